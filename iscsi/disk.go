@@ -1,0 +1,85 @@
+package iscsi
+
+import "errors"
+
+// OpKind is what an Op asks of a Disk.
+type OpKind uint8
+
+// Operations. Offsets and lengths are in bytes and multiples of 512.
+const (
+	OpRead            OpKind = iota + 1 // fill Data from Offset
+	OpWrite                             // store Data at Offset
+	OpZero                              // make [Offset, Offset+Length) read as zeros
+	OpUnmap                             // give the range back; it reads as zeros afterwards (LBPRZ=1)
+	OpFlush                             // everything completed before is durable when this completes
+	OpCompareAndWrite                   // Data = compare bytes then write bytes, equal halves; atomic
+)
+
+// Op is one operation on a Disk. The submitter owns the Op and Data, keeps both
+// untouched from Submit until Complete, and may reuse them afterwards.
+type Op struct {
+	Kind   OpKind
+	FUA    bool
+	Offset int64
+	Length int64 // OpZero, OpUnmap; for the others it is len(Data)
+	Data   []byte
+
+	// Err is the result, set before Complete: nil, or an error that matches
+	// one of the sentinels below; any other error is a medium or hardware error.
+	Err error
+	// MiscompareAt is the byte offset within the compare half of the first
+	// difference, when Err is ErrMiscompare.
+	MiscompareAt int
+
+	// Done receives the completed Op. It must not block.
+	Done Completer
+}
+
+// Completer is told when an Op is complete.
+type Completer interface{ Complete(*Op) }
+
+// Results of an Op that have a SCSI meaning of their own.
+var (
+	// ErrBusy: try again later (journal full beyond stall_timeout, suspended): BUSY.
+	ErrBusy = errors.New("iscsi: disk busy")
+	// ErrMiscompare: OpCompareAndWrite found other data: MISCOMPARE.
+	ErrMiscompare = errors.New("iscsi: miscompare")
+	// ErrReadOnly: the disk takes no writes: DATA PROTECT.
+	ErrReadOnly = errors.New("iscsi: disk is read-only")
+	// ErrGone: the disk is offline, fenced or moved: NOT READY; the nexus is dropped.
+	ErrGone = errors.New("iscsi: disk is offline")
+	// ErrMedium: unrecoverable data at this range: MEDIUM ERROR.
+	ErrMedium = errors.New("iscsi: medium error")
+	// ErrNoSpace: thin space is exhausted: DATA PROTECT, SPACE ALLOCATION FAILED.
+	ErrNoSpace = errors.New("iscsi: no space")
+	// ErrAborted: the command was dropped before it took effect: ABORTED COMMAND.
+	ErrAborted = errors.New("iscsi: command aborted")
+)
+
+// Geometry describes a Disk.
+type Geometry struct {
+	Size          int64 // bytes, multiple of ClusterSize
+	ClusterSize   int   // bytes; physical block, UNMAP granularity and alignment
+	WriteCache    bool  // WCE: completed writes may be volatile until OpFlush
+	ReadOnly      bool
+	MaxUnmapBytes int64 // longest OpUnmap or OpZero that completes promptly; 0: no limit
+}
+
+// Disk is the device side of a logical unit, implemented by the gateway over a
+// vDisk. Obligations:
+//
+//	D1  Submit never blocks for longer than memory access; what must wait is done
+//	    elsewhere and completed later from another goroutine. It may complete the
+//	    Op before it returns.
+//	D2  Every submitted Op is completed exactly once, in any order.
+//	D3  An OpWrite, OpZero, OpUnmap or OpCompareAndWrite that completed with nil is
+//	    durable unless Geometry.WriteCache is set and FUA is not. A failed one may
+//	    have taken effect, or not, per whole cluster; never partly within 512 bytes.
+//	D4  Ops submitted after the completion of another see its effect. Ops in flight
+//	    together are ordered as if one after the other, in some order.
+//	D5  A read never returns bytes whose checksum did not verify: it fails instead.
+//	D6  Geometry may grow between calls and never shrinks.
+type Disk interface {
+	Geometry() Geometry
+	Submit(op *Op)
+}

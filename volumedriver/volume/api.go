@@ -1,0 +1,283 @@
+package volume
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/internal/clock"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
+)
+
+// Limits of a vDisk.
+const (
+	MaxSize        = 64 << 40 // bytes; original limit, kept
+	MinClusterSize = 4 << 10
+	MaxClusterSize = 64 << 10
+	MinSCOSize     = 4 << 20
+	MaxSCOSize     = 128 << 20
+	MinQuota       = 128 << 20 // journal quota, bytes
+	MaxQuota       = 10 << 30
+	// MaxIO bounds Data of one Request, in bytes: one command is one journal
+	// record and fits the smallest SCO.
+	MaxIO = 4 << 20
+)
+
+// Defaults of a vPool's settings.
+const (
+	DefaultClusterSize    = 4 << 10
+	DefaultSCOSize        = 16 << 20
+	DefaultQuota          = 512 << 20
+	DefaultCommitInterval = 10 * time.Second
+	DefaultStallTimeout   = 180 * time.Second
+)
+
+// Errors, wrapped with the vDisk they concern.
+var (
+	ErrNotFound = errors.New("vdisk not found")
+	ErrExists   = errors.New("vdisk exists already")
+	// ErrInvalid: a parameter is out of range or unaligned; nothing changed.
+	ErrInvalid = errors.New("invalid vdisk parameter")
+	// ErrFenced: another opening of this vDisk owns it now; this one serves no more.
+	ErrFenced = errors.New("vdisk is owned by a newer opening")
+	// ErrLostTail: acknowledged writes are missing; offline until accepted (rule E9).
+	ErrLostTail = errors.New("vdisk lost acknowledged writes")
+	// ErrCorrupt: local state or an object is damaged where it must not be.
+	ErrCorrupt = errors.New("vdisk state is damaged")
+	// ErrStalled: the journal stayed full for stall_timeout.
+	ErrStalled = errors.New("journal full: backend does not take data")
+	// ErrFailed: an earlier error stopped writes on this opening.
+	ErrFailed = errors.New("vdisk takes no writes after a journal failure")
+	// ErrClosed: the vDisk was closed.
+	ErrClosed = errors.New("vdisk is closed")
+	// ErrMedium: data at this range cannot be read back verified.
+	ErrMedium = errors.New("unrecoverable data")
+	// ErrMiscompare: CompareAndWrite found other data.
+	ErrMiscompare = errors.New("miscompare")
+	// ErrBackend: the backend did not do what was needed in time.
+	ErrBackend = errors.New("backend unavailable")
+	// ErrForeignRoot: the backend root belongs to another vPool (rule E7).
+	ErrForeignRoot = errors.New("backend root belongs to another vpool")
+)
+
+// ID is the UUID of a vDisk.
+type ID [16]byte
+
+// NewID draws a version 4 UUID.
+func NewID(random io.Reader) (ID, error) {
+	var id ID
+	if random == nil {
+		random = rand.Reader
+	}
+	if _, err := io.ReadFull(random, id[:]); err != nil {
+		return id, fmt.Errorf("draw vdisk id: %w", err)
+	}
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id, nil
+}
+
+// String returns the canonical 36-character form.
+func (id ID) String() string {
+	h := hex.EncodeToString(id[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}
+
+// ParseID reads the canonical form.
+func ParseID(s string) (ID, error) {
+	var id ID
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return id, fmt.Errorf("%w: vdisk id %q is not a UUID", ErrInvalid, s)
+	}
+	b, err := hex.DecodeString(s[:8] + s[9:13] + s[14:18] + s[19:23] + s[24:])
+	if err != nil {
+		return id, fmt.Errorf("%w: vdisk id %q is not a UUID", ErrInvalid, s)
+	}
+	copy(id[:], b)
+	return id, nil
+}
+
+// MarshalText and UnmarshalText make ID a string in JSON.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *ID) UnmarshalText(b []byte) error {
+	v, err := ParseID(string(b))
+	if err == nil {
+		*id = v
+	}
+	return err
+}
+
+// HostOptions configure what the vDisks of one node share.
+type HostOptions struct {
+	// FS holds the local state: journal/ (chunk pool) and vdisk/ID/ (head copy,
+	// map checkpoints). One Host per FS.
+	FS       blockfs.FS
+	Registry Registry
+	Clock    clock.Clock  // nil: the machine's
+	Rand     io.Reader    // nonces; nil: crypto/rand
+	Log      *slog.Logger // nil: discard
+	Node     string       // this node's id, recorded as owner
+
+	// JournalBytes bounds the chunk pool on the WRITE disk; 0: 4 GiB.
+	JournalBytes int64
+	// ChunkBytes is the size of a journal chunk; 0: 32 MiB. Multiple of 1 MiB.
+	ChunkBytes int64
+	// CacheBytes bounds the read cache of SCO groups; 0: 128 MiB.
+	CacheBytes int64
+	// WriteMemoryBytes bounds journal data kept in memory beside the chunks; 0: 256 MiB.
+	WriteMemoryBytes int64
+	// Uploads bounds SCOs in flight to backends at once; 0: 8.
+	Uploads int
+}
+
+// PoolConfig binds a vPool to its backend.
+type PoolConfig struct {
+	ClusterID string // recorded in the backend root object
+	ID        string // vPool UUID, recorded in the backend root object
+	Name      string
+	Store     backend.Store
+	Settings  Settings
+}
+
+// Settings are a vPool's defaults for its vDisks; zero fields take the defaults above.
+type Settings struct {
+	ClusterSize    int           // 4, 8, 16, 32 or 64 KiB; fixed at vDisk creation
+	SCOSize        int64         // 4-128 MiB, power of two, at most JournalQuota/4
+	JournalQuota   int64         // 128 MiB-10 GiB per vDisk
+	CommitInterval time.Duration // 100 ms-10 min
+	StallTimeout   time.Duration // 1 s-1 h
+	// AcceptLostTail lets a vDisk that lost acknowledged writes serve without
+	// an operator's word (rule E9).
+	AcceptLostTail bool
+}
+
+// Spec describes a vDisk to create.
+type Spec struct {
+	ID          ID
+	Name        string
+	Size        int64 // bytes, multiple of the cluster size, 1 cluster to 64 TiB
+	ClusterSize int   // 0: the vPool's
+	// Labels travel in the head, so that a recovery from the backend finds them.
+	Labels map[string]string
+}
+
+// RequestKind is what a Request asks.
+type RequestKind uint8
+
+// Requests.
+const (
+	ReqRead RequestKind = iota + 1
+	ReqWrite
+	ReqZero // [Offset, Offset+Length) reads as zeros; keeps no space
+	ReqUnmap
+	ReqFlush
+	ReqCompareAndWrite // Data: compare half, write half
+)
+
+// Request is one asynchronous operation. The submitter owns it and Data, and
+// leaves both alone from Submit until Done.Complete. Offsets and lengths are in
+// bytes, multiples of 512; Data at most MaxIO (twice that for CompareAndWrite).
+type Request struct {
+	Kind   RequestKind
+	Offset int64
+	Length int64 // ReqZero, ReqUnmap
+	Data   []byte
+
+	Err          error
+	MiscompareAt int // byte offset of the first difference, with ErrMiscompare
+
+	Done interface{ Complete(*Request) }
+
+	st requestState
+}
+
+// State of an open vDisk.
+type State string
+
+// States.
+const (
+	StateRunning  State = "running"
+	StateStalled  State = "stalled"   // journal full, writes wait for the backend
+	StateDegraded State = "degraded"  // backend away, journal has room
+	StateFenced   State = "fenced"    // a newer opening owns it
+	StateFailed   State = "failed"    // writes stopped by a journal failure
+	StateLostTail State = "lost_tail" // not opened: acknowledged writes missing
+	StateCorrupt  State = "corrupt"   // not opened: damaged
+	StateClosed   State = "closed"
+)
+
+// Stats are counters and gauges of one open vDisk.
+type Stats struct {
+	State State
+	Err   string // why, for every state but running
+
+	Epoch        uint32
+	Size         int64
+	MappedBytes  int64 // clusters that hold data, in bytes
+	StoredBytes  int64 // bytes of SCOs the head refers to
+	JournalBytes int64 // journal in use, bytes
+	JournalQuota int64
+	LastSeq      uint64 // newest acknowledged
+	CommittedSeq uint64 // newest on the backend
+	LastCommit   time.Time
+	HeadNumber   uint64
+
+	ReadOps, WriteOps, UnmapOps, FlushOps uint64
+	ReadBytes, WriteBytes                 uint64
+	JournalAppends, JournalAppendBytes    uint64
+	SCOs, SCOBytes                        uint64 // uploaded by this opening
+	CacheHits, CacheMisses                uint64
+	BackendErrors, CRCErrors              uint64
+	// Latency histograms: bucket i counts operations of [2^i, 2^(i+1)) us.
+	ReadLatency, WriteLatency [24]uint64
+	MapMemoryBytes            int64
+}
+
+// Recovered is a vDisk found on a backend by Pool.Recover.
+type Recovered struct {
+	ID          ID
+	Name        string
+	Size        int64
+	ClusterSize int
+	Labels      map[string]string
+	Epoch       uint32
+	HeadNumber  uint64
+	LastSeq     uint64
+	Time        time.Time // of the head
+	// Clean: the head was written by an orderly close, so nothing
+	// acknowledged is missing.
+	Clean bool
+	// Known: the registry had this vDisk already and was left as it is.
+	Known bool
+}
+
+// Surface used by the gateway (implemented in this package):
+//
+//	NewHost(ctx, HostOptions) (*Host, error)
+//	(*Host) AttachPool(ctx, PoolConfig) (*Pool, error)  checks or creates the root object
+//	(*Host) Close(ctx) error                            closes every open vDisk: drains, checkpoints
+//	(*Host) Usage() HostUsage                           journal pool, caches
+//	(*Pool) Create(ctx, Spec) error                     durable on backend and registry on return
+//	(*Pool) Open(ctx, ID) (*Volume, error)              ErrLostTail, ErrCorrupt, ErrBackend, ErrFenced ...
+//	(*Pool) AcceptLoss(ctx, ID) error                   operator's word for rule E9; Open then succeeds
+//	(*Pool) Delete(ctx, ID) error                       closed vDisks only; idempotent, resumable
+//	(*Pool) Recover(ctx) ([]Recovered, error)           registers what the backend holds (vpool recover)
+//	(*Pool) Detach(ctx) error
+//	(*Volume) Submit(*Request)
+//	(*Volume) ReadAt(ctx, p, off) error ; WriteAt(ctx, p, off) error
+//	(*Volume) Zero(ctx, off, n) error ; Unmap(ctx, off, n) error ; Flush(ctx) error
+//	(*Volume) Grow(ctx, size) error                     shrink: ErrInvalid
+//	(*Volume) SetLabels(ctx, name, labels) error        new head with the new name and labels
+//	(*Volume) SetSettings(Settings) error               quota, intervals of a running vDisk
+//	(*Volume) Commit(ctx) error                         all acknowledged writes are on the backend on return
+//	(*Volume) Close(ctx) error                          drain, commit, checkpoint, clean head
+//	(*Volume) Stats() Stats ; Size() int64 ; ClusterSize() int ; ID() ID
+var _ = context.Background

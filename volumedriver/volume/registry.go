@@ -1,0 +1,172 @@
+package volume
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/openvstorage/ovgate/internal/kv"
+)
+
+// Record is the one registry record of a vDisk (rule O1): every change compares
+// all of it. Later additions keep these names.
+type Record struct {
+	Format int    `json:"format"` // RecordFormat
+	ID     ID     `json:"id"`
+	Pool   string `json:"pool"`  // vPool UUID
+	Owner  string `json:"owner"` // node id; empty: closed
+	Epoch  uint32 `json:"epoch"` // of the newest opening
+	// Opens are the openings since the head was committed, oldest first: what
+	// the epoch table of the next head will hold beyond the head's.
+	Opens []Opening  `json:"opens,omitempty"`
+	Head  HeadRef    `json:"head"`
+	DTL   DTLRecord  `json:"dtl"`
+	State RecordFlag `json:"state,omitempty"`
+}
+
+// RecordFormat is the newest registry record format this code reads and writes.
+const RecordFormat = 1
+
+// RecordFlag marks a vDisk that is not simply usable.
+type RecordFlag string
+
+// Flags.
+const (
+	FlagNone     RecordFlag = ""
+	FlagDeleting RecordFlag = "deleting"  // delete was decided; never undone
+	FlagLostTail RecordFlag = "lost_tail" // rule E9: acknowledged writes are missing
+	FlagAccepted RecordFlag = "accepted"  // the operator accepted that loss; the next open clears it
+)
+
+// Opening is an entry of the epoch table (rule E1).
+type Opening struct {
+	Epoch     uint32 `json:"epoch"`
+	Nonce     uint32 `json:"nonce"`     // part of every object name of this opening
+	FirstSeq  uint64 `json:"firstSeq"`  // first seq this opening may assign
+	FirstSCO  uint32 `json:"firstSCO"`  // first SCO number
+	FirstTLog uint32 `json:"firstTLog"` // first TLog number
+	Time      int64  `json:"time"`      // Unix ns
+}
+
+// HeadRef points to the committed head (rule E5).
+type HeadRef struct {
+	Epoch  uint32 `json:"epoch"`
+	Nonce  uint32 `json:"nonce"`
+	Number uint64 `json:"number"`
+	Hash   string `json:"hash"` // hex sha-256 of the object
+}
+
+// DTLRecord is the mirror's part of the record (rule O2).
+type DTLRecord struct {
+	State      string `json:"state"` // off | ok | catchup | degraded
+	Peer       string `json:"peer,omitempty"`
+	Generation uint64 `json:"generation,omitempty"`
+}
+
+// ErrConflict: the record is not what the caller compared with.
+var ErrConflict = errors.New("registry record changed")
+
+// Registry keeps one Record per vDisk. Swap is atomic and durable; an error
+// other than ErrConflict leaves its outcome unknown.
+type Registry interface {
+	// Load returns the record; ErrNotFound if there is none.
+	Load(ctx context.Context, id ID) (Record, error)
+	// Swap replaces old by new; nil old means "absent", nil new means "delete".
+	Swap(ctx context.Context, old, new *Record) error
+	// List calls fn for every record of a vPool.
+	List(ctx context.Context, pool string, fn func(Record) error) error
+}
+
+// KVRegistry keeps the records on a kv.Store under "registry/vdisk/".
+type KVRegistry struct{ Store kv.Store }
+
+var _ Registry = KVRegistry{}
+
+const registryPrefix = "registry/vdisk/"
+
+// Load implements Registry.
+func (r KVRegistry) Load(ctx context.Context, id ID) (Record, error) {
+	e, err := r.Store.Get(ctx, registryPrefix+id.String())
+	if err != nil {
+		return Record{}, fmt.Errorf("registry: vdisk %s: %w", id, err)
+	}
+	if e == nil {
+		return Record{}, fmt.Errorf("registry: vdisk %s: %w", id, ErrNotFound)
+	}
+	return decodeRecord(e.Value)
+}
+
+func decodeRecord(b []byte) (Record, error) {
+	var rec Record
+	if err := json.Unmarshal(b, &rec); err != nil {
+		return rec, fmt.Errorf("registry: %w: %v", ErrCorrupt, err)
+	}
+	if rec.Format > RecordFormat {
+		return rec, fmt.Errorf("registry: vdisk %s has record format %d, this version knows %d: upgrade ovgate", rec.ID, rec.Format, RecordFormat)
+	}
+	return rec, nil
+}
+
+// Swap implements Registry.
+func (r KVRegistry) Swap(ctx context.Context, old, new *Record) error {
+	var id ID
+	var cmp kv.Compare
+	if old != nil {
+		id = old.ID
+		b, err := json.Marshal(old)
+		if err != nil {
+			return err
+		}
+		cmp = kv.ValueIs(registryPrefix+id.String(), b)
+	} else {
+		id = new.ID
+		cmp = kv.Absent(registryPrefix + id.String())
+	}
+	op := kv.Delete(registryPrefix + id.String())
+	if new != nil {
+		if new.ID != id {
+			return fmt.Errorf("%w: swap of %s with %s", ErrInvalid, id, new.ID)
+		}
+		b, err := json.Marshal(new)
+		if err != nil {
+			return err
+		}
+		op = kv.Put(registryPrefix+id.String(), b)
+	}
+	res, err := r.Store.Txn(ctx, []kv.Compare{cmp}, []kv.Op{op}, nil)
+	if err != nil {
+		return fmt.Errorf("registry: vdisk %s: %w", id, err)
+	}
+	if !res.Succeeded {
+		return fmt.Errorf("registry: vdisk %s: %w", id, ErrConflict)
+	}
+	return nil
+}
+
+// List implements Registry.
+func (r KVRegistry) List(ctx context.Context, pool string, fn func(Record) error) error {
+	after := ""
+	for {
+		page, _, err := r.Store.Range(ctx, registryPrefix, after, 500)
+		if err != nil {
+			return fmt.Errorf("registry: %w", err)
+		}
+		for _, e := range page {
+			rec, err := decodeRecord(e.Value)
+			if err != nil {
+				return err
+			}
+			if rec.Pool != pool {
+				continue
+			}
+			if err := fn(rec); err != nil {
+				return err
+			}
+		}
+		if len(page) < 500 {
+			return nil
+		}
+		after = string(page[len(page)-1].Key)
+	}
+}

@@ -1,0 +1,3 @@
+package volume
+
+type requestState struct{}
