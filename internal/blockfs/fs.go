@@ -20,12 +20,19 @@
 //	B5  After an error from WriteAt or Sync the affected range holds anything,
 //	    durably or not. Earlier durable ranges are untouched.
 //
-// Paths are slash-separated and relative to the FS's root; ".." is refused.
+// A rename between two directories is one operation in each, and durable when
+// both were synced; sync the new directory first. In Mem every choice that the
+// rules leave open can be made the worst way; OS is usually kinder.
+//
+// Paths are slash-separated and relative to the FS's root, which is "."; ".." is
+// refused. Symbolic links are neither made nor looked out for: the tree belongs
+// to the process.
 package blockfs
 
 import (
 	"errors"
 	"io"
+	"time"
 )
 
 // Alignment of offsets, lengths and buffers for Direct files, in bytes.
@@ -66,9 +73,12 @@ type File interface {
 	Sync() error
 	// Truncate sets the size, in bytes.
 	Truncate(size int64) error
-	// Preallocate reserves and pre-writes zeros to size bytes and makes them
-	// durable, so that later writes inside change no metadata. Disk full is
-	// reported here, not at a later write.
+	// Preallocate grows the file to size bytes with zeros that are really
+	// written, and makes content and size durable, so that later writes inside
+	// change no metadata. What the file holds already stays; a file that is
+	// that large is only synced. Disk full is reported here, not at a later
+	// write, and leaves the size as it was. Not to be called while others write
+	// beyond the present end.
 	Preallocate(size int64) error
 	// Size returns the size in bytes.
 	Size() (int64, error)
@@ -80,6 +90,8 @@ type Info struct {
 	Name string // base name
 	Size int64  // bytes; 0 for directories
 	Dir  bool
+	// ModTime is when the content last changed; zero where it is not known.
+	ModTime time.Time
 }
 
 // FS is a tree of files. Safe for concurrent use.
@@ -96,6 +108,9 @@ type FS interface {
 	MkdirAll(path string) error
 	// List returns the entries of a directory sorted by name.
 	List(path string) ([]Info, error)
+	// ListNames is List without sizes and times, for large directories: it
+	// looks at no entry by itself.
+	ListNames(path string) ([]Info, error)
 	Stat(path string) (Info, error)
 	// SyncDir makes the names in a directory durable.
 	SyncDir(path string) error
@@ -107,7 +122,8 @@ type FS interface {
 }
 
 // WriteFile replaces path with data atomically and durably: after a crash the
-// file holds the old or the new content, whole.
+// file holds the old or the new content, whole. One call per path at a time. The
+// content passes through a file whose name ends in TempSuffix.
 func WriteFile(fsys FS, path string, data []byte) error { return writeFile(fsys, path, data) }
 
 // ReadFile returns the content of a file; an error if it exceeds limit bytes.

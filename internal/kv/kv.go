@@ -51,6 +51,10 @@ var (
 	ErrLeaseNotFound = errors.New("kv: lease not found")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("kv: store closed")
+	// ErrLocked: another process holds the store's file.
+	ErrLocked = errors.New("kv: store is in use by another process")
+	// ErrFormat: the store was written by a newer version, or is no store.
+	ErrFormat = errors.New("kv: unknown store format")
 )
 
 // LeaseID names a lease; 0 is "no lease".

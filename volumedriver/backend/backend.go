@@ -79,7 +79,8 @@ type Store interface {
 	ReadAt(ctx context.Context, name string, p []byte, off int64) error
 	Stat(ctx context.Context, name string) (Info, error)
 	// List returns up to limit objects whose name starts with prefix and sorts
-	// after "after", in name order.
+	// after "after", in name order (bytewise). ListLimit bounds limit; a result
+	// shorter than that is the end.
 	List(ctx context.Context, prefix, after string, limit int) ([]Info, error)
 	Delete(ctx context.Context, name string) error
 	Usage(ctx context.Context) (Usage, error)

@@ -145,6 +145,9 @@ type PoolConfig struct {
 	Name      string
 	Store     backend.Store
 	Settings  Settings
+	// Adopt takes over a root object of another cluster or vPool name (vpool
+	// recover); ID must be the one in the root, see ReadRoot.
+	Adopt bool
 }
 
 // Settings are a vPool's defaults for its vDisks; zero fields take the defaults above.
@@ -271,6 +274,7 @@ type Recovered struct {
 //	(*Pool) Delete(ctx, ID) error                       closed vDisks only; idempotent, resumable
 //	(*Pool) Recover(ctx) ([]Recovered, error)           registers what the backend holds (vpool recover)
 //	(*Pool) Detach(ctx) error
+//	ReadRoot(ctx, store) (*Root, error)                 whose backend root this is; backend.ErrNotExist if nobody's
 //	(*Volume) Submit(*Request)
 //	(*Volume) ReadAt(ctx, p, off) error ; WriteAt(ctx, p, off) error
 //	(*Volume) Zero(ctx, off, n) error ; Unmap(ctx, off, n) error ; Flush(ctx) error

@@ -19,10 +19,13 @@ type Record struct {
 	Epoch  uint32 `json:"epoch"` // of the newest opening
 	// Opens are the openings since the head was committed, oldest first: what
 	// the epoch table of the next head will hold beyond the head's.
-	Opens []Opening  `json:"opens,omitempty"`
-	Head  HeadRef    `json:"head"`
-	DTL   DTLRecord  `json:"dtl"`
-	State RecordFlag `json:"state,omitempty"`
+	Opens []Opening `json:"opens,omitempty"`
+	Head  HeadRef   `json:"head"`
+	DTL   DTLRecord `json:"dtl"`
+	// Journal is the journal pool that holds the tail of the newest opening; if
+	// another one is there now, a tail may be lost (rule E9).
+	Journal string     `json:"journal,omitempty"`
+	State   RecordFlag `json:"state,omitempty"`
 }
 
 // RecordFormat is the newest registry record format this code reads and writes.

@@ -1,0 +1,208 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/openvstorage/ovgate/gateway/auth"
+	"github.com/openvstorage/ovgate/gateway/control"
+	"github.com/openvstorage/ovgate/gateway/model"
+)
+
+// problem is an error with its HTTP status.
+type problem struct {
+	status int
+	Error
+	after time.Duration // Retry-After
+}
+
+func (p *problem) text() string { return p.Code + ": " + p.Message }
+
+// refusal lets a problem travel as an error.
+type refusal struct{ problem }
+
+func (r *refusal) Error() string { return r.text() }
+
+func refuse(status int, code, object, hint, format string, a ...any) error {
+	return &refusal{problem{status: status, Error: Error{Code: code, Message: fmt.Sprintf(format, a...), Object: some(object), Hint: some(hint)}}}
+}
+
+func refuseField(field, hint, format string, a ...any) error {
+	return &refusal{problem{status: http.StatusBadRequest, Error: Error{Code: "invalid", Field: &field, Message: fmt.Sprintf(format, a...), Hint: some(hint)}}}
+}
+
+func some(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+var statusOf = map[control.Code]int{
+	control.CodeInvalid:     http.StatusBadRequest,
+	control.CodeShrink:      http.StatusBadRequest,
+	control.CodeNotFound:    http.StatusNotFound,
+	control.CodeExists:      http.StatusConflict,
+	control.CodeInUse:       http.StatusConflict,
+	control.CodeLostTail:    http.StatusConflict,
+	control.CodeNotRunning:  http.StatusConflict,
+	control.CodeForeignRoot: http.StatusConflict,
+	control.CodeBackend:     http.StatusServiceUnavailable,
+	control.CodeNoSpace:     http.StatusServiceUnavailable,
+	control.CodeStopping:    http.StatusServiceUnavailable,
+	control.CodeTimeout:     http.StatusServiceUnavailable,
+	control.CodeInternal:    http.StatusInternalServerError,
+}
+
+// toProblem gives any error its answer. What is not known is a defect: its text
+// goes to the log, not to the client.
+func toProblem(err error) problem {
+	var r *refusal
+	var c *control.Error
+	var rate *auth.RateError
+	var big *http.MaxBytesError
+	var he *echo.HTTPError
+	simple := func(status int, code, hint string) problem {
+		return problem{status: status, Error: Error{Code: code, Message: err.Error(), Hint: some(hint)}}
+	}
+	switch {
+	case errors.As(err, &r):
+		return r.problem
+	case errors.As(err, &c):
+		p := problem{status: statusOf[c.Code], Error: Error{Code: string(c.Code), Message: c.Message, Field: some(c.Field), Object: some(c.Object), Hint: some(c.Hint)}}
+		if c.Code == control.CodeInternal {
+			p.Message = "this is a defect, or the node's disk fails"
+			p.Hint = some("look up the request id in the node's log")
+		}
+		return p
+	case errors.As(err, &rate):
+		p := simple(http.StatusTooManyRequests, "rate_limited", "")
+		p.after = rate.After
+		return p
+	case errors.As(err, &big):
+		return problem{status: http.StatusRequestEntityTooLarge, Error: Error{Code: "too_large", Message: fmt.Sprintf("the request body is longer than %d bytes", big.Limit)}}
+	case errors.Is(err, auth.ErrCredentials):
+		return simple(http.StatusUnauthorized, "unauthorized", "")
+	case errors.Is(err, auth.ErrInvalid):
+		return simple(http.StatusBadRequest, "invalid", "")
+	case errors.Is(err, auth.ErrExists):
+		return simple(http.StatusConflict, "exists", "choose another name")
+	case errors.Is(err, auth.ErrNotFound):
+		return simple(http.StatusNotFound, "not_found", "")
+	case errors.Is(err, auth.ErrLastManager):
+		return simple(http.StatusConflict, "last_admin", "give another user role manage first")
+	case errors.Is(err, auth.ErrNoSetup):
+		return simple(http.StatusConflict, "setup_done", "sign in with the administrator's name and password")
+	case errors.Is(err, auth.ErrTooMany):
+		return simple(http.StatusConflict, "invalid", "delete what is not used")
+	case errors.Is(err, model.ErrCursor):
+		p := simple(http.StatusBadRequest, "invalid", "begin again without a cursor")
+		p.Field = some("cursor")
+		return p
+	case errors.Is(err, context.DeadlineExceeded):
+		return problem{status: http.StatusServiceUnavailable, Error: Error{Code: "timeout", Message: "it took too long", Hint: some("try again; repeating does no harm")}}
+	case errors.Is(err, context.Canceled):
+		return problem{status: http.StatusServiceUnavailable, Error: Error{Code: "stopping", Message: "the request was given up, or the node is stopping", Hint: some("try again")}}
+	case errors.As(err, &he):
+		return echoProblem(he)
+	}
+	return problem{status: http.StatusInternalServerError, Error: Error{Code: "internal", Message: "this is a defect, or the node's disk fails", Hint: some("look up the request id in the node's log")}}
+}
+
+// echoProblem answers what the router and the generated code refuse.
+func echoProblem(he *echo.HTTPError) problem {
+	p := problem{status: he.Code, Error: Error{Code: "invalid", Message: fmt.Sprint(he.Message)}}
+	switch he.Code {
+	case http.StatusNotFound:
+		p.Code, p.Message, p.Hint = "not_found", "there is no such path", some("GET "+BasePath+"/openapi.yaml lists the operations")
+	case http.StatusMethodNotAllowed:
+		p.Message = "this path does not take this method"
+	case http.StatusUnauthorized:
+		p.Code = "unauthorized"
+	case http.StatusForbidden:
+		p.Code = "forbidden"
+	case http.StatusRequestEntityTooLarge:
+		p.Code = "too_large"
+	}
+	if he.Code >= http.StatusInternalServerError {
+		p.Code, p.Message = "internal", "this is a defect"
+	}
+	return p
+}
+
+// handleError is echo's error handler: every error becomes JSON (H2).
+func (s *Server) handleError(err error, c echo.Context) {
+	id := requestID(c)
+	p := toProblem(err)
+	if p.status >= http.StatusInternalServerError && p.status != http.StatusServiceUnavailable {
+		s.log.Error("request failed", "requestId", id, "method", c.Request().Method, "path", c.Path(), "err", err)
+	}
+	if c.Response().Committed {
+		return
+	}
+	p.RequestID = id
+	h := c.Response().Header()
+	if p.after > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(p.after/time.Second)+1))
+	}
+	if p.status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", "Bearer")
+	}
+	if werr := c.JSON(p.status, p.Error); werr != nil {
+		s.log.Debug("answer not delivered", "requestId", id, "err", werr)
+	}
+}
+
+// binder decodes request bodies strictly: JSON, one value, no unknown fields.
+type binder struct{}
+
+// Bind implements echo.Binder.
+func (binder) Bind(v any, c echo.Context) error {
+	r := c.Request()
+	if r.Body == nil || r.ContentLength == 0 {
+		return io.EOF
+	}
+	ct, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	if strings.TrimSpace(strings.ToLower(ct)) != "application/json" {
+		return &refusal{problem{status: http.StatusUnsupportedMediaType, Error: Error{Code: "invalid", Message: "the request body is not JSON", Hint: some("send Content-Type: application/json")}}}
+	}
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	if err == nil {
+		if _, more := d.Token(); more == nil {
+			return refuseField("", "send one JSON object", "the request body has more than one value")
+		}
+		return nil
+	}
+	var big *http.MaxBytesError
+	var typ *json.UnmarshalTypeError
+	switch {
+	case errors.Is(err, io.EOF):
+		return io.EOF
+	case errors.As(err, &big):
+		return big
+	case errors.As(err, &typ):
+		return refuseField(typ.Field, "", "%s is not a %s", typ.Value, typ.Type)
+	}
+	return refuseField(unknownField(err), "openapi.yaml describes the request", "the request body is not understood: %v", err)
+}
+
+// unknownField finds the name in encoding/json's "unknown field" error, which
+// has no type of its own.
+func unknownField(err error) string {
+	const is = `json: unknown field "`
+	if s := err.Error(); strings.HasPrefix(s, is) {
+		return strings.TrimSuffix(s[len(is):], `"`)
+	}
+	return ""
+}

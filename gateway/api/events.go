@@ -1,0 +1,258 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe"
+	"github.com/openvstorage/ovgate/iscsi"
+)
+
+const (
+	// pingEvery keeps proxies and dead-peer checks content.
+	pingEvery = 15 * time.Second
+	// eventDeadline bounds one write to a client.
+	eventDeadline = 10 * time.Second
+	// retryMs is what a browser waits before it connects again.
+	retryMs = 1500
+	// healthEvery is how often health is looked at, in ticks of a second.
+	healthEvery = 5
+	// maxMetrics bounds the vDisks whose metrics are sent in one second.
+	maxMetrics = 500
+)
+
+var topics = map[string]bool{"metrics": true, "vdisk": true, "vpool": true, "session": true, "health": true}
+
+// streamEvents serves server-sent events.
+func (s *Server) streamEvents(c echo.Context) error {
+	want, err := readTopics(c.QueryParam("topics"))
+	if err != nil {
+		return err
+	}
+	var last uint64
+	if h := c.Request().Header.Get("Last-Event-ID"); h != "" {
+		// An id that is no number is of another server: everything is new.
+		if last, err = strconv.ParseUint(h, 10, 64); err != nil {
+			last = 1
+		}
+	}
+	client, ok := s.opt.Hub.Subscribe(want, last)
+	if !ok {
+		return refuse(http.StatusServiceUnavailable, "stopping", "", "try again later", "there are too many event streams, or the node is stopping")
+	}
+	defer s.opt.Hub.Unsubscribe(client)
+	h := c.Response().Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no")
+	w := &stream{rc: http.NewResponseController(c.Response()), w: c.Response()}
+	if err := w.start(); err != nil {
+		return nil // the client is gone
+	}
+	s.pump(c.Request().Context(), w, client)
+	return nil
+}
+
+// pump writes until the client goes, is too slow, loses its session, or the
+// node stops.
+func (s *Server) pump(ctx context.Context, w *stream, client *observe.Client) {
+	ping := s.clock.NewTimer(pingEvery)
+	defer ping.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.closing:
+			return
+		case m, ok := <-client.C:
+			if !ok {
+				return
+			}
+			err = w.events(m)
+		case <-ping.C():
+			ping.Reset(pingEvery)
+			if !s.stillKnown(ctx) {
+				return
+			}
+			err = w.write([]byte(": ping\n\n"))
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// stillKnown tells whether the stream's session or token is still valid.
+func (s *Server) stillKnown(ctx context.Context) bool {
+	who := callerOf(ctx)
+	if who.cookie {
+		_, ok := s.opt.Model.Session(who.Session)
+		return ok && s.clock.Now().Before(who.Expires)
+	}
+	t, ok := s.opt.Model.Token(who.Token)
+	return ok && (t.Expires.IsZero() || s.clock.Now().Before(t.Expires))
+}
+
+func readTopics(list string) (map[string]bool, error) {
+	if list == "" {
+		return nil, nil
+	}
+	want := map[string]bool{}
+	for t := range strings.SplitSeq(list, ",") {
+		if !topics[t] {
+			return nil, refuseField("topics", "use metrics, vdisk, vpool, session, health", "there is no topic %q", t)
+		}
+		want[t] = true
+	}
+	return want, nil
+}
+
+// stream writes with a deadline for each write instead of one for all.
+type stream struct {
+	rc *http.ResponseController
+	w  http.ResponseWriter
+}
+
+func (s *stream) start() error {
+	s.w.WriteHeader(http.StatusOK)
+	return s.write([]byte("retry: " + strconv.Itoa(retryMs) + "\n\n"))
+}
+
+func (s *stream) events(m observe.Message) error {
+	var b []byte
+	for _, e := range m {
+		b = append(b, e.Wire...)
+	}
+	return s.write(b)
+}
+
+func (s *stream) write(b []byte) error {
+	// The wall clock is right here: the deadline is the kernel's.
+	if err := s.rc.SetWriteDeadline(time.Now().Add(eventDeadline)); err != nil {
+		return err
+	}
+	if _, err := s.w.Write(b); err != nil {
+		return err
+	}
+	return s.rc.Flush()
+}
+
+// Changed passes a change of a vPool or vDisk to the event streams; it is what
+// control.Options.Changed is set to. It returns at once.
+func (s *Server) Changed(kind, id string) {
+	s.opt.Hub.Changed(kind, id, func() (string, any) { return s.objectEvent(kind, id) })
+}
+
+func (s *Server) objectEvent(kind, id string) (string, any) {
+	switch kind {
+	case "vpool":
+		if v, ok := s.opt.Model.VPool(id); ok && v.State != model.StateDeleting {
+			return kind, s.vpoolOf(v, s.sums()[id])
+		}
+	case "vdisk":
+		if v, ok := s.opt.Model.VDisk(id); ok {
+			return kind, s.diskView().row(v)
+		}
+	}
+	return kind + ".deleted", DeletedEvent{ID: id}
+}
+
+// Feed samples the engine once a second and feeds the event streams, until ctx
+// ends.
+func (s *Server) Feed(ctx context.Context) {
+	t := s.clock.NewTimer(0)
+	defer t.Stop()
+	f := feed{s: s, states: map[string]string{}, sessions: map[string]iscsi.SessionInfo{}}
+	for n := 0; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.opt.Hub.Kicked():
+			s.opt.Hub.Flush()
+			n--
+			continue
+		case <-t.C():
+		}
+		t.Reset(observe.Step)
+		f.sample()
+		f.session()
+		if n%healthEvery == 0 {
+			f.health()
+		}
+		s.opt.Hub.Flush()
+	}
+}
+
+// feed remembers what was last told, to tell changes only.
+type feed struct {
+	s        *Server
+	states   map[string]string // vDisk -> state
+	sessions map[string]iscsi.SessionInfo
+	last     string // health
+}
+
+func (f *feed) sample() {
+	now := f.s.clock.Now()
+	running := f.s.opt.Control.Running()
+	in := make([]observe.Input, 0, len(running))
+	states := make(map[string]string, len(running))
+	for _, r := range running {
+		in = append(in, observe.Input{ID: r.ID, Stats: r.Stats})
+		states[r.ID] = string(r.Stats.State)
+		if f.states[r.ID] != states[r.ID] {
+			f.s.Changed("vdisk", r.ID)
+		}
+	}
+	f.states = states
+	active := f.s.opt.Sampler.Observe(now, in)
+	events := make([]any, 0, len(active))
+	for _, a := range active[:min(len(active), maxMetrics+1)] {
+		events = append(events, MetricsEvent{Object: a.ID, Time: a.Time.UTC(), Performance: performanceOf(a.Performance), JournalUsed: a.JournalUsed})
+		if a.ID != observe.Node {
+			f.s.Changed("vdisk", a.ID)
+		}
+	}
+	f.s.opt.Hub.Metrics(events)
+}
+
+func (f *feed) session() {
+	now := map[string]iscsi.SessionInfo{}
+	for _, i := range f.s.opt.Control.Sessions() {
+		now[i.ID] = i
+		if _, known := f.sessions[i.ID]; !known {
+			f.s.opt.Hub.Changed("session", i.ID, func() (string, any) { return "session", iscsiSessionOf(i) })
+			f.target(i.Target)
+		}
+	}
+	for id, i := range f.sessions {
+		if _, still := now[id]; !still {
+			f.s.opt.Hub.Changed("session", id, func() (string, any) { return "session.deleted", DeletedEvent{ID: id} })
+			f.target(i.Target)
+		}
+	}
+	f.sessions = now
+}
+
+// target announces the vDisk whose number of sessions changed.
+func (f *feed) target(iqn string) {
+	if v, ok := f.s.opt.Model.VDiskByIQN(iqn); ok {
+		f.s.Changed("vdisk", v.ID)
+	}
+}
+
+func (f *feed) health() {
+	h := f.s.opt.Health()
+	key := h.Key()
+	if key == f.last {
+		return
+	}
+	f.last = key
+	f.s.opt.Hub.Changed("health", "node", func() (string, any) { return "health", healthOf(h) })
+}

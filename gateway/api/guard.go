@@ -1,0 +1,127 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/openvstorage/ovgate/gateway/auth"
+)
+
+const (
+	sessionCookie = "ovgate_session"
+	csrfCookie    = "ovgate_csrf"
+	csrfHeader    = "X-CSRF-Token"
+)
+
+// caller is what handlers know of who asks.
+type caller struct {
+	auth.Principal
+	known   bool
+	address string // remote host
+	cookie  bool   // known by a browser session
+}
+
+type callerKey struct{}
+
+func callerOf(ctx context.Context) caller {
+	c, _ := ctx.Value(callerKey{}).(caller)
+	return c
+}
+
+// guard lets an operation's rule decide before the body is read (H1).
+func (s *Server) guard(op string) echo.MiddlewareFunc {
+	rule := rules[op]
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			r := c.Request()
+			// A stream is no activity of its user: an open tab does not keep a
+			// session from idling out.
+			who, err := s.identify(r, op != "StreamEvents")
+			if err != nil && !rule.public {
+				return err
+			}
+			if !rule.public {
+				if !who.known {
+					return refuse(http.StatusUnauthorized, "unauthorized", "", "sign in, or send a bearer token", "this needs a sign-in")
+				}
+				if !who.Role.Allows(rule.role) {
+					return refuse(http.StatusForbidden, "forbidden", "", "ask somebody with that role", "this needs role %s, you have role %s", rule.role, who.Role)
+				}
+			}
+			if err := s.checkOrigin(r, who); err != nil {
+				return err
+			}
+			c.SetRequest(r.WithContext(context.WithValue(r.Context(), callerKey{}, who)))
+			if s.log.Enabled(r.Context(), logAll) || r.Method != http.MethodGet {
+				s.log.Info("request", "requestId", requestID(c), "operation", op, "path", r.URL.Path, "caller", who.label(), "address", who.address)
+			}
+			return next(c)
+		}
+	}
+}
+
+// logAll also logs requests that change nothing.
+const logAll = -4 // slog.LevelDebug
+
+func (c caller) label() string {
+	if !c.known {
+		return ""
+	}
+	return c.String()
+}
+
+// identify finds out who asks; unknown without an error when no credentials
+// were given. A bearer token goes before a cookie.
+func (s *Server) identify(r *http.Request, active bool) (caller, error) {
+	who := caller{address: r.RemoteAddr}
+	if h, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		who.address = h
+	}
+	if h := r.Header.Get("Authorization"); h != "" {
+		token, ok := cutBearer(h)
+		if !ok {
+			return who, refuse(http.StatusUnauthorized, "unauthorized", "", "send Authorization: Bearer TOKEN", "the Authorization header is not a bearer token")
+		}
+		p, err := s.opt.Auth.Bearer(token)
+		if err != nil {
+			return who, refuse(http.StatusUnauthorized, "unauthorized", "", "create a token with: ovgate user token", "the bearer token is not valid, or has expired")
+		}
+		who.Principal, who.known = p, true
+		return who, nil
+	}
+	c, err := r.Cookie(sessionCookie)
+	if err != nil {
+		return who, nil
+	}
+	p, err := s.opt.Auth.Browser(c.Value, active)
+	if err != nil {
+		return who, refuse(http.StatusUnauthorized, "unauthorized", "", "sign in again", "the session has ended")
+	}
+	who.Principal, who.known, who.cookie = p, true, true
+	return who, nil
+}
+
+func cutBearer(h string) (string, bool) {
+	scheme, token, ok := strings.Cut(h, " ")
+	return strings.TrimSpace(token), ok && strings.EqualFold(scheme, "Bearer")
+}
+
+// checkOrigin refuses changes that another site makes a browser send (H5).
+func (s *Server) checkOrigin(r *http.Request, who caller) error {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Header.Get("Authorization") != "" {
+		return nil
+	}
+	bad := refuse(http.StatusForbidden, "csrf", "", "reload the page and try again", "the request does not come from this node's own page")
+	if err := s.origin.Check(r); err != nil {
+		return errors.Join(bad, err)
+	}
+	if who.cookie && !s.opt.Auth.CheckCSRF(who.Principal, r.Header.Get(csrfHeader)) {
+		return bad
+	}
+	return nil
+}

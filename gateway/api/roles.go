@@ -1,0 +1,62 @@
+package api
+
+import "github.com/openvstorage/ovgate/gateway/auth"
+
+// rule says who may call an operation.
+type rule struct {
+	public bool // without credentials
+	role   auth.Role
+}
+
+// rules has every operation of openapi.yaml (H1). Operations on users and tokens
+// narrow it further for callers without role manage.
+var rules = map[string]rule{
+	"GetSpec":       {public: true},
+	"GetSetup":      {public: true},
+	"CompleteSetup": {public: true},
+	"GetSession":    {public: true},
+	"SignIn":        {public: true},
+
+	"SignOut":           {role: auth.RoleRead},
+	"GetVersion":        {role: auth.RoleRead},
+	"GetStatus":         {role: auth.RoleRead},
+	"StreamEvents":      {role: auth.RoleRead},
+	"ListVPools":        {role: auth.RoleRead},
+	"GetVPool":          {role: auth.RoleRead},
+	"ListVDisks":        {role: auth.RoleRead},
+	"GetVDisk":          {role: auth.RoleRead},
+	"GetVDiskStats":     {role: auth.RoleRead},
+	"ListTargets":       {role: auth.RoleRead},
+	"GetTarget":         {role: auth.RoleRead},
+	"ListISCSISessions": {role: auth.RoleRead},
+	"ListPortals":       {role: auth.RoleRead},
+	"ListUsers":         {role: auth.RoleRead},
+	"GetUser":           {role: auth.RoleRead},
+	"UpdateUser":        {role: auth.RoleRead}, // one's own password
+	"ListTokens":        {role: auth.RoleRead}, // one's own
+	"CreateToken":       {role: auth.RoleRead}, // one's own
+	"DeleteToken":       {role: auth.RoleRead}, // one's own
+
+	"CreateVDisk":           {role: auth.RoleWrite},
+	"UpdateVDisk":           {role: auth.RoleWrite},
+	"DeleteVDisk":           {role: auth.RoleWrite},
+	"PublishVDisk":          {role: auth.RoleWrite},
+	"UnpublishVDisk":        {role: auth.RoleWrite},
+	"CommitVDisk":           {role: auth.RoleWrite},
+	"AcceptVDiskLoss":       {role: auth.RoleWrite},
+	"AddTargetInitiator":    {role: auth.RoleWrite},
+	"RemoveTargetInitiator": {role: auth.RoleWrite},
+	"DropISCSISession":      {role: auth.RoleWrite},
+
+	"CreateVPool":  {role: auth.RoleManage},
+	"RecoverVPool": {role: auth.RoleManage},
+	"UpdateVPool":  {role: auth.RoleManage},
+	"DeleteVPool":  {role: auth.RoleManage},
+	"CreateUser":   {role: auth.RoleManage},
+	"DeleteUser":   {role: auth.RoleManage},
+}
+
+// creates are the operations that honour Idempotency-Key (H4).
+var creates = map[string]bool{
+	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CreateUser": true, "CreateToken": true,
+}

@@ -1,0 +1,183 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"golang.org/x/net/netutil"
+
+	"github.com/openvstorage/ovgate/gateway/auth"
+	"github.com/openvstorage/ovgate/gateway/control"
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe"
+	"github.com/openvstorage/ovgate/internal/clock"
+)
+
+// Bounds of a request and of the server (H3).
+const (
+	maxBody       = 1 << 20 // the largest input, an ACL of 256 names, is below 64 KiB
+	maxHeader     = 32 << 10
+	headerTimeout = 10 * time.Second
+	readTimeout   = 30 * time.Second
+	// writeTimeout is above what control takes for one request at most; event
+	// streams set a deadline per write instead.
+	writeTimeout = 3 * time.Minute
+	idleTimeout  = 2 * time.Minute
+	// maxConns bounds connections: browsers hold up to six each.
+	maxConns = 1024
+)
+
+// Options are what a Server shows and acts on.
+type Options struct {
+	Model      *model.Store
+	Auth       *auth.Service
+	Control    *control.Controller
+	Sealer     *control.Sealer
+	Hub        *observe.Hub
+	Sampler    *observe.Sampler
+	Metrics    http.Handler          // Prometheus; nil: none
+	OpenMetric bool                  // /metrics without credentials
+	Health     func() observe.Health // nil: always well
+	UI         fs.FS                 // index.html and assets/; nil: none
+	NodeName   string
+	Version    Version
+	Started    time.Time
+	Secure     bool        // served with TLS: cookies are marked Secure
+	Clock      clock.Clock // nil: the machine's
+	Log        *slog.Logger
+}
+
+// Server is the HTTP interface.
+type Server struct {
+	opt     Options
+	log     *slog.Logger
+	clock   clock.Clock
+	echo    *echo.Echo
+	http    *http.Server
+	origin  *http.CrossOriginProtection
+	idem    idempotency
+	closing chan struct{}
+	close   sync.Once
+}
+
+// New returns a Server; Serve runs it on a listener.
+func New(opt Options) (*Server, error) {
+	if opt.Clock == nil {
+		opt.Clock = clock.Real{}
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Health == nil {
+		opt.Health = func() observe.Health { return observe.Health{} }
+	}
+	s := &Server{opt: opt, log: opt.Log, clock: opt.Clock, origin: http.NewCrossOriginProtection(), closing: make(chan struct{})}
+	s.idem.init(s)
+	s.echo = echo.New()
+	s.echo.HideBanner, s.echo.HidePort = true, true
+	s.echo.Binder = binder{}
+	s.echo.HTTPErrorHandler = s.handleError
+	s.echo.Pre(s.envelope)
+	if err := s.routes(); err != nil {
+		return nil, err
+	}
+	s.http = &http.Server{
+		Handler: s.echo, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(opt.Log.Handler(), slog.LevelDebug),
+	}
+	return s, nil
+}
+
+func (s *Server) routes() error {
+	mw := make(map[string][]echo.MiddlewareFunc, len(rules))
+	for op := range rules {
+		mw[op] = []echo.MiddlewareFunc{s.guard(op)}
+		if creates[op] {
+			mw[op] = append(mw[op], s.idem.middleware(op))
+		}
+	}
+	RegisterHandlersWithOptions(s.echo, NewStrictHandler(s, nil), RegisterHandlersOptions{BaseURL: BasePath, OperationMiddlewares: mw})
+	s.echo.GET(BasePath+"/openapi.yaml", s.getSpec, s.guard("GetSpec"))
+	s.echo.GET(BasePath+"/events", s.streamEvents, s.guard("StreamEvents"))
+	s.echo.GET("/healthz", s.healthz)
+	if s.opt.Metrics != nil {
+		h := echo.WrapHandler(s.opt.Metrics)
+		if s.opt.OpenMetric {
+			s.echo.GET("/metrics", h)
+		} else {
+			s.echo.GET("/metrics", h, s.guard("GetStatus"))
+		}
+	}
+	return s.routeUI()
+}
+
+// Handler returns the handler, for tests.
+func (s *Server) Handler() http.Handler { return s.echo }
+
+// Serve answers on l until Shutdown.
+func (s *Server) Serve(l net.Listener) error {
+	return s.http.Serve(netutil.LimitListener(l, maxConns))
+}
+
+// Shutdown ends event streams, lets running requests finish, and stops. When
+// ctx ends first, connections are cut.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.close.Do(func() { close(s.closing) })
+	if err := s.http.Shutdown(ctx); err != nil {
+		return s.http.Close()
+	}
+	return nil
+}
+
+// csp lets the UI load its own files and nothing else (reference/ui.md 2.3).
+const csp = "default-src 'self'; img-src 'self' data:; style-src 'self'; font-src 'self'; connect-src 'self'; object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+
+const requestIDHeader = "X-Request-Id"
+
+func requestID(c echo.Context) string { return c.Response().Header().Get(requestIDHeader) }
+
+// envelope gives every request its id, bounds and security headers, and turns a
+// panic into an answer.
+func (s *Server) envelope(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) (err error) {
+		var id [8]byte
+		if _, err := rand.Read(id[:]); err != nil {
+			return err
+		}
+		h := c.Response().Header()
+		h.Set(requestIDHeader, hex.EncodeToString(id[:]))
+		h.Set("Content-Security-Policy", csp)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		if s.opt.Secure {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
+		r := c.Request()
+		if strings.HasPrefix(r.URL.Path, "/api/") {
+			h.Set("Cache-Control", "no-store")
+		}
+		r.Body = http.MaxBytesReader(c.Response(), r.Body, maxBody)
+		defer func() {
+			if v := recover(); v != nil {
+				if v == http.ErrAbortHandler {
+					panic(v)
+				}
+				s.log.Error("panic in a request", "requestId", requestID(c), "panic", v, "stack", string(debug.Stack()))
+				err = refuse(http.StatusInternalServerError, "internal", "", "look up the request id in the node's log", "this is a defect")
+			}
+		}()
+		return next(c)
+	}
+}

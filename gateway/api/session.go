@@ -1,0 +1,109 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/openvstorage/ovgate/gateway/auth"
+)
+
+// GetSetup tells whether the first user is still to be made.
+func (s *Server) GetSetup(context.Context, GetSetupRequestObject) (GetSetupResponseObject, error) {
+	return GetSetup200JSONResponse{Needed: s.opt.Auth.NeedsSetup()}, nil
+}
+
+// CompleteSetup makes the first user.
+func (s *Server) CompleteSetup(ctx context.Context, r CompleteSetupRequestObject) (CompleteSetupResponseObject, error) {
+	u, err := s.opt.Auth.Setup(ctx, callerOf(ctx).address, r.Body.Token, r.Body.User, r.Body.Password)
+	if errors.Is(err, auth.ErrCredentials) {
+		return nil, refuse(http.StatusUnauthorized, "bad_setup_token", "", "use the token that the newest start of the node printed", "this is not the set-up token")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return CompleteSetup201JSONResponse(userOf(u)), nil
+}
+
+// GetSession tells who asks.
+func (s *Server) GetSession(ctx context.Context, _ GetSessionRequestObject) (GetSessionResponseObject, error) {
+	who := callerOf(ctx)
+	if !who.known {
+		return GetSession200JSONResponse{}, nil
+	}
+	return GetSession200JSONResponse(sessionOf(who.Name, who.Role, who.Expires)), nil
+}
+
+func sessionOf(user string, role auth.Role, expires time.Time) Session {
+	r := Role(role)
+	v := Session{User: &user, Role: &r}
+	if !expires.IsZero() {
+		expires = expires.UTC()
+		v.Expires = &expires
+	}
+	return v
+}
+
+// SignIn makes a browser session.
+func (s *Server) SignIn(ctx context.Context, r SignInRequestObject) (SignInResponseObject, error) {
+	v, err := s.opt.Auth.Login(ctx, callerOf(ctx).address, r.Body.User, r.Body.Password)
+	if errors.Is(err, auth.ErrCredentials) {
+		return nil, refuse(http.StatusUnauthorized, "unauthorized", "", "check both and try again", "user or password is wrong")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return signedIn{s, v}, nil
+}
+
+// signedIn answers a sign-in with its cookies.
+type signedIn struct {
+	s *Server
+	v auth.Session
+}
+
+// VisitSignInResponse writes the answer.
+func (r signedIn) VisitSignInResponse(w http.ResponseWriter) error {
+	http.SetCookie(w, r.s.cookie(sessionCookie, r.v.Cookie, true))
+	http.SetCookie(w, r.s.cookie(csrfCookie, r.v.CSRF, false))
+	return writeJSON(w, http.StatusOK, sessionOf(r.v.User.Name, auth.Role(r.v.User.Role), r.v.Expires))
+}
+
+// cookie makes a cookie that lives as long as the browser and the session;
+// value "" removes it.
+func (s *Server) cookie(name, value string, httpOnly bool) *http.Cookie {
+	c := &http.Cookie{Name: name, Value: value, Path: "/", HttpOnly: httpOnly, Secure: s.opt.Secure, SameSite: http.SameSiteStrictMode}
+	if value == "" {
+		c.MaxAge = -1
+	}
+	return c
+}
+
+// SignOut ends the browser session that asks.
+func (s *Server) SignOut(ctx context.Context, _ SignOutRequestObject) (SignOutResponseObject, error) {
+	if who := callerOf(ctx); who.cookie {
+		if err := s.opt.Auth.EndSession(ctx, who.Session); err != nil {
+			return nil, err
+		}
+	}
+	return signedOut{s}, nil
+}
+
+// signedOut removes the cookies.
+type signedOut struct{ s *Server }
+
+// VisitSignOutResponse writes the answer.
+func (r signedOut) VisitSignOutResponse(w http.ResponseWriter) error {
+	http.SetCookie(w, r.s.cookie(sessionCookie, "", true))
+	http.SetCookie(w, r.s.cookie(csrfCookie, "", false))
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	return json.NewEncoder(w).Encode(v)
+}

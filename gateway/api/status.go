@@ -1,0 +1,80 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe"
+)
+
+func (s *Server) getSpec(c echo.Context) error {
+	return c.Blob(http.StatusOK, "application/yaml", spec)
+}
+
+// GetVersion shows the node's version and its formats.
+func (s *Server) GetVersion(context.Context, GetVersionRequestObject) (GetVersionResponseObject, error) {
+	return GetVersion200JSONResponse(s.opt.Version), nil
+}
+
+// GetStatus shows health, capacity and performance.
+func (s *Server) GetStatus(context.Context, GetStatusRequestObject) (GetStatusResponseObject, error) {
+	out := GetStatus200JSONResponse{
+		Node: Node{ID: s.opt.Model.Cluster().Node, Name: s.opt.NodeName}, Version: s.opt.Version.Version, Started: s.opt.Started.UTC(),
+		Health: healthOf(s.opt.Health()), Performance: performanceOf(s.opt.Sampler.Present(observe.Node).Performance),
+		Portals: s.portals(), ObservedAt: s.clock.Now().UTC(),
+	}
+	sums := s.sums()
+	devices := map[[2]int64]bool{}
+	for _, v := range s.opt.Model.VPools() {
+		if v.State == model.StateDeleting {
+			continue
+		}
+		out.Counts.Vpools++
+		st := s.opt.Control.PoolStatus(v.ID)
+		// Two vPools on one disk report the same space: it counts once.
+		if dev := [2]int64{st.Usage.Total, st.Usage.Free}; !devices[dev] {
+			devices[dev] = true
+			out.Capacity.Total += st.Usage.Total
+			out.Capacity.Free += st.Usage.Free
+		}
+	}
+	for _, p := range sums {
+		out.Counts.Vdisks += p.vdisks
+		out.Counts.Published += p.published
+		out.Capacity.Provisioned += p.provisioned
+		out.Capacity.Stored += p.stored
+		out.Capacity.Mapped += p.mapped
+		out.Capacity.JournalUsed += p.journalUsed
+		out.Capacity.JournalQuota += p.journalQuota
+	}
+	out.Counts.Sessions = len(s.opt.Control.Sessions())
+	return out, nil
+}
+
+func healthOf(h observe.Health) Health {
+	out := Health{State: HealthState(h.State()), Causes: []HealthCause{}}
+	for _, c := range h.Causes {
+		out.Causes = append(out.Causes, HealthCause{State: HealthState(c.State), Code: c.Code, Text: c.Text, Object: c.Object, Hint: c.Hint})
+	}
+	return out
+}
+
+// healthz answers probes: 200 while the node serves, also with warnings; 503
+// when something is wrong that needs somebody. It names no object, because
+// anybody may ask.
+func (s *Server) healthz(c echo.Context) error {
+	h := s.opt.Health()
+	status := http.StatusOK
+	if h.State() == observe.Bad {
+		status = http.StatusServiceUnavailable
+	}
+	text := fmt.Sprintf("%s\n", h.State())
+	for _, cause := range h.Causes {
+		text += cause.Code + "\n"
+	}
+	return c.String(status, text)
+}

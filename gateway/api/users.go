@@ -1,0 +1,163 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/openvstorage/ovgate/gateway/auth"
+	"github.com/openvstorage/ovgate/gateway/model"
+)
+
+func userOf(u model.User) User { return User{Name: u.Name, Role: Role(u.Role), Created: u.Created} }
+
+// ListUsers lists users by name.
+func (s *Server) ListUsers(_ context.Context, r ListUsersRequestObject) (ListUsersResponseObject, error) {
+	var rows []User
+	for _, u := range s.opt.Auth.Users() {
+		if matches(r.Params.Q, u.Name, nil) {
+			rows = append(rows, userOf(u))
+		}
+	}
+	items, next, err := page(rows, func(u User) model.Keys { return model.Keys{Text: u.Name} }, "name", false, r.Params.Cursor, r.Params.Limit)
+	return ListUsers200JSONResponse{items, next}, err
+}
+
+// CreateUser makes a user.
+func (s *Server) CreateUser(ctx context.Context, r CreateUserRequestObject) (CreateUserResponseObject, error) {
+	role, err := auth.ParseRole(string(r.Body.Role))
+	if err != nil {
+		return nil, err
+	}
+	u, err := s.opt.Auth.CreateUser(ctx, r.Body.Name, r.Body.Password, role)
+	if err != nil {
+		return nil, err
+	}
+	return CreateUser201JSONResponse(userOf(u)), nil
+}
+
+// GetUser shows a user.
+func (s *Server) GetUser(_ context.Context, r GetUserRequestObject) (GetUserResponseObject, error) {
+	u, err := s.opt.Auth.User(r.User)
+	if err != nil {
+		return nil, err
+	}
+	return GetUser200JSONResponse(userOf(u)), nil
+}
+
+// UpdateUser changes a role or a password. One's own password needs the present
+// one, whatever the role; anything else needs role manage.
+func (s *Server) UpdateUser(ctx context.Context, r UpdateUserRequestObject) (UpdateUserResponseObject, error) {
+	who := callerOf(ctx)
+	own := who.User != "" && who.User == r.User
+	manage := who.Role.Allows(auth.RoleManage)
+	if !manage && (!own || r.Body.Role != nil) {
+		return nil, refuse(http.StatusForbidden, "forbidden", "user "+r.User, "ask somebody with role manage", "this needs role manage")
+	}
+	if own && r.Body.Password != nil {
+		if r.Body.CurrentPassword == nil {
+			return nil, refuseField("currentPassword", "", "one's own password is changed with the present one")
+		}
+		if err := s.opt.Auth.CheckPassword(ctx, who.address, r.User, *r.Body.CurrentPassword); err != nil {
+			return nil, err
+		}
+	}
+	var role *auth.Role
+	if r.Body.Role != nil {
+		v, err := auth.ParseRole(string(*r.Body.Role))
+		if err != nil {
+			return nil, err
+		}
+		role = &v
+	}
+	u, err := s.opt.Auth.UpdateUser(ctx, r.User, r.Body.Password, role)
+	if err != nil {
+		return nil, err
+	}
+	return UpdateUser200JSONResponse(userOf(u)), nil
+}
+
+// DeleteUser deletes a user.
+func (s *Server) DeleteUser(ctx context.Context, r DeleteUserRequestObject) (DeleteUserResponseObject, error) {
+	if err := s.opt.Auth.DeleteUser(ctx, r.User); err != nil {
+		return nil, err
+	}
+	return DeleteUser204Response{}, nil
+}
+
+func tokenOf(t model.Token) Token {
+	v := Token{ID: t.ID, Name: t.Name, User: t.User, Role: Role(t.Role), Created: t.Created}
+	if !t.Expires.IsZero() {
+		e := t.Expires
+		v.Expires = &e
+	}
+	return v
+}
+
+// ListTokens lists one's own tokens, or with role manage everybody's.
+func (s *Server) ListTokens(ctx context.Context, r ListTokensRequestObject) (ListTokensResponseObject, error) {
+	who := callerOf(ctx)
+	var rows []Token
+	for _, t := range s.opt.Auth.Tokens() {
+		switch {
+		case t.Node, t.User != who.User && !who.Role.Allows(auth.RoleManage):
+		case r.Params.User != nil && *r.Params.User != t.User:
+		case matches(r.Params.Q, t.Name, nil):
+			rows = append(rows, tokenOf(t))
+		}
+	}
+	items, next, err := page(rows, func(t Token) model.Keys { return model.Keys{Text: t.Name, ID: t.ID} }, "name", false, r.Params.Cursor, r.Params.Limit)
+	return ListTokens200JSONResponse{items, next}, err
+}
+
+// CreateToken makes a token; its secret is in this answer only.
+func (s *Server) CreateToken(ctx context.Context, r CreateTokenRequestObject) (CreateTokenResponseObject, error) {
+	who := callerOf(ctx)
+	user := who.User
+	if r.Body.User != nil {
+		user = *r.Body.User
+	}
+	if user == "" {
+		return nil, refuseField("user", "name the user that the token is for", "a token belongs to a user")
+	}
+	if user != who.User && !who.Role.Allows(auth.RoleManage) {
+		return nil, refuse(http.StatusForbidden, "forbidden", "user "+user, "ask somebody with role manage", "a token for another user needs role manage")
+	}
+	role, err := auth.ParseRole(string(r.Body.Role))
+	if err != nil {
+		return nil, err
+	}
+	if user == who.User && !who.Role.Allows(role) {
+		return nil, refuse(http.StatusForbidden, "forbidden", "user "+user, "ask for a smaller role", "a token's role is not above the caller's, which is %s", who.Role)
+	}
+	var life time.Duration
+	if r.Body.Expires != nil {
+		if life = r.Body.Expires.Sub(s.clock.Now()); life <= 0 {
+			return nil, refuseField("expires", "name a time to come", "the token would have expired already")
+		}
+	}
+	secret, t, err := s.opt.Auth.CreateToken(ctx, r.Body.Name, user, role, life)
+	if err != nil {
+		return nil, err
+	}
+	return CreateToken201JSONResponse{Secret: secret, Token: tokenOf(t)}, nil
+}
+
+// DeleteToken revokes a token: one's own, or with role manage anybody's.
+func (s *Server) DeleteToken(ctx context.Context, r DeleteTokenRequestObject) (DeleteTokenResponseObject, error) {
+	t, ok := s.opt.Auth.Token(r.Token)
+	if !ok {
+		return DeleteToken204Response{}, nil
+	}
+	who := callerOf(ctx)
+	if t.Node {
+		return nil, refuse(http.StatusForbidden, "forbidden", "token "+t.ID, "delete the file admin.token and restart the node to renew it", "the node's own token stays")
+	}
+	if t.User != who.User && !who.Role.Allows(auth.RoleManage) {
+		return nil, refuse(http.StatusForbidden, "forbidden", "token "+t.ID, "ask somebody with role manage", "another user's token needs role manage")
+	}
+	if err := s.opt.Auth.DeleteToken(ctx, t.ID); err != nil {
+		return nil, err
+	}
+	return DeleteToken204Response{}, nil
+}

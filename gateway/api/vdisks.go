@@ -1,0 +1,205 @@
+package api
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/openvstorage/ovgate/gateway/control"
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe"
+)
+
+func labelsOf(m map[string]string) Labels {
+	if m == nil {
+		return Labels{}
+	}
+	return m
+}
+
+func performanceOf(p observe.Performance) Performance {
+	return Performance{
+		ReadIops: p.ReadIOPS, WriteIops: p.WriteIOPS, ReadBytesPerSecond: p.ReadBytesPerSecond, WriteBytesPerSecond: p.WriteBytesPerSecond,
+		ReadP50Us: p.ReadP50us, ReadP99Us: p.ReadP99us, WriteP50Us: p.WriteP50us, WriteP99Us: p.WriteP99us,
+	}
+}
+
+// diskView is what rows of vDisks are made with: looked up once per list.
+type diskView struct {
+	s        *Server
+	now      time.Time
+	pools    map[string]string // id -> name
+	sessions map[string]int    // iqn -> sessions
+}
+
+func (s *Server) diskView() diskView {
+	v := diskView{s: s, now: s.clock.Now().UTC(), pools: map[string]string{}, sessions: s.sessionCounts()}
+	for _, p := range s.opt.Model.VPools() {
+		v.pools[p.ID] = p.Name
+	}
+	return v
+}
+
+func (s *Server) sessionCounts() map[string]int {
+	n := map[string]int{}
+	for _, i := range s.opt.Control.Sessions() {
+		n[i.Target]++
+	}
+	return n
+}
+
+func (d diskView) row(v model.VDisk) VDisk {
+	st := d.s.opt.Control.DiskStatus(v)
+	out := VDisk{
+		ID: v.ID, Name: v.Name, VPool: d.pools[v.VPool], Size: v.Size, ClusterSize: int64(v.ClusterSize),
+		State: VDiskState(st.State), StateReason: st.Reason, Stored: st.Stats.StoredBytes, Mapped: st.Stats.MappedBytes,
+		Journal: JournalUsage{Used: st.Stats.JournalBytes, Quota: st.Stats.JournalQuota},
+		Epoch:   int64(st.Stats.Epoch), CommittedSeq: seq(st.Stats.CommittedSeq), LastSeq: seq(st.Stats.LastSeq),
+		Performance: performanceOf(d.s.opt.Sampler.Present(v.ID).Performance), Labels: labelsOf(v.Labels), Created: v.Created, ObservedAt: d.now,
+	}
+	if t := st.Stats.LastCommit; !t.IsZero() {
+		t = t.UTC()
+		out.LastCommit = &t
+	}
+	if v.Target != nil {
+		out.Published = &Published{IQN: v.IQN, LUN: 0, Sessions: d.sessions[v.IQN]}
+	}
+	return out
+}
+
+// seq fits a sequence number into the API's integer.
+func seq(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
+
+var diskOrders = map[string]func(VDisk) model.Keys{
+	"name":      func(v VDisk) model.Keys { return model.Keys{Text: v.Name, ID: v.ID} },
+	"created":   func(v VDisk) model.Keys { return model.Keys{Number: unix(v.Created), ID: v.ID} },
+	"size":      func(v VDisk) model.Keys { return model.Keys{Number: float64(v.Size), ID: v.ID} },
+	"stored":    func(v VDisk) model.Keys { return model.Keys{Number: float64(v.Stored), ID: v.ID} },
+	"mapped":    func(v VDisk) model.Keys { return model.Keys{Number: float64(v.Mapped), ID: v.ID} },
+	"state":     func(v VDisk) model.Keys { return model.Keys{Text: string(v.State), ID: v.ID} },
+	"vpool":     func(v VDisk) model.Keys { return model.Keys{Text: v.VPool + "\x00" + v.Name, ID: v.ID} },
+	"readIops":  func(v VDisk) model.Keys { return model.Keys{Number: v.Performance.ReadIops, ID: v.ID} },
+	"writeIops": func(v VDisk) model.Keys { return model.Keys{Number: v.Performance.WriteIops, ID: v.ID} },
+}
+
+// ListVDisks lists vDisks.
+func (s *Server) ListVDisks(_ context.Context, r ListVDisksRequestObject) (ListVDisksResponseObject, error) {
+	name, desc, keys, err := order(r.Params.Sort, diskOrders)
+	if err != nil {
+		return nil, err
+	}
+	pool := ""
+	if r.Params.VPool != nil && *r.Params.VPool != "" {
+		p, err := s.opt.Control.FindVPool(*r.Params.VPool)
+		if err != nil {
+			return nil, err
+		}
+		pool = p.ID
+	}
+	if r.Params.State != nil && !r.Params.State.Valid() {
+		return nil, refuseField("state", "openapi.yaml lists the states", "there is no state %q", string(*r.Params.State))
+	}
+	view := s.diskView()
+	var rows []VDisk
+	for _, v := range s.opt.Model.VDisks(func(v model.VDisk) bool {
+		return (pool == "" || v.VPool == pool) && matches(r.Params.Q, v.Name, v.Labels)
+	}) {
+		if row := view.row(v); r.Params.State == nil || row.State == *r.Params.State {
+			rows = append(rows, row)
+		}
+	}
+	items, next, err := page(rows, keys, name, desc, r.Params.Cursor, r.Params.Limit)
+	return ListVDisks200JSONResponse{items, next}, err
+}
+
+// GetVDisk shows a vDisk.
+func (s *Server) GetVDisk(_ context.Context, r GetVDiskRequestObject) (GetVDiskResponseObject, error) {
+	v, err := s.opt.Control.FindVDisk(r.VDisk)
+	if err != nil {
+		return nil, err
+	}
+	return GetVDisk200JSONResponse(s.diskView().row(v)), nil
+}
+
+// CreateVDisk makes a vDisk.
+func (s *Server) CreateVDisk(ctx context.Context, r CreateVDiskRequestObject) (CreateVDiskResponseObject, error) {
+	in := control.NewDisk{Name: r.Body.Name, VPool: r.Body.VPool, Size: r.Body.Size}
+	if r.Body.ClusterSize != nil {
+		in.ClusterSize = *r.Body.ClusterSize
+		if in.ClusterSize == 0 {
+			in.ClusterSize = -1 // 0 was asked for, which is not "the vPool's"
+		}
+	}
+	if r.Body.Labels != nil {
+		in.Labels = *r.Body.Labels
+	}
+	v, err := s.opt.Control.CreateVDisk(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	return CreateVDisk201JSONResponse(s.diskView().row(v)), nil
+}
+
+// UpdateVDisk grows, renames or relabels a vDisk.
+func (s *Server) UpdateVDisk(ctx context.Context, r UpdateVDiskRequestObject) (UpdateVDiskResponseObject, error) {
+	in := control.DiskPatch{Name: r.Body.Name, Size: r.Body.Size}
+	if r.Body.Labels != nil {
+		in.Labels = labelsOf(*r.Body.Labels)
+	}
+	v, err := s.opt.Control.UpdateVDisk(ctx, r.VDisk, in)
+	if err != nil {
+		return nil, err
+	}
+	return UpdateVDisk200JSONResponse(s.diskView().row(v)), nil
+}
+
+// DeleteVDisk deletes a vDisk.
+func (s *Server) DeleteVDisk(ctx context.Context, r DeleteVDiskRequestObject) (DeleteVDiskResponseObject, error) {
+	if err := s.opt.Control.DeleteVDisk(ctx, r.VDisk); err != nil {
+		return nil, err
+	}
+	return DeleteVDisk204Response{}, nil
+}
+
+// CommitVDisk brings everything acknowledged to the backend.
+func (s *Server) CommitVDisk(ctx context.Context, r CommitVDiskRequestObject) (CommitVDiskResponseObject, error) {
+	v, st, err := s.opt.Control.Commit(ctx, r.VDisk)
+	if err != nil {
+		return nil, err
+	}
+	return CommitVDisk200JSONResponse{VDisk: v.Name, Epoch: int64(st.Epoch), CommittedSeq: seq(st.CommittedSeq), LastCommit: st.LastCommit.UTC()}, nil
+}
+
+// AcceptVDiskLoss serves a vDisk without its lost writes.
+func (s *Server) AcceptVDiskLoss(ctx context.Context, r AcceptVDiskLossRequestObject) (AcceptVDiskLossResponseObject, error) {
+	v, err := s.opt.Control.AcceptLoss(ctx, r.VDisk)
+	if err != nil {
+		return nil, err
+	}
+	return AcceptVDiskLoss200JSONResponse(s.diskView().row(v)), nil
+}
+
+// Bounds of a series, as in openapi.yaml.
+const (
+	defaultSeries = 300
+	maxSeries     = 3600
+)
+
+// GetVDiskStats shows a vDisk's recent performance.
+func (s *Server) GetVDiskStats(_ context.Context, r GetVDiskStatsRequestObject) (GetVDiskStatsResponseObject, error) {
+	v, err := s.opt.Control.FindVDisk(r.VDisk)
+	if err != nil {
+		return nil, err
+	}
+	n := defaultSeries
+	if r.Params.Seconds != nil {
+		if n = *r.Params.Seconds; n < 1 || n > maxSeries {
+			return nil, refuseField("seconds", "", "a series has 1 to %d seconds", maxSeries)
+		}
+	}
+	out := GetVDiskStats200JSONResponse{Object: v.ID, StepMs: observe.Step.Milliseconds(), Points: []SeriesPoint{}, ObservedAt: s.clock.Now().UTC()}
+	for _, p := range s.opt.Sampler.Series(v.ID, n) {
+		out.Points = append(out.Points, SeriesPoint{Time: p.Time.UTC(), Performance: performanceOf(p.Performance), JournalUsed: p.JournalUsed})
+	}
+	return out, nil
+}

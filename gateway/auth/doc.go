@@ -1,0 +1,28 @@
+// Package auth decides who a caller is and what the caller may do. gateway/api
+// asks it for every request; gateway/node for the set-up token and the node's
+// own token.
+//
+// # Secrets and their resting places
+//
+//	set-up token   ovs_...   printed once at a start without users; sha-256 in kv
+//	password                 argon2id PHC string in kv
+//	bearer token   ovg_...   256 random bits; sha-256 in kv; shown once
+//	cookie                   256 random bits; sha-256 in kv; HttpOnly
+//	CSRF token               256 random bits; sha-256 in kv; sent back by the page in a header
+//
+// A plain hash suffices for 256 random bits: there is nothing to guess.
+//
+// # Invariants
+//
+//	A1  No user, no session and no password exist before the set-up token was
+//	    presented; it makes one user and is consumed in that transaction.
+//	A2  No secret is logged, put in an error or stored in plain.
+//	A3  Unknown user and wrong password take the same path and the same time:
+//	    both cost one argon2id run.
+//	A4  At most hashSlots argon2id runs at once, however many callers there
+//	    are; a caller waits or gives up, it does not add memory.
+//	A5  The last user with role manage is neither deleted nor demoted.
+//	A6  Ending a user, or changing its password or role, ends its sessions.
+//
+// It does not know HTTP: cookies and headers are gateway/api's.
+package auth

@@ -1,0 +1,48 @@
+package auth
+
+import (
+	"fmt"
+	"time"
+)
+
+// Role is what a caller may do: RoleRead < RoleWrite < RoleManage, each
+// including the ones before. The words are Open vStorage's.
+type Role string
+
+// Roles.
+const (
+	RoleRead   Role = "read"   // see everything but secrets
+	RoleWrite  Role = "write"  // work with vDisks, targets and CHAP secrets
+	RoleManage Role = "manage" // vPools, users, tokens, settings
+)
+
+var rank = map[Role]int{RoleRead: 1, RoleWrite: 2, RoleManage: 3}
+
+// ParseRole reads a role.
+func ParseRole(s string) (Role, error) {
+	if rank[Role(s)] == 0 {
+		return "", fmt.Errorf("%w: role %q is none of read, write, manage", ErrInvalid, s)
+	}
+	return Role(s), nil
+}
+
+// Allows tells whether r includes need.
+func (r Role) Allows(need Role) bool { return rank[r] > 0 && rank[r] >= rank[need] }
+
+// Principal is a caller whose identity was proved.
+type Principal struct {
+	Name    string // user name, or the token's name
+	User    string // the user behind it; empty for the node's own token
+	Role    Role
+	Token   string    // id of the bearer token; empty for a browser session
+	Session string    // hash of the browser session; empty for a token
+	Expires time.Time // zero: never
+}
+
+// String names the principal for logs and idempotency keys.
+func (p Principal) String() string {
+	if p.Token != "" {
+		return "token/" + p.Token
+	}
+	return "user/" + p.Name
+}

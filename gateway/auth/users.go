@@ -1,0 +1,204 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/openvstorage/ovgate/gateway/model"
+)
+
+// Users returns the users in no particular order.
+func (s *Service) Users() []model.User { return s.store.Users() }
+
+// User returns a user by name; ErrNotFound.
+func (s *Service) User(name string) (model.User, error) {
+	u, ok := s.store.User(name)
+	if !ok {
+		return u, fmt.Errorf("user %q: %w", name, ErrNotFound)
+	}
+	return u, nil
+}
+
+// CreateUser makes a user. The very first one comes from Setup only (A1).
+func (s *Service) CreateUser(ctx context.Context, name, password string, role Role) (model.User, error) {
+	if len(s.store.Users()) >= maxUsers {
+		return model.User{}, fmt.Errorf("users: %w: %d exist", ErrTooMany, maxUsers)
+	}
+	u, err := s.newUser(ctx, name, password, role)
+	if err != nil {
+		return u, err
+	}
+	if _, taken := s.store.User(name); taken {
+		return u, fmt.Errorf("user %q: %w", name, ErrExists)
+	}
+	u, err = s.store.CreateUser(ctx, u)
+	if errors.Is(err, model.ErrExists) {
+		err = fmt.Errorf("user %q: %w", name, ErrExists)
+	}
+	if err != nil {
+		return u, err
+	}
+	return u, s.store.SetSetup(ctx, "")
+}
+
+// UpdateUser changes the password, the role, or both; nil leaves one as it is.
+// The user's sessions end (A6).
+func (s *Service) UpdateUser(ctx context.Context, name string, password *string, role *Role) (model.User, error) {
+	u, err := s.User(name)
+	if err != nil {
+		return u, err
+	}
+	hash := u.Password
+	if password != nil {
+		if err := checkPassword(*password); err != nil {
+			return u, err
+		}
+		if hash, err = s.hasher.hash(ctx, *password); err != nil {
+			return u, err
+		}
+	}
+	s.usersMu.Lock()
+	defer s.usersMu.Unlock()
+	u, err = s.store.UpdateUser(ctx, name, func(u *model.User) error {
+		if role != nil {
+			if *role != RoleManage && s.lastManager(*u) {
+				return fmt.Errorf("user %q: %w", name, ErrLastManager)
+			}
+			u.Role = string(*role)
+		}
+		u.Password = hash
+		return nil
+	})
+	if errors.Is(err, model.ErrNotFound) {
+		err = fmt.Errorf("user %q: %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return u, err
+	}
+	return u, s.endSessionsOf(ctx, name)
+}
+
+// DeleteUser removes a user with its tokens and sessions; absent is no error.
+func (s *Service) DeleteUser(ctx context.Context, name string) error {
+	s.usersMu.Lock()
+	defer s.usersMu.Unlock()
+	err := s.store.DeleteUser(ctx, name, func(u model.User) error {
+		if s.lastManager(u) {
+			return fmt.Errorf("user %q: %w", name, ErrLastManager)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, t := range s.store.Tokens() {
+		if t.User == name && !t.Node {
+			if err := s.store.DeleteToken(ctx, t.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return s.endSessionsOf(ctx, name)
+}
+
+// lastManager tells whether u alone has role manage.
+func (s *Service) lastManager(u model.User) bool {
+	if Role(u.Role) != RoleManage {
+		return false
+	}
+	for _, o := range s.store.Users() {
+		if o.Name != u.Name && Role(o.Role) == RoleManage {
+			return false
+		}
+	}
+	return true
+}
+
+// Tokens returns the bearer tokens' records in no particular order.
+func (s *Service) Tokens() []model.Token { return s.store.Tokens() }
+
+// CreateToken makes a bearer token of a user and returns it, the only time it
+// is seen. life 0 is a token that does not expire.
+func (s *Service) CreateToken(ctx context.Context, name, user string, role Role, life time.Duration) (string, model.Token, error) {
+	u, err := s.User(user)
+	if err != nil {
+		return "", model.Token{}, err
+	}
+	if !Role(u.Role).Allows(role) {
+		return "", model.Token{}, fmt.Errorf("%w: user %q has role %s, a token cannot have role %s", ErrInvalid, user, u.Role, role)
+	}
+	if !namePattern.MatchString(name) {
+		return "", model.Token{}, fmt.Errorf("%w: token name %q: use 1 to 64 letters, digits, '.', '_', '@' and '-', beginning with a letter or digit", ErrInvalid, name)
+	}
+	if life < 0 || life > MaxTokenLife {
+		return "", model.Token{}, fmt.Errorf("%w: a token lives at most %d days", ErrInvalid, MaxTokenLife/(24*time.Hour))
+	}
+	if err := s.pruneTokens(ctx); err != nil {
+		return "", model.Token{}, err
+	}
+	return s.storeToken(ctx, model.Token{Name: name, Role: string(role), User: user}, life)
+}
+
+func (s *Service) storeToken(ctx context.Context, t model.Token, life time.Duration) (string, model.Token, error) {
+	plain, err := secret("ovg_")
+	if err != nil {
+		return "", t, err
+	}
+	if t.ID, err = model.NewUUID(); err != nil {
+		return "", t, err
+	}
+	t.Hash = digest(plain)
+	t.Created = s.clock.Now().UTC()
+	if life > 0 {
+		t.Expires = t.Created.Add(life)
+	}
+	if t, err = s.store.CreateToken(ctx, t); err != nil {
+		return "", t, err
+	}
+	return plain, t, nil
+}
+
+// pruneTokens forgets expired tokens and enforces the bound.
+func (s *Service) pruneTokens(ctx context.Context) error {
+	now, left := s.clock.Now(), 0
+	for _, t := range s.store.Tokens() {
+		if t.Expires.IsZero() || now.Before(t.Expires) {
+			left++
+			continue
+		}
+		if err := s.store.DeleteToken(ctx, t.ID); err != nil {
+			return err
+		}
+	}
+	if left >= maxTokens {
+		return fmt.Errorf("tokens: %w: %d exist", ErrTooMany, left)
+	}
+	return nil
+}
+
+// Token returns a bearer token's record by id.
+func (s *Service) Token(id string) (model.Token, bool) { return s.store.Token(id) }
+
+// DeleteToken revokes a bearer token; absent is no error.
+func (s *Service) DeleteToken(ctx context.Context, id string) error {
+	return s.store.DeleteToken(ctx, id)
+}
+
+// NodeToken returns the token to keep in the node's admin.token file: current
+// when it is still valid, else a new one, and the old ones are revoked.
+func (s *Service) NodeToken(ctx context.Context, current string) (string, error) {
+	if p, err := s.Bearer(current); err == nil && p.Role == RoleManage {
+		return current, nil
+	}
+	for _, t := range s.store.Tokens() {
+		if t.Node {
+			if err := s.store.DeleteToken(ctx, t.ID); err != nil {
+				return "", err
+			}
+		}
+	}
+	plain, _, err := s.storeToken(ctx, model.Token{Name: "node", Role: string(RoleManage), Node: true}, 0)
+	return plain, err
+}

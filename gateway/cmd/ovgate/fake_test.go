@@ -1,0 +1,478 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/openvstorage/ovgate/gateway/api"
+)
+
+// fake is a node in memory behind the generated server, for the shapes that the
+// command line meets. It is no model of the product: only what the scripts need
+// is refused. What it does not answer panics through the embedded nil.
+type fake struct {
+	api.StrictServerInterface
+	mu     sync.Mutex // one request at a time
+	token  string
+	vpools map[string]api.VPool
+	vdisks map[string]api.VDisk
+	acl    map[string][]string // by target
+	open   map[string]bool     // by target
+	users  map[string]api.User
+	tokens map[string]api.Token
+}
+
+// fakeTime is when everything happens.
+var fakeTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+const fakeSession = "01-2"
+
+// newFake returns a node with the vPool default.
+func newFake(token string) *fake {
+	f := &fake{
+		token: token, vpools: map[string]api.VPool{}, vdisks: map[string]api.VDisk{},
+		acl: map[string][]string{}, open: map[string]bool{}, users: map[string]api.User{}, tokens: map[string]api.Token{},
+	}
+	f.addVPool("default", api.Backend{Kind: api.BackendKindLocal, Path: "/srv/default"}, nil)
+	return f
+}
+
+// handler returns the HTTP side: the generated routes behind the token.
+func (f *fake) handler() http.Handler {
+	e := echo.New()
+	e.HTTPErrorHandler = func(err error, c echo.Context) {
+		var r refusal
+		if !errors.As(err, &r) {
+			r = refuse(http.StatusInternalServerError, "internal", "", "", err.Error(), "")
+		}
+		_ = c.JSON(r.status, r.body)
+	}
+	e.Use(func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			if c.Request().Header.Get("Authorization") != "Bearer "+f.token {
+				return refuse(401, "unauthorized", "", "", "the token is not known", "")
+			}
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return next(c)
+		}
+	})
+	api.RegisterHandlersWithBaseURL(e, api.NewStrictHandler(f, nil), api.BasePath)
+	return e
+}
+
+// refusal is an error answer.
+type refusal struct {
+	status int
+	body   api.Error
+}
+
+func (r refusal) Error() string { return r.body.Message }
+
+// refuse returns a refusal; empty parts are left out.
+func refuse(status int, code, object, field, message, hint string) refusal {
+	return refusal{status, api.Error{
+		Code: code, Message: message, Object: given(object), Field: given(field), Hint: given(hint), RequestID: "req-1",
+	}}
+}
+
+// page cuts items after the cursor, two at a time, so that every list of three
+// has pages.
+func page[T any](items []T, cursor *string) ([]T, *string) {
+	const two = 2
+	from := 0
+	if cursor != nil {
+		from, _ = strconv.Atoi(*cursor)
+	}
+	if from+two >= len(items) {
+		return items[from:], nil
+	}
+	return items[from : from+two], given(strconv.Itoa(from + two))
+}
+
+// sorted returns the values of m by key.
+func sorted[T any](m map[string]T) []T {
+	all := []T{}
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		all = append(all, m[k])
+	}
+	return all
+}
+
+func (f *fake) addVPool(name string, b api.Backend, in *api.VPoolSettingsInput) api.VPool {
+	v := api.VPool{
+		ID: "id-" + name, Name: name, State: api.VPoolStateRunning, Backend: b, Total: 100 << 30, Free: 60 << 30,
+		Settings: api.VPoolSettings{
+			ClusterSize: 4 << 10, ScoSize: 16 << 20, JournalQuota: 512 << 20, CommitIntervalMs: 10_000, StallTimeoutMs: 180_000,
+			LostTail: api.LostTailPolicyOffline,
+		},
+		Created: fakeTime, ObservedAt: fakeTime,
+	}
+	applySettings(&v.Settings, in)
+	f.vpools[name] = v
+	return v
+}
+
+func applySettings(s *api.VPoolSettings, in *api.VPoolSettingsInput) {
+	if in == nil {
+		return
+	}
+	for _, p := range []struct{ to, from *int64 }{
+		{&s.ClusterSize, in.ClusterSize}, {&s.ScoSize, in.ScoSize}, {&s.JournalQuota, in.JournalQuota},
+		{&s.CommitIntervalMs, in.CommitIntervalMs}, {&s.StallTimeoutMs, in.StallTimeoutMs},
+	} {
+		if p.from != nil {
+			*p.to = *p.from
+		}
+	}
+	if in.LostTail != nil {
+		s.LostTail = *in.LostTail
+	}
+}
+
+func (f *fake) CreateVPool(_ context.Context, r api.CreateVPoolRequestObject) (api.CreateVPoolResponseObject, error) {
+	if r.Params.IdempotencyKey == nil {
+		return nil, refuse(400, "invalid", "", "Idempotency-Key", "the key is missing", "")
+	}
+	if _, ok := f.vpools[r.Body.Name]; ok {
+		return nil, refuse(409, "exists", "vpool "+r.Body.Name, "name", "the name is taken", "choose another name")
+	}
+	return api.CreateVPool201JSONResponse(f.addVPool(r.Body.Name, r.Body.Backend, r.Body.Settings)), nil
+}
+
+func (f *fake) vpool(name string) (api.VPool, error) {
+	v, ok := f.vpools[name]
+	if !ok {
+		return v, refuse(404, "not_found", "vpool "+name, "", "there is no such vPool", "ovgate vpool list shows them")
+	}
+	return v, nil
+}
+
+func (f *fake) GetVPool(_ context.Context, r api.GetVPoolRequestObject) (api.GetVPoolResponseObject, error) {
+	v, err := f.vpool(r.VPool)
+	return api.GetVPool200JSONResponse(v), err
+}
+
+func (f *fake) ListVPools(_ context.Context, r api.ListVPoolsRequestObject) (api.ListVPoolsResponseObject, error) {
+	items, next := page(sorted(f.vpools), r.Params.Cursor)
+	return api.ListVPools200JSONResponse{Items: items, Next: next}, nil
+}
+
+func (f *fake) UpdateVPool(_ context.Context, r api.UpdateVPoolRequestObject) (api.UpdateVPoolResponseObject, error) {
+	v, err := f.vpool(r.VPool)
+	if err != nil {
+		return nil, err
+	}
+	applySettings(&v.Settings, r.Body.Settings)
+	if r.Body.Name != nil {
+		delete(f.vpools, v.Name)
+		v.Name = *r.Body.Name
+	}
+	f.vpools[v.Name] = v
+	return api.UpdateVPool200JSONResponse(v), nil
+}
+
+func (f *fake) DeleteVPool(_ context.Context, r api.DeleteVPoolRequestObject) (api.DeleteVPoolResponseObject, error) {
+	for _, d := range f.vdisks {
+		if d.VPool == r.VPool {
+			return nil, refuse(409, "in_use", "vpool "+r.VPool, "", "it has vDisks", "delete them first")
+		}
+	}
+	delete(f.vpools, r.VPool)
+	return api.DeleteVPool204Response{}, nil
+}
+
+func (f *fake) RecoverVPool(_ context.Context, r api.RecoverVPoolRequestObject) (api.RecoverVPoolResponseObject, error) {
+	v := f.addVPool(r.Body.Name, r.Body.Backend, r.Body.Settings)
+	state := api.VDiskStateLostTail
+	if *r.Body.AcceptLoss {
+		state = api.VDiskStateRunning
+	}
+	f.addVDisk("old", v.Name, 1<<30, nil)
+	return api.RecoverVPool200JSONResponse{VPool: v, Vdisks: []api.Recovered{{
+		ID: "id-old", Name: "old", Size: 1 << 30, ClusterSize: 4 << 10, Labels: api.Labels{}, Epoch: 3, LastSeq: 77,
+		Time: fakeTime, State: state,
+	}}}, nil
+}
+
+func (f *fake) addVDisk(name, vpool string, size int64, labels *api.Labels) api.VDisk {
+	v := api.VDisk{
+		ID: "id-" + name, Name: name, VPool: vpool, Size: size, ClusterSize: 4 << 10, State: api.VDiskStateRunning,
+		Stored: 3 << 20, Mapped: 5 << 20, Journal: api.JournalUsage{Used: 1536 << 10, Quota: 512 << 20},
+		Epoch: 1, CommittedSeq: 10, LastSeq: 12, LastCommit: &fakeTime, Labels: api.Labels{},
+		Performance: api.Performance{WriteIops: 1234, WriteBytesPerSecond: 1234 * 4096, WriteP50Us: 180, WriteP99Us: 1900},
+		Created:     fakeTime, ObservedAt: fakeTime,
+	}
+	if labels != nil {
+		v.Labels = *labels
+	}
+	f.vdisks[name] = v
+	return v
+}
+
+func (f *fake) CreateVDisk(_ context.Context, r api.CreateVDiskRequestObject) (api.CreateVDiskResponseObject, error) {
+	if r.Params.IdempotencyKey == nil {
+		return nil, refuse(400, "invalid", "", "Idempotency-Key", "the key is missing", "")
+	}
+	if _, err := f.vpool(r.Body.VPool); err != nil {
+		return nil, err
+	}
+	if r.Body.Size%4096 != 0 {
+		return nil, refuse(400, "invalid", "vdisk "+r.Body.Name, "size", "the size is no multiple of the cluster size 4096", "write 10GiB, for example")
+	}
+	return api.CreateVDisk201JSONResponse(f.addVDisk(r.Body.Name, r.Body.VPool, r.Body.Size, r.Body.Labels)), nil
+}
+
+func (f *fake) vdisk(name string) (api.VDisk, error) {
+	v, ok := f.vdisks[name]
+	if !ok {
+		return v, refuse(404, "not_found", "vdisk "+name, "", "there is no such vDisk", "ovgate vdisk list shows them")
+	}
+	return v, nil
+}
+
+func (f *fake) GetVDisk(_ context.Context, r api.GetVDiskRequestObject) (api.GetVDiskResponseObject, error) {
+	v, err := f.vdisk(r.VDisk)
+	return api.GetVDisk200JSONResponse(v), err
+}
+
+func (f *fake) ListVDisks(_ context.Context, r api.ListVDisksRequestObject) (api.ListVDisksResponseObject, error) {
+	var all []api.VDisk
+	for _, v := range sorted(f.vdisks) {
+		p := r.Params
+		if (p.VPool == nil || *p.VPool == v.VPool) && (p.State == nil || *p.State == v.State) && (p.Q == nil || strings.Contains(v.Name, *p.Q)) {
+			all = append(all, v)
+		}
+	}
+	if r.Params.Sort != nil && *r.Params.Sort == "-name" {
+		slices.Reverse(all)
+	}
+	items, next := page(all, r.Params.Cursor)
+	return api.ListVDisks200JSONResponse{Items: items, Next: next}, nil
+}
+
+func (f *fake) UpdateVDisk(_ context.Context, r api.UpdateVDiskRequestObject) (api.UpdateVDiskResponseObject, error) {
+	v, err := f.vdisk(r.VDisk)
+	if err != nil {
+		return nil, err
+	}
+	if s := r.Body.Size; s != nil {
+		if *s < v.Size {
+			return nil, refuse(400, "shrink", "vdisk "+v.Name, "size", "a vDisk does not shrink", "give at least its present size")
+		}
+		v.Size = *s
+	}
+	if r.Body.Name != nil {
+		delete(f.vdisks, v.Name)
+		v.Name = *r.Body.Name
+	}
+	f.vdisks[v.Name] = v
+	return api.UpdateVDisk200JSONResponse(v), nil
+}
+
+func (f *fake) DeleteVDisk(_ context.Context, r api.DeleteVDiskRequestObject) (api.DeleteVDiskResponseObject, error) {
+	if v, ok := f.vdisks[r.VDisk]; ok && v.Published != nil {
+		return nil, refuse(409, "in_use", "vdisk "+v.Name, "", "it is published", "unpublish it first")
+	}
+	delete(f.vdisks, r.VDisk)
+	return api.DeleteVDisk204Response{}, nil
+}
+
+// portal is the only one.
+var portal = api.Portal{Address: "127.0.0.1:3260", Group: 1}
+
+func (f *fake) PublishVDisk(_ context.Context, r api.PublishVDiskRequestObject) (api.PublishVDiskResponseObject, error) {
+	v, err := f.vdisk(r.VDisk)
+	if err != nil {
+		return nil, err
+	}
+	iqn := "iqn.2026-01.io.example:" + v.Name
+	v.Published = &api.Published{IQN: iqn}
+	f.vdisks[v.Name] = v
+	if r.Body.Open != nil {
+		f.open[iqn] = *r.Body.Open
+	}
+	if r.Body.Initiators != nil {
+		f.acl[iqn] = append(f.acl[iqn], *r.Body.Initiators...)
+	}
+	secret := "first-secret"
+	if *r.Body.RotateSecret {
+		secret = "other-secret"
+	}
+	return api.PublishVDisk200JSONResponse{
+		VDisk: v.Name, IQN: iqn, Portals: []api.Portal{portal}, Open: f.open[iqn], Initiators: append([]string{}, f.acl[iqn]...),
+		ChapUser: v.Name, ChapSecret: secret,
+		Commands: api.ConnectCommands{
+			Libiscsi: "iscsi://" + v.Name + "%" + secret + "@127.0.0.1:3260/" + iqn + "/0",
+			Iscsiadm: "iscsiadm one\niscsiadm two\n", Esxi: "esxcli one", Windows: "New-IscsiTargetPortal",
+		},
+	}, nil
+}
+
+func (f *fake) UnpublishVDisk(_ context.Context, r api.UnpublishVDiskRequestObject) (api.UnpublishVDiskResponseObject, error) {
+	v, err := f.vdisk(r.VDisk)
+	if err != nil {
+		return nil, err
+	}
+	if v.Name == "busy" && !*r.Body.Force {
+		return nil, refuse(409, "in_use", "vdisk busy", "", "1 initiator is signed in", "sign it out, or use --force")
+	}
+	v.Published = nil
+	f.vdisks[v.Name] = v
+	return api.UnpublishVDisk204Response{}, nil
+}
+
+func (f *fake) CommitVDisk(_ context.Context, r api.CommitVDiskRequestObject) (api.CommitVDiskResponseObject, error) {
+	v, err := f.vdisk(r.VDisk)
+	return api.CommitVDisk200JSONResponse{VDisk: v.Name, Epoch: v.Epoch, CommittedSeq: v.LastSeq, LastCommit: fakeTime}, err
+}
+
+func (f *fake) AcceptVDiskLoss(_ context.Context, r api.AcceptVDiskLossRequestObject) (api.AcceptVDiskLossResponseObject, error) {
+	v, err := f.vdisk(r.VDisk)
+	return api.AcceptVDiskLoss200JSONResponse(v), err
+}
+
+func (f *fake) target(iqn string) (api.Target, error) {
+	for _, v := range f.vdisks {
+		if v.Published != nil && v.Published.IQN == iqn {
+			return api.Target{
+				IQN: iqn, LUNs: []api.TargetLUN{{VDisk: v.Name, VDiskID: v.ID, Size: v.Size}}, Portals: []api.Portal{portal},
+				ACL: append([]string{}, f.acl[iqn]...), Open: f.open[iqn], ChapUser: v.Name, Created: fakeTime,
+			}, nil
+		}
+	}
+	return api.Target{}, refuse(404, "not_found", "target "+iqn, "", "there is no such target", "")
+}
+
+func (f *fake) ListTargets(_ context.Context, r api.ListTargetsRequestObject) (api.ListTargetsResponseObject, error) {
+	all := []api.Target{}
+	for _, v := range sorted(f.vdisks) {
+		if v.Published != nil {
+			t, _ := f.target(v.Published.IQN)
+			all = append(all, t)
+		}
+	}
+	items, next := page(all, r.Params.Cursor)
+	return api.ListTargets200JSONResponse{Items: items, Next: next}, nil
+}
+
+func (f *fake) GetTarget(_ context.Context, r api.GetTargetRequestObject) (api.GetTargetResponseObject, error) {
+	t, err := f.target(r.IQN)
+	return api.GetTarget200JSONResponse(t), err
+}
+
+func (f *fake) AddTargetInitiator(_ context.Context, r api.AddTargetInitiatorRequestObject) (api.AddTargetInitiatorResponseObject, error) {
+	f.acl[r.IQN] = append(f.acl[r.IQN], r.Initiator)
+	t, err := f.target(r.IQN)
+	return api.AddTargetInitiator200JSONResponse(t), err
+}
+
+func (f *fake) RemoveTargetInitiator(_ context.Context, r api.RemoveTargetInitiatorRequestObject) (api.RemoveTargetInitiatorResponseObject, error) {
+	f.acl[r.IQN] = slices.DeleteFunc(f.acl[r.IQN], func(s string) bool { return s == r.Initiator })
+	return api.RemoveTargetInitiator204Response{}, nil
+}
+
+func (f *fake) ListISCSISessions(_ context.Context, r api.ListISCSISessionsRequestObject) (api.ListISCSISessionsResponseObject, error) {
+	if r.Params.Target != nil && *r.Params.Target != "iqn.2026-01.io.example:demo" {
+		return api.ListISCSISessions200JSONResponse{Items: []api.ISCSISession{}}, nil
+	}
+	return api.ListISCSISessions200JSONResponse{Items: []api.ISCSISession{{
+		ID: fakeSession, Target: "iqn.2026-01.io.example:demo", Initiator: "iqn.1993-08.org.debian:01:\x1b[31mred", Address: "192.0.2.7:5000",
+		Portal: portal.Address, Connections: 1, Since: fakeTime,
+	}}}, nil
+}
+
+func (f *fake) DropISCSISession(_ context.Context, r api.DropISCSISessionRequestObject) (api.DropISCSISessionResponseObject, error) {
+	if r.Session != fakeSession {
+		return nil, refuse(400, "invalid", "session "+r.Session, "session", "that is no id of a session", "")
+	}
+	return api.DropISCSISession204Response{}, nil
+}
+
+func (f *fake) CreateUser(_ context.Context, r api.CreateUserRequestObject) (api.CreateUserResponseObject, error) {
+	if len(r.Body.Password) < 10 {
+		return nil, refuse(400, "invalid", "user "+r.Body.Name, "password", "the password is too short", "use at least 10 characters")
+	}
+	u := api.User{Name: r.Body.Name, Role: r.Body.Role, Created: fakeTime}
+	f.users[u.Name] = u
+	return api.CreateUser201JSONResponse(u), nil
+}
+
+func (f *fake) user(name string) (api.User, error) {
+	u, ok := f.users[name]
+	if !ok {
+		return u, refuse(404, "not_found", "user "+name, "", "there is no such user", "")
+	}
+	return u, nil
+}
+
+func (f *fake) GetUser(_ context.Context, r api.GetUserRequestObject) (api.GetUserResponseObject, error) {
+	u, err := f.user(r.User)
+	return api.GetUser200JSONResponse(u), err
+}
+
+func (f *fake) ListUsers(_ context.Context, r api.ListUsersRequestObject) (api.ListUsersResponseObject, error) {
+	items, next := page(sorted(f.users), r.Params.Cursor)
+	return api.ListUsers200JSONResponse{Items: items, Next: next}, nil
+}
+
+func (f *fake) UpdateUser(_ context.Context, r api.UpdateUserRequestObject) (api.UpdateUserResponseObject, error) {
+	u, err := f.user(r.User)
+	if err != nil {
+		return nil, err
+	}
+	if r.Body.Password != nil && u.Name == "me" && (r.Body.CurrentPassword == nil || *r.Body.CurrentPassword != "old password") {
+		return nil, refuse(403, "forbidden", "user me", "currentPassword", "the present password is wrong", "")
+	}
+	if r.Body.Role != nil {
+		u.Role = *r.Body.Role
+	}
+	f.users[u.Name] = u
+	return api.UpdateUser200JSONResponse(u), nil
+}
+
+func (f *fake) DeleteUser(_ context.Context, r api.DeleteUserRequestObject) (api.DeleteUserResponseObject, error) {
+	delete(f.users, r.User)
+	return api.DeleteUser204Response{}, nil
+}
+
+func (f *fake) CreateToken(_ context.Context, r api.CreateTokenRequestObject) (api.CreateTokenResponseObject, error) {
+	t := api.Token{ID: fmt.Sprintf("t%d", len(f.tokens)+1), Name: r.Body.Name, User: "admin", Role: r.Body.Role, Created: fakeTime, Expires: r.Body.Expires}
+	if r.Body.User != nil {
+		t.User = *r.Body.User
+	}
+	f.tokens[t.ID] = t
+	return api.CreateToken201JSONResponse{Secret: "ovgate_pat_x", Token: t}, nil
+}
+
+func (f *fake) ListTokens(_ context.Context, r api.ListTokensRequestObject) (api.ListTokensResponseObject, error) {
+	items, next := page(sorted(f.tokens), r.Params.Cursor)
+	return api.ListTokens200JSONResponse{Items: items, Next: next}, nil
+}
+
+func (f *fake) DeleteToken(_ context.Context, r api.DeleteTokenRequestObject) (api.DeleteTokenResponseObject, error) {
+	delete(f.tokens, r.Token)
+	return api.DeleteToken204Response{}, nil
+}
+
+func (f *fake) GetStatus(context.Context, api.GetStatusRequestObject) (api.GetStatusResponseObject, error) {
+	return api.GetStatus200JSONResponse{
+		Node: api.Node{ID: "n1", Name: "alpha"}, Version: "v1.2.3", Started: fakeTime, ObservedAt: fakeTime,
+		Health: api.Health{State: api.HealthStateWarning, Causes: []api.HealthCause{{
+			State: api.HealthStateWarning, Code: "lost_tail", Text: "acknowledged writes are missing", Object: "vdisk old", Hint: "ovgate vdisk accept-loss old",
+		}}},
+		Counts:   api.Counts{Vpools: len(f.vpools), Vdisks: len(f.vdisks)},
+		Capacity: api.Capacity{Total: 100 << 30, Free: 60 << 30, Stored: 3 << 20, Mapped: 5 << 20, Provisioned: 1 << 40, JournalQuota: 1 << 30},
+		Portals:  []api.Portal{portal},
+	}, nil
+}

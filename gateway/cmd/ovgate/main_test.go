@@ -1,0 +1,84 @@
+package main
+
+import (
+	"encoding/pem"
+	"errors"
+	"flag"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var update = flag.Bool("update", false, "write the golden parts of testdata/*.txt anew")
+
+// testToken is the fake node's.
+const testToken = "ovgate_pat_test"
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"ovgate": func() { os.Exit(mainCode()) }})
+}
+
+// TestScripts runs the real command line, as a process of its own, against a fake
+// node over TLS. Each script has a node of its own, and the command
+//
+//	exits N PROGRAM ARGS   runs a program that has to end with exit code N
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:           "testdata",
+		UpdateScripts: *update,
+		Setup:         setUp,
+		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+	})
+}
+
+// setUp starts a node and says where it is in both ways: by environment, and in
+// the data directory $DATA.
+func setUp(e *testscript.Env) error {
+	node := httptest.NewTLSServer(newFake(testToken).handler())
+	e.Defer(node.Close)
+	data := filepath.Join(e.WorkDir, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		return err
+	}
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: node.Certificate().Raw})
+	for name, text := range map[string]string{
+		"ca.pem": string(ca), "admin.token": testToken + "\n", "api.json": `{"url":"` + node.URL + `","caFile":"ca.pem"}`,
+	} {
+		if err := os.WriteFile(filepath.Join(data, name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	// The race detector lets a process sleep a second before it ends, in case
+	// other goroutines have something to report; here that is most of the time.
+	e.Setenv("GORACE", "atexit_sleep_ms=0")
+	e.Setenv("DATA", data)
+	e.Setenv("OVGATE_URL", node.URL)
+	e.Setenv("OVGATE_CA", filepath.Join(data, "ca.pem"))
+	e.Setenv("OVGATE_TOKEN", testToken)
+	return nil
+}
+
+// exits is the script command of that name.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits N PROGRAM ARGS")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}

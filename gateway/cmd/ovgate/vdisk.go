@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/openvstorage/ovgate/internal/client"
+)
+
+// defaultVPool is the vPool of a vDisk whose creator names none: the one that a
+// new node is given.
+const defaultVPool = "default"
+
+// vdisk returns the verbs of vDisks.
+func (a *app) vdisk() *cobra.Command {
+	return group("vdisk", "vDisks: create, grow, publish",
+		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(),
+		a.vdiskPublish(), a.vdiskUnpublish(), a.vdiskCommit(), a.vdiskAcceptLoss())
+}
+
+func (a *app) vdiskCreate() *cobra.Command {
+	var size, cluster sizeFlag
+	var vpool string
+	var labels map[string]string
+	cmd := &cobra.Command{
+		Use:     "create NAME --size SIZE",
+		Short:   "Create a vDisk",
+		Example: "  ovgate vdisk create db1 --size 100GiB --vpool fast --label team=billing",
+		Args:    names("NAME"),
+	}
+	f := cmd.Flags()
+	f.Var(&size, "size", "size, such as 10GiB: a multiple of the cluster size, up to 64TiB")
+	f.Var(&cluster, "cluster-size", "unit of mapping: 4, 8, 16, 32 or 64KiB (default the vPool's)")
+	f.StringVar(&vpool, "vpool", defaultVPool, "name or id of the vPool")
+	f.StringToStringVar(&labels, "label", nil, "label NAME=VALUE, kept with the vDisk on the backend; may be repeated")
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		if !size.set {
+			return usagef("vdisk create %s: --size is missing", args[0])
+		}
+		in := client.VDiskInput{Name: args[0], VPool: vpool, Size: size.bytes, ClusterSize: cluster.ptr()}
+		if len(labels) > 0 {
+			in.Labels = new(client.Labels(labels))
+		}
+		v, err := client.Get[client.VDisk](api.CreateVDisk(ctx, &client.CreateVDiskParams{IdempotencyKey: new(rand.Text())}, in))
+		if err != nil {
+			return err
+		}
+		return a.printVDisk(v)
+	})
+	a.completeFlag(cmd, "vpool", a.completeVPoolFlag)
+	return cmd
+}
+
+func (a *app) vdiskList() *cobra.Command {
+	var query, sort, vpool, state string
+	cmd := &cobra.Command{Use: "list", Short: "List vDisks", Args: names()}
+	f := cmd.Flags()
+	f.StringVarP(&query, "query", "q", "", "only those whose name or labels contain this")
+	f.StringVar(&vpool, "vpool", "", "only those of this vPool")
+	f.StringVar(&state, "state", "", "only those in this state")
+	f.StringVar(&sort, "sort", "", "name, created, size, stored, mapped, state, vpool, readIops or writeIops; - in front reverses")
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
+		params := client.ListVDisksParams{Limit: new(pageSize), Q: given(query), VPool: given(vpool), Sort: given(sort)}
+		if state != "" {
+			s := client.VDiskState(state)
+			if !s.Valid() {
+				return usagef("--state %s is not a state of a vDisk", state)
+			}
+			params.State = &s
+		}
+		items, err := client.All(func(cursor *string) ([]client.VDisk, *string, error) {
+			params.Cursor = cursor
+			l, err := client.Get[client.VDiskList](api.ListVDisks(ctx, &params))
+			return l.Items, l.Next, err
+		})
+		if err != nil {
+			return err
+		}
+		header := []string{"NAME", "VPOOL", "SIZE", "STATE", "MAPPED", "STORED", "PUBLISHED", "SESSIONS"}
+		return printList(a, items, header, vdiskRow)
+	})
+	a.completeFlag(cmd, "vpool", a.completeVPoolFlag)
+	return cmd
+}
+
+// vdiskRow is a vDisk in a list.
+func vdiskRow(v client.VDisk) []string {
+	iqn, sessions := "-", "-"
+	if v.Published != nil {
+		iqn, sessions = v.Published.IQN, strconv.Itoa(v.Published.Sessions)
+	}
+	return []string{v.Name, v.VPool, formatSize(v.Size), string(v.State), formatSize(v.Mapped), formatSize(v.Stored), iqn, sessions}
+}
+
+// vdiskVerb makes a verb that takes a vDisk and prints what show returns.
+func (a *app) vdiskVerb(use, short string, args cobra.PositionalArgs, f call) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: args, RunE: a.online(f), ValidArgsFunction: a.completeVDisks}
+}
+
+func (a *app) vdiskShow() *cobra.Command {
+	return a.vdiskVerb("show NAME", "Show a vDisk", names("NAME"),
+		func(ctx context.Context, api *client.Client, args []string) error {
+			v, err := client.Get[client.VDisk](api.GetVDisk(ctx, args[0]))
+			if err != nil {
+				return err
+			}
+			return a.printVDisk(v)
+		})
+}
+
+func (a *app) vdiskResize() *cobra.Command {
+	return a.vdiskVerb("resize NAME SIZE", "Grow a vDisk to SIZE", names("NAME", "SIZE"),
+		func(ctx context.Context, api *client.Client, args []string) error {
+			size, err := parseSize(args[1])
+			if err != nil {
+				return usageError{err}
+			}
+			return a.vdiskPatch(ctx, api, args[0], client.VDiskPatch{Size: &size})
+		})
+}
+
+func (a *app) vdiskRename() *cobra.Command {
+	return a.vdiskVerb("rename NAME NEW", "Rename a vDisk; a published one keeps its target name", names("NAME", "NEW"),
+		func(ctx context.Context, api *client.Client, args []string) error {
+			return a.vdiskPatch(ctx, api, args[0], client.VDiskPatch{Name: &args[1]})
+		})
+}
+
+// vdiskPatch changes a vDisk and prints it.
+func (a *app) vdiskPatch(ctx context.Context, api *client.Client, name string, patch client.VDiskPatch) error {
+	v, err := client.Get[client.VDisk](api.UpdateVDisk(ctx, name, patch))
+	if err != nil {
+		return err
+	}
+	return a.printVDisk(v)
+}
+
+func (a *app) vdiskDelete() *cobra.Command {
+	return a.vdiskVerb("delete NAME", "Delete a vDisk and its data", names("NAME"),
+		func(ctx context.Context, api *client.Client, args []string) error {
+			if err := a.confirm(ctx, "Delete vDisk "+args[0]+" and all its data?"); err != nil {
+				return err
+			}
+			return client.Done(api.DeleteVDisk(ctx, args[0]))
+		})
+}
+
+func (a *app) vdiskPublish() *cobra.Command {
+	var open, rotate bool
+	var initiators []string
+	var cmd *cobra.Command
+	cmd = a.vdiskVerb("publish NAME", "Publish a vDisk over iSCSI and print how to connect", names("NAME"),
+		func(ctx context.Context, api *client.Client, args []string) error {
+			in := client.PublishInput{RotateSecret: &rotate}
+			if cmd.Flags().Changed("open") {
+				in.Open = &open
+			}
+			if len(initiators) > 0 {
+				in.Initiators = &initiators
+			}
+			c, err := client.Get[client.Connection](api.PublishVDisk(ctx, args[0], in))
+			if err != nil {
+				return err
+			}
+			return a.printConnection(c)
+		})
+	cmd.Long = "Publish a vDisk over iSCSI and print how to connect, the CHAP secret included.\n" +
+		"Repeating it adds --initiator, sets --open when given, and prints the same."
+	f := cmd.Flags()
+	f.BoolVar(&open, "open", false, "let any initiator name sign in that knows the CHAP secret")
+	f.StringArrayVar(&initiators, "initiator", nil, "iSCSI name that may sign in; may be repeated")
+	f.BoolVar(&rotate, "rotate-secret", false, "draw a new CHAP secret")
+	return cmd
+}
+
+func (a *app) vdiskUnpublish() *cobra.Command {
+	var force bool
+	cmd := a.vdiskVerb("unpublish NAME", "Stop publishing a vDisk", names("NAME"),
+		func(ctx context.Context, api *client.Client, args []string) error {
+			if force {
+				if err := a.confirm(ctx, "Drop the iSCSI sessions of vDisk "+args[0]+", if it has any?"); err != nil {
+					return err
+				}
+			}
+			return client.Done(api.UnpublishVDisk(ctx, args[0], client.UnpublishInput{Force: &force}))
+		})
+	cmd.Flags().BoolVar(&force, "force", false, "drop the sessions of initiators that are signed in")
+	return cmd
+}
+
+func (a *app) vdiskCommit() *cobra.Command {
+	return a.vdiskVerb("commit NAME", "Bring everything acknowledged so far to the backend", names("NAME"),
+		func(ctx context.Context, api *client.Client, args []string) error {
+			c, err := client.Get[client.Commit](api.CommitVDisk(ctx, args[0]))
+			if err != nil {
+				return err
+			}
+			return printOne(a, c, [][]string{
+				{"vdisk", c.VDisk},
+				{"epoch", strconv.FormatInt(c.Epoch, 10)},
+				{"committed seq", strconv.FormatInt(c.CommittedSeq, 10)},
+				{"last commit", formatTime(&c.LastCommit)},
+			})
+		})
+}
+
+func (a *app) vdiskAcceptLoss() *cobra.Command {
+	return a.vdiskVerb("accept-loss NAME", "Serve a vDisk in state lost_tail without its lost writes", names("NAME"),
+		func(ctx context.Context, api *client.Client, args []string) error {
+			if err := a.confirm(ctx, "Serve vDisk "+args[0]+" without the acknowledged writes it lost? They do not come back."); err != nil {
+				return err
+			}
+			v, err := client.Get[client.VDisk](api.AcceptVDiskLoss(ctx, args[0]))
+			if err != nil {
+				return err
+			}
+			return a.printVDisk(v)
+		})
+}
+
+// printVDisk prints a vDisk.
+func (a *app) printVDisk(v client.VDisk) error {
+	rows := [][]string{
+		{"name", v.Name},
+		{"id", v.ID},
+		{"vpool", v.VPool},
+		{"state", stateText(string(v.State), v.StateReason)},
+		{"size", formatSize(v.Size)},
+		{"cluster size", formatSize(v.ClusterSize)},
+		{"mapped", formatSize(v.Mapped)},
+		{"stored", formatSize(v.Stored)},
+		{"journal", formatSize(v.Journal.Used) + " of " + formatSize(v.Journal.Quota)},
+		{"epoch", strconv.FormatInt(v.Epoch, 10)},
+		{"committed seq", strconv.FormatInt(v.CommittedSeq, 10) + " of " + strconv.FormatInt(v.LastSeq, 10)},
+		{"last commit", formatTime(v.LastCommit)},
+		{"read", rateText(v.Performance.ReadIops, v.Performance.ReadBytesPerSecond, v.Performance.ReadP50Us, v.Performance.ReadP99Us)},
+		{"write", rateText(v.Performance.WriteIops, v.Performance.WriteBytesPerSecond, v.Performance.WriteP50Us, v.Performance.WriteP99Us)},
+	}
+	if p := v.Published; p != nil {
+		rows = append(rows, []string{"target", p.IQN}, []string{"lun", strconv.Itoa(p.LUN)}, []string{"sessions", strconv.Itoa(p.Sessions)})
+	} else {
+		rows = append(rows, []string{"target", "not published"})
+	}
+	for _, k := range slices.Sorted(maps.Keys(v.Labels)) {
+		rows = append(rows, []string{"label", k + "=" + v.Labels[k]})
+	}
+	return printOne(a, v, append(rows, []string{"created", formatTime(&v.Created)}, []string{"observed", formatTime(&v.ObservedAt)}))
+}
+
+// rateText prints operations and bytes per second with the median and 99th
+// percentile of their latency.
+func rateText(iops, bytes, p50, p99 float64) string {
+	return strconv.FormatFloat(iops, 'f', 0, 64) + " IOPS, " + formatSize(int64(bytes)) + "/s, p50 " +
+		formatMicros(p50) + ", p99 " + formatMicros(p99)
+}
+
+// printConnection prints how to connect, with commands to paste.
+func (a *app) printConnection(c client.Connection) error {
+	admitted := strings.Join(c.Initiators, " ")
+	if c.Open {
+		admitted = "any"
+	}
+	if admitted == "" {
+		admitted = "none yet; add one with ovgate target acl add " + c.VDisk + " INITIATOR"
+	}
+	rows := [][]string{
+		{"vdisk", c.VDisk},
+		{"target", c.IQN},
+		{"lun", strconv.Itoa(c.LUN)},
+		{"portals", portalsText(c.Portals)},
+		{"initiators", admitted},
+		{"chap user", c.ChapUser},
+		{"chap secret", c.ChapSecret},
+	}
+	for _, to := range []struct{ on, run string }{
+		{"libiscsi, qemu", c.Commands.Libiscsi},
+		{"linux", c.Commands.Iscsiadm},
+		{"esxi", c.Commands.Esxi},
+		{"windows", c.Commands.Windows},
+	} {
+		label := to.on
+		for _, line := range cleanLines(to.run) {
+			rows = append(rows, []string{label, line})
+			label = ""
+		}
+	}
+	return printOne(a, c, rows)
+}
+
+// portalsText prints portals with their group tags.
+func portalsText(portals []client.Portal) string {
+	var all []string
+	for _, p := range portals {
+		all = append(all, p.Address+","+strconv.Itoa(p.Group))
+	}
+	return dash(strings.Join(all, " "))
+}

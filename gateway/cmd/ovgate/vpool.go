@@ -1,0 +1,285 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/openvstorage/ovgate/internal/client"
+)
+
+// pageSize is how many items are asked for at once: the API's most.
+const pageSize = 1000
+
+// vpool returns the verbs of vPools.
+func (a *app) vpool() *cobra.Command {
+	return group("vpool", "vPools: backends with the settings of their vDisks",
+		a.vpoolCreate(), a.vpoolList(), a.vpoolShow(), a.vpoolSet(), a.vpoolDelete(), a.vpoolRecover())
+}
+
+// settingsFlags are the flags of a vPool's settings.
+type settingsFlags struct {
+	clusterSize, scoSize, journalQuota sizeFlag
+	commitInterval, stallTimeout       time.Duration
+	lostTail                           string
+}
+
+// add adds the flags to a verb.
+func (s *settingsFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.Var(&s.clusterSize, "cluster-size", "unit of mapping for new vDisks: 4, 8, 16, 32 or 64KiB (default 4KiB)")
+	f.Var(&s.scoSize, "sco-size", "size of data objects for new vDisks: 4-128MiB, a power of two (default 16MiB)")
+	f.Var(&s.journalQuota, "journal-quota", "journal of each vDisk: 128MiB-10GiB (default 512MiB)")
+	f.DurationVar(&s.commitInterval, "commit-interval", 0, "longest time between commits to the backend: 100ms-10m (default 10s)")
+	f.DurationVar(&s.stallTimeout, "stall-timeout", 0, "how long a write waits when the journal is full: 1s-1h (default 3m)")
+	f.StringVar(&s.lostTail, "lost-tail", "", "vDisks that lost acknowledged writes: offline until accepted, or accept (default offline)")
+}
+
+// input returns what was given, nil for nothing.
+func (s *settingsFlags) input(cmd *cobra.Command) (*client.VPoolSettingsInput, error) {
+	in := client.VPoolSettingsInput{
+		ClusterSize: s.clusterSize.ptr(), ScoSize: s.scoSize.ptr(), JournalQuota: s.journalQuota.ptr(),
+	}
+	given := s.clusterSize.set || s.scoSize.set || s.journalQuota.set
+	for _, d := range []struct {
+		flag string
+		from time.Duration
+		to   **int64
+	}{
+		{"commit-interval", s.commitInterval, &in.CommitIntervalMs},
+		{"stall-timeout", s.stallTimeout, &in.StallTimeoutMs},
+	} {
+		if !cmd.Flags().Changed(d.flag) {
+			continue
+		}
+		if d.from%time.Millisecond != 0 {
+			return nil, usagef("--%s %s: write whole milliseconds", d.flag, d.from)
+		}
+		*d.to, given = new(d.from.Milliseconds()), true
+	}
+	if cmd.Flags().Changed("lost-tail") {
+		policy := client.LostTailPolicy(s.lostTail)
+		if !policy.Valid() {
+			return nil, usagef("--lost-tail %s: write offline or accept", s.lostTail)
+		}
+		in.LostTail, given = &policy, true
+	}
+	if !given {
+		return nil, nil
+	}
+	return &in, nil
+}
+
+// backendFlags are the flags of a vPool's backend.
+type backendFlags struct{ kind, path string }
+
+// add adds the flags to a verb.
+func (b *backendFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&b.kind, "backend", string(client.BackendKindLocal), "kind of backend: local, a directory")
+	cmd.Flags().StringVar(&b.path, "path", "", "directory on the node that holds the data")
+}
+
+// input returns the backend that was given.
+func (b *backendFlags) input(a *app) (client.Backend, error) {
+	if !client.BackendKind(b.kind).Valid() {
+		return client.Backend{}, usagef("--backend %s: the kinds are: %s", b.kind, client.BackendKindLocal)
+	}
+	path, err := a.backendPath(b.path)
+	return client.Backend{Kind: client.BackendKind(b.kind), Path: path}, err
+}
+
+func (a *app) vpoolCreate() *cobra.Command {
+	var settings settingsFlags
+	var backend backendFlags
+	cmd := &cobra.Command{
+		Use:     "create NAME --path DIR",
+		Short:   "Create a vPool",
+		Example: "  ovgate vpool create fast --path /srv/fast --sco-size 32MiB",
+		Args:    names("NAME"),
+	}
+	settings.add(cmd)
+	backend.add(cmd)
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		in := client.VPoolInput{Name: args[0]}
+		var err error
+		if in.Backend, err = backend.input(a); err != nil {
+			return err
+		}
+		if in.Settings, err = settings.input(cmd); err != nil {
+			return err
+		}
+		v, err := client.Get[client.VPool](api.CreateVPool(ctx, &client.CreateVPoolParams{IdempotencyKey: new(rand.Text())}, in))
+		if err != nil {
+			return err
+		}
+		return a.printVPool(v)
+	})
+	return cmd
+}
+
+func (a *app) vpoolList() *cobra.Command {
+	var query, sort string
+	cmd := &cobra.Command{Use: "list", Short: "List vPools", Args: names()}
+	cmd.Flags().StringVarP(&query, "query", "q", "", "only those whose name contains this")
+	cmd.Flags().StringVar(&sort, "sort", "", "name, created, stored or provisioned; - in front reverses")
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
+		items, err := client.All(func(cursor *string) ([]client.VPool, *string, error) {
+			l, err := client.Get[client.VPoolList](api.ListVPools(ctx, &client.ListVPoolsParams{
+				Limit: new(pageSize), Cursor: cursor, Q: given(query), Sort: given(sort),
+			}))
+			return l.Items, l.Next, err
+		})
+		if err != nil {
+			return err
+		}
+		header := []string{"NAME", "STATE", "VDISKS", "PROVISIONED", "STORED", "FREE", "BACKEND"}
+		return printList(a, items, header, func(v client.VPool) []string {
+			return []string{v.Name, string(v.State), strconv.Itoa(v.Vdisks), formatSize(v.Provisioned),
+				formatSize(v.Stored), formatSize(v.Free), backendText(v.Backend)}
+		})
+	})
+	return cmd
+}
+
+func (a *app) vpoolShow() *cobra.Command {
+	cmd := &cobra.Command{Use: "show NAME", Short: "Show a vPool", Args: names("NAME")}
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		v, err := client.Get[client.VPool](api.GetVPool(ctx, args[0]))
+		if err != nil {
+			return err
+		}
+		return a.printVPool(v)
+	})
+	cmd.ValidArgsFunction = a.completeVPools
+	return cmd
+}
+
+func (a *app) vpoolSet() *cobra.Command {
+	var settings settingsFlags
+	var name string
+	cmd := &cobra.Command{
+		Use:   "set NAME",
+		Short: "Rename a vPool or change its settings",
+		Long:  "Rename a vPool or change its settings. --cluster-size and --sco-size are for new vDisks, the rest applies to running ones too.",
+		Args:  names("NAME"),
+	}
+	settings.add(cmd)
+	cmd.Flags().StringVar(&name, "name", "", "new name")
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		in := client.VPoolPatch{Name: given(name)}
+		var err error
+		if in.Settings, err = settings.input(cmd); err != nil {
+			return err
+		}
+		if in.Name == nil && in.Settings == nil {
+			return usagef("vpool set %s: nothing to change was given", args[0])
+		}
+		v, err := client.Get[client.VPool](api.UpdateVPool(ctx, args[0], in))
+		if err != nil {
+			return err
+		}
+		return a.printVPool(v)
+	})
+	cmd.ValidArgsFunction = a.completeVPools
+	return cmd
+}
+
+func (a *app) vpoolDelete() *cobra.Command {
+	cmd := &cobra.Command{Use: "delete NAME", Short: "Delete a vPool that has no vDisks", Args: names("NAME")}
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		if err := a.confirm(ctx, "Delete vPool "+args[0]+"?"); err != nil {
+			return err
+		}
+		return client.Done(api.DeleteVPool(ctx, args[0]))
+	})
+	cmd.ValidArgsFunction = a.completeVPools
+	return cmd
+}
+
+func (a *app) vpoolRecover() *cobra.Command {
+	var settings settingsFlags
+	var backend backendFlags
+	var accept bool
+	cmd := &cobra.Command{
+		Use:   "recover NAME --path DIR",
+		Short: "Register a vPool and its vDisks from what a backend holds",
+		Long: "Register a vPool and its vDisks from what a backend holds, for a node that lost its data directory.\n" +
+			"vDisks that may miss acknowledged writes come back offline (lost_tail), unless --accept-loss.",
+		Args: names("NAME"),
+	}
+	settings.add(cmd)
+	backend.add(cmd)
+	cmd.Flags().BoolVar(&accept, "accept-loss", false, "serve vDisks that may miss acknowledged writes")
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		in := client.VPoolRecoverInput{Name: args[0], AcceptLoss: &accept}
+		var err error
+		if in.Backend, err = backend.input(a); err != nil {
+			return err
+		}
+		if in.Settings, err = settings.input(cmd); err != nil {
+			return err
+		}
+		r, err := client.Get[client.VPoolRecovery](api.RecoverVPool(ctx, &client.RecoverVPoolParams{IdempotencyKey: new(rand.Text())}, in))
+		if err != nil {
+			return err
+		}
+		return a.printRecovery(r)
+	})
+	return cmd
+}
+
+// printRecovery prints what a recovery found.
+func (a *app) printRecovery(r client.VPoolRecovery) error {
+	rows := [][]string{{"VDISK", "SIZE", "STATE", "CLEAN", "KNOWN", "EPOCH", "LAST SEQ", "LAST COMMIT"}}
+	for _, d := range r.Vdisks {
+		rows = append(rows, []string{d.Name, formatSize(d.Size), string(d.State), yesNo(d.Clean), yesNo(d.Known),
+			strconv.FormatInt(d.Epoch, 10), strconv.FormatInt(d.LastSeq, 10), formatTime(&d.Time)})
+	}
+	return printOne(a, r, rows)
+}
+
+// printVPool prints a vPool.
+func (a *app) printVPool(v client.VPool) error {
+	s := v.Settings
+	return printOne(a, v, [][]string{
+		{"name", v.Name},
+		{"id", v.ID},
+		{"state", stateText(string(v.State), v.StateReason)},
+		{"backend", backendText(v.Backend)},
+		{"vdisks", strconv.Itoa(v.Vdisks)},
+		{"provisioned", formatSize(v.Provisioned)},
+		{"mapped", formatSize(v.Mapped)},
+		{"stored", formatSize(v.Stored)},
+		{"free", formatSize(v.Free) + " of " + formatSize(v.Total)},
+		{"cluster size", formatSize(s.ClusterSize)},
+		{"sco size", formatSize(s.ScoSize)},
+		{"journal quota", formatSize(s.JournalQuota)},
+		{"commit interval", formatMillis(s.CommitIntervalMs)},
+		{"stall timeout", formatMillis(s.StallTimeoutMs)},
+		{"lost tail", string(s.LostTail)},
+		{"created", formatTime(&v.Created)},
+		{"observed", formatTime(&v.ObservedAt)},
+	})
+}
+
+// backendText prints a backend.
+func backendText(b client.Backend) string { return string(b.Kind) + ":" + b.Path }
+
+// stateText prints a state with its reason.
+func stateText(state, reason string) string {
+	if reason == "" {
+		return state
+	}
+	return state + ": " + reason
+}
+
+// given returns nil for an empty text.
+func given(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}

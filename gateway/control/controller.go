@@ -1,0 +1,399 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/internal/clock"
+	"github.com/openvstorage/ovgate/iscsi"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+const (
+	// workers bounds vDisks opened, deleted or closed at once: each may read
+	// its map from the backend, and two cores do not gain from more.
+	workers = 8
+	// retryMin and retryMax bound the pause before an object is tried again.
+	retryMin = time.Second
+	retryMax = time.Minute
+	// opTimeout bounds the engine's part of one request, so that a backend that
+	// hangs holds neither a client nor an object for ever.
+	opTimeout = 2 * time.Minute
+	// deleteWait is how long a delete waits for the space to be given back
+	// before it leaves the rest to the reconciler.
+	deleteWait = 5 * time.Second
+	// usageEvery is how often a backend is asked for its space.
+	usageEvery = 5 * time.Second
+	// usageTimeout bounds that question.
+	usageTimeout = 5 * time.Second
+)
+
+// Options configure a Controller.
+type Options struct {
+	Model    *model.Store
+	Engine   Engine
+	Frontend Frontend
+	Backends Backends
+	Sealer   *Sealer
+	Portals  []iscsi.Portal // as initiators should use them
+	Clock    clock.Clock    // nil: the machine's
+	Rand     io.Reader      // ids and secrets; nil: crypto/rand
+	Log      *slog.Logger   // nil: discard
+	// Changed, when set, is told after an object changed: kind "vpool" or
+	// "vdisk", and its id. It must not block and must not call back.
+	Changed func(kind, id string)
+}
+
+// Controller carries out what the model says. Safe for concurrent use.
+type Controller struct {
+	opt   Options
+	model *model.Store
+	log   *slog.Logger
+	clock clock.Clock
+
+	ctx    context.Context // ends when Stop begins
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	kick   chan struct{}
+	slots  chan struct{} // workers
+
+	mu       sync.Mutex
+	stopping bool
+	pools    map[string]*pool
+	disks    map[string]*vdisk
+	due      map[ref]retry
+}
+
+// ref names an object of the reconciler.
+type ref struct{ kind, id string }
+
+// retry says when an object is visited again.
+type retry struct {
+	at    time.Time
+	pause time.Duration
+	busy  bool // being visited
+	again bool // scheduled while being visited
+}
+
+// pool is the running side of a vPool.
+type pool struct {
+	lock  lock
+	p     Pool          // nil: not attached
+	store backend.Store // with p
+	err   error         // why not attached
+
+	usage   backend.Usage
+	usageAt time.Time
+	awayErr error // of the newest question for the usage
+}
+
+// vdisk is the running side of a vDisk.
+type vdisk struct {
+	lock     lock
+	vol      Volume // nil: not open
+	disk     *disk  // with vol
+	exported bool   // the front end has its target (C6)
+	state    volume.State
+	err      error // why it is not open
+}
+
+// lock is a mutex whose wait ends with a context.
+type lock chan struct{}
+
+func newLock() lock { return make(lock, 1) }
+
+func (l lock) acquire(ctx context.Context) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (l lock) release() { <-l }
+
+// New returns a Controller; Start makes it work.
+func New(opt Options) *Controller {
+	if opt.Clock == nil {
+		opt.Clock = clock.Real{}
+	}
+	if opt.Rand == nil {
+		opt.Rand = rand.Reader
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Changed == nil {
+		opt.Changed = func(string, string) {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Controller{
+		opt: opt, model: opt.Model, log: opt.Log, clock: opt.Clock, ctx: ctx, cancel: cancel,
+		kick: make(chan struct{}, 1), slots: make(chan struct{}, workers),
+		pools: map[string]*pool{}, disks: map[string]*vdisk{}, due: map[ref]retry{},
+	}
+}
+
+// Start attaches the vPools and opens the vDisks, and returns when each was
+// tried once or ctx ended; what failed is tried again in the background (C7).
+func (c *Controller) Start(ctx context.Context) {
+	for _, v := range c.model.VPools() {
+		c.schedule(ref{"vpool", v.ID}, 0)
+	}
+	c.visitAll(ctx)
+	for _, v := range c.model.VDisks(nil) {
+		c.schedule(ref{"vdisk", v.ID}, 0)
+	}
+	c.visitAll(ctx)
+	c.wg.Add(2)
+	go c.reconcile()
+	go c.watchUsage()
+}
+
+// Stop closes every vDisk (drain, commit, checkpoint) and detaches the vPools.
+// The front end must have been shut down. It returns ctx's error when the time
+// was not enough; what was acknowledged is in the journal in any case.
+func (c *Controller) Stop(ctx context.Context) error {
+	c.mu.Lock()
+	c.stopping = true
+	c.mu.Unlock()
+	c.cancel()
+	c.wg.Wait()
+	var wg sync.WaitGroup
+	for id, d := range c.diskMap() {
+		c.slots <- struct{}{}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			defer func() { <-c.slots }()
+			if d.lock.acquire(ctx) != nil {
+				return
+			}
+			defer d.lock.release()
+			if err := c.closeVolume(ctx, d); err != nil {
+				c.log.Warn("vDisk not closed orderly; its journal has what was acknowledged", "vdisk", id, "err", err)
+			}
+		}()
+	}
+	wg.Wait()
+	for id, p := range c.poolMap() {
+		if p.lock.acquire(ctx) != nil {
+			continue
+		}
+		if err := c.detach(ctx, p); err != nil {
+			c.log.Warn("vPool not detached orderly", "vpool", id, "err", err)
+		}
+		p.lock.release()
+	}
+	return ctx.Err()
+}
+
+func (c *Controller) diskMap() map[string]*vdisk {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := make(map[string]*vdisk, len(c.disks))
+	for k, v := range c.disks {
+		m[k] = v
+	}
+	return m
+}
+
+func (c *Controller) poolMap() map[string]*pool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := make(map[string]*pool, len(c.pools))
+	for k, v := range c.pools {
+		m[k] = v
+	}
+	return m
+}
+
+// pool returns the running side of a vPool, made on first use.
+func (c *Controller) pool(id string) *pool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.pools[id]
+	if p == nil {
+		p = &pool{lock: newLock()}
+		c.pools[id] = p
+	}
+	return p
+}
+
+// vdisk returns the running side of a vDisk, made on first use.
+func (c *Controller) vdisk(id string) *vdisk {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.disks[id]
+	if d == nil {
+		d = &vdisk{lock: newLock()}
+		c.disks[id] = d
+	}
+	return d
+}
+
+// begin refuses work while the node stops and bounds it in time.
+func (c *Controller) begin(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopping {
+		return nil, nil, &Error{Code: CodeStopping, Message: "the node is stopping", Hint: "try again when it is back"}
+	}
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	stop := context.AfterFunc(c.ctx, cancel)
+	return ctx, func() { stop(); cancel() }, nil
+}
+
+// schedule has an object visited after a pause.
+func (c *Controller) schedule(r ref, after time.Duration) {
+	c.mu.Lock()
+	e := c.due[r]
+	e.at, e.pause, e.again = c.clock.Now().Add(after), after, e.busy
+	c.due[r] = e
+	c.mu.Unlock()
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}
+
+// reconcile visits objects when they are due, until Stop.
+func (c *Controller) reconcile() {
+	defer c.wg.Done()
+	t := c.clock.NewTimer(retryMax)
+	defer t.Stop()
+	for {
+		t.Reset(c.visitDue())
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-c.kick:
+		case <-t.C():
+		}
+	}
+}
+
+// visitDue starts the visits that are due and returns the time to the next.
+func (c *Controller) visitDue() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, next := c.clock.Now(), retryMax
+	for r, e := range c.due {
+		if e.busy {
+			continue
+		}
+		if wait := e.at.Sub(now); wait > 0 {
+			next = min(next, wait)
+			continue
+		}
+		select {
+		case c.slots <- struct{}{}:
+		default:
+			return retryMax // a worker that ends kicks the loop
+		}
+		e.busy = true
+		c.due[r] = e
+		c.wg.Add(1)
+		go func() {
+			defer c.wg.Done()
+			c.visit(c.ctx, r)
+			<-c.slots
+			select {
+			case c.kick <- struct{}{}:
+			default:
+			}
+		}()
+	}
+	return next
+}
+
+// visitAll visits everything scheduled once; used before the loop runs.
+func (c *Controller) visitAll(ctx context.Context) {
+	c.mu.Lock()
+	todo := make([]ref, 0, len(c.due))
+	for r, e := range c.due {
+		if e.pause == 0 {
+			e.busy = true
+			c.due[r] = e
+			todo = append(todo, r)
+		}
+	}
+	c.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, r := range todo {
+		c.slots <- struct{}{}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			c.visit(ctx, r)
+			<-c.slots
+		}()
+	}
+	wg.Wait()
+}
+
+// visit brings one object nearer to what the model says, and schedules the next
+// visit when it is not there yet.
+func (c *Controller) visit(ctx context.Context, r ref) {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	var again bool
+	if r.kind == "vpool" {
+		again = c.visitPool(ctx, r.id)
+	} else {
+		again = c.visitDisk(ctx, r.id)
+	}
+	c.mu.Lock()
+	e := c.due[r]
+	if again || e.again {
+		e.pause = min(max(2*e.pause, retryMin), retryMax)
+		e.at, e.busy, e.again = c.clock.Now().Add(e.pause), false, false
+		c.due[r] = e
+	} else {
+		delete(c.due, r)
+	}
+	c.mu.Unlock()
+	c.opt.Changed(r.kind, r.id)
+}
+
+// watchUsage asks the backends for their space now and then, so that lists
+// answer from memory whatever the backends do.
+func (c *Controller) watchUsage() {
+	defer c.wg.Done()
+	t := c.clock.NewTimer(0)
+	defer t.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-t.C():
+		}
+		for _, p := range c.poolMap() {
+			c.mu.Lock()
+			store := p.store
+			c.mu.Unlock()
+			if store == nil {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(c.ctx, usageTimeout)
+			u, err := store.Usage(ctx)
+			cancel()
+			c.mu.Lock()
+			if p.store == store {
+				p.awayErr = err
+				if err == nil {
+					p.usage, p.usageAt = u, c.clock.Now()
+				}
+			}
+			c.mu.Unlock()
+		}
+		t.Reset(usageEvery)
+	}
+}

@@ -1,0 +1,87 @@
+package control
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/openvstorage/ovgate/iscsi"
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+// disk shows an open vDisk to the iSCSI front end. It keeps the obligations of
+// iscsi.Disk because volume.Volume does; it adds no waiting and no allocation.
+type disk struct {
+	vol  Volume
+	reqs sync.Pool // *request
+}
+
+var _ iscsi.Disk = (*disk)(nil)
+
+func newDisk(v Volume) *disk {
+	d := &disk{vol: v}
+	d.reqs.New = func() any {
+		r := &request{disk: d}
+		r.Done = r
+		return r
+	}
+	return d
+}
+
+// request carries one Op through the engine.
+type request struct {
+	volume.Request
+	op   *iscsi.Op
+	disk *disk
+}
+
+// Geometry implements iscsi.Disk. Acknowledged writes are durable, so there is
+// no write cache to report; unmap and zero are O(pages) whatever their length.
+func (d *disk) Geometry() iscsi.Geometry {
+	return iscsi.Geometry{Size: d.vol.Size(), ClusterSize: d.vol.ClusterSize()}
+}
+
+// Submit implements iscsi.Disk.
+func (d *disk) Submit(op *iscsi.Op) {
+	r := d.reqs.Get().(*request)
+	r.op = op
+	r.Kind = kinds[op.Kind]
+	r.Offset, r.Length, r.Data = op.Offset, op.Length, op.Data
+	r.Err, r.MiscompareAt = nil, 0
+	d.vol.Submit(&r.Request)
+}
+
+var kinds = [...]volume.RequestKind{
+	iscsi.OpRead:            volume.ReqRead,
+	iscsi.OpWrite:           volume.ReqWrite,
+	iscsi.OpZero:            volume.ReqZero,
+	iscsi.OpUnmap:           volume.ReqUnmap,
+	iscsi.OpFlush:           volume.ReqFlush,
+	iscsi.OpCompareAndWrite: volume.ReqCompareAndWrite,
+}
+
+// Complete implements the engine's completion.
+func (r *request) Complete(*volume.Request) {
+	op := r.op
+	op.Err, op.MiscompareAt = diskError(r.Err), r.MiscompareAt
+	r.op, r.Data, r.Err = nil, nil, nil
+	r.disk.reqs.Put(r)
+	op.Done.Complete(op)
+}
+
+// diskError gives an engine error its SCSI meaning. Anything else (ErrFailed,
+// ErrCorrupt) stays as it is: the front end reports a hardware error.
+func diskError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, volume.ErrMiscompare):
+		return iscsi.ErrMiscompare
+	case errors.Is(err, volume.ErrStalled), errors.Is(err, volume.ErrBackend):
+		return iscsi.ErrBusy
+	case errors.Is(err, volume.ErrFenced), errors.Is(err, volume.ErrClosed), errors.Is(err, volume.ErrLostTail):
+		return iscsi.ErrGone
+	case errors.Is(err, volume.ErrMedium):
+		return iscsi.ErrMedium
+	}
+	return err
+}

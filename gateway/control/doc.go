@@ -1,0 +1,31 @@
+// Package control makes the node be what the model says: it attaches vPools,
+// creates, opens, grows and deletes vDisks, and publishes them over iSCSI.
+// gateway/api turns requests into its methods, gateway/node starts and stops it.
+//
+//	model (what was decided)  ──►  Controller  ──►  Engine    (volumedriver)
+//	                                   │
+//	                                   └──────►  Frontend  (iscsi)
+//
+// A method first refuses what cannot be, then stores the decision, then carries
+// it out. What a crash or an absent backend left undone is found again by the
+// reconciler: one loop that visits the objects that are not yet what the model
+// says, each with its own growing pause.
+//
+// # Invariants
+//
+//	C1  A refusal (*Error) changed nothing.
+//	C2  "deleting" is stored before anything is destroyed, is never undone and is
+//	    resumed after a restart; a published vDisk and a vPool with vDisks are
+//	    refused before it.
+//	C3  One operation at a time works on a vDisk, and on a vPool.
+//	C4  A vDisk's IQN, NAA and serial never change once published, through
+//	    renames, unpublish and restarts.
+//	C5  CHAP secrets are sealed in the model, and plain only in a publish answer
+//	    and in the front end's memory.
+//	C6  A target is in the front end only while its vDisk is open; it is taken
+//	    out before the vDisk closes.
+//	C7  A vDisk or vPool that cannot be opened never keeps the node from starting
+//	    or the others from serving.
+//
+// It does not watch performance (gateway/observe) and knows no users (gateway/auth).
+package control

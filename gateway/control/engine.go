@@ -1,0 +1,67 @@
+package control
+
+import (
+	"context"
+
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/iscsi"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+// Engine is the vDisk engine of the node, volume.Host behind NewEngine. The
+// methods behave as package volume documents them.
+type Engine interface {
+	AttachPool(ctx context.Context, cfg volume.PoolConfig) (Pool, error)
+}
+
+// Pool is an attached vPool.
+type Pool interface {
+	Create(ctx context.Context, spec volume.Spec) error
+	Open(ctx context.Context, id volume.ID) (Volume, error)
+	AcceptLoss(ctx context.Context, id volume.ID) error
+	Delete(ctx context.Context, id volume.ID) error
+	Recover(ctx context.Context) ([]volume.Recovered, error)
+	Detach(ctx context.Context) error
+}
+
+// Volume is an open vDisk.
+type Volume interface {
+	Submit(*volume.Request)
+	Grow(ctx context.Context, size int64) error
+	SetLabels(ctx context.Context, name string, labels map[string]string) error
+	SetSettings(volume.Settings) error
+	Commit(ctx context.Context) error
+	Close(ctx context.Context) error
+	Stats() volume.Stats
+	Size() int64
+	ClusterSize() int
+}
+
+// Frontend is the iSCSI front end, *iscsi.Server.
+type Frontend interface {
+	AddTarget(iscsi.TargetSpec) error
+	UpdateTarget(iscsi.TargetSpec) error
+	RemoveTarget(iqn string, force bool) error
+	CapacityChanged(iqn string, lun uint16) error
+	Sessions() []iscsi.SessionInfo
+	DropSession(id string) error
+}
+
+// Root identifies whose objects a backend holds.
+type Root struct {
+	Cluster, VPool string // UUIDs
+}
+
+// Backends opens the stores under vPools.
+type Backends interface {
+	// Check refuses a backend that cannot be used, with Field set.
+	Check(model.Backend) *Error
+	// Open opens the store; the caller closes it. It fails with
+	// backend.ErrInUse when another process or vPool holds it.
+	Open(ctx context.Context, b model.Backend) (backend.Store, error)
+	// ReadRoot tells whose objects a store holds; backend.ErrNotExist if none.
+	ReadRoot(ctx context.Context, s backend.Store) (Root, error)
+	// RemoveRoot makes an emptied store usable for another vPool.
+	RemoveRoot(ctx context.Context, s backend.Store) error
+}

@@ -1,0 +1,113 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+// Code is a stable word for programs, as listed in gateway/api/openapi.yaml.
+type Code string
+
+// Codes.
+const (
+	CodeInvalid     Code = "invalid"
+	CodeNotFound    Code = "not_found"
+	CodeExists      Code = "exists"
+	CodeInUse       Code = "in_use"
+	CodeShrink      Code = "shrink"
+	CodeLostTail    Code = "lost_tail"
+	CodeNotRunning  Code = "not_running"
+	CodeForeignRoot Code = "foreign_root"
+	CodeBackend     Code = "backend_unavailable"
+	CodeNoSpace     Code = "no_space"
+	CodeStopping    Code = "stopping"
+	CodeTimeout     Code = "timeout"
+	CodeInternal    Code = "internal"
+)
+
+// Error is what a user is told: what happened, to what, and what to do.
+type Error struct {
+	Code    Code
+	Message string // what happened
+	Field   string // of the request, when one is wrong
+	Object  string // "vdisk demo"
+	Hint    string // what to do
+	Err     error  // cause, for the log; may be nil
+}
+
+func (e *Error) Error() string {
+	s := e.Message
+	if e.Object != "" {
+		s = e.Object + ": " + s
+	}
+	if e.Hint != "" {
+		s += "; " + e.Hint
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+func invalid(field, object, hint, format string, a ...any) *Error {
+	return &Error{Code: CodeInvalid, Field: field, Object: object, Hint: hint, Message: fmt.Sprintf(format, a...)}
+}
+
+func vdiskObject(name string) string { return "vdisk " + name }
+func vpoolObject(name string) string { return "vpool " + name }
+
+func noVDisk(ref string) *Error {
+	return &Error{Code: CodeNotFound, Object: vdiskObject(ref), Message: "there is no such vDisk", Hint: "ovgate vdisk list shows the vDisks"}
+}
+
+func noVPool(ref, field string) *Error {
+	return &Error{Code: CodeNotFound, Field: field, Object: vpoolObject(ref), Message: "there is no such vPool", Hint: "ovgate vpool list shows the vPools"}
+}
+
+// explain turns an error of the engine, backend or model into an *Error about object.
+func explain(object string, err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	e = &Error{Code: CodeInternal, Object: object, Message: err.Error(), Err: err}
+	for _, c := range causes {
+		if errors.Is(err, c.is) {
+			e.Code, e.Hint = c.code, c.hint
+			return e
+		}
+	}
+	return e
+}
+
+// causes maps errors of the parts below to what a user can do; first match wins.
+var causes = []struct {
+	is   error
+	code Code
+	hint string
+}{
+	{volume.ErrForeignRoot, CodeForeignRoot, "use an empty directory, or recover the vPool from this one"},
+	{volume.ErrLostTail, CodeLostTail, "bring back the journal of this node, or accept the loss"},
+	{volume.ErrCorrupt, CodeNotRunning, "the node's log and the reason name the damaged place"},
+	{backend.ErrInUse, CodeInUse, "stop the other ovgate, or use another directory"},
+	{backend.ErrFull, CodeNoSpace, "free or add space on the backend"},
+	{backend.ErrCorrupt, CodeBackend, "check the backend's disk"},
+	{volume.ErrStalled, CodeBackend, "bring the backend back; the vDisk continues by itself"},
+	{volume.ErrBackend, CodeBackend, "bring the backend back and try again"},
+	{volume.ErrFailed, CodeNotRunning, "check the WRITE disk of the node, then restart ovgate"},
+	{volume.ErrFenced, CodeNotRunning, "another opening of this vDisk serves it now"},
+	{volume.ErrClosed, CodeNotRunning, "wait until the vDisk is running"},
+	{volume.ErrInvalid, CodeInvalid, ""},
+	{volume.ErrExists, CodeExists, "choose another name"},
+	{model.ErrExists, CodeExists, "choose another name"},
+	{model.ErrConflict, CodeInUse, "it changed at the same time; try again"},
+	{model.ErrNotFound, CodeNotFound, ""},
+	{volume.ErrNotFound, CodeNotFound, ""},
+	{context.DeadlineExceeded, CodeTimeout, "try again; repeating does no harm"},
+	{context.Canceled, CodeStopping, "try again"},
+}

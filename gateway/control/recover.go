@@ -1,0 +1,130 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+// Recovery is what RecoverVPool found.
+type Recovery struct {
+	VPool  model.VPool
+	VDisks []RecoveredDisk
+}
+
+// RecoveredDisk is a vDisk found on a backend, and what became of it.
+type RecoveredDisk struct {
+	volume.Recovered
+	Record model.VDisk
+}
+
+// RecoverVPool registers a vPool and its vDisks from what a backend holds. The
+// vPool keeps the identity in the backend's root object. Repeated on a vPool
+// that the node knows, it finds what is missing and leaves the rest alone.
+func (c *Controller) RecoverVPool(ctx context.Context, in NewPool, acceptLoss bool) (Recovery, error) {
+	ctx, done, err := c.begin(ctx)
+	if err != nil {
+		return Recovery{}, err
+	}
+	defer done()
+	object := vpoolObject(clip(in.Name))
+	rec, known := c.model.FindVPool(in.Name)
+	if !known || rec.Backend != in.Backend {
+		if rec, err = c.adopt(ctx, in); err != nil {
+			return Recovery{}, explain(object, err)
+		}
+	}
+	ep, err := c.attached(rec.ID)
+	if err != nil {
+		return Recovery{}, explain(object, err)
+	}
+	found, err := ep.Recover(ctx)
+	if err != nil {
+		return Recovery{}, explain(object, err)
+	}
+	out := Recovery{VPool: rec}
+	for _, r := range found {
+		v, err := c.recoverDisk(ctx, rec, ep, r, acceptLoss)
+		if err != nil {
+			return out, explain(vdiskObject(r.Name), err)
+		}
+		out.VDisks = append(out.VDisks, RecoveredDisk{r, v})
+	}
+	c.log.Info("vPool recovered", "vpool", rec.Name, "id", rec.ID, "vdisks", len(found))
+	return out, nil
+}
+
+// adopt makes a vPool of the root object that a backend holds.
+func (c *Controller) adopt(ctx context.Context, in NewPool) (model.VPool, error) {
+	rec, e := c.checkNewPool(in)
+	if e != nil {
+		return rec, e
+	}
+	store, err := c.opt.Backends.Open(ctx, in.Backend)
+	if err != nil {
+		return rec, err
+	}
+	root, err := c.opt.Backends.ReadRoot(ctx, store)
+	if err = errors.Join(err, store.Close()); errors.Is(err, backend.ErrNotExist) {
+		return rec, &Error{Code: CodeNotFound, Field: "backend.path", Message: in.Backend.Path + " holds no vPool", Object: vpoolObject(in.Name), Hint: "name the directory that the vPool was created with"}
+	}
+	if err != nil {
+		return rec, err
+	}
+	if have, ok := c.model.VPool(root.VPool); ok {
+		return rec, &Error{Code: CodeExists, Field: "name", Object: vpoolObject(in.Name), Message: "this vPool is known as " + have.Name, Hint: "recover it under that name"}
+	}
+	rec.ID, rec.Adopt = root.VPool, true
+	return c.addPool(ctx, rec)
+}
+
+// recoverDisk makes the model know a vDisk, and opens it.
+func (c *Controller) recoverDisk(ctx context.Context, pool model.VPool, ep Pool, r volume.Recovered, acceptLoss bool) (model.VDisk, error) {
+	rec, have := c.model.VDisk(r.ID.String())
+	if have && rec.State == model.StateDeleting {
+		return rec, nil
+	}
+	if !have {
+		var err error
+		rec = model.VDisk{
+			ID: r.ID.String(), Name: c.freeName(pool.ID, r), VPool: pool.ID, Size: r.Size, ClusterSize: r.ClusterSize,
+			Labels: r.Labels, State: model.StatePresent, Created: c.clock.Now().UTC(),
+		}
+		if rec, err = c.model.CreateVDisk(ctx, rec); err != nil {
+			return rec, err
+		}
+	}
+	d := c.vdisk(rec.ID)
+	if err := d.lock.acquire(ctx); err != nil {
+		return rec, err
+	}
+	defer d.lock.release()
+	err := c.open(ctx, d, rec)
+	if errors.Is(err, volume.ErrLostTail) && acceptLoss {
+		if err := ep.AcceptLoss(ctx, r.ID); err != nil {
+			return rec, err
+		}
+		err = c.open(ctx, d, rec)
+	}
+	if err != nil && !final(err) {
+		c.schedule(ref{"vdisk", rec.ID}, retryMin)
+	}
+	c.opt.Changed("vdisk", rec.ID)
+	return rec, nil
+}
+
+// freeName is the vDisk's own name, or one made of its id when that is taken or
+// not a name.
+func (c *Controller) freeName(pool string, r volume.Recovered) string {
+	short := r.ID.String()[:8]
+	for _, n := range []string{r.Name, fmt.Sprintf("%.54s-%s", r.Name, short)} {
+		if _, taken := c.model.VDiskByName(pool, n); !taken && checkName("vdisk", n) == nil {
+			return n
+		}
+	}
+	return "recovered-" + r.ID.String()
+}

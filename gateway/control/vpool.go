@@ -1,0 +1,430 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+// PoolStatus is the running side of a vPool.
+type PoolStatus struct {
+	Attached bool
+	Err      string // why it is not attached, or what the backend last failed with
+	Usage    backend.Usage
+	// Observed is when Usage was taken; zero: never.
+	Observed time.Time
+}
+
+// SettingsPatch changes a vPool's settings; nil leaves one as it is.
+type SettingsPatch struct {
+	ClusterSize    *int64
+	SCOSize        *int64
+	JournalQuota   *int64
+	CommitInterval *time.Duration
+	StallTimeout   *time.Duration
+	AcceptLostTail *bool
+}
+
+// apply checks the patched settings as the engine will and returns them, all set.
+func (p SettingsPatch) apply(object string, s model.PoolSettings) (model.PoolSettings, *Error) {
+	if p.ClusterSize != nil {
+		s.ClusterSize = int(*p.ClusterSize)
+	}
+	if p.SCOSize != nil {
+		s.SCOSize = *p.SCOSize
+	}
+	if p.JournalQuota != nil {
+		s.JournalQuota = *p.JournalQuota
+	}
+	if p.CommitInterval != nil {
+		s.CommitInterval = *p.CommitInterval
+	}
+	if p.StallTimeout != nil {
+		s.StallTimeout = *p.StallTimeout
+	}
+	if p.AcceptLostTail != nil {
+		s.AcceptLostTail = *p.AcceptLostTail
+	}
+	return s, checkSettings(object, s)
+}
+
+// defaultSettings are those of a vPool created without any.
+func defaultSettings() model.PoolSettings {
+	return model.PoolSettings{
+		ClusterSize: volume.DefaultClusterSize, SCOSize: volume.DefaultSCOSize, JournalQuota: volume.DefaultQuota,
+		CommitInterval: volume.DefaultCommitInterval, StallTimeout: volume.DefaultStallTimeout,
+	}
+}
+
+// Ranges of the intervals, as volume.Settings documents them.
+const (
+	minCommitInterval = 100 * time.Millisecond
+	maxCommitInterval = 10 * time.Minute
+	minStallTimeout   = time.Second
+	maxStallTimeout   = time.Hour
+)
+
+func checkSettings(object string, s model.PoolSettings) *Error {
+	pow2 := func(n int64) bool { return n > 0 && n&(n-1) == 0 }
+	switch {
+	case !pow2(int64(s.ClusterSize)) || s.ClusterSize < volume.MinClusterSize || s.ClusterSize > volume.MaxClusterSize:
+		return invalid("settings.clusterSize", object, "use 4, 8, 16, 32 or 64 KiB", "a cluster size of %d bytes is not possible", s.ClusterSize)
+	case s.JournalQuota < volume.MinQuota || s.JournalQuota > volume.MaxQuota:
+		return invalid("settings.journalQuota", object, "use 128 MiB to 10 GiB", "a journal quota of %d bytes is not possible", s.JournalQuota)
+	case !pow2(s.SCOSize) || s.SCOSize < volume.MinSCOSize || s.SCOSize > volume.MaxSCOSize:
+		return invalid("settings.scoSize", object, "use a power of two from 4 to 128 MiB", "a SCO size of %d bytes is not possible", s.SCOSize)
+	case s.SCOSize > s.JournalQuota/4:
+		return invalid("settings.scoSize", object, "use smaller SCOs or a larger journal quota", "a SCO of %d bytes exceeds a quarter of the journal quota of %d bytes", s.SCOSize, s.JournalQuota)
+	case s.CommitInterval < minCommitInterval || s.CommitInterval > maxCommitInterval:
+		return invalid("settings.commitIntervalMs", object, "use 100 ms to 10 min", "a commit interval of %s is not possible", s.CommitInterval)
+	case s.StallTimeout < minStallTimeout || s.StallTimeout > maxStallTimeout:
+		return invalid("settings.stallTimeoutMs", object, "use 1 s to 1 h", "a stall timeout of %s is not possible", s.StallTimeout)
+	}
+	return nil
+}
+
+func engineSettings(s model.PoolSettings) volume.Settings {
+	return volume.Settings{
+		ClusterSize: s.ClusterSize, SCOSize: s.SCOSize, JournalQuota: s.JournalQuota,
+		CommitInterval: s.CommitInterval, StallTimeout: s.StallTimeout, AcceptLostTail: s.AcceptLostTail,
+	}
+}
+
+// FindVPool returns a vPool by name or id.
+func (c *Controller) FindVPool(ref string) (model.VPool, error) {
+	v, ok := c.model.FindVPool(ref)
+	if !ok || v.State == model.StateDeleting {
+		return v, noVPool(clip(ref), "")
+	}
+	return v, nil
+}
+
+// PoolStatus returns the running side of a vPool.
+func (c *Controller) PoolStatus(id string) PoolStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.pools[id]
+	if p == nil {
+		return PoolStatus{Err: "not attached yet"}
+	}
+	s := PoolStatus{Attached: p.p != nil, Usage: p.usage, Observed: p.usageAt}
+	switch {
+	case p.err != nil:
+		s.Err = p.err.Error()
+	case p.awayErr != nil:
+		s.Err = p.awayErr.Error()
+	}
+	return s
+}
+
+// NewPool is what a vPool is created or recovered from.
+type NewPool struct {
+	Name     string
+	Backend  model.Backend
+	Settings SettingsPatch
+}
+
+// check refuses what cannot become a vPool and returns its record without ids.
+func (c *Controller) checkNewPool(in NewPool) (model.VPool, *Error) {
+	object := vpoolObject(clip(in.Name))
+	if e := checkName("vpool", in.Name); e != nil {
+		return model.VPool{}, e
+	}
+	if e := c.opt.Backends.Check(in.Backend); e != nil {
+		e.Object = object
+		return model.VPool{}, e
+	}
+	settings, e := in.Settings.apply(object, defaultSettings())
+	if e != nil {
+		return model.VPool{}, e
+	}
+	if _, taken := c.model.FindVPool(in.Name); taken {
+		return model.VPool{}, &Error{Code: CodeExists, Field: "name", Object: object, Message: "a vPool of this name exists", Hint: "choose another name"}
+	}
+	for _, v := range c.model.VPools() {
+		if v.Backend == in.Backend {
+			return model.VPool{}, &Error{Code: CodeInUse, Field: "backend.path", Object: object, Message: fmt.Sprintf("vpool %s keeps its objects in %s", v.Name, v.Backend.Path), Hint: "use another directory"}
+		}
+	}
+	return model.VPool{
+		Name: in.Name, Backend: in.Backend, Settings: settings,
+		State: model.StateCreating, Created: c.clock.Now().UTC(),
+	}, nil
+}
+
+// CreateVPool makes a vPool and attaches it.
+func (c *Controller) CreateVPool(ctx context.Context, in NewPool) (model.VPool, error) {
+	ctx, done, err := c.begin(ctx)
+	if err != nil {
+		return model.VPool{}, err
+	}
+	defer done()
+	rec, e := c.checkNewPool(in)
+	if e != nil {
+		return rec, e
+	}
+	if rec.ID, err = model.NewUUID(); err != nil {
+		return rec, err
+	}
+	return c.addPool(ctx, rec)
+}
+
+// addPool stores a vPool, attaches it and marks it present; on failure it is
+// taken back, so that a refusal changes nothing (C1).
+func (c *Controller) addPool(ctx context.Context, rec model.VPool) (model.VPool, error) {
+	object := vpoolObject(rec.Name)
+	rec, err := c.model.CreateVPool(ctx, rec)
+	if err != nil {
+		return rec, explain(object, err)
+	}
+	p := c.pool(rec.ID)
+	if err := p.lock.acquire(ctx); err != nil {
+		return rec, explain(object, err)
+	}
+	defer p.lock.release()
+	if err := c.attach(ctx, p, rec); err != nil {
+		c.forgetPool(rec.ID)
+		if derr := c.model.DeleteVPool(context.WithoutCancel(ctx), rec.ID); derr != nil {
+			c.log.Error("record of a vPool that was refused stays", "vpool", rec.Name, "err", derr)
+		}
+		return rec, explain(object, err)
+	}
+	if rec, err = c.model.UpdateVPool(ctx, rec.ID, setPresent); err != nil {
+		c.schedule(ref{"vpool", rec.ID}, 0)
+		return rec, explain(object, err)
+	}
+	c.log.Info("vPool created", "vpool", rec.Name, "id", rec.ID)
+	c.opt.Changed("vpool", rec.ID)
+	return rec, nil
+}
+
+func setPresent(v *model.VPool) error {
+	v.State, v.Adopt = model.StatePresent, false
+	return nil
+}
+
+func (c *Controller) forgetPool(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pools, id)
+}
+
+// attach opens the backend and attaches the vPool to the engine; p.lock is held.
+func (c *Controller) attach(ctx context.Context, p *pool, rec model.VPool) error {
+	if p.p != nil {
+		return nil
+	}
+	store, err := c.opt.Backends.Open(ctx, rec.Backend)
+	if err == nil {
+		var ep Pool
+		ep, err = c.opt.Engine.AttachPool(ctx, volume.PoolConfig{
+			ClusterID: c.model.Cluster().ID, ID: rec.ID, Name: rec.Name, Store: store, Settings: engineSettings(rec.Settings), Adopt: rec.Adopt,
+		})
+		if err == nil {
+			c.mu.Lock()
+			p.p, p.store, p.err = ep, store, nil
+			c.mu.Unlock()
+			return nil
+		}
+		err = errors.Join(err, store.Close())
+	}
+	c.mu.Lock()
+	p.err = err
+	c.mu.Unlock()
+	return err
+}
+
+// detach takes a vPool from the engine and closes its backend; p.lock is held.
+func (c *Controller) detach(ctx context.Context, p *pool) error {
+	if p.p == nil {
+		return nil
+	}
+	if err := p.p.Detach(ctx); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	store := p.store
+	p.p, p.store = nil, nil
+	c.mu.Unlock()
+	return store.Close()
+}
+
+// attached returns the engine's vPool, or why there is none.
+func (c *Controller) attached(id string) (Pool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.pools[id]
+	if p == nil || p.p == nil {
+		if p != nil && p.err != nil {
+			return nil, fmt.Errorf("vPool is offline: %w: %w", p.err, volume.ErrBackend)
+		}
+		return nil, fmt.Errorf("vPool is offline: %w", volume.ErrBackend)
+	}
+	return p.p, nil
+}
+
+// visitPool is the reconciler's work on one vPool; true: visit it again.
+func (c *Controller) visitPool(ctx context.Context, id string) bool {
+	rec, ok := c.model.VPool(id)
+	if !ok {
+		return false
+	}
+	p := c.pool(id)
+	if err := p.lock.acquire(ctx); err != nil {
+		return true
+	}
+	defer p.lock.release()
+	if rec.State == model.StateDeleting {
+		if err := c.finishDeletePool(ctx, p, rec); err != nil {
+			c.log.Warn("delete of a vPool goes on later", "vpool", rec.Name, "err", err)
+			return true
+		}
+		return false
+	}
+	if err := c.attach(ctx, p, rec); err != nil {
+		c.log.Warn("vPool not attached", "vpool", rec.Name, "err", err)
+		return true
+	}
+	if rec.State == model.StateCreating {
+		_, err := c.model.UpdateVPool(ctx, id, setPresent)
+		return err != nil
+	}
+	return false
+}
+
+// UpdateVPool renames a vPool or changes its settings.
+func (c *Controller) UpdateVPool(ctx context.Context, name string, newName *string, patch SettingsPatch) (model.VPool, error) {
+	ctx, done, err := c.begin(ctx)
+	if err != nil {
+		return model.VPool{}, err
+	}
+	defer done()
+	rec, err := c.FindVPool(name)
+	if err != nil {
+		return rec, err
+	}
+	object := vpoolObject(rec.Name)
+	if newName != nil && *newName != rec.Name {
+		if e := checkName("vpool", *newName); e != nil {
+			return rec, e
+		}
+		if _, taken := c.model.FindVPool(*newName); taken {
+			return rec, &Error{Code: CodeExists, Field: "name", Object: vpoolObject(*newName), Message: "a vPool of this name exists", Hint: "choose another name"}
+		}
+	}
+	p := c.pool(rec.ID)
+	if err := p.lock.acquire(ctx); err != nil {
+		return rec, explain(object, err)
+	}
+	defer p.lock.release()
+	out, err := c.model.UpdateVPool(ctx, rec.ID, func(v *model.VPool) error {
+		if v.State == model.StateDeleting {
+			return noVPool(name, "")
+		}
+		s, e := patch.apply(object, v.Settings)
+		if e != nil {
+			return e
+		}
+		v.Settings = s
+		if newName != nil {
+			v.Name = *newName
+		}
+		return nil
+	})
+	if err != nil {
+		return rec, explain(object, err)
+	}
+	c.opt.Changed("vpool", rec.ID)
+	return out, c.spreadSettings(out)
+}
+
+// spreadSettings gives the open vDisks of a vPool its settings.
+func (c *Controller) spreadSettings(rec model.VPool) error {
+	var errs []error
+	for _, v := range c.model.VDisks(func(v model.VDisk) bool { return v.VPool == rec.ID }) {
+		if vol := c.volume(v.ID); vol != nil {
+			if err := vol.SetSettings(engineSettings(rec.Settings)); err != nil {
+				errs = append(errs, explain(vdiskObject(v.Name), err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// DeleteVPool deletes an empty vPool; an absent one is no error.
+func (c *Controller) DeleteVPool(ctx context.Context, name string) error {
+	ctx, done, err := c.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	rec, err := c.FindVPool(name)
+	if err != nil {
+		return nil
+	}
+	object := vpoolObject(rec.Name)
+	p := c.pool(rec.ID)
+	if err := p.lock.acquire(ctx); err != nil {
+		return explain(object, err)
+	}
+	defer p.lock.release()
+	rec, err = c.model.UpdateVPool(ctx, rec.ID, func(v *model.VPool) error {
+		left := c.model.VDisks(func(d model.VDisk) bool { return d.VPool == v.ID })
+		if len(left) > 0 {
+			return &Error{Code: CodeInUse, Object: object, Message: fmt.Sprintf("it has %d vDisks, %s among them", len(left), left[0].Name), Hint: "delete its vDisks first"}
+		}
+		v.State = model.StateDeleting
+		return nil
+	})
+	if err != nil {
+		return explain(object, err)
+	}
+	if err := c.finishDeletePool(ctx, p, rec); err != nil {
+		c.log.Warn("delete of a vPool goes on in the background", "vpool", rec.Name, "err", err)
+		c.schedule(ref{"vpool", rec.ID}, retryMin)
+	}
+	c.opt.Changed("vpool", rec.ID)
+	return nil
+}
+
+// finishDeletePool detaches a vPool, frees its backend for another one and
+// forgets it; p.lock is held. A vPool that was never attached leaves no root.
+func (c *Controller) finishDeletePool(ctx context.Context, p *pool, rec model.VPool) error {
+	// A vDisk stored in the moment before "deleting" was keeps the vPool (M4).
+	if n := len(c.model.VDisks(func(d model.VDisk) bool { return d.VPool == rec.ID })); n > 0 {
+		return fmt.Errorf("%d vDisks are still being deleted", n)
+	}
+	if err := c.attach(ctx, p, rec); err != nil && !errors.Is(err, volume.ErrForeignRoot) {
+		return err
+	}
+	if p.p != nil {
+		if err := c.dropRoot(ctx, p); err != nil {
+			return err
+		}
+	}
+	if err := c.model.DeleteVPool(ctx, rec.ID); err != nil {
+		return err
+	}
+	c.forgetPool(rec.ID)
+	c.log.Info("vPool deleted", "vpool", rec.Name, "id", rec.ID)
+	return nil
+}
+
+// dropRoot detaches a vPool and removes its root object; p.lock is held. After
+// a failure the vPool is detached or attached as a whole.
+func (c *Controller) dropRoot(ctx context.Context, p *pool) error {
+	if err := p.p.Detach(ctx); err != nil {
+		return err
+	}
+	err := c.opt.Backends.RemoveRoot(ctx, p.store)
+	c.mu.Lock()
+	store := p.store
+	p.p, p.store = nil, nil
+	c.mu.Unlock()
+	return errors.Join(err, store.Close())
+}

@@ -1,0 +1,233 @@
+package model
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// Format is the newest record format this code reads and writes.
+const Format = 1
+
+// State is what the control plane has decided for a vPool or vDisk; what the
+// engine makes of it is reported beside it and is not stored.
+type State string
+
+// States of a record.
+const (
+	StateCreating State = "creating" // the decision is stored, the object may not exist yet
+	StatePresent  State = "present"
+	StateDeleting State = "deleting" // never undone; resumed after a restart
+)
+
+// Cluster is the identity of an installation.
+type Cluster struct {
+	Format  int       `json:"format"`
+	ID      string    `json:"id"`   // UUID, drawn at the first start
+	Node    string    `json:"node"` // UUID of this node
+	Created time.Time `json:"created"`
+}
+
+// Backend says where a vPool keeps its objects.
+type Backend struct {
+	Kind string `json:"kind"`           // "local"
+	Path string `json:"path,omitempty"` // local: absolute directory
+}
+
+// PoolSettings are a vPool's defaults for its vDisks; zero is the engine's default.
+type PoolSettings struct {
+	ClusterSize    int           `json:"clusterSize,omitempty"`    // bytes
+	SCOSize        int64         `json:"scoSize,omitempty"`        // bytes
+	JournalQuota   int64         `json:"journalQuota,omitempty"`   // bytes
+	CommitInterval time.Duration `json:"commitInterval,omitempty"` // ns
+	StallTimeout   time.Duration `json:"stallTimeout,omitempty"`   // ns
+	AcceptLostTail bool          `json:"acceptLostTail,omitempty"`
+}
+
+// VPool is a pool of vDisks.
+type VPool struct {
+	Format int    `json:"format"`
+	ID     string `json:"id"` // UUID
+	Name   string `json:"name"`
+	// Adopt is set while a vPool is being recovered: its backend's root object
+	// may name another cluster and is taken over.
+	Adopt    bool         `json:"adopt,omitempty"`
+	Backend  Backend      `json:"backend"`
+	Settings PoolSettings `json:"settings"`
+	State    State        `json:"state"`
+	Created  time.Time    `json:"created"`
+
+	Rev int64 `json:"-"` // revision of the last change
+}
+
+// VDisk is a virtual disk and, while it is published, its target.
+type VDisk struct {
+	Format      int               `json:"format"`
+	ID          string            `json:"id"` // UUID
+	Name        string            `json:"name"`
+	VPool       string            `json:"vpool"` // UUID
+	Size        int64             `json:"size"`  // bytes; what was last asked for
+	ClusterSize int               `json:"clusterSize"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	State       State             `json:"state"`
+	Created     time.Time         `json:"created"`
+	// IQN is drawn at the first publish and kept for the vDisk's life, through
+	// renames and unpublish.
+	IQN string `json:"iqn,omitempty"`
+	// Target is nil while the vDisk is not published.
+	Target *Target `json:"target,omitempty"`
+
+	Rev int64 `json:"-"`
+}
+
+// Target is the publication of a vDisk over iSCSI.
+type Target struct {
+	Open       bool   `json:"open,omitempty"`       // no CHAP, any initiator
+	CHAPUser   string `json:"chapUser,omitempty"`   // empty with Open
+	CHAPSecret []byte `json:"chapSecret,omitempty"` // sealed; never plain
+	// Restricted admits only Initiators. It is set by the first name and stays
+	// when the last one goes, so that removing names never admits more.
+	Restricted bool      `json:"restricted,omitempty"`
+	Initiators []string  `json:"initiators,omitempty"` // normalized iSCSI names
+	Created    time.Time `json:"created"`
+}
+
+// User is a person who signs in with a password.
+type User struct {
+	Format   int       `json:"format"`
+	Name     string    `json:"name"`
+	Role     string    `json:"role"`     // read, write or manage
+	Password string    `json:"password"` // argon2id, PHC string
+	Created  time.Time `json:"created"`
+
+	Rev int64 `json:"-"`
+}
+
+// Token is a bearer token; only its hash is kept.
+type Token struct {
+	Format  int       `json:"format"`
+	ID      string    `json:"id"` // UUID
+	Name    string    `json:"name"`
+	Role    string    `json:"role"`
+	Hash    string    `json:"hash"`           // hex sha-256 of the token
+	User    string    `json:"user,omitempty"` // who made it
+	Node    bool      `json:"node,omitempty"` // this node's admin.token
+	Expires time.Time `json:"expires,omitzero"`
+	Created time.Time `json:"created"`
+
+	Rev int64 `json:"-"`
+}
+
+// Session is a browser session; only the hash of its cookie is kept.
+type Session struct {
+	Format  int       `json:"format"`
+	Hash    string    `json:"hash"` // hex sha-256 of the cookie
+	User    string    `json:"user"`
+	CSRF    string    `json:"csrf"` // hex sha-256 of the CSRF token
+	Created time.Time `json:"created"`
+	Address string    `json:"address"` // remote address of the sign-in
+
+	Rev int64 `json:"-"`
+}
+
+// Setup holds the hash of the set-up token while no user exists.
+type Setup struct {
+	Format int    `json:"format"`
+	Hash   string `json:"hash"` // hex sha-256
+}
+
+// Idempotency is the remembered answer to a create.
+type Idempotency struct {
+	Format  int       `json:"format"`
+	Hash    string    `json:"hash"`    // hex sha-256 of caller, operation and key
+	Request string    `json:"request"` // keyed digest of the body
+	Status  int       `json:"status"`  // HTTP status of the answer
+	Body    []byte    `json:"body"`    // sealed: an answer may hold a secret
+	Created time.Time `json:"created"`
+
+	Rev int64 `json:"-"`
+}
+
+// record is what a table needs of its rows.
+type record[T any] interface {
+	key() string       // below the table's prefix
+	unique() []string  // index keys that belong to this record
+	clone(rev int64) T // deep copy that carries rev
+	format() int
+	rev() int64
+}
+
+func (v VPool) key() string { return v.ID }
+func (v VPool) unique() []string {
+	if v.State == StateDeleting {
+		return nil // its name is free again at once
+	}
+	return []string{"vpool/" + v.Name}
+}
+func (v VPool) format() int { return v.Format }
+func (v VPool) rev() int64  { return v.Rev }
+func (v VPool) clone(rev int64) VPool {
+	v.Rev = rev
+	return v
+}
+
+func (v VDisk) key() string { return v.ID }
+func (v VDisk) unique() []string {
+	if v.State == StateDeleting {
+		return nil // its name is free again at once
+	}
+	keys := []string{"vdisk/" + v.VPool + "/" + v.Name}
+	if v.IQN != "" {
+		keys = append(keys, "iqn/"+v.IQN)
+	}
+	return keys
+}
+func (v VDisk) format() int { return v.Format }
+func (v VDisk) rev() int64  { return v.Rev }
+func (v VDisk) clone(rev int64) VDisk {
+	v.Rev = rev
+	v.Labels = maps.Clone(v.Labels)
+	if v.Target != nil {
+		t := *v.Target
+		t.CHAPSecret = slices.Clone(t.CHAPSecret)
+		t.Initiators = slices.Clone(t.Initiators)
+		v.Target = &t
+	}
+	return v
+}
+
+func (u User) key() string      { return u.Name }
+func (u User) unique() []string { return nil }
+func (u User) format() int      { return u.Format }
+func (u User) rev() int64       { return u.Rev }
+func (u User) clone(rev int64) User {
+	u.Rev = rev
+	return u
+}
+
+func (t Token) key() string      { return t.ID }
+func (t Token) unique() []string { return []string{"token/" + t.Hash} }
+func (t Token) format() int      { return t.Format }
+func (t Token) rev() int64       { return t.Rev }
+func (t Token) clone(rev int64) Token {
+	t.Rev = rev
+	return t
+}
+
+func (s Session) key() string      { return s.Hash }
+func (s Session) unique() []string { return nil }
+func (s Session) format() int      { return s.Format }
+func (s Session) rev() int64       { return s.Rev }
+func (s Session) clone(rev int64) Session {
+	s.Rev = rev
+	return s
+}
+
+func (i Idempotency) key() string      { return i.Hash }
+func (i Idempotency) unique() []string { return nil }
+func (i Idempotency) format() int      { return i.Format }
+func (i Idempotency) rev() int64       { return i.Rev }
+func (i Idempotency) clone(rev int64) Idempotency {
+	i.Rev = rev
+	return i
+}

@@ -1,0 +1,304 @@
+package model
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/openvstorage/ovgate/internal/clock"
+	"github.com/openvstorage/ovgate/internal/kv"
+)
+
+// Store holds the records. Safe for concurrent use. See the package comment
+// for what it guarantees.
+type Store struct {
+	kv      kv.Store
+	cluster Cluster
+
+	vpools   *table[VPool]
+	vdisks   *table[VDisk]
+	users    *table[User]
+	tokens   *table[Token]
+	sessions *table[Session]
+	idem     *table[Idempotency]
+}
+
+// Open reads all records from store, and draws the cluster's and the node's id
+// at the first start. clk nil is the machine's clock.
+func Open(ctx context.Context, store kv.Store, clk clock.Clock) (*Store, error) {
+	if clk == nil {
+		clk = clock.Real{}
+	}
+	s := &Store{
+		kv:       store,
+		vpools:   newTable[VPool](store, "vpool"),
+		vdisks:   newTable[VDisk](store, "vdisk"),
+		users:    newTable[User](store, "user"),
+		tokens:   newTable[Token](store, "token"),
+		sessions: newTable[Session](store, "session"),
+		idem:     newTable[Idempotency](store, "idempotency"),
+	}
+	if err := s.openCluster(ctx, clk.Now()); err != nil {
+		return nil, err
+	}
+	for _, load := range []func(context.Context) error{
+		s.vpools.load, s.vdisks.load, s.users.load, s.tokens.load, s.sessions.load, s.idem.load,
+	} {
+		if err := load(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+const (
+	clusterKey = prefix + "cluster"
+	setupKey   = prefix + "setup"
+)
+
+func (s *Store) openCluster(ctx context.Context, now time.Time) error {
+	e, err := s.kv.Get(ctx, clusterKey)
+	if err != nil {
+		return fmt.Errorf("read the cluster record: %w", err)
+	}
+	if e == nil {
+		id, err := NewUUID()
+		if err != nil {
+			return err
+		}
+		node, err := NewUUID()
+		if err != nil {
+			return err
+		}
+		b, err := json.Marshal(Cluster{Format: Format, ID: id, Node: node, Created: now.UTC()})
+		if err != nil {
+			return err
+		}
+		if _, err := s.kv.Txn(ctx, []kv.Compare{kv.Absent(clusterKey)}, []kv.Op{kv.Put(clusterKey, b)}, nil); err != nil {
+			return fmt.Errorf("store the cluster record: %w", err)
+		}
+		if e, err = s.kv.Get(ctx, clusterKey); err != nil {
+			return fmt.Errorf("read the cluster record: %w", err)
+		}
+		if e == nil {
+			return fmt.Errorf("cluster record: %w", ErrNotFound)
+		}
+	}
+	if err := json.Unmarshal(e.Value, &s.cluster); err != nil {
+		return fmt.Errorf("cluster record is damaged: %w", err)
+	}
+	if s.cluster.Format > Format {
+		return fmt.Errorf("cluster record has format %d, this version knows %d: %w", s.cluster.Format, Format, ErrNewerFormat)
+	}
+	return nil
+}
+
+// NewUUID draws a version 4 UUID in canonical form.
+func NewUUID() (string, error) {
+	var b [16]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", fmt.Errorf("draw a UUID: %w", err)
+	}
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), nil
+}
+
+// Cluster returns the identity of the installation and of this node.
+func (s *Store) Cluster() Cluster { return s.cluster }
+
+// CreateVPool stores a new vPool; ErrExists if its name is taken.
+func (s *Store) CreateVPool(ctx context.Context, v VPool) (VPool, error) {
+	v.Format = Format
+	return s.vpools.insert(ctx, v, nil)
+}
+
+// VPool returns a vPool by id.
+func (s *Store) VPool(id string) (VPool, bool) { return s.vpools.get(id) }
+
+// FindVPool returns a vPool by id or name.
+func (s *Store) FindVPool(ref string) (VPool, bool) {
+	if v, ok := s.vpools.get(ref); ok {
+		return v, true
+	}
+	return s.vpools.lookup("vpool/" + ref)
+}
+
+// VPools returns the vPools in no particular order.
+func (s *Store) VPools() []VPool { return s.vpools.all(nil) }
+
+// UpdateVPool changes a vPool through fn; an error of fn is returned and
+// nothing changes.
+func (s *Store) UpdateVPool(ctx context.Context, id string, fn func(*VPool) error) (VPool, error) {
+	return s.vpools.update(ctx, id, fn)
+}
+
+// DeleteVPool removes the record of a vPool; absent is no error.
+func (s *Store) DeleteVPool(ctx context.Context, id string) error {
+	return s.vpools.remove(ctx, id, nil)
+}
+
+// CreateVDisk stores a new vDisk. Its vPool must be present: ErrConflict when
+// it is not, or changes meanwhile (M4); ErrExists if the name or IQN is taken.
+func (s *Store) CreateVDisk(ctx context.Context, v VDisk) (VDisk, error) {
+	v.Format = Format
+	pool, ok := s.vpools.get(v.VPool)
+	if !ok || pool.State == StateDeleting {
+		return v, fmt.Errorf("vpool %q: %w", v.VPool, ErrConflict)
+	}
+	return s.vdisks.insert(ctx, v, []kv.Compare{kv.ModRevIs(s.vpools.path(v.VPool), pool.Rev)})
+}
+
+// VDisk returns a vDisk by id.
+func (s *Store) VDisk(id string) (VDisk, bool) { return s.vdisks.get(id) }
+
+// VDiskByName returns the vDisk of that name in a vPool.
+func (s *Store) VDiskByName(vpool, name string) (VDisk, bool) {
+	return s.vdisks.lookup("vdisk/" + vpool + "/" + name)
+}
+
+// VDiskByIQN returns the vDisk that owns an IQN, published or not.
+func (s *Store) VDiskByIQN(iqn string) (VDisk, bool) { return s.vdisks.lookup("iqn/" + iqn) }
+
+// VDisks returns the vDisks for which keep holds (nil: all), in no particular
+// order. keep must not change or retain its argument.
+func (s *Store) VDisks(keep func(VDisk) bool) []VDisk { return s.vdisks.all(keep) }
+
+// CountVDisks returns the number of vDisks of all vPools.
+func (s *Store) CountVDisks() int { return s.vdisks.len() }
+
+// UpdateVDisk changes a vDisk through fn; an error of fn is returned and
+// nothing changes.
+func (s *Store) UpdateVDisk(ctx context.Context, id string, fn func(*VDisk) error) (VDisk, error) {
+	return s.vdisks.update(ctx, id, fn)
+}
+
+// DeleteVDisk removes the record of a vDisk; absent is no error.
+func (s *Store) DeleteVDisk(ctx context.Context, id string) error {
+	return s.vdisks.remove(ctx, id, nil)
+}
+
+// CreateUser stores a new user; ErrExists if the name is taken.
+func (s *Store) CreateUser(ctx context.Context, u User) (User, error) {
+	u.Format = Format
+	return s.users.insert(ctx, u, nil)
+}
+
+// CreateFirstUser stores the first user and consumes the set-up token whose
+// hash is given, in one transaction: ErrConflict if it is not the token in
+// force, so that of two callers one succeeds.
+func (s *Store) CreateFirstUser(ctx context.Context, u User, setup string) (User, error) {
+	u.Format = Format
+	b, err := json.Marshal(Setup{Format: Format, Hash: setup})
+	if err != nil {
+		return u, err
+	}
+	return s.users.insert(ctx, u, []kv.Compare{kv.ValueIs(setupKey, b)}, kv.Delete(setupKey))
+}
+
+// User returns a user by name.
+func (s *Store) User(name string) (User, bool) { return s.users.get(name) }
+
+// Users returns the users in no particular order.
+func (s *Store) Users() []User { return s.users.all(nil) }
+
+// UpdateUser changes a user through fn.
+func (s *Store) UpdateUser(ctx context.Context, name string, fn func(*User) error) (User, error) {
+	return s.users.update(ctx, name, fn)
+}
+
+// DeleteUser removes a user if check allows it; absent is no error.
+func (s *Store) DeleteUser(ctx context.Context, name string, check func(User) error) error {
+	return s.users.remove(ctx, name, check)
+}
+
+// SetSetup stores the hash of a set-up token, or removes it when hash is empty.
+func (s *Store) SetSetup(ctx context.Context, hash string) error {
+	op := kv.Delete(setupKey)
+	if hash != "" {
+		b, err := json.Marshal(Setup{Format: Format, Hash: hash})
+		if err != nil {
+			return err
+		}
+		op = kv.Put(setupKey, b)
+	}
+	if _, err := s.kv.Txn(ctx, nil, []kv.Op{op}, nil); err != nil {
+		return fmt.Errorf("store the set-up token: %w", err)
+	}
+	return nil
+}
+
+// Setup returns the hash of the set-up token in force; empty when there is none.
+func (s *Store) Setup(ctx context.Context) (string, error) {
+	e, err := s.kv.Get(ctx, setupKey)
+	if err != nil || e == nil {
+		return "", err
+	}
+	var v Setup
+	if err := json.Unmarshal(e.Value, &v); err != nil {
+		return "", fmt.Errorf("set-up record is damaged: %w", err)
+	}
+	return v.Hash, nil
+}
+
+// CreateToken stores a new bearer token.
+func (s *Store) CreateToken(ctx context.Context, t Token) (Token, error) {
+	t.Format = Format
+	return s.tokens.insert(ctx, t, nil)
+}
+
+// TokenByHash finds a bearer token by the hex sha-256 of it.
+func (s *Store) TokenByHash(hash string) (Token, bool) { return s.tokens.lookup("token/" + hash) }
+
+// Token returns a bearer token's record by id.
+func (s *Store) Token(id string) (Token, bool) { return s.tokens.get(id) }
+
+// Tokens returns the bearer tokens' records in no particular order.
+func (s *Store) Tokens() []Token { return s.tokens.all(nil) }
+
+// DeleteToken removes a bearer token; absent is no error.
+func (s *Store) DeleteToken(ctx context.Context, id string) error {
+	return s.tokens.remove(ctx, id, nil)
+}
+
+// CreateSession stores a browser session.
+func (s *Store) CreateSession(ctx context.Context, v Session) (Session, error) {
+	v.Format = Format
+	return s.sessions.insert(ctx, v, nil)
+}
+
+// Session finds a browser session by the hex sha-256 of its cookie.
+func (s *Store) Session(hash string) (Session, bool) { return s.sessions.get(hash) }
+
+// Sessions returns the browser sessions in no particular order.
+func (s *Store) Sessions() []Session { return s.sessions.all(nil) }
+
+// UpdateSession changes a browser session through fn.
+func (s *Store) UpdateSession(ctx context.Context, hash string, fn func(*Session) error) (Session, error) {
+	return s.sessions.update(ctx, hash, fn)
+}
+
+// DeleteSession ends a browser session; absent is no error.
+func (s *Store) DeleteSession(ctx context.Context, hash string) error {
+	return s.sessions.remove(ctx, hash, nil)
+}
+
+// CreateIdempotency remembers the answer to a create; ErrExists if one is
+// remembered under that hash.
+func (s *Store) CreateIdempotency(ctx context.Context, v Idempotency) (Idempotency, error) {
+	v.Format = Format
+	return s.idem.insert(ctx, v, nil)
+}
+
+// Idempotency finds a remembered answer.
+func (s *Store) Idempotency(hash string) (Idempotency, bool) { return s.idem.get(hash) }
+
+// Idempotencies returns the remembered answers in no particular order.
+func (s *Store) Idempotencies() []Idempotency { return s.idem.all(nil) }
+
+// DeleteIdempotency forgets an answer; absent is no error.
+func (s *Store) DeleteIdempotency(ctx context.Context, hash string) error {
+	return s.idem.remove(ctx, hash, nil)
+}

@@ -1,0 +1,288 @@
+package model
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/openvstorage/ovgate/internal/kv"
+)
+
+const (
+	prefix      = "model/"
+	indexPrefix = prefix + "index/"
+	// loadPage is how many records are read at once at start: large enough
+	// that 10,000 vDisks take ten round trips, small enough for etcd's limits.
+	loadPage = 1000
+)
+
+// Errors, wrapped with the record they concern.
+var (
+	ErrNotFound = errors.New("not found")
+	// ErrExists: the name, IQN or id belongs to another record; nothing changed.
+	ErrExists = errors.New("exists already")
+	// ErrConflict: the record changed meanwhile; nothing changed. Read and retry.
+	ErrConflict = errors.New("changed meanwhile")
+	// ErrNewerFormat: a record was written by a newer ovgate.
+	ErrNewerFormat = errors.New("written by a newer version: upgrade ovgate")
+)
+
+// table holds the rows of one kind in memory, as stored (M3).
+type table[T record[T]] struct {
+	kind string // as people read it; also the path segment
+	kv   kv.Store
+	wr   sync.Mutex // one change at a time, so that index checks and rows agree
+
+	mu    sync.RWMutex
+	rows  map[string]T
+	index map[string]string // index key -> row key
+}
+
+func newTable[T record[T]](store kv.Store, kind string) *table[T] {
+	return &table[T]{kind: kind, kv: store, rows: map[string]T{}, index: map[string]string{}}
+}
+
+func (t *table[T]) path(key string) string { return prefix + t.kind + "/" + key }
+
+// load reads every row; called once before the table is used.
+func (t *table[T]) load(ctx context.Context) error {
+	after := ""
+	for {
+		page, _, err := t.kv.Range(ctx, t.path(""), after, loadPage)
+		if err != nil {
+			return fmt.Errorf("read %s records: %w", t.kind, err)
+		}
+		for _, e := range page {
+			v, err := t.decode(&e)
+			if err != nil {
+				return err
+			}
+			t.put(v)
+		}
+		if len(page) < loadPage {
+			return nil
+		}
+		after = string(page[len(page)-1].Key)
+	}
+}
+
+func (t *table[T]) decode(e *kv.KV) (T, error) {
+	var v T
+	if err := json.Unmarshal(e.Value, &v); err != nil {
+		return v, fmt.Errorf("record %s is damaged: %w", e.Key, err)
+	}
+	if v.format() > Format {
+		return v, fmt.Errorf("record %s has format %d, this version knows %d: %w", e.Key, v.format(), Format, ErrNewerFormat)
+	}
+	return v.clone(e.ModRev), nil
+}
+
+// put installs a stored row.
+func (t *table[T]) put(v T) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.dropLocked(v.key())
+	t.rows[v.key()] = v
+	for _, k := range v.unique() {
+		t.index[k] = v.key()
+	}
+}
+
+func (t *table[T]) drop(key string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.dropLocked(key)
+}
+
+func (t *table[T]) dropLocked(key string) {
+	old, ok := t.rows[key]
+	if !ok {
+		return
+	}
+	for _, k := range old.unique() {
+		delete(t.index, k)
+	}
+	delete(t.rows, key)
+}
+
+func (t *table[T]) get(key string) (T, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	v, ok := t.rows[key]
+	if !ok {
+		return v, false
+	}
+	return v.clone(v.rev()), true
+}
+
+// lookup finds a row by one of its index keys.
+func (t *table[T]) lookup(index string) (T, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	key, ok := t.index[index]
+	if !ok {
+		var zero T
+		return zero, false
+	}
+	v := t.rows[key]
+	return v.clone(v.rev()), true
+}
+
+// all returns copies of the rows for which keep (nil: every row) holds.
+func (t *table[T]) all(keep func(T) bool) []T {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	out := make([]T, 0, len(t.rows))
+	for _, v := range t.rows {
+		if keep == nil || keep(v) {
+			out = append(out, v.clone(v.rev()))
+		}
+	}
+	return out
+}
+
+func (t *table[T]) len() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.rows)
+}
+
+// insert stores a new row and its index keys (M1) when the extra conditions
+// hold; ErrExists names the key that is taken, ErrConflict a condition.
+func (t *table[T]) insert(ctx context.Context, v T, extra []kv.Compare, ops ...kv.Op) (T, error) {
+	t.wr.Lock()
+	defer t.wr.Unlock()
+	if err := t.free(v, ""); err != nil {
+		return v, err
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return v, err
+	}
+	cmps := append(slices.Clone(extra), kv.Absent(t.path(v.key())))
+	then := append(slices.Clone(ops), kv.Put(t.path(v.key()), b))
+	for _, k := range v.unique() {
+		cmps = append(cmps, kv.Absent(indexPrefix+k))
+		then = append(then, kv.Put(indexPrefix+k, []byte(v.key())))
+	}
+	return t.commit(ctx, v, cmps, then)
+}
+
+// free reports ErrExists if a key of v belongs to another row than self.
+func (t *table[T]) free(v T, self string) error {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if _, ok := t.rows[v.key()]; ok && v.key() != self {
+		return fmt.Errorf("%s %q: %w", t.kind, v.key(), ErrExists)
+	}
+	for _, k := range v.unique() {
+		if owner, ok := t.index[k]; ok && owner != self {
+			return fmt.Errorf("%s: %w", k, ErrExists)
+		}
+	}
+	return nil
+}
+
+// update changes a row through fn, which gets a copy and may refuse with an
+// error; the key must stay. Index keys follow in the same transaction.
+func (t *table[T]) update(ctx context.Context, key string, fn func(*T) error) (T, error) {
+	t.wr.Lock()
+	defer t.wr.Unlock()
+	old, ok := t.get(key)
+	if !ok {
+		return old, fmt.Errorf("%s %q: %w", t.kind, key, ErrNotFound)
+	}
+	v := old.clone(0)
+	if err := fn(&v); err != nil {
+		return old, err
+	}
+	if v.key() != key {
+		return old, fmt.Errorf("%s %q: the key of a record does not change", t.kind, key)
+	}
+	if err := t.free(v, key); err != nil {
+		return old, err
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return old, err
+	}
+	cmps := []kv.Compare{kv.ModRevIs(t.path(key), old.rev())}
+	then := []kv.Op{kv.Put(t.path(key), b)}
+	was, is := old.unique(), v.unique()
+	for _, k := range was {
+		if !slices.Contains(is, k) {
+			then = append(then, kv.Delete(indexPrefix+k))
+		}
+	}
+	for _, k := range is {
+		if !slices.Contains(was, k) {
+			cmps = append(cmps, kv.Absent(indexPrefix+k))
+			then = append(then, kv.Put(indexPrefix+k, []byte(key)))
+		}
+	}
+	return t.commit(ctx, v, cmps, then)
+}
+
+// remove deletes a row with its index keys; an absent one is no error.
+func (t *table[T]) remove(ctx context.Context, key string, check func(T) error) error {
+	t.wr.Lock()
+	defer t.wr.Unlock()
+	old, ok := t.get(key)
+	if !ok {
+		return nil
+	}
+	if check != nil {
+		if err := check(old); err != nil {
+			return err
+		}
+	}
+	then := []kv.Op{kv.Delete(t.path(key))}
+	for _, k := range old.unique() {
+		then = append(then, kv.Delete(indexPrefix+k))
+	}
+	res, err := t.kv.Txn(ctx, []kv.Compare{kv.ModRevIs(t.path(key), old.rev())}, then, nil)
+	if err != nil {
+		t.reload(key)
+		return fmt.Errorf("delete %s %q: %w", t.kind, key, err)
+	}
+	if !res.Succeeded {
+		return fmt.Errorf("%s %q: %w", t.kind, key, ErrConflict)
+	}
+	t.drop(key)
+	return nil
+}
+
+func (t *table[T]) commit(ctx context.Context, v T, cmps []kv.Compare, then []kv.Op) (T, error) {
+	res, err := t.kv.Txn(ctx, cmps, then, nil)
+	if err != nil {
+		t.reload(v.key())
+		return v, fmt.Errorf("store %s %q: %w", t.kind, v.key(), err)
+	}
+	if !res.Succeeded {
+		return v, fmt.Errorf("%s %q: %w", t.kind, v.key(), ErrConflict)
+	}
+	v = v.clone(res.Rev)
+	t.put(v)
+	return v.clone(res.Rev), nil
+}
+
+// reload makes memory agree with the store after a transaction of unknown
+// outcome (M3). It does not use the caller's context, which may be what ended
+// the transaction; a store that cannot be read leaves the old row, and the next
+// change of it fails its comparison.
+func (t *table[T]) reload(key string) {
+	e, err := t.kv.Get(context.Background(), t.path(key))
+	if err != nil {
+		return
+	}
+	if e == nil {
+		t.drop(key)
+		return
+	}
+	if v, err := t.decode(e); err == nil {
+		t.put(v)
+	}
+}

@@ -1,0 +1,199 @@
+package observe
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+// Level is how bad something is.
+type Level string
+
+// Levels.
+const (
+	OK      Level = "ok"
+	Warning Level = "warning"
+	Bad     Level = "error"
+)
+
+// Thresholds of the checks.
+const (
+	// journalWarn is where the engine begins to throttle, in percent of the quota.
+	journalWarn = 70
+	// spaceWarn and spaceBad are percent of a backend in use.
+	spaceWarn, spaceBad = 85, 95
+	// certWarn and certBad are the time left to a certificate.
+	certWarn, certBad = 30 * 24 * time.Hour, 7 * 24 * time.Hour
+	// clockWarn is a jump of the wall clock against the monotonic one that
+	// makes time stamps of commits doubtful (rule E6).
+	clockWarn = 60 * time.Second
+	// maxCauses bounds what is reported; the rest is counted in a last cause.
+	maxCauses = 50
+)
+
+// Cause is one thing that is wrong, as people read it.
+type Cause struct {
+	State  Level
+	Code   string
+	Text   string
+	Object string // "vdisk demo"; empty: the node
+	Hint   string
+}
+
+// Health is the state of the node: causes, the worst first.
+type Health struct{ Causes []Cause }
+
+// State is the worst level of the causes.
+func (h Health) State() Level {
+	s := OK
+	for _, c := range h.Causes {
+		if c.State == Bad {
+			return Bad
+		}
+		s = Warning
+	}
+	return s
+}
+
+// Key changes when what is to be told changes.
+func (h Health) Key() string {
+	var b strings.Builder
+	for _, c := range h.Causes {
+		fmt.Fprintf(&b, "%s|%s|%s|%s\n", c.State, c.Code, c.Object, c.Text)
+	}
+	return b.String()
+}
+
+// DiskCheck is what is looked at of a vDisk.
+type DiskCheck struct {
+	Name          string
+	State         volume.State
+	Reason        string
+	Open          bool
+	Journal       int64 // bytes in use
+	JournalQuota  int64
+	BackendErrors uint64
+}
+
+// PoolCheck is what is looked at of a vPool.
+type PoolCheck struct {
+	Name        string
+	Attached    bool
+	Err         string
+	Total, Free int64 // bytes of the backend; 0: unknown
+}
+
+// Checks are everything that health is made of.
+type Checks struct {
+	Pools      []PoolCheck
+	Disks      []DiskCheck
+	Journal    error         // why the node's journal cannot grow
+	CertLeft   time.Duration // to the end of the server certificate
+	HasCert    bool
+	ClockJump  time.Duration // of the wall clock since the last look
+	LocalTotal int64         // of the data directory's disk
+	LocalFree  int64
+}
+
+// Evaluate names what is wrong.
+func (c Checks) Evaluate() Health {
+	var h Health
+	add := func(s Level, code, object, hint, format string, a ...any) {
+		h.Causes = append(h.Causes, Cause{s, code, fmt.Sprintf(format, a...), object, hint})
+	}
+	for _, p := range c.Pools {
+		p.check(add)
+	}
+	for _, d := range c.Disks {
+		d.check(add)
+	}
+	if c.Journal != nil {
+		add(Bad, "journal_pool", "", "free space on the disk of the data directory", "The journal cannot grow: %v", c.Journal)
+	}
+	space(c.LocalTotal, c.LocalFree, "data_dir", "", "The data directory's disk", add)
+	if c.HasCert && c.CertLeft < certWarn {
+		level, text := Warning, fmt.Sprintf("The server certificate ends in %d days", int(c.CertLeft/(24*time.Hour)))
+		if c.CertLeft < certBad {
+			level = Bad
+		}
+		if c.CertLeft <= 0 {
+			text = "The server certificate has ended"
+		}
+		add(level, "certificate", "", "restart ovgate to renew it", "%s", text)
+	}
+	if c.ClockJump.Abs() >= clockWarn {
+		add(Warning, "clock", "", "check the time service of this machine", "The clock jumped by %s", c.ClockJump.Round(time.Second))
+	}
+	slices.SortStableFunc(h.Causes, func(a, b Cause) int {
+		return cmp.Or(cmp.Compare(b.State.rank(), a.State.rank()), cmp.Compare(a.Object, b.Object))
+	})
+	if n := len(h.Causes); n > maxCauses {
+		h.Causes = h.Causes[:maxCauses]
+		add(h.State(), "more", "", "", "%d more causes", n-maxCauses)
+	}
+	return h
+}
+
+func (l Level) rank() int {
+	return map[Level]int{Warning: 1, Bad: 2}[l]
+}
+
+type addCause func(s Level, code, object, hint, format string, a ...any)
+
+func (p PoolCheck) check(add addCause) {
+	object := "vpool " + p.Name
+	switch {
+	case !p.Attached:
+		add(Bad, "vpool_offline", object, "bring the backend back; it is tried again by itself", "vPool %s is offline: %s", p.Name, p.Err)
+	case p.Err != "":
+		add(Bad, "backend_away", object, "bring the backend back; writes go to the journal until it is full", "The backend of vPool %s does not answer: %s", p.Name, p.Err)
+	}
+	space(p.Total, p.Free, "backend", object, "The backend of vPool "+p.Name, add)
+}
+
+// space judges how full a disk is.
+func space(total, free int64, code, object, what string, add addCause) {
+	if total <= 0 {
+		return
+	}
+	used := 100 - int(float64(free)/float64(total)*100)
+	switch {
+	case used >= spaceBad:
+		add(Bad, code+"_full", object, "add space, or delete vDisks", "%s is %d %% full", what, used)
+	case used >= spaceWarn:
+		add(Warning, code+"_filling", object, "add space, or delete vDisks", "%s is %d %% full", what, used)
+	}
+}
+
+// stateChecks says what each state of a vDisk means to people.
+var stateChecks = map[volume.State]struct {
+	level      Level
+	text, hint string
+}{
+	volume.StateStalled:  {Bad, "waits: its journal is full and the backend takes no data", "bring the backend back; the vDisk continues by itself"},
+	volume.StateDegraded: {Warning, "writes to its journal only: the backend is away", "bring the backend back"},
+	volume.StateFailed:   {Bad, "takes no writes after a journal failure", "check the disk of the data directory, then restart ovgate"},
+	volume.StateLostTail: {Bad, "is offline: acknowledged writes are missing", "bring back the journal, or accept the loss"},
+	volume.StateCorrupt:  {Bad, "is offline: its state is damaged", "the reason names the place"},
+	volume.StateFenced:   {Bad, "is served elsewhere", "stop the other opening"},
+	volume.StateClosed:   {Bad, "is closed", "see the node's log"},
+	"opening":            {Warning, "is not open yet", "it is tried again by itself"},
+}
+
+func (d DiskCheck) check(add addCause) {
+	object := "vdisk " + d.Name
+	if s, ok := stateChecks[d.State]; ok {
+		text := fmt.Sprintf("vDisk %s %s", d.Name, s.text)
+		if d.Reason != "" {
+			text += ": " + d.Reason
+		}
+		add(s.level, "vdisk_"+string(d.State), object, s.hint, "%s", text)
+	}
+	if d.Open && d.JournalQuota > 0 && d.Journal*100 >= d.JournalQuota*journalWarn && d.State != volume.StateStalled {
+		add(Warning, "journal_filling", object, "the backend is slower than the writes; writes are slowed down", "The journal of vDisk %s is %d %% full", d.Name, d.Journal*100/d.JournalQuota)
+	}
+}

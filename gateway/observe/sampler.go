@@ -1,0 +1,256 @@
+package observe
+
+import (
+	"sync"
+	"time"
+
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+const (
+	// Step is the time between samples.
+	Step = time.Second
+	// Keep is how many samples an object has: five minutes.
+	Keep = 300
+	// maxSeries bounds the objects with samples, at about 20 KiB each. The
+	// others have their present performance only.
+	maxSeries = 1024
+	// idleSeries is how many quiet samples an object's series survives.
+	idleSeries = Keep
+	buckets    = len(volume.Stats{}.ReadLatency)
+)
+
+// Node is the object that stands for the sum of all vDisks.
+const Node = "node"
+
+// Performance is rates over the last second and latencies within it. A latency
+// is 0 when there was no such operation.
+type Performance struct {
+	ReadIOPS, WriteIOPS                     float64
+	ReadBytesPerSecond, WriteBytesPerSecond float64
+	ReadP50us, ReadP99us                    float64
+	WriteP50us, WriteP99us                  float64
+}
+
+// Active tells whether anything was done.
+func (p Performance) Active() bool { return p.ReadIOPS > 0 || p.WriteIOPS > 0 }
+
+// Sample is one second of an object.
+type Sample struct {
+	Time        time.Time
+	Performance Performance
+	JournalUsed int64 // bytes
+}
+
+// Input is the counters of an open vDisk.
+type Input struct {
+	ID    string
+	Stats volume.Stats
+}
+
+// Sampler keeps the recent performance of each vDisk and of the node. Safe for
+// concurrent use.
+type Sampler struct {
+	mu      sync.Mutex
+	at      time.Time
+	objects map[string]*series
+	stored  int // objects with a ring
+	seen    uint64
+}
+
+type series struct {
+	prev    counters
+	present Sample
+	ring    []Sample // nil until the object did something
+	next    int      // where the next sample goes, once the ring is full
+	idle    int
+	seen    uint64
+}
+
+// counters are what rates are made of.
+type counters struct {
+	epoch                                    uint32
+	readOps, writeOps, readBytes, writeBytes uint64
+	readLatency, writeLatency                [buckets]uint64
+}
+
+// NewSampler returns a Sampler without samples.
+func NewSampler() *Sampler { return &Sampler{objects: map[string]*series{}} }
+
+// Observe takes the counters of all open vDisks at now, and returns the objects
+// that did something since the last time, the node's sum first and always.
+func (s *Sampler) Observe(now time.Time, in []Input) []Named {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	elapsed := now.Sub(s.at).Seconds()
+	first := s.at.IsZero() || elapsed <= 0
+	s.at = now
+	s.seen++
+	var sum counters
+	var journal int64
+	out := []Named{{ID: Node}}
+	for _, v := range in {
+		cur := countersOf(v.Stats)
+		o := s.object(v.ID, cur)
+		d := cur.since(o.prev)
+		o.prev = cur
+		sum.add(d)
+		journal += v.Stats.JournalBytes
+		sample := Sample{Time: now, JournalUsed: v.Stats.JournalBytes}
+		if !first {
+			sample.Performance = d.rates(elapsed)
+		}
+		s.keep(o, sample)
+		if sample.Performance.Active() {
+			out = append(out, Named{v.ID, sample})
+		}
+	}
+	node := s.object(Node, counters{})
+	sample := Sample{Time: now, JournalUsed: journal}
+	if !first {
+		sample.Performance = sum.rates(elapsed)
+	}
+	s.keep(node, sample)
+	out[0].Sample = sample
+	for id, o := range s.objects {
+		if o.seen != s.seen {
+			s.drop(id, o)
+		}
+	}
+	return out
+}
+
+// Named is a sample of an object.
+type Named struct {
+	ID string
+	Sample
+}
+
+// object returns an object's series; a new one starts at its present counters,
+// so that what happened before is not a burst now.
+func (s *Sampler) object(id string, cur counters) *series {
+	o := s.objects[id]
+	if o == nil {
+		o = &series{prev: cur}
+		s.objects[id] = o
+	}
+	o.seen = s.seen
+	return o
+}
+
+func (s *Sampler) keep(o *series, v Sample) {
+	o.present = v
+	if v.Performance.Active() {
+		o.idle = 0
+	} else if o.idle++; o.idle > idleSeries && o.ring != nil {
+		s.stored--
+		o.ring, o.next = nil, 0
+	}
+	if o.ring == nil {
+		if o.idle > 0 || s.stored >= maxSeries {
+			return
+		}
+		s.stored++
+		o.ring = make([]Sample, 0, Keep)
+	}
+	if len(o.ring) < Keep {
+		o.ring = append(o.ring, v)
+		return
+	}
+	o.ring[o.next] = v
+	o.next = (o.next + 1) % Keep
+}
+
+func (s *Sampler) drop(id string, o *series) {
+	if o.ring != nil {
+		s.stored--
+	}
+	delete(s.objects, id)
+}
+
+// Present returns an object's newest sample; zero when it has none.
+func (s *Sampler) Present(id string) Sample {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o := s.objects[id]; o != nil {
+		return o.present
+	}
+	return Sample{}
+}
+
+// Series returns up to n newest samples of an object, oldest first.
+func (s *Sampler) Series(id string, n int) []Sample {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.objects[id]
+	if o == nil || o.ring == nil {
+		return nil
+	}
+	n = min(n, len(o.ring))
+	out := make([]Sample, 0, n)
+	for i := len(o.ring) - n; i < len(o.ring); i++ {
+		out = append(out, o.ring[(o.next+i)%len(o.ring)])
+	}
+	return out
+}
+
+func countersOf(v volume.Stats) counters {
+	return counters{
+		epoch: v.Epoch, readOps: v.ReadOps, writeOps: v.WriteOps, readBytes: v.ReadBytes, writeBytes: v.WriteBytes,
+		readLatency: v.ReadLatency, writeLatency: v.WriteLatency,
+	}
+}
+
+// since returns what was added; after a new opening, counters began at zero.
+func (c counters) since(p counters) counters {
+	if p.epoch != c.epoch || c.readOps < p.readOps || c.writeOps < p.writeOps {
+		return c
+	}
+	c.readOps -= p.readOps
+	c.writeOps -= p.writeOps
+	c.readBytes -= p.readBytes
+	c.writeBytes -= p.writeBytes
+	for i := range c.readLatency {
+		c.readLatency[i] -= p.readLatency[i]
+		c.writeLatency[i] -= p.writeLatency[i]
+	}
+	return c
+}
+
+func (c *counters) add(o counters) {
+	c.readOps += o.readOps
+	c.writeOps += o.writeOps
+	c.readBytes += o.readBytes
+	c.writeBytes += o.writeBytes
+	for i := range c.readLatency {
+		c.readLatency[i] += o.readLatency[i]
+		c.writeLatency[i] += o.writeLatency[i]
+	}
+}
+
+func (c counters) rates(seconds float64) Performance {
+	return Performance{
+		ReadIOPS: float64(c.readOps) / seconds, WriteIOPS: float64(c.writeOps) / seconds,
+		ReadBytesPerSecond: float64(c.readBytes) / seconds, WriteBytesPerSecond: float64(c.writeBytes) / seconds,
+		ReadP50us: percentile(c.readLatency, 0.50), ReadP99us: percentile(c.readLatency, 0.99),
+		WriteP50us: percentile(c.writeLatency, 0.50), WriteP99us: percentile(c.writeLatency, 0.99),
+	}
+}
+
+// percentile estimates the q-quantile in us of a histogram whose bucket i
+// counts [2^i, 2^(i+1)) us, taking values as spread evenly within a bucket.
+func percentile(h [buckets]uint64, q float64) float64 {
+	var total uint64
+	for _, n := range h {
+		total += n
+	}
+	rank := q * float64(total)
+	for i, n := range h {
+		if n > 0 && rank <= float64(n) {
+			low := float64(uint64(1) << i)
+			return low + low*rank/float64(n)
+		}
+		rank -= float64(n)
+	}
+	return 0
+}

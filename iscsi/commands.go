@@ -1,0 +1,311 @@
+package iscsi
+
+// Logical blocks have 512 bytes whatever the cluster: what every hypervisor takes.
+const (
+	blockShift = 9
+	blockSize  = 1 << blockShift
+)
+
+// Limits announced in VPD B0h.
+const (
+	maxTransfer       = 1 << maxBufferShift // bytes of one data command
+	optimalTransfer   = 1 << 20             // one burst
+	maxCompareBlocks  = 128                 // COMPARE AND WRITE; VMFS uses one
+	maxUnmapParams    = 256                 // UNMAP descriptors
+	maxWriteSameBytes = 16 << 20            // WRITE SAME: some ms of work with a pattern
+)
+
+// Operation codes that code names.
+const (
+	opInquiry        = 0x12
+	opReadCapacity10 = 0x25
+	opServiceIn16    = 0x9e
+	opReportLUNs     = 0xa0
+	opMaintenanceIn  = 0xa3
+	saReadCapacity16 = 0x10
+	saReportOpcodes  = 0x0c
+	saReportTMF      = 0x0d
+)
+
+// Direction of a command's data.
+const (
+	dirNone = iota
+	dirIn
+	dirOut
+)
+
+// Properties of a command.
+const (
+	anyLUN        = 1 << iota // also for a LUN that does not exist
+	noAttention               // executed in spite of a unit attention
+	noReservation             // executed in spite of another nexus's reservation
+	writes                    // changes the medium
+	bulk                      // dirIn: fills a buffer of the length in the CDB
+	wholeData                 // dirOut: useless without all its data
+)
+
+// command is one row of the command set: dispatch and REPORT SUPPORTED
+// OPERATION CODES both read it.
+type command struct {
+	name   string
+	op     byte
+	sa     int    // service action, or noSA
+	usage  string // CDB usage data: which bits are looked at (SPC-4 clause 6.35.3)
+	dir    int
+	flags  int
+	length func(*task) uint64 // bytes that the CDB asks for
+	// validate checks the CDB before any data is asked for; it sets the status
+	// when it returns false. run executes the command.
+	validate func(*task) bool
+	run      func(*task)
+}
+
+const noSA = -1
+
+// commandTable is what is supported: the rows in the order they are reported,
+// and an index by operation code. It is read-only.
+type commandTable struct {
+	set   []command
+	index [256][]*command
+}
+
+func newCommandTable() *commandTable {
+	x := &commandTable{set: buildCommandSet()}
+	for i := range x.set {
+		c := &x.set[i]
+		x.index[c.op] = append(x.index[c.op], c)
+	}
+	return x
+}
+
+// lookup finds the command of a CDB, or nil.
+func (x *commandTable) lookup(cdb *[16]byte) *command {
+	for _, c := range x.index[cdb[0]] {
+		if c.sa == noSA || c.sa == int(cdb[1]&0x1f) {
+			return c
+		}
+	}
+	return nil
+}
+
+// hasActions tells whether an operation code is refined by service actions.
+func (x *commandTable) hasActions(op byte) bool {
+	return len(x.index[op]) > 0 && x.index[op][0].sa != noSA
+}
+
+func (x *commandTable) find(op byte, sa int) *command {
+	for _, c := range x.index[op] {
+		if c.sa == sa {
+			return c
+		}
+	}
+	return nil
+}
+
+// CDB usage data by format. The operation code stands first.
+const (
+	use6        = "\x1f\xff\xff\xff\x04"
+	use6Alloc   = "\x00\x00\xff\xff\x04"
+	use10       = "\xf8\xff\xff\xff\xff\x00\xff\xff\x04"
+	use12       = "\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04"
+	use16       = "\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04"
+	useVerify10 = "\xf2\xff\xff\xff\xff\x00\xff\xff\x04"
+	useVerify12 = "\xf2\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04"
+	useVerify16 = "\xf2\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04"
+	useWV10     = "\xf2\xff\xff\xff\xff\x00\xff\xff\x04"
+	useSync10   = "\x06\xff\xff\xff\xff\x00\xff\xff\x04"
+	useSync16   = "\x06\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04"
+	useSA16     = "\x1f\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04"
+)
+
+func buildCommandSet() []command {
+	data := func(name string, op byte, usage string, dir, flags int, run func(*task)) command {
+		return command{name, op, noSA, usage, dir, flags, blocksLength, checkBlocks, run}
+	}
+	set := []command{
+		{"TEST UNIT READY", 0x00, noSA, "\x00\x00\x00\x00\x04", dirNone, 0, nil, nil, testUnitReady},
+		{"REQUEST SENSE", 0x03, noSA, "\x01\x00\x00\xff\x04", dirIn, anyLUN | noAttention | noReservation, alloc6, nil, requestSense},
+		{"INQUIRY", opInquiry, noSA, "\x01\xff\xff\xff\x04", dirIn, anyLUN | noAttention | noReservation, allocInquiry, nil, inquiry},
+		{"RESERVE(6)", 0x16, noSA, "\x00\x00\x00\x00\x04", dirNone, 0, nil, checkReserve, reserve},
+		{"RELEASE(6)", 0x17, noSA, "\x00\x00\x00\x00\x04", dirNone, noReservation, nil, checkReserve, releaseUnit},
+		{"MODE SELECT(6)", 0x15, noSA, "\x11\x00\x00\xff\x04", dirOut, wholeData, alloc6, nil, modeSelect6},
+		{"MODE SENSE(6)", 0x1a, noSA, "\x08\xff\xff\xff\x04", dirIn, 0, alloc6, nil, modeSense6},
+		{"START STOP UNIT", 0x1b, noSA, "\x01\x00\x0f\xf7\x04", dirNone, 0, nil, nil, startStop},
+		{"PREVENT ALLOW MEDIUM REMOVAL", 0x1e, noSA, "\x00\x00\x00\x03\x04", dirNone, 0, nil, nil, preventAllow},
+		{"READ CAPACITY(10)", opReadCapacity10, noSA, "\x00\x00\x00\x00\x00\x00\x00\x00\x04", dirIn, 0, fixedLength(8), nil, readCapacity10},
+		{"RESERVE(10)", 0x56, noSA, "\x00\x00\x00\x00\x00\x00\x00\x00\x04", dirNone, 0, nil, checkReserve, reserve},
+		{"RELEASE(10)", 0x57, noSA, "\x00\x00\x00\x00\x00\x00\x00\x00\x04", dirNone, noReservation, nil, checkReserve, releaseUnit},
+		{"MODE SELECT(10)", 0x55, noSA, "\x11\x00\x00\x00\x00\x00\xff\xff\x04", dirOut, wholeData, alloc10, nil, modeSelect10},
+		{"MODE SENSE(10)", 0x5a, noSA, "\x18\xff\xff\x00\x00\x00\xff\xff\x04", dirIn, 0, alloc10, nil, modeSense10},
+		{"READ CAPACITY(16)", opServiceIn16, saReadCapacity16, useSA16, dirIn, 0, alloc16, nil, readCapacity16},
+		{"REPORT LUNS", opReportLUNs, noSA, "\x00\xff\x00\x00\x00\xff\xff\xff\xff\x00\x04", dirIn, anyLUN | noAttention | noReservation, alloc12, nil, reportLUNs},
+		{"REPORT SUPPORTED OPERATION CODES", opMaintenanceIn, saReportOpcodes, "\x1f\x87\xff\xff\xff\xff\xff\xff\xff\x00\x04", dirIn, noReservation, alloc12, nil, reportOpcodes},
+		{"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", opMaintenanceIn, saReportTMF, "\x1f\x80\x00\x00\x00\xff\xff\xff\xff\x00\x04", dirIn, noReservation, alloc12, nil, reportTMF},
+		{"SYNCHRONIZE CACHE(10)", 0x35, noSA, useSync10, dirNone, 0, nil, checkRange, syncCache},
+		{"SYNCHRONIZE CACHE(16)", 0x91, noSA, useSync16, dirNone, 0, nil, checkRange, syncCache},
+		{"PRE-FETCH(10)", 0x34, noSA, useSync10, dirNone, 0, nil, checkRange, prefetch},
+		{"PRE-FETCH(16)", 0x90, noSA, useSync16, dirNone, 0, nil, checkRange, prefetch},
+		{"UNMAP", 0x42, noSA, "\x00\x00\x00\x00\x00\x00\xff\xff\x04", dirOut, writes | wholeData, alloc10, checkUnmap, unmap},
+		{"WRITE SAME(10)", 0x41, noSA, use10, dirOut, writes | wholeData, oneBlock, checkWriteSame, writeSame},
+		{"WRITE SAME(16)", 0x93, noSA, "\xf9\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", dirOut, writes | wholeData, writeSameLength, checkWriteSame, writeSame},
+		{"COMPARE AND WRITE", 0x89, noSA, "\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\xff\x00\x04", dirOut, writes | wholeData, compareLength, checkCompare, compareAndWrite},
+		data("READ(6)", 0x08, use6, dirIn, bulk, read),
+		data("WRITE(6)", 0x0a, use6, dirOut, writes, write),
+		data("READ(10)", 0x28, use10, dirIn, bulk, read),
+		data("WRITE(10)", 0x2a, use10, dirOut, writes, write),
+		data("READ(12)", 0xa8, use12, dirIn, bulk, read),
+		data("WRITE(12)", 0xaa, use12, dirOut, writes, write),
+		data("READ(16)", 0x88, use16, dirIn, bulk, read),
+		data("WRITE(16)", 0x8a, use16, dirOut, writes, write),
+		data("WRITE AND VERIFY(10)", 0x2e, useWV10, dirOut, writes, writeAndVerify),
+		data("WRITE AND VERIFY(12)", 0xae, useVerify12, dirOut, writes, writeAndVerify),
+		data("WRITE AND VERIFY(16)", 0x8e, useVerify16, dirOut, writes, writeAndVerify),
+		{"VERIFY(10)", 0x2f, noSA, useVerify10, dirOut, 0, verifyLength, checkVerify, verify},
+		{"VERIFY(12)", 0xaf, noSA, useVerify12, dirOut, 0, verifyLength, checkVerify, verify},
+		{"VERIFY(16)", 0x8f, noSA, useVerify16, dirOut, 0, verifyLength, checkVerify, verify},
+	}
+	return set
+}
+
+// cdbLength returns the length of a CDB by its operation code's group.
+func cdbLength(op byte) int {
+	switch op >> 5 {
+	case 0:
+		return 6
+	case 1, 2:
+		return 10
+	case 5:
+		return 12
+	}
+	return 16
+}
+
+func alloc6(t *task) uint64       { return uint64(t.cdb[4]) }
+func allocInquiry(t *task) uint64 { return uint64(be.Uint16(t.cdb[3:])) }
+func alloc10(t *task) uint64      { return uint64(be.Uint16(t.cdb[7:])) }
+func alloc12(t *task) uint64      { return uint64(be.Uint32(t.cdb[6:])) }
+func alloc16(t *task) uint64      { return uint64(be.Uint32(t.cdb[10:])) }
+func oneBlock(*task) uint64       { return blockSize }
+
+func fixedLength(n uint64) func(*task) uint64 { return func(*task) uint64 { return n } }
+
+// decodeRange reads the LBA and number of blocks of a data command.
+func decodeRange(cdb *[16]byte) (lba, n uint64) {
+	switch cdbLength(cdb[0]) {
+	case 6:
+		n = uint64(cdb[4])
+		if n == 0 {
+			n = 256
+		}
+		return uint64(cdb[1]&0x1f)<<16 | uint64(be.Uint16(cdb[2:])), n
+	case 10:
+		return uint64(be.Uint32(cdb[2:])), uint64(be.Uint16(cdb[7:]))
+	case 12:
+		return uint64(be.Uint32(cdb[2:])), uint64(be.Uint32(cdb[6:]))
+	}
+	return be.Uint64(cdb[2:]), uint64(be.Uint32(cdb[10:]))
+}
+
+func blocksLength(t *task) uint64 {
+	t.lba, t.blocks = decodeRange(&t.cdb)
+	return t.blocks << blockShift
+}
+
+// verifyLength: data comes only with BYTCHK.
+func verifyLength(t *task) uint64 {
+	t.lba, t.blocks = decodeRange(&t.cdb)
+	if t.cdb[1]&0x06 == 0 {
+		return 0
+	}
+	return t.blocks << blockShift
+}
+
+func writeSameLength(t *task) uint64 {
+	if t.cdb[1]&0x01 != 0 { // NDOB
+		return 0
+	}
+	return blockSize
+}
+
+func compareLength(t *task) uint64 { return 2 * uint64(t.cdb[13]) << blockShift }
+
+// inRange checks lba and blocks against the capacity; an empty range must start
+// inside it.
+func (t *task) inRange() bool {
+	capacity := uint64(t.lu.Disk.Geometry().Size) >> blockShift
+	if t.lba >= capacity || t.blocks > capacity-t.lba {
+		return t.refuse(senseLBARange)
+	}
+	return true
+}
+
+// checkBlocks validates READ and WRITE.
+func checkBlocks(t *task) bool {
+	if cdbLength(t.cdb[0]) > 6 && t.cdb[1]&0xe0 != 0 { // RDPROTECT, WRPROTECT
+		return t.refuse(senseInvalidField)
+	}
+	if !t.inRange() {
+		return false
+	}
+	if t.blocks > maxTransfer>>blockShift {
+		return t.refuse(senseInvalidField)
+	}
+	return true
+}
+
+func checkRange(t *task) bool {
+	t.lba, t.blocks = decodeRange(&t.cdb)
+	return t.inRange()
+}
+
+func checkVerify(t *task) bool {
+	if b := t.cdb[1] & 0x06; t.cdb[1]&0xe0 != 0 || b == 0x04 || b == 0x06 {
+		return t.refuse(senseInvalidField)
+	}
+	if !t.inRange() {
+		return false
+	}
+	if t.cdbLen > maxTransfer {
+		return t.refuse(senseInvalidField)
+	}
+	return true
+}
+
+func checkCompare(t *task) bool {
+	t.lba, t.blocks = be.Uint64(t.cdb[2:]), uint64(t.cdb[13])
+	if t.cdb[1]&0xe0 != 0 || t.blocks > maxCompareBlocks {
+		return t.refuse(senseInvalidField)
+	}
+	return t.inRange() && t.complete()
+}
+
+// complete refuses a command whose initiator sends another length than the CDB
+// needs: half a parameter list, or half a comparison, means nothing.
+func (t *task) complete() bool {
+	if uint64(t.edtl) != t.cdbLen || t.cdbLen > 0 && !t.write {
+		return t.refuse(senseInvalidField)
+	}
+	return true
+}
+
+func checkUnmap(t *task) bool {
+	if t.cdb[1]&0x01 != 0 { // ANCHOR
+		return t.refuse(senseInvalidField)
+	}
+	if uint64(t.edtl) < t.cdbLen || t.cdbLen > 0 && !t.write {
+		return t.refuse(senseListLength)
+	}
+	return true
+}
+
+func checkWriteSame(t *task) bool {
+	t.lba, t.blocks = decodeRange(&t.cdb)
+	// WRPROTECT, ANCHOR, and the obsolete PBDATA and LBDATA
+	if t.cdb[1]&0xf6 != 0 || t.cdb[0] == 0x41 && t.cdb[1]&0x01 != 0 {
+		return t.refuse(senseInvalidField)
+	}
+	if t.blocks == 0 || t.blocks > maxWriteSameBytes>>blockShift { // WSNZ
+		return t.refuse(senseInvalidField)
+	}
+	return t.inRange() && t.complete()
+}

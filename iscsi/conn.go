@@ -1,0 +1,391 @@
+package iscsi
+
+import (
+	"bufio"
+	"errors"
+	"hash/crc32"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// readBuffer is the reader's buffer: a full window of 4 KiB writes takes a few
+// reads, and larger segments go past it into the task's buffer.
+const readBuffer = 64 << 10
+
+// conn is one TCP connection: a session of its own, normal or discovery.
+type conn struct {
+	srv           *Server
+	nc            net.Conn
+	br            *bufio.Reader
+	remote, local string
+	since         time.Time
+	loggedIn      bool // Server.mu
+
+	// The reader's. neg and sess are set before the writer starts.
+	neg     Negotiated
+	sess    *session // nil in a discovery session
+	name    string   // initiator, normalized
+	hdr     bhs
+	scratch [4]byte
+	nextTTT uint32
+	text    []byte // C-bit continuation of a text request
+	// textRest is what did not fit into a text response.
+	textRest []byte
+	seen     atomic.Uint64
+
+	expCmdSN, maxCmdSN atomic.Uint32
+
+	// The writer's, once it runs.
+	statSN     uint32
+	outHdr     bhs
+	outSense   [2 + fixedSenseLen]byte
+	writerDone chan struct{}
+
+	// The watchdog's.
+	lastSeen  uint64
+	idleSince time.Time
+	pinged    bool
+
+	mu         sync.Mutex
+	writerWake sync.Cond
+	idleWake   sync.Cond // tasks became empty
+	tasks      map[uint32]*task
+	outq       []outItem
+	unsent     int // queued or being written
+	held       int64
+	closed     bool
+	draining   bool
+	down       chan struct{} // closed with the connection
+}
+
+func newConn(s *Server, nc net.Conn) *conn {
+	c := &conn{
+		srv: s, nc: nc, br: bufio.NewReaderSize(nc, readBuffer), since: s.clk.Now(),
+		neg: defaultNegotiated(), writerDone: make(chan struct{}), down: make(chan struct{}), tasks: map[uint32]*task{},
+		remote: addr(nc.RemoteAddr()), local: addr(nc.LocalAddr()),
+	}
+	c.idleSince = c.since
+	c.writerWake.L, c.idleWake.L = &c.mu, &c.mu
+	if tc, ok := nc.(*net.TCPConn); ok {
+		_ = tc.SetNoDelay(true) // replies are batched here; an error shows at the first read
+	}
+	return c
+}
+
+func addr(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	return a.String()
+}
+
+func isTemporary(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ECONNABORTED)
+}
+
+// run serves the connection until it ends, and returns when nothing of it is left.
+func (c *conn) run() {
+	err := c.login()
+	if err != nil {
+		c.srv.stats.loginFailures.Add(1)
+		c.srv.log.Info("login failed", "remote", c.remote, "initiator", c.name, "err", err)
+		c.close()
+		return
+	}
+	c.srv.stats.logins.Add(1)
+	if c.sess != nil {
+		c.srv.log.Info("session opened", "target", c.sess.target.name, "initiator", c.name, "remote", c.remote, "session", c.sess.id)
+	}
+	go c.writeLoop()
+	err = c.readLoop()
+	c.hangUp(err)
+	<-c.writerDone
+	c.finishTasks()
+	if c.sess != nil {
+		c.srv.endSession(c.sess)
+		c.srv.log.Info("session closed", "target", c.sess.target.name, "initiator", c.name, "remote", c.remote, "session", c.sess.id, "err", err)
+	}
+}
+
+var (
+	errLogout   = errors.New("logout")
+	errProtocol = errors.New("iscsi: protocol error")
+	errDigest   = errors.New("iscsi: digest error")
+)
+
+// hangUp ends the connection; after a logout or a Reject the writer first sends
+// what is queued and closes by itself.
+func (c *conn) hangUp(err error) {
+	if errors.Is(err, errLogout) || errors.Is(err, errProtocol) || errors.Is(err, errDigest) {
+		<-c.writerDone
+	}
+	c.close()
+}
+
+// close breaks the connection at once. Tasks still inside the Disk complete
+// unanswered. It may be called from anywhere, any number of times.
+func (c *conn) close() {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	c.closed = true
+	close(c.down)
+	c.writerWake.Broadcast()
+	c.idleWake.Broadcast()
+	c.mu.Unlock()
+	_ = c.nc.Close()
+}
+
+// broken is closed with the connection.
+func (c *conn) broken() <-chan struct{} { return c.down }
+
+// dropSoon closes the connection once what is queued has left.
+func (c *conn) dropSoon() {
+	r := c.srv.reps.Get().(*reply)
+	*r = reply{last: true}
+	h := &r.hdr
+	h[0], h[1] = opAsync, finalBit
+	be.PutUint32(h[16:], noTag)
+	h[36] = asyncDropConnection
+	r.advance = true
+	c.send(r)
+}
+
+// finishTasks drops the tasks that wait for data and waits until the Disk has
+// completed the others (I4).
+func (c *conn) finishTasks() {
+	c.mu.Lock()
+	for itt, t := range c.tasks {
+		if !t.running {
+			delete(c.tasks, itt)
+		}
+	}
+	for len(c.tasks) > 0 {
+		c.idleWake.Wait()
+	}
+	c.outq = nil
+	c.mu.Unlock()
+}
+
+func (c *conn) outstanding() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.tasks)
+}
+
+// stopped tells whether a task must submit nothing more.
+func (c *conn) stopped(t *task) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed || t.aborted
+}
+
+// send queues a reply for the writer.
+func (c *conn) send(r *reply) {
+	c.mu.Lock()
+	c.enqueue(outItem{r: r})
+	c.mu.Unlock()
+}
+
+// enqueue adds to the writer's queue; mu is held.
+func (c *conn) enqueue(it outItem) {
+	if c.closed {
+		return
+	}
+	c.outq = append(c.outq, it)
+	c.unsent++
+	if len(c.outq) == 1 {
+		c.writerWake.Signal()
+	}
+}
+
+// answer ends a task: it is queued for the writer, or dropped when it was
+// aborted or the connection is gone; task management that waits for it goes on.
+func (c *conn) answer(t *task) {
+	c.mu.Lock()
+	if c.tasks[t.itt] == t {
+		delete(c.tasks, t.itt)
+	}
+	waiters := t.waiters
+	drop := t.aborted || c.closed
+	if drop {
+		c.held -= t.held
+		if !t.immediate && !c.closed {
+			c.maxCmdSN.Add(1)
+		}
+	} else {
+		c.enqueue(outItem{t: t})
+	}
+	if len(c.tasks) == 0 {
+		c.idleWake.Broadcast()
+		if drop && c.draining && c.idle() {
+			defer c.close()
+		}
+	}
+	c.mu.Unlock()
+	for _, w := range waiters {
+		w.done()
+	}
+	if drop {
+		t.release()
+	}
+}
+
+// idle tells whether nothing is running and nothing waits to be sent; mu is held.
+func (c *conn) idle() bool { return len(c.tasks) == 0 && c.unsent == 0 }
+
+const (
+	asyncLogout         = 1
+	asyncDropConnection = 2
+)
+
+// drain asks the initiator to log out and closes the connection as soon as it
+// has nothing in flight. A connection still in login is closed at once.
+func (c *conn) drain() {
+	c.srv.mu.Lock()
+	in := c.loggedIn
+	c.srv.mu.Unlock()
+	if !in {
+		c.close()
+		return
+	}
+	c.mu.Lock()
+	c.draining = true
+	c.mu.Unlock()
+	r := c.srv.reps.Get().(*reply)
+	*r = reply{advance: true}
+	r.hdr[0], r.hdr[1] = opAsync, finalBit
+	be.PutUint32(r.hdr[16:], noTag)
+	r.hdr[36] = asyncLogout
+	c.send(r) // its flush finds the connection idle, or the last task's does
+}
+
+// check is the watchdog's visit: it drops a login that takes too long and a peer
+// that is silent for PingIdle and does not answer a ping within PingTime.
+func (c *conn) check(now time.Time) {
+	c.srv.mu.Lock()
+	in := c.loggedIn
+	c.srv.mu.Unlock()
+	if !in {
+		if now.Sub(c.since) > c.srv.lim.LoginTime {
+			c.srv.stats.dropped.Add(1)
+			c.close()
+		}
+		return
+	}
+	if n := c.seen.Load(); n != c.lastSeen {
+		c.lastSeen, c.idleSince, c.pinged = n, now, false
+		return
+	}
+	idle := now.Sub(c.idleSince)
+	switch {
+	case c.pinged && idle > c.srv.lim.PingIdle+c.srv.lim.PingTime:
+		c.srv.stats.dropped.Add(1)
+		c.srv.log.Warn("peer does not answer pings; connection dropped", "remote", c.remote, "initiator", c.name)
+		c.close()
+	case !c.pinged && idle > c.srv.lim.PingIdle:
+		c.pinged = true
+		c.ping()
+	}
+}
+
+// pingTag is the target transfer tag of pings; R2T tags never take this value.
+const pingTag = 0xfffffffe
+
+func (c *conn) ping() {
+	r := c.srv.reps.Get().(*reply)
+	*r = reply{}
+	r.hdr[0], r.hdr[1] = opNopIn, finalBit
+	be.PutUint32(r.hdr[16:], noTag)
+	be.PutUint32(r.hdr[20:], pingTag)
+	c.send(r)
+}
+
+// readHeader reads a basic header segment, skips additional ones, and checks
+// the header digest.
+func (c *conn) readHeader() error {
+	if _, err := io.ReadFull(c.br, c.hdr[:]); err != nil {
+		return err
+	}
+	c.seen.Add(1)
+	ahs := c.hdr.ahsLen()
+	if !c.neg.HeaderDigest {
+		_, err := c.br.Discard(ahs)
+		return err
+	}
+	crc := crc32.Checksum(c.hdr[:], castagnoli)
+	for ahs > 0 {
+		if _, err := io.ReadFull(c.br, c.scratch[:]); err != nil {
+			return err
+		}
+		crc = crc32.Update(crc, castagnoli, c.scratch[:])
+		ahs -= 4
+	}
+	if _, err := io.ReadFull(c.br, c.scratch[:]); err != nil {
+		return err
+	}
+	if getDigest(c.scratch[:]) != crc {
+		c.srv.stats.digestErrors.Add(1)
+		return io.ErrUnexpectedEOF // nothing in the header can be trusted: drop the connection
+	}
+	return nil
+}
+
+// readData reads a data segment of n bytes: the first len(dst) into dst, the
+// rest is dropped (I5). It checks the data digest.
+func (c *conn) readData(dst []byte, n int) error {
+	dst = dst[:min(len(dst), n)]
+	if _, err := io.ReadFull(c.br, dst); err != nil {
+		return err
+	}
+	if n == 0 {
+		return nil
+	}
+	rest := n - len(dst) + pad(n)
+	if !c.neg.DataDigest {
+		_, err := c.br.Discard(rest)
+		return err
+	}
+	crc := crc32.Checksum(dst, castagnoli)
+	for rest > 0 {
+		b, err := c.br.Peek(min(rest, readBuffer/2))
+		if err != nil {
+			return err
+		}
+		crc = crc32.Update(crc, castagnoli, b)
+		rest -= len(b)
+		_, _ = c.br.Discard(len(b)) // these bytes were just peeked
+	}
+	if _, err := io.ReadFull(c.br, c.scratch[:]); err != nil {
+		return err
+	}
+	if getDigest(c.scratch[:]) != crc {
+		c.srv.stats.digestErrors.Add(1)
+		c.reject(rejectDigest, true)
+		return errDigest
+	}
+	return nil
+}
+
+// reject answers the PDU in c.hdr with Reject; last closes the connection after it.
+func (c *conn) reject(reason byte, last bool) {
+	c.srv.stats.rejects.Add(1)
+	r := c.srv.reps.Get().(*reply)
+	*r = reply{advance: true, last: last}
+	r.hdr[0], r.hdr[1], r.hdr[2] = opReject, finalBit, reason
+	be.PutUint32(r.hdr[16:], noTag)
+	r.data = append([]byte(nil), c.hdr[:]...)
+	c.send(r)
+}
+
+// violation rejects the PDU and ends the connection.
+func (c *conn) violation() error {
+	c.reject(rejectProtocol, true)
+	return errProtocol
+}

@@ -1,0 +1,257 @@
+package iscsi
+
+// maxImmediate is how many immediate commands may be in flight beyond the window.
+const maxImmediate = 16
+
+// readLoop handles PDUs of the full feature phase.
+func (c *conn) readLoop() error {
+	for {
+		if err := c.readHeader(); err != nil {
+			return err
+		}
+		h := &c.hdr
+		n := h.dataLen()
+		if n > int(c.neg.MaxRecvTarget) {
+			return c.violation()
+		}
+		op := h.op()
+		if op != opDataOut && op != opSNACK {
+			if take, err := c.takeCmdSN(h); err != nil {
+				return err
+			} else if !take {
+				if err := c.readData(nil, n); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		if err := c.handle(op, h, n); err != nil {
+			return err
+		}
+	}
+}
+
+// takeCmdSN checks a command's number against the window. A number outside it
+// is ignored (RFC 7143 section 4.2.2.1). A gap inside it cannot be filled on a
+// single connection, which delivers in order: the session is lost.
+func (c *conn) takeCmdSN(h *bhs) (bool, error) {
+	if h.immediate() {
+		return true, nil
+	}
+	sn, exp := h.cmdSN(), c.expCmdSN.Load()
+	if serialLess(sn, exp) || serialLess(c.maxCmdSN.Load(), sn) {
+		return false, nil
+	}
+	if sn != exp {
+		return false, c.violation()
+	}
+	c.expCmdSN.Store(exp + 1)
+	return true, nil
+}
+
+// advanceWindow gives a number back that no task holds.
+func (c *conn) advanceWindow(h *bhs) {
+	if !h.immediate() {
+		c.maxCmdSN.Add(1)
+	}
+}
+
+func (c *conn) handle(op byte, h *bhs, n int) error {
+	if op == opSCSICmd && c.sess != nil {
+		return c.scsiCommand(h, n)
+	}
+	if op == opDataOut && c.sess != nil {
+		return c.dataOut(h, n)
+	}
+	c.advanceWindow(h)
+	switch op {
+	case opNopOut:
+		return c.nopOut(h, n)
+	case opTaskMgmt:
+		if c.sess != nil {
+			return c.taskManagement(h, n)
+		}
+	case opText:
+		return c.textRequest(h, n)
+	case opLogout:
+		return c.logout(h, n)
+	case opSNACK: // only with error recovery level 1 and above
+		if err := c.readData(nil, n); err != nil {
+			return err
+		}
+		c.reject(rejectSNACK, false)
+		return nil
+	case opLogin:
+		return c.violation()
+	}
+	if err := c.readData(nil, n); err != nil {
+		return err
+	}
+	c.reject(rejectUnknown, false)
+	return nil
+}
+
+// nopOut answers a ping with its own data, and takes the answer to ours.
+func (c *conn) nopOut(h *bhs, n int) error {
+	itt := h.itt()
+	if itt == noTag {
+		return c.readData(nil, n)
+	}
+	data := make([]byte, min(n, int(c.neg.MaxRecvInitiator)))
+	r := c.srv.reps.Get().(*reply)
+	*r = reply{advance: true, data: data}
+	r.hdr[0], r.hdr[1] = opNopIn, finalBit
+	copy(r.hdr[8:16], h[8:16])
+	be.PutUint32(r.hdr[16:], itt)
+	be.PutUint32(r.hdr[20:], noTag)
+	if err := c.readData(data, n); err != nil {
+		return err
+	}
+	return c.sendBounded(r)
+}
+
+// maxUnsent bounds the answers a peer can make us queue without reading them.
+const maxUnsent = 2 * maxQueueDepth
+
+func (c *conn) sendBounded(r *reply) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unsent >= maxUnsent {
+		return errNotReading
+	}
+	c.enqueue(outItem{r: r})
+	return nil
+}
+
+// logout closes the session, or this connection of it, which is the same here.
+func (c *conn) logout(h *bhs, n int) error {
+	reason := h[1] & 0x7f
+	itt := h.itt()
+	if err := c.readData(nil, n); err != nil {
+		return err
+	}
+	r := c.srv.reps.Get().(*reply)
+	*r = reply{advance: true, last: reason < 2}
+	r.hdr[0], r.hdr[1] = opLogoutResp, finalBit
+	be.PutUint32(r.hdr[16:], itt)
+	if reason >= 2 {
+		r.hdr[2] = 2 // connection recovery is not supported
+		c.send(r)
+		return nil
+	}
+	// Commands before the logout finish and are answered first.
+	c.mu.Lock()
+	for id, t := range c.tasks {
+		if !t.running {
+			delete(c.tasks, id)
+		}
+	}
+	for len(c.tasks) > 0 && !c.closed {
+		c.idleWake.Wait()
+	}
+	c.enqueue(outItem{r: r})
+	c.mu.Unlock()
+	return errLogout
+}
+
+// textRequest serves SendTargets and renegotiation attempts.
+func (c *conn) textRequest(h *bhs, n int) error {
+	itt, final, more := h.itt(), h.final(), h[1]&0x40 != 0
+	if len(c.text)+n > maxTextBytes {
+		return c.violation()
+	}
+	at := len(c.text)
+	c.text = append(c.text, make([]byte, n)...)
+	if err := c.readData(c.text[at:], n); err != nil {
+		return err
+	}
+	r := c.srv.reps.Get().(*reply)
+	*r = reply{advance: true}
+	r.hdr[0] = opTextResp
+	be.PutUint32(r.hdr[16:], itt)
+	if more {
+		be.PutUint32(r.hdr[20:], textTag)
+		return c.sendBounded(r)
+	}
+	if len(c.text) == 0 && len(c.textRest) > 0 {
+		return c.sendText(r, c.textRest, final)
+	}
+	keys, err := parseText(c.text)
+	c.text = nil
+	if err != nil {
+		c.srv.reps.Put(r)
+		c.reject(rejectProtocol, false)
+		return nil
+	}
+	w := &textWriter{}
+	g := negotiation{n: c.neg, discovery: c.sess == nil}
+	for _, kv := range keys {
+		c.textKey(kv, &g, w)
+	}
+	return c.sendText(r, w.b, final)
+}
+
+// textTag marks a text exchange that goes on.
+const textTag = 0xfffffffd
+
+func (c *conn) textKey(kv keyValue, g *negotiation, w *textWriter) {
+	switch kv.key {
+	case "SendTargets":
+		c.sendTargets(kv.value, w)
+	case "MaxRecvDataSegmentLength": // the one key that may change in this phase
+		if v, ok := number(kv.value, minSegment, maxSegment); !ok || v != c.neg.MaxRecvInitiator {
+			w.add(kv.key, rejected)
+		}
+	default:
+		probe := &textWriter{}
+		g.answer(kv, probe)
+		if string(probe.b) == kv.key+"="+notUnderstood+"\x00" {
+			w.add(kv.key, notUnderstood)
+		} else {
+			w.add(kv.key, rejected) // operational keys are for the login phase
+		}
+	}
+}
+
+// sendText answers with text; what does not fit into one PDU follows on the
+// initiator's empty requests (C bit, RFC 7143 section 11.11.3).
+func (c *conn) sendText(r *reply, text []byte, final bool) error {
+	n := min(len(text), int(c.neg.MaxRecvInitiator))
+	r.data, c.textRest = text[:n], text[n:]
+	switch {
+	case len(c.textRest) > 0:
+		r.hdr[1] = 0x40
+		be.PutUint32(r.hdr[20:], textTag)
+	case final:
+		r.hdr[1] = finalBit
+		be.PutUint32(r.hdr[20:], noTag)
+	default:
+		be.PutUint32(r.hdr[20:], textTag)
+	}
+	return c.sendBounded(r)
+}
+
+// sendTargets lists the targets that the initiator may see, with every portal
+// (RFC 7143 appendix C).
+func (c *conn) sendTargets(what string, w *textWriter) {
+	if c.sess != nil {
+		if what == "" || NormalizeName(what) == c.sess.target.name {
+			c.sess.target.describe(w, c.local)
+		}
+		return
+	}
+	c.srv.mu.Lock()
+	list := make([]*target, 0, len(c.srv.targets))
+	for _, t := range c.srv.targets {
+		if what == "All" || t.name == NormalizeName(what) {
+			list = append(list, t)
+		}
+	}
+	c.srv.mu.Unlock()
+	sortTargets(list)
+	for _, t := range list {
+		if t.admits(c.name) {
+			t.describe(w, c.local)
+		}
+	}
+}

@@ -1,0 +1,120 @@
+package iscsi_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/openvstorage/ovgate/iscsi"
+	"github.com/openvstorage/ovgate/iscsi/initiator"
+	"github.com/openvstorage/ovgate/iscsi/iscsitest"
+)
+
+const targetName = "iqn.2026-01.org.example:disk"
+
+// diskSize of the tests; large enough for the conformance suite.
+const diskSize = 64 << 20
+
+// testTime bounds every test that talks to the server; reached only when
+// something hangs.
+const testTime = 60 * time.Second
+
+// node is a running server with one target and one disk.
+type node struct {
+	t    *testing.T
+	srv  *iscsi.Server
+	disk *iscsitest.Disk
+	addr string
+	spec iscsi.TargetSpec
+	ctx  context.Context
+}
+
+func lunSpec(n uint16, d iscsi.Disk) iscsi.LUNSpec {
+	return iscsi.LUNSpec{Number: n, Disk: d, Serial: "0123456789", NAA: [16]byte{0x60, 0x12, 15: byte(n)}}
+}
+
+// start runs a server until the test ends; change may alter the target first.
+func start(t *testing.T, cfg iscsi.Config, change func(*iscsi.TargetSpec)) *node {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), testTime)
+	n := &node{t: t, srv: iscsi.NewServer(cfg), disk: iscsitest.NewDisk(diskSize, nil), ctx: ctx}
+	n.spec = iscsi.TargetSpec{Name: targetName, Open: true, LUNs: []iscsi.LUNSpec{lunSpec(0, n.disk)}}
+	if change != nil {
+		change(&n.spec)
+	}
+	if err := n.srv.AddTarget(n.spec); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.addr = l.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- n.srv.Serve(l) }()
+	t.Cleanup(func() {
+		defer cancel()
+		n.disk.Release()
+		if err := n.srv.Shutdown(ctx); err != nil {
+			t.Errorf("shutdown: %v", err)
+		}
+		if err := <-served; !errors.Is(err, iscsi.ErrServerClosed) {
+			t.Errorf("Serve returned %v", err)
+		}
+		n.disk.Wait()
+	})
+	return n
+}
+
+// login opens a session and takes the unit attentions of LUN 0.
+func (n *node) login(change func(*initiator.Options)) *initiator.Session {
+	n.t.Helper()
+	s, err := n.dial(change)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if err := s.Ready(n.ctx, 0); err != nil {
+		n.t.Fatal(err)
+	}
+	return s
+}
+
+func (n *node) dial(change func(*initiator.Options)) (*initiator.Session, error) {
+	o := initiator.Options{Address: n.addr, Target: n.spec.Name}
+	if change != nil {
+		change(&o)
+	}
+	s, err := initiator.Dial(n.ctx, o)
+	if err == nil {
+		n.t.Cleanup(s.Close)
+	}
+	return s, err
+}
+
+// wantSense checks that err is CHECK CONDITION with this sense data.
+func wantSense(t *testing.T, err error, key, asc, ascq byte) {
+	t.Helper()
+	var e *initiator.SCSIError
+	if !errors.As(err, &e) || e.Status != initiator.CheckCondition {
+		t.Errorf("got %v, want CHECK CONDITION %x/%02x/%02x", err, key, asc, ascq)
+		return
+	}
+	if e.Sense.Key != key || e.Sense.ASC != asc || e.Sense.ASCQ != ascq {
+		t.Errorf("got %v, want %x/%02x/%02x", err, key, asc, ascq)
+	}
+}
+
+// wantStatus checks that err is this status.
+func wantStatus(t *testing.T, err error, status byte) {
+	t.Helper()
+	var e *initiator.SCSIError
+	if !errors.As(err, &e) || e.Status != status {
+		t.Errorf("got %v, want status %#02x", err, status)
+	}
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

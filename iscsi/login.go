@@ -1,0 +1,423 @@
+package iscsi
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// Login stages (RFC 7143 section 11.12.3).
+const (
+	stageSecurity    = 0
+	stageOperational = 1
+	stageFull        = 3
+)
+
+// Login status: class in the high byte (RFC 7143 section 11.13.5).
+const (
+	loginOK              = 0x0000
+	loginInitiatorError  = 0x0200
+	loginAuthFailure     = 0x0201
+	loginForbidden       = 0x0202
+	loginNotFound        = 0x0203
+	loginTooMany         = 0x0206
+	loginMissing         = 0x0207
+	loginSessionType     = 0x0209
+	loginNoSession       = 0x020a
+	loginInvalid         = 0x020b
+	loginOutOfResources  = 0x0302
+	loginServiceUnavail  = 0x0301
+	loginUnsupportedVers = 0x0205
+)
+
+// maxLoginRequests bounds one login: two stages, CHAP, and continuations.
+const maxLoginRequests = 32
+
+// loginError refuses a login with a status.
+type loginError struct {
+	status uint16
+	err    error
+}
+
+func (e *loginError) Error() string { return fmt.Sprintf("status %04x: %v", e.status, e.err) }
+func (e *loginError) Unwrap() error { return e.err }
+
+func refuseLogin(status uint16, format string, a ...any) error {
+	return &loginError{status, fmt.Errorf(format, a...)}
+}
+
+// login is the state of one login phase.
+type login struct {
+	c         *conn
+	g         negotiation
+	keys      map[string]string // all keys of the current request
+	text      []byte            // C-bit continuation
+	stage     int
+	started   bool
+	discovery bool
+	target    *target
+	isid      [6]byte
+	tsih      uint16
+	cid       uint16
+	itt       uint32
+	chap      *chap
+	authDone  bool
+	tagSent   bool
+	sess      *session
+}
+
+// login runs the login phase until full feature phase. The reader writes the
+// responses itself: the writer does not run yet.
+func (c *conn) login() error {
+	l := &login{c: c, g: negotiation{n: defaultNegotiated()}}
+	for i := 0; i < maxLoginRequests; i++ {
+		done, err := l.request()
+		if err != nil {
+			var le *loginError
+			if errors.As(err, &le) {
+				l.respond(0, nil, le.status)
+			}
+			if l.sess != nil {
+				c.srv.endSession(l.sess)
+			}
+			return err
+		}
+		if done {
+			return nil
+		}
+	}
+	return refuseLogin(loginInitiatorError, "more than %d login requests", maxLoginRequests)
+}
+
+// request handles one Login Request PDU.
+func (l *login) request() (done bool, err error) {
+	c := l.c
+	if err := c.readHeader(); err != nil {
+		return false, err
+	}
+	h := &c.hdr
+	if h.op() != opLogin {
+		return false, errors.New("iscsi: not a login request")
+	}
+	n := h.dataLen()
+	if n > loginSegment || len(l.text)+n > maxTextBytes {
+		return false, refuseLogin(loginInitiatorError, "login text of more than %d bytes", maxTextBytes)
+	}
+	at := len(l.text)
+	l.text = append(l.text, make([]byte, n)...)
+	if err := c.readData(l.text[at:], n); err != nil {
+		return false, err
+	}
+	if err := l.header(h); err != nil {
+		return false, err
+	}
+	transit, more := h[1]&0x80 != 0, h[1]&0x40 != 0
+	csg, nsg := int(h[1]>>2&3), int(h[1]&3)
+	if more {
+		if transit {
+			return false, refuseLogin(loginInitiatorError, "T and C bits together")
+		}
+		return false, l.respond(byte(csg<<2), nil, loginOK)
+	}
+	keys, err := parseText(l.text)
+	l.text = l.text[:0]
+	if err != nil {
+		return false, refuseLogin(loginInitiatorError, "%w", err)
+	}
+	return l.exchange(keys, csg, nsg, transit)
+}
+
+// header checks what stays the same in every request of a login.
+func (l *login) header(h *bhs) error {
+	var isid [6]byte
+	copy(isid[:], h[8:14])
+	tsih, cid, itt := be.Uint16(h[14:]), be.Uint16(h[20:]), h.itt()
+	csg, nsg := int(h[1]>>2&3), int(h[1]&3)
+	if !l.started {
+		l.started = true
+		l.isid, l.tsih, l.cid, l.itt, l.stage = isid, tsih, cid, itt, csg
+		l.c.expCmdSN.Store(h.cmdSN())
+		l.c.maxCmdSN.Store(h.cmdSN() + uint32(l.c.srv.lim.QueueDepth) - 1)
+		l.c.statSN = be.Uint32(h[28:])
+		if h[3] > 0 { // only version 0 exists
+			return refuseLogin(loginUnsupportedVers, "iSCSI version %d", h[3])
+		}
+	}
+	if isid != l.isid || tsih != l.tsih || cid != l.cid || itt != l.itt {
+		return refuseLogin(loginInitiatorError, "header fields changed during login")
+	}
+	if csg != l.stage || csg > stageOperational {
+		return refuseLogin(loginInitiatorError, "request for stage %d in stage %d", csg, l.stage)
+	}
+	if h[1]&0x80 != 0 && (nsg <= csg || nsg == 2) {
+		return refuseLogin(loginInitiatorError, "transit from stage %d to %d", csg, nsg)
+	}
+	return nil
+}
+
+// exchange answers the keys of a complete request.
+func (l *login) exchange(list []keyValue, csg, nsg int, transit bool) (bool, error) {
+	l.keys = make(map[string]string, len(list))
+	for _, kv := range list {
+		l.keys[kv.key] = kv.value
+	}
+	if l.c.name == "" {
+		if err := l.identify(); err != nil {
+			return false, err
+		}
+	}
+	w := &textWriter{}
+	if l.target != nil && !l.tagSent {
+		l.tagSent = true
+		w.add("TargetPortalGroupTag", strconv.Itoa(int(l.target.group(l.c.local))))
+		if a := l.target.spec.Load().Alias; a != "" {
+			w.add("TargetAlias", a)
+		}
+	}
+	for _, kv := range list {
+		l.key(kv, w)
+	}
+	if err := l.security(csg, w); err != nil {
+		return false, err
+	}
+	if csg == stageSecurity && !l.authDone {
+		transit = false // CHAP goes on
+	}
+	if csg == stageOperational && !l.g.declared {
+		l.g.declared = true
+		w.add("MaxRecvDataSegmentLength", strconv.Itoa(maxRecvTarget))
+	}
+	flags := byte(csg << 2)
+	if transit {
+		flags |= 0x80 | byte(nsg)
+	}
+	if !transit || nsg != stageFull {
+		if transit {
+			l.stage = nsg
+		}
+		return false, l.respond(flags, w.b, loginOK)
+	}
+	return true, l.complete(flags, w.b)
+}
+
+// identify reads the keys of the first request: who asks, and for what.
+func (l *login) identify() error {
+	name, ok := l.keys["InitiatorName"]
+	if !ok {
+		return refuseLogin(loginMissing, "no InitiatorName")
+	}
+	if len(name) > maxName || name == "" || !validText(name) {
+		return refuseLogin(loginInitiatorError, "InitiatorName is not a name")
+	}
+	l.c.name = NormalizeName(name)
+	switch l.keys["SessionType"] {
+	case "Discovery":
+		l.discovery, l.g.discovery = true, true
+		return l.withAuth(l.c.srv.disc)
+	case "", "Normal":
+	default:
+		return refuseLogin(loginSessionType, "SessionType %q", l.keys["SessionType"])
+	}
+	tn, ok := l.keys["TargetName"]
+	if !ok {
+		return refuseLogin(loginMissing, "no TargetName")
+	}
+	l.c.srv.mu.Lock()
+	l.target = l.c.srv.targets[NormalizeName(tn)]
+	closed := l.c.srv.closed
+	l.c.srv.mu.Unlock()
+	switch {
+	case closed:
+		return refuseLogin(loginServiceUnavail, "shutting down")
+	case l.target == nil:
+		return refuseLogin(loginNotFound, "no target %.80q", tn)
+	case !l.target.admits(l.c.name):
+		return refuseLogin(loginForbidden, "target %s does not admit this initiator; add it to the ACL", l.target.name)
+	}
+	return l.withAuth(l.target.spec.Load().Auth)
+}
+
+func (l *login) withAuth(a *Auth) error {
+	if a != nil {
+		l.chap = &chap{auth: a, rnd: l.c.srv.rnd}
+		if l.stage != stageSecurity {
+			return refuseLogin(loginAuthFailure, "%w: the target demands CHAP", errAuth)
+		}
+		return nil
+	}
+	l.authDone = true
+	return nil
+}
+
+// key answers one key; those of identification and security are done elsewhere.
+func (l *login) key(kv keyValue, w *textWriter) {
+	switch kv.key {
+	case "InitiatorName", "InitiatorAlias", "SessionType", "TargetName", "AuthMethod",
+		"CHAP_A", "CHAP_I", "CHAP_C", "CHAP_N", "CHAP_R", "TargetAlias", "TargetPortalGroupTag":
+	default:
+		l.g.answer(kv, w)
+	}
+}
+
+// security answers AuthMethod and the CHAP keys.
+func (l *login) security(csg int, w *textWriter) error {
+	methods, offered := l.keys["AuthMethod"]
+	if csg != stageSecurity {
+		return nil
+	}
+	if offered {
+		want := "None"
+		if l.chap != nil {
+			want = "CHAP"
+		}
+		if !contains(strings.Split(methods, ","), want) {
+			w.add("AuthMethod", rejected)
+			return refuseLogin(loginAuthFailure, "%w: the target takes %s, the initiator offers %.80q", errAuth, want, methods)
+		}
+		w.add("AuthMethod", want)
+		return nil
+	}
+	if l.chap == nil || l.authDone {
+		return nil
+	}
+	if err := l.chap.step(l.keys, w); err != nil {
+		return &loginError{loginAuthFailure, err}
+	}
+	l.authDone = l.chap.done
+	return nil
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// complete enters full feature phase: a normal session replaces an older one of
+// the same initiator port, whose commands are over before the answer leaves.
+func (l *login) complete(flags byte, text []byte) error {
+	c := l.c
+	l.g.finish()
+	if !l.discovery {
+		ss, err := c.srv.newSession(l)
+		if err != nil {
+			return err
+		}
+		l.sess = ss
+	}
+	c.neg.MaxRecvTarget = maxRecvTarget
+	if err := l.respond(flags, text, loginOK); err != nil {
+		return err
+	}
+	c.neg = l.g.n
+	c.sess = l.sess
+	c.srv.mu.Lock()
+	c.loggedIn = true
+	closed := c.srv.closed
+	c.srv.mu.Unlock()
+	if closed {
+		c.drain()
+	}
+	return nil
+}
+
+// respond writes a Login Response PDU.
+func (l *login) respond(flags byte, text []byte, status uint16) error {
+	c := l.c
+	b := make([]byte, bhsLen, bhsLen+len(text)+4)
+	h := (*bhs)(b)
+	h[0], h[1] = opLoginResp, flags
+	copy(h[8:14], l.isid[:])
+	be.PutUint16(h[14:], l.tsih)
+	if l.sess != nil {
+		be.PutUint16(h[14:], l.sess.tsih)
+	} else if l.discovery && flags&0x83 == 0x83 {
+		be.PutUint16(h[14:], discoveryTSIH)
+	}
+	be.PutUint32(h[16:], l.itt)
+	be.PutUint16(h[36:], status)
+	c.sequence(h, true)
+	if status != loginOK {
+		text = nil
+	}
+	h.setDataLen(len(text))
+	b = append(b, text...)
+	b = append(b, make([]byte, pad(len(text)))...)
+	_, err := c.nc.Write(b)
+	return err
+}
+
+// discoveryTSIH is what every discovery session is told: it can neither be
+// joined nor reinstated, so its handle identifies nothing.
+const discoveryTSIH = maxTSIH
+
+// newSession registers the session of a finished login. A session of the same
+// initiator name, ISID and portal group is closed first, and waited for (I4).
+func (s *Server) newSession(l *login) (*session, error) {
+	ss := &session{
+		conn: l.c, target: l.target, initiator: l.c.name, isid: l.isid,
+		group: l.target.group(l.c.local), since: s.clk.Now(), neg: l.g.n, gone: make(chan struct{}),
+	}
+	for {
+		s.mu.Lock()
+		old := s.sameNexus(ss)
+		if old == nil {
+			break
+		}
+		s.mu.Unlock()
+		if l.tsih != 0 {
+			if l.tsih == old.tsih { // a second connection, or reinstatement of the first
+				return nil, refuseLogin(loginTooMany, "session %s has its one connection", old.id)
+			}
+			return nil, refuseLogin(loginNoSession, "no session with TSIH %d", l.tsih)
+		}
+		old.conn.close()
+		select {
+		case <-old.gone:
+		case <-l.c.broken():
+			return nil, io.ErrClosedPipe
+		}
+	}
+	defer s.mu.Unlock()
+	switch {
+	case l.tsih != 0:
+		return nil, refuseLogin(loginNoSession, "no session with TSIH %d", l.tsih)
+	case s.closed:
+		return nil, refuseLogin(loginServiceUnavail, "shutting down")
+	case s.targets[l.target.name] != l.target:
+		return nil, refuseLogin(loginNotFound, "target %s was removed", l.target.name)
+	case len(s.sessions) >= s.lim.Sessions:
+		return nil, refuseLogin(loginOutOfResources, "%d sessions; raise the limit", len(s.sessions))
+	}
+	for ok := true; ok; _, ok = s.sessions[s.nextTSIH] {
+		s.nextTSIH = s.nextTSIH%(maxTSIH-1) + 1
+	}
+	s.nextID++
+	ss.tsih, ss.id = s.nextTSIH, strconv.FormatUint(s.nextID, 10)
+	s.sessions[ss.tsih] = ss
+	ss.attention(allLUNs, uaPowerOn)
+	return ss, nil
+}
+
+func (s *Server) sameNexus(n *session) *session {
+	for _, o := range s.sessions {
+		if o.target == n.target && o.initiator == n.initiator && o.isid == n.isid && o.group == n.group {
+			return o
+		}
+	}
+	return nil
+}
+
+// endSession forgets a session whose last Op completed.
+func (s *Server) endSession(ss *session) {
+	s.mu.Lock()
+	delete(s.sessions, ss.tsih)
+	s.mu.Unlock()
+	ss.dropReservations()
+	close(ss.gone)
+}

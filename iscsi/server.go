@@ -1,0 +1,528 @@
+package iscsi
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/openvstorage/ovgate/internal/clock"
+)
+
+// Limits bound what peers may make the server hold. Zero fields take the
+// defaults of DefaultLimits.
+type Limits struct {
+	Connections  int           // open TCP connections, logged in or not
+	PreLogin     int           // of those, connections that have not finished login
+	Sessions     int           // logged-in normal sessions
+	QueueDepth   int           // commands in flight per session (CmdSN window)
+	SessionBytes int64         // data buffers held by one session; beyond it TASK SET FULL
+	LoginTime    time.Duration // from accept to full feature phase
+	PingIdle     time.Duration // silence after which the target sends a NOP-In ping
+	PingTime     time.Duration // time to answer a ping before the session is dropped
+}
+
+// DefaultLimits are the limits used where Config leaves zero.
+func DefaultLimits() Limits {
+	return Limits{
+		Connections:  1024,             // 512 hosts with two paths
+		PreLogin:     128,              // a rack that boots at once; 128 x 24 KiB of text at most
+		Sessions:     1000,             // below Connections, so that discovery still gets in
+		QueueDepth:   128,              // what hypervisors use per device
+		SessionBytes: 64 << 20,         // 128 commands of 512 KiB
+		LoginTime:    15 * time.Second, // open-iscsi gives up after 15 s
+		PingIdle:     15 * time.Second, // half of a hypervisor's path time-out
+		PingTime:     10 * time.Second,
+	}
+}
+
+func (l Limits) withDefaults() Limits {
+	d := DefaultLimits()
+	set(&l.Connections, d.Connections)
+	set(&l.PreLogin, d.PreLogin)
+	set(&l.Sessions, d.Sessions)
+	set(&l.QueueDepth, d.QueueDepth)
+	set(&l.SessionBytes, d.SessionBytes)
+	set(&l.LoginTime, d.LoginTime)
+	set(&l.PingIdle, d.PingIdle)
+	set(&l.PingTime, d.PingTime)
+	l.Sessions = min(l.Sessions, maxTSIH)
+	l.QueueDepth = min(l.QueueDepth, maxQueueDepth)
+	return l
+}
+
+func set[T int | int64 | time.Duration](v *T, d T) {
+	if *v <= 0 {
+		*v = d
+	}
+}
+
+const (
+	// maxTSIH is the largest target session identifying handle; 0 means "new".
+	maxTSIH = 0xffff
+	// maxQueueDepth keeps a session's bookkeeping and its window well inside the
+	// serial-number space.
+	maxQueueDepth = 4096
+)
+
+// Config is what a Server needs. The zero value is usable.
+type Config struct {
+	Log    *slog.Logger // nil: discard
+	Clock  clock.Clock  // nil: the machine's clock
+	Rand   io.Reader    // CHAP challenges; nil: crypto/rand
+	Limits Limits
+	// DiscoveryAuth, when set, is demanded of discovery sessions.
+	DiscoveryAuth *Auth
+}
+
+// Errors of the Server's methods; match with errors.Is.
+var (
+	ErrNoTarget     = errors.New("iscsi: no such target")
+	ErrTargetExists = errors.New("iscsi: target exists")
+	ErrTargetBusy   = errors.New("iscsi: target has sessions")
+	ErrNoSession    = errors.New("iscsi: no such session")
+	ErrServerClosed = errors.New("iscsi: server is shut down")
+)
+
+// TargetBusyError is returned by RemoveTarget; it matches ErrTargetBusy.
+type TargetBusyError struct {
+	Target   string
+	Sessions []SessionInfo
+}
+
+// Error names the target and the initiators that use it.
+func (e *TargetBusyError) Error() string {
+	s := fmt.Sprintf("iscsi: target %s has %d session(s):", e.Target, len(e.Sessions))
+	for _, i := range e.Sessions {
+		s += fmt.Sprintf(" %s from %s (session %s)", i.Initiator, i.Remote, i.ID)
+	}
+	return s + "; log them out first, or remove by force"
+}
+
+// Is matches ErrTargetBusy.
+func (e *TargetBusyError) Is(err error) bool { return err == ErrTargetBusy }
+
+// Server is an iSCSI target node set: any number of listeners and targets.
+// Its methods are safe for concurrent use.
+type Server struct {
+	log      *slog.Logger
+	clk      clock.Clock
+	rnd      io.Reader
+	lim      Limits
+	disc     *Auth
+	svc      *scsiService
+	commands *commandTable
+	bufs     bufferPool
+	tasks    sync.Pool
+	reps     sync.Pool
+	stats    counters
+	tick     chan struct{} // closed to end the watchdog
+	ticked   sync.WaitGroup
+
+	mu        sync.Mutex
+	closed    bool
+	listeners map[net.Listener]struct{}
+	targets   map[string]*target
+	conns     map[*conn]struct{}
+	sessions  map[uint16]*session // by TSIH
+	nextTSIH  uint16
+	nextID    uint64
+	watching  bool
+	wg        sync.WaitGroup // connections
+}
+
+// NewServer returns a server without targets or listeners.
+func NewServer(cfg Config) *Server {
+	s := &Server{
+		log: cfg.Log, clk: cfg.Clock, rnd: cfg.Rand, lim: cfg.Limits.withDefaults(),
+		disc:      cfg.DiscoveryAuth,
+		svc:       newSCSIService(),
+		commands:  newCommandTable(),
+		tick:      make(chan struct{}),
+		listeners: map[net.Listener]struct{}{},
+		targets:   map[string]*target{},
+		conns:     map[*conn]struct{}{},
+		sessions:  map[uint16]*session{},
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.clk == nil {
+		s.clk = clock.Real{}
+	}
+	if s.rnd == nil {
+		s.rnd = rand.Reader
+	}
+	s.bufs.init()
+	s.tasks.New = func() any { return newTask() }
+	s.reps.New = func() any { return new(reply) }
+	return s
+}
+
+// Serve accepts initiators on l until l fails or the server shuts down, and
+// closes l. It returns ErrServerClosed after Shutdown. Several listeners may be
+// served at once.
+func (s *Server) Serve(l net.Listener) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		_ = l.Close()
+		return ErrServerClosed
+	}
+	s.listeners[l] = struct{}{}
+	if !s.watching {
+		s.watching = true
+		s.ticked.Add(1)
+		go s.watch()
+	}
+	s.mu.Unlock()
+	err := s.accept(l)
+	_ = l.Close()
+	s.mu.Lock()
+	delete(s.listeners, l)
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return ErrServerClosed
+	}
+	return fmt.Errorf("iscsi: listener %s: %w", l.Addr(), err)
+}
+
+// acceptRetry is the pause after an accept error that passes (out of file
+// descriptors); long enough not to spin, short enough not to be noticed.
+const acceptRetry = 100 * time.Millisecond
+
+func (s *Server) accept(l net.Listener) error {
+	for {
+		nc, err := l.Accept()
+		if err != nil {
+			var ne net.Error
+			if errors.As(err, &ne) && ne.Timeout() || isTemporary(err) {
+				t := s.clk.NewTimer(acceptRetry)
+				select {
+				case <-t.C():
+					continue
+				case <-s.tick:
+					t.Stop()
+				}
+			}
+			return err
+		}
+		s.start(nc)
+	}
+}
+
+// start runs a connection, or closes it when a limit is reached.
+func (s *Server) start(nc net.Conn) {
+	c := newConn(s, nc)
+	s.mu.Lock()
+	prelogin := 0
+	for o := range s.conns {
+		if !o.loggedIn {
+			prelogin++
+		}
+	}
+	if s.closed || len(s.conns) >= s.lim.Connections || prelogin >= s.lim.PreLogin {
+		s.mu.Unlock()
+		s.stats.refused.Add(1)
+		_ = nc.Close()
+		return
+	}
+	s.conns[c] = struct{}{}
+	s.wg.Add(1)
+	s.mu.Unlock()
+	s.stats.accepted.Add(1)
+	go func() {
+		defer s.wg.Done()
+		c.run()
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+	}()
+}
+
+// AddTarget publishes a target. It fails with ErrTargetExists, or says which
+// field of the spec is wrong.
+func (s *Server) AddTarget(spec TargetSpec) error {
+	if err := spec.validate(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrServerClosed
+	}
+	if _, ok := s.targets[spec.Name]; ok {
+		return fmt.Errorf("%w: %s; update it, or remove it first", ErrTargetExists, spec.Name)
+	}
+	t, err := newTarget(s, spec)
+	if err != nil {
+		return err
+	}
+	s.targets[spec.Name] = t
+	return nil
+}
+
+// UpdateTarget replaces a target's spec while it is in use. Sessions stay,
+// except those whose initiator is no longer admitted; CHAP applies from the next
+// login. A LUN whose number, disk and identity did not change keeps its state. A
+// changed LUN inventory raises REPORTED LUNS DATA HAS CHANGED on every nexus. A
+// removed LUN's commands in flight still finish.
+func (s *Server) UpdateTarget(spec TargetSpec) error {
+	if err := spec.validate(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	t := s.targets[spec.Name]
+	if t == nil {
+		s.mu.Unlock()
+		return fmt.Errorf("%w: %s", ErrNoTarget, spec.Name)
+	}
+	changed, err := t.update(spec)
+	if err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	var drop []*session
+	for _, ss := range s.sessions {
+		if ss.target != t {
+			continue
+		}
+		if !t.admits(ss.initiator) {
+			drop = append(drop, ss)
+		} else if changed {
+			ss.attention(allLUNs, uaLUNsChanged)
+		}
+	}
+	s.mu.Unlock()
+	for _, ss := range drop {
+		s.log.Info("session dropped: initiator is no longer admitted", "target", spec.Name, "initiator", ss.initiator)
+		ss.conn.close()
+	}
+	return nil
+}
+
+// RemoveTarget withdraws a target. With sessions on it, it fails with a
+// *TargetBusyError unless force is set; then they are dropped. When it returns
+// nil, no command of the target is in flight and none will be submitted.
+func (s *Server) RemoveTarget(iqn string, force bool) error {
+	s.mu.Lock()
+	t := s.targets[iqn]
+	if t == nil {
+		s.mu.Unlock()
+		return fmt.Errorf("%w: %s", ErrNoTarget, iqn)
+	}
+	var users []*session
+	for _, ss := range s.sessions {
+		if ss.target == t {
+			users = append(users, ss)
+		}
+	}
+	if len(users) > 0 && !force {
+		s.mu.Unlock()
+		e := &TargetBusyError{Target: iqn}
+		for _, ss := range users {
+			e.Sessions = append(e.Sessions, ss.info())
+		}
+		sortSessions(e.Sessions)
+		return e
+	}
+	delete(s.targets, iqn)
+	s.svc.removeTarget(t.scsi)
+	s.mu.Unlock()
+	for _, ss := range users {
+		ss.conn.close()
+	}
+	for _, ss := range users {
+		<-ss.gone
+	}
+	return nil
+}
+
+// CapacityChanged tells initiators that the Disk behind a LUN has grown.
+func (s *Server) CapacityChanged(iqn string, lun uint16) error {
+	return s.raise(iqn, lun, uaCapacityChanged)
+}
+
+func (s *Server) raise(iqn string, lun uint16, ua sense) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.targets[iqn]
+	if t == nil {
+		return fmt.Errorf("%w: %s", ErrNoTarget, iqn)
+	}
+	if t.lun(lun) == nil {
+		return fmt.Errorf("iscsi: target %s has no LUN %d", iqn, lun)
+	}
+	for _, ss := range s.sessions {
+		if ss.target == t {
+			ss.attention(int(lun), ua)
+		}
+	}
+	return nil
+}
+
+// Targets lists the targets by name.
+func (s *Server) Targets() []TargetInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := map[*target]int{}
+	for _, ss := range s.sessions {
+		n[ss.target]++
+	}
+	out := make([]TargetInfo, 0, len(s.targets))
+	for _, t := range s.targets {
+		i := t.info()
+		i.Sessions = n[t]
+		out = append(out, i)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out
+}
+
+// Sessions lists the logged-in normal sessions, oldest first.
+func (s *Server) Sessions() []SessionInfo {
+	s.mu.Lock()
+	list := make([]*session, 0, len(s.sessions))
+	for _, ss := range s.sessions {
+		list = append(list, ss)
+	}
+	s.mu.Unlock()
+	out := make([]SessionInfo, 0, len(list))
+	for _, ss := range list {
+		out = append(out, ss.info())
+	}
+	sortSessions(out)
+	return out
+}
+
+func sortSessions(v []SessionInfo) {
+	sort.Slice(v, func(i, j int) bool {
+		if !v[i].Since.Equal(v[j].Since) {
+			return v[i].Since.Before(v[j].Since)
+		}
+		return v[i].ID < v[j].ID
+	})
+}
+
+// DropSession closes a session's connection; its initiator usually returns.
+func (s *Server) DropSession(id string) error {
+	s.mu.Lock()
+	for _, ss := range s.sessions {
+		if ss.id == id {
+			s.mu.Unlock()
+			ss.conn.close()
+			return nil
+		}
+	}
+	s.mu.Unlock()
+	return fmt.Errorf("%w: %s", ErrNoSession, id)
+}
+
+// Shutdown stops accepting, asks initiators to log out, answers new commands
+// BUSY, lets running ones finish and their replies leave, then closes every
+// connection. When ctx ends first it closes them at once and returns ctx's
+// error; a command still inside a Disk then completes unanswered.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	first := !s.closed
+	s.closed = true
+	for l := range s.listeners {
+		_ = l.Close()
+	}
+	conns := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.drain()
+	}
+	done := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		close(done)
+	}()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = fmt.Errorf("iscsi: shutdown: %w", ctx.Err())
+		for _, c := range conns {
+			c.close()
+		}
+	}
+	if first {
+		close(s.tick)
+	}
+	s.ticked.Wait()
+	return err
+}
+
+// counters are the server's totals.
+type counters struct {
+	accepted, refused, logins, loginFailures, commands, readBytes, writeBytes,
+	rejects, digestErrors, dropped, gotgtFaults atomic.Uint64
+}
+
+// Stats are totals since NewServer, and what is open now.
+type Stats struct {
+	Connections, Sessions                    int
+	Accepted, Refused, Logins, LoginFailures uint64
+	Commands, BytesRead, BytesWritten        uint64
+	Rejects, DigestErrors                    uint64
+	DeadPeers                                uint64 // dropped for not answering or not finishing login
+	SCSIServiceFaults                        uint64 // panics and wrong answers of the SCSI service that were caught
+}
+
+// Stats returns the totals.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	nc, ns := len(s.conns), len(s.sessions)
+	s.mu.Unlock()
+	c := &s.stats
+	return Stats{
+		Connections: nc, Sessions: ns,
+		Accepted: c.accepted.Load(), Refused: c.refused.Load(),
+		Logins: c.logins.Load(), LoginFailures: c.loginFailures.Load(),
+		Commands: c.commands.Load(), BytesRead: c.readBytes.Load(), BytesWritten: c.writeBytes.Load(),
+		Rejects: c.rejects.Load(), DigestErrors: c.digestErrors.Load(),
+		DeadPeers: c.dropped.Load(), SCSIServiceFaults: c.gotgtFaults.Load() + s.svc.faults.Load(),
+	}
+}
+
+// watchTick is how often time limits of connections are looked at; they are
+// whole seconds, so a second is fine enough.
+const watchTick = time.Second
+
+// watch enforces login time and pings silent peers, for all connections.
+func (s *Server) watch() {
+	defer s.ticked.Done()
+	t := s.clk.NewTimer(watchTick)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C():
+		case <-s.tick:
+			return
+		}
+		t.Reset(watchTick)
+		now := s.clk.Now()
+		s.mu.Lock()
+		conns := make([]*conn, 0, len(s.conns))
+		for c := range s.conns {
+			conns = append(conns, c)
+		}
+		s.mu.Unlock()
+		for _, c := range conns {
+			c.check(now)
+		}
+	}
+}

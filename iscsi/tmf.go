@@ -1,0 +1,160 @@
+package iscsi
+
+import "sync/atomic"
+
+// Task management functions and responses (RFC 7143 sections 11.5.1, 11.6.1).
+const (
+	tmfAbortTask       = 1
+	tmfAbortTaskSet    = 2
+	tmfClearTaskSet    = 4
+	tmfLogicalReset    = 5
+	tmfTargetWarmReset = 6
+	tmfTargetColdReset = 7
+	tmfTaskReassign    = 8
+
+	tmfComplete     = 0
+	tmfNoTask       = 1
+	tmfNoLUN        = 2
+	tmfNoReassign   = 4
+	tmfNotSupported = 5
+)
+
+// tmfWait counts the tasks a task management function waits for; the last one
+// sends the answer (I3).
+type tmfWait struct {
+	left   atomic.Int32
+	answer func()
+}
+
+func (w *tmfWait) done() {
+	if w.left.Add(-1) == 0 {
+		w.answer()
+	}
+}
+
+// abort aborts the connection's tasks that match: one that waits for data never
+// runs, one inside the Disk is waited for by w. It returns how many matched.
+func (c *conn) abort(w *tmfWait, match func(*task) bool) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for itt, t := range c.tasks {
+		if !match(t) {
+			continue
+		}
+		n++
+		t.aborted = true
+		if t.running {
+			w.left.Add(1)
+			t.waiters = append(t.waiters, w)
+			continue
+		}
+		delete(c.tasks, itt)
+		c.held -= t.held
+		if !t.immediate {
+			c.maxCmdSN.Add(1)
+		}
+	}
+	return n
+}
+
+// taskManagement executes a Task Management Function Request PDU. Its answer
+// leaves when every affected command finished or never will (rule O4).
+func (c *conn) taskManagement(h *bhs, n int) error {
+	fn, itt := h[1]&0x7f, h.itt()
+	lunNo, lunOK := lunOf(h[8:16])
+	ref := be.Uint32(h[20:])
+	if err := c.readData(nil, n); err != nil {
+		return err
+	}
+	r := c.srv.reps.Get().(*reply)
+	*r = reply{advance: true}
+	r.hdr[0], r.hdr[1] = opTaskMgmtResp, finalBit
+	be.PutUint32(r.hdr[16:], itt)
+	w := &tmfWait{answer: func() { c.send(r) }}
+	w.left.Store(1)
+	ss := c.sess
+	lunOK = lunOK && ss.target.lun(lunNo) != nil
+	sameLUN := func(t *task) bool { return t.lunNo == lunNo }
+
+	switch fn {
+	case tmfAbortTask:
+		if c.abort(w, func(t *task) bool { return t.itt == ref && t.lunNo == lunNo }) == 0 {
+			r.hdr[2] = tmfNoTask
+		}
+	case tmfAbortTaskSet, tmfClearTaskSet, tmfLogicalReset:
+		if !lunOK {
+			r.hdr[2] = tmfNoLUN
+			break
+		}
+		switch fn {
+		case tmfAbortTaskSet:
+			c.abort(w, sameLUN)
+		case tmfClearTaskSet:
+			c.srv.clearTaskSet(ss, w, lunNo)
+		default:
+			c.srv.reset(ss.target, w, int(lunNo))
+		}
+	case tmfTargetWarmReset, tmfTargetColdReset:
+		c.srv.reset(ss.target, w, allLUNs)
+	case tmfTaskReassign:
+		r.hdr[2] = tmfNoReassign
+	default:
+		r.hdr[2] = tmfNotSupported
+	}
+	if fn == tmfTargetColdReset {
+		w.answer = func() { c.srv.dropTarget(ss.target) }
+		c.srv.reps.Put(r)
+	}
+	w.done()
+	return nil
+}
+
+// users returns the sessions of a target.
+func (s *Server) users(t *target) []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []*session
+	for _, ss := range s.sessions {
+		if ss.target == t {
+			out = append(out, ss)
+		}
+	}
+	return out
+}
+
+// clearTaskSet aborts the commands of every nexus on a logical unit and tells
+// the others.
+func (s *Server) clearTaskSet(by *session, w *tmfWait, lunNo uint16) {
+	for _, ss := range s.users(by.target) {
+		n := ss.conn.abort(w, func(t *task) bool { return t.lunNo == lunNo })
+		if ss != by && n > 0 {
+			ss.attention(int(lunNo), uaCleared)
+		}
+	}
+}
+
+// reset resets one logical unit, or all: commands are aborted, reservations
+// released, and every nexus is told.
+func (s *Server) reset(t *target, w *tmfWait, lun int) {
+	for _, ss := range s.users(t) {
+		ss.conn.abort(w, func(k *task) bool { return lun == allLUNs || int(k.lunNo) == lun })
+	}
+	for _, n := range t.numbers() {
+		if lun == allLUNs || int(n) == lun {
+			if l := t.lun(n); l != nil {
+				l.reserved.Store(nil)
+			}
+		}
+	}
+	for _, ss := range s.users(t) {
+		ss.attention(lun, uaReset)
+	}
+}
+
+// dropTarget closes every session of a target (TARGET COLD RESET).
+func (s *Server) dropTarget(t *target) {
+	for _, ss := range s.users(t) {
+		ss.conn.close()
+	}
+}

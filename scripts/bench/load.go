@@ -1,0 +1,115 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// blockSize is what every row moves per operation, in bytes.
+const blockSize = 4096
+
+// disk is one side of a comparison. Calls are concurrent.
+type disk interface {
+	ReadAt(p []byte, off int64) (int, error)
+	WriteAt(p []byte, off int64) (int, error)
+}
+
+// work is one measured step.
+type work struct {
+	name     string
+	write    bool
+	depth    int   // commands in flight
+	minBytes int64 // goes on beyond the step's time until this much moved
+}
+
+// maxStretch bounds a step that has to reach minBytes, as a multiple of the
+// step's time, so that a slow side cannot stretch the bench without end.
+const maxStretch = 6
+
+// run does random 4 KiB operations within size bytes of d and returns the rate
+// in operations per second. alloc makes a worker's buffer.
+func (w work) run(d disk, size int64, seconds float64, seed uint64) (float64, error) {
+	step := time.Duration(seconds * float64(time.Second))
+	var ops atomic.Int64
+	var stop atomic.Bool
+	errs := make([]error, w.depth)
+	var wg sync.WaitGroup
+	start := time.Now()
+	for i := range w.depth {
+		wg.Go(func() {
+			errs[i] = w.worker(d, size, rand.New(rand.NewPCG(seed, uint64(i))), &stop, &ops)
+			if errs[i] != nil {
+				stop.Store(true)
+			}
+		})
+	}
+	for !stop.Load() {
+		time.Sleep(step / 50) // the bench's own clock, not a wait for anything
+		elapsed := time.Since(start)
+		if elapsed >= step && ops.Load()*blockSize >= w.minBytes || elapsed >= maxStretch*step {
+			break
+		}
+	}
+	rate := float64(ops.Load()) / time.Since(start).Seconds()
+	stop.Store(true)
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return 0, fmt.Errorf("%s: %w", w.name, err)
+	}
+	return rate, nil
+}
+
+// worker keeps one command in flight. What it writes differs block by block, so
+// that nothing can be left out or stored once.
+func (w work) worker(d disk, size int64, rng *rand.Rand, stop *atomic.Bool, ops *atomic.Int64) error {
+	buf := alignedNoise(blockSize, rng)
+	for n := uint64(0); !stop.Load(); n++ {
+		off := rng.Int64N(size/blockSize) * blockSize
+		var err error
+		if w.write {
+			binary.LittleEndian.PutUint64(buf, rng.Uint64())
+			_, err = d.WriteAt(buf, off)
+		} else {
+			_, err = d.ReadAt(buf, off)
+		}
+		if err != nil {
+			return err
+		}
+		ops.Add(1)
+	}
+	return nil
+}
+
+// fill writes all of a disk once, in order.
+func fill(d disk, size int64) error {
+	const piece, depth = 256 << 10, 8
+	var next atomic.Int64
+	errs := make([]error, depth)
+	var wg sync.WaitGroup
+	for i := range depth {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(1, uint64(i)))
+			buf := alignedNoise(piece, rng)
+			for {
+				off := next.Add(piece) - piece
+				if off >= size {
+					return
+				}
+				for b := 0; b < piece; b += blockSize {
+					binary.LittleEndian.PutUint64(buf[b:], rng.Uint64())
+				}
+				if _, err := d.WriteAt(buf[:min(piece, size-off)], off); err != nil {
+					errs[i] = err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/openvstorage/ovgate/scripts/drill/lun"
+	"github.com/openvstorage/ovgate/scripts/drill/node"
+)
+
+// lunSize is the size of every LUN, in bytes. Reads start from dropped caches
+// and touch a part of it in a step, so that it is read from the disk.
+const lunSize = 1 << 30
+
+// target is one iSCSI LUN under test. Both sides have CHAP on (it concerns the
+// login alone), no digests, one session, and the same client.
+type target struct {
+	name   string
+	config string
+	disk   *lun.LUN
+	settle func(context.Context) error // brings background work to an end, not measured
+	close  func() error
+}
+
+// openNode starts the real ovgate with one vDisk on a local-directory backend.
+func openNode(ctx context.Context, dir string) (*target, error) {
+	bin, err := node.Build(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	n, err := node.New(node.Options{Bin: bin, Data: filepath.Join(dir, "node"), Insecure: true})
+	if err != nil {
+		return nil, err
+	}
+	if err := n.Start(ctx); err != nil {
+		return nil, err
+	}
+	t := &target{
+		name:   "ovgate",
+		config: fmt.Sprintf("ovgate serve, vPool on a local directory, journal quota %d MiB, every write durable (WCE=0)", quota>>20),
+		settle: func(ctx context.Context) error { _, err := n.Commit(ctx, "bench"); return err },
+		close:  n.Stop,
+	}
+	err = n.CreateVPool(ctx, "bench", filepath.Join(dir, "node-backend"), "--journal-quota", fmt.Sprint(quota))
+	if err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	conn, err := n.CreateVDisk(ctx, "bench", "bench", lunSize)
+	if err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	if t.disk, err = lun.Dial(ctx, lun.Of(conn)); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return t, fill(t.disk, lunSize)
+}
+
+// tgtMode is one way to run Debian's tgt.
+type tgtMode struct {
+	name, what string
+	flags      []string
+}
+
+var tgtModes = []tgtMode{
+	{"cached", "page cache (bs rdwr): a write is answered from memory", nil},
+	{"osync", "write-through: file opened O_SYNC", []string{"--write-through"}},
+	{"wce0", "write-through: write cache off (WCE=0), tgt syncs each write", []string{"--write-cache-off"}},
+}
+
+// tgtThreads are the thread counts of which each mode's best is taken.
+var tgtThreads = []int{1, 4, 16}
+
+// peers runs scripts/peer with its state below the bench's directory.
+func peers(ctx context.Context, dir string, args ...string) (map[string]string, error) {
+	cmd := exec.CommandContext(ctx, "scripts/peer", args...)
+	cmd.Env = append(os.Environ(), "OVGATE_PEERS="+filepath.Join(dir, "peers"))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("scripts/peer %s: %w", strings.Join(args, " "), err)
+	}
+	return keyValues(string(out)), nil
+}
+
+func keyValues(text string) map[string]string {
+	kv := map[string]string{}
+	for s := bufio.NewScanner(strings.NewReader(text)); s.Scan(); {
+		if k, v, ok := strings.Cut(s.Text(), "="); ok {
+			kv[k] = v
+		}
+	}
+	return kv
+}
+
+// openTgt starts tgt over a file that is written in full.
+func openTgt(ctx context.Context, dir string, mode tgtMode, threads int) (*target, error) {
+	file := filepath.Join(dir, "tgt."+mode.name)
+	if _, err := os.Stat(file); err != nil {
+		f, err := prewritten(file, lunSize, 0)
+		if err != nil {
+			return nil, err
+		}
+		if err := f.Close(); err != nil {
+			return nil, err
+		}
+	}
+	args := append([]string{"tgt", "up", "--instance", mode.name, "--file", file, "--chap", "--threads", fmt.Sprint(threads)}, mode.flags...)
+	up, err := peers(ctx, dir, args...)
+	if err != nil {
+		return nil, err
+	}
+	t := &target{
+		name:   "tgt-" + mode.name,
+		config: fmt.Sprintf("Debian tgt, %s, %d threads (best of %v)", mode.what, threads, tgtThreads),
+		settle: func(context.Context) error { return nil },
+		close: func() error {
+			_, err := peers(context.Background(), dir, "tgt", "down", "--instance", mode.name)
+			return err
+		},
+	}
+	secret, err := os.ReadFile(up["credentials"])
+	if err != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	c := keyValues(string(secret))
+	t.disk, err = lun.Dial(ctx, lun.Address{Portal: c["portal"], IQN: c["iqn"], LUN: 1, User: c["chap_user"], Secret: c["chap_secret"]})
+	if err != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	return t, nil
+}
+
+// tuneTgt runs a mode with each thread count and leaves the one running that
+// writes fastest at depth 32.
+func tuneTgt(ctx context.Context, dir string, mode tgtMode, seconds float64) (*target, error) {
+	best, bestRate := tgtThreads[0], 0.0
+	for _, threads := range tgtThreads {
+		t, err := openTgt(ctx, dir, mode, threads)
+		if err != nil {
+			return nil, err
+		}
+		rate, err := work{name: "tune " + t.name, write: true, depth: 32}.run(t.disk, lunSize, seconds, rand.Uint64())
+		if err := errors.Join(err, t.disk.Close(), t.close(), settleDisk(false)); err != nil {
+			return nil, err
+		}
+		fmt.Printf("  tune %-12s %2d threads %9.0f writes/s\n", t.name, threads, rate)
+		if rate > bestRate {
+			best, bestRate = threads, rate
+		}
+	}
+	return openTgt(ctx, dir, mode, best)
+}

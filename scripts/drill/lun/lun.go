@@ -1,0 +1,118 @@
+// Package lun opens an iSCSI LUN as io.ReaderAt and io.WriterAt, over the
+// project's own initiator: what drills, benches and end-to-end tests write
+// through. One session, many commands in flight.
+package lun
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/openvstorage/ovgate/internal/client"
+	"github.com/openvstorage/ovgate/iscsi/initiator"
+)
+
+// Bounds of opening: a node that was just restarted replays its journal before
+// it lets an initiator in, so a refused login is tried again.
+const (
+	dialTimeout = 60 * time.Second
+	retryPause  = 100 * time.Millisecond
+)
+
+// Address says where a LUN is and as whom to log in.
+type Address struct {
+	Portal, IQN  string
+	LUN          uint16
+	User, Secret string // CHAP; empty: none
+}
+
+// Of returns the address of a published vDisk.
+func Of(c client.Connection) Address {
+	return Address{Portal: c.Portals[0].Address, IQN: c.IQN, LUN: uint16(c.LUN), User: c.ChapUser, Secret: c.ChapSecret}
+}
+
+// LUN is an open logical unit. Safe for concurrent use.
+type LUN struct {
+	ctx  context.Context
+	s    *initiator.Session
+	lun  uint16
+	size int64
+}
+
+// Dial logs in and waits until the unit is ready. ctx bounds the whole life of
+// the LUN: when it ends, commands fail and the session is closed.
+func Dial(ctx context.Context, a Address) (*LUN, error) {
+	limit, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	for {
+		l, err := dialOnce(ctx, limit, a)
+		if err == nil {
+			return l, nil
+		}
+		select {
+		case <-limit.Done():
+			return nil, fmt.Errorf("LUN %d of %s at %s is not ready: %w", a.LUN, a.IQN, a.Portal, err)
+		case <-time.After(retryPause):
+		}
+	}
+}
+
+func dialOnce(ctx, limit context.Context, a Address) (*LUN, error) {
+	s, err := initiator.Dial(limit, initiator.Options{Address: a.Portal, Target: a.IQN, CHAPUser: a.User, CHAPSecret: a.Secret})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Ready(limit, a.LUN); err != nil {
+		s.Close()
+		return nil, err
+	}
+	c, err := s.ReadCapacity(limit, a.LUN)
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	if c.BlockSize != initiator.BlockSize {
+		s.Close()
+		return nil, fmt.Errorf("logical blocks of %d bytes, want %d", c.BlockSize, initiator.BlockSize)
+	}
+	return &LUN{ctx: ctx, s: s, lun: a.LUN, size: int64(c.Blocks) * initiator.BlockSize}, nil
+}
+
+// Size returns the capacity in bytes.
+func (l *LUN) Size() int64 { return l.size }
+
+// ReadAt fills p, a multiple of 512 bytes, from off.
+func (l *LUN) ReadAt(p []byte, off int64) (int, error) {
+	return l.io(l.s.ReadAt, p, off)
+}
+
+// WriteAt stores p, a multiple of 512 bytes, at off.
+func (l *LUN) WriteAt(p []byte, off int64) (int, error) {
+	return l.io(l.s.WriteAt, p, off)
+}
+
+func (l *LUN) io(do func(context.Context, uint16, []byte, uint64) error, p []byte, off int64) (int, error) {
+	if off < 0 || off%initiator.BlockSize != 0 || len(p)%initiator.BlockSize != 0 {
+		return 0, fmt.Errorf("I/O of %d bytes at %d is not in whole blocks of %d", len(p), off, initiator.BlockSize)
+	}
+	if err := do(l.ctx, l.lun, p, uint64(off)/initiator.BlockSize); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// Close logs out; on a session that has ended already it only cleans up.
+func (l *LUN) Close() error {
+	defer l.s.Close()
+	if l.s.Err() != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), dialTimeout)
+	defer cancel()
+	err := l.s.Logout(ctx)
+	if errors.Is(err, initiator.ErrClosed) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,157 @@
+// Command drill runs fault drills against the real ovgate binary: it does to a
+// node what happens to machines, and checks that no promise is broken.
+//
+//	go run ./scripts/drill list
+//	go run ./scripts/drill [-size BYTES] [-dir DIR] [-keep] NAME [ROUNDS]
+//
+// Every drill is bounded in rounds and time, ends what it starts, prints its
+// figures as the last line, and exits non-zero when anything was lost. A failed
+// drill leaves its directory, with the node's log, and names it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/openvstorage/ovgate/scripts/drill/node"
+)
+
+// drill is one fault drill.
+type drill struct {
+	name, what string
+	rounds     int // by default
+	// roundLimit bounds one round, far above what it takes on a busy machine: a
+	// hang is a failure, not a wait.
+	roundLimit time.Duration
+	run        func(ctx context.Context, e *env) (string, error)
+}
+
+var drills = []drill{
+	{"kill9", "kill -9 under a self-checking load, restart, verify every block", 20, time.Minute, kill9},
+	{"kill9-image", "kill -9 during a second image copy; the first stays identical, the second keeps what was acknowledged", 1, 15 * time.Minute, kill9Image},
+	{"lost-node", "delete the whole data directory; vpool recover brings back all that was uploaded", 1, 15 * time.Minute, lostNode},
+	{"copied-data-dir", "start a copy and an older copy of a data directory; nothing is overwritten, nothing stale served", 1, 5 * time.Minute, copiedDataDir},
+	{"backend-away", "the backend directory disappears under load and comes back; no write fails, nothing is lost", 3, 3 * time.Minute, backendAway},
+}
+
+// env is what a drill works with.
+type env struct {
+	dir    string // its own, on a real disk
+	bin    string
+	rounds int
+	size   int64 // of images, bytes
+	seed   uint64
+	rng    *rand.Rand
+	nodes  []*node.Node
+}
+
+// say prints progress.
+func (e *env) say(format string, args ...any) {
+	fmt.Printf("  %s "+format+"\n", append([]any{time.Now().Format("15:04:05")}, args...)...)
+}
+
+// node prepares a node on a data directory below the drill's own.
+func (e *env) node(data string) (*node.Node, error) {
+	n, err := node.New(node.Options{Bin: e.bin, Data: filepath.Join(e.dir, data), Insecure: true})
+	if err == nil {
+		e.nodes = append(e.nodes, n)
+	}
+	return n, err
+}
+
+func main() {
+	err := run()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "drill:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	size := flag.Int64("size", 1<<30, "size of disk images, in bytes")
+	dir := flag.String("dir", "", "where to work (default: a new directory below the temporary one)")
+	keep := flag.Bool("keep", false, "leave the directory also after a success")
+	seed := flag.Uint64("seed", rand.Uint64(), "seed of all random choices but timing")
+	flag.Parse()
+	args := flag.Args()
+	if len(args) == 0 || len(args) > 2 {
+		return errors.New("usage: drill list | drill [-size BYTES] [-dir DIR] [-keep] [-seed N] NAME [ROUNDS]")
+	}
+	if args[0] == "list" {
+		for _, d := range drills {
+			fmt.Printf("%-16s %2d rounds  %s\n", d.name, d.rounds, d.what)
+		}
+		return nil
+	}
+	d, rounds, err := choose(args)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(rounds)*d.roundLimit+5*time.Minute)
+	defer cancel()
+	work, err := os.MkdirTemp(*dir, "ovgate-drill-")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("drill %s: %d rounds, seed %d, in %s\n", d.name, rounds, *seed, work)
+	e := &env{dir: work, rounds: rounds, size: *size, seed: *seed, rng: rand.New(rand.NewPCG(*seed, 1))}
+	start := time.Now()
+	figures, err := e.do(ctx, d)
+	if err != nil {
+		return fmt.Errorf("%s FAILED after %v (seed %d, logs in %s): %w", d.name, time.Since(start).Round(time.Second), *seed, work, err)
+	}
+	if !*keep {
+		if err := os.RemoveAll(work); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("drill %s: ok: %s in %v\n", d.name, figures, time.Since(start).Round(100*time.Millisecond))
+	return nil
+}
+
+// choose reads NAME [ROUNDS].
+func choose(args []string) (drill, int, error) {
+	for _, d := range drills {
+		if d.name != args[0] {
+			continue
+		}
+		rounds := d.rounds
+		if len(args) == 2 {
+			n, err := strconv.Atoi(args[1])
+			if err != nil || n < 1 || n > 1_000_000 {
+				return d, 0, fmt.Errorf("rounds %q: a number from 1 to 1000000", args[1])
+			}
+			rounds = n
+		}
+		return d, rounds, nil
+	}
+	return drill{}, 0, fmt.Errorf("no drill %q; see: drill list", args[0])
+}
+
+// do runs a drill and ends whatever it left running.
+func (e *env) do(ctx context.Context, d drill) (figures string, err error) {
+	defer func() {
+		for _, n := range e.nodes {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	if e.bin, err = node.Build(ctx, e.dir); err != nil {
+		return "", err
+	}
+	figures, err = d.run(ctx, e)
+	if err == nil {
+		err = ctx.Err()
+	}
+	return figures, err
+}

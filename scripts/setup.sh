@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that the tests, drills and benches use as peers:
+#
+#   tgt               the iSCSI target the benches compare with
+#   libiscsi-bin      iscsi-ls, iscsi-inq, iscsi-test-cu: conformance of the target
+#   qemu-utils        qemu-img; qemu-block-extra adds its iscsi:// driver
+#   e2fsprogs         mkfs.ext4 -d, e2fsck for real file system images
+#   fio               raw-disk figures by hand
+#   chromium          the browser of the UI test
+#   ca-certificates, curl, procps, util-linux   used by the scripts themselves
+#
+# Needs no answers, may run any number of times, does nothing when everything is
+# there, and leaves no service running: a package's request to start one is
+# refused for the length of the installation.
+set -euo pipefail
+
+packages=(tgt libiscsi-bin qemu-utils qemu-block-extra e2fsprogs fio chromium
+	ca-certificates curl procps util-linux)
+
+missing=()
+for p in "${packages[@]}"; do
+	state=$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)
+	[ "$state" = installed ] || missing+=("$p")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+	echo "setup: all ${#packages[@]} packages are installed"
+	exit 0
+fi
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+	if ! command -v sudo >/dev/null; then
+		echo "setup: missing ${missing[*]}; run as root: apt-get install ${missing[*]}" >&2
+		exit 1
+	fi
+	as_root=(sudo)
+fi
+
+# policy-rc.d is what Debian's maintainer scripts ask before they start a
+# service; 101 means "not allowed". One that is there already stays.
+policy=/usr/sbin/policy-rc.d
+own_policy=
+if [ ! -e "$policy" ]; then
+	printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+	"${as_root[@]}" chmod 755 "$policy"
+	own_policy=yes
+fi
+cleanup() { [ -z "$own_policy" ] || "${as_root[@]}" rm -f "$policy"; }
+trap cleanup EXIT
+
+apt() {
+	"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y \
+		-o DPkg::Lock::Timeout=180 -o Acquire::Retries=3 \
+		-o Dpkg::Options::=--force-confold "$@" </dev/null
+}
+
+echo "setup: installing ${missing[*]}"
+# The package lists may be missing (fresh container) or too old to download from.
+if ! apt-cache show "${missing[@]}" >/dev/null 2>&1 ||
+	! apt install --no-install-recommends "${missing[@]}"; then
+	apt update
+	apt install --no-install-recommends "${missing[@]}"
+fi
+echo "setup: done"

@@ -1,0 +1,215 @@
+package e2e
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+)
+
+// flowLimit bounds one test: the whole suite has 60 s on two cores.
+const flowLimit = 60 * time.Second
+
+// stepLimit bounds one step, so that a step that hangs leaves time for a picture of the page.
+const stepLimit = 15 * time.Second
+
+//go:embed testdata/axe.min.js
+var axe string
+
+// axeRules are the tags of WCAG 2.2 A and AA. 2.2 added no rule of level A that a program can check.
+const axeRules = `["wcag2a","wcag2aa","wcag21a","wcag21aa","wcag22aa"]`
+
+// page is one tab in a browser of its own.
+type page struct {
+	t   *testing.T
+	ctx context.Context
+
+	mu       sync.Mutex
+	messages []string // console warnings, errors and exceptions
+}
+
+// chromium finds the browser. Without one the test fails where it must run (CI, or E2E=required)
+// and is skipped elsewhere.
+func chromium(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	const remedy = "no chromium in PATH: run scripts/setup.sh, or apt-get install chromium"
+	if os.Getenv("CI") != "" || os.Getenv("E2E") == "required" {
+		t.Fatal(remedy)
+	}
+	t.Skip(remedy)
+	return ""
+}
+
+// openPage starts a browser that talks to nobody but the page's server.
+func openPage(t *testing.T) *page {
+	t.Helper()
+	path := chromium(t)
+	alloc, stopAlloc := chromedp.NewExecAllocator(context.Background(),
+		chromedp.ExecPath(path),
+		chromedp.UserDataDir(t.TempDir()),
+		chromedp.Headless,
+		chromedp.NoSandbox,
+		chromedp.DisableGPU,
+		chromedp.NoFirstRun,
+		chromedp.NoDefaultBrowserCheck,
+		chromedp.IgnoreCertErrors,
+		chromedp.WindowSize(1440, 900),
+		chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("disable-sync", true),
+		chromedp.Flag("disable-dev-shm-usage", true),
+		chromedp.Flag("force-prefers-reduced-motion", true),
+	)
+	ctx, stopTab := chromedp.NewContext(alloc)
+	ctx, stopTime := context.WithTimeout(ctx, flowLimit)
+	p := &page{t: t, ctx: ctx}
+	read := p.listen()
+	t.Cleanup(func() {
+		stopTime()
+		stopTab()
+		stopAlloc()
+		<-read
+	})
+	return p
+}
+
+// listen collects what a user with an open console would see as trouble.
+func (p *page) listen() <-chan struct{} {
+	console, done := chromedp.Console(p.ctx), make(chan struct{})
+	harmless := []chromedp.ConsoleType{chromedp.ConsoleLog, chromedp.ConsoleInfo, chromedp.ConsoleDebug}
+	go func() {
+		defer close(done)
+		for m, err := range console {
+			if err != nil {
+				return
+			}
+			if !slices.Contains(harmless, m.Type) {
+				p.mu.Lock()
+				p.messages = append(p.messages, string(m.Type)+": "+m.Text+" "+m.URL)
+				p.mu.Unlock()
+			}
+		}
+	}()
+	return done
+}
+
+// noConsoleErrors fails for each message since the last call.
+func (p *page) noConsoleErrors() {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range p.messages {
+		p.t.Errorf("console: %s", m)
+	}
+	p.messages = nil
+}
+
+// do runs actions as one step; the first that fails ends the test with a picture of the page.
+func (p *page) do(step string, actions ...chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	start := time.Now()
+	ctx, stop := context.WithTimeout(p.ctx, stepLimit)
+	defer stop()
+	if err := chromedp.Do(ctx, actions...); err != nil {
+		p.shot("failed")
+		p.noConsoleErrors()
+		p.t.Fatalf("%s: %v", step, err)
+	}
+	p.t.Logf("%-44s %5d ms", step, time.Since(start).Milliseconds())
+}
+
+// text returns the text of the first element that matches.
+func (p *page) text(selector string) string {
+	p.t.Helper()
+	text, err := chromedp.Run(p.ctx, chromedp.TextContent(selector))
+	if err != nil {
+		p.shot("failed")
+		p.t.Fatalf("text of %s: %v", selector, err)
+	}
+	return text
+}
+
+// audit fails for each violation of WCAG A and AA that axe finds in the present state of the page.
+func (p *page) audit(state string) {
+	p.t.Helper()
+	if err := chromedp.Do(p.ctx, chromedp.Evaluate[chromedp.Void](`window.axe || `+axe+`;0`)); err != nil {
+		p.t.Fatalf("%s: load axe: %v", state, err)
+	}
+	report, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](`axe.run(document, {runOnly: `+axeRules+`}).then((r) =>
+		JSON.stringify({passed: r.passes.length, violations: r.violations.map((v) =>
+			({id: v.id, nodes: v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160) + " :: " + n.failureSummary)}))}))`,
+		chromedp.EvalAwaitPromise))
+	if err != nil {
+		p.t.Fatalf("%s: run axe: %v", state, err)
+	}
+	var result struct {
+		Passed     int
+		Violations []struct {
+			ID    string
+			Nodes []string
+		}
+	}
+	if err := json.Unmarshal([]byte(report), &result); err != nil {
+		p.t.Fatal(err)
+	}
+	if result.Passed == 0 {
+		p.t.Errorf("%s: axe checked nothing", state)
+	}
+	for _, v := range result.Violations {
+		p.t.Errorf("%s: axe rule %s: %q", state, v.ID, v.Nodes)
+	}
+	p.t.Logf("axe on %-37s %5d rules passed", state, result.Passed)
+}
+
+// shot keeps a picture of the page in the folder SHOTS, or with the test's artifacts.
+func (p *page) shot(name string) {
+	p.t.Helper()
+	picture, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		p.t.Logf("picture %s: %v", name, err)
+		return
+	}
+	dir := os.Getenv("SHOTS")
+	if dir == "" {
+		dir = p.t.ArtifactDir()
+	}
+	if err := os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o644); err != nil {
+		p.t.Errorf("picture %s: %v", name, err)
+	}
+}
+
+// until waits for a JavaScript condition.
+func until(condition string) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := chromedp.Poll[bool](condition, chromedp.WithPollingTimeout(15*time.Second))(ctx, t)
+		return err
+	})
+}
+
+// fill types over what a field holds, as a user would.
+func fill(selector, value string) chromedp.Action[chromedp.Void] {
+	choose := fmt.Sprintf("document.querySelector(%q).select()", selector)
+	return chromedp.Steps(
+		chromedp.WaitVisible(selector),
+		chromedp.Evaluate[chromedp.Void](choose),
+		chromedp.SendKeys(selector, value),
+	)
+}
+
+func click(selector string) chromedp.Action[chromedp.Void]   { return chromedp.Click(selector) }
+func visible(selector string) chromedp.Action[chromedp.Void] { return chromedp.WaitVisible(selector) }

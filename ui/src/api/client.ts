@@ -1,0 +1,126 @@
+// Typed calls to the API: the only place that uses fetch.
+import { idempotent, type Error as ErrorBody, type Ops } from "./gen";
+
+/** Longest wait for an answer. Publishing and recovery take seconds; a node that is away never answers. */
+const timeoutMs = 30_000;
+
+/** A refused or failed call, with what the node said about it. */
+export class ApiError extends Error {
+  readonly status: number;
+  readonly code: string;
+  readonly field?: string;
+  readonly object?: string;
+  readonly hint?: string;
+  readonly requestId?: string;
+
+  constructor(status: number, body: Partial<ErrorBody> & { code: string; message: string }) {
+    super(body.message);
+    this.name = "ApiError";
+    this.status = status;
+    this.code = body.code;
+    this.field = body.field;
+    this.object = body.object;
+    this.hint = body.hint;
+    this.requestId = body.requestId;
+  }
+
+  /** Whether the node may have acted although no answer came. */
+  get outcomeUnknown(): boolean {
+    return this.status === 0;
+  }
+}
+
+/** What a call takes: path and query values, a body, and a key that makes a repeated create harmless. */
+export type Args<K extends keyof Ops> = {
+  path?: Ops[K]["path"];
+  query?: Ops[K]["query"];
+  body?: Ops[K]["body"];
+  key?: string;
+};
+
+let onSignedOut: () => void = () => {};
+
+/** Registers what happens when the node says that the session has ended. */
+export function whenSignedOut(act: () => void): void {
+  onSignedOut = act;
+}
+
+/** Draws a key for one create. crypto.randomUUID is missing on plain http, getRandomValues is not. */
+export function newKey(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");
+}
+
+/** Calls one operation of the API, or throws an ApiError. */
+export async function call<K extends keyof Ops>(op: K, args: Args<K> = {}): Promise<Ops[K]["res"]> {
+  const [method, template] = op.split(" ") as [string, string];
+  const headers: Record<string, string> = { Accept: "application/json" };
+  if (method !== "GET") {
+    headers["X-CSRF-Token"] = cookie("ovgate_csrf");
+  }
+  if (args.body !== undefined) {
+    headers["Content-Type"] = "application/json";
+  }
+  if (idempotent.includes(op)) {
+    headers["Idempotency-Key"] = args.key ?? newKey();
+  }
+  let response: Response;
+  try {
+    response = await fetch("/api/v1" + fill(template, args.path) + search(args.query), {
+      method,
+      headers,
+      credentials: "same-origin",
+      body: args.body === undefined ? undefined : JSON.stringify(args.body),
+      signal: AbortSignal.timeout(timeoutMs),
+    });
+  } catch (cause) {
+    throw noAnswer(cause);
+  }
+  if (!response.ok) {
+    throw await refused(response, op);
+  }
+  return (response.status === 204 ? undefined : await response.json()) as Ops[K]["res"];
+}
+
+function fill(template: string, values: object | undefined): string {
+  const lookup = (values ?? {}) as Record<string, string>;
+  return template.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(lookup[name] ?? ""));
+}
+
+function search(values: object | undefined): string {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(values ?? {})) {
+    if (value !== undefined && value !== "") {
+      query.set(name, String(value));
+    }
+  }
+  const text = query.toString();
+  return text ? "?" + text : "";
+}
+
+function cookie(name: string): string {
+  const entry = document.cookie.split("; ").find((c) => c.startsWith(name + "="));
+  return entry ? decodeURIComponent(entry.slice(name.length + 1)) : "";
+}
+
+function noAnswer(cause: unknown): ApiError {
+  const late = cause instanceof DOMException && cause.name === "TimeoutError";
+  return new ApiError(0, {
+    code: late ? "timeout" : "unreachable",
+    message: late ? `The node did not answer within ${timeoutMs / 1000} s` : "The node cannot be reached",
+    hint: "Check that ovgate is running and that this computer still reaches it, then try again",
+  });
+}
+
+async function refused(response: Response, op: string): Promise<ApiError> {
+  const body = (await response.json().catch(() => ({}))) as Partial<ErrorBody>;
+  if (response.status === 401 && op !== "POST /session" && op !== "POST /setup") {
+    onSignedOut();
+  }
+  return new ApiError(response.status, {
+    ...body,
+    code: body.code ?? "http_" + response.status,
+    message: body.message ?? `The node answered ${response.status} ${response.statusText}`,
+    requestId: body.requestId ?? response.headers.get("X-Request-Id") ?? undefined,
+  });
+}

@@ -1,0 +1,70 @@
+import { useEffect } from "preact/hooks";
+import { signal } from "@preact/signals";
+import type { ApiError } from "./api/client";
+import { loadSession, session, setup } from "./store/session";
+import { asApiError } from "./store/query";
+import { navigate, path } from "./router";
+import { Shell } from "./parts/Shell";
+import { Toasts } from "./parts/Toasts";
+import { ErrorPanel, Skeleton } from "./parts/Notice";
+import { Gate } from "./parts/Gate";
+import { route } from "./routes";
+import { SetupPage } from "./pages/Setup";
+import { LoginPage } from "./pages/Login";
+
+const failure = signal<ApiError | undefined>(undefined);
+
+async function start(): Promise<void> {
+  failure.value = undefined;
+  try {
+    await loadSession();
+  } catch (error) {
+    failure.value = asApiError(error);
+  }
+}
+
+/** The application: set-up, then sign-in, then the console at the address that was asked for. */
+export function App() {
+  useEffect(() => void start(), []);
+  return (
+    <>
+      <Content />
+      <Toasts />
+    </>
+  );
+}
+
+function Content() {
+  if (failure.value) {
+    return (
+      <Gate title="ovgate does not answer">
+        <ErrorPanel error={failure.value} retry={() => void start()} />
+      </Gate>
+    );
+  }
+  if (session.value === undefined || setup.value === undefined) {
+    return (
+      <Gate title="ovgate">
+        <Skeleton lines={3} />
+      </Gate>
+    );
+  }
+  if (setup.value.needed) {
+    return <SetupPage />;
+  }
+  if (session.value === null) {
+    return <LoginPage />;
+  }
+  return <Console />;
+}
+
+function Console() {
+  const here = path.value;
+  const gate = here === "/login" || here === "/setup";
+  useEffect(() => {
+    if (gate) {
+      navigate("/", { replace: true });
+    }
+  }, [gate]);
+  return <Shell>{gate ? null : route(here)}</Shell>;
+}

@@ -1,0 +1,81 @@
+import { signal } from "@preact/signals";
+import type { Status } from "../api/gen";
+import { Button } from "../parts/Button";
+import { Link } from "../parts/Link";
+import { Card } from "../parts/Page";
+
+type Step = { done: boolean; title: string; text: string; action: string; to: string };
+
+const place = "ovgate.checklist.hidden";
+const hidden = signal(localStorage.getItem(place) === "yes");
+
+function hide(): void {
+  localStorage.setItem(place, "yes");
+  hidden.value = true;
+}
+
+/** What to do next, in order; shown until a first host is connected, or until it is hidden. */
+export function Checklist({ status: { counts } }: { status: Status }) {
+  const steps: Step[] = [
+    {
+      done: counts.vpools > 0,
+      title: "Create a vPool",
+      text: "A vPool says where data is kept; a directory of this node is enough to start.",
+      action: "Create vPool",
+      to: "/vpools/new",
+    },
+    {
+      done: counts.vdisks > 0,
+      title: "Create a vDisk",
+      text: "It takes space as data is written to it, so choose a generous size.",
+      action: "Create vDisk",
+      to: "/vdisks/new",
+    },
+    {
+      done: counts.published > 0,
+      title: "Publish it",
+      text: "Publishing gives the vDisk an iSCSI target and the commands to reach it.",
+      action: "Open vDisks",
+      to: "/vdisks",
+    },
+    {
+      done: counts.sessions > 0,
+      title: "Connect a host",
+      text: "Paste the commands on a host; its session appears here by itself.",
+      action: "Open iSCSI",
+      to: "/iscsi",
+    },
+  ];
+  const open = steps.findIndex((s) => !s.done);
+  if (hidden.value || counts.sessions > 0 || open < 0) {
+    return null;
+  }
+  return (
+    <Card
+      title="Get started"
+      class="span-12"
+      aside={
+        <Button small kind="quiet" onClick={hide}>
+          Hide
+        </Button>
+      }
+    >
+      <ol class="checklist">
+        {steps.map((s, i) => (
+          <li key={s.title} class={s.done ? "done" : ""}>
+            <span class="mark">{s.done && <span class="visually-hidden">Done</span>}</span>
+            <div>
+              <h3>{s.title}</h3>
+              <p class="muted">{s.text}</p>
+            </div>
+            {!s.done && (
+              <Link class={i === open ? "btn primary" : "btn"} to={s.to}>
+                {s.action}
+              </Link>
+            )}
+          </li>
+        ))}
+      </ol>
+    </Card>
+  );
+}

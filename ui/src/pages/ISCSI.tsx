@@ -1,0 +1,157 @@
+import type { ISCSISession, Target } from "../api/gen";
+import { navigate, query } from "../router";
+import { usePortals, useSessions, useTargets } from "../store/reads";
+import { Age } from "../parts/Age";
+import { Button } from "../parts/Button";
+import { DataTable, type Column } from "../parts/DataTable";
+import { Link } from "../parts/Link";
+import { Load } from "../parts/Load";
+import { Card, Empty, Page } from "../parts/Page";
+import { SearchBox } from "../parts/SearchBox";
+import { Tag } from "../parts/StateTag";
+import { DropSession } from "./TargetParts";
+
+/** Targets, sessions and portals of the node. */
+export function ISCSIPage() {
+  return (
+    <Page title="iSCSI" state={<Portals />}>
+      <div class="stack-wide">
+        <Targets />
+        <Sessions />
+      </div>
+    </Page>
+  );
+}
+
+function Portals() {
+  const portals = usePortals();
+  if (!portals.data) {
+    return null;
+  }
+  return (
+    <span class="row">
+      <span class="muted">Portals</span>
+      {portals.data.items.map((p) => (
+        <span key={p.address} class="chip mono">
+          {p.address}
+        </span>
+      ))}
+    </span>
+  );
+}
+
+const targetColumns: Column<Target>[] = [
+  {
+    key: "iqn",
+    title: "Target",
+    wrap: true,
+    cell: (t) => (
+      <Link to={`/iscsi/${encodeURIComponent(t.iqn)}`}>
+        <span class="mono">{t.iqn}</span>
+      </Link>
+    ),
+  },
+  {
+    key: "luns",
+    title: "LUNs",
+    cell: (t) =>
+      t.luns.map((l) => (
+        <span key={l.lun}>
+          {l.lun}: <Link to={`/vdisks/${encodeURIComponent(l.vdisk)}`}>{l.vdisk}</Link>{" "}
+        </span>
+      )),
+  },
+  { key: "access", title: "Access", cell: (t) => <Access target={t} /> },
+  { key: "sessions", title: "Sessions", right: true, cell: (t) => t.sessions },
+  { key: "created", title: "Created", right: true, cell: (t) => <Age at={t.created} /> },
+];
+
+function Access({ target: t }: { target: Target }) {
+  if (t.open) {
+    return <Tag tone="info" word="Any with the secret" />;
+  }
+  return t.acl.length > 0 ? (
+    <Tag tone="ok" word={`${t.acl.length} on the list`} />
+  ) : (
+    <Tag tone="warn" word="Nobody yet" title="Add an initiator on the target's page" />
+  );
+}
+
+function Targets() {
+  const filter = { q: query.value.get("q") ?? undefined, cursor: query.value.get("cursor") ?? undefined };
+  const targets = useTargets(filter);
+  return (
+    <section class="stack">
+      <div class="row">
+        <h2>Targets</h2>
+        <span class="spacer" />
+        <span class="toolbar">
+          <SearchBox label="Filter targets" />
+        </span>
+      </div>
+      <Load query={targets}>
+        {(list) =>
+          list.items.length > 0 || filter.cursor ? (
+            <DataTable
+              label="Targets"
+              columns={targetColumns}
+              rows={list.items}
+              rowKey={(t) => t.iqn}
+              next={list.next}
+            />
+          ) : (
+            <Card title={filter.q ? "No target matches" : "No targets yet"}>
+              <Empty
+                title={filter.q ? "Nothing fits the filter" : "Nothing is published"}
+                text="A vDisk gets a target of its own when it is published."
+                command="ovgate vdisk publish NAME --open"
+              >
+                <Button onClick={() => navigate("/vdisks")}>Open vDisks</Button>
+              </Empty>
+            </Card>
+          )
+        }
+      </Load>
+    </section>
+  );
+}
+
+const sessionColumns: Column<ISCSISession>[] = [
+  { key: "initiator", title: "Initiator", wrap: true, cell: (s) => <span class="mono">{s.initiator}</span> },
+  { key: "address", title: "From", cell: (s) => s.address },
+  {
+    key: "target",
+    title: "Target",
+    wrap: true,
+    cell: (s) =>
+      s.target ? (
+        <Link to={`/iscsi/${encodeURIComponent(s.target)}`}>
+          <span class="mono">{s.target}</span>
+        </Link>
+      ) : (
+        <span class="muted">discovery</span>
+      ),
+  },
+  { key: "portal", title: "Portal", cell: (s) => s.portal },
+  { key: "connections", title: "Connections", right: true, cell: (s) => s.connections },
+  { key: "since", title: "Since", right: true, cell: (s) => <Age at={s.since} /> },
+  { key: "drop", title: "Action", right: true, cell: (s) => <DropSession session={s} /> },
+];
+
+function Sessions() {
+  const sessions = useSessions();
+  return (
+    <section class="stack">
+      <h2>Sessions</h2>
+      <Load query={sessions}>
+        {(list) =>
+          list.items.length === 0 ? (
+            <p class="muted">No host is connected.</p>
+          ) : (
+            <DataTable label="Sessions" columns={sessionColumns} rows={list.items} rowKey={(s) => s.id} />
+          )
+        }
+      </Load>
+    </section>
+  );
+}

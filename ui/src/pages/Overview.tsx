@@ -1,0 +1,182 @@
+import type { HealthCause, Status } from "../api/gen";
+import { bytes, count, latency, percent } from "../format";
+import { nodeSamples } from "../store/metrics";
+import { useStatus } from "../store/reads";
+import { Age } from "../parts/Age";
+import { Link } from "../parts/Link";
+import { Load } from "../parts/Load";
+import { fillTone, Meter } from "../parts/Meter";
+import { Card, Facts, Page } from "../parts/Page";
+import { PerformanceCharts } from "../parts/PerformanceCharts";
+import { glyphs, HealthTag, healthFace } from "../parts/StateTag";
+import { Checklist } from "./Checklist";
+
+/** The node at a glance: health with causes, capacity, live performance, counts. */
+export function OverviewPage() {
+  const status = useStatus();
+  return (
+    <Page title="Overview" state={status.data && <HealthTag state={status.data.health.state} />}>
+      <Load query={status} lines={8}>
+        {(s) => (
+          <div class="grid">
+            <Checklist status={s} />
+            <HealthCard status={s} />
+            <CapacityCard status={s} class={width(s)} />
+            <IOPSCard status={s} class={width(s)} />
+            <LatencyCard status={s} class={width(s)} />
+            <PerformanceCharts samples={nodeSamples.value} />
+            <CountsCard status={s} />
+            <NodeCard status={s} />
+          </div>
+        )}
+      </Load>
+    </Page>
+  );
+}
+
+type CardProps = { status: Status; class: string };
+
+/** Causes need the whole width; the other three cards then share a row. */
+function width({ health }: Status): string {
+  return health.causes.length > 0 ? "span-4" : "span-3";
+}
+
+function HealthCard({ status: { health } }: { status: Status }) {
+  const { tone } = healthFace(health.state);
+  const verdict = { ok: "Healthy", warning: "Needs attention", error: "At risk" }[health.state];
+  return (
+    <Card title="Health" class={health.causes.length > 0 ? "span-12" : "span-3"}>
+      <div class="stack">
+        <div class={`verdict tone-${tone}`}>
+          <span aria-hidden="true">{glyphs[tone]}</span> {verdict}
+        </div>
+        {health.causes.length === 0 ? (
+          <p class="muted">Every vPool and every vDisk does its work.</p>
+        ) : (
+          <ul class="causes">
+            {health.causes.map((c) => (
+              <Cause key={c.code + c.object} cause={c} />
+            ))}
+          </ul>
+        )}
+      </div>
+    </Card>
+  );
+}
+
+function Cause({ cause }: { cause: HealthCause }) {
+  const { tone } = healthFace(cause.state);
+  const to = placeOf(cause.object);
+  return (
+    <li class="cause">
+      <span class={`tone-${tone}`} aria-hidden="true">
+        {glyphs[tone]}
+      </span>
+      <b>{cause.text}</b>
+      {to && (
+        <Link class="btn small" to={to}>
+          Show {cause.object}
+        </Link>
+      )}
+      {cause.hint && <p class="muted">{cause.hint}</p>}
+    </li>
+  );
+}
+
+/** The page of an object that is given as kind and name, such as "vdisk demo". */
+function placeOf(object: string): string | undefined {
+  const [kind, name] = object.split(" ", 2);
+  if (!name || (kind !== "vdisk" && kind !== "vpool")) {
+    return undefined;
+  }
+  return `/${kind}s/${encodeURIComponent(name)}`;
+}
+
+function CapacityCard({ status: { capacity: c }, class: name }: CardProps) {
+  const used = c.total - c.free;
+  return (
+    <Card title="Capacity" class={name}>
+      <div class="stack">
+        <div class="kpi" data-testid="stored">
+          {bytes(c.stored)}
+          <small>stored</small>
+        </div>
+        <Meter
+          label={`Disks ${percent(used, c.total)} full, ${percent(c.stored, c.total)} by ovgate`}
+          parts={[
+            { share: c.stored / c.total, class: fillTone(used / c.total) },
+            { share: (used - c.stored) / c.total, class: "second" },
+          ]}
+        />
+        <p class="muted small">
+          {c.total > 0 ? `${bytes(c.free)} free of ${bytes(c.total)}; ` : ""}
+          {bytes(c.provisioned)} provisioned
+        </p>
+      </div>
+    </Card>
+  );
+}
+
+function IOPSCard({ status, class: name }: CardProps) {
+  const p = nodeSamples.value.at(-1)?.performance ?? status.performance;
+  return (
+    <Card title="IOPS" class={name}>
+      <div class="kpi num" data-testid="iops">
+        {count(p.readIops + p.writeIops)}
+      </div>
+      <p class="muted small">
+        {count(p.readIops)} read, {count(p.writeIops)} write, now
+      </p>
+    </Card>
+  );
+}
+
+function LatencyCard({ status, class: name }: CardProps) {
+  const p = nodeSamples.value.at(-1)?.performance ?? status.performance;
+  return (
+    <Card title="Latency p99" class={name}>
+      <div class="kpi num">{latency(Math.max(p.readP99Us, p.writeP99Us))}</div>
+      <p class="muted small">
+        {latency(p.readP99Us)} read, {latency(p.writeP99Us)} write, inside the node
+      </p>
+    </Card>
+  );
+}
+
+function CountsCard({ status: { counts } }: { status: Status }) {
+  const entries: [string, number, string][] = [
+    ["vPools", counts.vpools, "/vpools"],
+    ["vDisks", counts.vdisks, "/vdisks"],
+    ["Published", counts.published, "/iscsi"],
+    ["iSCSI sessions", counts.sessions, "/iscsi"],
+  ];
+  return (
+    <Card title="Objects" class="span-6">
+      <div class="counts">
+        {entries.map(([name, n, to]) => (
+          <Link key={name} to={to}>
+            <b class="num">{n}</b>
+            <span class="muted">{name}</span>
+          </Link>
+        ))}
+      </div>
+    </Card>
+  );
+}
+
+function NodeCard({ status }: { status: Status }) {
+  const { capacity: c } = status;
+  return (
+    <Card title="Node" class="span-6" aside={<span class="muted small">Seen <Age at={status.observedAt} /></span>}>
+      <Facts
+        rows={[
+          ["Name", status.node.name],
+          ["Version", status.version],
+          ["Started", <Age at={status.started} />],
+          ["iSCSI portals", status.portals.map((p) => p.address).join(", ") || "none"],
+          ["Journal", `${bytes(c.journalUsed)} of ${bytes(c.journalQuota)} waits for the backend`],
+        ]}
+      />
+    </Card>
+  );
+}

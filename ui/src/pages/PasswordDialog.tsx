@@ -1,0 +1,64 @@
+import { useState } from "preact/hooks";
+import { call } from "../api/client";
+import { toast } from "../store/toasts";
+import { useSubmit } from "../store/submit";
+import { Button } from "../parts/Button";
+import { Dialog } from "../parts/Dialog";
+import { TextField } from "../parts/Field";
+import { FormError } from "../parts/Notice";
+import { NewPasswordField } from "../parts/PasswordField";
+
+type Props = { user: string; own: boolean; onClose: () => void };
+
+/** Sets a user's password; one's own needs the present one. */
+export function PasswordDialog({ user, own, onClose }: Props) {
+  const submit = useSubmit();
+  const [current, setCurrent] = useState("");
+  const [password, setPassword] = useState("");
+  const save = async () => {
+    await call("PATCH /users/{user}", {
+      path: { user },
+      body: own ? { password, currentPassword: current } : { password },
+    });
+    toast("ok", own ? "Password changed" : `Password of ${user} changed`);
+    onClose();
+  };
+  return (
+    <Dialog title={own ? "Change password" : `Set password of ${user}`} onClose={onClose}>
+      <form
+        class="stack-wide"
+        noValidate
+        onSubmit={(event) => {
+          event.preventDefault();
+          void submit.run(save);
+        }}
+      >
+        {own && (
+          <TextField
+            label="Present password"
+            name="current"
+            value={current}
+            onValue={setCurrent}
+            error={submit.at("currentPassword")}
+            input={{ type: "password", autocomplete: "current-password" }}
+          />
+        )}
+        <NewPasswordField
+          label="New password"
+          name="password"
+          value={password}
+          onValue={setPassword}
+          error={submit.at("password")}
+        />
+        <p class="muted small">Browser sessions of {own ? "yours" : user} end and need the new password.</p>
+        <FormError submit={submit} fields={["currentPassword", "password"]} />
+        <div class="dialog-foot">
+          <Button onClick={onClose}>Cancel</Button>
+          <Button type="submit" kind="primary" busy={submit.busy}>
+            Set password
+          </Button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}

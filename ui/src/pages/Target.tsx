@@ -1,0 +1,50 @@
+import { bytes } from "../format";
+import { useTarget } from "../store/reads";
+import { Age } from "../parts/Age";
+import { Arrival } from "../parts/ConnectPanel";
+import { Link } from "../parts/Link";
+import { Load } from "../parts/Load";
+import { Card, Facts, Page } from "../parts/Page";
+import { TargetAccess, TargetSessions } from "./TargetParts";
+
+/** One iSCSI target. */
+export function TargetPage({ iqn }: { iqn: string }) {
+  const target = useTarget(iqn);
+  return (
+    <Page title={iqn} crumbs={[{ to: "/iscsi", text: "iSCSI" }]}>
+      <Load query={target}>
+        {(t) => (
+          <div class="grid">
+            <section class="span-6 stack">
+              <Card title="Target">
+                <div class="stack-wide">
+                  <Facts
+                    rows={[
+                      [
+                        "LUNs",
+                        t.luns.map((l) => (
+                          <div key={l.lun}>
+                            {l.lun}: <Link to={`/vdisks/${encodeURIComponent(l.vdisk)}`}>{l.vdisk}</Link>,{" "}
+                            {bytes(l.size)}
+                          </div>
+                        )),
+                      ],
+                      ["Portals", t.portals.map((p) => p.address).join(", ")],
+                      ["CHAP user", <code key="user">{t.chapUser}</code>],
+                      ["Created", <Age key="created" at={t.created} />],
+                    ]}
+                  />
+                  <Arrival iqn={t.iqn} />
+                </div>
+              </Card>
+              <TargetSessions iqn={iqn} />
+            </section>
+            <section class="span-6 stack">
+              <TargetAccess iqn={iqn} vdisk={t.luns[0]?.vdisk ?? ""} />
+            </section>
+          </div>
+        )}
+      </Load>
+    </Page>
+  );
+}

@@ -1,0 +1,181 @@
+import { useState } from "preact/hooks";
+import { call } from "../api/client";
+import type { NewToken, Role, Token } from "../api/gen";
+import { navigate, query } from "../router";
+import { refresh } from "../store/query";
+import { useTokens } from "../store/reads";
+import { denied } from "../store/session";
+import { useSubmit } from "../store/submit";
+import { toast } from "../store/toasts";
+import { Age } from "../parts/Age";
+import { Button } from "../parts/Button";
+import { CopyBlock } from "../parts/CopyBlock";
+import { DataTable, type Column } from "../parts/DataTable";
+import { Confirm, Dialog } from "../parts/Dialog";
+import { SelectField, TextField } from "../parts/Field";
+import { Load } from "../parts/Load";
+import { FormError, Notice } from "../parts/Notice";
+import { Empty, Page } from "../parts/Page";
+import { roleOptions } from "../parts/roles";
+import { Tag } from "../parts/StateTag";
+import { now } from "../store/clock";
+import { duration, time } from "../format";
+
+/** Bearer tokens for programs: one's own, or everybody's for who manages. */
+export function TokensPage({ create = false }: { create?: boolean }) {
+  const filter = { cursor: query.value.get("cursor") ?? undefined };
+  const tokens = useTokens(filter);
+  return (
+    <Page
+      title="Tokens"
+      actions={
+        <Button kind="primary" onClick={() => navigate("/tokens/new")}>
+          Create token
+        </Button>
+      }
+    >
+      <Load query={tokens}>
+        {(list) =>
+          list.items.length > 0 || filter.cursor ? (
+            <DataTable label="Tokens" columns={columns} rows={list.items} rowKey={(t) => t.id} next={list.next} />
+          ) : (
+            <Empty
+              title="No tokens yet"
+              text="A token lets a program use the API with a role of its own, without a password."
+              command="OVGATE_URL=… OVGATE_TOKEN=… ovgate vdisk list"
+            >
+              <Button kind="primary" onClick={() => navigate("/tokens/new")}>
+                Create token
+              </Button>
+            </Empty>
+          )
+        }
+      </Load>
+      {create && <CreateToken onClose={() => navigate("/tokens")} />}
+    </Page>
+  );
+}
+
+const columns: Column<Token>[] = [
+  { key: "name", title: "Name", cell: (t) => t.name },
+  { key: "user", title: "User", cell: (t) => t.user },
+  { key: "role", title: "Role", cell: (t) => t.role },
+  { key: "created", title: "Created", right: true, cell: (t) => <Age at={t.created} /> },
+  { key: "expires", title: "Expires", cell: (t) => <Expiry at={t.expires} /> },
+  { key: "actions", title: "Action", right: true, cell: (t) => <Revoke token={t} /> },
+];
+
+function Expiry({ at }: { at: string | null }) {
+  if (!at) {
+    return <span class="muted">never</span>;
+  }
+  const left = Date.parse(at) - now.value;
+  return left > 0 ? <span title={time(at)}>in {duration(left)}</span> : <Tag tone="bad" word="Expired" />;
+}
+
+function Revoke({ token }: { token: Token }) {
+  const [ask, setAsk] = useState(false);
+  return (
+    <>
+      <Button small kind="danger" label={`Revoke ${token.name}`} onClick={() => setAsk(true)}>
+        Revoke
+      </Button>
+      {ask && (
+        <Confirm
+          title={`Revoke token ${token.name}`}
+          verb="Revoke"
+          danger
+          consequences={[`Programs that use it are refused at once. It belongs to ${token.user}.`]}
+          onClose={() => setAsk(false)}
+          act={async () => {
+            await call("DELETE /tokens/{token}", { path: { token: token.id } });
+            toast("ok", `Token ${token.name} is revoked`);
+            refresh("tokens");
+          }}
+        />
+      )}
+    </>
+  );
+}
+
+const lifetimes = [
+  { value: "7", text: "7 days" },
+  { value: "30", text: "30 days" },
+  { value: "90", text: "90 days" },
+  { value: "365", text: "1 year" },
+  { value: "", text: "Never" },
+];
+
+const dayMs = 86_400_000;
+
+function CreateToken({ onClose }: { onClose: () => void }) {
+  const submit = useSubmit();
+  const [name, setName] = useState("");
+  const [role, setRole] = useState<Role>("read");
+  const [days, setDays] = useState("90");
+  const [made, setMade] = useState<NewToken | undefined>(undefined);
+  const create = async (key: string) => {
+    const expires = days ? { expires: new Date(Date.now() + Number(days) * dayMs).toISOString() } : {};
+    setMade(await call("POST /tokens", { key, body: { name: name.trim(), role, ...expires } }));
+    refresh("tokens");
+  };
+  if (made) {
+    return (
+      <Dialog title={`Token ${made.token.name} is created`} onClose={onClose}>
+        <Notice tone="warn">Copy it now: it is not shown again.</Notice>
+        <CopyBlock label="Bearer token" name="token" text={made.secret} />
+        <div class="dialog-foot">
+          <Button kind="primary" onClick={onClose}>
+            Done
+          </Button>
+        </div>
+      </Dialog>
+    );
+  }
+  return (
+    <Dialog title="Create token" onClose={onClose}>
+      <form
+        class="stack-wide"
+        aria-label="Create token"
+        noValidate
+        onSubmit={(event) => {
+          event.preventDefault();
+          void submit.run(create);
+        }}
+      >
+        <TextField
+          label="Name"
+          name="name"
+          value={name}
+          onValue={setName}
+          hint="What will use it, such as backup-script."
+          error={submit.at("name")}
+          input={{ autofocus: true }}
+        />
+        <SelectField
+          label="Role"
+          name="role"
+          value={role}
+          onValue={(r) => setRole(r as Role)}
+          options={roleOptions.filter((o) => !denied(o.value))}
+          error={submit.at("role")}
+        />
+        <SelectField
+          label="Expires after"
+          name="expires"
+          value={days}
+          onValue={setDays}
+          options={lifetimes}
+          error={submit.at("expires")}
+        />
+        <FormError submit={submit} fields={["name", "role", "expires"]} />
+        <div class="dialog-foot">
+          <Button onClick={onClose}>Cancel</Button>
+          <Button type="submit" kind="primary" busy={submit.busy}>
+            Create
+          </Button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}

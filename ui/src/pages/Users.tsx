@@ -1,0 +1,194 @@
+import { useState } from "preact/hooks";
+import { call } from "../api/client";
+import type { Role, User } from "../api/gen";
+import { navigate, query } from "../router";
+import { asApiError, refresh } from "../store/query";
+import { useUsers } from "../store/reads";
+import { denied, session } from "../store/session";
+import { useSubmit } from "../store/submit";
+import { toast } from "../store/toasts";
+import { Age } from "../parts/Age";
+import { Button } from "../parts/Button";
+import { DataTable, type Column } from "../parts/DataTable";
+import { Confirm, Dialog } from "../parts/Dialog";
+import { SelectField, TextField } from "../parts/Field";
+import { Load } from "../parts/Load";
+import { FormError, Notice } from "../parts/Notice";
+import { Page } from "../parts/Page";
+import { NewPasswordField } from "../parts/PasswordField";
+import { SearchBox } from "../parts/SearchBox";
+import { roleOptions } from "../parts/roles";
+import { PasswordDialog } from "./PasswordDialog";
+
+/** Users and their roles. */
+export function UsersPage({ create = false }: { create?: boolean }) {
+  const filter = { q: query.value.get("q") ?? undefined, cursor: query.value.get("cursor") ?? undefined };
+  const reason = denied("manage");
+  if (reason) {
+    return (
+      <Page title="Users">
+        <Notice tone="info">{reason}. Your own password is in the menu at the top right.</Notice>
+      </Page>
+    );
+  }
+  return (
+    <Page
+      title="Users"
+      actions={
+        <Button kind="primary" needs="manage" onClick={() => navigate("/users/new")}>
+          Create user
+        </Button>
+      }
+    >
+      <div class="toolbar" role="search">
+        <SearchBox label="Filter users by name" />
+      </div>
+      <List filter={filter} />
+      {create && <CreateUser onClose={() => navigate("/users")} />}
+    </Page>
+  );
+}
+
+function List({ filter }: { filter: { q?: string; cursor?: string } }) {
+  const users = useUsers(filter);
+  return (
+    <Load query={users}>
+      {(list) => (
+        <DataTable label="Users" columns={columns} rows={list.items} rowKey={(u) => u.name} next={list.next} />
+      )}
+    </Load>
+  );
+}
+
+const columns: Column<User>[] = [
+  { key: "name", title: "Name", cell: (u) => (u.name === session.value?.user ? `${u.name} (you)` : u.name) },
+  { key: "role", title: "Role", cell: (u) => <RoleChoice user={u} /> },
+  { key: "created", title: "Created", right: true, cell: (u) => <Age at={u.created} /> },
+  { key: "actions", title: "Actions", right: true, cell: (u) => <UserActions user={u} /> },
+];
+
+function RoleChoice({ user }: { user: User }) {
+  const change = async (role: Role) => {
+    try {
+      await call("PATCH /users/{user}", { path: { user: user.name }, body: { role } });
+      toast("ok", `${user.name} has role ${role} now`);
+    } catch (error) {
+      const failure = asApiError(error);
+      toast("bad", [failure.message, failure.hint].filter(Boolean).join(". "));
+    }
+    refresh("users");
+  };
+  return (
+    <select
+      class="input"
+      aria-label={`Role of ${user.name}`}
+      value={user.role}
+      onChange={(event) => {
+        const chosen = event.currentTarget.value as Role;
+        event.currentTarget.value = user.role; // shows the present role until the node has agreed
+        void change(chosen);
+      }}
+    >
+      {roleOptions.map((o) => (
+        <option key={o.value} value={o.value}>
+          {o.value}
+        </option>
+      ))}
+    </select>
+  );
+}
+
+function UserActions({ user }: { user: User }) {
+  const [open, setOpen] = useState<"password" | "delete" | undefined>(undefined);
+  const close = () => setOpen(undefined);
+  const own = user.name === session.value?.user;
+  return (
+    <>
+      <Button small label={`Set password of ${user.name}`} onClick={() => setOpen("password")}>
+        Set password
+      </Button>{" "}
+      <Button
+        small
+        kind="danger"
+        label={`Delete ${user.name}`}
+        reason={own ? "You cannot delete yourself; ask another administrator" : undefined}
+        onClick={() => setOpen("delete")}
+      >
+        Delete
+      </Button>
+      {open === "password" && <PasswordDialog user={user.name} own={own} onClose={close} />}
+      {open === "delete" && (
+        <Confirm
+          title={`Delete user ${user.name}`}
+          verb="Delete user"
+          danger
+          typeName={user.name}
+          consequences={["Its tokens stop working and its browser sessions end at once."]}
+          onClose={close}
+          act={async () => {
+            await call("DELETE /users/{user}", { path: { user: user.name } });
+            toast("ok", `User ${user.name} is deleted`);
+            refresh("users", "tokens");
+          }}
+        />
+      )}
+    </>
+  );
+}
+
+function CreateUser({ onClose }: { onClose: () => void }) {
+  const submit = useSubmit();
+  const [name, setName] = useState("");
+  const [role, setRole] = useState<Role>("read");
+  const [password, setPassword] = useState("");
+  const create = async (key: string) => {
+    await call("POST /users", { key, body: { name: name.trim(), role, password } });
+    toast("ok", `User ${name.trim()} is created`);
+    refresh("users");
+    onClose();
+  };
+  return (
+    <Dialog title="Create user" onClose={onClose}>
+      <form
+        class="stack-wide"
+        aria-label="Create user"
+        noValidate
+        onSubmit={(event) => {
+          event.preventDefault();
+          void submit.run(create);
+        }}
+      >
+        <TextField
+          label="Name"
+          name="name"
+          value={name}
+          onValue={setName}
+          error={submit.at("name")}
+          input={{ autofocus: true }}
+        />
+        <SelectField
+          label="Role"
+          name="role"
+          value={role}
+          onValue={(r) => setRole(r as Role)}
+          options={roleOptions}
+          error={submit.at("role")}
+        />
+        <NewPasswordField
+          label="Password"
+          name="password"
+          value={password}
+          onValue={setPassword}
+          error={submit.at("password")}
+        />
+        <FormError submit={submit} fields={["name", "role", "password"]} />
+        <div class="dialog-foot">
+          <Button onClick={onClose}>Cancel</Button>
+          <Button type="submit" kind="primary" needs="manage" busy={submit.busy}>
+            Create
+          </Button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}

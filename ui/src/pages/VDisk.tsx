@@ -1,0 +1,344 @@
+import { useState } from "preact/hooks";
+import { call } from "../api/client";
+import type { Connection, VDisk } from "../api/gen";
+import { bytes, percent, plural } from "../format";
+import { navigate } from "../router";
+import { asApiError, refresh } from "../store/query";
+import { useVDisk } from "../store/reads";
+import { useVDiskSamples } from "../store/vdiskSamples";
+import { useSubmit } from "../store/submit";
+import { toast } from "../store/toasts";
+import { Age } from "../parts/Age";
+import { Button } from "../parts/Button";
+import { ConnectPanel } from "../parts/ConnectPanel";
+import { Confirm, Dialog } from "../parts/Dialog";
+import { Link } from "../parts/Link";
+import { Load } from "../parts/Load";
+import { fillTone, Meter } from "../parts/Meter";
+import { ErrorPanel, Notice } from "../parts/Notice";
+import { Card, Facts, Page } from "../parts/Page";
+import { PerformanceCharts } from "../parts/PerformanceCharts";
+import { VDiskTag, vdiskFace } from "../parts/StateTag";
+import { GrowDialog, LabelsDialog, PublishDialog, RenameVDiskDialog } from "./VDiskDialogs";
+import { TargetAccess, TargetSessions } from "./TargetParts";
+
+/** One vDisk: what it is, how it does, who uses it, and everything that can be done with it. */
+export function VDiskPage({ name }: { name: string }) {
+  const vdisk = useVDisk(name);
+  const v = vdisk.data;
+  return (
+    <Page
+      title={name}
+      crumbs={[{ to: "/vdisks", text: "vDisks" }]}
+      state={v && <VDiskTag state={v.state} reason={v.stateReason} />}
+      actions={v && <Actions vdisk={v} />}
+    >
+      <Load query={vdisk} lines={8}>
+        {(shown) => (
+          <div class="grid">
+            <Trouble vdisk={shown} />
+            <FactsCard vdisk={shown} />
+            <SpaceCard vdisk={shown} />
+            <PublicationCard vdisk={shown} />
+            <Performance id={shown.id} />
+          </div>
+        )}
+      </Load>
+    </Page>
+  );
+}
+
+type DialogName = "grow" | "rename" | "labels" | "publish" | "unpublish" | "delete" | undefined;
+
+function Actions({ vdisk }: { vdisk: VDisk }) {
+  const [open, setOpen] = useState<DialogName>(undefined);
+  const close = () => setOpen(undefined);
+  return (
+    <>
+      {vdisk.published ? (
+        <Button needs="write" onClick={() => setOpen("unpublish")}>
+          Unpublish
+        </Button>
+      ) : (
+        <Button kind="primary" needs="write" onClick={() => setOpen("publish")}>
+          Publish
+        </Button>
+      )}
+      <Button needs="write" onClick={() => setOpen("grow")}>
+        Grow
+      </Button>
+      <Button needs="write" onClick={() => setOpen("rename")}>
+        Rename
+      </Button>
+      <Button needs="write" onClick={() => setOpen("labels")}>
+        Labels
+      </Button>
+      <CommitButton vdisk={vdisk} />
+      <Button
+        kind="danger"
+        needs="write"
+        reason={vdisk.published ? "Unpublish it first: hosts may be using it" : undefined}
+        onClick={() => setOpen("delete")}
+      >
+        Delete
+      </Button>
+      {open === "grow" && <GrowDialog vdisk={vdisk} onClose={close} />}
+      {open === "rename" && <RenameVDiskDialog vdisk={vdisk} onClose={close} />}
+      {open === "labels" && <LabelsDialog vdisk={vdisk} onClose={close} />}
+      {open === "publish" && <PublishDialog vdisk={vdisk} onClose={close} />}
+      {open === "unpublish" && <UnpublishDialog vdisk={vdisk} onClose={close} />}
+      {open === "delete" && <DeleteDialog vdisk={vdisk} onClose={close} />}
+    </>
+  );
+}
+
+function CommitButton({ vdisk }: { vdisk: VDisk }) {
+  const [busy, setBusy] = useState(false);
+  const commit = async () => {
+    setBusy(true);
+    try {
+      const done = await call("POST /vdisks/{vdisk}/commit", { path: { vdisk: vdisk.name } });
+      toast("ok", `The backend holds everything up to write ${done.committedSeq}`);
+      refresh("vdisk:", "vdisks?");
+    } catch (error) {
+      toast("bad", asApiError(error).message);
+    }
+    setBusy(false);
+  };
+  return (
+    <Button needs="write" busy={busy} onClick={() => void commit()}>
+      Commit now
+    </Button>
+  );
+}
+
+function UnpublishDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void }) {
+  const sessions = vdisk.published?.sessions ?? 0;
+  return (
+    <Confirm
+      title={`Unpublish ${vdisk.name}`}
+      verb={sessions > 0 ? `Drop ${plural(sessions, "session")} and unpublish` : "Unpublish"}
+      danger={sessions > 0}
+      typeName={sessions > 0 ? vdisk.name : undefined}
+      consequences={[
+        sessions > 0
+          ? `${plural(sessions, "session")} of hosts will be dropped; what they have not flushed is lost to them.`
+          : "No host is connected.",
+        "The target, its secret and its list of initiators are removed. The data stays.",
+      ]}
+      onClose={onClose}
+      act={async () => {
+        await call("POST /vdisks/{vdisk}/unpublish", { path: { vdisk: vdisk.name }, body: { force: sessions > 0 } });
+        toast("ok", `${vdisk.name} is not published any more`);
+        refresh("vdisk:", "vdisks?", "targets", "sessions", "status");
+      }}
+    />
+  );
+}
+
+function DeleteDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void }) {
+  return (
+    <Confirm
+      title={`Delete ${vdisk.name}`}
+      verb="Delete vDisk"
+      danger
+      typeName={vdisk.name}
+      consequences={[
+        `${bytes(vdisk.mapped)} of data on vPool ${vdisk.vpool} will be deleted.`,
+        "This cannot be undone.",
+      ]}
+      onClose={onClose}
+      act={async () => {
+        await call("DELETE /vdisks/{vdisk}", { path: { vdisk: vdisk.name } });
+        toast("ok", `${vdisk.name} is deleted`);
+        refresh("vdisks?", "vpools?", "status");
+        navigate("/vdisks");
+      }}
+    />
+  );
+}
+
+function Trouble({ vdisk }: { vdisk: VDisk }) {
+  const [open, setOpen] = useState(false);
+  const face = vdiskFace(vdisk.state);
+  if (face.tone === "ok" || !vdisk.stateReason) {
+    return null;
+  }
+  return (
+    <div class="span-12">
+      <Notice tone={face.tone}>
+        <b>{face.word}</b>
+        <span>{vdisk.stateReason}</span>
+        {vdisk.state === "lost_tail" && (
+          <span class="row">
+            <Button small kind="danger" needs="write" onClick={() => setOpen(true)}>
+              Accept the loss and serve it
+            </Button>
+          </span>
+        )}
+      </Notice>
+      {open && <AcceptLossDialog vdisk={vdisk} onClose={() => setOpen(false)} />}
+    </div>
+  );
+}
+
+function AcceptLossDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void }) {
+  return (
+    <Confirm
+      title={`Serve ${vdisk.name} without its lost writes`}
+      verb="Accept the loss"
+      danger
+      typeName={vdisk.name}
+      consequences={[
+        "Writes that were acknowledged are missing and do not come back.",
+        "The vDisk is consistent as of an earlier moment; check its file system before use.",
+      ]}
+      onClose={onClose}
+      act={async () => {
+        await call("POST /vdisks/{vdisk}/acceptLoss", { path: { vdisk: vdisk.name } });
+        toast("ok", `${vdisk.name} is served again`);
+        refresh("vdisk:", "vdisks?", "status");
+      }}
+    />
+  );
+}
+
+function FactsCard({ vdisk: v }: { vdisk: VDisk }) {
+  const labels = Object.entries(v.labels);
+  return (
+    <Card title="Facts" class="span-6" aside={<span class="muted small">Seen <Age at={v.observedAt} /></span>}>
+      <Facts
+        rows={[
+          ["vPool", <Link key="vpool" to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link>],
+          ["Size", bytes(v.size)],
+          ["Cluster size", bytes(v.clusterSize)],
+          ["Created", <Age key="created" at={v.created} />],
+          ["Last commit", <Age key="commit" at={v.lastCommit} />],
+          ["Newest write", `${v.lastSeq}, on the backend up to ${v.committedSeq}`],
+          ["Epoch", v.epoch],
+          [
+            "Labels",
+            labels.length === 0 ? (
+              <span class="muted">none</span>
+            ) : (
+              <span class="row">
+                {labels.map(([name, value]) => (
+                  <span key={name} class="chip">
+                    {value ? `${name}=${value}` : name}
+                  </span>
+                ))}
+              </span>
+            ),
+          ],
+          ["Id", <code key="id">{v.id}</code>],
+        ]}
+      />
+    </Card>
+  );
+}
+
+function SpaceCard({ vdisk: v }: { vdisk: VDisk }) {
+  const fill = v.journal.used / v.journal.quota;
+  return (
+    <Card title="Space" class="span-6">
+      <div class="stack-wide">
+        <div class="stack">
+          <div class="row">
+            <b>Written</b> <span class="spacer" />
+            {bytes(v.mapped)} of {bytes(v.size)} ({percent(v.mapped, v.size)})
+          </div>
+          <Meter label={`${percent(v.mapped, v.size)} written`} parts={[{ share: v.mapped / v.size }]} />
+        </div>
+        <div class="stack">
+          <div class="row">
+            <b>Journal</b> <span class="spacer" />
+            {bytes(v.journal.used)} of {bytes(v.journal.quota)} ({percent(v.journal.used, v.journal.quota)})
+          </div>
+          <Meter
+            label={`Journal ${percent(v.journal.used, v.journal.quota)} full`}
+            parts={[{ share: fill, class: fillTone(fill) }]}
+          />
+          <span class="muted small">Acknowledged and durable here, not yet on the backend.</span>
+        </div>
+        <Facts rows={[["Stored on the backend", bytes(v.stored)]]} />
+      </div>
+    </Card>
+  );
+}
+
+function PublicationCard({ vdisk }: { vdisk: VDisk }) {
+  const p = vdisk.published;
+  if (!p) {
+    return null;
+  }
+  return (
+    <>
+      <Card title="iSCSI" class="span-6">
+        <div class="stack-wide">
+          <Facts
+            rows={[
+              [
+                "Target",
+                <Link key="iqn" to={`/iscsi/${encodeURIComponent(p.iqn)}`}>
+                  <span class="mono">{p.iqn}</span>
+                </Link>,
+              ],
+              ["LUN", p.lun],
+              ["Sessions", p.sessions],
+            ]}
+          />
+          <HowToConnect vdisk={vdisk} />
+        </div>
+      </Card>
+      <section class="span-6 stack">
+        <TargetAccess iqn={p.iqn} vdisk={vdisk.name} />
+        <TargetSessions iqn={p.iqn} />
+      </section>
+    </>
+  );
+}
+
+/** The commands hold the secret, so they are asked for, not shown at once. */
+function HowToConnect({ vdisk }: { vdisk: VDisk }) {
+  const submit = useSubmit();
+  const [connection, setConnection] = useState<Connection | undefined>(undefined);
+  const [rotate, setRotate] = useState(false);
+  const ask = async () => {
+    setConnection(await call("POST /vdisks/{vdisk}/publish", { path: { vdisk: vdisk.name }, body: {} }));
+  };
+  return (
+    <div class="stack">
+      <div class="row">
+        <Button needs="write" busy={submit.busy} onClick={() => void submit.run(ask)}>
+          Show how to connect
+        </Button>
+        <Button needs="write" onClick={() => setRotate(true)}>
+          New CHAP secret
+        </Button>
+      </div>
+      {submit.error && <ErrorPanel error={submit.error} />}
+      {connection && (
+        <Dialog title={`Connect to ${vdisk.name}`} onClose={() => setConnection(undefined)}>
+          <ConnectPanel connection={connection} />
+        </Dialog>
+      )}
+      {rotate && (
+        <Confirm
+          title={`New CHAP secret for ${vdisk.name}`}
+          verb="Draw a new secret"
+          consequences={["Sessions that run go on.", "Hosts need the new secret the next time they sign in."]}
+          onClose={() => setRotate(false)}
+          act={async () => {
+            const path = { vdisk: vdisk.name };
+            setConnection(await call("POST /vdisks/{vdisk}/publish", { path, body: { rotateSecret: true } }));
+          }}
+        />
+      )}
+    </div>
+  );
+}
+
+function Performance({ id }: { id: string }) {
+  const samples = useVDiskSamples(id);
+  return <PerformanceCharts samples={samples} />;
+}

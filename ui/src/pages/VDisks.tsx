@@ -1,0 +1,158 @@
+import type { VDisk, VDiskState } from "../api/gen";
+import { bytes, count, plural } from "../format";
+import { navigate, query, setQuery } from "../router";
+import { performanceOf } from "../store/metrics";
+import { useVDisks, useVPoolChoices, type VDiskFilter } from "../store/reads";
+import { Age } from "../parts/Age";
+import { Button } from "../parts/Button";
+import { DataTable, type Column } from "../parts/DataTable";
+import { Link } from "../parts/Link";
+import { Load } from "../parts/Load";
+import { Meter } from "../parts/Meter";
+import { Empty, Page } from "../parts/Page";
+import { SearchBox } from "../parts/SearchBox";
+import { Tag, VDiskTag, vdiskFace, vdiskStates } from "../parts/StateTag";
+import { CreateVDisk } from "./CreateVDisk";
+
+/** The list's filter as the address says it. */
+function filterOf(q: URLSearchParams): VDiskFilter {
+  return {
+    q: q.get("q") ?? undefined,
+    vpool: q.get("vpool") ?? undefined,
+    state: vdiskStates.find((s) => s === q.get("state")) as VDiskState | undefined,
+    sort: q.get("sort") ?? "name",
+    cursor: q.get("cursor") ?? undefined,
+  };
+}
+
+/** All vDisks: filtered, sorted and paged by the node, updated by its events. */
+export function VDisksPage({ create = false }: { create?: boolean }) {
+  const filter = filterOf(query.value);
+  const list = useVDisks(filter);
+  const filtered = Boolean(filter.q || filter.vpool || filter.state);
+  return (
+    <Page
+      title="vDisks"
+      state={list.data && <span class="muted">{shown(list.data.items.length, list.data.next)}</span>}
+      actions={
+        <Button kind="primary" needs="write" onClick={() => navigate("/vdisks/new")}>
+          Create vDisk
+        </Button>
+      }
+    >
+      <Filters filter={filter} />
+      <Load query={list} lines={8}>
+        {(page) =>
+          page.items.length > 0 || filter.cursor ? (
+            <DataTable
+              label="vDisks"
+              columns={columns}
+              rows={page.items}
+              rowKey={(v) => v.id}
+              order={filter.sort}
+              next={page.next}
+            />
+          ) : (
+            <Nothing filtered={filtered} />
+          )
+        }
+      </Load>
+      {create && <CreateVDisk onClose={() => navigate("/vdisks")} />}
+    </Page>
+  );
+}
+
+function shown(n: number, next: string | null): string {
+  return next ? `${n} on this page` : plural(n, "vDisk");
+}
+
+const columns: Column<VDisk>[] = [
+  {
+    key: "name",
+    title: "Name",
+    sort: "name",
+    cell: (v) => <Link to={`/vdisks/${encodeURIComponent(v.name)}`}>{v.name}</Link>,
+  },
+  { key: "state", title: "State", sort: "state", cell: (v) => <VDiskTag state={v.state} reason={v.stateReason} /> },
+  {
+    key: "vpool",
+    title: "vPool",
+    sort: "vpool",
+    cell: (v) => <Link to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link>,
+  },
+  { key: "size", title: "Size", sort: "size", right: true, cell: (v) => bytes(v.size) },
+  {
+    key: "mapped",
+    title: "Written",
+    sort: "mapped",
+    cell: (v) => (
+      <span class="cell-meter">
+        <Meter label={`${bytes(v.mapped)} of ${bytes(v.size)} written`} parts={[{ share: v.mapped / v.size }]} />
+        <span class="num small">{bytes(v.mapped)}</span>
+      </span>
+    ),
+  },
+  { key: "stored", title: "Stored", sort: "stored", right: true, cell: (v) => bytes(v.stored) },
+  { key: "readIops", title: "Read IOPS", right: true, cell: (v) => count(performanceOf(v).readIops) },
+  { key: "writeIops", title: "Write IOPS", right: true, cell: (v) => count(performanceOf(v).writeIops) },
+  { key: "published", title: "Published", cell: (v) => <Publication vdisk={v} /> },
+  { key: "sessions", title: "Sessions", right: true, cell: (v) => v.published?.sessions ?? "–" },
+  { key: "created", title: "Created", sort: "created", right: true, cell: (v) => <Age at={v.created} /> },
+];
+
+function Publication({ vdisk }: { vdisk: VDisk }) {
+  if (!vdisk.published) {
+    return <Tag tone="idle" word="No" />;
+  }
+  return <Tag tone="ok" word={`iSCSI LUN ${vdisk.published.lun}`} title={vdisk.published.iqn} />;
+}
+
+function Filters({ filter }: { filter: VDiskFilter }) {
+  const vpools = useVPoolChoices();
+  return (
+    <div class="toolbar" role="search">
+      <SearchBox label="Filter vDisks by name or label" />
+      <select
+        aria-label="vPool"
+        value={filter.vpool ?? ""}
+        onChange={(event) => setQuery({ vpool: event.currentTarget.value, cursor: undefined }, { replace: true })}
+      >
+        <option value="">All vPools</option>
+        {vpools.data?.items.map((p) => <option key={p.id}>{p.name}</option>)}
+      </select>
+      <select
+        aria-label="State"
+        value={filter.state ?? ""}
+        onChange={(event) => setQuery({ state: event.currentTarget.value, cursor: undefined }, { replace: true })}
+      >
+        <option value="">All states</option>
+        {vdiskStates.map((s) => (
+          <option key={s} value={s}>
+            {vdiskFace(s).word}
+          </option>
+        ))}
+      </select>
+    </div>
+  );
+}
+
+function Nothing({ filtered }: { filtered: boolean }) {
+  if (filtered) {
+    return (
+      <Empty title="No vDisk matches" text="Nothing fits the filter. Take a part of it away to see more.">
+        <Button onClick={() => navigate("/vdisks")}>Clear the filter</Button>
+      </Empty>
+    );
+  }
+  return (
+    <Empty
+      title="No vDisks yet"
+      text="A vDisk is a virtual disk kept on a vPool. Hosts reach it over iSCSI once it is published."
+      command="ovgate vdisk create NAME --vpool VPOOL --size 100GiB"
+    >
+      <Button kind="primary" needs="write" onClick={() => navigate("/vdisks/new")}>
+        Create vDisk
+      </Button>
+    </Empty>
+  );
+}

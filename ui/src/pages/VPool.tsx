@@ -1,0 +1,188 @@
+import { useState } from "preact/hooks";
+import { call } from "../api/client";
+import type { VPool } from "../api/gen";
+import { bytes, interval, percent } from "../format";
+import { navigate } from "../router";
+import { refresh } from "../store/query";
+import { useVPool } from "../store/reads";
+import { useSubmit } from "../store/submit";
+import { toast } from "../store/toasts";
+import { Age } from "../parts/Age";
+import { Button } from "../parts/Button";
+import { Confirm, Dialog } from "../parts/Dialog";
+import { TextField } from "../parts/Field";
+import { Link } from "../parts/Link";
+import { Load } from "../parts/Load";
+import { fillTone, Meter } from "../parts/Meter";
+import { FormError, Notice } from "../parts/Notice";
+import { Card, Facts, Page } from "../parts/Page";
+import { VPoolTag } from "../parts/StateTag";
+import { changedSettings, settingsFields, settingsForm, VPoolSettingsFields } from "../parts/VPoolSettingsFields";
+
+/** One vPool: where it keeps data, how full that is, its settings. */
+export function VPoolPage({ name }: { name: string }) {
+  const vpool = useVPool(name);
+  const p = vpool.data;
+  return (
+    <Page
+      title={name}
+      crumbs={[{ to: "/vpools", text: "vPools" }]}
+      state={p && <VPoolTag state={p.state} reason={p.stateReason} />}
+      actions={p && <Actions vpool={p} />}
+    >
+      <Load query={vpool} lines={8}>
+        {(shown) => (
+          <div class="grid">
+            {shown.stateReason && (
+              <div class="span-12">
+                <Notice tone={shown.state === "offline" ? "bad" : "warn"}>{shown.stateReason}</Notice>
+              </div>
+            )}
+            <CapacityCard vpool={shown} />
+            <SettingsCard vpool={shown} />
+          </div>
+        )}
+      </Load>
+    </Page>
+  );
+}
+
+function Actions({ vpool }: { vpool: VPool }) {
+  const [open, setOpen] = useState<"edit" | "delete" | undefined>(undefined);
+  const close = () => setOpen(undefined);
+  return (
+    <>
+      <Button
+        kind="primary"
+        needs="write"
+        onClick={() => navigate(`/vdisks/new?vpool=${encodeURIComponent(vpool.name)}`)}
+      >
+        Create vDisk
+      </Button>
+      <Button needs="manage" onClick={() => setOpen("edit")}>
+        Edit
+      </Button>
+      <Button
+        kind="danger"
+        needs="manage"
+        reason={vpool.vdisks > 0 ? "Delete or move its vDisks first" : undefined}
+        onClick={() => setOpen("delete")}
+      >
+        Delete
+      </Button>
+      {open === "edit" && <EditDialog vpool={vpool} onClose={close} />}
+      {open === "delete" && (
+        <Confirm
+          title={`Delete vPool ${vpool.name}`}
+          verb="Delete vPool"
+          danger
+          typeName={vpool.name}
+          consequences={["It has no vDisks. Its directory is given up and can be used again."]}
+          onClose={close}
+          act={async () => {
+            await call("DELETE /vpools/{vpool}", { path: { vpool: vpool.name } });
+            toast("ok", `vPool ${vpool.name} is deleted`);
+            refresh("vpools?", "status");
+            navigate("/vpools");
+          }}
+        />
+      )}
+    </>
+  );
+}
+
+function EditDialog({ vpool, onClose }: { vpool: VPool; onClose: () => void }) {
+  const submit = useSubmit();
+  const [name, setName] = useState(vpool.name);
+  const [settings, setSettings] = useState(settingsForm(vpool.settings));
+  const save = async () => {
+    const changed = await call("PATCH /vpools/{vpool}", {
+      path: { vpool: vpool.name },
+      body: {
+        ...(name.trim() !== vpool.name ? { name: name.trim() } : {}),
+        settings: changedSettings(settings, vpool.settings),
+      },
+    });
+    toast("ok", `vPool ${changed.name} saved`);
+    refresh("vpool:", "vpools?", "vdisks?");
+    onClose();
+    navigate(`/vpools/${encodeURIComponent(changed.name)}`, { replace: true });
+  };
+  return (
+    <Dialog title={`Edit vPool ${vpool.name}`} onClose={onClose}>
+      <form
+        class="stack-wide"
+        noValidate
+        onSubmit={(event) => {
+          event.preventDefault();
+          void submit.run(save);
+        }}
+      >
+        <TextField label="Name" name="name" value={name} onValue={setName} error={submit.at("name")} />
+        <VPoolSettingsFields form={settings} onForm={setSettings} submit={submit} />
+        <FormError submit={submit} fields={["name", ...settingsFields]} />
+        <div class="dialog-foot">
+          <Button onClick={onClose}>Cancel</Button>
+          <Button type="submit" kind="primary" busy={submit.busy}>
+            Save
+          </Button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
+
+function CapacityCard({ vpool: p }: { vpool: VPool }) {
+  const used = p.total - p.free;
+  return (
+    <Card title="Capacity" class="span-6" aside={<span class="muted small">Seen <Age at={p.observedAt} /></span>}>
+      <div class="stack-wide">
+        {p.total > 0 && (
+          <div class="stack">
+            <div class="row">
+              <b>Disk</b> <span class="spacer" />
+              {bytes(used)} of {bytes(p.total)} used ({percent(used, p.total)})
+            </div>
+            <Meter
+              label={`Disk ${percent(used, p.total)} full, ${percent(p.stored, p.total)} by this vPool`}
+              parts={[
+                { share: p.stored / p.total, class: fillTone(used / p.total) },
+                { share: (used - p.stored) / p.total, class: "second" },
+              ]}
+            />
+          </div>
+        )}
+        <Facts
+          rows={[
+            ["Stored", bytes(p.stored)],
+            ["Written", bytes(p.mapped)],
+            ["Provisioned", bytes(p.provisioned)],
+            ["vDisks", <Link key="vdisks" to={`/vdisks?vpool=${encodeURIComponent(p.name)}`}>{p.vdisks}</Link>],
+          ]}
+        />
+      </div>
+    </Card>
+  );
+}
+
+function SettingsCard({ vpool: p }: { vpool: VPool }) {
+  const s = p.settings;
+  return (
+    <Card title="Backend and settings" class="span-6">
+      <Facts
+        rows={[
+          ["Backend", "Local directory"],
+          ["Directory", <code key="path">{p.backend.path}</code>],
+          ["Cluster size", bytes(s.clusterSize)],
+          ["SCO size", bytes(s.scoSize)],
+          ["Journal quota", `${bytes(s.journalQuota)} per vDisk`],
+          ["Commit interval", interval(s.commitIntervalMs)],
+          ["Stall timeout", interval(s.stallTimeoutMs)],
+          ["After a lost tail", s.lostTail === "offline" ? "Offline until accepted" : "Serve without the lost writes"],
+          ["Created", <Age key="created" at={p.created} />],
+          ["Id", <code key="id">{p.id}</code>],
+        ]}
+      />
+    </Card>
+  );
+}

@@ -1,0 +1,121 @@
+import type { VPool } from "../api/gen";
+import { bytes, percent } from "../format";
+import { navigate, query } from "../router";
+import { useVPools } from "../store/reads";
+import { Age } from "../parts/Age";
+import { Button } from "../parts/Button";
+import { DataTable, type Column } from "../parts/DataTable";
+import { Link } from "../parts/Link";
+import { Load } from "../parts/Load";
+import { fillTone, Meter } from "../parts/Meter";
+import { Empty, Page } from "../parts/Page";
+import { SearchBox } from "../parts/SearchBox";
+import { VPoolTag } from "../parts/StateTag";
+import { CreateVPool } from "./CreateVPool";
+import { RecoverVPool } from "./RecoverVPool";
+
+/** All vPools. */
+export function VPoolsPage({ dialog }: { dialog?: "create" | "recover" }) {
+  const filter = {
+    q: query.value.get("q") ?? undefined,
+    sort: query.value.get("sort") ?? "name",
+    cursor: query.value.get("cursor") ?? undefined,
+  };
+  const list = useVPools(filter);
+  const close = () => navigate("/vpools");
+  return (
+    <Page
+      title="vPools"
+      actions={
+        <>
+          <Button needs="manage" onClick={() => navigate("/vpools/recover")}>
+            Recover vPool
+          </Button>
+          <Button kind="primary" needs="manage" onClick={() => navigate("/vpools/new")}>
+            Create vPool
+          </Button>
+        </>
+      }
+    >
+      <div class="toolbar" role="search">
+        <SearchBox label="Filter vPools by name" />
+      </div>
+      <Load query={list}>
+        {(page) =>
+          page.items.length > 0 || filter.cursor ? (
+            <DataTable
+              label="vPools"
+              columns={columns}
+              rows={page.items}
+              rowKey={(p) => p.id}
+              order={filter.sort}
+              next={page.next}
+            />
+          ) : (
+            <Nothing filtered={Boolean(filter.q)} />
+          )
+        }
+      </Load>
+      {dialog === "create" && <CreateVPool onClose={close} />}
+      {dialog === "recover" && <RecoverVPool onClose={close} />}
+    </Page>
+  );
+}
+
+const columns: Column<VPool>[] = [
+  {
+    key: "name",
+    title: "Name",
+    sort: "name",
+    cell: (p) => <Link to={`/vpools/${encodeURIComponent(p.name)}`}>{p.name}</Link>,
+  },
+  { key: "state", title: "State", cell: (p) => <VPoolTag state={p.state} reason={p.stateReason} /> },
+  { key: "backend", title: "Backend", wrap: true, cell: (p) => <span class="mono">{p.backend.path}</span> },
+  {
+    key: "vdisks",
+    title: "vDisks",
+    right: true,
+    cell: (p) => <Link to={`/vdisks?vpool=${encodeURIComponent(p.name)}`}>{p.vdisks}</Link>,
+  },
+  { key: "provisioned", title: "Provisioned", sort: "provisioned", right: true, cell: (p) => bytes(p.provisioned) },
+  { key: "stored", title: "Stored", sort: "stored", right: true, cell: (p) => bytes(p.stored) },
+  { key: "disk", title: "Disk used", cell: (p) => <DiskUse vpool={p} /> },
+  { key: "created", title: "Created", sort: "created", right: true, cell: (p) => <Age at={p.created} /> },
+];
+
+function DiskUse({ vpool: p }: { vpool: VPool }) {
+  if (p.total === 0) {
+    return <span class="muted">unknown</span>;
+  }
+  const used = (p.total - p.free) / p.total;
+  return (
+    <span class="cell-meter">
+      <Meter
+        label={`Disk ${percent(p.total - p.free, p.total)} full`}
+        parts={[{ share: used, class: fillTone(used) }]}
+      />
+      <span class="num small">{percent(p.total - p.free, p.total)}</span>
+    </span>
+  );
+}
+
+function Nothing({ filtered }: { filtered: boolean }) {
+  if (filtered) {
+    return (
+      <Empty title="No vPool matches" text="No vPool has that in its name.">
+        <Button onClick={() => navigate("/vpools")}>Clear the filter</Button>
+      </Empty>
+    );
+  }
+  return (
+    <Empty
+      title="No vPools yet"
+      text="A vPool says where the data of its vDisks is kept and how. A directory of this node is enough to start."
+      command="ovgate vpool create NAME --path DIR"
+    >
+      <Button kind="primary" needs="manage" onClick={() => navigate("/vpools/new")}>
+        Create vPool
+      </Button>
+    </Empty>
+  );
+}

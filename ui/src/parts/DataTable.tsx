@@ -1,0 +1,100 @@
+import type { ComponentChildren } from "preact";
+import { query, setQuery } from "../router";
+import { Button } from "./Button";
+
+export type Column<T> = {
+  key: string;
+  title: string;
+  /** The field the node sorts by; without it the column does not sort. */
+  sort?: string;
+  right?: boolean;
+  wrap?: boolean;
+  cell: (row: T) => ComponentChildren;
+};
+
+type Props<T> = {
+  label: string;
+  columns: Column<T>[];
+  rows: T[];
+  rowKey: (row: T) => string;
+  /** The present order, such as "name" or "-size". */
+  order?: string;
+  /** Cursor of the page after this one; the pager shows when there is one or a page before. */
+  next?: string | null;
+};
+
+/** A table of one page of a list; sorting and paging live in the address and are done by the node. */
+export function DataTable<T>({ label, columns, rows, rowKey, order, next }: Props<T>) {
+  return (
+    <>
+      <div class="table-card" role="region" aria-label={label} tabIndex={0}>
+        <table class="table">
+          <thead>
+            <tr>
+              {columns.map((c) => (
+                <Head key={c.key} column={c} order={order} />
+              ))}
+            </tr>
+          </thead>
+          <tbody>
+            {rows.map((row) => (
+              <tr key={rowKey(row)}>
+                {columns.map((c) => (
+                  <td key={c.key} class={cellClass(c)}>
+                    {c.cell(row)}
+                  </td>
+                ))}
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+      <Pager next={next ?? null} />
+    </>
+  );
+}
+
+function cellClass<T>(c: Column<T>): string | undefined {
+  return c.right ? "right num" : c.wrap ? "wrap" : undefined;
+}
+
+function Head<T>({ column, order }: { column: Column<T>; order: string | undefined }) {
+  if (!column.sort) {
+    return <th class={column.right ? "right" : undefined}>{column.title}</th>;
+  }
+  const up = order === column.sort;
+  const down = order === "-" + column.sort;
+  return (
+    <th class={column.right ? "right" : undefined} aria-sort={up ? "ascending" : down ? "descending" : "none"}>
+      <button
+        type="button"
+        class="sort"
+        onClick={() => setQuery({ sort: (up ? "-" : "") + column.sort, cursor: undefined }, { replace: true })}
+      >
+        {column.title}
+        <span aria-hidden="true">{up ? "↑" : down ? "↓" : ""}</span>
+      </button>
+    </th>
+  );
+}
+
+function Pager({ next }: { next: string | null }) {
+  const inside = query.value.has("cursor");
+  if (!next && !inside) {
+    return null;
+  }
+  return (
+    <div class="pager">
+      <Button small reason={inside ? undefined : "This is the first page"} onClick={() => history.back()}>
+        Back
+      </Button>
+      <Button
+        small
+        reason={next ? undefined : "This is the last page"}
+        onClick={() => setQuery({ cursor: next ?? undefined })}
+      >
+        Next
+      </Button>
+    </div>
+  );
+}

@@ -1,0 +1,115 @@
+import type { ComponentChildren } from "preact";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { Button } from "./Button";
+import { ErrorPanel } from "./Notice";
+import { Icon } from "./Icon";
+import { useSubmit } from "../store/submit";
+
+type Props = { title: string; onClose: () => void; children: ComponentChildren };
+
+/** A modal dialog; Escape and the cross close it, focus returns to where it was. */
+export function Dialog({ title, onClose, children }: Props) {
+  const id = useId();
+  const ref = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    const element = ref.current;
+    const before = document.activeElement;
+    element?.showModal();
+    return () => {
+      element?.close();
+      if (before instanceof HTMLElement) {
+        before.focus();
+      }
+    };
+  }, []);
+  return (
+    <dialog
+      ref={ref}
+      class="dialog"
+      aria-labelledby={id}
+      onCancel={(event) => {
+        event.preventDefault();
+        onClose();
+      }}
+    >
+      <div class="dialog-body">
+        <div class="dialog-head">
+          <h2 id={id}>{title}</h2>
+          <span class="spacer" />
+          <Button kind="quiet" small icon label="Close" onClick={onClose}>
+            <Icon name="close" />
+          </Button>
+        </div>
+        {children}
+      </div>
+    </dialog>
+  );
+}
+
+type ConfirmProps = {
+  title: string;
+  verb: string;
+  /** What follows, one sentence each. */
+  consequences: ComponentChildren[];
+  /** When given, this has to be typed first: for what cannot be undone. */
+  typeName?: string;
+  danger?: boolean;
+  onClose: () => void;
+  act: () => Promise<void>;
+};
+
+/** Asks before an action with consequences, and shows the node's answer if it refuses. */
+export function Confirm(props: ConfirmProps) {
+  const submit = useSubmit();
+  const [typed, setTyped] = useState("");
+  const id = useId();
+  const missing = props.typeName !== undefined && typed !== props.typeName;
+  return (
+    <Dialog title={props.title} onClose={props.onClose}>
+      <form
+        class="stack-wide"
+        noValidate
+        onSubmit={async (event) => {
+          event.preventDefault();
+          if (!missing && (await submit.run(props.act))) {
+            props.onClose();
+          }
+        }}
+      >
+        <ul class="stack">
+          {props.consequences.map((c, i) => (
+            <li key={i}>{c}</li>
+          ))}
+        </ul>
+        {props.typeName !== undefined && (
+          <div class="field">
+            <label for={id}>
+              Type <code>{props.typeName}</code> to confirm
+            </label>
+            <input
+              id={id}
+              class="input"
+              name="confirm"
+              autocomplete="off"
+              spellcheck={false}
+              value={typed}
+              onInput={(event) => setTyped(event.currentTarget.value)}
+            />
+          </div>
+        )}
+        {submit.error && <ErrorPanel error={submit.error} />}
+        <div class="dialog-foot">
+          <Button onClick={props.onClose}>Cancel</Button>
+          <Button
+            type="submit"
+            kind={props.danger ? "danger primary" : "primary"}
+            busy={submit.busy}
+            reason={missing ? `Type ${props.typeName} first` : undefined}
+          >
+            {props.verb}
+          </Button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}

@@ -1,0 +1,33 @@
+import type { ComponentChildren } from "preact";
+import type { Query } from "../store/query";
+import { Age } from "./Age";
+import { ErrorPanel, Notice, Skeleton } from "./Notice";
+import { Button } from "./Button";
+
+type Props<T> = { query: Query<T>; lines?: number; children: (data: T) => ComponentChildren };
+
+/** Shows what a query has: its data; old data greyed with its age beside the error; or a place holder. */
+export function Load<T>({ query, lines, children }: Props<T>) {
+  if (query.data === undefined) {
+    return query.error ? <ErrorPanel error={query.error} retry={query.reload} /> : <Skeleton lines={lines} />;
+  }
+  if (!query.error) {
+    return <>{children(query.data)}</>;
+  }
+  return (
+    <div class="stack">
+      <Notice tone="warn" alert>
+        <span>
+          Showing what the node said <Age at={query.at} />. {query.error.message}.
+        </span>
+        <span class="muted small">{[query.error.code, query.error.requestId].filter(Boolean).join(" · ")}</span>
+        <span class="row">
+          <Button small onClick={query.reload}>
+            Try again
+          </Button>
+        </span>
+      </Notice>
+      <div class="stale">{children(query.data)}</div>
+    </div>
+  );
+}

@@ -1,0 +1,126 @@
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import { stream } from "../api/events";
+import { path } from "../router";
+import { useStatus } from "../store/reads";
+import { denied } from "../store/session";
+import { Icon, Logo, type IconName } from "./Icon";
+import { Link } from "./Link";
+import { healthFace, Tag } from "./StateTag";
+import { UserMenu } from "./UserMenu";
+
+type Entry = { to: string; text: string; icon: IconName; count?: number | undefined };
+
+/** The frame of the console: top bar, navigation, page. */
+export function Shell({ children }: { children: ComponentChildren }) {
+  const main = useRef<HTMLElement>(null);
+  const first = useRef(true);
+  const here = path.value;
+  useEffect(() => {
+    // After a change of page the keyboard and the screen reader start at the new page, except under a dialog.
+    if (!first.current && !document.querySelector("dialog[open]")) {
+      main.current?.focus({ preventScroll: true });
+      scrollTo(0, 0);
+    }
+    first.current = false;
+  }, [here]);
+  return (
+    <div class="shell">
+      <a class="skip" href="#main">
+        Skip to content
+      </a>
+      <TopBar />
+      <Navigation />
+      <main id="main" class="main" ref={main} tabIndex={-1}>
+        {children}
+      </main>
+    </div>
+  );
+}
+
+function TopBar() {
+  const status = useStatus();
+  const face = status.data && healthFace(status.data.health.state);
+  return (
+    <header class="topbar">
+      <Link class="brand" to="/">
+        <Logo /> ovgate
+        {status.data && <span class="node">{status.data.node.name}</span>}
+      </Link>
+      <span class="spacer" />
+      <Connection />
+      {face && (
+        <Link class="pill" to="/">
+          <Tag {...face} />
+          {status.data && status.data.health.causes.length > 0 && <span>{status.data.health.causes.length}</span>}
+        </Link>
+      )}
+      <UserMenu />
+    </header>
+  );
+}
+
+function Connection() {
+  const faces = {
+    live: { tone: "ok", word: "Live" },
+    connecting: { tone: "info", word: "Connecting" },
+    lost: { tone: "warn", word: "Reconnecting" },
+  } as const;
+  return (
+    <span class={stream.value === "live" ? "hide-phone" : ""} role="status">
+      <Tag {...faces[stream.value]} title="Whether this page follows the node" />
+    </span>
+  );
+}
+
+function Navigation() {
+  const status = useStatus();
+  const counts = status.data?.counts;
+  const groups: [string, Entry[]][] = [
+    ["", [{ to: "/", text: "Overview", icon: "overview" }]],
+    [
+      "Block",
+      [
+        { to: "/vdisks", text: "vDisks", icon: "vdisk", count: counts?.vdisks },
+        { to: "/vpools", text: "vPools", icon: "vpool", count: counts?.vpools },
+        { to: "/iscsi", text: "iSCSI", icon: "iscsi", count: counts?.sessions },
+      ],
+    ],
+    [
+      "Admin",
+      [
+        ...(denied("manage") ? [] : [{ to: "/users", text: "Users", icon: "users" } as const]),
+        { to: "/tokens", text: "Tokens", icon: "tokens" },
+      ],
+    ],
+  ];
+  return (
+    <nav class="side" aria-label="Main">
+      {groups.map(([title, entries]) => (
+        <Group key={title} title={title} entries={entries} />
+      ))}
+      <div class="foot">{status.data && `ovgate ${status.data.version}`}</div>
+    </nav>
+  );
+}
+
+function Group({ title, entries }: { title: string; entries: Entry[] }) {
+  const here = path.value;
+  const within = (to: string) => (to === "/" ? here === "/" : here === to || here.startsWith(to + "/"));
+  return (
+    <>
+      {title && <h2>{title}</h2>}
+      <ul>
+        {entries.map((e) => (
+          <li key={e.to}>
+            <Link to={e.to} aria-current={within(e.to) ? "page" : undefined}>
+              <Icon name={e.icon} />
+              <span>{e.text}</span>
+              {e.count !== undefined && <span class="count num">{e.count}</span>}
+            </Link>
+          </li>
+        ))}
+      </ul>
+    </>
+  );
+}

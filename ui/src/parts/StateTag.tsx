@@ -1,0 +1,67 @@
+import type { HealthState, VDiskState, VPoolState } from "../api/gen";
+
+export type Tone = "ok" | "warn" | "bad" | "info" | "idle";
+
+export const glyphs: Record<Tone, string> = { ok: "●", warn: "▲", bad: "✕", info: "◐", idle: "○" };
+
+type Face = { tone: Tone; word: string };
+
+const vdiskFaces: Record<VDiskState, Face> = {
+  running: { tone: "ok", word: "Running" },
+  opening: { tone: "info", word: "Opening" },
+  stalled: { tone: "bad", word: "Stalled" },
+  degraded: { tone: "warn", word: "Degraded" },
+  fenced: { tone: "bad", word: "Fenced" },
+  failed: { tone: "bad", word: "Failed" },
+  lost_tail: { tone: "bad", word: "Lost tail" },
+  corrupt: { tone: "bad", word: "Corrupt" },
+  closed: { tone: "idle", word: "Closed" },
+  deleting: { tone: "info", word: "Deleting" },
+};
+
+const vpoolFaces: Record<VPoolState, Face> = {
+  running: { tone: "ok", word: "Running" },
+  degraded: { tone: "warn", word: "Degraded" },
+  offline: { tone: "bad", word: "Offline" },
+};
+
+const healthFaces: Record<HealthState, Face> = {
+  ok: { tone: "ok", word: "Healthy" },
+  warning: { tone: "warn", word: "Warning" },
+  error: { tone: "bad", word: "Error" },
+};
+
+/** States of a vDisk in the order a filter offers them. */
+export const vdiskStates = Object.keys(vdiskFaces) as VDiskState[];
+
+export function vdiskFace(state: VDiskState): Face {
+  return vdiskFaces[state] ?? { tone: "idle", word: state };
+}
+
+export function healthFace(state: HealthState): Face {
+  return healthFaces[state] ?? { tone: "idle", word: state };
+}
+
+/** Glyph, word and colour of a state: never the colour alone. */
+export function Tag({ tone, word, title }: Face & { title?: string }) {
+  return (
+    <span class={`state tone-${tone}`} title={title}>
+      <span class="glyph" aria-hidden="true">
+        {glyphs[tone]}
+      </span>
+      {word}
+    </span>
+  );
+}
+
+export function VDiskTag({ state, reason }: { state: VDiskState; reason?: string }) {
+  return <Tag {...vdiskFace(state)} title={reason} />;
+}
+
+export function VPoolTag({ state, reason }: { state: VPoolState; reason?: string }) {
+  return <Tag {...(vpoolFaces[state] ?? { tone: "idle", word: state })} title={reason} />;
+}
+
+export function HealthTag({ state }: { state: HealthState }) {
+  return <Tag {...healthFace(state)} />;
+}

@@ -1,0 +1,137 @@
+import type { LostTailPolicy, VPoolSettings, VPoolSettingsInput } from "../api/gen";
+import { bytes, KiB, MiB } from "../format";
+import type { Submit } from "../store/submit";
+import { SelectField, TextField } from "./Field";
+import { SizeField, sizeBytes, sizeInput, type SizeInput } from "./SizeField";
+
+/** The settings as they are typed. */
+export type SettingsForm = {
+  clusterSize: string;
+  scoSize: string;
+  journalQuota: SizeInput;
+  commitSeconds: string;
+  stallSeconds: string;
+  lostTail: LostTailPolicy;
+};
+
+/** What the node uses when nothing is said, as the API documents it. */
+export const defaults: VPoolSettings = {
+  clusterSize: 4 * KiB,
+  scoSize: 16 * MiB,
+  journalQuota: 512 * MiB,
+  commitIntervalMs: 10_000,
+  stallTimeoutMs: 180_000,
+  lostTail: "offline",
+};
+
+/** Fields of the request that the form shows messages for. */
+export const settingsFields = [
+  "clusterSize",
+  "scoSize",
+  "journalQuota",
+  "commitIntervalMs",
+  "stallTimeoutMs",
+  "lostTail",
+];
+
+export function settingsForm(s: VPoolSettings): SettingsForm {
+  return {
+    clusterSize: String(s.clusterSize),
+    scoSize: String(s.scoSize),
+    journalQuota: sizeInput(s.journalQuota),
+    commitSeconds: String(s.commitIntervalMs / 1000),
+    stallSeconds: String(s.stallTimeoutMs / 1000),
+    lostTail: s.lostTail,
+  };
+}
+
+/** The settings of the form that differ from present; what is no number is sent as 0 for the node to refuse. */
+export function changedSettings(form: SettingsForm, present: VPoolSettings): VPoolSettingsInput {
+  const wanted: VPoolSettings = {
+    clusterSize: Number(form.clusterSize),
+    scoSize: Number(form.scoSize),
+    journalQuota: sizeBytes(form.journalQuota) || 0,
+    commitIntervalMs: milliseconds(form.commitSeconds),
+    stallTimeoutMs: milliseconds(form.stallSeconds),
+    lostTail: form.lostTail,
+  };
+  return Object.fromEntries(
+    Object.entries(wanted).filter(([name, value]) => value !== present[name as keyof VPoolSettings]),
+  );
+}
+
+function milliseconds(seconds: string): number {
+  return Math.round(1000 * Number(seconds.replace(",", "."))) || 0;
+}
+
+const powers = (from: number, to: number, unit: number) =>
+  Array.from({ length: Math.log2(to / from) + 1 }, (_, i) => from * 2 ** i * unit).map((n) => ({
+    value: String(n),
+    text: bytes(n),
+  }));
+
+type Props = { form: SettingsForm; onForm: (form: SettingsForm) => void; submit: Submit };
+
+/** The fields of a vPool's settings. */
+export function VPoolSettingsFields({ form, onForm, submit }: Props) {
+  const set = (change: Partial<SettingsForm>) => onForm({ ...form, ...change });
+  return (
+    <div class="stack-wide">
+      <SelectField
+        label="Cluster size"
+        name="clusterSize"
+        value={form.clusterSize}
+        onValue={(clusterSize) => set({ clusterSize })}
+        options={powers(4, 64, KiB)}
+        hint="Unit of mapping; for new vDisks."
+        error={submit.at("clusterSize")}
+      />
+      <SelectField
+        label="SCO size"
+        name="scoSize"
+        value={form.scoSize}
+        onValue={(scoSize) => set({ scoSize })}
+        options={powers(4, 128, MiB)}
+        hint="Size of data objects on the backend, at most a quarter of the journal quota; for new vDisks."
+        error={submit.at("scoSize")}
+      />
+      <SizeField
+        label="Journal quota"
+        name="journalQuota"
+        value={form.journalQuota}
+        onValue={(journalQuota) => set({ journalQuota })}
+        hint="Local space per vDisk for writes that wait for the backend, 128 MiB to 10 GiB."
+        error={submit.at("journalQuota")}
+      />
+      <TextField
+        label="Commit interval (s)"
+        name="commitIntervalMs"
+        value={form.commitSeconds}
+        onValue={(commitSeconds) => set({ commitSeconds })}
+        hint="Longest time between commits to the backend, 0.1 to 600."
+        error={submit.at("commitIntervalMs")}
+        input={{ inputMode: "decimal" }}
+      />
+      <TextField
+        label="Stall timeout (s)"
+        name="stallTimeoutMs"
+        value={form.stallSeconds}
+        onValue={(stallSeconds) => set({ stallSeconds })}
+        hint="How long a write waits when the journal is full, 1 to 3600."
+        error={submit.at("stallTimeoutMs")}
+        input={{ inputMode: "decimal" }}
+      />
+      <SelectField
+        label="When acknowledged writes were lost"
+        name="lostTail"
+        value={form.lostTail}
+        onValue={(lostTail) => set({ lostTail: lostTail as LostTailPolicy })}
+        options={[
+          { value: "offline", text: "Keep the vDisk offline until somebody accepts the loss" },
+          { value: "accept", text: "Serve it at once without them" },
+        ]}
+        error={submit.at("lostTail")}
+      />
+    </div>
+  );
+}

@@ -1,0 +1,47 @@
+// Applies the stream to what is cached: an object is replaced where it is shown, and lists whose
+// membership or order may have changed are read again.
+import { on } from "../api/events";
+import type { Health, Status, VDisk, VPool } from "../api/gen";
+import { patch, refresh } from "./query";
+
+type List<T> = { items: T[]; next: string | null };
+
+function replaceIn<T extends { id: string }>(item: T): (list: List<T>) => List<T> {
+  return (list) =>
+    list.items.some((x) => x.id === item.id)
+      ? { ...list, items: list.items.map((x) => (x.id === item.id ? item : x)) }
+      : list;
+}
+
+function removeFrom<T extends { id: string }>(id: string): (list: List<T>) => List<T> {
+  return (list) =>
+    list.items.some((x) => x.id === id) ? { ...list, items: list.items.filter((x) => x.id !== id) } : list;
+}
+
+/** Starts to follow the stream. Call once at start. */
+export function follow(): void {
+  on("vdisk", (v) => {
+    patch<List<VDisk>>("vdisks?", replaceIn(v));
+    patch<VDisk>("vdisk:", (shown) => (shown.id === v.id ? v : shown));
+    refresh("vdisks?", "status", "targets");
+  });
+  on("vdisk.deleted", ({ id }) => {
+    patch<List<VDisk>>("vdisks?", removeFrom(id));
+    refresh("vdisks?", "vdisk:", "vpools?", "vpool:", "status", "targets");
+  });
+  on("vpool", (p) => {
+    patch<List<VPool>>("vpools?", replaceIn(p));
+    patch<VPool>("vpool:", (shown) => (shown.id === p.id ? p : shown));
+    refresh("vpools?", "status");
+  });
+  on("vpool.deleted", ({ id }) => {
+    patch<List<VPool>>("vpools?", removeFrom(id));
+    refresh("vpools?", "vpool:", "status");
+  });
+  on("session", () => refresh("sessions", "targets", "status", "vdisk"));
+  on("session.deleted", () => refresh("sessions", "targets", "status", "vdisk"));
+  on("health", (health: Health) => {
+    patch<Status>("status", (status) => ({ ...status, health }));
+  });
+  on("reset", () => refresh(""));
+}

@@ -1,0 +1,94 @@
+// The reads of the pages, each under one key. store/live.ts knows these keys.
+import { call } from "../api/client";
+import type {
+  ISCSISessionList,
+  PortalList,
+  Status,
+  Target,
+  TargetList,
+  TokenList,
+  UserList,
+  VDisk,
+  VDiskList,
+  VDiskState,
+  VPool,
+  VPoolList,
+} from "../api/gen";
+import { useQuery, type Query } from "./query";
+
+/** ms between reads of sums that no event carries. */
+const statusEveryMs = 5000;
+
+/** ms between reads of a shown vDisk or vPool, whose age would otherwise grow while nothing changes. */
+const detailEveryMs = 5000;
+
+/** Rows of one page of a table. */
+export const pageSize = 100;
+
+/** Most entries a choice offers, as many as one answer of the node may have. */
+const choicesMax = 1000;
+
+export type VDiskFilter = { q?: string; vpool?: string; state?: VDiskState; sort?: string; cursor?: string };
+export type ListFilter = { q?: string; sort?: string; cursor?: string };
+
+export function useStatus(): Query<Status> {
+  return useQuery("status", () => call("GET /status"), statusEveryMs);
+}
+
+export function useVDisks(filter: VDiskFilter): Query<VDiskList> {
+  return useQuery("vdisks?" + JSON.stringify(filter), () =>
+    call("GET /vdisks", { query: { ...filter, limit: pageSize } }),
+  );
+}
+
+export function useVDisk(name: string): Query<VDisk> {
+  return useQuery("vdisk:" + name, () => call("GET /vdisks/{vdisk}", { path: { vdisk: name } }), detailEveryMs);
+}
+
+export function useVPools(filter: ListFilter = {}, limit = pageSize): Query<VPoolList> {
+  return useQuery("vpools?" + limit + JSON.stringify(filter), () =>
+    call("GET /vpools", { query: { ...filter, limit } }),
+  );
+}
+
+/** The vPools that a choice offers. */
+export function useVPoolChoices(): Query<VPoolList> {
+  return useVPools({}, choicesMax);
+}
+
+export function useVPool(name: string): Query<VPool> {
+  return useQuery("vpool:" + name, () => call("GET /vpools/{vpool}", { path: { vpool: name } }), detailEveryMs);
+}
+
+export function useTargets(filter: ListFilter = {}): Query<TargetList> {
+  return useQuery("targets?" + JSON.stringify(filter), () =>
+    call("GET /targets", { query: { ...filter, limit: pageSize } }),
+  );
+}
+
+export function useTarget(iqn: string): Query<Target> {
+  return useQuery("targets:" + iqn, () => call("GET /targets/{iqn}", { path: { iqn } }));
+}
+
+/** iSCSI sessions of one target, or of all. */
+export function useSessions(target?: string, cursor?: string): Query<ISCSISessionList> {
+  return useQuery(`sessions?${target ?? ""}&${cursor ?? ""}`, () =>
+    call("GET /iscsi/sessions", { query: { target, cursor, limit: pageSize } }),
+  );
+}
+
+export function usePortals(): Query<PortalList> {
+  return useQuery("portals", () => call("GET /portals"));
+}
+
+export function useUsers(filter: ListFilter): Query<UserList> {
+  return useQuery("users?" + JSON.stringify(filter), () =>
+    call("GET /users", { query: { ...filter, limit: pageSize } }),
+  );
+}
+
+export function useTokens(filter: ListFilter): Query<TokenList> {
+  return useQuery("tokens?" + JSON.stringify(filter), () =>
+    call("GET /tokens", { query: { ...filter, limit: pageSize } }),
+  );
+}

@@ -1,0 +1,202 @@
+package blockmap
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+)
+
+// Checkpoint format, little-endian:
+//
+//	header  64 bytes: magic "OVGMAP01" | version u16 = 1 | flags u16 | cluster u32 |
+//	        vdisk 16 bytes | first TLog u32 | sco count u32 | clusters u64 | 0
+//	scos    16 bytes each: number u32 | clusters u32 | object bytes u64
+//	pages   4108 bytes each: page number u64 | crc32c of the entries u32 | 512 Loc
+//	trailer 32 bytes: page number 2^64-1 | last TLog u32 | pages u32 |
+//	        crc32c of everything before u32 | 0 u32 | magic
+const (
+	ckptVersion = 1
+	ckptHeader  = 64
+	ckptTrailer = 32
+	endOfPages  = ^uint64(0)
+)
+
+var ckptMagic = [8]byte{'O', 'V', 'G', 'M', 'A', 'P', '0', '1'}
+
+// ErrCheckpoint: the checkpoint is damaged or of another format; the map is to
+// be rebuilt from TLogs.
+var ErrCheckpoint = errors.New("map checkpoint not usable")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// SCOInfo is what the map keeps of an SCO.
+type SCOInfo struct {
+	Number   uint32
+	Clusters uint32
+	Bytes    int64 // of the object
+}
+
+// CheckpointHeader describes a checkpoint.
+type CheckpointHeader struct {
+	VDisk     [16]byte
+	Cluster   uint32 // bytes
+	Clusters  uint64
+	FirstTLog uint32 // replay from here (M4)
+	LastTLog  uint32 // replay at least up to before here (M4); set by Finish
+	SCOs      []SCOInfo
+}
+
+// CheckpointWriter writes a checkpoint page by page, so that the caller holds its
+// lock only while it copies a page.
+type CheckpointWriter struct {
+	w     *bufio.Writer
+	crc   hash.Hash32
+	pages uint32
+	buf   [12 + 8*PageEntries]byte
+}
+
+// NewCheckpointWriter writes the header to w.
+func NewCheckpointWriter(w io.Writer, h *CheckpointHeader) (*CheckpointWriter, error) {
+	c := &CheckpointWriter{crc: crc32.New(castagnoli)}
+	c.w = bufio.NewWriterSize(w, 1<<20)
+	var b [ckptHeader]byte
+	le := binary.LittleEndian
+	copy(b[:], ckptMagic[:])
+	le.PutUint16(b[8:], ckptVersion)
+	le.PutUint32(b[12:], h.Cluster)
+	copy(b[16:32], h.VDisk[:])
+	le.PutUint32(b[32:], h.FirstTLog)
+	le.PutUint32(b[36:], uint32(len(h.SCOs)))
+	le.PutUint64(b[40:], h.Clusters)
+	if err := c.write(b[:]); err != nil {
+		return nil, err
+	}
+	for _, s := range h.SCOs {
+		le.PutUint32(b[0:], s.Number)
+		le.PutUint32(b[4:], s.Clusters)
+		le.PutUint64(b[8:], uint64(s.Bytes))
+		if err := c.write(b[:16]); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+func (c *CheckpointWriter) write(b []byte) error {
+	c.crc.Write(b)
+	_, err := c.w.Write(b)
+	return err
+}
+
+// CopyPage copies the first page of m at or after number from; ok is false when
+// there is none. The caller holds m's lock. Then WritePage without the lock.
+func (c *CheckpointWriter) CopyPage(m *Map, from uint64) (next uint64, ok bool) {
+	p, n := m.nextPage(from)
+	if p == nil {
+		return 0, false
+	}
+	le := binary.LittleEndian
+	le.PutUint64(c.buf[:], n)
+	for i, l := range p.e {
+		le.PutUint64(c.buf[12+8*i:], uint64(l))
+	}
+	return n + 1, true
+}
+
+// WritePage writes the page that CopyPage copied.
+func (c *CheckpointWriter) WritePage() error {
+	binary.LittleEndian.PutUint32(c.buf[8:], crc32.Checksum(c.buf[12:], castagnoli))
+	c.pages++
+	return c.write(c.buf[:])
+}
+
+// Finish ends the checkpoint; lastTLog is the first TLog that no page reflects.
+func (c *CheckpointWriter) Finish(lastTLog uint32) error {
+	var b [ckptTrailer]byte
+	le := binary.LittleEndian
+	le.PutUint64(b[0:], endOfPages)
+	le.PutUint32(b[8:], lastTLog)
+	le.PutUint32(b[12:], c.pages)
+	c.crc.Write(b[:16])
+	le.PutUint32(b[16:], c.crc.Sum32())
+	copy(b[24:], ckptMagic[:])
+	if _, err := c.w.Write(b[:]); err != nil {
+		return err
+	}
+	return c.w.Flush()
+}
+
+// ReadCheckpoint reads a checkpoint into a new map; ErrCheckpoint when it does
+// not verify from the first byte to the last.
+func ReadCheckpoint(r io.Reader) (*Map, *CheckpointHeader, error) {
+	crc := crc32.New(castagnoli)
+	br := io.TeeReader(bufio.NewReaderSize(r, 1<<20), crc)
+	bad := func(what string) error { return fmt.Errorf("%w: %s", ErrCheckpoint, what) }
+	var b [ckptHeader]byte
+	le := binary.LittleEndian
+	if _, err := io.ReadFull(br, b[:]); err != nil || string(b[:8]) != string(ckptMagic[:]) || le.Uint16(b[8:]) != ckptVersion {
+		return nil, nil, bad("header")
+	}
+	h := &CheckpointHeader{Cluster: le.Uint32(b[12:]), FirstTLog: le.Uint32(b[32:]), Clusters: le.Uint64(b[40:])}
+	copy(h.VDisk[:], b[16:32])
+	if h.Clusters > 1<<38 {
+		return nil, nil, bad("size")
+	}
+	for range le.Uint32(b[36:]) {
+		if _, err := io.ReadFull(br, b[:16]); err != nil {
+			return nil, nil, bad("sco table")
+		}
+		h.SCOs = append(h.SCOs, SCOInfo{le.Uint32(b[0:]), le.Uint32(b[4:]), int64(le.Uint64(b[8:]))})
+	}
+	m := New(h.Clusters)
+	if err := readPages(br, crc, m, h); err != nil {
+		return nil, nil, err
+	}
+	return m, h, nil
+}
+
+// readPages reads pages and trailer.
+func readPages(br io.Reader, crc hash.Hash32, m *Map, h *CheckpointHeader) error {
+	le := binary.LittleEndian
+	buf := make([]byte, 12+8*PageEntries)
+	for pages := uint32(0); ; pages++ {
+		if _, err := io.ReadFull(br, buf[:8]); err != nil {
+			return fmt.Errorf("%w: cut off", ErrCheckpoint)
+		}
+		n := le.Uint64(buf)
+		if n == endOfPages {
+			return readTrailer(br, crc, buf, h, pages)
+		}
+		if _, err := io.ReadFull(br, buf[8:]); err != nil || le.Uint32(buf[8:]) != crc32.Checksum(buf[12:], castagnoli) {
+			return fmt.Errorf("%w: page %d", ErrCheckpoint, n)
+		}
+		for i := range uint64(PageEntries) {
+			l, c := Loc(le.Uint64(buf[12+8*i:])), n*PageEntries+i
+			if !l.Mapped() {
+				continue
+			}
+			if c >= m.clusters || n >= endOfPages/PageEntries {
+				return fmt.Errorf("%w: page %d beyond the end", ErrCheckpoint, n)
+			}
+			m.Set(c, l)
+		}
+	}
+}
+
+func readTrailer(br io.Reader, crc hash.Hash32, buf []byte, h *CheckpointHeader, pages uint32) error {
+	le := binary.LittleEndian
+	if _, err := io.ReadFull(br, buf[8:16]); err != nil {
+		return fmt.Errorf("%w: trailer", ErrCheckpoint)
+	}
+	sum := crc.Sum32()
+	if _, err := io.ReadFull(br, buf[16:ckptTrailer]); err != nil || le.Uint32(buf[12:]) != pages ||
+		le.Uint32(buf[16:]) != sum || string(buf[24:32]) != string(ckptMagic[:]) {
+		return fmt.Errorf("%w: trailer", ErrCheckpoint)
+	}
+	h.LastTLog = le.Uint32(buf[8:])
+	return nil
+}

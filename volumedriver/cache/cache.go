@@ -1,0 +1,167 @@
+// Package cache is the read cache of a node: groups of SCOs (64 KiB of data and
+// their checksums) in memory, keyed by where they are, not by what vDisk address
+// they serve. SCOs are immutable, so an entry never goes stale.
+//
+// Invariants:
+//
+//	C1  One fetch for concurrent readers of a group: the first loads, others wait.
+//	C2  Bytes in the cache are as the backend gave them; the reader verifies the
+//	    checksum of each cluster it uses, and drops the group when it fails.
+//	C3  Memory stays within the limit plus what readers hold at the moment.
+//
+// Eviction is CLOCK per shard: a group used again since the hand came by stays.
+package cache
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+)
+
+// shards spreads lock contention; more than the cores of a storage node.
+const shards = 16
+
+// Key names a group.
+type Key struct {
+	Space uint64 // handle of the vDisk that owns the SCO
+	SCO   uint32
+	Group uint32
+}
+
+// Cache is safe for concurrent use.
+type Cache struct {
+	shard        [shards]shard
+	hits, misses atomic.Uint64
+}
+
+type shard struct {
+	mu    sync.Mutex
+	table map[Key]*entry
+	ring  []*entry
+	hand  int
+	bytes int64
+	max   int64
+}
+
+type entry struct {
+	key  Key
+	data []byte
+	err  error
+	done chan struct{} // closed when loaded
+	used bool
+	slot int // in ring; -1 while loading
+}
+
+// New returns a cache of at most maxBytes.
+func New(maxBytes int64) *Cache {
+	c := &Cache{}
+	for i := range c.shard {
+		c.shard[i].table = map[Key]*entry{}
+		c.shard[i].max = maxBytes / shards
+	}
+	return c
+}
+
+func (c *Cache) of(k Key) *shard {
+	h := k.Space*0x9e3779b97f4a7c15 ^ uint64(k.SCO)*0xbf58476d1ce4e5b9 ^ uint64(k.Group)*0x94d049bb133111eb
+	return &c.shard[h>>60]
+}
+
+// Peek returns a group if it is in memory. The bytes are read-only.
+func (c *Cache) Peek(k Key) []byte {
+	s := c.of(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.table[k]
+	if e == nil || e.slot < 0 {
+		return nil
+	}
+	e.used = true
+	c.hits.Add(1)
+	return e.data
+}
+
+// Get returns a group, loading it if need be. A failed load is not kept. A
+// waiter whose ctx ends leaves with its error.
+func (c *Cache) Get(ctx context.Context, k Key, load func() ([]byte, error)) ([]byte, error) {
+	s := c.of(k)
+	s.mu.Lock()
+	if e := s.table[k]; e != nil {
+		e.used = true
+		s.mu.Unlock()
+		c.hits.Add(1)
+		select {
+		case <-e.done:
+			return e.data, e.err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	e := &entry{key: k, done: make(chan struct{}), slot: -1}
+	s.table[k] = e
+	s.mu.Unlock()
+	c.misses.Add(1)
+	e.data, e.err = load()
+	s.mu.Lock()
+	if e.err != nil || int64(len(e.data)) > s.max {
+		if s.table[k] == e {
+			delete(s.table, k)
+		}
+	} else if s.table[k] == e {
+		s.insert(e)
+	}
+	s.mu.Unlock()
+	close(e.done)
+	return e.data, e.err
+}
+
+// insert adds a loaded entry and evicts until the shard fits (C3).
+func (s *shard) insert(e *entry) {
+	e.slot = len(s.ring)
+	s.ring = append(s.ring, e)
+	s.bytes += int64(len(e.data))
+	for s.bytes > s.max && len(s.ring) > 1 {
+		if s.hand >= len(s.ring) {
+			s.hand = 0
+		}
+		v := s.ring[s.hand]
+		if v.used || v == e {
+			v.used = false
+			s.hand++
+			continue
+		}
+		s.remove(v)
+	}
+}
+
+// remove takes a loaded entry out.
+func (s *shard) remove(v *entry) {
+	last := len(s.ring) - 1
+	s.ring[v.slot] = s.ring[last]
+	s.ring[v.slot].slot = v.slot
+	s.ring[last] = nil
+	s.ring = s.ring[:last]
+	s.bytes -= int64(len(v.data))
+	delete(s.table, v.key)
+}
+
+// Drop forgets a group (C2).
+func (c *Cache) Drop(k Key) {
+	s := c.of(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.table[k]; e != nil && e.slot >= 0 {
+		s.remove(e)
+	}
+}
+
+// Stats returns hits and misses since the start and the bytes held.
+func (c *Cache) Stats() (hits, misses uint64, bytes int64) {
+	for i := range c.shard {
+		s := &c.shard[i]
+		s.mu.Lock()
+		bytes += s.bytes
+		s.mu.Unlock()
+	}
+	return c.hits.Load(), c.misses.Load(), bytes
+}

@@ -1,0 +1,561 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/volumedriver/clustersum"
+)
+
+const (
+	// segmentBytes is the usual size of a piece of journal kept in memory.
+	segmentBytes = 1 << 20
+	// maxFailovers bounds how many chunks one append may use up (E4): if this
+	// many files in a row refuse a write, the disk is gone.
+	maxFailovers = 3
+)
+
+// Errors of a Log.
+var (
+	// ErrNoChunk: the append needs another chunk and the pool has none now.
+	ErrNoChunk = errors.New("no free journal chunk")
+	// ErrFailed: the log took no write on several chunks in a row; it is read-only.
+	ErrFailed = errors.New("journal failed")
+)
+
+// Memory is a budget shared by logs for journal data kept beside the files.
+type Memory struct {
+	Max  int64
+	used atomic.Int64
+}
+
+// Batch is what one append writes.
+type Batch struct {
+	Seqs    uint32
+	Extents []Extent // Data indexes count the clusters of Parts in order
+	Parts   [][]byte // whole clusters of the data extents, in order
+	Time    int64    // Unix ns
+	// Sums receives the checksum of each cluster; reused by the caller.
+	Sums []uint32
+}
+
+// Placed tells where an append went.
+type Placed struct {
+	Seq   uint64 // first
+	Chunk uint32 // id for Pin
+	Off   int64  // of the data in the chunk, bytes
+	Bytes int64  // journal space used, header included
+}
+
+// Log is the journal of one open vDisk. Append, AddChunk and Promise are for one
+// goroutine, the committer; the rest is safe for concurrent use.
+type Log struct {
+	pool    *Pool
+	vdisk   [16]byte
+	epoch   uint32
+	cluster uint32
+	seed    clustersum.Seed
+	mem     *Memory
+
+	seq     uint64 // next
+	promise uint64 // promise of the newest durable record
+	time    int64
+	cur     *Chunk // appended to; the committer's
+	off     int64  // append position in it
+	header  Header
+
+	mu     sync.Mutex
+	chunks []*Chunk // oldest first; the last is current unless sealed
+	table  map[uint32]*Chunk
+	nextID uint32
+	sealed bool
+	failed error
+	bytes  int64
+}
+
+// Chunk is a chunk of a Log. Its identity survives a change of the file below (J4).
+type Chunk struct {
+	log        *Log
+	id         uint32
+	generation uint64
+	lastSeq    uint64 // newest seq in it
+
+	mu   sync.RWMutex
+	file *chunkFile
+	segs []segment // ascending, without gaps from the oldest kept
+	end  int64     // of what was appended
+
+	refs atomic.Int32 // readers, plus one while the log needs it
+}
+
+type segment struct {
+	off int64
+	buf []byte // from AlignedBuffer
+}
+
+// LogOptions configure a Log.
+type LogOptions struct {
+	Pool    *Pool
+	VDisk   [16]byte
+	Epoch   uint32
+	Cluster int    // bytes
+	NextSeq uint64 // first seq to assign
+	Time    int64  // newest timestamp given out so far, Unix ns
+	Memory  *Memory
+}
+
+// NewLog starts the journal of an opening. It holds the chunks in tail (from
+// Recovery) until they are released.
+func NewLog(o LogOptions, tail *Recovery) *Log {
+	l := &Log{pool: o.Pool, vdisk: o.VDisk, epoch: o.Epoch, cluster: uint32(o.Cluster),
+		seed: clustersum.NewSeed(o.VDisk), mem: o.Memory, seq: o.NextSeq, promise: o.NextSeq - 1,
+		time: o.Time, table: map[uint32]*Chunk{}, sealed: true}
+	if l.mem == nil {
+		l.mem = &Memory{}
+	}
+	if tail != nil {
+		for _, rc := range tail.chunks {
+			c := &Chunk{log: l, id: rc.id, file: rc.file, lastSeq: rc.lastSeq, end: rc.end}
+			c.refs.Store(1)
+			l.chunks = append(l.chunks, c)
+			l.table[c.id] = c
+			l.nextID = max(l.nextID, c.id+1)
+			l.bytes += rc.file.bytes
+		}
+		tail.chunks = nil
+	}
+	return l
+}
+
+// RecordBytes returns the journal space of a record.
+func RecordBytes(extents, clusters, clusterBytes int) int64 {
+	return int64(headerSize(extents, clusters)) + int64(clusters)*int64(clusterBytes)
+}
+
+// Fits reports whether a record of n bytes goes into the current chunk.
+func (l *Log) Fits(n int64) bool {
+	return !l.sealed && l.off+n <= l.cur.file.bytes
+}
+
+// AddChunk takes a chunk from the pool and opens it; ErrNoChunk if there is none.
+func (l *Log) AddChunk() error {
+	l.mu.Lock()
+	first := len(l.chunks) == 0
+	failed := l.failed
+	l.mu.Unlock()
+	if failed != nil {
+		return failed
+	}
+	for range maxFailovers {
+		cf, err := l.pool.tryTake(first)
+		if err != nil {
+			return err
+		}
+		if cf == nil {
+			return ErrNoChunk
+		}
+		gen, err := l.openChunk(cf)
+		if err != nil {
+			l.pool.o.Log.Error("journal chunk refused its opener", "chunk", cf.name, "err", err)
+			l.pool.drop(cf)
+			continue
+		}
+		c := &Chunk{log: l, generation: gen, file: cf, lastSeq: l.seq - 1, end: openerBytes}
+		c.refs.Store(1)
+		l.mu.Lock()
+		c.id = l.nextID
+		l.nextID++
+		l.chunks = append(l.chunks, c)
+		l.table[c.id] = c
+		l.bytes += cf.bytes
+		l.sealed = false
+		l.mu.Unlock()
+		l.cur, l.off = c, openerBytes
+		return nil
+	}
+	return l.fail(fmt.Errorf("%w: %d chunks in a row took no write", ErrFailed, maxFailovers))
+}
+
+// openChunk writes the two openers of a chunk with a new generation.
+func (l *Log) openChunk(cf *chunkFile) (uint64, error) {
+	gen, err := l.pool.newGeneration()
+	if err != nil {
+		return 0, err
+	}
+	h := Header{HeaderBytes: blockfs.Alignment, Generation: gen, VDisk: l.vdisk, Epoch: l.epoch,
+		Seq: l.seq, Promise: l.seq - 1, Time: l.time, Cluster: l.cluster}
+	buf := blockfs.AlignedBuffer(openerBytes)
+	encodeHeader(buf[:blockfs.Alignment], &h)
+	copy(buf[blockfs.Alignment:], buf[:blockfs.Alignment])
+	cf.owner = l.vdisk
+	_, err = cf.f.WriteAt(buf, 0)
+	return gen, err
+}
+
+func (l *Log) fail(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed == nil {
+		l.failed = err
+	}
+	return l.failed
+}
+
+// Append writes one record durably (J2). The caller made room with Fits and
+// AddChunk. On an error other than ErrNoChunk the log is failed for good.
+func (l *Log) Append(b *Batch) (Placed, error) {
+	clusters := 0
+	for _, p := range b.Parts {
+		clusters += len(p) / int(l.cluster)
+	}
+	hdr := headerSize(len(b.Extents), clusters)
+	total := int64(hdr + clusters*int(l.cluster))
+	c := l.cur
+	buf := l.space(c, total)
+	if cap(b.Sums) < clusters {
+		b.Sums = make([]uint32, clusters)
+	}
+	b.Sums = b.Sums[:clusters]
+	l.fill(buf[hdr:], b)
+	l.time = max(l.time, b.Time)
+	l.header = Header{HeaderBytes: uint32(hdr), DataBytes: uint32(total) - uint32(hdr), Generation: c.generation,
+		VDisk: l.vdisk, Epoch: l.epoch, Seqs: b.Seqs, Seq: l.seq, Promise: l.seq - 1, Time: l.time,
+		Cluster: l.cluster, Extents: b.Extents, Sums: b.Sums}
+	encodeHeader(buf[:hdr], &l.header)
+	if err := l.write(c, buf[:total]); err != nil {
+		return Placed{}, err
+	}
+	at := Placed{Seq: l.seq, Chunk: c.id, Off: l.off + int64(hdr), Bytes: total}
+	l.promise = l.seq - 1
+	l.seq += uint64(b.Seqs)
+	l.off += total
+	c.mu.Lock()
+	c.end = l.off
+	c.lastSeq = l.seq - 1
+	c.mu.Unlock()
+	return at, nil
+}
+
+// fill copies the data behind the header and computes the sums on the way.
+func (l *Log) fill(dst []byte, b *Batch) {
+	for _, p := range b.Parts {
+		dst = dst[copy(dst, p):]
+	}
+	dst = dst[:0]
+	i, part, pos := 0, 0, 0
+	for k := range b.Extents {
+		e := &b.Extents[k]
+		if e.Kind != KindData {
+			continue
+		}
+		per := uint64(l.cluster / lbaBytes)
+		for n := uint64(0); n < e.Length/per; n++ {
+			for pos == len(b.Parts[part]) {
+				part, pos = part+1, 0
+			}
+			b.Sums[i] = l.seed.Sum(e.LBA+n*per, b.Parts[part][pos:pos+int(l.cluster)])
+			i++
+			pos += int(l.cluster)
+		}
+	}
+}
+
+// Promise appends an empty record when the newest record is not promised yet, so
+// that damage to it is told from a torn tail (E3). It reports whether it wrote.
+func (l *Log) Promise(now int64) (bool, error) {
+	if l.promise == l.seq-1 || l.sealed || !l.Fits(blockfs.Alignment) {
+		return false, nil
+	}
+	_, err := l.Append(&Batch{Time: now})
+	if err == nil {
+		l.promise = l.seq - 1
+	}
+	return err == nil, err
+}
+
+// Unpromised reports whether the newest record lacks a promise.
+func (l *Log) Unpromised() bool { return l.promise != l.seq-1 && !l.sealed }
+
+// write puts a record at the append position, on another chunk file if need be.
+func (l *Log) write(c *Chunk, buf []byte) error {
+	var err error
+	for try := 0; try <= maxFailovers; try++ {
+		if _, err = c.file.f.WriteAt(buf, l.off); err == nil {
+			return nil
+		}
+		l.pool.o.Log.Error("journal append failed; moving the chunk", "chunk", c.file.name, "off", l.off, "err", err)
+		var gen uint64
+		if gen, err = l.move(c); err != nil {
+			break
+		}
+		regenerate(buf[:l.header.HeaderBytes], gen)
+	}
+	return l.fail(fmt.Errorf("%w: %w", ErrFailed, err))
+}
+
+// move copies a chunk to another file, with a new generation, and swaps the
+// file below the Chunk (J4). The old file is removed.
+func (l *Log) move(c *Chunk) (uint64, error) {
+	for range maxFailovers {
+		cf, err := l.pool.tryTake(true)
+		if err != nil {
+			return 0, err
+		}
+		if cf == nil {
+			return 0, fmt.Errorf("%w to move %s to", ErrNoChunk, c.file.name)
+		}
+		if cf.bytes < l.off {
+			l.pool.drop(cf)
+			continue
+		}
+		gen, err := l.openChunk(cf)
+		if err == nil {
+			err = l.copyRecords(c, cf, gen)
+		}
+		if err != nil {
+			l.pool.o.Log.Error("journal chunk not moved", "from", c.file.name, "to", cf.name, "err", err)
+			l.pool.drop(cf)
+			continue
+		}
+		c.mu.Lock()
+		old := c.file
+		c.file, c.generation = cf, gen
+		c.mu.Unlock()
+		l.pool.drop(old)
+		return gen, nil
+	}
+	return 0, errors.New("no chunk took the copy")
+}
+
+// copyRecords writes the records of c to cf under a new generation.
+func (l *Log) copyRecords(c *Chunk, cf *chunkFile, gen uint64) error {
+	head := blockfs.AlignedBuffer(blockfs.Alignment)
+	for off := int64(openerBytes); off < l.off; {
+		if err := c.readAt(head, off); err != nil {
+			return err
+		}
+		n, err := peekHeader(head)
+		if err != nil {
+			return fmt.Errorf("%s at %d: %w", c.file.name, off, err)
+		}
+		hb := blockfs.AlignedBuffer(n)
+		if err := c.readAt(hb, off); err != nil {
+			return err
+		}
+		h, err := decodeHeader(hb)
+		if err != nil || h.Generation != c.generation {
+			return fmt.Errorf("%s at %d: %w", c.file.name, off, ErrBadRecord)
+		}
+		rec := blockfs.AlignedBuffer(int(h.size()))
+		if err := c.readAt(rec, off); err != nil {
+			return err
+		}
+		if !h.verifyData(l.seed, rec[n:]) {
+			return fmt.Errorf("%s at %d: data: %w", c.file.name, off, ErrBadRecord)
+		}
+		regenerate(rec[:n], gen)
+		if _, err := cf.f.WriteAt(rec, off); err != nil {
+			return err
+		}
+		off += h.size()
+	}
+	return nil
+}
+
+// space returns n bytes of memory that stand for the chunk at the append
+// position, and drops older memory above the budget.
+func (l *Log) space(c *Chunk, n int64) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k := len(c.segs); k > 0 {
+		s := &c.segs[k-1]
+		if at := l.off - s.off; at+n <= int64(len(s.buf)) {
+			return s.buf[at : at+n]
+		}
+		// What follows goes to a new segment that starts where the appends are.
+		l.mem.used.Add(-int64(len(s.buf)))
+		s.buf = s.buf[:l.off-s.off]
+		l.mem.used.Add(int64(len(s.buf)))
+	}
+	if n > l.mem.Max-l.mem.used.Load() {
+		l.shed(c, n)
+	}
+	buf := blockfs.AlignedBuffer(int(max(n, segmentBytes)))
+	l.mem.used.Add(int64(len(buf)))
+	c.segs = append(c.segs, segment{l.off, buf})
+	return buf[:n]
+}
+
+// shed drops this log's oldest memory until n bytes fit the budget or nothing
+// is left; cur's lock is held.
+func (l *Log) shed(cur *Chunk, n int64) {
+	l.mu.Lock()
+	chunks := append([]*Chunk(nil), l.chunks...)
+	l.mu.Unlock()
+	for _, c := range chunks {
+		if c != cur {
+			c.mu.Lock()
+		}
+		for len(c.segs) > 0 && n > l.mem.Max-l.mem.used.Load() {
+			l.mem.used.Add(-int64(len(c.segs[0].buf)))
+			c.segs = c.segs[1:]
+		}
+		if c != cur {
+			c.mu.Unlock()
+		}
+	}
+}
+
+// Seal ends the current chunk, so that it can be released when committed.
+func (l *Log) Seal() { l.mu.Lock(); l.sealed = true; l.mu.Unlock() }
+
+// NextSeq returns the seq that the next append starts with.
+func (l *Log) NextSeq() uint64 { return l.seq }
+
+// Bytes returns the size of the chunks the log holds.
+func (l *Log) Bytes() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.bytes
+}
+
+// Pin returns the chunk with a reference that Unpin gives back; the chunk must
+// not have been released.
+func (l *Log) Pin(id uint32) *Chunk {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.table[id]
+	c.refs.Add(1)
+	return c
+}
+
+// Unpin gives a reference back.
+func (c *Chunk) Unpin() {
+	if c.refs.Add(-1) == 0 {
+		c.log.pool.give(c.file)
+	}
+}
+
+// Release gives up every chunk that holds nothing above the committed seq (J5).
+func (l *Log) Release(committed uint64) {
+	l.mu.Lock()
+	var gone []*Chunk
+	keep := l.chunks[:0]
+	for i, c := range l.chunks {
+		c.mu.RLock()
+		last := c.lastSeq
+		c.mu.RUnlock()
+		if current := i == len(l.chunks)-1 && !l.sealed; !current && last <= committed {
+			gone = append(gone, c)
+			delete(l.table, c.id)
+			l.bytes -= c.file.bytes
+			continue
+		}
+		keep = append(keep, c)
+	}
+	clear(l.chunks[len(keep):])
+	l.chunks = keep
+	l.mu.Unlock()
+	for _, c := range gone {
+		c.mu.Lock()
+		for _, s := range c.segs {
+			l.mem.used.Add(-int64(len(s.buf)))
+		}
+		c.segs = nil
+		c.mu.Unlock()
+		c.Unpin()
+	}
+}
+
+// InMemory reports whether n bytes at off can be read without the disk.
+func (c *Chunk) InMemory(off, n int64) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return len(c.segs) > 0 && off >= c.segs[0].off
+}
+
+// ReadAt fills p from the chunk. fromDisk tells that the bytes come from the
+// file and are to be verified by the caller. Offset and length are multiples
+// of blockfs.Alignment.
+func (c *Chunk) ReadAt(p []byte, off int64) (fromDisk bool, err error) {
+	c.mu.RLock()
+	ok := c.copySegments(p, off)
+	c.mu.RUnlock()
+	if ok {
+		return false, nil
+	}
+	return true, c.readFile(p, off)
+}
+
+// readAt reads for the log itself, whatever the source.
+func (c *Chunk) readAt(p []byte, off int64) error {
+	_, err := c.ReadAt(p, off)
+	return err
+}
+
+// copySegments copies from memory; c.mu is held for reading.
+func (c *Chunk) copySegments(p []byte, off int64) bool {
+	if len(c.segs) == 0 || off < c.segs[0].off {
+		return false
+	}
+	for i := range c.segs {
+		s := &c.segs[i]
+		if len(p) == 0 {
+			break
+		}
+		if at := off - s.off; at >= 0 && at < int64(len(s.buf)) {
+			n := copy(p, s.buf[at:])
+			p, off = p[n:], off+int64(n)
+		}
+	}
+	return len(p) == 0
+}
+
+func (c *Chunk) readFile(p []byte, off int64) error {
+	buf := p
+	if !aligned(p) {
+		buf = blockfs.AlignedBuffer(len(p))
+	}
+	for {
+		c.mu.RLock()
+		cf := c.file
+		c.mu.RUnlock()
+		n, err := cf.f.ReadAt(buf, off)
+		if n == len(buf) {
+			break
+		}
+		c.mu.RLock()
+		moved := c.file != cf // the old file was closed under us (J4)
+		c.mu.RUnlock()
+		if !moved {
+			return fmt.Errorf("journal %s at %d: %w", cf.name, off, err)
+		}
+	}
+	if !aligned(p) {
+		copy(p, buf)
+	}
+	return nil
+}
+
+// Close gives the files back to the pool's keeping: they stay on disk for the
+// next open of the vDisk. No reader may hold a chunk.
+func (l *Log) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pool.mu.Lock()
+	defer l.pool.mu.Unlock()
+	for _, c := range l.chunks {
+		for _, s := range c.segs {
+			l.mem.used.Add(-int64(len(s.buf)))
+		}
+		if l.pool.closed {
+			c.file.f.Close()
+			continue
+		}
+		l.pool.held[l.vdisk] = append(l.pool.held[l.vdisk], c.file)
+	}
+	l.chunks, l.table = nil, map[uint32]*Chunk{}
+}

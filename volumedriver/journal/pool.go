@@ -1,0 +1,404 @@
+package journal
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/openvstorage/ovgate/internal/blockfs"
+)
+
+const (
+	// openerBytes is where the first record of a chunk starts: after both openers.
+	openerBytes = 2 * blockfs.Alignment
+	// poolFormat is the newest pool.json format known.
+	poolFormat = 1
+	poolFile   = "pool.json"
+	chunkName  = "chunk-"
+	newName    = "new-" // a chunk file being pre-written; dropped at open
+	// MinChunkBytes: a chunk must hold a record of one whole command with room to spare.
+	MinChunkBytes = 256 << 10
+)
+
+// PoolOptions configure a Pool.
+type PoolOptions struct {
+	FS         blockfs.FS
+	Dir        string
+	ChunkBytes int64 // size of new chunk files
+	MaxBytes   int64 // all chunk files together
+	Rand       io.Reader
+	Log        *slog.Logger
+}
+
+// Pool is the set of chunk files on one WRITE disk. Safe for concurrent use.
+type Pool struct {
+	o  PoolOptions
+	id string
+
+	mu       sync.Mutex
+	free     []*chunkFile
+	held     map[[16]byte][]*chunkFile // found at open; their vDisk has not claimed them
+	next     uint64                    // number of the next chunk file
+	bytes    int64                     // of all chunk files
+	growing  bool                      // a background creation runs
+	growErr  error                     // why the last creation failed
+	released chan struct{}             // closed and replaced when a chunk becomes free
+	closed   bool
+	grow     sync.WaitGroup
+}
+
+// chunkFile is one file of the pool.
+type chunkFile struct {
+	name  string
+	f     blockfs.File
+	bytes int64
+	owner [16]byte // of what is written in it, also while it is free
+}
+
+// OpenPool opens or creates the pool in o.Dir and reads whose each chunk is.
+func OpenPool(o PoolOptions) (*Pool, error) {
+	if o.ChunkBytes < MinChunkBytes || o.ChunkBytes%blockfs.Alignment != 0 || o.MaxBytes < o.ChunkBytes {
+		return nil, fmt.Errorf("journal %s: chunk size %d (min %d, multiple of %d) and pool size %d do not fit", o.Dir, o.ChunkBytes, MinChunkBytes, blockfs.Alignment, o.MaxBytes)
+	}
+	p := &Pool{o: o, held: map[[16]byte][]*chunkFile{}, released: make(chan struct{})}
+	if err := o.FS.MkdirAll(o.Dir); err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	if err := p.identify(); err != nil {
+		return nil, err
+	}
+	list, err := o.FS.List(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	for _, e := range list {
+		if err := p.adopt(e); err != nil {
+			p.Close()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// identify reads the pool's identity, or gives it one.
+func (p *Pool) identify() error {
+	path := p.o.Dir + "/" + poolFile
+	var id struct {
+		Format int    `json:"format"`
+		ID     string `json:"id"`
+	}
+	b, err := blockfs.ReadFile(p.o.FS, path, 4096)
+	if err == nil {
+		if err := json.Unmarshal(b, &id); err != nil || id.ID == "" {
+			return fmt.Errorf("journal: %s is damaged: restore it or set the directory aside", path)
+		}
+		if id.Format > poolFormat {
+			return fmt.Errorf("journal: %s has format %d, this version knows %d: upgrade ovgate", path, id.Format, poolFormat)
+		}
+		p.id = id.ID
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("journal: %w", err)
+	}
+	var raw [16]byte
+	if _, err := io.ReadFull(p.o.Rand, raw[:]); err != nil {
+		return fmt.Errorf("journal: draw pool id: %w", err)
+	}
+	id.Format, id.ID = poolFormat, hex.EncodeToString(raw[:])
+	p.id = id.ID
+	b, err = json.Marshal(id)
+	if err != nil {
+		return err
+	}
+	if err := blockfs.WriteFile(p.o.FS, path, b); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return nil
+}
+
+// ID names this pool; a registry record that names another one tells that the
+// journal it counted on is gone.
+func (p *Pool) ID() string { return p.id }
+
+// adopt takes in one directory entry.
+func (p *Pool) adopt(e blockfs.Info) error {
+	path := p.o.Dir + "/" + e.Name
+	if strings.HasPrefix(e.Name, newName) {
+		return p.o.FS.Remove(path)
+	}
+	var n uint64
+	if k, err := fmt.Sscanf(e.Name, chunkName+"%d", &n); k != 1 || err != nil {
+		return nil
+	}
+	f, err := p.o.FS.Open(path, blockfs.Write|blockfs.Direct|blockfs.DSync)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	cf := &chunkFile{name: e.Name, f: f, bytes: e.Size}
+	p.next = max(p.next, n+1)
+	p.bytes += cf.bytes
+	op, err := readOpener(f)
+	switch {
+	case errors.Is(err, ErrBadRecord):
+		p.free = append(p.free, cf)
+	case err != nil:
+		f.Close()
+		return fmt.Errorf("journal: %s: %w", path, err)
+	default:
+		cf.owner = op.VDisk
+		p.held[op.VDisk] = append(p.held[op.VDisk], cf)
+	}
+	return nil
+}
+
+// readOpener returns the opener of a chunk; ErrBadRecord if neither copy is valid.
+func readOpener(f blockfs.File) (*Header, error) {
+	buf := blockfs.AlignedBuffer(openerBytes)
+	if _, err := f.ReadAt(buf, 0); err != nil {
+		return nil, fmt.Errorf("read opener: %w", err)
+	}
+	for off := 0; off < openerBytes; off += blockfs.Alignment {
+		h, err := decodeHeader(buf[off : off+blockfs.Alignment])
+		if err == nil && h.Seqs == 0 {
+			return h, nil
+		}
+		if errors.Is(err, ErrNewerFormat) {
+			return nil, err
+		}
+	}
+	return nil, ErrBadRecord
+}
+
+// tryTake returns a free chunk, or nil when there is none and none can be made
+// now. first tells that the taker holds no chunk: the last free one is kept
+// for such takers, so that a busy vDisk cannot starve an idle one.
+func (p *Pool) tryTake(first bool) (*chunkFile, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, errPoolClosed
+	}
+	room := int64(len(p.free)) + (p.o.MaxBytes-p.bytes)/p.o.ChunkBytes
+	if room <= 1 && !first {
+		return nil, nil
+	}
+	if n := len(p.free); n > 0 {
+		cf := p.free[n-1]
+		p.free = p.free[:n-1]
+		p.growLocked()
+		return cf, nil
+	}
+	if p.bytes+p.o.ChunkBytes > p.o.MaxBytes || p.growing {
+		return nil, nil
+	}
+	p.growing = true
+	p.mu.Unlock()
+	cf, err := p.create()
+	p.mu.Lock()
+	p.growing = false
+	if err != nil {
+		p.growErr = err
+		return nil, nil
+	}
+	return cf, nil
+}
+
+var errPoolClosed = errors.New("journal pool is closed")
+
+// growLocked makes the next chunk ahead of need, in the background.
+func (p *Pool) growLocked() {
+	if len(p.free) > 0 || p.growing || p.bytes+p.o.ChunkBytes > p.o.MaxBytes {
+		return
+	}
+	p.growing = true
+	p.grow.Add(1)
+	go func() {
+		defer p.grow.Done()
+		cf, err := p.create()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.growing = false
+		p.growErr = err
+		if err == nil {
+			p.freeLocked(cf)
+		}
+	}()
+}
+
+// create makes a chunk file: pre-written, durable, then named. Only one runs at
+// a time (growing).
+func (p *Pool) create() (cf *chunkFile, err error) {
+	p.mu.Lock()
+	n := p.next
+	p.next++
+	p.bytes += p.o.ChunkBytes
+	p.mu.Unlock()
+	tmp := fmt.Sprintf("%s/%s%08d", p.o.Dir, newName, n)
+	f, err := p.o.FS.Open(tmp, blockfs.Write|blockfs.Create|blockfs.Excl|blockfs.Direct|blockfs.DSync)
+	if err == nil {
+		if err = f.Preallocate(p.o.ChunkBytes); err == nil {
+			cf = &chunkFile{name: fmt.Sprintf("%s%08d", chunkName, n), f: f, bytes: p.o.ChunkBytes}
+			if err = p.o.FS.Rename(tmp, p.o.Dir+"/"+cf.name); err == nil {
+				err = p.o.FS.SyncDir(p.o.Dir)
+			}
+		}
+		if err != nil {
+			f.Close()
+			p.o.FS.Remove(tmp) // best effort: dropped at the next open otherwise
+		}
+	}
+	if err != nil {
+		p.mu.Lock()
+		p.bytes -= p.o.ChunkBytes
+		p.mu.Unlock()
+		level := slog.LevelError
+		if errors.Is(err, syscall.ENOSPC) {
+			level = slog.LevelWarn
+		}
+		p.o.Log.Log(nil, level, "journal chunk not created", "dir", p.o.Dir, "bytes", p.o.ChunkBytes, "err", err)
+		return nil, fmt.Errorf("journal: create chunk in %s: %w", p.o.Dir, err)
+	}
+	return cf, nil
+}
+
+// give returns a chunk for reuse.
+func (p *Pool) give(cf *chunkFile) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if cf.bytes != p.o.ChunkBytes {
+		p.dropLocked(cf)
+		return
+	}
+	p.freeLocked(cf)
+}
+
+func (p *Pool) freeLocked(cf *chunkFile) {
+	p.free = append(p.free, cf)
+	close(p.released)
+	p.released = make(chan struct{})
+}
+
+// drop removes a chunk from the disk: it failed, or has another size.
+func (p *Pool) drop(cf *chunkFile) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dropLocked(cf)
+}
+
+func (p *Pool) dropLocked(cf *chunkFile) {
+	cf.f.Close()
+	p.bytes -= cf.bytes
+	if err := p.o.FS.Remove(p.o.Dir + "/" + cf.name); err != nil {
+		p.o.Log.Warn("journal chunk not removed", "chunk", cf.name, "err", err)
+	}
+}
+
+// Released returns a channel that is closed when a chunk becomes free.
+func (p *Pool) Released() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.released
+}
+
+// GrowError returns why the last attempt to create a chunk failed, or nil.
+func (p *Pool) GrowError() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.growErr
+}
+
+// claim takes the chunks found at open that hold records of a vDisk.
+func (p *Pool) claim(vdisk [16]byte) []*chunkFile {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.held[vdisk]
+	delete(p.held, vdisk)
+	return c
+}
+
+// Erase makes what chunks say of a vDisk unreadable and frees them. The vDisk
+// must have no open Log. Call it when its deletion was decided.
+func (p *Pool) Erase(vdisk [16]byte) error {
+	for _, cf := range p.claim(vdisk) {
+		if err := eraseOpener(cf); err != nil {
+			p.mu.Lock()
+			p.held[vdisk] = append(p.held[vdisk], cf)
+			p.mu.Unlock()
+			return fmt.Errorf("journal: erase %s: %w", cf.name, err)
+		}
+		p.give(cf)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, cf := range p.free {
+		if cf.owner == vdisk {
+			if err := eraseOpener(cf); err != nil {
+				return fmt.Errorf("journal: erase %s: %w", cf.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func eraseOpener(cf *chunkFile) error {
+	_, err := cf.f.WriteAt(blockfs.AlignedBuffer(openerBytes), 0)
+	if err == nil {
+		cf.owner = [16]byte{}
+	}
+	return err
+}
+
+// Usage is the state of a Pool, in bytes and chunks.
+type Usage struct {
+	Bytes, MaxBytes, ChunkBytes int64
+	Free, Held                  int // chunks free, and held for vDisks that are not open
+}
+
+// Usage returns how full the pool is.
+func (p *Pool) Usage() Usage {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	u := Usage{Bytes: p.bytes, MaxBytes: p.o.MaxBytes, ChunkBytes: p.o.ChunkBytes, Free: len(p.free)}
+	for _, h := range p.held {
+		u.Held += len(h)
+	}
+	return u
+}
+
+// Close closes the files. Logs must be closed before.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.grow.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, cf := range p.free {
+		cf.f.Close()
+	}
+	for _, h := range p.held {
+		for _, cf := range h {
+			cf.f.Close()
+		}
+	}
+	p.free, p.held = nil, map[[16]byte][]*chunkFile{}
+	return nil
+}
+
+// newGeneration draws a chunk generation (J1).
+func (p *Pool) newGeneration() (uint64, error) {
+	var b [8]byte
+	if _, err := io.ReadFull(p.o.Rand, b[:]); err != nil {
+		return 0, fmt.Errorf("journal: draw generation: %w", err)
+	}
+	return binary.LittleEndian.Uint64(b[:]), nil
+}

@@ -1,0 +1,135 @@
+// Package tlog is the format of TLogs: objects that index a run of consecutive
+// SCOs of one opening, so that a map is rebuilt without reading data.
+//
+//	 0  magic "OVGTLOG1"       48  size of what follows, u64
+//	 8  version u16 = 1        56  crc32c u32 of the whole object, this field as 0
+//	10  flags u16              60  scos u32
+//	12  epoch u32              64  per SCO: object size u64, then its footer (package sco)
+//	16  vdisk 16 bytes
+//	32  nonce u32
+//	36  number u32
+//	40  reserved 8 bytes
+//
+// Invariants:
+//
+//	L1  The SCOs of a TLog are consecutive in number and seq, and the TLogs of a
+//	    vDisk are consecutive in both: applied in order of number they give the map.
+//	L2  Like every object, a TLog is written once; the same content encodes to the
+//	    same bytes.
+package tlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/openvstorage/ovgate/volumedriver/clustersum"
+	"github.com/openvstorage/ovgate/volumedriver/sco"
+)
+
+const (
+	version     = 1
+	headerBytes = 64
+	// MaxBytes bounds a TLog, against damage: far above maxRun SCOs of 128 MiB.
+	MaxBytes = 512 << 20
+	maxRun   = 1 << 16
+)
+
+var magic = [8]byte{'O', 'V', 'G', 'T', 'L', 'O', 'G', '1'}
+
+// Errors of decoding.
+var (
+	ErrCorrupt     = errors.New("tlog: damaged object")
+	ErrNewerFormat = errors.New("tlog: newer format: upgrade ovgate")
+)
+
+// Entry is one SCO of the run.
+type Entry struct {
+	Bytes  int64 // size of the object
+	Footer *sco.Footer
+}
+
+// TLog is the index of a run of SCOs.
+type TLog struct {
+	VDisk   [16]byte
+	Epoch   uint32
+	Nonce   uint32
+	Number  uint32
+	Entries []Entry
+}
+
+// Encode returns the object.
+func (t *TLog) Encode() []byte {
+	n := headerBytes
+	for _, e := range t.Entries {
+		n += 8 + sco.FooterBytes(len(e.Footer.Extents))
+	}
+	b := make([]byte, n)
+	le := binary.LittleEndian
+	copy(b, magic[:])
+	le.PutUint16(b[8:], version)
+	le.PutUint32(b[12:], t.Epoch)
+	copy(b[16:32], t.VDisk[:])
+	le.PutUint32(b[32:], t.Nonce)
+	le.PutUint32(b[36:], t.Number)
+	le.PutUint64(b[48:], uint64(n-headerBytes))
+	le.PutUint32(b[60:], uint32(len(t.Entries)))
+	p := b[headerBytes:]
+	for _, e := range t.Entries {
+		le.PutUint64(p, uint64(e.Bytes))
+		k := sco.FooterBytes(len(e.Footer.Extents))
+		sco.EncodeFooter(p[8:8+k], e.Footer)
+		p = p[8+k:]
+	}
+	le.PutUint32(b[56:], clustersum.Plain(b))
+	return b
+}
+
+// Decode verifies and reads a TLog.
+func Decode(b []byte) (*TLog, error) {
+	le := binary.LittleEndian
+	if len(b) < headerBytes || string(b[:8]) != string(magic[:]) {
+		return nil, fmt.Errorf("%w: no header", ErrCorrupt)
+	}
+	if v := le.Uint16(b[8:]); v > version {
+		return nil, fmt.Errorf("%w (%d)", ErrNewerFormat, v)
+	} else if v == 0 {
+		return nil, fmt.Errorf("%w: version 0", ErrCorrupt)
+	}
+	if le.Uint64(b[48:]) != uint64(len(b)-headerBytes) {
+		return nil, fmt.Errorf("%w: length", ErrCorrupt)
+	}
+	tmp := append([]byte(nil), b...)
+	clear(tmp[56:60])
+	if clustersum.Plain(tmp) != le.Uint32(b[56:]) {
+		return nil, fmt.Errorf("%w: checksum", ErrCorrupt)
+	}
+	t := &TLog{Epoch: le.Uint32(b[12:]), Nonce: le.Uint32(b[32:]), Number: le.Uint32(b[36:])}
+	copy(t.VDisk[:], b[16:32])
+	n := int(le.Uint32(b[60:]))
+	if n > maxRun {
+		return nil, fmt.Errorf("%w: %d entries", ErrCorrupt, n)
+	}
+	p := b[headerBytes:]
+	for i := range n {
+		if len(p) < 8 {
+			return nil, fmt.Errorf("%w: entry %d", ErrCorrupt, i)
+		}
+		f, used, err := sco.DecodeFooter(p[8:])
+		if err != nil {
+			return nil, fmt.Errorf("tlog entry %d: %w", i, err)
+		}
+		if f.VDisk != t.VDisk || f.Epoch != t.Epoch || f.Nonce != t.Nonce {
+			return nil, fmt.Errorf("%w: entry %d is of another opening", ErrCorrupt, i)
+		}
+		if i > 0 && (f.Number != t.Entries[i-1].Footer.Number+1 || f.FirstSeq != t.Entries[i-1].Footer.LastSeq+1) {
+			return nil, fmt.Errorf("%w: entry %d does not follow (L1)", ErrCorrupt, i)
+		}
+		t.Entries = append(t.Entries, Entry{int64(le.Uint64(p)), f})
+		p = p[8+used:]
+	}
+	if len(p) != 0 {
+		return nil, fmt.Errorf("%w: trailing bytes", ErrCorrupt)
+	}
+	return t, nil
+}

@@ -1,0 +1,235 @@
+package volume
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// HeadFormat is the newest head format this code reads and writes.
+const HeadFormat = 1
+
+// maxHeadBytes bounds a head object, against damage.
+const maxHeadBytes = 16 << 20
+
+const headMagic = "ovgate-head "
+
+// Head is the record on the backend that says what makes up a vDisk (rule E5).
+// The object is one line "ovgate-head FORMAT SHA256" and the head as JSON.
+// Fields that this version does not use yet are named so that later versions add
+// no new format: a reader refuses a head whose needs it does not know.
+type Head struct {
+	Format      int               `json:"format"`
+	VDisk       ID                `json:"vdisk"`
+	Pool        string            `json:"pool"`
+	Name        string            `json:"name"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Size        int64             `json:"size"`        // bytes
+	ClusterSize int               `json:"clusterSize"` // bytes
+	Created     int64             `json:"created"`     // Unix ns
+
+	Epoch  uint32 `json:"epoch"`
+	Nonce  uint32 `json:"nonce"`
+	Number uint64 `json:"number"`
+	Time   int64  `json:"time"` // Unix ns, never decreasing
+
+	LastSeq   uint64    `json:"lastSeq"`   // everything up to here is in the SCOs below
+	NextSCO   uint32    `json:"nextSCO"`   // SCOs of this vDisk are numbered [1, nextSCO)
+	NextTLog  uint32    `json:"nextTLog"`  // TLogs [firstTLog, nextTLog) rebuild the map
+	FirstTLog uint32    `json:"firstTLog"` // the first that is still needed
+	Stored    int64     `json:"stored"`    // bytes of the SCOs
+	Epochs    []Opening `json:"epochs"`    // rule E1: what is outside does not count
+
+	// Condemned objects may be deleted once this head is committed (rule E7).
+	Condemned []string `json:"condemned,omitempty"`
+	// Clean: written by an orderly close; nothing was acknowledged after it.
+	Clean bool `json:"clean,omitempty"`
+	// Deleted: the vDisk is gone; only clean-up is left.
+	Deleted bool `json:"deleted,omitempty"`
+
+	// Needs names features a reader must know to use this head: a parent, pins, a
+	// map checkpoint on the backend. This version knows none.
+	Needs []string `json:"needs,omitempty"`
+}
+
+// Object names below the vPool's root.
+const (
+	rootName   = "ovgate.root"
+	vdiskRoot  = "v/"
+	headDir    = "/head/"
+	scoDir     = "/sco/"
+	tlogDir    = "/tlog/"
+	claimDir   = "/claim/"
+	afterNames = "~" // sorts after every character of a name
+)
+
+func vdiskPrefix(id ID) string { return vdiskRoot + id.String() }
+
+// headName: numbers of one opening never repeat, so a name never gets other bytes.
+func headName(id ID, r HeadRef) string {
+	return fmt.Sprintf("%s%s%08x-%016x-%08x", vdiskPrefix(id), headDir, r.Epoch, r.Number, r.Nonce)
+}
+
+func scoName(id ID, o Opening, number uint32) string {
+	return fmt.Sprintf("%s%s%08x-%08x-%08x", vdiskPrefix(id), scoDir, number, o.Epoch, o.Nonce)
+}
+
+func tlogName(id ID, o Opening, number uint32) string {
+	return fmt.Sprintf("%s%s%08x-%08x-%08x", vdiskPrefix(id), tlogDir, number, o.Epoch, o.Nonce)
+}
+
+func claimName(id ID, epoch uint32) string {
+	return fmt.Sprintf("%s%s%08x", vdiskPrefix(id), claimDir, epoch)
+}
+
+// parseHeadName reads epoch, number and nonce from an object name.
+func parseHeadName(name string) (HeadRef, bool) {
+	f := strings.Split(name[strings.LastIndex(name, "/")+1:], "-")
+	if len(f) != 3 {
+		return HeadRef{}, false
+	}
+	e, err1 := strconv.ParseUint(f[0], 16, 32)
+	n, err2 := strconv.ParseUint(f[1], 16, 64)
+	o, err3 := strconv.ParseUint(f[2], 16, 32)
+	return HeadRef{Epoch: uint32(e), Number: n, Nonce: uint32(o)}, errors.Join(err1, err2, err3) == nil
+}
+
+// newer reports whether head r comes after o in the life of a vDisk.
+func (r HeadRef) newer(o HeadRef) bool {
+	return r.Epoch > o.Epoch || r.Epoch == o.Epoch && r.Number > o.Number
+}
+
+// same reports whether both name the same object.
+func (r HeadRef) same(o HeadRef) bool {
+	return r.Epoch == o.Epoch && r.Number == o.Number && r.Nonce == o.Nonce
+}
+
+// encode returns the object and its reference.
+func (h *Head) encode() ([]byte, HeadRef, error) {
+	body, err := json.Marshal(h)
+	if err != nil {
+		return nil, HeadRef{}, fmt.Errorf("encode head of vdisk %s: %w", h.VDisk, err)
+	}
+	sum := sha256.Sum256(body)
+	hash := hex.EncodeToString(sum[:])
+	obj := fmt.Appendf(nil, "%s%d %s\n%s\n", headMagic, h.Format, hash, body)
+	return obj, HeadRef{Epoch: h.Epoch, Nonce: h.Nonce, Number: h.Number, Hash: hash}, nil
+}
+
+// decodeHead verifies a head object.
+func decodeHead(b []byte) (*Head, HeadRef, error) {
+	line, body, ok := bytes.Cut(b, []byte("\n"))
+	var format int
+	var hash string
+	if n, err := fmt.Sscanf(string(line), headMagic+"%d %64s", &format, &hash); !ok || n != 2 || err != nil {
+		return nil, HeadRef{}, fmt.Errorf("%w: head has no header line", ErrCorrupt)
+	}
+	if format > HeadFormat {
+		return nil, HeadRef{}, fmt.Errorf("head format %d, this version knows %d: upgrade ovgate", format, HeadFormat)
+	}
+	body = bytes.TrimSuffix(body, []byte("\n"))
+	sum := sha256.Sum256(body)
+	if hex.EncodeToString(sum[:]) != hash {
+		return nil, HeadRef{}, fmt.Errorf("%w: head checksum", ErrCorrupt)
+	}
+	h := &Head{}
+	if err := json.Unmarshal(body, h); err != nil {
+		return nil, HeadRef{}, fmt.Errorf("%w: head: %v", ErrCorrupt, err)
+	}
+	if len(h.Needs) > 0 {
+		return nil, HeadRef{}, fmt.Errorf("head of vdisk %s needs %v: upgrade ovgate", h.VDisk, h.Needs)
+	}
+	if h.Size <= 0 || h.Size > MaxSize || !validCluster(h.ClusterSize) || len(h.Epochs) == 0 {
+		return nil, HeadRef{}, fmt.Errorf("%w: head fields of vdisk %s", ErrCorrupt, h.VDisk)
+	}
+	return h, HeadRef{Epoch: h.Epoch, Nonce: h.Nonce, Number: h.Number, Hash: hash}, nil
+}
+
+// epochTable is the list of openings of a vDisk, oldest first (rule E1).
+type epochTable []Opening
+
+// valid reports whether records of epoch may span the seqs [first, last].
+func (t epochTable) valid(epoch uint32, first, last uint64) bool {
+	for i, o := range t {
+		if o.Epoch == epoch {
+			return first >= o.FirstSeq && (i+1 == len(t) || last < t[i+1].FirstSeq)
+		}
+	}
+	return false
+}
+
+// has reports whether this very opening is in the table.
+func (t epochTable) has(epoch, nonce uint32) bool {
+	for _, o := range t {
+		if o.Epoch == epoch && o.Nonce == nonce {
+			return true
+		}
+	}
+	return false
+}
+
+// ofSCO returns the opening that wrote an SCO: the last whose numbers start at or
+// below it.
+func (t epochTable) ofSCO(number uint32) Opening {
+	for i := len(t) - 1; i > 0; i-- {
+		if t[i].FirstSCO <= number {
+			return t[i]
+		}
+	}
+	return t[0]
+}
+
+// ofTLog is ofSCO for TLogs.
+func (t epochTable) ofTLog(number uint32) Opening {
+	for i := len(t) - 1; i > 0; i-- {
+		if t[i].FirstTLog <= number {
+			return t[i]
+		}
+	}
+	return t[0]
+}
+
+// with returns the table extended by the openings that came after it, less those
+// that left nothing behind.
+func (t epochTable) with(opens []Opening) epochTable {
+	out := append(epochTable(nil), t...)
+	for _, o := range opens {
+		if n := len(out); n > 0 && o.Epoch <= out[n-1].Epoch {
+			continue
+		}
+		for n := len(out); n > 1 && out[n-1].FirstSeq == o.FirstSeq && out[n-1].FirstSCO == o.FirstSCO && out[n-1].FirstTLog == o.FirstTLog; n-- {
+			out = out[:n-1]
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+func validCluster(n int) bool {
+	return n >= MinClusterSize && n <= MaxClusterSize && n&(n-1) == 0
+}
+
+// Root is the object that says whose a backend root is (rule E7).
+type Root struct {
+	Format  int       `json:"format"`
+	Cluster string    `json:"cluster"`
+	Pool    string    `json:"pool"` // vPool UUID
+	Name    string    `json:"name"`
+	Created time.Time `json:"created"`
+}
+
+// RootFormat is the newest root format known.
+const RootFormat = 1
+
+// claim marks an epoch as taken; the extra fence of stores with conditional PUT.
+type claim struct {
+	Node  string `json:"node"`
+	Nonce uint32 `json:"nonce"`
+	Time  int64  `json:"time"`
+}

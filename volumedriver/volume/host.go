@@ -1,0 +1,368 @@
+package volume
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/openvstorage/ovgate/internal/clock"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/cache"
+	"github.com/openvstorage/ovgate/volumedriver/journal"
+)
+
+const (
+	defaultJournalBytes = 4 << 30
+	defaultChunkBytes   = 32 << 20
+	defaultCacheBytes   = 128 << 20
+	defaultWriteMemory  = 256 << 20
+	defaultUploads      = 8
+
+	// backendTimeout bounds one call to a backend; then it is tried again.
+	backendTimeout = 30 * time.Second
+	// openTimeout bounds how long an open waits for a backend before it goes on
+	// without one (rule E2) or gives up.
+	openTimeout = 10 * time.Second
+	maxRoot     = 64 << 10
+)
+
+// Host is what the vDisks of a node share: journal pool, caches, budgets.
+type Host struct {
+	o       HostOptions
+	journal *journal.Pool
+	cache   *cache.Cache
+	memory  *journal.Memory
+	uploads chan struct{} // one token per SCO in flight
+
+	mu     sync.Mutex
+	pools  map[string]*Pool
+	spaces uint64 // handles for cache keys
+	closed bool
+}
+
+// HostUsage is the state of what the vDisks share.
+type HostUsage struct {
+	Journal                journal.Usage
+	JournalError           error // why the pool could not grow
+	CacheBytes             int64
+	CacheHits, CacheMisses uint64
+	OpenVDisks             int
+}
+
+// NewHost opens the local state in o.FS.
+func NewHost(ctx context.Context, o HostOptions) (*Host, error) {
+	if o.Clock == nil {
+		o.Clock = clock.Real{}
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	setDefault(&o.JournalBytes, defaultJournalBytes)
+	setDefault(&o.ChunkBytes, defaultChunkBytes)
+	setDefault(&o.CacheBytes, defaultCacheBytes)
+	setDefault(&o.WriteMemoryBytes, defaultWriteMemory)
+	if o.Uploads == 0 {
+		o.Uploads = defaultUploads
+	}
+	jp, err := journal.OpenPool(journal.PoolOptions{FS: o.FS, Dir: "journal", ChunkBytes: o.ChunkBytes,
+		MaxBytes: o.JournalBytes, Rand: o.Rand, Log: o.Log})
+	if err != nil {
+		return nil, err
+	}
+	if !o.FS.DirectIO() {
+		o.Log.Warn("file system refuses O_DIRECT; the journal uses O_DSYNC alone")
+	}
+	return &Host{o: o, journal: jp, cache: cache.New(o.CacheBytes), memory: &journal.Memory{Max: o.WriteMemoryBytes},
+		uploads: make(chan struct{}, o.Uploads), pools: map[string]*Pool{}}, nil
+}
+
+func setDefault(v *int64, d int64) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+// Usage returns the state of what the vDisks share.
+func (h *Host) Usage() HostUsage {
+	u := HostUsage{Journal: h.journal.Usage(), JournalError: h.journal.GrowError()}
+	u.CacheHits, u.CacheMisses, u.CacheBytes = h.cache.Stats()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.pools {
+		p.mu.Lock()
+		u.OpenVDisks += len(p.open)
+		p.mu.Unlock()
+	}
+	return u
+}
+
+// Close closes every vDisk in an orderly way, as far as ctx allows, and then the
+// local state. The error names the first vDisk that did not close cleanly; its
+// data are in the journal.
+func (h *Host) Close(ctx context.Context) error {
+	h.mu.Lock()
+	h.closed = true
+	pools := make([]*Pool, 0, len(h.pools))
+	for _, p := range h.pools {
+		pools = append(pools, p)
+	}
+	h.mu.Unlock()
+	var first error
+	for _, p := range pools {
+		if err := p.Detach(ctx); err != nil && first == nil {
+			first = err
+		}
+	}
+	if err := h.journal.Close(); err != nil && first == nil {
+		first = err
+	}
+	return first
+}
+
+func (h *Host) nonce() (uint32, error) {
+	var b [4]byte
+	if _, err := io.ReadFull(h.o.Rand, b[:]); err != nil {
+		return 0, fmt.Errorf("draw nonce: %w", err)
+	}
+	return binary.LittleEndian.Uint32(b[:]), nil
+}
+
+func (h *Host) now() int64 { return h.o.Clock.Now().UnixNano() }
+
+// Pool is a vPool served by this host.
+type Pool struct {
+	host *Host
+	cfg  PoolConfig
+
+	mu   sync.Mutex
+	open map[ID]*Volume
+	busy map[ID]chan struct{} // open, delete, accept in progress; closed when done
+}
+
+// AttachPool binds a vPool to its backend and checks the root object (rule E7).
+func (h *Host) AttachPool(ctx context.Context, cfg PoolConfig) (*Pool, error) {
+	var err error
+	if cfg.Settings, err = cfg.Settings.withDefaults(); err != nil {
+		return nil, fmt.Errorf("vpool %s: %w", cfg.Name, err)
+	}
+	if err := checkRoot(ctx, cfg, h.o.Clock); err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, fmt.Errorf("vpool %s: host: %w", cfg.Name, ErrClosed)
+	}
+	if h.pools[cfg.ID] != nil {
+		return nil, fmt.Errorf("vpool %s: %w", cfg.Name, ErrExists)
+	}
+	p := &Pool{host: h, cfg: cfg, open: map[ID]*Volume{}, busy: map[ID]chan struct{}{}}
+	h.pools[cfg.ID] = p
+	return p, nil
+}
+
+// withDefaults fills zero fields and checks the ranges.
+func (s Settings) withDefaults() (Settings, error) {
+	if s.ClusterSize == 0 {
+		s.ClusterSize = DefaultClusterSize
+	}
+	setDefault(&s.SCOSize, DefaultSCOSize)
+	setDefault(&s.JournalQuota, DefaultQuota)
+	if s.CommitInterval == 0 {
+		s.CommitInterval = DefaultCommitInterval
+	}
+	if s.StallTimeout == 0 {
+		s.StallTimeout = DefaultStallTimeout
+	}
+	return s, s.check()
+}
+
+func (s Settings) check() error {
+	switch {
+	case !validCluster(s.ClusterSize):
+		return fmt.Errorf("%w: cluster size %d is not 4, 8, 16, 32 or 64 KiB", ErrInvalid, s.ClusterSize)
+	case s.SCOSize < MinSCOSize || s.SCOSize > MaxSCOSize || s.SCOSize&(s.SCOSize-1) != 0:
+		return fmt.Errorf("%w: SCO size %d is not 4, 8, 16, 32, 64 or 128 MiB", ErrInvalid, s.SCOSize)
+	case s.JournalQuota < MinQuota || s.JournalQuota > MaxQuota:
+		return fmt.Errorf("%w: journal quota %d is outside 128 MiB to 10 GiB", ErrInvalid, s.JournalQuota)
+	case s.SCOSize > s.JournalQuota/4:
+		return fmt.Errorf("%w: SCO size %d is above a quarter of the journal quota %d", ErrInvalid, s.SCOSize, s.JournalQuota)
+	case s.CommitInterval < 100*time.Millisecond || s.CommitInterval > 10*time.Minute:
+		return fmt.Errorf("%w: commit interval %s is outside 100 ms to 10 min", ErrInvalid, s.CommitInterval)
+	case s.StallTimeout < time.Second || s.StallTimeout > time.Hour:
+		return fmt.Errorf("%w: stall timeout %s is outside 1 s to 1 h", ErrInvalid, s.StallTimeout)
+	}
+	return nil
+}
+
+// ReadRoot returns whose root a store is; backend.ErrNotExist if nobody's.
+func ReadRoot(ctx context.Context, st backend.Store) (*Root, error) {
+	b, err := st.Get(ctx, rootName, maxRoot)
+	if err != nil {
+		return nil, fmt.Errorf("backend root: %w", err)
+	}
+	r := &Root{}
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, fmt.Errorf("%w: object %s is not a root", ErrForeignRoot, rootName)
+	}
+	if r.Format > RootFormat {
+		return nil, fmt.Errorf("backend root has format %d, this version knows %d: upgrade ovgate", r.Format, RootFormat)
+	}
+	return r, nil
+}
+
+// checkRoot makes the root object, or verifies that it is this vPool's.
+func checkRoot(ctx context.Context, cfg PoolConfig, clk clock.Clock) error {
+	root, err := ReadRoot(ctx, cfg.Store)
+	switch {
+	case errors.Is(err, backend.ErrNotExist):
+		if l, err := cfg.Store.List(ctx, vdiskRoot, "", 1); err != nil {
+			return fmt.Errorf("vpool %s: %w", cfg.Name, err)
+		} else if len(l) > 0 {
+			return fmt.Errorf("vpool %s: %w: it holds vDisks but no root object; use another place", cfg.Name, ErrForeignRoot)
+		}
+	case err != nil:
+		return fmt.Errorf("vpool %s: %w", cfg.Name, err)
+	case root.Pool != cfg.ID:
+		return fmt.Errorf("vpool %s: %w (%q, %s): use another place, or recover that vPool", cfg.Name, ErrForeignRoot, root.Name, root.Pool)
+	case root.Cluster == cfg.ClusterID:
+		return nil
+	case !cfg.Adopt:
+		return fmt.Errorf("vpool %s: %w: same vPool, other cluster %s; recover it to take it over", cfg.Name, ErrForeignRoot, root.Cluster)
+	}
+	b, err := json.Marshal(Root{Format: RootFormat, Cluster: cfg.ClusterID, Pool: cfg.ID, Name: cfg.Name, Created: clk.Now().UTC()})
+	if err != nil {
+		return err
+	}
+	if root == nil && cfg.Store.Features().ConditionalPut {
+		err = cfg.Store.PutIfAbsent(ctx, rootName, b)
+	} else {
+		err = cfg.Store.Put(ctx, rootName, b)
+	}
+	if err != nil {
+		return fmt.Errorf("vpool %s: write root: %w", cfg.Name, err)
+	}
+	return nil
+}
+
+// Detach closes the vPool's vDisks and forgets the pool.
+func (p *Pool) Detach(ctx context.Context) error {
+	p.mu.Lock()
+	open := make([]*Volume, 0, len(p.open))
+	for _, v := range p.open {
+		open = append(open, v)
+	}
+	p.mu.Unlock()
+	errs := make(chan error, len(open))
+	for _, v := range open {
+		go func() { errs <- v.Close(ctx) }()
+	}
+	var first error
+	for range open {
+		if err := <-errs; err != nil && first == nil {
+			first = err
+		}
+	}
+	p.host.mu.Lock()
+	delete(p.host.pools, p.cfg.ID)
+	p.host.mu.Unlock()
+	return first
+}
+
+// Settings returns the pool's defaults.
+func (p *Pool) Settings() Settings {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cfg.Settings
+}
+
+// SetSettings changes the defaults for vDisks opened from now on.
+func (p *Pool) SetSettings(s Settings) error {
+	s, err := s.withDefaults()
+	if err != nil {
+		return fmt.Errorf("vpool %s: %w", p.cfg.Name, err)
+	}
+	p.mu.Lock()
+	p.cfg.Settings = s
+	p.mu.Unlock()
+	return nil
+}
+
+// Volume returns an open vDisk, or nil.
+func (p *Pool) Volume(id ID) *Volume {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open[id]
+}
+
+// begin reserves a vDisk for one open, delete or accept at a time.
+func (p *Pool) begin(ctx context.Context, id ID) (done func(), err error) {
+	for {
+		p.mu.Lock()
+		ch := p.busy[id]
+		if ch == nil {
+			ch = make(chan struct{})
+			p.busy[id] = ch
+			p.mu.Unlock()
+			return func() {
+				p.mu.Lock()
+				delete(p.busy, id)
+				p.mu.Unlock()
+				close(ch)
+			}, nil
+		}
+		p.mu.Unlock()
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("vdisk %s: %w", id, ctx.Err())
+		}
+	}
+}
+
+// swap changes a registry record; a lost answer is settled by reading back.
+func (p *Pool) swap(ctx context.Context, old, new *Record) error {
+	var err error
+	for range 3 {
+		if err = p.host.o.Registry.Swap(ctx, old, new); err == nil {
+			return nil
+		}
+		id := old
+		if id == nil {
+			id = new
+		}
+		cur, lerr := p.host.o.Registry.Load(ctx, id.ID)
+		switch {
+		case errors.Is(lerr, ErrNotFound):
+			if new == nil {
+				return nil
+			}
+			if old != nil {
+				return err
+			}
+		case lerr != nil:
+			return err
+		case new != nil && cur.equal(new):
+			return nil
+		case old == nil || !cur.equal(old):
+			return err
+		}
+	}
+	return err
+}
+
+func (r *Record) equal(o *Record) bool {
+	a, err1 := json.Marshal(r)
+	b, err2 := json.Marshal(o)
+	return err1 == nil && err2 == nil && string(a) == string(b)
+}

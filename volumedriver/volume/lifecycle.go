@@ -1,0 +1,363 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
+)
+
+// CheckSpec says whether a vDisk like this can be created; ErrInvalid if not.
+func CheckSpec(s *Spec, pool Settings) error {
+	if s.ClusterSize == 0 {
+		s.ClusterSize = pool.ClusterSize
+	}
+	if !validCluster(s.ClusterSize) {
+		return fmt.Errorf("%w: cluster size %d is not 4, 8, 16, 32 or 64 KiB", ErrInvalid, s.ClusterSize)
+	}
+	return checkSize(s.Size, s.ClusterSize)
+}
+
+func checkSize(size int64, cluster int) error {
+	switch {
+	case size <= 0:
+		return fmt.Errorf("%w: size %d must be above 0", ErrInvalid, size)
+	case size > MaxSize:
+		return fmt.Errorf("%w: size %d is above 64 TiB", ErrInvalid, size)
+	case size%int64(cluster) != 0:
+		return fmt.Errorf("%w: size %d is not a multiple of the cluster size %d", ErrInvalid, size, cluster)
+	}
+	return nil
+}
+
+// Create makes an empty vDisk: durable in registry and backend on return. A
+// creation that was cut off is finished by calling it again with the same ID, or
+// undone by Delete.
+func (p *Pool) Create(ctx context.Context, s Spec) error {
+	if err := CheckSpec(&s, p.Settings()); err != nil {
+		return fmt.Errorf("vdisk %s: %w", s.Name, err)
+	}
+	done, err := p.begin(ctx, s.ID)
+	if err != nil {
+		return err
+	}
+	defer done()
+	nonce, err := p.host.nonce()
+	if err != nil {
+		return err
+	}
+	now := p.host.now()
+	first := Opening{Epoch: 1, Nonce: nonce, FirstSeq: 1, FirstSCO: 1, FirstTLog: 1, Time: now}
+	rec := Record{Format: RecordFormat, ID: s.ID, Pool: p.cfg.ID, Epoch: 1, Opens: []Opening{first}, DTL: DTLRecord{State: "off"}}
+	if err := p.swap(ctx, nil, &rec); errors.Is(err, ErrConflict) {
+		if rec, err = p.host.o.Registry.Load(ctx, s.ID); err != nil {
+			return err
+		}
+		if rec.Head.Number != 0 || rec.State != FlagNone || len(rec.Opens) != 1 {
+			return fmt.Errorf("vdisk %s (%s): %w", s.Name, s.ID, ErrExists)
+		}
+		first = rec.Opens[0]
+	} else if err != nil {
+		return err
+	}
+	h := &Head{Format: HeadFormat, VDisk: s.ID, Pool: p.cfg.ID, Name: s.Name, Labels: s.Labels, Size: s.Size,
+		ClusterSize: s.ClusterSize, Created: first.Time, Epoch: 1, Nonce: first.Nonce, Number: 1, Time: first.Time,
+		NextSCO: 1, NextTLog: 1, FirstTLog: 1, Epochs: []Opening{first}, Clean: true}
+	ref, err := p.putHead(ctx, h)
+	if err != nil {
+		return err
+	}
+	next := rec
+	next.Head, next.Opens = ref, nil
+	return p.swap(ctx, &rec, &next)
+}
+
+// putHead writes a head object.
+func (p *Pool) putHead(ctx context.Context, h *Head) (HeadRef, error) {
+	obj, ref, err := h.encode()
+	if err != nil {
+		return ref, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, backendTimeout)
+	defer cancel()
+	if err := p.cfg.Store.Put(ctx, headName(h.VDisk, ref), obj); err != nil {
+		return ref, fmt.Errorf("vdisk %s: put head %d: %w", h.Name, h.Number, err)
+	}
+	return ref, nil
+}
+
+// AcceptLoss is the operator's word that a vDisk in LOST_TAIL may serve what is
+// left (rule E9); the next Open succeeds. Without that flag it changes nothing.
+func (p *Pool) AcceptLoss(ctx context.Context, id ID) error {
+	done, err := p.begin(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	rec, err := p.host.o.Registry.Load(ctx, id)
+	if err != nil || rec.State != FlagLostTail {
+		return err
+	}
+	next := rec
+	next.State = FlagAccepted
+	return p.swap(ctx, &rec, &next)
+}
+
+// Delete removes a closed vDisk: first the decision, durably, then objects and
+// local state, then the record. It can be repeated after any interruption; a
+// vDisk that the registry does not know is no error.
+func (p *Pool) Delete(ctx context.Context, id ID) error {
+	done, err := p.begin(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if p.Volume(id) != nil {
+		return fmt.Errorf("%w: vdisk %s is open", ErrInvalid, id)
+	}
+	rec, err := p.host.o.Registry.Load(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if rec.State != FlagDeleting {
+		next := rec
+		next.State, next.Epoch = FlagDeleting, rec.Epoch+1
+		if err := p.swap(ctx, &rec, &next); err != nil {
+			return err
+		}
+		rec = next
+	}
+	if err := p.putDeleted(ctx, rec); err != nil {
+		return err
+	}
+	if err := p.purge(ctx, id); err != nil {
+		return err
+	}
+	if err := p.host.journal.Erase(id); err != nil {
+		return err
+	}
+	if err := p.host.journal.DropAside(id); err != nil {
+		return err
+	}
+	if err := removeTree(p.host.o.FS, stateDir(id)); err != nil {
+		return fmt.Errorf("vdisk %s: %w", id, err)
+	}
+	return p.swap(ctx, &rec, nil)
+}
+
+// putDeleted leaves word on the backend that the vDisk is gone, so that a
+// recovery from it does not bring it back half purged.
+func (p *Pool) putDeleted(ctx context.Context, rec Record) error {
+	if rec.Head.Number == 0 {
+		return nil
+	}
+	h, _, err := p.getHead(ctx, rec.ID, rec.Head)
+	if errors.Is(err, backend.ErrNotExist) {
+		return nil // purged before
+	}
+	if err != nil {
+		return err
+	}
+	h.Epoch, h.Number, h.Nonce, h.Deleted = rec.Epoch, rec.Head.Number+1, rec.Head.Nonce, true
+	_, err = p.putHead(ctx, h)
+	return err
+}
+
+// purge deletes the objects of a vDisk, heads last.
+func (p *Pool) purge(ctx context.Context, id ID) error {
+	for _, heads := range []bool{false, true} {
+		after := ""
+		for {
+			page, err := p.list(ctx, vdiskPrefix(id)+"/", after, 1000)
+			if err != nil {
+				return err
+			}
+			for _, o := range page {
+				after = o.Name
+				if strings.Contains(o.Name, headDir) != heads {
+					continue
+				}
+				if err := p.remove(ctx, o.Name); err != nil {
+					return err
+				}
+			}
+			if len(page) < 1000 {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+func (p *Pool) remove(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, backendTimeout)
+	defer cancel()
+	if err := p.cfg.Store.Delete(ctx, name); err != nil {
+		return fmt.Errorf("vpool %s: delete %s: %w", p.cfg.Name, name, err)
+	}
+	return nil
+}
+
+func (p *Pool) list(ctx context.Context, prefix, after string, limit int) ([]backend.Info, error) {
+	ctx, cancel := context.WithTimeout(ctx, backendTimeout)
+	defer cancel()
+	l, err := p.cfg.Store.List(ctx, prefix, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("vpool %s: list %s: %w", p.cfg.Name, prefix, err)
+	}
+	return l, nil
+}
+
+// getHead reads and verifies the head that ref names.
+func (p *Pool) getHead(ctx context.Context, id ID, ref HeadRef) (*Head, HeadRef, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	b, err := p.cfg.Store.Get(ctx, headName(id, ref), maxHeadBytes)
+	if err != nil {
+		return nil, ref, fmt.Errorf("vdisk %s: head %d: %w", id, ref.Number, err)
+	}
+	h, got, err := decodeHead(b)
+	if err != nil {
+		return nil, ref, fmt.Errorf("vdisk %s: head %d: %w", id, ref.Number, err)
+	}
+	if h.VDisk != id || !got.same(ref) || ref.Hash != "" && ref.Hash != got.Hash {
+		return nil, ref, fmt.Errorf("vdisk %s: head %d: %w: not the one that was committed", id, ref.Number, ErrCorrupt)
+	}
+	return h, got, nil
+}
+
+// heads lists the references of the heads on the backend, in name order.
+func (p *Pool) heads(ctx context.Context, id ID) ([]HeadRef, error) {
+	var out []HeadRef
+	after := ""
+	for {
+		page, err := p.list(ctx, vdiskPrefix(id)+headDir, after, 1000)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range page {
+			after = o.Name
+			if r, ok := parseHeadName(o.Name); ok {
+				out = append(out, r)
+			}
+		}
+		if len(page) < 1000 {
+			return out, nil
+		}
+	}
+}
+
+// newestHead returns the newest valid head on the backend above ref; nil if none.
+func (p *Pool) newestHead(ctx context.Context, id ID, ref HeadRef) (*Head, HeadRef, []HeadRef, error) {
+	all, err := p.heads(ctx, id)
+	if err != nil {
+		return nil, ref, nil, err
+	}
+	var best *Head
+	bestRef := ref
+	for _, r := range all {
+		if !r.newer(bestRef) {
+			continue
+		}
+		h, got, err := p.getHead(ctx, id, r)
+		if errors.Is(err, ErrCorrupt) || errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrCorrupt) {
+			p.host.o.Log.Warn("head on backend ignored", "vdisk", id.String(), "head", r.Number, "err", err)
+			continue
+		}
+		if err != nil {
+			return nil, ref, nil, err
+		}
+		best, bestRef = h, got
+	}
+	return best, bestRef, all, nil
+}
+
+// Recover registers every vDisk that the backend holds and the registry does not
+// (vpool recover). One whose newest head is not clean may lack acknowledged
+// writes: it is registered as LOST_TAIL, to be accepted (rule E9).
+func (p *Pool) Recover(ctx context.Context) ([]Recovered, error) {
+	var out []Recovered
+	after := ""
+	for {
+		page, err := p.list(ctx, vdiskRoot, after, 1)
+		if err != nil {
+			return out, err
+		}
+		if len(page) == 0 {
+			return out, nil
+		}
+		dir, _, _ := strings.Cut(strings.TrimPrefix(page[0].Name, vdiskRoot), "/")
+		after = vdiskRoot + dir + "/" + afterNames
+		id, err := ParseID(dir)
+		if err != nil {
+			p.host.o.Log.Warn("backend directory is not a vdisk", "vpool", p.cfg.Name, "name", dir)
+			continue
+		}
+		r, err := p.recoverOne(ctx, id)
+		if err != nil {
+			return out, err
+		}
+		if r != nil {
+			out = append(out, *r)
+		}
+	}
+}
+
+// recoverOne registers one vDisk; nil if there is nothing to recover.
+func (p *Pool) recoverOne(ctx context.Context, id ID) (*Recovered, error) {
+	done, err := p.begin(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	h, ref, _, err := p.newestHead(ctx, id, HeadRef{})
+	if err != nil {
+		return nil, err
+	}
+	if h == nil || h.Deleted {
+		return nil, nil
+	}
+	if h.Pool != p.cfg.ID {
+		return nil, fmt.Errorf("vdisk %s: %w: its head names vpool %s", id, ErrForeignRoot, h.Pool)
+	}
+	r := &Recovered{ID: id, Name: h.Name, Size: h.Size, ClusterSize: h.ClusterSize, Labels: h.Labels, Epoch: h.Epoch,
+		HeadNumber: h.Number, LastSeq: h.LastSeq, Time: time.Unix(0, h.Time), Clean: h.Clean}
+	if _, err := p.host.o.Registry.Load(ctx, id); err == nil {
+		r.Known = true
+		return r, nil
+	} else if !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	rec := Record{Format: RecordFormat, ID: id, Pool: p.cfg.ID, Epoch: h.Epoch, Head: ref, DTL: DTLRecord{State: "off"}}
+	if !h.Clean {
+		rec.State = FlagLostTail
+	}
+	return r, p.swap(ctx, nil, &rec)
+}
+
+func stateDir(id ID) string { return "vdisk/" + id.String() }
+
+// removeTree removes a directory of files, if it is there.
+func removeTree(fsys blockfs.FS, dir string) error {
+	list, err := fsys.List(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if err := fsys.Remove(dir + "/" + e.Name); err != nil {
+			return err
+		}
+	}
+	return fsys.Remove(dir)
+}

@@ -1,0 +1,321 @@
+package volume
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/journal"
+)
+
+const (
+	// maxClaims bounds how often an open that lost the race for an epoch tries
+	// the next one.
+	maxClaims = 16
+	// maxOpens bounds the openings that a record carries while the backend is away.
+	maxOpens = 64
+)
+
+// opening gathers what an open learns, in the order of rules E1 and E2.
+type opening struct {
+	p   *Pool
+	id  ID
+	rec Record
+
+	head    *Head // newest that counts
+	ref     HeadRef
+	offline bool      // the backend did not answer
+	foreign bool      // the head is of an opening that the registry does not know
+	stale   []HeadRef // superseded heads on the backend
+	claimed uint32    // highest epoch claimed on the backend
+
+	tail  *journal.Recovery
+	this  Opening
+	table epochTable // with this opening
+}
+
+// Open starts serving a vDisk (rules E1, E2). Errors: ErrNotFound, ErrLostTail,
+// ErrCorrupt, ErrBackend, ErrExists when it is open already.
+func (p *Pool) Open(ctx context.Context, id ID) (*Volume, error) {
+	done, err := p.begin(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if p.Volume(id) != nil {
+		return nil, fmt.Errorf("vdisk %s is open: %w", id, ErrExists)
+	}
+	o := &opening{p: p, id: id}
+	if err := o.learn(ctx); err != nil {
+		return nil, err
+	}
+	if err := o.take(ctx); err != nil {
+		o.abandon()
+		return nil, err
+	}
+	v, err := o.build(ctx)
+	if err != nil {
+		o.abandon()
+		return nil, err
+	}
+	p.mu.Lock()
+	p.open[id] = v
+	p.mu.Unlock()
+	return v, nil
+}
+
+func (o *opening) abandon() {
+	if o.tail != nil {
+		o.tail.Abandon()
+	}
+}
+
+// learn reads registry, heads and journal and decides what the vDisk holds.
+func (o *opening) learn(ctx context.Context) error {
+	var err error
+	if o.rec, err = o.p.host.o.Registry.Load(ctx, o.id); err != nil {
+		return err
+	}
+	switch {
+	case o.rec.Format > RecordFormat:
+		return fmt.Errorf("vdisk %s: record format %d: upgrade ovgate", o.id, o.rec.Format)
+	case o.rec.State == FlagDeleting:
+		return fmt.Errorf("vdisk %s is being deleted: %w", o.id, ErrNotFound)
+	case o.rec.State == FlagLostTail:
+		return fmt.Errorf("vdisk %s: %w: accept the loss to serve what is left", o.id, ErrLostTail)
+	case o.rec.Head.Number == 0:
+		return fmt.Errorf("vdisk %s: creation did not finish: %w", o.id, ErrNotFound)
+	}
+	if err := o.findHead(ctx); err != nil {
+		return err
+	}
+	lost, err := o.findTail()
+	if err != nil {
+		return err
+	}
+	if lost != "" && o.rec.State != FlagAccepted && !o.p.Settings().AcceptLostTail {
+		return o.markLost(ctx, lost)
+	}
+	return nil
+}
+
+// findHead settles which head counts: the committed one, or a newer one that a
+// lost registry does not know of (E1).
+func (o *opening) findHead(ctx context.Context) error {
+	h, ref, err := o.p.getHead(ctx, o.id, o.rec.Head)
+	switch {
+	case err == nil:
+		o.head, o.ref = h, ref
+		o.saveLocalHead(h)
+	case errors.Is(err, backend.ErrNotExist):
+		return fmt.Errorf("%w: the committed head is missing on the backend: %w", ErrCorrupt, err)
+	case errors.Is(err, ErrCorrupt), errors.Is(err, backend.ErrCorrupt):
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	default:
+		return o.findLocalHead(err)
+	}
+	newer, newRef, all, err := o.p.newestHead(ctx, o.id, ref)
+	if err != nil {
+		return o.findLocalHead(err)
+	}
+	for _, r := range all {
+		if !r.same(ref) && !r.newer(ref) {
+			o.stale = append(o.stale, r)
+		}
+	}
+	if newer != nil {
+		if newer.Deleted {
+			return fmt.Errorf("vdisk %s was deleted: %w", o.id, ErrNotFound)
+		}
+		known := epochTable(h.Epochs).with(o.rec.Opens)
+		o.foreign = !known.has(newer.Epoch, newer.Nonce)
+		o.stale = append(o.stale, ref)
+		o.head, o.ref = newer, newRef
+	}
+	return o.findClaims(ctx)
+}
+
+// findLocalHead goes on with the local copy of the head when the backend is away.
+func (o *opening) findLocalHead(cause error) error {
+	b, err := blockfs.ReadFile(o.p.host.o.FS, localHead(o.id), maxHeadBytes)
+	if err == nil {
+		h, ref, derr := decodeHead(b)
+		if derr == nil && ref == o.rec.Head {
+			o.head, o.ref, o.offline, o.stale = h, ref, true, nil
+			o.p.host.o.Log.Warn("backend away; opening from local state", "vdisk", o.id.String(), "err", cause)
+			return nil
+		}
+	}
+	return fmt.Errorf("vdisk %s: %w: %w", o.id, ErrBackend, cause)
+}
+
+func localHead(id ID) string { return stateDir(id) + "/head" }
+
+// saveLocalHead keeps a copy of the head for an open without the backend. The
+// copy is a convenience: failing to write it loses nothing.
+func (o *opening) saveLocalHead(h *Head) { saveLocalHead(o.p.host, h) }
+
+func saveLocalHead(host *Host, h *Head) {
+	obj, _, err := h.encode()
+	if err == nil {
+		if err = host.o.FS.MkdirAll(stateDir(h.VDisk)); err == nil {
+			err = blockfs.WriteFile(host.o.FS, localHead(h.VDisk), obj)
+		}
+	}
+	if err != nil {
+		host.o.Log.Warn("local head copy not written", "vdisk", h.VDisk.String(), "err", err)
+	}
+}
+
+// findClaims reads which epochs were claimed.
+func (o *opening) findClaims(ctx context.Context) error {
+	if !o.p.cfg.Store.Features().ConditionalPut {
+		return nil
+	}
+	l, err := o.p.list(ctx, vdiskPrefix(o.id)+claimDir, claimName(o.id, o.rec.Epoch), 1000)
+	if err != nil {
+		return o.findLocalHead(err)
+	}
+	for _, e := range l {
+		var n uint32
+		if _, err := fmt.Sscanf(e.Name[len(vdiskPrefix(o.id)+claimDir):], "%08x", &n); err == nil {
+			o.claimed = max(o.claimed, n)
+		}
+	}
+	return nil
+}
+
+// findTail reads the journal. A non-empty answer says why acknowledged writes are
+// known, or must be assumed, to be missing (E9).
+func (o *opening) findTail() (lost string, err error) {
+	jp := o.p.host.journal
+	if o.foreign {
+		// Local state is older than the backend's head: set aside, never used (E1).
+		t, err := journal.Recover(jp, o.id, o.head.LastSeq+1, func(uint32, uint64, uint64) bool { return false })
+		if err == nil {
+			err = t.SetAside()
+		}
+		if err != nil {
+			return "", fmt.Errorf("vdisk %s: %w", o.id, err)
+		}
+		if o.tail, err = journal.Recover(jp, o.id, o.head.LastSeq+1, func(uint32, uint64, uint64) bool { return false }); err != nil {
+			return "", err
+		}
+		if o.head.Clean {
+			return "", nil
+		}
+		return "the backend has a head of another opening, and its journal is not here", nil
+	}
+	known := epochTable(o.head.Epochs).with(o.rec.Opens)
+	o.tail, err = journal.Recover(jp, o.id, o.head.LastSeq+1, known.valid)
+	var damaged *journal.CorruptError
+	switch {
+	case errors.As(err, &damaged):
+		return "", fmt.Errorf("vdisk %s: %w: %w", o.id, ErrCorrupt, err)
+	case err != nil:
+		return "", fmt.Errorf("vdisk %s: %w", o.id, err)
+	}
+	unclean := !o.head.Clean || len(o.rec.Opens) > 0
+	switch {
+	case unclean && o.rec.Journal != "" && o.rec.Journal != jp.ID():
+		return "the journal that this vdisk was written to is not here", nil
+	case !o.ref.same(o.rec.Head) && !o.head.Clean && o.tail.MaxSeq < o.head.LastSeq && o.olderRegistry():
+		return "the registry and the journal are older than the backend's head", nil
+	}
+	return "", nil
+}
+
+// olderRegistry reports whether the newer head that was found holds data that
+// the registry's does not: then the journal must still have them, or is old too.
+func (o *opening) olderRegistry() bool {
+	b, err := blockfs.ReadFile(o.p.host.o.FS, localHead(o.id), maxHeadBytes)
+	if err != nil {
+		return true
+	}
+	h, ref, err := decodeHead(b)
+	return err != nil || !ref.same(o.rec.Head) || h.LastSeq < o.head.LastSeq
+}
+
+// markLost records LOST_TAIL; the vDisk stays offline.
+func (o *opening) markLost(ctx context.Context, why string) error {
+	o.abandon()
+	next := o.rec
+	next.State, next.Head, next.Epoch, next.Owner = FlagLostTail, o.ref, max(o.rec.Epoch, o.head.Epoch), ""
+	if o.foreign {
+		next.Opens = nil
+	}
+	if err := o.p.swap(ctx, &o.rec, &next); err != nil {
+		return err
+	}
+	return fmt.Errorf("vdisk %s (%s): %w: %s; accept the loss to serve what is left", o.head.Name, o.id, ErrLostTail, why)
+}
+
+// take makes this opening the owner: claim on the backend, then the registry (E1).
+func (o *opening) take(ctx context.Context) error {
+	nonce, err := o.p.host.nonce()
+	if err != nil {
+		return err
+	}
+	o.this = Opening{Epoch: max(o.rec.Epoch, o.head.Epoch, o.claimed) + 1, Nonce: nonce,
+		FirstSeq: o.tail.LastSeq + 1, FirstSCO: o.head.NextSCO, FirstTLog: o.head.NextTLog,
+		Time: max(o.p.host.now(), o.head.Time, o.tail.MaxTime)}
+	if !o.offline && o.p.cfg.Store.Features().ConditionalPut {
+		if err := o.claim(ctx); err != nil {
+			return err
+		}
+	}
+	opens := o.rec.Opens
+	if o.foreign {
+		opens = nil
+	}
+	o.table = epochTable(o.head.Epochs).with(opens).with([]Opening{o.this})
+	next := o.rec
+	next.Owner, next.Epoch, next.Head, next.State = o.p.host.o.Node, o.this.Epoch, o.ref, FlagNone
+	next.Journal = o.p.host.journal.ID()
+	next.Opens = nil
+	for _, e := range o.table {
+		if e.Epoch > o.head.Epoch {
+			next.Opens = append(next.Opens, e)
+		}
+	}
+	if len(next.Opens) > maxOpens {
+		return fmt.Errorf("vdisk %s: %w: opened %d times without it", o.id, ErrBackend, maxOpens)
+	}
+	if err := o.p.swap(ctx, &o.rec, &next); err != nil {
+		return err
+	}
+	o.rec = next
+	return nil
+}
+
+// claim takes an epoch on the backend that nobody took before, and makes sure
+// that no other opening committed a head meanwhile.
+func (o *opening) claim(ctx context.Context) error {
+	body, err := json.Marshal(claim{Node: o.p.host.o.Node, Nonce: o.this.Nonce, Time: o.this.Time})
+	if err != nil {
+		return err
+	}
+	for range maxClaims {
+		cctx, cancel := context.WithTimeout(ctx, openTimeout)
+		err = o.p.cfg.Store.PutIfAbsent(cctx, claimName(o.id, o.this.Epoch), body)
+		cancel()
+		if !errors.Is(err, backend.ErrExists) {
+			break
+		}
+		o.this.Epoch++
+	}
+	if err != nil {
+		return fmt.Errorf("vdisk %s: %w: claim epoch %d: %w", o.id, ErrBackend, o.this.Epoch, err)
+	}
+	newer, _, _, err := o.p.newestHead(ctx, o.id, o.ref)
+	if err != nil {
+		return fmt.Errorf("vdisk %s: %w: %w", o.id, ErrBackend, err)
+	}
+	if newer != nil {
+		return fmt.Errorf("vdisk %s: %w: another opening committed a head meanwhile; try again", o.id, ErrFenced)
+	}
+	return nil
+}

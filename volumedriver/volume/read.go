@@ -1,0 +1,353 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/cache"
+	"github.com/openvstorage/ovgate/volumedriver/journal"
+)
+
+const (
+	// maxFetches bounds the groups that one read fetches at once.
+	maxFetches = 8
+	// Retries of a backend call start at minBackoff and double to maxBackoff.
+	minBackoff = 50 * time.Millisecond
+	maxBackoff = 5 * time.Second
+)
+
+// piece is a run of clusters of a read and where they are: in a journal chunk
+// (then one cluster), in an SCO, or nowhere.
+type piece struct {
+	cluster  uint64
+	count    uint64
+	chunk    *journal.Chunk // with a reference; nil if not in the journal
+	off      int64
+	sum      uint32
+	mapped   bool // in an SCO
+	number   uint32
+	index    uint32 // of the first cluster in the SCO
+	clusters uint32 // of the SCO
+}
+
+// resolve looks up the clusters [first, end) and takes references (V3).
+func (v *Volume) resolve(out []piece, first, end uint64) []piece {
+	v.mapMu.RLock()
+	defer v.mapMu.RUnlock()
+	for c := first; c < end; c++ {
+		pt, point, trimmed := v.overlay.Find(c)
+		if point {
+			out = append(out, piece{cluster: c, count: 1, chunk: v.journal.Pin(pt.Chunk), off: int64(pt.Off) * MinClusterSize, sum: pt.Sum})
+			continue
+		}
+		n := piece{cluster: c, count: 1}
+		if l := v.base.Get(c); !trimmed && l.Mapped() {
+			n.mapped, n.number, n.index = true, l.Number(), uint32(l.Offset())
+		}
+		if k := len(out); k > 0 {
+			last := &out[k-1]
+			if last.chunk == nil && last.mapped == n.mapped && (!n.mapped || last.number == n.number && last.index+uint32(last.count) == n.index) {
+				last.count++
+				continue
+			}
+		}
+		if n.mapped {
+			n.clusters = v.scos[n.number-v.scos[0].Number].Clusters
+		}
+		out = append(out, n)
+	}
+	return out
+}
+
+func unpin(pieces []piece) {
+	for i := range pieces {
+		if pieces[i].chunk != nil {
+			pieces[i].chunk.Unpin()
+			pieces[i].chunk = nil
+		}
+	}
+}
+
+// submitRead answers from memory at once, or reads on another goroutine.
+func (v *Volume) submitRead(r *Request) {
+	cs := uint64(v.cluster)
+	n := uint64(len(r.Data))
+	if n == 0 {
+		v.complete(r, nil)
+		return
+	}
+	r.st.pieces = v.resolve(r.st.pieces[:0], uint64(r.Offset)/cs, (uint64(r.Offset)+n+cs-1)/cs)
+	if v.inMemory(r.st.pieces) {
+		err := v.readPieces(v.ctx, r.st.pieces, r.Data, r.Offset)
+		v.complete(r, err)
+		return
+	}
+	go func() {
+		v.complete(r, v.readPieces(v.ctx, r.st.pieces, r.Data, r.Offset))
+	}()
+}
+
+// inMemory reports whether all pieces can most likely be read without waiting.
+func (v *Volume) inMemory(pieces []piece) bool {
+	for i := range pieces {
+		pc := &pieces[i]
+		switch {
+		case pc.chunk != nil:
+			if !pc.chunk.InMemory(pc.off, int64(v.cluster)) {
+				return false
+			}
+		case pc.mapped:
+			first, _ := v.layout.Group(pc.index)
+			last, _ := v.layout.Group(pc.index + uint32(pc.count) - 1)
+			for g := first; g <= last; g++ {
+				if v.host.cache.Peek(v.key(pc, g)) == nil {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+func (v *Volume) key(pc *piece, group int) cache.Key {
+	return cache.Key{Space: v.space, SCO: pc.number, Group: uint32(group)}
+}
+
+// readPieces fills p, which starts at byte off of the disk, and gives the
+// references back.
+func (v *Volume) readPieces(ctx context.Context, pieces []piece, p []byte, off int64) error {
+	defer unpin(pieces)
+	v.prefetch(ctx, pieces)
+	t := target{p: p, off: off, cluster: v.cluster}
+	for i := 0; i < len(pieces); {
+		pc := &pieces[i]
+		var err error
+		n := 1
+		switch {
+		case pc.chunk != nil:
+			n, err = v.readJournal(pieces[i:], &t)
+		case pc.mapped:
+			err = v.readSCO(ctx, pc, &t)
+		default:
+			for k := range pc.count {
+				clear(t.part(pc.cluster + k))
+			}
+		}
+		if err != nil {
+			return err
+		}
+		i += n
+	}
+	return nil
+}
+
+// target is the caller's buffer, seen by cluster.
+type target struct {
+	p       []byte
+	off     int64
+	cluster int
+	tmp     []byte
+}
+
+// bounds returns the part of cluster c that the buffer covers: where it starts in
+// the buffer, and [from, to) in the cluster.
+func (t *target) bounds(c uint64) (at int64, from, to int64) {
+	start := int64(c) * int64(t.cluster)
+	from = max(0, t.off-start)
+	to = min(int64(t.cluster), t.off+int64(len(t.p))-start)
+	return start + from - t.off, from, to
+}
+
+// part returns the bytes of the buffer that are of cluster c.
+func (t *target) part(c uint64) []byte {
+	at, from, to := t.bounds(c)
+	return t.p[at : at+to-from]
+}
+
+// put copies a whole cluster's bytes to where they belong.
+func (t *target) put(c uint64, data []byte) {
+	at, from, to := t.bounds(c)
+	copy(t.p[at:], data[from:to])
+}
+
+// run returns the buffer for n whole clusters from c, or nil if it has not all of them.
+func (t *target) run(c, n uint64) []byte {
+	at := int64(c)*int64(t.cluster) - t.off
+	end := at + int64(n)*int64(t.cluster)
+	if at < 0 || end > int64(len(t.p)) {
+		return nil
+	}
+	return t.p[at:end]
+}
+
+// readJournal reads the pieces that follow each other in one chunk and returns
+// how many.
+func (v *Volume) readJournal(pieces []piece, t *target) (int, error) {
+	cs := int64(v.cluster)
+	n := 1
+	for n < len(pieces) && pieces[n].chunk == pieces[0].chunk && pieces[n].off == pieces[0].off+int64(n)*cs {
+		n++
+	}
+	buf := t.run(pieces[0].cluster, uint64(n))
+	direct := buf != nil
+	if !direct {
+		buf = make([]byte, int64(n)*cs)
+	}
+	disk, err := pieces[0].chunk.ReadAt(buf, pieces[0].off)
+	if err != nil {
+		return 0, fmt.Errorf("vdisk %s: %w: %w", v.id, ErrMedium, err)
+	}
+	for i := range n {
+		c := pieces[i].cluster
+		data := buf[int64(i)*cs : int64(i+1)*cs]
+		if disk && v.seed.Sum(v.lba(c), data) != pieces[i].sum {
+			v.stats.crcErrors.Add(1)
+			v.log.Error("journal data damaged", "lba", v.lba(c))
+			return 0, fmt.Errorf("vdisk %s: %w at lba %d: journal checksum", v.id, ErrMedium, v.lba(c))
+		}
+		if !direct {
+			t.put(c, data)
+		}
+	}
+	return n, nil
+}
+
+func (v *Volume) lba(c uint64) uint64 { return c * uint64(v.cluster/lbaBytes) }
+
+// readSCO reads one piece through the cache. A checksum that does not match is
+// tried once more from the backend, then it is a medium error.
+func (v *Volume) readSCO(ctx context.Context, pc *piece, t *target) error {
+	for k := uint64(0); k < pc.count; {
+		g, index := v.layout.Group(pc.index + uint32(k))
+		_, _, n := v.layout.GroupRange(g, pc.clusters)
+		todo := min(uint64(n-index), pc.count-k)
+		for try := 0; ; try++ {
+			group, err := v.group(ctx, pc, g)
+			if err != nil {
+				return err
+			}
+			bad, ok := v.copyGroup(group, n, index, pc.cluster+k, todo, t)
+			if ok {
+				break
+			}
+			v.stats.crcErrors.Add(1)
+			v.log.Error("sco data damaged", "sco", pc.number, "group", g, "lba", v.lba(bad), "try", try)
+			v.host.cache.Drop(v.key(pc, g))
+			if try > 0 {
+				return fmt.Errorf("vdisk %s: %w at lba %d: sco %d checksum", v.id, ErrMedium, v.lba(bad), pc.number)
+			}
+		}
+		k += todo
+	}
+	return nil
+}
+
+// copyGroup verifies and copies todo clusters from index of a group with n
+// clusters; the first is cluster c of the disk.
+func (v *Volume) copyGroup(group []byte, n, index int, c, todo uint64, t *target) (bad uint64, ok bool) {
+	for i := range todo {
+		data, sum := v.layout.In(group, n, index+int(i))
+		if v.seed.Sum(v.lba(c+i), data) != sum {
+			return c + i, false
+		}
+		t.put(c+i, data)
+	}
+	return 0, true
+}
+
+// group returns a group of an SCO, from the cache or the backend.
+func (v *Volume) group(ctx context.Context, pc *piece, g int) ([]byte, error) {
+	return v.host.cache.Get(ctx, v.key(pc, g), func() ([]byte, error) {
+		off, n, _ := v.layout.GroupRange(g, pc.clusters)
+		buf := make([]byte, n)
+		name := scoName(v.id, v.table.ofSCO(pc.number), pc.number)
+		err := v.retry(ctx, v.settings.Load().StallTimeout, func(ctx context.Context) error {
+			return v.p.cfg.Store.ReadAt(ctx, name, buf, off)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("vdisk %s: read %s: %w", v.id, name, err)
+		}
+		return buf, nil
+	})
+}
+
+// retry calls the backend until it answers or budget is used up. What another
+// try cannot change is returned at once, as ErrMedium.
+func (v *Volume) retry(ctx context.Context, budget time.Duration, call func(context.Context) error) error {
+	deadline := v.host.o.Clock.Now().Add(budget)
+	for wait := minBackoff; ; wait = min(2*wait, maxBackoff) {
+		cctx, cancel := context.WithTimeout(ctx, backendTimeout)
+		err := call(cctx)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		v.stats.backendErrors.Add(1)
+		if errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrRange) || errors.Is(err, backend.ErrCorrupt) {
+			return fmt.Errorf("%w: %w", ErrMedium, err)
+		}
+		if v.host.o.Clock.Now().Add(wait).After(deadline) {
+			return fmt.Errorf("%w: %w", ErrBackend, err)
+		}
+		if !v.sleep(ctx, wait) {
+			return fmt.Errorf("%w: %w", errStopped, err)
+		}
+	}
+}
+
+// sleep waits on the volume's clock; false if ctx or the volume ended.
+func (v *Volume) sleep(ctx context.Context, d time.Duration) bool {
+	t := v.host.o.Clock.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C():
+		return true
+	case <-ctx.Done():
+	case <-v.ctx.Done():
+	}
+	return false
+}
+
+// prefetch loads the groups of a long read side by side. Errors show when the
+// group is used.
+func (v *Volume) prefetch(ctx context.Context, pieces []piece) {
+	type want struct {
+		pc *piece
+		g  int
+	}
+	var todo []want
+	for i := range pieces {
+		pc := &pieces[i]
+		if !pc.mapped {
+			continue
+		}
+		first, _ := v.layout.Group(pc.index)
+		last, _ := v.layout.Group(pc.index + uint32(pc.count) - 1)
+		for g := first; g <= last; g++ {
+			if len(pieces) == 1 && first == last {
+				return
+			}
+			if v.host.cache.Peek(v.key(pc, g)) == nil {
+				todo = append(todo, want{pc, g})
+			}
+		}
+	}
+	if len(todo) < 2 {
+		return
+	}
+	var wg sync.WaitGroup
+	tokens := make(chan struct{}, maxFetches)
+	for _, w := range todo {
+		tokens <- struct{}{}
+		wg.Add(1)
+		go func() {
+			defer func() { <-tokens; wg.Done() }()
+			_, _ = v.group(ctx, w.pc, w.g)
+		}()
+	}
+	wg.Wait()
+}

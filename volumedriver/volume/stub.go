@@ -1,3 +1,0 @@
-package volume
-
-type requestState struct{}

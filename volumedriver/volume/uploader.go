@@ -1,0 +1,593 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/volumedriver/blockmap"
+	"github.com/openvstorage/ovgate/volumedriver/journal"
+	"github.com/openvstorage/ovgate/volumedriver/sco"
+	"github.com/openvstorage/ovgate/volumedriver/tlog"
+)
+
+const (
+	// uploadWindow bounds the SCOs of one vDisk in flight, so that one vDisk
+	// cannot use up the node's.
+	uploadWindow = 4
+	// commitSCOs is after how many uploaded SCOs a head is committed (E5).
+	commitSCOs = 8
+	// checkpointTLogs is how many TLogs a restart replays at most, about.
+	checkpointTLogs = 128
+)
+
+// uploader moves closed batches to the backend and commits heads (E5). Its
+// goroutine owns the fields without a lock of their own.
+type uploader struct {
+	v    *Volume
+	kick chan struct{}
+
+	nextSCO uint32 // guarded by Volume.mapMu
+
+	rec      Record // as the registry has it
+	head     Head   // committed
+	ref      HeadRef
+	number   uint64   // newest head number used, committed or not (V6)
+	stale    []string // superseded objects, to be condemned by the next head
+	openHead bool     // this opening has not committed a head yet
+	ckpt     uint32   // first TLog that the local checkpoint lacks
+	requests chan *headRequest
+	pending  []*headRequest
+	lastLook time.Time // for a fence
+
+	forced    atomic.Bool
+	stalled   atomic.Bool
+	committed atomic.Uint64 // newest seq in a committed head
+	headNum   atomic.Uint64
+	headTime  atomic.Int64
+	stored    atomic.Int64
+
+	mu       sync.Mutex
+	released chan struct{} // closed and replaced when journal was released
+	err      error         // of the newest backend call, nil after a success
+	flying   int
+}
+
+// headRequest asks for a head commit.
+type headRequest struct {
+	change func(*Head)     // may be nil
+	commit uint64          // all seqs up to here, first
+	clean  bool            // the closing head
+	done   chan error      // capacity 1
+	ctx    context.Context // the asker's; an ended one is dropped if not begun
+	after  func(*Head)     // runs once committed, before done
+}
+
+func (u *uploader) wake() {
+	select {
+	case u.kick <- struct{}{}:
+	default:
+	}
+}
+
+// force asks for room in the journal: upload and commit without waiting for more.
+func (u *uploader) force() {
+	if !u.forced.Swap(true) {
+		u.wake()
+	}
+}
+
+func (u *uploader) releasedSignal() <-chan struct{} {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.released
+}
+
+func (u *uploader) lastError() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.err
+}
+
+func (u *uploader) setError(err error) {
+	u.mu.Lock()
+	was := u.err
+	u.err = err
+	u.mu.Unlock()
+	if (was == nil) != (err == nil) {
+		if err != nil {
+			u.v.log.Warn("backend does not take data; the journal keeps it", "err", err)
+		} else {
+			u.v.log.Info("backend takes data again")
+		}
+	}
+}
+
+// ask sends a head request and waits for its end.
+func (u *uploader) ask(r *headRequest) error {
+	r.done = make(chan error, 1)
+	select {
+	case u.requests <- r:
+	case <-r.ctx.Done():
+		return r.ctx.Err()
+	case <-u.v.ctx.Done():
+		return ErrClosed
+	}
+	select {
+	case err := <-r.done:
+		return err
+	case <-r.ctx.Done():
+		return fmt.Errorf("%w: outcome unknown: %w", ErrBackend, r.ctx.Err())
+	case <-u.v.ctx.Done():
+		return ErrClosed
+	}
+}
+
+// Grow sets a larger size: durable on the backend on return.
+func (v *Volume) Grow(ctx context.Context, size int64) error {
+	if err := checkSize(size, v.cluster); err != nil {
+		return fmt.Errorf("vdisk %s: %w", v.id, err)
+	}
+	if size < v.Size() {
+		return fmt.Errorf("vdisk %s: %w: size %d is below the present %d, and a vdisk does not shrink", v.id, ErrInvalid, size, v.Size())
+	}
+	return v.up.ask(&headRequest{ctx: ctx, change: func(h *Head) { h.Size = max(h.Size, size) },
+		after: func(h *Head) {
+			v.mapMu.Lock()
+			v.base.Grow(uint64(h.Size) / uint64(v.cluster))
+			v.mapMu.Unlock()
+			v.size.Store(h.Size)
+		}})
+}
+
+// SetLabels changes what the head says of the vDisk beside its data.
+func (v *Volume) SetLabels(ctx context.Context, name string, labels map[string]string) error {
+	labels = maps.Clone(labels)
+	return v.up.ask(&headRequest{ctx: ctx, change: func(h *Head) { h.Name, h.Labels = name, labels }})
+}
+
+// Commit returns when all that was acknowledged before is on the backend.
+func (v *Volume) Commit(ctx context.Context) error {
+	return v.up.ask(&headRequest{ctx: ctx, commit: v.lastSeq.Load()})
+}
+
+// finish commits everything, a clean head and a checkpoint. Nothing is being
+// written any more.
+func (u *uploader) finish(ctx context.Context) error {
+	if err := u.v.writeError(); err != nil {
+		return err
+	}
+	return u.ask(&headRequest{ctx: ctx, commit: u.v.lastSeq.Load(), clean: true})
+}
+
+// run is the uploader's goroutine.
+func (u *uploader) run() {
+	v := u.v
+	defer v.wg.Done()
+	defer func() {
+		for _, r := range u.pending {
+			r.done <- ErrClosed
+		}
+	}()
+	timer := v.host.o.Clock.NewTimer(time.Hour)
+	defer timer.Stop()
+	for v.ctx.Err() == nil {
+		next := u.schedule()
+		if u.commitDue() {
+			if err := u.commit(); err != nil && v.ctx.Err() == nil {
+				v.sleep(v.ctx, minBackoff)
+			}
+			continue
+		}
+		timer.Reset(next)
+		select {
+		case <-u.kick:
+		case r := <-u.requests:
+			u.pending = append(u.pending, r)
+		case <-timer.C():
+			u.lookForFence()
+		case <-v.ctx.Done():
+		}
+	}
+}
+
+// schedule closes the open batch when it is time, starts uploads, and returns how
+// long nothing else falls due.
+func (u *uploader) schedule() time.Duration {
+	v := u.v
+	now, interval := v.host.o.Clock.Now(), v.settings.Load().CommitInterval
+	next := interval
+	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
+	if b := v.batch; b != nil {
+		age := now.Sub(b.opened)
+		if age >= interval || u.wanted() >= b.firstSeq || u.forced.Load() && len(v.closed) == 0 {
+			v.closeBatch()
+		} else {
+			next = interval - age
+		}
+	}
+	if v.writeErrorState() == StateFenced {
+		return next
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for i, b := range v.closed {
+		if i >= 2*uploadWindow || u.flying >= uploadWindow {
+			break
+		}
+		if !b.started {
+			b.started = true
+			u.flying++
+			v.wg.Add(1)
+			go u.upload(b)
+		}
+	}
+	return next
+}
+
+// wanted returns up to which seq somebody waits for a commit.
+func (u *uploader) wanted() uint64 {
+	var seq uint64
+	for _, r := range u.pending {
+		seq = max(seq, r.commit)
+	}
+	return seq
+}
+
+// upload writes one SCO, however long that takes. The object is built anew for
+// each try, so that a dead backend ties up neither memory nor the node's tokens.
+func (u *uploader) upload(b *batch) {
+	v := u.v
+	defer v.wg.Done()
+	defer u.wake()
+	var footer *sco.Footer
+	var size int64
+	if u.persist(func(ctx context.Context) error {
+		obj, f, err := v.buildSCO(b)
+		if err != nil {
+			v.fail(StateFailed, err)
+			return err
+		}
+		footer, size = f, int64(len(obj))
+		return v.p.cfg.Store.Put(ctx, scoName(v.id, v.this, b.number), obj)
+	}, v.host.uploads) != nil {
+		return
+	}
+	v.stats.scos.Add(1)
+	v.stats.scoBytes.Add(uint64(size))
+	v.mapMu.Lock()
+	b.footer, b.object, b.done = footer, size, true
+	v.mapMu.Unlock()
+	u.mu.Lock()
+	u.flying--
+	u.mu.Unlock()
+}
+
+// persist repeats a call until it succeeds or the volume ends. With tokens, each
+// try holds one.
+func (u *uploader) persist(call func(context.Context) error, tokens chan struct{}) error {
+	for wait := minBackoff; ; wait = min(2*wait, maxBackoff) {
+		if tokens != nil {
+			select {
+			case tokens <- struct{}{}:
+			case <-u.v.ctx.Done():
+				return u.v.ctx.Err()
+			}
+		}
+		ctx, cancel := context.WithTimeout(u.v.ctx, backendTimeout)
+		err := call(ctx)
+		cancel()
+		if tokens != nil {
+			<-tokens
+		}
+		if err == nil {
+			u.setError(nil)
+			return nil
+		}
+		if u.v.ctx.Err() != nil {
+			return u.v.ctx.Err()
+		}
+		u.v.stats.backendErrors.Add(1)
+		u.setError(err)
+		if !u.v.sleep(u.v.ctx, wait) {
+			return u.v.ctx.Err()
+		}
+	}
+}
+
+// uploaded returns the longest prefix of the closed batches that is on the
+// backend, without gap (V4).
+func (u *uploader) uploaded() (prefix []*batch, bytes int64, rest int) {
+	u.v.mapMu.RLock()
+	defer u.v.mapMu.RUnlock()
+	for _, b := range u.v.closed {
+		if !b.done {
+			break
+		}
+		prefix = append(prefix, b)
+		bytes += b.bytes
+	}
+	rest = len(u.v.closed) - len(prefix)
+	if u.v.batch != nil {
+		rest++
+	}
+	return prefix, bytes, rest
+}
+
+// commitDue decides whether to commit a head now (E5).
+func (u *uploader) commitDue() bool {
+	v := u.v
+	if v.writeErrorState() == StateFenced {
+		return false
+	}
+	u.dropEnded()
+	prefix, bytes, rest := u.uploaded()
+	last := u.committed.Load()
+	if len(prefix) > 0 {
+		last = prefix[len(prefix)-1].lastSeq
+	}
+	for _, r := range u.pending {
+		if r.commit <= last && (!r.clean || rest == 0) {
+			return true
+		}
+	}
+	if u.openHead {
+		return true
+	}
+	if len(prefix) == 0 {
+		return false
+	}
+	s := v.settings.Load()
+	return len(prefix) >= commitSCOs || bytes >= s.JournalQuota/4 || u.forced.Load() ||
+		v.host.o.Clock.Now().Sub(prefix[0].opened) >= s.CommitInterval
+}
+
+// dropEnded forgets requests whose askers left.
+func (u *uploader) dropEnded() {
+	keep := u.pending[:0]
+	for _, r := range u.pending {
+		if err := r.ctx.Err(); err != nil {
+			r.done <- err
+			continue
+		}
+		keep = append(keep, r)
+	}
+	u.pending = keep
+}
+
+// commit writes TLog, head and registry record, in this order (E5), then moves
+// what they cover to the base map.
+func (u *uploader) commit() error {
+	v := u.v
+	u.forced.Store(false)
+	prefix, _, rest := u.uploaded()
+	h := u.head
+	h.Condemned, h.Clean = nil, false
+	var local []byte
+	if len(prefix) > 0 {
+		t := tlog.TLog{VDisk: v.id, Epoch: v.this.Epoch, Nonce: v.this.Nonce, Number: h.NextTLog}
+		for _, b := range prefix {
+			t.Entries = append(t.Entries, tlog.Entry{Bytes: b.object, Footer: b.footer})
+			h.Stored += b.object
+		}
+		last := prefix[len(prefix)-1]
+		h.LastSeq, h.NextSCO, h.NextTLog = last.lastSeq, last.number+1, h.NextTLog+1
+		local = t.Encode()
+		// The prefix does not change until this succeeded: same name, same bytes.
+		if err := u.persist(func(ctx context.Context) error {
+			return v.p.cfg.Store.Put(ctx, tlogName(v.id, v.this, t.Number), local)
+		}, nil); err != nil {
+			return err
+		}
+	}
+	var taken []*headRequest
+	for _, r := range u.pending {
+		if r.commit <= h.LastSeq && (!r.clean || rest == 0 && h.LastSeq == v.lastSeq.Load()) {
+			taken = append(taken, r)
+			if r.change != nil {
+				r.change(&h)
+			}
+			h.Clean = h.Clean || r.clean
+		}
+	}
+	if err := u.commitHead(&h); err != nil {
+		return err
+	}
+	v.applyCommitted(prefix)
+	u.committed.Store(h.LastSeq)
+	u.saveLocal(&h, local)
+	u.release()
+	u.cleanUp()
+	for _, r := range taken {
+		if r.after != nil {
+			r.after(&h)
+		}
+	}
+	if h.Clean || h.NextTLog-u.ckpt >= checkpointTLogs {
+		u.checkpoint()
+	}
+	u.answer(taken)
+	return nil
+}
+
+// answer ends the requests that a commit served.
+func (u *uploader) answer(taken []*headRequest) {
+	keep := u.pending[:0]
+	for _, r := range u.pending {
+		served := false
+		for _, t := range taken {
+			served = served || t == r
+		}
+		if served {
+			r.done <- nil
+		} else {
+			keep = append(keep, r)
+		}
+	}
+	u.pending = keep
+}
+
+// commitHead puts the head object and swaps the registry record.
+func (u *uploader) commitHead(h *Head) error {
+	v := u.v
+	if err := u.checkFence(); err != nil {
+		return err
+	}
+	u.number++
+	h.Epoch, h.Nonce, h.Number = v.this.Epoch, v.this.Nonce, u.number
+	h.Epochs, h.Time = v.table, max(v.timestamp(), h.Time)
+	h.Condemned = append([]string(nil), u.stale...)
+	obj, ref, err := h.encode()
+	if err != nil {
+		v.fail(StateFailed, err)
+		return err
+	}
+	if err := u.persist(func(ctx context.Context) error {
+		return v.p.cfg.Store.Put(ctx, headName(v.id, ref), obj)
+	}, nil); err != nil {
+		return err
+	}
+	if u.openHead {
+		// Another opening that claimed between our look and our head does not
+		// know of us; one of the two must see the other before it serves.
+		if err := u.checkFence(); err != nil {
+			return err
+		}
+	}
+	next := u.rec
+	next.Head, next.Opens = ref, nil
+	if h.Clean {
+		next.Owner = ""
+	}
+	if err := u.persist(func(ctx context.Context) error {
+		err := v.p.swap(ctx, &u.rec, &next)
+		if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
+			v.fail(StateFenced, fmt.Errorf("%w: %w", ErrFenced, err))
+			return nil
+		}
+		return err
+	}, nil); err != nil {
+		return err
+	}
+	if v.writeErrorState() == StateFenced {
+		return ErrFenced
+	}
+	u.stale = append(u.stale, headName(v.id, u.ref))
+	u.rec, u.head, u.ref, u.openHead = next, *h, ref, false
+	u.headNum.Store(h.Number)
+	u.headTime.Store(h.Time)
+	u.stored.Store(h.Stored)
+	return nil
+}
+
+// checkFence looks for a newer claim of the vDisk; the extra fence of stores
+// that have conditional PUT.
+func (u *uploader) checkFence() error {
+	v := u.v
+	if !v.p.cfg.Store.Features().ConditionalPut {
+		return nil
+	}
+	u.lastLook = v.host.o.Clock.Now()
+	err := u.persist(func(ctx context.Context) error {
+		l, err := v.p.list(ctx, vdiskPrefix(v.id)+claimDir, claimName(v.id, v.this.Epoch), 1)
+		if err == nil && len(l) > 0 {
+			v.fail(StateFenced, fmt.Errorf("%w: %s was claimed", ErrFenced, l[0].Name))
+		}
+		return err
+	}, nil)
+	if v.writeErrorState() == StateFenced {
+		return ErrFenced
+	}
+	return err
+}
+
+// lookForFence checks an idle vDisk once per commit interval.
+func (u *uploader) lookForFence() {
+	v := u.v
+	if v.host.o.Clock.Now().Sub(u.lastLook) < v.settings.Load().CommitInterval || v.writeErrorState() == StateFenced {
+		return
+	}
+	_ = u.checkFence()
+}
+
+// release gives journal chunks back (V5).
+func (u *uploader) release() {
+	v := u.v
+	committed := u.committed.Load()
+	v.journal.Release(committed)
+	u.mu.Lock()
+	close(u.released)
+	u.released = make(chan struct{})
+	u.mu.Unlock()
+	if committed == v.lastSeq.Load() {
+		v.sealReq.Store(true)
+		v.wakeCommitter()
+	}
+}
+
+// cleanUp deletes what the committed head condemned (E7, V5). What fails stays
+// condemned.
+func (u *uploader) cleanUp() {
+	keep := u.stale[len(u.head.Condemned):]
+	var failed []string
+	for _, name := range u.head.Condemned {
+		if err := u.v.p.remove(u.v.ctx, name); err != nil {
+			failed = append(failed, name)
+		}
+	}
+	u.stale = append(failed, keep...)
+}
+
+// saveLocal keeps the copies for a quick restart; they may be lost.
+func (u *uploader) saveLocal(h *Head, tl []byte) {
+	v := u.v
+	if tl != nil {
+		if err := writeLocal(v.host.o.FS, localTLog(v.id, h.NextTLog-1), tl); err != nil {
+			v.log.Warn("local TLog copy not written", "tlog", h.NextTLog-1, "err", err)
+		}
+	}
+	saveLocalHead(v.host, h)
+}
+
+func localTLog(id ID, n uint32) string { return fmt.Sprintf("%s/tlog-%08x", stateDir(id), n) }
+
+// writeLocal writes a file that need not survive; it verifies itself when read.
+func writeLocal(fsys blockfs.FS, path string, b []byte) error {
+	if err := fsys.MkdirAll(path[:strings.LastIndex(path, "/")]); err != nil {
+		return err
+	}
+	f, err := fsys.Open(path, blockfs.Write|blockfs.Create)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err = f.WriteAt(b, 0)
+	return err
+}
+
+// applyCommitted moves committed batches to the base map (M3).
+func (v *Volume) applyCommitted(prefix []*batch) {
+	for _, b := range prefix {
+		v.mapMu.Lock()
+		v.scos = append(v.scos, blockmap.SCOInfo{Number: b.number, Clusters: b.footer.Clusters, Bytes: b.object})
+		applyFooter(v.base, b.footer)
+		for i := range b.entries {
+			if e := &b.entries[i]; e.kind == journal.KindData {
+				v.overlay.DropPoint(e.cluster, b.id)
+			}
+		}
+		v.overlay.DropSpans(b.id)
+		v.closed = v.closed[1:]
+		v.mapMu.Unlock()
+	}
+}
