@@ -51,7 +51,7 @@ func New(o Options) (*Client, error) {
 	if len(o.CA) > 0 {
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(o.CA) {
-			return nil, errors.New("the CA holds no PEM certificate; give the file ca.pem of the node's data directory")
+			return nil, errors.New("the CA holds no PEM certificate; give the file tls/ca.pem of the node's data directory")
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
@@ -130,7 +130,7 @@ func unreachable(base string, err error) error {
 	var name x509.HostnameError
 	switch {
 	case errors.As(err, &unknown):
-		u.Hint = "trust the node's CA: copy ca.pem from its data directory and set OVGATE_CA to that file"
+		u.Hint = "trust the node's CA: copy tls/ca.pem from its data directory and set OVGATE_CA to that file"
 	case errors.As(err, &name):
 		u.Hint = "use a name or address that the node's certificate holds"
 	case errors.Is(err, http.ErrSchemeMismatch):

@@ -10,7 +10,7 @@
 //
 // What it reads
 //
-//	DIR/api.json      {"url": "https://127.0.0.1:8443", "caFile": "ca.pem"}
+//	DIR/api.json      {"url": "https://127.0.0.1:8443", "caFile": "tls/ca.pem"}
 //	                  written by ovgate serve; caFile is absolute or below DIR,
 //	                  and absent with plain HTTP
 //	DIR/admin.token   one line, the bearer token of this node's operator, mode 0600

@@ -1,0 +1,242 @@
+package volume
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	mrand "math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/backend/local"
+)
+
+// memRegistry is a Registry that can be copied as of a moment.
+type memRegistry struct {
+	mu   sync.Mutex
+	recs map[ID]string
+	// hook runs before and after each change, outside the lock.
+	hook func()
+}
+
+func newMemRegistry() *memRegistry { return &memRegistry{recs: map[ID]string{}} }
+
+func (m *memRegistry) clone() *memRegistry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return &memRegistry{recs: maps.Clone(m.recs)}
+}
+
+func (m *memRegistry) Load(_ context.Context, id ID) (Record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, ok := m.recs[id]
+	if !ok {
+		return Record{}, fmt.Errorf("%w: %s", ErrNotFound, id)
+	}
+	return decodeRecord([]byte(s))
+}
+
+func (m *memRegistry) Swap(_ context.Context, old, new *Record) error {
+	if m.hook != nil {
+		m.hook()
+		defer m.hook()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var id ID
+	want := ""
+	if old != nil {
+		b, _ := json.Marshal(old)
+		id, want = old.ID, string(b)
+	} else {
+		id = new.ID
+	}
+	if m.recs[id] != want {
+		return ErrConflict
+	}
+	if new == nil {
+		delete(m.recs, id)
+		return nil
+	}
+	b, _ := json.Marshal(new)
+	m.recs[id] = string(b)
+	return nil
+}
+
+func (m *memRegistry) List(_ context.Context, pool string, fn func(Record) error) error {
+	m.mu.Lock()
+	recs := maps.Clone(m.recs)
+	m.mu.Unlock()
+	for _, s := range recs {
+		r, err := decodeRecord([]byte(s))
+		if err != nil {
+			return err
+		}
+		if r.Pool == pool {
+			if err := fn(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// lockedRand is a deterministic source for nonces.
+type lockedRand struct {
+	mu sync.Mutex
+	r  *mrand.ChaCha8
+}
+
+func newRand(seed uint64) *lockedRand {
+	var s [32]byte
+	for i := range 8 {
+		s[i] = byte(seed >> (8 * i))
+	}
+	return &lockedRand{r: mrand.NewChaCha8(s)}
+}
+
+func (l *lockedRand) Read(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.r.Read(p)
+}
+
+// world is everything that survives a process: local files, backend, registry.
+type world struct {
+	fs, be *blockfs.Mem
+	reg    *memRegistry
+	// wrap, if set, stands between engine and files or backend.
+	wrapFS    func(blockfs.FS) blockfs.FS
+	wrapStore func(backend.Store) (backend.Store, error)
+	settings  Settings
+	opts      HostOptions
+	seed      uint64
+	log       *slog.Logger
+}
+
+func newWorld(seed uint64) *world {
+	return &world{fs: blockfs.NewMem(), be: blockfs.NewMem(), reg: newMemRegistry(), seed: seed,
+		settings: Settings{SCOSize: MinSCOSize, JournalQuota: MinQuota, CommitInterval: 10 * time.Minute},
+		opts:     HostOptions{ChunkBytes: 256 << 10, JournalBytes: 16 << 20, CacheBytes: 4 << 20, WriteMemoryBytes: 1 << 20}}
+}
+
+const testPool = "7d9c3c36-56a5-4a43-9bd2-2b6e2f1b7a11"
+
+// node is a running engine in a world.
+type node struct {
+	t    testing.TB
+	w    *world
+	host *Host
+	pool *Pool
+}
+
+func (w *world) start(t testing.TB) (*node, error) {
+	t.Helper()
+	ctx := context.Background()
+	var fsys blockfs.FS = w.fs
+	if w.wrapFS != nil {
+		fsys = w.wrapFS(fsys)
+	}
+	st, err := local.Open(w.be, local.Options{})
+	if err != nil {
+		return nil, err
+	}
+	var store backend.Store = st
+	if w.wrapStore != nil {
+		if store, err = w.wrapStore(store); err != nil {
+			return nil, err
+		}
+	}
+	o := w.opts
+	w.seed++
+	o.FS, o.Registry, o.Rand, o.Node, o.Log = fsys, w.reg, newRand(w.seed), "node-1", w.log
+	h, err := NewHost(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	p, err := h.AttachPool(ctx, PoolConfig{ClusterID: "c1", ID: testPool, Name: "default", Store: store, Settings: w.settings})
+	if err != nil {
+		return nil, err
+	}
+	return &node{t: t, w: w, host: h, pool: p}, nil
+}
+
+func (w *world) mustStart(t testing.TB) *node {
+	t.Helper()
+	n, err := w.start(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func testID(n byte) ID {
+	id := ID{n}
+	id[6], id[8] = 0x40, 0x80
+	return id
+}
+
+func (n *node) create(id ID, size int64) {
+	n.t.Helper()
+	if err := n.pool.Create(context.Background(), Spec{ID: id, Name: fmt.Sprintf("disk-%d", id[0]), Size: size}); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) open(id ID) *Volume {
+	n.t.Helper()
+	v, err := n.pool.Open(context.Background(), id)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return v
+}
+
+// kill ends the engine as a crash would: nothing more is written.
+func (n *node) kill() {
+	n.pool.mu.Lock()
+	open := make([]*Volume, 0)
+	for _, v := range n.pool.open {
+		open = append(open, v)
+	}
+	n.pool.mu.Unlock()
+	for _, v := range open {
+		v.closeMu.Lock()
+		if !v.ended {
+			v.stop()
+		}
+		v.closeMu.Unlock()
+	}
+	n.host.journal.Close()
+}
+
+func (n *node) close() {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := n.host.Close(ctx); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// fillBlock makes the content of version ver of a cluster.
+func fillBlock(p []byte, cluster, ver uint64) {
+	s := cluster*0x9e3779b97f4a7c15 ^ ver*0xbf58476d1ce4e5b9
+	for i := 0; i+8 <= len(p); i += 8 {
+		s ^= s << 13
+		s ^= s >> 7
+		s ^= s << 17
+		for k := range 8 {
+			p[i+k] = byte(s >> (8 * k))
+		}
+	}
+}
+
+var errTest = errors.New("test failure")

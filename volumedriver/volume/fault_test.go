@@ -1,0 +1,212 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/internal/clock"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/backend/local"
+)
+
+// fastClock runs the machine's clock at a multiple of its speed, so that
+// back-offs and time-outs of seconds take milliseconds.
+type fastClock struct {
+	start time.Time
+	speed time.Duration
+}
+
+func (f fastClock) Now() time.Time { return f.start.Add(time.Since(f.start) * f.speed) }
+func (f fastClock) NewTimer(d time.Duration) clock.Timer {
+	return clock.Real{}.NewTimer(d / f.speed)
+}
+
+// hangLimit is how long one operation may take before it counts as hung.
+const hangLimit = 30 * time.Second
+
+// faultPlan says which operation fails, and how.
+type faultPlan struct {
+	where string // files | backend
+	n     int64  // the n-th operation from the start of the workload
+	last  int64  // ... up to this one
+	err   error
+	part  bool // half of a write happens
+}
+
+func (p faultPlan) String() string {
+	return fmt.Sprintf("%s ops %d-%d: %v (partial %v)", p.where, p.n, p.last, p.err, p.part)
+}
+
+// faulty makes an Inject function of a plan and counts operations.
+func (p faultPlan) faulty(where string, on *atomic.Bool, count *atomic.Int64) func(blockfs.OpInfo) error {
+	return func(op blockfs.OpInfo) error {
+		if !on.Load() {
+			return nil
+		}
+		n := count.Add(1)
+		if p.where != where || n < p.n || n > p.last {
+			return nil
+		}
+		if p.part && op.Kind == blockfs.OpWrite {
+			return blockfs.Partial(int(op.Len/2), p.err)
+		}
+		return p.err
+	}
+}
+
+// faultRun runs the script under a plan, then restarts without faults and checks
+// that nothing acknowledged is lost and nothing wrong is read. It returns how
+// many operations the engine made on files and backend.
+func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) (files, be int64) {
+	t.Helper()
+	w := newWorld(uint64(plan.n))
+	// Reads come from the chunk files and the backend as often as from memory.
+	w.opts.WriteMemoryBytes, w.opts.CacheBytes = 1, 1
+	w.opts.Clock = fastClock{time.Now(), 1000}
+	var on atomic.Bool
+	var cf, cb atomic.Int64
+	w.wrapFS = func(f blockfs.FS) blockfs.FS { return blockfs.Inject(f, plan.faulty("files", &on, &cf)) }
+	w.wrapStore = func(backend.Store) (backend.Store, error) {
+		return local.Open(blockfs.Inject(w.be, plan.faulty("backend", &on, &cb)), local.Options{})
+	}
+	id := testID(3)
+	n := w.mustStart(t)
+	n.create(id, size)
+	v := n.open(id)
+	o := newOracle(size)
+	on.Store(true)
+	for i, s := range steps {
+		var err error
+		switch s.special {
+		case "restart", "kill":
+			n, v, err = restartFaulty(t, w, n, id, s.special == "restart")
+		default:
+			err = runFaulty(v, o, s)
+		}
+		if err != nil {
+			t.Fatalf("%s: step %d %s: %v", plan, i, s, err)
+		}
+	}
+	on.Store(false)
+	n.kill()
+	w.wrapFS, w.wrapStore = nil, nil
+	n = w.mustStart(t)
+	defer n.kill()
+	v, err := n.pool.Open(context.Background(), id)
+	if err != nil {
+		t.Fatalf("%s: open after the faults: %v", plan, err)
+	}
+	if err := o.checkAll(v, true); err != nil {
+		t.Fatalf("%s: after restart: %v", plan, err)
+	}
+	if err := o.run(v, step{kind: ReqWrite, off: 0, n: 8192, ver: 1 << 30}); err != nil {
+		t.Fatalf("%s: write after restart: %v", plan, err)
+	}
+	return cf.Load(), cb.Load()
+}
+
+// restartFaulty closes or kills the engine and starts it again; a start that
+// meets the fault may fail, and is tried again.
+func restartFaulty(t *testing.T, w *world, n *node, id ID, orderly bool) (*node, *Volume, error) {
+	if orderly {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		_ = n.pool.Detach(ctx) // under a fault the tail stays in the journal
+		cancel()
+	}
+	n.kill()
+	var err error
+	for range 20 {
+		if n, err = w.start(t); err != nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		var v *Volume
+		v, err = n.pool.Open(ctx, id)
+		cancel()
+		if err == nil {
+			return n, v, nil
+		}
+		n.kill()
+		if errors.Is(err, ErrLostTail) || errors.Is(err, ErrCorrupt) && !errors.Is(err, syscall.EIO) {
+			return nil, nil, err
+		}
+	}
+	return nil, nil, fmt.Errorf("does not start: %w", err)
+}
+
+// runFaulty runs one step; I/O errors are allowed, wrong answers and hangs not.
+func runFaulty(v *Volume, o *oracle, s step) error {
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if s.special == "commit" {
+			done <- v.Commit(ctx)
+			return
+		}
+		done <- o.run(v, s)
+	}()
+	select {
+	case err := <-done:
+		var wrong errWrong
+		if errors.As(err, &wrong) {
+			return err
+		}
+		return nil
+	case <-time.After(hangLimit):
+		return errors.New("hung")
+	}
+}
+
+// TestErrorEveryOperation fails the n-th operation of the engine on its files and
+// on the backend, for every n of the crash test's workload, once and for a while,
+// whole and in part.
+func TestErrorEveryOperation(t *testing.T) {
+	size, steps := crashScript()
+	// The disk has its last size from the start: a growth that fails would make
+	// the rest of the script another one.
+	steps = slices.DeleteFunc(steps, func(s step) bool {
+		if s.special == "grow" {
+			size = s.n
+		}
+		return s.special == "grow"
+	})
+	files, be := faultRun(t, faultPlan{}, steps, size)
+	if files < 500 || be < 200 {
+		t.Fatalf("the workload makes only %d and %d operations", files, be)
+	}
+	stride := int64(1)
+	if testing.Short() {
+		stride = 61
+	}
+	var runs atomic.Int64
+	t.Cleanup(func() {
+		t.Logf("%d runs of %d steps: file operations 1-%d, backend operations 1-%d", runs.Load(), len(steps), files, be)
+	})
+	for part := range int64(2) {
+		t.Run(fmt.Sprintf("half%d", part), func(t *testing.T) {
+			t.Parallel()
+			for _, where := range []string{"files", "backend"} {
+				total := map[string]int64{"files": files, "backend": be}[where]
+				for n := 1 + part*stride; n <= total; n += 2 * stride {
+					plan := faultPlan{where: where, n: n, last: n, err: syscall.EIO, part: n%3 == 0}
+					switch n / 2 % 4 {
+					case 1:
+						plan.last = n + 5
+					case 2:
+						plan.err = syscall.ENOSPC
+					}
+					faultRun(t, plan, steps, size)
+					runs.Add(1)
+				}
+			}
+		})
+	}
+}
