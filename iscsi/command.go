@@ -1,9 +1,5 @@
 package iscsi
 
-import "errors"
-
-var errNotReading = errors.New("iscsi: peer does not read its answers")
-
 // scsiCommand takes a SCSI Command PDU with n bytes of immediate data.
 func (c *conn) scsiCommand(h *bhs, n int) error {
 	t := c.srv.tasks.Get().(*task)

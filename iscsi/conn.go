@@ -50,16 +50,18 @@ type conn struct {
 	idleSince time.Time
 	pinged    bool
 
-	mu         sync.Mutex
-	writerWake sync.Cond
-	idleWake   sync.Cond // tasks became empty
-	tasks      map[uint32]*task
-	outq       []outItem
-	unsent     int // queued or being written
-	held       int64
-	closed     bool
-	draining   bool
-	down       chan struct{} // closed with the connection
+	mu          sync.Mutex
+	writerWake  sync.Cond
+	idleWake    sync.Cond // tasks became empty
+	tasks       map[uint32]*task
+	outq        []outItem
+	unsent      int // queued or being written
+	unsentBytes int // data of replies among them
+	managing    int // task management functions not yet answered
+	held        int64
+	closed      bool
+	draining    bool
+	down        chan struct{} // closed with the connection
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
@@ -186,11 +188,25 @@ func (c *conn) stopped(t *task) bool {
 	return c.closed || t.aborted
 }
 
+// Answers that wait because the peer does not read them (I5): beyond these it is
+// disconnected.
+const (
+	maxUnsent      = 2 * maxQueueDepth // every command of a window, and as much else
+	maxUnsentBytes = 8 << 20           // ping data and text
+)
+
 // send queues a reply for the writer.
 func (c *conn) send(r *reply) {
 	c.mu.Lock()
-	c.enqueue(outItem{r: r})
+	full := c.unsent >= maxUnsent || c.unsentBytes+len(r.data) > maxUnsentBytes
+	if !full {
+		c.unsentBytes += len(r.data)
+		c.enqueue(outItem{r: r})
+	}
 	c.mu.Unlock()
+	if full {
+		c.close()
+	}
 }
 
 // enqueue adds to the writer's queue; mu is held.

@@ -107,19 +107,7 @@ func (c *conn) nopOut(h *bhs, n int) error {
 	if err := c.readData(data, n); err != nil {
 		return err
 	}
-	return c.sendBounded(r)
-}
-
-// maxUnsent bounds the answers a peer can make us queue without reading them.
-const maxUnsent = 2 * maxQueueDepth
-
-func (c *conn) sendBounded(r *reply) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.unsent >= maxUnsent {
-		return errNotReading
-	}
-	c.enqueue(outItem{r: r})
+	c.send(r)
 	return nil
 }
 
@@ -171,10 +159,12 @@ func (c *conn) textRequest(h *bhs, n int) error {
 	be.PutUint32(r.hdr[16:], itt)
 	if more {
 		be.PutUint32(r.hdr[20:], textTag)
-		return c.sendBounded(r)
+		c.send(r)
+		return nil
 	}
 	if len(c.text) == 0 && len(c.textRest) > 0 {
-		return c.sendText(r, c.textRest, final)
+		c.sendText(r, c.textRest, final)
+		return nil
 	}
 	keys, err := parseText(c.text)
 	c.text = nil
@@ -188,7 +178,8 @@ func (c *conn) textRequest(h *bhs, n int) error {
 	for _, kv := range keys {
 		c.textKey(kv, &g, w)
 	}
-	return c.sendText(r, w.b, final)
+	c.sendText(r, w.b, final)
+	return nil
 }
 
 // textTag marks a text exchange that goes on.
@@ -215,7 +206,7 @@ func (c *conn) textKey(kv keyValue, g *negotiation, w *textWriter) {
 
 // sendText answers with text; what does not fit into one PDU follows on the
 // initiator's empty requests (C bit, RFC 7143 section 11.11.3).
-func (c *conn) sendText(r *reply, text []byte, final bool) error {
+func (c *conn) sendText(r *reply, text []byte, final bool) {
 	n := min(len(text), int(c.neg.MaxRecvInitiator))
 	r.data, c.textRest = text[:n], text[n:]
 	switch {
@@ -228,7 +219,7 @@ func (c *conn) sendText(r *reply, text []byte, final bool) error {
 	default:
 		be.PutUint32(r.hdr[20:], textTag)
 	}
-	return c.sendBounded(r)
+	c.send(r)
 }
 
 // sendTargets lists the targets that the initiator may see, with every portal

@@ -152,7 +152,8 @@ func (t *scsiTarget) perform(u *scsiLU, size int64, cdb []byte, buf []byte) (sta
 // initiator asked for: its code mixes up lengths, and truncation is ours.
 const gotgtBuffer = 512
 
-// standardInquiry returns gotgt's standard INQUIRY data (at least 36 bytes).
+// inquiry returns gotgt's standard INQUIRY data (at least 36 bytes) or a page. A
+// logical unit that exists must be a connected disk.
 func (t *scsiTarget) inquiry(u *scsiLU, size int64, evpd bool, page byte) ([]byte, byte, sense, error) {
 	buf := make([]byte, gotgtBuffer)
 	cdb := make([]byte, 16)
@@ -169,7 +170,7 @@ func (t *scsiTarget) inquiry(u *scsiLU, size int64, evpd bool, page byte) ([]byt
 	if evpd {
 		n = 4 + int(binary.BigEndian.Uint16(buf[2:]))
 	}
-	if n > gotgtBuffer || evpd && buf[1] != page || !evpd && n < 36 {
+	if n > gotgtBuffer || evpd && buf[1] != page || !evpd && n < 36 || u != nil && buf[0] != 0 {
 		t.svc.faults.Add(1)
 		return nil, statusCheckCondition, senseInternal, fmt.Errorf("%w: INQUIRY page %#02x of %d bytes", errService, page, n)
 	}
@@ -206,12 +207,9 @@ func (t *scsiTarget) readCapacity(u *scsiLU, size int64, op byte) ([]byte, byte,
 	return buf[:n], statusGood, sense{}, nil
 }
 
-// reportLUNs returns gotgt's LUN list, which comes in no order, after checking
-// that it holds exactly n entries (and LUN 0, which gotgt adds when absent).
-func (t *scsiTarget) reportLUNs(u *scsiLU, n int, hasZero bool) ([]byte, byte, sense, error) {
-	if !hasZero {
-		n++
-	}
+// reportLUNs returns gotgt's LUN list, which comes in no order and holds LUN 0
+// even when there is none.
+func (t *scsiTarget) reportLUNs(u *scsiLU) ([]byte, byte, sense, error) {
 	buf := make([]byte, 8+8*(maxLUNs+1))
 	cdb := make([]byte, 16)
 	cdb[0] = opReportLUNs
@@ -228,11 +226,9 @@ func (t *scsiTarget) reportLUNs(u *scsiLU, n int, hasZero bool) ([]byte, byte, s
 	return buf[:8+got], statusGood, sense{}, nil
 }
 
-func (t *scsiTarget) testUnitReady(u *scsiLU) (byte, sense, error) {
-	return t.perform(u, u.size(), make([]byte, 16), make([]byte, gotgtBuffer))
+func (t *scsiTarget) testUnitReady(u *scsiLU, size int64) (byte, sense, error) {
+	return t.perform(u, size, make([]byte, 16), make([]byte, gotgtBuffer))
 }
-
-func (u *scsiLU) size() int64 { return int64(u.lu.Size) }
 
 // refusingStore is the backing store of every logical unit: no data command is
 // ever sent to gotgt, and if one were, it must fail.

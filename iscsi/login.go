@@ -6,6 +6,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Login stages (RFC 7143 section 11.12.3).
@@ -208,7 +210,7 @@ func (l *login) identify() error {
 	if !ok {
 		return refuseLogin(loginMissing, "no InitiatorName")
 	}
-	if len(name) > maxName || name == "" || !validText(name) {
+	if len(name) > maxName || name == "" || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
 		return refuseLogin(loginInitiatorError, "InitiatorName is not a name")
 	}
 	l.c.name = NormalizeName(name)

@@ -49,7 +49,6 @@ type negotiation struct {
 	n         Negotiated
 	discovery bool
 	declared  bool // our MaxRecvDataSegmentLength was sent
-	fullPhase bool // a text request of the full feature phase: few keys may change
 }
 
 // answer applies one key of the initiator and adds the reply, if the key takes

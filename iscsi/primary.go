@@ -27,7 +27,7 @@ func (t *task) unit() *scsiLU {
 
 // testUnitReady passes through the SCSI service.
 func testUnitReady(t *task) {
-	st, sn, err := t.c.sess.target.scsi.testUnitReady(t.lu.scsi)
+	st, sn, err := t.c.sess.target.scsi.testUnitReady(t.lu.scsi, t.capacity())
 	if err != nil {
 		t.serviceFault(err)
 		return
@@ -161,8 +161,7 @@ func reportLUNs(t *task) {
 		return
 	}
 	numbers := t.c.sess.target.numbers()
-	hasZero := len(numbers) > 0 && numbers[0] == 0
-	list, st, sn, err := t.c.sess.target.scsi.reportLUNs(t.unit(), len(numbers), hasZero)
+	list, st, sn, err := t.c.sess.target.scsi.reportLUNs(t.unit())
 	if err != nil {
 		t.serviceFault(err)
 		return

@@ -254,6 +254,7 @@ func (s *Server) AddTarget(spec TargetSpec) error {
 	if err := spec.validate(); err != nil {
 		return err
 	}
+	spec.Name = NormalizeName(spec.Name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -279,6 +280,7 @@ func (s *Server) UpdateTarget(spec TargetSpec) error {
 	if err := spec.validate(); err != nil {
 		return err
 	}
+	spec.Name = NormalizeName(spec.Name)
 	s.mu.Lock()
 	t := s.targets[spec.Name]
 	if t == nil {
@@ -313,6 +315,7 @@ func (s *Server) UpdateTarget(spec TargetSpec) error {
 // *TargetBusyError unless force is set; then they are dropped. When it returns
 // nil, no command of the target is in flight and none will be submitted.
 func (s *Server) RemoveTarget(iqn string, force bool) error {
+	iqn = NormalizeName(iqn)
 	s.mu.Lock()
 	t := s.targets[iqn]
 	if t == nil {
@@ -351,7 +354,13 @@ func (s *Server) CapacityChanged(iqn string, lun uint16) error {
 	return s.raise(iqn, lun, uaCapacityChanged)
 }
 
+// ModeChanged tells initiators that the Disk's WriteCache or ReadOnly changed.
+func (s *Server) ModeChanged(iqn string, lun uint16) error {
+	return s.raise(iqn, lun, uaModeChanged)
+}
+
 func (s *Server) raise(iqn string, lun uint16, ua sense) error {
+	iqn = NormalizeName(iqn)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.targets[iqn]
@@ -469,7 +478,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // counters are the server's totals.
 type counters struct {
 	accepted, refused, logins, loginFailures, commands, readBytes, writeBytes,
-	rejects, digestErrors, dropped, gotgtFaults atomic.Uint64
+	rejects, digestErrors, dropped, taskMgmt, gotgtFaults atomic.Uint64
 }
 
 // Stats are totals since NewServer, and what is open now.
@@ -478,6 +487,7 @@ type Stats struct {
 	Accepted, Refused, Logins, LoginFailures uint64
 	Commands, BytesRead, BytesWritten        uint64
 	Rejects, DigestErrors                    uint64
+	TaskManagement                           uint64 // functions taken up
 	DeadPeers                                uint64 // dropped for not answering or not finishing login
 	SCSIServiceFaults                        uint64 // panics and wrong answers of the SCSI service that were caught
 }
@@ -493,7 +503,7 @@ func (s *Server) Stats() Stats {
 		Accepted: c.accepted.Load(), Refused: c.refused.Load(),
 		Logins: c.logins.Load(), LoginFailures: c.loginFailures.Load(),
 		Commands: c.commands.Load(), BytesRead: c.readBytes.Load(), BytesWritten: c.writeBytes.Load(),
-		Rejects: c.rejects.Load(), DigestErrors: c.digestErrors.Load(),
+		TaskManagement: c.taskMgmt.Load(), Rejects: c.rejects.Load(), DigestErrors: c.digestErrors.Load(),
 		DeadPeers: c.dropped.Load(), SCSIServiceFaults: c.gotgtFaults.Load() + s.svc.faults.Load(),
 	}
 }

@@ -67,11 +67,18 @@ func (c *conn) taskManagement(h *bhs, n int) error {
 	if err := c.readData(nil, n); err != nil {
 		return err
 	}
+	if !c.manage(1) {
+		c.reject(rejectTooMany, false)
+		return nil
+	}
 	r := c.srv.reps.Get().(*reply)
 	*r = reply{advance: true}
 	r.hdr[0], r.hdr[1] = opTaskMgmtResp, finalBit
 	be.PutUint32(r.hdr[16:], itt)
-	w := &tmfWait{answer: func() { c.send(r) }}
+	w := &tmfWait{answer: func() {
+		c.manage(-1)
+		c.send(r)
+	}}
 	w.left.Store(1)
 	ss := c.sess
 	lunOK = lunOK && ss.target.lun(lunNo) != nil
@@ -102,12 +109,28 @@ func (c *conn) taskManagement(h *bhs, n int) error {
 	default:
 		r.hdr[2] = tmfNotSupported
 	}
-	if fn == tmfTargetColdReset {
-		w.answer = func() { c.srv.dropTarget(ss.target) }
-		c.srv.reps.Put(r)
+	if fn == tmfTargetColdReset { // every session ends, this one behind the answer
+		r.last = true
+		w.answer = func() {
+			c.manage(-1)
+			c.srv.dropTarget(ss.target, c)
+			c.send(r)
+		}
 	}
+	c.srv.stats.taskMgmt.Add(1)
 	w.done()
 	return nil
+}
+
+// manage counts a function in or out; false means that too many wait already.
+func (c *conn) manage(n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n > 0 && c.managing >= maxImmediate {
+		return false
+	}
+	c.managing += n
+	return true
 }
 
 // users returns the sessions of a target.
@@ -152,9 +175,12 @@ func (s *Server) reset(t *target, w *tmfWait, lun int) {
 	}
 }
 
-// dropTarget closes every session of a target (TARGET COLD RESET).
-func (s *Server) dropTarget(t *target) {
+// dropTarget closes every session of a target but the one of connection but
+// (TARGET COLD RESET).
+func (s *Server) dropTarget(t *target, but *conn) {
 	for _, ss := range s.users(t) {
-		ss.conn.close()
+		if ss.conn != but {
+			ss.conn.close()
+		}
 	}
 }

@@ -95,6 +95,9 @@ func (c *conn) flush(b *batch) bool {
 	for _, t := range b.sent {
 		c.held -= t.held
 	}
+	for _, r := range b.reps {
+		c.unsentBytes -= len(r.data)
+	}
 	c.unsent -= len(b.sent) + len(b.reps)
 	idle := c.draining && c.idle()
 	c.mu.Unlock()

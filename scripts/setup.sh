@@ -61,4 +61,9 @@ if ! apt-cache show "${missing[@]}" >/dev/null 2>&1 ||
 	apt update
 	apt install --no-install-recommends "${missing[@]}"
 fi
+# A machine with systemd would start tgtd at its next boot, on the port that
+# ovgate uses. Only where this run brought the package.
+if [[ " ${missing[*]} " == *" tgt "* ]] && command -v systemctl >/dev/null; then
+	"${as_root[@]}" systemctl disable tgt.service >/dev/null 2>&1 || true
+fi
 echo "setup: done"

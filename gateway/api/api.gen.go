@@ -159,7 +159,7 @@ func (e VPoolState) Valid() bool {
 type Backend struct {
 	Kind BackendKind `json:"kind"`
 
-	// Path Absolute path of a directory on the node; created when missing
+	// Path Absolute path of a directory on the node, made when missing; empty in a request: a place of its own in the node's data directory
 	Path string `json:"path"`
 }
 

@@ -90,6 +90,8 @@ func toProblem(err error) problem {
 		return p
 	case errors.As(err, &big):
 		return problem{status: http.StatusRequestEntityTooLarge, Error: Error{Code: "too_large", Message: fmt.Sprintf("the request body is longer than %d bytes", big.Limit)}}
+	case errors.Is(err, errNoBody):
+		return problem{status: http.StatusBadRequest, Error: Error{Code: "invalid", Message: "the request body is missing", Hint: some("send one JSON object")}}
 	case errors.Is(err, auth.ErrCredentials):
 		return simple(http.StatusUnauthorized, "unauthorized", "")
 	case errors.Is(err, auth.ErrInvalid):
@@ -165,11 +167,14 @@ func (s *Server) handleError(err error, c echo.Context) {
 // binder decodes request bodies strictly: JSON, one value, no unknown fields.
 type binder struct{}
 
+// errNoBody is io.EOF to the generated code, which lets an optional body be absent.
+var errNoBody = fmt.Errorf("the request body is missing: %w", io.EOF)
+
 // Bind implements echo.Binder.
 func (binder) Bind(v any, c echo.Context) error {
 	r := c.Request()
 	if r.Body == nil || r.ContentLength == 0 {
-		return io.EOF
+		return errNoBody
 	}
 	ct, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
 	if strings.TrimSpace(strings.ToLower(ct)) != "application/json" {
@@ -179,8 +184,8 @@ func (binder) Bind(v any, c echo.Context) error {
 	d.DisallowUnknownFields()
 	err := d.Decode(v)
 	if err == nil {
-		if _, more := d.Token(); more == nil {
-			return refuseField("", "send one JSON object", "the request body has more than one value")
+		if _, end := d.Token(); !errors.Is(end, io.EOF) {
+			return refuseField("", "send one JSON object", "something follows the JSON object in the request body")
 		}
 		return nil
 	}
@@ -188,7 +193,7 @@ func (binder) Bind(v any, c echo.Context) error {
 	var typ *json.UnmarshalTypeError
 	switch {
 	case errors.Is(err, io.EOF):
-		return io.EOF
+		return errNoBody
 	case errors.As(err, &big):
 		return big
 	case errors.As(err, &typ):

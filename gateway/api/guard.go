@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -56,6 +57,9 @@ func (s *Server) guard(op string) echo.MiddlewareFunc {
 			if err := s.checkOrigin(r, who); err != nil {
 				return err
 			}
+			if err := s.extend(c, op, who); err != nil {
+				return err
+			}
 			c.SetRequest(r.WithContext(context.WithValue(r.Context(), callerKey{}, who)))
 			if s.log.Enabled(r.Context(), logAll) || r.Method != http.MethodGet {
 				s.log.Info("request", "requestId", requestID(c), "operation", op, "path", r.URL.Path, "caller", who.label(), "address", who.address)
@@ -63,6 +67,24 @@ func (s *Server) guard(op string) echo.MiddlewareFunc {
 			return next(c)
 		}
 	}
+}
+
+// extend gives a known caller the time that its operation may take. Up to here
+// the connection has readTimeout, and net/http ends a request whose read
+// deadline passes, also while its handler works.
+func (s *Server) extend(c echo.Context, op string, who caller) error {
+	if !who.known {
+		return nil
+	}
+	var until time.Time // a stream has no end
+	if op != "StreamEvents" {
+		until = time.Now().Add(writeTimeout)
+	}
+	err := http.NewResponseController(c.Response()).SetReadDeadline(until)
+	if errors.Is(err, http.ErrNotSupported) {
+		return nil // not on a connection, as in tests
+	}
+	return err
 }
 
 // logAll also logs requests that change nothing.

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"io/fs"
 	"log/slog"
@@ -55,6 +56,7 @@ type Options struct {
 	Secure     bool        // served with TLS: cookies are marked Secure
 	Clock      clock.Clock // nil: the machine's
 	Log        *slog.Logger
+	SetupDone  func() // after the first user was made; may be nil
 }
 
 // Server is the HTTP interface.
@@ -124,9 +126,14 @@ func (s *Server) routes() error {
 // Handler returns the handler, for tests.
 func (s *Server) Handler() http.Handler { return s.echo }
 
-// Serve answers on l until Shutdown.
-func (s *Server) Serve(l net.Listener) error {
-	return s.http.Serve(netutil.LimitListener(l, maxConns))
+// Serve answers on l until Shutdown, with TLS unless config is nil.
+func (s *Server) Serve(l net.Listener, config *tls.Config) error {
+	l = netutil.LimitListener(l, maxConns)
+	if config != nil {
+		// Outermost: net/http speaks HTTP/2 on a *tls.Conn only.
+		l = tls.NewListener(l, config)
+	}
+	return s.http.Serve(l)
 }
 
 // Shutdown ends event streams, lets running requests finish, and stops. When

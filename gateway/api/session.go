@@ -24,6 +24,9 @@ func (s *Server) CompleteSetup(ctx context.Context, r CompleteSetupRequestObject
 	if err != nil {
 		return nil, err
 	}
+	if s.opt.SetupDone != nil {
+		s.opt.SetupDone()
+	}
 	return CompleteSetup201JSONResponse(userOf(u)), nil
 }
 

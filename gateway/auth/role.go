@@ -27,7 +27,7 @@ func ParseRole(s string) (Role, error) {
 }
 
 // Allows tells whether r includes need.
-func (r Role) Allows(need Role) bool { return rank[r] > 0 && rank[r] >= rank[need] }
+func (r Role) Allows(need Role) bool { return rank[need] > 0 && rank[r] >= rank[need] }
 
 // Principal is a caller whose identity was proved.
 type Principal struct {

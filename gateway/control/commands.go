@@ -18,17 +18,13 @@ type Commands struct {
 
 // makeCommands writes the commands for a target. Names, secrets and addresses
 // hold only letters, digits and ".:-[]", so nothing needs quoting but "[", which
-// shells take for a pattern. user is empty without CHAP.
+// shells take for a pattern.
 func makeCommands(iqn string, lun int, portals []iscsi.Portal, user, secret string) Commands {
 	if len(portals) == 0 {
 		return Commands{}
 	}
 	var c Commands
-	login := ""
-	if user != "" {
-		login = user + "%" + secret + "@"
-	}
-	c.Libiscsi = fmt.Sprintf("iscsi://%s%s/%s/%d", login, portals[0].Address, iqn, lun)
+	c.Libiscsi = fmt.Sprintf("iscsi://%s%%%s@%s/%s/%d", user, secret, portals[0].Address, iqn, lun)
 	var linux, windows []string
 	esxi := []string{
 		"esxcli iscsi software set --enabled=true",
@@ -48,20 +44,17 @@ func makeCommands(iqn string, lun int, portals []iscsi.Portal, user, secret stri
 func linuxCommands(iqn, portal, user, secret string) []string {
 	node := fmt.Sprintf("iscsiadm -m node -T %s -p '%s'", iqn, portal)
 	out := []string{node + " -o new"}
-	if user != "" {
-		for _, kv := range [][2]string{{"authmethod", "CHAP"}, {"username", user}, {"password", secret}} {
-			out = append(out, fmt.Sprintf("%s -o update -n node.session.auth.%s -v %s", node, kv[0], kv[1]))
-		}
+	for _, kv := range [][2]string{{"authmethod", "CHAP"}, {"username", user}, {"password", secret}} {
+		out = append(out, fmt.Sprintf("%s -o update -n node.session.auth.%s -v %s", node, kv[0], kv[1]))
 	}
 	return append(out, node+" --login")
 }
 
 func esxiCommands(iqn, portal, user, secret string) []string {
-	out := []string{fmt.Sprintf(`esxcli iscsi adapter discovery statictarget add --adapter="$HBA" --address='%s' --name=%s`, portal, iqn)}
-	if user != "" {
-		out = append(out, fmt.Sprintf(`esxcli iscsi adapter target portal auth chap set --adapter="$HBA" --address='%s' --name=%s --direction=uni --level=required --authname=%s --secret=%s`, portal, iqn, user, secret))
+	return []string{
+		fmt.Sprintf(`esxcli iscsi adapter discovery statictarget add --adapter="$HBA" --address='%s' --name=%s`, portal, iqn),
+		fmt.Sprintf(`esxcli iscsi adapter target portal auth chap set --adapter="$HBA" --address='%s' --name=%s --direction=uni --level=required --authname=%s --secret=%s`, portal, iqn, user, secret),
 	}
-	return out
 }
 
 func windowsCommands(iqn, portal, user, secret string) []string {
@@ -70,9 +63,8 @@ func windowsCommands(iqn, portal, user, secret string) []string {
 		host, port = portal, "3260"
 	}
 	where := fmt.Sprintf("-TargetPortalAddress %s -TargetPortalPortNumber %s", host, port)
-	connect := fmt.Sprintf("Connect-IscsiTarget -NodeAddress %s %s -IsPersistent $true", iqn, where)
-	if user != "" {
-		connect += fmt.Sprintf(" -AuthenticationType ONEWAYCHAP -ChapUsername %s -ChapSecret %s", user, secret)
+	return []string{
+		"New-IscsiTargetPortal " + where,
+		fmt.Sprintf("Connect-IscsiTarget -NodeAddress %s %s -IsPersistent $true -AuthenticationType ONEWAYCHAP -ChapUsername %s -ChapSecret %s", iqn, where, user, secret),
 	}
-	return []string{"New-IscsiTargetPortal " + where, connect}
 }

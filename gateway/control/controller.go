@@ -86,6 +86,7 @@ type pool struct {
 	lock  lock
 	p     Pool          // nil: not attached
 	store backend.Store // with p
+	opens int           // times attached, to tell one store from the next
 	err   error         // why not attached
 
 	usage   backend.Usage
@@ -376,24 +377,30 @@ func (c *Controller) watchUsage() {
 		case <-t.C():
 		}
 		for _, p := range c.poolMap() {
-			c.mu.Lock()
-			store := p.store
-			c.mu.Unlock()
-			if store == nil {
-				continue
-			}
-			ctx, cancel := context.WithTimeout(c.ctx, usageTimeout)
-			u, err := store.Usage(ctx)
-			cancel()
-			c.mu.Lock()
-			if p.store == store {
-				p.awayErr = err
-				if err == nil {
-					p.usage, p.usageAt = u, c.clock.Now()
-				}
-			}
-			c.mu.Unlock()
+			c.askUsage(c.ctx, p)
 		}
 		t.Reset(usageEvery)
+	}
+}
+
+// askUsage asks an attached vPool's backend for its space once.
+func (c *Controller) askUsage(ctx context.Context, p *pool) {
+	c.mu.Lock()
+	store, opens := p.store, p.opens
+	c.mu.Unlock()
+	if store == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, usageTimeout)
+	u, err := store.Usage(ctx)
+	cancel()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p.opens != opens || c.stopping {
+		return
+	}
+	p.awayErr = err
+	if err == nil {
+		p.usage, p.usageAt = u, c.clock.Now()
 	}
 }

@@ -15,6 +15,30 @@ type Engine interface {
 	AttachPool(ctx context.Context, cfg volume.PoolConfig) (Pool, error)
 }
 
+// NewEngine shows a host to a Controller.
+func NewEngine(h *volume.Host) Engine { return engine{h} }
+
+type engine struct{ host *volume.Host }
+
+func (e engine) AttachPool(ctx context.Context, cfg volume.PoolConfig) (Pool, error) {
+	p, err := e.host.AttachPool(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return enginePool{p}, nil
+}
+
+type enginePool struct{ *volume.Pool }
+
+// Open implements Pool; an error leaves no typed nil behind.
+func (p enginePool) Open(ctx context.Context, id volume.ID) (Volume, error) {
+	v, err := p.Pool.Open(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
 // Pool is an attached vPool.
 type Pool interface {
 	Create(ctx context.Context, spec volume.Spec) error
@@ -22,6 +46,7 @@ type Pool interface {
 	AcceptLoss(ctx context.Context, id volume.ID) error
 	Delete(ctx context.Context, id volume.ID) error
 	Recover(ctx context.Context) ([]volume.Recovered, error)
+	SetSettings(volume.Settings) error // of vDisks opened from now on
 	Detach(ctx context.Context) error
 }
 
@@ -55,6 +80,8 @@ type Root struct {
 
 // Backends opens the stores under vPools.
 type Backends interface {
+	// Default completes a backend of a vPool of this name, that says no place.
+	Default(b model.Backend, name string) model.Backend
 	// Check refuses a backend that cannot be used, with Field set.
 	Check(model.Backend) *Error
 	// Open opens the store; the caller closes it. It fails with

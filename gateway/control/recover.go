@@ -32,6 +32,7 @@ func (c *Controller) RecoverVPool(ctx context.Context, in NewPool, acceptLoss bo
 	}
 	defer done()
 	object := vpoolObject(clip(in.Name))
+	in.Backend = c.opt.Backends.Default(in.Backend, in.Name)
 	rec, known := c.model.FindVPool(in.Name)
 	if !known || rec.Backend != in.Backend {
 		if rec, err = c.adopt(ctx, in); err != nil {

@@ -22,8 +22,8 @@ const (
 
 // PublishOptions say how a vDisk is published.
 type PublishOptions struct {
-	Open       *bool    // no CHAP and any initiator; nil: as it is, at first false
-	Initiators []string // added to the ACL; until one is, every initiator name is admitted
+	Open       *bool    // admit any initiator name; nil: as it is, at first false
+	Initiators []string // added to the ACL; who is not on it is admitted only by Open
 	Rotate     bool     // draw a new CHAP secret
 }
 
@@ -32,7 +32,7 @@ type Connection struct {
 	VDisk      model.VDisk
 	LUN        int
 	Portals    []iscsi.Portal
-	CHAPSecret string // empty when open
+	CHAPSecret string
 	Commands   Commands
 }
 
@@ -91,10 +91,6 @@ func (c *Controller) planTarget(rec model.VDisk, opt PublishOptions) (*model.Tar
 			return nil, "", err
 		}
 	}
-	if t.Open {
-		t.CHAPUser, t.CHAPSecret = "", nil
-		return &t, "", nil
-	}
 	if t.CHAPSecret != nil && !opt.Rotate {
 		secret, err := c.opt.Sealer.Open(rec.ID, t.CHAPSecret)
 		return &t, secret, err
@@ -121,7 +117,7 @@ func addInitiator(t *model.Target, rec model.VDisk, name string) *Error {
 	if len(t.Initiators) >= maxInitiators {
 		return invalid("initiators", vdiskObject(rec.Name), "remove names that are not used", "the ACL has %d names, which is the most", len(t.Initiators))
 	}
-	t.Initiators, t.Restricted = append(t.Initiators, name), true
+	t.Initiators = append(t.Initiators, name)
 	return nil
 }
 
@@ -183,16 +179,14 @@ func (c *Controller) spec(d *vdisk, rec model.VDisk) (iscsi.TargetSpec, error) {
 	t := rec.Target
 	s := iscsi.TargetSpec{
 		Name: rec.IQN, Alias: rec.Name, Portals: c.opt.Portals,
-		Open: t.Open || !t.Restricted, ACL: t.Initiators,
+		Open: t.Open, ACL: t.Initiators,
 		LUNs: []iscsi.LUNSpec{{Number: defaultLUN, Disk: d.disk, Serial: strings.ReplaceAll(rec.ID, "-", ""), NAA: makeNAA(id)}},
 	}
-	if !t.Open {
-		secret, err := c.opt.Sealer.Open(rec.ID, t.CHAPSecret)
-		if err != nil {
-			return s, &Error{Code: CodeInternal, Object: vdiskObject(rec.Name), Message: err.Error(), Hint: "bring back seal.key, or publish again with a new secret", Err: err}
-		}
-		s.Auth = &iscsi.Auth{User: t.CHAPUser, Secret: secret}
+	secret, err := c.opt.Sealer.Open(rec.ID, t.CHAPSecret)
+	if err != nil {
+		return s, &Error{Code: CodeInternal, Object: vdiskObject(rec.Name), Message: err.Error(), Hint: "bring back seal.key, or publish again with a new secret", Err: err}
 	}
+	s.Auth = &iscsi.Auth{User: t.CHAPUser, Secret: secret}
 	return s, nil
 }
 
@@ -292,8 +286,7 @@ func (c *Controller) AddInitiator(ctx context.Context, iqn, initiator string) (m
 }
 
 // RemoveInitiator takes an initiator off a target's ACL, and its sessions go
-// unless the target is open; absent is no error. After the last name nobody is
-// admitted.
+// unless the target is open; absent is no error.
 func (c *Controller) RemoveInitiator(ctx context.Context, iqn, initiator string) (model.VDisk, error) {
 	return c.changeACL(ctx, iqn, func(t *model.Target, rec model.VDisk) error {
 		name := iscsi.NormalizeName(initiator)

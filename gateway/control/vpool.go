@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
@@ -135,6 +136,7 @@ func (c *Controller) checkNewPool(in NewPool) (model.VPool, *Error) {
 	if e := checkName("vpool", in.Name); e != nil {
 		return model.VPool{}, e
 	}
+	in.Backend = c.opt.Backends.Default(in.Backend, in.Name)
 	if e := c.opt.Backends.Check(in.Backend); e != nil {
 		e.Object = object
 		return model.VPool{}, e
@@ -147,7 +149,7 @@ func (c *Controller) checkNewPool(in NewPool) (model.VPool, *Error) {
 		return model.VPool{}, &Error{Code: CodeExists, Field: "name", Object: object, Message: "a vPool of this name exists", Hint: "choose another name"}
 	}
 	for _, v := range c.model.VPools() {
-		if v.Backend == in.Backend {
+		if overlap(v.Backend, in.Backend) {
 			return model.VPool{}, &Error{Code: CodeInUse, Field: "backend.path", Object: object, Message: fmt.Sprintf("vpool %s keeps its objects in %s", v.Name, v.Backend.Path), Hint: "use another directory"}
 		}
 	}
@@ -203,6 +205,17 @@ func (c *Controller) addPool(ctx context.Context, rec model.VPool) (model.VPool,
 	return rec, nil
 }
 
+// overlap tells whether two backends share a place.
+func overlap(a, b model.Backend) bool {
+	if a.Kind != b.Kind {
+		return false
+	}
+	in := func(path, dir string) bool {
+		return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+	}
+	return in(a.Path, b.Path) || in(b.Path, a.Path)
+}
+
 func setPresent(v *model.VPool) error {
 	v.State, v.Adopt = model.StatePresent, false
 	return nil
@@ -219,23 +232,44 @@ func (c *Controller) attach(ctx context.Context, p *pool, rec model.VPool) error
 	if p.p != nil {
 		return nil
 	}
-	store, err := c.opt.Backends.Open(ctx, rec.Backend)
+	ep, store, err := c.openPool(ctx, rec)
+	c.mu.Lock()
+	p.p, p.store, p.err = ep, store, err
+	p.opens++
+	c.mu.Unlock()
 	if err == nil {
+		c.askUsage(ctx, p)
+	}
+	return err
+}
+
+func (c *Controller) openPool(ctx context.Context, rec model.VPool) (Pool, backend.Store, error) {
+	store, err := c.opt.Backends.Open(ctx, rec.Backend)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err = c.checkPlace(ctx, store, rec); err == nil {
 		var ep Pool
 		ep, err = c.opt.Engine.AttachPool(ctx, volume.PoolConfig{
 			ClusterID: c.model.Cluster().ID, ID: rec.ID, Name: rec.Name, Store: store, Settings: engineSettings(rec.Settings), Adopt: rec.Adopt,
 		})
 		if err == nil {
-			c.mu.Lock()
-			p.p, p.store, p.err = ep, store, nil
-			c.mu.Unlock()
-			return nil
+			return ep, store, nil
 		}
-		err = errors.Join(err, store.Close())
 	}
-	c.mu.Lock()
-	p.err = err
-	c.mu.Unlock()
+	return nil, nil, errors.Join(err, store.Close())
+}
+
+// checkPlace makes sure that the backend of a vPool that exists has its root:
+// an empty directory where a disk is not mounted must not become a new root.
+func (c *Controller) checkPlace(ctx context.Context, store backend.Store, rec model.VPool) error {
+	if rec.State != model.StatePresent {
+		return nil
+	}
+	_, err := c.opt.Backends.ReadRoot(ctx, store)
+	if errors.Is(err, backend.ErrNotExist) {
+		return fmt.Errorf("%s holds no vPool; is its disk mounted? %w", rec.Backend.Path, volume.ErrBackend)
+	}
 	return err
 }
 
@@ -290,6 +324,11 @@ func (c *Controller) visitPool(ctx context.Context, id string) bool {
 		c.log.Warn("vPool not attached", "vpool", rec.Name, "err", err)
 		return true
 	}
+	for _, v := range c.model.VDisks(func(v model.VDisk) bool { return v.VPool == id }) {
+		if c.volume(v.ID) == nil {
+			c.schedule(ref{"vdisk", v.ID}, 0) // it waited for its vPool
+		}
+	}
 	if rec.State == model.StateCreating {
 		_, err := c.model.UpdateVPool(ctx, id, setPresent)
 		return err != nil
@@ -343,9 +382,14 @@ func (c *Controller) UpdateVPool(ctx context.Context, name string, newName *stri
 	return out, c.spreadSettings(out)
 }
 
-// spreadSettings gives the open vDisks of a vPool its settings.
+// spreadSettings gives a vPool's settings to the engine and to its open vDisks.
 func (c *Controller) spreadSettings(rec model.VPool) error {
 	var errs []error
+	if ep, err := c.attached(rec.ID); err == nil {
+		if err := ep.SetSettings(engineSettings(rec.Settings)); err != nil {
+			errs = append(errs, explain(vpoolObject(rec.Name), err))
+		}
+	}
 	for _, v := range c.model.VDisks(func(v model.VDisk) bool { return v.VPool == rec.ID }) {
 		if vol := c.volume(v.ID); vol != nil {
 			if err := vol.SetSettings(engineSettings(rec.Settings)); err != nil {

@@ -82,13 +82,10 @@ type VDisk struct {
 
 // Target is the publication of a vDisk over iSCSI.
 type Target struct {
-	Open       bool   `json:"open,omitempty"`       // no CHAP, any initiator
-	CHAPUser   string `json:"chapUser,omitempty"`   // empty with Open
-	CHAPSecret []byte `json:"chapSecret,omitempty"` // sealed; never plain
-	// Restricted admits only Initiators. It is set by the first name and stays
-	// when the last one goes, so that removing names never admits more.
-	Restricted bool      `json:"restricted,omitempty"`
-	Initiators []string  `json:"initiators,omitempty"` // normalized iSCSI names
+	Open       bool      `json:"open,omitempty"` // any initiator name; CHAP is asked in any case
+	CHAPUser   string    `json:"chapUser"`
+	CHAPSecret []byte    `json:"chapSecret"`           // sealed; never plain
+	Initiators []string  `json:"initiators,omitempty"` // the ACL: normalized iSCSI names
 	Created    time.Time `json:"created"`
 }
 

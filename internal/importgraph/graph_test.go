@@ -70,7 +70,9 @@ func TestMayImport(t *testing.T) {
 		{"internal/kv", "internal/clock", true},
 		{"internal/kv", "volumedriver/volume", false},
 		{"internal/client", "gateway/api", false},
-		{"ui/e2e", "gateway/api", false},
+		{"ui", "gateway/api", false},
+		{"ui/e2e", "gateway/node", true},
+		{"ui/e2e", "scripts/drill/node", false},
 		{"scripts/bench", "volumedriver/volume", true},
 	} {
 		if got := mayImport(tc.from, tc.to); got != tc.want {

@@ -78,6 +78,9 @@ type Bolt struct {
 	wg      sync.WaitGroup
 	close   sync.Once
 
+	// commitTx is (*bolt.Tx).Commit; tests make it fail.
+	commitTx func(*bolt.Tx) error
+
 	failMu sync.Mutex
 	failed error // a commit whose outcome is unknown: the store answers no more
 
@@ -112,6 +115,8 @@ func OpenBolt(path string, opts BoltOptions) (*Bolt, error) {
 		reqs:    make(chan *request, maxBatch),
 		quit:    make(chan struct{}),
 		stopped: make(chan struct{}),
+
+		commitTx: (*bolt.Tx).Commit,
 	}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, db.Close())

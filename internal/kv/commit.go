@@ -134,7 +134,7 @@ func (s *Bolt) runBatch(reqs []*request) ([]WatchBatch, error) {
 	if err := tx.Bucket(bucketMeta).Put(metaRev, be64(uint64(b.rev))); err != nil {
 		return nil, errors.Join(err, tx.Rollback())
 	}
-	return b.events, tx.Commit()
+	return b.events, s.commitTx(tx)
 }
 
 // refusal tells an answer to one request from a failure of the database.
@@ -142,20 +142,31 @@ func refusal(err error) bool {
 	return errors.Is(err, ErrInvalid) || errors.Is(err, ErrLeaseNotFound)
 }
 
-// commitFailed decides what a failed commit means. A full disk is met before
-// bbolt writes the page that makes the transaction count, so nothing happened
-// and the store goes on. After any other error (a failed sync above all) the
-// kernel may show what the disk does not hold: the store answers no more until
-// it is opened again (K1).
+// commitFailed decides what a failed commit means. With a full disk bbolt has
+// rolled back, the file is sound and the store goes on; should the transaction
+// count all the same, the watches are told to list anew. After any other error
+// (a failed sync above all) the kernel may show what the disk does not hold: the
+// store answers no more until it is opened again (K1).
 func (s *Bolt) commitFailed(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("kv: %s: %w: free space on its disk", s.path, err)
+	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	if full {
+		rev := s.hub.newest()
+		readErr := s.db.View(func(tx *bolt.Tx) error {
+			rev = int64(getUint(tx.Bucket(bucketMeta), metaRev))
+			return nil
+		})
+		if rev != s.hub.newest() {
+			s.hub.compact(rev)
+		}
+		if readErr == nil {
+			return fmt.Errorf("kv: %s: %w: free space on its disk", s.path, err)
+		}
 	}
 	s.failMu.Lock()
 	defer s.failMu.Unlock()
 	if s.failed == nil {
 		s.failed = fmt.Errorf("kv: %s: %w: the store is stopped; check its disk and restart", s.path, err)
-		s.hub.compact()
+		s.hub.compact(s.hub.newest() + 1)
 	}
 	return s.failed
 }

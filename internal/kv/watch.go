@@ -69,14 +69,21 @@ func (h *hub) publish(batches []WatchBatch) {
 	h.wake()
 }
 
-// compact forgets the history: every watch ends with ErrCompacted.
-func (h *hub) compact() {
+// compact forgets the history: watches that have not seen rev end with
+// ErrCompacted.
+func (h *hub) compact(rev int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.history, h.bytes = nil, 0
-	h.rev++
-	h.floor = h.rev
+	h.floor, h.rev = rev, rev
 	h.wake()
+}
+
+// newest returns the newest revision that was published.
+func (h *hub) newest() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.rev
 }
 
 // end closes all watches without an error.

@@ -73,17 +73,15 @@ type Negotiated struct {
 }
 
 type loginState struct {
-	o       *Options
-	c       net.Conn
-	sn      uint32
-	statSN  uint32
-	tsih    uint16
-	keys    map[string]string
-	neg     Negotiated
-	sign    bool // discovery
-	expSN   uint32
-	maxSN   uint32
-	version byte
+	o         *Options
+	c         net.Conn
+	sn        uint32
+	statSN    uint32
+	tsih      uint16
+	keys      map[string]string
+	neg       Negotiated
+	discovery bool
+	maxSN     uint32
 }
 
 // request sends one login request and returns the status-checked answer's keys.
@@ -104,44 +102,39 @@ func (l *loginState) request(flags byte, kv [][2]string) (byte, map[string]strin
 	if _, err := l.c.Write(b); err != nil {
 		return 0, nil, err
 	}
-	answer := map[string]string{}
-	var data []byte
-	for {
-		var h [bhsLen]byte
-		if _, err := io.ReadFull(l.c, h[:]); err != nil {
-			return 0, nil, err
-		}
-		if h[0] != 0x23 {
-			return 0, nil, fmt.Errorf("initiator: PDU %#02x in answer to a login request", h[0])
-		}
-		n := getLen(h[:])
-		d := make([]byte, n+(-n&3))
-		if _, err := io.ReadFull(l.c, d); err != nil {
-			return 0, nil, err
-		}
-		if st := be.Uint16(h[36:]); st != 0 {
-			return 0, nil, &LoginError{st}
-		}
-		data = append(data, d[:n]...)
-		l.statSN = be.Uint32(h[24:]) + 1
-		l.tsih = be.Uint16(h[14:])
-		l.expSN, l.maxSN = be.Uint32(h[28:]), be.Uint32(h[32:])
-		if h[1]&0x40 == 0 {
-			for _, s := range strings.Split(string(data), "\x00") {
-				if k, v, ok := strings.Cut(s, "="); ok {
-					answer[k] = v
-				}
-			}
-			return h[1], answer, nil
-		}
+	var h [bhsLen]byte
+	if _, err := io.ReadFull(l.c, h[:]); err != nil {
+		return 0, nil, err
+	}
+	if h[0] != 0x23 {
+		return 0, nil, fmt.Errorf("initiator: PDU %#02x in answer to a login request", h[0])
+	}
+	n := getLen(h[:])
+	data := make([]byte, n+(-n&3))
+	if _, err := io.ReadFull(l.c, data); err != nil {
+		return 0, nil, err
+	}
+	if st := be.Uint16(h[36:]); st != 0 {
+		return 0, nil, &LoginError{st}
+	}
+	l.statSN, l.maxSN = be.Uint32(h[24:])+1, be.Uint32(h[32:])
+	l.tsih = be.Uint16(h[14:])
+	if h[1]&0x40 != 0 {
 		return 0, nil, errors.New("initiator: login answer in several PDUs")
 	}
+	answer := map[string]string{}
+	for _, s := range strings.Split(string(data[:n]), "\x00") {
+		if k, v, ok := strings.Cut(s, "="); ok {
+			answer[k] = v
+		}
+	}
+	return h[1], answer, nil
 }
 
 // run goes through the security and operational stages.
 func (l *loginState) run() error {
 	first := [][2]string{{"InitiatorName", l.o.Initiator}}
-	if l.sign {
+	if l.discovery {
 		first = append(first, [2]string{"SessionType", "Discovery"})
 	} else {
 		first = append(first, [2]string{"SessionType", "Normal"}, [2]string{"TargetName", l.o.Target})
@@ -235,7 +228,7 @@ func (l *loginState) operational() error {
 		{"MaxRecvDataSegmentLength", strconv.Itoa(o.MaxRecvDataSegmentLength)},
 		{"DefaultTime2Wait", "2"}, {"DefaultTime2Retain", "0"}, {"ErrorRecoveryLevel", "0"},
 	}
-	if !l.sign {
+	if !l.discovery {
 		kv = append(kv, [][2]string{
 			{"MaxBurstLength", strconv.Itoa(o.MaxBurstLength)},
 			{"FirstBurstLength", strconv.Itoa(o.FirstBurstLength)},
@@ -329,7 +322,7 @@ func connect(ctx context.Context, o Options, discovery bool) (*loginState, error
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
-	l := &loginState{o: &o, c: c, sn: 1, tsih: o.TSIH, sign: discovery}
+	l := &loginState{o: &o, c: c, sn: 1, tsih: o.TSIH, discovery: discovery}
 	err = l.run()
 	if !stop() && err == nil {
 		err = ctx.Err()

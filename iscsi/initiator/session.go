@@ -224,7 +224,12 @@ func (s *Session) ask(ctx context.Context, h [bhsLen]byte, data []byte) (answer,
 	case a := <-ch:
 		return a, nil
 	case <-s.down:
-		return answer{}, s.Err()
+		select {
+		case a := <-ch: // it came before the end
+			return a, nil
+		default:
+			return answer{}, s.Err()
+		}
 	case <-ctx.Done():
 		s.mu.Lock()
 		delete(s.waits, itt)

@@ -14,6 +14,7 @@ type batch struct {
 	vec   net.Buffers
 	out   net.Buffers
 	tail  bool
+	h     [bhsLen]byte
 }
 
 // writeLoop sends what is queued: answers and data first, then as many commands
@@ -91,7 +92,8 @@ func (s *Session) number(c *ctrl) {
 
 // command sends a command with its immediate and unsolicited data.
 func (s *Session) command(b *batch, c *Command) {
-	var h [bhsLen]byte
+	h := &b.h // a local one would escape
+	*h = [bhsLen]byte{}
 	h[0], h[1] = 0x01, finalBit|c.Attr&7
 	if c.Immediate {
 		h[0] |= 0x40
@@ -120,7 +122,7 @@ func (s *Session) command(b *batch, c *Command) {
 		h[1] &^= finalBit
 		s.queueData(c, noTag, n, burst-n)
 	}
-	s.pdu(b, &h, c.Out[:n])
+	s.pdu(b, h, c.Out[:n])
 }
 
 // pdu appends a PDU to the batch, which is flushed when its arena is full.
@@ -131,9 +133,7 @@ func (s *Session) pdu(b *batch, h *[bhsLen]byte, data []byte) {
 			return
 		}
 	}
-	if h[0]&0x3f != 0x01 || len(data) > 0 {
-		putLen(h[:], len(data))
-	}
+	putLen(h[:], len(data))
 	be.PutUint32(h[28:], s.statSN.Load())
 	copy(b.grow(bhsLen), h[:])
 	if s.neg.HeaderDigest {

@@ -27,6 +27,7 @@ type results struct {
 	rates   map[string][]float64
 	configs [][2]string // target name, configuration
 	engine  string
+	noise   noise
 }
 
 func (r *results) add(key string, rate float64) {
@@ -78,7 +79,7 @@ func (r *results) comparisons() []comparison {
 
 // rows makes the rows of what ran.
 func (r *results) rows(o options) []Row {
-	common := fmt.Sprintf("%d interleaved rounds of %.1f s steps, medians; %d CPUs; %s", o.rounds, o.seconds, runtime.NumCPU(), cachesDropped())
+	common := fmt.Sprintf("%d interleaved rounds of %.1f s steps, medians; %d CPUs; %s; %s", o.rounds, o.seconds, runtime.NumCPU(), cachesDropped(), &r.noise)
 	if o.rounds < minRounds {
 		common = "NOT COUNTABLE, too few rounds: " + common
 	}

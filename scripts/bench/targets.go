@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/openvstorage/ovgate/scripts/drill/lun"
@@ -24,6 +25,7 @@ const lunSize = 1 << 30
 type target struct {
 	name   string
 	config string
+	pid    int // of the target's process
 	disk   *lun.LUN
 	settle func(context.Context) error // brings background work to an end, not measured
 	close  func() error
@@ -45,6 +47,7 @@ func openNode(ctx context.Context, dir string) (*target, error) {
 	t := &target{
 		name:   "ovgate",
 		config: fmt.Sprintf("ovgate serve, vPool on a local directory, journal quota %d MiB, every write durable (WCE=0)", quota>>20),
+		pid:    n.PID(),
 		settle: func(ctx context.Context) error { _, err := n.Commit(ctx, "bench"); return err },
 		close:  n.Stop,
 	}
@@ -116,8 +119,13 @@ func openTgt(ctx context.Context, dir string, mode tgtMode, threads int) (*targe
 	if err != nil {
 		return nil, err
 	}
+	pid, err := strconv.Atoi(up["pid"])
+	if err != nil {
+		return nil, fmt.Errorf("scripts/peer tgt up: pid: %w", err)
+	}
 	t := &target{
 		name:   "tgt-" + mode.name,
+		pid:    pid,
 		config: fmt.Sprintf("Debian tgt, %s, %d threads (best of %v)", mode.what, threads, tgtThreads),
 		settle: func(context.Context) error { return nil },
 		close: func() error {
@@ -130,7 +138,7 @@ func openTgt(ctx context.Context, dir string, mode tgtMode, threads int) (*targe
 		return nil, errors.Join(err, t.close())
 	}
 	c := keyValues(string(secret))
-	t.disk, err = lun.Dial(ctx, lun.Address{Portal: c["portal"], IQN: c["iqn"], LUN: 1, User: c["chap_user"], Secret: c["chap_secret"]})
+	t.disk, err = lun.Dial(ctx, lun.Address{Portal: c["portal"], IQN: c["iqn"], LUN: 1, User: c["chap_user"], Secret: c["chap_secret"], Algorithms: "5"})
 	if err != nil {
 		return nil, errors.Join(err, t.close())
 	}

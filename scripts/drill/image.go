@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -20,11 +19,12 @@ import (
 // image makes an ext4 image with real files in it (the Go library's sources).
 func (e *env) image(ctx context.Context) (string, error) {
 	path := filepath.Join(e.dir, "image.ext4")
-	files := filepath.Join(runtime.GOROOT(), "src")
-	if out, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output(); err == nil {
-		files = filepath.Join(strings.TrimSpace(string(out)), "src")
+	goroot, err := tool(ctx, nil, "go", "env", "GOROOT")
+	if err != nil {
+		return "", err
 	}
-	_, err := tool(ctx, nil, "mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0",
+	files := filepath.Join(strings.TrimSpace(goroot), "src")
+	_, err = tool(ctx, nil, "mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0",
 		"-d", files, path, fmt.Sprintf("%dk", e.size>>10))
 	return path, err
 }

@@ -54,19 +54,24 @@ func (e *env) targets(ctx context.Context, n *node.Node, count int) ([]*target, 
 // underLoad runs the loads of all targets until blow returns and every command
 // was answered or failed. Commands may fail only when the blow is lethal.
 func (e *env) underLoad(ctx context.Context, targets []*target, lethal bool, blow func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(ctx)
+	// The disks outlive the load: a command in flight is waited for, not cut.
+	disks := make([]disk, len(targets))
+	for i, t := range targets {
+		d, err := dial(ctx, t.conn)
+		if err != nil {
+			return fmt.Errorf("vdisk %s: %w", t.name, err)
+		}
+		defer d.Close()
+		disks[i] = d
+	}
+	loadCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	before := sum(targets)
 	errs := make([]error, len(targets))
 	var wg sync.WaitGroup
 	for i, t := range targets {
-		d, err := dial(ctx, t.conn)
-		if err != nil {
-			return err
-		}
-		defer d.Close()
 		seed := e.rng.Uint64()
-		wg.Go(func() { errs[i] = t.load.Run(ctx, d, loadDepth, seed) })
+		wg.Go(func() { errs[i] = t.load.Run(loadCtx, disks[i], loadDepth, seed) })
 	}
 	err := blow(ctx)
 	cancel()
@@ -177,7 +182,10 @@ func kill9(ctx context.Context, e *env) (string, error) {
 }
 
 // disk is a published vDisk as the drills write to it.
-type disk = *lun.LUN
+type disk interface {
+	selfcheck.Disk
+	Close() error
+}
 
 // dial opens a published vDisk; ctx bounds its life.
 func dial(ctx context.Context, c client.Connection) (disk, error) { return lun.Dial(ctx, lun.Of(c)) }

@@ -103,8 +103,7 @@ func run(bin, data string, args []string) (int, error) {
 	}
 }
 
-// prepare makes the data directory and marks a new one. What an earlier start
-// wrote about its address is removed, so that it is not taken for this one's.
+// prepare makes the data directory and marks a new one.
 func prepare(data string) error {
 	_, err := os.Stat(data)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -35,6 +36,7 @@ type page struct {
 
 	mu       sync.Mutex
 	messages []string // console warnings, errors and exceptions
+	refusals []string // paths whose next refusal the flow provoked: the browser reports those too
 }
 
 // chromium finds the browser. Without one the test fails where it must run (CI, or E2E=required)
@@ -108,15 +110,35 @@ func (p *page) listen() <-chan struct{} {
 	return done
 }
 
-// noConsoleErrors fails for each message since the last call.
+// provokes says that the flow makes the node refuse one request to path.
+func (p *page) provokes(path string) {
+	p.refusals = append(p.refusals, path)
+}
+
+// noConsoleErrors fails for each message but the reports of provoked refusals.
 func (p *page) noConsoleErrors() {
 	p.t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, m := range p.messages {
-		p.t.Errorf("console: %s", m)
+		provoked := slices.IndexFunc(p.refusals, func(path string) bool {
+			return strings.Contains(m, "status of 4") && strings.HasSuffix(m, path)
+		})
+		if provoked < 0 {
+			p.t.Errorf("console: %s", m)
+			continue
+		}
+		p.refusals = slices.Delete(p.refusals, provoked, provoked+1)
 	}
-	p.messages = nil
+}
+
+// nodeWasAway drops the browser's own reports of requests that reached nobody; exceptions stay.
+func (p *page) nodeWasAway() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.messages = slices.DeleteFunc(p.messages, func(m string) bool {
+		return strings.HasPrefix(m, "error: Failed to load resource: net::ERR_")
+	})
 }
 
 // do runs actions as one step; the first that fails ends the test with a picture of the page.

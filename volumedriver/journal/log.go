@@ -244,7 +244,6 @@ func (l *Log) fill(dst []byte, b *Batch) {
 	for _, p := range b.Parts {
 		dst = dst[copy(dst, p):]
 	}
-	dst = dst[:0]
 	i, part, pos := 0, 0, 0
 	for k := range b.Extents {
 		e := &b.Extents[k]

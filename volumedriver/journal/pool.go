@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -264,7 +265,7 @@ func (p *Pool) create() (cf *chunkFile, err error) {
 		if errors.Is(err, syscall.ENOSPC) {
 			level = slog.LevelWarn
 		}
-		p.o.Log.Log(nil, level, "journal chunk not created", "dir", p.o.Dir, "bytes", p.o.ChunkBytes, "err", err)
+		p.o.Log.Log(context.Background(), level, "journal chunk not created", "dir", p.o.Dir, "bytes", p.o.ChunkBytes, "err", err)
 		return nil, fmt.Errorf("journal: create chunk in %s: %w", p.o.Dir, err)
 	}
 	return cf, nil

@@ -3,7 +3,6 @@ package volume
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -131,15 +130,25 @@ const testPool = "7d9c3c36-56a5-4a43-9bd2-2b6e2f1b7a11"
 
 // node is a running engine in a world.
 type node struct {
-	t    testing.TB
-	w    *world
-	host *Host
-	pool *Pool
+	t     testing.TB
+	w     *world
+	host  *Host
+	pool  *Pool
+	store backend.Store
 }
 
 func (w *world) start(t testing.TB) (*node, error) {
 	t.Helper()
-	ctx := context.Background()
+	n, err := w.startHost(t)
+	if err != nil {
+		return nil, err
+	}
+	n.pool, err = n.host.AttachPool(context.Background(), PoolConfig{ClusterID: "c1", ID: testPool, Name: "default", Store: n.store, Settings: w.settings})
+	return n, err
+}
+
+// startHost starts the engine without a vPool.
+func (w *world) startHost(t testing.TB) (*node, error) {
 	var fsys blockfs.FS = w.fs
 	if w.wrapFS != nil {
 		fsys = w.wrapFS(fsys)
@@ -157,15 +166,20 @@ func (w *world) start(t testing.TB) (*node, error) {
 	o := w.opts
 	w.seed++
 	o.FS, o.Registry, o.Rand, o.Node, o.Log = fsys, w.reg, newRand(w.seed), "node-1", w.log
-	h, err := NewHost(ctx, o)
+	h, err := NewHost(context.Background(), o)
 	if err != nil {
 		return nil, err
 	}
-	p, err := h.AttachPool(ctx, PoolConfig{ClusterID: "c1", ID: testPool, Name: "default", Store: store, Settings: w.settings})
+	return &node{t: t, w: w, host: h, store: store}, nil
+}
+
+func (w *world) mustStartHost(t testing.TB) *node {
+	t.Helper()
+	n, err := w.startHost(t)
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
-	return &node{t: t, w: w, host: h, pool: p}, nil
+	return n
 }
 
 func (w *world) mustStart(t testing.TB) *node {
@@ -238,5 +252,3 @@ func fillBlock(p []byte, cluster, ver uint64) {
 		}
 	}
 }
-
-var errTest = errors.New("test failure")

@@ -49,8 +49,11 @@ func newModel(t testing.TB, seed uint64) *model {
 	w.opts.JournalBytes = w.opts.ChunkBytes * int64(4+m.r.IntN(30))
 	w.opts.WriteMemoryBytes = 1 << m.r.IntN(24)
 	w.opts.CacheBytes = 1 << m.r.IntN(24)
+	// Reads that a crash cut off from the backend give up after this long.
+	w.settings.StallTimeout = time.Second
 	if m.r.IntN(2) == 0 {
 		w.opts.Clock = fastClock{time.Now(), 50}
+		w.settings.StallTimeout *= 50
 	}
 	m.w, m.size = w, m.cs*(16+m.r.Int64N(512))
 	m.o = newOracle(m.size)
@@ -292,4 +295,3 @@ func TestModel(t *testing.T) {
 	}
 	t.Logf("%d operations", total)
 }
-

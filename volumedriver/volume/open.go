@@ -106,36 +106,41 @@ func (o *opening) learn(ctx context.Context) error {
 // lost registry does not know of (E1).
 func (o *opening) findHead(ctx context.Context) error {
 	h, ref, err := o.p.getHead(ctx, o.id, o.rec.Head)
+	missing := errors.Is(err, backend.ErrNotExist)
 	switch {
 	case err == nil:
 		o.head, o.ref = h, ref
-		o.saveLocalHead(h)
-	case errors.Is(err, backend.ErrNotExist):
-		return fmt.Errorf("%w: the committed head is missing on the backend: %w", ErrCorrupt, err)
+		saveLocalHead(o.p.host, h)
+	case missing: // superseded and deleted, if there is a newer one
+		ref = o.rec.Head
 	case errors.Is(err, ErrCorrupt), errors.Is(err, backend.ErrCorrupt):
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	default:
 		return o.findLocalHead(err)
 	}
-	newer, newRef, all, err := o.p.newestHead(ctx, o.id, ref)
-	if err != nil {
-		return o.findLocalHead(err)
+	newer, newRef, all, lerr := o.p.newestHead(ctx, o.id, ref)
+	switch {
+	case lerr != nil:
+		return o.findLocalHead(lerr)
+	case newer == nil && missing:
+		return fmt.Errorf("%w: the committed head is missing on the backend: %w", ErrCorrupt, err)
+	case newer != nil && newer.Deleted:
+		return fmt.Errorf("vdisk %s was deleted: %w", o.id, ErrNotFound)
+	case newer != nil:
+		o.foreign = !o.rec.knows(newRef)
+		o.head, o.ref = newer, newRef
 	}
 	for _, r := range all {
-		if !r.same(ref) && !r.newer(ref) {
+		if o.ref.newer(r) {
 			o.stale = append(o.stale, r)
 		}
 	}
-	if newer != nil {
-		if newer.Deleted {
-			return fmt.Errorf("vdisk %s was deleted: %w", o.id, ErrNotFound)
-		}
-		known := epochTable(h.Epochs).with(o.rec.Opens)
-		o.foreign = !known.has(newer.Epoch, newer.Nonce)
-		o.stale = append(o.stale, ref)
-		o.head, o.ref = newer, newRef
-	}
 	return o.findClaims(ctx)
+}
+
+// knows reports whether a head is of an opening that the record knows of.
+func (r *Record) knows(h HeadRef) bool {
+	return h.Epoch == r.Head.Epoch && h.Nonce == r.Head.Nonce || epochTable(r.Opens).has(h.Epoch, h.Nonce)
 }
 
 // findLocalHead goes on with the local copy of the head when the backend is away.
@@ -156,8 +161,6 @@ func localHead(id ID) string { return stateDir(id) + "/head" }
 
 // saveLocalHead keeps a copy of the head for an open without the backend. The
 // copy is a convenience: failing to write it loses nothing.
-func (o *opening) saveLocalHead(h *Head) { saveLocalHead(o.p.host, h) }
-
 func saveLocalHead(host *Host, h *Head) {
 	obj, _, err := h.encode()
 	if err == nil {

@@ -48,6 +48,7 @@ type uploader struct {
 
 	forced    atomic.Bool
 	stalled   atomic.Bool
+	broken    atomic.Bool   // a batch could not be made into an SCO
 	committed atomic.Uint64 // newest seq in a committed head
 	headNum   atomic.Uint64
 	headTime  atomic.Int64
@@ -178,6 +179,7 @@ func (u *uploader) run() {
 	timer := v.host.o.Clock.NewTimer(time.Hour)
 	defer timer.Stop()
 	for v.ctx.Err() == nil {
+		u.refuse()
 		next := u.schedule()
 		if u.commitDue() {
 			if err := u.commit(); err != nil && v.ctx.Err() == nil {
@@ -195,6 +197,18 @@ func (u *uploader) run() {
 		case <-v.ctx.Done():
 		}
 	}
+}
+
+// refuse answers the requests that can not be served any more: a newer opening
+// owns the vDisk, or a batch can not be read back from the journal.
+func (u *uploader) refuse() {
+	if u.v.writeErrorState() != StateFenced && !u.broken.Load() {
+		return
+	}
+	for _, r := range u.pending {
+		r.done <- u.v.writeError()
+	}
+	u.pending = nil
 }
 
 // schedule closes the open batch when it is time, starts uploads, and returns how
@@ -252,6 +266,7 @@ func (u *uploader) upload(b *batch) {
 	if u.persist(func(ctx context.Context) error {
 		obj, f, err := v.buildSCO(b)
 		if err != nil {
+			u.broken.Store(true)
 			v.fail(StateFailed, err)
 			return err
 		}

@@ -12,15 +12,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/openvstorage/ovgate/gateway/node"
 	"github.com/openvstorage/ovgate/internal/client"
 )
 
 // defaultData is the data directory of a node that was given none.
 const defaultData = "/var/lib/ovgate"
 
-// defaultTimeout bounds one request: longer than the API's own bound for opening
-// or committing a vDisk, shorter than a person's patience.
-const defaultTimeout = 2 * time.Minute
+// defaultTimeout bounds one request: longer than the two minutes that a node
+// gives an operation, so that its own word on what is late arrives.
+const defaultTimeout = 150 * time.Second
 
 // app is what every verb shares: the process's surroundings and the global flags.
 type app struct {
@@ -28,6 +29,7 @@ type app struct {
 	in       io.Reader
 	out, err io.Writer
 	terminal terminal // of standard input; nil when it is none
+	run      func(context.Context, node.Options) error
 
 	data      string
 	url       string
@@ -40,7 +42,7 @@ type app struct {
 
 // system returns the app of this process.
 func system() *app {
-	a := &app{env: client.System(), in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	a := &app{env: client.System(), in: os.Stdin, out: os.Stdout, err: os.Stderr, run: node.Run}
 	if t, ok := openTerminal(os.Stdin); ok {
 		a.terminal = t
 	}
@@ -117,11 +119,12 @@ func (a *app) checkFlags() error {
 }
 
 // backendPath makes a backend's path absolute. Only a path on this machine can
-// be completed, so elsewhere it has to be absolute already.
+// be completed, so elsewhere it has to be absolute already; empty is the node's
+// own choice.
 func (a *app) backendPath(path string) (string, error) {
 	switch {
 	case path == "":
-		return "", usagef("--path is missing: the directory on the node that holds the vPool's data")
+		return "", nil
 	case filepath.IsAbs(path):
 		return filepath.Clean(path), nil
 	case a.dataDir() == "":

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/pem"
 	"errors"
 	"flag"
@@ -10,14 +11,22 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/openvstorage/ovgate/internal/client"
 )
 
 var update = flag.Bool("update", false, "write the golden parts of testdata/*.txt anew")
 
 // testToken is the fake node's.
 const testToken = "ovgate_pat_test"
+
+// raceOptions end a process at once: the race detector lets it sleep a second,
+// in case other goroutines have something to report, and here that would be most
+// of the time.
+const raceOptions = "atexit_sleep_ms=0"
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"ovgate": func() { os.Exit(mainCode()) }})
@@ -34,6 +43,60 @@ func TestScripts(t *testing.T) {
 		Setup:         setUp,
 		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 	})
+}
+
+// TestServeScripts runs real nodes. Besides exits there is
+//
+//	up DIR   waits until the node of that data directory answers
+func TestServeScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/serve",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("NODE", filepath.Join(e.WorkDir, "node"))
+			e.Setenv("GORACE", raceOptions)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": up},
+	})
+}
+
+// startLimit bounds how long up waits; a node starts within a second when the
+// machine is not busy.
+const startLimit = time.Minute
+
+// up is the script command of that name.
+func up(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: up DIR")
+	}
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	limit := time.After(startLimit)
+	for {
+		err := answers(args[0])
+		if err == nil {
+			return
+		}
+		select {
+		case <-limit:
+			ts.Fatalf("no node after %s: %v", startLimit, err)
+		case <-again.C:
+		}
+	}
+}
+
+// answers asks the node of a data directory for its status.
+func answers(data string) error {
+	o, err := client.Discover(client.System(), data)
+	if err != nil {
+		return err
+	}
+	o.Timeout = startLimit
+	api, err := client.New(o)
+	if err != nil {
+		return err
+	}
+	return client.Done(api.GetStatus(context.Background()))
 }
 
 // setUp starts a node and says where it is in both ways: by environment, and in
@@ -53,9 +116,7 @@ func setUp(e *testscript.Env) error {
 			return err
 		}
 	}
-	// The race detector lets a process sleep a second before it ends, in case
-	// other goroutines have something to report; here that is most of the time.
-	e.Setenv("GORACE", "atexit_sleep_ms=0")
+	e.Setenv("GORACE", raceOptions)
 	e.Setenv("DATA", data)
 	e.Setenv("OVGATE_URL", node.URL)
 	e.Setenv("OVGATE_CA", filepath.Join(data, "ca.pem"))

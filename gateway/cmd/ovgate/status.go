@@ -44,7 +44,7 @@ func (a *app) printStatus(s client.Status) error {
 		{"vdisks", strconv.Itoa(s.Counts.Vdisks) + ", " + strconv.Itoa(s.Counts.Published) + " published"},
 		{"sessions", strconv.Itoa(s.Counts.Sessions)},
 		{"portals", portalsText(s.Portals)},
-		{"backend", formatSize(c.Free) + " free of " + formatSize(c.Total)},
+		{"free", freeText(c.Free, c.Total)},
 		{"stored", formatSize(c.Stored)},
 		{"mapped", formatSize(c.Mapped) + " of " + formatSize(c.Provisioned) + " provisioned"},
 		{"journal", formatSize(c.JournalUsed) + " of " + formatSize(c.JournalQuota)},

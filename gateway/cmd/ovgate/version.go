@@ -9,12 +9,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/internal/client"
+	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
 // build returns the version of this program as the Go tool chain recorded it.
 func build() client.Version {
-	v := client.Version{Version: "devel", Go: runtime.Version(), Formats: map[string]int{}}
+	v := client.Version{Version: "devel", Go: runtime.Version(), Formats: map[string]int{
+		"head": volume.HeadFormat, "model": model.Format, "registry": volume.RecordFormat, "root": volume.RootFormat,
+	}}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return v

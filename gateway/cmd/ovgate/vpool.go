@@ -79,7 +79,7 @@ type backendFlags struct{ kind, path string }
 // add adds the flags to a verb.
 func (b *backendFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&b.kind, "backend", string(client.BackendKindLocal), "kind of backend: local, a directory")
-	cmd.Flags().StringVar(&b.path, "path", "", "directory on the node that holds the data")
+	cmd.Flags().StringVar(&b.path, "path", "", "directory on the node that holds the data (default a place in the node's data directory)")
 }
 
 // input returns the backend that was given.
@@ -95,7 +95,7 @@ func (a *app) vpoolCreate() *cobra.Command {
 	var settings settingsFlags
 	var backend backendFlags
 	cmd := &cobra.Command{
-		Use:     "create NAME --path DIR",
+		Use:     "create NAME",
 		Short:   "Create a vPool",
 		Example: "  ovgate vpool create fast --path /srv/fast --sco-size 32MiB",
 		Args:    names("NAME"),
@@ -138,7 +138,7 @@ func (a *app) vpoolList() *cobra.Command {
 		header := []string{"NAME", "STATE", "VDISKS", "PROVISIONED", "STORED", "FREE", "BACKEND"}
 		return printList(a, items, header, func(v client.VPool) []string {
 			return []string{v.Name, string(v.State), strconv.Itoa(v.Vdisks), formatSize(v.Provisioned),
-				formatSize(v.Stored), formatSize(v.Free), backendText(v.Backend)}
+				formatSize(v.Stored), freeText(v.Free, v.Total), backendText(v.Backend)}
 		})
 	})
 	return cmd
@@ -215,6 +215,9 @@ func (a *app) vpoolRecover() *cobra.Command {
 	cmd.Flags().BoolVar(&accept, "accept-loss", false, "serve vDisks that may miss acknowledged writes")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
 		in := client.VPoolRecoverInput{Name: args[0], AcceptLoss: &accept}
+		if backend.path == "" {
+			return usagef("vpool recover %s: --path is missing: the directory that the vPool was created with", args[0])
+		}
 		var err error
 		if in.Backend, err = backend.input(a); err != nil {
 			return err
@@ -253,7 +256,7 @@ func (a *app) printVPool(v client.VPool) error {
 		{"provisioned", formatSize(v.Provisioned)},
 		{"mapped", formatSize(v.Mapped)},
 		{"stored", formatSize(v.Stored)},
-		{"free", formatSize(v.Free) + " of " + formatSize(v.Total)},
+		{"free", freeText(v.Free, v.Total)},
 		{"cluster size", formatSize(s.ClusterSize)},
 		{"sco size", formatSize(s.ScoSize)},
 		{"journal quota", formatSize(s.JournalQuota)},
@@ -267,6 +270,14 @@ func (a *app) printVPool(v client.VPool) error {
 
 // backendText prints a backend.
 func backendText(b client.Backend) string { return string(b.Kind) + ":" + b.Path }
+
+// freeText prints the free bytes of a disk; a total of 0 is unknown.
+func freeText(free, total int64) string {
+	if total == 0 {
+		return "unknown"
+	}
+	return formatSize(free) + " of " + formatSize(total)
+}
 
 // stateText prints a state with its reason.
 func stateText(state, reason string) string {

@@ -25,6 +25,9 @@ type Address struct {
 	Portal, IQN  string
 	LUN          uint16
 	User, Secret string // CHAP; empty: none
+	// Algorithms are the CHAP digests to offer, as numbers; empty: the
+	// initiator's. tgt chooses SHA-256 and then fails on its length: "5" for it.
+	Algorithms string
 }
 
 // Of returns the address of a published vDisk.
@@ -50,6 +53,9 @@ func Dial(ctx context.Context, a Address) (*LUN, error) {
 		if err == nil {
 			return l, nil
 		}
+		if final(err) {
+			return nil, fmt.Errorf("LUN %d of %s at %s: %w", a.LUN, a.IQN, a.Portal, err)
+		}
 		select {
 		case <-limit.Done():
 			return nil, fmt.Errorf("LUN %d of %s at %s is not ready: %w", a.LUN, a.IQN, a.Portal, err)
@@ -58,8 +64,17 @@ func Dial(ctx context.Context, a Address) (*LUN, error) {
 	}
 }
 
+// final tells a refusal that trying again does not change: the target knows us
+// and does not let us in (RFC 7143 section 11.13.5, class 2 up to 0202). 0203,
+// no such target, passes while a node starts.
+func final(err error) bool {
+	var refused *initiator.LoginError
+	return errors.As(err, &refused) && refused.Status >= 0x0200 && refused.Status <= 0x0202
+}
+
 func dialOnce(ctx, limit context.Context, a Address) (*LUN, error) {
-	s, err := initiator.Dial(limit, initiator.Options{Address: a.Portal, Target: a.IQN, CHAPUser: a.User, CHAPSecret: a.Secret})
+	s, err := initiator.Dial(limit, initiator.Options{Address: a.Portal, Target: a.IQN,
+		CHAPUser: a.User, CHAPSecret: a.Secret, CHAPAlgorithms: a.Algorithms})
 	if err != nil {
 		return nil, err
 	}

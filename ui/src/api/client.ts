@@ -1,8 +1,11 @@
 // Typed calls to the API: the only place that uses fetch.
 import { idempotent, type Error as ErrorBody, type Ops } from "./gen";
 
-/** Longest wait for an answer. Publishing and recovery take seconds; a node that is away never answers. */
-const timeoutMs = 30_000;
+/** Longest wait for what only reads: a node that is away never answers. */
+const readTimeoutMs = 30_000;
+
+/** Longest wait for a change: opening, committing and recovering wait for the backend. */
+const changeTimeoutMs = 120_000;
 
 /** A refused or failed call, with what the node said about it. */
 export class ApiError extends Error {
@@ -14,13 +17,13 @@ export class ApiError extends Error {
   readonly requestId?: string;
 
   constructor(status: number, body: Partial<ErrorBody> & { code: string; message: string }) {
-    super(body.message);
+    super(sentence(body.message));
     this.name = "ApiError";
     this.status = status;
     this.code = body.code;
     this.field = body.field;
     this.object = body.object;
-    this.hint = body.hint;
+    this.hint = body.hint && sentence(body.hint);
     this.requestId = body.requestId;
   }
 
@@ -28,6 +31,11 @@ export class ApiError extends Error {
   get outcomeUnknown(): boolean {
     return this.status === 0;
   }
+}
+
+/** The node's words as the start of a sentence: its messages also stand after a colon in logs. */
+function sentence(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /** What a call takes: path and query values, a body, and a key that makes a repeated create harmless. */
@@ -64,6 +72,7 @@ export async function call<K extends keyof Ops>(op: K, args: Args<K> = {}): Prom
   if (idempotent.includes(op)) {
     headers["Idempotency-Key"] = args.key ?? newKey();
   }
+  const timeoutMs = method === "GET" ? readTimeoutMs : changeTimeoutMs;
   let response: Response;
   try {
     response = await fetch("/api/v1" + fill(template, args.path) + search(args.query), {
@@ -74,7 +83,7 @@ export async function call<K extends keyof Ops>(op: K, args: Args<K> = {}): Prom
       signal: AbortSignal.timeout(timeoutMs),
     });
   } catch (cause) {
-    throw noAnswer(cause);
+    throw noAnswer(cause, timeoutMs);
   }
   if (!response.ok) {
     throw await refused(response, op);
@@ -103,7 +112,7 @@ function cookie(name: string): string {
   return entry ? decodeURIComponent(entry.slice(name.length + 1)) : "";
 }
 
-function noAnswer(cause: unknown): ApiError {
+function noAnswer(cause: unknown, timeoutMs: number): ApiError {
   const late = cause instanceof DOMException && cause.name === "TimeoutError";
   return new ApiError(0, {
     code: late ? "timeout" : "unreachable",

@@ -29,6 +29,7 @@ export const liveSince = signal(0);
 const handlers = new Map<string, Set<(data: never) => void>>();
 let source: EventSource | undefined;
 let timer: ReturnType<typeof setTimeout> | undefined;
+let reopen: (() => void) | undefined;
 let attempts = 0;
 
 /** Calls handler for each event of that name; returns what ends it. */
@@ -42,6 +43,7 @@ export function on<K extends keyof StreamEvents>(name: K, handler: Handler<K>): 
 /** Opens the stream. check is asked before a new attempt and answers whether somebody is signed in. */
 export function openStream(check: () => Promise<boolean>): void {
   closeStream();
+  reopen = () => openStream(check);
   source = new EventSource("/api/v1/events");
   source.onopen = () => {
     attempts = 0;
@@ -66,8 +68,17 @@ export function closeStream(): void {
   clearTimeout(timer);
   source?.close();
   source = undefined;
+  reopen = undefined;
   stream.value = "connecting";
 }
+
+// A page that the browser keeps for the back button must not hold one of its few connections.
+addEventListener("pagehide", () => source?.close());
+addEventListener("pageshow", (event) => {
+  if (event.persisted) {
+    reopen?.();
+  }
+});
 
 const eventNames: (keyof StreamEvents)[] = [
   "metrics",

@@ -2,7 +2,7 @@
 
 export type Backend = {
   "kind": BackendKind;
-  /** Absolute path of a directory on the node; created when missing */
+  /** Absolute path of a directory on the node, made when missing; empty in a request: a place of its own in the node's data directory */
   "path": string;
 };
 export type BackendKind = "local";

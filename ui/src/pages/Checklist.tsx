@@ -1,5 +1,6 @@
 import { signal } from "@preact/signals";
 import type { Status } from "../api/gen";
+import { denied } from "../store/session";
 import { Button } from "../parts/Button";
 import { Link } from "../parts/Link";
 import { Card } from "../parts/Page";
@@ -47,7 +48,7 @@ export function Checklist({ status: { counts } }: { status: Status }) {
     },
   ];
   const open = steps.findIndex((s) => !s.done);
-  if (hidden.value || counts.sessions > 0 || open < 0) {
+  if (hidden.value || denied("write") || counts.sessions > 0 || open < 0) {
     return null;
   }
   return (

@@ -3,7 +3,7 @@ import { call } from "../api/client";
 import type { Connection, VDisk } from "../api/gen";
 import { bytes, KiB } from "../format";
 import { navigate, query } from "../router";
-import { refresh } from "../store/query";
+import { reload } from "../store/query";
 import { useVPoolChoices } from "../store/reads";
 import { useSubmit, type Submit } from "../store/submit";
 import { AccessField, initiatorNames, type Access } from "../parts/AccessField";
@@ -77,7 +77,7 @@ function Form({ vpools, publishing, onMade, onClose }: FormProps) {
         ...(labels.trim() ? { labels: parseLabels(labels) } : {}),
       },
     });
-    refresh("vdisks?", "vpools?", "status");
+    reload("vdisks?", "vpools?", "status");
     let connection: Connection | undefined;
     if (publish) {
       await publishing.run(async () => {

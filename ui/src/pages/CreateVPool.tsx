@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import { call } from "../api/client";
 import { navigate } from "../router";
-import { refresh } from "../store/query";
+import { reload } from "../store/query";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { Button } from "../parts/Button";
@@ -32,7 +32,7 @@ export function CreateVPool({ onClose }: { onClose: () => void }) {
       },
     });
     toast("ok", `vPool ${vpool.name} is ready`);
-    refresh("vpools?", "status");
+    reload("vpools?", "status");
     navigate(`/vpools/${encodeURIComponent(vpool.name)}`);
   };
   return (
@@ -60,7 +60,7 @@ export function CreateVPool({ onClose }: { onClose: () => void }) {
           name="path"
           value={path}
           onValue={setPath}
-          hint="An absolute path, created when missing. Choose a disk other than the node's own data directory."
+          hint="An absolute path, created when missing, best on a disk of its own. Empty: a place in the node's data directory."
           error={submit.at("path") ?? submit.at("backend")}
           input={{ placeholder: "/srv/ovgate/default" }}
         />

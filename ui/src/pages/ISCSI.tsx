@@ -1,4 +1,5 @@
 import type { ISCSISession, Target } from "../api/gen";
+import { plural } from "../format";
 import { navigate, query } from "../router";
 import { usePortals, useSessions, useTargets } from "../store/reads";
 import { Age } from "../parts/Age";
@@ -68,10 +69,10 @@ const targetColumns: Column<Target>[] = [
 
 function Access({ target: t }: { target: Target }) {
   if (t.open) {
-    return <Tag tone="info" word="Any with the secret" />;
+    return <span class="chip">Any with the secret</span>;
   }
   return t.acl.length > 0 ? (
-    <Tag tone="ok" word={`${t.acl.length} on the list`} />
+    <span class="chip">{plural(t.acl.length, "initiator")}</span>
   ) : (
     <Tag tone="warn" word="Nobody yet" title="Add an initiator on the target's page" />
   );
@@ -138,8 +139,11 @@ const sessionColumns: Column<ISCSISession>[] = [
   { key: "drop", title: "Action", right: true, cell: (s) => <DropSession session={s} /> },
 ];
 
+/** The page of sessions has a place of its own in the address: targets are paged beside it. */
+const sessionCursor = "sessions";
+
 function Sessions() {
-  const sessions = useSessions();
+  const sessions = useSessions(undefined, query.value.get(sessionCursor) ?? undefined);
   return (
     <section class="stack">
       <h2>Sessions</h2>
@@ -148,7 +152,14 @@ function Sessions() {
           list.items.length === 0 ? (
             <p class="muted">No host is connected.</p>
           ) : (
-            <DataTable label="Sessions" columns={sessionColumns} rows={list.items} rowKey={(s) => s.id} />
+            <DataTable
+              label="Sessions"
+              columns={sessionColumns}
+              rows={list.items}
+              rowKey={(s) => s.id}
+              next={list.next}
+              cursor={sessionCursor}
+            />
           )
         }
       </Load>

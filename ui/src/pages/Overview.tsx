@@ -2,25 +2,26 @@ import type { HealthCause, Status } from "../api/gen";
 import { bytes, count, latency, percent } from "../format";
 import { nodeSamples } from "../store/metrics";
 import { useStatus } from "../store/reads";
-import { Age } from "../parts/Age";
+import { Age, Seen } from "../parts/Age";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { fillTone, Meter } from "../parts/Meter";
 import { Card, Facts, Page } from "../parts/Page";
 import { PerformanceCharts } from "../parts/PerformanceCharts";
-import { glyphs, HealthTag, healthFace } from "../parts/StateTag";
+import { glyphs, healthFace } from "../parts/StateTag";
 import { Checklist } from "./Checklist";
 
 /** The node at a glance: health with causes, capacity, live performance, counts. */
 export function OverviewPage() {
   const status = useStatus();
   return (
-    <Page title="Overview" state={status.data && <HealthTag state={status.data.health.state} />}>
+    <Page title="Overview">
       <Load query={status} lines={8}>
         {(s) => (
           <div class="grid">
+            {s.health.causes.length > 0 && <HealthCard status={s} />}
             <Checklist status={s} />
-            <HealthCard status={s} />
+            {s.health.causes.length === 0 && <HealthCard status={s} />}
             <CapacityCard status={s} class={width(s)} />
             <IOPSCard status={s} class={width(s)} />
             <LatencyCard status={s} class={width(s)} />
@@ -75,7 +76,7 @@ function Cause({ cause }: { cause: HealthCause }) {
       <b>{cause.text}</b>
       {to && (
         <Link class="btn small" to={to}>
-          Show {cause.object}
+          Open {cause.object.split(" ")[1]}
         </Link>
       )}
       {cause.hint && <p class="muted">{cause.hint}</p>}
@@ -109,7 +110,7 @@ function CapacityCard({ status: { capacity: c }, class: name }: CardProps) {
           ]}
         />
         <p class="muted small">
-          {c.total > 0 ? `${bytes(c.free)} free of ${bytes(c.total)}; ` : ""}
+          {c.total > 0 ? `${bytes(used - c.stored)} used by others, ${bytes(c.free)} free of ${bytes(c.total)}; ` : ""}
           {bytes(c.provisioned)} provisioned
         </p>
       </div>
@@ -137,7 +138,9 @@ function LatencyCard({ status, class: name }: CardProps) {
     <Card title="Latency p99" class={name}>
       <div class="kpi num">{latency(Math.max(p.readP99Us, p.writeP99Us))}</div>
       <p class="muted small">
-        {latency(p.readP99Us)} read, {latency(p.writeP99Us)} write, inside the node
+        {p.readP99Us || p.writeP99Us
+          ? `${latency(p.readP99Us)} read, ${latency(p.writeP99Us)} write, inside the node`
+          : "No reads or writes now"}
       </p>
     </Card>
   );
@@ -167,7 +170,7 @@ function CountsCard({ status: { counts } }: { status: Status }) {
 function NodeCard({ status }: { status: Status }) {
   const { capacity: c } = status;
   return (
-    <Card title="Node" class="span-6" aside={<span class="muted small">Seen <Age at={status.observedAt} /></span>}>
+    <Card title="Node" class="span-6" aside={<Seen at={status.observedAt} />}>
       <Facts
         rows={[
           ["Name", status.node.name],

@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { call } from "../api/client";
+import { changeOwnPassword } from "../store/session";
 import { toast } from "../store/toasts";
 import { useSubmit } from "../store/submit";
 import { Button } from "../parts/Button";
@@ -16,10 +17,11 @@ export function PasswordDialog({ user, own, onClose }: Props) {
   const [current, setCurrent] = useState("");
   const [password, setPassword] = useState("");
   const save = async () => {
-    await call("PATCH /users/{user}", {
-      path: { user },
-      body: own ? { password, currentPassword: current } : { password },
-    });
+    if (own) {
+      await changeOwnPassword(user, current, password);
+    } else {
+      await call("PATCH /users/{user}", { path: { user }, body: { password } });
+    }
     toast("ok", own ? "Password changed" : `Password of ${user} changed`);
     onClose();
   };
@@ -50,7 +52,7 @@ export function PasswordDialog({ user, own, onClose }: Props) {
           onValue={setPassword}
           error={submit.at("password")}
         />
-        <p class="muted small">Browser sessions of {own ? "yours" : user} end and need the new password.</p>
+        <p class="muted small">{own ? "Your other browser sessions" : `Browser sessions of ${user}`} end and need the new password.</p>
         <FormError submit={submit} fields={["currentPassword", "password"]} />
         <div class="dialog-foot">
           <Button onClick={onClose}>Cancel</Button>

@@ -3,7 +3,7 @@ import { call } from "../api/client";
 import type { Recovered, VPoolRecovery } from "../api/gen";
 import { bytes, plural } from "../format";
 import { navigate } from "../router";
-import { refresh } from "../store/query";
+import { reload } from "../store/query";
 import { useSubmit } from "../store/submit";
 import { Age } from "../parts/Age";
 import { Button } from "../parts/Button";
@@ -23,7 +23,7 @@ export function RecoverVPool({ onClose }: { onClose: () => void }) {
   const recover = async (key: string) => {
     const backend = { kind: "local" as const, path: path.trim() };
     setFound(await call("POST /vpools/recover", { key, body: { name: name.trim(), backend, acceptLoss } }));
-    refresh("vpools?", "vdisks?", "status");
+    reload("vpools?", "vdisks?", "status");
   };
   if (found) {
     return <Found found={found} onClose={onClose} />;

@@ -1,7 +1,8 @@
 import { useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { ISCSISession, Target } from "../api/gen";
-import { refresh } from "../store/query";
+import { query } from "../router";
+import { reload } from "../store/query";
 import { useSessions, useTarget } from "../store/reads";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
@@ -38,7 +39,7 @@ function Openness({ target, vdisk }: { target: Target; vdisk: string }) {
   const submit = useSubmit();
   const change = async () => {
     await call("POST /vdisks/{vdisk}/publish", { path: { vdisk }, body: { open: !target.open } });
-    refresh("targets");
+    reload("targets?", "target:");
   };
   return (
     <>
@@ -82,7 +83,7 @@ function Initiator({ iqn, name, open }: { iqn: string; name: string; open: boole
           onClose={() => setAsk(false)}
           act={async () => {
             await call("DELETE /targets/{iqn}/acl/{initiator}", { path: { iqn, initiator: name } });
-            refresh("targets", "sessions", "vdisk");
+            reload("targets?", "target:", "sessions?", "vdisks?", "vdisk:");
           }}
         />
       )}
@@ -98,7 +99,7 @@ function AddInitiator({ iqn }: { iqn: string }) {
     await call("PUT /targets/{iqn}/acl/{initiator}", { path: { iqn, initiator: name.trim() } });
     toast("ok", `${name.trim()} may sign in`);
     setName("");
-    refresh("targets");
+    reload("targets?", "target:");
   };
   return (
     <form
@@ -140,7 +141,7 @@ const sessionColumns: Column<ISCSISession>[] = [
 
 /** Sessions of one target. */
 export function TargetSessions({ iqn }: { iqn: string }) {
-  const sessions = useSessions(iqn);
+  const sessions = useSessions(iqn, query.value.get("sessions") ?? undefined);
   return (
     <Card title="Sessions">
       <Load query={sessions} lines={2}>
@@ -148,7 +149,14 @@ export function TargetSessions({ iqn }: { iqn: string }) {
           list.items.length === 0 ? (
             <p class="muted">No host is connected.</p>
           ) : (
-            <DataTable label="Sessions" columns={sessionColumns} rows={list.items} rowKey={(s) => s.id} />
+            <DataTable
+              label="Sessions"
+              columns={sessionColumns}
+              rows={list.items}
+              rowKey={(s) => s.id}
+              next={list.next}
+              cursor="sessions"
+            />
           )
         }
       </Load>
@@ -177,7 +185,7 @@ export function DropSession({ session }: { session: ISCSISession }) {
           act={async () => {
             await call("DELETE /iscsi/sessions/{session}", { path: { session: session.id } });
             toast("ok", "Session dropped");
-            refresh("sessions", "targets", "vdisk", "status");
+            reload("sessions?", "targets?", "target:", "vdisks?", "vdisk:", "status");
           }}
         />
       )}

@@ -2,7 +2,7 @@ import { useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { NewToken, Role, Token } from "../api/gen";
 import { navigate, query } from "../router";
-import { refresh } from "../store/query";
+import { reload } from "../store/query";
 import { useTokens } from "../store/reads";
 import { denied } from "../store/session";
 import { useSubmit } from "../store/submit";
@@ -90,7 +90,7 @@ function Revoke({ token }: { token: Token }) {
           act={async () => {
             await call("DELETE /tokens/{token}", { path: { token: token.id } });
             toast("ok", `Token ${token.name} is revoked`);
-            refresh("tokens");
+            reload("tokens");
           }}
         />
       )}
@@ -117,7 +117,7 @@ function CreateToken({ onClose }: { onClose: () => void }) {
   const create = async (key: string) => {
     const expires = days ? { expires: new Date(Date.now() + Number(days) * dayMs).toISOString() } : {};
     setMade(await call("POST /tokens", { key, body: { name: name.trim(), role, ...expires } }));
-    refresh("tokens");
+    reload("tokens");
   };
   if (made) {
     return (

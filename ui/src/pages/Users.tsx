@@ -2,7 +2,7 @@ import { useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { Role, User } from "../api/gen";
 import { navigate, query } from "../router";
-import { asApiError, refresh } from "../store/query";
+import { asApiError, reload } from "../store/query";
 import { useUsers } from "../store/reads";
 import { denied, session } from "../store/session";
 import { useSubmit } from "../store/submit";
@@ -76,7 +76,7 @@ function RoleChoice({ user }: { user: User }) {
       const failure = asApiError(error);
       toast("bad", [failure.message, failure.hint].filter(Boolean).join(". "));
     }
-    refresh("users");
+    reload("users");
   };
   return (
     <select
@@ -128,7 +128,7 @@ function UserActions({ user }: { user: User }) {
           act={async () => {
             await call("DELETE /users/{user}", { path: { user: user.name } });
             toast("ok", `User ${user.name} is deleted`);
-            refresh("users", "tokens");
+            reload("users", "tokens");
           }}
         />
       )}
@@ -144,7 +144,7 @@ function CreateUser({ onClose }: { onClose: () => void }) {
   const create = async (key: string) => {
     await call("POST /users", { key, body: { name: name.trim(), role, password } });
     toast("ok", `User ${name.trim()} is created`);
-    refresh("users");
+    reload("users");
     onClose();
   };
   return (

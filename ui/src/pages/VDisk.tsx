@@ -1,14 +1,14 @@
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { Connection, VDisk } from "../api/gen";
 import { bytes, percent, plural } from "../format";
 import { navigate } from "../router";
-import { asApiError, refresh } from "../store/query";
-import { useVDisk } from "../store/reads";
+import { asApiError, ending, reload } from "../store/query";
+import { targetKey, useVDisk, vdiskKey } from "../store/reads";
 import { useVDiskSamples } from "../store/vdiskSamples";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
-import { Age } from "../parts/Age";
+import { Age, Seen } from "../parts/Age";
 import { Button } from "../parts/Button";
 import { ConnectPanel } from "../parts/ConnectPanel";
 import { Confirm, Dialog } from "../parts/Dialog";
@@ -26,6 +26,11 @@ import { TargetAccess, TargetSessions } from "./TargetParts";
 export function VDiskPage({ name }: { name: string }) {
   const vdisk = useVDisk(name);
   const v = vdisk.data;
+  useEffect(() => {
+    if (v && v.name !== name && v.id !== name) {
+      navigate(`/vdisks/${encodeURIComponent(v.name)}`, { replace: true });
+    }
+  }, [v?.name]);
   return (
     <Page
       title={name}
@@ -99,7 +104,7 @@ function CommitButton({ vdisk }: { vdisk: VDisk }) {
     try {
       const done = await call("POST /vdisks/{vdisk}/commit", { path: { vdisk: vdisk.name } });
       toast("ok", `The backend holds everything up to write ${done.committedSeq}`);
-      refresh("vdisk:", "vdisks?");
+      reload("vdisk:", "vdisks?");
     } catch (error) {
       toast("bad", asApiError(error).message);
     }
@@ -128,9 +133,11 @@ function UnpublishDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void
       ]}
       onClose={onClose}
       act={async () => {
-        await call("POST /vdisks/{vdisk}/unpublish", { path: { vdisk: vdisk.name }, body: { force: sessions > 0 } });
+        await ending(targetKey(vdisk.published?.iqn ?? ""), () =>
+          call("POST /vdisks/{vdisk}/unpublish", { path: { vdisk: vdisk.id }, body: { force: sessions > 0 } }),
+        );
         toast("ok", `${vdisk.name} is not published any more`);
-        refresh("vdisk:", "vdisks?", "targets", "sessions", "status");
+        reload("vdisk:", "vdisks?", "targets?", "sessions?", "status");
       }}
     />
   );
@@ -149,9 +156,9 @@ function DeleteDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void })
       ]}
       onClose={onClose}
       act={async () => {
-        await call("DELETE /vdisks/{vdisk}", { path: { vdisk: vdisk.name } });
+        await ending(vdiskKey(vdisk.name), () => call("DELETE /vdisks/{vdisk}", { path: { vdisk: vdisk.id } }));
         toast("ok", `${vdisk.name} is deleted`);
-        refresh("vdisks?", "vpools?", "status");
+        reload("vdisks?", "vpools?", "status");
         navigate("/vdisks");
       }}
     />
@@ -197,7 +204,7 @@ function AcceptLossDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => voi
       act={async () => {
         await call("POST /vdisks/{vdisk}/acceptLoss", { path: { vdisk: vdisk.name } });
         toast("ok", `${vdisk.name} is served again`);
-        refresh("vdisk:", "vdisks?", "status");
+        reload("vdisk:", "vdisks?", "status");
       }}
     />
   );
@@ -206,7 +213,7 @@ function AcceptLossDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => voi
 function FactsCard({ vdisk: v }: { vdisk: VDisk }) {
   const labels = Object.entries(v.labels);
   return (
-    <Card title="Facts" class="span-6" aside={<span class="muted small">Seen <Age at={v.observedAt} /></span>}>
+    <Card title="Facts" class="span-6" aside={<Seen at={v.observedAt} />}>
       <Facts
         rows={[
           ["vPool", <Link key="vpool" to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link>],
@@ -273,26 +280,28 @@ function PublicationCard({ vdisk }: { vdisk: VDisk }) {
   }
   return (
     <>
-      <Card title="iSCSI" class="span-6">
-        <div class="stack-wide">
-          <Facts
-            rows={[
-              [
-                "Target",
-                <Link key="iqn" to={`/iscsi/${encodeURIComponent(p.iqn)}`}>
-                  <span class="mono">{p.iqn}</span>
-                </Link>,
-              ],
-              ["LUN", p.lun],
-              ["Sessions", p.sessions],
-            ]}
-          />
-          <HowToConnect vdisk={vdisk} />
-        </div>
-      </Card>
+      <section class="span-6 stack">
+        <Card title="iSCSI">
+          <div class="stack-wide">
+            <Facts
+              rows={[
+                [
+                  "Target",
+                  <Link key="iqn" to={`/iscsi/${encodeURIComponent(p.iqn)}`}>
+                    <span class="mono">{p.iqn}</span>
+                  </Link>,
+                ],
+                ["LUN", p.lun],
+                ["Sessions", p.sessions],
+              ]}
+            />
+            <HowToConnect vdisk={vdisk} />
+          </div>
+        </Card>
+        <TargetSessions iqn={p.iqn} />
+      </section>
       <section class="span-6 stack">
         <TargetAccess iqn={p.iqn} vdisk={vdisk.name} />
-        <TargetSessions iqn={p.iqn} />
       </section>
     </>
   );

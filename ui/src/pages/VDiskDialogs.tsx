@@ -4,7 +4,7 @@ import { call } from "../api/client";
 import type { Connection, VDisk } from "../api/gen";
 import { bytes } from "../format";
 import { navigate } from "../router";
-import { refresh } from "../store/query";
+import { reload } from "../store/query";
 import { useSubmit, type Submit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { AccessField, initiatorNames, type Access } from "../parts/AccessField";
@@ -65,7 +65,7 @@ export function GrowDialog({ vdisk, onClose }: Props) {
     }
     await call("PATCH /vdisks/{vdisk}", { path: { vdisk: vdisk.name }, body: { size: wanted } });
     toast("ok", `${vdisk.name} has ${bytes(wanted)} now`);
-    refresh("vdisk:", "vdisks?", "status");
+    reload("vdisk:", "vdisks?", "status");
     onClose();
   };
   return (
@@ -89,7 +89,7 @@ export function RenameVDiskDialog({ vdisk, onClose }: Props) {
   const save = async () => {
     const changed = await call("PATCH /vdisks/{vdisk}", { path: { vdisk: vdisk.name }, body: { name: name.trim() } });
     toast("ok", `${vdisk.name} is called ${changed.name} now`);
-    refresh("vdisks?");
+    reload("vdisks?", "targets?", "target:");
     onClose();
     navigate(`/vdisks/${encodeURIComponent(changed.name)}`, { replace: true });
   };
@@ -114,7 +114,7 @@ export function LabelsDialog({ vdisk, onClose }: Props) {
   const save = async () => {
     await call("PATCH /vdisks/{vdisk}", { path: { vdisk: vdisk.name }, body: { labels: parseLabels(labels) } });
     toast("ok", `Labels of ${vdisk.name} saved`);
-    refresh("vdisk:", "vdisks?");
+    reload("vdisk:", "vdisks?");
     onClose();
   };
   return (
@@ -139,19 +139,14 @@ export function PublishDialog({ vdisk, onClose }: Props) {
   const save = async () => {
     const body = access.open ? { open: true } : { open: false, initiators: initiatorNames(access.names) };
     setConnection(await call("POST /vdisks/{vdisk}/publish", { path: { vdisk: vdisk.name }, body }));
-    refresh("vdisks?", "targets", "status");
+    reload("vdisk:", "vdisks?", "targets?", "target:", "status");
   };
   if (connection) {
-    // The page behind is read again on closing: reading it now would take this dialog's button away.
-    const done = () => {
-      refresh("vdisk:");
-      onClose();
-    };
     return (
-      <Dialog title={`${vdisk.name} is published`} onClose={done}>
+      <Dialog title={`${vdisk.name} is published`} onClose={onClose}>
         <ConnectPanel connection={connection} />
         <div class="dialog-foot">
-          <Button kind="primary" onClick={done}>
+          <Button kind="primary" onClick={onClose}>
             Done
           </Button>
         </div>

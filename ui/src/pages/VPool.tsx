@@ -1,13 +1,13 @@
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { VPool } from "../api/gen";
 import { bytes, interval, percent } from "../format";
 import { navigate } from "../router";
-import { refresh } from "../store/query";
-import { useVPool } from "../store/reads";
+import { ending, reload } from "../store/query";
+import { useVPool, vpoolKey } from "../store/reads";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
-import { Age } from "../parts/Age";
+import { Age, Seen } from "../parts/Age";
 import { Button } from "../parts/Button";
 import { Confirm, Dialog } from "../parts/Dialog";
 import { TextField } from "../parts/Field";
@@ -23,6 +23,11 @@ import { changedSettings, settingsFields, settingsForm, VPoolSettingsFields } fr
 export function VPoolPage({ name }: { name: string }) {
   const vpool = useVPool(name);
   const p = vpool.data;
+  useEffect(() => {
+    if (p && p.name !== name && p.id !== name) {
+      navigate(`/vpools/${encodeURIComponent(p.name)}`, { replace: true });
+    }
+  }, [p?.name]);
   return (
     <Page
       title={name}
@@ -80,9 +85,9 @@ function Actions({ vpool }: { vpool: VPool }) {
           consequences={["It has no vDisks. Its directory is given up and can be used again."]}
           onClose={close}
           act={async () => {
-            await call("DELETE /vpools/{vpool}", { path: { vpool: vpool.name } });
+            await ending(vpoolKey(vpool.name), () => call("DELETE /vpools/{vpool}", { path: { vpool: vpool.id } }));
             toast("ok", `vPool ${vpool.name} is deleted`);
-            refresh("vpools?", "status");
+            reload("vpools?", "status");
             navigate("/vpools");
           }}
         />
@@ -104,7 +109,7 @@ function EditDialog({ vpool, onClose }: { vpool: VPool; onClose: () => void }) {
       },
     });
     toast("ok", `vPool ${changed.name} saved`);
-    refresh("vpool:", "vpools?", "vdisks?");
+    reload("vpool:", "vpools?", "vdisks?");
     onClose();
     navigate(`/vpools/${encodeURIComponent(changed.name)}`, { replace: true });
   };
@@ -135,7 +140,7 @@ function EditDialog({ vpool, onClose }: { vpool: VPool; onClose: () => void }) {
 function CapacityCard({ vpool: p }: { vpool: VPool }) {
   const used = p.total - p.free;
   return (
-    <Card title="Capacity" class="span-6" aside={<span class="muted small">Seen <Age at={p.observedAt} /></span>}>
+    <Card title="Capacity" class="span-6" aside={<Seen at={p.observedAt} />}>
       <div class="stack-wide">
         {p.total > 0 && (
           <div class="stack">

@@ -13,3 +13,12 @@ export function Age({ at }: { at: string | number | null }) {
     </time>
   );
 }
+
+/** When the values of a card were taken, at its corner. */
+export function Seen({ at }: { at: string }) {
+  return (
+    <span class="muted small">
+      Seen <Age at={at} />
+    </span>
+  );
+}

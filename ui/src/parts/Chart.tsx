@@ -17,6 +17,8 @@ type Props = {
   samples: Sample[];
   series: Series[];
   format: (n: number) => string;
+  /** Top of the axis at least, so that an idle line does not look busy. */
+  least: number;
   /** Whether values are bytes: the axis then steps by powers of two. */
   binary?: boolean;
 };
@@ -35,7 +37,8 @@ const tableRows = 30;
 const crosshair = "performance";
 
 /** Lines of the last two minutes from zero up, with their newest values and a table form. */
-export function Chart({ title, class: name, samples, series, format, binary }: Props) {
+export function Chart({ class: name, ...plot }: Props) {
+  const { title, samples, series, format } = plot;
   const [table, setTable] = useState(false);
   const last = samples.at(-1);
   const newest = (s: Series) => (last ? format(s.value(last) ?? 0) : "–");
@@ -43,34 +46,33 @@ export function Chart({ title, class: name, samples, series, format, binary }: P
     <figure class={`card ${name ?? ""}`}>
       <div class="card-head">
         <h2>{title}</h2>
-        <div class="chart-legend">
-          {series.map((s) => (
-            <span key={s.label}>
-              <span class={`swatch ${s.color}`} aria-hidden="true" />
-              {s.label} <b class="num">{newest(s)}</b>
-            </span>
-          ))}
-        </div>
+        <span class="spacer" />
         <Button small kind="quiet" label={`${title} as ${table ? "chart" : "table"}`} onClick={() => setTable(!table)}>
           {table ? "Chart" : "Table"}
         </Button>
       </div>
+      <div class="chart-legend">
+        {series.map((s) => (
+          <span key={s.label}>
+            <span class={`swatch ${s.color}`} aria-hidden="true" />
+            {s.label} <b class="num">{newest(s)}</b>
+          </span>
+        ))}
+      </div>
       {table ? (
-        <Numbers title={title} samples={samples} series={series} format={format} />
+        <Numbers {...plot} />
       ) : (
         <Plot
+          {...plot}
           title={`${title}, last two minutes: ${series.map((s) => `${s.label} ${newest(s)}`).join(", ")}`}
-          samples={samples}
-          series={series}
-          format={format}
-          binary={binary}
         />
       )}
     </figure>
   );
 }
 
-function Plot({ title, samples, series, format, binary }: Omit<Props, "class">) {
+function Plot(props: Omit<Props, "class">) {
+  const { title, samples, series } = props;
   const place = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | undefined>(undefined);
   const data = align(samples, series);
@@ -86,8 +88,7 @@ function Plot({ title, samples, series, format, binary }: Omit<Props, "class">) 
     let gone = false;
     const draw = () => {
       plot.current?.destroy();
-      plot.current =
-        library && new library(options(element.clientWidth, series, format, binary), shown.current, element);
+      plot.current = library && new library(options(element.clientWidth, props), shown.current, element);
     };
     const load = async () => {
       library = (await import("../plot")).default;
@@ -119,12 +120,7 @@ function align(samples: Sample[], series: Series[]): uPlot.AlignedData {
   return [samples.map((s) => s.time), ...series.map((line) => samples.map((s) => line.value(s)))] as uPlot.AlignedData;
 }
 
-function options(
-  width: number,
-  series: Series[],
-  format: (n: number) => string,
-  binary: boolean | undefined,
-): uPlot.Options {
+function options(width: number, { series, format, least, binary }: Omit<Props, "class">): uPlot.Options {
   const style = getComputedStyle(document.documentElement);
   const axis: uPlot.Axis = {
     stroke: resolve("ink-3"),
@@ -135,12 +131,12 @@ function options(
   return {
     width,
     height,
-    padding: [8, 6, 0, 0],
+    padding: [8, 28, 0, 0], // half of the last time stands right of the plot
     legend: { show: false },
     cursor: { sync: { key: crosshair }, points: { size: 6 }, drag: { x: false, y: false } },
     scales: {
-      x: { range: (_, __, max) => [max - windowSeconds, max] },
-      y: { range: (_, __, max) => [0, max > 0 ? max * 1.1 : 1] },
+      x: { range: (_, __, newest) => lastWindow(newest ?? Date.now() / 1000) },
+      y: { range: (_, __, max) => [0, Math.max(least, max * 1.1)] },
     },
     axes: [
       { ...axis, size: 26, space: 70, values: (_, ticks) => ticks.map(clock) },
@@ -163,6 +159,10 @@ function options(
       })),
     ],
   };
+}
+
+function lastWindow(end: number): uPlot.Range.MinMax {
+  return [end - windowSeconds, end];
 }
 
 /** The colour a token has now; light-dark() is only resolved on an element. */

@@ -82,7 +82,7 @@ export function Arrival({ iqn }: { iqn: string }) {
           </span>
         </Notice>
       ) : (
-        <Notice tone="info">
+        <Notice tone="info" waiting>
           <b>Waiting for an initiator</b>
           <span class="small muted">Run the commands on a host; this turns green when it signs in.</span>
         </Notice>

@@ -18,7 +18,11 @@ export function CopyBlock({ label, text, name }: Props) {
         </Button>
       </div>
       <pre ref={ref} data-copy={name} tabIndex={0} role="group" aria-label={label}>
-        {text}
+        {text.split("\n").map((line, i) => (
+          <span key={i} class="line">
+            {line + "\n"}
+          </span>
+        ))}
       </pre>
     </div>
   );

@@ -19,12 +19,14 @@ type Props<T> = {
   rowKey: (row: T) => string;
   /** The present order, such as "name" or "-size". */
   order?: string;
-  /** Cursor of the page after this one; the pager shows when there is one or a page before. */
+  /** Cursor of the page after this one, null on the last; without it the table is not paged. */
   next?: string | null;
+  /** Parameter of the address that holds the cursor; two tables of a page need two. */
+  cursor?: string;
 };
 
 /** A table of one page of a list; sorting and paging live in the address and are done by the node. */
-export function DataTable<T>({ label, columns, rows, rowKey, order, next }: Props<T>) {
+export function DataTable<T>({ label, columns, rows, rowKey, order, next, cursor = "cursor" }: Props<T>) {
   return (
     <>
       <div class="table-card" role="region" aria-label={label} tabIndex={0}>
@@ -49,7 +51,7 @@ export function DataTable<T>({ label, columns, rows, rowKey, order, next }: Prop
           </tbody>
         </table>
       </div>
-      <Pager next={next ?? null} />
+      {next !== undefined && <Pager next={next} cursor={cursor} />}
     </>
   );
 }
@@ -72,14 +74,14 @@ function Head<T>({ column, order }: { column: Column<T>; order: string | undefin
         onClick={() => setQuery({ sort: (up ? "-" : "") + column.sort, cursor: undefined }, { replace: true })}
       >
         {column.title}
-        <span aria-hidden="true">{up ? "↑" : down ? "↓" : ""}</span>
+        {(up || down) && <span aria-hidden="true">{up ? "↑" : "↓"}</span>}
       </button>
     </th>
   );
 }
 
-function Pager({ next }: { next: string | null }) {
-  const inside = query.value.has("cursor");
+function Pager({ next, cursor }: { next: string | null; cursor: string }) {
+  const inside = query.value.has(cursor);
   if (!next && !inside) {
     return null;
   }
@@ -91,7 +93,7 @@ function Pager({ next }: { next: string | null }) {
       <Button
         small
         reason={next ? undefined : "This is the last page"}
-        onClick={() => setQuery({ cursor: next ?? undefined })}
+        onClick={() => setQuery({ [cursor]: next ?? undefined })}
       >
         Next
       </Button>

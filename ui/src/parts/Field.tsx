@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useId } from "preact/hooks";
+import { useEffect, useId, useRef } from "preact/hooks";
 
 /** What ties an input to its label, hint and error. */
 export type Control = {
@@ -60,12 +60,20 @@ type TextProps = Omit<Props, "children"> & {
 export function TextField({ name, value, onValue, input, ...field }: TextProps) {
   // The library types each kind of input apart; the attributes used here are common to both kinds.
   const type = (input?.type ?? "text") as "text";
+  const ref = useRef<HTMLInputElement>(null);
+  useEffect(() => {
+    // The attribute alone only works in a document that is being read, and in a dialog that opens.
+    if (input?.autofocus) {
+      ref.current?.focus();
+    }
+  }, []);
   return (
     <Field {...field}>
       {(control) => (
         <input
           spellcheck={false}
           {...control}
+          ref={ref}
           type={type}
           autocomplete={input?.autocomplete ?? "off"}
           autofocus={input?.autofocus}

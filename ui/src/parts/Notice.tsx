@@ -5,12 +5,14 @@ import type { Submit } from "../store/submit";
 import { Button } from "./Button";
 import { glyphs, type Tone } from "./StateTag";
 
-/** A short message on the page with a glyph for its tone. */
-export function Notice({ tone, children, alert }: { tone: Tone; children: ComponentChildren; alert?: boolean }) {
+type NoticeProps = { tone: Tone; children: ComponentChildren; alert?: boolean; waiting?: boolean };
+
+/** A short message on the page with a glyph for its tone; waiting: something is under way. */
+export function Notice({ tone, children, alert, waiting }: NoticeProps) {
   return (
     <div class={`notice ${tone}`} role={alert ? "alert" : undefined}>
       <span class={`glyph tone-${tone}`} aria-hidden="true">
-        {glyphs[tone]}
+        {tone === "info" && !waiting ? "i" : glyphs[tone]}
       </span>
       <div class="notice-body">{children}</div>
     </div>

@@ -1,4 +1,4 @@
-import { bytes, count, latency, rate } from "../format";
+import { bytes, count, latency, MiB, rate } from "../format";
 import type { Sample } from "../store/metrics";
 import { Chart } from "./Chart";
 
@@ -14,6 +14,7 @@ export function PerformanceCharts({ samples }: { samples: Sample[] }) {
         class="span-6"
         samples={samples}
         format={count}
+        least={10}
         series={[
           { label: "Read", color: "c1", value: (s) => s.performance.readIops },
           { label: "Write", color: "c2", value: (s) => s.performance.writeIops },
@@ -24,6 +25,7 @@ export function PerformanceCharts({ samples }: { samples: Sample[] }) {
         class="span-6"
         samples={samples}
         format={rate}
+        least={MiB}
         binary
         series={[
           { label: "Read", color: "c1", value: (s) => s.performance.readBytesPerSecond },
@@ -35,6 +37,7 @@ export function PerformanceCharts({ samples }: { samples: Sample[] }) {
         class="span-6"
         samples={samples}
         format={latency}
+        least={1000}
         series={[
           { label: "Read p99", color: "c1", value: (s) => some(s.performance.readP99Us) },
           { label: "Write p99", color: "c2", value: (s) => some(s.performance.writeP99Us) },
@@ -47,6 +50,7 @@ export function PerformanceCharts({ samples }: { samples: Sample[] }) {
         class="span-6"
         samples={samples}
         format={bytes}
+        least={MiB}
         binary
         series={[{ label: "Used", color: "c3", value: (s) => s.journalUsed }]}
       />

@@ -40,7 +40,10 @@ export function Shell({ children }: { children: ComponentChildren }) {
 
 function TopBar() {
   const status = useStatus();
-  const face = status.data && healthFace(status.data.health.state);
+  const causes = status.data?.health.causes.length ?? 0;
+  // Health that was true once is not shown as if it were true now.
+  const unknown = { tone: "idle", word: "Health unknown" } as const;
+  const face = status.data && (status.error ? unknown : healthFace(status.data.health.state));
   return (
     <header class="topbar">
       <Link class="brand" to="/">
@@ -52,7 +55,7 @@ function TopBar() {
       {face && (
         <Link class="pill" to="/">
           <Tag {...face} />
-          {status.data && status.data.health.causes.length > 0 && <span>{status.data.health.causes.length}</span>}
+          {causes > 0 && !status.error && <span>{causes}</span>}
         </Link>
       )}
       <UserMenu />

@@ -61,7 +61,3 @@ export function VDiskTag({ state, reason }: { state: VDiskState; reason?: string
 export function VPoolTag({ state, reason }: { state: VPoolState; reason?: string }) {
   return <Tag {...(vpoolFaces[state] ?? { tone: "idle", word: state })} title={reason} />;
 }
-
-export function HealthTag({ state }: { state: HealthState }) {
-  return <Tag {...healthFace(state)} />;
-}

@@ -1,3 +1,4 @@
+import { useEffect, useRef } from "preact/hooks";
 import { closeToast, toasts } from "../store/toasts";
 import { Button } from "./Button";
 import { Icon } from "./Icon";
@@ -5,12 +6,21 @@ import { glyphs } from "./StateTag";
 
 /** The messages at the bottom right: read out when they come. */
 export function Toasts() {
+  const ref = useRef<HTMLDivElement>(null);
+  const shown = toasts.value;
+  useEffect(() => {
+    // Shown anew for each message, which puts it above a dialog that has been opened since.
+    ref.current?.hidePopover();
+    if (shown.length > 0) {
+      ref.current?.showPopover();
+    }
+  }, [shown]);
   return (
-    <div class="toasts" aria-live="polite">
-      {toasts.value.map((t) => (
+    <div class="toasts" aria-live="polite" popover="manual" ref={ref}>
+      {shown.map((t) => (
         <div key={t.id} class="toast" role={t.tone === "bad" ? "alert" : "status"}>
           <span class={`glyph tone-${t.tone}`} aria-hidden="true">
-            {glyphs[t.tone]}
+            {t.tone === "info" ? "i" : glyphs[t.tone]}
           </span>
           <span>{t.text}</span>
           <Button kind="quiet" small icon label="Close message" onClick={() => closeToast(t.id)}>

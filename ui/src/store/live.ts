@@ -2,7 +2,7 @@
 // membership or order may have changed are read again.
 import { on } from "../api/events";
 import type { Health, Status, VDisk, VPool } from "../api/gen";
-import { patch, refresh } from "./query";
+import { markGone, patch, refresh } from "./query";
 
 type List<T> = { items: T[]; next: string | null };
 
@@ -23,11 +23,12 @@ export function follow(): void {
   on("vdisk", (v) => {
     patch<List<VDisk>>("vdisks?", replaceIn(v));
     patch<VDisk>("vdisk:", (shown) => (shown.id === v.id ? v : shown));
-    refresh("vdisks?", "status", "targets");
+    refresh("vdisks?", "status", "targets?", "target:");
   });
   on("vdisk.deleted", ({ id }) => {
     patch<List<VDisk>>("vdisks?", removeFrom(id));
-    refresh("vdisks?", "vdisk:", "vpools?", "vpool:", "status", "targets");
+    markGone<VDisk>("vdisk:", (v) => v.id === id);
+    refresh("vdisks?", "vpools?", "vpool:", "status", "targets?");
   });
   on("vpool", (p) => {
     patch<List<VPool>>("vpools?", replaceIn(p));
@@ -36,10 +37,11 @@ export function follow(): void {
   });
   on("vpool.deleted", ({ id }) => {
     patch<List<VPool>>("vpools?", removeFrom(id));
-    refresh("vpools?", "vpool:", "status");
+    markGone<VPool>("vpool:", (p) => p.id === id);
+    refresh("vpools?", "status");
   });
-  on("session", () => refresh("sessions", "targets", "status", "vdisk"));
-  on("session.deleted", () => refresh("sessions", "targets", "status", "vdisk"));
+  on("session", () => refresh("sessions?", "targets?", "target:", "status", "vdisks?", "vdisk:"));
+  on("session.deleted", () => refresh("sessions?", "targets?", "target:", "status", "vdisks?", "vdisk:"));
   on("health", (health: Health) => {
     patch<Status>("status", (status) => ({ ...status, health }));
   });

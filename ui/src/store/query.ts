@@ -3,6 +3,7 @@
 import { signal, type Signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ApiError } from "../api/client";
+import { away, returned } from "./activity";
 
 /** One read as a page sees it. */
 export type Query<T> = {
@@ -22,6 +23,8 @@ type Entry = {
   users: number;
   running: boolean;
   again: boolean;
+  /** The object is gone or about to go: it is not read any more. */
+  gone: boolean;
   timer: ReturnType<typeof setTimeout> | undefined;
 };
 
@@ -31,18 +34,25 @@ const idleEntriesMax = 40;
 /** Least time between two reads that events ask for, so that a busy node is not asked more often. */
 const refreshMsMin = 1000;
 
+/** Wait before a read that an event asks for: what the event takes off the page needs no read. */
+const settleMs = 50;
+
 const entries = new Map<string, Entry>();
+
+/** Actions that run now during which a read would be refused. */
+let held = 0;
 
 /**
  * Reads with load and keeps the answer under key. The key names everything load depends on. With
- * every, it reads again that many ms after an answer while the tab is visible.
+ * every, it reads again each so many ms while somebody is at the tab.
  */
 export function useQuery<T>(key: string, load: () => Promise<T>, every?: number): Query<T> {
   const entry = obtain(key, load);
   useEffect(() => {
     entry.users++;
+    entry.gone = false;
     void run(entry);
-    const poll = every ? setInterval(() => document.hidden || void run(entry), every) : undefined;
+    const poll = every ? setInterval(() => away() || void run(entry), every) : undefined;
     return () => {
       entry.users--;
       clearInterval(poll);
@@ -70,11 +80,64 @@ export function patch<T>(prefix: string, change: (data: T) => T): void {
 export function refresh(...prefixes: string[]): void {
   for (const [key, entry] of entries) {
     if (entry.users > 0 && !entry.timer && prefixes.some((p) => key.startsWith(p))) {
-      const wait = Math.max(0, entry.state.peek().at + refreshMsMin - Date.now());
+      const wait = Math.max(settleMs, entry.state.peek().at + refreshMsMin - Date.now());
       entry.timer = setTimeout(() => {
         entry.timer = undefined;
-        void run(entry);
+        if (entry.users > 0 && !away()) {
+          void run(entry);
+        }
       }, wait);
+    }
+  }
+}
+
+/** Says of the cached answers under prefix that isGone picks that their object is gone. */
+export function markGone<T>(prefix: string, isGone: (data: T) => boolean): void {
+  for (const [key, entry] of entries) {
+    const state = entry.state.peek();
+    if (key.startsWith(prefix) && state.data !== undefined && isGone(state.data as T)) {
+      entry.gone = true;
+      const error = new ApiError(404, { code: "not_found", message: "It was deleted meanwhile" });
+      entry.state.value = { ...state, error, loading: false };
+    }
+  }
+}
+
+/** Runs an action that ends the object under key; it is not read meanwhile, nor after a success. */
+export async function ending(key: string, action: () => Promise<void>): Promise<void> {
+  const entry = entries.get(key);
+  if (entry) {
+    entry.gone = true;
+  }
+  try {
+    await action();
+  } catch (error) {
+    if (entry) {
+      entry.gone = false;
+    }
+    throw error;
+  }
+}
+
+/** Runs an action that ends the session, without a read that would be refused meanwhile. */
+export async function withoutReads(action: () => Promise<void>): Promise<void> {
+  held++;
+  try {
+    await action();
+  } finally {
+    held--;
+    refresh("");
+  }
+}
+
+/** Reads again what is shown when somebody comes back to the tab. */
+returned.subscribe(() => refresh(""));
+
+/** Reads again at once what is shown under keys that start with prefix: after an action of the user. */
+export function reload(...prefixes: string[]): void {
+  for (const [key, entry] of entries) {
+    if (entry.users > 0 && prefixes.some((p) => key.startsWith(p))) {
+      void run(entry);
     }
   }
 }
@@ -96,6 +159,7 @@ function obtain(key: string, load: () => Promise<unknown>): Entry {
       users: 0,
       running: false,
       again: false,
+      gone: false,
       timer: undefined,
     };
     entries.set(key, entry);
@@ -105,6 +169,9 @@ function obtain(key: string, load: () => Promise<unknown>): Entry {
 }
 
 async function run(entry: Entry): Promise<void> {
+  if (entry.gone || held > 0) {
+    return;
+  }
   if (entry.running) {
     entry.again = true;
     return;

@@ -1,4 +1,5 @@
 // The reads of the pages, each under one key. store/live.ts knows these keys.
+import { useRef } from "preact/hooks";
 import { call } from "../api/client";
 import type {
   ISCSISessionList,
@@ -41,8 +42,19 @@ export function useVDisks(filter: VDiskFilter): Query<VDiskList> {
   );
 }
 
+/** A vDisk; read by its id once that is known, because somebody may rename it while it is shown. */
 export function useVDisk(name: string): Query<VDisk> {
-  return useQuery("vdisk:" + name, () => call("GET /vdisks/{vdisk}", { path: { vdisk: name } }), detailEveryMs);
+  const id = useRef<string | undefined>(undefined);
+  const load = async () => {
+    const vdisk = await call("GET /vdisks/{vdisk}", { path: { vdisk: id.current ?? name } });
+    id.current = vdisk.id;
+    return vdisk;
+  };
+  return useQuery(vdiskKey(name), load, detailEveryMs);
+}
+
+export function vdiskKey(name: string): string {
+  return "vdisk:" + name;
 }
 
 export function useVPools(filter: ListFilter = {}, limit = pageSize): Query<VPoolList> {
@@ -56,8 +68,19 @@ export function useVPoolChoices(): Query<VPoolList> {
   return useVPools({}, choicesMax);
 }
 
+/** A vPool; read by its id once that is known, as a vDisk is. */
 export function useVPool(name: string): Query<VPool> {
-  return useQuery("vpool:" + name, () => call("GET /vpools/{vpool}", { path: { vpool: name } }), detailEveryMs);
+  const id = useRef<string | undefined>(undefined);
+  const load = async () => {
+    const vpool = await call("GET /vpools/{vpool}", { path: { vpool: id.current ?? name } });
+    id.current = vpool.id;
+    return vpool;
+  };
+  return useQuery(vpoolKey(name), load, detailEveryMs);
+}
+
+export function vpoolKey(name: string): string {
+  return "vpool:" + name;
 }
 
 export function useTargets(filter: ListFilter = {}): Query<TargetList> {
@@ -67,7 +90,11 @@ export function useTargets(filter: ListFilter = {}): Query<TargetList> {
 }
 
 export function useTarget(iqn: string): Query<Target> {
-  return useQuery("targets:" + iqn, () => call("GET /targets/{iqn}", { path: { iqn } }));
+  return useQuery(targetKey(iqn), () => call("GET /targets/{iqn}", { path: { iqn } }));
+}
+
+export function targetKey(iqn: string): string {
+  return "target:" + iqn;
 }
 
 /** iSCSI sessions of one target, or of all. */

@@ -3,8 +3,9 @@ import { computed, signal } from "@preact/signals";
 import { call, whenSignedOut } from "../api/client";
 import type { Role, Session, Setup } from "../api/gen";
 import { closeStream, openStream } from "../api/events";
-import { forgetAll } from "./query";
+import { forgetAll, withoutReads } from "./query";
 import { forgetMetrics } from "./metrics";
+import { forgetToasts } from "./toasts";
 
 /** undefined: not known yet; null: nobody is signed in. */
 export const session = signal<Session | null | undefined>(undefined);
@@ -48,8 +49,24 @@ export async function completeSetup(token: string, user: string, password: strin
 }
 
 export async function signOut(): Promise<void> {
-  await call("DELETE /session");
-  drop();
+  closeStream(); // first: the node ends it with the session, and the browser would report that
+  await withoutReads(async () => {
+    try {
+      await call("DELETE /session");
+    } catch (error) {
+      openStream(stillSignedIn);
+      throw error;
+    }
+    drop();
+  });
+}
+
+/** Changes one's own password. That ends every session of the user, so this one is made anew. */
+export async function changeOwnPassword(user: string, currentPassword: string, password: string): Promise<void> {
+  await withoutReads(async () => {
+    await call("PATCH /users/{user}", { path: { user }, body: { password, currentPassword } });
+    await signIn(user, password);
+  });
 }
 
 function accept(who: Session): void {
@@ -63,6 +80,7 @@ function drop(): void {
   closeStream();
   forgetAll();
   forgetMetrics();
+  forgetToasts();
   session.value = null;
 }
 

@@ -41,13 +41,16 @@ export function useSubmit(): Submit {
         key.current = newKey();
       }
       setError(failure);
+      // After the form has marked the field: the keyboard goes where the correction is due.
+      requestAnimationFrame(() => document.querySelector<HTMLElement>("[aria-invalid=true]")?.focus());
       return false;
     } finally {
       running.current = false;
       setBusy(false);
     }
   };
-  const at = (field: string) => (matches(error, field) ? error?.message : undefined);
+  const at = (field: string) =>
+    matches(error, field) ? [error?.message, error?.hint].filter(Boolean).join(". ") : undefined;
   return { busy, error, at, run, clear: () => setError(undefined) };
 }
 

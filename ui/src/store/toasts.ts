@@ -4,10 +4,10 @@ import { signal } from "@preact/signals";
 export type Toast = { id: number; tone: "ok" | "info" | "bad"; text: string };
 
 /** Long enough to read two lines; the same text is on the page afterwards. */
-const shownMs = 6000;
+const shownMs = 4000;
 
 /** More would hide the page; the oldest goes. */
-const toastsMax = 4;
+const toastsMax = 3;
 
 export const toasts = signal<Toast[]>([]);
 let last = 0;
@@ -22,4 +22,9 @@ export function toast(tone: Toast["tone"], text: string): void {
 
 export function closeToast(id: number): void {
   toasts.value = toasts.value.filter((t) => t.id !== id);
+}
+
+/** Forgets all messages: another user may sign in. */
+export function forgetToasts(): void {
+  toasts.value = [];
 }

@@ -1,0 +1,60 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/labstack/echo/v4"
+)
+
+// TestDefects: a panic and an unknown error answer JSON without saying what
+// happened inside; the log says it, under the same request id.
+func TestDefects(t *testing.T) {
+	var log bytes.Buffer
+	s, err := New(Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.echo.GET("/api/panic", func(echo.Context) error { panic("inner detail") })
+	s.echo.GET("/api/error", func(echo.Context) error { return errors.New("inner detail") })
+	for _, path := range []string{"/api/panic", "/api/error"} {
+		log.Reset()
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		var e Error
+		if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil {
+			t.Fatalf("%s: %v: %s", path, err, w.Body)
+		}
+		if w.Code != 500 || e.Code != "internal" || e.RequestID == "" || strings.Contains(w.Body.String(), "inner") {
+			t.Errorf("%s: %d %+v", path, w.Code, e)
+		}
+		if !strings.Contains(log.String(), "inner detail") || !strings.Contains(log.String(), e.RequestID) {
+			t.Errorf("%s: log %s", path, &log)
+		}
+	}
+}
+
+// FuzzBinder: no body panics, and what is taken has no unknown field.
+func FuzzBinder(f *testing.F) {
+	for _, seed := range []string{`{"name":"a","vpool":"b","size":1}`, `{"name":1}`, `{"x":1}`, `[]`, `{}{}`, "", "\x00", `{"labels":{"a":1}}`} {
+		f.Add(seed)
+	}
+	e := echo.New()
+	f.Fuzz(func(t *testing.T, body string) {
+		r := httptest.NewRequest("POST", "/", strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/json; charset=utf-8")
+		var v VDiskInput
+		err := binder{}.Bind(&v, e.NewContext(r, httptest.NewRecorder()))
+		if err == nil && !json.Valid([]byte(body)) {
+			t.Errorf("%q is taken", body)
+		}
+		if err != nil && toProblem(err).status >= 500 {
+			t.Errorf("%q answers %d: %v", body, toProblem(err).status, err)
+		}
+	})
+}

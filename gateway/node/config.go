@@ -1,0 +1,250 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Defaults: everything on loopback unless configured.
+const (
+	DefaultAPI   = "127.0.0.1:8443"
+	DefaultISCSI = "127.0.0.1:3260"
+	// defaultStop is the time to drain and commit at a stop; systemd's own
+	// limit is 90 s.
+	defaultStop = 60 * time.Second
+	// maxConfig bounds the configuration file, in bytes.
+	maxConfig = 1 << 20
+)
+
+// config is the configuration file; every field has a zero default, and the
+// first five have a flag that goes before it.
+//
+//	api: 127.0.0.1:8443          # host:port of API and UI
+//	iscsi: 127.0.0.1:3260        # host:port of the iSCSI portal
+//	advertise: [10.0.0.5:3260]   # portals as initiators reach them
+//	insecure: false              # plain HTTP, loopback only
+//	log_format: text             # text or json
+//	log_level: info              # debug, info, warn, error
+//	metrics_open: false          # /metrics without a token
+//	journal_bytes: 4294967296    # most the journal chunks take
+//	chunk_bytes: 33554432        # size of a journal chunk
+//	cache_bytes: 134217728       # read cache
+//	write_memory_bytes: 268435456 # journal data kept in memory
+//	uploads: 8                   # SCOs in flight to backends
+//	stop_timeout: 60s            # to drain and commit at a stop
+type config struct {
+	API         string   `yaml:"api"`
+	ISCSI       string   `yaml:"iscsi"`
+	Advertise   []string `yaml:"advertise"`
+	Insecure    bool     `yaml:"insecure"`
+	LogFormat   string   `yaml:"log_format"`
+	LogLevel    string   `yaml:"log_level"`
+	MetricsOpen bool     `yaml:"metrics_open"`
+
+	JournalBytes     int64         `yaml:"journal_bytes"`
+	ChunkBytes       int64         `yaml:"chunk_bytes"`
+	CacheBytes       int64         `yaml:"cache_bytes"`
+	WriteMemoryBytes int64         `yaml:"write_memory_bytes"`
+	Uploads          int           `yaml:"uploads"`
+	StopTimeout      time.Duration `yaml:"stop_timeout"`
+}
+
+// loadConfig reads the file, puts the flags over it and checks the result.
+func loadConfig(o Options) (config, error) {
+	var c config
+	if o.Config != "" {
+		if err := readConfig(o.Config, &c); err != nil {
+			return c, err
+		}
+	}
+	over := func(v *string, flag, def string) {
+		if flag != "" {
+			*v = flag
+		}
+		if *v == "" {
+			*v = def
+		}
+	}
+	over(&c.API, o.API, DefaultAPI)
+	over(&c.ISCSI, o.ISCSI, DefaultISCSI)
+	over(&c.LogFormat, o.LogFormat, "text")
+	over(&c.LogLevel, "", "info")
+	if len(o.Advertise) > 0 {
+		c.Advertise = o.Advertise
+	}
+	c.Insecure = c.Insecure || o.Insecure
+	if c.StopTimeout == 0 {
+		c.StopTimeout = defaultStop
+	}
+	return c, c.check()
+}
+
+func readConfig(path string, c *config) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("configuration: %w: check --config", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return fmt.Errorf("configuration %s: %w", path, err)
+	}
+	if len(b) > maxConfig {
+		return fmt.Errorf("configuration %s is longer than %d bytes", path, maxConfig)
+	}
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("configuration %s: %s: correct the file, or remove that line", path, plainYAML(err))
+	}
+	return nil
+}
+
+// plainYAML takes Go's type names out of yaml's message.
+func plainYAML(err error) string {
+	s := strings.TrimPrefix(err.Error(), "yaml: ")
+	s = strings.ReplaceAll(s, "unmarshal errors:\n  ", "")
+	s = strings.ReplaceAll(s, " not found in type node.config", " is not a known key")
+	return strings.ReplaceAll(s, "\n  ", "; ")
+}
+
+// Bounds of numbers in the configuration.
+const (
+	minJournal = 256 << 20
+	minCache   = 1 << 20
+	maxMemory  = 1 << 40
+	minChunk   = 1 << 20
+	maxChunk   = 1 << 30
+	maxUploads = 256
+	minStop    = time.Second
+	maxStop    = time.Hour
+	maxPortals = 64
+)
+
+func (c config) check() error {
+	ranges := []struct {
+		key      string
+		v        int64
+		min, max int64
+	}{
+		{"journal_bytes", c.JournalBytes, minJournal, maxMemory},
+		{"chunk_bytes", c.ChunkBytes, minChunk, maxChunk},
+		{"cache_bytes", c.CacheBytes, minCache, maxMemory},
+		{"write_memory_bytes", c.WriteMemoryBytes, minCache, maxMemory},
+		{"uploads", int64(c.Uploads), 1, maxUploads},
+	}
+	for _, r := range ranges {
+		if r.v != 0 && (r.v < r.min || r.v > r.max) {
+			return fmt.Errorf("configuration: %s is %d: use %d to %d", r.key, r.v, r.min, r.max)
+		}
+	}
+	if c.ChunkBytes%minChunk != 0 {
+		return fmt.Errorf("configuration: chunk_bytes is %d: use a multiple of %d", c.ChunkBytes, minChunk)
+	}
+	if c.StopTimeout < minStop || c.StopTimeout > maxStop {
+		return fmt.Errorf("configuration: stop_timeout is %s: use %s to %s", c.StopTimeout, minStop, maxStop)
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return fmt.Errorf("configuration: log_format is %q: use text or json", c.LogFormat)
+	}
+	if _, err := c.level(); err != nil {
+		return err
+	}
+	if len(c.Advertise) > maxPortals {
+		return fmt.Errorf("configuration: advertise has %d portals: use at most %d", len(c.Advertise), maxPortals)
+	}
+	for _, a := range c.Advertise {
+		if _, port, err := splitAddress("advertise", a); err != nil {
+			return err
+		} else if port == 0 {
+			return fmt.Errorf("advertise: address %q has port 0: name the port that initiators use", a)
+		}
+	}
+	if _, _, err := splitAddress("iscsi", c.ISCSI); err != nil {
+		return err
+	}
+	host, _, err := splitAddress("api", c.API)
+	if err != nil {
+		return err
+	}
+	if c.Insecure && !loopback(host) {
+		return fmt.Errorf("api: plain HTTP (--insecure) on %s: it is served on loopback only; leave out --insecure, or use --api 127.0.0.1:8443", c.API)
+	}
+	return nil
+}
+
+func (c config) level() (slog.Level, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return l, fmt.Errorf("configuration: log_level is %q: use debug, info, warn or error", c.LogLevel)
+	}
+	return l, nil
+}
+
+// splitAddress checks HOST:PORT; the host may be empty or an IPv6 address in brackets.
+func splitAddress(what, s string) (host string, port int, err error) {
+	host, p, err := net.SplitHostPort(s)
+	if err == nil {
+		port, err = strconv.Atoi(p)
+	}
+	if err != nil || port < 0 || port > 65535 {
+		return "", 0, fmt.Errorf("%s: address %q is not HOST:PORT: write for example 127.0.0.1:8443 or [::1]:8443", what, s)
+	}
+	return host, port, nil
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Unmap().IsLoopback()
+}
+
+// listen binds an address, naming the flag that changes it.
+func listen(what, flag, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s cannot listen on %s: %w: stop what uses it, or choose another address with %s", what, address, err, flag)
+	}
+	return l, nil
+}
+
+// portals returns the addresses that initiators are told: the advertised ones,
+// else the bound one, else, when bound to every address, those of this machine.
+func portals(advertise []string, bound net.Addr) []string {
+	if len(advertise) > 0 {
+		return advertise
+	}
+	tcp, ok := bound.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return []string{bound.String()}
+	}
+	port := strconv.Itoa(tcp.Port)
+	var out []string
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		addrs = nil
+	}
+	for _, a := range addrs {
+		n, ok := a.(*net.IPNet)
+		if ok && n.IP.IsGlobalUnicast() && (n.IP.To4() != nil || tcp.IP.To4() == nil) && len(out) < maxPortals {
+			out = append(out, net.JoinHostPort(n.IP.String(), port))
+		}
+	}
+	if len(out) == 0 {
+		out = []string{net.JoinHostPort("127.0.0.1", port)}
+	}
+	return out
+}

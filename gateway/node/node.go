@@ -1,0 +1,427 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/openvstorage/ovgate/gateway/api"
+	"github.com/openvstorage/ovgate/gateway/auth"
+	"github.com/openvstorage/ovgate/gateway/control"
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe"
+	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/internal/clock"
+	"github.com/openvstorage/ovgate/internal/kv"
+	"github.com/openvstorage/ovgate/iscsi"
+	"github.com/openvstorage/ovgate/ui"
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+// Options are what a node is started with. Only Data is needed; an empty field
+// takes the value of the configuration file, else its default.
+type Options struct {
+	Data      string    // data directory
+	Config    string    // configuration file (YAML); empty: none
+	API       string    // HOST:PORT of API and UI; port 0 takes a free one
+	ISCSI     string    // HOST:PORT of the iSCSI portal; port 0 takes a free one
+	Advertise []string  // portals as initiators reach them
+	Insecure  bool      // plain HTTP, loopback only
+	LogFormat string    // text or json
+	Version   string    // of the program; empty: from the build
+	Stdout    io.Writer // set-up token; nil: standard output
+	Stderr    io.Writer // log; nil: standard error
+	// Ready, when set, is told the URL of the API once the node serves.
+	Ready func(url string)
+}
+
+// node is a running node, in the order in which its parts start.
+type node struct {
+	opt     Options
+	cfg     config
+	log     *slog.Logger
+	started time.Time
+
+	dir    *dataDir
+	apiL   net.Listener
+	iscsiL net.Listener
+	tls    *identity // nil with Insecure
+	kv     *kv.Bolt
+	model  *model.Store
+	auth   *auth.Service
+	local  blockfs.FS
+	host   *volume.Host
+	front  *iscsi.Server
+	ctl    *control.Controller
+	api    *api.Server
+	hub    *observe.Hub
+	health healthWatch
+
+	closers []func() error // run last to first when the node ends
+}
+
+// Run runs a node until ctx ends, then stops it in an orderly way. An error of
+// the start says what is in the way and what to do; an error of the stop, what
+// was not brought to an orderly end.
+func Run(ctx context.Context, o Options) (err error) {
+	if o.Stdout == nil {
+		o.Stdout = os.Stdout
+	}
+	if o.Stderr == nil {
+		o.Stderr = os.Stderr
+	}
+	n := &node{opt: o, started: time.Now()}
+	if n.cfg, err = loadConfig(o); err != nil {
+		return err
+	}
+	if n.log, err = newLogger(n.cfg, o.Stderr); err != nil {
+		return err
+	}
+	defer func() {
+		for i := len(n.closers) - 1; i >= 0; i-- {
+			err = errors.Join(err, n.closers[i]())
+		}
+	}()
+	for _, step := range []func(context.Context) error{n.openData, n.bind, n.openState, n.openEngine, n.openAPI} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return n.serve(ctx)
+}
+
+func newLogger(c config, w io.Writer) (*slog.Logger, error) {
+	level, err := c.level()
+	if err != nil {
+		return nil, err
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, o)), nil
+}
+
+func (n *node) onClose(f func() error) { n.closers = append(n.closers, f) }
+
+func (n *node) openData(context.Context) error {
+	d, err := openDataDir(n.opt.Data, n.log)
+	if err != nil {
+		return err
+	}
+	n.dir = d
+	n.onClose(d.Close)
+	return nil
+}
+
+// bind takes both addresses early, so that a port in use is told before
+// anything is opened. Nothing is accepted yet.
+func (n *node) bind(context.Context) error {
+	var err error
+	if n.apiL, err = listen("api", "--api", n.cfg.API); err != nil {
+		return err
+	}
+	n.onClose(func() error { return ignoreClosed(n.apiL.Close()) })
+	if n.iscsiL, err = listen("iscsi", "--iscsi", n.cfg.ISCSI); err != nil {
+		return err
+	}
+	n.onClose(func() error { return ignoreClosed(n.iscsiL.Close()) })
+	if n.cfg.Insecure {
+		return nil
+	}
+	id, err := openTLS(n.dir, certHosts(n.cfg.API, n.cfg.Advertise), time.Now())
+	if err != nil {
+		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
+	}
+	n.tls = &id
+	return nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (n *node) openState(ctx context.Context) error {
+	var err error
+	if n.kv, err = kv.OpenBolt(n.dir.file(kvFile), kv.BoltOptions{}); err != nil {
+		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
+	}
+	n.onClose(n.kv.Close)
+	if n.model, err = model.Open(ctx, n.kv, clock.Real{}); err != nil {
+		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
+	}
+	if n.auth, err = auth.New(ctx, n.model, clock.Real{}, n.log); err != nil {
+		return err
+	}
+	return n.issueTokens(ctx)
+}
+
+// issueTokens keeps the node's own token valid and, while no user exists, makes
+// a set-up token.
+func (n *node) issueTokens(ctx context.Context) error {
+	have, err := os.ReadFile(n.dir.file(adminFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
+	}
+	token, err := n.auth.NodeToken(ctx, strings.TrimSpace(string(have)))
+	if err != nil {
+		return err
+	}
+	if err := writeFile(n.dir.file(adminFile), []byte(token+"\n"), 0o600); err != nil {
+		return unwritable(n.dir.path, err)
+	}
+	setup, err := n.auth.NewSetupToken(ctx)
+	if err != nil {
+		return err
+	}
+	if setup == "" {
+		return n.forgetSetup()
+	}
+	if err := writeFile(n.dir.file(setupFile), []byte(setup+"\n"), 0o600); err != nil {
+		return unwritable(n.dir.path, err)
+	}
+	_, err = fmt.Fprintf(n.opt.Stdout, "set-up token: %s\n", setup)
+	return err
+}
+
+func (n *node) forgetSetup() error {
+	if err := os.Remove(n.dir.file(setupFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return unwritable(n.dir.path, err)
+	}
+	return nil
+}
+
+// sealer opens the node's sealing key, drawing it at the first start.
+func (n *node) sealer() (*control.Sealer, error) {
+	name := n.dir.file(sealFile)
+	b, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if !n.dir.made {
+			n.log.Warn("seal.key was missing and is made anew: published vDisks need a new secret, with vdisk publish and a rotated secret", "path", name)
+		}
+		key, err := randomBytes(control.SealKeySize)
+		if err != nil {
+			return nil, err
+		}
+		if err := writeFile(name, []byte(hex.EncodeToString(key)+"\n"), 0o600); err != nil {
+			return nil, unwritable(n.dir.path, err)
+		}
+		return control.NewSealer(key)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", n.dir.path, err)
+	}
+	key, err := hex.DecodeString(strings.TrimSpace(string(b)))
+	if err != nil {
+		return nil, fmt.Errorf("%s is damaged: bring it back from a copy", name)
+	}
+	return control.NewSealer(key)
+}
+
+func (n *node) openEngine(ctx context.Context) error {
+	if err := os.MkdirAll(n.dir.file(localDir), 0o700); err != nil {
+		return unwritable(n.dir.path, err)
+	}
+	var err error
+	if n.local, err = blockfs.OS(n.dir.file(localDir)); err != nil {
+		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
+	}
+	n.host, err = volume.NewHost(ctx, volume.HostOptions{
+		FS: n.local, Registry: volume.KVRegistry{Store: n.kv}, Log: n.log, Node: n.model.Cluster().Node,
+		JournalBytes: n.cfg.JournalBytes, ChunkBytes: n.cfg.ChunkBytes, CacheBytes: n.cfg.CacheBytes,
+		WriteMemoryBytes: n.cfg.WriteMemoryBytes, Uploads: n.cfg.Uploads,
+	})
+	if err != nil {
+		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
+	}
+	n.onClose(func() error { return n.host.Close(context.Background()) })
+	n.front = iscsi.NewServer(iscsi.Config{Log: n.log})
+	return nil
+}
+
+// openAPI makes control plane and API; neither works yet.
+func (n *node) openAPI(context.Context) error {
+	seal, err := n.sealer()
+	if err != nil {
+		return err
+	}
+	var told []iscsi.Portal
+	for _, a := range portals(n.cfg.Advertise, n.iscsiL.Addr()) {
+		told = append(told, iscsi.Portal{Address: a, Group: 1})
+	}
+	n.hub = observe.NewHub(clock.Real{})
+	n.onClose(func() error { n.hub.Close(); return nil })
+	n.ctl = control.New(control.Options{
+		Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.log},
+		Sealer: seal, Portals: told, Log: n.log, Changed: func(kind, id string) { n.api.Changed(kind, id) },
+	})
+	dist, err := fs.Sub(ui.Dist, "dist")
+	if err != nil {
+		return err
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		name = "ovgate"
+	}
+	version := n.version()
+	n.api, err = api.New(api.Options{
+		Model: n.model, Auth: n.auth, Control: n.ctl, Sealer: seal, Hub: n.hub, Sampler: observe.NewSampler(),
+		Metrics: observe.Handler(n.metrics(), version.Version), OpenMetric: n.cfg.MetricsOpen, Health: n.checkHealth, UI: dist,
+		NodeName: name, Version: version, Started: n.started, Secure: n.tls != nil, Log: n.log,
+		SetupDone: func() {
+			if err := n.forgetSetup(); err != nil {
+				n.log.Warn("spent set-up token not removed", "err", err)
+			}
+		},
+	})
+	return err
+}
+
+// version is what GET /version answers.
+func (n *node) version() api.Version {
+	v := api.Version{Version: n.opt.Version, Go: runtime.Version(), Formats: map[string]int{
+		"data": formatVersion, "model": model.Format, "registry": volume.RecordFormat, "root": volume.RootFormat,
+	}}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return v
+	}
+	if v.Version == "" {
+		v.Version = info.Main.Version
+	}
+	if v.Version == "" || v.Version == "(devel)" {
+		v.Version = "devel"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			v.Commit = s.Value
+		}
+	}
+	return v
+}
+
+// serve opens vPools and vDisks, serves, and stops when ctx ends.
+func (n *node) serve(ctx context.Context) error {
+	n.ctl.Start(ctx)
+	feedCtx, stopFeed := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	failed := make(chan error, 2)
+	wg.Go(func() { n.api.Feed(feedCtx) })
+	wg.Go(func() { failed <- n.serveISCSI() })
+	wg.Go(func() { failed <- n.serveAPI() })
+	url := n.url()
+	err := n.announce(url)
+	if err == nil {
+		n.log.Info("ready", "url", url, "iscsi", n.iscsiL.Addr().String(), "data", n.dir.path, "startMs", time.Since(n.started).Milliseconds())
+		notify("READY=1")
+		if n.opt.Ready != nil {
+			n.opt.Ready(url)
+		}
+		select {
+		case <-ctx.Done():
+		case err = <-failed:
+		}
+	}
+	notify("STOPPING=1")
+	n.log.Info("stopping", "within", n.cfg.StopTimeout)
+	err = errors.Join(err, n.stop())
+	stopFeed()
+	wg.Wait()
+	n.log.Info("stopped")
+	return err
+}
+
+func (n *node) serveISCSI() error {
+	if err := n.front.Serve(n.iscsiL); !errors.Is(err, iscsi.ErrServerClosed) {
+		return fmt.Errorf("iSCSI portal ended: %w", err)
+	}
+	return nil
+}
+
+func (n *node) serveAPI() error {
+	var config *tls.Config
+	if n.tls != nil {
+		config = n.tls.config()
+	}
+	if err := n.api.Serve(n.apiL, config); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("API ended: %w", err)
+	}
+	return nil
+}
+
+func (n *node) url() string {
+	scheme := "https"
+	if n.tls == nil {
+		scheme = "http"
+	}
+	addr := n.apiL.Addr().String()
+	if tcp, ok := n.apiL.Addr().(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		host := "127.0.0.1"
+		if tcp.IP.To4() == nil && len(tcp.IP) == net.IPv6len && strings.HasPrefix(n.cfg.API, "[") {
+			host = "::1"
+		}
+		addr = net.JoinHostPort(host, fmt.Sprint(tcp.Port))
+	}
+	return scheme + "://" + addr
+}
+
+// announce writes where the API is, for the CLI on this machine.
+func (n *node) announce(url string) error {
+	v := struct {
+		URL    string `json:"url"`
+		CAFile string `json:"caFile,omitempty"`
+	}{URL: url}
+	if n.tls != nil {
+		v.CAFile = tlsDir + "/ca.pem"
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(n.dir.file(apiFile), append(b, '\n'), 0o644); err != nil {
+		return unwritable(n.dir.path, err)
+	}
+	return nil
+}
+
+// drainShare is the part of the stop's time that initiators get to finish.
+const drainShare = 4
+
+// apiStop bounds how long running requests may finish at the very end.
+const apiStop = 5 * time.Second
+
+// stop ends sessions, closes vDisks, then the API, each within its time.
+func (n *node) stop() error {
+	budget := n.cfg.StopTimeout
+	drain, cancel := context.WithTimeout(context.Background(), budget/drainShare)
+	if err := n.front.Shutdown(drain); err != nil {
+		n.log.Warn("sessions cut: initiators did not finish in time", "err", err)
+	}
+	cancel()
+	closing, cancel := context.WithTimeout(context.Background(), budget-budget/drainShare)
+	err := n.ctl.Stop(closing)
+	cancel()
+	if err != nil {
+		err = fmt.Errorf("vDisks not closed within %s; the next start finds what was acknowledged in the journal: %w", budget, err)
+	}
+	web, cancel := context.WithTimeout(context.Background(), apiStop)
+	defer cancel()
+	return errors.Join(err, n.api.Shutdown(web))
+}

@@ -1,0 +1,115 @@
+package node
+
+import (
+	"crypto/rand"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/openvstorage/ovgate/gateway/control"
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe"
+)
+
+const (
+	// healthAge is how old an answer about health may be: probes may ask often.
+	healthAge = time.Second
+	// jumpShown is how long a jump of the clock is reported.
+	jumpShown = 10 * time.Minute
+)
+
+// healthWatch remembers the last look at the node's health.
+type healthWatch struct {
+	mu     sync.Mutex
+	at     time.Time
+	last   observe.Health
+	jump   time.Duration
+	jumpAt time.Time
+}
+
+// checkHealth looks at the node, at most once per healthAge.
+func (n *node) checkHealth() observe.Health {
+	w := &n.health
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	if !w.at.IsZero() {
+		if now.Sub(w.at) < healthAge {
+			return w.last
+		}
+		// Round strips the monotonic reading: this is the wall clock's way.
+		if j := now.Round(0).Sub(w.at.Round(0)) - now.Sub(w.at); j.Abs() > time.Second {
+			w.jump, w.jumpAt = j, now
+		}
+	}
+	w.at = now
+	c := n.checks(now)
+	if now.Sub(w.jumpAt) < jumpShown {
+		c.ClockJump = w.jump
+	}
+	w.last = c.Evaluate()
+	return w.last
+}
+
+func (n *node) checks(now time.Time) observe.Checks {
+	c := observe.Checks{Journal: n.host.Usage().JournalError}
+	if n.tls != nil {
+		c.HasCert, c.CertLeft = true, n.tls.expiry.Sub(now)
+	}
+	if total, free, err := n.local.Usage(); err == nil {
+		c.LocalTotal, c.LocalFree = total, free
+	}
+	for _, p := range n.model.VPools() {
+		if p.State == model.StateDeleting {
+			continue
+		}
+		st := n.ctl.PoolStatus(p.ID)
+		c.Pools = append(c.Pools, observe.PoolCheck{Name: p.Name, Attached: st.Attached, Err: st.Err, Total: st.Usage.Total, Free: st.Usage.Free})
+	}
+	for _, v := range n.model.VDisks(nil) {
+		st := n.ctl.DiskStatus(v)
+		if st.State == control.StateDeleting {
+			continue
+		}
+		c.Disks = append(c.Disks, observe.DiskCheck{
+			Name: v.Name, State: st.State, Reason: st.Reason, Open: st.Open, Journal: st.Stats.JournalBytes, JournalQuota: st.Stats.JournalQuota,
+		})
+	}
+	return c
+}
+
+// metrics is where the Prometheus metrics are read from.
+func (n *node) metrics() observe.Source {
+	return observe.Source{
+		Disks: func() []observe.DiskMetrics {
+			pools := map[string]string{}
+			for _, p := range n.model.VPools() {
+				pools[p.ID] = p.Name
+			}
+			var out []observe.DiskMetrics
+			for _, r := range n.ctl.Running() {
+				if v, ok := n.model.VDisk(r.ID); ok {
+					out = append(out, observe.DiskMetrics{Name: v.Name, VPool: pools[v.VPool], Stats: r.Stats})
+				}
+			}
+			return out
+		},
+		Pools: func() []observe.PoolMetrics {
+			var out []observe.PoolMetrics
+			for _, p := range n.model.VPools() {
+				st := n.ctl.PoolStatus(p.ID)
+				out = append(out, observe.PoolMetrics{Name: p.Name, Attached: st.Attached, Total: st.Usage.Total, Free: st.Usage.Free})
+			}
+			return out
+		},
+		Host: n.host.Usage, Frontend: n.front.Stats, Health: n.checkHealth, Clients: n.hub.Clients,
+	}
+}
+
+func randomBytes(n int) ([]byte, error) {
+	b := make([]byte, n)
+	if _, err := rand.Read(b); err != nil {
+		return nil, fmt.Errorf("draw a key: %w", err)
+	}
+	return b, nil
+}

@@ -1,0 +1,299 @@
+package iscsi_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/openvstorage/ovgate/iscsi"
+)
+
+// scsiPDU is a SCSI command PDU.
+func scsiPDU(flags byte, itt, sn, edtl uint32, data []byte, c ...byte) []byte {
+	p := pdu(0x01, flags, itt, sn, data)
+	be.PutUint32(p[20:], edtl)
+	copy(p[32:48], c)
+	return p
+}
+
+func withAHS(p []byte, words byte) []byte {
+	p[4] = words
+	return append(append(append([]byte(nil), p[:48]...), make([]byte, 4*int(words))...), p[48:]...)
+}
+
+func dataOut(flags byte, itt, ttt, sn, off uint32, data []byte) []byte {
+	p := pdu(0x05, flags, itt, 0, data)
+	be.PutUint32(p[20:], ttt)
+	be.PutUint32(p[36:], sn)
+	be.PutUint32(p[40:], off)
+	return p
+}
+
+func lie(p []byte, n int) []byte {
+	p[5], p[6], p[7] = byte(n>>16), byte(n>>8), byte(n)
+	return p
+}
+
+// TestMalformedLogin: what arrives before a login is finished.
+func TestMalformedLogin(t *testing.T) {
+	n := start(t, iscsi.Config{}, nil)
+	ids := []string{"InitiatorName=iqn.2026-01.x:m", "SessionType=Normal", "TargetName=" + targetName}
+	with := func(more ...string) []string { return append(append([]string(nil), ids...), more...) }
+	for _, tc := range []struct {
+		name   string
+		pdu    []byte
+		status int // login status; -1: the connection is closed without an answer
+	}{
+		{"TSIH of no session", loginPDU(0x87, 0, 0x1234, ids...), 0x020a},
+		{"unknown key", loginPDU(0x87, 0, 0, with("X-com.foo=1")...), 0},
+		{"bad number", loginPDU(0x87, 0, 0, with("MaxRecvDataSegmentLength=abc")...), 0},
+		{"only CHAP", loginPDU(0x81, 0, 0, with("AuthMethod=CHAP")...), 0x0201},
+		{"no name", loginPDU(0x87, 0, 0, "SessionType=Normal"), 0x0207},
+		{"no target", loginPDU(0x87, 0, 0, ids[0]), 0x0207},
+		{"unknown session type", loginPDU(0x87, 0, 0, ids[0], "SessionType=Odd"), 0x0209},
+		{"unknown target", loginPDU(0x87, 0, 0, ids[0], "TargetName=iqn.nope"), 0x0203},
+		{"no equals sign", loginPDU(0x87, 0, 0, with("garbage")...), 0x0200},
+		{"key twice", loginPDU(0x87, 0, 0, with("HeaderDigest=None", "HeaderDigest=None")...), 0x0200},
+		{"reserved stage", loginPDU(0x8b, 0, 0, ids...), 0x0200},
+		{"stage backwards", loginPDU(0x84, 0, 0, ids...), 0x0200},
+		{"T and C", loginPDU(0xc7, 0, 0, ids...), 0x0200},
+		{"text of 16 MiB announced", lie(loginPDU(0x87, 0, 0), 0xffffff), 0x0200},
+		{"command before login", scsiPDU(0xc0, 1, 1, 36, nil, 0x12, 0, 0, 0, 36), -1},
+		{"text before login", pdu(0x44, 0x80, 5, 1, []byte("SendTargets=All\x00")), -1},
+		{"zeros", make([]byte, 480), -1},
+		{"ones", bytes.Repeat([]byte{0xff}, 480), -1},
+		{"AHS", withAHS(loginPDU(0x87, 0, 0, ids...), 255), 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c, err := net.Dial("tcp", n.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if _, err := c.Write(tc.pdu); err != nil {
+				t.Fatal(err)
+			}
+			_ = c.(*net.TCPConn).CloseWrite() // nothing follows; waiting for it would take the login time
+			h, _, err := tryPDU(c)
+			if tc.status < 0 {
+				if err == nil {
+					t.Errorf("answered with % x", h)
+				}
+				return
+			}
+			if err != nil || int(be.Uint16(h[36:])) != tc.status {
+				t.Errorf("%v, status %x, want %04x", err, h[36:38], tc.status)
+			}
+		})
+	}
+	n.login(nil)
+}
+
+// answerNames are short names of the target's PDUs; reason, status or response
+// follows.
+var answerNames = map[byte]string{0x21: "response", 0x22: "task", 0x24: "text", 0x25: "data", 0x26: "logout", 0x31: "r2t", 0x3f: "reject"}
+
+// TestMalformed: what a logged-in initiator may send. Afterwards the server
+// serves, and nothing beside the target of a write changed.
+func TestMalformed(t *testing.T) {
+	n := start(t, iscsi.Config{}, nil)
+	block := make([]byte, 512)
+	write := func(itt, sn, edtl uint32, data []byte, count byte) []byte {
+		return scsiPDU(0xa0, itt, sn, edtl, data, 0x2a, 0, 0, 0, 0, 0, 0, 0, count)
+	}
+	for _, tc := range []struct {
+		name, want string // want: the answers in short
+		pdus       [][]byte
+	}{
+		{"segment above the limit", "?", [][]byte{lie(pdu(0x40, 0x80, 1, 2, nil), 0xffffff)}},
+		{"immediate data above EDTL", "?", [][]byte{write(10, 2, 100, block, 1)}},
+		{"immediate data of a read", "?", [][]byte{scsiPDU(0xc0, 10, 2, 512, block, 0x28, 0, 0, 0, 0, 0, 0, 0, 1)}},
+		{"Data-Out without task", "?", [][]byte{dataOut(0x80, 777, 1, 0, 0, block)}},
+		{"Data-Out beyond EDTL", "?", [][]byte{write(10, 2, 1024, block, 2), dataOut(0x80, 10, 1, 0, 512, make([]byte, 4096))}},
+		{"Data-Out with a wrong tag", "?", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0x80, 10, 99, 0, 0, block)}},
+		{"Data-Out with a wrong DataSN", "?", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0x80, 10, 1, 5, 0, block)}},
+		{"Data-Out with a wrong offset", "?", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0x80, 10, 1, 0, 0xfffffff0, block)}},
+		{"Data-Out that ends early", "?", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0x80, 10, 1, 0, 0, block)}},
+		{"empty Data-Outs", "?", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0, 10, 1, 0, 0, nil), dataOut(0, 10, 1, 1, 0, nil)}},
+		{"EDTL of 4 GiB", "?", [][]byte{scsiPDU(0xc0, 10, 2, 0xfffffff0, nil), write(11, 3, 0xfffffff0, nil, 1)}},
+		{"tag in use", "?", [][]byte{write(10, 2, 1024, nil, 2), write(10, 3, 1024, nil, 2)}},
+		{"reserved tag", "?", [][]byte{scsiPDU(0x80, 0xffffffff, 2, 0, nil)}},
+		{"CmdSN gap", "?", [][]byte{scsiPDU(0x80, 10, 9, 0, nil)}},
+		{"CmdSN far away", "?", [][]byte{scsiPDU(0x80, 10, 0x80000000, 0, nil)}},
+		{"unknown opcode", "?", [][]byte{pdu(0x5c, 0x80, 7, 2, block)}},
+		{"login in full feature phase", "?", [][]byte{loginPDU(0x87, 0, 0, "InitiatorName=x")}},
+		{"target's opcodes", "?", [][]byte{pdu(0x21, 0x80, 7, 2, nil), pdu(0x25, 0x80, 8, 3, block), pdu(0x31, 0x80, 9, 4, nil)}},
+		{"SNACK", "?", [][]byte{pdu(0x10, 0x80, 7, 2, nil)}},
+		{"text garbage", "?", [][]byte{pdu(0x04, 0x80, 7, 2, []byte("====\x00\x00=x\x00y"))}},
+		{"text without end", "?", [][]byte{pdu(0x04, 0x40, 7, 2, make([]byte, 8192)), pdu(0x04, 0x40, 7, 3, make([]byte, 8192)), pdu(0x04, 0x40, 7, 4, make([]byte, 8192))}},
+		{"logout of another connection", "?", [][]byte{pdu(0x06, 0x82, 7, 2, nil)}},
+		{"AHS on a command", "?", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 2)}},
+		{"half a header", "?", [][]byte{make([]byte, 20)}},
+		{"INQUIRY with W", "?", [][]byte{scsiPDU(0xa0, 10, 2, 36, make([]byte, 36), 0x12, 0, 0, 0, 36)}},
+		{"MODE SENSE with EDTL 0", "?", [][]byte{scsiPDU(0xc0, 10, 2, 0, nil, 0x1a, 0, 0x3f, 0, 255)}},
+		{"ORWRITE", "?", [][]byte{scsiPDU(0xa0, 10, 2, 512, block, 0x8b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)}},
+		{"task management with nonsense", "?", [][]byte{pdu(0x42, 0xff, 7, 2, nil), pdu(0x42, 0x80, 8, 2, block)}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			mark := bytes.Repeat([]byte{0x11}, 2048)
+			if _, err := n.disk.WriteAt(mark, 1024); err != nil {
+				t.Fatal(err)
+			}
+			c := rawSession(t, n)
+			for _, p := range tc.pdus {
+				if _, err := c.Write(p); err != nil {
+					break // it was closed already
+				}
+			}
+			// Behind the nonsense a ping: answered, or the connection is closed.
+			_, _ = c.Write(pdu(0x40, 0x80, 0xabcd, 2, nil))
+			_ = c.(*net.TCPConn).CloseWrite()
+			got := ""
+			for {
+				h, _, err := tryPDU(c)
+				if err != nil {
+					got += "closed"
+					break
+				}
+				if h[0] == 0x20 {
+					got += "alive"
+					break
+				}
+				got += answerNames[h[0]] + fmt.Sprintf(" %02x, ", h[2]|h[3])
+			}
+			if got != tc.want {
+				t.Errorf("answers %q, want %q", got, tc.want)
+			}
+			now := make([]byte, len(mark))
+			if _, err := n.disk.ReadAt(now, 1024); err != nil || !bytes.Equal(now, mark) {
+				t.Error("a block beside the write changed")
+			}
+			s := n.login(nil)
+			if err := s.Logout(n.ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestBoundedMemory: announcements of large segments and silent peers hold next
+// to nothing.
+func TestBoundedMemory(t *testing.T) {
+	n := start(t, iscsi.Config{}, nil)
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	const peers = 60
+	for i := range peers {
+		c, err := net.Dial("tcp", n.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write(lie(loginPDU(0x87, uint16(i), 0), 8192)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range peers {
+		c := rawSession(t, n)
+		defer c.Close()
+		for k := uint32(0); k < 16; k++ { // writes of 4 GiB that never send their data
+			if _, err := c.Write(scsiPDU(0xa0, 10+k, 2+k, 0xfffffff0, nil, 0x2a, 0, 0, 0, 0, 0, 0, 0, 8)); err != nil {
+				break
+			}
+		}
+	}
+	if grown := int64(heap()) - int64(before); grown > 64<<20 {
+		t.Errorf("%d MiB held by idle peers", grown>>20)
+	}
+}
+
+// TestDigestErrors: a wrong data digest is rejected, a wrong header digest ends
+// the connection; nothing is executed.
+func TestDigestErrors(t *testing.T) {
+	n := start(t, iscsi.Config{}, nil)
+	write := scsiPDU(0xa0, 10, 2, 512, bytes.Repeat([]byte{9}, 512), 0x2a, 0, 0, 0, 0, 0, 0, 0, 1)
+	c := rawSession(t, n, "DataDigest=CRC32C")
+	if _, err := c.Write(append(write, 1, 2, 3, 4)); err != nil {
+		t.Fatal(err)
+	}
+	if h, _ := readPDU(t, c); h[0] != 0x3f || h[2] != 0x02 {
+		t.Errorf("PDU %#02x, reason %#02x, want Reject for the data digest", h[0], h[2])
+	}
+	if _, _, err := tryPDU(c); err == nil {
+		t.Error("the connection goes on")
+	}
+	c = rawSession(t, n, "HeaderDigest=CRC32C")
+	if _, err := c.Write(append(pdu(0x40, 0x80, 7, 2, nil), 1, 2, 3, 4)); err != nil {
+		t.Fatal(err)
+	}
+	if h, _, err := tryPDU(c); err == nil {
+		t.Errorf("answered with PDU %#02x", h[0])
+	}
+	if got := n.srv.Stats().DigestErrors; got != 2 {
+		t.Errorf("%d digest errors counted", got)
+	}
+	if n.disk.Ops[iscsi.OpWrite].Load() != 0 {
+		t.Error("the write was executed")
+	}
+}
+
+// TestNotReading: a peer that asks and never reads the answers is disconnected
+// when they have become too many.
+func TestNotReading(t *testing.T) {
+	n := start(t, iscsi.Config{}, nil)
+	for _, p := range [][]byte{
+		pdu(0x40, 0x80, 7, 2, make([]byte, 8000)), // pings
+		pdu(0x5c, 0x80, 7, 2, nil),                // rejects
+	} {
+		c := rawSession(t, n, "MaxRecvDataSegmentLength=65536")
+		_ = c.(*net.TCPConn).SetReadBuffer(4096)
+		_ = c.SetWriteDeadline(time.Now().Add(testTime))
+		many := bytes.Repeat(p, 64)
+		for {
+			if _, err := c.Write(many); err != nil {
+				var ne net.Error
+				if errors.As(err, &ne) && ne.Timeout() {
+					t.Error("still connected")
+				}
+				break
+			}
+		}
+	}
+	n.login(nil)
+}
+
+// FuzzServer sends arbitrary bytes after a login, and expects the server to live.
+func FuzzServer(f *testing.F) {
+	f.Add(pdu(0x40, 0x80, 1, 2, []byte("ping")))
+	f.Add(scsiPDU(0xa0, 10, 2, 1024, make([]byte, 512), 0x2a, 0, 0, 0, 0, 0, 0, 0, 2))
+	f.Add(append(scsiPDU(0xa0, 10, 2, 1024, nil, 0x2a, 0, 0, 0, 0, 0, 0, 0, 2), dataOut(0x80, 10, 1, 0, 0, make([]byte, 1024))...))
+	f.Add(withAHS(scsiPDU(0xc0, 10, 2, 36, nil, 0x12, 0, 0, 0, 36), 3))
+	f.Add(pdu(0x04, 0x80, 7, 2, []byte("SendTargets=\x00")))
+	f.Add(pdu(0x42, 0x85, 7, 2, nil))
+	f.Add(loginPDU(0x87, 0, 0, "InitiatorName=x"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n := start(t, iscsi.Config{}, nil)
+		c := rawSession(t, n)
+		_, _ = c.Write(b) // the server may have closed already
+		_ = c.(*net.TCPConn).CloseWrite()
+		_ = c.SetReadDeadline(time.Now().Add(testTime))
+		for {
+			if _, err := c.Read(make([]byte, 4096)); err != nil {
+				break
+			}
+		}
+		s := n.login(nil)
+		if err := s.Logout(n.ctx); err != nil {
+			t.Error(err)
+		}
+	})
+}

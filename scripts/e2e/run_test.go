@@ -1,0 +1,240 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/openvstorage/ovgate/scripts/drill/lun"
+)
+
+// patience bounds what must happen soon; far above what it takes.
+const patience = 2 * time.Minute
+
+// root is the repository, from this package's directory.
+const root = "../.."
+
+// output collects what a process prints and lets tests wait for it.
+type output struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	moved chan struct{} // closed and replaced at each write
+}
+
+func newOutput() *output { return &output{moved: make(chan struct{})} }
+
+// Write implements io.Writer.
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	close(o.moved)
+	o.moved = make(chan struct{})
+	return o.text.Write(p)
+}
+
+func (o *output) get() (string, <-chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String(), o.moved
+}
+
+// find waits until the output matches and returns the submatches.
+func (o *output) find(t *testing.T, pattern string, ended <-chan struct{}) []string {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	limit := time.After(patience)
+	for {
+		text, moved := o.get()
+		if m := re.FindStringSubmatch(text); m != nil {
+			return m
+		}
+		select {
+		case <-moved:
+		case <-ended:
+			text, _ := o.get()
+			if m := re.FindStringSubmatch(text); m != nil {
+				return m
+			}
+			t.Fatalf("ended without printing %q:\n%s", pattern, text)
+		case <-limit:
+			t.Fatalf("did not print %q within %v:\n%s", pattern, patience, text)
+		}
+	}
+}
+
+// run is a running scripts/run.
+type run struct {
+	cmd   *exec.Cmd
+	out   *output
+	ended chan struct{}
+	err   error
+}
+
+func start(t *testing.T, data, api, iscsi string) *run {
+	t.Helper()
+	r := &run{cmd: exec.Command("scripts/run", "--api", api, "--iscsi", iscsi), out: newOutput(), ended: make(chan struct{})}
+	r.cmd.Dir = root
+	r.cmd.Env = append(os.Environ(), "OVGATE_DATA="+data)
+	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		r.err = r.cmd.Wait()
+		close(r.ended)
+	}()
+	t.Cleanup(func() {
+		select {
+		case <-r.ended:
+		default:
+			if err := r.cmd.Process.Kill(); err != nil {
+				t.Error(err)
+			}
+			<-r.ended
+		}
+	})
+	return r
+}
+
+// stop sends what Ctrl-C sends and expects an orderly end.
+func (r *run) stop(t *testing.T) {
+	t.Helper()
+	if err := r.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-r.ended:
+	case <-time.After(patience):
+		t.Fatalf("does not stop within %v", patience)
+	}
+	if r.err != nil {
+		text, _ := r.out.get()
+		t.Fatalf("stopped with %v:\n%s", r.err, text)
+	}
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// need returns a program's path; without it the test fails where it must run.
+func need(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		const remedy = " is not installed: run scripts/setup.sh"
+		if os.Getenv("CI") != "" {
+			t.Fatal(name + remedy)
+		}
+		t.Skip(name + remedy)
+	}
+	return path
+}
+
+// TestMakeRun: the first start makes a published vDisk, what it prints works as
+// printed, and a second start keeps everything.
+func TestMakeRun(t *testing.T) {
+	need(t, "qemu-img")
+	data := filepath.Join(t.TempDir(), "data")
+	api, iscsi := freePort(t), freePort(t)
+	r := start(t, data, api, iscsi)
+	token := r.out.find(t, `set-up token +(\S+)`, r.ended)[1]
+	command := r.out.find(t, `\n +(qemu-img info \S+)\n`, r.ended)[1]
+	if len(token) < 20 {
+		t.Errorf("set-up token %q is too short to be one", token)
+	}
+	text, _ := r.out.get()
+	if !strings.Contains(text, iscsi) || !strings.Contains(text, api) {
+		t.Errorf("does not print its addresses %s and %s:\n%s", api, iscsi, text)
+	}
+	out, err := exec.Command("sh", "-c", command).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "10 GiB") {
+		t.Fatalf("the printed command %q: %v\n%s", command, err, out)
+	}
+
+	address := parseURL(t, command)
+	pattern := bytes.Repeat([]byte("ovgate e2e\n......"), 4096/17+1)[:4096]
+	use(t, address, func(d *lun.LUN) {
+		if _, err := d.WriteAt(pattern, 1<<30); err != nil {
+			t.Fatal(err)
+		}
+	})
+	r.stop(t)
+
+	again := start(t, data, api, iscsi)
+	if got := again.out.find(t, `\n +(qemu-img info \S+)\n`, again.ended)[1]; got != command {
+		t.Errorf("the second start prints %q, the first printed %q", got, command)
+	}
+	use(t, address, func(d *lun.LUN) {
+		got := make([]byte, len(pattern))
+		if _, err := d.ReadAt(got, 1<<30); err != nil || !bytes.Equal(got, pattern) {
+			t.Errorf("after the restart: error %v, content kept %v", err, bytes.Equal(got, pattern))
+		}
+	})
+	again.stop(t)
+}
+
+// TestRunPortBusy: a port that is taken is named, and the end is not success.
+func TestRunPortBusy(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	r := start(t, filepath.Join(t.TempDir(), "data"), freePort(t), l.Addr().String())
+	select {
+	case <-r.ended:
+	case <-time.After(patience):
+		t.Fatal("goes on with its iSCSI port taken")
+	}
+	text, _ := r.out.get()
+	if r.err == nil || !strings.Contains(text, l.Addr().String()) {
+		t.Errorf("ended with %v and does not name %s:\n%s", r.err, l.Addr(), text)
+	}
+}
+
+// parseURL reads the libiscsi URL in a printed command.
+func parseURL(t *testing.T, command string) lun.Address {
+	t.Helper()
+	m := regexp.MustCompile(`iscsi://([^%]+)%([^@]+)@([^/]+)/([^/]+)/0`).FindStringSubmatch(command)
+	if m == nil {
+		t.Fatalf("no libiscsi URL with CHAP and LUN 0 in %q", command)
+	}
+	return lun.Address{User: m[1], Secret: m[2], Portal: m[3], IQN: m[4]}
+}
+
+func use(t *testing.T, a lun.Address, f func(*lun.LUN)) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	d, err := lun.Dial(ctx, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeOrFail(t, d)
+	f(d)
+}
+
+func closeOrFail(t *testing.T, c io.Closer) {
+	t.Helper()
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,233 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+const (
+	admin    = "admin"
+	password = "a sentence is easy to keep 7"
+	viewer   = "viewer"
+)
+
+// TestFirstHour is what a new administrator does: set-up, vPool, vDisk, publish, look around, sign out.
+func TestFirstHour(t *testing.T) {
+	n := startNode(t)
+	p := openPage(t)
+	p.do("open a deep link", chromedp.EmulateViewport(1440, 900), chromedp.Navigate(n.url+"/vdisks"))
+
+	setUp(p, n)
+	p.do("overview of an empty node", click(`//nav//a[@href="/"]`), visible(`.checklist`), visible(`.uplot`))
+	p.audit("empty overview")
+	p.shot("02-empty")
+
+	createVPool(p, filepath.Join(t.TempDir(), "backend"))
+	createVDisk(p, n)
+	vdiskPages(p)
+	changes(p, n)
+	people(p)
+	themes(p)
+	signOutAndIn(p, n)
+	p.noConsoleErrors()
+}
+
+func setUp(p *page, n *testNode) {
+	p.do("set-up page", visible(`input[name=token]`))
+	p.audit("set-up")
+	p.provokes("/api/v1/setup")
+	p.do("wrong token is refused at its field",
+		fill(`input[name=token]`, "wrong"), fill(`input[name=user]`, admin),
+		fill(`input[name=password]`, password), fill(`input[name=repeat]`, password),
+		click(`//button[.="Create administrator"]`), visible(`input[name=token][aria-invalid=true]`))
+	p.shot("01-set-up")
+	p.do("set-up signs in",
+		fill(`input[name=token]`, n.setupToken),
+		click(`//button[.="Create administrator"]`), visible(`nav.side`), visible(`//h1[.="Overview"]`))
+}
+
+func createVPool(p *page, dir string) {
+	p.do("vPool dialog", click(`//a[.="Create vPool"]`), visible(`dialog input[name=path]`))
+	p.provokes("/api/v1/vpools")
+	p.do("relative path is refused at its field",
+		fill(`dialog input[name=name]`, "default"), fill(`dialog input[name=path]`, "relative"),
+		click(`//dialog//button[.="Create"]`), visible(`dialog input[name=path][aria-invalid=true]`))
+	p.audit("vPool dialog with an error")
+	p.shot("03-vpool-refused")
+	p.do("vPool",
+		fill(`dialog input[name=path]`, dir), click(`//dialog//button[.="Create"]`), visible(`//h1[.="default"]`),
+		visible(`//dt[.="Directory"]`))
+	p.audit("vPool")
+	p.shot("04-vpool")
+}
+
+// libiscsiURL takes a libiscsi URL apart: user, secret, portal, target.
+var libiscsiURL = regexp.MustCompile(`^iscsi://([^%/]+)%([^@/]+)@([0-9.]+:[0-9]+)/(iqn\.[^/]+)/0$`)
+
+func createVDisk(p *page, n *testNode) {
+	p.do("vDisk dialog", click(`//button[.="Create vDisk"]`), visible(`dialog input[name=name]`))
+	p.audit("vDisk dialog")
+	p.provokes("/api/v1/vdisks")
+	p.do("bad name is refused at its field",
+		fill(`dialog input[name=name]`, "no spaces"), click(`//dialog//button[.="Create"]`),
+		visible(`dialog input[name=name][aria-invalid=true]`))
+	p.do("vDisk is created and published",
+		fill(`dialog input[name=name]`, "db-01"), fill(`dialog input[name=size]`, "8"),
+		click(`//dialog//button[.="Create"]`), visible(`[data-copy=iscsiadm]`))
+	p.do("waiting for an initiator", visible(`//dialog//b[.="Waiting for an initiator"]`))
+	p.audit("how to connect")
+	p.shot("05-connect")
+
+	linux := p.text(`[data-copy=iscsiadm]`)
+	p.do("libiscsi tab", click(`//button[.="QEMU, libiscsi"]`), visible(`[data-copy=libiscsi]`))
+	url := strings.TrimSpace(p.text(`[data-copy=libiscsi]`))
+	parts := libiscsiURL.FindStringSubmatch(url)
+	if parts == nil {
+		p.t.Fatalf("libiscsi URL is %q, want iscsi://USER%%SECRET@PORTAL/IQN/0", url)
+	}
+	if parts[3] != n.portal {
+		p.t.Errorf("libiscsi URL names portal %s, the node listens on %s", parts[3], n.portal)
+	}
+	for _, want := range append(parts[1:], "--login") {
+		if !strings.Contains(linux, want) {
+			p.t.Errorf("iscsiadm commands lack %q:\n%s", want, linux)
+		}
+	}
+	arrive(p, url)
+	p.do("done", click(`//dialog//button[.="Done"]`), visible(`//tbody//a[.="db-01"]`))
+}
+
+func vdiskPages(p *page) {
+	p.audit("vDisks")
+	p.shot("07-vdisks")
+	p.do("filter without a match", fill(`input[type=search]`, "zzz"), visible(`//h2[.="No vDisk matches"]`),
+		until(`location.search.includes("q=zzz")`))
+	p.do("clear the filter", click(`//button[.="Clear the filter"]`), visible(`//tbody//a[.="db-01"]`))
+	p.do("sort", click(`//th//button[starts-with(.,"Size")]`), until(`location.search === "?sort=size"`),
+		visible(`th[aria-sort=ascending]`))
+	p.do("vDisk page", click(`//tbody//a[.="db-01"]`), visible(`//h1[.="db-01"]`), visible(`.uplot`),
+		visible(`//dt[.="Epoch"]`))
+	p.audit("vDisk")
+	p.shot("08-vdisk")
+	p.do("initiator is added", fill(`input[name=initiator]`, "iqn.2026-11.test:host-a"),
+		click(`//button[.="Add"]`), visible(`//code[.="iqn.2026-11.test:host-a"]`))
+	p.do("iSCSI page", click(`//nav//a[@href="/iscsi"]`), visible(`//tbody//a[.="db-01"]`))
+	p.audit("iSCSI")
+	p.shot("09-iscsi")
+	p.do("target page", click(`//tbody//a[starts-with(@href,"/iscsi/")]`), visible(`//h1[starts-with(.,"iqn.")]`),
+		visible(`//code[.="iqn.2026-11.test:host-a"]`))
+	p.audit("target")
+}
+
+func changes(p *page, n *testNode) {
+	p.do("back to the vDisk", chromedp.Navigate(n.url+"/vdisks/db-01"), visible(`//button[.="Unpublish"]`))
+	p.provokes("/api/v1/vdisks/db-01")
+	p.do("shrink is refused at its field", click(`//button[.="Grow"]`), fill(`dialog input[name=size]`, "4"),
+		click(`//dialog//button[.="Grow"]`), visible(`dialog input[name=size][aria-invalid=true]`))
+	p.do("grow", fill(`dialog input[name=size]`, "16"), click(`//dialog//button[.="Grow"]`),
+		visible(`//dd[.="16 GiB"]`))
+	p.do("rename", click(`//button[.="Rename"]`), fill(`dialog input[name=name]`, "db-02"),
+		click(`//dialog//button[.="Rename"]`), visible(`//h1[.="db-02"]`))
+	p.do("unpublish", click(`//button[.="Unpublish"]`), click(`//dialog//button[.="Unpublish"]`),
+		visible(`//button[.="Publish"]`), chromedp.WaitNotPresent(`dialog`))
+	p.do("delete asks for the name", click(`//button[.="Delete"]`), visible(`dialog input[name=confirm]`))
+	p.audit("delete")
+	p.shot("10-delete")
+	p.do("delete", fill(`dialog input[name=confirm]`, "db-02"), click(`//dialog//button[.="Delete vDisk"]`),
+		visible(`//h2[.="No vDisks yet"]`))
+	p.audit("no vDisks")
+}
+
+func people(p *page) {
+	p.do("users", click(`//nav//a[@href="/users"]`), visible(`//td[.="admin (you)"]`))
+	p.do("viewer", click(`//button[.="Create user"]`), fill(`dialog input[name=name]`, viewer),
+		fill(`dialog input[name=password]`, password), click(`//dialog//button[.="Create"]`),
+		visible(`//td[.="viewer"]`), chromedp.WaitNotPresent(`dialog`))
+	p.audit("users")
+	p.do("own password keeps the session", click(`button[popovertarget=user-menu]`),
+		click(`//button[.="Change password"]`), fill(`dialog input[name=current]`, password),
+		fill(`dialog input[name=password]`, password+"!"), click(`//dialog//button[.="Set password"]`),
+		visible(`//*[@class="toast"][contains(.,"Password changed")]`), chromedp.WaitNotPresent(`dialog`),
+		visible(`//td[.="admin (you)"]`))
+	p.do("token is shown once", click(`//nav//a[@href="/tokens"]`), visible(`//h2[.="No tokens yet"]`),
+		click(`//main//button[.="Create token"]`), fill(`dialog input[name=name]`, "backup"),
+		click(`//dialog//button[.="Create"]`), visible(`[data-copy=token]`))
+	p.audit("new token")
+	p.do("tokens", click(`//dialog//button[.="Done"]`), visible(`//td[.="backup"]`))
+	p.audit("tokens")
+}
+
+func themes(p *page) {
+	p.do("overview live", click(`//nav//a[@href="/"]`), visible(`.uplot`), until(`document.fonts.status === "loaded"`))
+	p.audit("overview light")
+	p.shot("11-overview-light")
+	p.do("user menu", click(`button[popovertarget=user-menu]`), visible(`#user-menu`))
+	p.audit("user menu")
+	p.do("dark", click(`//div[@id="user-menu"]//label[.="Dark"]`),
+		until(`document.documentElement.dataset.theme === "dark"`), chromedp.KeyEvent("\x1b"))
+	p.audit("overview dark")
+	p.shot("12-overview-dark")
+	p.do("phone", chromedp.EmulateViewport(390, 844),
+		until(`document.documentElement.scrollWidth <= 390 && document.querySelector(".uplot").clientWidth < 390`))
+	p.audit("phone, overview, dark")
+	p.shot("13-phone")
+	p.do("phone vDisks", click(`//nav//a[@href="/vdisks"]`), visible(`//h2[.="No vDisks yet"]`))
+	p.audit("phone, vDisks, dark")
+	p.do("wide again", chromedp.EmulateViewport(1440, 900))
+}
+
+func signOutAndIn(p *page, n *testNode) {
+	p.do("sign out", click(`button[popovertarget=user-menu]`), click(`//button[.="Sign out"]`),
+		visible(`//h1[.="Sign in"]`))
+	p.audit("sign-in")
+	p.provokes("/api/v1/session")
+	p.do("wrong password", fill(`input[name=user]`, viewer), fill(`input[name=password]`, "not the password"),
+		click(`//button[.="Sign in"]`), visible(`[role=alert]`))
+	p.do("viewer signs in", fill(`input[name=password]`, password), click(`//button[.="Sign in"]`),
+		visible(`//h1[.="vDisks"]`))
+	p.do("what the role does not allow is disabled with the reason",
+		visible(`//button[.="Create vDisk"][@aria-disabled="true"][contains(@title,"Needs role write")]`),
+		chromedp.WaitNotPresent(`//nav//a[@href="/users"]`))
+	p.audit("vDisks as a viewer")
+	p.shot("14-viewer")
+	p.do("theme is kept", chromedp.Navigate(n.url+"/vpools"), visible(`//tbody//a[.="default"]`),
+		until(`document.documentElement.dataset.theme === "dark"`))
+}
+
+// arrive signs a real initiator in and out again and watches the panel follow.
+func arrive(p *page, url string) {
+	qemuIO, err := exec.LookPath("qemu-io")
+	if err != nil {
+		if os.Getenv("CI") != "" || os.Getenv("E2E") == "required" {
+			p.t.Fatal("no qemu-io in PATH: run scripts/setup.sh, or apt-get install qemu-utils qemu-block-extra")
+		}
+		p.t.Log("no qemu-io in PATH: the arrival of an initiator is not tested")
+		return
+	}
+	initiator := exec.CommandContext(p.ctx, qemuIO, "-f", "raw", "-c", "write -P 0x5a 0 64k", "-c", "read -P 0x5a 0 64k",
+		"-c", "sleep 30000", url)
+	var said bytes.Buffer
+	initiator.Stdout, initiator.Stderr = &said, &said
+	if err := initiator.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	ended := sync.OnceFunc(func() {
+		_ = initiator.Process.Kill()
+		_ = initiator.Wait()
+		p.t.Logf("qemu-io: %s", said.String())
+	})
+	defer ended()
+	p.do("an initiator arrives", visible(`//dialog//b[starts-with(.,"Connected: 1 session")]`))
+	p.audit("connected")
+	p.shot("06-connected")
+	ended()
+	p.do("the initiator leaves", visible(`//dialog//b[.="Waiting for an initiator"]`))
+}

@@ -1,0 +1,161 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/openvstorage/ovgate/gateway/node"
+)
+
+// startLimit bounds the start of an empty node and stopLimit its stop.
+const (
+	startLimit = 20 * time.Second
+	stopLimit  = 20 * time.Second
+)
+
+// testNode is a running node as an administrator knows it.
+type testNode struct {
+	url        string // of API and console
+	setupToken string
+	portal     string // host:port of iSCSI at the first start
+
+	t      *testing.T
+	dir    string // data directory
+	said   *log
+	cancel context.CancelFunc // nil while it does not run
+	ended  <-chan error
+}
+
+// log collects what the node logs, for a test that fails.
+type log struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *log) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// startNode runs a node on free loopback ports and an empty data directory, with TLS as by default.
+func startNode(t *testing.T) *testNode {
+	t.Helper()
+	n := &testNode{t: t, dir: filepath.Join(t.TempDir(), "data"), said: &log{}}
+	n.start("127.0.0.1:0")
+	n.setupToken = readLine(t, filepath.Join(n.dir, "setup.token"))
+	n.portal = portalOf(t, n.url, n.dir)
+	t.Cleanup(func() {
+		n.stop()
+		if t.Failed() {
+			t.Logf("node said:\n%s", n.said)
+		}
+	})
+	return n
+}
+
+// start runs the node with its API on the given address and waits until it serves.
+func (n *testNode) start(api string) {
+	n.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, ended := make(chan string, 1), make(chan error, 1)
+	go func() {
+		ended <- node.Run(ctx, node.Options{
+			Data:   n.dir,
+			API:    api,
+			ISCSI:  "127.0.0.1:0",
+			Stdout: n.said,
+			Stderr: n.said,
+			Ready:  func(url string) { ready <- url },
+		})
+	}()
+	n.cancel, n.ended = cancel, ended
+	select {
+	case url := <-ready:
+		n.url = strings.TrimSuffix(url, "/")
+	case err := <-ended:
+		cancel()
+		n.t.Fatalf("node did not start: %v\n%s", err, n.said)
+	case <-time.After(startLimit):
+		cancel()
+		n.t.Fatalf("node did not start within %s\n%s", startLimit, n.said)
+	}
+}
+
+// stop ends the node in an orderly way; once more does nothing.
+func (n *testNode) stop() {
+	n.t.Helper()
+	if n.cancel == nil {
+		return
+	}
+	n.cancel()
+	n.cancel = nil
+	select {
+	case err := <-n.ended:
+		if err != nil {
+			n.t.Errorf("node ended: %v", err)
+		}
+	case <-time.After(stopLimit):
+		n.t.Errorf("node did not stop within %s", stopLimit)
+	}
+}
+
+// restart starts a stopped node again on the same data and API address.
+func (n *testNode) restart() {
+	n.t.Helper()
+	n.start(strings.TrimPrefix(n.url, "https://"))
+}
+
+func readLine(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// portalOf asks the node for its iSCSI portal, as the operator on the node.
+func portalOf(t *testing.T, url, dir string) string {
+	t.Helper()
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(readLine(t, filepath.Join(dir, "tls", "ca.pem")))) {
+		t.Fatal("tls/ca.pem holds no certificate")
+	}
+	client := &http.Client{
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}},
+		Timeout:   startLimit,
+	}
+	defer client.CloseIdleConnections()
+	req, err := http.NewRequest(http.MethodGet, url+"/api/v1/portals", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+readLine(t, filepath.Join(dir, "admin.token")))
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var list struct{ Items []struct{ Address string } }
+	if err := json.NewDecoder(res.Body).Decode(&list); err != nil || len(list.Items) != 1 {
+		t.Fatalf("portals: %v, %d of them, want 1", err, len(list.Items))
+	}
+	return list.Items[0].Address
+}
