@@ -109,34 +109,33 @@ func TestMalformed(t *testing.T) {
 		name, want string // want: the answers in short
 		pdus       [][]byte
 	}{
-		{"segment above the limit", "?", [][]byte{lie(pdu(0x40, 0x80, 1, 2, nil), 0xffffff)}},
-		{"immediate data above EDTL", "?", [][]byte{write(10, 2, 100, block, 1)}},
-		{"immediate data of a read", "?", [][]byte{scsiPDU(0xc0, 10, 2, 512, block, 0x28, 0, 0, 0, 0, 0, 0, 0, 1)}},
-		{"Data-Out without task", "?", [][]byte{dataOut(0x80, 777, 1, 0, 0, block)}},
-		{"Data-Out beyond EDTL", "?", [][]byte{write(10, 2, 1024, block, 2), dataOut(0x80, 10, 1, 0, 512, make([]byte, 4096))}},
-		{"Data-Out with a wrong tag", "?", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0x80, 10, 99, 0, 0, block)}},
-		{"Data-Out with a wrong DataSN", "?", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0x80, 10, 1, 5, 0, block)}},
-		{"Data-Out with a wrong offset", "?", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0x80, 10, 1, 0, 0xfffffff0, block)}},
-		{"Data-Out that ends early", "?", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0x80, 10, 1, 0, 0, block)}},
-		{"empty Data-Outs", "?", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0, 10, 1, 0, 0, nil), dataOut(0, 10, 1, 1, 0, nil)}},
-		{"EDTL of 4 GiB", "?", [][]byte{scsiPDU(0xc0, 10, 2, 0xfffffff0, nil), write(11, 3, 0xfffffff0, nil, 1)}},
-		{"tag in use", "?", [][]byte{write(10, 2, 1024, nil, 2), write(10, 3, 1024, nil, 2)}},
-		{"reserved tag", "?", [][]byte{scsiPDU(0x80, 0xffffffff, 2, 0, nil)}},
-		{"CmdSN gap", "?", [][]byte{scsiPDU(0x80, 10, 9, 0, nil)}},
-		{"CmdSN far away", "?", [][]byte{scsiPDU(0x80, 10, 0x80000000, 0, nil)}},
-		{"unknown opcode", "?", [][]byte{pdu(0x5c, 0x80, 7, 2, block)}},
-		{"login in full feature phase", "?", [][]byte{loginPDU(0x87, 0, 0, "InitiatorName=x")}},
-		{"target's opcodes", "?", [][]byte{pdu(0x21, 0x80, 7, 2, nil), pdu(0x25, 0x80, 8, 3, block), pdu(0x31, 0x80, 9, 4, nil)}},
-		{"SNACK", "?", [][]byte{pdu(0x10, 0x80, 7, 2, nil)}},
-		{"text garbage", "?", [][]byte{pdu(0x04, 0x80, 7, 2, []byte("====\x00\x00=x\x00y"))}},
-		{"text without end", "?", [][]byte{pdu(0x04, 0x40, 7, 2, make([]byte, 8192)), pdu(0x04, 0x40, 7, 3, make([]byte, 8192)), pdu(0x04, 0x40, 7, 4, make([]byte, 8192))}},
-		{"logout of another connection", "?", [][]byte{pdu(0x06, 0x82, 7, 2, nil)}},
-		{"AHS on a command", "?", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 2)}},
-		{"half a header", "?", [][]byte{make([]byte, 20)}},
-		{"INQUIRY with W", "?", [][]byte{scsiPDU(0xa0, 10, 2, 36, make([]byte, 36), 0x12, 0, 0, 0, 36)}},
-		{"MODE SENSE with EDTL 0", "?", [][]byte{scsiPDU(0xc0, 10, 2, 0, nil, 0x1a, 0, 0x3f, 0, 255)}},
-		{"ORWRITE", "?", [][]byte{scsiPDU(0xa0, 10, 2, 512, block, 0x8b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)}},
-		{"task management with nonsense", "?", [][]byte{pdu(0x42, 0xff, 7, 2, nil), pdu(0x42, 0x80, 8, 2, block)}},
+		{"segment above the limit", "reject 04, closed", [][]byte{lie(pdu(0x40, 0x80, 1, 2, nil), 0xffffff)}},
+		{"immediate data above EDTL", "reject 04, closed", [][]byte{write(10, 2, 100, block, 1)}},
+		{"immediate data of a read", "reject 04, closed", [][]byte{scsiPDU(0xc0, 10, 2, 512, block, 0x28, 0, 0, 0, 0, 0, 0, 0, 1)}},
+		{"Data-Out without task", "alive", [][]byte{dataOut(0x80, 777, 1, 0, 0, block)}},
+		{"Data-Out beyond EDTL", "r2t 00, reject 04, response 02, alive", [][]byte{write(10, 2, 1024, block, 2), dataOut(0x80, 10, 1, 0, 512, make([]byte, 4096))}},
+		{"Data-Out with a wrong tag", "r2t 00, reject 04, response 02, alive", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0x80, 10, 99, 0, 0, block)}},
+		{"Data-Out with a wrong DataSN", "r2t 00, reject 04, response 02, alive", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0x80, 10, 1, 5, 0, block)}},
+		{"Data-Out with a wrong offset", "r2t 00, reject 04, response 02, alive", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0x80, 10, 1, 0, 0xfffffff0, block)}},
+		{"Data-Out that ends early", "r2t 00, response 02, alive", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0x80, 10, 1, 0, 0, block)}},
+		{"empty Data-Outs", "r2t 00, alive", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0, 10, 1, 0, 0, nil), dataOut(0, 10, 1, 1, 0, nil)}},
+		{"EDTL of 4 GiB", "response 00, r2t 00, alive", [][]byte{scsiPDU(0xc0, 10, 2, 0xfffffff0, nil), write(11, 3, 0xfffffff0, nil, 1)}},
+		{"tag in use", "r2t 00, reject 07, alive", [][]byte{write(10, 2, 1024, nil, 2), write(10, 3, 1024, nil, 2)}},
+		{"reserved tag", "reject 09, alive", [][]byte{scsiPDU(0x80, 0xffffffff, 2, 0, nil)}},
+		{"CmdSN gap", "reject 04, closed", [][]byte{scsiPDU(0x80, 10, 9, 0, nil)}},
+		{"CmdSN far away", "alive", [][]byte{scsiPDU(0x80, 10, 0x80000000, 0, nil)}},
+		{"unknown opcode", "reject 05, alive", [][]byte{pdu(0x5c, 0x80, 7, 2, block)}},
+		{"login in full feature phase", "reject 04, closed", [][]byte{loginPDU(0x87, 0, 0, "InitiatorName=x")}},
+		{"target's opcodes", "reject 05, reject 05, reject 05, alive", [][]byte{pdu(0x21, 0x80, 7, 2, nil), pdu(0x25, 0x80, 8, 3, block), pdu(0x31, 0x80, 9, 4, nil)}},
+		{"SNACK", "reject 03, alive", [][]byte{pdu(0x10, 0x80, 7, 2, nil)}},
+		{"text garbage", "reject 04, alive", [][]byte{pdu(0x04, 0x80, 7, 2, []byte("====\x00\x00=x\x00y"))}},
+		{"text without end", "text 00, text 00, reject 04, closed", [][]byte{pdu(0x04, 0x40, 7, 2, make([]byte, 8192)), pdu(0x04, 0x40, 7, 3, make([]byte, 8192)), pdu(0x04, 0x40, 7, 4, make([]byte, 8192))}},
+		{"logout of another connection", "logout 02, alive", [][]byte{pdu(0x06, 0x82, 7, 2, nil)}},
+		{"AHS on a command", "response 00, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 2)}},
+		{"INQUIRY with W", "response 00, alive", [][]byte{scsiPDU(0xa0, 10, 2, 36, make([]byte, 36), 0x12, 0, 0, 0, 36)}},
+		{"MODE SENSE with EDTL 0", "response 00, alive", [][]byte{scsiPDU(0xc0, 10, 2, 0, nil, 0x1a, 0, 0x3f, 0, 255)}},
+		{"ORWRITE", "response 02, alive", [][]byte{scsiPDU(0xa0, 10, 2, 512, block, 0x8b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)}},
+		{"task management with nonsense", "task 05, task 05, alive", [][]byte{pdu(0x42, 0xff, 7, 2, nil), pdu(0x42, 0x80, 8, 2, block)}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			mark := bytes.Repeat([]byte{0x11}, 2048)
@@ -144,6 +143,12 @@ func TestMalformed(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := rawSession(t, n)
+			ready := scsiPDU(0x80, 0xdead, 2, 0, nil) // takes the unit attention
+			ready[0] |= 0x40
+			if _, err := c.Write(ready); err != nil {
+				t.Fatal(err)
+			}
+			readPDU(t, c)
 			for _, p := range tc.pdus {
 				if _, err := c.Write(p); err != nil {
 					break // it was closed already
@@ -151,7 +156,6 @@ func TestMalformed(t *testing.T) {
 			}
 			// Behind the nonsense a ping: answered, or the connection is closed.
 			_, _ = c.Write(pdu(0x40, 0x80, 0xabcd, 2, nil))
-			_ = c.(*net.TCPConn).CloseWrite()
 			got := ""
 			for {
 				h, _, err := tryPDU(c)

@@ -224,7 +224,7 @@ type Stats struct {
 
 	Epoch        uint32
 	Size         int64
-	MappedBytes  int64 // clusters that hold data, in bytes
+	MappedBytes  int64 // clusters that hold data as of the committed head, in bytes
 	StoredBytes  int64 // bytes of SCOs the head refers to
 	JournalBytes int64 // journal in use, bytes
 	JournalQuota int64

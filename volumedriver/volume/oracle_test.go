@@ -40,11 +40,10 @@ func sectorVersion(p []byte, sector uint64) (uint32, error) {
 
 // step is one operation of a workload.
 type step struct {
-	kind     RequestKind // 0: see special
-	special  string      // commit, restart, grow, crash
-	off, n   int64       // bytes
-	ver      uint32      // of a write
-	clusters int64
+	kind    RequestKind // 0: see special
+	special string      // commit, restart, grow, crash
+	off, n  int64       // bytes
+	ver     uint32      // of a write
 }
 
 func (s step) String() string {

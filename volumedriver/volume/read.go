@@ -150,7 +150,6 @@ type target struct {
 	p       []byte
 	off     int64
 	cluster int
-	tmp     []byte
 }
 
 // bounds returns the part of cluster c that the buffer covers: where it starts in
