@@ -55,8 +55,11 @@ func (c *conn) admit(t *task) (reason byte, ok bool) {
 		return rejectInvalid, false
 	case c.tasks[t.itt] != nil:
 		return rejectInProgress, false
-	case len(c.tasks)+c.unsent >= c.srv.lim.QueueDepth+maxImmediate:
+	case t.immediate && c.immediates >= maxImmediate: // the others are bounded by the window
 		return rejectTooMany, false
+	}
+	if t.immediate {
+		c.immediates++
 	}
 	c.tasks[t.itt] = t
 	return 0, true
@@ -165,6 +168,15 @@ func (c *conn) hold(t *task, n int64) bool {
 	c.held += n
 	t.held = n
 	return true
+}
+
+// discharge gives back what a task that leaves was counted with; mu is held.
+func (c *conn) discharge(t *task) {
+	c.held -= t.held
+	t.held = 0
+	if t.immediate {
+		c.immediates--
+	}
 }
 
 func (c *conn) isDraining() bool {

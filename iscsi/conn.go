@@ -58,6 +58,7 @@ type conn struct {
 	unsent      int // queued or being written
 	unsentBytes int // data of replies among them
 	managing    int // task management functions not yet answered
+	immediates  int // immediate commands not yet answered
 	held        int64
 	closed      bool
 	draining    bool
@@ -231,7 +232,7 @@ func (c *conn) answer(t *task) {
 	waiters := t.waiters
 	drop := t.aborted || c.closed
 	if drop {
-		c.held -= t.held
+		c.discharge(t)
 		if !t.immediate && !c.closed {
 			c.maxCmdSN.Add(1)
 		}

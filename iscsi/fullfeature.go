@@ -131,6 +131,7 @@ func (c *conn) logout(h *bhs, n int) error {
 	c.mu.Lock()
 	for id, t := range c.tasks {
 		if !t.running {
+			c.discharge(t)
 			delete(c.tasks, id)
 		}
 	}

@@ -564,6 +564,40 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// TestImmediateLimit: immediate commands have no window, so they are counted.
+func TestImmediateLimit(t *testing.T) {
+	n := start(t, iscsi.Config{}, nil)
+	s := n.login(nil)
+	const allowed, sent = 16, 40
+	for round := range 2 { // the second shows that the count goes down again
+		n.disk.Hold()
+		results := make(chan error, sent)
+		for range sent {
+			c := &initiator.Command{CDB: initiator.ReadCDB(0, 1), In: make([]byte, 512), Immediate: true,
+				Done: func(c *initiator.Command) { results <- c.Err }}
+			if err := s.Submit(c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range sent - allowed {
+			if err := <-results; err == nil {
+				t.Fatalf("round %d: a held command was answered", round)
+			}
+		}
+		n.disk.Release()
+		for range allowed {
+			if err := <-results; err != nil {
+				t.Errorf("round %d: %v", round, err)
+			}
+		}
+		for range 2 { // the second is sent after the batch of the first was accounted for
+			if _, err := s.Ping(n.ctx, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // TestLoginStorm: logins that break off leave nothing behind.
 func TestLoginStorm(t *testing.T) {
 	n := start(t, iscsi.Config{}, nil)

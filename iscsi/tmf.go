@@ -50,7 +50,7 @@ func (c *conn) abort(w *tmfWait, match func(*task) bool) int {
 			continue
 		}
 		delete(c.tasks, itt)
-		c.held -= t.held
+		c.discharge(t)
 		if !t.immediate {
 			c.maxCmdSN.Add(1)
 		}

@@ -93,7 +93,7 @@ func (c *conn) flush(b *batch) bool {
 	c.write(b)
 	c.mu.Lock()
 	for _, t := range b.sent {
-		c.held -= t.held
+		c.discharge(t)
 	}
 	for _, r := range b.reps {
 		c.unsentBytes -= len(r.data)
