@@ -79,7 +79,7 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 		if err := checkMemSize(off + int64(len(data))); err != nil {
 			return err
 		}
-		if f.m.used+f.n.live.newPages(off, int64(len(data))) > f.m.capacity {
+		if add := f.n.live.newPages(off, int64(len(data))); add > 0 && f.m.used+add > f.m.capacity {
 			return syscall.ENOSPC
 		}
 		id = f.change(change{kind: changeWrite, segs: []segment{{off, data}}})

@@ -118,6 +118,10 @@ func NewLog(o LogOptions, tail *Recovery) *Log {
 	}
 	if tail != nil {
 		for _, rc := range tail.chunks {
+			if rc.lastSeq == 0 { // nothing above the committed head
+				o.Pool.give(rc.file)
+				continue
+			}
 			c := &Chunk{log: l, id: rc.id, file: rc.file, lastSeq: rc.lastSeq, end: rc.end}
 			c.refs.Store(1)
 			l.chunks = append(l.chunks, c)
@@ -298,6 +302,7 @@ func (l *Log) write(c *Chunk, buf []byte) error {
 // move copies a chunk to another file, with a new generation, and swaps the
 // file below the Chunk (J4). The old file is removed.
 func (l *Log) move(c *Chunk) (uint64, error) {
+	last := ErrNoChunk
 	for range maxFailovers {
 		cf, err := l.pool.tryTake(true)
 		if err != nil {
@@ -317,6 +322,7 @@ func (l *Log) move(c *Chunk) (uint64, error) {
 		if err != nil {
 			l.pool.o.Log.Error("journal chunk not moved", "from", c.file.name, "to", cf.name, "err", err)
 			l.pool.drop(cf)
+			last = err
 			continue
 		}
 		c.mu.Lock()
@@ -326,7 +332,7 @@ func (l *Log) move(c *Chunk) (uint64, error) {
 		l.pool.drop(old)
 		return gen, nil
 	}
-	return 0, errors.New("no chunk took the copy")
+	return 0, fmt.Errorf("no chunk took the copy of %s: %w", c.file.name, last)
 }
 
 // copyRecords writes the records of c to cf under a new generation.

@@ -1,0 +1,407 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
+)
+
+// TestHugeDisk: 64 TiB costs nothing until it is written, and unmapping all of it
+// takes no time worth naming. The limits are the issue's; memory is counted, and
+// time only against a bound that a stall of seconds would break.
+func TestHugeDisk(t *testing.T) {
+	w := newWorld(31)
+	w.opts.WriteMemoryBytes, w.opts.CacheBytes = 1<<20, 1<<20
+	n := w.mustStart(t)
+	defer n.kill()
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	begin := time.Now()
+	n.create(testID(1), MaxSize)
+	v := n.open(testID(1))
+	created := time.Since(begin)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if used := int64(after.HeapAlloc) - int64(before.HeapAlloc); used > 50<<20 {
+		t.Errorf("an empty 64 TiB vdisk uses %d bytes", used)
+	}
+	if m := v.Stats().MapMemoryBytes; m > 1<<20 {
+		t.Errorf("its map uses %d bytes", m)
+	}
+	for i := range int64(64) {
+		mustWrite(t, v, i<<40+i*4096, uint32(i+1))
+	}
+	mustCommit(t, v)
+	for i := range int64(64) {
+		mustWrite(t, v, i<<40+i*8192, uint32(i+1))
+	}
+	begin = time.Now()
+	if err := v.Unmap(context.Background(), 0, MaxSize); err != nil {
+		t.Fatal(err)
+	}
+	unmapped := time.Since(begin)
+	begin = time.Now()
+	mustCommit(t, v)
+	t.Logf("create and open %s, unmap %s, its commit %s", created, unmapped, time.Since(begin))
+	for i := range int64(64) {
+		wantVersion(t, v, i<<40+i*4096, 0)
+		wantVersion(t, v, i<<40+i*8192, 0)
+	}
+	if m := v.Stats().MappedBytes; m != 0 {
+		t.Errorf("%d bytes still mapped", m)
+	}
+	if created > time.Second || unmapped > time.Second {
+		t.Errorf("create and open took %s, a full unmap %s", created, unmapped)
+	}
+	if err := v.WriteAt(context.Background(), make([]byte, 4096), MaxSize); !errors.Is(err, ErrInvalid) {
+		t.Errorf("write beyond the end: %v", err)
+	}
+}
+
+// TestRefusals: what is out of range is refused with its name, and nothing changes.
+func TestRefusals(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(32)
+	n := w.mustStart(t)
+	defer n.kill()
+	for _, c := range []struct {
+		spec Spec
+		want string
+	}{
+		{Spec{Name: "a", Size: 0}, "above 0"},
+		{Spec{Name: "a", Size: -4096}, "above 0"},
+		{Spec{Name: "a", Size: 4097}, "multiple of the cluster size"},
+		{Spec{Name: "a", Size: MaxSize + 4096}, "above 64 TiB"},
+		{Spec{Name: "a", Size: 1 << 20, ClusterSize: 5000}, "cluster size 5000"},
+		{Spec{Name: "a", Size: 1 << 20, ClusterSize: 128 << 10}, "cluster size 131072"},
+		{Spec{Name: "a", Size: 1<<20 + 4096, ClusterSize: 64 << 10}, "multiple of the cluster size"},
+	} {
+		c.spec.ID = testID(1)
+		if err := n.pool.Create(ctx, c.spec); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v", c.spec, err)
+		}
+	}
+	if len(w.reg.recs) != 0 {
+		t.Error("a refused create left a record")
+	}
+	n.create(testID(1), 1<<20)
+	if err := n.pool.Create(ctx, Spec{ID: testID(1), Name: "again", Size: 1 << 20}); !errors.Is(err, ErrExists) {
+		t.Errorf("second create: %v", err)
+	}
+	v := n.open(testID(1))
+	if _, err := n.pool.Open(ctx, testID(1)); !errors.Is(err, ErrExists) {
+		t.Errorf("second open: %v", err)
+	}
+	head := v.Stats().HeadNumber
+	for _, size := range []int64{512 << 10, 0, 1<<20 + 512, MaxSize + 4096} {
+		if err := v.Grow(ctx, size); !errors.Is(err, ErrInvalid) {
+			t.Errorf("grow to %d: %v", size, err)
+		}
+	}
+	if v.Size() != 1<<20 || v.Stats().HeadNumber != head {
+		t.Error("a refused grow changed something")
+	}
+	for _, r := range []struct{ off, n int64 }{{-512, 512}, {1 << 20, 512}, {1<<20 - 512, 1024}, {100, 512}, {0, 100}, {1 << 62, 1 << 62}} {
+		if err := v.Unmap(ctx, r.off, r.n); !errors.Is(err, ErrInvalid) {
+			t.Errorf("unmap %v: %v", r, err)
+		}
+	}
+	for _, s := range []Settings{{ClusterSize: 3}, {SCOSize: 1 << 20}, {SCOSize: 5 << 20}, {JournalQuota: 1 << 20},
+		{SCOSize: 64 << 20, JournalQuota: 128 << 20}, {CommitInterval: time.Microsecond}, {StallTimeout: 48 * time.Hour}} {
+		if err := n.pool.SetSettings(s); !errors.Is(err, ErrInvalid) {
+			t.Errorf("settings %+v: %v", s, err)
+		}
+	}
+}
+
+// awayStore is a backend that can be away.
+type awayStore struct {
+	backend.Store
+	away *atomic.Bool
+}
+
+var errAway = errors.New("no route to backend")
+
+func (s awayStore) err() error {
+	if s.away.Load() {
+		return errAway
+	}
+	return nil
+}
+
+func (s awayStore) Put(ctx context.Context, name string, b []byte) error {
+	if err := s.err(); err != nil {
+		return err
+	}
+	return s.Store.Put(ctx, name, b)
+}
+
+func (s awayStore) PutIfAbsent(ctx context.Context, name string, b []byte) error {
+	if err := s.err(); err != nil {
+		return err
+	}
+	return s.Store.PutIfAbsent(ctx, name, b)
+}
+
+func (s awayStore) Get(ctx context.Context, name string, limit int64) ([]byte, error) {
+	if err := s.err(); err != nil {
+		return nil, err
+	}
+	return s.Store.Get(ctx, name, limit)
+}
+
+func (s awayStore) ReadAt(ctx context.Context, name string, p []byte, off int64) error {
+	if err := s.err(); err != nil {
+		return err
+	}
+	return s.Store.ReadAt(ctx, name, p, off)
+}
+
+func (s awayStore) List(ctx context.Context, prefix, after string, limit int) ([]backend.Info, error) {
+	if err := s.err(); err != nil {
+		return nil, err
+	}
+	return s.Store.List(ctx, prefix, after, limit)
+}
+
+func withAway(w *world) *atomic.Bool {
+	away := &atomic.Bool{}
+	w.wrapStore = func(s backend.Store) (backend.Store, error) { return awayStore{s, away}, nil }
+	return away
+}
+
+// TestBackendAway: an outage fails no write until the journal is full; then
+// writes wait, and go on by themselves when the backend is back. Reads of what
+// is in the journal go on all the time, and so does a restart.
+func TestBackendAway(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(33)
+	w.opts.JournalBytes = 4 * w.opts.ChunkBytes
+	w.opts.WriteMemoryBytes = 1
+	away := withAway(w)
+	id := testID(1)
+	n := w.mustStart(t)
+	n.create(id, 8<<20)
+	v := n.open(id)
+	mustWrite(t, v, 0, 1)
+	mustCommit(t, v)
+	away.Store(true)
+	block := make([]byte, 32<<10)
+	wrote := int64(0)
+	blocked := make(chan error, 1)
+	var waiting atomic.Bool
+	go func() {
+		for i := int64(0); i < 60; i++ {
+			copy(block, versions(i*int64(len(block)), int64(len(block)), func(int64) uint32 { return uint32(i + 10) }))
+			if err := v.WriteAt(ctx, block, i*int64(len(block))); err != nil {
+				blocked <- err
+				return
+			}
+			atomic.AddInt64(&wrote, 1)
+		}
+		blocked <- nil
+	}()
+	for deadline := time.Now().Add(20 * time.Second); v.Stats().State != StateStalled; {
+		if time.Now().After(deadline) {
+			t.Fatalf("never stalled: %+v", v.Stats())
+		}
+		select {
+		case err := <-blocked:
+			t.Fatalf("writer ended during the outage: %v after %d", err, wrote)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	waiting.Store(true)
+	if s := v.Stats(); s.Err == "" || !strings.Contains(s.Err, "no route") {
+		t.Errorf("the state does not say why: %q", s.Err)
+	}
+	wantVersion(t, v, 4096, 10)
+	if k := atomic.LoadInt64(&wrote); k < 5 {
+		t.Errorf("only %d writes went to the journal", k)
+	}
+	away.Store(false)
+	if err := <-blocked; err != nil {
+		t.Fatalf("writer after the outage: %v", err)
+	}
+	for i := range int64(60) {
+		wantVersion(t, v, i*int64(len(block)), uint32(i+10))
+	}
+	mustCommit(t, v)
+	if s := v.Stats(); s.State != StateRunning {
+		t.Errorf("state %s (%s) after the outage", s.State, s.Err)
+	}
+	away.Store(true)
+	mustWrite(t, v, 0, 99)
+	n.kill()
+	// A restart without the backend serves from local state (E2).
+	n = w.awayStart(t, away)
+	v = n.open(id)
+	wantVersion(t, v, 0, 99)
+	mustWrite(t, v, 0, 100)
+	n.kill()
+	n = w.awayStart(t, away)
+	v = n.open(id)
+	wantVersion(t, v, 0, 100)
+	away.Store(false)
+	mustCommit(t, v)
+	if e := v.Stats(); e.CommittedSeq != e.LastSeq {
+		t.Errorf("not committed: %+v", e)
+	}
+	n.close()
+	n = w.mustStart(t)
+	defer n.close()
+	wantVersion(t, n.open(id), 0, 100)
+}
+
+// awayStart starts the engine with its vPool attached, then with the backend away.
+func (w *world) awayStart(t *testing.T, away *atomic.Bool) *node {
+	t.Helper()
+	away.Store(false)
+	n := w.mustStart(t)
+	away.Store(true)
+	return n
+}
+
+// TestStallTimeout: a write that found no room for stall_timeout fails with the
+// reason, and the vDisk goes on when there is room again.
+func TestStallTimeout(t *testing.T) {
+	w := newWorld(34)
+	w.opts.JournalBytes = 2 * w.opts.ChunkBytes
+	w.opts.Clock = fastClock{time.Now(), 20}
+	w.settings.StallTimeout = 4 * time.Second
+	away := withAway(w)
+	n := w.mustStart(t)
+	defer n.kill()
+	n.create(testID(1), 8<<20)
+	v := n.open(testID(1))
+	away.Store(true)
+	var err error
+	for i := int64(0); i < 200 && err == nil; i++ {
+		err = write(t, v, i*4096, 5)
+	}
+	if !errors.Is(err, ErrStalled) || !errors.Is(err, errAway) {
+		t.Fatalf("write with a full journal: %v", err)
+	}
+	away.Store(false)
+	for deadline := time.Now().Add(20 * time.Second); write(t, v, 0, 6) != nil; {
+		if time.Now().After(deadline) {
+			t.Fatalf("no write after the outage: %+v", v.Stats())
+		}
+	}
+	wantVersion(t, v, 0, 6)
+}
+
+// TestFullWriteDisk: with no room for another chunk writes wait and fail with the
+// reason; reads go on.
+func TestFullWriteDisk(t *testing.T) {
+	w := newWorld(35)
+	w.opts.Clock = fastClock{time.Now(), 20}
+	w.settings.StallTimeout = 2 * time.Second
+	away := withAway(w)
+	n := w.mustStart(t)
+	defer n.kill()
+	n.create(testID(1), 8<<20)
+	v := n.open(testID(1))
+	mustWrite(t, v, 0, 1)
+	away.Store(true)
+	total, free, err := w.fs.Usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.fs.SetCapacity(total - free)
+	for i := int64(0); i < 200 && err == nil; i++ {
+		err = write(t, v, i*4096, 5)
+	}
+	if !errors.Is(err, ErrStalled) || !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("write with a full disk: %v", err)
+	}
+	wantVersion(t, v, 0, 5)
+	w.fs.SetCapacity(total)
+	mustWrite(t, v, 0, 6)
+	wantVersion(t, v, 0, 6)
+}
+
+// TestJournalDiskFails: every write of the journal fails. Writes are refused, the
+// reason is told, what was acknowledged is read and reaches the backend.
+func TestJournalDiskFails(t *testing.T) {
+	w := newWorld(36)
+	var broken atomic.Bool
+	w.wrapFS = func(f blockfs.FS) blockfs.FS {
+		return blockfs.Inject(f, func(op blockfs.OpInfo) error {
+			if broken.Load() && op.Kind == blockfs.OpWrite && strings.HasPrefix(op.Path, "journal/") {
+				return syscall.EIO
+			}
+			return nil
+		})
+	}
+	id := testID(1)
+	n := w.mustStart(t)
+	n.create(id, 1<<20)
+	v := n.open(id)
+	mustWrite(t, v, 0, 1)
+	broken.Store(true)
+	if err := write(t, v, 4096, 2); !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.EIO) {
+		t.Fatalf("write to a failed journal: %v", err)
+	}
+	if err := v.Flush(context.Background()); !errors.Is(err, ErrFailed) {
+		t.Fatalf("flush with a failed journal: %v", err)
+	}
+	wantVersion(t, v, 0, 1)
+	mustCommit(t, v)
+	if s := v.Stats(); s.State != StateFailed || s.CommittedSeq != 1 {
+		t.Fatalf("%+v", s)
+	}
+	n.kill()
+	broken.Store(false)
+	n = w.mustStart(t)
+	defer n.kill()
+	wantVersion(t, n.open(id), 0, 1)
+}
+
+// TestDamagedObject: a flipped bit on the backend is a medium error, never data.
+func TestDamagedObject(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(37)
+	id := testID(1)
+	n := w.mustStart(t)
+	n.create(id, 1<<20)
+	v := n.open(id)
+	for i := range int64(20) {
+		mustWrite(t, v, i*4096, uint32(i+1))
+	}
+	mustCommit(t, v)
+	n.close()
+	l, err := n.store.List(ctx, "v/"+id.String()+"/sco/", "", 10)
+	if err != nil || len(l) != 1 {
+		t.Fatal(l, err)
+	}
+	b, err := n.store.Get(ctx, l[0].Name, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[5*4096+77] ^= 1
+	if err := n.store.Put(ctx, l[0].Name, b); err != nil {
+		t.Fatal(err)
+	}
+	n = w.mustStart(t)
+	defer n.kill()
+	v = n.open(id)
+	p := make([]byte, 4096)
+	if err := v.ReadAt(ctx, p, 5*4096); !errors.Is(err, ErrMedium) || !strings.Contains(err.Error(), fmt.Sprint("lba ", 5*8)) {
+		t.Fatalf("read of a damaged cluster: %v", err)
+	}
+	wantVersion(t, v, 4*4096, 5)
+	wantVersion(t, v, 6*4096, 7)
+	mustWrite(t, v, 5*4096, 50)
+	wantVersion(t, v, 5*4096, 50)
+}
