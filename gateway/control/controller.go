@@ -153,9 +153,10 @@ func (c *Controller) Start(ctx context.Context) {
 		c.schedule(ref{"vdisk", v.ID}, 0)
 	}
 	c.visitAll(ctx)
-	c.wg.Add(2)
+	c.wg.Add(3)
 	go c.reconcile()
 	go c.watchUsage()
+	go c.watchFences()
 }
 
 // Stop closes every vDisk (drain, commit, checkpoint) and detaches the vPools.

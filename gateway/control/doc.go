@@ -26,6 +26,8 @@
 //	    out before the vDisk closes.
 //	C7  A vDisk or vPool that cannot be opened never keeps the node from starting
 //	    or the others from serving.
+//	C8  A vDisk that another opening owns (fenced) has no target here: its sessions
+//	    are dropped, and it is not taken back by itself.
 //
 // It does not watch performance (gateway/observe) and knows no users (gateway/auth).
 package control

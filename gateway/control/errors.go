@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
@@ -69,6 +70,17 @@ func noVPool(ref, field string) *Error {
 	return &Error{Code: CodeNotFound, Field: field, Object: vpoolObject(ref), Message: "there is no such vPool", Hint: "ovgate vpool list shows the vPools"}
 }
 
+// lostTailHint names what ends LOST_TAIL (rule E9).
+func lostTailHint(name string) string {
+	return "bring back the journal of this node, or serve it without what it lost: ovgate vdisk accept-loss " + name
+}
+
+// Remedies that are told in several places.
+const (
+	fencedHint  = "another opening of this vDisk serves it now: stop that one, then restart ovgate here"
+	corruptHint = "the reason names the damaged place: bring that back from a copy, then restart ovgate"
+)
+
 // explain turns an error of the engine, backend or model into an *Error about object.
 func explain(object string, err error) *Error {
 	var e *Error
@@ -79,6 +91,9 @@ func explain(object string, err error) *Error {
 	for _, c := range causes {
 		if errors.Is(err, c.is) {
 			e.Code, e.Hint = c.code, c.hint
+			if name, ok := strings.CutPrefix(object, vdiskObject("")); ok && c.code == CodeLostTail {
+				e.Hint = lostTailHint(name)
+			}
 			return e
 		}
 	}
@@ -92,15 +107,15 @@ var causes = []struct {
 	hint string
 }{
 	{volume.ErrForeignRoot, CodeForeignRoot, "use an empty directory, or recover the vPool from this one"},
-	{volume.ErrLostTail, CodeLostTail, "bring back the journal of this node, or accept the loss"},
-	{volume.ErrCorrupt, CodeNotRunning, "the node's log and the reason name the damaged place"},
+	{volume.ErrLostTail, CodeLostTail, "ovgate vdisk list --state lost_tail shows which, and each says what to do"},
+	{volume.ErrCorrupt, CodeNotRunning, corruptHint},
 	{backend.ErrInUse, CodeInUse, "stop the other ovgate, or use another directory"},
 	{backend.ErrFull, CodeNoSpace, "free or add space on the backend"},
 	{backend.ErrCorrupt, CodeBackend, "check the backend's disk"},
 	{volume.ErrStalled, CodeBackend, "bring the backend back; the vDisk continues by itself"},
 	{volume.ErrBackend, CodeBackend, "bring the backend back and try again"},
 	{volume.ErrFailed, CodeNotRunning, "check the WRITE disk of the node, then restart ovgate"},
-	{volume.ErrFenced, CodeNotRunning, "another opening of this vDisk serves it now"},
+	{volume.ErrFenced, CodeNotRunning, fencedHint},
 	{volume.ErrClosed, CodeNotRunning, "wait until the vDisk is running"},
 	{volume.ErrInvalid, CodeInvalid, ""},
 	{volume.ErrExists, CodeExists, "choose another name"},

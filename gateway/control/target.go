@@ -191,9 +191,10 @@ func (c *Controller) spec(d *vdisk, rec model.VDisk) (iscsi.TargetSpec, error) {
 }
 
 // show makes the front end agree with a published record; d.lock is held. A
-// vDisk that is not open has no target yet (C6): its opening adds it.
+// vDisk that is not open has no target yet (C6): its opening adds it. A fenced one
+// has none (C8).
 func (c *Controller) show(d *vdisk, rec model.VDisk) error {
-	if d.vol == nil {
+	if d.vol == nil || fenced(d.vol) {
 		return nil
 	}
 	if !d.exported {

@@ -267,6 +267,9 @@ func (c *Controller) open(ctx context.Context, d *vdisk, rec model.VDisk) error 
 			return err
 		}
 	}
+	if fenced(d.vol) {
+		return c.dropFenced(d, rec)
+	}
 	if rec.Target != nil && !d.exported {
 		if err := c.export(d, rec); err != nil {
 			return err
@@ -346,7 +349,7 @@ func (c *Controller) visitDisk(ctx context.Context, id string) bool {
 	var err error
 	switch rec.State {
 	case model.StateDeleting:
-		err = c.finishDelete(ctx, d, rec)
+		err = c.resumeDelete(ctx, d, rec)
 	case model.StateCreating:
 		var ep Pool
 		if ep, err = c.attached(rec.VPool); err == nil {
@@ -370,7 +373,7 @@ func final(err error) bool {
 
 // running returns the open vDisk or refuses; d.lock is held.
 func (c *Controller) running(d *vdisk, rec model.VDisk) (Volume, *Error) {
-	if d.vol != nil {
+	if d.vol != nil && !fenced(d.vol) {
 		return d.vol, nil
 	}
 	s := c.DiskStatus(rec)
@@ -378,8 +381,13 @@ func (c *Controller) running(d *vdisk, rec model.VDisk) (Volume, *Error) {
 	if s.Reason != "" {
 		e.Message += ": " + s.Reason
 	}
-	if s.State == volume.StateLostTail {
-		e.Code, e.Hint = CodeLostTail, "bring back the journal of this node, or accept the loss"
+	switch s.State {
+	case volume.StateLostTail:
+		e.Code, e.Hint = CodeLostTail, lostTailHint(rec.Name)
+	case volume.StateFenced:
+		e.Hint = fencedHint
+	case volume.StateCorrupt:
+		e.Hint = corruptHint
 	}
 	return nil, e
 }
@@ -557,6 +565,11 @@ func (c *Controller) AcceptLoss(ctx context.Context, name string) (model.VDisk, 
 // durable on return; the space may be given back later (C2).
 func (c *Controller) DeleteVDisk(ctx context.Context, name string) error {
 	err := c.withDisk(ctx, name, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
+		if fenced(d.vol) {
+			// Its objects are another opening's.
+			_, e := c.running(d, rec)
+			return e
+		}
 		rec, err := c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error {
 			if v.Target != nil {
 				return &Error{Code: CodeInUse, Object: vdiskObject(v.Name), Message: "it is published as " + v.IQN, Hint: "unpublish it first"}
@@ -569,7 +582,7 @@ func (c *Controller) DeleteVDisk(ctx context.Context, name string) error {
 		}
 		wait, cancel := context.WithTimeout(ctx, deleteWait)
 		defer cancel()
-		if err := c.finishDelete(wait, d, rec); err != nil {
+		if err := c.resumeDelete(wait, d, rec); err != nil {
 			c.log.Warn("space of a deleted vDisk is given back later", "vdisk", rec.Name, "id", rec.ID, "err", err)
 			c.schedule(ref{"vdisk", rec.ID}, retryMin)
 		}
@@ -579,6 +592,15 @@ func (c *Controller) DeleteVDisk(ctx context.Context, name string) error {
 	if errors.As(err, &e) && e.Code == CodeNotFound {
 		return nil
 	}
+	return err
+}
+
+// resumeDelete works on a delete and keeps why it is not finished, for who asks.
+func (c *Controller) resumeDelete(ctx context.Context, d *vdisk, rec model.VDisk) error {
+	err := c.finishDelete(ctx, d, rec)
+	c.mu.Lock()
+	d.err = err
+	c.mu.Unlock()
 	return err
 }
 

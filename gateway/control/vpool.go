@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -418,9 +419,8 @@ func (c *Controller) DeleteVPool(ctx context.Context, name string) error {
 	}
 	defer p.lock.release()
 	rec, err = c.model.UpdateVPool(ctx, rec.ID, func(v *model.VPool) error {
-		left := c.model.VDisks(func(d model.VDisk) bool { return d.VPool == v.ID })
-		if len(left) > 0 {
-			return &Error{Code: CodeInUse, Object: object, Message: fmt.Sprintf("it has %d vDisks, %s among them", len(left), left[0].Name), Hint: "delete its vDisks first"}
+		if e := c.refuseDelete(*v); e != nil {
+			return e
 		}
 		v.State = model.StateDeleting
 		return nil
@@ -429,11 +429,34 @@ func (c *Controller) DeleteVPool(ctx context.Context, name string) error {
 		return explain(object, err)
 	}
 	if err := c.finishDeletePool(ctx, p, rec); err != nil {
-		c.log.Warn("delete of a vPool goes on in the background", "vpool", rec.Name, "err", err)
+		c.log.Warn("delete of a vPool waits and is tried again by itself", "vpool", rec.Name, "err", err)
 		c.schedule(ref{"vpool", rec.ID}, retryMin)
 	}
 	c.opt.Changed("vpool", rec.ID)
 	return nil
+}
+
+// refuseDelete tells what keeps a vPool: its vDisks, those too whose space is
+// still to be given back.
+func (c *Controller) refuseDelete(pool model.VPool) error {
+	all := c.model.VDisks(func(d model.VDisk) bool { return d.VPool == pool.ID })
+	present := slices.DeleteFunc(slices.Clone(all), func(d model.VDisk) bool { return d.State == model.StateDeleting })
+	e := &Error{Code: CodeInUse, Object: vpoolObject(pool.Name)}
+	switch {
+	case len(present) > 0:
+		e.Message, e.Hint = fmt.Sprintf("it has %d vDisks, %s among them", len(present), present[0].Name), "delete its vDisks first"
+	case len(all) > 0:
+		e.Message, e.Hint = fmt.Sprintf("the space of %d deleted vDisks is not given back yet", len(all)), "try again when it is; the node goes on with it by itself"
+		if s := c.DiskStatus(all[0]); s.Reason != "" {
+			e.Message += ": " + s.Reason
+		}
+		if s := c.PoolStatus(pool.ID); !s.Attached || s.Err != "" {
+			e.Hint = "bring the backend back, then try again"
+		}
+	default:
+		return nil
+	}
+	return e
 }
 
 // finishDeletePool detaches a vPool, frees its backend for another one and

@@ -283,7 +283,7 @@ func (n *node) openAPI(context.Context) error {
 	version := n.version()
 	n.api, err = api.New(api.Options{
 		Model: n.model, Auth: n.auth, Control: n.ctl, Sealer: seal, Hub: n.hub, Sampler: observe.NewSampler(),
-		Metrics: observe.Handler(n.metrics(), version.Version), OpenMetric: n.cfg.MetricsOpen, Health: n.checkHealth, UI: dist,
+		Metrics: observe.Handler(n.metrics(), version.Version, n.log), OpenMetric: n.cfg.MetricsOpen, Health: n.checkHealth, UI: dist,
 		NodeName: name, Version: version, Started: n.started, Secure: n.tls != nil, Log: n.log,
 		SetupDone: func() {
 			if err := n.forgetSetup(); err != nil {

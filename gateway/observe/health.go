@@ -172,14 +172,14 @@ func space(total, free int64, code, object, what string, add addCause) {
 // stateChecks says what each state of a vDisk means to people.
 var stateChecks = map[volume.State]struct {
 	level      Level
-	text, hint string
+	text, hint string // NAME in a hint stands for the vDisk's
 }{
 	volume.StateStalled:  {Bad, "waits: its journal is full and the backend takes no data", "bring the backend back; the vDisk continues by itself"},
 	volume.StateDegraded: {Warning, "writes to its journal only: the backend is away", "bring the backend back"},
 	volume.StateFailed:   {Bad, "takes no writes after a journal failure", "check the disk of the data directory, then restart ovgate"},
-	volume.StateLostTail: {Bad, "is offline: acknowledged writes are missing", "bring back the journal, or accept the loss"},
+	volume.StateLostTail: {Bad, "is offline: acknowledged writes are missing", "bring back the journal of this node, or serve it without what it lost: ovgate vdisk accept-loss NAME"},
 	volume.StateCorrupt:  {Bad, "is offline: its state is damaged", "the reason names the place"},
-	volume.StateFenced:   {Bad, "is served elsewhere", "stop the other opening"},
+	volume.StateFenced:   {Bad, "is served elsewhere", "stop the other opening, then restart ovgate here"},
 	volume.StateClosed:   {Bad, "is closed", "see the node's log"},
 	"opening":            {Warning, "is not open yet", "it is tried again by itself"},
 }
@@ -191,7 +191,7 @@ func (d DiskCheck) check(add addCause) {
 		if d.Reason != "" {
 			text += ": " + d.Reason
 		}
-		add(s.level, "vdisk_"+string(d.State), object, s.hint, "%s", text)
+		add(s.level, "vdisk_"+string(d.State), object, strings.ReplaceAll(s.hint, "NAME", d.Name), "%s", text)
 	}
 	if d.Open && d.JournalQuota > 0 && d.Journal*100 >= d.JournalQuota*journalWarn && d.State != volume.StateStalled {
 		add(Warning, "journal_filling", object, "the backend is slower than the writes; writes are slowed down", "The journal of vDisk %s is %d %% full", d.Name, d.Journal*100/d.JournalQuota)

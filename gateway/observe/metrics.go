@@ -2,13 +2,15 @@ package observe
 
 import (
 	"cmp"
-	"fmt"
-	"maps"
+	"log/slog"
 	"net/http"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/openvstorage/ovgate/iscsi"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
@@ -18,6 +20,13 @@ import (
 // summed under the label "other", so that a node with 10,000 vDisks does not
 // flood its Prometheus.
 const maxLabelled = 1000
+
+const (
+	// maxPools bounds the vPools with time series: a node has a handful.
+	maxPools = 100
+	// maxScrapes bounds scrapes at once: each walks every vDisk.
+	maxScrapes = 4
+)
 
 // Source is what the metrics are read from at each scrape.
 type Source struct {
@@ -42,136 +51,152 @@ type PoolMetrics struct {
 	Total, Free int64 // bytes
 }
 
-// Handler serves the metrics in the Prometheus text format, version 0.0.4:
-//
-//	# HELP name text
-//	# TYPE name counter|gauge|histogram
-//	name{label="value",...} number
-//
-// with all samples of a name together. That format is small and stable, and
-// writing it needs no library; the names follow Prometheus' conventions
-// (base units, _total for counters).
-func Handler(src Source, version string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		e := &exposition{}
-		e.node(src, version)
-		e.disks(src.Disks())
-		e.pools(src.Pools())
-		host, front := src.Host(), src.Frontend()
-		for _, m := range hostMetrics {
-			e.family(m.name, m.kind, m.help)
-			e.sample(m.name, m.value(host))
-		}
-		for _, m := range frontMetrics {
-			e.family(m.name, m.kind, m.help)
-			e.sample(m.name, m.value(front))
-		}
-		// A scraper that went away is its own problem.
-		_, _ = w.Write(e.b)
+// Handler serves the metrics to Prometheus from a registry of its own: the
+// node's and those of the Go runtime and the process. Names follow Prometheus'
+// conventions (base units, _total for counters). A scrape that finds something
+// wrong with one metric still gets the others.
+func Handler(src Source, version string, log *slog.Logger) http.Handler {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return promhttp.HandlerFor(newRegistry(src, version), promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn), ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxScrapes,
 	})
 }
 
-// Kinds of metrics.
-const (
-	counter   = "counter"
-	gauge     = "gauge"
-	histogram = "histogram"
-)
-
-// exposition is a text under construction.
-type exposition struct{ b []byte }
-
-func (e *exposition) family(name, kind, help string) {
-	e.b = fmt.Appendf(e.b, "# HELP ovgate_%s %s\n# TYPE ovgate_%s %s\n", name, help, name, kind)
+func newRegistry(src Source, version string) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(newCollector(src, version), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
 }
 
-// sample adds a value; labels are names and values in turn.
-func (e *exposition) sample(name string, v float64, labels ...string) {
-	e.b = append(e.b, "ovgate_"...)
-	e.b = append(e.b, name...)
-	for i := 0; i+1 < len(labels); i += 2 {
-		e.b = append(e.b, "{,"[min(i, 1)])
-		e.b = append(e.b, labels[i]...)
-		e.b = append(e.b, `="`...)
-		e.b = append(e.b, escape.Replace(labels[i+1])...)
-		e.b = append(e.b, '"')
+// collector turns the counters that the parts keep into metrics at each scrape
+// (V4): there is no second set of counters beside them.
+type collector struct {
+	src     Source
+	version string
+
+	info, health, streams, vdisks      *prometheus.Desc
+	attached, poolBytes, poolFreeBytes *prometheus.Desc
+	reads, writes                      *prometheus.Desc
+	disks                              []*prometheus.Desc // as diskMetrics
+	host                               []*prometheus.Desc // as hostMetrics
+	front                              []*prometheus.Desc // as frontMetrics
+}
+
+func newCollector(src Source, version string) *collector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("ovgate_"+name, help, labels, nil)
 	}
-	if len(labels) > 0 {
-		e.b = append(e.b, '}')
-	}
-	e.b = append(e.b, ' ')
-	e.b = strconv.AppendFloat(e.b, v, 'g', -1, 64)
-	e.b = append(e.b, '\n')
-}
-
-var escape = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
-
-func (e *exposition) one(name, kind, help string, v float64) {
-	e.family(name, kind, help)
-	e.sample(name, v)
-}
-
-func (e *exposition) node(src Source, version string) {
-	var mem runtime.MemStats
-	runtime.ReadMemStats(&mem)
-	e.family("info", gauge, "1, with the version as label.")
-	e.sample("info", 1, "version", version, "go", runtime.Version())
-	e.one("health", gauge, "0 ok, 1 warning, 2 error.", float64(src.Health().State().rank()))
-	e.one("event_streams", gauge, "Browsers and programs on the event stream.", float64(src.Clients()))
-	e.one("goroutines", gauge, "Goroutines of the process.", float64(runtime.NumGoroutine()))
-	e.one("heap_bytes", gauge, "Heap in use.", float64(mem.HeapInuse))
-	e.one("memory_bytes", gauge, "Memory obtained from the system.", float64(mem.Sys))
-	e.one("gc_pause_seconds_total", counter, "Time stopped by garbage collection.", float64(mem.PauseTotalNs)/1e9)
-}
-
-func (e *exposition) disks(all []DiskMetrics) {
-	states := map[string]int{}
-	rows := fold(all, states)
-	e.family("vdisks", gauge, "Open vDisks by state.")
-	for _, s := range slices.Sorted(maps.Keys(states)) {
-		e.sample("vdisks", float64(states[s]), "state", s)
+	c := &collector{
+		src: src, version: version,
+		info:          desc("info", "1, with the version as label.", "version", "go"),
+		health:        desc("health", "0 ok, 1 warning, 2 error."),
+		streams:       desc("event_streams", "Browsers and programs on the event stream."),
+		vdisks:        desc("vdisks", "Open vDisks by state.", "state"),
+		attached:      desc("vpool_attached", "1 while the vPool is attached.", "vpool"),
+		poolBytes:     desc("vpool_backend_bytes", "Size of the backend; 0 when unknown.", "vpool"),
+		poolFreeBytes: desc("vpool_backend_free_bytes", "Free space of the backend.", "vpool"),
+		reads:         desc("vdisk_read_latency_seconds", "Time of reads inside the engine.", "vpool", "vdisk"),
+		writes:        desc("vdisk_write_latency_seconds", "Time of writes inside the engine.", "vpool", "vdisk"),
 	}
 	for _, m := range diskMetrics {
-		name := "vdisk_" + m.name
-		e.family(name, m.kind, m.help)
-		for _, v := range rows {
-			e.sample(name, m.value(v.Stats), "vpool", v.VPool, "vdisk", v.Name)
+		c.disks = append(c.disks, desc("vdisk_"+m.name, m.help, "vpool", "vdisk"))
+	}
+	for _, m := range hostMetrics {
+		c.host = append(c.host, desc(m.name, m.help))
+	}
+	for _, m := range frontMetrics {
+		c.front = append(c.front, desc(m.name, m.help))
+	}
+	return c
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, list := range [][]*prometheus.Desc{
+		{c.info, c.health, c.streams, c.vdisks, c.attached, c.poolBytes, c.poolFreeBytes, c.reads, c.writes}, c.disks, c.host, c.front,
+	} {
+		for _, d := range list {
+			ch <- d
 		}
-	}
-	e.family("vdisk_read_latency_seconds", histogram, "Time of reads inside the engine.")
-	for _, v := range rows {
-		e.latency("vdisk_read_latency_seconds", v.Stats.ReadLatency, v)
-	}
-	e.family("vdisk_write_latency_seconds", histogram, "Time of writes inside the engine.")
-	for _, v := range rows {
-		e.latency("vdisk_write_latency_seconds", v.Stats.WriteLatency, v)
 	}
 }
 
-func (e *exposition) pools(all []PoolMetrics) {
-	e.family("vpool_attached", gauge, "1 while the vPool is attached.")
-	for _, p := range all {
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	send(ch, c.info, gauge, 1, c.version, runtime.Version())
+	send(ch, c.health, gauge, float64(c.src.Health().State().rank()))
+	send(ch, c.streams, gauge, float64(c.src.Clients()))
+	c.collectDisks(ch)
+	c.collectPools(ch)
+	host, front := c.src.Host(), c.src.Frontend()
+	for i, m := range hostMetrics {
+		send(ch, c.host[i], m.kind, m.value(host))
+	}
+	for i, m := range frontMetrics {
+		send(ch, c.front[i], m.kind, m.value(front))
+	}
+}
+
+func (c *collector) collectDisks(ch chan<- prometheus.Metric) {
+	rows, states := fold(c.src.Disks())
+	for s, n := range states {
+		send(ch, c.vdisks, gauge, float64(n), s)
+	}
+	for _, v := range rows {
+		for i, m := range diskMetrics {
+			send(ch, c.disks[i], m.kind, m.value(v.Stats), v.VPool, v.Name)
+		}
+		latency(ch, c.reads, v.Stats.ReadLatency, v)
+		latency(ch, c.writes, v.Stats.WriteLatency, v)
+	}
+}
+
+// collectPools shows the first maxPools vPools in order of name.
+func (c *collector) collectPools(ch chan<- prometheus.Metric) {
+	all := c.src.Pools()
+	slices.SortFunc(all, func(a, b PoolMetrics) int { return cmp.Compare(a.Name, b.Name) })
+	all = slices.CompactFunc(all, func(a, b PoolMetrics) bool { return a.Name == b.Name })
+	for _, p := range all[:min(len(all), maxPools)] {
 		up := 0.0
 		if p.Attached {
 			up = 1
 		}
-		e.sample("vpool_attached", up, "vpool", p.Name)
+		send(ch, c.attached, gauge, up, p.Name)
+		send(ch, c.poolBytes, gauge, float64(p.Total), p.Name)
+		send(ch, c.poolFreeBytes, gauge, float64(p.Free), p.Name)
 	}
-	e.family("vpool_backend_bytes", gauge, "Size of the backend; 0 when unknown.")
-	for _, p := range all {
-		e.sample("vpool_backend_bytes", float64(p.Total), "vpool", p.Name)
+}
+
+// Kinds of metrics.
+const (
+	counter = prometheus.CounterValue
+	gauge   = prometheus.GaugeValue
+)
+
+// send passes a value on. Bytes that are not UTF-8 cannot be a label.
+func send(ch chan<- prometheus.Metric, d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
+	m, err := prometheus.NewConstMetric(d, kind, v, valid(labels)...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(d, err)
 	}
-	e.family("vpool_backend_free_bytes", gauge, "Free space of the backend.")
-	for _, p := range all {
-		e.sample("vpool_backend_free_bytes", float64(p.Free), "vpool", p.Name)
+	ch <- m
+}
+
+func valid(labels []string) []string {
+	for i, l := range labels {
+		labels[i] = strings.ToValidUTF8(l, "?")
 	}
+	return labels
 }
 
 // metric is a metric read from a T.
 type metric[T any] struct {
-	name, kind, help string
-	value            func(T) float64
+	name  string // after "ovgate_"; of a vDisk after "ovgate_vdisk_"
+	kind  prometheus.ValueType
+	help  string
+	value func(T) float64
 }
 
 var diskMetrics = []metric[volume.Stats]{
@@ -222,23 +247,33 @@ var frontMetrics = []metric[iscsi.Stats]{
 	{"iscsi_scsi_service_faults_total", counter, "Faults of the SCSI service that were caught.", func(s iscsi.Stats) float64 { return float64(s.SCSIServiceFaults) }},
 }
 
-// fold counts states and sums the vDisks beyond maxLabelled, in order of vPool
-// and name so that the same ones keep their label.
-func fold(disks []DiskMetrics, states map[string]int) []DiskMetrics {
+// fold counts states, and sums the vDisks that share a name (one that is being
+// deleted and its successor) and those beyond maxLabelled, in order of vPool and
+// name so that the same ones keep their label.
+func fold(disks []DiskMetrics) (rows []DiskMetrics, states map[string]int) {
+	states = map[string]int{}
 	for _, v := range disks {
 		states[string(v.Stats.State)]++
 	}
-	slices.SortFunc(disks, func(a, b DiskMetrics) int {
-		return cmp.Or(cmp.Compare(a.VPool, b.VPool), cmp.Compare(a.Name, b.Name))
-	})
-	if len(disks) <= maxLabelled {
-		return disks
+	slices.SortStableFunc(disks, byName)
+	for _, v := range disks {
+		last := len(rows) - 1
+		switch {
+		case last >= 0 && byName(rows[last], v) == 0:
+			rows[last].Stats = sumStats(rows[last].Stats, v.Stats)
+		case len(rows) < maxLabelled:
+			rows = append(rows, v)
+		case len(rows) == maxLabelled:
+			rows = append(rows, DiskMetrics{Name: "other", Stats: v.Stats})
+		default:
+			rows[last].Stats = sumStats(rows[last].Stats, v.Stats)
+		}
 	}
-	rest := DiskMetrics{Name: "other", VPool: ""}
-	for _, v := range disks[maxLabelled:] {
-		rest.Stats = sumStats(rest.Stats, v.Stats)
-	}
-	return append(disks[:maxLabelled:maxLabelled], rest)
+	return rows, states
+}
+
+func byName(a, b DiskMetrics) int {
+	return cmp.Or(cmp.Compare(a.VPool, b.VPool), cmp.Compare(a.Name, b.Name))
 }
 
 func sumStats(a, b volume.Stats) volume.Stats {
@@ -271,18 +306,21 @@ func sumStats(a, b volume.Stats) volume.Stats {
 	return a
 }
 
-// latency writes an engine histogram as a Prometheus one. The sum is estimated
+// latency passes an engine histogram on as a Prometheus one. The sum is estimated
 // from the middle of each bucket: the engine keeps counts only.
-func (e *exposition) latency(name string, h [buckets]uint64, v DiskMetrics) {
+func latency(ch chan<- prometheus.Metric, d *prometheus.Desc, h [buckets]uint64, v DiskMetrics) {
 	var n uint64
 	var sum float64
+	upTo := make(map[float64]uint64, buckets)
 	for i, c := range h {
 		n += c
 		upper := float64(uint64(2)<<i) / 1e6 // seconds
 		sum += float64(c) * upper * 0.75
-		e.sample(name+"_bucket", float64(n), "vpool", v.VPool, "vdisk", v.Name, "le", strconv.FormatFloat(upper, 'g', -1, 64))
+		upTo[upper] = n
 	}
-	e.sample(name+"_bucket", float64(n), "vpool", v.VPool, "vdisk", v.Name, "le", "+Inf")
-	e.sample(name+"_sum", sum, "vpool", v.VPool, "vdisk", v.Name)
-	e.sample(name+"_count", float64(n), "vpool", v.VPool, "vdisk", v.Name)
+	m, err := prometheus.NewConstHistogram(d, n, sum, upTo, valid([]string{v.VPool, v.Name})...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(d, err)
+	}
+	ch <- m
 }

@@ -3,13 +3,11 @@ package observe
 import (
 	"errors"
 	"fmt"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/openvstorage/ovgate/internal/clock"
-	"github.com/openvstorage/ovgate/iscsi"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -245,54 +243,5 @@ func TestHealth(t *testing.T) {
 	}
 	if n := len(many.Evaluate().Causes); n != maxCauses+1 {
 		t.Errorf("%d causes", n)
-	}
-}
-
-// TestMetrics: the text is well formed, names are unique, labels are escaped and
-// bounded.
-func TestMetrics(t *testing.T) {
-	var disks []DiskMetrics
-	for i := range maxLabelled + 5 {
-		st := volume.Stats{State: volume.StateRunning, ReadOps: 1}
-		st.ReadLatency[3] = 1
-		disks = append(disks, DiskMetrics{fmt.Sprintf("d%05d", i), "gold\"\\\n", st})
-	}
-	w := httptest.NewRecorder()
-	Handler(Source{
-		Disks: func() []DiskMetrics { return disks }, Pools: func() []PoolMetrics { return []PoolMetrics{{"gold", true, 100, 50}} },
-		Host: func() volume.HostUsage { return volume.HostUsage{} }, Frontend: func() iscsi.Stats { return iscsi.Stats{Sessions: 3} },
-		Health: func() Health { return Health{} }, Clients: func() int { return 2 },
-	}, "1.0").ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
-	family, seen, reads := "", map[string]bool{}, 0
-	for line := range strings.Lines(w.Body.String()) {
-		line = strings.TrimSuffix(line, "\n")
-		if name, ok := strings.CutPrefix(line, "# TYPE "); ok {
-			family, _, _ = strings.Cut(name, " ")
-			if seen[family] {
-				t.Errorf("%s appears twice", family)
-			}
-			seen[family] = true
-			continue
-		}
-		if strings.HasPrefix(line, "#") {
-			continue
-		}
-		if !strings.HasPrefix(line, family) || len(strings.Fields(line)) != 2 {
-			t.Fatalf("line %q in family %s", line, family)
-		}
-		if strings.HasPrefix(line, "ovgate_vdisk_read_ops_total{") {
-			reads++
-			if strings.Contains(line, `"other"`) != strings.HasSuffix(line, " 5") {
-				t.Errorf("line %q", line)
-			}
-		}
-	}
-	if reads != maxLabelled+1 {
-		t.Errorf("%d series of one metric", reads)
-	}
-	for _, want := range []string{`vpool="gold\"\\\n"`, "ovgate_iscsi_sessions 3\n", `ovgate_vdisks{state="running"} 1005`, `ovgate_vpool_attached{vpool="gold"} 1`, `le="1.6e-05"} 1`} {
-		if !strings.Contains(w.Body.String(), want) {
-			t.Errorf("no %s", want)
-		}
 	}
 }

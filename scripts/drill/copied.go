@@ -126,48 +126,20 @@ func (e *env) olderCopy(ctx context.Context, n *node.Node, targets []*target, ob
 		return nil, err
 	}
 	e.say("the older copy alone: vdisk %s is %s: %s", t.name, v.State, v.StateReason)
-	switch v.State {
-	case client.VDiskStateLostTail:
-		if _, err := n.CLI(ctx, "vdisk", "accept-loss", t.name, "--yes"); err != nil {
-			return nil, err
-		}
-	case client.VDiskStateRunning:
-	case client.VDiskStateCorrupt:
-		// It sees that its registry is older than the backend and serves nothing;
-		// the remedy is a fresh data directory.
-		if n, err = e.afresh(ctx, n); err != nil {
-			return nil, err
-		}
-		// Recovering hands the store to another cluster, which its root object names.
-		delete(objects, filepath.Join(e.backend(), "objects", "ovgate.root"))
-	default:
-		return nil, fmt.Errorf("vdisk %s on the older copy is %s (%s): want running, lost_tail or refused as corrupt", t.name, v.State, v.StateReason)
+	if v.State != client.VDiskStateLostTail {
+		return nil, fmt.Errorf("vdisk %s on the older copy is %s (%s), want %s: it is behind the backend", t.name, v.State, v.StateReason, client.VDiskStateLostTail)
+	}
+	if err := e.unchanged(objects); err != nil {
+		return nil, err
+	}
+	if _, err := n.CLI(ctx, "vdisk", "accept-loss", t.name, "--yes"); err != nil {
+		return nil, err
 	}
 	t.load.Forget(uploaded)
 	if t.conn, err = n.Publish(ctx, t.name); err != nil {
 		return nil, err
 	}
 	return n, errors.Join(verify(ctx, targets), e.unchanged(objects))
-}
-
-// afresh replaces the node by one with a fresh data directory that recovers the
-// vPool from its backend.
-func (e *env) afresh(ctx context.Context, n *node.Node) (*node.Node, error) {
-	if err := errors.Join(n.Kill(), os.RemoveAll(n.Data())); err != nil {
-		return nil, err
-	}
-	n, err := e.node("data")
-	if err != nil {
-		return nil, err
-	}
-	if err := n.Start(ctx); err != nil {
-		return nil, err
-	}
-	r, err := n.RecoverVPool(ctx, "drill", e.backend(), append([]string{"--accept-loss"}, smallSettings...)...)
-	if err == nil && len(r.Vdisks) != 1 {
-		err = fmt.Errorf("recover found %d vDisks, want 1", len(r.Vdisks))
-	}
-	return n, err
 }
 
 // unchanged checks that no object on the backend changed its bytes since it was
