@@ -128,7 +128,7 @@ type HostOptions struct {
 
 	// JournalBytes bounds the chunk pool on the WRITE disk; 0: 4 GiB.
 	JournalBytes int64
-	// ChunkBytes is the size of a journal chunk; 0: 32 MiB. Multiple of 1 MiB.
+	// ChunkBytes is the size of a journal chunk; 0: 16 MiB. Multiple of 1 MiB.
 	ChunkBytes int64
 	// CacheBytes bounds the read cache of SCO groups; 0: 128 MiB.
 	CacheBytes int64

@@ -145,7 +145,7 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 		return nil, err
 	}
 	v.up = uploader{v: v, kick: make(chan struct{}, 1), nextSCO: o.head.NextSCO, rec: o.rec, head: *o.head, ref: o.ref,
-		number: o.head.Number, openHead: true, ckpt: v.up.ckpt, requests: make(chan *headRequest), released: make(chan struct{})}
+		number: o.head.Number, openHead: true, claimed: !o.offline || !o.p.cfg.Store.Features().ConditionalPut, ckpt: v.up.ckpt, requests: make(chan *headRequest), released: make(chan struct{})}
 	for _, r := range o.stale {
 		v.up.stale = append(v.up.stale, headName(o.id, r))
 	}
@@ -187,7 +187,8 @@ func (v *Volume) setIOLimits() {
 func (v *Volume) replay(tail []journal.Found) {
 	for _, f := range tail {
 		h := f.Header
-		v.apply(h.Seq, &journal.Batch{Seqs: h.Seqs, Extents: h.Extents, Sums: h.Sums, Time: h.Time}, f.Chunk, f.Off)
+		v.apply(h.Seq, &journal.Batch{Seqs: h.Seqs, Extents: h.Extents, Sums: h.Sums, Time: h.Time}, f.Chunk, f.Off,
+			int64(h.HeaderBytes)+int64(h.DataBytes))
 	}
 }
 

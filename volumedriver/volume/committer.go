@@ -131,7 +131,7 @@ func (c *committer) commit() {
 	}
 	v.stats.appends.Add(1)
 	v.stats.appendBytes.Add(uint64(at.Bytes))
-	v.apply(at.Seq, b, at.Chunk, at.Off)
+	v.apply(at.Seq, b, at.Chunk, at.Off, at.Bytes)
 	c.completeAll(nil)
 }
 
@@ -150,7 +150,7 @@ func (v *Volume) timestamp() int64 {
 }
 
 // apply puts a durable record into the overlay and the open batch, in seq order (V1).
-func (v *Volume) apply(seq uint64, b *journal.Batch, chunk uint32, off int64) {
+func (v *Volume) apply(seq uint64, b *journal.Batch, chunk uint32, off, space int64) {
 	last := seq + uint64(b.Seqs) - 1
 	per := uint64(v.cluster / lbaBytes)
 	unit := uint32(v.cluster / MinClusterSize)
@@ -182,6 +182,8 @@ func (v *Volume) apply(seq uint64, b *journal.Batch, chunk uint32, off int64) {
 		}
 	}
 	o.bytes += data
+	o.journal += space
+	v.uncommitted.Add(space)
 	o.lastSeq, o.lastTime = last, b.Time
 	v.mapMu.Unlock()
 	v.lastSeq.Store(last)
@@ -267,7 +269,7 @@ func (c *committer) stallError() error {
 // throttle delays an append while the journal is filling up.
 func (c *committer) throttle() error {
 	v := c.v
-	fill := float64(v.journal.Bytes()) / float64(v.settings.Load().JournalQuota)
+	fill := float64(v.uncommitted.Load()) / float64(v.settings.Load().JournalQuota)
 	if fill < throttleFrom {
 		return nil
 	}

@@ -20,7 +20,7 @@ import (
 
 const (
 	defaultJournalBytes = 4 << 30
-	defaultChunkBytes   = 32 << 20
+	defaultChunkBytes   = 16 << 20
 	defaultCacheBytes   = 128 << 20
 	defaultWriteMemory  = 256 << 20
 	defaultUploads      = 8

@@ -406,3 +406,46 @@ func TestDamagedObject(t *testing.T) {
 	mustWrite(t, v, 5*4096, 50)
 	wantVersion(t, v, 5*4096, 50)
 }
+
+// TestClaimedWhileAway: two copies of a data directory open while the backend is
+// away, in the same epoch. When it is back one of them owns the vDisk and the
+// other is fenced; nothing is overwritten.
+func TestClaimedWhileAway(t *testing.T) {
+	ctx := context.Background()
+	w := watched(t, 38)
+	id := testID(1)
+	n := w.mustStart(t)
+	n.create(id, 1<<20)
+	v := n.open(id)
+	mustWrite(t, v, 0, 1)
+	mustCommit(t, v)
+	n.kill()
+	away := &atomic.Bool{}
+	once := w.wrapStore
+	w.wrapStore = func(s backend.Store) (backend.Store, error) {
+		s, err := once(s)
+		return awayStore{s, away}, err
+	}
+	two := w.copyOf()
+	n, m := w.awayStart(t, away), two.awayStart(t, away)
+	v, mv := n.open(id), m.open(id)
+	if v.Stats().Epoch != mv.Stats().Epoch {
+		t.Fatal("the test wants both in one epoch")
+	}
+	mustWrite(t, v, 4096, 2)
+	mustWrite(t, mv, 8192, 3)
+	away.Store(false)
+	err, merr := v.Commit(ctx), mv.Commit(ctx)
+	if (err == nil) == (merr == nil) || !errors.Is(errors.Join(err, merr), ErrFenced) {
+		t.Fatalf("two owners: %v, %v", err, merr)
+	}
+	if err == nil {
+		wantVersion(t, v, 4096, 2)
+		wantVersion(t, v, 8192, 0)
+	} else {
+		wantVersion(t, mv, 8192, 3)
+		wantVersion(t, mv, 4096, 0)
+	}
+	n.kill()
+	m.kill()
+}

@@ -294,10 +294,15 @@ func (o *opening) take(ctx context.Context) error {
 	return nil
 }
 
+// claimBody is the claim object of an opening.
+func (p *Pool) claimBody(o Opening) ([]byte, error) {
+	return json.Marshal(claim{Node: p.host.o.Node, Nonce: o.Nonce, Time: o.Time})
+}
+
 // claim takes an epoch on the backend that nobody took before, and makes sure
 // that no other opening committed a head meanwhile.
 func (o *opening) claim(ctx context.Context) error {
-	body, err := json.Marshal(claim{Node: o.p.host.o.Node, Nonce: o.this.Nonce, Time: o.this.Time})
+	body, err := o.p.claimBody(o.this)
 	if err != nil {
 		return err
 	}

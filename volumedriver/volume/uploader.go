@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/blockmap"
 	"github.com/openvstorage/ovgate/volumedriver/journal"
 	"github.com/openvstorage/ovgate/volumedriver/sco"
@@ -41,6 +43,7 @@ type uploader struct {
 	number   uint64   // newest head number used, committed or not (V6)
 	stale    []string // superseded objects, to be condemned by the next head
 	openHead bool     // this opening has not committed a head yet
+	claimed  bool     // this opening's epoch is claimed on the backend, where that can be
 	ckpt     uint32   // first TLog that the local checkpoint lacks
 	requests chan *headRequest
 	pending  []*headRequest
@@ -452,6 +455,9 @@ func (u *uploader) answer(taken []*headRequest) {
 // commitHead puts the head object and swaps the registry record.
 func (u *uploader) commitHead(h *Head) error {
 	v := u.v
+	if err := u.claim(); err != nil {
+		return err
+	}
 	if err := u.checkFence(); err != nil {
 		return err
 	}
@@ -500,6 +506,36 @@ func (u *uploader) commitHead(h *Head) error {
 	u.headTime.Store(h.Time)
 	u.stored.Store(h.Stored)
 	return nil
+}
+
+// claim takes this opening's epoch on the backend when the open could not: the
+// backend was away. If another opening took it meanwhile, that one owns the vDisk.
+func (u *uploader) claim() error {
+	v := u.v
+	if u.claimed {
+		return nil
+	}
+	body, err := v.p.claimBody(v.this)
+	if err != nil {
+		return err
+	}
+	name := claimName(v.id, v.this.Epoch)
+	err = u.persist(func(ctx context.Context) error {
+		err := v.p.cfg.Store.PutIfAbsent(ctx, name, body)
+		if !errors.Is(err, backend.ErrExists) {
+			return err
+		}
+		have, err := v.p.cfg.Store.Get(ctx, name, maxRoot)
+		if err == nil && !bytes.Equal(have, body) {
+			v.fail(StateFenced, fmt.Errorf("%w: %s was claimed", ErrFenced, name))
+		}
+		return err
+	}, nil)
+	if v.writeErrorState() == StateFenced {
+		return ErrFenced
+	}
+	u.claimed = err == nil
+	return err
 }
 
 // checkFence looks for a newer claim of the vDisk; the extra fence of stores
@@ -603,6 +639,7 @@ func (v *Volume) applyCommitted(prefix []*batch) {
 		}
 		v.overlay.DropSpans(b.id)
 		v.closed = v.closed[1:]
+		v.uncommitted.Add(-b.journal)
 		v.mapMu.Unlock()
 	}
 }

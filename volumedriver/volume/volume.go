@@ -100,6 +100,8 @@ type Volume struct {
 	settings atomic.Pointer[Settings]
 	lastSeq  atomic.Uint64 // newest acknowledged
 	lastTime atomic.Int64  // newest timestamp given out, Unix ns
+	// uncommitted is the journal space of records above the committed head.
+	uncommitted atomic.Int64
 
 	locks rangeLock
 
@@ -157,6 +159,7 @@ type batch struct {
 	firstTime, lastTime int64
 	opened              time.Time
 	bytes               int64 // data, overwritten ones included
+	journal             int64 // journal space of its records
 	entries             []entry
 
 	// Set while it is uploaded.

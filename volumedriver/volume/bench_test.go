@@ -1,0 +1,92 @@
+package volume
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/volumedriver/backend/local"
+)
+
+// benchNode opens a vDisk on real files below OVGATE_BENCH_DIR (default: the
+// temporary directory, which may be memory).
+func benchNode(b *testing.B, size int64) *Volume {
+	b.Helper()
+	dir, err := os.MkdirTemp(os.Getenv("OVGATE_BENCH_DIR"), "ovgate-bench")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { os.RemoveAll(dir) })
+	ctx := context.Background()
+	open := func(name string) blockfs.FS {
+		if err := os.Mkdir(dir+"/"+name, 0o700); err != nil {
+			b.Fatal(err)
+		}
+		f, err := blockfs.OS(dir + "/" + name)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return f
+	}
+	st, err := local.Open(open("backend"), local.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	h, err := NewHost(ctx, HostOptions{FS: open("local"), Registry: newMemRegistry(), Node: "bench"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	p, err := h.AttachPool(ctx, PoolConfig{ClusterID: "c", ID: testPool, Name: "bench", Store: st,
+		Settings: Settings{JournalQuota: MinQuota, CommitInterval: time.Second}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	id := testID(1)
+	if err := p.Create(ctx, Spec{ID: id, Name: "bench", Size: size}); err != nil {
+		b.Fatal(err)
+	}
+	v, err := p.Open(ctx, id)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { h.Close(ctx) })
+	return v
+}
+
+// BenchmarkWrite: durable 4 KiB random writes. The physical limit beside it is the
+// disk's O_DSYNC append at queue depth 1; make bench measures both in one run.
+func BenchmarkWrite(b *testing.B) {
+	for _, qd := range []int{1, 32, 128} {
+		b.Run(map[int]string{1: "qd1", 32: "qd32", 128: "qd128"}[qd], func(b *testing.B) {
+			v := benchNode(b, 4<<30)
+			b.ReportAllocs()
+			b.SetBytes(4096)
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for w := range qd {
+				wg.Add(1)
+				go func() {
+					defer wg.Done()
+					buf := make([]byte, 4096)
+					x := uint64(w + 1)
+					for range b.N / qd {
+						x ^= x << 13
+						x ^= x >> 7
+						x ^= x << 17
+						if err := v.WriteAt(context.Background(), buf, int64(x%(4<<30/4096))*4096); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				}()
+			}
+			wg.Wait()
+			b.StopTimer()
+			runtime.KeepAlive(v)
+		})
+	}
+}
