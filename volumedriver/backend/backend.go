@@ -67,6 +67,8 @@ type Usage struct {
 type Features struct {
 	ConditionalPut bool // PutIfAbsent works
 	ConsistentList bool // List shows every completed Put and Delete
+	// CheapReads: reading 4 KiB of an object costs much less than reading 64.
+	CheapReads bool
 }
 
 // Store is an object store. See the package comment for the obligations S1-S8.

@@ -25,6 +25,9 @@ const (
 	endOfPages  = ^uint64(0)
 )
 
+// FormatVersion is the newest checkpoint format that this code reads and writes.
+const FormatVersion = ckptVersion
+
 var ckptMagic = [8]byte{'O', 'V', 'G', 'M', 'A', 'P', '0', '1'}
 
 // ErrCheckpoint: the checkpoint is damaged or of another format; the map is to

@@ -120,7 +120,12 @@ func put(l *Log, b *Batch) (Placed, error) {
 	}
 	n := RecordBytes(len(b.Extents), clusters, testCluster)
 	if !l.Fits(n) {
-		if err := l.AddChunk(); err != nil {
+		err := l.AddChunk()
+		if errors.Is(err, ErrNoChunk) { // one may be in the making
+			l.pool.grow.Wait()
+			err = l.AddChunk()
+		}
+		if err != nil {
 			return Placed{}, err
 		}
 		if !l.Fits(n) {

@@ -23,6 +23,9 @@ const (
 	KindReservation
 )
 
+// FormatVersion is the newest record format that this code reads and writes.
+const FormatVersion = formatVersion
+
 const (
 	formatVersion = 1
 	fixedHeader   = 128
@@ -189,11 +192,16 @@ func decodeHeader(b []byte) (*Header, error) {
 	}
 	h.Extents, h.Sums = make([]Extent, ne), make([]uint32, ns)
 	p := b[fixedHeader:]
+	left := uint64(ns) // clusters that no extent has yet; each belongs to one
 	for i := range h.Extents {
-		h.Extents[i] = Extent{LBA: le.Uint64(p), Length: le.Uint64(p[8:]), Kind: Kind(p[16]),
+		e := &h.Extents[i]
+		*e = Extent{LBA: le.Uint64(p), Length: le.Uint64(p[8:]), Kind: Kind(p[16]),
 			SeqDelta: le.Uint32(p[20:]), Data: le.Uint32(p[24:])}
-		if !h.validExtent(&h.Extents[i]) {
+		if !h.validExtent(e, left) {
 			return nil, ErrBadRecord
+		}
+		if e.Kind == KindData {
+			left -= e.Length / uint64(h.Cluster/lbaBytes)
 		}
 		p = p[extentBytes:]
 	}
@@ -204,15 +212,16 @@ func decodeHeader(b []byte) (*Header, error) {
 	return h, nil
 }
 
-// validExtent checks one extent against its header.
-func (h *Header) validExtent(e *Extent) bool {
+// validExtent checks one extent against its header; left bounds its data, in
+// clusters.
+func (h *Header) validExtent(e *Extent, left uint64) bool {
 	per := uint64(h.Cluster / lbaBytes)
 	if e.LBA%per != 0 || e.Length%per != 0 || e.LBA+e.Length < e.LBA || e.SeqDelta >= h.Seqs {
 		return false
 	}
 	switch e.Kind {
 	case KindData:
-		return uint64(e.Data)+e.Length/per <= uint64(h.DataBytes/h.Cluster)
+		return e.Length/per <= left && uint64(e.Data)+e.Length/per <= uint64(h.DataBytes/h.Cluster)
 	case KindZero, KindTrim, KindPin, KindReservation:
 		return true
 	}

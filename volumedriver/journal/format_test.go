@@ -46,6 +46,7 @@ func TestDecodeHeaderRefuses(t *testing.T) {
 		{"data length wraps", func(b []byte) {
 			le.PutUint32(b[88:], 512)
 			le.PutUint32(b[16:], 1024)
+			le.PutUint64(ext(b, 0)[8:], 1)
 			le.PutUint64(ext(b, 1), 0)
 			le.PutUint64(ext(b, 1)[8:], math.MaxUint64)
 			le.PutUint32(ext(b, 1)[24:], 1)

@@ -16,6 +16,8 @@ const (
 	// maxFailovers bounds how many chunks one append may use up (E4): if this
 	// many files in a row refuse a write, the disk is gone.
 	maxFailovers = 3
+	// promiseBytes is the size of an empty record.
+	promiseBytes = blockfs.Alignment
 )
 
 // Errors of a Log.
@@ -139,9 +141,10 @@ func RecordBytes(extents, clusters, clusterBytes int) int64 {
 	return int64(headerSize(extents, clusters)) + int64(clusters)*int64(clusterBytes)
 }
 
-// Fits reports whether a record of n bytes goes into the current chunk.
+// Fits reports whether a record of n bytes goes into the current chunk, with room
+// left for the promise that follows it on an idle vDisk.
 func (l *Log) Fits(n int64) bool {
-	return !l.sealed && l.off+n <= l.cur.file.bytes
+	return !l.sealed && l.off+n+promiseBytes <= l.cur.file.bytes
 }
 
 // AddChunk takes a chunk from the pool and opens it; ErrNoChunk if there is none.
@@ -154,7 +157,7 @@ func (l *Log) AddChunk() error {
 		return failed
 	}
 	for range maxFailovers {
-		cf, err := l.pool.tryTake(first)
+		cf, _, err := l.pool.tryTake(first)
 		if err != nil {
 			return err
 		}
@@ -269,7 +272,7 @@ func (l *Log) fill(dst []byte, b *Batch) {
 // Promise appends an empty record when the newest record is not promised yet, so
 // that damage to it is told from a torn tail (E3). It reports whether it wrote.
 func (l *Log) Promise(now int64) (bool, error) {
-	if l.promise == l.seq-1 || l.sealed || !l.Fits(blockfs.Alignment) {
+	if !l.Unpromised() || l.off+promiseBytes > l.cur.file.bytes {
 		return false, nil
 	}
 	_, err := l.Append(&Batch{Time: now})
@@ -304,7 +307,7 @@ func (l *Log) write(c *Chunk, buf []byte) error {
 func (l *Log) move(c *Chunk) (uint64, error) {
 	last := ErrNoChunk
 	for range maxFailovers {
-		cf, err := l.pool.tryTake(true)
+		cf, err := l.pool.take()
 		if err != nil {
 			return 0, err
 		}
@@ -347,11 +350,13 @@ func (l *Log) copyRecords(c *Chunk, cf *chunkFile, gen uint64) error {
 			return fmt.Errorf("%s at %d: %w", c.file.name, off, err)
 		}
 		hb := blockfs.AlignedBuffer(n)
-		if err := c.readAt(hb, off); err != nil {
+		fromDisk, err := c.ReadAt(hb, off)
+		if err != nil {
 			return err
 		}
 		h, err := decodeHeader(hb)
-		if err != nil || h.Generation != c.generation {
+		// Memory keeps the generation of the file that it was first appended to.
+		if err != nil || fromDisk && h.Generation != c.generation {
 			return fmt.Errorf("%s at %d: %w", c.file.name, off, ErrBadRecord)
 		}
 		rec := blockfs.AlignedBuffer(int(h.size()))
@@ -380,16 +385,15 @@ func (l *Log) space(c *Chunk, n int64) []byte {
 		if at := l.off - s.off; at+n <= int64(len(s.buf)) {
 			return s.buf[at : at+n]
 		}
-		// What follows goes to a new segment that starts where the appends are.
-		l.mem.used.Add(-int64(len(s.buf)))
+		// What follows goes to a new segment that starts where the appends are. The
+		// rest of this one stays allocated, so it stays counted.
 		s.buf = s.buf[:l.off-s.off]
-		l.mem.used.Add(int64(len(s.buf)))
 	}
 	if n > l.mem.Max-l.mem.used.Load() {
 		l.shed(c, n)
 	}
 	buf := blockfs.AlignedBuffer(int(max(n, segmentBytes)))
-	l.mem.used.Add(int64(len(buf)))
+	l.mem.used.Add(int64(cap(buf)))
 	c.segs = append(c.segs, segment{l.off, buf})
 	return buf[:n]
 }
@@ -405,7 +409,7 @@ func (l *Log) shed(cur *Chunk, n int64) {
 			c.mu.Lock()
 		}
 		for len(c.segs) > 0 && n > l.mem.Max-l.mem.used.Load() {
-			l.mem.used.Add(-int64(len(c.segs[0].buf)))
+			l.mem.used.Add(-int64(cap(c.segs[0].buf)))
 			c.segs = c.segs[1:]
 		}
 		if c != cur {
@@ -467,7 +471,7 @@ func (l *Log) Release(committed uint64) {
 	for _, c := range gone {
 		c.mu.Lock()
 		for _, s := range c.segs {
-			l.mem.used.Add(-int64(len(s.buf)))
+			l.mem.used.Add(-int64(cap(s.buf)))
 		}
 		c.segs = nil
 		c.mu.Unlock()
@@ -554,7 +558,7 @@ func (l *Log) Close() {
 	defer l.pool.mu.Unlock()
 	for _, c := range l.chunks {
 		for _, s := range c.segs {
-			l.mem.used.Add(-int64(len(s.buf)))
+			l.mem.used.Add(-int64(cap(s.buf)))
 		}
 		if l.pool.closed {
 			c.file.f.Close()

@@ -36,7 +36,7 @@ type PoolOptions struct {
 	ChunkBytes int64 // size of new chunk files
 	MaxBytes   int64 // all chunk files together
 	Rand       io.Reader
-	Log        *slog.Logger
+	Log        *slog.Logger // nil: discard
 }
 
 // Pool is the set of chunk files on one WRITE disk. Safe for concurrent use.
@@ -49,7 +49,7 @@ type Pool struct {
 	held     map[[16]byte][]*chunkFile // found at open; their vDisk has not claimed them
 	next     uint64                    // number of the next chunk file
 	bytes    int64                     // of all chunk files
-	growing  bool                      // a background creation runs
+	growth   chan struct{}             // closed when the creation in flight ends; nil: none
 	growErr  error                     // why the last creation failed
 	released chan struct{}             // closed and replaced when a chunk becomes free
 	closed   bool
@@ -68,6 +68,9 @@ type chunkFile struct {
 func OpenPool(o PoolOptions) (*Pool, error) {
 	if o.ChunkBytes < MinChunkBytes || o.ChunkBytes%blockfs.Alignment != 0 || o.MaxBytes < o.ChunkBytes {
 		return nil, fmt.Errorf("journal %s: chunk size %d (min %d, multiple of %d) and pool size %d do not fit", o.Dir, o.ChunkBytes, MinChunkBytes, blockfs.Alignment, o.MaxBytes)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	p := &Pool{o: o, held: map[[16]byte][]*chunkFile{}, released: make(chan struct{})}
 	if err := o.FS.MkdirAll(o.Dir); err != nil {
@@ -150,7 +153,7 @@ func (p *Pool) adopt(e blockfs.Info) error {
 	op, err := readOpener(f)
 	switch {
 	case errors.Is(err, ErrBadRecord):
-		p.free = append(p.free, cf)
+		p.give(cf)
 	case err != nil:
 		f.Close()
 		return fmt.Errorf("journal: %s: %w", path, err)
@@ -161,74 +164,99 @@ func (p *Pool) adopt(e blockfs.Info) error {
 	return nil
 }
 
-// readOpener returns the opener of a chunk; ErrBadRecord if neither copy is valid.
+// readOpener returns the opener of a chunk, from whichever copy is valid.
+// ErrBadRecord: both could be read and neither is an opener.
 func readOpener(f blockfs.File) (*Header, error) {
-	buf := blockfs.AlignedBuffer(openerBytes)
-	if _, err := f.ReadAt(buf, 0); err != nil {
-		return nil, fmt.Errorf("read opener: %w", err)
-	}
-	for off := 0; off < openerBytes; off += blockfs.Alignment {
-		h, err := decodeHeader(buf[off : off+blockfs.Alignment])
+	buf := blockfs.AlignedBuffer(blockfs.Alignment)
+	bad := ErrBadRecord
+	for off := int64(0); off < openerBytes; off += blockfs.Alignment {
+		if _, err := f.ReadAt(buf, off); err != nil {
+			bad = fmt.Errorf("read opener: %w", err)
+			continue
+		}
+		h, err := decodeHeader(buf)
 		if err == nil && h.Seqs == 0 {
 			return h, nil
 		}
 		if errors.Is(err, ErrNewerFormat) {
-			return nil, err
+			bad = err
 		}
 	}
-	return nil, ErrBadRecord
+	return nil, bad
 }
 
 // tryTake returns a free chunk, or nil when there is none and none can be made
 // now. first tells that the taker holds no chunk: the last free one is kept
-// for such takers, so that a busy vDisk cannot starve an idle one.
-func (p *Pool) tryTake(first bool) (*chunkFile, error) {
+// for such takers, so that a busy vDisk cannot starve an idle one. growth, if not
+// nil, is closed when the creation that stands in the way has ended.
+func (p *Pool) tryTake(first bool) (cf *chunkFile, growth <-chan struct{}, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return nil, errPoolClosed
+		return nil, nil, errPoolClosed
 	}
 	room := int64(len(p.free)) + (p.o.MaxBytes-p.bytes)/p.o.ChunkBytes
 	if room <= 1 && !first {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if n := len(p.free); n > 0 {
 		cf := p.free[n-1]
 		p.free = p.free[:n-1]
 		p.growLocked()
-		return cf, nil
+		return cf, nil, nil
 	}
-	if p.bytes+p.o.ChunkBytes > p.o.MaxBytes || p.growing {
-		return nil, nil
+	if p.growth != nil {
+		return nil, p.growth, nil
 	}
-	p.growing = true
+	if p.bytes+p.o.ChunkBytes > p.o.MaxBytes {
+		return nil, nil, nil
+	}
+	p.growth = make(chan struct{})
 	p.mu.Unlock()
-	cf, err := p.create()
+	cf, err = p.create()
 	p.mu.Lock()
-	p.growing = false
+	p.grownLocked(err)
 	if err != nil {
-		p.growErr = err
-		return nil, nil
+		return nil, nil, nil // GrowError says why
 	}
-	return cf, nil
+	// Who found this creation in flight may now make a chunk of its own.
+	p.signalLocked()
+	return cf, nil, nil
+}
+
+// take is tryTake for who cannot come again later: it waits for creations in
+// flight.
+func (p *Pool) take() (*chunkFile, error) {
+	for {
+		cf, growth, err := p.tryTake(true)
+		if growth == nil {
+			return cf, err
+		}
+		<-growth
+	}
+}
+
+// grownLocked ends a creation.
+func (p *Pool) grownLocked(err error) {
+	close(p.growth)
+	p.growth, p.growErr = nil, err
 }
 
 var errPoolClosed = errors.New("journal pool is closed")
 
 // growLocked makes the next chunk ahead of need, in the background.
 func (p *Pool) growLocked() {
-	if len(p.free) > 0 || p.growing || p.bytes+p.o.ChunkBytes > p.o.MaxBytes {
+	if len(p.free) > 0 || p.growth != nil || p.bytes+p.o.ChunkBytes > p.o.MaxBytes {
 		return
 	}
-	p.growing = true
+	p.growth = make(chan struct{})
 	p.grow.Add(1)
 	go func() {
 		defer p.grow.Done()
 		cf, err := p.create()
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.growing = false
-		p.growErr = err
+		p.grownLocked(err)
 		if err == nil {
 			p.freeLocked(cf)
 		}
@@ -236,25 +264,26 @@ func (p *Pool) growLocked() {
 }
 
 // create makes a chunk file: pre-written, durable, then named. Only one runs at
-// a time (growing).
+// a time (growth).
 func (p *Pool) create() (cf *chunkFile, err error) {
 	p.mu.Lock()
 	n := p.next
 	p.next++
 	p.bytes += p.o.ChunkBytes
 	p.mu.Unlock()
-	tmp := fmt.Sprintf("%s/%s%08d", p.o.Dir, newName, n)
-	f, err := p.o.FS.Open(tmp, blockfs.Write|blockfs.Create|blockfs.Excl|blockfs.Direct|blockfs.DSync)
+	path := fmt.Sprintf("%s/%s%08d", p.o.Dir, newName, n)
+	f, err := p.o.FS.Open(path, blockfs.Write|blockfs.Create|blockfs.Excl|blockfs.Direct|blockfs.DSync)
 	if err == nil {
 		if err = f.Preallocate(p.o.ChunkBytes); err == nil {
 			cf = &chunkFile{name: fmt.Sprintf("%s%08d", chunkName, n), f: f, bytes: p.o.ChunkBytes}
-			if err = p.o.FS.Rename(tmp, p.o.Dir+"/"+cf.name); err == nil {
+			if err = p.o.FS.Rename(path, p.o.Dir+"/"+cf.name); err == nil {
+				path = p.o.Dir + "/" + cf.name
 				err = p.o.FS.SyncDir(p.o.Dir)
 			}
 		}
 		if err != nil {
 			f.Close()
-			p.o.FS.Remove(tmp) // best effort: dropped at the next open otherwise
+			p.o.FS.Remove(path) // best effort: dropped or free at the next open otherwise
 		}
 	}
 	if err != nil {
@@ -284,6 +313,11 @@ func (p *Pool) give(cf *chunkFile) {
 
 func (p *Pool) freeLocked(cf *chunkFile) {
 	p.free = append(p.free, cf)
+	p.signalLocked()
+}
+
+// signalLocked wakes who waits on Released.
+func (p *Pool) signalLocked() {
 	close(p.released)
 	p.released = make(chan struct{})
 }
@@ -303,7 +337,8 @@ func (p *Pool) dropLocked(cf *chunkFile) {
 	}
 }
 
-// Released returns a channel that is closed when a chunk becomes free.
+// Released returns a channel that is closed when a chunk becomes free, or one
+// can be made.
 func (p *Pool) Released() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -329,10 +364,11 @@ func (p *Pool) claim(vdisk [16]byte) []*chunkFile {
 // Erase makes what chunks say of a vDisk unreadable and frees them. The vDisk
 // must have no open Log. Call it when its deletion was decided.
 func (p *Pool) Erase(vdisk [16]byte) error {
-	for _, cf := range p.claim(vdisk) {
+	claimed := p.claim(vdisk)
+	for i, cf := range claimed {
 		if err := eraseOpener(cf); err != nil {
 			p.mu.Lock()
-			p.held[vdisk] = append(p.held[vdisk], cf)
+			p.held[vdisk] = append(p.held[vdisk], claimed[i:]...)
 			p.mu.Unlock()
 			return fmt.Errorf("journal: erase %s: %w", cf.name, err)
 		}

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -48,7 +49,7 @@ type recovered struct {
 	end     int64
 	lastSeq uint64
 	found   []Found
-	strays  []Found // valid records behind a bad one
+	strays  []Found // its opener, and valid records that do not follow on another
 }
 
 // Recover reads the chunks that hold records of vdisk and returns the longest
@@ -137,6 +138,8 @@ func (c *recovered) scan(vdisk [16]byte) error {
 	}
 	seed := clustersum.NewSeed(vdisk)
 	gen, next := op.Generation, op.Seq
+	// What the opener promises is checked like any other promise (E3).
+	c.strays = append(c.strays, Found{op, c.id, blockfs.Alignment})
 	off, torn := int64(openerBytes), false
 	for off+blockfs.Alignment <= c.file.bytes {
 		h, err := c.record(off, gen, vdisk, seed)
@@ -176,6 +179,9 @@ func (c *recovered) record(off int64, gen uint64, vdisk [16]byte, seed clustersu
 		return nil, err
 	}
 	n, err := peekHeader(b)
+	if errors.Is(err, ErrNewerFormat) && binary.LittleEndian.Uint64(b[24:]) != gen {
+		return nil, ErrBadRecord // an earlier user's, or a guest's data that imitate a record (J1)
+	}
 	if err != nil {
 		return nil, err
 	}

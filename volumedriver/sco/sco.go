@@ -3,15 +3,17 @@
 //
 // # Object
 //
-//	| group 0 | group 1 | ... | group n | footer | trailer |
+//	| group 0 | group 1 | ... | group n | sums | footer | trailer |
 //
 //	group    up to 64 KiB of whole clusters, then the checksum (clustersum, u32)
 //	         of each of them. All but the last group are full, so one range
 //	         request for a group reads and verifies any of its clusters.
+//	sums     the same checksums in one piece, by cluster: with them at hand a random
+//	         read fetches its clusters alone, where a store makes small reads cheap
 //	footer   what the object maps, see below; a TLog repeats the footers of a run
 //	         of SCOs, so that a map is rebuilt without reading data
-//	trailer  32 bytes: footer length u32 | crc32c of footer u32 | xxh3 u64 of all
-//	         groups | 0 u64 | magic "OVGSCO01"
+//	trailer  32 bytes: footer length u32 | crc32c of sums and footer u32 | xxh3 u64
+//	         of all groups | 0 u64 | magic "OVGSCO01"
 //
 // Footer, little-endian, 128 bytes and 32 per extent:
 //
@@ -58,6 +60,9 @@ const (
 	// MaxOverhead bounds what an object has beside its data and checksums.
 	MaxOverhead = fixedFooter + trailerBytes + maxExtents*extentBytes
 )
+
+// FormatVersion is the newest SCO format that this code reads and writes.
+const FormatVersion = version
 
 var magic = [8]byte{'O', 'V', 'G', 'S', 'C', 'O', '0', '1'}
 
@@ -143,22 +148,42 @@ func (l Layout) Slot(b []byte, n uint32, i uint32) (data, sum []byte) {
 
 // Size returns the object's size.
 func Size(clusterBytes int, clusters, extents int) int {
-	return Layout{clusterBytes}.GroupsBytes(clusters) + FooterBytes(extents) + trailerBytes
+	return Layout{clusterBytes}.GroupsBytes(clusters) + clusters*SumBytes + FooterBytes(extents) + trailerBytes
+}
+
+// SumsRange returns offset and length of the sums of an object with n clusters.
+func (l Layout) SumsRange(n uint32) (off int64, length int) {
+	return int64(l.GroupsBytes(int(n))), int(n) * SumBytes
+}
+
+// DataOffset returns where the data of a cluster stand in an object with n
+// clusters; those of its group follow each other.
+func (l Layout) DataOffset(cluster, n uint32) int64 {
+	g, k := l.Group(cluster)
+	off, _, _ := l.GroupRange(g, n)
+	return off + int64(k*l.Cluster)
 }
 
 // FooterBytes returns the encoded size of a footer.
 func FooterBytes(extents int) int { return fixedFooter + extents*extentBytes }
 
-// Finish writes footer and trailer into the object b, whose groups are filled;
-// len(b) is Size.
+// Finish writes sums, footer and trailer into the object b, whose groups are
+// filled; len(b) is Size.
 func Finish(b []byte, f *Footer) {
-	groups := Layout{int(f.Cluster)}.GroupsBytes(int(f.Clusters))
+	l := Layout{int(f.Cluster)}
+	groups := l.GroupsBytes(int(f.Clusters))
+	sums := b[groups : groups+int(f.Clusters)*SumBytes]
+	for i := range f.Clusters {
+		_, sum := l.Slot(b, f.Clusters, i)
+		copy(sums[i*SumBytes:], sum)
+	}
 	n := FooterBytes(len(f.Extents))
-	EncodeFooter(b[groups:groups+n], f)
-	t := b[groups+n : groups+n+trailerBytes]
+	at := groups + len(sums)
+	EncodeFooter(b[at:at+n], f)
+	t := b[at+n : at+n+trailerBytes]
 	le := binary.LittleEndian
 	le.PutUint32(t[0:], uint32(n))
-	le.PutUint32(t[4:], clustersum.Plain(b[groups:groups+n]))
+	le.PutUint32(t[4:], clustersum.Plain(b[groups:at+n]))
 	le.PutUint64(t[8:], xxh3.Hash(b[:groups]))
 	le.PutUint64(t[16:], 0)
 	copy(t[24:], magic[:])
@@ -234,15 +259,20 @@ func Decode(b []byte) (*Footer, error) {
 	le := binary.LittleEndian
 	t := b[len(b)-trailerBytes:]
 	n := int(le.Uint32(t))
-	groups := len(b) - trailerBytes - n
-	if n < fixedFooter || groups < 0 || clustersum.Plain(b[groups:groups+n]) != le.Uint32(t[4:]) {
-		return nil, fmt.Errorf("%w: footer checksum", ErrCorrupt)
+	at := len(b) - trailerBytes - n
+	if n < fixedFooter || at < 0 {
+		return nil, fmt.Errorf("%w: footer length", ErrCorrupt)
 	}
-	f, used, err := DecodeFooter(b[groups : groups+n])
+	f, used, err := DecodeFooter(b[at : at+n])
 	if err != nil {
 		return nil, err
 	}
-	if used != n || (Layout{int(f.Cluster)}).GroupsBytes(int(f.Clusters)) != groups || xxh3.Hash(b[:groups]) != le.Uint64(t[8:]) {
+	sums, length := Layout{int(f.Cluster)}.SumsRange(f.Clusters)
+	groups := int(sums)
+	if used != n || sums+int64(length) != int64(at) || clustersum.Plain(b[groups:at+n]) != le.Uint32(t[4:]) {
+		return nil, fmt.Errorf("%w: footer checksum", ErrCorrupt)
+	}
+	if xxh3.Hash(b[:groups]) != le.Uint64(t[8:]) {
 		return nil, fmt.Errorf("%w: data checksum", ErrCorrupt)
 	}
 	return f, f.verifyClusters(b)
@@ -256,7 +286,8 @@ func (f *Footer) verifyClusters(b []byte) error {
 		}
 		for k := uint64(0); k < e.Length/per; k++ {
 			data, sum := l.Slot(b, f.Clusters, e.First+uint32(k))
-			if seed.Sum(e.LBA+k*per, data) != binary.LittleEndian.Uint32(sum) {
+			again := b[l.GroupsBytes(int(f.Clusters))+int(e.First+uint32(k))*SumBytes:][:SumBytes]
+			if seed.Sum(e.LBA+k*per, data) != binary.LittleEndian.Uint32(sum) || string(again) != string(sum) {
 				return fmt.Errorf("%w: cluster at lba %d", ErrCorrupt, e.LBA+k*per)
 			}
 		}

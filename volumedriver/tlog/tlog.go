@@ -35,6 +35,9 @@ const (
 	maxRun   = 1 << 16
 )
 
+// FormatVersion is the newest TLog format that this code reads and writes.
+const FormatVersion = version
+
 var magic = [8]byte{'O', 'V', 'G', 'T', 'L', 'O', 'G', '1'}
 
 // Errors of decoding.

@@ -90,3 +90,49 @@ func BenchmarkWrite(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRead: 4 KiB random reads of data that is on the backend, from the page
+// cache of the machine but not from the engine's.
+func BenchmarkRead(b *testing.B) {
+	for _, qd := range []int{1, 32} {
+		b.Run(map[int]string{1: "qd1", 32: "qd32"}[qd], func(b *testing.B) {
+			const size = 1 << 30
+			v := benchNode(b, size)
+			ctx := context.Background()
+			buf := make([]byte, 1<<20)
+			for off := int64(0); off < size; off += int64(len(buf)) {
+				for i := 0; i < len(buf); i += 8 {
+					buf[i] = byte(off>>20) + byte(i>>12)
+				}
+				if err := v.WriteAt(ctx, buf, off); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := v.Commit(ctx); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			b.SetBytes(4096)
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for w := range qd {
+				wg.Add(1)
+				go func() {
+					defer wg.Done()
+					p := make([]byte, 4096)
+					x := uint64(w + 1)
+					for range b.N / qd {
+						x ^= x << 13
+						x ^= x >> 7
+						x ^= x << 17
+						if err := v.ReadAt(ctx, p, int64(x%(size/4096))*4096); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				}()
+			}
+			wg.Wait()
+		})
+	}
+}

@@ -134,6 +134,7 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 	h.spaces++
 	v.space = h.spaces
 	h.mu.Unlock()
+	v.small = o.p.cfg.Store.Features().CheapReads
 	v.ctx, v.cancel = context.WithCancel(context.Background())
 	v.size.Store(o.head.Size)
 	s := o.p.Settings()

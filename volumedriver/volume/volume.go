@@ -86,7 +86,9 @@ type Volume struct {
 	cluster int // bytes
 	layout  sco.Layout
 	space   uint64 // cache key
-	maxIO   int    // bytes of data one command may carry
+	small   bool   // the backend makes small reads cheap
+	touches touches
+	maxIO   int // bytes of data one command may carry
 	// appendLimit is how much data of several commands one record takes.
 	appendLimit int
 	log         *slog.Logger

@@ -238,7 +238,7 @@ func (s *Store) Usage(ctx context.Context) (backend.Usage, error) {
 
 // Features implements backend.Store.
 func (s *Store) Features() backend.Features {
-	return backend.Features{ConditionalPut: true, ConsistentList: true}
+	return backend.Features{ConditionalPut: true, ConsistentList: true, CheapReads: true}
 }
 
 // Close implements backend.Store. Calls under way finish; later ones fail.

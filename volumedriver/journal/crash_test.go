@@ -1,0 +1,146 @@
+package journal
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/openvstorage/ovgate/internal/blockfs"
+)
+
+// crashPool bounds the pool: a chunk more than the script's records take.
+const crashPool = 10 * testChunk
+
+// crashed is the disk after a power cut, and what had been promised before it.
+type crashed struct {
+	fs    *blockfs.Mem
+	label string
+	acked int64 // seqs acknowledged
+}
+
+// crashScript runs a pool from nothing: creation, appends over several chunks, a
+// promise, an idle vDisk beside it, releases.
+func crashScript(fsys blockfs.FS, acked *atomic.Int64, committed *atomic.Uint64) error {
+	o := poolOptions(fsys)
+	o.MaxBytes = crashPool
+	p, err := OpenPool(o)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	l := newTestLog(p, diskA, 1, 1, nil)
+	for i := range 24 {
+		if _, err := put(l, oneWrite(l.NextSeq(), 1+i*7%31)); err != nil {
+			return err
+		}
+		acked.Store(int64(l.NextSeq() - 1))
+		switch i {
+		case 9:
+			if _, err := l.Promise(1); err != nil {
+				return err
+			}
+			if _, err := put(newTestLog(p, diskB, 1, 1, nil), oneWrite(1, 1)); err != nil {
+				return err
+			}
+		case 18:
+			committed.Store(12)
+			l.Release(12)
+		}
+	}
+	return nil
+}
+
+// TestCrashEverywhere cuts the power in the middle of every operation that changes
+// something, with every fate of what was not durable: what was acknowledged is
+// there, nothing is wrong, and the pool works on.
+func TestCrashEverywhere(t *testing.T) {
+	for _, faults := range []bool{false, true} {
+		t.Run(fmt.Sprintf("faults=%t", faults), func(t *testing.T) {
+			m := blockfs.NewMem()
+			var acked atomic.Int64
+			var committed atomic.Uint64
+			var mu sync.Mutex
+			var cuts []crashed
+			m.SetHook(func(n int64, op blockfs.OpInfo) {
+				for seed, how := range []blockfs.Unsynced{blockfs.KeepAll, blockfs.DropAll, blockfs.Tear, blockfs.Tear, blockfs.Reorder} {
+					c := crashed{acked: acked.Load(), label: fmt.Sprintf("%v, unsynced %d", op, how)}
+					c.fs = m.Crash(blockfs.CrashConfig{Unsynced: how, Rand: rand.New(rand.NewPCG(uint64(n), uint64(seed)))})
+					mu.Lock()
+					cuts = append(cuts, c)
+					mu.Unlock()
+				}
+			})
+			var writes atomic.Int64
+			fsys := blockfs.Inject(m, func(op blockfs.OpInfo) error {
+				if faults && op.Kind == blockfs.OpWrite && !strings.Contains(op.Path, poolFile) {
+					if n := writes.Add(1); n%13 == 4 {
+						return blockfs.Partial(int(n%4)*4096, errInjected)
+					}
+				}
+				return nil
+			})
+			if err := crashScript(fsys, &acked, &committed); err != nil {
+				t.Fatal(err)
+			}
+			if acked.Load() != 24 || len(cuts) < 200 {
+				t.Fatalf("%d acknowledged, %d cuts", acked.Load(), len(cuts))
+			}
+			for _, c := range cuts {
+				// Every commit up to the one of the script gives the same duty.
+				from := uint64(1)
+				if c.acked >= 19 {
+					from = 13
+				}
+				if err := survives(c, from); err != nil {
+					t.Fatalf("%s, %d acknowledged: %v", c.label, c.acked, err)
+				}
+			}
+			t.Logf("%d power cuts", len(cuts))
+		})
+	}
+}
+
+// survives opens what a power cut left, checks it and goes on with it.
+func survives(c crashed, from uint64) error {
+	o := poolOptions(c.fs)
+	o.MaxBytes = crashPool
+	p, err := OpenPool(o)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	r, err := Recover(p, diskA, from, anyOf(1))
+	if err != nil {
+		return err
+	}
+	last := r.LastSeq
+	if int64(last) < c.acked && c.acked >= int64(from) || int64(last) > c.acked+1 && int64(from) <= c.acked+1 {
+		return fmt.Errorf("tail ends at %d", last)
+	}
+	var want []*Batch
+	for s := from; s <= last; s++ {
+		want = append(want, oneWrite(s, 1+int(s-1)*7%31))
+	}
+	l, err := checkTail(r, 2, from, want)
+	if err != nil {
+		return err
+	}
+	l.Release(last) // the next opening committed it
+	if _, err := put(l, oneWrite(last+1, 3)); err != nil {
+		return fmt.Errorf("append afterwards: %w", err)
+	}
+	l.Close()
+	p.Close()
+	if p, err = OpenPool(o); err != nil {
+		return err
+	}
+	defer p.Close()
+	if r, err = Recover(p, diskA, last+1, func(e uint32, first, _ uint64) bool { return e == 2 && first > last }); err != nil {
+		return err
+	}
+	_, err = checkTail(r, 3, last+1, []*Batch{oneWrite(last+1, 3)})
+	return err
+}
