@@ -180,6 +180,7 @@ func (v *Volume) wakeCommitter() {
 // finish completes a change that holds its range and starts those that waited.
 func (v *Volume) finish(r *Request, err error) {
 	granted := v.locks.release(r)
+	clear(r.st.parts[:]) // the buffers are the submitter's again
 	v.complete(r, err)
 	for _, g := range granted {
 		v.prepare(g)

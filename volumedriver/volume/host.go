@@ -144,9 +144,10 @@ type Pool struct {
 	host *Host
 	cfg  PoolConfig
 
-	mu   sync.Mutex
-	open map[ID]*Volume
-	busy map[ID]chan struct{} // open, delete, accept in progress; closed when done
+	mu       sync.Mutex
+	detached bool
+	open     map[ID]*Volume
+	busy     map[ID]chan struct{} // open, delete, accept in progress; closed when done
 }
 
 // AttachPool binds a vPool to its backend and checks the root object (rule E7).
@@ -258,6 +259,7 @@ func checkRoot(ctx context.Context, cfg PoolConfig, clk clock.Clock) error {
 // Detach closes the vPool's vDisks and forgets the pool.
 func (p *Pool) Detach(ctx context.Context) error {
 	p.mu.Lock()
+	p.detached = true // an Open that is under way ends without a Volume
 	open := make([]*Volume, 0, len(p.open))
 	for _, v := range p.open {
 		open = append(open, v)

@@ -62,8 +62,15 @@ func (p *Pool) Open(ctx context.Context, id ID) (*Volume, error) {
 		return nil, err
 	}
 	p.mu.Lock()
-	p.open[id] = v
+	late := p.detached
+	if !late {
+		p.open[id] = v
+	}
 	p.mu.Unlock()
+	if late {
+		v.stop()
+		return nil, fmt.Errorf("vdisk %s: vpool %s: %w", id, p.cfg.Name, ErrClosed)
+	}
 	return v, nil
 }
 
