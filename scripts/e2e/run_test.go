@@ -3,8 +3,12 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +24,9 @@ import (
 
 // patience bounds what must happen soon; far above what it takes.
 const patience = 2 * time.Minute
+
+// stopTime is how long a program may take to end in order after a failed test.
+const stopTime = 10 * time.Second
 
 // root is the repository, from this package's directory.
 const root = "../.."
@@ -72,37 +79,58 @@ func (o *output) find(t *testing.T, pattern string, ended <-chan struct{}) []str
 	}
 }
 
-// run is a running scripts/run.
+// run is a running program.
 type run struct {
 	cmd   *exec.Cmd
 	out   *output
 	ended chan struct{}
-	err   error
+	err   error // once ended is closed
 }
 
+// start starts scripts/run.
 func start(t *testing.T, data, api, iscsi string) *run {
 	t.Helper()
-	r := &run{cmd: exec.Command("scripts/run", "--api", api, "--iscsi", iscsi), out: newOutput(), ended: make(chan struct{})}
-	r.cmd.Dir = root
-	r.cmd.Env = append(os.Environ(), "OVGATE_DATA="+data)
-	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if err := r.cmd.Start(); err != nil {
+	return startCommand(t, root, []string{"OVGATE_DATA=" + data}, "scripts/run", "--api", api, "--iscsi", iscsi)
+}
+
+// startCommand starts a program in dir, with env added to the environment.
+func startCommand(t *testing.T, dir string, env []string, name string, args ...string) *run {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
+	return launch(t, cmd)
+}
+
+// launch starts a program in a process group of its own, which ends with the test.
+func launch(t *testing.T, cmd *exec.Cmd) *run {
+	t.Helper()
+	r := &run{cmd: cmd, out: newOutput(), ended: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = r.out, r.out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		r.err = r.cmd.Wait()
+		r.err = cmd.Wait()
 		close(r.ended)
 	}()
 	t.Cleanup(func() {
-		select {
-		case <-r.ended:
-		default:
-			if err := r.cmd.Process.Kill(); err != nil {
+		// Wait returns when the last of the group has closed its output.
+		for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+			select {
+			case <-r.ended:
+				return
+			default:
+			}
+			if err := syscall.Kill(-cmd.Process.Pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
 				t.Error(err)
 			}
-			<-r.ended
+			select {
+			case <-r.ended:
+			case <-time.After(stopTime):
+			}
 		}
+		<-r.ended
 	})
 	return r
 }
@@ -155,15 +183,24 @@ func TestMakeRun(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	api, iscsi := freePort(t), freePort(t)
 	r := start(t, data, api, iscsi)
+	r.out.find(t, ` --login\n`, r.ended) // the end of what it prints
 	token := r.out.find(t, `set-up token +(\S+)`, r.ended)[1]
 	command := r.out.find(t, `\n +(qemu-img info \S+)\n`, r.ended)[1]
 	if len(token) < 20 {
 		t.Errorf("set-up token %q is too short to be one", token)
 	}
 	text, _ := r.out.get()
-	if !strings.Contains(text, iscsi) || !strings.Contains(text, api) {
-		t.Errorf("does not print its addresses %s and %s:\n%s", api, iscsi, text)
+	for _, promised := range []string{
+		`UI +https://` + regexp.QuoteMeta(api) + `\n`,
+		`portal +` + regexp.QuoteMeta(iscsi) + `\n`,
+		`vDisk +demo: iqn\.\S+ LUN 0\n`,
+		`iscsiadm -m node -T iqn\.\S+ -p '` + regexp.QuoteMeta(iscsi) + `' --login\n`,
+	} {
+		if !regexp.MustCompile(promised).MatchString(text) {
+			t.Errorf("does not print %q:\n%s", promised, text)
+		}
 	}
+	checkUI(t, data, "https://"+api)
 	out, err := exec.Command("sh", "-c", command).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "10 GiB") {
 		t.Fatalf("the printed command %q: %v\n%s", command, err, out)
@@ -189,6 +226,30 @@ func TestMakeRun(t *testing.T) {
 		}
 	})
 	again.stop(t)
+}
+
+// checkUI asks for the UI, believing in the node's CA alone.
+func checkUI(t *testing.T, data, url string) {
+	t.Helper()
+	pem, err := os.ReadFile(filepath.Join(data, "tls", "ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cas := x509.NewCertPool()
+	if !cas.AppendCertsFromPEM(pem) {
+		t.Fatal("no certificate in ca.pem")
+	}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: cas}}
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport, Timeout: patience}).Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeOrFail(t, resp.Body)
+	page, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || !bytes.Contains(page, []byte("<script")) {
+		t.Errorf("%s answers %s, error %v:\n%s", url, resp.Status, err, page)
+	}
 }
 
 // TestRunPortBusy: a port that is taken is named, and the end is not success.
