@@ -23,6 +23,7 @@ const (
 	opReportLUNs     = 0xa0
 	opMaintenanceIn  = 0xa3
 	saReadCapacity16 = 0x10
+	saGetLBAStatus   = 0x12
 	saReportOpcodes  = 0x0c
 	saReportTMF      = 0x0d
 )
@@ -138,6 +139,7 @@ func buildCommandSet() []command {
 		{"MODE SELECT(10)", 0x55, noSA, "\x11\x00\x00\x00\x00\x00\xff\xff\x04", dirOut, wholeData, alloc10, nil, modeSelect10},
 		{"MODE SENSE(10)", 0x5a, noSA, "\x18\xff\xff\x00\x00\x00\xff\xff\x04", dirIn, 0, alloc10, nil, modeSense10},
 		{"READ CAPACITY(16)", opServiceIn16, saReadCapacity16, useSA16, dirIn, 0, alloc16, nil, readCapacity16},
+		{"GET LBA STATUS", opServiceIn16, saGetLBAStatus, "\x1f\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", dirIn, 0, alloc16, checkLBAStatus, lbaStatus},
 		{"REPORT LUNS", opReportLUNs, noSA, "\x00\xff\x00\x00\x00\xff\xff\xff\xff\x00\x04", dirIn, anyLUN | noAttention | noReservation, alloc12, nil, reportLUNs},
 		{"REPORT SUPPORTED OPERATION CODES", opMaintenanceIn, saReportOpcodes, "\x1f\x87\xff\xff\xff\xff\xff\xff\xff\x00\x04", dirIn, noReservation, alloc12, nil, reportOpcodes},
 		{"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", opMaintenanceIn, saReportTMF, "\x1f\x80\x00\x00\x00\xff\xff\xff\xff\x00\x04", dirIn, noReservation, alloc12, nil, reportTMF},

@@ -83,3 +83,12 @@ type Disk interface {
 	Geometry() Geometry
 	Submit(op *Op)
 }
+
+// Provisioner is a Disk that can tell where it holds data; GET LBA STATUS reports
+// all blocks of another one as mapped.
+type Provisioner interface {
+	// Allocated reports whether the cluster at off holds data, and for how many
+	// bytes from off on, within the disk, that answer holds: at least to the end of
+	// the cluster; it may stop short of the next change. It does no I/O.
+	Allocated(off int64) (mapped bool, n int64)
+}

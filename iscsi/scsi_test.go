@@ -123,7 +123,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"unknown opcode", cdb(0xc1), nil, 0, 5, 0x20, 0},
 		{"PERSISTENT RESERVE IN", cdb(0x5e, 0, 0, 0, 0, 0, 0, 0, 8), nil, 8, 5, 0x20, 0},
-		{"GET LBA STATUS", cdb(0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32), nil, 32, 5, 0x20, 0},
+		{"GET LBA STATUS beyond the end", func() (c [16]byte) { c = rw16(0x9e, 0, blocks, 32); c[1] = 0x12; return c }(), nil, 32, 5, 0x21, 0},
 		{"READ beyond the end", rw16(0x88, 0, blocks, 1), nil, 512, 5, 0x21, 0},
 		{"READ across the end", rw16(0x88, 0, blocks-1, 2), nil, 1024, 5, 0x21, 0},
 		{"READ wrapping LBA", rw16(0x88, 0, 1<<64-1, 2), nil, 1024, 5, 0x21, 0},

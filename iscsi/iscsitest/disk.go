@@ -20,6 +20,9 @@ import (
 // chunk is the unit of sparse allocation.
 const chunk = 64 << 10
 
+// cluster is the unit of what Allocated tells.
+const cluster = 4 << 10
+
 // Disk is a sparse in-memory iscsi.Disk. Its methods are safe for concurrent use.
 type Disk struct {
 	clk clock.Clock
@@ -27,6 +30,7 @@ type Disk struct {
 	mu     sync.RWMutex
 	geo    iscsi.Geometry
 	chunks map[int64]*[chunk]byte
+	mapped map[int64]struct{} // clusters of 4 KiB that hold data
 	delay  time.Duration
 	fail   func(*iscsi.Op) error
 	held   []*iscsi.Op
@@ -44,7 +48,7 @@ func NewDisk(size int64, clk clock.Clock) *Disk {
 		clk = clock.Real{}
 	}
 	return &Disk{
-		clk: clk, chunks: map[int64]*[chunk]byte{},
+		clk: clk, chunks: map[int64]*[chunk]byte{}, mapped: map[int64]struct{}{},
 		geo: iscsi.Geometry{Size: size, ClusterSize: 4096},
 	}
 }
@@ -54,6 +58,14 @@ func (d *Disk) Geometry() iscsi.Geometry {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.geo
+}
+
+// Allocated implements iscsi.Provisioner, a cluster at a time.
+func (d *Disk) Allocated(off int64) (mapped bool, n int64) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	_, mapped = d.mapped[off/cluster]
+	return mapped, cluster - off%cluster
 }
 
 // SetGeometry changes the disk; its size must not shrink (D6).
@@ -198,6 +210,9 @@ func (d *Disk) read(p []byte, off int64) {
 }
 
 func (d *Disk) write(p []byte, off int64) {
+	for c := off / cluster; c*cluster < off+int64(len(p)); c++ {
+		d.mapped[c] = struct{}{}
+	}
 	each(off, int64(len(p)), func(index, in, at, n int64) {
 		c := d.chunks[index]
 		if c == nil {
@@ -209,6 +224,12 @@ func (d *Disk) write(p []byte, off int64) {
 }
 
 func (d *Disk) zero(off, n int64) {
+	first, end := (off+cluster-1)/cluster, (off+n)/cluster
+	for c := range d.mapped {
+		if c >= first && c < end {
+			delete(d.mapped, c)
+		}
+	}
 	if n > int64(len(d.chunks))*chunk { // a large range over a sparse disk
 		for index, c := range d.chunks {
 			lo, hi := max(off, index*chunk), min(off+n, (index+1)*chunk)

@@ -203,6 +203,23 @@ func (m *Map) clearNode(nd *node, from, to uint64) {
 	}
 }
 
+// NextMapped returns the first cluster at or after c that has data; Clusters if
+// there is none. The time is in the nodes and pages that exist.
+func (m *Map) NextMapped(c uint64) uint64 {
+	for c < m.clusters {
+		p, n := m.nextPage(c / PageEntries)
+		if p == nil {
+			break
+		}
+		for c = max(c, n*PageEntries); c < (n+1)*PageEntries; c++ {
+			if p.e[c%PageEntries].Mapped() {
+				return c
+			}
+		}
+	}
+	return m.clusters
+}
+
 // nextPage returns the first page with content at or after page number n, and
 // its number; nil at the end.
 func (m *Map) nextPage(n uint64) (*page, uint64) {
