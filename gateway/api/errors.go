@@ -47,6 +47,34 @@ func some(s string) *string {
 	return &s
 }
 
+// about names the object of a refusal that does not, and the field of a name
+// that is taken.
+func about(object, field string, err error) error {
+	if err == nil {
+		return nil
+	}
+	p := toProblem(err)
+	if p.status >= http.StatusInternalServerError {
+		return err // a defect keeps its cause for the log
+	}
+	if p.Object == nil {
+		p.Object = some(clip(object))
+	}
+	if p.Field == nil && p.Code == "exists" {
+		p.Field = some(field)
+	}
+	return &refusal{p}
+}
+
+// clip bounds a text of a request that an answer repeats.
+func clip(s string) string {
+	const most = 80
+	if r := []rune(strings.ToValidUTF8(s, "?")); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return s
+}
+
 var statusOf = map[control.Code]int{
 	control.CodeInvalid:     http.StatusBadRequest,
 	control.CodeShrink:      http.StatusBadRequest,
@@ -69,6 +97,7 @@ func toProblem(err error) problem {
 	var r *refusal
 	var c *control.Error
 	var rate *auth.RateError
+	var field *auth.FieldError
 	var big *http.MaxBytesError
 	var he *echo.HTTPError
 	simple := func(status int, code, hint string) problem {
@@ -94,12 +123,14 @@ func toProblem(err error) problem {
 		return problem{status: http.StatusBadRequest, Error: Error{Code: "invalid", Message: "the request body is missing", Hint: some("send one JSON object")}}
 	case errors.Is(err, auth.ErrCredentials):
 		return simple(http.StatusUnauthorized, "unauthorized", "")
+	case errors.As(err, &field):
+		return problem{status: http.StatusBadRequest, Error: Error{Code: "invalid", Message: field.Message, Field: some(field.Field), Object: some(field.Object), Hint: some(field.Hint)}}
 	case errors.Is(err, auth.ErrInvalid):
 		return simple(http.StatusBadRequest, "invalid", "")
 	case errors.Is(err, auth.ErrExists):
 		return simple(http.StatusConflict, "exists", "choose another name")
 	case errors.Is(err, auth.ErrNotFound):
-		return simple(http.StatusNotFound, "not_found", "")
+		return simple(http.StatusNotFound, "not_found", "ovgate user list and ovgate user token list show what there is")
 	case errors.Is(err, auth.ErrLastManager):
 		return simple(http.StatusConflict, "last_admin", "give another user role manage first")
 	case errors.Is(err, auth.ErrNoSetup):

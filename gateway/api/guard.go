@@ -107,11 +107,11 @@ func (s *Server) identify(r *http.Request, active bool) (caller, error) {
 	if h := r.Header.Get("Authorization"); h != "" {
 		token, ok := cutBearer(h)
 		if !ok {
-			return who, refuse(http.StatusUnauthorized, "unauthorized", "", "send Authorization: Bearer TOKEN", "the Authorization header is not a bearer token")
+			return who, refuse(http.StatusUnauthorized, "unauthorized", "token", "send Authorization: Bearer TOKEN", "the Authorization header is not a bearer token")
 		}
 		p, err := s.opt.Auth.Bearer(token)
 		if err != nil {
-			return who, refuse(http.StatusUnauthorized, "unauthorized", "", "create a token with: ovgate user token", "the bearer token is not valid, or has expired")
+			return who, refuse(http.StatusUnauthorized, "unauthorized", "token", "create one with: ovgate user token create", "the bearer token is not valid, or has expired")
 		}
 		who.Principal, who.known = p, true
 		return who, nil
@@ -122,7 +122,7 @@ func (s *Server) identify(r *http.Request, active bool) (caller, error) {
 	}
 	p, err := s.opt.Auth.Browser(c.Value, active)
 	if err != nil {
-		return who, refuse(http.StatusUnauthorized, "unauthorized", "", "sign in again", "the session has ended")
+		return who, refuse(http.StatusUnauthorized, "unauthorized", "session", "sign in again", "the session has ended")
 	}
 	who.Principal, who.known, who.cookie = p, true, true
 	return who, nil

@@ -19,15 +19,26 @@ func (s *Server) GetSetup(context.Context, GetSetupRequestObject) (GetSetupRespo
 func (s *Server) CompleteSetup(ctx context.Context, r CompleteSetupRequestObject) (CompleteSetupResponseObject, error) {
 	u, err := s.opt.Auth.Setup(ctx, callerOf(ctx).address, r.Body.Token, r.Body.User, r.Body.Password)
 	if errors.Is(err, auth.ErrCredentials) {
-		return nil, refuse(http.StatusUnauthorized, "bad_setup_token", "", "use the token that the newest start of the node printed", "this is not the set-up token")
+		p := toProblem(refuse(http.StatusUnauthorized, "bad_setup_token", "set-up token", "use the token that the newest start of the node printed; it is in DIR/setup.token too", "this is not the set-up token"))
+		p.Field = some("token")
+		return nil, &refusal{p}
 	}
 	if err != nil {
-		return nil, err
+		return nil, setupField(about("user "+r.Body.User, "", err))
 	}
 	if s.opt.SetupDone != nil {
 		s.opt.SetupDone()
 	}
 	return CompleteSetup201JSONResponse(userOf(u)), nil
+}
+
+// setupField gives a user's name the name that it has in a set-up.
+func setupField(err error) error {
+	var r *refusal
+	if errors.As(err, &r) && r.Field != nil && *r.Field == "name" {
+		r.Field = some("user")
+	}
+	return err
 }
 
 // GetSession tells who asks.
@@ -53,10 +64,10 @@ func sessionOf(user string, role auth.Role, expires time.Time) Session {
 func (s *Server) SignIn(ctx context.Context, r SignInRequestObject) (SignInResponseObject, error) {
 	v, err := s.opt.Auth.Login(ctx, callerOf(ctx).address, r.Body.User, r.Body.Password)
 	if errors.Is(err, auth.ErrCredentials) {
-		return nil, refuse(http.StatusUnauthorized, "unauthorized", "", "check both and try again", "user or password is wrong")
+		return nil, refuse(http.StatusUnauthorized, "unauthorized", "user "+clip(r.Body.User), "check both and try again", "user or password is wrong")
 	}
 	if err != nil {
-		return nil, err
+		return nil, about("user "+r.Body.User, "", err)
 	}
 	return signedIn{s, v}, nil
 }

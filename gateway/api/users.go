@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -25,13 +26,14 @@ func (s *Server) ListUsers(_ context.Context, r ListUsersRequestObject) (ListUse
 
 // CreateUser makes a user.
 func (s *Server) CreateUser(ctx context.Context, r CreateUserRequestObject) (CreateUserResponseObject, error) {
+	object := "user " + r.Body.Name
 	role, err := auth.ParseRole(string(r.Body.Role))
 	if err != nil {
-		return nil, err
+		return nil, about(object, "", err)
 	}
 	u, err := s.opt.Auth.CreateUser(ctx, r.Body.Name, r.Body.Password, role)
 	if err != nil {
-		return nil, err
+		return nil, about(object, "name", err)
 	}
 	return CreateUser201JSONResponse(userOf(u)), nil
 }
@@ -40,7 +42,7 @@ func (s *Server) CreateUser(ctx context.Context, r CreateUserRequestObject) (Cre
 func (s *Server) GetUser(_ context.Context, r GetUserRequestObject) (GetUserResponseObject, error) {
 	u, err := s.opt.Auth.User(r.User)
 	if err != nil {
-		return nil, err
+		return nil, about("user "+r.User, "", err)
 	}
 	return GetUser200JSONResponse(userOf(u)), nil
 }
@@ -49,38 +51,49 @@ func (s *Server) GetUser(_ context.Context, r GetUserRequestObject) (GetUserResp
 // one, whatever the role; anything else needs role manage.
 func (s *Server) UpdateUser(ctx context.Context, r UpdateUserRequestObject) (UpdateUserResponseObject, error) {
 	who := callerOf(ctx)
+	object := "user " + r.User
 	own := who.User != "" && who.User == r.User
 	manage := who.Role.Allows(auth.RoleManage)
 	if !manage && (!own || r.Body.Role != nil) {
-		return nil, refuse(http.StatusForbidden, "forbidden", "user "+r.User, "ask somebody with role manage", "this needs role manage")
+		return nil, refuse(http.StatusForbidden, "forbidden", object, "ask somebody with role manage", "this needs role manage")
 	}
 	if own && r.Body.Password != nil {
 		if r.Body.CurrentPassword == nil {
-			return nil, refuseField("currentPassword", "", "one's own password is changed with the present one")
+			return nil, about(object, "", refuseField("currentPassword", "send the present password too", "one's own password is changed with the present one"))
 		}
 		if err := s.opt.Auth.CheckPassword(ctx, who.address, r.User, *r.Body.CurrentPassword); err != nil {
-			return nil, err
+			return nil, wrongPassword(object, err)
 		}
 	}
 	var role *auth.Role
 	if r.Body.Role != nil {
 		v, err := auth.ParseRole(string(*r.Body.Role))
 		if err != nil {
-			return nil, err
+			return nil, about(object, "", err)
 		}
 		role = &v
 	}
 	u, err := s.opt.Auth.UpdateUser(ctx, r.User, r.Body.Password, role)
 	if err != nil {
-		return nil, err
+		return nil, about(object, "", err)
 	}
 	return UpdateUser200JSONResponse(userOf(u)), nil
+}
+
+// wrongPassword names the field when one's present password is wrong.
+func wrongPassword(object string, err error) error {
+	if !errors.Is(err, auth.ErrCredentials) {
+		return about(object, "", err)
+	}
+	p := toProblem(err)
+	p.Message, p.Field, p.Hint = "this is not the present password", some("currentPassword"), some("check it and try again")
+	return about(object, "", &refusal{p})
 }
 
 // DeleteUser deletes a user.
 func (s *Server) DeleteUser(ctx context.Context, r DeleteUserRequestObject) (DeleteUserResponseObject, error) {
 	if err := s.opt.Auth.DeleteUser(ctx, r.User); err != nil {
-		return nil, err
+		return nil, about("user "+r.User, "", err)
 	}
 	return DeleteUser204Response{}, nil
 }
@@ -113,19 +126,20 @@ func (s *Server) ListTokens(ctx context.Context, r ListTokensRequestObject) (Lis
 // CreateToken makes a token; its secret is in this answer only.
 func (s *Server) CreateToken(ctx context.Context, r CreateTokenRequestObject) (CreateTokenResponseObject, error) {
 	who := callerOf(ctx)
+	object := "token " + r.Body.Name
 	user := who.User
 	if r.Body.User != nil {
 		user = *r.Body.User
 	}
 	if user == "" {
-		return nil, refuseField("user", "name the user that the token is for", "a token belongs to a user")
+		return nil, about(object, "", refuseField("user", "name the user that the token is for", "a token belongs to a user"))
 	}
 	if user != who.User && !who.Role.Allows(auth.RoleManage) {
 		return nil, refuse(http.StatusForbidden, "forbidden", "user "+user, "ask somebody with role manage", "a token for another user needs role manage")
 	}
 	role, err := auth.ParseRole(string(r.Body.Role))
 	if err != nil {
-		return nil, err
+		return nil, about(object, "", err)
 	}
 	if user == who.User && !who.Role.Allows(role) {
 		return nil, refuse(http.StatusForbidden, "forbidden", "user "+user, "ask for a smaller role", "a token's role is not above the caller's, which is %s", who.Role)
@@ -133,12 +147,15 @@ func (s *Server) CreateToken(ctx context.Context, r CreateTokenRequestObject) (C
 	var life time.Duration
 	if r.Body.Expires != nil {
 		if life = r.Body.Expires.Sub(s.clock.Now()); life <= 0 {
-			return nil, refuseField("expires", "name a time to come", "the token would have expired already")
+			return nil, about(object, "", refuseField("expires", "name a time to come", "the token would have expired already"))
 		}
 	}
 	secret, t, err := s.opt.Auth.CreateToken(ctx, r.Body.Name, user, role, life)
+	if errors.Is(err, auth.ErrNotFound) {
+		return nil, about("user "+user, "", err)
+	}
 	if err != nil {
-		return nil, err
+		return nil, about(object, "name", err)
 	}
 	return CreateToken201JSONResponse{Secret: secret, Token: tokenOf(t)}, nil
 }

@@ -39,6 +39,38 @@ var (
 	ErrTooMany = errors.New("too many")
 )
 
+// FieldError is an ErrInvalid that names what is wrong: the field of the request,
+// the object it is about ("user anna"; empty: unknown), and what to do.
+type FieldError struct{ Field, Object, Message, Hint string }
+
+func (e *FieldError) Error() string {
+	s := e.Message
+	if e.Object != "" {
+		s = e.Object + ": " + s
+	}
+	if e.Hint != "" {
+		s += ": " + e.Hint
+	}
+	return s
+}
+
+// Is matches ErrInvalid.
+func (e *FieldError) Is(err error) bool { return err == ErrInvalid }
+
+// nameHint says what namePattern takes.
+const nameHint = "use 1 to 64 letters, digits, '.', '_', '@' and '-', beginning with a letter or digit"
+
+// objectOf names a user or token in an error; what is not a name is cut short.
+func objectOf(kind, name string) string {
+	if r := []rune(strings.ToValidUTF8(name, "?")); len(r) > maxName {
+		name = string(r[:maxName])
+	}
+	return strings.TrimSpace(kind + " " + name)
+}
+
+// maxName is the length of the longest name, as in namePattern.
+const maxName = 64
+
 // RateError says how long the caller waits before the next attempt.
 type RateError struct{ After time.Duration }
 
@@ -133,7 +165,7 @@ func (s *Service) Setup(ctx context.Context, addr, token, name, password string)
 	if !s.NeedsSetup() {
 		return model.User{}, ErrNoSetup
 	}
-	keys := []string{"addr/" + addr}
+	keys := []string{addrKey(addr)}
 	if wait := s.limit.take(s.clock.Now(), keys...); wait > 0 {
 		return model.User{}, &RateError{wait}
 	}
@@ -161,9 +193,9 @@ func (s *Service) Setup(ctx context.Context, addr, token, name, password string)
 
 func (s *Service) newUser(ctx context.Context, name, password string, role Role) (model.User, error) {
 	if !namePattern.MatchString(name) {
-		return model.User{}, fmt.Errorf("%w: user name %q: use 1 to 64 letters, digits, '.', '_', '@' and '-', beginning with a letter or digit", ErrInvalid, name)
+		return model.User{}, &FieldError{"name", objectOf("user", name), "this is not a user name", nameHint}
 	}
-	if err := checkPassword(password); err != nil {
+	if err := checkNewPassword(name, password); err != nil {
 		return model.User{}, err
 	}
 	h, err := s.hasher.hash(ctx, password)
@@ -196,7 +228,8 @@ func (s *Service) Login(ctx context.Context, addr, name, password string) (Sessi
 }
 
 func (s *Service) checkPassword(ctx context.Context, addr, name, password string) (model.User, error) {
-	keys := []string{"addr/" + addr, "user/" + name}
+	// A digest, because a name of a request can be long.
+	keys := []string{addrKey(addr), "user/" + digest(name)}
 	if wait := s.limit.take(s.clock.Now(), keys...); wait > 0 {
 		return model.User{}, &RateError{wait}
 	}

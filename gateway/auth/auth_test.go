@@ -279,3 +279,15 @@ func TestRoles(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestAddrKey: a host cannot escape the limit by the addresses of its network.
+func TestAddrKey(t *testing.T) {
+	for in, want := range map[string]string{
+		"192.0.2.1": "addr/192.0.2.1", "2001:db8::1": "addr/2001:db8::/64", "2001:db8::ffff:1": "addr/2001:db8::/64",
+		"2001:db8:0:1::1": "addr/2001:db8:0:1::/64", "fe80::1%eth0": "addr/fe80::/64", "::ffff:192.0.2.1": "addr/::ffff:192.0.2.1", "": "addr/",
+	} {
+		if got := addrKey(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}

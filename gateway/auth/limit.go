@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -26,6 +27,17 @@ type limiter struct {
 type bucket struct {
 	level float64 // tokens spent
 	at    time.Time
+}
+
+// addrKey is the key of an address. A host has a whole IPv6 network of 64 bits to
+// come from.
+func addrKey(addr string) string {
+	if a, err := netip.ParseAddr(addr); err == nil && a.Is6() && !a.Is4In6() {
+		if p, err := a.WithZone("").Prefix(64); err == nil {
+			addr = p.String()
+		}
+	}
+	return "addr/" + addr
 }
 
 func newLimiter() *limiter { return &limiter{buckets: map[string]bucket{}} }

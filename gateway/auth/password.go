@@ -37,12 +37,12 @@ const (
 	maxPasswordBytes = 4096
 )
 
-func checkPassword(p string) error {
+func checkNewPassword(user, p string) error {
 	if utf8.RuneCountInString(p) < MinPassword {
-		return fmt.Errorf("%w: the password has fewer than %d characters", ErrInvalid, MinPassword)
+		return &FieldError{"password", objectOf("user", user), fmt.Sprintf("the password has fewer than %d characters", MinPassword), "choose a longer one"}
 	}
 	if len(p) > maxPasswordBytes {
-		return fmt.Errorf("%w: the password is longer than %d bytes", ErrInvalid, maxPasswordBytes)
+		return &FieldError{"password", objectOf("user", user), fmt.Sprintf("the password is longer than %d bytes", maxPasswordBytes), "choose a shorter one"}
 	}
 	return nil
 }

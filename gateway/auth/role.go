@@ -1,9 +1,6 @@
 package auth
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // Role is what a caller may do: RoleRead < RoleWrite < RoleManage, each
 // including the ones before. The words are Open vStorage's.
@@ -21,7 +18,7 @@ var rank = map[Role]int{RoleRead: 1, RoleWrite: 2, RoleManage: 3}
 // ParseRole reads a role.
 func ParseRole(s string) (Role, error) {
 	if rank[Role(s)] == 0 {
-		return "", fmt.Errorf("%w: role %q is none of read, write, manage", ErrInvalid, s)
+		return "", &FieldError{Field: "role", Message: "this is not a role", Hint: "use read, write or manage"}
 	}
 	return Role(s), nil
 }

@@ -52,7 +52,7 @@ func (s *Service) UpdateUser(ctx context.Context, name string, password *string,
 	}
 	hash := u.Password
 	if password != nil {
-		if err := checkPassword(*password); err != nil {
+		if err := checkNewPassword(name, *password); err != nil {
 			return u, err
 		}
 		if hash, err = s.hasher.hash(ctx, *password); err != nil {
@@ -127,13 +127,13 @@ func (s *Service) CreateToken(ctx context.Context, name, user string, role Role,
 		return "", model.Token{}, err
 	}
 	if !Role(u.Role).Allows(role) {
-		return "", model.Token{}, fmt.Errorf("%w: user %q has role %s, a token cannot have role %s", ErrInvalid, user, u.Role, role)
+		return "", model.Token{}, &FieldError{"role", objectOf("user", user), "it has role " + u.Role + ", a token of it cannot have role " + string(role), "ask for a smaller role"}
 	}
 	if !namePattern.MatchString(name) {
-		return "", model.Token{}, fmt.Errorf("%w: token name %q: use 1 to 64 letters, digits, '.', '_', '@' and '-', beginning with a letter or digit", ErrInvalid, name)
+		return "", model.Token{}, &FieldError{"name", objectOf("token", name), "this is not a token name", nameHint}
 	}
 	if life < 0 || life > MaxTokenLife {
-		return "", model.Token{}, fmt.Errorf("%w: a token lives at most %d days", ErrInvalid, MaxTokenLife/(24*time.Hour))
+		return "", model.Token{}, &FieldError{"expires", objectOf("token", name), fmt.Sprintf("a token lives at most %d days", MaxTokenLife/(24*time.Hour)), "name an earlier time, or none"}
 	}
 	if err := s.pruneTokens(ctx); err != nil {
 		return "", model.Token{}, err

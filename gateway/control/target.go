@@ -41,7 +41,7 @@ type Connection struct {
 func (c *Controller) Publish(ctx context.Context, name string, opt PublishOptions) (Connection, error) {
 	var conn Connection
 	err := c.withDisk(ctx, name, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
-		if _, e := c.running(d, rec); e != nil && rec.Target == nil {
+		if _, e := c.running(d, rec); e != nil && (rec.Target == nil || fenced(d.vol)) {
 			return e
 		}
 		target, secret, err := c.planTarget(rec, opt)

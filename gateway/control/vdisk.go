@@ -78,6 +78,8 @@ func (c *Controller) DiskStatus(v model.VDisk) DiskStatus {
 		s.State, s.Reason = s.Stats.State, s.Stats.Err
 	case s.State == "":
 		s.State = StateOpening
+	case s.State == volume.StateLostTail:
+		s.Reason += ": ovgate vdisk accept-loss " + v.Name
 	}
 	return s
 }

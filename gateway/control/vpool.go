@@ -147,17 +147,21 @@ func (c *Controller) checkNewPool(in NewPool) (model.VPool, *Error) {
 		return model.VPool{}, e
 	}
 	if _, taken := c.model.FindVPool(in.Name); taken {
-		return model.VPool{}, &Error{Code: CodeExists, Field: "name", Object: object, Message: "a vPool of this name exists", Hint: "choose another name"}
+		return model.VPool{}, poolTaken(in.Name)
 	}
 	for _, v := range c.model.VPools() {
 		if overlap(v.Backend, in.Backend) {
-			return model.VPool{}, &Error{Code: CodeInUse, Field: "backend.path", Object: object, Message: fmt.Sprintf("vpool %s keeps its objects in %s", v.Name, v.Backend.Path), Hint: "use another directory"}
+			return model.VPool{}, &Error{Code: CodeInUse, Field: "backend.path", Object: object, Message: fmt.Sprintf("vpool %s keeps its objects in %s", v.Name, v.Backend.Path), Hint: overlapHint(v)}
 		}
 	}
 	return model.VPool{
 		Name: in.Name, Backend: in.Backend, Settings: settings,
 		State: model.StateCreating, Created: c.clock.Now().UTC(),
 	}, nil
+}
+
+func poolTaken(name string) *Error {
+	return &Error{Code: CodeExists, Field: "name", Object: vpoolObject(clip(name)), Message: "a vPool of this name exists", Hint: "choose another name"}
 }
 
 // CreateVPool makes a vPool and attaches it.
@@ -215,6 +219,13 @@ func overlap(a, b model.Backend) bool {
 		return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 	}
 	return in(a.Path, b.Path) || in(b.Path, a.Path)
+}
+
+func overlapHint(v model.VPool) string {
+	if v.State == model.StateDeleting {
+		return "use another directory, or wait: that vPool is being deleted, ovgate status says what it waits for"
+	}
+	return "use another directory"
 }
 
 func setPresent(v *model.VPool) error {
@@ -315,8 +326,8 @@ func (c *Controller) visitPool(ctx context.Context, id string) bool {
 	}
 	defer p.lock.release()
 	if rec.State == model.StateDeleting {
-		if err := c.finishDeletePool(ctx, p, rec); err != nil {
-			c.log.Warn("delete of a vPool goes on later", "vpool", rec.Name, "err", err)
+		if err := c.resumeDeletePool(ctx, p, rec); err != nil {
+			c.log.Warn("delete of a vPool waits", "vpool", rec.Name, "err", err)
 			return true
 		}
 		return false
@@ -354,7 +365,7 @@ func (c *Controller) UpdateVPool(ctx context.Context, name string, newName *stri
 			return rec, e
 		}
 		if _, taken := c.model.FindVPool(*newName); taken {
-			return rec, &Error{Code: CodeExists, Field: "name", Object: vpoolObject(*newName), Message: "a vPool of this name exists", Hint: "choose another name"}
+			return rec, poolTaken(*newName)
 		}
 	}
 	p := c.pool(rec.ID)
@@ -428,7 +439,7 @@ func (c *Controller) DeleteVPool(ctx context.Context, name string) error {
 	if err != nil {
 		return explain(object, err)
 	}
-	if err := c.finishDeletePool(ctx, p, rec); err != nil {
+	if err := c.resumeDeletePool(ctx, p, rec); err != nil {
 		c.log.Warn("delete of a vPool waits and is tried again by itself", "vpool", rec.Name, "err", err)
 		c.schedule(ref{"vpool", rec.ID}, retryMin)
 	}
@@ -457,6 +468,16 @@ func (c *Controller) refuseDelete(pool model.VPool) error {
 		return nil
 	}
 	return e
+}
+
+// resumeDeletePool works on a delete and keeps why it waits, for who asks; p.lock
+// is held.
+func (c *Controller) resumeDeletePool(ctx context.Context, p *pool, rec model.VPool) error {
+	err := c.finishDeletePool(ctx, p, rec)
+	c.mu.Lock()
+	p.err = err
+	c.mu.Unlock()
+	return err
 }
 
 // finishDeletePool detaches a vPool, frees its backend for another one and

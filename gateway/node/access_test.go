@@ -145,7 +145,7 @@ func TestRoles(t *testing.T) {
 		t.Errorf("nobody is %v", v)
 	}
 	r.anonymous().expect("GET", "/metrics", "", 401, "unauthorized")
-	if text := r.bearer(r.read("admin.token")).expect("GET", "/metrics", "", 200, "")["text"].(string); !strings.Contains(text, `ovgate_vdisk_size_bytes{vpool="gold",vdisk="one"} 1.048576e+06`) {
+	if text := r.bearer(r.read("admin.token")).expect("GET", "/metrics", "", 200, "")["text"].(string); !strings.Contains(text, `ovgate_vdisk_size_bytes{vdisk="one",vpool="gold"} 1.048576e+06`) {
 		t.Errorf("metrics lack the vDisk:\n%s", text)
 	}
 	r.anonymous().expect("GET", "/healthz", "", 200, "")

@@ -48,6 +48,7 @@ func (b backends) Check(v model.Backend) *control.Error {
 		return &control.Error{Code: control.CodeInvalid, Field: field, Message: message, Hint: hint}
 	}
 	own := filepath.Join(b.dir, backendDir)
+	data, ours, place := resolve(b.dir), resolve(own), resolve(v.Path)
 	switch {
 	case v.Kind != kindLocal:
 		return bad("backend.kind", "this version has no backend of that kind", "use local")
@@ -55,12 +56,26 @@ func (b backends) Check(v model.Backend) *control.Error {
 		return bad("backend.path", "the path is not absolute", "name a directory from the root, such as /srv/ovgate/default")
 	case v.Path == "/" || strings.ContainsRune(v.Path, 0):
 		return bad("backend.path", "this path cannot be a backend", "name a directory of its own")
-	case v.Path == b.dir || v.Path == own || within(v.Path, b.dir) && !within(v.Path, own):
+	case place == data || place == ours || within(place, data) && !within(place, ours):
 		return bad("backend.path", "the path is part of the node's data directory", "use a directory outside it, or one below "+own)
-	case within(b.dir, v.Path):
+	case within(data, place):
 		return bad("backend.path", "the node's data directory is inside this path", "use another directory")
 	}
 	return nil
+}
+
+// resolve follows the symbolic links of the part of a path that exists.
+func resolve(path string) string {
+	rest := ""
+	for dir := path; ; dir = filepath.Dir(dir) {
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			return filepath.Join(real, rest)
+		}
+		if dir == "/" || dir == "." {
+			return path
+		}
+		rest = filepath.Join(filepath.Base(dir), rest)
+	}
 }
 
 // within tells whether path lies below dir.

@@ -13,8 +13,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -270,7 +268,7 @@ func (n *node) openAPI(context.Context) error {
 	n.onClose(func() error { n.hub.Close(); return nil })
 	n.ctl = control.New(control.Options{
 		Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.log},
-		Sealer: seal, Portals: told, Log: n.log, Changed: func(kind, id string) { n.api.Changed(kind, id) },
+		Sealer: seal, Portals: told, Log: n.log, Changed: n.changed,
 	})
 	dist, err := fs.Sub(ui.Dist, "dist")
 	if err != nil {
@@ -280,7 +278,7 @@ func (n *node) openAPI(context.Context) error {
 	if err != nil {
 		name = "ovgate"
 	}
-	version := n.version()
+	version := Version(n.opt.Version)
 	n.api, err = api.New(api.Options{
 		Model: n.model, Auth: n.auth, Control: n.ctl, Sealer: seal, Hub: n.hub, Sampler: observe.NewSampler(),
 		Metrics: observe.Handler(n.metrics(), version.Version, n.log), OpenMetric: n.cfg.MetricsOpen, Health: n.checkHealth, UI: dist,
@@ -294,27 +292,10 @@ func (n *node) openAPI(context.Context) error {
 	return err
 }
 
-// version is what GET /version answers.
-func (n *node) version() api.Version {
-	v := api.Version{Version: n.opt.Version, Go: runtime.Version(), Formats: map[string]int{
-		"data": formatVersion, "model": model.Format, "registry": volume.RecordFormat, "root": volume.RootFormat,
-	}}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return v
-	}
-	if v.Version == "" {
-		v.Version = info.Main.Version
-	}
-	if v.Version == "" || v.Version == "(devel)" {
-		v.Version = "devel"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			v.Commit = s.Value
-		}
-	}
-	return v
+// changed hears of every change of a vPool or vDisk.
+func (n *node) changed(kind, id string) {
+	n.health.stale.Store(true)
+	n.api.Changed(kind, id)
 }
 
 // serve opens vPools and vDisks, serves, and stops when ctx ends.

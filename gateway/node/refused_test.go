@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,6 +19,11 @@ func TestRefused(t *testing.T) {
 	r.call("POST", "/vdisks/small/publish", nil, 200)
 	type m = map[string]any
 	local := func(path string) m { return m{"kind": "local", "path": path} }
+	r.call("POST", "/users", m{"name": "bert", "password": "correct horse", "role": "read"}, 201)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(r.dir, link); err != nil {
+		t.Fatal(err)
+	}
 	before := r.everything()
 	for _, c := range []struct {
 		name, method, path string
@@ -50,6 +56,18 @@ func TestRefused(t *testing.T) {
 		{"backend inside another", "POST", "/vpools", m{"name": "tin", "backend": local(far + "/sub")}, 409, "in_use", "backend.path", "vpool tin"},
 		{"backend relative", "POST", "/vpools", m{"name": "tin", "backend": local("sub")}, 400, "invalid", "backend.path", "vpool tin"},
 		{"backend in the data directory", "POST", "/vpools", m{"name": "tin", "backend": local(filepath.Join(r.dir, "local"))}, 400, "invalid", "backend.path", "vpool tin"},
+		{"backend around the data directory", "POST", "/vpools", m{"name": "tin", "backend": local(filepath.Dir(r.dir))}, 400, "invalid", "backend.path", "vpool tin"},
+		{"backend by a link in the data directory", "POST", "/vpools", m{"name": "tin", "backend": local(filepath.Join(link, "tls", "sub"))}, 400, "invalid", "backend.path", "vpool tin"},
+		{"backend with dots", "POST", "/vpools", m{"name": "tin", "backend": local(r.dir + "/backend/../local")}, 400, "invalid", "backend.path", "vpool tin"},
+		{"short password", "POST", "/users", m{"name": "anna", "password": "short", "role": "read"}, 400, "invalid", "password", "user anna"},
+		{"bad user name", "POST", "/users", m{"name": "an na", "password": "correct horse", "role": "read"}, 400, "invalid", "name", "user an na"},
+		{"bad role", "POST", "/users", m{"name": "anna", "password": "correct horse", "role": "king"}, 400, "invalid", "role", "user anna"},
+		{"duplicate user", "POST", "/users", m{"name": "bert", "password": "correct horse", "role": "read"}, 409, "exists", "name", "user bert"},
+		{"unknown user", "PATCH", "/users/nobody", m{"password": "correct horse"}, 404, "not_found", "", "user nobody"},
+		{"token above its user", "POST", "/tokens", m{"name": "ci", "user": "bert", "role": "manage"}, 400, "invalid", "role", "user bert"},
+		{"bad token name", "POST", "/tokens", m{"name": "c i", "user": "bert", "role": "read"}, 400, "invalid", "name", "token c i"},
+		{"token that has ended", "POST", "/tokens", m{"name": "ci", "user": "bert", "role": "read", "expires": "2001-01-01T00:00:00Z"}, 400, "invalid", "expires", "token ci"},
+		{"token of nobody", "POST", "/tokens", m{"name": "ci", "user": "nobody", "role": "read"}, 404, "not_found", "", "user nobody"},
 		{"backend with a NUL", "POST", "/vpools", m{"name": "tin", "backend": local("/none\x00")}, 400, "invalid", "backend.path", "vpool tin"},
 		{"backend kind", "POST", "/vpools", m{"name": "tin", "backend": m{"kind": "tape", "path": "/x"}}, 400, "invalid", "backend.kind", "vpool tin"},
 		{"SCO above a quarter", "POST", "/vpools", m{"name": "tin", "backend": local(t.TempDir()), "settings": m{"scoSize": 64 << 20, "journalQuota": 128 << 20}}, 400, "invalid", "settings.scoSize", "vpool tin"},

@@ -4,9 +4,9 @@ import (
 	"crypto/rand"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
 )
@@ -20,6 +20,8 @@ const (
 
 // healthWatch remembers the last look at the node's health.
 type healthWatch struct {
+	// stale is set when a vPool or vDisk changed since the last look.
+	stale  atomic.Bool
 	mu     sync.Mutex
 	at     time.Time
 	last   observe.Health
@@ -27,14 +29,14 @@ type healthWatch struct {
 	jumpAt time.Time
 }
 
-// checkHealth looks at the node, at most once per healthAge.
+// checkHealth looks at the node: at most once per healthAge while nothing changes.
 func (n *node) checkHealth() observe.Health {
 	w := &n.health
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
 	if !w.at.IsZero() {
-		if now.Sub(w.at) < healthAge {
+		if changed := w.stale.Swap(false); !changed && now.Sub(w.at) < healthAge {
 			return w.last
 		}
 		// Round strips the monotonic reading: this is the wall clock's way.
@@ -60,17 +62,11 @@ func (n *node) checks(now time.Time) observe.Checks {
 		c.LocalTotal, c.LocalFree = total, free
 	}
 	for _, p := range n.model.VPools() {
-		if p.State == model.StateDeleting {
-			continue
-		}
 		st := n.ctl.PoolStatus(p.ID)
-		c.Pools = append(c.Pools, observe.PoolCheck{Name: p.Name, Attached: st.Attached, Err: st.Err, Total: st.Usage.Total, Free: st.Usage.Free})
+		c.Pools = append(c.Pools, observe.PoolCheck{Name: p.Name, Deleting: p.State == model.StateDeleting, Attached: st.Attached, Err: st.Err, Total: st.Usage.Total, Free: st.Usage.Free})
 	}
 	for _, v := range n.model.VDisks(nil) {
 		st := n.ctl.DiskStatus(v)
-		if st.State == control.StateDeleting {
-			continue
-		}
 		c.Disks = append(c.Disks, observe.DiskCheck{
 			Name: v.Name, State: st.State, Reason: st.Reason, Open: st.Open, Journal: st.Stats.JournalBytes, JournalQuota: st.Stats.JournalQuota,
 		})

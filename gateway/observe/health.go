@@ -83,6 +83,7 @@ type DiskCheck struct {
 type PoolCheck struct {
 	Name        string
 	Attached    bool
+	Deleting    bool
 	Err         string
 	Total, Free int64 // bytes of the backend; 0: unknown
 }
@@ -147,6 +148,11 @@ type addCause func(s Level, code, object, hint, format string, a ...any)
 func (p PoolCheck) check(add addCause) {
 	object := "vpool " + p.Name
 	switch {
+	case p.Deleting && p.Err != "":
+		add(Warning, "vpool_deleting", object, "bring the backend back; the delete goes on by itself", "The delete of vPool %s waits: %s", p.Name, p.Err)
+		return
+	case p.Deleting:
+		return
 	case !p.Attached:
 		add(Bad, "vpool_offline", object, "bring the backend back; it is tried again by itself", "vPool %s is offline: %s", p.Name, p.Err)
 	case p.Err != "":
@@ -181,11 +187,15 @@ var stateChecks = map[volume.State]struct {
 	volume.StateCorrupt:  {Bad, "is offline: its state is damaged", "the reason names the place"},
 	volume.StateFenced:   {Bad, "is served elsewhere", "stop the other opening, then restart ovgate here"},
 	volume.StateClosed:   {Bad, "is closed", "see the node's log"},
+	"deleting":           {Warning, "is deleted, its space is not given back yet", "bring the backend back; it is tried again by itself"},
 	"opening":            {Warning, "is not open yet", "it is tried again by itself"},
 }
 
 func (d DiskCheck) check(add addCause) {
 	object := "vdisk " + d.Name
+	if d.State == "deleting" && d.Reason == "" {
+		return // it goes on
+	}
 	if s, ok := stateChecks[d.State]; ok {
 		text := fmt.Sprintf("vDisk %s %s", d.Name, s.text)
 		if d.Reason != "" {

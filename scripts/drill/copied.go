@@ -16,7 +16,8 @@ import (
 
 // copiedDataDir copies a data directory (a restored backup, a cloned machine)
 // and starts the copy: first beside the running original, then instead of it,
-// when the original has moved on. No object on the backend may ever change its
+// when the original has moved on, and last beside it on a store that does not
+// lock. No object on the backend may ever change its
 // bytes, and what the copy serves may miss a tail but is never torn, foreign or
 // older than what the backend had.
 func copiedDataDir(ctx context.Context, e *env) (string, error) {
@@ -35,6 +36,9 @@ func copiedDataDir(ctx context.Context, e *env) (string, error) {
 		}
 		if n, err = e.olderCopy(ctx, n, targets, objects); err != nil {
 			return "", fmt.Errorf("round %d: %w", round+1, err)
+		}
+		if n, err = e.copyWithoutLock(ctx, n, targets, objects); err != nil {
+			return "", fmt.Errorf("round %d: without the store's lock: %w", round+1, err)
 		}
 	}
 	if err := n.Stop(); err != nil {
@@ -140,6 +144,82 @@ func (e *env) olderCopy(ctx context.Context, n *node.Node, targets []*target, ob
 		return nil, err
 	}
 	return n, errors.Join(verify(ctx, targets), e.unchanged(objects))
+}
+
+// copyWithoutLock starts a copy beside the original on a store that does not lock:
+// the copy sees that it is behind and waits for an operator's word; with it, the
+// copy serves what the backend holds and the original is fenced. The copy takes
+// the original's place.
+func (e *env) copyWithoutLock(ctx context.Context, n *node.Node, targets []*target, objects map[string][32]byte) (*node.Node, error) {
+	t, copyDir := targets[0], filepath.Join(e.dir, "copy")
+	if err := n.Kill(); err != nil {
+		return nil, err
+	}
+	if _, err := tool(ctx, nil, "cp", "-a", n.Data(), copyDir); err != nil {
+		return nil, err
+	}
+	if err := n.Start(ctx); err != nil {
+		return nil, err
+	}
+	load := func(ctx context.Context) error { return e.pause(ctx, loadMin, loadMax) }
+	if err := e.underLoad(ctx, targets, false, load); err != nil {
+		return nil, err
+	}
+	if _, err := n.Commit(ctx, t.name); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(e.unchanged(objects), os.Remove(filepath.Join(e.backend(), "lock"))); err != nil {
+		return nil, err
+	}
+	twin, err := e.node("copy")
+	if err != nil {
+		return nil, err
+	}
+	if err := e.takeOver(ctx, n, twin, t); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(verify(ctx, targets), e.unchanged(objects), n.Kill(), twin.Kill(), os.RemoveAll(n.Data()), os.Rename(copyDir, n.Data())); err != nil {
+		return nil, err
+	}
+	if n, err = e.node("data"); err != nil {
+		return nil, err
+	}
+	if err := n.Start(ctx); err != nil {
+		return nil, err
+	}
+	if t.conn, err = n.Publish(ctx, t.name); err != nil {
+		return nil, err
+	}
+	return n, errors.Join(verify(ctx, targets), e.unchanged(objects))
+}
+
+// takeOver starts a copy whose vDisk must be lost_tail, accepts that, and sees
+// the original's fenced.
+func (e *env) takeOver(ctx context.Context, n, twin *node.Node, t *target) error {
+	if err := twin.Start(ctx); err != nil {
+		return err
+	}
+	v, err := twin.WaitVDisk(ctx, t.name, "settled", func(v client.VDisk) bool { return v.State != client.VDiskStateOpening })
+	if err != nil {
+		return err
+	}
+	e.say("the copy without a lock: vdisk %s is %s: %s", t.name, v.State, v.StateReason)
+	if v.State != client.VDiskStateLostTail {
+		return fmt.Errorf("vdisk %s on the copy is %s (%s), want %s", t.name, v.State, v.StateReason, client.VDiskStateLostTail)
+	}
+	if v, err = n.VDisk(ctx, t.name); err != nil || v.State != client.VDiskStateRunning {
+		return errors.Join(err, fmt.Errorf("vdisk %s on the original is %s before the loss is accepted", t.name, v.State))
+	}
+	if _, err := twin.CLI(ctx, "vdisk", "accept-loss", t.name, "--yes"); err != nil {
+		return err
+	}
+	v, err = n.WaitVDisk(ctx, t.name, "fenced", func(v client.VDisk) bool { return v.State == client.VDiskStateFenced })
+	if err != nil {
+		return err
+	}
+	e.say("the original: vdisk %s is %s: %s", t.name, v.State, v.StateReason)
+	t.conn, err = twin.Publish(ctx, t.name)
+	return err
 }
 
 // unchanged checks that no object on the backend changed its bytes since it was

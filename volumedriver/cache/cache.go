@@ -47,6 +47,7 @@ type entry struct {
 	key  Key
 	data []byte
 	err  error
+	left bool          // the load failed when the ctx of its reader had ended
 	done chan struct{} // closed when loaded
 	used bool
 	slot int // in ring; -1 while loading
@@ -82,26 +83,31 @@ func (c *Cache) Peek(k Key) []byte {
 }
 
 // Get returns a group, loading it if need be. A failed load is not kept. A
-// waiter whose ctx ends leaves with its error.
+// waiter whose ctx ends leaves with its error; the end of the loading reader's
+// ctx is not an answer to the others, of whom one loads anew.
 func (c *Cache) Get(ctx context.Context, k Key, load func() ([]byte, error)) ([]byte, error) {
 	s := c.of(k)
 	s.mu.Lock()
-	if e := s.table[k]; e != nil {
+	for e := s.table[k]; e != nil; e = s.table[k] {
 		e.used = true
 		s.mu.Unlock()
 		c.hits.Add(1)
 		select {
 		case <-e.done:
-			return e.data, e.err
+			if !e.left {
+				return e.data, e.err
+			}
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+		s.mu.Lock()
 	}
 	e := &entry{key: k, done: make(chan struct{}), slot: -1}
 	s.table[k] = e
 	s.mu.Unlock()
 	c.misses.Add(1)
 	e.data, e.err = load()
+	e.left = e.err != nil && ctx.Err() != nil
 	s.mu.Lock()
 	if e.err != nil || int64(len(e.data)) > s.max {
 		if s.table[k] == e {

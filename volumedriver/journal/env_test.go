@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -71,10 +72,10 @@ func anyOf(last uint32) func(uint32, uint64, uint64) bool {
 
 // block returns the content of version ver of a cluster.
 func block(cluster uint64, ver int) []byte {
-	r := rand.New(rand.NewPCG(cluster, uint64(ver)))
-	b := make([]byte, testCluster)
-	for i := range b {
-		b[i] = byte(r.Uint32())
+	r := rand.NewPCG(cluster, uint64(ver))
+	b := make([]byte, 0, testCluster)
+	for len(b) < testCluster {
+		b = binary.LittleEndian.AppendUint64(b, r.Uint64())
 	}
 	return b
 }

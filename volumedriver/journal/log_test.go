@@ -299,6 +299,7 @@ func TestMoveWaitsForCreation(t *testing.T) {
 			synctest.Wait()
 			select {
 			case err := <-done:
+				close(gate) // or the creation waits for ever
 				t.Fatalf("did not wait: %v", err)
 			default:
 			}
@@ -348,10 +349,11 @@ func TestConcurrentReaders(t *testing.T) {
 					continue
 				}
 				k := max(0, n-window) + int(uint(i)%uint(min(n, window)))
-				c := l.Pin(placed[k].Chunk) // before the release, under the lock
+				at := placed[k]
+				c := l.Pin(at.Chunk) // before the release, under the lock
 				mu.Unlock()
 				buf := blockfs.AlignedBuffer(size * testCluster)
-				_, err := c.ReadAt(buf, placed[k].Off)
+				_, err := c.ReadAt(buf, at.Off)
 				c.Unpin()
 				if want := block(uint64(k+1)*1000+uint64(size-1), k+1); err != nil || string(buf[(size-1)*testCluster:]) != string(want) {
 					t.Errorf("record %d: wrong content, %v", k+1, err)

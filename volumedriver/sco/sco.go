@@ -238,11 +238,15 @@ func DecodeFooter(b []byte) (*Footer, int, error) {
 	f.Extents = make([]Extent, n)
 	p := b[fixedFooter:]
 	per := uint64(f.Cluster / lbaBytes)
+	left := uint64(f.Clusters) // that no extent has yet; each belongs to one (O1)
 	for i := range f.Extents {
 		e := Extent{LBA: le.Uint64(p), Length: le.Uint64(p[8:]), Kind: Kind(p[16]), First: le.Uint32(p[20:]), Source: le.Uint64(p[24:])}
 		if e.LBA%per != 0 || e.Length%per != 0 || e.LBA+e.Length < e.LBA || e.Kind < KindData || e.Kind > KindTrim ||
-			e.Kind == KindData && uint64(e.First)+e.Length/per > uint64(f.Clusters) {
+			e.Kind == KindData && (e.Length/per > left || uint64(e.First)+e.Length/per > uint64(f.Clusters)) {
 			return nil, 0, fmt.Errorf("%w: extent %d", ErrCorrupt, i)
+		}
+		if e.Kind == KindData {
+			left -= e.Length / per
 		}
 		f.Extents[i] = e
 		p = p[extentBytes:]

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,7 +48,8 @@ func TestScripts(t *testing.T) {
 
 // TestServeScripts runs real nodes. Besides exits there is
 //
-//	up DIR   waits until the node of that data directory answers
+//	up DIR   waits until the node of that data directory answers, and sets API to
+//	         its HOST:PORT
 func TestServeScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/serve",
@@ -73,8 +75,9 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 	defer again.Stop()
 	limit := time.After(startLimit)
 	for {
-		err := answers(args[0])
+		address, err := answers(args[0])
 		if err == nil {
+			ts.Setenv("API", address)
 			return
 		}
 		select {
@@ -85,18 +88,18 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// answers asks the node of a data directory for its status.
-func answers(data string) error {
+// answers asks the node of a data directory for its status and returns its address.
+func answers(data string) (address string, err error) {
 	o, err := client.Discover(client.System(), data)
 	if err != nil {
-		return err
+		return "", err
 	}
 	o.Timeout = startLimit
 	api, err := client.New(o)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return client.Done(api.GetStatus(context.Background()))
+	return strings.TrimPrefix(o.URL, "https://"), client.Done(api.GetStatus(context.Background()))
 }
 
 // setUp starts a node and says where it is in both ways: by environment, and in

@@ -83,10 +83,33 @@ func (a *app) vdiskList() *cobra.Command {
 			return err
 		}
 		header := []string{"NAME", "VPOOL", "SIZE", "STATE", "MAPPED", "STORED", "PUBLISHED", "SESSIONS"}
-		return printList(a, items, header, vdiskRow)
+		if err := printList(a, items, header, vdiskRow); err != nil || a.output == outputJSON {
+			return err
+		}
+		return a.printReasons(items)
 	})
 	a.completeFlag(cmd, "vpool", a.completeVPoolFlag)
 	return cmd
+}
+
+// maxReasons bounds the reasons below a list: with the backend of many vDisks
+// away they all have the same one.
+const maxReasons = 10
+
+// printReasons says below a list why vDisks in it do not run.
+func (a *app) printReasons(items []client.VDisk) error {
+	var rows [][]string
+	for _, v := range items {
+		if v.StateReason == "" {
+			continue
+		}
+		if len(rows) == maxReasons {
+			rows = append(rows, []string{"there are more; ovgate vdisk show NAME tells about each"})
+			break
+		}
+		rows = append(rows, []string{v.Name + " is " + stateText(string(v.State), v.StateReason)})
+	}
+	return printRows(a.out, rows)
 }
 
 // vdiskRow is a vDisk in a list.

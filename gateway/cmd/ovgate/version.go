@@ -2,41 +2,19 @@ package main
 
 import (
 	"maps"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
-	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/node"
 	"github.com/openvstorage/ovgate/internal/client"
-	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
-// build returns the version of this program as the Go tool chain recorded it.
+// build returns the version of this program, as GET /version of a node tells its own.
 func build() client.Version {
-	v := client.Version{Version: "devel", Go: runtime.Version(), Formats: map[string]int{
-		"head": volume.HeadFormat, "model": model.Format, "registry": volume.RecordFormat, "root": volume.RootFormat,
-	}}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return v
-	}
-	if m := info.Main.Version; m != "" && m != "(devel)" {
-		v.Version = m
-	}
-	for _, s := range info.Settings {
-		switch s.Key {
-		case "vcs.revision":
-			v.Commit = s.Value + v.Commit
-		case "vcs.modified":
-			if s.Value == "true" {
-				v.Commit += "+changes"
-			}
-		}
-	}
-	return v
+	v := node.Version("")
+	return client.Version{Version: v.Version, Commit: v.Commit, Go: v.Go, Formats: v.Formats}
 }
 
 // version returns the verb that shows the version of this program.

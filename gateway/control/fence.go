@@ -1,0 +1,69 @@
+package control
+
+import (
+	"time"
+
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+// fenceEvery is how often the exported vDisks are looked at: idle initiators
+// lose a vDisk that is served elsewhere within this time; busy ones at once,
+// with the first command that the engine refuses.
+const fenceEvery = time.Second
+
+// fenced tells whether a newer opening owns an open vDisk.
+func fenced(v Volume) bool { return v != nil && v.Stats().State == volume.StateFenced }
+
+// watchFences has vDisks visited that were fenced while exported (C8).
+func (c *Controller) watchFences() {
+	defer c.wg.Done()
+	t := c.clock.NewTimer(fenceEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-t.C():
+		}
+		for _, id := range c.exportedFenced() {
+			c.schedule(ref{"vdisk", id}, 0)
+		}
+		t.Reset(fenceEvery)
+	}
+}
+
+// exportedFenced returns the ids of the fenced vDisks that still have a target.
+func (c *Controller) exportedFenced() []string {
+	var ids []string
+	var vols []Volume
+	c.mu.Lock()
+	for id, d := range c.disks {
+		if d.exported && d.vol != nil {
+			ids, vols = append(ids, id), append(vols, d.vol)
+		}
+	}
+	c.mu.Unlock()
+	n := 0
+	for i, v := range vols {
+		if fenced(v) {
+			ids[n] = ids[i]
+			n++
+		}
+	}
+	return ids[:n]
+}
+
+// dropFenced takes a fenced vDisk's target out of the front end, and its
+// sessions with it; d.lock is held. The vDisk is not opened again by itself: two
+// nodes would take it from each other for ever.
+func (c *Controller) dropFenced(d *vdisk, rec model.VDisk) error {
+	if !d.exported {
+		return nil
+	}
+	if err := c.withdraw(d, rec, true); err != nil {
+		return err
+	}
+	c.log.Error("vDisk is served by another opening; its target is withdrawn and its sessions are dropped", "vdisk", rec.Name, "id", rec.ID, "iqn", rec.IQN)
+	return nil
+}
