@@ -3,7 +3,7 @@ package api
 import (
 	"testing"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 )
 
 // TestEveryOperationHasARule: an operation that somebody adds to openapi.yaml

@@ -15,7 +15,10 @@ type disk struct {
 	reqs sync.Pool // *request
 }
 
-var _ iscsi.Disk = (*disk)(nil)
+var (
+	_ iscsi.Disk        = (*disk)(nil)
+	_ iscsi.Provisioner = (*disk)(nil)
+)
 
 func newDisk(v Volume) *disk {
 	d := &disk{vol: v}
@@ -39,6 +42,9 @@ type request struct {
 func (d *disk) Geometry() iscsi.Geometry {
 	return iscsi.Geometry{Size: d.vol.Size(), ClusterSize: d.vol.ClusterSize()}
 }
+
+// Allocated implements iscsi.Provisioner.
+func (d *disk) Allocated(off int64) (mapped bool, n int64) { return d.vol.Allocated(off) }
 
 // Submit implements iscsi.Disk.
 func (d *disk) Submit(op *iscsi.Op) {

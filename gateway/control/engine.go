@@ -59,6 +59,7 @@ type Volume interface {
 	Commit(ctx context.Context) error
 	Close(ctx context.Context) error
 	Stats() volume.Stats
+	Allocated(off int64) (mapped bool, n int64)
 	Size() int64
 	ClusterSize() int
 }

@@ -101,6 +101,14 @@ func (a as) expect(method, path, body string, want int, code string) map[string]
 	return out
 }
 
+// names checks that a refusal names its field and object, and a remedy.
+func (r *running) names(e map[string]any, field, object string) {
+	r.t.Helper()
+	if hint, _ := e["hint"].(string); e["field"] != field || e["object"] != object || hint == "" {
+		r.t.Errorf("refusal %v, want field %s, object %s and a hint", e, field, object)
+	}
+}
+
 // TestRoles: each role may do its own and no more; nobody without credentials.
 func TestRoles(t *testing.T) {
 	r := start(t, Options{Data: t.TempDir()})
@@ -182,8 +190,10 @@ func TestBrowser(t *testing.T) {
 	other.expect("DELETE", "/api/v1/session", "", 204, "")
 	other.expect("GET", "/api/v1/status", "", 401, "unauthorized")
 	a.expect("GET", "/api/v1/status", "", 200, "")
-	a.expect("PATCH", "/api/v1/users/manager", `{"password":"another password"}`, 400, "invalid")
-	a.expect("PATCH", "/api/v1/users/manager", `{"password":"another password","currentPassword":"guess guess"}`, 401, "unauthorized")
+	e := a.expect("PATCH", "/api/v1/users/manager", `{"password":"another password","currentPassword":"guess guess"}`, 401, "unauthorized")
+	r.names(e, "currentPassword", "user manager")
+	e = a.expect("PATCH", "/api/v1/users/manager", `{"password":"another password"}`, 400, "invalid")
+	r.names(e, "currentPassword", "user manager")
 	a.expect("PATCH", "/api/v1/users/manager", `{"password":"another password","currentPassword":"`+password+`"}`, 200, "")
 	a.expect("GET", "/api/v1/status", "", 401, "unauthorized")
 	b := r.browser("readr", password)
@@ -229,9 +239,9 @@ func TestSetup(t *testing.T) {
 	if v := a.expect("GET", "/api/v1/setup", "", 200, ""); v["needed"] != true {
 		t.Errorf("set-up is %v", v)
 	}
-	a.expect("POST", "/api/v1/setup", body("ovs_guess", "anna", password), 401, "bad_setup_token")
-	a.expect("POST", "/api/v1/setup", body(token, "anna", "short"), 400, "invalid")
-	a.expect("POST", "/api/v1/setup", body(token, "a b", password), 400, "invalid")
+	r.names(a.expect("POST", "/api/v1/setup", body("ovs_guess", "anna", password), 401, "bad_setup_token"), "token", "set-up token")
+	r.names(a.expect("POST", "/api/v1/setup", body(token, "anna", "short"), 400, "invalid"), "password", "user anna")
+	r.names(a.expect("POST", "/api/v1/setup", body(token, "a b", password), 400, "invalid"), "user", "user a b")
 	var wg sync.WaitGroup
 	made := make(chan int, 4)
 	for i := range 4 {

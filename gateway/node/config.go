@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 )
 
 // Defaults: everything on loopback unless configured.
@@ -38,7 +38,7 @@ const (
 //	log_level: info              # debug, info, warn, error
 //	metrics_open: false          # /metrics without a token
 //	journal_bytes: 4294967296    # most the journal chunks take
-//	chunk_bytes: 33554432        # size of a journal chunk
+//	chunk_bytes: 16777216        # size of a journal chunk
 //	cache_bytes: 134217728       # read cache
 //	write_memory_bytes: 268435456 # journal data kept in memory
 //	uploads: 8                   # SCOs in flight to backends

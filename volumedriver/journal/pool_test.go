@@ -265,7 +265,10 @@ func TestOtherChunkSize(t *testing.T) {
 		o := poolOptions(m)
 		l := newTestLog(mustOpen(t, o), diskA, 1, 1, nil)
 		puts(t, l, 20, 16)
-		l.pool.grow.Wait() // there is a free chunk of the old size, too
+		l.pool.mu.Lock()
+		l.pool.growLocked() // there is a free chunk of the old size, too
+		l.pool.mu.Unlock()
+		l.pool.grow.Wait()
 		o.ChunkBytes, o.MaxBytes = size, 16*size
 		m, p := reopened(t, m, o)
 		r, err := Recover(p, diskA, 1, anyOf(1))

@@ -15,6 +15,9 @@ const (
 	// delayed, the more the fuller, so that a slow backend slows writers down
 	// before it stops them.
 	throttleFrom = 0.70
+	// roomRetry is how often a writer without room asks the pool again: a chunk
+	// could not be made for lack of space, and nobody tells when there is some.
+	roomRetry = time.Second
 	// throttleMax is the delay of an append when the quota is all but used up.
 	throttleMax = 20 * time.Millisecond
 )
@@ -210,7 +213,7 @@ func (c *committer) room(n int64) error {
 	if v.journal.Fits(n) {
 		return c.throttle()
 	}
-	var timer clock.Timer
+	var timer, again clock.Timer
 	for {
 		s := v.settings.Load()
 		released, pool := v.up.releasedSignal(), v.host.journal.Released()
@@ -229,12 +232,16 @@ func (c *committer) room(n int64) error {
 		if timer == nil {
 			timer = v.host.o.Clock.NewTimer(s.StallTimeout)
 			defer timer.Stop()
+			again = v.host.o.Clock.NewTimer(roomRetry)
+			defer again.Stop()
 			v.up.stalled.Store(true)
 		}
 		v.up.force()
 		select {
 		case <-released:
 		case <-pool:
+		case <-again.C():
+			again.Reset(roomRetry)
 		case <-v.kick: // settings changed, failed, or more was queued
 			if err := v.writeError(); err != nil {
 				return err
