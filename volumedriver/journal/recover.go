@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -145,8 +146,10 @@ func (c *recovered) scan(vdisk [16]byte) error {
 		h, err := c.record(off, gen, vdisk, seed)
 		if errors.Is(err, ErrBadRecord) {
 			torn = true
-			off += blockfs.Alignment
-			continue
+			off, err = c.nextMagic(off + blockfs.Alignment)
+			if err == nil {
+				continue
+			}
 		}
 		if err != nil {
 			return err
@@ -163,6 +166,28 @@ func (c *recovered) scan(vdisk [16]byte) error {
 		off += h.size()
 	}
 	return nil
+}
+
+// scanWindow is how much of a chunk is read at once behind its log.
+const scanWindow = 1 << 20
+
+// nextMagic returns the first offset at or after off where a record could begin;
+// the end of the chunk if there is none.
+func (c *recovered) nextMagic(off int64) (int64, error) {
+	buf := blockfs.AlignedBuffer(scanWindow)
+	for off+blockfs.Alignment <= c.file.bytes {
+		b := buf[:min(scanWindow, (c.file.bytes-off)&^(blockfs.Alignment-1))]
+		if _, err := c.file.f.ReadAt(b, off); err != nil {
+			return off, fmt.Errorf("journal %s at %d: %w", c.file.name, off, err)
+		}
+		for at := 0; at < len(b); at += blockfs.Alignment {
+			if bytes.HasPrefix(b[at:], magic[:]) {
+				return off + int64(at), nil
+			}
+		}
+		off += int64(len(b))
+	}
+	return off, nil
 }
 
 // record reads and verifies the record at off; ErrBadRecord if there is none.

@@ -97,7 +97,8 @@ func parseHeadName(name string) (HeadRef, bool) {
 	e, err1 := strconv.ParseUint(f[0], 16, 32)
 	n, err2 := strconv.ParseUint(f[1], 16, 64)
 	o, err3 := strconv.ParseUint(f[2], 16, 32)
-	return HeadRef{Epoch: uint32(e), Number: n, Nonce: uint32(o)}, errors.Join(err1, err2, err3) == nil
+	ok := errors.Join(err1, err2, err3) == nil && len(f[0]) == 8 && len(f[1]) == 16 && len(f[2]) == 8
+	return HeadRef{Epoch: uint32(e), Number: n, Nonce: uint32(o)}, ok
 }
 
 // newer reports whether head r comes after o in the life of a vDisk.
@@ -144,6 +145,9 @@ func decodeHead(b []byte) (*Head, HeadRef, error) {
 	}
 	if len(h.Needs) > 0 {
 		return nil, HeadRef{}, fmt.Errorf("head of vdisk %s needs %v: upgrade ovgate", h.VDisk, h.Needs)
+	}
+	if h.Format != format || format < 1 {
+		return nil, HeadRef{}, fmt.Errorf("%w: head of vdisk %s: format %d in a header line that says %d", ErrCorrupt, h.VDisk, h.Format, format)
 	}
 	if h.Size <= 0 || h.Size > MaxSize || !validCluster(h.ClusterSize) || len(h.Epochs) == 0 {
 		return nil, HeadRef{}, fmt.Errorf("%w: head fields of vdisk %s", ErrCorrupt, h.VDisk)

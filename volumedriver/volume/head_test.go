@@ -68,7 +68,7 @@ func headObject(format any, body string) []byte {
 }
 
 func TestHeadRefused(t *testing.T) {
-	const ok = `"size":4096,"clusterSize":4096,"epochs":[{"epoch":1}]`
+	const ok = `"format":1,"size":4096,"clusterSize":4096,"epochs":[{"epoch":1}]`
 	if _, _, err := decodeHead(headObject(1, "{"+ok+"}")); err != nil {
 		t.Fatalf("the least that a head needs: %v", err)
 	}
@@ -86,11 +86,12 @@ func TestHeadRefused(t *testing.T) {
 		{"wrong hash", bytes.Replace(headObject(1, "{"+ok+"}"), []byte("4096"), []byte("8192"), 1), "checksum"},
 		{"no json", headObject(1, "{"), "damaged"},
 		{"size as text", headObject(1, `{"size":"4096"}`), "damaged"},
-		{"no size", headObject(1, `{"clusterSize":4096,"epochs":[{}]}`), "fields"},
+		{"no size", headObject(1, `{"format":1,"clusterSize":4096,"epochs":[{}]}`), "fields"},
 		{"negative size", headObject(1, strings.Replace("{"+ok+"}", "4096", "-4096", 1)), "fields"},
 		{"size above 64 TiB", headObject(1, strings.Replace("{"+ok+"}", "4096", "70368744177665", 1)), "fields"},
-		{"cluster size 5000", headObject(1, `{"size":4096,"clusterSize":5000,"epochs":[{}]}`), "fields"},
-		{"no epoch", headObject(1, `{"size":4096,"clusterSize":4096}`), "fields"},
+		{"cluster size 5000", headObject(1, `{"format":1,"size":4096,"clusterSize":5000,"epochs":[{}]}`), "fields"},
+		{"no epoch", headObject(1, `{"format":1,"size":4096,"clusterSize":4096}`), "fields"},
+		{"two formats", headObject(1, strings.Replace("{"+ok+"}", `"format":1`, `"format":0`, 1)), "header line that says"},
 		{"needs a parent", headObject(1, `{"needs":["parent"],`+ok+`}`), "upgrade"},
 	} {
 		if h, _, err := decodeHead(c.obj); err == nil || !strings.Contains(err.Error(), c.want) {
