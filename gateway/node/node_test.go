@@ -120,8 +120,8 @@ func (r *running) read(name string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// call makes a request as the local operator and decodes a JSON answer.
-func (r *running) call(method, path string, in any, want int) map[string]any {
+// try makes a request as the local operator.
+func (r *running) try(method, path string, in any) (int, []byte) {
 	r.t.Helper()
 	var body io.Reader
 	if in != nil {
@@ -146,8 +146,15 @@ func (r *running) call(method, path string, in any, want int) map[string]any {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if res.StatusCode != want {
-		r.t.Fatalf("%s %s: %d, want %d: %s", method, path, res.StatusCode, want, b)
+	return res.StatusCode, b
+}
+
+// call is try for a status known beforehand; it decodes the JSON answer.
+func (r *running) call(method, path string, in any, want int) map[string]any {
+	r.t.Helper()
+	status, b := r.try(method, path, in)
+	if status != want {
+		r.t.Fatalf("%s %s: %d, want %d: %s", method, path, status, want, b)
 	}
 	var out map[string]any
 	if len(b) > 0 {
