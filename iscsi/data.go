@@ -144,7 +144,7 @@ func unmap(t *task) {
 		}
 		total += blocks
 	}
-	if total > unmapLimit(g) {
+	if limit := unmapLimit(g); limit != unmapUnlimited && total > limit {
 		t.fail(senseInvalidParameter)
 		return
 	}
@@ -157,12 +157,16 @@ func unmapRange(list []byte, i int) (lba, n uint64) {
 	return be.Uint64(d), uint64(be.Uint32(d[8:]))
 }
 
+// unmapUnlimited as MAXIMUM UNMAP LBA COUNT says that only the parameter list
+// bounds an UNMAP command (SBC-3, Block Limits VPD page).
+const unmapUnlimited = 0xffffffff
+
 // unmapLimit is MAXIMUM UNMAP LBA COUNT.
 func unmapLimit(g Geometry) uint64 {
 	if g.MaxUnmapBytes > 0 {
-		return min(uint64(g.MaxUnmapBytes)>>blockShift, 0xffffffff)
+		return min(uint64(g.MaxUnmapBytes)>>blockShift, unmapUnlimited-1)
 	}
-	return 0xffffffff
+	return unmapUnlimited
 }
 
 // unmapNext gives back the next non-empty range.

@@ -269,3 +269,44 @@ func (r *running) text(v any) string {
 	}
 	return string(b)
 }
+
+// TestHugeDisk: a 64 TiB vDisk is there at once, and an initiator unmaps all of it
+// with one command. The second is the bound; both take milliseconds.
+func TestHugeDisk(t *testing.T) {
+	r := start(t, Options{Data: t.TempDir()})
+	r.pool("gold", t.TempDir())
+	begin := time.Now()
+	r.disk("huge", "gold", 64<<40)
+	created := time.Since(begin)
+	s := r.login("huge")
+	ctx := r.t.Context()
+	p := make([]byte, 4096)
+	for i := range p {
+		p[i] = 0x5a
+	}
+	lbas := []uint64{0, 1 << 30, 64<<40/512 - 8}
+	for _, lba := range lbas {
+		if err := s.WriteAt(ctx, 0, p, lba); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const most = 1<<32 - 8 // blocks of one descriptor, in whole clusters
+	var all []initiator.Extent
+	for lba := uint64(0); lba < 64<<40/512; lba += most {
+		all = append(all, initiator.Extent{LBA: lba, Blocks: uint32(min(most, 64<<40/512-lba))})
+	}
+	begin = time.Now()
+	if err := s.Unmap(ctx, 0, all...); err != nil {
+		t.Fatal(err)
+	}
+	unmapped := time.Since(begin)
+	for _, lba := range lbas {
+		if err := s.ReadAt(ctx, 0, p, lba); err != nil || p[0] != 0 || p[4095] != 0 {
+			t.Errorf("lba %d after the unmap: %v, %x", lba, err, p[:1])
+		}
+	}
+	t.Logf("create %s, unmap with %d descriptors %s", created, len(all), unmapped)
+	if created > time.Second || unmapped > time.Second {
+		t.Errorf("create took %s, unmap %s", created, unmapped)
+	}
+}
