@@ -449,3 +449,57 @@ func TestClaimedWhileAway(t *testing.T) {
 	n.kill()
 	m.kill()
 }
+
+// TestFullBackend: a backend without space takes nothing from what is acknowledged.
+// Writes go on until the journal is full, then wait; with space again they go on
+// by themselves and everything is committed.
+func TestFullBackend(t *testing.T) {
+	w := newWorld(39)
+	w.opts.JournalBytes = 3 * w.opts.ChunkBytes
+	w.opts.Clock = fastClock{time.Now(), 20}
+	n := w.mustStart(t)
+	id := testID(1)
+	n.create(id, 8<<20)
+	v := n.open(id)
+	mustWrite(t, v, 0, 1)
+	mustCommit(t, v)
+	total, free, err := w.be.Usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.be.SetCapacity(total - free)
+	const blocks = 100
+	done := make(chan error, 1)
+	go func() {
+		for i := range int64(blocks) {
+			if err := write(t, v, i*4096, uint32(i+10)); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for deadline := time.Now().Add(8 * time.Second); !stalledBy(v, backend.ErrFull); {
+		if time.Now().After(deadline) {
+			t.Fatalf("never stalled: %+v", v.Stats())
+		}
+		select {
+		case err := <-done:
+			t.Fatalf("the writer ended while the backend was full: %v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	wantVersion(t, v, 0, 10)
+	w.be.SetCapacity(total)
+	if err := <-done; err != nil {
+		t.Fatalf("writer after there was space again: %v", err)
+	}
+	mustCommit(t, v)
+	n.kill()
+	n = w.mustStart(t)
+	defer n.kill()
+	v = n.open(id)
+	for i := range int64(blocks) {
+		wantVersion(t, v, i*4096, uint32(i+10))
+	}
+}
