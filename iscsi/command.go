@@ -105,14 +105,14 @@ func (t *task) precheck() bool {
 			return t.refuse(ua)
 		}
 	}
+	if t.cmd == nil && t.c.srv.commands.hasActions(t.cdb[0]) {
+		return t.refuse(senseInvalidField) // SPC-4 clause 4.3.4: an unknown service action
+	}
 	if t.cmd == nil {
 		return t.refuse(senseInvalidOpcode)
 	}
-	if t.lu != nil && t.cmd.flags&noReservation == 0 {
-		if r := t.lu.reserved.Load(); r != nil && r != t.c.sess {
-			t.status = statusReservationConflict
-			return false
-		}
+	if t.lu != nil && !t.checkReservation() {
+		return false
 	}
 	if t.cmd.flags&writes != 0 && t.lu.Disk.Geometry().ReadOnly {
 		return t.refuse(senseWriteProtected)
@@ -195,6 +195,10 @@ func (c *conn) execute(t *task) {
 	}
 	t.running = true
 	c.mu.Unlock()
+	if t.lu != nil && !t.checkReservation() { // it may have changed while data were on their way (R2)
+		t.finish()
+		return
+	}
 	if t.write {
 		c.sess.writeBytes.Add(uint64(t.want))
 		c.srv.stats.writeBytes.Add(uint64(t.want))

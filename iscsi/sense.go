@@ -32,6 +32,8 @@ var (
 	senseInvalidField     = sense{key: 0x05, asc: 0x24}
 	senseNoLUN            = sense{key: 0x05, asc: 0x25}
 	senseInvalidParameter = sense{key: 0x05, asc: 0x26}
+	senseInvalidRelease   = sense{key: 0x05, asc: 0x26, ascq: 0x04} // of a persistent reservation
+	senseNoRegistrations  = sense{key: 0x05, asc: 0x55, ascq: 0x04} // insufficient registration resources
 	senseNoSaving         = sense{key: 0x05, asc: 0x39}
 	senseWriteProtected   = sense{key: 0x07, asc: 0x27}
 	senseNoSpace          = sense{key: 0x07, asc: 0x27, ascq: 0x07}
@@ -40,9 +42,14 @@ var (
 	senseDataPhase        = sense{key: 0x0b, asc: 0x4b}
 	senseMiscompare       = sense{key: 0x0e, asc: 0x1d}
 
-	uaPowerOn         = sense{key: 0x06, asc: 0x29}
-	uaReset           = sense{key: 0x06, asc: 0x29, ascq: 0x03}
-	uaModeChanged     = sense{key: 0x06, asc: 0x2a, ascq: 0x01}
+	uaPowerOn     = sense{key: 0x06, asc: 0x29}
+	uaReset       = sense{key: 0x06, asc: 0x29, ascq: 0x03}
+	uaModeChanged = sense{key: 0x06, asc: 0x2a, ascq: 0x01}
+
+	uaReservationsPreempted  = sense{key: 0x06, asc: 0x2a, ascq: 0x03}
+	uaReservationsReleased   = sense{key: 0x06, asc: 0x2a, ascq: 0x04}
+	uaRegistrationsPreempted = sense{key: 0x06, asc: 0x2a, ascq: 0x05}
+
 	uaCapacityChanged = sense{key: 0x06, asc: 0x2a, ascq: 0x09}
 	uaCleared         = sense{key: 0x06, asc: 0x2f}
 	uaLUNsChanged     = sense{key: 0x06, asc: 0x3f, ascq: 0x0e}

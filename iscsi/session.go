@@ -127,11 +127,12 @@ func (ss *session) clearAttention(ua sense) {
 	}
 }
 
-// dropReservations releases what a nexus reserved, when it is lost.
+// dropReservations releases what a nexus reserved by RESERVE(6/10), when it is
+// lost. Registrations stay (R5).
 func (ss *session) dropReservations() {
 	for _, n := range ss.target.numbers() {
 		if l := ss.target.lun(n); l != nil {
-			l.reserved.CompareAndSwap(ss, nil)
+			l.res.forget(ss)
 		}
 	}
 }

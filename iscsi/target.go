@@ -52,7 +52,8 @@ type LUNInfo struct {
 	Number      uint16
 	Size        int64 // bytes
 	Serial, NAA string
-	ReservedBy  string // initiator that holds a RESERVE(6/10), or ""
+	ReservedBy  string           // initiator that holds a RESERVE(6/10), or ""
+	Reservation *ReservationInfo // persistent reservations; nil: nobody is registered
 }
 
 // TargetInfo describes a published target, without secrets.
@@ -187,8 +188,8 @@ type target struct {
 // lun is a logical unit: what it is, and the state initiators gave it.
 type lun struct {
 	LUNSpec
-	scsi     *scsiLU
-	reserved atomic.Pointer[session] // RESERVE(6/10) holder
+	scsi *scsiLU
+	res  *reservations
 }
 
 func newTarget(s *Server, spec TargetSpec) (*target, error) {
@@ -228,7 +229,11 @@ func (t *target) update(spec TargetSpec) (changed bool, err error) {
 			if err != nil {
 				return false, fmt.Errorf("iscsi: target %s LUN %d: %w", spec.Name, ls.Number, err)
 			}
-			l = &lun{LUNSpec: ls, scsi: su}
+			res, err := keptReservations(old, spec.LUNs, ls)
+			if err != nil {
+				return false, fmt.Errorf("iscsi: target %s LUN %d: %w", spec.Name, ls.Number, err)
+			}
+			l = &lun{LUNSpec: ls, scsi: su, res: res}
 		}
 		luns[ls.Number], units[ls.Number] = l, l.scsi
 	}
@@ -305,9 +310,7 @@ func (t *target) info() TargetInfo {
 	for _, n := range t.numbers() {
 		l := t.lun(n)
 		li := LUNInfo{Number: n, Size: l.Disk.Geometry().Size, Serial: l.Serial, NAA: fmt.Sprintf("%x", l.NAA[:])}
-		if r := l.reserved.Load(); r != nil {
-			li.ReservedBy = r.initiator
-		}
+		li.ReservedBy, li.Reservation = l.res.reservedBy(), l.res.info()
 		i.LUNs = append(i.LUNs, li)
 	}
 	return i

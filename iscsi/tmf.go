@@ -157,8 +157,8 @@ func (s *Server) clearTaskSet(by *session, w *tmfWait, lunNo uint16) {
 	}
 }
 
-// reset resets one logical unit, or all: commands are aborted, reservations
-// released, and every nexus is told.
+// reset resets one logical unit, or all: commands are aborted, what RESERVE(6/10)
+// reserved is released, and every nexus is told. Persistent reservations stay (R5).
 func (s *Server) reset(t *target, w *tmfWait, lun int) {
 	for _, ss := range s.users(t) {
 		ss.conn.abort(w, func(k *task) bool { return lun == allLUNs || int(k.lunNo) == lun })
@@ -166,7 +166,7 @@ func (s *Server) reset(t *target, w *tmfWait, lun int) {
 	for _, n := range t.numbers() {
 		if lun == allLUNs || int(n) == lun {
 			if l := t.lun(n); l != nil {
-				l.reserved.Store(nil)
+				l.res.forget(nil)
 			}
 		}
 	}

@@ -3,7 +3,7 @@
 //
 // Invariants:
 //
-//	M1  It keeps D1 to D6 of iscsi.Disk, except where a test switches errors on.
+//	M1  It keeps D1 to D8 of iscsi.Disk, except where a test switches errors on.
 //	M2  A failed Op has no effect.
 package iscsitest
 
@@ -31,6 +31,7 @@ type Disk struct {
 	geo    iscsi.Geometry
 	chunks map[int64]*[chunk]byte
 	mapped map[int64]struct{} // clusters of 4 KiB that hold data
+	state  []byte             // reservation state
 	delay  time.Duration
 	fail   func(*iscsi.Op) error
 	held   []*iscsi.Op
@@ -38,7 +39,7 @@ type Disk struct {
 	wg     sync.WaitGroup
 
 	// Ops counts submitted operations by kind.
-	Ops [8]atomic.Int64
+	Ops [16]atomic.Int64
 }
 
 // NewDisk returns an empty disk of size bytes with 4 KiB clusters and no volatile
@@ -66,6 +67,13 @@ func (d *Disk) Allocated(off int64) (mapped bool, n int64) {
 	defer d.mu.RUnlock()
 	_, mapped = d.mapped[off/cluster]
 	return mapped, cluster - off%cluster
+}
+
+// Reservation implements iscsi.Reserver.
+func (d *Disk) Reservation() []byte {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.state
 }
 
 // SetGeometry changes the disk; its size must not shrink (D6).
@@ -172,6 +180,10 @@ func (d *Disk) apply(op *iscsi.Op) {
 	} else {
 		d.mu.Lock()
 		defer d.mu.Unlock()
+	}
+	if op.Kind == iscsi.OpReserve {
+		d.state = bytes.Clone(op.Data)
+		return
 	}
 	if op.Offset < 0 || n < 0 || op.Offset+n > d.geo.Size || op.Offset%512 != 0 || n%512 != 0 {
 		op.Err = iscsi.ErrMedium
