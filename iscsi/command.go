@@ -70,7 +70,7 @@ func (c *conn) admit(t *task) (reason byte, ok bool) {
 func (t *task) prepare() bool {
 	t.lu = nil
 	if t.lunOK {
-		t.lu = t.c.sess.target.lun(t.lunNo)
+		t.lu = t.c.sess.lun(t.lunNo)
 	}
 	t.cmd = t.c.srv.commands.lookup(&t.cdb)
 	if t.c.isDraining() {
@@ -101,7 +101,7 @@ func (t *task) precheck() bool {
 		return t.refuse(senseNoLUN)
 	}
 	if t.lu != nil && (t.cmd == nil || t.cmd.flags&noAttention == 0) {
-		if ua, ok := t.c.sess.takeAttention(t.lunNo); ok {
+		if ua, ok := t.c.sess.takeAttention(t.lu); ok {
 			return t.refuse(ua)
 		}
 	}
@@ -114,10 +114,15 @@ func (t *task) precheck() bool {
 			return false
 		}
 	}
-	if t.cmd.flags&writes != 0 && t.lu.Disk.Geometry().ReadOnly {
+	if t.cmd.flags&writes != 0 && t.readOnly() {
 		return t.refuse(senseWriteProtected)
 	}
 	return true
+}
+
+// readOnly tells whether the initiator may only read the task's logical unit.
+func (t *task) readOnly() bool {
+	return t.lu.Disk.Geometry().ReadOnly || t.c.sess.readOnly(t.lunNo)
 }
 
 // refuse sets CHECK CONDITION; it returns false for the caller to return.

@@ -242,7 +242,7 @@ func (c *conn) sendTargets(what string, w *textWriter) {
 	c.srv.mu.Unlock()
 	sortTargets(list)
 	for _, t := range list {
-		if t.admits(c.name) {
+		if t.admit(c.name) != nil {
 			t.describe(w, c.local)
 		}
 	}

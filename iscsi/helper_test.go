@@ -37,12 +37,17 @@ func lunSpec(n uint16, d iscsi.Disk) iscsi.LUNSpec {
 	return iscsi.LUNSpec{Number: n, Disk: d, Serial: "0123456789", NAA: [16]byte{0x60, 0x12, 15: byte(n)}}
 }
 
+// open admits every initiator, with CHAP if a says so.
+func open(a *iscsi.Auth) []iscsi.Group {
+	return []iscsi.Group{{Name: "all", Any: true, Auth: a}}
+}
+
 // start runs a server until the test ends; change may alter the target first.
 func start(t *testing.T, cfg iscsi.Config, change func(*iscsi.TargetSpec)) *node {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testTime)
 	n := &node{t: t, srv: iscsi.NewServer(cfg), disk: iscsitest.NewDisk(diskSize, nil), ctx: ctx}
-	n.spec = iscsi.TargetSpec{Name: targetName, Open: true, LUNs: []iscsi.LUNSpec{lunSpec(0, n.disk)}}
+	n.spec = iscsi.TargetSpec{Name: targetName, Groups: open(nil), LUNs: []iscsi.LUNSpec{lunSpec(0, n.disk)}}
 	if change != nil {
 		change(&n.spec)
 	}

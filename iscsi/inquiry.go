@@ -142,7 +142,7 @@ func (t *task) identifiers(b []byte) []byte {
 	ss := t.c.sess
 	add(binary, unit, 3, t.lu.NAA[:])
 	add(ascii, unit, 1, []byte(fmt.Sprintf("%-8s%s", t.lu.Vendor, t.lu.Serial)))
-	add(binary, port, 4, []byte{0, 0, relativePort >> 8, relativePort})
+	add(binary, port, 4, []byte{0, 0, byte(ss.group >> 8), byte(ss.group)}) // relative target port
 	add(binary, port, 5, []byte{0, 0, byte(ss.group >> 8), byte(ss.group)})
 	add(utf8, port, 8, padName(fmt.Sprintf("%s,t,0x%04x", ss.target.name, ss.group)))
 	add(utf8, device, 8, padName(ss.target.name))

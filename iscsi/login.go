@@ -60,6 +60,8 @@ type login struct {
 	started   bool
 	discovery bool
 	target    *target
+	group     uint16 // portal group tag
+	auth      *Auth
 	isid      [6]byte
 	tsih      uint16
 	cid       uint16
@@ -173,7 +175,7 @@ func (l *login) exchange(list []keyValue, csg, nsg int, transit bool) (bool, err
 	w := &textWriter{}
 	if l.target != nil && !l.tagSent {
 		l.tagSent = true
-		w.add("TargetPortalGroupTag", strconv.Itoa(int(l.target.group(l.c.local))))
+		w.add("TargetPortalGroupTag", strconv.Itoa(int(l.group)))
 		if a := l.target.spec.Load().Alias; a != "" {
 			w.add("TargetAlias", a)
 		}
@@ -235,13 +237,21 @@ func (l *login) identify() error {
 		return refuseLogin(loginServiceUnavail, "shutting down")
 	case l.target == nil:
 		return refuseLogin(loginNotFound, "no target %.80q", tn)
-	case !l.target.admits(l.c.name):
-		return refuseLogin(loginForbidden, "target %s does not admit this initiator; add it to the ACL", l.target.name)
 	}
-	return l.withAuth(l.target.spec.Load().Auth)
+	p, ok := l.target.portal(l.c.local)
+	if !ok {
+		return refuseLogin(loginNotFound, "target %s has no portal at %s", l.target.name, l.c.local)
+	}
+	l.group = p.Group
+	v := l.target.admit(l.c.name)
+	if v == nil {
+		return refuseLogin(loginForbidden, "no group of target %s admits this initiator; add it to one", l.target.name)
+	}
+	return l.withAuth(v.group.Auth)
 }
 
 func (l *login) withAuth(a *Auth) error {
+	l.auth = a
 	if a != nil {
 		l.chap = &chap{auth: a, rnd: l.c.srv.rnd}
 		if l.stage != stageSecurity {
@@ -362,8 +372,8 @@ const discoveryTSIH = maxTSIH
 // initiator name, ISID and portal group is closed first, and waited for (I4).
 func (s *Server) newSession(l *login) (*session, error) {
 	ss := &session{
-		conn: l.c, target: l.target, initiator: l.c.name, isid: l.isid,
-		group: l.target.group(l.c.local), since: s.clk.Now(), neg: l.g.n, gone: make(chan struct{}),
+		conn: l.c, target: l.target, initiator: l.c.name, isid: l.isid, proved: l.auth,
+		group: l.group, since: s.clk.Now(), neg: l.g.n, gone: make(chan struct{}),
 	}
 	for {
 		s.mu.Lock()
@@ -396,13 +406,18 @@ func (s *Server) newSession(l *login) (*session, error) {
 	case len(s.sessions) >= s.lim.Sessions:
 		return nil, refuseLogin(loginOutOfResources, "%d sessions; raise the limit", len(s.sessions))
 	}
+	v := l.target.admit(ss.initiator)
+	if v == nil || !ss.proof(v) { // the groups changed during the login
+		return nil, refuseLogin(loginForbidden, "target %s does not admit this initiator any more", l.target.name)
+	}
+	ss.view.Store(v)
 	for ok := true; ok; _, ok = s.sessions[s.nextTSIH] {
 		s.nextTSIH = s.nextTSIH%(maxTSIH-1) + 1
 	}
 	s.nextID++
 	ss.tsih, ss.id = s.nextTSIH, strconv.FormatUint(s.nextID, 10)
 	s.sessions[ss.tsih] = ss
-	ss.attention(allLUNs, uaPowerOn)
+	ss.attentionAll(uaPowerOn)
 	return ss, nil
 }
 

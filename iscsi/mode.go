@@ -61,7 +61,7 @@ func (t *task) modeBody() ([]byte, bool) {
 
 // deviceSpecific: WP when read-only, DPOFUA always.
 func (t *task) deviceSpecific() byte {
-	if t.lu.Disk.Geometry().ReadOnly {
+	if t.readOnly() {
 		return 0x90
 	}
 	return 0x10

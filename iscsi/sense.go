@@ -43,6 +43,7 @@ var (
 	uaPowerOn         = sense{key: 0x06, asc: 0x29}
 	uaReset           = sense{key: 0x06, asc: 0x29, ascq: 0x03}
 	uaModeChanged     = sense{key: 0x06, asc: 0x2a, ascq: 0x01}
+	uaAccessChanged   = sense{key: 0x06, asc: 0x2a, ascq: 0x06}
 	uaCapacityChanged = sense{key: 0x06, asc: 0x2a, ascq: 0x09}
 	uaCleared         = sense{key: 0x06, asc: 0x2f}
 	uaLUNsChanged     = sense{key: 0x06, asc: 0x3f, ascq: 0x0e}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -271,11 +272,13 @@ func (s *Server) AddTarget(spec TargetSpec) error {
 	return nil
 }
 
-// UpdateTarget replaces a target's spec while it is in use. Sessions stay,
-// except those whose initiator is no longer admitted; CHAP applies from the next
-// login. A LUN whose number, disk and identity did not change keeps its state. A
-// changed LUN inventory raises REPORTED LUNS DATA HAS CHANGED on every nexus. A
-// removed LUN's commands in flight still finish.
+// UpdateTarget replaces a target's spec while it is in use. Sessions stay, except
+// those whose initiator is no longer admitted and those that have moved to a group
+// which demands credentials other than what they proved; new credentials of the
+// group that a session is in apply from its next login. A LUN whose number, disk
+// and identity did not change keeps its state. Where what a session sees has
+// changed, REPORTED LUNS DATA HAS CHANGED is raised on that nexus. A removed LUN's
+// commands in flight still finish.
 func (s *Server) UpdateTarget(spec TargetSpec) error {
 	if err := spec.validate(); err != nil {
 		return err
@@ -287,20 +290,23 @@ func (s *Server) UpdateTarget(spec TargetSpec) error {
 		s.mu.Unlock()
 		return fmt.Errorf("%w: %s", ErrNoTarget, spec.Name)
 	}
-	changed, err := t.update(spec)
-	if err != nil {
+	was := t.portGroups()
+	if err := t.update(spec); err != nil {
 		s.mu.Unlock()
 		return err
+	}
+	if !slices.Equal(was, t.portGroups()) {
+		s.accessChanged(t)
 	}
 	var drop []*session
 	for _, ss := range s.sessions {
 		if ss.target != t {
 			continue
 		}
-		if !t.admits(ss.initiator) {
+		if v := t.admit(ss.initiator); v == nil || !ss.mayHave(v) {
 			drop = append(drop, ss)
-		} else if changed {
-			ss.attention(allLUNs, uaLUNsChanged)
+		} else {
+			ss.setView(v)
 		}
 	}
 	s.mu.Unlock()
@@ -367,12 +373,13 @@ func (s *Server) raise(iqn string, lun uint16, ua sense) error {
 	if t == nil {
 		return fmt.Errorf("%w: %s", ErrNoTarget, iqn)
 	}
-	if t.lun(lun) == nil {
+	l := t.lun(lun)
+	if l == nil {
 		return fmt.Errorf("iscsi: target %s has no LUN %d", iqn, lun)
 	}
 	for _, ss := range s.sessions {
 		if ss.target == t {
-			ss.attention(int(lun), ua)
+			ss.attention(l, ua)
 		}
 	}
 	return nil
@@ -382,14 +389,18 @@ func (s *Server) raise(iqn string, lun uint16, ua sense) error {
 func (s *Server) Targets() []TargetInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := map[*target]int{}
+	n, in := map[*target]int{}, map[*Group]int{}
 	for _, ss := range s.sessions {
 		n[ss.target]++
+		in[ss.view.Load().group]++
 	}
 	out := make([]TargetInfo, 0, len(s.targets))
 	for _, t := range s.targets {
 		i := t.info()
 		i.Sessions = n[t]
+		for k := range i.Groups {
+			i.Groups[k].Sessions = in[&t.spec.Load().Groups[k]]
+		}
 		out = append(out, i)
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })

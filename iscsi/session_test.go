@@ -45,7 +45,7 @@ func loginStatus(err error) uint16 {
 
 func TestCHAP(t *testing.T) {
 	n := start(t, iscsi.Config{}, func(s *iscsi.TargetSpec) {
-		s.Auth = &iscsi.Auth{User: user, Secret: secret, MutualUser: mutualUser, MutualSecret: mutualSecret}
+		s.Groups = open(&iscsi.Auth{User: user, Secret: secret, MutualUser: mutualUser, MutualSecret: mutualSecret})
 	})
 	good := func(o *initiator.Options) { o.CHAPUser, o.CHAPSecret = user, secret }
 	for _, tc := range []struct {
@@ -121,7 +121,7 @@ func reflectChallenge(t *testing.T, n *node) {
 func TestACLAndDiscovery(t *testing.T) {
 	const friend, stranger = "iqn.2026-01.host:a", "iqn.2026-01.host:b"
 	n := start(t, iscsi.Config{}, func(s *iscsi.TargetSpec) {
-		s.Open, s.ACL = false, []string{"IQN.2026-01.host:A"}
+		s.Groups = []iscsi.Group{{Name: "friends", Initiators: []string{"IQN.2026-01.host:A"}}}
 		s.Portals = []iscsi.Portal{{Address: "192.0.2.1:3260", Group: 7}, {Address: "[2001:db8::1]:3260", Group: 8}}
 	})
 	as := func(name string) func(*initiator.Options) {
@@ -149,7 +149,7 @@ func TestACLAndDiscovery(t *testing.T) {
 	if _, err := n.dial(func(o *initiator.Options) { o.Initiator, o.Target = friend, "iqn.2026-01.no:such" }); loginStatus(err) != 0x0203 {
 		t.Errorf("unknown target: %v", err)
 	}
-	n.spec.ACL = []string{stranger} // the friend is thrown out
+	n.spec.Groups[0].Initiators = []string{stranger} // the friend is thrown out
 	if err := n.srv.UpdateTarget(n.spec); err != nil {
 		t.Fatal(err)
 	}
@@ -630,16 +630,16 @@ func TestLoginStorm(t *testing.T) {
 func TestSpecValidation(t *testing.T) {
 	d := iscsitest.NewDisk(1<<20, nil)
 	good := func() iscsi.TargetSpec {
-		return iscsi.TargetSpec{Name: targetName, LUNs: []iscsi.LUNSpec{lunSpec(0, d)}}
+		return iscsi.TargetSpec{Name: targetName, Groups: open(nil), LUNs: []iscsi.LUNSpec{lunSpec(0, d)}}
 	}
 	for name, spoil := range map[string]func(*iscsi.TargetSpec){
 		"name":         func(s *iscsi.TargetSpec) { s.Name = "disk" },
 		"portal":       func(s *iscsi.TargetSpec) { s.Portals = []iscsi.Portal{{Address: "here", Group: 1}} },
 		"portal group": func(s *iscsi.TargetSpec) { s.Portals = []iscsi.Portal{{Address: "1.2.3.4:5"}} },
-		"ACL":          func(s *iscsi.TargetSpec) { s.ACL = []string{"x"} },
-		"short secret": func(s *iscsi.TargetSpec) { s.Auth = &iscsi.Auth{User: "u", Secret: "short"} },
+		"initiator":    func(s *iscsi.TargetSpec) { s.Groups[0].Initiators = []string{"x"} },
+		"short secret": func(s *iscsi.TargetSpec) { s.Groups = open(&iscsi.Auth{User: "u", Secret: "short"}) },
 		"same secrets": func(s *iscsi.TargetSpec) {
-			s.Auth = &iscsi.Auth{User: "u", Secret: secret, MutualUser: "m", MutualSecret: secret}
+			s.Groups = open(&iscsi.Auth{User: "u", Secret: secret, MutualUser: "m", MutualSecret: secret})
 		},
 		"LUN number":     func(s *iscsi.TargetSpec) { s.LUNs[0].Number = 16384 },
 		"LUN twice":      func(s *iscsi.TargetSpec) { s.LUNs = append(s.LUNs, s.LUNs[0]) },

@@ -81,7 +81,10 @@ func (c *conn) taskManagement(h *bhs, n int) error {
 	}}
 	w.left.Store(1)
 	ss := c.sess
-	lunOK = lunOK && ss.target.lun(lunNo) != nil
+	var lu *lun
+	if lunOK {
+		lu = ss.lun(lunNo)
+	}
 	sameLUN := func(t *task) bool { return t.lunNo == lunNo }
 
 	switch fn {
@@ -90,7 +93,7 @@ func (c *conn) taskManagement(h *bhs, n int) error {
 			r.hdr[2] = tmfNoTask
 		}
 	case tmfAbortTaskSet, tmfClearTaskSet, tmfLogicalReset:
-		if !lunOK {
+		if lu == nil {
 			r.hdr[2] = tmfNoLUN
 			break
 		}
@@ -98,12 +101,12 @@ func (c *conn) taskManagement(h *bhs, n int) error {
 		case tmfAbortTaskSet:
 			c.abort(w, sameLUN)
 		case tmfClearTaskSet:
-			c.srv.clearTaskSet(ss, w, lunNo)
+			c.srv.clearTaskSet(ss, w, lu)
 		default:
-			c.srv.reset(ss.target, w, int(lunNo))
+			c.srv.reset(ss.target, w, lu)
 		}
 	case tmfTargetWarmReset, tmfTargetColdReset:
-		c.srv.reset(ss.target, w, allLUNs)
+		c.srv.reset(ss.target, w, nil)
 	case tmfTaskReassign:
 		r.hdr[2] = tmfNoReassign
 	default:
@@ -148,30 +151,32 @@ func (s *Server) users(t *target) []*session {
 
 // clearTaskSet aborts the commands of every nexus on a logical unit and tells
 // the others.
-func (s *Server) clearTaskSet(by *session, w *tmfWait, lunNo uint16) {
+func (s *Server) clearTaskSet(by *session, w *tmfWait, l *lun) {
 	for _, ss := range s.users(by.target) {
-		n := ss.conn.abort(w, func(t *task) bool { return t.lunNo == lunNo })
+		n := ss.conn.abort(w, func(t *task) bool { return t.lu == l })
 		if ss != by && n > 0 {
-			ss.attention(int(lunNo), uaCleared)
+			ss.attention(l, uaCleared)
 		}
 	}
 }
 
-// reset resets one logical unit, or all: commands are aborted, reservations
-// released, and every nexus is told.
-func (s *Server) reset(t *target, w *tmfWait, lun int) {
+// reset resets one logical unit, or with nil all: commands are aborted,
+// reservations released, and every nexus is told.
+func (s *Server) reset(t *target, w *tmfWait, l *lun) {
 	for _, ss := range s.users(t) {
-		ss.conn.abort(w, func(k *task) bool { return lun == allLUNs || int(k.lunNo) == lun })
+		ss.conn.abort(w, func(k *task) bool { return l == nil || k.lu == l })
 	}
-	for _, n := range t.numbers() {
-		if lun == allLUNs || int(n) == lun {
-			if l := t.lun(n); l != nil {
-				l.reserved.Store(nil)
-			}
+	for _, o := range *t.luns.Load() {
+		if l == nil || o == l {
+			o.reserved.Store(nil)
 		}
 	}
 	for _, ss := range s.users(t) {
-		ss.attention(lun, uaReset)
+		if l == nil {
+			ss.attentionAll(uaReset)
+		} else {
+			ss.attention(l, uaReset)
+		}
 	}
 }
 
