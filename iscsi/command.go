@@ -7,7 +7,8 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 	t.itt, t.edtl = h.itt(), be.Uint32(h[20:])
 	t.read, t.write = h[1]&0x40 != 0, h[1]&0x20 != 0
 	t.immediate = h.immediate()
-	t.lunNo, t.lunOK = lunOf(h[8:16])
+	t.attr = h[1] & 0x07
+	t.address(lunOf(h[8:16]))
 	copy(t.cdb[:], h[32:48])
 	c.sess.commands.Add(1)
 	c.srv.stats.commands.Add(1)
@@ -31,7 +32,9 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 	}
 	t.got = uint32(n)
 	if !ok {
-		t.finish()
+		if c.begin(t, false) {
+			t.finish()
+		}
 		return nil
 	}
 	if !t.write || t.cmd.dir != dirOut || t.got >= t.want && h.final() {
@@ -44,6 +47,14 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 	}
 	c.solicit(t)
 	return nil
+}
+
+// address says which logical unit a task is for, as its session sees it.
+func (t *task) address(n uint16, ok bool) {
+	t.lunNo, t.lunOK, t.lu = n, ok, nil
+	if ok {
+		t.lu = t.c.sess.lun(n)
+	}
 }
 
 // admit registers a task, unless its tag is in use or too many are in flight.
@@ -61,6 +72,7 @@ func (c *conn) admit(t *task) (reason byte, ok bool) {
 	if t.immediate {
 		c.immediates++
 	}
+	c.arrive(t)
 	c.tasks[t.itt] = t
 	return 0, true
 }
@@ -68,10 +80,6 @@ func (c *conn) admit(t *task) (reason byte, ok bool) {
 // prepare finds out what the command is and whether it can run; false means
 // that its status is set already. It allocates the data buffer.
 func (t *task) prepare() bool {
-	t.lu = nil
-	if t.lunOK {
-		t.lu = t.c.sess.lun(t.lunNo)
-	}
 	t.cmd = t.c.srv.commands.lookup(&t.cdb)
 	if t.c.isDraining() {
 		t.status = statusBusy
@@ -107,6 +115,12 @@ func (t *task) precheck() bool {
 	}
 	if t.cmd == nil {
 		return t.refuse(senseInvalidOpcode)
+	}
+	if t.cdb[cdbLength(t.cdb[0])-1]&0x04 != 0 { // NACA (SAM-5 clause 5.2)
+		return t.refuse(senseInvalidField)
+	}
+	if t.attr >= attrACA { // there is no ACA condition
+		return t.refuse(senseInvalidMessage)
 	}
 	if t.lu != nil && t.cmd.flags&noReservation == 0 {
 		if r := t.lu.reserved.Load(); r != nil && r != t.c.sess {
@@ -190,16 +204,31 @@ func (c *conn) isDraining() bool {
 	return c.draining
 }
 
-// execute runs a task that has all its data, unless it was aborted meanwhile.
+// execute runs a task that has all its data, or holds it until older ones ended.
 func (c *conn) execute(t *task) {
+	if c.begin(t, true) {
+		c.start(t)
+	}
+}
+
+// begin makes a task the caller's to run or answer; false means that it was
+// aborted meanwhile or, where its order counts, that it is not its turn.
+func (c *conn) begin(t *task, inOrder bool) bool {
 	c.mu.Lock()
-	if t.aborted {
-		c.mu.Unlock()
+	defer c.mu.Unlock()
+	if t.aborted { // nobody else refers to it
 		t.release()
-		return
+		return false
+	}
+	if inOrder && t.hold() {
+		return false
 	}
 	t.running = true
-	c.mu.Unlock()
+	return true
+}
+
+// start runs a task.
+func (c *conn) start(t *task) {
 	if t.write {
 		c.sess.writeBytes.Add(uint64(t.want))
 		c.srv.stats.writeBytes.Add(uint64(t.want))
@@ -234,7 +263,7 @@ func (c *conn) solicit(t *task) {
 func (c *conn) dataOut(h *bhs, n int) error {
 	c.mu.Lock()
 	t := c.tasks[h.itt()]
-	if t != nil && t.running {
+	if t != nil && (t.running || t.dormant) {
 		t = nil
 	}
 	c.mu.Unlock()

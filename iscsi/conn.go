@@ -60,6 +60,9 @@ type conn struct {
 	managing    int // task management functions not yet answered
 	immediates  int // immediate commands not yet answered
 	held        int64
+	sets        map[*lun]*taskSet // of units with ORDERED or HEAD OF QUEUE tasks
+	ready       []*task           // held tasks whose turn has come
+	releasing   bool              // somebody runs them
 	closed      bool
 	draining    bool
 	down        chan struct{} // closed with the connection
@@ -229,6 +232,8 @@ func (c *conn) answer(t *task) {
 	if c.tasks[t.itt] == t {
 		delete(c.tasks, t.itt)
 	}
+	c.leave(t)
+	ready := len(c.ready) > 0
 	waiters := t.waiters
 	drop := t.aborted || c.closed
 	if drop {
@@ -251,6 +256,9 @@ func (c *conn) answer(t *task) {
 	}
 	if drop {
 		t.release()
+	}
+	if ready {
+		c.runReady()
 	}
 }
 

@@ -130,11 +130,15 @@ func (c *conn) logout(h *bhs, n int) error {
 	// Commands before the logout finish and are answered first.
 	c.mu.Lock()
 	for id, t := range c.tasks {
-		if !t.running {
+		if !t.running && !t.dormant {
 			c.discharge(t)
 			delete(c.tasks, id)
+			c.leave(t)
 		}
 	}
+	c.mu.Unlock()
+	c.runReady()
+	c.mu.Lock()
 	for len(c.tasks) > 0 && !c.closed {
 		c.idleWake.Wait()
 	}

@@ -21,7 +21,8 @@ func inProcess(t *testing.T, tgt *target, lunNo uint16, cdb ...byte) *task {
 	c.sess.view.Store(tgt.admit(c.name))
 	k := newTask()
 	k.reset(c)
-	k.lunNo, k.lunOK, k.read, k.edtl = lunNo, true, true, 1<<16
+	k.address(lunNo, true)
+	k.read, k.edtl = true, 1<<16
 	copy(k.cdb[:], cdb)
 	c.tasks[0] = k
 	if k.prepare() {

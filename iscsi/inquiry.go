@@ -95,7 +95,7 @@ func vpdPage(t *task, page, peripheral byte) []byte {
 		b = t.identifiers(b)
 	case vpdExtended:
 		b = append(b, make([]byte, 60)...)
-		b[5] = 0x01 // SIMPSUP
+		b[5] = 0x07 // HEADSUP, ORDSUP, SIMPSUP
 	case vpdLimits:
 		b = append(b, blockLimits(g)...)
 	case vpdCharacter:

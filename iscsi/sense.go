@@ -32,6 +32,7 @@ var (
 	senseInvalidField     = sense{key: 0x05, asc: 0x24}
 	senseNoLUN            = sense{key: 0x05, asc: 0x25}
 	senseInvalidParameter = sense{key: 0x05, asc: 0x26}
+	senseInvalidMessage   = sense{key: 0x05, asc: 0x49}
 	senseNoSaving         = sense{key: 0x05, asc: 0x39}
 	senseWriteProtected   = sense{key: 0x07, asc: 0x27}
 	senseNoSpace          = sense{key: 0x07, asc: 0x27, ascq: 0x07}
@@ -45,7 +46,6 @@ var (
 	uaModeChanged     = sense{key: 0x06, asc: 0x2a, ascq: 0x01}
 	uaAccessChanged   = sense{key: 0x06, asc: 0x2a, ascq: 0x06}
 	uaCapacityChanged = sense{key: 0x06, asc: 0x2a, ascq: 0x09}
-	uaCleared         = sense{key: 0x06, asc: 0x2f}
 	uaLUNsChanged     = sense{key: 0x06, asc: 0x3f, ascq: 0x0e}
 )
 

@@ -238,7 +238,7 @@ func TestTaskManagement(t *testing.T) {
 	}{
 		{initiator.AbortTask, false, [2]byte{}},
 		{initiator.AbortTaskSet, false, [2]byte{}},
-		{initiator.ClearTaskSet, true, [2]byte{0x2f, 0}},
+		{initiator.ClearTaskSet, false, [2]byte{}}, // TST 001b: a task set is a nexus's own
 		{initiator.LogicalUnitReset, true, [2]byte{0x29, 3}},
 		{initiator.TargetWarmReset, true, [2]byte{0x29, 3}},
 	} {

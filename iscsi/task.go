@@ -4,11 +4,11 @@ import "errors"
 
 // task is one SCSI command from its arrival to the last byte of its answer.
 //
-//	receiving -> running -> answered -> released
-//	     \          \
-//	      +----------+--> aborted (never answered, I3)
+//	receiving -> (dormant) -> running -> answered -> released
+//	     \           \           \
+//	      +-----------+-----------+--> aborted (never answered, I3)
 //
-// The reader owns a receiving task. A running task belongs to whoever holds its
+// The reader owns a receiving task; a dormant one belongs to its task set. A running task belongs to whoever holds its
 // only Op: the submitter until Submit, Complete's caller afterwards (I2). An
 // answered task belongs to the writer. Fields marked mu are under conn.mu.
 type task struct {
@@ -18,6 +18,7 @@ type task struct {
 	lunNo     uint16
 	lunOK     bool
 	immediate bool
+	attr      byte // task attribute
 	read      bool // R bit
 	write     bool // W bit
 	itt       uint32
@@ -47,6 +48,9 @@ type task struct {
 	in     []byte // data-in to send
 	xfer   uint64 // bytes the command transfers, for the residual
 
+	set     *taskSet   // mu; nil while the set holds SIMPLE tasks only
+	stretch *stretch   // mu
+	dormant bool       // mu; has its data and waits for older tasks
 	running bool       // mu
 	aborted bool       // mu
 	waiters []*tmfWait // mu: task management that waits for this task

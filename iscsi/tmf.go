@@ -32,11 +32,11 @@ func (w *tmfWait) done() {
 	}
 }
 
-// abort aborts the connection's tasks that match: one that waits for data never
-// runs, one inside the Disk is waited for by w. It returns how many matched.
+// abort aborts the connection's tasks that match: one that waits for data or for
+// older tasks never runs, one inside the Disk is waited for by w. It returns how
+// many matched.
 func (c *conn) abort(w *tmfWait, match func(*task) bool) int {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	n := 0
 	for itt, t := range c.tasks {
 		if !match(t) {
@@ -54,6 +54,12 @@ func (c *conn) abort(w *tmfWait, match func(*task) bool) int {
 		if !t.immediate {
 			c.maxCmdSN.Add(1)
 		}
+		c.leave(t)
+	}
+	ready := len(c.ready) > 0
+	c.mu.Unlock()
+	if ready {
+		c.runReady()
 	}
 	return n
 }
@@ -97,13 +103,10 @@ func (c *conn) taskManagement(h *bhs, n int) error {
 			r.hdr[2] = tmfNoLUN
 			break
 		}
-		switch fn {
-		case tmfAbortTaskSet:
-			c.abort(w, sameLUN)
-		case tmfClearTaskSet:
-			c.srv.clearTaskSet(ss, w, lu)
-		default:
+		if fn == tmfLogicalReset {
 			c.srv.reset(ss.target, w, lu)
+		} else { // a task set is a nexus's own (TST 001b), so clearing it is aborting it
+			c.abort(w, sameLUN)
 		}
 	case tmfTargetWarmReset, tmfTargetColdReset:
 		c.srv.reset(ss.target, w, nil)
@@ -147,17 +150,6 @@ func (s *Server) users(t *target) []*session {
 		}
 	}
 	return out
-}
-
-// clearTaskSet aborts the commands of every nexus on a logical unit and tells
-// the others.
-func (s *Server) clearTaskSet(by *session, w *tmfWait, l *lun) {
-	for _, ss := range s.users(by.target) {
-		n := ss.conn.abort(w, func(t *task) bool { return t.lu == l })
-		if ss != by && n > 0 {
-			ss.attention(l, uaCleared)
-		}
-	}
 }
 
 // reset resets one logical unit, or with nil all: commands are aborted,
