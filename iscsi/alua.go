@@ -86,6 +86,16 @@ func (t *target) portGroups() []PortGroup {
 	return out
 }
 
+// state returns the access state of a port group.
+func (t *target) state(tag uint16) ALUAState {
+	for _, g := range t.spec.Load().PortGroups {
+		if g.Tag == tag {
+			return g.State
+		}
+	}
+	return ALUAOptimized
+}
+
 // SetGroupState changes the access state of a port group of a target, and raises
 // ASYMMETRIC ACCESS STATE CHANGED on every nexus of the target. A later
 // UpdateTarget sets the states of its spec.
@@ -116,11 +126,87 @@ func (s *Server) SetGroupState(iqn string, tag uint16, state ALUAState) error {
 	return nil
 }
 
-// accessChanged tells every nexus of t that port groups changed; mu is held.
+// accessChanged gives every nexus of t the state of its port group and tells it
+// that states changed; mu is held.
 func (s *Server) accessChanged(t *target) {
 	for _, ss := range s.sessions {
 		if ss.target == t {
+			ss.state.Store(uint32(t.state(ss.group)))
 			ss.attentionAll(uaAccessChanged)
 		}
 	}
+}
+
+// Operation codes that stay open in states other than the active ones.
+const (
+	opReceiveDiagnostic = 0x1c
+	opSendDiagnostic    = 0x1d
+	opLogSelect         = 0x4c
+	opLogSense          = 0x4d
+	opReserveIn         = 0x5e
+	opReserveOut        = 0x5f
+	opModeSelect6       = 0x15
+	opModeSelect10      = 0x55
+	opModeSense6        = 0x1a
+	opModeSense10       = 0x5a
+	opRequestSense      = 0x03
+	opSetTargetGroups   = 0xa4
+)
+
+// accessible tells whether a command may be executed through a port group in
+// this state (SPC-4 clauses 5.15.2.4 to 5.15.2.8). What only describes the unit
+// (MAINTENANCE IN) is open in all of them.
+func (s ALUAState) accessible(op byte) bool {
+	switch op {
+	case opInquiry, opReportLUNs, opRequestSense, opMaintenanceIn, opSetTargetGroups:
+		return true
+	case opReceiveDiagnostic, opSendDiagnostic, opLogSelect, opLogSense, opReserveIn, opReserveOut,
+		opModeSelect6, opModeSelect10, opModeSense6, opModeSense10:
+		return s <= ALUAStandby
+	}
+	return s <= ALUANonOptimized
+}
+
+// sense is why a command is refused in this state.
+func (s ALUAState) sense() sense {
+	switch s {
+	case ALUATransitioning:
+		return senseTransition
+	case ALUAStandby:
+		return senseStandby
+	case ALUAOffline:
+		return senseOffline
+	}
+	return senseUnavailable
+}
+
+// access returns the state of the port group that the task came in through.
+func (t *task) access() ALUAState { return ALUAState(t.c.sess.state.Load()) }
+
+// Bits of a target port group descriptor (SPC-4 clause 6.33).
+const (
+	portGroupSupports = 0x80 | 0x40 | 0x08 | 0x04 | 0x02 | 0x01 // T, O, U, S, AN, AO
+	portGroupImplicit = 0x02                                    // STATUS CODE: altered by the target
+)
+
+// reportPortGroups is REPORT TARGET PORT GROUPS. A target port is the target
+// name with a portal group tag, so a port group has one port.
+func reportPortGroups(t *task) {
+	format := t.cdb[1] >> 5
+	if format > 1 {
+		t.fail(senseInvalidField)
+		return
+	}
+	b := make([]byte, 4)
+	if format == 1 { // extended header; no implicit transition time is stated
+		b = append(b, 0x10, 0, 0, 0)
+	}
+	for _, g := range t.c.sess.target.portGroups() {
+		b = append(b, byte(g.State), portGroupSupports)
+		b = be.AppendUint16(b, g.Tag)
+		b = append(b, 0, portGroupImplicit, 0, 1, 0, 0)
+		b = be.AppendUint16(b, g.Tag) // relative target port identifier
+	}
+	be.PutUint32(b, uint32(len(b)-4))
+	t.reply(b)
 }

@@ -122,6 +122,9 @@ func (t *task) precheck() bool {
 	if t.attr >= attrACA { // there is no ACA condition
 		return t.refuse(senseInvalidMessage)
 	}
+	if a := t.access(); a > ALUANonOptimized && t.lu != nil && !a.accessible(t.cdb[0]) {
+		return t.refuse(a.sense())
+	}
 	if t.lu != nil && t.cmd.flags&noReservation == 0 {
 		if r := t.lu.reserved.Load(); r != nil && r != t.c.sess {
 			t.status = statusReservationConflict

@@ -68,8 +68,8 @@ func (t *task) standardInquiry(got []byte) []byte {
 	b[2] = 0x06 // SPC-4
 	b[3] = 0x12 // HISUP, response data format 2
 	b[4] = standardLen - 5
-	b[5], b[6] = 0, 0 // no ALUA, no third-party copy
-	b[7] = 0x02       // CMDQUE
+	b[5], b[6] = 0x10, 0 // TPGS 01b: implicit access states; no third-party copy
+	b[7] = 0x02          // CMDQUE
 	if t.lu == nil {
 		b[0] = 0x7f // no logical unit here
 		copy(b[8:], fmt.Sprintf("%-8s%-16s%-4s", "OVGATE", "", "1"))

@@ -411,6 +411,7 @@ func (s *Server) newSession(l *login) (*session, error) {
 		return nil, refuseLogin(loginForbidden, "target %s does not admit this initiator any more", l.target.name)
 	}
 	ss.view.Store(v)
+	ss.state.Store(uint32(l.target.state(ss.group)))
 	for ok := true; ok; _, ok = s.sessions[s.nextTSIH] {
 		s.nextTSIH = s.nextTSIH%(maxTSIH-1) + 1
 	}

@@ -46,6 +46,8 @@ func requestSense(t *task) {
 		s = senseNoLUN
 	} else if ua, ok := t.c.sess.takeAttention(t.lu); ok {
 		s = ua
+	} else if a := t.access(); a > ALUANonOptimized {
+		s = a.sense()
 	}
 	if t.cdb[1]&0x01 != 0 {
 		t.reply(s.putDescriptor(nil))

@@ -23,6 +23,10 @@ func (s *sense) setInfo(v uint64) { s.infoValid, s.info = true, uint32(v) }
 var (
 	senseNone             = sense{}
 	senseNotReady         = sense{key: 0x02, asc: 0x04, ascq: 0x03} // manual intervention required
+	senseTransition       = sense{key: 0x02, asc: 0x04, ascq: 0x0a}
+	senseStandby          = sense{key: 0x02, asc: 0x04, ascq: 0x0b}
+	senseUnavailable      = sense{key: 0x02, asc: 0x04, ascq: 0x0c}
+	senseOffline          = sense{key: 0x02, asc: 0x04, ascq: 0x12}
 	senseReadError        = sense{key: 0x03, asc: 0x11}
 	senseWriteError       = sense{key: 0x03, asc: 0x0c}
 	senseInternal         = sense{key: 0x04, asc: 0x44}

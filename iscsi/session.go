@@ -22,8 +22,10 @@ type session struct {
 	proved    *Auth         // the credentials of the login; nil: none were demanded
 	gone      chan struct{} // closed when its last Op completed (I4)
 
-	// view is what the session sees; it is replaced under Server.mu.
-	view atomic.Pointer[view]
+	// view is what the session sees, state the ALUAState of its port group; both
+	// are replaced under Server.mu.
+	view  atomic.Pointer[view]
+	state atomic.Uint32
 
 	commands, readBytes, writeBytes atomic.Uint64
 
@@ -138,6 +140,11 @@ func (ss *session) takeAttention(l *lun) (sense, bool) {
 // Server.mu is held.
 func (ss *session) setView(v *view) {
 	old := ss.view.Swap(v)
+	for l := range old.inside { // nobody could release it any more
+		if !v.sees(l) {
+			l.reserved.CompareAndSwap(ss, nil)
+		}
+	}
 	if !v.sameUnits(old) {
 		ss.attentionAll(uaLUNsChanged)
 	} else {
