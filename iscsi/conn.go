@@ -29,12 +29,14 @@ type conn struct {
 	neg     Negotiated
 	sess    *session // nil in a discovery session
 	name    string   // initiator, normalized
+	wanted  string   // target that the login asked for, as it was written
 	hdr     bhs
 	scratch [4]byte
 	nextTTT uint32
 	text    []byte // C-bit continuation of a text request
 	// textRest is what did not fit into a text response.
 	textRest []byte
+	maxSend  atomic.Uint32 // MaxRecvDataSegmentLength of the initiator
 	seen     atomic.Uint64
 
 	expCmdSN, maxCmdSN atomic.Uint32
@@ -97,14 +99,13 @@ func isTemporary(err error) bool {
 func (c *conn) run() {
 	err := c.login()
 	if err != nil {
-		c.srv.stats.loginFailures.Add(1)
-		c.srv.log.Info("login failed", "remote", c.remote, "initiator", c.name, "err", err)
+		c.loginFailed(err)
 		c.close()
 		return
 	}
 	c.srv.stats.logins.Add(1)
 	if c.sess != nil {
-		c.srv.log.Info("session opened", "target", c.sess.target.name, "initiator", c.name, "remote", c.remote, "session", c.sess.id)
+		c.sess.logged("session opened")
 	}
 	go c.writeLoop()
 	err = c.readLoop()
@@ -113,7 +114,9 @@ func (c *conn) run() {
 	c.finishTasks()
 	if c.sess != nil {
 		c.srv.endSession(c.sess)
-		c.srv.log.Info("session closed", "target", c.sess.target.name, "initiator", c.name, "remote", c.remote, "session", c.sess.id, "err", err)
+		c.sess.logged("session closed", "reason", err)
+	} else {
+		c.srv.endDiscovery()
 	}
 }
 
@@ -309,6 +312,13 @@ func (c *conn) check(now time.Time) {
 		return
 	}
 	idle := now.Sub(c.idleSince)
+	if c.sess == nil {
+		if idle > discoveryIdle {
+			c.srv.stats.dropped.Add(1)
+			c.close()
+		}
+		return
+	}
 	switch {
 	case c.pinged && idle > c.srv.lim.PingIdle+c.srv.lim.PingTime:
 		c.srv.stats.dropped.Add(1)
@@ -319,6 +329,11 @@ func (c *conn) check(now time.Time) {
 		c.ping()
 	}
 }
+
+// discoveryIdle is how long a discovery session may be silent: it has nothing to
+// wait for, and its place is wanted. It is not pinged, since it may only ask for
+// targets and log out (RFC 7143 section 4.3).
+const discoveryIdle = 30 * time.Second
 
 // pingTag is the target transfer tag of pings; R2T tags never take this value.
 const pingTag = 0xfffffffe

@@ -33,6 +33,15 @@ func dataOut(flags byte, itt, ttt, sn, off uint32, data []byte) []byte {
 	return p
 }
 
+// textPDU is a Text Request; ttt is the reserved tag in the first of an exchange.
+func textPDU(flags byte, itt, ttt, sn uint32, text string) []byte {
+	p := pdu(0x04, flags, itt, sn, []byte(text))
+	be.PutUint32(p[20:], ttt)
+	return p
+}
+
+const newText, moreText = 0xffffffff, 0xfffffffd // target transfer tags
+
 func lie(p []byte, n int) []byte {
 	p[5], p[6], p[7] = byte(n>>16), byte(n>>8), byte(n)
 	return p
@@ -101,7 +110,7 @@ var answerNames = map[byte]string{0x21: "response", 0x22: "task", 0x24: "text", 
 // serves, and nothing beside the target of a write changed.
 func TestMalformed(t *testing.T) {
 	n := start(t, iscsi.Config{}, nil)
-	block := make([]byte, 512)
+	block, tooLong := make([]byte, 512), string(make([]byte, 8192))
 	write := func(itt, sn, edtl uint32, data []byte, count byte) []byte {
 		return scsiPDU(0xa0, itt, sn, edtl, data, 0x2a, 0, 0, 0, 0, 0, 0, 0, count)
 	}
@@ -128,8 +137,12 @@ func TestMalformed(t *testing.T) {
 		{"login in full feature phase", "reject 04, closed", [][]byte{loginPDU(0x87, 0, 0, "InitiatorName=x")}},
 		{"target's opcodes", "reject 05, reject 05, reject 05, alive", [][]byte{pdu(0x21, 0x80, 7, 2, nil), pdu(0x25, 0x80, 8, 3, block), pdu(0x31, 0x80, 9, 4, nil)}},
 		{"SNACK", "reject 03, alive", [][]byte{pdu(0x10, 0x80, 7, 2, nil)}},
-		{"text garbage", "reject 04, alive", [][]byte{pdu(0x04, 0x80, 7, 2, []byte("====\x00\x00=x\x00y"))}},
-		{"text without end", "text 00, text 00, reject 04, closed", [][]byte{pdu(0x04, 0x40, 7, 2, make([]byte, 8192)), pdu(0x04, 0x40, 7, 3, make([]byte, 8192)), pdu(0x04, 0x40, 7, 4, make([]byte, 8192))}},
+		{"text garbage", "reject 04, alive", [][]byte{textPDU(0x80, 7, newText, 2, "====\x00\x00=x\x00y")}},
+		{"text of no exchange", "reject 04, alive", [][]byte{textPDU(0x80, 7, 5, 2, "SendTargets=\x00")}},
+		{"text with F and C", "reject 04, alive", [][]byte{textPDU(0xc0, 7, newText, 2, "SendTargets=\x00")}},
+		{"text in two PDUs", "text 00, text 00, alive", [][]byte{textPDU(0x40, 7, newText, 2, "SendTar"), textPDU(0x80, 7, moreText, 3, "gets=\x00")}},
+		{"text begun again", "text 00, text 00, alive", [][]byte{textPDU(0x40, 7, newText, 2, "garbage"), textPDU(0x80, 8, newText, 3, "SendTargets=\x00")}},
+		{"text without end", "text 00, text 00, reject 04, closed", [][]byte{textPDU(0x40, 7, newText, 2, tooLong), textPDU(0x40, 7, moreText, 3, tooLong), textPDU(0x40, 7, moreText, 4, tooLong)}},
 		{"logout of another connection", "logout 02, alive", [][]byte{pdu(0x06, 0x82, 7, 2, nil)}},
 		{"AHS on a command", "response 00, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 2)}},
 		{"INQUIRY with W", "response 00, alive", [][]byte{scsiPDU(0xa0, 10, 2, 36, make([]byte, 36), 0x12, 0, 0, 0, 36)}},
@@ -281,7 +294,7 @@ func FuzzServer(f *testing.F) {
 	f.Add(scsiPDU(0xa0, 10, 2, 1024, make([]byte, 512), 0x2a, 0, 0, 0, 0, 0, 0, 0, 2))
 	f.Add(append(scsiPDU(0xa0, 10, 2, 1024, nil, 0x2a, 0, 0, 0, 0, 0, 0, 0, 2), dataOut(0x80, 10, 1, 0, 0, make([]byte, 1024))...))
 	f.Add(withAHS(scsiPDU(0xc0, 10, 2, 36, nil, 0x12, 0, 0, 0, 36), 3))
-	f.Add(pdu(0x04, 0x80, 7, 2, []byte("SendTargets=\x00")))
+	f.Add(textPDU(0x80, 7, newText, 2, "SendTargets=\x00"))
 	f.Add(pdu(0x42, 0x85, 7, 2, nil))
 	f.Add(loginPDU(0x87, 0, 0, "InitiatorName=x"))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -44,6 +44,9 @@ const (
 	rejected      = "Reject"
 )
 
+// answerOnly tells whether v can only be an answer, which is not answered again.
+func answerOnly(v string) bool { return v == notUnderstood || v == irrelevant || v == rejected }
+
 // negotiation is the operational parameter negotiation of one login.
 type negotiation struct {
 	n         Negotiated
@@ -55,6 +58,9 @@ type negotiation struct {
 // one. ok is false when the value is outside the key's range, which the reply
 // (Reject) says too.
 func (g *negotiation) answer(kv keyValue, w *textWriter) {
+	if answerOnly(kv.value) {
+		return
+	}
 	switch kv.key {
 	case "HeaderDigest":
 		g.digest(kv, &g.n.HeaderDigest, w)

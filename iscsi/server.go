@@ -22,7 +22,8 @@ import (
 type Limits struct {
 	Connections  int           // open TCP connections, logged in or not
 	PreLogin     int           // of those, connections that have not finished login
-	Sessions     int           // logged-in normal sessions
+	Sessions     int           // logged-in normal sessions, at most 65534
+	Discovery    int           // discovery sessions
 	QueueDepth   int           // commands in flight per session (CmdSN window)
 	SessionBytes int64         // data buffers held by one session; beyond it TASK SET FULL
 	LoginTime    time.Duration // from accept to full feature phase
@@ -36,6 +37,7 @@ func DefaultLimits() Limits {
 		Connections:  1024,             // 512 hosts with two paths
 		PreLogin:     128,              // a rack that boots at once; 128 x 24 KiB of text at most
 		Sessions:     1000,             // below Connections, so that discovery still gets in
+		Discovery:    16,               // they last for milliseconds; with Sessions below Connections
 		QueueDepth:   128,              // what hypervisors use per device
 		SessionBytes: 64 << 20,         // 128 commands of 512 KiB
 		LoginTime:    15 * time.Second, // open-iscsi gives up after 15 s
@@ -49,12 +51,13 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Connections, d.Connections)
 	set(&l.PreLogin, d.PreLogin)
 	set(&l.Sessions, d.Sessions)
+	set(&l.Discovery, d.Discovery)
 	set(&l.QueueDepth, d.QueueDepth)
 	set(&l.SessionBytes, d.SessionBytes)
 	set(&l.LoginTime, d.LoginTime)
 	set(&l.PingIdle, d.PingIdle)
 	set(&l.PingTime, d.PingTime)
-	l.Sessions = min(l.Sessions, maxTSIH)
+	l.Sessions = min(l.Sessions, maxTSIH-1) // one handle is that of all discovery sessions
 	l.QueueDepth = min(l.QueueDepth, maxQueueDepth)
 	return l
 }
@@ -124,6 +127,8 @@ type Server struct {
 	tasks    sync.Pool
 	reps     sync.Pool
 	stats    counters
+	refusals logLimit      // log lines about refused logins and connections
+	comings  logLimit      // and about sessions that open and close
 	tick     chan struct{} // closed to end the watchdog
 	ticked   sync.WaitGroup
 
@@ -133,6 +138,7 @@ type Server struct {
 	targets   map[string]*target
 	conns     map[*conn]struct{}
 	sessions  map[uint16]*session // by TSIH
+	discovery int                 // discovery sessions
 	nextTSIH  uint16
 	nextID    uint64
 	watching  bool
@@ -161,6 +167,8 @@ func NewServer(cfg Config) *Server {
 	if s.rnd == nil {
 		s.rnd = rand.Reader
 	}
+	s.refusals.perHost, s.refusals.all = hostLines, refusalLines
+	s.comings.all = sessionLines
 	s.bufs.init()
 	s.tasks.New = func() any { return newTask() }
 	s.reps.New = func() any { return new(reply) }
@@ -230,10 +238,11 @@ func (s *Server) start(nc net.Conn) {
 			prelogin++
 		}
 	}
-	if s.closed || len(s.conns) >= s.lim.Connections || prelogin >= s.lim.PreLogin {
+	if open := len(s.conns); s.closed || open >= s.lim.Connections || prelogin >= s.lim.PreLogin {
 		s.mu.Unlock()
 		s.stats.refused.Add(1)
 		_ = nc.Close()
+		s.logRefusal(slog.LevelWarn, c.remote, "connection refused: too many, or shutting down", "connections", open, "preLogin", prelogin)
 		return
 	}
 	s.conns[c] = struct{}{}

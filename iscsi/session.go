@@ -15,7 +15,7 @@ type session struct {
 	target    *target
 	initiator string // normalized
 	isid      [6]byte
-	tsih      uint16
+	tsih, cid uint16
 	group     uint16 // portal group tag
 	since     time.Time
 	neg       Negotiated

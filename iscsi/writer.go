@@ -198,7 +198,7 @@ func (c *conn) putTask(b *batch, t *task) {
 // putDataIn sends data in PDUs no longer than the initiator takes, in sequences
 // no longer than MaxBurstLength, with the status in the last one.
 func (c *conn) putDataIn(b *batch, t *task, data []byte, flags byte, resid uint32) {
-	seg, burst := int(c.neg.MaxRecvInitiator), int(c.neg.MaxBurst)
+	seg, burst := int(c.maxSend.Load()), int(c.neg.MaxBurst)
 	left := burst
 	for off, sn := 0, uint32(0); off < len(data); sn++ {
 		n := min(len(data)-off, seg, left)
