@@ -30,7 +30,9 @@ type conn struct {
 	sess    *session // nil in a discovery session
 	name    string   // initiator, normalized
 	wanted  string   // target that the login asked for, as it was written
+	cid     uint16
 	hdr     bhs
+	ahs     []byte // additional header segments of hdr
 	scratch [4]byte
 	nextTTT uint32
 	text    []byte // C-bit continuation of a text request
@@ -67,6 +69,7 @@ type conn struct {
 	releasing   bool              // somebody runs them
 	closed      bool
 	draining    bool
+	dropBy      time.Time     // when the connection is closed in any case, if not zero
 	down        chan struct{} // closed with the connection
 }
 
@@ -155,16 +158,7 @@ func (c *conn) close() {
 func (c *conn) broken() <-chan struct{} { return c.down }
 
 // dropSoon closes the connection once what is queued has left.
-func (c *conn) dropSoon() {
-	r := c.srv.reps.Get().(*reply)
-	*r = reply{last: true}
-	h := &r.hdr
-	h[0], h[1] = opAsync, finalBit
-	be.PutUint32(h[16:], noTag)
-	h[36] = asyncDropConnection
-	r.advance = true
-	c.send(r)
-}
+func (c *conn) dropSoon() { c.async(asyncDropConnection, waitToReturn, true) }
 
 // finishTasks drops the tasks that wait for data and waits until the Disk has
 // completed the others (I4).
@@ -268,11 +262,6 @@ func (c *conn) answer(t *task) {
 // idle tells whether nothing is running and nothing waits to be sent; mu is held.
 func (c *conn) idle() bool { return len(c.tasks) == 0 && c.unsent == 0 }
 
-const (
-	asyncLogout         = 1
-	asyncDropConnection = 2
-)
-
 // drain asks the initiator to log out and closes the connection as soon as it
 // has nothing in flight. A connection still in login is closed at once.
 func (c *conn) drain() {
@@ -286,12 +275,7 @@ func (c *conn) drain() {
 	c.mu.Lock()
 	c.draining = true
 	c.mu.Unlock()
-	r := c.srv.reps.Get().(*reply)
-	*r = reply{advance: true}
-	r.hdr[0], r.hdr[1] = opAsync, finalBit
-	be.PutUint32(r.hdr[16:], noTag)
-	r.hdr[36] = asyncLogout
-	c.send(r) // its flush finds the connection idle, or the last task's does
+	c.async(asyncLogout, 0, false) // its flush finds the connection idle, or the last task's does
 }
 
 // check is the watchdog's visit: it drops a login that takes too long and a peer
@@ -305,6 +289,10 @@ func (c *conn) check(now time.Time) {
 			c.srv.stats.dropped.Add(1)
 			c.close()
 		}
+		return
+	}
+	if c.overdue(now) {
+		c.close()
 		return
 	}
 	if n := c.seen.Load(); n != c.lastSeen {
@@ -347,30 +335,30 @@ func (c *conn) ping() {
 	c.send(r)
 }
 
-// readHeader reads a basic header segment, skips additional ones, and checks
-// the header digest.
+// readHeader reads a basic header segment and the additional ones, and checks the
+// header digest.
 func (c *conn) readHeader() error {
 	if _, err := io.ReadFull(c.br, c.hdr[:]); err != nil {
 		return err
 	}
 	c.seen.Add(1)
-	ahs := c.hdr.ahsLen()
-	if !c.neg.HeaderDigest {
-		_, err := c.br.Discard(ahs)
-		return err
-	}
-	crc := crc32.Checksum(c.hdr[:], castagnoli)
-	for ahs > 0 {
-		if _, err := io.ReadFull(c.br, c.scratch[:]); err != nil {
+	c.ahs = c.ahs[:0]
+	if n := c.hdr.ahsLen(); n > 0 {
+		if c.ahs == nil {
+			c.ahs = make([]byte, 0, maxAHS)
+		}
+		c.ahs = c.ahs[:n]
+		if _, err := io.ReadFull(c.br, c.ahs); err != nil {
 			return err
 		}
-		crc = crc32.Update(crc, castagnoli, c.scratch[:])
-		ahs -= 4
+	}
+	if !c.neg.HeaderDigest {
+		return nil
 	}
 	if _, err := io.ReadFull(c.br, c.scratch[:]); err != nil {
 		return err
 	}
-	if getDigest(c.scratch[:]) != crc {
+	if getDigest(c.scratch[:]) != crc32.Update(crc32.Checksum(c.hdr[:], castagnoli), castagnoli, c.ahs) {
 		c.srv.stats.digestErrors.Add(1)
 		return io.ErrUnexpectedEOF // nothing in the header can be trusted: drop the connection
 	}

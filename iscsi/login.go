@@ -383,6 +383,7 @@ func (l *login) complete(flags byte, text []byte) error {
 	}
 	c.neg = l.g.n
 	c.maxSend.Store(c.neg.MaxRecvInitiator)
+	c.cid = l.cid
 	c.sess = l.sess
 	c.srv.mu.Lock()
 	c.loggedIn = true

@@ -20,9 +20,10 @@ func scsiPDU(flags byte, itt, sn, edtl uint32, data []byte, c ...byte) []byte {
 	return p
 }
 
-func withAHS(p []byte, words byte) []byte {
-	p[4] = words
-	return append(append(append([]byte(nil), p[:48]...), make([]byte, 4*int(words))...), p[48:]...)
+// withAHS adds additional header segments, a multiple of four bytes.
+func withAHS(p []byte, ahs ...byte) []byte {
+	p[4] = byte(len(ahs) / 4)
+	return append(append(append([]byte(nil), p[:48]...), ahs...), p[48:]...)
 }
 
 func dataOut(flags byte, itt, ttt, sn, off uint32, data []byte) []byte {
@@ -75,7 +76,7 @@ func TestMalformedLogin(t *testing.T) {
 		{"text before login", pdu(0x44, 0x80, 5, 1, []byte("SendTargets=All\x00")), -1},
 		{"zeros", make([]byte, 480), -1},
 		{"ones", bytes.Repeat([]byte{0xff}, 480), -1},
-		{"AHS", withAHS(loginPDU(0x87, 0, 0, ids...), 255), 0},
+		{"AHS", withAHS(loginPDU(0x87, 0, 0, ids...), make([]byte, 1020)...), 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c, err := net.Dial("tcp", n.addr)
@@ -144,7 +145,17 @@ func TestMalformed(t *testing.T) {
 		{"text begun again", "text 00, text 00, alive", [][]byte{textPDU(0x40, 7, newText, 2, "garbage"), textPDU(0x80, 8, newText, 3, "SendTargets=\x00")}},
 		{"text without end", "text 00, text 00, reject 04, closed", [][]byte{textPDU(0x40, 7, newText, 2, tooLong), textPDU(0x40, 7, moreText, 3, tooLong), textPDU(0x40, 7, moreText, 4, tooLong)}},
 		{"logout of another connection", "logout 02, alive", [][]byte{pdu(0x06, 0x82, 7, 2, nil)}},
-		{"AHS on a command", "response 00, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 2)}},
+		{"AHS of type 0", "reject 09, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), make([]byte, 8)...)}},
+		{"AHS of a reserved type", "reject 09, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 0, 5, 3, 0, 0, 0, 0, 0)}},
+		{"AHS longer than the header", "reject 09, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 0, 9, 1, 0, 0, 0, 0, 0)}},
+		{"AHS without length", "reject 09, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 0, 0, 1, 0)}},
+		{"extended CDB", "response 02, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 0, 17, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)}},
+		{"extended CDB twice", "reject 09, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 0, 5, 1, 0, 0, 0, 0, 0, 0, 5, 1, 0, 0, 0, 0, 0)}},
+		{"variable length command", "response 02, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil, 0x7f), 0, 17, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)}},
+		{"bidirectional length of a read", "reject 09, alive", [][]byte{withAHS(scsiPDU(0xc0, 10, 2, 512, nil, 0x28, 0, 0, 0, 0, 0, 0, 0, 1), 0, 5, 2, 0, 0, 0, 2, 0)}},
+		{"bidirectional length of 6 bytes", "reject 09, alive", [][]byte{withAHS(scsiPDU(0xe0, 10, 2, 512, nil, 0x28, 0, 0, 0, 0, 0, 0, 0, 1), 0, 6, 2, 0, 0, 0, 2, 0, 0, 0, 0, 0)}},
+		{"bidirectional", "response 02, alive", [][]byte{withAHS(scsiPDU(0xe0, 10, 2, 512, block, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1), 0, 5, 2, 0, 0, 0, 2, 0)}},
+		{"AHS on a ping", "alive", [][]byte{withAHS(pdu(0x00, 0x80, 0xffffffff, 2, nil), 0, 5, 1, 0, 0, 0, 0, 0)}},
 		{"INQUIRY with W", "response 00, alive", [][]byte{scsiPDU(0xa0, 10, 2, 36, make([]byte, 36), 0x12, 0, 0, 0, 36)}},
 		{"MODE SENSE with EDTL 0", "response 00, alive", [][]byte{scsiPDU(0xc0, 10, 2, 0, nil, 0x1a, 0, 0x3f, 0, 255)}},
 		{"ORWRITE", "response 02, alive", [][]byte{scsiPDU(0xa0, 10, 2, 512, block, 0x8b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)}},
@@ -293,7 +304,7 @@ func FuzzServer(f *testing.F) {
 	f.Add(pdu(0x40, 0x80, 1, 2, []byte("ping")))
 	f.Add(scsiPDU(0xa0, 10, 2, 1024, make([]byte, 512), 0x2a, 0, 0, 0, 0, 0, 0, 0, 2))
 	f.Add(append(scsiPDU(0xa0, 10, 2, 1024, nil, 0x2a, 0, 0, 0, 0, 0, 0, 0, 2), dataOut(0x80, 10, 1, 0, 0, make([]byte, 1024))...))
-	f.Add(withAHS(scsiPDU(0xc0, 10, 2, 36, nil, 0x12, 0, 0, 0, 36), 3))
+	f.Add(withAHS(scsiPDU(0xe0, 10, 2, 36, nil, 0x12, 0, 0, 0, 36), 0, 5, 2, 0, 0, 0, 2, 0))
 	f.Add(textPDU(0x80, 7, newText, 2, "SendTargets=\x00"))
 	f.Add(pdu(0x42, 0x85, 7, 2, nil))
 	f.Add(loginPDU(0x87, 0, 0, "InitiatorName=x"))

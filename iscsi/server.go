@@ -320,8 +320,8 @@ func (s *Server) UpdateTarget(spec TargetSpec) error {
 	}
 	s.mu.Unlock()
 	for _, ss := range drop {
-		s.log.Info("session dropped: initiator is no longer admitted", "target", spec.Name, "initiator", ss.initiator)
-		ss.conn.close()
+		ss.logged("session dropped: the target's groups do not admit it any more")
+		ss.conn.expel(waitIfGone)
 	}
 	return nil
 }
@@ -356,7 +356,7 @@ func (s *Server) RemoveTarget(iqn string, force bool) error {
 	s.svc.removeTarget(t.scsi)
 	s.mu.Unlock()
 	for _, ss := range users {
-		ss.conn.close()
+		ss.conn.expel(waitIfGone)
 	}
 	for _, ss := range users {
 		<-ss.gone
@@ -441,13 +441,14 @@ func sortSessions(v []SessionInfo) {
 	})
 }
 
-// DropSession closes a session's connection; its initiator usually returns.
+// DropSession tells a session's initiator that its connection will be dropped,
+// and closes it; the initiator usually returns.
 func (s *Server) DropSession(id string) error {
 	s.mu.Lock()
 	for _, ss := range s.sessions {
 		if ss.id == id {
 			s.mu.Unlock()
-			ss.conn.close()
+			ss.conn.expel(waitToReturn)
 			return nil
 		}
 	}

@@ -177,7 +177,7 @@ func (s *Server) reset(t *target, w *tmfWait, l *lun) {
 func (s *Server) dropTarget(t *target, but *conn) {
 	for _, ss := range s.users(t) {
 		if ss.conn != but {
-			ss.conn.close()
+			ss.conn.expel(waitToReturn)
 		}
 	}
 }

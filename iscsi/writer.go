@@ -248,6 +248,10 @@ func (c *conn) putResponse(b *batch, t *task, flags byte, resid uint32) {
 	h[0], h[1], h[3] = opSCSIResp, finalBit|flags, t.status
 	be.PutUint32(h[16:], t.itt)
 	be.PutUint32(h[44:], resid)
+	if t.readLength > 0 { // no data-in of a bidirectional command is sent
+		h[1] |= 0x08
+		be.PutUint32(h[40:], t.readLength)
+	}
 	c.sequence(h, true)
 	if t.status != statusCheckCondition {
 		c.pdu(b, h, nil)
