@@ -9,6 +9,7 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 	t.immediate = h.immediate()
 	t.lunNo, t.lunOK = lunOf(h[8:16])
 	copy(t.cdb[:], h[32:48])
+	t.arrived = c.srv.clk.Now()
 	c.sess.commands.Add(1)
 	c.srv.stats.commands.Add(1)
 
@@ -71,6 +72,10 @@ func (t *task) prepare() bool {
 	t.lu = nil
 	if t.lunOK {
 		t.lu = t.c.sess.target.lun(t.lunNo)
+	}
+	if t.lu != nil {
+		t.nx = t.c.sess.nexus(t.lu)
+		t.nx.begin()
 	}
 	t.cmd = t.c.srv.commands.lookup(&t.cdb)
 	if t.c.isDraining() {
@@ -174,6 +179,10 @@ func (c *conn) hold(t *task, n int64) bool {
 func (c *conn) discharge(t *task) {
 	c.held -= t.held
 	t.held = 0
+	if t.nx != nil && !t.counted {
+		t.counted = true
+		t.nx.drop()
+	}
 	if t.immediate {
 		c.immediates--
 	}

@@ -401,7 +401,7 @@ func (s *Server) newSession(l *login) (*session, error) {
 	}
 	s.nextID++
 	ss.tsih, ss.id = s.nextTSIH, strconv.FormatUint(s.nextID, 10)
-	s.sessions[ss.tsih] = ss
+	s.sessions[ss.tsih], s.byID[ss.id] = ss, ss
 	ss.attention(allLUNs, uaPowerOn)
 	return ss, nil
 }
@@ -419,7 +419,9 @@ func (s *Server) sameNexus(n *session) *session {
 func (s *Server) endSession(ss *session) {
 	s.mu.Lock()
 	delete(s.sessions, ss.tsih)
+	delete(s.byID, ss.id)
 	s.mu.Unlock()
+	ss.leave()
 	ss.dropReservations()
 	close(ss.gone)
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"sort"
 	"strconv"
+	"sync"
 	"sync/atomic"
 )
 
@@ -34,6 +35,7 @@ type LUNSpec struct {
 	Vendor   string   // at most 8 printable ASCII; "" is OVGATE
 	Product  string   // at most 16; "" is "vDisk"
 	Revision string   // at most 4; "" is "1"
+	QoS      QoS      // limits of all sessions together; changing it is not a LUN change
 }
 
 // TargetSpec describes a target.
@@ -53,6 +55,8 @@ type LUNInfo struct {
 	Size        int64 // bytes
 	Serial, NAA string
 	ReservedBy  string // initiator that holds a RESERVE(6/10), or ""
+	QoS         QoS
+	Stats       LUNStats // since the unit was published here
 }
 
 // TargetInfo describes a published target, without secrets.
@@ -167,6 +171,9 @@ func (l *LUNSpec) validate() error {
 		!validText(l.Vendor) || !validText(l.Product) || !validText(l.Revision):
 		return fmt.Errorf("vendor, product and revision have at most 8, 16 and 4 printable characters")
 	}
+	if err := l.QoS.validate(); err != nil {
+		return err
+	}
 	g := l.Disk.Geometry()
 	if g.Size <= 0 || g.ClusterSize < blockSize || g.ClusterSize%blockSize != 0 || g.Size%blockSize != 0 {
 		return fmt.Errorf("disk of %d bytes in clusters of %d is not made of %d-byte blocks", g.Size, g.ClusterSize, blockSize)
@@ -184,11 +191,18 @@ type target struct {
 	luns atomic.Pointer[map[uint16]*lun]
 }
 
-// lun is a logical unit: what it is, and the state initiators gave it.
+// lun is a logical unit: what it is, and the state initiators gave it. The QoS
+// of its LUNSpec is zero; limits has the one in force.
 type lun struct {
 	LUNSpec
 	scsi     *scsiLU
 	reserved atomic.Pointer[session] // RESERVE(6/10) holder
+	qos      atomic.Pointer[QoS]
+
+	mu      sync.Mutex
+	removed bool
+	nexuses map[*nexus]struct{}
+	past    LUNStats // of nexuses that are over
 }
 
 func newTarget(s *Server, spec TargetSpec) (*target, error) {
@@ -211,6 +225,7 @@ func (t *target) update(spec TargetSpec) (changed bool, err error) {
 	old := *t.luns.Load()
 	luns := make(map[uint16]*lun, len(spec.LUNs))
 	units := make(map[uint16]*scsiLU, len(spec.LUNs))
+	limits := make(map[uint16]QoS, len(spec.LUNs))
 	for _, ls := range spec.LUNs {
 		if ls.Vendor == "" {
 			ls.Vendor = "OVGATE"
@@ -221,6 +236,8 @@ func (t *target) update(spec TargetSpec) (changed bool, err error) {
 		if ls.Revision == "" {
 			ls.Revision = "1"
 		}
+		qos := ls.QoS
+		ls.QoS = QoS{}
 		l := old[ls.Number]
 		if l == nil || l.LUNSpec != ls {
 			changed = true
@@ -230,7 +247,7 @@ func (t *target) update(spec TargetSpec) (changed bool, err error) {
 			}
 			l = &lun{LUNSpec: ls, scsi: su}
 		}
-		luns[ls.Number], units[ls.Number] = l, l.scsi
+		luns[ls.Number], units[ls.Number], limits[ls.Number] = l, l.scsi, qos
 	}
 	if len(old) != len(luns) {
 		changed = true
@@ -246,8 +263,16 @@ func (t *target) update(spec TargetSpec) (changed bool, err error) {
 		spec.ACL[i] = NormalizeName(n)
 	}
 	t.scsi.setUnits(units)
+	for n, l := range luns {
+		l.setQoS(limits[n])
+	}
 	t.luns.Store(&luns)
 	t.spec.Store(&spec)
+	for n, l := range old {
+		if luns[n] != l {
+			l.remove()
+		}
+	}
 	return changed, nil
 }
 
@@ -304,7 +329,7 @@ func (t *target) info() TargetInfo {
 	}
 	for _, n := range t.numbers() {
 		l := t.lun(n)
-		li := LUNInfo{Number: n, Size: l.Disk.Geometry().Size, Serial: l.Serial, NAA: fmt.Sprintf("%x", l.NAA[:])}
+		li := LUNInfo{Number: n, Size: l.Disk.Geometry().Size, Serial: l.Serial, NAA: fmt.Sprintf("%x", l.NAA[:]), QoS: l.limits(), Stats: l.stats()}
 		if r := l.reserved.Load(); r != nil {
 			li.ReservedBy = r.initiator
 		}
