@@ -10,6 +10,7 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 	t.attr = h[1] & 0x07
 	t.address(lunOf(h[8:16]))
 	copy(t.cdb[:], h[32:48])
+	t.arrived = c.srv.clk.Now()
 	c.sess.commands.Add(1)
 	c.srv.stats.commands.Add(1)
 
@@ -84,6 +85,10 @@ func (c *conn) admit(t *task) (reason byte, ok bool) {
 // prepare finds out what the command is and whether it can run; false means
 // that its status is set already. It allocates the data buffer.
 func (t *task) prepare() bool {
+	if t.lu != nil {
+		t.nx = t.c.sess.nexus(t.lu)
+		t.nx.begin()
+	}
 	t.cmd = t.c.srv.commands.lookup(&t.cdb)
 	if t.c.isDraining() {
 		t.status = statusBusy
@@ -201,6 +206,10 @@ func (c *conn) hold(t *task, n int64) bool {
 func (c *conn) discharge(t *task) {
 	c.held -= t.held
 	t.held = 0
+	if t.nx != nil && !t.counted {
+		t.counted = true
+		t.nx.drop()
+	}
 	if t.immediate {
 		c.immediates--
 	}

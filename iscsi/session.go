@@ -29,6 +29,10 @@ type session struct {
 
 	commands, readBytes, writeBytes atomic.Uint64
 
+	recent  atomic.Pointer[nexus] // of the last command
+	nexusMu sync.Mutex
+	nexuses map[*lun]*nexus
+
 	pending atomic.Int32 // unit attentions in ua
 	uaMu    sync.Mutex
 	ua      map[*lun][]sense
@@ -49,7 +53,8 @@ type SessionInfo struct {
 	Commands      uint64
 	BytesRead     uint64
 	BytesWritten  uint64
-	Outstanding   int // commands not yet answered
+	Outstanding   int        // commands not yet answered
+	LUNs          []LUNStats // by number, of the units used so far; only from Server.Session
 }
 
 func (ss *session) info() SessionInfo {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sort"
+	"sync"
 	"sync/atomic"
 )
 
@@ -17,6 +18,7 @@ type LUNSpec struct {
 	Vendor   string   // at most 8 printable ASCII; "" is OVGATE
 	Product  string   // at most 16; "" is "vDisk"
 	Revision string   // at most 4; "" is "1"
+	QoS      QoS      // limits of all sessions together; changing it is not a LUN change
 }
 
 // TargetSpec describes a target.
@@ -44,6 +46,8 @@ type LUNInfo struct {
 	Size        int64 // bytes
 	Serial, NAA string
 	ReservedBy  string // initiator that holds a RESERVE(6/10), or ""
+	QoS         QoS
+	Stats       LUNStats // since the unit was published here
 }
 
 // TargetInfo describes a published target, without secrets.
@@ -118,6 +122,9 @@ func (l *LUNSpec) validate() error {
 		!validText(l.Vendor) || !validText(l.Product) || !validText(l.Revision):
 		return fmt.Errorf("vendor, product and revision have at most 8, 16 and 4 printable characters")
 	}
+	if err := l.QoS.validate(); err != nil {
+		return err
+	}
 	g := l.Disk.Geometry()
 	if g.Size <= 0 || g.ClusterSize < blockSize || g.ClusterSize%blockSize != 0 || g.Size%blockSize != 0 {
 		return fmt.Errorf("disk of %d bytes in clusters of %d is not made of %d-byte blocks", g.Size, g.ClusterSize, blockSize)
@@ -136,11 +143,18 @@ type target struct {
 	access atomic.Pointer[access]
 }
 
-// lun is a logical unit: what it is, and the state initiators gave it.
+// lun is a logical unit: what it is, and the state initiators gave it. The QoS
+// of its LUNSpec is zero; limits has the one in force.
 type lun struct {
 	LUNSpec
 	scsi     *scsiLU
 	reserved atomic.Pointer[session] // RESERVE(6/10) holder
+	qos      atomic.Pointer[QoS]
+
+	mu      sync.Mutex
+	removed bool
+	nexuses map[*nexus]struct{}
+	past    LUNStats // of nexuses that are over
 }
 
 func newTarget(s *Server, spec TargetSpec) (*target, error) {
@@ -165,6 +179,9 @@ func (t *target) update(spec TargetSpec) error {
 	if err != nil {
 		return err
 	}
+	for _, ls := range spec.LUNs {
+		luns[ls.Number].setQoS(ls.QoS)
+	}
 	units := make(map[uint16]*scsiLU, len(luns))
 	for n, l := range luns {
 		units[n] = l.scsi
@@ -178,9 +195,14 @@ func (t *target) update(spec TargetSpec) error {
 	}
 	spec.LUNs = nil
 	t.scsi.setUnits(units)
-	t.luns.Store(&luns)
+	old := *t.luns.Swap(&luns)
 	t.access.Store(newAccess(spec.Groups, luns))
 	t.spec.Store(&spec)
+	for n, l := range old {
+		if luns[n] != l {
+			l.remove()
+		}
+	}
 	return nil
 }
 
@@ -199,6 +221,7 @@ func (t *target) makeUnits(specs []LUNSpec) (map[uint16]*lun, error) {
 		if ls.Revision == "" {
 			ls.Revision = "1"
 		}
+		ls.QoS = QoS{} // see lun
 		l := old[ls.Number]
 		if l == nil || l.LUNSpec != ls {
 			su, err := t.srv.svc.newLU(ls)
@@ -233,7 +256,7 @@ func (t *target) info() TargetInfo {
 	}
 	for _, n := range t.numbers() {
 		l := t.lun(n)
-		li := LUNInfo{Number: n, Size: l.Disk.Geometry().Size, Serial: l.Serial, NAA: fmt.Sprintf("%x", l.NAA[:])}
+		li := LUNInfo{Number: n, Size: l.Disk.Geometry().Size, Serial: l.Serial, NAA: fmt.Sprintf("%x", l.NAA[:]), QoS: l.limits(), Stats: l.stats()}
 		if r := l.reserved.Load(); r != nil {
 			li.ReservedBy = r.initiator
 		}
