@@ -260,6 +260,16 @@ func (v *view) sees(l *lun) bool {
 	return ok
 }
 
+// overlaps tells whether both views show a unit.
+func (v *view) overlaps(o *view) bool {
+	for l := range v.inside {
+		if o.sees(l) {
+			return true
+		}
+	}
+	return false
+}
+
 // sameUnits tells whether members see the same logical units under the same
 // numbers as in o. Write protection is not part of that.
 func (v *view) sameUnits(o *view) bool {

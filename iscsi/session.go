@@ -74,6 +74,18 @@ func (ss *session) proof(v *view) bool {
 	return a == nil || ss.proved != nil && *a == *ss.proved
 }
 
+// misplaced says why the session cannot stay under the target's spec, and how long
+// its initiator should wait before it returns; "" if it can.
+func (ss *session) misplaced() (why string, wait uint16) {
+	if v := ss.target.admit(ss.initiator); v == nil || !ss.mayHave(v) {
+		return "no group admits it with what it proved", waitIfGone
+	}
+	if p, ok := ss.target.portal(ss.conn.local); !ok || p.Group != ss.group {
+		return "its portal is gone or in another group", waitToReturn
+	}
+	return "", 0
+}
+
 // mayHave tells whether the session may go on with v: in the group that it is in,
 // new credentials apply from the next login; another group must have the
 // credentials that the session proved, or demand none.
