@@ -62,7 +62,7 @@ func (ss *session) info() SessionInfo {
 	}
 }
 
-// lun returns the logical unit that the session sees as n, or nil.
+// lun returns the logical unit that the session sees as n, or nil (I9).
 func (ss *session) lun(n uint16) *lun { return ss.view.Load().units[n].lun }
 
 // readOnly tells whether the session may only read what it sees as n.

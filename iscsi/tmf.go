@@ -153,7 +153,7 @@ func (s *Server) users(t *target) []*session {
 }
 
 // reset resets logical units that by sees: commands are aborted, reservations
-// released, and every nexus is told. Units that are masked from by go on.
+// released, and every nexus is told. Units that are masked from by go on (I9).
 func (s *Server) reset(by *session, w *tmfWait, of func(*lun) bool) {
 	users := s.users(by.target)
 	for _, ss := range users {
