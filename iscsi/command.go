@@ -144,7 +144,7 @@ func (t *task) precheck() bool {
 
 // readOnly tells whether the initiator may only read the task's logical unit.
 func (t *task) readOnly() bool {
-	return t.lu.Disk.Geometry().ReadOnly || t.c.sess.readOnly(t.lunNo)
+	return t.lu.Disk.Geometry().ReadOnly || t.c.sess.readOnly(t.lu)
 }
 
 // refuse sets CHECK CONDITION; it returns false for the caller to return.
