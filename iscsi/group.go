@@ -203,7 +203,7 @@ type view struct {
 	group   *Group
 	numbers []uint16 // as members see them, ascending
 	units   map[uint16]seen
-	inside  map[*lun]bool // the units, and which of them are read-only
+	inside  map[*lun]struct{}
 }
 
 // seen is a logical unit as the members of a group see it.
@@ -228,7 +228,7 @@ func newAccess(groups []Group, luns map[uint16]*lun) *access {
 }
 
 func newView(g *Group, luns map[uint16]*lun) *view {
-	v := &view{group: g, units: map[uint16]seen{}, inside: map[*lun]bool{}}
+	v := &view{group: g, units: map[uint16]seen{}, inside: map[*lun]struct{}{}}
 	for _, m := range g.LUNs {
 		v.units[m.Number] = seen{luns[m.LUN], m.ReadOnly}
 	}
@@ -238,7 +238,7 @@ func newView(g *Group, luns map[uint16]*lun) *view {
 		}
 	}
 	for _, u := range v.units {
-		v.inside[u.lun] = u.readOnly
+		v.inside[u.lun] = struct{}{}
 	}
 	v.numbers = slices.Sorted(maps.Keys(v.units))
 	return v

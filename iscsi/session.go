@@ -65,13 +65,6 @@ func (ss *session) info() SessionInfo {
 // lun returns the logical unit that the session sees as n, or nil (I9).
 func (ss *session) lun(n uint16) *lun { return ss.view.Load().units[n].lun }
 
-// readOnly tells whether the session may only read a unit. It asks by unit, since a
-// number may stand for another one by now; what is no longer seen is not written.
-func (ss *session) readOnly(l *lun) bool {
-	ro, seen := ss.view.Load().inside[l]
-	return ro || !seen
-}
-
 // proof tells whether the session proved what the group of v demands.
 func (ss *session) proof(v *view) bool {
 	a := v.group.Auth
