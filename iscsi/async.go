@@ -19,10 +19,11 @@ const (
 // so.
 const noticeTime = time.Second
 
-// async queues an asynchronous message; last closes the connection behind it.
-func (c *conn) async(event byte, wait uint16, last bool) {
+// notice is an asynchronous message; that of a drop closes the connection behind
+// it.
+func (c *conn) notice(event byte, wait uint16) *reply {
 	r := c.srv.reps.Get().(*reply)
-	*r = reply{advance: true, last: last}
+	*r = reply{advance: true, last: event == asyncDropConnection}
 	h := &r.hdr
 	h[0], h[1] = opAsync, finalBit
 	be.PutUint32(h[16:], noTag)
@@ -31,20 +32,24 @@ func (c *conn) async(event byte, wait uint16, last bool) {
 		be.PutUint16(h[38:], c.cid)
 		be.PutUint16(h[40:], wait)
 	}
-	c.send(r)
+	return r
 }
 
 // expel tells the initiator that its connection will be dropped, and drops it
 // when that has left, or after noticeTime; what arrives until then is not
 // executed any more, what is running stays unanswered.
 func (c *conn) expel(wait uint16) {
+	r := c.notice(asyncDropConnection, wait)
 	c.mu.Lock()
 	c.draining = true
 	if c.dropBy.IsZero() {
 		c.dropBy = c.srv.clk.Now().Add(noticeTime)
 	}
+	full := !c.queue(r)
 	c.mu.Unlock()
-	c.async(asyncDropConnection, wait, true)
+	if full {
+		c.close()
+	}
 }
 
 // overdue tells whether a connection has not read its notice in time.

@@ -56,9 +56,10 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 
 // address says which logical unit a task is for, as its session sees it.
 func (t *task) address(n uint16, ok bool) {
-	t.lunNo, t.lunOK, t.lu = n, ok, nil
+	t.lunNo, t.lunOK, t.lu, t.protected = n, ok, nil, false
 	if ok {
-		t.lu = t.c.sess.lun(n)
+		u := t.c.sess.view.Load().units[n]
+		t.lu, t.protected = u.lun, u.readOnly
 	}
 }
 
@@ -149,7 +150,7 @@ func (t *task) precheck() bool {
 
 // readOnly tells whether the initiator may only read the task's logical unit.
 func (t *task) readOnly() bool {
-	return t.lu.Disk.Geometry().ReadOnly || t.c.sess.readOnly(t.lunNo)
+	return t.protected || t.lu.Disk.Geometry().ReadOnly
 }
 
 // refuse sets CHECK CONDITION; it returns false for the caller to return.

@@ -158,7 +158,7 @@ func (c *conn) close() {
 func (c *conn) broken() <-chan struct{} { return c.down }
 
 // dropSoon closes the connection once what is queued has left.
-func (c *conn) dropSoon() { c.async(asyncDropConnection, waitToReturn, true) }
+func (c *conn) dropSoon() { c.send(c.notice(asyncDropConnection, waitToReturn)) }
 
 // finishTasks drops the tasks that wait for data and waits until the Disk has
 // completed the others (I4).
@@ -199,15 +199,21 @@ const (
 // send queues a reply for the writer.
 func (c *conn) send(r *reply) {
 	c.mu.Lock()
-	full := c.unsent >= maxUnsent || c.unsentBytes+len(r.data) > maxUnsentBytes
-	if !full {
-		c.unsentBytes += len(r.data)
-		c.enqueue(outItem{r: r})
-	}
+	full := !c.queue(r)
 	c.mu.Unlock()
 	if full {
 		c.close()
 	}
+}
+
+// queue is send with mu held; false means that the caller has to close.
+func (c *conn) queue(r *reply) bool {
+	if c.unsent >= maxUnsent || c.unsentBytes+len(r.data) > maxUnsentBytes {
+		return false
+	}
+	c.unsentBytes += len(r.data)
+	c.enqueue(outItem{r: r})
+	return true
 }
 
 // enqueue adds to the writer's queue; mu is held.
@@ -272,10 +278,14 @@ func (c *conn) drain() {
 		c.close()
 		return
 	}
+	r := c.notice(asyncLogout, 0)
 	c.mu.Lock()
-	c.draining = true
+	c.draining = true // the flush of r finds the connection idle, or the last task's does
+	full := !c.queue(r)
 	c.mu.Unlock()
-	c.async(asyncLogout, 0, false) // its flush finds the connection idle, or the last task's does
+	if full {
+		c.close()
+	}
 }
 
 // check is the watchdog's visit: it drops a login that takes too long and a peer

@@ -203,7 +203,12 @@ func (l *login) exchange(list []keyValue, csg, nsg int, transit bool) (bool, err
 		}
 	}
 	for _, kv := range list {
-		l.key(kv, w)
+		if kv.key != "FirstBurstLength" {
+			l.key(kv, w)
+		}
+	}
+	if v, ok := l.keys["FirstBurstLength"]; ok { // its limit is MaxBurstLength, which may follow it
+		l.key(keyValue{"FirstBurstLength", v}, w)
 	}
 	if err := l.security(csg, transit, w); err != nil {
 		return false, err
@@ -495,6 +500,9 @@ func (s *Server) newSession(l *login) (*session, error) {
 	v := l.target.admit(ss.initiator)
 	if v == nil || !ss.proof(v) { // the groups changed during the login
 		return nil, refuseLogin(loginForbidden, "the target does not admit this initiator any more")
+	}
+	if p, ok := l.target.portal(l.c.local); !ok || p.Group != ss.group {
+		return nil, refuseLogin(loginNotFound, "the target has no such portal any more")
 	}
 	ss.view.Store(v)
 	ss.state.Store(uint32(l.target.state(ss.group)))

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// A peer decides how often it logs in, so it must not decide how much is logged.
+// A peer decides how often it logs in, so it must not decide how much is logged
+// (I11).
 
 // lines is an allowance of log lines: burst at once, then one per every.
 type lines struct {

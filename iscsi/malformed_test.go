@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/iscsi"
+	"github.com/openvstorage/ovgate/iscsi/initiator"
 )
 
 // scsiPDU is a SCSI command PDU.
@@ -299,6 +300,39 @@ func TestNotReading(t *testing.T) {
 	n.login(nil)
 }
 
+// FuzzLogin sends arbitrary bytes before a login where CHAP is demanded: the server
+// lives, and nobody gets in.
+func FuzzLogin(f *testing.F) {
+	ids := []string{"InitiatorName=" + hostA, "TargetName=" + targetName}
+	f.Add(loginPDU(0x87, 1, 0, ids...))
+	f.Add(append(loginPDU(0x00, 1, 0, append(ids, "AuthMethod=CHAP")...), loginPDU(0x00, 1, 0, "CHAP_A=5,7,8")...))
+	f.Add(append(append(loginPDU(0x00, 1, 0, append(ids, "AuthMethod=CHAP")...), loginPDU(0x00, 1, 0, "CHAP_A=5")...),
+		loginPDU(0x81, 1, 0, "CHAP_N="+user, "CHAP_R=0x00", "CHAP_I=1", "CHAP_C=0b")...))
+	f.Add(append(loginPDU(0x44, 1, 0, ids[0]), loginPDU(0x87, 1, 0, ids[1])...))
+	f.Add(withAHS(loginPDU(0x87, 1, 0, "InitiatorName="+hostA, "SessionType=Discovery"), 0, 5, 1, 0, 0, 0, 0, 0))
+	a := &iscsi.Auth{User: user, Secret: secret}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n := startLocal(t, iscsi.Config{DiscoveryAuth: a}, func(s *iscsi.TargetSpec) { s.Groups = open(a) })
+		c, err := net.Dial(n.network, n.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, _ = c.Write(b) // the server may have closed already
+		_ = c.(interface{ CloseWrite() error }).CloseWrite()
+		_ = c.SetReadDeadline(time.Now().Add(testTime))
+		for {
+			if _, err := c.Read(make([]byte, 4096)); err != nil {
+				break
+			}
+		}
+		s := n.login(func(o *initiator.Options) { o.CHAPUser, o.CHAPSecret = user, secret })
+		if err := s.Logout(n.ctx); err != nil || n.srv.Stats().Logins != 1 {
+			t.Errorf("%v, %d logins", err, n.srv.Stats().Logins)
+		}
+	})
+}
+
 // FuzzServer sends arbitrary bytes after a login, and expects the server to live.
 func FuzzServer(f *testing.F) {
 	f.Add(pdu(0x40, 0x80, 1, 2, []byte("ping")))
@@ -309,10 +343,10 @@ func FuzzServer(f *testing.F) {
 	f.Add(pdu(0x42, 0x85, 7, 2, nil))
 	f.Add(loginPDU(0x87, 0, 0, "InitiatorName=x"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		n := start(t, iscsi.Config{}, nil)
+		n := startLocal(t, iscsi.Config{}, nil)
 		c := rawSession(t, n)
 		_, _ = c.Write(b) // the server may have closed already
-		_ = c.(*net.TCPConn).CloseWrite()
+		_ = c.(interface{ CloseWrite() error }).CloseWrite()
 		_ = c.SetReadDeadline(time.Now().Add(testTime))
 		for {
 			if _, err := c.Read(make([]byte, 4096)); err != nil {

@@ -74,8 +74,8 @@ func (g *negotiation) answer(kv keyValue, w *textWriter) {
 		}
 	case "MaxBurstLength":
 		g.number(kv, &g.n.MaxBurst, minSegment, maxSegment, maxBurst, w)
-	case "FirstBurstLength":
-		g.number(kv, &g.n.FirstBurst, minSegment, maxSegment, firstBurst, w)
+	case "FirstBurstLength": // never above MaxBurstLength
+		g.number(kv, &g.n.FirstBurst, minSegment, maxSegment, min(firstBurst, g.n.MaxBurst), w)
 	case "InitialR2T":
 		g.boolean(kv, &g.n.InitialR2T, false, true, w)
 	case "ImmediateData":
@@ -110,8 +110,13 @@ func (g *negotiation) answer(kv keyValue, w *textWriter) {
 		w.add(kv.key, irrelevant)
 	case "TaskReporting":
 		w.add(kv.key, "RFC3720")
-	case "iSCSIProtocolLevel":
-		w.add(kv.key, "1") // RFC 7143
+	case "iSCSIProtocolLevel": // the lower of both sides; 1 is RFC 7143
+		v, ok := number(kv.value, 0, 31)
+		if !ok {
+			w.add(kv.key, rejected)
+			return
+		}
+		w.add(kv.key, strconv.Itoa(int(min(v, 1))))
 	default:
 		w.add(kv.key, notUnderstood)
 	}

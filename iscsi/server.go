@@ -285,9 +285,10 @@ func (s *Server) AddTarget(spec TargetSpec) error {
 }
 
 // UpdateTarget replaces a target's spec while it is in use. Sessions stay, except
-// those whose initiator is no longer admitted and those that have moved to a group
-// which demands credentials other than what they proved; new credentials of the
-// group that a session is in apply from its next login. A LUN whose number, disk
+// those whose initiator is no longer admitted, those that have moved to a group
+// which demands credentials other than what they proved, and those whose portal is
+// gone or in another port group; new credentials of the group that a session is in,
+// and a redirect, apply from the next login. A LUN whose number, disk
 // and identity did not change keeps its state. Where what a session sees has
 // changed, REPORTED LUNS DATA HAS CHANGED is raised on that nexus. A removed LUN's
 // commands in flight still finish.
@@ -310,21 +311,23 @@ func (s *Server) UpdateTarget(spec TargetSpec) error {
 	if !slices.Equal(was, t.portGroups()) {
 		s.accessChanged(t)
 	}
-	var drop []*session
+	var drop []func()
 	for _, ss := range s.sessions {
 		if ss.target != t {
 			continue
 		}
-		if v := t.admit(ss.initiator); v == nil || !ss.mayHave(v) {
-			drop = append(drop, ss)
-		} else {
-			ss.setView(v)
+		if why, wait := ss.misplaced(); why != "" {
+			drop = append(drop, func() {
+				ss.logged("session dropped", "reason", why)
+				ss.conn.expel(wait)
+			})
+			continue
 		}
+		ss.setView(t.admit(ss.initiator))
 	}
 	s.mu.Unlock()
-	for _, ss := range drop {
-		ss.logged("session dropped: the target's groups do not admit it any more")
-		ss.conn.expel(waitIfGone)
+	for _, f := range drop {
+		f()
 	}
 	return nil
 }

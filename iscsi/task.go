@@ -23,6 +23,7 @@ type task struct {
 	counted   bool // out of nx
 	lunNo     uint16
 	lunOK     bool
+	protected bool // the session's group may only read lu
 	immediate bool
 	attr      byte // task attribute
 	read      bool // R bit

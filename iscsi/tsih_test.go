@@ -11,7 +11,7 @@ func TestTSIH(t *testing.T) {
 		t.Fatal(err)
 	}
 	login := func(isid byte) *session {
-		c := &conn{srv: s, down: make(chan struct{}), tasks: map[uint32]*task{}, name: "iqn.2026-01.test:x"}
+		c := &conn{srv: s, down: make(chan struct{}), tasks: map[uint32]*task{}, name: "iqn.2026-01.test:x", local: "127.0.0.1:3260"}
 		ss, err := s.newSession(&login{c: c, target: s.targets[spec.Name], isid: [6]byte{isid}, group: 1})
 		if err != nil {
 			t.Fatal(err)
