@@ -80,7 +80,7 @@ func (c *conn) admit(t *task) (reason byte, ok bool) {
 // prepare finds out what the command is and whether it can run; false means
 // that its status is set already. It allocates the data buffer.
 func (t *task) prepare() bool {
-	t.cmd = t.c.srv.commands.lookup(&t.cdb)
+	t.cmd = t.c.srv.commands.lookup(t.lu, &t.cdb)
 	if t.c.isDraining() {
 		t.status = statusBusy
 		return false
@@ -131,15 +131,12 @@ func (t *task) precheck() bool {
 			return false
 		}
 	}
-	if t.cmd.flags&writes != 0 && t.readOnly() {
-		return t.refuse(senseWriteProtected)
+	if t.cmd.flags&writes != 0 {
+		if s, ok := t.c.sess.protection(t.lu, t.lunNo); ok {
+			return t.refuse(s)
+		}
 	}
 	return true
-}
-
-// readOnly tells whether the initiator may only read the task's logical unit.
-func (t *task) readOnly() bool {
-	return t.lu.Disk.Geometry().ReadOnly || t.c.sess.readOnly(t.lunNo)
 }
 
 // refuse sets CHECK CONDITION; it returns false for the caller to return.
@@ -188,7 +185,7 @@ func (c *conn) hold(t *task, n int64) bool {
 		return false
 	}
 	c.held += n
-	t.held = n
+	t.held += n
 	return true
 }
 

@@ -42,7 +42,7 @@ type conn struct {
 	// The writer's, once it runs.
 	statSN     uint32
 	outHdr     bhs
-	outSense   [2 + fixedSenseLen]byte
+	outSense   [2 + maxSenseLen]byte
 	writerDone chan struct{}
 
 	// The watchdog's.
@@ -161,6 +161,13 @@ func (c *conn) dropSoon() {
 	h[36] = asyncDropConnection
 	r.advance = true
 	c.send(r)
+}
+
+// isClosed tells whether the connection has ended or is about to.
+func (c *conn) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
 }
 
 // finishTasks drops the tasks that wait for data and waits until the Disk has

@@ -38,6 +38,6 @@
 //	I8  Secrets are compared in constant time and never reach a log or an error.
 //
 // Not done: error recovery levels 1 and 2, several connections per session,
-// bidirectional commands, persistent reservations, ALUA, EXTENDED COPY.
+// bidirectional commands, persistent reservations.
 // The task attributes ORDERED and HEAD OF QUEUE are executed as SIMPLE.
 package iscsi

@@ -30,6 +30,11 @@ func inProcess(t *testing.T, tgt *target, lunNo uint16, cdb ...byte) *task {
 	} else {
 		k.finish()
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.outq) == 0 { // a command made of many Ops goes on elsewhere
+		c.writerWake.Wait()
+	}
 	if len(c.outq) != 1 || c.outq[0].t != k {
 		t.Fatalf("the command was not answered")
 	}

@@ -124,6 +124,7 @@ type Server struct {
 	tasks    sync.Pool
 	reps     sync.Pool
 	stats    counters
+	copies   atomic.Int32  // EXTENDED COPY commands under way
 	tick     chan struct{} // closed to end the watchdog
 	ticked   sync.WaitGroup
 
@@ -352,6 +353,7 @@ func (s *Server) RemoveTarget(iqn string, force bool) error {
 	for _, ss := range users {
 		<-ss.gone
 	}
+	t.endCopies()
 	return nil
 }
 

@@ -29,6 +29,8 @@ type session struct {
 
 	commands, readBytes, writeBytes atomic.Uint64
 
+	copies copyRecords // of its EXTENDED COPY commands
+
 	pending atomic.Int32 // unit attentions in ua
 	uaMu    sync.Mutex
 	ua      map[*lun][]sense

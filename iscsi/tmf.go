@@ -153,7 +153,7 @@ func (s *Server) users(t *target) []*session {
 }
 
 // reset resets one logical unit, or with nil all: commands are aborted,
-// reservations released, and every nexus is told.
+// reservations released, mode pages back at their defaults, and every nexus is told.
 func (s *Server) reset(t *target, w *tmfWait, l *lun) {
 	for _, ss := range s.users(t) {
 		ss.conn.abort(w, func(k *task) bool { return l == nil || k.lu == l })
@@ -161,6 +161,7 @@ func (s *Server) reset(t *target, w *tmfWait, l *lun) {
 	for _, o := range *t.luns.Load() {
 		if l == nil || o == l {
 			o.reserved.Store(nil)
+			o.modes.reset()
 		}
 	}
 	for _, ss := range s.users(t) {
