@@ -183,11 +183,13 @@ const (
 	ReqUnmap
 	ReqFlush
 	ReqCompareAndWrite // Data: compare half, write half
+	ReqReserve         // Data, at most MaxReservation bytes, becomes the reservation state (rule O5)
 )
 
 // Request is one asynchronous operation. The submitter owns it and Data, and
 // leaves both alone from Submit until Done.Complete. Offsets and lengths are in
 // bytes, multiples of 512; Data at most MaxIO (twice that for CompareAndWrite).
+// ReqReserve has neither offset nor length, and Data of any length up to its bound.
 type Request struct {
 	Kind   RequestKind
 	Offset int64
@@ -278,6 +280,7 @@ type Recovered struct {
 //	(*Volume) Submit(*Request)
 //	(*Volume) ReadAt(ctx, p, off) error ; WriteAt(ctx, p, off) error
 //	(*Volume) Zero(ctx, off, n) error ; Unmap(ctx, off, n) error ; Flush(ctx) error
+//	(*Volume) Reserve(ctx, state) error ; Reservation() []byte
 //	(*Volume) Grow(ctx, size) error                     shrink: ErrInvalid
 //	(*Volume) SetLabels(ctx, name, labels) error        new head with the new name and labels
 //	(*Volume) SetSettings(Settings) error               quota, intervals of a running vDisk
