@@ -13,7 +13,11 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 	c.sess.commands.Add(1)
 	c.srv.stats.commands.Add(1)
 
-	if reason, ok := c.admit(t); !ok {
+	reason, ok := byte(rejectInvalid), t.takeAHS(c.ahs)
+	if ok {
+		reason, ok = c.admit(t)
+	}
+	if !ok {
 		c.srv.tasks.Put(t)
 		c.advanceWindow(h)
 		if err := c.readData(nil, n); err != nil {
@@ -26,7 +30,7 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 		!h.final() && (!t.write || c.neg.InitialR2T) {
 		return c.violation()
 	}
-	ok := t.prepare()
+	ok = t.prepare()
 	if err := c.readData(t.data, n); err != nil {
 		return err
 	}
@@ -91,9 +95,10 @@ func (t *task) prepare() bool {
 	if t.cmd.length != nil {
 		t.cdbLen = t.cmd.length(t)
 	}
-	// Bidirectional transfer is refused, and so is data-out announced as data-in.
-	// A reading command announced as data-out only moves nothing.
-	if t.read && t.write || t.cmd.dir == dirOut && t.read && t.cdbLen > 0 {
+	// Bidirectional transfer is refused, and so is data-out announced as data-in,
+	// and a CDB longer than any command's. A reading command announced as data-out
+	// only moves nothing.
+	if t.longCDB || t.read && t.write || t.cmd.dir == dirOut && t.read && t.cdbLen > 0 {
 		return t.refuse(senseInvalidIU)
 	}
 	if t.cmd.validate != nil && !t.cmd.validate(t) {

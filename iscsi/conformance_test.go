@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -128,17 +127,10 @@ func conform(t *testing.T, suite, name string, change func(*iscsitest.Disk, *isc
 	})
 	args := []string{"-d", "-n", "-t", "ALL." + name, n.url()}
 	if strings.HasPrefix(name, "MultipathIO.") {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		served := make(chan error, 1)
-		go func() { served <- n.srv.Serve(l) }()
-		defer func() {
-			_ = l.Close()
-			<-served
-		}()
-		args = append(args, "iscsi://"+l.Addr().String()+"/"+n.spec.Name+"/0")
+		second, _ := n.listen("127.0.0.1:0")
+		n.spec.Portals = []iscsi.Portal{{Address: n.addr, Local: n.addr, Group: 1}, {Address: second, Local: second, Group: 2}}
+		n.update()
+		args = append(args, "iscsi://"+second+"/"+n.spec.Name+"/0")
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, testLimit)
 	defer cancel()

@@ -245,7 +245,7 @@ func newView(g *Group, luns map[uint16]*lun) *view {
 }
 
 // admit returns the view of an initiator of this (normalized) name: that of the
-// group that names it, else of the group that admits any; nil: nobody does.
+// group that names it, else of the group that admits any; nil: nobody does (I9).
 func (t *target) admit(initiator string) *view {
 	a := t.access.Load()
 	if v := a.named[initiator]; v != nil {
@@ -258,6 +258,16 @@ func (t *target) admit(initiator string) *view {
 func (v *view) sees(l *lun) bool {
 	_, ok := v.inside[l]
 	return ok
+}
+
+// overlaps tells whether both views show a unit.
+func (v *view) overlaps(o *view) bool {
+	for l := range v.inside {
+		if o.sees(l) {
+			return true
+		}
+	}
+	return false
 }
 
 // sameUnits tells whether members see the same logical units under the same

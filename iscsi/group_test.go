@@ -390,6 +390,61 @@ func TestGroupValidation(t *testing.T) {
 	}
 }
 
+// TestResetMasked: resets touch what the initiator sees.
+func TestResetMasked(t *testing.T) {
+	n := masked(t)
+	n.spec.Groups[2].LUNs = []iscsi.LUNMap{{Number: 4, LUN: 7}, {Number: 5, LUN: 0}}
+	n.update()
+	a, b, c := n.ready(as(hostA), 0, 1), n.ready(as(hostB), 7), n.ready(as(hostC), 4, 5)
+	for _, fn := range []byte{initiator.TargetWarmReset, initiator.TargetColdReset} {
+		if err := b.Do(n.ctx, &initiator.Command{LUN: 7, CDB: cdb(0x16)}); err != nil { // RESERVE
+			t.Fatal(err)
+		}
+		if code, err := a.TaskManagement(n.ctx, fn, 0, nil); err != nil || code != 0 {
+			t.Fatalf("answer %d, %v", code, err)
+		}
+		if fn == initiator.TargetWarmReset {
+			wantSense(t, a.TestUnitReady(n.ctx, 0), 6, 0x29, 3)
+			wantSense(t, a.TestUnitReady(n.ctx, 1), 6, 0x29, 3)
+			wantSense(t, c.TestUnitReady(n.ctx, 4), 6, 0x29, 3)
+			wantStatus(t, c.TestUnitReady(n.ctx, 5), initiator.ReservationConflict)
+		} else {
+			<-c.Done()
+			<-a.Done()
+		}
+		if err := b.TestUnitReady(n.ctx, 7); err != nil {
+			t.Errorf("a unit that is masked: %v", err)
+		}
+	}
+}
+
+// TestPortalRemoved: sessions through a portal that goes, or joins another port
+// group, have to come in anew.
+func TestPortalRemoved(t *testing.T) {
+	n := start(t, iscsi.Config{}, nil)
+	second, _ := n.listen("127.0.0.1:0")
+	portal := func(a string, group uint16) iscsi.Portal { return iscsi.Portal{Address: a, Local: a, Group: group} }
+	n.spec.Portals = []iscsi.Portal{portal(n.addr, 1), portal(second, 2)}
+	n.update()
+	stays := n.login(nil)
+	through := func(o *initiator.Options) { o.Address = second }
+	for _, list := range [][]iscsi.Portal{{portal(n.addr, 1)}, {portal(n.addr, 1), portal(second, 3)}} {
+		goes := n.login(through)
+		n.spec.Portals = list
+		n.update()
+		select {
+		case <-goes.Done():
+		case <-n.ctx.Done():
+			t.Fatal("the session stayed")
+		}
+		n.spec.Portals = []iscsi.Portal{portal(n.addr, 1), portal(second, 2)}
+		n.update()
+	}
+	if err := stays.Ready(n.ctx, 0); err != nil {
+		t.Error(err)
+	}
+}
+
 // listen serves n on another address of this machine.
 func (n *node) listen(address string) (string, bool) {
 	n.t.Helper()

@@ -17,7 +17,7 @@ const (
 //
 // A stretch is what may run at the same time: SIMPLE tasks between two ORDERED
 // ones, or one ORDERED task. It begins when the one before has ended and no HEAD
-// OF QUEUE task is left (SAM-5 clause 8.6). Everything is under conn.mu.
+// OF QUEUE task is left (SAM-5 clause 8.6; I10). Everything is under conn.mu.
 type taskSet struct {
 	stretches []*stretch // oldest first
 	barriers  int        // ORDERED and HEAD OF QUEUE tasks

@@ -15,7 +15,7 @@ type session struct {
 	target    *target
 	initiator string // normalized
 	isid      [6]byte
-	tsih      uint16
+	tsih, cid uint16
 	group     uint16 // portal group tag
 	since     time.Time
 	neg       Negotiated
@@ -64,7 +64,7 @@ func (ss *session) info() SessionInfo {
 	}
 }
 
-// lun returns the logical unit that the session sees as n, or nil.
+// lun returns the logical unit that the session sees as n, or nil (I9).
 func (ss *session) lun(n uint16) *lun { return ss.view.Load().units[n].lun }
 
 // readOnly tells whether the session may only read what it sees as n.
@@ -74,6 +74,18 @@ func (ss *session) readOnly(n uint16) bool { return ss.view.Load().units[n].read
 func (ss *session) proof(v *view) bool {
 	a := v.group.Auth
 	return a == nil || ss.proved != nil && *a == *ss.proved
+}
+
+// misplaced says why the session cannot stay under the target's spec, and how long
+// its initiator should wait before it returns; "" if it can.
+func (ss *session) misplaced() (why string, wait uint16) {
+	if v := ss.target.admit(ss.initiator); v == nil || !ss.mayHave(v) {
+		return "no group admits it with what it proved", waitIfGone
+	}
+	if p, ok := ss.target.portal(ss.conn.local); !ok || p.Group != ss.group {
+		return "its portal is gone or in another group", waitToReturn
+	}
+	return "", 0
 }
 
 // mayHave tells whether the session may go on with v: in the group that it is in,

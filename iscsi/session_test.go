@@ -54,7 +54,9 @@ func TestCHAP(t *testing.T) {
 		status uint16 // 0: success
 		fail   bool   // the initiator itself refuses
 	}{
-		{"SHA-256", good, 0, false},
+		{"strongest", good, 0, false},
+		{"SHA3-256", func(o *initiator.Options) { good(o); o.CHAPAlgorithms = "5,8,7" }, 0, false},
+		{"SHA-256", func(o *initiator.Options) { good(o); o.CHAPAlgorithms = "5,7" }, 0, false},
 		{"MD5", func(o *initiator.Options) { good(o); o.CHAPAlgorithms = "5" }, 0, false},
 		{"preferred unknown", func(o *initiator.Options) { good(o); o.CHAPAlgorithms = "9,6,5" }, 0, false},
 		{"no common algorithm", func(o *initiator.Options) { good(o); o.CHAPAlgorithms = "6" }, 0x0201, false},
@@ -221,10 +223,26 @@ func TestReinstatement(t *testing.T) {
 		t.Errorf("%v, TSIH %d, %d sessions", err, r.s.TSIH(), len(n.srv.Sessions()))
 	}
 	for tsih, want := range map[uint16]uint16{r.s.TSIH(): 0x0206, r.s.TSIH() + 1: 0x020a} {
-		_, err := n.dial(func(o *initiator.Options) { o.ISID, o.TSIH = isid, tsih })
+		_, err := n.dial(func(o *initiator.Options) { o.ISID, o.TSIH, o.CID = isid, tsih, 5 })
 		if loginStatus(err) != want {
 			t.Errorf("TSIH %d: %v, want %04x", tsih, err, want)
 		}
+	}
+	if err := r.s.TestUnitReady(n.ctx, 0); err != nil {
+		t.Errorf("after refused logins: %v", err)
+	}
+	again, err := n.dial(func(o *initiator.Options) { o.ISID, o.TSIH = isid, r.s.TSIH() })
+	if err != nil || again.TSIH() != r.s.TSIH() {
+		t.Fatalf("connection reinstatement: %v", err)
+	}
+	<-r.s.Done()
+	wantSense(t, again.TestUnitReady(n.ctx, 0), 6, 0x29, 0)
+	other, err := n.dial(func(o *initiator.Options) { o.ISID, o.Initiator = isid, hostB })
+	if err != nil || other.TSIH() == again.TSIH() || len(n.srv.Sessions()) != 2 {
+		t.Errorf("the same ISID of another initiator: %v, %d sessions", err, len(n.srv.Sessions()))
+	}
+	if err := again.TestUnitReady(n.ctx, 0); err != nil {
+		t.Error(err)
 	}
 }
 

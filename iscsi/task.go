@@ -28,6 +28,9 @@ type task struct {
 	edtl      uint32
 	cdb       [16]byte
 
+	longCDB    bool   // the CDB has more than 16 bytes
+	readLength uint32 // expected data-in of a bidirectional command
+
 	// Data-out: the first want bytes of what arrives land in data.
 	cdbLen    uint64 // bytes the CDB asks for, either direction
 	want      uint32 // min(edtl, cdbLen) for data-out

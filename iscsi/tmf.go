@@ -104,12 +104,12 @@ func (c *conn) taskManagement(h *bhs, n int) error {
 			break
 		}
 		if fn == tmfLogicalReset {
-			c.srv.reset(ss.target, w, lu)
+			c.srv.reset(ss, w, func(l *lun) bool { return l == lu })
 		} else { // a task set is a nexus's own (TST 001b), so clearing it is aborting it
 			c.abort(w, sameLUN)
 		}
 	case tmfTargetWarmReset, tmfTargetColdReset:
-		c.srv.reset(ss.target, w, nil)
+		c.srv.reset(ss, w, ss.view.Load().sees)
 	case tmfTaskReassign:
 		r.hdr[2] = tmfNoReassign
 	default:
@@ -119,7 +119,7 @@ func (c *conn) taskManagement(h *bhs, n int) error {
 		r.last = true
 		w.answer = func() {
 			c.manage(-1)
-			c.srv.dropTarget(ss.target, c)
+			c.srv.dropTarget(ss)
 			c.send(r)
 		}
 	}
@@ -152,33 +152,32 @@ func (s *Server) users(t *target) []*session {
 	return out
 }
 
-// reset resets one logical unit, or with nil all: commands are aborted,
-// reservations released, mode pages back at their defaults, and every nexus is told.
-func (s *Server) reset(t *target, w *tmfWait, l *lun) {
-	for _, ss := range s.users(t) {
-		ss.conn.abort(w, func(k *task) bool { return l == nil || k.lu == l })
+// reset resets logical units that by sees: commands are aborted, reservations
+// released, mode pages put back to their defaults, and every nexus is told. Units
+// that are masked from by go on (I9).
+func (s *Server) reset(by *session, w *tmfWait, of func(*lun) bool) {
+	users := s.users(by.target)
+	for _, ss := range users {
+		ss.conn.abort(w, func(k *task) bool { return k.lu != nil && of(k.lu) })
 	}
-	for _, o := range *t.luns.Load() {
-		if l == nil || o == l {
-			o.reserved.Store(nil)
-			o.modes.reset()
+	for _, l := range *by.target.luns.Load() {
+		if !of(l) {
+			continue
 		}
-	}
-	for _, ss := range s.users(t) {
-		if l == nil {
-			ss.attentionAll(uaReset)
-		} else {
+		l.reserved.Store(nil)
+		l.modes.reset()
+		for _, ss := range users {
 			ss.attention(l, uaReset)
 		}
 	}
 }
 
-// dropTarget closes every session of a target but the one of connection but
-// (TARGET COLD RESET).
-func (s *Server) dropTarget(t *target, but *conn) {
-	for _, ss := range s.users(t) {
-		if ss.conn != but {
-			ss.conn.close()
+// dropTarget closes the other sessions of the target that see a unit which by
+// sees (TARGET COLD RESET).
+func (s *Server) dropTarget(by *session) {
+	for _, ss := range s.users(by.target) {
+		if ss != by && by.view.Load().overlaps(ss.view.Load()) {
+			ss.conn.expel(waitToReturn)
 		}
 	}
 }
