@@ -414,14 +414,15 @@ func copyStep(t *task) bool {
 	if s, ok := g.usable(j.at); !ok {
 		return t.lastFail(j.residual(s))
 	}
-	if n := g.hole(j.done); n > 0 {
-		j.piece, j.phase, j.wrote = n, copyWriting, true
-		_, to := j.place()
+	hole, n := g.next(j.done, uint64(len(t.ref)))
+	j.piece = n
+	from, to := j.place()
+	if hole {
+		j.phase, j.wrote = copyWriting, true
 		return t.askOf(g.dest.lu.Disk, OpUnmap, to, int64(n), nil)
 	}
-	j.piece, j.phase = min(g.length-j.done, uint64(len(t.ref))), copyReading
-	from, _ := j.place()
-	return t.askOf(g.source.lu.Disk, OpRead, from, 0, t.ref[:j.piece])
+	j.phase = copyReading
+	return t.askOf(g.source.lu.Disk, OpRead, from, 0, t.ref[:n])
 }
 
 // place returns where the piece in work lies on source and destination. A segment
@@ -451,23 +452,53 @@ func (g *copySegment) usable(segment int) (sense, bool) {
 	return s, !bad
 }
 
-// hole returns for how many bytes from done on the source holds nothing, as far as
-// one Op of the destination goes; 0: it holds data, or the segment overlaps itself.
-func (g *copySegment) hole(done uint64) uint64 {
+// minHole is the shortest hole of the source that is not copied as zeros: below it,
+// another read and write cost more than the space.
+const minHole = 64 << 10
+
+// next returns how much of the segment the next step takes, from done on, at most
+// limit bytes, and whether that is a hole of the source.
+func (g *copySegment) next(done, limit uint64) (hole bool, n uint64) {
+	left := min(g.length-done, limit)
 	p, ok := g.source.lu.Disk.(Provisioner)
 	if !ok || !g.apart {
-		return 0
+		return false, left
 	}
-	mapped, n := p.Allocated(g.from + int64(done))
-	if mapped || n <= 0 {
-		return 0
+	for n < left {
+		mapped, run := g.allocated(p, done+n, left-n)
+		if mapped {
+			break
+		}
+		n += run
 	}
+	if n == left || n >= minHole {
+		block := max(g.source.lu.block(), g.dest.lu.block())
+		if m := uint64(g.dest.lu.Disk.Geometry().MaxUnmapBytes); m >= block {
+			n = min(n, m&^(block-1))
+		}
+		return true, n
+	}
+	for end := n; n < left; { // data up to the next hole
+		mapped, run := g.allocated(p, done+n, left-n)
+		n += run
+		if mapped {
+			end = n
+		} else if n-end >= minHole {
+			return false, end
+		}
+	}
+	return false, left
+}
+
+// allocated asks whether the source holds data at an offset of the segment, and for
+// how many bytes, in whole blocks and at most limit, that holds.
+func (g *copySegment) allocated(p Provisioner, off, limit uint64) (mapped bool, n uint64) {
 	block := max(g.source.lu.block(), g.dest.lu.block())
-	left := min(uint64(n)&^(block-1), g.length-done)
-	if limit := g.dest.lu.Disk.Geometry().MaxUnmapBytes; limit > 0 {
-		left = min(left, uint64(limit)&^(block-1))
+	mapped, run := p.Allocated(g.from + int64(off))
+	if run < int64(block) { // a part of a block counts as data
+		return true, block
 	}
-	return left
+	return mapped, min(uint64(run)&^(block-1), limit)
 }
 
 // copyFailed ends a copy whose Op failed: COPY ABORTED with what the unit answered.
