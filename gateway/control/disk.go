@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/openvstorage/ovgate/iscsi"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -96,6 +97,8 @@ func diskError(err error) error {
 		return nil
 	case errors.Is(err, volume.ErrMiscompare):
 		return iscsi.ErrMiscompare
+	case errors.Is(err, backend.ErrFull): // trying again does not help: a VM pauses until there is space
+		return iscsi.ErrNoSpace
 	case errors.Is(err, volume.ErrStalled), errors.Is(err, volume.ErrBackend):
 		return iscsi.ErrBusy
 	case errors.Is(err, volume.ErrFenced), errors.Is(err, volume.ErrClosed), errors.Is(err, volume.ErrLostTail):

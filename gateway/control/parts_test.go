@@ -10,6 +10,7 @@ import (
 	"testing/iotest"
 
 	"github.com/openvstorage/ovgate/iscsi"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -177,6 +178,10 @@ func TestDisk(t *testing.T) {
 		if !errors.Is(op.Err, want) || op.MiscompareAt != 7 {
 			t.Errorf("%v became %v", err, op.Err)
 		}
+	}
+	v.err = fmt.Errorf("vdisk x: %w (%w)", volume.ErrStalled, backend.ErrFull)
+	if d.Submit(op); !errors.Is(op.Err, iscsi.ErrNoSpace) {
+		t.Errorf("a full backend became %v", op.Err)
 	}
 	v.err = fmt.Errorf("vdisk x: %w", &volume.MediumError{Offset: 12288, Err: errors.New("checksum")})
 	if d.Submit(op); !errors.Is(op.Err, iscsi.ErrMedium) || op.BadOffset != 12288 {
