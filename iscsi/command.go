@@ -55,9 +55,10 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 
 // address says which logical unit a task is for, as its session sees it.
 func (t *task) address(n uint16, ok bool) {
-	t.lunNo, t.lunOK, t.lu = n, ok, nil
+	t.lunNo, t.lunOK, t.lu, t.protected = n, ok, nil, false
 	if ok {
-		t.lu = t.c.sess.lun(n)
+		u := t.c.sess.view.Load().units[n]
+		t.lu, t.protected = u.lun, u.readOnly
 	}
 }
 
@@ -137,7 +138,7 @@ func (t *task) precheck() bool {
 		}
 	}
 	if t.cmd.flags&writes != 0 {
-		if s, ok := t.c.sess.protection(t.lu, t.lunNo); ok {
+		if s, ok := t.lu.protection(t.protected); ok {
 			return t.refuse(s)
 		}
 	}

@@ -264,7 +264,7 @@ func (t *task) parseSegment(d []byte, ends []cscd, n int) (g copySegment, s sens
 	if !g.dest.holds(to, g.length) {
 		return g, g.dest.refusal(senseLBARange, cscdDestination, n), false
 	}
-	if p, bad := g.dest.ss.protection(g.dest.lu, g.dest.number); bad {
+	if p, bad := g.dest.protection(); bad {
 		return g, g.dest.refusal(p, cscdDestination, n), false
 	}
 	if s, bad := g.conflict(n); bad {
@@ -368,7 +368,7 @@ func (s *Server) visible(by *session, naa [16]byte, writes bool) *copyEnd {
 			if e.lu.NAA != naa || !e.reachable() {
 				continue
 			}
-			if _, protected := ss.protection(e.lu, n); !writes || !protected {
+			if _, protected := e.protection(); !writes || !protected {
 				return e
 			}
 			if found == nil {
@@ -377,6 +377,11 @@ func (s *Server) visible(by *session, naa [16]byte, writes bool) *copyEnd {
 		}
 	}
 	return found
+}
+
+// protection tells why the session may not write to the unit now.
+func (e *copyEnd) protection() (sense, bool) {
+	return e.lu.protection(e.ss.view.Load().units[e.number].readOnly)
 }
 
 // reachable tells whether the session still sees the unit, through a port group that
@@ -445,7 +450,7 @@ func (g *copySegment) usable(segment int) (sense, bool) {
 	if !g.dest.reachable() {
 		return cscdError(senseUnreachableCSCD, cscdDestination, segment), false
 	}
-	if p, bad := g.dest.ss.protection(g.dest.lu, g.dest.number); bad {
+	if p, bad := g.dest.protection(); bad {
 		return g.dest.refusal(p, cscdDestination, segment), false
 	}
 	s, bad := g.conflict(segment)

@@ -111,7 +111,7 @@ func (t *task) modeBody() ([]byte, bool) {
 
 // deviceSpecific: WP when the unit takes no writes, DPOFUA always.
 func (t *task) deviceSpecific() byte {
-	if _, ok := t.c.sess.protection(t.lu, t.lunNo); ok {
+	if _, ok := t.lu.protection(t.protected); ok {
 		return 0x90
 	}
 	return 0x10

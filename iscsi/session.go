@@ -67,9 +67,6 @@ func (ss *session) info() SessionInfo {
 // lun returns the logical unit that the session sees as n, or nil (I9).
 func (ss *session) lun(n uint16) *lun { return ss.view.Load().units[n].lun }
 
-// readOnly tells whether the session may only read what it sees as n.
-func (ss *session) readOnly(n uint16) bool { return ss.view.Load().units[n].readOnly }
-
 // proof tells whether the session proved what the group of v demands.
 func (ss *session) proof(v *view) bool {
 	a := v.group.Auth

@@ -20,6 +20,7 @@ type task struct {
 	lu        *lun
 	lunNo     uint16
 	lunOK     bool
+	protected bool // the session's group may only read lu
 	immediate bool
 	attr      byte // task attribute
 	read      bool // R bit

@@ -34,10 +34,11 @@ func (m *modeValues) reset() {
 	m.descriptorSense.Store(false)
 }
 
-// protection tells why a session may not write to what it sees as l under number n.
-func (ss *session) protection(l *lun, n uint16) (sense, bool) {
+// protection tells why a session may not write to the unit; readOnly is what its
+// group says.
+func (l *lun) protection(readOnly bool) (sense, bool) {
 	switch {
-	case l.Disk.Geometry().ReadOnly, ss.readOnly(n):
+	case readOnly, l.Disk.Geometry().ReadOnly:
 		return senseWriteProtected, true
 	case l.modes.softwareProtect.Load():
 		return senseSoftwareProtect, true
