@@ -29,6 +29,8 @@ type session struct {
 
 	commands, readBytes, writeBytes atomic.Uint64
 
+	copies copyRecords // of its EXTENDED COPY commands
+
 	recent  atomic.Pointer[nexus] // of the last command
 	nexusMu sync.Mutex
 	nexuses map[*lun]*nexus
