@@ -71,7 +71,10 @@ type Frontend interface {
 	UpdateTarget(iscsi.TargetSpec) error
 	RemoveTarget(iqn string, force bool) error
 	CapacityChanged(iqn string, lun uint16) error
+	SetQoS(iqn string, lun uint16, q iscsi.QoS) error
+	Target(iqn string) (iscsi.TargetInfo, error)
 	Sessions() []iscsi.SessionInfo
+	Session(id string) (iscsi.SessionInfo, error)
 	DropSession(id string) error
 }
 
