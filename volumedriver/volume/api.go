@@ -66,6 +66,20 @@ var (
 	ErrForeignRoot = errors.New("backend root belongs to another vpool")
 )
 
+// MediumError is an ErrMedium that knows its place.
+type MediumError struct {
+	Offset int64 // of the first cluster that cannot be read, in bytes
+	Err    error // what is wrong with it
+}
+
+// Error names the place in 512-byte units.
+func (e *MediumError) Error() string {
+	return fmt.Sprintf("%v at lba %d: %v", ErrMedium, e.Offset/lbaBytes, e.Err)
+}
+
+// Unwrap makes it match ErrMedium, and the cause.
+func (e *MediumError) Unwrap() []error { return []error{ErrMedium, e.Err} }
+
 // ID is the UUID of a vDisk.
 type ID [16]byte
 
@@ -183,6 +197,7 @@ const (
 	ReqUnmap
 	ReqFlush
 	ReqCompareAndWrite // Data: compare half, write half
+	ReqOrWrite         // what is there OR Data
 	ReqReserve         // Data, at most MaxReservation bytes, becomes the reservation state (rule O5)
 )
 

@@ -273,7 +273,7 @@ func (v *Volume) admit(r *Request) error {
 		return fmt.Errorf("%w: range %d+%d is beyond the size %d", ErrInvalid, r.Offset, n, v.Size())
 	case r.Kind == ReqCompareAndWrite && len(r.Data)%(2*lbaBytes) != 0:
 		return fmt.Errorf("%w: compare and write halves differ", ErrInvalid)
-	case r.Kind != ReqRead && n > int64(v.maxIO) && (r.Kind == ReqWrite || r.Kind == ReqCompareAndWrite):
+	case r.Kind != ReqRead && n > int64(v.maxIO) && (r.Kind == ReqWrite || r.Kind == ReqCompareAndWrite || r.Kind == ReqOrWrite):
 		return fmt.Errorf("%w: %d bytes in one write, at most %d", ErrInvalid, n, v.maxIO)
 	}
 	if f := v.failure.Load(); f != nil && (f.state == StateFenced || f.state == StateClosed) {
@@ -291,7 +291,7 @@ func (v *Volume) admit(r *Request) error {
 // span returns how many bytes of the disk a request covers.
 func (r *Request) span() int64 {
 	switch r.Kind {
-	case ReqRead, ReqWrite:
+	case ReqRead, ReqWrite, ReqOrWrite:
 		return int64(len(r.Data))
 	case ReqCompareAndWrite:
 		return int64(len(r.Data) / 2)
@@ -325,7 +325,7 @@ func (v *Volume) account(r *Request) {
 		v.stats.readOps.Add(1)
 		v.stats.readBytes.Add(uint64(len(r.Data)))
 		v.stats.readLat[bucket].Add(1)
-	case ReqWrite, ReqCompareAndWrite:
+	case ReqWrite, ReqCompareAndWrite, ReqOrWrite:
 		v.stats.writeOps.Add(1)
 		v.stats.writeBytes.Add(uint64(r.span()))
 		v.stats.writeLat[bucket].Add(1)
