@@ -189,6 +189,9 @@ func TestGroups(t *testing.T) {
 	if shown["sessions"] != 2.0 || stats["write"].(map[string]any)["commands"].(float64) < 2 {
 		t.Errorf("target: %v", shown)
 	}
+	if text := r.bearer(r.read("admin.token")).expect("GET", "/metrics", "", 200, "")["text"].(string); !strings.Contains(text, `ovgate_vdisk_iscsi_commands_total{op="write",vdisk="one",vpool="gold"} 3`) {
+		t.Error("metrics lack the commands of initiators")
+	}
 	r.call("PUT", "/vdisks/one/qos", map[string]any{"iops": 5000, "bytesPerSecond": 100 << 20, "burstMs": 2000}, 200)
 	if strings.Contains(r.log.String(), given) || strings.Contains(r.log.String(), secret) {
 		t.Error("a secret is in the log")
