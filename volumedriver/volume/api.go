@@ -62,6 +62,10 @@ var (
 	ErrMiscompare = errors.New("miscompare")
 	// ErrBackend: the backend did not do what was needed in time.
 	ErrBackend = errors.New("backend unavailable")
+	// ErrInUse: something else needs it as it is; the error says what, and what to do.
+	ErrInUse = errors.New("in use")
+	// ErrNoPoint: no recoverable moment, or no snapshot, is there.
+	ErrNoPoint = errors.New("no such point in the history of the vdisk")
 	// ErrForeignRoot: the backend root belongs to another vPool (rule E7).
 	ErrForeignRoot = errors.New("backend root belongs to another vpool")
 )
@@ -157,6 +161,9 @@ type Settings struct {
 	JournalQuota   int64         // 128 MiB-10 GiB per vDisk
 	CommitInterval time.Duration // 100 ms-10 min
 	StallTimeout   time.Duration // 1 s-1 h
+	// History is how far back a moment can be asked for; snapshots are kept however
+	// old. 0: as far as it is still there. 1 min or more.
+	History time.Duration
 	// AcceptLostTail lets a vDisk that lost acknowledged writes serve without
 	// an operator's word (rule E9).
 	AcceptLostTail bool
@@ -184,6 +191,7 @@ const (
 	ReqFlush
 	ReqCompareAndWrite // Data: compare half, write half
 	ReqReserve         // Data, at most MaxReservation bytes, becomes the reservation state (rule O5)
+	reqPin             // the engine's own: a snapshot is made or deleted
 )
 
 // Request is one asynchronous operation. The submitter owns it and Data, and
@@ -281,6 +289,12 @@ type Recovered struct {
 //	(*Volume) ReadAt(ctx, p, off) error ; WriteAt(ctx, p, off) error
 //	(*Volume) Zero(ctx, off, n) error ; Unmap(ctx, off, n) error ; Flush(ctx) error
 //	(*Volume) Reserve(ctx, state) error ; Reservation() []byte
+//	(*Volume) Snapshot(ctx, SnapshotSpec) (Snapshot, error)  durable on return, O(1); ErrExists for a name in use
+//	(*Volume) Snapshots() []Snapshot                    oldest first; InBackend once a committed head covers it
+//	(*Volume) DeleteSnapshot(ctx, name or UUID, force) error  durable; absent is no error; sticky needs force
+//	CheckSnapshot(SnapshotSpec) error                   ErrInvalid if it cannot be made
+//	(*Pool) History(ctx, ID, HistoryQuery) (History, error)  recoverable moments, of open and closed vDisks
+//	(*Pool) Rollback(ctx, ID, Point) (Rolled, error)    closed vDisks only; to a snapshot or moment
 //	(*Volume) Grow(ctx, size) error                     shrink: ErrInvalid
 //	(*Volume) SetLabels(ctx, name, labels) error        new head with the new name and labels
 //	(*Volume) SetSettings(Settings) error               quota, intervals of a running vDisk

@@ -28,6 +28,15 @@ func (v *Volume) submitChange(r *Request) {
 func (v *Volume) prepare(r *Request) {
 	whole := r.Offset%int64(v.cluster) == 0 && r.span()%int64(v.cluster) == 0
 	r.st.nExtents, r.st.nParts, r.st.bytes = 0, 0, 0
+	if r.Kind == reqPin {
+		// The record's extent is made by the committer.
+		if record, err := v.prepareMark(r.st.mark); err != nil || !record {
+			v.finish(r, err)
+			return
+		}
+		v.enqueue(r)
+		return
+	}
 	if r.Kind == ReqReserve {
 		if err := v.prepareReserve(r); err != nil {
 			v.finish(r, err)

@@ -3,7 +3,6 @@ package volume
 import (
 	"errors"
 	"io/fs"
-	"slices"
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
@@ -45,7 +44,7 @@ func (u *uploader) writeCheckpoint() (err error) {
 	}
 	v.mapMu.RLock()
 	h := &blockmap.CheckpointHeader{VDisk: v.id, Cluster: uint32(v.cluster), Clusters: v.base.Clusters(),
-		FirstTLog: u.head.NextTLog, SCOs: slices.Clone(v.scos)}
+		FirstTLog: u.head.NextTLog, SCOs: v.own.scos.list(), Line: v.line}
 	v.mapMu.RUnlock()
 	w, err := blockmap.NewCheckpointWriter(&appender{f: f}, h)
 	if err != nil {
@@ -53,7 +52,7 @@ func (u *uploader) writeCheckpoint() (err error) {
 	}
 	for page, ok := uint64(0), true; ; {
 		v.mapMu.RLock()
-		page, ok = w.CopyPage(v.base, page)
+		page, ok = w.CopyPage(v.base, nil, page)
 		v.mapMu.RUnlock()
 		if !ok {
 			break

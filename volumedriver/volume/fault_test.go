@@ -81,12 +81,15 @@ func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) (files, be
 	n.create(id, size)
 	v := n.open(id)
 	o := newOracle(size)
+	moments := map[string]time.Time{}
 	on.Store(true)
 	for i, s := range steps {
 		var err error
 		switch s.special {
 		case "restart", "kill":
 			n, v, err = restartFaulty(t, w, n, id, s.special == "restart")
+		case "snapshot", "drop", "moment", "rollback":
+			n, v, err = pastFaulty(t, n, v, id, o, moments, s)
 		default:
 			err = runFaulty(v, o, s)
 		}
@@ -102,6 +105,9 @@ func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) (files, be
 	v, err := n.pool.Open(context.Background(), id)
 	if err != nil {
 		t.Fatalf("%s: open after the faults: %v", plan, err)
+	}
+	if have, want := sortedNames(v), o.past.snapshots(); !slices.Equal(have, want) {
+		t.Fatalf("%s: snapshots %q, want %q", plan, have, want)
 	}
 	if err := o.checkAll(v, true); err != nil {
 		t.Fatalf("%s: after restart: %v", plan, err)
@@ -178,6 +184,11 @@ func TestErrorEveryOperation(t *testing.T) {
 		}
 		return s.special == "grow"
 	})
+	testErrors(t, size, steps)
+}
+
+// testErrors fails every operation of a workload in turn.
+func testErrors(t *testing.T, size int64, steps []step) {
 	files, be := faultRun(t, faultPlan{}, steps, size)
 	if files < 500 || be < 200 {
 		t.Fatalf("the workload makes only %d and %d operations", files, be)

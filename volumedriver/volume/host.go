@@ -43,7 +43,7 @@ type Host struct {
 
 	mu     sync.Mutex
 	pools  map[string]*Pool
-	spaces uint64 // handles for cache keys
+	spaces map[spaceKey]uint64 // handles for cache keys
 	closed bool
 }
 
@@ -83,7 +83,7 @@ func NewHost(ctx context.Context, o HostOptions) (*Host, error) {
 		o.Log.Warn("file system refuses O_DIRECT; the journal uses O_DSYNC alone")
 	}
 	return &Host{o: o, journal: jp, cache: cache.New(o.CacheBytes), memory: &journal.Memory{Max: o.WriteMemoryBytes},
-		uploads: make(chan struct{}, o.Uploads), pools: map[string]*Pool{}}, nil
+		uploads: make(chan struct{}, o.Uploads), pools: map[string]*Pool{}, spaces: map[spaceKey]uint64{}}, nil
 }
 
 func setDefault(v *int64, d int64) {
@@ -202,6 +202,8 @@ func (s Settings) check() error {
 		return fmt.Errorf("%w: commit interval %s is outside 100 ms to 10 min", ErrInvalid, s.CommitInterval)
 	case s.StallTimeout < time.Second || s.StallTimeout > time.Hour:
 		return fmt.Errorf("%w: stall timeout %s is outside 1 s to 1 h", ErrInvalid, s.StallTimeout)
+	case s.History < 0 || s.History > 0 && s.History < time.Minute:
+		return fmt.Errorf("%w: history %s is neither 0 nor at least 1 min", ErrInvalid, s.History)
 	}
 	return nil
 }
@@ -335,6 +337,9 @@ func (p *Pool) begin(ctx context.Context, id ID) (done func(), err error) {
 // swap changes a registry record; a lost answer is settled by reading back.
 func (p *Pool) swap(ctx context.Context, old, new *Record) error {
 	var err error
+	if new != nil {
+		new.Format = new.format()
+	}
 	for range 3 {
 		if err = p.host.o.Registry.Swap(ctx, old, new); err == nil {
 			return nil

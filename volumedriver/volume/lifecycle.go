@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,7 +54,7 @@ func (p *Pool) Create(ctx context.Context, s Spec) error {
 	}
 	now := p.host.now()
 	first := Opening{Epoch: 1, Nonce: nonce, FirstSeq: 1, FirstSCO: 1, FirstTLog: 1, Time: now}
-	rec := Record{Format: RecordFormat, ID: s.ID, Pool: p.cfg.ID, Epoch: 1, Opens: []Opening{first}, DTL: DTLRecord{State: "off"}}
+	rec := Record{ID: s.ID, Pool: p.cfg.ID, Epoch: 1, Opens: []Opening{first}, DTL: DTLRecord{State: "off"}}
 	if err := p.swap(ctx, nil, &rec); errors.Is(err, ErrConflict) {
 		if rec, err = p.host.o.Registry.Load(ctx, s.ID); err != nil {
 			return err
@@ -255,8 +256,9 @@ func (p *Pool) heads(ctx context.Context, id ID) ([]HeadRef, error) {
 	}
 }
 
-// newestHead returns the newest valid head on the backend above ref; nil if none.
-func (p *Pool) newestHead(ctx context.Context, id ID, ref HeadRef) (*Head, HeadRef, []HeadRef, error) {
+// newestHead returns the newest valid head on the backend above ref, those of void
+// epochs left out; nil if none.
+func (p *Pool) newestHead(ctx context.Context, id ID, ref HeadRef, void []uint32) (*Head, HeadRef, []HeadRef, error) {
 	all, err := p.heads(ctx, id)
 	if err != nil {
 		return nil, ref, nil, err
@@ -264,7 +266,7 @@ func (p *Pool) newestHead(ctx context.Context, id ID, ref HeadRef) (*Head, HeadR
 	var best *Head
 	bestRef := ref
 	for _, r := range all {
-		if !r.newer(bestRef) {
+		if !r.newer(bestRef) || slices.Contains(void, r.Epoch) {
 			continue
 		}
 		h, got, err := p.getHead(ctx, id, r)
@@ -318,7 +320,7 @@ func (p *Pool) recoverOne(ctx context.Context, id ID) (*Recovered, error) {
 		return nil, err
 	}
 	defer done()
-	h, ref, _, err := p.newestHead(ctx, id, HeadRef{})
+	h, ref, _, err := p.newestHead(ctx, id, HeadRef{}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -336,7 +338,7 @@ func (p *Pool) recoverOne(ctx context.Context, id ID) (*Recovered, error) {
 	} else if !errors.Is(err, ErrNotFound) {
 		return nil, err
 	}
-	rec := Record{Format: RecordFormat, ID: id, Pool: p.cfg.ID, Epoch: h.Epoch, Head: ref, DTL: DTLRecord{State: "off"}}
+	rec := Record{ID: id, Pool: p.cfg.ID, Epoch: h.Epoch, Head: ref, DTL: DTLRecord{State: "off"}}
 	if !h.Clean {
 		rec.State = FlagLostTail
 	}

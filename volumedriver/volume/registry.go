@@ -26,10 +26,22 @@ type Record struct {
 	// another one is there now, a tail may be lost (rule E9).
 	Journal string     `json:"journal,omitempty"`
 	State   RecordFlag `json:"state,omitempty"`
+	// Void are the epochs of rollbacks that were given up: a head of theirs that
+	// turns up on the backend does not count.
+	Void []uint32 `json:"void,omitempty"`
 }
 
 // RecordFormat is the newest registry record format this code reads and writes.
-const RecordFormat = 1
+// Format 2 is written for records with what format 1 did not know.
+const RecordFormat = 2
+
+// format returns the oldest format that can say what the record says.
+func (r *Record) format() int {
+	if r.State == FlagRollback || len(r.Void) > 0 {
+		return RecordFormat
+	}
+	return 1
+}
 
 // RecordFlag marks a vDisk that is not simply usable.
 type RecordFlag string
@@ -40,6 +52,9 @@ const (
 	FlagDeleting RecordFlag = "deleting"  // delete was decided; never undone
 	FlagLostTail RecordFlag = "lost_tail" // rule E9: acknowledged writes are missing
 	FlagAccepted RecordFlag = "accepted"  // the operator accepted that loss; the next open clears it
+	// FlagRollback: a rollback was decided, by the newest of Opens; the next open
+	// finds its head and goes on from that, or voids it and goes on as before.
+	FlagRollback RecordFlag = "rollback"
 )
 
 // Opening is an entry of the epoch table (rule E1).

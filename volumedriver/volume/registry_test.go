@@ -34,7 +34,7 @@ func reopenRegistry(t *testing.T, path string) KVRegistry {
 
 // goldenRecord has every field of a record.
 func goldenRecord() Record {
-	return Record{Format: RecordFormat, ID: testID(0xd0), Pool: testPool, Owner: "node-1", Epoch: 4,
+	return Record{Format: 1, ID: testID(0xd0), Pool: testPool, Owner: "node-1", Epoch: 4,
 		Opens:   []Opening{{4, 0xcafe, 1<<63 + 8, 90, 19, 1_700_000_000_000_000_001}},
 		Head:    HeadRef{Epoch: 3, Nonce: 0xbeef, Number: 1 << 33, Hash: strings.Repeat("0f", 32)},
 		DTL:     DTLRecord{State: "ok", Peer: "node-2", Generation: 1<<64 - 1},
@@ -52,6 +52,15 @@ func TestRecordGolden(t *testing.T) {
 	kept := goldenFile(t, "record.json", b)
 	got, err := decodeRecord(kept)
 	if err != nil || !reflect.DeepEqual(got, rec) {
+		t.Fatalf("%v: %+v", err, got)
+	}
+	rolling := goldenRecord()
+	rolling.State, rolling.Void = FlagRollback, []uint32{2, 3}
+	rolling.Format = rolling.format()
+	if b, err = json.Marshal(&rolling); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = decodeRecord(goldenFile(t, "record-rollback.json", b)); err != nil || !reflect.DeepEqual(got, rolling) || got.Format != 2 {
 		t.Fatalf("%v: %+v", err, got)
 	}
 	least := Record{Format: 1, ID: testID(1), Pool: testPool, DTL: DTLRecord{State: "off"}}
@@ -72,7 +81,7 @@ func TestRecordRefused(t *testing.T) {
 		{"{", "damaged", ErrCorrupt},
 		{`{"format":1,"id":"not-a-uuid"}`, "damaged", ErrCorrupt},
 		{`{"format":1,"epoch":-1}`, "damaged", ErrCorrupt},
-		{`{"format":2,"id":"d0000000-0000-4000-8000-000000000000"}`, "upgrade", nil},
+		{`{"format":3,"id":"d0000000-0000-4000-8000-000000000000"}`, "upgrade", nil},
 	} {
 		_, err := decodeRecord([]byte(c.value))
 		if err == nil || !strings.Contains(err.Error(), c.want) || c.is != nil && !errors.Is(err, c.is) {
