@@ -64,6 +64,8 @@ var (
 	ErrBackend = errors.New("backend unavailable")
 	// ErrInUse: something else needs it as it is; the error says what, and what to do.
 	ErrInUse = errors.New("in use")
+	// ErrTemplate: the vDisk is a template, which can be cloned and deleted only.
+	ErrTemplate = errors.New("vdisk is a template")
 	// ErrNoPoint: no recoverable moment, or no snapshot, is there.
 	ErrNoPoint = errors.New("no such point in the history of the vdisk")
 	// ErrForeignRoot: the backend root belongs to another vPool (rule E7).
@@ -267,7 +269,12 @@ type Recovered struct {
 	Time        time.Time // of the head
 	// Clean: the head was written by an orderly close, so nothing
 	// acknowledged is missing.
-	Clean bool
+	Clean    bool
+	Template bool
+	// Parent is what a clone starts from; zero: it is none. ParentMissing: that is not
+	// on the backend, so the clone cannot be opened.
+	Parent        ID
+	ParentMissing bool
 	// Known: the registry had this vDisk already and was left as it is.
 	Known bool
 }

@@ -120,6 +120,8 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 	}
 	v.up = uploader{v: v, kick: make(chan struct{}, 1), nextSCO: o.head.NextSCO, rec: o.rec, head: *o.head, past: o.past, ref: o.ref,
 		number: o.head.Number, openHead: true, claimed: !o.offline || !o.p.cfg.Store.Features().ConditionalPut, ckpt: v.up.ckpt, requests: make(chan *headRequest), released: make(chan struct{})}
+	v.movedSCO.Store(max(o.head.NextMovedSCO, movedNumbers))
+	v.movedTLog.Store(max(o.head.NextMovedTLog, movedNumbers))
 	v.committedState.Store(&state{o.head, o.past, o.ref})
 	for i := range o.past.Pins {
 		v.pins = append(v.pins, &o.past.Pins[i])
@@ -193,11 +195,15 @@ func (v *Volume) replay(tail []journal.Found) error {
 // loadMap rebuilds the base map as of the head.
 func (o *opening) loadMap(ctx context.Context, v *Volume) error {
 	st := &state{o.head, o.past, o.ref}
-	v.line = st.line([16]byte{})
 	v.own = &source{id: o.id, seed: v.seed}
-	v.chain = []*source{v.own}
+	var above [16]byte
+	if o.parent != nil {
+		v.parent, v.chain, above = o.parent, slices.Clone(o.parent.chain), o.parent.line
+	}
+	v.chain = append(v.chain, v.own)
+	v.line = st.line(above, int(v.level()))
 	clusters := uint64(o.head.Size) / uint64(o.head.ClusterSize)
-	l := mapLoader{log: o.p.logReader(o.id, o.table), src: v.own, level: uint8(len(v.chain) - 1)}
+	l := mapLoader{log: o.p.logReader(o.id, o.table), src: v.own, level: v.level()}
 	runs := st.log()
 	if m, ck := o.readCheckpoint(v); m != nil {
 		m.Grow(clusters)
@@ -214,6 +220,9 @@ func (o *opening) loadMap(ctx context.Context, v *Volume) error {
 		v.up.ckpt = ck.FirstTLog
 	} else {
 		l.m = blockmap.New(clusters)
+		if v.parent != nil {
+			l.m = v.parent.m.Clone(clusters)
+		}
 		v.up.ckpt = o.head.FirstTLog
 	}
 	if err := l.apply(ctx, runs); err != nil {
@@ -236,7 +245,7 @@ func (o *opening) readCheckpoint(v *Volume) (*blockmap.Map, *blockmap.Checkpoint
 	if err != nil {
 		return nil, nil
 	}
-	m, h, err := blockmap.ReadCheckpoint(io.NewSectionReader(f, 0, size), nil)
+	m, h, err := blockmap.ReadCheckpoint(io.NewSectionReader(f, 0, size), v.parent.base())
 	if err == nil && (h.VDisk != o.id || int(h.Cluster) != o.head.ClusterSize || h.LastTLog > o.head.NextTLog || h.Line != v.line ||
 		h.FirstTLog < o.head.FirstTLog || h.Clusters > uint64(o.head.Size)/uint64(o.head.ClusterSize)) {
 		err = errors.New("it does not fit the head")

@@ -207,5 +207,5 @@ func (v *Volume) finish(r *Request, err error) {
 // readInner reads for the engine itself, any alignment of 512 bytes.
 func (v *Volume) readInner(ctx context.Context, p []byte, off int64) error {
 	pieces := v.resolve(nil, uint64(off)/uint64(v.cluster), (uint64(off)+uint64(len(p))+uint64(v.cluster)-1)/uint64(v.cluster))
-	return v.readPieces(ctx, pieces, p, off)
+	return v.readAgain(ctx, pieces, p, off)
 }

@@ -52,7 +52,7 @@ func (u *uploader) writeCheckpoint() (err error) {
 	}
 	for page, ok := uint64(0), true; ; {
 		v.mapMu.RLock()
-		page, ok = w.CopyPage(v.base, nil, page)
+		page, ok = w.CopyPage(v.base, v.parent.base(), page)
 		v.mapMu.RUnlock()
 		if !ok {
 			break

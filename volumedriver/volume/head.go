@@ -57,6 +57,14 @@ type Head struct {
 	// Reservation is the reservation state as of LastSeq (V7).
 	Reservation []byte `json:"reservation,omitempty"`
 
+	// Parent is what the log starts from; nil: an empty disk.
+	Parent *Parent `json:"parent,omitempty"`
+	// NextMovedSCO and NextMovedTLog are the next numbers of what a flatten or scrub
+	// writes; 0: movedNumbers.
+	NextMovedSCO  uint32 `json:"nextMovedSCO,omitempty"`
+	NextMovedTLog uint32 `json:"nextMovedTLog,omitempty"`
+	// Template: frozen; it can be cloned and not be opened.
+	Template bool `json:"template,omitempty"`
 	// Past is where the log before the run in progress and the snapshots are.
 	Past *PastRef `json:"past,omitempty"`
 
@@ -64,6 +72,14 @@ type Head struct {
 	// checkpoint on the backend. Those that this version knows, encode adds where the
 	// head has them; a decoded head has none of them left.
 	Needs []string `json:"needs,omitempty"`
+}
+
+// Parent says in the head of a clone what the clone starts from.
+type Parent struct {
+	VDisk ID     `json:"vdisk"`
+	Seq   uint64 `json:"seq"` // all of the parent's log up to here
+	// Snapshot is the name that it had then, if it was one; for people.
+	Snapshot string `json:"snapshot,omitempty"`
 }
 
 // Object names below the vPool's root.
@@ -170,7 +186,15 @@ func decodeHead(b []byte) (*Head, HeadRef, error) {
 }
 
 // knownNeeds are the features of heads that this version knows.
-var knownNeeds = []string{needReservation, needPast}
+var knownNeeds = []string{needReservation, needPast, needParent, needTemplate}
+
+const (
+	// needParent: a reader that does not know of parents would take what a clone
+	// inherits for zeros.
+	needParent = "parent"
+	// needTemplate: a reader that does not know of templates would let them be written.
+	needTemplate = "template"
+)
 
 // needs returns the features that this head has.
 func (h *Head) needs() []string {
@@ -180,6 +204,12 @@ func (h *Head) needs() []string {
 	}
 	if h.Past != nil {
 		out = append(out, needPast)
+	}
+	if h.Parent != nil {
+		out = append(out, needParent)
+	}
+	if h.Template {
+		out = append(out, needTemplate)
 	}
 	return out
 }

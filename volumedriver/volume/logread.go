@@ -158,6 +158,16 @@ func (s *state) lines() []Line {
 	return append(slices.Clone(s.past.Before), Line{Until: math.MaxInt64, Runs: s.log()})
 }
 
+// through returns the newest line that goes through seq.
+func (s *state) through(seq uint64) ([]Run, error) {
+	for _, l := range slices.Backward(s.lines()) {
+		if contains(l.Runs, seq) {
+			return l.Runs, nil
+		}
+	}
+	return nil, fmt.Errorf("vdisk %s: %w: no log goes through seq %d", s.head.VDisk, ErrNoPoint, seq)
+}
+
 // position names a TLog of a log.
 type position struct {
 	run Run

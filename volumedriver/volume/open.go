@@ -26,8 +26,9 @@ type opening struct {
 	id  ID
 	rec Record
 
-	head    *Head // newest that counts
-	past    *Past // of head
+	head    *Head   // newest that counts
+	past    *Past   // of head
+	parent  *frozen // what the log starts from; nil: an empty disk
 	ref     HeadRef
 	offline bool      // the backend did not answer
 	foreign bool      // the head is of an opening that the registry does not know
@@ -61,9 +62,25 @@ func (p *Pool) openReserved(ctx context.Context, id ID) (*Volume, error) {
 	if err := o.learn(ctx); err != nil {
 		return nil, err
 	}
+	if o.head.Template {
+		o.abandon()
+		return nil, fmt.Errorf("vdisk %s (%s): %w; clone it, and open the clone", o.head.Name, id, ErrTemplate)
+	}
+	if err := o.findParent(ctx); err != nil {
+		o.abandon()
+		return nil, err
+	}
 	if err := o.take(ctx, FlagNone); err != nil {
 		o.abandon()
 		return nil, err
+	}
+	if o.head.Parent == nil && o.rec.Parent != nil && o.rec.Clones == 0 {
+		// A flatten that ended before it let go.
+		last, err := p.letGo(ctx, &o.rec)
+		if err != nil {
+			p.host.o.Log.Warn("parent of a flattened vdisk not let go of yet", "vdisk", id.String(), "err", err)
+		}
+		p.deleteLast(ctx, last)
 	}
 	v, err := o.build(ctx)
 	if err != nil {
@@ -175,6 +192,24 @@ func (o *opening) findPast(ctx context.Context) error {
 	return o.findLocalHead(err)
 }
 
+// findParent gets the map that a clone starts from. With the backend away one that
+// is in memory must do.
+func (o *opening) findParent(ctx context.Context) error {
+	up := o.head.Parent
+	if up == nil {
+		return nil
+	}
+	f, err := o.p.frozen(ctx, up.VDisk, up.Seq, 1)
+	if err != nil {
+		return fmt.Errorf("vdisk %s (%s), clone of %s: %w", o.head.Name, o.id, up.VDisk, err)
+	}
+	if len(f.chain) > MaxDepth {
+		return fmt.Errorf("vdisk %s: %w: more than %d ancestors", o.id, ErrCorrupt, MaxDepth)
+	}
+	o.parent = f
+	return nil
+}
+
 // knows reports whether a head is of an opening that the record knows of.
 func (r *Record) knows(h HeadRef) bool {
 	return h.Epoch == r.Head.Epoch && h.Nonce == r.Head.Nonce || epochTable(r.Opens).has(h.Epoch, h.Nonce)
@@ -270,7 +305,7 @@ func (o *opening) findTail() (lost string, err error) {
 		return "", fmt.Errorf("vdisk %s: %w", o.id, err)
 	}
 	// A rollback writes no journal.
-	unclean := !o.head.Clean || len(o.rec.Opens) > 0 && o.rec.State != FlagRollback
+	unclean := !o.head.Clean || len(o.rec.Opens) > 0 && o.rec.State != FlagPending
 	switch {
 	case unclean && o.rec.Journal != "" && o.rec.Journal != jp.ID():
 		return "the journal that this vdisk was written to is not here", nil
@@ -299,7 +334,7 @@ func (o *opening) markLost(ctx context.Context, why string) error {
 	if o.foreign {
 		next.Opens = nil
 	}
-	if err := o.p.swap(ctx, &o.rec, &next); err != nil {
+	if err := o.p.swapOver(ctx, &o.rec, &next); err != nil {
 		return err
 	}
 	return fmt.Errorf("vdisk %s (%s): %w: %s; accept the loss to serve what is left", o.head.Name, o.id, ErrLostTail, why)
@@ -324,7 +359,7 @@ func (o *opening) take(ctx context.Context, state RecordFlag) error {
 		opens = nil
 	}
 	next := o.rec
-	if pending := o.rec.Epoch; o.rec.State == FlagRollback && o.head.Epoch < pending {
+	if pending := o.rec.Epoch; o.rec.State == FlagPending && o.head.Epoch < pending {
 		// Its head is not there, and if it comes yet, it is too late.
 		opens = slices.DeleteFunc(slices.Clone(opens), func(e Opening) bool { return e.Epoch == pending })
 		next.Void = append(slices.Clone(o.rec.Void), pending)
@@ -341,7 +376,11 @@ func (o *opening) take(ctx context.Context, state RecordFlag) error {
 	if len(next.Opens) > maxOpens {
 		return fmt.Errorf("vdisk %s: %w: opened %d times without it", o.id, ErrBackend, maxOpens)
 	}
-	if err := o.p.swap(ctx, &o.rec, &next); err != nil {
+	swap := o.p.swapOver
+	if state == FlagPending {
+		swap = o.p.swap // what was decided looked at the clones
+	}
+	if err := swap(ctx, &o.rec, &next); err != nil {
 		return err
 	}
 	o.rec = next

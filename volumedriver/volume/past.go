@@ -276,18 +276,20 @@ func (s *state) log() []Run {
 	return runs
 }
 
-// line identifies the log before the run in progress: two maps with the same line
-// differ by TLogs of that run alone. Zero for a vDisk that has only that run.
-func (s *state) line(parent [16]byte) [16]byte {
-	var out [16]byte
-	if len(s.past.Runs) == 0 && s.head.FirstTLog <= 1 {
-		return out
+// line identifies what a map has before the run in progress: two maps with the same
+// line differ by TLogs of that run alone. parent is the line of the map that this
+// one starts from, level the vDisk's place in the chain. Zero for a vDisk that has
+// no parent and only that run.
+func (s *state) line(parent [16]byte, level int) [16]byte {
+	if len(s.past.Runs) == 0 && s.head.FirstTLog <= 1 && s.head.Parent == nil && level == 0 {
+		return [16]byte{}
 	}
-	b, _ := json.Marshal(struct {
-		Runs   []Run
-		First  uint32
-		Parent [16]byte
-	}{s.past.Runs, s.head.FirstTLog, parent})
+	return fingerprint(s.past.Runs, s.head.FirstTLog, s.head.Parent, parent, level)
+}
+
+// fingerprint returns 16 bytes that are the same for the same values.
+func fingerprint(values ...any) (out [16]byte) {
+	b, _ := json.Marshal(values)
 	sum := sha256.Sum256(b)
 	copy(out[:], sum[:])
 	return out

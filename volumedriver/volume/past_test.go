@@ -195,6 +195,10 @@ func (m *model) pastStep() {
 		slices.Sort(l)
 		s = step{special: "rollback", name: l[m.r.IntN(len(l))]}
 	}
+	if m.r.IntN(3) == 0 {
+		m.cloneStep()
+		return
+	}
 	m.note("%s", s)
 	switch s.special {
 	case "snapshot":
@@ -226,6 +230,57 @@ func (m *model) pastStep() {
 	if s.special == "rollback" {
 		m.must(m.o.checkAll(m.v, false))
 	}
+}
+
+// cloneStep makes a clone of a snapshot, a moment or now, and sees what becomes of it
+// under changes, restarts, a flatten, and while its parent goes on.
+func (m *model) cloneStep() {
+	ctx := context.Background()
+	pt, want := Point{}, pastPoint{content: m.o.cur, maybe: m.o.maybe}
+	var l []string
+	for name := range m.o.past.points {
+		l = append(l, name)
+	}
+	slices.Sort(l)
+	if len(l) > 0 && m.r.IntN(4) > 0 {
+		name := l[m.r.IntN(len(l))]
+		want = m.o.past.points[name]
+		if pt.Snapshot = name; name[0] == '@' {
+			pt = Point{At: m.moments[name]}
+		}
+	}
+	id := testID(100 + byte(m.ops%100))
+	m.note("clone %+v", pt)
+	m.must(m.n.pool.Clone(ctx, CloneSpec{ID: id, Name: "clone", Source: m.id, From: pt}))
+	v, err := m.n.pool.Open(ctx, id)
+	m.must(err)
+	o := newOracle(v.Size())
+	copy(o.cur, want.content)
+	o.maybe = maps.Clone(want.maybe)
+	m.must(o.checkAll(v, true))
+	for range m.r.IntN(30) {
+		m.ver++
+		s := randomStep(m.r, v.Size(), m.cs, int64(v.MaxIO()), m.ver)
+		m.note("in the clone %s", s)
+		m.must(o.run(v, s))
+		if m.r.IntN(10) == 0 {
+			m.must(m.o.run(m.v, m.draw()))
+		}
+	}
+	if m.r.IntN(2) == 0 {
+		m.note("flatten")
+		m.must(v.Flatten(ctx, nil))
+	}
+	if m.r.IntN(2) == 0 {
+		m.n.kill()
+		m.reopen()
+		v, err = m.n.pool.Open(ctx, id)
+		m.must(err)
+	}
+	m.must(o.checkAll(v, false))
+	m.must(v.Close(ctx))
+	m.must(m.n.pool.Delete(ctx, id))
+	m.must(countsRight(m.w))
 }
 
 func (m *model) checkSnapshots() error {
@@ -310,6 +365,18 @@ func TestPastGolden(t *testing.T) {
 	back, _, err := decodeHead(goldenFile(t, "head-past.txt", hobj))
 	if err != nil || !reflect.DeepEqual(back, h) {
 		t.Fatalf("%v: %+v", err, back)
+	}
+	h.Parent = &Parent{VDisk: testID(0xd1), Seq: 1<<63 + 3, Snapshot: "monday"}
+	h.NextMovedSCO, h.NextMovedTLog, h.Template = movedNumbers+9, movedNumbers+2, true
+	if hobj, _, err = h.encode(); err != nil {
+		t.Fatal(err)
+	}
+	kept2 := goldenFile(t, "head-clone.txt", hobj)
+	if back, _, err = decodeHead(kept2); err != nil || !reflect.DeepEqual(back, h) {
+		t.Fatalf("%v: %+v", err, back)
+	}
+	if !bytes.Contains(kept2, []byte(`"needs":["past","parent","template"]`)) {
+		t.Fatalf("an older program would take a clone for a vDisk of its own: %s", kept2)
 	}
 	if want := "v/d0000000-0000-4000-8000-000000000000/past/00000003-0000000200000000-0000cafe"; pastName(p.VDisk, *ref) != want {
 		t.Fatalf("%s, want %s", pastName(p.VDisk, *ref), want)

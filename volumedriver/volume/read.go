@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/blockmap"
 	"github.com/openvstorage/ovgate/volumedriver/cache"
 	"github.com/openvstorage/ovgate/volumedriver/journal"
 	"github.com/openvstorage/ovgate/volumedriver/sco"
@@ -56,24 +57,32 @@ func (v *Volume) resolve(out []piece, first, end uint64) []piece {
 			out = append(out, piece{cluster: c, count: 1, chunk: v.journal.Pin(pt.Chunk), off: int64(pt.Off) * MinClusterSize, sum: pt.Sum})
 			continue
 		}
-		n := piece{cluster: c, count: 1}
-		l := v.base.Get(c)
-		if !trimmed && l.Mapped() {
-			n.mapped, n.src, n.number, n.index = true, v.chain[l.Level()], l.Number(), uint32(l.Offset())
+		var l blockmap.Loc
+		if !trimmed {
+			l = v.base.Get(c)
 		}
-		if k := len(out); k > 0 {
-			last := &out[k-1]
-			if last.chunk == nil && last.mapped == n.mapped && (!n.mapped || last.src == n.src && last.number == n.number && last.index+uint32(last.count) == n.index) {
-				last.count++
-				continue
-			}
-		}
-		if n.mapped {
-			n.clusters, n.origin, _ = n.src.scos.find(n.number)
-		}
-		out = append(out, n)
+		out = v.addBase(out, c, l)
 	}
 	return out
+}
+
+// addBase adds cluster c, at l, to pieces; the lock of what l is from is held.
+func (v *Volume) addBase(out []piece, c uint64, l blockmap.Loc) []piece {
+	n := piece{cluster: c, count: 1}
+	if l.Mapped() {
+		n.mapped, n.src, n.number, n.index = true, v.chain[l.Level()], l.Number(), uint32(l.Offset())
+	}
+	if k := len(out); k > 0 {
+		last := &out[k-1]
+		if last.chunk == nil && last.mapped == n.mapped && (!n.mapped || last.src == n.src && last.number == n.number && last.index+uint32(last.count) == n.index) {
+			last.count++
+			return out
+		}
+	}
+	if n.mapped {
+		n.clusters, n.origin, _ = n.src.scos.find(n.number)
+	}
+	return append(out, n)
 }
 
 func unpin(pieces []piece) {
@@ -100,7 +109,7 @@ func (v *Volume) submitRead(r *Request) {
 		return
 	}
 	go func() {
-		v.complete(r, v.readPieces(v.ctx, r.st.pieces, r.Data, r.Offset))
+		v.complete(r, v.readAgain(v.ctx, r.st.pieces, r.Data, r.Offset))
 	}()
 }
 
@@ -136,6 +145,17 @@ func (pc *piece) known() bool { return pc.index+uint32(pc.count) <= pc.clusters 
 
 func (v *Volume) key(pc *piece, group int) cache.Key {
 	return cache.Key{Space: pc.origin.space, SCO: pc.number, Group: uint32(group)}
+}
+
+// readAgain is readPieces for pieces that may be older than the end of a flatten: what
+// they name of the parent may be gone, and the map has copies of it.
+func (v *Volume) readAgain(ctx context.Context, pieces []piece, p []byte, off int64) error {
+	err := v.readPieces(ctx, pieces, p, off)
+	if errors.Is(err, ErrMedium) && v.dropped.Load() {
+		cs := uint64(v.cluster)
+		err = v.readPieces(ctx, v.resolve(nil, uint64(off)/cs, (uint64(off)+uint64(len(p))+cs-1)/cs), p, off)
+	}
+	return err
 }
 
 // readPieces fills p, which starts at byte off of the disk, and gives the

@@ -54,14 +54,17 @@ func TestRecordGolden(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, rec) {
 		t.Fatalf("%v: %+v", err, got)
 	}
-	rolling := goldenRecord()
-	rolling.State, rolling.Void = FlagRollback, []uint32{2, 3}
-	rolling.Format = rolling.format()
-	if b, err = json.Marshal(&rolling); err != nil {
-		t.Fatal(err)
-	}
-	if got, err = decodeRecord(goldenFile(t, "record-rollback.json", b)); err != nil || !reflect.DeepEqual(got, rolling) || got.Format != 2 {
-		t.Fatalf("%v: %+v", err, got)
+	pending, clone := goldenRecord(), goldenRecord()
+	pending.State, pending.Void = FlagPending, []uint32{2, 3}
+	clone.Parent, clone.Clones, clone.CloneGen = &ParentRef{VDisk: testID(0xd1), Seq: 1<<63 + 1}, 1000, 1<<63+2
+	for name, want := range map[string]Record{"record-pending.json": pending, "record-clone.json": clone} {
+		want.Format = want.format()
+		if b, err = json.Marshal(&want); err != nil {
+			t.Fatal(err)
+		}
+		if got, err = decodeRecord(goldenFile(t, name, b)); err != nil || !reflect.DeepEqual(got, want) || got.Format != 2 {
+			t.Fatalf("%s: %v: %+v", name, err, got)
+		}
 	}
 	least := Record{Format: 1, ID: testID(1), Pool: testPool, DTL: DTLRecord{State: "off"}}
 	if b, err = json.Marshal(&least); err != nil {
@@ -145,7 +148,7 @@ func TestRegistrySwap(t *testing.T) {
 		{&two, nil, ErrConflict, nil},
 		{nil, &three, nil, &three},
 	} {
-		if err := reg.Swap(ctx, c.old, c.new); !errors.Is(err, c.want) || c.want == nil && err != nil {
+		if err := reg.Apply(ctx, Change{c.old, c.new}); !errors.Is(err, c.want) || c.want == nil && err != nil {
 			t.Fatalf("step %d: %v, want %v", i, err, c.want)
 		}
 		got, err := reg.Load(ctx, id)
@@ -159,7 +162,7 @@ func TestRegistrySwap(t *testing.T) {
 	if err := reg.Store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := reg.Swap(ctx, &three, &one); err == nil || errors.Is(err, ErrConflict) {
+	if err := reg.Apply(ctx, Change{&three, &one}); err == nil || errors.Is(err, ErrConflict) {
 		t.Fatalf("swap on a closed store: %v", err)
 	}
 	if got, err := reopenRegistry(t, path).Load(ctx, id); err != nil || !got.equal(&three) {
@@ -172,7 +175,7 @@ func TestRegistryRace(t *testing.T) {
 	ctx := t.Context()
 	reg, _ := boltRegistry(t)
 	rec := Record{Format: 1, ID: testID(1), Pool: testPool}
-	if err := reg.Swap(ctx, nil, &rec); err != nil {
+	if err := reg.Apply(ctx, Change{nil, &rec}); err != nil {
 		t.Fatal(err)
 	}
 	var won atomic.Uint32
@@ -187,7 +190,7 @@ func TestRegistryRace(t *testing.T) {
 				}
 				next := old
 				next.Epoch, next.Owner = old.Epoch+1, fmt.Sprintf("node-%d", g)
-				if err := reg.Swap(ctx, &old, &next); err == nil {
+				if err := reg.Apply(ctx, Change{&old, &next}); err == nil {
 					won.Add(1)
 				} else if !errors.Is(err, ErrConflict) {
 					t.Error(err)

@@ -38,6 +38,9 @@ func (p *Pool) Rollback(ctx context.Context, id ID, pt Point) (Rolled, error) {
 		return Rolled{}, err
 	}
 	defer o.abandon()
+	if o.head.Template {
+		return Rolled{}, fmt.Errorf("vdisk %s (%s): %w; clone it, or thaw it first", o.head.Name, id, ErrTemplate)
+	}
 	return o.rollback(ctx, pt)
 }
 
@@ -54,7 +57,7 @@ func (p *Pool) learnClean(ctx context.Context, id ID) (*opening, error) {
 		case o.offline:
 			o.abandon()
 			return nil, fmt.Errorf("vdisk %s: %w: a rollback needs it", id, ErrBackend)
-		case o.head.Clean && len(o.tail.Tail) == 0 && (len(o.rec.Opens) == 0 || o.rec.State == FlagRollback):
+		case o.head.Clean && len(o.tail.Tail) == 0 && (len(o.rec.Opens) == 0 || o.rec.State == FlagPending):
 			return o, nil
 		}
 		o.abandon()
@@ -92,19 +95,37 @@ func (o *opening) rollback(ctx context.Context, pt Point) (Rolled, error) {
 			out.Deleted = append(out.Deleted, pin.snapshot(o.head.LastSeq))
 		}
 	}
-	// From here on no clone of this vDisk is made until the rollback is decided.
-	if err := o.take(ctx, FlagRollback); err != nil {
+	if err := o.checkClones(ctx, old, to.seq); err != nil {
 		return Rolled{}, err
 	}
-	h := *o.head
-	h.Epoch, h.Nonce, h.Number, h.Epochs = o.this.Epoch, o.this.Nonce, o.head.Number+1, o.table
-	h.Time = max(o.this.Time, o.head.Time+1)
-	h.FirstTLog, h.Condemned, h.Clean = h.NextTLog, nil, true
+	// From here on no clone of this vDisk is made until the rollback is decided.
+	if err := o.take(ctx, FlagPending); err != nil {
+		return Rolled{}, err
+	}
+	h := o.nextHead()
+	h.FirstTLog = h.NextTLog
 	past.Before = append(slices.Clone(o.past.Before), Line{Until: h.Time, Runs: old.log()})
-	if err := o.commitRollback(ctx, &h, &past); err != nil {
+	if err := o.commitClosed(ctx, h, &past); err != nil {
 		return Rolled{}, fmt.Errorf("vdisk %s: rollback: outcome unknown, the next open shows it: %w", o.id, err)
 	}
 	return out, nil
+}
+
+// checkClones refuses a rollback that would cut off what a clone starts from.
+func (o *opening) checkClones(ctx context.Context, old *state, seq uint64) error {
+	if o.rec.Clones == 0 {
+		return nil
+	}
+	clones, err := o.p.Clones(ctx, o.id)
+	if err != nil {
+		return err
+	}
+	for _, c := range clones {
+		if c.Seq > seq && contains(old.log(), c.Seq) {
+			return fmt.Errorf("vdisk %s: %w: clone %s starts from a newer point; flatten or delete it first", o.id, ErrInUse, c.ID)
+		}
+	}
+	return nil
 }
 
 func (r *resolved) moment() Moment {
@@ -115,18 +136,31 @@ func (r *resolved) moment() Moment {
 	return m
 }
 
-// commitRollback makes the new state the vDisk's (E5).
-func (o *opening) commitRollback(ctx context.Context, h *Head, past *Past) error {
+// nextHead returns the head of this opening that says what the last one said.
+func (o *opening) nextHead() *Head {
+	h := *o.head
+	h.Epoch, h.Nonce, h.Number, h.Epochs = o.this.Epoch, o.this.Nonce, o.head.Number+1, o.table
+	h.Time = max(o.this.Time, o.head.Time+1)
+	h.Condemned, h.Clean = nil, true
+	return &h
+}
+
+// commitClosed makes a new state that of a closed vDisk (E5).
+func (o *opening) commitClosed(ctx context.Context, h *Head, past *Past) error {
 	p := o.p
-	ref, obj, err := past.encode(o.this, h.Number)
-	if err != nil {
-		return err
-	}
-	h.Past = ref
-	pctx, cancel := context.WithTimeout(ctx, backendTimeout)
-	defer cancel()
-	if err := p.cfg.Store.Put(pctx, pastName(o.id, *ref), obj); err != nil {
-		return fmt.Errorf("%w: %w", ErrBackend, err)
+	ref := h.Past
+	if past != o.past {
+		var obj []byte
+		var err error
+		if ref, obj, err = past.encode(o.this, h.Number); err != nil {
+			return err
+		}
+		pctx, cancel := context.WithTimeout(ctx, backendTimeout)
+		defer cancel()
+		if err := p.cfg.Store.Put(pctx, pastName(o.id, *ref), obj); err != nil {
+			return fmt.Errorf("%w: %w", ErrBackend, err)
+		}
+		h.Past = ref
 	}
 	headRef, err := p.putHead(ctx, h)
 	if err != nil {
@@ -134,12 +168,12 @@ func (o *opening) commitRollback(ctx context.Context, h *Head, past *Past) error
 	}
 	next := o.rec
 	next.Head, next.Opens, next.Void, next.State, next.Owner = headRef, nil, nil, FlagNone, ""
-	if err := p.swap(ctx, &o.rec, &next); err != nil {
+	if err := p.swapOver(ctx, &o.rec, &next); err != nil {
 		return err
 	}
 	// The local copies are of the old log.
 	if err := removeTree(p.host.o.FS, stateDir(o.id)); err != nil {
-		p.host.o.Log.Warn("local copies of a vdisk that was rolled back not removed", "vdisk", o.id.String(), "err", err)
+		p.host.o.Log.Warn("old local copies not removed", "vdisk", o.id.String(), "err", err)
 	}
 	saveLocalHead(p.host, h)
 	saveLocalPast(p.host, past, ref)

@@ -210,7 +210,7 @@ func TestRollbackLate(t *testing.T) {
 			if _, err := n.pool.Rollback(ctx, id, Point{Snapshot: "one"}); !errors.Is(err, ErrBackend) || !strings.Contains(err.Error(), "outcome unknown") {
 				t.Fatalf("%v", err)
 			}
-			if rec, err := w.reg.Load(ctx, id); err != nil || rec.State != FlagRollback {
+			if rec, err := w.reg.Load(ctx, id); err != nil || rec.State != FlagPending {
 				t.Fatalf("%v: %+v", err, rec)
 			}
 			appear := func() {

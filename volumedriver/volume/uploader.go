@@ -67,6 +67,7 @@ type uploader struct {
 // headRequest asks for a head commit.
 type headRequest struct {
 	change func(*Head)     // may be nil
+	past   func(*Past)     // may be nil; gets a copy whose slices are not its own
 	commit uint64          // all seqs up to here, first
 	clean  bool            // the closing head
 	done   chan error      // capacity 1
@@ -421,7 +422,15 @@ func (u *uploader) commit() error {
 	}
 	oldPast := u.head.Past
 	past, pinned := u.pinned(h.LastSeq)
-	if err := u.commitHead(&h, past, pinned); err != nil {
+	newPast := pinned
+	for _, r := range taken {
+		if r.past != nil {
+			next := *past
+			past, newPast = &next, true
+			r.past(past)
+		}
+	}
+	if err := u.commitHead(&h, past, newPast); err != nil {
 		return err
 	}
 	v.applyCommitted(prefix)
@@ -438,11 +447,24 @@ func (u *uploader) commit() error {
 			r.after(&h)
 		}
 	}
+	if newPast {
+		u.setLine()
+	}
 	if h.Clean || h.NextTLog-u.ckpt >= checkpointTLogs {
 		u.checkpoint()
 	}
 	u.answer(taken)
 	return nil
+}
+
+// setLine says which log the map is of now.
+func (u *uploader) setLine() {
+	v := u.v
+	var above [16]byte
+	if v.parent != nil {
+		above = v.parent.line
+	}
+	v.line = (&state{&u.head, u.past, u.ref}).line(above, int(v.level()))
 }
 
 // answer ends the requests that a commit served.
@@ -516,7 +538,7 @@ func (u *uploader) commitHead(h *Head, past *Past, newPast bool) error {
 		next.Owner = ""
 	}
 	if err := u.persist(func(ctx context.Context) error {
-		err := v.p.swap(ctx, &u.rec, &next)
+		err := v.p.swapOver(ctx, &u.rec, &next)
 		if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
 			v.fail(StateFenced, fmt.Errorf("%w: %w", ErrFenced, err))
 			return nil

@@ -126,6 +126,7 @@ type Volume struct {
 	qmu      sync.Mutex
 	queue    []*Request
 	closing  bool
+	work     *work          // long, beside the requests; nil: none
 	stopped  bool           // the committer ended
 	inflight sync.WaitGroup // requests submitted and not complete
 	kick     chan struct{}
@@ -140,6 +141,7 @@ type Volume struct {
 	batches uint32    // ids given out
 	chain   []*source // whose SCOs the map names, by level; the last is own
 	own     *source
+	parent  *frozen  // that base was cloned from; nil: an empty one
 	line    [16]byte // of the log that base is of
 	origin  origin   // of this opening's SCOs
 	marks   []*mark  // changes of snapshots above the committed head, in seq order
@@ -149,6 +151,9 @@ type Volume struct {
 	pins  []*Pin     // snapshots, in seq order; changed in seq order (V8)
 
 	committedState atomic.Pointer[state]
+
+	movedSCO, movedTLog atomic.Uint32 // next numbers of a flatten
+	dropped             atomic.Bool   // the parent is gone; what read it may look again
 
 	up uploader
 
@@ -419,6 +424,7 @@ func (v *Volume) Close(ctx context.Context) error {
 	v.qmu.Lock()
 	v.closing = true
 	v.qmu.Unlock()
+	v.endWork()
 	err := v.drain(ctx)
 	if err == nil {
 		err = v.up.finish(ctx)
@@ -451,6 +457,7 @@ func (v *Volume) stop() {
 	v.qmu.Unlock()
 	v.fail(StateClosed, ErrClosed)
 	v.cancel()
+	v.endWork()
 	v.wg.Wait()
 	v.inflight.Wait()
 	if committed := v.up.committed.Load(); committed == v.lastSeq.Load() && v.up.head.Clean {
