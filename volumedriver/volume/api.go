@@ -288,7 +288,8 @@ type Recovered struct {
 //	(*Pool) Create(ctx, Spec) error                     durable on backend and registry on return
 //	(*Pool) Open(ctx, ID) (*Volume, error)              ErrLostTail, ErrCorrupt, ErrBackend, ErrFenced ...
 //	(*Pool) AcceptLoss(ctx, ID) error                   operator's word for rule E9; Open then succeeds
-//	(*Pool) Delete(ctx, ID) error                       closed vDisks only; idempotent, resumable
+//	(*Pool) Delete(ctx, ID) error                       closed vDisks only; idempotent, resumable; a tombstone while it has clones
+//	(*Pool) Purge(ctx) error                            finishes deletions that were cut off; call it after AttachPool
 //	(*Pool) Recover(ctx) ([]Recovered, error)           registers what the backend holds (vpool recover)
 //	(*Pool) Detach(ctx) error
 //	ReadRoot(ctx, store) (*Root, error)                 whose backend root this is; backend.ErrNotExist if nobody's
@@ -302,6 +303,10 @@ type Recovered struct {
 //	CheckSnapshot(SnapshotSpec) error                   ErrInvalid if it cannot be made
 //	(*Pool) History(ctx, ID, HistoryQuery) (History, error)  recoverable moments, of open and closed vDisks
 //	(*Pool) Rollback(ctx, ID, Point) (Rolled, error)    closed vDisks only; to a snapshot or moment
+//	(*Pool) Clone(ctx, CloneSpec) error                 of a snapshot, a moment or now; resumable like Create
+//	(*Pool) Clones(ctx, ID) ([]CloneInfo, error)        what starts from a vDisk
+//	(*Pool) SetTemplate(ctx, ID, bool) error            closed vDisks only; Open of a template: ErrTemplate
+//	(*Volume) Flatten(ctx, progress) error              copies what is inherited, lets go of the parent; resumable
 //	(*Volume) Grow(ctx, size) error                     shrink: ErrInvalid
 //	(*Volume) SetLabels(ctx, name, labels) error        new head with the new name and labels
 //	(*Volume) SetSettings(Settings) error               quota, intervals of a running vDisk

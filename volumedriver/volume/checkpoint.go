@@ -30,6 +30,16 @@ func (u *uploader) checkpoint() {
 	u.ckpt = u.head.NextTLog
 }
 
+// keepBase keeps the map that a clone starts from on local disk.
+func (u *uploader) keepBase() {
+	if u.v.parent == nil || u.v.parent.saved.Load() {
+		return
+	}
+	if err := u.v.p.saveBase(u.v.parent); err != nil {
+		u.v.log.Warn("map of the parent not kept", "err", err)
+	}
+}
+
 func (u *uploader) writeCheckpoint() (err error) {
 	v := u.v
 	path := localCheckpoint(v.id)

@@ -248,8 +248,9 @@ func (p *Pool) Clones(ctx context.Context, id ID) ([]CloneInfo, error) {
 // deleted if that is nil, and the parent's count goes down, together. It returns the
 // parent if that was deleted before and has no clone left.
 func (p *Pool) releaseParent(ctx context.Context, rec, next *Record) (last *ID, err error) {
+	held := *rec.Parent
 	for range maxClaims {
-		up, err := p.host.o.Registry.Load(ctx, rec.Parent.VDisk)
+		up, err := p.host.o.Registry.Load(ctx, held.VDisk)
 		if errors.Is(err, ErrNotFound) {
 			return nil, p.swapOver(ctx, rec, next)
 		}
@@ -259,6 +260,9 @@ func (p *Pool) releaseParent(ctx context.Context, rec, next *Record) (last *ID, 
 		down := up
 		down.changeClones(-1)
 		err = p.apply(ctx, Change{rec, next}, Change{&up, &down})
+		if err == nil {
+			p.tidyBases(ctx, held)
+		}
 		if err == nil && down.Clones == 0 && down.State == FlagDeleting {
 			return &down.ID, nil
 		}

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/openvstorage/ovgate/internal/blockfs"
 )
 
 func (n *node) clone(id, source ID, from Point, size int64) {
@@ -492,5 +495,91 @@ func TestCloneRefused(t *testing.T) {
 	}
 	n.clone(testID(7), a, Point{Snapshot: "one"}, 0) // what is on the backend can be cloned
 	wantVersion(t, n.open(testID(7)), 0, 1)
+	n.close()
+}
+
+// TestCloneAway: once a clone was open on a host it opens there while the backend is
+// away, takes writes, and reads all of its chain when the backend is back. The maps
+// that are kept for this may be damaged or of another log: then they are not used.
+func TestCloneAway(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(59)
+	away := withAway(w)
+	a, b, c := testID(1), testID(2), testID(3)
+	n := w.mustStart(t)
+	n.create(a, 4<<20)
+	v := n.open(a)
+	mustWrite(t, v, 0, 1)
+	mustWrite(t, v, 600*4096, 1)
+	n.clone(b, a, Point{}, 0)
+	v = n.open(b)
+	mustWrite(t, v, 4096, 2)
+	n.clone(c, b, Point{}, 0)
+	v = n.open(c)
+	mustWrite(t, v, 8192, 3)
+	mustCommit(t, v)
+	mustWrite(t, v, 12288, 4)
+	n.kill()
+	for round, damage := range []func(){
+		func() {},
+		func() { // the one with no checkpoint of its own
+			if err := w.fs.Remove(localCheckpoint(c)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(err)
+			}
+		},
+	} {
+		damage()
+		n = w.mustStart(t)
+		away.Store(true)
+		v = n.open(c)
+		wantVersion(t, v, 12288, 4)
+		mustWrite(t, v, 16384, uint32(5+round))
+		away.Store(false)
+		for off, ver := range map[int64]uint32{0: 1, 600 * 4096: 1, 4096: 2, 8192: 3, 16384: uint32(5 + round)} {
+			wantVersion(t, v, off, ver)
+		}
+		n.kill()
+	}
+	files, err := w.fs.List(baseDir)
+	if err != nil || len(files) != 4 {
+		t.Fatalf("%v: %v", err, files)
+	}
+	for _, e := range files { // a changed byte
+		path := baseDir + "/" + e.Name
+		p, err := blockfs.ReadFile(w.fs, path, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p[len(p)/2] ^= 0x10
+		if err := blockfs.WriteFile(w.fs, path, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n = w.mustStart(t)
+	away.Store(true)
+	cctx, cancel := context.WithTimeout(ctx, time.Second)
+	_, err = n.pool.Open(cctx, c)
+	cancel()
+	if !errors.Is(err, ErrBackend) {
+		t.Fatalf("with damaged maps: %v", err)
+	}
+	away.Store(false)
+	v = n.open(c)
+	wantVersion(t, v, 0, 1)
+	wantVersion(t, v, 4096, 2)
+	if err := v.Flatten(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []ID{c, b, a} {
+		if err := n.pool.Delete(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if files, err = w.fs.List(baseDir); err != nil || len(files) != 0 {
+		t.Fatalf("left: %v %v", files, err)
+	}
 	n.close()
 }

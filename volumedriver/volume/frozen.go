@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 	"weak"
@@ -22,9 +23,14 @@ const keptFrozen = 4
 // frozen is the map of a vDisk as of a point, which never changes. It is built once
 // per host and shared by all clones that start there: their maps are clones of it.
 type frozen struct {
-	m     *blockmap.Map
-	chain []*source // by level; the last is the vDisk itself
-	line  [16]byte
+	key     frozenKey
+	up      *frozen // that m was cloned from; nil: an empty map
+	cluster int     // bytes
+	saveMu  sync.Mutex
+	saved   atomic.Bool // on local disk
+	m       *blockmap.Map
+	chain   []*source // by level; the last is the vDisk itself
+	line    [16]byte
 	// ref is a head that it is right for; others may be too.
 	ref atomic.Pointer[HeadRef]
 }
@@ -142,16 +148,24 @@ func (p *Pool) frozen(ctx context.Context, id ID, seq uint64, depth int) (*froze
 		return have, nil
 	}
 	pl, err := p.planFrozen(ctx, id, seq, depth)
-	if err != nil {
-		if have != nil && errors.Is(err, ErrBackend) {
-			return have, nil // the same content
+	if errors.Is(err, ErrBackend) {
+		if have == nil {
+			if have, _ = p.keptFrozen(ctx, key, nil, depth); have == nil {
+				return nil, err
+			}
 		}
+		return have, nil // the same content as of any newer head
+	}
+	if err != nil {
 		return nil, err
 	}
-	f, err := p.froze.get(ctx, key, func(f *frozen) bool { return f.line == pl.line })
+	f, err := p.keptFrozen(ctx, key, &pl.line, depth)
 	if f == nil && err == nil {
-		f, err = pl.build(ctx)
-		p.froze.put(key, f)
+		f, err = p.froze.get(ctx, key, func(f *frozen) bool { return f.line == pl.line })
+		if f == nil && err == nil {
+			f, err = pl.build(ctx)
+			p.froze.put(key, f)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -160,8 +174,24 @@ func (p *Pool) frozen(ctx context.Context, id ID, seq uint64, depth int) (*froze
 	return f, nil
 }
 
+// keptFrozen returns a map that is in memory or on local disk; nil if there is none
+// with that line.
+func (p *Pool) keptFrozen(ctx context.Context, key frozenKey, line *[16]byte, depth int) (*frozen, error) {
+	f, err := p.froze.get(ctx, key, func(f *frozen) bool { return line == nil || f.line == *line })
+	if f != nil || err != nil {
+		return f, err
+	}
+	f, err = p.loadBase(key, line, depth)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		p.host.o.Log.Warn("kept map of a parent not used", "vdisk", key.id.String(), "seq", key.seq, "err", err)
+	}
+	p.froze.put(key, f)
+	return f, nil
+}
+
 // frozenPlan is what a frozen map is made of.
 type frozenPlan struct {
+	key    frozenKey
 	log    *logReader
 	st     *state
 	runs   []Run
@@ -174,7 +204,7 @@ func (p *Pool) planFrozen(ctx context.Context, id ID, seq uint64, depth int) (*f
 	if err != nil {
 		return nil, fmt.Errorf("parent of a clone: %w", err)
 	}
-	pl := &frozenPlan{st: st, log: p.logReader(id, st.head.Epochs)}
+	pl := &frozenPlan{key: frozenKey{id, seq}, st: st, log: p.logReader(id, st.head.Epochs)}
 	if pl.runs, err = st.through(seq); err != nil {
 		return nil, err
 	}
@@ -195,7 +225,7 @@ func (p *Pool) planFrozen(ctx context.Context, id ID, seq uint64, depth int) (*f
 // build makes the map. Its size is the vDisk's now; what was added since is empty.
 func (pl *frozenPlan) build(ctx context.Context) (*frozen, error) {
 	h := pl.st.head
-	f := &frozen{line: pl.line}
+	f := &frozen{key: pl.key, line: pl.line, up: pl.parent, cluster: h.ClusterSize}
 	f.ref.Store(&pl.st.ref)
 	clusters := uint64(h.Size) / uint64(h.ClusterSize)
 	if pl.parent != nil {

@@ -454,6 +454,7 @@ func (u *uploader) commit() error {
 		u.checkpoint()
 	}
 	u.answer(taken)
+	u.keepBase()
 	return nil
 }
 

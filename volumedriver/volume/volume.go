@@ -59,6 +59,10 @@
 //	    moved, across it (E6). A head covers it when it covers its seq.
 //	V9  The log is a list of runs of TLogs. Numbers and seqs of what a rollback cuts
 //	    off are not used again.
+//	V10 What a clone starts from is held by the clone's registry record: the parent's
+//	    objects up to that seq are not condemned while it names them. Record and the
+//	    parent's count of clones change together; a vDisk with clones keeps its own
+//	    parent, and is purged after the last of them.
 package volume
 
 import (
