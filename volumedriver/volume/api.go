@@ -300,6 +300,7 @@ type Recovered struct {
 //	(*Volume) Snapshot(ctx, SnapshotSpec) (Snapshot, error)  durable on return, O(1); ErrExists for a name in use
 //	(*Volume) Snapshots() []Snapshot                    oldest first; InBackend once a committed head covers it
 //	(*Volume) DeleteSnapshot(ctx, name or UUID, force) error  durable; absent is no error; sticky needs force
+//	(*Pool) Snapshots(ctx, ID) ; DeleteSnapshot(ctx, ID, name, force)  of vDisks that may be closed
 //	CheckSnapshot(SnapshotSpec) error                   ErrInvalid if it cannot be made
 //	(*Pool) History(ctx, ID, HistoryQuery) (History, error)  recoverable moments, of open and closed vDisks
 //	(*Pool) Rollback(ctx, ID, Point) (Rolled, error)    closed vDisks only; to a snapshot or moment

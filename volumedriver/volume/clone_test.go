@@ -583,3 +583,39 @@ func TestCloneAway(t *testing.T) {
 	}
 	n.close()
 }
+
+// TestFlattenKeepsHistory: what a rollback of the clone left behind before it was
+// flattened still has what the clone inherited.
+func TestFlattenKeepsHistory(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(66)
+	a, b := testID(1), testID(2)
+	n := w.mustStart(t)
+	n.create(a, 1<<20)
+	mustWrite(t, n.open(a), 0, 1)
+	n.clone(b, a, Point{}, 0)
+	v := n.open(b)
+	mustSnapshot(t, v, "start")
+	mustWrite(t, v, 4096, 2)
+	mustCommit(t, v)
+	moment := time.Now()
+	n.close()
+	n = w.mustStart(t)
+	mustRollback(t, n, b, Point{Snapshot: "start"})
+	v = n.open(b)
+	wantVersion(t, v, 4096, 0)
+	if err := v.Flatten(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.pool.Delete(ctx, a); err != nil {
+		t.Fatal(err)
+	}
+	mustRollback(t, n, b, Point{At: moment})
+	v = n.open(b)
+	wantVersion(t, v, 0, 1)
+	wantVersion(t, v, 4096, 2)
+	n.close()
+}

@@ -207,3 +207,37 @@ func (n *node) created(id ID) time.Time {
 	}
 	return h.From
 }
+
+// TestSnapshotsClosed: listed and deleted without an open vDisk.
+func TestSnapshotsClosed(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(67)
+	id := testID(1)
+	n := w.mustStart(t)
+	n.create(id, 1<<20)
+	v := n.open(id)
+	mustSnapshot(t, v, "one")
+	mustWrite(t, v, 0, 1)
+	mustSnapshot(t, v, "two")
+	if err := n.pool.DeleteSnapshot(ctx, id, "one", false); err != nil || names(v) != "two" {
+		t.Fatalf("open: %v, %q", err, names(v))
+	}
+	if err := v.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	l, err := n.pool.Snapshots(ctx, id)
+	if err != nil || len(l) != 1 || l[0].Name != "two" || !l[0].InBackend {
+		t.Fatalf("%v: %+v", err, l)
+	}
+	if err := n.pool.DeleteSnapshot(ctx, id, "two", false); err != nil || n.pool.Volume(id) != nil {
+		t.Fatalf("closed: %v", err)
+	}
+	if l, err = n.pool.Snapshots(ctx, id); err != nil || len(l) != 0 {
+		t.Fatalf("%v: %+v", err, l)
+	}
+	wantVersion(t, n.open(id), 0, 1)
+	if _, err := n.pool.Snapshots(ctx, testID(9)); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("%v", err)
+	}
+	n.close()
+}
