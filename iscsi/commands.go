@@ -26,6 +26,8 @@ const (
 	saGetLBAStatus   = 0x12
 	saReportOpcodes  = 0x0c
 	saReportTMF      = 0x0d
+
+	saReportPortGroups = 0x0a
 )
 
 // Direction of a command's data.
@@ -143,6 +145,7 @@ func buildCommandSet() []command {
 		{"REPORT LUNS", opReportLUNs, noSA, "\x00\xff\x00\x00\x00\xff\xff\xff\xff\x00\x04", dirIn, anyLUN | noAttention | noReservation, alloc12, nil, reportLUNs},
 		{"REPORT SUPPORTED OPERATION CODES", opMaintenanceIn, saReportOpcodes, "\x1f\x87\xff\xff\xff\xff\xff\xff\xff\x00\x04", dirIn, noReservation, alloc12, nil, reportOpcodes},
 		{"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", opMaintenanceIn, saReportTMF, "\x1f\x80\x00\x00\x00\xff\xff\xff\xff\x00\x04", dirIn, noReservation, alloc12, nil, reportTMF},
+		{"REPORT TARGET PORT GROUPS", opMaintenanceIn, saReportPortGroups, "\xff\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", dirIn, noReservation, alloc12, nil, reportPortGroups},
 		{"SYNCHRONIZE CACHE(10)", 0x35, noSA, useSync10, dirNone, 0, nil, checkRange, syncCache},
 		{"SYNCHRONIZE CACHE(16)", 0x91, noSA, useSync16, dirNone, 0, nil, checkRange, syncCache},
 		{"PRE-FETCH(10)", 0x34, noSA, useSync10, dirNone, 0, nil, checkRange, prefetch},

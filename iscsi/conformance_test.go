@@ -157,7 +157,7 @@ func judge(out string) string {
 // TestLibiscsiTools: discovery and INQUIRY with CHAP through libiscsi.
 func TestLibiscsiTools(t *testing.T) {
 	ls, inq := tool(t, "iscsi-ls", "libiscsi-bin"), tool(t, "iscsi-inq", "libiscsi-bin")
-	n := start(t, iscsi.Config{}, func(s *iscsi.TargetSpec) { s.Auth = &iscsi.Auth{User: user, Secret: "libiscsi-secret"} })
+	n := start(t, iscsi.Config{}, func(s *iscsi.TargetSpec) { s.Groups = open(&iscsi.Auth{User: user, Secret: "libiscsi-secret"}) })
 	if out := n.run(t, ls, "iscsi://"+n.addr); !strings.Contains(out, "Target:"+targetName+" Portal:"+n.addr+",1") {
 		t.Errorf("iscsi-ls: %s", out)
 	}

@@ -53,7 +53,8 @@ func newSCSIService() *scsiService {
 	return &scsiService{}
 }
 
-// relativePort is the one relative target port identifier of a node.
+// relativePort is the one target port that the service knows; initiators are told
+// the portal group tag.
 const relativePort = 1
 
 func (s *scsiService) addTarget(name string) (*scsiTarget, error) {

@@ -18,9 +18,11 @@ func inProcess(t *testing.T, tgt *target, lunNo uint16, cdb ...byte) *task {
 	c := &conn{srv: tgt.srv, tasks: map[uint32]*task{}, down: make(chan struct{}), name: "iqn.2026-01.test:x"}
 	c.writerWake.L, c.idleWake.L = &c.mu, &c.mu
 	c.sess = &session{conn: c, target: tgt, initiator: c.name, group: 1}
+	c.sess.view.Store(tgt.admit(c.name))
 	k := newTask()
 	k.reset(c)
-	k.lunNo, k.lunOK, k.read, k.edtl = lunNo, true, true, 1<<16
+	k.address(lunNo, true)
+	k.read, k.edtl = true, 1<<16
 	copy(k.cdb[:], cdb)
 	c.tasks[0] = k
 	if k.prepare() {
@@ -37,7 +39,7 @@ func inProcess(t *testing.T, tgt *target, lunNo uint16, cdb ...byte) *task {
 func testTarget(t *testing.T, luns ...uint16) *target {
 	t.Helper()
 	s := NewServer(Config{})
-	spec := TargetSpec{Name: "iqn.2026-01.test:t", Open: true}
+	spec := TargetSpec{Name: "iqn.2026-01.test:t", Groups: []Group{{Name: "all", Any: true}}}
 	for _, n := range luns {
 		spec.LUNs = append(spec.LUNs, LUNSpec{Number: n, Disk: nullDisk{1 << 30}, Serial: "S", NAA: [16]byte{0x61}})
 	}
@@ -128,7 +130,7 @@ func TestServiceLies(t *testing.T) {
 func TestServiceIsolation(t *testing.T) {
 	for _, size := range []int64{1 << 20, 1 << 40} {
 		s := NewServer(Config{})
-		spec := TargetSpec{Name: "iqn.2026-01.test:same", Open: true,
+		spec := TargetSpec{Name: "iqn.2026-01.test:same", Groups: []Group{{Name: "all", Any: true}},
 			LUNs: []LUNSpec{{Disk: nullDisk{size}, Serial: "S", NAA: [16]byte{0x61}}}}
 		if err := s.AddTarget(spec); err != nil {
 			t.Fatal(err)

@@ -68,8 +68,8 @@ func (t *task) standardInquiry(got []byte) []byte {
 	b[2] = 0x06 // SPC-4
 	b[3] = 0x12 // HISUP, response data format 2
 	b[4] = standardLen - 5
-	b[5], b[6] = 0, 0 // no ALUA, no third-party copy
-	b[7] = 0x02       // CMDQUE
+	b[5], b[6] = 0x10, 0 // TPGS 01b: implicit access states; no third-party copy
+	b[7] = 0x02          // CMDQUE
 	if t.lu == nil {
 		b[0] = 0x7f // no logical unit here
 		copy(b[8:], fmt.Sprintf("%-8s%-16s%-4s", "OVGATE", "", "1"))
@@ -95,7 +95,7 @@ func vpdPage(t *task, page, peripheral byte) []byte {
 		b = t.identifiers(b)
 	case vpdExtended:
 		b = append(b, make([]byte, 60)...)
-		b[5] = 0x01 // SIMPSUP
+		b[5] = 0x07 // HEADSUP, ORDSUP, SIMPSUP
 	case vpdLimits:
 		b = append(b, blockLimits(g)...)
 	case vpdCharacter:
@@ -142,7 +142,7 @@ func (t *task) identifiers(b []byte) []byte {
 	ss := t.c.sess
 	add(binary, unit, 3, t.lu.NAA[:])
 	add(ascii, unit, 1, []byte(fmt.Sprintf("%-8s%s", t.lu.Vendor, t.lu.Serial)))
-	add(binary, port, 4, []byte{0, 0, relativePort >> 8, relativePort})
+	add(binary, port, 4, []byte{0, 0, byte(ss.group >> 8), byte(ss.group)}) // relative target port
 	add(binary, port, 5, []byte{0, 0, byte(ss.group >> 8), byte(ss.group)})
 	add(utf8, port, 8, padName(fmt.Sprintf("%s,t,0x%04x", ss.target.name, ss.group)))
 	add(utf8, device, 8, padName(ss.target.name))

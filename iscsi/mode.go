@@ -14,8 +14,8 @@ func (t *task) modePage(code byte) []byte {
 			b[2] = 0x04 // WCE
 		}
 		return b
-	case 0x0a: // control: unrestricted reordering, fixed format sense, no time limit
-		return []byte{0x0a, 0x0a, 0, 0x10, 0, 0, 0, 0, 0xff, 0xff, 0, 0}
+	case 0x0a: // control: a task set per nexus, reordering of SIMPLE tasks, QERR 00b, fixed format sense, no time limit
+		return []byte{0x0a, 0x0a, 0x20, 0x10, 0, 0, 0, 0, 0xff, 0xff, 0, 0}
 	case 0x1c: // informational exceptions: none are reported
 		return []byte{0x1c, 0x0a, 0x08, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 	}
@@ -61,7 +61,7 @@ func (t *task) modeBody() ([]byte, bool) {
 
 // deviceSpecific: WP when read-only, DPOFUA always.
 func (t *task) deviceSpecific() byte {
-	if t.lu.Disk.Geometry().ReadOnly {
+	if t.readOnly() {
 		return 0x90
 	}
 	return 0x10

@@ -44,8 +44,10 @@ func requestSense(t *task) {
 	s := senseNone
 	if t.lu == nil {
 		s = senseNoLUN
-	} else if ua, ok := t.c.sess.takeAttention(t.lunNo); ok {
+	} else if ua, ok := t.c.sess.takeAttention(t.lu); ok {
 		s = ua
+	} else if a := t.access(); a > ALUANonOptimized {
+		s = a.sense()
 	}
 	if t.cdb[1]&0x01 != 0 {
 		t.reply(s.putDescriptor(nil))
@@ -150,7 +152,8 @@ func physicalExponent(cluster int) byte {
 }
 
 // reportLUNs passes through the SCSI service, whose list has no order and may
-// hold a LUN 0 that does not exist; the initiator gets the LUNs in order.
+// hold a LUN 0 that does not exist; the initiator gets the LUNs that its group is
+// shown, under their numbers there, in order.
 func reportLUNs(t *task) {
 	if t.cdbLen < 16 {
 		t.fail(senseInvalidField)
@@ -160,7 +163,7 @@ func reportLUNs(t *task) {
 		t.fail(senseInvalidField)
 		return
 	}
-	numbers := t.c.sess.target.numbers()
+	v := t.c.sess.view.Load()
 	list, st, sn, err := t.c.sess.target.scsi.reportLUNs(t.unit())
 	if err != nil {
 		t.serviceFault(err)
@@ -174,12 +177,13 @@ func reportLUNs(t *task) {
 	for o := 8; o+8 <= len(list); o += 8 {
 		known[[8]byte(list[o:])] = true
 	}
-	b := make([]byte, 8, 8+8*len(numbers))
+	b := make([]byte, 8, 8+8*len(v.numbers))
 	if t.cdb[2] != 1 { // 01h: well known logical units, of which there are none
-		for _, n := range numbers {
+		for _, n := range v.numbers {
 			var e [8]byte
-			putLUN(e[:], n)
+			putLUN(e[:], v.units[n].Number)
 			if known[e] { // both inventories agree unless it is changing right now
+				putLUN(e[:], n)
 				b = append(b, e[:]...)
 			}
 		}

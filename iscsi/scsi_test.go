@@ -360,7 +360,7 @@ func TestIdentity(t *testing.T) {
 		t.Errorf("REPORT LUNS %v, %v", luns, err)
 	}
 	std, err := s.Inquiry(n.ctx, 300, -1)
-	if err != nil || string(std[8:36]) != "ACME    Thing           9   " || std[0] != 0 || std[5] != 0 {
+	if err != nil || string(std[8:36]) != "ACME    Thing           9   " || std[0] != 0 || std[5] != 0x10 {
 		t.Errorf("INQUIRY %q, %v", std, err)
 	}
 	none, err := s.Inquiry(n.ctx, 77, -1)

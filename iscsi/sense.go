@@ -23,6 +23,10 @@ func (s *sense) setInfo(v uint64) { s.infoValid, s.info = true, uint32(v) }
 var (
 	senseNone             = sense{}
 	senseNotReady         = sense{key: 0x02, asc: 0x04, ascq: 0x03} // manual intervention required
+	senseTransition       = sense{key: 0x02, asc: 0x04, ascq: 0x0a}
+	senseStandby          = sense{key: 0x02, asc: 0x04, ascq: 0x0b}
+	senseUnavailable      = sense{key: 0x02, asc: 0x04, ascq: 0x0c}
+	senseOffline          = sense{key: 0x02, asc: 0x04, ascq: 0x12}
 	senseReadError        = sense{key: 0x03, asc: 0x11}
 	senseWriteError       = sense{key: 0x03, asc: 0x0c}
 	senseInternal         = sense{key: 0x04, asc: 0x44}
@@ -32,6 +36,7 @@ var (
 	senseInvalidField     = sense{key: 0x05, asc: 0x24}
 	senseNoLUN            = sense{key: 0x05, asc: 0x25}
 	senseInvalidParameter = sense{key: 0x05, asc: 0x26}
+	senseInvalidMessage   = sense{key: 0x05, asc: 0x49}
 	senseNoSaving         = sense{key: 0x05, asc: 0x39}
 	senseWriteProtected   = sense{key: 0x07, asc: 0x27}
 	senseNoSpace          = sense{key: 0x07, asc: 0x27, ascq: 0x07}
@@ -43,8 +48,8 @@ var (
 	uaPowerOn         = sense{key: 0x06, asc: 0x29}
 	uaReset           = sense{key: 0x06, asc: 0x29, ascq: 0x03}
 	uaModeChanged     = sense{key: 0x06, asc: 0x2a, ascq: 0x01}
+	uaAccessChanged   = sense{key: 0x06, asc: 0x2a, ascq: 0x06}
 	uaCapacityChanged = sense{key: 0x06, asc: 0x2a, ascq: 0x09}
-	uaCleared         = sense{key: 0x06, asc: 0x2f}
 	uaLUNsChanged     = sense{key: 0x06, asc: 0x3f, ascq: 0x0e}
 )
 

@@ -7,11 +7,11 @@ import (
 
 // task is one SCSI command from its arrival to the last byte of its answer.
 //
-//	receiving -> running -> answered -> released
-//	     \          \
-//	      +----------+--> aborted (never answered, I3)
+//	receiving -> (dormant) -> running -> answered -> released
+//	     \           \           \
+//	      +-----------+-----------+--> aborted (never answered, I3)
 //
-// The reader owns a receiving task. A running task belongs to whoever holds its
+// The reader owns a receiving task; a dormant one belongs to its task set. A running task belongs to whoever holds its
 // only Op: the submitter until Submit, Complete's caller afterwards (I2). An
 // answered task belongs to the writer. Fields marked mu are under conn.mu.
 type task struct {
@@ -23,12 +23,17 @@ type task struct {
 	counted   bool // out of nx
 	lunNo     uint16
 	lunOK     bool
+	protected bool // the session's group may only read lu
 	immediate bool
+	attr      byte // task attribute
 	read      bool // R bit
 	write     bool // W bit
 	itt       uint32
 	edtl      uint32
 	cdb       [16]byte
+
+	longCDB    bool   // the CDB has more than 16 bytes
+	readLength uint32 // expected data-in of a bidirectional command
 
 	// Data-out: the first want bytes of what arrives land in data.
 	cdbLen    uint64 // bytes the CDB asks for, either direction
@@ -53,6 +58,9 @@ type task struct {
 	in     []byte // data-in to send
 	xfer   uint64 // bytes the command transfers, for the residual
 
+	set     *taskSet   // mu; nil while the set holds SIMPLE tasks only
+	stretch *stretch   // mu
+	dormant bool       // mu; has its data and waits for older tasks
 	running bool       // mu
 	aborted bool       // mu
 	waiters []*tmfWait // mu: task management that waits for this task

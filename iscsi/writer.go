@@ -205,7 +205,7 @@ func (c *conn) putTask(b *batch, t *task) {
 // putDataIn sends data in PDUs no longer than the initiator takes, in sequences
 // no longer than MaxBurstLength, with the status in the last one.
 func (c *conn) putDataIn(b *batch, t *task, data []byte, flags byte, resid uint32) {
-	seg, burst := int(c.neg.MaxRecvInitiator), int(c.neg.MaxBurst)
+	seg, burst := int(c.maxSend.Load()), int(c.neg.MaxBurst)
 	left := burst
 	for off, sn := 0, uint32(0); off < len(data); sn++ {
 		n := min(len(data)-off, seg, left)
@@ -255,6 +255,10 @@ func (c *conn) putResponse(b *batch, t *task, flags byte, resid uint32) {
 	h[0], h[1], h[3] = opSCSIResp, finalBit|flags, t.status
 	be.PutUint32(h[16:], t.itt)
 	be.PutUint32(h[44:], resid)
+	if t.readLength > 0 { // no data-in of a bidirectional command is sent
+		h[1] |= 0x08
+		be.PutUint32(h[40:], t.readLength)
+	}
 	c.sequence(h, true)
 	if t.status != statusCheckCondition {
 		c.pdu(b, h, nil)

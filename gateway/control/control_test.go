@@ -337,13 +337,13 @@ func TestPublish(t *testing.T) {
 		}
 		return all[0]
 	}
-	if g := target(); g.Open || !g.CHAP || strings.Join(g.ACL, " ") != "iqn.2026-01.com.example:host1" {
+	if g := target().Groups[0]; g.Any || g.CHAPUser == "" || strings.Join(g.Initiators, " ") != "iqn.2026-01.com.example:host1" {
 		t.Errorf("target %+v", g)
 	}
 	before := target().LUNs[0]
 	open := true
 	three, err := b.Publish(ctx, d.ID, PublishOptions{Open: &open, Rotate: true})
-	if err != nil || three.CHAPSecret == one.CHAPSecret || !target().Open {
+	if err != nil || three.CHAPSecret == one.CHAPSecret || !target().Groups[0].Any {
 		t.Errorf("opened and rotated: %+v %v", three, err)
 	}
 	for range 2 {
@@ -356,8 +356,8 @@ func TestPublish(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if g := target(); strings.Join(g.ACL, " ") != "iqn.2026-01.com.example:host2" {
-		t.Errorf("ACL %v", g.ACL)
+	if g := target().Groups[0]; strings.Join(g.Initiators, " ") != "iqn.2026-01.com.example:host2" {
+		t.Errorf("initiators %v", g.Initiators)
 	}
 	name := "other"
 	size := int64(2 << 30)

@@ -179,14 +179,15 @@ func (c *Controller) spec(d *vdisk, rec model.VDisk) (iscsi.TargetSpec, error) {
 	t := rec.Target
 	s := iscsi.TargetSpec{
 		Name: rec.IQN, Alias: rec.Name, Portals: c.opt.Portals,
-		Open: t.Open, ACL: t.Initiators,
 		LUNs: []iscsi.LUNSpec{{Number: defaultLUN, Disk: d.disk, Serial: strings.ReplaceAll(rec.ID, "-", ""), NAA: makeNAA(id)}},
 	}
 	secret, err := c.opt.Sealer.Open(rec.ID, t.CHAPSecret)
 	if err != nil {
 		return s, &Error{Code: CodeInternal, Object: vdiskObject(rec.Name), Message: err.Error(), Hint: "bring back seal.key, or publish again with a new secret", Err: err}
 	}
-	s.Auth = &iscsi.Auth{User: t.CHAPUser, Secret: secret}
+	s.Groups = []iscsi.Group{{
+		Name: "default", Any: t.Open, Initiators: t.Initiators, Auth: &iscsi.Auth{User: t.CHAPUser, Secret: secret},
+	}}
 	return s, nil
 }
 

@@ -96,6 +96,17 @@ func (d *Disk) Hold() {
 	d.hold = true
 }
 
+// Step executes the kept Ops; later ones are kept as before.
+func (d *Disk) Step() {
+	d.mu.Lock()
+	ops := d.held
+	d.held = nil
+	d.mu.Unlock()
+	for _, op := range ops {
+		d.execute(op)
+	}
+}
+
 // Held returns how many Ops are kept.
 func (d *Disk) Held() int {
 	d.mu.RLock()
