@@ -10,7 +10,7 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 	t.attr = h[1] & 0x07
 	t.address(lunOf(h[8:16]))
 	copy(t.cdb[:], h[32:48])
-	t.arrived = c.srv.clk.Now()
+	t.since = c.srv.clk.Now()
 	c.sess.commands.Add(1)
 	c.srv.stats.commands.Add(1)
 
@@ -90,7 +90,7 @@ func (t *task) prepare() bool {
 		t.nx = t.c.sess.nexus(t.lu)
 		t.nx.begin()
 	}
-	t.cmd = t.c.srv.commands.lookup(&t.cdb)
+	t.cmd = t.c.srv.commands.lookup(t.lu, &t.cdb)
 	if t.c.isDraining() {
 		t.status = statusBusy
 		return false
@@ -142,15 +142,12 @@ func (t *task) precheck() bool {
 			return false
 		}
 	}
-	if t.cmd.flags&writes != 0 && t.readOnly() {
-		return t.refuse(senseWriteProtected)
+	if t.cmd.flags&writes != 0 {
+		if s, ok := t.lu.protection(t.protected); ok {
+			return t.refuse(s)
+		}
 	}
 	return true
-}
-
-// readOnly tells whether the initiator may only read the task's logical unit.
-func (t *task) readOnly() bool {
-	return t.protected || t.lu.Disk.Geometry().ReadOnly
 }
 
 // refuse sets CHECK CONDITION; it returns false for the caller to return.
@@ -199,7 +196,7 @@ func (c *conn) hold(t *task, n int64) bool {
 		return false
 	}
 	c.held += n
-	t.held = n
+	t.held += n
 	return true
 }
 

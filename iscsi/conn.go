@@ -46,7 +46,7 @@ type conn struct {
 	// The writer's, once it runs.
 	statSN     uint32
 	outHdr     bhs
-	outSense   [2 + fixedSenseLen]byte
+	outSense   [2 + maxSenseLen]byte
 	writerDone chan struct{}
 
 	// The watchdog's.
@@ -159,6 +159,13 @@ func (c *conn) broken() <-chan struct{} { return c.down }
 
 // dropSoon closes the connection once what is queued has left.
 func (c *conn) dropSoon() { c.send(c.notice(asyncDropConnection, waitToReturn)) }
+
+// isClosed tells whether the connection has ended or is about to.
+func (c *conn) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
 
 // finishTasks drops the tasks that wait for data and waits until the Disk has
 // completed the others (I4).

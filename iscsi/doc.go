@@ -52,5 +52,5 @@
 //	I11 How often a peer tries does not decide how much is logged.
 //
 // Not done: error recovery levels 1 and 2, several connections per session,
-// bidirectional commands, persistent reservations, EXTENDED COPY.
+// bidirectional commands, persistent reservations.
 package iscsi

@@ -53,7 +53,7 @@ func FuzzCDB(f *testing.F) {
 		if k.status == statusGood && k.cmd == nil {
 			t.Fatalf("% x: unknown, and GOOD", cdb)
 		}
-		if k.status == statusGood && k.cmd.length != nil && k.lba+k.blocks > 1<<30>>blockShift && k.cmd.flags&bulk != 0 {
+		if k.status == statusGood && k.cmd.length != nil && k.lba+k.blocks > 1<<30>>minBlockShift && k.cmd.flags&bulk != 0 {
 			t.Fatalf("% x: GOOD beyond the end", cdb)
 		}
 	})

@@ -445,26 +445,6 @@ func TestPortalRemoved(t *testing.T) {
 	}
 }
 
-// TestMultipathSuite: libiscsi's multipath tests through two portals.
-func TestMultipathSuite(t *testing.T) {
-	suite := tool(t, "iscsi-test-cu", "libiscsi-bin")
-	n := start(t, iscsi.Config{}, nil)
-	second, _ := n.listen("127.0.0.1:0")
-	n.spec.Portals = []iscsi.Portal{{Address: n.addr, Local: n.addr, Group: 1}, {Address: second, Local: second, Group: 2}}
-	n.update()
-	list, _ := n.try(suite, "--list") // its exit status says nothing
-	names := testsOf(list, "MultipathIO")
-	if len(names) != 4 {
-		t.Errorf("%d tests", len(names))
-	}
-	for _, name := range names {
-		out, err := n.try(suite, "-d", "-n", "-t", "ALL."+name, n.url(), "iscsi://"+second+"/"+targetName+"/0")
-		if v := judge(out); v != "pass" {
-			t.Errorf("%s: %s (%v)\n%s", name, v, err, out)
-		}
-	}
-}
-
 // listen serves n on another address of this machine.
 func (n *node) listen(address string) (string, bool) {
 	n.t.Helper()

@@ -159,7 +159,7 @@ func TestMalformed(t *testing.T) {
 		{"AHS on a ping", "alive", [][]byte{withAHS(pdu(0x00, 0x80, 0xffffffff, 2, nil), 0, 5, 1, 0, 0, 0, 0, 0)}},
 		{"INQUIRY with W", "response 00, alive", [][]byte{scsiPDU(0xa0, 10, 2, 36, make([]byte, 36), 0x12, 0, 0, 0, 36)}},
 		{"MODE SENSE with EDTL 0", "response 00, alive", [][]byte{scsiPDU(0xc0, 10, 2, 0, nil, 0x1a, 0, 0x3f, 0, 255)}},
-		{"ORWRITE", "response 02, alive", [][]byte{scsiPDU(0xa0, 10, 2, 512, block, 0x8b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)}},
+		{"ORWRITE", "response 00, alive", [][]byte{scsiPDU(0xa0, 10, 2, 512, block, 0x8b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)}},
 		{"task management with nonsense", "task 05, task 05, alive", [][]byte{pdu(0x42, 0xff, 7, 2, nil), pdu(0x42, 0x80, 8, 2, block)}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -49,19 +49,13 @@ func requestSense(t *task) {
 	} else if a := t.access(); a > ALUANonOptimized {
 		s = a.sense()
 	}
-	if t.cdb[1]&0x01 != 0 {
-		t.reply(s.putDescriptor(nil))
-		return
-	}
-	b := make([]byte, fixedSenseLen)
-	s.putFixed(b)
-	t.reply(b)
+	t.reply(s.encode(nil, t.cdb[1]&0x01 != 0)) // DESC
 }
 
 // checkReserve refuses third party and extent reservations (SPC-2).
 func checkReserve(t *task) bool {
 	if t.cdb[1]&0x11 != 0 {
-		return t.refuse(senseInvalidField)
+		return t.refuse(senseInvalidField.at(1))
 	}
 	return true
 }
@@ -89,7 +83,7 @@ func startStop(t *task) {
 	loej, start, power := t.cdb[4]&0x02 != 0, t.cdb[4]&0x01 != 0, t.cdb[4]>>4
 	switch {
 	case power == 0 && loej, power > 0 && power != 1 && power != 2 && power != 3 && power != 7:
-		t.fail(senseInvalidField)
+		t.fail(senseInvalidField.at(4))
 	case power == 0 && !start && t.cdb[4]&0x04 == 0: // stopping flushes (SBC-3 clause 5.25)
 		t.submit(OpFlush, 0, 0, nil, false, nothingMore)
 	default:
@@ -101,7 +95,7 @@ func startStop(t *task) {
 // and ALLOW for nothing.
 func preventAllow(t *task) {
 	if t.cdb[4]&0x03 != 0 {
-		t.fail(senseInvalidField)
+		t.fail(senseInvalidField.at(4))
 		return
 	}
 	t.good(0)
@@ -123,7 +117,7 @@ func readCapacity16(t *task) {
 		return
 	}
 	b[12] = 0 // no protection information
-	b[13] = physicalExponent(t.lu.Disk.Geometry().ClusterSize)
+	b[13] = t.lu.physicalExponent()
 	b[14], b[15] = 0xc0, 0 // LBPME, LBPRZ; lowest aligned LBA 0
 	t.reply(b)
 }
@@ -143,12 +137,24 @@ func (t *task) capacityData(op byte) ([]byte, bool) {
 
 // physicalExponent is LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT of a cluster;
 // above 4 KiB initiators are told 4 KiB, which they can align to.
-func physicalExponent(cluster int) byte {
+func (l *lun) physicalExponent() byte {
 	e := byte(0)
-	for blockSize<<(e+1) <= min(cluster, 4096) {
+	for l.block()<<(e+1) <= min(uint64(l.Disk.Geometry().ClusterSize), 4096) {
 		e++
 	}
 	return e
+}
+
+// readDefects is READ DEFECT DATA: in every format, the lists of a disk that is not
+// made of sectors are empty (SBC-3 clauses 5.17 and 5.18).
+func readDefects(t *task) {
+	flags, n := t.cdb[2], 4
+	if t.cdb[0] != opReadDefects10 {
+		flags, n = t.cdb[1], 8
+	}
+	b := make([]byte, n)
+	b[1] = flags & 0x1f // the lists asked for are valid, in the format asked for
+	t.reply(b)
 }
 
 // reportLUNs passes through the SCSI service, whose list has no order and may
@@ -156,11 +162,11 @@ func physicalExponent(cluster int) byte {
 // shown, under their numbers there, in order.
 func reportLUNs(t *task) {
 	if t.cdbLen < 16 {
-		t.fail(senseInvalidField)
+		t.fail(senseInvalidField.at(6))
 		return
 	}
 	if r := t.cdb[2]; r > 2 {
-		t.fail(senseInvalidField)
+		t.fail(senseInvalidField.at(2))
 		return
 	}
 	v := t.c.sess.view.Load()

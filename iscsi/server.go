@@ -128,6 +128,7 @@ type Server struct {
 	tasks    sync.Pool
 	reps     sync.Pool
 	stats    counters
+	copies   atomic.Int32  // EXTENDED COPY commands under way
 	refusals logLimit      // log lines about refused logins and connections
 	comings  logLimit      // and about sessions that open and close
 	tick     chan struct{} // closed to end the watchdog
@@ -370,6 +371,7 @@ func (s *Server) RemoveTarget(iqn string, force bool) error {
 	for _, ss := range users {
 		<-ss.gone
 	}
+	t.endCopies()
 	return nil
 }
 

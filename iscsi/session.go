@@ -33,6 +33,8 @@ type session struct {
 	nexusMu sync.Mutex
 	nexuses map[*lun]*nexus
 
+	copies copyRecords // of its EXTENDED COPY commands
+
 	pending atomic.Int32 // unit attentions in ua
 	uaMu    sync.Mutex
 	ua      map[*lun][]sense

@@ -11,14 +11,17 @@ import (
 
 // LUNSpec is a logical unit of a target.
 type LUNSpec struct {
-	Number   uint16 // 0 to 16383
-	Disk     Disk
-	Serial   string   // unit serial number, VPD 80h: 1 to 64 printable ASCII
-	NAA      [16]byte // NAA type 6 designator, VPD 83h
-	Vendor   string   // at most 8 printable ASCII; "" is OVGATE
-	Product  string   // at most 16; "" is "vDisk"
-	Revision string   // at most 4; "" is "1"
-	QoS      QoS      // limits of all sessions together; changing it is not a LUN change
+	Number uint16 // 0 to 16383
+	Disk   Disk
+	Serial string   // unit serial number, VPD 80h: 1 to 64 printable ASCII
+	NAA    [16]byte // NAA type 6 designator, VPD 83h
+	// BlockSize is the logical block size in bytes: 512 (or 0), or 4096 (4Kn), which
+	// only some hosts take.
+	BlockSize int
+	Vendor    string // at most 8 printable ASCII; "" is OVGATE
+	Product   string // at most 16; "" is "vDisk"
+	Revision  string // at most 4; "" is "1"
+	QoS       QoS    // limits of all sessions together; changing it is not a LUN change
 }
 
 // TargetSpec describes a target.
@@ -125,9 +128,16 @@ func (l *LUNSpec) validate() error {
 	if err := l.QoS.validate(); err != nil {
 		return err
 	}
+	block := l.BlockSize
+	if block == 0 {
+		block = 1 << minBlockShift
+	}
+	if blockShift(block) == 0 {
+		return fmt.Errorf("block size %d: must be 512 or 4096", block)
+	}
 	g := l.Disk.Geometry()
-	if g.Size <= 0 || g.ClusterSize < blockSize || g.ClusterSize%blockSize != 0 || g.Size%blockSize != 0 {
-		return fmt.Errorf("disk of %d bytes in clusters of %d is not made of %d-byte blocks", g.Size, g.ClusterSize, blockSize)
+	if g.Size <= 0 || g.ClusterSize < block || g.ClusterSize%block != 0 || g.Size%int64(block) != 0 {
+		return fmt.Errorf("disk of %d bytes in clusters of %d is not made of %d-byte blocks", g.Size, g.ClusterSize, block)
 	}
 	return nil
 }
@@ -148,6 +158,9 @@ type target struct {
 type lun struct {
 	LUNSpec
 	scsi     *scsiLU
+	shift    uint8                   // logarithm of BlockSize
+	modes    modeValues              // what MODE SELECT changed
+	copies   copyGate                // EXTENDED COPY that works on it
 	reserved atomic.Pointer[session] // RESERVE(6/10) holder
 	qos      atomic.Pointer[QoS]
 
@@ -218,6 +231,9 @@ func (t *target) makeUnits(specs []LUNSpec) (map[uint16]*lun, error) {
 		if ls.Product == "" {
 			ls.Product = "vDisk"
 		}
+		if ls.BlockSize == 0 {
+			ls.BlockSize = 1 << minBlockShift
+		}
 		if ls.Revision == "" {
 			ls.Revision = "1"
 		}
@@ -228,7 +244,7 @@ func (t *target) makeUnits(specs []LUNSpec) (map[uint16]*lun, error) {
 			if err != nil {
 				return nil, fmt.Errorf("iscsi: target %s LUN %d: %w", t.name, ls.Number, err)
 			}
-			l = &lun{LUNSpec: ls, scsi: su}
+			l = &lun{LUNSpec: ls, scsi: su, shift: blockShift(ls.BlockSize)}
 		}
 		luns[ls.Number] = l
 	}

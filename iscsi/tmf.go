@@ -153,7 +153,8 @@ func (s *Server) users(t *target) []*session {
 }
 
 // reset resets logical units that by sees: commands are aborted, reservations
-// released, and every nexus is told. Units that are masked from by go on (I9).
+// released, mode pages put back to their defaults, and every nexus is told. Units
+// that are masked from by go on (I9).
 func (s *Server) reset(by *session, w *tmfWait, of func(*lun) bool) {
 	users := s.users(by.target)
 	for _, ss := range users {
@@ -164,6 +165,7 @@ func (s *Server) reset(by *session, w *tmfWait, of func(*lun) bool) {
 			continue
 		}
 		l.reserved.Store(nil)
+		l.modes.reset()
 		for _, ss := range users {
 			ss.attention(l, uaReset)
 		}

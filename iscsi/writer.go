@@ -14,7 +14,7 @@ const (
 	batchBytes = 1 << 20
 	// pduSlack is the most that one PDU takes from the arena: header, header
 	// digest, sense, padding, data digest.
-	pduSlack = bhsLen + 4 + 2 + fixedSenseLen + 4 + 4
+	pduSlack = bhsLen + 4 + 2 + maxSenseLen + 4 + 4
 )
 
 // reply is an answer that is not a SCSI response. hdr lacks the sequence
@@ -144,7 +144,7 @@ func (c *conn) pdu(b *batch, h *bhs, data []byte) {
 	if len(data) == 0 {
 		return
 	}
-	if len(data) <= fixedSenseLen+2 {
+	if len(data) <= maxSenseLen+2 {
 		copy(b.grow(len(data)), data)
 	} else {
 		b.vec = append(b.vec, data)
@@ -197,7 +197,7 @@ func (c *conn) putTask(b *batch, t *task) {
 	}
 	if t.nx != nil {
 		t.counted = true
-		t.nx.end(t, n, b.now.Sub(t.arrived))
+		t.nx.end(t, n, b.now.Sub(t.since))
 	}
 	b.sent = append(b.sent, t)
 }
@@ -264,9 +264,8 @@ func (c *conn) putResponse(b *batch, t *task, flags byte, resid uint32) {
 		c.pdu(b, h, nil)
 		return
 	}
-	s := c.outSense[:]
-	be.PutUint16(s, fixedSenseLen)
-	t.sense.putFixed(s[2:])
+	s := t.sense.encode(c.outSense[:2], t.descriptorSense())
+	be.PutUint16(s, uint16(len(s)-2))
 	c.pdu(b, h, s)
 }
 

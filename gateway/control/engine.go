@@ -62,6 +62,7 @@ type Volume interface {
 	Allocated(off int64) (mapped bool, n int64)
 	Size() int64
 	ClusterSize() int
+	MaxIO() int
 }
 
 // Frontend is the iSCSI front end, *iscsi.Server.

@@ -10,6 +10,7 @@ import (
 	"testing/iotest"
 
 	"github.com/openvstorage/ovgate/iscsi"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -159,6 +160,7 @@ func TestDisk(t *testing.T) {
 	for kind, want := range map[iscsi.OpKind]volume.RequestKind{
 		iscsi.OpRead: volume.ReqRead, iscsi.OpWrite: volume.ReqWrite, iscsi.OpZero: volume.ReqZero,
 		iscsi.OpUnmap: volume.ReqUnmap, iscsi.OpFlush: volume.ReqFlush, iscsi.OpCompareAndWrite: volume.ReqCompareAndWrite,
+		iscsi.OpOrWrite: volume.ReqOrWrite,
 	} {
 		op.Kind = kind
 		d.Submit(op)
@@ -176,6 +178,14 @@ func TestDisk(t *testing.T) {
 		if !errors.Is(op.Err, want) || op.MiscompareAt != 7 {
 			t.Errorf("%v became %v", err, op.Err)
 		}
+	}
+	v.err = fmt.Errorf("vdisk x: %w (%w)", volume.ErrStalled, backend.ErrFull)
+	if d.Submit(op); !errors.Is(op.Err, iscsi.ErrNoSpace) {
+		t.Errorf("a full backend became %v", op.Err)
+	}
+	v.err = fmt.Errorf("vdisk x: %w", &volume.MediumError{Offset: 12288, Err: errors.New("checksum")})
+	if d.Submit(op); !errors.Is(op.Err, iscsi.ErrMedium) || op.BadOffset != 12288 {
+		t.Errorf("a medium error at 12288 became %v at %d", op.Err, op.BadOffset)
 	}
 	v.err = nil
 	fin.n = 0

@@ -26,7 +26,11 @@ type crashed struct {
 var crashBatches = func() []*Batch {
 	b := []*Batch{nil}
 	for s := range uint64(24) {
-		b = append(b, oneWrite(s+1, 1+int(s)*7%31))
+		one := oneWrite(s+1, 1+int(s)*7%31)
+		if s%4 == 3 {
+			one = reserve(&Batch{Time: 1000}, stateBytes(min(len(one.Parts[0])-reservationPrefix, MaxReservation)))
+		}
+		b = append(b, one)
 	}
 	return b
 }()

@@ -21,7 +21,7 @@
 // append ended, under one header. All integers are little-endian.
 //
 //	  0  magic    "OVGJREC1"          56  seq         u64 first seq in the record
-//	  8  version  u16 = 1             64  promise     u64 all up to here is durable
+//	  8  version  u16 = 1 or 2        64  promise     u64 all up to here is durable
 //	 10  flags    u16 = 0             72  time        i64 Unix ns, never decreasing
 //	 12  header   u32 bytes, 4 KiB n  80  extents     u32 count
 //	 16  data     u32 bytes           84  sums        u32 count = data / cluster size
@@ -34,6 +34,12 @@
 //
 //	extent:  lba u64 | length u64 (both in 512 B) | kind u8 | flags u8 | 0 u16 |
 //	         seq delta u32 | first data cluster u32 | 0 u32
+//
+// Data extents take their clusters from the record's data, and so do reservation
+// extents: a reservation state (rule O5), see EncodeReservation, at a fixed address
+// beyond every disk. A record with a reservation is of version 2, all others of
+// version 1: a program that does not know reservations refuses to open the vDisk
+// instead of forgetting who holds it.
 //
 // One header for many commands, rather than one each, halves the bytes of a
 // 4 KiB write at queue depth 32 (4.1 KiB instead of 8 per command). A command is

@@ -13,8 +13,9 @@ import (
 // Kind is what an extent does to its range.
 type Kind uint8
 
-// Kinds of extents. Pin and Reservation carry no range; they are ordered marks
-// (rules E6, O5) that this version writes none of and replays as no-ops.
+// Kinds of extents. A pin carries no range; it is an ordered mark (rule E6) that
+// this version writes none of and replays as a no-op. A reservation carries a
+// reservation state as data (rule O5), see EncodeReservation.
 const (
 	KindData Kind = iota + 1
 	KindZero
@@ -27,7 +28,10 @@ const (
 const FormatVersion = formatVersion
 
 const (
-	formatVersion = 1
+	// formatVersion is 2 for records that carry a reservation, which an older
+	// program must not pass over; all others are written as version 1.
+	formatVersion = 2
+	plainVersion  = 1
 	fixedHeader   = 128
 	extentBytes   = 32
 	sumBytes      = 4
@@ -57,6 +61,21 @@ type Extent struct {
 	Kind     Kind
 	SeqDelta uint32 // seq of its command, relative to the record's first
 	Data     uint32 // index of its first cluster in the record's data
+}
+
+// HasData reports whether clusters of the record's data belong to the extent.
+func (e *Extent) HasData() bool {
+	return e.Kind == KindData || e.Kind == KindReservation && e.Length > 0
+}
+
+// version returns the oldest format version that can say what extents say.
+func version(extents []Extent) uint16 {
+	for i := range extents {
+		if extents[i].Kind == KindReservation && extents[i].Length > 0 {
+			return formatVersion
+		}
+	}
+	return plainVersion
 }
 
 // Header is a decoded record header.
@@ -92,7 +111,7 @@ func encodeHeader(b []byte, h *Header) {
 	le := binary.LittleEndian
 	clear(b)
 	copy(b, magic[:])
-	le.PutUint16(b[8:], formatVersion)
+	le.PutUint16(b[8:], version(h.Extents))
 	le.PutUint32(b[12:], h.HeaderBytes)
 	le.PutUint32(b[16:], h.DataBytes)
 	le.PutUint64(b[24:], h.Generation)
@@ -200,7 +219,7 @@ func decodeHeader(b []byte) (*Header, error) {
 		if !h.validExtent(e, left) {
 			return nil, ErrBadRecord
 		}
-		if e.Kind == KindData {
+		if e.HasData() {
 			left -= e.Length / uint64(h.Cluster/lbaBytes)
 		}
 		p = p[extentBytes:]
@@ -208,6 +227,9 @@ func decodeHeader(b []byte) (*Header, error) {
 	for i := range h.Sums {
 		h.Sums[i] = le.Uint32(p)
 		p = p[sumBytes:]
+	}
+	if le.Uint16(b[8:]) != version(h.Extents) {
+		return nil, ErrBadRecord
 	}
 	return h, nil
 }
@@ -222,7 +244,13 @@ func (h *Header) validExtent(e *Extent, left uint64) bool {
 	switch e.Kind {
 	case KindData:
 		return e.Length/per <= left && uint64(e.Data)+e.Length/per <= uint64(h.DataBytes/h.Cluster)
-	case KindZero, KindTrim, KindPin, KindReservation:
+	case KindReservation:
+		if e.Length == 0 { // the place that version 1 kept for it
+			return true
+		}
+		return e.LBA == ReservationLBA && e.Length/per <= min(left, maxReservationClusters(h.Cluster)) &&
+			uint64(e.Data)+e.Length/per <= uint64(h.DataBytes/h.Cluster)
+	case KindZero, KindTrim, KindPin:
 		return true
 	}
 	return false
@@ -233,7 +261,7 @@ func (h *Header) verifyData(seed clustersum.Seed, data []byte) bool {
 	per := uint64(h.Cluster / lbaBytes)
 	for i := range h.Extents {
 		e := &h.Extents[i]
-		if e.Kind != KindData {
+		if !e.HasData() {
 			continue
 		}
 		for k := uint64(0); k < e.Length/per; k++ {

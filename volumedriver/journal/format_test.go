@@ -102,6 +102,10 @@ func FuzzDecodeHeader(f *testing.F) {
 	b = make([]byte, h.HeaderBytes)
 	encodeHeader(b, h)
 	f.Add(b, true)
+	h, _ = goldenReservation()
+	b = make([]byte, h.HeaderBytes)
+	encodeHeader(b, h)
+	f.Add(b, true)
 	f.Add([]byte("OVGJREC1"), false)
 	f.Fuzz(func(t *testing.T, b []byte, seal bool) {
 		if seal && len(b) >= fixedHeader {

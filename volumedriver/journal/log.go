@@ -254,7 +254,7 @@ func (l *Log) fill(dst []byte, b *Batch) {
 	i, part, pos := 0, 0, 0
 	for k := range b.Extents {
 		e := &b.Extents[k]
-		if e.Kind != KindData {
+		if !e.HasData() {
 			continue
 		}
 		per := uint64(l.cluster / lbaBytes)

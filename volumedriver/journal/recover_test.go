@@ -20,6 +20,8 @@ func TestAppendRecover(t *testing.T) {
 		batchOf(write{cluster: 7, n: 3, kind: KindData, ver: 2}, write{cluster: 90, n: 2, kind: KindZero}, write{cluster: 4, n: 5, kind: KindData, ver: 3}),
 		{Seqs: 1, Time: 1, Extents: []Extent{{Kind: KindPin}}},
 		{Seqs: 1, Time: 1, Extents: []Extent{{Kind: KindReservation}}},
+		reserve(&Batch{}, stateBytes(5000)),
+		reserve(batchOf(write{cluster: 7, n: 2, kind: KindData, ver: 4}), nil),
 	}
 	var many write
 	wide := &Batch{Seqs: 200, Time: 5}
@@ -185,7 +187,7 @@ func TestNewerFormat(t *testing.T) {
 	l := newTestLog(mustOpen(t, poolOptions(m)), diskA, 1, 1, nil)
 	puts(t, l, 1, 1)
 	for _, off := range []int64{0, blockfs.Alignment} {
-		overwrite(t, m, "chunk-00000000", off+8, []byte{2, 0})
+		overwrite(t, m, "chunk-00000000", off+8, []byte{formatVersion + 1, 0})
 	}
 	after := m.Crash(blockfs.CrashConfig{})
 	o := poolOptions(after)

@@ -66,6 +66,20 @@ var (
 	ErrForeignRoot = errors.New("backend root belongs to another vpool")
 )
 
+// MediumError is an ErrMedium that knows its place.
+type MediumError struct {
+	Offset int64 // of the first cluster that cannot be read, in bytes
+	Err    error // what is wrong with it
+}
+
+// Error names the place in 512-byte units.
+func (e *MediumError) Error() string {
+	return fmt.Sprintf("%v at lba %d: %v", ErrMedium, e.Offset/lbaBytes, e.Err)
+}
+
+// Unwrap makes it match ErrMedium, and the cause.
+func (e *MediumError) Unwrap() []error { return []error{ErrMedium, e.Err} }
+
 // ID is the UUID of a vDisk.
 type ID [16]byte
 
@@ -183,11 +197,14 @@ const (
 	ReqUnmap
 	ReqFlush
 	ReqCompareAndWrite // Data: compare half, write half
+	ReqOrWrite         // what is there OR Data
+	ReqReserve         // Data, at most MaxReservation bytes, becomes the reservation state (rule O5)
 )
 
 // Request is one asynchronous operation. The submitter owns it and Data, and
 // leaves both alone from Submit until Done.Complete. Offsets and lengths are in
 // bytes, multiples of 512; Data at most MaxIO (twice that for CompareAndWrite).
+// ReqReserve has neither offset nor length, and Data of any length up to its bound.
 type Request struct {
 	Kind   RequestKind
 	Offset int64
@@ -278,6 +295,7 @@ type Recovered struct {
 //	(*Volume) Submit(*Request)
 //	(*Volume) ReadAt(ctx, p, off) error ; WriteAt(ctx, p, off) error
 //	(*Volume) Zero(ctx, off, n) error ; Unmap(ctx, off, n) error ; Flush(ctx) error
+//	(*Volume) Reserve(ctx, state) error ; Reservation() []byte
 //	(*Volume) Grow(ctx, size) error                     shrink: ErrInvalid
 //	(*Volume) SetLabels(ctx, name, labels) error        new head with the new name and labels
 //	(*Volume) SetSettings(Settings) error               quota, intervals of a running vDisk

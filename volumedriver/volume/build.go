@@ -163,7 +163,14 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 	v.journal = journal.NewLog(journal.LogOptions{Pool: h.journal, VDisk: o.id, Epoch: o.this.Epoch, Cluster: v.cluster,
 		NextSeq: o.this.FirstSeq, Time: o.this.Time, Memory: h.memory}, o.tail)
 	o.tail = nil
-	v.replay(tail)
+	if o.head.Reservation != nil {
+		v.reservation.Store(&o.head.Reservation)
+	}
+	if err := v.replay(tail); err != nil {
+		v.journal.Close()
+		v.cancel()
+		return nil, err
+	}
 	v.wg.Add(2)
 	go (&committer{v: v}).run()
 	go v.up.run()
@@ -185,12 +192,24 @@ func (v *Volume) setIOLimits() {
 }
 
 // replay puts the recovered tail into the overlay, as apply did when it was written.
-func (v *Volume) replay(tail []journal.Found) {
+func (v *Volume) replay(tail []journal.Found) error {
 	for _, f := range tail {
 		h := f.Header
-		v.apply(h.Seq, &journal.Batch{Seqs: h.Seqs, Extents: h.Extents, Sums: h.Sums, Time: h.Time}, f.Chunk, f.Off,
-			int64(h.HeaderBytes)+int64(h.DataBytes))
+		b := &journal.Batch{Seqs: h.Seqs, Extents: h.Extents, Sums: h.Sums, Time: h.Time}
+		states := map[*journal.Extent][]byte{}
+		for i := range b.Extents {
+			if e := &b.Extents[i]; e.Kind == journal.KindReservation && e.HasData() {
+				state, err := v.recordedReservation(b, e, f.Chunk, f.Off)
+				if err != nil {
+					return err
+				}
+				states[e] = state
+			}
+		}
+		v.apply(h.Seq, b, f.Chunk, f.Off, int64(h.HeaderBytes)+int64(h.DataBytes),
+			func(e *journal.Extent) []byte { return states[e] })
 	}
+	return nil
 }
 
 // loadMap rebuilds the base map as of the head.

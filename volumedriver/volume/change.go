@@ -8,7 +8,7 @@ import (
 	"github.com/openvstorage/ovgate/volumedriver/journal"
 )
 
-// submitChange takes the range of a write, zero, unmap or compare-and-write.
+// submitChange takes the range of a change.
 func (v *Volume) submitChange(r *Request) {
 	n := r.span()
 	if n == 0 {
@@ -28,7 +28,15 @@ func (v *Volume) submitChange(r *Request) {
 func (v *Volume) prepare(r *Request) {
 	whole := r.Offset%int64(v.cluster) == 0 && r.span()%int64(v.cluster) == 0
 	r.st.nExtents, r.st.nParts, r.st.bytes = 0, 0, 0
-	if whole && r.Kind != ReqCompareAndWrite {
+	if r.Kind == ReqReserve {
+		if err := v.prepareReserve(r); err != nil {
+			v.finish(r, err)
+			return
+		}
+		v.enqueue(r)
+		return
+	}
+	if whole && r.Kind != ReqCompareAndWrite && r.Kind != ReqOrWrite {
 		if r.Kind == ReqWrite {
 			r.addData(v.cluster, r.st.first, r.Data)
 		} else {
@@ -68,7 +76,7 @@ func (r *Request) addRange(cluster int, kind RequestKind, first, end uint64) {
 	r.st.nExtents++
 }
 
-// prepareSlow reads the old data that a partial cluster or a compare needs.
+// prepareSlow reads the old data that a partial cluster, a compare or an OR needs.
 func (v *Volume) prepareSlow(r *Request) error {
 	cs := int64(v.cluster)
 	data := r.Data
@@ -78,6 +86,16 @@ func (v *Volume) prepareSlow(r *Request) error {
 			return err
 		}
 		data = r.Data[half:]
+	}
+	if r.Kind == ReqOrWrite {
+		old := make([]byte, len(data))
+		if err := v.readInner(v.ctx, old, r.Offset); err != nil {
+			return err
+		}
+		for i, b := range data {
+			old[i] |= b
+		}
+		data = old
 	}
 	n := r.span()
 	head := r.Offset % cs

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -112,7 +113,7 @@ func (c *committer) commit() {
 		for k := range r.st.nExtents {
 			e := r.st.extents[k]
 			e.SeqDelta = uint32(i)
-			if e.Kind == journal.KindData {
+			if e.HasData() {
 				e.Data = clusters
 				clusters += uint32(e.Length) * lbaBytes / uint32(v.cluster)
 			}
@@ -134,7 +135,9 @@ func (c *committer) commit() {
 	}
 	v.stats.appends.Add(1)
 	v.stats.appendBytes.Add(uint64(at.Bytes))
-	v.apply(at.Seq, b, at.Chunk, at.Off, at.Bytes)
+	v.apply(at.Seq, b, at.Chunk, at.Off, at.Bytes, func(e *journal.Extent) []byte {
+		return bytes.Clone(c.taken[e.SeqDelta].Data)
+	})
 	c.completeAll(nil)
 }
 
@@ -153,7 +156,8 @@ func (v *Volume) timestamp() int64 {
 }
 
 // apply puts a durable record into the overlay and the open batch, in seq order (V1).
-func (v *Volume) apply(seq uint64, b *journal.Batch, chunk uint32, off, space int64) {
+// state returns what a reservation extent of it stores.
+func (v *Volume) apply(seq uint64, b *journal.Batch, chunk uint32, off, space int64, state func(*journal.Extent) []byte) {
 	last := seq + uint64(b.Seqs) - 1
 	per := uint64(v.cluster / lbaBytes)
 	unit := uint32(v.cluster / MinClusterSize)
@@ -182,6 +186,10 @@ func (v *Volume) apply(seq uint64, b *journal.Batch, chunk uint32, off, space in
 		case journal.KindZero, journal.KindTrim:
 			v.overlay.Trim(first, n, o.id)
 			o.entries = append(o.entries, entry{cluster: first, count: n, kind: e.Kind})
+		case journal.KindReservation:
+			if e.HasData() {
+				v.install(o, state(e))
+			}
 		}
 	}
 	o.bytes += data

@@ -45,6 +45,7 @@ type crashRun struct {
 	w      *world
 	id     ID
 	states [][]uint32 // expected versions before step i; the last is after all
+	held   []uint32   // the same of the reservation state
 	acked  atomic.Int64
 	begun  atomic.Int64
 	points atomic.Int64
@@ -97,19 +98,24 @@ func (c *crashRun) verify(w *world, low, high int64, again bool) error {
 	if err != nil {
 		return err
 	}
+	held, err := heldVersion(v)
+	if err != nil {
+		return err
+	}
 	for k := low; ; k++ {
-		if sameVersions(have, c.states[k]) {
+		if sameVersions(have, c.states[k]) && held == c.held[k] {
 			break
 		}
 		if k == high {
-			return fmt.Errorf("content is no prefix of the log between steps %d and %d: %s", low, high, diffVersions(have, c.states[low]))
+			return fmt.Errorf("content is no prefix of the log between steps %d and %d: %s, reservation state %d of %v",
+				low, high, diffVersions(have, c.states[low]), held, c.held[low:high+1])
 		}
 	}
 	if !again {
 		return nil
 	}
 	// What was found stays, through a write and another crash.
-	o := &oracle{cur: have, maybe: map[int64][]uint32{}}
+	o := &oracle{cur: have, maybe: map[int64][]uint32{}, held: held}
 	if err := o.run(v, step{kind: ReqWrite, off: 8192, n: 4096, ver: 1 << 30}); err != nil {
 		return err
 	}
@@ -169,13 +175,13 @@ func TestCrashEveryPoint(t *testing.T) {
 	c.begun.Store(-1)
 	o := newOracle(size)
 	for _, s := range steps {
-		c.states = append(c.states, slices.Clone(o.cur))
+		c.states, c.held = append(c.states, slices.Clone(o.cur)), append(c.held, o.held)
 		if s.special == "grow" {
 			o.grow(s.n)
 		}
 		o.done(s)
 	}
-	c.states = append(c.states, o.cur)
+	c.states, c.held = append(c.states, o.cur), append(c.held, o.held)
 	n := w.mustStart(t)
 	n.create(c.id, size)
 	v := n.open(c.id)

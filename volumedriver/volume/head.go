@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,8 +54,12 @@ type Head struct {
 	// Deleted: the vDisk is gone; only clean-up is left.
 	Deleted bool `json:"deleted,omitempty"`
 
+	// Reservation is the reservation state as of LastSeq (V7).
+	Reservation []byte `json:"reservation,omitempty"`
+
 	// Needs names features a reader must know to use this head: a parent, pins, a
-	// map checkpoint on the backend. This version knows none.
+	// map checkpoint on the backend. This version knows "reservation", which encode
+	// adds to a head that has one; a decoded head has none left.
 	Needs []string `json:"needs,omitempty"`
 }
 
@@ -113,7 +118,11 @@ func (r HeadRef) same(o HeadRef) bool {
 
 // encode returns the object and its reference.
 func (h *Head) encode() ([]byte, HeadRef, error) {
-	body, err := json.Marshal(h)
+	whole := *h
+	if len(h.Reservation) > 0 {
+		whole.Needs = append(slices.Clone(h.Needs), needReservation)
+	}
+	body, err := json.Marshal(&whole)
 	if err != nil {
 		return nil, HeadRef{}, fmt.Errorf("encode head of vdisk %s: %w", h.VDisk, err)
 	}
@@ -143,13 +152,17 @@ func decodeHead(b []byte) (*Head, HeadRef, error) {
 	if err := json.Unmarshal(body, h); err != nil {
 		return nil, HeadRef{}, fmt.Errorf("%w: head: %v", ErrCorrupt, err)
 	}
+	h.Needs = slices.DeleteFunc(h.Needs, func(n string) bool { return n == needReservation })
 	if len(h.Needs) > 0 {
 		return nil, HeadRef{}, fmt.Errorf("head of vdisk %s needs %v: upgrade ovgate", h.VDisk, h.Needs)
 	}
 	if h.Format != format || format < 1 {
 		return nil, HeadRef{}, fmt.Errorf("%w: head of vdisk %s: format %d in a header line that says %d", ErrCorrupt, h.VDisk, h.Format, format)
 	}
-	if h.Size <= 0 || h.Size > MaxSize || !validCluster(h.ClusterSize) || len(h.Epochs) == 0 {
+	if len(h.Needs) == 0 {
+		h.Needs = nil
+	}
+	if h.Size <= 0 || h.Size > MaxSize || !validCluster(h.ClusterSize) || len(h.Epochs) == 0 || len(h.Reservation) > MaxReservation {
 		return nil, HeadRef{}, fmt.Errorf("%w: head fields of vdisk %s", ErrCorrupt, h.VDisk)
 	}
 	return h, HeadRef{Epoch: h.Epoch, Nonce: h.Nonce, Number: h.Number, Hash: hash}, nil

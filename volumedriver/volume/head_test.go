@@ -62,6 +62,32 @@ func TestHeadGolden(t *testing.T) {
 	}
 }
 
+// TestHeadGoldenReservation: a head with a reservation state says that its reader
+// must know of it; one without is what earlier versions wrote.
+func TestHeadGoldenReservation(t *testing.T) {
+	h := goldenHead()
+	h.Reservation = []byte("who holds it")
+	obj, ref, err := h.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := goldenFile(t, "head-reservation.txt", obj)
+	got, gotRef, err := decodeHead(kept)
+	if err != nil || !reflect.DeepEqual(got, h) || gotRef != ref {
+		t.Fatalf("%v: %+v %+v", err, got, gotRef)
+	}
+	if !bytes.Contains(kept, []byte(`"needs":["reservation"]`)) {
+		t.Fatal("a version that does not know reservations would take this head and forget them")
+	}
+	h.Reservation = make([]byte, MaxReservation+1)
+	if obj, _, err = h.encode(); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := decodeHead(obj); err == nil {
+		t.Fatal("a reservation state above the bound is read")
+	}
+}
+
 // headObject wraps a body as encode does.
 func headObject(format any, body string) []byte {
 	return fmt.Appendf(nil, "%s%v %x\n%s\n", headMagic, format, sha256.Sum256([]byte(body)), body)
@@ -126,6 +152,7 @@ func FuzzDecodeHead(f *testing.F) {
 	}
 	line, body, _ := bytes.Cut(obj, []byte("\n"))
 	f.Add(string(line), string(body), false)
+	f.Add("1", `{"format":1,"size":4096,"clusterSize":4096,"epochs":[{}],"reservation":"AQ==","needs":["reservation"]}`, true)
 	f.Add("1", string(bytes.TrimSpace(body)), true)
 	f.Add("1", `{"size":4096,"clusterSize":4096,"epochs":[{}]}`, true)
 	f.Fuzz(func(t *testing.T, line, body string, seal bool) {
@@ -153,7 +180,7 @@ func FuzzDecodeHead(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if g, gr, err := decodeHead(again); err != nil || !gr.same(ref) || g.LastSeq != h.LastSeq || len(g.Epochs) != len(h.Epochs) {
+		if g, gr, err := decodeHead(again); err != nil || !gr.same(ref) || g.LastSeq != h.LastSeq || !bytes.Equal(g.Reservation, h.Reservation) || len(g.Epochs) != len(h.Epochs) {
 			t.Fatalf("does not survive another round: %v", err)
 		}
 	})

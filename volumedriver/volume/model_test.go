@@ -116,14 +116,15 @@ func (m *model) draw() step {
 	return randomStep(m.r, m.size, m.cs, int64(m.v.MaxIO()), m.ver)
 }
 
-// disjoint draws up to 8 changes that do not overlap.
+// disjoint draws up to 8 changes that do not overlap, one of the reservation state
+// at most.
 func (m *model) disjoint() []step {
 	var steps []step
 	for range 2 + m.r.IntN(7) {
 		s := m.draw()
-		clash := !s.changes() || s.kind == ReqCompareAndWrite
+		clash := !s.changes() && s.kind != ReqReserve || s.kind == ReqCompareAndWrite
 		for _, p := range steps {
-			clash = clash || s.off < p.off+p.n && p.off < s.off+s.n
+			clash = clash || s.kind == ReqReserve && p.kind == ReqReserve || s.off < p.off+p.n && p.off < s.off+s.n
 		}
 		if !clash {
 			steps = append(steps, s)

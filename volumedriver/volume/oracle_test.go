@@ -70,8 +70,10 @@ func randomStep(r *mrand.Rand, size int64, cluster int64, maxIO int64, ver uint3
 		s.kind = ReqUnmap
 	case x < 80:
 		s.kind, unit = ReqUnmap, lbaBytes
-	case x < 84:
+	case x < 82:
 		s.kind = ReqFlush
+	case x < 84:
+		s.kind = ReqReserve
 	case x < 86:
 		s.kind, unit = ReqCompareAndWrite, lbaBytes
 	default:
@@ -90,7 +92,7 @@ func randomStep(r *mrand.Rand, size int64, cluster int64, maxIO int64, ver uint3
 	}
 	s.n = min(n*unit, limit/unit*unit)
 	s.off = r.Int64N((size-s.n)/unit+1) * unit
-	if s.kind == ReqFlush {
+	if s.kind == ReqFlush || s.kind == ReqReserve {
 		s.off, s.n = 0, 0
 	}
 	return s
@@ -101,6 +103,58 @@ func randomStep(r *mrand.Rand, size int64, cluster int64, maxIO int64, ver uint3
 type oracle struct {
 	cur   []uint32
 	maybe map[int64][]uint32
+	// The reservation state, by version (0: none), and what it may be instead.
+	held      uint32
+	heldMaybe []uint32
+}
+
+// heldState is version ver of the reservation state; some are empty, some fill up
+// what a record can carry.
+func heldState(ver uint32) []byte {
+	n := []int{12, 4092, 4093, 100, 700, 0, MaxReservation}[ver%7]
+	if ver == 0 || n == 0 {
+		return nil
+	}
+	b := make([]byte, n)
+	fillBlock(b, 77, uint64(ver))
+	binary.LittleEndian.PutUint32(b, ver)
+	return b
+}
+
+// heldVersion returns which version a vDisk has, 0 for an empty one.
+func heldVersion(v *Volume) (uint32, error) {
+	b := v.Reservation()
+	if len(b) == 0 {
+		return 0, nil
+	}
+	ver := binary.LittleEndian.Uint32(b)
+	if !bytes.Equal(b, heldState(ver)) {
+		return 0, errWrong{fmt.Errorf("reservation state is torn: %d bytes, claims version %d", len(b), ver)}
+	}
+	return ver, nil
+}
+
+// visible is the version that can be told from the state.
+func visible(ver uint32) uint32 {
+	if heldState(ver) == nil {
+		return 0
+	}
+	return ver
+}
+
+// checkHeld compares the reservation state with what it may be.
+func (o *oracle) checkHeld(v *Volume, settle bool) error {
+	ver, err := heldVersion(v)
+	if err != nil {
+		return err
+	}
+	if ver != o.held && !slices.Contains(o.heldMaybe, ver) {
+		return errWrong{fmt.Errorf("reservation state is version %d, want %d or one of %v", ver, o.held, o.heldMaybe)}
+	}
+	if settle {
+		o.held, o.heldMaybe = ver, nil
+	}
+	return nil
 }
 
 func newOracle(size int64) *oracle {
@@ -113,6 +167,9 @@ func (o *oracle) grow(size int64) {
 
 // done applies an acknowledged step.
 func (o *oracle) done(s step) {
+	if s.kind == ReqReserve {
+		o.held, o.heldMaybe = visible(s.ver), nil
+	}
 	if !s.changes() {
 		return
 	}
@@ -124,6 +181,9 @@ func (o *oracle) done(s step) {
 
 // unknown notes a step whose outcome is not known.
 func (o *oracle) unknown(s step) {
+	if s.kind == ReqReserve {
+		o.heldMaybe = append(o.heldMaybe, visible(s.ver))
+	}
 	if !s.changes() {
 		return
 	}
@@ -148,6 +208,8 @@ func (o *oracle) data(s step) []byte {
 	switch s.kind {
 	case ReqRead:
 		return make([]byte, s.n)
+	case ReqReserve:
+		return heldState(s.ver)
 	case ReqWrite:
 		return versions(s.off, s.n, func(int64) uint32 { return s.ver })
 	case ReqCompareAndWrite:
@@ -181,6 +243,9 @@ func (o *oracle) run(v *Volume, s step) error {
 		return o.check(data, s.off, false)
 	}
 	o.done(s)
+	if s.kind == ReqReserve {
+		return o.checkHeld(v, false)
+	}
 	return nil
 }
 
@@ -219,6 +284,9 @@ func (o *oracle) check(p []byte, off int64, settle bool) error {
 
 // checkAll reads the whole disk.
 func (o *oracle) checkAll(v *Volume, settle bool) error {
+	if err := o.checkHeld(v, settle); err != nil {
+		return err
+	}
 	size := int64(len(o.cur)) * lbaBytes
 	buf := make([]byte, 256<<10)
 	for off := int64(0); off < size; off += int64(len(buf)) {

@@ -208,7 +208,7 @@ func (v *Volume) readJournal(pieces []piece, t *target) (int, error) {
 	}
 	disk, err := pieces[0].chunk.ReadAt(buf, pieces[0].off)
 	if err != nil {
-		return 0, fmt.Errorf("vdisk %s: %w: %w", v.id, ErrMedium, err)
+		return 0, v.medium(pieces[0].cluster, err)
 	}
 	for i := range n {
 		c := pieces[i].cluster
@@ -216,13 +216,18 @@ func (v *Volume) readJournal(pieces []piece, t *target) (int, error) {
 		if disk && v.seed.Sum(v.lba(c), data) != pieces[i].sum {
 			v.stats.crcErrors.Add(1)
 			v.log.Error("journal data damaged", "lba", v.lba(c))
-			return 0, fmt.Errorf("vdisk %s: %w at lba %d: journal checksum", v.id, ErrMedium, v.lba(c))
+			return 0, v.medium(c, errors.New("journal checksum"))
 		}
 		if !direct {
 			t.put(c, data)
 		}
 	}
 	return n, nil
+}
+
+// medium is a medium error at cluster c.
+func (v *Volume) medium(c uint64, err error) error {
+	return fmt.Errorf("vdisk %s: %w", v.id, &MediumError{int64(c) * int64(v.cluster), err})
 }
 
 func (v *Volume) lba(c uint64) uint64 { return c * uint64(v.cluster/lbaBytes) }
@@ -240,6 +245,9 @@ func (v *Volume) readSCO(ctx context.Context, pc *piece, t *target) error {
 		}
 		for try := 0; ; try++ {
 			group, err := v.group(ctx, pc, g)
+			if errors.Is(err, ErrMedium) {
+				return v.medium(pc.cluster+k, err)
+			}
 			if err != nil {
 				return err
 			}
@@ -251,7 +259,7 @@ func (v *Volume) readSCO(ctx context.Context, pc *piece, t *target) error {
 			v.log.Error("sco data damaged", "sco", pc.number, "group", g, "lba", v.lba(bad), "try", try)
 			v.host.cache.Drop(v.key(pc, g))
 			if try > 0 {
-				return fmt.Errorf("vdisk %s: %w at lba %d: sco %d checksum", v.id, ErrMedium, v.lba(bad), pc.number)
+				return v.medium(bad, fmt.Errorf("sco %d checksum", pc.number))
 			}
 		}
 		k += todo

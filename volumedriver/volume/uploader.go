@@ -394,6 +394,9 @@ func (u *uploader) commit() error {
 		for _, b := range prefix {
 			t.Entries = append(t.Entries, tlog.Entry{Bytes: b.object, Footer: b.footer})
 			h.Stored += b.object
+			if b.reservation != nil {
+				h.Reservation = *b.reservation
+			}
 		}
 		last := prefix[len(prefix)-1]
 		h.LastSeq, h.NextSCO, h.NextTLog = last.lastSeq, last.number+1, h.NextTLog+1

@@ -11,6 +11,9 @@
 //	          uploader: closed batch -> SCO -> TLog -> head -> registry -> base map,
 //	                                                            journal released
 //
+// A change of the reservation state is a write without a range: its record installs
+// the state instead of map entries, and the head takes it along.
+//
 // # Objects of a vDisk, below the vPool's root
 //
 //	ovgate.root                          whose root this is
@@ -45,6 +48,9 @@
 //	V6  An object name carries epoch, number and nonce; a head that was not
 //	    committed for sure gives its number up, so no name is put twice with
 //	    different bytes (E1).
+//	V7  The reservation state is that of the newest record in seq order that stores
+//	    one: an open takes the head's, then those of the tail; a head carries the one
+//	    as of its last seq, so no record of it is released before (rule O5).
 package volume
 
 import (
@@ -97,6 +103,8 @@ type Volume struct {
 
 	ctx    context.Context // ends with the volume
 	cancel context.CancelFunc
+
+	reservation atomic.Pointer[[]byte] // set in seq order (V7)
 
 	size     atomic.Int64
 	settings atomic.Pointer[Settings]
@@ -163,6 +171,8 @@ type batch struct {
 	bytes               int64 // data, overwritten ones included
 	journal             int64 // journal space of its records
 	entries             []entry
+	// reservation is the newest state that its records store; nil: none does (V7).
+	reservation *[]byte
 
 	// Set while it is uploaded.
 	number  uint32
@@ -241,6 +251,8 @@ func (v *Volume) Submit(r *Request) {
 		// Acknowledged is durable: nothing is left to do (write path).
 		v.stats.flushOps.Add(1)
 		v.complete(r, v.writeError())
+	case ReqReserve:
+		v.submitReserve(r)
 	default:
 		v.submitChange(r)
 	}
@@ -250,15 +262,18 @@ func (v *Volume) Submit(r *Request) {
 func (v *Volume) admit(r *Request) error {
 	n := r.span()
 	switch {
-	case r.Kind < ReqRead || r.Kind > ReqCompareAndWrite:
+	case r.Kind < ReqRead || r.Kind > ReqReserve:
 		return fmt.Errorf("%w: request kind %d", ErrInvalid, r.Kind)
+	case r.Kind == ReqReserve && (len(r.Data) > MaxReservation || r.Offset != 0 || r.Length != 0):
+		return fmt.Errorf("%w: reservation state of %d bytes, at most %d", ErrInvalid, len(r.Data), MaxReservation)
+	case r.Kind == ReqReserve: // it covers nothing of the disk
 	case r.Offset < 0 || n < 0 || r.Offset%lbaBytes != 0 || n%lbaBytes != 0 || len(r.Data)%lbaBytes != 0:
 		return fmt.Errorf("%w: range %d+%d is not in 512-byte units", ErrInvalid, r.Offset, n)
 	case r.Offset > v.Size() || n > v.Size()-r.Offset:
 		return fmt.Errorf("%w: range %d+%d is beyond the size %d", ErrInvalid, r.Offset, n, v.Size())
 	case r.Kind == ReqCompareAndWrite && len(r.Data)%(2*lbaBytes) != 0:
 		return fmt.Errorf("%w: compare and write halves differ", ErrInvalid)
-	case r.Kind != ReqRead && n > int64(v.maxIO) && (r.Kind == ReqWrite || r.Kind == ReqCompareAndWrite):
+	case r.Kind != ReqRead && n > int64(v.maxIO) && (r.Kind == ReqWrite || r.Kind == ReqCompareAndWrite || r.Kind == ReqOrWrite):
 		return fmt.Errorf("%w: %d bytes in one write, at most %d", ErrInvalid, n, v.maxIO)
 	}
 	if f := v.failure.Load(); f != nil && (f.state == StateFenced || f.state == StateClosed) {
@@ -276,11 +291,11 @@ func (v *Volume) admit(r *Request) error {
 // span returns how many bytes of the disk a request covers.
 func (r *Request) span() int64 {
 	switch r.Kind {
-	case ReqRead, ReqWrite:
+	case ReqRead, ReqWrite, ReqOrWrite:
 		return int64(len(r.Data))
 	case ReqCompareAndWrite:
 		return int64(len(r.Data) / 2)
-	case ReqFlush:
+	case ReqFlush, ReqReserve:
 		return 0
 	}
 	return r.Length
@@ -310,7 +325,7 @@ func (v *Volume) account(r *Request) {
 		v.stats.readOps.Add(1)
 		v.stats.readBytes.Add(uint64(len(r.Data)))
 		v.stats.readLat[bucket].Add(1)
-	case ReqWrite, ReqCompareAndWrite:
+	case ReqWrite, ReqCompareAndWrite, ReqOrWrite:
 		v.stats.writeOps.Add(1)
 		v.stats.writeBytes.Add(uint64(r.span()))
 		v.stats.writeLat[bucket].Add(1)
@@ -364,6 +379,11 @@ func (v *Volume) Unmap(ctx context.Context, off, n int64) error {
 
 // Flush returns when every write that completed before is durable.
 func (v *Volume) Flush(ctx context.Context) error { return v.do(ctx, ReqFlush, nil, 0, 0) }
+
+// Reserve stores a reservation state, durably.
+func (v *Volume) Reserve(ctx context.Context, state []byte) error {
+	return v.do(ctx, ReqReserve, state, 0, 0)
+}
 
 // Close drains, commits what was acknowledged and gives the vDisk up with a clean
 // head. If ctx ends first (the backend is away), the vDisk is closed all the

@@ -89,7 +89,7 @@ func run(o options) error {
 }
 
 func target(o options) (iscsi.TargetSpec, error) {
-	spec := iscsi.TargetSpec{Name: iqn, Open: true}
+	spec := iscsi.TargetSpec{Name: iqn, Groups: []iscsi.Group{{Name: "all", Any: true}}}
 	memory := benchdisk.NewMemory(o.size)
 	disks := []iscsi.Disk{0: memory, 2: &benchdisk.Slow{Disk: memory, Delay: o.delay}}
 	if o.file != "" {
