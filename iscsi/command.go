@@ -10,7 +10,7 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 	t.attr = h[1] & 0x07
 	t.address(lunOf(h[8:16]))
 	copy(t.cdb[:], h[32:48])
-	t.since = c.srv.clk.Now()
+	t.since = c.now
 	c.sess.commands.Add(1)
 	c.srv.stats.commands.Add(1)
 
@@ -341,10 +341,4 @@ func (c *conn) failReceiving(t *task) {
 	if !gone {
 		t.fail(senseDataPhase)
 	}
-}
-
-// countRead counts data-in that leaves; it is the writer's.
-func (t *task) countRead(n int) {
-	t.c.sess.readBytes.Add(uint64(n))
-	t.c.srv.stats.readBytes.Add(uint64(n))
 }

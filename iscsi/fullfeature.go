@@ -140,6 +140,7 @@ func (c *conn) logout(h *bhs, n int) error {
 	}
 	c.mu.Unlock()
 	c.runReady()
+	c.sendInline() // from here on the writer sends
 	c.mu.Lock()
 	for len(c.tasks) > 0 && !c.closed {
 		c.idleWake.Wait()

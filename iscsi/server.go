@@ -127,6 +127,8 @@ type Server struct {
 	bufs     bufferPool
 	tasks    sync.Pool
 	reps     sync.Pool
+	batches  sync.Pool
+	readBufs sync.Pool
 	stats    counters
 	copies   atomic.Int32  // EXTENDED COPY commands under way
 	refusals logLimit      // log lines about refused logins and connections
@@ -176,6 +178,8 @@ func NewServer(cfg Config) *Server {
 	s.bufs.init()
 	s.tasks.New = func() any { return newTask() }
 	s.reps.New = func() any { return new(reply) }
+	s.batches.New = func() any { return newBatch() }
+	s.readBufs.New = func() any { return new([readBuffer]byte) }
 	return s
 }
 
