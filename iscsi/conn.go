@@ -66,10 +66,10 @@ type conn struct {
 	sets        map[*lun]*taskSet // of units with ORDERED or HEAD OF QUEUE tasks
 	ready       []*task           // held tasks whose turn has come
 	releasing   bool              // somebody runs them
-	closed      bool
-	draining    bool
-	dropBy      time.Time     // when the connection is closed in any case, if not zero
-	down        chan struct{} // closed with the connection
+	closed      atomic.Bool       // set under mu
+	draining    atomic.Bool       // set under mu
+	dropBy      time.Time         // when the connection is closed in any case, if not zero
+	down        chan struct{}     // closed with the connection
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
@@ -143,11 +143,11 @@ func (c *conn) hangUp(err error) {
 // unanswered. It may be called from anywhere, any number of times.
 func (c *conn) close() {
 	c.mu.Lock()
-	if c.closed {
+	if c.closed.Load() {
 		c.mu.Unlock()
 		return
 	}
-	c.closed = true
+	c.closed.Store(true)
 	close(c.down)
 	c.writerWake.Broadcast()
 	c.idleWake.Broadcast()
@@ -161,22 +161,23 @@ func (c *conn) broken() <-chan struct{} { return c.down }
 // dropSoon closes the connection once what is queued has left.
 func (c *conn) dropSoon() { c.send(c.notice(asyncDropConnection, waitToReturn)) }
 
-// isClosed tells whether the connection has ended or is about to.
-func (c *conn) isClosed() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.closed
-}
-
 // finishTasks drops the tasks that wait for data and waits until the Disk has
 // completed the others (I4).
 func (c *conn) finishTasks() {
 	c.mu.Lock()
+	var waiting []*task
 	for itt, t := range c.tasks {
 		if !t.running {
 			delete(c.tasks, itt)
+		} else if t.withdraw() {
+			waiting = append(waiting, t)
 		}
 	}
+	c.mu.Unlock()
+	for _, t := range waiting {
+		t.abortOp()
+	}
+	c.mu.Lock()
 	for len(c.tasks) > 0 {
 		c.idleWake.Wait()
 	}
@@ -191,11 +192,7 @@ func (c *conn) outstanding() int {
 }
 
 // stopped tells whether a task must submit nothing more.
-func (c *conn) stopped(t *task) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.closed || t.aborted
-}
+func (c *conn) stopped(t *task) bool { return c.closed.Load() || t.aborted.Load() }
 
 // Answers that wait because the peer does not read them (I5): beyond these it is
 // disconnected.
@@ -226,7 +223,7 @@ func (c *conn) queue(r *reply) bool {
 
 // enqueue adds to the writer's queue; mu is held.
 func (c *conn) enqueue(it outItem) {
-	if c.closed {
+	if c.closed.Load() {
 		return
 	}
 	c.outq = append(c.outq, it)
@@ -246,10 +243,10 @@ func (c *conn) answer(t *task) {
 	c.leave(t)
 	ready := len(c.ready) > 0
 	waiters := t.waiters
-	drop := t.aborted || c.closed
+	drop := t.aborted.Load() || c.closed.Load()
 	if drop {
 		c.discharge(t)
-		if !t.immediate && !c.closed {
+		if !t.immediate && !c.closed.Load() {
 			c.maxCmdSN.Add(1)
 		}
 	} else {
@@ -257,7 +254,7 @@ func (c *conn) answer(t *task) {
 	}
 	if len(c.tasks) == 0 {
 		c.idleWake.Broadcast()
-		if drop && c.draining && c.idle() {
+		if drop && c.draining.Load() && c.idle() {
 			defer c.close()
 		}
 	}
@@ -288,7 +285,7 @@ func (c *conn) drain() {
 	}
 	r := c.notice(asyncLogout, 0)
 	c.mu.Lock()
-	c.draining = true // the flush of r finds the connection idle, or the last task's does
+	c.draining.Store(true) // the flush of r finds the connection idle, or the last task's does
 	full := !c.queue(r)
 	c.mu.Unlock()
 	if full {

@@ -62,8 +62,9 @@ type copyJob struct {
 	record   *copyRecord // nil: nobody may ask
 	records  *copyRecords
 	segments []copySegment
-	units    []*lun // whose gate it is in
-	running  bool   // counted in Server.copies
+	units    []*lun   // whose gate it is in
+	visits   []*nexus // with units other than the one that it was sent to
+	running  bool     // counted in Server.copies
 
 	at    int    // the segment in work
 	done  uint64 // bytes of it
@@ -157,12 +158,29 @@ func (j *copyJob) begin(records *copyRecords, id, usage byte) (sense, bool) {
 	return sense{}, true
 }
 
+// visit returns the copy's nexus with a unit: its Ops wait there like a session's.
+func (j *copyJob) visit(ss *session, l *lun) *nexus {
+	for _, n := range j.visits {
+		if n.lu == l {
+			return n
+		}
+	}
+	n := &nexus{ss: ss, lu: l}
+	if l.join(n) {
+		j.visits = append(j.visits, n)
+	}
+	return n
+}
+
 // end leaves everything that begin took; the task is about to be answered.
 func (j *copyJob) end(t *task) {
 	for _, l := range j.units {
 		l.copies.leave()
 	}
-	j.units = nil
+	for _, n := range j.visits {
+		n.lu.part(n)
+	}
+	j.units, j.visits = nil, nil
 	if j.record != nil {
 		j.records.finish(j.record, t.status, t.sense)
 		j.record = nil
@@ -388,7 +406,7 @@ func (e *copyEnd) protection() (sense, bool) {
 // takes such commands.
 func (e *copyEnd) reachable() bool {
 	return e.ss.lun(e.number) == e.lu && ALUAState(e.ss.state.Load()) <= ALUANonOptimized &&
-		!e.ss.conn.isClosed() && !e.lu.copies.closing()
+		!e.ss.conn.closed.Load() && !e.lu.copies.closing()
 }
 
 // copyStep goes on with a copy.
@@ -402,7 +420,7 @@ func copyStep(t *task) bool {
 		}
 		j.phase, j.wrote = copyWriting, true
 		_, to := j.place()
-		return t.askOf(g.dest.lu.Disk, OpWrite, to, 0, t.ref[:j.piece])
+		return t.askOf(g.dest.lu, OpWrite, to, 0, t.ref[:j.piece])
 	case copyWriting:
 		j.done += j.piece
 		j.progress(j.at, j.piece)
@@ -424,10 +442,10 @@ func copyStep(t *task) bool {
 	from, to := j.place()
 	if hole {
 		j.phase, j.wrote = copyWriting, true
-		return t.askOf(g.dest.lu.Disk, OpUnmap, to, int64(n), nil)
+		return t.askOf(g.dest.lu, OpUnmap, to, int64(n), nil)
 	}
 	j.phase = copyReading
-	return t.askOf(g.source.lu.Disk, OpRead, from, 0, t.ref[:n])
+	return t.askOf(g.source.lu, OpRead, from, 0, t.ref[:n])
 }
 
 // place returns where the piece in work lies on source and destination. A segment

@@ -87,7 +87,7 @@ func (c *conn) writeLoop() {
 func (c *conn) turn() *batch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for !c.closed {
+	for !c.closed.Load() {
 		if b := c.stalled; b != nil {
 			c.stalled = nil
 			return b
@@ -112,7 +112,7 @@ const maxRounds = 2
 func (c *conn) sendInline() {
 	for round := 0; ; round++ {
 		c.mu.Lock()
-		if c.closed || c.sending || len(c.outq) == 0 || round == maxRounds || c.needs(c.outq[0]) > arenaBytes {
+		if c.closed.Load() || c.sending || len(c.outq) == 0 || round == maxRounds || c.needs(c.outq[0]) > arenaBytes {
 			c.awake.Store(false)
 			if len(c.outq) > 0 && !c.sending {
 				c.writerWake.Signal()
@@ -221,7 +221,7 @@ func (c *conn) settle(b *batch, err error) bool {
 	}
 	c.unsent -= len(b.sent) + len(b.reps)
 	c.sending = false
-	ok := err == nil && !b.last && !(c.draining && c.idle())
+	ok := err == nil && !b.last && !(c.draining.Load() && c.idle())
 	c.mu.Unlock()
 	if b.read > 0 {
 		c.sess.readBytes.Add(uint64(b.read))
