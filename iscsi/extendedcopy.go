@@ -62,7 +62,8 @@ type copyJob struct {
 	record   *copyRecord // nil: nobody may ask
 	records  *copyRecords
 	segments []copySegment
-	units    []*lun // whose gate it is in
+	units    []*lun   // whose gate it is in
+	visits   []*nexus // with units other than the one that it was sent to
 	step     *foreignStep
 	running  bool // counted in Server.copies
 
@@ -158,6 +159,20 @@ func (j *copyJob) begin(records *copyRecords, id, usage byte) (sense, bool) {
 	return sense{}, true
 }
 
+// visit returns the copy's nexus with a unit: its Ops wait there like a session's.
+func (j *copyJob) visit(ss *session, l *lun) *nexus {
+	for _, n := range j.visits {
+		if n.lu == l {
+			return n
+		}
+	}
+	n := &nexus{ss: ss, lu: l}
+	if l.join(n) {
+		j.visits = append(j.visits, n)
+	}
+	return n
+}
+
 // end leaves everything that begin took; the task is about to be answered.
 func (j *copyJob) end(t *task) {
 	j.step.leave()
@@ -165,7 +180,10 @@ func (j *copyJob) end(t *task) {
 	for _, l := range j.units {
 		l.copies.leave()
 	}
-	j.units = nil
+	for _, n := range j.visits {
+		n.lu.part(n)
+	}
+	j.units, j.visits = nil, nil
 	if j.record != nil {
 		j.records.finish(j.record, t.status, t.sense)
 		j.record = nil
@@ -324,7 +342,7 @@ func (t *task) use(role byte, kind OpKind, off, length int64, data []byte) bool 
 		return t.lastFail(j.residual(copyConflict(st, role, j.at)))
 	}
 	j.step = step
-	return t.askOf(e.lu.Disk, kind, off, length, data)
+	return t.askOf(e.lu, kind, off, length, data)
 }
 
 // Designator of a CSCD descriptor: binary, of the logical unit, NAA, 16 bytes.
@@ -404,7 +422,7 @@ func (e *copyEnd) protection() (sense, bool) {
 // takes such commands.
 func (e *copyEnd) reachable() bool {
 	return e.ss.lun(e.number) == e.lu && ALUAState(e.ss.state.Load()) <= ALUANonOptimized &&
-		!e.ss.conn.isClosed() && !e.lu.copies.closing()
+		!e.ss.conn.closed.Load() && !e.lu.copies.closing()
 }
 
 // copyStep goes on with a copy.

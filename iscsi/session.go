@@ -29,11 +29,11 @@ type session struct {
 
 	commands, readBytes, writeBytes atomic.Uint64
 
-	copies copyRecords // of its EXTENDED COPY commands
-
 	recent  atomic.Pointer[nexus] // of the last command
 	nexusMu sync.Mutex
 	nexuses map[*lun]*nexus
+
+	copies copyRecords // of its EXTENDED COPY commands
 
 	pending atomic.Int32 // unit attentions in ua
 	uaMu    sync.Mutex

@@ -33,20 +33,24 @@ func (w *tmfWait) done() {
 }
 
 // abort aborts the connection's tasks that match: one that waits for data or for
-// older tasks never runs, one inside the Disk is waited for by w. It returns how
+// older tasks, or at a gate, never runs, one inside the Disk is waited for by w. It returns how
 // many matched.
 func (c *conn) abort(w *tmfWait, match func(*task) bool) int {
 	c.mu.Lock()
 	n := 0
+	var waiting []*task
 	for itt, t := range c.tasks {
 		if !match(t) {
 			continue
 		}
 		n++
-		t.aborted = true
+		t.aborted.Store(true)
 		if t.running {
 			w.left.Add(1)
 			t.waiters = append(t.waiters, w)
+			if t.withdraw() {
+				waiting = append(waiting, t)
+			}
 			continue
 		}
 		delete(c.tasks, itt)
@@ -58,6 +62,9 @@ func (c *conn) abort(w *tmfWait, match func(*task) bool) int {
 	}
 	ready := len(c.ready) > 0
 	c.mu.Unlock()
+	for _, t := range waiting {
+		t.abortOp()
+	}
 	if ready {
 		c.runReady()
 	}
