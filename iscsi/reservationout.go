@@ -326,8 +326,8 @@ func (r *registry) move(by nexus, q *prOut, at prPlace) prResult {
 	case q.newKey == 0 || !slices.Contains(at.ports, q.port):
 		return prRefused(senseInvalidParameter)
 	}
-	to, bad := q.named(by, []uint16{q.port}, at)
-	if bad != (sense{}) || len(to) != 1 { // nobody, several, or the nexus itself
+	to, bad := q.named(nexus{}, []uint16{q.port}, at)
+	if bad != (sense{}) || len(to) != 1 || to[0] == by { // nobody, several, or the nexus itself
 		return prRefused(senseInvalidParameter)
 	}
 	n := r.copy()
