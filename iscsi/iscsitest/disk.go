@@ -122,6 +122,25 @@ func (d *Disk) Release() {
 	}
 }
 
+// ReleaseOne executes the oldest kept Op of a kind, and reports whether there is one.
+func (d *Disk) ReleaseOne(kind iscsi.OpKind) bool {
+	d.mu.Lock()
+	var op *iscsi.Op
+	for i, o := range d.held {
+		if o.Kind == kind {
+			op = o
+			d.held = append(d.held[:i], d.held[i+1:]...)
+			break
+		}
+	}
+	d.mu.Unlock()
+	if op == nil {
+		return false
+	}
+	d.execute(op)
+	return true
+}
+
 // Wait waits for delayed Ops.
 func (d *Disk) Wait() { d.wg.Wait() }
 
