@@ -25,7 +25,7 @@ func newRig(t testing.TB, depth, size int, write bool) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{srv: iscsi.NewServer(iscsi.Config{}), free: make(chan *initiator.Command, depth)}
-	if err := r.srv.AddTarget(iscsi.TargetSpec{Name: targetName, Open: true, LUNs: []iscsi.LUNSpec{lunSpec(0, d)}}); err != nil {
+	if err := r.srv.AddTarget(iscsi.TargetSpec{Name: targetName, Groups: open(nil), LUNs: []iscsi.LUNSpec{lunSpec(0, d)}}); err != nil {
 		t.Fatal(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")

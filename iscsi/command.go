@@ -7,12 +7,18 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 	t.itt, t.edtl = h.itt(), be.Uint32(h[20:])
 	t.read, t.write = h[1]&0x40 != 0, h[1]&0x20 != 0
 	t.immediate = h.immediate()
-	t.lunNo, t.lunOK = lunOf(h[8:16])
+	t.attr = h[1] & 0x07
+	t.address(lunOf(h[8:16]))
 	copy(t.cdb[:], h[32:48])
+	t.arrived = c.srv.clk.Now()
 	c.sess.commands.Add(1)
 	c.srv.stats.commands.Add(1)
 
-	if reason, ok := c.admit(t); !ok {
+	reason, ok := byte(rejectInvalid), t.takeAHS(c.ahs)
+	if ok {
+		reason, ok = c.admit(t)
+	}
+	if !ok {
 		c.srv.tasks.Put(t)
 		c.advanceWindow(h)
 		if err := c.readData(nil, n); err != nil {
@@ -25,13 +31,15 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 		!h.final() && (!t.write || c.neg.InitialR2T) {
 		return c.violation()
 	}
-	ok := t.prepare()
+	ok = t.prepare()
 	if err := c.readData(t.data, n); err != nil {
 		return err
 	}
 	t.got = uint32(n)
 	if !ok {
-		t.finish()
+		if c.begin(t, false) {
+			t.finish()
+		}
 		return nil
 	}
 	if !t.write || t.cmd.dir != dirOut || t.got >= t.want && h.final() {
@@ -44,6 +52,15 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 	}
 	c.solicit(t)
 	return nil
+}
+
+// address says which logical unit a task is for, as its session sees it.
+func (t *task) address(n uint16, ok bool) {
+	t.lunNo, t.lunOK, t.lu, t.protected = n, ok, nil, false
+	if ok {
+		u := t.c.sess.view.Load().units[n]
+		t.lu, t.protected = u.lun, u.readOnly
+	}
 }
 
 // admit registers a task, unless its tag is in use or too many are in flight.
@@ -61,6 +78,7 @@ func (c *conn) admit(t *task) (reason byte, ok bool) {
 	if t.immediate {
 		c.immediates++
 	}
+	c.arrive(t)
 	c.tasks[t.itt] = t
 	return 0, true
 }
@@ -68,11 +86,11 @@ func (c *conn) admit(t *task) (reason byte, ok bool) {
 // prepare finds out what the command is and whether it can run; false means
 // that its status is set already. It allocates the data buffer.
 func (t *task) prepare() bool {
-	t.lu = nil
-	if t.lunOK {
-		t.lu = t.c.sess.target.lun(t.lunNo)
+	if t.lu != nil {
+		t.nx = t.c.sess.nexus(t.lu)
+		t.nx.begin()
 	}
-	t.cmd = t.c.srv.commands.lookup(&t.cdb)
+	t.cmd = t.c.srv.commands.lookup(t.lu, &t.cdb)
 	if t.c.isDraining() {
 		t.status = statusBusy
 		return false
@@ -83,9 +101,10 @@ func (t *task) prepare() bool {
 	if t.cmd.length != nil {
 		t.cdbLen = t.cmd.length(t)
 	}
-	// Bidirectional transfer is refused, and so is data-out announced as data-in.
-	// A reading command announced as data-out only moves nothing.
-	if t.read && t.write || t.cmd.dir == dirOut && t.read && t.cdbLen > 0 {
+	// Bidirectional transfer is refused, and so is data-out announced as data-in,
+	// and a CDB longer than any command's. A reading command announced as data-out
+	// only moves nothing.
+	if t.longCDB || t.read && t.write || t.cmd.dir == dirOut && t.read && t.cdbLen > 0 {
 		return t.refuse(senseInvalidIU)
 	}
 	if t.cmd.validate != nil && !t.cmd.validate(t) {
@@ -101,7 +120,7 @@ func (t *task) precheck() bool {
 		return t.refuse(senseNoLUN)
 	}
 	if t.lu != nil && (t.cmd == nil || t.cmd.flags&noAttention == 0) {
-		if ua, ok := t.c.sess.takeAttention(t.lunNo); ok {
+		if ua, ok := t.c.sess.takeAttention(t.lu); ok {
 			return t.refuse(ua)
 		}
 	}
@@ -111,11 +130,22 @@ func (t *task) precheck() bool {
 	if t.cmd == nil {
 		return t.refuse(senseInvalidOpcode)
 	}
+	if t.cdb[cdbLength(t.cdb[0])-1]&0x04 != 0 { // NACA (SAM-5 clause 5.2)
+		return t.refuse(senseInvalidField)
+	}
+	if t.attr >= attrACA { // there is no ACA condition
+		return t.refuse(senseInvalidMessage)
+	}
+	if a := t.access(); a > ALUANonOptimized && t.lu != nil && !a.accessible(t.cdb[0]) {
+		return t.refuse(a.sense())
+	}
 	if t.lu != nil && !t.checkReservation() {
 		return false
 	}
-	if t.cmd.flags&writes != 0 && t.lu.Disk.Geometry().ReadOnly {
-		return t.refuse(senseWriteProtected)
+	if t.cmd.flags&writes != 0 {
+		if s, ok := t.lu.protection(t.protected); ok {
+			return t.refuse(s)
+		}
 	}
 	return true
 }
@@ -166,7 +196,7 @@ func (c *conn) hold(t *task, n int64) bool {
 		return false
 	}
 	c.held += n
-	t.held = n
+	t.held += n
 	return true
 }
 
@@ -174,6 +204,10 @@ func (c *conn) hold(t *task, n int64) bool {
 func (c *conn) discharge(t *task) {
 	c.held -= t.held
 	t.held = 0
+	if t.nx != nil && !t.counted {
+		t.counted = true
+		t.nx.drop()
+	}
 	if t.immediate {
 		c.immediates--
 	}
@@ -185,17 +219,32 @@ func (c *conn) isDraining() bool {
 	return c.draining
 }
 
-// execute runs a task that has all its data, unless it was aborted meanwhile.
+// execute runs a task that has all its data, or holds it until older ones ended.
 func (c *conn) execute(t *task) {
+	if c.begin(t, true) {
+		c.start(t)
+	}
+}
+
+// begin makes a task the caller's to run or answer; false means that it was
+// aborted meanwhile or, where its order counts, that it is not its turn.
+func (c *conn) begin(t *task, inOrder bool) bool {
 	c.mu.Lock()
-	if t.aborted {
-		c.mu.Unlock()
+	defer c.mu.Unlock()
+	if t.aborted { // nobody else refers to it
 		t.release()
-		return
+		return false
+	}
+	if inOrder && t.hold() {
+		return false
 	}
 	t.running = true
-	c.mu.Unlock()
-	if t.lu != nil && !t.checkReservation() { // it may have changed while data were on their way (R2)
+	return true
+}
+
+// start runs a task.
+func (c *conn) start(t *task) {
+	if t.lu != nil && !t.checkReservation() { // it may have changed while the task waited (R2)
 		t.finish()
 		return
 	}
@@ -233,7 +282,7 @@ func (c *conn) solicit(t *task) {
 func (c *conn) dataOut(h *bhs, n int) error {
 	c.mu.Lock()
 	t := c.tasks[h.itt()]
-	if t != nil && t.running {
+	if t != nil && (t.running || t.dormant) {
 		t = nil
 	}
 	c.mu.Unlock()

@@ -28,8 +28,8 @@ var accessByCommand = map[[2]int]int{
 	{0x16, noSA}: 0,           // RESERVE(6)
 	{0x17, noSA}: 0,           // RELEASE(6)
 	{0x1a, noSA}: accessRead,  // MODE SENSE(6)
-	{0x1b, noSA}: accessWrite, // START STOP UNIT, see access
-	{0x1e, noSA}: accessWrite, // PREVENT ALLOW MEDIUM REMOVAL, see access
+	{0x1b, noSA}: accessWrite, // START STOP UNIT, see reservationAccess
+	{0x1e, noSA}: accessWrite, // PREVENT ALLOW MEDIUM REMOVAL, see reservationAccess
 	{0x25, noSA}: 0,           // READ CAPACITY(10)
 	{0x28, noSA}: accessRead,  // READ(10)
 	{0x2a, noSA}: accessWrite, // WRITE(10)
@@ -83,9 +83,9 @@ func accessOf(c *command) int {
 	return accessWrite
 }
 
-// access returns the command's flags as they count for reservations: two commands
+// reservationAccess returns the command's flags as they count for reservations: two commands
 // conflict or not by what their CDB asks for.
-func (t *task) access() int {
+func (t *task) reservationAccess() int {
 	f := t.cmd.flags
 	switch t.cmd.op {
 	case 0x1b: // starting, without a power condition, is always allowed
@@ -108,6 +108,6 @@ func (t *task) checkReservation() bool {
 	if v == nil {
 		return true
 	}
-	t.status = v.judge(t.c.sess, t.access())
+	t.status = v.judge(t.c.sess, t.reservationAccess())
 	return t.status == statusGood
 }

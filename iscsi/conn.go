@@ -29,12 +29,16 @@ type conn struct {
 	neg     Negotiated
 	sess    *session // nil in a discovery session
 	name    string   // initiator, normalized
+	wanted  string   // target that the login asked for, as it was written
+	cid     uint16
 	hdr     bhs
+	ahs     []byte // additional header segments of hdr
 	scratch [4]byte
 	nextTTT uint32
 	text    []byte // C-bit continuation of a text request
 	// textRest is what did not fit into a text response.
 	textRest []byte
+	maxSend  atomic.Uint32 // MaxRecvDataSegmentLength of the initiator
 	seen     atomic.Uint64
 
 	expCmdSN, maxCmdSN atomic.Uint32
@@ -42,7 +46,7 @@ type conn struct {
 	// The writer's, once it runs.
 	statSN     uint32
 	outHdr     bhs
-	outSense   [2 + fixedSenseLen]byte
+	outSense   [2 + maxSenseLen]byte
 	writerDone chan struct{}
 
 	// The watchdog's.
@@ -60,8 +64,12 @@ type conn struct {
 	managing    int // task management functions not yet answered
 	immediates  int // immediate commands not yet answered
 	held        int64
+	sets        map[*lun]*taskSet // of units with ORDERED or HEAD OF QUEUE tasks
+	ready       []*task           // held tasks whose turn has come
+	releasing   bool              // somebody runs them
 	closed      bool
 	draining    bool
+	dropBy      time.Time     // when the connection is closed in any case, if not zero
 	down        chan struct{} // closed with the connection
 }
 
@@ -94,14 +102,13 @@ func isTemporary(err error) bool {
 func (c *conn) run() {
 	err := c.login()
 	if err != nil {
-		c.srv.stats.loginFailures.Add(1)
-		c.srv.log.Info("login failed", "remote", c.remote, "initiator", c.name, "err", err)
+		c.loginFailed(err)
 		c.close()
 		return
 	}
 	c.srv.stats.logins.Add(1)
 	if c.sess != nil {
-		c.srv.log.Info("session opened", "target", c.sess.target.name, "initiator", c.name, "remote", c.remote, "session", c.sess.id)
+		c.sess.logged("session opened")
 	}
 	go c.writeLoop()
 	err = c.readLoop()
@@ -110,7 +117,9 @@ func (c *conn) run() {
 	c.finishTasks()
 	if c.sess != nil {
 		c.srv.endSession(c.sess)
-		c.srv.log.Info("session closed", "target", c.sess.target.name, "initiator", c.name, "remote", c.remote, "session", c.sess.id, "err", err)
+		c.sess.logged("session closed", "reason", err)
+	} else {
+		c.srv.endDiscovery()
 	}
 }
 
@@ -149,15 +158,13 @@ func (c *conn) close() {
 func (c *conn) broken() <-chan struct{} { return c.down }
 
 // dropSoon closes the connection once what is queued has left.
-func (c *conn) dropSoon() {
-	r := c.srv.reps.Get().(*reply)
-	*r = reply{last: true}
-	h := &r.hdr
-	h[0], h[1] = opAsync, finalBit
-	be.PutUint32(h[16:], noTag)
-	h[36] = asyncDropConnection
-	r.advance = true
-	c.send(r)
+func (c *conn) dropSoon() { c.send(c.notice(asyncDropConnection, waitToReturn)) }
+
+// isClosed tells whether the connection has ended or is about to.
+func (c *conn) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
 }
 
 // finishTasks drops the tasks that wait for data and waits until the Disk has
@@ -199,15 +206,21 @@ const (
 // send queues a reply for the writer.
 func (c *conn) send(r *reply) {
 	c.mu.Lock()
-	full := c.unsent >= maxUnsent || c.unsentBytes+len(r.data) > maxUnsentBytes
-	if !full {
-		c.unsentBytes += len(r.data)
-		c.enqueue(outItem{r: r})
-	}
+	full := !c.queue(r)
 	c.mu.Unlock()
 	if full {
 		c.close()
 	}
+}
+
+// queue is send with mu held; false means that the caller has to close.
+func (c *conn) queue(r *reply) bool {
+	if c.unsent >= maxUnsent || c.unsentBytes+len(r.data) > maxUnsentBytes {
+		return false
+	}
+	c.unsentBytes += len(r.data)
+	c.enqueue(outItem{r: r})
+	return true
 }
 
 // enqueue adds to the writer's queue; mu is held.
@@ -229,6 +242,8 @@ func (c *conn) answer(t *task) {
 	if c.tasks[t.itt] == t {
 		delete(c.tasks, t.itt)
 	}
+	c.leave(t)
+	ready := len(c.ready) > 0
 	waiters := t.waiters
 	drop := t.aborted || c.closed
 	if drop {
@@ -252,15 +267,13 @@ func (c *conn) answer(t *task) {
 	if drop {
 		t.release()
 	}
+	if ready {
+		c.runReady()
+	}
 }
 
 // idle tells whether nothing is running and nothing waits to be sent; mu is held.
 func (c *conn) idle() bool { return len(c.tasks) == 0 && c.unsent == 0 }
-
-const (
-	asyncLogout         = 1
-	asyncDropConnection = 2
-)
 
 // drain asks the initiator to log out and closes the connection as soon as it
 // has nothing in flight. A connection still in login is closed at once.
@@ -272,15 +285,14 @@ func (c *conn) drain() {
 		c.close()
 		return
 	}
+	r := c.notice(asyncLogout, 0)
 	c.mu.Lock()
-	c.draining = true
+	c.draining = true // the flush of r finds the connection idle, or the last task's does
+	full := !c.queue(r)
 	c.mu.Unlock()
-	r := c.srv.reps.Get().(*reply)
-	*r = reply{advance: true}
-	r.hdr[0], r.hdr[1] = opAsync, finalBit
-	be.PutUint32(r.hdr[16:], noTag)
-	r.hdr[36] = asyncLogout
-	c.send(r) // its flush finds the connection idle, or the last task's does
+	if full {
+		c.close()
+	}
 }
 
 // check is the watchdog's visit: it drops a login that takes too long and a peer
@@ -296,11 +308,22 @@ func (c *conn) check(now time.Time) {
 		}
 		return
 	}
+	if c.overdue(now) {
+		c.close()
+		return
+	}
 	if n := c.seen.Load(); n != c.lastSeen {
 		c.lastSeen, c.idleSince, c.pinged = n, now, false
 		return
 	}
 	idle := now.Sub(c.idleSince)
+	if c.sess == nil {
+		if idle > discoveryIdle {
+			c.srv.stats.dropped.Add(1)
+			c.close()
+		}
+		return
+	}
 	switch {
 	case c.pinged && idle > c.srv.lim.PingIdle+c.srv.lim.PingTime:
 		c.srv.stats.dropped.Add(1)
@@ -311,6 +334,11 @@ func (c *conn) check(now time.Time) {
 		c.ping()
 	}
 }
+
+// discoveryIdle is how long a discovery session may be silent: it has nothing to
+// wait for, and its place is wanted. It is not pinged, since it may only ask for
+// targets and log out (RFC 7143 section 4.3).
+const discoveryIdle = 30 * time.Second
 
 // pingTag is the target transfer tag of pings; R2T tags never take this value.
 const pingTag = 0xfffffffe
@@ -324,30 +352,30 @@ func (c *conn) ping() {
 	c.send(r)
 }
 
-// readHeader reads a basic header segment, skips additional ones, and checks
-// the header digest.
+// readHeader reads a basic header segment and the additional ones, and checks the
+// header digest.
 func (c *conn) readHeader() error {
 	if _, err := io.ReadFull(c.br, c.hdr[:]); err != nil {
 		return err
 	}
 	c.seen.Add(1)
-	ahs := c.hdr.ahsLen()
-	if !c.neg.HeaderDigest {
-		_, err := c.br.Discard(ahs)
-		return err
-	}
-	crc := crc32.Checksum(c.hdr[:], castagnoli)
-	for ahs > 0 {
-		if _, err := io.ReadFull(c.br, c.scratch[:]); err != nil {
+	c.ahs = c.ahs[:0]
+	if n := c.hdr.ahsLen(); n > 0 {
+		if c.ahs == nil {
+			c.ahs = make([]byte, 0, maxAHS)
+		}
+		c.ahs = c.ahs[:n]
+		if _, err := io.ReadFull(c.br, c.ahs); err != nil {
 			return err
 		}
-		crc = crc32.Update(crc, castagnoli, c.scratch[:])
-		ahs -= 4
+	}
+	if !c.neg.HeaderDigest {
+		return nil
 	}
 	if _, err := io.ReadFull(c.br, c.scratch[:]); err != nil {
 		return err
 	}
-	if getDigest(c.scratch[:]) != crc {
+	if getDigest(c.scratch[:]) != crc32.Update(crc32.Checksum(c.hdr[:], castagnoli), castagnoli, c.ahs) {
 		c.srv.stats.digestErrors.Add(1)
 		return io.ErrUnexpectedEOF // nothing in the header can be trusted: drop the connection
 	}

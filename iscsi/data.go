@@ -2,7 +2,10 @@ package iscsi
 
 import "bytes"
 
-func (t *task) offset() int64 { return int64(t.lba << blockShift) }
+func (t *task) offset() int64 { return int64(t.lba << t.lu.shift) }
+
+// length is the number of bytes of the medium that the CDB names.
+func (t *task) length() uint64 { return t.blocks << t.lu.shift }
 
 // fua is the FUA bit of the CDB; READ(6) and WRITE(6) have none.
 func (t *task) fua() bool { return cdbLength(t.cdb[0]) > 6 && t.cdb[1]&0x08 != 0 }
@@ -20,11 +23,13 @@ func readDone(t *task) {
 	t.good(uint64(len(t.data)))
 }
 
-// write stores the whole blocks that the initiator sent. When it announced less
-// than the CDB asks for, the rest of the range is left alone and the residual
-// says so.
+// whole is how much of the data is stored: the whole blocks that the initiator
+// sent. When it announced less than the CDB asks for, the rest of the range is left
+// alone and the residual says so.
+func (t *task) whole() int { return int(t.want) &^ int(t.lu.block()-1) }
+
 func write(t *task) {
-	n := int(t.want) &^ (blockSize - 1)
+	n := t.whole()
 	if n == 0 {
 		t.good(t.cdbLen)
 		return
@@ -34,9 +39,19 @@ func write(t *task) {
 
 func writeDone(t *task) { t.good(t.cdbLen) }
 
-// writeAndVerify writes through, reads back, and compares.
+// orWrite: the Disk reads, ORs and writes as one (D7).
+func orWrite(t *task) {
+	if t.blocks == 0 {
+		t.good(0)
+		return
+	}
+	t.submit(OpOrWrite, t.offset(), 0, t.data, t.fua(), writeDone)
+}
+
+// writeAndVerify writes through, reads back, and compares; without BYTCHK it is
+// enough that the blocks can be read.
 func writeAndVerify(t *task) {
-	n := int(t.want) &^ (blockSize - 1)
+	n := t.whole()
 	if n == 0 {
 		t.good(t.cdbLen)
 		return
@@ -50,57 +65,104 @@ func readBack(t *task) {
 	t.submit(OpRead, t.offset(), 0, t.ref, false, compareBack)
 }
 
-// compareBack compares the medium with what the initiator sent.
+// compareBack compares the medium with what the initiator sent. What was just
+// written is compared without BYTCHK, too: it is there.
 func compareBack(t *task) {
-	if bytes.Equal(t.data, t.ref) {
-		t.good(t.cdbLen)
+	if i := firstDifference(t.data, t.ref); i >= 0 {
+		s := senseMiscompare
+		s.setInfo(uint64(i))
+		t.fail(s)
 		return
 	}
-	s := senseMiscompare
-	for i := range t.data {
-		if t.data[i] != t.ref[i] {
-			s.setInfo(uint64(i))
-			break
-		}
-	}
-	t.fail(s)
+	t.good(t.cdbLen)
 }
 
-// verifyStep is how much VERIFY without data reads at a time.
-const verifyStep = 1 << 20
+// firstDifference returns where two equally long slices differ first, or -1.
+func firstDifference(a, b []byte) int {
+	if bytes.Equal(a, b) {
+		return -1
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return -1
+}
 
 func verify(t *task) {
 	switch {
 	case t.blocks == 0:
 		t.good(0)
-	case t.cdbLen == 0:
-		t.allocateRef(int(min(t.blocks<<blockShift, verifyStep)))
-		verifyNext(t)
 	case uint64(t.want) < t.cdbLen:
 		t.fail(senseInvalidField)
-	default:
+	case t.cdb[1]&bytchkMask == bytchkCompare:
 		readBack(t)
+	case t.workBuffer(t.length()):
+		t.steps(verifyStep)
 	}
 }
 
-// verifyNext reads the next piece of the range: what is unreadable fails.
-func verifyNext(t *task) {
-	left := t.blocks<<blockShift - t.step
+// verifyStep reads the next piece of the range: what is unreadable fails. With
+// BYTCHK 11b every block must equal the one the initiator sent.
+func verifyStep(t *task) bool {
+	if len(t.data) > 0 && t.op.Data != nil {
+		for n := 0; n < len(t.op.Data); n += len(t.data) {
+			if i := firstDifference(t.data, t.op.Data[n:n+len(t.data)]); i >= 0 {
+				s := senseMiscompare
+				s.setInfo(uint64(i))
+				return t.lastFail(s)
+			}
+		}
+	}
+	return t.readNext(t.length())
+}
+
+// readNext asks for the next piece of the first n bytes of the range, or ends the
+// task.
+func (t *task) readNext(n uint64) bool {
+	left := n - t.step
 	if left == 0 {
-		t.good(0)
-		return
+		return t.last(t.cdbLen)
 	}
-	n := min(left, uint64(len(t.ref)))
+	piece := min(left, uint64(len(t.ref)))
 	off := t.offset() + int64(t.step)
-	t.step += n
-	t.submit(OpRead, off, 0, t.ref[:n], false, verifyNext)
+	t.step += piece
+	return t.ask(OpRead, off, 0, t.ref[:piece])
 }
 
+// syncCache waits for the flush with IMMED, too: an error is then reported where it
+// belongs, and GOOD means what it says.
 func syncCache(t *task) { t.submit(OpFlush, 0, 0, nil, false, nothingMore) }
 
 func nothingMore(t *task) { t.good(0) }
 
-func prefetch(t *task) { t.good(0) } // the range was checked; caching is the engine's own business
+// prefetchBytes is how much PRE-FETCH reads ahead at most: one transfer of the
+// largest kind, since how much the Disk keeps is its own business.
+const prefetchBytes = maxTransfer
+
+// prefetch reads the first blocks of the range, so that the Disk has them near, and
+// answers GOOD: CONDITION MET would promise that all of the range is cached (SBC-3
+// clause 5.11). With IMMED there is nothing to wait for.
+func prefetch(t *task) {
+	if t.cdb[1]&0x02 != 0 {
+		t.good(0)
+		return
+	}
+	if t.workBuffer(t.prefetchLength()) {
+		t.steps(prefetchStep)
+	}
+}
+
+func prefetchStep(t *task) bool { return t.readNext(min(t.prefetchLength(), prefetchBytes)) }
+
+// prefetchLength: no blocks means all up to the end.
+func (t *task) prefetchLength() uint64 {
+	if t.blocks == 0 {
+		return (t.lu.capacity() - t.lba) << t.lu.shift
+	}
+	return t.length()
+}
 
 func compareAndWrite(t *task) {
 	if t.blocks == 0 {
@@ -126,16 +188,11 @@ func unmap(t *task) {
 		return
 	}
 	n := int(be.Uint16(t.data[2:])) / unmapDescriptor
-	if n > (len(t.data)-unmapHeader)/unmapDescriptor {
-		t.fail(senseInvalidParameter)
+	if n > (len(t.data)-unmapHeader)/unmapDescriptor || n > maxUnmapParams {
+		t.fail(senseInvalidParameter.inData(2))
 		return
 	}
-	if n > maxUnmapParams {
-		t.fail(senseInvalidParameter)
-		return
-	}
-	g := t.lu.Disk.Geometry()
-	capacity, total := uint64(g.Size)>>blockShift, uint64(0)
+	capacity, total := t.lu.capacity(), uint64(0)
 	for i := range n {
 		lba, blocks := unmapRange(t.data, i)
 		if lba > capacity || blocks > capacity-lba {
@@ -144,12 +201,12 @@ func unmap(t *task) {
 		}
 		total += blocks
 	}
-	if limit := unmapLimit(g); limit != unmapUnlimited && total > limit {
+	if limit := t.lu.unmapLimit(); limit != unmapUnlimited && total > limit {
 		t.fail(senseInvalidParameter)
 		return
 	}
 	t.blocks = uint64(n)
-	unmapNext(t)
+	t.steps(unmapStep)
 }
 
 func unmapRange(list []byte, i int) (lba, n uint64) {
@@ -162,78 +219,69 @@ func unmapRange(list []byte, i int) (lba, n uint64) {
 const unmapUnlimited = 0xffffffff
 
 // unmapLimit is MAXIMUM UNMAP LBA COUNT.
-func unmapLimit(g Geometry) uint64 {
-	if g.MaxUnmapBytes > 0 {
-		return min(uint64(g.MaxUnmapBytes)>>blockShift, unmapUnlimited-1)
+func (l *lun) unmapLimit() uint64 {
+	if m := l.Disk.Geometry().MaxUnmapBytes; m > 0 {
+		return min(uint64(m)>>l.shift, unmapUnlimited-1)
 	}
 	return unmapUnlimited
 }
 
-// unmapNext gives back the next non-empty range.
-func unmapNext(t *task) {
+// unmapStep gives back the next non-empty range.
+func unmapStep(t *task) bool {
 	for t.step < t.blocks {
 		lba, n := unmapRange(t.data, int(t.step))
 		t.step++
 		if n > 0 {
-			t.lba = lba
-			t.submit(OpUnmap, int64(lba<<blockShift), int64(n<<blockShift), nil, false, unmapNext)
-			return
+			return t.ask(OpUnmap, int64(lba<<t.lu.shift), int64(n<<t.lu.shift), nil)
 		}
 	}
-	t.good(t.cdbLen)
+	return t.last(t.cdbLen)
 }
 
 // writeSame: zeros are one Op, given back when UNMAP allows it; another pattern
 // is written, with or without UNMAP, since unmapped blocks read as zeros.
 func writeSame(t *task) {
-	length := int64(t.blocks << blockShift)
 	if len(t.data) == 0 || allZero(t.data) {
-		kind := OpZero
-		if t.cdb[1]&0x08 != 0 {
-			kind = OpUnmap
-		}
-		t.zero(kind, length)
+		t.steps(zeroStep)
 		return
 	}
-	t.allocateRef(int(min(length, verifyStep)))
-	for n := 0; n < len(t.ref); n += blockSize {
+	if !t.workBuffer(t.length()) {
+		return
+	}
+	for n := 0; n < len(t.ref); n += len(t.data) {
 		copy(t.ref[n:], t.data)
 	}
-	writeSameNext(t)
+	t.steps(patternStep)
 }
 
-// zero makes the range read as zeros, in pieces that the Disk completes promptly.
-func (t *task) zero(kind OpKind, length int64) {
-	if limit := t.lu.Disk.Geometry().MaxUnmapBytes &^ (blockSize - 1); limit > 0 && length > limit {
-		length = limit
+// zeroStep makes the next piece of the range read as zeros, in pieces that the Disk
+// completes promptly.
+func zeroStep(t *task) bool {
+	left := t.length() - t.step
+	if left == 0 {
+		return t.last(t.cdbLen)
+	}
+	if limit := uint64(t.lu.Disk.Geometry().MaxUnmapBytes) &^ (t.lu.block() - 1); limit > 0 {
+		left = min(left, limit)
+	}
+	kind := OpZero
+	if t.cdb[1]&0x08 != 0 {
+		kind = OpUnmap
 	}
 	off := t.offset() + int64(t.step)
-	length = min(length, int64(t.blocks<<blockShift-t.step))
-	if length == 0 {
-		t.good(t.cdbLen)
-		return
-	}
-	t.step += uint64(length)
-	next := zeroNext
-	if kind == OpUnmap {
-		next = unmapSameNext
-	}
-	t.submit(kind, off, length, nil, false, next)
+	t.step += left
+	return t.ask(kind, off, int64(left), nil)
 }
 
-func zeroNext(t *task)      { t.zero(OpZero, int64(t.blocks<<blockShift)) }
-func unmapSameNext(t *task) { t.zero(OpUnmap, int64(t.blocks<<blockShift)) }
-
-func writeSameNext(t *task) {
-	left := t.blocks<<blockShift - t.step
+func patternStep(t *task) bool {
+	left := t.length() - t.step
 	if left == 0 {
-		t.good(t.cdbLen)
-		return
+		return t.last(t.cdbLen)
 	}
 	n := min(left, uint64(len(t.ref)))
 	off := t.offset() + int64(t.step)
 	t.step += n
-	t.submit(OpWrite, off, 0, t.ref[:n], false, writeSameNext)
+	return t.ask(OpWrite, off, 0, t.ref[:n])
 }
 
 func allZero(b []byte) bool {

@@ -14,6 +14,7 @@ const (
 	OpUnmap                             // give the range back; it reads as zeros afterwards (LBPRZ=1)
 	OpFlush                             // everything completed before is durable when this completes
 	OpCompareAndWrite                   // Data = compare bytes then write bytes, equal halves; atomic
+	OpOrWrite                           // store the OR of Data and what is at Offset; atomic
 	OpReserve                           // keep Data, of any length up to MaxReservationBytes, as the unit's reservation state
 )
 
@@ -27,11 +28,15 @@ type Op struct {
 	Data   []byte
 
 	// Err is the result, set before Complete: nil, or an error that matches
-	// one of the sentinels below; any other error is a medium or hardware error.
+	// one of the sentinels below; any other error is a hardware error.
 	Err error
 	// MiscompareAt is the byte offset within the compare half of the first
 	// difference, when Err is ErrMiscompare.
 	MiscompareAt int
+	// BadOffset is where on the disk a medium or hardware error is, in bytes. The
+	// submitter sets it to Offset; a Disk that knows better moves it, within the
+	// range of the Op.
+	BadOffset int64
 
 	// Done receives the completed Op. It must not block.
 	Done Completer
@@ -65,6 +70,9 @@ type Geometry struct {
 	WriteCache    bool  // WCE: completed writes may be volatile until OpFlush
 	ReadOnly      bool
 	MaxUnmapBytes int64 // longest OpUnmap or OpZero that completes promptly; 0: no limit
+	// AtomicBytes is the longest OpWrite that is atomic (D7), any alignment; 0: none is,
+	// and there is no WRITE ATOMIC.
+	AtomicBytes int64
 }
 
 // Disk is the device side of a logical unit, implemented by the gateway over a
@@ -74,13 +82,17 @@ type Geometry struct {
 //	    elsewhere and completed later from another goroutine. It may complete the
 //	    Op before it returns.
 //	D2  Every submitted Op is completed exactly once, in any order.
-//	D3  An OpWrite, OpZero, OpUnmap or OpCompareAndWrite that completed with nil is
-//	    durable unless Geometry.WriteCache is set and FUA is not. A failed one may
-//	    have taken effect, or not, per whole cluster; never partly within 512 bytes.
+//	D3  An Op that changes data and completed with nil is durable unless
+//	    Geometry.WriteCache is set and FUA is not. A failed one may have taken effect,
+//	    or not, per whole cluster; never partly within 512 bytes.
 //	D4  Ops submitted after the completion of another see its effect. Ops in flight
 //	    together are ordered as if one after the other, in some order.
 //	D5  A read never returns bytes whose checksum did not verify: it fails instead.
 //	D6  Geometry may grow between calls and never shrinks.
+//	D7  OpCompareAndWrite and OpOrWrite read and write as one: no other Op, from
+//	    whatever submitter, takes effect on their range in between. They, and an
+//	    OpWrite of up to Geometry.AtomicBytes, take effect as a whole or not at all:
+//	    for every OpRead, after a failure, and after a crash.
 type Disk interface {
 	Geometry() Geometry
 	Submit(op *Op)
@@ -108,4 +120,17 @@ type Provisioner interface {
 	// bytes from off on, within the disk, that answer holds: at least to the end of
 	// the cluster; it may stop short of the next change. It does no I/O.
 	Allocated(off int64) (mapped bool, n int64)
+}
+
+// SpaceReporter is a Disk that knows how much thin space there is: LOG SENSE page
+// 0Ch, the threshold of mode page 1Ch/02h. It does no I/O.
+type SpaceReporter interface{ Space() Space }
+
+// Space is the thin space of a Disk, in bytes.
+type Space struct {
+	Used      int64 // that the Disk takes
+	Available int64 // that it can still take; shared with others, perhaps
+	// Threshold is the amount of Available below which initiators are warned
+	// (Server.SpaceThreshold); 0: never.
+	Threshold int64
 }

@@ -10,7 +10,7 @@
 //	| op flg | AHS len | LUN or ISID   | ITT  | op-specific |  BHS
 //	|        | DSL(24) |               |      |             |
 //	+--------+---------+---------------+------+-------------+
-//	| AHS (skipped)    | header digest (crc32c, optional)   |
+//	| AHS              | header digest (crc32c, optional)   |
 //	+------------------+------------------------------------+
 //	| data segment, padded to 4 | data digest (optional)    |
 //	+---------------------------+---------------------------+
@@ -20,6 +20,15 @@
 //	socket -> reader -> task -> check -> Disk.Submit -> Complete -> queue -> writer -> socket
 //	            |                 |          (inline or from another goroutine)  |
 //	            +- R2T, Data-Out -+                      batches into one writev +
+//
+// Access, from a login to a logical unit:
+//
+//	target name + local address -> portal -> port group tag (= relative target port,
+//	                                         access state)
+//	target name + initiator name -> group -> CHAP -> view -> LUN -> logical unit
+//
+// A session keeps a pointer to the view of its group; UpdateTarget makes new views
+// and puts them in the place of the old ones.
 //
 // Invariants; code that keeps one names its number:
 //
@@ -36,6 +45,11 @@
 //	I6  StatSN is assigned by the writer in wire order; MaxCmdSN never decreases.
 //	I7  gotgt is called from gotgt.go only, with buffers of our own, behind recover.
 //	I8  Secrets are compared in constant time and never reach a log or an error.
+//	I9  A session reads, changes, resets and hears of the logical units of its view
+//	    only. Without a group that admits its initiator's name there is no session.
+//	I10 An ORDERED task runs after everything older in its task set and before
+//	    everything younger; a task that will never run holds nobody back.
+//	I11 How often a peer tries does not decide how much is logged.
 //
 // Reservations (SPC-4 clause 5.12; rule O5 on one node). A nexus is an initiator
 // name, an ISID and a portal group; it outlives its sessions. What it may do is
@@ -72,6 +86,5 @@
 // before the change was.
 //
 // Not done: error recovery levels 1 and 2, several connections per session,
-// bidirectional commands, ALUA, EXTENDED COPY.
-// The task attributes ORDERED and HEAD OF QUEUE are executed as SIMPLE.
+// bidirectional commands.
 package iscsi

@@ -66,7 +66,9 @@ func (c *conn) handle(op byte, h *bhs, n int) error {
 	c.advanceWindow(h)
 	switch op {
 	case opNopOut:
-		return c.nopOut(h, n)
+		if c.sess != nil {
+			return c.nopOut(h, n)
+		}
 	case opTaskMgmt:
 		if c.sess != nil {
 			return c.taskManagement(h, n)
@@ -97,7 +99,7 @@ func (c *conn) nopOut(h *bhs, n int) error {
 	if itt == noTag {
 		return c.readData(nil, n)
 	}
-	data := make([]byte, min(n, int(c.neg.MaxRecvInitiator)))
+	data := make([]byte, min(n, int(c.maxSend.Load())))
 	r := c.srv.reps.Get().(*reply)
 	*r = reply{advance: true, data: data}
 	r.hdr[0], r.hdr[1] = opNopIn, finalBit
@@ -130,11 +132,15 @@ func (c *conn) logout(h *bhs, n int) error {
 	// Commands before the logout finish and are answered first.
 	c.mu.Lock()
 	for id, t := range c.tasks {
-		if !t.running {
+		if !t.running && !t.dormant {
 			c.discharge(t)
 			delete(c.tasks, id)
+			c.leave(t)
 		}
 	}
+	c.mu.Unlock()
+	c.runReady()
+	c.mu.Lock()
 	for len(c.tasks) > 0 && !c.closed {
 		c.idleWake.Wait()
 	}
@@ -143,9 +149,23 @@ func (c *conn) logout(h *bhs, n int) error {
 	return errLogout
 }
 
-// textRequest serves SendTargets and renegotiation attempts.
+// textRequest serves SendTargets and renegotiation attempts. A request with the
+// reserved transfer tag begins an exchange and ends an unfinished one; others go on
+// with it (RFC 7143 section 11.10.4).
 func (c *conn) textRequest(h *bhs, n int) error {
 	itt, final, more := h.itt(), h.final(), h[1]&0x40 != 0
+	ttt := be.Uint32(h[20:])
+	if ttt == noTag {
+		c.text, c.textRest = nil, nil
+	}
+	if final && more || itt == noTag || ttt != noTag && ttt != textTag {
+		c.text, c.textRest = nil, nil
+		if err := c.readData(nil, n); err != nil {
+			return err
+		}
+		c.reject(rejectProtocol, false)
+		return nil
+	}
 	if len(c.text)+n > maxTextBytes {
 		return c.violation()
 	}
@@ -157,6 +177,7 @@ func (c *conn) textRequest(h *bhs, n int) error {
 	r := c.srv.reps.Get().(*reply)
 	*r = reply{advance: true}
 	r.hdr[0] = opTextResp
+	copy(r.hdr[8:16], h[8:16])
 	be.PutUint32(r.hdr[16:], itt)
 	if more {
 		be.PutUint32(r.hdr[20:], textTag)
@@ -191,7 +212,9 @@ func (c *conn) textKey(kv keyValue, g *negotiation, w *textWriter) {
 	case "SendTargets":
 		c.sendTargets(kv.value, w)
 	case "MaxRecvDataSegmentLength": // the one key that may change in this phase
-		if v, ok := number(kv.value, minSegment, maxSegment); !ok || v != c.neg.MaxRecvInitiator {
+		if v, ok := number(kv.value, minSegment, maxSegment); ok && c.sess != nil {
+			c.maxSend.Store(v)
+		} else {
 			w.add(kv.key, rejected)
 		}
 	default:
@@ -199,7 +222,7 @@ func (c *conn) textKey(kv keyValue, g *negotiation, w *textWriter) {
 		g.answer(kv, probe)
 		if string(probe.b) == kv.key+"="+notUnderstood+"\x00" {
 			w.add(kv.key, notUnderstood)
-		} else {
+		} else if !answerOnly(kv.value) {
 			w.add(kv.key, rejected) // operational keys are for the login phase
 		}
 	}
@@ -208,7 +231,7 @@ func (c *conn) textKey(kv keyValue, g *negotiation, w *textWriter) {
 // sendText answers with text; what does not fit into one PDU follows on the
 // initiator's empty requests (C bit, RFC 7143 section 11.11.3).
 func (c *conn) sendText(r *reply, text []byte, final bool) {
-	n := min(len(text), int(c.neg.MaxRecvInitiator))
+	n := min(len(text), int(c.maxSend.Load()))
 	r.data, c.textRest = text[:n], text[n:]
 	switch {
 	case len(c.textRest) > 0:
@@ -224,25 +247,34 @@ func (c *conn) sendText(r *reply, text []byte, final bool) {
 }
 
 // sendTargets lists the targets that the initiator may see, with every portal
-// (RFC 7143 appendix C).
+// (RFC 7143 appendix C): all or one by name in a discovery session, only its own
+// in a normal one.
 func (c *conn) sendTargets(what string, w *textWriter) {
+	name := NormalizeName(what)
 	if c.sess != nil {
-		if what == "" || NormalizeName(what) == c.sess.target.name {
+		switch {
+		case what == "All":
+			w.add("SendTargets", rejected)
+		case what == "" || name == c.sess.target.name:
 			c.sess.target.describe(w, c.local)
 		}
+		return
+	}
+	if what == "" {
+		w.add("SendTargets", rejected)
 		return
 	}
 	c.srv.mu.Lock()
 	list := make([]*target, 0, len(c.srv.targets))
 	for _, t := range c.srv.targets {
-		if what == "All" || t.name == NormalizeName(what) {
+		if what == "All" || t.name == name {
 			list = append(list, t)
 		}
 	}
 	c.srv.mu.Unlock()
 	sortTargets(list)
 	for _, t := range list {
-		if t.admits(c.name) {
+		if t.admit(c.name) != nil {
 			t.describe(w, c.local)
 		}
 	}

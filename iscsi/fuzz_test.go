@@ -53,8 +53,21 @@ func FuzzCDB(f *testing.F) {
 		if k.status == statusGood && k.cmd == nil {
 			t.Fatalf("% x: unknown, and GOOD", cdb)
 		}
-		if k.status == statusGood && k.cmd.length != nil && k.lba+k.blocks > 1<<30>>blockShift && k.cmd.flags&bulk != 0 {
+		if k.status == statusGood && k.cmd.length != nil && k.lba+k.blocks > 1<<30>>minBlockShift && k.cmd.flags&bulk != 0 {
 			t.Fatalf("% x: GOOD beyond the end", cdb)
+		}
+	})
+}
+
+// FuzzAHS: segments that are taken announce no more than one read length, and only
+// for a bidirectional command.
+func FuzzAHS(f *testing.F) {
+	f.Add([]byte{0, 5, 2, 0, 0, 0, 2, 0, 0, 17, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, true)
+	f.Add([]byte{0xff, 0xff, 1, 0}, false)
+	f.Fuzz(func(t *testing.T, b []byte, both bool) {
+		k := &task{read: both, write: both}
+		if k.takeAHS(b) && (k.readLength > 0 && !both || k.longCDB && len(b) < 8) {
+			t.Fatalf("% x is taken", b)
 		}
 	})
 }

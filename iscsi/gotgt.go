@@ -53,7 +53,8 @@ func newSCSIService() *scsiService {
 	return &scsiService{}
 }
 
-// relativePort is the one relative target port identifier of a node.
+// relativePort is the one target port that the service knows; initiators are told
+// the portal group tag.
 const relativePort = 1
 
 func (s *scsiService) addTarget(name string) (*scsiTarget, error) {
@@ -86,7 +87,7 @@ func (s *scsiService) newLU(ls LUNSpec) (*scsiLU, error) {
 	defer s.mu.Unlock()
 	s.nextLU++
 	lu, err := scsi.NewSCSILu(&config.BackendStorage{
-		DeviceID: s.nextLU, Path: storeName + ":" + ls.Serial, Online: true, ThinProvisioning: true, BlockShift: blockShift,
+		DeviceID: s.nextLU, Path: storeName + ":" + ls.Serial, Online: true, ThinProvisioning: true, BlockShift: uint(blockShift(ls.BlockSize)),
 	})
 	if err != nil {
 		return nil, err
@@ -193,12 +194,13 @@ func (t *scsiTarget) readCapacity(u *scsiLU, size int64, op byte) ([]byte, byte,
 	if err != nil || st != statusGood {
 		return nil, st, sn, err
 	}
-	last := uint64(size>>blockShift) - 1
+	block := uint32(1) << u.lu.BlockShift
+	last := uint64(size)/uint64(block) - 1
 	var ok bool
 	if op == opReadCapacity10 {
-		ok = binary.BigEndian.Uint32(buf) == uint32(min(last, 0xffffffff)) && binary.BigEndian.Uint32(buf[4:]) == blockSize
+		ok = binary.BigEndian.Uint32(buf) == uint32(min(last, 0xffffffff)) && binary.BigEndian.Uint32(buf[4:]) == block
 	} else {
-		ok = binary.BigEndian.Uint64(buf) == last && binary.BigEndian.Uint32(buf[8:]) == blockSize
+		ok = binary.BigEndian.Uint64(buf) == last && binary.BigEndian.Uint32(buf[8:]) == block
 	}
 	if !ok {
 		t.svc.faults.Add(1)

@@ -15,18 +15,40 @@ func (d nullDisk) Submit(op *Op)      { op.Done.Complete(op) }
 // only collects the finished task.
 func inProcess(t *testing.T, tgt *target, lunNo uint16, cdb ...byte) *task {
 	t.Helper()
+	return perform(t, tgt, lunNo, nil, cdb)
+}
+
+// inProcessOut runs one command with data-out.
+func inProcessOut(t *testing.T, tgt *target, lunNo uint16, data []byte, cdb ...byte) *task {
+	t.Helper()
+	return perform(t, tgt, lunNo, append([]byte{}, data...), cdb)
+}
+
+func perform(t *testing.T, tgt *target, lunNo uint16, data, cdb []byte) *task {
+	t.Helper()
 	c := &conn{srv: tgt.srv, tasks: map[uint32]*task{}, down: make(chan struct{}), name: "iqn.2026-01.test:x"}
 	c.writerWake.L, c.idleWake.L = &c.mu, &c.mu
 	c.sess = &session{conn: c, target: tgt, initiator: c.name, group: 1}
+	c.sess.view.Store(tgt.admit(c.name))
 	k := newTask()
 	k.reset(c)
-	k.lunNo, k.lunOK, k.read, k.edtl = lunNo, true, true, 1<<16
+	k.address(lunNo, true)
+	k.read, k.edtl = true, 1<<16
+	if data != nil {
+		k.read, k.write, k.edtl = false, true, uint32(len(data))
+	}
 	copy(k.cdb[:], cdb)
 	c.tasks[0] = k
 	if k.prepare() {
+		copy(k.data, data)
 		c.execute(k)
 	} else {
 		k.finish()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.outq) == 0 { // a command made of many Ops goes on elsewhere
+		c.writerWake.Wait()
 	}
 	if len(c.outq) != 1 || c.outq[0].t != k {
 		t.Fatalf("the command was not answered")
@@ -37,7 +59,7 @@ func inProcess(t *testing.T, tgt *target, lunNo uint16, cdb ...byte) *task {
 func testTarget(t *testing.T, luns ...uint16) *target {
 	t.Helper()
 	s := NewServer(Config{})
-	spec := TargetSpec{Name: "iqn.2026-01.test:t", Open: true}
+	spec := TargetSpec{Name: "iqn.2026-01.test:t", Groups: []Group{{Name: "all", Any: true}}}
 	for _, n := range luns {
 		spec.LUNs = append(spec.LUNs, LUNSpec{Number: n, Disk: nullDisk{1 << 30}, Serial: "S", NAA: [16]byte{0x61}})
 	}
@@ -128,7 +150,7 @@ func TestServiceLies(t *testing.T) {
 func TestServiceIsolation(t *testing.T) {
 	for _, size := range []int64{1 << 20, 1 << 40} {
 		s := NewServer(Config{})
-		spec := TargetSpec{Name: "iqn.2026-01.test:same", Open: true,
+		spec := TargetSpec{Name: "iqn.2026-01.test:same", Groups: []Group{{Name: "all", Any: true}},
 			LUNs: []LUNSpec{{Disk: nullDisk{size}, Serial: "S", NAA: [16]byte{0x61}}}}
 		if err := s.AddTarget(spec); err != nil {
 			t.Fatal(err)

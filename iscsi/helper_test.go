@@ -3,7 +3,10 @@ package iscsi_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,31 +28,50 @@ const testTime = 60 * time.Second
 
 // node is a running server with one target and one disk.
 type node struct {
-	t    *testing.T
-	srv  *iscsi.Server
-	disk *iscsitest.Disk
-	addr string
-	spec iscsi.TargetSpec
-	ctx  context.Context
+	t       *testing.T
+	srv     *iscsi.Server
+	disk    *iscsitest.Disk
+	addr    string
+	network string // of addr
+	spec    iscsi.TargetSpec
+	ctx     context.Context
 }
 
 func lunSpec(n uint16, d iscsi.Disk) iscsi.LUNSpec {
 	return iscsi.LUNSpec{Number: n, Disk: d, Serial: "0123456789", NAA: [16]byte{0x60, 0x12, 15: byte(n)}}
 }
 
+// open admits every initiator, with CHAP if a says so.
+func open(a *iscsi.Auth) []iscsi.Group {
+	return []iscsi.Group{{Name: "all", Any: true, Auth: a}}
+}
+
 // start runs a server until the test ends; change may alter the target first.
 func start(t *testing.T, cfg iscsi.Config, change func(*iscsi.TargetSpec)) *node {
 	t.Helper()
+	return startOn(t, "tcp", "127.0.0.1:0", cfg, change)
+}
+
+var sockets atomic.Int64
+
+// startLocal is start on a Unix socket: fuzzing would use up the machine's ports.
+func startLocal(t *testing.T, cfg iscsi.Config, change func(*iscsi.TargetSpec)) *node {
+	t.Helper()
+	return startOn(t, "unix", fmt.Sprintf("@ovgate-%d-%d", os.Getpid(), sockets.Add(1)), cfg, change)
+}
+
+func startOn(t *testing.T, network, address string, cfg iscsi.Config, change func(*iscsi.TargetSpec)) *node {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testTime)
-	n := &node{t: t, srv: iscsi.NewServer(cfg), disk: iscsitest.NewDisk(diskSize, nil), ctx: ctx}
-	n.spec = iscsi.TargetSpec{Name: targetName, Open: true, LUNs: []iscsi.LUNSpec{lunSpec(0, n.disk)}}
+	n := &node{t: t, network: network, srv: iscsi.NewServer(cfg), disk: iscsitest.NewDisk(diskSize, nil), ctx: ctx}
+	n.spec = iscsi.TargetSpec{Name: targetName, Groups: open(nil), LUNs: []iscsi.LUNSpec{lunSpec(0, n.disk)}}
 	if change != nil {
 		change(&n.spec)
 	}
 	if err := n.srv.AddTarget(n.spec); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,6 +107,12 @@ func (n *node) login(change func(*initiator.Options)) *initiator.Session {
 
 func (n *node) dial(change func(*initiator.Options)) (*initiator.Session, error) {
 	o := initiator.Options{Address: n.addr, Target: n.spec.Name}
+	if n.network != "tcp" {
+		o.DialFunc = func(ctx context.Context, _, address string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, n.network, address)
+		}
+	}
 	if change != nil {
 		change(&o)
 	}

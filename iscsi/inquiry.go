@@ -8,27 +8,30 @@ const (
 	vpdSerial      = 0x80
 	vpdIdentifiers = 0x83
 	vpdExtended    = 0x86
+	vpdThirdParty  = 0x8f
 	vpdLimits      = 0xb0
 	vpdCharacter   = 0xb1
 	vpdProvision   = 0xb2
 )
 
 // vpdPages are the supported pages in ascending order.
-var vpdPages = []byte{vpdSupported, vpdSerial, vpdIdentifiers, vpdExtended, vpdLimits, vpdCharacter, vpdProvision}
+var vpdPages = []byte{vpdSupported, vpdSerial, vpdIdentifiers, vpdExtended, vpdThirdParty, vpdLimits, vpdCharacter, vpdProvision}
 
 // serviceKnows tells which pages the SCSI service can produce.
-func serviceKnows(page byte) bool { return page != vpdExtended && page != vpdCharacter }
+func serviceKnows(page byte) bool {
+	return page != vpdExtended && page != vpdThirdParty && page != vpdCharacter
+}
 
 // inquiry passes through the SCSI service, which yields the standard data and a
 // part of the pages; what it gets wrong or lacks is filled in here.
 func inquiry(t *task) {
 	evpd, page := t.cdb[1]&0x01 != 0, t.cdb[2]
-	if t.cdb[1]&0x02 != 0 || !evpd && page != 0 { // CMDDT is obsolete
-		t.fail(senseInvalidField)
+	if t.cdb[1]&0x02 != 0 { // CMDDT is obsolete
+		t.fail(senseInvalidField.at(1))
 		return
 	}
-	if evpd && (t.lu == nil || !supportedPage(page)) {
-		t.fail(senseInvalidField)
+	if !evpd && page != 0 || evpd && (t.lu == nil || !supportedPage(page)) {
+		t.fail(senseInvalidField.at(2))
 		return
 	}
 	asked := page
@@ -68,10 +71,11 @@ func (t *task) standardInquiry(got []byte) []byte {
 	b[2] = 0x06 // SPC-4
 	b[3] = 0x12 // HISUP, response data format 2
 	b[4] = standardLen - 5
-	b[5], b[6] = 0, 0 // no ALUA, no third-party copy
-	b[7] = 0x02       // CMDQUE
+	b[5] = 0x10 | 0x08 // TPGS 01b: implicit access states; 3PC
+	b[6] = 0
+	b[7] = 0x02 // CMDQUE
 	if t.lu == nil {
-		b[0] = 0x7f // no logical unit here
+		b[0], b[5] = 0x7f, 0 // no logical unit here
 		copy(b[8:], fmt.Sprintf("%-8s%-16s%-4s", "OVGATE", "", "1"))
 		return b
 	}
@@ -85,7 +89,6 @@ func (t *task) standardInquiry(got []byte) []byte {
 // vpdPage builds a page; peripheral is the first byte that the service reported.
 func vpdPage(t *task, page, peripheral byte) []byte {
 	b := []byte{peripheral, page, 0, 0}
-	g := t.lu.Disk.Geometry()
 	switch page {
 	case vpdSupported:
 		b = append(b, vpdPages...)
@@ -95,34 +98,37 @@ func vpdPage(t *task, page, peripheral byte) []byte {
 		b = t.identifiers(b)
 	case vpdExtended:
 		b = append(b, make([]byte, 60)...)
-		b[5] = 0x01 // SIMPSUP
+		b[5] = 0x07 // HEADSUP, ORDSUP, SIMPSUP
+	case vpdThirdParty:
+		b = append(b, thirdPartyCopy()...)
 	case vpdLimits:
-		b = append(b, blockLimits(g)...)
+		b = append(b, t.lu.blockLimits()...)
 	case vpdCharacter:
 		b = append(b, make([]byte, 60)...)
 		be.PutUint16(b[4:], 1) // non-rotating medium
 	case vpdProvision:
-		// no threshold; LBPU, LBPWS, LBPWS10, LBPRZ; thin
-		b = append(b, 0, 0x80|0x40|0x20|0x04, 0x02, 0)
+		// LBPU, LBPWS, LBPWS10, LBPRZ; thin
+		b = append(b, t.lu.thresholdExponent(), 0x80|0x40|0x20|0x04, 0x02, 0)
 	}
 	be.PutUint16(b[2:], uint16(len(b)-4))
 	return b
 }
 
-// blockLimits is page B0h from byte 4 on (SBC-3 clause 6.6.4).
-func blockLimits(g Geometry) []byte {
+// blockLimits is page B0h from byte 4 on (SBC-4 clause 6.6.4).
+func (l *lun) blockLimits() []byte {
 	b := make([]byte, 60)
-	cluster := uint32(g.ClusterSize >> blockShift)
-	b[0] = 0x01 // WSNZ
+	cluster := uint32(l.Disk.Geometry().ClusterSize >> l.shift)
 	b[1] = maxCompareBlocks
 	be.PutUint16(b[2:], uint16(min(cluster, 0xffff)))
-	be.PutUint32(b[4:], maxTransfer>>blockShift)
-	be.PutUint32(b[8:], optimalTransfer>>blockShift)
-	be.PutUint32(b[16:], uint32(unmapLimit(g)))
+	be.PutUint32(b[4:], maxTransfer>>l.shift)
+	be.PutUint32(b[8:], optimalTransfer>>l.shift)
+	be.PutUint32(b[16:], uint32(l.unmapLimit()))
 	be.PutUint32(b[20:], maxUnmapParams)
 	be.PutUint32(b[24:], cluster)
 	be.PutUint32(b[28:], 0x80000000) // UGAVALID, alignment 0
-	be.PutUint64(b[32:], maxWriteSameBytes>>blockShift)
+	be.PutUint64(b[32:], maxWriteSameBytes>>l.shift)
+	// Any alignment and granularity are atomic; with a boundary, nothing is.
+	be.PutUint32(b[40:], uint32(l.atomicBlocks()))
 	return b
 }
 
@@ -142,7 +148,7 @@ func (t *task) identifiers(b []byte) []byte {
 	ss := t.c.sess
 	add(binary, unit, 3, t.lu.NAA[:])
 	add(ascii, unit, 1, []byte(fmt.Sprintf("%-8s%s", t.lu.Vendor, t.lu.Serial)))
-	add(binary, port, 4, []byte{0, 0, relativePort >> 8, relativePort})
+	add(binary, port, 4, []byte{0, 0, byte(ss.group >> 8), byte(ss.group)}) // relative target port
 	add(binary, port, 5, []byte{0, 0, byte(ss.group >> 8), byte(ss.group)})
 	add(utf8, port, 8, padName(fmt.Sprintf("%s,t,0x%04x", ss.target.name, ss.group)))
 	add(utf8, device, 8, padName(ss.target.name))

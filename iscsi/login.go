@@ -20,6 +20,8 @@ const (
 // Login status: class in the high byte (RFC 7143 section 11.13.5).
 const (
 	loginOK              = 0x0000
+	loginMovedTemporary  = 0x0101
+	loginMovedPermanent  = 0x0102
 	loginInitiatorError  = 0x0200
 	loginAuthFailure     = 0x0201
 	loginForbidden       = 0x0202
@@ -39,16 +41,20 @@ const maxLoginRequests = 32
 
 // loginError refuses a login with a status.
 type loginError struct {
-	status uint16
-	err    error
+	status  uint16
+	err     error
+	address string // of a redirect
 }
 
 func (e *loginError) Error() string { return fmt.Sprintf("status %04x: %v", e.status, e.err) }
 func (e *loginError) Unwrap() error { return e.err }
 
 func refuseLogin(status uint16, format string, a ...any) error {
-	return &loginError{status, fmt.Errorf(format, a...)}
+	return &loginError{status: status, err: fmt.Errorf(format, a...)}
 }
+
+// wrongText is the status of text that breaks the rules of negotiation.
+const wrongText = loginInitiatorError
 
 // login is the state of one login phase.
 type login struct {
@@ -60,14 +66,18 @@ type login struct {
 	started   bool
 	discovery bool
 	target    *target
+	group     uint16 // portal group tag
+	auth      *Auth
 	isid      [6]byte
 	tsih      uint16
 	cid       uint16
 	itt       uint32
+	agreed    bool // on AuthMethod
 	chap      *chap
 	authDone  bool
 	tagSent   bool
 	sess      *session
+	counted   bool // as a discovery session
 }
 
 // login runs the login phase until full feature phase. The reader writes the
@@ -79,18 +89,32 @@ func (c *conn) login() error {
 		if err != nil {
 			var le *loginError
 			if errors.As(err, &le) {
-				l.respond(0, nil, le.status)
+				w := &textWriter{}
+				if le.address != "" {
+					w.add("TargetAddress", le.address)
+				}
+				_ = l.respond(0, w.b, le.status) // the connection is closed in any case
 			}
-			if l.sess != nil {
-				c.srv.endSession(l.sess)
-			}
+			l.undo()
 			return err
 		}
 		if done {
 			return nil
 		}
 	}
-	return refuseLogin(loginInitiatorError, "more than %d login requests", maxLoginRequests)
+	err := refuseLogin(loginInitiatorError, "more than %d login requests", maxLoginRequests)
+	_ = l.respond(0, nil, loginInitiatorError) // the connection is closed in any case
+	return err
+}
+
+// undo gives back what a login took that failed after all.
+func (l *login) undo() {
+	if l.sess != nil {
+		l.c.srv.endSession(l.sess)
+	}
+	if l.counted {
+		l.c.srv.endDiscovery()
+	}
 }
 
 // request handles one Login Request PDU.
@@ -173,15 +197,20 @@ func (l *login) exchange(list []keyValue, csg, nsg int, transit bool) (bool, err
 	w := &textWriter{}
 	if l.target != nil && !l.tagSent {
 		l.tagSent = true
-		w.add("TargetPortalGroupTag", strconv.Itoa(int(l.target.group(l.c.local))))
+		w.add("TargetPortalGroupTag", strconv.Itoa(int(l.group)))
 		if a := l.target.spec.Load().Alias; a != "" {
 			w.add("TargetAlias", a)
 		}
 	}
 	for _, kv := range list {
-		l.key(kv, w)
+		if kv.key != "FirstBurstLength" {
+			l.key(kv, w)
+		}
 	}
-	if err := l.security(csg, w); err != nil {
+	if v, ok := l.keys["FirstBurstLength"]; ok { // its limit is MaxBurstLength, which may follow it
+		l.key(keyValue{"FirstBurstLength", v}, w)
+	}
+	if err := l.security(csg, transit, w); err != nil {
 		return false, err
 	}
 	if csg == stageSecurity && !l.authDone {
@@ -190,6 +219,9 @@ func (l *login) exchange(list []keyValue, csg, nsg int, transit bool) (bool, err
 	if csg == stageOperational && !l.g.declared {
 		l.g.declared = true
 		w.add("MaxRecvDataSegmentLength", strconv.Itoa(maxRecvTarget))
+	}
+	if len(w.b) > loginSegment {
+		return false, refuseLogin(wrongText, "the answer to these keys has more than %d bytes", loginSegment)
 	}
 	flags := byte(csg << 2)
 	if transit {
@@ -226,6 +258,7 @@ func (l *login) identify() error {
 	if !ok {
 		return refuseLogin(loginMissing, "no TargetName")
 	}
+	l.c.wanted = tn[:min(len(tn), maxName)]
 	l.c.srv.mu.Lock()
 	l.target = l.c.srv.targets[NormalizeName(tn)]
 	closed := l.c.srv.closed
@@ -234,14 +267,35 @@ func (l *login) identify() error {
 	case closed:
 		return refuseLogin(loginServiceUnavail, "shutting down")
 	case l.target == nil:
-		return refuseLogin(loginNotFound, "no target %.80q", tn)
-	case !l.target.admits(l.c.name):
-		return refuseLogin(loginForbidden, "target %s does not admit this initiator; add it to the ACL", l.target.name)
+		return refuseLogin(loginNotFound, "there is no such target")
 	}
-	return l.withAuth(l.target.spec.Load().Auth)
+	p, ok := l.target.portal(l.c.local)
+	if !ok {
+		return refuseLogin(loginNotFound, "the target has no portal at %s", l.c.local)
+	}
+	l.group = p.Group
+	v := l.target.admit(l.c.name)
+	if v == nil {
+		return refuseLogin(loginForbidden, "no group of the target admits this initiator; add it to one")
+	}
+	if r := l.target.spec.Load().Redirect; r != nil && r.Address != p.Address {
+		return redirect(r)
+	}
+	return l.withAuth(v.group.Auth)
+}
+
+// redirect sends the initiator elsewhere before it proves anything: it has to do
+// so there.
+func redirect(r *Redirect) error {
+	status := uint16(loginMovedTemporary)
+	if r.Permanent {
+		status = loginMovedPermanent
+	}
+	return &loginError{status, fmt.Errorf("sent to %s", r.Address), r.Address}
 }
 
 func (l *login) withAuth(a *Auth) error {
+	l.auth = a
 	if a != nil {
 		l.chap = &chap{auth: a, rnd: l.c.srv.rnd}
 		if l.stage != stageSecurity {
@@ -263,31 +317,43 @@ func (l *login) key(kv keyValue, w *textWriter) {
 	}
 }
 
-// security answers AuthMethod and the CHAP keys.
-func (l *login) security(csg int, w *textWriter) error {
-	methods, offered := l.keys["AuthMethod"]
+// security answers AuthMethod and the CHAP keys. An initiator may begin without
+// AuthMethod, but not leave the stage without it where CHAP is demanded.
+func (l *login) security(csg int, transit bool, w *textWriter) error {
 	if csg != stageSecurity {
 		return nil
 	}
-	if offered {
-		want := "None"
-		if l.chap != nil {
-			want = "CHAP"
-		}
-		if !contains(strings.Split(methods, ","), want) {
-			w.add("AuthMethod", rejected)
-			return refuseLogin(loginAuthFailure, "%w: the target takes %s, the initiator offers %.80q", errAuth, want, methods)
-		}
-		w.add("AuthMethod", want)
+	methods, offered := l.keys["AuthMethod"]
+	switch {
+	case offered && l.agreed:
+		return refuseLogin(wrongText, "AuthMethod is negotiated already")
+	case offered:
+		return l.method(methods, w)
+	case l.authDone:
 		return nil
-	}
-	if l.chap == nil || l.authDone {
+	case !l.agreed && transit:
+		return refuseLogin(loginAuthFailure, "%w: the target demands CHAP", errAuth)
+	case !l.agreed:
 		return nil
 	}
 	if err := l.chap.step(l.keys, w); err != nil {
-		return &loginError{loginAuthFailure, err}
+		return &loginError{status: loginAuthFailure, err: err}
 	}
 	l.authDone = l.chap.done
+	return nil
+}
+
+// method picks the one authentication method that the target takes.
+func (l *login) method(offer string, w *textWriter) error {
+	want := "None"
+	if l.chap != nil {
+		want = "CHAP"
+	}
+	if !contains(strings.Split(offer, ","), want) {
+		return refuseLogin(loginAuthFailure, "%w: the target takes %s, the initiator offers %.80q", errAuth, want, offer)
+	}
+	l.agreed = true
+	w.add("AuthMethod", want)
 	return nil
 }
 
@@ -305,7 +371,11 @@ func contains(list []string, s string) bool {
 func (l *login) complete(flags byte, text []byte) error {
 	c := l.c
 	l.g.finish()
-	if !l.discovery {
+	if l.discovery {
+		if err := c.srv.beginDiscovery(l); err != nil {
+			return err
+		}
+	} else {
 		ss, err := c.srv.newSession(l)
 		if err != nil {
 			return err
@@ -317,6 +387,8 @@ func (l *login) complete(flags byte, text []byte) error {
 		return err
 	}
 	c.neg = l.g.n
+	c.maxSend.Store(c.neg.MaxRecvInitiator)
+	c.cid = l.cid
 	c.sess = l.sess
 	c.srv.mu.Lock()
 	c.loggedIn = true
@@ -344,9 +416,6 @@ func (l *login) respond(flags byte, text []byte, status uint16) error {
 	be.PutUint32(h[16:], l.itt)
 	be.PutUint16(h[36:], status)
 	c.sequence(h, true)
-	if status != loginOK {
-		text = nil
-	}
 	h.setDataLen(len(text))
 	b = append(b, text...)
 	b = append(b, make([]byte, pad(len(text)))...)
@@ -358,13 +427,44 @@ func (l *login) respond(flags byte, text []byte, status uint16) error {
 // joined nor reinstated, so its handle identifies nothing.
 const discoveryTSIH = maxTSIH
 
-// newSession registers the session of a finished login. A session of the same
-// initiator name, ISID and portal group is closed first, and waited for (I4).
+// beginDiscovery counts a discovery session in.
+func (s *Server) beginDiscovery(l *login) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case l.tsih != 0: // there is nothing to join
+		return refuseLogin(loginNoSession, "no discovery session with TSIH %d", l.tsih)
+	case s.closed:
+		return refuseLogin(loginServiceUnavail, "shutting down")
+	case s.discovery >= s.lim.Discovery:
+		return refuseLogin(loginOutOfResources, "%d discovery sessions, which is the most", s.discovery)
+	}
+	s.discovery++
+	l.counted = true
+	return nil
+}
+
+func (s *Server) endDiscovery() {
+	s.mu.Lock()
+	s.discovery--
+	s.mu.Unlock()
+}
+
+// newSession registers the session of a finished login (RFC 7143 section 6.3.1):
+//
+//	ISID of a session, TSIH 0          session reinstatement: the old one ends
+//	ISID and TSIH of it, its CID       connection reinstatement: the same, the TSIH stays
+//	ISID and TSIH of it, another CID   refused, a session has one connection
+//	any other TSIH                     refused, no such session
+//
+// The old session ends first, with its last Op (I4). In either reinstatement the
+// nexus is a new one: what the old one reserved is released, POWER ON is raised.
 func (s *Server) newSession(l *login) (*session, error) {
 	ss := &session{
-		conn: l.c, target: l.target, initiator: l.c.name, isid: l.isid,
-		group: l.target.group(l.c.local), since: s.clk.Now(), neg: l.g.n, gone: make(chan struct{}),
+		conn: l.c, target: l.target, initiator: l.c.name, isid: l.isid, cid: l.cid, proved: l.auth,
+		group: l.group, since: s.clk.Now(), neg: l.g.n, gone: make(chan struct{}),
 	}
+	replaced := false
 	for {
 		s.mu.Lock()
 		old := s.sameNexus(ss)
@@ -372,12 +472,13 @@ func (s *Server) newSession(l *login) (*session, error) {
 			break
 		}
 		s.mu.Unlock()
-		if l.tsih != 0 {
-			if l.tsih == old.tsih { // a second connection, or reinstatement of the first
-				return nil, refuseLogin(loginTooMany, "session %s has its one connection", old.id)
-			}
+		switch {
+		case l.tsih != 0 && l.tsih != old.tsih:
 			return nil, refuseLogin(loginNoSession, "no session with TSIH %d", l.tsih)
+		case l.tsih != 0 && l.cid != old.cid:
+			return nil, refuseLogin(loginTooMany, "session %s has its one connection", old.id)
 		}
+		replaced = true
 		old.conn.close()
 		select {
 		case <-old.gone:
@@ -387,23 +488,45 @@ func (s *Server) newSession(l *login) (*session, error) {
 	}
 	defer s.mu.Unlock()
 	switch {
-	case l.tsih != 0:
+	case l.tsih != 0 && (!replaced || s.sessions[l.tsih] != nil):
 		return nil, refuseLogin(loginNoSession, "no session with TSIH %d", l.tsih)
 	case s.closed:
 		return nil, refuseLogin(loginServiceUnavail, "shutting down")
 	case s.targets[l.target.name] != l.target:
-		return nil, refuseLogin(loginNotFound, "target %s was removed", l.target.name)
+		return nil, refuseLogin(loginNotFound, "the target was removed")
 	case len(s.sessions) >= s.lim.Sessions:
-		return nil, refuseLogin(loginOutOfResources, "%d sessions; raise the limit", len(s.sessions))
+		return nil, refuseLogin(loginOutOfResources, "%d sessions, which is the limit", len(s.sessions))
 	}
-	for ok := true; ok; _, ok = s.sessions[s.nextTSIH] {
-		s.nextTSIH = s.nextTSIH%(maxTSIH-1) + 1
+	v := l.target.admit(ss.initiator)
+	if v == nil || !ss.proof(v) { // the groups changed during the login
+		return nil, refuseLogin(loginForbidden, "the target does not admit this initiator any more")
+	}
+	if p, ok := l.target.portal(l.c.local); !ok || p.Group != ss.group {
+		return nil, refuseLogin(loginNotFound, "the target has no such portal any more")
+	}
+	ss.view.Store(v)
+	ss.state.Store(uint32(l.target.state(ss.group)))
+	ss.tsih = l.tsih
+	if ss.tsih == 0 {
+		ss.tsih = s.freeTSIH()
 	}
 	s.nextID++
-	ss.tsih, ss.id = s.nextTSIH, strconv.FormatUint(s.nextID, 10)
-	s.sessions[ss.tsih] = ss
-	ss.attention(allLUNs, uaPowerOn)
+	ss.id = strconv.FormatUint(s.nextID, 10)
+	s.sessions[ss.tsih], s.byID[ss.id] = ss, ss
+	ss.attentionAll(uaPowerOn)
 	return ss, nil
+}
+
+// freeTSIH returns a handle that no session has, and that was not given out for
+// as long as possible; there is one, since sessions are fewer than handles. mu is
+// held.
+func (s *Server) freeTSIH() uint16 {
+	for {
+		s.nextTSIH = s.nextTSIH%(maxTSIH-1) + 1
+		if _, used := s.sessions[s.nextTSIH]; !used {
+			return s.nextTSIH
+		}
+	}
 }
 
 func (s *Server) sameNexus(n *session) *session {
@@ -419,7 +542,9 @@ func (s *Server) sameNexus(n *session) *session {
 func (s *Server) endSession(ss *session) {
 	s.mu.Lock()
 	delete(s.sessions, ss.tsih)
+	delete(s.byID, ss.id)
 	s.mu.Unlock()
+	ss.leave()
 	ss.dropReservations()
 	close(ss.gone)
 }

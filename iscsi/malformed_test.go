@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/iscsi"
+	"github.com/openvstorage/ovgate/iscsi/initiator"
 )
 
 // scsiPDU is a SCSI command PDU.
@@ -20,9 +21,10 @@ func scsiPDU(flags byte, itt, sn, edtl uint32, data []byte, c ...byte) []byte {
 	return p
 }
 
-func withAHS(p []byte, words byte) []byte {
-	p[4] = words
-	return append(append(append([]byte(nil), p[:48]...), make([]byte, 4*int(words))...), p[48:]...)
+// withAHS adds additional header segments, a multiple of four bytes.
+func withAHS(p []byte, ahs ...byte) []byte {
+	p[4] = byte(len(ahs) / 4)
+	return append(append(append([]byte(nil), p[:48]...), ahs...), p[48:]...)
 }
 
 func dataOut(flags byte, itt, ttt, sn, off uint32, data []byte) []byte {
@@ -32,6 +34,15 @@ func dataOut(flags byte, itt, ttt, sn, off uint32, data []byte) []byte {
 	be.PutUint32(p[40:], off)
 	return p
 }
+
+// textPDU is a Text Request; ttt is the reserved tag in the first of an exchange.
+func textPDU(flags byte, itt, ttt, sn uint32, text string) []byte {
+	p := pdu(0x04, flags, itt, sn, []byte(text))
+	be.PutUint32(p[20:], ttt)
+	return p
+}
+
+const newText, moreText = 0xffffffff, 0xfffffffd // target transfer tags
 
 func lie(p []byte, n int) []byte {
 	p[5], p[6], p[7] = byte(n>>16), byte(n>>8), byte(n)
@@ -66,7 +77,7 @@ func TestMalformedLogin(t *testing.T) {
 		{"text before login", pdu(0x44, 0x80, 5, 1, []byte("SendTargets=All\x00")), -1},
 		{"zeros", make([]byte, 480), -1},
 		{"ones", bytes.Repeat([]byte{0xff}, 480), -1},
-		{"AHS", withAHS(loginPDU(0x87, 0, 0, ids...), 255), 0},
+		{"AHS", withAHS(loginPDU(0x87, 0, 0, ids...), make([]byte, 1020)...), 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c, err := net.Dial("tcp", n.addr)
@@ -101,7 +112,7 @@ var answerNames = map[byte]string{0x21: "response", 0x22: "task", 0x24: "text", 
 // serves, and nothing beside the target of a write changed.
 func TestMalformed(t *testing.T) {
 	n := start(t, iscsi.Config{}, nil)
-	block := make([]byte, 512)
+	block, tooLong := make([]byte, 512), string(make([]byte, 8192))
 	write := func(itt, sn, edtl uint32, data []byte, count byte) []byte {
 		return scsiPDU(0xa0, itt, sn, edtl, data, 0x2a, 0, 0, 0, 0, 0, 0, 0, count)
 	}
@@ -128,13 +139,27 @@ func TestMalformed(t *testing.T) {
 		{"login in full feature phase", "reject 04, closed", [][]byte{loginPDU(0x87, 0, 0, "InitiatorName=x")}},
 		{"target's opcodes", "reject 05, reject 05, reject 05, alive", [][]byte{pdu(0x21, 0x80, 7, 2, nil), pdu(0x25, 0x80, 8, 3, block), pdu(0x31, 0x80, 9, 4, nil)}},
 		{"SNACK", "reject 03, alive", [][]byte{pdu(0x10, 0x80, 7, 2, nil)}},
-		{"text garbage", "reject 04, alive", [][]byte{pdu(0x04, 0x80, 7, 2, []byte("====\x00\x00=x\x00y"))}},
-		{"text without end", "text 00, text 00, reject 04, closed", [][]byte{pdu(0x04, 0x40, 7, 2, make([]byte, 8192)), pdu(0x04, 0x40, 7, 3, make([]byte, 8192)), pdu(0x04, 0x40, 7, 4, make([]byte, 8192))}},
+		{"text garbage", "reject 04, alive", [][]byte{textPDU(0x80, 7, newText, 2, "====\x00\x00=x\x00y")}},
+		{"text of no exchange", "reject 04, alive", [][]byte{textPDU(0x80, 7, 5, 2, "SendTargets=\x00")}},
+		{"text with F and C", "reject 04, alive", [][]byte{textPDU(0xc0, 7, newText, 2, "SendTargets=\x00")}},
+		{"text in two PDUs", "text 00, text 00, alive", [][]byte{textPDU(0x40, 7, newText, 2, "SendTar"), textPDU(0x80, 7, moreText, 3, "gets=\x00")}},
+		{"text begun again", "text 00, text 00, alive", [][]byte{textPDU(0x40, 7, newText, 2, "garbage"), textPDU(0x80, 8, newText, 3, "SendTargets=\x00")}},
+		{"text without end", "text 00, text 00, reject 04, closed", [][]byte{textPDU(0x40, 7, newText, 2, tooLong), textPDU(0x40, 7, moreText, 3, tooLong), textPDU(0x40, 7, moreText, 4, tooLong)}},
 		{"logout of another connection", "logout 02, alive", [][]byte{pdu(0x06, 0x82, 7, 2, nil)}},
-		{"AHS on a command", "response 00, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 2)}},
+		{"AHS of type 0", "reject 09, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), make([]byte, 8)...)}},
+		{"AHS of a reserved type", "reject 09, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 0, 5, 3, 0, 0, 0, 0, 0)}},
+		{"AHS longer than the header", "reject 09, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 0, 9, 1, 0, 0, 0, 0, 0)}},
+		{"AHS without length", "reject 09, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 0, 0, 1, 0)}},
+		{"extended CDB", "response 02, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 0, 17, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)}},
+		{"extended CDB twice", "reject 09, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 0, 5, 1, 0, 0, 0, 0, 0, 0, 5, 1, 0, 0, 0, 0, 0)}},
+		{"variable length command", "response 02, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil, 0x7f), 0, 17, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)}},
+		{"bidirectional length of a read", "reject 09, alive", [][]byte{withAHS(scsiPDU(0xc0, 10, 2, 512, nil, 0x28, 0, 0, 0, 0, 0, 0, 0, 1), 0, 5, 2, 0, 0, 0, 2, 0)}},
+		{"bidirectional length of 6 bytes", "reject 09, alive", [][]byte{withAHS(scsiPDU(0xe0, 10, 2, 512, nil, 0x28, 0, 0, 0, 0, 0, 0, 0, 1), 0, 6, 2, 0, 0, 0, 2, 0, 0, 0, 0, 0)}},
+		{"bidirectional", "response 02, alive", [][]byte{withAHS(scsiPDU(0xe0, 10, 2, 512, block, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1), 0, 5, 2, 0, 0, 0, 2, 0)}},
+		{"AHS on a ping", "alive", [][]byte{withAHS(pdu(0x00, 0x80, 0xffffffff, 2, nil), 0, 5, 1, 0, 0, 0, 0, 0)}},
 		{"INQUIRY with W", "response 00, alive", [][]byte{scsiPDU(0xa0, 10, 2, 36, make([]byte, 36), 0x12, 0, 0, 0, 36)}},
 		{"MODE SENSE with EDTL 0", "response 00, alive", [][]byte{scsiPDU(0xc0, 10, 2, 0, nil, 0x1a, 0, 0x3f, 0, 255)}},
-		{"ORWRITE", "response 02, alive", [][]byte{scsiPDU(0xa0, 10, 2, 512, block, 0x8b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)}},
+		{"ORWRITE", "response 00, alive", [][]byte{scsiPDU(0xa0, 10, 2, 512, block, 0x8b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)}},
 		{"task management with nonsense", "task 05, task 05, alive", [][]byte{pdu(0x42, 0xff, 7, 2, nil), pdu(0x42, 0x80, 8, 2, block)}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -275,20 +300,53 @@ func TestNotReading(t *testing.T) {
 	n.login(nil)
 }
 
+// FuzzLogin sends arbitrary bytes before a login where CHAP is demanded: the server
+// lives, and nobody gets in.
+func FuzzLogin(f *testing.F) {
+	ids := []string{"InitiatorName=" + hostA, "TargetName=" + targetName}
+	f.Add(loginPDU(0x87, 1, 0, ids...))
+	f.Add(append(loginPDU(0x00, 1, 0, append(ids, "AuthMethod=CHAP")...), loginPDU(0x00, 1, 0, "CHAP_A=5,7,8")...))
+	f.Add(append(append(loginPDU(0x00, 1, 0, append(ids, "AuthMethod=CHAP")...), loginPDU(0x00, 1, 0, "CHAP_A=5")...),
+		loginPDU(0x81, 1, 0, "CHAP_N="+user, "CHAP_R=0x00", "CHAP_I=1", "CHAP_C=0b")...))
+	f.Add(append(loginPDU(0x44, 1, 0, ids[0]), loginPDU(0x87, 1, 0, ids[1])...))
+	f.Add(withAHS(loginPDU(0x87, 1, 0, "InitiatorName="+hostA, "SessionType=Discovery"), 0, 5, 1, 0, 0, 0, 0, 0))
+	a := &iscsi.Auth{User: user, Secret: secret}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n := startLocal(t, iscsi.Config{DiscoveryAuth: a}, func(s *iscsi.TargetSpec) { s.Groups = open(a) })
+		c, err := net.Dial(n.network, n.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, _ = c.Write(b) // the server may have closed already
+		_ = c.(interface{ CloseWrite() error }).CloseWrite()
+		_ = c.SetReadDeadline(time.Now().Add(testTime))
+		for {
+			if _, err := c.Read(make([]byte, 4096)); err != nil {
+				break
+			}
+		}
+		s := n.login(func(o *initiator.Options) { o.CHAPUser, o.CHAPSecret = user, secret })
+		if err := s.Logout(n.ctx); err != nil || n.srv.Stats().Logins != 1 {
+			t.Errorf("%v, %d logins", err, n.srv.Stats().Logins)
+		}
+	})
+}
+
 // FuzzServer sends arbitrary bytes after a login, and expects the server to live.
 func FuzzServer(f *testing.F) {
 	f.Add(pdu(0x40, 0x80, 1, 2, []byte("ping")))
 	f.Add(scsiPDU(0xa0, 10, 2, 1024, make([]byte, 512), 0x2a, 0, 0, 0, 0, 0, 0, 0, 2))
 	f.Add(append(scsiPDU(0xa0, 10, 2, 1024, nil, 0x2a, 0, 0, 0, 0, 0, 0, 0, 2), dataOut(0x80, 10, 1, 0, 0, make([]byte, 1024))...))
-	f.Add(withAHS(scsiPDU(0xc0, 10, 2, 36, nil, 0x12, 0, 0, 0, 36), 3))
-	f.Add(pdu(0x04, 0x80, 7, 2, []byte("SendTargets=\x00")))
+	f.Add(withAHS(scsiPDU(0xe0, 10, 2, 36, nil, 0x12, 0, 0, 0, 36), 0, 5, 2, 0, 0, 0, 2, 0))
+	f.Add(textPDU(0x80, 7, newText, 2, "SendTargets=\x00"))
 	f.Add(pdu(0x42, 0x85, 7, 2, nil))
 	f.Add(loginPDU(0x87, 0, 0, "InitiatorName=x"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		n := start(t, iscsi.Config{}, nil)
+		n := startLocal(t, iscsi.Config{}, nil)
 		c := rawSession(t, n)
 		_, _ = c.Write(b) // the server may have closed already
-		_ = c.(*net.TCPConn).CloseWrite()
+		_ = c.(interface{ CloseWrite() error }).CloseWrite()
 		_ = c.SetReadDeadline(time.Now().Add(testTime))
 		for {
 			if _, err := c.Read(make([]byte, 4096)); err != nil {

@@ -44,6 +44,9 @@ const (
 	rejected      = "Reject"
 )
 
+// answerOnly tells whether v can only be an answer, which is not answered again.
+func answerOnly(v string) bool { return v == notUnderstood || v == irrelevant || v == rejected }
+
 // negotiation is the operational parameter negotiation of one login.
 type negotiation struct {
 	n         Negotiated
@@ -55,6 +58,9 @@ type negotiation struct {
 // one. ok is false when the value is outside the key's range, which the reply
 // (Reject) says too.
 func (g *negotiation) answer(kv keyValue, w *textWriter) {
+	if answerOnly(kv.value) {
+		return
+	}
 	switch kv.key {
 	case "HeaderDigest":
 		g.digest(kv, &g.n.HeaderDigest, w)
@@ -68,8 +74,8 @@ func (g *negotiation) answer(kv keyValue, w *textWriter) {
 		}
 	case "MaxBurstLength":
 		g.number(kv, &g.n.MaxBurst, minSegment, maxSegment, maxBurst, w)
-	case "FirstBurstLength":
-		g.number(kv, &g.n.FirstBurst, minSegment, maxSegment, firstBurst, w)
+	case "FirstBurstLength": // never above MaxBurstLength
+		g.number(kv, &g.n.FirstBurst, minSegment, maxSegment, min(firstBurst, g.n.MaxBurst), w)
 	case "InitialR2T":
 		g.boolean(kv, &g.n.InitialR2T, false, true, w)
 	case "ImmediateData":
@@ -104,8 +110,13 @@ func (g *negotiation) answer(kv keyValue, w *textWriter) {
 		w.add(kv.key, irrelevant)
 	case "TaskReporting":
 		w.add(kv.key, "RFC3720")
-	case "iSCSIProtocolLevel":
-		w.add(kv.key, "1") // RFC 7143
+	case "iSCSIProtocolLevel": // the lower of both sides; 1 is RFC 7143
+		v, ok := number(kv.value, 0, 31)
+		if !ok {
+			w.add(kv.key, rejected)
+			return
+		}
+		w.add(kv.key, strconv.Itoa(int(min(v, 1))))
 	default:
 		w.add(kv.key, notUnderstood)
 	}

@@ -8,19 +8,19 @@ func reportOpcodes(t *task) {
 	op, sa := t.cdb[3], int(be.Uint16(t.cdb[4:]))
 	switch t.cdb[2] & 0x07 {
 	case 0:
-		t.reply(x.all(rctd))
+		t.reply(x.all(t.lu, rctd))
 	case 1: // a command without service actions
 		if x.hasActions(op) {
-			t.fail(senseInvalidField)
+			t.fail(senseInvalidField.at(2))
 			return
 		}
-		t.reply(oneOpcode(x.find(op, noSA), rctd))
+		t.reply(oneOpcode(x.find(t.lu, op, noSA), rctd))
 	case 2:
 		if len(x.index[op]) > 0 && !x.hasActions(op) {
-			t.fail(senseInvalidField)
+			t.fail(senseInvalidField.at(2))
 			return
 		}
-		t.reply(oneOpcode(x.find(op, sa), rctd))
+		t.reply(oneOpcode(x.find(t.lu, op, sa), rctd))
 	case 3: // either
 		if !x.hasActions(op) {
 			if sa != 0 {
@@ -29,19 +29,22 @@ func reportOpcodes(t *task) {
 			}
 			sa = noSA
 		}
-		t.reply(oneOpcode(x.find(op, sa), rctd))
+		t.reply(oneOpcode(x.find(t.lu, op, sa), rctd))
 	default:
-		t.fail(senseInvalidField)
+		t.fail(senseInvalidField.at(2))
 	}
 }
 
 // timeoutsDescriptor: no time-outs are stated.
 var timeoutsDescriptor = []byte{0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
-func (x *commandTable) all(rctd bool) []byte {
+func (x *commandTable) all(l *lun, rctd bool) []byte {
 	b := make([]byte, 4)
 	for i := range x.set {
 		c := &x.set[i]
+		if !c.on(l) {
+			continue
+		}
 		d := make([]byte, 8)
 		d[0] = c.op
 		if c.sa != noSA {

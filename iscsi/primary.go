@@ -44,22 +44,18 @@ func requestSense(t *task) {
 	s := senseNone
 	if t.lu == nil {
 		s = senseNoLUN
-	} else if ua, ok := t.c.sess.takeAttention(t.lunNo); ok {
+	} else if ua, ok := t.c.sess.takeAttention(t.lu); ok {
 		s = ua
+	} else if a := t.access(); a > ALUANonOptimized {
+		s = a.sense()
 	}
-	if t.cdb[1]&0x01 != 0 {
-		t.reply(s.putDescriptor(nil))
-		return
-	}
-	b := make([]byte, fixedSenseLen)
-	s.putFixed(b)
-	t.reply(b)
+	t.reply(s.encode(nil, t.cdb[1]&0x01 != 0)) // DESC
 }
 
 // checkReserve refuses third party and extent reservations (SPC-2).
 func checkReserve(t *task) bool {
 	if t.cdb[1]&0x11 != 0 {
-		return t.refuse(senseInvalidField)
+		return t.refuse(senseInvalidField.at(1))
 	}
 	return true
 }
@@ -69,7 +65,7 @@ func startStop(t *task) {
 	loej, start, power := t.cdb[4]&0x02 != 0, t.cdb[4]&0x01 != 0, t.cdb[4]>>4
 	switch {
 	case power == 0 && loej, power > 0 && power != 1 && power != 2 && power != 3 && power != 7:
-		t.fail(senseInvalidField)
+		t.fail(senseInvalidField.at(4))
 	case power == 0 && !start && t.cdb[4]&0x04 == 0: // stopping flushes (SBC-3 clause 5.25)
 		t.submit(OpFlush, 0, 0, nil, false, nothingMore)
 	default:
@@ -81,7 +77,7 @@ func startStop(t *task) {
 // and ALLOW for nothing.
 func preventAllow(t *task) {
 	if t.cdb[4]&0x03 != 0 {
-		t.fail(senseInvalidField)
+		t.fail(senseInvalidField.at(4))
 		return
 	}
 	t.good(0)
@@ -103,7 +99,7 @@ func readCapacity16(t *task) {
 		return
 	}
 	b[12] = 0 // no protection information
-	b[13] = physicalExponent(t.lu.Disk.Geometry().ClusterSize)
+	b[13] = t.lu.physicalExponent()
 	b[14], b[15] = 0xc0, 0 // LBPME, LBPRZ; lowest aligned LBA 0
 	t.reply(b)
 }
@@ -123,26 +119,39 @@ func (t *task) capacityData(op byte) ([]byte, bool) {
 
 // physicalExponent is LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT of a cluster;
 // above 4 KiB initiators are told 4 KiB, which they can align to.
-func physicalExponent(cluster int) byte {
+func (l *lun) physicalExponent() byte {
 	e := byte(0)
-	for blockSize<<(e+1) <= min(cluster, 4096) {
+	for l.block()<<(e+1) <= min(uint64(l.Disk.Geometry().ClusterSize), 4096) {
 		e++
 	}
 	return e
 }
 
+// readDefects is READ DEFECT DATA: in every format, the lists of a disk that is not
+// made of sectors are empty (SBC-3 clauses 5.17 and 5.18).
+func readDefects(t *task) {
+	flags, n := t.cdb[2], 4
+	if t.cdb[0] != opReadDefects10 {
+		flags, n = t.cdb[1], 8
+	}
+	b := make([]byte, n)
+	b[1] = flags & 0x1f // the lists asked for are valid, in the format asked for
+	t.reply(b)
+}
+
 // reportLUNs passes through the SCSI service, whose list has no order and may
-// hold a LUN 0 that does not exist; the initiator gets the LUNs in order.
+// hold a LUN 0 that does not exist; the initiator gets the LUNs that its group is
+// shown, under their numbers there, in order.
 func reportLUNs(t *task) {
 	if t.cdbLen < 16 {
-		t.fail(senseInvalidField)
+		t.fail(senseInvalidField.at(6))
 		return
 	}
 	if r := t.cdb[2]; r > 2 {
-		t.fail(senseInvalidField)
+		t.fail(senseInvalidField.at(2))
 		return
 	}
-	numbers := t.c.sess.target.numbers()
+	v := t.c.sess.view.Load()
 	list, st, sn, err := t.c.sess.target.scsi.reportLUNs(t.unit())
 	if err != nil {
 		t.serviceFault(err)
@@ -156,12 +165,13 @@ func reportLUNs(t *task) {
 	for o := 8; o+8 <= len(list); o += 8 {
 		known[[8]byte(list[o:])] = true
 	}
-	b := make([]byte, 8, 8+8*len(numbers))
+	b := make([]byte, 8, 8+8*len(v.numbers))
 	if t.cdb[2] != 1 { // 01h: well known logical units, of which there are none
-		for _, n := range numbers {
+		for _, n := range v.numbers {
 			var e [8]byte
-			putLUN(e[:], n)
+			putLUN(e[:], v.units[n].Number)
 			if known[e] { // both inventories agree unless it is changing right now
+				putLUN(e[:], n)
 				b = append(b, e[:]...)
 			}
 		}

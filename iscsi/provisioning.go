@@ -9,8 +9,8 @@ const (
 	statusHeader         = 8
 	statusDescriptor     = 16
 	// maxStatusBlocks is what the NUMBER OF LOGICAL BLOCKS field holds, rounded
-	// down to the largest cluster.
-	maxStatusBlocks = math.MaxUint32 &^ (64<<10>>blockShift - 1)
+	// down to the largest cluster in the smallest blocks.
+	maxStatusBlocks = math.MaxUint32 &^ (64<<10>>minBlockShift - 1)
 )
 
 // Provisioning status (SBC-3 clause 5.4).
@@ -31,7 +31,7 @@ func lbaStatus(t *task) {
 	if t.cdbLen > statusHeader+statusDescriptor {
 		room = int(min((t.cdbLen-statusHeader)/statusDescriptor, maxStatusDescriptors))
 	}
-	capacity := uint64(t.lu.Disk.Geometry().Size) >> blockShift
+	capacity := t.lu.capacity()
 	b := make([]byte, statusHeader, statusHeader+room*statusDescriptor)
 	for lba := t.lba; lba < capacity && room > 0; room-- {
 		status, n := t.lu.provisioning(lba, capacity)
@@ -61,9 +61,9 @@ func (l *lun) provisioning(lba, capacity uint64) (status byte, n uint64) {
 	if !ok {
 		return statusMapped, left
 	}
-	mapped, run := p.Allocated(int64(lba << blockShift))
+	mapped, run := p.Allocated(int64(lba << l.shift))
 	if !mapped {
 		status = statusDeallocated
 	}
-	return status, max(1, min(left, uint64(run)>>blockShift))
+	return status, max(1, min(left, uint64(run)>>l.shift))
 }

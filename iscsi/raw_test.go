@@ -63,7 +63,7 @@ func tryPDU(c net.Conn) ([]byte, []byte, error) {
 // the answer.
 func rawLogin(t *testing.T, n *node, flags byte, isid, tsih uint16, keys ...string) (net.Conn, uint16) {
 	t.Helper()
-	c, err := net.Dial("tcp", n.addr)
+	c, err := net.Dial(n.network, n.addr)
 	if err != nil {
 		t.Fatal(err)
 	}

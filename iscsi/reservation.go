@@ -5,14 +5,14 @@ import "slices"
 // nexus is an I_T nexus: an initiator port, which is a name and an ISID, and a
 // target port, which in iSCSI is the target and a portal group (rule O5). It
 // outlives its sessions.
-type nexus struct {
+type itNexus struct {
 	initiator string // normalized
 	isid      [6]byte
 	port      uint16 // relative target port identifier: the portal group tag
 }
 
-func (ss *session) nexus() nexus {
-	return nexus{initiator: ss.initiator, isid: ss.isid, port: ss.group}
+func (ss *session) itNexus() itNexus {
+	return itNexus{initiator: ss.initiator, isid: ss.isid, port: ss.group}
 }
 
 // Types of persistent reservation (SPC-4 clause 6.13.3.4).
@@ -52,23 +52,23 @@ const maxRegistrations = 256
 
 // registration is a nexus and the key that it registered, which is not 0.
 type registration struct {
-	nexus
+	itNexus
 	key uint64
 }
 
 // registry is the persistent reservation state of a logical unit. It is never
 // changed: a change makes another one.
 type registry struct {
-	generation uint32 // PRgeneration
-	aptpl      bool   // the state survives a power loss
-	kind       byte   // type of the reservation; 0: there is none
-	holder     nexus  // of a reservation that is not of all registrants
+	generation uint32  // PRgeneration
+	aptpl      bool    // the state survives a power loss
+	kind       byte    // type of the reservation; 0: there is none
+	holder     itNexus // of a reservation that is not of all registrants
 	list       []registration
-	index      map[nexus]int // into list
+	index      map[itNexus]int // into list
 }
 
 // find returns the key of a nexus; 0 if it is not registered.
-func (r *registry) find(n nexus) uint64 {
+func (r *registry) find(n itNexus) uint64 {
 	if i, ok := r.index[n]; ok {
 		return r.list[i].key
 	}
@@ -76,7 +76,7 @@ func (r *registry) find(n nexus) uint64 {
 }
 
 // holds tells whether a nexus holds the reservation.
-func (r *registry) holds(n nexus) bool {
+func (r *registry) holds(n itNexus) bool {
 	if allRegistrants(r.kind) {
 		return r.find(n) != 0
 	}
@@ -85,7 +85,7 @@ func (r *registry) holds(n nexus) bool {
 
 // refuses tells whether the reservation keeps a command with these access flags
 // away from the nexus.
-func (r *registry) refuses(n nexus, access int) bool {
+func (r *registry) refuses(n itNexus, access int) bool {
 	if r.kind == 0 || access&accessWrite == 0 && (access&accessRead == 0 || !exclusive(r.kind)) || r.holds(n) {
 		return false
 	}
@@ -101,14 +101,14 @@ func (r *registry) copy() *registry {
 }
 
 func (r *registry) reindex() {
-	r.index = make(map[nexus]int, len(r.list))
+	r.index = make(map[itNexus]int, len(r.list))
 	for i := range r.list {
-		r.index[r.list[i].nexus] = i
+		r.index[r.list[i].itNexus] = i
 	}
 }
 
 // set registers a nexus, or changes its key.
-func (r *registry) set(n nexus, key uint64) {
+func (r *registry) set(n itNexus, key uint64) {
 	if i, ok := r.index[n]; ok {
 		r.list[i].key = key
 		return
@@ -122,24 +122,24 @@ func (r *registry) remove(gone func(registration) bool) {
 	r.list = slices.DeleteFunc(r.list, gone)
 	r.reindex()
 	if allRegistrants(r.kind) && len(r.list) == 0 || r.kind != 0 && !allRegistrants(r.kind) && r.find(r.holder) == 0 {
-		r.kind, r.holder = 0, nexus{}
+		r.kind, r.holder = 0, itNexus{}
 	}
 }
 
 // reserve establishes a reservation.
-func (r *registry) reserve(n nexus, kind byte) {
-	r.kind, r.holder = kind, nexus{}
+func (r *registry) reserve(n itNexus, kind byte) {
+	r.kind, r.holder = kind, itNexus{}
 	if !allRegistrants(kind) {
 		r.holder = n
 	}
 }
 
 // others lists the registered nexuses but one.
-func (r *registry) others(but nexus) []nexus {
-	var out []nexus
+func (r *registry) others(but itNexus) []itNexus {
+	var out []itNexus
 	for i := range r.list {
-		if r.list[i].nexus != but {
-			out = append(out, r.list[i].nexus)
+		if r.list[i].itNexus != but {
+			out = append(out, r.list[i].itNexus)
 		}
 	}
 	return out

@@ -92,11 +92,11 @@ func (r *registry) readFullStatus() []byte {
 		at := len(b)
 		b = append(b, make([]byte, 24)...)
 		be.PutUint64(b[at:], g.key)
-		if r.holds(g.nexus) {
+		if r.holds(g.itNexus) {
 			b[at+12], b[at+13] = 0x01, r.kind
 		}
 		be.PutUint16(b[at+18:], g.port)
-		b = putTransportID(b, g.nexus)
+		b = putTransportID(b, g.itNexus)
 		be.PutUint32(b[at+20:], uint32(len(b)-at-24))
 	}
 	return finishPR(b)

@@ -92,13 +92,13 @@ type prResult struct {
 	status byte
 	sense  sense
 	next   *registry
-	lost   []nexus // preempted: what they have under way does not take effect later
+	lost   []itNexus // preempted: what they have under way does not take effect later
 	tell   []prNotice
 }
 
 // prNotice is a unit attention for a nexus.
 type prNotice struct {
-	nexus
+	itNexus
 	ua sense
 }
 
@@ -107,14 +107,14 @@ func prRefused(s sense) prResult { return prResult{status: statusCheckCondition,
 var prConflict = prResult{status: statusReservationConflict}
 
 // notify adds a unit attention for each nexus.
-func (x *prResult) notify(list []nexus, ua sense) {
+func (x *prResult) notify(list []itNexus, ua sense) {
 	for _, n := range list {
 		x.tell = append(x.tell, prNotice{n, ua})
 	}
 }
 
 // decide works out what a command of a nexus does. It changes nothing.
-func (r *registry) decide(by nexus, q *prOut, at prPlace) prResult {
+func (r *registry) decide(by itNexus, q *prOut, at prPlace) prResult {
 	if q.aptpl && !at.durable && (q.action == prRegister || q.action == prRegisterIgnore || q.action == prRegisterMove) {
 		return prRefused(senseInvalidParameter)
 	}
@@ -154,7 +154,7 @@ func (x prResult) changed(n *registry) prResult {
 // register is REGISTER and REGISTER AND IGNORE EXISTING KEY (SPC-4 clauses 5.12.7,
 // 5.12.11.3): a key of 0 unregisters. With ALL_TG_PT the command counts as received
 // through every port of the target.
-func (r *registry) register(by nexus, q *prOut, at prPlace) prResult {
+func (r *registry) register(by itNexus, q *prOut, at prPlace) prResult {
 	ports := []uint16{by.port}
 	for _, p := range at.ports {
 		if q.allPorts && p != by.port {
@@ -207,7 +207,7 @@ func (r *registry) register(by nexus, q *prOut, at prPlace) prResult {
 // named lists the nexuses that the command's TransportIDs name at some ports, but
 // the one it came through. A name without an ISID is that of all initiator ports
 // which have a session here; there must be one.
-func (q *prOut) named(by nexus, ports []uint16, at prPlace) (list []nexus, bad sense) {
+func (q *prOut) named(by itNexus, ports []uint16, at prPlace) (list []itNexus, bad sense) {
 	for _, id := range q.ids {
 		isids := [][6]byte{id.isid}
 		if id.any {
@@ -221,7 +221,7 @@ func (q *prOut) named(by nexus, ports []uint16, at prPlace) (list []nexus, bad s
 		}
 		for _, isid := range isids {
 			for _, p := range ports {
-				if n := (nexus{id.initiator, isid, p}); n != by {
+				if n := (itNexus{id.initiator, isid, p}); n != by {
 					list = append(list, n)
 				}
 			}
@@ -231,7 +231,7 @@ func (q *prOut) named(by nexus, ports []uint16, at prPlace) (list []nexus, bad s
 }
 
 // decideReserve is RESERVE (SPC-4 clause 5.12.9).
-func (r *registry) decideReserve(by nexus, q *prOut) prResult {
+func (r *registry) decideReserve(by itNexus, q *prOut) prResult {
 	switch {
 	case q.scope != 0 || !validReservation(q.kind):
 		return prRefused(senseInvalidField)
@@ -246,7 +246,7 @@ func (r *registry) decideReserve(by nexus, q *prOut) prResult {
 }
 
 // decideRelease is RELEASE (SPC-4 clause 5.12.11.2).
-func (r *registry) decideRelease(by nexus, q *prOut) prResult {
+func (r *registry) decideRelease(by itNexus, q *prOut) prResult {
 	switch {
 	case !r.holds(by):
 		return prResult{}
@@ -254,7 +254,7 @@ func (r *registry) decideRelease(by nexus, q *prOut) prResult {
 		return prRefused(senseInvalidRelease)
 	}
 	n := r.copy()
-	n.kind, n.holder = 0, nexus{}
+	n.kind, n.holder = 0, itNexus{}
 	x := prResult{next: n}
 	if registrantsOnly(r.kind) || allRegistrants(r.kind) {
 		x.notify(r.others(by), uaReservationsReleased)
@@ -263,9 +263,9 @@ func (r *registry) decideRelease(by nexus, q *prOut) prResult {
 }
 
 // clear is CLEAR (SPC-4 clause 5.12.11.6).
-func (r *registry) clear(by nexus) prResult {
+func (r *registry) clear(by itNexus) prResult {
 	n := r.copy()
-	n.list, n.kind, n.holder = nil, 0, nexus{}
+	n.list, n.kind, n.holder = nil, 0, itNexus{}
 	n.reindex()
 	n.generation++
 	x := prResult{next: n}
@@ -276,7 +276,7 @@ func (r *registry) clear(by nexus) prResult {
 // preempt is PREEMPT and PREEMPT AND ABORT (SPC-4 clauses 5.12.11.4, 5.12.11.5):
 // registrations with a key go, and when that is the key of the holder, or 0 with a
 // reservation of all registrants, the reservation becomes the preemptor's.
-func (r *registry) preempt(by nexus, q *prOut) prResult {
+func (r *registry) preempt(by itNexus, q *prOut) prResult {
 	takes := allRegistrants(r.kind) && q.newKey == 0 ||
 		r.kind != 0 && !allRegistrants(r.kind) && q.newKey != 0 && q.newKey == r.find(r.holder)
 	if q.newKey == 0 && !takes {
@@ -286,15 +286,15 @@ func (r *registry) preempt(by nexus, q *prOut) prResult {
 		return prRefused(senseInvalidField)
 	}
 	gone := func(g registration) bool {
-		return (q.newKey == 0 || g.key == q.newKey) && !(takes && g.nexus == by)
+		return (q.newKey == 0 || g.key == q.newKey) && !(takes && g.itNexus == by)
 	}
 	var x prResult
 	matched := takes
 	for _, g := range r.list {
 		if gone(g) {
 			matched = true
-			if g.nexus != by {
-				x.lost = append(x.lost, g.nexus)
+			if g.itNexus != by {
+				x.lost = append(x.lost, g.itNexus)
 			}
 		}
 	}
@@ -317,7 +317,7 @@ func (r *registry) preempt(by nexus, q *prOut) prResult {
 
 // move is REGISTER AND MOVE (SPC-4 clause 5.12.8): the holder hands its reservation
 // to another nexus, which it registers.
-func (r *registry) move(by nexus, q *prOut, at prPlace) prResult {
+func (r *registry) move(by itNexus, q *prOut, at prPlace) prResult {
 	switch {
 	case r.kind == 0:
 		return prRefused(senseInvalidField)
@@ -334,7 +334,7 @@ func (r *registry) move(by nexus, q *prOut, at prPlace) prResult {
 	n.set(to[0], q.newKey)
 	n.holder = to[0]
 	if q.unregister {
-		n.remove(func(g registration) bool { return g.nexus == by })
+		n.remove(func(g registration) bool { return g.itNexus == by })
 	}
 	n.aptpl = q.aptpl
 	n.generation++

@@ -56,7 +56,7 @@ func (r *registry) encode() []byte {
 	be.PutUint16(b[16:], uint16(len(r.list)))
 	for i := range r.list {
 		g := &r.list[i]
-		if r.kind != 0 && !allRegistrants(r.kind) && g.nexus == r.holder {
+		if r.kind != 0 && !allRegistrants(r.kind) && g.itNexus == r.holder {
 			be.PutUint16(b[14:], uint16(i))
 		}
 		b = be.AppendUint64(b, g.key)
@@ -70,7 +70,7 @@ func (r *registry) encode() []byte {
 
 // decodeRegistry reads a stored state.
 func decodeRegistry(b []byte) (*registry, error) {
-	r := &registry{index: map[nexus]int{}}
+	r := &registry{index: map[itNexus]int{}}
 	if len(b) == 0 {
 		return r, nil
 	}
@@ -97,7 +97,7 @@ func decodeRegistry(b []byte) (*registry, error) {
 		if len(p) < storedEntry || len(p) < storedEntry+int(p[16]) {
 			return bad("length")
 		}
-		n := nexus{isid: [6]byte(p[8:14]), port: be.Uint16(p[14:]), initiator: string(p[17 : 17+int(p[16])])}
+		n := itNexus{isid: [6]byte(p[8:14]), port: be.Uint16(p[14:]), initiator: string(p[17 : 17+int(p[16])])}
 		key := be.Uint64(p)
 		if _, twice := r.index[n]; twice || key == 0 || CheckName(n.initiator) != nil || NormalizeName(n.initiator) != n.initiator {
 			return bad("registration")
@@ -109,7 +109,7 @@ func decodeRegistry(b []byte) (*registry, error) {
 		return bad("length")
 	}
 	if single {
-		r.holder = r.list[holder].nexus
+		r.holder = r.list[holder].itNexus
 	}
 	return r, nil
 }

@@ -33,6 +33,7 @@ type reservations struct {
 	queue   []*task   // changes not begun
 	busy    bool      // a change has begun and is not over
 	turning bool      // turn is running
+	steps   map[*foreignStep]struct{}
 }
 
 // reservationView is a moment of a unit's reservations.
@@ -44,7 +45,7 @@ type reservationView struct {
 // newReservations reads the state that the Disk keeps: this is the logical unit's
 // power on (R6).
 func newReservations(d Disk) (*reservations, error) {
-	r := &reservations{disk: d, cur: &registry{index: map[nexus]int{}}}
+	r := &reservations{disk: d, cur: &registry{index: map[itNexus]int{}}}
 	s, ok := d.(Reserver)
 	if !ok {
 		return r, nil
@@ -102,7 +103,7 @@ func (v *reservationView) judge(ss *session, access int) byte {
 	if access&(accessRead|accessWrite) == 0 {
 		return statusGood
 	}
-	n := ss.nexus()
+	n := ss.itNexus()
 	if v.cur.refuses(n, access) {
 		return statusReservationConflict
 	}
@@ -177,7 +178,7 @@ func (r *reservations) begin(t *task) {
 // compatible tells whether RESERVE or RELEASE is answered GOOD and does nothing
 // (SPC-4 clause 5.12.3, CRH); conflicts tells whether it conflicts, as it does with
 // any other registration. mu is held.
-func (r *reservations) compatible(n nexus) (ok, conflicts bool) {
+func (r *reservations) compatible(n itNexus) (ok, conflicts bool) {
 	if len(r.cur.list) == 0 {
 		return false, false
 	}
@@ -191,7 +192,7 @@ func (r *reservations) compatible(n nexus) (ok, conflicts bool) {
 func (r *reservations) beginReserve(t *task) {
 	ss := t.c.sess
 	r.mu.Lock()
-	ok, conflicts := r.compatible(ss.nexus())
+	ok, conflicts := r.compatible(ss.itNexus())
 	if !ok && !conflicts {
 		r.legacy = ss // judge let nobody else's through
 		r.publish()
@@ -211,7 +212,7 @@ func (r *reservations) beginReserve(t *task) {
 // calls GOOD.
 func (r *reservations) beginRelease(t *task) {
 	r.mu.Lock()
-	_, conflicts := r.compatible(t.c.sess.nexus())
+	_, conflicts := r.compatible(t.c.sess.itNexus())
 	if !conflicts && r.legacy == t.c.sess {
 		r.legacy = nil
 		r.publish()
@@ -258,7 +259,7 @@ func (r *reservations) beginPersistent(t *task) {
 		return
 	}
 	c := &reservationChange{r: r, t: t, q: q}
-	c.to = r.state().decide(t.c.sess.nexus(), &c.q, prPlace{
+	c.to = r.state().decide(t.c.sess.itNexus(), &c.q, prPlace{
 		ports: t.c.sess.target.ports(t.c.sess.group), durable: r.durable,
 		known: func(name string) [][6]byte { return t.c.srv.initiatorPorts(t.c.sess.target, name) },
 	})
@@ -291,11 +292,70 @@ func (r *reservations) drain(t *task, then func()) {
 		for _, ss := range t.c.srv.users(t.c.sess.target) {
 			ss.conn.await(w, func(k *task) bool {
 				return k.lu != nil && k.lu.res == r && k.cmd.flags&changesReservation == 0 &&
-					v.judge(ss, k.access()) != statusGood
+					v.judge(ss, k.reservationAccess()) != statusGood
 			})
 		}
+		r.awaitSteps(w, v)
 	}
 	w.done()
+}
+
+// foreignStep is an Op that an EXTENDED COPY, which runs as a command of another
+// unit, has under way on this one, as a nexus that sees it.
+type foreignStep struct {
+	r       *reservations
+	ss      *session
+	access  int
+	waiters []*tmfWait // under r.mu
+}
+
+// judge returns the status with which reservations refuse such an access now.
+func (r *reservations) judge(ss *session, access int) byte {
+	if v := r.view.Load(); v != nil {
+		return v.judge(ss, access)
+	}
+	return statusGood
+}
+
+// enter begins a step, unless the reservations refuse it.
+func (r *reservations) enter(ss *session, access int) (*foreignStep, byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if st := r.judge(ss, access); st != statusGood {
+		return nil, st
+	}
+	s := &foreignStep{r: r, ss: ss, access: access}
+	if r.steps == nil {
+		r.steps = map[*foreignStep]struct{}{}
+	}
+	r.steps[s] = struct{}{}
+	return s, statusGood
+}
+
+// leave ends a step; nil is none.
+func (s *foreignStep) leave() {
+	if s == nil {
+		return
+	}
+	s.r.mu.Lock()
+	delete(s.r.steps, s)
+	waiters := s.waiters
+	s.r.mu.Unlock()
+	for _, w := range waiters {
+		w.done()
+	}
+}
+
+// awaitSteps has w wait for the steps that v does not allow.
+func (r *reservations) awaitSteps(w *tmfWait, v *reservationView) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for s := range r.steps {
+		if v.judge(s.ss, s.access) != statusGood {
+			w.left.Add(1)
+			s.waiters = append(s.waiters, w)
+		}
+	}
 }
 
 // await has w wait for the running tasks that match.
@@ -341,7 +401,7 @@ func (c *reservationChange) Complete(op *Op) {
 	users := t.c.srv.users(t.c.sess.target)
 	for _, n := range c.to.tell {
 		for _, ss := range users {
-			if ss.nexus() == n.nexus {
+			if ss.itNexus() == n.itNexus {
 				ss.attentionOf(r, n.ua)
 			}
 		}
@@ -374,11 +434,10 @@ func (c *reservationChange) fail(err error) {
 func (c *reservationChange) abort(w *tmfWait, users []*session) {
 	for _, n := range c.to.lost {
 		for _, ss := range users {
-			if ss.nexus() != n {
+			if ss.itNexus() != n {
 				continue
 			}
-			numbers := ss.numbersOf(c.r)
-			if ss.conn.abort(w, func(k *task) bool { return numbers[k.lunNo] }) > 0 {
+			if ss.conn.abort(w, func(k *task) bool { return k.lu != nil && k.lu.res == c.r }) > 0 {
 				ss.attentionOf(c.r, uaCleared)
 			}
 		}
@@ -387,11 +446,11 @@ func (c *reservationChange) abort(w *tmfWait, users []*session) {
 
 // expel refuses the queued changes of preempted nexuses: they were sent before the
 // preemption, and must not take effect after it (R3).
-func (r *reservations) expel(lost []nexus) {
+func (r *reservations) expel(lost []itNexus) {
 	if len(lost) == 0 {
 		return
 	}
-	gone := make(map[nexus]bool, len(lost))
+	gone := make(map[itNexus]bool, len(lost))
 	for _, n := range lost {
 		gone[n] = true
 	}
@@ -399,7 +458,7 @@ func (r *reservations) expel(lost []nexus) {
 	var out []*task
 	keep := r.queue[:0]
 	for _, t := range r.queue {
-		if gone[t.c.sess.nexus()] {
+		if gone[t.c.sess.itNexus()] {
 			out = append(out, t)
 		} else {
 			keep = append(keep, t)
@@ -414,21 +473,12 @@ func (r *reservations) expel(lost []nexus) {
 	}
 }
 
-// numbersOf returns the numbers under which the session sees the unit.
-func (ss *session) numbersOf(r *reservations) map[uint16]bool {
-	out := map[uint16]bool{}
-	for n, l := range *ss.target.luns.Load() {
-		if l.res == r {
-			out[n] = true
-		}
-	}
-	return out
-}
-
 // attentionOf raises a unit attention condition of the unit.
 func (ss *session) attentionOf(r *reservations, ua sense) {
-	for n := range ss.numbersOf(r) {
-		ss.attention(int(n), ua)
+	for l := range ss.view.Load().inside {
+		if l.res == r {
+			ss.attention(l, ua)
+		}
 	}
 }
 

@@ -132,13 +132,20 @@ func TestRefusals(t *testing.T) {
 		{"READ above the maximum", rw16(0x88, 0, 0, 8193), nil, 512, 5, 0x24, 0},
 		{"WRITE with WRPROTECT", rw16(0x8a, 0x20, 0, 1), block, 0, 5, 0x24, 0},
 		{"WRITE beyond the end", rw16(0x8a, 0, blocks, 1), block, 0, 5, 0x21, 0},
-		{"VERIFY with BYTCHK 11b", rw16(0x8f, 0x06, 0, 1), block, 0, 5, 0x24, 0},
+		{"VERIFY with BYTCHK 10b", rw16(0x8f, 0x04, 0, 1), block, 0, 5, 0x24, 0},
+		{"WRITE AND VERIFY with BYTCHK 11b", rw16(0x8e, 0x06, 0, 1), block, 0, 5, 0x24, 0},
+		{"ORWRITE with WRPROTECT", rw16(0x8b, 0x20, 0, 1), block, 0, 5, 0x24, 0},
+		{"ORWRITE beyond the end", rw16(0x8b, 0, blocks, 1), block, 0, 5, 0x21, 0},
+		{"ORWRITE of half its data", rw16(0x8b, 0, 0, 2), block, 0, 5, 0x24, 0},
+		{"WRITE ATOMIC with a boundary", func() (c [16]byte) { c = rw16(0x9c, 0, 0, 1); c[11] = 8; return c }(), block, 0, 5, 0x24, 0},
+		{"WRITE ATOMIC above the maximum", rw16(0x9c, 0, 0, 8193), block, 0, 5, 0x24, 0},
+		{"WRITE ATOMIC of half its data", rw16(0x9c, 0, 0, 2), block, 0, 5, 0x24, 0},
 		{"UNMAP with ANCHOR", cdb(0x42, 1, 0, 0, 0, 0, 0, 0, 24), unmapList(0, 1), 0, 5, 0x24, 0},
 		{"UNMAP beyond the end", cdb(0x42, 0, 0, 0, 0, 0, 0, 0, 24), unmapList(1<<60, 0xffffffff), 0, 5, 0x21, 0},
 		{"UNMAP of half a header", cdb(0x42, 0, 0, 0, 0, 0, 0, 0, 4), make([]byte, 4), 0, 5, 0x1a, 0},
 		{"UNMAP without data-out", cdb(0x42, 0, 0, 0, 0, 0, 0, 0, 24), nil, 0, 5, 0x1a, 0},
 		{"UNMAP with more descriptors than data", cdb(0x42, 0, 0, 0, 0, 0, 0, 0, 8), unmapList(0, 1)[:8], 0, 5, 0x26, 0},
-		{"WRITE SAME of nothing", rw16(0x93, 0, 0, 0), block, 0, 5, 0x24, 0},
+		{"WRITE SAME up to an end beyond the maximum", rw16(0x93, 0, 0, 0), block, 0, 5, 0x24, 0},
 		{"WRITE SAME with ANCHOR", rw16(0x93, 0x18, 0, 8), block, 0, 5, 0x24, 0},
 		{"WRITE SAME above the maximum", rw16(0x93, 0, 0, 65536), block, 0, 5, 0x24, 0},
 		{"WRITE SAME without its block", rw16(0x93, 0, 0, 8), nil, 0, 5, 0x24, 0},
@@ -148,6 +155,11 @@ func TestRefusals(t *testing.T) {
 		{"MODE SENSE unknown page", cdb(0x1a, 0, 0x05, 0, 255), nil, 255, 5, 0x24, 0},
 		{"MODE SELECT of a changed page", cdb(0x15, 0x10, 0, 0, 24),
 			append([]byte{0, 0, 0, 0, 0x08, 18, 0x04}, make([]byte, 17)...), 0, 5, 0x26, 0},
+		{"MODE SELECT of a longer page", cdb(0x15, 0x10, 0, 0, 24),
+			append([]byte{0, 0, 0, 0, 0x08, 24}, make([]byte, 18)...), 0, 5, 0x1a, 0},
+		{"MODE SELECT to be saved", cdb(0x15, 0x11, 0, 0, 4), make([]byte, 4), 0, 5, 0x24, 0},
+		{"LOG SENSE to be saved", cdb(0x4d, 1, 0, 0, 0, 0, 0, 0, 64), nil, 64, 5, 0x24, 0},
+		{"LOG SENSE of an unknown page", cdb(0x4d, 0, 0x4d, 0, 0, 0, 0, 0, 64), nil, 64, 5, 0x24, 0},
 		{"INQUIRY of an unknown page", cdb(0x12, 1, 0xc0, 0, 255), nil, 255, 5, 0x24, 0},
 		{"REPORT LUNS into 8 bytes", cdb(0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 8), nil, 8, 5, 0x24, 0},
 		{"third-party RESERVE", cdb(0x16, 0x10), nil, 0, 5, 0x24, 0},
@@ -235,83 +247,6 @@ func TestCompareAndWrite(t *testing.T) {
 	}
 }
 
-// diskCommands are all commands that reach the disk.
-func diskCommands() map[string]*initiator.Command {
-	block := bytes.Repeat([]byte{1}, 512)
-	zero := make([]byte, 512)
-	in := func(c [16]byte) *initiator.Command { return &initiator.Command{CDB: c, In: make([]byte, 512)} }
-	out := func(c [16]byte, b []byte) *initiator.Command { return &initiator.Command{CDB: c, Out: b} }
-	m := map[string]*initiator.Command{
-		"READ(6)": in(cdb(0x08, 0, 0, 0, 1)), "READ(10)": in(cdb(0x28, 0, 0, 0, 0, 0, 0, 0, 1)),
-		"READ(12)": in(cdb(0xa8, 0, 0, 0, 0, 0, 0, 0, 0, 1)), "READ(16)": in(initiator.ReadCDB(0, 1)),
-		"WRITE(6)": out(cdb(0x0a, 0, 0, 0, 1), block), "WRITE(10)": out(cdb(0x2a, 0, 0, 0, 0, 0, 0, 0, 1), block),
-		"WRITE(12)": out(cdb(0xaa, 0, 0, 0, 0, 0, 0, 0, 0, 1), block), "WRITE(16)": out(initiator.WriteCDB(0, 1, false), block),
-		"WRITE(16) FUA":         out(initiator.WriteCDB(0, 1, true), block),
-		"WRITE AND VERIFY(10)":  out(cdb(0x2e, 2, 0, 0, 0, 0, 0, 0, 1), block),
-		"VERIFY(10)":            {CDB: cdb(0x2f, 0, 0, 0, 0, 0, 0, 0, 1)},
-		"VERIFY(10) BYTCHK":     out(cdb(0x2f, 2, 0, 0, 0, 0, 0, 0, 1), zero),
-		"SYNCHRONIZE CACHE(10)": {CDB: cdb(0x35)}, "SYNCHRONIZE CACHE(16)": {CDB: cdb(0x91)},
-		"START STOP UNIT stop": {CDB: cdb(0x1b, 0, 0, 0, 0)},
-		"WRITE SAME(10)":       out(cdb(0x41, 0, 0, 0, 0, 0, 0, 0, 1), block),
-		"WRITE SAME(10) zeros": out(cdb(0x41, 0, 0, 0, 0, 0, 0, 0, 1), zero),
-		"WRITE SAME(10) UNMAP": out(cdb(0x41, 8, 0, 0, 0, 0, 0, 0, 1), zero),
-		"COMPARE AND WRITE":    out(cdb(0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1), make([]byte, 1024)),
-		"UNMAP": out(cdb(0x42, 0, 0, 0, 0, 0, 0, 0, 24),
-			[]byte{0, 22, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0}),
-	}
-	return m
-}
-
-// TestFailingDisk: a disk that fails every call never yields GOOD, and each kind
-// of failure its own status (I1).
-func TestFailingDisk(t *testing.T) {
-	n := start(t, iscsi.Config{}, nil)
-	s := n.login(nil)
-	for name, c := range diskCommands() {
-		if err := s.Do(n.ctx, c); err != nil {
-			t.Fatalf("%s does not even work: %v", name, err)
-		}
-		clearDisk(t, n)
-	}
-	for _, tc := range []struct {
-		err     error
-		status  byte
-		key     byte
-		asc, aq byte
-	}{
-		{errors.New("anything"), 2, 0x03, 0, 0},
-		{iscsi.ErrMedium, 2, 0x03, 0, 0},
-		{iscsi.ErrBusy, 8, 0, 0, 0},
-		{iscsi.ErrReadOnly, 2, 0x07, 0x27, 0},
-		{iscsi.ErrNoSpace, 2, 0x07, 0x27, 7},
-		{iscsi.ErrAborted, 2, 0x0b, 0, 6},
-		{fmt.Errorf("vdisk v: %w", iscsi.ErrNoSpace), 2, 0x07, 0x27, 7},
-	} {
-		n.disk.SetFail(func(*iscsi.Op) error { return tc.err })
-		for name, c := range diskCommands() {
-			t.Run(fmt.Sprintf("%v/%s", tc.err, name), func(t *testing.T) {
-				err := s.Do(n.ctx, c)
-				if tc.status == 8 {
-					wantStatus(t, err, 8)
-					return
-				}
-				asc := tc.asc
-				if tc.key == 3 {
-					asc = 0x0c
-					if o := c.CDB[0]; o == 0x08 || o == 0x28 || o == 0xa8 || o == 0x88 || o == 0x2f {
-						asc = 0x11
-					}
-				}
-				wantSense(t, err, tc.key, asc, tc.aq)
-			})
-		}
-	}
-	n.disk.SetFail(nil)
-	if err := s.TestUnitReady(n.ctx, 0); err != nil {
-		t.Errorf("after the failures: %v", err)
-	}
-}
-
 // TestGoneDisk: the command fails and the session is dropped.
 func TestGoneDisk(t *testing.T) {
 	n := start(t, iscsi.Config{}, nil)
@@ -360,7 +295,7 @@ func TestIdentity(t *testing.T) {
 		t.Errorf("REPORT LUNS %v, %v", luns, err)
 	}
 	std, err := s.Inquiry(n.ctx, 300, -1)
-	if err != nil || string(std[8:36]) != "ACME    Thing           9   " || std[0] != 0 || std[5] != 0 {
+	if err != nil || string(std[8:36]) != "ACME    Thing           9   " || std[0] != 0 || std[5] != 0x18 {
 		t.Errorf("INQUIRY %q, %v", std, err)
 	}
 	none, err := s.Inquiry(n.ctx, 77, -1)
@@ -368,7 +303,7 @@ func TestIdentity(t *testing.T) {
 		t.Errorf("INQUIRY of an absent LUN: % x, %v", none, err)
 	}
 	pages, err := s.Inquiry(n.ctx, 0, 0)
-	if err != nil || !bytes.Equal(pages[4:], []byte{0, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2}) {
+	if err != nil || !bytes.Equal(pages[4:], []byte{0, 0x80, 0x83, 0x86, 0x8f, 0xb0, 0xb1, 0xb2}) {
 		t.Errorf("pages % x, %v", pages, err)
 	}
 	for _, p := range pages[4:] {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,8 @@ import (
 type Limits struct {
 	Connections  int           // open TCP connections, logged in or not
 	PreLogin     int           // of those, connections that have not finished login
-	Sessions     int           // logged-in normal sessions
+	Sessions     int           // logged-in normal sessions, at most 65534
+	Discovery    int           // discovery sessions
 	QueueDepth   int           // commands in flight per session (CmdSN window)
 	SessionBytes int64         // data buffers held by one session; beyond it TASK SET FULL
 	LoginTime    time.Duration // from accept to full feature phase
@@ -35,6 +37,7 @@ func DefaultLimits() Limits {
 		Connections:  1024,             // 512 hosts with two paths
 		PreLogin:     128,              // a rack that boots at once; 128 x 24 KiB of text at most
 		Sessions:     1000,             // below Connections, so that discovery still gets in
+		Discovery:    16,               // they last for milliseconds; with Sessions below Connections
 		QueueDepth:   128,              // what hypervisors use per device
 		SessionBytes: 64 << 20,         // 128 commands of 512 KiB
 		LoginTime:    15 * time.Second, // open-iscsi gives up after 15 s
@@ -48,12 +51,13 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Connections, d.Connections)
 	set(&l.PreLogin, d.PreLogin)
 	set(&l.Sessions, d.Sessions)
+	set(&l.Discovery, d.Discovery)
 	set(&l.QueueDepth, d.QueueDepth)
 	set(&l.SessionBytes, d.SessionBytes)
 	set(&l.LoginTime, d.LoginTime)
 	set(&l.PingIdle, d.PingIdle)
 	set(&l.PingTime, d.PingTime)
-	l.Sessions = min(l.Sessions, maxTSIH)
+	l.Sessions = min(l.Sessions, maxTSIH-1) // one handle is that of all discovery sessions
 	l.QueueDepth = min(l.QueueDepth, maxQueueDepth)
 	return l
 }
@@ -88,6 +92,7 @@ var (
 	ErrTargetExists = errors.New("iscsi: target exists")
 	ErrTargetBusy   = errors.New("iscsi: target has sessions")
 	ErrNoSession    = errors.New("iscsi: no such session")
+	ErrNoLUN        = errors.New("iscsi: no such LUN")
 	ErrServerClosed = errors.New("iscsi: server is shut down")
 )
 
@@ -123,6 +128,9 @@ type Server struct {
 	tasks    sync.Pool
 	reps     sync.Pool
 	stats    counters
+	copies   atomic.Int32  // EXTENDED COPY commands under way
+	refusals logLimit      // log lines about refused logins and connections
+	comings  logLimit      // and about sessions that open and close
 	tick     chan struct{} // closed to end the watchdog
 	ticked   sync.WaitGroup
 
@@ -132,6 +140,8 @@ type Server struct {
 	targets   map[string]*target
 	conns     map[*conn]struct{}
 	sessions  map[uint16]*session // by TSIH
+	discovery int                 // discovery sessions
+	byID      map[string]*session
 	nextTSIH  uint16
 	nextID    uint64
 	watching  bool
@@ -150,6 +160,7 @@ func NewServer(cfg Config) *Server {
 		targets:   map[string]*target{},
 		conns:     map[*conn]struct{}{},
 		sessions:  map[uint16]*session{},
+		byID:      map[string]*session{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -160,6 +171,8 @@ func NewServer(cfg Config) *Server {
 	if s.rnd == nil {
 		s.rnd = rand.Reader
 	}
+	s.refusals.perHost, s.refusals.all = hostLines, refusalLines
+	s.comings.all = sessionLines
 	s.bufs.init()
 	s.tasks.New = func() any { return newTask() }
 	s.reps.New = func() any { return new(reply) }
@@ -229,10 +242,11 @@ func (s *Server) start(nc net.Conn) {
 			prelogin++
 		}
 	}
-	if s.closed || len(s.conns) >= s.lim.Connections || prelogin >= s.lim.PreLogin {
+	if open := len(s.conns); s.closed || open >= s.lim.Connections || prelogin >= s.lim.PreLogin {
 		s.mu.Unlock()
 		s.stats.refused.Add(1)
 		_ = nc.Close()
+		s.logRefusal(slog.LevelWarn, c.remote, "connection refused: too many, or shutting down", "connections", open, "preLogin", prelogin)
 		return
 	}
 	s.conns[c] = struct{}{}
@@ -271,11 +285,14 @@ func (s *Server) AddTarget(spec TargetSpec) error {
 	return nil
 }
 
-// UpdateTarget replaces a target's spec while it is in use. Sessions stay,
-// except those whose initiator is no longer admitted; CHAP applies from the next
-// login. A LUN whose number, disk and identity did not change keeps its state. A
-// changed LUN inventory raises REPORTED LUNS DATA HAS CHANGED on every nexus. A
-// removed LUN's commands in flight still finish.
+// UpdateTarget replaces a target's spec while it is in use. Sessions stay, except
+// those whose initiator is no longer admitted, those that have moved to a group
+// which demands credentials other than what they proved, and those whose portal is
+// gone or in another port group; new credentials of the group that a session is in,
+// and a redirect, apply from the next login. A LUN whose number, disk
+// and identity did not change keeps its state. Where what a session sees has
+// changed, REPORTED LUNS DATA HAS CHANGED is raised on that nexus. A removed LUN's
+// commands in flight still finish.
 func (s *Server) UpdateTarget(spec TargetSpec) error {
 	if err := spec.validate(); err != nil {
 		return err
@@ -287,26 +304,31 @@ func (s *Server) UpdateTarget(spec TargetSpec) error {
 		s.mu.Unlock()
 		return fmt.Errorf("%w: %s", ErrNoTarget, spec.Name)
 	}
-	changed, err := t.update(spec)
-	if err != nil {
+	was := t.portGroups()
+	if err := t.update(spec); err != nil {
 		s.mu.Unlock()
 		return err
 	}
-	var drop []*session
+	if !slices.Equal(was, t.portGroups()) {
+		s.accessChanged(t)
+	}
+	var drop []func()
 	for _, ss := range s.sessions {
 		if ss.target != t {
 			continue
 		}
-		if !t.admits(ss.initiator) {
-			drop = append(drop, ss)
-		} else if changed {
-			ss.attention(allLUNs, uaLUNsChanged)
+		if why, wait := ss.misplaced(); why != "" {
+			drop = append(drop, func() {
+				ss.logged("session dropped", "reason", why)
+				ss.conn.expel(wait)
+			})
+			continue
 		}
+		ss.setView(t.admit(ss.initiator))
 	}
 	s.mu.Unlock()
-	for _, ss := range drop {
-		s.log.Info("session dropped: initiator is no longer admitted", "target", spec.Name, "initiator", ss.initiator)
-		ss.conn.close()
+	for _, f := range drop {
+		f()
 	}
 	return nil
 }
@@ -340,12 +362,16 @@ func (s *Server) RemoveTarget(iqn string, force bool) error {
 	delete(s.targets, iqn)
 	s.svc.removeTarget(t.scsi)
 	s.mu.Unlock()
+	for _, n := range t.numbers() {
+		t.lun(n).setQoS(QoS{}) // what waits for a rate ends now
+	}
 	for _, ss := range users {
-		ss.conn.close()
+		ss.conn.expel(waitIfGone)
 	}
 	for _, ss := range users {
 		<-ss.gone
 	}
+	t.endCopies()
 	return nil
 }
 
@@ -367,12 +393,13 @@ func (s *Server) raise(iqn string, lun uint16, ua sense) error {
 	if t == nil {
 		return fmt.Errorf("%w: %s", ErrNoTarget, iqn)
 	}
-	if t.lun(lun) == nil {
-		return fmt.Errorf("iscsi: target %s has no LUN %d", iqn, lun)
+	l := t.lun(lun)
+	if l == nil {
+		return fmt.Errorf("%w: target %s LUN %d", ErrNoLUN, iqn, lun)
 	}
 	for _, ss := range s.sessions {
 		if ss.target == t {
-			ss.attention(int(lun), ua)
+			ss.attention(l, ua)
 		}
 	}
 	return nil
@@ -382,14 +409,18 @@ func (s *Server) raise(iqn string, lun uint16, ua sense) error {
 func (s *Server) Targets() []TargetInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := map[*target]int{}
+	n, in := map[*target]int{}, map[*Group]int{}
 	for _, ss := range s.sessions {
 		n[ss.target]++
+		in[ss.view.Load().group]++
 	}
 	out := make([]TargetInfo, 0, len(s.targets))
 	for _, t := range s.targets {
 		i := t.info()
 		i.Sessions = n[t]
+		for k := range i.Groups {
+			i.Groups[k].Sessions = in[&t.spec.Load().Groups[k]]
+		}
 		out = append(out, i)
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
@@ -412,6 +443,28 @@ func (s *Server) Sessions() []SessionInfo {
 	return out
 }
 
+// Session describes one session in full, with what it did on each logical unit.
+func (s *Server) Session(id string) (SessionInfo, error) {
+	ss := s.sessionByID(id)
+	if ss == nil {
+		return SessionInfo{}, fmt.Errorf("%w: %s", ErrNoSession, id)
+	}
+	i := ss.info()
+	ss.nexusMu.Lock()
+	for _, n := range ss.nexuses {
+		i.LUNs = append(i.LUNs, n.stats())
+	}
+	ss.nexusMu.Unlock()
+	sort.Slice(i.LUNs, func(a, b int) bool { return i.LUNs[a].Number < i.LUNs[b].Number })
+	return i, nil
+}
+
+func (s *Server) sessionByID(id string) *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.byID[id]
+}
+
 func sortSessions(v []SessionInfo) {
 	sort.Slice(v, func(i, j int) bool {
 		if !v[i].Since.Equal(v[j].Since) {
@@ -421,18 +474,15 @@ func sortSessions(v []SessionInfo) {
 	})
 }
 
-// DropSession closes a session's connection; its initiator usually returns.
+// DropSession tells a session's initiator that its connection will be dropped,
+// and closes it; the initiator usually returns.
 func (s *Server) DropSession(id string) error {
-	s.mu.Lock()
-	for _, ss := range s.sessions {
-		if ss.id == id {
-			s.mu.Unlock()
-			ss.conn.close()
-			return nil
-		}
+	ss := s.sessionByID(id)
+	if ss == nil {
+		return fmt.Errorf("%w: %s", ErrNoSession, id)
 	}
-	s.mu.Unlock()
-	return fmt.Errorf("%w: %s", ErrNoSession, id)
+	ss.conn.expel(waitToReturn)
+	return nil
 }
 
 // Shutdown stops accepting, asks initiators to log out, answers new commands

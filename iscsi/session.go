@@ -15,17 +15,29 @@ type session struct {
 	target    *target
 	initiator string // normalized
 	isid      [6]byte
-	tsih      uint16
-	group     uint16
+	tsih, cid uint16
+	group     uint16 // portal group tag
 	since     time.Time
 	neg       Negotiated
+	proved    *Auth         // the credentials of the login; nil: none were demanded
 	gone      chan struct{} // closed when its last Op completed (I4)
+
+	// view is what the session sees, state the ALUAState of its port group; both
+	// are replaced under Server.mu.
+	view  atomic.Pointer[view]
+	state atomic.Uint32
 
 	commands, readBytes, writeBytes atomic.Uint64
 
+	copies copyRecords // of its EXTENDED COPY commands
+
+	recent  atomic.Pointer[nexus] // of the last command
+	nexusMu sync.Mutex
+	nexuses map[*lun]*nexus
+
 	pending atomic.Int32 // unit attentions in ua
 	uaMu    sync.Mutex
-	ua      map[uint16][]sense
+	ua      map[*lun][]sense
 }
 
 // SessionInfo describes a session.
@@ -33,6 +45,7 @@ type SessionInfo struct {
 	ID            string
 	Target        string
 	Initiator     string
+	Group         string // the target's group that admits it now
 	ISID          string // 12 hexadecimal digits
 	TSIH          uint16
 	PortalGroup   uint16
@@ -42,12 +55,13 @@ type SessionInfo struct {
 	Commands      uint64
 	BytesRead     uint64
 	BytesWritten  uint64
-	Outstanding   int // commands not yet answered
+	Outstanding   int        // commands not yet answered
+	LUNs          []LUNStats // by number, of the units used so far; only from Server.Session
 }
 
 func (ss *session) info() SessionInfo {
 	return SessionInfo{
-		ID: ss.id, Target: ss.target.name, Initiator: ss.initiator,
+		ID: ss.id, Target: ss.target.name, Initiator: ss.initiator, Group: ss.view.Load().group.Name,
 		ISID: fmt.Sprintf("%x", ss.isid[:]), TSIH: ss.tsih, PortalGroup: ss.group,
 		Remote: ss.conn.remote, Local: ss.conn.local, Since: ss.since, Negotiated: ss.neg,
 		Commands: ss.commands.Load(), BytesRead: ss.readBytes.Load(), BytesWritten: ss.writeBytes.Load(),
@@ -55,52 +69,115 @@ func (ss *session) info() SessionInfo {
 	}
 }
 
-// allLUNs means every logical unit of the target.
-const allLUNs = -1
+// lun returns the logical unit that the session sees as n, or nil (I9).
+func (ss *session) lun(n uint16) *lun { return ss.view.Load().units[n].lun }
 
-// attention establishes a unit attention condition, once per kind.
-func (ss *session) attention(lun int, ua sense) {
-	ss.uaMu.Lock()
-	defer ss.uaMu.Unlock()
-	if lun != allLUNs {
-		ss.addAttention(uint16(lun), ua)
+// proof tells whether the session proved what the group of v demands.
+func (ss *session) proof(v *view) bool {
+	a := v.group.Auth
+	return a == nil || ss.proved != nil && *a == *ss.proved
+}
+
+// misplaced says why the session cannot stay under the target's spec, and how long
+// its initiator should wait before it returns; "" if it can.
+func (ss *session) misplaced() (why string, wait uint16) {
+	if v := ss.target.admit(ss.initiator); v == nil || !ss.mayHave(v) {
+		return "no group admits it with what it proved", waitIfGone
+	}
+	if p, ok := ss.target.portal(ss.conn.local); !ok || p.Group != ss.group {
+		return "its portal is gone or in another group", waitToReturn
+	}
+	return "", 0
+}
+
+// mayHave tells whether the session may go on with v: in the group that it is in,
+// new credentials apply from the next login; another group must have the
+// credentials that the session proved, or demand none.
+func (ss *session) mayHave(v *view) bool {
+	return v.group.Name == ss.view.Load().group.Name || ss.proof(v)
+}
+
+// attention establishes a unit attention condition of a logical unit, once per
+// kind; one that the session does not see raises none.
+func (ss *session) attention(l *lun, ua sense) {
+	if !ss.view.Load().sees(l) {
 		return
 	}
-	for _, n := range ss.target.numbers() {
-		ss.addAttention(n, ua)
+	ss.uaMu.Lock()
+	defer ss.uaMu.Unlock()
+	ss.addAttention(l, ua)
+}
+
+// attentionAll establishes a unit attention condition of every logical unit that
+// the session sees.
+func (ss *session) attentionAll(ua sense) {
+	ss.uaMu.Lock()
+	defer ss.uaMu.Unlock()
+	for _, u := range ss.view.Load().units {
+		ss.addAttention(u.lun, ua)
 	}
 }
 
-func (ss *session) addAttention(n uint16, ua sense) {
-	for _, o := range ss.ua[n] {
+func (ss *session) addAttention(l *lun, ua sense) {
+	for _, o := range ss.ua[l] {
 		if o == ua {
 			return
 		}
 	}
 	if ss.ua == nil {
-		ss.ua = map[uint16][]sense{}
+		ss.ua = map[*lun][]sense{}
 	}
-	ss.ua[n] = append(ss.ua[n], ua)
+	ss.ua[l] = append(ss.ua[l], ua)
 	ss.pending.Add(1)
 }
 
-// takeAttention removes and returns the oldest unit attention of a LUN.
-func (ss *session) takeAttention(n uint16) (sense, bool) {
+// takeAttention removes and returns the oldest unit attention of a logical unit.
+func (ss *session) takeAttention(l *lun) (sense, bool) {
 	if ss.pending.Load() == 0 {
 		return sense{}, false
 	}
 	ss.uaMu.Lock()
 	defer ss.uaMu.Unlock()
-	q := ss.ua[n]
+	q := ss.ua[l]
 	if len(q) == 0 {
 		return sense{}, false
 	}
-	ss.ua[n] = q[1:]
+	ss.ua[l] = q[1:]
 	if len(q) == 1 {
-		delete(ss.ua, n)
+		delete(ss.ua, l)
 	}
 	ss.pending.Add(-1)
 	return q[0], true
+}
+
+// setView gives the session another view. It raises REPORTED LUNS DATA HAS
+// CHANGED when other units or numbers are seen, and MODE PARAMETERS CHANGED where
+// write protection changed. Unit attentions of what is no longer seen go.
+// Server.mu is held.
+func (ss *session) setView(v *view) {
+	old := ss.view.Swap(v)
+	for l := range old.inside { // nobody could release it any more
+		if !v.sees(l) {
+			l.res.forget(ss)
+		}
+	}
+	if !v.sameUnits(old) {
+		ss.attentionAll(uaLUNsChanged)
+	} else {
+		for n, u := range v.units {
+			if u.readOnly != old.units[n].readOnly {
+				ss.attention(u.lun, uaModeChanged)
+			}
+		}
+	}
+	ss.uaMu.Lock()
+	defer ss.uaMu.Unlock()
+	for l, q := range ss.ua {
+		if !v.sees(l) {
+			ss.pending.Add(-int32(len(q)))
+			delete(ss.ua, l)
+		}
+	}
 }
 
 // clearAttention drops one kind on every LUN: REPORT LUNS clears the one that
@@ -130,9 +207,7 @@ func (ss *session) clearAttention(ua sense) {
 // dropReservations releases what a nexus reserved by RESERVE(6/10), when it is
 // lost. Registrations stay (R5).
 func (ss *session) dropReservations() {
-	for _, n := range ss.target.numbers() {
-		if l := ss.target.lun(n); l != nil {
-			l.res.forget(ss)
-		}
+	for _, l := range *ss.target.luns.Load() {
+		l.res.forget(ss)
 	}
 }

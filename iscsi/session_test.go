@@ -45,7 +45,7 @@ func loginStatus(err error) uint16 {
 
 func TestCHAP(t *testing.T) {
 	n := start(t, iscsi.Config{}, func(s *iscsi.TargetSpec) {
-		s.Auth = &iscsi.Auth{User: user, Secret: secret, MutualUser: mutualUser, MutualSecret: mutualSecret}
+		s.Groups = open(&iscsi.Auth{User: user, Secret: secret, MutualUser: mutualUser, MutualSecret: mutualSecret})
 	})
 	good := func(o *initiator.Options) { o.CHAPUser, o.CHAPSecret = user, secret }
 	for _, tc := range []struct {
@@ -54,7 +54,9 @@ func TestCHAP(t *testing.T) {
 		status uint16 // 0: success
 		fail   bool   // the initiator itself refuses
 	}{
-		{"SHA-256", good, 0, false},
+		{"strongest", good, 0, false},
+		{"SHA3-256", func(o *initiator.Options) { good(o); o.CHAPAlgorithms = "5,8,7" }, 0, false},
+		{"SHA-256", func(o *initiator.Options) { good(o); o.CHAPAlgorithms = "5,7" }, 0, false},
 		{"MD5", func(o *initiator.Options) { good(o); o.CHAPAlgorithms = "5" }, 0, false},
 		{"preferred unknown", func(o *initiator.Options) { good(o); o.CHAPAlgorithms = "9,6,5" }, 0, false},
 		{"no common algorithm", func(o *initiator.Options) { good(o); o.CHAPAlgorithms = "6" }, 0x0201, false},
@@ -121,7 +123,7 @@ func reflectChallenge(t *testing.T, n *node) {
 func TestACLAndDiscovery(t *testing.T) {
 	const friend, stranger = "iqn.2026-01.host:a", "iqn.2026-01.host:b"
 	n := start(t, iscsi.Config{}, func(s *iscsi.TargetSpec) {
-		s.Open, s.ACL = false, []string{"IQN.2026-01.host:A"}
+		s.Groups = []iscsi.Group{{Name: "friends", Initiators: []string{"IQN.2026-01.host:A"}}}
 		s.Portals = []iscsi.Portal{{Address: "192.0.2.1:3260", Group: 7}, {Address: "[2001:db8::1]:3260", Group: 8}}
 	})
 	as := func(name string) func(*initiator.Options) {
@@ -149,7 +151,7 @@ func TestACLAndDiscovery(t *testing.T) {
 	if _, err := n.dial(func(o *initiator.Options) { o.Initiator, o.Target = friend, "iqn.2026-01.no:such" }); loginStatus(err) != 0x0203 {
 		t.Errorf("unknown target: %v", err)
 	}
-	n.spec.ACL = []string{stranger} // the friend is thrown out
+	n.spec.Groups[0].Initiators = []string{stranger} // the friend is thrown out
 	if err := n.srv.UpdateTarget(n.spec); err != nil {
 		t.Fatal(err)
 	}
@@ -221,10 +223,26 @@ func TestReinstatement(t *testing.T) {
 		t.Errorf("%v, TSIH %d, %d sessions", err, r.s.TSIH(), len(n.srv.Sessions()))
 	}
 	for tsih, want := range map[uint16]uint16{r.s.TSIH(): 0x0206, r.s.TSIH() + 1: 0x020a} {
-		_, err := n.dial(func(o *initiator.Options) { o.ISID, o.TSIH = isid, tsih })
+		_, err := n.dial(func(o *initiator.Options) { o.ISID, o.TSIH, o.CID = isid, tsih, 5 })
 		if loginStatus(err) != want {
 			t.Errorf("TSIH %d: %v, want %04x", tsih, err, want)
 		}
+	}
+	if err := r.s.TestUnitReady(n.ctx, 0); err != nil {
+		t.Errorf("after refused logins: %v", err)
+	}
+	again, err := n.dial(func(o *initiator.Options) { o.ISID, o.TSIH = isid, r.s.TSIH() })
+	if err != nil || again.TSIH() != r.s.TSIH() {
+		t.Fatalf("connection reinstatement: %v", err)
+	}
+	<-r.s.Done()
+	wantSense(t, again.TestUnitReady(n.ctx, 0), 6, 0x29, 0)
+	other, err := n.dial(func(o *initiator.Options) { o.ISID, o.Initiator = isid, hostB })
+	if err != nil || other.TSIH() == again.TSIH() || len(n.srv.Sessions()) != 2 {
+		t.Errorf("the same ISID of another initiator: %v, %d sessions", err, len(n.srv.Sessions()))
+	}
+	if err := again.TestUnitReady(n.ctx, 0); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -238,7 +256,7 @@ func TestTaskManagement(t *testing.T) {
 	}{
 		{initiator.AbortTask, false, [2]byte{}},
 		{initiator.AbortTaskSet, false, [2]byte{}},
-		{initiator.ClearTaskSet, true, [2]byte{0x2f, 0}},
+		{initiator.ClearTaskSet, false, [2]byte{}}, // TST 001b: a task set is a nexus's own
 		{initiator.LogicalUnitReset, true, [2]byte{0x29, 3}},
 		{initiator.TargetWarmReset, true, [2]byte{0x29, 3}},
 	} {
@@ -630,16 +648,16 @@ func TestLoginStorm(t *testing.T) {
 func TestSpecValidation(t *testing.T) {
 	d := iscsitest.NewDisk(1<<20, nil)
 	good := func() iscsi.TargetSpec {
-		return iscsi.TargetSpec{Name: targetName, LUNs: []iscsi.LUNSpec{lunSpec(0, d)}}
+		return iscsi.TargetSpec{Name: targetName, Groups: open(nil), LUNs: []iscsi.LUNSpec{lunSpec(0, d)}}
 	}
 	for name, spoil := range map[string]func(*iscsi.TargetSpec){
 		"name":         func(s *iscsi.TargetSpec) { s.Name = "disk" },
 		"portal":       func(s *iscsi.TargetSpec) { s.Portals = []iscsi.Portal{{Address: "here", Group: 1}} },
 		"portal group": func(s *iscsi.TargetSpec) { s.Portals = []iscsi.Portal{{Address: "1.2.3.4:5"}} },
-		"ACL":          func(s *iscsi.TargetSpec) { s.ACL = []string{"x"} },
-		"short secret": func(s *iscsi.TargetSpec) { s.Auth = &iscsi.Auth{User: "u", Secret: "short"} },
+		"initiator":    func(s *iscsi.TargetSpec) { s.Groups[0].Initiators = []string{"x"} },
+		"short secret": func(s *iscsi.TargetSpec) { s.Groups = open(&iscsi.Auth{User: "u", Secret: "short"}) },
 		"same secrets": func(s *iscsi.TargetSpec) {
-			s.Auth = &iscsi.Auth{User: "u", Secret: secret, MutualUser: "m", MutualSecret: secret}
+			s.Groups = open(&iscsi.Auth{User: "u", Secret: secret, MutualUser: "m", MutualSecret: secret})
 		},
 		"LUN number":     func(s *iscsi.TargetSpec) { s.LUNs[0].Number = 16384 },
 		"LUN twice":      func(s *iscsi.TargetSpec) { s.LUNs = append(s.LUNs, s.LUNs[0]) },

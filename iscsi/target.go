@@ -2,49 +2,46 @@ package iscsi
 
 import (
 	"fmt"
-	"net"
+	"maps"
+	"slices"
 	"sort"
-	"strconv"
+	"sync"
 	"sync/atomic"
 )
 
-// Portal is an address at which a target is reachable, as initiators see it.
-type Portal struct {
-	Address string // "host:port" as advertised; IPv6 hosts in brackets
-	Group   uint16 // portal group tag, 1 to 65535
-}
-
-// Auth are the CHAP credentials of a target. MutualUser and MutualSecret, if
-// set, are what the target proves to an initiator that asks. Secrets have 12 to
-// 255 bytes (RFC 7143 section 12.1.3 asks for 96 bits at least).
-type Auth struct {
-	User, Secret             string
-	MutualUser, MutualSecret string
-}
-
-// String hides the secrets.
-func (a *Auth) String() string { return "chap:" + a.User }
-
 // LUNSpec is a logical unit of a target.
 type LUNSpec struct {
-	Number   uint16 // 0 to 16383
-	Disk     Disk
-	Serial   string   // unit serial number, VPD 80h: 1 to 64 printable ASCII
-	NAA      [16]byte // NAA type 6 designator, VPD 83h
-	Vendor   string   // at most 8 printable ASCII; "" is OVGATE
-	Product  string   // at most 16; "" is "vDisk"
-	Revision string   // at most 4; "" is "1"
+	Number uint16 // 0 to 16383
+	Disk   Disk
+	Serial string   // unit serial number, VPD 80h: 1 to 64 printable ASCII
+	NAA    [16]byte // NAA type 6 designator, VPD 83h
+	// BlockSize is the logical block size in bytes: 512 (or 0), or 4096 (4Kn), which
+	// only some hosts take.
+	BlockSize int
+	Vendor    string // at most 8 printable ASCII; "" is OVGATE
+	Product   string // at most 16; "" is "vDisk"
+	Revision  string // at most 4; "" is "1"
+	// QoS limits all sessions together; changing it is not a LUN change.
+	QoS QoS
 }
 
 // TargetSpec describes a target.
 type TargetSpec struct {
-	Name    string // iqn., eui. or naa. name (RFC 3722, RFC 7143 section 4.2.7)
-	Alias   string
-	Portals []Portal
-	Auth    *Auth // nil: no CHAP
-	Open    bool  // any initiator may log in; else only those of ACL
-	ACL     []string
-	LUNs    []LUNSpec
+	Name       string // iqn., eui. or naa. name (RFC 3722, RFC 7143 section 4.2.7)
+	Alias      string
+	Portals    []Portal    // where it is reachable; none: wherever the server listens, group 1
+	Groups     []Group     // who gets in; none: nobody
+	LUNs       []LUNSpec   // what there is; a group may show less
+	Redirect   *Redirect   // logins are sent elsewhere; nil: they are taken
+	PortGroups []PortGroup // access states; groups that are not named are active/optimized
+}
+
+// Redirect sends logins to another address (RFC 7143 section 11.13.5, status
+// 0101 or 0102). A login that came in at that very address is taken, so that
+// every node of a target can be given the same spec.
+type Redirect struct {
+	Address   string // "host:port", as Portal.Address
+	Permanent bool   // initiators may remember it
 }
 
 // LUNInfo describes a published logical unit.
@@ -54,29 +51,25 @@ type LUNInfo struct {
 	Serial, NAA string
 	ReservedBy  string           // initiator that holds a RESERVE(6/10), or ""
 	Reservation *ReservationInfo // persistent reservations; nil: nobody is registered
+	QoS         QoS
+	Stats       LUNStats // since the unit was published here
 }
 
 // TargetInfo describes a published target, without secrets.
 type TargetInfo struct {
-	Name, Alias  string
-	Portals      []Portal
-	CHAP, Mutual bool
-	CHAPUser     string
-	Open         bool
-	ACL          []string
-	LUNs         []LUNInfo
-	Sessions     int
+	Name, Alias string
+	Portals     []Portal
+	Groups      []GroupInfo
+	LUNs        []LUNInfo
+	Redirect    *Redirect
+	PortGroups  []PortGroup // every port group of the target, by tag
+	Sessions    int
 }
 
 const (
-	maxLUN       = 16383 // flat space addressing, 14 bits
-	maxLUNs      = 1024  // what hypervisors can use; bounds REPORT LUNS
-	maxPortals   = 64    // bounds a SendTargets answer
-	maxACL       = 4096  // bounds the scan at login
-	maxAlias     = 255   // RFC 7143 section 13.6
-	minSecret    = 12
-	maxSecret    = 255
-	defaultGroup = 1
+	maxLUN   = 16383 // flat space addressing, 14 bits
+	maxLUNs  = 1024  // what hypervisors can use; bounds REPORT LUNS
+	maxAlias = 255   // RFC 7143 section 13.6
 )
 
 func (spec *TargetSpec) validate() error {
@@ -88,29 +81,6 @@ func (spec *TargetSpec) validate() error {
 	}
 	if len(spec.Alias) > maxAlias || !validText(spec.Alias) {
 		return bad("alias must be printable and at most %d bytes", maxAlias)
-	}
-	if len(spec.Portals) > maxPortals {
-		return bad("%d portals, at most %d", len(spec.Portals), maxPortals)
-	}
-	for _, p := range spec.Portals {
-		h, port, err := net.SplitHostPort(p.Address)
-		if n, perr := strconv.Atoi(port); err != nil || perr != nil || n < 1 || n > 65535 || h == "" || !validText(h) {
-			return bad("portal %q is not host:port", p.Address)
-		}
-		if p.Group == 0 {
-			return bad("portal %s: group must be 1 to 65535", p.Address)
-		}
-	}
-	if err := spec.Auth.validate(); err != nil {
-		return bad("%w", err)
-	}
-	if len(spec.ACL) > maxACL {
-		return bad("%d initiators in the ACL, at most %d", len(spec.ACL), maxACL)
-	}
-	for _, n := range spec.ACL {
-		if err := CheckName(n); err != nil {
-			return bad("ACL: %w", err)
-		}
 	}
 	if len(spec.LUNs) > maxLUNs {
 		return bad("%d LUNs, at most %d", len(spec.LUNs), maxLUNs)
@@ -126,30 +96,19 @@ func (spec *TargetSpec) validate() error {
 			return bad("LUN %d: %w", l.Number, err)
 		}
 	}
-	return nil
-}
-
-func (a *Auth) validate() error {
-	if a == nil {
-		return nil
+	if err := validatePortals(spec.Portals); err != nil {
+		return bad("%w", err)
 	}
-	if a.User == "" || len(a.User) > maxSecret || !validText(a.User) {
-		return fmt.Errorf("CHAP user must have 1 to %d printable characters", maxSecret)
+	if err := validateGroups(spec.Groups, seen); err != nil {
+		return bad("%w", err)
 	}
-	if len(a.Secret) < minSecret || len(a.Secret) > maxSecret {
-		return fmt.Errorf("CHAP secret must have %d to %d bytes", minSecret, maxSecret)
+	if err := validatePortGroups(spec.PortGroups); err != nil {
+		return bad("%w", err)
 	}
-	if a.MutualUser == "" && a.MutualSecret == "" {
-		return nil
-	}
-	if a.MutualUser == "" || len(a.MutualUser) > maxSecret || !validText(a.MutualUser) {
-		return fmt.Errorf("mutual CHAP user must have 1 to %d printable characters", maxSecret)
-	}
-	if len(a.MutualSecret) < minSecret || len(a.MutualSecret) > maxSecret {
-		return fmt.Errorf("mutual CHAP secret must have %d to %d bytes", minSecret, maxSecret)
-	}
-	if a.MutualSecret == a.Secret {
-		return fmt.Errorf("the two CHAP secrets must differ (RFC 7143 section 9.2.1)")
+	if r := spec.Redirect; r != nil {
+		if err := checkAddress(r.Address); err != nil {
+			return bad("redirect: %w", err)
+		}
 	}
 	return nil
 }
@@ -168,28 +127,49 @@ func (l *LUNSpec) validate() error {
 		!validText(l.Vendor) || !validText(l.Product) || !validText(l.Revision):
 		return fmt.Errorf("vendor, product and revision have at most 8, 16 and 4 printable characters")
 	}
+	if err := l.QoS.validate(); err != nil {
+		return err
+	}
+	block := l.BlockSize
+	if block == 0 {
+		block = 1 << minBlockShift
+	}
+	if blockShift(block) == 0 {
+		return fmt.Errorf("block size %d: must be 512 or 4096", block)
+	}
 	g := l.Disk.Geometry()
-	if g.Size <= 0 || g.ClusterSize < blockSize || g.ClusterSize%blockSize != 0 || g.Size%blockSize != 0 {
-		return fmt.Errorf("disk of %d bytes in clusters of %d is not made of %d-byte blocks", g.Size, g.ClusterSize, blockSize)
+	if g.Size <= 0 || g.ClusterSize < block || g.ClusterSize%block != 0 || g.Size%int64(block) != 0 {
+		return fmt.Errorf("disk of %d bytes in clusters of %d is not made of %d-byte blocks", g.Size, g.ClusterSize, block)
 	}
 	return nil
 }
 
-// target is a published target. spec and luns are replaced, never modified;
-// replacing happens under Server.mu.
+// target is a published target. What hangs on the pointers is replaced, never
+// modified; replacing happens under Server.mu.
 type target struct {
-	srv  *Server
-	name string
-	scsi *scsiTarget
-	spec atomic.Pointer[TargetSpec]
-	luns atomic.Pointer[map[uint16]*lun]
+	srv    *Server
+	name   string
+	scsi   *scsiTarget
+	spec   atomic.Pointer[TargetSpec] // copied and normalized, without LUNs
+	luns   atomic.Pointer[map[uint16]*lun]
+	access atomic.Pointer[access]
 }
 
-// lun is a logical unit: what it is, and the state initiators gave it.
+// lun is a logical unit: what it is, and the state initiators gave it. The QoS
+// of its LUNSpec is zero; limits has the one in force.
 type lun struct {
 	LUNSpec
-	scsi *scsiLU
-	res  *reservations
+	scsi   *scsiLU
+	shift  uint8      // logarithm of BlockSize
+	modes  modeValues // what MODE SELECT changed
+	copies copyGate   // EXTENDED COPY that works on it
+	res    *reservations
+	qos    atomic.Pointer[QoS]
+
+	mu      sync.Mutex
+	removed bool
+	nexuses map[*nexus]struct{}
+	past    LUNStats // of nexuses that are over
 }
 
 func newTarget(s *Server, spec TargetSpec) (*target, error) {
@@ -200,116 +180,105 @@ func newTarget(s *Server, spec TargetSpec) (*target, error) {
 	}
 	t.scsi = st
 	t.luns.Store(&map[uint16]*lun{})
-	if _, err := t.update(spec); err != nil {
+	if err := t.update(spec); err != nil {
 		s.svc.removeTarget(st)
 		return nil, err
 	}
 	return t, nil
 }
 
-// update installs spec and reports whether the LUN inventory changed. Server.mu is held.
-func (t *target) update(spec TargetSpec) (changed bool, err error) {
-	old := *t.luns.Load()
-	luns := make(map[uint16]*lun, len(spec.LUNs))
-	units := make(map[uint16]*scsiLU, len(spec.LUNs))
+// update installs spec. Sessions keep the view they have: the caller gives them
+// theirs. Server.mu is held.
+func (t *target) update(spec TargetSpec) error {
+	luns, err := t.makeUnits(spec.LUNs)
+	if err != nil {
+		return err
+	}
 	for _, ls := range spec.LUNs {
+		luns[ls.Number].setQoS(ls.QoS)
+	}
+	units := make(map[uint16]*scsiLU, len(luns))
+	for n, l := range luns {
+		units[n] = l.scsi
+	}
+	spec.Portals = slices.Clone(spec.Portals)
+	spec.PortGroups = slices.Clone(spec.PortGroups)
+	spec.Groups = cloneGroups(spec.Groups)
+	if spec.Redirect != nil {
+		r := *spec.Redirect
+		spec.Redirect = &r
+	}
+	spec.LUNs = nil
+	t.scsi.setUnits(units)
+	old := *t.luns.Swap(&luns)
+	t.access.Store(newAccess(spec.Groups, luns))
+	t.spec.Store(&spec)
+	for n, l := range old {
+		if luns[n] != l {
+			l.remove()
+		}
+	}
+	return nil
+}
+
+// makeUnits returns the logical units of specs; one whose number, disk and
+// identity did not change is the same as before.
+func (t *target) makeUnits(specs []LUNSpec) (map[uint16]*lun, error) {
+	old := *t.luns.Load()
+	luns := make(map[uint16]*lun, len(specs))
+	for _, ls := range specs {
 		if ls.Vendor == "" {
 			ls.Vendor = "OVGATE"
 		}
 		if ls.Product == "" {
 			ls.Product = "vDisk"
 		}
+		if ls.BlockSize == 0 {
+			ls.BlockSize = 1 << minBlockShift
+		}
 		if ls.Revision == "" {
 			ls.Revision = "1"
 		}
+		ls.QoS = QoS{} // see lun
 		l := old[ls.Number]
 		if l == nil || l.LUNSpec != ls {
-			changed = true
 			su, err := t.srv.svc.newLU(ls)
 			if err != nil {
-				return false, fmt.Errorf("iscsi: target %s LUN %d: %w", spec.Name, ls.Number, err)
+				return nil, fmt.Errorf("iscsi: target %s LUN %d: %w", t.name, ls.Number, err)
 			}
-			res, err := keptReservations(old, spec.LUNs, ls)
+			res, err := keptReservations(old, specs, ls)
 			if err != nil {
-				return false, fmt.Errorf("iscsi: target %s LUN %d: %w", spec.Name, ls.Number, err)
+				return nil, fmt.Errorf("iscsi: target %s LUN %d: %w", t.name, ls.Number, err)
 			}
-			l = &lun{LUNSpec: ls, scsi: su, res: res}
+			l = &lun{LUNSpec: ls, scsi: su, res: res, shift: blockShift(ls.BlockSize)}
 		}
-		luns[ls.Number], units[ls.Number] = l, l.scsi
+		luns[ls.Number] = l
 	}
-	if len(old) != len(luns) {
-		changed = true
-	}
-	spec.Portals = append([]Portal(nil), spec.Portals...)
-	spec.ACL = append([]string(nil), spec.ACL...)
-	spec.LUNs = nil
-	if spec.Auth != nil {
-		a := *spec.Auth
-		spec.Auth = &a
-	}
-	for i, n := range spec.ACL {
-		spec.ACL[i] = NormalizeName(n)
-	}
-	t.scsi.setUnits(units)
-	t.luns.Store(&luns)
-	t.spec.Store(&spec)
-	return changed, nil
+	return luns, nil
 }
 
+// lun returns a logical unit by its number in the target. Sessions see numbers
+// of their own: session.lun.
 func (t *target) lun(n uint16) *lun { return (*t.luns.Load())[n] }
 
-// numbers returns the LUNs in ascending order.
-func (t *target) numbers() []uint16 {
-	m := *t.luns.Load()
-	out := make([]uint16, 0, len(m))
-	for n := range m {
-		out = append(out, n)
-	}
-	sort.Slice(out, func(i, j int) bool { return out[i] < out[j] })
-	return out
-}
-
-// admits tells whether an initiator of this (normalized) name may log in.
-func (t *target) admits(initiator string) bool {
-	spec := t.spec.Load()
-	if spec.Open {
-		return true
-	}
-	for _, n := range spec.ACL {
-		if n == initiator {
-			return true
-		}
-	}
-	return false
-}
-
-// group returns the portal group tag of the portal that local belongs to.
-func (t *target) group(local string) uint16 {
-	spec := t.spec.Load()
-	for _, p := range spec.Portals {
-		if p.Address == local {
-			return p.Group
-		}
-	}
-	if len(spec.Portals) > 0 {
-		return spec.Portals[0].Group
-	}
-	return defaultGroup
-}
+// numbers returns the LUNs of the target in ascending order.
+func (t *target) numbers() []uint16 { return slices.Sorted(maps.Keys(*t.luns.Load())) }
 
 func (t *target) info() TargetInfo {
 	spec := t.spec.Load()
 	i := TargetInfo{
-		Name: t.name, Alias: spec.Alias, Open: spec.Open,
-		Portals: append([]Portal(nil), spec.Portals...),
-		ACL:     append([]string(nil), spec.ACL...),
+		Name: t.name, Alias: spec.Alias, Portals: slices.Clone(spec.Portals), PortGroups: t.portGroups(),
 	}
-	if spec.Auth != nil {
-		i.CHAP, i.CHAPUser, i.Mutual = true, spec.Auth.User, spec.Auth.MutualUser != ""
+	if spec.Redirect != nil {
+		r := *spec.Redirect
+		i.Redirect = &r
+	}
+	for k := range spec.Groups {
+		i.Groups = append(i.Groups, spec.Groups[k].info())
 	}
 	for _, n := range t.numbers() {
 		l := t.lun(n)
-		li := LUNInfo{Number: n, Size: l.Disk.Geometry().Size, Serial: l.Serial, NAA: fmt.Sprintf("%x", l.NAA[:])}
+		li := LUNInfo{Number: n, Size: l.Disk.Geometry().Size, Serial: l.Serial, NAA: fmt.Sprintf("%x", l.NAA[:]), QoS: l.limits(), Stats: l.stats()}
 		li.ReservedBy, li.Reservation = l.res.reservedBy(), l.res.info()
 		i.LUNs = append(i.LUNs, li)
 	}
@@ -317,16 +286,3 @@ func (t *target) info() TargetInfo {
 }
 
 func sortTargets(l []*target) { sort.Slice(l, func(i, j int) bool { return l[i].name < l[j].name }) }
-
-// describe adds the target and its portals to a SendTargets answer. A target
-// without portals is reachable where the question came in.
-func (t *target) describe(w *textWriter, local string) {
-	w.add("TargetName", t.name)
-	spec := t.spec.Load()
-	for _, p := range spec.Portals {
-		w.add("TargetAddress", p.Address+","+strconv.Itoa(int(p.Group)))
-	}
-	if len(spec.Portals) == 0 {
-		w.add("TargetAddress", local+","+strconv.Itoa(defaultGroup))
-	}
-}

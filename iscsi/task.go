@@ -1,28 +1,40 @@
 package iscsi
 
-import "errors"
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+)
 
 // task is one SCSI command from its arrival to the last byte of its answer.
 //
-//	receiving -> running -> answered -> released
-//	     \          \
-//	      +----------+--> aborted (never answered, I3)
+//	receiving -> (dormant) -> running -> answered -> released
+//	     \           \           \
+//	      +-----------+-----------+--> aborted (never answered, I3)
 //
-// The reader owns a receiving task. A running task belongs to whoever holds its
+// The reader owns a receiving task; a dormant one belongs to its task set. A running task belongs to whoever holds its
 // only Op: the submitter until Submit, Complete's caller afterwards (I2). An
 // answered task belongs to the writer. Fields marked mu are under conn.mu.
 type task struct {
 	c         *conn
 	cmd       *command
 	lu        *lun
+	nx        *nexus // with lu; nil when lu is
+	arrived   time.Time
+	counted   bool // out of nx
 	lunNo     uint16
 	lunOK     bool
+	protected bool // the session's group may only read lu
 	immediate bool
+	attr      byte // task attribute
 	read      bool // R bit
 	write     bool // W bit
 	itt       uint32
 	edtl      uint32
 	cdb       [16]byte
+
+	longCDB    bool   // the CDB has more than 16 bytes
+	readLength uint32 // expected data-in of a bidirectional command
 
 	// Data-out: the first want bytes of what arrives land in data.
 	cdbLen    uint64 // bytes the CDB asks for, either direction
@@ -36,17 +48,25 @@ type task struct {
 	data, ref []byte // slices of buf and aux
 	held      int64  // bytes counted against the session
 
-	op     Op
-	next   func(*task) // what Complete goes on with
-	lba    uint64
-	blocks uint64
-	step   uint64 // progress of commands made of several Ops
+	op   Op
+	next func(*task) // what Complete goes on with
+	// A command made of many Ops has a stepper instead of next (steps.go).
+	stepper   func(*task) bool
+	stepState atomic.Int32
+	disk      Disk     // of its Op
+	copy      *copyJob // EXTENDED COPY
+	lba       uint64
+	blocks    uint64
+	step      uint64 // progress of commands made of several Ops
 
 	status byte
 	sense  sense
 	in     []byte // data-in to send
 	xfer   uint64 // bytes the command transfers, for the residual
 
+	set     *taskSet   // mu; nil while the set holds SIMPLE tasks only
+	stretch *stretch   // mu
+	dormant bool       // mu; has its data and waits for older tasks
 	running bool       // mu
 	aborted bool       // mu
 	waiters []*tmfWait // mu: task management that waits for this task
@@ -90,7 +110,8 @@ func (t *task) release() {
 	if t.aux != nil {
 		s.bufs.put(t.aux)
 	}
-	t.buf, t.aux, t.data, t.ref, t.in, t.lu, t.op.Data = nil, nil, nil, nil, nil, nil, nil
+	t.buf, t.aux, t.data, t.ref, t.in, t.lu, t.nx, t.op.Data = nil, nil, nil, nil, nil, nil, nil, nil
+	t.disk, t.copy = nil, nil
 	s.tasks.Put(t)
 }
 
@@ -101,13 +122,17 @@ func (t *task) submit(kind OpKind, off, length int64, data []byte, fua bool, nex
 		t.fail(senseAborted)
 		return
 	}
-	t.op = Op{Kind: kind, FUA: fua, Offset: off, Length: length, Data: data, Done: t}
+	t.op = Op{Kind: kind, FUA: fua, Offset: off, Length: length, Data: data, BadOffset: off, Done: t}
 	t.next = next
 	t.lu.Disk.Submit(&t.op)
 }
 
 // Complete implements Completer.
 func (t *task) Complete(op *Op) {
+	if t.stepper != nil {
+		t.stepDone(op)
+		return
+	}
 	if op.Err != nil {
 		t.failOp(op.Err)
 		return
@@ -117,43 +142,69 @@ func (t *task) Complete(op *Op) {
 
 // failOp turns an error of the Disk into a status (I1).
 func (t *task) failOp(err error) {
+	if t.copy != nil {
+		t.copyFailed(err)
+		return
+	}
+	c := t.c // the task is the writer's once it is finished
+	t.status, t.sense = opResult(&t.op, err, t.lu.shift)
+	t.finish()
+	if errors.Is(err, ErrGone) {
+		c.dropSoon()
+	}
+}
+
+// opResult is the status and sense data of a failed Op. A medium or hardware error
+// names the block: the one the Disk blames, or the first of the Op.
+func opResult(op *Op, err error, shift uint8) (byte, sense) {
+	var s sense
 	switch {
 	case errors.Is(err, ErrBusy):
-		t.status = statusBusy
-		t.finish()
+		return statusBusy, s
 	case errors.Is(err, ErrMiscompare):
-		t.sense = senseMiscompare
-		t.sense.setInfo(uint64(t.op.MiscompareAt))
-		t.check()
+		s = senseMiscompare
+		s.setInfo(uint64(op.MiscompareAt))
 	case errors.Is(err, ErrReadOnly):
-		t.fail(senseWriteProtected)
+		s = senseWriteProtected
 	case errors.Is(err, ErrGone):
-		t.fail(senseNotReady)
-		t.c.dropSoon()
+		s = senseNotReady
 	case errors.Is(err, ErrNoSpace):
-		t.fail(senseNoSpace)
+		s = senseNoSpace
 	case errors.Is(err, ErrAborted):
-		t.fail(senseAborted)
+		s = senseAborted
 	default:
-		s := senseReadError
-		if t.op.Kind != OpRead {
+		s = senseInternal
+		if errors.Is(err, ErrMedium) {
 			s = senseWriteError
+			if op.Kind == OpRead || op.Kind == OpCompareAndWrite || op.Kind == OpOrWrite {
+				s = senseReadError
+			}
 		}
-		if t.lba <= 0xffffffff {
-			s.setInfo(t.lba)
+		if op.Kind != OpFlush {
+			s.setInfo(uint64(op.bad()) >> shift)
 		}
-		t.fail(s)
 	}
+	return statusCheckCondition, s
+}
+
+// bad is where an Op failed: BadOffset, unless the Disk left it outside the range.
+func (op *Op) bad() int64 {
+	n := op.Length
+	switch op.Kind {
+	case OpRead, OpWrite, OpOrWrite:
+		n = int64(len(op.Data))
+	case OpCompareAndWrite:
+		n = int64(len(op.Data) / 2)
+	}
+	if op.BadOffset < op.Offset || op.BadOffset >= op.Offset+n {
+		return op.Offset
+	}
+	return op.BadOffset
 }
 
 // fail ends the task with CHECK CONDITION.
 func (t *task) fail(s sense) {
-	t.sense = s
-	t.check()
-}
-
-func (t *task) check() {
-	t.status = statusCheckCondition
+	t.status, t.sense = statusCheckCondition, s
 	t.finish()
 }
 
@@ -172,6 +223,9 @@ func (t *task) reply(b []byte) {
 
 // finish hands the task to the writer.
 func (t *task) finish() {
+	if t.copy != nil {
+		t.copy.end(t)
+	}
 	if t.status != statusGood {
 		t.in = nil
 		if t.cmd != nil && t.cmd.dir == dirOut {

@@ -32,11 +32,11 @@ func (w *tmfWait) done() {
 	}
 }
 
-// abort aborts the connection's tasks that match: one that waits for data never
-// runs, one inside the Disk is waited for by w. It returns how many matched.
+// abort aborts the connection's tasks that match: one that waits for data or for
+// older tasks never runs, one inside the Disk is waited for by w. It returns how
+// many matched.
 func (c *conn) abort(w *tmfWait, match func(*task) bool) int {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	n := 0
 	for itt, t := range c.tasks {
 		if !match(t) {
@@ -54,6 +54,12 @@ func (c *conn) abort(w *tmfWait, match func(*task) bool) int {
 		if !t.immediate {
 			c.maxCmdSN.Add(1)
 		}
+		c.leave(t)
+	}
+	ready := len(c.ready) > 0
+	c.mu.Unlock()
+	if ready {
+		c.runReady()
 	}
 	return n
 }
@@ -81,7 +87,10 @@ func (c *conn) taskManagement(h *bhs, n int) error {
 	}}
 	w.left.Store(1)
 	ss := c.sess
-	lunOK = lunOK && ss.target.lun(lunNo) != nil
+	var lu *lun
+	if lunOK {
+		lu = ss.lun(lunNo)
+	}
 	sameLUN := func(t *task) bool { return t.lunNo == lunNo }
 
 	switch fn {
@@ -90,20 +99,17 @@ func (c *conn) taskManagement(h *bhs, n int) error {
 			r.hdr[2] = tmfNoTask
 		}
 	case tmfAbortTaskSet, tmfClearTaskSet, tmfLogicalReset:
-		if !lunOK {
+		if lu == nil {
 			r.hdr[2] = tmfNoLUN
 			break
 		}
-		switch fn {
-		case tmfAbortTaskSet:
+		if fn == tmfLogicalReset {
+			c.srv.reset(ss, w, func(l *lun) bool { return l == lu })
+		} else { // a task set is a nexus's own (TST 001b), so clearing it is aborting it
 			c.abort(w, sameLUN)
-		case tmfClearTaskSet:
-			c.srv.clearTaskSet(ss, w, lunNo)
-		default:
-			c.srv.reset(ss.target, w, int(lunNo))
 		}
 	case tmfTargetWarmReset, tmfTargetColdReset:
-		c.srv.reset(ss.target, w, allLUNs)
+		c.srv.reset(ss, w, ss.view.Load().sees)
 	case tmfTaskReassign:
 		r.hdr[2] = tmfNoReassign
 	default:
@@ -113,7 +119,7 @@ func (c *conn) taskManagement(h *bhs, n int) error {
 		r.last = true
 		w.answer = func() {
 			c.manage(-1)
-			c.srv.dropTarget(ss.target, c)
+			c.srv.dropTarget(ss)
 			c.send(r)
 		}
 	}
@@ -146,41 +152,32 @@ func (s *Server) users(t *target) []*session {
 	return out
 }
 
-// clearTaskSet aborts the commands of every nexus on a logical unit and tells
-// the others.
-func (s *Server) clearTaskSet(by *session, w *tmfWait, lunNo uint16) {
+// reset resets logical units that by sees: commands are aborted, what RESERVE(6/10)
+// reserved is released (persistent reservations stay, R5), mode pages put back to their defaults, and every nexus is told. Units
+// that are masked from by go on (I9).
+func (s *Server) reset(by *session, w *tmfWait, of func(*lun) bool) {
+	users := s.users(by.target)
+	for _, ss := range users {
+		ss.conn.abort(w, func(k *task) bool { return k.lu != nil && of(k.lu) })
+	}
+	for _, l := range *by.target.luns.Load() {
+		if !of(l) {
+			continue
+		}
+		l.res.forget(nil)
+		l.modes.reset()
+		for _, ss := range users {
+			ss.attention(l, uaReset)
+		}
+	}
+}
+
+// dropTarget closes the other sessions of the target that see a unit which by
+// sees (TARGET COLD RESET).
+func (s *Server) dropTarget(by *session) {
 	for _, ss := range s.users(by.target) {
-		n := ss.conn.abort(w, func(t *task) bool { return t.lunNo == lunNo })
-		if ss != by && n > 0 {
-			ss.attention(int(lunNo), uaCleared)
-		}
-	}
-}
-
-// reset resets one logical unit, or all: commands are aborted, what RESERVE(6/10)
-// reserved is released, and every nexus is told. Persistent reservations stay (R5).
-func (s *Server) reset(t *target, w *tmfWait, lun int) {
-	for _, ss := range s.users(t) {
-		ss.conn.abort(w, func(k *task) bool { return lun == allLUNs || int(k.lunNo) == lun })
-	}
-	for _, n := range t.numbers() {
-		if lun == allLUNs || int(n) == lun {
-			if l := t.lun(n); l != nil {
-				l.res.forget(nil)
-			}
-		}
-	}
-	for _, ss := range s.users(t) {
-		ss.attention(lun, uaReset)
-	}
-}
-
-// dropTarget closes every session of a target but the one of connection but
-// (TARGET COLD RESET).
-func (s *Server) dropTarget(t *target, but *conn) {
-	for _, ss := range s.users(t) {
-		if ss.conn != but {
-			ss.conn.close()
+		if ss != by && by.view.Load().overlaps(ss.view.Load()) {
+			ss.conn.expel(waitToReturn)
 		}
 	}
 }

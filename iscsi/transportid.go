@@ -33,7 +33,7 @@ type transportID struct {
 }
 
 // putTransportID appends the TransportID of a nexus's initiator port.
-func putTransportID(b []byte, n nexus) []byte {
+func putTransportID(b []byte, n itNexus) []byte {
 	text := n.initiator + isidMark + hex.EncodeToString(n.isid[:])
 	size := max((len(text)+1+3)&^3, minTransportText)
 	at := len(b)

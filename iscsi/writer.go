@@ -3,6 +3,7 @@ package iscsi
 import (
 	"hash/crc32"
 	"net"
+	"time"
 )
 
 const (
@@ -13,7 +14,7 @@ const (
 	batchBytes = 1 << 20
 	// pduSlack is the most that one PDU takes from the arena: header, header
 	// digest, sense, padding, data digest.
-	pduSlack = bhsLen + 4 + 2 + fixedSenseLen + 4 + 4
+	pduSlack = bhsLen + 4 + 2 + maxSenseLen + 4 + 4
 )
 
 // reply is an answer that is not a SCSI response. hdr lacks the sequence
@@ -41,6 +42,7 @@ type batch struct {
 	sent  []*task
 	reps  []*reply
 	last  bool
+	now   time.Time // when its items were taken
 	err   error
 }
 
@@ -61,6 +63,7 @@ func (c *conn) writeLoop() {
 		}
 		items, c.outq = c.outq, items[:0]
 		c.mu.Unlock()
+		b.now = c.srv.clk.Now()
 		for i := range items {
 			if it := &items[i]; it.t != nil {
 				c.putTask(b, it.t)
@@ -141,7 +144,7 @@ func (c *conn) pdu(b *batch, h *bhs, data []byte) {
 	if len(data) == 0 {
 		return
 	}
-	if len(data) <= fixedSenseLen+2 {
+	if len(data) <= maxSenseLen+2 {
 		copy(b.grow(len(data)), data)
 	} else {
 		b.vec = append(b.vec, data)
@@ -192,13 +195,17 @@ func (c *conn) putTask(b *batch, t *task) {
 	} else {
 		c.putResponse(b, t, flags, resid)
 	}
+	if t.nx != nil {
+		t.counted = true
+		t.nx.end(t, n, b.now.Sub(t.arrived))
+	}
 	b.sent = append(b.sent, t)
 }
 
 // putDataIn sends data in PDUs no longer than the initiator takes, in sequences
 // no longer than MaxBurstLength, with the status in the last one.
 func (c *conn) putDataIn(b *batch, t *task, data []byte, flags byte, resid uint32) {
-	seg, burst := int(c.neg.MaxRecvInitiator), int(c.neg.MaxBurst)
+	seg, burst := int(c.maxSend.Load()), int(c.neg.MaxBurst)
 	left := burst
 	for off, sn := 0, uint32(0); off < len(data); sn++ {
 		n := min(len(data)-off, seg, left)
@@ -248,14 +255,17 @@ func (c *conn) putResponse(b *batch, t *task, flags byte, resid uint32) {
 	h[0], h[1], h[3] = opSCSIResp, finalBit|flags, t.status
 	be.PutUint32(h[16:], t.itt)
 	be.PutUint32(h[44:], resid)
+	if t.readLength > 0 { // no data-in of a bidirectional command is sent
+		h[1] |= 0x08
+		be.PutUint32(h[40:], t.readLength)
+	}
 	c.sequence(h, true)
 	if t.status != statusCheckCondition {
 		c.pdu(b, h, nil)
 		return
 	}
-	s := c.outSense[:]
-	be.PutUint16(s, fixedSenseLen)
-	t.sense.putFixed(s[2:])
+	s := t.sense.encode(c.outSense[:2], t.descriptorSense())
+	be.PutUint16(s, uint16(len(s)-2))
 	c.pdu(b, h, s)
 }
 

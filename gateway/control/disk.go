@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/openvstorage/ovgate/iscsi"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -39,9 +40,10 @@ type request struct {
 }
 
 // Geometry implements iscsi.Disk. Acknowledged writes are durable, so there is
-// no write cache to report; unmap and zero are O(pages) whatever their length.
+// no write cache to report; unmap and zero are O(pages) whatever their length. One
+// command is one record, so the longest write is atomic, too.
 func (d *disk) Geometry() iscsi.Geometry {
-	return iscsi.Geometry{Size: d.vol.Size(), ClusterSize: d.vol.ClusterSize()}
+	return iscsi.Geometry{Size: d.vol.Size(), ClusterSize: d.vol.ClusterSize(), AtomicBytes: int64(d.vol.MaxIO())}
 }
 
 // Allocated implements iscsi.Provisioner.
@@ -68,15 +70,28 @@ var kinds = [...]volume.RequestKind{
 	iscsi.OpFlush:           volume.ReqFlush,
 	iscsi.OpCompareAndWrite: volume.ReqCompareAndWrite,
 	iscsi.OpReserve:         volume.ReqReserve,
+	iscsi.OpOrWrite:         volume.ReqOrWrite,
 }
 
 // Complete implements the engine's completion.
 func (r *request) Complete(*volume.Request) {
 	op := r.op
 	op.Err, op.MiscompareAt = diskError(r.Err), r.MiscompareAt
+	if r.Err != nil {
+		op.BadOffset = badOffset(r.Err, op.BadOffset)
+	}
 	r.op, r.Data, r.Err = nil, nil, nil
 	r.disk.reqs.Put(r)
 	op.Done.Complete(op)
+}
+
+// badOffset is where a medium error is, if the engine tells.
+func badOffset(err error, otherwise int64) int64 {
+	var at *volume.MediumError
+	if errors.As(err, &at) {
+		return at.Offset
+	}
+	return otherwise
 }
 
 // diskError gives an engine error its SCSI meaning. Anything else (ErrFailed,
@@ -87,6 +102,8 @@ func diskError(err error) error {
 		return nil
 	case errors.Is(err, volume.ErrMiscompare):
 		return iscsi.ErrMiscompare
+	case errors.Is(err, backend.ErrFull): // trying again does not help: a VM pauses until there is space
+		return iscsi.ErrNoSpace
 	case errors.Is(err, volume.ErrStalled), errors.Is(err, volume.ErrBackend):
 		return iscsi.ErrBusy
 	case errors.Is(err, volume.ErrFenced), errors.Is(err, volume.ErrClosed), errors.Is(err, volume.ErrLostTail):

@@ -10,12 +10,13 @@ import (
 	"testing/iotest"
 
 	"github.com/openvstorage/ovgate/iscsi"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
 // TestCommands are golden: people paste them.
 func TestCommands(t *testing.T) {
-	c := makeCommands("iqn.2026-11.io.ovgate:gold-one", 0, []iscsi.Portal{{Address: "10.0.0.5:3260"}, {Address: "[fd00::5]:3260"}}, "one", "gSecret234567890")
+	c := makeCommands("iqn.2026-11.io.ovgate:gold-one", 0, []iscsi.Portal{{Address: "10.0.0.5:3260"}, {Address: "[fd00::5]:3260"}}, Credentials{User: "one", Secret: "gSecret234567890"})
 	for what, pair := range map[string][2]string{
 		"libiscsi": {c.Libiscsi, "iscsi://one%gSecret234567890@10.0.0.5:3260/iqn.2026-11.io.ovgate:gold-one/0"},
 		"linux": {c.Iscsiadm, `iscsiadm -m node -T iqn.2026-11.io.ovgate:gold-one -p '10.0.0.5:3260' -o new
@@ -159,6 +160,7 @@ func TestDisk(t *testing.T) {
 	for kind, want := range map[iscsi.OpKind]volume.RequestKind{
 		iscsi.OpRead: volume.ReqRead, iscsi.OpWrite: volume.ReqWrite, iscsi.OpZero: volume.ReqZero,
 		iscsi.OpUnmap: volume.ReqUnmap, iscsi.OpFlush: volume.ReqFlush, iscsi.OpCompareAndWrite: volume.ReqCompareAndWrite,
+		iscsi.OpOrWrite: volume.ReqOrWrite,
 	} {
 		op.Kind = kind
 		d.Submit(op)
@@ -176,6 +178,14 @@ func TestDisk(t *testing.T) {
 		if !errors.Is(op.Err, want) || op.MiscompareAt != 7 {
 			t.Errorf("%v became %v", err, op.Err)
 		}
+	}
+	v.err = fmt.Errorf("vdisk x: %w (%w)", volume.ErrStalled, backend.ErrFull)
+	if d.Submit(op); !errors.Is(op.Err, iscsi.ErrNoSpace) {
+		t.Errorf("a full backend became %v", op.Err)
+	}
+	v.err = fmt.Errorf("vdisk x: %w", &volume.MediumError{Offset: 12288, Err: errors.New("checksum")})
+	if d.Submit(op); !errors.Is(op.Err, iscsi.ErrMedium) || op.BadOffset != 12288 {
+		t.Errorf("a medium error at 12288 became %v at %d", op.Err, op.BadOffset)
 	}
 	v.err = nil
 	fin.n = 0

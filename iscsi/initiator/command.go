@@ -41,11 +41,15 @@ func (c *Command) Tag() uint32 { return c.itt }
 // CmdSN returns the command number, once it was sent.
 func (c *Command) CmdSN() uint32 { return c.cmdSN }
 
-// Sense is decoded sense data.
+// Sense is decoded sense data, of fixed or descriptor format.
 type Sense struct {
 	Key, ASC, ASCQ byte
-	Info           uint32
+	Descriptor     bool // the format
 	InfoValid      bool
+	Info           uint64
+	Field          int    // byte of the CDB or, with InData, of the parameter data that was refused; -1: not said
+	InData         bool   // see Field
+	Raw            []byte // as it came
 }
 
 // Status codes.
@@ -94,17 +98,47 @@ func IsUnitAttention(err error) bool {
 var ErrClosed = errors.New("initiator: session is closed")
 
 func decodeSense(b []byte) Sense {
-	var s Sense
+	s := Sense{Field: -1}
 	if len(b) < 2 {
 		return s
 	}
 	n := int(be.Uint16(b))
 	b = b[2:min(len(b), 2+n)]
+	if len(b) < 8 {
+		return s
+	}
+	s.Raw = b
+	if b[0]&0x7f >= 0x72 {
+		s.descriptors(b)
+		return s
+	}
 	if len(b) < 14 {
 		return s
 	}
-	return Sense{
-		Key: b[2] & 0x0f, ASC: b[12], ASCQ: b[13],
-		Info: be.Uint32(b[3:]), InfoValid: b[0]&0x80 != 0,
+	s.Key, s.ASC, s.ASCQ = b[2]&0x0f, b[12], b[13]
+	s.InfoValid, s.Info = b[0]&0x80 != 0, uint64(be.Uint32(b[3:]))
+	if len(b) >= 18 {
+		s.pointer(b[15:18])
+	}
+	return s
+}
+
+// descriptors decodes descriptor format.
+func (s *Sense) descriptors(b []byte) {
+	s.Descriptor = true
+	s.Key, s.ASC, s.ASCQ = b[1]&0x0f, b[2], b[3]
+	for d := b[8:]; len(d) >= 2 && len(d) >= 2+int(d[1]); d = d[2+int(d[1]):] {
+		switch {
+		case d[0] == 0x00 && d[1] == 10:
+			s.InfoValid, s.Info = d[2]&0x80 != 0, be.Uint64(d[4:])
+		case d[0] == 0x02 && d[1] == 6:
+			s.pointer(d[4:7])
+		}
+	}
+}
+
+func (s *Sense) pointer(b []byte) {
+	if b[0]&0x80 != 0 && s.Key == IllegalRequest {
+		s.Field, s.InData = int(be.Uint16(b[1:])), b[0]&0x40 == 0
 	}
 }

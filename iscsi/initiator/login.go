@@ -5,6 +5,7 @@ import (
 	"crypto/md5" // RFC 7143 CHAP
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/sha3"
 	"crypto/subtle"
 	"encoding/binary"
 	"encoding/hex"
@@ -31,11 +32,12 @@ type Options struct {
 	Initiator string // "" is DefaultInitiator
 	Target    string // "" with Discover
 	ISID      [6]byte
-	TSIH      uint16
+	TSIH, CID uint16
+	CmdSN     uint32 // of the first command; also the first ExpStatSN
 
 	CHAPUser, CHAPSecret     string
 	MutualUser, MutualSecret string // what the target must prove, if MutualUser is set
-	CHAPAlgorithms           string // "" is "7,5": SHA-256, MD5
+	CHAPAlgorithms           string // "" is "8,7,5": SHA3-256, SHA-256, MD5
 
 	HeaderDigest, DataDigest bool // insist on CRC32C
 
@@ -56,8 +58,11 @@ type Options struct {
 // DefaultInitiator is the initiator name when Options has none.
 const DefaultInitiator = "iqn.2026-01.org.openvstorage:initiator"
 
-// LoginError is a login that the target refused.
-type LoginError struct{ Status uint16 } // class and detail, RFC 7143 section 11.13.5
+// LoginError is a login that the target refused, or sent to another Address.
+type LoginError struct {
+	Status  uint16 // class and detail, RFC 7143 section 11.13.5
+	Address string
+}
 
 // Error names the status.
 func (e *LoginError) Error() string {
@@ -95,6 +100,7 @@ func (l *loginState) request(flags byte, kv [][2]string) (byte, map[string]strin
 	putLen(b, len(text))
 	copy(b[8:], l.o.ISID[:])
 	be.PutUint16(b[14:], l.tsih)
+	be.PutUint16(b[20:], l.o.CID)
 	be.PutUint32(b[24:], l.sn)
 	be.PutUint32(b[28:], l.statSN)
 	b = append(b, text...)
@@ -115,7 +121,13 @@ func (l *loginState) request(flags byte, kv [][2]string) (byte, map[string]strin
 		return 0, nil, err
 	}
 	if st := be.Uint16(h[36:]); st != 0 {
-		return 0, nil, &LoginError{st}
+		e := &LoginError{Status: st}
+		for _, s := range strings.Split(string(data[:n]), "\x00") {
+			if a, ok := strings.CutPrefix(s, "TargetAddress="); ok {
+				e.Address = a
+			}
+		}
+		return 0, nil, e
 	}
 	l.statSN, l.maxSN = be.Uint32(h[24:])+1, be.Uint32(h[32:])
 	l.tsih = be.Uint16(h[14:])
@@ -198,8 +210,12 @@ func (l *loginState) chap(first [][2]string) error {
 
 func chapSum(algorithm string, id byte, secret string, challenge []byte) []byte {
 	b := append(append([]byte{id}, secret...), challenge...)
-	if algorithm == "7" {
+	switch algorithm {
+	case "7":
 		s := sha256.Sum256(b)
+		return s[:]
+	case "8":
+		s := sha3.Sum256(b)
 		return s[:]
 	}
 	s := md5.Sum(b)
@@ -288,8 +304,11 @@ func (o *Options) defaults() error {
 	if o.Rand == nil {
 		o.Rand = rand.Reader
 	}
+	if o.CmdSN == 0 {
+		o.CmdSN = 1
+	}
 	if o.CHAPAlgorithms == "" {
-		o.CHAPAlgorithms = "7,5"
+		o.CHAPAlgorithms = "8,7,5"
 	}
 	if o.ISID == ([6]byte{}) {
 		if _, err := io.ReadFull(o.Rand, o.ISID[1:]); err != nil {
@@ -322,7 +341,7 @@ func connect(ctx context.Context, o Options, discovery bool) (*loginState, error
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
-	l := &loginState{o: &o, c: c, sn: 1, tsih: o.TSIH, discovery: discovery}
+	l := &loginState{o: &o, c: c, sn: o.CmdSN, statSN: o.CmdSN, tsih: o.TSIH, discovery: discovery}
 	err = l.run()
 	if !stop() && err == nil {
 		err = ctx.Err()

@@ -36,6 +36,7 @@ type Disk struct {
 	fail   func(*iscsi.Op) error
 	held   []*iscsi.Op
 	hold   bool
+	space  iscsi.Space
 	wg     sync.WaitGroup
 
 	// Ops counts submitted operations by kind.
@@ -50,7 +51,7 @@ func NewDisk(size int64, clk clock.Clock) *Disk {
 	}
 	return &Disk{
 		clk: clk, chunks: map[int64]*[chunk]byte{}, mapped: map[int64]struct{}{},
-		geo: iscsi.Geometry{Size: size, ClusterSize: 4096},
+		geo: iscsi.Geometry{Size: size, ClusterSize: 4096, AtomicBytes: size},
 	}
 }
 
@@ -83,6 +84,23 @@ func (d *Disk) SetGeometry(g iscsi.Geometry) {
 	d.geo = g
 }
 
+// Thin makes a Disk an iscsi.SpaceReporter, too.
+type Thin struct{ *Disk }
+
+// Space implements iscsi.SpaceReporter.
+func (d Thin) Space() iscsi.Space {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.space
+}
+
+// SetSpace sets what Space returns.
+func (d Thin) SetSpace(s iscsi.Space) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.space = s
+}
+
 // SetDelay makes every later Op take at least t, completed from another goroutine.
 func (d *Disk) SetDelay(t time.Duration) {
 	d.mu.Lock()
@@ -102,6 +120,17 @@ func (d *Disk) Hold() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.hold = true
+}
+
+// Step executes the kept Ops; later ones are kept as before.
+func (d *Disk) Step() {
+	d.mu.Lock()
+	ops := d.held
+	d.held = nil
+	d.mu.Unlock()
+	for _, op := range ops {
+		d.execute(op)
+	}
 }
 
 // Held returns how many Ops are kept.
@@ -217,6 +246,13 @@ func (d *Disk) apply(op *iscsi.Op) {
 		d.zero(op.Offset, n)
 	case iscsi.OpCompareAndWrite:
 		d.compareAndWrite(op, n)
+	case iscsi.OpOrWrite:
+		now := make([]byte, n)
+		d.read(now, op.Offset)
+		for i, b := range op.Data {
+			now[i] |= b
+		}
+		d.write(now, op.Offset)
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 	"github.com/openvstorage/ovgate/volumedriver/journal"
 )
 
-// submitChange takes the range of a write, zero, unmap or compare-and-write.
+// submitChange takes the range of a change.
 func (v *Volume) submitChange(r *Request) {
 	n := r.span()
 	if n == 0 {
@@ -28,6 +28,15 @@ func (v *Volume) submitChange(r *Request) {
 func (v *Volume) prepare(r *Request) {
 	whole := r.Offset%int64(v.cluster) == 0 && r.span()%int64(v.cluster) == 0
 	r.st.nExtents, r.st.nParts, r.st.bytes = 0, 0, 0
+	if r.Kind == reqPin {
+		// The record's extent is made by the committer.
+		if record, err := v.prepareMark(r.st.mark); err != nil || !record {
+			v.finish(r, err)
+			return
+		}
+		v.enqueue(r)
+		return
+	}
 	if r.Kind == ReqReserve {
 		if err := v.prepareReserve(r); err != nil {
 			v.finish(r, err)
@@ -36,7 +45,7 @@ func (v *Volume) prepare(r *Request) {
 		v.enqueue(r)
 		return
 	}
-	if whole && r.Kind != ReqCompareAndWrite {
+	if whole && r.Kind != ReqCompareAndWrite && r.Kind != ReqOrWrite {
 		if r.Kind == ReqWrite {
 			r.addData(v.cluster, r.st.first, r.Data)
 		} else {
@@ -76,7 +85,7 @@ func (r *Request) addRange(cluster int, kind RequestKind, first, end uint64) {
 	r.st.nExtents++
 }
 
-// prepareSlow reads the old data that a partial cluster or a compare needs.
+// prepareSlow reads the old data that a partial cluster, a compare or an OR needs.
 func (v *Volume) prepareSlow(r *Request) error {
 	cs := int64(v.cluster)
 	data := r.Data
@@ -86,6 +95,16 @@ func (v *Volume) prepareSlow(r *Request) error {
 			return err
 		}
 		data = r.Data[half:]
+	}
+	if r.Kind == ReqOrWrite {
+		old := make([]byte, len(data))
+		if err := v.readInner(v.ctx, old, r.Offset); err != nil {
+			return err
+		}
+		for i, b := range data {
+			old[i] |= b
+		}
+		data = old
 	}
 	n := r.span()
 	head := r.Offset % cs
@@ -198,5 +217,5 @@ func (v *Volume) finish(r *Request, err error) {
 // readInner reads for the engine itself, any alignment of 512 bytes.
 func (v *Volume) readInner(ctx context.Context, p []byte, off int64) error {
 	pieces := v.resolve(nil, uint64(off)/uint64(v.cluster), (uint64(off)+uint64(len(p))+uint64(v.cluster)-1)/uint64(v.cluster))
-	return v.readPieces(ctx, pieces, p, off)
+	return v.readAgain(ctx, pieces, p, off)
 }

@@ -401,6 +401,10 @@ func TestDamagedObject(t *testing.T) {
 	if err := v.ReadAt(ctx, p, 5*4096); !errors.Is(err, ErrMedium) || !strings.Contains(err.Error(), fmt.Sprint("lba ", 5*8)) {
 		t.Fatalf("read of a damaged cluster: %v", err)
 	}
+	var at *MediumError
+	if err := v.ReadAt(ctx, make([]byte, 8*4096), 0); !errors.As(err, &at) || at.Offset != 5*4096 {
+		t.Fatalf("read across a damaged cluster: %v", err)
+	}
 	wantVersion(t, v, 4*4096, 5)
 	wantVersion(t, v, 6*4096, 7)
 	mustWrite(t, v, 5*4096, 50)
