@@ -326,7 +326,7 @@ func (r *registry) move(by itNexus, q *prOut, at prPlace) prResult {
 	case q.newKey == 0 || !slices.Contains(at.ports, q.port):
 		return prRefused(senseInvalidParameter)
 	}
-	to, bad := q.named(nexus{}, []uint16{q.port}, at)
+	to, bad := q.named(itNexus{}, []uint16{q.port}, at)
 	if bad != (sense{}) || len(to) != 1 || to[0] == by { // nobody, several, or the nexus itself
 		return prRefused(senseInvalidParameter)
 	}
