@@ -24,10 +24,10 @@ type pr = initiator.PersistentReserve
 // host logs in as a host of this name, always from the same initiator port.
 func (n *node) host(name byte) *initiator.Session {
 	n.t.Helper()
-	return n.login(port(name))
+	return n.login(asHost(name))
 }
 
-func port(name byte) func(*initiator.Options) {
+func asHost(name byte) func(*initiator.Options) {
 	return func(o *initiator.Options) {
 		o.Initiator, o.ISID = hostName(name), hostISID(name)
 	}
@@ -115,21 +115,22 @@ func TestReservationMatrix(t *testing.T) {
 		},
 		"read": {
 			"MODE SENSE(6)": in(255, 0x1a, 0, 0x3f, 0, 255), "MODE SENSE(10)": in(255, 0x5a, 0, 0x3f, 0, 0, 0, 0, 0, 255),
-			"GET LBA STATUS":                   {CDB: func() (c [16]byte) { c = lba16(0x9e, 0, 0, 32); c[1] = 0x12; return c }(), In: make([]byte, 32)},
+			"GET LBA STATUS": {CDB: func() (c [16]byte) { c = lba16(0x9e, 0, 0, 32); c[1] = 0x12; return c }(), In: make([]byte, 32)},
+			"PRE-FETCH(10)":  out(nil, 0x34, 0, 0, 0, 0, 0, 0, 0, 1), "PRE-FETCH(16)": {CDB: lba16(0x90, 0, 0, 1)},
 			"REPORT SUPPORTED OPERATION CODES": in(64, 0xa3, 0x0c, 0, 0, 0, 0, 0, 0, 0, 64),
 		},
 		"write": {"MODE SELECT(6)": out(make([]byte, 4), 0x15, 0x10, 0, 0, 4)},
 	}
-	for _, d := range dataCommands() {
+	for _, c := range dataCommands() {
+		class := "read"
 		switch {
-		case d.copy || strings.HasPrefix(d.name, "PERSISTENT") || strings.HasPrefix(d.name, "MODE"): // not of this table
-		case slices.Equal(d.ops, []iscsi.OpKind{iscsi.OpRead}):
-			classes["read"][d.name] = d.make(0)
-		default:
-			classes["write"][d.name] = d.make(0)
+		case slices.Contains(c.ops, iscsi.OpReserve), strings.HasSuffix(c.name, "SWP"): // not of the medium
+			continue
+		case slices.ContainsFunc(c.ops, func(k iscsi.OpKind) bool { return k != iscsi.OpRead }):
+			class = "write"
 		}
+		classes[class][c.name] = c.make(16)
 	}
-	classes["write"]["EXTENDED COPY"] = copyCommand(copyList{cscds: [][16]byte{n.spec.LUNs[0].NAA}, segments: []copySegment{{blocks: 2, from: 64, to: 0}}})
 	const we, ea, wero, earo, wear, eaar = 1, 3, 5, 6, 7, 8
 	for _, kind := range []byte{we, ea, wero, earo, wear, eaar} {
 		n.register(holder, registered)
@@ -216,7 +217,7 @@ func TestReservationAttentions(t *testing.T) {
 		}
 		n.wantKeys(b, 3, keyOf(1), keyOf(1))
 	}
-	other := n.login(func(o *initiator.Options) { port('b')(o); o.ISID[5]++ }) // another initiator port
+	other := n.login(func(o *initiator.Options) { asHost('b')(o); o.ISID[5]++ }) // another initiator port
 	wantStatus(t, other.ReadAt(n.ctx, 0, make([]byte, 512), 0), initiator.ReservationConflict)
 }
 
@@ -685,7 +686,7 @@ func TestReservationQueue(t *testing.T) {
 			}
 		}
 	}
-	<-b.Done() // closed by the target
+	<-b.Done()
 	pending(t, "the function", managed)
 	n.disk.Release()
 	if err := errors.Join(<-first, <-last, <-managed); err != nil {

@@ -2,6 +2,7 @@ package guest_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/openvstorage/ovgate/internal/client"
 	"github.com/openvstorage/ovgate/scripts/drill/node"
 	"github.com/openvstorage/ovgate/scripts/guest"
 )
@@ -135,6 +137,7 @@ func TestGuest(t *testing.T) {
 		{"Isolation", (*rig).isolation},
 		{"FileSystems", (*rig).fileSystems},
 		{"MutualCHAP", (*rig).mutualCHAP},
+		{"SCSI", (*rig).scsi},
 		{"Multipath", (*rig).multipath},
 	} {
 		if !t.Run(s.name, func(t *testing.T) { s.run(r, t) }) {
@@ -190,15 +193,23 @@ func (r *rig) fileSystems(t *testing.T) {
 	if err := r.node.CreateVPool(r.ctx, "pool", filepath.Join(r.dir, "backend")); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := r.node.CreateVDisk(r.ctx, "pool", "disk", size)
+	if _, err := r.node.CreateVDisk(r.ctx, "pool", "disk", size); err != nil {
+		t.Fatal(err)
+	}
+	out, err := r.node.CLI(r.ctx, "vdisk", "publish", "disk", "--mutual", "-o", "json")
 	if err != nil {
+		t.Fatal(err)
+	}
+	var conn client.Connection
+	if err := json.Unmarshal(out, &conn); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.guest.Route(0, r.node.Portal()); err != nil {
 		t.Fatal(err)
 	}
-	l := login{iqn: conn.IQN, portal: guest.Addresses[0], user: conn.ChapUser, secret: conn.ChapSecret, replacement: 120, timeout: 5}
-	r.run(t, "# log in\n"+l.script()+`
+	l := login{iqn: conn.IQN, portal: guest.Addresses[0], user: conn.ChapUser, secret: conn.ChapSecret,
+		userIn: conn.MutualUser, secretIn: conn.MutualSecret, replacement: 120, timeout: 5}
+	r.run(t, "# log in, mutual CHAP and both digests\n"+l.script()+`
 iscsiadm -m session -P 3 >/tmp/session
 for w in "HeaderDigest: CRC32C" "DataDigest: CRC32C" "Current Portal: 10.0.2.100:3260"; do
 	grep -qF "$w" /tmp/session || { echo "no $w"; cat /tmp/session; exit 1; }

@@ -161,3 +161,53 @@ multipath -F
 iscsiadm -m node -T `+memoryIQN+` --logout >/dev/null
 `)
 }
+
+// scsi: what sg3-utils and the kernel make of the device server: access states of
+// the port groups, copies between units, reservations that fence the other path.
+func (r *rig) scsi(t *testing.T) {
+	r.serveMemory(t, memoryAuth())
+	r.run(t, "# two paths, two units\n"+memoryLogin(0).script()+memoryLogin(1).script()+`
+unit() { # NUMBER PORTAL
+	for i in $(seq 200); do
+		for l in /dev/disk/by-path/ip-$2-iscsi-`+memoryIQN+`-lun-$1; do
+			[ -e $l ] && { readlink -f $l; return 0; }
+		done
+		usleep 50000
+	done
+	echo "no unit $1 at $2" >&2
+	return 1
+}
+A0=$(unit 0 10.0.2.100:3260) A1=$(unit 1 10.0.2.100:3260) B0=$(unit 0 10.0.3.100:3260)
+echo "A0=$A0 A1=$A1 B0=$B0" >/tmp/units
+`)
+	r.run(t, `# port groups
+. /tmp/units
+sg_rtpg --decode $A0 >/tmp/rtpg || { cat /tmp/rtpg; exit 1; }
+[ $(grep -c "active/optimized" /tmp/rtpg) = 2 ] || { cat /tmp/rtpg; exit 1; }
+for d in $A0 $B0; do sg_vpd -p di -q $d | grep 0x60; done | sort -u | wc -l | grep -qx 1 || { sg_vpd -p di $A0 $B0; exit 1; }
+`)
+	r.run(t, `# extended copy
+. /tmp/units
+dd if=/dev/urandom of=/tmp/source bs=1M count=8 2>/dev/null
+dd if=/tmp/source of=$A0 bs=1M oflag=direct 2>/dev/null
+sg_xcopy if=$A0 of=$A1 bs=512 count=16384 bpt=4096 >/tmp/xcopy 2>&1 || { cat /tmp/xcopy; exit 1; }
+dd if=$A1 bs=1M count=8 iflag=direct 2>/dev/null | cmp - /tmp/source
+`)
+	r.run(t, `# persistent reservations: path A fences path B
+. /tmp/units
+set -e
+sg_persist --out --register --param-sark=0xa $A0 >/dev/null
+sg_persist --out --register --param-sark=0xb $B0 >/dev/null
+sg_persist --out --reserve --param-rk=0xb --prout-type=3 $B0 >/dev/null
+sg_persist --in --read-keys $A0 | grep -q 0xb
+! dd if=/dev/zero of=$A0 bs=4k count=1 oflag=direct 2>/dev/null
+sg_persist --out --preempt-abort --param-rk=0xa --param-sark=0xb --prout-type=3 $A0 >/dev/null
+dd if=/dev/zero of=$A0 bs=4k count=1 oflag=direct 2>/dev/null
+! dd if=/dev/zero of=$B0 bs=4k count=1 oflag=direct 2>/dev/null
+sg_persist --in --read-reservation $A0 | grep -q "Exclusive Access"
+sg_persist --out --clear --param-rk=0xa $A0 >/dev/null
+dd if=/dev/zero of=$B0 bs=4k count=1 oflag=direct 2>/dev/null
+iscsiadm -m node -T `+memoryIQN+` --logout >/dev/null
+iscsiadm -m node -T `+memoryIQN+` -o delete
+`)
+}
