@@ -434,6 +434,46 @@ func TestReservationKept(t *testing.T) {
 	}
 }
 
+// TestDiskReplaced: another disk under a number has other reservations, and its
+// initiators are told; another name for the same disk has the same.
+func TestDiskReplaced(t *testing.T) {
+	n := start(t, iscsi.Config{}, nil)
+	a, b := n.host('a'), n.host('b')
+	n.register(a, b)
+	n.must(a, pr{Action: initiator.PRReserve, Type: 5, Key: keyOf(0)})
+	spec := n.spec
+	spec.LUNs = []iscsi.LUNSpec{lunSpec(0, iscsitest.NewDisk(diskSize, nil))}
+	if err := n.srv.UpdateTarget(spec); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*initiator.Session{a, b} {
+		if got := n.attentions(s); !strings.Contains(got, "29/00 ") {
+			t.Errorf("told %q", got)
+		}
+	}
+	n.wantKeys(b, 0, 0)
+	if err := a.Do(n.ctx, &initiator.Command{CDB: cdb(0x16)}); err != nil {
+		t.Fatal(err)
+	}
+	spec.LUNs = slices.Clone(spec.LUNs)
+	spec.LUNs[0].Product = "renamed"
+	if err := n.srv.UpdateTarget(spec); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.attentions(a); strings.Contains(got, "29/") {
+		t.Errorf("told %q of a new name", got)
+	}
+	if by := n.srv.Targets()[0].LUNs[0].ReservedBy; by != hostName('a') {
+		t.Errorf("RESERVE is of %q now", by)
+	}
+	for err := error(nil); ; {
+		if err = b.ReadAt(n.ctx, 0, make([]byte, 512), 0); !initiator.IsUnitAttention(err) {
+			wantStatus(t, err, initiator.ReservationConflict)
+			break
+		}
+	}
+}
+
 // damagedDisk keeps bytes that are no state.
 type damagedDisk struct{ iscsi.Disk }
 
