@@ -83,8 +83,8 @@ func accessOf(c *command) int {
 	return accessWrite
 }
 
-// reservationAccess returns the command's flags as they count for reservations: two commands
-// conflict or not by what their CDB asks for.
+// reservationAccess returns the command's flags as they count for reservations: two
+// commands conflict or not by what their CDB asks for.
 func (t *task) reservationAccess() int {
 	f := t.cmd.flags
 	switch t.cmd.op {

@@ -73,17 +73,18 @@
 //	    CONFLICT, what only the new one forbids is BUSY, since it may never come.
 //	R5  Registrations and reservations survive logout, loss of the connection,
 //	    reinstatement and resets. RESERVE(6/10) survives none of them.
-//	R6  What was stored with APTPL is in force before the first command of a
-//	    published unit runs; other state is gone then, and the PRgeneration is 0. A
-//	    stored state that cannot be read keeps the unit from being published.
+//	R6  Reservations belong to the Disk of a unit: what was stored with APTPL is in
+//	    force before the first command of a published unit runs; other state is gone
+//	    then, the PRgeneration is 0, and who saw another Disk there before is told by
+//	    POWER ON. A stored state that cannot be read keeps the unit from being
+//	    published.
 //	R7  Nothing waits in a connection's reader or in a Disk's completion. Registries
 //	    and parameter lists are bounded (maxRegistrations, maxPRList).
 //
 // R1 to R3 are what O5 asks for: the record is in the journal, in order with the
 // writes, and "checked again at the sequence point" holds because at that point
 // no write is under way that the check would drop. A crash leaves the old or the
-// new state, and in either case only writes that it allows, or that were answered
-// before the change was.
+// new state as a whole, never the new one with a write behind it that it forbids.
 //
 // Not done: error recovery levels 1 and 2, several connections per session,
 // bidirectional commands.

@@ -2,7 +2,7 @@ package iscsi
 
 import "slices"
 
-// nexus is an I_T nexus: an initiator port, which is a name and an ISID, and a
+// itNexus is an I_T nexus: an initiator port, which is a name and an ISID, and a
 // target port, which in iSCSI is the target and a portal group (rule O5). It
 // outlives its sessions.
 type itNexus struct {

@@ -589,3 +589,26 @@ func FuzzStoredReservation(f *testing.F) {
 		}
 	})
 }
+
+// TestDrainPastRefused: a command that is being refused counts as running and may
+// have no row in the command table; a change of reservations passes it by.
+func TestDrainPastRefused(t *testing.T) {
+	tgt := testTarget(t, 0)
+	s := tgt.srv
+	c := &conn{srv: s, tasks: map[uint32]*task{}, down: make(chan struct{}), name: "iqn.2026-01.test:y"}
+	c.writerWake.L, c.idleWake.L = &c.mu, &c.mu
+	c.sess = &session{conn: c, target: tgt, initiator: c.name, group: 1}
+	c.sess.view.Store(tgt.admit(c.name))
+	s.sessions[1] = c.sess
+	k := newTask()
+	k.reset(c)
+	k.address(0, true)
+	k.cdb[0] = 0xc1
+	c.tasks[0] = k
+	if k.prepare() || k.cmd != nil || !c.begin(k, false) {
+		t.Fatal("an unknown command is not refused")
+	}
+	if r := inProcess(t, tgt, 0, opReserve6); r.status != statusGood {
+		t.Errorf("RESERVE: status %#02x", r.status)
+	}
+}

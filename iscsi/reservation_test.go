@@ -110,6 +110,7 @@ func TestReservationMatrix(t *testing.T) {
 			"READ CAPACITY(16)": {CDB: lba16(0x9e, 0x10, 0, 32), In: make([]byte, 32)},
 			"START":             out(nil, 0x1b, 0, 0, 0, 1), "ALLOW": out(nil, 0x1e),
 			"READ KEYS": in(64, 0x5e, 0, 0, 0, 0, 0, 0, 0, 64), "READ FULL STATUS": in(64, 0x5e, 3, 0, 0, 0, 0, 0, 0, 64),
+			"LOG SENSE": in(64, 0x4d, 0, 0x40, 0, 0, 0, 0, 0, 64), "REPORT TARGET PORT GROUPS": in(64, 0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 0, 64),
 			"REPORT CAPABILITIES": in(8, 0x5e, 2, 0, 0, 0, 0, 0, 0, 8),
 		},
 		"read": {
@@ -430,6 +431,46 @@ func TestReservationKept(t *testing.T) {
 			again.must(b, pr{Action: initiator.PRPreempt, Type: 6, Key: 2, NewKey: 1}) // whose host is gone
 			again.wantKeys(b, 6, 2, 2)
 		})
+	}
+}
+
+// TestDiskReplaced: another disk under a number has other reservations, and its
+// initiators are told; another name for the same disk has the same.
+func TestDiskReplaced(t *testing.T) {
+	n := start(t, iscsi.Config{}, nil)
+	a, b := n.host('a'), n.host('b')
+	n.register(a, b)
+	n.must(a, pr{Action: initiator.PRReserve, Type: 5, Key: keyOf(0)})
+	spec := n.spec
+	spec.LUNs = []iscsi.LUNSpec{lunSpec(0, iscsitest.NewDisk(diskSize, nil))}
+	if err := n.srv.UpdateTarget(spec); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*initiator.Session{a, b} {
+		if got := n.attentions(s); !strings.Contains(got, "29/00 ") {
+			t.Errorf("told %q", got)
+		}
+	}
+	n.wantKeys(b, 0, 0)
+	if err := a.Do(n.ctx, &initiator.Command{CDB: cdb(0x16)}); err != nil {
+		t.Fatal(err)
+	}
+	spec.LUNs = slices.Clone(spec.LUNs)
+	spec.LUNs[0].Product = "renamed"
+	if err := n.srv.UpdateTarget(spec); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.attentions(a); strings.Contains(got, "29/") {
+		t.Errorf("told %q of a new name", got)
+	}
+	if by := n.srv.Targets()[0].LUNs[0].ReservedBy; by != hostName('a') {
+		t.Errorf("RESERVE is of %q now", by)
+	}
+	for err := error(nil); ; {
+		if err = b.ReadAt(n.ctx, 0, make([]byte, 512), 0); !initiator.IsUnitAttention(err) {
+			wantStatus(t, err, initiator.ReservationConflict)
+			break
+		}
 	}
 }
 

@@ -291,7 +291,8 @@ func (r *reservations) drain(t *task, then func()) {
 	if v := r.view.Load(); v != nil {
 		for _, ss := range t.c.srv.users(t.c.sess.target) {
 			ss.conn.await(w, func(k *task) bool {
-				return k.lu != nil && k.lu.res == r && k.cmd.flags&changesReservation == 0 &&
+				// One that is being refused may have no command; it does nothing.
+				return k.lu != nil && k.lu.res == r && k.cmd != nil && k.cmd.flags&changesReservation == 0 &&
 					v.judge(ss, k.reservationAccess()) != statusGood
 			})
 		}

@@ -152,13 +152,23 @@ func (ss *session) takeAttention(l *lun) (sense, bool) {
 
 // setView gives the session another view. It raises REPORTED LUNS DATA HAS
 // CHANGED when other units or numbers are seen, and MODE PARAMETERS CHANGED where
-// write protection changed. Unit attentions of what is no longer seen go.
+// write protection changed. A unit whose Disk was replaced has lost what was
+// reserved without APTPL: POWER ON. Unit attentions of what is no longer seen go.
 // Server.mu is held.
 func (ss *session) setView(v *view) {
 	old := ss.view.Swap(v)
+	kept := make(map[*reservations]bool, len(v.inside))
+	for l := range v.inside {
+		kept[l.res] = true
+	}
 	for l := range old.inside { // nobody could release it any more
-		if !v.sees(l) {
+		if !kept[l.res] {
 			l.res.forget(ss)
+		}
+	}
+	for n, u := range v.units {
+		if o := old.units[n].lun; o != nil && o.Number == u.lun.Number && o.res != u.lun.res {
+			ss.attention(u.lun, uaPowerOn)
 		}
 	}
 	if !v.sameUnits(old) {

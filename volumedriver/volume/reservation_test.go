@@ -239,3 +239,32 @@ func TestReservationStalled(t *testing.T) {
 	close(gate.open)
 	n.close()
 }
+
+// TestReservationAndHistory: the state is the vDisk's of now: a snapshot does not
+// keep one, a rollback does not bring one back, a clone starts without.
+func TestReservationAndHistory(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(7)
+	id, clone := testID(5), testID(6)
+	n := w.mustStart(t)
+	n.create(id, 4<<20)
+	v := n.open(id)
+	mustReserve(t, v, "then")
+	if _, err := v.Snapshot(ctx, SnapshotSpec{Name: "s"}); err != nil {
+		t.Fatal(err)
+	}
+	mustReserve(t, v, "now")
+	n.clone(clone, id, Point{Snapshot: "s"}, 0)
+	n.wantHeld(n.open(clone), "")
+	if err := v.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.pool.Volume(clone).Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.pool.Rollback(ctx, id, Point{Snapshot: "s"}); err != nil {
+		t.Fatal(err)
+	}
+	n.wantHeld(n.open(id), "now")
+	n.close()
+}
