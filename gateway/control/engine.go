@@ -71,6 +71,7 @@ type Frontend interface {
 	UpdateTarget(iscsi.TargetSpec) error
 	RemoveTarget(iqn string, force bool) error
 	CapacityChanged(iqn string, lun uint16) error
+	SpaceThreshold(iqn string, lun uint16) error
 	Sessions() []iscsi.SessionInfo
 	DropSession(id string) error
 }
