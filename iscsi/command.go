@@ -10,6 +10,7 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 	t.attr = h[1] & 0x07
 	t.address(lunOf(h[8:16]))
 	copy(t.cdb[:], h[32:48])
+	t.arrived = c.srv.clk.Now()
 	c.sess.commands.Add(1)
 	c.srv.stats.commands.Add(1)
 
@@ -85,6 +86,10 @@ func (c *conn) admit(t *task) (reason byte, ok bool) {
 // prepare finds out what the command is and whether it can run; false means
 // that its status is set already. It allocates the data buffer.
 func (t *task) prepare() bool {
+	if t.lu != nil {
+		t.nx = t.c.sess.nexus(t.lu)
+		t.nx.begin()
+	}
 	t.cmd = t.c.srv.commands.lookup(t.lu, &t.cdb)
 	if t.c.isDraining() {
 		t.status = statusBusy
@@ -119,6 +124,9 @@ func (t *task) precheck() bool {
 			return t.refuse(ua)
 		}
 	}
+	if t.cmd == nil && t.c.srv.commands.hasActions(t.cdb[0]) {
+		return t.refuse(senseInvalidField) // SPC-4 clause 4.3.4: an unknown service action
+	}
 	if t.cmd == nil {
 		return t.refuse(senseInvalidOpcode)
 	}
@@ -131,11 +139,8 @@ func (t *task) precheck() bool {
 	if a := t.access(); a > ALUANonOptimized && t.lu != nil && !a.accessible(t.cdb[0]) {
 		return t.refuse(a.sense())
 	}
-	if t.lu != nil && t.cmd.flags&noReservation == 0 {
-		if r := t.lu.reserved.Load(); r != nil && r != t.c.sess {
-			t.status = statusReservationConflict
-			return false
-		}
+	if t.lu != nil && !t.checkReservation() {
+		return false
 	}
 	if t.cmd.flags&writes != 0 {
 		if s, ok := t.lu.protection(t.protected); ok {
@@ -199,6 +204,10 @@ func (c *conn) hold(t *task, n int64) bool {
 func (c *conn) discharge(t *task) {
 	c.held -= t.held
 	t.held = 0
+	if t.nx != nil && !t.counted {
+		t.counted = true
+		t.nx.drop()
+	}
 	if t.immediate {
 		c.immediates--
 	}
@@ -235,6 +244,10 @@ func (c *conn) begin(t *task, inOrder bool) bool {
 
 // start runs a task.
 func (c *conn) start(t *task) {
+	if t.lu != nil && !t.checkReservation() { // it may have changed while the task waited (R2)
+		t.finish()
+		return
+	}
 	if t.write {
 		c.sess.writeBytes.Add(uint64(t.want))
 		c.srv.stats.writeBytes.Add(uint64(t.want))

@@ -23,13 +23,13 @@ func readDone(t *task) {
 	t.good(uint64(len(t.data)))
 }
 
-// arrived is how much of the data is stored: the whole blocks that the initiator
+// whole is how much of the data is stored: the whole blocks that the initiator
 // sent. When it announced less than the CDB asks for, the rest of the range is left
 // alone and the residual says so.
-func (t *task) arrived() int { return int(t.want) &^ int(t.lu.block()-1) }
+func (t *task) whole() int { return int(t.want) &^ int(t.lu.block()-1) }
 
 func write(t *task) {
-	n := t.arrived()
+	n := t.whole()
 	if n == 0 {
 		t.good(t.cdbLen)
 		return
@@ -51,7 +51,7 @@ func orWrite(t *task) {
 // writeAndVerify writes through, reads back, and compares; without BYTCHK it is
 // enough that the blocks can be read.
 func writeAndVerify(t *task) {
-	n := t.arrived()
+	n := t.whole()
 	if n == 0 {
 		t.good(t.cdbLen)
 		return

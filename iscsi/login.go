@@ -512,7 +512,7 @@ func (s *Server) newSession(l *login) (*session, error) {
 	}
 	s.nextID++
 	ss.id = strconv.FormatUint(s.nextID, 10)
-	s.sessions[ss.tsih] = ss
+	s.sessions[ss.tsih], s.byID[ss.id] = ss, ss
 	ss.attentionAll(uaPowerOn)
 	return ss, nil
 }
@@ -542,7 +542,9 @@ func (s *Server) sameNexus(n *session) *session {
 func (s *Server) endSession(ss *session) {
 	s.mu.Lock()
 	delete(s.sessions, ss.tsih)
+	delete(s.byID, ss.id)
 	s.mu.Unlock()
+	ss.leave()
 	ss.dropReservations()
 	close(ss.gone)
 }

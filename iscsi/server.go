@@ -92,6 +92,7 @@ var (
 	ErrTargetExists = errors.New("iscsi: target exists")
 	ErrTargetBusy   = errors.New("iscsi: target has sessions")
 	ErrNoSession    = errors.New("iscsi: no such session")
+	ErrNoLUN        = errors.New("iscsi: no such LUN")
 	ErrServerClosed = errors.New("iscsi: server is shut down")
 )
 
@@ -140,6 +141,7 @@ type Server struct {
 	conns     map[*conn]struct{}
 	sessions  map[uint16]*session // by TSIH
 	discovery int                 // discovery sessions
+	byID      map[string]*session
 	nextTSIH  uint16
 	nextID    uint64
 	watching  bool
@@ -158,6 +160,7 @@ func NewServer(cfg Config) *Server {
 		targets:   map[string]*target{},
 		conns:     map[*conn]struct{}{},
 		sessions:  map[uint16]*session{},
+		byID:      map[string]*session{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -359,6 +362,9 @@ func (s *Server) RemoveTarget(iqn string, force bool) error {
 	delete(s.targets, iqn)
 	s.svc.removeTarget(t.scsi)
 	s.mu.Unlock()
+	for _, n := range t.numbers() {
+		t.lun(n).setQoS(QoS{}) // what waits for a rate ends now
+	}
 	for _, ss := range users {
 		ss.conn.expel(waitIfGone)
 	}
@@ -389,7 +395,7 @@ func (s *Server) raise(iqn string, lun uint16, ua sense) error {
 	}
 	l := t.lun(lun)
 	if l == nil {
-		return fmt.Errorf("iscsi: target %s has no LUN %d", iqn, lun)
+		return fmt.Errorf("%w: target %s LUN %d", ErrNoLUN, iqn, lun)
 	}
 	for _, ss := range s.sessions {
 		if ss.target == t {
@@ -437,6 +443,28 @@ func (s *Server) Sessions() []SessionInfo {
 	return out
 }
 
+// Session describes one session in full, with what it did on each logical unit.
+func (s *Server) Session(id string) (SessionInfo, error) {
+	ss := s.sessionByID(id)
+	if ss == nil {
+		return SessionInfo{}, fmt.Errorf("%w: %s", ErrNoSession, id)
+	}
+	i := ss.info()
+	ss.nexusMu.Lock()
+	for _, n := range ss.nexuses {
+		i.LUNs = append(i.LUNs, n.stats())
+	}
+	ss.nexusMu.Unlock()
+	sort.Slice(i.LUNs, func(a, b int) bool { return i.LUNs[a].Number < i.LUNs[b].Number })
+	return i, nil
+}
+
+func (s *Server) sessionByID(id string) *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.byID[id]
+}
+
 func sortSessions(v []SessionInfo) {
 	sort.Slice(v, func(i, j int) bool {
 		if !v[i].Since.Equal(v[j].Since) {
@@ -449,16 +477,12 @@ func sortSessions(v []SessionInfo) {
 // DropSession tells a session's initiator that its connection will be dropped,
 // and closes it; the initiator usually returns.
 func (s *Server) DropSession(id string) error {
-	s.mu.Lock()
-	for _, ss := range s.sessions {
-		if ss.id == id {
-			s.mu.Unlock()
-			ss.conn.expel(waitToReturn)
-			return nil
-		}
+	ss := s.sessionByID(id)
+	if ss == nil {
+		return fmt.Errorf("%w: %s", ErrNoSession, id)
 	}
-	s.mu.Unlock()
-	return fmt.Errorf("%w: %s", ErrNoSession, id)
+	ss.conn.expel(waitToReturn)
+	return nil
 }
 
 // Shutdown stops accepting, asks initiators to log out, answers new commands

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sort"
+	"sync"
 	"sync/atomic"
 )
 
@@ -20,6 +21,8 @@ type LUNSpec struct {
 	Vendor    string // at most 8 printable ASCII; "" is OVGATE
 	Product   string // at most 16; "" is "vDisk"
 	Revision  string // at most 4; "" is "1"
+	// QoS limits all sessions together; changing it is not a LUN change.
+	QoS QoS
 }
 
 // TargetSpec describes a target.
@@ -46,7 +49,10 @@ type LUNInfo struct {
 	Number      uint16
 	Size        int64 // bytes
 	Serial, NAA string
-	ReservedBy  string // initiator that holds a RESERVE(6/10), or ""
+	ReservedBy  string           // initiator that holds a RESERVE(6/10), or ""
+	Reservation *ReservationInfo // persistent reservations; nil: nobody is registered
+	QoS         QoS
+	Stats       LUNStats // since the unit was published here
 }
 
 // TargetInfo describes a published target, without secrets.
@@ -121,6 +127,9 @@ func (l *LUNSpec) validate() error {
 		!validText(l.Vendor) || !validText(l.Product) || !validText(l.Revision):
 		return fmt.Errorf("vendor, product and revision have at most 8, 16 and 4 printable characters")
 	}
+	if err := l.QoS.validate(); err != nil {
+		return err
+	}
 	block := l.BlockSize
 	if block == 0 {
 		block = 1 << minBlockShift
@@ -146,14 +155,21 @@ type target struct {
 	access atomic.Pointer[access]
 }
 
-// lun is a logical unit: what it is, and the state initiators gave it.
+// lun is a logical unit: what it is, and the state initiators gave it. The QoS
+// of its LUNSpec is zero; limits has the one in force.
 type lun struct {
 	LUNSpec
-	scsi     *scsiLU
-	shift    uint8                   // logarithm of BlockSize
-	modes    modeValues              // what MODE SELECT changed
-	copies   copyGate                // EXTENDED COPY that works on it
-	reserved atomic.Pointer[session] // RESERVE(6/10) holder
+	scsi   *scsiLU
+	shift  uint8      // logarithm of BlockSize
+	modes  modeValues // what MODE SELECT changed
+	copies copyGate   // EXTENDED COPY that works on it
+	res    *reservations
+	qos    atomic.Pointer[QoS]
+
+	mu      sync.Mutex
+	removed bool
+	nexuses map[*nexus]struct{}
+	past    LUNStats // of nexuses that are over
 }
 
 func newTarget(s *Server, spec TargetSpec) (*target, error) {
@@ -178,6 +194,9 @@ func (t *target) update(spec TargetSpec) error {
 	if err != nil {
 		return err
 	}
+	for _, ls := range spec.LUNs {
+		luns[ls.Number].setQoS(ls.QoS)
+	}
 	units := make(map[uint16]*scsiLU, len(luns))
 	for n, l := range luns {
 		units[n] = l.scsi
@@ -191,9 +210,14 @@ func (t *target) update(spec TargetSpec) error {
 	}
 	spec.LUNs = nil
 	t.scsi.setUnits(units)
-	t.luns.Store(&luns)
+	old := *t.luns.Swap(&luns)
 	t.access.Store(newAccess(spec.Groups, luns))
 	t.spec.Store(&spec)
+	for n, l := range old {
+		if luns[n] != l {
+			l.remove()
+		}
+	}
 	return nil
 }
 
@@ -215,13 +239,18 @@ func (t *target) makeUnits(specs []LUNSpec) (map[uint16]*lun, error) {
 		if ls.Revision == "" {
 			ls.Revision = "1"
 		}
+		ls.QoS = QoS{} // see lun
 		l := old[ls.Number]
 		if l == nil || l.LUNSpec != ls {
 			su, err := t.srv.svc.newLU(ls)
 			if err != nil {
 				return nil, fmt.Errorf("iscsi: target %s LUN %d: %w", t.name, ls.Number, err)
 			}
-			l = &lun{LUNSpec: ls, scsi: su, shift: blockShift(ls.BlockSize)}
+			res, err := keptReservations(old, specs, ls)
+			if err != nil {
+				return nil, fmt.Errorf("iscsi: target %s LUN %d: %w", t.name, ls.Number, err)
+			}
+			l = &lun{LUNSpec: ls, scsi: su, res: res, shift: blockShift(ls.BlockSize)}
 		}
 		luns[ls.Number] = l
 	}
@@ -249,10 +278,8 @@ func (t *target) info() TargetInfo {
 	}
 	for _, n := range t.numbers() {
 		l := t.lun(n)
-		li := LUNInfo{Number: n, Size: l.Disk.Geometry().Size, Serial: l.Serial, NAA: fmt.Sprintf("%x", l.NAA[:])}
-		if r := l.reserved.Load(); r != nil {
-			li.ReservedBy = r.initiator
-		}
+		li := LUNInfo{Number: n, Size: l.Disk.Geometry().Size, Serial: l.Serial, NAA: fmt.Sprintf("%x", l.NAA[:]), QoS: l.limits(), Stats: l.stats()}
+		li.ReservedBy, li.Reservation = l.res.reservedBy(), l.res.info()
 		i.LUNs = append(i.LUNs, li)
 	}
 	return i

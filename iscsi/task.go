@@ -3,6 +3,7 @@ package iscsi
 import (
 	"errors"
 	"sync/atomic"
+	"time"
 )
 
 // task is one SCSI command from its arrival to the last byte of its answer.
@@ -18,6 +19,9 @@ type task struct {
 	c         *conn
 	cmd       *command
 	lu        *lun
+	nx        *nexus // with lu; nil when lu is
+	arrived   time.Time
+	counted   bool // out of nx
 	lunNo     uint16
 	lunOK     bool
 	protected bool // the session's group may only read lu
@@ -106,7 +110,7 @@ func (t *task) release() {
 	if t.aux != nil {
 		s.bufs.put(t.aux)
 	}
-	t.buf, t.aux, t.data, t.ref, t.in, t.lu, t.op.Data = nil, nil, nil, nil, nil, nil, nil
+	t.buf, t.aux, t.data, t.ref, t.in, t.lu, t.nx, t.op.Data = nil, nil, nil, nil, nil, nil, nil, nil
 	t.disk, t.copy = nil, nil
 	s.tasks.Put(t)
 }

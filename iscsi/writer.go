@@ -3,6 +3,7 @@ package iscsi
 import (
 	"hash/crc32"
 	"net"
+	"time"
 )
 
 const (
@@ -41,6 +42,7 @@ type batch struct {
 	sent  []*task
 	reps  []*reply
 	last  bool
+	now   time.Time // when its items were taken
 	err   error
 }
 
@@ -61,6 +63,7 @@ func (c *conn) writeLoop() {
 		}
 		items, c.outq = c.outq, items[:0]
 		c.mu.Unlock()
+		b.now = c.srv.clk.Now()
 		for i := range items {
 			if it := &items[i]; it.t != nil {
 				c.putTask(b, it.t)
@@ -191,6 +194,10 @@ func (c *conn) putTask(b *batch, t *task) {
 		c.putDataIn(b, t, t.in[:n], flags, resid)
 	} else {
 		c.putResponse(b, t, flags, resid)
+	}
+	if t.nx != nil {
+		t.counted = true
+		t.nx.end(t, n, b.now.Sub(t.arrived))
 	}
 	b.sent = append(b.sent, t)
 }

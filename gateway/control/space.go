@@ -42,11 +42,12 @@ func (d *disk) Space() iscsi.Space {
 
 // warnSpace tells the initiators of a vPool's published vDisks that space is low.
 func (c *Controller) warnSpace(p *pool) {
-	for _, rec := range c.model.VDisks(func(v model.VDisk) bool { return v.Target != nil }) {
-		if c.pool(rec.VPool) != p {
+	for _, rec := range c.model.VDisks(func(model.VDisk) bool { return true }) {
+		iqn, lun, ok := c.Placed(rec)
+		if !ok || c.pool(rec.VPool) != p {
 			continue
 		}
-		if err := c.opt.Frontend.SpaceThreshold(rec.IQN, defaultLUN); err != nil && !errors.Is(err, iscsi.ErrNoTarget) {
+		if err := c.opt.Frontend.SpaceThreshold(iqn, lun); err != nil && !errors.Is(err, iscsi.ErrNoTarget) {
 			c.log.Warn("initiators could not be warned of low space", "vdisk", rec.Name, "id", rec.ID, "err", err)
 		}
 	}
