@@ -159,6 +159,11 @@ func TestThinProvisioning(t *testing.T) {
 			t.Errorf("LUN %d: page B2h % x, %v", lun, b, err)
 		}
 	}
+	known := thin.Space()
+	thin.SetSpace(iscsi.Space{Available: -1})
+	_, err = logs(1, 0x0c, 0, 0)
+	wantSense(t, err, 5, 0x24, 0)
+	thin.SetSpace(known)
 	if err := n.srv.SpaceThreshold(targetName, 1); err != nil {
 		t.Fatal(err)
 	}

@@ -129,7 +129,7 @@ type SpaceReporter interface{ Space() Space }
 // Space is the thin space of a Disk, in bytes.
 type Space struct {
 	Used      int64 // that the Disk takes
-	Available int64 // that it can still take; shared with others, perhaps
+	Available int64 // that it can still take, shared with others perhaps; negative: not known, nothing is reported
 	// Threshold is the amount of Available below which initiators are warned
 	// (Server.SpaceThreshold); 0: never.
 	Threshold int64

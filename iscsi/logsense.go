@@ -24,7 +24,8 @@ func (l *lun) space() (Space, bool) {
 	if !ok {
 		return Space{}, false
 	}
-	return r.Space(), true
+	s := r.Space()
+	return s, s.Available >= 0
 }
 
 // thresholdExponent is the logarithm of a threshold set in blocks, for VPD B2h; 0:

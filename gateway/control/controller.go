@@ -93,6 +93,7 @@ type pool struct {
 	usage   backend.Usage
 	usageAt time.Time
 	awayErr error // of the newest question for the usage
+	space   poolSpace
 }
 
 // vdisk is the running side of a vDisk.
@@ -397,13 +398,23 @@ func (c *Controller) askUsage(ctx context.Context, p *pool) {
 	ctx, cancel := context.WithTimeout(ctx, usageTimeout)
 	u, err := store.Usage(ctx)
 	cancel()
+	if c.noteUsage(p, opens, u, err) {
+		c.warnSpace(p)
+	}
+}
+
+// noteUsage keeps the answer of the store that was attached as number opens; it
+// tells whether space has just become low.
+func (c *Controller) noteUsage(p *pool, opens int, u backend.Usage, err error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p.opens != opens || c.stopping {
-		return
+		return false
 	}
 	p.awayErr = err
-	if err == nil {
-		p.usage, p.usageAt = u, c.clock.Now()
+	if err != nil {
+		return false
 	}
+	p.usage, p.usageAt = u, c.clock.Now()
+	return p.space.set(u)
 }

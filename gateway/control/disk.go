@@ -12,18 +12,20 @@ import (
 // disk shows an open vDisk to the iSCSI front end. It keeps the obligations of
 // iscsi.Disk because volume.Volume does; it adds no waiting and no allocation.
 type disk struct {
-	vol  Volume
-	reqs sync.Pool // *request
+	vol   Volume
+	space *poolSpace // nil: not known
+	reqs  sync.Pool  // *request
 }
 
 var (
-	_ iscsi.Disk        = (*disk)(nil)
-	_ iscsi.Provisioner = (*disk)(nil)
-	_ iscsi.Reserver    = (*disk)(nil)
+	_ iscsi.Disk          = (*disk)(nil)
+	_ iscsi.Provisioner   = (*disk)(nil)
+	_ iscsi.SpaceReporter = (*disk)(nil)
+	_ iscsi.Reserver      = (*disk)(nil)
 )
 
-func newDisk(v Volume) *disk {
-	d := &disk{vol: v}
+func newDisk(v Volume, space *poolSpace) *disk {
+	d := &disk{vol: v, space: space}
 	d.reqs.New = func() any {
 		r := &request{disk: d}
 		r.Done = r

@@ -72,6 +72,7 @@ type Frontend interface {
 	UpdateTarget(iscsi.TargetSpec) error
 	RemoveTarget(iqn string, force bool) error
 	CapacityChanged(iqn string, lun uint16) error
+	SpaceThreshold(iqn string, lun uint16) error
 	SetQoS(iqn string, lun uint16, q iscsi.QoS) error
 	Target(iqn string) (iscsi.TargetInfo, error)
 	Sessions() []iscsi.SessionInfo

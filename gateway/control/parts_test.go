@@ -141,6 +141,8 @@ type instant struct {
 	last volume.Request
 }
 
+func (v *instant) Stats() volume.Stats { return volume.Stats{StoredBytes: 100, JournalBytes: 11} }
+
 func (v *instant) Submit(r *volume.Request) {
 	v.last = volume.Request{Kind: r.Kind, Offset: r.Offset, Length: r.Length, Data: r.Data}
 	r.Err, r.MiscompareAt = v.err, 7
@@ -154,7 +156,7 @@ func (d *done) Complete(*iscsi.Op) { d.n++ }
 // TestDisk: operations and errors keep their meaning, and an I/O allocates nothing.
 func TestDisk(t *testing.T) {
 	v := &instant{}
-	d := newDisk(v)
+	d := newDisk(v, nil)
 	fin := &done{}
 	op := &iscsi.Op{Done: fin, Offset: 4096, Length: 8192, Data: make([]byte, 512)}
 	for kind, want := range map[iscsi.OpKind]volume.RequestKind{
@@ -194,5 +196,30 @@ func TestDisk(t *testing.T) {
 	}
 	if fin.n != 1001 {
 		t.Errorf("%d completions", fin.n)
+	}
+}
+
+// TestSpace: what a vDisk tells of thin space, and when initiators are warned.
+func TestSpace(t *testing.T) {
+	s := &poolSpace{}
+	d := newDisk(&instant{}, s)
+	for i, tc := range []struct {
+		u    backend.Usage
+		warn bool
+		want iscsi.Space
+	}{
+		{backend.Usage{}, false, iscsi.Space{Available: -1}}, // a store without end
+		{backend.Usage{Total: 1000, Free: 500}, false, iscsi.Space{Used: 111, Available: 500, Threshold: 100}},
+		{backend.Usage{Total: 1000, Free: 100}, true, iscsi.Space{Used: 111, Available: 100, Threshold: 100}},
+		{backend.Usage{Total: 1000, Free: 0}, false, iscsi.Space{Used: 111, Threshold: 100}}, // once
+		{backend.Usage{Total: 1000, Free: 101}, false, iscsi.Space{Used: 111, Available: 101, Threshold: 100}},
+		{backend.Usage{Total: 1000, Free: 99}, true, iscsi.Space{Used: 111, Available: 99, Threshold: 100}},
+	} {
+		if warn := s.set(tc.u); warn != tc.warn || d.Space() != tc.want {
+			t.Errorf("%d: warned %v, %+v", i, warn, d.Space())
+		}
+	}
+	if got := newDisk(&instant{}, nil).Space(); got.Available != -1 {
+		t.Errorf("nothing known: %+v", got)
 	}
 }

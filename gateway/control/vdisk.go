@@ -287,10 +287,11 @@ func (c *Controller) openVolume(ctx context.Context, d *vdisk, rec model.VDisk) 
 			vol, err = ep.Open(ctx, id)
 		}
 	}
+	p := c.pool(rec.VPool)
 	c.mu.Lock()
 	d.vol, d.err, d.state = vol, err, closedState(err)
 	if err == nil {
-		d.disk = newDisk(vol)
+		d.disk = newDisk(vol, &p.space)
 	}
 	c.mu.Unlock()
 	if err != nil {
