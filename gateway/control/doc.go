@@ -22,12 +22,13 @@
 //	    renames, unpublish and restarts.
 //	C5  CHAP secrets are sealed in the model, and plain only in a publish answer
 //	    and in the front end's memory.
-//	C6  A target is in the front end only while its vDisk is open; it is taken
-//	    out before the vDisk closes.
+//	C6  A vDisk is in the front end only while it is open, and its own target with
+//	    it; in a shared target, a stand-in that is busy keeps its place until then.
+//	    It is taken out before it closes.
 //	C7  A vDisk or vPool that cannot be opened never keeps the node from starting
 //	    or the others from serving.
-//	C8  A vDisk that another opening owns (fenced) has no target here: its sessions
-//	    are dropped, and it is not taken back by itself.
+//	C8  A vDisk that another opening owns (fenced) is in no target here: sessions on
+//	    its own are dropped, and it is not taken back by itself.
 //
 // It does not watch performance (gateway/observe) and knows no users (gateway/auth).
 package control

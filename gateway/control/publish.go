@@ -141,20 +141,28 @@ func (c *Controller) Unpublish(ctx context.Context, name string, force bool) err
 			return nil
 		}
 		iqn, lun, _ := c.Placed(rec)
-		if d.exported {
-			if err := c.withdraw(ctx, d, rec, force); err != nil {
-				return err
-			}
+		unpublish := c.unpublishOwn
+		if rec.Shared != nil {
+			unpublish = c.unpublishShared
 		}
-		err := c.forgetMaps(ctx, rec)
-		if err == nil {
-			_, err = c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error { v.Target, v.Shared = nil, nil; return nil })
-		}
-		if err != nil {
-			// Still published by the record: back into the front end.
-			return errors.Join(err, c.show(ctx, d, rec))
+		if err := unpublish(ctx, d, rec, force); err != nil {
+			return err
 		}
 		c.log.Info("vDisk unpublished", "vdisk", rec.Name, "iqn", iqn, "lun", lun)
 		return nil
 	})
+}
+
+// unpublishOwn takes a vDisk's own target away; d.lock is held.
+func (c *Controller) unpublishOwn(ctx context.Context, d *vdisk, rec model.VDisk, force bool) error {
+	if d.exported {
+		if err := c.withdraw(d, rec, force); err != nil {
+			return err
+		}
+	}
+	if _, err := c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error { v.Target = nil; return nil }); err != nil {
+		// Still published by the record: back into the front end.
+		return errors.Join(err, c.show(ctx, d, rec))
+	}
+	return nil
 }
