@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -188,6 +190,9 @@ func TestGroups(t *testing.T) {
 	stats := shown["luns"].([]any)[0].(map[string]any)["stats"].(map[string]any)
 	if shown["sessions"] != 2.0 || stats["write"].(map[string]any)["commands"].(float64) < 2 {
 		t.Errorf("target: %v", shown)
+	}
+	if text := r.bearer(r.read("admin.token")).expect("GET", "/metrics", "", 200, "")["text"].(string); !strings.Contains(text, `ovgate_vdisk_iscsi_commands_total{op="write",vdisk="one",vpool="gold"} 3`) {
+		t.Error("metrics lack the commands of initiators")
 	}
 	r.call("PUT", "/vdisks/one/qos", map[string]any{"iops": 5000, "bytesPerSecond": 100 << 20, "burstMs": 2000}, 200)
 	if strings.Contains(r.log.String(), given) || strings.Contains(r.log.String(), secret) {
@@ -384,4 +389,42 @@ func TestPortals(t *testing.T) {
 	}
 	r.call("PUT", target+"/portals", map[string]any{"addresses": []string{}}, 200)
 	reach(true, true)
+}
+
+// TestFencedShared: a vDisk that another node took leaves a shared target, whose
+// other vDisks are served on to the same sessions.
+func TestFencedShared(t *testing.T) {
+	far := t.TempDir()
+	backend := map[string]any{"kind": "local", "path": far}
+	r := start(t, Options{Data: t.TempDir()})
+	r.call("POST", "/vpools", map[string]any{"name": "gold", "backend": backend, "settings": map[string]any{"commitIntervalMs": 100}}, 201)
+	r.pool("tin", t.TempDir())
+	r.disk("taken", "gold", 1<<20)
+	r.disk("kept", "tin", 1<<20)
+	iqn := r.call("POST", "/targets", map[string]any{"name": "cluster"}, 201)["iqn"].(string)
+	r.call("POST", "/targets/cluster/groups", map[string]any{"name": "hosts", "initiators": []string{hostA}, "chap": false}, 201)
+	for _, d := range []string{"taken", "kept"} {
+		r.call("POST", "/vdisks/"+d+"/publish", map[string]any{"target": iqn}, 200)
+	}
+	s := r.dial(initiator.Options{Address: r.portal(), Target: iqn, Initiator: hostA})
+	if got := r.sees(s); got != "[0 1]" {
+		t.Fatalf("sees %s", got)
+	}
+	if err := os.Remove(filepath.Join(far, "lock")); err != nil {
+		t.Fatal(err)
+	}
+	second := start(t, Options{Data: t.TempDir()})
+	second.call("POST", "/vpools/recover", map[string]any{"name": "gold", "backend": backend, "acceptLoss": true}, 200)
+	r.until("fenced", func() bool { return r.call("GET", "/vdisks/taken", nil, 200)["state"] == "fenced" })
+	r.until("withdrawn", func() bool {
+		luns, err := s.ReportLUNs(t.Context())
+		return err == nil && len(luns) == 1 && luns[0] == 1
+	})
+	if err := errors.Join(s.Ready(t.Context(), 1), s.WriteAt(t.Context(), 1, make([]byte, 4096), 0)); err != nil {
+		t.Errorf("the other vDisk: %v", err)
+	}
+	r.call("POST", "/vdisks/taken/unpublish", nil, 204)
+	if got := r.sees(s); got != "[1]" {
+		t.Errorf("sees %s", got)
+	}
 }
