@@ -39,8 +39,11 @@ func (c *Controller) Publish(ctx context.Context, name string, opt PublishOption
 			return e
 		}
 		if opt.Target == "" && rec.Shared != nil {
-			t, _ := c.model.Target(rec.Shared.Target)
-			opt.Target = t.Name // a repetition
+			iqn, _, ok := c.Placed(rec)
+			if !ok {
+				return noTarget(rec.Shared.Target)
+			}
+			opt.Target = iqn // a repetition
 		}
 		var creds Credentials
 		var err error

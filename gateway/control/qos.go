@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -52,7 +53,8 @@ func (c *Controller) SetQoS(ctx context.Context, name string, q model.QoS) (mode
 		}
 		if iqn, lun, ok := c.Placed(out); ok && d.exported {
 			if err := c.opt.Frontend.SetQoS(iqn, lun, qosOf(out)); err != nil {
-				return err
+				_, uerr := c.model.UpdateVDisk(context.WithoutCancel(ctx), rec.ID, func(v *model.VDisk) error { v.QoS = rec.QoS; return nil })
+				return errors.Join(err, uerr)
 			}
 		}
 		c.log.Info("vDisk limited", "vdisk", rec.Name, "iops", q.IOPS, "bytes", q.Bytes, "burst", q.Burst)

@@ -171,6 +171,9 @@ func (c *Controller) deleteShared(ctx context.Context, s *shared, id string, for
 	if err := c.model.DeleteTarget(ctx, id); err != nil {
 		return errors.Join(err, c.putShared(s, id))
 	}
+	c.mu.Lock()
+	delete(c.shared, id) // who waits for its lock finds no record; the id is not used again
+	c.mu.Unlock()
 	c.log.Info("target deleted", "target", t.Name, "iqn", t.IQN)
 	return nil
 }
