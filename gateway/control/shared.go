@@ -310,8 +310,10 @@ func (c *Controller) unpublishShared(ctx context.Context, d *vdisk, rec model.VD
 		if !ok {
 			return noTarget(id)
 		}
-		if users := c.viewers(st, rec.Shared.LUN); len(users) > 0 && !force {
-			return signedIn(vdiskObject(rec.Name), users, nil)
+		if shown := c.unit(c.sharedTarget(st), rec) != nil; shown && !force {
+			if users := c.viewers(st, rec.Shared.LUN); len(users) > 0 {
+				return signedIn(vdiskObject(rec.Name), users, nil)
+			}
 		}
 		if err := c.forgetMaps(ctx, st, rec.Shared.LUN); err != nil {
 			return err

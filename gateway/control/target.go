@@ -202,7 +202,8 @@ func (c *Controller) spec(t Target) (iscsi.TargetSpec, error) {
 			return s, err
 		}
 		s.LUNs = append(s.LUNs, iscsi.LUNSpec{
-			Number: l.Number, Disk: disk, Serial: strings.ReplaceAll(l.VDisk.ID, "-", ""), NAA: makeNAA(id), QoS: qosOf(l.VDisk),
+			Number: l.Number, Disk: disk, Serial: strings.ReplaceAll(l.VDisk.ID, "-", ""), NAA: makeNAA(id),
+			BlockSize: BlockSize(l.VDisk), QoS: qosOf(l.VDisk),
 		})
 		present[l.Number] = true
 	}
