@@ -247,6 +247,7 @@ type Counts struct {
 
 // DeletedEvent defines model for DeletedEvent.
 type DeletedEvent struct {
+	// ID Of a target, its iSCSI name
 	ID string `json:"id"`
 }
 

@@ -62,6 +62,7 @@ func (c *Controller) Publish(ctx context.Context, name string, opt PublishOption
 			return err
 		}
 		conn = c.connection(rec, creds)
+		c.opt.Changed("target", conn.Target.IQN)
 		return nil
 	})
 	return conn, err
@@ -196,6 +197,7 @@ func (c *Controller) Unpublish(ctx context.Context, name string, force bool) err
 			return err
 		}
 		c.log.Info("vDisk unpublished", "vdisk", rec.Name, "iqn", iqn, "lun", lun)
+		c.opt.Changed("target", iqn)
 		return nil
 	})
 }

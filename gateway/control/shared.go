@@ -97,6 +97,7 @@ func (c *Controller) CreateTarget(ctx context.Context, name, iqn string) (Target
 		return Target{}, explain(targetObject(rec.Name), err)
 	}
 	c.log.Info("target created", "target", rec.Name, "iqn", rec.IQN)
+	c.opt.Changed("target", rec.IQN)
 	return c.sharedTarget(rec), nil
 }
 
@@ -175,6 +176,7 @@ func (c *Controller) deleteShared(ctx context.Context, s *shared, id string, for
 	delete(c.shared, id) // who waits for its lock finds no record; the id is not used again
 	c.mu.Unlock()
 	c.log.Info("target deleted", "target", t.Name, "iqn", t.IQN)
+	c.opt.Changed("target", t.IQN)
 	return nil
 }
 

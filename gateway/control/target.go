@@ -331,6 +331,7 @@ func (c *Controller) changeTarget(ctx context.Context, ref string, fn func(t Tar
 	if err != nil {
 		return t, err
 	}
+	defer c.opt.Changed("target", t.IQN)
 	if t.Shared {
 		return c.changeShared(ctx, t.ID, fn)
 	}

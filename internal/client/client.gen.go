@@ -249,6 +249,7 @@ type Counts struct {
 
 // DeletedEvent defines model for DeletedEvent.
 type DeletedEvent struct {
+	// ID Of a target, its iSCSI name
 	ID string `json:"id"`
 }
 
@@ -1110,7 +1111,7 @@ type VPoolRef = string
 
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
-	// Topics Comma-separated topics out of metrics, vdisk, vpool, session, health; all of them when absent
+	// Topics Comma-separated topics out of metrics, vdisk, vpool, target, session, health; all of them when absent
 	Topics *string `form:"topics,omitempty" json:"topics,omitempty"`
 
 	// LastEventID The newest event the client has seen; events after it are repeated
@@ -1403,8 +1404,8 @@ type ClientInterface interface {
 	// | event | data | when |
 	// |---|---|---|
 	// | `metrics` | MetricsEvent | every second: the node's sum and each vDisk that did something |
-	// | `vdisk`, `vpool`, `session` | VDisk, VPool, ISCSISession | the object was created or changed, at most once a second |
-	// | `vdisk.deleted`, `vpool.deleted`, `session.deleted` | DeletedEvent | it is gone |
+	// | `vdisk`, `vpool`, `target`, `session` | VDisk, VPool, Target, ISCSISession | the object was created or changed, at most once a second |
+	// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted` | DeletedEvent | it is gone |
 	// | `health` | Health | the health changed |
 	// | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 	//
@@ -1911,8 +1912,8 @@ type ClientInterface interface {
 // | event | data | when |
 // |---|---|---|
 // | `metrics` | MetricsEvent | every second: the node's sum and each vDisk that did something |
-// | `vdisk`, `vpool`, `session` | VDisk, VPool, ISCSISession | the object was created or changed, at most once a second |
-// | `vdisk.deleted`, `vpool.deleted`, `session.deleted` | DeletedEvent | it is gone |
+// | `vdisk`, `vpool`, `target`, `session` | VDisk, VPool, Target, ISCSISession | the object was created or changed, at most once a second |
+// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted` | DeletedEvent | it is gone |
 // | `health` | Health | the health changed |
 // | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 //
@@ -5472,8 +5473,8 @@ type ClientWithResponsesInterface interface {
 	// | event | data | when |
 	// |---|---|---|
 	// | `metrics` | MetricsEvent | every second: the node's sum and each vDisk that did something |
-	// | `vdisk`, `vpool`, `session` | VDisk, VPool, ISCSISession | the object was created or changed, at most once a second |
-	// | `vdisk.deleted`, `vpool.deleted`, `session.deleted` | DeletedEvent | it is gone |
+	// | `vdisk`, `vpool`, `target`, `session` | VDisk, VPool, Target, ISCSISession | the object was created or changed, at most once a second |
+	// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted` | DeletedEvent | it is gone |
 	// | `health` | Health | the health changed |
 	// | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 	//
@@ -8262,8 +8263,8 @@ func (r UpdateVPoolResponse) ContentType() string {
 // | event | data | when |
 // |---|---|---|
 // | `metrics` | MetricsEvent | every second: the node's sum and each vDisk that did something |
-// | `vdisk`, `vpool`, `session` | VDisk, VPool, ISCSISession | the object was created or changed, at most once a second |
-// | `vdisk.deleted`, `vpool.deleted`, `session.deleted` | DeletedEvent | it is gone |
+// | `vdisk`, `vpool`, `target`, `session` | VDisk, VPool, Target, ISCSISession | the object was created or changed, at most once a second |
+// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted` | DeletedEvent | it is gone |
 // | `health` | Health | the health changed |
 // | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 //

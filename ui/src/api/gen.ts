@@ -63,6 +63,7 @@ export type Counts = {
   "vpools": number;
 };
 export type DeletedEvent = {
+  /** Of a target, its iSCSI name */
   "id": string;
 };
 export type Error = {
