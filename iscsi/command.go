@@ -124,6 +124,9 @@ func (t *task) precheck() bool {
 			return t.refuse(ua)
 		}
 	}
+	if t.cmd == nil && t.c.srv.commands.hasActions(t.cdb[0]) {
+		return t.refuse(senseInvalidField) // SPC-4 clause 4.3.4: an unknown service action
+	}
 	if t.cmd == nil {
 		return t.refuse(senseInvalidOpcode)
 	}
@@ -136,11 +139,8 @@ func (t *task) precheck() bool {
 	if a := t.access(); a > ALUANonOptimized && t.lu != nil && !a.accessible(t.cdb[0]) {
 		return t.refuse(a.sense())
 	}
-	if t.lu != nil && t.cmd.flags&noReservation == 0 {
-		if r := t.lu.reserved.Load(); r != nil && r != t.c.sess {
-			t.status = statusReservationConflict
-			return false
-		}
+	if t.lu != nil && !t.checkReservation() {
+		return false
 	}
 	if t.cmd.flags&writes != 0 {
 		if s, ok := t.lu.protection(t.protected); ok {
@@ -244,6 +244,10 @@ func (c *conn) begin(t *task, inOrder bool) bool {
 
 // start runs a task.
 func (c *conn) start(t *task) {
+	if t.lu != nil && !t.checkReservation() { // it may have changed while the task waited (R2)
+		t.finish()
+		return
+	}
 	if t.write {
 		c.sess.writeBytes.Add(uint64(t.want))
 		c.srv.stats.writeBytes.Add(uint64(t.want))

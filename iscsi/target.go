@@ -49,7 +49,8 @@ type LUNInfo struct {
 	Number      uint16
 	Size        int64 // bytes
 	Serial, NAA string
-	ReservedBy  string // initiator that holds a RESERVE(6/10), or ""
+	ReservedBy  string           // initiator that holds a RESERVE(6/10), or ""
+	Reservation *ReservationInfo // persistent reservations; nil: nobody is registered
 	QoS         QoS
 	Stats       LUNStats // since the unit was published here
 }
@@ -158,12 +159,12 @@ type target struct {
 // of its LUNSpec is zero; limits has the one in force.
 type lun struct {
 	LUNSpec
-	scsi     *scsiLU
-	shift    uint8                   // logarithm of BlockSize
-	modes    modeValues              // what MODE SELECT changed
-	copies   copyGate                // EXTENDED COPY that works on it
-	reserved atomic.Pointer[session] // RESERVE(6/10) holder
-	qos      atomic.Pointer[QoS]
+	scsi   *scsiLU
+	shift  uint8      // logarithm of BlockSize
+	modes  modeValues // what MODE SELECT changed
+	copies copyGate   // EXTENDED COPY that works on it
+	res    *reservations
+	qos    atomic.Pointer[QoS]
 
 	mu      sync.Mutex
 	removed bool
@@ -245,7 +246,11 @@ func (t *target) makeUnits(specs []LUNSpec) (map[uint16]*lun, error) {
 			if err != nil {
 				return nil, fmt.Errorf("iscsi: target %s LUN %d: %w", t.name, ls.Number, err)
 			}
-			l = &lun{LUNSpec: ls, scsi: su, shift: blockShift(ls.BlockSize)}
+			res, err := keptReservations(old, specs, ls)
+			if err != nil {
+				return nil, fmt.Errorf("iscsi: target %s LUN %d: %w", t.name, ls.Number, err)
+			}
+			l = &lun{LUNSpec: ls, scsi: su, res: res, shift: blockShift(ls.BlockSize)}
 		}
 		luns[ls.Number] = l
 	}
@@ -274,9 +279,7 @@ func (t *target) info() TargetInfo {
 	for _, n := range t.numbers() {
 		l := t.lun(n)
 		li := LUNInfo{Number: n, Size: l.Disk.Geometry().Size, Serial: l.Serial, NAA: fmt.Sprintf("%x", l.NAA[:]), QoS: l.limits(), Stats: l.stats()}
-		if r := l.reserved.Load(); r != nil {
-			li.ReservedBy = r.initiator
-		}
+		li.ReservedBy, li.Reservation = l.res.reservedBy(), l.res.info()
 		i.LUNs = append(i.LUNs, li)
 	}
 	return i

@@ -152,8 +152,8 @@ func (s *Server) users(t *target) []*session {
 	return out
 }
 
-// reset resets logical units that by sees: commands are aborted, reservations
-// released, mode pages put back to their defaults, and every nexus is told. Units
+// reset resets logical units that by sees: commands are aborted, what RESERVE(6/10)
+// reserved is released (persistent reservations stay, R5), mode pages put back to their defaults, and every nexus is told. Units
 // that are masked from by go on (I9).
 func (s *Server) reset(by *session, w *tmfWait, of func(*lun) bool) {
 	users := s.users(by.target)
@@ -164,7 +164,7 @@ func (s *Server) reset(by *session, w *tmfWait, of func(*lun) bool) {
 		if !of(l) {
 			continue
 		}
-		l.reserved.Store(nil)
+		l.res.forget(nil)
 		l.modes.reset()
 		for _, ss := range users {
 			ss.attention(l, uaReset)

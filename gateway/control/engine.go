@@ -60,6 +60,7 @@ type Volume interface {
 	Close(ctx context.Context) error
 	Stats() volume.Stats
 	Allocated(off int64) (mapped bool, n int64)
+	Reservation() []byte
 	Size() int64
 	ClusterSize() int
 	MaxIO() int
