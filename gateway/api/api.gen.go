@@ -654,6 +654,21 @@ type Recovered struct {
 	Time time.Time `json:"time"`
 }
 
+// Reservation Persistent reservations of a LUN (SPC-4 clause 5.12)
+type Reservation struct {
+	Generation int64 `json:"generation"`
+
+	// Holder Initiator, session and portal group, all registrants, or empty
+	Holder string `json:"holder"`
+
+	// Persistent It survives a power loss (APTPL)
+	Persistent    bool `json:"persistent"`
+	Registrations int  `json:"registrations"`
+
+	// Type In words; empty: initiators are registered and none has reserved it
+	Type string `json:"type"`
+}
+
 // Role defines model for Role.
 type Role string
 
@@ -786,7 +801,10 @@ type TargetLUN struct {
 	LUN       int  `json:"lun"`
 	Qos       *Qos `json:"qos"`
 
-	// ReservedBy Initiator that holds a reservation; empty: none, or this is a list
+	// Reservation Null when nobody is registered, and in lists
+	Reservation *Reservation `json:"reservation"`
+
+	// ReservedBy Initiator that holds a RESERVE(6) or (10); empty: none, or this is a list
 	ReservedBy string `json:"reservedBy"`
 	Size       int64  `json:"size"`
 

@@ -71,11 +71,19 @@ func (s *Server) running(t control.Target) Target {
 	for _, l := range info.LUNs {
 		for i := range out.LUNs {
 			if o := &out.LUNs[i]; o.LUN == int(l.Number) {
+				o.Reservation = reservationOf(l.Reservation)
 				o.Stats, o.ReservedBy = new(lunStatsOf(l.Stats, iscsi.LUNStats{}, 0, o.VDisk)), l.ReservedBy
 			}
 		}
 	}
 	return out
+}
+
+func reservationOf(r *iscsi.ReservationInfo) *Reservation {
+	if r == nil {
+		return nil
+	}
+	return &Reservation{Type: r.Type, Holder: r.Holder, Registrations: r.Registrations, Persistent: r.Persistent, Generation: int64(r.Generation)}
 }
 
 // number fits a LUN of a request into what control takes; one out of range stays

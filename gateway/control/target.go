@@ -163,7 +163,7 @@ func (c *Controller) unit(t Target, v model.VDisk) iscsi.Disk {
 	case d != nil && d.exported:
 		return d.disk
 	case t.Shared && (d == nil || d.vol == nil && d.state != volume.StateFenced):
-		return away{v.Size, v.ClusterSize}
+		return away{v.ID, v.Size, v.ClusterSize}
 	}
 	return nil
 }
@@ -171,6 +171,7 @@ func (c *Controller) unit(t Target, v model.VDisk) iscsi.Disk {
 // away stands for a vDisk that is not open: it has its size, and is busy. Reads,
 // writes and reservations alike are to be tried again.
 type away struct {
+	vdisk   string // tells one from another: the front end compares disks
 	size    int64
 	cluster int
 }

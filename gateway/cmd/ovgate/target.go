@@ -208,6 +208,18 @@ func lunText(l client.TargetLUN) string {
 	return text
 }
 
+// reservationText prints the persistent reservations of a LUN.
+func reservationText(r client.Reservation) string {
+	text := strconv.Itoa(r.Registrations) + " registered"
+	if r.Type != "" {
+		text = r.Type + ", held by " + r.Holder + ", " + text
+	}
+	if r.Persistent {
+		text += ", persistent"
+	}
+	return text
+}
+
 // printTarget prints a target.
 func (a *app) printTarget(t client.Target) error {
 	rows := [][]string{{"target", t.IQN}}
@@ -221,6 +233,9 @@ func (a *app) printTarget(t client.Target) error {
 		}
 		if l.ReservedBy != "" {
 			rows = append(rows, []string{"  reserved by", l.ReservedBy})
+		}
+		if l.Reservation != nil {
+			rows = append(rows, []string{"  reservation", reservationText(*l.Reservation)})
 		}
 		if l.Stats != nil {
 			rows = append(rows, lunStatsRows(*l.Stats)...)

@@ -348,6 +348,17 @@ export type Recovered = {
   /** When the backend last learned of this vDisk */
   "time": string;
 };
+/** Persistent reservations of a LUN (SPC-4 clause 5.12) */
+export type Reservation = {
+  "generation": number;
+  /** Initiator, session and portal group, all registrants, or empty */
+  "holder": string;
+  /** It survives a power loss (APTPL) */
+  "persistent": boolean;
+  "registrations": number;
+  /** In words; empty: initiators are registered and none has reserved it */
+  "type": string;
+};
 export type Role = "read" | "write" | "manage";
 export type Series = {
   /** Id of the vDisk */
@@ -438,7 +449,9 @@ export type TargetLUN = {
   "blockSize": number;
   "lun": number;
   "qos": Qos | null;
-  /** Initiator that holds a reservation; empty: none, or this is a list */
+  /** Null when nobody is registered, and in lists */
+  "reservation": Reservation | null;
+  /** Initiator that holds a RESERVE(6) or (10); empty: none, or this is a list */
   "reservedBy": string;
   "size": number;
   "state": VDiskState;

@@ -6,7 +6,7 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Card, Facts, Page } from "../parts/Page";
 import { DeleteTarget } from "./SharedTarget";
-import { activity, limits, TargetGroups } from "./TargetGroups";
+import { activity, limits, reservation, TargetGroups } from "./TargetGroups";
 import { TargetAccess, TargetSessions } from "./TargetParts";
 
 /** One iSCSI target. */
@@ -37,6 +37,7 @@ export function TargetPage({ iqn }: { iqn: string }) {
                             {l.state !== "running" && <div class="muted small">It is {l.state}</div>}
                             {l.qos && <div class="muted small">Limits: {limits(l.qos)}</div>}
                             {l.reservedBy && <div class="muted small">Reserved by {l.reservedBy}</div>}
+                            {l.reservation && <div class="muted small">{reservation(l.reservation)}</div>}
                             {l.stats && <div class="muted small">{activity(l.stats)}</div>}
                           </div>
                         )),

@@ -1,4 +1,4 @@
-import type { LUNStats, Qos, Target, TargetGroup } from "../api/gen";
+import type { LUNStats, Qos, Reservation, Target, TargetGroup } from "../api/gen";
 import { bytes, count, duration, latency, plural } from "../format";
 import { useState } from "preact/hooks";
 import { Button } from "../parts/Button";
@@ -98,6 +98,12 @@ export function limits(q: Qos | null): string {
     all.push(`burst ${duration(q.burstMs)}`);
   }
   return all.join(", ");
+}
+
+/** Persistent reservations of a LUN, in one line. */
+export function reservation(r: Reservation): string {
+  const registered = plural(r.registrations, "registration") + (r.persistent ? ", persistent" : "");
+  return r.type ? `${r.type}, held by ${r.holder}; ${registered}` : registered;
 }
 
 /** What initiators did on a LUN, in one line. */
