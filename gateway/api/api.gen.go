@@ -212,6 +212,7 @@ type ConnectCommands struct {
 
 // Connection defines model for Connection.
 type Connection struct {
+	// ChapSecret Empty when somebody gave it: it is in no answer, and SECRET stands for it in commands
 	ChapSecret string `json:"chapSecret"`
 
 	// ChapUser Empty when the group default demands no CHAP, and for a shared target
@@ -246,6 +247,7 @@ type Counts struct {
 
 // DeletedEvent defines model for DeletedEvent.
 type DeletedEvent struct {
+	// ID Of a target, its iSCSI name
 	ID string `json:"id"`
 }
 
@@ -367,11 +369,20 @@ type HealthState string
 
 // IOStats defines model for IOStats.
 type IOStats struct {
-	Bytes    int64 `json:"bytes"`
-	Commands int64 `json:"commands"`
+	Bytes int64 `json:"bytes"`
+
+	// BytesPerSecond Of a session; 0 otherwise
+	BytesPerSecond float64 `json:"bytesPerSecond"`
+	Commands       int64   `json:"commands"`
 
 	// Errors Commands that ended with another status than GOOD
 	Errors int64 `json:"errors"`
+
+	// Iops Of a session; 0 otherwise
+	Iops float64 `json:"iops"`
+
+	// MeanUs Latency, from the arrival of a command to its answer; 0 when there was none
+	MeanUs float64 `json:"meanUs"`
 
 	// P50Us Upper bound of the median latency, from powers of two; 0 when there was none
 	P50Us float64 `json:"p50Us"`
@@ -419,7 +430,10 @@ type ISCSISessionDetail struct {
 	Outstanding int          `json:"outstanding"`
 	PortalGroup int          `json:"portalGroup"`
 	Session     ISCSISession `json:"session"`
-	Tsih        int          `json:"tsih"`
+
+	// SpanMs The time that rates and latencies of luns are of
+	SpanMs int64 `json:"spanMs"`
+	Tsih   int   `json:"tsih"`
 }
 
 // ISCSISessionList defines model for ISCSISessionList.
@@ -569,6 +583,9 @@ type PortalsInput struct {
 
 // PublishInput defines model for PublishInput.
 type PublishInput struct {
+	// BlockSize Logical block size that hosts see, 512 or 4096 bytes; absent: as it is, at first 512. It changes while the vDisk is not published only
+	BlockSize *int `json:"blockSize,omitempty"`
+
 	// Initiators iSCSI names to add to the target's ACL
 	Initiators *[]string `json:"initiators,omitempty"`
 
@@ -600,9 +617,13 @@ type Published struct {
 // Qos Limits of all initiators together; 0 is no limit
 type Qos struct {
 	// BurstMs How much of a rate that was left unused may be caught up at once, as time; 0: 100 ms
-	BurstMs        int64 `json:"burstMs"`
+	BurstMs int64 `json:"burstMs"`
+
+	// BytesPerSecond 1 MiB or more; 0: no limit
 	BytesPerSecond int64 `json:"bytesPerSecond"`
-	Iops           int64 `json:"iops"`
+
+	// Iops 10 or more; 0: no limit
+	Iops int64 `json:"iops"`
 }
 
 // Recovered defines model for Recovered.
@@ -631,6 +652,21 @@ type Recovered struct {
 
 	// Time When the backend last learned of this vDisk
 	Time time.Time `json:"time"`
+}
+
+// Reservation Persistent reservations of a LUN (SPC-4 clause 5.12)
+type Reservation struct {
+	Generation int64 `json:"generation"`
+
+	// Holder Initiator, session and portal group, all registrants, or empty
+	Holder string `json:"holder"`
+
+	// Persistent It survives a power loss (APTPL)
+	Persistent    bool `json:"persistent"`
+	Registrations int  `json:"registrations"`
+
+	// Type In words; empty: initiators are registered and none has reserved it
+	Type string `json:"type"`
 }
 
 // Role defines model for Role.
@@ -761,12 +797,21 @@ type TargetInput struct {
 
 // TargetLUN defines model for TargetLUN.
 type TargetLUN struct {
-	LUN int  `json:"lun"`
-	Qos *Qos `json:"qos"`
+	BlockSize int  `json:"blockSize"`
+	LUN       int  `json:"lun"`
+	Qos       *Qos `json:"qos"`
 
-	// ReservedBy Initiator that holds a reservation; empty: none, or this is a list
+	// Reservation Null when nobody is registered, and in lists
+	Reservation *Reservation `json:"reservation"`
+
+	// ReservedBy Initiator that holds a RESERVE(6) or (10); empty: none, or this is a list
 	ReservedBy string `json:"reservedBy"`
 	Size       int64  `json:"size"`
+
+	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
+	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
+	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting
+	State VDiskState `json:"state"`
 
 	// Stats Null in lists, and while the LUN is not served
 	Stats *LUNStats `json:"stats"`
@@ -855,6 +900,8 @@ type UserPatch struct {
 
 // VDisk defines model for VDisk.
 type VDisk struct {
+	// BlockSize Logical block size that hosts see, in bytes: 512 or 4096
+	BlockSize   int   `json:"blockSize"`
 	ClusterSize int64 `json:"clusterSize"`
 
 	// CommittedSeq Newest write on the backend
@@ -1093,6 +1140,12 @@ type ListISCSISessionsParams struct {
 	Target *string `form:"target,omitempty" json:"target,omitempty"`
 }
 
+// GetISCSISessionParams defines parameters for GetISCSISession.
+type GetISCSISessionParams struct {
+	// SampleMs Watch the session for so long, and answer rates and latencies of that time; 0 or absent: of its whole time
+	SampleMs *int `form:"sampleMs,omitempty" json:"sampleMs,omitempty"`
+}
+
 // ListTargetsParams defines parameters for ListTargets.
 type ListTargetsParams struct {
 	// Limit Most items in the answer
@@ -1287,7 +1340,7 @@ type ServerInterface interface {
 	DropISCSISession(ctx echo.Context, session string) error
 	// GetISCSISession Show an iSCSI session with what it negotiated and did
 	// (GET /iscsi/sessions/{session})
-	GetISCSISession(ctx echo.Context, session string) error
+	GetISCSISession(ctx echo.Context, session string, params GetISCSISessionParams) error
 	// ListPortals List iSCSI portals as initiators should use them
 	// (GET /portals)
 	ListPortals(ctx echo.Context) error
@@ -1490,8 +1543,17 @@ func (w *ServerInterfaceWrapper) GetISCSISession(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter session: %s", err))
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetISCSISessionParams
+	// ------------- Optional query parameter "sampleMs" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "sampleMs", ctx.QueryParams(), &params.SampleMs, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter sampleMs: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.GetISCSISession(ctx, session)
+	err = w.Handler.GetISCSISession(ctx, session, params)
 	return err
 }
 
@@ -2571,6 +2633,7 @@ func (response DropISCSISessiondefaultJSONResponse) VisitDropISCSISessionRespons
 
 type GetISCSISessionRequestObject struct {
 	Session string `json:"session"`
+	Params  GetISCSISessionParams
 }
 
 type GetISCSISessionResponseObject interface {
@@ -4453,10 +4516,11 @@ func (sh *strictHandler) DropISCSISession(ctx echo.Context, session string) erro
 }
 
 // GetISCSISession operation middleware
-func (sh *strictHandler) GetISCSISession(ctx echo.Context, session string) error {
+func (sh *strictHandler) GetISCSISession(ctx echo.Context, session string, params GetISCSISessionParams) error {
 	var request GetISCSISessionRequestObject
 
 	request.Session = session
+	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.GetISCSISession(ctx.Request().Context(), request.(GetISCSISessionRequestObject))

@@ -27,7 +27,7 @@ const (
 	maxMetrics = 500
 )
 
-var topics = map[string]bool{"metrics": true, "vdisk": true, "vpool": true, "session": true, "health": true}
+var topics = map[string]bool{"metrics": true, "vdisk": true, "vpool": true, "target": true, "session": true, "health": true}
 
 // streamEvents serves server-sent events.
 func (s *Server) streamEvents(c echo.Context) error {
@@ -107,7 +107,7 @@ func readTopics(list string) (map[string]bool, error) {
 	want := map[string]bool{}
 	for t := range strings.SplitSeq(list, ",") {
 		if !topics[t] {
-			return nil, refuseField("topics", "use metrics, vdisk, vpool, session, health", "there is no topic %q", t)
+			return nil, refuseField("topics", "use metrics, vdisk, vpool, target, session, health", "there is no topic %q", t)
 		}
 		want[t] = true
 	}
@@ -144,7 +144,7 @@ func (s *stream) write(b []byte) error {
 	return s.rc.Flush()
 }
 
-// Changed passes a change of a vPool or vDisk to the event streams; it is what
+// Changed passes a change of a vPool, vDisk or target to the event streams; it is what
 // control.Options.Changed is set to. It returns at once.
 func (s *Server) Changed(kind, id string) {
 	s.opt.Hub.Changed(kind, id, func() (string, any) { return s.objectEvent(kind, id) })
@@ -159,6 +159,10 @@ func (s *Server) objectEvent(kind, id string) (string, any) {
 	case "vdisk":
 		if v, ok := s.opt.Model.VDisk(id); ok {
 			return kind, s.diskView().row(v)
+		}
+	case "target":
+		if t, err := s.opt.Control.FindTarget(id); err == nil {
+			return kind, s.running(t)
 		}
 	}
 	return kind + ".deleted", DeletedEvent{ID: id}
@@ -240,12 +244,13 @@ func (f *feed) session() {
 	f.sessions = now
 }
 
-// target announces the vDisks whose number of sessions changed.
+// target announces the target, and the vDisks in it, whose number of sessions changed.
 func (f *feed) target(iqn string) {
 	t, err := f.s.opt.Control.FindTarget(iqn)
 	if err != nil {
 		return // it is gone
 	}
+	f.s.Changed("target", t.IQN)
 	for _, l := range t.LUNs {
 		f.s.Changed("vdisk", l.VDisk.ID)
 	}

@@ -28,7 +28,8 @@ func (s *Server) targetOf(t control.Target, sessions int) Target {
 		AllPortals: len(t.Access.Portals) == 0, Groups: []TargetGroup{}, ACL: []string{}, Sessions: sessions, Created: t.Created,
 	}
 	for _, l := range t.LUNs {
-		out.LUNs = append(out.LUNs, TargetLUN{LUN: int(l.Number), VDisk: l.VDisk.Name, VDiskID: l.VDisk.ID, Size: l.VDisk.Size, Qos: qosOf(l.VDisk)})
+		out.LUNs = append(out.LUNs, TargetLUN{LUN: int(l.Number), VDisk: l.VDisk.Name, VDiskID: l.VDisk.ID, Size: l.VDisk.Size, BlockSize: control.BlockSize(l.VDisk),
+			State: VDiskState(s.opt.Control.DiskStatus(l.VDisk).State), Qos: qosOf(l.VDisk)})
 	}
 	for _, g := range t.Access.Groups {
 		out.Groups = append(out.Groups, groupOf(g))
@@ -70,11 +71,19 @@ func (s *Server) running(t control.Target) Target {
 	for _, l := range info.LUNs {
 		for i := range out.LUNs {
 			if o := &out.LUNs[i]; o.LUN == int(l.Number) {
-				o.Stats, o.ReservedBy = new(lunStatsOf(l.Stats, o.VDisk)), l.ReservedBy
+				o.Reservation = reservationOf(l.Reservation)
+				o.Stats, o.ReservedBy = new(lunStatsOf(l.Stats, iscsi.LUNStats{}, 0, o.VDisk)), l.ReservedBy
 			}
 		}
 	}
 	return out
+}
+
+func reservationOf(r *iscsi.ReservationInfo) *Reservation {
+	if r == nil {
+		return nil
+	}
+	return &Reservation{Type: r.Type, Holder: r.Holder, Registrations: r.Registrations, Persistent: r.Persistent, Generation: int64(r.Generation)}
 }
 
 // number fits a LUN of a request into what control takes; one out of range stays
@@ -91,6 +100,12 @@ func (s *Server) PublishVDisk(ctx context.Context, r PublishVDiskRequestObject) 
 	var opt control.PublishOptions
 	if b := r.Body; b != nil {
 		opt = control.PublishOptions{Open: b.Open, Initiators: value(b.Initiators), Rotate: value(b.RotateSecret), Mutual: value(b.Mutual), Target: value(b.Target)}
+		if b.BlockSize != nil {
+			// 0 was asked for, which is not "as it is".
+			if opt.BlockSize = *b.BlockSize; opt.BlockSize == 0 {
+				opt.BlockSize = -1
+			}
+		}
 		if b.LUN != nil {
 			opt.LUN = new(number(*b.LUN))
 		}
@@ -213,14 +228,64 @@ func (s *Server) ListISCSISessions(_ context.Context, r ListISCSISessionsRequest
 	return ListISCSISessions200JSONResponse{items, next}, err
 }
 
-// GetISCSISession shows a session in full.
-func (s *Server) GetISCSISession(_ context.Context, r GetISCSISessionRequestObject) (GetISCSISessionResponseObject, error) {
+// maxSampleMs bounds the time that a request for a session watches it.
+const maxSampleMs = 10_000
+
+// GetISCSISession shows a session in full, with rates of the time that was asked for.
+func (s *Server) GetISCSISession(ctx context.Context, r GetISCSISessionRequestObject) (GetISCSISessionResponseObject, error) {
+	wait := value(r.Params.SampleMs)
+	if wait < 0 || wait > maxSampleMs {
+		return nil, refuseField("sampleMs", "", "a session is watched for 0 to %d ms", maxSampleMs)
+	}
 	i, err := s.opt.Control.Session(r.Session)
 	if err != nil {
 		return nil, err
 	}
+	from, before := i.Since, map[uint16]iscsi.LUNStats{}
+	if wait > 0 {
+		from = s.clock.Now()
+		for _, l := range i.LUNs {
+			before[l.Number] = l
+		}
+		if err := s.pause(ctx, time.Duration(wait)*time.Millisecond); err != nil {
+			return nil, err
+		}
+		if i, err = s.opt.Control.Session(r.Session); err != nil {
+			return nil, err
+		}
+	}
+	now := s.clock.Now()
+	out := sessionDetailOf(i)
+	out.SpanMs, out.ObservedAt = now.Sub(from).Milliseconds(), now.UTC()
+	names := map[uint16]string{}
+	if t, err := s.opt.Control.FindTarget(i.Target); err == nil {
+		for _, l := range t.LUNs {
+			names[l.Number] = l.VDisk.Name
+		}
+	}
+	for _, l := range i.LUNs {
+		out.LUNs = append(out.LUNs, lunStatsOf(l, before[l.Number], now.Sub(from), names[l.Number]))
+	}
+	return GetISCSISession200JSONResponse(out), nil
+}
+
+// pause waits, unless the request or the node ends before.
+func (s *Server) pause(ctx context.Context, d time.Duration) error {
+	t := s.clock.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.closing:
+		return context.Canceled
+	}
+}
+
+func sessionDetailOf(i iscsi.SessionInfo) ISCSISessionDetail {
 	n := i.Negotiated
-	out := GetISCSISession200JSONResponse{
+	return ISCSISessionDetail{
 		Session: iscsiSessionOf(i), Group: i.Group, Isid: i.ISID, Tsih: int(i.TSIH), PortalGroup: int(i.PortalGroup),
 		Negotiated: Negotiated{
 			HeaderDigest: n.HeaderDigest, DataDigest: n.DataDigest, MaxRecvInitiator: int64(n.MaxRecvInitiator), MaxRecvTarget: int64(n.MaxRecvTarget),
@@ -229,30 +294,37 @@ func (s *Server) GetISCSISession(_ context.Context, r GetISCSISessionRequestObje
 			ErrorRecoveryLevel: int(n.ErrorRecoveryLevel), MaxConnections: int(n.MaxConnections),
 		},
 		Commands: seq(i.Commands), BytesRead: seq(i.BytesRead), BytesWritten: seq(i.BytesWritten), Outstanding: i.Outstanding,
-		LUNs: []LUNStats{}, ObservedAt: s.clock.Now().UTC(),
+		LUNs: []LUNStats{},
 	}
-	names := map[uint16]string{}
-	if t, err := s.opt.Control.FindTarget(i.Target); err == nil {
-		for _, l := range t.LUNs {
-			names[l.Number] = l.VDisk.Name
-		}
-	}
-	for _, l := range i.LUNs {
-		out.LUNs = append(out.LUNs, lunStatsOf(l, names[l.Number]))
-	}
-	return out, nil
 }
 
-func lunStatsOf(s iscsi.LUNStats, vdisk string) LUNStats {
+// lunStatsOf shows the totals of a LUN, and rates and latencies of what came after
+// before, in span; 0 leaves the rates out.
+func lunStatsOf(s, before iscsi.LUNStats, span time.Duration, vdisk string) LUNStats {
 	return LUNStats{
-		LUN: int(s.Number), VDisk: vdisk, Read: ioStatsOf(s.Read), Write: ioStatsOf(s.Write), Other: ioStatsOf(s.Other),
-		Depth: s.Depth, MaxDepth: s.MaxDepth, Waiting: s.Waiting, Delayed: seq(s.Delayed), QueueFull: seq(s.Full), Aborted: seq(s.Aborted),
+		LUN: int(s.Number), VDisk: vdisk, Depth: s.Depth, MaxDepth: s.MaxDepth, Waiting: s.Waiting, Delayed: seq(s.Delayed), QueueFull: seq(s.Full), Aborted: seq(s.Aborted),
+		Read: ioStatsOf(s.Read, before.Read, span), Write: ioStatsOf(s.Write, before.Write, span), Other: ioStatsOf(s.Other, before.Other, span),
 	}
 }
 
-func ioStatsOf(s iscsi.IOStats) IOStats {
-	us := func(q float64) float64 { return float64(s.Latency.Quantile(q)) / float64(time.Microsecond) }
-	return IOStats{Commands: seq(s.Commands), Bytes: seq(s.Bytes), Errors: seq(s.Errors), P50Us: us(0.5), P99Us: us(0.99)}
+func ioStatsOf(s, before iscsi.IOStats, span time.Duration) IOStats {
+	out := IOStats{Commands: seq(s.Commands), Bytes: seq(s.Bytes), Errors: seq(s.Errors)}
+	h := s.Latency
+	for i := range h.Buckets {
+		h.Buckets[i] -= min(before.Latency.Buckets[i], h.Buckets[i]) // a LUN may have come anew
+	}
+	h.Sum -= min(before.Latency.Sum, h.Sum)
+	n := h.Count()
+	if n == 0 {
+		return out
+	}
+	us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+	out.P50Us, out.P99Us, out.MeanUs = us(h.Quantile(0.5)), us(h.Quantile(0.99)), us(h.Sum)/float64(n)
+	if span > 0 {
+		out.Iops = float64(n) / span.Seconds()
+		out.BytesPerSecond = float64(s.Bytes-min(before.Bytes, s.Bytes)) / span.Seconds()
+	}
+	return out
 }
 
 // DropISCSISession ends a session.

@@ -64,7 +64,7 @@ func (d diskView) row(v model.VDisk) VDisk {
 	if iqn, lun, ok := d.s.opt.Control.Placed(v); ok {
 		out.Published = &Published{IQN: iqn, LUN: int(lun), Sessions: d.sessions[iqn]}
 	}
-	out.Qos = qosOf(v)
+	out.BlockSize, out.Qos = control.BlockSize(v), qosOf(v)
 	return out
 }
 

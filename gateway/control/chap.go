@@ -83,6 +83,7 @@ func (c *Controller) changeCredentials(t Target, g *model.Group, in GroupChange)
 			return Credentials{}, invalid("chap", t.object(), "let the group use CHAP, or name the initiators", "group %s would admit anybody without a proof", g.Name)
 		}
 		g.CHAPUser, g.CHAPSecret, g.MutualUser, g.MutualSecret = "", nil, "", nil
+		g.GivenCHAP, g.GivenMutual = false, false
 		return Credentials{}, nil
 	}
 	if in.User != nil {
@@ -93,7 +94,7 @@ func (c *Controller) changeCredentials(t Target, g *model.Group, in GroupChange)
 	}
 	var drawn Credentials
 	var err error
-	drawn.Secret, err = c.setSecret(t, &g.CHAPSecret, in.Secret, in.Rotate)
+	drawn.Secret, err = c.setSecret(t, &g.CHAPSecret, &g.GivenCHAP, in.Secret, in.Rotate)
 	if err != nil {
 		return Credentials{}, err
 	}
@@ -113,7 +114,7 @@ func (c *Controller) changeCredentials(t Target, g *model.Group, in GroupChange)
 // changeMutual gives a group what the target proves, and returns a drawn secret.
 func (c *Controller) changeMutual(t Target, g *model.Group, in GroupChange) (string, error) {
 	if wanted := in.Mutual == nil && g.MutualUser != "" || in.Mutual != nil && *in.Mutual || in.MutualSecret != nil || in.MutualUser != nil; !wanted {
-		g.MutualUser, g.MutualSecret = "", nil
+		g.MutualUser, g.MutualSecret, g.GivenMutual = "", nil, false
 		return "", nil
 	}
 	if in.MutualUser != nil {
@@ -122,7 +123,7 @@ func (c *Controller) changeMutual(t Target, g *model.Group, in GroupChange) (str
 	if g.MutualUser == "" {
 		g.MutualUser = defaultUser(t, g.Name) + "-target"
 	}
-	return c.setSecret(t, &g.MutualSecret, in.MutualSecret, in.Rotate)
+	return c.setSecret(t, &g.MutualSecret, &g.GivenMutual, in.MutualSecret, in.Rotate)
 }
 
 // defaultUser is the CHAP name of a group that was given none.
@@ -134,8 +135,8 @@ func defaultUser(t Target, group string) string {
 }
 
 // setSecret seals what is given or, when there is none or rotate is set, drawn;
-// it returns a drawn one.
-func (c *Controller) setSecret(t Target, sealed *[]byte, given *string, rotate bool) (string, error) {
+// it returns a drawn one, and says in was which it is.
+func (c *Controller) setSecret(t Target, sealed *[]byte, was *bool, given *string, rotate bool) (string, error) {
 	var secret, drawn string
 	switch {
 	case given != nil:
@@ -153,7 +154,7 @@ func (c *Controller) setSecret(t Target, sealed *[]byte, given *string, rotate b
 	if err != nil {
 		return "", err
 	}
-	*sealed = b
+	*sealed, *was = b, given != nil
 	return drawn, nil
 }
 

@@ -45,8 +45,9 @@ type Options struct {
 	Clock    clock.Clock    // nil: the machine's
 	Rand     io.Reader      // ids and secrets; nil: crypto/rand
 	Log      *slog.Logger   // nil: discard
-	// Changed, when set, is told after an object changed: kind "vpool" or
-	// "vdisk", and its id. It must not block and must not call back.
+	// Changed, when set, is told after an object changed: kind "vpool" or "vdisk"
+	// and its id, or "target" and its iSCSI name. It must not block and must not
+	// call back.
 	Changed func(kind, id string)
 }
 

@@ -22,9 +22,9 @@
 //	    renames, unpublish and restarts.
 //	C5  CHAP secrets are sealed in the model, and plain only in a publish answer,
 //	    in the answer of the call that drew them, and in the front end's memory.
-//	C6  A LUN is in the front end only while its vDisk is open; it is taken out
-//	    before the vDisk closes. A vDisk's own target comes and goes with it; a
-//	    shared one is there as long as its record.
+//	C6  A vDisk is in the front end only while it is open; it is taken out before
+//	    it closes. Its own target comes and goes with it. A shared one is there as
+//	    long as its record, with a busy stand-in for each vDisk that is not open.
 //	C7  A vDisk or vPool that cannot be opened never keeps the node from starting
 //	    or the others from serving.
 //	C8  A vDisk that another opening owns (fenced) is not shown here: the sessions

@@ -62,7 +62,13 @@ func (c *Controller) dropFenced(ctx context.Context, d *vdisk, rec model.VDisk) 
 	if !d.exported {
 		return nil
 	}
-	if err := c.withdraw(ctx, d, rec, true); err != nil {
+	err := error(nil)
+	if rec.Shared != nil {
+		err = c.hideShared(ctx, d, rec)
+	} else {
+		err = c.withdraw(d, rec, true)
+	}
+	if err != nil {
 		return err
 	}
 	iqn, lun, _ := c.Placed(rec)

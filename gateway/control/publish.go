@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/iscsi"
@@ -18,6 +19,8 @@ type PublishOptions struct {
 
 	Target string  // name or iSCSI name of a shared target; empty: its own
 	LUN    *uint16 // number in it; nil: the lowest that is free
+
+	BlockSize int // 512 or 4096; 0: as it is, at first 512
 }
 
 // Connection is how initiators reach a published vDisk.
@@ -45,8 +48,11 @@ func (c *Controller) Publish(ctx context.Context, name string, opt PublishOption
 			}
 			opt.Target = iqn // a repetition
 		}
+		rec, err := c.setBlockSize(ctx, rec, opt.BlockSize)
+		if err != nil {
+			return err
+		}
 		var creds Credentials
-		var err error
 		if opt.Target != "" {
 			rec, err = c.publishShared(ctx, d, rec, opt)
 		} else {
@@ -56,14 +62,53 @@ func (c *Controller) Publish(ctx context.Context, name string, opt PublishOption
 			return err
 		}
 		conn = c.connection(rec, creds)
+		c.opt.Changed("target", conn.Target.IQN)
 		return nil
 	})
 	return conn, err
 }
 
-// connection describes how a vDisk is reached.
+// defaultBlock is the logical block size of a vDisk that was given none, in bytes.
+const defaultBlock = 512
+
+// BlockSize is the logical block size that initiators see of a vDisk, in bytes.
+func BlockSize(v model.VDisk) int {
+	if v.BlockSize == 0 {
+		return defaultBlock
+	}
+	return v.BlockSize
+}
+
+// setBlockSize records the block size that is asked for. It does not change under
+// hosts: they would misread the disk.
+func (c *Controller) setBlockSize(ctx context.Context, rec model.VDisk, size int) (model.VDisk, error) {
+	have := BlockSize(rec)
+	switch {
+	case size == 0 || size == have:
+		return rec, nil
+	case size != defaultBlock && size != 4096:
+		return rec, invalid("blockSize", vdiskObject(rec.Name), "use 512 or 4096", "a block size of %d bytes is not possible", size)
+	case rec.Published():
+		return rec, &Error{Code: CodeInUse, Field: "blockSize", Object: vdiskObject(rec.Name), Message: fmt.Sprintf("it is published with blocks of %d bytes", have), Hint: "unpublish it first; what hosts wrote is not readable with another block size"}
+	}
+	return c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error { v.BlockSize = size; return nil })
+}
+
+// givenSecret stands in commands for a secret that somebody gave.
+const givenSecret = "SECRET"
+
+// connection describes how a vDisk is reached. Secrets that somebody gave are not
+// in it.
 func (c *Controller) connection(rec model.VDisk, creds Credentials) Connection {
 	conn := Connection{VDisk: rec, Credentials: creds}
+	if rec.Target != nil {
+		if g := rec.Target.Group(model.DefaultGroup); g != nil && g.GivenCHAP {
+			conn.Credentials.Secret, creds.Secret = "", givenSecret
+		}
+		if g := rec.Target.Group(model.DefaultGroup); g != nil && g.GivenMutual {
+			conn.Credentials.MutualSecret, creds.MutualSecret = "", givenSecret
+		}
+	}
 	if rec.Shared != nil {
 		t, _ := c.model.Target(rec.Shared.Target)
 		conn.Target, conn.LUN = c.sharedTarget(t), rec.Shared.LUN
@@ -144,20 +189,29 @@ func (c *Controller) Unpublish(ctx context.Context, name string, force bool) err
 			return nil
 		}
 		iqn, lun, _ := c.Placed(rec)
-		if d.exported {
-			if err := c.withdraw(ctx, d, rec, force); err != nil {
-				return err
-			}
+		unpublish := c.unpublishOwn
+		if rec.Shared != nil {
+			unpublish = c.unpublishShared
 		}
-		err := c.forgetMaps(ctx, rec)
-		if err == nil {
-			_, err = c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error { v.Target, v.Shared = nil, nil; return nil })
-		}
-		if err != nil {
-			// Still published by the record: back into the front end.
-			return errors.Join(err, c.show(ctx, d, rec))
+		if err := unpublish(ctx, d, rec, force); err != nil {
+			return err
 		}
 		c.log.Info("vDisk unpublished", "vdisk", rec.Name, "iqn", iqn, "lun", lun)
+		c.opt.Changed("target", iqn)
 		return nil
 	})
+}
+
+// unpublishOwn takes a vDisk's own target away; d.lock is held.
+func (c *Controller) unpublishOwn(ctx context.Context, d *vdisk, rec model.VDisk, force bool) error {
+	if d.exported {
+		if err := c.withdraw(d, rec, force); err != nil {
+			return err
+		}
+	}
+	if _, err := c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error { v.Target = nil; return nil }); err != nil {
+		// Still published by the record: back into the front end.
+		return errors.Join(err, c.show(ctx, d, rec))
+	}
+	return nil
 }

@@ -10,8 +10,14 @@ import (
 	"github.com/openvstorage/ovgate/iscsi"
 )
 
-// MaxRate bounds IOPS and bytes per second of a QoS, as the front end does.
-const MaxRate = 1 << 40
+// Bounds of a QoS: the largest rate is what the front end takes. The least ones
+// let a full queue of commands, and the longest command, through within the time
+// that initiators wait for an answer; below them a limit is an outage.
+const (
+	MaxRate  = 1 << 40
+	minIOPS  = 10
+	minBytes = 1 << 20
+)
 
 func qosOf(v model.VDisk) iscsi.QoS {
 	if v.QoS == nil {
@@ -22,10 +28,10 @@ func qosOf(v model.VDisk) iscsi.QoS {
 
 func checkQoS(object string, q model.QoS) *Error {
 	switch {
-	case q.IOPS < 0 || q.IOPS > MaxRate:
-		return invalid("iops", object, fmt.Sprintf("use 0 (no limit) to %d", int64(MaxRate)), "%d IOPS is not possible", q.IOPS)
-	case q.Bytes < 0 || q.Bytes > MaxRate:
-		return invalid("bytesPerSecond", object, fmt.Sprintf("use 0 (no limit) to %d", int64(MaxRate)), "%d bytes per second is not possible", q.Bytes)
+	case q.IOPS != 0 && q.IOPS < minIOPS || q.IOPS > MaxRate:
+		return invalid("iops", object, fmt.Sprintf("use %d to %d, or 0 for no limit", minIOPS, int64(MaxRate)), "%d IOPS is not possible", q.IOPS)
+	case q.Bytes != 0 && q.Bytes < minBytes || q.Bytes > MaxRate:
+		return invalid("bytesPerSecond", object, fmt.Sprintf("use %d to %d, or 0 for no limit", minBytes, int64(MaxRate)), "%d bytes per second is not possible", q.Bytes)
 	case q.Burst < 0 || q.Burst > iscsi.MaxBurstTime || q.Burst%time.Millisecond != 0:
 		return invalid("burstMs", object, fmt.Sprintf("use 0 (%v) to %v, in whole milliseconds", iscsi.DefaultBurst, iscsi.MaxBurstTime), "a burst of %v is not possible", q.Burst)
 	}

@@ -56,8 +56,8 @@ func (c *Controller) putShared(s *shared, id string) error {
 	return err
 }
 
-// startShared gives the shared targets to the front end, without LUNs yet: each
-// vDisk adds itself when it opens.
+// startShared gives the shared targets to the front end, with stand-ins: each vDisk
+// takes its place when it opens.
 func (c *Controller) startShared(ctx context.Context) {
 	for _, t := range c.model.Targets() {
 		if err := c.withSharedLock(ctx, t.ID, func(s *shared) error { return c.putShared(s, t.ID) }); err != nil {
@@ -97,6 +97,7 @@ func (c *Controller) CreateTarget(ctx context.Context, name, iqn string) (Target
 		return Target{}, explain(targetObject(rec.Name), err)
 	}
 	c.log.Info("target created", "target", rec.Name, "iqn", rec.IQN)
+	c.opt.Changed("target", rec.IQN)
 	return c.sharedTarget(rec), nil
 }
 
@@ -175,6 +176,7 @@ func (c *Controller) deleteShared(ctx context.Context, s *shared, id string, for
 	delete(c.shared, id) // who waits for its lock finds no record; the id is not used again
 	c.mu.Unlock()
 	c.log.Info("target deleted", "target", t.Name, "iqn", t.IQN)
+	c.opt.Changed("target", t.IQN)
 	return nil
 }
 
@@ -287,23 +289,46 @@ func (c *Controller) placeLUN(ctx context.Context, rec model.VDisk, id string, w
 	})
 }
 
-// withdrawShared takes a vDisk out of a shared target in the front end; d.lock
+// hideShared takes a fenced vDisk out of its shared target in the front end; d.lock
 // is held. The sessions stay, and are told.
-func (c *Controller) withdrawShared(ctx context.Context, d *vdisk, rec model.VDisk, force bool) error {
+func (c *Controller) hideShared(ctx context.Context, d *vdisk, rec model.VDisk) error {
+	return c.withSharedLock(ctx, rec.Shared.Target, func(s *shared) error {
+		was := d.exported
+		c.setExported(d, false)
+		if err := c.putShared(s, rec.Shared.Target); err != nil {
+			c.setExported(d, was)
+			return err
+		}
+		return nil
+	})
+}
+
+// unpublishShared takes a vDisk out of a shared target; d.lock is held. The sessions
+// stay, and are told. It is refused while initiators see it, unless force is set.
+func (c *Controller) unpublishShared(ctx context.Context, d *vdisk, rec model.VDisk, force bool) error {
 	id := rec.Shared.Target
 	return c.withSharedLock(ctx, id, func(s *shared) error {
 		st, ok := c.model.Target(id)
 		if !ok {
-			c.setExported(d, false)
-			return nil
+			return noTarget(id)
 		}
-		if users := c.viewers(st, rec.Shared.LUN); len(users) > 0 && !force {
-			return signedIn(vdiskObject(rec.Name), users, nil)
+		if shown := c.unit(c.sharedTarget(st), rec) != nil; shown && !force {
+			if users := c.viewers(st, rec.Shared.LUN); len(users) > 0 {
+				return signedIn(vdiskObject(rec.Name), users, nil)
+			}
 		}
+		if err := c.forgetMaps(ctx, st, rec.Shared.LUN); err != nil {
+			return err
+		}
+		if _, err := c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error { v.Shared = nil; return nil }); err != nil {
+			return err
+		}
+		was := d.exported
 		c.setExported(d, false)
 		if err := c.putShared(s, id); err != nil {
-			c.setExported(d, true)
-			return err
+			c.setExported(d, was)
+			_, uerr := c.model.UpdateVDisk(context.WithoutCancel(ctx), rec.ID, func(v *model.VDisk) error { v.Shared = rec.Shared; return nil })
+			return errors.Join(err, uerr)
 		}
 		return nil
 	})
@@ -324,25 +349,19 @@ func (c *Controller) viewers(t model.SharedTarget, lun uint16) []iscsi.SessionIn
 	return out
 }
 
-// forgetMaps takes the number of a vDisk that leaves a shared target out of the
-// groups, so that they do not show what gets the number next.
-func (c *Controller) forgetMaps(ctx context.Context, rec model.VDisk) error {
-	if rec.Shared == nil {
+// forgetMaps takes the number of a vDisk that leaves a shared target, whose lock is
+// held, out of the groups, so that they do not show what gets the number next.
+func (c *Controller) forgetMaps(ctx context.Context, t model.SharedTarget, lun uint16) error {
+	maps := func(m model.LUNMap) bool { return m.LUN == lun }
+	if !slices.ContainsFunc(t.Target.Groups, func(g model.Group) bool { return slices.ContainsFunc(g.LUNs, maps) }) {
 		return nil
 	}
-	return c.withSharedLock(ctx, rec.Shared.Target, func(*shared) error {
-		t, ok := c.model.Target(rec.Shared.Target)
-		maps := func(m model.LUNMap) bool { return m.LUN == rec.Shared.LUN }
-		if !ok || !slices.ContainsFunc(t.Target.Groups, func(g model.Group) bool { return slices.ContainsFunc(g.LUNs, maps) }) {
-			return nil
+	_, err := c.model.UpdateTarget(ctx, t.ID, func(t *model.SharedTarget) error {
+		for i := range t.Target.Groups {
+			g := &t.Target.Groups[i]
+			g.LUNs = slices.DeleteFunc(g.LUNs, maps) // Masked stays
 		}
-		_, err := c.model.UpdateTarget(ctx, t.ID, func(t *model.SharedTarget) error {
-			for i := range t.Target.Groups {
-				g := &t.Target.Groups[i]
-				g.LUNs = slices.DeleteFunc(g.LUNs, maps) // Masked stays
-			}
-			return nil
-		})
-		return err
+		return nil
 	})
+	return err
 }

@@ -151,18 +151,50 @@ func (c *Controller) iqnFree(iqn string) bool {
 	return !disk && !shared
 }
 
-// spec is the front end's view of a target: its LUNs are those that are exported.
+// unit returns what initiators are shown of a vDisk in a target, nil: nothing. Its
+// own target waits until it is open (C6). In a shared one a stand-in keeps the number
+// of a vDisk that is not open yet, so that the others are served and initiators wait
+// for it instead of losing a disk; but not of one that another node serves (C8).
+func (c *Controller) unit(t Target, v model.VDisk) iscsi.Disk {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.disks[v.ID]
+	switch {
+	case d != nil && d.exported:
+		return d.disk
+	case t.Shared && (d == nil || d.vol == nil && d.state != volume.StateFenced):
+		return away{v.ID, v.Size, v.ClusterSize}
+	}
+	return nil
+}
+
+// away stands for a vDisk that is not open: it has its size, and is busy. Reads,
+// writes and reservations alike are to be tried again.
+type away struct {
+	vdisk   string // tells one from another: the front end compares disks
+	size    int64
+	cluster int
+}
+
+// Geometry implements iscsi.Disk.
+func (a away) Geometry() iscsi.Geometry { return iscsi.Geometry{Size: a.size, ClusterSize: a.cluster} }
+
+// Reservation implements iscsi.Reserver: what is kept is not known yet, and
+// nothing is kept here.
+func (a away) Reservation() []byte { return nil }
+
+// Submit implements iscsi.Disk.
+func (a away) Submit(op *iscsi.Op) {
+	op.Err = iscsi.ErrBusy
+	op.Done.Complete(op)
+}
+
+// spec is the front end's view of a target.
 func (c *Controller) spec(t Target) (iscsi.TargetSpec, error) {
 	s := iscsi.TargetSpec{Name: t.IQN, Alias: t.Name, Portals: c.targetPortals(t)}
 	present := map[uint16]bool{}
 	for _, l := range t.LUNs {
-		c.mu.Lock()
-		d := c.disks[l.VDisk.ID]
-		var disk *disk
-		if d != nil && d.exported {
-			disk = d.disk
-		}
-		c.mu.Unlock()
+		disk := c.unit(t, l.VDisk)
 		if disk == nil {
 			continue
 		}
@@ -171,7 +203,8 @@ func (c *Controller) spec(t Target) (iscsi.TargetSpec, error) {
 			return s, err
 		}
 		s.LUNs = append(s.LUNs, iscsi.LUNSpec{
-			Number: l.Number, Disk: disk, Serial: strings.ReplaceAll(l.VDisk.ID, "-", ""), NAA: makeNAA(id), QoS: qosOf(l.VDisk),
+			Number: l.Number, Disk: disk, Serial: strings.ReplaceAll(l.VDisk.ID, "-", ""), NAA: makeNAA(id),
+			BlockSize: BlockSize(l.VDisk), QoS: qosOf(l.VDisk),
 		})
 		present[l.Number] = true
 	}
@@ -266,12 +299,9 @@ func (c *Controller) put(t Target, known bool) error {
 	return c.opt.Frontend.AddTarget(s)
 }
 
-// withdraw takes a vDisk out of the front end, and its own target with it;
-// d.lock is held. Unless force is set, it is refused while initiators see it.
-func (c *Controller) withdraw(ctx context.Context, d *vdisk, rec model.VDisk, force bool) error {
-	if rec.Shared != nil {
-		return c.withdrawShared(ctx, d, rec, force)
-	}
+// withdraw takes a vDisk's own target out of the front end; d.lock is held. Unless
+// force is set, it is refused while initiators are signed in.
+func (c *Controller) withdraw(d *vdisk, rec model.VDisk, force bool) error {
 	err := c.opt.Frontend.RemoveTarget(rec.IQN, force)
 	var busy *iscsi.TargetBusyError
 	if errors.As(err, &busy) {
@@ -302,6 +332,7 @@ func (c *Controller) changeTarget(ctx context.Context, ref string, fn func(t Tar
 	if err != nil {
 		return t, err
 	}
+	defer c.opt.Changed("target", t.IQN)
 	if t.Shared {
 		return c.changeShared(ctx, t.ID, fn)
 	}

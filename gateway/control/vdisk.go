@@ -266,6 +266,9 @@ func (c *Controller) undoCreate(ctx context.Context, rec model.VDisk) {
 func (c *Controller) open(ctx context.Context, d *vdisk, rec model.VDisk) error {
 	if d.vol == nil {
 		if err := c.openVolume(ctx, d, rec); err != nil {
+			if errors.Is(err, volume.ErrFenced) && rec.Shared != nil {
+				err = errors.Join(err, c.hideShared(ctx, d, rec)) // no stand-in either
+			}
 			return err
 		}
 	}

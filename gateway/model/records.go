@@ -80,6 +80,10 @@ type VDisk struct {
 	Shared *SharedLUN `json:"shared,omitempty"`
 	// QoS limits what initiators may do to it, published or not; nil: no limit.
 	QoS *QoS `json:"qos,omitempty"`
+	// BlockSize is the logical block size that initiators see, in bytes: 512 (or 0)
+	// or 4096. It stays through unpublish, because what hosts wrote is not readable
+	// with another one.
+	BlockSize int `json:"blockSize,omitempty"`
 
 	Rev int64 `json:"-"`
 }

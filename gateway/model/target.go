@@ -33,6 +33,9 @@ type Group struct {
 	CHAPSecret   []byte `json:"chapSecret,omitempty"`
 	MutualUser   string `json:"mutualUser,omitempty"`
 	MutualSecret []byte `json:"mutualSecret,omitempty"`
+	// GivenCHAP and GivenMutual: somebody gave the secret; it is in no answer.
+	GivenCHAP   bool `json:"givenChap,omitempty"`
+	GivenMutual bool `json:"givenMutual,omitempty"`
 	// ReadOnly keeps members from writing, whatever LUNs says.
 	ReadOnly bool `json:"readOnly,omitempty"`
 	// Masked: members see what LUNs lists and nothing else. Otherwise they see

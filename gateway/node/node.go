@@ -296,7 +296,7 @@ func (n *node) openAPI(context.Context) error {
 	return err
 }
 
-// changed hears of every change of a vPool or vDisk.
+// changed hears of every change of a vPool, vDisk or target.
 func (n *node) changed(kind, id string) {
 	n.health.stale.Store(true)
 	n.api.Changed(kind, id)

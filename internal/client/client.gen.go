@@ -214,6 +214,7 @@ type ConnectCommands struct {
 
 // Connection defines model for Connection.
 type Connection struct {
+	// ChapSecret Empty when somebody gave it: it is in no answer, and SECRET stands for it in commands
 	ChapSecret string `json:"chapSecret"`
 
 	// ChapUser Empty when the group default demands no CHAP, and for a shared target
@@ -248,6 +249,7 @@ type Counts struct {
 
 // DeletedEvent defines model for DeletedEvent.
 type DeletedEvent struct {
+	// ID Of a target, its iSCSI name
 	ID string `json:"id"`
 }
 
@@ -369,11 +371,20 @@ type HealthState string
 
 // IOStats defines model for IOStats.
 type IOStats struct {
-	Bytes    int64 `json:"bytes"`
-	Commands int64 `json:"commands"`
+	Bytes int64 `json:"bytes"`
+
+	// BytesPerSecond Of a session; 0 otherwise
+	BytesPerSecond float64 `json:"bytesPerSecond"`
+	Commands       int64   `json:"commands"`
 
 	// Errors Commands that ended with another status than GOOD
 	Errors int64 `json:"errors"`
+
+	// Iops Of a session; 0 otherwise
+	Iops float64 `json:"iops"`
+
+	// MeanUs Latency, from the arrival of a command to its answer; 0 when there was none
+	MeanUs float64 `json:"meanUs"`
 
 	// P50Us Upper bound of the median latency, from powers of two; 0 when there was none
 	P50Us float64 `json:"p50Us"`
@@ -421,7 +432,10 @@ type ISCSISessionDetail struct {
 	Outstanding int          `json:"outstanding"`
 	PortalGroup int          `json:"portalGroup"`
 	Session     ISCSISession `json:"session"`
-	Tsih        int          `json:"tsih"`
+
+	// SpanMs The time that rates and latencies of luns are of
+	SpanMs int64 `json:"spanMs"`
+	Tsih   int   `json:"tsih"`
 }
 
 // ISCSISessionList defines model for ISCSISessionList.
@@ -571,6 +585,9 @@ type PortalsInput struct {
 
 // PublishInput defines model for PublishInput.
 type PublishInput struct {
+	// BlockSize Logical block size that hosts see, 512 or 4096 bytes; absent: as it is, at first 512. It changes while the vDisk is not published only
+	BlockSize *int `json:"blockSize,omitempty"`
+
 	// Initiators iSCSI names to add to the target's ACL
 	Initiators *[]string `json:"initiators,omitempty"`
 
@@ -602,9 +619,13 @@ type Published struct {
 // Qos Limits of all initiators together; 0 is no limit
 type Qos struct {
 	// BurstMs How much of a rate that was left unused may be caught up at once, as time; 0: 100 ms
-	BurstMs        int64 `json:"burstMs"`
+	BurstMs int64 `json:"burstMs"`
+
+	// BytesPerSecond 1 MiB or more; 0: no limit
 	BytesPerSecond int64 `json:"bytesPerSecond"`
-	Iops           int64 `json:"iops"`
+
+	// Iops 10 or more; 0: no limit
+	Iops int64 `json:"iops"`
 }
 
 // Recovered defines model for Recovered.
@@ -633,6 +654,21 @@ type Recovered struct {
 
 	// Time When the backend last learned of this vDisk
 	Time time.Time `json:"time"`
+}
+
+// Reservation Persistent reservations of a LUN (SPC-4 clause 5.12)
+type Reservation struct {
+	Generation int64 `json:"generation"`
+
+	// Holder Initiator, session and portal group, all registrants, or empty
+	Holder string `json:"holder"`
+
+	// Persistent It survives a power loss (APTPL)
+	Persistent    bool `json:"persistent"`
+	Registrations int  `json:"registrations"`
+
+	// Type In words; empty: initiators are registered and none has reserved it
+	Type string `json:"type"`
 }
 
 // Role defines model for Role.
@@ -763,12 +799,21 @@ type TargetInput struct {
 
 // TargetLUN defines model for TargetLUN.
 type TargetLUN struct {
-	LUN int  `json:"lun"`
-	Qos *Qos `json:"qos"`
+	BlockSize int  `json:"blockSize"`
+	LUN       int  `json:"lun"`
+	Qos       *Qos `json:"qos"`
 
-	// ReservedBy Initiator that holds a reservation; empty: none, or this is a list
+	// Reservation Null when nobody is registered, and in lists
+	Reservation *Reservation `json:"reservation"`
+
+	// ReservedBy Initiator that holds a RESERVE(6) or (10); empty: none, or this is a list
 	ReservedBy string `json:"reservedBy"`
 	Size       int64  `json:"size"`
+
+	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
+	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
+	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting
+	State VDiskState `json:"state"`
 
 	// Stats Null in lists, and while the LUN is not served
 	Stats *LUNStats `json:"stats"`
@@ -857,6 +902,8 @@ type UserPatch struct {
 
 // VDisk defines model for VDisk.
 type VDisk struct {
+	// BlockSize Logical block size that hosts see, in bytes: 512 or 4096
+	BlockSize   int   `json:"blockSize"`
 	ClusterSize int64 `json:"clusterSize"`
 
 	// CommittedSeq Newest write on the backend
@@ -1082,7 +1129,7 @@ type VPoolRef = string
 
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
-	// Topics Comma-separated topics out of metrics, vdisk, vpool, session, health; all of them when absent
+	// Topics Comma-separated topics out of metrics, vdisk, vpool, target, session, health; all of them when absent
 	Topics *string `form:"topics,omitempty" json:"topics,omitempty"`
 
 	// LastEventID The newest event the client has seen; events after it are repeated
@@ -1102,6 +1149,12 @@ type ListISCSISessionsParams struct {
 
 	// Target Only sessions of this target (iSCSI name)
 	Target *string `form:"target,omitempty" json:"target,omitempty"`
+}
+
+// GetISCSISessionParams defines parameters for GetISCSISession.
+type GetISCSISessionParams struct {
+	// SampleMs Watch the session for so long, and answer rates and latencies of that time; 0 or absent: of its whole time
+	SampleMs *int `form:"sampleMs,omitempty" json:"sampleMs,omitempty"`
 }
 
 // ListTargetsParams defines parameters for ListTargets.
@@ -1369,8 +1422,8 @@ type ClientInterface interface {
 	// | event | data | when |
 	// |---|---|---|
 	// | `metrics` | MetricsEvent | every second: the node's sum and each vDisk that did something |
-	// | `vdisk`, `vpool`, `session` | VDisk, VPool, ISCSISession | the object was created or changed, at most once a second |
-	// | `vdisk.deleted`, `vpool.deleted`, `session.deleted` | DeletedEvent | it is gone |
+	// | `vdisk`, `vpool`, `target`, `session` | VDisk, VPool, Target, ISCSISession | the object was created or changed, at most once a second |
+	// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted` | DeletedEvent | it is gone |
 	// | `health` | Health | the health changed |
 	// | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 	//
@@ -1394,7 +1447,7 @@ type ClientInterface interface {
 	// GetISCSISession Show an iSCSI session with what it negotiated and did
 	//
 	// Corresponds with GET /iscsi/sessions/{session} (the `GetISCSISession` operationId).
-	GetISCSISession(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetISCSISession(ctx context.Context, session string, params *GetISCSISessionParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetSpec This document
 	//
@@ -1877,8 +1930,8 @@ type ClientInterface interface {
 // | event | data | when |
 // |---|---|---|
 // | `metrics` | MetricsEvent | every second: the node's sum and each vDisk that did something |
-// | `vdisk`, `vpool`, `session` | VDisk, VPool, ISCSISession | the object was created or changed, at most once a second |
-// | `vdisk.deleted`, `vpool.deleted`, `session.deleted` | DeletedEvent | it is gone |
+// | `vdisk`, `vpool`, `target`, `session` | VDisk, VPool, Target, ISCSISession | the object was created or changed, at most once a second |
+// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted` | DeletedEvent | it is gone |
 // | `health` | Health | the health changed |
 // | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 //
@@ -1932,8 +1985,8 @@ func (c *Client) DropISCSISession(ctx context.Context, session string, reqEditor
 // GetISCSISession Show an iSCSI session with what it negotiated and did
 //
 // Corresponds with GET /iscsi/sessions/{session} (the `GetISCSISession` operationId).
-func (c *Client) GetISCSISession(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetISCSISessionRequest(c.Server, session)
+func (c *Client) GetISCSISession(ctx context.Context, session string, params *GetISCSISessionParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetISCSISessionRequest(c.Server, session, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3221,7 +3274,7 @@ func NewDropISCSISessionRequest(server string, session string) (*http.Request, e
 }
 
 // NewGetISCSISessionRequest constructs an http.Request for the GetISCSISession method
-func NewGetISCSISessionRequest(server string, session string) (*http.Request, error) {
+func NewGetISCSISessionRequest(server string, session string, params *GetISCSISessionParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -3244,6 +3297,33 @@ func NewGetISCSISessionRequest(server string, session string) (*http.Request, er
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.SampleMs != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sampleMs", *params.SampleMs, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -5411,8 +5491,8 @@ type ClientWithResponsesInterface interface {
 	// | event | data | when |
 	// |---|---|---|
 	// | `metrics` | MetricsEvent | every second: the node's sum and each vDisk that did something |
-	// | `vdisk`, `vpool`, `session` | VDisk, VPool, ISCSISession | the object was created or changed, at most once a second |
-	// | `vdisk.deleted`, `vpool.deleted`, `session.deleted` | DeletedEvent | it is gone |
+	// | `vdisk`, `vpool`, `target`, `session` | VDisk, VPool, Target, ISCSISession | the object was created or changed, at most once a second |
+	// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted` | DeletedEvent | it is gone |
 	// | `health` | Health | the health changed |
 	// | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 	//
@@ -5444,7 +5524,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /iscsi/sessions/{session} (the `GetISCSISession` operationId).
-	GetISCSISessionWithResponse(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*GetISCSISessionResponse, error)
+	GetISCSISessionWithResponse(ctx context.Context, session string, params *GetISCSISessionParams, reqEditors ...RequestEditorFn) (*GetISCSISessionResponse, error)
 
 	// GetSpecWithResponse This document
 	//
@@ -8201,8 +8281,8 @@ func (r UpdateVPoolResponse) ContentType() string {
 // | event | data | when |
 // |---|---|---|
 // | `metrics` | MetricsEvent | every second: the node's sum and each vDisk that did something |
-// | `vdisk`, `vpool`, `session` | VDisk, VPool, ISCSISession | the object was created or changed, at most once a second |
-// | `vdisk.deleted`, `vpool.deleted`, `session.deleted` | DeletedEvent | it is gone |
+// | `vdisk`, `vpool`, `target`, `session` | VDisk, VPool, Target, ISCSISession | the object was created or changed, at most once a second |
+// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted` | DeletedEvent | it is gone |
 // | `health` | Health | the health changed |
 // | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 //
@@ -8252,8 +8332,8 @@ func (c *ClientWithResponses) DropISCSISessionWithResponse(ctx context.Context, 
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /iscsi/sessions/{session} (the `GetISCSISession` operationId).
-func (c *ClientWithResponses) GetISCSISessionWithResponse(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*GetISCSISessionResponse, error) {
-	rsp, err := c.GetISCSISession(ctx, session, reqEditors...)
+func (c *ClientWithResponses) GetISCSISessionWithResponse(ctx context.Context, session string, params *GetISCSISessionParams, reqEditors ...RequestEditorFn) (*GetISCSISessionResponse, error) {
+	rsp, err := c.GetISCSISession(ctx, session, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}

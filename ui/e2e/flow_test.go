@@ -31,8 +31,12 @@ func TestFirstHour(t *testing.T) {
 	p.shot("02-empty")
 
 	createVPool(p, filepath.Join(t.TempDir(), "backend"))
-	createVDisk(p, n)
+	url := createVDisk(p, n)
 	vdiskPages(p)
+	groups(p)
+	sharedTarget(p)
+	limits(p, n)
+	session(p, url)
 	changes(p, n)
 	people(p)
 	themes(p)
@@ -72,7 +76,7 @@ func createVPool(p *page, dir string) {
 // libiscsiURL takes a libiscsi URL apart: user, secret, portal, target.
 var libiscsiURL = regexp.MustCompile(`^iscsi://([^%/]+)%([^@/]+)@([0-9.]+:[0-9]+)/(iqn\.[^/]+)/0$`)
 
-func createVDisk(p *page, n *testNode) {
+func createVDisk(p *page, n *testNode) (url string) {
 	p.do("vDisk dialog", click(`//button[.="Create vDisk"]`), visible(`dialog input[name=name]`))
 	p.audit("vDisk dialog")
 	p.provokes("/api/v1/vdisks")
@@ -88,7 +92,7 @@ func createVDisk(p *page, n *testNode) {
 
 	linux := p.text(`[data-copy=iscsiadm]`)
 	p.do("libiscsi tab", click(`//button[.="QEMU, libiscsi"]`), visible(`[data-copy=libiscsi]`))
-	url := strings.TrimSpace(p.text(`[data-copy=libiscsi]`))
+	url = strings.TrimSpace(p.text(`[data-copy=libiscsi]`))
 	parts := libiscsiURL.FindStringSubmatch(url)
 	if parts == nil {
 		p.t.Fatalf("libiscsi URL is %q, want iscsi://USER%%SECRET@PORTAL/IQN/0", url)
@@ -103,6 +107,7 @@ func createVDisk(p *page, n *testNode) {
 	}
 	arrive(p, url)
 	p.do("done", click(`//dialog//button[.="Done"]`), visible(`//tbody//a[.="db-01"]`))
+	return url
 }
 
 func vdiskPages(p *page) {
@@ -125,6 +130,75 @@ func vdiskPages(p *page) {
 	p.do("target page", click(`//tbody//a[starts-with(@href,"/iscsi/")]`), visible(`//h1[starts-with(.,"iqn.")]`),
 		visible(`//code[.="iqn.2026-11.test:host-a"]`))
 	p.audit("target")
+}
+
+// groups works on the target that is shown.
+func groups(p *page) {
+	p.provokes("/groups")
+	p.do("a bad name of a group is refused at its field", click(`//button[.="New group"]`),
+		fill(`dialog input[name=name]`, "Backup!"), fill(`dialog textarea[name=initiators]`, "iqn.2026-11.test:backup"),
+		click(`dialog input[name=mutual]`), click(`//dialog//button[.="Create"]`), visible(`dialog input[name=name][aria-invalid=true]`))
+	p.audit("new group with an error")
+	p.do("its secrets are shown", fill(`dialog input[name=name]`, "backup"), click(`//dialog//button[.="Create"]`),
+		visible(`[data-copy=chapSecret]`), visible(`[data-copy=mutualSecret]`))
+	p.audit("secrets of a group")
+	p.shot("15-group")
+	first := p.text(`[data-copy=chapSecret]`)
+	p.do("the group is there", click(`//dialog//button[.="Done"]`), chromedp.WaitNotPresent(`dialog`),
+		visible(`//table//td[.="backup"]`), visible(`//table//td[.="CHAP, mutual"]`))
+	p.provokes("/groups/backup")
+	p.do("an initiator of another group is refused", click(`//button[@aria-label="Change members of backup"]`),
+		fill(`dialog textarea[name=initiators]`, "iqn.2026-11.test:host-a"), click(`//dialog//button[.="Save"]`),
+		visible(`dialog textarea[aria-invalid=true]`))
+	p.do("members", fill(`dialog textarea[name=initiators]`, "iqn.2026-11.test:backup iqn.2026-11.test:copy"),
+		click(`dialog input[name=readOnly]`), click(`//dialog//button[.="Save"]`), chromedp.WaitNotPresent(`dialog`),
+		visible(`//table//td[.="read-only"]`), visible(`//table//div[.="iqn.2026-11.test:copy"]`))
+	p.audit("target with groups")
+	p.shot("16-groups")
+	p.do("new secrets", click(`//button[@aria-label="New secret for backup"]`), click(`//dialog//button[.="Draw new secrets"]`),
+		visible(`[data-copy=chapSecret]`))
+	if again := p.text(`[data-copy=chapSecret]`); again == first || len(strings.TrimSpace(again)) != len(strings.TrimSpace(first)) {
+		p.t.Errorf("the new secret is %q, the old one was %q", again, first)
+	}
+	p.do("delete the group", click(`//dialog//button[.="Done"]`), chromedp.WaitNotPresent(`dialog`),
+		click(`//button[@aria-label="Delete group backup"]`), click(`//dialog//button[.="Delete"]`),
+		chromedp.WaitNotPresent(`//table//td[.="backup"]`), chromedp.WaitNotPresent(`dialog`))
+}
+
+func sharedTarget(p *page) {
+	p.do("shared target", click(`//nav//a[@href="/iscsi"]`), click(`//button[.="New shared target"]`),
+		fill(`dialog input[name=name]`, "cluster"))
+	p.audit("new shared target")
+	p.do("it is made", click(`//dialog//button[.="Create"]`), visible(`//h1[.="iqn.2026-11.io.ovgate:target-cluster"]`),
+		chromedp.WaitNotPresent(`dialog`), visible(`//p[contains(.,"the target has no group")]`))
+	p.audit("shared target")
+	p.do("it is deleted", click(`//main//button[.="Delete"]`), click(`//dialog//button[.="Delete"]`),
+		visible(`//h1[.="iSCSI"]`), visible(`//tbody//a[.="db-01"]`))
+}
+
+func limits(p *page, n *testNode) {
+	p.do("vDisk", chromedp.Navigate(n.url+"/vdisks/db-01"), visible(`//button[.="Limits"]`))
+	p.provokes("/api/v1/vdisks/db-01/qos")
+	p.do("a limit that is an outage is refused at its field", click(`//button[.="Limits"]`),
+		fill(`dialog input[name=iops]`, "1"), click(`//dialog//button[.="Save"]`), visible(`dialog input[name=iops][aria-invalid=true]`))
+	p.audit("limits with an error")
+	p.do("limits", fill(`dialog input[name=iops]`, "5000"), fill(`dialog input[name=rate]`, "100"), fill(`dialog input[name=burst]`, "5"),
+		click(`//dialog//button[.="Save"]`), chromedp.WaitNotPresent(`dialog`), visible(`//dd[.="5000 IOPS, 100 MiB/s, burst 5 s"]`))
+}
+
+// session looks at what a real initiator does.
+func session(p *page, url string) {
+	ended, ok := signIn(p, url)
+	if !ok {
+		return
+	}
+	defer ended()
+	p.do("a session in detail", click(`//nav//a[@href="/iscsi"]`), click(`//button[starts-with(@aria-label,"Details of the session of")]`),
+		visible(`//dialog//dt[.="Digests"]`), visible(`//dialog//td[contains(.,"db-01")]`))
+	p.audit("session")
+	p.shot("17-session")
+	p.do("closed", click(`dialog button[aria-label=Close]`), chromedp.WaitNotPresent(`dialog`))
+	ended()
 }
 
 func changes(p *page, n *testNode) {
@@ -202,15 +276,15 @@ func signOutAndIn(p *page, n *testNode) {
 		until(`document.documentElement.dataset.theme === "dark"`))
 }
 
-// arrive signs a real initiator in and out again and watches the panel follow.
-func arrive(p *page, url string) {
+// signIn has a real initiator write, read and stay; ok is false where there is none.
+func signIn(p *page, url string) (ended func(), ok bool) {
 	qemuIO, err := exec.LookPath("qemu-io")
 	if err != nil {
 		if os.Getenv("CI") != "" || os.Getenv("E2E") == "required" {
 			p.t.Fatal("no qemu-io in PATH: run scripts/setup.sh, or apt-get install qemu-utils qemu-block-extra")
 		}
 		p.t.Log("no qemu-io in PATH: the arrival of an initiator is not tested")
-		return
+		return nil, false
 	}
 	initiator := exec.CommandContext(p.ctx, qemuIO, "-f", "raw", "-c", "write -P 0x5a 0 64k", "-c", "read -P 0x5a 0 64k",
 		"-c", "sleep 30000", url)
@@ -219,11 +293,19 @@ func arrive(p *page, url string) {
 	if err := initiator.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	ended := sync.OnceFunc(func() {
+	return sync.OnceFunc(func() {
 		_ = initiator.Process.Kill()
 		_ = initiator.Wait()
 		p.t.Logf("qemu-io: %s", said.String())
-	})
+	}), true
+}
+
+// arrive signs a real initiator in and out again and watches the panel follow.
+func arrive(p *page, url string) {
+	ended, ok := signIn(p, url)
+	if !ok {
+		return
+	}
 	defer ended()
 	p.do("an initiator arrives", visible(`//dialog//b[starts-with(.,"Connected: 1 session")]`))
 	p.audit("connected")

@@ -24,6 +24,7 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/vpools/recover", () => <VPoolsPage dialog="recover" />],
   ["/vpools/:name", ({ name = "" }) => <VPoolPage key={name} name={name} />],
   ["/iscsi", () => <ISCSIPage />],
+  ["/iscsi/new", () => <ISCSIPage create />],
   ["/iscsi/:iqn", ({ iqn = "" }) => <TargetPage key={iqn} iqn={iqn} />],
   ["/users", () => <UsersPage />],
   ["/users/new", () => <UsersPage create />],

@@ -211,7 +211,7 @@ func (f *fake) addVDisk(name, vpool string, size int64, labels *api.Labels) api.
 		Stored: 3 << 20, Mapped: 5 << 20, Journal: api.JournalUsage{Used: 1536 << 10, Quota: 512 << 20},
 		Epoch: 1, CommittedSeq: 10, LastSeq: 12, LastCommit: &fakeTime, Labels: api.Labels{},
 		Performance: api.Performance{WriteIops: 1234, WriteBytesPerSecond: 1234 * 4096, WriteP50Us: 180, WriteP99Us: 1900},
-		Created:     fakeTime, ObservedAt: fakeTime,
+		BlockSize:   512, Created: fakeTime, ObservedAt: fakeTime,
 	}
 	if labels != nil {
 		v.Labels = *labels
@@ -346,7 +346,7 @@ func (f *fake) target(iqn string) (api.Target, error) {
 	for _, v := range f.vdisks {
 		if v.Published != nil && v.Published.IQN == iqn {
 			return api.Target{
-				IQN: iqn, LUNs: []api.TargetLUN{{VDisk: v.Name, VDiskID: v.ID, Size: v.Size}}, Portals: []api.Portal{portal},
+				IQN: iqn, LUNs: []api.TargetLUN{{VDisk: v.Name, VDiskID: v.ID, Size: v.Size, BlockSize: 512, State: v.State}}, Portals: []api.Portal{portal},
 				ACL: append([]string{}, f.acl[iqn]...), Open: f.open[iqn], ChapUser: v.Name, Created: fakeTime, Name: v.Name, AllPortals: true,
 				Groups: []api.TargetGroup{{Name: "default", Any: f.open[iqn], Initiators: append([]string{}, f.acl[iqn]...), ChapUser: v.Name}},
 			}, nil

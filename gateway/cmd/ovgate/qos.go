@@ -20,7 +20,7 @@ func (a *app) vdiskQoS() *cobra.Command {
 	cmd = a.vdiskVerb("qos NAME", "Limit what initiators do to a vDisk", names("NAME"),
 		func(ctx context.Context, api *client.Client, args []string) error {
 			f := cmd.Flags()
-			some := f.Changed("iops") || f.Changed("bandwidth") || f.Changed("burst")
+			some := f.Changed("iops") || bandwidth.set || f.Changed("burst")
 			if none == some {
 				return usagef("vdisk qos %s: give --iops, --bandwidth or --burst, or --none", args[0])
 			}
@@ -38,7 +38,7 @@ func (a *app) vdiskQoS() *cobra.Command {
 			if f.Changed("iops") {
 				q.Iops = iops
 			}
-			if f.Changed("bandwidth") {
+			if bandwidth.set {
 				q.BytesPerSecond = bandwidth.bytes
 			}
 			if f.Changed("burst") {
@@ -55,6 +55,7 @@ func (a *app) vdiskQoS() *cobra.Command {
 	f := cmd.Flags()
 	f.Int64Var(&iops, "iops", 0, "commands per second")
 	f.Var(&bandwidth, "bandwidth", "bytes read and written per second, such as 100MiB")
+	f.Var(&bandwidth, "bytes-per-second", "the same")
 	f.DurationVar(&burst, "burst", 0, "how much of a rate that was left unused may be caught up at once, as time, up to 1m (default 100ms)")
 	f.BoolVar(&none, "none", false, "take the limits off")
 	return cmd

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -60,10 +62,18 @@ func (a *app) sessionDrop() *cobra.Command {
 	return cmd
 }
 
+// maxSample is the longest that the API watches a session.
+const maxSample = 10 * time.Second
+
 func (a *app) sessionShow() *cobra.Command {
-	cmd := &cobra.Command{Use: "show ID", Short: "Show what a session negotiated, and what it did on each LUN", Args: names("ID")}
+	sample := time.Second
+	cmd := &cobra.Command{Use: "show ID", Short: "Show what a session negotiated, and what it does on each LUN", Args: names("ID")}
+	cmd.Flags().DurationVar(&sample, "sample", sample, "time to watch, up to 10s, that rates and latencies are of; 0: since the sign-in")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
-		s, err := client.Get[client.ISCSISessionDetail](api.GetISCSISession(ctx, args[0]))
+		if sample < 0 || sample > maxSample {
+			return usagef("--sample %s: write a time from 0 to %s", sample, maxSample)
+		}
+		s, err := client.Get[client.ISCSISessionDetail](api.GetISCSISession(ctx, args[0], &client.GetISCSISessionParams{SampleMs: new(int(sample.Milliseconds()))}))
 		if err != nil {
 			return err
 		}
@@ -98,14 +108,18 @@ func sessionRows(s client.ISCSISessionDetail) [][]string {
 		rows = append(rows, []string{"lun " + strconv.Itoa(l.LUN), dash(l.VDisk)})
 		rows = append(rows, lunStatsRows(l)...)
 	}
+	rows = append(rows, []string{"rates over", formatMillis(s.SpanMs)})
 	return append(rows, []string{"since", formatTime(&s.Session.Since)}, []string{"observed", formatTime(&s.ObservedAt)})
 }
 
 // lunStatsRows prints what was done on a LUN.
 func lunStatsRows(l client.LUNStats) [][]string {
 	io := func(s client.IOStats) string {
-		return strconv.FormatInt(s.Commands, 10) + " commands, " + formatSize(s.Bytes) + ", " + strconv.FormatInt(s.Errors, 10) + " errors, p50 " +
-			formatMicros(s.P50Us) + ", p99 " + formatMicros(s.P99Us)
+		text := strconv.FormatInt(s.Commands, 10) + " commands, " + formatSize(s.Bytes) + ", " + strconv.FormatInt(s.Errors, 10) + " errors"
+		if s.Iops > 0 {
+			text += fmt.Sprintf(", %.0f IOPS, %s/s", s.Iops, formatSize(int64(s.BytesPerSecond)))
+		}
+		return text + ", mean " + formatMicros(s.MeanUs) + ", p50 " + formatMicros(s.P50Us) + ", p99 " + formatMicros(s.P99Us)
 	}
 	return [][]string{
 		{"  read", io(l.Read)},

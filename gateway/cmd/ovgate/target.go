@@ -196,6 +196,30 @@ func (a *app) targetACLRemove() *cobra.Command {
 	return cmd
 }
 
+// lunText prints what is behind a LUN, as far as it is not usual.
+func lunText(l client.TargetLUN) string {
+	text := l.VDisk + " (" + formatSize(l.Size) + ")"
+	if l.BlockSize != defaultBlockSize {
+		text += ", blocks of " + formatSize(int64(l.BlockSize))
+	}
+	if l.State != client.VDiskStateRunning {
+		text += ", " + string(l.State)
+	}
+	return text
+}
+
+// reservationText prints the persistent reservations of a LUN.
+func reservationText(r client.Reservation) string {
+	text := strconv.Itoa(r.Registrations) + " registered"
+	if r.Type != "" {
+		text = r.Type + ", held by " + r.Holder + ", " + text
+	}
+	if r.Persistent {
+		text += ", persistent"
+	}
+	return text
+}
+
 // printTarget prints a target.
 func (a *app) printTarget(t client.Target) error {
 	rows := [][]string{{"target", t.IQN}}
@@ -203,12 +227,15 @@ func (a *app) printTarget(t client.Target) error {
 		rows = append(rows, []string{"name", t.Name})
 	}
 	for _, l := range t.LUNs {
-		rows = append(rows, []string{"lun " + strconv.Itoa(l.LUN), l.VDisk + " (" + formatSize(l.Size) + ")"})
+		rows = append(rows, []string{"lun " + strconv.Itoa(l.LUN), lunText(l)})
 		if l.Qos != nil {
 			rows = append(rows, []string{"  limits", qosText(l.Qos)})
 		}
 		if l.ReservedBy != "" {
 			rows = append(rows, []string{"  reserved by", l.ReservedBy})
+		}
+		if l.Reservation != nil {
+			rows = append(rows, []string{"  reservation", reservationText(*l.Reservation)})
 		}
 		if l.Stats != nil {
 			rows = append(rows, lunStatsRows(*l.Stats)...)

@@ -179,12 +179,16 @@ func (a *app) vdiskPublish() *cobra.Command {
 	var initiators []string
 	var target string
 	var lun uint16
+	var block int
 	var cmd *cobra.Command
 	cmd = a.vdiskVerb("publish NAME", "Publish a vDisk over iSCSI and print how to connect", names("NAME"),
 		func(ctx context.Context, api *client.Client, args []string) error {
 			in := client.PublishInput{RotateSecret: &rotate, Target: given(target)}
 			if mutual {
 				in.Mutual = &mutual
+			}
+			if block != 0 {
+				in.BlockSize = &block
 			}
 			if cmd.Flags().Changed("lun") {
 				in.LUN = new(int(lun))
@@ -212,6 +216,7 @@ func (a *app) vdiskPublish() *cobra.Command {
 	f.BoolVar(&mutual, "mutual", false, "let the target prove itself too, with a secret of its own")
 	f.StringVar(&target, "target", "", "name of a shared target to place it in")
 	f.Uint16Var(&lun, "lun", 0, "number in the shared target (default the lowest that is free)")
+	f.IntVar(&block, "block-size", 0, "logical block size that hosts see, 512 or 4096 (default as it is, at first 512)")
 	return cmd
 }
 
@@ -283,6 +288,9 @@ func (a *app) printVDisk(v client.VDisk) error {
 	} else {
 		rows = append(rows, []string{"target", "not published"})
 	}
+	if v.BlockSize != defaultBlockSize {
+		rows = append(rows, []string{"block size", formatSize(int64(v.BlockSize))})
+	}
 	if v.Qos != nil {
 		rows = append(rows, []string{"limits", qosText(v.Qos)})
 	}
@@ -316,10 +324,10 @@ func (a *app) printConnection(c client.Connection) error {
 		{"initiators", admitted},
 	}
 	if c.ChapUser != "" {
-		rows = append(rows, []string{"chap user", c.ChapUser}, []string{"chap secret", c.ChapSecret})
+		rows = append(rows, []string{"chap user", c.ChapUser}, []string{"chap secret", secretText(c.ChapSecret)})
 	}
 	if c.MutualUser != "" {
-		rows = append(rows, []string{"mutual user", c.MutualUser}, []string{"mutual secret", c.MutualSecret})
+		rows = append(rows, []string{"mutual user", c.MutualUser}, []string{"mutual secret", secretText(c.MutualSecret)})
 	}
 	for _, to := range []struct{ on, run string }{
 		{"libiscsi, qemu", c.Commands.Libiscsi},
@@ -334,6 +342,17 @@ func (a *app) printConnection(c client.Connection) error {
 		}
 	}
 	return printOne(a, c, rows)
+}
+
+// defaultBlockSize is the block size that is not worth a row.
+const defaultBlockSize = 512
+
+// secretText prints a secret, or why there is none to see.
+func secretText(secret string) string {
+	if secret == "" {
+		return "as it was given, not shown"
+	}
+	return secret
 }
 
 // portalsText prints portals with their group tags.

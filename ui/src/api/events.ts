@@ -1,16 +1,18 @@
 // The stream of changes: one EventSource per tab, handed on as typed events.
 import { signal } from "@preact/signals";
-import type { DeletedEvent, Health, ISCSISession, MetricsEvent, VDisk, VPool } from "./gen";
+import type { DeletedEvent, Health, ISCSISession, MetricsEvent, Target, VDisk, VPool } from "./gen";
 
 /** What the node sends, by event name. */
 export type StreamEvents = {
   metrics: MetricsEvent;
   vdisk: VDisk;
   vpool: VPool;
+  target: Target;
   session: ISCSISession;
   health: Health;
   "vdisk.deleted": DeletedEvent;
   "vpool.deleted": DeletedEvent;
+  "target.deleted": DeletedEvent;
   "session.deleted": DeletedEvent;
   reset: Record<string, never>;
 };
@@ -84,10 +86,12 @@ const eventNames: (keyof StreamEvents)[] = [
   "metrics",
   "vdisk",
   "vpool",
+  "target",
   "session",
   "health",
   "vdisk.deleted",
   "vpool.deleted",
+  "target.deleted",
   "session.deleted",
   "reset",
 ];

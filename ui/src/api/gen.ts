@@ -38,6 +38,7 @@ export type ConnectCommands = {
   "windows": string;
 };
 export type Connection = {
+  /** Empty when somebody gave it: it is in no answer, and SECRET stands for it in commands */
   "chapSecret": string;
   /** Empty when the group default demands no CHAP, and for a shared target */
   "chapUser": string;
@@ -62,6 +63,7 @@ export type Counts = {
   "vpools": number;
 };
 export type DeletedEvent = {
+  /** Of a target, its iSCSI name */
   "id": string;
 };
 export type Error = {
@@ -147,9 +149,15 @@ export type HealthCause = {
 export type HealthState = "ok" | "warning" | "error";
 export type IOStats = {
   "bytes": number;
+  /** Of a session; 0 otherwise */
+  "bytesPerSecond": number;
   "commands": number;
   /** Commands that ended with another status than GOOD */
   "errors": number;
+  /** Of a session; 0 otherwise */
+  "iops": number;
+  /** Latency, from the arrival of a command to its answer; 0 when there was none */
+  "meanUs": number;
   /** Upper bound of the median latency, from powers of two; 0 when there was none */
   "p50Us": number;
   "p99Us": number;
@@ -183,6 +191,8 @@ export type ISCSISessionDetail = {
   "outstanding": number;
   "portalGroup": number;
   "session": ISCSISession;
+  /** The time that rates and latencies of luns are of */
+  "spanMs": number;
   "tsih": number;
 };
 export type ISCSISessionList = {
@@ -291,6 +301,8 @@ export type PortalsInput = {
   "addresses": Array<string>;
 };
 export type PublishInput = {
+  /** Logical block size that hosts see, 512 or 4096 bytes; absent: as it is, at first 512. It changes while the vDisk is not published only */
+  "blockSize"?: number;
   /** iSCSI names to add to the target's ACL */
   "initiators"?: Array<string>;
   /** Number in the shared target; absent: the lowest that is free */
@@ -314,7 +326,9 @@ export type Published = {
 export type Qos = {
   /** How much of a rate that was left unused may be caught up at once, as time; 0: 100 ms */
   "burstMs": number;
+  /** 1 MiB or more; 0: no limit */
   "bytesPerSecond": number;
+  /** 10 or more; 0: no limit */
   "iops": number;
 };
 export type Recovered = {
@@ -333,6 +347,17 @@ export type Recovered = {
   "state": VDiskState;
   /** When the backend last learned of this vDisk */
   "time": string;
+};
+/** Persistent reservations of a LUN (SPC-4 clause 5.12) */
+export type Reservation = {
+  "generation": number;
+  /** Initiator, session and portal group, all registrants, or empty */
+  "holder": string;
+  /** It survives a power loss (APTPL) */
+  "persistent": boolean;
+  "registrations": number;
+  /** In words; empty: initiators are registered and none has reserved it */
+  "type": string;
 };
 export type Role = "read" | "write" | "manage";
 export type Series = {
@@ -421,11 +446,15 @@ export type TargetInput = {
   "name": Name;
 };
 export type TargetLUN = {
+  "blockSize": number;
   "lun": number;
   "qos": Qos | null;
-  /** Initiator that holds a reservation; empty: none, or this is a list */
+  /** Null when nobody is registered, and in lists */
+  "reservation": Reservation | null;
+  /** Initiator that holds a RESERVE(6) or (10); empty: none, or this is a list */
   "reservedBy": string;
   "size": number;
+  "state": VDiskState;
   /** Null in lists, and while the LUN is not served */
   "stats": LUNStats | null;
   /** Name of the vDisk */
@@ -482,6 +511,8 @@ export type UserPatch = {
   "role"?: Role;
 };
 export type VDisk = {
+  /** Logical block size that hosts see, in bytes: 512 or 4096 */
+  "blockSize": number;
   "clusterSize": number;
   /** Newest write on the backend */
   "committedSeq": number;
@@ -614,7 +645,7 @@ export interface Ops {
   /** Drop an iSCSI session */
   "DELETE /iscsi/sessions/{session}": { path: { "session": string; }; query: { }; body: undefined; res: void };
   /** Show an iSCSI session with what it negotiated and did */
-  "GET /iscsi/sessions/{session}": { path: { "session": string; }; query: { }; body: undefined; res: ISCSISessionDetail };
+  "GET /iscsi/sessions/{session}": { path: { "session": string; }; query: { "sampleMs"?: number; }; body: undefined; res: ISCSISessionDetail };
   /** This document */
   "GET /openapi.yaml": { path: { }; query: { }; body: undefined; res: string };
   /** List iSCSI portals as initiators should use them */

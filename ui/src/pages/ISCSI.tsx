@@ -10,12 +10,22 @@ import { Load } from "../parts/Load";
 import { Card, Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
 import { Tag } from "../parts/StateTag";
-import { DropSession } from "./TargetParts";
+import { NewTargetDialog } from "./SharedTarget";
+import { SessionActions } from "./TargetParts";
 
 /** Targets, sessions and portals of the node. */
-export function ISCSIPage() {
+export function ISCSIPage({ create }: { create?: boolean }) {
   return (
-    <Page title="iSCSI" state={<Portals />}>
+    <Page
+      title="iSCSI"
+      state={<Portals />}
+      actions={
+        <Button needs="write" onClick={() => navigate("/iscsi/new")}>
+          New shared target
+        </Button>
+      }
+    >
+      {create && <NewTargetDialog onClose={() => navigate("/iscsi")} />}
       <div class="stack-wide">
         <Targets />
         <Sessions />
@@ -48,7 +58,7 @@ const targetColumns: Column<Target>[] = [
     wrap: true,
     cell: (t) => (
       <Link to={`/iscsi/${encodeURIComponent(t.iqn)}`}>
-        <span class="mono">{t.iqn}</span>
+        <span class="mono">{t.iqn}</span> {t.shared && <span class="chip">shared</span>}
       </Link>
     ),
   },
@@ -136,7 +146,7 @@ const sessionColumns: Column<ISCSISession>[] = [
   { key: "portal", title: "Portal", cell: (s) => s.portal },
   { key: "connections", title: "Connections", right: true, cell: (s) => s.connections },
   { key: "since", title: "Since", right: true, cell: (s) => <Age at={s.since} /> },
-  { key: "drop", title: "Action", right: true, cell: (s) => <DropSession session={s} /> },
+  { key: "drop", title: "Action", right: true, cell: (s) => <SessionActions session={s} /> },
 ];
 
 /** The page of sessions has a place of its own in the address: targets are paged beside it. */

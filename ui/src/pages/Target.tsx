@@ -5,14 +5,20 @@ import { Arrival } from "../parts/ConnectPanel";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Card, Facts, Page } from "../parts/Page";
-import { activity, limits, TargetGroups } from "./TargetGroups";
+import { DeleteTarget } from "./SharedTarget";
+import { activity, limits, reservation, TargetGroups } from "./TargetGroups";
 import { TargetAccess, TargetSessions } from "./TargetParts";
 
 /** One iSCSI target. */
 export function TargetPage({ iqn }: { iqn: string }) {
   const target = useTarget(iqn);
   return (
-    <Page title={iqn} crumbs={[{ to: "/iscsi", text: "iSCSI" }]}>
+    <Page
+      title={iqn}
+      crumbs={[{ to: "/iscsi", text: "iSCSI" }]}
+      state={target.data?.shared && <span class="chip">shared</span>}
+      actions={target.data?.shared && <DeleteTarget target={target.data} />}
+    >
       <Load query={target}>
         {(t) => (
           <div class="grid">
@@ -27,8 +33,11 @@ export function TargetPage({ iqn }: { iqn: string }) {
                           <div key={l.lun}>
                             {l.lun}: <Link to={`/vdisks/${encodeURIComponent(l.vdisk)}`}>{l.vdisk}</Link>,{" "}
                             {bytes(l.size)}
+                            {l.blockSize !== 512 && `, blocks of ${bytes(l.blockSize)}`}
+                            {l.state !== "running" && <div class="muted small">It is {l.state}</div>}
                             {l.qos && <div class="muted small">Limits: {limits(l.qos)}</div>}
                             {l.reservedBy && <div class="muted small">Reserved by {l.reservedBy}</div>}
+                            {l.reservation && <div class="muted small">{reservation(l.reservation)}</div>}
                             {l.stats && <div class="muted small">{activity(l.stats)}</div>}
                           </div>
                         )),
@@ -45,6 +54,8 @@ export function TargetPage({ iqn }: { iqn: string }) {
             </section>
             <section class="span-6 stack">
               <TargetAccess iqn={iqn} vdisk={t.luns[0]?.vdisk ?? ""} />
+            </section>
+            <section class="span-12 stack">
               <TargetGroups target={t} />
             </section>
           </div>

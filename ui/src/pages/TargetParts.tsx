@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { call } from "../api/client";
-import type { ISCSISession, Target } from "../api/gen";
+import type { ISCSISession, Target, TargetGroup } from "../api/gen";
 import { plural } from "../format";
 import { query } from "../router";
 import { reload } from "../store/query";
@@ -15,6 +15,7 @@ import { TextField } from "../parts/Field";
 import { Load } from "../parts/Load";
 import { FormError, Notice } from "../parts/Notice";
 import { Card } from "../parts/Page";
+import { SessionDetails } from "./SessionDialog";
 
 /** Who may sign in to a target: its list of initiators, and whether it is open. */
 export function TargetAccess({ iqn, vdisk }: { iqn: string; vdisk: string }) {
@@ -27,8 +28,8 @@ export function TargetAccess({ iqn, vdisk }: { iqn: string; vdisk: string }) {
             <p class="muted">{plural(t.acl.length, "initiator")}, as the groups of the shared target say.</p>
           ) : (
             <div class="stack">
-              <Openness target={t} vdisk={vdisk} />
-              {t.acl.map((name) => (
+              <Openness group={defaultGroup(t)} vdisk={vdisk} />
+              {(defaultGroup(t)?.initiators ?? []).map((name) => (
                 <Initiator key={name} iqn={iqn} name={name} open={t.open} />
               ))}
               <AddInitiator iqn={iqn} />
@@ -40,25 +41,32 @@ export function TargetAccess({ iqn, vdisk }: { iqn: string; vdisk: string }) {
   );
 }
 
-function Openness({ target, vdisk }: { target: Target; vdisk: string }) {
+/** The group that publishing a vDisk is about; others are in the card of the groups. */
+function defaultGroup(t: Target): TargetGroup | undefined {
+  return t.groups.find((g) => g.name === "default");
+}
+
+function Openness({ group, vdisk }: { group: TargetGroup | undefined; vdisk: string }) {
+  const open = group?.any ?? false;
+  const named = (group?.initiators.length ?? 0) > 0;
   const submit = useSubmit();
   const change = async () => {
-    await call("POST /vdisks/{vdisk}/publish", { path: { vdisk }, body: { open: !target.open } });
+    await call("POST /vdisks/{vdisk}/publish", { path: { vdisk }, body: { open: !open } });
     reload("targets?", "target:");
   };
   return (
     <>
-      <Notice tone={target.open || target.acl.length > 0 ? "info" : "warn"}>
+      <Notice tone={open || named ? "info" : "warn"}>
         <span>
-          {target.open
+          {open
             ? "Any initiator that knows the CHAP secret."
-            : target.acl.length > 0
+            : named
               ? "Only the initiators below, with the CHAP secret."
               : "Nobody: add an initiator, or open the target to all that know the secret."}
         </span>
         <span class="row">
           <Button small needs="write" busy={submit.busy} onClick={() => void submit.run(change)}>
-            {target.open ? "Restrict to the list" : "Open to any with the secret"}
+            {open ? "Restrict to the list" : "Open to any with the secret"}
           </Button>
         </span>
       </Notice>
@@ -141,7 +149,7 @@ const sessionColumns: Column<ISCSISession>[] = [
   { key: "initiator", title: "Initiator", wrap: true, cell: (s) => <span class="mono">{s.initiator}</span> },
   { key: "address", title: "From", cell: (s) => s.address },
   { key: "since", title: "Since", right: true, cell: (s) => <Age at={s.since} /> },
-  { key: "drop", title: "Action", right: true, cell: (s) => <DropSession session={s} /> },
+  { key: "drop", title: "Action", right: true, cell: (s) => <SessionActions session={s} /> },
 ];
 
 /** Sessions of one target. */
@@ -169,8 +177,18 @@ export function TargetSessions({ iqn }: { iqn: string }) {
   );
 }
 
+/** What can be done with a session. */
+export function SessionActions({ session }: { session: ISCSISession }) {
+  return (
+    <span class="row">
+      <SessionDetails session={session} />
+      <DropSession session={session} />
+    </span>
+  );
+}
+
 /** A button that ends one session, after a question. */
-export function DropSession({ session }: { session: ISCSISession }) {
+function DropSession({ session }: { session: ISCSISession }) {
   const [ask, setAsk] = useState(false);
   return (
     <>

@@ -1,57 +1,22 @@
-import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { Connection, VDisk } from "../api/gen";
-import { bytes } from "../format";
+import { bytes, MiB } from "../format";
 import { navigate } from "../router";
 import { reload } from "../store/query";
-import { useSubmit, type Submit } from "../store/submit";
+import { useTargets } from "../store/reads";
+import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { AccessField, initiatorNames, type Access } from "../parts/AccessField";
 import { Button } from "../parts/Button";
 import { ConnectPanel } from "../parts/ConnectPanel";
 import { Dialog } from "../parts/Dialog";
-import { TextField } from "../parts/Field";
+import { SelectField, TextField } from "../parts/Field";
+import { FormDialog } from "../parts/FormDialog";
 import { LabelsField, labelLines, parseLabels } from "../parts/LabelsField";
-import { FormError } from "../parts/Notice";
 import { SizeField, sizeBytes, sizeInput } from "../parts/SizeField";
 
 type Props = { vdisk: VDisk; onClose: () => void };
-
-type FrameProps = {
-  title: string;
-  verb: string;
-  submit: Submit;
-  fields: string[];
-  save: () => Promise<void>;
-  onClose: () => void;
-  children: ComponentChildren;
-};
-
-/** A dialog with one form that changes a vDisk. */
-function Frame({ title, verb, submit, fields, save, onClose, children }: FrameProps) {
-  return (
-    <Dialog title={title} onClose={onClose}>
-      <form
-        class="stack-wide"
-        noValidate
-        onSubmit={(event) => {
-          event.preventDefault();
-          void submit.run(save);
-        }}
-      >
-        {children}
-        <FormError submit={submit} fields={fields} />
-        <div class="dialog-foot">
-          <Button onClick={onClose}>Cancel</Button>
-          <Button type="submit" kind="primary" busy={submit.busy}>
-            {verb}
-          </Button>
-        </div>
-      </form>
-    </Dialog>
-  );
-}
 
 /** Makes a vDisk larger. */
 export function GrowDialog({ vdisk, onClose }: Props) {
@@ -69,7 +34,7 @@ export function GrowDialog({ vdisk, onClose }: Props) {
     onClose();
   };
   return (
-    <Frame title={`Grow ${vdisk.name}`} verb="Grow" submit={submit} fields={["size"]} save={save} onClose={onClose}>
+    <FormDialog title={`Grow ${vdisk.name}`} verb="Grow" submit={submit} fields={["size"]} save={save} onClose={onClose}>
       <SizeField
         label="New size"
         name="size"
@@ -78,7 +43,7 @@ export function GrowDialog({ vdisk, onClose }: Props) {
         hint={`Now ${bytes(vdisk.size)}. A host sees the new size after a rescan; a vDisk never shrinks.`}
         error={problem ?? submit.at("size")}
       />
-    </Frame>
+    </FormDialog>
   );
 }
 
@@ -94,7 +59,7 @@ export function RenameVDiskDialog({ vdisk, onClose }: Props) {
     navigate(`/vdisks/${encodeURIComponent(changed.name)}`, { replace: true });
   };
   return (
-    <Frame title={`Rename ${vdisk.name}`} verb="Rename" submit={submit} fields={["name"]} save={save} onClose={onClose}>
+    <FormDialog title={`Rename ${vdisk.name}`} verb="Rename" submit={submit} fields={["name"]} save={save} onClose={onClose}>
       <TextField
         label="Name"
         name="name"
@@ -103,7 +68,7 @@ export function RenameVDiskDialog({ vdisk, onClose }: Props) {
         hint="A published vDisk keeps its target name, so hosts notice nothing."
         error={submit.at("name")}
       />
-    </Frame>
+    </FormDialog>
   );
 }
 
@@ -118,7 +83,7 @@ export function LabelsDialog({ vdisk, onClose }: Props) {
     onClose();
   };
   return (
-    <Frame
+    <FormDialog
       title={`Labels of ${vdisk.name}`}
       verb="Save"
       submit={submit}
@@ -127,8 +92,77 @@ export function LabelsDialog({ vdisk, onClose }: Props) {
       onClose={onClose}
     >
       <LabelsField value={labels} onValue={setLabels} error={submit.at("labels")} />
-    </Frame>
+    </FormDialog>
   );
+}
+
+/** Limits what all hosts together do to a vDisk. */
+export function LimitsDialog({ vdisk, onClose }: Props) {
+  const submit = useSubmit();
+  const now = vdisk.qos;
+  const [iops, setIops] = useState(now?.iops ? String(now.iops) : "");
+  const [rate, setRate] = useState(now?.bytesPerSecond ? String(now.bytesPerSecond / MiB) : "");
+  const [burst, setBurst] = useState(now?.burstMs ? String(now.burstMs / 1000) : "");
+  const numbers = [amount(iops), amount(rate), amount(burst)] as const;
+  const problems = numbers.map((n) => (Number.isNaN(n) ? "Enter a number, or leave it empty" : undefined));
+  const save = async () => {
+    if (numbers.some(Number.isNaN)) {
+      return;
+    }
+    const body = {
+      iops: Math.round(numbers[0]),
+      bytesPerSecond: Math.round(numbers[1] * MiB),
+      burstMs: Math.round(numbers[2] * 1000),
+    };
+    await call("PUT /vdisks/{vdisk}/qos", { path: { vdisk: vdisk.name }, body });
+    toast("ok", `Limits of ${vdisk.name} saved`);
+    reload("vdisk:", "vdisks?", "target:");
+    onClose();
+  };
+  return (
+    <FormDialog
+      title={`Limits of ${vdisk.name}`}
+      verb="Save"
+      submit={submit}
+      fields={["iops", "bytesPerSecond", "burstMs"]}
+      save={save}
+      onClose={onClose}
+    >
+      <TextField
+        label="Commands per second"
+        name="iops"
+        value={iops}
+        onValue={setIops}
+        hint="All hosts together, 10 or more; empty for no limit. Commands above a limit wait."
+        error={problems[0] ?? submit.at("iops")}
+        input={{ inputMode: "decimal", autofocus: true }}
+      />
+      <TextField
+        label="MiB per second"
+        name="rate"
+        value={rate}
+        onValue={setRate}
+        hint="Read and written, 1 or more; empty for no limit."
+        error={problems[1] ?? submit.at("bytesPerSecond")}
+        input={{ inputMode: "decimal" }}
+      />
+      <TextField
+        label="Burst in seconds"
+        name="burst"
+        value={burst}
+        onValue={setBurst}
+        hint="How much of a rate that was left unused may be caught up at once, up to 60; empty for 0.1."
+        error={problems[2] ?? submit.at("burstMs")}
+        input={{ inputMode: "decimal" }}
+      />
+    </FormDialog>
+  );
+}
+
+/** A number that may be left out; NaN when it is none. */
+function amount(text: string): number {
+  const n = Number(text.trim().replace(",", "."));
+  return n >= 0 ? n : NaN;
 }
 
 /** Publishes a vDisk and shows how to connect. */
@@ -136,8 +170,11 @@ export function PublishDialog({ vdisk, onClose }: Props) {
   const submit = useSubmit();
   const [access, setAccess] = useState<Access>({ open: true, names: "" });
   const [connection, setConnection] = useState<Connection | undefined>(undefined);
+  const [target, setTarget] = useState("");
+  const shared = useTargets().data?.items.filter((t) => t.shared) ?? [];
   const save = async () => {
-    const body = access.open ? { open: true } : { open: false, initiators: initiatorNames(access.names) };
+    const own = access.open ? { open: true } : { open: false, initiators: initiatorNames(access.names) };
+    const body = target ? { target } : own;
     setConnection(await call("POST /vdisks/{vdisk}/publish", { path: { vdisk: vdisk.name }, body }));
     reload("vdisk:", "vdisks?", "targets?", "target:", "status");
   };
@@ -154,15 +191,32 @@ export function PublishDialog({ vdisk, onClose }: Props) {
     );
   }
   return (
-    <Frame
+    <FormDialog
       title={`Publish ${vdisk.name} over iSCSI`}
       verb="Publish"
       submit={submit}
-      fields={["initiators"]}
+      fields={["initiators", "target"]}
       save={save}
       onClose={onClose}
     >
-      <AccessField value={access} onValue={setAccess} error={submit.at("initiators")} />
-    </Frame>
+      {shared.length > 0 && (
+        <SelectField
+          label="Target"
+          name="target"
+          value={target}
+          onValue={setTarget}
+          options={[
+            { value: "", text: "A target of its own" },
+            ...shared.map((t) => ({ value: t.iqn, text: `Shared target ${t.name}` })),
+          ]}
+          error={submit.at("target")}
+        />
+      )}
+      {target ? (
+        <p class="muted">The groups of the shared target say who may connect.</p>
+      ) : (
+        <AccessField value={access} onValue={setAccess} error={submit.at("initiators")} />
+      )}
+    </FormDialog>
   );
 }

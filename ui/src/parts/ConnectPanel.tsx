@@ -55,10 +55,10 @@ export function ConnectPanel({ connection: c }: { connection: Connection }) {
             ["Target", <code key="iqn">{c.iqn}</code>],
             ["LUN", c.lun],
             ["Portals", c.portals.map((p) => p.address).join(", ")],
-            ["CHAP user", <code key="user">{c.chapUser}</code>],
-            ["CHAP secret", <code key="secret">{c.chapSecret}</code>],
-            ["The target's CHAP user", c.mutualUser ? <code key="mutual-user">{c.mutualUser}</code> : "none"],
-            ["The target's CHAP secret", c.mutualUser ? <code key="mutual-secret">{c.mutualSecret}</code> : "none"],
+            ["CHAP user", value(c.chapUser)],
+            ["CHAP secret", secret(c.chapUser, c.chapSecret)],
+            ["The target's CHAP user", value(c.mutualUser)],
+            ["The target's CHAP secret", secret(c.mutualUser, c.mutualSecret)],
             [
               "Who may connect",
               c.open ? "Any initiator with the secret" : c.initiators.join(", ") || "Nobody yet: add an initiator",
@@ -68,6 +68,15 @@ export function ConnectPanel({ connection: c }: { connection: Connection }) {
       </details>
     </div>
   );
+}
+
+function value(text: string) {
+  return text ? <code>{text}</code> : "none";
+}
+
+/** A secret, unless somebody gave it: then it is in no answer. */
+function secret(user: string, text: string) {
+  return user && !text ? "as it was given, not shown" : value(text);
 }
 
 /** Waits for the first session and turns green when it appears. */

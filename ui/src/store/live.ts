@@ -1,7 +1,7 @@
 // Applies the stream to what is cached: an object is replaced where it is shown, and lists whose
 // membership or order may have changed are read again.
 import { on } from "../api/events";
-import type { Health, Status, VDisk, VPool } from "../api/gen";
+import type { Health, Status, Target, VDisk, VPool } from "../api/gen";
 import { markGone, patch, refresh } from "./query";
 
 type List<T> = { items: T[]; next: string | null };
@@ -39,6 +39,14 @@ export function follow(): void {
     patch<List<VPool>>("vpools?", removeFrom(id));
     markGone<VPool>("vpool:", (p) => p.id === id);
     refresh("vpools?", "status");
+  });
+  on("target", (t) => {
+    patch<Target>("target:", (shown) => (shown.iqn === t.iqn ? t : shown));
+    refresh("targets?");
+  });
+  on("target.deleted", ({ id }) => {
+    markGone<Target>("target:", (t) => t.iqn === id);
+    refresh("targets?");
   });
   on("session", () => refresh("sessions?", "targets?", "target:", "status", "vdisks?", "vdisk:"));
   on("session.deleted", () => refresh("sessions?", "targets?", "target:", "status", "vdisks?", "vdisk:"));

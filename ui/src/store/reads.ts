@@ -2,6 +2,7 @@
 import { useRef } from "preact/hooks";
 import { call } from "../api/client";
 import type {
+  ISCSISessionDetail,
   ISCSISessionList,
   PortalList,
   Status,
@@ -101,6 +102,19 @@ export function targetKey(iqn: string): string {
 export function useSessions(target?: string, cursor?: string): Query<ISCSISessionList> {
   return useQuery(`sessions?${target ?? ""}&${cursor ?? ""}`, () =>
     call("GET /iscsi/sessions", { query: { target, cursor, limit: pageSize } }),
+  );
+}
+
+/** ms that the node watches a session for an answer, and ms between two answers. */
+const sampleMs = 1000;
+const sessionEveryMs = 3000;
+
+/** One iSCSI session with what it does now. */
+export function useSession(id: string): Query<ISCSISessionDetail> {
+  return useQuery(
+    "session:" + id,
+    () => call("GET /iscsi/sessions/{session}", { path: { session: id }, query: { sampleMs } }),
+    sessionEveryMs,
   );
 }
 

@@ -1,0 +1,42 @@
+import type { ComponentChildren } from "preact";
+import type { Submit } from "../store/submit";
+import { Button } from "./Button";
+import { Dialog } from "./Dialog";
+import { FormError } from "./Notice";
+
+type Props = {
+  title: string;
+  verb: string;
+  submit: Submit;
+  /** Fields of the request whose messages the form shows itself. */
+  fields: string[];
+  save: (key: string) => Promise<void>;
+  onClose: () => void;
+  children: ComponentChildren;
+};
+
+/** A dialog with one form that changes something. */
+export function FormDialog({ title, verb, submit, fields, save, onClose, children }: Props) {
+  return (
+    <Dialog title={title} onClose={onClose}>
+      <form
+        class="stack-wide"
+        aria-label={title}
+        noValidate
+        onSubmit={(event) => {
+          event.preventDefault();
+          void submit.run(save);
+        }}
+      >
+        {children}
+        <FormError submit={submit} fields={fields} />
+        <div class="dialog-foot">
+          <Button onClick={onClose}>Cancel</Button>
+          <Button type="submit" kind="primary" needs="write" busy={submit.busy}>
+            {verb}
+          </Button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
