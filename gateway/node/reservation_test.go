@@ -24,8 +24,8 @@ func (r *running) host(name string, port byte) *initiator.Session {
 	return s
 }
 
-// refused tells whether a reservation keeps a session's writes out.
-func (r *running) refused(s *initiator.Session) bool {
+// keptOut tells whether a reservation keeps a session's writes out.
+func (r *running) keptOut(s *initiator.Session) bool {
 	r.t.Helper()
 	err := s.WriteAt(r.t.Context(), 0, make([]byte, 4096), 0)
 	var e *initiator.SCSIError
@@ -65,7 +65,7 @@ func TestReservationComesBack(t *testing.T) {
 		if err != nil || k.Type != 5 || k.Holder != 1 || len(k.Keys) != 2 {
 			t.Errorf("%s: %+v, %v", name, k, err)
 		}
-		if r.refused(b) || !r.refused(r.host(name, 'c')) {
+		if r.keptOut(b) || !r.keptOut(r.host(name, 'c')) {
 			t.Errorf("%s: a registered host is kept out, or a stranger is not", name)
 		}
 	}
@@ -80,7 +80,7 @@ func TestReservationComesBack(t *testing.T) {
 	}
 	restart()
 	holds("one")
-	if r.refused(r.host("two", 'c')) {
+	if r.keptOut(r.host("two", 'c')) {
 		t.Error("a reservation without APTPL outlived the process")
 	}
 	r.call("POST", "/vdisks/one/unpublish", map[string]any{"force": true}, 204)
