@@ -32,6 +32,8 @@ type scsiService struct {
 	svc     scsi.SCSITargetService
 	nextTID int
 	nextLU  uint64
+	disks   api.SCSIDeviceProtocol // see share
+	nothing api.SCSIDeviceProtocol // of LUN 0 objects, another device type
 	faults  atomic.Uint64
 }
 
@@ -66,9 +68,20 @@ func (s *scsiService) addTarget(name string) (*scsiTarget, error) {
 		return nil, fmt.Errorf("iscsi: target %s: %w", name, err)
 	}
 	t.Devices = api.LUNMap{}
+	share(&s.nothing, t.LUN0)
 	t.TargetPortGroups[0].TargetPortGroup = append(t.TargetPortGroups[0].TargetPortGroup,
 		&api.SCSITargetPort{RelativeTargetPortID: relativePort, TargetPortName: name})
 	return &scsiTarget{svc: s, tgt: t}, nil
+}
+
+// share gives a logical unit the one table of operations of its device type:
+// gotgt makes a table of 256 for each unit, only ever reads it, and it would be
+// most of the memory of a unit. mu is held.
+func share(table *api.SCSIDeviceProtocol, lu *api.SCSILu) {
+	if *table == nil {
+		*table = lu.DeviceProtocol
+	}
+	lu.DeviceProtocol = *table
 }
 
 func (s *scsiService) removeTarget(t *scsiTarget) {
@@ -92,6 +105,7 @@ func (s *scsiService) newLU(ls LUNSpec) (*scsiLU, error) {
 	if err != nil {
 		return nil, err
 	}
+	share(&s.disks, lu)
 	lu.Attrs.VendorID, lu.Attrs.ProductID, lu.Attrs.ProductRev = ls.Vendor, ls.Product, ls.Revision
 	lu.Attrs.VersionDesction = versionDescriptors
 	return &scsiLU{lu}, nil
