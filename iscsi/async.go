@@ -41,7 +41,7 @@ func (c *conn) notice(event byte, wait uint16) *reply {
 func (c *conn) expel(wait uint16) {
 	r := c.notice(asyncDropConnection, wait)
 	c.mu.Lock()
-	c.draining = true
+	c.draining.Store(true)
 	if c.dropBy.IsZero() {
 		c.dropBy = c.srv.clk.Now().Add(noticeTime)
 	}

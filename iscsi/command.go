@@ -10,7 +10,7 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 	t.attr = h[1] & 0x07
 	t.address(lunOf(h[8:16]))
 	copy(t.cdb[:], h[32:48])
-	t.arrived = c.srv.clk.Now()
+	t.since = c.now
 	c.sess.commands.Add(1)
 	c.srv.stats.commands.Add(1)
 
@@ -91,7 +91,7 @@ func (t *task) prepare() bool {
 		t.nx.begin()
 	}
 	t.cmd = t.c.srv.commands.lookup(t.lu, &t.cdb)
-	if t.c.isDraining() {
+	if t.c.draining.Load() {
 		t.status = statusBusy
 		return false
 	}
@@ -124,6 +124,9 @@ func (t *task) precheck() bool {
 			return t.refuse(ua)
 		}
 	}
+	if t.cmd == nil && t.c.srv.commands.hasActions(t.cdb[0]) {
+		return t.refuse(senseInvalidField) // SPC-4 clause 4.3.4: an unknown service action
+	}
 	if t.cmd == nil {
 		return t.refuse(senseInvalidOpcode)
 	}
@@ -136,11 +139,8 @@ func (t *task) precheck() bool {
 	if a := t.access(); a > ALUANonOptimized && t.lu != nil && !a.accessible(t.cdb[0]) {
 		return t.refuse(a.sense())
 	}
-	if t.lu != nil && t.cmd.flags&noReservation == 0 {
-		if r := t.lu.reserved.Load(); r != nil && r != t.c.sess {
-			t.status = statusReservationConflict
-			return false
-		}
+	if t.lu != nil && !t.checkReservation() {
+		return false
 	}
 	if t.cmd.flags&writes != 0 {
 		if s, ok := t.lu.protection(t.protected); ok {
@@ -213,12 +213,6 @@ func (c *conn) discharge(t *task) {
 	}
 }
 
-func (c *conn) isDraining() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.draining
-}
-
 // execute runs a task that has all its data, or holds it until older ones ended.
 func (c *conn) execute(t *task) {
 	if c.begin(t, true) {
@@ -231,7 +225,7 @@ func (c *conn) execute(t *task) {
 func (c *conn) begin(t *task, inOrder bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t.aborted { // nobody else refers to it
+	if t.aborted.Load() { // nobody else refers to it
 		t.release()
 		return false
 	}
@@ -244,6 +238,10 @@ func (c *conn) begin(t *task, inOrder bool) bool {
 
 // start runs a task.
 func (c *conn) start(t *task) {
+	if t.lu != nil && !t.checkReservation() { // it may have changed while the task waited (R2)
+		t.finish()
+		return
+	}
 	if t.write {
 		c.sess.writeBytes.Add(uint64(t.want))
 		c.srv.stats.writeBytes.Add(uint64(t.want))
@@ -308,18 +306,12 @@ func (c *conn) dataOut(h *bhs, n int) error {
 	case t.got < t.burstEnd && t.ttt != noTag: // a solicited burst must be complete
 		c.failReceiving(t)
 	default:
-		if c.aborted(t) {
+		if t.aborted.Load() {
 			return nil
 		}
 		c.solicit(t)
 	}
 	return nil
-}
-
-func (c *conn) aborted(t *task) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return t.aborted
 }
 
 // badDataOut ends a task whose data does not follow the rules: at error recovery
@@ -335,16 +327,10 @@ func (c *conn) badDataOut(t *task, n int) error {
 
 func (c *conn) failReceiving(t *task) {
 	c.mu.Lock()
-	gone := t.aborted
+	gone := t.aborted.Load()
 	t.running = true
 	c.mu.Unlock()
 	if !gone {
 		t.fail(senseDataPhase)
 	}
-}
-
-// countRead counts data-in that leaves; it is the writer's.
-func (t *task) countRead(n int) {
-	t.c.sess.readBytes.Add(uint64(n))
-	t.c.srv.stats.readBytes.Add(uint64(n))
 }

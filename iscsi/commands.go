@@ -20,6 +20,12 @@ const (
 // Operation codes that code names.
 const (
 	opInquiry        = 0x12
+	opReserve6       = 0x16
+	opRelease6       = 0x17
+	opReserve10      = 0x56
+	opRelease10      = 0x57
+	opPersistentIn   = 0x5e
+	opPersistentOut  = 0x5f
 	opReadCapacity10 = 0x25
 	opReadDefects10  = 0x37
 	opWriteSame10    = 0x41
@@ -51,11 +57,17 @@ const (
 const (
 	anyLUN        = 1 << iota // also for a LUN that does not exist
 	noAttention               // executed in spite of a unit attention
-	noReservation             // executed in spite of another nexus's reservation
+	noReservation             // executed in spite of another nexus's RESERVE(6/10)
 	writes                    // changes the medium
 	bulk                      // dirIn: fills a buffer of the length in the CDB
 	wholeData                 // dirOut: useless without all its data
 	atomicDisk                // only on a Disk that has atomic writes
+
+	// How persistent reservations concern it; set from conflict.go.
+	accessRead         // kept out by exclusive access
+	accessWrite        // kept out by write exclusive and exclusive access
+	accessKeys         // kept out by RESERVE(6/10), whoever holds it
+	changesReservation // waits for its turn in the unit's reservations
 )
 
 // command is one row of the command set: dispatch and REPORT SUPPORTED
@@ -87,6 +99,7 @@ func newCommandTable() *commandTable {
 	x := &commandTable{set: buildCommandSet()}
 	for i := range x.set {
 		c := &x.set[i]
+		c.flags |= accessOf(c)
 		x.index[c.op] = append(x.index[c.op], c)
 	}
 	return x
@@ -147,15 +160,15 @@ func buildCommandSet() []command {
 		{"TEST UNIT READY", 0x00, noSA, "\x00\x00\x00\x00\x04", dirNone, 0, nil, nil, testUnitReady},
 		{"REQUEST SENSE", 0x03, noSA, "\x01\x00\x00\xff\x04", dirIn, anyLUN | noAttention | noReservation, alloc6, nil, requestSense},
 		{"INQUIRY", opInquiry, noSA, "\x01\xff\xff\xff\x04", dirIn, anyLUN | noAttention | noReservation, allocInquiry, nil, inquiry},
-		{"RESERVE(6)", 0x16, noSA, "\x00\x00\x00\x00\x04", dirNone, 0, nil, checkReserve, reserve},
-		{"RELEASE(6)", 0x17, noSA, "\x00\x00\x00\x00\x04", dirNone, noReservation, nil, checkReserve, releaseUnit},
+		{"RESERVE(6)", opReserve6, noSA, "\x00\x00\x00\x00\x04", dirNone, changesReservation, nil, checkReserve, changeReservation},
+		{"RELEASE(6)", opRelease6, noSA, "\x00\x00\x00\x00\x04", dirNone, noReservation | changesReservation, nil, checkReserve, changeReservation},
 		{"MODE SELECT(6)", 0x15, noSA, "\x11\x00\x00\xff\x04", dirOut, wholeData, alloc6, nil, modeSelect6},
 		{"MODE SENSE(6)", 0x1a, noSA, "\x08\xff\xff\xff\x04", dirIn, 0, alloc6, nil, modeSense6},
 		{"START STOP UNIT", 0x1b, noSA, "\x01\x00\x0f\xf7\x04", dirNone, 0, nil, nil, startStop},
 		{"PREVENT ALLOW MEDIUM REMOVAL", 0x1e, noSA, "\x00\x00\x00\x03\x04", dirNone, 0, nil, nil, preventAllow},
 		{"READ CAPACITY(10)", opReadCapacity10, noSA, "\x00\x00\x00\x00\x00\x00\x00\x00\x04", dirIn, 0, fixedLength(8), nil, readCapacity10},
-		{"RESERVE(10)", 0x56, noSA, "\x00\x00\x00\x00\x00\x00\x00\x00\x04", dirNone, 0, nil, checkReserve, reserve},
-		{"RELEASE(10)", 0x57, noSA, "\x00\x00\x00\x00\x00\x00\x00\x00\x04", dirNone, noReservation, nil, checkReserve, releaseUnit},
+		{"RESERVE(10)", opReserve10, noSA, "\x00\x00\x00\x00\x00\x00\x00\x00\x04", dirNone, changesReservation, nil, checkReserve, changeReservation},
+		{"RELEASE(10)", opRelease10, noSA, "\x00\x00\x00\x00\x00\x00\x00\x00\x04", dirNone, noReservation | changesReservation, nil, checkReserve, changeReservation},
 		{"MODE SELECT(10)", 0x55, noSA, "\x11\x00\x00\x00\x00\x00\xff\xff\x04", dirOut, wholeData, alloc10, nil, modeSelect10},
 		{"MODE SENSE(10)", 0x5a, noSA, "\x18\xff\xff\x00\x00\x00\xff\xff\x04", dirIn, 0, alloc10, nil, modeSense10},
 		{"READ CAPACITY(16)", opServiceIn16, saReadCapacity16, useSA16, dirIn, 0, alloc16, nil, readCapacity16},
@@ -196,7 +209,7 @@ func buildCommandSet() []command {
 		{"VERIFY(12)", opVerify12, noSA, useVerify12, dirOut, 0, verifyLength, checkVerify, verify},
 		{"VERIFY(16)", opVerify16, noSA, useVerify16, dirOut, 0, verifyLength, checkVerify, verify},
 	}
-	return set
+	return append(set, persistentCommands()...)
 }
 
 // cdbLength returns the length of a CDB by its operation code's group.

@@ -41,7 +41,7 @@ func TestSoftwareWriteProtect(t *testing.T) {
 	for _, c := range dataCommands() {
 		writes := c.copy
 		for _, k := range c.ops {
-			writes = writes || k != iscsi.OpRead && k != iscsi.OpFlush
+			writes = writes || k != iscsi.OpRead && k != iscsi.OpFlush && k != iscsi.OpReserve
 		}
 		for _, s := range []*initiator.Session{a, b} {
 			err := s.Do(n.ctx, c.make(16))

@@ -1,7 +1,6 @@
 package iscsi
 
 import (
-	"bufio"
 	"errors"
 	"hash/crc32"
 	"io"
@@ -12,15 +11,11 @@ import (
 	"time"
 )
 
-// readBuffer is the reader's buffer: a full window of 4 KiB writes takes a few
-// reads, and larger segments go past it into the task's buffer.
-const readBuffer = 64 << 10
-
 // conn is one TCP connection: a session of its own, normal or discovery.
 type conn struct {
 	srv           *Server
 	nc            net.Conn
-	br            *bufio.Reader
+	sock          socket
 	remote, local string
 	since         time.Time
 	loggedIn      bool // Server.mu
@@ -33,17 +28,19 @@ type conn struct {
 	cid     uint16
 	hdr     bhs
 	ahs     []byte // additional header segments of hdr
-	scratch [4]byte
 	nextTTT uint32
 	text    []byte // C-bit continuation of a text request
 	// textRest is what did not fit into a text response.
 	textRest []byte
 	maxSend  atomic.Uint32 // MaxRecvDataSegmentLength of the initiator
+	now      time.Time     // when the last bytes came
 	seen     atomic.Uint64
+	// awake: the reader is at work, and will send what is answered before it waits.
+	awake atomic.Bool
 
 	expCmdSN, maxCmdSN atomic.Uint32
 
-	// The writer's, once it runs.
+	// The sender's, once the login is over: whoever has set sending.
 	statSN     uint32
 	outHdr     bhs
 	outSense   [2 + maxSenseLen]byte
@@ -59,26 +56,29 @@ type conn struct {
 	idleWake    sync.Cond // tasks became empty
 	tasks       map[uint32]*task
 	outq        []outItem
-	unsent      int // queued or being written
-	unsentBytes int // data of replies among them
-	managing    int // task management functions not yet answered
-	immediates  int // immediate commands not yet answered
+	sending     bool   // somebody sends
+	stalled     *batch // for the writer to go on with; sending is set
+	unsent      int    // queued or being written
+	unsentBytes int    // data of replies among them
+	managing    int    // task management functions not yet answered
+	immediates  int    // immediate commands not yet answered
 	held        int64
 	sets        map[*lun]*taskSet // of units with ORDERED or HEAD OF QUEUE tasks
 	ready       []*task           // held tasks whose turn has come
 	releasing   bool              // somebody runs them
-	closed      bool
-	draining    bool
-	dropBy      time.Time     // when the connection is closed in any case, if not zero
-	down        chan struct{} // closed with the connection
+	closed      atomic.Bool       // set under mu
+	draining    atomic.Bool       // set under mu
+	dropBy      time.Time         // when the connection is closed in any case, if not zero
+	down        chan struct{}     // closed with the connection
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{
-		srv: s, nc: nc, br: bufio.NewReaderSize(nc, readBuffer), since: s.clk.Now(),
+		srv: s, nc: nc, since: s.clk.Now(),
 		neg: defaultNegotiated(), writerDone: make(chan struct{}), down: make(chan struct{}), tasks: map[uint32]*task{},
 		remote: addr(nc.RemoteAddr()), local: addr(nc.LocalAddr()),
 	}
+	c.sock.init(nc, &s.readBufs)
 	c.idleSince = c.since
 	c.writerWake.L, c.idleWake.L = &c.mu, &c.mu
 	if tc, ok := nc.(*net.TCPConn); ok {
@@ -112,6 +112,7 @@ func (c *conn) run() {
 	}
 	go c.writeLoop()
 	err = c.readLoop()
+	c.sendInline() // from here on the writer sends
 	c.hangUp(err)
 	<-c.writerDone
 	c.finishTasks()
@@ -142,11 +143,11 @@ func (c *conn) hangUp(err error) {
 // unanswered. It may be called from anywhere, any number of times.
 func (c *conn) close() {
 	c.mu.Lock()
-	if c.closed {
+	if c.closed.Load() {
 		c.mu.Unlock()
 		return
 	}
-	c.closed = true
+	c.closed.Store(true)
 	close(c.down)
 	c.writerWake.Broadcast()
 	c.idleWake.Broadcast()
@@ -160,22 +161,23 @@ func (c *conn) broken() <-chan struct{} { return c.down }
 // dropSoon closes the connection once what is queued has left.
 func (c *conn) dropSoon() { c.send(c.notice(asyncDropConnection, waitToReturn)) }
 
-// isClosed tells whether the connection has ended or is about to.
-func (c *conn) isClosed() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.closed
-}
-
 // finishTasks drops the tasks that wait for data and waits until the Disk has
 // completed the others (I4).
 func (c *conn) finishTasks() {
 	c.mu.Lock()
+	var waiting []*task
 	for itt, t := range c.tasks {
 		if !t.running {
 			delete(c.tasks, itt)
+		} else if t.withdraw() {
+			waiting = append(waiting, t)
 		}
 	}
+	c.mu.Unlock()
+	for _, t := range waiting {
+		t.abortOp()
+	}
+	c.mu.Lock()
 	for len(c.tasks) > 0 {
 		c.idleWake.Wait()
 	}
@@ -190,11 +192,7 @@ func (c *conn) outstanding() int {
 }
 
 // stopped tells whether a task must submit nothing more.
-func (c *conn) stopped(t *task) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.closed || t.aborted
-}
+func (c *conn) stopped(t *task) bool { return c.closed.Load() || t.aborted.Load() }
 
 // Answers that wait because the peer does not read them (I5): beyond these it is
 // disconnected.
@@ -225,12 +223,12 @@ func (c *conn) queue(r *reply) bool {
 
 // enqueue adds to the writer's queue; mu is held.
 func (c *conn) enqueue(it outItem) {
-	if c.closed {
+	if c.closed.Load() {
 		return
 	}
 	c.outq = append(c.outq, it)
 	c.unsent++
-	if len(c.outq) == 1 {
+	if len(c.outq) == 1 && !c.sending && !c.awake.Load() {
 		c.writerWake.Signal()
 	}
 }
@@ -245,10 +243,10 @@ func (c *conn) answer(t *task) {
 	c.leave(t)
 	ready := len(c.ready) > 0
 	waiters := t.waiters
-	drop := t.aborted || c.closed
+	drop := t.aborted.Load() || c.closed.Load()
 	if drop {
 		c.discharge(t)
-		if !t.immediate && !c.closed {
+		if !t.immediate && !c.closed.Load() {
 			c.maxCmdSN.Add(1)
 		}
 	} else {
@@ -256,7 +254,7 @@ func (c *conn) answer(t *task) {
 	}
 	if len(c.tasks) == 0 {
 		c.idleWake.Broadcast()
-		if drop && c.draining && c.idle() {
+		if drop && c.draining.Load() && c.idle() {
 			defer c.close()
 		}
 	}
@@ -287,7 +285,7 @@ func (c *conn) drain() {
 	}
 	r := c.notice(asyncLogout, 0)
 	c.mu.Lock()
-	c.draining = true // the flush of r finds the connection idle, or the last task's does
+	c.draining.Store(true) // the flush of r finds the connection idle, or the last task's does
 	full := !c.queue(r)
 	c.mu.Unlock()
 	if full {
@@ -352,12 +350,72 @@ func (c *conn) ping() {
 	c.send(r)
 }
 
+// fill reads until n bytes are buffered; n is at most readBuffer.
+func (c *conn) fill(n int) error {
+	for c.sock.buffered() < n {
+		if _, err := c.more(n, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// more waits for the peer. What was answered is sent before.
+func (c *conn) more(n int, direct []byte) (int, error) {
+	c.sendInline()
+	k, err := c.sock.more(n, direct)
+	c.now = c.srv.clk.Now()
+	c.awake.Store(true)
+	return k, err
+}
+
+// readFull fills p. A long rest of it is read past the buffer.
+func (c *conn) readFull(p []byte) error {
+	for {
+		k := min(c.sock.buffered(), len(p))
+		if k > 0 {
+			copy(p, c.sock.take(k))
+			p = p[k:]
+		}
+		if len(p) == 0 {
+			return nil
+		}
+		if len(p) < directRead {
+			if err := c.fill(len(p)); err != nil {
+				return err
+			}
+			continue
+		}
+		k, err := c.more(0, p)
+		if err != nil {
+			return err
+		}
+		p = p[k:]
+	}
+}
+
+// skip drops n bytes and returns crc updated with them, if there are digests.
+func (c *conn) skip(n int, crc uint32) (uint32, error) {
+	for n > 0 {
+		if err := c.fill(1); err != nil {
+			return 0, err
+		}
+		b := c.sock.take(min(n, c.sock.buffered()))
+		n -= len(b)
+		if c.neg.DataDigest {
+			crc = crc32.Update(crc, castagnoli, b)
+		}
+	}
+	return crc, nil
+}
+
 // readHeader reads a basic header segment and the additional ones, and checks the
 // header digest.
 func (c *conn) readHeader() error {
-	if _, err := io.ReadFull(c.br, c.hdr[:]); err != nil {
+	if err := c.fill(bhsLen); err != nil {
 		return err
 	}
+	copy(c.hdr[:], c.sock.take(bhsLen))
 	c.seen.Add(1)
 	c.ahs = c.ahs[:0]
 	if n := c.hdr.ahsLen(); n > 0 {
@@ -365,52 +423,54 @@ func (c *conn) readHeader() error {
 			c.ahs = make([]byte, 0, maxAHS)
 		}
 		c.ahs = c.ahs[:n]
-		if _, err := io.ReadFull(c.br, c.ahs); err != nil {
+		if err := c.readFull(c.ahs); err != nil {
 			return err
 		}
 	}
 	if !c.neg.HeaderDigest {
 		return nil
 	}
-	if _, err := io.ReadFull(c.br, c.scratch[:]); err != nil {
+	got, err := c.readDigest()
+	if err != nil {
 		return err
 	}
-	if getDigest(c.scratch[:]) != crc32.Update(crc32.Checksum(c.hdr[:], castagnoli), castagnoli, c.ahs) {
+	if got != crc32.Update(crc32.Checksum(c.hdr[:], castagnoli), castagnoli, c.ahs) {
 		c.srv.stats.digestErrors.Add(1)
 		return io.ErrUnexpectedEOF // nothing in the header can be trusted: drop the connection
 	}
 	return nil
 }
 
+func (c *conn) readDigest() (uint32, error) {
+	if err := c.fill(4); err != nil {
+		return 0, err
+	}
+	return getDigest(c.sock.take(4)), nil
+}
+
 // readData reads a data segment of n bytes: the first len(dst) into dst, the
 // rest is dropped (I5). It checks the data digest.
 func (c *conn) readData(dst []byte, n int) error {
-	dst = dst[:min(len(dst), n)]
-	if _, err := io.ReadFull(c.br, dst); err != nil {
-		return err
-	}
 	if n == 0 {
 		return nil
 	}
-	rest := n - len(dst) + pad(n)
-	if !c.neg.DataDigest {
-		_, err := c.br.Discard(rest)
+	dst = dst[:min(len(dst), n)]
+	if err := c.readFull(dst); err != nil {
 		return err
 	}
-	crc := crc32.Checksum(dst, castagnoli)
-	for rest > 0 {
-		b, err := c.br.Peek(min(rest, readBuffer/2))
-		if err != nil {
-			return err
-		}
-		crc = crc32.Update(crc, castagnoli, b)
-		rest -= len(b)
-		_, _ = c.br.Discard(len(b)) // these bytes were just peeked
+	crc := uint32(0)
+	if c.neg.DataDigest {
+		crc = crc32.Checksum(dst, castagnoli)
 	}
-	if _, err := io.ReadFull(c.br, c.scratch[:]); err != nil {
+	crc, err := c.skip(n-len(dst)+pad(n), crc)
+	if err != nil || !c.neg.DataDigest {
 		return err
 	}
-	if getDigest(c.scratch[:]) != crc {
+	got, err := c.readDigest()
+	if err != nil {
+		return err
+	}
+	if got != crc {
 		c.srv.stats.digestErrors.Add(1)
 		c.reject(rejectDigest, true)
 		return errDigest

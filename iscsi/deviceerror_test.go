@@ -101,6 +101,9 @@ func dataCommands() []dataCommand {
 	add("MODE SELECT(6) SWP", false, func(uint64) [16]byte { return cdb(0x15, 0x10, 0, 0, byte(len(setSWP))) }, setSWP, 0, flush)
 	add("MODE SELECT(10) SWP", false, func(uint64) [16]byte { return cdb(0x55, 0x10, 0, 0, 0, 0, 0, 0, byte(len(setSWP)+4)) },
 		append(make([]byte, 4), setSWP...), 0, flush)
+	all = append(all, dataCommand{name: "PERSISTENT RESERVE OUT", ops: []iscsi.OpKind{iscsi.OpReserve}, make: func(uint64) *initiator.Command {
+		return &initiator.Command{CDB: cdb(0x5f, 6, 0, 0, 0, 0, 0, 0, 24), Out: []byte{15: 1, 23: 0}} // register key 1
+	}})
 	all = append(all, dataCommand{name: "UNMAP", far: true, ops: []iscsi.OpKind{unmap}, make: func(lba uint64) *initiator.Command {
 		b := []byte{0, 22, 0, 16, 23: 0}
 		be.PutUint64(b[8:], lba)
@@ -121,7 +124,7 @@ func dataCommands() []dataCommand {
 // noData are the operation codes that do not reach the disk.
 var noData = []byte{
 	0x00, 0x03, 0x12, 0x16, 0x17, 0x56, 0x57, // TEST UNIT READY, REQUEST SENSE, INQUIRY, RESERVE, RELEASE
-	0x1a, 0x5a, 0x1e, 0x25, 0x37, 0xb7, // MODE SENSE, PREVENT ALLOW, READ CAPACITY(10), READ DEFECT DATA
+	0x5e, 0x1a, 0x5a, 0x1e, 0x25, 0x37, 0xb7, // PERSISTENT RESERVE IN, MODE SENSE, PREVENT ALLOW, READ CAPACITY(10), READ DEFECT DATA
 	0x4d, 0x84, 0x9e, 0xa0, 0xa3, // LOG SENSE, RECEIVE COPY, SERVICE ACTION IN(16), REPORT LUNS, MAINTENANCE IN
 }
 
@@ -148,8 +151,11 @@ func expected(err error, kind iscsi.OpKind) (key, asc, ascq byte, named bool) {
 			continue
 		}
 		if e.key != 0 || e.status != 2 {
-			return e.key, e.asc, e.aq, e.key == 4 && kind != iscsi.OpFlush
+			return e.key, e.asc, e.aq, e.key == 4 && kind != iscsi.OpFlush && kind != iscsi.OpReserve
 		}
+	}
+	if kind == iscsi.OpReserve { // no block of the medium is meant
+		return 4, 0x44, 0, false
 	}
 	asc = 0x0c
 	if kind == iscsi.OpRead || kind == iscsi.OpCompareAndWrite || kind == iscsi.OpOrWrite {

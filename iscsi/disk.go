@@ -5,7 +5,8 @@ import "errors"
 // OpKind is what an Op asks of a Disk.
 type OpKind uint8
 
-// Operations. Offsets and lengths are in bytes and multiples of 512.
+// Operations. Offsets and lengths are in bytes and multiples of 512. Only a Disk
+// that is a Reserver is given OpReserve, which has neither.
 const (
 	OpRead            OpKind = iota + 1 // fill Data from Offset
 	OpWrite                             // store Data at Offset
@@ -14,6 +15,7 @@ const (
 	OpFlush                             // everything completed before is durable when this completes
 	OpCompareAndWrite                   // Data = compare bytes then write bytes, equal halves; atomic
 	OpOrWrite                           // store the OR of Data and what is at Offset; atomic
+	OpReserve                           // keep Data, of any length up to MaxReservationBytes, as the unit's reservation state
 )
 
 // Op is one operation on a Disk. The submitter owns the Op and Data, keeps both
@@ -94,6 +96,21 @@ type Geometry struct {
 type Disk interface {
 	Geometry() Geometry
 	Submit(op *Op)
+}
+
+// Reserver is a Disk that keeps the reservation state of its logical unit. Over
+// another one persistent reservations work, but APTPL is refused.
+//
+//	D7  An OpReserve that completed with nil is durable, whatever WriteCache says. It
+//	    takes effect as a whole: after a crash the state is that of the last completed
+//	    OpReserve or of one that was in flight. It is ordered with writes (D4): when
+//	    it completed before a write was submitted, no crash keeps the write and
+//	    forgets the state.
+//	D8  The state is the disk's own: it moves with it to another target or node.
+type Reserver interface {
+	// Reservation returns the state that the last completed OpReserve stored, in this
+	// process or before; empty if none was. The caller does not change the bytes.
+	Reservation() []byte
 }
 
 // Provisioner is a Disk that can tell where it holds data; GET LBA STATUS reports

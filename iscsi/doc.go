@@ -51,6 +51,40 @@
 //	    everything younger; a task that will never run holds nobody back.
 //	I11 How often a peer tries does not decide how much is logged.
 //
+// Reservations (SPC-4 clause 5.12; rule O5 on one node). A nexus is an initiator
+// name, an ISID and a portal group; it outlives its sessions. What it may do is
+// decided by a registry of keys, which changes in these steps, one change of a
+// logical unit at a time:
+//
+//	PERSISTENT RESERVE OUT -> decide -> old and new state bind -> drain -> OpReserve
+//	                 GOOD <- abort, if asked <- unit attentions <- new state binds <-+
+//
+//	R1  A change is answered GOOD only after OpReserve completed with nil.
+//	R2  A command counts as running before it is checked, and a change binds before
+//	    it looks for running commands. So each command either is checked against
+//	    the change, or is waited for by it; nothing goes between.
+//	R3  No OpReserve is submitted while a command is running that the new state
+//	    forbids: the log holds no write behind a record which forbids it. After the
+//	    answer nothing of a nexus that lost its access takes effect: what it had
+//	    running is over, what waited for data is checked again, and its own changes
+//	    that were queued are refused.
+//	R4  A failed OpReserve leaves the old state in force. Until it is settled a
+//	    command must be allowed by both: what the old state forbids is a RESERVATION
+//	    CONFLICT, what only the new one forbids is BUSY, since it may never come.
+//	R5  Registrations and reservations survive logout, loss of the connection,
+//	    reinstatement and resets. RESERVE(6/10) survives none of them.
+//	R6  What was stored with APTPL is in force before the first command of a
+//	    published unit runs; other state is gone then, and the PRgeneration is 0. A
+//	    stored state that cannot be read keeps the unit from being published.
+//	R7  Nothing waits in a connection's reader or in a Disk's completion. Registries
+//	    and parameter lists are bounded (maxRegistrations, maxPRList).
+//
+// R1 to R3 are what O5 asks for: the record is in the journal, in order with the
+// writes, and "checked again at the sequence point" holds because at that point
+// no write is under way that the check would drop. A crash leaves the old or the
+// new state, and in either case only writes that it allows, or that were answered
+// before the change was.
+//
 // Not done: error recovery levels 1 and 2, several connections per session,
-// bidirectional commands, persistent reservations.
+// bidirectional commands.
 package iscsi

@@ -62,8 +62,10 @@ type copyJob struct {
 	record   *copyRecord // nil: nobody may ask
 	records  *copyRecords
 	segments []copySegment
-	units    []*lun // whose gate it is in
-	running  bool   // counted in Server.copies
+	units    []*lun   // whose gate it is in
+	visits   []*nexus // with units other than the one that it was sent to
+	step     *foreignStep
+	running  bool // counted in Server.copies
 
 	at    int    // the segment in work
 	done  uint64 // bytes of it
@@ -157,12 +159,31 @@ func (j *copyJob) begin(records *copyRecords, id, usage byte) (sense, bool) {
 	return sense{}, true
 }
 
+// visit returns the copy's nexus with a unit: its Ops wait there like a session's.
+func (j *copyJob) visit(ss *session, l *lun) *nexus {
+	for _, n := range j.visits {
+		if n.lu == l {
+			return n
+		}
+	}
+	n := &nexus{ss: ss, lu: l}
+	if l.join(n) {
+		j.visits = append(j.visits, n)
+	}
+	return n
+}
+
 // end leaves everything that begin took; the task is about to be answered.
 func (j *copyJob) end(t *task) {
+	j.step.leave()
+	j.step = nil
 	for _, l := range j.units {
 		l.copies.leave()
 	}
-	j.units = nil
+	for _, n := range j.visits {
+		n.lu.part(n)
+	}
+	j.units, j.visits = nil, nil
 	if j.record != nil {
 		j.records.finish(j.record, t.status, t.sense)
 		j.record = nil
@@ -291,24 +312,37 @@ func (e *copyEnd) refusal(s sense, role byte, segment int) sense {
 
 // conflict checks the reservations of both units, each as the nexus that sees it.
 func (g *copySegment) conflict(segment int) (sense, bool) {
-	role := byte(0)
-	switch {
-	case g.source.lu.conflicts(g.source.ss):
-		role = cscdSource
-	case g.dest.lu.conflicts(g.dest.ss):
-		role = cscdDestination
-	default:
-		return sense{}, false
+	if st := g.source.lu.res.judge(g.source.ss, accessRead); st != statusGood {
+		return copyConflict(st, cscdSource, segment), true
 	}
-	s := senseCopyAborted
-	s.cscd = cscdSense{role: role, segment: uint16(segment), status: statusReservationConflict}
-	return s, true
+	if st := g.dest.lu.res.judge(g.dest.ss, accessWrite); st != statusGood {
+		return copyConflict(st, cscdDestination, segment), true
+	}
+	return sense{}, false
 }
 
-// conflicts tells whether another nexus has reserved the unit.
-func (l *lun) conflicts(ss *session) bool {
-	r := l.reserved.Load()
-	return r != nil && r != ss
+// copyConflict is COPY ABORTED because of the status of a CSCD's reservations.
+func copyConflict(status, role byte, segment int) sense {
+	s := senseCopyAborted
+	s.cscd = cscdSense{role: role, segment: uint16(segment), status: status}
+	return s
+}
+
+// use asks for an Op of a unit, under its reservations: they are checked once more,
+// and a change of them waits for the Op (R2, R3).
+func (t *task) use(role byte, kind OpKind, off, length int64, data []byte) bool {
+	j := t.copy
+	g := &j.segments[j.at]
+	e, access := g.source, accessRead
+	if role == cscdDestination {
+		e, access = g.dest, accessWrite
+	}
+	step, st := e.lu.res.enter(e.ss, access)
+	if st != statusGood {
+		return t.lastFail(j.residual(copyConflict(st, role, j.at)))
+	}
+	j.step = step
+	return t.askOf(e.lu, kind, off, length, data)
 }
 
 // Designator of a CSCD descriptor: binary, of the logical unit, NAA, 16 bytes.
@@ -388,12 +422,14 @@ func (e *copyEnd) protection() (sense, bool) {
 // takes such commands.
 func (e *copyEnd) reachable() bool {
 	return e.ss.lun(e.number) == e.lu && ALUAState(e.ss.state.Load()) <= ALUANonOptimized &&
-		!e.ss.conn.isClosed() && !e.lu.copies.closing()
+		!e.ss.conn.closed.Load() && !e.lu.copies.closing()
 }
 
 // copyStep goes on with a copy.
 func copyStep(t *task) bool {
 	j := t.copy
+	j.step.leave()
+	j.step = nil
 	switch j.phase {
 	case copyReading:
 		g := &j.segments[j.at]
@@ -402,7 +438,7 @@ func copyStep(t *task) bool {
 		}
 		j.phase, j.wrote = copyWriting, true
 		_, to := j.place()
-		return t.askOf(g.dest.lu.Disk, OpWrite, to, 0, t.ref[:j.piece])
+		return t.use(cscdDestination, OpWrite, to, 0, t.ref[:j.piece])
 	case copyWriting:
 		j.done += j.piece
 		j.progress(j.at, j.piece)
@@ -424,10 +460,10 @@ func copyStep(t *task) bool {
 	from, to := j.place()
 	if hole {
 		j.phase, j.wrote = copyWriting, true
-		return t.askOf(g.dest.lu.Disk, OpUnmap, to, int64(n), nil)
+		return t.use(cscdDestination, OpUnmap, to, int64(n), nil)
 	}
 	j.phase = copyReading
-	return t.askOf(g.source.lu.Disk, OpRead, from, 0, t.ref[:n])
+	return t.use(cscdSource, OpRead, from, 0, t.ref[:n])
 }
 
 // place returns where the piece in work lies on source and destination. A segment

@@ -154,8 +154,9 @@ func (c *conn) logout(h *bhs, n int) error {
 	}
 	c.mu.Unlock()
 	c.runReady()
+	c.sendInline() // from here on the writer sends
 	c.mu.Lock()
-	for len(c.tasks) > 0 && !c.closed {
+	for len(c.tasks) > 0 && !c.closed.Load() {
 		c.idleWake.Wait()
 	}
 	c.enqueue(outItem{r: r})

@@ -13,6 +13,7 @@ type Group struct {
 	Initiators []string // node names; a name is in one group of a target at most
 	Auth       *Auth    // CHAP; nil: none is demanded
 	LUNs       []LUNMap // what members see; empty: every LUN of the target under its own number
+	Masked     bool     // members see what LUNs lists and nothing else, also when it is empty
 }
 
 // LUNMap shows a logical unit to the members of a group.
@@ -232,7 +233,7 @@ func newView(g *Group, luns map[uint16]*lun) *view {
 	for _, m := range g.LUNs {
 		v.units[m.Number] = seen{luns[m.LUN], m.ReadOnly}
 	}
-	if len(g.LUNs) == 0 {
+	if len(g.LUNs) == 0 && !g.Masked {
 		for n, l := range luns {
 			v.units[n] = seen{l, false}
 		}

@@ -17,7 +17,7 @@ func CheckName(s string) error {
 	bad := func(why string) error {
 		return fmt.Errorf("iscsi: name %q: %s; use for example iqn.2026-01.com.example:disk1", s, why)
 	}
-	if len(s) == 0 || len(s) > maxName {
+	if len(s) == 0 || len(s) > maxName || len(n) > maxName {
 		return bad(fmt.Sprintf("must have 1 to %d bytes", maxName))
 	}
 	if !utf8.ValidString(s) {

@@ -20,6 +20,12 @@ type nexus struct {
 	aborted  atomic.Uint64
 
 	read, write, other ioCounters // the sender's
+
+	// Its Ops at the unit's gate.
+	inside atomic.Int64  // weight of those in the Disk
+	queued atomic.Int32  // how many wait
+	epoch  atomic.Uint32 // second in which it was last counted as a sharer
+	queue  queue
 }
 
 // begin counts a command in.
@@ -60,7 +66,7 @@ func (n *nexus) stats() LUNStats {
 	return LUNStats{
 		Number: n.lu.Number, Read: n.read.load(), Write: n.write.load(), Other: n.other.load(),
 		Depth: int(n.begun.Load() - ended), MaxDepth: int(n.maxDepth.Load()),
-		Delayed: n.delayed.Load(), Full: n.full.Load(), Aborted: n.aborted.Load(),
+		Waiting: int(n.queued.Load()), Delayed: n.delayed.Load(), Full: n.full.Load(), Aborted: n.aborted.Load(),
 	}
 }
 
@@ -147,8 +153,8 @@ func (l *lun) stats() LUNStats {
 
 // remove ends a unit that is no longer published: nothing waits for a rate any
 // more, and sessions do not hold on to it.
-func (l *lun) remove() {
-	l.setQoS(QoS{})
+func (l *lun) remove(now time.Time) {
+	l.gate.limit(QoS{}, now)
 	l.mu.Lock()
 	l.removed = true
 	list := l.nexuses
@@ -157,15 +163,4 @@ func (l *lun) remove() {
 	for n := range list {
 		n.ss.forget(n)
 	}
-}
-
-// setQoS installs limits.
-func (l *lun) setQoS(q QoS) { l.qos.Store(&q) }
-
-// limits returns the limits in force.
-func (l *lun) limits() QoS {
-	if q := l.qos.Load(); q != nil {
-		return *q
-	}
-	return QoS{}
 }

@@ -60,24 +60,6 @@ func checkReserve(t *task) bool {
 	return true
 }
 
-// reserve: the conflict with another nexus was found before; a race is lost here.
-func reserve(t *task) {
-	ss := t.c.sess
-	if t.lu.reserved.Load() != ss && !t.lu.reserved.CompareAndSwap(nil, ss) {
-		t.status = statusReservationConflict
-		t.finish()
-		return
-	}
-	t.good(0)
-}
-
-// releaseUnit releases one's own reservation; for others it does nothing, which
-// SPC-2 calls GOOD.
-func releaseUnit(t *task) {
-	t.lu.reserved.CompareAndSwap(t.c.sess, nil)
-	t.good(0)
-}
-
 // startStop: the unit is always started and there is nothing to eject.
 func startStop(t *task) {
 	loej, start, power := t.cdb[4]&0x02 != 0, t.cdb[4]&0x01 != 0, t.cdb[4]>>4

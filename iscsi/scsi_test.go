@@ -122,7 +122,7 @@ func TestRefusals(t *testing.T) {
 		k, a, q byte
 	}{
 		{"unknown opcode", cdb(0xc1), nil, 0, 5, 0x20, 0},
-		{"PERSISTENT RESERVE IN", cdb(0x5e, 0, 0, 0, 0, 0, 0, 0, 8), nil, 8, 5, 0x20, 0},
+		{"unknown service action", cdb(0x5e, 4, 0, 0, 0, 0, 0, 0, 8), nil, 8, 5, 0x24, 0},
 		{"GET LBA STATUS beyond the end", func() (c [16]byte) { c = rw16(0x9e, 0, blocks, 32); c[1] = 0x12; return c }(), nil, 32, 5, 0x21, 0},
 		{"READ beyond the end", rw16(0x88, 0, blocks, 1), nil, 512, 5, 0x21, 0},
 		{"READ across the end", rw16(0x88, 0, blocks-1, 2), nil, 1024, 5, 0x21, 0},

@@ -92,6 +92,8 @@ var (
 	senseNoSaving         = sense{key: keyIllegalRequest, asc: 0x39}
 	senseInvalidMessage   = sense{key: keyIllegalRequest, asc: 0x49}
 	senseInvalidIU        = sense{key: keyIllegalRequest, asc: 0x0e, ascq: 0x03}
+	senseInvalidRelease   = sense{key: keyIllegalRequest, asc: 0x26, ascq: 0x04} // of a persistent reservation
+	senseNoRegistrations  = sense{key: keyIllegalRequest, asc: 0x55, ascq: 0x04} // insufficient registration resources
 	senseWriteProtected   = sense{key: 0x07, asc: 0x27}
 	senseSoftwareProtect  = sense{key: 0x07, asc: 0x27, ascq: 0x02}
 	senseNoSpace          = sense{key: 0x07, asc: 0x27, ascq: 0x07}
@@ -105,13 +107,17 @@ var (
 	senseDataPhase        = sense{key: 0x0b, asc: 0x4b}
 	senseMiscompare       = sense{key: 0x0e, asc: 0x1d}
 
-	uaPowerOn         = sense{key: 0x06, asc: 0x29}
-	uaReset           = sense{key: 0x06, asc: 0x29, ascq: 0x03}
-	uaModeChanged     = sense{key: 0x06, asc: 0x2a, ascq: 0x01}
-	uaAccessChanged   = sense{key: 0x06, asc: 0x2a, ascq: 0x06}
-	uaCapacityChanged = sense{key: 0x06, asc: 0x2a, ascq: 0x09}
-	uaSpaceThreshold  = sense{key: 0x06, asc: 0x38, ascq: 0x07}
-	uaLUNsChanged     = sense{key: 0x06, asc: 0x3f, ascq: 0x0e}
+	uaPowerOn                = sense{key: 0x06, asc: 0x29}
+	uaReset                  = sense{key: 0x06, asc: 0x29, ascq: 0x03}
+	uaModeChanged            = sense{key: 0x06, asc: 0x2a, ascq: 0x01}
+	uaAccessChanged          = sense{key: 0x06, asc: 0x2a, ascq: 0x06}
+	uaReservationsPreempted  = sense{key: 0x06, asc: 0x2a, ascq: 0x03}
+	uaReservationsReleased   = sense{key: 0x06, asc: 0x2a, ascq: 0x04}
+	uaRegistrationsPreempted = sense{key: 0x06, asc: 0x2a, ascq: 0x05}
+	uaCleared                = sense{key: 0x06, asc: 0x2f}
+	uaCapacityChanged        = sense{key: 0x06, asc: 0x2a, ascq: 0x09}
+	uaSpaceThreshold         = sense{key: 0x06, asc: 0x38, ascq: 0x07}
+	uaLUNsChanged            = sense{key: 0x06, asc: 0x3f, ascq: 0x0e}
 )
 
 const (

@@ -127,11 +127,15 @@ type Server struct {
 	bufs     bufferPool
 	tasks    sync.Pool
 	reps     sync.Pool
+	batches  sync.Pool
+	readBufs sync.Pool
 	stats    counters
-	copies   atomic.Int32  // EXTENDED COPY commands under way
-	refusals logLimit      // log lines about refused logins and connections
-	comings  logLimit      // and about sessions that open and close
-	tick     chan struct{} // closed to end the watchdog
+	copies   atomic.Int32 // EXTENDED COPY commands under way
+	refusals logLimit     // log lines about refused logins and connections
+	comings  logLimit     // and about sessions that open and close
+	pacer    *pacer
+	epoch    atomic.Uint32 // seconds since the start, by the watchdog
+	tick     chan struct{} // closed to end the watchdog and the pacer
 	ticked   sync.WaitGroup
 
 	mu        sync.Mutex
@@ -155,6 +159,7 @@ func NewServer(cfg Config) *Server {
 		disc:      cfg.DiscoveryAuth,
 		svc:       newSCSIService(),
 		commands:  newCommandTable(),
+		pacer:     newPacer(),
 		tick:      make(chan struct{}),
 		listeners: map[net.Listener]struct{}{},
 		targets:   map[string]*target{},
@@ -173,9 +178,12 @@ func NewServer(cfg Config) *Server {
 	}
 	s.refusals.perHost, s.refusals.all = hostLines, refusalLines
 	s.comings.all = sessionLines
+	s.epoch.Store(1)
 	s.bufs.init()
 	s.tasks.New = func() any { return newTask() }
 	s.reps.New = func() any { return new(reply) }
+	s.batches.New = func() any { return newBatch() }
+	s.readBufs.New = func() any { return new([readBuffer]byte) }
 	return s
 }
 
@@ -192,8 +200,9 @@ func (s *Server) Serve(l net.Listener) error {
 	s.listeners[l] = struct{}{}
 	if !s.watching {
 		s.watching = true
-		s.ticked.Add(1)
+		s.ticked.Add(2)
 		go s.watch()
+		go s.pace()
 	}
 	s.mu.Unlock()
 	err := s.accept(l)
@@ -362,9 +371,7 @@ func (s *Server) RemoveTarget(iqn string, force bool) error {
 	delete(s.targets, iqn)
 	s.svc.removeTarget(t.scsi)
 	s.mu.Unlock()
-	for _, n := range t.numbers() {
-		t.lun(n).setQoS(QoS{}) // what waits for a rate ends now
-	}
+	t.liftRates()
 	for _, ss := range users {
 		ss.conn.expel(waitIfGone)
 	}
@@ -500,6 +507,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for c := range s.conns {
 		conns = append(conns, c)
 	}
+	for _, t := range s.targets {
+		t.liftRates()
+	}
 	s.mu.Unlock()
 	for _, c := range conns {
 		c.drain()
@@ -574,6 +584,7 @@ func (s *Server) watch() {
 			return
 		}
 		t.Reset(watchTick)
+		s.epoch.Add(1)
 		now := s.clk.Now()
 		s.mu.Lock()
 		conns := make([]*conn, 0, len(s.conns))

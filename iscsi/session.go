@@ -29,11 +29,11 @@ type session struct {
 
 	commands, readBytes, writeBytes atomic.Uint64
 
-	copies copyRecords // of its EXTENDED COPY commands
-
 	recent  atomic.Pointer[nexus] // of the last command
 	nexusMu sync.Mutex
 	nexuses map[*lun]*nexus
+
+	copies copyRecords // of its EXTENDED COPY commands
 
 	pending atomic.Int32 // unit attentions in ua
 	uaMu    sync.Mutex
@@ -158,7 +158,7 @@ func (ss *session) setView(v *view) {
 	old := ss.view.Swap(v)
 	for l := range old.inside { // nobody could release it any more
 		if !v.sees(l) {
-			l.reserved.CompareAndSwap(ss, nil)
+			l.res.forget(ss)
 		}
 	}
 	if !v.sameUnits(old) {
@@ -204,9 +204,10 @@ func (ss *session) clearAttention(ua sense) {
 	}
 }
 
-// dropReservations releases what a nexus reserved, when it is lost.
+// dropReservations releases what a nexus reserved by RESERVE(6/10), when it is
+// lost. Registrations stay (R5).
 func (ss *session) dropReservations() {
 	for _, l := range *ss.target.luns.Load() {
-		l.reserved.CompareAndSwap(ss, nil)
+		l.res.forget(ss)
 	}
 }

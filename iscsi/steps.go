@@ -45,7 +45,7 @@ func (t *task) runSteps(limit int) {
 			return
 		}
 		t.stepState.Store(stepSubmitted)
-		t.disk.Submit(&t.op)
+		t.launch(t.over)
 		if t.stepState.CompareAndSwap(stepSubmitted, stepWaiting) {
 			return
 		}
@@ -56,13 +56,16 @@ func (t *task) runSteps(limit int) {
 	}
 }
 
-// ask prepares the Op of a step; the task's own Disk executes it.
+// ask prepares the Op of a step; the task's own unit executes it.
 func (t *task) ask(kind OpKind, off, length int64, data []byte) bool {
-	return t.askOf(t.lu.Disk, kind, off, length, data)
+	return t.askOf(t.lu, kind, off, length, data)
 }
 
-func (t *task) askOf(d Disk, kind OpKind, off, length int64, data []byte) bool {
-	t.disk = d
+func (t *task) askOf(l *lun, kind OpKind, off, length int64, data []byte) bool {
+	t.over = t.nx
+	if l != t.lu {
+		t.over = t.copy.visit(t.c.sess, l)
+	}
 	t.op = Op{Kind: kind, Offset: off, Length: length, Data: data, BadOffset: off, Done: t}
 	return true
 }

@@ -21,8 +21,7 @@ type LUNSpec struct {
 	Vendor    string // at most 8 printable ASCII; "" is OVGATE
 	Product   string // at most 16; "" is "vDisk"
 	Revision  string // at most 4; "" is "1"
-	// QoS limits all sessions together; changing it is not a LUN change.
-	QoS QoS
+	QoS       QoS    // limits of all sessions together; changing it is not a LUN change
 }
 
 // TargetSpec describes a target.
@@ -49,7 +48,8 @@ type LUNInfo struct {
 	Number      uint16
 	Size        int64 // bytes
 	Serial, NAA string
-	ReservedBy  string // initiator that holds a RESERVE(6/10), or ""
+	ReservedBy  string           // initiator that holds a RESERVE(6/10), or ""
+	Reservation *ReservationInfo // persistent reservations; nil: nobody is registered
 	QoS         QoS
 	Stats       LUNStats // since the unit was published here
 }
@@ -155,15 +155,15 @@ type target struct {
 }
 
 // lun is a logical unit: what it is, and the state initiators gave it. The QoS
-// of its LUNSpec is zero; limits has the one in force.
+// of its LUNSpec is zero; gate has the one in force.
 type lun struct {
 	LUNSpec
-	scsi     *scsiLU
-	shift    uint8                   // logarithm of BlockSize
-	modes    modeValues              // what MODE SELECT changed
-	copies   copyGate                // EXTENDED COPY that works on it
-	reserved atomic.Pointer[session] // RESERVE(6/10) holder
-	qos      atomic.Pointer[QoS]
+	scsi   *scsiLU
+	shift  uint8      // logarithm of BlockSize
+	modes  modeValues // what MODE SELECT changed
+	copies copyGate   // EXTENDED COPY that works on it
+	res    *reservations
+	gate   gate
 
 	mu      sync.Mutex
 	removed bool
@@ -194,7 +194,7 @@ func (t *target) update(spec TargetSpec) error {
 		return err
 	}
 	for _, ls := range spec.LUNs {
-		luns[ls.Number].setQoS(ls.QoS)
+		luns[ls.Number].gate.limit(ls.QoS, t.srv.clk.Now())
 	}
 	units := make(map[uint16]*scsiLU, len(luns))
 	for n, l := range luns {
@@ -214,7 +214,7 @@ func (t *target) update(spec TargetSpec) error {
 	t.spec.Store(&spec)
 	for n, l := range old {
 		if luns[n] != l {
-			l.remove()
+			l.remove(t.srv.clk.Now())
 		}
 	}
 	return nil
@@ -245,7 +245,12 @@ func (t *target) makeUnits(specs []LUNSpec) (map[uint16]*lun, error) {
 			if err != nil {
 				return nil, fmt.Errorf("iscsi: target %s LUN %d: %w", t.name, ls.Number, err)
 			}
-			l = &lun{LUNSpec: ls, scsi: su, shift: blockShift(ls.BlockSize)}
+			res, err := keptReservations(old, specs, ls)
+			if err != nil {
+				return nil, fmt.Errorf("iscsi: target %s LUN %d: %w", t.name, ls.Number, err)
+			}
+			l = &lun{LUNSpec: ls, scsi: su, res: res, shift: blockShift(ls.BlockSize)}
+			l.gate.lu = l
 		}
 		luns[ls.Number] = l
 	}
@@ -273,13 +278,18 @@ func (t *target) info() TargetInfo {
 	}
 	for _, n := range t.numbers() {
 		l := t.lun(n)
-		li := LUNInfo{Number: n, Size: l.Disk.Geometry().Size, Serial: l.Serial, NAA: fmt.Sprintf("%x", l.NAA[:]), QoS: l.limits(), Stats: l.stats()}
-		if r := l.reserved.Load(); r != nil {
-			li.ReservedBy = r.initiator
-		}
+		li := LUNInfo{Number: n, Size: l.Disk.Geometry().Size, Serial: l.Serial, NAA: fmt.Sprintf("%x", l.NAA[:]), QoS: l.gate.limits(), Stats: l.stats()}
+		li.ReservedBy, li.Reservation = l.res.reservedBy(), l.res.info()
 		i.LUNs = append(i.LUNs, li)
 	}
 	return i
+}
+
+// liftRates lets everything go on that waits for a rate: the target ends.
+func (t *target) liftRates() {
+	for _, l := range *t.luns.Load() {
+		l.gate.limit(QoS{}, t.srv.clk.Now())
+	}
 }
 
 func sortTargets(l []*target) { sort.Slice(l, func(i, j int) bool { return l[i].name < l[j].name }) }

@@ -20,7 +20,7 @@ type task struct {
 	cmd       *command
 	lu        *lun
 	nx        *nexus // with lu; nil when lu is
-	arrived   time.Time
+	since     time.Time
 	counted   bool // out of nx
 	lunNo     uint16
 	lunOK     bool
@@ -53,23 +53,30 @@ type task struct {
 	// A command made of many Ops has a stepper instead of next (steps.go).
 	stepper   func(*task) bool
 	stepState atomic.Int32
-	disk      Disk     // of its Op
+	over      *nexus   // of its next Op
 	copy      *copyJob // EXTENDED COPY
 	lba       uint64
 	blocks    uint64
 	step      uint64 // progress of commands made of several Ops
+
+	// At the gate of the Op's unit (gate.go).
+	at            *nexus // whose Op it is; nil while it has none
+	weight        int64
+	charged       bool // it was counted as a command
+	queued        atomic.Pointer[gate]
+	before, after *task // in the queue
 
 	status byte
 	sense  sense
 	in     []byte // data-in to send
 	xfer   uint64 // bytes the command transfers, for the residual
 
-	set     *taskSet   // mu; nil while the set holds SIMPLE tasks only
-	stretch *stretch   // mu
-	dormant bool       // mu; has its data and waits for older tasks
-	running bool       // mu
-	aborted bool       // mu
-	waiters []*tmfWait // mu: task management that waits for this task
+	set     *taskSet    // mu; nil while the set holds SIMPLE tasks only
+	stretch *stretch    // mu
+	dormant bool        // mu; has its data and waits for older tasks
+	running bool        // mu
+	aborted atomic.Bool // set under mu
+	waiters []*tmfWait  // mu: task management that waits for this task
 }
 
 func newTask() *task {
@@ -111,7 +118,7 @@ func (t *task) release() {
 		s.bufs.put(t.aux)
 	}
 	t.buf, t.aux, t.data, t.ref, t.in, t.lu, t.nx, t.op.Data = nil, nil, nil, nil, nil, nil, nil, nil
-	t.disk, t.copy = nil, nil
+	t.over, t.copy = nil, nil
 	s.tasks.Put(t)
 }
 
@@ -124,20 +131,25 @@ func (t *task) submit(kind OpKind, off, length int64, data []byte, fua bool, nex
 	}
 	t.op = Op{Kind: kind, FUA: fua, Offset: off, Length: length, Data: data, BadOffset: off, Done: t}
 	t.next = next
-	t.lu.Disk.Submit(&t.op)
+	t.launch(t.nx)
 }
 
 // Complete implements Completer.
 func (t *task) Complete(op *Op) {
-	if t.stepper != nil {
+	n := t.at
+	others := n != nil && n.left(t.weight)
+	t.at = nil
+	switch {
+	case t.stepper != nil:
 		t.stepDone(op)
-		return
-	}
-	if op.Err != nil {
+	case op.Err != nil:
 		t.failOp(op.Err)
-		return
+	default:
+		t.next(t)
 	}
-	t.next(t)
+	if others { // t may be another command by now
+		n.lu.gate.run()
+	}
 }
 
 // failOp turns an error of the Disk into a status (I1).
@@ -154,6 +166,9 @@ func (t *task) failOp(err error) {
 	}
 }
 
+// errTaskSetFull ends a command for which the unit's gate has no room.
+var errTaskSetFull = errors.New("iscsi: too many commands wait for the unit")
+
 // opResult is the status and sense data of a failed Op. A medium or hardware error
 // names the block: the one the Disk blames, or the first of the Op.
 func opResult(op *Op, err error, shift uint8) (byte, sense) {
@@ -161,6 +176,8 @@ func opResult(op *Op, err error, shift uint8) (byte, sense) {
 	switch {
 	case errors.Is(err, ErrBusy):
 		return statusBusy, s
+	case err == errTaskSetFull:
+		return statusTaskSetFull, s
 	case errors.Is(err, ErrMiscompare):
 		s = senseMiscompare
 		s.setInfo(uint64(op.MiscompareAt))

@@ -33,20 +33,24 @@ func (w *tmfWait) done() {
 }
 
 // abort aborts the connection's tasks that match: one that waits for data or for
-// older tasks never runs, one inside the Disk is waited for by w. It returns how
+// older tasks, or at a gate, never runs, one inside the Disk is waited for by w. It returns how
 // many matched.
 func (c *conn) abort(w *tmfWait, match func(*task) bool) int {
 	c.mu.Lock()
 	n := 0
+	var waiting []*task
 	for itt, t := range c.tasks {
 		if !match(t) {
 			continue
 		}
 		n++
-		t.aborted = true
+		t.aborted.Store(true)
 		if t.running {
 			w.left.Add(1)
 			t.waiters = append(t.waiters, w)
+			if t.withdraw() {
+				waiting = append(waiting, t)
+			}
 			continue
 		}
 		delete(c.tasks, itt)
@@ -58,6 +62,9 @@ func (c *conn) abort(w *tmfWait, match func(*task) bool) int {
 	}
 	ready := len(c.ready) > 0
 	c.mu.Unlock()
+	for _, t := range waiting {
+		t.abortOp()
+	}
 	if ready {
 		c.runReady()
 	}
@@ -152,8 +159,8 @@ func (s *Server) users(t *target) []*session {
 	return out
 }
 
-// reset resets logical units that by sees: commands are aborted, reservations
-// released, mode pages put back to their defaults, and every nexus is told. Units
+// reset resets logical units that by sees: commands are aborted, what RESERVE(6/10)
+// reserved is released (persistent reservations stay, R5), mode pages put back to their defaults, and every nexus is told. Units
 // that are masked from by go on (I9).
 func (s *Server) reset(by *session, w *tmfWait, of func(*lun) bool) {
 	users := s.users(by.target)
@@ -164,7 +171,7 @@ func (s *Server) reset(by *session, w *tmfWait, of func(*lun) bool) {
 		if !of(l) {
 			continue
 		}
-		l.reserved.Store(nil)
+		l.res.forget(nil)
 		l.modes.reset()
 		for _, ss := range users {
 			ss.attention(l, uaReset)

@@ -3,6 +3,7 @@ package iscsi
 import (
 	"hash/crc32"
 	"net"
+	"syscall"
 	"time"
 )
 
@@ -26,74 +27,191 @@ type reply struct {
 	last    bool // the connection is closed after it
 }
 
-// outItem is what waits for the writer: a task or a reply.
+// outItem is what waits to be sent: a task or a reply.
 type outItem struct {
 	t *task
 	r *reply
 }
 
-// batch collects PDUs for one writev.
+// batch collects PDUs for one writev. It is borrowed while something is sent.
 type batch struct {
+	wait  bool // its sender may wait for the peer
+	items []outItem
 	arena []byte
 	vec   net.Buffers
-	out   net.Buffers // the copy that WriteTo consumes
+	left  net.Buffers // what of vec has not left yet
+	iov   []syscall.Iovec
 	bytes int
 	tail  bool // the last element of vec ends at the end of arena
 	sent  []*task
 	reps  []*reply
 	last  bool
+	read  int       // bytes of data-in
 	now   time.Time // when its items were taken
-	err   error
 }
 
-// writeLoop sends queued answers until the connection is closed. It batches
-// whatever is queued when it looks.
+func newBatch() *batch { return &batch{arena: make([]byte, 0, arenaBytes)} }
+
+// Answers are sent by whoever has the turn (conn.sending), one at a time (I6):
+//
+//   - The reader, before it waits for the peer: it sends what was answered since
+//     it woke up, so that commands which the Disk completes inside Submit need no
+//     other goroutine. It never waits for the peer to read: what does not fit into
+//     the socket is the writer's.
+//   - The writer, for what other goroutines answer while the reader waits, for
+//     answers longer than a batch, and for what the reader could not send.
+
+// writeLoop is the writer. It sends what is queued when it looks, until the
+// connection is closed.
 func (c *conn) writeLoop() {
 	defer close(c.writerDone)
-	b := &batch{arena: make([]byte, 0, arenaBytes)}
-	var items []outItem
 	for {
-		c.mu.Lock()
-		for len(c.outq) == 0 && !c.closed {
-			c.writerWake.Wait()
+		b := c.turn()
+		if b == nil {
+			return
 		}
-		if c.closed {
+		b.wait = true
+		_, err := c.sock.write(b, true) // what the reader left
+		if err == nil {
+			b.reset()
+			err = c.transmit(b)
+		}
+		if !c.settle(b, err) {
+			c.close()
+		}
+	}
+}
+
+// turn waits until there is something for the writer to send; nil: the
+// connection is closed.
+func (c *conn) turn() *batch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for !c.closed.Load() {
+		if b := c.stalled; b != nil {
+			c.stalled = nil
+			return b
+		}
+		if len(c.outq) > 0 && !c.sending && !c.awake.Load() {
+			c.sending = true
+			b := c.srv.batches.Get().(*batch)
+			b.wait = true
+			c.take(b)
+			return b
+		}
+		c.writerWake.Wait()
+	}
+	return nil
+}
+
+// maxRounds is how often the reader sends before it waits, when more is answered
+// meanwhile; after that it is time to listen to the peer.
+const maxRounds = 2
+
+// sendInline is the reader's turn; afterwards the writer sends.
+func (c *conn) sendInline() {
+	for round := 0; ; round++ {
+		c.mu.Lock()
+		if c.closed.Load() || c.sending || len(c.outq) == 0 || round == maxRounds || c.needs(c.outq[0]) > arenaBytes {
+			c.awake.Store(false)
+			if len(c.outq) > 0 && !c.sending {
+				c.writerWake.Signal()
+			}
 			c.mu.Unlock()
 			return
 		}
-		items, c.outq = c.outq, items[:0]
+		c.sending = true
+		b := c.srv.batches.Get().(*batch)
+		b.wait = false
+		c.take(b)
 		c.mu.Unlock()
-		b.now = c.srv.clk.Now()
-		for i := range items {
-			if it := &items[i]; it.t != nil {
-				c.putTask(b, it.t)
-			} else {
-				c.putReply(b, it.r)
-			}
-			if !c.room(b) {
-				c.close()
-				return
-			}
+		err := c.transmit(b)
+		if err == nil && len(b.left) > 0 {
+			clear(b.items) // they are in vec
+			b.items = b.items[:0]
+			c.mu.Lock()
+			c.stalled = b
+			c.writerWake.Signal()
+			c.mu.Unlock()
+			continue
 		}
-		clear(items)
-		if !c.flush(b) {
+		if !c.settle(b, err) {
 			c.close()
-			return
 		}
 	}
 }
 
-// room flushes a batch that is full.
-func (c *conn) room(b *batch) bool {
-	if b.bytes < batchBytes && cap(b.arena)-len(b.arena) >= 4*pduSlack {
-		return true
+// take moves queued items to a batch: all for the writer, what fits for the
+// reader. mu is held.
+func (c *conn) take(b *batch) {
+	n := len(c.outq)
+	if !b.wait {
+		room := arenaBytes
+		for i, it := range c.outq {
+			if room -= c.needs(it); room < 0 {
+				n = i
+				break
+			}
+		}
 	}
-	return c.flush(b)
+	if n == len(c.outq) {
+		b.items, c.outq = c.outq, b.items[:0]
+		return
+	}
+	b.items = append(b.items[:0], c.outq[:n]...)
+	k := copy(c.outq, c.outq[n:])
+	clear(c.outq[k:])
+	c.outq = c.outq[:k]
 }
 
-// flush writes the batch and releases what it carried.
-func (c *conn) flush(b *batch) bool {
-	c.write(b)
+// needs is the most of the arena that an item takes.
+func (c *conn) needs(it outItem) int {
+	if it.t == nil || len(it.t.in) == 0 {
+		return pduSlack
+	}
+	return (2 + len(it.t.in)/int(min(c.maxSend.Load(), c.neg.MaxBurst))) * pduSlack
+}
+
+// transmit turns the items of a batch into PDUs and sends them. Without b.wait,
+// b.left is what the socket did not take.
+func (c *conn) transmit(b *batch) error {
+	b.now = c.srv.clk.Now()
+	for i := range b.items {
+		if it := &b.items[i]; it.t != nil {
+			if err := c.putTask(b, it.t); err != nil {
+				return err
+			}
+		} else {
+			c.putReply(b, it.r)
+		}
+		if b.wait && (b.bytes >= batchBytes || cap(b.arena)-len(b.arena) < 4*pduSlack) {
+			if err := c.write(b); err != nil {
+				return err
+			}
+		}
+	}
+	return c.write(b)
+}
+
+// write sends the collected bytes. The buffers stay in use until settle.
+func (c *conn) write(b *batch) error {
+	b.left = b.vec
+	all, err := c.sock.write(b, b.wait)
+	if all {
+		b.reset()
+	}
+	return err
+}
+
+// reset forgets bytes that have left.
+func (b *batch) reset() {
+	clear(b.vec)
+	b.arena, b.vec, b.left, b.bytes, b.tail = b.arena[:0], b.vec[:0], nil, 0, false
+}
+
+// settle ends a sender's turn: what the batch carried is accounted for and given
+// back. It returns false when the connection is to be closed.
+func (c *conn) settle(b *batch, err error) bool {
 	c.mu.Lock()
 	for _, t := range b.sent {
 		c.discharge(t)
@@ -102,8 +220,13 @@ func (c *conn) flush(b *batch) bool {
 		c.unsentBytes -= len(r.data)
 	}
 	c.unsent -= len(b.sent) + len(b.reps)
-	idle := c.draining && c.idle()
+	c.sending = false
+	ok := err == nil && !b.last && !(c.draining.Load() && c.idle())
 	c.mu.Unlock()
+	if b.read > 0 {
+		c.sess.readBytes.Add(uint64(b.read))
+		c.srv.stats.readBytes.Add(uint64(b.read))
+	}
 	for _, t := range b.sent {
 		t.release()
 	}
@@ -111,10 +234,13 @@ func (c *conn) flush(b *batch) bool {
 		r.data = nil
 		c.srv.reps.Put(r)
 	}
+	b.reset()
+	clear(b.items)
 	clear(b.sent)
 	clear(b.reps)
-	b.sent, b.reps = b.sent[:0], b.reps[:0]
-	return b.err == nil && !b.last && !idle
+	b.items, b.sent, b.reps, b.last, b.read = b.items[:0], b.sent[:0], b.reps[:0], false, 0
+	c.srv.batches.Put(b)
+	return ok
 }
 
 // grow takes n bytes of the arena and puts them into the vector.
@@ -180,7 +306,8 @@ func (c *conn) putReply(b *batch, r *reply) {
 }
 
 // putTask appends the Data-In PDUs and the response of a finished task.
-func (c *conn) putTask(b *batch, t *task) {
+func (c *conn) putTask(b *batch, t *task) error {
+	b.sent = append(b.sent, t)
 	if !t.immediate {
 		c.maxCmdSN.Add(1)
 	}
@@ -189,22 +316,22 @@ func (c *conn) putTask(b *batch, t *task) {
 	if t.status == statusGood && t.read {
 		n = int(min(uint64(len(t.in)), uint64(t.edtl)))
 	}
-	if n > 0 {
-		t.countRead(n)
-		c.putDataIn(b, t, t.in[:n], flags, resid)
-	} else {
-		c.putResponse(b, t, flags, resid)
-	}
 	if t.nx != nil {
 		t.counted = true
-		t.nx.end(t, n, b.now.Sub(t.arrived))
+		t.nx.end(t, n, b.now.Sub(t.since))
 	}
-	b.sent = append(b.sent, t)
+	if n == 0 {
+		c.putResponse(b, t, flags, resid)
+		return nil
+	}
+	b.read += n
+	return c.putDataIn(b, t, t.in[:n], flags, resid)
 }
 
 // putDataIn sends data in PDUs no longer than the initiator takes, in sequences
-// no longer than MaxBurstLength, with the status in the last one.
-func (c *conn) putDataIn(b *batch, t *task, data []byte, flags byte, resid uint32) {
+// no longer than MaxBurstLength, with the status in the last one. Between PDUs it
+// sends when the arena is full, which only the writer's can be.
+func (c *conn) putDataIn(b *batch, t *task, data []byte, flags byte, resid uint32) error {
 	seg, burst := int(c.maxSend.Load()), int(c.neg.MaxBurst)
 	left := burst
 	for off, sn := 0, uint32(0); off < len(data); sn++ {
@@ -230,23 +357,15 @@ func (c *conn) putDataIn(b *batch, t *task, data []byte, flags byte, resid uint3
 			c.sequence(h, false)
 			be.PutUint32(h[24:], 0) // StatSN is reserved without status
 		}
-		if cap(b.arena)-len(b.arena) < 2*pduSlack {
-			c.write(b)
+		if b.wait && cap(b.arena)-len(b.arena) < 2*pduSlack {
+			if err := c.write(b); err != nil {
+				return err
+			}
 		}
 		c.pdu(b, h, data[off:off+n])
 		off += n
 	}
-}
-
-// write sends the collected bytes. In the middle of a task it is called alone:
-// the buffers stay in use.
-func (c *conn) write(b *batch) {
-	if b.err == nil && len(b.vec) > 0 {
-		b.out = b.vec
-		_, b.err = b.out.WriteTo(c.nc)
-	}
-	clear(b.vec)
-	b.arena, b.vec, b.bytes, b.tail = b.arena[:0], b.vec[:0], 0, false
+	return nil
 }
 
 func (c *conn) putResponse(b *batch, t *task, flags byte, resid uint32) {

@@ -7,6 +7,9 @@
 #   e2fsprogs         mkfs.ext4 -d, e2fsck for real file system images
 #   fio               raw-disk figures by hand
 #   chromium          the browser of the UI test
+#   qemu-system-x86, busybox-static, cpio, kmod, xfsprogs, sg3-utils
+#                     the guest with a kernel initiator; the rest of it is
+#                     downloaded and unpacked, not installed (scripts/guest/image)
 #   ca-certificates, curl, procps, util-linux   used by the scripts themselves
 #
 # Needs no answers, may run any number of times, does nothing when everything is
@@ -15,15 +18,16 @@
 set -euo pipefail
 
 packages=(tgt libiscsi-bin qemu-utils qemu-block-extra e2fsprogs fio chromium
-	ca-certificates curl procps util-linux)
+	qemu-system-x86 busybox-static cpio kmod xfsprogs sg3-utils ca-certificates curl procps util-linux)
 
+here=$(cd "$(dirname "$0")" && pwd)
 missing=()
 for p in "${packages[@]}"; do
 	state=$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)
 	[ "$state" = installed ] || missing+=("$p")
 done
-if [ ${#missing[@]} -eq 0 ]; then
-	echo "setup: all ${#packages[@]} packages are installed"
+if [ ${#missing[@]} -eq 0 ] && "$here/guest/image" >/dev/null 2>&1; then
+	echo "setup: all ${#packages[@]} packages are installed, the guest's image is made"
 	exit 0
 fi
 
@@ -54,6 +58,13 @@ apt() {
 		-o Dpkg::Options::=--force-confold "$@" </dev/null
 }
 
+# The guest's image needs package lists, and may need newer ones.
+if [ ${#missing[@]} -eq 0 ]; then
+	apt update
+	"$here/guest/image" >/dev/null
+	echo "setup: all ${#packages[@]} packages are installed, the guest's image is made"
+	exit 0
+fi
 echo "setup: installing ${missing[*]}"
 # The package lists may be missing (fresh container) or too old to download from.
 if ! apt-cache show "${missing[@]}" >/dev/null 2>&1 ||
@@ -66,4 +77,5 @@ fi
 if [[ " ${missing[*]} " == *" tgt "* ]] && command -v systemctl >/dev/null; then
 	"${as_root[@]}" systemctl disable tgt.service >/dev/null 2>&1 || true
 fi
+"$here/guest/image" >/dev/null || { apt update && "$here/guest/image" >/dev/null; }
 echo "setup: done"

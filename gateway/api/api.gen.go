@@ -213,15 +213,21 @@ type ConnectCommands struct {
 // Connection defines model for Connection.
 type Connection struct {
 	ChapSecret string `json:"chapSecret"`
-	ChapUser   string `json:"chapUser"`
+
+	// ChapUser Empty when the group default demands no CHAP, and for a shared target
+	ChapUser string `json:"chapUser"`
 
 	// Commands What to run on an initiator
-	Commands   ConnectCommands `json:"commands"`
-	Initiators []string        `json:"initiators"`
-	IQN        string          `json:"iqn"`
-	LUN        int             `json:"lun"`
-	Open       bool            `json:"open"`
-	Portals    []Portal        `json:"portals"`
+	Commands     ConnectCommands `json:"commands"`
+	Initiators   []string        `json:"initiators"`
+	IQN          string          `json:"iqn"`
+	LUN          int             `json:"lun"`
+	MutualSecret string          `json:"mutualSecret"`
+
+	// MutualUser What the target proves itself with; empty when it does not
+	MutualUser string   `json:"mutualUser"`
+	Open       bool     `json:"open"`
+	Portals    []Portal `json:"portals"`
 
 	// VDisk Name of the vDisk
 	VDisk string `json:"vdisk"`
@@ -266,6 +272,73 @@ type Error struct {
 	RequestID string `json:"requestId"`
 }
 
+// GroupInput defines model for GroupInput.
+type GroupInput struct {
+	Any  *bool `json:"any,omitempty"`
+	Chap *bool `json:"chap,omitempty"`
+
+	// ChapSecret 12 to 255 characters; absent: one is drawn. Windows takes 16 at most
+	ChapSecret *string   `json:"chapSecret,omitempty"`
+	ChapUser   *string   `json:"chapUser,omitempty"`
+	Initiators *[]string `json:"initiators,omitempty"`
+
+	// LUNs What members see; absent: every LUN
+	LUNs *[]LUNMap `json:"luns,omitempty"`
+
+	// Mutual The target proves itself too
+	Mutual       *bool   `json:"mutual,omitempty"`
+	MutualSecret *string `json:"mutualSecret,omitempty"`
+	MutualUser   *string `json:"mutualUser,omitempty"`
+
+	// Name 1 to 63 of a-z 0-9 . _ -
+	Name     string `json:"name"`
+	ReadOnly *bool  `json:"readOnly,omitempty"`
+}
+
+// GroupPatch What is absent stays as it is
+type GroupPatch struct {
+	AddInitiators *[]string `json:"addInitiators,omitempty"`
+	Any           *bool     `json:"any,omitempty"`
+
+	// Chap false: no CHAP is demanded; refused for a group that admits any initiator
+	Chap       *bool   `json:"chap,omitempty"`
+	ChapSecret *string `json:"chapSecret,omitempty"`
+	ChapUser   *string `json:"chapUser,omitempty"`
+
+	// Initiators All the names
+	Initiators *[]string `json:"initiators,omitempty"`
+
+	// LUNs What members see from now on
+	LUNs *[]LUNMap `json:"luns,omitempty"`
+
+	// Masked false: members see every LUN, and luns is emptied
+	Masked           *bool     `json:"masked,omitempty"`
+	Mutual           *bool     `json:"mutual,omitempty"`
+	MutualSecret     *string   `json:"mutualSecret,omitempty"`
+	MutualUser       *string   `json:"mutualUser,omitempty"`
+	ReadOnly         *bool     `json:"readOnly,omitempty"`
+	RemoveInitiators *[]string `json:"removeInitiators,omitempty"`
+
+	// RotateSecret Draw new secrets
+	RotateSecret *bool `json:"rotateSecret,omitempty"`
+}
+
+// GroupResult defines model for GroupResult.
+type GroupResult struct {
+	// ChapSecret Of a call that drew it, and not shown again; else empty
+	ChapSecret string      `json:"chapSecret"`
+	Group      TargetGroup `json:"group"`
+
+	// MutualSecret Of a call that drew it, and not shown again; else empty
+	MutualSecret string `json:"mutualSecret"`
+
+	// Notes What some initiators cannot do
+	Notes []string `json:"notes"`
+
+	// Target iSCSI name of the target
+	Target string `json:"target"`
+}
+
 // Health defines model for Health.
 type Health struct {
 	// Causes Empty when the state is ok
@@ -292,6 +365,19 @@ type HealthCause struct {
 // HealthState defines model for HealthState.
 type HealthState string
 
+// IOStats defines model for IOStats.
+type IOStats struct {
+	Bytes    int64 `json:"bytes"`
+	Commands int64 `json:"commands"`
+
+	// Errors Commands that ended with another status than GOOD
+	Errors int64 `json:"errors"`
+
+	// P50Us Upper bound of the median latency, from powers of two; 0 when there was none
+	P50Us float64 `json:"p50Us"`
+	P99Us float64 `json:"p99Us"`
+}
+
 // ISCSISession defines model for ISCSISession.
 type ISCSISession struct {
 	// Address host:port of the initiator
@@ -310,6 +396,32 @@ type ISCSISession struct {
 	Target string `json:"target"`
 }
 
+// ISCSISessionDetail defines model for ISCSISessionDetail.
+type ISCSISessionDetail struct {
+	BytesRead    int64 `json:"bytesRead"`
+	BytesWritten int64 `json:"bytesWritten"`
+	Commands     int64 `json:"commands"`
+
+	// Group Group of the target that admits it
+	Group string `json:"group"`
+
+	// Isid 12 hexadecimal digits
+	Isid string `json:"isid"`
+
+	// LUNs The LUNs it used
+	LUNs []LUNStats `json:"luns"`
+
+	// Negotiated Keys of RFC 7143 section 13
+	Negotiated Negotiated `json:"negotiated"`
+	ObservedAt time.Time  `json:"observedAt"`
+
+	// Outstanding Commands that are not answered yet
+	Outstanding int          `json:"outstanding"`
+	PortalGroup int          `json:"portalGroup"`
+	Session     ISCSISession `json:"session"`
+	Tsih        int          `json:"tsih"`
+}
+
 // ISCSISessionList defines model for ISCSISessionList.
 type ISCSISessionList struct {
 	Items []ISCSISession `json:"items"`
@@ -320,6 +432,43 @@ type ISCSISessionList struct {
 type JournalUsage struct {
 	Quota int64 `json:"quota"`
 	Used  int64 `json:"used"`
+}
+
+// LUNMap defines model for LUNMap.
+type LUNMap struct {
+	// LUN Number in the target
+	LUN int `json:"lun"`
+
+	// Number Number as members see it
+	Number   int  `json:"number"`
+	ReadOnly bool `json:"readOnly"`
+}
+
+// LUNStats Totals of a LUN, of one session or of all
+type LUNStats struct {
+	Aborted int64 `json:"aborted"`
+
+	// Delayed Commands that were held back
+	Delayed int64 `json:"delayed"`
+
+	// Depth Commands that are not answered yet
+	Depth int `json:"depth"`
+
+	// LUN Number in the target
+	LUN      int     `json:"lun"`
+	MaxDepth int     `json:"maxDepth"`
+	Other    IOStats `json:"other"`
+
+	// QueueFull Commands answered TASK SET FULL
+	QueueFull int64   `json:"queueFull"`
+	Read      IOStats `json:"read"`
+
+	// VDisk Name of the vDisk; empty when it is gone
+	VDisk string `json:"vdisk"`
+
+	// Waiting Of depth, held back by QoS or for fairness
+	Waiting int     `json:"waiting"`
+	Write   IOStats `json:"write"`
 }
 
 // Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
@@ -342,6 +491,30 @@ type MetricsEvent struct {
 
 // Name Letters, digits, . _ and - ; starts with a letter or digit
 type Name = string
+
+// Negotiated Keys of RFC 7143 section 13
+type Negotiated struct {
+	// DataDigest CRC32C
+	DataDigest         bool  `json:"dataDigest"`
+	ErrorRecoveryLevel int   `json:"errorRecoveryLevel"`
+	FirstBurst         int64 `json:"firstBurst"`
+
+	// HeaderDigest CRC32C
+	HeaderDigest      bool  `json:"headerDigest"`
+	ImmediateData     bool  `json:"immediateData"`
+	InitialR2T        bool  `json:"initialR2T"`
+	MaxBurst          int64 `json:"maxBurst"`
+	MaxConnections    int   `json:"maxConnections"`
+	MaxOutstandingR2T int   `json:"maxOutstandingR2T"`
+
+	// MaxRecvInitiator MaxRecvDataSegmentLength of the initiator
+	MaxRecvInitiator int64 `json:"maxRecvInitiator"`
+
+	// MaxRecvTarget MaxRecvDataSegmentLength of the target
+	MaxRecvTarget int64 `json:"maxRecvTarget"`
+	Time2Retain   int   `json:"time2Retain"`
+	Time2Wait     int   `json:"time2Wait"`
+}
 
 // NewToken defines model for NewToken.
 type NewToken struct {
@@ -388,16 +561,31 @@ type PortalList struct {
 	Next  *string  `json:"next"`
 }
 
+// PortalsInput defines model for PortalsInput.
+type PortalsInput struct {
+	// Addresses host:port as in /portals; empty: every portal of the node
+	Addresses []string `json:"addresses"`
+}
+
 // PublishInput defines model for PublishInput.
 type PublishInput struct {
 	// Initiators iSCSI names to add to the target's ACL
 	Initiators *[]string `json:"initiators,omitempty"`
 
+	// LUN Number in the shared target; absent: the lowest that is free
+	LUN *int `json:"lun,omitempty"`
+
+	// Mutual Let the target prove itself too; a secret is drawn once
+	Mutual *bool `json:"mutual,omitempty"`
+
 	// Open Let any initiator name sign in that knows the CHAP secret; absent: as it is, at first false
 	Open *bool `json:"open,omitempty"`
 
-	// RotateSecret Draw a new CHAP secret; sessions that run go on
+	// RotateSecret Draw new CHAP secrets; sessions that run go on
 	RotateSecret *bool `json:"rotateSecret,omitempty"`
+
+	// Target Name or iSCSI name of a shared target; absent: the vDisk's own
+	Target *string `json:"target,omitempty"`
 }
 
 // Published defines model for Published.
@@ -407,6 +595,14 @@ type Published struct {
 
 	// Sessions iSCSI sessions that are signed in to the target
 	Sessions int `json:"sessions"`
+}
+
+// Qos Limits of all initiators together; 0 is no limit
+type Qos struct {
+	// BurstMs How much of a rate that was left unused may be caught up at once, as time; 0: 100 ms
+	BurstMs        int64 `json:"burstMs"`
+	BytesPerSecond int64 `json:"bytesPerSecond"`
+	Iops           int64 `json:"iops"`
 }
 
 // Recovered defines model for Recovered.
@@ -505,23 +701,75 @@ type Status struct {
 
 // Target defines model for Target.
 type Target struct {
-	// ACL iSCSI names that may sign in
-	ACL      []string    `json:"acl"`
-	ChapUser string      `json:"chapUser"`
-	Created  time.Time   `json:"created"`
-	IQN      string      `json:"iqn"`
-	LUNs     []TargetLUN `json:"luns"`
+	// ACL iSCSI names that may sign in, of all groups
+	ACL []string `json:"acl"`
+
+	// AllPortals It is reached through every portal of the node, also later ones
+	AllPortals bool `json:"allPortals"`
+
+	// ChapUser Of the group default; empty without one
+	ChapUser string        `json:"chapUser"`
+	Created  time.Time     `json:"created"`
+	Groups   []TargetGroup `json:"groups"`
+	IQN      string        `json:"iqn"`
+	LUNs     []TargetLUN   `json:"luns"`
+
+	// Name Name of the shared target or of the vDisk
+	Name string `json:"name"`
 
 	// Open Any name may sign in that knows the CHAP secret
-	Open     bool     `json:"open"`
+	Open bool `json:"open"`
+
+	// Portals Where it is reached
 	Portals  []Portal `json:"portals"`
 	Sessions int      `json:"sessions"`
+
+	// Shared Several vDisks may be placed in it
+	Shared bool `json:"shared"`
+}
+
+// TargetGroup defines model for TargetGroup.
+type TargetGroup struct {
+	// Any Any initiator that no group names may sign in with the group's secret
+	Any bool `json:"any"`
+
+	// ChapUser Empty: no CHAP is demanded
+	ChapUser   string   `json:"chapUser"`
+	Initiators []string `json:"initiators"`
+	LUNs       []LUNMap `json:"luns"`
+
+	// Masked Members see what luns lists; false: every LUN under its own number
+	Masked bool `json:"masked"`
+
+	// MutualUser Empty: the target does not prove itself
+	MutualUser string `json:"mutualUser"`
+	Name       string `json:"name"`
+
+	// ReadOnly Members do not write
+	ReadOnly bool `json:"readOnly"`
+	Sessions int  `json:"sessions"`
+}
+
+// TargetInput defines model for TargetInput.
+type TargetInput struct {
+	// IQN iSCSI name; absent: made from the name
+	IQN *string `json:"iqn,omitempty"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name `json:"name"`
 }
 
 // TargetLUN defines model for TargetLUN.
 type TargetLUN struct {
-	LUN  int   `json:"lun"`
-	Size int64 `json:"size"`
+	LUN int  `json:"lun"`
+	Qos *Qos `json:"qos"`
+
+	// ReservedBy Initiator that holds a reservation; empty: none, or this is a list
+	ReservedBy string `json:"reservedBy"`
+	Size       int64  `json:"size"`
+
+	// Stats Null in lists, and while the LUN is not served
+	Stats *LUNStats `json:"stats"`
 
 	// VDisk Name of the vDisk
 	VDisk   string `json:"vdisk"`
@@ -631,6 +879,7 @@ type VDisk struct {
 	// Performance Rates over the last seconds; latencies are those of commands inside the node
 	Performance Performance `json:"performance"`
 	Published   *Published  `json:"published"`
+	Qos         *Qos        `json:"qos"`
 	Size        int64       `json:"size"`
 
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
@@ -808,6 +1057,9 @@ type Version struct {
 // Cursor defines model for Cursor.
 type Cursor = string
 
+// Force defines model for Force.
+type Force = bool
+
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
 
@@ -851,6 +1103,30 @@ type ListTargetsParams struct {
 
 	// Q Only items whose name or labels contain this, whatever the case
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateTargetParams defines parameters for CreateTarget.
+type CreateTargetParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// DeleteTargetParams defines parameters for DeleteTarget.
+type DeleteTargetParams struct {
+	// Force Drop the sessions that are in the way
+	Force *Force `form:"force,omitempty" json:"force,omitempty"`
+}
+
+// CreateTargetGroupParams defines parameters for CreateTargetGroup.
+type CreateTargetGroupParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// DeleteTargetGroupParams defines parameters for DeleteTargetGroup.
+type DeleteTargetGroupParams struct {
+	// Force Drop the sessions that are in the way
+	Force *Force `form:"force,omitempty" json:"force,omitempty"`
 }
 
 // ListTokensParams defines parameters for ListTokens.
@@ -956,6 +1232,18 @@ type SignInJSONRequestBody = SignInInput
 // CompleteSetupJSONRequestBody defines body for CompleteSetup for application/json ContentType.
 type CompleteSetupJSONRequestBody = SetupInput
 
+// CreateTargetJSONRequestBody defines body for CreateTarget for application/json ContentType.
+type CreateTargetJSONRequestBody = TargetInput
+
+// CreateTargetGroupJSONRequestBody defines body for CreateTargetGroup for application/json ContentType.
+type CreateTargetGroupJSONRequestBody = GroupInput
+
+// UpdateTargetGroupJSONRequestBody defines body for UpdateTargetGroup for application/json ContentType.
+type UpdateTargetGroupJSONRequestBody = GroupPatch
+
+// SetTargetPortalsJSONRequestBody defines body for SetTargetPortals for application/json ContentType.
+type SetTargetPortalsJSONRequestBody = PortalsInput
+
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenInput
 
@@ -973,6 +1261,9 @@ type UpdateVDiskJSONRequestBody = VDiskPatch
 
 // PublishVDiskJSONRequestBody defines body for PublishVDisk for application/json ContentType.
 type PublishVDiskJSONRequestBody = PublishInput
+
+// SetVDiskQosJSONRequestBody defines body for SetVDiskQos for application/json ContentType.
+type SetVDiskQosJSONRequestBody = Qos
 
 // UnpublishVDiskJSONRequestBody defines body for UnpublishVDisk for application/json ContentType.
 type UnpublishVDiskJSONRequestBody = UnpublishInput
@@ -994,6 +1285,9 @@ type ServerInterface interface {
 	// DropISCSISession Drop an iSCSI session
 	// (DELETE /iscsi/sessions/{session})
 	DropISCSISession(ctx echo.Context, session string) error
+	// GetISCSISession Show an iSCSI session with what it negotiated and did
+	// (GET /iscsi/sessions/{session})
+	GetISCSISession(ctx echo.Context, session string) error
 	// ListPortals List iSCSI portals as initiators should use them
 	// (GET /portals)
 	ListPortals(ctx echo.Context) error
@@ -1018,15 +1312,33 @@ type ServerInterface interface {
 	// ListTargets List iSCSI targets
 	// (GET /targets)
 	ListTargets(ctx echo.Context, params ListTargetsParams) error
+	// CreateTarget Create a target that several vDisks share
+	// (POST /targets)
+	CreateTarget(ctx echo.Context, params CreateTargetParams) error
+	// DeleteTarget Delete a shared target
+	// (DELETE /targets/{iqn})
+	DeleteTarget(ctx echo.Context, iqn TargetIQN, params DeleteTargetParams) error
 	// GetTarget Show an iSCSI target
 	// (GET /targets/{iqn})
 	GetTarget(ctx echo.Context, iqn TargetIQN) error
-	// RemoveTargetInitiator Take an initiator off a target's ACL
+	// RemoveTargetInitiator Take an initiator out of a target's groups
 	// (DELETE /targets/{iqn}/acl/{initiator})
 	RemoveTargetInitiator(ctx echo.Context, iqn TargetIQN, initiator string) error
 	// AddTargetInitiator Let an initiator sign in to a target
 	// (PUT /targets/{iqn}/acl/{initiator})
 	AddTargetInitiator(ctx echo.Context, iqn TargetIQN, initiator string) error
+	// CreateTargetGroup Add a group of initiators to a target
+	// (POST /targets/{iqn}/groups)
+	CreateTargetGroup(ctx echo.Context, iqn TargetIQN, params CreateTargetGroupParams) error
+	// DeleteTargetGroup Take a group off a target
+	// (DELETE /targets/{iqn}/groups/{group})
+	DeleteTargetGroup(ctx echo.Context, iqn TargetIQN, group string, params DeleteTargetGroupParams) error
+	// UpdateTargetGroup Change a group of initiators
+	// (PATCH /targets/{iqn}/groups/{group})
+	UpdateTargetGroup(ctx echo.Context, iqn TargetIQN, group string) error
+	// SetTargetPortals Choose the portals through which a target is reached
+	// (PUT /targets/{iqn}/portals)
+	SetTargetPortals(ctx echo.Context, iqn TargetIQN) error
 	// ListTokens List tokens
 	// (GET /tokens)
 	ListTokens(ctx echo.Context, params ListTokensParams) error
@@ -1075,6 +1387,9 @@ type ServerInterface interface {
 	// PublishVDisk Publish a vDisk over iSCSI
 	// (POST /vdisks/{vdisk}/publish)
 	PublishVDisk(ctx echo.Context, vDisk VDiskRef) error
+	// SetVDiskQos Limit what initiators do to a vDisk
+	// (PUT /vdisks/{vdisk}/qos)
+	SetVDiskQos(ctx echo.Context, vDisk VDiskRef) error
 	// GetVDiskStats Recent performance of a vDisk
 	// (GET /vdisks/{vdisk}/stats)
 	GetVDiskStats(ctx echo.Context, vDisk VDiskRef, params GetVDiskStatsParams) error
@@ -1161,6 +1476,22 @@ func (w *ServerInterfaceWrapper) DropISCSISession(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.DropISCSISession(ctx, session)
+	return err
+}
+
+// GetISCSISession converts echo context to params.
+func (w *ServerInterfaceWrapper) GetISCSISession(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "session" -------------
+	var session string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "session", ctx.Param("session"), &session, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter session: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetISCSISession(ctx, session)
 	return err
 }
 
@@ -1259,6 +1590,60 @@ func (w *ServerInterfaceWrapper) ListTargets(ctx echo.Context) error {
 	return err
 }
 
+// CreateTarget converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateTarget(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateTargetParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateTarget(ctx, params)
+	return err
+}
+
+// DeleteTarget converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteTarget(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "iqn" -------------
+	var iqn TargetIQN
+
+	err = runtime.BindStyledParameterWithOptions("simple", "iqn", ctx.Param("iqn"), &iqn, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter iqn: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteTargetParams
+	// ------------- Optional query parameter "force" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "force", ctx.QueryParams(), &params.Force, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter force: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteTarget(ctx, iqn, params)
+	return err
+}
+
 // GetTarget converts echo context to params.
 func (w *ServerInterfaceWrapper) GetTarget(ctx echo.Context) error {
 	var err error
@@ -1320,6 +1705,115 @@ func (w *ServerInterfaceWrapper) AddTargetInitiator(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.AddTargetInitiator(ctx, iqn, initiator)
+	return err
+}
+
+// CreateTargetGroup converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateTargetGroup(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "iqn" -------------
+	var iqn TargetIQN
+
+	err = runtime.BindStyledParameterWithOptions("simple", "iqn", ctx.Param("iqn"), &iqn, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter iqn: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateTargetGroupParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateTargetGroup(ctx, iqn, params)
+	return err
+}
+
+// DeleteTargetGroup converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteTargetGroup(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "iqn" -------------
+	var iqn TargetIQN
+
+	err = runtime.BindStyledParameterWithOptions("simple", "iqn", ctx.Param("iqn"), &iqn, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter iqn: %s", err))
+	}
+
+	// ------------- Path parameter "group" -------------
+	var group string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", ctx.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteTargetGroupParams
+	// ------------- Optional query parameter "force" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "force", ctx.QueryParams(), &params.Force, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter force: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteTargetGroup(ctx, iqn, group, params)
+	return err
+}
+
+// UpdateTargetGroup converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateTargetGroup(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "iqn" -------------
+	var iqn TargetIQN
+
+	err = runtime.BindStyledParameterWithOptions("simple", "iqn", ctx.Param("iqn"), &iqn, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter iqn: %s", err))
+	}
+
+	// ------------- Path parameter "group" -------------
+	var group string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", ctx.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateTargetGroup(ctx, iqn, group)
+	return err
+}
+
+// SetTargetPortals converts echo context to params.
+func (w *ServerInterfaceWrapper) SetTargetPortals(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "iqn" -------------
+	var iqn TargetIQN
+
+	err = runtime.BindStyledParameterWithOptions("simple", "iqn", ctx.Param("iqn"), &iqn, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter iqn: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetTargetPortals(ctx, iqn)
 	return err
 }
 
@@ -1694,6 +2188,22 @@ func (w *ServerInterfaceWrapper) PublishVDisk(ctx echo.Context) error {
 	return err
 }
 
+// SetVDiskQos converts echo context to params.
+func (w *ServerInterfaceWrapper) SetVDiskQos(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetVDiskQos(ctx, vDisk)
+	return err
+}
+
 // GetVDiskStats converts echo context to params.
 func (w *ServerInterfaceWrapper) GetVDiskStats(ctx echo.Context) error {
 	var err error
@@ -1956,15 +2466,23 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PATCH(options.BaseURL+"/vdisks/:vdisk", wrapper.UpdateVDisk, options.OperationMiddlewares["UpdateVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/publish", wrapper.PublishVDisk, options.OperationMiddlewares["PublishVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/unpublish", wrapper.UnpublishVDisk, options.OperationMiddlewares["UnpublishVDisk"]...)
+	router.PUT(options.BaseURL+"/vdisks/:vdisk/qos", wrapper.SetVDiskQos, options.OperationMiddlewares["SetVDiskQos"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/commit", wrapper.CommitVDisk, options.OperationMiddlewares["CommitVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/acceptLoss", wrapper.AcceptVDiskLoss, options.OperationMiddlewares["AcceptVDiskLoss"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk/stats", wrapper.GetVDiskStats, options.OperationMiddlewares["GetVDiskStats"]...)
 	router.GET(options.BaseURL+"/targets", wrapper.ListTargets, options.OperationMiddlewares["ListTargets"]...)
+	router.POST(options.BaseURL+"/targets", wrapper.CreateTarget, options.OperationMiddlewares["CreateTarget"]...)
+	router.DELETE(options.BaseURL+"/targets/:iqn", wrapper.DeleteTarget, options.OperationMiddlewares["DeleteTarget"]...)
 	router.GET(options.BaseURL+"/targets/:iqn", wrapper.GetTarget, options.OperationMiddlewares["GetTarget"]...)
+	router.PUT(options.BaseURL+"/targets/:iqn/portals", wrapper.SetTargetPortals, options.OperationMiddlewares["SetTargetPortals"]...)
+	router.POST(options.BaseURL+"/targets/:iqn/groups", wrapper.CreateTargetGroup, options.OperationMiddlewares["CreateTargetGroup"]...)
+	router.DELETE(options.BaseURL+"/targets/:iqn/groups/:group", wrapper.DeleteTargetGroup, options.OperationMiddlewares["DeleteTargetGroup"]...)
+	router.PATCH(options.BaseURL+"/targets/:iqn/groups/:group", wrapper.UpdateTargetGroup, options.OperationMiddlewares["UpdateTargetGroup"]...)
 	router.DELETE(options.BaseURL+"/targets/:iqn/acl/:initiator", wrapper.RemoveTargetInitiator, options.OperationMiddlewares["RemoveTargetInitiator"]...)
 	router.PUT(options.BaseURL+"/targets/:iqn/acl/:initiator", wrapper.AddTargetInitiator, options.OperationMiddlewares["AddTargetInitiator"]...)
 	router.GET(options.BaseURL+"/iscsi/sessions", wrapper.ListISCSISessions, options.OperationMiddlewares["ListISCSISessions"]...)
 	router.DELETE(options.BaseURL+"/iscsi/sessions/:session", wrapper.DropISCSISession, options.OperationMiddlewares["DropISCSISession"]...)
+	router.GET(options.BaseURL+"/iscsi/sessions/:session", wrapper.GetISCSISession, options.OperationMiddlewares["GetISCSISession"]...)
 	router.GET(options.BaseURL+"/portals", wrapper.ListPortals, options.OperationMiddlewares["ListPortals"]...)
 	router.GET(options.BaseURL+"/users", wrapper.ListUsers, options.OperationMiddlewares["ListUsers"]...)
 	router.POST(options.BaseURL+"/users", wrapper.CreateUser, options.OperationMiddlewares["CreateUser"]...)
@@ -2040,6 +2558,45 @@ type DropISCSISessiondefaultJSONResponse struct {
 }
 
 func (response DropISCSISessiondefaultJSONResponse) VisitDropISCSISessionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetISCSISessionRequestObject struct {
+	Session string `json:"session"`
+}
+
+type GetISCSISessionResponseObject interface {
+	VisitGetISCSISessionResponse(w http.ResponseWriter) error
+}
+
+type GetISCSISession200JSONResponse ISCSISessionDetail
+
+func (response GetISCSISession200JSONResponse) VisitGetISCSISessionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetISCSISessiondefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetISCSISessiondefaultJSONResponse) VisitGetISCSISessionResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -2352,6 +2909,80 @@ func (response ListTargetsdefaultJSONResponse) VisitListTargetsResponse(w http.R
 	return err
 }
 
+type CreateTargetRequestObject struct {
+	Params CreateTargetParams
+	Body   *CreateTargetJSONRequestBody
+}
+
+type CreateTargetResponseObject interface {
+	VisitCreateTargetResponse(w http.ResponseWriter) error
+}
+
+type CreateTarget201JSONResponse Target
+
+func (response CreateTarget201JSONResponse) VisitCreateTargetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateTargetdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateTargetdefaultJSONResponse) VisitCreateTargetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteTargetRequestObject struct {
+	IQN    TargetIQN `json:"iqn"`
+	Params DeleteTargetParams
+}
+
+type DeleteTargetResponseObject interface {
+	VisitDeleteTargetResponse(w http.ResponseWriter) error
+}
+
+type DeleteTarget204Response struct {
+}
+
+func (response DeleteTarget204Response) VisitDeleteTargetResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteTargetdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DeleteTargetdefaultJSONResponse) VisitDeleteTargetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetTargetRequestObject struct {
 	IQN TargetIQN `json:"iqn"`
 }
@@ -2454,6 +3085,163 @@ type AddTargetInitiatordefaultJSONResponse struct {
 }
 
 func (response AddTargetInitiatordefaultJSONResponse) VisitAddTargetInitiatorResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateTargetGroupRequestObject struct {
+	IQN    TargetIQN `json:"iqn"`
+	Params CreateTargetGroupParams
+	Body   *CreateTargetGroupJSONRequestBody
+}
+
+type CreateTargetGroupResponseObject interface {
+	VisitCreateTargetGroupResponse(w http.ResponseWriter) error
+}
+
+type CreateTargetGroup201JSONResponse GroupResult
+
+func (response CreateTargetGroup201JSONResponse) VisitCreateTargetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateTargetGroupdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateTargetGroupdefaultJSONResponse) VisitCreateTargetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteTargetGroupRequestObject struct {
+	IQN    TargetIQN `json:"iqn"`
+	Group  string    `json:"group"`
+	Params DeleteTargetGroupParams
+}
+
+type DeleteTargetGroupResponseObject interface {
+	VisitDeleteTargetGroupResponse(w http.ResponseWriter) error
+}
+
+type DeleteTargetGroup204Response struct {
+}
+
+func (response DeleteTargetGroup204Response) VisitDeleteTargetGroupResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteTargetGroupdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DeleteTargetGroupdefaultJSONResponse) VisitDeleteTargetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateTargetGroupRequestObject struct {
+	IQN   TargetIQN `json:"iqn"`
+	Group string    `json:"group"`
+	Body  *UpdateTargetGroupJSONRequestBody
+}
+
+type UpdateTargetGroupResponseObject interface {
+	VisitUpdateTargetGroupResponse(w http.ResponseWriter) error
+}
+
+type UpdateTargetGroup200JSONResponse GroupResult
+
+func (response UpdateTargetGroup200JSONResponse) VisitUpdateTargetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateTargetGroupdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response UpdateTargetGroupdefaultJSONResponse) VisitUpdateTargetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetTargetPortalsRequestObject struct {
+	IQN  TargetIQN `json:"iqn"`
+	Body *SetTargetPortalsJSONRequestBody
+}
+
+type SetTargetPortalsResponseObject interface {
+	VisitSetTargetPortalsResponse(w http.ResponseWriter) error
+}
+
+type SetTargetPortals200JSONResponse Target
+
+func (response SetTargetPortals200JSONResponse) VisitSetTargetPortalsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetTargetPortalsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response SetTargetPortalsdefaultJSONResponse) VisitSetTargetPortalsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -3077,6 +3865,46 @@ func (response PublishVDiskdefaultJSONResponse) VisitPublishVDiskResponse(w http
 	return err
 }
 
+type SetVDiskQosRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+	Body  *SetVDiskQosJSONRequestBody
+}
+
+type SetVDiskQosResponseObject interface {
+	VisitSetVDiskQosResponse(w http.ResponseWriter) error
+}
+
+type SetVDiskQos200JSONResponse VDisk
+
+func (response SetVDiskQos200JSONResponse) VisitSetVDiskQosResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetVDiskQosdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response SetVDiskQosdefaultJSONResponse) VisitSetVDiskQosResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetVDiskStatsRequestObject struct {
 	VDisk  VDiskRef `json:"vdisk"`
 	Params GetVDiskStatsParams
@@ -3428,6 +4256,9 @@ type StrictServerInterface interface {
 	// DropISCSISession Drop an iSCSI session
 	// (DELETE /iscsi/sessions/{session})
 	DropISCSISession(ctx context.Context, request DropISCSISessionRequestObject) (DropISCSISessionResponseObject, error)
+	// GetISCSISession Show an iSCSI session with what it negotiated and did
+	// (GET /iscsi/sessions/{session})
+	GetISCSISession(ctx context.Context, request GetISCSISessionRequestObject) (GetISCSISessionResponseObject, error)
 	// ListPortals List iSCSI portals as initiators should use them
 	// (GET /portals)
 	ListPortals(ctx context.Context, request ListPortalsRequestObject) (ListPortalsResponseObject, error)
@@ -3452,15 +4283,33 @@ type StrictServerInterface interface {
 	// ListTargets List iSCSI targets
 	// (GET /targets)
 	ListTargets(ctx context.Context, request ListTargetsRequestObject) (ListTargetsResponseObject, error)
+	// CreateTarget Create a target that several vDisks share
+	// (POST /targets)
+	CreateTarget(ctx context.Context, request CreateTargetRequestObject) (CreateTargetResponseObject, error)
+	// DeleteTarget Delete a shared target
+	// (DELETE /targets/{iqn})
+	DeleteTarget(ctx context.Context, request DeleteTargetRequestObject) (DeleteTargetResponseObject, error)
 	// GetTarget Show an iSCSI target
 	// (GET /targets/{iqn})
 	GetTarget(ctx context.Context, request GetTargetRequestObject) (GetTargetResponseObject, error)
-	// RemoveTargetInitiator Take an initiator off a target's ACL
+	// RemoveTargetInitiator Take an initiator out of a target's groups
 	// (DELETE /targets/{iqn}/acl/{initiator})
 	RemoveTargetInitiator(ctx context.Context, request RemoveTargetInitiatorRequestObject) (RemoveTargetInitiatorResponseObject, error)
 	// AddTargetInitiator Let an initiator sign in to a target
 	// (PUT /targets/{iqn}/acl/{initiator})
 	AddTargetInitiator(ctx context.Context, request AddTargetInitiatorRequestObject) (AddTargetInitiatorResponseObject, error)
+	// CreateTargetGroup Add a group of initiators to a target
+	// (POST /targets/{iqn}/groups)
+	CreateTargetGroup(ctx context.Context, request CreateTargetGroupRequestObject) (CreateTargetGroupResponseObject, error)
+	// DeleteTargetGroup Take a group off a target
+	// (DELETE /targets/{iqn}/groups/{group})
+	DeleteTargetGroup(ctx context.Context, request DeleteTargetGroupRequestObject) (DeleteTargetGroupResponseObject, error)
+	// UpdateTargetGroup Change a group of initiators
+	// (PATCH /targets/{iqn}/groups/{group})
+	UpdateTargetGroup(ctx context.Context, request UpdateTargetGroupRequestObject) (UpdateTargetGroupResponseObject, error)
+	// SetTargetPortals Choose the portals through which a target is reached
+	// (PUT /targets/{iqn}/portals)
+	SetTargetPortals(ctx context.Context, request SetTargetPortalsRequestObject) (SetTargetPortalsResponseObject, error)
 	// ListTokens List tokens
 	// (GET /tokens)
 	ListTokens(ctx context.Context, request ListTokensRequestObject) (ListTokensResponseObject, error)
@@ -3509,6 +4358,9 @@ type StrictServerInterface interface {
 	// PublishVDisk Publish a vDisk over iSCSI
 	// (POST /vdisks/{vdisk}/publish)
 	PublishVDisk(ctx context.Context, request PublishVDiskRequestObject) (PublishVDiskResponseObject, error)
+	// SetVDiskQos Limit what initiators do to a vDisk
+	// (PUT /vdisks/{vdisk}/qos)
+	SetVDiskQos(ctx context.Context, request SetVDiskQosRequestObject) (SetVDiskQosResponseObject, error)
 	// GetVDiskStats Recent performance of a vDisk
 	// (GET /vdisks/{vdisk}/stats)
 	GetVDiskStats(ctx context.Context, request GetVDiskStatsRequestObject) (GetVDiskStatsResponseObject, error)
@@ -3594,6 +4446,31 @@ func (sh *strictHandler) DropISCSISession(ctx echo.Context, session string) erro
 		return err
 	} else if validResponse, ok := response.(DropISCSISessionResponseObject); ok {
 		return validResponse.VisitDropISCSISessionResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetISCSISession operation middleware
+func (sh *strictHandler) GetISCSISession(ctx echo.Context, session string) error {
+	var request GetISCSISessionRequestObject
+
+	request.Session = session
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetISCSISession(ctx.Request().Context(), request.(GetISCSISessionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetISCSISession")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetISCSISessionResponseObject); ok {
+		return validResponse.VisitGetISCSISessionResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -3832,6 +4709,80 @@ func (sh *strictHandler) ListTargets(ctx echo.Context, params ListTargetsParams)
 	return nil
 }
 
+// CreateTarget operation middleware
+func (sh *strictHandler) CreateTarget(ctx echo.Context, params CreateTargetParams) error {
+	var request CreateTargetRequestObject
+
+	request.Params = params
+
+	var body CreateTargetJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateTarget(ctx.Request().Context(), request.(CreateTargetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateTarget")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateTargetResponseObject); ok {
+		return validResponse.VisitCreateTargetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteTarget operation middleware
+func (sh *strictHandler) DeleteTarget(ctx echo.Context, iqn TargetIQN, params DeleteTargetParams) error {
+	var request DeleteTargetRequestObject
+
+	request.IQN = iqn
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteTarget(ctx.Request().Context(), request.(DeleteTargetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteTarget")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteTargetResponseObject); ok {
+		return validResponse.VisitDeleteTargetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // GetTarget operation middleware
 func (sh *strictHandler) GetTarget(ctx echo.Context, iqn TargetIQN) error {
 	var request GetTargetRequestObject
@@ -3903,6 +4854,179 @@ func (sh *strictHandler) AddTargetInitiator(ctx echo.Context, iqn TargetIQN, ini
 		return err
 	} else if validResponse, ok := response.(AddTargetInitiatorResponseObject); ok {
 		return validResponse.VisitAddTargetInitiatorResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateTargetGroup operation middleware
+func (sh *strictHandler) CreateTargetGroup(ctx echo.Context, iqn TargetIQN, params CreateTargetGroupParams) error {
+	var request CreateTargetGroupRequestObject
+
+	request.IQN = iqn
+	request.Params = params
+
+	var body CreateTargetGroupJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateTargetGroup(ctx.Request().Context(), request.(CreateTargetGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateTargetGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateTargetGroupResponseObject); ok {
+		return validResponse.VisitCreateTargetGroupResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteTargetGroup operation middleware
+func (sh *strictHandler) DeleteTargetGroup(ctx echo.Context, iqn TargetIQN, group string, params DeleteTargetGroupParams) error {
+	var request DeleteTargetGroupRequestObject
+
+	request.IQN = iqn
+	request.Group = group
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteTargetGroup(ctx.Request().Context(), request.(DeleteTargetGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteTargetGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteTargetGroupResponseObject); ok {
+		return validResponse.VisitDeleteTargetGroupResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdateTargetGroup operation middleware
+func (sh *strictHandler) UpdateTargetGroup(ctx echo.Context, iqn TargetIQN, group string) error {
+	var request UpdateTargetGroupRequestObject
+
+	request.IQN = iqn
+	request.Group = group
+
+	var body UpdateTargetGroupJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateTargetGroup(ctx.Request().Context(), request.(UpdateTargetGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateTargetGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateTargetGroupResponseObject); ok {
+		return validResponse.VisitUpdateTargetGroupResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SetTargetPortals operation middleware
+func (sh *strictHandler) SetTargetPortals(ctx echo.Context, iqn TargetIQN) error {
+	var request SetTargetPortalsRequestObject
+
+	request.IQN = iqn
+
+	var body SetTargetPortalsJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SetTargetPortals(ctx.Request().Context(), request.(SetTargetPortalsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetTargetPortals")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SetTargetPortalsResponseObject); ok {
+		return validResponse.VisitSetTargetPortalsResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -4444,6 +5568,54 @@ func (sh *strictHandler) PublishVDisk(ctx echo.Context, vDisk VDiskRef) error {
 		return err
 	} else if validResponse, ok := response.(PublishVDiskResponseObject); ok {
 		return validResponse.VisitPublishVDiskResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SetVDiskQos operation middleware
+func (sh *strictHandler) SetVDiskQos(ctx echo.Context, vDisk VDiskRef) error {
+	var request SetVDiskQosRequestObject
+
+	request.VDisk = vDisk
+
+	var body SetVDiskQosJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SetVDiskQos(ctx.Request().Context(), request.(SetVDiskQosRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetVDiskQos")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SetVDiskQosResponseObject); ok {
+		return validResponse.VisitSetVDiskQosResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

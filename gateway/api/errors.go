@@ -179,6 +179,7 @@ func (s *Server) handleError(err error, c echo.Context) {
 	if p.status >= http.StatusInternalServerError && p.status != http.StatusServiceUnavailable {
 		s.log.Error("request failed", "requestId", id, "method", c.Request().Method, "path", c.Path(), "err", err)
 	}
+	s.logRefused(c, id, p)
 	if c.Response().Committed {
 		return
 	}
@@ -193,6 +194,18 @@ func (s *Server) handleError(err error, c echo.Context) {
 	if werr := c.JSON(p.status, p.Error); werr != nil {
 		s.log.Debug("answer not delivered", "requestId", id, "err", werr)
 	}
+}
+
+// logRefused leaves a line about a change that was refused, for callers that
+// signed in only: nobody else fills the log.
+func (s *Server) logRefused(c echo.Context, id string, p problem) {
+	r := c.Request()
+	who := callerOf(r.Context())
+	if !who.known || r.Method == http.MethodGet || p.status >= http.StatusInternalServerError {
+		return
+	}
+	s.log.Info("request refused", "requestId", id, "caller", who.label(), "method", r.Method, "path", c.Path(),
+		"object", value(p.Object), "code", p.Code, "field", value(p.Field), "reason", p.Message)
 }
 
 // binder decodes request bodies strictly: JSON, one value, no unknown fields.

@@ -240,10 +240,14 @@ func (f *feed) session() {
 	f.sessions = now
 }
 
-// target announces the vDisk whose number of sessions changed.
+// target announces the vDisks whose number of sessions changed.
 func (f *feed) target(iqn string) {
-	if v, ok := f.s.opt.Model.VDiskByIQN(iqn); ok {
-		f.s.Changed("vdisk", v.ID)
+	t, err := f.s.opt.Control.FindTarget(iqn)
+	if err != nil {
+		return // it is gone
+	}
+	for _, l := range t.LUNs {
+		f.s.Changed("vdisk", l.VDisk.ID)
 	}
 }
 

@@ -60,6 +60,9 @@ func (i *idempotency) middleware(op string) echo.MiddlewareFunc {
 				return err
 			}
 			defer done()
+			if len(c.ParamNames()) > 0 {
+				body = append([]byte(r.URL.Path+"\x00"), body...) // what is created where
+			}
 			request := i.s.opt.Sealer.Digest(body)
 			if old, ok := i.s.opt.Model.Idempotency(hash); ok && i.s.clock.Now().Sub(old.Created) < idempotencyLife {
 				return i.replay(c, old, request)

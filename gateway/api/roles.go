@@ -29,6 +29,7 @@ var rules = map[string]rule{
 	"ListTargets":       {role: auth.RoleRead},
 	"GetTarget":         {role: auth.RoleRead},
 	"ListISCSISessions": {role: auth.RoleRead},
+	"GetISCSISession":   {role: auth.RoleRead},
 	"ListPortals":       {role: auth.RoleRead},
 	"ListUsers":         {role: auth.RoleRead},
 	"GetUser":           {role: auth.RoleRead},
@@ -44,6 +45,13 @@ var rules = map[string]rule{
 	"UnpublishVDisk":        {role: auth.RoleWrite},
 	"CommitVDisk":           {role: auth.RoleWrite},
 	"AcceptVDiskLoss":       {role: auth.RoleWrite},
+	"SetVDiskQos":           {role: auth.RoleWrite},
+	"CreateTarget":          {role: auth.RoleWrite},
+	"DeleteTarget":          {role: auth.RoleWrite},
+	"SetTargetPortals":      {role: auth.RoleWrite},
+	"CreateTargetGroup":     {role: auth.RoleWrite},
+	"UpdateTargetGroup":     {role: auth.RoleWrite},
+	"DeleteTargetGroup":     {role: auth.RoleWrite},
 	"AddTargetInitiator":    {role: auth.RoleWrite},
 	"RemoveTargetInitiator": {role: auth.RoleWrite},
 	"DropISCSISession":      {role: auth.RoleWrite},
@@ -58,5 +66,5 @@ var rules = map[string]rule{
 
 // creates are the operations that honour Idempotency-Key (H4).
 var creates = map[string]bool{
-	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CreateUser": true, "CreateToken": true,
+	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CreateTarget": true, "CreateTargetGroup": true, "CreateUser": true, "CreateToken": true,
 }

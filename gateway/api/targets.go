@@ -2,54 +2,124 @@ package api
 
 import (
 	"context"
+	"math"
 	"slices"
+	"time"
 
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/iscsi"
 )
 
-func (s *Server) portals() []Portal {
+func (s *Server) portals() []Portal { return portalsOf(s.opt.Control.Portals()) }
+
+func portalsOf(list []iscsi.Portal) []Portal {
 	out := []Portal{}
-	for _, p := range s.opt.Control.Portals() {
+	for _, p := range list {
 		out = append(out, Portal{Address: p.Address, Group: int(p.Group)})
 	}
 	return out
 }
 
-func (s *Server) targetOf(v model.VDisk, sessions int) Target {
-	return Target{
-		IQN: v.IQN, LUNs: []TargetLUN{{LUN: 0, VDisk: v.Name, VDiskID: v.ID, Size: v.Size}}, Portals: s.portals(),
-		ACL: append([]string{}, v.Target.Initiators...), Open: v.Target.Open, ChapUser: v.Target.CHAPUser,
-		Sessions: sessions, Created: v.Target.Created,
+// targetOf is a target as recorded; running adds what the front end knows.
+func (s *Server) targetOf(t control.Target, sessions int) Target {
+	out := Target{
+		IQN: t.IQN, Name: t.Name, Shared: t.Shared, LUNs: []TargetLUN{}, Portals: portalsOf(s.opt.Control.TargetPortals(t)),
+		AllPortals: len(t.Access.Portals) == 0, Groups: []TargetGroup{}, ACL: []string{}, Sessions: sessions, Created: t.Created,
 	}
+	for _, l := range t.LUNs {
+		out.LUNs = append(out.LUNs, TargetLUN{LUN: int(l.Number), VDisk: l.VDisk.Name, VDiskID: l.VDisk.ID, Size: l.VDisk.Size, Qos: qosOf(l.VDisk)})
+	}
+	for _, g := range t.Access.Groups {
+		out.Groups = append(out.Groups, groupOf(g))
+		out.ACL = append(out.ACL, g.Initiators...)
+		out.Open = out.Open || g.Any
+		if g.Name == model.DefaultGroup {
+			out.ChapUser = g.CHAPUser
+		}
+	}
+	return out
+}
+
+func groupOf(g model.Group) TargetGroup {
+	out := TargetGroup{
+		Name: g.Name, Any: g.Any, Initiators: append([]string{}, g.Initiators...), ChapUser: g.CHAPUser, MutualUser: g.MutualUser,
+		ReadOnly: g.ReadOnly, Masked: g.Masked, LUNs: []LUNMap{},
+	}
+	for _, m := range g.LUNs {
+		out.LUNs = append(out.LUNs, LUNMap{LUN: int(m.LUN), Number: int(m.Number), ReadOnly: m.ReadOnly})
+	}
+	return out
+}
+
+// running is a target with sessions, statistics and reservations.
+func (s *Server) running(t control.Target) Target {
+	out := s.targetOf(t, 0)
+	info, ok := s.opt.Control.TargetInfo(t.IQN)
+	if !ok {
+		return out
+	}
+	out.Sessions = info.Sessions
+	for _, g := range info.Groups {
+		for i := range out.Groups {
+			if out.Groups[i].Name == g.Name {
+				out.Groups[i].Sessions = g.Sessions
+			}
+		}
+	}
+	for _, l := range info.LUNs {
+		for i := range out.LUNs {
+			if o := &out.LUNs[i]; o.LUN == int(l.Number) {
+				o.Stats, o.ReservedBy = new(lunStatsOf(l.Stats, o.VDisk)), l.ReservedBy
+			}
+		}
+	}
+	return out
+}
+
+// number fits a LUN of a request into what control takes; one out of range stays
+// out of range there.
+func number(n int) uint16 {
+	if n < 0 || n > math.MaxUint16 {
+		return math.MaxUint16
+	}
+	return uint16(n)
 }
 
 // PublishVDisk publishes a vDisk and answers how to connect.
 func (s *Server) PublishVDisk(ctx context.Context, r PublishVDiskRequestObject) (PublishVDiskResponseObject, error) {
 	var opt control.PublishOptions
 	if b := r.Body; b != nil {
-		opt.Open = b.Open
-		opt.Rotate = b.RotateSecret != nil && *b.RotateSecret
-		if b.Initiators != nil {
-			opt.Initiators = *b.Initiators
+		opt = control.PublishOptions{Open: b.Open, Initiators: value(b.Initiators), Rotate: value(b.RotateSecret), Mutual: value(b.Mutual), Target: value(b.Target)}
+		if b.LUN != nil {
+			opt.LUN = new(number(*b.LUN))
 		}
 	}
 	c, err := s.opt.Control.Publish(ctx, r.VDisk, opt)
 	if err != nil {
 		return nil, err
 	}
-	t := s.targetOf(c.VDisk, 0)
+	t := s.targetOf(c.Target, 0)
 	return PublishVDisk200JSONResponse{
-		VDisk: c.VDisk.Name, IQN: t.IQN, LUN: c.LUN, Portals: t.Portals, Open: t.Open, Initiators: t.ACL,
-		ChapUser: t.ChapUser, ChapSecret: c.CHAPSecret,
+		VDisk: c.VDisk.Name, IQN: t.IQN, LUN: int(c.LUN), Portals: portalsOf(c.Portals), Open: t.Open, Initiators: t.ACL,
+		ChapUser: c.Credentials.User, ChapSecret: c.Credentials.Secret,
+		MutualUser: c.Credentials.MutualUser, MutualSecret: c.Credentials.MutualSecret,
 		Commands: ConnectCommands{Libiscsi: c.Commands.Libiscsi, Iscsiadm: c.Commands.Iscsiadm, Esxi: c.Commands.ESXi, Windows: c.Commands.Windows},
 	}, nil
 }
 
+// value is what p points to, or zero.
+func value[T any](p *T) T {
+	if p == nil {
+		var zero T
+		return zero
+	}
+	return *p
+}
+
 // UnpublishVDisk withdraws a vDisk.
 func (s *Server) UnpublishVDisk(ctx context.Context, r UnpublishVDiskRequestObject) (UnpublishVDiskResponseObject, error) {
-	force := r.Body != nil && r.Body.Force != nil && *r.Body.Force
+	force := r.Body != nil && value(r.Body.Force)
 	if err := s.opt.Control.Unpublish(ctx, r.VDisk, force); err != nil {
 		return nil, err
 	}
@@ -60,8 +130,14 @@ func (s *Server) UnpublishVDisk(ctx context.Context, r UnpublishVDiskRequestObje
 func (s *Server) ListTargets(_ context.Context, r ListTargetsRequestObject) (ListTargetsResponseObject, error) {
 	sessions := s.sessionCounts()
 	var rows []Target
-	for _, v := range s.opt.Model.VDisks(func(v model.VDisk) bool { return v.Target != nil && matches(r.Params.Q, v.IQN, v.Labels) }) {
-		rows = append(rows, s.targetOf(v, sessions[v.IQN]))
+	for _, t := range s.opt.Control.Targets() {
+		labels := map[string]string(nil)
+		if !t.Shared {
+			labels = t.LUNs[0].VDisk.Labels
+		}
+		if matches(r.Params.Q, t.IQN, labels) {
+			rows = append(rows, s.targetOf(t, sessions[t.IQN]))
+		}
 	}
 	items, next, err := page(rows, func(t Target) model.Keys { return model.Keys{Text: t.IQN} }, "iqn", false, r.Params.Cursor, r.Params.Limit)
 	return ListTargets200JSONResponse{items, next}, err
@@ -69,23 +145,49 @@ func (s *Server) ListTargets(_ context.Context, r ListTargetsRequestObject) (Lis
 
 // GetTarget shows a target.
 func (s *Server) GetTarget(_ context.Context, r GetTargetRequestObject) (GetTargetResponseObject, error) {
-	v, err := s.opt.Control.FindTarget(r.IQN)
+	t, err := s.opt.Control.FindTarget(r.IQN)
 	if err != nil {
 		return nil, err
 	}
-	return GetTarget200JSONResponse(s.targetOf(v, s.sessionCounts()[v.IQN])), nil
+	return GetTarget200JSONResponse(s.running(t)), nil
 }
 
-// AddTargetInitiator puts an initiator on a target's ACL.
+// CreateTarget makes a shared target.
+func (s *Server) CreateTarget(ctx context.Context, r CreateTargetRequestObject) (CreateTargetResponseObject, error) {
+	t, err := s.opt.Control.CreateTarget(ctx, r.Body.Name, value(r.Body.IQN))
+	if err != nil {
+		return nil, err
+	}
+	return CreateTarget201JSONResponse(s.targetOf(t, 0)), nil
+}
+
+// DeleteTarget deletes a shared target.
+func (s *Server) DeleteTarget(ctx context.Context, r DeleteTargetRequestObject) (DeleteTargetResponseObject, error) {
+	if err := s.opt.Control.DeleteTarget(ctx, r.IQN, value(r.Params.Force)); err != nil {
+		return nil, err
+	}
+	return DeleteTarget204Response{}, nil
+}
+
+// SetTargetPortals chooses where a target is reached.
+func (s *Server) SetTargetPortals(ctx context.Context, r SetTargetPortalsRequestObject) (SetTargetPortalsResponseObject, error) {
+	t, err := s.opt.Control.SetPortals(ctx, r.IQN, r.Body.Addresses)
+	if err != nil {
+		return nil, err
+	}
+	return SetTargetPortals200JSONResponse(s.running(t)), nil
+}
+
+// AddTargetInitiator puts an initiator in a target's group default.
 func (s *Server) AddTargetInitiator(ctx context.Context, r AddTargetInitiatorRequestObject) (AddTargetInitiatorResponseObject, error) {
-	v, err := s.opt.Control.AddInitiator(ctx, r.IQN, r.Initiator)
+	t, err := s.opt.Control.AddInitiator(ctx, r.IQN, r.Initiator)
 	if err != nil {
 		return nil, err
 	}
-	return AddTargetInitiator200JSONResponse(s.targetOf(v, s.sessionCounts()[v.IQN])), nil
+	return AddTargetInitiator200JSONResponse(s.running(t)), nil
 }
 
-// RemoveTargetInitiator takes an initiator off a target's ACL.
+// RemoveTargetInitiator takes an initiator out of a target's groups.
 func (s *Server) RemoveTargetInitiator(ctx context.Context, r RemoveTargetInitiatorRequestObject) (RemoveTargetInitiatorResponseObject, error) {
 	if _, err := s.opt.Control.RemoveInitiator(ctx, r.IQN, r.Initiator); err != nil {
 		return nil, err
@@ -109,6 +211,48 @@ func (s *Server) ListISCSISessions(_ context.Context, r ListISCSISessionsRequest
 	keys := func(v ISCSISession) model.Keys { return model.Keys{Number: unix(v.Since), ID: v.ID} }
 	items, next, err := page(rows, keys, "since", false, r.Params.Cursor, r.Params.Limit)
 	return ListISCSISessions200JSONResponse{items, next}, err
+}
+
+// GetISCSISession shows a session in full.
+func (s *Server) GetISCSISession(_ context.Context, r GetISCSISessionRequestObject) (GetISCSISessionResponseObject, error) {
+	i, err := s.opt.Control.Session(r.Session)
+	if err != nil {
+		return nil, err
+	}
+	n := i.Negotiated
+	out := GetISCSISession200JSONResponse{
+		Session: iscsiSessionOf(i), Group: i.Group, Isid: i.ISID, Tsih: int(i.TSIH), PortalGroup: int(i.PortalGroup),
+		Negotiated: Negotiated{
+			HeaderDigest: n.HeaderDigest, DataDigest: n.DataDigest, MaxRecvInitiator: int64(n.MaxRecvInitiator), MaxRecvTarget: int64(n.MaxRecvTarget),
+			MaxBurst: int64(n.MaxBurst), FirstBurst: int64(n.FirstBurst), InitialR2T: n.InitialR2T, ImmediateData: n.ImmediateData,
+			MaxOutstandingR2T: int(n.MaxOutstandingR2T), Time2Wait: int(n.Time2Wait), Time2Retain: int(n.Time2Retain),
+			ErrorRecoveryLevel: int(n.ErrorRecoveryLevel), MaxConnections: int(n.MaxConnections),
+		},
+		Commands: seq(i.Commands), BytesRead: seq(i.BytesRead), BytesWritten: seq(i.BytesWritten), Outstanding: i.Outstanding,
+		LUNs: []LUNStats{}, ObservedAt: s.clock.Now().UTC(),
+	}
+	names := map[uint16]string{}
+	if t, err := s.opt.Control.FindTarget(i.Target); err == nil {
+		for _, l := range t.LUNs {
+			names[l.Number] = l.VDisk.Name
+		}
+	}
+	for _, l := range i.LUNs {
+		out.LUNs = append(out.LUNs, lunStatsOf(l, names[l.Number]))
+	}
+	return out, nil
+}
+
+func lunStatsOf(s iscsi.LUNStats, vdisk string) LUNStats {
+	return LUNStats{
+		LUN: int(s.Number), VDisk: vdisk, Read: ioStatsOf(s.Read), Write: ioStatsOf(s.Write), Other: ioStatsOf(s.Other),
+		Depth: s.Depth, MaxDepth: s.MaxDepth, Waiting: s.Waiting, Delayed: seq(s.Delayed), QueueFull: seq(s.Full), Aborted: seq(s.Aborted),
+	}
+}
+
+func ioStatsOf(s iscsi.IOStats) IOStats {
+	us := func(q float64) float64 { return float64(s.Latency.Quantile(q)) / float64(time.Microsecond) }
+	return IOStats{Commands: seq(s.Commands), Bytes: seq(s.Bytes), Errors: seq(s.Errors), P50Us: us(0.5), P99Us: us(0.99)}
 }
 
 // DropISCSISession ends a session.

@@ -61,10 +61,33 @@ func (d diskView) row(v model.VDisk) VDisk {
 		t = t.UTC()
 		out.LastCommit = &t
 	}
-	if v.Target != nil {
-		out.Published = &Published{IQN: v.IQN, LUN: 0, Sessions: d.sessions[v.IQN]}
+	if iqn, lun, ok := d.s.opt.Control.Placed(v); ok {
+		out.Published = &Published{IQN: iqn, LUN: int(lun), Sessions: d.sessions[iqn]}
 	}
+	out.Qos = qosOf(v)
 	return out
+}
+
+// qosOf is nil for a vDisk without limits.
+func qosOf(v model.VDisk) *Qos {
+	if v.QoS == nil {
+		return nil
+	}
+	return &Qos{Iops: v.QoS.IOPS, BytesPerSecond: v.QoS.Bytes, BurstMs: v.QoS.Burst.Milliseconds()}
+}
+
+// maxBurstMs keeps a number of a request from overflowing as a duration.
+const maxBurstMs = math.MaxInt64 / int64(time.Millisecond)
+
+// SetVDiskQos limits what initiators do to a vDisk.
+func (s *Server) SetVDiskQos(ctx context.Context, r SetVDiskQosRequestObject) (SetVDiskQosResponseObject, error) {
+	b := r.Body
+	burst := time.Duration(max(min(b.BurstMs, maxBurstMs), -maxBurstMs)) * time.Millisecond
+	v, err := s.opt.Control.SetQoS(ctx, r.VDisk, model.QoS{IOPS: b.Iops, Bytes: b.BytesPerSecond, Burst: burst})
+	if err != nil {
+		return nil, err
+	}
+	return SetVDiskQos200JSONResponse(s.diskView().row(v)), nil
 }
 
 // seq fits a sequence number into the API's integer.

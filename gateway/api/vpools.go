@@ -32,7 +32,7 @@ func (s *Server) sums() map[string]*poolSums {
 			continue
 		}
 		p.vdisks++
-		if v.Target != nil {
+		if v.Published() {
 			p.published++
 		}
 		p.provisioned += v.Size

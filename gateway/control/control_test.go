@@ -319,14 +319,14 @@ func TestPublish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if one.VDisk.IQN != "iqn.2026-11.io.ovgate:gold-my-disk.1" || one.VDisk.Target.CHAPUser != "my-disk.1" || len(one.CHAPSecret) != secretLength {
+	if one.VDisk.IQN != "iqn.2026-11.io.ovgate:gold-my-disk.1" || one.VDisk.Target.Groups[0].CHAPUser != "my-disk.1" || len(one.Credentials.Secret) != secretLength {
 		t.Errorf("connection %+v", one)
 	}
-	if strings.Contains(string(one.VDisk.Target.CHAPSecret), one.CHAPSecret) {
+	if strings.Contains(string(one.VDisk.Target.Groups[0].CHAPSecret), one.Credentials.Secret) {
 		t.Error("the secret is stored in plain")
 	}
 	two, err := b.Publish(ctx, d.ID, PublishOptions{})
-	if err != nil || two.CHAPSecret != one.CHAPSecret || two.VDisk.IQN != one.VDisk.IQN || two.Commands != one.Commands {
+	if err != nil || two.Credentials.Secret != one.Credentials.Secret || two.VDisk.IQN != one.VDisk.IQN || two.Commands != one.Commands {
 		t.Errorf("published again: %+v %v", two, err)
 	}
 	target := func() iscsi.TargetInfo {
@@ -343,7 +343,7 @@ func TestPublish(t *testing.T) {
 	before := target().LUNs[0]
 	open := true
 	three, err := b.Publish(ctx, d.ID, PublishOptions{Open: &open, Rotate: true})
-	if err != nil || three.CHAPSecret == one.CHAPSecret || !target().Groups[0].Any {
+	if err != nil || three.Credentials.Secret == one.Credentials.Secret || !target().Groups[0].Any {
 		t.Errorf("opened and rotated: %+v %v", three, err)
 	}
 	for range 2 {
@@ -380,7 +380,7 @@ func TestPublish(t *testing.T) {
 		t.Errorf("%d targets", n)
 	}
 	four, err := b.Publish(ctx, "other", PublishOptions{Open: &open})
-	if err != nil || four.VDisk.IQN != one.VDisk.IQN || four.CHAPSecret == three.CHAPSecret {
+	if err != nil || four.VDisk.IQN != one.VDisk.IQN || four.Credentials.Secret == three.Credentials.Secret {
 		t.Errorf("published anew: %+v %v", four, err)
 	}
 	if after := target().LUNs[0]; after.NAA != before.NAA || after.Serial != before.Serial || after.Size != size {

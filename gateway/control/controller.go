@@ -41,7 +41,7 @@ type Options struct {
 	Frontend Frontend
 	Backends Backends
 	Sealer   *Sealer
-	Portals  []iscsi.Portal // as initiators should use them
+	Portals  []iscsi.Portal // of this node
 	Clock    clock.Clock    // nil: the machine's
 	Rand     io.Reader      // ids and secrets; nil: crypto/rand
 	Log      *slog.Logger   // nil: discard
@@ -67,6 +67,7 @@ type Controller struct {
 	stopping bool
 	pools    map[string]*pool
 	disks    map[string]*vdisk
+	shared   map[string]*shared
 	due      map[ref]retry
 }
 
@@ -99,7 +100,7 @@ type vdisk struct {
 	lock     lock
 	vol      Volume // nil: not open
 	disk     *disk  // with vol
-	exported bool   // the front end has its target (C6)
+	exported bool   // initiators are shown it (C6)
 	state    volume.State
 	err      error // why it is not open
 }
@@ -138,7 +139,7 @@ func New(opt Options) *Controller {
 	return &Controller{
 		opt: opt, model: opt.Model, log: opt.Log, clock: opt.Clock, ctx: ctx, cancel: cancel,
 		kick: make(chan struct{}, 1), slots: make(chan struct{}, workers),
-		pools: map[string]*pool{}, disks: map[string]*vdisk{}, due: map[ref]retry{},
+		pools: map[string]*pool{}, disks: map[string]*vdisk{}, shared: map[string]*shared{}, due: map[ref]retry{},
 	}
 }
 
@@ -149,6 +150,7 @@ func (c *Controller) Start(ctx context.Context) {
 		c.schedule(ref{"vpool", v.ID}, 0)
 	}
 	c.visitAll(ctx)
+	c.startShared(ctx)
 	for _, v := range c.model.VDisks(nil) {
 		c.schedule(ref{"vdisk", v.ID}, 0)
 	}

@@ -19,6 +19,7 @@ type disk struct {
 var (
 	_ iscsi.Disk        = (*disk)(nil)
 	_ iscsi.Provisioner = (*disk)(nil)
+	_ iscsi.Reserver    = (*disk)(nil)
 )
 
 func newDisk(v Volume) *disk {
@@ -48,6 +49,9 @@ func (d *disk) Geometry() iscsi.Geometry {
 // Allocated implements iscsi.Provisioner.
 func (d *disk) Allocated(off int64) (mapped bool, n int64) { return d.vol.Allocated(off) }
 
+// Reservation implements iscsi.Reserver: the state is in the vDisk's log and head.
+func (d *disk) Reservation() []byte { return d.vol.Reservation() }
+
 // Submit implements iscsi.Disk.
 func (d *disk) Submit(op *iscsi.Op) {
 	r := d.reqs.Get().(*request)
@@ -65,6 +69,7 @@ var kinds = [...]volume.RequestKind{
 	iscsi.OpUnmap:           volume.ReqUnmap,
 	iscsi.OpFlush:           volume.ReqFlush,
 	iscsi.OpCompareAndWrite: volume.ReqCompareAndWrite,
+	iscsi.OpReserve:         volume.ReqReserve,
 	iscsi.OpOrWrite:         volume.ReqOrWrite,
 }
 

@@ -20,14 +20,19 @@
 //	C3  One operation at a time works on a vDisk, and on a vPool.
 //	C4  A vDisk's IQN, NAA and serial never change once published, through
 //	    renames, unpublish and restarts.
-//	C5  CHAP secrets are sealed in the model, and plain only in a publish answer
-//	    and in the front end's memory.
-//	C6  A target is in the front end only while its vDisk is open; it is taken
-//	    out before the vDisk closes.
+//	C5  CHAP secrets are sealed in the model, and plain only in a publish answer,
+//	    in the answer of the call that drew them, and in the front end's memory.
+//	C6  A LUN is in the front end only while its vDisk is open; it is taken out
+//	    before the vDisk closes. A vDisk's own target comes and goes with it; a
+//	    shared one is there as long as its record.
 //	C7  A vDisk or vPool that cannot be opened never keeps the node from starting
 //	    or the others from serving.
-//	C8  A vDisk that another opening owns (fenced) has no target here: its sessions
-//	    are dropped, and it is not taken back by itself.
+//	C8  A vDisk that another opening owns (fenced) is not shown here: the sessions
+//	    on its own target are dropped, and it is not taken back by itself.
+//	C9  A group never sees or admits more than its record says, whatever is away:
+//	    what cannot be shown is missing, a secret that does not open is no secret,
+//	    a target without its portals is reached nowhere.
+//	C10 A vDisk's lock is taken before that of a shared target.
 //
 // It does not watch performance (gateway/observe) and knows no users (gateway/auth).
 package control

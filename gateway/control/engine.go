@@ -60,6 +60,7 @@ type Volume interface {
 	Close(ctx context.Context) error
 	Stats() volume.Stats
 	Allocated(off int64) (mapped bool, n int64)
+	Reservation() []byte
 	Size() int64
 	ClusterSize() int
 	MaxIO() int
@@ -71,7 +72,10 @@ type Frontend interface {
 	UpdateTarget(iscsi.TargetSpec) error
 	RemoveTarget(iqn string, force bool) error
 	CapacityChanged(iqn string, lun uint16) error
+	SetQoS(iqn string, lun uint16, q iscsi.QoS) error
+	Target(iqn string) (iscsi.TargetInfo, error)
 	Sessions() []iscsi.SessionInfo
+	Session(id string) (iscsi.SessionInfo, error)
 	DropSession(id string) error
 }
 

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
@@ -54,16 +55,17 @@ func (c *Controller) exportedFenced() []string {
 	return ids[:n]
 }
 
-// dropFenced takes a fenced vDisk's target out of the front end, and its
-// sessions with it; d.lock is held. The vDisk is not opened again by itself: two
+// dropFenced takes a fenced vDisk out of the front end, and the sessions on its
+// own target with it; d.lock is held. The vDisk is not opened again by itself: two
 // nodes would take it from each other for ever.
-func (c *Controller) dropFenced(d *vdisk, rec model.VDisk) error {
+func (c *Controller) dropFenced(ctx context.Context, d *vdisk, rec model.VDisk) error {
 	if !d.exported {
 		return nil
 	}
-	if err := c.withdraw(d, rec, true); err != nil {
+	if err := c.withdraw(ctx, d, rec, true); err != nil {
 		return err
 	}
-	c.log.Error("vDisk is served by another opening; its target is withdrawn and its sessions are dropped", "vdisk", rec.Name, "id", rec.ID, "iqn", rec.IQN)
+	iqn, lun, _ := c.Placed(rec)
+	c.log.Error("vDisk is served by another opening; it is withdrawn here", "vdisk", rec.Name, "id", rec.ID, "iqn", iqn, "lun", lun)
 	return nil
 }

@@ -16,7 +16,7 @@ import (
 
 // TestCommands are golden: people paste them.
 func TestCommands(t *testing.T) {
-	c := makeCommands("iqn.2026-11.io.ovgate:gold-one", 0, []iscsi.Portal{{Address: "10.0.0.5:3260"}, {Address: "[fd00::5]:3260"}}, "one", "gSecret234567890")
+	c := makeCommands("iqn.2026-11.io.ovgate:gold-one", 0, []iscsi.Portal{{Address: "10.0.0.5:3260"}, {Address: "[fd00::5]:3260"}}, Credentials{User: "one", Secret: "gSecret234567890"})
 	for what, pair := range map[string][2]string{
 		"libiscsi": {c.Libiscsi, "iscsi://one%gSecret234567890@10.0.0.5:3260/iqn.2026-11.io.ovgate:gold-one/0"},
 		"linux": {c.Iscsiadm, `iscsiadm -m node -T iqn.2026-11.io.ovgate:gold-one -p '10.0.0.5:3260' -o new

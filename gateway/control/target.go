@@ -1,155 +1,130 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/iscsi"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
-const (
-	// defaultLUN is the number of the one logical unit of a vDisk's target.
-	defaultLUN = 0
-	// maxInitiators bounds a target's ACL: the front end scans it at login.
-	maxInitiators = 256
-)
+// ownLUN is the number of the one logical unit of a vDisk's own target.
+const ownLUN = 0
 
-// PublishOptions say how a vDisk is published.
-type PublishOptions struct {
-	Open       *bool    // admit any initiator name; nil: as it is, at first false
-	Initiators []string // added to the ACL; who is not on it is admitted only by Open
-	Rotate     bool     // draw a new CHAP secret
+// Target is a target as recorded: a vDisk's own, or a shared one with the vDisks
+// that are placed in it.
+type Target struct {
+	ID      string // of the vDisk or of the shared target; secrets are sealed with it
+	Name    string // of the vDisk or of the shared target
+	IQN     string
+	Shared  bool
+	Access  model.Target
+	LUNs    []TargetLUN // by number
+	Created time.Time
 }
 
-// Connection is how initiators reach a published vDisk.
-type Connection struct {
-	VDisk      model.VDisk
-	LUN        int
-	Portals    []iscsi.Portal
-	CHAPSecret string
-	Commands   Commands
+// TargetLUN is a vDisk under its number in a target.
+type TargetLUN struct {
+	Number uint16
+	VDisk  model.VDisk
 }
 
-// Publish publishes a vDisk, or changes how it is published; a repetition
-// answers the same.
-func (c *Controller) Publish(ctx context.Context, name string, opt PublishOptions) (Connection, error) {
-	var conn Connection
-	err := c.withDisk(ctx, name, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
-		if _, e := c.running(d, rec); e != nil && (rec.Target == nil || fenced(d.vol)) {
-			return e
-		}
-		target, secret, err := c.planTarget(rec, opt)
-		if err != nil {
-			return err
-		}
-		iqn, err := c.pickIQN(rec)
-		if err != nil {
-			return err
-		}
-		was := rec
-		rec, err = c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error {
-			v.IQN, v.Target = iqn, target
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		if err := c.show(d, rec); err != nil {
-			_, uerr := c.model.UpdateVDisk(context.WithoutCancel(ctx), rec.ID, func(v *model.VDisk) error {
-				v.Target = was.Target
-				return nil
-			})
-			return errors.Join(err, uerr)
-		}
-		if was.Target == nil {
-			c.log.Info("vDisk published", "vdisk", rec.Name, "iqn", rec.IQN, "open", target.Open)
-		}
-		conn = Connection{VDisk: rec, LUN: defaultLUN, Portals: c.opt.Portals, CHAPSecret: secret}
-		conn.Commands = makeCommands(rec.IQN, defaultLUN, c.opt.Portals, target.CHAPUser, secret)
-		return nil
-	})
-	return conn, err
+func targetObject(name string) string { return "target " + name }
+
+// object is what messages about the target call it.
+func (t Target) object() string {
+	if t.Shared {
+		return targetObject(t.Name)
+	}
+	return vdiskObject(t.Name)
 }
 
-// planTarget works out the publication that is asked for, and its plain secret.
-func (c *Controller) planTarget(rec model.VDisk, opt PublishOptions) (*model.Target, string, error) {
-	t := model.Target{Created: c.clock.Now().UTC()}
-	if rec.Target != nil {
-		t = *rec.Target
-	}
-	if opt.Open != nil {
-		t.Open = *opt.Open
-	}
-	for _, n := range opt.Initiators {
-		if err := addInitiator(&t, rec, n); err != nil {
-			return nil, "", err
+// lun returns the vDisk that has a number.
+func (t Target) lun(n uint16) (model.VDisk, bool) {
+	for _, l := range t.LUNs {
+		if l.Number == n {
+			return l.VDisk, true
 		}
 	}
-	if t.CHAPSecret != nil && !opt.Rotate {
-		secret, err := c.opt.Sealer.Open(rec.ID, t.CHAPSecret)
-		return &t, secret, err
-	}
-	secret, err := newSecret(c.opt.Rand)
-	if err != nil {
-		return nil, "", err
-	}
-	if t.CHAPUser == "" {
-		t.CHAPUser = iqnPart(rec.Name)
-	}
-	t.CHAPSecret, err = c.opt.Sealer.Seal(rec.ID, secret)
-	return &t, secret, err
+	return model.VDisk{}, false
 }
 
-func addInitiator(t *model.Target, rec model.VDisk, name string) *Error {
-	if err := iscsi.CheckName(name); err != nil {
-		return invalid("initiators", vdiskObject(rec.Name), "use a name such as iqn.2026-01.com.example:host1", "%q is not an iSCSI name", clip(name))
-	}
-	name = iscsi.NormalizeName(name)
-	if slices.Contains(t.Initiators, name) {
-		return nil
-	}
-	if len(t.Initiators) >= maxInitiators {
-		return invalid("initiators", vdiskObject(rec.Name), "remove names that are not used", "the ACL has %d names, which is the most", len(t.Initiators))
-	}
-	t.Initiators = append(t.Initiators, name)
-	return nil
+func ownTarget(v model.VDisk) Target {
+	return Target{ID: v.ID, Name: v.Name, IQN: v.IQN, Access: *v.Target.Clone(), LUNs: []TargetLUN{{ownLUN, v}}, Created: v.Target.Created}
 }
 
-// Alphabets of CHAP secrets. 16 characters is what Windows takes at most, 12
-// what it takes at least. Letters and digits need no quoting in any shell or
-// URL. The first is no hexadecimal digit, because "user%secret" in a libiscsi
-// URL would otherwise look like a percent escape; ambiguous signs are left out.
-const (
-	secretLength = 16
-	secretFirst  = "ghjkmnpqrstuvwxyzGHJKLMNPQRSTUVWXYZ"
-	secretRest   = "23456789abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ"
-)
+func (c *Controller) sharedTarget(t model.SharedTarget) Target {
+	out := Target{ID: t.ID, Name: t.Name, IQN: t.IQN, Shared: true, Access: t.Target, Created: t.Target.Created}
+	for _, v := range c.model.VDisks(func(v model.VDisk) bool { return v.Shared != nil && v.Shared.Target == t.ID }) {
+		out.LUNs = append(out.LUNs, TargetLUN{v.Shared.LUN, v})
+	}
+	slices.SortFunc(out.LUNs, func(a, b TargetLUN) int { return cmp.Compare(a.Number, b.Number) })
+	return out
+}
 
-// newSecret draws a CHAP secret of more than 90 bits.
-func newSecret(random io.Reader) (string, error) {
-	out := make([]byte, 0, secretLength)
-	var b [1]byte
-	for len(out) < secretLength {
-		set := secretRest
-		if len(out) == 0 {
-			set = secretFirst
-		}
-		if _, err := io.ReadFull(random, b[:]); err != nil {
-			return "", fmt.Errorf("draw a CHAP secret: %w", err)
-		}
-		// Values above the last whole multiple of the set would favour its
-		// first characters.
-		if n := len(set); int(b[0]) < 256/n*n {
-			out = append(out, set[int(b[0])%n])
+// Targets returns the targets in no particular order: those that vDisks are
+// published under, and the shared ones.
+func (c *Controller) Targets() []Target {
+	var out []Target
+	shared := map[string][]TargetLUN{}
+	for _, v := range c.model.VDisks(model.VDisk.Published) {
+		if v.Target != nil {
+			out = append(out, ownTarget(v))
+		} else {
+			shared[v.Shared.Target] = append(shared[v.Shared.Target], TargetLUN{v.Shared.LUN, v})
 		}
 	}
-	return string(out), nil
+	for _, t := range c.model.Targets() {
+		luns := shared[t.ID]
+		slices.SortFunc(luns, func(a, b TargetLUN) int { return cmp.Compare(a.Number, b.Number) })
+		out = append(out, Target{ID: t.ID, Name: t.Name, IQN: t.IQN, Shared: true, Access: t.Target, LUNs: luns, Created: t.Target.Created})
+	}
+	return out
+}
+
+// FindTarget returns a target by its iSCSI name, or a shared one by its name.
+func (c *Controller) FindTarget(ref string) (Target, error) {
+	iqn := iscsi.NormalizeName(ref)
+	if v, ok := c.model.VDiskByIQN(iqn); ok && v.Target != nil {
+		return ownTarget(v), nil
+	}
+	t, ok := c.model.TargetByIQN(iqn)
+	if !ok {
+		t, ok = c.model.TargetByName(ref)
+	}
+	if !ok {
+		return Target{}, noTarget(ref)
+	}
+	return c.sharedTarget(t), nil
+}
+
+func noTarget(ref string) *Error {
+	return &Error{Code: CodeNotFound, Object: targetObject(clip(ref)), Message: "there is no such target", Hint: "ovgate target list shows the targets"}
+}
+
+// Placed returns where a vDisk is published: iSCSI name and LUN.
+func (c *Controller) Placed(v model.VDisk) (iqn string, lun uint16, ok bool) {
+	if v.Target != nil {
+		return v.IQN, ownLUN, true
+	}
+	if v.Shared != nil {
+		if t, ok := c.model.Target(v.Shared.Target); ok {
+			return t.IQN, v.Shared.LUN, true
+		}
+	}
+	return "", 0, false
+}
+
+// TargetInfo returns the running side of a target; ok is false while the front
+// end does not have it.
+func (c *Controller) TargetInfo(iqn string) (iscsi.TargetInfo, bool) {
+	i, err := c.opt.Frontend.Target(iqn)
+	return i, err == nil
 }
 
 // pickIQN returns the vDisk's name on iSCSI: the one it has (C4), else a free one.
@@ -162,168 +137,204 @@ func (c *Controller) pickIQN(rec model.VDisk) (string, error) {
 		return "", noVPool(rec.VPool, "")
 	}
 	for _, suffix := range []string{"", rec.ID[:8], rec.ID} {
-		iqn := makeIQN(pool.Name, rec.Name, suffix)
-		if _, taken := c.model.VDiskByIQN(iqn); !taken && iscsi.CheckName(iqn) == nil {
+		if iqn := makeIQN(pool.Name, rec.Name, suffix); c.iqnFree(iqn) && iscsi.CheckName(iqn) == nil {
 			return iqn, nil
 		}
 	}
 	return "", &Error{Code: CodeExists, Object: vdiskObject(rec.Name), Message: "no iSCSI name is free for it", Hint: "rename the vDisk"}
 }
 
-// spec is the front end's view of a published vDisk.
-func (c *Controller) spec(d *vdisk, rec model.VDisk) (iscsi.TargetSpec, error) {
-	id, err := volume.ParseID(rec.ID)
-	if err != nil {
-		return iscsi.TargetSpec{}, err
+// iqnFree tells whether no vDisk and no shared target has an iSCSI name.
+func (c *Controller) iqnFree(iqn string) bool {
+	_, disk := c.model.VDiskByIQN(iqn)
+	_, shared := c.model.TargetByIQN(iqn)
+	return !disk && !shared
+}
+
+// spec is the front end's view of a target: its LUNs are those that are exported.
+func (c *Controller) spec(t Target) (iscsi.TargetSpec, error) {
+	s := iscsi.TargetSpec{Name: t.IQN, Alias: t.Name, Portals: c.targetPortals(t)}
+	present := map[uint16]bool{}
+	for _, l := range t.LUNs {
+		c.mu.Lock()
+		d := c.disks[l.VDisk.ID]
+		var disk *disk
+		if d != nil && d.exported {
+			disk = d.disk
+		}
+		c.mu.Unlock()
+		if disk == nil {
+			continue
+		}
+		id, err := volume.ParseID(l.VDisk.ID)
+		if err != nil {
+			return s, err
+		}
+		s.LUNs = append(s.LUNs, iscsi.LUNSpec{
+			Number: l.Number, Disk: disk, Serial: strings.ReplaceAll(l.VDisk.ID, "-", ""), NAA: makeNAA(id), QoS: qosOf(l.VDisk),
+		})
+		present[l.Number] = true
 	}
-	t := rec.Target
-	s := iscsi.TargetSpec{
-		Name: rec.IQN, Alias: rec.Name, Portals: c.opt.Portals,
-		LUNs: []iscsi.LUNSpec{{Number: defaultLUN, Disk: d.disk, Serial: strings.ReplaceAll(rec.ID, "-", ""), NAA: makeNAA(id)}},
+	for _, g := range t.Access.Groups {
+		spec, err := c.groupSpec(t, g, present)
+		if err != nil {
+			return s, err
+		}
+		s.Groups = append(s.Groups, spec)
 	}
-	secret, err := c.opt.Sealer.Open(rec.ID, t.CHAPSecret)
-	if err != nil {
-		return s, &Error{Code: CodeInternal, Object: vdiskObject(rec.Name), Message: err.Error(), Hint: "bring back seal.key, or publish again with a new secret", Err: err}
-	}
-	s.Groups = []iscsi.Group{{
-		Name: "default", Any: t.Open, Initiators: t.Initiators, Auth: &iscsi.Auth{User: t.CHAPUser, Secret: secret},
-	}}
 	return s, nil
 }
 
-// show makes the front end agree with a published record; d.lock is held. A
-// vDisk that is not open has no target yet (C6): its opening adds it. A fenced one
-// has none (C8).
-func (c *Controller) show(d *vdisk, rec model.VDisk) error {
-	if d.vol == nil || fenced(d.vol) {
-		return nil
+// groupSpec is the front end's view of a group of a target with these LUNs. Of
+// a group whose secrets do not open, nobody gets in until it has new ones.
+func (c *Controller) groupSpec(t Target, g model.Group, present map[uint16]bool) (iscsi.Group, error) {
+	out := iscsi.Group{Name: g.Name, Any: g.Any, Initiators: g.Initiators, Masked: g.Masked || g.ReadOnly}
+	for _, m := range seenLUNs(g, present) {
+		out.LUNs = append(out.LUNs, iscsi.LUNMap{Number: m.Number, LUN: m.LUN, ReadOnly: m.ReadOnly || g.ReadOnly})
 	}
-	if !d.exported {
-		return c.export(d, rec)
+	if g.CHAPUser == "" {
+		return out, nil
 	}
-	s, err := c.spec(d, rec)
+	creds, err := c.openCredentials(t, g)
 	if err != nil {
-		return err
-	}
-	return c.opt.Frontend.UpdateTarget(s)
-}
-
-// export adds the target of an open vDisk; d.lock is held.
-func (c *Controller) export(d *vdisk, rec model.VDisk) error {
-	s, err := c.spec(d, rec)
-	if err != nil {
-		return err
-	}
-	if err := c.opt.Frontend.AddTarget(s); err != nil {
-		return err
-	}
-	c.mu.Lock()
-	d.exported = true
-	c.mu.Unlock()
-	return nil
-}
-
-// Unpublish withdraws a vDisk; one that is not published is no error. With
-// sessions on it, it is refused unless force drops them.
-func (c *Controller) Unpublish(ctx context.Context, name string, force bool) error {
-	return c.withDisk(ctx, name, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
-		if rec.Target == nil {
-			return nil
+		c.log.Error("nobody gets in by this group: its CHAP secret does not open; bring back seal.key, or give it a new secret",
+			"target", t.IQN, "group", g.Name, "err", err)
+		if creds.Secret, err = newSecret(c.opt.Rand); err != nil {
+			return out, err
 		}
-		if d.exported {
-			if err := c.withdraw(d, rec, force); err != nil {
-				return err
+		creds.MutualUser, creds.MutualSecret = "", ""
+	}
+	out.Auth = &iscsi.Auth{User: g.CHAPUser, Secret: creds.Secret, MutualUser: creds.MutualUser, MutualSecret: creds.MutualSecret}
+	return out, nil
+}
+
+// seenLUNs returns what a group maps of the LUNs that are there; nothing for a
+// group that sees them all as they are.
+func seenLUNs(g model.Group, present map[uint16]bool) []model.LUNMap {
+	var out []model.LUNMap
+	switch {
+	case g.Masked:
+		for _, m := range g.LUNs {
+			if present[m.LUN] {
+				out = append(out, m)
 			}
 		}
-		_, err := c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error { v.Target = nil; return nil })
-		if err != nil {
-			// Still published by the record: back into the front end.
-			return errors.Join(err, c.show(d, rec))
+	case g.ReadOnly:
+		for n := range present {
+			out = append(out, model.LUNMap{LUN: n, Number: n})
 		}
-		c.log.Info("vDisk unpublished", "vdisk", rec.Name, "iqn", rec.IQN)
-		return nil
-	})
+	}
+	return out
 }
 
-// withdraw takes a target out of the front end; d.lock is held.
-func (c *Controller) withdraw(d *vdisk, rec model.VDisk, force bool) error {
+func (c *Controller) setExported(d *vdisk, v bool) {
+	c.mu.Lock()
+	d.exported = v
+	c.mu.Unlock()
+}
+
+// show makes the front end agree with a published record; d.lock is held. A
+// vDisk that is not open is not shown yet (C6): its opening adds it. Nor is a
+// fenced one (C8).
+func (c *Controller) show(ctx context.Context, d *vdisk, rec model.VDisk) error {
+	if d.vol == nil || fenced(d.vol) || !rec.Published() {
+		return nil
+	}
+	was := d.exported
+	c.setExported(d, true)
+	var err error
+	if rec.Shared != nil {
+		err = c.withSharedLock(ctx, rec.Shared.Target, func(s *shared) error { return c.putShared(s, rec.Shared.Target) })
+	} else {
+		err = c.put(ownTarget(rec), was)
+	}
+	if err != nil {
+		c.setExported(d, was)
+	}
+	return err
+}
+
+// put gives a target to the front end, which has it already when known is set.
+func (c *Controller) put(t Target, known bool) error {
+	s, err := c.spec(t)
+	if err != nil {
+		return err
+	}
+	if known {
+		return c.opt.Frontend.UpdateTarget(s)
+	}
+	return c.opt.Frontend.AddTarget(s)
+}
+
+// withdraw takes a vDisk out of the front end, and its own target with it;
+// d.lock is held. Unless force is set, it is refused while initiators see it.
+func (c *Controller) withdraw(ctx context.Context, d *vdisk, rec model.VDisk, force bool) error {
+	if rec.Shared != nil {
+		return c.withdrawShared(ctx, d, rec, force)
+	}
 	err := c.opt.Frontend.RemoveTarget(rec.IQN, force)
 	var busy *iscsi.TargetBusyError
 	if errors.As(err, &busy) {
-		names := make([]string, 0, len(busy.Sessions))
-		for _, s := range busy.Sessions {
-			names = append(names, s.Initiator)
-		}
-		slices.Sort(names)
-		names = slices.Compact(names)
-		return &Error{Code: CodeInUse, Object: vdiskObject(rec.Name), Message: "initiators are signed in: " + clip(strings.Join(names, ", ")), Hint: "sign them out first, or use force", Err: err}
+		return signedIn(vdiskObject(rec.Name), busy.Sessions, err)
 	}
 	if err != nil && !errors.Is(err, iscsi.ErrNoTarget) {
 		return err
 	}
-	c.mu.Lock()
-	d.exported = false
-	c.mu.Unlock()
+	c.setExported(d, false)
 	return nil
 }
 
-// FindTarget returns the vDisk that is published under an IQN.
-func (c *Controller) FindTarget(iqn string) (model.VDisk, error) {
-	v, ok := c.model.VDiskByIQN(iscsi.NormalizeName(iqn))
-	if !ok || v.Target == nil {
-		return v, &Error{Code: CodeNotFound, Object: "target " + clip(iqn), Message: "there is no such target", Hint: "ovgate target list shows the targets"}
+// signedIn refuses because of sessions.
+func signedIn(object string, sessions []iscsi.SessionInfo, err error) *Error {
+	names := make([]string, 0, len(sessions))
+	for _, s := range sessions {
+		names = append(names, s.Initiator)
 	}
-	return v, nil
+	slices.Sort(names)
+	names = slices.Compact(names)
+	return &Error{Code: CodeInUse, Object: object, Message: "initiators are signed in: " + clip(strings.Join(names, ", ")), Hint: "sign them out first, or use force", Err: err}
 }
 
-// AddInitiator puts an initiator on a target's ACL; there already is no error.
-func (c *Controller) AddInitiator(ctx context.Context, iqn, initiator string) (model.VDisk, error) {
-	return c.changeACL(ctx, iqn, func(t *model.Target, rec model.VDisk) error {
-		if e := addInitiator(t, rec, initiator); e != nil {
-			e.Field = "initiator"
-			return e
-		}
-		return nil
-	})
-}
-
-// RemoveInitiator takes an initiator off a target's ACL, and its sessions go
-// unless the target is open; absent is no error.
-func (c *Controller) RemoveInitiator(ctx context.Context, iqn, initiator string) (model.VDisk, error) {
-	return c.changeACL(ctx, iqn, func(t *model.Target, rec model.VDisk) error {
-		name := iscsi.NormalizeName(initiator)
-		t.Initiators = slices.DeleteFunc(t.Initiators, func(n string) bool { return n == name })
-		return nil
-	})
-}
-
-func (c *Controller) changeACL(ctx context.Context, iqn string, fn func(*model.Target, model.VDisk) error) (model.VDisk, error) {
-	v, err := c.FindTarget(iqn)
+// changeTarget changes who gets in to a target and where: in the record, then in
+// the front end; taken back when that refuses.
+func (c *Controller) changeTarget(ctx context.Context, ref string, fn func(t Target, a *model.Target) error) (Target, error) {
+	t, err := c.FindTarget(ref)
 	if err != nil {
-		return v, err
+		return t, err
 	}
-	err = c.withDisk(ctx, v.ID, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
+	if t.Shared {
+		return c.changeShared(ctx, t.ID, fn)
+	}
+	err = c.withDisk(ctx, t.ID, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
 		if rec.Target == nil {
-			_, err := c.FindTarget(iqn)
-			return err
+			return noTarget(ref)
 		}
 		was := rec.Target
-		out, err := c.model.UpdateVDisk(ctx, rec.ID, func(r *model.VDisk) error { return fn(r.Target, *r) })
+		out, err := c.model.UpdateVDisk(ctx, rec.ID, func(r *model.VDisk) error { return fn(ownTarget(rec), r.Target) })
 		if err != nil {
 			return err
 		}
-		v = out
-		if err := c.show(d, out); err != nil {
+		t = ownTarget(out)
+		if err := c.show(ctx, d, out); err != nil {
 			_, uerr := c.model.UpdateVDisk(context.WithoutCancel(ctx), rec.ID, func(r *model.VDisk) error { r.Target = was; return nil })
 			return errors.Join(err, uerr)
 		}
 		return nil
 	})
-	return v, err
+	return t, err
 }
 
 // Sessions returns the iSCSI sessions, oldest first.
 func (c *Controller) Sessions() []iscsi.SessionInfo { return c.opt.Frontend.Sessions() }
+
+// Session returns one iSCSI session with what it did on each LUN.
+func (c *Controller) Session(id string) (iscsi.SessionInfo, error) {
+	i, err := c.opt.Frontend.Session(id)
+	if err != nil {
+		return i, &Error{Code: CodeNotFound, Object: "session " + clip(id), Message: "there is no such session", Hint: "ovgate session list shows the sessions", Err: err}
+	}
+	return i, nil
+}
 
 // DropSession ends an iSCSI session; an absent one is no error.
 func (c *Controller) DropSession(id string) error {
@@ -332,6 +343,3 @@ func (c *Controller) DropSession(id string) error {
 	}
 	return nil
 }
-
-// Portals returns the portals as initiators should use them.
-func (c *Controller) Portals() []iscsi.Portal { return slices.Clone(c.opt.Portals) }

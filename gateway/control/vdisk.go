@@ -270,12 +270,10 @@ func (c *Controller) open(ctx context.Context, d *vdisk, rec model.VDisk) error 
 		}
 	}
 	if fenced(d.vol) {
-		return c.dropFenced(d, rec)
+		return c.dropFenced(ctx, d, rec)
 	}
-	if rec.Target != nil && !d.exported {
-		if err := c.export(d, rec); err != nil {
-			return err
-		}
+	if !d.exported {
+		return c.show(ctx, d, rec)
 	}
 	return nil
 }
@@ -482,8 +480,8 @@ func (c *Controller) grow(ctx context.Context, d *vdisk, vol Volume, rec model.V
 	if err != nil {
 		return rec, err
 	}
-	if d.exported {
-		if err := c.opt.Frontend.CapacityChanged(rec.IQN, defaultLUN); err != nil {
+	if iqn, lun, ok := c.Placed(rec); ok && d.exported {
+		if err := c.opt.Frontend.CapacityChanged(iqn, lun); err != nil {
 			return out, err
 		}
 	}
@@ -573,8 +571,8 @@ func (c *Controller) DeleteVDisk(ctx context.Context, name string) error {
 			return e
 		}
 		rec, err := c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error {
-			if v.Target != nil {
-				return &Error{Code: CodeInUse, Object: vdiskObject(v.Name), Message: "it is published as " + v.IQN, Hint: "unpublish it first"}
+			if iqn, _, ok := c.Placed(*v); ok {
+				return &Error{Code: CodeInUse, Object: vdiskObject(v.Name), Message: "it is published as " + iqn, Hint: "unpublish it first"}
 			}
 			v.State = model.StateDeleting
 			return nil

@@ -1,5 +1,5 @@
 // Package model keeps the control plane's records on internal/kv: vPools, vDisks
-// with their iSCSI target, users, tokens, browser sessions and the identity of
+// with their iSCSI target, shared targets, users, tokens, browser sessions and the identity of
 // the cluster. gateway/control and gateway/auth are its callers; nothing else
 // writes below "model/".
 //
@@ -9,6 +9,10 @@
 //	model/vpool/ID                    VPool      model/index/vpool/NAME        -> ID
 //	model/vdisk/ID                    VDisk      model/index/vdisk/VPOOL/NAME  -> ID
 //	                                             model/index/iqn/IQN           -> ID
+//	                                             model/index/lun/TARGET/NUMBER -> ID
+//	model/target/ID                   SharedTarget
+//	                                             model/index/target/NAME       -> ID
+//	                                             model/index/iqn/IQN           -> ID
 //	model/user/NAME                   User
 //	model/token/ID                    Token      model/index/token/HASH        -> ID
 //	model/session/HASH                Session
@@ -17,6 +21,7 @@
 //
 // Every value is a JSON object with a "format" number. A record of a newer
 // format than this code knows stops the start: the remedy is to upgrade ovgate.
+// Older ones are read, and written in the newest format when they change.
 //
 // # Invariants
 //
@@ -30,6 +35,7 @@
 //	    and a vPool is marked "deleting" before it goes, so none is left without
 //	    its vPool.
 //	M5  Values handed out are copies.
+//	M6  Of a shared target, a number belongs to one vDisk at most.
 //
 // It does not watch: one process owns a store on a single node. It holds no
 // policy: what may follow what is decided in gateway/control.

@@ -1,13 +1,12 @@
 package model
 
-import (
-	"maps"
-	"slices"
-	"time"
-)
+import "time"
 
 // Format is the newest record format this code reads and writes.
-const Format = 1
+//
+//	1  a vDisk's target had one set of credentials and one list of initiators
+//	2  groups; shared targets; QoS
+const Format = 2
 
 // State is what the control plane has decided for a vPool or vDisk; what the
 // engine makes of it is reported beside it and is not stored.
@@ -74,19 +73,15 @@ type VDisk struct {
 	// IQN is drawn at the first publish and kept for the vDisk's life, through
 	// renames and unpublish.
 	IQN string `json:"iqn,omitempty"`
-	// Target is nil while the vDisk is not published.
+	// Target is the vDisk's own target, of which it is LUN 0; nil: it has none.
 	Target *Target `json:"target,omitempty"`
+	// Shared places the vDisk in a shared target; nil: it is in none. It has one
+	// of Target and Shared at most.
+	Shared *SharedLUN `json:"shared,omitempty"`
+	// QoS limits what initiators may do to it, published or not; nil: no limit.
+	QoS *QoS `json:"qos,omitempty"`
 
 	Rev int64 `json:"-"`
-}
-
-// Target is the publication of a vDisk over iSCSI.
-type Target struct {
-	Open       bool      `json:"open,omitempty"` // any initiator name; CHAP is asked in any case
-	CHAPUser   string    `json:"chapUser"`
-	CHAPSecret []byte    `json:"chapSecret"`           // sealed; never plain
-	Initiators []string  `json:"initiators,omitempty"` // the ACL: normalized iSCSI names
-	Created    time.Time `json:"created"`
 }
 
 // User is a person who signs in with a password.
@@ -165,31 +160,6 @@ func (v VPool) format() int { return v.Format }
 func (v VPool) rev() int64  { return v.Rev }
 func (v VPool) clone(rev int64) VPool {
 	v.Rev = rev
-	return v
-}
-
-func (v VDisk) key() string { return v.ID }
-func (v VDisk) unique() []string {
-	if v.State == StateDeleting {
-		return nil // its name is free again at once
-	}
-	keys := []string{"vdisk/" + v.VPool + "/" + v.Name}
-	if v.IQN != "" {
-		keys = append(keys, "iqn/"+v.IQN)
-	}
-	return keys
-}
-func (v VDisk) format() int { return v.Format }
-func (v VDisk) rev() int64  { return v.Rev }
-func (v VDisk) clone(rev int64) VDisk {
-	v.Rev = rev
-	v.Labels = maps.Clone(v.Labels)
-	if v.Target != nil {
-		t := *v.Target
-		t.CHAPSecret = slices.Clone(t.CHAPSecret)
-		t.Initiators = slices.Clone(t.Initiators)
-		v.Target = &t
-	}
 	return v
 }
 

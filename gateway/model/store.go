@@ -19,6 +19,7 @@ type Store struct {
 
 	vpools   *table[VPool]
 	vdisks   *table[VDisk]
+	targets  *table[SharedTarget]
 	users    *table[User]
 	tokens   *table[Token]
 	sessions *table[Session]
@@ -35,6 +36,7 @@ func Open(ctx context.Context, store kv.Store, clk clock.Clock) (*Store, error) 
 		kv:       store,
 		vpools:   newTable[VPool](store, "vpool"),
 		vdisks:   newTable[VDisk](store, "vdisk"),
+		targets:  newTable[SharedTarget](store, "target"),
 		users:    newTable[User](store, "user"),
 		tokens:   newTable[Token](store, "token"),
 		sessions: newTable[Session](store, "session"),
@@ -44,7 +46,7 @@ func Open(ctx context.Context, store kv.Store, clk clock.Clock) (*Store, error) 
 		return nil, err
 	}
 	for _, load := range []func(context.Context) error{
-		s.vpools.load, s.vdisks.load, s.users.load, s.tokens.load, s.sessions.load, s.idem.load,
+		s.vpools.load, s.vdisks.load, s.targets.load, s.users.load, s.tokens.load, s.sessions.load, s.idem.load,
 	} {
 		if err := load(ctx); err != nil {
 			return nil, err
@@ -170,9 +172,12 @@ func (s *Store) VDisks(keep func(VDisk) bool) []VDisk { return s.vdisks.all(keep
 func (s *Store) CountVDisks() int { return s.vdisks.len() }
 
 // UpdateVDisk changes a vDisk through fn; an error of fn is returned and
-// nothing changes.
+// nothing changes. ErrExists: its name, IQN or LUN belongs to another.
 func (s *Store) UpdateVDisk(ctx context.Context, id string, fn func(*VDisk) error) (VDisk, error) {
-	return s.vdisks.update(ctx, id, fn)
+	return s.vdisks.update(ctx, id, func(v *VDisk) error {
+		v.Format = Format // what an older version does not know may be in it now
+		return fn(v)
+	})
 }
 
 // DeleteVDisk removes the record of a vDisk; absent is no error.

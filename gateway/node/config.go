@@ -9,11 +9,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/openvstorage/ovgate/iscsi"
 )
 
 // Defaults: everything on loopback unless configured.
@@ -31,8 +34,10 @@ const (
 // first five have a flag that goes before it.
 //
 //	api: 127.0.0.1:8443          # host:port of API and UI
-//	iscsi: 127.0.0.1:3260        # host:port of the iSCSI portal
-//	advertise: [10.0.0.5:3260]   # portals as initiators reach them
+//	iscsi: 127.0.0.1:3260        # host:port of the iSCSI portal, or a list of them; the
+//	                             # first is portal group 1, the second 2, ...
+//	advertise: [10.0.0.5:3260]   # portals as initiators reach them; with several iscsi
+//	                             # addresses one for each, in that order
 //	insecure: false              # plain HTTP, loopback only
 //	log_format: text             # text or json
 //	log_level: info              # debug, info, warn, error
@@ -44,13 +49,13 @@ const (
 //	uploads: 8                   # SCOs in flight to backends
 //	stop_timeout: 60s            # to drain and commit at a stop
 type config struct {
-	API         string   `yaml:"api"`
-	ISCSI       string   `yaml:"iscsi"`
-	Advertise   []string `yaml:"advertise"`
-	Insecure    bool     `yaml:"insecure"`
-	LogFormat   string   `yaml:"log_format"`
-	LogLevel    string   `yaml:"log_level"`
-	MetricsOpen bool     `yaml:"metrics_open"`
+	API         string    `yaml:"api"`
+	ISCSI       addresses `yaml:"iscsi"`
+	Advertise   []string  `yaml:"advertise"`
+	Insecure    bool      `yaml:"insecure"`
+	LogFormat   string    `yaml:"log_format"`
+	LogLevel    string    `yaml:"log_level"`
+	MetricsOpen bool      `yaml:"metrics_open"`
 
 	JournalBytes     int64         `yaml:"journal_bytes"`
 	ChunkBytes       int64         `yaml:"chunk_bytes"`
@@ -58,6 +63,25 @@ type config struct {
 	WriteMemoryBytes int64         `yaml:"write_memory_bytes"`
 	Uploads          int           `yaml:"uploads"`
 	StopTimeout      time.Duration `yaml:"stop_timeout"`
+}
+
+// addresses is one address or a list of them.
+type addresses []string
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (a *addresses) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode {
+		var one string
+		if err := n.Decode(&one); err != nil {
+			return err
+		}
+		*a = nil
+		if one != "" {
+			*a = addresses{one}
+		}
+		return nil
+	}
+	return n.Decode((*[]string)(a))
 }
 
 // loadConfig reads the file, puts the flags over it and checks the result.
@@ -77,7 +101,12 @@ func loadConfig(o Options) (config, error) {
 		}
 	}
 	over(&c.API, o.API, DefaultAPI)
-	over(&c.ISCSI, o.ISCSI, DefaultISCSI)
+	if len(o.ISCSI) > 0 {
+		c.ISCSI = o.ISCSI
+	}
+	if len(c.ISCSI) == 0 {
+		c.ISCSI = addresses{DefaultISCSI}
+	}
 	over(&c.LogFormat, o.LogFormat, "text")
 	over(&c.LogLevel, "", "info")
 	if len(o.Advertise) > 0 {
@@ -161,17 +190,7 @@ func (c config) check() error {
 	if _, err := c.level(); err != nil {
 		return err
 	}
-	if len(c.Advertise) > maxPortals {
-		return fmt.Errorf("configuration: advertise has %d portals: use at most %d", len(c.Advertise), maxPortals)
-	}
-	for _, a := range c.Advertise {
-		if _, port, err := splitAddress("advertise", a); err != nil {
-			return err
-		} else if port == 0 {
-			return fmt.Errorf("advertise: address %q has port 0: name the port that initiators use", a)
-		}
-	}
-	if _, _, err := splitAddress("iscsi", c.ISCSI); err != nil {
+	if err := c.checkPortals(); err != nil {
 		return err
 	}
 	host, _, err := splitAddress("api", c.API)
@@ -180,6 +199,38 @@ func (c config) check() error {
 	}
 	if c.Insecure && !loopback(host) {
 		return fmt.Errorf("api: plain HTTP (--insecure) on %s: it is served on loopback only; leave out --insecure, or use --api 127.0.0.1:8443", c.API)
+	}
+	return nil
+}
+
+func (c config) checkPortals() error {
+	if len(c.Advertise) > maxPortals {
+		return fmt.Errorf("configuration: advertise has %d portals: use at most %d", len(c.Advertise), maxPortals)
+	}
+	for i, a := range c.Advertise {
+		if _, port, err := splitAddress("advertise", a); err != nil {
+			return err
+		} else if port == 0 {
+			return fmt.Errorf("advertise: address %q has port 0: name the port that initiators use", a)
+		}
+		if slices.Contains(c.Advertise[:i], a) {
+			return fmt.Errorf("advertise: address %q is given twice: leave one out", a)
+		}
+	}
+	if len(c.ISCSI) > maxPortals {
+		return fmt.Errorf("configuration: iscsi has %d addresses: use at most %d", len(c.ISCSI), maxPortals)
+	}
+	for i, a := range c.ISCSI {
+		_, port, err := splitAddress("iscsi", a)
+		if err != nil {
+			return err
+		}
+		if port != 0 && slices.Contains(c.ISCSI[:i], a) {
+			return fmt.Errorf("iscsi: address %q is given twice: leave one out", a)
+		}
+	}
+	if n := len(c.ISCSI); n > 1 && len(c.Advertise) > 0 && len(c.Advertise) != n {
+		return fmt.Errorf("configuration: iscsi has %d addresses and advertise %d: with several, advertise one for each, in the same order", n, len(c.Advertise))
 	}
 	return nil
 }
@@ -221,12 +272,32 @@ func listen(what, flag, address string) (net.Listener, error) {
 	return l, nil
 }
 
-// portals returns the addresses that initiators are told: the advertised ones,
+// portals returns the portals of the node: each address that it listens on is a
+// portal group, numbered from 1 by its place in the configuration, so that the
+// tags stay when an address does. Initiators are told the advertised addresses,
 // else the bound one, else, when bound to every address, those of this machine.
-func portals(advertise []string, bound net.Addr) []string {
-	if len(advertise) > 0 {
-		return advertise
+func portals(advertise []string, bound []net.Addr) []iscsi.Portal {
+	var out []iscsi.Portal
+	for i, b := range bound {
+		told := machineAddresses(b)
+		switch {
+		case len(bound) == 1 && len(advertise) > 0:
+			told = advertise
+		case len(advertise) > 0:
+			told = advertise[i : i+1]
+		}
+		for _, a := range told {
+			dup := slices.ContainsFunc(out, func(p iscsi.Portal) bool { return p.Address == a })
+			if !dup && len(out) < maxPortals {
+				out = append(out, iscsi.Portal{Address: a, Local: b.String(), Group: uint16(i + 1)})
+			}
+		}
 	}
+	return out
+}
+
+// machineAddresses returns the bound address, or those that it stands for.
+func machineAddresses(bound net.Addr) []string {
 	tcp, ok := bound.(*net.TCPAddr)
 	if !ok || !tcp.IP.IsUnspecified() {
 		return []string{bound.String()}

@@ -36,7 +36,7 @@ type Options struct {
 	Data      string    // data directory
 	Config    string    // configuration file (YAML); empty: none
 	API       string    // HOST:PORT of API and UI; port 0 takes a free one
-	ISCSI     string    // HOST:PORT of the iSCSI portal; port 0 takes a free one
+	ISCSI     []string  // HOST:PORT of the iSCSI portals; port 0 takes a free one
 	Advertise []string  // portals as initiators reach them
 	Insecure  bool      // plain HTTP, loopback only
 	LogFormat string    // text or json
@@ -56,7 +56,7 @@ type node struct {
 
 	dir    *dataDir
 	apiL   net.Listener
-	iscsiL net.Listener
+	iscsiL []net.Listener
 	tls    *identity // nil with Insecure
 	kv     *kv.Bolt
 	model  *model.Store
@@ -126,7 +126,7 @@ func (n *node) openData(context.Context) error {
 	return nil
 }
 
-// bind takes both addresses early, so that a port in use is told before
+// bind takes all addresses early, so that a port in use is told before
 // anything is opened. Nothing is accepted yet.
 func (n *node) bind(context.Context) error {
 	var err error
@@ -134,10 +134,14 @@ func (n *node) bind(context.Context) error {
 		return err
 	}
 	n.onClose(func() error { return ignoreClosed(n.apiL.Close()) })
-	if n.iscsiL, err = listen("iscsi", "--iscsi", n.cfg.ISCSI); err != nil {
-		return err
+	for _, a := range n.cfg.ISCSI {
+		l, err := listen("iscsi", "--iscsi", a)
+		if err != nil {
+			return err
+		}
+		n.iscsiL = append(n.iscsiL, l)
+		n.onClose(func() error { return ignoreClosed(l.Close()) })
 	}
-	n.onClose(func() error { return ignoreClosed(n.iscsiL.Close()) })
 	if n.cfg.Insecure {
 		return nil
 	}
@@ -260,15 +264,15 @@ func (n *node) openAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
-	var told []iscsi.Portal
-	for _, a := range portals(n.cfg.Advertise, n.iscsiL.Addr()) {
-		told = append(told, iscsi.Portal{Address: a, Group: 1})
+	var bound []net.Addr
+	for _, l := range n.iscsiL {
+		bound = append(bound, l.Addr())
 	}
 	n.hub = observe.NewHub(clock.Real{})
 	n.onClose(func() error { n.hub.Close(); return nil })
 	n.ctl = control.New(control.Options{
 		Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.log},
-		Sealer: seal, Portals: told, Log: n.log, Changed: n.changed,
+		Sealer: seal, Portals: portals(n.cfg.Advertise, bound), Log: n.log, Changed: n.changed,
 	})
 	dist, err := fs.Sub(ui.Dist, "dist")
 	if err != nil {
@@ -303,14 +307,18 @@ func (n *node) serve(ctx context.Context) error {
 	n.ctl.Start(ctx)
 	feedCtx, stopFeed := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	failed := make(chan error, 2)
+	failed := make(chan error, 1+len(n.iscsiL))
 	wg.Go(func() { n.api.Feed(feedCtx) })
-	wg.Go(func() { failed <- n.serveISCSI() })
+	var listens []string
+	for _, l := range n.iscsiL {
+		listens = append(listens, l.Addr().String())
+		wg.Go(func() { failed <- n.serveISCSI(l) })
+	}
 	wg.Go(func() { failed <- n.serveAPI() })
 	url := n.url()
 	err := n.announce(url)
 	if err == nil {
-		n.log.Info("ready", "url", url, "iscsi", n.iscsiL.Addr().String(), "data", n.dir.path, "startMs", time.Since(n.started).Milliseconds())
+		n.log.Info("ready", "url", url, "iscsi", strings.Join(listens, " "), "data", n.dir.path, "startMs", time.Since(n.started).Milliseconds())
 		notify("READY=1")
 		if n.opt.Ready != nil {
 			n.opt.Ready(url)
@@ -329,8 +337,8 @@ func (n *node) serve(ctx context.Context) error {
 	return err
 }
 
-func (n *node) serveISCSI() error {
-	if err := n.front.Serve(n.iscsiL); !errors.Is(err, iscsi.ErrServerClosed) {
+func (n *node) serveISCSI(l net.Listener) error {
+	if err := n.front.Serve(l); !errors.Is(err, iscsi.ErrServerClosed) {
 		return fmt.Errorf("iSCSI portal ended: %w", err)
 	}
 	return nil

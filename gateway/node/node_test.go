@@ -64,7 +64,9 @@ func start(t *testing.T, o Options) *running {
 	if o.API == "" {
 		o.API = "127.0.0.1:0"
 	}
-	o.ISCSI = "127.0.0.1:0"
+	if o.ISCSI == nil {
+		o.ISCSI = []string{"127.0.0.1:0"}
+	}
 	o.Stdout, o.Stderr = r.out, r.log
 	ready := make(chan string, 1)
 	o.Ready = func(url string) { ready <- url }
@@ -291,7 +293,7 @@ func TestStartRefused(t *testing.T) {
 			if c.o.API == "" {
 				c.o.API = "127.0.0.1:0"
 			}
-			c.o.ISCSI, c.o.Stdout, c.o.Stderr = "127.0.0.1:0", io.Discard, io.Discard
+			c.o.ISCSI, c.o.Stdout, c.o.Stderr = []string{"127.0.0.1:0"}, io.Discard, io.Discard
 			err := Run(t.Context(), c.o)
 			if err == nil {
 				t.Fatal("it started")
@@ -391,14 +393,14 @@ func TestConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.API != "127.0.0.1:9" || c.ISCSI != "[::1]:2" || c.LogFormat != "json" || c.StopTimeout != 5*time.Second || c.Uploads != 3 || len(c.Advertise) != 1 {
+	if c.API != "127.0.0.1:9" || len(c.ISCSI) != 1 || c.ISCSI[0] != "[::1]:2" || c.LogFormat != "json" || c.StopTimeout != 5*time.Second || c.Uploads != 3 || len(c.Advertise) != 1 {
 		t.Errorf("configuration %+v", c)
 	}
 	write(t, f, "")
-	if c, err = loadConfig(Options{Config: f}); err != nil || c.API != DefaultAPI || c.ISCSI != DefaultISCSI || c.StopTimeout != defaultStop {
+	if c, err = loadConfig(Options{Config: f}); err != nil || c.API != DefaultAPI || len(c.ISCSI) != 1 || c.ISCSI[0] != DefaultISCSI || c.StopTimeout != defaultStop {
 		t.Errorf("empty configuration: %+v %v", c, err)
 	}
-	for _, o := range []Options{{LogFormat: "xml"}, {API: "host"}, {API: ":99999"}, {ISCSI: "1:2:3"}, {Advertise: []string{"10.0.0.1"}}, {Advertise: []string{"10.0.0.1:0"}}, {API: "192.0.2.1:1", Insecure: true}, {API: ":1", Insecure: true}} {
+	for _, o := range []Options{{LogFormat: "xml"}, {API: "host"}, {API: ":99999"}, {ISCSI: []string{"1:2:3"}}, {ISCSI: []string{"127.0.0.1:1", "127.0.0.1:1"}}, {ISCSI: []string{"127.0.0.1:1", "[::1]:1"}, Advertise: []string{"10.0.0.1:1"}}, {Advertise: []string{"10.0.0.1:1", "10.0.0.1:1"}}, {Advertise: []string{"10.0.0.1"}}, {Advertise: []string{"10.0.0.1:0"}}, {API: "192.0.2.1:1", Insecure: true}, {API: ":1", Insecure: true}} {
 		if _, err := loadConfig(o); err == nil {
 			t.Errorf("%+v is taken", o)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
+	"github.com/openvstorage/ovgate/iscsi"
 )
 
 const (
@@ -83,9 +84,10 @@ func (n *node) metrics() observe.Source {
 				pools[p.ID] = p.Name
 			}
 			var out []observe.DiskMetrics
+			luns := n.lunStats()
 			for _, r := range n.ctl.Running() {
 				if v, ok := n.model.VDisk(r.ID); ok {
-					out = append(out, observe.DiskMetrics{Name: v.Name, VPool: pools[v.VPool], Stats: r.Stats})
+					out = append(out, observe.DiskMetrics{Name: v.Name, VPool: pools[v.VPool], Stats: r.Stats, LUN: luns(v)})
 				}
 			}
 			return out
@@ -99,6 +101,26 @@ func (n *node) metrics() observe.Source {
 			return out
 		},
 		Host: n.host.Usage, Frontend: n.front.Stats, Health: n.checkHealth, Clients: n.hub.Clients,
+	}
+}
+
+// lunStats returns a look-up of what initiators did to a vDisk, nil while it is
+// not served. It asks for one target at a time, and once for each.
+func (n *node) lunStats() func(model.VDisk) *iscsi.LUNStats {
+	known := map[string]map[uint16]*iscsi.LUNStats{}
+	return func(v model.VDisk) *iscsi.LUNStats {
+		iqn, lun, ok := n.ctl.Placed(v)
+		if !ok {
+			return nil
+		}
+		if known[iqn] == nil {
+			known[iqn] = map[uint16]*iscsi.LUNStats{}
+			info, _ := n.ctl.TargetInfo(iqn)
+			for i := range info.LUNs {
+				known[iqn][info.LUNs[i].Number] = &info.LUNs[i].Stats
+			}
+		}
+		return known[iqn][lun]
 	}
 }
 

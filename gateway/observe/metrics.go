@@ -42,6 +42,7 @@ type Source struct {
 type DiskMetrics struct {
 	Name, VPool string
 	Stats       volume.Stats
+	LUN         *iscsi.LUNStats // what initiators did; nil: not published
 }
 
 // PoolMetrics is one vPool at a scrape.
@@ -82,6 +83,7 @@ type collector struct {
 	disks                              []*prometheus.Desc // as diskMetrics
 	host                               []*prometheus.Desc // as hostMetrics
 	front                              []*prometheus.Desc // as frontMetrics
+	luns                               lunDescs
 }
 
 func newCollector(src Source, version string) *collector {
@@ -100,6 +102,7 @@ func newCollector(src Source, version string) *collector {
 		reads:         desc("vdisk_read_latency_seconds", "Time of reads inside the engine.", "vpool", "vdisk"),
 		writes:        desc("vdisk_write_latency_seconds", "Time of writes inside the engine.", "vpool", "vdisk"),
 	}
+	c.luns = newLUNDescs(desc)
 	for _, m := range diskMetrics {
 		c.disks = append(c.disks, desc("vdisk_"+m.name, m.help, "vpool", "vdisk"))
 	}
@@ -115,7 +118,7 @@ func newCollector(src Source, version string) *collector {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, list := range [][]*prometheus.Desc{
-		{c.info, c.health, c.streams, c.vdisks, c.attached, c.poolBytes, c.poolFreeBytes, c.reads, c.writes}, c.disks, c.host, c.front,
+		{c.info, c.health, c.streams, c.vdisks, c.attached, c.poolBytes, c.poolFreeBytes, c.reads, c.writes}, c.disks, c.host, c.front, c.luns.all(),
 	} {
 		for _, d := range list {
 			ch <- d
@@ -150,6 +153,7 @@ func (c *collector) collectDisks(ch chan<- prometheus.Metric) {
 		}
 		latency(ch, c.reads, v.Stats.ReadLatency, v)
 		latency(ch, c.writes, v.Stats.WriteLatency, v)
+		c.luns.collect(ch, v)
 	}
 }
 
@@ -260,13 +264,13 @@ func fold(disks []DiskMetrics) (rows []DiskMetrics, states map[string]int) {
 		last := len(rows) - 1
 		switch {
 		case last >= 0 && byName(rows[last], v) == 0:
-			rows[last].Stats = sumStats(rows[last].Stats, v.Stats)
+			rows[last].Stats, rows[last].LUN = sumStats(rows[last].Stats, v.Stats), sumLUN(rows[last].LUN, v.LUN)
 		case len(rows) < maxLabelled:
 			rows = append(rows, v)
 		case len(rows) == maxLabelled:
-			rows = append(rows, DiskMetrics{Name: "other", Stats: v.Stats})
+			rows = append(rows, DiskMetrics{Name: "other", Stats: v.Stats, LUN: v.LUN})
 		default:
-			rows[last].Stats = sumStats(rows[last].Stats, v.Stats)
+			rows[last].Stats, rows[last].LUN = sumStats(rows[last].Stats, v.Stats), sumLUN(rows[last].LUN, v.LUN)
 		}
 	}
 	return rows, states

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -27,7 +28,10 @@ func metricsOf(disks []DiskMetrics) Source {
 func TestMetrics(t *testing.T) {
 	st := volume.Stats{State: volume.StateRunning, Size: 1 << 20, ReadOps: 7, LastSeq: 9, CommittedSeq: 4}
 	st.ReadLatency[0], st.ReadLatency[3] = 1, 2
-	web := httptest.NewServer(Handler(metricsOf([]DiskMetrics{{"a\"\\\n", "gold", st}}), "1.0", nil))
+	lun := &iscsi.LUNStats{Depth: 3, Delayed: 4}
+	lun.Write = iscsi.IOStats{Commands: 3, Bytes: 12288, Errors: 1}
+	lun.Write.Latency.Buckets[3], lun.Write.Latency.Buckets[iscsi.LatencyBuckets-1], lun.Write.Latency.Sum = 2, 1, 90*time.Second
+	web := httptest.NewServer(Handler(metricsOf([]DiskMetrics{{Name: "a\"\\\n", VPool: "gold", Stats: st, LUN: lun}}), "1.0", nil))
 	defer web.Close()
 	want := `# HELP ovgate_health 0 ok, 1 warning, 2 error.
 # TYPE ovgate_health gauge
@@ -35,6 +39,14 @@ ovgate_health 1
 # HELP ovgate_iscsi_sessions Sessions.
 # TYPE ovgate_iscsi_sessions gauge
 ovgate_iscsi_sessions 3
+# HELP ovgate_vdisk_iscsi_bytes_total Bytes read and written by initiators.
+# TYPE ovgate_vdisk_iscsi_bytes_total counter
+ovgate_vdisk_iscsi_bytes_total{op="other",vdisk="a\"\\\n",vpool="gold"} 0
+ovgate_vdisk_iscsi_bytes_total{op="read",vdisk="a\"\\\n",vpool="gold"} 0
+ovgate_vdisk_iscsi_bytes_total{op="write",vdisk="a\"\\\n",vpool="gold"} 12288
+# HELP ovgate_vdisk_iscsi_delayed_total Commands that were held back.
+# TYPE ovgate_vdisk_iscsi_delayed_total counter
+ovgate_vdisk_iscsi_delayed_total{vdisk="a\"\\\n",vpool="gold"} 4
 # HELP ovgate_vdisk_read_ops_total Reads.
 # TYPE ovgate_vdisk_read_ops_total counter
 ovgate_vdisk_read_ops_total{vdisk="a\"\\\n",vpool="gold"} 7
@@ -52,7 +64,7 @@ ovgate_vdisks_open 2
 ovgate_vpool_attached{vpool="away"} 0
 ovgate_vpool_attached{vpool="gold"} 1
 `
-	err := testutil.ScrapeAndCompare(web.URL, strings.NewReader(want), "ovgate_health", "ovgate_iscsi_sessions", "ovgate_vdisk_read_ops_total",
+	err := testutil.ScrapeAndCompare(web.URL, strings.NewReader(want), "ovgate_health", "ovgate_iscsi_sessions", "ovgate_vdisk_iscsi_bytes_total", "ovgate_vdisk_iscsi_delayed_total", "ovgate_vdisk_read_ops_total",
 		"ovgate_vdisk_uncommitted_seq", "ovgate_vdisks", "ovgate_vdisks_open", "ovgate_vpool_attached")
 	if err != nil {
 		t.Error(err)
@@ -66,7 +78,8 @@ ovgate_vpool_attached{vpool="gold"} 1
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`le="2e-06"} 1`, `le="1.6e-05"} 3`, `le="+Inf"} 3`, "go_goroutines ", "process_resident_memory_bytes ", `ovgate_info{go="go`} {
+	for _, want := range []string{`le="2e-06"} 1`, `le="1.6e-05"} 3`, `le="+Inf"} 3`, `op="write",vdisk="a\"\\\n",vpool="gold",le="4e-06"} 0`, `op="write",vdisk="a\"\\\n",vpool="gold",le="1.6e-05"} 2`,
+		`ovgate_vdisk_iscsi_latency_seconds_sum{op="write",vdisk="a\"\\\n",vpool="gold"} 90`, "go_goroutines ", "process_resident_memory_bytes ", `ovgate_info{go="go`} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("no %s", want)
 		}
@@ -78,12 +91,15 @@ ovgate_vpool_attached{vpool="gold"} 1
 func TestMetricsBound(t *testing.T) {
 	var disks []DiskMetrics
 	for i := range maxLabelled + 5 {
-		disks = append(disks, DiskMetrics{fmt.Sprintf("d%05d", i), "gold", volume.Stats{State: volume.StateRunning, ReadOps: 1}})
+		disks = append(disks, DiskMetrics{fmt.Sprintf("d%05d", i), "gold", volume.Stats{State: volume.StateRunning, ReadOps: 1}, &iscsi.LUNStats{Depth: 1, Read: iscsi.IOStats{Bytes: 2}}})
 	}
-	disks = append(disks, DiskMetrics{"d00000", "gold", volume.Stats{State: volume.StateClosed, ReadOps: 10}})
+	disks = append(disks, DiskMetrics{Name: "d00000", VPool: "gold", Stats: volume.Stats{State: volume.StateClosed, ReadOps: 10}})
 	rows, states := fold(disks)
 	if len(rows) != maxLabelled+1 || rows[0].Stats.ReadOps != 11 || rows[maxLabelled].Name != "other" || rows[maxLabelled].VPool != "" || rows[maxLabelled].Stats.ReadOps != 5 {
 		t.Errorf("%d rows, first %+v, last %+v", len(rows), rows[0], rows[len(rows)-1])
+	}
+	if l := rows[maxLabelled].LUN; l == nil || l.Depth != 5 || l.Read.Bytes != 10 || rows[0].LUN.Depth != 1 || disks[0].LUN.Depth != 1 {
+		t.Errorf("initiators: first %+v, last %+v", rows[0].LUN, l)
 	}
 	if states["running"] != maxLabelled+5 || states["closed"] != 1 {
 		t.Errorf("states %v", states)
@@ -93,8 +109,8 @@ func TestMetricsBound(t *testing.T) {
 // TestMetricNames: every name follows Prometheus' conventions, two vDisks of one
 // name do not spoil a scrape, and neither does a name that is not UTF-8.
 func TestMetricNames(t *testing.T) {
-	one := DiskMetrics{"one", "gold", volume.Stats{State: volume.StateRunning}}
-	registry := newRegistry(metricsOf([]DiskMetrics{one, {"a\xff", "gold", volume.Stats{}}, one}), "1.0")
+	one := DiskMetrics{"one", "gold", volume.Stats{State: volume.StateRunning}, &iscsi.LUNStats{}}
+	registry := newRegistry(metricsOf([]DiskMetrics{one, {Name: "a\xff", VPool: "gold"}, one}), "1.0")
 	n, err := testutil.GatherAndCount(registry, "ovgate_vdisk_read_ops_total", "ovgate_vdisk_write_latency_seconds")
 	if err != nil || n != 4 {
 		t.Errorf("%d series, %v", n, err)

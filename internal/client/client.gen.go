@@ -215,15 +215,21 @@ type ConnectCommands struct {
 // Connection defines model for Connection.
 type Connection struct {
 	ChapSecret string `json:"chapSecret"`
-	ChapUser   string `json:"chapUser"`
+
+	// ChapUser Empty when the group default demands no CHAP, and for a shared target
+	ChapUser string `json:"chapUser"`
 
 	// Commands What to run on an initiator
-	Commands   ConnectCommands `json:"commands"`
-	Initiators []string        `json:"initiators"`
-	IQN        string          `json:"iqn"`
-	LUN        int             `json:"lun"`
-	Open       bool            `json:"open"`
-	Portals    []Portal        `json:"portals"`
+	Commands     ConnectCommands `json:"commands"`
+	Initiators   []string        `json:"initiators"`
+	IQN          string          `json:"iqn"`
+	LUN          int             `json:"lun"`
+	MutualSecret string          `json:"mutualSecret"`
+
+	// MutualUser What the target proves itself with; empty when it does not
+	MutualUser string   `json:"mutualUser"`
+	Open       bool     `json:"open"`
+	Portals    []Portal `json:"portals"`
 
 	// VDisk Name of the vDisk
 	VDisk string `json:"vdisk"`
@@ -268,6 +274,73 @@ type Error struct {
 	RequestID string `json:"requestId"`
 }
 
+// GroupInput defines model for GroupInput.
+type GroupInput struct {
+	Any  *bool `json:"any,omitempty"`
+	Chap *bool `json:"chap,omitempty"`
+
+	// ChapSecret 12 to 255 characters; absent: one is drawn. Windows takes 16 at most
+	ChapSecret *string   `json:"chapSecret,omitempty"`
+	ChapUser   *string   `json:"chapUser,omitempty"`
+	Initiators *[]string `json:"initiators,omitempty"`
+
+	// LUNs What members see; absent: every LUN
+	LUNs *[]LUNMap `json:"luns,omitempty"`
+
+	// Mutual The target proves itself too
+	Mutual       *bool   `json:"mutual,omitempty"`
+	MutualSecret *string `json:"mutualSecret,omitempty"`
+	MutualUser   *string `json:"mutualUser,omitempty"`
+
+	// Name 1 to 63 of a-z 0-9 . _ -
+	Name     string `json:"name"`
+	ReadOnly *bool  `json:"readOnly,omitempty"`
+}
+
+// GroupPatch What is absent stays as it is
+type GroupPatch struct {
+	AddInitiators *[]string `json:"addInitiators,omitempty"`
+	Any           *bool     `json:"any,omitempty"`
+
+	// Chap false: no CHAP is demanded; refused for a group that admits any initiator
+	Chap       *bool   `json:"chap,omitempty"`
+	ChapSecret *string `json:"chapSecret,omitempty"`
+	ChapUser   *string `json:"chapUser,omitempty"`
+
+	// Initiators All the names
+	Initiators *[]string `json:"initiators,omitempty"`
+
+	// LUNs What members see from now on
+	LUNs *[]LUNMap `json:"luns,omitempty"`
+
+	// Masked false: members see every LUN, and luns is emptied
+	Masked           *bool     `json:"masked,omitempty"`
+	Mutual           *bool     `json:"mutual,omitempty"`
+	MutualSecret     *string   `json:"mutualSecret,omitempty"`
+	MutualUser       *string   `json:"mutualUser,omitempty"`
+	ReadOnly         *bool     `json:"readOnly,omitempty"`
+	RemoveInitiators *[]string `json:"removeInitiators,omitempty"`
+
+	// RotateSecret Draw new secrets
+	RotateSecret *bool `json:"rotateSecret,omitempty"`
+}
+
+// GroupResult defines model for GroupResult.
+type GroupResult struct {
+	// ChapSecret Of a call that drew it, and not shown again; else empty
+	ChapSecret string      `json:"chapSecret"`
+	Group      TargetGroup `json:"group"`
+
+	// MutualSecret Of a call that drew it, and not shown again; else empty
+	MutualSecret string `json:"mutualSecret"`
+
+	// Notes What some initiators cannot do
+	Notes []string `json:"notes"`
+
+	// Target iSCSI name of the target
+	Target string `json:"target"`
+}
+
 // Health defines model for Health.
 type Health struct {
 	// Causes Empty when the state is ok
@@ -294,6 +367,19 @@ type HealthCause struct {
 // HealthState defines model for HealthState.
 type HealthState string
 
+// IOStats defines model for IOStats.
+type IOStats struct {
+	Bytes    int64 `json:"bytes"`
+	Commands int64 `json:"commands"`
+
+	// Errors Commands that ended with another status than GOOD
+	Errors int64 `json:"errors"`
+
+	// P50Us Upper bound of the median latency, from powers of two; 0 when there was none
+	P50Us float64 `json:"p50Us"`
+	P99Us float64 `json:"p99Us"`
+}
+
 // ISCSISession defines model for ISCSISession.
 type ISCSISession struct {
 	// Address host:port of the initiator
@@ -312,6 +398,32 @@ type ISCSISession struct {
 	Target string `json:"target"`
 }
 
+// ISCSISessionDetail defines model for ISCSISessionDetail.
+type ISCSISessionDetail struct {
+	BytesRead    int64 `json:"bytesRead"`
+	BytesWritten int64 `json:"bytesWritten"`
+	Commands     int64 `json:"commands"`
+
+	// Group Group of the target that admits it
+	Group string `json:"group"`
+
+	// Isid 12 hexadecimal digits
+	Isid string `json:"isid"`
+
+	// LUNs The LUNs it used
+	LUNs []LUNStats `json:"luns"`
+
+	// Negotiated Keys of RFC 7143 section 13
+	Negotiated Negotiated `json:"negotiated"`
+	ObservedAt time.Time  `json:"observedAt"`
+
+	// Outstanding Commands that are not answered yet
+	Outstanding int          `json:"outstanding"`
+	PortalGroup int          `json:"portalGroup"`
+	Session     ISCSISession `json:"session"`
+	Tsih        int          `json:"tsih"`
+}
+
 // ISCSISessionList defines model for ISCSISessionList.
 type ISCSISessionList struct {
 	Items []ISCSISession `json:"items"`
@@ -322,6 +434,43 @@ type ISCSISessionList struct {
 type JournalUsage struct {
 	Quota int64 `json:"quota"`
 	Used  int64 `json:"used"`
+}
+
+// LUNMap defines model for LUNMap.
+type LUNMap struct {
+	// LUN Number in the target
+	LUN int `json:"lun"`
+
+	// Number Number as members see it
+	Number   int  `json:"number"`
+	ReadOnly bool `json:"readOnly"`
+}
+
+// LUNStats Totals of a LUN, of one session or of all
+type LUNStats struct {
+	Aborted int64 `json:"aborted"`
+
+	// Delayed Commands that were held back
+	Delayed int64 `json:"delayed"`
+
+	// Depth Commands that are not answered yet
+	Depth int `json:"depth"`
+
+	// LUN Number in the target
+	LUN      int     `json:"lun"`
+	MaxDepth int     `json:"maxDepth"`
+	Other    IOStats `json:"other"`
+
+	// QueueFull Commands answered TASK SET FULL
+	QueueFull int64   `json:"queueFull"`
+	Read      IOStats `json:"read"`
+
+	// VDisk Name of the vDisk; empty when it is gone
+	VDisk string `json:"vdisk"`
+
+	// Waiting Of depth, held back by QoS or for fairness
+	Waiting int     `json:"waiting"`
+	Write   IOStats `json:"write"`
 }
 
 // Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
@@ -344,6 +493,30 @@ type MetricsEvent struct {
 
 // Name Letters, digits, . _ and - ; starts with a letter or digit
 type Name = string
+
+// Negotiated Keys of RFC 7143 section 13
+type Negotiated struct {
+	// DataDigest CRC32C
+	DataDigest         bool  `json:"dataDigest"`
+	ErrorRecoveryLevel int   `json:"errorRecoveryLevel"`
+	FirstBurst         int64 `json:"firstBurst"`
+
+	// HeaderDigest CRC32C
+	HeaderDigest      bool  `json:"headerDigest"`
+	ImmediateData     bool  `json:"immediateData"`
+	InitialR2T        bool  `json:"initialR2T"`
+	MaxBurst          int64 `json:"maxBurst"`
+	MaxConnections    int   `json:"maxConnections"`
+	MaxOutstandingR2T int   `json:"maxOutstandingR2T"`
+
+	// MaxRecvInitiator MaxRecvDataSegmentLength of the initiator
+	MaxRecvInitiator int64 `json:"maxRecvInitiator"`
+
+	// MaxRecvTarget MaxRecvDataSegmentLength of the target
+	MaxRecvTarget int64 `json:"maxRecvTarget"`
+	Time2Retain   int   `json:"time2Retain"`
+	Time2Wait     int   `json:"time2Wait"`
+}
 
 // NewToken defines model for NewToken.
 type NewToken struct {
@@ -390,16 +563,31 @@ type PortalList struct {
 	Next  *string  `json:"next"`
 }
 
+// PortalsInput defines model for PortalsInput.
+type PortalsInput struct {
+	// Addresses host:port as in /portals; empty: every portal of the node
+	Addresses []string `json:"addresses"`
+}
+
 // PublishInput defines model for PublishInput.
 type PublishInput struct {
 	// Initiators iSCSI names to add to the target's ACL
 	Initiators *[]string `json:"initiators,omitempty"`
 
+	// LUN Number in the shared target; absent: the lowest that is free
+	LUN *int `json:"lun,omitempty"`
+
+	// Mutual Let the target prove itself too; a secret is drawn once
+	Mutual *bool `json:"mutual,omitempty"`
+
 	// Open Let any initiator name sign in that knows the CHAP secret; absent: as it is, at first false
 	Open *bool `json:"open,omitempty"`
 
-	// RotateSecret Draw a new CHAP secret; sessions that run go on
+	// RotateSecret Draw new CHAP secrets; sessions that run go on
 	RotateSecret *bool `json:"rotateSecret,omitempty"`
+
+	// Target Name or iSCSI name of a shared target; absent: the vDisk's own
+	Target *string `json:"target,omitempty"`
 }
 
 // Published defines model for Published.
@@ -409,6 +597,14 @@ type Published struct {
 
 	// Sessions iSCSI sessions that are signed in to the target
 	Sessions int `json:"sessions"`
+}
+
+// Qos Limits of all initiators together; 0 is no limit
+type Qos struct {
+	// BurstMs How much of a rate that was left unused may be caught up at once, as time; 0: 100 ms
+	BurstMs        int64 `json:"burstMs"`
+	BytesPerSecond int64 `json:"bytesPerSecond"`
+	Iops           int64 `json:"iops"`
 }
 
 // Recovered defines model for Recovered.
@@ -507,23 +703,75 @@ type Status struct {
 
 // Target defines model for Target.
 type Target struct {
-	// ACL iSCSI names that may sign in
-	ACL      []string    `json:"acl"`
-	ChapUser string      `json:"chapUser"`
-	Created  time.Time   `json:"created"`
-	IQN      string      `json:"iqn"`
-	LUNs     []TargetLUN `json:"luns"`
+	// ACL iSCSI names that may sign in, of all groups
+	ACL []string `json:"acl"`
+
+	// AllPortals It is reached through every portal of the node, also later ones
+	AllPortals bool `json:"allPortals"`
+
+	// ChapUser Of the group default; empty without one
+	ChapUser string        `json:"chapUser"`
+	Created  time.Time     `json:"created"`
+	Groups   []TargetGroup `json:"groups"`
+	IQN      string        `json:"iqn"`
+	LUNs     []TargetLUN   `json:"luns"`
+
+	// Name Name of the shared target or of the vDisk
+	Name string `json:"name"`
 
 	// Open Any name may sign in that knows the CHAP secret
-	Open     bool     `json:"open"`
+	Open bool `json:"open"`
+
+	// Portals Where it is reached
 	Portals  []Portal `json:"portals"`
 	Sessions int      `json:"sessions"`
+
+	// Shared Several vDisks may be placed in it
+	Shared bool `json:"shared"`
+}
+
+// TargetGroup defines model for TargetGroup.
+type TargetGroup struct {
+	// Any Any initiator that no group names may sign in with the group's secret
+	Any bool `json:"any"`
+
+	// ChapUser Empty: no CHAP is demanded
+	ChapUser   string   `json:"chapUser"`
+	Initiators []string `json:"initiators"`
+	LUNs       []LUNMap `json:"luns"`
+
+	// Masked Members see what luns lists; false: every LUN under its own number
+	Masked bool `json:"masked"`
+
+	// MutualUser Empty: the target does not prove itself
+	MutualUser string `json:"mutualUser"`
+	Name       string `json:"name"`
+
+	// ReadOnly Members do not write
+	ReadOnly bool `json:"readOnly"`
+	Sessions int  `json:"sessions"`
+}
+
+// TargetInput defines model for TargetInput.
+type TargetInput struct {
+	// IQN iSCSI name; absent: made from the name
+	IQN *string `json:"iqn,omitempty"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name `json:"name"`
 }
 
 // TargetLUN defines model for TargetLUN.
 type TargetLUN struct {
-	LUN  int   `json:"lun"`
-	Size int64 `json:"size"`
+	LUN int  `json:"lun"`
+	Qos *Qos `json:"qos"`
+
+	// ReservedBy Initiator that holds a reservation; empty: none, or this is a list
+	ReservedBy string `json:"reservedBy"`
+	Size       int64  `json:"size"`
+
+	// Stats Null in lists, and while the LUN is not served
+	Stats *LUNStats `json:"stats"`
 
 	// VDisk Name of the vDisk
 	VDisk   string `json:"vdisk"`
@@ -633,6 +881,7 @@ type VDisk struct {
 	// Performance Rates over the last seconds; latencies are those of commands inside the node
 	Performance Performance `json:"performance"`
 	Published   *Published  `json:"published"`
+	Qos         *Qos        `json:"qos"`
 	Size        int64       `json:"size"`
 
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
@@ -810,6 +1059,9 @@ type Version struct {
 // Cursor defines model for Cursor.
 type Cursor = string
 
+// Force defines model for Force.
+type Force = bool
+
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
 
@@ -862,6 +1114,30 @@ type ListTargetsParams struct {
 
 	// Q Only items whose name or labels contain this, whatever the case
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateTargetParams defines parameters for CreateTarget.
+type CreateTargetParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// DeleteTargetParams defines parameters for DeleteTarget.
+type DeleteTargetParams struct {
+	// Force Drop the sessions that are in the way
+	Force *Force `form:"force,omitempty" json:"force,omitempty"`
+}
+
+// CreateTargetGroupParams defines parameters for CreateTargetGroup.
+type CreateTargetGroupParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// DeleteTargetGroupParams defines parameters for DeleteTargetGroup.
+type DeleteTargetGroupParams struct {
+	// Force Drop the sessions that are in the way
+	Force *Force `form:"force,omitempty" json:"force,omitempty"`
 }
 
 // ListTokensParams defines parameters for ListTokens.
@@ -967,6 +1243,18 @@ type SignInJSONRequestBody = SignInInput
 // CompleteSetupJSONRequestBody defines body for CompleteSetup for application/json ContentType.
 type CompleteSetupJSONRequestBody = SetupInput
 
+// CreateTargetJSONRequestBody defines body for CreateTarget for application/json ContentType.
+type CreateTargetJSONRequestBody = TargetInput
+
+// CreateTargetGroupJSONRequestBody defines body for CreateTargetGroup for application/json ContentType.
+type CreateTargetGroupJSONRequestBody = GroupInput
+
+// UpdateTargetGroupJSONRequestBody defines body for UpdateTargetGroup for application/json ContentType.
+type UpdateTargetGroupJSONRequestBody = GroupPatch
+
+// SetTargetPortalsJSONRequestBody defines body for SetTargetPortals for application/json ContentType.
+type SetTargetPortalsJSONRequestBody = PortalsInput
+
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenInput
 
@@ -984,6 +1272,9 @@ type UpdateVDiskJSONRequestBody = VDiskPatch
 
 // PublishVDiskJSONRequestBody defines body for PublishVDisk for application/json ContentType.
 type PublishVDiskJSONRequestBody = PublishInput
+
+// SetVDiskQosJSONRequestBody defines body for SetVDiskQos for application/json ContentType.
+type SetVDiskQosJSONRequestBody = Qos
 
 // UnpublishVDiskJSONRequestBody defines body for UnpublishVDisk for application/json ContentType.
 type UnpublishVDiskJSONRequestBody = UnpublishInput
@@ -1100,6 +1391,11 @@ type ClientInterface interface {
 	// Corresponds with DELETE /iscsi/sessions/{session} (the `DropISCSISession` operationId).
 	DropISCSISession(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetISCSISession Show an iSCSI session with what it negotiated and did
+	//
+	// Corresponds with GET /iscsi/sessions/{session} (the `GetISCSISession` operationId).
+	GetISCSISession(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetSpec This document
 	//
 	// Corresponds with GET /openapi.yaml (the `GetSpec` operationId).
@@ -1179,12 +1475,37 @@ type ClientInterface interface {
 	// Corresponds with GET /targets (the `ListTargets` operationId).
 	ListTargets(ctx context.Context, params *ListTargetsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CreateTargetWithBody Create a target that several vDisks share
+	//
+	// It admits nobody until it has a group.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /targets (the `CreateTarget` operationId).
+	CreateTargetWithBody(ctx context.Context, params *CreateTargetParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateTarget Create a target that several vDisks share
+	//
+	// It admits nobody until it has a group.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /targets (the `CreateTarget` operationId).
+	CreateTarget(ctx context.Context, params *CreateTargetParams, body CreateTargetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteTarget Delete a shared target
+	//
+	// Refused with 409 `in_use` while vDisks are placed in it, and while initiators are signed in unless `force` drops them.
+	//
+	// Corresponds with DELETE /targets/{iqn} (the `DeleteTarget` operationId).
+	DeleteTarget(ctx context.Context, iqn TargetIQN, params *DeleteTargetParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetTarget Show an iSCSI target
 	//
 	// Corresponds with GET /targets/{iqn} (the `GetTarget` operationId).
 	GetTarget(ctx context.Context, iqn TargetIQN, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// RemoveTargetInitiator Take an initiator off a target's ACL
+	// RemoveTargetInitiator Take an initiator out of a target's groups
 	//
 	// Its sessions are dropped, unless the target is open.
 	//
@@ -1193,8 +1514,75 @@ type ClientInterface interface {
 
 	// AddTargetInitiator Let an initiator sign in to a target
 	//
+	// Puts it in the group `default`.
+	//
 	// Corresponds with PUT /targets/{iqn}/acl/{initiator} (the `AddTargetInitiator` operationId).
 	AddTargetInitiator(ctx context.Context, iqn TargetIQN, initiator string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateTargetGroupWithBody Add a group of initiators to a target
+	//
+	// Unless `chap` is false, members prove a CHAP secret; one is drawn when none is given. A drawn secret is in
+	// this answer and in no other.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /targets/{iqn}/groups (the `CreateTargetGroup` operationId).
+	CreateTargetGroupWithBody(ctx context.Context, iqn TargetIQN, params *CreateTargetGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateTargetGroup Add a group of initiators to a target
+	//
+	// Unless `chap` is false, members prove a CHAP secret; one is drawn when none is given. A drawn secret is in
+	// this answer and in no other.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /targets/{iqn}/groups (the `CreateTargetGroup` operationId).
+	CreateTargetGroup(ctx context.Context, iqn TargetIQN, params *CreateTargetGroupParams, body CreateTargetGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteTargetGroup Take a group off a target
+	//
+	// Refused with 409 `in_use` while initiators are signed in by it, unless `force` drops them.
+	//
+	// Corresponds with DELETE /targets/{iqn}/groups/{group} (the `DeleteTargetGroup` operationId).
+	DeleteTargetGroup(ctx context.Context, iqn TargetIQN, group string, params *DeleteTargetGroupParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateTargetGroupWithBody Change a group of initiators
+	//
+	// Takes effect at once: sessions of initiators that are not admitted any more are dropped, and what others see
+	// changes. New secrets apply from the next sign-in. A drawn secret is in this answer and in no other.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /targets/{iqn}/groups/{group} (the `UpdateTargetGroup` operationId).
+	UpdateTargetGroupWithBody(ctx context.Context, iqn TargetIQN, group string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateTargetGroup Change a group of initiators
+	//
+	// Takes effect at once: sessions of initiators that are not admitted any more are dropped, and what others see
+	// changes. New secrets apply from the next sign-in. A drawn secret is in this answer and in no other.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /targets/{iqn}/groups/{group} (the `UpdateTargetGroup` operationId).
+	UpdateTargetGroup(ctx context.Context, iqn TargetIQN, group string, body UpdateTargetGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetTargetPortalsWithBody Choose the portals through which a target is reached
+	//
+	// An address that is not a portal of this node is refused; the hint lists those that are.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /targets/{iqn}/portals (the `SetTargetPortals` operationId).
+	SetTargetPortalsWithBody(ctx context.Context, iqn TargetIQN, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetTargetPortals Choose the portals through which a target is reached
+	//
+	// An address that is not a portal of this node is refused; the hint lists those that are.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /targets/{iqn}/portals (the `SetTargetPortals` operationId).
+	SetTargetPortals(ctx context.Context, iqn TargetIQN, body SetTargetPortalsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTokens List tokens
 	//
@@ -1340,8 +1728,10 @@ type ClientInterface interface {
 
 	// PublishVDiskWithBody Publish a vDisk over iSCSI
 	//
-	// Answers how to connect, ready to be pasted. Repeating it on a published vDisk adds `initiators`, sets
-	// `open` when given, keeps the secret unless `rotateSecret` is set, and answers the same.
+	// As LUN 0 of a target of its own, or, with `target`, as a LUN of a shared target. Answers how to connect,
+	// ready to be pasted. Repeating it on a published vDisk adds `initiators`, sets `open` when given, keeps the
+	// secrets unless `rotateSecret` is set, and answers the same. A number that is taken is refused with 409
+	// `exists`; a vDisk that is published elsewhere with 409 `in_use`.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1350,13 +1740,33 @@ type ClientInterface interface {
 
 	// PublishVDisk Publish a vDisk over iSCSI
 	//
-	// Answers how to connect, ready to be pasted. Repeating it on a published vDisk adds `initiators`, sets
-	// `open` when given, keeps the secret unless `rotateSecret` is set, and answers the same.
+	// As LUN 0 of a target of its own, or, with `target`, as a LUN of a shared target. Answers how to connect,
+	// ready to be pasted. Repeating it on a published vDisk adds `initiators`, sets `open` when given, keeps the
+	// secrets unless `rotateSecret` is set, and answers the same. A number that is taken is refused with 409
+	// `exists`; a vDisk that is published elsewhere with 409 `in_use`.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /vdisks/{vdisk}/publish (the `PublishVDisk` operationId).
 	PublishVDisk(ctx context.Context, vDisk VDiskRef, body PublishVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetVDiskQosWithBody Limit what initiators do to a vDisk
+	//
+	// Takes effect at once, also on commands that wait. It stays through restarts and publishing.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/qos (the `SetVDiskQos` operationId).
+	SetVDiskQosWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetVDiskQos Limit what initiators do to a vDisk
+	//
+	// Takes effect at once, also on commands that wait. It stays through restarts and publishing.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/qos (the `SetVDiskQos` operationId).
+	SetVDiskQos(ctx context.Context, vDisk VDiskRef, body SetVDiskQosJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetVDiskStats Recent performance of a vDisk
 	//
@@ -1365,7 +1775,8 @@ type ClientInterface interface {
 
 	// UnpublishVDiskWithBody Stop publishing a vDisk
 	//
-	// Refused with 409 `in_use` while initiators are signed in, unless `force` drops their sessions.
+	// Refused with 409 `in_use` while initiators are signed in that see it, unless `force` is set: that drops the
+	// sessions on its own target, and tells those on a shared target that the LUN is gone.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1374,7 +1785,8 @@ type ClientInterface interface {
 
 	// UnpublishVDisk Stop publishing a vDisk
 	//
-	// Refused with 409 `in_use` while initiators are signed in, unless `force` drops their sessions.
+	// Refused with 409 `in_use` while initiators are signed in that see it, unless `force` is set: that drops the
+	// sessions on its own target, and tells those on a shared target that the LUN is gone.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1507,6 +1919,21 @@ func (c *Client) ListISCSISessions(ctx context.Context, params *ListISCSISession
 // Corresponds with DELETE /iscsi/sessions/{session} (the `DropISCSISession` operationId).
 func (c *Client) DropISCSISession(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDropISCSISessionRequest(c.Server, session)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetISCSISession Show an iSCSI session with what it negotiated and did
+//
+// Corresponds with GET /iscsi/sessions/{session} (the `GetISCSISession` operationId).
+func (c *Client) GetISCSISession(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetISCSISessionRequest(c.Server, session)
 	if err != nil {
 		return nil, err
 	}
@@ -1706,6 +2133,61 @@ func (c *Client) ListTargets(ctx context.Context, params *ListTargetsParams, req
 	return c.Client.Do(req)
 }
 
+// CreateTargetWithBody Create a target that several vDisks share
+//
+// It admits nobody until it has a group.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /targets (the `CreateTarget` operationId).
+func (c *Client) CreateTargetWithBody(ctx context.Context, params *CreateTargetParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateTargetRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateTarget Create a target that several vDisks share
+//
+// It admits nobody until it has a group.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /targets (the `CreateTarget` operationId).
+func (c *Client) CreateTarget(ctx context.Context, params *CreateTargetParams, body CreateTargetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateTargetRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteTarget Delete a shared target
+//
+// Refused with 409 `in_use` while vDisks are placed in it, and while initiators are signed in unless `force` drops them.
+//
+// Corresponds with DELETE /targets/{iqn} (the `DeleteTarget` operationId).
+func (c *Client) DeleteTarget(ctx context.Context, iqn TargetIQN, params *DeleteTargetParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteTargetRequest(c.Server, iqn, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetTarget Show an iSCSI target
 //
 // Corresponds with GET /targets/{iqn} (the `GetTarget` operationId).
@@ -1721,7 +2203,7 @@ func (c *Client) GetTarget(ctx context.Context, iqn TargetIQN, reqEditors ...Req
 	return c.Client.Do(req)
 }
 
-// RemoveTargetInitiator Take an initiator off a target's ACL
+// RemoveTargetInitiator Take an initiator out of a target's groups
 //
 // Its sessions are dropped, unless the target is open.
 //
@@ -1740,9 +2222,146 @@ func (c *Client) RemoveTargetInitiator(ctx context.Context, iqn TargetIQN, initi
 
 // AddTargetInitiator Let an initiator sign in to a target
 //
+// Puts it in the group `default`.
+//
 // Corresponds with PUT /targets/{iqn}/acl/{initiator} (the `AddTargetInitiator` operationId).
 func (c *Client) AddTargetInitiator(ctx context.Context, iqn TargetIQN, initiator string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAddTargetInitiatorRequest(c.Server, iqn, initiator)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateTargetGroupWithBody Add a group of initiators to a target
+//
+// Unless `chap` is false, members prove a CHAP secret; one is drawn when none is given. A drawn secret is in
+// this answer and in no other.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /targets/{iqn}/groups (the `CreateTargetGroup` operationId).
+func (c *Client) CreateTargetGroupWithBody(ctx context.Context, iqn TargetIQN, params *CreateTargetGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateTargetGroupRequestWithBody(c.Server, iqn, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateTargetGroup Add a group of initiators to a target
+//
+// Unless `chap` is false, members prove a CHAP secret; one is drawn when none is given. A drawn secret is in
+// this answer and in no other.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /targets/{iqn}/groups (the `CreateTargetGroup` operationId).
+func (c *Client) CreateTargetGroup(ctx context.Context, iqn TargetIQN, params *CreateTargetGroupParams, body CreateTargetGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateTargetGroupRequest(c.Server, iqn, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteTargetGroup Take a group off a target
+//
+// Refused with 409 `in_use` while initiators are signed in by it, unless `force` drops them.
+//
+// Corresponds with DELETE /targets/{iqn}/groups/{group} (the `DeleteTargetGroup` operationId).
+func (c *Client) DeleteTargetGroup(ctx context.Context, iqn TargetIQN, group string, params *DeleteTargetGroupParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteTargetGroupRequest(c.Server, iqn, group, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateTargetGroupWithBody Change a group of initiators
+//
+// Takes effect at once: sessions of initiators that are not admitted any more are dropped, and what others see
+// changes. New secrets apply from the next sign-in. A drawn secret is in this answer and in no other.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /targets/{iqn}/groups/{group} (the `UpdateTargetGroup` operationId).
+func (c *Client) UpdateTargetGroupWithBody(ctx context.Context, iqn TargetIQN, group string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateTargetGroupRequestWithBody(c.Server, iqn, group, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateTargetGroup Change a group of initiators
+//
+// Takes effect at once: sessions of initiators that are not admitted any more are dropped, and what others see
+// changes. New secrets apply from the next sign-in. A drawn secret is in this answer and in no other.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /targets/{iqn}/groups/{group} (the `UpdateTargetGroup` operationId).
+func (c *Client) UpdateTargetGroup(ctx context.Context, iqn TargetIQN, group string, body UpdateTargetGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateTargetGroupRequest(c.Server, iqn, group, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetTargetPortalsWithBody Choose the portals through which a target is reached
+//
+// An address that is not a portal of this node is refused; the hint lists those that are.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /targets/{iqn}/portals (the `SetTargetPortals` operationId).
+func (c *Client) SetTargetPortalsWithBody(ctx context.Context, iqn TargetIQN, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetTargetPortalsRequestWithBody(c.Server, iqn, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetTargetPortals Choose the portals through which a target is reached
+//
+// An address that is not a portal of this node is refused; the hint lists those that are.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /targets/{iqn}/portals (the `SetTargetPortals` operationId).
+func (c *Client) SetTargetPortals(ctx context.Context, iqn TargetIQN, body SetTargetPortalsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetTargetPortalsRequest(c.Server, iqn, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2097,8 +2716,10 @@ func (c *Client) CommitVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...
 
 // PublishVDiskWithBody Publish a vDisk over iSCSI
 //
-// Answers how to connect, ready to be pasted. Repeating it on a published vDisk adds `initiators`, sets
-// `open` when given, keeps the secret unless `rotateSecret` is set, and answers the same.
+// As LUN 0 of a target of its own, or, with `target`, as a LUN of a shared target. Answers how to connect,
+// ready to be pasted. Repeating it on a published vDisk adds `initiators`, sets `open` when given, keeps the
+// secrets unless `rotateSecret` is set, and answers the same. A number that is taken is refused with 409
+// `exists`; a vDisk that is published elsewhere with 409 `in_use`.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2117,14 +2738,54 @@ func (c *Client) PublishVDiskWithBody(ctx context.Context, vDisk VDiskRef, conte
 
 // PublishVDisk Publish a vDisk over iSCSI
 //
-// Answers how to connect, ready to be pasted. Repeating it on a published vDisk adds `initiators`, sets
-// `open` when given, keeps the secret unless `rotateSecret` is set, and answers the same.
+// As LUN 0 of a target of its own, or, with `target`, as a LUN of a shared target. Answers how to connect,
+// ready to be pasted. Repeating it on a published vDisk adds `initiators`, sets `open` when given, keeps the
+// secrets unless `rotateSecret` is set, and answers the same. A number that is taken is refused with 409
+// `exists`; a vDisk that is published elsewhere with 409 `in_use`.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /vdisks/{vdisk}/publish (the `PublishVDisk` operationId).
 func (c *Client) PublishVDisk(ctx context.Context, vDisk VDiskRef, body PublishVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPublishVDiskRequest(c.Server, vDisk, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetVDiskQosWithBody Limit what initiators do to a vDisk
+//
+// Takes effect at once, also on commands that wait. It stays through restarts and publishing.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /vdisks/{vdisk}/qos (the `SetVDiskQos` operationId).
+func (c *Client) SetVDiskQosWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetVDiskQosRequestWithBody(c.Server, vDisk, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetVDiskQos Limit what initiators do to a vDisk
+//
+// Takes effect at once, also on commands that wait. It stays through restarts and publishing.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /vdisks/{vdisk}/qos (the `SetVDiskQos` operationId).
+func (c *Client) SetVDiskQos(ctx context.Context, vDisk VDiskRef, body SetVDiskQosJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetVDiskQosRequest(c.Server, vDisk, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2152,7 +2813,8 @@ func (c *Client) GetVDiskStats(ctx context.Context, vDisk VDiskRef, params *GetV
 
 // UnpublishVDiskWithBody Stop publishing a vDisk
 //
-// Refused with 409 `in_use` while initiators are signed in, unless `force` drops their sessions.
+// Refused with 409 `in_use` while initiators are signed in that see it, unless `force` is set: that drops the
+// sessions on its own target, and tells those on a shared target that the LUN is gone.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2171,7 +2833,8 @@ func (c *Client) UnpublishVDiskWithBody(ctx context.Context, vDisk VDiskRef, con
 
 // UnpublishVDisk Stop publishing a vDisk
 //
-// Refused with 409 `in_use` while initiators are signed in, unless `force` drops their sessions.
+// Refused with 409 `in_use` while initiators are signed in that see it, unless `force` is set: that drops the
+// sessions on its own target, and tells those on a shared target that the LUN is gone.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2557,6 +3220,40 @@ func NewDropISCSISessionRequest(server string, session string) (*http.Request, e
 	return req, nil
 }
 
+// NewGetISCSISessionRequest constructs an http.Request for the GetISCSISession method
+func NewGetISCSISessionRequest(server string, session string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "session", session, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/iscsi/sessions/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetSpecRequest constructs an http.Request for the GetSpec method
 func NewGetSpecRequest(server string) (*http.Request, error) {
 	var err error
@@ -2877,6 +3574,122 @@ func NewListTargetsRequest(server string, params *ListTargetsParams) (*http.Requ
 	return req, nil
 }
 
+// NewCreateTargetRequest calls the generic CreateTarget builder with application/json body
+func NewCreateTargetRequest(server string, params *CreateTargetParams, body CreateTargetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateTargetRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateTargetRequestWithBody constructs an http.Request for the CreateTarget method, with any body, and a specified content type
+func NewCreateTargetRequestWithBody(server string, params *CreateTargetParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/targets")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDeleteTargetRequest constructs an http.Request for the DeleteTarget method
+func NewDeleteTargetRequest(server string, iqn TargetIQN, params *DeleteTargetParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "iqn", iqn, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/targets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Force != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "force", *params.Force, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetTargetRequest constructs an http.Request for the GetTarget method
 func NewGetTargetRequest(server string, iqn TargetIQN) (*http.Request, error) {
 	var err error
@@ -2989,6 +3802,237 @@ func NewAddTargetInitiatorRequest(server string, iqn TargetIQN, initiator string
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewCreateTargetGroupRequest calls the generic CreateTargetGroup builder with application/json body
+func NewCreateTargetGroupRequest(server string, iqn TargetIQN, params *CreateTargetGroupParams, body CreateTargetGroupJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateTargetGroupRequestWithBody(server, iqn, params, "application/json", bodyReader)
+}
+
+// NewCreateTargetGroupRequestWithBody constructs an http.Request for the CreateTargetGroup method, with any body, and a specified content type
+func NewCreateTargetGroupRequestWithBody(server string, iqn TargetIQN, params *CreateTargetGroupParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "iqn", iqn, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/targets/%s/groups", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDeleteTargetGroupRequest constructs an http.Request for the DeleteTargetGroup method
+func NewDeleteTargetGroupRequest(server string, iqn TargetIQN, group string, params *DeleteTargetGroupParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "iqn", iqn, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "group", group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/targets/%s/groups/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Force != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "force", *params.Force, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateTargetGroupRequest calls the generic UpdateTargetGroup builder with application/json body
+func NewUpdateTargetGroupRequest(server string, iqn TargetIQN, group string, body UpdateTargetGroupJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateTargetGroupRequestWithBody(server, iqn, group, "application/json", bodyReader)
+}
+
+// NewUpdateTargetGroupRequestWithBody constructs an http.Request for the UpdateTargetGroup method, with any body, and a specified content type
+func NewUpdateTargetGroupRequestWithBody(server string, iqn TargetIQN, group string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "iqn", iqn, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "group", group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/targets/%s/groups/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewSetTargetPortalsRequest calls the generic SetTargetPortals builder with application/json body
+func NewSetTargetPortalsRequest(server string, iqn TargetIQN, body SetTargetPortalsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetTargetPortalsRequestWithBody(server, iqn, "application/json", bodyReader)
+}
+
+// NewSetTargetPortalsRequestWithBody constructs an http.Request for the SetTargetPortals method, with any body, and a specified content type
+func NewSetTargetPortalsRequestWithBody(server string, iqn TargetIQN, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "iqn", iqn, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/targets/%s/portals", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -3819,6 +4863,53 @@ func NewPublishVDiskRequestWithBody(server string, vDisk VDiskRef, contentType s
 	return req, nil
 }
 
+// NewSetVDiskQosRequest calls the generic SetVDiskQos builder with application/json body
+func NewSetVDiskQosRequest(server string, vDisk VDiskRef, body SetVDiskQosJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetVDiskQosRequestWithBody(server, vDisk, "application/json", bodyReader)
+}
+
+// NewSetVDiskQosRequestWithBody constructs an http.Request for the SetVDiskQos method, with any body, and a specified content type
+func NewSetVDiskQosRequestWithBody(server string, vDisk VDiskRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/qos", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetVDiskStatsRequest constructs an http.Request for the GetVDiskStats method
 func NewGetVDiskStatsRequest(server string, vDisk VDiskRef, params *GetVDiskStatsParams) (*http.Request, error) {
 	var err error
@@ -4348,6 +5439,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /iscsi/sessions/{session} (the `DropISCSISession` operationId).
 	DropISCSISessionWithResponse(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*DropISCSISessionResponse, error)
 
+	// GetISCSISessionWithResponse Show an iSCSI session with what it negotiated and did
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /iscsi/sessions/{session} (the `GetISCSISession` operationId).
+	GetISCSISessionWithResponse(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*GetISCSISessionResponse, error)
+
 	// GetSpecWithResponse This document
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -4441,6 +5539,33 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /targets (the `ListTargets` operationId).
 	ListTargetsWithResponse(ctx context.Context, params *ListTargetsParams, reqEditors ...RequestEditorFn) (*ListTargetsResponse, error)
 
+	// CreateTargetWithBodyWithResponse Create a target that several vDisks share
+	//
+	// It admits nobody until it has a group.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /targets (the `CreateTarget` operationId).
+	CreateTargetWithBodyWithResponse(ctx context.Context, params *CreateTargetParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateTargetResponse, error)
+
+	// CreateTargetWithResponse Create a target that several vDisks share
+	//
+	// It admits nobody until it has a group.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /targets (the `CreateTarget` operationId).
+	CreateTargetWithResponse(ctx context.Context, params *CreateTargetParams, body CreateTargetJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateTargetResponse, error)
+
+	// DeleteTargetWithResponse Delete a shared target
+	//
+	// Refused with 409 `in_use` while vDisks are placed in it, and while initiators are signed in unless `force` drops them.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /targets/{iqn} (the `DeleteTarget` operationId).
+	DeleteTargetWithResponse(ctx context.Context, iqn TargetIQN, params *DeleteTargetParams, reqEditors ...RequestEditorFn) (*DeleteTargetResponse, error)
+
 	// GetTargetWithResponse Show an iSCSI target
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -4448,7 +5573,7 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /targets/{iqn} (the `GetTarget` operationId).
 	GetTargetWithResponse(ctx context.Context, iqn TargetIQN, reqEditors ...RequestEditorFn) (*GetTargetResponse, error)
 
-	// RemoveTargetInitiatorWithResponse Take an initiator off a target's ACL
+	// RemoveTargetInitiatorWithResponse Take an initiator out of a target's groups
 	//
 	// Its sessions are dropped, unless the target is open.
 	//
@@ -4459,10 +5584,79 @@ type ClientWithResponsesInterface interface {
 
 	// AddTargetInitiatorWithResponse Let an initiator sign in to a target
 	//
+	// Puts it in the group `default`.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /targets/{iqn}/acl/{initiator} (the `AddTargetInitiator` operationId).
 	AddTargetInitiatorWithResponse(ctx context.Context, iqn TargetIQN, initiator string, reqEditors ...RequestEditorFn) (*AddTargetInitiatorResponse, error)
+
+	// CreateTargetGroupWithBodyWithResponse Add a group of initiators to a target
+	//
+	// Unless `chap` is false, members prove a CHAP secret; one is drawn when none is given. A drawn secret is in
+	// this answer and in no other.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /targets/{iqn}/groups (the `CreateTargetGroup` operationId).
+	CreateTargetGroupWithBodyWithResponse(ctx context.Context, iqn TargetIQN, params *CreateTargetGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateTargetGroupResponse, error)
+
+	// CreateTargetGroupWithResponse Add a group of initiators to a target
+	//
+	// Unless `chap` is false, members prove a CHAP secret; one is drawn when none is given. A drawn secret is in
+	// this answer and in no other.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /targets/{iqn}/groups (the `CreateTargetGroup` operationId).
+	CreateTargetGroupWithResponse(ctx context.Context, iqn TargetIQN, params *CreateTargetGroupParams, body CreateTargetGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateTargetGroupResponse, error)
+
+	// DeleteTargetGroupWithResponse Take a group off a target
+	//
+	// Refused with 409 `in_use` while initiators are signed in by it, unless `force` drops them.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /targets/{iqn}/groups/{group} (the `DeleteTargetGroup` operationId).
+	DeleteTargetGroupWithResponse(ctx context.Context, iqn TargetIQN, group string, params *DeleteTargetGroupParams, reqEditors ...RequestEditorFn) (*DeleteTargetGroupResponse, error)
+
+	// UpdateTargetGroupWithBodyWithResponse Change a group of initiators
+	//
+	// Takes effect at once: sessions of initiators that are not admitted any more are dropped, and what others see
+	// changes. New secrets apply from the next sign-in. A drawn secret is in this answer and in no other.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /targets/{iqn}/groups/{group} (the `UpdateTargetGroup` operationId).
+	UpdateTargetGroupWithBodyWithResponse(ctx context.Context, iqn TargetIQN, group string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateTargetGroupResponse, error)
+
+	// UpdateTargetGroupWithResponse Change a group of initiators
+	//
+	// Takes effect at once: sessions of initiators that are not admitted any more are dropped, and what others see
+	// changes. New secrets apply from the next sign-in. A drawn secret is in this answer and in no other.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /targets/{iqn}/groups/{group} (the `UpdateTargetGroup` operationId).
+	UpdateTargetGroupWithResponse(ctx context.Context, iqn TargetIQN, group string, body UpdateTargetGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateTargetGroupResponse, error)
+
+	// SetTargetPortalsWithBodyWithResponse Choose the portals through which a target is reached
+	//
+	// An address that is not a portal of this node is refused; the hint lists those that are.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /targets/{iqn}/portals (the `SetTargetPortals` operationId).
+	SetTargetPortalsWithBodyWithResponse(ctx context.Context, iqn TargetIQN, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetTargetPortalsResponse, error)
+
+	// SetTargetPortalsWithResponse Choose the portals through which a target is reached
+	//
+	// An address that is not a portal of this node is refused; the hint lists those that are.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /targets/{iqn}/portals (the `SetTargetPortals` operationId).
+	SetTargetPortalsWithResponse(ctx context.Context, iqn TargetIQN, body SetTargetPortalsJSONRequestBody, reqEditors ...RequestEditorFn) (*SetTargetPortalsResponse, error)
 
 	// ListTokensWithResponse List tokens
 	//
@@ -4628,8 +5822,10 @@ type ClientWithResponsesInterface interface {
 
 	// PublishVDiskWithBodyWithResponse Publish a vDisk over iSCSI
 	//
-	// Answers how to connect, ready to be pasted. Repeating it on a published vDisk adds `initiators`, sets
-	// `open` when given, keeps the secret unless `rotateSecret` is set, and answers the same.
+	// As LUN 0 of a target of its own, or, with `target`, as a LUN of a shared target. Answers how to connect,
+	// ready to be pasted. Repeating it on a published vDisk adds `initiators`, sets `open` when given, keeps the
+	// secrets unless `rotateSecret` is set, and answers the same. A number that is taken is refused with 409
+	// `exists`; a vDisk that is published elsewhere with 409 `in_use`.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4638,13 +5834,33 @@ type ClientWithResponsesInterface interface {
 
 	// PublishVDiskWithResponse Publish a vDisk over iSCSI
 	//
-	// Answers how to connect, ready to be pasted. Repeating it on a published vDisk adds `initiators`, sets
-	// `open` when given, keeps the secret unless `rotateSecret` is set, and answers the same.
+	// As LUN 0 of a target of its own, or, with `target`, as a LUN of a shared target. Answers how to connect,
+	// ready to be pasted. Repeating it on a published vDisk adds `initiators`, sets `open` when given, keeps the
+	// secrets unless `rotateSecret` is set, and answers the same. A number that is taken is refused with 409
+	// `exists`; a vDisk that is published elsewhere with 409 `in_use`.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /vdisks/{vdisk}/publish (the `PublishVDisk` operationId).
 	PublishVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body PublishVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*PublishVDiskResponse, error)
+
+	// SetVDiskQosWithBodyWithResponse Limit what initiators do to a vDisk
+	//
+	// Takes effect at once, also on commands that wait. It stays through restarts and publishing.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/qos (the `SetVDiskQos` operationId).
+	SetVDiskQosWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetVDiskQosResponse, error)
+
+	// SetVDiskQosWithResponse Limit what initiators do to a vDisk
+	//
+	// Takes effect at once, also on commands that wait. It stays through restarts and publishing.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/qos (the `SetVDiskQos` operationId).
+	SetVDiskQosWithResponse(ctx context.Context, vDisk VDiskRef, body SetVDiskQosJSONRequestBody, reqEditors ...RequestEditorFn) (*SetVDiskQosResponse, error)
 
 	// GetVDiskStatsWithResponse Recent performance of a vDisk
 	//
@@ -4655,7 +5871,8 @@ type ClientWithResponsesInterface interface {
 
 	// UnpublishVDiskWithBodyWithResponse Stop publishing a vDisk
 	//
-	// Refused with 409 `in_use` while initiators are signed in, unless `force` drops their sessions.
+	// Refused with 409 `in_use` while initiators are signed in that see it, unless `force` is set: that drops the
+	// sessions on its own target, and tells those on a shared target that the LUN is gone.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4664,7 +5881,8 @@ type ClientWithResponsesInterface interface {
 
 	// UnpublishVDiskWithResponse Stop publishing a vDisk
 	//
-	// Refused with 409 `in_use` while initiators are signed in, unless `force` drops their sessions.
+	// Refused with 409 `in_use` while initiators are signed in that see it, unless `force` is set: that drops the
+	// sessions on its own target, and tells those on a shared target that the LUN is gone.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4880,6 +6098,54 @@ func (r DropISCSISessionResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DropISCSISessionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetISCSISessionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ISCSISessionDetail
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetISCSISessionResponse) GetJSON200() *ISCSISessionDetail {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetISCSISessionResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetISCSISessionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetISCSISessionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetISCSISessionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetISCSISessionResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -5304,6 +6570,95 @@ func (r ListTargetsResponse) ContentType() string {
 	return ""
 }
 
+type CreateTargetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Target
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateTargetResponse) GetJSON201() *Target {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateTargetResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateTargetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateTargetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateTargetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateTargetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteTargetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteTargetResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteTargetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteTargetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteTargetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteTargetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetTargetResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5435,6 +6790,191 @@ func (r AddTargetInitiatorResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r AddTargetInitiatorResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateTargetGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *GroupResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateTargetGroupResponse) GetJSON201() *GroupResult {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateTargetGroupResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateTargetGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateTargetGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateTargetGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateTargetGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteTargetGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteTargetGroupResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteTargetGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteTargetGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteTargetGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteTargetGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UpdateTargetGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *GroupResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateTargetGroupResponse) GetJSON200() *GroupResult {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateTargetGroupResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateTargetGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateTargetGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateTargetGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateTargetGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SetTargetPortalsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Target
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetTargetPortalsResponse) GetJSON200() *Target {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SetTargetPortalsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetTargetPortalsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetTargetPortalsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetTargetPortalsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetTargetPortalsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6188,6 +7728,54 @@ func (r PublishVDiskResponse) ContentType() string {
 	return ""
 }
 
+type SetVDiskQosResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VDisk
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetVDiskQosResponse) GetJSON200() *VDisk {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SetVDiskQosResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetVDiskQosResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetVDiskQosResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetVDiskQosResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetVDiskQosResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetVDiskStatsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6659,6 +8247,19 @@ func (c *ClientWithResponses) DropISCSISessionWithResponse(ctx context.Context, 
 	return ParseDropISCSISessionResponse(rsp)
 }
 
+// GetISCSISessionWithResponse Show an iSCSI session with what it negotiated and did
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /iscsi/sessions/{session} (the `GetISCSISession` operationId).
+func (c *ClientWithResponses) GetISCSISessionWithResponse(ctx context.Context, session string, reqEditors ...RequestEditorFn) (*GetISCSISessionResponse, error) {
+	rsp, err := c.GetISCSISession(ctx, session, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetISCSISessionResponse(rsp)
+}
+
 // GetSpecWithResponse This document
 //
 // Returns a wrapper object for the known response body format(s).
@@ -6818,6 +8419,51 @@ func (c *ClientWithResponses) ListTargetsWithResponse(ctx context.Context, param
 	return ParseListTargetsResponse(rsp)
 }
 
+// CreateTargetWithBodyWithResponse Create a target that several vDisks share
+//
+// It admits nobody until it has a group.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /targets (the `CreateTarget` operationId).
+func (c *ClientWithResponses) CreateTargetWithBodyWithResponse(ctx context.Context, params *CreateTargetParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateTargetResponse, error) {
+	rsp, err := c.CreateTargetWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateTargetResponse(rsp)
+}
+
+// CreateTargetWithResponse Create a target that several vDisks share
+//
+// It admits nobody until it has a group.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /targets (the `CreateTarget` operationId).
+func (c *ClientWithResponses) CreateTargetWithResponse(ctx context.Context, params *CreateTargetParams, body CreateTargetJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateTargetResponse, error) {
+	rsp, err := c.CreateTarget(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateTargetResponse(rsp)
+}
+
+// DeleteTargetWithResponse Delete a shared target
+//
+// Refused with 409 `in_use` while vDisks are placed in it, and while initiators are signed in unless `force` drops them.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /targets/{iqn} (the `DeleteTarget` operationId).
+func (c *ClientWithResponses) DeleteTargetWithResponse(ctx context.Context, iqn TargetIQN, params *DeleteTargetParams, reqEditors ...RequestEditorFn) (*DeleteTargetResponse, error) {
+	rsp, err := c.DeleteTarget(ctx, iqn, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteTargetResponse(rsp)
+}
+
 // GetTargetWithResponse Show an iSCSI target
 //
 // Returns a wrapper object for the known response body format(s).
@@ -6831,7 +8477,7 @@ func (c *ClientWithResponses) GetTargetWithResponse(ctx context.Context, iqn Tar
 	return ParseGetTargetResponse(rsp)
 }
 
-// RemoveTargetInitiatorWithResponse Take an initiator off a target's ACL
+// RemoveTargetInitiatorWithResponse Take an initiator out of a target's groups
 //
 // Its sessions are dropped, unless the target is open.
 //
@@ -6848,6 +8494,8 @@ func (c *ClientWithResponses) RemoveTargetInitiatorWithResponse(ctx context.Cont
 
 // AddTargetInitiatorWithResponse Let an initiator sign in to a target
 //
+// Puts it in the group `default`.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PUT /targets/{iqn}/acl/{initiator} (the `AddTargetInitiator` operationId).
@@ -6857,6 +8505,115 @@ func (c *ClientWithResponses) AddTargetInitiatorWithResponse(ctx context.Context
 		return nil, err
 	}
 	return ParseAddTargetInitiatorResponse(rsp)
+}
+
+// CreateTargetGroupWithBodyWithResponse Add a group of initiators to a target
+//
+// Unless `chap` is false, members prove a CHAP secret; one is drawn when none is given. A drawn secret is in
+// this answer and in no other.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /targets/{iqn}/groups (the `CreateTargetGroup` operationId).
+func (c *ClientWithResponses) CreateTargetGroupWithBodyWithResponse(ctx context.Context, iqn TargetIQN, params *CreateTargetGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateTargetGroupResponse, error) {
+	rsp, err := c.CreateTargetGroupWithBody(ctx, iqn, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateTargetGroupResponse(rsp)
+}
+
+// CreateTargetGroupWithResponse Add a group of initiators to a target
+//
+// Unless `chap` is false, members prove a CHAP secret; one is drawn when none is given. A drawn secret is in
+// this answer and in no other.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /targets/{iqn}/groups (the `CreateTargetGroup` operationId).
+func (c *ClientWithResponses) CreateTargetGroupWithResponse(ctx context.Context, iqn TargetIQN, params *CreateTargetGroupParams, body CreateTargetGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateTargetGroupResponse, error) {
+	rsp, err := c.CreateTargetGroup(ctx, iqn, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateTargetGroupResponse(rsp)
+}
+
+// DeleteTargetGroupWithResponse Take a group off a target
+//
+// Refused with 409 `in_use` while initiators are signed in by it, unless `force` drops them.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /targets/{iqn}/groups/{group} (the `DeleteTargetGroup` operationId).
+func (c *ClientWithResponses) DeleteTargetGroupWithResponse(ctx context.Context, iqn TargetIQN, group string, params *DeleteTargetGroupParams, reqEditors ...RequestEditorFn) (*DeleteTargetGroupResponse, error) {
+	rsp, err := c.DeleteTargetGroup(ctx, iqn, group, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteTargetGroupResponse(rsp)
+}
+
+// UpdateTargetGroupWithBodyWithResponse Change a group of initiators
+//
+// Takes effect at once: sessions of initiators that are not admitted any more are dropped, and what others see
+// changes. New secrets apply from the next sign-in. A drawn secret is in this answer and in no other.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /targets/{iqn}/groups/{group} (the `UpdateTargetGroup` operationId).
+func (c *ClientWithResponses) UpdateTargetGroupWithBodyWithResponse(ctx context.Context, iqn TargetIQN, group string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateTargetGroupResponse, error) {
+	rsp, err := c.UpdateTargetGroupWithBody(ctx, iqn, group, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateTargetGroupResponse(rsp)
+}
+
+// UpdateTargetGroupWithResponse Change a group of initiators
+//
+// Takes effect at once: sessions of initiators that are not admitted any more are dropped, and what others see
+// changes. New secrets apply from the next sign-in. A drawn secret is in this answer and in no other.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /targets/{iqn}/groups/{group} (the `UpdateTargetGroup` operationId).
+func (c *ClientWithResponses) UpdateTargetGroupWithResponse(ctx context.Context, iqn TargetIQN, group string, body UpdateTargetGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateTargetGroupResponse, error) {
+	rsp, err := c.UpdateTargetGroup(ctx, iqn, group, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateTargetGroupResponse(rsp)
+}
+
+// SetTargetPortalsWithBodyWithResponse Choose the portals through which a target is reached
+//
+// An address that is not a portal of this node is refused; the hint lists those that are.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /targets/{iqn}/portals (the `SetTargetPortals` operationId).
+func (c *ClientWithResponses) SetTargetPortalsWithBodyWithResponse(ctx context.Context, iqn TargetIQN, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetTargetPortalsResponse, error) {
+	rsp, err := c.SetTargetPortalsWithBody(ctx, iqn, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetTargetPortalsResponse(rsp)
+}
+
+// SetTargetPortalsWithResponse Choose the portals through which a target is reached
+//
+// An address that is not a portal of this node is refused; the hint lists those that are.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /targets/{iqn}/portals (the `SetTargetPortals` operationId).
+func (c *ClientWithResponses) SetTargetPortalsWithResponse(ctx context.Context, iqn TargetIQN, body SetTargetPortalsJSONRequestBody, reqEditors ...RequestEditorFn) (*SetTargetPortalsResponse, error) {
+	rsp, err := c.SetTargetPortals(ctx, iqn, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetTargetPortalsResponse(rsp)
 }
 
 // ListTokensWithResponse List tokens
@@ -7143,8 +8900,10 @@ func (c *ClientWithResponses) CommitVDiskWithResponse(ctx context.Context, vDisk
 
 // PublishVDiskWithBodyWithResponse Publish a vDisk over iSCSI
 //
-// Answers how to connect, ready to be pasted. Repeating it on a published vDisk adds `initiators`, sets
-// `open` when given, keeps the secret unless `rotateSecret` is set, and answers the same.
+// As LUN 0 of a target of its own, or, with `target`, as a LUN of a shared target. Answers how to connect,
+// ready to be pasted. Repeating it on a published vDisk adds `initiators`, sets `open` when given, keeps the
+// secrets unless `rotateSecret` is set, and answers the same. A number that is taken is refused with 409
+// `exists`; a vDisk that is published elsewhere with 409 `in_use`.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -7159,8 +8918,10 @@ func (c *ClientWithResponses) PublishVDiskWithBodyWithResponse(ctx context.Conte
 
 // PublishVDiskWithResponse Publish a vDisk over iSCSI
 //
-// Answers how to connect, ready to be pasted. Repeating it on a published vDisk adds `initiators`, sets
-// `open` when given, keeps the secret unless `rotateSecret` is set, and answers the same.
+// As LUN 0 of a target of its own, or, with `target`, as a LUN of a shared target. Answers how to connect,
+// ready to be pasted. Repeating it on a published vDisk adds `initiators`, sets `open` when given, keeps the
+// secrets unless `rotateSecret` is set, and answers the same. A number that is taken is refused with 409
+// `exists`; a vDisk that is published elsewhere with 409 `in_use`.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -7171,6 +8932,36 @@ func (c *ClientWithResponses) PublishVDiskWithResponse(ctx context.Context, vDis
 		return nil, err
 	}
 	return ParsePublishVDiskResponse(rsp)
+}
+
+// SetVDiskQosWithBodyWithResponse Limit what initiators do to a vDisk
+//
+// Takes effect at once, also on commands that wait. It stays through restarts and publishing.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /vdisks/{vdisk}/qos (the `SetVDiskQos` operationId).
+func (c *ClientWithResponses) SetVDiskQosWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetVDiskQosResponse, error) {
+	rsp, err := c.SetVDiskQosWithBody(ctx, vDisk, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetVDiskQosResponse(rsp)
+}
+
+// SetVDiskQosWithResponse Limit what initiators do to a vDisk
+//
+// Takes effect at once, also on commands that wait. It stays through restarts and publishing.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /vdisks/{vdisk}/qos (the `SetVDiskQos` operationId).
+func (c *ClientWithResponses) SetVDiskQosWithResponse(ctx context.Context, vDisk VDiskRef, body SetVDiskQosJSONRequestBody, reqEditors ...RequestEditorFn) (*SetVDiskQosResponse, error) {
+	rsp, err := c.SetVDiskQos(ctx, vDisk, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetVDiskQosResponse(rsp)
 }
 
 // GetVDiskStatsWithResponse Recent performance of a vDisk
@@ -7188,7 +8979,8 @@ func (c *ClientWithResponses) GetVDiskStatsWithResponse(ctx context.Context, vDi
 
 // UnpublishVDiskWithBodyWithResponse Stop publishing a vDisk
 //
-// Refused with 409 `in_use` while initiators are signed in, unless `force` drops their sessions.
+// Refused with 409 `in_use` while initiators are signed in that see it, unless `force` is set: that drops the
+// sessions on its own target, and tells those on a shared target that the LUN is gone.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -7203,7 +8995,8 @@ func (c *ClientWithResponses) UnpublishVDiskWithBodyWithResponse(ctx context.Con
 
 // UnpublishVDiskWithResponse Stop publishing a vDisk
 //
-// Refused with 409 `in_use` while initiators are signed in, unless `force` drops their sessions.
+// Refused with 409 `in_use` while initiators are signed in that see it, unless `force` is set: that drops the
+// sessions on its own target, and tells those on a shared target that the LUN is gone.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -7435,6 +9228,39 @@ func ParseDropISCSISessionResponse(rsp *http.Response) (*DropISCSISessionRespons
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetISCSISessionResponse parses an HTTP response from a GetISCSISessionWithResponse call
+func ParseGetISCSISessionResponse(rsp *http.Response) (*GetISCSISessionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetISCSISessionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ISCSISessionDetail
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error
@@ -7734,6 +9560,68 @@ func ParseListTargetsResponse(rsp *http.Response) (*ListTargetsResponse, error) 
 	return response, nil
 }
 
+// ParseCreateTargetResponse parses an HTTP response from a CreateTargetWithResponse call
+func ParseCreateTargetResponse(rsp *http.Response) (*CreateTargetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateTargetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Target
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteTargetResponse parses an HTTP response from a DeleteTargetWithResponse call
+func ParseDeleteTargetResponse(rsp *http.Response) (*DeleteTargetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteTargetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetTargetResponse parses an HTTP response from a GetTargetWithResponse call
 func ParseGetTargetResponse(rsp *http.Response) (*GetTargetResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -7805,6 +9693,134 @@ func ParseAddTargetInitiatorResponse(rsp *http.Response) (*AddTargetInitiatorRes
 	}
 
 	response := &AddTargetInitiatorResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Target
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateTargetGroupResponse parses an HTTP response from a CreateTargetGroupWithResponse call
+func ParseCreateTargetGroupResponse(rsp *http.Response) (*CreateTargetGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateTargetGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest GroupResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteTargetGroupResponse parses an HTTP response from a DeleteTargetGroupWithResponse call
+func ParseDeleteTargetGroupResponse(rsp *http.Response) (*DeleteTargetGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteTargetGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUpdateTargetGroupResponse parses an HTTP response from a UpdateTargetGroupWithResponse call
+func ParseUpdateTargetGroupResponse(rsp *http.Response) (*UpdateTargetGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateTargetGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest GroupResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetTargetPortalsResponse parses an HTTP response from a SetTargetPortalsWithResponse call
+func ParseSetTargetPortalsResponse(rsp *http.Response) (*SetTargetPortalsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetTargetPortalsResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -8328,6 +10344,39 @@ func ParsePublishVDiskResponse(rsp *http.Response) (*PublishVDiskResponse, error
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Connection
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetVDiskQosResponse parses an HTTP response from a SetVDiskQosWithResponse call
+func ParseSetVDiskQosResponse(rsp *http.Response) (*SetVDiskQosResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetVDiskQosResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VDisk
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -3,7 +3,7 @@
 //
 // Invariants:
 //
-//	M1  It keeps D1 to D6 of iscsi.Disk, except where a test switches errors on.
+//	M1  It keeps D1 to D8 of iscsi.Disk, except where a test switches errors on.
 //	M2  A failed Op has no effect.
 package iscsitest
 
@@ -31,6 +31,7 @@ type Disk struct {
 	geo    iscsi.Geometry
 	chunks map[int64]*[chunk]byte
 	mapped map[int64]struct{} // clusters of 4 KiB that hold data
+	state  []byte             // reservation state
 	delay  time.Duration
 	fail   func(*iscsi.Op) error
 	held   []*iscsi.Op
@@ -67,6 +68,13 @@ func (d *Disk) Allocated(off int64) (mapped bool, n int64) {
 	defer d.mu.RUnlock()
 	_, mapped = d.mapped[off/cluster]
 	return mapped, cluster - off%cluster
+}
+
+// Reservation implements iscsi.Reserver.
+func (d *Disk) Reservation() []byte {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.state
 }
 
 // SetGeometry changes the disk; its size must not shrink (D6).
@@ -143,6 +151,25 @@ func (d *Disk) Release() {
 	}
 }
 
+// ReleaseOne executes the oldest kept Op of a kind, and reports whether there is one.
+func (d *Disk) ReleaseOne(kind iscsi.OpKind) bool {
+	d.mu.Lock()
+	var op *iscsi.Op
+	for i, o := range d.held {
+		if o.Kind == kind {
+			op = o
+			d.held = append(d.held[:i], d.held[i+1:]...)
+			break
+		}
+	}
+	d.mu.Unlock()
+	if op == nil {
+		return false
+	}
+	d.execute(op)
+	return true
+}
+
 // Wait waits for delayed Ops.
 func (d *Disk) Wait() { d.wg.Wait() }
 
@@ -201,6 +228,10 @@ func (d *Disk) apply(op *iscsi.Op) {
 	} else {
 		d.mu.Lock()
 		defer d.mu.Unlock()
+	}
+	if op.Kind == iscsi.OpReserve {
+		d.state = bytes.Clone(op.Data)
+		return
 	}
 	if op.Offset < 0 || n < 0 || op.Offset+n > d.geo.Size || op.Offset%512 != 0 || n%512 != 0 {
 		op.Err = iscsi.ErrMedium

@@ -32,8 +32,8 @@ type work struct {
 const maxStretch = 6
 
 // run does random 4 KiB operations within size bytes of d and returns the rate
-// in operations per second. alloc makes a worker's buffer.
-func (w work) run(d disk, size int64, seconds float64, seed uint64) (float64, error) {
+// in operations per second, and their number.
+func (w work) run(d disk, size int64, seconds float64, seed uint64) (float64, int64, error) {
 	step := time.Duration(seconds * float64(time.Second))
 	var ops atomic.Int64
 	var stop atomic.Bool
@@ -55,13 +55,14 @@ func (w work) run(d disk, size int64, seconds float64, seed uint64) (float64, er
 			break
 		}
 	}
-	rate := float64(ops.Load()) / time.Since(start).Seconds()
+	n := ops.Load()
+	rate := float64(n) / time.Since(start).Seconds()
 	stop.Store(true)
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
-		return 0, fmt.Errorf("%s: %w", w.name, err)
+		return 0, 0, fmt.Errorf("%s: %w", w.name, err)
 	}
-	return rate, nil
+	return rate, n, nil
 }
 
 // worker keeps one command in flight. What it writes differs block by block, so

@@ -1,25 +1,39 @@
 // Command bench measures ovgate side by side with the raw disk and with peers,
 // and writes bench.json.
 //
-//	go run ./scripts/bench [-dir DIR] [-rounds N] [-seconds S] [-out FILE] [-engine-only]
+//	go run ./scripts/bench [-only SET,...] [-dir DIR] [-rounds N] [-seconds S] [-out FILE]
 //
 // # What is compared
+//
+// Set engine:
 //
 //	engine  the vDisk engine in this process, durable 4 KiB random writes
 //	R       the raw disk: O_DIRECT|O_DSYNC 4 KiB appends at depth 1, on a file
 //	        that was preallocated and pre-written
-//	iscsi   the real ovgate binary over iSCSI
+//
+// Set node, with R:
+//
+//	ovgate  the real ovgate binary over iSCSI
 //	tgt     Debian's tgt over a file on the same disk, with its page cache and
 //	        write-through, each with its best thread count
 //
-// All sides are on one disk, in one run, in interleaved rounds whose order turns
+// Set iscsi, in memory only:
+//
+//	memory  the iSCSI target in a process of its own (memtarget) over memory
+//	file    the same over a file on /dev/shm
+//	slow    the same over memory that takes 1 ms, and that device called directly
+//	tgt     Debian's tgt (bs rdwr) over the same file, with the thread count that
+//	        is best for each row
+//
+// All sides of a set are in one run, in interleaved rounds whose order turns
 // around each time; a row holds medians. iSCSI clients are the same code with
-// the same settings. Before each step dirty pages are written out, the former
-// step's uploads are finished and, as root, the page cache is dropped. A step in
-// which other processes took much CPU time is measured again (see noise).
+// the same settings. Before each step on a disk dirty pages are written out, the
+// former step's uploads are finished and, as root, the page cache is dropped. A
+// step in which other processes took much CPU time is measured again (see noise).
 //
 // A row: {name, value, unit, peer, peer_value, ratio, goal, config}; ratio is
-// value / peer_value, goal the ratio aimed at (0: none, for the record).
+// value / peer_value, goal the ratio aimed at (0: none, for the record). Rows of
+// sets that did not run stay as they are in the file.
 package main
 
 import (
@@ -32,6 +46,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -44,20 +59,40 @@ const needBytes = 24 << 30
 const minRounds = 5
 
 type options struct {
-	dir        string
-	rounds     int
-	seconds    float64
-	out        string
-	engineOnly bool
+	dir     string
+	rounds  int
+	seconds float64
+	out     string
+	only    string
+}
+
+// sets are what can be measured by itself.
+var sets = []string{"engine", "node", "iscsi"}
+
+// has tells whether a set was asked for.
+func (o options) has(set string) bool {
+	return o.only == "" || slices.Contains(strings.Split(o.only, ","), set)
+}
+
+func (o options) validate() error {
+	for _, s := range strings.Split(o.only, ",") {
+		if s != "" && !slices.Contains(sets, s) {
+			return fmt.Errorf("-only %s: no such set; there are %s", s, strings.Join(sets, ", "))
+		}
+	}
+	if o.rounds < 1 || o.seconds <= 0 {
+		return errors.New("-rounds and -seconds must be above 0")
+	}
+	return nil
 }
 
 func main() {
 	var o options
+	flag.StringVar(&o.only, "only", "", "sets to measure, with commas: "+strings.Join(sets, ", ")+" (default: all)")
 	flag.StringVar(&o.dir, "dir", "", "directory on the disk to measure (default: the temporary directory)")
 	flag.IntVar(&o.rounds, "rounds", minRounds, "interleaved rounds; fewer than 5 give no countable rows")
 	flag.Float64Var(&o.seconds, "seconds", 2.5, "length of a step")
 	flag.StringVar(&o.out, "out", "bench.json", "where the rows go")
-	flag.BoolVar(&o.engineOnly, "engine-only", false, "engine and raw disk only")
 	flag.Parse()
 	if err := bench(o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -66,29 +101,25 @@ func main() {
 }
 
 func bench(o options) error {
+	if err := o.validate(); err != nil {
+		return err
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	dir, err := os.MkdirTemp(o.dir, "ovgate-bench-")
-	if err != nil {
-		return err
-	}
-	var fsStat syscall.Statfs_t
-	if err := syscall.Statfs(dir, &fsStat); err != nil {
-		return err
-	}
-	if free := int64(fsStat.Bavail) * fsStat.Bsize; free < needBytes {
-		return errors.Join(fmt.Errorf("%s has %d GiB free, the bench needs %d: choose another disk with -dir", dir, free>>30, int64(needBytes)>>30),
-			os.RemoveAll(dir))
-	}
 	start := time.Now()
-	r := &results{noise: noise{pids: []int{os.Getpid()}, repeats: maxTotalRepeats}}
-	err = measure(ctx, o, dir, r)
-	err = errors.Join(err, os.RemoveAll(dir))
-	if err != nil {
-		return err
+	r := &results{}
+	if o.has("engine") || o.has("node") {
+		if err := inDir(o.dir, needBytes, func(dir string) error { return measure(ctx, o, dir, r) }); err != nil {
+			return err
+		}
+	}
+	if o.has("iscsi") {
+		if err := inDir(memoryDir, needMemory, func(dir string) error { return measureFrontEnd(ctx, o, dir, r) }); err != nil {
+			return err
+		}
 	}
 	rows := r.rows(o)
-	if err := writeRows(o.out, rows); err != nil {
+	if err := mergeRows(o.out, r.names(), rows); err != nil {
 		return err
 	}
 	printRows(os.Stdout, rows)
@@ -96,17 +127,48 @@ func bench(o options) error {
 	return nil
 }
 
+// inDir runs f with a directory of its own below parent, which has need bytes free.
+func inDir(parent string, need int64, f func(dir string) error) error {
+	dir, err := os.MkdirTemp(parent, "ovgate-bench-")
+	if err != nil {
+		return err
+	}
+	var fsStat syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fsStat); err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	if free := int64(fsStat.Bavail) * fsStat.Bsize; free < need {
+		return errors.Join(fmt.Errorf("%s has %d GiB free, the bench needs %d: choose another disk with -dir", dir, free>>30, need>>30),
+			os.RemoveAll(dir))
+	}
+	return errors.Join(f(dir), os.RemoveAll(dir))
+}
+
 // step is one measurement of a round.
 type step struct {
 	key    string
-	work   work
-	disk   disk
-	size   int64
 	settle func(context.Context) error
+	run    func(ctx context.Context, seconds float64, seed uint64) (rate float64, ops int64, err error)
+	pid    int // if set, the process whose CPU time per operation counts: key + perCPU
 }
 
-// measure prepares all sides and runs the rounds.
+// perCPU marks a step's operations per second of CPU time.
+const perCPU = "-cpu"
+
+// onDisk is a step that loads a disk, from a settled machine.
+func onDisk(key string, w work, d disk, size int64, settle func(context.Context) error) step {
+	return step{
+		key:    key,
+		settle: func(ctx context.Context) error { return errors.Join(settle(ctx), settleDisk(true)) },
+		run: func(_ context.Context, seconds float64, seed uint64) (float64, int64, error) {
+			return w.run(d, size, seconds, seed)
+		},
+	}
+}
+
+// measure prepares the sides that are on a disk and runs the rounds.
 func measure(ctx context.Context, o options, dir string, r *results) (err error) {
+	r.noise = newNoise()
 	fmt.Println("bench: preparing the raw disk and the engine")
 	disk, err := openRaw(dir)
 	if err != nil {
@@ -118,8 +180,11 @@ func measure(ctx context.Context, o options, dir string, r *results) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, e.close(context.Background())) }()
-	steps := rawSteps(disk, e)
-	if !o.engineOnly {
+	var steps []step
+	if o.has("engine") {
+		steps = rawSteps(disk, e)
+	}
+	if o.has("node") {
 		targets, err := openTargets(ctx, o, dir)
 		defer func() {
 			for _, t := range targets {
@@ -138,6 +203,16 @@ func measure(ctx context.Context, o options, dir string, r *results) (err error)
 			steps = append(steps, targetSteps(t)...)
 		}
 	}
+	if err := rounds(ctx, o, steps, r); err != nil {
+		return err
+	}
+	r.engine = e.quotas()
+	r.onDisk = fmt.Sprintf("%s; %s", cachesDropped(), r.noise)
+	return nil
+}
+
+// rounds runs all steps, forwards and backwards in turn.
+func rounds(ctx context.Context, o options, steps []step, r *results) error {
 	for round := range o.rounds {
 		order := slices.Clone(steps)
 		if round%2 == 1 {
@@ -149,27 +224,34 @@ func measure(ctx context.Context, o options, dir string, r *results) (err error)
 			}
 		}
 	}
-	r.engine = e.quotas()
 	return nil
 }
 
-// measure runs one step from a settled machine, again when others disturbed it.
+// measure runs one step, again when others disturbed it.
 func (s step) measure(ctx context.Context, o options, round, try int, r *results) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := errors.Join(s.settle(ctx), settleDisk(true)); err != nil {
+	if err := s.settle(ctx); err != nil {
 		return err
 	}
 	before, err := r.noise.sample()
 	if err != nil {
 		return err
 	}
-	rate, err := s.work.run(s.disk, s.size, o.seconds, uint64(round)<<32|uint64(try))
+	used, err := s.cpu()
+	if err != nil {
+		return err
+	}
+	rate, ops, err := s.run(ctx, o.seconds, uint64(round)<<32|uint64(try))
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.key, err)
 	}
 	others, err := r.noise.others(before)
+	if err != nil {
+		return err
+	}
+	after, err := s.cpu()
 	if err != nil {
 		return err
 	}
@@ -178,7 +260,18 @@ func (s step) measure(ctx context.Context, o options, round, try int, r *results
 		return s.measure(ctx, o, round, try+1, r)
 	}
 	r.add(s.key, rate)
+	if after > used {
+		r.add(s.key+perCPU, float64(ops)/(after-used))
+	}
 	return nil
+}
+
+// cpu returns the CPU time of the step's process so far, in seconds.
+func (s step) cpu() (float64, error) {
+	if s.pid == 0 {
+		return 0, nil
+	}
+	return processTime(s.pid)
 }
 
 func openTargets(ctx context.Context, o options, dir string) ([]*target, error) {
@@ -201,11 +294,11 @@ func openTargets(ctx context.Context, o options, dir string) ([]*target, error) 
 func rawSteps(d *raw, e *engine) []step {
 	none := func(context.Context) error { return nil }
 	return []step{
-		{"raw-append-dsync-qd1", work{"raw append", true, 1, 0}, appender{d}, appendSize, none},
-		{"raw-write-qd1", work{"raw write", true, 1, 0}, d.random, rawSize, none},
-		{"raw-write-qd32", work{"raw write", true, 32, 0}, d.random, rawSize, none},
-		{"engine-write-qd1", work{"engine write", true, 1, 0}, e, engineSize, e.vol.Commit},
-		{"engine-write-qd32", work{"engine write", true, 32, 4 * quota}, e, engineSize, e.vol.Commit},
+		onDisk("raw-append-dsync-qd1", work{"raw append", true, 1, 0}, appender{d}, appendSize, none),
+		onDisk("raw-write-qd1", work{"raw write", true, 1, 0}, d.random, rawSize, none),
+		onDisk("raw-write-qd32", work{"raw write", true, 32, 0}, d.random, rawSize, none),
+		onDisk("engine-write-qd1", work{"engine write", true, 1, 0}, e, engineSize, e.vol.Commit),
+		onDisk("engine-write-qd32", work{"engine write", true, 32, 4 * quota}, e, engineSize, e.vol.Commit),
 	}
 }
 
@@ -218,13 +311,13 @@ func targetSteps(t *target) []step {
 		least = 4 * quota
 	}
 	out := []step{
-		{t.name + "-write-qd1", work{"write", true, 1, 0}, t.disk, lunSize, t.settle},
-		{t.name + "-write-qd32", work{"write", true, 32, least}, t.disk, lunSize, t.settle},
+		onDisk(t.name+"-write-qd1", work{"write", true, 1, 0}, t.disk, lunSize, t.settle),
+		onDisk(t.name+"-write-qd32", work{"write", true, 32, least}, t.disk, lunSize, t.settle),
 	}
 	if both {
 		out = append(out,
-			step{t.name + "-read-qd1", work{"read", false, 1, 0}, t.disk, lunSize, t.settle},
-			step{t.name + "-read-qd32", work{"read", false, 32, 0}, t.disk, lunSize, t.settle})
+			onDisk(t.name+"-read-qd1", work{"read", false, 1, 0}, t.disk, lunSize, t.settle),
+			onDisk(t.name+"-read-qd32", work{"read", false, 32, 0}, t.disk, lunSize, t.settle))
 	}
 	return out
 }

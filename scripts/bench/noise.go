@@ -30,6 +30,8 @@ type noise struct {
 	left    int   // steps that stayed noisy
 }
 
+func newNoise() *noise { return &noise{pids: []int{os.Getpid()}, repeats: maxTotalRepeats} }
+
 // sample is a moment's CPU time, in seconds.
 type sample struct {
 	at         time.Time

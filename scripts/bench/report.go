@@ -1,9 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"runtime"
 	"slices"
@@ -27,7 +30,9 @@ type results struct {
 	rates   map[string][]float64
 	configs [][2]string // target name, configuration
 	engine  string
-	noise   noise
+	noise   *noise // of the set that runs
+	onDisk  string // circumstances of the sets engine and node
+	memory  string // and of iscsi
 }
 
 func (r *results) add(key string, rate float64) {
@@ -54,6 +59,7 @@ func (r *results) median(key string) float64 {
 type comparison struct {
 	name, step, peer string
 	goal             float64
+	unit             string // "": IOPS
 }
 
 // comparisons lists the rows. Write-through is the better of tgt's two ways.
@@ -63,23 +69,32 @@ func (r *results) comparisons() []comparison {
 			return int(r.median(a) - r.median(b))
 		})
 	}
-	return []comparison{
-		{"engine durable 4k random write QD1", "engine-write-qd1", "raw-append-dsync-qd1", 0.65},
-		{"engine durable 4k random write QD32", "engine-write-qd32", "raw-append-dsync-qd1", 4},
-		{"engine durable 4k random write QD1, beside the raw disk's not synced", "engine-write-qd1", "raw-write-qd1", 0},
-		{"engine durable 4k random write QD32, beside the raw disk's not synced", "engine-write-qd32", "raw-write-qd32", 0},
-		{"iscsi durable 4k random write QD1, tgt page-cached", "ovgate-write-qd1", "tgt-cached-write-qd1", 0},
-		{"iscsi durable 4k random write QD32, tgt page-cached", "ovgate-write-qd32", "tgt-cached-write-qd32", 1},
-		{"iscsi durable 4k random write QD1, tgt write-through", "ovgate-write-qd1", through("qd1"), 0},
-		{"iscsi durable 4k random write QD32, tgt write-through", "ovgate-write-qd32", through("qd32"), 2},
-		{"iscsi 4k random read QD1", "ovgate-read-qd1", "tgt-cached-read-qd1", 0},
-		{"iscsi 4k random read QD32", "ovgate-read-qd32", "tgt-cached-read-qd32", 0},
+	return append([]comparison{
+		{"engine durable 4k random write QD1", "engine-write-qd1", "raw-append-dsync-qd1", 0.65, ""},
+		{"engine durable 4k random write QD32", "engine-write-qd32", "raw-append-dsync-qd1", 4, ""},
+		{"engine durable 4k random write QD1, beside the raw disk's not synced", "engine-write-qd1", "raw-write-qd1", 0, ""},
+		{"engine durable 4k random write QD32, beside the raw disk's not synced", "engine-write-qd32", "raw-write-qd32", 0, ""},
+		{"iscsi durable 4k random write QD1, tgt page-cached", "ovgate-write-qd1", "tgt-cached-write-qd1", 0, ""},
+		{"iscsi durable 4k random write QD32, tgt page-cached", "ovgate-write-qd32", "tgt-cached-write-qd32", 1, ""},
+		{"iscsi durable 4k random write QD1, tgt write-through", "ovgate-write-qd1", through("qd1"), 0, ""},
+		{"iscsi durable 4k random write QD32, tgt write-through", "ovgate-write-qd32", through("qd32"), 2, ""},
+		{"iscsi 4k random read QD1", "ovgate-read-qd1", "tgt-cached-read-qd1", 0, ""},
+		{"iscsi 4k random read QD32", "ovgate-read-qd32", "tgt-cached-read-qd32", 0, ""},
+	}, r.frontEndComparisons()...)
+}
+
+// names lists the rows that the sets may have.
+func (r *results) names() []string {
+	var out []string
+	for _, c := range r.comparisons() {
+		out = append(out, c.name)
 	}
+	return out
 }
 
 // rows makes the rows of what ran.
 func (r *results) rows(o options) []Row {
-	common := fmt.Sprintf("%d interleaved rounds of %.1f s steps, medians; %d CPUs; %s; %s", o.rounds, o.seconds, runtime.NumCPU(), cachesDropped(), &r.noise)
+	common := fmt.Sprintf("%d interleaved rounds of %.1f s steps, medians; %d CPUs; ", o.rounds, o.seconds, runtime.NumCPU())
 	if o.rounds < minRounds {
 		common = "NOT COUNTABLE, too few rounds: " + common
 	}
@@ -90,18 +105,26 @@ func (r *results) rows(o options) []Row {
 			continue
 		}
 		rows = append(rows, Row{
-			Name: c.name, Value: round(value), Unit: "IOPS", Peer: c.peer, PeerValue: round(peer),
+			Name: c.name, Value: round(value), Unit: cmp.Or(c.unit, "IOPS"), Peer: c.peer, PeerValue: round(peer),
 			Ratio: round(100*value/peer) / 100, Goal: c.goal,
-			Config: strings.Join([]string{r.config(c.step), r.config(c.peer), common}, "; "),
+			Config: strings.Join([]string{r.config(c.step), r.config(c.peer), common + r.circumstances(c.step)}, "; "),
 		})
 	}
 	return rows
 }
 
+// circumstances describes the machine while a step was measured.
+func (r *results) circumstances(step string) string {
+	if strings.HasPrefix(step, frontEndPrefix) {
+		return r.memory
+	}
+	return r.onDisk
+}
+
 // config describes the side a step belongs to.
 func (r *results) config(step string) string {
 	for _, c := range r.configs {
-		if strings.HasPrefix(step, c[0]+"-") {
+		if step == c[0] || strings.HasPrefix(step, c[0]+"-") {
 			return c[1]
 		}
 	}
@@ -115,6 +138,38 @@ func (r *results) config(step string) string {
 }
 
 func round(v float64) float64 { return float64(int64(v + 0.5)) }
+
+// mergeRows writes rows to a file in the place of those of the given names that
+// were measured again; other rows there stay.
+func mergeRows(path string, names []string, rows []Row) error {
+	var old []Row
+	b, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	default:
+		if err := json.Unmarshal(b, &old); err != nil {
+			return fmt.Errorf("%s is not a list of rows: %w; move it away", path, err)
+		}
+	}
+	fresh := map[string]Row{}
+	for _, row := range rows {
+		fresh[row.Name] = row
+	}
+	for _, row := range old {
+		if _, ok := fresh[row.Name]; !ok {
+			fresh[row.Name] = row
+		}
+	}
+	var out []Row
+	for _, n := range names { // in the order of the comparisons; a name that is no row any more goes
+		if row, ok := fresh[n]; ok {
+			out = append(out, row)
+		}
+	}
+	return writeRows(path, out)
+}
 
 func writeRows(path string, rows []Row) error {
 	b, err := json.MarshalIndent(rows, "", "  ")

@@ -114,3 +114,61 @@ func TestWriteRows(t *testing.T) {
 		t.Errorf("the table does not say what was met and what not:\n%s", s)
 	}
 }
+
+// TestMergeRows: a set that is measured again replaces its rows and leaves the
+// others; a row that no set has any more goes.
+func TestMergeRows(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "bench.json")
+	names := []string{"a", "b", "c"}
+	for _, step := range [][]Row{
+		{{Name: "b", Value: 1}, {Name: "a", Value: 1}, {Name: "gone", Value: 1}},
+		{{Name: "c", Value: 2}, {Name: "a", Value: 2}},
+	} {
+		if err := mergeRows(path, names, step); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []Row
+	if err := json.Unmarshal(b, &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 3 || got[0].Value != 2 || got[1].Value != 1 || got[2].Value != 2 {
+		t.Errorf("merged %+v", got)
+	}
+	if err := os.WriteFile(path, []byte("not rows"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := mergeRows(path, names, nil); err == nil {
+		t.Error("a file that holds something else was overwritten")
+	}
+}
+
+// TestSets: what can be asked for, and the rows of the iSCSI target.
+func TestSets(t *testing.T) {
+	if err := (options{only: "iscsi,engine", rounds: 1, seconds: 1}).validate(); err != nil {
+		t.Error(err)
+	}
+	if err := (options{only: "iscs", rounds: 1, seconds: 1}).validate(); err == nil {
+		t.Error("an unknown set is taken")
+	}
+	if o := (options{only: "iscsi"}); o.has("node") || !o.has("iscsi") || !(options{}).has("node") {
+		t.Error("has")
+	}
+	r := &results{memory: "in memory", configs: [][2]string{{"fe-memory", "ours"}, {"fe-tgt-read-4k-qd32", "theirs"}}}
+	for key, rate := range map[string]float64{"fe-memory-read-4k-qd32": 300, "fe-tgt-read-4k-qd32": 100, "fe-memory-read-4k-qd32-cpu": 9, "fe-tgt-read-4k-qd32-cpu": 3} {
+		r.add(key, rate)
+	}
+	rows := r.rows(options{rounds: 5})
+	if len(rows) != 2 || rows[0].Ratio != 3 || rows[0].Goal != 2.5 || rows[1].Unit == "IOPS" || rows[1].Goal != cpuGoal {
+		t.Fatalf("%+v", rows)
+	}
+	for _, row := range rows {
+		if !strings.HasPrefix(row.Config, "ours; theirs; ") || !strings.Contains(row.Config, "in memory") {
+			t.Errorf("config %q", row.Config)
+		}
+	}
+}

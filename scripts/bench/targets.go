@@ -154,7 +154,7 @@ func tuneTgt(ctx context.Context, dir string, mode tgtMode, seconds float64) (*t
 		if err != nil {
 			return nil, err
 		}
-		rate, err := work{name: "tune " + t.name, write: true, depth: 32}.run(t.disk, lunSize, seconds, rand.Uint64())
+		rate, _, err := work{name: "tune " + t.name, write: true, depth: 32}.run(t.disk, lunSize, seconds, rand.Uint64())
 		if err := errors.Join(err, t.disk.Close(), t.close(), settleDisk(false)); err != nil {
 			return nil, err
 		}

@@ -79,7 +79,7 @@ func (n *testNode) start(api string) {
 		ended <- node.Run(ctx, node.Options{
 			Data:   n.dir,
 			API:    api,
-			ISCSI:  "127.0.0.1:0",
+			ISCSI:  []string{"127.0.0.1:0"},
 			Stdout: n.said,
 			Stderr: n.said,
 			Ready:  func(url string) { ready <- url },

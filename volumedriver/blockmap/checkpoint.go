@@ -12,15 +12,24 @@ import (
 
 // Checkpoint format, little-endian:
 //
-//	header  64 bytes: magic "OVGMAP01" | version u16 = 1 | flags u16 | cluster u32 |
-//	        vdisk 16 bytes | first TLog u32 | sco count u32 | clusters u64 | 0
-//	scos    16 bytes each: number u32 | clusters u32 | object bytes u64
-//	pages   4108 bytes each: page number u64 | crc32c of the entries u32 | 512 Loc
+//	header  64 bytes: magic "OVGMAP01" | version u16 = 2 | flags u16 | cluster u32 |
+//	        vdisk 16 bytes | first TLog u32 | sco count u32 | clusters u64 |
+//	        line 16 bytes
+//	scos    24 bytes each: number u32 | clusters u32 | object bytes u64 |
+//	        epoch u32 | nonce u32
+//	pages   4108 bytes each: page number u64 | crc32c of the entries u32 | 512 Loc;
+//	        of a clone those that it does not share with its parent's map
 //	trailer 32 bytes: page number 2^64-1 | last TLog u32 | pages u32 |
 //	        crc32c of everything before u32 | 0 u32 | magic
+//
+// line says which log and which parent's map the checkpoint belongs to: it is of
+// use only where they are the same. Version 1 had no line and no opening in scos,
+// 16 bytes each.
 const (
-	ckptVersion = 1
+	ckptVersion = 2
 	ckptHeader  = 64
+	ckptSCO     = 24
+	ckptOldSCO  = 16 // version 1
 	ckptTrailer = 32
 	endOfPages  = ^uint64(0)
 )
@@ -41,11 +50,15 @@ type SCOInfo struct {
 	Number   uint32
 	Clusters uint32
 	Bytes    int64 // of the object
+	// Epoch and Nonce are of the opening that wrote it; 0 from a checkpoint of
+	// version 1.
+	Epoch, Nonce uint32
 }
 
 // CheckpointHeader describes a checkpoint.
 type CheckpointHeader struct {
 	VDisk     [16]byte
+	Line      [16]byte
 	Cluster   uint32 // bytes
 	Clusters  uint64
 	FirstTLog uint32 // replay from here (M4)
@@ -75,6 +88,7 @@ func NewCheckpointWriter(w io.Writer, h *CheckpointHeader) (*CheckpointWriter, e
 	le.PutUint32(b[32:], h.FirstTLog)
 	le.PutUint32(b[36:], uint32(len(h.SCOs)))
 	le.PutUint64(b[40:], h.Clusters)
+	copy(b[48:64], h.Line[:])
 	if err := c.write(b[:]); err != nil {
 		return nil, err
 	}
@@ -82,7 +96,9 @@ func NewCheckpointWriter(w io.Writer, h *CheckpointHeader) (*CheckpointWriter, e
 		le.PutUint32(b[0:], s.Number)
 		le.PutUint32(b[4:], s.Clusters)
 		le.PutUint64(b[8:], uint64(s.Bytes))
-		if err := c.write(b[:16]); err != nil {
+		le.PutUint32(b[16:], s.Epoch)
+		le.PutUint32(b[20:], s.Nonce)
+		if err := c.write(b[:ckptSCO]); err != nil {
 			return nil, err
 		}
 	}
@@ -95,16 +111,20 @@ func (c *CheckpointWriter) write(b []byte) error {
 	return err
 }
 
-// CopyPage copies the first page of m at or after number from; ok is false when
-// there is none. The caller holds m's lock. Then WritePage without the lock.
-func (c *CheckpointWriter) CopyPage(m *Map, from uint64) (next uint64, ok bool) {
-	p, n := m.nextPage(from)
-	if p == nil {
+// CopyPage copies the first page of m at or after number from that base, which may
+// be nil, does not share; ok is false when there is none. The caller holds m's
+// lock. Then WritePage without the lock.
+func (c *CheckpointWriter) CopyPage(m, base *Map, from uint64) (next uint64, ok bool) {
+	p, n := m.nextDifferent(base, from)
+	if n == noPage {
 		return 0, false
+	}
+	if p == nil {
+		p = &page{}
 	}
 	le := binary.LittleEndian
 	le.PutUint64(c.buf[:], n)
-	for i, l := range p.e {
+	for i, l := range p {
 		le.PutUint64(c.buf[12+8*i:], uint64(l))
 	}
 	return n + 1, true
@@ -133,29 +153,39 @@ func (c *CheckpointWriter) Finish(lastTLog uint32) error {
 	return c.w.Flush()
 }
 
-// ReadCheckpoint reads a checkpoint into a new map; ErrCheckpoint when it does
-// not verify from the first byte to the last.
-func ReadCheckpoint(r io.Reader) (*Map, *CheckpointHeader, error) {
+// ReadCheckpoint reads a checkpoint into a new map, on top of a clone of base if
+// that is not nil; ErrCheckpoint when it does not verify from the first byte to the
+// last.
+func ReadCheckpoint(r io.Reader, base *Map) (*Map, *CheckpointHeader, error) {
 	crc := crc32.New(castagnoli)
 	br := io.TeeReader(bufio.NewReaderSize(r, 1<<20), crc)
 	bad := func(what string) error { return fmt.Errorf("%w: %s", ErrCheckpoint, what) }
 	var b [ckptHeader]byte
 	le := binary.LittleEndian
-	if _, err := io.ReadFull(br, b[:]); err != nil || string(b[:8]) != string(ckptMagic[:]) || le.Uint16(b[8:]) != ckptVersion {
+	if _, err := io.ReadFull(br, b[:]); err != nil || string(b[:8]) != string(ckptMagic[:]) || le.Uint16(b[8:]) < 1 || le.Uint16(b[8:]) > ckptVersion {
 		return nil, nil, bad("header")
 	}
 	h := &CheckpointHeader{Cluster: le.Uint32(b[12:]), FirstTLog: le.Uint32(b[32:]), Clusters: le.Uint64(b[40:])}
 	copy(h.VDisk[:], b[16:32])
+	copy(h.Line[:], b[48:64])
 	if h.Clusters > 1<<38 {
 		return nil, nil, bad("size")
 	}
+	size := ckptSCO
+	if le.Uint16(b[8:]) == 1 {
+		size = ckptOldSCO
+	}
 	for range le.Uint32(b[36:]) {
-		if _, err := io.ReadFull(br, b[:16]); err != nil {
+		clear(b[:ckptSCO])
+		if _, err := io.ReadFull(br, b[:size]); err != nil {
 			return nil, nil, bad("sco table")
 		}
-		h.SCOs = append(h.SCOs, SCOInfo{le.Uint32(b[0:]), le.Uint32(b[4:]), int64(le.Uint64(b[8:]))})
+		h.SCOs = append(h.SCOs, SCOInfo{le.Uint32(b[0:]), le.Uint32(b[4:]), int64(le.Uint64(b[8:])), le.Uint32(b[16:]), le.Uint32(b[20:])})
 	}
 	m := New(h.Clusters)
+	if base != nil {
+		m = base.Clone(h.Clusters)
+	}
 	if err := readPages(br, crc, m, h); err != nil {
 		return nil, nil, err
 	}
@@ -177,16 +207,21 @@ func readPages(br io.Reader, crc hash.Hash32, m *Map, h *CheckpointHeader) error
 		if _, err := io.ReadFull(br, buf[8:]); err != nil || le.Uint32(buf[8:]) != crc32.Checksum(buf[12:], castagnoli) {
 			return fmt.Errorf("%w: page %d", ErrCheckpoint, n)
 		}
+		if n >= endOfPages/PageEntries || n*PageEntries >= m.clusters {
+			return fmt.Errorf("%w: page %d beyond the end", ErrCheckpoint, n)
+		}
+		var p page
 		for i := range uint64(PageEntries) {
-			l, c := Loc(le.Uint64(buf[12+8*i:])), n*PageEntries+i
+			l := Loc(le.Uint64(buf[12+8*i:]))
 			if !l.Mapped() {
 				continue
 			}
-			if c >= m.clusters || n >= endOfPages/PageEntries {
+			if n*PageEntries+i >= m.clusters {
 				return fmt.Errorf("%w: page %d beyond the end", ErrCheckpoint, n)
 			}
-			m.Set(c, l)
+			p[i] = l
 		}
+		m.setPage(n, &p)
 	}
 }
 

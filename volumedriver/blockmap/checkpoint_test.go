@@ -24,13 +24,19 @@ var disk = [16]byte{0xd0, 1, 2, 3, 4, 5, 0x46, 7, 0x88, 9, 10, 11, 12, 13, 14, 1
 // checkpoint writes m as the uploader does.
 func checkpoint(t testing.TB, m *Map, h *CheckpointHeader) []byte {
 	t.Helper()
+	return checkpointOver(t, m, nil, h)
+}
+
+// checkpointOver writes what m does not share with base.
+func checkpointOver(t testing.TB, m, base *Map, h *CheckpointHeader) []byte {
+	t.Helper()
 	var b bytes.Buffer
 	w, err := NewCheckpointWriter(&b, h)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for from := uint64(0); ; {
-		next, ok := w.CopyPage(m, from)
+		next, ok := w.CopyPage(m, base, from)
 		if !ok {
 			break
 		}
@@ -53,7 +59,8 @@ func example() (*Map, *CheckpointHeader) {
 	}
 	m.Set(clusters64TiB-1, MakeLoc(0xfedcba98, 255, 65535))
 	return m, &CheckpointHeader{VDisk: disk, Cluster: 4096, Clusters: clusters64TiB, FirstTLog: 5, LastTLog: 9,
-		SCOs: []SCOInfo{{1, 100, 500_000}, {2, 4096, 17_000_000}, {0xfedcba98, 1, 5000}}}
+		Line: [16]byte{1, 15: 16},
+		SCOs: []SCOInfo{{1, 100, 500_000, 1, 0xaa}, {2, 4096, 17_000_000, 1, 0xaa}, {0xfedcba98, 1, 5000, 7, 0xfffffff0}}}
 }
 
 // sameMap compares two maps by what they hold.
@@ -67,7 +74,7 @@ func sameMap(a, b *Map) bool {
 		if p == nil || q == nil {
 			return p == nil && q == nil
 		}
-		if n != k || p.e != q.e {
+		if n != k || *p != *q {
 			return false
 		}
 		from = n
@@ -77,7 +84,7 @@ func sameMap(a, b *Map) bool {
 func TestGolden(t *testing.T) {
 	m, h := example()
 	b := checkpoint(t, m, h)
-	path := filepath.Join("testdata", "map.bin")
+	path := filepath.Join("testdata", "map-2.bin")
 	if *update {
 		if err := os.WriteFile(path, b, 0o644); err != nil {
 			t.Fatal(err)
@@ -90,7 +97,24 @@ func TestGolden(t *testing.T) {
 	if !bytes.Equal(kept, b) {
 		t.Fatal("what is written now is not what earlier versions wrote")
 	}
-	got, gh, err := ReadCheckpoint(bytes.NewReader(kept))
+	got, gh, err := ReadCheckpoint(bytes.NewReader(kept), nil)
+	if err != nil || !reflect.DeepEqual(gh, h) || !sameMap(got, m) {
+		t.Fatalf("%v: %+v", err, gh)
+	}
+}
+
+// TestGoldenVersion1: a checkpoint of the first version still saves the replay.
+func TestGoldenVersion1(t *testing.T) {
+	kept, err := os.ReadFile(filepath.Join("testdata", "map.bin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, h := example()
+	h.Line = [16]byte{}
+	for i := range h.SCOs {
+		h.SCOs[i].Epoch, h.SCOs[i].Nonce = 0, 0
+	}
+	got, gh, err := ReadCheckpoint(bytes.NewReader(kept), nil)
 	if err != nil || !reflect.DeepEqual(gh, h) || !sameMap(got, m) {
 		t.Fatalf("%v: %+v", err, gh)
 	}
@@ -105,9 +129,9 @@ func TestCheckpointRoundTrip(t *testing.T) {
 		}
 		h := &CheckpointHeader{VDisk: disk, Cluster: 8192, Clusters: m.Clusters(), FirstTLog: r.Uint32(), LastTLog: r.Uint32()}
 		for range r.IntN(100) {
-			h.SCOs = append(h.SCOs, SCOInfo{r.Uint32(), r.Uint32(), r.Int64()})
+			h.SCOs = append(h.SCOs, SCOInfo{r.Uint32(), r.Uint32(), r.Int64(), r.Uint32(), r.Uint32()})
 		}
-		got, gh, err := ReadCheckpoint(iotest.HalfReader(bytes.NewReader(checkpoint(t, m, h))))
+		got, gh, err := ReadCheckpoint(iotest.HalfReader(bytes.NewReader(checkpoint(t, m, h))), nil)
 		if err != nil || !reflect.DeepEqual(gh, h) || !sameMap(got, m) {
 			t.Fatalf("seed %d: %v: %+v", seed, err, gh)
 		}
@@ -119,13 +143,13 @@ func TestCheckpointRoundTrip(t *testing.T) {
 
 // TestCheckpointDamage: any changed byte and any cut is noticed, or changes nothing.
 func TestCheckpointDamage(t *testing.T) {
-	m, h := New(1000), &CheckpointHeader{VDisk: disk, Cluster: 4096, Clusters: 1000, FirstTLog: 5, LastTLog: 9, SCOs: []SCOInfo{{1, 100, 500_000}}}
+	m, h := New(1000), &CheckpointHeader{VDisk: disk, Cluster: 4096, Clusters: 1000, FirstTLog: 5, LastTLog: 9, SCOs: []SCOInfo{{1, 100, 500_000, 1, 2}}}
 	for i := range uint64(100) {
 		m.Set(i*3, MakeLoc(1, 0, uint16(i)))
 	}
 	b := checkpoint(t, m, h)
 	check := func(what string, at int, r io.Reader) {
-		got, gh, err := ReadCheckpoint(r)
+		got, gh, err := ReadCheckpoint(r, nil)
 		if err == nil && reflect.DeepEqual(gh, h) && sameMap(got, m) {
 			return
 		}
@@ -143,7 +167,7 @@ func TestCheckpointDamage(t *testing.T) {
 		b[i] ^= x
 		if i%29 == 0 {
 			check("read error", i, io.MultiReader(bytes.NewReader(b[:i]), iotest.ErrReader(io.ErrClosedPipe)))
-			if _, _, err := ReadCheckpoint(bytes.NewReader(b[:i])); !errors.Is(err, ErrCheckpoint) {
+			if _, _, err := ReadCheckpoint(bytes.NewReader(b[:i]), nil); !errors.Is(err, ErrCheckpoint) {
 				t.Fatalf("the first %d bytes: %v", i, err)
 			}
 		}
@@ -157,7 +181,7 @@ func TestCheckpointWriteError(t *testing.T) {
 	for room := 0; room < whole; room += 97 {
 		w, err := NewCheckpointWriter(&fullDisk{room}, h)
 		for from, ok := uint64(0), true; err == nil; {
-			if from, ok = w.CopyPage(m, from); !ok {
+			if from, ok = w.CopyPage(m, nil, from); !ok {
 				err = w.Finish(h.LastTLog)
 				break
 			}
@@ -190,7 +214,7 @@ func sealCheckpoint(b []byte) {
 	copy(b, ckptMagic[:])
 	le.PutUint16(b[8:], ckptVersion)
 	end := len(b) - ckptTrailer
-	at := uint64(ckptHeader) + 16*uint64(le.Uint32(b[36:]))
+	at := uint64(ckptHeader) + ckptSCO*uint64(le.Uint32(b[36:]))
 	pages := uint32(0)
 	const size = 12 + 8*PageEntries
 	for ; at+size <= uint64(end); at += size {
@@ -207,7 +231,7 @@ func sealCheckpoint(b []byte) {
 // TestCheckpointRefused: what contradicts itself under right checksums.
 func TestCheckpointRefused(t *testing.T) {
 	le := binary.LittleEndian
-	const pageAt = ckptHeader + 3*16
+	const pageAt = ckptHeader + 3*ckptSCO
 	for name, change := range map[string]func(b []byte){
 		"size beyond any vDisk":      func(b []byte) { le.PutUint64(b[40:], math.MaxUint64) },
 		"page beyond the end":        func(b []byte) { le.PutUint64(b[40:], 1<<20) },
@@ -219,7 +243,7 @@ func TestCheckpointRefused(t *testing.T) {
 		b := checkpoint(t, m, h)
 		change(b)
 		sealCheckpoint(b)
-		if _, _, err := ReadCheckpoint(bytes.NewReader(b)); !errors.Is(err, ErrCheckpoint) {
+		if _, _, err := ReadCheckpoint(bytes.NewReader(b), nil); !errors.Is(err, ErrCheckpoint) {
 			t.Errorf("%s: read with %v", name, err)
 		}
 	}
@@ -237,7 +261,7 @@ func FuzzReadCheckpoint(f *testing.F) {
 		}
 		var a, z runtime.MemStats
 		runtime.ReadMemStats(&a)
-		m, h, err := ReadCheckpoint(bytes.NewReader(b))
+		m, h, err := ReadCheckpoint(bytes.NewReader(b), nil)
 		runtime.ReadMemStats(&z)
 		// The reader's buffer, the root of the largest map, and pages and nodes.
 		if n := z.TotalAlloc - a.TotalAlloc; n > 16*uint64(len(b))+8<<20 {
@@ -252,7 +276,7 @@ func FuzzReadCheckpoint(f *testing.F) {
 		if err := checkCounts(m); err != nil {
 			t.Fatal(err)
 		}
-		g, gh, err := ReadCheckpoint(bytes.NewReader(checkpoint(t, m, h)))
+		g, gh, err := ReadCheckpoint(bytes.NewReader(checkpoint(t, m, h)), nil)
 		if err != nil || !reflect.DeepEqual(gh, h) || !sameMap(g, m) {
 			t.Fatalf("does not survive another round: %v", err)
 		}

@@ -36,10 +36,11 @@
 //	         seq delta u32 | first data cluster u32 | 0 u32
 //
 // Data extents take their clusters from the record's data, and so do reservation
-// extents: a reservation state (rule O5), see EncodeReservation, at a fixed address
-// beyond every disk. A record with a reservation is of version 2, all others of
-// version 1: a program that does not know reservations refuses to open the vDisk
-// instead of forgetting who holds it.
+// and pin extents: a reservation state (rule O5) and what happens to a snapshot
+// (rule E6), see EncodeReservation and EncodePin, each at a fixed address beyond
+// every disk. A record with one of them is of version 2, all others of version 1: a
+// program that does not know them refuses to open the vDisk instead of forgetting
+// who holds it, or what must be kept.
 //
 // One header for many commands, rather than one each, halves the bytes of a
 // 4 KiB write at queue depth 32 (4.1 KiB instead of 8 per command). A command is

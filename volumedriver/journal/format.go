@@ -13,9 +13,9 @@ import (
 // Kind is what an extent does to its range.
 type Kind uint8
 
-// Kinds of extents. A pin carries no range; it is an ordered mark (rule E6) that
-// this version writes none of and replays as a no-op. A reservation carries a
-// reservation state as data (rule O5), see EncodeReservation.
+// Kinds of extents. A pin carries as data what it says about a snapshot (rule E6),
+// see EncodePin. A reservation carries a reservation state as data (rule O5), see
+// EncodeReservation.
 const (
 	KindData Kind = iota + 1
 	KindZero
@@ -28,7 +28,7 @@ const (
 const FormatVersion = formatVersion
 
 const (
-	// formatVersion is 2 for records that carry a reservation, which an older
+	// formatVersion is 2 for records that carry a pin or a reservation, which an older
 	// program must not pass over; all others are written as version 1.
 	formatVersion = 2
 	plainVersion  = 1
@@ -65,13 +65,13 @@ type Extent struct {
 
 // HasData reports whether clusters of the record's data belong to the extent.
 func (e *Extent) HasData() bool {
-	return e.Kind == KindData || e.Kind == KindReservation && e.Length > 0
+	return e.Kind == KindData || (e.Kind == KindReservation || e.Kind == KindPin) && e.Length > 0
 }
 
 // version returns the oldest format version that can say what extents say.
 func version(extents []Extent) uint16 {
 	for i := range extents {
-		if extents[i].Kind == KindReservation && extents[i].Length > 0 {
+		if e := &extents[i]; e.Kind != KindData && e.HasData() {
 			return formatVersion
 		}
 	}
@@ -244,13 +244,16 @@ func (h *Header) validExtent(e *Extent, left uint64) bool {
 	switch e.Kind {
 	case KindData:
 		return e.Length/per <= left && uint64(e.Data)+e.Length/per <= uint64(h.DataBytes/h.Cluster)
-	case KindReservation:
+	case KindReservation, KindPin:
 		if e.Length == 0 { // the place that version 1 kept for it
 			return true
 		}
-		return e.LBA == ReservationLBA && e.Length/per <= min(left, maxReservationClusters(h.Cluster)) &&
-			uint64(e.Data)+e.Length/per <= uint64(h.DataBytes/h.Cluster)
-	case KindZero, KindTrim, KindPin:
+		at, most := uint64(ReservationLBA), maxReservationClusters(h.Cluster)
+		if e.Kind == KindPin {
+			at, most = PinLBA, maxPinClusters(h.Cluster)
+		}
+		return e.LBA == at && e.Length/per <= min(left, most) && uint64(e.Data)+e.Length/per <= uint64(h.DataBytes/h.Cluster)
+	case KindZero, KindTrim:
 		return true
 	}
 	return false

@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 )
@@ -15,7 +14,7 @@ const MaxReservation = 64 << 10
 const ReservationLBA = 1 << 40
 
 // reservationPrefix is the length field before the state, in bytes.
-const reservationPrefix = 4
+const reservationPrefix = blobPrefix
 
 // ErrBadReservation: the data of a reservation extent do not hold a state.
 var ErrBadReservation = errors.New("not a valid reservation state")
@@ -28,27 +27,13 @@ func EncodeReservation(state []byte, cluster int) ([]byte, error) {
 	if len(state) > MaxReservation {
 		return nil, fmt.Errorf("reservation state of %d bytes, at most %d", len(state), MaxReservation)
 	}
-	n := (reservationPrefix + len(state) + cluster - 1) / cluster * cluster
-	b := make([]byte, n)
-	binary.LittleEndian.PutUint32(b, uint32(len(state)))
-	copy(b[reservationPrefix:], state)
-	return b, nil
+	return encodeBlob(state, cluster), nil
 }
 
 // DecodeReservation returns the state in the data of a reservation extent, as a
 // copy; nil when it is empty.
 func DecodeReservation(data []byte) ([]byte, error) {
-	if len(data) < reservationPrefix {
-		return nil, ErrBadReservation
-	}
-	n := binary.LittleEndian.Uint32(data)
-	if n > MaxReservation || int(n) > len(data)-reservationPrefix {
-		return nil, fmt.Errorf("%w: %d bytes in %d", ErrBadReservation, n, len(data))
-	}
-	if n == 0 {
-		return nil, nil
-	}
-	return append([]byte(nil), data[reservationPrefix:reservationPrefix+int(n)]...), nil
+	return decodeBlob(data, MaxReservation, ErrBadReservation)
 }
 
 // maxReservationClusters is the longest reservation extent, in clusters.

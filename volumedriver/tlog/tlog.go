@@ -2,7 +2,7 @@
 // SCOs of one opening, so that a map is rebuilt without reading data.
 //
 //	 0  magic "OVGTLOG1"       48  size of what follows, u64
-//	 8  version u16 = 1        56  crc32c u32 of the whole object, this field as 0
+//	 8  version u16 = 1 or 2   56  crc32c u32 of the whole object, this field as 0
 //	10  flags u16              60  scos u32
 //	12  epoch u32              64  per SCO: object size u64, then its footer (package sco)
 //	16  vdisk 16 bytes
@@ -10,10 +10,15 @@
 //	36  number u32
 //	40  reserved 8 bytes
 //
+// Flag bit 0, moved: the SCOs hold what others held (flatten, scrub). Such a TLog is
+// of version 2, all others of version 1: a program that does not know it would take
+// it for damaged.
+//
 // Invariants:
 //
-//	L1  The SCOs of a TLog are consecutive in number and seq, and the TLogs of a
-//	    vDisk are consecutive in both: applied in order of number they give the map.
+//	L1  The SCOs of a TLog are consecutive in number and, unless moved, in seq;
+//	    applied in order they give what its part of the log does to the map. Those of
+//	    a moved TLog have one range of seqs in common, and no cluster twice.
 //	L2  Like every object, a TLog is written once; the same content encodes to the
 //	    same bytes.
 package tlog
@@ -28,8 +33,10 @@ import (
 )
 
 const (
-	version     = 1
-	headerBytes = 64
+	version      = 2
+	plainVersion = 1
+	flagMoved    = 1
+	headerBytes  = 64
 	// MaxBytes bounds a TLog, against damage: far above maxRun SCOs of 128 MiB.
 	MaxBytes = 512 << 20
 	maxRun   = 1 << 16
@@ -58,6 +65,7 @@ type TLog struct {
 	Epoch   uint32
 	Nonce   uint32
 	Number  uint32
+	Moved   bool
 	Entries []Entry
 }
 
@@ -70,7 +78,11 @@ func (t *TLog) Encode() []byte {
 	b := make([]byte, n)
 	le := binary.LittleEndian
 	copy(b, magic[:])
-	le.PutUint16(b[8:], version)
+	le.PutUint16(b[8:], plainVersion)
+	if t.Moved {
+		le.PutUint16(b[8:], version)
+		le.PutUint16(b[10:], flagMoved)
+	}
 	le.PutUint32(b[12:], t.Epoch)
 	copy(b[16:32], t.VDisk[:])
 	le.PutUint32(b[32:], t.Nonce)
@@ -86,6 +98,15 @@ func (t *TLog) Encode() []byte {
 	}
 	le.PutUint32(b[56:], clustersum.Plain(b))
 	return b
+}
+
+// follows reports whether f can come after the entries so far (L1).
+func (t *TLog) follows(f *sco.Footer) bool {
+	last := t.Entries[len(t.Entries)-1].Footer
+	if t.Moved {
+		return f.Number == last.Number+1 && f.FirstSeq == last.FirstSeq && f.LastSeq == last.LastSeq
+	}
+	return f.Number == last.Number+1 && f.FirstSeq == last.LastSeq+1
 }
 
 // Decode verifies and reads a TLog.
@@ -109,6 +130,12 @@ func Decode(b []byte) (*TLog, error) {
 	}
 	t := &TLog{Epoch: le.Uint32(b[12:]), Nonce: le.Uint32(b[32:]), Number: le.Uint32(b[36:])}
 	copy(t.VDisk[:], b[16:32])
+	if le.Uint16(b[8:]) == version {
+		if le.Uint16(b[10:]) != flagMoved {
+			return nil, fmt.Errorf("%w: flags %#x", ErrCorrupt, le.Uint16(b[10:]))
+		}
+		t.Moved = true
+	}
 	n := int(le.Uint32(b[60:]))
 	if n > maxRun {
 		return nil, fmt.Errorf("%w: %d entries", ErrCorrupt, n)
@@ -125,7 +152,7 @@ func Decode(b []byte) (*TLog, error) {
 		if f.VDisk != t.VDisk || f.Epoch != t.Epoch || f.Nonce != t.Nonce {
 			return nil, fmt.Errorf("%w: entry %d is of another opening", ErrCorrupt, i)
 		}
-		if i > 0 && (f.Number != t.Entries[i-1].Footer.Number+1 || f.FirstSeq != t.Entries[i-1].Footer.LastSeq+1) {
+		if i > 0 && !t.follows(f) {
 			return nil, fmt.Errorf("%w: entry %d does not follow (L1)", ErrCorrupt, i)
 		}
 		t.Entries = append(t.Entries, Entry{int64(le.Uint64(p)), f})

@@ -53,6 +53,60 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// moved is a TLog of moved SCOs.
+func moved(n int) *TLog {
+	t := run(n)
+	t.Moved, t.Number = true, 1<<31+1
+	for i, e := range t.Entries {
+		e.Footer.Number, e.Footer.FirstSeq, e.Footer.LastSeq = 1<<31+uint32(i), 20, 30
+	}
+	return t
+}
+
+func TestGoldenMoved(t *testing.T) {
+	want := moved(3)
+	path := filepath.Join("testdata", "tlog-moved.bin")
+	if *update {
+		if err := os.WriteFile(path, want.Encode(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(kept, want.Encode()) || binary.LittleEndian.Uint16(kept[8:]) != 2 {
+		t.Fatal("what is written now is not what earlier versions wrote")
+	}
+	got, err := Decode(kept)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Fatalf("%v: %+v", err, got)
+	}
+}
+
+func TestMovedRefused(t *testing.T) {
+	for name, change := range map[string]func(*TLog){
+		"seqs that differ": func(t *TLog) { t.Entries[1].Footer.LastSeq++ },
+		"a number missing": func(t *TLog) { t.Entries[1].Footer.Number++ },
+		"not moved":        func(t *TLog) { t.Moved = false },
+	} {
+		l := moved(3)
+		change(l)
+		if got, err := Decode(l.Encode()); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	b := moved(1).Encode()
+	for _, flags := range []uint16{0, 2, 3} {
+		binary.LittleEndian.PutUint16(b[10:], flags)
+		clear(b[56:60])
+		binary.LittleEndian.PutUint32(b[56:], clustersum.Plain(b))
+		if _, err := Decode(b); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("flags %#x: %v", flags, err)
+		}
+	}
+}
+
 func TestRoundTrip(t *testing.T) {
 	for _, n := range []int{0, 1, 2, 300} {
 		b := run(n).Encode()

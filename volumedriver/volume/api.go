@@ -62,6 +62,12 @@ var (
 	ErrMiscompare = errors.New("miscompare")
 	// ErrBackend: the backend did not do what was needed in time.
 	ErrBackend = errors.New("backend unavailable")
+	// ErrInUse: something else needs it as it is; the error says what, and what to do.
+	ErrInUse = errors.New("in use")
+	// ErrTemplate: the vDisk is a template, which can be cloned and deleted only.
+	ErrTemplate = errors.New("vdisk is a template")
+	// ErrNoPoint: no recoverable moment, or no snapshot, is there.
+	ErrNoPoint = errors.New("no such point in the history of the vdisk")
 	// ErrForeignRoot: the backend root belongs to another vPool (rule E7).
 	ErrForeignRoot = errors.New("backend root belongs to another vpool")
 )
@@ -171,6 +177,9 @@ type Settings struct {
 	JournalQuota   int64         // 128 MiB-10 GiB per vDisk
 	CommitInterval time.Duration // 100 ms-10 min
 	StallTimeout   time.Duration // 1 s-1 h
+	// History is how far back a moment can be asked for; snapshots are kept however
+	// old. 0: as far as it is still there. 1 min or more.
+	History time.Duration
 	// AcceptLostTail lets a vDisk that lost acknowledged writes serve without
 	// an operator's word (rule E9).
 	AcceptLostTail bool
@@ -199,6 +208,7 @@ const (
 	ReqCompareAndWrite // Data: compare half, write half
 	ReqOrWrite         // what is there OR Data
 	ReqReserve         // Data, at most MaxReservation bytes, becomes the reservation state (rule O5)
+	reqPin             // the engine's own: a snapshot is made or deleted
 )
 
 // Request is one asynchronous operation. The submitter owns it and Data, and
@@ -274,7 +284,12 @@ type Recovered struct {
 	Time        time.Time // of the head
 	// Clean: the head was written by an orderly close, so nothing
 	// acknowledged is missing.
-	Clean bool
+	Clean    bool
+	Template bool
+	// Parent is what a clone starts from; zero: it is none. ParentMissing: that is not
+	// on the backend, so the clone cannot be opened.
+	Parent        ID
+	ParentMissing bool
 	// Known: the registry had this vDisk already and was left as it is.
 	Known bool
 }
@@ -288,7 +303,8 @@ type Recovered struct {
 //	(*Pool) Create(ctx, Spec) error                     durable on backend and registry on return
 //	(*Pool) Open(ctx, ID) (*Volume, error)              ErrLostTail, ErrCorrupt, ErrBackend, ErrFenced ...
 //	(*Pool) AcceptLoss(ctx, ID) error                   operator's word for rule E9; Open then succeeds
-//	(*Pool) Delete(ctx, ID) error                       closed vDisks only; idempotent, resumable
+//	(*Pool) Delete(ctx, ID) error                       closed vDisks only; idempotent, resumable; a tombstone while it has clones
+//	(*Pool) Purge(ctx) error                            finishes deletions that were cut off; call it after AttachPool
 //	(*Pool) Recover(ctx) ([]Recovered, error)           registers what the backend holds (vpool recover)
 //	(*Pool) Detach(ctx) error
 //	ReadRoot(ctx, store) (*Root, error)                 whose backend root this is; backend.ErrNotExist if nobody's
@@ -296,6 +312,17 @@ type Recovered struct {
 //	(*Volume) ReadAt(ctx, p, off) error ; WriteAt(ctx, p, off) error
 //	(*Volume) Zero(ctx, off, n) error ; Unmap(ctx, off, n) error ; Flush(ctx) error
 //	(*Volume) Reserve(ctx, state) error ; Reservation() []byte
+//	(*Volume) Snapshot(ctx, SnapshotSpec) (Snapshot, error)  durable on return, O(1); ErrExists for a name in use
+//	(*Volume) Snapshots() []Snapshot                    oldest first; InBackend once a committed head covers it
+//	(*Volume) DeleteSnapshot(ctx, name or UUID, force) error  durable; absent is no error; sticky needs force
+//	(*Pool) Snapshots(ctx, ID) ; DeleteSnapshot(ctx, ID, name, force)  of vDisks that may be closed
+//	CheckSnapshot(SnapshotSpec) error                   ErrInvalid if it cannot be made
+//	(*Pool) History(ctx, ID, HistoryQuery) (History, error)  recoverable moments, of open and closed vDisks
+//	(*Pool) Rollback(ctx, ID, Point) (Rolled, error)    closed vDisks only; to a snapshot or moment
+//	(*Pool) Clone(ctx, CloneSpec) error                 of a snapshot, a moment or now; resumable like Create
+//	(*Pool) Clones(ctx, ID) ([]CloneInfo, error)        what starts from a vDisk
+//	(*Pool) SetTemplate(ctx, ID, bool) error            closed vDisks only; Open of a template: ErrTemplate
+//	(*Volume) Flatten(ctx, progress) error              copies what is inherited, lets go of the parent; resumable
 //	(*Volume) Grow(ctx, size) error                     shrink: ErrInvalid
 //	(*Volume) SetLabels(ctx, name, labels) error        new head with the new name and labels
 //	(*Volume) SetSettings(Settings) error               quota, intervals of a running vDisk

@@ -14,11 +14,7 @@ import (
 	"github.com/openvstorage/ovgate/volumedriver/clustersum"
 	"github.com/openvstorage/ovgate/volumedriver/journal"
 	"github.com/openvstorage/ovgate/volumedriver/sco"
-	"github.com/openvstorage/ovgate/volumedriver/tlog"
 )
-
-// maxTLogBytes bounds a TLog read back.
-const maxTLogBytes = tlog.MaxBytes
 
 // kept is a cluster of a batch that was not overwritten or trimmed within it.
 type kept struct {
@@ -103,26 +99,6 @@ func (v *Volume) gather(obj []byte, data []kept, n uint32) error {
 	return nil
 }
 
-// applyFooter puts what an SCO maps into a base map (O1: trims, then data).
-func applyFooter(m *blockmap.Map, f *sco.Footer) {
-	per := uint64(f.Cluster / lbaBytes)
-	for _, e := range f.Extents {
-		if e.Kind != sco.KindData {
-			m.Clear(e.LBA/per, e.Length/per)
-		}
-	}
-	for _, e := range f.Extents {
-		if e.Kind != sco.KindData {
-			continue
-		}
-		for k := range e.Length / per {
-			if c := e.LBA/per + k; c < m.Clusters() {
-				m.Set(c, blockmap.MakeLoc(f.Number, 0, uint16(uint64(e.First)+k)))
-			}
-		}
-	}
-}
-
 // build makes the Volume of an opening: map from checkpoint and TLogs, overlay
 // from the tail, then a head of this epoch (E2).
 func (o *opening) build(ctx context.Context) (*Volume, error) {
@@ -130,10 +106,7 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 	v := &Volume{p: o.p, host: h, id: o.id, seed: clustersum.NewSeed(o.id), cluster: o.head.ClusterSize,
 		layout: sco.Layout{Cluster: o.head.ClusterSize}, this: o.this, table: o.table, overlay: blockmap.NewOverlay(),
 		log: h.o.Log.With("vdisk", o.head.Name, "id", o.id.String(), "epoch", o.this.Epoch), kick: make(chan struct{}, 1)}
-	h.mu.Lock()
-	h.spaces++
-	v.space = h.spaces
-	h.mu.Unlock()
+	v.origin = o.p.origin(o.id, o.this.Epoch, o.this.Nonce)
 	v.small = o.p.cfg.Store.Features().CheapReads
 	v.ctx, v.cancel = context.WithCancel(context.Background())
 	v.size.Store(o.head.Size)
@@ -145,8 +118,15 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 		v.cancel()
 		return nil, err
 	}
-	v.up = uploader{v: v, kick: make(chan struct{}, 1), nextSCO: o.head.NextSCO, rec: o.rec, head: *o.head, ref: o.ref,
+	v.up = uploader{v: v, kick: make(chan struct{}, 1), nextSCO: o.head.NextSCO, rec: o.rec, head: *o.head, past: o.past, ref: o.ref,
 		number: o.head.Number, openHead: true, claimed: !o.offline || !o.p.cfg.Store.Features().ConditionalPut, ckpt: v.up.ckpt, requests: make(chan *headRequest), released: make(chan struct{})}
+	v.movedSCO.Store(max(o.head.NextMovedSCO, movedNumbers))
+	v.movedTLog.Store(max(o.head.NextMovedTLog, movedNumbers))
+	v.committedState.Store(&state{o.head, o.past, o.ref})
+	for i := range o.past.Pins {
+		v.pins = append(v.pins, &o.past.Pins[i])
+	}
+	v.up.stale = o.stalePasts
 	for _, r := range o.stale {
 		v.up.stale = append(v.up.stale, headName(o.id, r))
 	}
@@ -198,8 +178,8 @@ func (v *Volume) replay(tail []journal.Found) error {
 		b := &journal.Batch{Seqs: h.Seqs, Extents: h.Extents, Sums: h.Sums, Time: h.Time}
 		states := map[*journal.Extent][]byte{}
 		for i := range b.Extents {
-			if e := &b.Extents[i]; e.Kind == journal.KindReservation && e.HasData() {
-				state, err := v.recordedReservation(b, e, f.Chunk, f.Off)
+			if e := &b.Extents[i]; e.Kind != journal.KindData && e.HasData() {
+				state, err := v.recorded(b, e, f.Chunk, f.Off)
 				if err != nil {
 					return err
 				}
@@ -214,78 +194,48 @@ func (v *Volume) replay(tail []journal.Found) error {
 
 // loadMap rebuilds the base map as of the head.
 func (o *opening) loadMap(ctx context.Context, v *Volume) error {
-	h := o.head
-	clusters := uint64(h.Size) / uint64(h.ClusterSize)
-	first := h.FirstTLog
-	if m, ck := o.readCheckpoint(); m != nil {
+	st := &state{o.head, o.past, o.ref}
+	v.own = &source{id: o.id, seed: v.seed}
+	var above [16]byte
+	if o.parent != nil {
+		v.parent, v.chain, above = o.parent, slices.Clone(o.parent.chain), o.parent.line
+	}
+	v.chain = append(v.chain, v.own)
+	v.line = st.line(above, int(v.level()))
+	clusters := uint64(o.head.Size) / uint64(o.head.ClusterSize)
+	l := mapLoader{log: o.p.logReader(o.id, o.table), src: v.own, level: v.level()}
+	runs := st.log()
+	if m, ck := o.readCheckpoint(v); m != nil {
 		m.Grow(clusters)
-		v.base, v.scos, first = m, ck.SCOs, ck.FirstTLog
+		l.m = m
+		for _, s := range ck.SCOs {
+			if s.Epoch == 0 { // version 1 of the checkpoint does not say
+				e := o.table.ofSCO(s.Number)
+				s.Epoch, s.Nonce = e.Epoch, e.Nonce
+			}
+			v.own.scos.add(s.Number, o.p.origin(o.id, s.Epoch, s.Nonce), s.Clusters, s.Bytes)
+			l.note(s.Number)
+		}
+		runs = []Run{{First: ck.FirstTLog, End: o.head.NextTLog, FirstSeq: 0, LastSeq: o.head.LastSeq}}
+		v.up.ckpt = ck.FirstTLog
 	} else {
-		v.base = blockmap.New(clusters)
-	}
-	v.up.ckpt = first
-	for n := first; n < h.NextTLog; n++ {
-		t, err := o.readTLog(ctx, n)
-		if err != nil {
-			return err
+		l.m = blockmap.New(clusters)
+		if v.parent != nil {
+			l.m = v.parent.m.Clone(clusters)
 		}
-		for _, e := range t.Entries {
-			applyFooter(v.base, e.Footer)
-			v.scos = append(v.scos, blockmap.SCOInfo{Number: e.Footer.Number, Clusters: e.Footer.Clusters, Bytes: e.Bytes})
-		}
+		v.up.ckpt = o.head.FirstTLog
 	}
-	return o.checkSCOs(v.scos)
-}
-
-// checkSCOs asserts that the SCOs known are those of the head, without gap (V4).
-func (o *opening) checkSCOs(scos []blockmap.SCOInfo) error {
-	for i, s := range scos {
-		if s.Number != scos[0].Number+uint32(i) {
-			return fmt.Errorf("vdisk %s: %w: sco %d is missing from the TLogs", o.id, ErrCorrupt, scos[0].Number+uint32(i))
-		}
+	if err := l.apply(ctx, runs); err != nil {
+		return err
 	}
-	if n := len(scos); n > 0 && scos[n-1].Number+1 != o.head.NextSCO || n == 0 && o.head.NextSCO != 1 {
-		return fmt.Errorf("vdisk %s: %w: TLogs and head disagree on the number of SCOs", o.id, ErrCorrupt)
-	}
-	return nil
-}
-
-// readTLog returns a TLog from the local copy or the backend.
-func (o *opening) readTLog(ctx context.Context, n uint32) (*tlog.TLog, error) {
-	want := o.table.ofTLog(n)
-	check := func(b []byte) (*tlog.TLog, error) {
-		t, err := tlog.Decode(b)
-		if err == nil && (t.VDisk != o.id || t.Number != n || t.Epoch != want.Epoch || t.Nonce != want.Nonce) {
-			err = fmt.Errorf("%w: it is of another opening", tlog.ErrCorrupt)
-		}
-		return t, err
-	}
-	if b, err := blockfs.ReadFile(o.p.host.o.FS, localTLog(o.id, n), maxTLogBytes); err == nil {
-		if t, err := check(b); err == nil {
-			return t, nil
-		}
-	}
-	name := tlogName(o.id, want, n)
-	cctx, cancel := context.WithTimeout(ctx, backendTimeout)
-	defer cancel()
-	b, err := o.p.cfg.Store.Get(cctx, name, maxTLogBytes)
-	if err != nil {
-		if notThere(err) {
-			return nil, fmt.Errorf("vdisk %s: %w: %w", o.id, ErrCorrupt, err)
-		}
-		return nil, fmt.Errorf("vdisk %s: %w: %w", o.id, ErrBackend, err)
-	}
-	t, err := check(b)
-	if err != nil {
-		return nil, fmt.Errorf("vdisk %s: %w: %s: %w", o.id, ErrCorrupt, name, err)
-	}
-	return t, nil
+	v.base = l.m
+	return l.complete(o.head)
 }
 
 func localCheckpoint(id ID) string { return stateDir(id) + "/map" }
 
 // readCheckpoint returns the local checkpoint if it fits the head, else nil (M4).
-func (o *opening) readCheckpoint() (*blockmap.Map, *blockmap.CheckpointHeader) {
+func (o *opening) readCheckpoint(v *Volume) (*blockmap.Map, *blockmap.CheckpointHeader) {
 	f, err := o.p.host.o.FS.Open(localCheckpoint(o.id), blockfs.Read)
 	if err != nil {
 		return nil, nil
@@ -295,8 +245,8 @@ func (o *opening) readCheckpoint() (*blockmap.Map, *blockmap.CheckpointHeader) {
 	if err != nil {
 		return nil, nil
 	}
-	m, h, err := blockmap.ReadCheckpoint(io.NewSectionReader(f, 0, size))
-	if err == nil && (h.VDisk != o.id || int(h.Cluster) != o.head.ClusterSize || h.LastTLog > o.head.NextTLog ||
+	m, h, err := blockmap.ReadCheckpoint(io.NewSectionReader(f, 0, size), v.parent.base())
+	if err == nil && (h.VDisk != o.id || int(h.Cluster) != o.head.ClusterSize || h.LastTLog > o.head.NextTLog || h.Line != v.line ||
 		h.FirstTLog < o.head.FirstTLog || h.Clusters > uint64(o.head.Size)/uint64(o.head.ClusterSize)) {
 		err = errors.New("it does not fit the head")
 	}

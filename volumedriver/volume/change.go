@@ -28,6 +28,15 @@ func (v *Volume) submitChange(r *Request) {
 func (v *Volume) prepare(r *Request) {
 	whole := r.Offset%int64(v.cluster) == 0 && r.span()%int64(v.cluster) == 0
 	r.st.nExtents, r.st.nParts, r.st.bytes = 0, 0, 0
+	if r.Kind == reqPin {
+		// The record's extent is made by the committer.
+		if record, err := v.prepareMark(r.st.mark); err != nil || !record {
+			v.finish(r, err)
+			return
+		}
+		v.enqueue(r)
+		return
+	}
 	if r.Kind == ReqReserve {
 		if err := v.prepareReserve(r); err != nil {
 			v.finish(r, err)
@@ -208,5 +217,5 @@ func (v *Volume) finish(r *Request, err error) {
 // readInner reads for the engine itself, any alignment of 512 bytes.
 func (v *Volume) readInner(ctx context.Context, p []byte, off int64) error {
 	pieces := v.resolve(nil, uint64(off)/uint64(v.cluster), (uint64(off)+uint64(len(p))+uint64(v.cluster)-1)/uint64(v.cluster))
-	return v.readPieces(ctx, pieces, p, off)
+	return v.readAgain(ctx, pieces, p, off)
 }

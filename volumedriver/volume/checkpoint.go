@@ -3,7 +3,6 @@ package volume
 import (
 	"errors"
 	"io/fs"
-	"slices"
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
@@ -31,6 +30,16 @@ func (u *uploader) checkpoint() {
 	u.ckpt = u.head.NextTLog
 }
 
+// keepBase keeps the map that a clone starts from on local disk.
+func (u *uploader) keepBase() {
+	if u.v.parent == nil || u.v.parent.saved.Load() {
+		return
+	}
+	if err := u.v.p.saveBase(u.v.parent); err != nil {
+		u.v.log.Warn("map of the parent not kept", "err", err)
+	}
+}
+
 func (u *uploader) writeCheckpoint() (err error) {
 	v := u.v
 	path := localCheckpoint(v.id)
@@ -45,7 +54,7 @@ func (u *uploader) writeCheckpoint() (err error) {
 	}
 	v.mapMu.RLock()
 	h := &blockmap.CheckpointHeader{VDisk: v.id, Cluster: uint32(v.cluster), Clusters: v.base.Clusters(),
-		FirstTLog: u.head.NextTLog, SCOs: slices.Clone(v.scos)}
+		FirstTLog: u.head.NextTLog, SCOs: v.own.scos.list(), Line: v.line}
 	v.mapMu.RUnlock()
 	w, err := blockmap.NewCheckpointWriter(&appender{f: f}, h)
 	if err != nil {
@@ -53,7 +62,7 @@ func (u *uploader) writeCheckpoint() (err error) {
 	}
 	for page, ok := uint64(0), true; ; {
 		v.mapMu.RLock()
-		page, ok = w.CopyPage(v.base, page)
+		page, ok = w.CopyPage(v.base, v.parent.base(), page)
 		v.mapMu.RUnlock()
 		if !ok {
 			break

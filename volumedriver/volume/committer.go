@@ -86,12 +86,15 @@ func (c *committer) take() bool {
 	defer v.qmu.Unlock()
 	bytes, extents := 0, 0
 	for _, r := range v.queue {
-		if len(c.taken) > 0 && (bytes+r.st.bytes > v.appendLimit || extents+r.st.nExtents > maxAppendExtents) {
+		if len(c.taken) > 0 && (bytes+r.st.bytes > v.appendLimit || extents+r.st.nExtents > maxAppendExtents || r.Kind == reqPin) {
 			break
 		}
 		bytes += r.st.bytes
 		extents += r.st.nExtents
 		c.taken = append(c.taken, r)
+		if r.Kind == reqPin {
+			break // alone in its record (V8)
+		}
 	}
 	n := copy(v.queue, v.queue[len(c.taken):])
 	clear(v.queue[n:])
@@ -105,6 +108,12 @@ func (c *committer) commit() {
 	if err := v.writeError(); err != nil {
 		c.completeAll(err)
 		return
+	}
+	if r := c.taken[0]; r.Kind == reqPin {
+		if err := v.encodeMark(r); err != nil {
+			c.completeAll(fmt.Errorf("vdisk %s: snapshot: %w", v.id, err))
+			return
+		}
 	}
 	b := &c.batch
 	b.Seqs, b.Extents, b.Parts = uint32(len(c.taken)), b.Extents[:0], b.Parts[:0]
@@ -156,7 +165,7 @@ func (v *Volume) timestamp() int64 {
 }
 
 // apply puts a durable record into the overlay and the open batch, in seq order (V1).
-// state returns what a reservation extent of it stores.
+// state returns what a reservation or pin extent of it stores.
 func (v *Volume) apply(seq uint64, b *journal.Batch, chunk uint32, off, space int64, state func(*journal.Extent) []byte) {
 	last := seq + uint64(b.Seqs) - 1
 	per := uint64(v.cluster / lbaBytes)
@@ -172,6 +181,7 @@ func (v *Volume) apply(seq uint64, b *journal.Batch, chunk uint32, off, space in
 		v.up.wake() // its age counts from now
 	}
 	o := v.batch
+	pinned := false
 	for i := range b.Extents {
 		e := &b.Extents[i]
 		first, n := e.LBA/per, e.Length/per
@@ -190,12 +200,19 @@ func (v *Volume) apply(seq uint64, b *journal.Batch, chunk uint32, off, space in
 			if e.HasData() {
 				v.install(o, state(e))
 			}
+		case journal.KindPin:
+			if e.HasData() {
+				pinned = v.applyMark(state(e), last, b.Time)
+			}
 		}
 	}
 	o.bytes += data
 	o.journal += space
 	v.uncommitted.Add(space)
 	o.lastSeq, o.lastTime = last, b.Time
+	if pinned {
+		v.closeBatch()
+	}
 	v.mapMu.Unlock()
 	v.lastSeq.Store(last)
 }

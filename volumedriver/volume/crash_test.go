@@ -3,11 +3,13 @@ package volume
 import (
 	"context"
 	"fmt"
+	"maps"
 	mrand "math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
 )
@@ -44,8 +46,10 @@ type crashRun struct {
 	t      *testing.T
 	w      *world
 	id     ID
-	states [][]uint32 // expected versions before step i; the last is after all
-	held   []uint32   // the same of the reservation state
+	states [][]uint32             // expected versions before step i; the last is after all
+	held   []uint32               // the same of the reservation state
+	past   []map[string]pastPoint // the same of the points to go back to; nil: the script has none
+	moment map[string]time.Time   // by the step that it is of
 	acked  atomic.Int64
 	begun  atomic.Int64
 	points atomic.Int64
@@ -103,16 +107,19 @@ func (c *crashRun) verify(w *world, low, high int64, again bool) error {
 		return err
 	}
 	for k := low; ; k++ {
-		if sameVersions(have, c.states[k]) && held == c.held[k] {
+		if sameVersions(have, c.states[k]) && held == c.held[k] && (c.past == nil || slices.Equal(sortedNames(v), snapshotsOf(c.past[k]))) {
 			break
 		}
 		if k == high {
-			return fmt.Errorf("content is no prefix of the log between steps %d and %d: %s, reservation state %d of %v",
-				low, high, diffVersions(have, c.states[low]), held, c.held[low:high+1])
+			return fmt.Errorf("content is no prefix of the log between steps %d and %d: %s, reservation state %d of %v, snapshots %q",
+				low, high, diffVersions(have, c.states[low]), held, c.held[low:high+1], names(v))
 		}
 	}
 	if !again {
 		return nil
+	}
+	if c.past != nil {
+		return c.verifySnapshot(n, v)
 	}
 	// What was found stays, through a write and another crash.
 	o := &oracle{cur: have, maybe: map[int64][]uint32{}, held: held}
@@ -165,23 +172,34 @@ func diffVersions(have, want []uint32) string {
 // each kind of tearing; the property of the architecture's section 3 must hold at
 // every one.
 func TestCrashEveryPoint(t *testing.T) {
+	size, steps := crashScript()
+	(&crashRun{}).test(t, size, steps)
+}
+
+// test runs a script and crashes at its points.
+func (c *crashRun) test(t *testing.T, size int64, steps []step) {
 	stride := int64(1)
 	if testing.Short() {
 		stride = 23
 	}
-	size, steps := crashScript()
 	w := newWorld(77)
-	c := &crashRun{t: t, w: w, id: testID(9), stride: stride}
+	c.t, c.w, c.id, c.stride, c.moment = t, w, testID(9), stride, map[string]time.Time{}
 	c.begun.Store(-1)
 	o := newOracle(size)
-	for _, s := range steps {
+	note := func() {
 		c.states, c.held = append(c.states, slices.Clone(o.cur)), append(c.held, o.held)
+		if c.past != nil {
+			c.past = append(c.past, maps.Clone(o.past.points))
+		}
+	}
+	for _, s := range steps {
+		note()
 		if s.special == "grow" {
 			o.grow(s.n)
 		}
 		o.done(s)
 	}
-	c.states, c.held = append(c.states, o.cur), append(c.held, o.held)
+	note()
 	n := w.mustStart(t)
 	n.create(c.id, size)
 	v := n.open(c.id)
@@ -191,7 +209,11 @@ func TestCrashEveryPoint(t *testing.T) {
 	o = newOracle(size)
 	for i, s := range steps {
 		c.begun.Store(int64(i + 1))
-		n, v = runStep(t, n, v, c.id, o, s)
+		if s.special == "rollback" || s.special == "moment" {
+			n, v = c.runPast(n, v, o, s)
+		} else {
+			n, v = runStep(t, n, v, c.id, o, s)
+		}
 		c.acked.Store(int64(i + 1))
 		if c.fail != nil {
 			t.Fatal(c.fail)
@@ -223,6 +245,14 @@ func runStep(t *testing.T, n *node, v *Volume, id ID, o *oracle, s step) (*node,
 		n.kill()
 		n = n.w.mustStart(t)
 		v = n.open(id)
+	case "snapshot":
+		if _, err = v.Snapshot(ctx, SnapshotSpec{Name: s.name}); err == nil {
+			o.done(s)
+		}
+	case "drop":
+		if err = v.DeleteSnapshot(ctx, s.name, false); err == nil {
+			o.done(s)
+		}
 	case "grow":
 		if err = v.Grow(ctx, s.n); err == nil {
 			o.grow(s.n)

@@ -42,30 +42,31 @@ func (m *memRegistry) Load(_ context.Context, id ID) (Record, error) {
 	return decodeRecord([]byte(s))
 }
 
-func (m *memRegistry) Swap(_ context.Context, old, new *Record) error {
+func (m *memRegistry) Apply(_ context.Context, changes ...Change) error {
 	if m.hook != nil {
 		m.hook()
 		defer m.hook()
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var id ID
-	want := ""
-	if old != nil {
-		b, _ := json.Marshal(old)
-		id, want = old.ID, string(b)
-	} else {
-		id = new.ID
+	for _, c := range changes {
+		want := ""
+		if c.Old != nil {
+			b, _ := json.Marshal(c.Old)
+			want = string(b)
+		}
+		if m.recs[c.id()] != want {
+			return ErrConflict
+		}
 	}
-	if m.recs[id] != want {
-		return ErrConflict
+	for _, c := range changes {
+		if c.New == nil {
+			delete(m.recs, c.id())
+			continue
+		}
+		b, _ := json.Marshal(c.New)
+		m.recs[c.id()] = string(b)
 	}
-	if new == nil {
-		delete(m.recs, id)
-		return nil
-	}
-	b, _ := json.Marshal(new)
-	m.recs[id] = string(b)
 	return nil
 }
 

@@ -61,6 +61,21 @@ func (p faultPlan) faulty(where string, on *atomic.Bool, count *atomic.Int64) fu
 	}
 }
 
+// faults counts the operations of a world and lets some fail.
+type faults struct {
+	on        atomic.Bool
+	files, be atomic.Int64
+}
+
+func newFaults(w *world, plan faultPlan) *faults {
+	f := &faults{}
+	w.wrapFS = func(fs blockfs.FS) blockfs.FS { return blockfs.Inject(fs, plan.faulty("files", &f.on, &f.files)) }
+	w.wrapStore = func(backend.Store) (backend.Store, error) {
+		return local.Open(blockfs.Inject(w.be, plan.faulty("backend", &f.on, &f.be)), local.Options{})
+	}
+	return f
+}
+
 // faultRun runs the script under a plan, then restarts without faults and checks
 // that nothing acknowledged is lost and nothing wrong is read. It returns how
 // many operations the engine made on files and backend.
@@ -70,23 +85,21 @@ func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) (files, be
 	// Reads come from the chunk files and the backend as often as from memory.
 	w.opts.WriteMemoryBytes, w.opts.CacheBytes = 1, 1
 	w.opts.Clock = fastClock{time.Now(), 1000}
-	var on atomic.Bool
-	var cf, cb atomic.Int64
-	w.wrapFS = func(f blockfs.FS) blockfs.FS { return blockfs.Inject(f, plan.faulty("files", &on, &cf)) }
-	w.wrapStore = func(backend.Store) (backend.Store, error) {
-		return local.Open(blockfs.Inject(w.be, plan.faulty("backend", &on, &cb)), local.Options{})
-	}
+	faults := newFaults(w, plan)
 	id := testID(3)
 	n := w.mustStart(t)
 	n.create(id, size)
 	v := n.open(id)
 	o := newOracle(size)
-	on.Store(true)
+	moments := map[string]time.Time{}
+	faults.on.Store(true)
 	for i, s := range steps {
 		var err error
 		switch s.special {
 		case "restart", "kill":
 			n, v, err = restartFaulty(t, w, n, id, s.special == "restart")
+		case "snapshot", "drop", "moment", "rollback":
+			n, v, err = pastFaulty(t, n, v, id, o, moments, s)
 		default:
 			err = runFaulty(v, o, s)
 		}
@@ -94,7 +107,7 @@ func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) (files, be
 			t.Fatalf("%s: step %d %s: %v", plan, i, s, err)
 		}
 	}
-	on.Store(false)
+	faults.on.Store(false)
 	n.kill()
 	w.wrapFS, w.wrapStore = nil, nil
 	n = w.mustStart(t)
@@ -103,13 +116,16 @@ func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) (files, be
 	if err != nil {
 		t.Fatalf("%s: open after the faults: %v", plan, err)
 	}
+	if have, want := sortedNames(v), o.past.snapshots(); !slices.Equal(have, want) {
+		t.Fatalf("%s: snapshots %q, want %q", plan, have, want)
+	}
 	if err := o.checkAll(v, true); err != nil {
 		t.Fatalf("%s: after restart: %v", plan, err)
 	}
 	if err := o.run(v, step{kind: ReqWrite, off: 0, n: 8192, ver: 1 << 30}); err != nil {
 		t.Fatalf("%s: write after restart: %v", plan, err)
 	}
-	return cf.Load(), cb.Load()
+	return faults.files.Load(), faults.be.Load()
 }
 
 // restartFaulty closes or kills the engine and starts it again; a start that
@@ -178,6 +194,11 @@ func TestErrorEveryOperation(t *testing.T) {
 		}
 		return s.special == "grow"
 	})
+	testErrors(t, size, steps)
+}
+
+// testErrors fails every operation of a workload in turn.
+func testErrors(t *testing.T, size int64, steps []step) {
 	files, be := faultRun(t, faultPlan{}, steps, size)
 	if files < 500 || be < 200 {
 		t.Fatalf("the workload makes only %d and %d operations", files, be)

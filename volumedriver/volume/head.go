@@ -42,8 +42,8 @@ type Head struct {
 
 	LastSeq   uint64    `json:"lastSeq"`   // everything up to here is in the SCOs below
 	NextSCO   uint32    `json:"nextSCO"`   // SCOs of this vDisk are numbered [1, nextSCO)
-	NextTLog  uint32    `json:"nextTLog"`  // TLogs [firstTLog, nextTLog) rebuild the map
-	FirstTLog uint32    `json:"firstTLog"` // the first that is still needed
+	NextTLog  uint32    `json:"nextTLog"`  // TLogs [firstTLog, nextTLog) are the run in progress,
+	FirstTLog uint32    `json:"firstTLog"` // which with the runs of the past rebuilds the map
 	Stored    int64     `json:"stored"`    // bytes of the SCOs
 	Epochs    []Opening `json:"epochs"`    // rule E1: what is outside does not count
 
@@ -57,10 +57,29 @@ type Head struct {
 	// Reservation is the reservation state as of LastSeq (V7).
 	Reservation []byte `json:"reservation,omitempty"`
 
-	// Needs names features a reader must know to use this head: a parent, pins, a
-	// map checkpoint on the backend. This version knows "reservation", which encode
-	// adds to a head that has one; a decoded head has none left.
+	// Parent is what the log starts from; nil: an empty disk.
+	Parent *Parent `json:"parent,omitempty"`
+	// NextMovedSCO and NextMovedTLog are the next numbers of what a flatten or scrub
+	// writes; 0: movedNumbers.
+	NextMovedSCO  uint32 `json:"nextMovedSCO,omitempty"`
+	NextMovedTLog uint32 `json:"nextMovedTLog,omitempty"`
+	// Template: frozen; it can be cloned and not be opened.
+	Template bool `json:"template,omitempty"`
+	// Past is where the log before the run in progress and the snapshots are.
+	Past *PastRef `json:"past,omitempty"`
+
+	// Needs names features a reader must know to use this head, such as a map
+	// checkpoint on the backend. Those that this version knows, encode adds where the
+	// head has them; a decoded head has none of them left.
 	Needs []string `json:"needs,omitempty"`
+}
+
+// Parent says in the head of a clone what the clone starts from.
+type Parent struct {
+	VDisk ID     `json:"vdisk"`
+	Seq   uint64 `json:"seq"` // all of the parent's log up to here
+	// Snapshot is the name that it had then, if it was one; for people.
+	Snapshot string `json:"snapshot,omitempty"`
 }
 
 // Object names below the vPool's root.
@@ -119,9 +138,7 @@ func (r HeadRef) same(o HeadRef) bool {
 // encode returns the object and its reference.
 func (h *Head) encode() ([]byte, HeadRef, error) {
 	whole := *h
-	if len(h.Reservation) > 0 {
-		whole.Needs = append(slices.Clone(h.Needs), needReservation)
-	}
+	whole.Needs = append(slices.Clone(h.Needs), h.needs()...)
 	body, err := json.Marshal(&whole)
 	if err != nil {
 		return nil, HeadRef{}, fmt.Errorf("encode head of vdisk %s: %w", h.VDisk, err)
@@ -152,7 +169,7 @@ func decodeHead(b []byte) (*Head, HeadRef, error) {
 	if err := json.Unmarshal(body, h); err != nil {
 		return nil, HeadRef{}, fmt.Errorf("%w: head: %v", ErrCorrupt, err)
 	}
-	h.Needs = slices.DeleteFunc(h.Needs, func(n string) bool { return n == needReservation })
+	h.Needs = slices.DeleteFunc(h.Needs, func(n string) bool { return slices.Contains(knownNeeds, n) })
 	if len(h.Needs) > 0 {
 		return nil, HeadRef{}, fmt.Errorf("head of vdisk %s needs %v: upgrade ovgate", h.VDisk, h.Needs)
 	}
@@ -166,6 +183,35 @@ func decodeHead(b []byte) (*Head, HeadRef, error) {
 		return nil, HeadRef{}, fmt.Errorf("%w: head fields of vdisk %s", ErrCorrupt, h.VDisk)
 	}
 	return h, HeadRef{Epoch: h.Epoch, Nonce: h.Nonce, Number: h.Number, Hash: hash}, nil
+}
+
+// knownNeeds are the features of heads that this version knows.
+var knownNeeds = []string{needReservation, needPast, needParent, needTemplate}
+
+const (
+	// needParent: a reader that does not know of parents would take what a clone
+	// inherits for zeros.
+	needParent = "parent"
+	// needTemplate: a reader that does not know of templates would let them be written.
+	needTemplate = "template"
+)
+
+// needs returns the features that this head has.
+func (h *Head) needs() []string {
+	var out []string
+	if len(h.Reservation) > 0 {
+		out = append(out, needReservation)
+	}
+	if h.Past != nil {
+		out = append(out, needPast)
+	}
+	if h.Parent != nil {
+		out = append(out, needParent)
+	}
+	if h.Template {
+		out = append(out, needTemplate)
+	}
+	return out
 }
 
 // epochTable is the list of openings of a vDisk, oldest first (rule E1).

@@ -118,7 +118,7 @@ func TestHeadRefused(t *testing.T) {
 		{"cluster size 5000", headObject(1, `{"format":1,"size":4096,"clusterSize":5000,"epochs":[{}]}`), "fields"},
 		{"no epoch", headObject(1, `{"format":1,"size":4096,"clusterSize":4096}`), "fields"},
 		{"two formats", headObject(1, strings.Replace("{"+ok+"}", `"format":1`, `"format":0`, 1)), "header line that says"},
-		{"needs a parent", headObject(1, `{"needs":["parent"],`+ok+`}`), "upgrade"},
+		{"needs what is not known", headObject(1, `{"needs":["past","wings"],`+ok+`}`), "upgrade"},
 	} {
 		if h, _, err := decodeHead(c.obj); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %+v, %v; want %q", c.name, h, err, c.want)

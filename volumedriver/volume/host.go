@@ -43,7 +43,7 @@ type Host struct {
 
 	mu     sync.Mutex
 	pools  map[string]*Pool
-	spaces uint64 // handles for cache keys
+	spaces map[spaceKey]uint64 // handles for cache keys
 	closed bool
 }
 
@@ -83,7 +83,7 @@ func NewHost(ctx context.Context, o HostOptions) (*Host, error) {
 		o.Log.Warn("file system refuses O_DIRECT; the journal uses O_DSYNC alone")
 	}
 	return &Host{o: o, journal: jp, cache: cache.New(o.CacheBytes), memory: &journal.Memory{Max: o.WriteMemoryBytes},
-		uploads: make(chan struct{}, o.Uploads), pools: map[string]*Pool{}}, nil
+		uploads: make(chan struct{}, o.Uploads), pools: map[string]*Pool{}, spaces: map[spaceKey]uint64{}}, nil
 }
 
 func setDefault(v *int64, d int64) {
@@ -147,6 +147,7 @@ type Pool struct {
 	mu       sync.Mutex
 	detached bool
 	open     map[ID]*Volume
+	froze    frozenCache
 	busy     map[ID]chan struct{} // open, delete, accept in progress; closed when done
 }
 
@@ -202,6 +203,8 @@ func (s Settings) check() error {
 		return fmt.Errorf("%w: commit interval %s is outside 100 ms to 10 min", ErrInvalid, s.CommitInterval)
 	case s.StallTimeout < time.Second || s.StallTimeout > time.Hour:
 		return fmt.Errorf("%w: stall timeout %s is outside 1 s to 1 h", ErrInvalid, s.StallTimeout)
+	case s.History < 0 || s.History > 0 && s.History < time.Minute:
+		return fmt.Errorf("%w: history %s is neither 0 nor at least 1 min", ErrInvalid, s.History)
 	}
 	return nil
 }
@@ -334,33 +337,66 @@ func (p *Pool) begin(ctx context.Context, id ID) (done func(), err error) {
 
 // swap changes a registry record; a lost answer is settled by reading back.
 func (p *Pool) swap(ctx context.Context, old, new *Record) error {
+	return p.apply(ctx, Change{old, new})
+}
+
+// apply changes registry records together; a lost answer is settled by reading back.
+func (p *Pool) apply(ctx context.Context, changes ...Change) error {
+	for _, c := range changes {
+		if c.New != nil {
+			c.New.Format = c.New.format()
+		}
+	}
 	var err error
 	for range 3 {
-		if err = p.host.o.Registry.Swap(ctx, old, new); err == nil {
+		if err = p.host.o.Registry.Apply(ctx, changes...); err == nil {
 			return nil
 		}
-		id := old
-		if id == nil {
-			id = new
-		}
-		cur, lerr := p.host.o.Registry.Load(ctx, id.ID)
-		switch {
-		case errors.Is(lerr, ErrNotFound):
-			if new == nil {
-				return nil
-			}
-			if old != nil {
+		done, undone := true, true
+		for i := range changes {
+			c := &changes[i]
+			cur, lerr := p.host.o.Registry.Load(ctx, c.id())
+			if lerr != nil && !errors.Is(lerr, ErrNotFound) {
 				return err
 			}
-		case lerr != nil:
-			return err
-		case new != nil && cur.equal(new):
+			done = done && is(c.New, &cur, lerr)
+			undone = undone && is(c.Old, &cur, lerr)
+		}
+		switch {
+		case done:
 			return nil
-		case old == nil || !cur.equal(old):
+		case !undone:
 			return err
 		}
 	}
 	return err
+}
+
+// is compares what was loaded with what a change says of it.
+func is(want, have *Record, loaded error) bool {
+	if want == nil || loaded != nil {
+		return want == nil && loaded != nil
+	}
+	return want.equal(have)
+}
+
+// swapOver is swap for a change that does not depend on the clones: where those
+// changed meanwhile, and nothing else, they are taken over into old and new.
+func (p *Pool) swapOver(ctx context.Context, old, new *Record) error {
+	for {
+		err := p.swap(ctx, old, new)
+		if !errors.Is(err, ErrConflict) {
+			return err
+		}
+		cur, lerr := p.host.o.Registry.Load(ctx, old.ID)
+		if lerr != nil || !cur.sameButClones(old) || cur.equal(old) {
+			return err
+		}
+		*old = cur
+		if new != nil {
+			new.Clones, new.CloneGen = cur.Clones, cur.CloneGen
+		}
+	}
 }
 
 func (r *Record) equal(o *Record) bool {

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
@@ -53,12 +53,12 @@ func (p *Pool) Create(ctx context.Context, s Spec) error {
 	}
 	now := p.host.now()
 	first := Opening{Epoch: 1, Nonce: nonce, FirstSeq: 1, FirstSCO: 1, FirstTLog: 1, Time: now}
-	rec := Record{Format: RecordFormat, ID: s.ID, Pool: p.cfg.ID, Epoch: 1, Opens: []Opening{first}, DTL: DTLRecord{State: "off"}}
+	rec := Record{ID: s.ID, Pool: p.cfg.ID, Epoch: 1, Opens: []Opening{first}, DTL: DTLRecord{State: "off"}}
 	if err := p.swap(ctx, nil, &rec); errors.Is(err, ErrConflict) {
 		if rec, err = p.host.o.Registry.Load(ctx, s.ID); err != nil {
 			return err
 		}
-		if rec.Head.Number != 0 || rec.State != FlagNone || len(rec.Opens) != 1 {
+		if rec.Head.Number != 0 || rec.State != FlagNone || len(rec.Opens) != 1 || rec.Parent != nil {
 			return fmt.Errorf("vdisk %s (%s): %w", s.Name, s.ID, ErrExists)
 		}
 		first = rec.Opens[0]
@@ -72,9 +72,7 @@ func (p *Pool) Create(ctx context.Context, s Spec) error {
 	if err != nil {
 		return err
 	}
-	next := rec
-	next.Head, next.Opens = ref, nil
-	return p.swap(ctx, &rec, &next)
+	return p.firstHead(ctx, rec, ref)
 }
 
 // putHead writes a head object.
@@ -105,52 +103,106 @@ func (p *Pool) AcceptLoss(ctx context.Context, id ID) error {
 	}
 	next := rec
 	next.State = FlagAccepted
-	return p.swap(ctx, &rec, &next)
+	return p.swapOver(ctx, &rec, &next)
 }
 
 // Delete removes a closed vDisk: first the decision, durably, then objects and
 // local state, then the record. It can be repeated after any interruption; a
 // vDisk that the registry does not know is no error.
+//
+// One with clones becomes a tombstone: its record and objects stay, for what its
+// clones have of it, until the last of them is deleted or flattened. That one takes
+// it along.
 func (p *Pool) Delete(ctx context.Context, id ID) error {
+	parent, err := p.deleteOne(ctx, id)
+	if err == nil {
+		p.deleteLast(ctx, parent)
+	}
+	return err
+}
+
+// deleteLast finishes the deletion of tombstones that lost their last clone. What
+// fails is left to Purge.
+func (p *Pool) deleteLast(ctx context.Context, id *ID) {
+	for id != nil {
+		parent, err := p.deleteOne(ctx, *id)
+		if err != nil {
+			p.host.o.Log.Warn("deleted vdisk without clones not purged yet", "vdisk", id.String(), "err", err)
+			return
+		}
+		id = parent
+	}
+}
+
+// Purge finishes deletions that were decided and cut off.
+func (p *Pool) Purge(ctx context.Context) error {
+	var ids []ID
+	if err := p.host.o.Registry.List(ctx, p.cfg.ID, func(r Record) error {
+		if r.State == FlagDeleting && r.Clones == 0 {
+			ids = append(ids, r.ID)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	var first error
+	for _, id := range ids {
+		if err := p.Delete(ctx, id); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// deleteOne deletes one vDisk. It returns its parent if that is to be deleted now.
+func (p *Pool) deleteOne(ctx context.Context, id ID) (parent *ID, err error) {
 	done, err := p.begin(ctx, id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer done()
 	if p.Volume(id) != nil {
-		return fmt.Errorf("%w: vdisk %s is open", ErrInvalid, id)
+		return nil, fmt.Errorf("%w: vdisk %s is open", ErrInvalid, id)
 	}
 	rec, err := p.host.o.Registry.Load(ctx, id)
 	if errors.Is(err, ErrNotFound) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if rec.State != FlagDeleting {
 		next := rec
 		next.State, next.Epoch = FlagDeleting, rec.Epoch+1
-		if err := p.swap(ctx, &rec, &next); err != nil {
-			return err
+		if err := p.swapOver(ctx, &rec, &next); err != nil {
+			return nil, err
 		}
 		rec = next
 	}
 	if err := p.putDeleted(ctx, rec); err != nil {
-		return err
+		return nil, err
 	}
-	if err := p.purge(ctx, id); err != nil {
-		return err
+	if rec.Clones == 0 { // no clone of what is being deleted is made any more
+		if err := p.purge(ctx, id); err != nil {
+			return nil, err
+		}
 	}
 	if err := p.host.journal.Erase(id); err != nil {
-		return err
+		return nil, err
 	}
 	if err := p.host.journal.DropAside(id); err != nil {
-		return err
+		return nil, err
 	}
 	if err := removeTree(p.host.o.FS, stateDir(id)); err != nil {
-		return fmt.Errorf("vdisk %s: %w", id, err)
+		return nil, fmt.Errorf("vdisk %s: %w", id, err)
 	}
-	return p.swap(ctx, &rec, nil)
+	switch {
+	case rec.Clones > 0:
+		return nil, nil
+	case rec.Parent != nil:
+		return p.releaseParent(ctx, &rec, nil)
+	}
+	return nil, p.swap(ctx, &rec, nil)
 }
 
 // putDeleted leaves word on the backend that the vDisk is gone, so that a
@@ -255,8 +307,9 @@ func (p *Pool) heads(ctx context.Context, id ID) ([]HeadRef, error) {
 	}
 }
 
-// newestHead returns the newest valid head on the backend above ref; nil if none.
-func (p *Pool) newestHead(ctx context.Context, id ID, ref HeadRef) (*Head, HeadRef, []HeadRef, error) {
+// newestHead returns the newest valid head on the backend above ref, those of void
+// epochs left out; nil if none.
+func (p *Pool) newestHead(ctx context.Context, id ID, ref HeadRef, void []uint32) (*Head, HeadRef, []HeadRef, error) {
 	all, err := p.heads(ctx, id)
 	if err != nil {
 		return nil, ref, nil, err
@@ -264,7 +317,7 @@ func (p *Pool) newestHead(ctx context.Context, id ID, ref HeadRef) (*Head, HeadR
 	var best *Head
 	bestRef := ref
 	for _, r := range all {
-		if !r.newer(bestRef) {
+		if !r.newer(bestRef) || slices.Contains(void, r.Epoch) {
 			continue
 		}
 		h, got, err := p.getHead(ctx, id, r)
@@ -278,69 +331,6 @@ func (p *Pool) newestHead(ctx context.Context, id ID, ref HeadRef) (*Head, HeadR
 		best, bestRef = h, got
 	}
 	return best, bestRef, all, nil
-}
-
-// Recover registers every vDisk that the backend holds and the registry does not
-// (vpool recover). One whose newest head is not clean may lack acknowledged
-// writes: it is registered as LOST_TAIL, to be accepted (rule E9).
-func (p *Pool) Recover(ctx context.Context) ([]Recovered, error) {
-	var out []Recovered
-	after := ""
-	for {
-		page, err := p.list(ctx, vdiskRoot, after, 1)
-		if err != nil {
-			return out, err
-		}
-		if len(page) == 0 {
-			return out, nil
-		}
-		dir, _, _ := strings.Cut(strings.TrimPrefix(page[0].Name, vdiskRoot), "/")
-		after = vdiskRoot + dir + "/" + afterNames
-		id, err := ParseID(dir)
-		if err != nil {
-			p.host.o.Log.Warn("backend directory is not a vdisk", "vpool", p.cfg.Name, "name", dir)
-			continue
-		}
-		r, err := p.recoverOne(ctx, id)
-		if err != nil {
-			return out, err
-		}
-		if r != nil {
-			out = append(out, *r)
-		}
-	}
-}
-
-// recoverOne registers one vDisk; nil if there is nothing to recover.
-func (p *Pool) recoverOne(ctx context.Context, id ID) (*Recovered, error) {
-	done, err := p.begin(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	h, ref, _, err := p.newestHead(ctx, id, HeadRef{})
-	if err != nil {
-		return nil, err
-	}
-	if h == nil || h.Deleted {
-		return nil, nil
-	}
-	if h.Pool != p.cfg.ID {
-		return nil, fmt.Errorf("vdisk %s: %w: its head names vpool %s", id, ErrForeignRoot, h.Pool)
-	}
-	r := &Recovered{ID: id, Name: h.Name, Size: h.Size, ClusterSize: h.ClusterSize, Labels: h.Labels, Epoch: h.Epoch,
-		HeadNumber: h.Number, LastSeq: h.LastSeq, Time: time.Unix(0, h.Time), Clean: h.Clean}
-	if _, err := p.host.o.Registry.Load(ctx, id); err == nil {
-		r.Known = true
-		return r, nil
-	} else if !errors.Is(err, ErrNotFound) {
-		return nil, err
-	}
-	rec := Record{Format: RecordFormat, ID: id, Pool: p.cfg.ID, Epoch: h.Epoch, Head: ref, DTL: DTLRecord{State: "off"}}
-	if !h.Clean {
-		rec.State = FlagLostTail
-	}
-	return r, p.swap(ctx, nil, &rec)
 }
 
 func stateDir(id ID) string { return "vdisk/" + id.String() }

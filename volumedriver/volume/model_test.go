@@ -34,12 +34,14 @@ type model struct {
 	cs    int64
 	ver   uint32
 	trace []string
-	ops   int
+	// moments are the times of the moments that the oracle knows.
+	moments map[string]time.Time
+	ops     int
 }
 
 // newModel draws a disk and options.
 func newModel(t testing.TB, seed uint64) *model {
-	m := &model{t: t, r: mrand.New(mrand.NewPCG(seed, 99)), id: testID(5)}
+	m := &model{t: t, r: mrand.New(mrand.NewPCG(seed, 99)), id: testID(5), moments: map[string]time.Time{}}
 	m.cs = MinClusterSize << m.r.IntN(5)
 	w := newWorld(seed)
 	w.settings.ClusterSize = int(m.cs)
@@ -101,6 +103,8 @@ func (m *model) step() {
 		m.note("grow to %d", m.size)
 		m.must(m.v.Grow(ctx, m.size))
 		m.o.grow(m.size)
+	case x < 46:
+		m.pastStep()
 	case x < 100:
 		m.together()
 	default:
@@ -197,6 +201,7 @@ func (m *model) crash() {
 		m.o.unknown(s)
 	}
 	m.reopen()
+	m.must(m.checkSnapshots())
 	m.must(m.o.checkAll(m.v, false))
 	m.atomic(cut)
 	m.must(m.o.checkAll(m.v, true))

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
@@ -25,12 +26,16 @@ type opening struct {
 	id  ID
 	rec Record
 
-	head    *Head // newest that counts
+	head    *Head   // newest that counts
+	past    *Past   // of head
+	parent  *frozen // what the log starts from; nil: an empty disk
 	ref     HeadRef
 	offline bool      // the backend did not answer
 	foreign bool      // the head is of an opening that the registry does not know
 	stale   []HeadRef // superseded heads on the backend
-	claimed uint32    // highest epoch claimed on the backend
+	// stalePasts are past objects that no committed head refers to.
+	stalePasts []string
+	claimed    uint32 // highest epoch claimed on the backend
 
 	tail  *journal.Recovery
 	this  Opening
@@ -45,6 +50,11 @@ func (p *Pool) Open(ctx context.Context, id ID) (*Volume, error) {
 		return nil, err
 	}
 	defer done()
+	return p.openReserved(ctx, id)
+}
+
+// openReserved is Open for a caller that reserved the vDisk.
+func (p *Pool) openReserved(ctx context.Context, id ID) (*Volume, error) {
 	if p.Volume(id) != nil {
 		return nil, fmt.Errorf("vdisk %s is open: %w", id, ErrExists)
 	}
@@ -52,9 +62,25 @@ func (p *Pool) Open(ctx context.Context, id ID) (*Volume, error) {
 	if err := o.learn(ctx); err != nil {
 		return nil, err
 	}
-	if err := o.take(ctx); err != nil {
+	if o.head.Template {
+		o.abandon()
+		return nil, fmt.Errorf("vdisk %s (%s): %w; clone it, and open the clone", o.head.Name, id, ErrTemplate)
+	}
+	if err := o.findParent(ctx); err != nil {
 		o.abandon()
 		return nil, err
+	}
+	if err := o.take(ctx, FlagNone); err != nil {
+		o.abandon()
+		return nil, err
+	}
+	if o.head.Parent == nil && o.rec.Parent != nil && o.rec.Clones == 0 {
+		// A flatten that ended before it let go.
+		last, err := p.letGo(ctx, &o.rec)
+		if err != nil {
+			p.host.o.Log.Warn("parent of a flattened vdisk not let go of yet", "vdisk", id.String(), "err", err)
+		}
+		p.deleteLast(ctx, last)
 	}
 	v, err := o.build(ctx)
 	if err != nil {
@@ -125,7 +151,7 @@ func (o *opening) findHead(ctx context.Context) error {
 	default:
 		return o.findLocalHead(err)
 	}
-	newer, newRef, all, lerr := o.p.newestHead(ctx, o.id, ref)
+	newer, newRef, all, lerr := o.p.newestHead(ctx, o.id, ref, o.rec.Void)
 	switch {
 	case lerr != nil:
 		return o.findLocalHead(lerr)
@@ -142,7 +168,46 @@ func (o *opening) findHead(ctx context.Context) error {
 			o.stale = append(o.stale, r)
 		}
 	}
+	if err := o.findPast(ctx); err != nil || o.offline {
+		return err
+	}
 	return o.findClaims(ctx)
+}
+
+// findPast reads the past of the head.
+func (o *opening) findPast(ctx context.Context) error {
+	var err error
+	if o.past, err = o.p.getPast(ctx, o.head); err == nil {
+		o.stalePasts, err = o.p.stalePasts(ctx, o.head, o.ref)
+	}
+	switch {
+	case err == nil:
+		if _, lerr := o.p.localPast(o.head); lerr != nil {
+			saveLocalPast(o.p.host, o.past, o.head.Past)
+		}
+		return nil
+	case notThere(err) || errors.Is(err, ErrCorrupt):
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return o.findLocalHead(err)
+}
+
+// findParent gets the map that a clone starts from. With the backend away one that
+// is in memory must do.
+func (o *opening) findParent(ctx context.Context) error {
+	up := o.head.Parent
+	if up == nil {
+		return nil
+	}
+	f, err := o.p.frozen(ctx, up.VDisk, up.Seq, 1)
+	if err != nil {
+		return fmt.Errorf("vdisk %s (%s), clone of %s: %w", o.head.Name, o.id, up.VDisk, err)
+	}
+	if len(f.chain) > MaxDepth {
+		return fmt.Errorf("vdisk %s: %w: more than %d ancestors", o.id, ErrCorrupt, MaxDepth)
+	}
+	o.parent = f
+	return nil
 }
 
 // knows reports whether a head is of an opening that the record knows of.
@@ -156,12 +221,23 @@ func (o *opening) findLocalHead(cause error) error {
 	if err == nil {
 		h, ref, derr := decodeHead(b)
 		if derr == nil && ref == o.rec.Head {
-			o.head, o.ref, o.offline, o.stale = h, ref, true, nil
+			derr = o.useLocal(h, ref)
+		}
+		if derr == nil && o.offline {
 			o.p.host.o.Log.Warn("backend away; opening from local state", "vdisk", o.id.String(), "err", cause)
 			return nil
 		}
 	}
 	return fmt.Errorf("vdisk %s: %w: %w", o.id, ErrBackend, cause)
+}
+
+// useLocal takes a local copy of the head and what else local copies must have.
+func (o *opening) useLocal(h *Head, ref HeadRef) error {
+	past, err := o.p.localPast(h)
+	if err == nil {
+		o.head, o.past, o.ref, o.offline, o.stale, o.stalePasts = h, past, ref, true, nil, nil
+	}
+	return err
 }
 
 func localHead(id ID) string { return stateDir(id) + "/head" }
@@ -228,7 +304,8 @@ func (o *opening) findTail() (lost string, err error) {
 	case err != nil:
 		return "", fmt.Errorf("vdisk %s: %w", o.id, err)
 	}
-	unclean := !o.head.Clean || len(o.rec.Opens) > 0
+	// A rollback writes no journal.
+	unclean := !o.head.Clean || len(o.rec.Opens) > 0 && o.rec.State != FlagPending
 	switch {
 	case unclean && o.rec.Journal != "" && o.rec.Journal != jp.ID():
 		return "the journal that this vdisk was written to is not here", nil
@@ -257,14 +334,14 @@ func (o *opening) markLost(ctx context.Context, why string) error {
 	if o.foreign {
 		next.Opens = nil
 	}
-	if err := o.p.swap(ctx, &o.rec, &next); err != nil {
+	if err := o.p.swapOver(ctx, &o.rec, &next); err != nil {
 		return err
 	}
 	return fmt.Errorf("vdisk %s (%s): %w: %s; accept the loss to serve what is left", o.head.Name, o.id, ErrLostTail, why)
 }
 
 // take makes this opening the owner: claim on the backend, then the registry (E1).
-func (o *opening) take(ctx context.Context) error {
+func (o *opening) take(ctx context.Context, state RecordFlag) error {
 	nonce, err := o.p.host.nonce()
 	if err != nil {
 		return err
@@ -281,9 +358,14 @@ func (o *opening) take(ctx context.Context) error {
 	if o.foreign {
 		opens = nil
 	}
-	o.table = epochTable(o.head.Epochs).with(opens).with([]Opening{o.this})
 	next := o.rec
-	next.Owner, next.Epoch, next.Head, next.State = o.p.host.o.Node, o.this.Epoch, o.ref, FlagNone
+	if pending := o.rec.Epoch; o.rec.State == FlagPending && o.head.Epoch < pending {
+		// Its head is not there, and if it comes yet, it is too late.
+		opens = slices.DeleteFunc(slices.Clone(opens), func(e Opening) bool { return e.Epoch == pending })
+		next.Void = append(slices.Clone(o.rec.Void), pending)
+	}
+	o.table = epochTable(o.head.Epochs).with(opens).with([]Opening{o.this})
+	next.Owner, next.Epoch, next.Head, next.State = o.p.host.o.Node, o.this.Epoch, o.ref, state
 	next.Journal = o.p.host.journal.ID()
 	next.Opens = nil
 	for _, e := range o.table {
@@ -294,7 +376,11 @@ func (o *opening) take(ctx context.Context) error {
 	if len(next.Opens) > maxOpens {
 		return fmt.Errorf("vdisk %s: %w: opened %d times without it", o.id, ErrBackend, maxOpens)
 	}
-	if err := o.p.swap(ctx, &o.rec, &next); err != nil {
+	swap := o.p.swapOver
+	if state == FlagPending {
+		swap = o.p.swap // what was decided looked at the clones
+	}
+	if err := swap(ctx, &o.rec, &next); err != nil {
 		return err
 	}
 	o.rec = next
@@ -325,7 +411,7 @@ func (o *opening) claim(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("vdisk %s: %w: claim epoch %d: %w", o.id, ErrBackend, o.this.Epoch, err)
 	}
-	newer, _, _, err := o.p.newestHead(ctx, o.id, o.ref)
+	newer, _, _, err := o.p.newestHead(ctx, o.id, o.ref, o.rec.Void)
 	if err != nil {
 		return fmt.Errorf("vdisk %s: %w: %w", o.id, ErrBackend, err)
 	}

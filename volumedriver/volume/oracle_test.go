@@ -41,14 +41,15 @@ func sectorVersion(p []byte, sector uint64) (uint32, error) {
 // step is one operation of a workload.
 type step struct {
 	kind    RequestKind // 0: see special
-	special string      // commit, restart, grow, crash
+	special string      // commit, restart, grow, crash, snapshot, drop, rollback, ...
+	name    string      // of a snapshot
 	off, n  int64       // bytes
 	ver     uint32      // of a write
 }
 
 func (s step) String() string {
 	if s.special != "" {
-		return s.special
+		return s.special + " " + s.name
 	}
 	return fmt.Sprintf("%d [%d,+%d) v%d", s.kind, s.off, s.n, s.ver)
 }
@@ -106,6 +107,7 @@ type oracle struct {
 	// The reservation state, by version (0: none), and what it may be instead.
 	held      uint32
 	heldMaybe []uint32
+	past      pastOracle
 }
 
 // heldState is version ver of the reservation state; some are empty, some fill up
@@ -167,6 +169,7 @@ func (o *oracle) grow(size int64) {
 
 // done applies an acknowledged step.
 func (o *oracle) done(s step) {
+	o.past.done(o, s)
 	if s.kind == ReqReserve {
 		o.held, o.heldMaybe = visible(s.ver), nil
 	}

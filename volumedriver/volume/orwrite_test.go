@@ -58,7 +58,7 @@ func TestOrWriteAtomic(t *testing.T) {
 	n := w.mustStart(t)
 	defer n.kill()
 	ctx := context.Background()
-	n.create(testID(1), 1 << 20)
+	n.create(testID(1), 1<<20)
 	v := n.open(testID(1))
 	const writers = 64
 	var wg sync.WaitGroup

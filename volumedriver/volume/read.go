@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/blockmap"
 	"github.com/openvstorage/ovgate/volumedriver/cache"
 	"github.com/openvstorage/ovgate/volumedriver/journal"
 	"github.com/openvstorage/ovgate/volumedriver/sco"
@@ -39,6 +40,8 @@ type piece struct {
 	off      int64
 	sum      uint32
 	mapped   bool // in an SCO
+	src      *source
+	origin   origin
 	number   uint32
 	index    uint32 // of the first cluster in the SCO
 	clusters uint32 // of the SCO
@@ -54,23 +57,32 @@ func (v *Volume) resolve(out []piece, first, end uint64) []piece {
 			out = append(out, piece{cluster: c, count: 1, chunk: v.journal.Pin(pt.Chunk), off: int64(pt.Off) * MinClusterSize, sum: pt.Sum})
 			continue
 		}
-		n := piece{cluster: c, count: 1}
-		if l := v.base.Get(c); !trimmed && l.Mapped() {
-			n.mapped, n.number, n.index = true, l.Number(), uint32(l.Offset())
+		var l blockmap.Loc
+		if !trimmed {
+			l = v.base.Get(c)
 		}
-		if k := len(out); k > 0 {
-			last := &out[k-1]
-			if last.chunk == nil && last.mapped == n.mapped && (!n.mapped || last.number == n.number && last.index+uint32(last.count) == n.index) {
-				last.count++
-				continue
-			}
-		}
-		if n.mapped {
-			n.clusters = v.scos[n.number-v.scos[0].Number].Clusters
-		}
-		out = append(out, n)
+		out = v.addBase(out, c, l)
 	}
 	return out
+}
+
+// addBase adds cluster c, at l, to pieces; the lock of what l is from is held.
+func (v *Volume) addBase(out []piece, c uint64, l blockmap.Loc) []piece {
+	n := piece{cluster: c, count: 1}
+	if l.Mapped() {
+		n.mapped, n.src, n.number, n.index = true, v.chain[l.Level()], l.Number(), uint32(l.Offset())
+	}
+	if k := len(out); k > 0 {
+		last := &out[k-1]
+		if last.chunk == nil && last.mapped == n.mapped && (!n.mapped || last.src == n.src && last.number == n.number && last.index+uint32(last.count) == n.index) {
+			last.count++
+			return out
+		}
+	}
+	if n.mapped {
+		n.clusters, n.origin, _ = n.src.scos.find(n.number)
+	}
+	return append(out, n)
 }
 
 func unpin(pieces []piece) {
@@ -97,7 +109,7 @@ func (v *Volume) submitRead(r *Request) {
 		return
 	}
 	go func() {
-		v.complete(r, v.readPieces(v.ctx, r.st.pieces, r.Data, r.Offset))
+		v.complete(r, v.readAgain(v.ctx, r.st.pieces, r.Data, r.Offset))
 	}()
 }
 
@@ -123,8 +135,27 @@ func (v *Volume) inMemory(pieces []piece) bool {
 	return true
 }
 
+// name returns the name of the piece's SCO: of the vDisk that wrote it.
+func (pc *piece) name() string {
+	return scoName(pc.src.id, Opening{Epoch: pc.origin.epoch, Nonce: pc.origin.nonce}, pc.number)
+}
+
+// known reports whether its SCO has what the map says.
+func (pc *piece) known() bool { return pc.index+uint32(pc.count) <= pc.clusters }
+
 func (v *Volume) key(pc *piece, group int) cache.Key {
-	return cache.Key{Space: v.space, SCO: pc.number, Group: uint32(group)}
+	return cache.Key{Space: pc.origin.space, SCO: pc.number, Group: uint32(group)}
+}
+
+// readAgain is readPieces for pieces that may be older than the end of a flatten: what
+// they name of the parent may be gone, and the map has copies of it.
+func (v *Volume) readAgain(ctx context.Context, pieces []piece, p []byte, off int64) error {
+	err := v.readPieces(ctx, pieces, p, off)
+	if errors.Is(err, ErrMedium) && v.dropped.Load() {
+		cs := uint64(v.cluster)
+		err = v.readPieces(ctx, v.resolve(nil, uint64(off)/cs, (uint64(off)+uint64(len(p))+cs-1)/cs), p, off)
+	}
+	return err
 }
 
 // readPieces fills p, which starts at byte off of the disk, and gives the
@@ -235,6 +266,9 @@ func (v *Volume) lba(c uint64) uint64 { return c * uint64(v.cluster/lbaBytes) }
 // readSCO reads one piece through the cache. A checksum that does not match is
 // tried once more from the backend, then it is a medium error.
 func (v *Volume) readSCO(ctx context.Context, pc *piece, t *target) error {
+	if !pc.known() {
+		return fmt.Errorf("vdisk %s: %w at lba %d: the map names what sco %d of %s does not have", v.id, ErrMedium, v.lba(pc.cluster), pc.number, pc.src.id)
+	}
 	for k := uint64(0); k < pc.count; {
 		g, index := v.layout.Group(pc.index + uint32(k))
 		_, _, n := v.layout.GroupRange(g, pc.clusters)
@@ -251,12 +285,12 @@ func (v *Volume) readSCO(ctx context.Context, pc *piece, t *target) error {
 			if err != nil {
 				return err
 			}
-			bad, ok := v.copyGroup(group, n, index, pc.cluster+k, todo, t)
+			bad, ok := v.copyGroup(pc.src, group, n, index, pc.cluster+k, todo, t)
 			if ok {
 				break
 			}
 			v.stats.crcErrors.Add(1)
-			v.log.Error("sco data damaged", "sco", pc.number, "group", g, "lba", v.lba(bad), "try", try)
+			v.log.Error("sco data damaged", "vdisk", pc.src.id.String(), "sco", pc.number, "group", g, "lba", v.lba(bad), "try", try)
 			v.host.cache.Drop(v.key(pc, g))
 			if try > 0 {
 				return v.medium(bad, fmt.Errorf("sco %d checksum", pc.number))
@@ -272,7 +306,7 @@ func (v *Volume) readSCO(ctx context.Context, pc *piece, t *target) error {
 // False: the group is to be read as a whole (it is in use, the store makes small
 // reads no cheaper, or this one did not work out).
 func (v *Volume) readSmall(ctx context.Context, pc *piece, g int, k, todo uint64, t *target) bool {
-	if !v.small || todo > smallReadClusters || v.host.cache.Peek(v.key(pc, g)) != nil || v.touches.again(pc.number, uint32(g)) {
+	if !v.small || todo > smallReadClusters || v.host.cache.Peek(v.key(pc, g)) != nil || v.touches.again(pc.origin.space, pc.number, uint32(g)) {
 		return false
 	}
 	off, length := v.layout.SumsRange(pc.clusters)
@@ -288,14 +322,14 @@ func (v *Volume) readSmall(ctx context.Context, pc *piece, g int, k, todo uint64
 	}
 	cctx, cancel := context.WithTimeout(ctx, backendTimeout)
 	defer cancel()
-	name := scoName(v.id, v.table.ofSCO(pc.number), pc.number)
+	name := pc.name()
 	if err := v.p.cfg.Store.ReadAt(cctx, name, buf, v.layout.DataOffset(first, pc.clusters)); err != nil {
 		v.stats.backendErrors.Add(1)
 		return false
 	}
 	for i := range todo {
 		data := buf[int(i)*v.cluster : (int(i)+1)*v.cluster]
-		if v.seed.Sum(v.lba(pc.cluster+k+i), data) != binary.LittleEndian.Uint32(sums[(uint64(first)+i)*sco.SumBytes:]) {
+		if pc.src.seed.Sum(v.lba(pc.cluster+k+i), data) != binary.LittleEndian.Uint32(sums[(uint64(first)+i)*sco.SumBytes:]) {
 			v.host.cache.Drop(v.key(pc, sumsGroup))
 			return false // the whole group decides whether it is damaged
 		}
@@ -311,18 +345,18 @@ func (v *Volume) readSmall(ctx context.Context, pc *piece, g int, k, todo uint64
 type touches [touchSlots]atomic.Uint64
 
 // again notes a read of a group and reports whether it was noted before.
-func (t *touches) again(number, group uint32) bool {
-	id := uint64(number)<<32 | uint64(group) + 1
+func (t *touches) again(space uint64, number, group uint32) bool {
+	id := (uint64(number)<<32 | uint64(group) + 1) ^ space<<48
 	slot := &t[id*0x9e3779b97f4a7c15>>(64-touchBits)]
 	return slot.Swap(id) == id
 }
 
 // copyGroup verifies and copies todo clusters from index of a group with n
 // clusters; the first is cluster c of the disk.
-func (v *Volume) copyGroup(group []byte, n, index int, c, todo uint64, t *target) (bad uint64, ok bool) {
+func (v *Volume) copyGroup(src *source, group []byte, n, index int, c, todo uint64, t *target) (bad uint64, ok bool) {
 	for i := range todo {
 		data, sum := v.layout.In(group, n, index+int(i))
-		if v.seed.Sum(v.lba(c+i), data) != sum {
+		if src.seed.Sum(v.lba(c+i), data) != sum {
 			return c + i, false
 		}
 		t.put(c+i, data)
@@ -340,7 +374,7 @@ func (v *Volume) group(ctx context.Context, pc *piece, g int) ([]byte, error) {
 func (v *Volume) fetch(ctx context.Context, key cache.Key, pc *piece, off int64, n int) ([]byte, error) {
 	return v.host.cache.Get(ctx, key, func() ([]byte, error) {
 		buf := make([]byte, n)
-		name := scoName(v.id, v.table.ofSCO(pc.number), pc.number)
+		name := pc.name()
 		err := v.retry(ctx, v.settings.Load().StallTimeout, func(ctx context.Context) error {
 			return v.p.cfg.Store.ReadAt(ctx, name, buf, off)
 		})
@@ -398,7 +432,7 @@ func (v *Volume) prefetch(ctx context.Context, pieces []piece) {
 	var todo []want
 	for i := range pieces {
 		pc := &pieces[i]
-		if !pc.mapped || v.small && pc.count <= smallReadClusters {
+		if !pc.mapped || !pc.known() || v.small && pc.count <= smallReadClusters {
 			continue
 		}
 		first, _ := v.layout.Group(pc.index)

@@ -26,10 +26,49 @@ type Record struct {
 	// another one is there now, a tail may be lost (rule E9).
 	Journal string     `json:"journal,omitempty"`
 	State   RecordFlag `json:"state,omitempty"`
+	// Void are the epochs of rollbacks and freezes that were given up: a head of
+	// theirs that turns up on the backend does not count.
+	Void []uint32 `json:"void,omitempty"`
+	// Parent is what a clone starts from. While it is here, it holds the parent's
+	// objects up to that point, whatever becomes of the parent (rule E7).
+	Parent *ParentRef `json:"parent,omitempty"`
+	// Clones counts the records whose Parent names this vDisk. It changes in one
+	// transaction with theirs, and CloneGen with every change, so that whoever looked
+	// at them notices that one came or went.
+	Clones   int    `json:"clones,omitempty"`
+	CloneGen uint64 `json:"cloneGen,omitempty"`
 }
 
 // RecordFormat is the newest registry record format this code reads and writes.
-const RecordFormat = 1
+// Format 2 is written for records with what format 1 did not know.
+const RecordFormat = 2
+
+// format returns the oldest format that can say what the record says.
+func (r *Record) format() int {
+	if r.State == FlagPending || len(r.Void) > 0 || r.Parent != nil || r.Clones != 0 || r.CloneGen != 0 {
+		return RecordFormat
+	}
+	return 1
+}
+
+// ParentRef is a point of another vDisk: all of its log up to seq.
+type ParentRef struct {
+	VDisk ID     `json:"vdisk"`
+	Seq   uint64 `json:"seq"`
+}
+
+// changeClones counts clones in or out.
+func (r *Record) changeClones(by int) {
+	r.Clones += by
+	r.CloneGen++
+}
+
+// sameButClones reports whether two records differ in their clones at most.
+func (r *Record) sameButClones(o *Record) bool {
+	a, b := *r, *o
+	a.Clones, a.CloneGen, a.Format = b.Clones, b.CloneGen, b.Format
+	return a.equal(&b)
+}
 
 // RecordFlag marks a vDisk that is not simply usable.
 type RecordFlag string
@@ -40,6 +79,9 @@ const (
 	FlagDeleting RecordFlag = "deleting"  // delete was decided; never undone
 	FlagLostTail RecordFlag = "lost_tail" // rule E9: acknowledged writes are missing
 	FlagAccepted RecordFlag = "accepted"  // the operator accepted that loss; the next open clears it
+	// FlagPending: a rollback or freeze was decided, by the newest of Opens; the next
+	// open finds its head and goes on from that, or voids it and goes on as before.
+	FlagPending RecordFlag = "pending"
 )
 
 // Opening is an entry of the epoch table (rule E1).
@@ -70,13 +112,17 @@ type DTLRecord struct {
 // ErrConflict: the record is not what the caller compared with.
 var ErrConflict = errors.New("registry record changed")
 
-// Registry keeps one Record per vDisk. Swap is atomic and durable; an error
+// Change replaces Old by New; nil Old means "absent", nil New means "delete".
+type Change struct{ Old, New *Record }
+
+// Registry keeps one Record per vDisk. Apply is atomic and durable; an error
 // other than ErrConflict leaves its outcome unknown.
 type Registry interface {
 	// Load returns the record; ErrNotFound if there is none.
 	Load(ctx context.Context, id ID) (Record, error)
-	// Swap replaces old by new; nil old means "absent", nil new means "delete".
-	Swap(ctx context.Context, old, new *Record) error
+	// Apply makes all changes, of different vDisks and few, or none: ErrConflict
+	// when a record is not as its Old.
+	Apply(ctx context.Context, changes ...Change) error
 	// List calls fn for every record of a vPool.
 	List(ctx context.Context, pool string, fn func(Record) error) error
 }
@@ -111,40 +157,56 @@ func decodeRecord(b []byte) (Record, error) {
 	return rec, nil
 }
 
-// Swap implements Registry.
-func (r KVRegistry) Swap(ctx context.Context, old, new *Record) error {
-	var id ID
-	var cmp kv.Compare
-	if old != nil {
-		id = old.ID
-		b, err := json.Marshal(old)
+// Apply implements Registry.
+func (r KVRegistry) Apply(ctx context.Context, changes ...Change) error {
+	var cmps []kv.Compare
+	var ops []kv.Op
+	for _, c := range changes {
+		cmp, op, err := c.encode()
 		if err != nil {
 			return err
 		}
-		cmp = kv.ValueIs(registryPrefix+id.String(), b)
-	} else {
-		id = new.ID
-		cmp = kv.Absent(registryPrefix + id.String())
+		cmps, ops = append(cmps, cmp), append(ops, op)
 	}
-	op := kv.Delete(registryPrefix + id.String())
-	if new != nil {
-		if new.ID != id {
-			return fmt.Errorf("%w: swap of %s with %s", ErrInvalid, id, new.ID)
-		}
-		b, err := json.Marshal(new)
-		if err != nil {
-			return err
-		}
-		op = kv.Put(registryPrefix+id.String(), b)
-	}
-	res, err := r.Store.Txn(ctx, []kv.Compare{cmp}, []kv.Op{op}, nil)
+	res, err := r.Store.Txn(ctx, cmps, ops, nil)
 	if err != nil {
-		return fmt.Errorf("registry: vdisk %s: %w", id, err)
+		return fmt.Errorf("registry: vdisk %s: %w", changes[0].id(), err)
 	}
 	if !res.Succeeded {
-		return fmt.Errorf("registry: vdisk %s: %w", id, ErrConflict)
+		return fmt.Errorf("registry: vdisk %s: %w", changes[0].id(), ErrConflict)
 	}
 	return nil
+}
+
+func (c *Change) id() ID {
+	if c.Old != nil {
+		return c.Old.ID
+	}
+	return c.New.ID
+}
+
+// encode returns the change as a comparison and an operation.
+func (c *Change) encode() (cmp kv.Compare, op kv.Op, err error) {
+	key := registryPrefix + c.id().String()
+	cmp, op = kv.Absent(key), kv.Delete(key)
+	if c.Old != nil {
+		b, err := json.Marshal(c.Old)
+		if err != nil {
+			return cmp, op, err
+		}
+		cmp = kv.ValueIs(key, b)
+	}
+	if c.New != nil {
+		if c.New.ID != c.id() {
+			return cmp, op, fmt.Errorf("%w: swap of %s with %s", ErrInvalid, c.id(), c.New.ID)
+		}
+		b, err := json.Marshal(c.New)
+		if err != nil {
+			return cmp, op, err
+		}
+		op = kv.Put(key, b)
+	}
+	return cmp, op, nil
 }
 
 // List implements Registry.

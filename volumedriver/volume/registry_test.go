@@ -34,7 +34,7 @@ func reopenRegistry(t *testing.T, path string) KVRegistry {
 
 // goldenRecord has every field of a record.
 func goldenRecord() Record {
-	return Record{Format: RecordFormat, ID: testID(0xd0), Pool: testPool, Owner: "node-1", Epoch: 4,
+	return Record{Format: 1, ID: testID(0xd0), Pool: testPool, Owner: "node-1", Epoch: 4,
 		Opens:   []Opening{{4, 0xcafe, 1<<63 + 8, 90, 19, 1_700_000_000_000_000_001}},
 		Head:    HeadRef{Epoch: 3, Nonce: 0xbeef, Number: 1 << 33, Hash: strings.Repeat("0f", 32)},
 		DTL:     DTLRecord{State: "ok", Peer: "node-2", Generation: 1<<64 - 1},
@@ -54,6 +54,18 @@ func TestRecordGolden(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, rec) {
 		t.Fatalf("%v: %+v", err, got)
 	}
+	pending, clone := goldenRecord(), goldenRecord()
+	pending.State, pending.Void = FlagPending, []uint32{2, 3}
+	clone.Parent, clone.Clones, clone.CloneGen = &ParentRef{VDisk: testID(0xd1), Seq: 1<<63 + 1}, 1000, 1<<63+2
+	for name, want := range map[string]Record{"record-pending.json": pending, "record-clone.json": clone} {
+		want.Format = want.format()
+		if b, err = json.Marshal(&want); err != nil {
+			t.Fatal(err)
+		}
+		if got, err = decodeRecord(goldenFile(t, name, b)); err != nil || !reflect.DeepEqual(got, want) || got.Format != 2 {
+			t.Fatalf("%s: %v: %+v", name, err, got)
+		}
+	}
 	least := Record{Format: 1, ID: testID(1), Pool: testPool, DTL: DTLRecord{State: "off"}}
 	if b, err = json.Marshal(&least); err != nil {
 		t.Fatal(err)
@@ -72,7 +84,7 @@ func TestRecordRefused(t *testing.T) {
 		{"{", "damaged", ErrCorrupt},
 		{`{"format":1,"id":"not-a-uuid"}`, "damaged", ErrCorrupt},
 		{`{"format":1,"epoch":-1}`, "damaged", ErrCorrupt},
-		{`{"format":2,"id":"d0000000-0000-4000-8000-000000000000"}`, "upgrade", nil},
+		{`{"format":3,"id":"d0000000-0000-4000-8000-000000000000"}`, "upgrade", nil},
 	} {
 		_, err := decodeRecord([]byte(c.value))
 		if err == nil || !strings.Contains(err.Error(), c.want) || c.is != nil && !errors.Is(err, c.is) {
@@ -136,7 +148,7 @@ func TestRegistrySwap(t *testing.T) {
 		{&two, nil, ErrConflict, nil},
 		{nil, &three, nil, &three},
 	} {
-		if err := reg.Swap(ctx, c.old, c.new); !errors.Is(err, c.want) || c.want == nil && err != nil {
+		if err := reg.Apply(ctx, Change{c.old, c.new}); !errors.Is(err, c.want) || c.want == nil && err != nil {
 			t.Fatalf("step %d: %v, want %v", i, err, c.want)
 		}
 		got, err := reg.Load(ctx, id)
@@ -150,7 +162,7 @@ func TestRegistrySwap(t *testing.T) {
 	if err := reg.Store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := reg.Swap(ctx, &three, &one); err == nil || errors.Is(err, ErrConflict) {
+	if err := reg.Apply(ctx, Change{&three, &one}); err == nil || errors.Is(err, ErrConflict) {
 		t.Fatalf("swap on a closed store: %v", err)
 	}
 	if got, err := reopenRegistry(t, path).Load(ctx, id); err != nil || !got.equal(&three) {
@@ -163,7 +175,7 @@ func TestRegistryRace(t *testing.T) {
 	ctx := t.Context()
 	reg, _ := boltRegistry(t)
 	rec := Record{Format: 1, ID: testID(1), Pool: testPool}
-	if err := reg.Swap(ctx, nil, &rec); err != nil {
+	if err := reg.Apply(ctx, Change{nil, &rec}); err != nil {
 		t.Fatal(err)
 	}
 	var won atomic.Uint32
@@ -178,7 +190,7 @@ func TestRegistryRace(t *testing.T) {
 				}
 				next := old
 				next.Epoch, next.Owner = old.Epoch+1, fmt.Sprintf("node-%d", g)
-				if err := reg.Swap(ctx, &old, &next); err == nil {
+				if err := reg.Apply(ctx, Change{&old, &next}); err == nil {
 					won.Add(1)
 				} else if !errors.Is(err, ErrConflict) {
 					t.Error(err)

@@ -60,25 +60,32 @@ func (v *Volume) install(o *batch, state []byte) {
 	v.reservation.Store(&state)
 }
 
-// recordedReservation reads the state of an extent back from the journal: data
+// recorded reads what a reservation or pin extent stores back from the journal: data
 // starts at off in the chunk. The sums were verified when it was recovered, and
 // are once more.
-func (v *Volume) recordedReservation(b *journal.Batch, e *journal.Extent, chunk uint32, off int64) ([]byte, error) {
+func (v *Volume) recorded(b *journal.Batch, e *journal.Extent, chunk uint32, off int64) ([]byte, error) {
 	per := uint64(v.cluster / lbaBytes)
 	buf := blockfs.AlignedBuffer(int(e.Length) * lbaBytes)
 	c := v.journal.Pin(chunk)
 	_, err := c.ReadAt(buf, off+int64(e.Data)*int64(v.cluster))
 	c.Unpin()
 	if err != nil {
-		return nil, fmt.Errorf("vdisk %s: reservation: %w: %w", v.id, ErrCorrupt, err)
+		return nil, fmt.Errorf("vdisk %s: reservation or pin: %w: %w", v.id, ErrCorrupt, err)
 	}
 	for k := range e.Length / per {
 		at := k * uint64(v.cluster)
 		if v.seed.Sum(e.LBA+k*per, buf[at:at+uint64(v.cluster)]) != b.Sums[uint64(e.Data)+k] {
-			return nil, fmt.Errorf("vdisk %s: reservation: %w: checksum", v.id, ErrCorrupt)
+			return nil, fmt.Errorf("vdisk %s: reservation or pin: %w: checksum", v.id, ErrCorrupt)
 		}
 	}
-	state, err := journal.DecodeReservation(buf)
+	decode := journal.DecodeReservation
+	if e.Kind == journal.KindPin {
+		decode = journal.DecodePin
+	}
+	state, err := decode(buf)
+	if err == nil && e.Kind == journal.KindPin {
+		_, err = decodeMark(state)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("vdisk %s: %w: %w", v.id, ErrCorrupt, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,7 +14,6 @@ import (
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
-	"github.com/openvstorage/ovgate/volumedriver/blockmap"
 	"github.com/openvstorage/ovgate/volumedriver/journal"
 	"github.com/openvstorage/ovgate/volumedriver/sco"
 	"github.com/openvstorage/ovgate/volumedriver/tlog"
@@ -39,6 +39,7 @@ type uploader struct {
 
 	rec      Record // as the registry has it
 	head     Head   // committed
+	past     *Past  // of head; not changed, but replaced
 	ref      HeadRef
 	number   uint64   // newest head number used, committed or not (V6)
 	stale    []string // superseded objects, to be condemned by the next head
@@ -66,6 +67,7 @@ type uploader struct {
 // headRequest asks for a head commit.
 type headRequest struct {
 	change func(*Head)     // may be nil
+	past   func(*Past)     // may be nil; gets a copy whose slices are not its own
 	commit uint64          // all seqs up to here, first
 	clean  bool            // the closing head
 	done   chan error      // capacity 1
@@ -418,12 +420,26 @@ func (u *uploader) commit() error {
 			h.Clean = h.Clean || r.clean
 		}
 	}
-	if err := u.commitHead(&h); err != nil {
+	oldPast := u.head.Past
+	past, pinned := u.pinned(h.LastSeq)
+	newPast := pinned
+	for _, r := range taken {
+		if r.past != nil {
+			next := *past
+			past, newPast = &next, true
+			r.past(past)
+		}
+	}
+	if err := u.commitHead(&h, past, newPast); err != nil {
 		return err
 	}
 	v.applyCommitted(prefix)
 	u.committed.Store(h.LastSeq)
+	if pinned {
+		v.dropMarks(h.LastSeq)
+	}
 	u.saveLocal(&h, local)
+	u.savePast(oldPast)
 	u.release()
 	u.cleanUp()
 	for _, r := range taken {
@@ -431,11 +447,25 @@ func (u *uploader) commit() error {
 			r.after(&h)
 		}
 	}
+	if newPast {
+		u.setLine()
+	}
 	if h.Clean || h.NextTLog-u.ckpt >= checkpointTLogs {
 		u.checkpoint()
 	}
 	u.answer(taken)
+	u.keepBase()
 	return nil
+}
+
+// setLine says which log the map is of now.
+func (u *uploader) setLine() {
+	v := u.v
+	var above [16]byte
+	if v.parent != nil {
+		above = v.parent.line
+	}
+	v.line = (&state{&u.head, u.past, u.ref}).line(above, int(v.level()))
 }
 
 // answer ends the requests that a commit served.
@@ -455,8 +485,9 @@ func (u *uploader) answer(taken []*headRequest) {
 	u.pending = keep
 }
 
-// commitHead puts the head object and swaps the registry record.
-func (u *uploader) commitHead(h *Head) error {
+// commitHead puts the head object, before it the past if that is new, and swaps the
+// registry record.
+func (u *uploader) commitHead(h *Head, past *Past, newPast bool) error {
 	v := u.v
 	if err := u.claim(); err != nil {
 		return err
@@ -467,7 +498,24 @@ func (u *uploader) commitHead(h *Head) error {
 	u.number++
 	h.Epoch, h.Nonce, h.Number = v.this.Epoch, v.this.Nonce, u.number
 	h.Epochs, h.Time = v.table, max(v.timestamp(), h.Time)
+	if old := u.head.Past; newPast && old != nil && !slices.Contains(u.stale, pastName(v.id, *old)) {
+		u.stale = append(u.stale, pastName(v.id, *old))
+	}
 	h.Condemned = append([]string(nil), u.stale...)
+	if newPast {
+		pastRef, obj, err := past.encode(v.this, h.Number)
+		if err != nil {
+			v.fail(StateFailed, err)
+			return err
+		}
+		if h.Past = pastRef; pastRef != nil {
+			if err := u.persist(func(ctx context.Context) error {
+				return v.p.cfg.Store.Put(ctx, pastName(v.id, *pastRef), obj)
+			}, nil); err != nil {
+				return err
+			}
+		}
+	}
 	obj, ref, err := h.encode()
 	if err != nil {
 		v.fail(StateFailed, err)
@@ -486,12 +534,12 @@ func (u *uploader) commitHead(h *Head) error {
 		}
 	}
 	next := u.rec
-	next.Head, next.Opens = ref, nil
+	next.Head, next.Opens, next.Void = ref, nil, nil
 	if h.Clean {
 		next.Owner = ""
 	}
 	if err := u.persist(func(ctx context.Context) error {
-		err := v.p.swap(ctx, &u.rec, &next)
+		err := v.p.swapOver(ctx, &u.rec, &next)
 		if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
 			v.fail(StateFenced, fmt.Errorf("%w: %w", ErrFenced, err))
 			return nil
@@ -504,7 +552,8 @@ func (u *uploader) commitHead(h *Head) error {
 		return ErrFenced
 	}
 	u.stale = append(u.stale, headName(v.id, u.ref))
-	u.rec, u.head, u.ref, u.openHead = next, *h, ref, false
+	u.rec, u.head, u.past, u.ref, u.openHead = next, *h, past, ref, false
+	v.committedState.Store(&state{h, past, ref})
 	u.headNum.Store(h.Number)
 	u.headTime.Store(h.Time)
 	u.stored.Store(h.Stored)
@@ -610,6 +659,17 @@ func (u *uploader) saveLocal(h *Head, tl []byte) {
 	saveLocalHead(v.host, h)
 }
 
+// savePast brings the local copy of the past in step with the committed head: old is
+// what the head before it named.
+func (u *uploader) savePast(old *PastRef) {
+	v, ref := u.v, u.head.Past
+	if ref != nil && old != nil && *ref == *old {
+		return
+	}
+	saveLocalPast(v.host, u.past, ref)
+	dropLocalPast(v.host, v.id, old)
+}
+
 func localTLog(id ID, n uint32) string { return fmt.Sprintf("%s/tlog-%08x", stateDir(id), n) }
 
 // writeLocal writes a file that need not survive; it verifies itself when read.
@@ -633,8 +693,8 @@ func writeLocal(fsys blockfs.FS, path string, b []byte) error {
 func (v *Volume) applyCommitted(prefix []*batch) {
 	for _, b := range prefix {
 		v.mapMu.Lock()
-		v.scos = append(v.scos, blockmap.SCOInfo{Number: b.number, Clusters: b.footer.Clusters, Bytes: b.object})
-		applyFooter(v.base, b.footer)
+		v.own.scos.add(b.number, v.origin, b.footer.Clusters, b.object)
+		applyFooter(v.base, b.footer, v.level())
 		for i := range b.entries {
 			if e := &b.entries[i]; e.kind == journal.KindData {
 				v.overlay.DropPoint(e.cluster, b.id)

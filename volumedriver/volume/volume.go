@@ -20,11 +20,13 @@
 //	v/ID/sco/NUMBER-EPOCH-NONCE          data (package sco)
 //	v/ID/tlog/NUMBER-EPOCH-NONCE         index of a run of SCOs (package tlog)
 //	v/ID/head/EPOCH-NUMBER-NONCE         what makes up the vDisk (Head)
+//	v/ID/past/EPOCH-NUMBER-NONCE         what it was before, snapshots (Past)
 //	v/ID/claim/EPOCH                     epoch taken, on stores with conditional PUT
 //
 // # Local state of a vDisk, below vdisk/ID/
 //
-//	head          copy of the committed head, for an open while the backend is away
+//	head, past-*  copies of the committed head and its past, for an open while the
+//	              backend is away
 //	tlog-NUMBER   copies of the TLogs after the checkpoint
 //	map           checkpoint of the base map (package blockmap)
 //
@@ -51,6 +53,16 @@
 //	V7  The reservation state is that of the newest record in seq order that stores
 //	    one: an open takes the head's, then those of the tail; a head carries the one
 //	    as of its last seq, so no record of it is released before (rule O5).
+//	V8  A snapshot is made and deleted by a record in seq order like a write. The one
+//	    that makes it is alone, and the last, in its batch: so the SCO that ends with
+//	    its seq holds the disk as it was, and no overwrite is dropped, no cluster
+//	    moved, across it (E6). A head covers it when it covers its seq.
+//	V9  The log is a list of runs of TLogs. Numbers and seqs of what a rollback cuts
+//	    off are not used again.
+//	V10 What a clone starts from is held by the clone's registry record: the parent's
+//	    objects up to that seq are not condemned while it names them. Record and the
+//	    parent's count of clones change together; a vDisk with clones keeps its own
+//	    parent, and is purged after the last of them.
 package volume
 
 import (
@@ -91,8 +103,7 @@ type Volume struct {
 	seed    clustersum.Seed
 	cluster int // bytes
 	layout  sco.Layout
-	space   uint64 // cache key
-	small   bool   // the backend makes small reads cheap
+	small   bool // the backend makes small reads cheap
 	touches touches
 	maxIO   int // bytes of data one command may carry
 	// appendLimit is how much data of several commands one record takes.
@@ -119,6 +130,7 @@ type Volume struct {
 	qmu      sync.Mutex
 	queue    []*Request
 	closing  bool
+	work     *work          // long, beside the requests; nil: none
 	stopped  bool           // the committer ended
 	inflight sync.WaitGroup // requests submitted and not complete
 	kick     chan struct{}
@@ -128,11 +140,24 @@ type Volume struct {
 	mapMu   sync.RWMutex
 	overlay *blockmap.Overlay
 	base    *blockmap.Map
-	batch   *batch   // open
-	closed  []*batch // in seq order, not committed
-	batches uint32   // ids given out
-	scos    []blockmap.SCOInfo
+	batch   *batch    // open
+	closed  []*batch  // in seq order, not committed
+	batches uint32    // ids given out
+	chain   []*source // whose SCOs the map names, by level; the last is own
+	own     *source
+	parent  *frozen  // that base was cloned from; nil: an empty one
+	line    [16]byte // of the log that base is of
+	origin  origin   // of this opening's SCOs
+	marks   []*mark  // changes of snapshots above the committed head, in seq order
 	table   epochTable
+
+	pinMu sync.Mutex // after mapMu
+	pins  []*Pin     // snapshots, in seq order; changed in seq order (V8)
+
+	committedState atomic.Pointer[state]
+
+	movedSCO, movedTLog atomic.Uint32 // next numbers of a flatten
+	dropped             atomic.Bool   // the parent is gone; what read it may look again
 
 	up uploader
 
@@ -154,6 +179,7 @@ type requestState struct {
 	first, end uint64 // clusters, covering
 	slot       int    // in rangeLock.held
 	start      time.Time
+	mark       *mark             // reqPin
 	extents    [3]journal.Extent // Data unused
 	nExtents   int
 	parts      [3][]byte
@@ -276,6 +302,11 @@ func (v *Volume) admit(r *Request) error {
 	case r.Kind != ReqRead && n > int64(v.maxIO) && (r.Kind == ReqWrite || r.Kind == ReqCompareAndWrite || r.Kind == ReqOrWrite):
 		return fmt.Errorf("%w: %d bytes in one write, at most %d", ErrInvalid, n, v.maxIO)
 	}
+	return v.enter()
+}
+
+// enter counts a request as in flight, if requests are taken at all.
+func (v *Volume) enter() error {
 	if f := v.failure.Load(); f != nil && (f.state == StateFenced || f.state == StateClosed) {
 		return fmt.Errorf("vdisk %s: %w", v.id, f.err)
 	}
@@ -295,7 +326,7 @@ func (r *Request) span() int64 {
 		return int64(len(r.Data))
 	case ReqCompareAndWrite:
 		return int64(len(r.Data) / 2)
-	case ReqFlush, ReqReserve:
+	case ReqFlush, ReqReserve, reqPin:
 		return 0
 	}
 	return r.Length
@@ -397,6 +428,7 @@ func (v *Volume) Close(ctx context.Context) error {
 	v.qmu.Lock()
 	v.closing = true
 	v.qmu.Unlock()
+	v.endWork()
 	err := v.drain(ctx)
 	if err == nil {
 		err = v.up.finish(ctx)
@@ -429,6 +461,7 @@ func (v *Volume) stop() {
 	v.qmu.Unlock()
 	v.fail(StateClosed, ErrClosed)
 	v.cancel()
+	v.endWork()
 	v.wg.Wait()
 	v.inflight.Wait()
 	if committed := v.up.committed.Load(); committed == v.lastSeq.Load() && v.up.head.Clean {

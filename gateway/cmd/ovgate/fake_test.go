@@ -347,7 +347,8 @@ func (f *fake) target(iqn string) (api.Target, error) {
 		if v.Published != nil && v.Published.IQN == iqn {
 			return api.Target{
 				IQN: iqn, LUNs: []api.TargetLUN{{VDisk: v.Name, VDiskID: v.ID, Size: v.Size}}, Portals: []api.Portal{portal},
-				ACL: append([]string{}, f.acl[iqn]...), Open: f.open[iqn], ChapUser: v.Name, Created: fakeTime,
+				ACL: append([]string{}, f.acl[iqn]...), Open: f.open[iqn], ChapUser: v.Name, Created: fakeTime, Name: v.Name, AllPortals: true,
+				Groups: []api.TargetGroup{{Name: "default", Any: f.open[iqn], Initiators: append([]string{}, f.acl[iqn]...), ChapUser: v.Name}},
 			}, nil
 		}
 	}

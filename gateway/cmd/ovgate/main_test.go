@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"flag"
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/openvstorage/ovgate/internal/client"
+	"github.com/openvstorage/ovgate/iscsi/initiator"
 )
 
 var update = flag.Bool("update", false, "write the golden parts of testdata/*.txt anew")
@@ -46,10 +48,13 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// TestServeScripts runs real nodes. Besides exits there is
+// TestServeScripts runs real nodes. Besides exits there are
 //
 //	up DIR   waits until the node of that data directory answers, and sets API to
 //	         its HOST:PORT
+//	signin STATUS TARGET INITIATOR [USER SECRET]
+//	         signs in to a target of the node in $NODE and expects that login
+//	         status; 0000 stays signed in, and sets SESSION to the session's id
 func TestServeScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/serve",
@@ -58,7 +63,7 @@ func TestServeScripts(t *testing.T) {
 			e.Setenv("GORACE", raceOptions)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": up},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": up, "signin": signIn},
 	})
 }
 
@@ -100,6 +105,45 @@ func answers(data string) (address string, err error) {
 		return "", err
 	}
 	return strings.TrimPrefix(o.URL, "https://"), client.Done(api.GetStatus(context.Background()))
+}
+
+// signIn is the script command signin.
+func signIn(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 && len(args) != 5 {
+		ts.Fatalf("usage: signin STATUS TARGET INITIATOR [USER SECRET]")
+	}
+	o, err := client.Discover(client.System(), ts.Getenv("NODE"))
+	ts.Check(err)
+	o.Timeout = startLimit
+	api, err := client.New(o)
+	ts.Check(err)
+	ctx := context.Background()
+	status, err := client.Get[client.Status](api.GetStatus(ctx))
+	ts.Check(err)
+	in := initiator.Options{Address: status.Portals[0].Address, Target: args[1], Initiator: args[2]}
+	if len(args) == 5 {
+		in.CHAPUser, in.CHAPSecret = args[3], args[4]
+	}
+	s, err := initiator.Dial(ctx, in)
+	got := "0000"
+	var refused *initiator.LoginError
+	if errors.As(err, &refused) {
+		got = fmt.Sprintf("%04x", refused.Status)
+	} else {
+		ts.Check(err)
+		ts.Defer(s.Close)
+		ts.Check(s.Ready(ctx, 0))
+		l, err := client.Get[client.ISCSISessionList](api.ListISCSISessions(ctx, &client.ListISCSISessionsParams{Target: &args[1]}))
+		ts.Check(err)
+		for _, i := range l.Items {
+			if i.Initiator == args[2] {
+				ts.Setenv("SESSION", i.ID)
+			}
+		}
+	}
+	if got != args[0] {
+		ts.Fatalf("login status %s, want %s", got, args[0])
+	}
 }
 
 // setUp starts a node and says where it is in both ways: by environment, and in

@@ -22,7 +22,7 @@ func (a *app) serve() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&o.Config, "config", "", "configuration file, YAML")
 	f.StringVar(&o.API, "api", "", "HOST:PORT of API and UI (default 127.0.0.1:8443)")
-	f.StringVar(&o.ISCSI, "iscsi", "", "HOST:PORT of the iSCSI portal (default 127.0.0.1:3260)")
+	f.StringArrayVar(&o.ISCSI, "iscsi", nil, "HOST:PORT of the iSCSI portal (default 127.0.0.1:3260); may be repeated")
 	f.StringArrayVar(&o.Advertise, "advertise", nil, "HOST:PORT that initiators should use instead of --iscsi's; may be repeated")
 	f.BoolVar(&o.Insecure, "insecure", false, "plain HTTP instead of TLS; on a loopback address only")
 	f.StringVar(&o.LogFormat, "log-format", "", "text or json (default text)")

@@ -19,11 +19,11 @@ func TestServe(t *testing.T) {
 		want      string // of the options
 		code      int
 	}{
-		{"", "", "/var/lib/ovgate||||[]|false|", 0},
-		{"--data /d --api :1 --iscsi :2 --advertise a:3 --advertise b:4 --insecure --log-format json", "", "/d||:1|:2|[a:3 b:4]|true|json", 0},
-		{"", "/e", "/e||||[]|false|", 0},
-		{"--data /d", "/e", "/d||||[]|false|", 0},
-		{"--config /c", "", "/var/lib/ovgate|/c|||[]|false|", 0},
+		{"", "", "/var/lib/ovgate|||[]|[]|false|", 0},
+		{"--data /d --api :1 --iscsi :2 --iscsi [::1]:5 --advertise a:3 --advertise b:4 --insecure --log-format json", "", "/d||:1|[:2 [::1]:5]|[a:3 b:4]|true|json", 0},
+		{"", "/e", "/e|||[]|[]|false|", 0},
+		{"--data /d", "/e", "/d|||[]|[]|false|", 0},
+		{"--config /c", "", "/var/lib/ovgate|/c||[]|[]|false|", 0},
 		{"--log-format xml", "", "", exitUsage},
 		{"--url https://127.0.0.1:1", "", "", exitUsage},
 		{"extra", "", "", exitUsage},

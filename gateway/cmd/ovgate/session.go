@@ -11,7 +11,7 @@ import (
 
 // session returns the verbs of iSCSI sessions.
 func (a *app) session() *cobra.Command {
-	return group("session", "iSCSI sessions of initiators", a.sessionList(), a.sessionDrop())
+	return group("session", "iSCSI sessions of initiators", a.sessionList(), a.sessionShow(), a.sessionDrop())
 }
 
 func (a *app) sessionList() *cobra.Command {
@@ -46,9 +46,10 @@ func (a *app) sessionList() *cobra.Command {
 
 func (a *app) sessionDrop() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "drop ID",
-		Short: "Drop an iSCSI session; the initiator may sign in again",
-		Args:  names("ID"),
+		Use:     "drop ID",
+		Aliases: []string{"kick"},
+		Short:   "Drop an iSCSI session; the initiator may sign in again",
+		Args:    names("ID"),
 	}
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
 		if err := a.confirm(ctx, "Drop iSCSI session "+args[0]+"?"); err != nil {
@@ -57,4 +58,60 @@ func (a *app) sessionDrop() *cobra.Command {
 		return client.Done(api.DropISCSISession(ctx, args[0]))
 	})
 	return cmd
+}
+
+func (a *app) sessionShow() *cobra.Command {
+	cmd := &cobra.Command{Use: "show ID", Short: "Show what a session negotiated, and what it did on each LUN", Args: names("ID")}
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		s, err := client.Get[client.ISCSISessionDetail](api.GetISCSISession(ctx, args[0]))
+		if err != nil {
+			return err
+		}
+		return printOne(a, s, sessionRows(s))
+	})
+	return cmd
+}
+
+func sessionRows(s client.ISCSISessionDetail) [][]string {
+	n := s.Negotiated
+	rows := [][]string{
+		{"id", s.Session.ID},
+		{"initiator", s.Session.Initiator},
+		{"address", s.Session.Address},
+		{"target", s.Session.Target},
+		{"group", s.Group},
+		{"portal", s.Session.Portal + "," + strconv.Itoa(s.PortalGroup)},
+		{"isid, tsih", s.Isid + ", " + strconv.Itoa(s.Tsih)},
+		{"digests", "header " + yesNo(n.HeaderDigest) + ", data " + yesNo(n.DataDigest)},
+		{"receive segment", "initiator " + formatSize(n.MaxRecvInitiator) + ", target " + formatSize(n.MaxRecvTarget)},
+		{"burst", "first " + formatSize(n.FirstBurst) + ", most " + formatSize(n.MaxBurst)},
+		{"initial R2T", yesNo(n.InitialR2T)},
+		{"immediate data", yesNo(n.ImmediateData)},
+		{"outstanding R2T", strconv.Itoa(n.MaxOutstandingR2T)},
+		{"time to wait", strconv.Itoa(n.Time2Wait) + "s, to retain " + strconv.Itoa(n.Time2Retain) + "s"},
+		{"recovery level", strconv.Itoa(n.ErrorRecoveryLevel)},
+		{"connections", strconv.Itoa(s.Session.Connections) + " of " + strconv.Itoa(n.MaxConnections)},
+		{"commands", strconv.FormatInt(s.Commands, 10) + ", " + strconv.Itoa(s.Outstanding) + " outstanding"},
+		{"read, written", formatSize(s.BytesRead) + ", " + formatSize(s.BytesWritten)},
+	}
+	for _, l := range s.LUNs {
+		rows = append(rows, []string{"lun " + strconv.Itoa(l.LUN), dash(l.VDisk)})
+		rows = append(rows, lunStatsRows(l)...)
+	}
+	return append(rows, []string{"since", formatTime(&s.Session.Since)}, []string{"observed", formatTime(&s.ObservedAt)})
+}
+
+// lunStatsRows prints what was done on a LUN.
+func lunStatsRows(l client.LUNStats) [][]string {
+	io := func(s client.IOStats) string {
+		return strconv.FormatInt(s.Commands, 10) + " commands, " + formatSize(s.Bytes) + ", " + strconv.FormatInt(s.Errors, 10) + " errors, p50 " +
+			formatMicros(s.P50Us) + ", p99 " + formatMicros(s.P99Us)
+	}
+	return [][]string{
+		{"  read", io(l.Read)},
+		{"  write", io(l.Write)},
+		{"  other", io(l.Other)},
+		{"  queue", strconv.Itoa(l.Depth) + " now, " + strconv.Itoa(l.MaxDepth) + " at most, " + strconv.Itoa(l.Waiting) + " waiting, " +
+			strconv.FormatInt(l.Delayed, 10) + " delayed, " + strconv.FormatInt(l.QueueFull, 10) + " refused as full, " + strconv.FormatInt(l.Aborted, 10) + " aborted"},
+	}
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"strconv"
 	"strings"
 
@@ -13,8 +15,10 @@ import (
 // target returns the verbs of iSCSI targets.
 func (a *app) target() *cobra.Command {
 	return group("target", "iSCSI targets and who may sign in",
-		a.targetList(), a.targetShow(),
-		group("acl", "Initiators that may sign in to a target", a.targetACLAdd(), a.targetACLRemove()))
+		a.targetList(), a.targetShow(), a.targetCreate(), a.targetDelete(),
+		group("acl", "Initiators that may sign in to a target", a.targetACLAdd(), a.targetACLRemove()),
+		a.targetGroup(),
+		group("portal", "Addresses through which a target is reached", a.targetPortalSet()))
 }
 
 func (a *app) targetList() *cobra.Command {
@@ -50,7 +54,7 @@ func initiatorsText(t client.Target) string {
 }
 
 func (a *app) targetShow() *cobra.Command {
-	cmd := &cobra.Command{Use: "show TARGET", Short: "Show a target, named by its iSCSI name or its vDisk", Args: names("TARGET")}
+	cmd := &cobra.Command{Use: "show TARGET", Short: "Show a target, named by its iSCSI name, its vDisk, or its own name when it is shared", Args: names("TARGET")}
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
 		iqn, err := targetName(ctx, api, args[0])
 		if err != nil {
@@ -66,7 +70,8 @@ func (a *app) targetShow() *cobra.Command {
 	return cmd
 }
 
-// targetName returns the iSCSI name of a target that may be named by its vDisk.
+// targetName returns the iSCSI name of a target that may be named by its vDisk
+// or, when it is shared, by its own name.
 func targetName(ctx context.Context, api *client.Client, name string) (string, error) {
 	for _, prefix := range []string{"iqn.", "eui.", "naa."} {
 		if strings.HasPrefix(strings.ToLower(name), prefix) {
@@ -74,16 +79,87 @@ func targetName(ctx context.Context, api *client.Client, name string) (string, e
 		}
 	}
 	v, err := client.Get[client.VDisk](api.GetVDisk(ctx, name))
-	if err != nil {
+	if err == nil && v.Published != nil {
+		return v.Published.IQN, nil
+	}
+	var e *client.APIError
+	if err != nil && !(errors.As(err, &e) && e.Code == "not_found") {
 		return "", err
 	}
-	if v.Published == nil {
-		return "", &client.APIError{
-			Status: 404, Code: "not_found", Object: "vdisk " + v.Name, Message: "it is not published, so it has no target",
-			Hint: "publish it with ovgate vdisk publish " + v.Name,
-		}
+	t, terr := client.Get[client.Target](api.GetTarget(ctx, name))
+	if terr == nil {
+		return t.IQN, nil
 	}
-	return v.Published.IQN, nil
+	if err != nil {
+		return "", terr
+	}
+	return "", &client.APIError{
+		Status: 404, Code: "not_found", Object: "vdisk " + v.Name, Message: "it is not published, so it has no target",
+		Hint: "publish it with ovgate vdisk publish " + v.Name,
+	}
+}
+
+func (a *app) targetCreate() *cobra.Command {
+	var iqn string
+	cmd := &cobra.Command{
+		Use: "create NAME", Short: "Create a target that several vDisks share", Args: names("NAME"),
+		Long: "Create a target that several vDisks share. It admits nobody until it has a group.\n" +
+			"Place vDisks in it with ovgate vdisk publish VDISK --target NAME.",
+	}
+	cmd.Flags().StringVar(&iqn, "iqn", "", "iSCSI name of the target (default made from NAME)")
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		in := client.TargetInput{Name: args[0], IQN: given(iqn)}
+		t, err := client.Get[client.Target](api.CreateTarget(ctx, &client.CreateTargetParams{IdempotencyKey: new(rand.Text())}, in))
+		if err != nil {
+			return err
+		}
+		return a.printTarget(t)
+	})
+	return cmd
+}
+
+func (a *app) targetDelete() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{Use: "delete TARGET", Short: "Delete a shared target without LUNs", Args: names("TARGET")}
+	cmd.Flags().BoolVar(&force, "force", false, "drop the sessions of initiators that are signed in")
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		if err := a.confirm(ctx, "Delete target "+args[0]+"?"); err != nil {
+			return err
+		}
+		return client.Done(api.DeleteTarget(ctx, args[0], &client.DeleteTargetParams{Force: &force}))
+	})
+	return cmd
+}
+
+func (a *app) targetPortalSet() *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use: "set TARGET ADDRESS...", Short: "Choose the portals of a target, or every portal of the node",
+		Example: "  ovgate target portal set db1 192.0.2.10:3260 [2001:db8::10]:3260\n  ovgate target portal set db1 --all",
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "every portal of the node, also later ones")
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usagef("target portal set: TARGET is missing")
+		}
+		if all == (len(args) > 1) {
+			return usagef("target portal set: give addresses, or --all")
+		}
+		return nil
+	}
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		iqn, err := targetName(ctx, api, args[0])
+		if err != nil {
+			return err
+		}
+		t, err := client.Get[client.Target](api.SetTargetPortals(ctx, iqn, client.PortalsInput{Addresses: append([]string{}, args[1:]...)}))
+		if err != nil {
+			return err
+		}
+		return a.printTarget(t)
+	})
+	cmd.ValidArgsFunction = a.completeVDisks
+	return cmd
 }
 
 func (a *app) targetACLAdd() *cobra.Command {
@@ -123,17 +199,38 @@ func (a *app) targetACLRemove() *cobra.Command {
 // printTarget prints a target.
 func (a *app) printTarget(t client.Target) error {
 	rows := [][]string{{"target", t.IQN}}
+	if t.Shared {
+		rows = append(rows, []string{"name", t.Name})
+	}
 	for _, l := range t.LUNs {
 		rows = append(rows, []string{"lun " + strconv.Itoa(l.LUN), l.VDisk + " (" + formatSize(l.Size) + ")"})
+		if l.Qos != nil {
+			rows = append(rows, []string{"  limits", qosText(l.Qos)})
+		}
+		if l.ReservedBy != "" {
+			rows = append(rows, []string{"  reserved by", l.ReservedBy})
+		}
+		if l.Stats != nil {
+			rows = append(rows, lunStatsRows(*l.Stats)...)
+		}
+	}
+	portals := portalsText(t.Portals)
+	if !t.AllPortals && len(t.Portals) == 0 {
+		portals = "none of this node"
 	}
 	rows = append(rows,
-		[]string{"portals", portalsText(t.Portals)},
+		[]string{"portals", portals},
 		[]string{"open", yesNo(t.Open)})
-	for _, name := range t.ACL {
-		rows = append(rows, []string{"initiator", name})
+	for _, g := range t.Groups {
+		rows = append(rows, []string{"group " + g.Name, groupText(g)})
+		for _, name := range g.Initiators {
+			rows = append(rows, []string{"  initiator", name})
+		}
+	}
+	if t.ChapUser != "" {
+		rows = append(rows, []string{"chap user", t.ChapUser})
 	}
 	return printOne(a, t, append(rows,
-		[]string{"chap user", t.ChapUser},
 		[]string{"sessions", strconv.Itoa(t.Sessions)},
 		[]string{"created", formatTime(&t.Created)}))
 }

@@ -21,7 +21,7 @@ const defaultVPool = "default"
 func (a *app) vdisk() *cobra.Command {
 	return group("vdisk", "vDisks: create, grow, publish",
 		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(),
-		a.vdiskPublish(), a.vdiskUnpublish(), a.vdiskCommit(), a.vdiskAcceptLoss())
+		a.vdiskPublish(), a.vdiskUnpublish(), a.vdiskQoS(), a.vdiskCommit(), a.vdiskAcceptLoss())
 }
 
 func (a *app) vdiskCreate() *cobra.Command {
@@ -175,12 +175,20 @@ func (a *app) vdiskDelete() *cobra.Command {
 }
 
 func (a *app) vdiskPublish() *cobra.Command {
-	var open, rotate bool
+	var open, rotate, mutual bool
 	var initiators []string
+	var target string
+	var lun uint16
 	var cmd *cobra.Command
 	cmd = a.vdiskVerb("publish NAME", "Publish a vDisk over iSCSI and print how to connect", names("NAME"),
 		func(ctx context.Context, api *client.Client, args []string) error {
-			in := client.PublishInput{RotateSecret: &rotate}
+			in := client.PublishInput{RotateSecret: &rotate, Target: given(target)}
+			if mutual {
+				in.Mutual = &mutual
+			}
+			if cmd.Flags().Changed("lun") {
+				in.LUN = new(int(lun))
+			}
 			if cmd.Flags().Changed("open") {
 				in.Open = &open
 			}
@@ -194,11 +202,16 @@ func (a *app) vdiskPublish() *cobra.Command {
 			return a.printConnection(c)
 		})
 	cmd.Long = "Publish a vDisk over iSCSI and print how to connect, the CHAP secret included.\n" +
-		"Repeating it adds --initiator, sets --open when given, and prints the same."
+		"Repeating it adds --initiator, sets --open when given, and prints the same. With --target it becomes a LUN\n" +
+		"of a shared target, whose groups say who may sign in."
+	cmd.Example = "  ovgate vdisk publish db1 --initiator iqn.2026-01.com.example:host1 --mutual\n  ovgate vdisk publish db1 --target cluster --lun 3"
 	f := cmd.Flags()
 	f.BoolVar(&open, "open", false, "let any initiator name sign in that knows the CHAP secret")
 	f.StringArrayVar(&initiators, "initiator", nil, "iSCSI name that may sign in; may be repeated")
-	f.BoolVar(&rotate, "rotate-secret", false, "draw a new CHAP secret")
+	f.BoolVar(&rotate, "rotate-secret", false, "draw new CHAP secrets")
+	f.BoolVar(&mutual, "mutual", false, "let the target prove itself too, with a secret of its own")
+	f.StringVar(&target, "target", "", "name of a shared target to place it in")
+	f.Uint16Var(&lun, "lun", 0, "number in the shared target (default the lowest that is free)")
 	return cmd
 }
 
@@ -207,13 +220,13 @@ func (a *app) vdiskUnpublish() *cobra.Command {
 	cmd := a.vdiskVerb("unpublish NAME", "Stop publishing a vDisk", names("NAME"),
 		func(ctx context.Context, api *client.Client, args []string) error {
 			if force {
-				if err := a.confirm(ctx, "Drop the iSCSI sessions of vDisk "+args[0]+", if it has any?"); err != nil {
+				if err := a.confirm(ctx, "Take vDisk "+args[0]+" away from initiators that are signed in, if there are any?"); err != nil {
 					return err
 				}
 			}
 			return client.Done(api.UnpublishVDisk(ctx, args[0], client.UnpublishInput{Force: &force}))
 		})
-	cmd.Flags().BoolVar(&force, "force", false, "drop the sessions of initiators that are signed in")
+	cmd.Flags().BoolVar(&force, "force", false, "although initiators are signed in: drop the sessions on its own target, and tell those on a shared one")
 	return cmd
 }
 
@@ -270,6 +283,9 @@ func (a *app) printVDisk(v client.VDisk) error {
 	} else {
 		rows = append(rows, []string{"target", "not published"})
 	}
+	if v.Qos != nil {
+		rows = append(rows, []string{"limits", qosText(v.Qos)})
+	}
 	for _, k := range slices.Sorted(maps.Keys(v.Labels)) {
 		rows = append(rows, []string{"label", k + "=" + v.Labels[k]})
 	}
@@ -298,8 +314,12 @@ func (a *app) printConnection(c client.Connection) error {
 		{"lun", strconv.Itoa(c.LUN)},
 		{"portals", portalsText(c.Portals)},
 		{"initiators", admitted},
-		{"chap user", c.ChapUser},
-		{"chap secret", c.ChapSecret},
+	}
+	if c.ChapUser != "" {
+		rows = append(rows, []string{"chap user", c.ChapUser}, []string{"chap secret", c.ChapSecret})
+	}
+	if c.MutualUser != "" {
+		rows = append(rows, []string{"mutual user", c.MutualUser}, []string{"mutual secret", c.MutualSecret})
 	}
 	for _, to := range []struct{ on, run string }{
 		{"libiscsi, qemu", c.Commands.Libiscsi},

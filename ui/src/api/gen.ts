@@ -39,11 +39,15 @@ export type ConnectCommands = {
 };
 export type Connection = {
   "chapSecret": string;
+  /** Empty when the group default demands no CHAP, and for a shared target */
   "chapUser": string;
   "commands": ConnectCommands;
   "initiators": Array<string>;
   "iqn": string;
   "lun": number;
+  "mutualSecret": string;
+  /** What the target proves itself with; empty when it does not */
+  "mutualUser": string;
   "open": boolean;
   "portals": Array<Portal>;
   /** Name of the vDisk */
@@ -74,6 +78,56 @@ export type Error = {
   /** Also in the header X-Request-Id and in the node's log */
   "requestId": string;
 };
+export type GroupInput = {
+  "any"?: boolean;
+  "chap"?: boolean;
+  /** 12 to 255 characters; absent: one is drawn. Windows takes 16 at most */
+  "chapSecret"?: string;
+  "chapUser"?: string;
+  "initiators"?: Array<string>;
+  /** What members see; absent: every LUN */
+  "luns"?: Array<LUNMap>;
+  /** The target proves itself too */
+  "mutual"?: boolean;
+  "mutualSecret"?: string;
+  "mutualUser"?: string;
+  /** 1 to 63 of a-z 0-9 . _ - */
+  "name": string;
+  "readOnly"?: boolean;
+};
+/** What is absent stays as it is */
+export type GroupPatch = {
+  "addInitiators"?: Array<string>;
+  "any"?: boolean;
+  /** false: no CHAP is demanded; refused for a group that admits any initiator */
+  "chap"?: boolean;
+  "chapSecret"?: string;
+  "chapUser"?: string;
+  /** All the names */
+  "initiators"?: Array<string>;
+  /** What members see from now on */
+  "luns"?: Array<LUNMap>;
+  /** false: members see every LUN, and luns is emptied */
+  "masked"?: boolean;
+  "mutual"?: boolean;
+  "mutualSecret"?: string;
+  "mutualUser"?: string;
+  "readOnly"?: boolean;
+  "removeInitiators"?: Array<string>;
+  /** Draw new secrets */
+  "rotateSecret"?: boolean;
+};
+export type GroupResult = {
+  /** Of a call that drew it, and not shown again; else empty */
+  "chapSecret": string;
+  "group": TargetGroup;
+  /** Of a call that drew it, and not shown again; else empty */
+  "mutualSecret": string;
+  /** What some initiators cannot do */
+  "notes": Array<string>;
+  /** iSCSI name of the target */
+  "target": string;
+};
 export type Health = {
   /** Empty when the state is ok */
   "causes": Array<HealthCause>;
@@ -91,6 +145,15 @@ export type HealthCause = {
   "text": string;
 };
 export type HealthState = "ok" | "warning" | "error";
+export type IOStats = {
+  "bytes": number;
+  "commands": number;
+  /** Commands that ended with another status than GOOD */
+  "errors": number;
+  /** Upper bound of the median latency, from powers of two; 0 when there was none */
+  "p50Us": number;
+  "p99Us": number;
+};
 export type ISCSISession = {
   /** host:port of the initiator */
   "address": string;
@@ -104,6 +167,24 @@ export type ISCSISession = {
   /** iSCSI name of the target; empty for a discovery session */
   "target": string;
 };
+export type ISCSISessionDetail = {
+  "bytesRead": number;
+  "bytesWritten": number;
+  "commands": number;
+  /** Group of the target that admits it */
+  "group": string;
+  /** 12 hexadecimal digits */
+  "isid": string;
+  /** The LUNs it used */
+  "luns": Array<LUNStats>;
+  "negotiated": Negotiated;
+  "observedAt": string;
+  /** Commands that are not answered yet */
+  "outstanding": number;
+  "portalGroup": number;
+  "session": ISCSISession;
+  "tsih": number;
+};
 export type ISCSISessionList = {
   "items": Array<ISCSISession>;
   "next": string | null;
@@ -111,6 +192,33 @@ export type ISCSISessionList = {
 export type JournalUsage = {
   "quota": number;
   "used": number;
+};
+export type LUNMap = {
+  /** Number in the target */
+  "lun": number;
+  /** Number as members see it */
+  "number": number;
+  "readOnly": boolean;
+};
+/** Totals of a LUN, of one session or of all */
+export type LUNStats = {
+  "aborted": number;
+  /** Commands that were held back */
+  "delayed": number;
+  /** Commands that are not answered yet */
+  "depth": number;
+  /** Number in the target */
+  "lun": number;
+  "maxDepth": number;
+  "other": IOStats;
+  /** Commands answered TASK SET FULL */
+  "queueFull": number;
+  "read": IOStats;
+  /** Name of the vDisk; empty when it is gone */
+  "vdisk": string;
+  /** Of depth, held back by QoS or for fairness */
+  "waiting": number;
+  "write": IOStats;
 };
 /** At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256 */
 export type Labels = Record<string, string>;
@@ -125,6 +233,26 @@ export type MetricsEvent = {
 };
 /** Letters, digits, . _ and - ; starts with a letter or digit */
 export type Name = string;
+/** Keys of RFC 7143 section 13 */
+export type Negotiated = {
+  /** CRC32C */
+  "dataDigest": boolean;
+  "errorRecoveryLevel": number;
+  "firstBurst": number;
+  /** CRC32C */
+  "headerDigest": boolean;
+  "immediateData": boolean;
+  "initialR2T": boolean;
+  "maxBurst": number;
+  "maxConnections": number;
+  "maxOutstandingR2T": number;
+  /** MaxRecvDataSegmentLength of the initiator */
+  "maxRecvInitiator": number;
+  /** MaxRecvDataSegmentLength of the target */
+  "maxRecvTarget": number;
+  "time2Retain": number;
+  "time2Wait": number;
+};
 export type NewToken = {
   /** The bearer token; not shown again */
   "secret": string;
@@ -158,19 +286,36 @@ export type PortalList = {
   "items": Array<Portal>;
   "next": string | null;
 };
+export type PortalsInput = {
+  /** host:port as in /portals; empty: every portal of the node */
+  "addresses": Array<string>;
+};
 export type PublishInput = {
   /** iSCSI names to add to the target's ACL */
   "initiators"?: Array<string>;
+  /** Number in the shared target; absent: the lowest that is free */
+  "lun"?: number;
+  /** Let the target prove itself too; a secret is drawn once */
+  "mutual"?: boolean;
   /** Let any initiator name sign in that knows the CHAP secret; absent: as it is, at first false */
   "open"?: boolean;
-  /** Draw a new CHAP secret; sessions that run go on */
+  /** Draw new CHAP secrets; sessions that run go on */
   "rotateSecret"?: boolean;
+  /** Name or iSCSI name of a shared target; absent: the vDisk's own */
+  "target"?: string;
 };
 export type Published = {
   "iqn": string;
   "lun": number;
   /** iSCSI sessions that are signed in to the target */
   "sessions": number;
+};
+/** Limits of all initiators together; 0 is no limit */
+export type Qos = {
+  /** How much of a rate that was left unused may be caught up at once, as time; 0: 100 ms */
+  "burstMs": number;
+  "bytesPerSecond": number;
+  "iops": number;
 };
 export type Recovered = {
   /** Nothing acknowledged is missing */
@@ -234,20 +379,55 @@ export type Status = {
   "version": string;
 };
 export type Target = {
-  /** iSCSI names that may sign in */
+  /** iSCSI names that may sign in, of all groups */
   "acl": Array<string>;
+  /** It is reached through every portal of the node, also later ones */
+  "allPortals": boolean;
+  /** Of the group default; empty without one */
   "chapUser": string;
   "created": string;
+  "groups": Array<TargetGroup>;
   "iqn": string;
   "luns": Array<TargetLUN>;
+  /** Name of the shared target or of the vDisk */
+  "name": string;
   /** Any name may sign in that knows the CHAP secret */
   "open": boolean;
+  /** Where it is reached */
   "portals": Array<Portal>;
   "sessions": number;
+  /** Several vDisks may be placed in it */
+  "shared": boolean;
+};
+export type TargetGroup = {
+  /** Any initiator that no group names may sign in with the group's secret */
+  "any": boolean;
+  /** Empty: no CHAP is demanded */
+  "chapUser": string;
+  "initiators": Array<string>;
+  "luns": Array<LUNMap>;
+  /** Members see what luns lists; false: every LUN under its own number */
+  "masked": boolean;
+  /** Empty: the target does not prove itself */
+  "mutualUser": string;
+  "name": string;
+  /** Members do not write */
+  "readOnly": boolean;
+  "sessions": number;
+};
+export type TargetInput = {
+  /** iSCSI name; absent: made from the name */
+  "iqn"?: string;
+  "name": Name;
 };
 export type TargetLUN = {
   "lun": number;
+  "qos": Qos | null;
+  /** Initiator that holds a reservation; empty: none, or this is a list */
+  "reservedBy": string;
   "size": number;
+  /** Null in lists, and while the LUN is not served */
+  "stats": LUNStats | null;
   /** Name of the vDisk */
   "vdisk": string;
   "vdiskId": string;
@@ -319,6 +499,7 @@ export type VDisk = {
   "observedAt": string;
   "performance": Performance;
   "published": Published | null;
+  "qos": Qos | null;
   "size": number;
   "state": VDiskState;
   /** Empty when running */
@@ -432,6 +613,8 @@ export interface Ops {
   "GET /iscsi/sessions": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "target"?: string; }; body: undefined; res: ISCSISessionList };
   /** Drop an iSCSI session */
   "DELETE /iscsi/sessions/{session}": { path: { "session": string; }; query: { }; body: undefined; res: void };
+  /** Show an iSCSI session with what it negotiated and did */
+  "GET /iscsi/sessions/{session}": { path: { "session": string; }; query: { }; body: undefined; res: ISCSISessionDetail };
   /** This document */
   "GET /openapi.yaml": { path: { }; query: { }; body: undefined; res: string };
   /** List iSCSI portals as initiators should use them */
@@ -450,12 +633,24 @@ export interface Ops {
   "GET /status": { path: { }; query: { }; body: undefined; res: Status };
   /** List iSCSI targets */
   "GET /targets": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: TargetList };
+  /** Create a target that several vDisks share */
+  "POST /targets": { path: { }; query: { }; body: TargetInput; res: Target };
+  /** Delete a shared target */
+  "DELETE /targets/{iqn}": { path: { "iqn": string; }; query: { "force"?: boolean; }; body: undefined; res: void };
   /** Show an iSCSI target */
   "GET /targets/{iqn}": { path: { "iqn": string; }; query: { }; body: undefined; res: Target };
-  /** Take an initiator off a target's ACL */
+  /** Take an initiator out of a target's groups */
   "DELETE /targets/{iqn}/acl/{initiator}": { path: { "iqn": string; "initiator": string; }; query: { }; body: undefined; res: void };
   /** Let an initiator sign in to a target */
   "PUT /targets/{iqn}/acl/{initiator}": { path: { "iqn": string; "initiator": string; }; query: { }; body: undefined; res: Target };
+  /** Add a group of initiators to a target */
+  "POST /targets/{iqn}/groups": { path: { "iqn": string; }; query: { }; body: GroupInput; res: GroupResult };
+  /** Take a group off a target */
+  "DELETE /targets/{iqn}/groups/{group}": { path: { "iqn": string; "group": string; }; query: { "force"?: boolean; }; body: undefined; res: void };
+  /** Change a group of initiators */
+  "PATCH /targets/{iqn}/groups/{group}": { path: { "iqn": string; "group": string; }; query: { }; body: GroupPatch; res: GroupResult };
+  /** Choose the portals through which a target is reached */
+  "PUT /targets/{iqn}/portals": { path: { "iqn": string; }; query: { }; body: PortalsInput; res: Target };
   /** List tokens */
   "GET /tokens": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "user"?: string; }; body: undefined; res: TokenList };
   /** Create a token */
@@ -488,6 +683,8 @@ export interface Ops {
   "POST /vdisks/{vdisk}/commit": { path: { "vdisk": string; }; query: { }; body: undefined; res: Commit };
   /** Publish a vDisk over iSCSI */
   "POST /vdisks/{vdisk}/publish": { path: { "vdisk": string; }; query: { }; body: PublishInput | undefined; res: Connection };
+  /** Limit what initiators do to a vDisk */
+  "PUT /vdisks/{vdisk}/qos": { path: { "vdisk": string; }; query: { }; body: Qos; res: VDisk };
   /** Recent performance of a vDisk */
   "GET /vdisks/{vdisk}/stats": { path: { "vdisk": string; }; query: { "seconds"?: number; }; body: undefined; res: Series };
   /** Stop publishing a vDisk */
@@ -509,4 +706,4 @@ export interface Ops {
 }
 
 /** Operations that take an Idempotency-Key. */
-export const idempotent: ReadonlyArray<keyof Ops> = ["POST /tokens", "POST /users", "POST /vdisks", "POST /vpools", "POST /vpools/recover"];
+export const idempotent: ReadonlyArray<keyof Ops> = ["POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vpools", "POST /vpools/recover"];

@@ -5,6 +5,7 @@ import { Arrival } from "../parts/ConnectPanel";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Card, Facts, Page } from "../parts/Page";
+import { activity, limits, TargetGroups } from "./TargetGroups";
 import { TargetAccess, TargetSessions } from "./TargetParts";
 
 /** One iSCSI target. */
@@ -26,11 +27,14 @@ export function TargetPage({ iqn }: { iqn: string }) {
                           <div key={l.lun}>
                             {l.lun}: <Link to={`/vdisks/${encodeURIComponent(l.vdisk)}`}>{l.vdisk}</Link>,{" "}
                             {bytes(l.size)}
+                            {l.qos && <div class="muted small">Limits: {limits(l.qos)}</div>}
+                            {l.reservedBy && <div class="muted small">Reserved by {l.reservedBy}</div>}
+                            {l.stats && <div class="muted small">{activity(l.stats)}</div>}
                           </div>
                         )),
                       ],
-                      ["Portals", t.portals.map((p) => p.address).join(", ")],
-                      ["CHAP user", <code key="user">{t.chapUser}</code>],
+                      ["Portals", t.portals.map((p) => p.address).join(", ") || "none of this node"],
+                      ["CHAP user", t.chapUser ? <code key="user">{t.chapUser}</code> : "none"],
                       ["Created", <Age key="created" at={t.created} />],
                     ]}
                   />
@@ -41,6 +45,7 @@ export function TargetPage({ iqn }: { iqn: string }) {
             </section>
             <section class="span-6 stack">
               <TargetAccess iqn={iqn} vdisk={t.luns[0]?.vdisk ?? ""} />
+              <TargetGroups target={t} />
             </section>
           </div>
         )}

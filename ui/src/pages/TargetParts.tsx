@@ -1,6 +1,7 @@
 import { useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { ISCSISession, Target } from "../api/gen";
+import { plural } from "../format";
 import { query } from "../router";
 import { reload } from "../store/query";
 import { useSessions, useTarget } from "../store/reads";
@@ -21,15 +22,19 @@ export function TargetAccess({ iqn, vdisk }: { iqn: string; vdisk: string }) {
   return (
     <Card title="Who may connect">
       <Load query={target} lines={3}>
-        {(t) => (
-          <div class="stack">
-            <Openness target={t} vdisk={vdisk} />
-            {t.acl.map((name) => (
-              <Initiator key={name} iqn={iqn} name={name} open={t.open} />
-            ))}
-            <AddInitiator iqn={iqn} />
-          </div>
-        )}
+        {(t) =>
+          t.shared ? (
+            <p class="muted">{plural(t.acl.length, "initiator")}, as the groups of the shared target say.</p>
+          ) : (
+            <div class="stack">
+              <Openness target={t} vdisk={vdisk} />
+              {t.acl.map((name) => (
+                <Initiator key={name} iqn={iqn} name={name} open={t.open} />
+              ))}
+              <AddInitiator iqn={iqn} />
+            </div>
+          )
+        }
       </Load>
     </Card>
   );

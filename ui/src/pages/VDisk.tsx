@@ -20,6 +20,7 @@ import { Card, Facts, Page } from "../parts/Page";
 import { PerformanceCharts } from "../parts/PerformanceCharts";
 import { VDiskTag, vdiskFace } from "../parts/StateTag";
 import { GrowDialog, LabelsDialog, PublishDialog, RenameVDiskDialog } from "./VDiskDialogs";
+import { limits } from "./TargetGroups";
 import { TargetAccess, TargetSessions } from "./TargetParts";
 
 /** One vDisk: what it is, how it does, who uses it, and everything that can be done with it. */
@@ -293,6 +294,7 @@ function PublicationCard({ vdisk }: { vdisk: VDisk }) {
                 ],
                 ["LUN", p.lun],
                 ["Sessions", p.sessions],
+                ["Limits", limits(vdisk.qos)],
               ]}
             />
             <HowToConnect vdisk={vdisk} />

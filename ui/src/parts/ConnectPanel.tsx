@@ -57,6 +57,8 @@ export function ConnectPanel({ connection: c }: { connection: Connection }) {
             ["Portals", c.portals.map((p) => p.address).join(", ")],
             ["CHAP user", <code key="user">{c.chapUser}</code>],
             ["CHAP secret", <code key="secret">{c.chapSecret}</code>],
+            ["The target's CHAP user", c.mutualUser ? <code key="mutual-user">{c.mutualUser}</code> : "none"],
+            ["The target's CHAP secret", c.mutualUser ? <code key="mutual-secret">{c.mutualSecret}</code> : "none"],
             [
               "Who may connect",
               c.open ? "Any initiator with the secret" : c.initiators.join(", ") || "Nobody yet: add an initiator",
