@@ -129,11 +129,9 @@ func (s *Server) SetGroupState(iqn string, tag uint16, state ALUAState) error {
 // accessChanged gives every nexus of t the state of its port group and tells it
 // that states changed; mu is held.
 func (s *Server) accessChanged(t *target) {
-	for _, ss := range s.sessions {
-		if ss.target == t {
-			ss.state.Store(uint32(t.state(ss.group)))
-			ss.attentionAll(uaAccessChanged)
-		}
+	for ss := range t.sessions {
+		ss.state.Store(uint32(t.state(ss.group)))
+		ss.attentionAll(uaAccessChanged)
 	}
 }
 

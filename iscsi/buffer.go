@@ -31,6 +31,9 @@ func (p *bufferPool) init() {
 	}
 }
 
+// bufferSize is the size of the buffer that get returns for n bytes.
+func bufferSize(n int64) int64 { return 1 << max(bits.Len64(uint64(n-1)), minBufferShift) }
+
 // get returns a buffer of at least n bytes; 0 < n <= 4 MiB.
 func (p *bufferPool) get(n int) *buffer {
 	class := max(bits.Len(uint(n-1))-minBufferShift, 0)

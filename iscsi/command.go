@@ -46,6 +46,7 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 		c.execute(t)
 		return nil
 	}
+	c.data.Add(1)
 	if !h.final() { // the rest of the first burst follows without R2T
 		t.ttt, t.burstEnd = noTag, min(c.neg.FirstBurst, t.edtl)
 		return nil
@@ -185,34 +186,6 @@ func (t *task) reserveBuffer() bool {
 	return true
 }
 
-// hold counts n bytes against the session; false means that it has too many.
-func (c *conn) hold(t *task, n int64) bool {
-	if n == 0 {
-		return true
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.held+n > c.srv.lim.SessionBytes {
-		return false
-	}
-	c.held += n
-	t.held += n
-	return true
-}
-
-// discharge gives back what a task that leaves was counted with; mu is held.
-func (c *conn) discharge(t *task) {
-	c.held -= t.held
-	t.held = 0
-	if t.nx != nil && !t.counted {
-		t.counted = true
-		t.nx.drop()
-	}
-	if t.immediate {
-		c.immediates--
-	}
-}
-
 // execute runs a task that has all its data, or holds it until older ones ended.
 func (c *conn) execute(t *task) {
 	if c.begin(t, true) {
@@ -298,6 +271,7 @@ func (c *conn) dataOut(h *bhs, n int) error {
 	}
 	t.got += uint32(n)
 	t.dataSN++
+	c.data.Add(1)
 	switch {
 	case !final:
 		return nil

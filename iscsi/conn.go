@@ -18,7 +18,7 @@ type conn struct {
 	sock          socket
 	remote, local string
 	since         time.Time
-	loggedIn      bool // Server.mu
+	loggedIn      atomic.Bool // set under Server.mu
 
 	// The reader's. neg and sess are set before the writer starts.
 	neg     Negotiated
@@ -34,7 +34,8 @@ type conn struct {
 	textRest []byte
 	maxSend  atomic.Uint32 // MaxRecvDataSegmentLength of the initiator
 	now      time.Time     // when the last bytes came
-	seen     atomic.Uint64
+	seen     atomic.Uint64 // PDUs that began
+	data     atomic.Uint64 // data that commands wait for and that came, or that they began to wait for
 	// awake: the reader is at work, and will send what is answered before it waits.
 	awake atomic.Bool
 
@@ -47,22 +48,22 @@ type conn struct {
 	writerDone chan struct{}
 
 	// The watchdog's.
-	lastSeen  uint64
-	idleSince time.Time
-	pinged    bool
+	silent, unread, unsentData stall
+	pinged                     bool
 
 	mu          sync.Mutex
 	writerWake  sync.Cond
 	idleWake    sync.Cond // tasks became empty
 	tasks       map[uint32]*task
 	outq        []outItem
-	sending     bool   // somebody sends
-	stalled     *batch // for the writer to go on with; sending is set
-	unsent      int    // queued or being written
-	unsentBytes int    // data of replies among them
-	managing    int    // task management functions not yet answered
-	immediates  int    // immediate commands not yet answered
-	held        int64
+	sending     bool              // somebody sends
+	stalled     *batch            // for the writer to go on with; sending is set
+	unsent      int               // queued or being written
+	unsentBytes int               // data of replies among them
+	managing    int               // task management functions not yet answered
+	immediates  int               // immediate commands not yet answered
+	held        int64             // bytes of data buffers
+	borrowed    int64             // of them, from the server's shared budget
 	sets        map[*lun]*taskSet // of units with ORDERED or HEAD OF QUEUE tasks
 	ready       []*task           // held tasks whose turn has come
 	releasing   bool              // somebody runs them
@@ -79,7 +80,6 @@ func newConn(s *Server, nc net.Conn) *conn {
 		remote: addr(nc.RemoteAddr()), local: addr(nc.LocalAddr()),
 	}
 	c.sock.init(nc, &s.readBufs)
-	c.idleSince = c.since
 	c.writerWake.L, c.idleWake.L = &c.mu, &c.mu
 	if tc, ok := nc.(*net.TCPConn); ok {
 		_ = tc.SetNoDelay(true) // replies are batched here; an error shows at the first read
@@ -182,6 +182,8 @@ func (c *conn) finishTasks() {
 		c.idleWake.Wait()
 	}
 	c.outq = nil
+	c.srv.budget.giveBack(c.borrowed) // what was not sent leaves with the connection
+	c.borrowed = 0
 	c.mu.Unlock()
 }
 
@@ -276,10 +278,7 @@ func (c *conn) idle() bool { return len(c.tasks) == 0 && c.unsent == 0 }
 // drain asks the initiator to log out and closes the connection as soon as it
 // has nothing in flight. A connection still in login is closed at once.
 func (c *conn) drain() {
-	c.srv.mu.Lock()
-	in := c.loggedIn
-	c.srv.mu.Unlock()
-	if !in {
+	if !c.loggedIn.Load() {
 		c.close()
 		return
 	}
@@ -291,63 +290,6 @@ func (c *conn) drain() {
 	if full {
 		c.close()
 	}
-}
-
-// check is the watchdog's visit: it drops a login that takes too long and a peer
-// that is silent for PingIdle and does not answer a ping within PingTime.
-func (c *conn) check(now time.Time) {
-	c.srv.mu.Lock()
-	in := c.loggedIn
-	c.srv.mu.Unlock()
-	if !in {
-		if now.Sub(c.since) > c.srv.lim.LoginTime {
-			c.srv.stats.dropped.Add(1)
-			c.close()
-		}
-		return
-	}
-	if c.overdue(now) {
-		c.close()
-		return
-	}
-	if n := c.seen.Load(); n != c.lastSeen {
-		c.lastSeen, c.idleSince, c.pinged = n, now, false
-		return
-	}
-	idle := now.Sub(c.idleSince)
-	if c.sess == nil {
-		if idle > discoveryIdle {
-			c.srv.stats.dropped.Add(1)
-			c.close()
-		}
-		return
-	}
-	switch {
-	case c.pinged && idle > c.srv.lim.PingIdle+c.srv.lim.PingTime:
-		c.srv.stats.dropped.Add(1)
-		c.srv.log.Warn("peer does not answer pings; connection dropped", "remote", c.remote, "initiator", c.name)
-		c.close()
-	case !c.pinged && idle > c.srv.lim.PingIdle:
-		c.pinged = true
-		c.ping()
-	}
-}
-
-// discoveryIdle is how long a discovery session may be silent: it has nothing to
-// wait for, and its place is wanted. It is not pinged, since it may only ask for
-// targets and log out (RFC 7143 section 4.3).
-const discoveryIdle = 30 * time.Second
-
-// pingTag is the target transfer tag of pings; R2T tags never take this value.
-const pingTag = 0xfffffffe
-
-func (c *conn) ping() {
-	r := c.srv.reps.Get().(*reply)
-	*r = reply{}
-	r.hdr[0], r.hdr[1] = opNopIn, finalBit
-	be.PutUint32(r.hdr[16:], noTag)
-	be.PutUint32(r.hdr[20:], pingTag)
-	c.send(r)
 }
 
 // fill reads until n bytes are buffered; n is at most readBuffer.

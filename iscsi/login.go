@@ -391,7 +391,8 @@ func (l *login) complete(flags byte, text []byte) error {
 	c.cid = l.cid
 	c.sess = l.sess
 	c.srv.mu.Lock()
-	c.loggedIn = true
+	c.loggedIn.Store(true)
+	c.srv.prelogin--
 	closed := c.srv.closed
 	c.srv.mu.Unlock()
 	if closed {
@@ -513,6 +514,7 @@ func (s *Server) newSession(l *login) (*session, error) {
 	s.nextID++
 	ss.id = strconv.FormatUint(s.nextID, 10)
 	s.sessions[ss.tsih], s.byID[ss.id] = ss, ss
+	ss.target.sessions[ss] = struct{}{}
 	ss.attentionAll(uaPowerOn)
 	return ss, nil
 }
@@ -530,8 +532,8 @@ func (s *Server) freeTSIH() uint16 {
 }
 
 func (s *Server) sameNexus(n *session) *session {
-	for _, o := range s.sessions {
-		if o.target == n.target && o.initiator == n.initiator && o.isid == n.isid && o.group == n.group {
+	for o := range n.target.sessions {
+		if o.initiator == n.initiator && o.isid == n.isid && o.group == n.group {
 			return o
 		}
 	}
@@ -543,6 +545,7 @@ func (s *Server) endSession(ss *session) {
 	s.mu.Lock()
 	delete(s.sessions, ss.tsih)
 	delete(s.byID, ss.id)
+	delete(ss.target.sessions, ss)
 	s.mu.Unlock()
 	ss.leave()
 	ss.dropReservations()

@@ -3,6 +3,7 @@ package iscsi_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -363,4 +364,30 @@ func TestFairSharing(t *testing.T) {
 		default:
 		}
 	}
+}
+
+// TestRateOfCopy: EXTENDED COPY waits at the destination's gate like a session's
+// writes, and can be aborted there.
+func TestRateOfCopy(t *testing.T) {
+	r := newCopyRig(t, open(nil), open(nil))
+	s := r.ready(as(hostA), 0)
+	if err := r.srv.SetQoS(targetName, 1, iscsi.QoS{Bytes: 64 << 10, Burst: time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	c := copyCommand(copyList{cscds: [][16]byte{copyNAA(0), copyNAA(1)}, segments: []copySegment{{0, 1, 8 << 11, 0, 0, false}}})
+	c.Done = func(*initiator.Command) { t.Error("an aborted command was answered") }
+	r.fill(0, 0, noise(8<<20, 5))
+	if err := s.Submit(c); err != nil {
+		t.Fatal(err)
+	}
+	index := slices.IndexFunc(r.srv.Targets(), func(i iscsi.TargetInfo) bool { return i.Name == targetName })
+	destination := func() iscsi.LUNStats { return r.srv.Targets()[index].LUNs[1].Stats }
+	eventually(t, r.node, "the second MiB waits", func() bool { return destination().Waiting == 1 })
+	if code, err := s.TaskManagement(r.ctx, initiator.AbortTask, 0, c); err != nil || code != 0 {
+		t.Errorf("%d, %v", code, err)
+	}
+	if n := r.disks[1].Ops[iscsi.OpWrite].Load(); n != 1 || destination().Waiting != 0 {
+		t.Errorf("%d writes, %d wait", n, destination().Waiting)
+	}
+	s.Forget(c)
 }

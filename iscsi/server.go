@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"sort"
@@ -26,9 +27,11 @@ type Limits struct {
 	Discovery    int           // discovery sessions
 	QueueDepth   int           // commands in flight per session (CmdSN window)
 	SessionBytes int64         // data buffers held by one session; beyond it TASK SET FULL
+	ServerBytes  int64         // and by all of them; what others hold leaves each a part
 	LoginTime    time.Duration // from accept to full feature phase
 	PingIdle     time.Duration // silence after which the target sends a NOP-In ping
-	PingTime     time.Duration // time to answer a ping before the session is dropped
+	PingTime     time.Duration // time to answer a ping before the session is dropped; one that has a write's data
+	// to send, or answers to read, and does not get on with it is dropped after PingIdle + PingTime
 }
 
 // DefaultLimits are the limits used where Config leaves zero.
@@ -40,6 +43,7 @@ func DefaultLimits() Limits {
 		Discovery:    16,               // they last for milliseconds; with Sessions below Connections
 		QueueDepth:   128,              // what hypervisors use per device
 		SessionBytes: 64 << 20,         // 128 commands of 512 KiB
+		ServerBytes:  512 << 20,        // eight sessions at their limit, and 1000 with some commands
 		LoginTime:    15 * time.Second, // open-iscsi gives up after 15 s
 		PingIdle:     15 * time.Second, // half of a hypervisor's path time-out
 		PingTime:     10 * time.Second,
@@ -54,6 +58,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Discovery, d.Discovery)
 	set(&l.QueueDepth, d.QueueDepth)
 	set(&l.SessionBytes, d.SessionBytes)
+	set(&l.ServerBytes, d.ServerBytes)
 	set(&l.LoginTime, d.LoginTime)
 	set(&l.PingIdle, d.PingIdle)
 	set(&l.PingTime, d.PingTime)
@@ -125,6 +130,7 @@ type Server struct {
 	svc      *scsiService
 	commands *commandTable
 	bufs     bufferPool
+	budget   budget
 	tasks    sync.Pool
 	reps     sync.Pool
 	batches  sync.Pool
@@ -143,6 +149,7 @@ type Server struct {
 	listeners map[net.Listener]struct{}
 	targets   map[string]*target
 	conns     map[*conn]struct{}
+	prelogin  int                 // of them, those that have not finished login
 	sessions  map[uint16]*session // by TSIH
 	discovery int                 // discovery sessions
 	byID      map[string]*session
@@ -180,6 +187,7 @@ func NewServer(cfg Config) *Server {
 	s.comings.all = sessionLines
 	s.epoch.Store(1)
 	s.bufs.init()
+	s.budget.init(s.lim)
 	s.tasks.New = func() any { return newTask() }
 	s.reps.New = func() any { return new(reply) }
 	s.batches.New = func() any { return newBatch() }
@@ -245,12 +253,7 @@ func (s *Server) accept(l net.Listener) error {
 func (s *Server) start(nc net.Conn) {
 	c := newConn(s, nc)
 	s.mu.Lock()
-	prelogin := 0
-	for o := range s.conns {
-		if !o.loggedIn {
-			prelogin++
-		}
-	}
+	prelogin := s.prelogin
 	if open := len(s.conns); s.closed || open >= s.lim.Connections || prelogin >= s.lim.PreLogin {
 		s.mu.Unlock()
 		s.stats.refused.Add(1)
@@ -259,6 +262,7 @@ func (s *Server) start(nc net.Conn) {
 		return
 	}
 	s.conns[c] = struct{}{}
+	s.prelogin++
 	s.wg.Add(1)
 	s.mu.Unlock()
 	s.stats.accepted.Add(1)
@@ -267,6 +271,9 @@ func (s *Server) start(nc net.Conn) {
 		c.run()
 		s.mu.Lock()
 		delete(s.conns, c)
+		if !c.loggedIn.Load() {
+			s.prelogin--
+		}
 		s.mu.Unlock()
 	}()
 }
@@ -322,10 +329,7 @@ func (s *Server) UpdateTarget(spec TargetSpec) error {
 		s.accessChanged(t)
 	}
 	var drop []func()
-	for _, ss := range s.sessions {
-		if ss.target != t {
-			continue
-		}
+	for ss := range t.sessions {
 		if why, wait := ss.misplaced(); why != "" {
 			drop = append(drop, func() {
 				ss.logged("session dropped", "reason", why)
@@ -353,12 +357,7 @@ func (s *Server) RemoveTarget(iqn string, force bool) error {
 		s.mu.Unlock()
 		return fmt.Errorf("%w: %s", ErrNoTarget, iqn)
 	}
-	var users []*session
-	for _, ss := range s.sessions {
-		if ss.target == t {
-			users = append(users, ss)
-		}
-	}
+	users := slices.Collect(maps.Keys(t.sessions))
 	if len(users) > 0 && !force {
 		s.mu.Unlock()
 		e := &TargetBusyError{Target: iqn}
@@ -404,10 +403,8 @@ func (s *Server) raise(iqn string, lun uint16, ua sense) error {
 	if l == nil {
 		return fmt.Errorf("%w: target %s LUN %d", ErrNoLUN, iqn, lun)
 	}
-	for _, ss := range s.sessions {
-		if ss.target == t {
-			ss.attention(l, ua)
-		}
+	for ss := range t.sessions {
+		ss.attention(l, ua)
 	}
 	return nil
 }
@@ -416,15 +413,14 @@ func (s *Server) raise(iqn string, lun uint16, ua sense) error {
 func (s *Server) Targets() []TargetInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, in := map[*target]int{}, map[*Group]int{}
+	in := map[*Group]int{}
 	for _, ss := range s.sessions {
-		n[ss.target]++
 		in[ss.view.Load().group]++
 	}
 	out := make([]TargetInfo, 0, len(s.targets))
 	for _, t := range s.targets {
 		i := t.info()
-		i.Sessions = n[t]
+		i.Sessions = len(t.sessions)
 		for k := range i.Groups {
 			i.Groups[k].Sessions = in[&t.spec.Load().Groups[k]]
 		}
@@ -565,35 +561,5 @@ func (s *Server) Stats() Stats {
 		Commands: c.commands.Load(), BytesRead: c.readBytes.Load(), BytesWritten: c.writeBytes.Load(),
 		TaskManagement: c.taskMgmt.Load(), Rejects: c.rejects.Load(), DigestErrors: c.digestErrors.Load(),
 		DeadPeers: c.dropped.Load(), SCSIServiceFaults: c.gotgtFaults.Load() + s.svc.faults.Load(),
-	}
-}
-
-// watchTick is how often time limits of connections are looked at; they are
-// whole seconds, so a second is fine enough.
-const watchTick = time.Second
-
-// watch enforces login time and pings silent peers, for all connections.
-func (s *Server) watch() {
-	defer s.ticked.Done()
-	t := s.clk.NewTimer(watchTick)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C():
-		case <-s.tick:
-			return
-		}
-		t.Reset(watchTick)
-		s.epoch.Add(1)
-		now := s.clk.Now()
-		s.mu.Lock()
-		conns := make([]*conn, 0, len(s.conns))
-		for c := range s.conns {
-			conns = append(conns, c)
-		}
-		s.mu.Unlock()
-		for _, c := range conns {
-			c.check(now)
-		}
 	}
 }

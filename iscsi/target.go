@@ -152,6 +152,8 @@ type target struct {
 	spec   atomic.Pointer[TargetSpec] // copied and normalized, without LUNs
 	luns   atomic.Pointer[map[uint16]*lun]
 	access atomic.Pointer[access]
+
+	sessions map[*session]struct{} // Server.mu
 }
 
 // lun is a logical unit: what it is, and the state initiators gave it. The QoS
@@ -172,7 +174,7 @@ type lun struct {
 }
 
 func newTarget(s *Server, spec TargetSpec) (*target, error) {
-	t := &target{srv: s, name: spec.Name}
+	t := &target{srv: s, name: spec.Name, sessions: map[*session]struct{}{}}
 	st, err := s.svc.addTarget(spec.Name)
 	if err != nil {
 		return nil, err

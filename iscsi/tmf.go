@@ -1,6 +1,10 @@
 package iscsi
 
-import "sync/atomic"
+import (
+	"maps"
+	"slices"
+	"sync/atomic"
+)
 
 // Task management functions and responses (RFC 7143 sections 11.5.1, 11.6.1).
 const (
@@ -150,13 +154,7 @@ func (c *conn) manage(n int) bool {
 func (s *Server) users(t *target) []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []*session
-	for _, ss := range s.sessions {
-		if ss.target == t {
-			out = append(out, ss)
-		}
-	}
-	return out
+	return slices.Collect(maps.Keys(t.sessions))
 }
 
 // reset resets logical units that by sees: commands are aborted, what RESERVE(6/10)

@@ -86,6 +86,14 @@ func (m *Manual) Advance(d time.Duration) {
 	}
 }
 
+// Waiting returns how many timers are armed: what runs on the clock has done its
+// work when it waits again.
+func (m *Manual) Waiting() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.timers)
+}
+
 type manualTimer struct {
 	m  *Manual
 	c  chan time.Time

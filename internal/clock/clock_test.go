@@ -61,7 +61,10 @@ func TestManualNow(t *testing.T) {
 func TestManualStopAndReset(t *testing.T) {
 	m := NewManual(start)
 	timer := m.NewTimer(time.Second)
-	if !timer.Stop() || timer.Stop() {
+	if m.Waiting() != 1 {
+		t.Errorf("%d timers wait", m.Waiting())
+	}
+	if !timer.Stop() || timer.Stop() || m.Waiting() != 0 {
 		t.Error("Stop of an armed, then of a stopped timer")
 	}
 	m.Advance(time.Minute)
