@@ -113,22 +113,36 @@ func (c *conn) nopOut(h *bhs, n int) error {
 	return nil
 }
 
+// Logout reasons and responses (RFC 7143 sections 11.14.1, 11.15.1).
+const (
+	logoutConnection = 1 // 0 is the session; above is recovery
+
+	logoutNoCID      = 1
+	logoutNoRecovery = 2
+)
+
 // logout closes the session, or this connection of it, which is the same here.
 func (c *conn) logout(h *bhs, n int) error {
-	reason := h[1] & 0x7f
+	reason, cid := h[1]&0x7f, be.Uint16(h[20:])
 	itt := h.itt()
 	if err := c.readData(nil, n); err != nil {
 		return err
 	}
 	r := c.srv.reps.Get().(*reply)
-	*r = reply{advance: true, last: reason < 2}
+	*r = reply{advance: true}
 	r.hdr[0], r.hdr[1] = opLogoutResp, finalBit
 	be.PutUint32(r.hdr[16:], itt)
-	if reason >= 2 {
-		r.hdr[2] = 2 // connection recovery is not supported
+	switch {
+	case reason > logoutConnection:
+		r.hdr[2] = logoutNoRecovery
+		c.send(r)
+		return nil
+	case reason == logoutConnection && cid != c.cid:
+		r.hdr[2] = logoutNoCID
 		c.send(r)
 		return nil
 	}
+	r.last = true
 	// Commands before the logout finish and are answered first.
 	c.mu.Lock()
 	for id, t := range c.tasks {

@@ -106,6 +106,15 @@ func (n *node) login(change func(*initiator.Options)) *initiator.Session {
 }
 
 func (n *node) dial(change func(*initiator.Options)) (*initiator.Session, error) {
+	s, err := n.connect(change)
+	if err == nil {
+		n.t.Cleanup(s.Close)
+	}
+	return s, err
+}
+
+// connect is dial for sessions that the caller closes: they may be many.
+func (n *node) connect(change func(*initiator.Options)) (*initiator.Session, error) {
 	o := initiator.Options{Address: n.addr, Target: n.spec.Name}
 	if n.network != "tcp" {
 		o.DialFunc = func(ctx context.Context, _, address string) (net.Conn, error) {
@@ -116,11 +125,7 @@ func (n *node) dial(change func(*initiator.Options)) (*initiator.Session, error)
 	if change != nil {
 		change(&o)
 	}
-	s, err := initiator.Dial(n.ctx, o)
-	if err == nil {
-		n.t.Cleanup(s.Close)
-	}
-	return s, err
+	return initiator.Dial(n.ctx, o)
 }
 
 // wantSense checks that err is CHECK CONDITION with this sense data.

@@ -44,6 +44,18 @@ func textPDU(flags byte, itt, ttt, sn uint32, text string) []byte {
 
 const newText, moreText = 0xffffffff, 0xfffffffd // target transfer tags
 
+// withLUN puts a byte in front of the LUN field.
+func withLUN(p []byte, b byte) []byte {
+	p[8] = b
+	return p
+}
+
+// withCID sets the connection of a Logout Request; it is also where tags are.
+func withCID(p []byte, cid uint16) []byte {
+	be.PutUint16(p[20:], cid)
+	return p
+}
+
 func lie(p []byte, n int) []byte {
 	p[5], p[6], p[7] = byte(n>>16), byte(n>>8), byte(n)
 	return p
@@ -108,6 +120,35 @@ func TestMalformedLogin(t *testing.T) {
 // follows.
 var answerNames = map[byte]string{0x21: "response", 0x22: "task", 0x24: "text", 0x25: "data", 0x26: "logout", 0x31: "r2t", 0x3f: "reject"}
 
+// converse sends PDUs on a fresh session and returns the answers in short. Behind
+// them goes a ping: it is answered, or the connection is closed.
+func converse(t *testing.T, c net.Conn, pdus [][]byte) string {
+	t.Helper()
+	ready := scsiPDU(0x80, 0xdead, 2, 0, nil) // takes the unit attention
+	ready[0] |= 0x40
+	if _, err := c.Write(ready); err != nil {
+		t.Fatal(err)
+	}
+	readPDU(t, c)
+	for _, p := range pdus {
+		if _, err := c.Write(p); err != nil {
+			break // it was closed already
+		}
+	}
+	_, _ = c.Write(pdu(0x40, 0x80, 0xabcd, 2, nil))
+	got := ""
+	for {
+		h, _, err := tryPDU(c)
+		if err != nil {
+			return got + "closed"
+		}
+		if h[0] == 0x20 {
+			return got + "alive"
+		}
+		got += answerNames[h[0]] + fmt.Sprintf(" %02x, ", h[2]|h[3])
+	}
+}
+
 // TestMalformed: what a logged-in initiator may send. Afterwards the server
 // serves, and nothing beside the target of a write changed.
 func TestMalformed(t *testing.T) {
@@ -131,9 +172,24 @@ func TestMalformed(t *testing.T) {
 		{"Data-Out that ends early", "r2t 00, response 02, alive", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0x80, 10, 1, 0, 0, block)}},
 		{"empty Data-Outs", "r2t 00, alive", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0, 10, 1, 0, 0, nil), dataOut(0, 10, 1, 1, 0, nil)}},
 		{"EDTL of 4 GiB", "response 00, r2t 00, alive", [][]byte{scsiPDU(0xc0, 10, 2, 0xfffffff0, nil), write(11, 3, 0xfffffff0, nil, 1)}},
+		{"EDTL above the length in the CDB", "response 00, alive", [][]byte{scsiPDU(0xa0, 10, 2, 1024, make([]byte, 1024), 0x2a, 0, 0, 0, 0, 1, 0, 0, 1)}},
+		{"length in the CDB above EDTL", "response 00, alive", [][]byte{write(10, 2, 512, block, 9)}},
+		{"UNMAP without data", "response 02, alive", [][]byte{scsiPDU(0x80, 10, 2, 0, nil, 0x42, 0, 0, 0, 0, 0, 0, 0, 24)}},
+		{"UNMAP announced as a read", "response 02, alive", [][]byte{scsiPDU(0xc0, 10, 2, 24, nil, 0x42, 0, 0, 0, 0, 0, 0, 0, 24)}},
+		{"PERSISTENT RESERVE OUT without data", "response 02, alive", [][]byte{scsiPDU(0x80, 10, 2, 0, nil, 0x5f, 0, 0, 0, 0, 0, 0, 0, 24)}},
+		{"MODE SELECT without data", "response 02, alive", [][]byte{scsiPDU(0x80, 10, 2, 0, nil, 0x15, 0x10, 0, 0, 24)}},
+		{"PREVENT ALLOW MEDIUM REMOVAL", "response 02, alive", [][]byte{scsiPDU(0x80, 10, 2, 0, nil, 0x1e, 0, 0, 0, 1)}},
+		{"READ with W", "response 00, alive", [][]byte{scsiPDU(0xa0, 10, 2, 512, block, 0x28, 0, 0, 0, 0, 0, 0, 0, 1)}},
+		{"READ beyond EDTL", "data 00, alive", [][]byte{scsiPDU(0xc0, 10, 2, 512, nil, 0x28, 0, 0, 0, 0, 0, 0, 0, 9)}},
+		{"READ without R", "response 00, alive", [][]byte{scsiPDU(0x80, 10, 2, 0, nil, 0x28, 0, 0, 0, 0, 0, 0, 0, 1)}},
+		{"unsolicited Data-Out", "reject 04, closed", [][]byte{scsiPDU(0x20, 10, 2, 1024, block, 0x2a, 0, 0, 0, 0, 0, 0, 0, 2), dataOut(0x80, 10, 0xffffffff, 0, 512, block)}},
+		{"Data-Out longer than its burst", "r2t 00, reject 04, response 02, alive", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0, 10, 1, 0, 0, block), dataOut(0x80, 10, 1, 1, 512, make([]byte, 1024))}},
+		{"Data-Out after the end", "r2t 00, response 00, alive", [][]byte{write(10, 2, 1024, nil, 2), dataOut(0x80, 10, 1, 0, 0, make([]byte, 1024)), dataOut(0x80, 10, 1, 1, 1024, block)}},
+		{"LUN in an unknown form", "response 02, alive", [][]byte{withLUN(scsiPDU(0x80, 10, 2, 0, nil), 0xc1)}},
 		{"tag in use", "r2t 00, reject 07, alive", [][]byte{write(10, 2, 1024, nil, 2), write(10, 3, 1024, nil, 2)}},
 		{"reserved tag", "reject 09, alive", [][]byte{scsiPDU(0x80, 0xffffffff, 2, 0, nil)}},
 		{"CmdSN gap", "reject 04, closed", [][]byte{scsiPDU(0x80, 10, 9, 0, nil)}},
+		{"CmdSN again", "alive", [][]byte{scsiPDU(0x80, 10, 1, 0, nil), scsiPDU(0x80, 11, 0, 0, nil)}},
 		{"CmdSN far away", "alive", [][]byte{scsiPDU(0x80, 10, 0x80000000, 0, nil)}},
 		{"unknown opcode", "reject 05, alive", [][]byte{pdu(0x5c, 0x80, 7, 2, block)}},
 		{"login in full feature phase", "reject 04, closed", [][]byte{loginPDU(0x87, 0, 0, "InitiatorName=x")}},
@@ -146,6 +202,9 @@ func TestMalformed(t *testing.T) {
 		{"text begun again", "text 00, text 00, alive", [][]byte{textPDU(0x40, 7, newText, 2, "garbage"), textPDU(0x80, 8, newText, 3, "SendTargets=\x00")}},
 		{"text without end", "text 00, text 00, reject 04, closed", [][]byte{textPDU(0x40, 7, newText, 2, tooLong), textPDU(0x40, 7, moreText, 3, tooLong), textPDU(0x40, 7, moreText, 4, tooLong)}},
 		{"logout of another connection", "logout 02, alive", [][]byte{pdu(0x06, 0x82, 7, 2, nil)}},
+		{"logout of a connection that is not there", "logout 01, alive", [][]byte{withCID(pdu(0x06, 0x81, 7, 2, nil), 9)}},
+		{"logout of the connection", "logout 00, closed", [][]byte{pdu(0x06, 0x81, 7, 2, nil)}},
+		{"ping with a tag of ours", "alive", [][]byte{withCID(pdu(0x40, 0x80, 0xffffffff, 2, block), 5)}},
 		{"AHS of type 0", "reject 09, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), make([]byte, 8)...)}},
 		{"AHS of a reserved type", "reject 09, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 0, 5, 3, 0, 0, 0, 0, 0)}},
 		{"AHS longer than the header", "reject 09, alive", [][]byte{withAHS(scsiPDU(0x80, 10, 2, 0, nil), 0, 9, 1, 0, 0, 0, 0, 0)}},
@@ -167,33 +226,7 @@ func TestMalformed(t *testing.T) {
 			if _, err := n.disk.WriteAt(mark, 1024); err != nil {
 				t.Fatal(err)
 			}
-			c := rawSession(t, n)
-			ready := scsiPDU(0x80, 0xdead, 2, 0, nil) // takes the unit attention
-			ready[0] |= 0x40
-			if _, err := c.Write(ready); err != nil {
-				t.Fatal(err)
-			}
-			readPDU(t, c)
-			for _, p := range tc.pdus {
-				if _, err := c.Write(p); err != nil {
-					break // it was closed already
-				}
-			}
-			// Behind the nonsense a ping: answered, or the connection is closed.
-			_, _ = c.Write(pdu(0x40, 0x80, 0xabcd, 2, nil))
-			got := ""
-			for {
-				h, _, err := tryPDU(c)
-				if err != nil {
-					got += "closed"
-					break
-				}
-				if h[0] == 0x20 {
-					got += "alive"
-					break
-				}
-				got += answerNames[h[0]] + fmt.Sprintf(" %02x, ", h[2]|h[3])
-			}
+			got := converse(t, rawSession(t, n), tc.pdus)
 			if got != tc.want {
 				t.Errorf("answers %q, want %q", got, tc.want)
 			}
@@ -205,6 +238,43 @@ func TestMalformed(t *testing.T) {
 			if err := s.Logout(n.ctx); err != nil {
 				t.Error(err)
 			}
+		})
+	}
+}
+
+// TestMalformedNegotiated: what breaks the values that were negotiated, rather than
+// the form of a PDU.
+func TestMalformedNegotiated(t *testing.T) {
+	n := start(t, iscsi.Config{}, nil)
+	const noR2T = "InitialR2T=No"
+	write := func(flags byte, edtl uint32, data int, count byte) []byte {
+		return scsiPDU(flags, 10, 2, edtl, make([]byte, data), 0x2a, 0, 0, 0, 0, 0, 0, 0, count)
+	}
+	for _, tc := range []struct {
+		name, want string
+		keys       []string
+		pdus       [][]byte
+	}{
+		{"immediate data", "reject 04, closed", []string{"ImmediateData=No"}, [][]byte{write(0xa0, 512, 512, 1)}},
+		{"immediate data above FirstBurstLength", "reject 04, closed", []string{"FirstBurstLength=512"}, [][]byte{write(0xa0, 1024, 1024, 2)}},
+		{"first burst", "response 00, alive", []string{noR2T},
+			[][]byte{write(0x20, 1024, 512, 2), dataOut(0x80, 10, 0xffffffff, 0, 512, make([]byte, 512))}},
+		{"first burst above FirstBurstLength", "reject 04, response 02, alive", []string{noR2T, "FirstBurstLength=512"},
+			[][]byte{write(0x20, 1536, 512, 3), dataOut(0x80, 10, 0xffffffff, 0, 512, make([]byte, 512))}},
+		{"first burst above EDTL", "reject 04, response 02, alive", []string{noR2T},
+			[][]byte{write(0x20, 1024, 512, 2), dataOut(0x80, 10, 0xffffffff, 0, 512, make([]byte, 1024))}},
+		{"first burst with the tag of an R2T", "reject 04, response 02, alive", []string{noR2T},
+			[][]byte{write(0x20, 1024, 512, 2), dataOut(0x80, 10, 1, 0, 512, make([]byte, 512))}},
+		{"burst above MaxBurstLength", "r2t 00, reject 04, response 02, alive", []string{"MaxBurstLength=512"},
+			[][]byte{write(0xa0, 1024, 0, 2), dataOut(0x80, 10, 1, 0, 0, make([]byte, 1024))}},
+		{"next burst without its R2T", "r2t 00, r2t 00, reject 04, response 02, alive", []string{"MaxBurstLength=512"},
+			[][]byte{write(0xa0, 1024, 0, 2), dataOut(0x80, 10, 1, 0, 0, make([]byte, 512)), dataOut(0x80, 10, 1, 1, 512, make([]byte, 512))}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := converse(t, rawSession(t, n, tc.keys...), tc.pdus); got != tc.want {
+				t.Errorf("answers %q, want %q", got, tc.want)
+			}
+			n.login(nil).Close()
 		})
 	}
 }
