@@ -367,6 +367,35 @@ export type SignInInput = {
   "password": string;
   "user": string;
 };
+export type Snapshot = {
+  /** Made by a schedule */
+  "automatic": boolean;
+  /** Who asked had made applications or file systems consistent; false: as a power cut would leave them */
+  "consistent": boolean;
+  "created": string;
+  "id": string;
+  /** The backend has all of it */
+  "inBackend": boolean;
+  "labels": Labels;
+  "name": string;
+  /** Newest write that it holds */
+  "seq": number;
+  /** Of the vDisk then */
+  "size": number;
+  /** Deleted with force only; a rollback past it is refused */
+  "sticky": boolean;
+};
+export type SnapshotInput = {
+  "consistent"?: boolean;
+  "labels"?: Labels;
+  /** Unique on the vDisk, 1 to 255 bytes of UTF-8 without control characters */
+  "name": string;
+  "sticky"?: boolean;
+};
+export type SnapshotList = {
+  "items": Array<Snapshot>;
+  "next": string | null;
+};
 export type Status = {
   "capacity": Capacity;
   "counts": Counts;
@@ -685,6 +714,12 @@ export interface Ops {
   "POST /vdisks/{vdisk}/publish": { path: { "vdisk": string; }; query: { }; body: PublishInput | undefined; res: Connection };
   /** Limit what initiators do to a vDisk */
   "PUT /vdisks/{vdisk}/qos": { path: { "vdisk": string; }; query: { }; body: Qos; res: VDisk };
+  /** List the snapshots of a vDisk, oldest first */
+  "GET /vdisks/{vdisk}/snapshots": { path: { "vdisk": string; }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: SnapshotList };
+  /** Make a snapshot */
+  "POST /vdisks/{vdisk}/snapshots": { path: { "vdisk": string; }; query: { }; body: SnapshotInput; res: Snapshot };
+  /** Delete a snapshot */
+  "DELETE /vdisks/{vdisk}/snapshots/{snapshot}": { path: { "vdisk": string; "snapshot": string; }; query: { "force"?: boolean; }; body: undefined; res: void };
   /** Recent performance of a vDisk */
   "GET /vdisks/{vdisk}/stats": { path: { "vdisk": string; }; query: { "seconds"?: number; }; body: undefined; res: Series };
   /** Stop publishing a vDisk */
@@ -706,4 +741,4 @@ export interface Ops {
 }
 
 /** Operations that take an Idempotency-Key. */
-export const idempotent: ReadonlyArray<keyof Ops> = ["POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vpools", "POST /vpools/recover"];
+export const idempotent: ReadonlyArray<keyof Ops> = ["POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vdisks/{vdisk}/snapshots", "POST /vpools", "POST /vpools/recover"];
