@@ -187,6 +187,24 @@ type Capacity struct {
 	Total int64 `json:"total"`
 }
 
+// CloneInput With neither snapshot nor pointAt: from now
+type CloneInput struct {
+	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
+	Labels *Labels `json:"labels,omitempty"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name `json:"name"`
+
+	// PointAt The newest recoverable moment at or before it
+	PointAt *time.Time `json:"pointAt,omitempty"`
+
+	// Size As large as the source was at that point, or larger; absent: the same
+	Size *int64 `json:"size,omitempty"`
+
+	// Snapshot Name or id
+	Snapshot *string `json:"snapshot,omitempty"`
+}
+
 // Commit defines model for Commit.
 type Commit struct {
 	CommittedSeq int64     `json:"committedSeq"`
@@ -527,6 +545,20 @@ type NewToken struct {
 type Node struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
+}
+
+// Parent defines model for Parent.
+type Parent struct {
+	ID string `json:"id"`
+
+	// Name Empty once it is deleted
+	Name string `json:"name"`
+
+	// PointAt Moment that was asked for
+	PointAt *time.Time `json:"pointAt"`
+
+	// Snapshot Snapshot that was asked for; empty if none
+	Snapshot string `json:"snapshot"`
 }
 
 // Password At least 10 characters
@@ -921,6 +953,9 @@ type VDisk struct {
 	Name       string    `json:"name"`
 	ObservedAt time.Time `json:"observedAt"`
 
+	// Parent What a clone starts from
+	Parent *Parent `json:"parent"`
+
 	// Performance Rates over the last seconds; latencies are those of commands inside the node
 	Performance Performance `json:"performance"`
 	Published   *Published  `json:"published"`
@@ -1238,6 +1273,12 @@ type CreateVDiskParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// CloneVDiskParams defines parameters for CloneVDisk.
+type CloneVDiskParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListSnapshotsParams defines parameters for ListSnapshots.
 type ListSnapshotsParams struct {
 	// Limit Most items in the answer
@@ -1327,6 +1368,9 @@ type CreateVDiskJSONRequestBody = VDiskInput
 
 // UpdateVDiskJSONRequestBody defines body for UpdateVDisk for application/json ContentType.
 type UpdateVDiskJSONRequestBody = VDiskPatch
+
+// CloneVDiskJSONRequestBody defines body for CloneVDisk for application/json ContentType.
+type CloneVDiskJSONRequestBody = CloneInput
 
 // PublishVDiskJSONRequestBody defines body for PublishVDisk for application/json ContentType.
 type PublishVDiskJSONRequestBody = PublishInput
@@ -1453,6 +1497,9 @@ type ServerInterface interface {
 	// AcceptVDiskLoss Serve a vDisk in state lost_tail without its lost writes
 	// (POST /vdisks/{vdisk}/acceptLoss)
 	AcceptVDiskLoss(ctx echo.Context, vDisk VDiskRef) error
+	// CloneVDisk Make a vDisk that starts from a point of this one
+	// (POST /vdisks/{vdisk}/clone)
+	CloneVDisk(ctx echo.Context, vDisk VDiskRef, params CloneVDiskParams) error
 	// CommitVDisk Bring everything acknowledged so far to the backend
 	// (POST /vdisks/{vdisk}/commit)
 	CommitVDisk(ctx echo.Context, vDisk VDiskRef) error
@@ -2237,6 +2284,42 @@ func (w *ServerInterfaceWrapper) AcceptVDiskLoss(ctx echo.Context) error {
 	return err
 }
 
+// CloneVDisk converts echo context to params.
+func (w *ServerInterfaceWrapper) CloneVDisk(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CloneVDiskParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CloneVDisk(ctx, vDisk, params)
+	return err
+}
+
 // CommitVDisk converts echo context to params.
 func (w *ServerInterfaceWrapper) CommitVDisk(ctx echo.Context) error {
 	var err error
@@ -2659,6 +2742,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/vdisks/:vdisk/snapshots", wrapper.ListSnapshots, options.OperationMiddlewares["ListSnapshots"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/snapshots", wrapper.CreateSnapshot, options.OperationMiddlewares["CreateSnapshot"]...)
 	router.DELETE(options.BaseURL+"/vdisks/:vdisk/snapshots/:snapshot", wrapper.DeleteSnapshot, options.OperationMiddlewares["DeleteSnapshot"]...)
+	router.POST(options.BaseURL+"/vdisks/:vdisk/clone", wrapper.CloneVDisk, options.OperationMiddlewares["CloneVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/commit", wrapper.CommitVDisk, options.OperationMiddlewares["CommitVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/acceptLoss", wrapper.AcceptVDiskLoss, options.OperationMiddlewares["AcceptVDiskLoss"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk/stats", wrapper.GetVDiskStats, options.OperationMiddlewares["GetVDiskStats"]...)
@@ -3978,6 +4062,47 @@ func (response AcceptVDiskLossdefaultJSONResponse) VisitAcceptVDiskLossResponse(
 	return err
 }
 
+type CloneVDiskRequestObject struct {
+	VDisk  VDiskRef `json:"vdisk"`
+	Params CloneVDiskParams
+	Body   *CloneVDiskJSONRequestBody
+}
+
+type CloneVDiskResponseObject interface {
+	VisitCloneVDiskResponse(w http.ResponseWriter) error
+}
+
+type CloneVDisk201JSONResponse VDisk
+
+func (response CloneVDisk201JSONResponse) VisitCloneVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CloneVDiskdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CloneVDiskdefaultJSONResponse) VisitCloneVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type CommitVDiskRequestObject struct {
 	VDisk VDiskRef `json:"vdisk"`
 }
@@ -4660,6 +4785,9 @@ type StrictServerInterface interface {
 	// AcceptVDiskLoss Serve a vDisk in state lost_tail without its lost writes
 	// (POST /vdisks/{vdisk}/acceptLoss)
 	AcceptVDiskLoss(ctx context.Context, request AcceptVDiskLossRequestObject) (AcceptVDiskLossResponseObject, error)
+	// CloneVDisk Make a vDisk that starts from a point of this one
+	// (POST /vdisks/{vdisk}/clone)
+	CloneVDisk(ctx context.Context, request CloneVDiskRequestObject) (CloneVDiskResponseObject, error)
 	// CommitVDisk Bring everything acknowledged so far to the backend
 	// (POST /vdisks/{vdisk}/commit)
 	CommitVDisk(ctx context.Context, request CommitVDiskRequestObject) (CommitVDiskResponseObject, error)
@@ -5809,6 +5937,55 @@ func (sh *strictHandler) AcceptVDiskLoss(ctx echo.Context, vDisk VDiskRef) error
 		return err
 	} else if validResponse, ok := response.(AcceptVDiskLossResponseObject); ok {
 		return validResponse.VisitAcceptVDiskLossResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CloneVDisk operation middleware
+func (sh *strictHandler) CloneVDisk(ctx echo.Context, vDisk VDiskRef, params CloneVDiskParams) error {
+	var request CloneVDiskRequestObject
+
+	request.VDisk = vDisk
+	request.Params = params
+
+	var body CloneVDiskJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CloneVDisk(ctx.Request().Context(), request.(CloneVDiskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CloneVDisk")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CloneVDiskResponseObject); ok {
+		return validResponse.VisitCloneVDiskResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -47,6 +47,7 @@ var rules = map[string]rule{
 	"CommitVDisk":           {role: auth.RoleWrite},
 	"AcceptVDiskLoss":       {role: auth.RoleWrite},
 	"SetVDiskQos":           {role: auth.RoleWrite},
+	"CloneVDisk":            {role: auth.RoleWrite},
 	"CreateSnapshot":        {role: auth.RoleWrite},
 	"DeleteSnapshot":        {role: auth.RoleWrite},
 	"CreateTarget":          {role: auth.RoleWrite},
@@ -69,5 +70,5 @@ var rules = map[string]rule{
 
 // creates are the operations that honour Idempotency-Key (H4).
 var creates = map[string]bool{
-	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CreateSnapshot": true, "CreateTarget": true, "CreateTargetGroup": true, "CreateUser": true, "CreateToken": true,
+	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CloneVDisk": true, "CreateSnapshot": true, "CreateTarget": true, "CreateTargetGroup": true, "CreateUser": true, "CreateToken": true,
 }

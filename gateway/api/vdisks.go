@@ -65,6 +65,7 @@ func (d diskView) row(v model.VDisk) VDisk {
 		out.Published = &Published{IQN: iqn, LUN: int(lun), Sessions: d.sessions[iqn]}
 	}
 	out.Qos = qosOf(v)
+	out.Parent = d.parent(v)
 	return out
 }
 

@@ -189,6 +189,24 @@ type Capacity struct {
 	Total int64 `json:"total"`
 }
 
+// CloneInput With neither snapshot nor pointAt: from now
+type CloneInput struct {
+	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
+	Labels *Labels `json:"labels,omitempty"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name `json:"name"`
+
+	// PointAt The newest recoverable moment at or before it
+	PointAt *time.Time `json:"pointAt,omitempty"`
+
+	// Size As large as the source was at that point, or larger; absent: the same
+	Size *int64 `json:"size,omitempty"`
+
+	// Snapshot Name or id
+	Snapshot *string `json:"snapshot,omitempty"`
+}
+
 // Commit defines model for Commit.
 type Commit struct {
 	CommittedSeq int64     `json:"committedSeq"`
@@ -529,6 +547,20 @@ type NewToken struct {
 type Node struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
+}
+
+// Parent defines model for Parent.
+type Parent struct {
+	ID string `json:"id"`
+
+	// Name Empty once it is deleted
+	Name string `json:"name"`
+
+	// PointAt Moment that was asked for
+	PointAt *time.Time `json:"pointAt"`
+
+	// Snapshot Snapshot that was asked for; empty if none
+	Snapshot string `json:"snapshot"`
 }
 
 // Password At least 10 characters
@@ -923,6 +955,9 @@ type VDisk struct {
 	Name       string    `json:"name"`
 	ObservedAt time.Time `json:"observedAt"`
 
+	// Parent What a clone starts from
+	Parent *Parent `json:"parent"`
+
 	// Performance Rates over the last seconds; latencies are those of commands inside the node
 	Performance Performance `json:"performance"`
 	Published   *Published  `json:"published"`
@@ -1249,6 +1284,12 @@ type CreateVDiskParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// CloneVDiskParams defines parameters for CloneVDisk.
+type CloneVDiskParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListSnapshotsParams defines parameters for ListSnapshots.
 type ListSnapshotsParams struct {
 	// Limit Most items in the answer
@@ -1338,6 +1379,9 @@ type CreateVDiskJSONRequestBody = VDiskInput
 
 // UpdateVDiskJSONRequestBody defines body for UpdateVDisk for application/json ContentType.
 type UpdateVDiskJSONRequestBody = VDiskPatch
+
+// CloneVDiskJSONRequestBody defines body for CloneVDisk for application/json ContentType.
+type CloneVDiskJSONRequestBody = CloneInput
 
 // PublishVDiskJSONRequestBody defines body for PublishVDisk for application/json ContentType.
 type PublishVDiskJSONRequestBody = PublishInput
@@ -1792,6 +1836,26 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /vdisks/{vdisk}/acceptLoss (the `AcceptVDiskLoss` operationId).
 	AcceptVDiskLoss(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CloneVDiskWithBody Make a vDisk that starts from a point of this one
+	//
+	// From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
+	// vPool, and both can be written and deleted independently. A moment outside the history is refused with 404.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/clone (the `CloneVDisk` operationId).
+	CloneVDiskWithBody(ctx context.Context, vDisk VDiskRef, params *CloneVDiskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CloneVDisk Make a vDisk that starts from a point of this one
+	//
+	// From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
+	// vPool, and both can be written and deleted independently. A moment outside the history is refused with 404.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/clone (the `CloneVDisk` operationId).
+	CloneVDisk(ctx context.Context, vDisk VDiskRef, params *CloneVDiskParams, body CloneVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CommitVDisk Bring everything acknowledged so far to the backend
 	//
@@ -2795,6 +2859,46 @@ func (c *Client) UpdateVDisk(ctx context.Context, vDisk VDiskRef, body UpdateVDi
 // Corresponds with POST /vdisks/{vdisk}/acceptLoss (the `AcceptVDiskLoss` operationId).
 func (c *Client) AcceptVDiskLoss(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAcceptVDiskLossRequest(c.Server, vDisk)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CloneVDiskWithBody Make a vDisk that starts from a point of this one
+//
+// From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
+// vPool, and both can be written and deleted independently. A moment outside the history is refused with 404.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/clone (the `CloneVDisk` operationId).
+func (c *Client) CloneVDiskWithBody(ctx context.Context, vDisk VDiskRef, params *CloneVDiskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCloneVDiskRequestWithBody(c.Server, vDisk, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CloneVDisk Make a vDisk that starts from a point of this one
+//
+// From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
+// vPool, and both can be written and deleted independently. A moment outside the history is refused with 404.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/clone (the `CloneVDisk` operationId).
+func (c *Client) CloneVDisk(ctx context.Context, vDisk VDiskRef, params *CloneVDiskParams, body CloneVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCloneVDiskRequest(c.Server, vDisk, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4962,6 +5066,68 @@ func NewAcceptVDiskLossRequest(server string, vDisk VDiskRef) (*http.Request, er
 	return req, nil
 }
 
+// NewCloneVDiskRequest calls the generic CloneVDisk builder with application/json body
+func NewCloneVDiskRequest(server string, vDisk VDiskRef, params *CloneVDiskParams, body CloneVDiskJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCloneVDiskRequestWithBody(server, vDisk, params, "application/json", bodyReader)
+}
+
+// NewCloneVDiskRequestWithBody constructs an http.Request for the CloneVDisk method, with any body, and a specified content type
+func NewCloneVDiskRequestWithBody(server string, vDisk VDiskRef, params *CloneVDiskParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/clone", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewCommitVDiskRequest constructs an http.Request for the CommitVDisk method
 func NewCommitVDiskRequest(server string, vDisk VDiskRef) (*http.Request, error) {
 	var err error
@@ -6207,6 +6373,26 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /vdisks/{vdisk}/acceptLoss (the `AcceptVDiskLoss` operationId).
 	AcceptVDiskLossWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*AcceptVDiskLossResponse, error)
+
+	// CloneVDiskWithBodyWithResponse Make a vDisk that starts from a point of this one
+	//
+	// From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
+	// vPool, and both can be written and deleted independently. A moment outside the history is refused with 404.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/clone (the `CloneVDisk` operationId).
+	CloneVDiskWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, params *CloneVDiskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CloneVDiskResponse, error)
+
+	// CloneVDiskWithResponse Make a vDisk that starts from a point of this one
+	//
+	// From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
+	// vPool, and both can be written and deleted independently. A moment outside the history is refused with 404.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/clone (the `CloneVDisk` operationId).
+	CloneVDiskWithResponse(ctx context.Context, vDisk VDiskRef, params *CloneVDiskParams, body CloneVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*CloneVDiskResponse, error)
 
 	// CommitVDiskWithResponse Bring everything acknowledged so far to the backend
 	//
@@ -8065,6 +8251,54 @@ func (r AcceptVDiskLossResponse) ContentType() string {
 	return ""
 }
 
+type CloneVDiskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *VDisk
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CloneVDiskResponse) GetJSON201() *VDisk {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CloneVDiskResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CloneVDiskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CloneVDiskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CloneVDiskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CloneVDiskResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type CommitVDiskResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9453,6 +9687,38 @@ func (c *ClientWithResponses) AcceptVDiskLossWithResponse(ctx context.Context, v
 		return nil, err
 	}
 	return ParseAcceptVDiskLossResponse(rsp)
+}
+
+// CloneVDiskWithBodyWithResponse Make a vDisk that starts from a point of this one
+//
+// From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
+// vPool, and both can be written and deleted independently. A moment outside the history is refused with 404.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/clone (the `CloneVDisk` operationId).
+func (c *ClientWithResponses) CloneVDiskWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, params *CloneVDiskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CloneVDiskResponse, error) {
+	rsp, err := c.CloneVDiskWithBody(ctx, vDisk, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCloneVDiskResponse(rsp)
+}
+
+// CloneVDiskWithResponse Make a vDisk that starts from a point of this one
+//
+// From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
+// vPool, and both can be written and deleted independently. A moment outside the history is refused with 404.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/clone (the `CloneVDisk` operationId).
+func (c *ClientWithResponses) CloneVDiskWithResponse(ctx context.Context, vDisk VDiskRef, params *CloneVDiskParams, body CloneVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*CloneVDiskResponse, error) {
+	rsp, err := c.CloneVDisk(ctx, vDisk, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCloneVDiskResponse(rsp)
 }
 
 // CommitVDiskWithResponse Bring everything acknowledged so far to the backend
@@ -10914,6 +11180,39 @@ func ParseAcceptVDiskLossResponse(rsp *http.Response) (*AcceptVDiskLossResponse,
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCloneVDiskResponse parses an HTTP response from a CloneVDiskWithResponse call
+func ParseCloneVDiskResponse(rsp *http.Response) (*CloneVDiskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CloneVDiskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest VDisk
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

@@ -20,6 +20,17 @@ export type Capacity = {
   /** Bytes of the backends' disks, each counted once; 0 when unknown */
   "total": number;
 };
+/** With neither snapshot nor pointAt: from now */
+export type CloneInput = {
+  "labels"?: Labels;
+  "name": Name;
+  /** The newest recoverable moment at or before it */
+  "pointAt"?: string;
+  /** As large as the source was at that point, or larger; absent: the same */
+  "size"?: number;
+  /** Name or id */
+  "snapshot"?: string;
+};
 export type Commit = {
   "committedSeq": number;
   "epoch": number;
@@ -261,6 +272,15 @@ export type NewToken = {
 export type Node = {
   "id": string;
   "name": string;
+};
+export type Parent = {
+  "id": string;
+  /** Empty once it is deleted */
+  "name": string;
+  /** Moment that was asked for */
+  "pointAt": string | null;
+  /** Snapshot that was asked for; empty if none */
+  "snapshot": string;
 };
 /** At least 10 characters */
 export type Password = string;
@@ -526,6 +546,8 @@ export type VDisk = {
   "mapped": number;
   "name": string;
   "observedAt": string;
+  /** What a clone starts from */
+  "parent": Parent | null;
   "performance": Performance;
   "published": Published | null;
   "qos": Qos | null;
@@ -708,6 +730,8 @@ export interface Ops {
   "PATCH /vdisks/{vdisk}": { path: { "vdisk": string; }; query: { }; body: VDiskPatch; res: VDisk };
   /** Serve a vDisk in state lost_tail without its lost writes */
   "POST /vdisks/{vdisk}/acceptLoss": { path: { "vdisk": string; }; query: { }; body: undefined; res: VDisk };
+  /** Make a vDisk that starts from a point of this one */
+  "POST /vdisks/{vdisk}/clone": { path: { "vdisk": string; }; query: { }; body: CloneInput; res: VDisk };
   /** Bring everything acknowledged so far to the backend */
   "POST /vdisks/{vdisk}/commit": { path: { "vdisk": string; }; query: { }; body: undefined; res: Commit };
   /** Publish a vDisk over iSCSI */
@@ -741,4 +765,4 @@ export interface Ops {
 }
 
 /** Operations that take an Idempotency-Key. */
-export const idempotent: ReadonlyArray<keyof Ops> = ["POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vdisks/{vdisk}/snapshots", "POST /vpools", "POST /vpools/recover"];
+export const idempotent: ReadonlyArray<keyof Ops> = ["POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vdisks/{vdisk}/clone", "POST /vdisks/{vdisk}/snapshots", "POST /vpools", "POST /vpools/recover"];
