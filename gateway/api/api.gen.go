@@ -187,6 +187,24 @@ type Capacity struct {
 	Total int64 `json:"total"`
 }
 
+// CloneInput With neither snapshot nor pointAt: from now
+type CloneInput struct {
+	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
+	Labels *Labels `json:"labels,omitempty"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name `json:"name"`
+
+	// PointAt The newest recoverable moment at or before it
+	PointAt *time.Time `json:"pointAt,omitempty"`
+
+	// Size As large as the source was at that point, or larger; absent: the same
+	Size *int64 `json:"size,omitempty"`
+
+	// Snapshot Name or id
+	Snapshot *string `json:"snapshot,omitempty"`
+}
+
 // Commit defines model for Commit.
 type Commit struct {
 	CommittedSeq int64     `json:"committedSeq"`
@@ -543,6 +561,20 @@ type Node struct {
 	Name string `json:"name"`
 }
 
+// Parent defines model for Parent.
+type Parent struct {
+	ID string `json:"id"`
+
+	// Name Empty once it is deleted
+	Name string `json:"name"`
+
+	// PointAt Moment that was asked for
+	PointAt *time.Time `json:"pointAt"`
+
+	// Snapshot Snapshot that was asked for; empty if none
+	Snapshot string `json:"snapshot"`
+}
+
 // Password At least 10 characters
 type Password = string
 
@@ -718,6 +750,51 @@ type SetupInput struct {
 type SignInInput struct {
 	Password string `json:"password"`
 	User     string `json:"user"`
+}
+
+// Snapshot defines model for Snapshot.
+type Snapshot struct {
+	// Automatic Made by a schedule
+	Automatic bool `json:"automatic"`
+
+	// Consistent Who asked had made applications or file systems consistent; false: as a power cut would leave them
+	Consistent bool      `json:"consistent"`
+	Created    time.Time `json:"created"`
+	ID         string    `json:"id"`
+
+	// InBackend The backend has all of it
+	InBackend bool `json:"inBackend"`
+
+	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
+	Labels Labels `json:"labels"`
+	Name   string `json:"name"`
+
+	// Seq Newest write that it holds
+	Seq int64 `json:"seq"`
+
+	// Size Of the vDisk then
+	Size int64 `json:"size"`
+
+	// Sticky Deleted with force only; a rollback past it is refused
+	Sticky bool `json:"sticky"`
+}
+
+// SnapshotInput defines model for SnapshotInput.
+type SnapshotInput struct {
+	Consistent *bool `json:"consistent,omitempty"`
+
+	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
+	Labels *Labels `json:"labels,omitempty"`
+
+	// Name Unique on the vDisk, 1 to 255 bytes of UTF-8 without control characters
+	Name   string `json:"name"`
+	Sticky *bool  `json:"sticky,omitempty"`
+}
+
+// SnapshotList defines model for SnapshotList.
+type SnapshotList struct {
+	Items []Snapshot `json:"items"`
+	Next  *string    `json:"next"`
 }
 
 // Status defines model for Status.
@@ -922,6 +999,9 @@ type VDisk struct {
 	Mapped     int64     `json:"mapped"`
 	Name       string    `json:"name"`
 	ObservedAt time.Time `json:"observedAt"`
+
+	// Parent What a clone starts from
+	Parent *Parent `json:"parent"`
 
 	// Performance Rates over the last seconds; latencies are those of commands inside the node
 	Performance Performance `json:"performance"`
@@ -1246,6 +1326,36 @@ type CreateVDiskParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// CloneVDiskParams defines parameters for CloneVDisk.
+type CloneVDiskParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListSnapshotsParams defines parameters for ListSnapshots.
+type ListSnapshotsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateSnapshotParams defines parameters for CreateSnapshot.
+type CreateSnapshotParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// DeleteSnapshotParams defines parameters for DeleteSnapshot.
+type DeleteSnapshotParams struct {
+	// Force Drop the sessions that are in the way
+	Force *Force `form:"force,omitempty" json:"force,omitempty"`
+}
+
 // GetVDiskStatsParams defines parameters for GetVDiskStats.
 type GetVDiskStatsParams struct {
 	// Seconds How far back; the node keeps an hour at most
@@ -1312,11 +1422,17 @@ type CreateVDiskJSONRequestBody = VDiskInput
 // UpdateVDiskJSONRequestBody defines body for UpdateVDisk for application/json ContentType.
 type UpdateVDiskJSONRequestBody = VDiskPatch
 
+// CloneVDiskJSONRequestBody defines body for CloneVDisk for application/json ContentType.
+type CloneVDiskJSONRequestBody = CloneInput
+
 // PublishVDiskJSONRequestBody defines body for PublishVDisk for application/json ContentType.
 type PublishVDiskJSONRequestBody = PublishInput
 
 // SetVDiskQosJSONRequestBody defines body for SetVDiskQos for application/json ContentType.
 type SetVDiskQosJSONRequestBody = Qos
+
+// CreateSnapshotJSONRequestBody defines body for CreateSnapshot for application/json ContentType.
+type CreateSnapshotJSONRequestBody = SnapshotInput
 
 // UnpublishVDiskJSONRequestBody defines body for UnpublishVDisk for application/json ContentType.
 type UnpublishVDiskJSONRequestBody = UnpublishInput
@@ -1434,6 +1550,9 @@ type ServerInterface interface {
 	// AcceptVDiskLoss Serve a vDisk in state lost_tail without its lost writes
 	// (POST /vdisks/{vdisk}/acceptLoss)
 	AcceptVDiskLoss(ctx echo.Context, vDisk VDiskRef) error
+	// CloneVDisk Make a vDisk that starts from a point of this one
+	// (POST /vdisks/{vdisk}/clone)
+	CloneVDisk(ctx echo.Context, vDisk VDiskRef, params CloneVDiskParams) error
 	// CommitVDisk Bring everything acknowledged so far to the backend
 	// (POST /vdisks/{vdisk}/commit)
 	CommitVDisk(ctx echo.Context, vDisk VDiskRef) error
@@ -1443,6 +1562,15 @@ type ServerInterface interface {
 	// SetVDiskQos Limit what initiators do to a vDisk
 	// (PUT /vdisks/{vdisk}/qos)
 	SetVDiskQos(ctx echo.Context, vDisk VDiskRef) error
+	// ListSnapshots List the snapshots of a vDisk, oldest first
+	// (GET /vdisks/{vdisk}/snapshots)
+	ListSnapshots(ctx echo.Context, vDisk VDiskRef, params ListSnapshotsParams) error
+	// CreateSnapshot Make a snapshot
+	// (POST /vdisks/{vdisk}/snapshots)
+	CreateSnapshot(ctx echo.Context, vDisk VDiskRef, params CreateSnapshotParams) error
+	// DeleteSnapshot Delete a snapshot
+	// (DELETE /vdisks/{vdisk}/snapshots/{snapshot})
+	DeleteSnapshot(ctx echo.Context, vDisk VDiskRef, snapshot string, params DeleteSnapshotParams) error
 	// GetVDiskStats Recent performance of a vDisk
 	// (GET /vdisks/{vdisk}/stats)
 	GetVDiskStats(ctx echo.Context, vDisk VDiskRef, params GetVDiskStatsParams) error
@@ -2218,6 +2346,42 @@ func (w *ServerInterfaceWrapper) AcceptVDiskLoss(ctx echo.Context) error {
 	return err
 }
 
+// CloneVDisk converts echo context to params.
+func (w *ServerInterfaceWrapper) CloneVDisk(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CloneVDiskParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CloneVDisk(ctx, vDisk, params)
+	return err
+}
+
 // CommitVDisk converts echo context to params.
 func (w *ServerInterfaceWrapper) CommitVDisk(ctx echo.Context) error {
 	var err error
@@ -2263,6 +2427,114 @@ func (w *ServerInterfaceWrapper) SetVDiskQos(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.SetVDiskQos(ctx, vDisk)
+	return err
+}
+
+// ListSnapshots converts echo context to params.
+func (w *ServerInterfaceWrapper) ListSnapshots(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListSnapshotsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListSnapshots(ctx, vDisk, params)
+	return err
+}
+
+// CreateSnapshot converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateSnapshot(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateSnapshotParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateSnapshot(ctx, vDisk, params)
+	return err
+}
+
+// DeleteSnapshot converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteSnapshot(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// ------------- Path parameter "snapshot" -------------
+	var snapshot string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "snapshot", ctx.Param("snapshot"), &snapshot, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter snapshot: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteSnapshotParams
+	// ------------- Optional query parameter "force" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "force", ctx.QueryParams(), &params.Force, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter force: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteSnapshot(ctx, vDisk, snapshot, params)
 	return err
 }
 
@@ -2529,6 +2801,10 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/vdisks/:vdisk/publish", wrapper.PublishVDisk, options.OperationMiddlewares["PublishVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/unpublish", wrapper.UnpublishVDisk, options.OperationMiddlewares["UnpublishVDisk"]...)
 	router.PUT(options.BaseURL+"/vdisks/:vdisk/qos", wrapper.SetVDiskQos, options.OperationMiddlewares["SetVDiskQos"]...)
+	router.GET(options.BaseURL+"/vdisks/:vdisk/snapshots", wrapper.ListSnapshots, options.OperationMiddlewares["ListSnapshots"]...)
+	router.POST(options.BaseURL+"/vdisks/:vdisk/snapshots", wrapper.CreateSnapshot, options.OperationMiddlewares["CreateSnapshot"]...)
+	router.DELETE(options.BaseURL+"/vdisks/:vdisk/snapshots/:snapshot", wrapper.DeleteSnapshot, options.OperationMiddlewares["DeleteSnapshot"]...)
+	router.POST(options.BaseURL+"/vdisks/:vdisk/clone", wrapper.CloneVDisk, options.OperationMiddlewares["CloneVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/commit", wrapper.CommitVDisk, options.OperationMiddlewares["CommitVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/acceptLoss", wrapper.AcceptVDiskLoss, options.OperationMiddlewares["AcceptVDiskLoss"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk/stats", wrapper.GetVDiskStats, options.OperationMiddlewares["GetVDiskStats"]...)
@@ -3849,6 +4125,47 @@ func (response AcceptVDiskLossdefaultJSONResponse) VisitAcceptVDiskLossResponse(
 	return err
 }
 
+type CloneVDiskRequestObject struct {
+	VDisk  VDiskRef `json:"vdisk"`
+	Params CloneVDiskParams
+	Body   *CloneVDiskJSONRequestBody
+}
+
+type CloneVDiskResponseObject interface {
+	VisitCloneVDiskResponse(w http.ResponseWriter) error
+}
+
+type CloneVDisk201JSONResponse VDisk
+
+func (response CloneVDisk201JSONResponse) VisitCloneVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CloneVDiskdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CloneVDiskdefaultJSONResponse) VisitCloneVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type CommitVDiskRequestObject struct {
 	VDisk VDiskRef `json:"vdisk"`
 }
@@ -3957,6 +4274,122 @@ type SetVDiskQosdefaultJSONResponse struct {
 }
 
 func (response SetVDiskQosdefaultJSONResponse) VisitSetVDiskQosResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSnapshotsRequestObject struct {
+	VDisk  VDiskRef `json:"vdisk"`
+	Params ListSnapshotsParams
+}
+
+type ListSnapshotsResponseObject interface {
+	VisitListSnapshotsResponse(w http.ResponseWriter) error
+}
+
+type ListSnapshots200JSONResponse SnapshotList
+
+func (response ListSnapshots200JSONResponse) VisitListSnapshotsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSnapshotsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListSnapshotsdefaultJSONResponse) VisitListSnapshotsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateSnapshotRequestObject struct {
+	VDisk  VDiskRef `json:"vdisk"`
+	Params CreateSnapshotParams
+	Body   *CreateSnapshotJSONRequestBody
+}
+
+type CreateSnapshotResponseObject interface {
+	VisitCreateSnapshotResponse(w http.ResponseWriter) error
+}
+
+type CreateSnapshot201JSONResponse Snapshot
+
+func (response CreateSnapshot201JSONResponse) VisitCreateSnapshotResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateSnapshotdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateSnapshotdefaultJSONResponse) VisitCreateSnapshotResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteSnapshotRequestObject struct {
+	VDisk    VDiskRef `json:"vdisk"`
+	Snapshot string   `json:"snapshot"`
+	Params   DeleteSnapshotParams
+}
+
+type DeleteSnapshotResponseObject interface {
+	VisitDeleteSnapshotResponse(w http.ResponseWriter) error
+}
+
+type DeleteSnapshot204Response struct {
+}
+
+func (response DeleteSnapshot204Response) VisitDeleteSnapshotResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteSnapshotdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DeleteSnapshotdefaultJSONResponse) VisitDeleteSnapshotResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -4415,6 +4848,9 @@ type StrictServerInterface interface {
 	// AcceptVDiskLoss Serve a vDisk in state lost_tail without its lost writes
 	// (POST /vdisks/{vdisk}/acceptLoss)
 	AcceptVDiskLoss(ctx context.Context, request AcceptVDiskLossRequestObject) (AcceptVDiskLossResponseObject, error)
+	// CloneVDisk Make a vDisk that starts from a point of this one
+	// (POST /vdisks/{vdisk}/clone)
+	CloneVDisk(ctx context.Context, request CloneVDiskRequestObject) (CloneVDiskResponseObject, error)
 	// CommitVDisk Bring everything acknowledged so far to the backend
 	// (POST /vdisks/{vdisk}/commit)
 	CommitVDisk(ctx context.Context, request CommitVDiskRequestObject) (CommitVDiskResponseObject, error)
@@ -4424,6 +4860,15 @@ type StrictServerInterface interface {
 	// SetVDiskQos Limit what initiators do to a vDisk
 	// (PUT /vdisks/{vdisk}/qos)
 	SetVDiskQos(ctx context.Context, request SetVDiskQosRequestObject) (SetVDiskQosResponseObject, error)
+	// ListSnapshots List the snapshots of a vDisk, oldest first
+	// (GET /vdisks/{vdisk}/snapshots)
+	ListSnapshots(ctx context.Context, request ListSnapshotsRequestObject) (ListSnapshotsResponseObject, error)
+	// CreateSnapshot Make a snapshot
+	// (POST /vdisks/{vdisk}/snapshots)
+	CreateSnapshot(ctx context.Context, request CreateSnapshotRequestObject) (CreateSnapshotResponseObject, error)
+	// DeleteSnapshot Delete a snapshot
+	// (DELETE /vdisks/{vdisk}/snapshots/{snapshot})
+	DeleteSnapshot(ctx context.Context, request DeleteSnapshotRequestObject) (DeleteSnapshotResponseObject, error)
 	// GetVDiskStats Recent performance of a vDisk
 	// (GET /vdisks/{vdisk}/stats)
 	GetVDiskStats(ctx context.Context, request GetVDiskStatsRequestObject) (GetVDiskStatsResponseObject, error)
@@ -5562,6 +6007,55 @@ func (sh *strictHandler) AcceptVDiskLoss(ctx echo.Context, vDisk VDiskRef) error
 	return nil
 }
 
+// CloneVDisk operation middleware
+func (sh *strictHandler) CloneVDisk(ctx echo.Context, vDisk VDiskRef, params CloneVDiskParams) error {
+	var request CloneVDiskRequestObject
+
+	request.VDisk = vDisk
+	request.Params = params
+
+	var body CloneVDiskJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CloneVDisk(ctx.Request().Context(), request.(CloneVDiskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CloneVDisk")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CloneVDiskResponseObject); ok {
+		return validResponse.VisitCloneVDiskResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // CommitVDisk operation middleware
 func (sh *strictHandler) CommitVDisk(ctx echo.Context, vDisk VDiskRef) error {
 	var request CommitVDiskRequestObject
@@ -5680,6 +6174,108 @@ func (sh *strictHandler) SetVDiskQos(ctx echo.Context, vDisk VDiskRef) error {
 		return err
 	} else if validResponse, ok := response.(SetVDiskQosResponseObject); ok {
 		return validResponse.VisitSetVDiskQosResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListSnapshots operation middleware
+func (sh *strictHandler) ListSnapshots(ctx echo.Context, vDisk VDiskRef, params ListSnapshotsParams) error {
+	var request ListSnapshotsRequestObject
+
+	request.VDisk = vDisk
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSnapshots(ctx.Request().Context(), request.(ListSnapshotsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSnapshots")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListSnapshotsResponseObject); ok {
+		return validResponse.VisitListSnapshotsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateSnapshot operation middleware
+func (sh *strictHandler) CreateSnapshot(ctx echo.Context, vDisk VDiskRef, params CreateSnapshotParams) error {
+	var request CreateSnapshotRequestObject
+
+	request.VDisk = vDisk
+	request.Params = params
+
+	var body CreateSnapshotJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateSnapshot(ctx.Request().Context(), request.(CreateSnapshotRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateSnapshot")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateSnapshotResponseObject); ok {
+		return validResponse.VisitCreateSnapshotResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteSnapshot operation middleware
+func (sh *strictHandler) DeleteSnapshot(ctx echo.Context, vDisk VDiskRef, snapshot string, params DeleteSnapshotParams) error {
+	var request DeleteSnapshotRequestObject
+
+	request.VDisk = vDisk
+	request.Snapshot = snapshot
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteSnapshot(ctx.Request().Context(), request.(DeleteSnapshotRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteSnapshot")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteSnapshotResponseObject); ok {
+		return validResponse.VisitDeleteSnapshotResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

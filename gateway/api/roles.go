@@ -26,6 +26,7 @@ var rules = map[string]rule{
 	"ListVDisks":        {role: auth.RoleRead},
 	"GetVDisk":          {role: auth.RoleRead},
 	"GetVDiskStats":     {role: auth.RoleRead},
+	"ListSnapshots":     {role: auth.RoleRead},
 	"ListTargets":       {role: auth.RoleRead},
 	"GetTarget":         {role: auth.RoleRead},
 	"ListISCSISessions": {role: auth.RoleRead},
@@ -46,6 +47,9 @@ var rules = map[string]rule{
 	"CommitVDisk":           {role: auth.RoleWrite},
 	"AcceptVDiskLoss":       {role: auth.RoleWrite},
 	"SetVDiskQos":           {role: auth.RoleWrite},
+	"CloneVDisk":            {role: auth.RoleWrite},
+	"CreateSnapshot":        {role: auth.RoleWrite},
+	"DeleteSnapshot":        {role: auth.RoleWrite},
 	"CreateTarget":          {role: auth.RoleWrite},
 	"DeleteTarget":          {role: auth.RoleWrite},
 	"SetTargetPortals":      {role: auth.RoleWrite},
@@ -66,5 +70,5 @@ var rules = map[string]rule{
 
 // creates are the operations that honour Idempotency-Key (H4).
 var creates = map[string]bool{
-	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CreateTarget": true, "CreateTargetGroup": true, "CreateUser": true, "CreateToken": true,
+	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CloneVDisk": true, "CreateSnapshot": true, "CreateTarget": true, "CreateTargetGroup": true, "CreateUser": true, "CreateToken": true,
 }

@@ -45,6 +45,12 @@ type Pool interface {
 	Open(ctx context.Context, id volume.ID) (Volume, error)
 	AcceptLoss(ctx context.Context, id volume.ID) error
 	Delete(ctx context.Context, id volume.ID) error
+	Purge(ctx context.Context) error
+	Clone(ctx context.Context, spec volume.CloneSpec) error
+	Snapshots(ctx context.Context, id volume.ID) ([]volume.Snapshot, error)
+	DeleteSnapshot(ctx context.Context, id volume.ID, name string, force bool) error
+	History(ctx context.Context, id volume.ID, q volume.HistoryQuery) (volume.History, error)
+	Rollback(ctx context.Context, id volume.ID, to volume.Point) (volume.Rolled, error)
 	Recover(ctx context.Context) ([]volume.Recovered, error)
 	SetSettings(volume.Settings) error // of vDisks opened from now on
 	Detach(ctx context.Context) error
@@ -56,6 +62,7 @@ type Volume interface {
 	Grow(ctx context.Context, size int64) error
 	SetLabels(ctx context.Context, name string, labels map[string]string) error
 	SetSettings(volume.Settings) error
+	Snapshot(ctx context.Context, s volume.SnapshotSpec) (volume.Snapshot, error)
 	Commit(ctx context.Context) error
 	Close(ctx context.Context) error
 	Stats() volume.Stats

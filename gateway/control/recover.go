@@ -95,6 +95,9 @@ func (c *Controller) recoverDisk(ctx context.Context, pool model.VPool, ep Pool,
 			ID: r.ID.String(), Name: c.freeName(pool.ID, r), VPool: pool.ID, Size: r.Size, ClusterSize: r.ClusterSize,
 			Labels: r.Labels, State: model.StatePresent, Created: c.clock.Now().UTC(),
 		}
+		if r.Parent != (volume.ID{}) {
+			rec.Parent = &model.Parent{VDisk: r.Parent.String()}
+		}
 		if rec, err = c.model.CreateVDisk(ctx, rec); err != nil {
 			return rec, err
 		}

@@ -186,6 +186,11 @@ func (c *Controller) CreateVDisk(ctx context.Context, in NewDisk) (model.VDisk, 
 	if e != nil {
 		return rec, e
 	}
+	return c.makeDisk(ctx, rec)
+}
+
+// makeDisk makes a vDisk that was checked, empty or a clone, and opens it.
+func (c *Controller) makeDisk(ctx context.Context, rec model.VDisk) (model.VDisk, error) {
 	object := vdiskObject(rec.Name)
 	ep, err := c.attached(rec.VPool)
 	if err != nil {
@@ -209,6 +214,9 @@ func (c *Controller) CreateVDisk(ctx context.Context, in NewDisk) (model.VDisk, 
 		c.schedule(ref{"vdisk", rec.ID}, retryMin)
 	}
 	c.opt.Changed("vdisk", rec.ID)
+	if now, ok := c.model.VDisk(rec.ID); ok {
+		rec = now // opening may have corrected the size
+	}
 	return rec, nil
 }
 
@@ -240,7 +248,11 @@ func (c *Controller) create(ctx context.Context, ep Pool, rec *model.VDisk) erro
 	if err != nil {
 		return err
 	}
-	err = ep.Create(ctx, volume.Spec{ID: id, Name: rec.Name, Size: rec.Size, ClusterSize: rec.ClusterSize, Labels: rec.Labels})
+	if rec.Parent != nil {
+		err = c.createClone(ctx, ep, id, rec)
+	} else {
+		err = ep.Create(ctx, volume.Spec{ID: id, Name: rec.Name, Size: rec.Size, ClusterSize: rec.ClusterSize, Labels: rec.Labels})
+	}
 	if err != nil && !errors.Is(err, volume.ErrExists) {
 		return err
 	}
@@ -359,6 +371,10 @@ func (c *Controller) visitDisk(ctx context.Context, id string) bool {
 		if ep, err = c.attached(rec.VPool); err == nil {
 			if err = c.create(ctx, ep, &rec); err == nil {
 				err = c.open(ctx, d, rec)
+			} else if lostSource(rec, err) {
+				c.log.Warn("clone given up", "vdisk", rec.Name, "id", rec.ID, "err", err)
+				c.undoCreate(ctx, rec)
+				return false
 			}
 		}
 	default:

@@ -250,6 +250,7 @@ func (c *Controller) attach(ctx context.Context, p *pool, rec model.VPool) error
 	p.opens++
 	c.mu.Unlock()
 	if err == nil {
+		c.purge(ctx, ep, rec)
 		c.askUsage(ctx, p)
 	}
 	return err
@@ -491,6 +492,10 @@ func (c *Controller) finishDeletePool(ctx context.Context, p *pool, rec model.VP
 		return err
 	}
 	if p.p != nil {
+		// What is left of vDisks that were deleted before their clones.
+		if err := p.p.Purge(ctx); err != nil {
+			return err
+		}
 		if err := c.dropRoot(ctx, p); err != nil {
 			return err
 		}

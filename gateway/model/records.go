@@ -6,7 +6,8 @@ import "time"
 //
 //	1  a vDisk's target had one set of credentials and one list of initiators
 //	2  groups; shared targets; QoS
-const Format = 2
+//	3  parents of clones; history
+const Format = 3
 
 // State is what the control plane has decided for a vPool or vDisk; what the
 // engine makes of it is reported beside it and is not stored.
@@ -84,8 +85,18 @@ type VDisk struct {
 	// or 4096. It stays through unpublish, because what hosts wrote is not readable
 	// with another one.
 	BlockSize int `json:"blockSize,omitempty"`
+	// Parent is what a clone starts from; nil: it is none.
+	Parent *Parent `json:"parent,omitempty"`
 
 	Rev int64 `json:"-"`
+}
+
+// Parent is the point of a vDisk that a clone starts from: a snapshot, a moment, or
+// the end of what it held. A creation that was cut off goes on with it.
+type Parent struct {
+	VDisk    string    `json:"vdisk"`              // UUID; it may be deleted by now
+	Snapshot string    `json:"snapshot,omitempty"` // name or UUID as it was asked for
+	At       time.Time `json:"at,omitzero"`
 }
 
 // User is a person who signs in with a password.

@@ -154,6 +154,10 @@ func (v VDisk) clone(rev int64) VDisk {
 		q := *v.QoS
 		v.QoS = &q
 	}
+	if v.Parent != nil {
+		p := *v.Parent
+		v.Parent = &p
+	}
 	return v
 }
 

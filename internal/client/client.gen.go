@@ -189,6 +189,24 @@ type Capacity struct {
 	Total int64 `json:"total"`
 }
 
+// CloneInput With neither snapshot nor pointAt: from now
+type CloneInput struct {
+	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
+	Labels *Labels `json:"labels,omitempty"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name `json:"name"`
+
+	// PointAt The newest recoverable moment at or before it
+	PointAt *time.Time `json:"pointAt,omitempty"`
+
+	// Size As large as the source was at that point, or larger; absent: the same
+	Size *int64 `json:"size,omitempty"`
+
+	// Snapshot Name or id
+	Snapshot *string `json:"snapshot,omitempty"`
+}
+
 // Commit defines model for Commit.
 type Commit struct {
 	CommittedSeq int64     `json:"committedSeq"`
@@ -545,6 +563,20 @@ type Node struct {
 	Name string `json:"name"`
 }
 
+// Parent defines model for Parent.
+type Parent struct {
+	ID string `json:"id"`
+
+	// Name Empty once it is deleted
+	Name string `json:"name"`
+
+	// PointAt Moment that was asked for
+	PointAt *time.Time `json:"pointAt"`
+
+	// Snapshot Snapshot that was asked for; empty if none
+	Snapshot string `json:"snapshot"`
+}
+
 // Password At least 10 characters
 type Password = string
 
@@ -720,6 +752,51 @@ type SetupInput struct {
 type SignInInput struct {
 	Password string `json:"password"`
 	User     string `json:"user"`
+}
+
+// Snapshot defines model for Snapshot.
+type Snapshot struct {
+	// Automatic Made by a schedule
+	Automatic bool `json:"automatic"`
+
+	// Consistent Who asked had made applications or file systems consistent; false: as a power cut would leave them
+	Consistent bool      `json:"consistent"`
+	Created    time.Time `json:"created"`
+	ID         string    `json:"id"`
+
+	// InBackend The backend has all of it
+	InBackend bool `json:"inBackend"`
+
+	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
+	Labels Labels `json:"labels"`
+	Name   string `json:"name"`
+
+	// Seq Newest write that it holds
+	Seq int64 `json:"seq"`
+
+	// Size Of the vDisk then
+	Size int64 `json:"size"`
+
+	// Sticky Deleted with force only; a rollback past it is refused
+	Sticky bool `json:"sticky"`
+}
+
+// SnapshotInput defines model for SnapshotInput.
+type SnapshotInput struct {
+	Consistent *bool `json:"consistent,omitempty"`
+
+	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
+	Labels *Labels `json:"labels,omitempty"`
+
+	// Name Unique on the vDisk, 1 to 255 bytes of UTF-8 without control characters
+	Name   string `json:"name"`
+	Sticky *bool  `json:"sticky,omitempty"`
+}
+
+// SnapshotList defines model for SnapshotList.
+type SnapshotList struct {
+	Items []Snapshot `json:"items"`
+	Next  *string    `json:"next"`
 }
 
 // Status defines model for Status.
@@ -924,6 +1001,9 @@ type VDisk struct {
 	Mapped     int64     `json:"mapped"`
 	Name       string    `json:"name"`
 	ObservedAt time.Time `json:"observedAt"`
+
+	// Parent What a clone starts from
+	Parent *Parent `json:"parent"`
 
 	// Performance Rates over the last seconds; latencies are those of commands inside the node
 	Performance Performance `json:"performance"`
@@ -1257,6 +1337,36 @@ type CreateVDiskParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// CloneVDiskParams defines parameters for CloneVDisk.
+type CloneVDiskParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListSnapshotsParams defines parameters for ListSnapshots.
+type ListSnapshotsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateSnapshotParams defines parameters for CreateSnapshot.
+type CreateSnapshotParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// DeleteSnapshotParams defines parameters for DeleteSnapshot.
+type DeleteSnapshotParams struct {
+	// Force Drop the sessions that are in the way
+	Force *Force `form:"force,omitempty" json:"force,omitempty"`
+}
+
 // GetVDiskStatsParams defines parameters for GetVDiskStats.
 type GetVDiskStatsParams struct {
 	// Seconds How far back; the node keeps an hour at most
@@ -1323,11 +1433,17 @@ type CreateVDiskJSONRequestBody = VDiskInput
 // UpdateVDiskJSONRequestBody defines body for UpdateVDisk for application/json ContentType.
 type UpdateVDiskJSONRequestBody = VDiskPatch
 
+// CloneVDiskJSONRequestBody defines body for CloneVDisk for application/json ContentType.
+type CloneVDiskJSONRequestBody = CloneInput
+
 // PublishVDiskJSONRequestBody defines body for PublishVDisk for application/json ContentType.
 type PublishVDiskJSONRequestBody = PublishInput
 
 // SetVDiskQosJSONRequestBody defines body for SetVDiskQos for application/json ContentType.
 type SetVDiskQosJSONRequestBody = Qos
+
+// CreateSnapshotJSONRequestBody defines body for CreateSnapshot for application/json ContentType.
+type CreateSnapshotJSONRequestBody = SnapshotInput
 
 // UnpublishVDiskJSONRequestBody defines body for UnpublishVDisk for application/json ContentType.
 type UnpublishVDiskJSONRequestBody = UnpublishInput
@@ -1774,6 +1890,26 @@ type ClientInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/acceptLoss (the `AcceptVDiskLoss` operationId).
 	AcceptVDiskLoss(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CloneVDiskWithBody Make a vDisk that starts from a point of this one
+	//
+	// From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
+	// vPool, and both can be written and deleted independently. A moment outside the history is refused with 404.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/clone (the `CloneVDisk` operationId).
+	CloneVDiskWithBody(ctx context.Context, vDisk VDiskRef, params *CloneVDiskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CloneVDisk Make a vDisk that starts from a point of this one
+	//
+	// From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
+	// vPool, and both can be written and deleted independently. A moment outside the history is refused with 404.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/clone (the `CloneVDisk` operationId).
+	CloneVDisk(ctx context.Context, vDisk VDiskRef, params *CloneVDiskParams, body CloneVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// CommitVDisk Bring everything acknowledged so far to the backend
 	//
 	// Corresponds with POST /vdisks/{vdisk}/commit (the `CommitVDisk` operationId).
@@ -1820,6 +1956,40 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /vdisks/{vdisk}/qos (the `SetVDiskQos` operationId).
 	SetVDiskQos(ctx context.Context, vDisk VDiskRef, body SetVDiskQosJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSnapshots List the snapshots of a vDisk, oldest first
+	//
+	// Of a vDisk that is not running those are known that are on the backend.
+	//
+	// Corresponds with GET /vdisks/{vdisk}/snapshots (the `ListSnapshots` operationId).
+	ListSnapshots(ctx context.Context, vDisk VDiskRef, params *ListSnapshotsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateSnapshotWithBody Make a snapshot
+	//
+	// It holds every write that was acknowledged before the request and is durable on return, whatever the size of
+	// the vDisk. A name that is in use is refused with 409 `exists`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/snapshots (the `CreateSnapshot` operationId).
+	CreateSnapshotWithBody(ctx context.Context, vDisk VDiskRef, params *CreateSnapshotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateSnapshot Make a snapshot
+	//
+	// It holds every write that was acknowledged before the request and is durable on return, whatever the size of
+	// the vDisk. A name that is in use is refused with 409 `exists`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/snapshots (the `CreateSnapshot` operationId).
+	CreateSnapshot(ctx context.Context, vDisk VDiskRef, params *CreateSnapshotParams, body CreateSnapshotJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteSnapshot Delete a snapshot
+	//
+	// A sticky one is refused with 409 `in_use` unless `force` is set. Clones of it live on.
+	//
+	// Corresponds with DELETE /vdisks/{vdisk}/snapshots/{snapshot} (the `DeleteSnapshot` operationId).
+	DeleteSnapshot(ctx context.Context, vDisk VDiskRef, snapshot string, params *DeleteSnapshotParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetVDiskStats Recent performance of a vDisk
 	//
@@ -2752,6 +2922,46 @@ func (c *Client) AcceptVDiskLoss(ctx context.Context, vDisk VDiskRef, reqEditors
 	return c.Client.Do(req)
 }
 
+// CloneVDiskWithBody Make a vDisk that starts from a point of this one
+//
+// From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
+// vPool, and both can be written and deleted independently. A moment outside the history is refused with 404.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/clone (the `CloneVDisk` operationId).
+func (c *Client) CloneVDiskWithBody(ctx context.Context, vDisk VDiskRef, params *CloneVDiskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCloneVDiskRequestWithBody(c.Server, vDisk, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CloneVDisk Make a vDisk that starts from a point of this one
+//
+// From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
+// vPool, and both can be written and deleted independently. A moment outside the history is refused with 404.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/clone (the `CloneVDisk` operationId).
+func (c *Client) CloneVDisk(ctx context.Context, vDisk VDiskRef, params *CloneVDiskParams, body CloneVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCloneVDiskRequest(c.Server, vDisk, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // CommitVDisk Bring everything acknowledged so far to the backend
 //
 // Corresponds with POST /vdisks/{vdisk}/commit (the `CommitVDisk` operationId).
@@ -2839,6 +3049,80 @@ func (c *Client) SetVDiskQosWithBody(ctx context.Context, vDisk VDiskRef, conten
 // Corresponds with PUT /vdisks/{vdisk}/qos (the `SetVDiskQos` operationId).
 func (c *Client) SetVDiskQos(ctx context.Context, vDisk VDiskRef, body SetVDiskQosJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSetVDiskQosRequest(c.Server, vDisk, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSnapshots List the snapshots of a vDisk, oldest first
+//
+// Of a vDisk that is not running those are known that are on the backend.
+//
+// Corresponds with GET /vdisks/{vdisk}/snapshots (the `ListSnapshots` operationId).
+func (c *Client) ListSnapshots(ctx context.Context, vDisk VDiskRef, params *ListSnapshotsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSnapshotsRequest(c.Server, vDisk, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateSnapshotWithBody Make a snapshot
+//
+// It holds every write that was acknowledged before the request and is durable on return, whatever the size of
+// the vDisk. A name that is in use is refused with 409 `exists`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/snapshots (the `CreateSnapshot` operationId).
+func (c *Client) CreateSnapshotWithBody(ctx context.Context, vDisk VDiskRef, params *CreateSnapshotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateSnapshotRequestWithBody(c.Server, vDisk, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateSnapshot Make a snapshot
+//
+// It holds every write that was acknowledged before the request and is durable on return, whatever the size of
+// the vDisk. A name that is in use is refused with 409 `exists`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/snapshots (the `CreateSnapshot` operationId).
+func (c *Client) CreateSnapshot(ctx context.Context, vDisk VDiskRef, params *CreateSnapshotParams, body CreateSnapshotJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateSnapshotRequest(c.Server, vDisk, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteSnapshot Delete a snapshot
+//
+// A sticky one is refused with 409 `in_use` unless `force` is set. Clones of it live on.
+//
+// Corresponds with DELETE /vdisks/{vdisk}/snapshots/{snapshot} (the `DeleteSnapshot` operationId).
+func (c *Client) DeleteSnapshot(ctx context.Context, vDisk VDiskRef, snapshot string, params *DeleteSnapshotParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteSnapshotRequest(c.Server, vDisk, snapshot, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4862,6 +5146,68 @@ func NewAcceptVDiskLossRequest(server string, vDisk VDiskRef) (*http.Request, er
 	return req, nil
 }
 
+// NewCloneVDiskRequest calls the generic CloneVDisk builder with application/json body
+func NewCloneVDiskRequest(server string, vDisk VDiskRef, params *CloneVDiskParams, body CloneVDiskJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCloneVDiskRequestWithBody(server, vDisk, params, "application/json", bodyReader)
+}
+
+// NewCloneVDiskRequestWithBody constructs an http.Request for the CloneVDisk method, with any body, and a specified content type
+func NewCloneVDiskRequestWithBody(server string, vDisk VDiskRef, params *CloneVDiskParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/clone", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewCommitVDiskRequest constructs an http.Request for the CommitVDisk method
 func NewCommitVDiskRequest(server string, vDisk VDiskRef) (*http.Request, error) {
 	var err error
@@ -4986,6 +5332,221 @@ func NewSetVDiskQosRequestWithBody(server string, vDisk VDiskRef, contentType st
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListSnapshotsRequest constructs an http.Request for the ListSnapshots method
+func NewListSnapshotsRequest(server string, vDisk VDiskRef, params *ListSnapshotsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/snapshots", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateSnapshotRequest calls the generic CreateSnapshot builder with application/json body
+func NewCreateSnapshotRequest(server string, vDisk VDiskRef, params *CreateSnapshotParams, body CreateSnapshotJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateSnapshotRequestWithBody(server, vDisk, params, "application/json", bodyReader)
+}
+
+// NewCreateSnapshotRequestWithBody constructs an http.Request for the CreateSnapshot method, with any body, and a specified content type
+func NewCreateSnapshotRequestWithBody(server string, vDisk VDiskRef, params *CreateSnapshotParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/snapshots", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDeleteSnapshotRequest constructs an http.Request for the DeleteSnapshot method
+func NewDeleteSnapshotRequest(server string, vDisk VDiskRef, snapshot string, params *DeleteSnapshotParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "snapshot", snapshot, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/snapshots/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Force != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "force", *params.Force, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -5893,6 +6454,26 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/acceptLoss (the `AcceptVDiskLoss` operationId).
 	AcceptVDiskLossWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*AcceptVDiskLossResponse, error)
 
+	// CloneVDiskWithBodyWithResponse Make a vDisk that starts from a point of this one
+	//
+	// From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
+	// vPool, and both can be written and deleted independently. A moment outside the history is refused with 404.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/clone (the `CloneVDisk` operationId).
+	CloneVDiskWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, params *CloneVDiskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CloneVDiskResponse, error)
+
+	// CloneVDiskWithResponse Make a vDisk that starts from a point of this one
+	//
+	// From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
+	// vPool, and both can be written and deleted independently. A moment outside the history is refused with 404.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/clone (the `CloneVDisk` operationId).
+	CloneVDiskWithResponse(ctx context.Context, vDisk VDiskRef, params *CloneVDiskParams, body CloneVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*CloneVDiskResponse, error)
+
 	// CommitVDiskWithResponse Bring everything acknowledged so far to the backend
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -5941,6 +6522,44 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /vdisks/{vdisk}/qos (the `SetVDiskQos` operationId).
 	SetVDiskQosWithResponse(ctx context.Context, vDisk VDiskRef, body SetVDiskQosJSONRequestBody, reqEditors ...RequestEditorFn) (*SetVDiskQosResponse, error)
+
+	// ListSnapshotsWithResponse List the snapshots of a vDisk, oldest first
+	//
+	// Of a vDisk that is not running those are known that are on the backend.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vdisks/{vdisk}/snapshots (the `ListSnapshots` operationId).
+	ListSnapshotsWithResponse(ctx context.Context, vDisk VDiskRef, params *ListSnapshotsParams, reqEditors ...RequestEditorFn) (*ListSnapshotsResponse, error)
+
+	// CreateSnapshotWithBodyWithResponse Make a snapshot
+	//
+	// It holds every write that was acknowledged before the request and is durable on return, whatever the size of
+	// the vDisk. A name that is in use is refused with 409 `exists`.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/snapshots (the `CreateSnapshot` operationId).
+	CreateSnapshotWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, params *CreateSnapshotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateSnapshotResponse, error)
+
+	// CreateSnapshotWithResponse Make a snapshot
+	//
+	// It holds every write that was acknowledged before the request and is durable on return, whatever the size of
+	// the vDisk. A name that is in use is refused with 409 `exists`.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/snapshots (the `CreateSnapshot` operationId).
+	CreateSnapshotWithResponse(ctx context.Context, vDisk VDiskRef, params *CreateSnapshotParams, body CreateSnapshotJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSnapshotResponse, error)
+
+	// DeleteSnapshotWithResponse Delete a snapshot
+	//
+	// A sticky one is refused with 409 `in_use` unless `force` is set. Clones of it live on.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /vdisks/{vdisk}/snapshots/{snapshot} (the `DeleteSnapshot` operationId).
+	DeleteSnapshotWithResponse(ctx context.Context, vDisk VDiskRef, snapshot string, params *DeleteSnapshotParams, reqEditors ...RequestEditorFn) (*DeleteSnapshotResponse, error)
 
 	// GetVDiskStatsWithResponse Recent performance of a vDisk
 	//
@@ -7712,6 +8331,54 @@ func (r AcceptVDiskLossResponse) ContentType() string {
 	return ""
 }
 
+type CloneVDiskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *VDisk
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CloneVDiskResponse) GetJSON201() *VDisk {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CloneVDiskResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CloneVDiskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CloneVDiskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CloneVDiskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CloneVDiskResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type CommitVDiskResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -7850,6 +8517,143 @@ func (r SetVDiskQosResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r SetVDiskQosResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSnapshotsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SnapshotList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSnapshotsResponse) GetJSON200() *SnapshotList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListSnapshotsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSnapshotsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSnapshotsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSnapshotsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSnapshotsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateSnapshotResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Snapshot
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateSnapshotResponse) GetJSON201() *Snapshot {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateSnapshotResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateSnapshotResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateSnapshotResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateSnapshotResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateSnapshotResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteSnapshotResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteSnapshotResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteSnapshotResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteSnapshotResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteSnapshotResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteSnapshotResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8965,6 +9769,38 @@ func (c *ClientWithResponses) AcceptVDiskLossWithResponse(ctx context.Context, v
 	return ParseAcceptVDiskLossResponse(rsp)
 }
 
+// CloneVDiskWithBodyWithResponse Make a vDisk that starts from a point of this one
+//
+// From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
+// vPool, and both can be written and deleted independently. A moment outside the history is refused with 404.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/clone (the `CloneVDisk` operationId).
+func (c *ClientWithResponses) CloneVDiskWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, params *CloneVDiskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CloneVDiskResponse, error) {
+	rsp, err := c.CloneVDiskWithBody(ctx, vDisk, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCloneVDiskResponse(rsp)
+}
+
+// CloneVDiskWithResponse Make a vDisk that starts from a point of this one
+//
+// From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
+// vPool, and both can be written and deleted independently. A moment outside the history is refused with 404.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/clone (the `CloneVDisk` operationId).
+func (c *ClientWithResponses) CloneVDiskWithResponse(ctx context.Context, vDisk VDiskRef, params *CloneVDiskParams, body CloneVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*CloneVDiskResponse, error) {
+	rsp, err := c.CloneVDisk(ctx, vDisk, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCloneVDiskResponse(rsp)
+}
+
 // CommitVDiskWithResponse Bring everything acknowledged so far to the backend
 //
 // Returns a wrapper object for the known response body format(s).
@@ -9042,6 +9878,68 @@ func (c *ClientWithResponses) SetVDiskQosWithResponse(ctx context.Context, vDisk
 		return nil, err
 	}
 	return ParseSetVDiskQosResponse(rsp)
+}
+
+// ListSnapshotsWithResponse List the snapshots of a vDisk, oldest first
+//
+// Of a vDisk that is not running those are known that are on the backend.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vdisks/{vdisk}/snapshots (the `ListSnapshots` operationId).
+func (c *ClientWithResponses) ListSnapshotsWithResponse(ctx context.Context, vDisk VDiskRef, params *ListSnapshotsParams, reqEditors ...RequestEditorFn) (*ListSnapshotsResponse, error) {
+	rsp, err := c.ListSnapshots(ctx, vDisk, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSnapshotsResponse(rsp)
+}
+
+// CreateSnapshotWithBodyWithResponse Make a snapshot
+//
+// It holds every write that was acknowledged before the request and is durable on return, whatever the size of
+// the vDisk. A name that is in use is refused with 409 `exists`.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/snapshots (the `CreateSnapshot` operationId).
+func (c *ClientWithResponses) CreateSnapshotWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, params *CreateSnapshotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateSnapshotResponse, error) {
+	rsp, err := c.CreateSnapshotWithBody(ctx, vDisk, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateSnapshotResponse(rsp)
+}
+
+// CreateSnapshotWithResponse Make a snapshot
+//
+// It holds every write that was acknowledged before the request and is durable on return, whatever the size of
+// the vDisk. A name that is in use is refused with 409 `exists`.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/snapshots (the `CreateSnapshot` operationId).
+func (c *ClientWithResponses) CreateSnapshotWithResponse(ctx context.Context, vDisk VDiskRef, params *CreateSnapshotParams, body CreateSnapshotJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSnapshotResponse, error) {
+	rsp, err := c.CreateSnapshot(ctx, vDisk, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateSnapshotResponse(rsp)
+}
+
+// DeleteSnapshotWithResponse Delete a snapshot
+//
+// A sticky one is refused with 409 `in_use` unless `force` is set. Clones of it live on.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /vdisks/{vdisk}/snapshots/{snapshot} (the `DeleteSnapshot` operationId).
+func (c *ClientWithResponses) DeleteSnapshotWithResponse(ctx context.Context, vDisk VDiskRef, snapshot string, params *DeleteSnapshotParams, reqEditors ...RequestEditorFn) (*DeleteSnapshotResponse, error) {
+	rsp, err := c.DeleteSnapshot(ctx, vDisk, snapshot, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteSnapshotResponse(rsp)
 }
 
 // GetVDiskStatsWithResponse Recent performance of a vDisk
@@ -10375,6 +11273,39 @@ func ParseAcceptVDiskLossResponse(rsp *http.Response) (*AcceptVDiskLossResponse,
 	return response, nil
 }
 
+// ParseCloneVDiskResponse parses an HTTP response from a CloneVDiskWithResponse call
+func ParseCloneVDiskResponse(rsp *http.Response) (*CloneVDiskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CloneVDiskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest VDisk
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseCommitVDiskResponse parses an HTTP response from a CommitVDiskWithResponse call
 func ParseCommitVDiskResponse(rsp *http.Response) (*CommitVDiskResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -10461,6 +11392,101 @@ func ParseSetVDiskQosResponse(rsp *http.Response) (*SetVDiskQosResponse, error) 
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSnapshotsResponse parses an HTTP response from a ListSnapshotsWithResponse call
+func ParseListSnapshotsResponse(rsp *http.Response) (*ListSnapshotsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSnapshotsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SnapshotList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateSnapshotResponse parses an HTTP response from a CreateSnapshotWithResponse call
+func ParseCreateSnapshotResponse(rsp *http.Response) (*CreateSnapshotResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateSnapshotResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Snapshot
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteSnapshotResponse parses an HTTP response from a DeleteSnapshotWithResponse call
+func ParseDeleteSnapshotResponse(rsp *http.Response) (*DeleteSnapshotResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteSnapshotResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

@@ -20,6 +20,17 @@ export type Capacity = {
   /** Bytes of the backends' disks, each counted once; 0 when unknown */
   "total": number;
 };
+/** With neither snapshot nor pointAt: from now */
+export type CloneInput = {
+  "labels"?: Labels;
+  "name": Name;
+  /** The newest recoverable moment at or before it */
+  "pointAt"?: string;
+  /** As large as the source was at that point, or larger; absent: the same */
+  "size"?: number;
+  /** Name or id */
+  "snapshot"?: string;
+};
 export type Commit = {
   "committedSeq": number;
   "epoch": number;
@@ -272,6 +283,15 @@ export type Node = {
   "id": string;
   "name": string;
 };
+export type Parent = {
+  "id": string;
+  /** Empty once it is deleted */
+  "name": string;
+  /** Moment that was asked for */
+  "pointAt": string | null;
+  /** Snapshot that was asked for; empty if none */
+  "snapshot": string;
+};
 /** At least 10 characters */
 export type Password = string;
 /** Rates over the last seconds; latencies are those of commands inside the node */
@@ -391,6 +411,35 @@ export type SetupInput = {
 export type SignInInput = {
   "password": string;
   "user": string;
+};
+export type Snapshot = {
+  /** Made by a schedule */
+  "automatic": boolean;
+  /** Who asked had made applications or file systems consistent; false: as a power cut would leave them */
+  "consistent": boolean;
+  "created": string;
+  "id": string;
+  /** The backend has all of it */
+  "inBackend": boolean;
+  "labels": Labels;
+  "name": string;
+  /** Newest write that it holds */
+  "seq": number;
+  /** Of the vDisk then */
+  "size": number;
+  /** Deleted with force only; a rollback past it is refused */
+  "sticky": boolean;
+};
+export type SnapshotInput = {
+  "consistent"?: boolean;
+  "labels"?: Labels;
+  /** Unique on the vDisk, 1 to 255 bytes of UTF-8 without control characters */
+  "name": string;
+  "sticky"?: boolean;
+};
+export type SnapshotList = {
+  "items": Array<Snapshot>;
+  "next": string | null;
 };
 export type Status = {
   "capacity": Capacity;
@@ -528,6 +577,8 @@ export type VDisk = {
   "mapped": number;
   "name": string;
   "observedAt": string;
+  /** What a clone starts from */
+  "parent": Parent | null;
   "performance": Performance;
   "published": Published | null;
   "qos": Qos | null;
@@ -710,12 +761,20 @@ export interface Ops {
   "PATCH /vdisks/{vdisk}": { path: { "vdisk": string; }; query: { }; body: VDiskPatch; res: VDisk };
   /** Serve a vDisk in state lost_tail without its lost writes */
   "POST /vdisks/{vdisk}/acceptLoss": { path: { "vdisk": string; }; query: { }; body: undefined; res: VDisk };
+  /** Make a vDisk that starts from a point of this one */
+  "POST /vdisks/{vdisk}/clone": { path: { "vdisk": string; }; query: { }; body: CloneInput; res: VDisk };
   /** Bring everything acknowledged so far to the backend */
   "POST /vdisks/{vdisk}/commit": { path: { "vdisk": string; }; query: { }; body: undefined; res: Commit };
   /** Publish a vDisk over iSCSI */
   "POST /vdisks/{vdisk}/publish": { path: { "vdisk": string; }; query: { }; body: PublishInput | undefined; res: Connection };
   /** Limit what initiators do to a vDisk */
   "PUT /vdisks/{vdisk}/qos": { path: { "vdisk": string; }; query: { }; body: Qos; res: VDisk };
+  /** List the snapshots of a vDisk, oldest first */
+  "GET /vdisks/{vdisk}/snapshots": { path: { "vdisk": string; }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: SnapshotList };
+  /** Make a snapshot */
+  "POST /vdisks/{vdisk}/snapshots": { path: { "vdisk": string; }; query: { }; body: SnapshotInput; res: Snapshot };
+  /** Delete a snapshot */
+  "DELETE /vdisks/{vdisk}/snapshots/{snapshot}": { path: { "vdisk": string; "snapshot": string; }; query: { "force"?: boolean; }; body: undefined; res: void };
   /** Recent performance of a vDisk */
   "GET /vdisks/{vdisk}/stats": { path: { "vdisk": string; }; query: { "seconds"?: number; }; body: undefined; res: Series };
   /** Stop publishing a vDisk */
@@ -737,4 +796,4 @@ export interface Ops {
 }
 
 /** Operations that take an Idempotency-Key. */
-export const idempotent: ReadonlyArray<keyof Ops> = ["POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vpools", "POST /vpools/recover"];
+export const idempotent: ReadonlyArray<keyof Ops> = ["POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vdisks/{vdisk}/clone", "POST /vdisks/{vdisk}/snapshots", "POST /vpools", "POST /vpools/recover"];

@@ -1,0 +1,53 @@
+package api
+
+import (
+	"context"
+
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+func snapshotOf(s volume.Snapshot) Snapshot {
+	return Snapshot{
+		ID: s.ID.String(), Name: s.Name, Labels: labelsOf(s.Labels), Consistent: s.Consistent, Sticky: s.Sticky, Automatic: s.Automatic,
+		Size: s.Size, Seq: seq(s.Seq), InBackend: s.InBackend, Created: s.Time.UTC(),
+	}
+}
+
+// ListSnapshots lists the snapshots of a vDisk, oldest first.
+func (s *Server) ListSnapshots(ctx context.Context, r ListSnapshotsRequestObject) (ListSnapshotsResponseObject, error) {
+	all, err := s.opt.Control.Snapshots(ctx, r.VDisk)
+	if err != nil {
+		return nil, err
+	}
+	var rows []Snapshot
+	for _, v := range all {
+		if matches(r.Params.Q, v.Name, v.Labels) {
+			rows = append(rows, snapshotOf(v))
+		}
+	}
+	bySeq := func(v Snapshot) model.Keys { return model.Keys{Number: float64(v.Seq), ID: v.ID} }
+	items, next, err := page(rows, bySeq, "seq", false, r.Params.Cursor, r.Params.Limit)
+	return ListSnapshots200JSONResponse{items, next}, err
+}
+
+// CreateSnapshot makes a snapshot.
+func (s *Server) CreateSnapshot(ctx context.Context, r CreateSnapshotRequestObject) (CreateSnapshotResponseObject, error) {
+	in := volume.SnapshotSpec{Name: r.Body.Name, Consistent: value(r.Body.Consistent), Sticky: value(r.Body.Sticky)}
+	if r.Body.Labels != nil {
+		in.Labels = *r.Body.Labels
+	}
+	v, err := s.opt.Control.CreateSnapshot(ctx, r.VDisk, in)
+	if err != nil {
+		return nil, err
+	}
+	return CreateSnapshot201JSONResponse(snapshotOf(v)), nil
+}
+
+// DeleteSnapshot deletes a snapshot.
+func (s *Server) DeleteSnapshot(ctx context.Context, r DeleteSnapshotRequestObject) (DeleteSnapshotResponseObject, error) {
+	if err := s.opt.Control.DeleteSnapshot(ctx, r.VDisk, r.Snapshot, value(r.Params.Force)); err != nil {
+		return nil, err
+	}
+	return DeleteSnapshot204Response{}, nil
+}
