@@ -385,6 +385,16 @@ type HealthCause struct {
 // HealthState defines model for HealthState.
 type HealthState string
 
+// History defines model for History.
+type History struct {
+	Moments []Moment `json:"moments"`
+
+	// More There are more after the last one
+	More    bool      `json:"more"`
+	Since   time.Time `json:"since"`
+	UntilAt time.Time `json:"untilAt"`
+}
+
 // IOStats defines model for IOStats.
 type IOStats struct {
 	Bytes int64 `json:"bytes"`
@@ -519,6 +529,18 @@ type MetricsEvent struct {
 	// Performance Rates over the last seconds; latencies are those of commands inside the node
 	Performance Performance `json:"performance"`
 	Time        time.Time   `json:"time"`
+}
+
+// Moment defines model for Moment.
+type Moment struct {
+	// PointAt Time of its newest write
+	PointAt time.Time `json:"pointAt"`
+
+	// Seq Its newest write; 0 is the vDisk as it was created
+	Seq int64 `json:"seq"`
+
+	// Snapshot Name of the snapshot that it is; empty if none
+	Snapshot string `json:"snapshot"`
 }
 
 // Name Letters, digits, . _ and - ; starts with a letter or digit
@@ -703,6 +725,25 @@ type Reservation struct {
 
 // Role defines model for Role.
 type Role string
+
+// Rollback defines model for Rollback.
+type Rollback struct {
+	// Deleted Names of the snapshots that were newer
+	Deleted []string `json:"deleted"`
+	To      Moment   `json:"to"`
+	VDisk   string   `json:"vdisk"`
+}
+
+// RollbackInput One of snapshot and pointAt
+type RollbackInput struct {
+	Force *bool `json:"force,omitempty"`
+
+	// PointAt The newest recoverable moment at or before it
+	PointAt *time.Time `json:"pointAt,omitempty"`
+
+	// Snapshot Name or id
+	Snapshot *string `json:"snapshot,omitempty"`
+}
 
 // Series defines model for Series.
 type Series struct {
@@ -1332,6 +1373,15 @@ type CloneVDiskParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// GetVDiskHistoryParams defines parameters for GetVDiskHistory.
+type GetVDiskHistoryParams struct {
+	// From Only moments at or after this
+	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Only moments at or before this
+	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
+}
+
 // ListSnapshotsParams defines parameters for ListSnapshots.
 type ListSnapshotsParams struct {
 	// Limit Most items in the answer
@@ -1430,6 +1480,9 @@ type PublishVDiskJSONRequestBody = PublishInput
 
 // SetVDiskQosJSONRequestBody defines body for SetVDiskQos for application/json ContentType.
 type SetVDiskQosJSONRequestBody = Qos
+
+// RollbackVDiskJSONRequestBody defines body for RollbackVDisk for application/json ContentType.
+type RollbackVDiskJSONRequestBody = RollbackInput
 
 // CreateSnapshotJSONRequestBody defines body for CreateSnapshot for application/json ContentType.
 type CreateSnapshotJSONRequestBody = SnapshotInput
@@ -1556,12 +1609,18 @@ type ServerInterface interface {
 	// CommitVDisk Bring everything acknowledged so far to the backend
 	// (POST /vdisks/{vdisk}/commit)
 	CommitVDisk(ctx echo.Context, vDisk VDiskRef) error
+	// GetVDiskHistory The moments that a vDisk can be taken back to or cloned from
+	// (GET /vdisks/{vdisk}/history)
+	GetVDiskHistory(ctx echo.Context, vDisk VDiskRef, params GetVDiskHistoryParams) error
 	// PublishVDisk Publish a vDisk over iSCSI
 	// (POST /vdisks/{vdisk}/publish)
 	PublishVDisk(ctx echo.Context, vDisk VDiskRef) error
 	// SetVDiskQos Limit what initiators do to a vDisk
 	// (PUT /vdisks/{vdisk}/qos)
 	SetVDiskQos(ctx echo.Context, vDisk VDiskRef) error
+	// RollbackVDisk Take a vDisk back to a snapshot or moment
+	// (POST /vdisks/{vdisk}/rollback)
+	RollbackVDisk(ctx echo.Context, vDisk VDiskRef) error
 	// ListSnapshots List the snapshots of a vDisk, oldest first
 	// (GET /vdisks/{vdisk}/snapshots)
 	ListSnapshots(ctx echo.Context, vDisk VDiskRef, params ListSnapshotsParams) error
@@ -2398,6 +2457,38 @@ func (w *ServerInterfaceWrapper) CommitVDisk(ctx echo.Context) error {
 	return err
 }
 
+// GetVDiskHistory converts echo context to params.
+func (w *ServerInterfaceWrapper) GetVDiskHistory(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetVDiskHistoryParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", ctx.QueryParams(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter to: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetVDiskHistory(ctx, vDisk, params)
+	return err
+}
+
 // PublishVDisk converts echo context to params.
 func (w *ServerInterfaceWrapper) PublishVDisk(ctx echo.Context) error {
 	var err error
@@ -2427,6 +2518,22 @@ func (w *ServerInterfaceWrapper) SetVDiskQos(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.SetVDiskQos(ctx, vDisk)
+	return err
+}
+
+// RollbackVDisk converts echo context to params.
+func (w *ServerInterfaceWrapper) RollbackVDisk(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RollbackVDisk(ctx, vDisk)
 	return err
 }
 
@@ -2805,6 +2912,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/vdisks/:vdisk/snapshots", wrapper.CreateSnapshot, options.OperationMiddlewares["CreateSnapshot"]...)
 	router.DELETE(options.BaseURL+"/vdisks/:vdisk/snapshots/:snapshot", wrapper.DeleteSnapshot, options.OperationMiddlewares["DeleteSnapshot"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/clone", wrapper.CloneVDisk, options.OperationMiddlewares["CloneVDisk"]...)
+	router.GET(options.BaseURL+"/vdisks/:vdisk/history", wrapper.GetVDiskHistory, options.OperationMiddlewares["GetVDiskHistory"]...)
+	router.POST(options.BaseURL+"/vdisks/:vdisk/rollback", wrapper.RollbackVDisk, options.OperationMiddlewares["RollbackVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/commit", wrapper.CommitVDisk, options.OperationMiddlewares["CommitVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/acceptLoss", wrapper.AcceptVDiskLoss, options.OperationMiddlewares["AcceptVDiskLoss"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk/stats", wrapper.GetVDiskStats, options.OperationMiddlewares["GetVDiskStats"]...)
@@ -4205,6 +4314,46 @@ func (response CommitVDiskdefaultJSONResponse) VisitCommitVDiskResponse(w http.R
 	return err
 }
 
+type GetVDiskHistoryRequestObject struct {
+	VDisk  VDiskRef `json:"vdisk"`
+	Params GetVDiskHistoryParams
+}
+
+type GetVDiskHistoryResponseObject interface {
+	VisitGetVDiskHistoryResponse(w http.ResponseWriter) error
+}
+
+type GetVDiskHistory200JSONResponse History
+
+func (response GetVDiskHistory200JSONResponse) VisitGetVDiskHistoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetVDiskHistorydefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetVDiskHistorydefaultJSONResponse) VisitGetVDiskHistoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type PublishVDiskRequestObject struct {
 	VDisk VDiskRef `json:"vdisk"`
 	Body  *PublishVDiskJSONRequestBody
@@ -4274,6 +4423,46 @@ type SetVDiskQosdefaultJSONResponse struct {
 }
 
 func (response SetVDiskQosdefaultJSONResponse) VisitSetVDiskQosResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RollbackVDiskRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+	Body  *RollbackVDiskJSONRequestBody
+}
+
+type RollbackVDiskResponseObject interface {
+	VisitRollbackVDiskResponse(w http.ResponseWriter) error
+}
+
+type RollbackVDisk200JSONResponse Rollback
+
+func (response RollbackVDisk200JSONResponse) VisitRollbackVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RollbackVDiskdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RollbackVDiskdefaultJSONResponse) VisitRollbackVDiskResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -4854,12 +5043,18 @@ type StrictServerInterface interface {
 	// CommitVDisk Bring everything acknowledged so far to the backend
 	// (POST /vdisks/{vdisk}/commit)
 	CommitVDisk(ctx context.Context, request CommitVDiskRequestObject) (CommitVDiskResponseObject, error)
+	// GetVDiskHistory The moments that a vDisk can be taken back to or cloned from
+	// (GET /vdisks/{vdisk}/history)
+	GetVDiskHistory(ctx context.Context, request GetVDiskHistoryRequestObject) (GetVDiskHistoryResponseObject, error)
 	// PublishVDisk Publish a vDisk over iSCSI
 	// (POST /vdisks/{vdisk}/publish)
 	PublishVDisk(ctx context.Context, request PublishVDiskRequestObject) (PublishVDiskResponseObject, error)
 	// SetVDiskQos Limit what initiators do to a vDisk
 	// (PUT /vdisks/{vdisk}/qos)
 	SetVDiskQos(ctx context.Context, request SetVDiskQosRequestObject) (SetVDiskQosResponseObject, error)
+	// RollbackVDisk Take a vDisk back to a snapshot or moment
+	// (POST /vdisks/{vdisk}/rollback)
+	RollbackVDisk(ctx context.Context, request RollbackVDiskRequestObject) (RollbackVDiskResponseObject, error)
 	// ListSnapshots List the snapshots of a vDisk, oldest first
 	// (GET /vdisks/{vdisk}/snapshots)
 	ListSnapshots(ctx context.Context, request ListSnapshotsRequestObject) (ListSnapshotsResponseObject, error)
@@ -6081,6 +6276,32 @@ func (sh *strictHandler) CommitVDisk(ctx echo.Context, vDisk VDiskRef) error {
 	return nil
 }
 
+// GetVDiskHistory operation middleware
+func (sh *strictHandler) GetVDiskHistory(ctx echo.Context, vDisk VDiskRef, params GetVDiskHistoryParams) error {
+	var request GetVDiskHistoryRequestObject
+
+	request.VDisk = vDisk
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetVDiskHistory(ctx.Request().Context(), request.(GetVDiskHistoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetVDiskHistory")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetVDiskHistoryResponseObject); ok {
+		return validResponse.VisitGetVDiskHistoryResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // PublishVDisk operation middleware
 func (sh *strictHandler) PublishVDisk(ctx echo.Context, vDisk VDiskRef) error {
 	var request PublishVDiskRequestObject
@@ -6174,6 +6395,54 @@ func (sh *strictHandler) SetVDiskQos(ctx echo.Context, vDisk VDiskRef) error {
 		return err
 	} else if validResponse, ok := response.(SetVDiskQosResponseObject); ok {
 		return validResponse.VisitSetVDiskQosResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RollbackVDisk operation middleware
+func (sh *strictHandler) RollbackVDisk(ctx echo.Context, vDisk VDiskRef) error {
+	var request RollbackVDiskRequestObject
+
+	request.VDisk = vDisk
+
+	var body RollbackVDiskJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RollbackVDisk(ctx.Request().Context(), request.(RollbackVDiskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RollbackVDisk")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RollbackVDiskResponseObject); ok {
+		return validResponse.VisitRollbackVDiskResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -387,6 +387,16 @@ type HealthCause struct {
 // HealthState defines model for HealthState.
 type HealthState string
 
+// History defines model for History.
+type History struct {
+	Moments []Moment `json:"moments"`
+
+	// More There are more after the last one
+	More    bool      `json:"more"`
+	Since   time.Time `json:"since"`
+	UntilAt time.Time `json:"untilAt"`
+}
+
 // IOStats defines model for IOStats.
 type IOStats struct {
 	Bytes int64 `json:"bytes"`
@@ -521,6 +531,18 @@ type MetricsEvent struct {
 	// Performance Rates over the last seconds; latencies are those of commands inside the node
 	Performance Performance `json:"performance"`
 	Time        time.Time   `json:"time"`
+}
+
+// Moment defines model for Moment.
+type Moment struct {
+	// PointAt Time of its newest write
+	PointAt time.Time `json:"pointAt"`
+
+	// Seq Its newest write; 0 is the vDisk as it was created
+	Seq int64 `json:"seq"`
+
+	// Snapshot Name of the snapshot that it is; empty if none
+	Snapshot string `json:"snapshot"`
 }
 
 // Name Letters, digits, . _ and - ; starts with a letter or digit
@@ -705,6 +727,25 @@ type Reservation struct {
 
 // Role defines model for Role.
 type Role string
+
+// Rollback defines model for Rollback.
+type Rollback struct {
+	// Deleted Names of the snapshots that were newer
+	Deleted []string `json:"deleted"`
+	To      Moment   `json:"to"`
+	VDisk   string   `json:"vdisk"`
+}
+
+// RollbackInput One of snapshot and pointAt
+type RollbackInput struct {
+	Force *bool `json:"force,omitempty"`
+
+	// PointAt The newest recoverable moment at or before it
+	PointAt *time.Time `json:"pointAt,omitempty"`
+
+	// Snapshot Name or id
+	Snapshot *string `json:"snapshot,omitempty"`
+}
 
 // Series defines model for Series.
 type Series struct {
@@ -1343,6 +1384,15 @@ type CloneVDiskParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// GetVDiskHistoryParams defines parameters for GetVDiskHistory.
+type GetVDiskHistoryParams struct {
+	// From Only moments at or after this
+	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Only moments at or before this
+	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
+}
+
 // ListSnapshotsParams defines parameters for ListSnapshots.
 type ListSnapshotsParams struct {
 	// Limit Most items in the answer
@@ -1441,6 +1491,9 @@ type PublishVDiskJSONRequestBody = PublishInput
 
 // SetVDiskQosJSONRequestBody defines body for SetVDiskQos for application/json ContentType.
 type SetVDiskQosJSONRequestBody = Qos
+
+// RollbackVDiskJSONRequestBody defines body for RollbackVDisk for application/json ContentType.
+type RollbackVDiskJSONRequestBody = RollbackInput
 
 // CreateSnapshotJSONRequestBody defines body for CreateSnapshot for application/json ContentType.
 type CreateSnapshotJSONRequestBody = SnapshotInput
@@ -1915,6 +1968,14 @@ type ClientInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/commit (the `CommitVDisk` operationId).
 	CommitVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetVDiskHistory The moments that a vDisk can be taken back to or cloned from
+	//
+	// As far as they are on the backend, oldest first, 1000 at most. Any time between `since` and `untilAt` can be
+	// asked for: the newest moment at or before it counts. With `more`, ask again from behind the last one.
+	//
+	// Corresponds with GET /vdisks/{vdisk}/history (the `GetVDiskHistory` operationId).
+	GetVDiskHistory(ctx context.Context, vDisk VDiskRef, params *GetVDiskHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PublishVDiskWithBody Publish a vDisk over iSCSI
 	//
 	// As LUN 0 of a target of its own, or, with `target`, as a LUN of a shared target. Answers how to connect,
@@ -1956,6 +2017,28 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /vdisks/{vdisk}/qos (the `SetVDiskQos` operationId).
 	SetVDiskQos(ctx context.Context, vDisk VDiskRef, body SetVDiskQosJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RollbackVDiskWithBody Take a vDisk back to a snapshot or moment
+	//
+	// Refused with 409 `in_use` while initiators are signed in that see it, unless `force` is set: then they lose it
+	// and sign in again; and when a sticky snapshot or a clone is newer than the point. Snapshots that are newer are
+	// deleted. The size stays. A rollback to a moment before this one undoes it, save for the snapshots.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/rollback (the `RollbackVDisk` operationId).
+	RollbackVDiskWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RollbackVDisk Take a vDisk back to a snapshot or moment
+	//
+	// Refused with 409 `in_use` while initiators are signed in that see it, unless `force` is set: then they lose it
+	// and sign in again; and when a sticky snapshot or a clone is newer than the point. Snapshots that are newer are
+	// deleted. The size stays. A rollback to a moment before this one undoes it, save for the snapshots.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/rollback (the `RollbackVDisk` operationId).
+	RollbackVDisk(ctx context.Context, vDisk VDiskRef, body RollbackVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListSnapshots List the snapshots of a vDisk, oldest first
 	//
@@ -2977,6 +3060,24 @@ func (c *Client) CommitVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...
 	return c.Client.Do(req)
 }
 
+// GetVDiskHistory The moments that a vDisk can be taken back to or cloned from
+//
+// As far as they are on the backend, oldest first, 1000 at most. Any time between `since` and `untilAt` can be
+// asked for: the newest moment at or before it counts. With `more`, ask again from behind the last one.
+//
+// Corresponds with GET /vdisks/{vdisk}/history (the `GetVDiskHistory` operationId).
+func (c *Client) GetVDiskHistory(ctx context.Context, vDisk VDiskRef, params *GetVDiskHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetVDiskHistoryRequest(c.Server, vDisk, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // PublishVDiskWithBody Publish a vDisk over iSCSI
 //
 // As LUN 0 of a target of its own, or, with `target`, as a LUN of a shared target. Answers how to connect,
@@ -3049,6 +3150,48 @@ func (c *Client) SetVDiskQosWithBody(ctx context.Context, vDisk VDiskRef, conten
 // Corresponds with PUT /vdisks/{vdisk}/qos (the `SetVDiskQos` operationId).
 func (c *Client) SetVDiskQos(ctx context.Context, vDisk VDiskRef, body SetVDiskQosJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSetVDiskQosRequest(c.Server, vDisk, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RollbackVDiskWithBody Take a vDisk back to a snapshot or moment
+//
+// Refused with 409 `in_use` while initiators are signed in that see it, unless `force` is set: then they lose it
+// and sign in again; and when a sticky snapshot or a clone is newer than the point. Snapshots that are newer are
+// deleted. The size stays. A rollback to a moment before this one undoes it, save for the snapshots.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/rollback (the `RollbackVDisk` operationId).
+func (c *Client) RollbackVDiskWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRollbackVDiskRequestWithBody(c.Server, vDisk, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RollbackVDisk Take a vDisk back to a snapshot or moment
+//
+// Refused with 409 `in_use` while initiators are signed in that see it, unless `force` is set: then they lose it
+// and sign in again; and when a sticky snapshot or a clone is newer than the point. Snapshots that are newer are
+// deleted. The size stays. A rollback to a moment before this one undoes it, save for the snapshots.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/rollback (the `RollbackVDisk` operationId).
+func (c *Client) RollbackVDisk(ctx context.Context, vDisk VDiskRef, body RollbackVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRollbackVDiskRequest(c.Server, vDisk, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5242,6 +5385,79 @@ func NewCommitVDiskRequest(server string, vDisk VDiskRef) (*http.Request, error)
 	return req, nil
 }
 
+// NewGetVDiskHistoryRequest constructs an http.Request for the GetVDiskHistory method
+func NewGetVDiskHistoryRequest(server string, vDisk VDiskRef, params *GetVDiskHistoryParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/history", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.From != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", *params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.To != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", *params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewPublishVDiskRequest calls the generic PublishVDisk builder with application/json body
 func NewPublishVDiskRequest(server string, vDisk VDiskRef, body PublishVDiskJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -5327,6 +5543,53 @@ func NewSetVDiskQosRequestWithBody(server string, vDisk VDiskRef, contentType st
 	}
 
 	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRollbackVDiskRequest calls the generic RollbackVDisk builder with application/json body
+func NewRollbackVDiskRequest(server string, vDisk VDiskRef, body RollbackVDiskJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRollbackVDiskRequestWithBody(server, vDisk, "application/json", bodyReader)
+}
+
+// NewRollbackVDiskRequestWithBody constructs an http.Request for the RollbackVDisk method, with any body, and a specified content type
+func NewRollbackVDiskRequestWithBody(server string, vDisk VDiskRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/rollback", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
@@ -6481,6 +6744,16 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/commit (the `CommitVDisk` operationId).
 	CommitVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*CommitVDiskResponse, error)
 
+	// GetVDiskHistoryWithResponse The moments that a vDisk can be taken back to or cloned from
+	//
+	// As far as they are on the backend, oldest first, 1000 at most. Any time between `since` and `untilAt` can be
+	// asked for: the newest moment at or before it counts. With `more`, ask again from behind the last one.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vdisks/{vdisk}/history (the `GetVDiskHistory` operationId).
+	GetVDiskHistoryWithResponse(ctx context.Context, vDisk VDiskRef, params *GetVDiskHistoryParams, reqEditors ...RequestEditorFn) (*GetVDiskHistoryResponse, error)
+
 	// PublishVDiskWithBodyWithResponse Publish a vDisk over iSCSI
 	//
 	// As LUN 0 of a target of its own, or, with `target`, as a LUN of a shared target. Answers how to connect,
@@ -6522,6 +6795,28 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /vdisks/{vdisk}/qos (the `SetVDiskQos` operationId).
 	SetVDiskQosWithResponse(ctx context.Context, vDisk VDiskRef, body SetVDiskQosJSONRequestBody, reqEditors ...RequestEditorFn) (*SetVDiskQosResponse, error)
+
+	// RollbackVDiskWithBodyWithResponse Take a vDisk back to a snapshot or moment
+	//
+	// Refused with 409 `in_use` while initiators are signed in that see it, unless `force` is set: then they lose it
+	// and sign in again; and when a sticky snapshot or a clone is newer than the point. Snapshots that are newer are
+	// deleted. The size stays. A rollback to a moment before this one undoes it, save for the snapshots.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/rollback (the `RollbackVDisk` operationId).
+	RollbackVDiskWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RollbackVDiskResponse, error)
+
+	// RollbackVDiskWithResponse Take a vDisk back to a snapshot or moment
+	//
+	// Refused with 409 `in_use` while initiators are signed in that see it, unless `force` is set: then they lose it
+	// and sign in again; and when a sticky snapshot or a clone is newer than the point. Snapshots that are newer are
+	// deleted. The size stays. A rollback to a moment before this one undoes it, save for the snapshots.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/rollback (the `RollbackVDisk` operationId).
+	RollbackVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body RollbackVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*RollbackVDiskResponse, error)
 
 	// ListSnapshotsWithResponse List the snapshots of a vDisk, oldest first
 	//
@@ -8427,6 +8722,54 @@ func (r CommitVDiskResponse) ContentType() string {
 	return ""
 }
 
+type GetVDiskHistoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *History
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetVDiskHistoryResponse) GetJSON200() *History {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetVDiskHistoryResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetVDiskHistoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetVDiskHistoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetVDiskHistoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetVDiskHistoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type PublishVDiskResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -8517,6 +8860,54 @@ func (r SetVDiskQosResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r SetVDiskQosResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RollbackVDiskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Rollback
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RollbackVDiskResponse) GetJSON200() *Rollback {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RollbackVDiskResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RollbackVDiskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RollbackVDiskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RollbackVDiskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RollbackVDiskResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -9814,6 +10205,22 @@ func (c *ClientWithResponses) CommitVDiskWithResponse(ctx context.Context, vDisk
 	return ParseCommitVDiskResponse(rsp)
 }
 
+// GetVDiskHistoryWithResponse The moments that a vDisk can be taken back to or cloned from
+//
+// As far as they are on the backend, oldest first, 1000 at most. Any time between `since` and `untilAt` can be
+// asked for: the newest moment at or before it counts. With `more`, ask again from behind the last one.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vdisks/{vdisk}/history (the `GetVDiskHistory` operationId).
+func (c *ClientWithResponses) GetVDiskHistoryWithResponse(ctx context.Context, vDisk VDiskRef, params *GetVDiskHistoryParams, reqEditors ...RequestEditorFn) (*GetVDiskHistoryResponse, error) {
+	rsp, err := c.GetVDiskHistory(ctx, vDisk, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetVDiskHistoryResponse(rsp)
+}
+
 // PublishVDiskWithBodyWithResponse Publish a vDisk over iSCSI
 //
 // As LUN 0 of a target of its own, or, with `target`, as a LUN of a shared target. Answers how to connect,
@@ -9878,6 +10285,40 @@ func (c *ClientWithResponses) SetVDiskQosWithResponse(ctx context.Context, vDisk
 		return nil, err
 	}
 	return ParseSetVDiskQosResponse(rsp)
+}
+
+// RollbackVDiskWithBodyWithResponse Take a vDisk back to a snapshot or moment
+//
+// Refused with 409 `in_use` while initiators are signed in that see it, unless `force` is set: then they lose it
+// and sign in again; and when a sticky snapshot or a clone is newer than the point. Snapshots that are newer are
+// deleted. The size stays. A rollback to a moment before this one undoes it, save for the snapshots.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/rollback (the `RollbackVDisk` operationId).
+func (c *ClientWithResponses) RollbackVDiskWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RollbackVDiskResponse, error) {
+	rsp, err := c.RollbackVDiskWithBody(ctx, vDisk, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRollbackVDiskResponse(rsp)
+}
+
+// RollbackVDiskWithResponse Take a vDisk back to a snapshot or moment
+//
+// Refused with 409 `in_use` while initiators are signed in that see it, unless `force` is set: then they lose it
+// and sign in again; and when a sticky snapshot or a clone is newer than the point. Snapshots that are newer are
+// deleted. The size stays. A rollback to a moment before this one undoes it, save for the snapshots.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/rollback (the `RollbackVDisk` operationId).
+func (c *ClientWithResponses) RollbackVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body RollbackVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*RollbackVDiskResponse, error) {
+	rsp, err := c.RollbackVDisk(ctx, vDisk, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRollbackVDiskResponse(rsp)
 }
 
 // ListSnapshotsWithResponse List the snapshots of a vDisk, oldest first
@@ -11339,6 +11780,39 @@ func ParseCommitVDiskResponse(rsp *http.Response) (*CommitVDiskResponse, error) 
 	return response, nil
 }
 
+// ParseGetVDiskHistoryResponse parses an HTTP response from a GetVDiskHistoryWithResponse call
+func ParseGetVDiskHistoryResponse(rsp *http.Response) (*GetVDiskHistoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetVDiskHistoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest History
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParsePublishVDiskResponse parses an HTTP response from a PublishVDiskWithResponse call
 func ParsePublishVDiskResponse(rsp *http.Response) (*PublishVDiskResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -11388,6 +11862,39 @@ func ParseSetVDiskQosResponse(rsp *http.Response) (*SetVDiskQosResponse, error) 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest VDisk
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRollbackVDiskResponse parses an HTTP response from a RollbackVDiskWithResponse call
+func ParseRollbackVDiskResponse(rsp *http.Response) (*RollbackVDiskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RollbackVDiskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Rollback
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

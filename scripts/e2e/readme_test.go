@@ -63,6 +63,7 @@ var results = []struct{ command, output string }{
 	{`vdisk publish disk --open=false`, `(?m)^initiators +iqn\.1993-08\.org\.debian:01:abc$`},
 	{`snapshot list disk`, `(?m)^before-upgrade +\S+ +512MiB `},
 	{`vdisk clone disk disk-test`, `(?m)^parent +disk, snapshot before-upgrade$`},
+	{`vdisk rollback disk`, `(?m)^snapshot +before-upgrade$`},
 	{`target group create disk backup`, `(?m)^chap secret +\w{16} \(not shown again\)$`},
 	{`target group list disk`, `(?m)^backup +2 +disk-backup +disk-backup-target +read-only +all +0$`},
 	{`vdisk qos disk`, `(?m)^limits +5000 IOPS, 100MiB/s, burst 5s$`},

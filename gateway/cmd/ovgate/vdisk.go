@@ -20,7 +20,7 @@ const defaultVPool = "default"
 // vdisk returns the verbs of vDisks.
 func (a *app) vdisk() *cobra.Command {
 	return group("vdisk", "vDisks: create, grow, publish",
-		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(), a.vdiskClone(),
+		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(), a.vdiskClone(), a.vdiskHistory(), a.vdiskRollback(),
 		a.vdiskPublish(), a.vdiskUnpublish(), a.vdiskQoS(), a.vdiskCommit(), a.vdiskAcceptLoss())
 }
 

@@ -158,6 +158,13 @@ export type HealthCause = {
   "text": string;
 };
 export type HealthState = "ok" | "warning" | "error";
+export type History = {
+  "moments": Array<Moment>;
+  /** There are more after the last one */
+  "more": boolean;
+  "since": string;
+  "untilAt": string;
+};
 export type IOStats = {
   "bytes": number;
   /** Of a session; 0 otherwise */
@@ -251,6 +258,14 @@ export type MetricsEvent = {
   "object": string;
   "performance": Performance;
   "time": string;
+};
+export type Moment = {
+  /** Time of its newest write */
+  "pointAt": string;
+  /** Its newest write; 0 is the vDisk as it was created */
+  "seq": number;
+  /** Name of the snapshot that it is; empty if none */
+  "snapshot": string;
 };
 /** Letters, digits, . _ and - ; starts with a letter or digit */
 export type Name = string;
@@ -380,6 +395,20 @@ export type Reservation = {
   "type": string;
 };
 export type Role = "read" | "write" | "manage";
+export type Rollback = {
+  /** Names of the snapshots that were newer */
+  "deleted": Array<string>;
+  "to": Moment;
+  "vdisk": string;
+};
+/** One of snapshot and pointAt */
+export type RollbackInput = {
+  "force"?: boolean;
+  /** The newest recoverable moment at or before it */
+  "pointAt"?: string;
+  /** Name or id */
+  "snapshot"?: string;
+};
 export type Series = {
   /** Id of the vDisk */
   "object": string;
@@ -765,10 +794,14 @@ export interface Ops {
   "POST /vdisks/{vdisk}/clone": { path: { "vdisk": string; }; query: { }; body: CloneInput; res: VDisk };
   /** Bring everything acknowledged so far to the backend */
   "POST /vdisks/{vdisk}/commit": { path: { "vdisk": string; }; query: { }; body: undefined; res: Commit };
+  /** The moments that a vDisk can be taken back to or cloned from */
+  "GET /vdisks/{vdisk}/history": { path: { "vdisk": string; }; query: { "from"?: string; "to"?: string; }; body: undefined; res: History };
   /** Publish a vDisk over iSCSI */
   "POST /vdisks/{vdisk}/publish": { path: { "vdisk": string; }; query: { }; body: PublishInput | undefined; res: Connection };
   /** Limit what initiators do to a vDisk */
   "PUT /vdisks/{vdisk}/qos": { path: { "vdisk": string; }; query: { }; body: Qos; res: VDisk };
+  /** Take a vDisk back to a snapshot or moment */
+  "POST /vdisks/{vdisk}/rollback": { path: { "vdisk": string; }; query: { }; body: RollbackInput; res: Rollback };
   /** List the snapshots of a vDisk, oldest first */
   "GET /vdisks/{vdisk}/snapshots": { path: { "vdisk": string; }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: SnapshotList };
   /** Make a snapshot */

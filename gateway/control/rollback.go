@@ -1,0 +1,113 @@
+package control
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+// History returns the moments that a vDisk can be taken back to or cloned from.
+func (c *Controller) History(ctx context.Context, name string, q volume.HistoryQuery) (volume.History, error) {
+	rec, err := c.FindVDisk(name)
+	if err != nil {
+		return volume.History{}, err
+	}
+	ep, id, err := c.engineDisk(rec)
+	var h volume.History
+	if err == nil {
+		h, err = ep.History(ctx, id, q)
+	}
+	if err != nil {
+		return h, explain(vdiskObject(rec.Name), err)
+	}
+	return h, nil
+}
+
+// Rollback takes a vDisk back to a snapshot or moment. While initiators see it,
+// it is refused unless force is set: then they lose it, and find it again when it
+// is open.
+func (c *Controller) Rollback(ctx context.Context, name string, to volume.Point, force bool) (model.VDisk, volume.Rolled, error) {
+	var out model.VDisk
+	var rolled volume.Rolled
+	err := c.withDisk(ctx, name, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
+		out = rec
+		if err := c.checkRollback(ctx, d, rec, to); err != nil {
+			return err
+		}
+		ep, id, err := c.engineDisk(rec)
+		if err != nil {
+			return err
+		}
+		if d.exported {
+			if err := c.withdraw(d, rec, force); err != nil {
+				return err
+			}
+		}
+		if err = c.closeVolume(ctx, d); err == nil {
+			rolled, err = ep.Rollback(ctx, id, to)
+		}
+		if oerr := c.open(ctx, d, rec); oerr != nil {
+			c.log.Warn("vDisk not open again yet", "vdisk", rec.Name, "id", rec.ID, "err", oerr)
+			c.schedule(ref{"vdisk", rec.ID}, retryMin)
+		}
+		if err == nil {
+			c.log.Info("vDisk rolled back", "vdisk", rec.Name, "id", rec.ID, "time", rolled.To.Time, "seq", rolled.To.Seq, "snapshotsDeleted", len(rolled.Deleted))
+		}
+		return pointError(rec, to, err)
+	})
+	return out, rolled, err
+}
+
+// checkRollback refuses what the engine would refuse, before initiators notice;
+// only a clone of a newer point is left to the engine.
+func (c *Controller) checkRollback(ctx context.Context, d *vdisk, rec model.VDisk, to volume.Point) error {
+	if e := checkPoint(rec, to); e != nil {
+		return e
+	}
+	if to == (volume.Point{}) {
+		return invalid("snapshot", vdiskObject(rec.Name), "give a snapshot or a time", "it is not said where to roll it back to")
+	}
+	if d.vol != nil {
+		if _, e := c.running(d, rec); e != nil {
+			return e
+		}
+	}
+	newer := func(s volume.Snapshot) bool { return s.Time.After(to.At) }
+	if to.Snapshot != "" {
+		snap, err := c.findSnapshot(ctx, rec, to.Snapshot)
+		if err != nil {
+			return err
+		}
+		newer = func(s volume.Snapshot) bool { return s.Seq > snap.Seq }
+	} else if err := c.checkMoment(ctx, rec, to); err != nil {
+		return err
+	}
+	all, err := c.Snapshots(ctx, rec.ID)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(all, func(s volume.Snapshot) bool { return s.Sticky && newer(s) })
+	if i < 0 {
+		return nil
+	}
+	return &Error{Code: CodeInUse, Object: vdiskObject(rec.Name), Message: "snapshot " + clip(all[i].Name) + " is newer and sticky", Hint: "delete it first: ovgate snapshot delete --force"}
+}
+
+// checkMoment refuses a time outside a vDisk's history.
+func (c *Controller) checkMoment(ctx context.Context, rec model.VDisk, to volume.Point) error {
+	h, err := c.History(ctx, rec.ID, volume.HistoryQuery{Limit: 1})
+	if err == nil && (to.At.Before(h.From) || to.At.After(later(h.To, c.clock.Now()))) {
+		err = pointError(rec, to, volume.ErrNoPoint)
+	}
+	return err
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
