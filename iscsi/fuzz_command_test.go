@@ -96,6 +96,7 @@ func FuzzCommand(f *testing.F) {
 			f.Add(s.cdb, s.data, byte(lun))
 		}
 	}
+	stale := bytes.Repeat([]byte{poison}, 9) // no number of ours is as long
 	f.Fuzz(func(t *testing.T, cdb, data []byte, unit byte) {
 		tgt := poisonTarget(t)
 		data = bytes.ReplaceAll(data[:min(len(data), 16<<10)], []byte{poison}, []byte{1})
@@ -104,7 +105,7 @@ func FuzzCommand(f *testing.F) {
 			out = nil
 		}
 		k := perform(t, tgt, uint16(unit&1), out, cdb)
-		if bytes.IndexByte(k.in, poison) >= 0 && bytes.IndexByte(cdb, poison) < 0 {
+		if bytes.Contains(k.in, stale) {
 			t.Errorf("% x answers with what a buffer held before", cdb)
 		}
 		if uint64(len(k.in)) > k.cdbLen {

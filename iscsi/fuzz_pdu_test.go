@@ -208,6 +208,7 @@ func FuzzPDU(f *testing.F) {
 		if _, err := n.disk.ReadAt(guard, 64*512); err != nil || len(bytes.Trim(guard, "\x00")) > 0 {
 			t.Errorf("a block that no write names changed (%v)", err)
 		}
+		eventually(t, n, "the session is over", func() bool { return n.srv.Stats().Connections == 0 }) // it may have reserved the unit
 		s := n.login(nil)
 		if err := s.Logout(n.ctx); err != nil {
 			t.Error(err)

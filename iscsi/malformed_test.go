@@ -423,6 +423,7 @@ func FuzzServer(f *testing.F) {
 				break
 			}
 		}
+		eventually(t, n, "the session is over", func() bool { return n.srv.Stats().Connections == 0 }) // it may have reserved the unit
 		s := n.login(nil)
 		if err := s.Logout(n.ctx); err != nil {
 			t.Error(err)

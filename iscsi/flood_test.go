@@ -1,0 +1,171 @@
+package iscsi_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/openvstorage/ovgate/internal/clock"
+	"github.com/openvstorage/ovgate/iscsi"
+	"github.com/openvstorage/ovgate/iscsi/initiator"
+)
+
+// TestConnectionFlood: connections beyond the limits are closed at once and cost
+// nothing; those within them that do not finish a login are closed in time, and make
+// room. A session goes on beside them.
+func TestConnectionFlood(t *testing.T) {
+	const preLogin, flood = 8, 500
+	clk := clock.NewManual(time.Unix(1e9, 0))
+	lim := iscsi.Limits{Connections: 20, PreLogin: preLogin, Sessions: 10, LoginTime: 15 * time.Second}
+	n := startLocal(t, iscsi.Config{Clock: clk, Limits: lim}, nil)
+	b := keepBusy(n.login(nil), 8)
+	for name, hello := range map[string][]byte{
+		"silent":              nil,
+		"half a header":       loginPDU(0x87, 0, 0)[:30],
+		"half a login":        lie(loginPDU(0x00, 0, 0, "InitiatorName=iqn.2026-01.x:f"), 8192),
+		"one of two stages":   loginPDU(0x81, 0, 0, "InitiatorName=iqn.2026-01.x:f", "SessionType=Normal", "TargetName="+targetName),
+		"text without an end": loginPDU(0x40, 0, 0, "InitiatorName=iqn.2026-01.x:f"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := holdingsNow(t)
+			ops, refused := b.done.Load(), n.srv.Stats().Refused
+			closed := make(chan struct{}, flood)
+			var flooding []net.Conn
+			for range flood {
+				c, err := net.Dial(n.network, n.addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				flooding = append(flooding, c)
+				_, _ = c.Write(hello) // it may be closed already
+				go func() {
+					_, _ = io.Copy(io.Discard, c)
+					closed <- struct{}{}
+				}()
+			}
+			for range flood - preLogin {
+				<-closed
+			}
+			if st := n.srv.Stats(); st.Connections != 1+preLogin || st.Refused-refused != flood-preLogin {
+				t.Errorf("%d connections, %d refused", st.Connections, st.Refused-refused)
+			}
+			if _, err := n.dial(nil); err == nil {
+				t.Error("a connection beyond the limit")
+			}
+			dropped, seconds := n.srv.Stats().DeadPeers, 0
+			for ; n.srv.Stats().DeadPeers-dropped < preLogin; seconds++ {
+				if seconds > 17 { // LoginTime and a tick at either end
+					t.Fatalf("after %d s %d of %d are dropped", seconds, n.srv.Stats().DeadPeers-dropped, preLogin)
+				}
+				clk.Advance(time.Second)
+				watched(t, n, clk)
+			}
+			for range preLogin {
+				<-closed
+			}
+			for _, c := range flooding {
+				_ = c.Close()
+			}
+			s, err := n.connect(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(s.Ready(n.ctx, 0), s.Logout(n.ctx)); err != nil {
+				t.Error(err)
+			}
+			s.Close()
+			if b.done.Load() == ops {
+				t.Error("the session beside the flood did nothing")
+			}
+			leaked(t, n, before, 4<<20)
+		})
+	}
+	if err := b.end(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSessionFlood: the same for initiators that log in and stay, of either kind.
+func TestSessionFlood(t *testing.T) {
+	n := startLocal(t, iscsi.Config{Limits: iscsi.Limits{Sessions: 5, Discovery: 3, Connections: 100}}, nil)
+	var in []*initiator.Session
+	for range 50 {
+		s, err := n.dial(nil)
+		if err == nil {
+			in = append(in, s)
+		} else if loginStatus(err) != 0x0302 {
+			t.Error(err)
+		}
+	}
+	discovery := 0
+	for i := range 20 {
+		if _, status := rawLogin(t, n, 0x87, uint16(i), 0, "InitiatorName=iqn.2026-01.x:f", "SessionType=Discovery"); status == 0 {
+			discovery++
+		} else if status != 0x0302 {
+			t.Errorf("status %04x", status)
+		}
+	}
+	if len(in) != 5 || discovery != 3 {
+		t.Errorf("%d sessions, %d discovery sessions", len(in), discovery)
+	}
+	for _, s := range in {
+		if err := s.Ready(n.ctx, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	in[0].Close()
+	eventually(t, n, "there is room again", func() bool {
+		s, err := n.dial(nil)
+		return err == nil && s.Ready(n.ctx, 0) == nil
+	})
+}
+
+// TestFloods: peers that send as fast as they can, and read the answers, get no more
+// of the server than others do.
+func TestFloods(t *testing.T) {
+	n := startLocal(t, iscsi.Config{}, nil)
+	b := keepBusy(n.login(nil), 8)
+	for name, p := range map[string][]byte{
+		"pings": pdu(0x40, 0x80, 7, 2, make([]byte, 4096)),
+		"immediate": func() []byte {
+			p := scsiPDU(0xc0, 9, 2, 4096, nil, 0x28, 0, 0, 0, 0, 0, 0, 0, 8)
+			p[0] |= 0x40
+			return p
+		}(),
+		"text":            func() []byte { p := textPDU(0x80, 7, newText, 2, "SendTargets=\x00"); p[0] |= 0x40; return p }(),
+		"text begun":      func() []byte { p := textPDU(0x40, 7, newText, 2, "garbage=garbage!"); p[0] |= 0x40; return p }(),
+		"task management": pdu(0x42, 0x82, 7, 2, nil),
+		"rejects":         pdu(0x5c, 0x80, 7, 2, nil),
+		"no such task":    dataOut(0x80, 99, 1, 0, 0, make([]byte, 4096)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := holdingsNow(t)
+			ops := b.done.Load()
+			c := rawSession(t, n)
+			read := make(chan int64, 1)
+			go func() {
+				k, _ := io.Copy(io.Discard, c)
+				read <- k
+			}()
+			for range 5000 {
+				if _, err := c.Write(p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := c.Write(pdu(0x46, 0x80, 8, 2, nil)); err != nil {
+				t.Fatal(err)
+			}
+			<-read // the logout ended it
+			c.Close()
+			if b.done.Load() == ops {
+				t.Error("the session beside it did nothing")
+			}
+			leaked(t, n, before, 4<<20)
+		})
+	}
+	if err := b.end(); err != nil {
+		t.Error(err)
+	}
+}
