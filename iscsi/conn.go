@@ -19,6 +19,8 @@ type conn struct {
 	remote, local string
 	since         time.Time
 	loggedIn      atomic.Bool // set under Server.mu
+	displaced     bool        // Server.mu; another login has its place
+	replacing     atomic.Bool // its login waits for the session which it replaces
 
 	// The reader's. neg and sess are set before the writer starts.
 	neg     Negotiated

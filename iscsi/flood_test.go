@@ -87,6 +87,63 @@ func TestConnectionFlood(t *testing.T) {
 	}
 }
 
+// TestSilentKeepOut: connections that occupy all places of logins, and come again as
+// soon as they are closed, do not keep initiators out; one that waits for the session
+// which it replaces keeps its place.
+func TestSilentKeepOut(t *testing.T) {
+	const preLogin = 8
+	clk := clock.NewManual(time.Unix(1e9, 0))
+	n := startLocal(t, iscsi.Config{Clock: clk, Limits: iscsi.Limits{PreLogin: preLogin}}, nil)
+	isid := [6]byte{0x80, 9}
+	old, err := n.dial(func(o *initiator.Options) { o.ISID = isid })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Ready(n.ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	n.disk.Hold()
+	if err := old.Submit(&initiator.Command{CDB: initiator.ReadCDB(0, 1), In: make([]byte, 512), Done: func(*initiator.Command) {}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, n, "the read is inside the disk", func() bool { return n.disk.Held() == 1 })
+	waits := make(chan error, 1)
+	go func() {
+		_, err := n.dial(func(o *initiator.Options) { o.ISID = isid })
+		waits <- err
+	}()
+	<-old.Done()
+	silent := func() {
+		c, err := net.Dial(n.network, n.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	for range preLogin - 1 {
+		silent()
+	}
+	eventually(t, n, "all places are taken", func() bool { return n.srv.Stats().Accepted == 1+preLogin })
+	if _, err := n.connect(nil); err == nil {
+		t.Fatal("a login displaced one that had just begun")
+	}
+	clk.Advance(3 * time.Second)
+	watched(t, n, clk)
+	for i := range preLogin - 1 { // each takes the place of a silent one, and gives it back
+		s, err := n.connect(nil)
+		if err != nil {
+			t.Fatalf("login %d: %v", i, err)
+		}
+		s.Close()
+		silent()
+		eventually(t, n, "the place is taken again", func() bool { return n.srv.Stats().Accepted == uint64(1+preLogin+2*(i+1)) })
+	}
+	n.disk.Release()
+	if err := <-waits; err != nil {
+		t.Errorf("the login that waited: %v", err)
+	}
+}
+
 // TestSessionFlood: the same for initiators that log in and stay, of either kind.
 func TestSessionFlood(t *testing.T) {
 	n := startLocal(t, iscsi.Config{Limits: iscsi.Limits{Sessions: 5, Discovery: 3, Connections: 100}}, nil)

@@ -392,7 +392,9 @@ func (l *login) complete(flags byte, text []byte) error {
 	c.sess = l.sess
 	c.srv.mu.Lock()
 	c.loggedIn.Store(true)
-	c.srv.prelogin--
+	if !c.displaced {
+		c.srv.prelogin--
+	}
 	closed := c.srv.closed
 	c.srv.mu.Unlock()
 	if closed {
@@ -480,6 +482,7 @@ func (s *Server) newSession(l *login) (*session, error) {
 			return nil, refuseLogin(loginTooMany, "session %s has its one connection", old.id)
 		}
 		replaced = true
+		l.c.replacing.Store(true)
 		old.conn.close()
 		select {
 		case <-old.gone:

@@ -22,7 +22,7 @@ import (
 // defaults of DefaultLimits.
 type Limits struct {
 	Connections  int           // open TCP connections, logged in or not
-	PreLogin     int           // of those, connections that have not finished login
+	PreLogin     int           // of those, connections that have not finished login; a new one takes the place of one that is late
 	Sessions     int           // logged-in normal sessions, at most 65534
 	Discovery    int           // discovery sessions
 	QueueDepth   int           // commands in flight per session (CmdSN window)
@@ -253,6 +253,7 @@ func (s *Server) accept(l net.Listener) error {
 func (s *Server) start(nc net.Conn) {
 	c := newConn(s, nc)
 	s.mu.Lock()
+	late := s.makeRoom(c.since)
 	prelogin := s.prelogin
 	if open := len(s.conns); s.closed || open >= s.lim.Connections || prelogin >= s.lim.PreLogin {
 		s.mu.Unlock()
@@ -265,17 +266,46 @@ func (s *Server) start(nc net.Conn) {
 	s.prelogin++
 	s.wg.Add(1)
 	s.mu.Unlock()
+	if late != nil {
+		late.dead("")
+	}
 	s.stats.accepted.Add(1)
 	go func() {
 		defer s.wg.Done()
 		c.run()
 		s.mu.Lock()
 		delete(s.conns, c)
-		if !c.loggedIn.Load() {
+		if !c.loggedIn.Load() && !c.displaced {
 			s.prelogin--
 		}
 		s.mu.Unlock()
 	}()
+}
+
+// loginGrace is how long a login may take when others want its place: many times
+// what it takes over a slow line. Whoever occupies all places with connections that
+// say nothing delays others by this, not by LoginTime.
+const loginGrace = 2 * time.Second
+
+// makeRoom takes a place from the connection that has been in login for the longest,
+// if there is none left and that is longer than loginGrace; the caller drops it. A
+// login that waits for the session which it replaces keeps its place. mu is held.
+func (s *Server) makeRoom(now time.Time) *conn {
+	if s.closed || s.prelogin < s.lim.PreLogin || len(s.conns) >= s.lim.Connections {
+		return nil
+	}
+	var late *conn
+	for c := range s.conns {
+		if !c.loggedIn.Load() && !c.displaced && !c.replacing.Load() && now.Sub(c.since) > loginGrace &&
+			(late == nil || c.since.Before(late.since)) {
+			late = c
+		}
+	}
+	if late != nil {
+		late.displaced = true
+		s.prelogin--
+	}
+	return late
 }
 
 // AddTarget publishes a target. It fails with ErrTargetExists, or says which

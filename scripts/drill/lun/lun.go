@@ -28,6 +28,8 @@ type Address struct {
 	// Algorithms are the CHAP digests to offer, as numbers; empty: the
 	// initiator's. tgt chooses SHA-256 and then fails on its length: "5" for it.
 	Algorithms string
+	// ISID makes a login throw out the session that has the same; zero: a random one.
+	ISID [6]byte
 }
 
 // Of returns the address of a published vDisk.
@@ -74,7 +76,7 @@ func final(err error) bool {
 
 func dialOnce(ctx, limit context.Context, a Address) (*LUN, error) {
 	s, err := initiator.Dial(limit, initiator.Options{Address: a.Portal, Target: a.IQN,
-		CHAPUser: a.User, CHAPSecret: a.Secret, CHAPAlgorithms: a.Algorithms})
+		CHAPUser: a.User, CHAPSecret: a.Secret, CHAPAlgorithms: a.Algorithms, ISID: a.ISID})
 	if err != nil {
 		return nil, err
 	}
