@@ -32,7 +32,7 @@ ui: ## Rebuild ui/dist from ui/src
 drills: ## Run every fault drill once against the real binary
 	scripts/drills
 
-soak: ## Run the drills and the random model tests until something breaks or Ctrl-C
+soak: ## Run the drills, random model tests and fuzz targets until something breaks or Ctrl-C
 	scripts/soak
 
 bench: ## Measure side by side with peers and write bench.json

@@ -18,6 +18,7 @@ func TestChoose(t *testing.T) {
 		{"kill9", 20, ""},
 		{"kill9 3", 3, ""},
 		{"kill9-image", 1, ""},
+		{"iscsi-abuse", 3, ""},
 		{"kill9 0", 0, "rounds"},
 		{"kill9 x", 0, "rounds"},
 		{"kill9 99999999", 0, "rounds"},
