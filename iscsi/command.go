@@ -46,6 +46,9 @@ func (c *conn) scsiCommand(h *bhs, n int) error {
 		c.execute(t)
 		return nil
 	}
+	c.mu.Lock()
+	t.awaiting = true
+	c.mu.Unlock()
 	c.data.Add(1)
 	if !h.final() { // the rest of the first burst follows without R2T
 		t.ttt, t.burstEnd = noTag, min(c.neg.FirstBurst, t.edtl)

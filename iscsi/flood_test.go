@@ -226,3 +226,31 @@ func TestFloods(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestWatchdogMidCommand: a command that is being read whenever the watchdog looks is
+// not one whose data does not come, however long ago data came last.
+func TestWatchdogMidCommand(t *testing.T) {
+	clk := clock.NewManual(time.Unix(1e9, 0))
+	n := start(t, iscsi.Config{Clock: clk}, nil)
+	c := rawSession(t, n)
+	send := func(p []byte) {
+		t.Helper()
+		if _, err := c.Write(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(scsiPDU(0x80, 1, 2, 0, nil)) // takes the unit attention
+	readPDU(t, c)
+	for i := range uint32(60) {
+		write := scsiPDU(0xa0, 11, 3+i, 512, make([]byte, 512), 0x2a, 0, 0, 0, 0, 0, 0, 0, 1)
+		commands := n.srv.Stats().Commands
+		send(write[:300])
+		eventually(t, n, "the target reads the data of the write", func() bool { return n.srv.Stats().Commands == commands+1 })
+		clk.Advance(time.Second)
+		watched(t, n, clk)
+		send(write[300:])
+		if h, _ := readPDU(t, c); h[0] != 0x21 || h[3] != 0 {
+			t.Fatalf("second %d: PDU %#02x, status %#02x", i, h[0], h[3])
+		}
+	}
+}

@@ -71,12 +71,13 @@ type task struct {
 	in     []byte // data-in to send
 	xfer   uint64 // bytes the command transfers, for the residual
 
-	set     *taskSet    // mu; nil while the set holds SIMPLE tasks only
-	stretch *stretch    // mu
-	dormant bool        // mu; has its data and waits for older tasks
-	running bool        // mu
-	aborted atomic.Bool // set under mu
-	waiters []*tmfWait  // mu: task management that waits for this task
+	set      *taskSet    // mu; nil while the set holds SIMPLE tasks only
+	stretch  *stretch    // mu
+	awaiting bool        // mu; data has been asked for, or will follow unasked
+	dormant  bool        // mu; has its data and waits for older tasks
+	running  bool        // mu
+	aborted  atomic.Bool // set under mu
+	waiters  []*tmfWait  // mu: task management that waits for this task
 }
 
 func newTask() *task {

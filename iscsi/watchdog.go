@@ -105,12 +105,13 @@ func (c *conn) toSend(now time.Time) bool {
 	return c.unsent > 0
 }
 
-// toReceive tells whether commands wait for data; if not, the time begins again.
+// toReceive tells whether commands wait for data; if not, the time begins again. A
+// command that has just come, or whose data is in the same PDU, does not.
 func (c *conn) toReceive(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, t := range c.tasks {
-		if !t.running && !t.dormant {
+		if t.awaiting && !t.running && !t.dormant {
 			return true
 		}
 	}
