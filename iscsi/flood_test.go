@@ -134,6 +134,9 @@ func TestSilentKeepOut(t *testing.T) {
 		if err != nil {
 			t.Fatalf("login %d: %v", i, err)
 		}
+		if _, err := s.Inquiry(n.ctx, 0, -1); err != nil { // the login is over on the other side, too
+			t.Fatal(err)
+		}
 		s.Close()
 		silent()
 		eventually(t, n, "the place is taken again", func() bool { return n.srv.Stats().Accepted == uint64(1+preLogin+2*(i+1)) })

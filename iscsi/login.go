@@ -371,6 +371,7 @@ func contains(list []string, s string) bool {
 func (l *login) complete(flags byte, text []byte) error {
 	c := l.c
 	l.g.finish()
+	c.cid = l.cid // before others find the session: they may drop it at once
 	if l.discovery {
 		if err := c.srv.beginDiscovery(l); err != nil {
 			return err
@@ -388,7 +389,6 @@ func (l *login) complete(flags byte, text []byte) error {
 	}
 	c.neg = l.g.n
 	c.maxSend.Store(c.neg.MaxRecvInitiator)
-	c.cid = l.cid
 	c.sess = l.sess
 	c.srv.mu.Lock()
 	c.loggedIn.Store(true)
