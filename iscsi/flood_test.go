@@ -29,7 +29,7 @@ func TestConnectionFlood(t *testing.T) {
 		"text without an end": loginPDU(0x40, 0, 0, "InitiatorName=iqn.2026-01.x:f"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := holdingsNow(t)
+			before := measure(t)
 			ops, refused := b.done.Load(), n.srv.Stats().Refused
 			closed := make(chan struct{}, flood)
 			var flooding []net.Conn
@@ -77,7 +77,7 @@ func TestConnectionFlood(t *testing.T) {
 				t.Error(err)
 			}
 			s.Close()
-			leaked(t, n, before, 4<<20)
+			before.back(t, n, 4<<20)
 		})
 	}
 	if err := b.end(); err != nil {
@@ -199,7 +199,7 @@ func TestFloods(t *testing.T) {
 		"no such task":    dataOut(0x80, 99, 1, 0, 0, make([]byte, 4096)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := holdingsNow(t)
+			before := measure(t)
 			ops := b.done.Load()
 			c := rawSession(t, n)
 			read := make(chan int64, 1)
@@ -220,7 +220,7 @@ func TestFloods(t *testing.T) {
 			}
 			<-read // the logout ended it
 			c.Close()
-			leaked(t, n, before, 4<<20)
+			before.back(t, n, 4<<20)
 		})
 	}
 	if err := b.end(); err != nil {

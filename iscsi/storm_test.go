@@ -3,9 +3,7 @@ package iscsi_test
 import (
 	"fmt"
 	"net"
-	"os"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,40 +12,6 @@ import (
 	"github.com/openvstorage/ovgate/iscsi/initiator"
 	"github.com/openvstorage/ovgate/iscsi/iscsitest"
 )
-
-// holdings are what a process may leak.
-type holdings struct {
-	goroutines, files int
-	heap              int64
-}
-
-func holdingsNow(t *testing.T) holdings {
-	t.Helper()
-	files, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	debug.FreeOSMemory() // twice through the collector: what pools hold goes, too
-	debug.FreeOSMemory()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return holdings{runtime.NumGoroutine(), len(files), int64(m.HeapAlloc)}
-}
-
-// leaked waits until a process holds no more than before, but for some heap.
-func leaked(t *testing.T, n *node, before holdings, heap int64) {
-	t.Helper()
-	now := holdings{}
-	defer func() {
-		if t.Failed() {
-			t.Errorf("before %+v, now %+v", before, now)
-		}
-	}()
-	eventually(t, n, "everything is given back", func() bool {
-		now = holdingsNow(t)
-		return now.goroutines <= before.goroutines && now.files <= before.files && now.heap <= before.heap+heap
-	})
-}
 
 // busy keeps commands in flight on a session and counts the answers.
 type busy struct {
@@ -130,10 +94,10 @@ func TestStormBesideIO(t *testing.T) {
 		})
 	}
 	storm(logins / 10) // pools and maps find their size
-	before := holdingsNow(t)
+	before := measure(t)
 	ops, entered := b.done.Load(), n.srv.Stats().Logins
 	storm(logins * 5 / 4) // a fifth of them only asks
-	leaked(t, n, before, 1<<20)
+	before.back(t, n, 1<<20)
 	ops, entered = b.done.Load()-ops, n.srv.Stats().Logins-entered
 	t.Logf("%d logins, %d operations beside them; during %d logins none ended", entered, ops, worst.Load())
 	if entered < uint64(logins)*3/4 {
