@@ -93,6 +93,17 @@ device() {
 	echo "no disk of $1 at $2" >&2
 	return 1
 }
+# gone IQN: waits until udev has removed the links of the target's disks, which it
+# does some time after the session ended.
+gone() {
+	for i in $(seq 200); do
+		ls /dev/disk/by-path 2>/dev/null | grep -qF "iscsi-$1-lun-" || return 0
+		usleep 50000
+	done
+	echo "disks of $1 are still there:" >&2
+	ls /dev/disk/by-path >&2
+	return 1
+}
 drop_caches() { sync; echo 3 >/proc/sys/vm/drop_caches; }
 `
 
@@ -222,7 +233,7 @@ device `+l.iqn+` `+l.portal+` >/tmp/disk
 	r.run(t, `# log out
 set -e
 iscsiadm -m node -T `+l.iqn+` --logout >/dev/null
-! ls /dev/disk/by-path | grep -F `+l.iqn+`
+gone `+l.iqn+`
 `)
 }
 
