@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/openvstorage/ovgate/volumedriver/backend"
 )
 
 // A clone is a vDisk whose log starts from a point of another one's. Its registry
@@ -168,8 +170,12 @@ func (p *Pool) finishClone(ctx context.Context, s *CloneSpec, rec Record) error 
 	}
 	first := rec.Opens[0]
 	// What an earlier call put counts: a name never gets other bytes.
-	if h, ref, err := p.getHead(ctx, s.ID, HeadRef{Epoch: 1, Nonce: first.Nonce, Number: 1}); err == nil && h.Parent != nil {
+	h, ref, err := p.getHead(ctx, s.ID, HeadRef{Epoch: 1, Nonce: first.Nonce, Number: 1})
+	switch {
+	case err == nil && h.Parent != nil:
 		return p.firstHead(ctx, rec, ref)
+	case err != nil && !errors.Is(err, backend.ErrNotExist):
+		return fmt.Errorf("%w: %w", ErrBackend, err)
 	}
 	up := &Parent{VDisk: s.Source, Seq: rec.Parent.Seq}
 	size := st.head.Size
@@ -179,11 +185,10 @@ func (p *Pool) finishClone(ctx context.Context, s *CloneSpec, rec Record) error 
 	if s.Size != 0 {
 		size = s.Size
 	}
-	h := &Head{Format: HeadFormat, VDisk: s.ID, Pool: p.cfg.ID, Name: s.Name, Labels: s.Labels, Size: size,
+	h = &Head{Format: HeadFormat, VDisk: s.ID, Pool: p.cfg.ID, Name: s.Name, Labels: s.Labels, Size: size,
 		ClusterSize: st.head.ClusterSize, Created: first.Time, Epoch: 1, Nonce: first.Nonce, Number: 1, Time: first.Time,
 		NextSCO: 1, NextTLog: 1, FirstTLog: 1, Epochs: []Opening{first}, Clean: true, Parent: up}
-	ref, err := p.putHead(ctx, h)
-	if err != nil {
+	if ref, err = p.putHead(ctx, h); err != nil {
 		return err
 	}
 	return p.firstHead(ctx, rec, ref)

@@ -385,7 +385,8 @@ func TestCrashFamily(t *testing.T) {
 // TestErrorFamily fails every operation of that life in turn: each step is asked
 // for again until it is done, and the family is right at the end.
 func TestErrorFamily(t *testing.T) {
-	files, be := errorFamily(t, faultPlan{})
+	first := errorFamily(t, faultPlan{})
+	files, be := first.files.Load(), first.be.Load()
 	stride := int64(1)
 	if testing.Short() {
 		stride = 29
@@ -405,7 +406,7 @@ func TestErrorFamily(t *testing.T) {
 	t.Logf("%d runs: file operations 1-%d, backend operations 1-%d", runs, files, be)
 }
 
-func errorFamily(t *testing.T, plan faultPlan) (files, be int64) {
+func errorFamily(t *testing.T, plan faultPlan) *faults {
 	t.Helper()
 	w := newWorld(uint64(plan.n))
 	w.opts.WriteMemoryBytes, w.opts.CacheBytes = 1, 1
@@ -413,7 +414,7 @@ func errorFamily(t *testing.T, plan faultPlan) (files, be int64) {
 	fault := newFaults(w, plan)
 	f := newFamily(t, w)
 	f.n = w.mustStart(t)
-	fault.on.Store(true)
+	fault.set(true)
 	for i, s := range familyScript() {
 		end := f.begin(s)
 		var err error
@@ -438,7 +439,7 @@ func errorFamily(t *testing.T, plan faultPlan) (files, be int64) {
 			t.Fatalf("%s: step %d %s: %v", plan, i, s.name, err)
 		}
 	}
-	fault.on.Store(false)
+	fault.set(false)
 	if err := f.n.pool.Purge(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -448,5 +449,5 @@ func errorFamily(t *testing.T, plan faultPlan) (files, be int64) {
 		}
 	}
 	f.n.kill()
-	return fault.files.Load(), fault.be.Load()
+	return fault
 }

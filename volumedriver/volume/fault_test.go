@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	mrand "math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -13,6 +15,7 @@ import (
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/backend/faulty"
 	"github.com/openvstorage/ovgate/volumedriver/backend/local"
 )
 
@@ -33,14 +36,17 @@ const hangLimit = 30 * time.Second
 
 // faultPlan says which operation fails, and how.
 type faultPlan struct {
-	where string // files | backend
-	n     int64  // the n-th operation from the start of the workload
+	where string // files | backend | store
+	n     int64  // the n-th operation from the start of the workload; of store, the seed
 	last  int64  // ... up to this one
 	err   error
 	part  bool // half of a write happens
 }
 
 func (p faultPlan) String() string {
+	if p.where == "store" {
+		return fmt.Sprintf("faulty store, seed %d", p.n)
+	}
 	return fmt.Sprintf("%s ops %d-%d: %v (partial %v)", p.where, p.n, p.last, p.err, p.part)
 }
 
@@ -65,10 +71,40 @@ func (p faultPlan) faulty(where string, on *atomic.Bool, count *atomic.Int64) fu
 type faults struct {
 	on        atomic.Bool
 	files, be atomic.Int64
+
+	mu     sync.Mutex
+	stores []*faulty.Store // of a plan for the store, one for each start
+}
+
+func (f *faults) set(on bool) {
+	f.on.Store(on)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.stores {
+		if on {
+			s.On()
+		} else {
+			s.Off()
+		}
+	}
 }
 
 func newFaults(w *world, plan faultPlan) *faults {
 	f := &faults{}
+	if plan.where == "store" {
+		w.wrapStore = func(s backend.Store) (backend.Store, error) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			next := faulty.New(s, faulty.Options{Chances: storeFaults, Clock: w.opts.Clock, Delay: 2 * time.Second, Hang: 20 * time.Second,
+				Rand: mrand.New(mrand.NewPCG(uint64(plan.n), uint64(len(f.stores))))})
+			if f.on.Load() {
+				next.On()
+			}
+			f.stores = append(f.stores, next)
+			return next, nil
+		}
+		return f
+	}
 	w.wrapFS = func(fs blockfs.FS) blockfs.FS { return blockfs.Inject(fs, plan.faulty("files", &f.on, &f.files)) }
 	w.wrapStore = func(backend.Store) (backend.Store, error) {
 		return local.Open(blockfs.Inject(w.be, plan.faulty("backend", &f.on, &f.be)), local.Options{})
@@ -77,9 +113,9 @@ func newFaults(w *world, plan faultPlan) *faults {
 }
 
 // faultRun runs the script under a plan, then restarts without faults and checks
-// that nothing acknowledged is lost and nothing wrong is read. It returns how
-// many operations the engine made on files and backend.
-func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) (files, be int64) {
+// that nothing acknowledged is lost and nothing wrong is read. The faults count the
+// operations on files and backend.
+func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) *faults {
 	t.Helper()
 	w := newWorld(uint64(plan.n))
 	// Reads come from the chunk files and the backend as often as from memory.
@@ -92,7 +128,7 @@ func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) (files, be
 	v := n.open(id)
 	o := newOracle(size)
 	moments := map[string]time.Time{}
-	faults.on.Store(true)
+	faults.set(true)
 	for i, s := range steps {
 		var err error
 		switch s.special {
@@ -101,13 +137,13 @@ func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) (files, be
 		case "snapshot", "drop", "moment", "rollback":
 			n, v, err = pastFaulty(t, n, v, id, o, moments, s)
 		default:
-			err = runFaulty(v, o, s)
+			err = runFaulty(v, o, s, plan.where == "store")
 		}
 		if err != nil {
 			t.Fatalf("%s: step %d %s: %v", plan, i, s, err)
 		}
 	}
-	faults.on.Store(false)
+	faults.set(false)
 	n.kill()
 	w.wrapFS, w.wrapStore = nil, nil
 	n = w.mustStart(t)
@@ -125,7 +161,7 @@ func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) (files, be
 	if err := o.run(v, step{kind: ReqWrite, off: 0, n: 8192, ver: 1 << 30}); err != nil {
 		t.Fatalf("%s: write after restart: %v", plan, err)
 	}
-	return faults.files.Load(), faults.be.Load()
+	return faults
 }
 
 // restartFaulty closes or kills the engine and starts it again; a start that
@@ -157,8 +193,9 @@ func restartFaulty(t *testing.T, w *world, n *node, id ID, orderly bool) (*node,
 	return nil, nil, fmt.Errorf("does not start: %w", err)
 }
 
-// runFaulty runs one step; I/O errors are allowed, wrong answers and hangs not.
-func runFaulty(v *Volume, o *oracle, s step) error {
+// runFaulty runs one step; wrong answers and hangs are not allowed, I/O errors only
+// if the step is not one that must work.
+func runFaulty(v *Volume, o *oracle, s step, works bool) error {
 	done := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -172,7 +209,7 @@ func runFaulty(v *Volume, o *oracle, s step) error {
 	select {
 	case err := <-done:
 		var wrong errWrong
-		if errors.As(err, &wrong) {
+		if works && s.special == "" || errors.As(err, &wrong) {
 			return err
 		}
 		return nil
@@ -185,21 +222,27 @@ func runFaulty(v *Volume, o *oracle, s step) error {
 // on the backend, for every n of the crash test's workload, once and for a while,
 // whole and in part.
 func TestErrorEveryOperation(t *testing.T) {
-	size, steps := crashScript()
-	// The disk has its last size from the start: a growth that fails would make
-	// the rest of the script another one.
+	size, steps := grownScript()
+	testErrors(t, size, steps)
+}
+
+// grownScript is the crash test's workload on a disk that has its last size from the
+// start: a growth that fails would make the rest of the script another one.
+func grownScript() (size int64, steps []step) {
+	size, steps = crashScript()
 	steps = slices.DeleteFunc(steps, func(s step) bool {
 		if s.special == "grow" {
 			size = s.n
 		}
 		return s.special == "grow"
 	})
-	testErrors(t, size, steps)
+	return size, steps
 }
 
 // testErrors fails every operation of a workload in turn.
 func testErrors(t *testing.T, size int64, steps []step) {
-	files, be := faultRun(t, faultPlan{}, steps, size)
+	f := faultRun(t, faultPlan{}, steps, size)
+	files, be := f.files.Load(), f.be.Load()
 	if files < 500 || be < 200 {
 		t.Fatalf("the workload makes only %d and %d operations", files, be)
 	}
@@ -229,5 +272,43 @@ func testErrors(t *testing.T, size int64, steps []step) {
 				}
 			}
 		})
+	}
+}
+
+// storeFaults are the chances of TestFaultyStore: one call in four goes wrong, or one
+// in three.
+var storeFaults = map[faulty.Kind]float64{faulty.Refuse: 0.05, faulty.LostAnswer: 0.08, faulty.LateEffect: 0.04, faulty.Hang: 0.01,
+	faulty.Slow: 0.05, faulty.StaleList: 0.3, faulty.Truncate: 0.02, faulty.Flip: 0.02}
+
+// TestFaultyStore runs the workloads on a store that goes wrong all the time: reads
+// and writes work nevertheless, everything else when it is asked for again.
+func TestFaultyStore(t *testing.T) {
+	runs := int64(40)
+	if testing.Short() {
+		runs = 4
+	}
+	seed := time.Now().UnixNano()
+	counts := map[faulty.Kind]int64{}
+	add := func(f *faults) {
+		for _, s := range f.stores {
+			for k := range storeFaults {
+				counts[k] += s.Count(k)
+			}
+		}
+	}
+	for n := range runs {
+		plan := faultPlan{where: "store", n: seed + n}
+		size, steps := grownScript()
+		if n%2 == 1 {
+			size, steps = pastScript(100)
+		}
+		add(faultRun(t, plan, steps, size))
+		add(errorFamily(t, plan))
+	}
+	t.Logf("%d runs, faults %v", 2*runs, counts)
+	for k, n := range counts {
+		if n == 0 {
+			t.Errorf("no call was %s", k)
+		}
 	}
 }

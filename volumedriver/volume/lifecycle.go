@@ -252,7 +252,7 @@ func (p *Pool) purge(ctx context.Context, id ID) error {
 func (p *Pool) remove(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, backendTimeout)
 	defer cancel()
-	if err := p.cfg.Store.Delete(ctx, name); err != nil {
+	if err := p.again(ctx, func() error { return p.cfg.Store.Delete(ctx, name) }); err != nil {
 		return fmt.Errorf("vpool %s: delete %s: %w", p.cfg.Name, name, err)
 	}
 	return nil
@@ -261,7 +261,11 @@ func (p *Pool) remove(ctx context.Context, name string) error {
 func (p *Pool) list(ctx context.Context, prefix, after string, limit int) ([]backend.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, backendTimeout)
 	defer cancel()
-	l, err := p.cfg.Store.List(ctx, prefix, after, limit)
+	var l []backend.Info
+	err := p.again(ctx, func() (err error) {
+		l, err = p.cfg.Store.List(ctx, prefix, after, limit)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("vpool %s: list %s: %w", p.cfg.Name, prefix, err)
 	}
@@ -272,16 +276,16 @@ func (p *Pool) list(ctx context.Context, prefix, after string, limit int) ([]bac
 func (p *Pool) getHead(ctx context.Context, id ID, ref HeadRef) (*Head, HeadRef, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	b, err := p.cfg.Store.Get(ctx, headName(id, ref), maxHeadBytes)
+	var h *Head
+	var got HeadRef
+	err := p.fetch(ctx, headName(id, ref), maxHeadBytes, func(b []byte) (err error) {
+		if h, got, err = decodeHead(b); err == nil && (h.VDisk != id || !got.same(ref) || ref.Hash != "" && ref.Hash != got.Hash) {
+			err = fmt.Errorf("%w: not the one that was committed", ErrCorrupt)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, ref, fmt.Errorf("vdisk %s: head %d: %w", id, ref.Number, err)
-	}
-	h, got, err := decodeHead(b)
-	if err != nil {
-		return nil, ref, fmt.Errorf("vdisk %s: head %d: %w", id, ref.Number, err)
-	}
-	if h.VDisk != id || !got.same(ref) || ref.Hash != "" && ref.Hash != got.Hash {
-		return nil, ref, fmt.Errorf("vdisk %s: head %d: %w: not the one that was committed", id, ref.Number, ErrCorrupt)
 	}
 	return h, got, nil
 }

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -51,18 +52,18 @@ func (r *logReader) read(ctx context.Context, run Run, n uint32) (*tlog.TLog, er
 	name := tlogName(r.id, want, n)
 	ctx, cancel := context.WithTimeout(ctx, backendTimeout)
 	defer cancel()
-	b, err := r.p.cfg.Store.Get(ctx, name, maxTLogBytes)
-	if err != nil {
-		if notThere(err) {
-			return nil, fmt.Errorf("vdisk %s: %w: %w", r.id, ErrCorrupt, err)
-		}
-		return nil, fmt.Errorf("vdisk %s: %w: %w", r.id, ErrBackend, err)
-	}
-	t, err := check(b)
-	if err != nil {
+	var t *tlog.TLog
+	err := r.p.fetch(ctx, name, maxTLogBytes, func(b []byte) (err error) {
+		t, err = check(b)
+		return err
+	})
+	switch {
+	case err == nil:
+		return r.hold(t), nil
+	case notThere(err) || errors.Is(err, tlog.ErrCorrupt):
 		return nil, fmt.Errorf("vdisk %s: %w: %s: %w", r.id, ErrCorrupt, name, err)
 	}
-	return r.hold(t), nil
+	return nil, fmt.Errorf("vdisk %s: %w: %w", r.id, ErrBackend, err)
 }
 
 func (r *logReader) hold(t *tlog.TLog) *tlog.TLog {

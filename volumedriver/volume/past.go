@@ -213,13 +213,13 @@ func (p *Pool) getPast(ctx context.Context, h *Head) (*Past, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	b, err := p.cfg.Store.Get(ctx, pastName(h.VDisk, *h.Past), maxPastBytes)
+	var past *Past
+	err := p.fetch(ctx, pastName(h.VDisk, *h.Past), maxPastBytes, func(b []byte) (err error) {
+		past, err = decodePast(h.VDisk, *h.Past, b)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("vdisk %s: past of head %d: %w", h.VDisk, h.Number, err)
-	}
-	past, err := decodePast(h.VDisk, *h.Past, b)
-	if err != nil {
-		return nil, fmt.Errorf("vdisk %s: head %d: %w", h.VDisk, h.Number, err)
 	}
 	return past, nil
 }

@@ -263,8 +263,8 @@ func (v *Volume) medium(c uint64, err error) error {
 
 func (v *Volume) lba(c uint64) uint64 { return c * uint64(v.cluster/lbaBytes) }
 
-// readSCO reads one piece through the cache. A checksum that does not match is
-// tried once more from the backend, then it is a medium error.
+// readSCO reads one piece through the cache. What does not match
+// its checksum is read anew from the backend; maxReads times that is a medium error.
 func (v *Volume) readSCO(ctx context.Context, pc *piece, t *target) error {
 	if !pc.known() {
 		return fmt.Errorf("vdisk %s: %w at lba %d: the map names what sco %d of %s does not have", v.id, ErrMedium, v.lba(pc.cluster), pc.number, pc.src.id)
@@ -292,7 +292,7 @@ func (v *Volume) readSCO(ctx context.Context, pc *piece, t *target) error {
 			v.stats.crcErrors.Add(1)
 			v.log.Error("sco data damaged", "vdisk", pc.src.id.String(), "sco", pc.number, "group", g, "lba", v.lba(bad), "try", try)
 			v.host.cache.Drop(v.key(pc, g))
-			if try > 0 {
+			if try+1 == maxReads {
 				return v.medium(bad, fmt.Errorf("sco %d checksum", pc.number))
 			}
 		}

@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -577,8 +576,8 @@ func (u *uploader) claim() error {
 		if !errors.Is(err, backend.ErrExists) {
 			return err
 		}
-		have, err := v.p.cfg.Store.Get(ctx, name, maxRoot)
-		if err == nil && !bytes.Equal(have, body) {
+		ours, err := v.p.claimIs(ctx, name, body)
+		if err == nil && !ours {
 			v.fail(StateFenced, fmt.Errorf("%w: %s was claimed", ErrFenced, name))
 		}
 		return err
