@@ -43,10 +43,7 @@ func (c *Controller) RecoverVPool(ctx context.Context, in NewPool, acceptLoss bo
 	if err != nil {
 		return Recovery{}, explain(object, err)
 	}
-	found, err := ep.Recover(ctx)
-	if err != nil {
-		return Recovery{}, explain(object, err)
-	}
+	found, lost := ep.Recover(ctx)
 	out := Recovery{VPool: rec}
 	for _, r := range found {
 		v, err := c.recoverDisk(ctx, rec, ep, r, acceptLoss)
@@ -56,6 +53,9 @@ func (c *Controller) RecoverVPool(ctx context.Context, in NewPool, acceptLoss bo
 		out.VDisks = append(out.VDisks, RecoveredDisk{r, v})
 	}
 	c.log.Info("vPool recovered", "vpool", rec.Name, "id", rec.ID, "vdisks", len(found))
+	if lost != nil {
+		return out, explain(object, lost)
+	}
 	return out, nil
 }
 

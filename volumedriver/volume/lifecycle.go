@@ -311,30 +311,40 @@ func (p *Pool) heads(ctx context.Context, id ID) ([]HeadRef, error) {
 	}
 }
 
-// newestHead returns the newest valid head on the backend above ref, those of void
-// epochs left out; nil if none.
-func (p *Pool) newestHead(ctx context.Context, id ID, ref HeadRef, void []uint32) (*Head, HeadRef, []HeadRef, error) {
+// found is what a look for heads on the backend found.
+type found struct {
+	head    *Head     // the newest valid one; nil: none
+	ref     HeadRef   // what it is known by
+	all     []HeadRef // every head
+	damaged []HeadRef // those above head that cannot be read
+}
+
+// newestHead looks for the newest valid head on the backend above ref, those of void
+// epochs left out.
+func (p *Pool) newestHead(ctx context.Context, id ID, ref HeadRef, void []uint32) (found, error) {
 	all, err := p.heads(ctx, id)
+	f := found{ref: ref, all: all}
 	if err != nil {
-		return nil, ref, nil, err
+		return f, err
 	}
-	var best *Head
-	bestRef := ref
 	for _, r := range all {
-		if !r.newer(bestRef) || slices.Contains(void, r.Epoch) {
+		if !r.newer(f.ref) || slices.Contains(void, r.Epoch) {
 			continue
 		}
 		h, got, err := p.getHead(ctx, id, r)
-		if errors.Is(err, ErrCorrupt) || errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrCorrupt) {
+		switch {
+		case err == nil:
+			f.head, f.ref = h, got
+		case errors.Is(err, backend.ErrNotExist): // superseded and deleted meanwhile
+		case errors.Is(err, ErrCorrupt), errors.Is(err, backend.ErrCorrupt):
 			p.host.o.Log.Warn("head on backend ignored", "vdisk", id.String(), "head", r.Number, "err", err)
-			continue
+			f.damaged = append(f.damaged, r)
+		default:
+			return f, err
 		}
-		if err != nil {
-			return nil, ref, nil, err
-		}
-		best, bestRef = h, got
 	}
-	return best, bestRef, all, nil
+	f.damaged = slices.DeleteFunc(f.damaged, func(r HeadRef) bool { return !r.newer(f.ref) })
+	return f, nil
 }
 
 func stateDir(id ID) string { return "vdisk/" + id.String() }

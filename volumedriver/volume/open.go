@@ -151,19 +151,19 @@ func (o *opening) findHead(ctx context.Context) error {
 	default:
 		return o.findLocalHead(err)
 	}
-	newer, newRef, all, lerr := o.p.newestHead(ctx, o.id, ref, o.rec.Void)
+	newer, lerr := o.p.newestHead(ctx, o.id, ref, o.rec.Void)
 	switch {
 	case lerr != nil:
 		return o.findLocalHead(lerr)
-	case newer == nil && missing:
+	case newer.head == nil && missing:
 		return fmt.Errorf("%w: the committed head is missing on the backend: %w", ErrCorrupt, err)
-	case newer != nil && newer.Deleted:
+	case newer.head != nil && newer.head.Deleted:
 		return fmt.Errorf("vdisk %s was deleted: %w", o.id, ErrNotFound)
-	case newer != nil:
-		o.foreign = !o.rec.knows(newRef)
-		o.head, o.ref = newer, newRef
+	case newer.head != nil:
+		o.foreign = !o.rec.knows(newer.ref)
+		o.head, o.ref = newer.head, newer.ref
 	}
-	for _, r := range all {
+	for _, r := range newer.all {
 		if o.ref.newer(r) {
 			o.stale = append(o.stale, r)
 		}
@@ -411,11 +411,11 @@ func (o *opening) claim(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("vdisk %s: %w: claim epoch %d: %w", o.id, ErrBackend, o.this.Epoch, err)
 	}
-	newer, _, _, err := o.p.newestHead(ctx, o.id, o.ref, o.rec.Void)
+	newer, err := o.p.newestHead(ctx, o.id, o.ref, o.rec.Void)
 	if err != nil {
 		return fmt.Errorf("vdisk %s: %w: %w", o.id, ErrBackend, err)
 	}
-	if newer != nil {
+	if newer.head != nil {
 		return fmt.Errorf("vdisk %s: %w: another opening committed a head meanwhile; try again", o.id, ErrFenced)
 	}
 	return nil

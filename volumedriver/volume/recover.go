@@ -12,6 +12,7 @@ import (
 type onBackend struct {
 	head   *Head
 	ref    HeadRef
+	older  bool // than one that cannot be read
 	clones []ID // that start from it and are needed
 	needed bool // lives, or has a descendant that does
 	done   bool
@@ -24,12 +25,15 @@ type recovery struct {
 	found map[ID]*onBackend
 	order []ID
 	out   []Recovered
+	lost  []error // vDisks of which no head can be read
 }
 
 // Recover registers every vDisk that the backend holds and the registry does not
 // (vpool recover), and returns those that live. One whose newest head is not clean
 // may lack acknowledged writes: it is registered as LOST_TAIL, to be accepted (rule
-// E9). A deleted vDisk that a clone needs is registered as what it was, a tombstone.
+// E9), and so is one that has a newer head which cannot be read. A deleted vDisk that a
+// clone needs is registered as what it was, a tombstone. A vDisk of which no head can be
+// read is in the error, ErrCorrupt; the others are registered nevertheless.
 func (p *Pool) Recover(ctx context.Context) ([]Recovered, error) {
 	r := &recovery{p: p, found: map[ID]*onBackend{}}
 	if err := r.scan(ctx); err != nil {
@@ -43,7 +47,7 @@ func (p *Pool) Recover(ctx context.Context) ([]Recovered, error) {
 			return r.out, err
 		}
 	}
-	return r.out, nil
+	return r.out, errors.Join(r.lost...)
 }
 
 // scan finds the newest head of every vDisk.
@@ -60,17 +64,21 @@ func (r *recovery) scan(ctx context.Context) error {
 			r.p.host.o.Log.Warn("backend directory is not a vdisk", "vpool", r.p.cfg.Name, "name", dir)
 			continue
 		}
-		h, ref, _, err := r.p.newestHead(ctx, id, HeadRef{}, nil)
-		if err != nil {
+		f, err := r.p.newestHead(ctx, id, HeadRef{}, nil)
+		h := f.head
+		switch {
+		case err != nil:
 			return err
-		}
-		if h == nil {
+		case h == nil && len(f.damaged) > 0:
+			r.lost = append(r.lost, fmt.Errorf("vdisk %s: %w: none of its %d heads on the backend can be read", id, ErrCorrupt, len(f.all)))
+			continue
+		case h == nil:
 			continue
 		}
 		if h.Pool != r.p.cfg.ID {
 			return fmt.Errorf("vdisk %s: %w: its head names vpool %s", id, ErrForeignRoot, h.Pool)
 		}
-		r.found[id] = &onBackend{head: h, ref: ref}
+		r.found[id] = &onBackend{head: h, ref: f.ref, older: len(f.damaged) > 0}
 		r.order = append(r.order, id)
 	}
 }
@@ -112,7 +120,7 @@ func (r *recovery) register(ctx context.Context, id ID) error {
 	}
 	h := b.head
 	rec := Recovered{ID: id, Name: h.Name, Size: h.Size, ClusterSize: h.ClusterSize, Labels: h.Labels, Epoch: h.Epoch,
-		HeadNumber: h.Number, LastSeq: h.LastSeq, Time: time.Unix(0, h.Time), Clean: h.Clean, Known: known, Template: h.Template}
+		HeadNumber: h.Number, LastSeq: h.LastSeq, Time: time.Unix(0, h.Time), Clean: h.Clean && !b.older, Known: known, Template: h.Template}
 	if h.Parent != nil {
 		rec.Parent = h.Parent.VDisk
 		rec.ParentMissing = r.found[rec.Parent] == nil
@@ -143,7 +151,7 @@ func (p *Pool) registerFound(ctx context.Context, b *onBackend) (known bool, err
 		switch {
 		case h.Deleted:
 			rec.State = FlagDeleting
-		case !h.Clean:
+		case !h.Clean || b.older:
 			rec.State = FlagLostTail
 		}
 		changes := []Change{{nil, &rec}}
