@@ -219,6 +219,7 @@ var diskMetrics = []metric[volume.Stats]{
 	{"written_bytes_total", counter, "Bytes written.", func(s volume.Stats) float64 { return float64(s.WriteBytes) }},
 	{"journal_appends_total", counter, "Appends to the journal.", func(s volume.Stats) float64 { return float64(s.JournalAppends) }},
 	{"journal_append_bytes_total", counter, "Bytes appended to the journal.", func(s volume.Stats) float64 { return float64(s.JournalAppendBytes) }},
+	{"throttled_seconds_total", counter, "Time that writes were delayed because the journal was filling up.", func(s volume.Stats) float64 { return s.Throttled.Seconds() }},
 	{"scos_total", counter, "SCOs uploaded.", func(s volume.Stats) float64 { return float64(s.SCOs) }},
 	{"sco_bytes_total", counter, "Bytes of SCOs uploaded.", func(s volume.Stats) float64 { return float64(s.SCOBytes) }},
 	{"cache_hits_total", counter, "Reads answered by the cache.", func(s volume.Stats) float64 { return float64(s.CacheHits) }},
@@ -303,6 +304,7 @@ func sumStats(a, b volume.Stats) volume.Stats {
 	a.CacheMisses += b.CacheMisses
 	a.BackendErrors += b.BackendErrors
 	a.CRCErrors += b.CRCErrors
+	a.Throttled += b.Throttled
 	for i := range a.ReadLatency {
 		a.ReadLatency[i] += b.ReadLatency[i]
 		a.WriteLatency[i] += b.WriteLatency[i]

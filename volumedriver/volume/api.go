@@ -266,6 +266,9 @@ type Stats struct {
 	SCOs, SCOBytes                        uint64 // uploaded by this opening
 	CacheHits, CacheMisses                uint64
 	BackendErrors, CRCErrors              uint64
+	// Throttled is how long appends were delayed, or waited for room, because the
+	// journal was filling up.
+	Throttled time.Duration
 	// Latency histograms: bucket i counts operations of [2^i, 2^(i+1)) us.
 	ReadLatency, WriteLatency [24]uint64
 	MapMemoryBytes            int64

@@ -16,6 +16,8 @@ const (
 	// delayed, the more the fuller, so that a slow backend slows writers down
 	// before it stops them.
 	throttleFrom = 0.70
+	// throttleOver is the share below which the log says that it is over.
+	throttleOver = 0.50
 	// roomRetry is how often a writer without room asks the pool again: a chunk
 	// could not be made for lack of space, and nobody tells when there is some.
 	roomRetry = time.Second
@@ -28,6 +30,7 @@ type committer struct {
 	v     *Volume
 	taken []*Request
 	batch journal.Batch
+	slow  bool // appends were delayed since the journal was last emptier
 }
 
 // run takes what is queued, again and again, until the volume ends.
@@ -255,6 +258,7 @@ func (c *committer) room(n int64) error {
 			}
 		}
 		if timer == nil {
+			defer c.delayed(v.host.o.Clock.Now())
 			timer = v.host.o.Clock.NewTimer(s.StallTimeout)
 			defer timer.Stop()
 			again = v.host.o.Clock.NewTimer(roomRetry)
@@ -303,8 +307,17 @@ func (c *committer) throttle() error {
 	v := c.v
 	fill := float64(v.uncommitted.Load()) / float64(v.settings.Load().JournalQuota)
 	if fill < throttleFrom {
+		if c.slow && fill < throttleOver {
+			c.slow = false
+			v.log.Info("the journal has room again, writes are not slowed down any more", "throttled", time.Duration(v.stats.throttled.Load()))
+		}
 		return nil
 	}
+	if !c.slow {
+		c.slow = true
+		v.log.Warn("the journal is filling up, writes are slowed down", "fill", fill, "backend", v.up.lastError())
+	}
+	defer c.delayed(v.host.o.Clock.Now())
 	released := v.up.releasedSignal()
 	share := min((fill-throttleFrom)/(1-throttleFrom), 1)
 	t := v.host.o.Clock.NewTimer(time.Duration(share * share * float64(throttleMax)))
@@ -316,6 +329,11 @@ func (c *committer) throttle() error {
 	case <-v.ctx.Done():
 	}
 	return nil
+}
+
+// delayed counts a wait that began at start.
+func (c *committer) delayed(start time.Time) {
+	c.v.stats.throttled.Add(int64(c.v.host.o.Clock.Now().Sub(start)))
 }
 
 // promise makes damage to the newest record recognisable (E3).

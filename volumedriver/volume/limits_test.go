@@ -258,6 +258,51 @@ func TestBackendAway(t *testing.T) {
 	wantVersion(t, n.open(id), 0, 100)
 }
 
+// TestBackendAwayTenMinutes: an outage of ten minutes, half of whose writes the journal
+// takes at once and the rest slowed down, fails none of them; the metrics tell; when the
+// backend is back everything gets there, and a restart finds it.
+func TestBackendAwayTenMinutes(t *testing.T) {
+	const outage, writes = 10 * time.Minute, 1200
+	w := newWorld(36)
+	w.opts.ChunkBytes = 2 << 20
+	w.opts.JournalBytes = MinQuota + 8*w.opts.ChunkBytes
+	w.opts.Clock = fastClock{time.Now(), 600}
+	w.settings.CommitInterval = 5 * time.Second
+	size := w.settings.JournalQuota * 3 / 4 / writes &^ 4095 // of a write; with records and chunks 80 % of the quota
+	away := withAway(w)
+	id := testID(1)
+	n := w.mustStart(t)
+	n.create(id, writes*size)
+	v := n.open(id)
+	away.Store(true)
+	start := w.opts.Clock.Now()
+	degraded, data := false, make([]byte, size)
+	for i := range int64(writes) {
+		copy(data[size-4096:], versions(i*size+size-4096, 4096, func(int64) uint32 { return uint32(i + 1) }))
+		if err := v.WriteAt(context.Background(), data, i*size); err != nil {
+			t.Fatalf("write %d, %s into the outage: %v", i, w.opts.Clock.Now().Sub(start), err)
+		}
+		degraded = degraded || v.Stats().State == StateDegraded
+		next := w.opts.Clock.NewTimer(start.Add(outage * time.Duration(i+1) / writes).Sub(w.opts.Clock.Now()))
+		<-next.C()
+	}
+	if s := v.Stats(); !degraded || s.Throttled == 0 || s.CommittedSeq == s.LastSeq {
+		t.Errorf("after the outage: degraded %v, %+v", degraded, s)
+	}
+	away.Store(false)
+	mustCommit(t, v)
+	if s := v.Stats(); s.State != StateRunning || s.CommittedSeq != s.LastSeq {
+		t.Errorf("after the outage: %+v", s)
+	}
+	n.kill()
+	n = w.mustStart(t)
+	defer n.close()
+	v = n.open(id)
+	for i := range int64(writes) {
+		wantVersion(t, v, i*size+size-4096, uint32(i+1))
+	}
+}
+
 // stalledBy reports whether writes wait for room, and the state says why.
 func stalledBy(v *Volume, why error) bool {
 	s := v.Stats()

@@ -12,6 +12,7 @@ type stats struct {
 	appends, appendBytes                  atomic.Uint64
 	scos, scoBytes                        atomic.Uint64
 	backendErrors, crcErrors              atomic.Uint64
+	throttled                             atomic.Int64 // ns
 	readLat, writeLat                     [24]atomic.Uint64
 }
 
@@ -56,6 +57,7 @@ func (v *Volume) Stats() Stats {
 	s.JournalAppends, s.JournalAppendBytes = c.appends.Load(), c.appendBytes.Load()
 	s.SCOs, s.SCOBytes = c.scos.Load(), c.scoBytes.Load()
 	s.BackendErrors, s.CRCErrors = c.backendErrors.Load(), c.crcErrors.Load()
+	s.Throttled = time.Duration(c.throttled.Load())
 	for i := range s.ReadLatency {
 		s.ReadLatency[i], s.WriteLatency[i] = c.readLat[i].Load(), c.writeLat[i].Load()
 	}
