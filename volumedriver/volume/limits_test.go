@@ -262,6 +262,9 @@ func TestBackendAway(t *testing.T) {
 // takes at once and the rest slowed down, fails none of them; the metrics tell; when the
 // backend is back everything gets there, and a restart finds it.
 func TestBackendAwayTenMinutes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector makes ten minutes at 600 times the speed too short")
+	}
 	const outage, writes = 10 * time.Minute, 1200
 	w := newWorld(36)
 	w.opts.ChunkBytes = 2 << 20
