@@ -1,6 +1,7 @@
 // Package cache is the read cache of a node: groups of SCOs (64 KiB of data and
-// their checksums) in memory, keyed by where they are, not by what vDisk address
-// they serve. SCOs are immutable, so an entry never goes stale.
+// their checksums) in memory, and behind it in files on READ disks, keyed by where
+// they are, not by what vDisk address they serve. SCOs are immutable, so an entry
+// never goes stale.
 //
 // Invariants:
 //
@@ -9,11 +10,14 @@
 //	    checksum of each cluster it uses, and drops the group when it fails.
 //	C3  Memory stays within the limit plus what readers hold at the moment.
 //
-// Eviction is CLOCK per shard: a group used again since the hand came by stays.
+// Eviction is CLOCK per shard: a group used again since the hand came by stays. What
+// leaves memory is offered to the disks (C4-C6, see Disk); what is not in memory is
+// asked of them before the backend.
 package cache
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 )
@@ -31,6 +35,7 @@ type Key struct {
 // Cache is safe for concurrent use.
 type Cache struct {
 	shard        [shards]shard
+	disks        []*Disk
 	hits, misses atomic.Uint64
 }
 
@@ -41,6 +46,7 @@ type shard struct {
 	hand  int
 	bytes int64
 	max   int64
+	disks []*Disk
 }
 
 type entry struct {
@@ -50,22 +56,33 @@ type entry struct {
 	left bool          // the load failed when the ctx of its reader had ended
 	done chan struct{} // closed when loaded
 	used bool
+	uses int // since it is here
 	slot int // in ring; -1 while loading
 }
 
-// New returns a cache of at most maxBytes.
-func New(maxBytes int64) *Cache {
-	c := &Cache{}
+// New returns a cache of at most maxBytes of memory before disks, which it closes.
+func New(maxBytes int64, disks ...*Disk) *Cache {
+	c := &Cache{disks: disks}
 	for i := range c.shard {
 		c.shard[i].table = map[Key]*entry{}
 		c.shard[i].max = maxBytes / shards
+		c.shard[i].disks = disks
 	}
 	return c
 }
 
-func (c *Cache) of(k Key) *shard {
-	h := k.Space*0x9e3779b97f4a7c15 ^ uint64(k.SCO)*0xbf58476d1ce4e5b9 ^ uint64(k.Group)*0x94d049bb133111eb
-	return &c.shard[h>>60]
+func (k Key) hash() uint64 {
+	return k.Space*0x9e3779b97f4a7c15 ^ uint64(k.SCO)*0xbf58476d1ce4e5b9 ^ uint64(k.Group)*0x94d049bb133111eb
+}
+
+func (c *Cache) of(k Key) *shard { return &c.shard[k.hash()>>60] }
+
+// diskOf returns the disk of a group; nil: there are none.
+func diskOf(disks []*Disk, k Key) *Disk {
+	if len(disks) == 0 {
+		return nil
+	}
+	return disks[k.hash()>>32%uint64(len(disks))]
 }
 
 // Peek returns a group if it is in memory. The bytes are read-only.
@@ -78,6 +95,7 @@ func (c *Cache) Peek(k Key) []byte {
 		return nil
 	}
 	e.used = true
+	e.uses++
 	c.hits.Add(1)
 	return e.data
 }
@@ -90,6 +108,7 @@ func (c *Cache) Get(ctx context.Context, k Key, load func() ([]byte, error)) ([]
 	s.mu.Lock()
 	for e := s.table[k]; e != nil; e = s.table[k] {
 		e.used = true
+		e.uses++
 		s.mu.Unlock()
 		c.hits.Add(1)
 		select {
@@ -106,7 +125,12 @@ func (c *Cache) Get(ctx context.Context, k Key, load func() ([]byte, error)) ([]
 	s.table[k] = e
 	s.mu.Unlock()
 	c.misses.Add(1)
-	e.data, e.err = load()
+	if d := diskOf(c.disks, k); d != nil {
+		e.data = d.Get(k)
+	}
+	if e.data == nil {
+		e.data, e.err = load()
+	}
 	e.left = e.err != nil && ctx.Err() != nil
 	s.mu.Lock()
 	if e.err != nil || int64(len(e.data)) > s.max {
@@ -137,6 +161,9 @@ func (s *shard) insert(e *entry) {
 			continue
 		}
 		s.remove(v)
+		if d := diskOf(s.disks, v.key); d != nil {
+			d.Offer(v.key, v.data, v.uses)
+		}
 	}
 }
 
@@ -155,10 +182,31 @@ func (s *shard) remove(v *entry) {
 func (c *Cache) Drop(k Key) {
 	s := c.of(k)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if e := s.table[k]; e != nil && e.slot >= 0 {
 		s.remove(e)
 	}
+	s.mu.Unlock()
+	if d := diskOf(c.disks, k); d != nil {
+		d.Drop(k)
+	}
+}
+
+// Disks returns the state of each disk.
+func (c *Cache) Disks() []DiskStats {
+	var out []DiskStats
+	for _, d := range c.disks {
+		out = append(out, d.Stats())
+	}
+	return out
+}
+
+// Close closes the disks.
+func (c *Cache) Close() error {
+	var errs []error
+	for _, d := range c.disks {
+		errs = append(errs, d.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Stats returns hits and misses since the start and the bytes held.
