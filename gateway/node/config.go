@@ -44,7 +44,8 @@ const (
 //	metrics_open: false          # /metrics without a token
 //	journal_bytes: 4294967296    # most the journal chunks take
 //	chunk_bytes: 16777216        # size of a journal chunk
-//	cache_bytes: 134217728       # read cache
+//	cache_bytes: 134217728       # read cache in memory
+//	read_cache: []               # read cache on disks: {dir: /mnt/nvme0/cache, bytes: N}
 //	write_memory_bytes: 268435456 # journal data kept in memory
 //	uploads: 8                   # SCOs in flight to backends
 //	stop_timeout: 60s            # to drain and commit at a stop
@@ -60,6 +61,7 @@ type config struct {
 	JournalBytes     int64         `yaml:"journal_bytes"`
 	ChunkBytes       int64         `yaml:"chunk_bytes"`
 	CacheBytes       int64         `yaml:"cache_bytes"`
+	ReadCache        []readCache   `yaml:"read_cache"`
 	WriteMemoryBytes int64         `yaml:"write_memory_bytes"`
 	Uploads          int           `yaml:"uploads"`
 	StopTimeout      time.Duration `yaml:"stop_timeout"`
@@ -191,6 +193,9 @@ func (c config) check() error {
 		return err
 	}
 	if err := c.checkPortals(); err != nil {
+		return err
+	}
+	if err := c.checkReadCaches(); err != nil {
 		return err
 	}
 	host, _, err := splitAddress("api", c.API)

@@ -54,20 +54,22 @@ type node struct {
 	log     *slog.Logger
 	started time.Time
 
-	dir    *dataDir
-	apiL   net.Listener
-	iscsiL []net.Listener
-	tls    *identity // nil with Insecure
-	kv     *kv.Bolt
-	model  *model.Store
-	auth   *auth.Service
-	local  blockfs.FS
-	host   *volume.Host
-	front  *iscsi.Server
-	ctl    *control.Controller
-	api    *api.Server
-	hub    *observe.Hub
-	health healthWatch
+	dir *dataDir
+	// readCacheErrs say why directories of the read cache are not used.
+	readCacheErrs []error
+	apiL          net.Listener
+	iscsiL        []net.Listener
+	tls           *identity // nil with Insecure
+	kv            *kv.Bolt
+	model         *model.Store
+	auth          *auth.Service
+	local         blockfs.FS
+	host          *volume.Host
+	front         *iscsi.Server
+	ctl           *control.Controller
+	api           *api.Server
+	hub           *observe.Hub
+	health        healthWatch
 
 	closers []func() error // run last to first when the node ends
 }
@@ -248,7 +250,7 @@ func (n *node) openEngine(ctx context.Context) error {
 	n.host, err = volume.NewHost(ctx, volume.HostOptions{
 		FS: n.local, Registry: volume.KVRegistry{Store: n.kv}, Log: n.log, Node: n.model.Cluster().Node,
 		JournalBytes: n.cfg.JournalBytes, ChunkBytes: n.cfg.ChunkBytes, CacheBytes: n.cfg.CacheBytes,
-		WriteMemoryBytes: n.cfg.WriteMemoryBytes, Uploads: n.cfg.Uploads,
+		WriteMemoryBytes: n.cfg.WriteMemoryBytes, Uploads: n.cfg.Uploads, ReadCaches: n.openReadCaches(),
 	})
 	if err != nil {
 		return fmt.Errorf("data directory %s: %w", n.dir.path, err)

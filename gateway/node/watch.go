@@ -3,6 +3,7 @@ package node
 import (
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,7 +56,13 @@ func (n *node) checkHealth() observe.Health {
 }
 
 func (n *node) checks(now time.Time) observe.Checks {
-	c := observe.Checks{Journal: n.host.Usage().JournalError}
+	usage := n.host.Usage()
+	c := observe.Checks{Journal: usage.JournalError, ReadCaches: slices.Clone(n.readCacheErrs)}
+	for _, r := range usage.ReadCaches {
+		if r.Err != nil {
+			c.ReadCaches = append(c.ReadCaches, fmt.Errorf("read cache %s: %w", r.Name, r.Err))
+		}
+	}
 	if n.tls != nil {
 		c.HasCert, c.CertLeft = true, n.tls.expiry.Sub(now)
 	}

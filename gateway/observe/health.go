@@ -93,6 +93,7 @@ type Checks struct {
 	Pools      []PoolCheck
 	Disks      []DiskCheck
 	Journal    error         // why the node's journal cannot grow
+	ReadCaches []error       // why directories of the read cache are not used
 	CertLeft   time.Duration // to the end of the server certificate
 	HasCert    bool
 	ClockJump  time.Duration // of the wall clock since the last look
@@ -114,6 +115,9 @@ func (c Checks) Evaluate() Health {
 	}
 	if c.Journal != nil {
 		add(Bad, "journal_pool", "", "free space on the disk of the data directory", "The journal cannot grow: %v", c.Journal)
+	}
+	for _, err := range c.ReadCaches {
+		add(Warning, "read_cache", "", "check that disk; reads go to the backend meanwhile", "Not used: %v", err)
 	}
 	space(c.LocalTotal, c.LocalFree, "data_dir", "", "The data directory's disk", add)
 	if c.HasCert && c.CertLeft < certWarn {

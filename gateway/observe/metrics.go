@@ -233,6 +233,12 @@ var hostMetrics = []metric[volume.HostUsage]{
 	{"journal_pool_max_bytes", gauge, "Most the journal chunks may take.", func(u volume.HostUsage) float64 { return float64(u.Journal.MaxBytes) }},
 	{"journal_pool_free_chunks", gauge, "Chunks without data.", func(u volume.HostUsage) float64 { return float64(u.Journal.Free) }},
 	{"cache_bytes", gauge, "Read cache in use.", func(u volume.HostUsage) float64 { return float64(u.CacheBytes) }},
+	{"read_cache_bytes", gauge, "Read cache on disks, in use.", func(u volume.HostUsage) float64 { return float64(u.ReadCache().Bytes) }},
+	{"read_cache_max_bytes", gauge, "Most the read cache on disks may take.", func(u volume.HostUsage) float64 { return float64(u.ReadCache().MaxBytes) }},
+	{"read_cache_hits_total", counter, "Groups read from the cache on disks.", func(u volume.HostUsage) float64 { return float64(u.ReadCache().Hits) }},
+	{"read_cache_misses_total", counter, "Groups that were neither in memory nor in the cache on disks.", func(u volume.HostUsage) float64 { return float64(u.ReadCache().Misses) }},
+	{"read_cache_written_total", counter, "Groups written to the cache on disks.", func(u volume.HostUsage) float64 { return float64(u.ReadCache().Written) }},
+	{"read_cache_refused_total", counter, "Groups not written to it: used too seldom, or came too fast.", func(u volume.HostUsage) float64 { return float64(u.ReadCache().Refused) }},
 	{"vdisks_open", gauge, "Open vDisks.", func(u volume.HostUsage) float64 { return float64(u.OpenVDisks) }},
 }
 

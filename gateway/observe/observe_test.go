@@ -225,6 +225,7 @@ func TestHealth(t *testing.T) {
 		{"certificate", Checks{HasCert: true, CertLeft: 20 * day}, Warning, "certificate"},
 		{"certificate ended", Checks{HasCert: true, CertLeft: -day}, Bad, "certificate"},
 		{"clock", Checks{ClockJump: -2 * time.Minute}, Warning, "clock"},
+		{"read cache", Checks{ReadCaches: []error{errors.New("no disk")}}, Warning, "read_cache"},
 		{"journal pool", Checks{Journal: errors.New("no space")}, Bad, "journal_pool"},
 		{"worst first", Checks{ClockJump: time.Hour, Disks: []DiskCheck{{Name: "a", State: volume.StateFailed}}}, Bad, "vdisk_failed clock"},
 	} {

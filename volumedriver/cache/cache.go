@@ -191,6 +191,18 @@ func (c *Cache) Drop(k Key) {
 	}
 }
 
+// OnDisk tells whether a disk has a group.
+func (c *Cache) OnDisk(k Key) bool {
+	d := diskOf(c.disks, k)
+	if d == nil {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, ok := d.index[k]
+	return ok && !d.resting()
+}
+
 // Disks returns the state of each disk.
 func (c *Cache) Disks() []DiskStats {
 	var out []DiskStats

@@ -106,6 +106,7 @@ type DiskStats struct {
 	Refused      uint64 // groups that were not used often enough, or came too fast
 	Bytes        int64  // of the file
 	MaxBytes     int64
+	Queued       int   // groups that wait to be written
 	Err          error // why the disk is not used at the moment; nil: it is
 }
 
@@ -345,6 +346,7 @@ func (d *Disk) Stats() DiskStats {
 	defer d.mu.Unlock()
 	s := d.stats
 	s.Bytes, s.MaxBytes, s.Err = int64(len(d.index))*SlotBytes, int64(d.max)*SlotBytes, d.err
+	s.Queued = len(d.queue)
 	return s
 }
 

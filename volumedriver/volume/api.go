@@ -152,10 +152,20 @@ type HostOptions struct {
 	ChunkBytes int64
 	// CacheBytes bounds the read cache of SCO groups; 0: 128 MiB.
 	CacheBytes int64
+	// ReadCaches are where groups go that memory has no room for; none by default.
+	ReadCaches []ReadCache
 	// WriteMemoryBytes bounds journal data kept in memory beside the chunks; 0: 256 MiB.
 	WriteMemoryBytes int64
 	// Uploads bounds SCOs in flight to backends at once; 0: 8.
 	Uploads int
+}
+
+// ReadCache is a directory for the read cache. What is in it is used by this host alone
+// and only until it ends.
+type ReadCache struct {
+	Name  string // as messages and Usage call it
+	FS    blockfs.FS
+	Bytes int64 // most it may take
 }
 
 // PoolConfig binds a vPool to its backend.

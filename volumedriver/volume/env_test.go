@@ -230,6 +230,7 @@ func (n *node) kill() {
 		v.closeMu.Unlock()
 	}
 	n.host.journal.Close()
+	n.host.cache.Close()
 }
 
 func (n *node) close() {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,6 +32,8 @@ const (
 	// without one (rule E2) or gives up.
 	openTimeout = 10 * time.Second
 	maxRoot     = 64 << 10
+
+	readCacheName = "groups"
 )
 
 // Host is what the vDisks of a node share: journal pool, caches, budgets.
@@ -39,7 +42,9 @@ type Host struct {
 	journal *journal.Pool
 	cache   *cache.Cache
 	memory  *journal.Memory
-	uploads chan struct{} // one token per SCO in flight
+	// readCaches are those of cache, in its order, and then those that cannot be used.
+	readCaches []ReadCacheUsage
+	uploads    chan struct{} // one token per SCO in flight
 
 	mu     sync.Mutex
 	pools  map[string]*Pool
@@ -53,7 +58,28 @@ type HostUsage struct {
 	JournalError           error // why the pool could not grow
 	CacheBytes             int64
 	CacheHits, CacheMisses uint64
+	ReadCaches             []ReadCacheUsage
 	OpenVDisks             int
+}
+
+// ReadCacheUsage is the state of a ReadCache.
+type ReadCacheUsage struct {
+	Name string
+	cache.DiskStats
+}
+
+// ReadCache sums up the read caches.
+func (u HostUsage) ReadCache() cache.DiskStats {
+	var sum cache.DiskStats
+	for _, r := range u.ReadCaches {
+		sum.Hits += r.Hits
+		sum.Misses += r.Misses
+		sum.Written += r.Written
+		sum.Refused += r.Refused
+		sum.Bytes += r.Bytes
+		sum.MaxBytes += r.MaxBytes
+	}
+	return sum
 }
 
 // NewHost opens the local state in o.FS.
@@ -82,8 +108,26 @@ func NewHost(ctx context.Context, o HostOptions) (*Host, error) {
 	if !o.FS.DirectIO() {
 		o.Log.Warn("file system refuses O_DIRECT; the journal uses O_DSYNC alone")
 	}
-	return &Host{o: o, journal: jp, cache: cache.New(o.CacheBytes), memory: &journal.Memory{Max: o.WriteMemoryBytes},
+	disks, used := openReadCaches(o)
+	return &Host{o: o, journal: jp, cache: cache.New(o.CacheBytes, disks...), readCaches: used, memory: &journal.Memory{Max: o.WriteMemoryBytes},
 		uploads: make(chan struct{}, o.Uploads), pools: map[string]*Pool{}, spaces: map[spaceKey]uint64{}}, nil
+}
+
+// openReadCaches opens the read caches that can be used, in the order in which the
+// usage lists them; the others follow with the reason.
+func openReadCaches(o HostOptions) (disks []*cache.Disk, used []ReadCacheUsage) {
+	var not []ReadCacheUsage
+	for _, r := range o.ReadCaches {
+		d, err := cache.OpenDisk(cache.DiskOptions{FS: r.FS, Name: readCacheName, Bytes: r.Bytes, Rand: o.Rand, Clock: o.Clock, Log: o.Log.With("dir", r.Name)})
+		if err != nil {
+			o.Log.Error("read cache not used", "dir", r.Name, "err", err)
+			not = append(not, ReadCacheUsage{r.Name, cache.DiskStats{Err: err}})
+			continue
+		}
+		disks = append(disks, d)
+		used = append(used, ReadCacheUsage{Name: r.Name})
+	}
+	return disks, append(used, not...)
 }
 
 func setDefault(v *int64, d int64) {
@@ -96,6 +140,10 @@ func setDefault(v *int64, d int64) {
 func (h *Host) Usage() HostUsage {
 	u := HostUsage{Journal: h.journal.Usage(), JournalError: h.journal.GrowError()}
 	u.CacheHits, u.CacheMisses, u.CacheBytes = h.cache.Stats()
+	u.ReadCaches = slices.Clone(h.readCaches)
+	for i, s := range h.cache.Disks() {
+		u.ReadCaches[i].DiskStats = s
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, p := range h.pools {
@@ -123,7 +171,7 @@ func (h *Host) Close(ctx context.Context) error {
 			first = err
 		}
 	}
-	if err := h.journal.Close(); err != nil && first == nil {
+	if err := errors.Join(h.journal.Close(), h.cache.Close()); err != nil && first == nil {
 		first = err
 	}
 	return first

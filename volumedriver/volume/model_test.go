@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/volumedriver/cache"
 )
 
 // modelOps is how many random operations TestModel runs; OVGATE_MODEL_OPS
@@ -51,6 +52,9 @@ func newModel(t testing.TB, seed uint64) *model {
 	w.opts.JournalBytes = w.opts.ChunkBytes * int64(4+m.r.IntN(30))
 	w.opts.WriteMemoryBytes = 1 << m.r.IntN(24)
 	w.opts.CacheBytes = 1 << m.r.IntN(24)
+	if m.r.IntN(2) == 0 {
+		w.opts.ReadCaches = []ReadCache{{Name: "memory", FS: blockfs.NewMem(), Bytes: cache.SlotBytes * (1 + m.r.Int64N(200))}}
+	}
 	// Reads that a crash cut off from the backend give up after this long.
 	w.settings.StallTimeout = time.Second
 	if m.r.IntN(2) == 0 {

@@ -102,6 +102,7 @@ func (v *Volume) submitRead(r *Request) {
 		v.complete(r, nil)
 		return
 	}
+	v.readAhead(r.Offset, int64(n))
 	r.st.pieces = v.resolve(r.st.pieces[:0], uint64(r.Offset)/cs, (uint64(r.Offset)+n+cs-1)/cs)
 	if v.inMemory(r.st.pieces) {
 		err := v.readPieces(v.ctx, r.st.pieces, r.Data, r.Offset)
@@ -162,7 +163,7 @@ func (v *Volume) readAgain(ctx context.Context, pieces []piece, p []byte, off in
 // references back.
 func (v *Volume) readPieces(ctx context.Context, pieces []piece, p []byte, off int64) error {
 	defer unpin(pieces)
-	v.prefetch(ctx, pieces)
+	v.prefetch(ctx, pieces, 2)
 	t := target{p: p, off: off, cluster: v.cluster}
 	for i := 0; i < len(pieces); {
 		pc := &pieces[i]
@@ -306,7 +307,7 @@ func (v *Volume) readSCO(ctx context.Context, pc *piece, t *target) error {
 // False: the group is to be read as a whole (it is in use, the store makes small
 // reads no cheaper, or this one did not work out).
 func (v *Volume) readSmall(ctx context.Context, pc *piece, g int, k, todo uint64, t *target) bool {
-	if !v.small || todo > smallReadClusters || v.host.cache.Peek(v.key(pc, g)) != nil || v.touches.again(pc.origin.space, pc.number, uint32(g)) {
+	if !v.small || todo > smallReadClusters || v.host.cache.Peek(v.key(pc, g)) != nil || v.host.cache.OnDisk(v.key(pc, g)) || v.touches.again(pc.origin.space, pc.number, uint32(g)) {
 		return false
 	}
 	off, length := v.layout.SumsRange(pc.clusters)
@@ -422,9 +423,9 @@ func (v *Volume) sleep(ctx context.Context, d time.Duration) bool {
 	return false
 }
 
-// prefetch loads the groups of a long read side by side. Errors show when the
-// group is used.
-func (v *Volume) prefetch(ctx context.Context, pieces []piece) {
+// prefetch loads the groups of pieces side by side, if that many are missing. Errors
+// show when the group is used.
+func (v *Volume) prefetch(ctx context.Context, pieces []piece, missing int) {
 	type want struct {
 		pc *piece
 		g  int
@@ -443,7 +444,7 @@ func (v *Volume) prefetch(ctx context.Context, pieces []piece) {
 			}
 		}
 	}
-	if len(todo) < 2 {
+	if len(todo) < missing {
 		return
 	}
 	var wg sync.WaitGroup

@@ -133,6 +133,7 @@ type Volume struct {
 	work     *work          // long, beside the requests; nil: none
 	stopped  bool           // the committer ended
 	inflight sync.WaitGroup // requests submitted and not complete
+	ahead    readahead
 	kick     chan struct{}
 	sealReq  atomic.Bool // everything is committed: give the last chunk back when idle
 

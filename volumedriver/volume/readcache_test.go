@@ -1,0 +1,112 @@
+package volume
+
+import (
+	"context"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/cache"
+)
+
+// countedStore counts range reads, and costs the same for all of them.
+type countedStore struct {
+	backend.Store
+	reads *atomic.Int64
+}
+
+func (s countedStore) ReadAt(ctx context.Context, name string, p []byte, off int64) error {
+	s.reads.Add(1)
+	return s.Store.ReadAt(ctx, name, p, off)
+}
+
+func (s countedStore) Features() backend.Features {
+	f := s.Store.Features()
+	f.CheapReads = false
+	return f
+}
+
+// TestReadCacheOnDisk: what memory has no room for is read from the READ disk; one that
+// is damaged or fails costs nothing but reads of the backend; one that is broken from
+// the start is left out, and said.
+func TestReadCacheOnDisk(t *testing.T) {
+	const clusters = 4096
+	w := newWorld(92)
+	var reads atomic.Int64
+	w.wrapStore = func(s backend.Store) (backend.Store, error) { return countedStore{s, &reads}, nil }
+	w.opts.CacheBytes = 16 * 140 << 10 // two groups in each shard
+	disk := blockfs.NewMem()
+	var fails atomic.Bool
+	failing := blockfs.Inject(disk, func(blockfs.OpInfo) error {
+		if fails.Load() {
+			return syscall.EIO
+		}
+		return nil
+	})
+	broken := blockfs.Inject(blockfs.NewMem(), func(blockfs.OpInfo) error { return syscall.EROFS })
+	w.opts.ReadCaches = []ReadCache{{"broken", broken, 16 << 20}, {"disk", failing, 32 << 20}}
+	n := w.mustStart(t)
+	defer n.close()
+	n.create(testID(1), clusters*4096)
+	v := n.open(testID(1))
+	for i := int64(0); i < clusters; i++ {
+		mustWrite(t, v, i*4096, uint32(i+1))
+	}
+	mustCommit(t, v)
+	pass := func(what string) int64 {
+		t.Helper()
+		before := reads.Load()
+		for i := int64(0); i < clusters; i++ {
+			wantVersion(t, v, i*4096, uint32(i+1))
+			if i%16 != 0 {
+				continue
+			}
+			// The disk takes what comes: wait until it has.
+			for s := n.host.Usage().ReadCaches[0]; s.Queued > 0; s = n.host.Usage().ReadCaches[0] {
+				time.Sleep(10 * time.Microsecond)
+			}
+		}
+		took := reads.Load() - before
+		u := n.host.Usage().ReadCaches
+		t.Logf("%s: %d reads of the backend, %+v", what, took, u[0].DiskStats)
+		if len(u) != 2 || u[0].Name != "disk" || u[1].Name != "broken" || u[1].Err == nil {
+			t.Fatalf("usage %+v", u)
+		}
+		return took
+	}
+	first := pass("first pass")
+	if first < clusters/16 {
+		t.Fatalf("only %d reads", first)
+	}
+	if again := pass("second pass"); again > first/20 {
+		t.Errorf("%d reads of the backend when all was in the cache", again)
+	}
+	f, err := disk.Open("groups", blockfs.Write)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, err := f.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for off := int64(1000); off < size; off += cache.SlotBytes {
+		if _, err := f.WriteAt([]byte("damage"), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.Close()
+	if again := pass("damaged"); again < first/2 {
+		t.Errorf("only %d reads of the backend with a damaged cache", again)
+	}
+	fails.Store(true)
+	if again := pass("failing"); again < first/2 {
+		t.Errorf("only %d reads of the backend with a failing cache", again)
+	}
+	if s := n.host.Usage().ReadCaches[0]; s.Err == nil {
+		t.Errorf("the failing cache says nothing: %+v", s)
+	}
+	fails.Store(false)
+}
