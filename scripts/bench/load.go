@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,7 +11,7 @@ import (
 	"time"
 )
 
-// blockSize is what every row moves per operation, in bytes.
+// blockSize is what a row moves per operation unless it says otherwise, in bytes.
 const blockSize = 4096
 
 // disk is one side of a comparison. Calls are concurrent.
@@ -25,24 +26,28 @@ type work struct {
 	write    bool
 	depth    int   // commands in flight
 	minBytes int64 // goes on beyond the step's time until this much moved
+	block    int   // bytes of a command; 0: blockSize
+	inOrder  bool  // one block after the other, round and round; else random
 }
+
+func (w work) bytes() int { return cmp.Or(w.block, blockSize) }
 
 // maxStretch bounds a step that has to reach minBytes, as a multiple of the
 // step's time, so that a slow side cannot stretch the bench without end.
 const maxStretch = 6
 
-// run does random 4 KiB operations within size bytes of d and returns the rate
+// run does operations within size bytes of d and returns the rate
 // in operations per second, and their number.
 func (w work) run(d disk, size int64, seconds float64, seed uint64) (float64, int64, error) {
 	step := time.Duration(seconds * float64(time.Second))
-	var ops atomic.Int64
+	var ops, next atomic.Int64
 	var stop atomic.Bool
 	errs := make([]error, w.depth)
 	var wg sync.WaitGroup
 	start := time.Now()
 	for i := range w.depth {
 		wg.Go(func() {
-			errs[i] = w.worker(d, size, rand.New(rand.NewPCG(seed, uint64(i))), &stop, &ops)
+			errs[i] = w.worker(d, size, rand.New(rand.NewPCG(seed, uint64(i))), &stop, &ops, &next)
 			if errs[i] != nil {
 				stop.Store(true)
 			}
@@ -51,7 +56,7 @@ func (w work) run(d disk, size int64, seconds float64, seed uint64) (float64, in
 	for !stop.Load() {
 		time.Sleep(step / 50) // the bench's own clock, not a wait for anything
 		elapsed := time.Since(start)
-		if elapsed >= step && ops.Load()*blockSize >= w.minBytes || elapsed >= maxStretch*step {
+		if elapsed >= step && ops.Load()*int64(w.bytes()) >= w.minBytes || elapsed >= maxStretch*step {
 			break
 		}
 	}
@@ -67,13 +72,19 @@ func (w work) run(d disk, size int64, seconds float64, seed uint64) (float64, in
 
 // worker keeps one command in flight. What it writes differs block by block, so
 // that nothing can be left out or stored once.
-func (w work) worker(d disk, size int64, rng *rand.Rand, stop *atomic.Bool, ops *atomic.Int64) error {
-	buf := alignedNoise(blockSize, rng)
-	for n := uint64(0); !stop.Load(); n++ {
-		off := rng.Int64N(size/blockSize) * blockSize
+func (w work) worker(d disk, size int64, rng *rand.Rand, stop *atomic.Bool, ops, next *atomic.Int64) error {
+	n := int64(w.bytes())
+	buf := alignedNoise(int(n), rng)
+	for !stop.Load() {
+		off := rng.Int64N(size/n) * n
+		if w.inOrder {
+			off = (next.Add(1) - 1) % (size / n) * n
+		}
 		var err error
 		if w.write {
-			binary.LittleEndian.PutUint64(buf, rng.Uint64())
+			for b := 0; b < len(buf); b += blockSize {
+				binary.LittleEndian.PutUint64(buf[b:], rng.Uint64())
+			}
 			_, err = d.WriteAt(buf, off)
 		} else {
 			_, err = d.ReadAt(buf, off)

@@ -30,9 +30,11 @@ type results struct {
 	rates   map[string][]float64
 	configs [][2]string // target name, configuration
 	engine  string
-	noise   *noise // of the set that runs
-	onDisk  string // circumstances of the sets engine and node
-	memory  string // and of iscsi
+	noise   *noise  // of the set that runs
+	onDisk  string  // circumstances of the sets engine and node
+	vdisk   string  // and of vdisk
+	amp     float64 // bytes that the engine wrote per byte of the guest, in order
+	memory  string  // and of iscsi
 }
 
 func (r *results) add(key string, rate float64) {
@@ -80,7 +82,7 @@ func (r *results) comparisons() []comparison {
 		{"iscsi durable 4k random write QD32, tgt write-through", "ovgate-write-qd32", through("qd32"), 2, ""},
 		{"iscsi 4k random read QD1", "ovgate-read-qd1", "tgt-cached-read-qd1", 0, ""},
 		{"iscsi 4k random read QD32", "ovgate-read-qd32", "tgt-cached-read-qd32", 0, ""},
-	}, r.frontEndComparisons()...)
+	}, append(r.vdiskComparisons(), r.frontEndComparisons()...)...)
 }
 
 // names lists the rows that the sets may have.
@@ -115,8 +117,11 @@ func (r *results) rows(o options) []Row {
 
 // circumstances describes the machine while a step was measured.
 func (r *results) circumstances(step string) string {
-	if strings.HasPrefix(step, frontEndPrefix) {
+	switch {
+	case strings.HasPrefix(step, frontEndPrefix):
 		return r.memory
+	case strings.HasPrefix(step, vdiskPrefix):
+		return r.vdisk
 	}
 	return r.onDisk
 }
