@@ -104,6 +104,7 @@ const (
 	VDiskStateOpening  VDiskState = "opening"
 	VDiskStateRunning  VDiskState = "running"
 	VDiskStateStalled  VDiskState = "stalled"
+	VDiskStateTemplate VDiskState = "template"
 )
 
 // Valid indicates whether the value is a known member of the VDiskState enum.
@@ -128,6 +129,8 @@ func (e VDiskState) Valid() bool {
 	case VDiskStateRunning:
 		return true
 	case VDiskStateStalled:
+		return true
+	case VDiskStateTemplate:
 		return true
 	default:
 		return false
@@ -290,6 +293,15 @@ type Error struct {
 
 	// RequestID Also in the header X-Request-Id and in the node's log
 	RequestID string `json:"requestId"`
+}
+
+// FlattenProgress defines model for FlattenProgress.
+type FlattenProgress struct {
+	// Copied Bytes copied so far
+	Copied int64 `json:"copied"`
+
+	// Total Bytes to copy in all; 0: not known yet
+	Total int64 `json:"total"`
 }
 
 // GroupInput defines model for GroupInput.
@@ -701,7 +713,7 @@ type Recovered struct {
 
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
-	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting
+	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned
 	State VDiskState `json:"state"`
 
 	// Time When the backend last learned of this vDisk
@@ -928,7 +940,7 @@ type TargetLUN struct {
 
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
-	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting
+	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned
 	State VDiskState `json:"state"`
 
 	// Stats Null in lists, and while the LUN is not served
@@ -1023,11 +1035,14 @@ type VDisk struct {
 	ClusterSize int64 `json:"clusterSize"`
 
 	// CommittedSeq Newest write on the backend
-	CommittedSeq int64        `json:"committedSeq"`
-	Created      time.Time    `json:"created"`
-	Epoch        int64        `json:"epoch"`
-	ID           string       `json:"id"`
-	Journal      JournalUsage `json:"journal"`
+	CommittedSeq int64     `json:"committedSeq"`
+	Created      time.Time `json:"created"`
+	Epoch        int64     `json:"epoch"`
+
+	// Flatten A flatten that was asked for and has not ended
+	Flatten *FlattenProgress `json:"flatten"`
+	ID      string           `json:"id"`
+	Journal JournalUsage     `json:"journal"`
 
 	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
 	Labels     Labels     `json:"labels"`
@@ -1052,7 +1067,7 @@ type VDisk struct {
 
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
-	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting
+	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned
 	State VDiskState `json:"state"`
 
 	// StateReason Empty when running
@@ -1103,7 +1118,7 @@ type VDiskPatch struct {
 
 // VDiskState running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 // has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
-// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting
+// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned
 type VDiskState string
 
 // VPool defines model for VPool.
@@ -1609,6 +1624,12 @@ type ServerInterface interface {
 	// CommitVDisk Bring everything acknowledged so far to the backend
 	// (POST /vdisks/{vdisk}/commit)
 	CommitVDisk(ctx echo.Context, vDisk VDiskRef) error
+	// CancelFlattenVDisk Stop a flatten
+	// (DELETE /vdisks/{vdisk}/flatten)
+	CancelFlattenVDisk(ctx echo.Context, vDisk VDiskRef) error
+	// FlattenVDisk Copy what a clone inherits, so that it needs its parent no more
+	// (POST /vdisks/{vdisk}/flatten)
+	FlattenVDisk(ctx echo.Context, vDisk VDiskRef) error
 	// GetVDiskHistory The moments that a vDisk can be taken back to or cloned from
 	// (GET /vdisks/{vdisk}/history)
 	GetVDiskHistory(ctx echo.Context, vDisk VDiskRef, params GetVDiskHistoryParams) error
@@ -1633,6 +1654,12 @@ type ServerInterface interface {
 	// GetVDiskStats Recent performance of a vDisk
 	// (GET /vdisks/{vdisk}/stats)
 	GetVDiskStats(ctx echo.Context, vDisk VDiskRef, params GetVDiskStatsParams) error
+	// ThawVDisk Make a template a vDisk again
+	// (DELETE /vdisks/{vdisk}/template)
+	ThawVDisk(ctx echo.Context, vDisk VDiskRef) error
+	// FreezeVDisk Make a vDisk a template
+	// (PUT /vdisks/{vdisk}/template)
+	FreezeVDisk(ctx echo.Context, vDisk VDiskRef) error
 	// UnpublishVDisk Stop publishing a vDisk
 	// (POST /vdisks/{vdisk}/unpublish)
 	UnpublishVDisk(ctx echo.Context, vDisk VDiskRef) error
@@ -2457,6 +2484,38 @@ func (w *ServerInterfaceWrapper) CommitVDisk(ctx echo.Context) error {
 	return err
 }
 
+// CancelFlattenVDisk converts echo context to params.
+func (w *ServerInterfaceWrapper) CancelFlattenVDisk(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CancelFlattenVDisk(ctx, vDisk)
+	return err
+}
+
+// FlattenVDisk converts echo context to params.
+func (w *ServerInterfaceWrapper) FlattenVDisk(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.FlattenVDisk(ctx, vDisk)
+	return err
+}
+
 // GetVDiskHistory converts echo context to params.
 func (w *ServerInterfaceWrapper) GetVDiskHistory(ctx echo.Context) error {
 	var err error
@@ -2667,6 +2726,38 @@ func (w *ServerInterfaceWrapper) GetVDiskStats(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetVDiskStats(ctx, vDisk, params)
+	return err
+}
+
+// ThawVDisk converts echo context to params.
+func (w *ServerInterfaceWrapper) ThawVDisk(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ThawVDisk(ctx, vDisk)
+	return err
+}
+
+// FreezeVDisk converts echo context to params.
+func (w *ServerInterfaceWrapper) FreezeVDisk(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.FreezeVDisk(ctx, vDisk)
 	return err
 }
 
@@ -2912,6 +3003,10 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/vdisks/:vdisk/snapshots", wrapper.CreateSnapshot, options.OperationMiddlewares["CreateSnapshot"]...)
 	router.DELETE(options.BaseURL+"/vdisks/:vdisk/snapshots/:snapshot", wrapper.DeleteSnapshot, options.OperationMiddlewares["DeleteSnapshot"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/clone", wrapper.CloneVDisk, options.OperationMiddlewares["CloneVDisk"]...)
+	router.DELETE(options.BaseURL+"/vdisks/:vdisk/template", wrapper.ThawVDisk, options.OperationMiddlewares["ThawVDisk"]...)
+	router.PUT(options.BaseURL+"/vdisks/:vdisk/template", wrapper.FreezeVDisk, options.OperationMiddlewares["FreezeVDisk"]...)
+	router.DELETE(options.BaseURL+"/vdisks/:vdisk/flatten", wrapper.CancelFlattenVDisk, options.OperationMiddlewares["CancelFlattenVDisk"]...)
+	router.POST(options.BaseURL+"/vdisks/:vdisk/flatten", wrapper.FlattenVDisk, options.OperationMiddlewares["FlattenVDisk"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk/history", wrapper.GetVDiskHistory, options.OperationMiddlewares["GetVDiskHistory"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/rollback", wrapper.RollbackVDisk, options.OperationMiddlewares["RollbackVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/commit", wrapper.CommitVDisk, options.OperationMiddlewares["CommitVDisk"]...)
@@ -4314,6 +4409,78 @@ func (response CommitVDiskdefaultJSONResponse) VisitCommitVDiskResponse(w http.R
 	return err
 }
 
+type CancelFlattenVDiskRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+}
+
+type CancelFlattenVDiskResponseObject interface {
+	VisitCancelFlattenVDiskResponse(w http.ResponseWriter) error
+}
+
+type CancelFlattenVDisk204Response struct {
+}
+
+func (response CancelFlattenVDisk204Response) VisitCancelFlattenVDiskResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type CancelFlattenVDiskdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CancelFlattenVDiskdefaultJSONResponse) VisitCancelFlattenVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FlattenVDiskRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+}
+
+type FlattenVDiskResponseObject interface {
+	VisitFlattenVDiskResponse(w http.ResponseWriter) error
+}
+
+type FlattenVDisk202JSONResponse VDisk
+
+func (response FlattenVDisk202JSONResponse) VisitFlattenVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FlattenVDiskdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response FlattenVDiskdefaultJSONResponse) VisitFlattenVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetVDiskHistoryRequestObject struct {
 	VDisk  VDiskRef `json:"vdisk"`
 	Params GetVDiskHistoryParams
@@ -4619,6 +4786,78 @@ type GetVDiskStatsdefaultJSONResponse struct {
 }
 
 func (response GetVDiskStatsdefaultJSONResponse) VisitGetVDiskStatsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ThawVDiskRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+}
+
+type ThawVDiskResponseObject interface {
+	VisitThawVDiskResponse(w http.ResponseWriter) error
+}
+
+type ThawVDisk204Response struct {
+}
+
+func (response ThawVDisk204Response) VisitThawVDiskResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type ThawVDiskdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ThawVDiskdefaultJSONResponse) VisitThawVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FreezeVDiskRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+}
+
+type FreezeVDiskResponseObject interface {
+	VisitFreezeVDiskResponse(w http.ResponseWriter) error
+}
+
+type FreezeVDisk200JSONResponse VDisk
+
+func (response FreezeVDisk200JSONResponse) VisitFreezeVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FreezeVDiskdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response FreezeVDiskdefaultJSONResponse) VisitFreezeVDiskResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -5043,6 +5282,12 @@ type StrictServerInterface interface {
 	// CommitVDisk Bring everything acknowledged so far to the backend
 	// (POST /vdisks/{vdisk}/commit)
 	CommitVDisk(ctx context.Context, request CommitVDiskRequestObject) (CommitVDiskResponseObject, error)
+	// CancelFlattenVDisk Stop a flatten
+	// (DELETE /vdisks/{vdisk}/flatten)
+	CancelFlattenVDisk(ctx context.Context, request CancelFlattenVDiskRequestObject) (CancelFlattenVDiskResponseObject, error)
+	// FlattenVDisk Copy what a clone inherits, so that it needs its parent no more
+	// (POST /vdisks/{vdisk}/flatten)
+	FlattenVDisk(ctx context.Context, request FlattenVDiskRequestObject) (FlattenVDiskResponseObject, error)
 	// GetVDiskHistory The moments that a vDisk can be taken back to or cloned from
 	// (GET /vdisks/{vdisk}/history)
 	GetVDiskHistory(ctx context.Context, request GetVDiskHistoryRequestObject) (GetVDiskHistoryResponseObject, error)
@@ -5067,6 +5312,12 @@ type StrictServerInterface interface {
 	// GetVDiskStats Recent performance of a vDisk
 	// (GET /vdisks/{vdisk}/stats)
 	GetVDiskStats(ctx context.Context, request GetVDiskStatsRequestObject) (GetVDiskStatsResponseObject, error)
+	// ThawVDisk Make a template a vDisk again
+	// (DELETE /vdisks/{vdisk}/template)
+	ThawVDisk(ctx context.Context, request ThawVDiskRequestObject) (ThawVDiskResponseObject, error)
+	// FreezeVDisk Make a vDisk a template
+	// (PUT /vdisks/{vdisk}/template)
+	FreezeVDisk(ctx context.Context, request FreezeVDiskRequestObject) (FreezeVDiskResponseObject, error)
 	// UnpublishVDisk Stop publishing a vDisk
 	// (POST /vdisks/{vdisk}/unpublish)
 	UnpublishVDisk(ctx context.Context, request UnpublishVDiskRequestObject) (UnpublishVDiskResponseObject, error)
@@ -6276,6 +6527,56 @@ func (sh *strictHandler) CommitVDisk(ctx echo.Context, vDisk VDiskRef) error {
 	return nil
 }
 
+// CancelFlattenVDisk operation middleware
+func (sh *strictHandler) CancelFlattenVDisk(ctx echo.Context, vDisk VDiskRef) error {
+	var request CancelFlattenVDiskRequestObject
+
+	request.VDisk = vDisk
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CancelFlattenVDisk(ctx.Request().Context(), request.(CancelFlattenVDiskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CancelFlattenVDisk")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CancelFlattenVDiskResponseObject); ok {
+		return validResponse.VisitCancelFlattenVDiskResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// FlattenVDisk operation middleware
+func (sh *strictHandler) FlattenVDisk(ctx echo.Context, vDisk VDiskRef) error {
+	var request FlattenVDiskRequestObject
+
+	request.VDisk = vDisk
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.FlattenVDisk(ctx.Request().Context(), request.(FlattenVDiskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "FlattenVDisk")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(FlattenVDiskResponseObject); ok {
+		return validResponse.VisitFlattenVDiskResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // GetVDiskHistory operation middleware
 func (sh *strictHandler) GetVDiskHistory(ctx echo.Context, vDisk VDiskRef, params GetVDiskHistoryParams) error {
 	var request GetVDiskHistoryRequestObject
@@ -6571,6 +6872,56 @@ func (sh *strictHandler) GetVDiskStats(ctx echo.Context, vDisk VDiskRef, params 
 		return err
 	} else if validResponse, ok := response.(GetVDiskStatsResponseObject); ok {
 		return validResponse.VisitGetVDiskStatsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ThawVDisk operation middleware
+func (sh *strictHandler) ThawVDisk(ctx echo.Context, vDisk VDiskRef) error {
+	var request ThawVDiskRequestObject
+
+	request.VDisk = vDisk
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ThawVDisk(ctx.Request().Context(), request.(ThawVDiskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ThawVDisk")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ThawVDiskResponseObject); ok {
+		return validResponse.VisitThawVDiskResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// FreezeVDisk operation middleware
+func (sh *strictHandler) FreezeVDisk(ctx echo.Context, vDisk VDiskRef) error {
+	var request FreezeVDiskRequestObject
+
+	request.VDisk = vDisk
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.FreezeVDisk(ctx.Request().Context(), request.(FreezeVDiskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "FreezeVDisk")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(FreezeVDiskResponseObject); ok {
+		return validResponse.VisitFreezeVDiskResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -24,6 +24,15 @@ func (d diskView) parent(v model.VDisk) *Parent {
 	return &p
 }
 
+// flatten is nil for a vDisk that is not being flattened.
+func (d diskView) flatten(v model.VDisk) *FlattenProgress {
+	p, ok := d.s.opt.Control.Flattening(v)
+	if !ok {
+		return nil
+	}
+	return &FlattenProgress{Copied: p.Copied, Total: p.Total}
+}
+
 // pointOf reads a point of a vDisk; with neither it is now.
 func pointOf(snapshot *string, at *time.Time) volume.Point {
 	return volume.Point{Snapshot: value(snapshot), At: value(at)}
@@ -40,4 +49,38 @@ func (s *Server) CloneVDisk(ctx context.Context, r CloneVDiskRequestObject) (Clo
 		return nil, err
 	}
 	return CloneVDisk201JSONResponse(s.diskView().row(v)), nil
+}
+
+// FreezeVDisk makes a vDisk a template.
+func (s *Server) FreezeVDisk(ctx context.Context, r FreezeVDiskRequestObject) (FreezeVDiskResponseObject, error) {
+	v, err := s.opt.Control.SetTemplate(ctx, r.VDisk, true)
+	if err != nil {
+		return nil, err
+	}
+	return FreezeVDisk200JSONResponse(s.diskView().row(v)), nil
+}
+
+// ThawVDisk makes a template a vDisk again.
+func (s *Server) ThawVDisk(ctx context.Context, r ThawVDiskRequestObject) (ThawVDiskResponseObject, error) {
+	if _, err := s.opt.Control.SetTemplate(ctx, r.VDisk, false); err != nil {
+		return nil, err
+	}
+	return ThawVDisk204Response{}, nil
+}
+
+// FlattenVDisk starts a flatten.
+func (s *Server) FlattenVDisk(ctx context.Context, r FlattenVDiskRequestObject) (FlattenVDiskResponseObject, error) {
+	v, err := s.opt.Control.Flatten(ctx, r.VDisk)
+	if err != nil {
+		return nil, err
+	}
+	return FlattenVDisk202JSONResponse(s.diskView().row(v)), nil
+}
+
+// CancelFlattenVDisk stops one.
+func (s *Server) CancelFlattenVDisk(ctx context.Context, r CancelFlattenVDiskRequestObject) (CancelFlattenVDiskResponseObject, error) {
+	if _, err := s.opt.Control.CancelFlatten(ctx, r.VDisk); err != nil {
+		return nil, err
+	}
+	return CancelFlattenVDisk204Response{}, nil
 }

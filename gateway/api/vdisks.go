@@ -65,7 +65,7 @@ func (d diskView) row(v model.VDisk) VDisk {
 		out.Published = &Published{IQN: iqn, LUN: int(lun), Sessions: d.sessions[iqn]}
 	}
 	out.BlockSize, out.Qos = control.BlockSize(v), qosOf(v)
-	out.Parent = d.parent(v)
+	out.Parent, out.Flatten = d.parent(v), d.flatten(v)
 	return out
 }
 

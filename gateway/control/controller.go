@@ -105,6 +105,7 @@ type vdisk struct {
 	exported bool   // initiators are shown it (C6)
 	state    volume.State
 	err      error // why it is not open
+	flat     *flattening
 }
 
 // lock is a mutex whose wait ends with a context.

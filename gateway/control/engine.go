@@ -47,6 +47,7 @@ type Pool interface {
 	Delete(ctx context.Context, id volume.ID) error
 	Purge(ctx context.Context) error
 	Clone(ctx context.Context, spec volume.CloneSpec) error
+	SetTemplate(ctx context.Context, id volume.ID, on bool) error
 	Snapshots(ctx context.Context, id volume.ID) ([]volume.Snapshot, error)
 	DeleteSnapshot(ctx context.Context, id volume.ID, name string, force bool) error
 	History(ctx context.Context, id volume.ID, q volume.HistoryQuery) (volume.History, error)
@@ -63,6 +64,7 @@ type Volume interface {
 	SetLabels(ctx context.Context, name string, labels map[string]string) error
 	SetSettings(volume.Settings) error
 	Snapshot(ctx context.Context, s volume.SnapshotSpec) (volume.Snapshot, error)
+	Flatten(ctx context.Context, progress func(done, total int64)) error
 	Commit(ctx context.Context) error
 	Close(ctx context.Context) error
 	Stats() volume.Stats

@@ -93,7 +93,7 @@ func (c *Controller) recoverDisk(ctx context.Context, pool model.VPool, ep Pool,
 		var err error
 		rec = model.VDisk{
 			ID: r.ID.String(), Name: c.freeName(pool.ID, r), VPool: pool.ID, Size: r.Size, ClusterSize: r.ClusterSize,
-			Labels: r.Labels, State: model.StatePresent, Created: c.clock.Now().UTC(),
+			Labels: r.Labels, State: model.StatePresent, Created: c.clock.Now().UTC(), Template: r.Template,
 		}
 		if r.Parent != (volume.ID{}) {
 			rec.Parent = &model.Parent{VDisk: r.Parent.String()}

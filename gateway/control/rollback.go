@@ -70,7 +70,7 @@ func (c *Controller) checkRollback(ctx context.Context, d *vdisk, rec model.VDis
 	if to == (volume.Point{}) {
 		return invalid("snapshot", vdiskObject(rec.Name), "give a snapshot or a time", "it is not said where to roll it back to")
 	}
-	if d.vol != nil {
+	if d.vol != nil || rec.Template {
 		if _, e := c.running(d, rec); e != nil {
 			return e
 		}

@@ -14,6 +14,7 @@ import (
 const (
 	StateOpening  volume.State = "opening"  // not open yet; tried again by itself
 	StateDeleting volume.State = "deleting" // space is being given back
+	StateTemplate volume.State = "template" // frozen, not open
 )
 
 // DiskStatus is the running side of a vDisk.
@@ -73,6 +74,8 @@ func (c *Controller) DiskStatus(v model.VDisk) DiskStatus {
 	switch {
 	case v.State == model.StateDeleting:
 		s.State = StateDeleting
+	case v.Template:
+		s.State, s.Reason = StateTemplate, ""
 	case vol != nil:
 		s.Open, s.Stats = true, vol.Stats()
 		s.State, s.Reason = s.Stats.State, s.Stats.Err
@@ -277,7 +280,13 @@ func (c *Controller) undoCreate(ctx context.Context, rec model.VDisk) {
 // open opens a vDisk and, when it is published, exports it; d.lock is held.
 func (c *Controller) open(ctx context.Context, d *vdisk, rec model.VDisk) error {
 	if d.vol == nil {
+		if rec.Template {
+			return nil
+		}
 		if err := c.openVolume(ctx, d, rec); err != nil {
+			if errors.Is(err, volume.ErrTemplate) {
+				return c.learnTemplate(ctx, d, rec)
+			}
 			if errors.Is(err, volume.ErrFenced) && rec.Shared != nil {
 				err = errors.Join(err, c.hideShared(ctx, d, rec)) // no stand-in either
 			}
@@ -286,6 +295,9 @@ func (c *Controller) open(ctx context.Context, d *vdisk, rec model.VDisk) error 
 	}
 	if fenced(d.vol) {
 		return c.dropFenced(ctx, d, rec)
+	}
+	if rec.Flatten {
+		c.startFlatten(d, rec)
 	}
 	if !d.exported {
 		return c.show(ctx, d, rec)
@@ -341,6 +353,7 @@ func (c *Controller) closeVolume(ctx context.Context, d *vdisk) error {
 	if d.vol == nil {
 		return nil
 	}
+	c.stopFlatten(d)
 	err := d.vol.Close(ctx)
 	c.mu.Lock()
 	d.vol, d.disk, d.state, d.exported = nil, nil, volume.StateClosed, false
@@ -393,6 +406,9 @@ func final(err error) bool {
 
 // running returns the open vDisk or refuses; d.lock is held.
 func (c *Controller) running(d *vdisk, rec model.VDisk) (Volume, *Error) {
+	if rec.Template {
+		return nil, isTemplate(rec)
+	}
 	if d.vol != nil && !fenced(d.vol) {
 		return d.vol, nil
 	}

@@ -7,7 +7,8 @@ import "time"
 //	1  a vDisk's target had one set of credentials and one list of initiators
 //	2  groups; shared targets; QoS
 //	3  parents of clones; history
-const Format = 3
+//	4  templates; flatten
+const Format = 4
 
 // State is what the control plane has decided for a vPool or vDisk; what the
 // engine makes of it is reported beside it and is not stored.
@@ -87,6 +88,10 @@ type VDisk struct {
 	BlockSize int `json:"blockSize,omitempty"`
 	// Parent is what a clone starts from; nil: it is none.
 	Parent *Parent `json:"parent,omitempty"`
+	// Template is frozen: it is cloned and deleted, never opened.
+	Template bool `json:"template,omitempty"`
+	// Flatten was asked for and has not ended; it goes on after a restart.
+	Flatten bool `json:"flatten,omitempty"`
 
 	Rev int64 `json:"-"`
 }

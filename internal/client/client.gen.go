@@ -106,6 +106,7 @@ const (
 	VDiskStateOpening  VDiskState = "opening"
 	VDiskStateRunning  VDiskState = "running"
 	VDiskStateStalled  VDiskState = "stalled"
+	VDiskStateTemplate VDiskState = "template"
 )
 
 // Valid indicates whether the value is a known member of the VDiskState enum.
@@ -130,6 +131,8 @@ func (e VDiskState) Valid() bool {
 	case VDiskStateRunning:
 		return true
 	case VDiskStateStalled:
+		return true
+	case VDiskStateTemplate:
 		return true
 	default:
 		return false
@@ -292,6 +295,15 @@ type Error struct {
 
 	// RequestID Also in the header X-Request-Id and in the node's log
 	RequestID string `json:"requestId"`
+}
+
+// FlattenProgress defines model for FlattenProgress.
+type FlattenProgress struct {
+	// Copied Bytes copied so far
+	Copied int64 `json:"copied"`
+
+	// Total Bytes to copy in all; 0: not known yet
+	Total int64 `json:"total"`
 }
 
 // GroupInput defines model for GroupInput.
@@ -703,7 +715,7 @@ type Recovered struct {
 
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
-	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting
+	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned
 	State VDiskState `json:"state"`
 
 	// Time When the backend last learned of this vDisk
@@ -930,7 +942,7 @@ type TargetLUN struct {
 
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
-	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting
+	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned
 	State VDiskState `json:"state"`
 
 	// Stats Null in lists, and while the LUN is not served
@@ -1025,11 +1037,14 @@ type VDisk struct {
 	ClusterSize int64 `json:"clusterSize"`
 
 	// CommittedSeq Newest write on the backend
-	CommittedSeq int64        `json:"committedSeq"`
-	Created      time.Time    `json:"created"`
-	Epoch        int64        `json:"epoch"`
-	ID           string       `json:"id"`
-	Journal      JournalUsage `json:"journal"`
+	CommittedSeq int64     `json:"committedSeq"`
+	Created      time.Time `json:"created"`
+	Epoch        int64     `json:"epoch"`
+
+	// Flatten A flatten that was asked for and has not ended
+	Flatten *FlattenProgress `json:"flatten"`
+	ID      string           `json:"id"`
+	Journal JournalUsage     `json:"journal"`
 
 	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
 	Labels     Labels     `json:"labels"`
@@ -1054,7 +1069,7 @@ type VDisk struct {
 
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
-	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting
+	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned
 	State VDiskState `json:"state"`
 
 	// StateReason Empty when running
@@ -1105,7 +1120,7 @@ type VDiskPatch struct {
 
 // VDiskState running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 // has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
-// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting
+// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned
 type VDiskState string
 
 // VPool defines model for VPool.
@@ -1968,6 +1983,22 @@ type ClientInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/commit (the `CommitVDisk` operationId).
 	CommitVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CancelFlattenVDisk Stop a flatten
+	//
+	// What was copied stays, and the next flatten goes on there.
+	//
+	// Corresponds with DELETE /vdisks/{vdisk}/flatten (the `CancelFlattenVDisk` operationId).
+	CancelFlattenVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FlattenVDisk Copy what a clone inherits, so that it needs its parent no more
+	//
+	// In the background, yielding to initiators, and through restarts; `flatten` of the vDisk tells how far it is, and
+	// is null at the end, as is `parent`. Refused with 409 `in_use` while the vDisk has clones of its own. Does
+	// nothing to a vDisk that is no clone.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/flatten (the `FlattenVDisk` operationId).
+	FlattenVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetVDiskHistory The moments that a vDisk can be taken back to or cloned from
 	//
 	// As far as they are on the backend, oldest first, 1000 at most. Any time between `since` and `untilAt` can be
@@ -2078,6 +2109,21 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /vdisks/{vdisk}/stats (the `GetVDiskStats` operationId).
 	GetVDiskStats(ctx context.Context, vDisk VDiskRef, params *GetVDiskStatsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ThawVDisk Make a template a vDisk again
+	//
+	// Its clones are not affected by what is written to it from now on.
+	//
+	// Corresponds with DELETE /vdisks/{vdisk}/template (the `ThawVDisk` operationId).
+	ThawVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FreezeVDisk Make a vDisk a template
+	//
+	// A template does not change and is not served: it is cloned, and deleted. Refused with 409 `in_use` while the
+	// vDisk is published or being flattened.
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/template (the `FreezeVDisk` operationId).
+	FreezeVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UnpublishVDiskWithBody Stop publishing a vDisk
 	//
@@ -3060,6 +3106,42 @@ func (c *Client) CommitVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...
 	return c.Client.Do(req)
 }
 
+// CancelFlattenVDisk Stop a flatten
+//
+// What was copied stays, and the next flatten goes on there.
+//
+// Corresponds with DELETE /vdisks/{vdisk}/flatten (the `CancelFlattenVDisk` operationId).
+func (c *Client) CancelFlattenVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelFlattenVDiskRequest(c.Server, vDisk)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FlattenVDisk Copy what a clone inherits, so that it needs its parent no more
+//
+// In the background, yielding to initiators, and through restarts; `flatten` of the vDisk tells how far it is, and
+// is null at the end, as is `parent`. Refused with 409 `in_use` while the vDisk has clones of its own. Does
+// nothing to a vDisk that is no clone.
+//
+// Corresponds with POST /vdisks/{vdisk}/flatten (the `FlattenVDisk` operationId).
+func (c *Client) FlattenVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFlattenVDiskRequest(c.Server, vDisk)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetVDiskHistory The moments that a vDisk can be taken back to or cloned from
 //
 // As far as they are on the backend, oldest first, 1000 at most. Any time between `since` and `untilAt` can be
@@ -3281,6 +3363,41 @@ func (c *Client) DeleteSnapshot(ctx context.Context, vDisk VDiskRef, snapshot st
 // Corresponds with GET /vdisks/{vdisk}/stats (the `GetVDiskStats` operationId).
 func (c *Client) GetVDiskStats(ctx context.Context, vDisk VDiskRef, params *GetVDiskStatsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetVDiskStatsRequest(c.Server, vDisk, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ThawVDisk Make a template a vDisk again
+//
+// Its clones are not affected by what is written to it from now on.
+//
+// Corresponds with DELETE /vdisks/{vdisk}/template (the `ThawVDisk` operationId).
+func (c *Client) ThawVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewThawVDiskRequest(c.Server, vDisk)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FreezeVDisk Make a vDisk a template
+//
+// A template does not change and is not served: it is cloned, and deleted. Refused with 409 `in_use` while the
+// vDisk is published or being flattened.
+//
+// Corresponds with PUT /vdisks/{vdisk}/template (the `FreezeVDisk` operationId).
+func (c *Client) FreezeVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFreezeVDiskRequest(c.Server, vDisk)
 	if err != nil {
 		return nil, err
 	}
@@ -5385,6 +5502,74 @@ func NewCommitVDiskRequest(server string, vDisk VDiskRef) (*http.Request, error)
 	return req, nil
 }
 
+// NewCancelFlattenVDiskRequest constructs an http.Request for the CancelFlattenVDisk method
+func NewCancelFlattenVDiskRequest(server string, vDisk VDiskRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/flatten", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewFlattenVDiskRequest constructs an http.Request for the FlattenVDisk method
+func NewFlattenVDiskRequest(server string, vDisk VDiskRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/flatten", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetVDiskHistoryRequest constructs an http.Request for the GetVDiskHistory method
 func NewGetVDiskHistoryRequest(server string, vDisk VDiskRef, params *GetVDiskHistoryParams) (*http.Request, error) {
 	var err error
@@ -5868,6 +6053,74 @@ func NewGetVDiskStatsRequest(server string, vDisk VDiskRef, params *GetVDiskStat
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewThawVDiskRequest constructs an http.Request for the ThawVDisk method
+func NewThawVDiskRequest(server string, vDisk VDiskRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/template", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewFreezeVDiskRequest constructs an http.Request for the FreezeVDisk method
+func NewFreezeVDiskRequest(server string, vDisk VDiskRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/template", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -6744,6 +6997,26 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/commit (the `CommitVDisk` operationId).
 	CommitVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*CommitVDiskResponse, error)
 
+	// CancelFlattenVDiskWithResponse Stop a flatten
+	//
+	// What was copied stays, and the next flatten goes on there.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /vdisks/{vdisk}/flatten (the `CancelFlattenVDisk` operationId).
+	CancelFlattenVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*CancelFlattenVDiskResponse, error)
+
+	// FlattenVDiskWithResponse Copy what a clone inherits, so that it needs its parent no more
+	//
+	// In the background, yielding to initiators, and through restarts; `flatten` of the vDisk tells how far it is, and
+	// is null at the end, as is `parent`. Refused with 409 `in_use` while the vDisk has clones of its own. Does
+	// nothing to a vDisk that is no clone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/flatten (the `FlattenVDisk` operationId).
+	FlattenVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*FlattenVDiskResponse, error)
+
 	// GetVDiskHistoryWithResponse The moments that a vDisk can be taken back to or cloned from
 	//
 	// As far as they are on the backend, oldest first, 1000 at most. Any time between `since` and `untilAt` can be
@@ -6862,6 +7135,25 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /vdisks/{vdisk}/stats (the `GetVDiskStats` operationId).
 	GetVDiskStatsWithResponse(ctx context.Context, vDisk VDiskRef, params *GetVDiskStatsParams, reqEditors ...RequestEditorFn) (*GetVDiskStatsResponse, error)
+
+	// ThawVDiskWithResponse Make a template a vDisk again
+	//
+	// Its clones are not affected by what is written to it from now on.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /vdisks/{vdisk}/template (the `ThawVDisk` operationId).
+	ThawVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*ThawVDiskResponse, error)
+
+	// FreezeVDiskWithResponse Make a vDisk a template
+	//
+	// A template does not change and is not served: it is cloned, and deleted. Refused with 409 `in_use` while the
+	// vDisk is published or being flattened.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/template (the `FreezeVDisk` operationId).
+	FreezeVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*FreezeVDiskResponse, error)
 
 	// UnpublishVDiskWithBodyWithResponse Stop publishing a vDisk
 	//
@@ -8722,6 +9014,95 @@ func (r CommitVDiskResponse) ContentType() string {
 	return ""
 }
 
+type CancelFlattenVDiskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CancelFlattenVDiskResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CancelFlattenVDiskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CancelFlattenVDiskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CancelFlattenVDiskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CancelFlattenVDiskResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type FlattenVDiskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *VDisk
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r FlattenVDiskResponse) GetJSON202() *VDisk {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r FlattenVDiskResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r FlattenVDiskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r FlattenVDiskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r FlattenVDiskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r FlattenVDiskResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetVDiskHistoryResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9093,6 +9474,95 @@ func (r GetVDiskStatsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetVDiskStatsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ThawVDiskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ThawVDiskResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ThawVDiskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ThawVDiskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ThawVDiskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ThawVDiskResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type FreezeVDiskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VDisk
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r FreezeVDiskResponse) GetJSON200() *VDisk {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r FreezeVDiskResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r FreezeVDiskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r FreezeVDiskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r FreezeVDiskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r FreezeVDiskResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10205,6 +10675,38 @@ func (c *ClientWithResponses) CommitVDiskWithResponse(ctx context.Context, vDisk
 	return ParseCommitVDiskResponse(rsp)
 }
 
+// CancelFlattenVDiskWithResponse Stop a flatten
+//
+// What was copied stays, and the next flatten goes on there.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /vdisks/{vdisk}/flatten (the `CancelFlattenVDisk` operationId).
+func (c *ClientWithResponses) CancelFlattenVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*CancelFlattenVDiskResponse, error) {
+	rsp, err := c.CancelFlattenVDisk(ctx, vDisk, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCancelFlattenVDiskResponse(rsp)
+}
+
+// FlattenVDiskWithResponse Copy what a clone inherits, so that it needs its parent no more
+//
+// In the background, yielding to initiators, and through restarts; `flatten` of the vDisk tells how far it is, and
+// is null at the end, as is `parent`. Refused with 409 `in_use` while the vDisk has clones of its own. Does
+// nothing to a vDisk that is no clone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/flatten (the `FlattenVDisk` operationId).
+func (c *ClientWithResponses) FlattenVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*FlattenVDiskResponse, error) {
+	rsp, err := c.FlattenVDisk(ctx, vDisk, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFlattenVDiskResponse(rsp)
+}
+
 // GetVDiskHistoryWithResponse The moments that a vDisk can be taken back to or cloned from
 //
 // As far as they are on the backend, oldest first, 1000 at most. Any time between `since` and `untilAt` can be
@@ -10394,6 +10896,37 @@ func (c *ClientWithResponses) GetVDiskStatsWithResponse(ctx context.Context, vDi
 		return nil, err
 	}
 	return ParseGetVDiskStatsResponse(rsp)
+}
+
+// ThawVDiskWithResponse Make a template a vDisk again
+//
+// Its clones are not affected by what is written to it from now on.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /vdisks/{vdisk}/template (the `ThawVDisk` operationId).
+func (c *ClientWithResponses) ThawVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*ThawVDiskResponse, error) {
+	rsp, err := c.ThawVDisk(ctx, vDisk, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseThawVDiskResponse(rsp)
+}
+
+// FreezeVDiskWithResponse Make a vDisk a template
+//
+// A template does not change and is not served: it is cloned, and deleted. Refused with 409 `in_use` while the
+// vDisk is published or being flattened.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /vdisks/{vdisk}/template (the `FreezeVDisk` operationId).
+func (c *ClientWithResponses) FreezeVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*FreezeVDiskResponse, error) {
+	rsp, err := c.FreezeVDisk(ctx, vDisk, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFreezeVDiskResponse(rsp)
 }
 
 // UnpublishVDiskWithBodyWithResponse Stop publishing a vDisk
@@ -11780,6 +12313,68 @@ func ParseCommitVDiskResponse(rsp *http.Response) (*CommitVDiskResponse, error) 
 	return response, nil
 }
 
+// ParseCancelFlattenVDiskResponse parses an HTTP response from a CancelFlattenVDiskWithResponse call
+func ParseCancelFlattenVDiskResponse(rsp *http.Response) (*CancelFlattenVDiskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CancelFlattenVDiskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseFlattenVDiskResponse parses an HTTP response from a FlattenVDiskWithResponse call
+func ParseFlattenVDiskResponse(rsp *http.Response) (*FlattenVDiskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &FlattenVDiskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest VDisk
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetVDiskHistoryResponse parses an HTTP response from a GetVDiskHistoryWithResponse call
 func ParseGetVDiskHistoryResponse(rsp *http.Response) (*GetVDiskHistoryResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -12023,6 +12618,68 @@ func ParseGetVDiskStatsResponse(rsp *http.Response) (*GetVDiskStatsResponse, err
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Series
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseThawVDiskResponse parses an HTTP response from a ThawVDiskWithResponse call
+func ParseThawVDiskResponse(rsp *http.Response) (*ThawVDiskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ThawVDiskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseFreezeVDiskResponse parses an HTTP response from a FreezeVDiskWithResponse call
+func ParseFreezeVDiskResponse(rsp *http.Response) (*FreezeVDiskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &FreezeVDiskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VDisk
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

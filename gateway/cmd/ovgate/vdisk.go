@@ -20,7 +20,7 @@ const defaultVPool = "default"
 // vdisk returns the verbs of vDisks.
 func (a *app) vdisk() *cobra.Command {
 	return group("vdisk", "vDisks: create, grow, publish",
-		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(), a.vdiskClone(), a.vdiskHistory(), a.vdiskRollback(),
+		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(), a.vdiskClone(), a.vdiskFlatten(), a.vdiskHistory(), a.vdiskRollback(),
 		a.vdiskPublish(), a.vdiskUnpublish(), a.vdiskQoS(), a.vdiskCommit(), a.vdiskAcceptLoss())
 }
 
@@ -129,12 +129,16 @@ func (a *app) vdiskVerb(use, short string, args cobra.PositionalArgs, f call) *c
 func (a *app) vdiskShow() *cobra.Command {
 	return a.vdiskVerb("show NAME", "Show a vDisk", names("NAME"),
 		func(ctx context.Context, api *client.Client, args []string) error {
-			v, err := client.Get[client.VDisk](api.GetVDisk(ctx, args[0]))
-			if err != nil {
-				return err
-			}
-			return a.printVDisk(v)
+			return a.showVDisk(ctx, api, args[0])
 		})
+}
+
+func (a *app) showVDisk(ctx context.Context, api *client.Client, name string) error {
+	v, err := client.Get[client.VDisk](api.GetVDisk(ctx, name))
+	if err != nil {
+		return err
+	}
+	return a.printVDisk(v)
 }
 
 func (a *app) vdiskResize() *cobra.Command {
@@ -296,6 +300,9 @@ func (a *app) printVDisk(v client.VDisk) error {
 	}
 	if v.Parent != nil {
 		rows = append(rows, []string{"parent", parentText(v.Parent)})
+	}
+	if v.Flatten != nil {
+		rows = append(rows, []string{"flatten", flattenText(v.Flatten)})
 	}
 	for _, k := range slices.Sorted(maps.Keys(v.Labels)) {
 		rows = append(rows, []string{"label", k + "=" + v.Labels[k]})

@@ -91,6 +91,12 @@ export type Error = {
   /** Also in the header X-Request-Id and in the node's log */
   "requestId": string;
 };
+export type FlattenProgress = {
+  /** Bytes copied so far */
+  "copied": number;
+  /** Bytes to copy in all; 0: not known yet */
+  "total": number;
+};
 export type GroupInput = {
   "any"?: boolean;
   "chap"?: boolean;
@@ -596,6 +602,8 @@ export type VDisk = {
   "committedSeq": number;
   "created": string;
   "epoch": number;
+  /** A flatten that was asked for and has not ended */
+  "flatten": FlattenProgress | null;
   "id": string;
   "journal": JournalUsage;
   "labels": Labels;
@@ -640,8 +648,8 @@ export type VDiskPatch = {
   /** At least the present size */
   "size"?: number;
 };
-/** running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline, acknowledged writes are missing; corrupt: offline, damaged; closed; deleting */
-export type VDiskState = "running" | "opening" | "stalled" | "degraded" | "fenced" | "failed" | "lost_tail" | "corrupt" | "closed" | "deleting";
+/** running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline, acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned */
+export type VDiskState = "running" | "opening" | "stalled" | "degraded" | "fenced" | "failed" | "lost_tail" | "corrupt" | "closed" | "deleting" | "template";
 export type VPool = {
   "backend": Backend;
   "created": string;
@@ -794,6 +802,10 @@ export interface Ops {
   "POST /vdisks/{vdisk}/clone": { path: { "vdisk": string; }; query: { }; body: CloneInput; res: VDisk };
   /** Bring everything acknowledged so far to the backend */
   "POST /vdisks/{vdisk}/commit": { path: { "vdisk": string; }; query: { }; body: undefined; res: Commit };
+  /** Stop a flatten */
+  "DELETE /vdisks/{vdisk}/flatten": { path: { "vdisk": string; }; query: { }; body: undefined; res: void };
+  /** Copy what a clone inherits, so that it needs its parent no more */
+  "POST /vdisks/{vdisk}/flatten": { path: { "vdisk": string; }; query: { }; body: undefined; res: VDisk };
   /** The moments that a vDisk can be taken back to or cloned from */
   "GET /vdisks/{vdisk}/history": { path: { "vdisk": string; }; query: { "from"?: string; "to"?: string; }; body: undefined; res: History };
   /** Publish a vDisk over iSCSI */
@@ -810,6 +822,10 @@ export interface Ops {
   "DELETE /vdisks/{vdisk}/snapshots/{snapshot}": { path: { "vdisk": string; "snapshot": string; }; query: { "force"?: boolean; }; body: undefined; res: void };
   /** Recent performance of a vDisk */
   "GET /vdisks/{vdisk}/stats": { path: { "vdisk": string; }; query: { "seconds"?: number; }; body: undefined; res: Series };
+  /** Make a template a vDisk again */
+  "DELETE /vdisks/{vdisk}/template": { path: { "vdisk": string; }; query: { }; body: undefined; res: void };
+  /** Make a vDisk a template */
+  "PUT /vdisks/{vdisk}/template": { path: { "vdisk": string; }; query: { }; body: undefined; res: VDisk };
   /** Stop publishing a vDisk */
   "POST /vdisks/{vdisk}/unpublish": { path: { "vdisk": string; }; query: { }; body: UnpublishInput | undefined; res: void };
   /** Version of the node and of its formats */

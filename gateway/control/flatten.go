@@ -1,0 +1,153 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+// flattening is a flatten that runs.
+type flattening struct {
+	cancel        context.CancelFunc
+	done          chan struct{} // closed at its end
+	copied, total atomic.Int64
+}
+
+// FlattenProgress is how far a flatten is, in bytes; Total 0: not known yet.
+type FlattenProgress struct{ Copied, Total int64 }
+
+// Flatten makes a clone independent of its parent, in the background; what the vDisk
+// shows tells how far it is. It goes on after a restart, and yields to initiators. A
+// vDisk that is no clone is left as it is.
+func (c *Controller) Flatten(ctx context.Context, name string) (model.VDisk, error) {
+	var out model.VDisk
+	err := c.withDisk(ctx, name, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
+		out = rec
+		if _, e := c.running(d, rec); e != nil {
+			return e
+		}
+		if rec.Parent == nil || rec.Flatten {
+			return nil
+		}
+		clones := c.model.VDisks(func(v model.VDisk) bool {
+			return v.Parent != nil && v.Parent.VDisk == rec.ID && v.State != model.StateDeleting
+		})
+		if len(clones) > 0 {
+			return &Error{Code: CodeInUse, Object: vdiskObject(rec.Name), Message: fmt.Sprintf("it has clones, which read through its parent: %s and %d more", clones[0].Name, len(clones)-1), Hint: "flatten or delete its clones first"}
+		}
+		var err error
+		if out, err = c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error { v.Flatten = true; return nil }); err == nil {
+			c.startFlatten(d, out)
+		}
+		return err
+	})
+	return out, err
+}
+
+// CancelFlatten stops a flatten. What was copied stays, and the next one goes on there.
+func (c *Controller) CancelFlatten(ctx context.Context, name string) (model.VDisk, error) {
+	var out model.VDisk
+	err := c.withDisk(ctx, name, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
+		c.stopFlatten(d)
+		var err error
+		out, err = c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error { v.Flatten = false; return nil })
+		return err
+	})
+	return out, err
+}
+
+// Flattening tells how far the flatten of a vDisk is; false: none was asked for.
+func (c *Controller) Flattening(v model.VDisk) (FlattenProgress, bool) {
+	if !v.Flatten {
+		return FlattenProgress{}, false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d := c.disks[v.ID]; d != nil && d.flat != nil {
+		return FlattenProgress{d.flat.copied.Load(), d.flat.total.Load()}, true
+	}
+	return FlattenProgress{}, true
+}
+
+// startFlatten starts the flatten of an open vDisk, unless it runs; d.lock is held.
+func (c *Controller) startFlatten(d *vdisk, rec model.VDisk) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d.flat != nil || d.vol == nil || c.stopping {
+		return
+	}
+	ctx, cancel := context.WithCancel(c.ctx)
+	f := &flattening{cancel: cancel, done: make(chan struct{})}
+	d.flat = f
+	c.wg.Add(1)
+	go func(vol Volume) {
+		defer c.wg.Done()
+		defer cancel()
+		c.flatten(ctx, f, vol, rec)
+		c.mu.Lock()
+		d.flat = nil
+		c.mu.Unlock()
+		close(f.done)
+		c.opt.Changed("vdisk", rec.ID)
+	}(d.vol)
+}
+
+// stopFlatten stops the flatten and waits for its end; d.lock is held.
+func (c *Controller) stopFlatten(d *vdisk) {
+	c.mu.Lock()
+	f := d.flat
+	c.mu.Unlock()
+	if f != nil {
+		f.cancel()
+		<-f.done
+	}
+}
+
+// flatten tries until it is done, given up or stopped.
+func (c *Controller) flatten(ctx context.Context, f *flattening, vol Volume, rec model.VDisk) {
+	for wait := retryMin; ; wait = min(2*wait, retryMax) {
+		err := vol.Flatten(ctx, func(done, total int64) {
+			f.copied.Store(done)
+			f.total.Store(total)
+		})
+		switch {
+		case err == nil:
+			c.log.Info("vDisk flattened", "vdisk", rec.Name, "id", rec.ID)
+			c.endFlatten(rec, true)
+			return
+		case ctx.Err() != nil, errors.Is(err, volume.ErrClosed):
+			return // the next open goes on, if it is still wanted
+		case errors.Is(err, volume.ErrInUse):
+			c.log.Warn("flatten given up", "vdisk", rec.Name, "id", rec.ID, "err", err)
+			c.endFlatten(rec, false)
+			return
+		}
+		c.log.Warn("flatten is tried again", "vdisk", rec.Name, "id", rec.ID, "after", wait, "err", err)
+		t := c.clock.NewTimer(wait)
+		select {
+		case <-t.C():
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+	}
+}
+
+// endFlatten notes the end. Should the node not live to do so, the next start asks the
+// engine again, which has nothing left to do.
+func (c *Controller) endFlatten(rec model.VDisk, done bool) {
+	_, err := c.model.UpdateVDisk(context.WithoutCancel(c.ctx), rec.ID, func(v *model.VDisk) error {
+		v.Flatten = false
+		if done {
+			v.Parent = nil
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, model.ErrNotFound) {
+		c.log.Error("the end of a flatten cannot be noted", "vdisk", rec.Name, "err", err)
+	}
+}
