@@ -98,7 +98,7 @@ func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) (files, be
 		switch s.special {
 		case "restart", "kill":
 			n, v, err = restartFaulty(t, w, n, id, s.special == "restart")
-		case "snapshot", "drop", "moment", "rollback":
+		case "snapshot", "drop", "moment", "rollback", "scrub":
 			n, v, err = pastFaulty(t, n, v, id, o, moments, s)
 		default:
 			err = runFaulty(v, o, s)
@@ -194,18 +194,14 @@ func TestErrorEveryOperation(t *testing.T) {
 		}
 		return s.special == "grow"
 	})
-	testErrors(t, size, steps)
+	testErrors(t, size, steps, stride(1, 61))
 }
 
-// testErrors fails every operation of a workload in turn.
-func testErrors(t *testing.T, size int64, steps []step) {
+// testErrors fails every operation of a workload in turn, stride at a time.
+func testErrors(t *testing.T, size int64, steps []step, stride int64) {
 	files, be := faultRun(t, faultPlan{}, steps, size)
 	if files < 500 || be < 200 {
 		t.Fatalf("the workload makes only %d and %d operations", files, be)
-	}
-	stride := int64(1)
-	if testing.Short() {
-		stride = 61
 	}
 	var runs atomic.Int64
 	t.Cleanup(func() {
