@@ -106,6 +106,12 @@ type Footer struct {
 	Extents   []Extent // trims and zeros first, then data by LBA
 }
 
+// Name returns the name of an SCO below the directory of its vDisk: by number, and
+// epoch and nonce of the opening that wrote it.
+func Name(dir string, number, epoch, nonce uint32) string {
+	return fmt.Sprintf("%s/sco/%08x-%08x-%08x", dir, number, epoch, nonce)
+}
+
 // Layout computes positions for a cluster size.
 type Layout struct{ Cluster int }
 

@@ -2,7 +2,7 @@
 // SCOs of one opening, so that a map is rebuilt without reading data.
 //
 //	 0  magic "OVGTLOG1"       48  size of what follows, u64
-//	 8  version u16 = 1 or 2   56  crc32c u32 of the whole object, this field as 0
+//	 8  version u16 = 1 to 3   56  crc32c u32 of the whole object, this field as 0
 //	10  flags u16              60  scos u32
 //	12  epoch u32              64  per SCO: object size u64, then its footer (package sco)
 //	16  vdisk 16 bytes
@@ -10,15 +10,18 @@
 //	36  number u32
 //	40  reserved 8 bytes
 //
-// Flag bit 0, moved: the SCOs hold what others held (flatten, scrub). Such a TLog is
-// of version 2, all others of version 1: a program that does not know it would take
-// it for damaged.
+// Flag bit 0, moved: the SCOs hold what others held (flatten). Flag bit 1, collected:
+// it says what counts of any SCOs of the vDisk, old and new (scrub). A moved TLog is of
+// version 2, a collected one of version 3, all others of version 1: a program that
+// does not know them would take them for damaged.
 //
 // Invariants:
 //
 //	L1  The SCOs of a TLog are consecutive in number and, unless moved, in seq;
 //	    applied in order they give what its part of the log does to the map. Those of
-//	    a moved TLog have one range of seqs in common, and no cluster twice.
+//	    a moved TLog have one range of seqs in common, and no cluster twice. A
+//	    collected TLog is like a moved one, of SCOs of any opening and number: each
+//	    footer has those extents alone that count, and seqs and times of the range.
 //	L2  Like every object, a TLog is written once; the same content encodes to the
 //	    same bytes.
 package tlog
@@ -33,10 +36,12 @@ import (
 )
 
 const (
-	version      = 2
-	plainVersion = 1
-	flagMoved    = 1
-	headerBytes  = 64
+	version       = 3
+	movedVersion  = 2
+	plainVersion  = 1
+	flagMoved     = 1
+	flagCollected = 2
+	headerBytes   = 64
 	// MaxBytes bounds a TLog, against damage: far above maxRun SCOs of 128 MiB.
 	MaxBytes = 512 << 20
 	maxRun   = 1 << 16
@@ -61,12 +66,20 @@ type Entry struct {
 
 // TLog is the index of a run of SCOs.
 type TLog struct {
-	VDisk   [16]byte
-	Epoch   uint32
-	Nonce   uint32
-	Number  uint32
-	Moved   bool
-	Entries []Entry
+	VDisk  [16]byte
+	Epoch  uint32
+	Nonce  uint32
+	Number uint32
+	Moved  bool
+	// Collected: see L1; Moved is false then.
+	Collected bool
+	Entries   []Entry
+}
+
+// Name returns the name of a TLog below the directory of its vDisk: by number, and
+// epoch and nonce of the opening that wrote it.
+func Name(dir string, number, epoch, nonce uint32) string {
+	return fmt.Sprintf("%s/tlog/%08x-%08x-%08x", dir, number, epoch, nonce)
 }
 
 // Encode returns the object.
@@ -79,9 +92,13 @@ func (t *TLog) Encode() []byte {
 	le := binary.LittleEndian
 	copy(b, magic[:])
 	le.PutUint16(b[8:], plainVersion)
-	if t.Moved {
-		le.PutUint16(b[8:], version)
+	switch {
+	case t.Moved:
+		le.PutUint16(b[8:], movedVersion)
 		le.PutUint16(b[10:], flagMoved)
+	case t.Collected:
+		le.PutUint16(b[8:], version)
+		le.PutUint16(b[10:], flagCollected)
 	}
 	le.PutUint32(b[12:], t.Epoch)
 	copy(b[16:32], t.VDisk[:])
@@ -103,6 +120,9 @@ func (t *TLog) Encode() []byte {
 // follows reports whether f can come after the entries so far (L1).
 func (t *TLog) follows(f *sco.Footer) bool {
 	last := t.Entries[len(t.Entries)-1].Footer
+	if t.Collected {
+		return f.FirstSeq == last.FirstSeq && f.LastSeq == last.LastSeq
+	}
 	if t.Moved {
 		return f.Number == last.Number+1 && f.FirstSeq == last.FirstSeq && f.LastSeq == last.LastSeq
 	}
@@ -130,11 +150,17 @@ func Decode(b []byte) (*TLog, error) {
 	}
 	t := &TLog{Epoch: le.Uint32(b[12:]), Nonce: le.Uint32(b[32:]), Number: le.Uint32(b[36:])}
 	copy(t.VDisk[:], b[16:32])
-	if le.Uint16(b[8:]) == version {
-		if le.Uint16(b[10:]) != flagMoved {
-			return nil, fmt.Errorf("%w: flags %#x", ErrCorrupt, le.Uint16(b[10:]))
-		}
+	flags := le.Uint16(b[10:])
+	switch le.Uint16(b[8:]) {
+	case movedVersion:
 		t.Moved = true
+		flags ^= flagMoved
+	case version:
+		t.Collected = true
+		flags ^= flagCollected
+	}
+	if flags != 0 && le.Uint16(b[8:]) != plainVersion {
+		return nil, fmt.Errorf("%w: flags %#x", ErrCorrupt, le.Uint16(b[10:]))
 	}
 	n := int(le.Uint32(b[60:]))
 	if n > maxRun {
@@ -149,7 +175,7 @@ func Decode(b []byte) (*TLog, error) {
 		if err != nil {
 			return nil, fmt.Errorf("tlog entry %d: %w", i, err)
 		}
-		if f.VDisk != t.VDisk || f.Epoch != t.Epoch || f.Nonce != t.Nonce {
+		if f.VDisk != t.VDisk || !t.Collected && (f.Epoch != t.Epoch || f.Nonce != t.Nonce) {
 			return nil, fmt.Errorf("%w: entry %d is of another opening", ErrCorrupt, i)
 		}
 		if i > 0 && !t.follows(f) {

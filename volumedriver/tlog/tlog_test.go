@@ -84,6 +84,43 @@ func TestGoldenMoved(t *testing.T) {
 	}
 }
 
+// collected is a TLog of what counts of SCOs of two openings.
+func collected(n int) *TLog {
+	t := run(n)
+	t.Collected, t.Number = true, 1<<31+2
+	for i, e := range t.Entries {
+		e.Footer.Number, e.Footer.FirstSeq, e.Footer.LastSeq = 200-uint32(7*i), 20, 30
+		e.Footer.Epoch, e.Footer.Nonce = 1+uint32(i), 0xbeef+uint32(i)
+		e.Footer.FirstTime, e.Footer.LastTime = 4, 5
+	}
+	return t
+}
+
+func TestGoldenCollected(t *testing.T) {
+	want := collected(3)
+	path := filepath.Join("testdata", "tlog-collected.bin")
+	if *update {
+		if err := os.WriteFile(path, want.Encode(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(kept, want.Encode()) || binary.LittleEndian.Uint16(kept[8:]) != 3 {
+		t.Fatal("what is written now is not what earlier versions wrote")
+	}
+	got, err := Decode(kept)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Fatalf("%v: %+v", err, got)
+	}
+	want.Entries[1].Footer.LastSeq++
+	if _, err := Decode(want.Encode()); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("seqs that differ: %v", err)
+	}
+}
+
 func TestMovedRefused(t *testing.T) {
 	for name, change := range map[string]func(*TLog){
 		"seqs that differ": func(t *TLog) { t.Entries[1].Footer.LastSeq++ },

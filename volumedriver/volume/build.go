@@ -130,6 +130,7 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 	for _, r := range o.stale {
 		v.up.stale = append(v.up.stale, headName(o.id, r))
 	}
+	v.up.doom(condemnedData(o.head))
 	if prev := o.head.Epoch; prev < o.this.Epoch && o.p.cfg.Store.Features().ConditionalPut {
 		v.up.stale = append(v.up.stale, claimName(o.id, prev))
 	}
@@ -151,9 +152,10 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 		v.cancel()
 		return nil, err
 	}
-	v.wg.Add(2)
+	v.wg.Add(3)
 	go (&committer{v: v}).run()
 	go v.up.run()
+	go v.finishDoomed()
 	if !o.offline {
 		if err := v.up.ask(&headRequest{ctx: ctx}); err != nil {
 			v.stop()

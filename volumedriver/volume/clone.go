@@ -93,19 +93,40 @@ func (p *Pool) beginClone(ctx context.Context, s *CloneSpec) (Record, error) {
 	return Record{}, fmt.Errorf("vdisk %s: %w: it changes all the time; try again", s.Source, ErrInUse)
 }
 
-// source finds the point that is to be cloned.
+// source finds the point that is to be cloned. A log that a scrub replaced while it
+// was read is read anew.
 func (p *Pool) source(ctx context.Context, s *CloneSpec) (*cloneSource, error) {
-	if err := p.settle(ctx, s.Source, s.From); err != nil {
-		return nil, err
+	for range maxClaims {
+		if err := p.settle(ctx, s.Source, s.From); err != nil {
+			return nil, err
+		}
+		st, rec, err := p.stateOf(ctx, s.Source)
+		if err != nil {
+			return nil, err
+		}
+		if v := p.Volume(s.Source); v != nil && rec.State == FlagScrub {
+			// The head that is on its way says which log it is.
+			if err := v.Commit(ctx); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		src, err := p.sourceOf(ctx, s, st, rec)
+		if err == nil || !p.movedOn(ctx, s.Source, rec.Head, err) {
+			return src, err
+		}
 	}
-	st, rec, err := p.stateOf(ctx, s.Source)
+	return nil, fmt.Errorf("vdisk %s: %w: it changes all the time; try again", s.Source, ErrInUse)
+}
+
+// sourceOf finds the point in a state of the source.
+func (p *Pool) sourceOf(ctx context.Context, s *CloneSpec, st *state, rec Record) (*cloneSource, error) {
+	var err error
 	switch {
-	case err != nil:
-		return nil, err
 	case rec.State == FlagDeleting:
 		return nil, fmt.Errorf("vdisk %s is being deleted: %w", s.Source, ErrNotFound)
-	case rec.State == FlagPending:
-		return nil, fmt.Errorf("vdisk %s: %w: a rollback or freeze of it did not finish; open it, or repeat that", s.Source, ErrInUse)
+	case rec.State == FlagPending || rec.State == FlagScrub:
+		return nil, fmt.Errorf("vdisk %s: %w: a rollback, freeze or scrub of it did not finish; open it, or repeat that", s.Source, ErrInUse)
 	}
 	src := &cloneSource{st: st, rec: rec, size: st.head.Size}
 	if src.at, err = p.resolve(ctx, st, s.From); err != nil {

@@ -148,6 +148,18 @@ func stepFlatten(id ID) familyStep {
 	}, func(*familyRun) {}}
 }
 
+func stepScrub(id ID) familyStep {
+	return familyStep{fmt.Sprintf("scrub %x", id[0]), func(f *familyRun) error {
+		if _, err := f.volume(id); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), f.limit)
+		defer cancel()
+		_, err := f.n.pool.Scrub(ctx, id, ScrubOptions{})
+		return err
+	}, func(*familyRun) {}}
+}
+
 func stepOf(name string, run func(f *familyRun) error) familyStep {
 	return familyStep{name, run, func(*familyRun) {}}
 }
@@ -180,13 +192,14 @@ func familyScript() []familyStep {
 		}),
 		stepWrite(famA, 5, 2, 3),
 		stepClone(famB, famA, Point{Snapshot: "s"}, func(*familyRun) []uint32 { return slices.Clone(snapshot) }),
-		stepWrite(famB, 6, 1, 4), restart, stepWrite(famB, 2099, 1, 5),
+		stepWrite(famA, 0, 8, 12), stepScrub(famA), // below what B starts from nothing changes
+		stepWrite(famB, 6, 1, 4), restart, stepWrite(famB, 2099, 1, 5), stepScrub(famB),
 		stepClone(famC, famB, Point{}, func(f *familyRun) []uint32 { return f.content(famB) }),
 		stepWrite(famC, 7, 1, 6), stepWrite(famB, 7, 1, 7),
 		stepDelete(famA), restart,
 		stepWrite(famB, 8, 1, 8),
 		stepClone(famD, famC, Point{}, func(f *familyRun) []uint32 { return f.content(famC) }),
-		stepFlatten(famD), stepWrite(famD, 9, 1, 9), restart,
+		stepFlatten(famD), stepWrite(famD, 9, 1, 9), stepScrub(famD), restart,
 		stepDelete(famB),
 		stepFlatten(famC), restart, // the tombstones go
 		stepWrite(famC, 10, 1, 10), stepDelete(famC), stepWrite(famD, 11, 1, 11), stepDelete(famD),

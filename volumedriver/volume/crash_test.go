@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"maps"
 	mrand "math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -55,6 +57,7 @@ type crashRun struct {
 	points atomic.Int64
 	checks atomic.Int64
 	stride int64
+	scrubs bool // recovered worlds are scrubbed and swept
 	mu     sync.Mutex
 	fail   error
 }
@@ -115,6 +118,11 @@ func (c *crashRun) verify(w *world, low, high int64, again bool) error {
 				low, high, diffVersions(have, c.states[low]), held, c.held[low:high+1], names(v))
 		}
 	}
+	if c.scrubs {
+		if v, err = scrubRecovered(n, v, have); err != nil {
+			return err
+		}
+	}
 	if !again {
 		return nil
 	}
@@ -168,6 +176,18 @@ func diffVersions(have, want []uint32) string {
 	return "sizes differ"
 }
 
+// stride returns how many points a test goes on at a time: OVGATE_STRIDE sets it, for
+// a run that has the time.
+func stride(full, short int64) int64 {
+	if n, err := strconv.ParseInt(os.Getenv("OVGATE_STRIDE"), 10, 64); err == nil && n > 0 {
+		return n
+	}
+	if testing.Short() {
+		return short
+	}
+	return full
+}
+
 // TestCrashEveryPoint crashes at every write and sync point of the script with
 // each kind of tearing; the property of the architecture's section 3 must hold at
 // every one.
@@ -178,12 +198,11 @@ func TestCrashEveryPoint(t *testing.T) {
 
 // test runs a script and crashes at its points.
 func (c *crashRun) test(t *testing.T, size int64, steps []step) {
-	stride := int64(1)
-	if testing.Short() {
-		stride = 23
+	if c.stride == 0 {
+		c.stride = stride(1, 23)
 	}
 	w := newWorld(77)
-	c.t, c.w, c.id, c.stride, c.moment = t, w, testID(9), stride, map[string]time.Time{}
+	c.t, c.w, c.id, c.moment = t, w, testID(9), map[string]time.Time{}
 	c.begun.Store(-1)
 	o := newOracle(size)
 	note := func() {
@@ -226,7 +245,7 @@ func (c *crashRun) test(t *testing.T, size int64, steps []step) {
 	if c.fail != nil {
 		t.Fatal(c.fail)
 	}
-	t.Logf("%d steps, %d crash points, %d recoveries checked, all hold", len(steps), c.points.Load()/stride, c.checks.Load())
+	t.Logf("%d steps, %d crash points, %d recoveries checked, all hold", len(steps), c.points.Load()/c.stride, c.checks.Load())
 }
 
 // runStep executes one step, which must succeed.
@@ -253,6 +272,8 @@ func runStep(t *testing.T, n *node, v *Volume, id ID, o *oracle, s step) (*node,
 		if err = v.DeleteSnapshot(ctx, s.name, false); err == nil {
 			o.done(s)
 		}
+	case "scrub":
+		_, err = v.Scrub(ctx, ScrubOptions{})
 	case "grow":
 		if err = v.Grow(ctx, s.n); err == nil {
 			o.grow(s.n)

@@ -134,7 +134,7 @@ func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) *faults {
 		switch s.special {
 		case "restart", "kill":
 			n, v, err = restartFaulty(t, w, n, id, s.special == "restart")
-		case "snapshot", "drop", "moment", "rollback":
+		case "snapshot", "drop", "moment", "rollback", "scrub":
 			n, v, err = pastFaulty(t, n, v, id, o, moments, s)
 		default:
 			err = runFaulty(v, o, s, plan.where == "store")
@@ -223,7 +223,7 @@ func runFaulty(v *Volume, o *oracle, s step, works bool) error {
 // whole and in part.
 func TestErrorEveryOperation(t *testing.T) {
 	size, steps := grownScript()
-	testErrors(t, size, steps)
+	testErrors(t, size, steps, stride(1, 61))
 }
 
 // grownScript is the crash test's workload on a disk that has its last size from the
@@ -239,16 +239,12 @@ func grownScript() (size int64, steps []step) {
 	return size, steps
 }
 
-// testErrors fails every operation of a workload in turn.
-func testErrors(t *testing.T, size int64, steps []step) {
+// testErrors fails every operation of a workload in turn, stride at a time.
+func testErrors(t *testing.T, size int64, steps []step, stride int64) {
 	f := faultRun(t, faultPlan{}, steps, size)
 	files, be := f.files.Load(), f.be.Load()
 	if files < 500 || be < 200 {
 		t.Fatalf("the workload makes only %d and %d operations", files, be)
-	}
-	stride := int64(1)
-	if testing.Short() {
-		stride = 61
 	}
 	var runs atomic.Int64
 	t.Cleanup(func() {

@@ -77,7 +77,7 @@ func (v *Volume) beginWork(ctx context.Context) (_ context.Context, end func(), 
 	case v.closing:
 		return nil, nil, fmt.Errorf("vdisk %s: %w", v.id, ErrClosed)
 	case v.work != nil:
-		return nil, nil, fmt.Errorf("vdisk %s: %w: it is being flattened", v.id, ErrInUse)
+		return nil, nil, fmt.Errorf("vdisk %s: %w: it is being flattened or scrubbed", v.id, ErrInUse)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	w := &work{cancel, make(chan struct{})}

@@ -199,11 +199,24 @@ type frozenPlan struct {
 	line   [16]byte
 }
 
+// planFrozen finds out what a frozen map is made of. A log that a scrub replaced while
+// it was read is read anew.
 func (p *Pool) planFrozen(ctx context.Context, id ID, seq uint64, depth int) (*frozenPlan, error) {
-	st, _, err := p.stateOf(ctx, id)
-	if err != nil {
-		return nil, fmt.Errorf("parent of a clone: %w", err)
+	for try := 1; ; try++ {
+		st, rec, err := p.stateOf(ctx, id)
+		if err != nil {
+			return nil, fmt.Errorf("parent of a clone: %w", err)
+		}
+		pl, err := p.planFrozenOf(ctx, st, seq, depth)
+		if err == nil || try == maxClaims || !p.movedOn(ctx, id, rec.Head, err) {
+			return pl, err
+		}
 	}
+}
+
+func (p *Pool) planFrozenOf(ctx context.Context, st *state, seq uint64, depth int) (*frozenPlan, error) {
+	id := st.head.VDisk
+	var err error
 	pl := &frozenPlan{key: frozenKey{id, seq}, st: st, log: p.logReader(id, st.head.Epochs)}
 	if pl.runs, err = st.through(seq); err != nil {
 		return nil, err

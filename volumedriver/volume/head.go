@@ -11,6 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/openvstorage/ovgate/volumedriver/sco"
+	"github.com/openvstorage/ovgate/volumedriver/tlog"
 )
 
 // HeadFormat is the newest head format this code reads and writes.
@@ -65,6 +68,8 @@ type Head struct {
 	NextMovedTLog uint32 `json:"nextMovedTLog,omitempty"`
 	// Template: frozen; it can be cloned and not be opened.
 	Template bool `json:"template,omitempty"`
+	// Scrubbed is when a scrub last changed the log, Unix ns; 0: none did.
+	Scrubbed int64 `json:"scrubbed,omitempty"`
 	// Past is where the log before the run in progress and the snapshots are.
 	Past *PastRef `json:"past,omitempty"`
 
@@ -101,11 +106,11 @@ func headName(id ID, r HeadRef) string {
 }
 
 func scoName(id ID, o Opening, number uint32) string {
-	return fmt.Sprintf("%s%s%08x-%08x-%08x", vdiskPrefix(id), scoDir, number, o.Epoch, o.Nonce)
+	return sco.Name(vdiskPrefix(id), number, o.Epoch, o.Nonce)
 }
 
 func tlogName(id ID, o Opening, number uint32) string {
-	return fmt.Sprintf("%s%s%08x-%08x-%08x", vdiskPrefix(id), tlogDir, number, o.Epoch, o.Nonce)
+	return tlog.Name(vdiskPrefix(id), number, o.Epoch, o.Nonce)
 }
 
 func claimName(id ID, epoch uint32) string {
@@ -186,7 +191,7 @@ func decodeHead(b []byte) (*Head, HeadRef, error) {
 }
 
 // knownNeeds are the features of heads that this version knows.
-var knownNeeds = []string{needReservation, needPast, needParent, needTemplate}
+var knownNeeds = []string{needReservation, needPast, needParent, needTemplate, needScrub}
 
 const (
 	// needParent: a reader that does not know of parents would take what a clone
@@ -194,6 +199,9 @@ const (
 	needParent = "parent"
 	// needTemplate: a reader that does not know of templates would let them be written.
 	needTemplate = "template"
+	// needScrub: a reader that does not know of collected TLogs would take them for
+	// damaged, and forget what is condemned and not deleted yet.
+	needScrub = "scrub"
 )
 
 // needs returns the features that this head has.
@@ -210,6 +218,9 @@ func (h *Head) needs() []string {
 	}
 	if h.Template {
 		out = append(out, needTemplate)
+	}
+	if h.Scrubbed != 0 {
+		out = append(out, needScrub)
 	}
 	return out
 }

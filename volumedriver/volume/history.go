@@ -65,10 +65,20 @@ func (p *Pool) History(ctx context.Context, id ID, q HistoryQuery) (History, err
 	if q.Limit == 0 {
 		q.Limit = MaxMoments
 	}
-	st, _, err := p.stateOf(ctx, id)
-	if err != nil {
-		return History{}, err
+	for try := 1; ; try++ {
+		st, rec, err := p.stateOf(ctx, id)
+		if err != nil {
+			return History{}, err
+		}
+		h, err := p.historyOf(ctx, st, q)
+		if err == nil || try == maxClaims || !p.movedOn(ctx, id, rec.Head, err) {
+			return h, err
+		}
 	}
+}
+
+// historyOf lists the moments of a state.
+func (p *Pool) historyOf(ctx context.Context, st *state, q HistoryQuery) (History, error) {
 	h := History{From: time.Unix(0, p.window(st)), To: time.Unix(0, st.head.Time)}
 	from, to := h.From.UnixNano(), st.head.Time
 	if !q.From.IsZero() {
@@ -84,7 +94,7 @@ func (p *Pool) History(ctx context.Context, id ID, q HistoryQuery) (History, err
 	if from <= st.head.Created && to >= st.head.Created {
 		l.add(point{0, st.head.Created})
 	}
-	err = l.walk(ctx, p.logReader(id, st.head.Epochs), from, to)
+	err := l.walk(ctx, p.logReader(st.head.VDisk, st.head.Epochs), from, to)
 	return h, err
 }
 

@@ -46,6 +46,8 @@ type Host struct {
 	readCaches []ReadCacheUsage
 	uploads    chan struct{} // one token per SCO in flight
 
+	started time.Time // by the wall and the monotonic clock
+
 	mu     sync.Mutex
 	pools  map[string]*Pool
 	spaces map[spaceKey]uint64 // handles for cache keys
@@ -109,7 +111,7 @@ func NewHost(ctx context.Context, o HostOptions) (*Host, error) {
 		o.Log.Warn("file system refuses O_DIRECT; the journal uses O_DSYNC alone")
 	}
 	disks, used := openReadCaches(o)
-	return &Host{o: o, journal: jp, cache: cache.New(o.CacheBytes, disks...), readCaches: used, memory: &journal.Memory{Max: o.WriteMemoryBytes},
+	return &Host{o: o, journal: jp, started: o.Clock.Now(), cache: cache.New(o.CacheBytes, disks...), readCaches: used, memory: &journal.Memory{Max: o.WriteMemoryBytes},
 		uploads: make(chan struct{}, o.Uploads), pools: map[string]*Pool{}, spaces: map[spaceKey]uint64{}}, nil
 }
 

@@ -244,6 +244,7 @@ func (r *logReader) points(ctx context.Context, log []Run, from, to int64, fn fu
 	if err != nil {
 		return err
 	}
+	last := uint64(0)
 	for i = max(i-1, 0); i < n; i++ {
 		pos := at(i)
 		l, err := r.counted(ctx, pos.run, pos.n)
@@ -252,9 +253,10 @@ func (r *logReader) points(ctx context.Context, log []Run, from, to int64, fn fu
 		}
 		for _, e := range l {
 			f := e.Footer
-			if f.LastTime <= from || f.LastSeq == 0 {
-				continue
+			if f.LastTime <= from || f.LastSeq == 0 || f.LastSeq == last {
+				continue // SCOs that were moved or collected are one point
 			}
+			last = f.LastSeq
 			if f.LastTime > to || !fn(point{f.LastSeq, f.LastTime}) {
 				return nil
 			}

@@ -58,6 +58,9 @@ func newModel(t testing.TB, seed uint64) *model {
 	// Reads that a crash cut off from the backend give up after this long.
 	w.settings.StallTimeout = time.Second
 	if m.r.IntN(2) == 0 {
+		w.settings.History = 24 * time.Hour // else a scrub takes the moments
+	}
+	if m.r.IntN(2) == 0 {
 		w.opts.Clock = fastClock{time.Now(), 50}
 		w.settings.StallTimeout *= 50
 	}
@@ -109,6 +112,8 @@ func (m *model) step() {
 		m.o.grow(m.size)
 	case x < 46:
 		m.pastStep()
+	case x < 50:
+		m.scrub(m.v)
 	case x < 100:
 		m.together()
 	default:

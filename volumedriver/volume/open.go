@@ -334,6 +334,7 @@ func (o *opening) markLost(ctx context.Context, why string) error {
 	if o.foreign {
 		next.Opens = nil
 	}
+	o.voidScrub(&next)
 	if err := o.p.swapOver(ctx, &o.rec, &next); err != nil {
 		return err
 	}
@@ -367,6 +368,7 @@ func (o *opening) take(ctx context.Context, state RecordFlag) error {
 	o.table = epochTable(o.head.Epochs).with(opens).with([]Opening{o.this})
 	next.Owner, next.Epoch, next.Head, next.State = o.p.host.o.Node, o.this.Epoch, o.ref, state
 	next.Journal = o.p.host.journal.ID()
+	o.voidScrub(&next)
 	next.Opens = nil
 	for _, e := range o.table {
 		if e.Epoch > o.head.Epoch {
@@ -385,6 +387,14 @@ func (o *opening) take(ctx context.Context, state RecordFlag) error {
 	}
 	o.rec = next
 	return nil
+}
+
+// voidScrub makes sure that the head of a scrub that was cut off does not count if it
+// was not found: clones are made again from now on, of a log that it does not keep.
+func (o *opening) voidScrub(next *Record) {
+	if o.rec.State == FlagScrub && !o.ref.newer(o.rec.Head) {
+		next.Void = append(slices.Clone(o.rec.Void), o.rec.Epoch)
+	}
 }
 
 // claimBody is the claim object of an opening.

@@ -258,6 +258,9 @@ func (m *model) cloneStep() {
 	copy(o.cur, want.content)
 	o.maybe = maps.Clone(want.maybe)
 	m.must(o.checkAll(v, true))
+	if m.r.IntN(2) == 0 {
+		m.scrub(m.v)
+	}
 	for range m.r.IntN(30) {
 		m.ver++
 		s := randomStep(m.r, v.Size(), m.cs, int64(v.MaxIO()), m.ver)
@@ -270,6 +273,10 @@ func (m *model) cloneStep() {
 	if m.r.IntN(2) == 0 {
 		m.note("flatten")
 		m.must(v.Flatten(ctx, nil))
+	}
+	if m.r.IntN(2) == 0 {
+		m.scrub(v)
+		m.must(o.checkAll(v, false))
 	}
 	if m.r.IntN(2) == 0 {
 		m.n.kill()
@@ -294,7 +301,7 @@ func (m *model) checkSnapshots() error {
 // rollbacks: none of them is half done.
 func TestErrorEveryOperationPast(t *testing.T) {
 	size, steps := pastScript(100)
-	testErrors(t, size, steps)
+	testErrors(t, size, steps, stride(1, 61))
 }
 
 // pastFaulty runs a step that concerns snapshots. Under a fault it may fail, and is
@@ -308,6 +315,8 @@ func pastFaulty(t *testing.T, n *node, v *Volume, id ID, o *oracle, moments map[
 			_, err = v.Snapshot(ctx, SnapshotSpec{ID: testID(byte(o.past.step)), Name: s.name})
 		case "drop":
 			err = v.DeleteSnapshot(ctx, s.name, false)
+		case "scrub":
+			_, err = v.Scrub(ctx, ScrubOptions{})
 		case "moment":
 			if err = v.Commit(ctx); err == nil {
 				moments[s.name] = n.host.o.Clock.Now()

@@ -105,7 +105,7 @@ func (v *Volume) submitRead(r *Request) {
 	v.readAhead(r.Offset, int64(n))
 	r.st.pieces = v.resolve(r.st.pieces[:0], uint64(r.Offset)/cs, (uint64(r.Offset)+n+cs-1)/cs)
 	if v.inMemory(r.st.pieces) {
-		err := v.readPieces(v.ctx, r.st.pieces, r.Data, r.Offset)
+		err := v.readAgain(v.ctx, r.st.pieces, r.Data, r.Offset)
 		v.complete(r, err)
 		return
 	}
@@ -148,8 +148,8 @@ func (v *Volume) key(pc *piece, group int) cache.Key {
 	return cache.Key{Space: pc.origin.space, SCO: pc.number, Group: uint32(group)}
 }
 
-// readAgain is readPieces for pieces that may be older than the end of a flatten: what
-// they name of the parent may be gone, and the map has copies of it.
+// readAgain is readPieces for pieces that may be older than the end of a flatten or
+// scrub: what they name may be gone, and the map has copies of it.
 func (v *Volume) readAgain(ctx context.Context, pieces []piece, p []byte, off int64) error {
 	err := v.readPieces(ctx, pieces, p, off)
 	if errors.Is(err, ErrMedium) && v.dropped.Load() {

@@ -40,13 +40,16 @@ type Record struct {
 }
 
 // RecordFormat is the newest registry record format this code reads and writes.
-// Format 2 is written for records with what format 1 did not know.
-const RecordFormat = 2
+// Formats 2 and 3 are written for records with what the ones before did not know.
+const RecordFormat = 3
 
 // format returns the oldest format that can say what the record says.
 func (r *Record) format() int {
+	if r.State == FlagScrub {
+		return 3
+	}
 	if r.State == FlagPending || len(r.Void) > 0 || r.Parent != nil || r.Clones != 0 || r.CloneGen != 0 {
-		return RecordFormat
+		return 2
 	}
 	return 1
 }
@@ -82,6 +85,10 @@ const (
 	// FlagPending: a rollback or freeze was decided, by the newest of Opens; the next
 	// open finds its head and goes on from that, or voids it and goes on as before.
 	FlagPending RecordFlag = "pending"
+	// FlagScrub: the owner is about to commit a head with what a scrub made of the log.
+	// Until it has, or the next open found out whether it did, no clone starts here: a
+	// head that is not in the registry yet does not keep what a new clone needs.
+	FlagScrub RecordFlag = "scrub"
 )
 
 // Opening is an entry of the epoch table (rule E1).

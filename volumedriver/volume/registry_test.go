@@ -84,7 +84,7 @@ func TestRecordRefused(t *testing.T) {
 		{"{", "damaged", ErrCorrupt},
 		{`{"format":1,"id":"not-a-uuid"}`, "damaged", ErrCorrupt},
 		{`{"format":1,"epoch":-1}`, "damaged", ErrCorrupt},
-		{`{"format":3,"id":"d0000000-0000-4000-8000-000000000000"}`, "upgrade", nil},
+		{`{"format":4,"id":"d0000000-0000-4000-8000-000000000000"}`, "upgrade", nil},
 	} {
 		_, err := decodeRecord([]byte(c.value))
 		if err == nil || !strings.Contains(err.Error(), c.want) || c.is != nil && !errors.Is(err, c.is) {

@@ -141,7 +141,7 @@ func (o *opening) nextHead() *Head {
 	h := *o.head
 	h.Epoch, h.Nonce, h.Number, h.Epochs = o.this.Epoch, o.this.Nonce, o.head.Number+1, o.table
 	h.Time = max(o.this.Time, o.head.Time+1)
-	h.Condemned, h.Clean = nil, true
+	h.Condemned, h.Clean = condemnedData(o.head), true // condemned is final (E7)
 	return &h
 }
 

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"slices"
 	"sort"
 
 	"github.com/openvstorage/ovgate/volumedriver/blockmap"
@@ -70,11 +71,28 @@ func (t scoTable) find(number uint32) (clusters uint32, o origin, ok bool) {
 	return t[i].infos[number-t[i].first].clusters, t[i].origin, true
 }
 
+// drop forgets SCOs that nothing names any more.
+func (t *scoTable) drop(numbers map[uint32]bool) {
+	*t = slices.DeleteFunc(*t, func(r scoRun) bool {
+		left := false
+		for i := range r.infos {
+			if numbers[r.first+uint32(i)] {
+				r.infos[i] = scoInfo{}
+			}
+			left = left || r.infos[i] != (scoInfo{})
+		}
+		return !left
+	})
+}
+
 // list returns the SCOs as a checkpoint keeps them.
 func (t scoTable) list() []blockmap.SCOInfo {
 	var out []blockmap.SCOInfo
 	for _, r := range t {
 		for i, s := range r.infos {
+			if s == (scoInfo{}) {
+				continue // dropped
+			}
 			out = append(out, blockmap.SCOInfo{Number: r.first + uint32(i), Clusters: s.clusters, Bytes: int64(s.bytes),
 				Epoch: r.origin.epoch, Nonce: r.origin.nonce})
 		}

@@ -42,6 +42,7 @@ type uploader struct {
 	ref      HeadRef
 	number   uint64   // newest head number used, committed or not (V6)
 	stale    []string // superseded objects, to be condemned by the next head
+	listed   int      // of stale: how many the committed head condemns
 	openHead bool     // this opening has not committed a head yet
 	claimed  bool     // this opening's epoch is claimed on the backend, where that can be
 	ckpt     uint32   // first TLog that the local checkpoint lacks
@@ -61,6 +62,7 @@ type uploader struct {
 	released chan struct{} // closed and replaced when journal was released
 	err      error         // of the newest backend call, nil after a success
 	flying   int
+	doomed   []string // condemned by a committed head (scrub) and not deleted yet
 }
 
 // headRequest asks for a head commit.
@@ -72,6 +74,11 @@ type headRequest struct {
 	done   chan error      // capacity 1
 	ctx    context.Context // the asker's; an ended one is dropped if not begun
 	after  func(*Head)     // runs once committed, before done
+
+	begin      func() error // may be nil; an error ends the request, and nothing changes
+	condemn    []string     // objects that the head condemns
+	checkpoint bool         // a checkpoint of the map follows
+	refused    error        // what begin said
 }
 
 func (u *uploader) wake() {
@@ -410,9 +417,17 @@ func (u *uploader) commit() error {
 		}
 	}
 	var taken []*headRequest
+	var condemn []string
+	ckpt := false
 	for _, r := range u.pending {
 		if r.commit <= h.LastSeq && (!r.clean || rest == 0 && h.LastSeq == v.lastSeq.Load()) {
+			if r.begin != nil {
+				if r.refused = r.begin(); r.refused != nil {
+					continue
+				}
+			}
 			taken = append(taken, r)
+			condemn, ckpt = append(condemn, r.condemn...), ckpt || r.checkpoint
 			if r.change != nil {
 				r.change(&h)
 			}
@@ -429,7 +444,7 @@ func (u *uploader) commit() error {
 			r.past(past)
 		}
 	}
-	if err := u.commitHead(&h, past, newPast); err != nil {
+	if err := u.commitHead(&h, past, newPast, condemn); err != nil {
 		return err
 	}
 	v.applyCommitted(prefix)
@@ -449,7 +464,7 @@ func (u *uploader) commit() error {
 	if newPast {
 		u.setLine()
 	}
-	if h.Clean || h.NextTLog-u.ckpt >= checkpointTLogs {
+	if h.Clean || ckpt || h.NextTLog-u.ckpt >= checkpointTLogs {
 		u.checkpoint()
 	}
 	u.answer(taken)
@@ -477,6 +492,8 @@ func (u *uploader) answer(taken []*headRequest) {
 		}
 		if served {
 			r.done <- nil
+		} else if r.refused != nil {
+			r.done <- r.refused
 		} else {
 			keep = append(keep, r)
 		}
@@ -485,8 +502,9 @@ func (u *uploader) answer(taken []*headRequest) {
 }
 
 // commitHead puts the head object, before it the past if that is new, and swaps the
-// registry record.
-func (u *uploader) commitHead(h *Head, past *Past, newPast bool) error {
+// registry record. condemn are objects that this head condemns beside the superseded
+// ones; a scrub deletes them afterwards.
+func (u *uploader) commitHead(h *Head, past *Past, newPast bool, condemn []string) error {
 	v := u.v
 	if err := u.claim(); err != nil {
 		return err
@@ -500,7 +518,8 @@ func (u *uploader) commitHead(h *Head, past *Past, newPast bool) error {
 	if old := u.head.Past; newPast && old != nil && !slices.Contains(u.stale, pastName(v.id, *old)) {
 		u.stale = append(u.stale, pastName(v.id, *old))
 	}
-	h.Condemned = append([]string(nil), u.stale...)
+	u.listed = len(u.stale)
+	h.Condemned = slices.Concat(u.stale, u.doomedNames(), condemn)
 	if newPast {
 		pastRef, obj, err := past.encode(v.this, h.Number)
 		if err != nil {
@@ -537,6 +556,9 @@ func (u *uploader) commitHead(h *Head, past *Past, newPast bool) error {
 	if h.Clean {
 		next.Owner = ""
 	}
+	if next.State == FlagScrub {
+		next.State = FlagNone
+	}
 	if err := u.persist(func(ctx context.Context) error {
 		err := v.p.swapOver(ctx, &u.rec, &next)
 		if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
@@ -551,6 +573,7 @@ func (u *uploader) commitHead(h *Head, past *Past, newPast bool) error {
 		return ErrFenced
 	}
 	u.stale = append(u.stale, headName(v.id, u.ref))
+	u.doom(condemn)
 	u.rec, u.head, u.past, u.ref, u.openHead = next, *h, past, ref, false
 	v.committedState.Store(&state{h, past, ref})
 	u.headNum.Store(h.Number)
@@ -634,17 +657,17 @@ func (u *uploader) release() {
 	}
 }
 
-// cleanUp deletes what the committed head condemned (E7, V5). What fails stays
-// condemned.
+// cleanUp deletes the superseded objects that the committed head condemned (E7, V5).
+// What fails stays condemned.
 func (u *uploader) cleanUp() {
-	keep := u.stale[len(u.head.Condemned):]
+	keep := u.stale[u.listed:]
 	var failed []string
-	for _, name := range u.head.Condemned {
+	for _, name := range u.stale[:u.listed] {
 		if err := u.v.p.remove(u.v.ctx, name); err != nil {
 			failed = append(failed, name)
 		}
 	}
-	u.stale = append(failed, keep...)
+	u.stale, u.listed = append(failed, keep...), 0
 }
 
 // saveLocal keeps the copies for a quick restart; they may be lost.

@@ -157,8 +157,9 @@ type Volume struct {
 
 	committedState atomic.Pointer[state]
 
-	movedSCO, movedTLog atomic.Uint32 // next numbers of a flatten
-	dropped             atomic.Bool   // the parent is gone; what read it may look again
+	movedSCO, movedTLog atomic.Uint32 // next numbers of a flatten or scrub
+	dropped             atomic.Bool   // objects that the map named are gone; what read them may look again
+	active              atomic.Int64  // requests in flight, which a scrub yields to
 
 	up uploader
 
@@ -317,6 +318,7 @@ func (v *Volume) enter() error {
 		return fmt.Errorf("vdisk %s: %w", v.id, ErrClosed)
 	}
 	v.inflight.Add(1)
+	v.active.Add(1)
 	return nil
 }
 
@@ -346,6 +348,7 @@ func (v *Volume) complete(r *Request, err error) {
 	r.Err = err
 	v.account(r)
 	r.Done.Complete(r)
+	v.active.Add(-1)
 	v.inflight.Done()
 }
 
