@@ -157,19 +157,65 @@ func (c *CheckpointWriter) Finish(lastTLog uint32) error {
 // that is not nil; ErrCheckpoint when it does not verify from the first byte to the
 // last.
 func ReadCheckpoint(r io.Reader, base *Map) (*Map, *CheckpointHeader, error) {
+	var m *Map
+	h := &CheckpointHeader{}
+	err := readCheckpoint(r, h,
+		func(s SCOInfo) { h.SCOs = append(h.SCOs, s) },
+		func(n uint64, p *page) {
+			if m == nil {
+				m = newOn(h.Clusters, base)
+			}
+			m.setPage(n, p)
+		})
+	if err != nil {
+		return nil, nil, err
+	}
+	if m == nil {
+		m = newOn(h.Clusters, base)
+	}
+	return m, h, nil
+}
+
+// newOn returns a map to read pages into.
+func newOn(clusters uint64, base *Map) *Map {
+	if base != nil {
+		return base.Clone(clusters)
+	}
+	return New(clusters)
+}
+
+// InspectCheckpoint verifies a checkpoint in memory that does not depend on it. sco and
+// page are called for what it holds, in order, before it is known to be whole; page with
+// its number and how many of its clusters are mapped. SCOs of the header stays empty.
+func InspectCheckpoint(r io.Reader, sco func(SCOInfo), pages func(number uint64, mapped int)) (*CheckpointHeader, error) {
+	h := &CheckpointHeader{}
+	err := readCheckpoint(r, h, sco, func(n uint64, p *page) {
+		mapped := 0
+		for _, l := range p {
+			if l.Mapped() {
+				mapped++
+			}
+		}
+		pages(n, mapped)
+	})
+	return h, err
+}
+
+// readCheckpoint reads a checkpoint from the first byte to the last.
+func readCheckpoint(r io.Reader, h *CheckpointHeader, sco func(SCOInfo), page func(uint64, *page)) error {
 	crc := crc32.New(castagnoli)
 	br := io.TeeReader(bufio.NewReaderSize(r, 1<<20), crc)
 	bad := func(what string) error { return fmt.Errorf("%w: %s", ErrCheckpoint, what) }
 	var b [ckptHeader]byte
 	le := binary.LittleEndian
 	if _, err := io.ReadFull(br, b[:]); err != nil || string(b[:8]) != string(ckptMagic[:]) || le.Uint16(b[8:]) < 1 || le.Uint16(b[8:]) > ckptVersion {
-		return nil, nil, bad("header")
+		return bad("header")
 	}
-	h := &CheckpointHeader{Cluster: le.Uint32(b[12:]), FirstTLog: le.Uint32(b[32:]), Clusters: le.Uint64(b[40:])}
+	h.Cluster, h.FirstTLog, h.Clusters = le.Uint32(b[12:]), le.Uint32(b[32:]), le.Uint64(b[40:])
 	copy(h.VDisk[:], b[16:32])
 	copy(h.Line[:], b[48:64])
 	if h.Clusters > 1<<38 {
-		return nil, nil, bad("size")
+		return bad("size")
 	}
 	size := ckptSCO
 	if le.Uint16(b[8:]) == 1 {
@@ -178,22 +224,15 @@ func ReadCheckpoint(r io.Reader, base *Map) (*Map, *CheckpointHeader, error) {
 	for range le.Uint32(b[36:]) {
 		clear(b[:ckptSCO])
 		if _, err := io.ReadFull(br, b[:size]); err != nil {
-			return nil, nil, bad("sco table")
+			return bad("sco table")
 		}
-		h.SCOs = append(h.SCOs, SCOInfo{le.Uint32(b[0:]), le.Uint32(b[4:]), int64(le.Uint64(b[8:])), le.Uint32(b[16:]), le.Uint32(b[20:])})
+		sco(SCOInfo{le.Uint32(b[0:]), le.Uint32(b[4:]), int64(le.Uint64(b[8:])), le.Uint32(b[16:]), le.Uint32(b[20:])})
 	}
-	m := New(h.Clusters)
-	if base != nil {
-		m = base.Clone(h.Clusters)
-	}
-	if err := readPages(br, crc, m, h); err != nil {
-		return nil, nil, err
-	}
-	return m, h, nil
+	return readPages(br, crc, h, page)
 }
 
 // readPages reads pages and trailer.
-func readPages(br io.Reader, crc hash.Hash32, m *Map, h *CheckpointHeader) error {
+func readPages(br io.Reader, crc hash.Hash32, h *CheckpointHeader, set func(uint64, *page)) error {
 	le := binary.LittleEndian
 	buf := make([]byte, 12+8*PageEntries)
 	for pages := uint32(0); ; pages++ {
@@ -207,7 +246,7 @@ func readPages(br io.Reader, crc hash.Hash32, m *Map, h *CheckpointHeader) error
 		if _, err := io.ReadFull(br, buf[8:]); err != nil || le.Uint32(buf[8:]) != crc32.Checksum(buf[12:], castagnoli) {
 			return fmt.Errorf("%w: page %d", ErrCheckpoint, n)
 		}
-		if n >= endOfPages/PageEntries || n*PageEntries >= m.clusters {
+		if n >= endOfPages/PageEntries || n*PageEntries >= h.Clusters {
 			return fmt.Errorf("%w: page %d beyond the end", ErrCheckpoint, n)
 		}
 		var p page
@@ -216,12 +255,12 @@ func readPages(br io.Reader, crc hash.Hash32, m *Map, h *CheckpointHeader) error
 			if !l.Mapped() {
 				continue
 			}
-			if n*PageEntries+i >= m.clusters {
+			if n*PageEntries+i >= h.Clusters {
 				return fmt.Errorf("%w: page %d beyond the end", ErrCheckpoint, n)
 			}
 			p[i] = l
 		}
-		m.setPage(n, &p)
+		set(n, &p)
 	}
 }
 

@@ -27,5 +27,12 @@ func (s Seed) Sum(lba uint64, data []byte) uint32 {
 	return crc32.Update(crc32.Update(uint32(s), castagnoli, b[:]), castagnoli, data)
 }
 
-// Plain returns the unsalted CRC-32C of b, used by headers and footers.
-func Plain(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+// Plain returns the unsalted CRC-32C of what parts hold one after the other, used by
+// headers and footers.
+func Plain(parts ...[]byte) uint32 {
+	crc := uint32(0)
+	for _, b := range parts {
+		crc = crc32.Update(crc, castagnoli, b)
+	}
+	return crc
+}

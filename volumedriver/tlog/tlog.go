@@ -143,9 +143,7 @@ func Decode(b []byte) (*TLog, error) {
 	if le.Uint64(b[48:]) != uint64(len(b)-headerBytes) {
 		return nil, fmt.Errorf("%w: length", ErrCorrupt)
 	}
-	tmp := append([]byte(nil), b...)
-	clear(tmp[56:60])
-	if clustersum.Plain(tmp) != le.Uint32(b[56:]) {
+	if clustersum.Plain(b[:56], make([]byte, 4), b[60:]) != le.Uint32(b[56:]) {
 		return nil, fmt.Errorf("%w: checksum", ErrCorrupt)
 	}
 	t := &TLog{Epoch: le.Uint32(b[12:]), Nonce: le.Uint32(b[32:]), Number: le.Uint32(b[36:])}

@@ -33,19 +33,9 @@ func (r *logReader) read(ctx context.Context, run Run, n uint32) (*tlog.TLog, er
 	if t := r.held[n]; t != nil {
 		return t, nil
 	}
-	want := r.table.ofTLog(n)
-	if run.Epoch != 0 {
-		want = Opening{Epoch: run.Epoch, Nonce: run.Nonce}
-	}
-	check := func(b []byte) (*tlog.TLog, error) {
-		t, err := tlog.Decode(b)
-		if err == nil && (t.VDisk != r.id || t.Number != n || t.Epoch != want.Epoch || t.Nonce != want.Nonce) {
-			err = fmt.Errorf("%w: it is of another opening", tlog.ErrCorrupt)
-		}
-		return t, err
-	}
+	want := r.opening(run, n)
 	if b, err := blockfs.ReadFile(r.p.host.o.FS, localTLog(r.id, n), maxTLogBytes); err == nil {
-		if t, err := check(b); err == nil {
+		if t, err := r.check(b, want, n); err == nil {
 			return r.hold(t), nil
 		}
 	}
@@ -53,17 +43,35 @@ func (r *logReader) read(ctx context.Context, run Run, n uint32) (*tlog.TLog, er
 	ctx, cancel := context.WithTimeout(ctx, backendTimeout)
 	defer cancel()
 	var t *tlog.TLog
-	err := r.p.fetch(ctx, name, maxTLogBytes, func(b []byte) (err error) {
-		t, err = check(b)
-		return err
+	var damaged error
+	err := r.p.fetch(ctx, name, maxTLogBytes, func(b []byte) error {
+		t, damaged = r.check(b, want, n)
+		return damaged
 	})
 	switch {
 	case err == nil:
 		return r.hold(t), nil
-	case notThere(err) || errors.Is(err, tlog.ErrCorrupt):
+	case notThere(err) || damaged != nil && errors.Is(err, damaged):
 		return nil, fmt.Errorf("vdisk %s: %w: %s: %w", r.id, ErrCorrupt, name, err)
 	}
 	return nil, fmt.Errorf("vdisk %s: %w: %w", r.id, ErrBackend, err)
+}
+
+// opening returns the opening that wrote TLog n of a run.
+func (r *logReader) opening(run Run, n uint32) Opening {
+	if run.Epoch != 0 {
+		return Opening{Epoch: run.Epoch, Nonce: run.Nonce}
+	}
+	return r.table.ofTLog(n)
+}
+
+// check reads TLog n that an opening wrote.
+func (r *logReader) check(b []byte, want Opening, n uint32) (*tlog.TLog, error) {
+	t, err := tlog.Decode(b)
+	if err == nil && (t.VDisk != r.id || t.Number != n || t.Epoch != want.Epoch || t.Nonce != want.Nonce) {
+		err = fmt.Errorf("%w: it is of another opening", tlog.ErrCorrupt)
+	}
+	return t, err
 }
 
 func (r *logReader) hold(t *tlog.TLog) *tlog.TLog {

@@ -130,37 +130,53 @@ func (p *Past) encode(o Opening, number uint64) (*PastRef, []byte, error) {
 
 // decodePast verifies a past object against what the head says of it.
 func decodePast(id ID, ref PastRef, b []byte) (*Past, error) {
+	p, hash, err := InspectPast(b)
+	switch {
+	case err != nil:
+		return nil, err
+	case hash != ref.Hash:
+		return nil, fmt.Errorf("%w: past is not the one that the head names", ErrCorrupt)
+	case p.VDisk != id || len(p.Pins) != ref.Pins:
+		return nil, fmt.Errorf("%w: past fields of vdisk %s", ErrCorrupt, id)
+	}
+	return p, nil
+}
+
+// InspectPast verifies a past object as far as it can be by itself; a head has the
+// hash that it returns, in hex. Errors: ErrCorrupt, or that the format is a newer one.
+func InspectPast(b []byte) (past *Past, sha string, err error) {
 	line, body, ok := bytes.Cut(b, []byte("\n"))
 	var format int
 	var hash string
 	if n, err := fmt.Sscanf(string(line), pastMagic+"%d %64s", &format, &hash); !ok || n != 2 || err != nil {
-		return nil, fmt.Errorf("%w: past has no header line", ErrCorrupt)
+		return nil, "", fmt.Errorf("%w: past has no header line", ErrCorrupt)
 	}
 	if format > PastFormat {
-		return nil, fmt.Errorf("past format %d, this version knows %d: upgrade ovgate", format, PastFormat)
+		return nil, "", fmt.Errorf("past format %d, this version knows %d: upgrade ovgate", format, PastFormat)
 	}
 	body = bytes.TrimSuffix(body, []byte("\n"))
-	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != hash || hash != ref.Hash {
-		return nil, fmt.Errorf("%w: past is not the one that the head names", ErrCorrupt)
+	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != hash {
+		return nil, "", fmt.Errorf("%w: past checksum", ErrCorrupt)
 	}
 	p := &Past{}
 	if err := json.Unmarshal(body, p); err != nil {
-		return nil, fmt.Errorf("%w: past: %v", ErrCorrupt, err)
+		return nil, "", fmt.Errorf("%w: past: %v", ErrCorrupt, err)
 	}
-	if p.VDisk != id || p.Format != format || format < 1 || len(p.Pins) != ref.Pins {
-		return nil, fmt.Errorf("%w: past fields of vdisk %s", ErrCorrupt, id)
+	id := p.VDisk
+	if p.Format != format || format < 1 {
+		return nil, "", fmt.Errorf("%w: past fields of vdisk %s", ErrCorrupt, id)
 	}
 	for _, l := range append(slices.Clone(p.Before), Line{Runs: p.Runs}) {
 		for _, r := range l.Runs {
 			if r.First >= r.End || r.FirstSeq > r.LastSeq {
-				return nil, fmt.Errorf("%w: past of vdisk %s: run %+v", ErrCorrupt, id, r)
+				return nil, "", fmt.Errorf("%w: past of vdisk %s: run %+v", ErrCorrupt, id, r)
 			}
 		}
 	}
 	if !slices.IsSortedFunc(p.Pins, func(a, b Pin) int { return compareSeq(a.Seq, b.Seq) }) {
-		return nil, fmt.Errorf("%w: past of vdisk %s: snapshots out of order", ErrCorrupt, id)
+		return nil, "", fmt.Errorf("%w: past of vdisk %s: snapshots out of order", ErrCorrupt, id)
 	}
-	return p, nil
+	return p, hash, nil
 }
 
 func compareSeq(a, b uint64) int {
