@@ -28,13 +28,14 @@ const (
 var ErrNumbers = errors.New("scrub: the unit's numbers are used up")
 
 // Execute does a unit: it returns when all new objects are stored. Errors:
-// DamageError for a cluster that does not verify, those of the store, that of ctx.
+// DamageError for a cluster that does not verify, those of the store, that of ctx. With
+// an error, the result only says what was written for nothing.
 func Execute(ctx context.Context, env *Env, u *Unit) (*Result, error) {
 	x := &execution{u: u, env: env, seed: clustersum.NewSeed(u.VDisk), layout: sco.Layout{Cluster: u.Cluster},
 		nextSCO: u.FirstSCO, nextTLog: u.FirstTLog, res: &Result{}}
 	for i := range u.Segments {
 		if err := x.segment(ctx, &u.Segments[i]); err != nil {
-			return nil, err
+			return x.res, err
 		}
 	}
 	return x.res, nil
@@ -175,6 +176,7 @@ func (x *execution) put(ctx context.Context, name string, obj []byte) error {
 	if err := x.env.pace(ctx, int64(len(obj))); err != nil {
 		return err
 	}
+	x.res.Objects = append(x.res.Objects, name)
 	if err := x.env.call(ctx, func(ctx context.Context) error { return x.env.Store.Put(ctx, name, obj) }); err != nil {
 		return fmt.Errorf("scrub: put %s: %w", name, err)
 	}

@@ -50,6 +50,7 @@ type Input struct {
 // Result is what came of a unit.
 type Result struct {
 	Segments      []Output // as in the unit
+	Objects       []string // names of all that was written, or begun to be
 	Read, Written int64    // bytes
 }
 

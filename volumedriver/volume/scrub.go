@@ -189,6 +189,8 @@ func (s *scrubRun) run(ctx context.Context) error {
 		}
 		var damage *scrub.DamageError
 		switch err := s.unit(ctx, pl); {
+		case ctx.Err() != nil:
+			return ctx.Err()
 		case errors.As(err, &damage) && !s.policy.damaged[damage.SCO]:
 			s.v.log.Error("scrub found a damaged sco, which stays as it is", "object", damage.Name, "lba", damage.LBA, "err", damage.Err)
 			s.v.stats.crcErrors.Add(1)
@@ -216,12 +218,19 @@ func (s *scrubRun) unit(ctx context.Context, pl *scrubPlan) error {
 		Call: func(ctx context.Context, call func(context.Context) error) error {
 			return v.retry(ctx, math.MaxInt64/2, call)
 		}}, &pl.unit)
-	if err != nil {
+	s.res.Read, s.res.Written = s.res.Read+res.Read, s.res.Written+res.Written
+	if err == nil {
+		err = v.applyScrub(ctx, pl, res)
+	}
+	var damage *scrub.DamageError
+	if errors.Is(err, errStale) || errors.As(err, &damage) {
+		if derr := s.discard(ctx, res.Objects); derr != nil {
+			return derr
+		}
 		return err
 	}
-	s.res.Read, s.res.Written = s.res.Read+res.Read, s.res.Written+res.Written
-	if err := v.applyScrub(ctx, pl, res); err != nil {
-		return err
+	if err != nil {
+		return err // objects that no head names are left to the sweep
 	}
 	s.res.Units++
 	s.res.Condemned += len(pl.doomed)
@@ -242,6 +251,16 @@ func (s *scrubRun) unit(ctx context.Context, pl *scrubPlan) error {
 	}
 	// A head that has nothing to finish.
 	return v.up.ask(&headRequest{ctx: ctx})
+}
+
+// discard gives back what a unit wrote that is not applied, by the way of all
+// deletes: a head condemns it first.
+func (s *scrubRun) discard(ctx context.Context, names []string) error {
+	if err := s.v.up.ask(&headRequest{ctx: ctx, condemn: names}); err != nil {
+		return err
+	}
+	_, err := s.v.deleteDoomed(ctx)
+	return err
 }
 
 // show reports a plan.
