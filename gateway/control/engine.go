@@ -52,6 +52,7 @@ type Pool interface {
 	History(ctx context.Context, id volume.ID, q volume.HistoryQuery) (volume.History, error)
 	Rollback(ctx context.Context, id volume.ID, to volume.Point) (volume.Rolled, error)
 	Recover(ctx context.Context) ([]volume.Recovered, error)
+	Sweep(ctx context.Context, dryRun bool) (volume.SweepResult, error)
 	SetSettings(volume.Settings) error // of vDisks opened from now on
 	Detach(ctx context.Context) error
 }
@@ -64,6 +65,7 @@ type Volume interface {
 	SetSettings(volume.Settings) error
 	Snapshot(ctx context.Context, s volume.SnapshotSpec) (volume.Snapshot, error)
 	Commit(ctx context.Context) error
+	Scrub(ctx context.Context, o volume.ScrubOptions) (volume.ScrubResult, error)
 	Close(ctx context.Context) error
 	Stats() volume.Stats
 	Allocated(off int64) (mapped bool, n int64)

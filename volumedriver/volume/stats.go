@@ -12,6 +12,7 @@ type stats struct {
 	appends, appendBytes                  atomic.Uint64
 	scos, scoBytes                        atomic.Uint64
 	backendErrors, crcErrors              atomic.Uint64
+	scrubRead, scrubWritten, scrubDeleted atomic.Uint64
 	readLat, writeLat                     [24]atomic.Uint64
 }
 
@@ -56,6 +57,8 @@ func (v *Volume) Stats() Stats {
 	s.JournalAppends, s.JournalAppendBytes = c.appends.Load(), c.appendBytes.Load()
 	s.SCOs, s.SCOBytes = c.scos.Load(), c.scoBytes.Load()
 	s.BackendErrors, s.CRCErrors = c.backendErrors.Load(), c.crcErrors.Load()
+	s.ScrubReadBytes, s.ScrubWrittenBytes, s.ScrubDeleted = c.scrubRead.Load(), c.scrubWritten.Load(), c.scrubDeleted.Load()
+	s.Condemned = len(v.up.doomedNames())
 	for i := range s.ReadLatency {
 		s.ReadLatency[i], s.WriteLatency[i] = c.readLat[i].Load(), c.writeLat[i].Load()
 	}
