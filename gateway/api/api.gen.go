@@ -53,6 +53,27 @@ func (e HealthState) Valid() bool {
 	}
 }
 
+// Defines values for JobState.
+const (
+	JobStateDone    JobState = "done"
+	JobStateFailed  JobState = "failed"
+	JobStateRunning JobState = "running"
+)
+
+// Valid indicates whether the value is a known member of the JobState enum.
+func (e JobState) Valid() bool {
+	switch e {
+	case JobStateDone:
+		return true
+	case JobStateFailed:
+		return true
+	case JobStateRunning:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for LostTailPolicy.
 const (
 	LostTailPolicyAccept  LostTailPolicy = "accept"
@@ -272,6 +293,16 @@ type DeletedEvent struct {
 	ID string `json:"id"`
 }
 
+// DoomedObject defines model for DoomedObject.
+type DoomedObject struct {
+	// Bytes 0 when not known
+	Bytes int64 `json:"bytes"`
+
+	// Name Of the object on the backend
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+}
+
 // Error defines model for Error.
 type Error struct {
 	// Code Stable word: invalid, unauthorized, forbidden, csrf, bad_setup_token, setup_done, not_found, exists,
@@ -481,6 +512,9 @@ type ISCSISessionList struct {
 	Items []ISCSISession `json:"items"`
 	Next  *string        `json:"next"`
 }
+
+// JobState defines model for JobState.
+type JobState string
 
 // JournalUsage defines model for JournalUsage.
 type JournalUsage struct {
@@ -757,6 +791,61 @@ type RollbackInput struct {
 	Snapshot *string `json:"snapshot,omitempty"`
 }
 
+// Scrub defines model for Scrub.
+type Scrub struct {
+	// Condemned Objects that are not part of the vDisk any more
+	Condemned      int   `json:"condemned"`
+	CondemnedBytes int64 `json:"condemnedBytes"`
+
+	// Damaged Data objects that could not be read back verified; they stay
+	Damaged []string `json:"damaged"`
+
+	// Deleted Of those; the others follow
+	Deleted int `json:"deleted"`
+
+	// Doomed What a dry run found, 1000 objects at most
+	Doomed []DoomedObject `json:"doomed"`
+	DryRun bool           `json:"dryRun"`
+
+	// Ended Null while it runs
+	Ended *time.Time `json:"ended"`
+
+	// Failure Empty unless it failed
+	Failure string `json:"failure"`
+
+	// Live Bytes that count of the data objects that it looked at
+	Live int64 `json:"live"`
+
+	// More There are others
+	More bool `json:"more"`
+
+	// Moved Bytes of live data that were copied
+	Moved   int64     `json:"moved"`
+	Read    int64     `json:"read"`
+	Started time.Time `json:"started"`
+	State   JobState  `json:"state"`
+
+	// Stored Bytes of the vDisk's data objects before
+	Stored int64 `json:"stored"`
+
+	// StoredAfter And after
+	StoredAfter int64 `json:"storedAfter"`
+
+	// Units Pieces of work that are done
+	Units   int    `json:"units"`
+	VDisk   string `json:"vdisk"`
+	Written int64  `json:"written"`
+}
+
+// ScrubInput defines model for ScrubInput.
+type ScrubInput struct {
+	// DryRun Change nothing
+	DryRun *bool `json:"dryRun,omitempty"`
+
+	// Rate Bytes per second that it may read and write; no bound by default
+	Rate *int64 `json:"rate,omitempty"`
+}
+
 // Series defines model for Series.
 type Series struct {
 	// Object Id of the vDisk
@@ -863,6 +952,49 @@ type Status struct {
 	Portals     []Portal    `json:"portals"`
 	Started     time.Time   `json:"started"`
 	Version     string      `json:"version"`
+}
+
+// Sweep defines model for Sweep.
+type Sweep struct {
+	Deleted int `json:"deleted"`
+
+	// Doomed The garbage, 1000 objects at most
+	Doomed []DoomedObject `json:"doomed"`
+	DryRun bool           `json:"dryRun"`
+
+	// Ended Null while it runs
+	Ended *time.Time `json:"ended"`
+
+	// Failure Empty unless it failed
+	Failure string `json:"failure"`
+
+	// Garbage Objects that nothing reaches
+	Garbage      int   `json:"garbage"`
+	GarbageBytes int64 `json:"garbageBytes"`
+
+	// More There is more
+	More bool `json:"more"`
+
+	// Objects Of them
+	Objects int `json:"objects"`
+
+	// Quarantined Ids of vDisks that the node does not know
+	Quarantined []string `json:"quarantined"`
+
+	// Skipped Ids of vDisks that are being made or deleted, or changed meanwhile
+	Skipped []string  `json:"skipped"`
+	Started time.Time `json:"started"`
+	State   JobState  `json:"state"`
+
+	// VDisks That it looked at
+	VDisks int    `json:"vdisks"`
+	VPool  string `json:"vpool"`
+}
+
+// SweepInput defines model for SweepInput.
+type SweepInput struct {
+	// DryRun Change nothing
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Target defines model for Target.
@@ -1499,6 +1631,9 @@ type SetVDiskQosJSONRequestBody = Qos
 // RollbackVDiskJSONRequestBody defines body for RollbackVDisk for application/json ContentType.
 type RollbackVDiskJSONRequestBody = RollbackInput
 
+// ScrubVDiskJSONRequestBody defines body for ScrubVDisk for application/json ContentType.
+type ScrubVDiskJSONRequestBody = ScrubInput
+
 // CreateSnapshotJSONRequestBody defines body for CreateSnapshot for application/json ContentType.
 type CreateSnapshotJSONRequestBody = SnapshotInput
 
@@ -1513,6 +1648,9 @@ type RecoverVPoolJSONRequestBody = VPoolRecoverInput
 
 // UpdateVPoolJSONRequestBody defines body for UpdateVPool for application/json ContentType.
 type UpdateVPoolJSONRequestBody = VPoolPatch
+
+// SweepVPoolJSONRequestBody defines body for SweepVPool for application/json ContentType.
+type SweepVPoolJSONRequestBody = SweepInput
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
@@ -1642,6 +1780,12 @@ type ServerInterface interface {
 	// RollbackVDisk Take a vDisk back to a snapshot or moment
 	// (POST /vdisks/{vdisk}/rollback)
 	RollbackVDisk(ctx echo.Context, vDisk VDiskRef) error
+	// GetVDiskScrub The newest scrub of a vDisk, with how far it is
+	// (GET /vdisks/{vdisk}/scrub)
+	GetVDiskScrub(ctx echo.Context, vDisk VDiskRef) error
+	// ScrubVDisk Give back what was overwritten, discarded, or held by deleted snapshots
+	// (POST /vdisks/{vdisk}/scrub)
+	ScrubVDisk(ctx echo.Context, vDisk VDiskRef) error
 	// ListSnapshots List the snapshots of a vDisk, oldest first
 	// (GET /vdisks/{vdisk}/snapshots)
 	ListSnapshots(ctx echo.Context, vDisk VDiskRef, params ListSnapshotsParams) error
@@ -1684,6 +1828,12 @@ type ServerInterface interface {
 	// UpdateVPool Rename a vPool or change its settings
 	// (PATCH /vpools/{vpool})
 	UpdateVPool(ctx echo.Context, vPool VPoolRef) error
+	// GetVPoolSweep The newest sweep of a vPool, with how far it is
+	// (GET /vpools/{vpool}/sweep)
+	GetVPoolSweep(ctx echo.Context, vPool VPoolRef) error
+	// SweepVPool Delete objects that nothing reaches
+	// (POST /vpools/{vpool}/sweep)
+	SweepVPool(ctx echo.Context, vPool VPoolRef) error
 }
 
 // ServerInterfaceWrapper converts echo contexts to parameters.
@@ -2596,6 +2746,38 @@ func (w *ServerInterfaceWrapper) RollbackVDisk(ctx echo.Context) error {
 	return err
 }
 
+// GetVDiskScrub converts echo context to params.
+func (w *ServerInterfaceWrapper) GetVDiskScrub(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetVDiskScrub(ctx, vDisk)
+	return err
+}
+
+// ScrubVDisk converts echo context to params.
+func (w *ServerInterfaceWrapper) ScrubVDisk(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ScrubVDisk(ctx, vDisk)
+	return err
+}
+
 // ListSnapshots converts echo context to params.
 func (w *ServerInterfaceWrapper) ListSnapshots(ctx echo.Context) error {
 	var err error
@@ -2931,6 +3113,38 @@ func (w *ServerInterfaceWrapper) UpdateVPool(ctx echo.Context) error {
 	return err
 }
 
+// GetVPoolSweep converts echo context to params.
+func (w *ServerInterfaceWrapper) GetVPoolSweep(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vpool" -------------
+	var vPool VPoolRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vpool", ctx.Param("vpool"), &vPool, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vpool: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetVPoolSweep(ctx, vPool)
+	return err
+}
+
+// SweepVPool converts echo context to params.
+func (w *ServerInterfaceWrapper) SweepVPool(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vpool" -------------
+	var vPool VPoolRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vpool", ctx.Param("vpool"), &vPool, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vpool: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SweepVPool(ctx, vPool)
+	return err
+}
+
 // This is a simple interface which specifies echo.Route addition functions which
 // are present on both echo.Echo and echo.Group, since we want to allow using
 // either of them for path registration
@@ -2991,6 +3205,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/vpools/:vpool", wrapper.DeleteVPool, options.OperationMiddlewares["DeleteVPool"]...)
 	router.GET(options.BaseURL+"/vpools/:vpool", wrapper.GetVPool, options.OperationMiddlewares["GetVPool"]...)
 	router.PATCH(options.BaseURL+"/vpools/:vpool", wrapper.UpdateVPool, options.OperationMiddlewares["UpdateVPool"]...)
+	router.GET(options.BaseURL+"/vpools/:vpool/sweep", wrapper.GetVPoolSweep, options.OperationMiddlewares["GetVPoolSweep"]...)
+	router.POST(options.BaseURL+"/vpools/:vpool/sweep", wrapper.SweepVPool, options.OperationMiddlewares["SweepVPool"]...)
 	router.GET(options.BaseURL+"/vdisks", wrapper.ListVDisks, options.OperationMiddlewares["ListVDisks"]...)
 	router.POST(options.BaseURL+"/vdisks", wrapper.CreateVDisk, options.OperationMiddlewares["CreateVDisk"]...)
 	router.DELETE(options.BaseURL+"/vdisks/:vdisk", wrapper.DeleteVDisk, options.OperationMiddlewares["DeleteVDisk"]...)
@@ -3009,6 +3225,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/vdisks/:vdisk/flatten", wrapper.FlattenVDisk, options.OperationMiddlewares["FlattenVDisk"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk/history", wrapper.GetVDiskHistory, options.OperationMiddlewares["GetVDiskHistory"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/rollback", wrapper.RollbackVDisk, options.OperationMiddlewares["RollbackVDisk"]...)
+	router.GET(options.BaseURL+"/vdisks/:vdisk/scrub", wrapper.GetVDiskScrub, options.OperationMiddlewares["GetVDiskScrub"]...)
+	router.POST(options.BaseURL+"/vdisks/:vdisk/scrub", wrapper.ScrubVDisk, options.OperationMiddlewares["ScrubVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/commit", wrapper.CommitVDisk, options.OperationMiddlewares["CommitVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/acceptLoss", wrapper.AcceptVDiskLoss, options.OperationMiddlewares["AcceptVDiskLoss"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk/stats", wrapper.GetVDiskStats, options.OperationMiddlewares["GetVDiskStats"]...)
@@ -4641,6 +4859,85 @@ func (response RollbackVDiskdefaultJSONResponse) VisitRollbackVDiskResponse(w ht
 	return err
 }
 
+type GetVDiskScrubRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+}
+
+type GetVDiskScrubResponseObject interface {
+	VisitGetVDiskScrubResponse(w http.ResponseWriter) error
+}
+
+type GetVDiskScrub200JSONResponse Scrub
+
+func (response GetVDiskScrub200JSONResponse) VisitGetVDiskScrubResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetVDiskScrubdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetVDiskScrubdefaultJSONResponse) VisitGetVDiskScrubResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ScrubVDiskRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+	Body  *ScrubVDiskJSONRequestBody
+}
+
+type ScrubVDiskResponseObject interface {
+	VisitScrubVDiskResponse(w http.ResponseWriter) error
+}
+
+type ScrubVDisk202JSONResponse Scrub
+
+func (response ScrubVDisk202JSONResponse) VisitScrubVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ScrubVDiskdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ScrubVDiskdefaultJSONResponse) VisitScrubVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListSnapshotsRequestObject struct {
 	VDisk  VDiskRef `json:"vdisk"`
 	Params ListSnapshotsParams
@@ -5172,6 +5469,85 @@ func (response UpdateVPooldefaultJSONResponse) VisitUpdateVPoolResponse(w http.R
 	return err
 }
 
+type GetVPoolSweepRequestObject struct {
+	VPool VPoolRef `json:"vpool"`
+}
+
+type GetVPoolSweepResponseObject interface {
+	VisitGetVPoolSweepResponse(w http.ResponseWriter) error
+}
+
+type GetVPoolSweep200JSONResponse Sweep
+
+func (response GetVPoolSweep200JSONResponse) VisitGetVPoolSweepResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetVPoolSweepdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetVPoolSweepdefaultJSONResponse) VisitGetVPoolSweepResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SweepVPoolRequestObject struct {
+	VPool VPoolRef `json:"vpool"`
+	Body  *SweepVPoolJSONRequestBody
+}
+
+type SweepVPoolResponseObject interface {
+	VisitSweepVPoolResponse(w http.ResponseWriter) error
+}
+
+type SweepVPool202JSONResponse Sweep
+
+func (response SweepVPool202JSONResponse) VisitSweepVPoolResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SweepVPooldefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response SweepVPooldefaultJSONResponse) VisitSweepVPoolResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// ListISCSISessions List iSCSI sessions
@@ -5300,6 +5676,12 @@ type StrictServerInterface interface {
 	// RollbackVDisk Take a vDisk back to a snapshot or moment
 	// (POST /vdisks/{vdisk}/rollback)
 	RollbackVDisk(ctx context.Context, request RollbackVDiskRequestObject) (RollbackVDiskResponseObject, error)
+	// GetVDiskScrub The newest scrub of a vDisk, with how far it is
+	// (GET /vdisks/{vdisk}/scrub)
+	GetVDiskScrub(ctx context.Context, request GetVDiskScrubRequestObject) (GetVDiskScrubResponseObject, error)
+	// ScrubVDisk Give back what was overwritten, discarded, or held by deleted snapshots
+	// (POST /vdisks/{vdisk}/scrub)
+	ScrubVDisk(ctx context.Context, request ScrubVDiskRequestObject) (ScrubVDiskResponseObject, error)
 	// ListSnapshots List the snapshots of a vDisk, oldest first
 	// (GET /vdisks/{vdisk}/snapshots)
 	ListSnapshots(ctx context.Context, request ListSnapshotsRequestObject) (ListSnapshotsResponseObject, error)
@@ -5342,6 +5724,12 @@ type StrictServerInterface interface {
 	// UpdateVPool Rename a vPool or change its settings
 	// (PATCH /vpools/{vpool})
 	UpdateVPool(ctx context.Context, request UpdateVPoolRequestObject) (UpdateVPoolResponseObject, error)
+	// GetVPoolSweep The newest sweep of a vPool, with how far it is
+	// (GET /vpools/{vpool}/sweep)
+	GetVPoolSweep(ctx context.Context, request GetVPoolSweepRequestObject) (GetVPoolSweepResponseObject, error)
+	// SweepVPool Delete objects that nothing reaches
+	// (POST /vpools/{vpool}/sweep)
+	SweepVPool(ctx context.Context, request SweepVPoolRequestObject) (SweepVPoolResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx echo.Context, request any) (any, error)
@@ -6750,6 +7138,82 @@ func (sh *strictHandler) RollbackVDisk(ctx echo.Context, vDisk VDiskRef) error {
 	return nil
 }
 
+// GetVDiskScrub operation middleware
+func (sh *strictHandler) GetVDiskScrub(ctx echo.Context, vDisk VDiskRef) error {
+	var request GetVDiskScrubRequestObject
+
+	request.VDisk = vDisk
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetVDiskScrub(ctx.Request().Context(), request.(GetVDiskScrubRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetVDiskScrub")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetVDiskScrubResponseObject); ok {
+		return validResponse.VisitGetVDiskScrubResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ScrubVDisk operation middleware
+func (sh *strictHandler) ScrubVDisk(ctx echo.Context, vDisk VDiskRef) error {
+	var request ScrubVDiskRequestObject
+
+	request.VDisk = vDisk
+
+	var body ScrubVDiskJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ScrubVDisk(ctx.Request().Context(), request.(ScrubVDiskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ScrubVDisk")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ScrubVDiskResponseObject); ok {
+		return validResponse.VisitScrubVDiskResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ListSnapshots operation middleware
 func (sh *strictHandler) ListSnapshots(ctx echo.Context, vDisk VDiskRef, params ListSnapshotsParams) error {
 	var request ListSnapshotsRequestObject
@@ -7215,6 +7679,82 @@ func (sh *strictHandler) UpdateVPool(ctx echo.Context, vPool VPoolRef) error {
 		return err
 	} else if validResponse, ok := response.(UpdateVPoolResponseObject); ok {
 		return validResponse.VisitUpdateVPoolResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetVPoolSweep operation middleware
+func (sh *strictHandler) GetVPoolSweep(ctx echo.Context, vPool VPoolRef) error {
+	var request GetVPoolSweepRequestObject
+
+	request.VPool = vPool
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetVPoolSweep(ctx.Request().Context(), request.(GetVPoolSweepRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetVPoolSweep")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetVPoolSweepResponseObject); ok {
+		return validResponse.VisitGetVPoolSweepResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SweepVPool operation middleware
+func (sh *strictHandler) SweepVPool(ctx echo.Context, vPool VPoolRef) error {
+	var request SweepVPoolRequestObject
+
+	request.VPool = vPool
+
+	var body SweepVPoolJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SweepVPool(ctx.Request().Context(), request.(SweepVPoolRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SweepVPool")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SweepVPoolResponseObject); ok {
+		return validResponse.VisitSweepVPoolResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -70,6 +70,8 @@ type Controller struct {
 	disks    map[string]*vdisk
 	shared   map[string]*shared
 	due      map[ref]retry
+	scrubs   jobs[volume.ScrubResult]
+	sweeps   jobs[volume.SweepResult]
 }
 
 // ref names an object of the reconciler.
@@ -143,6 +145,7 @@ func New(opt Options) *Controller {
 		opt: opt, model: opt.Model, log: opt.Log, clock: opt.Clock, ctx: ctx, cancel: cancel,
 		kick: make(chan struct{}, 1), slots: make(chan struct{}, workers),
 		pools: map[string]*pool{}, disks: map[string]*vdisk{}, shared: map[string]*shared{}, due: map[ref]retry{},
+		scrubs: jobs[volume.ScrubResult]{}, sweeps: jobs[volume.SweepResult]{},
 	}
 }
 

@@ -53,6 +53,7 @@ type Pool interface {
 	History(ctx context.Context, id volume.ID, q volume.HistoryQuery) (volume.History, error)
 	Rollback(ctx context.Context, id volume.ID, to volume.Point) (volume.Rolled, error)
 	Recover(ctx context.Context) ([]volume.Recovered, error)
+	Sweep(ctx context.Context, dryRun bool) (volume.SweepResult, error)
 	SetSettings(volume.Settings) error // of vDisks opened from now on
 	Detach(ctx context.Context) error
 }
@@ -66,6 +67,7 @@ type Volume interface {
 	Snapshot(ctx context.Context, s volume.SnapshotSpec) (volume.Snapshot, error)
 	Flatten(ctx context.Context, progress func(done, total int64)) error
 	Commit(ctx context.Context) error
+	Scrub(ctx context.Context, o volume.ScrubOptions) (volume.ScrubResult, error)
 	Close(ctx context.Context) error
 	Stats() volume.Stats
 	Allocated(off int64) (mapped bool, n int64)

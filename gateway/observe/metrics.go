@@ -225,6 +225,10 @@ var diskMetrics = []metric[volume.Stats]{
 	{"cache_hits_total", counter, "Reads answered by the cache.", func(s volume.Stats) float64 { return float64(s.CacheHits) }},
 	{"cache_misses_total", counter, "Reads that went to the backend.", func(s volume.Stats) float64 { return float64(s.CacheMisses) }},
 	{"backend_errors_total", counter, "Backend calls that failed.", func(s volume.Stats) float64 { return float64(s.BackendErrors) }},
+	{"scrub_read_bytes_total", counter, "Bytes read by scrubs.", func(s volume.Stats) float64 { return float64(s.ScrubReadBytes) }},
+	{"scrub_written_bytes_total", counter, "Bytes written by scrubs.", func(s volume.Stats) float64 { return float64(s.ScrubWrittenBytes) }},
+	{"scrub_deleted_objects_total", counter, "Objects that scrubs gave back.", func(s volume.Stats) float64 { return float64(s.ScrubDeleted) }},
+	{"condemned_objects", gauge, "Objects that are to be deleted.", func(s volume.Stats) float64 { return float64(s.Condemned) }},
 	{"crc_errors_total", counter, "Checksums that did not verify.", func(s volume.Stats) float64 { return float64(s.CRCErrors) }},
 }
 
@@ -311,6 +315,10 @@ func sumStats(a, b volume.Stats) volume.Stats {
 	a.BackendErrors += b.BackendErrors
 	a.CRCErrors += b.CRCErrors
 	a.Throttled += b.Throttled
+	a.ScrubReadBytes += b.ScrubReadBytes
+	a.ScrubWrittenBytes += b.ScrubWrittenBytes
+	a.ScrubDeleted += b.ScrubDeleted
+	a.Condemned += b.Condemned
 	for i := range a.ReadLatency {
 		a.ReadLatency[i] += b.ReadLatency[i]
 		a.WriteLatency[i] += b.WriteLatency[i]

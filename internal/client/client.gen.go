@@ -55,6 +55,27 @@ func (e HealthState) Valid() bool {
 	}
 }
 
+// Defines values for JobState.
+const (
+	JobStateDone    JobState = "done"
+	JobStateFailed  JobState = "failed"
+	JobStateRunning JobState = "running"
+)
+
+// Valid indicates whether the value is a known member of the JobState enum.
+func (e JobState) Valid() bool {
+	switch e {
+	case JobStateDone:
+		return true
+	case JobStateFailed:
+		return true
+	case JobStateRunning:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for LostTailPolicy.
 const (
 	LostTailPolicyAccept  LostTailPolicy = "accept"
@@ -274,6 +295,16 @@ type DeletedEvent struct {
 	ID string `json:"id"`
 }
 
+// DoomedObject defines model for DoomedObject.
+type DoomedObject struct {
+	// Bytes 0 when not known
+	Bytes int64 `json:"bytes"`
+
+	// Name Of the object on the backend
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+}
+
 // Error defines model for Error.
 type Error struct {
 	// Code Stable word: invalid, unauthorized, forbidden, csrf, bad_setup_token, setup_done, not_found, exists,
@@ -483,6 +514,9 @@ type ISCSISessionList struct {
 	Items []ISCSISession `json:"items"`
 	Next  *string        `json:"next"`
 }
+
+// JobState defines model for JobState.
+type JobState string
 
 // JournalUsage defines model for JournalUsage.
 type JournalUsage struct {
@@ -759,6 +793,61 @@ type RollbackInput struct {
 	Snapshot *string `json:"snapshot,omitempty"`
 }
 
+// Scrub defines model for Scrub.
+type Scrub struct {
+	// Condemned Objects that are not part of the vDisk any more
+	Condemned      int   `json:"condemned"`
+	CondemnedBytes int64 `json:"condemnedBytes"`
+
+	// Damaged Data objects that could not be read back verified; they stay
+	Damaged []string `json:"damaged"`
+
+	// Deleted Of those; the others follow
+	Deleted int `json:"deleted"`
+
+	// Doomed What a dry run found, 1000 objects at most
+	Doomed []DoomedObject `json:"doomed"`
+	DryRun bool           `json:"dryRun"`
+
+	// Ended Null while it runs
+	Ended *time.Time `json:"ended"`
+
+	// Failure Empty unless it failed
+	Failure string `json:"failure"`
+
+	// Live Bytes that count of the data objects that it looked at
+	Live int64 `json:"live"`
+
+	// More There are others
+	More bool `json:"more"`
+
+	// Moved Bytes of live data that were copied
+	Moved   int64     `json:"moved"`
+	Read    int64     `json:"read"`
+	Started time.Time `json:"started"`
+	State   JobState  `json:"state"`
+
+	// Stored Bytes of the vDisk's data objects before
+	Stored int64 `json:"stored"`
+
+	// StoredAfter And after
+	StoredAfter int64 `json:"storedAfter"`
+
+	// Units Pieces of work that are done
+	Units   int    `json:"units"`
+	VDisk   string `json:"vdisk"`
+	Written int64  `json:"written"`
+}
+
+// ScrubInput defines model for ScrubInput.
+type ScrubInput struct {
+	// DryRun Change nothing
+	DryRun *bool `json:"dryRun,omitempty"`
+
+	// Rate Bytes per second that it may read and write; no bound by default
+	Rate *int64 `json:"rate,omitempty"`
+}
+
 // Series defines model for Series.
 type Series struct {
 	// Object Id of the vDisk
@@ -865,6 +954,49 @@ type Status struct {
 	Portals     []Portal    `json:"portals"`
 	Started     time.Time   `json:"started"`
 	Version     string      `json:"version"`
+}
+
+// Sweep defines model for Sweep.
+type Sweep struct {
+	Deleted int `json:"deleted"`
+
+	// Doomed The garbage, 1000 objects at most
+	Doomed []DoomedObject `json:"doomed"`
+	DryRun bool           `json:"dryRun"`
+
+	// Ended Null while it runs
+	Ended *time.Time `json:"ended"`
+
+	// Failure Empty unless it failed
+	Failure string `json:"failure"`
+
+	// Garbage Objects that nothing reaches
+	Garbage      int   `json:"garbage"`
+	GarbageBytes int64 `json:"garbageBytes"`
+
+	// More There is more
+	More bool `json:"more"`
+
+	// Objects Of them
+	Objects int `json:"objects"`
+
+	// Quarantined Ids of vDisks that the node does not know
+	Quarantined []string `json:"quarantined"`
+
+	// Skipped Ids of vDisks that are being made or deleted, or changed meanwhile
+	Skipped []string  `json:"skipped"`
+	Started time.Time `json:"started"`
+	State   JobState  `json:"state"`
+
+	// VDisks That it looked at
+	VDisks int    `json:"vdisks"`
+	VPool  string `json:"vpool"`
+}
+
+// SweepInput defines model for SweepInput.
+type SweepInput struct {
+	// DryRun Change nothing
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Target defines model for Target.
@@ -1510,6 +1642,9 @@ type SetVDiskQosJSONRequestBody = Qos
 // RollbackVDiskJSONRequestBody defines body for RollbackVDisk for application/json ContentType.
 type RollbackVDiskJSONRequestBody = RollbackInput
 
+// ScrubVDiskJSONRequestBody defines body for ScrubVDisk for application/json ContentType.
+type ScrubVDiskJSONRequestBody = ScrubInput
+
 // CreateSnapshotJSONRequestBody defines body for CreateSnapshot for application/json ContentType.
 type CreateSnapshotJSONRequestBody = SnapshotInput
 
@@ -1524,6 +1659,9 @@ type RecoverVPoolJSONRequestBody = VPoolRecoverInput
 
 // UpdateVPoolJSONRequestBody defines body for UpdateVPool for application/json ContentType.
 type UpdateVPoolJSONRequestBody = VPoolPatch
+
+// SweepVPoolJSONRequestBody defines body for SweepVPool for application/json ContentType.
+type SweepVPoolJSONRequestBody = SweepInput
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -2071,6 +2209,35 @@ type ClientInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/rollback (the `RollbackVDisk` operationId).
 	RollbackVDisk(ctx context.Context, vDisk VDiskRef, body RollbackVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetVDiskScrub The newest scrub of a vDisk, with how far it is
+	//
+	// 404 `not_found` when there was none since the node started.
+	//
+	// Corresponds with GET /vdisks/{vdisk}/scrub (the `GetVDiskScrub` operationId).
+	GetVDiskScrub(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ScrubVDiskWithBody Give back what was overwritten, discarded, or held by deleted snapshots
+	//
+	// Starts it and returns; `GET` shows how far it is. It yields to initiators. Snapshots, clones and the history that
+	// the vPool asks for stay what they are. With `dryRun` it only says which objects it would delete, and why.
+	// Refused with 409 `in_use` while one runs. One that was cut off is repeated, and goes on.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/scrub (the `ScrubVDisk` operationId).
+	ScrubVDiskWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ScrubVDisk Give back what was overwritten, discarded, or held by deleted snapshots
+	//
+	// Starts it and returns; `GET` shows how far it is. It yields to initiators. Snapshots, clones and the history that
+	// the vPool asks for stay what they are. With `dryRun` it only says which objects it would delete, and why.
+	// Refused with 409 `in_use` while one runs. One that was cut off is repeated, and goes on.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/scrub (the `ScrubVDisk` operationId).
+	ScrubVDisk(ctx context.Context, vDisk VDiskRef, body ScrubVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListSnapshots List the snapshots of a vDisk, oldest first
 	//
 	// Of a vDisk that is not running those are known that are on the backend.
@@ -2220,6 +2387,35 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /vpools/{vpool} (the `UpdateVPool` operationId).
 	UpdateVPool(ctx context.Context, vPool VPoolRef, body UpdateVPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetVPoolSweep The newest sweep of a vPool, with how far it is
+	//
+	// 404 `not_found` when there was none since the node started.
+	//
+	// Corresponds with GET /vpools/{vpool}/sweep (the `GetVPoolSweep` operationId).
+	GetVPoolSweep(ctx context.Context, vPool VPoolRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SweepVPoolWithBody Delete objects that nothing reaches
+	//
+	// Starts it and returns; `GET` shows how far it is. Crashes leave such objects behind. Anything on the backend
+	// that cannot be explained ends it before it deletes, and the failure names it. vDisks that the node does not
+	// know are left alone and listed. With `dryRun` it only says which objects it would delete, and why.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vpools/{vpool}/sweep (the `SweepVPool` operationId).
+	SweepVPoolWithBody(ctx context.Context, vPool VPoolRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SweepVPool Delete objects that nothing reaches
+	//
+	// Starts it and returns; `GET` shows how far it is. Crashes leave such objects behind. Anything on the backend
+	// that cannot be explained ends it before it deletes, and the failure names it. vDisks that the node does not
+	// know are left alone and listed. With `dryRun` it only says which objects it would delete, and why.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vpools/{vpool}/sweep (the `SweepVPool` operationId).
+	SweepVPool(ctx context.Context, vPool VPoolRef, body SweepVPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // StreamEvents Changes as server-sent events
@@ -3284,6 +3480,65 @@ func (c *Client) RollbackVDisk(ctx context.Context, vDisk VDiskRef, body Rollbac
 	return c.Client.Do(req)
 }
 
+// GetVDiskScrub The newest scrub of a vDisk, with how far it is
+//
+// 404 `not_found` when there was none since the node started.
+//
+// Corresponds with GET /vdisks/{vdisk}/scrub (the `GetVDiskScrub` operationId).
+func (c *Client) GetVDiskScrub(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetVDiskScrubRequest(c.Server, vDisk)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ScrubVDiskWithBody Give back what was overwritten, discarded, or held by deleted snapshots
+//
+// Starts it and returns; `GET` shows how far it is. It yields to initiators. Snapshots, clones and the history that
+// the vPool asks for stay what they are. With `dryRun` it only says which objects it would delete, and why.
+// Refused with 409 `in_use` while one runs. One that was cut off is repeated, and goes on.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/scrub (the `ScrubVDisk` operationId).
+func (c *Client) ScrubVDiskWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewScrubVDiskRequestWithBody(c.Server, vDisk, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ScrubVDisk Give back what was overwritten, discarded, or held by deleted snapshots
+//
+// Starts it and returns; `GET` shows how far it is. It yields to initiators. Snapshots, clones and the history that
+// the vPool asks for stay what they are. With `dryRun` it only says which objects it would delete, and why.
+// Refused with 409 `in_use` while one runs. One that was cut off is repeated, and goes on.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/scrub (the `ScrubVDisk` operationId).
+func (c *Client) ScrubVDisk(ctx context.Context, vDisk VDiskRef, body ScrubVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewScrubVDiskRequest(c.Server, vDisk, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListSnapshots List the snapshots of a vDisk, oldest first
 //
 // Of a vDisk that is not running those are known that are on the backend.
@@ -3614,6 +3869,65 @@ func (c *Client) UpdateVPoolWithBody(ctx context.Context, vPool VPoolRef, conten
 // Corresponds with PATCH /vpools/{vpool} (the `UpdateVPool` operationId).
 func (c *Client) UpdateVPool(ctx context.Context, vPool VPoolRef, body UpdateVPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateVPoolRequest(c.Server, vPool, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetVPoolSweep The newest sweep of a vPool, with how far it is
+//
+// 404 `not_found` when there was none since the node started.
+//
+// Corresponds with GET /vpools/{vpool}/sweep (the `GetVPoolSweep` operationId).
+func (c *Client) GetVPoolSweep(ctx context.Context, vPool VPoolRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetVPoolSweepRequest(c.Server, vPool)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SweepVPoolWithBody Delete objects that nothing reaches
+//
+// Starts it and returns; `GET` shows how far it is. Crashes leave such objects behind. Anything on the backend
+// that cannot be explained ends it before it deletes, and the failure names it. vDisks that the node does not
+// know are left alone and listed. With `dryRun` it only says which objects it would delete, and why.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vpools/{vpool}/sweep (the `SweepVPool` operationId).
+func (c *Client) SweepVPoolWithBody(ctx context.Context, vPool VPoolRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSweepVPoolRequestWithBody(c.Server, vPool, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SweepVPool Delete objects that nothing reaches
+//
+// Starts it and returns; `GET` shows how far it is. Crashes leave such objects behind. Anything on the backend
+// that cannot be explained ends it before it deletes, and the failure names it. vDisks that the node does not
+// know are left alone and listed. With `dryRun` it only says which objects it would delete, and why.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vpools/{vpool}/sweep (the `SweepVPool` operationId).
+func (c *Client) SweepVPool(ctx context.Context, vPool VPoolRef, body SweepVPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSweepVPoolRequest(c.Server, vPool, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5784,6 +6098,87 @@ func NewRollbackVDiskRequestWithBody(server string, vDisk VDiskRef, contentType 
 	return req, nil
 }
 
+// NewGetVDiskScrubRequest constructs an http.Request for the GetVDiskScrub method
+func NewGetVDiskScrubRequest(server string, vDisk VDiskRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/scrub", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewScrubVDiskRequest calls the generic ScrubVDisk builder with application/json body
+func NewScrubVDiskRequest(server string, vDisk VDiskRef, body ScrubVDiskJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewScrubVDiskRequestWithBody(server, vDisk, "application/json", bodyReader)
+}
+
+// NewScrubVDiskRequestWithBody constructs an http.Request for the ScrubVDisk method, with any body, and a specified content type
+func NewScrubVDiskRequestWithBody(server string, vDisk VDiskRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/scrub", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListSnapshotsRequest constructs an http.Request for the ListSnapshots method
 func NewListSnapshotsRequest(server string, vDisk VDiskRef, params *ListSnapshotsParams) (*http.Request, error) {
 	var err error
@@ -6517,6 +6912,87 @@ func NewUpdateVPoolRequestWithBody(server string, vPool VPoolRef, contentType st
 	return req, nil
 }
 
+// NewGetVPoolSweepRequest constructs an http.Request for the GetVPoolSweep method
+func NewGetVPoolSweepRequest(server string, vPool VPoolRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vpool", vPool, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vpools/%s/sweep", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSweepVPoolRequest calls the generic SweepVPool builder with application/json body
+func NewSweepVPoolRequest(server string, vPool VPoolRef, body SweepVPoolJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSweepVPoolRequestWithBody(server, vPool, "application/json", bodyReader)
+}
+
+// NewSweepVPoolRequestWithBody constructs an http.Request for the SweepVPool method, with any body, and a specified content type
+func NewSweepVPoolRequestWithBody(server string, vPool VPoolRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vpool", vPool, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vpools/%s/sweep", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -7091,6 +7567,37 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/rollback (the `RollbackVDisk` operationId).
 	RollbackVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body RollbackVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*RollbackVDiskResponse, error)
 
+	// GetVDiskScrubWithResponse The newest scrub of a vDisk, with how far it is
+	//
+	// 404 `not_found` when there was none since the node started.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vdisks/{vdisk}/scrub (the `GetVDiskScrub` operationId).
+	GetVDiskScrubWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*GetVDiskScrubResponse, error)
+
+	// ScrubVDiskWithBodyWithResponse Give back what was overwritten, discarded, or held by deleted snapshots
+	//
+	// Starts it and returns; `GET` shows how far it is. It yields to initiators. Snapshots, clones and the history that
+	// the vPool asks for stay what they are. With `dryRun` it only says which objects it would delete, and why.
+	// Refused with 409 `in_use` while one runs. One that was cut off is repeated, and goes on.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/scrub (the `ScrubVDisk` operationId).
+	ScrubVDiskWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ScrubVDiskResponse, error)
+
+	// ScrubVDiskWithResponse Give back what was overwritten, discarded, or held by deleted snapshots
+	//
+	// Starts it and returns; `GET` shows how far it is. It yields to initiators. Snapshots, clones and the history that
+	// the vPool asks for stay what they are. With `dryRun` it only says which objects it would delete, and why.
+	// Refused with 409 `in_use` while one runs. One that was cut off is repeated, and goes on.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/scrub (the `ScrubVDisk` operationId).
+	ScrubVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body ScrubVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*ScrubVDiskResponse, error)
+
 	// ListSnapshotsWithResponse List the snapshots of a vDisk, oldest first
 	//
 	// Of a vDisk that is not running those are known that are on the backend.
@@ -7258,6 +7765,37 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PATCH /vpools/{vpool} (the `UpdateVPool` operationId).
 	UpdateVPoolWithResponse(ctx context.Context, vPool VPoolRef, body UpdateVPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateVPoolResponse, error)
+
+	// GetVPoolSweepWithResponse The newest sweep of a vPool, with how far it is
+	//
+	// 404 `not_found` when there was none since the node started.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vpools/{vpool}/sweep (the `GetVPoolSweep` operationId).
+	GetVPoolSweepWithResponse(ctx context.Context, vPool VPoolRef, reqEditors ...RequestEditorFn) (*GetVPoolSweepResponse, error)
+
+	// SweepVPoolWithBodyWithResponse Delete objects that nothing reaches
+	//
+	// Starts it and returns; `GET` shows how far it is. Crashes leave such objects behind. Anything on the backend
+	// that cannot be explained ends it before it deletes, and the failure names it. vDisks that the node does not
+	// know are left alone and listed. With `dryRun` it only says which objects it would delete, and why.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vpools/{vpool}/sweep (the `SweepVPool` operationId).
+	SweepVPoolWithBodyWithResponse(ctx context.Context, vPool VPoolRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SweepVPoolResponse, error)
+
+	// SweepVPoolWithResponse Delete objects that nothing reaches
+	//
+	// Starts it and returns; `GET` shows how far it is. Crashes leave such objects behind. Anything on the backend
+	// that cannot be explained ends it before it deletes, and the failure names it. vDisks that the node does not
+	// know are left alone and listed. With `dryRun` it only says which objects it would delete, and why.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vpools/{vpool}/sweep (the `SweepVPool` operationId).
+	SweepVPoolWithResponse(ctx context.Context, vPool VPoolRef, body SweepVPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*SweepVPoolResponse, error)
 }
 
 type StreamEventsResponse struct {
@@ -9295,6 +9833,102 @@ func (r RollbackVDiskResponse) ContentType() string {
 	return ""
 }
 
+type GetVDiskScrubResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Scrub
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetVDiskScrubResponse) GetJSON200() *Scrub {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetVDiskScrubResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetVDiskScrubResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetVDiskScrubResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetVDiskScrubResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetVDiskScrubResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ScrubVDiskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Scrub
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ScrubVDiskResponse) GetJSON202() *Scrub {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ScrubVDiskResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ScrubVDiskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ScrubVDiskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ScrubVDiskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ScrubVDiskResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListSnapshotsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9933,6 +10567,102 @@ func (r UpdateVPoolResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r UpdateVPoolResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetVPoolSweepResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Sweep
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetVPoolSweepResponse) GetJSON200() *Sweep {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetVPoolSweepResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetVPoolSweepResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetVPoolSweepResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetVPoolSweepResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetVPoolSweepResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SweepVPoolResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Sweep
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SweepVPoolResponse) GetJSON202() *Sweep {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SweepVPoolResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SweepVPoolResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SweepVPoolResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SweepVPoolResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SweepVPoolResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10823,6 +11553,55 @@ func (c *ClientWithResponses) RollbackVDiskWithResponse(ctx context.Context, vDi
 	return ParseRollbackVDiskResponse(rsp)
 }
 
+// GetVDiskScrubWithResponse The newest scrub of a vDisk, with how far it is
+//
+// 404 `not_found` when there was none since the node started.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vdisks/{vdisk}/scrub (the `GetVDiskScrub` operationId).
+func (c *ClientWithResponses) GetVDiskScrubWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*GetVDiskScrubResponse, error) {
+	rsp, err := c.GetVDiskScrub(ctx, vDisk, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetVDiskScrubResponse(rsp)
+}
+
+// ScrubVDiskWithBodyWithResponse Give back what was overwritten, discarded, or held by deleted snapshots
+//
+// Starts it and returns; `GET` shows how far it is. It yields to initiators. Snapshots, clones and the history that
+// the vPool asks for stay what they are. With `dryRun` it only says which objects it would delete, and why.
+// Refused with 409 `in_use` while one runs. One that was cut off is repeated, and goes on.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/scrub (the `ScrubVDisk` operationId).
+func (c *ClientWithResponses) ScrubVDiskWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ScrubVDiskResponse, error) {
+	rsp, err := c.ScrubVDiskWithBody(ctx, vDisk, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseScrubVDiskResponse(rsp)
+}
+
+// ScrubVDiskWithResponse Give back what was overwritten, discarded, or held by deleted snapshots
+//
+// Starts it and returns; `GET` shows how far it is. It yields to initiators. Snapshots, clones and the history that
+// the vPool asks for stay what they are. With `dryRun` it only says which objects it would delete, and why.
+// Refused with 409 `in_use` while one runs. One that was cut off is repeated, and goes on.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/scrub (the `ScrubVDisk` operationId).
+func (c *ClientWithResponses) ScrubVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body ScrubVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*ScrubVDiskResponse, error) {
+	rsp, err := c.ScrubVDisk(ctx, vDisk, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseScrubVDiskResponse(rsp)
+}
+
 // ListSnapshotsWithResponse List the snapshots of a vDisk, oldest first
 //
 // Of a vDisk that is not running those are known that are on the backend.
@@ -11103,6 +11882,55 @@ func (c *ClientWithResponses) UpdateVPoolWithResponse(ctx context.Context, vPool
 		return nil, err
 	}
 	return ParseUpdateVPoolResponse(rsp)
+}
+
+// GetVPoolSweepWithResponse The newest sweep of a vPool, with how far it is
+//
+// 404 `not_found` when there was none since the node started.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vpools/{vpool}/sweep (the `GetVPoolSweep` operationId).
+func (c *ClientWithResponses) GetVPoolSweepWithResponse(ctx context.Context, vPool VPoolRef, reqEditors ...RequestEditorFn) (*GetVPoolSweepResponse, error) {
+	rsp, err := c.GetVPoolSweep(ctx, vPool, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetVPoolSweepResponse(rsp)
+}
+
+// SweepVPoolWithBodyWithResponse Delete objects that nothing reaches
+//
+// Starts it and returns; `GET` shows how far it is. Crashes leave such objects behind. Anything on the backend
+// that cannot be explained ends it before it deletes, and the failure names it. vDisks that the node does not
+// know are left alone and listed. With `dryRun` it only says which objects it would delete, and why.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vpools/{vpool}/sweep (the `SweepVPool` operationId).
+func (c *ClientWithResponses) SweepVPoolWithBodyWithResponse(ctx context.Context, vPool VPoolRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SweepVPoolResponse, error) {
+	rsp, err := c.SweepVPoolWithBody(ctx, vPool, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSweepVPoolResponse(rsp)
+}
+
+// SweepVPoolWithResponse Delete objects that nothing reaches
+//
+// Starts it and returns; `GET` shows how far it is. Crashes leave such objects behind. Anything on the backend
+// that cannot be explained ends it before it deletes, and the failure names it. vDisks that the node does not
+// know are left alone and listed. With `dryRun` it only says which objects it would delete, and why.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vpools/{vpool}/sweep (the `SweepVPool` operationId).
+func (c *ClientWithResponses) SweepVPoolWithResponse(ctx context.Context, vPool VPoolRef, body SweepVPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*SweepVPoolResponse, error) {
+	rsp, err := c.SweepVPool(ctx, vPool, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSweepVPoolResponse(rsp)
 }
 
 // ParseStreamEventsResponse parses an HTTP response from a StreamEventsWithResponse call
@@ -12507,6 +13335,72 @@ func ParseRollbackVDiskResponse(rsp *http.Response) (*RollbackVDiskResponse, err
 	return response, nil
 }
 
+// ParseGetVDiskScrubResponse parses an HTTP response from a GetVDiskScrubWithResponse call
+func ParseGetVDiskScrubResponse(rsp *http.Response) (*GetVDiskScrubResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetVDiskScrubResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Scrub
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseScrubVDiskResponse parses an HTTP response from a ScrubVDiskWithResponse call
+func ParseScrubVDiskResponse(rsp *http.Response) (*ScrubVDiskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ScrubVDiskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Scrub
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListSnapshotsResponse parses an HTTP response from a ListSnapshotsWithResponse call
 func ParseListSnapshotsResponse(rsp *http.Response) (*ListSnapshotsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -12940,6 +13834,72 @@ func ParseUpdateVPoolResponse(rsp *http.Response) (*UpdateVPoolResponse, error) 
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetVPoolSweepResponse parses an HTTP response from a GetVPoolSweepWithResponse call
+func ParseGetVPoolSweepResponse(rsp *http.Response) (*GetVPoolSweepResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetVPoolSweepResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Sweep
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSweepVPoolResponse parses an HTTP response from a SweepVPoolWithResponse call
+func ParseSweepVPoolResponse(rsp *http.Response) (*SweepVPoolResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SweepVPoolResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Sweep
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

@@ -278,7 +278,10 @@ type Stats struct {
 	BackendErrors, CRCErrors              uint64
 	// Throttled is how long appends were delayed, or waited for room, because the
 	// journal was filling up.
-	Throttled time.Duration
+	Throttled                         time.Duration
+	ScrubReadBytes, ScrubWrittenBytes uint64 // by scrubs of this opening
+	ScrubDeleted                      uint64 // objects that were condemned, and deleted
+	Condemned                         int    // objects that are condemned and not deleted yet
 	// Latency histograms: bucket i counts operations of [2^i, 2^(i+1)) us.
 	ReadLatency, WriteLatency [24]uint64
 	MapMemoryBytes            int64
@@ -336,6 +339,8 @@ type Recovered struct {
 //	(*Pool) Clones(ctx, ID) ([]CloneInfo, error)        what starts from a vDisk
 //	(*Pool) SetTemplate(ctx, ID, bool) error            closed vDisks only; Open of a template: ErrTemplate
 //	(*Volume) Flatten(ctx, progress) error              copies what is inherited, lets go of the parent; resumable
+//	(*Pool) Scrub(ctx, ID, ScrubOptions) (ScrubResult, error)  open or closed; (*Volume) Scrub; yields, resumable
+//	(*Pool) Sweep(ctx, dryRun) (SweepResult, error)     objects that nothing reaches; deletes nothing if in doubt
 //	(*Volume) Grow(ctx, size) error                     shrink: ErrInvalid
 //	(*Volume) SetLabels(ctx, name, labels) error        new head with the new name and labels
 //	(*Volume) SetSettings(Settings) error               quota, intervals of a running vDisk

@@ -80,6 +80,7 @@ func (v *Volume) deleteDoomed(ctx context.Context) (int, error) {
 	v.up.doomed = slices.DeleteFunc(v.up.doomed, func(n string) bool { return gone[n] })
 	done := before - len(v.up.doomed)
 	v.up.mu.Unlock()
+	v.stats.scrubDeleted.Add(uint64(done))
 	if first == nil {
 		first = ctx.Err()
 	}

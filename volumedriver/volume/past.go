@@ -46,8 +46,8 @@ const (
 // A rollback cuts the log: TLogs and SCOs above the cut are left behind, on the
 // backend and in Before, where a rollback or clone to a moment before it finds
 // them. Nothing deletes them but a scrub, once no clone and no history needs them.
-// A scrub replaces the runs between two neighbouring snapshots or clones' seqs by a
-// run of other TLogs with the same range of seqs.
+// A scrub replaces the part of the log between two points that are kept by a run of
+// collected TLogs with the same range of seqs, in every line that has it.
 type Past struct {
 	Format int `json:"format"`
 	VDisk  ID  `json:"vdisk"`

@@ -387,6 +387,17 @@ func TestPastGolden(t *testing.T) {
 	if !bytes.Contains(kept2, []byte(`"needs":["past","parent","template"]`)) {
 		t.Fatalf("an older program would take a clone for a vDisk of its own: %s", kept2)
 	}
+	h.Scrubbed = 1_700_000_000_000_000_004
+	if hobj, _, err = h.encode(); err != nil {
+		t.Fatal(err)
+	}
+	kept3 := goldenFile(t, "head-scrub.txt", hobj)
+	if back, _, err = decodeHead(kept3); err != nil || !reflect.DeepEqual(back, h) {
+		t.Fatalf("%v: %+v", err, back)
+	}
+	if !bytes.Contains(kept3, []byte(`"needs":["past","parent","template","scrub"]`)) {
+		t.Fatalf("an older program would not know collected TLogs: %s", kept3)
+	}
 	if want := "v/d0000000-0000-4000-8000-000000000000/past/00000003-0000000200000000-0000cafe"; pastName(p.VDisk, *ref) != want {
 		t.Fatalf("%s, want %s", pastName(p.VDisk, *ref), want)
 	}

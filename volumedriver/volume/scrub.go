@@ -171,6 +171,12 @@ type scrubRun struct {
 
 // run does one unit after the other until nothing is left to do.
 func (s *scrubRun) run(ctx context.Context) error {
+	if !s.o.DryRun { // what an earlier one did not get to
+		n, err := s.v.deleteDoomed(ctx)
+		if s.res.Deleted += n; err != nil {
+			return fmt.Errorf("%w: what is condemned is deleted later: %w", ErrBackend, err)
+		}
+	}
 	retries := 0
 	for s.res.Units < maxScrubUnits {
 		pl, err := s.v.planScrub(ctx, s.policy)
@@ -219,6 +225,8 @@ func (s *scrubRun) unit(ctx context.Context, pl *scrubPlan) error {
 			return v.retry(ctx, math.MaxInt64/2, call)
 		}}, &pl.unit)
 	s.res.Read, s.res.Written = s.res.Read+res.Read, s.res.Written+res.Written
+	v.stats.scrubRead.Add(uint64(res.Read))
+	v.stats.scrubWritten.Add(uint64(res.Written))
 	if err == nil {
 		err = v.applyScrub(ctx, pl, res)
 	}

@@ -63,6 +63,9 @@ func scrubRecovered(n *node, v *Volume, want []uint32) (*Volume, error) {
 	if err := check(v); err != nil {
 		return v, err
 	}
+	if res, err := v.Scrub(ctx, ScrubOptions{}); err != nil || res.Units != 0 {
+		return v, fmt.Errorf("a scrub after a scrub: %w %+v", err, res)
+	}
 	if err := v.Close(ctx); err != nil {
 		return v, err
 	}

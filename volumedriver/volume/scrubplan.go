@@ -32,6 +32,9 @@ const (
 	// maxCondemned bounds the objects that one head condemns, some 80 bytes each, far
 	// below what a head can hold. What is beyond it is left to the sweep.
 	maxCondemned = 64 << 10
+	// objectBytes is about what an SCO has beside clusters and extents, and what a TLog
+	// has for it.
+	objectBytes = 160
 	// maxClockJump is how far the wall clock may move against the monotonic one before
 	// it is not believed any more (rule E6).
 	maxClockJump = time.Minute
@@ -340,6 +343,10 @@ type candidate struct {
 	score float64
 }
 
+// garbage returns the bytes of clusters that do not count. What an object has beside
+// its clusters a new one has too.
+func (x *candidate) garbage(cluster int64) int64 { return int64(x.sco.clusters)*cluster - x.live }
+
 // choose decides which SCOs to move: those that give most for what they cost, until
 // little garbage is left; with space short, those that give most at once.
 func (pl *scrubPlan) choose(pol scrubPolicy) {
@@ -358,8 +365,8 @@ func (pl *scrubPlan) choose(pol scrubPolicy) {
 				continue
 			}
 			x := candidate{s, c, int64(n) * per, 0}
-			garbage += max(0, c.bytes-x.live)
-			used := float64(x.live) / float64(c.bytes)
+			garbage += x.garbage(per)
+			used := float64(n) / float64(c.clusters)
 			age := time.Duration(max(0, pl.st.head.Time-c.lastTime)).Hours() + 1
 			if x.score = (1 - used) * age / (1 + used); pol.short {
 				x.score = 1 - used
@@ -397,16 +404,17 @@ func (pl *scrubPlan) take(x *candidate, garbage *int64) {
 	if !x.seg.move[x.sco.number] {
 		x.seg.move[x.sco.number] = true
 		pl.move += x.live
-		*garbage -= max(0, x.sco.bytes-x.live)
+		*garbage -= x.garbage(int64(pl.unit.Cluster))
 	}
 }
 
-// worth reports whether rewriting a segment gives more than its new TLogs take.
+// worth reports whether rewriting a segment gives more than its new objects take
+// beside the data: so a scrub comes to an end.
 func (pl *scrubPlan) worth(s *scrubSegment) bool {
 	now := &pl.lines[len(pl.lines)-1]
 	per := int64(pl.unit.Cluster)
 	var gain int64
-	objects, moved := 0, 0
+	objects, moved, kept := 0, 0, 0
 	for k := s.start; k < s.end; k++ {
 		c := &now.scos[k]
 		n := s.survey.Live[c.number]
@@ -414,11 +422,17 @@ func (pl *scrubPlan) worth(s *scrubSegment) bool {
 			gain += c.bytes - int64(n)*per
 			objects++
 			moved += n
+		} else {
+			kept++
 		}
 	}
-	objects -= (moved + pl.unit.SCOClusters - 1) / pl.unit.SCOClusters
-	index := int64(32*(s.survey.Extents+s.survey.Trims) + 136*len(s.survey.Live))
-	return gain > index || objects > 1
+	made := (moved + pl.unit.SCOClusters - 1) / pl.unit.SCOClusters
+	if made == 0 && (kept == 0 || s.survey.Trims > 0) {
+		made = 1 // one without data
+	}
+	extents := s.survey.Extents + s.survey.Trims
+	index := 64*extents + objectBytes*(kept+2*made+1) // of extents a new SCO and its TLog have one each
+	return gain > int64(index) || objects-made > 1
 }
 
 // doom finds out which objects no log names once the plan is done.

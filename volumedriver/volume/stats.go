@@ -13,6 +13,7 @@ type stats struct {
 	scos, scoBytes                        atomic.Uint64
 	backendErrors, crcErrors              atomic.Uint64
 	throttled                             atomic.Int64 // ns
+	scrubRead, scrubWritten, scrubDeleted atomic.Uint64
 	readLat, writeLat                     [24]atomic.Uint64
 }
 
@@ -58,6 +59,8 @@ func (v *Volume) Stats() Stats {
 	s.SCOs, s.SCOBytes = c.scos.Load(), c.scoBytes.Load()
 	s.BackendErrors, s.CRCErrors = c.backendErrors.Load(), c.crcErrors.Load()
 	s.Throttled = time.Duration(c.throttled.Load())
+	s.ScrubReadBytes, s.ScrubWrittenBytes, s.ScrubDeleted = c.scrubRead.Load(), c.scrubWritten.Load(), c.scrubDeleted.Load()
+	s.Condemned = len(v.up.doomedNames())
 	for i := range s.ReadLatency {
 		s.ReadLatency[i], s.WriteLatency[i] = c.readLat[i].Load(), c.writeLat[i].Load()
 	}

@@ -63,6 +63,9 @@
 //	    objects up to that seq are not condemned while it names them. Record and the
 //	    parent's count of clones change together; a vDisk with clones keeps its own
 //	    parent, and is purged after the last of them.
+//	V11 What a scrub replaces is condemned by the head that says the new log, which
+//	    keeps snapshots, what clones start from, and the history that is asked for
+//	    (G1-G7, scrub.go). Each head repeats what is condemned and not deleted yet.
 package volume
 
 import (

@@ -77,6 +77,13 @@ export type DeletedEvent = {
   /** Of a target, its iSCSI name */
   "id": string;
 };
+export type DoomedObject = {
+  /** 0 when not known */
+  "bytes": number;
+  /** Of the object on the backend */
+  "name": string;
+  "reason": string;
+};
 export type Error = {
   /** Stable word: invalid, unauthorized, forbidden, csrf, bad_setup_token, setup_done, not_found, exists, in_use, shrink, lost_tail, not_running, last_admin, foreign_root, idempotency_mismatch, too_large, rate_limited, backend_unavailable, no_space, stopping, timeout, internal */
   "code": string;
@@ -223,6 +230,7 @@ export type ISCSISessionList = {
   "items": Array<ISCSISession>;
   "next": string | null;
 };
+export type JobState = "running" | "done" | "failed";
 export type JournalUsage = {
   "quota": number;
   "used": number;
@@ -415,6 +423,45 @@ export type RollbackInput = {
   /** Name or id */
   "snapshot"?: string;
 };
+export type Scrub = {
+  /** Objects that are not part of the vDisk any more */
+  "condemned": number;
+  "condemnedBytes": number;
+  /** Data objects that could not be read back verified; they stay */
+  "damaged": Array<string>;
+  /** Of those; the others follow */
+  "deleted": number;
+  /** What a dry run found, 1000 objects at most */
+  "doomed": Array<DoomedObject>;
+  "dryRun": boolean;
+  /** Null while it runs */
+  "ended": string | null;
+  /** Empty unless it failed */
+  "failure": string;
+  /** Bytes that count of the data objects that it looked at */
+  "live": number;
+  /** There are others */
+  "more": boolean;
+  /** Bytes of live data that were copied */
+  "moved": number;
+  "read": number;
+  "started": string;
+  "state": JobState;
+  /** Bytes of the vDisk's data objects before */
+  "stored": number;
+  /** And after */
+  "storedAfter": number;
+  /** Pieces of work that are done */
+  "units": number;
+  "vdisk": string;
+  "written": number;
+};
+export type ScrubInput = {
+  /** Change nothing */
+  "dryRun"?: boolean;
+  /** Bytes per second that it may read and write; no bound by default */
+  "rate"?: number;
+};
 export type Series = {
   /** Id of the vDisk */
   "object": string;
@@ -486,6 +533,36 @@ export type Status = {
   "portals": Array<Portal>;
   "started": string;
   "version": string;
+};
+export type Sweep = {
+  "deleted": number;
+  /** The garbage, 1000 objects at most */
+  "doomed": Array<DoomedObject>;
+  "dryRun": boolean;
+  /** Null while it runs */
+  "ended": string | null;
+  /** Empty unless it failed */
+  "failure": string;
+  /** Objects that nothing reaches */
+  "garbage": number;
+  "garbageBytes": number;
+  /** There is more */
+  "more": boolean;
+  /** Of them */
+  "objects": number;
+  /** Ids of vDisks that the node does not know */
+  "quarantined": Array<string>;
+  /** Ids of vDisks that are being made or deleted, or changed meanwhile */
+  "skipped": Array<string>;
+  "started": string;
+  "state": JobState;
+  /** That it looked at */
+  "vdisks": number;
+  "vpool": string;
+};
+export type SweepInput = {
+  /** Change nothing */
+  "dryRun"?: boolean;
 };
 export type Target = {
   /** iSCSI names that may sign in, of all groups */
@@ -814,6 +891,10 @@ export interface Ops {
   "PUT /vdisks/{vdisk}/qos": { path: { "vdisk": string; }; query: { }; body: Qos; res: VDisk };
   /** Take a vDisk back to a snapshot or moment */
   "POST /vdisks/{vdisk}/rollback": { path: { "vdisk": string; }; query: { }; body: RollbackInput; res: Rollback };
+  /** The newest scrub of a vDisk, with how far it is */
+  "GET /vdisks/{vdisk}/scrub": { path: { "vdisk": string; }; query: { }; body: undefined; res: Scrub };
+  /** Give back what was overwritten, discarded, or held by deleted snapshots */
+  "POST /vdisks/{vdisk}/scrub": { path: { "vdisk": string; }; query: { }; body: ScrubInput | undefined; res: Scrub };
   /** List the snapshots of a vDisk, oldest first */
   "GET /vdisks/{vdisk}/snapshots": { path: { "vdisk": string; }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: SnapshotList };
   /** Make a snapshot */
@@ -842,6 +923,10 @@ export interface Ops {
   "GET /vpools/{vpool}": { path: { "vpool": string; }; query: { }; body: undefined; res: VPool };
   /** Rename a vPool or change its settings */
   "PATCH /vpools/{vpool}": { path: { "vpool": string; }; query: { }; body: VPoolPatch; res: VPool };
+  /** The newest sweep of a vPool, with how far it is */
+  "GET /vpools/{vpool}/sweep": { path: { "vpool": string; }; query: { }; body: undefined; res: Sweep };
+  /** Delete objects that nothing reaches */
+  "POST /vpools/{vpool}/sweep": { path: { "vpool": string; }; query: { }; body: SweepInput | undefined; res: Sweep };
 }
 
 /** Operations that take an Idempotency-Key. */
