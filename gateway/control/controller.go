@@ -64,12 +64,16 @@ type Controller struct {
 	kick   chan struct{}
 	slots  chan struct{} // workers
 
-	mu       sync.Mutex
-	stopping bool
-	pools    map[string]*pool
-	disks    map[string]*vdisk
-	shared   map[string]*shared
-	due      map[ref]retry
+	mu        sync.Mutex
+	stopping  bool
+	pools     map[string]*pool
+	disks     map[string]*vdisk
+	shared    map[string]*shared
+	due       map[ref]retry
+	transfers map[string]*transfer  // by the vDisk that is there for it
+	verifies  map[string]*verifyJob // by vDisk
+
+	verifySlots chan struct{} // maxVerifies
 }
 
 // ref names an object of the reconciler.
@@ -142,6 +146,7 @@ func New(opt Options) *Controller {
 		opt: opt, model: opt.Model, log: opt.Log, clock: opt.Clock, ctx: ctx, cancel: cancel,
 		kick: make(chan struct{}, 1), slots: make(chan struct{}, workers),
 		pools: map[string]*pool{}, disks: map[string]*vdisk{}, shared: map[string]*shared{}, due: map[ref]retry{},
+		transfers: map[string]*transfer{}, verifies: map[string]*verifyJob{}, verifySlots: make(chan struct{}, maxVerifies),
 	}
 }
 
@@ -157,10 +162,11 @@ func (c *Controller) Start(ctx context.Context) {
 		c.schedule(ref{"vdisk", v.ID}, 0)
 	}
 	c.visitAll(ctx)
-	c.wg.Add(3)
+	c.wg.Add(4)
 	go c.reconcile()
 	go c.watchUsage()
 	go c.watchFences()
+	go c.watchTransfers()
 }
 
 // Stop closes every vDisk (drain, commit, checkpoint) and detaches the vPools.

@@ -120,7 +120,7 @@ func TestNewerFormat(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "kv.db")
 		b, err := kv.OpenBolt(file, kv.BoltOptions{NoSync: true})
 		must(t, b, err)
-		if _, err := b.Txn(t.Context(), nil, []kv.Op{kv.Put(key, []byte(`{"format":4}`))}, nil); err != nil {
+		if _, err := b.Txn(t.Context(), nil, []kv.Op{kv.Put(key, fmt.Appendf(nil, `{"format":%d}`, Format+1))}, nil); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := Open(t.Context(), b, nil); !errors.Is(err, ErrNewerFormat) || !strings.Contains(err.Error(), "upgrade") {

@@ -20,7 +20,7 @@ const defaultVPool = "default"
 // vdisk returns the verbs of vDisks.
 func (a *app) vdisk() *cobra.Command {
 	return group("vdisk", "vDisks: create, grow, publish",
-		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(), a.vdiskClone(), a.vdiskHistory(), a.vdiskRollback(),
+		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(), a.vdiskClone(), a.vdiskHistory(), a.vdiskRollback(), a.vdiskVerify(), a.vdiskImport(), a.vdiskExport(),
 		a.vdiskPublish(), a.vdiskUnpublish(), a.vdiskQoS(), a.vdiskCommit(), a.vdiskAcceptLoss())
 }
 
@@ -296,6 +296,9 @@ func (a *app) printVDisk(v client.VDisk) error {
 	}
 	if v.Parent != nil {
 		rows = append(rows, []string{"parent", parentText(v.Parent)})
+	}
+	if v.Verified != nil {
+		rows = append(rows, []string{"verified", verifiedText(v.Verified)})
 	}
 	for _, k := range slices.Sorted(maps.Keys(v.Labels)) {
 		rows = append(rows, []string{"label", k + "=" + v.Labels[k]})

@@ -17,6 +17,7 @@ const vdiskFaces: Record<VDiskState, Face> = {
   corrupt: { tone: "bad", word: "Corrupt" },
   closed: { tone: "idle", word: "Closed" },
   deleting: { tone: "info", word: "Deleting" },
+  transferring: { tone: "info", word: "Transferring" },
 };
 
 const vpoolFaces: Record<VPoolState, Face> = {
