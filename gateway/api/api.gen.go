@@ -115,17 +115,18 @@ func (e Role) Valid() bool {
 
 // Defines values for VDiskState.
 const (
-	VDiskStateClosed   VDiskState = "closed"
-	VDiskStateCorrupt  VDiskState = "corrupt"
-	VDiskStateDegraded VDiskState = "degraded"
-	VDiskStateDeleting VDiskState = "deleting"
-	VDiskStateFailed   VDiskState = "failed"
-	VDiskStateFenced   VDiskState = "fenced"
-	VDiskStateLostTail VDiskState = "lost_tail"
-	VDiskStateOpening  VDiskState = "opening"
-	VDiskStateRunning  VDiskState = "running"
-	VDiskStateStalled  VDiskState = "stalled"
-	VDiskStateTemplate VDiskState = "template"
+	VDiskStateClosed       VDiskState = "closed"
+	VDiskStateCorrupt      VDiskState = "corrupt"
+	VDiskStateDegraded     VDiskState = "degraded"
+	VDiskStateDeleting     VDiskState = "deleting"
+	VDiskStateFailed       VDiskState = "failed"
+	VDiskStateFenced       VDiskState = "fenced"
+	VDiskStateLostTail     VDiskState = "lost_tail"
+	VDiskStateOpening      VDiskState = "opening"
+	VDiskStateRunning      VDiskState = "running"
+	VDiskStateStalled      VDiskState = "stalled"
+	VDiskStateTemplate     VDiskState = "template"
+	VDiskStateTransferring VDiskState = "transferring"
 )
 
 // Valid indicates whether the value is a known member of the VDiskState enum.
@@ -153,6 +154,8 @@ func (e VDiskState) Valid() bool {
 		return true
 	case VDiskStateTemplate:
 		return true
+	case VDiskStateTransferring:
+		return true
 	default:
 		return false
 	}
@@ -173,6 +176,36 @@ func (e VPoolState) Valid() bool {
 	case VPoolStateOffline:
 		return true
 	case VPoolStateRunning:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for VerificationState.
+const (
+	VerificationStateCancelled VerificationState = "cancelled"
+	VerificationStateDone      VerificationState = "done"
+	VerificationStateFailed    VerificationState = "failed"
+	VerificationStateNone      VerificationState = "none"
+	VerificationStateRunning   VerificationState = "running"
+	VerificationStateWaiting   VerificationState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the VerificationState enum.
+func (e VerificationState) Valid() bool {
+	switch e {
+	case VerificationStateCancelled:
+		return true
+	case VerificationStateDone:
+		return true
+	case VerificationStateFailed:
+		return true
+	case VerificationStateNone:
+		return true
+	case VerificationStateRunning:
+		return true
+	case VerificationStateWaiting:
 		return true
 	default:
 		return false
@@ -287,6 +320,22 @@ type Counts struct {
 	Vpools   int `json:"vpools"`
 }
 
+// Damage defines model for Damage.
+type Damage struct {
+	// Current Some of the ranges are what the vDisk holds now
+	Current bool `json:"current"`
+
+	// Object Name on the backend
+	Object string `json:"object"`
+
+	// Ranges Of the disk, without good data; the first 16
+	Ranges []Extent `json:"ranges"`
+
+	// Snapshots Snapshots that have some of the ranges, the first 20. With neither, only moments of the history are hit
+	Snapshots []string `json:"snapshots"`
+	Why       string   `json:"why"`
+}
+
 // DeletedEvent defines model for DeletedEvent.
 type DeletedEvent struct {
 	// ID Of a target, its iSCSI name
@@ -324,6 +373,32 @@ type Error struct {
 
 	// RequestID Also in the header X-Request-Id and in the node's log
 	RequestID string `json:"requestId"`
+}
+
+// ExportInput defines model for ExportInput.
+type ExportInput struct {
+	// PointAt The newest recoverable moment at or before it
+	PointAt *time.Time `json:"pointAt,omitempty"`
+
+	// Snapshot Name or id of a snapshot
+	Snapshot *string `json:"snapshot,omitempty"`
+}
+
+// Extent defines model for Extent.
+type Extent struct {
+	// Length Bytes
+	Length int64 `json:"length"`
+
+	// Offset Bytes
+	Offset int64 `json:"offset"`
+}
+
+// ExtentList defines model for ExtentList.
+type ExtentList struct {
+	Items []Extent `json:"items"`
+
+	// Next Offset to ask from; null at the end
+	Next *int64 `json:"next"`
 }
 
 // FlattenProgress defines model for FlattenProgress.
@@ -747,7 +822,8 @@ type Recovered struct {
 
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
-	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned
+	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
+	// transferring: an import or export uses it, and it is deleted unless an import is finished
 	State VDiskState `json:"state"`
 
 	// Time When the backend last learned of this vDisk
@@ -1072,7 +1148,8 @@ type TargetLUN struct {
 
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
-	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned
+	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
+	// transferring: an import or export uses it, and it is deleted unless an import is finished
 	State VDiskState `json:"state"`
 
 	// Stats Null in lists, and while the LUN is not served
@@ -1118,6 +1195,19 @@ type TokenInput struct {
 type TokenList struct {
 	Items []Token `json:"items"`
 	Next  *string `json:"next"`
+}
+
+// Transfer defines model for Transfer.
+type Transfer struct {
+	// ClusterSize Bytes
+	ClusterSize int64  `json:"clusterSize"`
+	ID          string `json:"id"`
+
+	// Size Bytes
+	Size int64 `json:"size"`
+
+	// VDisk Name of the vDisk that is imported or exported
+	VDisk string `json:"vdisk"`
 }
 
 // UnpublishInput defines model for UnpublishInput.
@@ -1199,7 +1289,8 @@ type VDisk struct {
 
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
-	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned
+	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
+	// transferring: an import or export uses it, and it is deleted unless an import is finished
 	State VDiskState `json:"state"`
 
 	// StateReason Empty when running
@@ -1207,6 +1298,9 @@ type VDisk struct {
 
 	// Stored Bytes of its SCOs on the backend
 	Stored int64 `json:"stored"`
+
+	// Verified Newest result of a verification; null when there was none
+	Verified *Verified `json:"verified"`
 
 	// VPool Name of its vPool
 	VPool string `json:"vpool"`
@@ -1250,7 +1344,8 @@ type VDiskPatch struct {
 
 // VDiskState running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 // has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
-// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned
+// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
+// transferring: an import or export uses it, and it is deleted unless an import is finished
 type VDiskState string
 
 // VPool defines model for VPool.
@@ -1358,6 +1453,55 @@ type VPoolSettingsInput struct {
 // VPoolState degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached
 type VPoolState string
 
+// Verification defines model for Verification.
+type Verification struct {
+	BadClusters int64 `json:"badClusters"`
+	BadObjects  int64 `json:"badObjects"`
+
+	// Bytes Bytes of SCOs that were checked
+	Bytes int64 `json:"bytes"`
+
+	// Clusters Whose checksum was looked at
+	Clusters int64 `json:"clusters"`
+
+	// Damage The first 50 damaged objects
+	Damage  []Damage   `json:"damage"`
+	EndedAt *time.Time `json:"endedAt"`
+	Error   string     `json:"error"`
+
+	// Seq Committed writes up to here are looked at
+	Seq       int64      `json:"seq"`
+	StartedAt *time.Time `json:"startedAt"`
+
+	// State none: there was none; waiting: others go first; running; done; cancelled; failed: error says why
+	State VerificationState `json:"state"`
+
+	// Total Bytes of all SCOs; grows at the beginning
+	Total int64 `json:"total"`
+
+	// VDisk Name of the vDisk
+	VDisk string `json:"vdisk"`
+}
+
+// VerificationState none: there was none; waiting: others go first; running; done; cancelled; failed: error says why
+type VerificationState string
+
+// Verified defines model for Verified.
+type Verified struct {
+	// BadObjects Objects on the backend that are damaged
+	BadObjects int64 `json:"badObjects"`
+
+	// Complete It came to its end
+	Complete bool      `json:"complete"`
+	EndedAt  time.Time `json:"endedAt"`
+}
+
+// VerifyInput defines model for VerifyInput.
+type VerifyInput struct {
+	// BytesPerSecond Most that is read; 0 or absent: what other requests leave
+	BytesPerSecond *int64 `json:"bytesPerSecond,omitempty"`
+}
+
 // Version defines model for Version.
 type Version struct {
 	// Commit Empty when the build does not know it
@@ -1381,17 +1525,50 @@ type IdempotencyKey = string
 // Limit defines model for Limit.
 type Limit = int
 
+// Offset defines model for Offset.
+type Offset = int64
+
 // Query defines model for Query.
 type Query = string
 
 // TargetIQN defines model for TargetIQN.
 type TargetIQN = string
 
+// TransferID defines model for TransferID.
+type TransferID = string
+
 // VDiskRef defines model for VDiskRef.
 type VDiskRef = string
 
 // VPoolRef defines model for VPoolRef.
 type VPoolRef = string
+
+// ReadExportParams defines parameters for ReadExport.
+type ReadExportParams struct {
+	// Offset Bytes: a multiple of 512
+	Offset Offset `form:"offset" json:"offset"`
+
+	// Length Bytes: a multiple of 512, at most 1 MiB
+	Length int64 `form:"length" json:"length"`
+}
+
+// GetExtentsParams defines parameters for GetExtents.
+type GetExtentsParams struct {
+	// Offset Bytes: a multiple of 512
+	Offset Offset `form:"offset" json:"offset"`
+}
+
+// BeginImportParams defines parameters for BeginImport.
+type BeginImportParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// WriteImportParams defines parameters for WriteImport.
+type WriteImportParams struct {
+	// Offset Bytes: a multiple of 512
+	Offset Offset `form:"offset" json:"offset"`
+}
 
 // ListISCSISessionsParams defines parameters for ListISCSISessions.
 type ListISCSISessionsParams struct {
@@ -1520,6 +1697,12 @@ type CloneVDiskParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// BeginExportParams defines parameters for BeginExport.
+type BeginExportParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // GetVDiskHistoryParams defines parameters for GetVDiskHistory.
 type GetVDiskHistoryParams struct {
 	// From Only moments at or after this
@@ -1586,6 +1769,9 @@ type RecoverVPoolParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// BeginImportJSONRequestBody defines body for BeginImport for application/json ContentType.
+type BeginImportJSONRequestBody = VDiskInput
+
 // SignInJSONRequestBody defines body for SignIn for application/json ContentType.
 type SignInJSONRequestBody = SignInInput
 
@@ -1622,6 +1808,9 @@ type UpdateVDiskJSONRequestBody = VDiskPatch
 // CloneVDiskJSONRequestBody defines body for CloneVDisk for application/json ContentType.
 type CloneVDiskJSONRequestBody = CloneInput
 
+// BeginExportJSONRequestBody defines body for BeginExport for application/json ContentType.
+type BeginExportJSONRequestBody = ExportInput
+
 // PublishVDiskJSONRequestBody defines body for PublishVDisk for application/json ContentType.
 type PublishVDiskJSONRequestBody = PublishInput
 
@@ -1640,6 +1829,9 @@ type CreateSnapshotJSONRequestBody = SnapshotInput
 // UnpublishVDiskJSONRequestBody defines body for UnpublishVDisk for application/json ContentType.
 type UnpublishVDiskJSONRequestBody = UnpublishInput
 
+// VerifyVDiskJSONRequestBody defines body for VerifyVDisk for application/json ContentType.
+type VerifyVDiskJSONRequestBody = VerifyInput
+
 // CreateVPoolJSONRequestBody defines body for CreateVPool for application/json ContentType.
 type CreateVPoolJSONRequestBody = VPoolInput
 
@@ -1654,6 +1846,27 @@ type SweepVPoolJSONRequestBody = SweepInput
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// EndExport End an export
+	// (DELETE /exports/{transfer})
+	EndExport(ctx echo.Context, transfer TransferID) error
+	// ReadExport Read a range of an export
+	// (GET /exports/{transfer}/data)
+	ReadExport(ctx echo.Context, transfer TransferID, params ReadExportParams) error
+	// GetExtents Where an export has data, in order
+	// (GET /exports/{transfer}/extents)
+	GetExtents(ctx echo.Context, transfer TransferID, params GetExtentsParams) error
+	// BeginImport Create a vDisk to be filled with an image
+	// (POST /imports)
+	BeginImport(ctx echo.Context, params BeginImportParams) error
+	// AbortImport Give an import up, and delete its vDisk
+	// (DELETE /imports/{transfer})
+	AbortImport(ctx echo.Context, transfer TransferID) error
+	// WriteImport Write a range of an import
+	// (PUT /imports/{transfer}/data)
+	WriteImport(ctx echo.Context, transfer TransferID, params WriteImportParams) error
+	// FinishImport Make an import a vDisk like any other
+	// (POST /imports/{transfer}/finish)
+	FinishImport(ctx echo.Context, transfer TransferID) error
 	// ListISCSISessions List iSCSI sessions
 	// (GET /iscsi/sessions)
 	ListISCSISessions(ctx echo.Context, params ListISCSISessionsParams) error
@@ -1762,6 +1975,9 @@ type ServerInterface interface {
 	// CommitVDisk Bring everything acknowledged so far to the backend
 	// (POST /vdisks/{vdisk}/commit)
 	CommitVDisk(ctx echo.Context, vDisk VDiskRef) error
+	// BeginExport Hold a point of a vDisk to read it
+	// (POST /vdisks/{vdisk}/exports)
+	BeginExport(ctx echo.Context, vDisk VDiskRef, params BeginExportParams) error
 	// CancelFlattenVDisk Stop a flatten
 	// (DELETE /vdisks/{vdisk}/flatten)
 	CancelFlattenVDisk(ctx echo.Context, vDisk VDiskRef) error
@@ -1807,6 +2023,15 @@ type ServerInterface interface {
 	// UnpublishVDisk Stop publishing a vDisk
 	// (POST /vdisks/{vdisk}/unpublish)
 	UnpublishVDisk(ctx echo.Context, vDisk VDiskRef) error
+	// CancelVDiskVerification End the verification of a vDisk
+	// (DELETE /vdisks/{vdisk}/verify)
+	CancelVDiskVerification(ctx echo.Context, vDisk VDiskRef) error
+	// GetVDiskVerification How far the verification of a vDisk is, or the newest result
+	// (GET /vdisks/{vdisk}/verify)
+	GetVDiskVerification(ctx echo.Context, vDisk VDiskRef) error
+	// VerifyVDisk Begin to read and check all that a vDisk has on its backend
+	// (POST /vdisks/{vdisk}/verify)
+	VerifyVDisk(ctx echo.Context, vDisk VDiskRef) error
 	// GetVersion Version of the node and of its formats
 	// (GET /version)
 	GetVersion(ctx echo.Context) error
@@ -1839,6 +2064,165 @@ type ServerInterface interface {
 // ServerInterfaceWrapper converts echo contexts to parameters.
 type ServerInterfaceWrapper struct {
 	Handler ServerInterface
+}
+
+// EndExport converts echo context to params.
+func (w *ServerInterfaceWrapper) EndExport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "transfer" -------------
+	var transfer TransferID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "transfer", ctx.Param("transfer"), &transfer, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter transfer: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.EndExport(ctx, transfer)
+	return err
+}
+
+// ReadExport converts echo context to params.
+func (w *ServerInterfaceWrapper) ReadExport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "transfer" -------------
+	var transfer TransferID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "transfer", ctx.Param("transfer"), &transfer, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter transfer: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReadExportParams
+	// ------------- Required query parameter "offset" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "offset", ctx.QueryParams(), &params.Offset, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter offset: %s", err))
+	}
+
+	// ------------- Required query parameter "length" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "length", ctx.QueryParams(), &params.Length, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter length: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ReadExport(ctx, transfer, params)
+	return err
+}
+
+// GetExtents converts echo context to params.
+func (w *ServerInterfaceWrapper) GetExtents(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "transfer" -------------
+	var transfer TransferID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "transfer", ctx.Param("transfer"), &transfer, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter transfer: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetExtentsParams
+	// ------------- Required query parameter "offset" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "offset", ctx.QueryParams(), &params.Offset, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter offset: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetExtents(ctx, transfer, params)
+	return err
+}
+
+// BeginImport converts echo context to params.
+func (w *ServerInterfaceWrapper) BeginImport(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params BeginImportParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.BeginImport(ctx, params)
+	return err
+}
+
+// AbortImport converts echo context to params.
+func (w *ServerInterfaceWrapper) AbortImport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "transfer" -------------
+	var transfer TransferID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "transfer", ctx.Param("transfer"), &transfer, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter transfer: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AbortImport(ctx, transfer)
+	return err
+}
+
+// WriteImport converts echo context to params.
+func (w *ServerInterfaceWrapper) WriteImport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "transfer" -------------
+	var transfer TransferID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "transfer", ctx.Param("transfer"), &transfer, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter transfer: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params WriteImportParams
+	// ------------- Required query parameter "offset" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "offset", ctx.QueryParams(), &params.Offset, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter offset: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.WriteImport(ctx, transfer, params)
+	return err
+}
+
+// FinishImport converts echo context to params.
+func (w *ServerInterfaceWrapper) FinishImport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "transfer" -------------
+	var transfer TransferID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "transfer", ctx.Param("transfer"), &transfer, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter transfer: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.FinishImport(ctx, transfer)
+	return err
 }
 
 // ListISCSISessions converts echo context to params.
@@ -2634,6 +3018,42 @@ func (w *ServerInterfaceWrapper) CommitVDisk(ctx echo.Context) error {
 	return err
 }
 
+// BeginExport converts echo context to params.
+func (w *ServerInterfaceWrapper) BeginExport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params BeginExportParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.BeginExport(ctx, vDisk, params)
+	return err
+}
+
 // CancelFlattenVDisk converts echo context to params.
 func (w *ServerInterfaceWrapper) CancelFlattenVDisk(ctx echo.Context) error {
 	var err error
@@ -2959,6 +3379,54 @@ func (w *ServerInterfaceWrapper) UnpublishVDisk(ctx echo.Context) error {
 	return err
 }
 
+// CancelVDiskVerification converts echo context to params.
+func (w *ServerInterfaceWrapper) CancelVDiskVerification(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CancelVDiskVerification(ctx, vDisk)
+	return err
+}
+
+// GetVDiskVerification converts echo context to params.
+func (w *ServerInterfaceWrapper) GetVDiskVerification(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetVDiskVerification(ctx, vDisk)
+	return err
+}
+
+// VerifyVDisk converts echo context to params.
+func (w *ServerInterfaceWrapper) VerifyVDisk(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.VerifyVDisk(ctx, vDisk)
+	return err
+}
+
 // GetVersion converts echo context to params.
 func (w *ServerInterfaceWrapper) GetVersion(ctx echo.Context) error {
 	var err error
@@ -3227,6 +3695,17 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/vdisks/:vdisk/rollback", wrapper.RollbackVDisk, options.OperationMiddlewares["RollbackVDisk"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk/scrub", wrapper.GetVDiskScrub, options.OperationMiddlewares["GetVDiskScrub"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/scrub", wrapper.ScrubVDisk, options.OperationMiddlewares["ScrubVDisk"]...)
+	router.DELETE(options.BaseURL+"/vdisks/:vdisk/verify", wrapper.CancelVDiskVerification, options.OperationMiddlewares["CancelVDiskVerification"]...)
+	router.GET(options.BaseURL+"/vdisks/:vdisk/verify", wrapper.GetVDiskVerification, options.OperationMiddlewares["GetVDiskVerification"]...)
+	router.POST(options.BaseURL+"/vdisks/:vdisk/verify", wrapper.VerifyVDisk, options.OperationMiddlewares["VerifyVDisk"]...)
+	router.POST(options.BaseURL+"/vdisks/:vdisk/exports", wrapper.BeginExport, options.OperationMiddlewares["BeginExport"]...)
+	router.DELETE(options.BaseURL+"/exports/:transfer", wrapper.EndExport, options.OperationMiddlewares["EndExport"]...)
+	router.GET(options.BaseURL+"/exports/:transfer/extents", wrapper.GetExtents, options.OperationMiddlewares["GetExtents"]...)
+	router.GET(options.BaseURL+"/exports/:transfer/data", wrapper.ReadExport, options.OperationMiddlewares["ReadExport"]...)
+	router.POST(options.BaseURL+"/imports", wrapper.BeginImport, options.OperationMiddlewares["BeginImport"]...)
+	router.DELETE(options.BaseURL+"/imports/:transfer", wrapper.AbortImport, options.OperationMiddlewares["AbortImport"]...)
+	router.PUT(options.BaseURL+"/imports/:transfer/data", wrapper.WriteImport, options.OperationMiddlewares["WriteImport"]...)
+	router.POST(options.BaseURL+"/imports/:transfer/finish", wrapper.FinishImport, options.OperationMiddlewares["FinishImport"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/commit", wrapper.CommitVDisk, options.OperationMiddlewares["CommitVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/acceptLoss", wrapper.AcceptVDiskLoss, options.OperationMiddlewares["AcceptVDiskLoss"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk/stats", wrapper.GetVDiskStats, options.OperationMiddlewares["GetVDiskStats"]...)
@@ -3256,6 +3735,272 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 }
 
 type ErrorJSONResponse Error
+
+type EndExportRequestObject struct {
+	Transfer TransferID `json:"transfer"`
+}
+
+type EndExportResponseObject interface {
+	VisitEndExportResponse(w http.ResponseWriter) error
+}
+
+type EndExport204Response struct {
+}
+
+func (response EndExport204Response) VisitEndExportResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type EndExportdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response EndExportdefaultJSONResponse) VisitEndExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReadExportRequestObject struct {
+	Transfer TransferID `json:"transfer"`
+	Params   ReadExportParams
+}
+
+type ReadExportResponseObject interface {
+	VisitReadExportResponse(w http.ResponseWriter) error
+}
+
+type ReadExport200ApplicationOctetStreamResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response ReadExport200ApplicationOctetStreamResponse) VisitReadExportResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type ReadExportdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ReadExportdefaultJSONResponse) VisitReadExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetExtentsRequestObject struct {
+	Transfer TransferID `json:"transfer"`
+	Params   GetExtentsParams
+}
+
+type GetExtentsResponseObject interface {
+	VisitGetExtentsResponse(w http.ResponseWriter) error
+}
+
+type GetExtents200JSONResponse ExtentList
+
+func (response GetExtents200JSONResponse) VisitGetExtentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetExtentsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetExtentsdefaultJSONResponse) VisitGetExtentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginImportRequestObject struct {
+	Params BeginImportParams
+	Body   *BeginImportJSONRequestBody
+}
+
+type BeginImportResponseObject interface {
+	VisitBeginImportResponse(w http.ResponseWriter) error
+}
+
+type BeginImport201JSONResponse Transfer
+
+func (response BeginImport201JSONResponse) VisitBeginImportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginImportdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response BeginImportdefaultJSONResponse) VisitBeginImportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AbortImportRequestObject struct {
+	Transfer TransferID `json:"transfer"`
+}
+
+type AbortImportResponseObject interface {
+	VisitAbortImportResponse(w http.ResponseWriter) error
+}
+
+type AbortImport204Response struct {
+}
+
+func (response AbortImport204Response) VisitAbortImportResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type AbortImportdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response AbortImportdefaultJSONResponse) VisitAbortImportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type WriteImportRequestObject struct {
+	Transfer TransferID `json:"transfer"`
+	Params   WriteImportParams
+	Body     io.Reader
+}
+
+type WriteImportResponseObject interface {
+	VisitWriteImportResponse(w http.ResponseWriter) error
+}
+
+type WriteImport204Response struct {
+}
+
+func (response WriteImport204Response) VisitWriteImportResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type WriteImportdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response WriteImportdefaultJSONResponse) VisitWriteImportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishImportRequestObject struct {
+	Transfer TransferID `json:"transfer"`
+}
+
+type FinishImportResponseObject interface {
+	VisitFinishImportResponse(w http.ResponseWriter) error
+}
+
+type FinishImport200JSONResponse VDisk
+
+func (response FinishImport200JSONResponse) VisitFinishImportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishImportdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response FinishImportdefaultJSONResponse) VisitFinishImportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
 
 type ListISCSISessionsRequestObject struct {
 	Params ListISCSISessionsParams
@@ -4627,6 +5372,47 @@ func (response CommitVDiskdefaultJSONResponse) VisitCommitVDiskResponse(w http.R
 	return err
 }
 
+type BeginExportRequestObject struct {
+	VDisk  VDiskRef `json:"vdisk"`
+	Params BeginExportParams
+	Body   *BeginExportJSONRequestBody
+}
+
+type BeginExportResponseObject interface {
+	VisitBeginExportResponse(w http.ResponseWriter) error
+}
+
+type BeginExport201JSONResponse Transfer
+
+func (response BeginExport201JSONResponse) VisitBeginExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginExportdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response BeginExportdefaultJSONResponse) VisitBeginExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type CancelFlattenVDiskRequestObject struct {
 	VDisk VDiskRef `json:"vdisk"`
 }
@@ -5200,6 +5986,118 @@ func (response UnpublishVDiskdefaultJSONResponse) VisitUnpublishVDiskResponse(w 
 	return err
 }
 
+type CancelVDiskVerificationRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+}
+
+type CancelVDiskVerificationResponseObject interface {
+	VisitCancelVDiskVerificationResponse(w http.ResponseWriter) error
+}
+
+type CancelVDiskVerification204Response struct {
+}
+
+func (response CancelVDiskVerification204Response) VisitCancelVDiskVerificationResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type CancelVDiskVerificationdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CancelVDiskVerificationdefaultJSONResponse) VisitCancelVDiskVerificationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetVDiskVerificationRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+}
+
+type GetVDiskVerificationResponseObject interface {
+	VisitGetVDiskVerificationResponse(w http.ResponseWriter) error
+}
+
+type GetVDiskVerification200JSONResponse Verification
+
+func (response GetVDiskVerification200JSONResponse) VisitGetVDiskVerificationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetVDiskVerificationdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetVDiskVerificationdefaultJSONResponse) VisitGetVDiskVerificationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyVDiskRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+	Body  *VerifyVDiskJSONRequestBody
+}
+
+type VerifyVDiskResponseObject interface {
+	VisitVerifyVDiskResponse(w http.ResponseWriter) error
+}
+
+type VerifyVDisk202JSONResponse Verification
+
+func (response VerifyVDisk202JSONResponse) VisitVerifyVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyVDiskdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response VerifyVDiskdefaultJSONResponse) VisitVerifyVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetVersionRequestObject struct {
 }
 
@@ -5550,6 +6448,27 @@ func (response SweepVPooldefaultJSONResponse) VisitSweepVPoolResponse(w http.Res
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
+	// EndExport End an export
+	// (DELETE /exports/{transfer})
+	EndExport(ctx context.Context, request EndExportRequestObject) (EndExportResponseObject, error)
+	// ReadExport Read a range of an export
+	// (GET /exports/{transfer}/data)
+	ReadExport(ctx context.Context, request ReadExportRequestObject) (ReadExportResponseObject, error)
+	// GetExtents Where an export has data, in order
+	// (GET /exports/{transfer}/extents)
+	GetExtents(ctx context.Context, request GetExtentsRequestObject) (GetExtentsResponseObject, error)
+	// BeginImport Create a vDisk to be filled with an image
+	// (POST /imports)
+	BeginImport(ctx context.Context, request BeginImportRequestObject) (BeginImportResponseObject, error)
+	// AbortImport Give an import up, and delete its vDisk
+	// (DELETE /imports/{transfer})
+	AbortImport(ctx context.Context, request AbortImportRequestObject) (AbortImportResponseObject, error)
+	// WriteImport Write a range of an import
+	// (PUT /imports/{transfer}/data)
+	WriteImport(ctx context.Context, request WriteImportRequestObject) (WriteImportResponseObject, error)
+	// FinishImport Make an import a vDisk like any other
+	// (POST /imports/{transfer}/finish)
+	FinishImport(ctx context.Context, request FinishImportRequestObject) (FinishImportResponseObject, error)
 	// ListISCSISessions List iSCSI sessions
 	// (GET /iscsi/sessions)
 	ListISCSISessions(ctx context.Context, request ListISCSISessionsRequestObject) (ListISCSISessionsResponseObject, error)
@@ -5658,6 +6577,9 @@ type StrictServerInterface interface {
 	// CommitVDisk Bring everything acknowledged so far to the backend
 	// (POST /vdisks/{vdisk}/commit)
 	CommitVDisk(ctx context.Context, request CommitVDiskRequestObject) (CommitVDiskResponseObject, error)
+	// BeginExport Hold a point of a vDisk to read it
+	// (POST /vdisks/{vdisk}/exports)
+	BeginExport(ctx context.Context, request BeginExportRequestObject) (BeginExportResponseObject, error)
 	// CancelFlattenVDisk Stop a flatten
 	// (DELETE /vdisks/{vdisk}/flatten)
 	CancelFlattenVDisk(ctx context.Context, request CancelFlattenVDiskRequestObject) (CancelFlattenVDiskResponseObject, error)
@@ -5703,6 +6625,15 @@ type StrictServerInterface interface {
 	// UnpublishVDisk Stop publishing a vDisk
 	// (POST /vdisks/{vdisk}/unpublish)
 	UnpublishVDisk(ctx context.Context, request UnpublishVDiskRequestObject) (UnpublishVDiskResponseObject, error)
+	// CancelVDiskVerification End the verification of a vDisk
+	// (DELETE /vdisks/{vdisk}/verify)
+	CancelVDiskVerification(ctx context.Context, request CancelVDiskVerificationRequestObject) (CancelVDiskVerificationResponseObject, error)
+	// GetVDiskVerification How far the verification of a vDisk is, or the newest result
+	// (GET /vdisks/{vdisk}/verify)
+	GetVDiskVerification(ctx context.Context, request GetVDiskVerificationRequestObject) (GetVDiskVerificationResponseObject, error)
+	// VerifyVDisk Begin to read and check all that a vDisk has on its backend
+	// (POST /vdisks/{vdisk}/verify)
+	VerifyVDisk(ctx context.Context, request VerifyVDiskRequestObject) (VerifyVDiskResponseObject, error)
 	// GetVersion Version of the node and of its formats
 	// (GET /version)
 	GetVersion(ctx context.Context, request GetVersionRequestObject) (GetVersionResponseObject, error)
@@ -5742,6 +6673,209 @@ func NewStrictHandler(ssi StrictServerInterface, middlewares []StrictMiddlewareF
 type strictHandler struct {
 	ssi         StrictServerInterface
 	middlewares []StrictMiddlewareFunc
+}
+
+// EndExport operation middleware
+func (sh *strictHandler) EndExport(ctx echo.Context, transfer TransferID) error {
+	var request EndExportRequestObject
+
+	request.Transfer = transfer
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EndExport(ctx.Request().Context(), request.(EndExportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EndExport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(EndExportResponseObject); ok {
+		return validResponse.VisitEndExportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ReadExport operation middleware
+func (sh *strictHandler) ReadExport(ctx echo.Context, transfer TransferID, params ReadExportParams) error {
+	var request ReadExportRequestObject
+
+	request.Transfer = transfer
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ReadExport(ctx.Request().Context(), request.(ReadExportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ReadExport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ReadExportResponseObject); ok {
+		return validResponse.VisitReadExportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetExtents operation middleware
+func (sh *strictHandler) GetExtents(ctx echo.Context, transfer TransferID, params GetExtentsParams) error {
+	var request GetExtentsRequestObject
+
+	request.Transfer = transfer
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetExtents(ctx.Request().Context(), request.(GetExtentsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetExtents")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetExtentsResponseObject); ok {
+		return validResponse.VisitGetExtentsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// BeginImport operation middleware
+func (sh *strictHandler) BeginImport(ctx echo.Context, params BeginImportParams) error {
+	var request BeginImportRequestObject
+
+	request.Params = params
+
+	var body BeginImportJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginImport(ctx.Request().Context(), request.(BeginImportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginImport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(BeginImportResponseObject); ok {
+		return validResponse.VisitBeginImportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// AbortImport operation middleware
+func (sh *strictHandler) AbortImport(ctx echo.Context, transfer TransferID) error {
+	var request AbortImportRequestObject
+
+	request.Transfer = transfer
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AbortImport(ctx.Request().Context(), request.(AbortImportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AbortImport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(AbortImportResponseObject); ok {
+		return validResponse.VisitAbortImportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// WriteImport operation middleware
+func (sh *strictHandler) WriteImport(ctx echo.Context, transfer TransferID, params WriteImportParams) error {
+	var request WriteImportRequestObject
+
+	request.Transfer = transfer
+	request.Params = params
+
+	request.Body = ctx.Request().Body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.WriteImport(ctx.Request().Context(), request.(WriteImportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "WriteImport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(WriteImportResponseObject); ok {
+		return validResponse.VisitWriteImportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// FinishImport operation middleware
+func (sh *strictHandler) FinishImport(ctx echo.Context, transfer TransferID) error {
+	var request FinishImportRequestObject
+
+	request.Transfer = transfer
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.FinishImport(ctx.Request().Context(), request.(FinishImportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "FinishImport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(FinishImportResponseObject); ok {
+		return validResponse.VisitFinishImportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
 }
 
 // ListISCSISessions operation middleware
@@ -6915,6 +8049,58 @@ func (sh *strictHandler) CommitVDisk(ctx echo.Context, vDisk VDiskRef) error {
 	return nil
 }
 
+// BeginExport operation middleware
+func (sh *strictHandler) BeginExport(ctx echo.Context, vDisk VDiskRef, params BeginExportParams) error {
+	var request BeginExportRequestObject
+
+	request.VDisk = vDisk
+	request.Params = params
+
+	var body BeginExportJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginExport(ctx.Request().Context(), request.(BeginExportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginExport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(BeginExportResponseObject); ok {
+		return validResponse.VisitBeginExportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // CancelFlattenVDisk operation middleware
 func (sh *strictHandler) CancelFlattenVDisk(ctx echo.Context, vDisk VDiskRef) error {
 	var request CancelFlattenVDiskRequestObject
@@ -7437,6 +8623,107 @@ func (sh *strictHandler) UnpublishVDisk(ctx echo.Context, vDisk VDiskRef) error 
 		return err
 	} else if validResponse, ok := response.(UnpublishVDiskResponseObject); ok {
 		return validResponse.VisitUnpublishVDiskResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CancelVDiskVerification operation middleware
+func (sh *strictHandler) CancelVDiskVerification(ctx echo.Context, vDisk VDiskRef) error {
+	var request CancelVDiskVerificationRequestObject
+
+	request.VDisk = vDisk
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CancelVDiskVerification(ctx.Request().Context(), request.(CancelVDiskVerificationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CancelVDiskVerification")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CancelVDiskVerificationResponseObject); ok {
+		return validResponse.VisitCancelVDiskVerificationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetVDiskVerification operation middleware
+func (sh *strictHandler) GetVDiskVerification(ctx echo.Context, vDisk VDiskRef) error {
+	var request GetVDiskVerificationRequestObject
+
+	request.VDisk = vDisk
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetVDiskVerification(ctx.Request().Context(), request.(GetVDiskVerificationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetVDiskVerification")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetVDiskVerificationResponseObject); ok {
+		return validResponse.VisitGetVDiskVerificationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// VerifyVDisk operation middleware
+func (sh *strictHandler) VerifyVDisk(ctx echo.Context, vDisk VDiskRef) error {
+	var request VerifyVDiskRequestObject
+
+	request.VDisk = vDisk
+
+	var body VerifyVDiskJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.VerifyVDisk(ctx.Request().Context(), request.(VerifyVDiskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "VerifyVDisk")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(VerifyVDiskResponseObject); ok {
+		return validResponse.VisitVerifyVDiskResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

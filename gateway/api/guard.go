@@ -61,7 +61,7 @@ func (s *Server) guard(op string) echo.MiddlewareFunc {
 				return err
 			}
 			c.SetRequest(r.WithContext(context.WithValue(r.Context(), callerKey{}, who)))
-			if s.log.Enabled(r.Context(), logAll) || r.Method != http.MethodGet {
+			if s.log.Enabled(r.Context(), logAll) || r.Method != http.MethodGet && !rule.quiet {
 				s.log.Info("request", "requestId", requestID(c), "operation", op, "path", r.URL.Path, "caller", who.label(), "address", who.address)
 			}
 			return next(c)

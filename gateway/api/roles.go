@@ -5,6 +5,7 @@ import "github.com/openvstorage/ovgate/gateway/auth"
 // rule says who may call an operation.
 type rule struct {
 	public bool // without credentials
+	quiet  bool // a part of something that is logged where it begins and ends
 	role   auth.Role
 }
 
@@ -17,46 +18,58 @@ var rules = map[string]rule{
 	"GetSession":    {public: true},
 	"SignIn":        {public: true},
 
-	"SignOut":           {role: auth.RoleRead},
-	"GetVersion":        {role: auth.RoleRead},
-	"GetStatus":         {role: auth.RoleRead},
-	"StreamEvents":      {role: auth.RoleRead},
-	"ListVPools":        {role: auth.RoleRead},
-	"GetVPool":          {role: auth.RoleRead},
-	"ListVDisks":        {role: auth.RoleRead},
-	"GetVDisk":          {role: auth.RoleRead},
-	"GetVDiskStats":     {role: auth.RoleRead},
-	"GetVDiskHistory":   {role: auth.RoleRead},
-	"GetVDiskScrub":     {role: auth.RoleRead},
-	"GetVPoolSweep":     {role: auth.RoleRead},
-	"ListSnapshots":     {role: auth.RoleRead},
-	"ListTargets":       {role: auth.RoleRead},
-	"GetTarget":         {role: auth.RoleRead},
-	"ListISCSISessions": {role: auth.RoleRead},
-	"GetISCSISession":   {role: auth.RoleRead},
-	"ListPortals":       {role: auth.RoleRead},
-	"ListUsers":         {role: auth.RoleRead},
-	"GetUser":           {role: auth.RoleRead},
-	"UpdateUser":        {role: auth.RoleRead}, // one's own password
-	"ListTokens":        {role: auth.RoleRead}, // one's own
-	"CreateToken":       {role: auth.RoleRead}, // one's own
-	"DeleteToken":       {role: auth.RoleRead}, // one's own
+	"SignOut":              {role: auth.RoleRead},
+	"GetVersion":           {role: auth.RoleRead},
+	"GetStatus":            {role: auth.RoleRead},
+	"StreamEvents":         {role: auth.RoleRead},
+	"ListVPools":           {role: auth.RoleRead},
+	"GetVPool":             {role: auth.RoleRead},
+	"ListVDisks":           {role: auth.RoleRead},
+	"GetVDisk":             {role: auth.RoleRead},
+	"GetVDiskStats":        {role: auth.RoleRead},
+	"GetVDiskHistory":      {role: auth.RoleRead},
+	"GetVDiskScrub":        {role: auth.RoleRead},
+	"GetVPoolSweep":        {role: auth.RoleRead},
+	"ListSnapshots":        {role: auth.RoleRead},
+	"GetVDiskVerification": {role: auth.RoleRead},
+	"ListTargets":          {role: auth.RoleRead},
+	"GetTarget":            {role: auth.RoleRead},
+	"ListISCSISessions":    {role: auth.RoleRead},
+	"GetISCSISession":      {role: auth.RoleRead},
+	"ListPortals":          {role: auth.RoleRead},
+	"ListUsers":            {role: auth.RoleRead},
+	"GetUser":              {role: auth.RoleRead},
+	"UpdateUser":           {role: auth.RoleRead}, // one's own password
+	"ListTokens":           {role: auth.RoleRead}, // one's own
+	"CreateToken":          {role: auth.RoleRead}, // one's own
+	"DeleteToken":          {role: auth.RoleRead}, // one's own
 
-	"CreateVDisk":           {role: auth.RoleWrite},
-	"UpdateVDisk":           {role: auth.RoleWrite},
-	"DeleteVDisk":           {role: auth.RoleWrite},
-	"PublishVDisk":          {role: auth.RoleWrite},
-	"UnpublishVDisk":        {role: auth.RoleWrite},
-	"CommitVDisk":           {role: auth.RoleWrite},
-	"AcceptVDiskLoss":       {role: auth.RoleWrite},
-	"SetVDiskQos":           {role: auth.RoleWrite},
-	"RollbackVDisk":         {role: auth.RoleWrite},
-	"CloneVDisk":            {role: auth.RoleWrite},
-	"FreezeVDisk":           {role: auth.RoleWrite},
-	"ThawVDisk":             {role: auth.RoleWrite},
-	"FlattenVDisk":          {role: auth.RoleWrite},
-	"CancelFlattenVDisk":    {role: auth.RoleWrite},
-	"ScrubVDisk":            {role: auth.RoleWrite},
+	"CreateVDisk":             {role: auth.RoleWrite},
+	"UpdateVDisk":             {role: auth.RoleWrite},
+	"DeleteVDisk":             {role: auth.RoleWrite},
+	"PublishVDisk":            {role: auth.RoleWrite},
+	"UnpublishVDisk":          {role: auth.RoleWrite},
+	"CommitVDisk":             {role: auth.RoleWrite},
+	"AcceptVDiskLoss":         {role: auth.RoleWrite},
+	"SetVDiskQos":             {role: auth.RoleWrite},
+	"RollbackVDisk":           {role: auth.RoleWrite},
+	"CloneVDisk":              {role: auth.RoleWrite},
+	"FreezeVDisk":             {role: auth.RoleWrite},
+	"ThawVDisk":               {role: auth.RoleWrite},
+	"FlattenVDisk":            {role: auth.RoleWrite},
+	"CancelFlattenVDisk":      {role: auth.RoleWrite},
+	"ScrubVDisk":              {role: auth.RoleWrite},
+	"VerifyVDisk":             {role: auth.RoleWrite},
+	"CancelVDiskVerification": {role: auth.RoleWrite},
+	"BeginImport":             {role: auth.RoleWrite},
+	"WriteImport":             {role: auth.RoleWrite, quiet: true},
+	"FinishImport":            {role: auth.RoleWrite},
+	"AbortImport":             {role: auth.RoleWrite},
+	// Exports give the content away, and make a clone.
+	"BeginExport":           {role: auth.RoleWrite},
+	"GetExtents":            {role: auth.RoleWrite},
+	"ReadExport":            {role: auth.RoleWrite, quiet: true},
+	"EndExport":             {role: auth.RoleWrite},
 	"CreateSnapshot":        {role: auth.RoleWrite},
 	"DeleteSnapshot":        {role: auth.RoleWrite},
 	"CreateTarget":          {role: auth.RoleWrite},
@@ -80,5 +93,5 @@ var rules = map[string]rule{
 
 // creates are the operations that honour Idempotency-Key (H4).
 var creates = map[string]bool{
-	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CloneVDisk": true, "CreateSnapshot": true, "CreateTarget": true, "CreateTargetGroup": true, "CreateUser": true, "CreateToken": true,
+	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CloneVDisk": true, "BeginImport": true, "BeginExport": true, "CreateSnapshot": true, "CreateTarget": true, "CreateTargetGroup": true, "CreateUser": true, "CreateToken": true,
 }

@@ -65,7 +65,7 @@ func (d diskView) row(v model.VDisk) VDisk {
 		out.Published = &Published{IQN: iqn, LUN: int(lun), Sessions: d.sessions[iqn]}
 	}
 	out.BlockSize, out.Qos = control.BlockSize(v), qosOf(v)
-	out.Parent, out.Flatten = d.parent(v), d.flatten(v)
+	out.Parent, out.Flatten, out.Verified = d.parent(v), d.flatten(v), d.verified(v)
 	return out
 }
 
@@ -145,19 +145,23 @@ func (s *Server) GetVDisk(_ context.Context, r GetVDiskRequestObject) (GetVDiskR
 	return GetVDisk200JSONResponse(s.diskView().row(v)), nil
 }
 
-// CreateVDisk makes a vDisk.
-func (s *Server) CreateVDisk(ctx context.Context, r CreateVDiskRequestObject) (CreateVDiskResponseObject, error) {
-	in := control.NewDisk{Name: r.Body.Name, VPool: r.Body.VPool, Size: r.Body.Size}
-	if r.Body.ClusterSize != nil {
-		in.ClusterSize = *r.Body.ClusterSize
+func newDiskOf(b *VDiskInput) control.NewDisk {
+	in := control.NewDisk{Name: b.Name, VPool: b.VPool, Size: b.Size}
+	if b.ClusterSize != nil {
+		in.ClusterSize = *b.ClusterSize
 		if in.ClusterSize == 0 {
 			in.ClusterSize = -1 // 0 was asked for, which is not "the vPool's"
 		}
 	}
-	if r.Body.Labels != nil {
-		in.Labels = *r.Body.Labels
+	if b.Labels != nil {
+		in.Labels = *b.Labels
 	}
-	v, err := s.opt.Control.CreateVDisk(ctx, in)
+	return in
+}
+
+// CreateVDisk makes a vDisk.
+func (s *Server) CreateVDisk(ctx context.Context, r CreateVDiskRequestObject) (CreateVDiskResponseObject, error) {
+	v, err := s.opt.Control.CreateVDisk(ctx, newDiskOf(r.Body))
 	if err != nil {
 		return nil, err
 	}

@@ -64,14 +64,18 @@ type Controller struct {
 	kick   chan struct{}
 	slots  chan struct{} // workers
 
-	mu       sync.Mutex
-	stopping bool
-	pools    map[string]*pool
-	disks    map[string]*vdisk
-	shared   map[string]*shared
-	due      map[ref]retry
-	scrubs   jobs[volume.ScrubResult]
-	sweeps   jobs[volume.SweepResult]
+	mu        sync.Mutex
+	stopping  bool
+	pools     map[string]*pool
+	disks     map[string]*vdisk
+	shared    map[string]*shared
+	due       map[ref]retry
+	transfers map[string]*transfer  // by the vDisk that is there for it
+	verifies  map[string]*verifyJob // by vDisk
+
+	verifySlots chan struct{} // maxVerifies
+	scrubs      jobs[volume.ScrubResult]
+	sweeps      jobs[volume.SweepResult]
 }
 
 // ref names an object of the reconciler.
@@ -146,6 +150,7 @@ func New(opt Options) *Controller {
 		kick: make(chan struct{}, 1), slots: make(chan struct{}, workers),
 		pools: map[string]*pool{}, disks: map[string]*vdisk{}, shared: map[string]*shared{}, due: map[ref]retry{},
 		scrubs: jobs[volume.ScrubResult]{}, sweeps: jobs[volume.SweepResult]{},
+		transfers: map[string]*transfer{}, verifies: map[string]*verifyJob{}, verifySlots: make(chan struct{}, maxVerifies),
 	}
 }
 
@@ -161,10 +166,11 @@ func (c *Controller) Start(ctx context.Context) {
 		c.schedule(ref{"vdisk", v.ID}, 0)
 	}
 	c.visitAll(ctx)
-	c.wg.Add(3)
+	c.wg.Add(4)
 	go c.reconcile()
 	go c.watchUsage()
 	go c.watchFences()
+	go c.watchTransfers()
 }
 
 // Stop closes every vDisk (drain, commit, checkpoint) and detaches the vPools.

@@ -33,6 +33,8 @@
 //	    what cannot be shown is missing, a secret that does not open is no secret,
 //	    a target without its portals is reached nowhere.
 //	C10 A vDisk's lock is taken before that of a shared target.
+//	C11 What an import or export made goes when that ends without being finished,
+//	    also by a crash: its record says so from the beginning.
 //
 // It does not watch performance (gateway/observe) and knows no users (gateway/auth).
 package control

@@ -52,6 +52,7 @@ type Pool interface {
 	DeleteSnapshot(ctx context.Context, id volume.ID, name string, force bool) error
 	History(ctx context.Context, id volume.ID, q volume.HistoryQuery) (volume.History, error)
 	Rollback(ctx context.Context, id volume.ID, to volume.Point) (volume.Rolled, error)
+	Verify(ctx context.Context, id volume.ID, o volume.VerifyOptions) (volume.Verification, error)
 	Recover(ctx context.Context) ([]volume.Recovered, error)
 	Sweep(ctx context.Context, dryRun bool) (volume.SweepResult, error)
 	SetSettings(volume.Settings) error // of vDisks opened from now on
@@ -61,6 +62,9 @@ type Pool interface {
 // Volume is an open vDisk.
 type Volume interface {
 	Submit(*volume.Request)
+	ReadAt(ctx context.Context, p []byte, off int64) error
+	WriteAt(ctx context.Context, p []byte, off int64) error
+	Zero(ctx context.Context, off, n int64) error
 	Grow(ctx context.Context, size int64) error
 	SetLabels(ctx context.Context, name string, labels map[string]string) error
 	SetSettings(volume.Settings) error

@@ -76,6 +76,8 @@ func (c *Controller) DiskStatus(v model.VDisk) DiskStatus {
 		s.State = StateDeleting
 	case v.Template:
 		s.State, s.Reason = StateTemplate, ""
+	case v.State == model.StateTransfer:
+		s.State, s.Reason = StateTransferring, ""
 	case vol != nil:
 		s.Open, s.Stats = true, vol.Stats()
 		s.State, s.Reason = s.Stats.State, s.Stats.Err
@@ -226,6 +228,12 @@ func (c *Controller) makeDisk(ctx context.Context, rec model.VDisk) (model.VDisk
 // storeNewDisk stores the record under an id of its own. The vPool's lock keeps
 // the vPool from being deleted at the same moment.
 func (c *Controller) storeNewDisk(ctx context.Context, rec model.VDisk) (model.VDisk, error) {
+	return c.storeNewDiskAs(ctx, rec, func(string) {}, func(string) {})
+}
+
+// storeNewDiskAs is storeNewDisk that tells the id before the record is there, and
+// again when it could not be stored.
+func (c *Controller) storeNewDiskAs(ctx context.Context, rec model.VDisk, before, failed func(id string)) (model.VDisk, error) {
 	p := c.pool(rec.VPool)
 	if err := p.lock.acquire(ctx); err != nil {
 		return rec, err
@@ -236,7 +244,11 @@ func (c *Controller) storeNewDisk(ctx context.Context, rec model.VDisk) (model.V
 		return rec, err
 	}
 	rec.ID = id.String()
+	before(rec.ID)
 	out, err := c.model.CreateVDisk(ctx, rec)
+	if err != nil {
+		failed(rec.ID)
+	}
 	if errors.Is(err, model.ErrExists) {
 		pool, _ := c.model.VPool(rec.VPool)
 		return rec, nameTaken(pool.Name, rec.Name)
@@ -247,21 +259,29 @@ func (c *Controller) storeNewDisk(ctx context.Context, rec model.VDisk) (model.V
 // create has the engine create the vDisk and marks the record present; a
 // second time does no harm.
 func (c *Controller) create(ctx context.Context, ep Pool, rec *model.VDisk) error {
-	id, err := volume.ParseID(rec.ID)
-	if err != nil {
-		return err
-	}
-	if rec.Parent != nil {
-		err = c.createClone(ctx, ep, id, rec)
-	} else {
-		err = ep.Create(ctx, volume.Spec{ID: id, Name: rec.Name, Size: rec.Size, ClusterSize: rec.ClusterSize, Labels: rec.Labels})
-	}
-	if err != nil && !errors.Is(err, volume.ErrExists) {
+	if err := c.make(ctx, ep, *rec); err != nil {
 		return err
 	}
 	out, err := c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error { v.State = model.StatePresent; return nil })
 	if err == nil {
 		*rec = out
+	}
+	return err
+}
+
+// make has the engine create a vDisk; a second time does no harm.
+func (c *Controller) make(ctx context.Context, ep Pool, rec model.VDisk) error {
+	id, err := volume.ParseID(rec.ID)
+	if err != nil {
+		return err
+	}
+	if rec.Parent != nil {
+		err = c.createClone(ctx, ep, id, &rec)
+	} else {
+		err = ep.Create(ctx, volume.Spec{ID: id, Name: rec.Name, Size: rec.Size, ClusterSize: rec.ClusterSize, Labels: rec.Labels})
+	}
+	if errors.Is(err, volume.ErrExists) {
+		return nil
 	}
 	return err
 }
@@ -379,6 +399,10 @@ func (c *Controller) visitDisk(ctx context.Context, id string) bool {
 	switch rec.State {
 	case model.StateDeleting:
 		err = c.resumeDelete(ctx, d, rec)
+	case model.StateTransfer:
+		if !c.transferring(id) {
+			err = c.dropTransfer(ctx, d, rec)
+		}
 	case model.StateCreating:
 		var ep Pool
 		if ep, err = c.attached(rec.VPool); err == nil {
@@ -447,6 +471,9 @@ func (c *Controller) withDisk(ctx context.Context, name string, fn func(context.
 	rec, ok := c.model.VDisk(rec.ID)
 	if !ok || rec.State == model.StateDeleting {
 		return noVDisk(name)
+	}
+	if rec.State == model.StateTransfer {
+		return &Error{Code: CodeInUse, Object: vdiskObject(rec.Name), Message: "an import or export uses it", Hint: "wait until that has ended, or end it: ovgate vdisk delete " + rec.Name}
 	}
 	if err := fn(ctx, d, rec); err != nil {
 		return explain(vdiskObject(rec.Name), err)
@@ -600,6 +627,9 @@ func (c *Controller) AcceptLoss(ctx context.Context, name string) (model.VDisk, 
 // DeleteVDisk deletes a vDisk; an absent one is no error. The decision is
 // durable on return; the space may be given back later (C2).
 func (c *Controller) DeleteVDisk(ctx context.Context, name string) error {
+	if rec, err := c.FindVDisk(name); err == nil && rec.State == model.StateTransfer {
+		return c.deleteTransfer(ctx, rec)
+	}
 	err := c.withDisk(ctx, name, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
 		if fenced(d.vol) {
 			// Its objects are another opening's.
@@ -642,6 +672,9 @@ func (c *Controller) resumeDelete(ctx context.Context, d *vdisk, rec model.VDisk
 
 // finishDelete closes a vDisk, gives its space back and forgets it; d.lock is held.
 func (c *Controller) finishDelete(ctx context.Context, d *vdisk, rec model.VDisk) error {
+	if err := c.endVerify(ctx, rec.ID); err != nil {
+		return err
+	}
 	if err := c.closeVolume(ctx, d); err != nil {
 		c.log.Info("vDisk to be deleted did not close orderly", "vdisk", rec.Name, "id", rec.ID, "err", err)
 	}
@@ -654,6 +687,9 @@ func (c *Controller) finishDelete(ctx context.Context, d *vdisk, rec model.VDisk
 		return err
 	}
 	if err := ep.Delete(ctx, id); err != nil && !errors.Is(err, volume.ErrNotFound) {
+		return err
+	}
+	if err := c.model.DeleteVerification(ctx, rec.ID); err != nil {
 		return err
 	}
 	if err := c.model.DeleteVDisk(ctx, rec.ID); err != nil {

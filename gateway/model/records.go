@@ -7,7 +7,7 @@ import "time"
 //	1  a vDisk's target had one set of credentials and one list of initiators
 //	2  groups; shared targets; QoS
 //	3  parents of clones; history
-//	4  templates; flatten
+//	4  templates; flatten; state "transfer"
 const Format = 4
 
 // State is what the control plane has decided for a vPool or vDisk; what the
@@ -19,6 +19,9 @@ const (
 	StateCreating State = "creating" // the decision is stored, the object may not exist yet
 	StatePresent  State = "present"
 	StateDeleting State = "deleting" // never undone; resumed after a restart
+	// StateTransfer: of a vDisk that is imported, or that an export reads. It becomes
+	// present when an import is finished; a restart deletes it.
+	StateTransfer State = "transfer"
 )
 
 // Cluster is the identity of an installation.

@@ -24,6 +24,7 @@ type Store struct {
 	tokens   *table[Token]
 	sessions *table[Session]
 	idem     *table[Idempotency]
+	verified *table[Verification]
 }
 
 // Open reads all records from store, and draws the cluster's and the node's id
@@ -41,12 +42,13 @@ func Open(ctx context.Context, store kv.Store, clk clock.Clock) (*Store, error) 
 		tokens:   newTable[Token](store, "token"),
 		sessions: newTable[Session](store, "session"),
 		idem:     newTable[Idempotency](store, "idempotency"),
+		verified: newTable[Verification](store, "verification"),
 	}
 	if err := s.openCluster(ctx, clk.Now()); err != nil {
 		return nil, err
 	}
 	for _, load := range []func(context.Context) error{
-		s.vpools.load, s.vdisks.load, s.targets.load, s.users.load, s.tokens.load, s.sessions.load, s.idem.load,
+		s.vpools.load, s.vdisks.load, s.targets.load, s.users.load, s.tokens.load, s.sessions.load, s.idem.load, s.verified.load,
 	} {
 		if err := load(ctx); err != nil {
 			return nil, err

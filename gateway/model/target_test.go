@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"fmt"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -51,7 +52,7 @@ func TestFormat1(t *testing.T) {
 	v, ok = again().VDiskByIQN("iqn.x")
 	check(v, ok)
 	e, err := b.Get(t.Context(), "model/vdisk/d1")
-	if err != nil || !strings.Contains(string(e.Value), `"format":4`) || strings.Contains(string(e.Value), `"open"`) || !json.Valid(e.Value) {
+	if err != nil || !strings.Contains(string(e.Value), fmt.Sprintf(`"format":%d,`, Format)) || strings.Contains(string(e.Value), `"open"`) || !json.Valid(e.Value) {
 		t.Errorf("stored as %s %v", e.Value, err)
 	}
 	if err := b.Close(); err != nil {

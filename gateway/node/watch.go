@@ -75,8 +75,9 @@ func (n *node) checks(now time.Time) observe.Checks {
 	}
 	for _, v := range n.model.VDisks(nil) {
 		st := n.ctl.DiskStatus(v)
+		verified, _ := n.model.Verification(v.ID)
 		c.Disks = append(c.Disks, observe.DiskCheck{
-			Name: v.Name, State: st.State, Reason: st.Reason, Open: st.Open, Journal: st.Stats.JournalBytes, JournalQuota: st.Stats.JournalQuota,
+			Damaged: verified.BadObjects, Name: v.Name, State: st.State, Reason: st.Reason, Open: st.Open, Journal: st.Stats.JournalBytes, JournalQuota: st.Stats.JournalQuota,
 		})
 	}
 	return c

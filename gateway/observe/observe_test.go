@@ -213,6 +213,7 @@ func TestHealth(t *testing.T) {
 		{"stalled", Checks{Disks: []DiskCheck{{Name: "a", State: volume.StateStalled, Open: true, Journal: 100, JournalQuota: 100}}}, Bad, "vdisk_stalled"},
 		{"failed", Checks{Disks: []DiskCheck{{Name: "a", State: volume.StateFailed}}}, Bad, "vdisk_failed"},
 		{"lost tail", Checks{Disks: []DiskCheck{{Name: "a", State: volume.StateLostTail}}}, Bad, "vdisk_lost_tail"},
+		{"damaged", Checks{Disks: []DiskCheck{{Name: "a", State: volume.StateRunning, Open: true, Damaged: 2}}}, Bad, "vdisk_damaged"},
 		{"opening", Checks{Disks: []DiskCheck{{Name: "a", State: "opening"}}}, Warning, "vdisk_opening"},
 		{"away", Checks{Pools: []PoolCheck{{Name: "p", Attached: true, Err: "timeout"}}}, Bad, "backend_away"},
 		{"offline", Checks{Pools: []PoolCheck{{Name: "p", Err: "no disk"}}}, Bad, "vpool_offline"},

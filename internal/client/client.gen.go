@@ -117,17 +117,18 @@ func (e Role) Valid() bool {
 
 // Defines values for VDiskState.
 const (
-	VDiskStateClosed   VDiskState = "closed"
-	VDiskStateCorrupt  VDiskState = "corrupt"
-	VDiskStateDegraded VDiskState = "degraded"
-	VDiskStateDeleting VDiskState = "deleting"
-	VDiskStateFailed   VDiskState = "failed"
-	VDiskStateFenced   VDiskState = "fenced"
-	VDiskStateLostTail VDiskState = "lost_tail"
-	VDiskStateOpening  VDiskState = "opening"
-	VDiskStateRunning  VDiskState = "running"
-	VDiskStateStalled  VDiskState = "stalled"
-	VDiskStateTemplate VDiskState = "template"
+	VDiskStateClosed       VDiskState = "closed"
+	VDiskStateCorrupt      VDiskState = "corrupt"
+	VDiskStateDegraded     VDiskState = "degraded"
+	VDiskStateDeleting     VDiskState = "deleting"
+	VDiskStateFailed       VDiskState = "failed"
+	VDiskStateFenced       VDiskState = "fenced"
+	VDiskStateLostTail     VDiskState = "lost_tail"
+	VDiskStateOpening      VDiskState = "opening"
+	VDiskStateRunning      VDiskState = "running"
+	VDiskStateStalled      VDiskState = "stalled"
+	VDiskStateTemplate     VDiskState = "template"
+	VDiskStateTransferring VDiskState = "transferring"
 )
 
 // Valid indicates whether the value is a known member of the VDiskState enum.
@@ -155,6 +156,8 @@ func (e VDiskState) Valid() bool {
 		return true
 	case VDiskStateTemplate:
 		return true
+	case VDiskStateTransferring:
+		return true
 	default:
 		return false
 	}
@@ -175,6 +178,36 @@ func (e VPoolState) Valid() bool {
 	case VPoolStateOffline:
 		return true
 	case VPoolStateRunning:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for VerificationState.
+const (
+	VerificationStateCancelled VerificationState = "cancelled"
+	VerificationStateDone      VerificationState = "done"
+	VerificationStateFailed    VerificationState = "failed"
+	VerificationStateNone      VerificationState = "none"
+	VerificationStateRunning   VerificationState = "running"
+	VerificationStateWaiting   VerificationState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the VerificationState enum.
+func (e VerificationState) Valid() bool {
+	switch e {
+	case VerificationStateCancelled:
+		return true
+	case VerificationStateDone:
+		return true
+	case VerificationStateFailed:
+		return true
+	case VerificationStateNone:
+		return true
+	case VerificationStateRunning:
+		return true
+	case VerificationStateWaiting:
 		return true
 	default:
 		return false
@@ -289,6 +322,22 @@ type Counts struct {
 	Vpools   int `json:"vpools"`
 }
 
+// Damage defines model for Damage.
+type Damage struct {
+	// Current Some of the ranges are what the vDisk holds now
+	Current bool `json:"current"`
+
+	// Object Name on the backend
+	Object string `json:"object"`
+
+	// Ranges Of the disk, without good data; the first 16
+	Ranges []Extent `json:"ranges"`
+
+	// Snapshots Snapshots that have some of the ranges, the first 20. With neither, only moments of the history are hit
+	Snapshots []string `json:"snapshots"`
+	Why       string   `json:"why"`
+}
+
 // DeletedEvent defines model for DeletedEvent.
 type DeletedEvent struct {
 	// ID Of a target, its iSCSI name
@@ -326,6 +375,32 @@ type Error struct {
 
 	// RequestID Also in the header X-Request-Id and in the node's log
 	RequestID string `json:"requestId"`
+}
+
+// ExportInput defines model for ExportInput.
+type ExportInput struct {
+	// PointAt The newest recoverable moment at or before it
+	PointAt *time.Time `json:"pointAt,omitempty"`
+
+	// Snapshot Name or id of a snapshot
+	Snapshot *string `json:"snapshot,omitempty"`
+}
+
+// Extent defines model for Extent.
+type Extent struct {
+	// Length Bytes
+	Length int64 `json:"length"`
+
+	// Offset Bytes
+	Offset int64 `json:"offset"`
+}
+
+// ExtentList defines model for ExtentList.
+type ExtentList struct {
+	Items []Extent `json:"items"`
+
+	// Next Offset to ask from; null at the end
+	Next *int64 `json:"next"`
 }
 
 // FlattenProgress defines model for FlattenProgress.
@@ -749,7 +824,8 @@ type Recovered struct {
 
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
-	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned
+	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
+	// transferring: an import or export uses it, and it is deleted unless an import is finished
 	State VDiskState `json:"state"`
 
 	// Time When the backend last learned of this vDisk
@@ -1074,7 +1150,8 @@ type TargetLUN struct {
 
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
-	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned
+	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
+	// transferring: an import or export uses it, and it is deleted unless an import is finished
 	State VDiskState `json:"state"`
 
 	// Stats Null in lists, and while the LUN is not served
@@ -1120,6 +1197,19 @@ type TokenInput struct {
 type TokenList struct {
 	Items []Token `json:"items"`
 	Next  *string `json:"next"`
+}
+
+// Transfer defines model for Transfer.
+type Transfer struct {
+	// ClusterSize Bytes
+	ClusterSize int64  `json:"clusterSize"`
+	ID          string `json:"id"`
+
+	// Size Bytes
+	Size int64 `json:"size"`
+
+	// VDisk Name of the vDisk that is imported or exported
+	VDisk string `json:"vdisk"`
 }
 
 // UnpublishInput defines model for UnpublishInput.
@@ -1201,7 +1291,8 @@ type VDisk struct {
 
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
-	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned
+	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
+	// transferring: an import or export uses it, and it is deleted unless an import is finished
 	State VDiskState `json:"state"`
 
 	// StateReason Empty when running
@@ -1209,6 +1300,9 @@ type VDisk struct {
 
 	// Stored Bytes of its SCOs on the backend
 	Stored int64 `json:"stored"`
+
+	// Verified Newest result of a verification; null when there was none
+	Verified *Verified `json:"verified"`
 
 	// VPool Name of its vPool
 	VPool string `json:"vpool"`
@@ -1252,7 +1346,8 @@ type VDiskPatch struct {
 
 // VDiskState running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 // has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
-// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned
+// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
+// transferring: an import or export uses it, and it is deleted unless an import is finished
 type VDiskState string
 
 // VPool defines model for VPool.
@@ -1360,6 +1455,55 @@ type VPoolSettingsInput struct {
 // VPoolState degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached
 type VPoolState string
 
+// Verification defines model for Verification.
+type Verification struct {
+	BadClusters int64 `json:"badClusters"`
+	BadObjects  int64 `json:"badObjects"`
+
+	// Bytes Bytes of SCOs that were checked
+	Bytes int64 `json:"bytes"`
+
+	// Clusters Whose checksum was looked at
+	Clusters int64 `json:"clusters"`
+
+	// Damage The first 50 damaged objects
+	Damage  []Damage   `json:"damage"`
+	EndedAt *time.Time `json:"endedAt"`
+	Error   string     `json:"error"`
+
+	// Seq Committed writes up to here are looked at
+	Seq       int64      `json:"seq"`
+	StartedAt *time.Time `json:"startedAt"`
+
+	// State none: there was none; waiting: others go first; running; done; cancelled; failed: error says why
+	State VerificationState `json:"state"`
+
+	// Total Bytes of all SCOs; grows at the beginning
+	Total int64 `json:"total"`
+
+	// VDisk Name of the vDisk
+	VDisk string `json:"vdisk"`
+}
+
+// VerificationState none: there was none; waiting: others go first; running; done; cancelled; failed: error says why
+type VerificationState string
+
+// Verified defines model for Verified.
+type Verified struct {
+	// BadObjects Objects on the backend that are damaged
+	BadObjects int64 `json:"badObjects"`
+
+	// Complete It came to its end
+	Complete bool      `json:"complete"`
+	EndedAt  time.Time `json:"endedAt"`
+}
+
+// VerifyInput defines model for VerifyInput.
+type VerifyInput struct {
+	// BytesPerSecond Most that is read; 0 or absent: what other requests leave
+	BytesPerSecond *int64 `json:"bytesPerSecond,omitempty"`
+}
+
 // Version defines model for Version.
 type Version struct {
 	// Commit Empty when the build does not know it
@@ -1383,11 +1527,17 @@ type IdempotencyKey = string
 // Limit defines model for Limit.
 type Limit = int
 
+// Offset defines model for Offset.
+type Offset = int64
+
 // Query defines model for Query.
 type Query = string
 
 // TargetIQN defines model for TargetIQN.
 type TargetIQN = string
+
+// TransferID defines model for TransferID.
+type TransferID = string
 
 // VDiskRef defines model for VDiskRef.
 type VDiskRef = string
@@ -1402,6 +1552,33 @@ type StreamEventsParams struct {
 
 	// LastEventID The newest event the client has seen; events after it are repeated
 	LastEventID *string `json:"Last-Event-ID,omitempty"`
+}
+
+// ReadExportParams defines parameters for ReadExport.
+type ReadExportParams struct {
+	// Offset Bytes: a multiple of 512
+	Offset Offset `form:"offset" json:"offset"`
+
+	// Length Bytes: a multiple of 512, at most 1 MiB
+	Length int64 `form:"length" json:"length"`
+}
+
+// GetExtentsParams defines parameters for GetExtents.
+type GetExtentsParams struct {
+	// Offset Bytes: a multiple of 512
+	Offset Offset `form:"offset" json:"offset"`
+}
+
+// BeginImportParams defines parameters for BeginImport.
+type BeginImportParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// WriteImportParams defines parameters for WriteImport.
+type WriteImportParams struct {
+	// Offset Bytes: a multiple of 512
+	Offset Offset `form:"offset" json:"offset"`
 }
 
 // ListISCSISessionsParams defines parameters for ListISCSISessions.
@@ -1531,6 +1708,12 @@ type CloneVDiskParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// BeginExportParams defines parameters for BeginExport.
+type BeginExportParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // GetVDiskHistoryParams defines parameters for GetVDiskHistory.
 type GetVDiskHistoryParams struct {
 	// From Only moments at or after this
@@ -1597,6 +1780,9 @@ type RecoverVPoolParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// BeginImportJSONRequestBody defines body for BeginImport for application/json ContentType.
+type BeginImportJSONRequestBody = VDiskInput
+
 // SignInJSONRequestBody defines body for SignIn for application/json ContentType.
 type SignInJSONRequestBody = SignInInput
 
@@ -1633,6 +1819,9 @@ type UpdateVDiskJSONRequestBody = VDiskPatch
 // CloneVDiskJSONRequestBody defines body for CloneVDisk for application/json ContentType.
 type CloneVDiskJSONRequestBody = CloneInput
 
+// BeginExportJSONRequestBody defines body for BeginExport for application/json ContentType.
+type BeginExportJSONRequestBody = ExportInput
+
 // PublishVDiskJSONRequestBody defines body for PublishVDisk for application/json ContentType.
 type PublishVDiskJSONRequestBody = PublishInput
 
@@ -1650,6 +1839,9 @@ type CreateSnapshotJSONRequestBody = SnapshotInput
 
 // UnpublishVDiskJSONRequestBody defines body for UnpublishVDisk for application/json ContentType.
 type UnpublishVDiskJSONRequestBody = UnpublishInput
+
+// VerifyVDiskJSONRequestBody defines body for VerifyVDisk for application/json ContentType.
+type VerifyVDiskJSONRequestBody = VerifyInput
 
 // CreateVPoolJSONRequestBody defines body for CreateVPool for application/json ContentType.
 type CreateVPoolJSONRequestBody = VPoolInput
@@ -1753,6 +1945,63 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /events (the `StreamEvents` operationId).
 	StreamEvents(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndExport End an export
+	//
+	// Corresponds with DELETE /exports/{transfer} (the `EndExport` operationId).
+	EndExport(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReadExport Read a range of an export
+	//
+	// Corresponds with GET /exports/{transfer}/data (the `ReadExport` operationId).
+	ReadExport(ctx context.Context, transfer TransferID, params *ReadExportParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetExtents Where an export has data, in order
+	//
+	// What lies between the extents reads as zeros. With `next`, ask again from there.
+	//
+	// Corresponds with GET /exports/{transfer}/extents (the `GetExtents` operationId).
+	GetExtents(ctx context.Context, transfer TransferID, params *GetExtentsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginImportWithBody Create a vDisk to be filled with an image
+	//
+	// It is empty, has its name from now on, and can be neither published nor used until the import is finished. An
+	// import that is aborted, is not used for five minutes, or that a restart of the node interrupts leaves nothing.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /imports (the `BeginImport` operationId).
+	BeginImportWithBody(ctx context.Context, params *BeginImportParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginImport Create a vDisk to be filled with an image
+	//
+	// It is empty, has its name from now on, and can be neither published nor used until the import is finished. An
+	// import that is aborted, is not used for five minutes, or that a restart of the node interrupts leaves nothing.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /imports (the `BeginImport` operationId).
+	BeginImport(ctx context.Context, params *BeginImportParams, body BeginImportJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AbortImport Give an import up, and delete its vDisk
+	//
+	// Corresponds with DELETE /imports/{transfer} (the `AbortImport` operationId).
+	AbortImport(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// WriteImportWithBody Write a range of an import
+	//
+	// In any order, several at once, and again: the same bytes at the same place do no harm. What is never written
+	// reads as zeros, and zeros take no space.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /imports/{transfer}/data (the `WriteImport` operationId).
+	WriteImportWithBody(ctx context.Context, transfer TransferID, params *WriteImportParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FinishImport Make an import a vDisk like any other
+	//
+	// Corresponds with POST /imports/{transfer}/finish (the `FinishImport` operationId).
+	FinishImport(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListISCSISessions List iSCSI sessions
 	//
@@ -2121,6 +2370,26 @@ type ClientInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/commit (the `CommitVDisk` operationId).
 	CommitVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// BeginExportWithBody Hold a point of a vDisk to read it
+	//
+	// A snapshot, a moment of its history, or now. What is read then stays the same whatever is written, until the
+	// export is ended, or was not used for five minutes. Nothing is copied.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/exports (the `BeginExport` operationId).
+	BeginExportWithBody(ctx context.Context, vDisk VDiskRef, params *BeginExportParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginExport Hold a point of a vDisk to read it
+	//
+	// A snapshot, a moment of its history, or now. What is read then stays the same whatever is written, until the
+	// export is ended, or was not used for five minutes. Nothing is copied.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/exports (the `BeginExport` operationId).
+	BeginExport(ctx context.Context, vDisk VDiskRef, params *BeginExportParams, body BeginExportJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// CancelFlattenVDisk Stop a flatten
 	//
 	// What was copied stays, and the next flatten goes on there.
@@ -2312,6 +2581,38 @@ type ClientInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/unpublish (the `UnpublishVDisk` operationId).
 	UnpublishVDisk(ctx context.Context, vDisk VDiskRef, body UnpublishVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CancelVDiskVerification End the verification of a vDisk
+	//
+	// Corresponds with DELETE /vdisks/{vdisk}/verify (the `CancelVDiskVerification` operationId).
+	CancelVDiskVerification(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetVDiskVerification How far the verification of a vDisk is, or the newest result
+	//
+	// Corresponds with GET /vdisks/{vdisk}/verify (the `GetVDiskVerification` operationId).
+	GetVDiskVerification(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// VerifyVDiskWithBody Begin to read and check all that a vDisk has on its backend
+	//
+	// The log, all snapshots, the history and, of a clone, what it inherits. It changes nothing and yields to other
+	// requests. What is acknowledged and not committed yet is not looked at. Refused with 409 `in_use` while one is
+	// under way.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/verify (the `VerifyVDisk` operationId).
+	VerifyVDiskWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// VerifyVDisk Begin to read and check all that a vDisk has on its backend
+	//
+	// The log, all snapshots, the history and, of a clone, what it inherits. It changes nothing and yields to other
+	// requests. What is acknowledged and not committed yet is not looked at. Refused with 409 `in_use` while one is
+	// under way.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/verify (the `VerifyVDisk` operationId).
+	VerifyVDisk(ctx context.Context, vDisk VDiskRef, body VerifyVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetVersion Version of the node and of its formats
 	//
 	// Corresponds with GET /version (the `GetVersion` operationId).
@@ -2435,6 +2736,143 @@ type ClientInterface interface {
 // Corresponds with GET /events (the `StreamEvents` operationId).
 func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewStreamEventsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndExport End an export
+//
+// Corresponds with DELETE /exports/{transfer} (the `EndExport` operationId).
+func (c *Client) EndExport(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndExportRequest(c.Server, transfer)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReadExport Read a range of an export
+//
+// Corresponds with GET /exports/{transfer}/data (the `ReadExport` operationId).
+func (c *Client) ReadExport(ctx context.Context, transfer TransferID, params *ReadExportParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReadExportRequest(c.Server, transfer, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetExtents Where an export has data, in order
+//
+// What lies between the extents reads as zeros. With `next`, ask again from there.
+//
+// Corresponds with GET /exports/{transfer}/extents (the `GetExtents` operationId).
+func (c *Client) GetExtents(ctx context.Context, transfer TransferID, params *GetExtentsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetExtentsRequest(c.Server, transfer, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginImportWithBody Create a vDisk to be filled with an image
+//
+// It is empty, has its name from now on, and can be neither published nor used until the import is finished. An
+// import that is aborted, is not used for five minutes, or that a restart of the node interrupts leaves nothing.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /imports (the `BeginImport` operationId).
+func (c *Client) BeginImportWithBody(ctx context.Context, params *BeginImportParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginImportRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginImport Create a vDisk to be filled with an image
+//
+// It is empty, has its name from now on, and can be neither published nor used until the import is finished. An
+// import that is aborted, is not used for five minutes, or that a restart of the node interrupts leaves nothing.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /imports (the `BeginImport` operationId).
+func (c *Client) BeginImport(ctx context.Context, params *BeginImportParams, body BeginImportJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginImportRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AbortImport Give an import up, and delete its vDisk
+//
+// Corresponds with DELETE /imports/{transfer} (the `AbortImport` operationId).
+func (c *Client) AbortImport(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAbortImportRequest(c.Server, transfer)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// WriteImportWithBody Write a range of an import
+//
+// In any order, several at once, and again: the same bytes at the same place do no harm. What is never written
+// reads as zeros, and zeros take no space.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /imports/{transfer}/data (the `WriteImport` operationId).
+func (c *Client) WriteImportWithBody(ctx context.Context, transfer TransferID, params *WriteImportParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewWriteImportRequestWithBody(c.Server, transfer, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FinishImport Make an import a vDisk like any other
+//
+// Corresponds with POST /imports/{transfer}/finish (the `FinishImport` operationId).
+func (c *Client) FinishImport(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFinishImportRequest(c.Server, transfer)
 	if err != nil {
 		return nil, err
 	}
@@ -3302,6 +3740,46 @@ func (c *Client) CommitVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...
 	return c.Client.Do(req)
 }
 
+// BeginExportWithBody Hold a point of a vDisk to read it
+//
+// A snapshot, a moment of its history, or now. What is read then stays the same whatever is written, until the
+// export is ended, or was not used for five minutes. Nothing is copied.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/exports (the `BeginExport` operationId).
+func (c *Client) BeginExportWithBody(ctx context.Context, vDisk VDiskRef, params *BeginExportParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginExportRequestWithBody(c.Server, vDisk, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginExport Hold a point of a vDisk to read it
+//
+// A snapshot, a moment of its history, or now. What is read then stays the same whatever is written, until the
+// export is ended, or was not used for five minutes. Nothing is copied.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/exports (the `BeginExport` operationId).
+func (c *Client) BeginExport(ctx context.Context, vDisk VDiskRef, params *BeginExportParams, body BeginExportJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginExportRequest(c.Server, vDisk, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // CancelFlattenVDisk Stop a flatten
 //
 // What was copied stays, and the next flatten goes on there.
@@ -3703,6 +4181,78 @@ func (c *Client) UnpublishVDisk(ctx context.Context, vDisk VDiskRef, body Unpubl
 	return c.Client.Do(req)
 }
 
+// CancelVDiskVerification End the verification of a vDisk
+//
+// Corresponds with DELETE /vdisks/{vdisk}/verify (the `CancelVDiskVerification` operationId).
+func (c *Client) CancelVDiskVerification(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelVDiskVerificationRequest(c.Server, vDisk)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetVDiskVerification How far the verification of a vDisk is, or the newest result
+//
+// Corresponds with GET /vdisks/{vdisk}/verify (the `GetVDiskVerification` operationId).
+func (c *Client) GetVDiskVerification(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetVDiskVerificationRequest(c.Server, vDisk)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// VerifyVDiskWithBody Begin to read and check all that a vDisk has on its backend
+//
+// The log, all snapshots, the history and, of a clone, what it inherits. It changes nothing and yields to other
+// requests. What is acknowledged and not committed yet is not looked at. Refused with 409 `in_use` while one is
+// under way.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/verify (the `VerifyVDisk` operationId).
+func (c *Client) VerifyVDiskWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVerifyVDiskRequestWithBody(c.Server, vDisk, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// VerifyVDisk Begin to read and check all that a vDisk has on its backend
+//
+// The log, all snapshots, the history and, of a clone, what it inherits. It changes nothing and yields to other
+// requests. What is acknowledged and not committed yet is not looked at. Refused with 409 `in_use` while one is
+// under way.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/verify (the `VerifyVDisk` operationId).
+func (c *Client) VerifyVDisk(ctx context.Context, vDisk VDiskRef, body VerifyVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVerifyVDiskRequest(c.Server, vDisk, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetVersion Version of the node and of its formats
 //
 // Corresponds with GET /version (the `GetVersion` operationId).
@@ -4002,6 +4552,344 @@ func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Re
 			req.Header.Set("Last-Event-ID", headerParam0)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewEndExportRequest constructs an http.Request for the EndExport method
+func NewEndExportRequest(server string, transfer TransferID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "transfer", transfer, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/exports/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewReadExportRequest constructs an http.Request for the ReadExport method
+func NewReadExportRequest(server string, transfer TransferID, params *ReadExportParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "transfer", transfer, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/exports/%s/data", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "offset", params.Offset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "length", params.Length, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetExtentsRequest constructs an http.Request for the GetExtents method
+func NewGetExtentsRequest(server string, transfer TransferID, params *GetExtentsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "transfer", transfer, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/exports/%s/extents", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "offset", params.Offset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewBeginImportRequest calls the generic BeginImport builder with application/json body
+func NewBeginImportRequest(server string, params *BeginImportParams, body BeginImportJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBeginImportRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewBeginImportRequestWithBody constructs an http.Request for the BeginImport method, with any body, and a specified content type
+func NewBeginImportRequestWithBody(server string, params *BeginImportParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/imports")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewAbortImportRequest constructs an http.Request for the AbortImport method
+func NewAbortImportRequest(server string, transfer TransferID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "transfer", transfer, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/imports/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewWriteImportRequestWithBody constructs an http.Request for the WriteImport method, with any body, and a specified content type
+func NewWriteImportRequestWithBody(server string, transfer TransferID, params *WriteImportParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "transfer", transfer, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/imports/%s/data", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "offset", params.Offset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewFinishImportRequest constructs an http.Request for the FinishImport method
+func NewFinishImportRequest(server string, transfer TransferID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "transfer", transfer, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/imports/%s/finish", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -5816,6 +6704,68 @@ func NewCommitVDiskRequest(server string, vDisk VDiskRef) (*http.Request, error)
 	return req, nil
 }
 
+// NewBeginExportRequest calls the generic BeginExport builder with application/json body
+func NewBeginExportRequest(server string, vDisk VDiskRef, params *BeginExportParams, body BeginExportJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBeginExportRequestWithBody(server, vDisk, params, "application/json", bodyReader)
+}
+
+// NewBeginExportRequestWithBody constructs an http.Request for the BeginExport method, with any body, and a specified content type
+func NewBeginExportRequestWithBody(server string, vDisk VDiskRef, params *BeginExportParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/exports", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewCancelFlattenVDiskRequest constructs an http.Request for the CancelFlattenVDisk method
 func NewCancelFlattenVDiskRequest(server string, vDisk VDiskRef) (*http.Request, error) {
 	var err error
@@ -6570,6 +7520,121 @@ func NewUnpublishVDiskRequestWithBody(server string, vDisk VDiskRef, contentType
 	return req, nil
 }
 
+// NewCancelVDiskVerificationRequest constructs an http.Request for the CancelVDiskVerification method
+func NewCancelVDiskVerificationRequest(server string, vDisk VDiskRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/verify", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetVDiskVerificationRequest constructs an http.Request for the GetVDiskVerification method
+func NewGetVDiskVerificationRequest(server string, vDisk VDiskRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/verify", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewVerifyVDiskRequest calls the generic VerifyVDisk builder with application/json body
+func NewVerifyVDiskRequest(server string, vDisk VDiskRef, body VerifyVDiskJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewVerifyVDiskRequestWithBody(server, vDisk, "application/json", bodyReader)
+}
+
+// NewVerifyVDiskRequestWithBody constructs an http.Request for the VerifyVDisk method, with any body, and a specified content type
+func NewVerifyVDiskRequestWithBody(server string, vDisk VDiskRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/verify", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetVersionRequest constructs an http.Request for the GetVersion method
 func NewGetVersionRequest(server string) (*http.Request, error) {
 	var err error
@@ -7056,6 +8121,73 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /events (the `StreamEvents` operationId).
 	StreamEventsWithResponse(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*StreamEventsResponse, error)
 
+	// EndExportWithResponse End an export
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /exports/{transfer} (the `EndExport` operationId).
+	EndExportWithResponse(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*EndExportResponse, error)
+
+	// ReadExportWithResponse Read a range of an export
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /exports/{transfer}/data (the `ReadExport` operationId).
+	ReadExportWithResponse(ctx context.Context, transfer TransferID, params *ReadExportParams, reqEditors ...RequestEditorFn) (*ReadExportResponse, error)
+
+	// GetExtentsWithResponse Where an export has data, in order
+	//
+	// What lies between the extents reads as zeros. With `next`, ask again from there.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /exports/{transfer}/extents (the `GetExtents` operationId).
+	GetExtentsWithResponse(ctx context.Context, transfer TransferID, params *GetExtentsParams, reqEditors ...RequestEditorFn) (*GetExtentsResponse, error)
+
+	// BeginImportWithBodyWithResponse Create a vDisk to be filled with an image
+	//
+	// It is empty, has its name from now on, and can be neither published nor used until the import is finished. An
+	// import that is aborted, is not used for five minutes, or that a restart of the node interrupts leaves nothing.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /imports (the `BeginImport` operationId).
+	BeginImportWithBodyWithResponse(ctx context.Context, params *BeginImportParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginImportResponse, error)
+
+	// BeginImportWithResponse Create a vDisk to be filled with an image
+	//
+	// It is empty, has its name from now on, and can be neither published nor used until the import is finished. An
+	// import that is aborted, is not used for five minutes, or that a restart of the node interrupts leaves nothing.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /imports (the `BeginImport` operationId).
+	BeginImportWithResponse(ctx context.Context, params *BeginImportParams, body BeginImportJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginImportResponse, error)
+
+	// AbortImportWithResponse Give an import up, and delete its vDisk
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /imports/{transfer} (the `AbortImport` operationId).
+	AbortImportWithResponse(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*AbortImportResponse, error)
+
+	// WriteImportWithBodyWithResponse Write a range of an import
+	//
+	// In any order, several at once, and again: the same bytes at the same place do no harm. What is never written
+	// reads as zeros, and zeros take no space.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /imports/{transfer}/data (the `WriteImport` operationId).
+	WriteImportWithBodyWithResponse(ctx context.Context, transfer TransferID, params *WriteImportParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*WriteImportResponse, error)
+
+	// FinishImportWithResponse Make an import a vDisk like any other
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /imports/{transfer}/finish (the `FinishImport` operationId).
+	FinishImportWithResponse(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*FinishImportResponse, error)
+
 	// ListISCSISessionsWithResponse List iSCSI sessions
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -7473,6 +8605,26 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/commit (the `CommitVDisk` operationId).
 	CommitVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*CommitVDiskResponse, error)
 
+	// BeginExportWithBodyWithResponse Hold a point of a vDisk to read it
+	//
+	// A snapshot, a moment of its history, or now. What is read then stays the same whatever is written, until the
+	// export is ended, or was not used for five minutes. Nothing is copied.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/exports (the `BeginExport` operationId).
+	BeginExportWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, params *BeginExportParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginExportResponse, error)
+
+	// BeginExportWithResponse Hold a point of a vDisk to read it
+	//
+	// A snapshot, a moment of its history, or now. What is read then stays the same whatever is written, until the
+	// export is ended, or was not used for five minutes. Nothing is copied.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/exports (the `BeginExport` operationId).
+	BeginExportWithResponse(ctx context.Context, vDisk VDiskRef, params *BeginExportParams, body BeginExportJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginExportResponse, error)
+
 	// CancelFlattenVDiskWithResponse Stop a flatten
 	//
 	// What was copied stays, and the next flatten goes on there.
@@ -7682,6 +8834,42 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/unpublish (the `UnpublishVDisk` operationId).
 	UnpublishVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body UnpublishVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*UnpublishVDiskResponse, error)
 
+	// CancelVDiskVerificationWithResponse End the verification of a vDisk
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /vdisks/{vdisk}/verify (the `CancelVDiskVerification` operationId).
+	CancelVDiskVerificationWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*CancelVDiskVerificationResponse, error)
+
+	// GetVDiskVerificationWithResponse How far the verification of a vDisk is, or the newest result
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vdisks/{vdisk}/verify (the `GetVDiskVerification` operationId).
+	GetVDiskVerificationWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*GetVDiskVerificationResponse, error)
+
+	// VerifyVDiskWithBodyWithResponse Begin to read and check all that a vDisk has on its backend
+	//
+	// The log, all snapshots, the history and, of a clone, what it inherits. It changes nothing and yields to other
+	// requests. What is acknowledged and not committed yet is not looked at. Refused with 409 `in_use` while one is
+	// under way.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/verify (the `VerifyVDisk` operationId).
+	VerifyVDiskWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*VerifyVDiskResponse, error)
+
+	// VerifyVDiskWithResponse Begin to read and check all that a vDisk has on its backend
+	//
+	// The log, all snapshots, the history and, of a clone, what it inherits. It changes nothing and yields to other
+	// requests. What is acknowledged and not committed yet is not looked at. Refused with 409 `in_use` while one is
+	// under way.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/verify (the `VerifyVDisk` operationId).
+	VerifyVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body VerifyVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*VerifyVDiskResponse, error)
+
 	// GetVersionWithResponse Version of the node and of its formats
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -7833,6 +9021,314 @@ func (r StreamEventsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r StreamEventsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EndExportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r EndExportResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EndExportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EndExportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EndExportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EndExportResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ReadExportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReadExportResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReadExportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReadExportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReadExportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReadExportResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetExtentsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ExtentList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetExtentsResponse) GetJSON200() *ExtentList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetExtentsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetExtentsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetExtentsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetExtentsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetExtentsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BeginImportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Transfer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r BeginImportResponse) GetJSON201() *Transfer {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r BeginImportResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BeginImportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BeginImportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BeginImportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BeginImportResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AbortImportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r AbortImportResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AbortImportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AbortImportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AbortImportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AbortImportResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type WriteImportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r WriteImportResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r WriteImportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r WriteImportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r WriteImportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r WriteImportResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type FinishImportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VDisk
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r FinishImportResponse) GetJSON200() *VDisk {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r FinishImportResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r FinishImportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r FinishImportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r FinishImportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r FinishImportResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -9552,6 +11048,54 @@ func (r CommitVDiskResponse) ContentType() string {
 	return ""
 }
 
+type BeginExportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Transfer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r BeginExportResponse) GetJSON201() *Transfer {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r BeginExportResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BeginExportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BeginExportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BeginExportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BeginExportResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type CancelFlattenVDiskResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -10244,6 +11788,143 @@ func (r UnpublishVDiskResponse) ContentType() string {
 	return ""
 }
 
+type CancelVDiskVerificationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CancelVDiskVerificationResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CancelVDiskVerificationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CancelVDiskVerificationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CancelVDiskVerificationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CancelVDiskVerificationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetVDiskVerificationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Verification
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetVDiskVerificationResponse) GetJSON200() *Verification {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetVDiskVerificationResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetVDiskVerificationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetVDiskVerificationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetVDiskVerificationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetVDiskVerificationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type VerifyVDiskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Verification
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r VerifyVDiskResponse) GetJSON202() *Verification {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r VerifyVDiskResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r VerifyVDiskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r VerifyVDiskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r VerifyVDiskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r VerifyVDiskResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetVersionResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -10692,6 +12373,121 @@ func (c *ClientWithResponses) StreamEventsWithResponse(ctx context.Context, para
 		return nil, err
 	}
 	return ParseStreamEventsResponse(rsp)
+}
+
+// EndExportWithResponse End an export
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /exports/{transfer} (the `EndExport` operationId).
+func (c *ClientWithResponses) EndExportWithResponse(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*EndExportResponse, error) {
+	rsp, err := c.EndExport(ctx, transfer, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndExportResponse(rsp)
+}
+
+// ReadExportWithResponse Read a range of an export
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /exports/{transfer}/data (the `ReadExport` operationId).
+func (c *ClientWithResponses) ReadExportWithResponse(ctx context.Context, transfer TransferID, params *ReadExportParams, reqEditors ...RequestEditorFn) (*ReadExportResponse, error) {
+	rsp, err := c.ReadExport(ctx, transfer, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReadExportResponse(rsp)
+}
+
+// GetExtentsWithResponse Where an export has data, in order
+//
+// What lies between the extents reads as zeros. With `next`, ask again from there.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /exports/{transfer}/extents (the `GetExtents` operationId).
+func (c *ClientWithResponses) GetExtentsWithResponse(ctx context.Context, transfer TransferID, params *GetExtentsParams, reqEditors ...RequestEditorFn) (*GetExtentsResponse, error) {
+	rsp, err := c.GetExtents(ctx, transfer, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetExtentsResponse(rsp)
+}
+
+// BeginImportWithBodyWithResponse Create a vDisk to be filled with an image
+//
+// It is empty, has its name from now on, and can be neither published nor used until the import is finished. An
+// import that is aborted, is not used for five minutes, or that a restart of the node interrupts leaves nothing.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /imports (the `BeginImport` operationId).
+func (c *ClientWithResponses) BeginImportWithBodyWithResponse(ctx context.Context, params *BeginImportParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginImportResponse, error) {
+	rsp, err := c.BeginImportWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginImportResponse(rsp)
+}
+
+// BeginImportWithResponse Create a vDisk to be filled with an image
+//
+// It is empty, has its name from now on, and can be neither published nor used until the import is finished. An
+// import that is aborted, is not used for five minutes, or that a restart of the node interrupts leaves nothing.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /imports (the `BeginImport` operationId).
+func (c *ClientWithResponses) BeginImportWithResponse(ctx context.Context, params *BeginImportParams, body BeginImportJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginImportResponse, error) {
+	rsp, err := c.BeginImport(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginImportResponse(rsp)
+}
+
+// AbortImportWithResponse Give an import up, and delete its vDisk
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /imports/{transfer} (the `AbortImport` operationId).
+func (c *ClientWithResponses) AbortImportWithResponse(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*AbortImportResponse, error) {
+	rsp, err := c.AbortImport(ctx, transfer, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAbortImportResponse(rsp)
+}
+
+// WriteImportWithBodyWithResponse Write a range of an import
+//
+// In any order, several at once, and again: the same bytes at the same place do no harm. What is never written
+// reads as zeros, and zeros take no space.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /imports/{transfer}/data (the `WriteImport` operationId).
+func (c *ClientWithResponses) WriteImportWithBodyWithResponse(ctx context.Context, transfer TransferID, params *WriteImportParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*WriteImportResponse, error) {
+	rsp, err := c.WriteImportWithBody(ctx, transfer, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseWriteImportResponse(rsp)
+}
+
+// FinishImportWithResponse Make an import a vDisk like any other
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /imports/{transfer}/finish (the `FinishImport` operationId).
+func (c *ClientWithResponses) FinishImportWithResponse(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*FinishImportResponse, error) {
+	rsp, err := c.FinishImport(ctx, transfer, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFinishImportResponse(rsp)
 }
 
 // ListISCSISessionsWithResponse List iSCSI sessions
@@ -11405,6 +13201,38 @@ func (c *ClientWithResponses) CommitVDiskWithResponse(ctx context.Context, vDisk
 	return ParseCommitVDiskResponse(rsp)
 }
 
+// BeginExportWithBodyWithResponse Hold a point of a vDisk to read it
+//
+// A snapshot, a moment of its history, or now. What is read then stays the same whatever is written, until the
+// export is ended, or was not used for five minutes. Nothing is copied.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/exports (the `BeginExport` operationId).
+func (c *ClientWithResponses) BeginExportWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, params *BeginExportParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginExportResponse, error) {
+	rsp, err := c.BeginExportWithBody(ctx, vDisk, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginExportResponse(rsp)
+}
+
+// BeginExportWithResponse Hold a point of a vDisk to read it
+//
+// A snapshot, a moment of its history, or now. What is read then stays the same whatever is written, until the
+// export is ended, or was not used for five minutes. Nothing is copied.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/exports (the `BeginExport` operationId).
+func (c *ClientWithResponses) BeginExportWithResponse(ctx context.Context, vDisk VDiskRef, params *BeginExportParams, body BeginExportJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginExportResponse, error) {
+	rsp, err := c.BeginExport(ctx, vDisk, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginExportResponse(rsp)
+}
+
 // CancelFlattenVDiskWithResponse Stop a flatten
 //
 // What was copied stays, and the next flatten goes on there.
@@ -11740,6 +13568,66 @@ func (c *ClientWithResponses) UnpublishVDiskWithResponse(ctx context.Context, vD
 	return ParseUnpublishVDiskResponse(rsp)
 }
 
+// CancelVDiskVerificationWithResponse End the verification of a vDisk
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /vdisks/{vdisk}/verify (the `CancelVDiskVerification` operationId).
+func (c *ClientWithResponses) CancelVDiskVerificationWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*CancelVDiskVerificationResponse, error) {
+	rsp, err := c.CancelVDiskVerification(ctx, vDisk, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCancelVDiskVerificationResponse(rsp)
+}
+
+// GetVDiskVerificationWithResponse How far the verification of a vDisk is, or the newest result
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vdisks/{vdisk}/verify (the `GetVDiskVerification` operationId).
+func (c *ClientWithResponses) GetVDiskVerificationWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*GetVDiskVerificationResponse, error) {
+	rsp, err := c.GetVDiskVerification(ctx, vDisk, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetVDiskVerificationResponse(rsp)
+}
+
+// VerifyVDiskWithBodyWithResponse Begin to read and check all that a vDisk has on its backend
+//
+// The log, all snapshots, the history and, of a clone, what it inherits. It changes nothing and yields to other
+// requests. What is acknowledged and not committed yet is not looked at. Refused with 409 `in_use` while one is
+// under way.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/verify (the `VerifyVDisk` operationId).
+func (c *ClientWithResponses) VerifyVDiskWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*VerifyVDiskResponse, error) {
+	rsp, err := c.VerifyVDiskWithBody(ctx, vDisk, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVerifyVDiskResponse(rsp)
+}
+
+// VerifyVDiskWithResponse Begin to read and check all that a vDisk has on its backend
+//
+// The log, all snapshots, the history and, of a clone, what it inherits. It changes nothing and yields to other
+// requests. What is acknowledged and not committed yet is not looked at. Refused with 409 `in_use` while one is
+// under way.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/verify (the `VerifyVDisk` operationId).
+func (c *ClientWithResponses) VerifyVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body VerifyVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*VerifyVDiskResponse, error) {
+	rsp, err := c.VerifyVDisk(ctx, vDisk, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVerifyVDiskResponse(rsp)
+}
+
 // GetVersionWithResponse Version of the node and of its formats
 //
 // Returns a wrapper object for the known response body format(s).
@@ -11947,6 +13835,218 @@ func ParseStreamEventsResponse(rsp *http.Response) (*StreamEventsResponse, error
 	}
 
 	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEndExportResponse parses an HTTP response from a EndExportWithResponse call
+func ParseEndExportResponse(rsp *http.Response) (*EndExportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EndExportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseReadExportResponse parses an HTTP response from a ReadExportWithResponse call
+func ParseReadExportResponse(rsp *http.Response) (*ReadExportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReadExportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetExtentsResponse parses an HTTP response from a GetExtentsWithResponse call
+func ParseGetExtentsResponse(rsp *http.Response) (*GetExtentsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetExtentsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ExtentList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseBeginImportResponse parses an HTTP response from a BeginImportWithResponse call
+func ParseBeginImportResponse(rsp *http.Response) (*BeginImportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BeginImportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Transfer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAbortImportResponse parses an HTTP response from a AbortImportWithResponse call
+func ParseAbortImportResponse(rsp *http.Response) (*AbortImportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AbortImportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseWriteImportResponse parses an HTTP response from a WriteImportWithResponse call
+func ParseWriteImportResponse(rsp *http.Response) (*WriteImportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &WriteImportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseFinishImportResponse parses an HTTP response from a FinishImportWithResponse call
+func ParseFinishImportResponse(rsp *http.Response) (*FinishImportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &FinishImportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VDisk
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -13141,6 +15241,39 @@ func ParseCommitVDiskResponse(rsp *http.Response) (*CommitVDiskResponse, error) 
 	return response, nil
 }
 
+// ParseBeginExportResponse parses an HTTP response from a BeginExportWithResponse call
+func ParseBeginExportResponse(rsp *http.Response) (*BeginExportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BeginExportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Transfer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseCancelFlattenVDiskResponse parses an HTTP response from a CancelFlattenVDiskWithResponse call
 func ParseCancelFlattenVDiskResponse(rsp *http.Response) (*CancelFlattenVDiskResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -13607,6 +15740,101 @@ func ParseUnpublishVDiskResponse(rsp *http.Response) (*UnpublishVDiskResponse, e
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCancelVDiskVerificationResponse parses an HTTP response from a CancelVDiskVerificationWithResponse call
+func ParseCancelVDiskVerificationResponse(rsp *http.Response) (*CancelVDiskVerificationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CancelVDiskVerificationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetVDiskVerificationResponse parses an HTTP response from a GetVDiskVerificationWithResponse call
+func ParseGetVDiskVerificationResponse(rsp *http.Response) (*GetVDiskVerificationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetVDiskVerificationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Verification
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseVerifyVDiskResponse parses an HTTP response from a VerifyVDiskWithResponse call
+func ParseVerifyVDiskResponse(rsp *http.Response) (*VerifyVDiskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &VerifyVDiskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Verification
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

@@ -90,6 +90,9 @@ func bodyOf(op *openapi3.Operation) (string, error) {
 		return "undefined", nil
 	}
 	content := op.RequestBody.Value.Content.Get("application/json")
+	if op.RequestBody.Value.Content.Get(octetStream) != nil {
+		return "Blob", nil
+	}
 	if content == nil {
 		return "", fmt.Errorf("request body is not application/json")
 	}
@@ -110,10 +113,16 @@ func resultOf(op *openapi3.Operation) (string, error) {
 		if content := res.Value.Content.Get("application/json"); content != nil {
 			return typeOf(content.Schema, "  ")
 		}
+		if res.Value.Content.Get(octetStream) != nil {
+			return "Blob", nil
+		}
 		return "string", nil
 	}
 	return "void", nil
 }
+
+// octetStream is the media type of bytes that have no form, such as a disk's.
+const octetStream = "application/octet-stream"
 
 // optional is the mark after a property name.
 func optional(required bool) string {

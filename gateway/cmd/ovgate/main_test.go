@@ -55,6 +55,14 @@ func TestScripts(t *testing.T) {
 //	signin STATUS TARGET INITIATOR [USER SECRET]
 //	         signs in to a target of the node in $NODE and expects that login
 //	         status; 0000 stays signed in, and sets SESSION to the session's id
+//	pattern FILE SIZE SEED
+//	         makes a raw image of SIZE bytes with data, zeros and holes
+//	cut FILE SIZE
+//	         cuts a file off
+//	begin NAME VPOOL SIZE
+//	         begins an import and leaves it
+//	flip DIR FILE OFFSET
+//	         flips a bit in the first file below DIR whose path has FILE in it
 func TestServeScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/serve",
@@ -63,7 +71,7 @@ func TestServeScripts(t *testing.T) {
 			e.Setenv("GORACE", raceOptions)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": up, "signin": signIn},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": up, "signin": signIn, "pattern": pattern, "flip": flip, "cut": cut, "begin": begin},
 	})
 }
 

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -185,9 +184,6 @@ func (a *app) templateDelete() *cobra.Command {
 	return cmd
 }
 
-// flattenPoll is how often a flatten that is waited for is looked at.
-const flattenPoll = 500 * time.Millisecond
-
 func (a *app) vdiskFlatten() *cobra.Command {
 	var wait, cancel bool
 	cmd := a.vdiskVerb("flatten NAME", "Copy what a clone inherits, so that it needs its parent no more", names("NAME"),
@@ -199,13 +195,10 @@ func (a *app) vdiskFlatten() *cobra.Command {
 				return a.showVDisk(ctx, api, args[0])
 			}
 			v, err := client.Get[client.VDisk](api.FlattenVDisk(ctx, args[0]))
-			for wait && err == nil && v.Flatten != nil {
-				select {
-				case <-ctx.Done():
-					return ctx.Err()
-				case <-time.After(flattenPoll):
-				}
-				v, err = client.Get[client.VDisk](api.GetVDisk(ctx, v.ID))
+			if wait && err == nil {
+				v, err = follow(ctx, v, func(v client.VDisk) bool { return v.Flatten != nil }, func() (client.VDisk, error) {
+					return client.Get[client.VDisk](api.GetVDisk(ctx, v.ID))
+				})
 			}
 			if err != nil {
 				return err

@@ -20,7 +20,7 @@ const defaultVPool = "default"
 // vdisk returns the verbs of vDisks.
 func (a *app) vdisk() *cobra.Command {
 	return group("vdisk", "vDisks: create, grow, publish",
-		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(), a.vdiskClone(), a.vdiskFlatten(), a.vdiskHistory(), a.vdiskRollback(),
+		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(), a.vdiskClone(), a.vdiskFlatten(), a.vdiskHistory(), a.vdiskRollback(), a.vdiskVerify(), a.vdiskImport(), a.vdiskExport(),
 		a.vdiskPublish(), a.vdiskUnpublish(), a.vdiskQoS(), a.vdiskCommit(), a.vdiskScrub(), a.vdiskAcceptLoss())
 }
 
@@ -303,6 +303,9 @@ func (a *app) printVDisk(v client.VDisk) error {
 	}
 	if v.Flatten != nil {
 		rows = append(rows, []string{"flatten", flattenText(v.Flatten)})
+	}
+	if v.Verified != nil {
+		rows = append(rows, []string{"verified", verifiedText(v.Verified)})
 	}
 	for _, k := range slices.Sorted(maps.Keys(v.Labels)) {
 		rows = append(rows, []string{"label", k + "=" + v.Labels[k]})

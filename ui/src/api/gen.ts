@@ -73,6 +73,17 @@ export type Counts = {
   "vdisks": number;
   "vpools": number;
 };
+export type Damage = {
+  /** Some of the ranges are what the vDisk holds now */
+  "current": boolean;
+  /** Name on the backend */
+  "object": string;
+  /** Of the disk, without good data; the first 16 */
+  "ranges": Array<Extent>;
+  /** Snapshots that have some of the ranges, the first 20. With neither, only moments of the history are hit */
+  "snapshots": Array<string>;
+  "why": string;
+};
 export type DeletedEvent = {
   /** Of a target, its iSCSI name */
   "id": string;
@@ -97,6 +108,23 @@ export type Error = {
   "object"?: string;
   /** Also in the header X-Request-Id and in the node's log */
   "requestId": string;
+};
+export type ExportInput = {
+  /** The newest recoverable moment at or before it */
+  "pointAt"?: string;
+  /** Name or id of a snapshot */
+  "snapshot"?: string;
+};
+export type Extent = {
+  /** Bytes */
+  "length": number;
+  /** Bytes */
+  "offset": number;
+};
+export type ExtentList = {
+  "items": Array<Extent>;
+  /** Offset to ask from; null at the end */
+  "next": number | null;
 };
 export type FlattenProgress = {
   /** Bytes copied so far */
@@ -647,6 +675,15 @@ export type TokenList = {
   "items": Array<Token>;
   "next": string | null;
 };
+export type Transfer = {
+  /** Bytes */
+  "clusterSize": number;
+  "id": string;
+  /** Bytes */
+  "size": number;
+  /** Name of the vDisk that is imported or exported */
+  "vdisk": string;
+};
 export type UnpublishInput = {
   "force"?: boolean;
 };
@@ -702,6 +739,8 @@ export type VDisk = {
   "stateReason": string;
   /** Bytes of its SCOs on the backend */
   "stored": number;
+  /** Newest result of a verification; null when there was none */
+  "verified": Verified | null;
   /** Name of its vPool */
   "vpool": string;
 };
@@ -725,8 +764,8 @@ export type VDiskPatch = {
   /** At least the present size */
   "size"?: number;
 };
-/** running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline, acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned */
-export type VDiskState = "running" | "opening" | "stalled" | "degraded" | "fenced" | "failed" | "lost_tail" | "corrupt" | "closed" | "deleting" | "template";
+/** running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline, acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned; transferring: an import or export uses it, and it is deleted unless an import is finished */
+export type VDiskState = "running" | "opening" | "stalled" | "degraded" | "fenced" | "failed" | "lost_tail" | "corrupt" | "closed" | "deleting" | "template" | "transferring";
 export type VPool = {
   "backend": Backend;
   "created": string;
@@ -793,6 +832,38 @@ export type VPoolSettingsInput = {
 };
 /** degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached */
 export type VPoolState = "running" | "degraded" | "offline";
+export type Verification = {
+  "badClusters": number;
+  "badObjects": number;
+  /** Bytes of SCOs that were checked */
+  "bytes": number;
+  /** Whose checksum was looked at */
+  "clusters": number;
+  /** The first 50 damaged objects */
+  "damage": Array<Damage>;
+  "endedAt": string | null;
+  "error": string;
+  /** Committed writes up to here are looked at */
+  "seq": number;
+  "startedAt": string | null;
+  /** none: there was none; waiting: others go first; running; done; cancelled; failed: error says why */
+  "state": "none" | "waiting" | "running" | "done" | "cancelled" | "failed";
+  /** Bytes of all SCOs; grows at the beginning */
+  "total": number;
+  /** Name of the vDisk */
+  "vdisk": string;
+};
+export type Verified = {
+  /** Objects on the backend that are damaged */
+  "badObjects": number;
+  /** It came to its end */
+  "complete": boolean;
+  "endedAt": string;
+};
+export type VerifyInput = {
+  /** Most that is read; 0 or absent: what other requests leave */
+  "bytesPerSecond"?: number;
+};
 export type Version = {
   /** Empty when the build does not know it */
   "commit": string;
@@ -805,6 +876,20 @@ export type Version = {
 export interface Ops {
   /** Changes as server-sent events */
   "GET /events": { path: { }; query: { "topics"?: string; }; body: undefined; res: string };
+  /** End an export */
+  "DELETE /exports/{transfer}": { path: { "transfer": string; }; query: { }; body: undefined; res: void };
+  /** Read a range of an export */
+  "GET /exports/{transfer}/data": { path: { "transfer": string; }; query: { "offset": number; "length": number; }; body: undefined; res: Blob };
+  /** Where an export has data, in order */
+  "GET /exports/{transfer}/extents": { path: { "transfer": string; }; query: { "offset": number; }; body: undefined; res: ExtentList };
+  /** Create a vDisk to be filled with an image */
+  "POST /imports": { path: { }; query: { }; body: VDiskInput; res: Transfer };
+  /** Give an import up, and delete its vDisk */
+  "DELETE /imports/{transfer}": { path: { "transfer": string; }; query: { }; body: undefined; res: void };
+  /** Write a range of an import */
+  "PUT /imports/{transfer}/data": { path: { "transfer": string; }; query: { "offset": number; }; body: Blob; res: void };
+  /** Make an import a vDisk like any other */
+  "POST /imports/{transfer}/finish": { path: { "transfer": string; }; query: { }; body: undefined; res: VDisk };
   /** List iSCSI sessions */
   "GET /iscsi/sessions": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "target"?: string; }; body: undefined; res: ISCSISessionList };
   /** Drop an iSCSI session */
@@ -879,6 +964,8 @@ export interface Ops {
   "POST /vdisks/{vdisk}/clone": { path: { "vdisk": string; }; query: { }; body: CloneInput; res: VDisk };
   /** Bring everything acknowledged so far to the backend */
   "POST /vdisks/{vdisk}/commit": { path: { "vdisk": string; }; query: { }; body: undefined; res: Commit };
+  /** Hold a point of a vDisk to read it */
+  "POST /vdisks/{vdisk}/exports": { path: { "vdisk": string; }; query: { }; body: ExportInput | undefined; res: Transfer };
   /** Stop a flatten */
   "DELETE /vdisks/{vdisk}/flatten": { path: { "vdisk": string; }; query: { }; body: undefined; res: void };
   /** Copy what a clone inherits, so that it needs its parent no more */
@@ -909,6 +996,12 @@ export interface Ops {
   "PUT /vdisks/{vdisk}/template": { path: { "vdisk": string; }; query: { }; body: undefined; res: VDisk };
   /** Stop publishing a vDisk */
   "POST /vdisks/{vdisk}/unpublish": { path: { "vdisk": string; }; query: { }; body: UnpublishInput | undefined; res: void };
+  /** End the verification of a vDisk */
+  "DELETE /vdisks/{vdisk}/verify": { path: { "vdisk": string; }; query: { }; body: undefined; res: void };
+  /** How far the verification of a vDisk is, or the newest result */
+  "GET /vdisks/{vdisk}/verify": { path: { "vdisk": string; }; query: { }; body: undefined; res: Verification };
+  /** Begin to read and check all that a vDisk has on its backend */
+  "POST /vdisks/{vdisk}/verify": { path: { "vdisk": string; }; query: { }; body: VerifyInput | undefined; res: Verification };
   /** Version of the node and of its formats */
   "GET /version": { path: { }; query: { }; body: undefined; res: Version };
   /** List vPools */
@@ -930,4 +1023,4 @@ export interface Ops {
 }
 
 /** Operations that take an Idempotency-Key. */
-export const idempotent: ReadonlyArray<keyof Ops> = ["POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vdisks/{vdisk}/clone", "POST /vdisks/{vdisk}/snapshots", "POST /vpools", "POST /vpools/recover"];
+export const idempotent: ReadonlyArray<keyof Ops> = ["POST /imports", "POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vdisks/{vdisk}/clone", "POST /vdisks/{vdisk}/exports", "POST /vdisks/{vdisk}/snapshots", "POST /vpools", "POST /vpools/recover"];

@@ -18,6 +18,7 @@ const vdiskFaces: Record<VDiskState, Face> = {
   closed: { tone: "idle", word: "Closed" },
   deleting: { tone: "info", word: "Deleting" },
   template: { tone: "idle", word: "Template" },
+  transferring: { tone: "info", word: "Transferring" },
 };
 
 const vpoolFaces: Record<VPoolState, Face> = {

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/openvstorage/ovgate/internal/client"
+)
+
+// pattern is the script command of that name. Every fourth run of 64 KiB is data, some
+// with zeros in them; one ends at the end.
+func pattern(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: pattern FILE SIZE SEED")
+	}
+	size, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	seed, err := strconv.ParseUint(args[2], 10, 64)
+	ts.Check(err)
+	f, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer f.Close()
+	ts.Check(f.Truncate(size))
+	r := rand.New(rand.NewPCG(seed, 1))
+	put := func(off, n int64) {
+		p := make([]byte, n)
+		for i := range p {
+			if i/5000%3 != 1 {
+				p[i] = byte(r.Uint32())
+			}
+		}
+		_, err := f.WriteAt(p, off)
+		ts.Check(err)
+	}
+	const run = 64 << 10
+	for off := int64(0); off+run <= size; off += run * 4 {
+		put(off, run)
+	}
+	put(max(0, size-700), min(size, 700))
+}
+
+// flip is the script command of that name.
+func flip(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: flip DIR FILE OFFSET")
+	}
+	off, err := strconv.ParseInt(args[2], 10, 64)
+	ts.Check(err)
+	found := ""
+	ts.Check(filepath.WalkDir(ts.MkAbs(args[0]), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() && found == "" && strings.Contains(path, args[1]) {
+			found = path
+		}
+		return err
+	}))
+	b, err := os.ReadFile(found)
+	ts.Check(err)
+	b[off] ^= 1
+	ts.Check(os.WriteFile(found, b, 0o600))
+}
+
+// cut is the script command of that name.
+func cut(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: cut FILE SIZE")
+	}
+	size, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	ts.Check(os.Truncate(ts.MkAbs(args[0]), size))
+}
+
+// begin is the script command of that name.
+func begin(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: begin NAME VPOOL SIZE")
+	}
+	size, err := strconv.ParseInt(args[2], 10, 64)
+	ts.Check(err)
+	o, err := client.Discover(client.System(), ts.Getenv("OVGATE_DATA"))
+	ts.Check(err)
+	api, err := client.New(o)
+	ts.Check(err)
+	ctx := context.Background()
+	t, err := client.Get[client.Transfer](api.BeginImport(ctx, nil, client.VDiskInput{Name: args[0], VPool: args[1], Size: size}))
+	ts.Check(err)
+	ts.Check(client.Done(api.WriteImportWithBody(ctx, t.ID, &client.WriteImportParams{}, "application/octet-stream", strings.NewReader(strings.Repeat("x", 4096)))))
+}

@@ -1,0 +1,218 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+// maxVerifies bounds the verifications that run at once on a node: each reads as fast
+// as the vDisks leave room for. Others wait.
+const maxVerifies = 2
+
+// verifyWait bounds how long a cancelled verification is waited for.
+const verifyWait = 10 * time.Second
+
+// VerifyState says how far a verification is.
+type VerifyState string
+
+// States of a verification.
+const (
+	VerifyNone      VerifyState = "none" // there was none
+	VerifyWaiting   VerifyState = "waiting"
+	VerifyRunning   VerifyState = "running"
+	VerifyDone      VerifyState = "done"
+	VerifyCancelled VerifyState = "cancelled"
+	VerifyFailed    VerifyState = "failed"
+)
+
+// Verify is a verification of a vDisk: the one that is under way, else the newest.
+type Verify struct {
+	VDisk   model.VDisk
+	State   VerifyState
+	Started time.Time
+	Result  model.Verification // so far
+}
+
+// verifyJob is a verification that is under way.
+type verifyJob struct {
+	cancel  context.CancelFunc
+	done    chan struct{}
+	started time.Time
+
+	mu      sync.Mutex
+	running bool
+	out     volume.Verification
+}
+
+// StartVerify begins to read all that a vDisk has on its backend, and returns.
+// bytesPerSecond bounds it; 0: it takes what other requests leave.
+func (c *Controller) StartVerify(ctx context.Context, name string, bytesPerSecond int64) (Verify, error) {
+	err := c.withDisk(ctx, name, func(_ context.Context, _ *vdisk, rec model.VDisk) error {
+		if bytesPerSecond < 0 {
+			return invalid("bytesPerSecond", vdiskObject(rec.Name), "use 0 for no bound", "a rate of %d bytes a second is not possible", bytesPerSecond)
+		}
+		ep, id, err := c.engineDisk(rec)
+		if err != nil {
+			return err
+		}
+		jctx, cancel := context.WithCancel(c.ctx)
+		j := &verifyJob{cancel: cancel, done: make(chan struct{}), started: c.clock.Now().UTC()}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.verifies[rec.ID] != nil || c.stopping {
+			cancel()
+			return &Error{Code: CodeInUse, Object: vdiskObject(rec.Name), Message: "it is being verified", Hint: "wait for it, or end it: ovgate vdisk verify --cancel " + rec.Name}
+		}
+		c.verifies[rec.ID] = j
+		c.wg.Add(1)
+		go c.verify(jctx, j, ep, id, volume.VerifyOptions{BytesPerSecond: bytesPerSecond})
+		return nil
+	})
+	if err != nil {
+		return Verify{}, err
+	}
+	return c.Verification(name)
+}
+
+// verify runs a verification and keeps its result.
+func (c *Controller) verify(ctx context.Context, j *verifyJob, ep Pool, id volume.ID, o volume.VerifyOptions) {
+	defer c.wg.Done()
+	defer close(j.done)
+	defer j.cancel()
+	o.Progress = func(v volume.Verification) {
+		j.mu.Lock()
+		j.out = v
+		j.mu.Unlock()
+	}
+	var out volume.Verification
+	var err error
+	select {
+	case c.verifySlots <- struct{}{}:
+		j.mu.Lock()
+		j.running = true
+		j.mu.Unlock()
+		out, err = ep.Verify(ctx, id, o)
+		<-c.verifySlots
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	kept := keepVerification(id, j.started, c.clock.Now().UTC(), out, err)
+	c.keepVerified(kept, err)
+	c.mu.Lock()
+	delete(c.verifies, id.String())
+	c.mu.Unlock()
+	c.opt.Changed("vdisk", id.String())
+}
+
+// keepVerified stores a result. One that was cut off tells nothing new unless it found
+// damage, so it does not take the place of one that came to its end.
+func (c *Controller) keepVerified(v model.Verification, cause error) {
+	log := c.log.With("vdisk", v.VDisk, "bytes", v.Bytes, "clusters", v.Clusters, "badClusters", v.BadClusters, "badObjects", v.BadObjects)
+	rec, ok := c.model.VDisk(v.VDisk)
+	switch {
+	case !ok || rec.State == model.StateDeleting:
+		return
+	case v.BadObjects > 0:
+		log.Error("vDisk verified: objects on the backend are damaged", "first", v.Damage[0].Object, "why", v.Damage[0].Why)
+	case cause != nil:
+		log.Warn("verification cut off", "err", cause)
+	default:
+		log.Info("vDisk verified")
+	}
+	if old, ok := c.model.Verification(v.VDisk); ok && cause != nil && v.BadObjects == 0 && old.Cut == "" {
+		return
+	}
+	if err := c.model.SetVerification(context.WithoutCancel(c.ctx), v); err != nil {
+		log.Error("result of a verification not kept", "err", err)
+	}
+}
+
+// keepVerification is what the model keeps of a result.
+func keepVerification(id volume.ID, started, ended time.Time, v volume.Verification, err error) model.Verification {
+	out := model.Verification{VDisk: id.String(), Started: started, Ended: ended, Seq: v.Seq, Bytes: v.Done, Total: v.Total,
+		Clusters: v.Clusters, BadClusters: v.BadClusters, BadObjects: v.BadObjects}
+	switch {
+	case errors.Is(err, context.Canceled):
+		out.Cut = string(VerifyCancelled)
+	case err != nil:
+		out.Cut = err.Error()
+	}
+	for _, d := range v.Damage[:min(len(v.Damage), model.MaxKeptDamage)] {
+		k := model.Damage{Object: d.Object, Why: clip(d.Why), Current: d.Current, Snapshots: d.Snapshots[:min(len(d.Snapshots), model.MaxKeptSnapshots)]}
+		for _, r := range d.Ranges[:min(len(d.Ranges), model.MaxKeptRanges)] {
+			k.Ranges = append(k.Ranges, model.Range(r))
+		}
+		out.Damage = append(out.Damage, k)
+	}
+	return out
+}
+
+// Verification returns how far the verification of a vDisk is, or its newest result.
+func (c *Controller) Verification(name string) (Verify, error) {
+	rec, err := c.FindVDisk(name)
+	if err != nil {
+		return Verify{}, err
+	}
+	out := Verify{VDisk: rec, State: VerifyNone}
+	c.mu.Lock()
+	j := c.verifies[rec.ID]
+	c.mu.Unlock()
+	if j != nil {
+		id, err := volume.ParseID(rec.ID)
+		if err != nil {
+			return out, err
+		}
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		out.State, out.Started = VerifyWaiting, j.started
+		if j.running {
+			out.State = VerifyRunning
+		}
+		out.Result = keepVerification(id, j.started, time.Time{}, j.out, nil)
+		return out, nil
+	}
+	if v, ok := c.model.Verification(rec.ID); ok {
+		out.Result, out.Started, out.State = v, v.Started, VerifyDone
+		switch v.Cut {
+		case "":
+		case string(VerifyCancelled):
+			out.State = VerifyCancelled
+		default:
+			out.State = VerifyFailed
+		}
+	}
+	return out, nil
+}
+
+// CancelVerify ends the verification of a vDisk; none is no error.
+func (c *Controller) CancelVerify(ctx context.Context, name string) error {
+	rec, err := c.FindVDisk(name)
+	if err != nil {
+		return err
+	}
+	return c.endVerify(ctx, rec.ID)
+}
+
+// endVerify cancels a verification and waits until it ended.
+func (c *Controller) endVerify(ctx context.Context, id string) error {
+	c.mu.Lock()
+	j := c.verifies[id]
+	c.mu.Unlock()
+	if j == nil {
+		return nil
+	}
+	j.cancel()
+	ctx, stop := context.WithTimeout(ctx, verifyWait)
+	defer stop()
+	select {
+	case <-j.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
