@@ -1379,7 +1379,7 @@ type VPoolInput struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, offline
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -1394,7 +1394,7 @@ type VPoolPatch struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name *Name `json:"name,omitempty"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, offline
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -1407,7 +1407,7 @@ type VPoolRecoverInput struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, offline
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -1425,6 +1425,9 @@ type VPoolSettings struct {
 	// CommitIntervalMs 100 ms-10 min between commits to the backend
 	CommitIntervalMs int64 `json:"commitIntervalMs"`
 
+	// HistoryMs How far back scrubs keep every moment: 1 min-366 days; 0: no further than they leave it
+	HistoryMs int64 `json:"historyMs"`
+
 	// JournalQuota 128 MiB-10 GiB per vDisk
 	JournalQuota int64 `json:"journalQuota"`
 
@@ -1438,10 +1441,11 @@ type VPoolSettings struct {
 	StallTimeoutMs int64 `json:"stallTimeoutMs"`
 }
 
-// VPoolSettingsInput Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, offline
+// VPoolSettingsInput Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, offline
 type VPoolSettingsInput struct {
 	ClusterSize      *int64 `json:"clusterSize,omitempty"`
 	CommitIntervalMs *int64 `json:"commitIntervalMs,omitempty"`
+	HistoryMs        *int64 `json:"historyMs,omitempty"`
 	JournalQuota     *int64 `json:"journalQuota,omitempty"`
 
 	// LostTail What to do with a vDisk that lost acknowledged writes

@@ -77,7 +77,7 @@ func (s *Server) vpoolOf(v model.VPool, sum *poolSums) VPool {
 func settingsOf(s model.PoolSettings) VPoolSettings {
 	out := VPoolSettings{
 		ClusterSize: int64(s.ClusterSize), ScoSize: s.SCOSize, JournalQuota: s.JournalQuota,
-		CommitIntervalMs: s.CommitInterval.Milliseconds(), StallTimeoutMs: s.StallTimeout.Milliseconds(), LostTail: LostTailPolicyOffline,
+		CommitIntervalMs: s.CommitInterval.Milliseconds(), StallTimeoutMs: s.StallTimeout.Milliseconds(), HistoryMs: s.History.Milliseconds(), LostTail: LostTailPolicyOffline,
 	}
 	if s.AcceptLostTail {
 		out.LostTail = LostTailPolicyAccept
@@ -93,7 +93,7 @@ func patchOf(in *VPoolSettingsInput) (control.SettingsPatch, error) {
 	}
 	p := control.SettingsPatch{
 		ClusterSize: in.ClusterSize, SCOSize: in.ScoSize, JournalQuota: in.JournalQuota,
-		CommitInterval: millis(in.CommitIntervalMs), StallTimeout: millis(in.StallTimeoutMs),
+		CommitInterval: millis(in.CommitIntervalMs), StallTimeout: millis(in.StallTimeoutMs), History: millis(in.HistoryMs),
 	}
 	if in.LostTail != nil {
 		if !in.LostTail.Valid() {
@@ -109,9 +109,9 @@ func millis(ms *int64) *time.Duration {
 	if ms == nil {
 		return nil
 	}
-	const day = 24 * time.Hour // above every range
-	d := day
-	if *ms < day.Milliseconds() {
+	const long = 10_000 * 24 * time.Hour // above every range
+	d := long
+	if *ms < long.Milliseconds() {
 		d = time.Duration(max(*ms, -1)) * time.Millisecond
 	}
 	return &d

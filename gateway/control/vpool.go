@@ -29,6 +29,7 @@ type SettingsPatch struct {
 	JournalQuota   *int64
 	CommitInterval *time.Duration
 	StallTimeout   *time.Duration
+	History        *time.Duration
 	AcceptLostTail *bool
 }
 
@@ -48,6 +49,9 @@ func (p SettingsPatch) apply(object string, s model.PoolSettings) (model.PoolSet
 	}
 	if p.StallTimeout != nil {
 		s.StallTimeout = *p.StallTimeout
+	}
+	if p.History != nil {
+		s.History = *p.History
 	}
 	if p.AcceptLostTail != nil {
 		s.AcceptLostTail = *p.AcceptLostTail
@@ -69,6 +73,10 @@ const (
 	maxCommitInterval = 10 * time.Minute
 	minStallTimeout   = time.Second
 	maxStallTimeout   = time.Hour
+	minHistory        = time.Minute
+	// maxHistory: each moment is an object at least; what is to be kept for years is a
+	// snapshot.
+	maxHistory = 366 * 24 * time.Hour
 )
 
 func checkSettings(object string, s model.PoolSettings) *Error {
@@ -86,6 +94,8 @@ func checkSettings(object string, s model.PoolSettings) *Error {
 		return invalid("settings.commitIntervalMs", object, "use 100 ms to 10 min", "a commit interval of %s is not possible", s.CommitInterval)
 	case s.StallTimeout < minStallTimeout || s.StallTimeout > maxStallTimeout:
 		return invalid("settings.stallTimeoutMs", object, "use 1 s to 1 h", "a stall timeout of %s is not possible", s.StallTimeout)
+	case s.History != 0 && (s.History < minHistory || s.History > maxHistory):
+		return invalid("settings.historyMs", object, "use 1 minute to 366 days, or 0 for none", "a history of %s is not possible", s.History)
 	}
 	return nil
 }
@@ -93,7 +103,7 @@ func checkSettings(object string, s model.PoolSettings) *Error {
 func engineSettings(s model.PoolSettings) volume.Settings {
 	return volume.Settings{
 		ClusterSize: s.ClusterSize, SCOSize: s.SCOSize, JournalQuota: s.JournalQuota,
-		CommitInterval: s.CommitInterval, StallTimeout: s.StallTimeout, AcceptLostTail: s.AcceptLostTail,
+		CommitInterval: s.CommitInterval, StallTimeout: s.StallTimeout, History: s.History, AcceptLostTail: s.AcceptLostTail,
 	}
 }
 

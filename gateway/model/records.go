@@ -45,6 +45,7 @@ type PoolSettings struct {
 	JournalQuota   int64         `json:"journalQuota,omitempty"`   // bytes
 	CommitInterval time.Duration `json:"commitInterval,omitempty"` // ns
 	StallTimeout   time.Duration `json:"stallTimeout,omitempty"`   // ns
+	History        time.Duration `json:"history,omitempty"`        // ns
 	AcceptLostTail bool          `json:"acceptLostTail,omitempty"`
 }
 

@@ -129,7 +129,7 @@ func applySettings(s *api.VPoolSettings, in *api.VPoolSettingsInput) {
 	}
 	for _, p := range []struct{ to, from *int64 }{
 		{&s.ClusterSize, in.ClusterSize}, {&s.ScoSize, in.ScoSize}, {&s.JournalQuota, in.JournalQuota},
-		{&s.CommitIntervalMs, in.CommitIntervalMs}, {&s.StallTimeoutMs, in.StallTimeoutMs},
+		{&s.CommitIntervalMs, in.CommitIntervalMs}, {&s.StallTimeoutMs, in.StallTimeoutMs}, {&s.HistoryMs, in.HistoryMs},
 	} {
 		if p.from != nil {
 			*p.to = *p.from

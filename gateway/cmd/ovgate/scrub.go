@@ -54,7 +54,7 @@ func (a *app) vdiskScrub() *cobra.Command {
 			return fmt.Errorf("%s", s.Failure)
 		})
 	cmd.Long = "Give back what was overwritten, discarded, or held by deleted snapshots. It yields to initiators; snapshots,\n" +
-		"clones and the history that the vPool asks for stay what they are. It goes on at the node when this command is\n" +
+		"clones and the history that the vPool asks for (vpool set --history) stay what they are. It goes on at the node when this command is\n" +
 		"interrupted. With --dry-run it prints the objects that it would delete, and why."
 	cmd.Example = "  ovgate vdisk scrub db1 --rate 50MiB/s"
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "change nothing, and print what would be deleted")

@@ -24,6 +24,7 @@ func (a *app) vpool() *cobra.Command {
 type settingsFlags struct {
 	clusterSize, scoSize, journalQuota sizeFlag
 	commitInterval, stallTimeout       time.Duration
+	history                            time.Duration
 	lostTail                           string
 }
 
@@ -35,6 +36,7 @@ func (s *settingsFlags) add(cmd *cobra.Command) {
 	f.Var(&s.journalQuota, "journal-quota", "journal of each vDisk: 128MiB-10GiB (default 512MiB)")
 	f.DurationVar(&s.commitInterval, "commit-interval", 0, "longest time between commits to the backend: 100ms-10m (default 10s)")
 	f.DurationVar(&s.stallTimeout, "stall-timeout", 0, "how long a write waits when the journal is full: 1s-1h (default 3m)")
+	f.DurationVar(&s.history, "history", 0, "how far back scrubs keep every moment, such as 24h: 1m-8784h (default 0, none)")
 	f.StringVar(&s.lostTail, "lost-tail", "", "vDisks that lost acknowledged writes: offline until accepted, or accept (default offline)")
 }
 
@@ -51,6 +53,7 @@ func (s *settingsFlags) input(cmd *cobra.Command) (*client.VPoolSettingsInput, e
 	}{
 		{"commit-interval", s.commitInterval, &in.CommitIntervalMs},
 		{"stall-timeout", s.stallTimeout, &in.StallTimeoutMs},
+		{"history", s.history, &in.HistoryMs},
 	} {
 		if !cmd.Flags().Changed(d.flag) {
 			continue
@@ -262,6 +265,7 @@ func (a *app) printVPool(v client.VPool) error {
 		{"journal quota", formatSize(s.JournalQuota)},
 		{"commit interval", formatMillis(s.CommitIntervalMs)},
 		{"stall timeout", formatMillis(s.StallTimeoutMs)},
+		{"history", formatMillis(s.HistoryMs)},
 		{"lost tail", string(s.LostTail)},
 		{"created", formatTime(&v.Created)},
 		{"observed", formatTime(&v.ObservedAt)},

@@ -813,6 +813,8 @@ export type VPoolSettings = {
   "clusterSize": number;
   /** 100 ms-10 min between commits to the backend */
   "commitIntervalMs": number;
+  /** How far back scrubs keep every moment: 1 min-366 days; 0: no further than they leave it */
+  "historyMs": number;
   /** 128 MiB-10 GiB per vDisk */
   "journalQuota": number;
   "lostTail": LostTailPolicy;
@@ -821,10 +823,11 @@ export type VPoolSettings = {
   /** 1 s-1 h that a write waits when the journal is full */
   "stallTimeoutMs": number;
 };
-/** Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, offline */
+/** Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, offline */
 export type VPoolSettingsInput = {
   "clusterSize"?: number;
   "commitIntervalMs"?: number;
+  "historyMs"?: number;
   "journalQuota"?: number;
   "lostTail"?: LostTailPolicy;
   "scoSize"?: number;

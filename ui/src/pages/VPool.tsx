@@ -183,6 +183,7 @@ function SettingsCard({ vpool: p }: { vpool: VPool }) {
           ["Journal quota", `${bytes(s.journalQuota)} per vDisk`],
           ["Commit interval", interval(s.commitIntervalMs)],
           ["Stall timeout", interval(s.stallTimeoutMs)],
+          ["History", s.historyMs ? interval(s.historyMs) : "None kept by scrubs"],
           ["After a lost tail", s.lostTail === "offline" ? "Offline until accepted" : "Serve without the lost writes"],
           ["Created", <Age key="created" at={p.created} />],
           ["Id", <code key="id">{p.id}</code>],

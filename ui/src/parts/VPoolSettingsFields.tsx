@@ -21,6 +21,7 @@ export const defaults: VPoolSettings = {
   journalQuota: 512 * MiB,
   commitIntervalMs: 10_000,
   stallTimeoutMs: 180_000,
+  historyMs: 0,
   lostTail: "offline",
 };
 
@@ -53,6 +54,7 @@ export function changedSettings(form: SettingsForm, present: VPoolSettings): VPo
     journalQuota: sizeBytes(form.journalQuota) || 0,
     commitIntervalMs: milliseconds(form.commitSeconds),
     stallTimeoutMs: milliseconds(form.stallSeconds),
+    historyMs: present.historyMs,
     lostTail: form.lostTail,
   };
   return Object.fromEntries(
