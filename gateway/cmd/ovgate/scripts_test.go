@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -90,5 +91,14 @@ func begin(ts *testscript.TestScript, neg bool, args []string) {
 	ctx := context.Background()
 	t, err := client.Get[client.Transfer](api.BeginImport(ctx, nil, client.VDiskInput{Name: args[0], VPool: args[1], Size: size}))
 	ts.Check(err)
-	ts.Check(client.Done(api.WriteImportWithBody(ctx, t.ID, &client.WriteImportParams{}, "application/octet-stream", strings.NewReader(strings.Repeat("x", 4096)))))
+	write := func(n int) error {
+		return client.Done(api.WriteImportWithBody(ctx, t.ID, &client.WriteImportParams{}, "application/octet-stream", strings.NewReader(strings.Repeat("x", n))))
+	}
+	ts.Check(write(4096))
+	var refused *client.APIError
+	for n, want := range map[int]int{0: 400, 100: 400, rangeBytes + 512: 413} {
+		if err := write(n); !errors.As(err, &refused) || refused.Status != want {
+			ts.Fatalf("a range of %d bytes: %v", n, err)
+		}
+	}
 }
