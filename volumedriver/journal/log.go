@@ -376,45 +376,55 @@ func (l *Log) copyRecords(c *Chunk, cf *chunkFile, gen uint64) error {
 }
 
 // space returns n bytes of memory that stand for the chunk at the append
-// position, and drops older memory above the budget.
+// position, and drops older memory above the budget. No lock of a chunk is held while
+// the log's is taken: Release takes them the other way round.
 func (l *Log) space(c *Chunk, n int64) []byte {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if k := len(c.segs); k > 0 {
-		s := &c.segs[k-1]
-		if at := l.off - s.off; at+n <= int64(len(s.buf)) {
-			return s.buf[at : at+n]
-		}
-		// What follows goes to a new segment that starts where the appends are. The
-		// rest of this one stays allocated, so it stays counted.
-		s.buf = s.buf[:l.off-s.off]
+	if buf := l.rest(c, n); buf != nil {
+		return buf
 	}
 	if n > l.mem.Max-l.mem.used.Load() {
-		l.shed(c, n)
+		l.shed(n)
 	}
 	buf := blockfs.AlignedBuffer(int(max(n, segmentBytes)))
 	l.mem.used.Add(int64(cap(buf)))
+	c.mu.Lock()
 	c.segs = append(c.segs, segment{l.off, buf})
+	c.mu.Unlock()
 	return buf[:n]
 }
 
+// rest returns n bytes of the last segment at the append position, nil if it has not
+// so many.
+func (l *Log) rest(c *Chunk, n int64) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := len(c.segs)
+	if k == 0 {
+		return nil
+	}
+	s := &c.segs[k-1]
+	if at := l.off - s.off; at+n <= int64(len(s.buf)) {
+		return s.buf[at : at+n]
+	}
+	// What follows goes to a new segment that starts where the appends are. The
+	// rest of this one stays allocated, so it stays counted.
+	s.buf = s.buf[:l.off-s.off]
+	return nil
+}
+
 // shed drops this log's oldest memory until n bytes fit the budget or nothing
-// is left; cur's lock is held.
-func (l *Log) shed(cur *Chunk, n int64) {
+// is left.
+func (l *Log) shed(n int64) {
 	l.mu.Lock()
 	chunks := append([]*Chunk(nil), l.chunks...)
 	l.mu.Unlock()
 	for _, c := range chunks {
-		if c != cur {
-			c.mu.Lock()
-		}
+		c.mu.Lock()
 		for len(c.segs) > 0 && n > l.mem.Max-l.mem.used.Load() {
 			l.mem.used.Add(-int64(cap(c.segs[0].buf)))
 			c.segs = c.segs[1:]
 		}
-		if c != cur {
-			c.mu.Unlock()
-		}
+		c.mu.Unlock()
 	}
 }
 

@@ -199,7 +199,7 @@ func TestCrashEveryPoint(t *testing.T) {
 // test runs a script and crashes at its points.
 func (c *crashRun) test(t *testing.T, size int64, steps []step) {
 	if c.stride == 0 {
-		c.stride = stride(1, 23)
+		c.stride = stride(2, 23)
 	}
 	w := newWorld(77)
 	c.t, c.w, c.id, c.moment = t, w, testID(9), map[string]time.Time{}

@@ -223,7 +223,7 @@ func runFaulty(v *Volume, o *oracle, s step, works bool) error {
 // whole and in part.
 func TestErrorEveryOperation(t *testing.T) {
 	size, steps := grownScript()
-	testErrors(t, size, steps, stride(1, 61))
+	testErrors(t, size, steps, stride(2, 61))
 }
 
 // grownScript is the crash test's workload on a disk that has its last size from the

@@ -301,7 +301,7 @@ func (m *model) checkSnapshots() error {
 // rollbacks: none of them is half done.
 func TestErrorEveryOperationPast(t *testing.T) {
 	size, steps := pastScript(100)
-	testErrors(t, size, steps, stride(1, 61))
+	testErrors(t, size, steps, stride(2, 61))
 }
 
 // pastFaulty runs a step that concerns snapshots. Under a fault it may fail, and is
