@@ -390,3 +390,31 @@ func TestCloseKeepsTail(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestReleaseBesideAppends: appends that drop memory above the budget and releases
+// never wait for each other.
+func TestReleaseBesideAppends(t *testing.T) {
+	o := poolOptions(blockfs.NewMem())
+	o.ChunkBytes, o.MaxBytes = 1<<20, 32<<20
+	p := mustOpen(t, o)
+	l := NewLog(LogOptions{Pool: p, VDisk: diskA, Epoch: 1, Cluster: testCluster, NextSeq: 1, Memory: &Memory{Max: 1}}, nil)
+	var appended atomic.Uint64
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				l.Release(appended.Load())
+			}
+		}
+	}()
+	for range 20000 {
+		mustPut(t, l, oneWrite(l.NextSeq(), 1))
+		appended.Store(l.NextSeq() - 1)
+	}
+	close(stop)
+	<-ended
+}
