@@ -55,8 +55,9 @@ func newModel(t testing.TB, seed uint64) *model {
 	if m.r.IntN(2) == 0 {
 		w.opts.ReadCaches = []ReadCache{{Name: "memory", FS: blockfs.NewMem(), Bytes: cache.SlotBytes * (1 + m.r.Int64N(200))}}
 	}
-	// Reads that a crash cut off from the backend give up after this long.
-	w.settings.StallTimeout = time.Second
+	// Reads that a crash cut off from the backend give up after this long; a writer may
+	// have to wait for the other vDisk's commit interval, on a busy machine.
+	w.settings.StallTimeout = 3 * time.Second
 	if m.r.IntN(2) == 0 {
 		w.settings.History = 24 * time.Hour // else a scrub takes the moments
 	}
