@@ -202,21 +202,29 @@ func TestFloods(t *testing.T) {
 			before := measure(t)
 			ops := b.done.Load()
 			c := rawSession(t, n)
-			read := make(chan int64, 1)
+			read, closed := make(chan int64, 1), false
 			go func() {
 				k, _ := io.Copy(io.Discard, c)
 				read <- k
 			}()
 			for sent := 0; sent < 5000 || b.done.Load() < ops+8; sent++ { // the flood goes on until others were served
 				if _, err := c.Write(p); err != nil {
-					t.Fatal(err)
+					if sent*len(p) < 8<<20 {
+						t.Fatal(err)
+					}
+					// On a busy machine the reader above may fall behind by so much of
+					// answers that the server closes: it may.
+					closed = true
+					break
 				}
 				if n.ctx.Err() != nil {
 					t.Fatal("the session beside it did nothing")
 				}
 			}
-			if _, err := c.Write(pdu(0x46, 0x80, 8, 2, nil)); err != nil {
-				t.Fatal(err)
+			if !closed {
+				if _, err := c.Write(pdu(0x46, 0x80, 8, 2, nil)); err != nil {
+					t.Fatal(err)
+				}
 			}
 			<-read // the logout ended it
 			c.Close()
