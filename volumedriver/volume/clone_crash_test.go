@@ -363,9 +363,7 @@ func TestCrashFamily(t *testing.T) {
 	w := newWorld(58)
 	f := newFamily(t, w)
 	f.n, f.limit = w.mustStart(t), 10*time.Minute
-	if f.stride = 1; testing.Short() {
-		f.stride = 17
-	}
+	f.stride = stride(1, 17)
 	w.fs.SetHook(func(int64, blockfs.OpInfo) { f.hook() })
 	w.be.SetHook(func(int64, blockfs.OpInfo) { f.hook() })
 	w.reg.hook = f.hook
@@ -399,10 +397,7 @@ func TestCrashFamily(t *testing.T) {
 // for again until it is done, and the family is right at the end.
 func TestErrorFamily(t *testing.T) {
 	files, be := errorFamily(t, faultPlan{})
-	stride := int64(1)
-	if testing.Short() {
-		stride = 29
-	}
+	stride := stride(1, 29)
 	runs := 0
 	for _, where := range []string{"files", "backend"} {
 		total := map[string]int64{"files": files, "backend": be}[where]
