@@ -498,7 +498,7 @@ func (pl *scrubPlan) chosenAt(l *scrubLine, k int) *scrubSegment {
 	return nil
 }
 
-// errNumbers: see reserve.
+// errNumbers: a vDisk has 2^31 numbers for what is moved.
 var errNumbers = errors.New("numbers for moved objects are used up")
 
 // number completes the unit with what is chosen, and gives it numbers.
