@@ -133,21 +133,31 @@ func (c *frozenCache) peek(key frozenKey) *frozen {
 }
 
 // frozen returns the map of a vDisk up to seq. The vDisk may be open, closed, a
-// template, or deleted with clones left. depth counts the descendants that ask.
+// template, or deleted with clones left. depth counts the descendants that ask. A log
+// that a scrub replaced while it was read is read anew.
 func (p *Pool) frozen(ctx context.Context, id ID, seq uint64, depth int) (*frozen, error) {
 	if depth > MaxDepth {
 		return nil, fmt.Errorf("vdisk %s: %w: more than %d ancestors", id, ErrCorrupt, MaxDepth)
 	}
-	key := frozenKey{id, seq}
-	have := p.froze.peek(key)
-	rec, err := p.host.o.Registry.Load(ctx, id)
-	if err != nil {
-		return nil, fmt.Errorf("parent of a clone: %w", err)
+	for try := 1; ; try++ {
+		rec, err := p.host.o.Registry.Load(ctx, id)
+		if err != nil {
+			return nil, fmt.Errorf("parent of a clone: %w", err)
+		}
+		f, err := p.frozenOf(ctx, rec, frozenKey{id, seq}, depth)
+		if err == nil || try == maxClaims || !p.movedOn(ctx, id, rec.Head, err) {
+			return f, err
+		}
 	}
+}
+
+// frozenOf is frozen for a record.
+func (p *Pool) frozenOf(ctx context.Context, rec Record, key frozenKey, depth int) (*frozen, error) {
+	have := p.froze.peek(key)
 	if have != nil && *have.ref.Load() == rec.Head {
 		return have, nil
 	}
-	pl, err := p.planFrozen(ctx, id, seq, depth)
+	pl, err := p.planFrozen(ctx, key.id, key.seq, depth)
 	if errors.Is(err, ErrBackend) {
 		if have == nil {
 			if have, _ = p.keptFrozen(ctx, key, nil, depth); have == nil {
@@ -199,24 +209,12 @@ type frozenPlan struct {
 	line   [16]byte
 }
 
-// planFrozen finds out what a frozen map is made of. A log that a scrub replaced while
-// it was read is read anew.
+// planFrozen finds out what a frozen map is made of.
 func (p *Pool) planFrozen(ctx context.Context, id ID, seq uint64, depth int) (*frozenPlan, error) {
-	for try := 1; ; try++ {
-		st, rec, err := p.stateOf(ctx, id)
-		if err != nil {
-			return nil, fmt.Errorf("parent of a clone: %w", err)
-		}
-		pl, err := p.planFrozenOf(ctx, st, seq, depth)
-		if err == nil || try == maxClaims || !p.movedOn(ctx, id, rec.Head, err) {
-			return pl, err
-		}
+	st, _, err := p.stateOf(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("parent of a clone: %w", err)
 	}
-}
-
-func (p *Pool) planFrozenOf(ctx context.Context, st *state, seq uint64, depth int) (*frozenPlan, error) {
-	id := st.head.VDisk
-	var err error
 	pl := &frozenPlan{key: frozenKey{id, seq}, st: st, log: p.logReader(id, st.head.Epochs)}
 	if pl.runs, err = st.through(seq); err != nil {
 		return nil, err

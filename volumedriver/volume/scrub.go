@@ -20,9 +20,11 @@ import (
 //	G1  Points of the log that are kept: snapshots, what clones start from, the moments
 //	    of the history and the one at its start, the end. A segment lies between two of
 //	    them, and where a line that is kept parts from another (R1).
-//	G2  What a clone starts from is not touched, whatever else holds: its locations are
-//	    in maps of the clone, in memory and on disk, on any node. It can go when the
-//	    clone is gone or flattened.
+//	G2  What is live in a segment at or below what a clone starts from is not moved: its
+//	    locations are in maps of the clone, in memory and on disk, on any node. SCOs of
+//	    which nothing is live at the end of such a segment are in no map, and go; so do
+//	    TLogs, which a map is made anew from. The rest waits until the clone is gone or
+//	    flattened.
 //	G3  A segment is replaced in every line that has it, or in none: lines agree on the
 //	    part that they share.
 //	G4  Condemned is what a line named and no line names after it. The head that says
@@ -66,7 +68,7 @@ type ScrubResult struct {
 	Units          int   // applied
 	Stored         int64 // of the SCOs, before
 	StoredAfter    int64 // and after
-	Live           int64 // that count, of the SCOs that were looked at
+	Live           int64 // that count, of the SCOs that could be moved
 	Read, Written  int64
 	Moved          int64 // live data copied
 	Condemned      int   // objects

@@ -2,10 +2,13 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	mrand "math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/openvstorage/ovgate/internal/blockfs"
 )
 
 // scrubScript is a workload with snapshots, their deletion, rollbacks to them, and
@@ -110,4 +113,120 @@ func (m *model) scrub(v *Volume) {
 	}
 	_, err = m.n.pool.Sweep(context.Background(), m.r.IntN(2) == 0)
 	m.must(err)
+}
+
+// TestScrubLateHead: the head of a scrub that was cut off arrives after the next open
+// went on without it, and a clone was made of what it does not keep. It is void.
+func TestScrubLateHead(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(12)
+	n := w.mustStart(t)
+	id, clone := testID(1), testID(2)
+	n.create(id, 1<<20)
+	v := n.open(id)
+	write := func(ver uint32) {
+		t.Helper()
+		if err := v.WriteAt(ctx, versions(0, 64<<10, func(int64) uint32 { return ver }), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := v.Commit(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(1)
+	moment := n.host.o.Clock.Now()
+	write(2)
+	write(3)
+	// The world stands still when the mark is in the registry.
+	var cut world
+	w.reg.hook = func() {
+		rec, err := w.reg.Load(ctx, id)
+		if err == nil && rec.State == FlagScrub && cut.reg == nil {
+			cut = *w
+			cut.reg = w.reg.clone()
+			cut.fs, cut.be = w.fs.Crash(blockfs.CrashConfig{}), w.be.Crash(blockfs.CrashConfig{})
+		}
+	}
+	res := mustScrub(t, v, ScrubOptions{})
+	if cut.reg == nil || res.Condemned == 0 {
+		t.Fatalf("no mark was seen: %+v", res)
+	}
+	rec, err := cut.reg.Load(ctx, id)
+	if err != nil || rec.Format != RecordFormat {
+		t.Fatalf("%+v %v", rec, err)
+	}
+	before := rec.Head
+	// The head that the scrub committed, and what it needs, as they would arrive.
+	late := headName(id, HeadRef{Epoch: before.Epoch, Nonce: before.Nonce, Number: before.Number + 1})
+	var head []byte
+	for _, r := range []uint64{1, 2} { // superseded by now
+		name := headName(id, HeadRef{Epoch: before.Epoch, Nonce: before.Nonce, Number: before.Number + r})
+		if b, err := n.store.Get(ctx, name, maxHeadBytes); err == nil {
+			head = b
+		}
+	}
+	if head == nil {
+		t.Fatal("no head is left")
+	}
+	h, _, err := decodeHead(head)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Number = before.Number + 1
+	if head, _, err = h.encode(); err != nil {
+		t.Fatal(err)
+	}
+	past, err := n.store.Get(ctx, pastName(id, *h.Past), maxPastBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pastAt := pastName(id, *h.Past)
+	n.kill()
+
+	n = cut.mustStart(t)
+	if err := n.pool.Clone(ctx, CloneSpec{ID: clone, Name: "c", Source: id, From: Point{At: moment}}); !errors.Is(err, ErrInUse) {
+		t.Fatalf("a clone beside the mark: %v", err)
+	}
+	if _, err := n.pool.Sweep(ctx, false); !errors.Is(err, ErrInUse) {
+		t.Fatalf("a sweep beside the mark: %v", err)
+	}
+	// The open decides and is cut off before it commits a head of its own.
+	o := &opening{p: n.pool, id: id}
+	if err := o.learn(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.take(ctx, FlagNone); err != nil {
+		t.Fatal(err)
+	}
+	o.abandon()
+	if err := n.pool.Clone(ctx, CloneSpec{ID: clone, Name: "c", Source: id, From: Point{At: moment}}); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{late: head, pastAt: past} {
+		if err := n.store.Put(ctx, name, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.kill()
+	n = cut.mustStart(t)
+	v = n.open(id)
+	if st := v.committedState.Load(); st.head.Scrubbed != 0 {
+		t.Fatal("the late head counts")
+	}
+	have, err := readVersions(v)
+	if err != nil || have[0] != 3 || have[127] != 3 {
+		t.Fatalf("%v %v", have[:8], err)
+	}
+	if have, err = readVersions(n.open(clone)); err != nil || have[0] != 1 {
+		t.Fatalf("%v %v", have[:8], err)
+	}
+	n.close()
+	if n, err = cut.start(t); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.pool.Sweep(ctx, false); err != nil {
+		t.Fatal(err)
+	}
+	n.sweepClean()
+	n.close()
 }

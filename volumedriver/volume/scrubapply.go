@@ -75,9 +75,8 @@ func parseSCOName(name string) (number uint32, ok bool) {
 // verify asserts that a result is one of the unit: it names each live cluster once,
 // in SCOs that the segment had and keeps, or in new ones (R2).
 func (pl *scrubPlan) verify(res *scrub.Result) error {
-	u := &pl.unit
-	if len(res.Segments) != len(u.Segments) {
-		return fmt.Errorf("%w: scrub result of %d segments, not %d", ErrCorrupt, len(res.Segments), len(u.Segments))
+	if len(res.Segments) != len(pl.unit.Segments) {
+		return fmt.Errorf("%w: scrub result of %d segments, not %d", ErrCorrupt, len(res.Segments), len(pl.unit.Segments))
 	}
 	i := 0
 	for k := range pl.segments {
@@ -85,43 +84,52 @@ func (pl *scrubPlan) verify(res *scrub.Result) error {
 		if !s.chosen {
 			continue
 		}
-		live, moved := map[uint32]int{}, 0
-		for _, t := range res.Segments[i].TLogs {
-			if t.Epoch != u.Epoch || t.Nonce != u.Nonce || t.Number < u.FirstTLog || t.Number >= u.EndTLog || !t.Collected {
-				return fmt.Errorf("%w: scrub result with tlog %d", ErrCorrupt, t.Number)
-			}
-			for _, e := range t.Entries {
-				f := e.Footer
-				if f.FirstSeq != s.def.FirstSeq || f.LastSeq != s.def.LastSeq {
-					return fmt.Errorf("%w: scrub result with seqs %d to %d", ErrCorrupt, f.FirstSeq, f.LastSeq)
-				}
-				n := 0
-				for _, x := range f.Extents {
-					if x.Kind == sco.KindData {
-						n += int(x.Length) * lbaBytes / u.Cluster
-					}
-				}
-				if pl.isNew(f) {
-					moved += n
-				} else {
-					live[f.Number] += n
-				}
-			}
-		}
-		for n, want := range s.survey.Live {
-			if s.move[n] {
-				moved -= want
-				want = 0
-			}
-			if live[n] != want {
-				return fmt.Errorf("%w: scrub result has %d clusters of sco %d, not %d", ErrCorrupt, live[n], n, want)
-			}
-			delete(live, n)
-		}
-		if moved != 0 || len(live) != 0 {
-			return fmt.Errorf("%w: scrub result moves %d clusters too many, and has %d other SCOs", ErrCorrupt, moved, len(live))
+		if err := pl.verifySegment(s, res.Segments[i].TLogs); err != nil {
+			return err
 		}
 		i++
+	}
+	return nil
+}
+
+// verifySegment is verify for a segment.
+func (pl *scrubPlan) verifySegment(s *scrubSegment, list []*tlog.TLog) error {
+	u := &pl.unit
+	live, moved := map[uint32]int{}, 0
+	for i, t := range list {
+		if t.Epoch != u.Epoch || t.Nonce != u.Nonce || t.Number < u.FirstTLog || t.Number >= u.EndTLog || t.Number != list[0].Number+uint32(i) || !t.Collected {
+			return fmt.Errorf("%w: scrub result with tlog %d", ErrCorrupt, t.Number)
+		}
+		for _, e := range t.Entries {
+			f := e.Footer
+			if f.FirstSeq != s.def.FirstSeq || f.LastSeq != s.def.LastSeq {
+				return fmt.Errorf("%w: scrub result with seqs %d to %d", ErrCorrupt, f.FirstSeq, f.LastSeq)
+			}
+			n := 0
+			for _, x := range f.Extents {
+				if x.Kind == sco.KindData {
+					n += int(x.Length) * lbaBytes / u.Cluster
+				}
+			}
+			if pl.isNew(f) {
+				moved += n
+			} else {
+				live[f.Number] += n
+			}
+		}
+	}
+	for n, want := range s.survey.Live {
+		if s.move[n] {
+			moved -= want
+			want = 0
+		}
+		if live[n] != want {
+			return fmt.Errorf("%w: scrub result has %d clusters of sco %d, not %d", ErrCorrupt, live[n], n, want)
+		}
+		delete(live, n)
+	}
+	if moved != 0 || len(live) != 0 || len(list) == 0 {
+		return fmt.Errorf("%w: scrub result moves %d clusters too many, and has %d other SCOs", ErrCorrupt, moved, len(live))
 	}
 	return nil
 }

@@ -86,6 +86,7 @@ type scrubSegment struct {
 	def        scrub.Segment
 	survey     *scrub.Survey
 	move       map[uint32]bool
+	fixed      bool // clones have locations of it in their maps: nothing of it is moved
 	chosen     bool
 }
 
@@ -207,8 +208,8 @@ func (l *scrubLine) position(seq uint64) int {
 }
 
 // require finds the points that are kept, and how much at the start of the newest
-// line must stay as it is: what clones start from, in whose maps the locations of it
-// are (E7).
+// line must stay where it is: what clones start from, in whose maps the locations of
+// it are (E7).
 func (pl *scrubPlan) require(clones []CloneInfo, history int64) (frozen int, err error) {
 	last := len(pl.lines) - 1
 	now := &pl.lines[last]
@@ -289,12 +290,12 @@ func (l *scrubLine) check() error {
 // survey looks at the segments that can have something to give.
 func (pl *scrubPlan) survey(ctx context.Context, env *scrub.Env, frozen int) error {
 	now := &pl.lines[len(pl.lines)-1]
-	start := frozen
+	start := 0
 	for _, end := range now.points {
 		if end <= start {
 			continue
 		}
-		s := scrubSegment{start: start, end: end, move: map[uint32]bool{}}
+		s := scrubSegment{start: start, end: end, move: map[uint32]bool{}, fixed: end <= frozen}
 		start = end
 		if s.end-s.start == 1 && now.Runs[now.scos[s.start].run].Epoch == 0 {
 			continue // an SCO as it was uploaded has nothing that it overwrote itself
@@ -360,8 +361,10 @@ func (pl *scrubPlan) choose(pol scrubPolicy) {
 		for k := s.start; k < s.end; k++ {
 			c := &now.scos[k]
 			n := s.survey.Live[c.number]
-			pl.live += int64(n) * per
-			if n == 0 || pol.damaged[c.number] {
+			if !s.fixed {
+				pl.live += int64(n) * per
+			}
+			if n == 0 || s.fixed || pol.damaged[c.number] {
 				continue
 			}
 			x := candidate{s, c, int64(n) * per, 0}
@@ -495,7 +498,7 @@ func (pl *scrubPlan) chosenAt(l *scrubLine, k int) *scrubSegment {
 	return nil
 }
 
-// errNumbers: see reserve.
+// errNumbers: a vDisk has 2^31 numbers for what is moved.
 var errNumbers = errors.New("numbers for moved objects are used up")
 
 // number completes the unit with what is chosen, and gives it numbers.
