@@ -60,7 +60,7 @@ func (a *app) vdiskImport() *cobra.Command {
 			if len(labels) > 0 {
 				in.Labels = new(client.Labels(labels))
 			}
-			v, err := a.importImage(ctx, api, img, in)
+			v, err := a.importFrom(ctx, api, content{args[0], img.size, img.each}, in)
 			if err != nil {
 				return err
 			}
@@ -207,8 +207,15 @@ func pieces(off int64, p []byte, fn func(int64, []byte) error) error {
 	return nil
 }
 
-// importImage sends an image. Whatever goes wrong, no vDisk stays.
-func (a *app) importImage(ctx context.Context, api *client.Client, img *image, in client.VDiskInput) (v client.VDisk, err error) {
+// content is what a vDisk is made from.
+type content struct {
+	name string // of where it comes from
+	size int64  // bytes
+	each func(fn func(off int64, p []byte) error) error
+}
+
+// importFrom sends the content of a new vDisk. Whatever goes wrong, none stays.
+func (a *app) importFrom(ctx context.Context, api *client.Client, from content, in client.VDiskInput) (v client.VDisk, err error) {
 	t, err := client.Get[client.Transfer](api.BeginImport(ctx, &client.BeginImportParams{IdempotencyKey: new(rand.Text())}, in))
 	if err != nil {
 		return v, err
@@ -220,8 +227,8 @@ func (a *app) importImage(ctx context.Context, api *client.Client, img *image, i
 	}()
 	g := newSender(ctx)
 	p := a.progress("imported")
-	err = img.each(func(off int64, b []byte) error {
-		p.show(off, img.size)
+	err = from.each(func(off int64, b []byte) error {
+		p.show(off, from.size)
 		return g.run(func(ctx context.Context) error {
 			return client.Done(api.WriteImportWithBody(ctx, t.ID, &client.WriteImportParams{Offset: off}, "application/octet-stream", bytes.NewReader(b)))
 		})
@@ -231,7 +238,7 @@ func (a *app) importImage(ctx context.Context, api *client.Client, img *image, i
 		return v, sent
 	}
 	if err != nil {
-		return v, fmt.Errorf("%s: %w", img.f.Name(), err)
+		return v, fmt.Errorf("%s: %w", from.name, err)
 	}
 	return client.Get[client.VDisk](api.FinishImport(ctx, t.ID))
 }
