@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -219,10 +221,22 @@ func listBackups(ctx context.Context, dir string) (all []backup.Manifest, err er
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	err = s.List(ctx, func(m backup.Manifest) error {
+	return sortedBackups(ctx, s.Store, func(m *backup.Manifest) bool {
 		m.Pages = nil // of no interest to people
-		all = append(all, m)
+		return true
+	})
+}
+
+// sortedBackups returns those that keep wants, by vDisk and time.
+func sortedBackups(ctx context.Context, s backup.Store, keep func(*backup.Manifest) bool) (all []backup.Manifest, err error) {
+	err = s.List(ctx, func(m backup.Manifest) error {
+		if keep(&m) {
+			all = append(all, m)
+		}
 		return nil
+	})
+	slices.SortFunc(all, func(a, b backup.Manifest) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.VDisk, b.VDisk), a.Taken.Compare(b.Taken))
 	})
 	return all, err
 }
@@ -265,21 +279,26 @@ func (a *app) vdiskRestore() *cobra.Command {
 
 // chooseBackup finds the one backup that the flags name.
 func chooseBackup(ctx context.Context, s backup.Store, dir, of, snapshot string) (backup.Manifest, error) {
-	var found backup.Manifest
-	var have []string
-	err := s.List(ctx, func(m backup.Manifest) error {
-		if (of == "" || m.Name == of || m.VDisk == of) && (snapshot == "" || m.SnapshotName == snapshot || m.Snapshot == snapshot) {
-			found, have = m, append(have, m.Name+" "+m.SnapshotName)
+	var pages []string // of the last; one is enough, and those of many are large
+	found, err := sortedBackups(ctx, s, func(m *backup.Manifest) bool {
+		if of != "" && m.Name != of && m.VDisk != of || snapshot != "" && m.SnapshotName != snapshot && m.Snapshot != snapshot {
+			return false
 		}
-		return nil
+		pages, m.Pages = m.Pages, nil
+		return true
 	})
 	switch {
 	case err != nil:
-		return found, err
-	case len(have) == 0:
-		return found, usagef("%s has no such backup; ovgate vdisk backups %s lists them", dir, dir)
-	case len(have) > 1:
-		return found, usagef("%s has %d that could be meant: %s; say which with --vdisk and --snapshot", dir, len(have), strings.Join(have[:min(len(have), maxReasons)], ", "))
+		return backup.Manifest{}, err
+	case len(found) == 0:
+		return backup.Manifest{}, usagef("%s has no such backup; ovgate vdisk backups %s lists them", dir, dir)
+	case len(found) > 1:
+		var have []string
+		for _, m := range found[:min(len(found), maxReasons)] {
+			have = append(have, m.Name+" "+m.SnapshotName)
+		}
+		return backup.Manifest{}, usagef("%s has %d that could be meant: %s; say which with --vdisk and --snapshot", dir, len(found), strings.Join(have, ", "))
 	}
-	return found, nil
+	found[0].Pages = pages
+	return found[0], nil
 }
