@@ -139,6 +139,8 @@ func (a *app) backUp(ctx context.Context, api *client.Client, s backup.Store, m 
 	defer func() {
 		err = errors.Join(err, a.giveUp(ctx, func(ctx context.Context) error { return client.Done(api.EndExport(ctx, t.ID)) }))
 	}()
+	stop := a.keep(ctx, func(ctx context.Context) error { return client.Done(api.GetExport(ctx, t.ID)) })
+	defer stop()
 	if t.Size != m.Size {
 		return nil, m, fmt.Errorf("vdisk %s: the node gives %d bytes for snapshot %s, which has %d", m.Name, t.Size, m.SnapshotName, m.Size)
 	}
@@ -258,7 +260,7 @@ func (a *app) vdiskRestore() *cobra.Command {
 			if len(m.Labels) > 0 {
 				in.Labels = new(client.Labels(m.Labels))
 			}
-			v, err := a.importFrom(ctx, api, content{args[0], m.Size, func(fn func(int64, []byte) error) error {
+			v, err := a.importFrom(ctx, api, content{args[0], m.Size, func(ctx context.Context, fn func(int64, []byte) error) error {
 				return s.Read(ctx, m, func(off int64, p []byte) error { return pieces(off, p, fn) })
 			}}, in)
 			if err != nil {
