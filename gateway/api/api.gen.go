@@ -1853,6 +1853,9 @@ type ServerInterface interface {
 	// EndExport End an export
 	// (DELETE /exports/{transfer})
 	EndExport(ctx echo.Context, transfer TransferID) error
+	// GetExport Show an export, and keep it from ending while it is not read
+	// (GET /exports/{transfer})
+	GetExport(ctx echo.Context, transfer TransferID) error
 	// ReadExport Read a range of an export
 	// (GET /exports/{transfer}/data)
 	ReadExport(ctx echo.Context, transfer TransferID, params ReadExportParams) error
@@ -1865,6 +1868,9 @@ type ServerInterface interface {
 	// AbortImport Give an import up, and delete its vDisk
 	// (DELETE /imports/{transfer})
 	AbortImport(ctx echo.Context, transfer TransferID) error
+	// GetImport Show an import, and keep it from ending while nothing is written
+	// (GET /imports/{transfer})
+	GetImport(ctx echo.Context, transfer TransferID) error
 	// WriteImport Write a range of an import
 	// (PUT /imports/{transfer}/data)
 	WriteImport(ctx echo.Context, transfer TransferID, params WriteImportParams) error
@@ -2086,6 +2092,22 @@ func (w *ServerInterfaceWrapper) EndExport(ctx echo.Context) error {
 	return err
 }
 
+// GetExport converts echo context to params.
+func (w *ServerInterfaceWrapper) GetExport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "transfer" -------------
+	var transfer TransferID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "transfer", ctx.Param("transfer"), &transfer, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter transfer: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetExport(ctx, transfer)
+	return err
+}
+
 // ReadExport converts echo context to params.
 func (w *ServerInterfaceWrapper) ReadExport(ctx echo.Context) error {
 	var err error
@@ -2185,6 +2207,22 @@ func (w *ServerInterfaceWrapper) AbortImport(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.AbortImport(ctx, transfer)
+	return err
+}
+
+// GetImport converts echo context to params.
+func (w *ServerInterfaceWrapper) GetImport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "transfer" -------------
+	var transfer TransferID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "transfer", ctx.Param("transfer"), &transfer, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter transfer: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetImport(ctx, transfer)
 	return err
 }
 
@@ -3704,10 +3742,12 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/vdisks/:vdisk/verify", wrapper.VerifyVDisk, options.OperationMiddlewares["VerifyVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/exports", wrapper.BeginExport, options.OperationMiddlewares["BeginExport"]...)
 	router.DELETE(options.BaseURL+"/exports/:transfer", wrapper.EndExport, options.OperationMiddlewares["EndExport"]...)
+	router.GET(options.BaseURL+"/exports/:transfer", wrapper.GetExport, options.OperationMiddlewares["GetExport"]...)
 	router.GET(options.BaseURL+"/exports/:transfer/extents", wrapper.GetExtents, options.OperationMiddlewares["GetExtents"]...)
 	router.GET(options.BaseURL+"/exports/:transfer/data", wrapper.ReadExport, options.OperationMiddlewares["ReadExport"]...)
 	router.POST(options.BaseURL+"/imports", wrapper.BeginImport, options.OperationMiddlewares["BeginImport"]...)
 	router.DELETE(options.BaseURL+"/imports/:transfer", wrapper.AbortImport, options.OperationMiddlewares["AbortImport"]...)
+	router.GET(options.BaseURL+"/imports/:transfer", wrapper.GetImport, options.OperationMiddlewares["GetImport"]...)
 	router.PUT(options.BaseURL+"/imports/:transfer/data", wrapper.WriteImport, options.OperationMiddlewares["WriteImport"]...)
 	router.POST(options.BaseURL+"/imports/:transfer/finish", wrapper.FinishImport, options.OperationMiddlewares["FinishImport"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/commit", wrapper.CommitVDisk, options.OperationMiddlewares["CommitVDisk"]...)
@@ -3762,6 +3802,45 @@ type EndExportdefaultJSONResponse struct {
 }
 
 func (response EndExportdefaultJSONResponse) VisitEndExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetExportRequestObject struct {
+	Transfer TransferID `json:"transfer"`
+}
+
+type GetExportResponseObject interface {
+	VisitGetExportResponse(w http.ResponseWriter) error
+}
+
+type GetExport200JSONResponse Transfer
+
+func (response GetExport200JSONResponse) VisitGetExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetExportdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetExportdefaultJSONResponse) VisitGetExportResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -3921,6 +4000,45 @@ type AbortImportdefaultJSONResponse struct {
 }
 
 func (response AbortImportdefaultJSONResponse) VisitAbortImportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetImportRequestObject struct {
+	Transfer TransferID `json:"transfer"`
+}
+
+type GetImportResponseObject interface {
+	VisitGetImportResponse(w http.ResponseWriter) error
+}
+
+type GetImport200JSONResponse Transfer
+
+func (response GetImport200JSONResponse) VisitGetImportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetImportdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetImportdefaultJSONResponse) VisitGetImportResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6455,6 +6573,9 @@ type StrictServerInterface interface {
 	// EndExport End an export
 	// (DELETE /exports/{transfer})
 	EndExport(ctx context.Context, request EndExportRequestObject) (EndExportResponseObject, error)
+	// GetExport Show an export, and keep it from ending while it is not read
+	// (GET /exports/{transfer})
+	GetExport(ctx context.Context, request GetExportRequestObject) (GetExportResponseObject, error)
 	// ReadExport Read a range of an export
 	// (GET /exports/{transfer}/data)
 	ReadExport(ctx context.Context, request ReadExportRequestObject) (ReadExportResponseObject, error)
@@ -6467,6 +6588,9 @@ type StrictServerInterface interface {
 	// AbortImport Give an import up, and delete its vDisk
 	// (DELETE /imports/{transfer})
 	AbortImport(ctx context.Context, request AbortImportRequestObject) (AbortImportResponseObject, error)
+	// GetImport Show an import, and keep it from ending while nothing is written
+	// (GET /imports/{transfer})
+	GetImport(ctx context.Context, request GetImportRequestObject) (GetImportResponseObject, error)
 	// WriteImport Write a range of an import
 	// (PUT /imports/{transfer}/data)
 	WriteImport(ctx context.Context, request WriteImportRequestObject) (WriteImportResponseObject, error)
@@ -6704,6 +6828,31 @@ func (sh *strictHandler) EndExport(ctx echo.Context, transfer TransferID) error 
 	return nil
 }
 
+// GetExport operation middleware
+func (sh *strictHandler) GetExport(ctx echo.Context, transfer TransferID) error {
+	var request GetExportRequestObject
+
+	request.Transfer = transfer
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetExport(ctx.Request().Context(), request.(GetExportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetExport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetExportResponseObject); ok {
+		return validResponse.VisitGetExportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ReadExport operation middleware
 func (sh *strictHandler) ReadExport(ctx echo.Context, transfer TransferID, params ReadExportParams) error {
 	var request ReadExportRequestObject
@@ -6823,6 +6972,31 @@ func (sh *strictHandler) AbortImport(ctx echo.Context, transfer TransferID) erro
 		return err
 	} else if validResponse, ok := response.(AbortImportResponseObject); ok {
 		return validResponse.VisitAbortImportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetImport operation middleware
+func (sh *strictHandler) GetImport(ctx echo.Context, transfer TransferID) error {
+	var request GetImportRequestObject
+
+	request.Transfer = transfer
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetImport(ctx.Request().Context(), request.(GetImportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetImport")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetImportResponseObject); ok {
+		return validResponse.VisitGetImportResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

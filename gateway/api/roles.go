@@ -69,6 +69,8 @@ var rules = map[string]rule{
 	"BeginExport":           {role: auth.RoleWrite},
 	"GetExtents":            {role: auth.RoleWrite},
 	"ReadExport":            {role: auth.RoleWrite, quiet: true},
+	"GetImport":             {role: auth.RoleWrite, quiet: true},
+	"GetExport":             {role: auth.RoleWrite, quiet: true},
 	"EndExport":             {role: auth.RoleWrite},
 	"CreateSnapshot":        {role: auth.RoleWrite},
 	"DeleteSnapshot":        {role: auth.RoleWrite},

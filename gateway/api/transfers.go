@@ -21,6 +21,24 @@ func (s *Server) BeginImport(ctx context.Context, r BeginImportRequestObject) (B
 	return BeginImport201JSONResponse(transferOf(t)), nil
 }
 
+// GetImport shows it, and counts as use.
+func (s *Server) GetImport(ctx context.Context, r GetImportRequestObject) (GetImportResponseObject, error) {
+	t, err := s.opt.Control.TouchTransfer(ctx, r.Transfer, true)
+	if err != nil {
+		return nil, err
+	}
+	return GetImport200JSONResponse(transferOf(t)), nil
+}
+
+// GetExport shows it, and counts as use.
+func (s *Server) GetExport(ctx context.Context, r GetExportRequestObject) (GetExportResponseObject, error) {
+	t, err := s.opt.Control.TouchTransfer(ctx, r.Transfer, false)
+	if err != nil {
+		return nil, err
+	}
+	return GetExport200JSONResponse(transferOf(t)), nil
+}
+
 // WriteImport writes a range of it.
 func (s *Server) WriteImport(ctx context.Context, r WriteImportRequestObject) (WriteImportResponseObject, error) {
 	// One more than is allowed is enough to refuse it; envelope bounds it too.

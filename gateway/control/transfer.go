@@ -176,6 +176,16 @@ func (c *Controller) leave(t *transfer) {
 	}
 }
 
+// TouchTransfer returns a transfer, and counts as its use: a client that has nothing to
+// ask for, such as one that skips zeros, calls it now and then.
+func (c *Controller) TouchTransfer(ctx context.Context, id string, imports bool) (out Transfer, err error) {
+	err = c.withTransfer(ctx, id, imports, func(_ context.Context, t *transfer) error {
+		out = t.Transfer
+		return nil
+	})
+	return out, err
+}
+
 // checkTransferRange refuses a range that is not in the vDisk.
 func checkTransferRange(t *transfer, off, n int64) *Error {
 	object := vdiskObject(t.VDisk)

@@ -219,6 +219,15 @@ func TestTransferIdle(t *testing.T) {
 		t.Fatal("a transfer ended while a request used it")
 	}
 	b.leave(used)
+	z := b.begin("z")
+	for range 3 { // z is not used, x is asked for now and then
+		b.clk.Advance(transferIdle - transferLook)
+		if got, err := b.TouchTransfer(t.Context(), x.ID, true); err != nil || got != x {
+			t.Fatalf("%+v, %v", got, err)
+		}
+	}
+	wantCode(t, second(b.TouchTransfer(t.Context(), x.ID, false)), CodeNotFound)
+	b.gone(z.ID, far)
 	b.gone(x.ID, far)
 	wantCode(t, b.WriteImport(t.Context(), x.ID, 0, make([]byte, 512)), CodeNotFound)
 	b.begin("x")

@@ -1955,6 +1955,11 @@ type ClientInterface interface {
 	// Corresponds with DELETE /exports/{transfer} (the `EndExport` operationId).
 	EndExport(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetExport Show an export, and keep it from ending while it is not read
+	//
+	// Corresponds with GET /exports/{transfer} (the `GetExport` operationId).
+	GetExport(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ReadExport Read a range of an export
 	//
 	// Corresponds with GET /exports/{transfer}/data (the `ReadExport` operationId).
@@ -1991,6 +1996,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /imports/{transfer} (the `AbortImport` operationId).
 	AbortImport(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetImport Show an import, and keep it from ending while nothing is written
+	//
+	// Corresponds with GET /imports/{transfer} (the `GetImport` operationId).
+	GetImport(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// WriteImportWithBody Write a range of an import
 	//
@@ -2765,6 +2775,21 @@ func (c *Client) EndExport(ctx context.Context, transfer TransferID, reqEditors 
 	return c.Client.Do(req)
 }
 
+// GetExport Show an export, and keep it from ending while it is not read
+//
+// Corresponds with GET /exports/{transfer} (the `GetExport` operationId).
+func (c *Client) GetExport(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetExportRequest(c.Server, transfer)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ReadExport Read a range of an export
 //
 // Corresponds with GET /exports/{transfer}/data (the `ReadExport` operationId).
@@ -2842,6 +2867,21 @@ func (c *Client) BeginImport(ctx context.Context, params *BeginImportParams, bod
 // Corresponds with DELETE /imports/{transfer} (the `AbortImport` operationId).
 func (c *Client) AbortImport(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAbortImportRequest(c.Server, transfer)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetImport Show an import, and keep it from ending while nothing is written
+//
+// Corresponds with GET /imports/{transfer} (the `GetImport` operationId).
+func (c *Client) GetImport(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetImportRequest(c.Server, transfer)
 	if err != nil {
 		return nil, err
 	}
@@ -4595,6 +4635,40 @@ func NewEndExportRequest(server string, transfer TransferID) (*http.Request, err
 	return req, nil
 }
 
+// NewGetExportRequest constructs an http.Request for the GetExport method
+func NewGetExportRequest(server string, transfer TransferID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "transfer", transfer, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/exports/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewReadExportRequest constructs an http.Request for the ReadExport method
 func NewReadExportRequest(server string, transfer TransferID, params *ReadExportParams) (*http.Request, error) {
 	var err error
@@ -4799,6 +4873,40 @@ func NewAbortImportRequest(server string, transfer TransferID) (*http.Request, e
 	}
 
 	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetImportRequest constructs an http.Request for the GetImport method
+func NewGetImportRequest(server string, transfer TransferID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "transfer", transfer, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/imports/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -8132,6 +8240,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /exports/{transfer} (the `EndExport` operationId).
 	EndExportWithResponse(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*EndExportResponse, error)
 
+	// GetExportWithResponse Show an export, and keep it from ending while it is not read
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /exports/{transfer} (the `GetExport` operationId).
+	GetExportWithResponse(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*GetExportResponse, error)
+
 	// ReadExportWithResponse Read a range of an export
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -8174,6 +8289,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /imports/{transfer} (the `AbortImport` operationId).
 	AbortImportWithResponse(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*AbortImportResponse, error)
+
+	// GetImportWithResponse Show an import, and keep it from ending while nothing is written
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /imports/{transfer} (the `GetImport` operationId).
+	GetImportWithResponse(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*GetImportResponse, error)
 
 	// WriteImportWithBodyWithResponse Write a range of an import
 	//
@@ -9072,6 +9194,54 @@ func (r EndExportResponse) ContentType() string {
 	return ""
 }
 
+type GetExportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Transfer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetExportResponse) GetJSON200() *Transfer {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetExportResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetExportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetExportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetExportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetExportResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ReadExportResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9244,6 +9414,54 @@ func (r AbortImportResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r AbortImportResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetImportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Transfer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetImportResponse) GetJSON200() *Transfer {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetImportResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetImportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetImportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetImportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetImportResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -12392,6 +12610,19 @@ func (c *ClientWithResponses) EndExportWithResponse(ctx context.Context, transfe
 	return ParseEndExportResponse(rsp)
 }
 
+// GetExportWithResponse Show an export, and keep it from ending while it is not read
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /exports/{transfer} (the `GetExport` operationId).
+func (c *ClientWithResponses) GetExportWithResponse(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*GetExportResponse, error) {
+	rsp, err := c.GetExport(ctx, transfer, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetExportResponse(rsp)
+}
+
 // ReadExportWithResponse Read a range of an export
 //
 // Returns a wrapper object for the known response body format(s).
@@ -12463,6 +12694,19 @@ func (c *ClientWithResponses) AbortImportWithResponse(ctx context.Context, trans
 		return nil, err
 	}
 	return ParseAbortImportResponse(rsp)
+}
+
+// GetImportWithResponse Show an import, and keep it from ending while nothing is written
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /imports/{transfer} (the `GetImport` operationId).
+func (c *ClientWithResponses) GetImportWithResponse(ctx context.Context, transfer TransferID, reqEditors ...RequestEditorFn) (*GetImportResponse, error) {
+	rsp, err := c.GetImport(ctx, transfer, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetImportResponse(rsp)
 }
 
 // WriteImportWithBodyWithResponse Write a range of an import
@@ -13880,6 +14124,39 @@ func ParseEndExportResponse(rsp *http.Response) (*EndExportResponse, error) {
 	return response, nil
 }
 
+// ParseGetExportResponse parses an HTTP response from a GetExportWithResponse call
+func ParseGetExportResponse(rsp *http.Response) (*GetExportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetExportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Transfer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseReadExportResponse parses an HTTP response from a ReadExportWithResponse call
 func ParseReadExportResponse(rsp *http.Response) (*ReadExportResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -13988,6 +14265,39 @@ func ParseAbortImportResponse(rsp *http.Response) (*AbortImportResponse, error) 
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetImportResponse parses an HTTP response from a GetImportWithResponse call
+func ParseGetImportResponse(rsp *http.Response) (*GetImportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetImportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Transfer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -178,6 +179,35 @@ func FuzzScan(f *testing.F) {
 				}
 			}
 			newTestLog(p, diskA, 10, r.LastSeq+1, r).Close()
+		}
+	})
+}
+
+// FuzzInspect: no chunk makes Inspect panic, or tell of a record that Recover would not
+// believe.
+func FuzzInspect(f *testing.F) {
+	for _, name := range []string{"chunk.bin", "record.bin", "record-pin.bin", "record-reservation.bin"} {
+		b, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		end := int64(0)
+		err := Inspect(bytes.NewReader(b), int64(len(b)), func(i Inspected) {
+			if i.Opener {
+				return
+			}
+			if i.Off < end || i.Problem == "" && i.Off+i.Header.size() > int64(len(b)) {
+				t.Fatalf("%+v after %d, in %d bytes", i, end, len(b))
+			}
+			if end = i.Off + 1; i.Header != nil && i.Problem == "" {
+				end = i.Off + i.Header.size()
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	})
 }

@@ -349,3 +349,50 @@ func TestVerifyRate(t *testing.T) {
 		t.Errorf("%d bytes in %s, %v", out.Done, took, err)
 	}
 }
+
+// slowReads takes a while for each read of an SCO, in which another vDisk is read too,
+// and notes how long the pauses between them were.
+type slowReads struct {
+	backend.Store
+	beside func()
+	last   time.Time
+	least  time.Duration
+}
+
+const slowRead = 4 * time.Millisecond
+
+func (s *slowReads) ReadAt(ctx context.Context, name string, p []byte, off int64) error {
+	if s.beside == nil || !strings.Contains(name, scoDir) {
+		return s.Store.ReadAt(ctx, name, p, off)
+	}
+	if !s.last.IsZero() {
+		s.least = min(s.least, time.Since(s.last))
+	}
+	s.beside()
+	time.Sleep(slowRead) // that is how slow it is
+	err := s.Store.ReadAt(ctx, name, p, off)
+	s.last = time.Now()
+	return err
+}
+
+// TestVerifyYields: while other vDisks of the vPool are used, they get two thirds of the
+// time.
+func TestVerifyYields(t *testing.T) {
+	w := newWorld(76)
+	a, b := testID(1), testID(2)
+	s := &slowReads{least: time.Hour}
+	w.wrapStore = func(in backend.Store) (backend.Store, error) { s.Store = in; return s, nil }
+	n := w.mustStart(t)
+	defer n.kill()
+	n.history(a, rand.New(rand.NewPCG(6, 6)))
+	n.create(b, 1<<20)
+	other := n.open(b)
+	mustWrite(t, other, 0, 1)
+	s.beside = func() { wantVersion(t, other, 0, 1) }
+	if out := n.verify(a); out.Done != out.Total || out.Done == 0 {
+		t.Fatalf("%+v", out)
+	}
+	if s.least < flattenYield*slowRead {
+		t.Errorf("a pause of %s only after a read of %s", s.least, slowRead)
+	}
+}

@@ -38,6 +38,8 @@ type app struct {
 	output    string
 	timeout   time.Duration
 	yes       bool
+
+	keepEvery time.Duration // 0: keepEvery
 }
 
 // system returns the app of this process.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -60,7 +61,7 @@ func (a *app) vdiskImport() *cobra.Command {
 			if len(labels) > 0 {
 				in.Labels = new(client.Labels(labels))
 			}
-			v, err := a.importImage(ctx, api, img, in)
+			v, err := a.importFrom(ctx, api, content{args[0], img.size, img.each}, in)
 			if err != nil {
 				return err
 			}
@@ -143,10 +144,16 @@ func openImage(path, format string) (_ *image, err error) {
 }
 
 // each calls fn for what the image has beside zeros, in order, in pieces of at most
-// rangeBytes that are whole blocks; p is fn's for good.
-func (i *image) each(fn func(off int64, p []byte) error) error {
+// rangeBytes that are whole blocks; p is fn's for good. It ends with ctx, also while
+// there is nothing but zeros.
+func (i *image) each(ctx context.Context, fn func(off int64, p []byte) error) error {
 	if i.disk != nil {
-		return i.disk.Each(func(off int64, p []byte) error { return pieces(off, p, fn) })
+		return i.disk.Each(func(off int64, p []byte) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return pieces(off, p, fn)
+		})
 	}
 	buf := make([]byte, rangeBytes)
 	for off := int64(0); off < i.size; {
@@ -155,6 +162,9 @@ func (i *image) each(fn func(off int64, p []byte) error) error {
 			return err
 		}
 		for off = start; off < end; {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			p := buf[:min(end-off, rangeBytes-off%rangeBytes)]
 			n, err := i.f.ReadAt(p, off)
 			if n < len(p) {
@@ -207,8 +217,15 @@ func pieces(off int64, p []byte, fn func(int64, []byte) error) error {
 	return nil
 }
 
-// importImage sends an image. Whatever goes wrong, no vDisk stays.
-func (a *app) importImage(ctx context.Context, api *client.Client, img *image, in client.VDiskInput) (v client.VDisk, err error) {
+// content is what a vDisk is made from.
+type content struct {
+	name string // of where it comes from
+	size int64  // bytes
+	each func(ctx context.Context, fn func(off int64, p []byte) error) error
+}
+
+// importFrom sends the content of a new vDisk. Whatever goes wrong, none stays.
+func (a *app) importFrom(ctx context.Context, api *client.Client, from content, in client.VDiskInput) (v client.VDisk, err error) {
 	t, err := client.Get[client.Transfer](api.BeginImport(ctx, &client.BeginImportParams{IdempotencyKey: new(rand.Text())}, in))
 	if err != nil {
 		return v, err
@@ -218,10 +235,12 @@ func (a *app) importImage(ctx context.Context, api *client.Client, img *image, i
 			err = errors.Join(err, a.giveUp(ctx, func(ctx context.Context) error { return client.Done(api.AbortImport(ctx, t.ID)) }))
 		}
 	}()
+	stop := a.keep(ctx, func(ctx context.Context) error { return client.Done(api.GetImport(ctx, t.ID)) })
+	defer stop()
 	g := newSender(ctx)
 	p := a.progress("imported")
-	err = img.each(func(off int64, b []byte) error {
-		p.show(off, img.size)
+	err = from.each(g.ctx, func(off int64, b []byte) error {
+		p.show(off, from.size)
 		return g.run(func(ctx context.Context) error {
 			return client.Done(api.WriteImportWithBody(ctx, t.ID, &client.WriteImportParams{Offset: off}, "application/octet-stream", bytes.NewReader(b)))
 		})
@@ -231,9 +250,40 @@ func (a *app) importImage(ctx context.Context, api *client.Client, img *image, i
 		return v, sent
 	}
 	if err != nil {
-		return v, fmt.Errorf("%s: %w", img.f.Name(), err)
+		return v, fmt.Errorf("%s: %w", from.name, err)
 	}
 	return client.Get[client.VDisk](api.FinishImport(ctx, t.ID))
+}
+
+// keepEvery is how often a transfer is kept from ending while nothing is asked for; it
+// ends after five minutes.
+const keepEvery = time.Minute
+
+// keep asks for a transfer now and then until stop is called: reading what is all
+// zeros may take longer than a transfer lives.
+func (a *app) keep(ctx context.Context, ask func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	every := keepEvery
+	if a.keepEvery > 0 {
+		every = a.keepEvery
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		again := time.NewTicker(every)
+		defer again.Stop()
+		for {
+			select {
+			case <-again.C:
+				_ = ask(ctx) // if it is over, the next range says so
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() {
+		cancel()
+		wg.Wait()
+	}
 }
 
 // giveUp tells the node that a transfer is over, also when ctx is.
@@ -387,6 +437,8 @@ func (a *app) exportImage(ctx context.Context, api *client.Client, name string, 
 	defer func() {
 		err = errors.Join(err, a.giveUp(ctx, func(ctx context.Context) error { return client.Done(api.EndExport(ctx, t.ID)) }))
 	}()
+	stop := a.keep(ctx, func(ctx context.Context) error { return client.Done(api.GetExport(ctx, t.ID)) })
+	defer stop()
 	w, err := newImageWriter(f, format, t.Size)
 	if err != nil {
 		return 0, err

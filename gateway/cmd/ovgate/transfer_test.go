@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -32,6 +33,8 @@ type transferFake struct {
 	reads   int
 	extents []api.ExtentList
 	size    int64
+	touched chan struct{} // closed when an import is asked for
+	once    sync.Once
 }
 
 func (f *transferFake) transfer() api.Transfer {
@@ -58,6 +61,17 @@ func (f *transferFake) WriteImport(_ context.Context, r api.WriteImportRequestOb
 
 func (f *transferFake) FinishImport(context.Context, api.FinishImportRequestObject) (api.FinishImportResponseObject, error) {
 	return nil, errors.New("finished, although it went wrong")
+}
+
+func (f *transferFake) GetImport(context.Context, api.GetImportRequestObject) (api.GetImportResponseObject, error) {
+	if f.touched != nil {
+		f.once.Do(func() { close(f.touched) })
+	}
+	return api.GetImport200JSONResponse(f.transfer()), nil
+}
+
+func (f *transferFake) GetExport(context.Context, api.GetExportRequestObject) (api.GetExportResponseObject, error) {
+	return api.GetExport200JSONResponse(f.transfer()), nil
 }
 
 func (f *transferFake) end() {
@@ -117,7 +131,7 @@ func runTransfer(ctx context.Context, t *testing.T, f *transferFake, args ...str
 		t.Fatal(err)
 	}
 	var out, err bytes.Buffer
-	a := &app{env: client.System(), in: strings.NewReader(""), out: &out, err: &err, url: node.URL, ca: ca}
+	a := &app{env: client.System(), in: strings.NewReader(""), out: &out, err: &err, url: node.URL, ca: ca, keepEvery: time.Millisecond}
 	a.env.Getenv = func(name string) string {
 		return map[string]string{"OVGATE_URL": node.URL, "OVGATE_CA": ca, "OVGATE_TOKEN": "x"}[name]
 	}
@@ -225,6 +239,31 @@ func TestImportFails(t *testing.T) {
 	}
 }
 
+// TestImportKept: an import whose ranges take long to come is kept.
+func TestImportKept(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "raw")
+	if err := os.WriteFile(file, bytes.Repeat([]byte("x"), 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := &transferFake{size: 4096, touched: make(chan struct{})}
+	f.onWrite = func(int) error {
+		select {
+		case <-f.touched:
+		case <-time.After(10 * time.Second):
+			return errors.New("nobody asked for the import")
+		}
+		return errors.New("asked for")
+	}
+	if _, errs := runTransfer(t.Context(), t, f, "import", file, "d"); strings.Contains(errs, "nobody") {
+		t.Error(errs)
+	}
+	select {
+	case <-f.touched:
+	default:
+		t.Error("the import was not asked for")
+	}
+}
+
 // TestPieces: what is sent is what is not zeros, in bounds, and together the content.
 func TestPieces(t *testing.T) {
 	for _, n := range []int{1, 511, 4096, 4097, 3 * 4096, rangeBytes, 2*rangeBytes + 700} {
@@ -246,5 +285,23 @@ func TestPieces(t *testing.T) {
 				t.Errorf("%d bytes, every %d: differs, or %v", n, every, err)
 			}
 		}
+	}
+}
+
+// TestImportZeros: an interrupt is heard while there is nothing but zeros to read.
+func TestImportZeros(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "raw")
+	if err := os.WriteFile(file, make([]byte, 8<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	img, err := openImage(file, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := img.each(ctx, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
 	}
 }

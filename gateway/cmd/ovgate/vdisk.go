@@ -21,6 +21,7 @@ const defaultVPool = "default"
 func (a *app) vdisk() *cobra.Command {
 	return group("vdisk", "vDisks: create, grow, publish",
 		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(), a.vdiskClone(), a.vdiskFlatten(), a.vdiskHistory(), a.vdiskRollback(), a.vdiskVerify(), a.vdiskImport(), a.vdiskExport(),
+		a.vdiskBackup(), a.vdiskBackups(), a.vdiskRestore(),
 		a.vdiskPublish(), a.vdiskUnpublish(), a.vdiskQoS(), a.vdiskCommit(), a.vdiskScrub(), a.vdiskAcceptLoss())
 }
 

@@ -881,6 +881,8 @@ export interface Ops {
   "GET /events": { path: { }; query: { "topics"?: string; }; body: undefined; res: string };
   /** End an export */
   "DELETE /exports/{transfer}": { path: { "transfer": string; }; query: { }; body: undefined; res: void };
+  /** Show an export, and keep it from ending while it is not read */
+  "GET /exports/{transfer}": { path: { "transfer": string; }; query: { }; body: undefined; res: Transfer };
   /** Read a range of an export */
   "GET /exports/{transfer}/data": { path: { "transfer": string; }; query: { "offset": number; "length": number; }; body: undefined; res: Blob };
   /** Where an export has data, in order */
@@ -889,6 +891,8 @@ export interface Ops {
   "POST /imports": { path: { }; query: { }; body: VDiskInput; res: Transfer };
   /** Give an import up, and delete its vDisk */
   "DELETE /imports/{transfer}": { path: { "transfer": string; }; query: { }; body: undefined; res: void };
+  /** Show an import, and keep it from ending while nothing is written */
+  "GET /imports/{transfer}": { path: { "transfer": string; }; query: { }; body: undefined; res: Transfer };
   /** Write a range of an import */
   "PUT /imports/{transfer}/data": { path: { "transfer": string; }; query: { "offset": number; }; body: Blob; res: void };
   /** Make an import a vDisk like any other */
