@@ -154,6 +154,11 @@ type HostOptions struct {
 	CacheBytes int64
 	// WriteMemoryBytes bounds journal data kept in memory beside the chunks; 0: 256 MiB.
 	WriteMemoryBytes int64
+	// MapMemoryBytes bounds the pages of the maps of all vDisks in memory; pages
+	// beyond it are read from local disk when they are needed. 0: 256 MiB.
+	MapMemoryBytes int64
+
+	checkpointTLogs uint32 // tests make checkpoints more often; 0: the constant
 	// Uploads bounds SCOs in flight to backends at once; 0: 8.
 	Uploads int
 }

@@ -65,11 +65,12 @@ type Head struct {
 	NextMovedTLog uint32 `json:"nextMovedTLog,omitempty"`
 	// Template: frozen; it can be cloned and not be opened.
 	Template bool `json:"template,omitempty"`
+	// Map is the newest checkpoint of the map on the backend.
+	Map *MapRef `json:"map,omitempty"`
 	// Past is where the log before the run in progress and the snapshots are.
 	Past *PastRef `json:"past,omitempty"`
 
-	// Needs names features a reader must know to use this head, such as a map
-	// checkpoint on the backend. Those that this version knows, encode adds where the
+	// Needs names features a reader must know to use this head. Those that this version knows, encode adds where the
 	// head has them; a decoded head has none of them left.
 	Needs []string `json:"needs,omitempty"`
 }
@@ -90,6 +91,8 @@ const (
 	scoDir     = "/sco/"
 	tlogDir    = "/tlog/"
 	claimDir   = "/claim/"
+	mapDir     = "/map/"
+	pageDir    = "/page/"
 	afterNames = "~" // sorts after every character of a name
 )
 

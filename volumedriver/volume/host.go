@@ -14,6 +14,7 @@ import (
 
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/blockmap"
 	"github.com/openvstorage/ovgate/volumedriver/cache"
 	"github.com/openvstorage/ovgate/volumedriver/journal"
 )
@@ -24,6 +25,7 @@ const (
 	defaultCacheBytes   = 128 << 20
 	defaultWriteMemory  = 256 << 20
 	defaultUploads      = 8
+	defaultMapMemory    = 256 << 20
 
 	// backendTimeout bounds one call to a backend; then it is tried again.
 	backendTimeout = 30 * time.Second
@@ -39,7 +41,9 @@ type Host struct {
 	journal *journal.Pool
 	cache   *cache.Cache
 	memory  *journal.Memory
-	uploads chan struct{} // one token per SCO in flight
+	// mapMemory bounds the pages of all maps.
+	mapMemory *blockmap.Memory
+	uploads   chan struct{} // one token per SCO in flight
 
 	mu     sync.Mutex
 	pools  map[string]*Pool
@@ -54,6 +58,7 @@ type HostUsage struct {
 	CacheBytes             int64
 	CacheHits, CacheMisses uint64
 	OpenVDisks             int
+	Map                    blockmap.MemoryUsage // pages of the maps
 }
 
 // NewHost opens the local state in o.FS.
@@ -71,6 +76,10 @@ func NewHost(ctx context.Context, o HostOptions) (*Host, error) {
 	setDefault(&o.ChunkBytes, defaultChunkBytes)
 	setDefault(&o.CacheBytes, defaultCacheBytes)
 	setDefault(&o.WriteMemoryBytes, defaultWriteMemory)
+	if o.checkpointTLogs == 0 {
+		o.checkpointTLogs = checkpointTLogs
+	}
+	setDefault(&o.MapMemoryBytes, defaultMapMemory)
 	if o.Uploads == 0 {
 		o.Uploads = defaultUploads
 	}
@@ -82,7 +91,7 @@ func NewHost(ctx context.Context, o HostOptions) (*Host, error) {
 	if !o.FS.DirectIO() {
 		o.Log.Warn("file system refuses O_DIRECT; the journal uses O_DSYNC alone")
 	}
-	return &Host{o: o, journal: jp, cache: cache.New(o.CacheBytes), memory: &journal.Memory{Max: o.WriteMemoryBytes},
+	return &Host{o: o, journal: jp, cache: cache.New(o.CacheBytes), memory: &journal.Memory{Max: o.WriteMemoryBytes}, mapMemory: blockmap.NewMemory(o.MapMemoryBytes),
 		uploads: make(chan struct{}, o.Uploads), pools: map[string]*Pool{}, spaces: map[spaceKey]uint64{}}, nil
 }
 
@@ -94,7 +103,7 @@ func setDefault(v *int64, d int64) {
 
 // Usage returns the state of what the vDisks share.
 func (h *Host) Usage() HostUsage {
-	u := HostUsage{Journal: h.journal.Usage(), JournalError: h.journal.GrowError()}
+	u := HostUsage{Journal: h.journal.Usage(), JournalError: h.journal.GrowError(), Map: h.mapMemory.Usage()}
 	u.CacheHits, u.CacheMisses, u.CacheBytes = h.cache.Stats()
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -37,6 +37,9 @@ func (v *Volume) state() (State, string) {
 	case err != nil:
 		return StateDegraded, "backend away: " + err.Error()
 	}
+	if err := v.mapError(); err != nil {
+		return StateDegraded, "map pages not written to the data directory: " + err.Error()
+	}
 	return StateRunning, ""
 }
 
@@ -48,7 +51,7 @@ func (v *Volume) Stats() Stats {
 	s.State, s.Err = v.state()
 	v.mapMu.RLock()
 	s.MappedBytes = int64(v.base.Mapped()) * int64(v.cluster)
-	s.MapMemoryBytes = v.base.MemoryBytes()
+	s.MapMemoryBytes = v.base.MemoryBytes() + v.up.keep.pages.owner.Resident()
 	v.mapMu.RUnlock()
 	c := &v.stats
 	s.ReadOps, s.WriteOps, s.UnmapOps, s.FlushOps = c.readOps.Load(), c.writeOps.Load(), c.unmapOps.Load(), c.flushOps.Load()

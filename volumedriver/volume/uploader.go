@@ -25,8 +25,6 @@ const (
 	uploadWindow = 4
 	// commitSCOs is after how many uploaded SCOs a head is committed (E5).
 	commitSCOs = 8
-	// checkpointTLogs is how many TLogs a restart replays at most, about.
-	checkpointTLogs = 128
 )
 
 // uploader moves closed batches to the backend and commits heads (E5). Its
@@ -46,6 +44,8 @@ type uploader struct {
 	openHead bool     // this opening has not committed a head yet
 	claimed  bool     // this opening's epoch is claimed on the backend, where that can be
 	ckpt     uint32   // first TLog that the local checkpoint lacks
+	hasLocal bool     // there is a local checkpoint
+	keep     keeper
 	requests chan *headRequest
 	pending  []*headRequest
 	lastLook time.Time // for a fence
@@ -185,6 +185,7 @@ func (u *uploader) run() {
 	defer timer.Stop()
 	for v.ctx.Err() == nil {
 		u.refuse()
+		u.takeJob()
 		next := u.schedule()
 		if u.commitDue() {
 			if err := u.commit(); err != nil && v.ctx.Err() == nil {
@@ -199,6 +200,7 @@ func (u *uploader) run() {
 			u.pending = append(u.pending, r)
 		case <-timer.C():
 			u.lookForFence()
+			u.spill()
 		case <-v.ctx.Done():
 		}
 	}
@@ -293,15 +295,20 @@ func (u *uploader) upload(b *batch) {
 // persist repeats a call until it succeeds or the volume ends. With tokens, each
 // try holds one.
 func (u *uploader) persist(call func(context.Context) error, tokens chan struct{}) error {
+	return u.persistUntil(u.v.ctx, call, tokens)
+}
+
+// persistUntil is persist until until ends, which the volume's end does too.
+func (u *uploader) persistUntil(until context.Context, call func(context.Context) error, tokens chan struct{}) error {
 	for wait := minBackoff; ; wait = min(2*wait, maxBackoff) {
 		if tokens != nil {
 			select {
 			case tokens <- struct{}{}:
-			case <-u.v.ctx.Done():
-				return u.v.ctx.Err()
+			case <-until.Done():
+				return until.Err()
 			}
 		}
-		ctx, cancel := context.WithTimeout(u.v.ctx, backendTimeout)
+		ctx, cancel := context.WithTimeout(until, backendTimeout)
 		err := call(ctx)
 		cancel()
 		if tokens != nil {
@@ -311,13 +318,13 @@ func (u *uploader) persist(call func(context.Context) error, tokens chan struct{
 			u.setError(nil)
 			return nil
 		}
-		if u.v.ctx.Err() != nil {
-			return u.v.ctx.Err()
+		if until.Err() != nil {
+			return until.Err()
 		}
 		u.v.stats.backendErrors.Add(1)
 		u.setError(err)
-		if !u.v.sleep(u.v.ctx, wait) {
-			return u.v.ctx.Err()
+		if !u.v.sleep(until, wait) {
+			return until.Err()
 		}
 	}
 }
@@ -358,7 +365,7 @@ func (u *uploader) commitDue() bool {
 			return true
 		}
 	}
-	if u.openHead {
+	if u.openHead || u.keep.ready != nil {
 		return true
 	}
 	if len(prefix) == 0 {
@@ -387,6 +394,10 @@ func (u *uploader) dropEnded() {
 func (u *uploader) commit() error {
 	v := u.v
 	u.forced.Store(false)
+	if err := u.room(); err != nil {
+		u.setError(err)
+		return err
+	}
 	prefix, _, rest := u.uploaded()
 	h := u.head
 	h.Condemned, h.Clean = nil, false
@@ -433,7 +444,9 @@ func (u *uploader) commit() error {
 	if err := u.commitHead(&h, past, newPast); err != nil {
 		return err
 	}
-	v.applyCommitted(prefix)
+	if err := u.applyCommitted(prefix); err != nil {
+		return err
+	}
 	u.committed.Store(h.LastSeq)
 	if pinned {
 		v.dropMarks(h.LastSeq)
@@ -450,9 +463,9 @@ func (u *uploader) commit() error {
 	if newPast {
 		u.setLine()
 	}
-	if h.Clean || h.NextTLog-u.ckpt >= checkpointTLogs {
-		u.checkpoint()
-	}
+	v.applied.Store(v.committedState.Load())
+	u.spill()
+	u.checkpoint(h.Clean)
 	u.answer(taken)
 	u.keepBase()
 	return nil
@@ -501,6 +514,7 @@ func (u *uploader) commitHead(h *Head, past *Past, newPast bool) error {
 	if old := u.head.Past; newPast && old != nil && !slices.Contains(u.stale, pastName(v.id, *old)) {
 		u.stale = append(u.stale, pastName(v.id, *old))
 	}
+	u.nameCheckpoint(h)
 	h.Condemned = append([]string(nil), u.stale...)
 	if newPast {
 		pastRef, obj, err := past.encode(v.this, h.Number)
@@ -553,6 +567,7 @@ func (u *uploader) commitHead(h *Head, past *Past, newPast bool) error {
 	}
 	u.stale = append(u.stale, headName(v.id, u.ref))
 	u.rec, u.head, u.past, u.ref, u.openHead = next, *h, past, ref, false
+	u.checkpointNamed()
 	v.committedState.Store(&state{h, past, ref})
 	u.headNum.Store(h.Number)
 	u.headTime.Store(h.Time)
@@ -689,9 +704,22 @@ func writeLocal(fsys blockfs.FS, path string, b []byte) error {
 	return err
 }
 
+// stage repeats the reading of map pages until it succeeds or the volume ends: what
+// is committed must reach the map.
+func (u *uploader) stage(read func(context.Context) error) error {
+	if read(u.v.ctx) == nil {
+		return nil
+	}
+	return u.persist(read, nil)
+}
+
 // applyCommitted moves committed batches to the base map (M3).
-func (v *Volume) applyCommitted(prefix []*batch) {
+func (u *uploader) applyCommitted(prefix []*batch) error {
+	v := u.v
 	for _, b := range prefix {
+		if err := u.stage(func(ctx context.Context) error { return stageFooter(ctx, v.base, b.footer) }); err != nil {
+			return err
+		}
 		v.mapMu.Lock()
 		v.own.scos.add(b.number, v.origin, b.footer.Clusters, b.object)
 		applyFooter(v.base, b.footer, v.level())
@@ -704,5 +732,7 @@ func (v *Volume) applyCommitted(prefix []*batch) {
 		v.closed = v.closed[1:]
 		v.uncommitted.Add(-b.journal)
 		v.mapMu.Unlock()
+		v.base.Unstage()
 	}
+	return nil
 }

@@ -21,6 +21,8 @@
 //	v/ID/tlog/NUMBER-EPOCH-NONCE         index of a run of SCOs (package tlog)
 //	v/ID/head/EPOCH-NUMBER-NONCE         what makes up the vDisk (Head)
 //	v/ID/past/EPOCH-NUMBER-NONCE         what it was before, snapshots (Past)
+//	v/ID/map/EPOCH-NUMBER-NONCE          checkpoint of the map (MapRef, package blockmap)
+//	v/ID/page/NUMBER-EPOCH-NONCE         segment of its pages
 //	v/ID/claim/EPOCH                     epoch taken, on stores with conditional PUT
 //
 // # Local state of a vDisk, below vdisk/ID/
@@ -29,6 +31,7 @@
 //	              backend is away
 //	tlog-NUMBER   copies of the TLogs after the checkpoint
 //	map           checkpoint of the base map (package blockmap)
+//	page-*        segments of its pages, named like the objects
 //
 // All of it is a cache: registry, journal and backend decide.
 //
@@ -63,6 +66,10 @@
 //	    objects up to that seq are not condemned while it names them. Record and the
 //	    parent's count of clones change together; a vDisk with clones keeps its own
 //	    parent, and is purged after the last of them.
+//	V11 A checkpoint of the map counts only for the log that it was made of, which its
+//	    line says (MapRef): replacing runs of the log voids it, with nothing else to
+//	    do. The head names it as long as its objects are there; a newer one condemns
+//	    what it does not take over.
 package volume
 
 import (
@@ -155,6 +162,8 @@ type Volume struct {
 	pins  []*Pin     // snapshots, in seq order; changed in seq order (V8)
 
 	committedState atomic.Pointer[state]
+	applied        atomic.Pointer[state] // what base is of
+	mapErr         atomic.Pointer[error] // why map pages are not written
 
 	movedSCO, movedTLog atomic.Uint32 // next numbers of a flatten
 	dropped             atomic.Bool   // the parent is gone; what read it may look again
@@ -469,6 +478,7 @@ func (v *Volume) stop() {
 		v.journal.Release(committed)
 	}
 	v.journal.Close()
+	v.dropMap()
 	v.p.mu.Lock()
 	delete(v.p.open, v.id)
 	v.p.mu.Unlock()
