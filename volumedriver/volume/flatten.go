@@ -389,14 +389,15 @@ func (v *Volume) dropParent(ctx context.Context) error {
 
 // inherits returns a cluster that the map has from an ancestor.
 func (v *Volume) inherits(ctx context.Context) (uint64, bool, error) {
+	var w blockmap.Want
 	for c := uint64(0); ; {
-		var w blockmap.Want
 		next, found, end := v.scanInherited(c, &w)
 		if found || end {
 			return next, found, nil
 		}
-		c = next
-		if err := w.Load(ctx); err != nil {
+		if next > c {
+			c, w = next, blockmap.Want{} // the pages before are not needed any more
+		} else if err := w.Load(ctx); err != nil {
 			return 0, false, err
 		}
 	}
