@@ -46,6 +46,8 @@ const (
 //	chunk_bytes: 16777216        # size of a journal chunk
 //	cache_bytes: 134217728       # read cache
 //	write_memory_bytes: 268435456 # journal data kept in memory
+//	map_memory: 1073741824       # pages of the vDisks' maps kept in memory; default: an
+//	                             # eighth of the machine's memory, see defaultMapMemory
 //	uploads: 8                   # SCOs in flight to backends
 //	stop_timeout: 60s            # to drain and commit at a stop
 type config struct {
@@ -61,6 +63,7 @@ type config struct {
 	ChunkBytes       int64         `yaml:"chunk_bytes"`
 	CacheBytes       int64         `yaml:"cache_bytes"`
 	WriteMemoryBytes int64         `yaml:"write_memory_bytes"`
+	MapMemory        int64         `yaml:"map_memory"`
 	Uploads          int           `yaml:"uploads"`
 	StopTimeout      time.Duration `yaml:"stop_timeout"`
 }
@@ -112,6 +115,9 @@ func loadConfig(o Options) (config, error) {
 	if len(o.Advertise) > 0 {
 		c.Advertise = o.Advertise
 	}
+	if o.MapMemory != 0 {
+		c.MapMemory = o.MapMemory
+	}
 	c.Insecure = c.Insecure || o.Insecure
 	if c.StopTimeout == 0 {
 		c.StopTimeout = defaultStop
@@ -152,13 +158,15 @@ func plainYAML(err error) string {
 const (
 	minJournal = 256 << 20
 	minCache   = 1 << 20
-	maxMemory  = 1 << 40
-	minChunk   = 1 << 20
-	maxChunk   = 1 << 30
-	maxUploads = 256
-	minStop    = time.Second
-	maxStop    = time.Hour
-	maxPortals = 64
+	// minMapMemory is what a few busy vDisks need so that reads find most of the map.
+	minMapMemory = 16 << 20
+	maxMemory    = 1 << 40
+	minChunk     = 1 << 20
+	maxChunk     = 1 << 30
+	maxUploads   = 256
+	minStop      = time.Second
+	maxStop      = time.Hour
+	maxPortals   = 64
 )
 
 func (c config) check() error {
@@ -171,6 +179,7 @@ func (c config) check() error {
 		{"chunk_bytes", c.ChunkBytes, minChunk, maxChunk},
 		{"cache_bytes", c.CacheBytes, minCache, maxMemory},
 		{"write_memory_bytes", c.WriteMemoryBytes, minCache, maxMemory},
+		{"map_memory", c.MapMemory, minMapMemory, maxMemory},
 		{"uploads", int64(c.Uploads), 1, maxUploads},
 	}
 	for _, r := range ranges {

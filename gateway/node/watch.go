@@ -69,7 +69,7 @@ func (n *node) checks(now time.Time) observe.Checks {
 	for _, v := range n.model.VDisks(nil) {
 		st := n.ctl.DiskStatus(v)
 		c.Disks = append(c.Disks, observe.DiskCheck{
-			Name: v.Name, State: st.State, Reason: st.Reason, Open: st.Open, Journal: st.Stats.JournalBytes, JournalQuota: st.Stats.JournalQuota,
+			Name: v.Name, State: st.State, Reason: st.Reason, Open: st.Open, Journal: st.Stats.JournalBytes, JournalQuota: st.Stats.JournalQuota, MapErr: st.Stats.MapErr,
 		})
 	}
 	return c

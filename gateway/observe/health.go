@@ -77,6 +77,7 @@ type DiskCheck struct {
 	Journal       int64 // bytes in use
 	JournalQuota  int64
 	BackendErrors uint64
+	MapErr        string // why map pages are not written to the data directory
 }
 
 // PoolCheck is what is looked at of a vPool.
@@ -202,6 +203,10 @@ func (d DiskCheck) check(add addCause) {
 			text += ": " + d.Reason
 		}
 		add(s.level, "vdisk_"+string(d.State), object, strings.ReplaceAll(s.hint, "NAME", d.Name), "%s", text)
+	}
+	if d.MapErr != "" {
+		add(Warning, "map_not_written", object, "make room on the data directory's disk; it is tried again by itself",
+			"The map of vDisk %s stays in memory and a restart takes longer: %s", d.Name, d.MapErr)
 	}
 	if d.Open && d.JournalQuota > 0 && d.Journal*100 >= d.JournalQuota*journalWarn && d.State != volume.StateStalled {
 		add(Warning, "journal_filling", object, "the backend is slower than the writes; writes are slowed down", "The journal of vDisk %s is %d %% full", d.Name, d.Journal*100/d.JournalQuota)

@@ -232,6 +232,11 @@ var hostMetrics = []metric[volume.HostUsage]{
 	{"journal_pool_max_bytes", gauge, "Most the journal chunks may take.", func(u volume.HostUsage) float64 { return float64(u.Journal.MaxBytes) }},
 	{"journal_pool_free_chunks", gauge, "Chunks without data.", func(u volume.HostUsage) float64 { return float64(u.Journal.Free) }},
 	{"cache_bytes", gauge, "Read cache in use.", func(u volume.HostUsage) float64 { return float64(u.CacheBytes) }},
+	{"map_memory_max_bytes", gauge, "Most the pages of the maps may take (map_memory).", func(u volume.HostUsage) float64 { return float64(u.Map.Max) }},
+	{"map_resident_bytes", gauge, "Pages of maps in memory that local disk has too.", func(u volume.HostUsage) float64 { return float64(u.Map.Resident) }},
+	{"map_dirty_bytes", gauge, "Pages of maps that are in memory alone.", func(u volume.HostUsage) float64 { return float64(u.Map.Dirty) }},
+	{"map_page_reads_total", counter, "Pages of maps read back.", func(u volume.HostUsage) float64 { return float64(u.Map.Loads) }},
+	{"map_page_evictions_total", counter, "Pages of maps dropped from memory.", func(u volume.HostUsage) float64 { return float64(u.Map.Evictions) }},
 	{"vdisks_open", gauge, "Open vDisks.", func(u volume.HostUsage) float64 { return float64(u.OpenVDisks) }},
 }
 

@@ -274,6 +274,9 @@ type Stats struct {
 	// Latency histograms: bucket i counts operations of [2^i, 2^(i+1)) us.
 	ReadLatency, WriteLatency [24]uint64
 	MapMemoryBytes            int64
+	// MapErr says why pages of the map that changed stay in memory: local disk does
+	// not take them. Empty: it does.
+	MapErr string
 }
 
 // Recovered is a vDisk found on a backend by Pool.Recover.

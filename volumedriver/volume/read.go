@@ -55,6 +55,11 @@ func (v *Volume) lookup(ctx context.Context, out []piece, first, end uint64) ([]
 	if ok {
 		return out, nil
 	}
+	if w.Load(ctx) == nil { // nearly always
+		if out, ok = v.resolve(out[:0], first, end, &w); ok {
+			return out, nil
+		}
+	}
 	err := v.retry(ctx, v.settings.Load().StallTimeout, func(ctx context.Context) error {
 		var err error
 		for again := 0; again < 2; { // a page may have moved while it was read

@@ -37,9 +37,6 @@ func (v *Volume) state() (State, string) {
 	case err != nil:
 		return StateDegraded, "backend away: " + err.Error()
 	}
-	if err := v.mapError(); err != nil {
-		return StateDegraded, "map pages not written to the data directory: " + err.Error()
-	}
 	return StateRunning, ""
 }
 
@@ -53,6 +50,9 @@ func (v *Volume) Stats() Stats {
 	s.MappedBytes = int64(v.base.Mapped()) * int64(v.cluster)
 	s.MapMemoryBytes = v.base.MemoryBytes() + v.up.keep.pages.owner.Resident()
 	v.mapMu.RUnlock()
+	if err := v.mapError(); err != nil {
+		s.MapErr = err.Error()
+	}
 	c := &v.stats
 	s.ReadOps, s.WriteOps, s.UnmapOps, s.FlushOps = c.readOps.Load(), c.writeOps.Load(), c.unmapOps.Load(), c.flushOps.Load()
 	s.ReadBytes, s.WriteBytes = c.readBytes.Load(), c.writeBytes.Load()
