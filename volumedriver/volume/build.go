@@ -252,12 +252,12 @@ func (o *opening) loadMap(ctx context.Context, v *Volume) error {
 func (o *opening) pageStore(v *Volume) *pageStore {
 	s := newPageStore(o.p.host, o.id, stateDir(o.id), segmentPrefix, o.this)
 	s.objects = o.p.cfg.Store
-	s.rebuild = func(ctx context.Context, n uint64) ([]byte, error) {
+	s.rebuild = func(ctx context.Context, n uint64, right func([]byte) bool) ([]byte, error) {
 		st := v.applied.Load()
 		v.mapMu.RLock()
 		parent := v.parent
 		v.mapMu.RUnlock()
-		return rebuildPage(ctx, o.p.logReader(o.id, o.table), st.log(), parent, uint64(st.head.Size)/uint64(st.head.ClusterSize), v.level(), n)
+		return rebuildPage(ctx, o.p.logReader(o.id, o.table), st.log(), parent, uint64(st.head.Size)/uint64(st.head.ClusterSize), v.level(), n, right)
 	}
 	return s
 }

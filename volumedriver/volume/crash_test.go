@@ -55,8 +55,10 @@ type crashRun struct {
 	points atomic.Int64
 	checks atomic.Int64
 	stride int64
-	mu     sync.Mutex
-	fail   error
+	// loss, if set, takes something from a crashed world that it must do without.
+	loss func(w *world, point int64)
+	mu   sync.Mutex
+	fail error
 }
 
 var tearings = []blockfs.Unsynced{blockfs.KeepAll, blockfs.DropAll, blockfs.Tear, blockfs.Reorder}
@@ -76,6 +78,9 @@ func (c *crashRun) hook() {
 		high := c.begun.Load()
 		w.seed = uint64(n)*8 + uint64(kind) + 1<<40
 		c.checks.Add(1)
+		if c.loss != nil {
+			c.loss(&w, n)
+		}
 		if err := c.verify(&w, low, high, n%16 == 0); err != nil {
 			c.mu.Lock()
 			if c.fail == nil {
@@ -181,6 +186,9 @@ func (c *crashRun) test(t *testing.T, size int64, steps []step) {
 	stride := int64(1)
 	if testing.Short() {
 		stride = 23
+	}
+	if c.loss != nil {
+		stride = stride*3 + 7 // the same points are tried without a loss elsewhere
 	}
 	w := newWorld(77)
 	c.t, c.w, c.id, c.stride, c.moment = t, w, testID(9), stride, map[string]time.Time{}

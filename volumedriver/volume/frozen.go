@@ -265,7 +265,7 @@ func (f *frozen) freeze() {
 // basePages is where the pages of a frozen map are kept.
 func (p *Pool) basePages(key frozenKey, nonce uint32) *pageStore {
 	s := newPageStore(p.host, key.id, baseDir, fmt.Sprintf("%s-%016x.page-", key.id, key.seq), Opening{Nonce: nonce})
-	s.rebuild = func(ctx context.Context, n uint64) ([]byte, error) {
+	s.rebuild = func(ctx context.Context, n uint64, right func([]byte) bool) ([]byte, error) {
 		pl, err := p.planFrozen(ctx, key.id, key.seq, 1)
 		if err != nil {
 			return nil, err
@@ -274,7 +274,7 @@ func (p *Pool) basePages(key frozenKey, nonce uint32) *pageStore {
 		if pl.parent != nil {
 			level = uint8(len(pl.parent.chain))
 		}
-		return rebuildPage(ctx, pl.log, pl.runs, pl.parent, uint64(pl.st.head.Size)/uint64(pl.st.head.ClusterSize), level, n)
+		return rebuildPage(ctx, pl.log, pl.runs, pl.parent, uint64(pl.st.head.Size)/uint64(pl.st.head.ClusterSize), level, n, right)
 	}
 	return s
 }

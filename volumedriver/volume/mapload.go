@@ -99,8 +99,9 @@ func applyFooter(m *blockmap.Map, f *sco.Footer, level uint8) {
 	applyRange(m, f, level, 0, m.Clusters())
 }
 
-// applyRange is applyFooter for the clusters [from, to).
-func applyRange(m *blockmap.Map, f *sco.Footer, level uint8, from, to uint64) {
+// applyRange is applyFooter for the clusters [from, to), and tells whether there was
+// something to do.
+func applyRange(m *blockmap.Map, f *sco.Footer, level uint8, from, to uint64) (did bool) {
 	per := uint64(f.Cluster / lbaBytes)
 	to = min(to, m.Clusters())
 	clip := func(e *sco.Extent) (c, n uint64) {
@@ -111,6 +112,7 @@ func applyRange(m *blockmap.Map, f *sco.Footer, level uint8, from, to uint64) {
 		if e := &f.Extents[i]; e.Kind != sco.KindData {
 			c, n := clip(e)
 			m.Clear(c, n)
+			did = did || n > 0
 		}
 	}
 	for i := range f.Extents {
@@ -120,6 +122,8 @@ func applyRange(m *blockmap.Map, f *sco.Footer, level uint8, from, to uint64) {
 		}
 		if c, n := clip(e); n > 0 {
 			m.SetRun(c, n, blockmap.MakeLoc(f.Number, level, uint16(uint64(e.First)+c-e.LBA/per)))
+			did = true
 		}
 	}
+	return did
 }

@@ -25,8 +25,8 @@ type pageStore struct {
 	owner *blockmap.Owner
 	// objects is where the segments are objects too; nil: nowhere.
 	objects backend.Store
-	// rebuild makes a page from the TLogs.
-	rebuild func(ctx context.Context, n uint64) ([]byte, error)
+	// rebuild makes a page from the TLogs: as it was when right says so.
+	rebuild func(ctx context.Context, n uint64, right func([]byte) bool) ([]byte, error)
 
 	rebuildMu sync.Mutex // one at a time: each reads all TLogs
 
@@ -151,14 +151,11 @@ func (s *pageStore) ReadPage(ctx context.Context, seg *blockmap.Segment, slot ui
 	s.rebuildMu.Lock()
 	defer s.rebuildMu.Unlock()
 	s.host.o.Log.Warn("map page made anew from TLogs", "vdisk", s.id.String(), "page", n)
-	made, err := s.rebuild(ctx, n)
-	if err != nil {
-		return nil, err
+	made, err := s.rebuild(ctx, n, right)
+	if err == nil && made == nil {
+		err = fmt.Errorf("vdisk %s: %w: map page %d is damaged, and the TLogs do not give it back", s.id, backend.ErrCorrupt, n)
 	}
-	if !right(made) {
-		return nil, fmt.Errorf("vdisk %s: %w: map page %d is damaged, and the TLogs do not give it back", s.id, backend.ErrCorrupt, n)
-	}
-	return made, nil
+	return made, err
 }
 
 // readLocal reads from a file that is opened for this: a vDisk has no file open that it
@@ -202,8 +199,11 @@ func segmentSet(segs []*blockmap.Segment) map[string]bool {
 	return out
 }
 
-// rebuildPage makes one page of a map from the log that the map is of.
-func rebuildPage(ctx context.Context, log *logReader, runs []Run, parent *frozen, clusters uint64, level uint8, n uint64) ([]byte, error) {
+// rebuildPage makes one page of a map from the log that the map is of: as of the SCO
+// after which right says so, since a page that was not changed since some SCO is that
+// of each head after it, and the map of an open may be on its way to the head. nil:
+// it was never right.
+func rebuildPage(ctx context.Context, log *logReader, runs []Run, parent *frozen, clusters uint64, level uint8, n uint64, right func([]byte) bool) ([]byte, error) {
 	m := blockmap.New(clusters, nil)
 	if parent != nil {
 		m = parent.m.Clone(clusters)
@@ -220,9 +220,14 @@ func rebuildPage(ctx context.Context, log *logReader, runs []Run, parent *frozen
 				return nil, err
 			}
 			for _, e := range entries {
-				applyRange(m, e.Footer, level, first, first+blockmap.PageEntries)
+				if !applyRange(m, e.Footer, level, first, first+blockmap.PageEntries) {
+					continue
+				}
+				if b := m.PageBytes(n); right(b) {
+					return b, nil
+				}
 			}
 		}
 	}
-	return m.PageBytes(n), nil
+	return nil, nil
 }
