@@ -156,11 +156,15 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 		v.dropMap()
 		return nil, err
 	}
+	first := &headRequest{ctx: ctx, done: make(chan error, 1)}
+	if !o.offline {
+		v.up.pending = append(v.up.pending, first) // before it runs, so that one head answers it
+	}
 	v.wg.Add(2)
 	go (&committer{v: v}).run()
 	go v.up.run()
 	if !o.offline {
-		if err := v.up.ask(&headRequest{ctx: ctx}); err != nil {
+		if err := v.up.await(first); err != nil {
 			v.stop()
 			return nil, fmt.Errorf("vdisk %s: %w: head of epoch %d: %w", o.id, ErrBackend, o.this.Epoch, err)
 		}

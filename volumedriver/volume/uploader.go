@@ -23,6 +23,9 @@ const (
 	// uploadWindow bounds the SCOs of one vDisk in flight, so that one vDisk
 	// cannot use up the node's.
 	uploadWindow = 4
+	// idleIntervals: five minutes at the default commit_interval, in which an idle
+	// vDisk that was opened elsewhere does not notice. Its first request makes it look.
+	idleIntervals = 30
 	// commitSCOs is after how many uploaded SCOs a head is committed (E5).
 	commitSCOs = 8
 )
@@ -49,6 +52,9 @@ type uploader struct {
 	requests chan *headRequest
 	pending  []*headRequest
 	lastLook time.Time // for a fence
+	seen     uint64    // Volume.arrived at the last look
+	resting  bool      // asleep until the next request
+	unclean  bool      // what the head condemns is not deleted yet
 
 	forced    atomic.Bool
 	stalled   atomic.Bool
@@ -125,6 +131,11 @@ func (u *uploader) ask(r *headRequest) error {
 	case <-u.v.ctx.Done():
 		return ErrClosed
 	}
+	return u.await(r)
+}
+
+// await waits for the end of a head request.
+func (u *uploader) await(r *headRequest) error {
 	select {
 	case err := <-r.done:
 		return err
@@ -193,17 +204,47 @@ func (u *uploader) run() {
 			}
 			continue
 		}
-		timer.Reset(next)
+		timer.Reset(u.rest(next))
 		select {
 		case <-u.kick:
+			if u.resting {
+				u.lookForFence()
+			}
 		case r := <-u.requests:
 			u.pending = append(u.pending, r)
 		case <-timer.C():
 			u.lookForFence()
 			u.spill()
+			if u.unclean {
+				u.unclean = false
+				u.cleanUp()
+			}
 		case <-v.ctx.Done():
 		}
 	}
+}
+
+// rest returns how long the uploader of a vDisk that nobody uses sleeps: idleIntervals
+// times as long as of one that is used, whose next request wakes it (enter). Else a
+// node with thousands of idle vDisks does nothing but look for their fences.
+func (u *uploader) rest(next time.Duration) time.Duration {
+	v := u.v
+	interval := v.settings.Load().CommitInterval
+	if u.resting = false; next < interval || len(u.pending) > 0 {
+		return next
+	}
+	v.mapMu.RLock()
+	busy := v.batch != nil || len(v.closed) > 0 || u.unclean
+	v.mapMu.RUnlock()
+	v.qmu.Lock()
+	defer v.qmu.Unlock()
+	u.resting = !busy && v.arrived == u.seen && !v.host.mapMemory.Tight()
+	u.seen = v.arrived
+	if !u.resting {
+		return next
+	}
+	v.idle = true
+	return idleIntervals * interval
 }
 
 // refuse answers the requests that can not be served any more: a newer opening
@@ -441,6 +482,7 @@ func (u *uploader) commit() error {
 			r.past(past)
 		}
 	}
+	opened := u.openHead
 	if err := u.commitHead(&h, past, newPast); err != nil {
 		return err
 	}
@@ -454,7 +496,9 @@ func (u *uploader) commit() error {
 	u.saveLocal(&h, local)
 	u.savePast(oldPast)
 	u.release()
-	u.cleanUp()
+	if u.unclean = opened; !opened {
+		u.cleanUp()
+	} // else at the first tick or commit: many are opened at once when a node starts
 	for _, r := range taken {
 		if r.after != nil {
 			r.after(&h)

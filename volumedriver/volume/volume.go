@@ -137,6 +137,8 @@ type Volume struct {
 	qmu      sync.Mutex
 	queue    []*Request
 	closing  bool
+	arrived  uint64         // requests, ever
+	idle     bool           // the uploader sleeps until the next request
 	work     *work          // long, beside the requests; nil: none
 	stopped  bool           // the committer ended
 	inflight sync.WaitGroup // requests submitted and not complete
@@ -325,6 +327,11 @@ func (v *Volume) enter() error {
 		return fmt.Errorf("vdisk %s: %w", v.id, ErrClosed)
 	}
 	v.inflight.Add(1)
+	v.arrived++
+	if v.idle {
+		v.idle = false
+		v.up.wake()
+	}
 	return nil
 }
 
