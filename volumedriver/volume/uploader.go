@@ -435,11 +435,13 @@ func (u *uploader) dropEnded() {
 func (u *uploader) commit() error {
 	v := u.v
 	u.forced.Store(false)
-	if err := u.room(); err != nil {
-		u.setError(err)
-		return err
-	}
 	prefix, _, rest := u.uploaded()
+	if len(prefix) > 0 {
+		if err := u.room(); err != nil {
+			u.setError(err)
+			return err
+		}
+	}
 	h := u.head
 	h.Condemned, h.Clean = nil, false
 	var local []byte
