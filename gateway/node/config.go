@@ -47,6 +47,8 @@ const (
 //	cache_bytes: 134217728       # read cache in memory
 //	read_cache: []               # read cache on disks: {dir: /mnt/nvme0/cache, bytes: N}
 //	write_memory_bytes: 268435456 # journal data kept in memory
+//	map_memory: 1073741824       # pages of the vDisks' maps kept in memory; default: an
+//	                             # eighth of the machine's memory, see defaultMapMemory
 //	uploads: 8                   # SCOs in flight to backends
 //	stop_timeout: 60s            # to drain and commit at a stop
 type config struct {
@@ -63,6 +65,7 @@ type config struct {
 	CacheBytes       int64         `yaml:"cache_bytes"`
 	ReadCache        []readCache   `yaml:"read_cache"`
 	WriteMemoryBytes int64         `yaml:"write_memory_bytes"`
+	MapMemory        int64         `yaml:"map_memory"`
 	Uploads          int           `yaml:"uploads"`
 	StopTimeout      time.Duration `yaml:"stop_timeout"`
 }
@@ -114,6 +117,9 @@ func loadConfig(o Options) (config, error) {
 	if len(o.Advertise) > 0 {
 		c.Advertise = o.Advertise
 	}
+	if o.MapMemory != 0 {
+		c.MapMemory = o.MapMemory
+	}
 	c.Insecure = c.Insecure || o.Insecure
 	if c.StopTimeout == 0 {
 		c.StopTimeout = defaultStop
@@ -154,13 +160,15 @@ func plainYAML(err error) string {
 const (
 	minJournal = 256 << 20
 	minCache   = 1 << 20
-	maxMemory  = 1 << 40
-	minChunk   = 1 << 20
-	maxChunk   = 1 << 30
-	maxUploads = 256
-	minStop    = time.Second
-	maxStop    = time.Hour
-	maxPortals = 64
+	// minMapMemory is what a few busy vDisks need so that reads find most of the map.
+	minMapMemory = 16 << 20
+	maxMemory    = 1 << 40
+	minChunk     = 1 << 20
+	maxChunk     = 1 << 30
+	maxUploads   = 256
+	minStop      = time.Second
+	maxStop      = time.Hour
+	maxPortals   = 64
 )
 
 func (c config) check() error {
@@ -173,6 +181,7 @@ func (c config) check() error {
 		{"chunk_bytes", c.ChunkBytes, minChunk, maxChunk},
 		{"cache_bytes", c.CacheBytes, minCache, maxMemory},
 		{"write_memory_bytes", c.WriteMemoryBytes, minCache, maxMemory},
+		{"map_memory", c.MapMemory, minMapMemory, maxMemory},
 		{"uploads", int64(c.Uploads), 1, maxUploads},
 	}
 	for _, r := range ranges {

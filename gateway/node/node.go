@@ -39,6 +39,7 @@ type Options struct {
 	ISCSI     []string  // HOST:PORT of the iSCSI portals; port 0 takes a free one
 	Advertise []string  // portals as initiators reach them
 	Insecure  bool      // plain HTTP, loopback only
+	MapMemory int64     // bytes of map pages kept in memory
 	LogFormat string    // text or json
 	Version   string    // of the program; empty: from the build
 	Stdout    io.Writer // set-up token; nil: standard output
@@ -250,7 +251,7 @@ func (n *node) openEngine(ctx context.Context) error {
 	n.host, err = volume.NewHost(ctx, volume.HostOptions{
 		FS: n.local, Registry: volume.KVRegistry{Store: n.kv}, Log: n.log, Node: n.model.Cluster().Node,
 		JournalBytes: n.cfg.JournalBytes, ChunkBytes: n.cfg.ChunkBytes, CacheBytes: n.cfg.CacheBytes,
-		WriteMemoryBytes: n.cfg.WriteMemoryBytes, Uploads: n.cfg.Uploads, ReadCaches: n.openReadCaches(),
+		WriteMemoryBytes: n.cfg.WriteMemoryBytes, Uploads: n.cfg.Uploads, MapMemoryBytes: n.mapMemory(), ReadCaches: n.openReadCaches(),
 	})
 	if err != nil {
 		return fmt.Errorf("data directory %s: %w", n.dir.path, err)

@@ -77,7 +77,7 @@ func (n *node) checks(now time.Time) observe.Checks {
 		st := n.ctl.DiskStatus(v)
 		verified, _ := n.model.Verification(v.ID)
 		c.Disks = append(c.Disks, observe.DiskCheck{
-			Damaged: verified.BadObjects, Name: v.Name, State: st.State, Reason: st.Reason, Open: st.Open, Journal: st.Stats.JournalBytes, JournalQuota: st.Stats.JournalQuota,
+			Damaged: verified.BadObjects, Name: v.Name, State: st.State, Reason: st.Reason, Open: st.Open, Journal: st.Stats.JournalBytes, JournalQuota: st.Stats.JournalQuota, MapErr: st.Stats.MapErr,
 		})
 	}
 	return c

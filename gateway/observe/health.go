@@ -77,7 +77,8 @@ type DiskCheck struct {
 	Journal       int64 // bytes in use
 	JournalQuota  int64
 	BackendErrors uint64
-	Damaged       int64 // objects on the backend, by the newest verification
+	Damaged       int64  // objects on the backend, by the newest verification
+	MapErr        string // why map pages are not written to the data directory
 }
 
 // PoolCheck is what is looked at of a vPool.
@@ -211,6 +212,10 @@ func (d DiskCheck) check(add addCause) {
 	if d.Damaged > 0 {
 		add(Bad, "vdisk_damaged", object, "ovgate vdisk verify --last "+d.Name+" shows what is hit: bring those objects back from a copy, or write the ranges anew, then verify again",
 			"%d objects of vDisk %s on its backend are damaged", d.Damaged, d.Name)
+	}
+	if d.MapErr != "" {
+		add(Warning, "map_not_written", object, "make room on the data directory's disk; it is tried again by itself",
+			"The map of vDisk %s stays in memory and a restart takes longer: %s", d.Name, d.MapErr)
 	}
 	if d.Open && d.JournalQuota > 0 && d.Journal*100 >= d.JournalQuota*journalWarn && d.State != volume.StateStalled {
 		add(Warning, "journal_filling", object, "the backend is slower than the writes; writes are slowed down", "The journal of vDisk %s is %d %% full", d.Name, d.Journal*100/d.JournalQuota)

@@ -243,6 +243,11 @@ var hostMetrics = []metric[volume.HostUsage]{
 	{"read_cache_misses_total", counter, "Groups that were neither in memory nor in the cache on disks.", func(u volume.HostUsage) float64 { return float64(u.ReadCache().Misses) }},
 	{"read_cache_written_total", counter, "Groups written to the cache on disks.", func(u volume.HostUsage) float64 { return float64(u.ReadCache().Written) }},
 	{"read_cache_refused_total", counter, "Groups not written to it: used too seldom, or came too fast.", func(u volume.HostUsage) float64 { return float64(u.ReadCache().Refused) }},
+	{"map_memory_max_bytes", gauge, "Most the pages of the maps may take (map_memory).", func(u volume.HostUsage) float64 { return float64(u.Map.Max) }},
+	{"map_resident_bytes", gauge, "Pages of maps in memory that local disk has too.", func(u volume.HostUsage) float64 { return float64(u.Map.Resident) }},
+	{"map_dirty_bytes", gauge, "Pages of maps that are in memory alone.", func(u volume.HostUsage) float64 { return float64(u.Map.Dirty) }},
+	{"map_page_reads_total", counter, "Pages of maps read back.", func(u volume.HostUsage) float64 { return float64(u.Map.Loads) }},
+	{"map_page_evictions_total", counter, "Pages of maps dropped from memory.", func(u volume.HostUsage) float64 { return float64(u.Map.Evictions) }},
 	{"vdisks_open", gauge, "Open vDisks.", func(u volume.HostUsage) float64 { return float64(u.OpenVDisks) }},
 }
 

@@ -210,6 +210,7 @@ func TestHealth(t *testing.T) {
 		{"well", Checks{HasCert: true, CertLeft: 90 * day, LocalTotal: 100, LocalFree: 50}, OK, ""},
 		{"running", Checks{Disks: []DiskCheck{{Name: "a", State: volume.StateRunning, Open: true, Journal: 69, JournalQuota: 100}}}, OK, ""},
 		{"journal", Checks{Disks: []DiskCheck{{Name: "a", State: volume.StateRunning, Open: true, Journal: 70, JournalQuota: 100}}}, Warning, "journal_filling"},
+		{"map", Checks{Disks: []DiskCheck{{Name: "a", State: volume.StateRunning, Open: true, MapErr: "no space left on device"}}}, Warning, "map_not_written"},
 		{"stalled", Checks{Disks: []DiskCheck{{Name: "a", State: volume.StateStalled, Open: true, Journal: 100, JournalQuota: 100}}}, Bad, "vdisk_stalled"},
 		{"failed", Checks{Disks: []DiskCheck{{Name: "a", State: volume.StateFailed}}}, Bad, "vdisk_failed"},
 		{"lost tail", Checks{Disks: []DiskCheck{{Name: "a", State: volume.StateLostTail}}}, Bad, "vdisk_lost_tail"},

@@ -32,6 +32,9 @@
 //	tgt     Debian's tgt (bs rdwr) over the same file, with the thread count that
 //	        is best for each row
 //
+// Set map, against its limits: memory, reads with a tenth of it, and restarts of the
+// map of a full vDisk of 1 TiB (BenchmarkMap of the engine).
+//
 // All sides of a set are in one run, in interleaved rounds whose order turns
 // around each time; a row holds medians. iSCSI clients are the same code with
 // the same settings. Before each step on a disk dirty pages are written out, the
@@ -74,7 +77,7 @@ type options struct {
 }
 
 // sets are what can be measured by itself.
-var sets = []string{"engine", "node", "vdisk", "iscsi"}
+var sets = []string{"engine", "node", "vdisk", "iscsi", "map"}
 
 // has tells whether a set was asked for.
 func (o options) has(set string) bool {
@@ -127,6 +130,11 @@ func bench(o options) error {
 	}
 	if o.has("iscsi") {
 		if err := inDir(memoryDir, needMemory, func(dir string) error { return measureFrontEnd(ctx, o, dir, r) }); err != nil {
+			return err
+		}
+	}
+	if o.has("map") {
+		if err := inDir(o.dir, needMap, func(dir string) error { return measureMap(ctx, dir, r) }); err != nil {
 			return err
 		}
 	}

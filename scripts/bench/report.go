@@ -30,11 +30,12 @@ type results struct {
 	rates   map[string][]float64
 	configs [][2]string // target name, configuration
 	engine  string
-	noise   *noise  // of the set that runs
-	onDisk  string  // circumstances of the sets engine and node
-	vdisk   string  // and of vdisk
-	amp     float64 // bytes that the engine wrote per byte of the guest, in order
-	memory  string  // and of iscsi
+	noise   *noise             // of the set that runs
+	onDisk  string             // circumstances of the sets engine and node
+	vdisk   string             // and of vdisk
+	amp     float64            // bytes that the engine wrote per byte of the guest, in order
+	memory  string             // and of iscsi
+	maps    map[string]float64 // metrics of the set map; nil: it did not run
 }
 
 func (r *results) add(key string, rate float64) {
@@ -91,6 +92,9 @@ func (r *results) names() []string {
 	for _, c := range r.comparisons() {
 		out = append(out, c.name)
 	}
+	for _, m := range mapRows {
+		out = append(out, m.name)
+	}
 	return out
 }
 
@@ -111,6 +115,11 @@ func (r *results) rows(o options) []Row {
 			Ratio: round(100*value/peer) / 100, Goal: c.goal,
 			Config: strings.Join([]string{r.config(c.step), r.config(c.peer), common + r.circumstances(c.step)}, "; "),
 		})
+	}
+	for _, m := range mapRows {
+		if row, ok := m.row(r.maps); ok {
+			rows = append(rows, row)
+		}
 	}
 	return rows
 }

@@ -10,7 +10,7 @@ import (
 	"io"
 )
 
-// Checkpoint format, little-endian:
+// The checkpoint up to version 2, which is only read now, little-endian:
 //
 //	header  64 bytes: magic "OVGMAP01" | version u16 = 2 | flags u16 | cluster u32 |
 //	        vdisk 16 bytes | first TLog u32 | sco count u32 | clusters u64 |
@@ -35,7 +35,7 @@ const (
 )
 
 // FormatVersion is the newest checkpoint format that this code reads and writes.
-const FormatVersion = ckptVersion
+const FormatVersion = indexVersion
 
 var ckptMagic = [8]byte{'O', 'V', 'G', 'M', 'A', 'P', '0', '1'}
 
@@ -66,138 +66,43 @@ type CheckpointHeader struct {
 	SCOs      []SCOInfo
 }
 
-// CheckpointWriter writes a checkpoint page by page, so that the caller holds its
-// lock only while it copies a page.
-type CheckpointWriter struct {
-	w     *bufio.Writer
-	crc   hash.Hash32
-	pages uint32
-	buf   [12 + 8*PageEntries]byte
-}
-
-// NewCheckpointWriter writes the header to w.
-func NewCheckpointWriter(w io.Writer, h *CheckpointHeader) (*CheckpointWriter, error) {
-	c := &CheckpointWriter{crc: crc32.New(castagnoli)}
-	c.w = bufio.NewWriterSize(w, 1<<20)
-	var b [ckptHeader]byte
-	le := binary.LittleEndian
-	copy(b[:], ckptMagic[:])
-	le.PutUint16(b[8:], ckptVersion)
-	le.PutUint32(b[12:], h.Cluster)
-	copy(b[16:32], h.VDisk[:])
-	le.PutUint32(b[32:], h.FirstTLog)
-	le.PutUint32(b[36:], uint32(len(h.SCOs)))
-	le.PutUint64(b[40:], h.Clusters)
-	copy(b[48:64], h.Line[:])
-	if err := c.write(b[:]); err != nil {
-		return nil, err
-	}
-	for _, s := range h.SCOs {
-		le.PutUint32(b[0:], s.Number)
-		le.PutUint32(b[4:], s.Clusters)
-		le.PutUint64(b[8:], uint64(s.Bytes))
-		le.PutUint32(b[16:], s.Epoch)
-		le.PutUint32(b[20:], s.Nonce)
-		if err := c.write(b[:ckptSCO]); err != nil {
-			return nil, err
-		}
-	}
-	return c, nil
-}
-
-func (c *CheckpointWriter) write(b []byte) error {
-	c.crc.Write(b)
-	_, err := c.w.Write(b)
-	return err
-}
-
-// CopyPage copies the first page of m at or after number from that base, which may
-// be nil, does not share; ok is false when there is none. The caller holds m's
-// lock. Then WritePage without the lock.
-func (c *CheckpointWriter) CopyPage(m, base *Map, from uint64) (next uint64, ok bool) {
-	p, n := m.nextDifferent(base, from)
-	if n == noPage {
-		return 0, false
-	}
-	if p == nil {
-		p = &page{}
-	}
-	le := binary.LittleEndian
-	le.PutUint64(c.buf[:], n)
-	for i, l := range p {
-		le.PutUint64(c.buf[12+8*i:], uint64(l))
-	}
-	return n + 1, true
-}
-
-// WritePage writes the page that CopyPage copied.
-func (c *CheckpointWriter) WritePage() error {
-	binary.LittleEndian.PutUint32(c.buf[8:], crc32.Checksum(c.buf[12:], castagnoli))
-	c.pages++
-	return c.write(c.buf[:])
-}
-
-// Finish ends the checkpoint; lastTLog is the first TLog that no page reflects.
-func (c *CheckpointWriter) Finish(lastTLog uint32) error {
-	var b [ckptTrailer]byte
-	le := binary.LittleEndian
-	le.PutUint64(b[0:], endOfPages)
-	le.PutUint32(b[8:], lastTLog)
-	le.PutUint32(b[12:], c.pages)
-	c.crc.Write(b[:16])
-	le.PutUint32(b[16:], c.crc.Sum32())
-	copy(b[24:], ckptMagic[:])
-	if _, err := c.w.Write(b[:]); err != nil {
-		return err
-	}
-	return c.w.Flush()
-}
-
-// ReadCheckpoint reads a checkpoint into a new map, on top of a clone of base if
+// ReadCheckpoint reads a checkpoint of version 1 or 2 into a new map, on top of a clone of base if
 // that is not nil; ErrCheckpoint when it does not verify from the first byte to the
 // last.
-func ReadCheckpoint(r io.Reader, base *Map) (*Map, *CheckpointHeader, error) {
+func ReadCheckpoint(r io.Reader, base *Map, mem *Memory) (*Map, *CheckpointHeader, error) {
 	var m *Map
 	h := &CheckpointHeader{}
+	begin := func() {
+		if m != nil {
+			return
+		}
+		if m = New(h.Clusters, mem); base != nil {
+			m = base.Clone(h.Clusters)
+		}
+	}
 	err := readCheckpoint(r, h,
 		func(s SCOInfo) { h.SCOs = append(h.SCOs, s) },
 		func(n uint64, p *page) {
-			if m == nil {
-				m = newOn(h.Clusters, base)
-			}
+			begin()
 			m.setPage(n, p)
 		})
 	if err != nil {
+		if m != nil {
+			m.Release()
+		}
 		return nil, nil, err
 	}
-	if m == nil {
-		m = newOn(h.Clusters, base)
-	}
+	begin()
 	return m, h, nil
 }
 
-// newOn returns a map to read pages into.
-func newOn(clusters uint64, base *Map) *Map {
-	if base != nil {
-		return base.Clone(clusters)
-	}
-	return New(clusters)
-}
-
-// InspectCheckpoint verifies a checkpoint in memory that does not depend on it. sco and
-// page are called for what it holds, in order, before it is known to be whole; page with
-// its number and how many of its clusters are mapped. SCOs of the header stays empty.
+// InspectCheckpoint verifies a checkpoint of version 1 or 2 in memory that does not
+// depend on it. sco and page are called for what it holds, in order, before it is known
+// to be whole; page with its number and how many of its clusters are mapped. SCOs of the
+// header stays empty.
 func InspectCheckpoint(r io.Reader, sco func(SCOInfo), pages func(number uint64, mapped int)) (*CheckpointHeader, error) {
 	h := &CheckpointHeader{}
-	err := readCheckpoint(r, h, sco, func(n uint64, p *page) {
-		mapped := 0
-		for _, l := range p {
-			if l.Mapped() {
-				mapped++
-			}
-		}
-		pages(n, mapped)
-	})
+	err := readCheckpoint(r, h, sco, func(n uint64, p *page) { pages(n, p.mapped()) })
 	return h, err
 }
 

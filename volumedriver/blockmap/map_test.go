@@ -43,15 +43,21 @@ func checkCounts(m *Map) error {
 			bytes += nodeBytes
 		}
 		count := int32(0)
-		for pi, p := range n.pages {
-			if p == nil {
+		for pi, r := range n.pages {
+			if r == nil {
 				if n.used[pi] != 0 || n.owns(uint64(pi)) {
 					return fmt.Errorf("no page, but counted %d, own %t", n.used[pi], n.owns(uint64(pi)))
 				}
 				continue
 			}
+			p, err := load(r, uint64(ni)*nodePages+uint64(pi))
+			if err != nil {
+				return err
+			}
 			if m.own[ni] && n.owns(uint64(pi)) {
-				bytes += pageBytes
+				if bytes += refBytes; r.seg == nil {
+					bytes += PageBytes
+				}
 			}
 			count++
 			k := uint16(0)
@@ -80,7 +86,7 @@ func checkCounts(m *Map) error {
 func TestMapModel(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		m, model := New(nodeEntries+700), map[uint64]Loc{}
+		m, model := New(nodeEntries+700, nil), map[uint64]Loc{}
 		at := func() uint64 {
 			borders := []uint64{0, PageEntries, 2 * PageEntries, nodeEntries, nodeEntries + PageEntries, m.Clusters()}
 			if r.IntN(4) == 0 {
@@ -119,13 +125,13 @@ func TestMapModel(t *testing.T) {
 					t.Fatalf("seed %d step %d: %v", seed, step, err)
 				}
 			}
-			if c := at(); m.Get(c) != model[c] {
-				t.Fatalf("seed %d step %d: cluster %d is %v, want %v", seed, step, c, m.Get(c), model[c])
+			if c := at(); get(m, c) != model[c] {
+				t.Fatalf("seed %d step %d: cluster %d is %v, want %v", seed, step, c, get(m, c), model[c])
 			}
 		}
 		for c, l := range model {
-			if m.Get(c) != l {
-				t.Fatalf("seed %d: cluster %d is %v, want %v", seed, c, m.Get(c), l)
+			if get(m, c) != l {
+				t.Fatalf("seed %d: cluster %d is %v, want %v", seed, c, get(m, c), l)
 			}
 		}
 		if m.Mapped() != uint64(len(model)) {
@@ -142,7 +148,7 @@ func TestMapModel(t *testing.T) {
 func TestLargestMap(t *testing.T) {
 	var a, b runtime.MemStats
 	runtime.ReadMemStats(&a)
-	m := New(clusters64TiB)
+	m := New(clusters64TiB, nil)
 	runtime.ReadMemStats(&b)
 	if got := b.TotalAlloc - a.TotalAlloc; got > 1<<20 || m.MemoryBytes() > 1<<20 {
 		t.Fatalf("an empty map of 64 TiB takes %d bytes, says %d", got, m.MemoryBytes())
@@ -152,8 +158,8 @@ func TestLargestMap(t *testing.T) {
 	for _, c := range []uint64{0, 1 << 20, 1 << 33, last} {
 		m.Set(c, MakeLoc(1, 0, uint16(c)))
 	}
-	if m.Mapped() != 4 || m.Get(last).Offset() != uint16(last&0xffff) || m.Get(last-1).Mapped() {
-		t.Fatalf("%d mapped, last %v", m.Mapped(), m.Get(last))
+	if m.Mapped() != 4 || get(m, last).Offset() != uint16(last&0xffff) || get(m, last-1).Mapped() {
+		t.Fatalf("%d mapped, last %v", m.Mapped(), get(m, last))
 	}
 	// A step per cluster would make this 2^34 x 1000 steps.
 	for range 1000 {

@@ -86,8 +86,8 @@ func (f *family) check() {
 			f.t.Fatalf("seed %d map %d: %d mapped, want %d", f.seed, i, m.Mapped(), len(f.want[i]))
 		}
 		for c, l := range f.want[i] {
-			if m.Get(c) != l {
-				f.t.Fatalf("seed %d map %d: cluster %d is %v, want %v", f.seed, i, c, m.Get(c), l)
+			if get(m, c) != l {
+				f.t.Fatalf("seed %d map %d: cluster %d is %v, want %v", f.seed, i, c, get(m, c), l)
 			}
 		}
 	}
@@ -98,7 +98,7 @@ func (f *family) check() {
 func TestCloneModel(t *testing.T) {
 	for seed := range uint64(20) {
 		f := &family{t: t, r: rand.New(rand.NewPCG(seed, 5)), seed: seed,
-			maps: []*Map{New(nodeEntries + 700)}, want: []map[uint64]Loc{{}}}
+			maps: []*Map{New(nodeEntries+700, nil)}, want: []map[uint64]Loc{{}}}
 		for range 8 {
 			for range 300 {
 				f.change()
@@ -116,7 +116,7 @@ func (f *family) checkpoints() {
 	}
 	base.Freeze()
 	h := &CheckpointHeader{VDisk: disk, Cluster: 4096, Clusters: m.Clusters(), FirstTLog: 1, LastTLog: 1}
-	got, gh, err := ReadCheckpoint(bytes.NewReader(checkpointOver(f.t, m, base, h)), base)
+	got, gh, err := ReadCheckpoint(bytes.NewReader(checkpointOver(f.t, m, base, h)), base, nil)
 	if err != nil || !reflect.DeepEqual(gh, h) || !sameMap(got, m) {
 		f.t.Fatalf("seed %d: over another map: %v", f.seed, err)
 	}
@@ -127,7 +127,7 @@ func (f *family) checkpoints() {
 
 // TestCloneMemory: a clone costs its root and what it changes.
 func TestCloneMemory(t *testing.T) {
-	m := New(clusters64TiB / 64)
+	m := New(clusters64TiB/64, nil)
 	for c := uint64(0); c < 1<<22; c++ {
 		m.Set(c, MakeLoc(1, 0, 1))
 	}
@@ -138,7 +138,7 @@ func TestCloneMemory(t *testing.T) {
 	c := m.Clone(m.Clusters())
 	before := c.MemoryBytes()
 	c.Set(5, MakeLoc(2, 1, 1))
-	if got := c.MemoryBytes() - before; got > nodeBytes+pageBytes {
+	if got := c.MemoryBytes() - before; got > nodeBytes+PageBytes+refBytes {
 		t.Fatalf("one write of a clone takes %d bytes", got)
 	}
 	if before > int64(16*len(m.root)) {
@@ -147,7 +147,7 @@ func TestCloneMemory(t *testing.T) {
 }
 
 func TestFrozenMap(t *testing.T) {
-	m := New(10)
+	m := New(10, nil)
 	m.Set(1, MakeLoc(1, 0, 0))
 	m.Freeze()
 	defer func() {

@@ -21,7 +21,7 @@ type layer struct {
 }
 
 func newLayer(level uint8, from, n uint64) *layer {
-	return &layer{from: from, n: n, level: level, m: blockmap.New(n), trims: make([]uint64, (n+63)/64)}
+	return &layer{from: from, n: n, level: level, m: blockmap.New(n, nil), trims: make([]uint64, (n+63)/64)}
 }
 
 // clip returns the part of an extent that is in the window, relative to it, and how
@@ -95,10 +95,14 @@ func (l *layer) eachTrim(fn func(start, n uint64)) {
 
 // eachData calls fn for the clusters that hold data, in order.
 func (l *layer) eachData(fn func(cluster uint64, at blockmap.Loc) error) error {
-	for c := l.m.NextMapped(0); c < l.n; c = l.m.NextMapped(c + 1) {
-		if err := fn(l.from+c, l.m.Get(c)); err != nil {
+	for c := uint64(0); ; c++ {
+		c, _ = l.m.NextMapped(c, nil) // nothing of this map is anywhere but in memory
+		if c >= l.n {
+			return nil
+		}
+		at, _ := l.m.Get(c, nil)
+		if err := fn(l.from+c, at); err != nil {
 			return err
 		}
 	}
-	return nil
 }

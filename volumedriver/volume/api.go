@@ -156,6 +156,11 @@ type HostOptions struct {
 	ReadCaches []ReadCache
 	// WriteMemoryBytes bounds journal data kept in memory beside the chunks; 0: 256 MiB.
 	WriteMemoryBytes int64
+	// MapMemoryBytes bounds the pages of the maps of all vDisks in memory; pages
+	// beyond it are read from local disk when they are needed. 0: 256 MiB.
+	MapMemoryBytes int64
+
+	checkpointTLogs uint32 // tests make checkpoints more often; 0: the constant
 	// Uploads bounds SCOs in flight to backends at once; 0: 8.
 	Uploads int
 }
@@ -285,6 +290,9 @@ type Stats struct {
 	// Latency histograms: bucket i counts operations of [2^i, 2^(i+1)) us.
 	ReadLatency, WriteLatency [24]uint64
 	MapMemoryBytes            int64
+	// MapErr says why pages of the map that changed stay in memory: local disk does
+	// not take them. Empty: it does.
+	MapErr string
 }
 
 // Recovered is a vDisk found on a backend by Pool.Recover.

@@ -1,11 +1,11 @@
 package volume
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strings"
@@ -17,10 +17,11 @@ import (
 
 // A frozen map is kept on local disk once a clone that uses it is open: a restart
 // then reads it instead of the ancestors' TLogs, and a clone opens while the backend
-// is away. Below base/, two files for each:
+// is away. Below base/, files for each:
 //
-//	ID-SEQ       checkpoint of the pages that it does not share with its own parent's
-//	ID-SEQ.json  baseFile
+//	ID-SEQ         index of the pages that it does not share with its own parent's
+//	ID-SEQ.page-*  segments of those pages
+//	ID-SEQ.json    baseFile
 //
 // Like all local state of maps they are a cache: their line proves what they are of.
 const baseDir = "base"
@@ -58,55 +59,32 @@ func (p *Pool) writeBase(f *frozen) error {
 	if err := fsys.MkdirAll(baseDir); err != nil {
 		return err
 	}
+	if f.m.DirtyPages() > 0 {
+		return fmt.Errorf("vdisk %s: %d pages of its map are in memory alone", f.key.id, f.m.DirtyPages())
+	}
 	own := f.chain[len(f.chain)-1]
-	h := &blockmap.CheckpointHeader{VDisk: f.key.id, Line: f.line, Cluster: uint32(f.cluster), Clusters: f.m.Clusters(), SCOs: own.scos.list()}
-	if err := writeMap(fsys, path, h, f.m, f.up.base()); err != nil {
+	x := &blockmap.Index{VDisk: f.key.id, Line: f.line, Cluster: uint32(f.cluster), SCOs: own.scos.list(), Nonce: f.pages.this.Nonce}
+	b := x.Encode(f.m, f.up.base())
+	if err := f.pages.sync(f.pages.unsynced); err != nil {
 		return err
 	}
-	b := baseFile{Line: f.line, Head: *f.ref.Load()}
-	if f.up != nil {
-		b.Parent, b.Above = &ParentRef{VDisk: f.up.key.id, Seq: f.up.key.seq}, f.up.line
+	if err := blockfs.WriteFile(fsys, path, b); err != nil {
+		return err
 	}
-	obj, err := json.Marshal(&b)
+	d := baseFile{Line: f.line, Head: *f.ref.Load()}
+	if f.up != nil {
+		d.Parent, d.Above = &ParentRef{VDisk: f.up.key.id, Seq: f.up.key.seq}, f.up.line
+	}
+	obj, err := json.Marshal(&d)
 	if err == nil {
 		err = blockfs.WriteFile(fsys, path+".json", obj)
 	}
+	if err == nil {
+		used := segmentSet(x.Segments)
+		err = f.pages.tidy(func(name string) bool { return used[name] })
+	}
 	f.saved.Store(err == nil)
 	return err
-}
-
-// writeMap writes what a map that does not change has beside base.
-func writeMap(fsys blockfs.FS, path string, h *blockmap.CheckpointHeader, m, base *blockmap.Map) (err error) {
-	f, err := fsys.Open(path+".new", blockfs.Write|blockfs.Create)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := f.Truncate(0); err != nil {
-		return err
-	}
-	w, err := blockmap.NewCheckpointWriter(&appender{f: f}, h)
-	if err != nil {
-		return err
-	}
-	for page, ok := uint64(0), true; ; {
-		if page, ok = w.CopyPage(m, base, page); !ok {
-			break
-		}
-		if err := w.WritePage(); err != nil {
-			return err
-		}
-	}
-	if err := w.Finish(0); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := fsys.Rename(path+".new", path); err != nil {
-		return err
-	}
-	return fsys.SyncDir(path[:strings.LastIndex(path, "/")])
 }
 
 // loadBase reads a frozen map that was kept. want is its line, if that is known.
@@ -131,20 +109,19 @@ func (p *Pool) loadBase(key frozenKey, want *[16]byte, depth int) (*frozen, erro
 		}
 		f.chain = append(f.chain, f.up.chain...)
 	}
-	file, err := fsys.Open(path, blockfs.Read)
+	index, err := blockfs.ReadFile(fsys, path, maxIndexBytes)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	size, err := file.Size()
+	f.pages = p.basePages(key, 0)
+	m, h, err := blockmap.DecodeMap(index, f.up.base(), f.pages.owner)
 	if err != nil {
-		return nil, err
-	}
-	m, h, err := blockmap.ReadCheckpoint(io.NewSectionReader(file, 0, size), f.up.base())
-	if err != nil {
-		return nil, err
+		if m, h, err = p.loadOldBase(f, index); err != nil {
+			return nil, err
+		}
 	}
 	if h.VDisk != key.id || h.Line != b.Line {
+		m.Release()
 		return nil, fmt.Errorf("%s: %w: not of this log", path, ErrCorrupt)
 	}
 	own := &source{id: key.id, seed: clustersum.NewSeed(key.id)}
@@ -152,9 +129,28 @@ func (p *Pool) loadBase(key frozenKey, want *[16]byte, depth int) (*frozen, erro
 		own.scos.add(s.Number, p.origin(key.id, s.Epoch, s.Nonce), s.Clusters, s.Bytes)
 	}
 	f.m, f.chain, f.cluster = m, append(f.chain, own), int(h.Cluster)
-	f.m.Freeze()
-	f.saved.Store(true)
+	f.freeze()
+	f.saved.Store(len(f.pages.unsynced) == 0 && m.DirtyPages() == 0)
 	return f, nil
+}
+
+// loadOldBase makes the map of a file that an earlier ovgate wrote.
+func (p *Pool) loadOldBase(f *frozen, b []byte) (*blockmap.Map, *blockmap.Index, error) {
+	m, h, err := blockmap.ReadCheckpoint(bytes.NewReader(b), f.up.base(), p.host.mapMemory)
+	if err != nil {
+		return nil, nil, err
+	}
+	nonce, err := p.host.nonce()
+	if err != nil {
+		m.Release()
+		return nil, nil, err
+	}
+	f.pages = p.basePages(f.key, nonce)
+	if err := m.Spill(f.pages); err != nil {
+		p.host.o.Log.Warn("map of a parent not kept on local disk", "vdisk", f.key.id.String(), "err", err)
+	}
+	f.pages.end()
+	return m, &blockmap.Index{VDisk: h.VDisk, Line: h.Line, Cluster: h.Cluster, SCOs: h.SCOs}, nil
 }
 
 // tidyBases removes what was kept of a parent for clones that are gone. What it

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
@@ -116,13 +118,15 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 	v.setIOLimits()
 	if err := o.loadMap(ctx, v); err != nil {
 		v.cancel()
+		v.dropMap()
 		return nil, err
 	}
 	v.up = uploader{v: v, kick: make(chan struct{}, 1), nextSCO: o.head.NextSCO, rec: o.rec, head: *o.head, past: o.past, ref: o.ref,
-		number: o.head.Number, openHead: true, claimed: !o.offline || !o.p.cfg.Store.Features().ConditionalPut, ckpt: v.up.ckpt, requests: make(chan *headRequest), released: make(chan struct{})}
+		number: o.head.Number, openHead: true, claimed: !o.offline || !o.p.cfg.Store.Features().ConditionalPut, ckpt: v.up.ckpt, hasLocal: v.up.hasLocal, keep: v.up.keep, requests: make(chan *headRequest), released: make(chan struct{})}
 	v.movedSCO.Store(max(o.head.NextMovedSCO, movedNumbers))
 	v.movedTLog.Store(max(o.head.NextMovedTLog, movedNumbers))
 	v.committedState.Store(&state{o.head, o.past, o.ref})
+	v.applied.Store(&state{o.head, o.past, o.ref})
 	for i := range o.past.Pins {
 		v.pins = append(v.pins, &o.past.Pins[i])
 	}
@@ -150,14 +154,19 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 	if err := v.replay(tail); err != nil {
 		v.journal.Close()
 		v.cancel()
+		v.dropMap()
 		return nil, err
+	}
+	first := &headRequest{ctx: ctx, done: make(chan error, 1)}
+	if !o.offline {
+		v.up.pending = append(v.up.pending, first) // before it runs, so that one head answers it
 	}
 	v.wg.Add(3)
 	go (&committer{v: v}).run()
 	go v.up.run()
 	go v.finishDoomed()
 	if !o.offline {
-		if err := v.up.ask(&headRequest{ctx: ctx}); err != nil {
+		if err := v.up.await(first); err != nil {
 			v.stop()
 			return nil, fmt.Errorf("vdisk %s: %w: head of epoch %d: %w", o.id, ErrBackend, o.this.Epoch, err)
 		}
@@ -194,7 +203,8 @@ func (v *Volume) replay(tail []journal.Found) error {
 	return nil
 }
 
-// loadMap rebuilds the base map as of the head.
+// loadMap makes the base map as of the head: from the newest checkpoint that fits, or
+// from nothing, and the TLogs after it.
 func (o *opening) loadMap(ctx context.Context, v *Volume) error {
 	st := &state{o.head, o.past, o.ref}
 	v.own = &source{id: o.id, seed: v.seed}
@@ -204,13 +214,16 @@ func (o *opening) loadMap(ctx context.Context, v *Volume) error {
 	}
 	v.chain = append(v.chain, v.own)
 	v.line = st.line(above, int(v.level()))
+	v.applied.Store(st)
+	pages := o.pageStore(v)
+	v.up.keep = keeper{pages: pages}
 	clusters := uint64(o.head.Size) / uint64(o.head.ClusterSize)
-	l := mapLoader{log: o.p.logReader(o.id, o.table), src: v.own, level: v.level()}
+	l := mapLoader{log: o.p.logReader(o.id, o.table), src: v.own, level: v.level(), pages: pages}
 	runs := st.log()
-	if m, ck := o.readCheckpoint(v); m != nil {
-		m.Grow(clusters)
-		l.m = m
-		for _, s := range ck.SCOs {
+	if f := o.findCheckpoint(ctx, v); f != nil {
+		f.m.Grow(clusters)
+		l.m = f.m
+		for _, s := range f.scos {
 			if s.Epoch == 0 { // version 1 of the checkpoint does not say
 				e := o.table.ofSCO(s.Number)
 				s.Epoch, s.Nonce = e.Epoch, e.Nonce
@@ -218,43 +231,169 @@ func (o *opening) loadMap(ctx context.Context, v *Volume) error {
 			v.own.scos.add(s.Number, o.p.origin(o.id, s.Epoch, s.Nonce), s.Clusters, s.Bytes)
 			l.note(s.Number)
 		}
-		runs = []Run{{First: ck.FirstTLog, End: o.head.NextTLog, FirstSeq: 0, LastSeq: o.head.LastSeq}}
-		v.up.ckpt = ck.FirstTLog
+		runs = nil
+		if f.next < o.head.NextTLog {
+			runs = []Run{{First: f.next, End: o.head.NextTLog, FirstSeq: 0, LastSeq: o.head.LastSeq}}
+		}
+		v.up.ckpt, v.up.hasLocal = f.next, f.local
 	} else {
-		l.m = blockmap.New(clusters)
+		l.m = blockmap.New(clusters, o.p.host.mapMemory)
 		if v.parent != nil {
 			l.m = v.parent.m.Clone(clusters)
 		}
 		v.up.ckpt = o.head.FirstTLog
 	}
+	v.base = l.m
+	v.up.keep.put = o.head.FirstTLog
+	if o.mapFits(v) {
+		v.up.keep.put = o.head.Map.NextTLog
+	}
 	if err := l.apply(ctx, runs); err != nil {
 		return err
 	}
-	v.base = l.m
 	return l.complete(o.head)
+}
+
+// pageStore makes the store of the map's pages.
+func (o *opening) pageStore(v *Volume) *pageStore {
+	s := newPageStore(o.p.host, o.id, stateDir(o.id), segmentPrefix, o.this)
+	s.objects = o.p.cfg.Store
+	s.rebuild = func(ctx context.Context, n uint64, right func([]byte) bool) ([]byte, error) {
+		st := v.applied.Load()
+		v.mapMu.RLock()
+		parent := v.parent
+		v.mapMu.RUnlock()
+		return rebuildPage(ctx, o.p.logReader(o.id, o.table), st.log(), parent, uint64(st.head.Size)/uint64(st.head.ClusterSize), v.level(), n, right)
+	}
+	return s
+}
+
+// dropMap takes the map out of memory.
+func (v *Volume) dropMap() {
+	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
+	v.up.keep.pages.end()
+	if v.base != nil {
+		v.base.Release()
+	}
 }
 
 func localCheckpoint(id ID) string { return stateDir(id) + "/map" }
 
-// readCheckpoint returns the local checkpoint if it fits the head, else nil (M4).
-func (o *opening) readCheckpoint(v *Volume) (*blockmap.Map, *blockmap.CheckpointHeader) {
+// usable is a checkpoint to start from.
+type usable struct {
+	m     *blockmap.Map
+	scos  []blockmap.SCOInfo
+	next  uint32 // TLog to replay from
+	local bool
+}
+
+// mapFits reports whether the checkpoint on the backend, by what the head says of
+// it, is of the log as it is.
+func (o *opening) mapFits(v *Volume) bool {
+	r := o.head.Map
+	return r != nil && r.Line == hex.EncodeToString(v.line[:]) && r.NextTLog >= o.head.FirstTLog && r.NextTLog <= o.head.NextTLog
+}
+
+// findCheckpoint returns the newer of the checkpoints on local disk and on the
+// backend that fits the head (M4), nil if there is none.
+func (o *opening) findCheckpoint(ctx context.Context, v *Volume) *usable {
+	warn := func(where string, err error) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			o.p.host.o.Log.Warn("map checkpoint not used", "vdisk", o.id.String(), "where", where, "err", err)
+		}
+	}
+	local, err := o.localCheckpoint(v)
+	warn("local disk", err)
+	if o.offline || !o.mapFits(v) || local != nil && local.next >= o.head.Map.NextTLog {
+		return local
+	}
+	remote, err := o.remoteCheckpoint(ctx, v)
+	warn("backend", err)
+	if remote == nil {
+		return local
+	}
+	if local != nil {
+		local.m.Release()
+	}
+	return remote
+}
+
+// localCheckpoint reads that of local disk.
+func (o *opening) localCheckpoint(v *Volume) (*usable, error) {
 	f, err := o.p.host.o.FS.Open(localCheckpoint(o.id), blockfs.Read)
 	if err != nil {
-		return nil, nil
+		return nil, err
 	}
 	defer f.Close()
 	size, err := f.Size()
 	if err != nil {
-		return nil, nil
+		return nil, err
 	}
-	m, h, err := blockmap.ReadCheckpoint(io.NewSectionReader(f, 0, size), v.parent.base())
-	if err == nil && (h.VDisk != o.id || int(h.Cluster) != o.head.ClusterSize || h.LastTLog > o.head.NextTLog || h.Line != v.line ||
-		h.FirstTLog < o.head.FirstTLog || h.Clusters > uint64(o.head.Size)/uint64(o.head.ClusterSize)) {
-		err = errors.New("it does not fit the head")
+	var start [10]byte
+	if _, err := f.ReadAt(start[:], 0); err != nil {
+		return nil, blockmap.ErrCheckpoint
 	}
+	if binary.LittleEndian.Uint16(start[8:]) < blockmap.FormatVersion {
+		return o.oldCheckpoint(v, io.NewSectionReader(f, 0, size))
+	}
+	if size > maxIndexBytes {
+		return nil, blockmap.ErrCheckpoint
+	}
+	b := make([]byte, size)
+	if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	out, err := o.useIndex(v, b)
+	if err == nil {
+		out.local = true
+	}
+	return out, err
+}
+
+// oldCheckpoint reads one that an earlier ovgate wrote.
+func (o *opening) oldCheckpoint(v *Volume, r io.Reader) (*usable, error) {
+	m, h, err := blockmap.ReadCheckpoint(r, v.parent.base(), o.p.host.mapMemory)
 	if err != nil {
-		o.p.host.o.Log.Warn("map checkpoint not used", "vdisk", o.id.String(), "err", err)
-		return nil, nil
+		return nil, err
 	}
-	return m, h
+	if h.LastTLog > o.head.NextTLog || !o.fits(v, h.VDisk, h.Line, h.Cluster, h.FirstTLog, h.Clusters) {
+		m.Release()
+		return nil, errors.New("it does not fit the head")
+	}
+	return &usable{m: m, scos: h.SCOs, next: h.FirstTLog}, nil
+}
+
+func (o *opening) fits(v *Volume, id, line [16]byte, cluster, next uint32, clusters uint64) bool {
+	return id == o.id && line == v.line && int(cluster) == o.head.ClusterSize && next >= o.head.FirstTLog && next <= o.head.NextTLog &&
+		clusters <= uint64(o.head.Size)/uint64(o.head.ClusterSize)
+}
+
+// remoteCheckpoint reads that of the backend.
+func (o *opening) remoteCheckpoint(ctx context.Context, v *Volume) (*usable, error) {
+	ctx, cancel := context.WithTimeout(ctx, backendTimeout)
+	defer cancel()
+	b, err := o.p.cfg.Store.Get(ctx, mapName(o.id, *o.head.Map), maxIndexBytes)
+	if err != nil {
+		return nil, err
+	}
+	out, err := o.useIndex(v, b)
+	if err == nil && out.next != o.head.Map.NextTLog {
+		out.m.Release()
+		return nil, errors.New("it is not the one that the head names")
+	}
+	return out, err
+}
+
+// useIndex makes the map of a checkpoint; its pages are read when they are needed.
+func (o *opening) useIndex(v *Volume, b []byte) (*usable, error) {
+	m, x, err := blockmap.DecodeMap(b, v.parent.base(), v.up.keep.pages.owner)
+	if err != nil {
+		return nil, err
+	}
+	if !o.fits(v, x.VDisk, x.Line, x.Cluster, x.NextTLog, x.Clusters) {
+		m.Release()
+		return nil, errors.New("it does not fit the head")
+	}
+	return &usable{m: m, scos: x.SCOs, next: x.NextTLog}, nil
 }

@@ -216,6 +216,9 @@ func (v *Volume) finish(r *Request, err error) {
 
 // readInner reads for the engine itself, any alignment of 512 bytes.
 func (v *Volume) readInner(ctx context.Context, p []byte, off int64) error {
-	pieces := v.resolve(nil, uint64(off)/uint64(v.cluster), (uint64(off)+uint64(len(p))+uint64(v.cluster)-1)/uint64(v.cluster))
+	pieces, err := v.lookup(ctx, nil, uint64(off)/uint64(v.cluster), (uint64(off)+uint64(len(p))+uint64(v.cluster)-1)/uint64(v.cluster))
+	if err != nil {
+		return err
+	}
 	return v.readAgain(ctx, pieces, p, off)
 }

@@ -114,6 +114,7 @@ func TestDepth(t *testing.T) {
 func TestTimeTravel(t *testing.T) {
 	ctx := context.Background()
 	w := newWorld(63)
+	w.opts.MapMemoryBytes, w.opts.checkpointTLogs = 0, 0 // it is about time
 	w.settings.CommitInterval = 100 * time.Millisecond
 	a := testID(1)
 	n := w.mustStart(t)

@@ -541,7 +541,7 @@ func TestCloneAway(t *testing.T) {
 		n.kill()
 	}
 	files, err := w.fs.List(baseDir)
-	if err != nil || len(files) != 4 {
+	if err != nil || len(files) != 6 {
 		t.Fatalf("%v: %v", err, files)
 	}
 	for _, e := range files { // a changed byte

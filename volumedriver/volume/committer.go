@@ -174,8 +174,12 @@ func (v *Volume) apply(seq uint64, b *journal.Batch, chunk uint32, off, space in
 	per := uint64(v.cluster / lbaBytes)
 	unit := uint32(v.cluster / MinClusterSize)
 	data := int64(len(b.Sums)) * int64(v.cluster)
+	s := v.settings.Load()
 	v.mapMu.Lock()
-	if o := v.batch; o != nil && (o.bytes+data > v.settings.Load().SCOSize || len(o.entries)+len(b.Extents)+len(b.Sums) > maxBatchEntries) {
+	// By age too: the uploader, which closes what is not written to any more, may be
+	// busy, and moments to go back to are to be commit_interval apart (E6).
+	if o := v.batch; o != nil && (o.bytes+data > s.SCOSize || len(o.entries)+len(b.Extents)+len(b.Sums) > maxBatchEntries ||
+		b.Time-o.firstTime >= int64(s.CommitInterval)) {
 		v.closeBatch()
 	}
 	if v.batch == nil {

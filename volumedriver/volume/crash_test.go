@@ -58,8 +58,10 @@ type crashRun struct {
 	checks atomic.Int64
 	stride int64
 	scrubs bool // recovered worlds are scrubbed and swept
-	mu     sync.Mutex
-	fail   error
+	// loss, if set, takes something from a crashed world that it must do without.
+	loss func(w *world, point int64)
+	mu   sync.Mutex
+	fail error
 }
 
 var tearings = []blockfs.Unsynced{blockfs.KeepAll, blockfs.DropAll, blockfs.Tear, blockfs.Reorder}
@@ -79,6 +81,9 @@ func (c *crashRun) hook() {
 		high := c.begun.Load()
 		w.seed = uint64(n)*8 + uint64(kind) + 1<<40
 		c.checks.Add(1)
+		if c.loss != nil {
+			c.loss(&w, n)
+		}
 		if err := c.verify(&w, low, high, n%16 == 0); err != nil {
 			c.mu.Lock()
 			if c.fail == nil {
@@ -200,6 +205,9 @@ func TestCrashEveryPoint(t *testing.T) {
 func (c *crashRun) test(t *testing.T, size int64, steps []step) {
 	if c.stride == 0 {
 		c.stride = stride(2, 23)
+	}
+	if c.loss != nil {
+		c.stride = c.stride*3 + 7 // the same points are tried without a loss elsewhere
 	}
 	w := newWorld(77)
 	c.t, c.w, c.id, c.moment = t, w, testID(9), map[string]time.Time{}

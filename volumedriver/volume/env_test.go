@@ -124,7 +124,9 @@ type world struct {
 func newWorld(seed uint64) *world {
 	return &world{fs: blockfs.NewMem(), be: blockfs.NewMem(), reg: newMemRegistry(), seed: seed,
 		settings: Settings{SCOSize: MinSCOSize, JournalQuota: MinQuota, CommitInterval: 10 * time.Minute},
-		opts:     HostOptions{ChunkBytes: 256 << 10, JournalBytes: 16 << 20, CacheBytes: 4 << 20, WriteMemoryBytes: 1 << 20}}
+		// No map page stays in memory, and checkpoints are made all the time.
+		opts: HostOptions{ChunkBytes: 256 << 10, JournalBytes: 16 << 20, CacheBytes: 4 << 20, WriteMemoryBytes: 1 << 20,
+			MapMemoryBytes: 1, checkpointTLogs: 3}}
 }
 
 const testPool = "7d9c3c36-56a5-4a43-9bd2-2b6e2f1b7a11"

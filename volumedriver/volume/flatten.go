@@ -171,7 +171,13 @@ func (f *flatten) resume(ctx context.Context) error {
 		ext := l[len(l)-1].Footer.Extents
 		e := ext[len(ext)-1]
 		f.next = (e.LBA + e.Length) * lbaBytes / uint64(f.v.cluster)
-		for c := f.parent.m.NextMapped(0); c < f.next; c = f.parent.m.NextMapped(c + 1) {
+		for c := uint64(0); ; c++ {
+			if c, err = nextMapped(ctx, f.parent.m, c); err != nil {
+				return err
+			}
+			if c >= f.next || c >= f.parent.m.Clusters() {
+				break
+			}
 			f.done += int64(f.v.cluster)
 		}
 	}
@@ -191,12 +197,20 @@ func (f *flatten) copySCO(ctx context.Context) (bool, error) {
 	v := f.v
 	most := int(v.settings.Load().SCOSize) / v.cluster
 	var clusters []uint64
+	var locs []blockmap.Loc
 	for len(clusters) < most {
-		c := f.parent.m.NextMapped(f.next)
+		c, err := nextMapped(ctx, f.parent.m, f.next)
+		if err != nil {
+			return false, err
+		}
 		if c >= f.parent.m.Clusters() || c >= uint64(v.Size())/uint64(v.cluster) {
 			break
 		}
-		clusters = append(clusters, c)
+		l, err := locate(ctx, f.parent.m, c)
+		if err != nil {
+			return false, err
+		}
+		clusters, locs = append(clusters, c), append(locs, l)
 		f.next = c + 1
 	}
 	if len(clusters) == 0 {
@@ -205,9 +219,9 @@ func (f *flatten) copySCO(ctx context.Context) (bool, error) {
 	number := v.movedSCO.Add(1) - 1
 	created := v.committedState.Load().head.Created
 	ft := &sco.Footer{Cluster: uint32(v.cluster), VDisk: v.id, Epoch: v.this.Epoch, Nonce: v.this.Nonce, Number: number,
-		Clusters: uint32(len(clusters)), FirstTime: created, LastTime: created, Extents: f.extents(clusters)}
+		Clusters: uint32(len(clusters)), FirstTime: created, LastTime: created, Extents: f.extents(clusters, locs)}
 	obj := make([]byte, sco.Size(v.cluster, len(clusters), len(ft.Extents)))
-	if err := f.gather(ctx, obj, ft, clusters); err != nil {
+	if err := f.gather(ctx, obj, ft, clusters, locs); err != nil {
 		return false, err
 	}
 	sco.Finish(obj, ft)
@@ -226,11 +240,11 @@ func (f *flatten) copySCO(ctx context.Context) (bool, error) {
 }
 
 // extents describes clusters, in order, each run from one place of an ancestor.
-func (f *flatten) extents(clusters []uint64) []sco.Extent {
+func (f *flatten) extents(clusters []uint64, locs []blockmap.Loc) []sco.Extent {
 	per := uint64(f.v.cluster / lbaBytes)
 	var out []sco.Extent
 	for i, c := range clusters {
-		l := f.parent.m.Get(c)
+		l := locs[i]
 		if n := len(out); n > 0 && clusters[i-1]+1 == c {
 			e := &out[n-1]
 			from := blockmap.Loc(e.Source)
@@ -245,7 +259,7 @@ func (f *flatten) extents(clusters []uint64) []sco.Extent {
 }
 
 // gather reads the clusters, verified, and gives them the clone's checksums.
-func (f *flatten) gather(ctx context.Context, obj []byte, ft *sco.Footer, clusters []uint64) error {
+func (f *flatten) gather(ctx context.Context, obj []byte, ft *sco.Footer, clusters []uint64, locs []blockmap.Loc) error {
 	v := f.v
 	buf := make([]byte, maxAppend)
 	most := len(buf) / v.cluster
@@ -255,8 +269,8 @@ func (f *flatten) gather(ctx context.Context, obj []byte, ft *sco.Footer, cluste
 			k++
 		}
 		var pieces []piece
-		for _, c := range clusters[i : i+k] {
-			pieces = v.addBase(pieces, c, f.parent.m.Get(c))
+		for j, c := range clusters[i : i+k] {
+			pieces = v.addBase(pieces, c, locs[i+j])
 		}
 		p := buf[:k*v.cluster]
 		if err := v.readPieces(ctx, pieces, p, int64(clusters[i])*int64(v.cluster)); err != nil {
@@ -292,7 +306,7 @@ func (f *flatten) commit(ctx context.Context) error {
 			}
 		},
 		past:  func(p *Past) { p.addBase(Run{First: t.Number, End: t.Number + 1, Epoch: t.Epoch, Nonce: t.Nonce}) },
-		after: func(*Head) { v.applyMoved(t) }})
+		after: func(*Head) { v.up.applyMoved(t) }})
 	if err == nil {
 		f.report()
 	}
@@ -323,31 +337,47 @@ func withBase(runs []Run, r Run) []Run {
 }
 
 // applyMoved points the map to the copies, where it still names what was copied (E8).
-func (v *Volume) applyMoved(t *tlog.TLog) {
+func (u *uploader) applyMoved(t *tlog.TLog) {
+	v := u.v
 	per := uint64(v.cluster / lbaBytes)
 	for _, en := range t.Entries {
 		f := en.Footer
+		if u.stage(func(ctx context.Context) error {
+			for _, e := range f.Extents {
+				if err := v.base.Stage(ctx, e.LBA/per, e.Length/per, true); err != nil {
+					return err
+				}
+			}
+			return nil
+		}) != nil {
+			return // the volume ends
+		}
 		v.mapMu.Lock()
 		v.own.scos.add(f.Number, v.origin, f.Clusters, en.Bytes)
 		for _, e := range f.Extents {
 			src := blockmap.Loc(e.Source)
 			for k := range e.Length / per {
 				was := blockmap.MakeLoc(src.Number(), src.Level(), src.Offset()+uint16(k))
-				if c := e.LBA/per + k; c < v.base.Clusters() && v.base.Get(c) == was {
+				if c := e.LBA/per + k; c < v.base.Clusters() && v.base.Staged(c) == was {
 					v.base.Set(c, blockmap.MakeLoc(f.Number, v.level(), uint16(uint64(e.First)+k)))
 				}
 			}
 		}
 		v.mapMu.Unlock()
+		v.base.Unstage()
 	}
 }
 
 // dropParent commits a head without the parent, once nothing of it is in the map.
 func (v *Volume) dropParent(ctx context.Context) error {
-	if c, ok := v.inherits(); ok {
+	c, ok, err := v.inherits(ctx)
+	if err != nil {
+		return err
+	}
+	if ok {
 		return fmt.Errorf("vdisk %s: %w: lba %d is still in an ancestor after a flatten", v.id, ErrCorrupt, v.lba(c))
 	}
-	return v.up.ask(&headRequest{ctx: ctx, change: func(h *Head) { h.Parent = nil },
+	return v.up.ask(&headRequest{ctx: ctx, checkpoint: true, change: func(h *Head) { h.Parent = nil },
 		past: func(*Past) {},
 		after: func(*Head) {
 			v.mapMu.Lock()
@@ -358,21 +388,65 @@ func (v *Volume) dropParent(ctx context.Context) error {
 }
 
 // inherits returns a cluster that the map has from an ancestor.
-func (v *Volume) inherits() (uint64, bool) {
+func (v *Volume) inherits(ctx context.Context) (uint64, bool, error) {
+	var w blockmap.Want
 	for c := uint64(0); ; {
-		v.mapMu.RLock()
-		for n := 0; n < allocatedScan; n++ {
-			if c = v.base.NextMapped(c); c >= v.base.Clusters() {
-				v.mapMu.RUnlock()
-				return 0, false
-			}
-			if v.base.Get(c).Level() != v.level() {
-				v.mapMu.RUnlock()
-				return c, true
-			}
-			c++
+		next, found, end := v.scanInherited(c, &w)
+		if found || end {
+			return next, found, nil
 		}
-		v.mapMu.RUnlock()
+		if next > c {
+			c, w = next, blockmap.Want{} // the pages before are not needed any more
+		} else if err := w.Load(ctx); err != nil {
+			return 0, false, err
+		}
+	}
+}
+
+// scanInherited looks at some clusters from c on, or up to a page that w then wants.
+func (v *Volume) scanInherited(c uint64, w *blockmap.Want) (next uint64, found, end bool) {
+	v.mapMu.RLock()
+	defer v.mapMu.RUnlock()
+	for range allocatedScan {
+		next, ok := v.base.NextMapped(c, w)
+		if !ok || next >= v.base.Clusters() {
+			return max(c, min(next, v.base.Clusters())), false, ok
+		}
+		l, ok := v.base.Get(next, w)
+		if !ok {
+			return next, false, false
+		}
+		if l.Level() != v.level() {
+			return next, true, false
+		}
+		c = next + 1
+	}
+	return c, false, false
+}
+
+// nextMapped is NextMapped of a map that does not change.
+func nextMapped(ctx context.Context, m *blockmap.Map, c uint64) (uint64, error) {
+	for w := (blockmap.Want{}); ; {
+		next, ok := m.NextMapped(c, &w)
+		if ok {
+			return next, nil
+		}
+		if err := w.Load(ctx); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// locate is Get of a map that does not change.
+func locate(ctx context.Context, m *blockmap.Map, c uint64) (blockmap.Loc, error) {
+	for w := (blockmap.Want{}); ; {
+		l, ok := m.Get(c, &w)
+		if ok {
+			return l, nil
+		}
+		if err := w.Load(ctx); err != nil {
+			return 0, err
+		}
 	}
 }
 

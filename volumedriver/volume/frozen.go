@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"weak"
@@ -29,6 +30,7 @@ type frozen struct {
 	saveMu  sync.Mutex
 	saved   atomic.Bool // on local disk
 	m       *blockmap.Map
+	pages   *pageStore
 	chain   []*source // by level; the last is the vDisk itself
 	line    [16]byte
 	// ref is a head that it is right for; others may be too.
@@ -173,7 +175,7 @@ func (p *Pool) frozenOf(ctx context.Context, rec Record, key frozenKey, depth in
 	if f == nil && err == nil {
 		f, err = p.froze.get(ctx, key, func(f *frozen) bool { return f.line == pl.line })
 		if f == nil && err == nil {
-			f, err = pl.build(ctx)
+			f, err = pl.build(ctx, p)
 			p.froze.put(key, f)
 		}
 	}
@@ -234,22 +236,56 @@ func (p *Pool) planFrozen(ctx context.Context, id ID, seq uint64, depth int) (*f
 }
 
 // build makes the map. Its size is the vDisk's now; what was added since is empty.
-func (pl *frozenPlan) build(ctx context.Context) (*frozen, error) {
+func (pl *frozenPlan) build(ctx context.Context, p *Pool) (*frozen, error) {
 	h := pl.st.head
+	nonce, err := p.host.nonce()
+	if err != nil {
+		return nil, err
+	}
 	f := &frozen{key: pl.key, line: pl.line, up: pl.parent, cluster: h.ClusterSize}
 	f.ref.Store(&pl.st.ref)
 	clusters := uint64(h.Size) / uint64(h.ClusterSize)
 	if pl.parent != nil {
 		f.chain, f.m = append(f.chain, pl.parent.chain...), pl.parent.m.Clone(clusters)
 	} else {
-		f.m = blockmap.New(clusters)
+		f.m = blockmap.New(clusters, p.host.mapMemory)
 	}
+	f.pages = p.basePages(pl.key, nonce)
 	own := &source{id: h.VDisk, seed: clustersum.NewSeed(h.VDisk)}
 	f.chain = append(f.chain, own)
-	l := mapLoader{log: pl.log, m: f.m, src: own, level: uint8(len(f.chain) - 1)}
+	l := mapLoader{log: pl.log, m: f.m, src: own, level: uint8(len(f.chain) - 1), pages: f.pages}
 	if err := l.apply(ctx, pl.runs); err != nil {
+		f.m.Release()
 		return nil, err
 	}
-	f.m.Freeze()
+	// From now on others read the pages: what is not written now stays in memory.
+	if err := f.m.Spill(f.pages); err != nil {
+		p.host.o.Log.Warn("map of a parent not kept on local disk", "vdisk", h.VDisk.String(), "err", err)
+	}
+	f.pages.end()
+	f.freeze()
 	return f, nil
+}
+
+// freeze ends the making of a map. What it takes of the budget it gives back when
+// nobody uses it any more.
+func (f *frozen) freeze() {
+	runtime.AddCleanup(f, (*blockmap.Map).Release, f.m.Freeze())
+}
+
+// basePages is where the pages of a frozen map are kept.
+func (p *Pool) basePages(key frozenKey, nonce uint32) *pageStore {
+	s := newPageStore(p.host, key.id, baseDir, fmt.Sprintf("%s-%016x.page-", key.id, key.seq), Opening{Nonce: nonce})
+	s.rebuild = func(ctx context.Context, n uint64, right func([]byte) bool) ([]byte, error) {
+		pl, err := p.planFrozen(ctx, key.id, key.seq, 1)
+		if err != nil {
+			return nil, err
+		}
+		level := uint8(0)
+		if pl.parent != nil {
+			level = uint8(len(pl.parent.chain))
+		}
+		return rebuildPage(ctx, pl.log, pl.runs, pl.parent, uint64(pl.st.head.Size)/uint64(pl.st.head.ClusterSize), level, n, right)
+	}
+	return s
 }

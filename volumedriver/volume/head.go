@@ -70,11 +70,12 @@ type Head struct {
 	Template bool `json:"template,omitempty"`
 	// Scrubbed is when a scrub last changed the log, Unix ns; 0: none did.
 	Scrubbed int64 `json:"scrubbed,omitempty"`
+	// Map is the newest checkpoint of the map on the backend.
+	Map *MapRef `json:"map,omitempty"`
 	// Past is where the log before the run in progress and the snapshots are.
 	Past *PastRef `json:"past,omitempty"`
 
-	// Needs names features a reader must know to use this head, such as a map
-	// checkpoint on the backend. Those that this version knows, encode adds where the
+	// Needs names features a reader must know to use this head. Those that this version knows, encode adds where the
 	// head has them; a decoded head has none of them left.
 	Needs []string `json:"needs,omitempty"`
 }
@@ -95,6 +96,8 @@ const (
 	scoDir     = "/sco/"
 	tlogDir    = "/tlog/"
 	claimDir   = "/claim/"
+	mapDir     = "/map/"
+	pageDir    = "/page/"
 	afterNames = "~" // sorts after every character of a name
 )
 

@@ -62,6 +62,25 @@ func TestHeadGolden(t *testing.T) {
 	}
 }
 
+// TestHeadGoldenMap: a head that names a checkpoint needs no more of its reader than
+// one that does not.
+func TestHeadGoldenMap(t *testing.T) {
+	h := goldenHead()
+	h.Map = &MapRef{Epoch: 3, Nonce: 0xabcdef01, Number: 17, NextTLog: 130, Line: "00112233445566778899aabbccddeeff"}
+	obj, _, err := h.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := goldenFile(t, "head-map.txt", obj)
+	got, _, err := decodeHead(kept)
+	if err != nil || *got.Map != *h.Map || bytes.Contains(kept, []byte(`"needs"`)) != (len(h.needs()) > 0) {
+		t.Fatalf("%v: %+v", err, got)
+	}
+	if name := mapName(h.VDisk, *got.Map); !strings.HasSuffix(name, "/map/00000003-0000000000000011-abcdef01") {
+		t.Fatal(name)
+	}
+}
+
 // TestHeadGoldenReservation: a head with a reservation state says that its reader
 // must know of it; one without is what earlier versions wrote.
 func TestHeadGoldenReservation(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/blockmap"
 	"github.com/openvstorage/ovgate/volumedriver/cache"
 	"github.com/openvstorage/ovgate/volumedriver/journal"
 )
@@ -25,6 +26,7 @@ const (
 	defaultCacheBytes   = 128 << 20
 	defaultWriteMemory  = 256 << 20
 	defaultUploads      = 8
+	defaultMapMemory    = 256 << 20
 
 	// backendTimeout bounds one call to a backend; then it is tried again.
 	backendTimeout = 30 * time.Second
@@ -44,7 +46,9 @@ type Host struct {
 	memory  *journal.Memory
 	// readCaches are those of cache, in its order, and then those that cannot be used.
 	readCaches []ReadCacheUsage
-	uploads    chan struct{} // one token per SCO in flight
+	// mapMemory bounds the pages of all maps.
+	mapMemory *blockmap.Memory
+	uploads   chan struct{} // one token per SCO in flight
 
 	started time.Time // by the wall and the monotonic clock
 
@@ -62,6 +66,7 @@ type HostUsage struct {
 	CacheHits, CacheMisses uint64
 	ReadCaches             []ReadCacheUsage
 	OpenVDisks             int
+	Map                    blockmap.MemoryUsage // pages of the maps
 }
 
 // ReadCacheUsage is the state of a ReadCache.
@@ -99,6 +104,10 @@ func NewHost(ctx context.Context, o HostOptions) (*Host, error) {
 	setDefault(&o.ChunkBytes, defaultChunkBytes)
 	setDefault(&o.CacheBytes, defaultCacheBytes)
 	setDefault(&o.WriteMemoryBytes, defaultWriteMemory)
+	if o.checkpointTLogs == 0 {
+		o.checkpointTLogs = checkpointTLogs
+	}
+	setDefault(&o.MapMemoryBytes, defaultMapMemory)
 	if o.Uploads == 0 {
 		o.Uploads = defaultUploads
 	}
@@ -111,7 +120,8 @@ func NewHost(ctx context.Context, o HostOptions) (*Host, error) {
 		o.Log.Warn("file system refuses O_DIRECT; the journal uses O_DSYNC alone")
 	}
 	disks, used := openReadCaches(o)
-	return &Host{o: o, journal: jp, started: o.Clock.Now(), cache: cache.New(o.CacheBytes, disks...), readCaches: used, memory: &journal.Memory{Max: o.WriteMemoryBytes},
+	return &Host{o: o, journal: jp, started: o.Clock.Now(), cache: cache.New(o.CacheBytes, disks...), readCaches: used,
+		memory: &journal.Memory{Max: o.WriteMemoryBytes}, mapMemory: blockmap.NewMemory(o.MapMemoryBytes),
 		uploads: make(chan struct{}, o.Uploads), pools: map[string]*Pool{}, spaces: map[spaceKey]uint64{}}, nil
 }
 
@@ -140,7 +150,7 @@ func setDefault(v *int64, d int64) {
 
 // Usage returns the state of what the vDisks share.
 func (h *Host) Usage() HostUsage {
-	u := HostUsage{Journal: h.journal.Usage(), JournalError: h.journal.GrowError()}
+	u := HostUsage{Journal: h.journal.Usage(), JournalError: h.journal.GrowError(), Map: h.mapMemory.Usage()}
 	u.CacheHits, u.CacheMisses, u.CacheBytes = h.cache.Stats()
 	u.ReadCaches = slices.Clone(h.readCaches)
 	for i, s := range h.cache.Disks() {

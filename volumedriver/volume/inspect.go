@@ -5,6 +5,8 @@ package volume
 const (
 	MaxHeadBytes = maxHeadBytes
 	MaxPastBytes = maxPastBytes
+	// MaxIndexBytes bounds the checkpoint of a map.
+	MaxIndexBytes = maxIndexBytes
 )
 
 // InspectHead verifies a head object by itself. Errors: ErrCorrupt, or that it needs

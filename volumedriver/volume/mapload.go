@@ -19,6 +19,7 @@ const movedNumbers = 1 << 31
 // mapLoader applies TLogs to a map.
 type mapLoader struct {
 	log   *logReader
+	pages *pageStore // takes what does not fit in memory
 	m     *blockmap.Map
 	src   *source
 	level uint8
@@ -40,7 +41,9 @@ func (l *mapLoader) apply(ctx context.Context, runs []Run) error {
 					return fmt.Errorf("vdisk %s: %w: sco %d is missing from the TLogs", l.log.id, ErrCorrupt, number+1)
 				}
 				number, seq = f.Number, f.LastSeq
-				l.add(e)
+				if err := l.add(ctx, e); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -48,11 +51,21 @@ func (l *mapLoader) apply(ctx context.Context, runs []Run) error {
 }
 
 // add applies one SCO.
-func (l *mapLoader) add(e tlog.Entry) {
+func (l *mapLoader) add(ctx context.Context, e tlog.Entry) error {
 	f := e.Footer
+	if err := stageFooter(ctx, l.m, f); err != nil {
+		return fmt.Errorf("vdisk %s: %w", l.log.id, err)
+	}
 	applyFooter(l.m, f, l.level)
+	l.m.Unstage()
+	if l.log.p.host.mapMemory.Tight() {
+		if err := l.m.Spill(l.pages); err != nil && l.log.p.host.mapMemory.Full() {
+			return fmt.Errorf("vdisk %s: its map does not fit in memory: %w", l.log.id, err)
+		}
+	}
 	l.note(f.Number)
 	l.src.scos.add(f.Number, l.log.p.origin(l.log.id, f.Epoch, f.Nonce), f.Clusters, e.Bytes)
+	return nil
 }
 
 // note keeps the newest number.
@@ -70,22 +83,47 @@ func (l *mapLoader) complete(h *Head) error {
 	return nil
 }
 
-// applyFooter puts what an SCO maps into a base map (O1: trims, then data).
-func applyFooter(m *blockmap.Map, f *sco.Footer, level uint8) {
+// stageFooter reads the pages that applyFooter changes in part.
+func stageFooter(ctx context.Context, m *blockmap.Map, f *sco.Footer) error {
 	per := uint64(f.Cluster / lbaBytes)
 	for _, e := range f.Extents {
-		if e.Kind != sco.KindData {
-			m.Clear(e.LBA/per, e.Length/per)
+		if err := m.Stage(ctx, e.LBA/per, e.Length/per, false); err != nil {
+			return err
 		}
 	}
-	for _, e := range f.Extents {
+	return nil
+}
+
+// applyFooter puts what an SCO maps into a base map (O1: trims, then data).
+func applyFooter(m *blockmap.Map, f *sco.Footer, level uint8) {
+	applyRange(m, f, level, 0, m.Clusters())
+}
+
+// applyRange is applyFooter for the clusters [from, to), and tells whether there was
+// something to do.
+func applyRange(m *blockmap.Map, f *sco.Footer, level uint8, from, to uint64) (did bool) {
+	per := uint64(f.Cluster / lbaBytes)
+	to = min(to, m.Clusters())
+	clip := func(e *sco.Extent) (c, n uint64) {
+		c, end := max(e.LBA/per, from), min((e.LBA+e.Length)/per, to)
+		return c, max(end, c) - c
+	}
+	for i := range f.Extents {
+		if e := &f.Extents[i]; e.Kind != sco.KindData {
+			c, n := clip(e)
+			m.Clear(c, n)
+			did = did || n > 0
+		}
+	}
+	for i := range f.Extents {
+		e := &f.Extents[i]
 		if e.Kind != sco.KindData {
 			continue
 		}
-		for k := range e.Length / per {
-			if c := e.LBA/per + k; c < m.Clusters() {
-				m.Set(c, blockmap.MakeLoc(f.Number, level, uint16(uint64(e.First)+k)))
-			}
+		if c, n := clip(e); n > 0 {
+			m.SetRun(c, n, blockmap.MakeLoc(f.Number, level, uint16(uint64(e.First)+c-e.LBA/per)))
+			did = true
 		}
 	}
+	return did
 }

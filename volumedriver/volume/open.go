@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -247,6 +248,9 @@ func localHead(id ID) string { return stateDir(id) + "/head" }
 func saveLocalHead(host *Host, h *Head) {
 	obj, _, err := h.encode()
 	if err == nil {
+		if have, rerr := blockfs.ReadFile(host.o.FS, localHead(h.VDisk), maxHeadBytes); rerr == nil && bytes.Equal(have, obj) {
+			return
+		}
 		if err = host.o.FS.MkdirAll(stateDir(h.VDisk)); err == nil {
 			err = blockfs.WriteFile(host.o.FS, localHead(h.VDisk), obj)
 		}

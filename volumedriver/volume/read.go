@@ -47,8 +47,44 @@ type piece struct {
 	clusters uint32 // of the SCO
 }
 
-// resolve looks up the clusters [first, end) and takes references (V3).
-func (v *Volume) resolve(out []piece, first, end uint64) []piece {
+// lookup looks up the clusters [first, end) and takes references (V3). It waits for
+// map pages, and for the backend as long as a read does.
+func (v *Volume) lookup(ctx context.Context, out []piece, first, end uint64) ([]piece, error) {
+	var w blockmap.Want
+	out, ok := v.resolve(out[:0], first, end, &w)
+	if ok {
+		return out, nil
+	}
+	if w.Load(ctx) == nil { // nearly always
+		if out, ok = v.resolve(out[:0], first, end, &w); ok {
+			return out, nil
+		}
+	}
+	err := v.retry(ctx, v.settings.Load().StallTimeout, func(ctx context.Context) error {
+		var err error
+		for again := 0; again < 2; { // a page may have moved while it was read
+			if err = w.Load(ctx); err != nil {
+				again++
+			}
+			if out, ok = v.resolve(out[:0], first, end, &w); ok {
+				return nil
+			}
+		}
+		return err
+	})
+	if err != nil {
+		unpin(out)
+		if errors.Is(err, ErrMedium) {
+			return nil, v.medium(first, err)
+		}
+		return nil, fmt.Errorf("vdisk %s: %w", v.id, err)
+	}
+	return out, nil
+}
+
+// resolve is lookup for what is in memory or in w; false, without references, if map
+// pages are missing, which w then wants.
+func (v *Volume) resolve(out []piece, first, end uint64, w *blockmap.Want) ([]piece, bool) {
 	v.mapMu.RLock()
 	defer v.mapMu.RUnlock()
 	for c := first; c < end; c++ {
@@ -59,11 +95,18 @@ func (v *Volume) resolve(out []piece, first, end uint64) []piece {
 		}
 		var l blockmap.Loc
 		if !trimmed {
-			l = v.base.Get(c)
+			var ok bool
+			if l, ok = v.base.Get(c, w); !ok {
+				continue // all that is missing is read at once
+			}
 		}
 		out = v.addBase(out, c, l)
 	}
-	return out
+	if w.Missing() {
+		unpin(out)
+		return out[:0], false
+	}
+	return out, true
 }
 
 // addBase adds cluster c, at l, to pieces; the lock of what l is from is held.
@@ -103,7 +146,19 @@ func (v *Volume) submitRead(r *Request) {
 		return
 	}
 	v.readAhead(r.Offset, int64(n))
-	r.st.pieces = v.resolve(r.st.pieces[:0], uint64(r.Offset)/cs, (uint64(r.Offset)+n+cs-1)/cs)
+	first, end := uint64(r.Offset)/cs, (uint64(r.Offset)+n+cs-1)/cs
+	var w blockmap.Want
+	var ok bool
+	if r.st.pieces, ok = v.resolve(r.st.pieces[:0], first, end, &w); !ok {
+		go func() {
+			var err error
+			if r.st.pieces, err = v.lookup(v.ctx, r.st.pieces, first, end); err == nil {
+				err = v.readAgain(v.ctx, r.st.pieces, r.Data, r.Offset)
+			}
+			v.complete(r, err)
+		}()
+		return
+	}
 	if v.inMemory(r.st.pieces) {
 		err := v.readAgain(v.ctx, r.st.pieces, r.Data, r.Offset)
 		v.complete(r, err)
@@ -154,7 +209,9 @@ func (v *Volume) readAgain(ctx context.Context, pieces []piece, p []byte, off in
 	err := v.readPieces(ctx, pieces, p, off)
 	if errors.Is(err, ErrMedium) && v.dropped.Load() {
 		cs := uint64(v.cluster)
-		err = v.readPieces(ctx, v.resolve(nil, uint64(off)/cs, (uint64(off)+uint64(len(p))+cs-1)/cs), p, off)
+		if pieces, err = v.lookup(ctx, nil, uint64(off)/cs, (uint64(off)+uint64(len(p))+cs-1)/cs); err == nil {
+			err = v.readPieces(ctx, pieces, p, off)
+		}
 	}
 	return err
 }

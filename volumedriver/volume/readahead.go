@@ -1,6 +1,10 @@
 package volume
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/openvstorage/ovgate/volumedriver/blockmap"
+)
 
 const (
 	// aheadStreams is how many sequential readers of a vDisk are told apart.
@@ -91,7 +95,15 @@ func (v *Volume) readAhead(off, n int64) {
 	go func() {
 		defer v.inflight.Done()
 		cs := int64(v.cluster)
-		pieces := v.resolve(nil, uint64(from/cs), uint64((to+cs-1)/cs))
+		first, end := uint64(from/cs), uint64((to+cs-1)/cs)
+		var w blockmap.Want
+		pieces, ok := v.resolve(nil, first, end, &w)
+		if !ok && w.Load(v.ctx) == nil {
+			pieces, ok = v.resolve(pieces, first, end, &w)
+		}
+		if !ok {
+			return // the reads themselves find out why
+		}
 		defer unpin(pieces)
 		v.prefetch(v.ctx, pieces, 1)
 	}()

@@ -39,11 +39,17 @@ func (n *node) backendBytes(id ID, dir string) (objects int, size int64) {
 func sameMap(v *Volume) error {
 	ctx := context.Background()
 	st := v.committedState.Load()
-	m := blockmap.New(uint64(st.head.Size) / uint64(v.cluster))
+	m := blockmap.New(uint64(st.head.Size)/uint64(v.cluster), v.host.mapMemory)
 	if v.parent != nil {
 		m = v.parent.m.Clone(m.Clusters())
 	}
-	l := mapLoader{log: v.p.logReader(v.id, st.head.Epochs), src: &source{id: v.id}, level: v.level(), m: m}
+	defer m.Release()
+	pages := newPageStore(v.host, v.id, "check", v.id.String()+"-", v.this)
+	defer func() {
+		pages.end()
+		_ = pages.tidy(func(string) bool { return false })
+	}()
+	l := mapLoader{log: v.p.logReader(v.id, st.head.Epochs), pages: pages, src: &source{id: v.id}, level: v.level(), m: m}
 	if err := l.apply(ctx, st.log()); err != nil {
 		return err
 	}
@@ -51,7 +57,15 @@ func sameMap(v *Volume) error {
 		return err
 	}
 	for c := uint64(0); c < m.Clusters(); c++ {
-		if a, b := m.Get(c), v.base.Get(c); a != b {
+		a, err := locate(ctx, m, c)
+		if err != nil {
+			return err
+		}
+		b, err := locate(ctx, v.base, c)
+		if err != nil {
+			return err
+		}
+		if a != b {
 			return errWrong{fmt.Errorf("cluster %d: the log says %v, the map %v", c, a, b)}
 		}
 	}
@@ -512,13 +526,16 @@ func TestScrubDamage(t *testing.T) {
 	if number == 0 {
 		t.Fatalf("nothing to move: %+v", dry)
 	}
-	victim := uint64(0)
+	victim, at := uint64(0), blockmap.Loc(0)
 	for c := uint64(0); c < uint64(clusters); c++ {
-		if v.base.Get(c).Number() == number {
-			victim = c
+		l, err := locate(ctx, v.base, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.Number() == number {
+			victim, at = c, l
 		}
 	}
-	at := v.base.Get(victim)
 	name := scoName(id, v.this, number)
 	obj, err := n.store.Get(ctx, name, 1<<30)
 	if err != nil {

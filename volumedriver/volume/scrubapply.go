@@ -53,7 +53,7 @@ func (v *Volume) applyScrub(ctx context.Context, pl *scrubPlan, res *scrub.Resul
 			p.Runs, p.Before, p.FirstSeq = runs, before, pl.st.head.LastSeq+1
 		},
 		after: func(*Head) {
-			v.applyMoved(made)
+			v.up.applyMoved(made)
 			v.mapMu.Lock()
 			v.own.scos.drop(gone)
 			v.mapMu.Unlock()

@@ -50,8 +50,11 @@ func (v *Volume) Stats() Stats {
 	s.State, s.Err = v.state()
 	v.mapMu.RLock()
 	s.MappedBytes = int64(v.base.Mapped()) * int64(v.cluster)
-	s.MapMemoryBytes = v.base.MemoryBytes()
+	s.MapMemoryBytes = v.base.MemoryBytes() + v.up.keep.pages.owner.Resident()
 	v.mapMu.RUnlock()
+	if err := v.mapError(); err != nil {
+		s.MapErr = err.Error()
+	}
 	c := &v.stats
 	s.ReadOps, s.WriteOps, s.UnmapOps, s.FlushOps = c.readOps.Load(), c.writeOps.Load(), c.unmapOps.Load(), c.flushOps.Load()
 	s.ReadBytes, s.WriteBytes = c.readBytes.Load(), c.writeBytes.Load()

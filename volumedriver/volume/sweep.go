@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/blockmap"
 )
 
 // A sweep finds the objects of a vPool that nothing reaches: those of uploads, scrubs
@@ -220,8 +221,12 @@ func (p *Pool) sweepState(ctx context.Context, s *vdiskSweep) error {
 	if err != nil {
 		return err
 	}
-	j := &sweepJudge{rec: s.rec, st: st, reached: reached,
-		settled: p.Volume(s.rec.ID) == nil && s.rec.Owner == "" && len(s.rec.Opens) == 0 && s.rec.State == FlagNone && st.head.Clean}
+	v := p.Volume(s.rec.ID)
+	j := &sweepJudge{rec: s.rec, st: st, reached: reached, condemned: map[string]bool{}, open: v != nil,
+		settled: v == nil && s.rec.Owner == "" && len(s.rec.Opens) == 0 && s.rec.State == FlagNone && st.head.Clean}
+	for _, name := range st.head.Condemned {
+		j.condemned[name] = true
+	}
 	for after := ""; ; {
 		page, err := p.list(ctx, vdiskPrefix(s.rec.ID)+"/", after, 1000)
 		if err != nil {
@@ -262,15 +267,42 @@ func (p *Pool) reachable(ctx context.Context, st *state) (map[string]bool, error
 			out[tlogName(id, pl.opening(pl.lines[i].Runs[c.run], c.tlog), c.tlog)] = true
 		}
 	}
-	return out, nil
+	return out, p.reachableMap(ctx, st.head, out)
+}
+
+// reachableMap adds the checkpoint of the map that a head names. One that is lost or
+// damaged reaches nothing: it is a cache.
+func (p *Pool) reachableMap(ctx context.Context, h *Head, out map[string]bool) error {
+	if h.Map == nil {
+		return nil
+	}
+	name := mapName(h.VDisk, *h.Map)
+	out[name] = true
+	b, err := p.cfg.Store.Get(ctx, name, maxIndexBytes)
+	if err != nil {
+		if notThere(err) {
+			return nil
+		}
+		return fmt.Errorf("%w: %s: %w", ErrBackend, name, err)
+	}
+	x, err := blockmap.DecodeIndex(b, nil)
+	if err != nil {
+		return nil
+	}
+	for _, s := range x.Segments {
+		out[segmentName(h.VDisk, s)] = true
+	}
+	return nil
 }
 
 // sweepJudge decides what is garbage of a vDisk.
 type sweepJudge struct {
-	rec     Record
-	st      *state
-	reached map[string]bool
-	settled bool // closed in order: nothing of it is on its way
+	rec       Record
+	st        *state
+	reached   map[string]bool
+	condemned map[string]bool // by the committed head
+	open      bool            // here: it deletes what is condemned itself
+	settled   bool            // closed in order: nothing of it is on its way
 }
 
 // judge returns why an object is garbage; empty: it stays. An error ends the sweep.
@@ -287,8 +319,8 @@ func (j *sweepJudge) judge(name string) (string, error) {
 		if dir == headDir && r.newer(j.st.ref) && !slices.Contains(j.rec.Void, r.Epoch) {
 			return "", fmt.Errorf("%w: %w: %s; open the vdisk, or recover the vpool", ErrInUse, errNewerHead, name)
 		}
-		if r.newer(j.st.ref) {
-			return "", nil
+		if j.open || r.newer(j.st.ref) {
+			return "", nil // an open vDisk deletes those before its head itself
 		}
 		epoch, what = r.Epoch, "superseded by head "+strconv.FormatUint(j.st.head.Number, 10)
 	case scoDir, tlogDir:
@@ -297,15 +329,26 @@ func (j *sweepJudge) judge(name string) (string, error) {
 			return "", err
 		}
 		epoch, what = d.epoch, "no committed head reaches it"
-		if slices.Contains(j.st.head.Condemned, name) {
+		if j.condemned[name] {
 			what = "condemned by head " + strconv.FormatUint(j.st.head.Number, 10)
 		}
+	case mapDir, pageDir:
+		n, ok := checkpointEpoch(dir, file)
+		if !ok {
+			return "", fmt.Errorf("%w: object %s has an unknown name", ErrCorrupt, name)
+		}
+		// An opening puts what an older one left on local disk under its old name, so
+		// none of it is garbage while there can be one.
+		if !j.settled {
+			return "", nil
+		}
+		epoch, what = n, "no checkpoint of the map that a head names has it"
 	case claimDir:
 		n, err := strconv.ParseUint(file, 16, 32)
 		if err != nil || len(file) != 8 {
 			return "", fmt.Errorf("%w: object %s has an unknown name", ErrCorrupt, name)
 		}
-		if uint32(n) >= j.st.head.Epoch {
+		if j.open || uint32(n) >= j.st.head.Epoch {
 			return "", nil // the claim of an opening keeps its epoch taken
 		}
 		epoch, what = uint32(n), fmt.Sprintf("claim of an epoch before that of the head, %d", j.st.head.Epoch)
@@ -314,7 +357,7 @@ func (j *sweepJudge) judge(name string) (string, error) {
 	}
 	// What an opening writes counts once its head does; of the newest one that may
 	// be to come.
-	if j.reached[name] || epoch > j.st.head.Epoch || epoch == j.st.head.Epoch && !j.settled {
+	if j.reached[name] || j.open && j.condemned[name] || epoch > j.st.head.Epoch || epoch == j.st.head.Epoch && !j.settled {
 		return "", nil
 	}
 	return what, nil
@@ -335,6 +378,9 @@ func (p *Pool) deleteGarbage(ctx context.Context, s *vdiskSweep, res *SweepResul
 		return nil
 	}
 	for _, d := range s.garbage {
+		if dir, _, _ := cutName(d.Name); (dir == mapDir || dir == pageDir) && (now.Head != s.rec.Head || now.Owner != "" || len(now.Opens) > 0) {
+			continue // it is in use again, and looks after these itself
+		}
 		if err := p.remove(ctx, d.Name); err != nil {
 			return err
 		}

@@ -22,10 +22,11 @@ const (
 	// uploadWindow bounds the SCOs of one vDisk in flight, so that one vDisk
 	// cannot use up the node's.
 	uploadWindow = 4
+	// idleIntervals: five minutes at the default commit_interval, in which an idle
+	// vDisk that was opened elsewhere does not notice. Its first request makes it look.
+	idleIntervals = 30
 	// commitSCOs is after how many uploaded SCOs a head is committed (E5).
 	commitSCOs = 8
-	// checkpointTLogs is how many TLogs a restart replays at most, about.
-	checkpointTLogs = 128
 )
 
 // uploader moves closed batches to the backend and commits heads (E5). Its
@@ -46,9 +47,14 @@ type uploader struct {
 	openHead bool     // this opening has not committed a head yet
 	claimed  bool     // this opening's epoch is claimed on the backend, where that can be
 	ckpt     uint32   // first TLog that the local checkpoint lacks
+	hasLocal bool     // there is a local checkpoint
+	keep     keeper
 	requests chan *headRequest
 	pending  []*headRequest
 	lastLook time.Time // for a fence
+	seen     uint64    // Volume.arrived at the last look
+	resting  bool      // asleep until the next request
+	unclean  bool      // what the head condemns is not deleted yet
 
 	forced    atomic.Bool
 	stalled   atomic.Bool
@@ -131,6 +137,11 @@ func (u *uploader) ask(r *headRequest) error {
 	case <-u.v.ctx.Done():
 		return ErrClosed
 	}
+	return u.await(r)
+}
+
+// await waits for the end of a head request.
+func (u *uploader) await(r *headRequest) error {
 	select {
 	case err := <-r.done:
 		return err
@@ -191,6 +202,7 @@ func (u *uploader) run() {
 	defer timer.Stop()
 	for v.ctx.Err() == nil {
 		u.refuse()
+		u.takeJob()
 		next := u.schedule()
 		if u.commitDue() {
 			if err := u.commit(); err != nil && v.ctx.Err() == nil {
@@ -198,16 +210,47 @@ func (u *uploader) run() {
 			}
 			continue
 		}
-		timer.Reset(next)
+		timer.Reset(u.rest(next))
 		select {
 		case <-u.kick:
+			if u.resting {
+				u.lookForFence()
+			}
 		case r := <-u.requests:
 			u.pending = append(u.pending, r)
 		case <-timer.C():
 			u.lookForFence()
+			u.spill()
+			if u.unclean {
+				u.unclean = false
+				u.cleanUp()
+			}
 		case <-v.ctx.Done():
 		}
 	}
+}
+
+// rest returns how long the uploader of a vDisk that nobody uses sleeps: idleIntervals
+// times as long as of one that is used, whose next request wakes it (enter). Else a
+// node with thousands of idle vDisks does nothing but look for their fences.
+func (u *uploader) rest(next time.Duration) time.Duration {
+	v := u.v
+	interval := v.settings.Load().CommitInterval
+	if u.resting = false; next < interval || len(u.pending) > 0 {
+		return next
+	}
+	v.mapMu.RLock()
+	busy := v.batch != nil || len(v.closed) > 0 || u.unclean
+	v.mapMu.RUnlock()
+	v.qmu.Lock()
+	defer v.qmu.Unlock()
+	u.resting = !busy && v.arrived == u.seen && !v.host.mapMemory.Tight()
+	u.seen = v.arrived
+	if !u.resting {
+		return next
+	}
+	v.idle = true
+	return idleIntervals * interval
 }
 
 // refuse answers the requests that can not be served any more: a newer opening
@@ -299,15 +342,20 @@ func (u *uploader) upload(b *batch) {
 // persist repeats a call until it succeeds or the volume ends. With tokens, each
 // try holds one.
 func (u *uploader) persist(call func(context.Context) error, tokens chan struct{}) error {
+	return u.persistUntil(u.v.ctx, call, tokens)
+}
+
+// persistUntil is persist until until ends, which the volume's end does too.
+func (u *uploader) persistUntil(until context.Context, call func(context.Context) error, tokens chan struct{}) error {
 	for wait := minBackoff; ; wait = min(2*wait, maxBackoff) {
 		if tokens != nil {
 			select {
 			case tokens <- struct{}{}:
-			case <-u.v.ctx.Done():
-				return u.v.ctx.Err()
+			case <-until.Done():
+				return until.Err()
 			}
 		}
-		ctx, cancel := context.WithTimeout(u.v.ctx, backendTimeout)
+		ctx, cancel := context.WithTimeout(until, backendTimeout)
 		err := call(ctx)
 		cancel()
 		if tokens != nil {
@@ -317,13 +365,13 @@ func (u *uploader) persist(call func(context.Context) error, tokens chan struct{
 			u.setError(nil)
 			return nil
 		}
-		if u.v.ctx.Err() != nil {
-			return u.v.ctx.Err()
+		if until.Err() != nil {
+			return until.Err()
 		}
 		u.v.stats.backendErrors.Add(1)
 		u.setError(err)
-		if !u.v.sleep(u.v.ctx, wait) {
-			return u.v.ctx.Err()
+		if !u.v.sleep(until, wait) {
+			return until.Err()
 		}
 	}
 }
@@ -364,7 +412,7 @@ func (u *uploader) commitDue() bool {
 			return true
 		}
 	}
-	if u.openHead {
+	if u.openHead || u.keep.ready != nil {
 		return true
 	}
 	if len(prefix) == 0 {
@@ -394,6 +442,12 @@ func (u *uploader) commit() error {
 	v := u.v
 	u.forced.Store(false)
 	prefix, _, rest := u.uploaded()
+	if len(prefix) > 0 {
+		if err := u.room(); err != nil {
+			u.setError(err)
+			return err
+		}
+	}
 	h := u.head
 	h.Condemned, h.Clean = nil, false
 	var local []byte
@@ -444,10 +498,13 @@ func (u *uploader) commit() error {
 			r.past(past)
 		}
 	}
+	opened := u.openHead
 	if err := u.commitHead(&h, past, newPast, condemn); err != nil {
 		return err
 	}
-	v.applyCommitted(prefix)
+	if err := u.applyCommitted(prefix); err != nil {
+		return err
+	}
 	u.committed.Store(h.LastSeq)
 	if pinned {
 		v.dropMarks(h.LastSeq)
@@ -455,7 +512,9 @@ func (u *uploader) commit() error {
 	u.saveLocal(&h, local)
 	u.savePast(oldPast)
 	u.release()
-	u.cleanUp()
+	if u.unclean = opened; !opened {
+		u.cleanUp()
+	} // else at the first tick or commit: many are opened at once when a node starts
 	for _, r := range taken {
 		if r.after != nil {
 			r.after(&h)
@@ -464,9 +523,10 @@ func (u *uploader) commit() error {
 	if newPast {
 		u.setLine()
 	}
-	if h.Clean || ckpt || h.NextTLog-u.ckpt >= checkpointTLogs {
-		u.checkpoint()
-	}
+	v.applied.Store(v.committedState.Load())
+	u.spill()
+	u.keep.due = u.keep.due || ckpt
+	u.checkpoint(h.Clean)
 	u.answer(taken)
 	u.keepBase()
 	return nil
@@ -518,7 +578,8 @@ func (u *uploader) commitHead(h *Head, past *Past, newPast bool, condemn []strin
 	if old := u.head.Past; newPast && old != nil && !slices.Contains(u.stale, pastName(v.id, *old)) {
 		u.stale = append(u.stale, pastName(v.id, *old))
 	}
-	u.listed = len(u.stale)
+	u.nameCheckpoint(h)
+	listed := len(u.stale)
 	h.Condemned = slices.Concat(u.stale, u.doomedNames(), condemn)
 	if newPast {
 		pastRef, obj, err := past.encode(v.this, h.Number)
@@ -572,9 +633,11 @@ func (u *uploader) commitHead(h *Head, past *Past, newPast bool, condemn []strin
 	if v.writeErrorState() == StateFenced {
 		return ErrFenced
 	}
+	u.listed = listed
 	u.stale = append(u.stale, headName(v.id, u.ref))
 	u.doom(condemn)
 	u.rec, u.head, u.past, u.ref, u.openHead = next, *h, past, ref, false
+	u.checkpointNamed()
 	v.committedState.Store(&state{h, past, ref})
 	u.headNum.Store(h.Number)
 	u.headTime.Store(h.Time)
@@ -711,9 +774,22 @@ func writeLocal(fsys blockfs.FS, path string, b []byte) error {
 	return err
 }
 
+// stage repeats the reading of map pages until it succeeds or the volume ends: what
+// is committed must reach the map.
+func (u *uploader) stage(read func(context.Context) error) error {
+	if read(u.v.ctx) == nil {
+		return nil
+	}
+	return u.persist(read, nil)
+}
+
 // applyCommitted moves committed batches to the base map (M3).
-func (v *Volume) applyCommitted(prefix []*batch) {
+func (u *uploader) applyCommitted(prefix []*batch) error {
+	v := u.v
 	for _, b := range prefix {
+		if err := u.stage(func(ctx context.Context) error { return stageFooter(ctx, v.base, b.footer) }); err != nil {
+			return err
+		}
 		v.mapMu.Lock()
 		v.own.scos.add(b.number, v.origin, b.footer.Clusters, b.object)
 		applyFooter(v.base, b.footer, v.level())
@@ -726,5 +802,7 @@ func (v *Volume) applyCommitted(prefix []*batch) {
 		v.closed = v.closed[1:]
 		v.uncommitted.Add(-b.journal)
 		v.mapMu.Unlock()
+		v.base.Unstage()
 	}
+	return nil
 }

@@ -21,6 +21,8 @@
 //	v/ID/tlog/NUMBER-EPOCH-NONCE         index of a run of SCOs (package tlog)
 //	v/ID/head/EPOCH-NUMBER-NONCE         what makes up the vDisk (Head)
 //	v/ID/past/EPOCH-NUMBER-NONCE         what it was before, snapshots (Past)
+//	v/ID/map/EPOCH-NUMBER-NONCE          checkpoint of the map (MapRef, package blockmap)
+//	v/ID/page/NUMBER-EPOCH-NONCE         segment of its pages
 //	v/ID/claim/EPOCH                     epoch taken, on stores with conditional PUT
 //
 // # Local state of a vDisk, below vdisk/ID/
@@ -29,6 +31,7 @@
 //	              backend is away
 //	tlog-NUMBER   copies of the TLogs after the checkpoint
 //	map           checkpoint of the base map (package blockmap)
+//	page-*        segments of its pages, named like the objects
 //
 // All of it is a cache: registry, journal and backend decide.
 //
@@ -66,6 +69,10 @@
 //	V11 What a scrub replaces is condemned by the head that says the new log, which
 //	    keeps snapshots, what clones start from, and the history that is asked for
 //	    (G1-G7, scrub.go). Each head repeats what is condemned and not deleted yet.
+//	V12 A checkpoint of the map counts only for the log that it was made of, which its
+//	    line says (MapRef): replacing runs of the log voids it, with nothing else to
+//	    do. The head names it as long as its objects are there; a newer one condemns
+//	    what it does not take over.
 package volume
 
 import (
@@ -133,6 +140,8 @@ type Volume struct {
 	qmu      sync.Mutex
 	queue    []*Request
 	closing  bool
+	arrived  uint64         // requests, ever
+	idle     bool           // the uploader sleeps until the next request
 	work     *work          // long, beside the requests; nil: none
 	stopped  bool           // the committer ended
 	inflight sync.WaitGroup // requests submitted and not complete
@@ -159,6 +168,8 @@ type Volume struct {
 	pins  []*Pin     // snapshots, in seq order; changed in seq order (V8)
 
 	committedState atomic.Pointer[state]
+	applied        atomic.Pointer[state] // what base is of
+	mapErr         atomic.Pointer[error] // why map pages are not written
 
 	movedSCO, movedTLog atomic.Uint32 // next numbers of a flatten or scrub
 	dropped             atomic.Bool   // objects that the map named are gone; what read them may look again
@@ -322,6 +333,11 @@ func (v *Volume) enter() error {
 	}
 	v.inflight.Add(1)
 	v.active.Add(1)
+	v.arrived++
+	if v.idle {
+		v.idle = false
+		v.up.wake()
+	}
 	return nil
 }
 
@@ -476,6 +492,7 @@ func (v *Volume) stop() {
 		v.journal.Release(committed)
 	}
 	v.journal.Close()
+	v.dropMap()
 	v.p.mu.Lock()
 	delete(v.p.open, v.id)
 	v.p.mu.Unlock()

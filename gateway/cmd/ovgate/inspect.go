@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,7 +35,8 @@ var inspectors = []struct {
 	{"tlog", "a TLog, v/ID/tlog/* of a backend, or a local copy", (*inspection).tlog},
 	{"head", "a head, v/ID/head/* of a backend, or a local copy", (*inspection).head},
 	{"past", "a past, v/ID/past/* of a backend, or a local copy", (*inspection).past},
-	{"checkpoint", "a checkpoint of a map, DIR/vdisk/ID/map", (*inspection).checkpoint},
+	{"checkpoint", "a checkpoint of a map, DIR/vdisk/ID/map, or v/ID/map/* of a backend", (*inspection).checkpoint},
+	{"segment", "a segment of map pages, DIR/vdisk/ID/page-*, or v/ID/page/* of a backend", (*inspection).segment},
 }
 
 // inspect returns the verbs that look into files.
@@ -75,7 +78,7 @@ func (a *app) inspectFile(path string, run func(*inspection) error) (err error) 
 	if i.bad > 0 {
 		return fmt.Errorf("%s is damaged in %d places", path, i.bad)
 	}
-	i.line("sound", object{}, "whole, every checksum verifies")
+	i.line("sound", object{}, "whole, %s", cmp.Or(i.sound, "every checksum verifies"))
 	return i.err
 }
 
@@ -89,7 +92,9 @@ type inspection struct {
 	out  io.Writer
 	json bool
 	bad  int
-	err  error // of out
+	// sound is what was checked of a file that is whole; empty: all of it.
+	sound string
+	err   error // of out
 }
 
 // line prints a thing that was found: o with -o json, else the text.
@@ -302,12 +307,74 @@ func (i *inspection) whole(is, sha string, v any) error {
 	return nil
 }
 
+// checkpoint prints the index of a map. Up to format 2 the pages were in it.
 func (i *inspection) checkpoint() error {
+	var start [10]byte
+	if n, err := i.f.ReadAt(start[:], 0); n == len(start) && binary.LittleEndian.Uint16(start[8:]) < blockmap.FormatVersion {
+		return i.oldCheckpoint()
+	} else if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	b, ok, err := i.all(volume.MaxIndexBytes)
+	if !ok {
+		return err
+	}
+	pages, mapped := 0, 0
+	x, err := blockmap.InspectIndex(b, func(n uint64, s *blockmap.Segment, slot uint16, sum uint32, m int) {
+		pages, mapped = pages+1, mapped+m
+		if s == nil {
+			i.line("page", object{"number": n, "mapped": 0}, "page %d, none, where the parent's map has one", n)
+			return
+		}
+		i.line("page", object{"number": n, "mapped": m, "segment": s.Number, "epoch": s.Epoch, "nonce": s.Nonce, "slot": slot, "crc32c": sum},
+			"page %d, %d clusters mapped, in segment %d epoch %d nonce %08x slot %d, crc32c %08x", n, m, s.Number, s.Epoch, s.Nonce, slot, sum)
+	})
+	if err != nil {
+		i.problem(-1, "%v", err)
+		return nil
+	}
+	for _, s := range x.SCOs {
+		i.scoInfo(s)
+	}
+	for _, s := range x.Segments {
+		i.line("segment", object{"number": s.Number, "epoch": s.Epoch, "nonce": s.Nonce, "pages": s.Pages},
+			"segment %d epoch %d nonce %08x, %d pages", s.Number, s.Epoch, s.Nonce, s.Pages)
+	}
+	i.line("checkpoint", object{"vdisk": idText(x.VDisk), "cluster": x.Cluster, "clusters": x.Clusters, "nextTLog": x.NextTLog, "epoch": x.Epoch, "nonce": x.Nonce,
+		"number": x.Number, "line": fmt.Sprintf("%x", x.Line), "scos": len(x.SCOs), "segments": len(x.Segments), "pages": pages, "mapped": mapped},
+		"checkpoint of vdisk %s after head %d of epoch %d nonce %08x, %d clusters of %d, TLogs before %d, line %x, %d SCOs, %d segments, %d pages, %d clusters mapped",
+		idText(x.VDisk), x.Number, x.Epoch, x.Nonce, x.Clusters, x.Cluster, x.NextTLog, x.Line, len(x.SCOs), len(x.Segments), pages, mapped)
+	return nil
+}
+
+func (i *inspection) scoInfo(s blockmap.SCOInfo) {
+	i.line("sco", object{"number": s.Number, "clusters": s.Clusters, "bytes": s.Bytes, "epoch": s.Epoch, "nonce": s.Nonce},
+		"sco %d epoch %d nonce %08x, %d clusters, %d bytes", s.Number, s.Epoch, s.Nonce, s.Clusters, s.Bytes)
+}
+
+// segment prints a segment. The checksums of its pages are in the checkpoint.
+func (i *inspection) segment() error {
+	i.sound = "as its header says; the checkpoint has the checksums of the pages"
+	vdisk, s, err := blockmap.InspectSegment(i.f, i.size, func(slot uint32, mapped int) {
+		i.line("page", object{"slot": slot, "mapped": mapped}, "slot %d, %d clusters mapped", slot, mapped)
+	})
+	if errors.Is(err, blockmap.ErrCheckpoint) {
+		i.problem(-1, "%v", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	i.line("segment", object{"vdisk": idText(vdisk), "number": s.Number, "epoch": s.Epoch, "nonce": s.Nonce, "pages": s.Pages},
+		"segment %d of vdisk %s epoch %d nonce %08x, %d pages", s.Number, idText(vdisk), s.Epoch, s.Nonce, s.Pages)
+	return nil
+}
+
+func (i *inspection) oldCheckpoint() error {
 	pages, mapped, scos := 0, 0, 0
 	h, err := blockmap.InspectCheckpoint(io.NewSectionReader(i.f, 0, i.size), func(s blockmap.SCOInfo) {
 		scos++
-		i.line("sco", object{"number": s.Number, "clusters": s.Clusters, "bytes": s.Bytes, "epoch": s.Epoch, "nonce": s.Nonce},
-			"sco %d epoch %d nonce %08x, %d clusters, %d bytes", s.Number, s.Epoch, s.Nonce, s.Clusters, s.Bytes)
+		i.scoInfo(s)
 	}, func(n uint64, m int) {
 		pages, mapped = pages+1, mapped+m
 		i.line("page", object{"number": n, "mapped": m}, "page %d, %d clusters mapped", n, m)

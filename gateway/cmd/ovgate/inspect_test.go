@@ -26,6 +26,7 @@ var inspectGolden = []struct{ word, file, says string }{
 	{"past", "volume/testdata/past.txt", `"runs": [`},
 	{"checkpoint", "blockmap/testdata/map.bin", "2 pages, 6 clusters mapped"},
 	{"checkpoint", "blockmap/testdata/map-2.bin", "2 pages, 6 clusters mapped"},
+	{"checkpoint", "blockmap/testdata/map-3.bin", "8 pages, 7 clusters mapped"},
 }
 
 func runInspect(args ...string) (code int, out, errs string) {
@@ -106,6 +107,33 @@ func TestInspectDamage(t *testing.T) {
 			if other.word != g.word {
 				damaged(other.word, g.file+" as "+other.word, b)
 			}
+		}
+	}
+}
+
+// TestInspectSegment: of a segment the header is checked, and its size.
+func TestInspectSegment(t *testing.T) {
+	b, err := os.ReadFile("../../../volumedriver/blockmap/testdata/segment-1.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = append(b[:4096], make([]byte, 2*4096)...)
+	b[4096] = 1 // a location in use
+	path := filepath.Join(t.TempDir(), "page")
+	write := func(b []byte) {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(b)
+	code, out, errs := runInspect("segment", path)
+	if code != exitOK || !strings.Contains(out, "slot 0, 1 clusters mapped\nslot 1, 0 clusters mapped\n") || !strings.Contains(out, "2 pages") {
+		t.Errorf("exit code %d, %s%s", code, out, errs)
+	}
+	for name, wrong := range map[string][]byte{"cut": b[:4097], "header": b[:100], "empty": nil, "flipped": append([]byte{b[0] ^ 1}, b[1:]...), "rest": append(bytes.Clone(b[:4095]), append([]byte{1}, b[4096:]...)...)} {
+		write(wrong)
+		if code, out, errs := runInspect("segment", path); code != exitFailed || !strings.Contains(out, "BAD ") {
+			t.Errorf("%s: exit code %d, %s%s", name, code, out, errs)
 		}
 	}
 }

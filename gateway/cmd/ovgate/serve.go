@@ -25,6 +25,7 @@ func (a *app) serve() *cobra.Command {
 	f.StringArrayVar(&o.ISCSI, "iscsi", nil, "HOST:PORT of the iSCSI portal (default 127.0.0.1:3260); may be repeated")
 	f.StringArrayVar(&o.Advertise, "advertise", nil, "HOST:PORT that initiators should use instead of --iscsi's; may be repeated")
 	f.BoolVar(&o.Insecure, "insecure", false, "plain HTTP instead of TLS; on a loopback address only")
+	f.Int64Var(&o.MapMemory, "map-memory", 0, "bytes of the vDisks' maps kept in memory (default an eighth of the machine's memory)")
 	f.StringVar(&o.LogFormat, "log-format", "", "text or json (default text)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		switch {
