@@ -137,6 +137,12 @@ func (c *committer) commit() {
 		c.completeAll(err)
 		return
 	}
+	if m := c.taken[0].st.mark; m != nil && m.meet != nil {
+		if err := m.meet.arrive(v); err != nil {
+			c.completeAll(fmt.Errorf("vdisk %s: group snapshot: %w", v.id, err))
+			return
+		}
+	}
 	b.Time = v.timestamp()
 	at, err := v.journal.Append(b)
 	clear(b.Parts)

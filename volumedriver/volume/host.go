@@ -52,6 +52,8 @@ type Host struct {
 
 	started time.Time // by the wall and the monotonic clock
 
+	groupMu sync.Mutex // one group snapshot at a time
+
 	mu     sync.Mutex
 	pools  map[string]*Pool
 	spaces map[spaceKey]uint64 // handles for cache keys

@@ -89,6 +89,7 @@ type Pin struct {
 	Time       int64             `json:"time,omitempty"` // Unix ns
 	Seq        uint64            `json:"seq,omitempty"`
 	Size       int64             `json:"size"` // of the vDisk then, bytes
+	Group      *PinGroup         `json:"group,omitempty"`
 }
 
 // PastRef is what a head says of its past.

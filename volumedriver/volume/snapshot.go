@@ -40,6 +40,7 @@ type mark struct {
 
 	seq    uint64
 	forced bool
+	meet   *meeting // of a group; nil: alone
 }
 
 // SnapshotSpec describes a snapshot to make.
@@ -65,13 +66,20 @@ type Snapshot struct {
 	Time       time.Time
 	Seq        uint64 // it holds the effect of all writes up to here
 	Size       int64  // of the vDisk then, bytes
+	// Group is how many vDisks have a snapshot with this ID, made at one moment; 0: it
+	// is of no group.
+	Group int
 	// InBackend: a committed head covers it, so it survives the loss of the node and
 	// can be cloned and rolled back to without waiting.
 	InBackend bool
 }
 
 func (p *Pin) snapshot(committed uint64) Snapshot {
-	return Snapshot{ID: p.ID, Name: p.Name, Labels: maps.Clone(p.Labels), Consistent: p.Consistent, Sticky: p.Sticky,
+	group := 0
+	if p.Group != nil {
+		group = p.Group.Size
+	}
+	return Snapshot{Group: group, ID: p.ID, Name: p.Name, Labels: maps.Clone(p.Labels), Consistent: p.Consistent, Sticky: p.Sticky,
 		Automatic: p.Automatic, Time: time.Unix(0, p.Time), Seq: p.Seq, Size: p.Size, InBackend: p.Seq <= committed}
 }
 
@@ -209,7 +217,7 @@ func (v *Volume) prepareMark(m *mark) (bool, error) {
 	bytes := 0
 	for _, p := range v.pins {
 		switch {
-		case p.ID == m.Pin.ID && p.Name == m.Pin.Name:
+		case p.ID == m.Pin.ID && p.Name == m.Pin.Name && m.meet == nil:
 			return false, nil
 		case p.ID == m.Pin.ID || p.Name == m.Pin.Name:
 			return false, fmt.Errorf("vdisk %s: snapshot %q (%s): %w; use another name, or delete that one", v.id, p.Name, p.ID, ErrExists)
