@@ -127,6 +127,7 @@ const (
 	VDiskStateStalled      VDiskState = "stalled"
 	VDiskStateTemplate     VDiskState = "template"
 	VDiskStateTransferring VDiskState = "transferring"
+	VDiskStateTrashed      VDiskState = "trashed"
 )
 
 // Valid indicates whether the value is a known member of the VDiskState enum.
@@ -155,6 +156,8 @@ func (e VDiskState) Valid() bool {
 	case VDiskStateTemplate:
 		return true
 	case VDiskStateTransferring:
+		return true
+	case VDiskStateTrashed:
 		return true
 	default:
 		return false
@@ -431,6 +434,15 @@ type GroupInput struct {
 	// Name 1 to 63 of a-z 0-9 . _ -
 	Name     string `json:"name"`
 	ReadOnly *bool  `json:"readOnly,omitempty"`
+}
+
+// GroupMember defines model for GroupMember.
+type GroupMember struct {
+	Snapshot Snapshot `json:"snapshot"`
+
+	// VDisk Name of the vDisk
+	VDisk   string `json:"vdisk"`
+	VDiskID string `json:"vdiskId"`
 }
 
 // GroupPatch What is absent stays as it is
@@ -823,7 +835,8 @@ type Recovered struct {
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
 	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
-	// transferring: an import or export uses it, and it is deleted unless an import is finished
+	// transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted,
+	// and kept for a while
 	State VDiskState `json:"state"`
 
 	// Time When the backend last learned of this vDisk
@@ -843,6 +856,12 @@ type Reservation struct {
 
 	// Type In words; empty: initiators are registered and none has reserved it
 	Type string `json:"type"`
+}
+
+// RestoreInput defines model for RestoreInput.
+type RestoreInput struct {
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name *Name `json:"name,omitempty"`
 }
 
 // Role defines model for Role.
@@ -978,7 +997,10 @@ type Snapshot struct {
 	// Consistent Who asked had made applications or file systems consistent; false: as a power cut would leave them
 	Consistent bool      `json:"consistent"`
 	Created    time.Time `json:"created"`
-	ID         string    `json:"id"`
+
+	// Group How many vDisks have a snapshot with this id, made at one moment; 0: it is of no group
+	Group int    `json:"group"`
+	ID    string `json:"id"`
 
 	// InBackend The backend has all of it
 	InBackend bool `json:"inBackend"`
@@ -995,6 +1017,31 @@ type Snapshot struct {
 
 	// Sticky Deleted with force only; a rollback past it is refused
 	Sticky bool `json:"sticky"`
+}
+
+// SnapshotGroup defines model for SnapshotGroup.
+type SnapshotGroup struct {
+	Created time.Time `json:"created"`
+
+	// ID Of each of the snapshots
+	ID      string        `json:"id"`
+	Members []GroupMember `json:"members"`
+	Name    string        `json:"name"`
+}
+
+// SnapshotGroupInput defines model for SnapshotGroupInput.
+type SnapshotGroupInput struct {
+	Consistent *bool `json:"consistent,omitempty"`
+
+	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
+	Labels *Labels `json:"labels,omitempty"`
+
+	// Name Unique on each vDisk, 1 to 255 bytes of UTF-8 without control characters
+	Name   string `json:"name"`
+	Sticky *bool  `json:"sticky,omitempty"`
+
+	// Vdisks Names or ids of running vDisks, each once
+	Vdisks []string `json:"vdisks"`
 }
 
 // SnapshotInput defines model for SnapshotInput.
@@ -1149,7 +1196,8 @@ type TargetLUN struct {
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
 	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
-	// transferring: an import or export uses it, and it is deleted unless an import is finished
+	// transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted,
+	// and kept for a while
 	State VDiskState `json:"state"`
 
 	// Stats Null in lists, and while the LUN is not served
@@ -1208,6 +1256,34 @@ type Transfer struct {
 
 	// VDisk Name of the vDisk that is imported or exported
 	VDisk string `json:"vdisk"`
+}
+
+// TrashList defines model for TrashList.
+type TrashList struct {
+	Items []Trashed `json:"items"`
+	Next  *string   `json:"next"`
+}
+
+// Trashed defines model for Trashed.
+type Trashed struct {
+	ID string `json:"id"`
+
+	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
+	Labels Labels `json:"labels"`
+
+	// Name The one that it had
+	Name string `json:"name"`
+
+	// PurgeAt When it is deleted for good
+	PurgeAt time.Time `json:"purgeAt"`
+	Size    int64     `json:"size"`
+
+	// Stored Bytes on the backend that a purge gives back
+	Stored    int64     `json:"stored"`
+	TrashedAt time.Time `json:"trashedAt"`
+
+	// VPool Name of its vPool
+	VPool string `json:"vpool"`
 }
 
 // UnpublishInput defines model for UnpublishInput.
@@ -1290,7 +1366,8 @@ type VDisk struct {
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
 	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
-	// transferring: an import or export uses it, and it is deleted unless an import is finished
+	// transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted,
+	// and kept for a while
 	State VDiskState `json:"state"`
 
 	// StateReason Empty when running
@@ -1345,7 +1422,8 @@ type VDiskPatch struct {
 // VDiskState running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 // has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
 // acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
-// transferring: an import or export uses it, and it is deleted unless an import is finished
+// transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted,
+// and kept for a while
 type VDiskState string
 
 // VPool defines model for VPool.
@@ -1368,8 +1446,14 @@ type VPool struct {
 	Stored      int64  `json:"stored"`
 
 	// Total Bytes of the backend's disk; 0 when unknown
-	Total  int64 `json:"total"`
-	Vdisks int   `json:"vdisks"`
+	Total int64 `json:"total"`
+
+	// TrashStored Bytes that they take on the backend, which stored counts too
+	TrashStored int64 `json:"trashStored"`
+
+	// Trashed vDisks in the trash
+	Trashed int `json:"trashed"`
+	Vdisks  int `json:"vdisks"`
 }
 
 // VPoolInput defines model for VPoolInput.
@@ -1379,7 +1463,7 @@ type VPoolInput struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, offline
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -1394,7 +1478,7 @@ type VPoolPatch struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name *Name `json:"name,omitempty"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, offline
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -1407,7 +1491,7 @@ type VPoolRecoverInput struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, offline
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -1434,14 +1518,20 @@ type VPoolSettings struct {
 	// LostTail What to do with a vDisk that lost acknowledged writes
 	LostTail LostTailPolicy `json:"lostTail"`
 
+	// OversubscriptionPercent Most that the sizes of its vDisks may come to, in percent of the backend's disk; 0: no bound
+	OversubscriptionPercent int `json:"oversubscriptionPercent"`
+
 	// ScoSize 4-128 MiB, a power of two, at most a quarter of journalQuota
 	ScoSize int64 `json:"scoSize"`
 
 	// StallTimeoutMs 1 s-1 h that a write waits when the journal is full
 	StallTimeoutMs int64 `json:"stallTimeoutMs"`
+
+	// TrashMs How long deleted vDisks are kept in the trash: 1 min-366 days; 0: not at all
+	TrashMs int64 `json:"trashMs"`
 }
 
-// VPoolSettingsInput Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, offline
+// VPoolSettingsInput Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, offline
 type VPoolSettingsInput struct {
 	ClusterSize      *int64 `json:"clusterSize,omitempty"`
 	CommitIntervalMs *int64 `json:"commitIntervalMs,omitempty"`
@@ -1449,9 +1539,11 @@ type VPoolSettingsInput struct {
 	JournalQuota     *int64 `json:"journalQuota,omitempty"`
 
 	// LostTail What to do with a vDisk that lost acknowledged writes
-	LostTail       *LostTailPolicy `json:"lostTail,omitempty"`
-	ScoSize        *int64          `json:"scoSize,omitempty"`
-	StallTimeoutMs *int64          `json:"stallTimeoutMs,omitempty"`
+	LostTail                *LostTailPolicy `json:"lostTail,omitempty"`
+	OversubscriptionPercent *int            `json:"oversubscriptionPercent,omitempty"`
+	ScoSize                 *int64          `json:"scoSize,omitempty"`
+	StallTimeoutMs          *int64          `json:"stallTimeoutMs,omitempty"`
+	TrashMs                 *int64          `json:"trashMs,omitempty"`
 }
 
 // VPoolState degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached
@@ -1595,6 +1687,12 @@ type GetISCSISessionParams struct {
 	SampleMs *int `form:"sampleMs,omitempty" json:"sampleMs,omitempty"`
 }
 
+// CreateSnapshotGroupParams defines parameters for CreateSnapshotGroup.
+type CreateSnapshotGroupParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListTargetsParams defines parameters for ListTargets.
 type ListTargetsParams struct {
 	// Limit Most items in the answer
@@ -1652,6 +1750,21 @@ type CreateTokenParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ListTrashParams defines parameters for ListTrash.
+type ListTrashParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+
+	// VPool Name or id of the vPool
+	VPool *string `form:"vpool,omitempty" json:"vpool,omitempty"`
+}
+
 // ListUsersParams defines parameters for ListUsers.
 type ListUsersParams struct {
 	// Limit Most items in the answer
@@ -1693,6 +1806,12 @@ type ListVDisksParams struct {
 type CreateVDiskParams struct {
 	// IdempotencyKey Drawn by the client, the same for each repetition of one create
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// DeleteVDiskParams defines parameters for DeleteVDisk.
+type DeleteVDiskParams struct {
+	// Purge Not into the trash
+	Purge *bool `form:"purge,omitempty" json:"purge,omitempty"`
 }
 
 // CloneVDiskParams defines parameters for CloneVDisk.
@@ -1782,6 +1901,9 @@ type SignInJSONRequestBody = SignInInput
 // CompleteSetupJSONRequestBody defines body for CompleteSetup for application/json ContentType.
 type CompleteSetupJSONRequestBody = SetupInput
 
+// CreateSnapshotGroupJSONRequestBody defines body for CreateSnapshotGroup for application/json ContentType.
+type CreateSnapshotGroupJSONRequestBody = SnapshotGroupInput
+
 // CreateTargetJSONRequestBody defines body for CreateTarget for application/json ContentType.
 type CreateTargetJSONRequestBody = TargetInput
 
@@ -1796,6 +1918,9 @@ type SetTargetPortalsJSONRequestBody = PortalsInput
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenInput
+
+// RestoreTrashJSONRequestBody defines body for RestoreTrash for application/json ContentType.
+type RestoreTrashJSONRequestBody = RestoreInput
 
 // CreateUserJSONRequestBody defines body for CreateUser for application/json ContentType.
 type CreateUserJSONRequestBody = UserInput
@@ -1904,6 +2029,9 @@ type ServerInterface interface {
 	// CompleteSetup Create the first administrator
 	// (POST /setup)
 	CompleteSetup(ctx echo.Context) error
+	// CreateSnapshotGroup Make a snapshot of several vDisks at one moment
+	// (POST /snapshotGroups)
+	CreateSnapshotGroup(ctx echo.Context, params CreateSnapshotGroupParams) error
 	// GetStatus Health, capacity and performance of the node
 	// (GET /status)
 	GetStatus(ctx echo.Context) error
@@ -1946,6 +2074,15 @@ type ServerInterface interface {
 	// DeleteToken Revoke a token
 	// (DELETE /tokens/{token})
 	DeleteToken(ctx echo.Context, token string) error
+	// ListTrash List the vDisks in the trash, those that go first at the start
+	// (GET /trash)
+	ListTrash(ctx echo.Context, params ListTrashParams) error
+	// PurgeTrash Delete a vDisk in the trash for good
+	// (DELETE /trash/{vdisk})
+	PurgeTrash(ctx echo.Context, vDisk VDiskRef) error
+	// RestoreTrash Take a vDisk out of the trash
+	// (POST /trash/{vdisk}/restore)
+	RestoreTrash(ctx echo.Context, vDisk VDiskRef) error
 	// ListUsers List users
 	// (GET /users)
 	ListUsers(ctx echo.Context, params ListUsersParams) error
@@ -1967,9 +2104,9 @@ type ServerInterface interface {
 	// CreateVDisk Create a vDisk
 	// (POST /vdisks)
 	CreateVDisk(ctx echo.Context, params CreateVDiskParams) error
-	// DeleteVDisk Delete a vDisk and its data
+	// DeleteVDisk Delete a vDisk
 	// (DELETE /vdisks/{vdisk})
-	DeleteVDisk(ctx echo.Context, vDisk VDiskRef) error
+	DeleteVDisk(ctx echo.Context, vDisk VDiskRef, params DeleteVDiskParams) error
 	// GetVDisk Show a vDisk
 	// (GET /vdisks/{vdisk})
 	GetVDisk(ctx echo.Context, vDisk VDiskRef) error
@@ -2401,6 +2538,35 @@ func (w *ServerInterfaceWrapper) CompleteSetup(ctx echo.Context) error {
 	return err
 }
 
+// CreateSnapshotGroup converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateSnapshotGroup(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateSnapshotGroupParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateSnapshotGroup(ctx, params)
+	return err
+}
+
 // GetStatus converts echo context to params.
 func (w *ServerInterfaceWrapper) GetStatus(ctx echo.Context) error {
 	var err error
@@ -2753,6 +2919,77 @@ func (w *ServerInterfaceWrapper) DeleteToken(ctx echo.Context) error {
 	return err
 }
 
+// ListTrash converts echo context to params.
+func (w *ServerInterfaceWrapper) ListTrash(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListTrashParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// ------------- Optional query parameter "vpool" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "vpool", ctx.QueryParams(), &params.VPool, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vpool: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListTrash(ctx, params)
+	return err
+}
+
+// PurgeTrash converts echo context to params.
+func (w *ServerInterfaceWrapper) PurgeTrash(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PurgeTrash(ctx, vDisk)
+	return err
+}
+
+// RestoreTrash converts echo context to params.
+func (w *ServerInterfaceWrapper) RestoreTrash(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RestoreTrash(ctx, vDisk)
+	return err
+}
+
 // ListUsers converts echo context to params.
 func (w *ServerInterfaceWrapper) ListUsers(ctx echo.Context) error {
 	var err error
@@ -2955,8 +3192,17 @@ func (w *ServerInterfaceWrapper) DeleteVDisk(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteVDiskParams
+	// ------------- Optional query parameter "purge" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "purge", ctx.QueryParams(), &params.Purge, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter purge: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.DeleteVDisk(ctx, vDisk)
+	err = w.Handler.DeleteVDisk(ctx, vDisk, params)
 	return err
 }
 
@@ -3722,6 +3968,10 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/vdisks/:vdisk", wrapper.DeleteVDisk, options.OperationMiddlewares["DeleteVDisk"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk", wrapper.GetVDisk, options.OperationMiddlewares["GetVDisk"]...)
 	router.PATCH(options.BaseURL+"/vdisks/:vdisk", wrapper.UpdateVDisk, options.OperationMiddlewares["UpdateVDisk"]...)
+	router.GET(options.BaseURL+"/trash", wrapper.ListTrash, options.OperationMiddlewares["ListTrash"]...)
+	router.DELETE(options.BaseURL+"/trash/:vdisk", wrapper.PurgeTrash, options.OperationMiddlewares["PurgeTrash"]...)
+	router.POST(options.BaseURL+"/trash/:vdisk/restore", wrapper.RestoreTrash, options.OperationMiddlewares["RestoreTrash"]...)
+	router.POST(options.BaseURL+"/snapshotGroups", wrapper.CreateSnapshotGroup, options.OperationMiddlewares["CreateSnapshotGroup"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/publish", wrapper.PublishVDisk, options.OperationMiddlewares["PublishVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/unpublish", wrapper.UnpublishVDisk, options.OperationMiddlewares["UnpublishVDisk"]...)
 	router.PUT(options.BaseURL+"/vdisks/:vdisk/qos", wrapper.SetVDiskQos, options.OperationMiddlewares["SetVDiskQos"]...)
@@ -4460,6 +4710,46 @@ func (response CompleteSetupdefaultJSONResponse) VisitCompleteSetupResponse(w ht
 	return err
 }
 
+type CreateSnapshotGroupRequestObject struct {
+	Params CreateSnapshotGroupParams
+	Body   *CreateSnapshotGroupJSONRequestBody
+}
+
+type CreateSnapshotGroupResponseObject interface {
+	VisitCreateSnapshotGroupResponse(w http.ResponseWriter) error
+}
+
+type CreateSnapshotGroup201JSONResponse SnapshotGroup
+
+func (response CreateSnapshotGroup201JSONResponse) VisitCreateSnapshotGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateSnapshotGroupdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateSnapshotGroupdefaultJSONResponse) VisitCreateSnapshotGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetStatusRequestObject struct {
 }
 
@@ -4993,6 +5283,118 @@ func (response DeleteTokendefaultJSONResponse) VisitDeleteTokenResponse(w http.R
 	return err
 }
 
+type ListTrashRequestObject struct {
+	Params ListTrashParams
+}
+
+type ListTrashResponseObject interface {
+	VisitListTrashResponse(w http.ResponseWriter) error
+}
+
+type ListTrash200JSONResponse TrashList
+
+func (response ListTrash200JSONResponse) VisitListTrashResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTrashdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListTrashdefaultJSONResponse) VisitListTrashResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PurgeTrashRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+}
+
+type PurgeTrashResponseObject interface {
+	VisitPurgeTrashResponse(w http.ResponseWriter) error
+}
+
+type PurgeTrash204Response struct {
+}
+
+func (response PurgeTrash204Response) VisitPurgeTrashResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type PurgeTrashdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response PurgeTrashdefaultJSONResponse) VisitPurgeTrashResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RestoreTrashRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+	Body  *RestoreTrashJSONRequestBody
+}
+
+type RestoreTrashResponseObject interface {
+	VisitRestoreTrashResponse(w http.ResponseWriter) error
+}
+
+type RestoreTrash200JSONResponse VDisk
+
+func (response RestoreTrash200JSONResponse) VisitRestoreTrashResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RestoreTrashdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RestoreTrashdefaultJSONResponse) VisitRestoreTrashResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListUsersRequestObject struct {
 	Params ListUsersParams
 }
@@ -5264,7 +5666,8 @@ func (response CreateVDiskdefaultJSONResponse) VisitCreateVDiskResponse(w http.R
 }
 
 type DeleteVDiskRequestObject struct {
-	VDisk VDiskRef `json:"vdisk"`
+	VDisk  VDiskRef `json:"vdisk"`
+	Params DeleteVDiskParams
 }
 
 type DeleteVDiskResponseObject interface {
@@ -6624,6 +7027,9 @@ type StrictServerInterface interface {
 	// CompleteSetup Create the first administrator
 	// (POST /setup)
 	CompleteSetup(ctx context.Context, request CompleteSetupRequestObject) (CompleteSetupResponseObject, error)
+	// CreateSnapshotGroup Make a snapshot of several vDisks at one moment
+	// (POST /snapshotGroups)
+	CreateSnapshotGroup(ctx context.Context, request CreateSnapshotGroupRequestObject) (CreateSnapshotGroupResponseObject, error)
 	// GetStatus Health, capacity and performance of the node
 	// (GET /status)
 	GetStatus(ctx context.Context, request GetStatusRequestObject) (GetStatusResponseObject, error)
@@ -6666,6 +7072,15 @@ type StrictServerInterface interface {
 	// DeleteToken Revoke a token
 	// (DELETE /tokens/{token})
 	DeleteToken(ctx context.Context, request DeleteTokenRequestObject) (DeleteTokenResponseObject, error)
+	// ListTrash List the vDisks in the trash, those that go first at the start
+	// (GET /trash)
+	ListTrash(ctx context.Context, request ListTrashRequestObject) (ListTrashResponseObject, error)
+	// PurgeTrash Delete a vDisk in the trash for good
+	// (DELETE /trash/{vdisk})
+	PurgeTrash(ctx context.Context, request PurgeTrashRequestObject) (PurgeTrashResponseObject, error)
+	// RestoreTrash Take a vDisk out of the trash
+	// (POST /trash/{vdisk}/restore)
+	RestoreTrash(ctx context.Context, request RestoreTrashRequestObject) (RestoreTrashResponseObject, error)
 	// ListUsers List users
 	// (GET /users)
 	ListUsers(ctx context.Context, request ListUsersRequestObject) (ListUsersResponseObject, error)
@@ -6687,7 +7102,7 @@ type StrictServerInterface interface {
 	// CreateVDisk Create a vDisk
 	// (POST /vdisks)
 	CreateVDisk(ctx context.Context, request CreateVDiskRequestObject) (CreateVDiskResponseObject, error)
-	// DeleteVDisk Delete a vDisk and its data
+	// DeleteVDisk Delete a vDisk
 	// (DELETE /vdisks/{vdisk})
 	DeleteVDisk(ctx context.Context, request DeleteVDiskRequestObject) (DeleteVDiskResponseObject, error)
 	// GetVDisk Show a vDisk
@@ -7316,6 +7731,54 @@ func (sh *strictHandler) CompleteSetup(ctx echo.Context) error {
 	return nil
 }
 
+// CreateSnapshotGroup operation middleware
+func (sh *strictHandler) CreateSnapshotGroup(ctx echo.Context, params CreateSnapshotGroupParams) error {
+	var request CreateSnapshotGroupRequestObject
+
+	request.Params = params
+
+	var body CreateSnapshotGroupJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateSnapshotGroup(ctx.Request().Context(), request.(CreateSnapshotGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateSnapshotGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateSnapshotGroupResponseObject); ok {
+		return validResponse.VisitCreateSnapshotGroupResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // GetStatus operation middleware
 func (sh *strictHandler) GetStatus(ctx echo.Context) error {
 	var request GetStatusRequestObject
@@ -7786,6 +8249,104 @@ func (sh *strictHandler) DeleteToken(ctx echo.Context, token string) error {
 	return nil
 }
 
+// ListTrash operation middleware
+func (sh *strictHandler) ListTrash(ctx echo.Context, params ListTrashParams) error {
+	var request ListTrashRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListTrash(ctx.Request().Context(), request.(ListTrashRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListTrash")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListTrashResponseObject); ok {
+		return validResponse.VisitListTrashResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PurgeTrash operation middleware
+func (sh *strictHandler) PurgeTrash(ctx echo.Context, vDisk VDiskRef) error {
+	var request PurgeTrashRequestObject
+
+	request.VDisk = vDisk
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PurgeTrash(ctx.Request().Context(), request.(PurgeTrashRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PurgeTrash")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PurgeTrashResponseObject); ok {
+		return validResponse.VisitPurgeTrashResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RestoreTrash operation middleware
+func (sh *strictHandler) RestoreTrash(ctx echo.Context, vDisk VDiskRef) error {
+	var request RestoreTrashRequestObject
+
+	request.VDisk = vDisk
+
+	var body RestoreTrashJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RestoreTrash(ctx.Request().Context(), request.(RestoreTrashRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RestoreTrash")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RestoreTrashResponseObject); ok {
+		return validResponse.VisitRestoreTrashResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ListUsers operation middleware
 func (sh *strictHandler) ListUsers(ctx echo.Context, params ListUsersParams) error {
 	var request ListUsersRequestObject
@@ -8031,10 +8592,11 @@ func (sh *strictHandler) CreateVDisk(ctx echo.Context, params CreateVDiskParams)
 }
 
 // DeleteVDisk operation middleware
-func (sh *strictHandler) DeleteVDisk(ctx echo.Context, vDisk VDiskRef) error {
+func (sh *strictHandler) DeleteVDisk(ctx echo.Context, vDisk VDiskRef, params DeleteVDiskParams) error {
 	var request DeleteVDiskRequestObject
 
 	request.VDisk = vDisk
+	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.DeleteVDisk(ctx.Request().Context(), request.(DeleteVDiskRequestObject))

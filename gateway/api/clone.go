@@ -15,7 +15,7 @@ func (d diskView) parent(v model.VDisk) *Parent {
 		return nil
 	}
 	p := Parent{ID: v.Parent.VDisk, Snapshot: v.Parent.Snapshot}
-	if up, ok := d.s.opt.Model.VDisk(p.ID); ok && up.State != model.StateDeleting {
+	if up, ok := d.s.opt.Model.VDisk(p.ID); ok && up.State != model.StateDeleting && up.State != model.StateTrashed {
 		p.Name = up.Name
 	}
 	if at := v.Parent.At; !at.IsZero() {

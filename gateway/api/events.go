@@ -157,7 +157,7 @@ func (s *Server) objectEvent(kind, id string) (string, any) {
 			return kind, s.vpoolOf(v, s.sums()[id])
 		}
 	case "vdisk":
-		if v, ok := s.opt.Model.VDisk(id); ok {
+		if v, ok := s.opt.Model.VDisk(id); ok && v.State != model.StateTrashed {
 			return kind, s.diskView().row(v)
 		}
 	case "target":

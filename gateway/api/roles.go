@@ -27,6 +27,7 @@ var rules = map[string]rule{
 	"ListVDisks":           {role: auth.RoleRead},
 	"GetVDisk":             {role: auth.RoleRead},
 	"GetVDiskStats":        {role: auth.RoleRead},
+	"ListTrash":            {role: auth.RoleRead},
 	"GetVDiskHistory":      {role: auth.RoleRead},
 	"GetVDiskScrub":        {role: auth.RoleRead},
 	"GetVPoolSweep":        {role: auth.RoleRead},
@@ -73,6 +74,9 @@ var rules = map[string]rule{
 	"GetExport":             {role: auth.RoleWrite, quiet: true},
 	"EndExport":             {role: auth.RoleWrite},
 	"CreateSnapshot":        {role: auth.RoleWrite},
+	"CreateSnapshotGroup":   {role: auth.RoleWrite},
+	"RestoreTrash":          {role: auth.RoleWrite},
+	"PurgeTrash":            {role: auth.RoleWrite},
 	"DeleteSnapshot":        {role: auth.RoleWrite},
 	"CreateTarget":          {role: auth.RoleWrite},
 	"DeleteTarget":          {role: auth.RoleWrite},
@@ -95,5 +99,5 @@ var rules = map[string]rule{
 
 // creates are the operations that honour Idempotency-Key (H4).
 var creates = map[string]bool{
-	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CloneVDisk": true, "BeginImport": true, "BeginExport": true, "CreateSnapshot": true, "CreateTarget": true, "CreateTargetGroup": true, "CreateUser": true, "CreateToken": true,
+	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CloneVDisk": true, "BeginImport": true, "BeginExport": true, "CreateSnapshot": true, "CreateSnapshotGroup": true, "CreateTarget": true, "CreateTargetGroup": true, "CreateUser": true, "CreateToken": true,
 }

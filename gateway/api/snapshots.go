@@ -9,7 +9,7 @@ import (
 
 func snapshotOf(s volume.Snapshot) Snapshot {
 	return Snapshot{
-		ID: s.ID.String(), Name: s.Name, Labels: labelsOf(s.Labels), Consistent: s.Consistent, Sticky: s.Sticky, Automatic: s.Automatic,
+		ID: s.ID.String(), Name: s.Name, Labels: labelsOf(s.Labels), Consistent: s.Consistent, Sticky: s.Sticky, Automatic: s.Automatic, Group: s.Group,
 		Size: s.Size, Seq: seq(s.Seq), InBackend: s.InBackend, Created: s.Time.UTC(),
 	}
 }
@@ -42,6 +42,24 @@ func (s *Server) CreateSnapshot(ctx context.Context, r CreateSnapshotRequestObje
 		return nil, err
 	}
 	return CreateSnapshot201JSONResponse(snapshotOf(v)), nil
+}
+
+// CreateSnapshotGroup makes a snapshot of several vDisks at one moment.
+func (s *Server) CreateSnapshotGroup(ctx context.Context, r CreateSnapshotGroupRequestObject) (CreateSnapshotGroupResponseObject, error) {
+	in := volume.SnapshotSpec{Name: r.Body.Name, Consistent: value(r.Body.Consistent), Sticky: value(r.Body.Sticky)}
+	if r.Body.Labels != nil {
+		in.Labels = *r.Body.Labels
+	}
+	made, err := s.opt.Control.SnapshotGroup(ctx, r.Body.Vdisks, in)
+	if err != nil {
+		return nil, err
+	}
+	first := made[0].Snapshot
+	out := CreateSnapshotGroup201JSONResponse{ID: first.ID.String(), Name: first.Name, Created: first.Time.UTC(), Members: []GroupMember{}}
+	for _, m := range made {
+		out.Members = append(out.Members, GroupMember{VDisk: m.VDisk.Name, VDiskID: m.VDisk.ID, Snapshot: snapshotOf(m.Snapshot)})
+	}
+	return out, nil
 }
 
 // DeleteSnapshot deletes a snapshot.

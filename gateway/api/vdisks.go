@@ -57,6 +57,9 @@ func (d diskView) row(v model.VDisk) VDisk {
 		Epoch:   int64(st.Stats.Epoch), CommittedSeq: seq(st.Stats.CommittedSeq), LastSeq: seq(st.Stats.LastSeq),
 		Performance: performanceOf(d.s.opt.Sampler.Present(v.ID).Performance), Labels: labelsOf(v.Labels), Created: v.Created, ObservedAt: d.now,
 	}
+	if v.State == model.StateTrashed {
+		out.Stored = v.Stored
+	}
 	if t := st.Stats.LastCommit; !t.IsZero() {
 		t = t.UTC()
 		out.LastCommit = &t
@@ -106,27 +109,33 @@ var diskOrders = map[string]func(VDisk) model.Keys{
 	"writeIops": func(v VDisk) model.Keys { return model.Keys{Number: v.Performance.WriteIops, ID: v.ID} },
 }
 
+// poolFilter returns the id of the vPool that a list is of; empty: of all.
+func (s *Server) poolFilter(ref *string) (string, error) {
+	if ref == nil || *ref == "" {
+		return "", nil
+	}
+	p, err := s.opt.Control.FindVPool(*ref)
+	return p.ID, err
+}
+
 // ListVDisks lists vDisks.
 func (s *Server) ListVDisks(_ context.Context, r ListVDisksRequestObject) (ListVDisksResponseObject, error) {
 	name, desc, keys, err := order(r.Params.Sort, diskOrders)
 	if err != nil {
 		return nil, err
 	}
-	pool := ""
-	if r.Params.VPool != nil && *r.Params.VPool != "" {
-		p, err := s.opt.Control.FindVPool(*r.Params.VPool)
-		if err != nil {
-			return nil, err
-		}
-		pool = p.ID
+	pool, err := s.poolFilter(r.Params.VPool)
+	if err != nil {
+		return nil, err
 	}
 	if r.Params.State != nil && !r.Params.State.Valid() {
 		return nil, refuseField("state", "openapi.yaml lists the states", "there is no state %q", string(*r.Params.State))
 	}
+	trash := r.Params.State != nil && *r.Params.State == VDiskState(control.StateTrashed) // else it is not listed
 	view := s.diskView()
 	var rows []VDisk
 	for _, v := range s.opt.Model.VDisks(func(v model.VDisk) bool {
-		return (pool == "" || v.VPool == pool) && matches(r.Params.Q, v.Name, v.Labels)
+		return (trash || v.State != model.StateTrashed) && (pool == "" || v.VPool == pool) && matches(r.Params.Q, v.Name, v.Labels)
 	}) {
 		if row := view.row(v); r.Params.State == nil || row.State == *r.Params.State {
 			rows = append(rows, row)
@@ -183,7 +192,7 @@ func (s *Server) UpdateVDisk(ctx context.Context, r UpdateVDiskRequestObject) (U
 
 // DeleteVDisk deletes a vDisk.
 func (s *Server) DeleteVDisk(ctx context.Context, r DeleteVDiskRequestObject) (DeleteVDiskResponseObject, error) {
-	if err := s.opt.Control.DeleteVDisk(ctx, r.VDisk); err != nil {
+	if err := s.opt.Control.DeleteVDisk(ctx, r.VDisk, value(r.Params.Purge)); err != nil {
 		return nil, err
 	}
 	return DeleteVDisk204Response{}, nil

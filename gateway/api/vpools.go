@@ -13,6 +13,8 @@ import (
 type poolSums struct {
 	vdisks, published, notRunning int
 	provisioned, stored, mapped   int64
+	trashed                       int
+	trashStored                   int64
 	journalUsed, journalQuota     int64
 	badState                      volume.State
 }
@@ -29,6 +31,10 @@ func (s *Server) sums() map[string]*poolSums {
 		d := s.opt.Control.DiskStatus(v)
 		if d.State == control.StateDeleting {
 			p.stored += d.Stats.StoredBytes
+			continue
+		}
+		if d.State == control.StateTrashed {
+			p.trashed, p.trashStored, p.stored = p.trashed+1, p.trashStored+v.Stored, p.stored+v.Stored
 			continue
 		}
 		p.vdisks++
@@ -56,6 +62,7 @@ func (s *Server) vpoolOf(v model.VPool, sum *poolSums) VPool {
 	out := VPool{
 		ID: v.ID, Name: v.Name, State: VPoolStateRunning, Backend: Backend{Kind: BackendKind(v.Backend.Kind), Path: v.Backend.Path},
 		Settings: settingsOf(v.Settings), Vdisks: sum.vdisks, Provisioned: sum.provisioned, Stored: sum.stored, Mapped: sum.mapped,
+		Trashed: sum.trashed, TrashStored: sum.trashStored,
 		Total: st.Usage.Total, Free: st.Usage.Free, Created: v.Created, ObservedAt: st.Observed.UTC(),
 	}
 	if st.Observed.IsZero() {
@@ -77,7 +84,8 @@ func (s *Server) vpoolOf(v model.VPool, sum *poolSums) VPool {
 func settingsOf(s model.PoolSettings) VPoolSettings {
 	out := VPoolSettings{
 		ClusterSize: int64(s.ClusterSize), ScoSize: s.SCOSize, JournalQuota: s.JournalQuota,
-		CommitIntervalMs: s.CommitInterval.Milliseconds(), StallTimeoutMs: s.StallTimeout.Milliseconds(), HistoryMs: s.History.Milliseconds(), LostTail: LostTailPolicyOffline,
+		CommitIntervalMs: s.CommitInterval.Milliseconds(), StallTimeoutMs: s.StallTimeout.Milliseconds(), HistoryMs: s.History.Milliseconds(),
+		TrashMs: s.TrashTime().Milliseconds(), OversubscriptionPercent: s.Oversubscription, LostTail: LostTailPolicyOffline,
 	}
 	if s.AcceptLostTail {
 		out.LostTail = LostTailPolicyAccept
@@ -94,6 +102,7 @@ func patchOf(in *VPoolSettingsInput) (control.SettingsPatch, error) {
 	p := control.SettingsPatch{
 		ClusterSize: in.ClusterSize, SCOSize: in.ScoSize, JournalQuota: in.JournalQuota,
 		CommitInterval: millis(in.CommitIntervalMs), StallTimeout: millis(in.StallTimeoutMs), History: millis(in.HistoryMs),
+		Trash: millis(in.TrashMs), Oversubscription: in.OversubscriptionPercent,
 	}
 	if in.LostTail != nil {
 		if !in.LostTail.Valid() {

@@ -258,7 +258,7 @@ func TestDeleteResumes(t *testing.T) {
 	b.gold(far)
 	d := b.disk("one")
 	p.noDelete.Store(true)
-	if err := b.DeleteVDisk(t.Context(), "one"); err != nil {
+	if err := b.DeleteVDisk(t.Context(), "one", true); err != nil {
 		t.Fatal(err)
 	}
 	v, ok := b.model.VDisk(d.ID)
@@ -274,7 +274,7 @@ func TestDeleteResumes(t *testing.T) {
 	p.noDelete.Store(false)
 	b = newBench(t, dir, p)
 	b.until("deleted", func() bool { _, ok := b.model.VDisk(d.ID); return !ok })
-	if err := b.DeleteVDisk(t.Context(), "one"); err != nil {
+	if err := b.DeleteVDisk(t.Context(), "one", true); err != nil {
 		t.Fatal(err)
 	}
 	b.until("deleted too", func() bool { return b.model.CountVDisks() == 0 })

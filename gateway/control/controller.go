@@ -64,6 +64,8 @@ type Controller struct {
 	kick   chan struct{}
 	slots  chan struct{} // workers
 
+	started time.Time // by the wall and the monotonic clock
+
 	mu        sync.Mutex
 	stopping  bool
 	pools     map[string]*pool
@@ -146,7 +148,7 @@ func New(opt Options) *Controller {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Controller{
-		opt: opt, model: opt.Model, log: opt.Log, clock: opt.Clock, ctx: ctx, cancel: cancel,
+		opt: opt, model: opt.Model, log: opt.Log, clock: opt.Clock, started: opt.Clock.Now(), ctx: ctx, cancel: cancel,
 		kick: make(chan struct{}, 1), slots: make(chan struct{}, workers),
 		pools: map[string]*pool{}, disks: map[string]*vdisk{}, shared: map[string]*shared{}, due: map[ref]retry{},
 		scrubs: jobs[volume.ScrubResult]{}, sweeps: jobs[volume.SweepResult]{},
@@ -166,11 +168,12 @@ func (c *Controller) Start(ctx context.Context) {
 		c.schedule(ref{"vdisk", v.ID}, 0)
 	}
 	c.visitAll(ctx)
-	c.wg.Add(4)
+	c.wg.Add(5)
 	go c.reconcile()
 	go c.watchUsage()
 	go c.watchFences()
 	go c.watchTransfers()
+	go c.watchTrash()
 }
 
 // Stop closes every vDisk (drain, commit, checkpoint) and detaches the vPools.

@@ -13,6 +13,8 @@ import (
 // methods behave as package volume documents them.
 type Engine interface {
 	AttachPool(ctx context.Context, cfg volume.PoolConfig) (Pool, error)
+	// SnapshotGroup is volume.SnapshotGroup of volumes that its pools opened.
+	SnapshotGroup(ctx context.Context, vols []Volume, s volume.SnapshotSpec) ([]volume.Snapshot, error)
 }
 
 // NewEngine shows a host to a Controller.
@@ -26,6 +28,14 @@ func (e engine) AttachPool(ctx context.Context, cfg volume.PoolConfig) (Pool, er
 		return nil, err
 	}
 	return enginePool{p}, nil
+}
+
+func (e engine) SnapshotGroup(ctx context.Context, vols []Volume, s volume.SnapshotSpec) ([]volume.Snapshot, error) {
+	all := make([]*volume.Volume, len(vols))
+	for i, v := range vols {
+		all[i] = v.(*volume.Volume)
+	}
+	return volume.SnapshotGroup(ctx, all, s)
 }
 
 type enginePool struct{ *volume.Pool }

@@ -51,7 +51,7 @@ func TestRollback(t *testing.T) {
 	if _, ok := b.TargetInfo(b.iqnOf("one")); !ok {
 		t.Fatal("not published after a refused rollback")
 	}
-	if err := b.DeleteVDisk(t.Context(), "now"); err != nil {
+	if err := b.DeleteVDisk(t.Context(), "now", true); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err = b.Rollback(t.Context(), "one", volume.Point{Snapshot: "s"}, true); err != nil {

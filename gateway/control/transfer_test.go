@@ -185,7 +185,7 @@ func TestExportHolds(t *testing.T) {
 	if err := b.DeleteSnapshot(t.Context(), "x", "s", false); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.DeleteVDisk(t.Context(), "x"); err != nil {
+	if err := b.DeleteVDisk(t.Context(), "x", true); err != nil {
 		t.Fatal(err)
 	}
 	want := append(append(make([]byte, 1<<20), mib(3)...), make([]byte, 2<<20)...)
@@ -363,7 +363,7 @@ func TestVerifyJob(t *testing.T) {
 	if _, err := b.StartVerify(t.Context(), "x", 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.DeleteVDisk(t.Context(), "x"); err != nil {
+	if err := b.DeleteVDisk(t.Context(), "x", true); err != nil {
 		t.Fatal(err)
 	}
 	b.gone(x.ID, far)

@@ -15,6 +15,7 @@ const (
 	StateOpening  volume.State = "opening"  // not open yet; tried again by itself
 	StateDeleting volume.State = "deleting" // space is being given back
 	StateTemplate volume.State = "template" // frozen, not open
+	StateTrashed  volume.State = "trashed"  // deleted, and kept for a while
 )
 
 // DiskStatus is the running side of a vDisk.
@@ -74,6 +75,8 @@ func (c *Controller) DiskStatus(v model.VDisk) DiskStatus {
 	switch {
 	case v.State == model.StateDeleting:
 		s.State = StateDeleting
+	case v.State == model.StateTrashed:
+		s.State, s.Reason = StateTrashed, ""
 	case v.Template:
 		s.State, s.Reason = StateTemplate, ""
 	case v.State == model.StateTransfer:
@@ -169,6 +172,9 @@ func (c *Controller) checkNewDisk(in NewDisk) (model.VDisk, *Error) {
 	if _, taken := c.model.VDiskByName(pool.ID, in.Name); taken {
 		return model.VDisk{}, nameTaken(pool.Name, in.Name)
 	}
+	if e := c.checkProvisioned(pool, object, in.Size); e != nil {
+		return model.VDisk{}, e
+	}
 	return model.VDisk{
 		Name: in.Name, VPool: pool.ID, Size: in.Size, ClusterSize: int(cluster), Labels: maps.Clone(in.Labels),
 		State: model.StateCreating, Created: c.clock.Now().UTC(),
@@ -239,6 +245,11 @@ func (c *Controller) storeNewDiskAs(ctx context.Context, rec model.VDisk, before
 		return rec, err
 	}
 	defer p.lock.release()
+	if pool, ok := c.model.VPool(rec.VPool); ok { // again: another one may have been made meanwhile
+		if e := c.checkProvisioned(pool, vdiskObject(rec.Name), rec.Size); e != nil {
+			return rec, e
+		}
+	}
 	id, err := volume.NewID(c.opt.Rand)
 	if err != nil {
 		return rec, err
@@ -399,6 +410,8 @@ func (c *Controller) visitDisk(ctx context.Context, id string) bool {
 	switch rec.State {
 	case model.StateDeleting:
 		err = c.resumeDelete(ctx, d, rec)
+	case model.StateTrashed:
+		err = c.visitTrashed(ctx, d, rec)
 	case model.StateTransfer:
 		if !c.transferring(id) {
 			err = c.dropTransfer(ctx, d, rec)
@@ -472,6 +485,9 @@ func (c *Controller) withDisk(ctx context.Context, name string, fn func(context.
 	if !ok || rec.State == model.StateDeleting {
 		return noVDisk(name)
 	}
+	if rec.State == model.StateTrashed {
+		return inTrash(rec)
+	}
 	if rec.State == model.StateTransfer {
 		return &Error{Code: CodeInUse, Object: vdiskObject(rec.Name), Message: "an import or export uses it", Hint: "wait until that has ended, or end it: ovgate vdisk delete " + rec.Name}
 	}
@@ -535,6 +551,11 @@ func (c *Controller) checkPatch(rec model.VDisk, in DiskPatch) *Error {
 func (c *Controller) grow(ctx context.Context, d *vdisk, vol Volume, rec model.VDisk, in DiskPatch) (model.VDisk, error) {
 	if in.Size == nil || *in.Size == rec.Size {
 		return rec, nil
+	}
+	if pool, ok := c.model.VPool(rec.VPool); ok {
+		if e := c.checkProvisioned(pool, vdiskObject(rec.Name), *in.Size-rec.Size); e != nil {
+			return rec, e
+		}
 	}
 	if err := vol.Grow(ctx, *in.Size); err != nil {
 		return rec, err
@@ -624,9 +645,13 @@ func (c *Controller) AcceptLoss(ctx context.Context, name string) (model.VDisk, 
 	return out, err
 }
 
-// DeleteVDisk deletes a vDisk; an absent one is no error. The decision is
-// durable on return; the space may be given back later (C2).
-func (c *Controller) DeleteVDisk(ctx context.Context, name string) error {
+// DeleteVDisk deletes a vDisk: into the trash, unless its vPool has none or purge is
+// set. An absent one is no error. The decision is durable on return; the space of one
+// that does not go into the trash may be given back later (C2).
+func (c *Controller) DeleteVDisk(ctx context.Context, name string, purge bool) error {
+	if rec, err := c.FindVDisk(name); err == nil && rec.State == model.StateTrashed && purge {
+		return c.PurgeVDisk(ctx, rec.ID)
+	}
 	if rec, err := c.FindVDisk(name); err == nil && rec.State == model.StateTransfer {
 		return c.deleteTransfer(ctx, rec)
 	}
@@ -640,7 +665,9 @@ func (c *Controller) DeleteVDisk(ctx context.Context, name string) error {
 			if iqn, _, ok := c.Placed(*v); ok {
 				return &Error{Code: CodeInUse, Object: vdiskObject(v.Name), Message: "it is published as " + iqn, Hint: "unpublish it first"}
 			}
-			v.State = model.StateDeleting
+			if v.State = model.StateDeleting; !purge && c.hasTrash(rec) {
+				v.State, v.Trashed, v.Stored, v.Flatten = model.StateTrashed, c.clock.Now().UTC(), stored(d), false
+			}
 			return nil
 		})
 		if err != nil {
@@ -648,6 +675,10 @@ func (c *Controller) DeleteVDisk(ctx context.Context, name string) error {
 		}
 		wait, cancel := context.WithTimeout(ctx, deleteWait)
 		defer cancel()
+		if rec.State == model.StateTrashed {
+			c.log.Info("vDisk in the trash", "vdisk", rec.Name, "id", rec.ID)
+			return c.visitTrashed(wait, d, rec)
+		}
 		if err := c.resumeDelete(wait, d, rec); err != nil {
 			c.log.Warn("space of a deleted vDisk is given back later", "vdisk", rec.Name, "id", rec.ID, "err", err)
 			c.schedule(ref{"vdisk", rec.ID}, retryMin)

@@ -31,6 +31,9 @@ type SettingsPatch struct {
 	StallTimeout   *time.Duration
 	History        *time.Duration
 	AcceptLostTail *bool
+	Trash          *time.Duration // 0: none
+	// Oversubscription is in percent; 0: no bound.
+	Oversubscription *int
 }
 
 // apply checks the patched settings as the engine will and returns them, all set.
@@ -56,6 +59,19 @@ func (p SettingsPatch) apply(object string, s model.PoolSettings) (model.PoolSet
 	if p.AcceptLostTail != nil {
 		s.AcceptLostTail = *p.AcceptLostTail
 	}
+	if p.Trash != nil {
+		if *p.Trash != 0 && (*p.Trash < minTrash || *p.Trash > maxTrash) {
+			return s, invalid("settings.trashMs", object, "use 1 minute to 366 days, or 0 for none", "to keep deleted vDisks for %s is not possible", *p.Trash)
+		}
+		if s.Trash = *p.Trash; s.Trash == 0 {
+			s.Trash = -1
+		}
+	}
+	if p.Oversubscription != nil {
+		if s.Oversubscription = *p.Oversubscription; s.Oversubscription < 0 || s.Oversubscription > maxOversubscription {
+			return s, invalid("settings.oversubscriptionPercent", object, fmt.Sprintf("use 1 to %d percent, or 0 for no bound", maxOversubscription), "an over-subscription of %d percent is not possible", s.Oversubscription)
+		}
+	}
 	return s, checkSettings(object, s)
 }
 
@@ -77,6 +93,10 @@ const (
 	// maxHistory: each moment is an object at least; what is to be kept for years is a
 	// snapshot.
 	maxHistory = 366 * 24 * time.Hour
+	minTrash   = time.Minute
+	maxTrash   = 366 * 24 * time.Hour
+	// maxOversubscription is in percent.
+	maxOversubscription = 100_000
 )
 
 func checkSettings(object string, s model.PoolSettings) *Error {
@@ -463,8 +483,11 @@ func (c *Controller) DeleteVPool(ctx context.Context, name string) error {
 func (c *Controller) refuseDelete(pool model.VPool) error {
 	all := c.model.VDisks(func(d model.VDisk) bool { return d.VPool == pool.ID })
 	present := slices.DeleteFunc(slices.Clone(all), func(d model.VDisk) bool { return d.State == model.StateDeleting })
+	trashed := slices.DeleteFunc(slices.Clone(present), func(d model.VDisk) bool { return d.State != model.StateTrashed })
 	e := &Error{Code: CodeInUse, Object: vpoolObject(pool.Name)}
 	switch {
+	case len(trashed) > 0 && len(trashed) == len(present):
+		e.Message, e.Hint = fmt.Sprintf("it has %d deleted vDisks in the trash, %s among them", len(trashed), trashed[0].Name), "ovgate trash purge --all --vpool "+pool.Name+" gives their space back"
 	case len(present) > 0:
 		e.Message, e.Hint = fmt.Sprintf("it has %d vDisks, %s among them", len(present), present[0].Name), "delete its vDisks first"
 	case len(all) > 0:

@@ -8,7 +8,8 @@ import "time"
 //	2  groups; shared targets; QoS
 //	3  parents of clones; history
 //	4  templates; flatten; state "transfer"
-const Format = 4
+//	5  trash; over-subscription
+const Format = 5
 
 // State is what the control plane has decided for a vPool or vDisk; what the
 // engine makes of it is reported beside it and is not stored.
@@ -22,6 +23,9 @@ const (
 	// StateTransfer: of a vDisk that is imported, or that an export reads. It becomes
 	// present when an import is finished; a restart deletes it.
 	StateTransfer State = "transfer"
+	// StateTrashed: deleted, and kept for a while, so that it can be restored. Its name
+	// is free.
+	StateTrashed State = "trashed"
 )
 
 // Cluster is the identity of an installation.
@@ -47,6 +51,22 @@ type PoolSettings struct {
 	StallTimeout   time.Duration `json:"stallTimeout,omitempty"`   // ns
 	History        time.Duration `json:"history,omitempty"`        // ns
 	AcceptLostTail bool          `json:"acceptLostTail,omitempty"`
+	// Trash is how long deleted vDisks are kept, ns; 0: DefaultTrash; below 0: not.
+	Trash time.Duration `json:"trash,omitempty"`
+	// Oversubscription bounds the sizes of all vDisks together, in percent of the
+	// backend's disk; 0: no bound.
+	Oversubscription int `json:"oversubscription,omitempty"`
+}
+
+// DefaultTrash is how long a vPool that says nothing keeps deleted vDisks.
+const DefaultTrash = 24 * time.Hour
+
+// TrashTime is how long deleted vDisks are kept; 0: not at all.
+func (s *PoolSettings) TrashTime() time.Duration {
+	if s.Trash == 0 {
+		return DefaultTrash
+	}
+	return max(s.Trash, 0)
 }
 
 // VPool is a pool of vDisks.
@@ -96,6 +116,10 @@ type VDisk struct {
 	Template bool `json:"template,omitempty"`
 	// Flatten was asked for and has not ended; it goes on after a restart.
 	Flatten bool `json:"flatten,omitempty"`
+	// Trashed is when it came into the trash, and Stored what it takes there, in bytes
+	// of the backend.
+	Trashed time.Time `json:"trashed,omitzero"`
+	Stored  int64     `json:"stored,omitempty"`
 
 	Rev int64 `json:"-"`
 }

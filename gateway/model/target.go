@@ -131,7 +131,10 @@ func (v VDisk) unique() []string {
 	if v.State == StateDeleting {
 		return nil // its name is free again at once
 	}
-	keys := []string{"vdisk/" + v.VPool + "/" + v.Name}
+	var keys []string
+	if v.State != StateTrashed {
+		keys = append(keys, "vdisk/"+v.VPool+"/"+v.Name)
+	}
 	if v.IQN != "" {
 		keys = append(keys, "iqn/"+v.IQN)
 	}

@@ -198,7 +198,7 @@ func TestDeleteWaits(t *testing.T) {
 	}
 	swap()
 	r = start(t, Options{Data: dir})
-	r.call("DELETE", "/vdisks/one", nil, 204)
+	r.call("DELETE", "/vdisks/one?purge=true", nil, 204)
 	e := r.call("DELETE", "/vpools/gold", nil, 409)
 	if e["code"] != "in_use" || !strings.Contains(e["message"].(string), "the space of 1 deleted vDisks is not given back yet: vPool is offline") || !strings.Contains(e["hint"].(string), "bring the backend back") {
 		t.Errorf("refused with %v", e)

@@ -129,6 +129,7 @@ const (
 	VDiskStateStalled      VDiskState = "stalled"
 	VDiskStateTemplate     VDiskState = "template"
 	VDiskStateTransferring VDiskState = "transferring"
+	VDiskStateTrashed      VDiskState = "trashed"
 )
 
 // Valid indicates whether the value is a known member of the VDiskState enum.
@@ -157,6 +158,8 @@ func (e VDiskState) Valid() bool {
 	case VDiskStateTemplate:
 		return true
 	case VDiskStateTransferring:
+		return true
+	case VDiskStateTrashed:
 		return true
 	default:
 		return false
@@ -433,6 +436,15 @@ type GroupInput struct {
 	// Name 1 to 63 of a-z 0-9 . _ -
 	Name     string `json:"name"`
 	ReadOnly *bool  `json:"readOnly,omitempty"`
+}
+
+// GroupMember defines model for GroupMember.
+type GroupMember struct {
+	Snapshot Snapshot `json:"snapshot"`
+
+	// VDisk Name of the vDisk
+	VDisk   string `json:"vdisk"`
+	VDiskID string `json:"vdiskId"`
 }
 
 // GroupPatch What is absent stays as it is
@@ -825,7 +837,8 @@ type Recovered struct {
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
 	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
-	// transferring: an import or export uses it, and it is deleted unless an import is finished
+	// transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted,
+	// and kept for a while
 	State VDiskState `json:"state"`
 
 	// Time When the backend last learned of this vDisk
@@ -845,6 +858,12 @@ type Reservation struct {
 
 	// Type In words; empty: initiators are registered and none has reserved it
 	Type string `json:"type"`
+}
+
+// RestoreInput defines model for RestoreInput.
+type RestoreInput struct {
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name *Name `json:"name,omitempty"`
 }
 
 // Role defines model for Role.
@@ -980,7 +999,10 @@ type Snapshot struct {
 	// Consistent Who asked had made applications or file systems consistent; false: as a power cut would leave them
 	Consistent bool      `json:"consistent"`
 	Created    time.Time `json:"created"`
-	ID         string    `json:"id"`
+
+	// Group How many vDisks have a snapshot with this id, made at one moment; 0: it is of no group
+	Group int    `json:"group"`
+	ID    string `json:"id"`
 
 	// InBackend The backend has all of it
 	InBackend bool `json:"inBackend"`
@@ -997,6 +1019,31 @@ type Snapshot struct {
 
 	// Sticky Deleted with force only; a rollback past it is refused
 	Sticky bool `json:"sticky"`
+}
+
+// SnapshotGroup defines model for SnapshotGroup.
+type SnapshotGroup struct {
+	Created time.Time `json:"created"`
+
+	// ID Of each of the snapshots
+	ID      string        `json:"id"`
+	Members []GroupMember `json:"members"`
+	Name    string        `json:"name"`
+}
+
+// SnapshotGroupInput defines model for SnapshotGroupInput.
+type SnapshotGroupInput struct {
+	Consistent *bool `json:"consistent,omitempty"`
+
+	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
+	Labels *Labels `json:"labels,omitempty"`
+
+	// Name Unique on each vDisk, 1 to 255 bytes of UTF-8 without control characters
+	Name   string `json:"name"`
+	Sticky *bool  `json:"sticky,omitempty"`
+
+	// Vdisks Names or ids of running vDisks, each once
+	Vdisks []string `json:"vdisks"`
 }
 
 // SnapshotInput defines model for SnapshotInput.
@@ -1151,7 +1198,8 @@ type TargetLUN struct {
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
 	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
-	// transferring: an import or export uses it, and it is deleted unless an import is finished
+	// transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted,
+	// and kept for a while
 	State VDiskState `json:"state"`
 
 	// Stats Null in lists, and while the LUN is not served
@@ -1210,6 +1258,34 @@ type Transfer struct {
 
 	// VDisk Name of the vDisk that is imported or exported
 	VDisk string `json:"vdisk"`
+}
+
+// TrashList defines model for TrashList.
+type TrashList struct {
+	Items []Trashed `json:"items"`
+	Next  *string   `json:"next"`
+}
+
+// Trashed defines model for Trashed.
+type Trashed struct {
+	ID string `json:"id"`
+
+	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
+	Labels Labels `json:"labels"`
+
+	// Name The one that it had
+	Name string `json:"name"`
+
+	// PurgeAt When it is deleted for good
+	PurgeAt time.Time `json:"purgeAt"`
+	Size    int64     `json:"size"`
+
+	// Stored Bytes on the backend that a purge gives back
+	Stored    int64     `json:"stored"`
+	TrashedAt time.Time `json:"trashedAt"`
+
+	// VPool Name of its vPool
+	VPool string `json:"vpool"`
 }
 
 // UnpublishInput defines model for UnpublishInput.
@@ -1292,7 +1368,8 @@ type VDisk struct {
 	// State running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
 	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
-	// transferring: an import or export uses it, and it is deleted unless an import is finished
+	// transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted,
+	// and kept for a while
 	State VDiskState `json:"state"`
 
 	// StateReason Empty when running
@@ -1347,7 +1424,8 @@ type VDiskPatch struct {
 // VDiskState running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal
 // has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
 // acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
-// transferring: an import or export uses it, and it is deleted unless an import is finished
+// transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted,
+// and kept for a while
 type VDiskState string
 
 // VPool defines model for VPool.
@@ -1370,8 +1448,14 @@ type VPool struct {
 	Stored      int64  `json:"stored"`
 
 	// Total Bytes of the backend's disk; 0 when unknown
-	Total  int64 `json:"total"`
-	Vdisks int   `json:"vdisks"`
+	Total int64 `json:"total"`
+
+	// TrashStored Bytes that they take on the backend, which stored counts too
+	TrashStored int64 `json:"trashStored"`
+
+	// Trashed vDisks in the trash
+	Trashed int `json:"trashed"`
+	Vdisks  int `json:"vdisks"`
 }
 
 // VPoolInput defines model for VPoolInput.
@@ -1381,7 +1465,7 @@ type VPoolInput struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, offline
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -1396,7 +1480,7 @@ type VPoolPatch struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name *Name `json:"name,omitempty"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, offline
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -1409,7 +1493,7 @@ type VPoolRecoverInput struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, offline
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -1436,14 +1520,20 @@ type VPoolSettings struct {
 	// LostTail What to do with a vDisk that lost acknowledged writes
 	LostTail LostTailPolicy `json:"lostTail"`
 
+	// OversubscriptionPercent Most that the sizes of its vDisks may come to, in percent of the backend's disk; 0: no bound
+	OversubscriptionPercent int `json:"oversubscriptionPercent"`
+
 	// ScoSize 4-128 MiB, a power of two, at most a quarter of journalQuota
 	ScoSize int64 `json:"scoSize"`
 
 	// StallTimeoutMs 1 s-1 h that a write waits when the journal is full
 	StallTimeoutMs int64 `json:"stallTimeoutMs"`
+
+	// TrashMs How long deleted vDisks are kept in the trash: 1 min-366 days; 0: not at all
+	TrashMs int64 `json:"trashMs"`
 }
 
-// VPoolSettingsInput Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, offline
+// VPoolSettingsInput Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, offline
 type VPoolSettingsInput struct {
 	ClusterSize      *int64 `json:"clusterSize,omitempty"`
 	CommitIntervalMs *int64 `json:"commitIntervalMs,omitempty"`
@@ -1451,9 +1541,11 @@ type VPoolSettingsInput struct {
 	JournalQuota     *int64 `json:"journalQuota,omitempty"`
 
 	// LostTail What to do with a vDisk that lost acknowledged writes
-	LostTail       *LostTailPolicy `json:"lostTail,omitempty"`
-	ScoSize        *int64          `json:"scoSize,omitempty"`
-	StallTimeoutMs *int64          `json:"stallTimeoutMs,omitempty"`
+	LostTail                *LostTailPolicy `json:"lostTail,omitempty"`
+	OversubscriptionPercent *int            `json:"oversubscriptionPercent,omitempty"`
+	ScoSize                 *int64          `json:"scoSize,omitempty"`
+	StallTimeoutMs          *int64          `json:"stallTimeoutMs,omitempty"`
+	TrashMs                 *int64          `json:"trashMs,omitempty"`
 }
 
 // VPoolState degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached
@@ -1606,6 +1698,12 @@ type GetISCSISessionParams struct {
 	SampleMs *int `form:"sampleMs,omitempty" json:"sampleMs,omitempty"`
 }
 
+// CreateSnapshotGroupParams defines parameters for CreateSnapshotGroup.
+type CreateSnapshotGroupParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListTargetsParams defines parameters for ListTargets.
 type ListTargetsParams struct {
 	// Limit Most items in the answer
@@ -1663,6 +1761,21 @@ type CreateTokenParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ListTrashParams defines parameters for ListTrash.
+type ListTrashParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+
+	// VPool Name or id of the vPool
+	VPool *string `form:"vpool,omitempty" json:"vpool,omitempty"`
+}
+
 // ListUsersParams defines parameters for ListUsers.
 type ListUsersParams struct {
 	// Limit Most items in the answer
@@ -1704,6 +1817,12 @@ type ListVDisksParams struct {
 type CreateVDiskParams struct {
 	// IdempotencyKey Drawn by the client, the same for each repetition of one create
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// DeleteVDiskParams defines parameters for DeleteVDisk.
+type DeleteVDiskParams struct {
+	// Purge Not into the trash
+	Purge *bool `form:"purge,omitempty" json:"purge,omitempty"`
 }
 
 // CloneVDiskParams defines parameters for CloneVDisk.
@@ -1793,6 +1912,9 @@ type SignInJSONRequestBody = SignInInput
 // CompleteSetupJSONRequestBody defines body for CompleteSetup for application/json ContentType.
 type CompleteSetupJSONRequestBody = SetupInput
 
+// CreateSnapshotGroupJSONRequestBody defines body for CreateSnapshotGroup for application/json ContentType.
+type CreateSnapshotGroupJSONRequestBody = SnapshotGroupInput
+
 // CreateTargetJSONRequestBody defines body for CreateTarget for application/json ContentType.
 type CreateTargetJSONRequestBody = TargetInput
 
@@ -1807,6 +1929,9 @@ type SetTargetPortalsJSONRequestBody = PortalsInput
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenInput
+
+// RestoreTrashJSONRequestBody defines body for RestoreTrash for application/json ContentType.
+type RestoreTrashJSONRequestBody = RestoreInput
 
 // CreateUserJSONRequestBody defines body for CreateUser for application/json ContentType.
 type CreateUserJSONRequestBody = UserInput
@@ -2103,6 +2228,26 @@ type ClientInterface interface {
 	// Corresponds with POST /setup (the `CompleteSetup` operationId).
 	CompleteSetup(ctx context.Context, body CompleteSetupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CreateSnapshotGroupWithBody Make a snapshot of several vDisks at one moment
+	//
+	// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
+	// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
+	CreateSnapshotGroupWithBody(ctx context.Context, params *CreateSnapshotGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateSnapshotGroup Make a snapshot of several vDisks at one moment
+	//
+	// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
+	// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
+	CreateSnapshotGroup(ctx context.Context, params *CreateSnapshotGroupParams, body CreateSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetStatus Health, capacity and performance of the node
 	//
 	// Corresponds with GET /status (the `GetStatus` operationId).
@@ -2252,6 +2397,34 @@ type ClientInterface interface {
 	// Corresponds with DELETE /tokens/{token} (the `DeleteToken` operationId).
 	DeleteToken(ctx context.Context, token string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListTrash List the vDisks in the trash, those that go first at the start
+	//
+	// Corresponds with GET /trash (the `ListTrash` operationId).
+	ListTrash(ctx context.Context, params *ListTrashParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PurgeTrash Delete a vDisk in the trash for good
+	//
+	// Corresponds with DELETE /trash/{vdisk} (the `PurgeTrash` operationId).
+	PurgeTrash(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RestoreTrashWithBody Take a vDisk out of the trash
+	//
+	// With its id, data, snapshots and labels. Refused with 409 `exists` when its name is another one's by now and no `name` is given.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /trash/{vdisk}/restore (the `RestoreTrash` operationId).
+	RestoreTrashWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RestoreTrash Take a vDisk out of the trash
+	//
+	// With its id, data, snapshots and labels. Refused with 409 `exists` when its name is another one's by now and no `name` is given.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /trash/{vdisk}/restore (the `RestoreTrash` operationId).
+	RestoreTrash(ctx context.Context, vDisk VDiskRef, body RestoreTrashJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListUsers List users
 	//
 	// Corresponds with GET /users (the `ListUsers` operationId).
@@ -2322,12 +2495,13 @@ type ClientInterface interface {
 	// Corresponds with POST /vdisks (the `CreateVDisk` operationId).
 	CreateVDisk(ctx context.Context, params *CreateVDiskParams, body CreateVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// DeleteVDisk Delete a vDisk and its data
+	// DeleteVDisk Delete a vDisk
 	//
-	// Refused with 409 `in_use` while it is published.
+	// It goes into the trash for as long as its vPool's `trashMs` says, and can be restored; with `purge`, or where
+	// that is 0, its data go at once. Its name is free either way. Refused with 409 `in_use` while it is published.
 	//
 	// Corresponds with DELETE /vdisks/{vdisk} (the `DeleteVDisk` operationId).
-	DeleteVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DeleteVDisk(ctx context.Context, vDisk VDiskRef, params *DeleteVDiskParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetVDisk Show a vDisk
 	//
@@ -3133,6 +3307,46 @@ func (c *Client) CompleteSetup(ctx context.Context, body CompleteSetupJSONReques
 	return c.Client.Do(req)
 }
 
+// CreateSnapshotGroupWithBody Make a snapshot of several vDisks at one moment
+//
+// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
+// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
+func (c *Client) CreateSnapshotGroupWithBody(ctx context.Context, params *CreateSnapshotGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateSnapshotGroupRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateSnapshotGroup Make a snapshot of several vDisks at one moment
+//
+// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
+// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
+func (c *Client) CreateSnapshotGroup(ctx context.Context, params *CreateSnapshotGroupParams, body CreateSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateSnapshotGroupRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetStatus Health, capacity and performance of the node
 //
 // Corresponds with GET /status (the `GetStatus` operationId).
@@ -3472,6 +3686,74 @@ func (c *Client) DeleteToken(ctx context.Context, token string, reqEditors ...Re
 	return c.Client.Do(req)
 }
 
+// ListTrash List the vDisks in the trash, those that go first at the start
+//
+// Corresponds with GET /trash (the `ListTrash` operationId).
+func (c *Client) ListTrash(ctx context.Context, params *ListTrashParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListTrashRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PurgeTrash Delete a vDisk in the trash for good
+//
+// Corresponds with DELETE /trash/{vdisk} (the `PurgeTrash` operationId).
+func (c *Client) PurgeTrash(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPurgeTrashRequest(c.Server, vDisk)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RestoreTrashWithBody Take a vDisk out of the trash
+//
+// With its id, data, snapshots and labels. Refused with 409 `exists` when its name is another one's by now and no `name` is given.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /trash/{vdisk}/restore (the `RestoreTrash` operationId).
+func (c *Client) RestoreTrashWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRestoreTrashRequestWithBody(c.Server, vDisk, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RestoreTrash Take a vDisk out of the trash
+//
+// With its id, data, snapshots and labels. Refused with 409 `exists` when its name is another one's by now and no `name` is given.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /trash/{vdisk}/restore (the `RestoreTrash` operationId).
+func (c *Client) RestoreTrash(ctx context.Context, vDisk VDiskRef, body RestoreTrashJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRestoreTrashRequest(c.Server, vDisk, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListUsers List users
 //
 // Corresponds with GET /users (the `ListUsers` operationId).
@@ -3642,13 +3924,14 @@ func (c *Client) CreateVDisk(ctx context.Context, params *CreateVDiskParams, bod
 	return c.Client.Do(req)
 }
 
-// DeleteVDisk Delete a vDisk and its data
+// DeleteVDisk Delete a vDisk
 //
-// Refused with 409 `in_use` while it is published.
+// It goes into the trash for as long as its vPool's `trashMs` says, and can be restored; with `purge`, or where
+// that is 0, its data go at once. Its name is free either way. Refused with 409 `in_use` while it is published.
 //
 // Corresponds with DELETE /vdisks/{vdisk} (the `DeleteVDisk` operationId).
-func (c *Client) DeleteVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDeleteVDiskRequest(c.Server, vDisk)
+func (c *Client) DeleteVDisk(ctx context.Context, vDisk VDiskRef, params *DeleteVDiskParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteVDiskRequest(c.Server, vDisk, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5407,6 +5690,61 @@ func NewCompleteSetupRequestWithBody(server string, contentType string, body io.
 	return req, nil
 }
 
+// NewCreateSnapshotGroupRequest calls the generic CreateSnapshotGroup builder with application/json body
+func NewCreateSnapshotGroupRequest(server string, params *CreateSnapshotGroupParams, body CreateSnapshotGroupJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateSnapshotGroupRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateSnapshotGroupRequestWithBody constructs an http.Request for the CreateSnapshotGroup method, with any body, and a specified content type
+func NewCreateSnapshotGroupRequestWithBody(server string, params *CreateSnapshotGroupParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/snapshotGroups")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetStatusRequest constructs an http.Request for the GetStatus method
 func NewGetStatusRequest(server string) (*http.Request, error) {
 	var err error
@@ -6154,6 +6492,177 @@ func NewDeleteTokenRequest(server string, token string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListTrashRequest constructs an http.Request for the ListTrash method
+func NewListTrashRequest(server string, params *ListTrashParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/trash")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.VPool != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "vpool", *params.VPool, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPurgeTrashRequest constructs an http.Request for the PurgeTrash method
+func NewPurgeTrashRequest(server string, vDisk VDiskRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/trash/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRestoreTrashRequest calls the generic RestoreTrash builder with application/json body
+func NewRestoreTrashRequest(server string, vDisk VDiskRef, body RestoreTrashJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRestoreTrashRequestWithBody(server, vDisk, "application/json", bodyReader)
+}
+
+// NewRestoreTrashRequestWithBody constructs an http.Request for the RestoreTrash method, with any body, and a specified content type
+func NewRestoreTrashRequestWithBody(server string, vDisk VDiskRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/trash/%s/restore", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListUsersRequest constructs an http.Request for the ListUsers method
 func NewListUsersRequest(server string, params *ListUsersParams) (*http.Request, error) {
 	var err error
@@ -6572,7 +7081,7 @@ func NewCreateVDiskRequestWithBody(server string, params *CreateVDiskParams, con
 }
 
 // NewDeleteVDiskRequest constructs an http.Request for the DeleteVDisk method
-func NewDeleteVDiskRequest(server string, vDisk VDiskRef) (*http.Request, error) {
+func NewDeleteVDiskRequest(server string, vDisk VDiskRef, params *DeleteVDiskParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6595,6 +7104,33 @@ func NewDeleteVDiskRequest(server string, vDisk VDiskRef) (*http.Request, error)
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Purge != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "purge", *params.Purge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
@@ -8416,6 +8952,26 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /setup (the `CompleteSetup` operationId).
 	CompleteSetupWithResponse(ctx context.Context, body CompleteSetupJSONRequestBody, reqEditors ...RequestEditorFn) (*CompleteSetupResponse, error)
 
+	// CreateSnapshotGroupWithBodyWithResponse Make a snapshot of several vDisks at one moment
+	//
+	// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
+	// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
+	CreateSnapshotGroupWithBodyWithResponse(ctx context.Context, params *CreateSnapshotGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateSnapshotGroupResponse, error)
+
+	// CreateSnapshotGroupWithResponse Make a snapshot of several vDisks at one moment
+	//
+	// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
+	// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
+	CreateSnapshotGroupWithResponse(ctx context.Context, params *CreateSnapshotGroupParams, body CreateSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSnapshotGroupResponse, error)
+
 	// GetStatusWithResponse Health, capacity and performance of the node
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -8583,6 +9139,38 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /tokens/{token} (the `DeleteToken` operationId).
 	DeleteTokenWithResponse(ctx context.Context, token string, reqEditors ...RequestEditorFn) (*DeleteTokenResponse, error)
 
+	// ListTrashWithResponse List the vDisks in the trash, those that go first at the start
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /trash (the `ListTrash` operationId).
+	ListTrashWithResponse(ctx context.Context, params *ListTrashParams, reqEditors ...RequestEditorFn) (*ListTrashResponse, error)
+
+	// PurgeTrashWithResponse Delete a vDisk in the trash for good
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /trash/{vdisk} (the `PurgeTrash` operationId).
+	PurgeTrashWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*PurgeTrashResponse, error)
+
+	// RestoreTrashWithBodyWithResponse Take a vDisk out of the trash
+	//
+	// With its id, data, snapshots and labels. Refused with 409 `exists` when its name is another one's by now and no `name` is given.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /trash/{vdisk}/restore (the `RestoreTrash` operationId).
+	RestoreTrashWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestoreTrashResponse, error)
+
+	// RestoreTrashWithResponse Take a vDisk out of the trash
+	//
+	// With its id, data, snapshots and labels. Refused with 409 `exists` when its name is another one's by now and no `name` is given.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /trash/{vdisk}/restore (the `RestoreTrash` operationId).
+	RestoreTrashWithResponse(ctx context.Context, vDisk VDiskRef, body RestoreTrashJSONRequestBody, reqEditors ...RequestEditorFn) (*RestoreTrashResponse, error)
+
 	// ListUsersWithResponse List users
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -8661,14 +9249,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /vdisks (the `CreateVDisk` operationId).
 	CreateVDiskWithResponse(ctx context.Context, params *CreateVDiskParams, body CreateVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateVDiskResponse, error)
 
-	// DeleteVDiskWithResponse Delete a vDisk and its data
+	// DeleteVDiskWithResponse Delete a vDisk
 	//
-	// Refused with 409 `in_use` while it is published.
+	// It goes into the trash for as long as its vPool's `trashMs` says, and can be restored; with `purge`, or where
+	// that is 0, its data go at once. Its name is free either way. Refused with 409 `in_use` while it is published.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /vdisks/{vdisk} (the `DeleteVDisk` operationId).
-	DeleteVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*DeleteVDiskResponse, error)
+	DeleteVDiskWithResponse(ctx context.Context, vDisk VDiskRef, params *DeleteVDiskParams, reqEditors ...RequestEditorFn) (*DeleteVDiskResponse, error)
 
 	// GetVDiskWithResponse Show a vDisk
 	//
@@ -10016,6 +10605,54 @@ func (r CompleteSetupResponse) ContentType() string {
 	return ""
 }
 
+type CreateSnapshotGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *SnapshotGroup
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateSnapshotGroupResponse) GetJSON201() *SnapshotGroup {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateSnapshotGroupResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateSnapshotGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateSnapshotGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateSnapshotGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateSnapshotGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetStatusResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -10654,6 +11291,143 @@ func (r DeleteTokenResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DeleteTokenResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListTrashResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TrashList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListTrashResponse) GetJSON200() *TrashList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListTrashResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListTrashResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListTrashResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListTrashResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListTrashResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PurgeTrashResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r PurgeTrashResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PurgeTrashResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PurgeTrashResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PurgeTrashResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PurgeTrashResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RestoreTrashResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VDisk
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RestoreTrashResponse) GetJSON200() *VDisk {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RestoreTrashResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RestoreTrashResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RestoreTrashResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RestoreTrashResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RestoreTrashResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -12912,6 +13686,38 @@ func (c *ClientWithResponses) CompleteSetupWithResponse(ctx context.Context, bod
 	return ParseCompleteSetupResponse(rsp)
 }
 
+// CreateSnapshotGroupWithBodyWithResponse Make a snapshot of several vDisks at one moment
+//
+// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
+// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
+func (c *ClientWithResponses) CreateSnapshotGroupWithBodyWithResponse(ctx context.Context, params *CreateSnapshotGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateSnapshotGroupResponse, error) {
+	rsp, err := c.CreateSnapshotGroupWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateSnapshotGroupResponse(rsp)
+}
+
+// CreateSnapshotGroupWithResponse Make a snapshot of several vDisks at one moment
+//
+// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
+// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
+func (c *ClientWithResponses) CreateSnapshotGroupWithResponse(ctx context.Context, params *CreateSnapshotGroupParams, body CreateSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSnapshotGroupResponse, error) {
+	rsp, err := c.CreateSnapshotGroup(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateSnapshotGroupResponse(rsp)
+}
+
 // GetStatusWithResponse Health, capacity and performance of the node
 //
 // Returns a wrapper object for the known response body format(s).
@@ -13193,6 +13999,62 @@ func (c *ClientWithResponses) DeleteTokenWithResponse(ctx context.Context, token
 	return ParseDeleteTokenResponse(rsp)
 }
 
+// ListTrashWithResponse List the vDisks in the trash, those that go first at the start
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /trash (the `ListTrash` operationId).
+func (c *ClientWithResponses) ListTrashWithResponse(ctx context.Context, params *ListTrashParams, reqEditors ...RequestEditorFn) (*ListTrashResponse, error) {
+	rsp, err := c.ListTrash(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListTrashResponse(rsp)
+}
+
+// PurgeTrashWithResponse Delete a vDisk in the trash for good
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /trash/{vdisk} (the `PurgeTrash` operationId).
+func (c *ClientWithResponses) PurgeTrashWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*PurgeTrashResponse, error) {
+	rsp, err := c.PurgeTrash(ctx, vDisk, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePurgeTrashResponse(rsp)
+}
+
+// RestoreTrashWithBodyWithResponse Take a vDisk out of the trash
+//
+// With its id, data, snapshots and labels. Refused with 409 `exists` when its name is another one's by now and no `name` is given.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /trash/{vdisk}/restore (the `RestoreTrash` operationId).
+func (c *ClientWithResponses) RestoreTrashWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestoreTrashResponse, error) {
+	rsp, err := c.RestoreTrashWithBody(ctx, vDisk, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRestoreTrashResponse(rsp)
+}
+
+// RestoreTrashWithResponse Take a vDisk out of the trash
+//
+// With its id, data, snapshots and labels. Refused with 409 `exists` when its name is another one's by now and no `name` is given.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /trash/{vdisk}/restore (the `RestoreTrash` operationId).
+func (c *ClientWithResponses) RestoreTrashWithResponse(ctx context.Context, vDisk VDiskRef, body RestoreTrashJSONRequestBody, reqEditors ...RequestEditorFn) (*RestoreTrashResponse, error) {
+	rsp, err := c.RestoreTrash(ctx, vDisk, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRestoreTrashResponse(rsp)
+}
+
 // ListUsersWithResponse List users
 //
 // Returns a wrapper object for the known response body format(s).
@@ -13331,15 +14193,16 @@ func (c *ClientWithResponses) CreateVDiskWithResponse(ctx context.Context, param
 	return ParseCreateVDiskResponse(rsp)
 }
 
-// DeleteVDiskWithResponse Delete a vDisk and its data
+// DeleteVDiskWithResponse Delete a vDisk
 //
-// Refused with 409 `in_use` while it is published.
+// It goes into the trash for as long as its vPool's `trashMs` says, and can be restored; with `purge`, or where
+// that is 0, its data go at once. Its name is free either way. Refused with 409 `in_use` while it is published.
 //
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /vdisks/{vdisk} (the `DeleteVDisk` operationId).
-func (c *ClientWithResponses) DeleteVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*DeleteVDiskResponse, error) {
-	rsp, err := c.DeleteVDisk(ctx, vDisk, reqEditors...)
+func (c *ClientWithResponses) DeleteVDiskWithResponse(ctx context.Context, vDisk VDiskRef, params *DeleteVDiskParams, reqEditors ...RequestEditorFn) (*DeleteVDiskResponse, error) {
+	rsp, err := c.DeleteVDisk(ctx, vDisk, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -14688,6 +15551,39 @@ func ParseCompleteSetupResponse(rsp *http.Response) (*CompleteSetupResponse, err
 	return response, nil
 }
 
+// ParseCreateSnapshotGroupResponse parses an HTTP response from a CreateSnapshotGroupWithResponse call
+func ParseCreateSnapshotGroupResponse(rsp *http.Response) (*CreateSnapshotGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateSnapshotGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest SnapshotGroup
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetStatusResponse parses an HTTP response from a GetStatusWithResponse call
 func ParseGetStatusResponse(rsp *http.Response) (*GetStatusResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -15121,6 +16017,101 @@ func ParseDeleteTokenResponse(rsp *http.Response) (*DeleteTokenResponse, error) 
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListTrashResponse parses an HTTP response from a ListTrashWithResponse call
+func ParseListTrashResponse(rsp *http.Response) (*ListTrashResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListTrashResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TrashList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePurgeTrashResponse parses an HTTP response from a PurgeTrashWithResponse call
+func ParsePurgeTrashResponse(rsp *http.Response) (*PurgeTrashResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PurgeTrashResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRestoreTrashResponse parses an HTTP response from a RestoreTrashWithResponse call
+func ParseRestoreTrashResponse(rsp *http.Response) (*RestoreTrashResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RestoreTrashResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VDisk
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

@@ -115,7 +115,7 @@ func TestUnreachable(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			o := node(t, c.answer)
 			c.change(&o)
-			err := client.Done(dial(t, o).DeleteVDisk(t.Context(), "demo"))
+			err := client.Done(dial(t, o).DeleteVDisk(t.Context(), "demo", nil))
 			var away *client.UnreachableError
 			if !errors.As(err, &away) || !strings.Contains(err.Error(), c.want) || away.URL != o.URL {
 				t.Errorf("got %v", err)
@@ -128,7 +128,7 @@ func TestUnreachable(t *testing.T) {
 	o := node(t, hang)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := client.Done(dial(t, o).DeleteVDisk(ctx, "demo")); !errors.Is(err, context.Canceled) {
+	if err := client.Done(dial(t, o).DeleteVDisk(ctx, "demo", nil)); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

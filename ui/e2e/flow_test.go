@@ -218,6 +218,15 @@ func changes(p *page, n *testNode) {
 	p.do("delete", fill(`dialog input[name=confirm]`, "db-02"), click(`//dialog//button[.="Delete vDisk"]`),
 		visible(`//h2[.="No vDisks yet"]`))
 	p.audit("no vDisks")
+	p.do("the trash has it", click(`//main//button[.="Trash"]`), visible(`//td[.="db-02"]`))
+	p.audit("trash")
+	p.do("restore under another name", click(`//button[@aria-label="Restore db-02"]`), fill(`dialog input[name=name]`, "db-03"),
+		click(`//dialog//button[.="Restore"]`), visible(`//h2[.="Nothing in the trash"]`), chromedp.WaitNotPresent(`dialog`))
+	p.do("it is back", click(`//nav//a[@href="/vdisks"]`), click(`//td//a[.="db-03"]`), visible(`//h1[.="db-03"]`), visible(`//dd[.="16 GiB"]`))
+	p.do("delete it again", click(`//button[.="Delete"]`), fill(`dialog input[name=confirm]`, "db-03"), click(`//dialog//button[.="Delete vDisk"]`),
+		visible(`//h2[.="No vDisks yet"]`))
+	p.do("for good", click(`//main//button[.="Trash"]`), click(`//button[@aria-label="Purge db-03"]`), fill(`dialog input[name=confirm]`, "db-03"),
+		click(`//dialog//button[.="Delete for good"]`), visible(`//h2[.="Nothing in the trash"]`))
 }
 
 func people(p *page) {

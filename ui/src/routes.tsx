@@ -3,6 +3,7 @@ import { match } from "./router";
 import { OverviewPage } from "./pages/Overview";
 import { VDisksPage } from "./pages/VDisks";
 import { VDiskPage } from "./pages/VDisk";
+import { TrashPage } from "./pages/Trash";
 import { VPoolsPage } from "./pages/VPools";
 import { VPoolPage } from "./pages/VPool";
 import { ISCSIPage } from "./pages/ISCSI";
@@ -19,6 +20,7 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/vdisks", () => <VDisksPage />],
   ["/vdisks/new", () => <VDisksPage create />],
   ["/vdisks/:name", ({ name = "" }) => <VDiskPage key={name} name={name} />],
+  ["/trash", () => <TrashPage />],
   ["/vpools", () => <VPoolsPage />],
   ["/vpools/new", () => <VPoolsPage dialog="create" />],
   ["/vpools/recover", () => <VPoolsPage dialog="recover" />],

@@ -113,7 +113,7 @@ func (f *fake) addVPool(name string, b api.Backend, in *api.VPoolSettingsInput) 
 	v := api.VPool{
 		ID: "id-" + name, Name: name, State: api.VPoolStateRunning, Backend: b, Total: 100 << 30, Free: 60 << 30,
 		Settings: api.VPoolSettings{
-			ClusterSize: 4 << 10, ScoSize: 16 << 20, JournalQuota: 512 << 20, CommitIntervalMs: 10_000, StallTimeoutMs: 180_000,
+			ClusterSize: 4 << 10, ScoSize: 16 << 20, JournalQuota: 512 << 20, CommitIntervalMs: 10_000, StallTimeoutMs: 180_000, TrashMs: 86_400_000,
 			LostTail: api.LostTailPolicyOffline,
 		},
 		Created: fakeTime, ObservedAt: fakeTime,
@@ -129,7 +129,7 @@ func applySettings(s *api.VPoolSettings, in *api.VPoolSettingsInput) {
 	}
 	for _, p := range []struct{ to, from *int64 }{
 		{&s.ClusterSize, in.ClusterSize}, {&s.ScoSize, in.ScoSize}, {&s.JournalQuota, in.JournalQuota},
-		{&s.CommitIntervalMs, in.CommitIntervalMs}, {&s.StallTimeoutMs, in.StallTimeoutMs}, {&s.HistoryMs, in.HistoryMs},
+		{&s.CommitIntervalMs, in.CommitIntervalMs}, {&s.StallTimeoutMs, in.StallTimeoutMs}, {&s.HistoryMs, in.HistoryMs}, {&s.TrashMs, in.TrashMs},
 	} {
 		if p.from != nil {
 			*p.to = *p.from

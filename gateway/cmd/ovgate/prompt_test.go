@@ -53,7 +53,7 @@ func TestConfirm(t *testing.T) {
 func TestDeleteAsks(t *testing.T) {
 	a, _, out := talk("no\n")
 	code := run(t.Context(), []string{"vdisk", "delete", "demo", "--url", "https://127.0.0.1:1"}, a)
-	if code != exitRefused || !strings.Contains(out.String(), "Delete vDisk demo and all its data? [y/N] ovgate: not done") {
+	if code != exitRefused || !strings.Contains(out.String(), "Delete vDisk demo? [y/N] ovgate: not done") {
 		t.Errorf("got %d, %q", code, out)
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 // snapshot returns the verbs of snapshots.
 func (a *app) snapshot() *cobra.Command {
-	return group("snapshot", "Snapshots of vDisks: create, list, delete", a.snapshotCreate(), a.snapshotList(), a.snapshotDelete())
+	return group("snapshot", "Snapshots of vDisks: create, list, delete", a.snapshotCreate(), a.snapshotGroup(), a.snapshotList(), a.snapshotDelete())
 }
 
 func (a *app) snapshotCreate() *cobra.Command {
@@ -38,6 +38,39 @@ func (a *app) snapshotCreate() *cobra.Command {
 	f.StringToStringVar(&labels, "label", nil, "label NAME=VALUE; may be repeated")
 	f.BoolVar(&consistent, "consistent", false, "note that applications or file systems on it are at rest")
 	f.BoolVar(&sticky, "sticky", false, "let it be deleted with --force only")
+	return cmd
+}
+
+func (a *app) snapshotGroup() *cobra.Command {
+	var labels map[string]string
+	var consistent, sticky bool
+	cmd := &cobra.Command{Use: "group NAME VDISK...", Short: "Make a snapshot of several vDisks at one moment", Args: func(_ *cobra.Command, args []string) error {
+		if len(args) < 2 {
+			return usagef("snapshot group: give NAME and one VDISK or more")
+		}
+		return nil
+	}}
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		in := client.SnapshotGroupInput{Name: args[0], Vdisks: args[1:], Consistent: &consistent, Sticky: &sticky}
+		if len(labels) > 0 {
+			in.Labels = new(client.Labels(labels))
+		}
+		g, err := client.Get[client.SnapshotGroup](api.CreateSnapshotGroup(ctx, &client.CreateSnapshotGroupParams{IdempotencyKey: new(rand.Text())}, in))
+		if err != nil {
+			return err
+		}
+		return printList(a, g.Members, []string{"VDISK", "SNAPSHOT", "CREATED", "SIZE"}, func(m client.GroupMember) []string {
+			return []string{m.VDisk, m.Snapshot.Name, formatTime(&m.Snapshot.Created), formatSize(m.Snapshot.Size)}
+		})
+	})
+	cmd.Long = "Make a snapshot of each of the vDisks, all at one moment: a database whose log is on another vDisk than its tables\n" +
+		"finds both as a power cut would have left them. All snapshots are made or none; they have one id, and are listed,\n" +
+		"cloned and deleted vDisk by vDisk."
+	cmd.Example = "  ovgate snapshot group before-upgrade db-tables db-log"
+	f := cmd.Flags()
+	f.StringToStringVar(&labels, "label", nil, "label NAME=VALUE; may be repeated")
+	f.BoolVar(&consistent, "consistent", false, "note that applications or file systems on them are at rest")
+	f.BoolVar(&sticky, "sticky", false, "let them be deleted with --force only")
 	return cmd
 }
 
@@ -81,7 +114,7 @@ func snapshotKind(s client.Snapshot) string {
 	for _, k := range []struct {
 		is   bool
 		name string
-	}{{s.Consistent, "consistent"}, {s.Sticky, "sticky"}, {s.Automatic, "automatic"}} {
+	}{{s.Consistent, "consistent"}, {s.Sticky, "sticky"}, {s.Automatic, "automatic"}, {s.Group > 0, "group"}} {
 		if k.is {
 			all = append(all, k.name)
 		}

@@ -179,7 +179,7 @@ func (a *app) templateDelete() *cobra.Command {
 			if err := a.confirm(ctx, "Delete template "+v.Name+"? Its clones stay."); err != nil {
 				return err
 			}
-			return client.Done(api.DeleteVDisk(ctx, v.ID))
+			return client.Done(api.DeleteVDisk(ctx, v.ID, nil))
 		})
 	return cmd
 }

@@ -170,13 +170,22 @@ func (a *app) vdiskPatch(ctx context.Context, api *client.Client, name string, p
 }
 
 func (a *app) vdiskDelete() *cobra.Command {
-	return a.vdiskVerb("delete NAME", "Delete a vDisk and its data", names("NAME"),
+	var purge bool
+	cmd := a.vdiskVerb("delete NAME", "Delete a vDisk, into the trash of its vPool", names("NAME"),
 		func(ctx context.Context, api *client.Client, args []string) error {
-			if err := a.confirm(ctx, "Delete vDisk "+args[0]+" and all its data?"); err != nil {
+			question := "Delete vDisk " + args[0] + "?"
+			if purge {
+				question = "Delete vDisk " + args[0] + " and all its data, for good?"
+			}
+			if err := a.confirm(ctx, question); err != nil {
 				return err
 			}
-			return client.Done(api.DeleteVDisk(ctx, args[0]))
+			return client.Done(api.DeleteVDisk(ctx, args[0], &client.DeleteVDiskParams{Purge: &purge}))
 		})
+	cmd.Long = "Delete a vDisk. Its vPool keeps it in the trash, for 24 hours unless it is set otherwise, where it counts in the\n" +
+		"capacity and from where it can be restored: ovgate trash list. Its name is free at once."
+	cmd.Flags().BoolVar(&purge, "purge", false, "not into the trash: its data go at once")
+	return cmd
 }
 
 func (a *app) vdiskPublish() *cobra.Command {

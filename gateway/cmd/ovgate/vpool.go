@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -24,7 +25,8 @@ func (a *app) vpool() *cobra.Command {
 type settingsFlags struct {
 	clusterSize, scoSize, journalQuota sizeFlag
 	commitInterval, stallTimeout       time.Duration
-	history                            time.Duration
+	history, trash                     time.Duration
+	oversubscription                   int
 	lostTail                           string
 }
 
@@ -37,6 +39,8 @@ func (s *settingsFlags) add(cmd *cobra.Command) {
 	f.DurationVar(&s.commitInterval, "commit-interval", 0, "longest time between commits to the backend: 100ms-10m (default 10s)")
 	f.DurationVar(&s.stallTimeout, "stall-timeout", 0, "how long a write waits when the journal is full: 1s-1h (default 3m)")
 	f.DurationVar(&s.history, "history", 0, "how far back scrubs keep every moment, such as 24h: 1m-8784h (default 0, none)")
+	f.DurationVar(&s.trash, "trash", 0, "how long deleted vDisks are kept: 1m-8784h, or 0s for not at all (default 24h)")
+	f.IntVar(&s.oversubscription, "oversubscription", 0, "most that the sizes of the vDisks may come to, in percent of the backend's disk (default 0, no bound)")
 	f.StringVar(&s.lostTail, "lost-tail", "", "vDisks that lost acknowledged writes: offline until accepted, or accept (default offline)")
 }
 
@@ -54,6 +58,7 @@ func (s *settingsFlags) input(cmd *cobra.Command) (*client.VPoolSettingsInput, e
 		{"commit-interval", s.commitInterval, &in.CommitIntervalMs},
 		{"stall-timeout", s.stallTimeout, &in.StallTimeoutMs},
 		{"history", s.history, &in.HistoryMs},
+		{"trash", s.trash, &in.TrashMs},
 	} {
 		if !cmd.Flags().Changed(d.flag) {
 			continue
@@ -62,6 +67,9 @@ func (s *settingsFlags) input(cmd *cobra.Command) (*client.VPoolSettingsInput, e
 			return nil, usagef("--%s %s: write whole milliseconds", d.flag, d.from)
 		}
 		*d.to, given = new(d.from.Milliseconds()), true
+	}
+	if cmd.Flags().Changed("oversubscription") {
+		in.OversubscriptionPercent, given = &s.oversubscription, true
 	}
 	if cmd.Flags().Changed("lost-tail") {
 		policy := client.LostTailPolicy(s.lostTail)
@@ -250,7 +258,7 @@ func (a *app) printRecovery(r client.VPoolRecovery) error {
 // printVPool prints a vPool.
 func (a *app) printVPool(v client.VPool) error {
 	s := v.Settings
-	return printOne(a, v, [][]string{
+	rows := [][]string{
 		{"name", v.Name},
 		{"id", v.ID},
 		{"state", stateText(string(v.State), v.StateReason)},
@@ -259,6 +267,11 @@ func (a *app) printVPool(v client.VPool) error {
 		{"provisioned", formatSize(v.Provisioned)},
 		{"mapped", formatSize(v.Mapped)},
 		{"stored", formatSize(v.Stored)},
+	}
+	if v.Trashed > 0 {
+		rows = append(rows, []string{"in trash", fmt.Sprintf("%d vDisks, %s of stored", v.Trashed, formatSize(v.TrashStored))})
+	}
+	return printOne(a, v, append(rows, [][]string{
 		{"free", freeText(v.Free, v.Total)},
 		{"cluster size", formatSize(s.ClusterSize)},
 		{"sco size", formatSize(s.ScoSize)},
@@ -266,10 +279,12 @@ func (a *app) printVPool(v client.VPool) error {
 		{"commit interval", formatMillis(s.CommitIntervalMs)},
 		{"stall timeout", formatMillis(s.StallTimeoutMs)},
 		{"history", formatMillis(s.HistoryMs)},
+		{"trash", formatMillis(s.TrashMs)},
+		{"size limit", percentText(s.OversubscriptionPercent)},
 		{"lost tail", string(s.LostTail)},
 		{"created", formatTime(&v.Created)},
 		{"observed", formatTime(&v.ObservedAt)},
-	})
+	}...))
 }
 
 // backendText prints a backend.
@@ -297,4 +312,12 @@ func given(s string) *string {
 		return nil
 	}
 	return &s
+}
+
+// percentText prints a bound in percent; 0: none.
+func percentText(n int) string {
+	if n == 0 {
+		return "no bound"
+	}
+	return strconv.Itoa(n) + " % of the disk"
 }

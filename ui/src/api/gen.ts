@@ -149,6 +149,12 @@ export type GroupInput = {
   "name": string;
   "readOnly"?: boolean;
 };
+export type GroupMember = {
+  "snapshot": Snapshot;
+  /** Name of the vDisk */
+  "vdisk": string;
+  "vdiskId": string;
+};
 /** What is absent stays as it is */
 export type GroupPatch = {
   "addInitiators"?: Array<string>;
@@ -436,6 +442,9 @@ export type Reservation = {
   /** In words; empty: initiators are registered and none has reserved it */
   "type": string;
 };
+export type RestoreInput = {
+  "name"?: Name;
+};
 export type Role = "read" | "write" | "manage";
 export type Rollback = {
   /** Names of the snapshots that were newer */
@@ -528,6 +537,8 @@ export type Snapshot = {
   /** Who asked had made applications or file systems consistent; false: as a power cut would leave them */
   "consistent": boolean;
   "created": string;
+  /** How many vDisks have a snapshot with this id, made at one moment; 0: it is of no group */
+  "group": number;
   "id": string;
   /** The backend has all of it */
   "inBackend": boolean;
@@ -539,6 +550,22 @@ export type Snapshot = {
   "size": number;
   /** Deleted with force only; a rollback past it is refused */
   "sticky": boolean;
+};
+export type SnapshotGroup = {
+  "created": string;
+  /** Of each of the snapshots */
+  "id": string;
+  "members": Array<GroupMember>;
+  "name": string;
+};
+export type SnapshotGroupInput = {
+  "consistent"?: boolean;
+  "labels"?: Labels;
+  /** Unique on each vDisk, 1 to 255 bytes of UTF-8 without control characters */
+  "name": string;
+  "sticky"?: boolean;
+  /** Names or ids of running vDisks, each once */
+  "vdisks": Array<string>;
 };
 export type SnapshotInput = {
   "consistent"?: boolean;
@@ -684,6 +711,24 @@ export type Transfer = {
   /** Name of the vDisk that is imported or exported */
   "vdisk": string;
 };
+export type TrashList = {
+  "items": Array<Trashed>;
+  "next": string | null;
+};
+export type Trashed = {
+  "id": string;
+  "labels": Labels;
+  /** The one that it had */
+  "name": string;
+  /** When it is deleted for good */
+  "purgeAt": string;
+  "size": number;
+  /** Bytes on the backend that a purge gives back */
+  "stored": number;
+  "trashedAt": string;
+  /** Name of its vPool */
+  "vpool": string;
+};
 export type UnpublishInput = {
   "force"?: boolean;
 };
@@ -764,8 +809,8 @@ export type VDiskPatch = {
   /** At least the present size */
   "size"?: number;
 };
-/** running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline, acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned; transferring: an import or export uses it, and it is deleted unless an import is finished */
-export type VDiskState = "running" | "opening" | "stalled" | "degraded" | "fenced" | "failed" | "lost_tail" | "corrupt" | "closed" | "deleting" | "template" | "transferring";
+/** running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline, acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned; transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted, and kept for a while */
+export type VDiskState = "running" | "opening" | "stalled" | "degraded" | "fenced" | "failed" | "lost_tail" | "corrupt" | "closed" | "deleting" | "template" | "transferring" | "trashed";
 export type VPool = {
   "backend": Backend;
   "created": string;
@@ -782,6 +827,10 @@ export type VPool = {
   "stored": number;
   /** Bytes of the backend's disk; 0 when unknown */
   "total": number;
+  /** Bytes that they take on the backend, which stored counts too */
+  "trashStored": number;
+  /** vDisks in the trash */
+  "trashed": number;
   "vdisks": number;
 };
 export type VPoolInput = {
@@ -818,20 +867,26 @@ export type VPoolSettings = {
   /** 128 MiB-10 GiB per vDisk */
   "journalQuota": number;
   "lostTail": LostTailPolicy;
+  /** Most that the sizes of its vDisks may come to, in percent of the backend's disk; 0: no bound */
+  "oversubscriptionPercent": number;
   /** 4-128 MiB, a power of two, at most a quarter of journalQuota */
   "scoSize": number;
   /** 1 s-1 h that a write waits when the journal is full */
   "stallTimeoutMs": number;
+  /** How long deleted vDisks are kept in the trash: 1 min-366 days; 0: not at all */
+  "trashMs": number;
 };
-/** Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, offline */
+/** Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, offline */
 export type VPoolSettingsInput = {
   "clusterSize"?: number;
   "commitIntervalMs"?: number;
   "historyMs"?: number;
   "journalQuota"?: number;
   "lostTail"?: LostTailPolicy;
+  "oversubscriptionPercent"?: number;
   "scoSize"?: number;
   "stallTimeoutMs"?: number;
+  "trashMs"?: number;
 };
 /** degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached */
 export type VPoolState = "running" | "degraded" | "offline";
@@ -917,6 +972,8 @@ export interface Ops {
   "GET /setup": { path: { }; query: { }; body: undefined; res: Setup };
   /** Create the first administrator */
   "POST /setup": { path: { }; query: { }; body: SetupInput; res: User };
+  /** Make a snapshot of several vDisks at one moment */
+  "POST /snapshotGroups": { path: { }; query: { }; body: SnapshotGroupInput; res: SnapshotGroup };
   /** Health, capacity and performance of the node */
   "GET /status": { path: { }; query: { }; body: undefined; res: Status };
   /** List iSCSI targets */
@@ -945,6 +1002,12 @@ export interface Ops {
   "POST /tokens": { path: { }; query: { }; body: TokenInput; res: NewToken };
   /** Revoke a token */
   "DELETE /tokens/{token}": { path: { "token": string; }; query: { }; body: undefined; res: void };
+  /** List the vDisks in the trash, those that go first at the start */
+  "GET /trash": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "vpool"?: string; }; body: undefined; res: TrashList };
+  /** Delete a vDisk in the trash for good */
+  "DELETE /trash/{vdisk}": { path: { "vdisk": string; }; query: { }; body: undefined; res: void };
+  /** Take a vDisk out of the trash */
+  "POST /trash/{vdisk}/restore": { path: { "vdisk": string; }; query: { }; body: RestoreInput; res: VDisk };
   /** List users */
   "GET /users": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: UserList };
   /** Create a user */
@@ -959,8 +1022,8 @@ export interface Ops {
   "GET /vdisks": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "vpool"?: string; "state"?: VDiskState; "sort"?: string; }; body: undefined; res: VDiskList };
   /** Create a vDisk */
   "POST /vdisks": { path: { }; query: { }; body: VDiskInput; res: VDisk };
-  /** Delete a vDisk and its data */
-  "DELETE /vdisks/{vdisk}": { path: { "vdisk": string; }; query: { }; body: undefined; res: void };
+  /** Delete a vDisk */
+  "DELETE /vdisks/{vdisk}": { path: { "vdisk": string; }; query: { "purge"?: boolean; }; body: undefined; res: void };
   /** Show a vDisk */
   "GET /vdisks/{vdisk}": { path: { "vdisk": string; }; query: { }; body: undefined; res: VDisk };
   /** Grow, rename or relabel a vDisk */
@@ -1030,4 +1093,4 @@ export interface Ops {
 }
 
 /** Operations that take an Idempotency-Key. */
-export const idempotent: ReadonlyArray<keyof Ops> = ["POST /imports", "POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vdisks/{vdisk}/clone", "POST /vdisks/{vdisk}/exports", "POST /vdisks/{vdisk}/snapshots", "POST /vpools", "POST /vpools/recover"];
+export const idempotent: ReadonlyArray<keyof Ops> = ["POST /imports", "POST /snapshotGroups", "POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vdisks/{vdisk}/clone", "POST /vdisks/{vdisk}/exports", "POST /vdisks/{vdisk}/snapshots", "POST /vpools", "POST /vpools/recover"];

@@ -156,14 +156,14 @@ function DeleteDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void })
       danger
       typeName={vdisk.name}
       consequences={[
-        `${bytes(vdisk.mapped)} of data on vPool ${vdisk.vpool} will be deleted.`,
-        "This cannot be undone.",
+        `Its ${bytes(vdisk.mapped)} of data go into the trash of vPool ${vdisk.vpool}, if it keeps deleted vDisks.`,
+        "Until its time there ends it can be restored, and takes space. Without a trash this cannot be undone.",
       ]}
       onClose={onClose}
       act={async () => {
         await ending(vdiskKey(vdisk.name), () => call("DELETE /vdisks/{vdisk}", { path: { vdisk: vdisk.id } }));
         toast("ok", `${vdisk.name} is deleted`);
-        reload("vdisks?", "vpools?", "status");
+        reload("vdisks?", "trash?", "vpools?", "status");
         navigate("/vdisks");
       }}
     />

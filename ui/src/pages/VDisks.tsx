@@ -35,9 +35,12 @@ export function VDisksPage({ create = false }: { create?: boolean }) {
       title="vDisks"
       state={list.data && <span class="muted">{shown(list.data.items.length, list.data.next)}</span>}
       actions={
-        <Button kind="primary" needs="write" onClick={() => navigate("/vdisks/new")}>
-          Create vDisk
-        </Button>
+        <>
+          <Button onClick={() => navigate("/trash")}>Trash</Button>
+          <Button kind="primary" needs="write" onClick={() => navigate("/vdisks/new")}>
+            Create vDisk
+          </Button>
+        </>
       }
     >
       <Filters filter={filter} />

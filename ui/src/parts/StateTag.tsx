@@ -19,6 +19,7 @@ const vdiskFaces: Record<VDiskState, Face> = {
   deleting: { tone: "info", word: "Deleting" },
   template: { tone: "idle", word: "Template" },
   transferring: { tone: "info", word: "Transferring" },
+  trashed: { tone: "idle", word: "In the trash" },
 };
 
 const vpoolFaces: Record<VPoolState, Face> = {

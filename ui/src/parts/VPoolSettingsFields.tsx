@@ -11,6 +11,8 @@ export type SettingsForm = {
   journalQuota: SizeInput;
   commitSeconds: string;
   stallSeconds: string;
+  trashHours: string;
+  oversubscription: string;
   lostTail: LostTailPolicy;
 };
 
@@ -22,6 +24,8 @@ export const defaults: VPoolSettings = {
   commitIntervalMs: 10_000,
   stallTimeoutMs: 180_000,
   historyMs: 0,
+  trashMs: 86_400_000,
+  oversubscriptionPercent: 0,
   lostTail: "offline",
 };
 
@@ -32,6 +36,8 @@ export const settingsFields = [
   "journalQuota",
   "commitIntervalMs",
   "stallTimeoutMs",
+  "trashMs",
+  "oversubscriptionPercent",
   "lostTail",
 ];
 
@@ -42,6 +48,8 @@ export function settingsForm(s: VPoolSettings): SettingsForm {
     journalQuota: sizeInput(s.journalQuota),
     commitSeconds: String(s.commitIntervalMs / 1000),
     stallSeconds: String(s.stallTimeoutMs / 1000),
+    trashHours: String(s.trashMs / 3_600_000),
+    oversubscription: String(s.oversubscriptionPercent),
     lostTail: s.lostTail,
   };
 }
@@ -55,6 +63,8 @@ export function changedSettings(form: SettingsForm, present: VPoolSettings): VPo
     commitIntervalMs: milliseconds(form.commitSeconds),
     stallTimeoutMs: milliseconds(form.stallSeconds),
     historyMs: present.historyMs,
+    trashMs: milliseconds(form.trashHours, 3_600_000, -1),
+    oversubscriptionPercent: Math.round(Number(form.oversubscription.replace(",", "."))) || 0,
     lostTail: form.lostTail,
   };
   return Object.fromEntries(
@@ -62,8 +72,9 @@ export function changedSettings(form: SettingsForm, present: VPoolSettings): VPo
   );
 }
 
-function milliseconds(seconds: string): number {
-  return Math.round(1000 * Number(seconds.replace(",", "."))) || 0;
+function milliseconds(text: string, unit = 1000, wrong = 0): number {
+  const n = Math.round(unit * Number(text.trim().replace(",", ".") || "?"));
+  return Number.isNaN(n) ? wrong : n;
 }
 
 const powers = (from: number, to: number, unit: number) =>
@@ -121,6 +132,24 @@ export function VPoolSettingsFields({ form, onForm, submit }: Props) {
         onValue={(stallSeconds) => set({ stallSeconds })}
         hint="How long a write waits when the journal is full, 1 to 3600."
         error={submit.at("stallTimeoutMs")}
+        input={{ inputMode: "decimal" }}
+      />
+      <TextField
+        label="Keep deleted vDisks (h)"
+        name="trashMs"
+        value={form.trashHours}
+        onValue={(trashHours) => set({ trashHours })}
+        hint="How long they can be restored from the trash, where they take space; 0: they are gone at once."
+        error={submit.at("trashMs")}
+        input={{ inputMode: "decimal" }}
+      />
+      <TextField
+        label="Over-subscription (%)"
+        name="oversubscriptionPercent"
+        value={form.oversubscription}
+        onValue={(oversubscription) => set({ oversubscription })}
+        hint="Most that the sizes of its vDisks may come to, in percent of the backend's disk; 0: no bound."
+        error={submit.at("oversubscriptionPercent")}
         input={{ inputMode: "decimal" }}
       />
       <SelectField

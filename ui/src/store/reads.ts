@@ -9,6 +9,7 @@ import type {
   Target,
   TargetList,
   TokenList,
+  TrashList,
   UserList,
   VDisk,
   VDiskList,
@@ -41,6 +42,10 @@ export function useVDisks(filter: VDiskFilter): Query<VDiskList> {
   return useQuery("vdisks?" + JSON.stringify(filter), () =>
     call("GET /vdisks", { query: { ...filter, limit: pageSize } }),
   );
+}
+
+export function useTrash(filter: ListFilter): Query<TrashList> {
+  return useQuery("trash?" + JSON.stringify(filter), () => call("GET /trash", { query: { ...filter, limit: pageSize } }));
 }
 
 /** A vDisk; read by its id once that is known, because somebody may rename it while it is shown. */

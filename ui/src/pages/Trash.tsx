@@ -1,0 +1,116 @@
+import { useState } from "preact/hooks";
+import { call } from "../api/client";
+import type { Trashed } from "../api/gen";
+import { bytes } from "../format";
+import { navigate, query } from "../router";
+import { reload } from "../store/query";
+import { useTrash } from "../store/reads";
+import { useSubmit } from "../store/submit";
+import { toast } from "../store/toasts";
+import { Age } from "../parts/Age";
+import { Button } from "../parts/Button";
+import { DataTable, type Column } from "../parts/DataTable";
+import { Confirm } from "../parts/Dialog";
+import { TextField } from "../parts/Field";
+import { FormDialog } from "../parts/FormDialog";
+import { Load } from "../parts/Load";
+import { Empty, Page } from "../parts/Page";
+import { SearchBox } from "../parts/SearchBox";
+
+/** Deleted vDisks that their vPools keep for a while. */
+export function TrashPage() {
+  const filter = { q: query.value.get("q") ?? undefined, cursor: query.value.get("cursor") ?? undefined };
+  const trash = useTrash(filter);
+  return (
+    <Page title="Trash">
+      <div class="toolbar" role="search">
+        <SearchBox label="Filter the trash by name or label" />
+      </div>
+      <Load query={trash}>
+        {(list) =>
+          list.items.length > 0 || filter.cursor ? (
+            <DataTable label="Trash" columns={columns} rows={list.items} rowKey={(v) => v.id} next={list.next} />
+          ) : (
+            <Empty
+              title="Nothing in the trash"
+              text="Deleted vDisks stay here for as long as their vPool's settings say."
+            >
+              <Button onClick={() => navigate("/vdisks")}>vDisks</Button>
+            </Empty>
+          )
+        }
+      </Load>
+    </Page>
+  );
+}
+
+const columns: Column<Trashed>[] = [
+  { key: "name", title: "Name", cell: (v) => v.name },
+  { key: "vpool", title: "vPool", cell: (v) => v.vpool },
+  { key: "size", title: "Size", right: true, cell: (v) => bytes(v.size) },
+  { key: "stored", title: "Stored", right: true, cell: (v) => bytes(v.stored) },
+  { key: "trashedAt", title: "Deleted", right: true, cell: (v) => <Age at={v.trashedAt} /> },
+  { key: "purgeAt", title: "Gone at", right: true, cell: (v) => new Date(v.purgeAt).toLocaleString() },
+  { key: "actions", title: "Actions", right: true, cell: (v) => <Actions vdisk={v} /> },
+];
+
+function Actions({ vdisk }: { vdisk: Trashed }) {
+  const [open, setOpen] = useState<"restore" | "purge" | undefined>(undefined);
+  const close = () => setOpen(undefined);
+  return (
+    <>
+      <Button small needs="write" label={`Restore ${vdisk.name}`} onClick={() => setOpen("restore")}>
+        Restore
+      </Button>{" "}
+      <Button small kind="danger" needs="write" label={`Purge ${vdisk.name}`} onClick={() => setOpen("purge")}>
+        Purge
+      </Button>
+      {open === "restore" && <RestoreDialog vdisk={vdisk} onClose={close} />}
+      {open === "purge" && (
+        <Confirm
+          title={`Purge ${vdisk.name}`}
+          verb="Delete for good"
+          danger
+          typeName={vdisk.name}
+          consequences={[`${bytes(vdisk.stored)} on vPool ${vdisk.vpool} will be deleted.`, "This cannot be undone."]}
+          onClose={close}
+          act={async () => {
+            await call("DELETE /trash/{vdisk}", { path: { vdisk: vdisk.id } });
+            toast("ok", `${vdisk.name} is gone`);
+            reload("trash?", "vpools?", "status");
+          }}
+        />
+      )}
+    </>
+  );
+}
+
+function RestoreDialog({ vdisk, onClose }: { vdisk: Trashed; onClose: () => void }) {
+  const submit = useSubmit();
+  const [name, setName] = useState(vdisk.name);
+  const save = async () => {
+    const v = await call("POST /trash/{vdisk}/restore", { path: { vdisk: vdisk.id }, body: { name } });
+    toast("ok", `${v.name} is restored`);
+    reload("trash?", "vdisks?", "vpools?", "status");
+    onClose();
+  };
+  return (
+    <FormDialog
+      title={`Restore ${vdisk.name}`}
+      verb="Restore"
+      submit={submit}
+      fields={["name"]}
+      save={save}
+      onClose={onClose}
+    >
+      <TextField
+        label="Name"
+        name="name"
+        value={name}
+        onValue={setName}
+        hint="It comes back with its data, snapshots and labels, and is not published."
+        error={submit.at("name")}
+      />
+    </FormDialog>
+  );
+}
