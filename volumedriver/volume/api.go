@@ -66,6 +66,8 @@ var (
 	ErrInUse = errors.New("in use")
 	// ErrTemplate: the vDisk is a template, which can be cloned and deleted only.
 	ErrTemplate = errors.New("vdisk is a template")
+	// ErrMoved: the vDisk is in another vPool now.
+	ErrMoved = errors.New("vdisk is in another vpool")
 	// ErrNoPoint: no recoverable moment, or no snapshot, is there.
 	ErrNoPoint = errors.New("no such point in the history of the vdisk")
 	// ErrForeignRoot: the backend root belongs to another vPool (rule E7).

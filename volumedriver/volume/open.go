@@ -116,6 +116,8 @@ func (o *opening) learn(ctx context.Context) error {
 	switch {
 	case o.rec.Format > RecordFormat:
 		return fmt.Errorf("vdisk %s: record format %d: upgrade ovgate", o.id, o.rec.Format)
+	case o.rec.Pool != o.p.cfg.ID:
+		return fmt.Errorf("vdisk %s: %w: it was moved to vpool %s", o.id, ErrMoved, o.rec.Pool)
 	case o.rec.State == FlagDeleting:
 		return fmt.Errorf("vdisk %s is being deleted: %w", o.id, ErrNotFound)
 	case o.rec.State == FlagLostTail:

@@ -166,6 +166,10 @@ func (p *Pool) sweepDisk(ctx context.Context, id ID) (*vdiskSweep, error) {
 			return nil, err
 		}
 		s := &vdiskSweep{rec: rec}
+		if rec.Pool != p.cfg.ID { // being moved here, or moved away: who moves it deletes that
+			s.skip = true
+			return s, nil
+		}
 		if rec.State == FlagDeleting || rec.Head.Number == 0 {
 			s.skip = true // a tombstone is kept whole; Purge takes it with its last clone
 			return s, nil
