@@ -676,6 +676,27 @@ type Moment struct {
 	Snapshot string `json:"snapshot"`
 }
 
+// MoveInput defines model for MoveInput.
+type MoveInput struct {
+	// VPool Name or id of the vPool
+	VPool string `json:"vpool"`
+}
+
+// MoveProgress defines model for MoveProgress.
+type MoveProgress struct {
+	// Copied Bytes that are there
+	Copied int64 `json:"copied"`
+
+	// Failed Why it was given up; empty: it goes on
+	Failed string `json:"failed"`
+
+	// Total Bytes in all; 0: not known yet
+	Total int64 `json:"total"`
+
+	// VPool Name of the vPool that it goes to
+	VPool string `json:"vpool"`
+}
+
 // Name Letters, digits, . _ and - ; starts with a letter or digit
 type Name = string
 
@@ -1350,9 +1371,12 @@ type VDisk struct {
 	LastSeq int64 `json:"lastSeq"`
 
 	// Mapped Bytes of clusters that hold data
-	Mapped     int64     `json:"mapped"`
-	Name       string    `json:"name"`
-	ObservedAt time.Time `json:"observedAt"`
+	Mapped int64 `json:"mapped"`
+
+	// Move A move that was asked for and has not ended
+	Move       *MoveProgress `json:"move"`
+	Name       string        `json:"name"`
+	ObservedAt time.Time     `json:"observedAt"`
 
 	// Parent What a clone starts from
 	Parent *Parent `json:"parent"`
@@ -1940,6 +1964,9 @@ type CloneVDiskJSONRequestBody = CloneInput
 // BeginExportJSONRequestBody defines body for BeginExport for application/json ContentType.
 type BeginExportJSONRequestBody = ExportInput
 
+// MoveVDiskJSONRequestBody defines body for MoveVDisk for application/json ContentType.
+type MoveVDiskJSONRequestBody = MoveInput
+
 // PublishVDiskJSONRequestBody defines body for PublishVDisk for application/json ContentType.
 type PublishVDiskJSONRequestBody = PublishInput
 
@@ -2134,6 +2161,12 @@ type ServerInterface interface {
 	// GetVDiskHistory The moments that a vDisk can be taken back to or cloned from
 	// (GET /vdisks/{vdisk}/history)
 	GetVDiskHistory(ctx echo.Context, vDisk VDiskRef, params GetVDiskHistoryParams) error
+	// CancelMoveVDisk Stop a move; what was copied is deleted
+	// (DELETE /vdisks/{vdisk}/move)
+	CancelMoveVDisk(ctx echo.Context, vDisk VDiskRef) error
+	// MoveVDisk Take a vDisk to another vPool while it is in use
+	// (POST /vdisks/{vdisk}/move)
+	MoveVDisk(ctx echo.Context, vDisk VDiskRef) error
 	// PublishVDisk Publish a vDisk over iSCSI
 	// (POST /vdisks/{vdisk}/publish)
 	PublishVDisk(ctx echo.Context, vDisk VDiskRef) error
@@ -3406,6 +3439,38 @@ func (w *ServerInterfaceWrapper) GetVDiskHistory(ctx echo.Context) error {
 	return err
 }
 
+// CancelMoveVDisk converts echo context to params.
+func (w *ServerInterfaceWrapper) CancelMoveVDisk(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CancelMoveVDisk(ctx, vDisk)
+	return err
+}
+
+// MoveVDisk converts echo context to params.
+func (w *ServerInterfaceWrapper) MoveVDisk(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.MoveVDisk(ctx, vDisk)
+	return err
+}
+
 // PublishVDisk converts echo context to params.
 func (w *ServerInterfaceWrapper) PublishVDisk(ctx echo.Context) error {
 	var err error
@@ -3983,6 +4048,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PUT(options.BaseURL+"/vdisks/:vdisk/template", wrapper.FreezeVDisk, options.OperationMiddlewares["FreezeVDisk"]...)
 	router.DELETE(options.BaseURL+"/vdisks/:vdisk/flatten", wrapper.CancelFlattenVDisk, options.OperationMiddlewares["CancelFlattenVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/flatten", wrapper.FlattenVDisk, options.OperationMiddlewares["FlattenVDisk"]...)
+	router.DELETE(options.BaseURL+"/vdisks/:vdisk/move", wrapper.CancelMoveVDisk, options.OperationMiddlewares["CancelMoveVDisk"]...)
+	router.POST(options.BaseURL+"/vdisks/:vdisk/move", wrapper.MoveVDisk, options.OperationMiddlewares["MoveVDisk"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk/history", wrapper.GetVDiskHistory, options.OperationMiddlewares["GetVDiskHistory"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/rollback", wrapper.RollbackVDisk, options.OperationMiddlewares["RollbackVDisk"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk/scrub", wrapper.GetVDiskScrub, options.OperationMiddlewares["GetVDiskScrub"]...)
@@ -6050,6 +6117,79 @@ func (response GetVDiskHistorydefaultJSONResponse) VisitGetVDiskHistoryResponse(
 	return err
 }
 
+type CancelMoveVDiskRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+}
+
+type CancelMoveVDiskResponseObject interface {
+	VisitCancelMoveVDiskResponse(w http.ResponseWriter) error
+}
+
+type CancelMoveVDisk204Response struct {
+}
+
+func (response CancelMoveVDisk204Response) VisitCancelMoveVDiskResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type CancelMoveVDiskdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CancelMoveVDiskdefaultJSONResponse) VisitCancelMoveVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MoveVDiskRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+	Body  *MoveVDiskJSONRequestBody
+}
+
+type MoveVDiskResponseObject interface {
+	VisitMoveVDiskResponse(w http.ResponseWriter) error
+}
+
+type MoveVDisk202JSONResponse VDisk
+
+func (response MoveVDisk202JSONResponse) VisitMoveVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MoveVDiskdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response MoveVDiskdefaultJSONResponse) VisitMoveVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type PublishVDiskRequestObject struct {
 	VDisk VDiskRef `json:"vdisk"`
 	Body  *PublishVDiskJSONRequestBody
@@ -7132,6 +7272,12 @@ type StrictServerInterface interface {
 	// GetVDiskHistory The moments that a vDisk can be taken back to or cloned from
 	// (GET /vdisks/{vdisk}/history)
 	GetVDiskHistory(ctx context.Context, request GetVDiskHistoryRequestObject) (GetVDiskHistoryResponseObject, error)
+	// CancelMoveVDisk Stop a move; what was copied is deleted
+	// (DELETE /vdisks/{vdisk}/move)
+	CancelMoveVDisk(ctx context.Context, request CancelMoveVDiskRequestObject) (CancelMoveVDiskResponseObject, error)
+	// MoveVDisk Take a vDisk to another vPool while it is in use
+	// (POST /vdisks/{vdisk}/move)
+	MoveVDisk(ctx context.Context, request MoveVDiskRequestObject) (MoveVDiskResponseObject, error)
 	// PublishVDisk Publish a vDisk over iSCSI
 	// (POST /vdisks/{vdisk}/publish)
 	PublishVDisk(ctx context.Context, request PublishVDiskRequestObject) (PublishVDiskResponseObject, error)
@@ -8911,6 +9057,79 @@ func (sh *strictHandler) GetVDiskHistory(ctx echo.Context, vDisk VDiskRef, param
 		return err
 	} else if validResponse, ok := response.(GetVDiskHistoryResponseObject); ok {
 		return validResponse.VisitGetVDiskHistoryResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CancelMoveVDisk operation middleware
+func (sh *strictHandler) CancelMoveVDisk(ctx echo.Context, vDisk VDiskRef) error {
+	var request CancelMoveVDiskRequestObject
+
+	request.VDisk = vDisk
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CancelMoveVDisk(ctx.Request().Context(), request.(CancelMoveVDiskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CancelMoveVDisk")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CancelMoveVDiskResponseObject); ok {
+		return validResponse.VisitCancelMoveVDiskResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// MoveVDisk operation middleware
+func (sh *strictHandler) MoveVDisk(ctx echo.Context, vDisk VDiskRef) error {
+	var request MoveVDiskRequestObject
+
+	request.VDisk = vDisk
+
+	var body MoveVDiskJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.MoveVDisk(ctx.Request().Context(), request.(MoveVDiskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "MoveVDisk")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(MoveVDiskResponseObject); ok {
+		return validResponse.VisitMoveVDiskResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -59,6 +59,8 @@ var rules = map[string]rule{
 	"ThawVDisk":               {role: auth.RoleWrite},
 	"FlattenVDisk":            {role: auth.RoleWrite},
 	"CancelFlattenVDisk":      {role: auth.RoleWrite},
+	"MoveVDisk":               {role: auth.RoleWrite},
+	"CancelMoveVDisk":         {role: auth.RoleWrite},
 	"ScrubVDisk":              {role: auth.RoleWrite},
 	"VerifyVDisk":             {role: auth.RoleWrite},
 	"CancelVDiskVerification": {role: auth.RoleWrite},

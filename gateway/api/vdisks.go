@@ -68,7 +68,7 @@ func (d diskView) row(v model.VDisk) VDisk {
 		out.Published = &Published{IQN: iqn, LUN: int(lun), Sessions: d.sessions[iqn]}
 	}
 	out.BlockSize, out.Qos = control.BlockSize(v), qosOf(v)
-	out.Parent, out.Flatten, out.Verified = d.parent(v), d.flatten(v), d.verified(v)
+	out.Parent, out.Flatten, out.Move, out.Verified = d.parent(v), d.flatten(v), d.move(v), d.verified(v)
 	return out
 }
 

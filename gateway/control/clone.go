@@ -50,6 +50,9 @@ func (c *Controller) checkClone(ctx context.Context, d *vdisk, src model.VDisk, 
 	if e := checkPoint(src, in.From); e != nil {
 		return src, e
 	}
+	if src.Move != nil {
+		return src, &Error{Code: CodeInUse, Object: vdiskObject(src.Name), Message: "it is being moved to another vPool", Hint: "clone it when it is there, or stop the move: ovgate vdisk move " + src.Name + " --cancel"}
+	}
 	if d.vol != nil {
 		if _, e := c.running(d, src); e != nil {
 			return src, e // what it holds now, another opening knows

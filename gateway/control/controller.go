@@ -112,8 +112,9 @@ type vdisk struct {
 	disk     *disk  // with vol
 	exported bool   // initiators are shown it (C6)
 	state    volume.State
-	err      error // why it is not open
-	flat     *flattening
+	err      error    // why it is not open
+	flat     *copying // nil: no flatten runs
+	move     *copying // nil: no move runs
 }
 
 // lock is a mutex whose wait ends with a context.

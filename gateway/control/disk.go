@@ -3,6 +3,7 @@ package control
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/openvstorage/ovgate/iscsi"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
@@ -10,11 +11,21 @@ import (
 )
 
 // disk shows an open vDisk to the iSCSI front end. It keeps the obligations of
-// iscsi.Disk because volume.Volume does; it adds no waiting and no allocation.
+// iscsi.Disk because volume.Volume does; it adds no waiting and no allocation, but while
+// the vDisk moves from one vPool to another (hold).
 type disk struct {
+	now  atomic.Pointer[served]
+	reqs sync.Pool // *request
+
+	holding atomic.Bool
+	mu      sync.Mutex
+	held    []*iscsi.Op // in the order they came
+}
+
+// served is what a disk passes its operations to.
+type served struct {
 	vol   Volume
 	space *poolSpace // nil: not known
-	reqs  sync.Pool  // *request
 }
 
 var (
@@ -25,7 +36,8 @@ var (
 )
 
 func newDisk(v Volume, space *poolSpace) *disk {
-	d := &disk{vol: v, space: space}
+	d := &disk{}
+	d.now.Store(&served{v, space})
 	d.reqs.New = func() any {
 		r := &request{disk: d}
 		r.Done = r
@@ -39,29 +51,84 @@ type request struct {
 	volume.Request
 	op   *iscsi.Op
 	disk *disk
+	to   *served
 }
 
 // Geometry implements iscsi.Disk. Acknowledged writes are durable, so there is
 // no write cache to report; unmap and zero are O(pages) whatever their length. One
 // command is one record, so the longest write is atomic, too.
 func (d *disk) Geometry() iscsi.Geometry {
-	return iscsi.Geometry{Size: d.vol.Size(), ClusterSize: d.vol.ClusterSize(), AtomicBytes: int64(d.vol.MaxIO())}
+	vol := d.now.Load().vol
+	return iscsi.Geometry{Size: vol.Size(), ClusterSize: vol.ClusterSize(), AtomicBytes: int64(vol.MaxIO())}
 }
 
-// Allocated implements iscsi.Provisioner.
-func (d *disk) Allocated(off int64) (mapped bool, n int64) { return d.vol.Allocated(off) }
+// Allocated implements iscsi.Provisioner. Of a vDisk that is being moved everything
+// counts as holding data, which is safe.
+func (d *disk) Allocated(off int64) (mapped bool, n int64) {
+	vol := d.now.Load().vol
+	if d.holding.Load() {
+		return true, vol.Size() - off
+	}
+	if mapped, n = vol.Allocated(off); n <= 0 || d.holding.Load() {
+		return true, vol.Size() - off // it is closed by now
+	}
+	return mapped, n
+}
 
 // Reservation implements iscsi.Reserver: the state is in the vDisk's log and head.
-func (d *disk) Reservation() []byte { return d.vol.Reservation() }
+func (d *disk) Reservation() []byte { return d.now.Load().vol.Reservation() }
 
 // Submit implements iscsi.Disk.
 func (d *disk) Submit(op *iscsi.Op) {
+	if d.holding.Load() && d.keep(op) {
+		return
+	}
 	r := d.reqs.Get().(*request)
 	r.op = op
 	r.Kind = kinds[op.Kind]
 	r.Offset, r.Length, r.Data = op.Offset, op.Length, op.Data
 	r.Err, r.MiscompareAt = nil, 0
-	d.vol.Submit(&r.Request)
+	r.to = d.now.Load()
+	r.to.vol.Submit(&r.Request)
+}
+
+// hold has operations wait from now on. What was submitted before goes on, unless the
+// volume is closed first: then it waits too.
+func (d *disk) hold() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.holding.Store(true)
+}
+
+// keep makes an operation wait; false: there is no need to any more.
+func (d *disk) keep(op *iscsi.Op) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.holding.Load() {
+		return false
+	}
+	d.held = append(d.held, op)
+	return true
+}
+
+// resume passes what waits, and what comes, to vol; nil: it is answered busy.
+func (d *disk) resume(vol Volume, space *poolSpace) {
+	d.mu.Lock()
+	if vol != nil {
+		d.now.Store(&served{vol, space})
+	}
+	held := d.held
+	d.held = nil
+	d.holding.Store(false)
+	d.mu.Unlock()
+	for _, op := range held {
+		if vol == nil {
+			op.Err = iscsi.ErrBusy
+			op.Done.Complete(op)
+			continue
+		}
+		d.Submit(op)
+	}
 }
 
 var kinds = [...]volume.RequestKind{
@@ -77,13 +144,20 @@ var kinds = [...]volume.RequestKind{
 
 // Complete implements the engine's completion.
 func (r *request) Complete(*volume.Request) {
-	op := r.op
+	op, d := r.op, r.disk
+	if errors.Is(r.Err, volume.ErrClosed) && (d.holding.Load() || d.now.Load() != r.to) {
+		// Closed under it by a move, before anything of it was done.
+		r.op, r.Data, r.Err, r.to = nil, nil, nil, nil
+		d.reqs.Put(r)
+		d.Submit(op)
+		return
+	}
 	op.Err, op.MiscompareAt = diskError(r.Err), r.MiscompareAt
 	if r.Err != nil {
 		op.BadOffset = badOffset(r.Err, op.BadOffset)
 	}
-	r.op, r.Data, r.Err = nil, nil, nil
-	r.disk.reqs.Put(r)
+	r.op, r.Data, r.Err, r.to = nil, nil, nil, nil
+	d.reqs.Put(r)
 	op.Done.Complete(op)
 }
 

@@ -15,6 +15,8 @@ type Engine interface {
 	AttachPool(ctx context.Context, cfg volume.PoolConfig) (Pool, error)
 	// SnapshotGroup is volume.SnapshotGroup of volumes that its pools opened.
 	SnapshotGroup(ctx context.Context, vols []Volume, s volume.SnapshotSpec) ([]volume.Snapshot, error)
+	// Home returns the UUID of the vPool that a vDisk is in.
+	Home(ctx context.Context, id volume.ID) (string, error)
 }
 
 // NewEngine shows a host to a Controller.
@@ -38,7 +40,17 @@ func (e engine) SnapshotGroup(ctx context.Context, vols []Volume, s volume.Snaps
 	return volume.SnapshotGroup(ctx, all, s)
 }
 
+func (e engine) Home(ctx context.Context, id volume.ID) (string, error) { return e.host.Home(ctx, id) }
+
 type enginePool struct{ *volume.Pool }
+
+func (p enginePool) CopyTo(ctx context.Context, id volume.ID, to Pool, hurry bool, progress func(done, total int64)) (volume.Copied, error) {
+	return p.Pool.CopyTo(ctx, id, to.(enginePool).Pool, hurry, progress)
+}
+
+func (p enginePool) MoveTo(ctx context.Context, id volume.ID, to Pool, progress func(done, total int64)) error {
+	return p.Pool.MoveTo(ctx, id, to.(enginePool).Pool, progress)
+}
 
 // Open implements Pool; an error leaves no typed nil behind.
 func (p enginePool) Open(ctx context.Context, id volume.ID) (Volume, error) {
@@ -63,6 +75,10 @@ type Pool interface {
 	History(ctx context.Context, id volume.ID, q volume.HistoryQuery) (volume.History, error)
 	Rollback(ctx context.Context, id volume.ID, to volume.Point) (volume.Rolled, error)
 	Verify(ctx context.Context, id volume.ID, o volume.VerifyOptions) (volume.Verification, error)
+	// CopyTo and MoveTo are those of volume.Pool, to another one of the same Engine.
+	CopyTo(ctx context.Context, id volume.ID, to Pool, hurry bool, progress func(done, total int64)) (volume.Copied, error)
+	MoveTo(ctx context.Context, id volume.ID, to Pool, progress func(done, total int64)) error
+	DropMoved(ctx context.Context, id volume.ID) error
 	Recover(ctx context.Context) ([]volume.Recovered, error)
 	Sweep(ctx context.Context, dryRun bool) (volume.SweepResult, error)
 	SetSettings(volume.Settings) error // of vDisks opened from now on

@@ -10,15 +10,30 @@ import (
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
-// flattening is a flatten that runs.
-type flattening struct {
+// copying is a flatten or a move that runs.
+type copying struct {
 	cancel        context.CancelFunc
 	done          chan struct{} // closed at its end
 	copied, total atomic.Int64
 }
 
-// FlattenProgress is how far a flatten is, in bytes; Total 0: not known yet.
-type FlattenProgress struct{ Copied, Total int64 }
+// end stops it and waits for its end; nil is none.
+func (f *copying) end() {
+	if f != nil {
+		f.cancel()
+		<-f.done
+	}
+}
+
+// CopyProgress is how far a flatten or move is, in bytes; Total 0: not known yet.
+type CopyProgress struct{ Copied, Total int64 }
+
+func (f *copying) progress() CopyProgress {
+	if f == nil {
+		return CopyProgress{}
+	}
+	return CopyProgress{f.copied.Load(), f.total.Load()}
+}
 
 // Flatten makes a clone independent of its parent, in the background; what the vDisk
 // shows tells how far it is. It goes on after a restart, and yields to initiators. A
@@ -61,16 +76,16 @@ func (c *Controller) CancelFlatten(ctx context.Context, name string) (model.VDis
 }
 
 // Flattening tells how far the flatten of a vDisk is; false: none was asked for.
-func (c *Controller) Flattening(v model.VDisk) (FlattenProgress, bool) {
+func (c *Controller) Flattening(v model.VDisk) (CopyProgress, bool) {
 	if !v.Flatten {
-		return FlattenProgress{}, false
+		return CopyProgress{}, false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if d := c.disks[v.ID]; d != nil && d.flat != nil {
-		return FlattenProgress{d.flat.copied.Load(), d.flat.total.Load()}, true
+	if d := c.disks[v.ID]; d != nil {
+		return d.flat.progress(), true
 	}
-	return FlattenProgress{}, true
+	return CopyProgress{}, true
 }
 
 // startFlatten starts the flatten of an open vDisk, unless it runs; d.lock is held.
@@ -81,7 +96,7 @@ func (c *Controller) startFlatten(d *vdisk, rec model.VDisk) {
 		return
 	}
 	ctx, cancel := context.WithCancel(c.ctx)
-	f := &flattening{cancel: cancel, done: make(chan struct{})}
+	f := &copying{cancel: cancel, done: make(chan struct{})}
 	d.flat = f
 	c.wg.Add(1)
 	go func(vol Volume) {
@@ -101,14 +116,11 @@ func (c *Controller) stopFlatten(d *vdisk) {
 	c.mu.Lock()
 	f := d.flat
 	c.mu.Unlock()
-	if f != nil {
-		f.cancel()
-		<-f.done
-	}
+	f.end()
 }
 
 // flatten tries until it is done, given up or stopped.
-func (c *Controller) flatten(ctx context.Context, f *flattening, vol Volume, rec model.VDisk) {
+func (c *Controller) flatten(ctx context.Context, f *copying, vol Volume, rec model.VDisk) {
 	for wait := retryMin; ; wait = min(2*wait, retryMax) {
 		err := vol.Flatten(ctx, func(done, total int64) {
 			f.copied.Store(done)

@@ -141,6 +141,8 @@ type instant struct {
 	last volume.Request
 }
 
+func (v *instant) Size() int64 { return 1 << 20 }
+
 func (v *instant) Stats() volume.Stats { return volume.Stats{StoredBytes: 100, JournalBytes: 11} }
 
 func (v *instant) Submit(r *volume.Request) {

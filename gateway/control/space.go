@@ -30,11 +30,12 @@ func low(u backend.Usage) bool { return u.Total > 0 && u.Free <= u.Total/lowSpac
 // know has nothing to report.
 func (d *disk) Space() iscsi.Space {
 	out := iscsi.Space{Available: -1}
-	if d.space == nil {
+	at := d.now.Load()
+	if at.space == nil {
 		return out
 	}
-	if u := d.space.usage.Load(); u != nil && u.Total > 0 {
-		st := d.vol.Stats()
+	if u := at.space.usage.Load(); u != nil && u.Total > 0 {
+		st := at.vol.Stats()
 		out = iscsi.Space{Used: st.StoredBytes + st.JournalBytes, Available: max(u.Free, 0), Threshold: u.Total / lowSpace}
 	}
 	return out

@@ -199,6 +199,9 @@ func (c *Controller) visitTrashed(ctx context.Context, d *vdisk, rec model.VDisk
 	if err := c.closeVolume(ctx, d); err != nil {
 		c.log.Info("vDisk in the trash did not close orderly; its journal has what was acknowledged", "vdisk", rec.Name, "id", rec.ID, "err", err)
 	}
+	if err := c.dropLeft(ctx, rec.ID); err != nil {
+		return err
+	}
 	if c.expired(rec) {
 		return c.purgeTrashed(ctx, d, rec)
 	}

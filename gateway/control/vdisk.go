@@ -102,7 +102,7 @@ func (c *Controller) FindVDisk(ref string) (model.VDisk, error) {
 	var found []model.VDisk
 	for _, p := range c.model.VPools() {
 		for _, name := range []string{ref, trimPool(p.Name, ref)} {
-			if v, ok := c.model.VDiskByName(p.ID, name); ok && name != "" {
+			if v, ok := c.model.VDiskByName(p.ID, name); ok && name != "" && v.VPool == p.ID { // else it is being moved there
 				found = append(found, v)
 			}
 		}
@@ -311,7 +311,12 @@ func (c *Controller) undoCreate(ctx context.Context, rec model.VDisk) {
 // open opens a vDisk and, when it is published, exports it; d.lock is held.
 func (c *Controller) open(ctx context.Context, d *vdisk, rec model.VDisk) error {
 	if d.vol == nil {
+		var err error
+		if rec, err = c.settleMove(ctx, rec); err != nil {
+			return err
+		}
 		if rec.Template {
+			c.startMove(d, rec)
 			return nil
 		}
 		if err := c.openVolume(ctx, d, rec); err != nil {
@@ -330,6 +335,7 @@ func (c *Controller) open(ctx context.Context, d *vdisk, rec model.VDisk) error 
 	if rec.Flatten {
 		c.startFlatten(d, rec)
 	}
+	c.startMove(d, rec)
 	if !d.exported {
 		return c.show(ctx, d, rec)
 	}
@@ -385,6 +391,7 @@ func (c *Controller) closeVolume(ctx context.Context, d *vdisk) error {
 		return nil
 	}
 	c.stopFlatten(d)
+	c.stopMove(d)
 	err := d.vol.Close(ctx)
 	c.mu.Lock()
 	d.vol, d.disk, d.state, d.exported = nil, nil, volume.StateClosed, false
@@ -428,7 +435,9 @@ func (c *Controller) visitDisk(ctx context.Context, id string) bool {
 			}
 		}
 	default:
-		err = c.open(ctx, d, rec)
+		if err = c.open(ctx, d, rec); err == nil {
+			err = c.dropLeft(ctx, id)
+		}
 	}
 	if err != nil {
 		c.log.Warn("vDisk is not yet what it should be", "vdisk", rec.Name, "id", rec.ID, "wanted", rec.State, "err", err)
@@ -668,6 +677,7 @@ func (c *Controller) DeleteVDisk(ctx context.Context, name string, purge bool) e
 			if v.State = model.StateDeleting; !purge && c.hasTrash(rec) {
 				v.State, v.Trashed, v.Stored, v.Flatten = model.StateTrashed, c.clock.Now().UTC(), stored(d), false
 			}
+			giveUpMove(v)
 			return nil
 		})
 		if err != nil {
@@ -708,6 +718,14 @@ func (c *Controller) finishDelete(ctx context.Context, d *vdisk, rec model.VDisk
 	}
 	if err := c.closeVolume(ctx, d); err != nil {
 		c.log.Info("vDisk to be deleted did not close orderly", "vdisk", rec.Name, "id", rec.ID, "err", err)
+	}
+	if rec, err := c.settleMove(ctx, rec); err != nil {
+		return err
+	} else if err := c.dropLeft(ctx, rec.ID); err != nil {
+		return err
+	}
+	if now, ok := c.model.VDisk(rec.ID); ok {
+		rec = now // it may be in another vPool
 	}
 	ep, err := c.attached(rec.VPool)
 	if err != nil {

@@ -483,6 +483,12 @@ func (c *Controller) DeleteVPool(ctx context.Context, name string) error {
 func (c *Controller) refuseDelete(pool model.VPool) error {
 	all := c.model.VDisks(func(d model.VDisk) bool { return d.VPool == pool.ID })
 	present := slices.DeleteFunc(slices.Clone(all), func(d model.VDisk) bool { return d.State == model.StateDeleting })
+	for _, d := range c.model.VDisks(func(d model.VDisk) bool { return d.Left == pool.ID || d.Move != nil && d.Move.To == pool.ID }) {
+		if d.Move != nil && d.Move.To == pool.ID {
+			return &Error{Code: CodeInUse, Object: vpoolObject(pool.Name), Message: "vDisk " + d.Name + " is being moved to it", Hint: "wait for that, or stop it: ovgate vdisk move " + d.Name + " --cancel"}
+		}
+		return &Error{Code: CodeInUse, Object: vpoolObject(pool.Name), Message: "it has objects of vDisk " + d.Name + ", which was moved, or was to be", Hint: "they are deleted by themselves; try again"}
+	}
 	trashed := slices.DeleteFunc(slices.Clone(present), func(d model.VDisk) bool { return d.State != model.StateTrashed })
 	e := &Error{Code: CodeInUse, Object: vpoolObject(pool.Name)}
 	switch {

@@ -8,7 +8,7 @@ import "time"
 //	2  groups; shared targets; QoS
 //	3  parents of clones; history
 //	4  templates; flatten; state "transfer"
-//	5  trash; over-subscription
+//	5  trash; over-subscription; moves
 const Format = 5
 
 // State is what the control plane has decided for a vPool or vDisk; what the
@@ -120,8 +120,20 @@ type VDisk struct {
 	// of the backend.
 	Trashed time.Time `json:"trashed,omitzero"`
 	Stored  int64     `json:"stored,omitempty"`
+	// Move was asked for and has not ended; it goes on after a restart. Left is the vPool
+	// whose objects of the vDisk are to be deleted: it was moved from there, or was to be
+	// moved there.
+	Move *Move  `json:"move,omitempty"`
+	Left string `json:"left,omitempty"`
 
 	Rev int64 `json:"-"`
+}
+
+// Move takes a vDisk to another vPool.
+type Move struct {
+	To string `json:"to"` // UUID
+	// Failed is why it was given up; it goes on when it is asked for again.
+	Failed string `json:"failed,omitempty"`
 }
 
 // Parent is the point of a vDisk that a clone starts from: a snapshot, a moment, or

@@ -135,6 +135,9 @@ func (v VDisk) unique() []string {
 	if v.State != StateTrashed {
 		keys = append(keys, "vdisk/"+v.VPool+"/"+v.Name)
 	}
+	if v.Move != nil && v.Move.To != v.VPool { // its name is to be free there when it comes
+		keys = append(keys, "vdisk/"+v.Move.To+"/"+v.Name)
+	}
 	if v.IQN != "" {
 		keys = append(keys, "iqn/"+v.IQN)
 	}
@@ -156,6 +159,10 @@ func (v VDisk) clone(rev int64) VDisk {
 	if v.QoS != nil {
 		q := *v.QoS
 		v.QoS = &q
+	}
+	if v.Move != nil {
+		m := *v.Move
+		v.Move = &m
 	}
 	if v.Parent != nil {
 		p := *v.Parent

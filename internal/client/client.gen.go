@@ -678,6 +678,27 @@ type Moment struct {
 	Snapshot string `json:"snapshot"`
 }
 
+// MoveInput defines model for MoveInput.
+type MoveInput struct {
+	// VPool Name or id of the vPool
+	VPool string `json:"vpool"`
+}
+
+// MoveProgress defines model for MoveProgress.
+type MoveProgress struct {
+	// Copied Bytes that are there
+	Copied int64 `json:"copied"`
+
+	// Failed Why it was given up; empty: it goes on
+	Failed string `json:"failed"`
+
+	// Total Bytes in all; 0: not known yet
+	Total int64 `json:"total"`
+
+	// VPool Name of the vPool that it goes to
+	VPool string `json:"vpool"`
+}
+
 // Name Letters, digits, . _ and - ; starts with a letter or digit
 type Name = string
 
@@ -1352,9 +1373,12 @@ type VDisk struct {
 	LastSeq int64 `json:"lastSeq"`
 
 	// Mapped Bytes of clusters that hold data
-	Mapped     int64     `json:"mapped"`
-	Name       string    `json:"name"`
-	ObservedAt time.Time `json:"observedAt"`
+	Mapped int64 `json:"mapped"`
+
+	// Move A move that was asked for and has not ended
+	Move       *MoveProgress `json:"move"`
+	Name       string        `json:"name"`
+	ObservedAt time.Time     `json:"observedAt"`
 
 	// Parent What a clone starts from
 	Parent *Parent `json:"parent"`
@@ -1950,6 +1974,9 @@ type CloneVDiskJSONRequestBody = CloneInput
 
 // BeginExportJSONRequestBody defines body for BeginExport for application/json ContentType.
 type BeginExportJSONRequestBody = ExportInput
+
+// MoveVDiskJSONRequestBody defines body for MoveVDisk for application/json ContentType.
+type MoveVDiskJSONRequestBody = MoveInput
 
 // PublishVDiskJSONRequestBody defines body for PublishVDisk for application/json ContentType.
 type PublishVDiskJSONRequestBody = PublishInput
@@ -2601,6 +2628,33 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /vdisks/{vdisk}/history (the `GetVDiskHistory` operationId).
 	GetVDiskHistory(ctx context.Context, vDisk VDiskRef, params *GetVDiskHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CancelMoveVDisk Stop a move; what was copied is deleted
+	//
+	// Corresponds with DELETE /vdisks/{vdisk}/move (the `CancelMoveVDisk` operationId).
+	CancelMoveVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MoveVDiskWithBody Take a vDisk to another vPool while it is in use
+	//
+	// With its id, snapshots, history and target. It is copied in the background, which yields to initiators and goes
+	// on after a restart; at the end operations wait for some moments, and sessions stay. `GET` of the vDisk shows how
+	// far it is. Refused with 409 for a clone, or while it has clones. Asking again goes on with one that was given up.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/move (the `MoveVDisk` operationId).
+	MoveVDiskWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MoveVDisk Take a vDisk to another vPool while it is in use
+	//
+	// With its id, snapshots, history and target. It is copied in the background, which yields to initiators and goes
+	// on after a restart; at the end operations wait for some moments, and sessions stay. `GET` of the vDisk shows how
+	// far it is. Refused with 409 for a clone, or while it has clones. Asking again goes on with one that was given up.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/move (the `MoveVDisk` operationId).
+	MoveVDisk(ctx context.Context, vDisk VDiskRef, body MoveVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PublishVDiskWithBody Publish a vDisk over iSCSI
 	//
@@ -4151,6 +4205,63 @@ func (c *Client) FlattenVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ..
 // Corresponds with GET /vdisks/{vdisk}/history (the `GetVDiskHistory` operationId).
 func (c *Client) GetVDiskHistory(ctx context.Context, vDisk VDiskRef, params *GetVDiskHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetVDiskHistoryRequest(c.Server, vDisk, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CancelMoveVDisk Stop a move; what was copied is deleted
+//
+// Corresponds with DELETE /vdisks/{vdisk}/move (the `CancelMoveVDisk` operationId).
+func (c *Client) CancelMoveVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelMoveVDiskRequest(c.Server, vDisk)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MoveVDiskWithBody Take a vDisk to another vPool while it is in use
+//
+// With its id, snapshots, history and target. It is copied in the background, which yields to initiators and goes
+// on after a restart; at the end operations wait for some moments, and sessions stay. `GET` of the vDisk shows how
+// far it is. Refused with 409 for a clone, or while it has clones. Asking again goes on with one that was given up.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/move (the `MoveVDisk` operationId).
+func (c *Client) MoveVDiskWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMoveVDiskRequestWithBody(c.Server, vDisk, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MoveVDisk Take a vDisk to another vPool while it is in use
+//
+// With its id, snapshots, history and target. It is copied in the background, which yields to initiators and goes
+// on after a restart; at the end operations wait for some moments, and sessions stay. `GET` of the vDisk shows how
+// far it is. Refused with 409 for a clone, or while it has clones. Asking again goes on with one that was given up.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/move (the `MoveVDisk` operationId).
+func (c *Client) MoveVDisk(ctx context.Context, vDisk VDiskRef, body MoveVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMoveVDiskRequest(c.Server, vDisk, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7555,6 +7666,87 @@ func NewGetVDiskHistoryRequest(server string, vDisk VDiskRef, params *GetVDiskHi
 	return req, nil
 }
 
+// NewCancelMoveVDiskRequest constructs an http.Request for the CancelMoveVDisk method
+func NewCancelMoveVDiskRequest(server string, vDisk VDiskRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/move", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewMoveVDiskRequest calls the generic MoveVDisk builder with application/json body
+func NewMoveVDiskRequest(server string, vDisk VDiskRef, body MoveVDiskJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewMoveVDiskRequestWithBody(server, vDisk, "application/json", bodyReader)
+}
+
+// NewMoveVDiskRequestWithBody constructs an http.Request for the MoveVDisk method, with any body, and a specified content type
+func NewMoveVDiskRequestWithBody(server string, vDisk VDiskRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/move", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewPublishVDiskRequest calls the generic PublishVDisk builder with application/json body
 func NewPublishVDiskRequest(server string, vDisk VDiskRef, body PublishVDiskJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -9369,6 +9561,35 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /vdisks/{vdisk}/history (the `GetVDiskHistory` operationId).
 	GetVDiskHistoryWithResponse(ctx context.Context, vDisk VDiskRef, params *GetVDiskHistoryParams, reqEditors ...RequestEditorFn) (*GetVDiskHistoryResponse, error)
+
+	// CancelMoveVDiskWithResponse Stop a move; what was copied is deleted
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /vdisks/{vdisk}/move (the `CancelMoveVDisk` operationId).
+	CancelMoveVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*CancelMoveVDiskResponse, error)
+
+	// MoveVDiskWithBodyWithResponse Take a vDisk to another vPool while it is in use
+	//
+	// With its id, snapshots, history and target. It is copied in the background, which yields to initiators and goes
+	// on after a restart; at the end operations wait for some moments, and sessions stay. `GET` of the vDisk shows how
+	// far it is. Refused with 409 for a clone, or while it has clones. Asking again goes on with one that was given up.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/move (the `MoveVDisk` operationId).
+	MoveVDiskWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MoveVDiskResponse, error)
+
+	// MoveVDiskWithResponse Take a vDisk to another vPool while it is in use
+	//
+	// With its id, snapshots, history and target. It is copied in the background, which yields to initiators and goes
+	// on after a restart; at the end operations wait for some moments, and sessions stay. `GET` of the vDisk shows how
+	// far it is. Refused with 409 for a clone, or while it has clones. Asking again goes on with one that was given up.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/move (the `MoveVDisk` operationId).
+	MoveVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body MoveVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*MoveVDiskResponse, error)
 
 	// PublishVDiskWithBodyWithResponse Publish a vDisk over iSCSI
 	//
@@ -12229,6 +12450,95 @@ func (r GetVDiskHistoryResponse) ContentType() string {
 	return ""
 }
 
+type CancelMoveVDiskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CancelMoveVDiskResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CancelMoveVDiskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CancelMoveVDiskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CancelMoveVDiskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CancelMoveVDiskResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type MoveVDiskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *VDisk
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r MoveVDiskResponse) GetJSON202() *VDisk {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r MoveVDiskResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r MoveVDiskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r MoveVDiskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r MoveVDiskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r MoveVDiskResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type PublishVDiskResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -14390,6 +14700,53 @@ func (c *ClientWithResponses) GetVDiskHistoryWithResponse(ctx context.Context, v
 		return nil, err
 	}
 	return ParseGetVDiskHistoryResponse(rsp)
+}
+
+// CancelMoveVDiskWithResponse Stop a move; what was copied is deleted
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /vdisks/{vdisk}/move (the `CancelMoveVDisk` operationId).
+func (c *ClientWithResponses) CancelMoveVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*CancelMoveVDiskResponse, error) {
+	rsp, err := c.CancelMoveVDisk(ctx, vDisk, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCancelMoveVDiskResponse(rsp)
+}
+
+// MoveVDiskWithBodyWithResponse Take a vDisk to another vPool while it is in use
+//
+// With its id, snapshots, history and target. It is copied in the background, which yields to initiators and goes
+// on after a restart; at the end operations wait for some moments, and sessions stay. `GET` of the vDisk shows how
+// far it is. Refused with 409 for a clone, or while it has clones. Asking again goes on with one that was given up.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/move (the `MoveVDisk` operationId).
+func (c *ClientWithResponses) MoveVDiskWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MoveVDiskResponse, error) {
+	rsp, err := c.MoveVDiskWithBody(ctx, vDisk, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMoveVDiskResponse(rsp)
+}
+
+// MoveVDiskWithResponse Take a vDisk to another vPool while it is in use
+//
+// With its id, snapshots, history and target. It is copied in the background, which yields to initiators and goes
+// on after a restart; at the end operations wait for some moments, and sessions stay. `GET` of the vDisk shows how
+// far it is. Refused with 409 for a clone, or while it has clones. Asking again goes on with one that was given up.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/move (the `MoveVDisk` operationId).
+func (c *ClientWithResponses) MoveVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body MoveVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*MoveVDiskResponse, error) {
+	rsp, err := c.MoveVDisk(ctx, vDisk, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMoveVDiskResponse(rsp)
 }
 
 // PublishVDiskWithBodyWithResponse Publish a vDisk over iSCSI
@@ -16661,6 +17018,68 @@ func ParseGetVDiskHistoryResponse(rsp *http.Response) (*GetVDiskHistoryResponse,
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCancelMoveVDiskResponse parses an HTTP response from a CancelMoveVDiskWithResponse call
+func ParseCancelMoveVDiskResponse(rsp *http.Response) (*CancelMoveVDiskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CancelMoveVDiskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseMoveVDiskResponse parses an HTTP response from a MoveVDiskWithResponse call
+func ParseMoveVDiskResponse(rsp *http.Response) (*MoveVDiskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &MoveVDiskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest VDisk
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

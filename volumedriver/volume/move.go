@@ -56,12 +56,12 @@ func checkMove(rec *Record, h *Head) error {
 }
 
 // CopyTo copies to another vPool what the committed state of a vDisk consists of and is
-// not there yet. It runs beside other requests and yields to them; repeating it goes on.
-// progress, if not nil, is told the bytes that are there and the bytes in all.
+// not there yet. It runs beside other requests and yields to them, unless hurry is set;
+// repeating it goes on. progress, if not nil, is told the bytes that are there and the bytes in all.
 //
 // Errors: ErrInUse for a clone, one with clones, or while it is flattened or scrubbed;
 // ErrCorrupt with the name of an object that is damaged; those of the backends.
-func (p *Pool) CopyTo(ctx context.Context, id ID, dst *Pool, progress func(done, total int64)) (Copied, error) {
+func (p *Pool) CopyTo(ctx context.Context, id ID, dst *Pool, hurry bool, progress func(done, total int64)) (Copied, error) {
 	c := &copier{p: p, dst: dst, id: id, progress: progress}
 	if v := p.Volume(id); v != nil {
 		var end func()
@@ -70,7 +70,9 @@ func (p *Pool) CopyTo(ctx context.Context, id ID, dst *Pool, progress func(done,
 			return Copied{}, err
 		}
 		defer end()
-		c.pace = &pacer{v: v}
+		if !hurry {
+			c.pace = &pacer{v: v}
+		}
 	}
 	for try := 1; ; try++ {
 		st, rec, err := p.stateOf(ctx, id)

@@ -170,7 +170,7 @@ func TestMove(t *testing.T) {
 	for pass := range 4 {
 		var last, total int64
 		var mu sync.Mutex
-		c, err := n.pool.CopyTo(ctx, id, n.dst, func(d, all int64) {
+		c, err := n.pool.CopyTo(ctx, id, n.dst, pass%2 == 1, func(d, all int64) {
 			mu.Lock()
 			defer mu.Unlock()
 			last, total = max(last, d), all
@@ -286,7 +286,7 @@ func TestMoveRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, d := range []ID{id, clone} {
-		if _, err := n.pool.CopyTo(ctx, d, n.dst, nil); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "flatten") {
+		if _, err := n.pool.CopyTo(ctx, d, n.dst, false, nil); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "flatten") {
 			t.Errorf("copy: %v", err)
 		}
 		if err := n.pool.MoveTo(ctx, d, n.dst, nil); !errors.Is(err, ErrInUse) {
@@ -296,7 +296,7 @@ func TestMoveRefused(t *testing.T) {
 	if left := objectsIn(t, n.store2); len(left) != 0 {
 		t.Errorf("left behind: %q", left)
 	}
-	if _, err := n.pool.CopyTo(ctx, testID(9), n.dst, nil); !errors.Is(err, ErrNotFound) {
+	if _, err := n.pool.CopyTo(ctx, testID(9), n.dst, false, nil); !errors.Is(err, ErrNotFound) {
 		t.Errorf("of none: %v", err)
 	}
 	// A damaged SCO is named, and stops it.
@@ -412,7 +412,7 @@ func TestCrashMove(t *testing.T) {
 	m.be2.SetHook(func(int64, blockfs.OpInfo) { hook() })
 	m.reg.hook = hook
 	ctx := context.Background()
-	if _, err := n.pool.CopyTo(ctx, id, n.dst, nil); err != nil {
+	if _, err := n.pool.CopyTo(ctx, id, n.dst, true, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.pool.MoveTo(ctx, id, n.dst, nil); err != nil {
@@ -452,7 +452,7 @@ func TestErrorMove(t *testing.T) {
 		ctx := context.Background()
 		on.Store(true)
 		for try := 0; ; try++ {
-			_, err := n.pool.CopyTo(ctx, id, n.dst, nil)
+			_, err := n.pool.CopyTo(ctx, id, n.dst, true, nil)
 			if err == nil {
 				err = n.pool.MoveTo(ctx, id, n.dst, nil)
 			}

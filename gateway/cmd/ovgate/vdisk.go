@@ -20,7 +20,7 @@ const defaultVPool = "default"
 // vdisk returns the verbs of vDisks.
 func (a *app) vdisk() *cobra.Command {
 	return group("vdisk", "vDisks: create, grow, publish",
-		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(), a.vdiskClone(), a.vdiskFlatten(), a.vdiskHistory(), a.vdiskRollback(), a.vdiskVerify(), a.vdiskImport(), a.vdiskExport(),
+		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(), a.vdiskClone(), a.vdiskFlatten(), a.vdiskMove(), a.vdiskHistory(), a.vdiskRollback(), a.vdiskVerify(), a.vdiskImport(), a.vdiskExport(),
 		a.vdiskBackup(), a.vdiskBackups(), a.vdiskRestore(),
 		a.vdiskPublish(), a.vdiskUnpublish(), a.vdiskQoS(), a.vdiskCommit(), a.vdiskScrub(), a.vdiskAcceptLoss())
 }
@@ -313,6 +313,9 @@ func (a *app) printVDisk(v client.VDisk) error {
 	}
 	if v.Flatten != nil {
 		rows = append(rows, []string{"flatten", flattenText(v.Flatten)})
+	}
+	if v.Move != nil {
+		rows = append(rows, []string{"moves to", moveText(v.Move)})
 	}
 	if v.Verified != nil {
 		rows = append(rows, []string{"verified", verifiedText(v.Verified)})

@@ -315,6 +315,20 @@ export type Moment = {
   /** Name of the snapshot that it is; empty if none */
   "snapshot": string;
 };
+export type MoveInput = {
+  /** Name or id of the vPool */
+  "vpool": string;
+};
+export type MoveProgress = {
+  /** Bytes that are there */
+  "copied": number;
+  /** Why it was given up; empty: it goes on */
+  "failed": string;
+  /** Bytes in all; 0: not known yet */
+  "total": number;
+  /** Name of the vPool that it goes to */
+  "vpool": string;
+};
 /** Letters, digits, . _ and - ; starts with a letter or digit */
 export type Name = string;
 /** Keys of RFC 7143 section 13 */
@@ -771,6 +785,8 @@ export type VDisk = {
   "lastSeq": number;
   /** Bytes of clusters that hold data */
   "mapped": number;
+  /** A move that was asked for and has not ended */
+  "move": MoveProgress | null;
   "name": string;
   "observedAt": string;
   /** What a clone starts from */
@@ -1042,6 +1058,10 @@ export interface Ops {
   "POST /vdisks/{vdisk}/flatten": { path: { "vdisk": string; }; query: { }; body: undefined; res: VDisk };
   /** The moments that a vDisk can be taken back to or cloned from */
   "GET /vdisks/{vdisk}/history": { path: { "vdisk": string; }; query: { "from"?: string; "to"?: string; }; body: undefined; res: History };
+  /** Stop a move; what was copied is deleted */
+  "DELETE /vdisks/{vdisk}/move": { path: { "vdisk": string; }; query: { }; body: undefined; res: void };
+  /** Take a vDisk to another vPool while it is in use */
+  "POST /vdisks/{vdisk}/move": { path: { "vdisk": string; }; query: { }; body: MoveInput; res: VDisk };
   /** Publish a vDisk over iSCSI */
   "POST /vdisks/{vdisk}/publish": { path: { "vdisk": string; }; query: { }; body: PublishInput | undefined; res: Connection };
   /** Limit what initiators do to a vDisk */

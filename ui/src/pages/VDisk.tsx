@@ -1,6 +1,6 @@
 import { useEffect, useState } from "preact/hooks";
 import { call } from "../api/client";
-import type { Connection, VDisk } from "../api/gen";
+import type { Connection, MoveProgress, VDisk } from "../api/gen";
 import { bytes, percent, plural } from "../format";
 import { navigate } from "../router";
 import { asApiError, ending, reload } from "../store/query";
@@ -215,6 +215,14 @@ function AcceptLossDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => voi
   );
 }
 
+/** How far a move is. */
+function moving(m: MoveProgress): string {
+  if (m.failed) {
+    return `${m.vpool}, given up: ${m.failed}`;
+  }
+  return m.total ? `${m.vpool}, ${bytes(m.copied)} of ${bytes(m.total)} copied` : `${m.vpool}, about to begin`;
+}
+
 function FactsCard({ vdisk: v }: { vdisk: VDisk }) {
   const labels = Object.entries(v.labels);
   return (
@@ -222,6 +230,7 @@ function FactsCard({ vdisk: v }: { vdisk: VDisk }) {
       <Facts
         rows={[
           ["vPool", <Link key="vpool" to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link>],
+          ...(v.move ? [["Moves to", moving(v.move)] as [string, string]] : []),
           ["Size", bytes(v.size)],
           ["Cluster size", bytes(v.clusterSize)],
           ["Created", <Age key="created" at={v.created} />],
