@@ -483,7 +483,9 @@ func (c *Controller) DeleteVPool(ctx context.Context, name string) error {
 func (c *Controller) refuseDelete(pool model.VPool) error {
 	all := c.model.VDisks(func(d model.VDisk) bool { return d.VPool == pool.ID })
 	present := slices.DeleteFunc(slices.Clone(all), func(d model.VDisk) bool { return d.State == model.StateDeleting })
-	for _, d := range c.model.VDisks(func(d model.VDisk) bool { return d.Left == pool.ID || d.Move != nil && d.Move.To == pool.ID }) {
+	moves := c.model.VDisks(func(d model.VDisk) bool { return d.Left == pool.ID || d.Move != nil && d.Move.To == pool.ID })
+	if len(moves) > 0 {
+		d := moves[0]
 		if d.Move != nil && d.Move.To == pool.ID {
 			return &Error{Code: CodeInUse, Object: vpoolObject(pool.Name), Message: "vDisk " + d.Name + " is being moved to it", Hint: "wait for that, or stop it: ovgate vdisk move " + d.Name + " --cancel"}
 		}
