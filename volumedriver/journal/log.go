@@ -32,6 +32,54 @@ var (
 type Memory struct {
 	Max  int64
 	used atomic.Int64
+
+	mu sync.Mutex
+	// free are segments for the next ones, by size: new memory costs as much as a copy.
+	free [len(segmentSizes)][][]byte
+}
+
+// segmentSizes are the sizes of segments that are used again: the usual one, and that
+// of a record with 1 MiB of data.
+var segmentSizes = [...]int64{segmentBytes, segmentBytes + 64<<10}
+
+// maxFree bounds the segments of a size that are kept for use again.
+const maxFree = 32
+
+// get returns a segment of n bytes or more, of any content, and counts it.
+func (m *Memory) get(n int64) []byte {
+	var buf []byte
+	for i, size := range segmentSizes {
+		if n > size {
+			continue
+		}
+		m.mu.Lock()
+		if k := len(m.free[i]); k > 0 {
+			buf, m.free[i] = m.free[i][k-1], m.free[i][:k-1]
+		}
+		m.mu.Unlock()
+		n = size
+		break
+	}
+	if buf == nil {
+		buf = blockfs.AlignedBuffer(int(n))
+	}
+	m.used.Add(int64(cap(buf)))
+	return buf
+}
+
+// put gives a segment back that nobody reads any more.
+func (m *Memory) put(buf []byte) {
+	m.used.Add(-int64(cap(buf)))
+	for i, size := range segmentSizes {
+		if int64(cap(buf)) != size {
+			continue
+		}
+		m.mu.Lock()
+		if k := len(m.free[i]); k < maxFree && int64(k)*size < m.Max {
+			m.free[i] = append(m.free[i], buf[:size])
+		}
+		m.mu.Unlock()
+	}
 }
 
 // Batch is what one append writes.
@@ -385,8 +433,7 @@ func (l *Log) space(c *Chunk, n int64) []byte {
 	if n > l.mem.Max-l.mem.used.Load() {
 		l.shed(n)
 	}
-	buf := blockfs.AlignedBuffer(int(max(n, segmentBytes)))
-	l.mem.used.Add(int64(cap(buf)))
+	buf := l.mem.get(n)
 	c.mu.Lock()
 	c.segs = append(c.segs, segment{l.off, buf})
 	c.mu.Unlock()
@@ -421,7 +468,8 @@ func (l *Log) shed(n int64) {
 	for _, c := range chunks {
 		c.mu.Lock()
 		for len(c.segs) > 0 && n > l.mem.Max-l.mem.used.Load() {
-			l.mem.used.Add(-int64(cap(c.segs[0].buf)))
+			l.mem.used.Add(-int64(cap(c.segs[0].buf))) // not to be used again: there may be readers
+			c.segs[0].buf = nil
 			c.segs = c.segs[1:]
 		}
 		c.mu.Unlock()
@@ -453,9 +501,16 @@ func (l *Log) Pin(id uint32) *Chunk {
 
 // Unpin gives a reference back.
 func (c *Chunk) Unpin() {
-	if c.refs.Add(-1) == 0 {
-		c.log.pool.give(c.file)
+	if c.refs.Add(-1) > 0 {
+		return
 	}
+	c.mu.Lock()
+	for _, s := range c.segs {
+		c.log.mem.put(s.buf)
+	}
+	c.segs = nil
+	c.mu.Unlock()
+	c.log.pool.give(c.file)
 }
 
 // Release gives up every chunk that holds nothing above the committed seq (J5).
@@ -479,12 +534,6 @@ func (l *Log) Release(committed uint64) {
 	l.chunks = keep
 	l.mu.Unlock()
 	for _, c := range gone {
-		c.mu.Lock()
-		for _, s := range c.segs {
-			l.mem.used.Add(-int64(cap(s.buf)))
-		}
-		c.segs = nil
-		c.mu.Unlock()
 		c.Unpin()
 	}
 }
@@ -495,6 +544,33 @@ func (c *Chunk) InMemory(off, n int64) bool {
 	defer c.mu.RUnlock()
 	return len(c.segs) > 0 && off >= c.segs[0].off
 }
+
+// Copy fills pieces that follow each other in the chunk, from off on, from memory, and
+// returns how many; piece returns the next one, nil at the end. It holds no lock while it
+// copies, which would hold up appends: what was appended does not change, and the memory
+// of a chunk is not used again before its last reader is gone.
+func (c *Chunk) Copy(off int64, piece func(i int) []byte) (n int) {
+	var segs [copySegs]segment
+	k := 0
+	c.mu.RLock()
+	if len(c.segs) > 0 && off >= c.segs[0].off {
+		for _, s := range c.segs {
+			if k < copySegs && off < s.off+int64(len(s.buf)) {
+				segs[k] = s
+				k++
+			}
+		}
+	}
+	c.mu.RUnlock()
+	for p := piece(0); p != nil && copyFrom(segs[:k], p, off); p = piece(n) {
+		n++
+		off += int64(len(p))
+	}
+	return n
+}
+
+// copySegs is how many segments one Copy looks at: more than a record of 1 MiB lies in.
+const copySegs = 4
 
 // ReadAt fills p from the chunk. fromDisk tells that the bytes come from the
 // file and are to be verified by the caller. Offset and length are multiples
@@ -516,12 +592,15 @@ func (c *Chunk) readAt(p []byte, off int64) error {
 }
 
 // copySegments copies from memory; c.mu is held for reading.
-func (c *Chunk) copySegments(p []byte, off int64) bool {
-	if len(c.segs) == 0 || off < c.segs[0].off {
+func (c *Chunk) copySegments(p []byte, off int64) bool { return copyFrom(c.segs, p, off) }
+
+// copyFrom copies what segments that follow each other have; false if not all of it.
+func copyFrom(segs []segment, p []byte, off int64) bool {
+	if len(segs) == 0 || off < segs[0].off {
 		return false
 	}
-	for i := range c.segs {
-		s := &c.segs[i]
+	for i := range segs {
+		s := &segs[i]
 		if len(p) == 0 {
 			break
 		}
@@ -568,8 +647,9 @@ func (l *Log) Close() {
 	defer l.pool.mu.Unlock()
 	for _, c := range l.chunks {
 		for _, s := range c.segs {
-			l.mem.used.Add(-int64(cap(s.buf)))
+			l.mem.put(s.buf)
 		}
+		c.segs = nil
 		if l.pool.closed {
 			c.file.f.Close()
 			continue

@@ -58,7 +58,7 @@ func (v *Volume) buildSCO(b *batch) ([]byte, *sco.Footer, error) {
 		}
 		f.Extents = append(f.Extents, sco.Extent{LBA: data[i].cluster * per, Length: per, Kind: sco.KindData, First: uint32(i)})
 	}
-	obj := make([]byte, sco.Size(v.cluster, len(data), len(f.Extents)))
+	obj := v.host.objectBuffer(sco.Size(v.cluster, len(data), len(f.Extents)))
 	if err := v.gather(obj, data, f.Clusters); err != nil {
 		return nil, nil, err
 	}
@@ -72,8 +72,8 @@ func (v *Volume) gather(obj []byte, data []kept, n uint32) error {
 		return cmp.Or(cmp.Compare(a.point.Chunk, b.point.Chunk), cmp.Compare(a.point.Off, b.point.Off))
 	})
 	unit := uint32(v.cluster / MinClusterSize)
-	buf := blockfs.AlignedBuffer(maxAppend)
-	most := len(buf) / v.cluster
+	var buf []byte // for what is on disk only
+	most := maxAppend / v.cluster
 	for i := 0; i < len(data); {
 		k := 1
 		for i+k < len(data) && k < most && data[i+k].point.Chunk == data[i].point.Chunk &&
@@ -81,19 +81,34 @@ func (v *Volume) gather(obj []byte, data []kept, n uint32) error {
 			k++
 		}
 		chunk := v.journal.Pin(data[i].point.Chunk)
-		_, err := chunk.ReadAt(buf[:k*v.cluster], int64(data[i].point.Off)*MinClusterSize)
+		copied := chunk.Copy(int64(data[i].point.Off)*MinClusterSize, func(j int) []byte {
+			if j == k {
+				return nil
+			}
+			dst, _ := v.layout.Slot(obj, n, data[i+j].slot)
+			return dst
+		})
+		var err error
+		if copied < k {
+			if buf == nil {
+				buf = blockfs.AlignedBuffer(maxAppend)
+			}
+			_, err = chunk.ReadAt(buf[copied*v.cluster:k*v.cluster], int64(data[i+copied].point.Off)*MinClusterSize)
+		}
 		chunk.Unpin()
 		if err != nil {
 			return fmt.Errorf("vdisk %s: %w: %w", v.id, ErrMedium, err)
 		}
 		for j := range k {
-			d, p := data[i+j], buf[j*v.cluster:(j+1)*v.cluster]
-			if v.seed.Sum(v.lba(d.cluster), p) != d.point.Sum {
+			d := data[i+j]
+			dst, sum := v.layout.Slot(obj, n, d.slot)
+			if j >= copied {
+				copy(dst, buf[j*v.cluster:(j+1)*v.cluster])
+			}
+			if v.seed.Sum(v.lba(d.cluster), dst) != d.point.Sum {
 				v.stats.crcErrors.Add(1)
 				return fmt.Errorf("vdisk %s: %w at lba %d: journal checksum before upload", v.id, ErrMedium, v.lba(d.cluster))
 			}
-			dst, sum := v.layout.Slot(obj, n, d.slot)
-			copy(dst, p)
 			binary.LittleEndian.PutUint32(sum, d.point.Sum)
 		}
 		i += k

@@ -54,6 +54,8 @@ type Host struct {
 
 	groupMu sync.Mutex // one group snapshot at a time
 
+	objects sync.Pool // *[]byte, for SCOs: new memory costs as much as a copy
+
 	mu     sync.Mutex
 	pools  map[string]*Pool
 	spaces map[spaceKey]uint64 // handles for cache keys
@@ -149,6 +151,17 @@ func setDefault(v *int64, d int64) {
 		*v = d
 	}
 }
+
+// objectBuffer returns n bytes of any content.
+func (h *Host) objectBuffer(n int) []byte {
+	if b, ok := h.objects.Get().(*[]byte); ok && cap(*b) >= n {
+		return (*b)[:n]
+	}
+	return make([]byte, n)
+}
+
+// reuse takes a buffer that nobody uses any more.
+func (h *Host) reuse(b []byte) { h.objects.Put(&b) }
 
 // Usage returns the state of what the vDisks share.
 func (h *Host) Usage() HostUsage {

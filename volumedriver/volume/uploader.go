@@ -325,7 +325,11 @@ func (u *uploader) upload(b *batch) {
 			return err
 		}
 		footer, size = f, int64(len(obj))
-		return v.p.cfg.Store.Put(ctx, scoName(v.id, v.this, b.number), obj)
+		err = v.p.cfg.Store.Put(ctx, scoName(v.id, v.this, b.number), obj)
+		if err == nil { // else a store may be reading it still
+			v.host.reuse(obj)
+		}
+		return err
 	}, v.host.uploads) != nil {
 		return
 	}
