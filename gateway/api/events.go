@@ -198,16 +198,27 @@ func (s *Server) Feed(ctx context.Context) {
 type feed struct {
 	s        *Server
 	states   map[string]string // vDisk -> state
+	quiet    map[string]uint64 // vDisks that were idle at the last sample -> requests until then
 	sessions map[string]iscsi.SessionInfo
 	last     string // health
 }
 
 func (f *feed) sample() {
 	now := f.s.clock.Now()
-	running := f.s.opt.Control.Running()
+	running, idle := f.s.opt.Control.Sample(func(id string, requests uint64) bool {
+		n, ok := f.quiet[id]
+		return ok && n == requests
+	})
 	in := make([]observe.Input, 0, len(running))
-	states := make(map[string]string, len(running))
+	states := make(map[string]string, len(running)+len(idle))
+	quiet := make(map[string]uint64, len(idle))
+	for _, id := range idle {
+		states[id], quiet[id] = f.states[id], f.quiet[id]
+	}
 	for _, r := range running {
+		if r.Idle {
+			quiet[r.ID] = r.Requests
+		}
 		in = append(in, observe.Input{ID: r.ID, Stats: r.Stats})
 		states[r.ID] = string(r.Stats.State)
 		if f.states[r.ID] != states[r.ID] {
@@ -215,7 +226,11 @@ func (f *feed) sample() {
 		}
 	}
 	f.states = states
-	active := f.s.opt.Sampler.Observe(now, in)
+	active := f.s.opt.Sampler.Observe(now, in, idle)
+	for _, a := range active {
+		delete(quiet, a.ID) // its next sample says that it is idle
+	}
+	f.quiet = quiet
 	events := make([]any, 0, len(active))
 	for _, a := range active[:min(len(active), maxMetrics+1)] {
 		events = append(events, MetricsEvent{Object: a.ID, Time: a.Time.UTC(), Performance: performanceOf(a.Performance), JournalUsed: a.JournalUsed})

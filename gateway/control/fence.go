@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
-	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
 // fenceEvery is how often the exported vDisks are looked at: idle initiators
@@ -14,7 +13,7 @@ import (
 const fenceEvery = time.Second
 
 // fenced tells whether a newer opening owns an open vDisk.
-func fenced(v Volume) bool { return v != nil && v.Stats().State == volume.StateFenced }
+func fenced(v Volume) bool { return v != nil && v.Fenced() }
 
 // watchFences has vDisks visited that were fenced while exported (C8).
 func (c *Controller) watchFences() {

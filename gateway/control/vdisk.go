@@ -30,23 +30,42 @@ type DiskStatus struct {
 type Running struct {
 	ID    string
 	Stats volume.Stats
+	// Idle: its Stats stay as they are until somebody uses it; Requests is how many did.
+	Idle     bool
+	Requests uint64
 }
 
 // Running returns the open vDisks in no particular order.
 func (c *Controller) Running() []Running {
+	out, _ := c.Sample(func(string, uint64) bool { return false })
+	return out
+}
+
+// Sample is Running, but that those which are idle, and whose Stats are known, are
+// returned by their ids only: a node can have thousands of them. known tells whether they
+// were looked at after so many requests.
+func (c *Controller) Sample(known func(id string, requests uint64) bool) (out []Running, idle []string) {
+	type open struct {
+		id  string
+		vol Volume
+	}
 	c.mu.Lock()
-	out := make([]Running, 0, len(c.disks))
-	vols := make([]Volume, 0, len(c.disks))
+	all := make([]open, 0, len(c.disks))
 	for id, d := range c.disks {
 		if d.vol != nil {
-			out, vols = append(out, Running{ID: id}), append(vols, d.vol)
+			all = append(all, open{id, d.vol})
 		}
 	}
 	c.mu.Unlock()
-	for i, v := range vols {
-		out[i].Stats = v.Stats()
+	for _, o := range all {
+		rests, requests := o.vol.Idle()
+		if rests && known(o.id, requests) {
+			idle = append(idle, o.id)
+			continue
+		}
+		out = append(out, Running{o.id, o.vol.Stats(), rests, requests})
 	}
-	return out
+	return out, idle
 }
 
 // volume returns an open vDisk, or nil.

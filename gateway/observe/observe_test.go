@@ -19,14 +19,14 @@ func TestSampler(t *testing.T) {
 	s := NewSampler()
 	st := volume.Stats{Epoch: 1, WriteOps: 1000, WriteBytes: 4096000, JournalBytes: 7}
 	st.WriteLatency[6] = 1000
-	s.Observe(start, []Input{{"a", st}})
+	s.Observe(start, []Input{{"a", st}}, nil)
 	if p := s.Present("a"); p.Performance.Active() || p.JournalUsed != 7 {
 		t.Errorf("first sample %+v", p)
 	}
 	st.WriteOps += 100
 	st.WriteBytes += 409600
 	st.WriteLatency[7] += 100 // 128-256 us
-	out := s.Observe(start.Add(2*time.Second), []Input{{"a", st}, {"b", volume.Stats{}}})
+	out := s.Observe(start.Add(2*time.Second), []Input{{"a", st}, {"b", volume.Stats{}}}, nil)
 	p := s.Present("a").Performance
 	if p.WriteIOPS != 50 || p.WriteBytesPerSecond != 204800 || p.WriteP50us != 192 || p.WriteP99us < 250 || p.ReadP50us != 0 {
 		t.Errorf("performance %+v", p)
@@ -35,7 +35,7 @@ func TestSampler(t *testing.T) {
 		t.Errorf("active: %+v", out)
 	}
 	st.Epoch, st.WriteOps, st.WriteBytes = 2, 10, 40960
-	s.Observe(start.Add(3*time.Second), []Input{{"a", st}})
+	s.Observe(start.Add(3*time.Second), []Input{{"a", st}}, nil)
 	if p := s.Present("a").Performance; p.WriteIOPS != 10 {
 		t.Errorf("after a new opening %+v", p)
 	}
@@ -44,7 +44,7 @@ func TestSampler(t *testing.T) {
 	}
 	for i := range Keep + 5 {
 		st.WriteOps++
-		s.Observe(start.Add(time.Duration(4+i)*time.Second), []Input{{"a", st}})
+		s.Observe(start.Add(time.Duration(4+i)*time.Second), []Input{{"a", st}}, nil)
 	}
 	all := s.Series("a", 10*Keep)
 	if len(all) != Keep || !all[Keep-1].Time.Equal(start.Add(time.Duration(4+Keep+4)*time.Second)) {
@@ -55,13 +55,18 @@ func TestSampler(t *testing.T) {
 			t.Fatalf("sample %d is of %s, the one before of %s", i, all[i].Time, all[i-1].Time)
 		}
 	}
+	// One that is idle keeps its journal, and its samples go on as zeros.
+	s.Observe(start.Add(900*time.Second), nil, []string{"a", "not there"})
+	if p := s.Present("a"); p.Performance.Active() || p.JournalUsed != 7 || !p.Time.Equal(start.Add(900*time.Second)) || s.Present(Node).JournalUsed != 7 {
+		t.Errorf("idle: %+v", p)
+	}
 	for i := range idleSeries + 2 {
-		s.Observe(start.Add(time.Duration(1000+i)*time.Second), []Input{{"a", st}})
+		s.Observe(start.Add(time.Duration(1000+i)*time.Second), []Input{{"a", st}}, nil)
 	}
 	if s.Series("a", 1) != nil {
 		t.Error("a quiet object keeps samples")
 	}
-	s.Observe(start.Add(time.Hour), nil)
+	s.Observe(start.Add(time.Hour), nil, nil)
 	if len(s.objects) != 1 || s.stored != 0 {
 		t.Errorf("%d objects, %d with samples, after all closed", len(s.objects), s.stored)
 	}
@@ -75,7 +80,7 @@ func TestSamplerBound(t *testing.T) {
 		for i := range in {
 			in[i] = Input{fmt.Sprint(i), volume.Stats{ReadOps: uint64(round)}}
 		}
-		s.Observe(start.Add(time.Duration(round)*time.Second), in)
+		s.Observe(start.Add(time.Duration(round)*time.Second), in, nil)
 	}
 	if s.stored != maxSeries {
 		t.Errorf("%d objects have samples", s.stored)

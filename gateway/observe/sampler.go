@@ -77,9 +77,10 @@ type counters struct {
 // NewSampler returns a Sampler without samples.
 func NewSampler() *Sampler { return &Sampler{objects: map[string]*series{}} }
 
-// Observe takes the counters of all open vDisks at now, and returns the objects
-// that did something since the last time, the node's sum first and always.
-func (s *Sampler) Observe(now time.Time, in []Input) []Named {
+// Observe takes the counters of the open vDisks at now, and returns the objects that did
+// something since the last time, the node's sum first and always. The counters of those
+// in idle are what they were the last time.
+func (s *Sampler) Observe(now time.Time, in []Input, idle []string) []Named {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	elapsed := now.Sub(s.at).Seconds()
@@ -103,6 +104,13 @@ func (s *Sampler) Observe(now time.Time, in []Input) []Named {
 		s.keep(o, sample)
 		if sample.Performance.Active() {
 			out = append(out, Named{v.ID, sample})
+		}
+	}
+	for _, id := range idle {
+		if o := s.objects[id]; o != nil {
+			o.seen = s.seen
+			journal += o.present.JournalUsed
+			s.keep(o, Sample{Time: now, JournalUsed: o.present.JournalUsed})
 		}
 	}
 	node := s.object(Node, counters{})

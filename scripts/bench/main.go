@@ -77,7 +77,7 @@ type options struct {
 }
 
 // sets are what can be measured by itself.
-var sets = []string{"engine", "node", "vdisk", "iscsi", "map"}
+var sets = []string{"engine", "node", "vdisk", "iscsi", "map", "scale"}
 
 // has tells whether a set was asked for.
 func (o options) has(set string) bool {
@@ -135,6 +135,11 @@ func bench(o options) error {
 	}
 	if o.has("map") {
 		if err := inDir(o.dir, needMap, func(dir string) error { return measureMap(ctx, dir, r) }); err != nil {
+			return err
+		}
+	}
+	if o.has("scale") {
+		if err := inDir(o.dir, needScale, func(dir string) error { return measureScale(ctx, dir, r) }); err != nil {
 			return err
 		}
 	}

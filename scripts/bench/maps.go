@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"strings"
 )
@@ -19,16 +18,22 @@ const needMap = 8 << 30
 // writing its data, in a process of its own.
 func measureMap(ctx context.Context, dir string, r *results) error {
 	fmt.Println("bench: the map of a full vDisk of 1 TiB")
-	cmd := exec.CommandContext(ctx, "go", "test", "./volumedriver/volume", "-run", "^$", "-bench", "^BenchmarkMap$", "-benchtime", "1x")
+	var err error
+	r.maps, err = goBench(ctx, dir, "BenchmarkMap", "1x")
+	return err
+}
+
+// goBench runs a Go benchmark of the engine, in a process of its own, and returns its
+// metrics by unit.
+func goBench(ctx context.Context, dir, name, times string) (map[string]float64, error) {
+	cmd := exec.CommandContext(ctx, "go", "test", "./volumedriver/volume", "-run", "^$", "-bench", "^"+name+"$", "-benchtime", times)
 	cmd.Env = append(os.Environ(), "OVGATE_BENCH_DIR="+dir)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("benchmark of the map: %w\n%s", err, out.String())
+		return nil, fmt.Errorf("%s: %w\n%s", name, err, out.String())
 	}
-	var err error
-	r.maps, err = benchMetrics(out.String(), "BenchmarkMap")
-	return err
+	return benchMetrics(out.String(), name)
 }
 
 // benchMetrics returns the metrics of a Go benchmark by unit.
@@ -51,31 +56,34 @@ func benchMetrics(out, name string) (map[string]float64, error) {
 	return nil, fmt.Errorf("%s printed no result: %s", name, out)
 }
 
-// mapRow is a row of the set map. With a limit the ratio is limit by value, so that 1
-// and more is within it; else it is value by the metric of the peer.
-type mapRow struct {
+// goRow is a row of what a Go benchmark measured. With a limit the ratio is limit by
+// value, so that 1 and more is within it; else it is value by the metric of the peer.
+type goRow struct {
 	name, metric, unit string
 	scale              float64
 	limit              float64
-	peer               string
+	peer, peerName     string
 	goal               float64
+	config             string
 }
 
-var mapRows = []mapRow{
-	{"map memory per mapped GiB", "MiB/GiB", "KiB", 1024, 2.2 * 1024, "", 1},
-	{"map 4k random read, a tenth of the map in memory", "reads/s-tenth", "IOPS", 1, 0, "reads/s", 0.5},
-	{"map restart of 1 TiB, local state", "s-local-restart", "ms", 1000, 3000, "", 1},
-	{"map restart of 1 TiB, from the backend alone", "s-backend-restart", "ms", 1000, 20000, "", 1},
+const mapConfig = "synthetic full map of 1 TiB, 4 KiB clusters, local-directory backend whose data are made in memory"
+
+var mapRows = []goRow{
+	{name: "map memory per mapped GiB", metric: "MiB/GiB", unit: "KiB", scale: 1024, limit: 2.2 * 1024, goal: 1, config: mapConfig},
+	{name: "map 4k random read, a tenth of the map in memory", metric: "reads/s-tenth", unit: "IOPS", scale: 1, peer: "reads/s", peerName: "all of the map in memory", goal: 0.5, config: mapConfig},
+	{name: "map restart of 1 TiB, local state", metric: "s-local-restart", unit: "ms", scale: 1000, limit: 3000, goal: 1, config: mapConfig},
+	{name: "map restart of 1 TiB, from the backend alone", metric: "s-backend-restart", unit: "ms", scale: 1000, limit: 20000, goal: 1, config: mapConfig},
 }
 
-// rows makes the row of what was measured; false if it was not.
-func (m mapRow) row(got map[string]float64) (Row, bool) {
+// row makes the row of what was measured; false if it was not.
+func (m goRow) row(got map[string]float64) (Row, bool) {
 	v, ok := got[m.metric]
 	if !ok || v <= 0 {
 		return Row{}, false
 	}
 	row := Row{Name: m.name, Value: round(v * m.scale), Unit: m.unit, Peer: "limit", PeerValue: round(m.limit), Goal: m.goal,
-		Config: fmt.Sprintf("synthetic full map of 1 TiB, 4 KiB clusters, local-directory backend whose data are made in memory, one run; %d CPUs", runtime.NumCPU())}
+		Config: m.config + "; one run; " + cpus()}
 	if m.limit > 0 {
 		row.Ratio = round(100*m.limit/(v*m.scale)) / 100
 		return row, true
@@ -84,7 +92,6 @@ func (m mapRow) row(got map[string]float64) (Row, bool) {
 	if peer <= 0 {
 		return Row{}, false
 	}
-	row.Peer, row.PeerValue, row.Ratio = "all of the map in memory", round(peer), round(100*v/peer)/100
-	row.Config += fmt.Sprintf("; per CPU second %.2f", got["tenth/full-cpu"])
+	row.Peer, row.PeerValue, row.Ratio = m.peerName, round(peer), round(100*v/peer)/100
 	return row, true
 }

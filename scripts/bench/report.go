@@ -36,6 +36,7 @@ type results struct {
 	amp     float64            // bytes that the engine wrote per byte of the guest, in order
 	memory  string             // and of iscsi
 	maps    map[string]float64 // metrics of the set map; nil: it did not run
+	scale   map[string]float64 // and of scale
 }
 
 func (r *results) add(key string, rate float64) {
@@ -92,7 +93,7 @@ func (r *results) names() []string {
 	for _, c := range r.comparisons() {
 		out = append(out, c.name)
 	}
-	for _, m := range mapRows {
+	for _, m := range append(slices.Clone(mapRows), scaleRows...) {
 		out = append(out, m.name)
 	}
 	return out
@@ -118,6 +119,11 @@ func (r *results) rows(o options) []Row {
 	}
 	for _, m := range mapRows {
 		if row, ok := m.row(r.maps); ok {
+			rows = append(rows, row)
+		}
+	}
+	for _, m := range scaleRows {
+		if row, ok := m.row(r.scale); ok {
 			rows = append(rows, row)
 		}
 	}

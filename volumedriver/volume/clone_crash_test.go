@@ -363,7 +363,7 @@ func TestCrashFamily(t *testing.T) {
 	w := newWorld(58)
 	f := newFamily(t, w)
 	f.n, f.limit = w.mustStart(t), 10*time.Minute
-	f.stride = stride(5, 17)
+	f.stride = stride(5, 67)
 	w.fs.SetHook(func(int64, blockfs.OpInfo) { f.hook() })
 	w.be.SetHook(func(int64, blockfs.OpInfo) { f.hook() })
 	w.reg.hook = f.hook

@@ -204,7 +204,7 @@ func TestCrashEveryPoint(t *testing.T) {
 // test runs a script and crashes at its points.
 func (c *crashRun) test(t *testing.T, size int64, steps []step) {
 	if c.stride == 0 {
-		c.stride = stride(2, 23)
+		c.stride = stride(2, 47)
 	}
 	if c.loss != nil {
 		c.stride = c.stride*3 + 7 // the same points are tried without a loss elsewhere

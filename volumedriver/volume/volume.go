@@ -244,6 +244,17 @@ func (v *Volume) ClusterSize() int { return v.cluster }
 // MaxIO returns how many bytes of data one Request may carry.
 func (v *Volume) MaxIO() int { return v.maxIO }
 
+// Idle reports whether nobody uses the vDisk, nothing of it is on its way, and so its
+// Stats stay as they are until the next request; and how many requests there were, ever.
+func (v *Volume) Idle() (idle bool, requests uint64) {
+	v.qmu.Lock()
+	defer v.qmu.Unlock()
+	return v.idle && v.writeError() == nil, v.arrived
+}
+
+// Fenced reports whether a newer opening owns the vDisk (StateFenced).
+func (v *Volume) Fenced() bool { return v.writeErrorState() == StateFenced }
+
 // SetSettings changes quota and intervals of the running vDisk.
 func (v *Volume) SetSettings(s Settings) error {
 	s.ClusterSize = v.cluster

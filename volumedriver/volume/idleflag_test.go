@@ -1,0 +1,39 @@
+package volume
+
+import (
+	"testing"
+	"time"
+)
+
+// TestIdle: a vDisk that nobody uses says so, with Stats that stay, until it is used.
+func TestIdle(t *testing.T) {
+	w := newWorld(82)
+	w.settings.CommitInterval = 100 * time.Millisecond
+	w.opts.MapMemoryBytes = 0
+	n := w.mustStart(t)
+	n.create(testID(1), 1<<20)
+	v := n.open(testID(1))
+	if idle, _ := v.Idle(); idle {
+		t.Error("idle at once")
+	}
+	mustWrite(t, v, 0, 1)
+	var requests uint64
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		idle, r := v.Idle()
+		if requests = r; idle {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("never idle")
+		}
+	}
+	before := v.Stats()
+	if before.CommittedSeq != 1 || before.JournalBytes != 0 || v.Fenced() {
+		t.Errorf("%+v", before)
+	}
+	mustWrite(t, v, 4096, 2)
+	if idle, r := v.Idle(); idle || r <= requests {
+		t.Errorf("after a write: idle %v, %d requests after %d", idle, r, requests)
+	}
+	n.close()
+}
