@@ -9,6 +9,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/iscsi"
@@ -23,6 +24,8 @@ const (
 	retryMs = 1500
 	// healthEvery is how often health is looked at, in ticks of a second.
 	healthEvery = 5
+	// fullEvery is how often vDisks that are idle are looked at, in ticks.
+	fullEvery = 5
 	// maxMetrics bounds the vDisks whose metrics are sent in one second.
 	maxMetrics = 500
 )
@@ -173,7 +176,7 @@ func (s *Server) objectEvent(kind, id string) (string, any) {
 func (s *Server) Feed(ctx context.Context) {
 	t := s.clock.NewTimer(0)
 	defer t.Stop()
-	f := feed{s: s, states: map[string]string{}, sessions: map[string]iscsi.SessionInfo{}}
+	f := feed{s: s, sessions: map[string]iscsi.SessionInfo{}}
 	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
@@ -185,7 +188,7 @@ func (s *Server) Feed(ctx context.Context) {
 		case <-t.C():
 		}
 		t.Reset(observe.Step)
-		f.sample()
+		f.sample(n)
 		f.session()
 		if n%healthEvery == 0 {
 			f.health()
@@ -199,38 +202,51 @@ type feed struct {
 	s        *Server
 	states   map[string]string // vDisk -> state
 	quiet    map[string]uint64 // vDisks that were idle at the last sample -> requests until then
+	busy     []string          // the others
+	wakeups  uint64
 	sessions map[string]iscsi.SessionInfo
 	last     string // health
 }
 
-func (f *feed) sample() {
+// sample takes the counters of the open vDisks. While no idle one is woken those are left
+// alone but at every fullEvery-th tick: a node can have thousands of them.
+func (f *feed) sample(tick int) {
 	now := f.s.clock.Now()
-	running, idle := f.s.opt.Control.Sample(func(id string, requests uint64) bool {
-		n, ok := f.quiet[id]
-		return ok && n == requests
-	})
-	in := make([]observe.Input, 0, len(running))
-	states := make(map[string]string, len(running)+len(idle))
-	quiet := make(map[string]uint64, len(idle))
-	for _, id := range idle {
-		states[id], quiet[id] = f.states[id], f.quiet[id]
+	wakeups := f.s.opt.Control.Wakeups()
+	partial := f.states != nil && tick%fullEvery != 0 && wakeups == f.wakeups
+	var running []control.Running
+	var idle []string
+	if f.wakeups = wakeups; partial {
+		running = f.s.opt.Control.SampleOnly(f.busy)
+	} else {
+		running, idle = f.s.opt.Control.Sample(func(id string, requests uint64) bool {
+			n, ok := f.quiet[id]
+			return ok && n == requests
+		})
+		f.forget(running, idle)
 	}
+	in := make([]observe.Input, 0, len(running))
 	for _, r := range running {
-		if r.Idle {
-			quiet[r.ID] = r.Requests
-		}
 		in = append(in, observe.Input{ID: r.ID, Stats: r.Stats})
-		states[r.ID] = string(r.Stats.State)
-		if f.states[r.ID] != states[r.ID] {
+		if state := string(r.Stats.State); f.states[r.ID] != state {
+			f.states[r.ID] = state
 			f.s.Changed("vdisk", r.ID)
 		}
 	}
-	f.states = states
-	active := f.s.opt.Sampler.Observe(now, in, idle)
+	active := f.s.opt.Sampler.Observe(now, in, idle, partial)
+	did := make(map[string]bool, len(active))
 	for _, a := range active {
-		delete(quiet, a.ID) // its next sample says that it is idle
+		did[a.ID] = true
 	}
-	f.quiet = quiet
+	f.busy = f.busy[:0]
+	for _, r := range running {
+		if r.Idle && !did[r.ID] { // one that did something has a quiet sample to come
+			f.quiet[r.ID] = r.Requests
+			continue
+		}
+		delete(f.quiet, r.ID)
+		f.busy = append(f.busy, r.ID)
+	}
 	events := make([]any, 0, len(active))
 	for _, a := range active[:min(len(active), maxMetrics+1)] {
 		events = append(events, MetricsEvent{Object: a.ID, Time: a.Time.UTC(), Performance: performanceOf(a.Performance), JournalUsed: a.JournalUsed})
@@ -239,6 +255,37 @@ func (f *feed) sample() {
 		}
 	}
 	f.s.opt.Hub.Metrics(events)
+}
+
+// forget drops what is known of vDisks that are not open any more.
+func (f *feed) forget(running []control.Running, idle []string) {
+	if f.states == nil {
+		f.states, f.quiet = map[string]string{}, map[string]uint64{}
+	}
+	if len(f.states) <= len(running)+len(idle) {
+		known := 0
+		for _, r := range running {
+			if _, ok := f.states[r.ID]; ok {
+				known++
+			}
+		}
+		if known+len(idle) == len(f.states) {
+			return // nothing is gone, as nearly always
+		}
+	}
+	open := make(map[string]bool, len(running)+len(idle))
+	for _, r := range running {
+		open[r.ID] = true
+	}
+	for _, id := range idle {
+		open[id] = true
+	}
+	for id := range f.states {
+		if !open[id] {
+			delete(f.states, id)
+			delete(f.quiet, id)
+		}
+	}
 }
 
 func (f *feed) session() {

@@ -17,6 +17,7 @@ type Engine interface {
 	SnapshotGroup(ctx context.Context, vols []Volume, s volume.SnapshotSpec) ([]volume.Snapshot, error)
 	// Home returns the UUID of the vPool that a vDisk is in.
 	Home(ctx context.Context, id volume.ID) (string, error)
+	Wakeups() uint64
 }
 
 // NewEngine shows a host to a Controller.
@@ -41,6 +42,8 @@ func (e engine) SnapshotGroup(ctx context.Context, vols []Volume, s volume.Snaps
 }
 
 func (e engine) Home(ctx context.Context, id volume.ID) (string, error) { return e.host.Home(ctx, id) }
+
+func (e engine) Wakeups() uint64 { return e.host.Wakeups() }
 
 type enginePool struct{ *volume.Pool }
 

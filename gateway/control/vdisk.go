@@ -68,6 +68,21 @@ func (c *Controller) Sample(known func(id string, requests uint64) bool) (out []
 	return out, idle
 }
 
+// SampleOnly is Running for some vDisks; those that are not open are left out.
+func (c *Controller) SampleOnly(ids []string) []Running {
+	out := make([]Running, 0, len(ids))
+	for _, id := range ids {
+		if vol := c.volume(id); vol != nil {
+			rests, requests := vol.Idle()
+			out = append(out, Running{id, vol.Stats(), rests, requests})
+		}
+	}
+	return out
+}
+
+// Wakeups changes whenever a vDisk is opened or closed, or one that was idle is used.
+func (c *Controller) Wakeups() uint64 { return c.opt.Engine.Wakeups() }
+
 // volume returns an open vDisk, or nil.
 func (c *Controller) volume(id string) Volume {
 	c.mu.Lock()

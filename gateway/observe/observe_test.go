@@ -19,14 +19,14 @@ func TestSampler(t *testing.T) {
 	s := NewSampler()
 	st := volume.Stats{Epoch: 1, WriteOps: 1000, WriteBytes: 4096000, JournalBytes: 7}
 	st.WriteLatency[6] = 1000
-	s.Observe(start, []Input{{"a", st}}, nil)
+	s.Observe(start, []Input{{"a", st}}, nil, false)
 	if p := s.Present("a"); p.Performance.Active() || p.JournalUsed != 7 {
 		t.Errorf("first sample %+v", p)
 	}
 	st.WriteOps += 100
 	st.WriteBytes += 409600
 	st.WriteLatency[7] += 100 // 128-256 us
-	out := s.Observe(start.Add(2*time.Second), []Input{{"a", st}, {"b", volume.Stats{}}}, nil)
+	out := s.Observe(start.Add(2*time.Second), []Input{{"a", st}, {"b", volume.Stats{}}}, nil, false)
 	p := s.Present("a").Performance
 	if p.WriteIOPS != 50 || p.WriteBytesPerSecond != 204800 || p.WriteP50us != 192 || p.WriteP99us < 250 || p.ReadP50us != 0 {
 		t.Errorf("performance %+v", p)
@@ -35,7 +35,7 @@ func TestSampler(t *testing.T) {
 		t.Errorf("active: %+v", out)
 	}
 	st.Epoch, st.WriteOps, st.WriteBytes = 2, 10, 40960
-	s.Observe(start.Add(3*time.Second), []Input{{"a", st}}, nil)
+	s.Observe(start.Add(3*time.Second), []Input{{"a", st}}, nil, false)
 	if p := s.Present("a").Performance; p.WriteIOPS != 10 {
 		t.Errorf("after a new opening %+v", p)
 	}
@@ -44,7 +44,7 @@ func TestSampler(t *testing.T) {
 	}
 	for i := range Keep + 5 {
 		st.WriteOps++
-		s.Observe(start.Add(time.Duration(4+i)*time.Second), []Input{{"a", st}}, nil)
+		s.Observe(start.Add(time.Duration(4+i)*time.Second), []Input{{"a", st}}, nil, false)
 	}
 	all := s.Series("a", 10*Keep)
 	if len(all) != Keep || !all[Keep-1].Time.Equal(start.Add(time.Duration(4+Keep+4)*time.Second)) {
@@ -56,19 +56,27 @@ func TestSampler(t *testing.T) {
 		}
 	}
 	// One that is idle keeps its journal, and its samples go on as zeros.
-	s.Observe(start.Add(900*time.Second), nil, []string{"a", "not there"})
+	s.Observe(start.Add(900*time.Second), nil, []string{"a", "not there"}, false)
 	if p := s.Present("a"); p.Performance.Active() || p.JournalUsed != 7 || !p.Time.Equal(start.Add(900*time.Second)) || s.Present(Node).JournalUsed != 7 {
 		t.Errorf("idle: %+v", p)
 	}
+	// So do they where it is left out for a while, in the charts too.
+	for i := range 3 {
+		s.Observe(start.Add(time.Duration(901+i)*time.Second), nil, nil, true)
+	}
+	all = s.Series("a", 3)
+	if p := s.Present(Node); len(all) != 3 || !all[2].Time.Equal(start.Add(903*time.Second)) || all[0].Performance.Active() || p.JournalUsed != 7 {
+		t.Errorf("left out: %+v, node %+v", all, p)
+	}
 	for i := range idleSeries + 2 {
-		s.Observe(start.Add(time.Duration(1000+i)*time.Second), []Input{{"a", st}}, nil)
+		s.Observe(start.Add(time.Duration(1000+i)*time.Second), []Input{{"a", st}}, nil, false)
 	}
 	if s.Series("a", 1) != nil {
 		t.Error("a quiet object keeps samples")
 	}
-	s.Observe(start.Add(time.Hour), nil, nil)
-	if len(s.objects) != 1 || s.stored != 0 {
-		t.Errorf("%d objects, %d with samples, after all closed", len(s.objects), s.stored)
+	s.Observe(start.Add(time.Hour), nil, nil, false)
+	if len(s.objects) != 1 || len(s.stored) != 0 {
+		t.Errorf("%d objects, %d with samples, after all closed", len(s.objects), len(s.stored))
 	}
 }
 
@@ -80,10 +88,10 @@ func TestSamplerBound(t *testing.T) {
 		for i := range in {
 			in[i] = Input{fmt.Sprint(i), volume.Stats{ReadOps: uint64(round)}}
 		}
-		s.Observe(start.Add(time.Duration(round)*time.Second), in, nil)
+		s.Observe(start.Add(time.Duration(round)*time.Second), in, nil, false)
 	}
-	if s.stored != maxSeries {
-		t.Errorf("%d objects have samples", s.stored)
+	if len(s.stored) != maxSeries {
+		t.Errorf("%d objects have samples", len(s.stored))
 	}
 }
 

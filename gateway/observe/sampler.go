@@ -54,8 +54,10 @@ type Sampler struct {
 	mu      sync.Mutex
 	at      time.Time
 	objects map[string]*series
-	stored  int // objects with a ring
+	stored  map[*series]bool // those with a ring
 	seen    uint64
+	// idleJournal is what those that were idle have in the journal, bytes.
+	idleJournal int64
 }
 
 type series struct {
@@ -75,12 +77,14 @@ type counters struct {
 }
 
 // NewSampler returns a Sampler without samples.
-func NewSampler() *Sampler { return &Sampler{objects: map[string]*series{}} }
+func NewSampler() *Sampler {
+	return &Sampler{objects: map[string]*series{}, stored: map[*series]bool{}}
+}
 
 // Observe takes the counters of the open vDisks at now, and returns the objects that did
 // something since the last time, the node's sum first and always. The counters of those
-// in idle are what they were the last time.
-func (s *Sampler) Observe(now time.Time, in []Input, idle []string) []Named {
+// in idle are what they were the last time; if partial, so are those of all that in lacks.
+func (s *Sampler) Observe(now time.Time, in []Input, idle []string, partial bool) []Named {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	elapsed := now.Sub(s.at).Seconds()
@@ -106,13 +110,26 @@ func (s *Sampler) Observe(now time.Time, in []Input, idle []string) []Named {
 			out = append(out, Named{v.ID, sample})
 		}
 	}
-	for _, id := range idle {
-		if o := s.objects[id]; o != nil {
-			o.seen = s.seen
-			journal += o.present.JournalUsed
-			s.keep(o, Sample{Time: now, JournalUsed: o.present.JournalUsed})
+	rest := func(o *series) {
+		o.seen = s.seen
+		s.keep(o, Sample{Time: now, JournalUsed: o.present.JournalUsed})
+	}
+	if partial { // those that are shown in charts have a sample for each step
+		for o := range s.stored {
+			if o.seen != s.seen && o != s.objects[Node] {
+				rest(o)
+			}
+		}
+	} else {
+		s.idleJournal = 0
+		for _, id := range idle {
+			if o := s.objects[id]; o != nil {
+				s.idleJournal += o.present.JournalUsed
+				rest(o)
+			}
 		}
 	}
+	journal += s.idleJournal
 	node := s.object(Node, counters{})
 	sample := Sample{Time: now, JournalUsed: journal}
 	if !first {
@@ -120,6 +137,9 @@ func (s *Sampler) Observe(now time.Time, in []Input, idle []string) []Named {
 	}
 	s.keep(node, sample)
 	out[0].Sample = sample
+	if partial {
+		return out
+	}
 	for id, o := range s.objects {
 		if o.seen != s.seen {
 			s.drop(id, o)
@@ -151,14 +171,14 @@ func (s *Sampler) keep(o *series, v Sample) {
 	if v.Performance.Active() {
 		o.idle = 0
 	} else if o.idle++; o.idle > idleSeries && o.ring != nil {
-		s.stored--
+		delete(s.stored, o)
 		o.ring, o.next = nil, 0
 	}
 	if o.ring == nil {
-		if o.idle > 0 || s.stored >= maxSeries {
+		if o.idle > 0 || len(s.stored) >= maxSeries {
 			return
 		}
-		s.stored++
+		s.stored[o] = true
 		o.ring = make([]Sample, 0, Keep)
 	}
 	if len(o.ring) < Keep {
@@ -170,9 +190,7 @@ func (s *Sampler) keep(o *series, v Sample) {
 }
 
 func (s *Sampler) drop(id string, o *series) {
-	if o.ring != nil {
-		s.stored--
-	}
+	delete(s.stored, o)
 	delete(s.objects, id)
 }
 

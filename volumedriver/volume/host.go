@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/openvstorage/ovgate/internal/clock"
@@ -53,6 +54,8 @@ type Host struct {
 	started time.Time // by the wall and the monotonic clock
 
 	groupMu sync.Mutex // one group snapshot at a time
+
+	wakeups atomic.Uint64 // see Wakeups
 
 	objects sync.Pool // *[]byte, for SCOs: new memory costs as much as a copy
 
@@ -151,6 +154,10 @@ func setDefault(v *int64, d int64) {
 		*v = d
 	}
 }
+
+// Wakeups changes whenever a vDisk is opened or closed, or one that was idle is used: as
+// long as it stays, those that were idle are.
+func (h *Host) Wakeups() uint64 { return h.wakeups.Load() }
 
 // objectBuffer returns n bytes of any content.
 func (h *Host) objectBuffer(n int) []byte {

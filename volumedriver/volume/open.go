@@ -92,6 +92,7 @@ func (p *Pool) openReserved(ctx context.Context, id ID) (*Volume, error) {
 	late := p.detached
 	if !late {
 		p.open[id] = v
+		p.host.wakeups.Add(1)
 	}
 	p.mu.Unlock()
 	if late {

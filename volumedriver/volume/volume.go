@@ -347,6 +347,7 @@ func (v *Volume) enter() error {
 	v.arrived++
 	if v.idle {
 		v.idle = false
+		v.host.wakeups.Add(1)
 		v.up.wake()
 	}
 	return nil
@@ -504,6 +505,7 @@ func (v *Volume) stop() {
 	}
 	v.journal.Close()
 	v.dropMap()
+	v.host.wakeups.Add(1)
 	v.p.mu.Lock()
 	delete(v.p.open, v.id)
 	v.p.mu.Unlock()
