@@ -44,7 +44,7 @@ var scaleRows = []goRow{
 }
 
 const (
-	scaleConfig = "64 MiB vDisks in the cache, registry and backend on local disk, reads in turns, the best of nine"
+	scaleConfig = "64 MiB vDisks in the cache, registry and backend on local disk, reads in turns, the best of 25"
 	idleConfig  = "ovgate serve, 10,000 vDisks of 10 GiB, registry and backend on local disk, until the last of them runs; resident memory and CPU time of the process"
 )
 
