@@ -300,7 +300,7 @@ func (s step) cpu() (float64, error) {
 }
 
 func openTargets(ctx context.Context, o options, dir string) ([]*target, error) {
-	fmt.Println("bench: preparing ovgate and tgt")
+	fmt.Println("bench: preparing ovgate, tgt and qemu-nbd")
 	n, err := openNode(ctx, dir)
 	if err != nil {
 		return nil, err
@@ -308,6 +308,13 @@ func openTargets(ctx context.Context, o options, dir string) ([]*target, error) 
 	targets := []*target{n}
 	for _, mode := range tgtModes {
 		t, err := tuneTgt(ctx, dir, mode, o.seconds)
+		if err != nil {
+			return targets, err
+		}
+		targets = append(targets, t)
+	}
+	for _, mode := range qemuModes {
+		t, err := openQemu(ctx, dir, mode.name, mode.cache, mode.what)
 		if err != nil {
 			return targets, err
 		}

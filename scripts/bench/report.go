@@ -82,6 +82,10 @@ func (r *results) comparisons() []comparison {
 		{"iscsi durable 4k random write QD32, tgt page-cached", "ovgate-write-qd32", "tgt-cached-write-qd32", 1, ""},
 		{"iscsi durable 4k random write QD1, tgt write-through", "ovgate-write-qd1", through("qd1"), 0, ""},
 		{"iscsi durable 4k random write QD32, tgt write-through", "ovgate-write-qd32", through("qd32"), 2, ""},
+		{"iscsi durable 4k random write QD1, qemu-nbd qcow2 writethrough", "ovgate-write-qd1", "qemu-sync-write-qd1", 0, ""},
+		{"iscsi durable 4k random write QD32, qemu-nbd qcow2 writethrough", "ovgate-write-qd32", "qemu-sync-write-qd32", 0, ""},
+		{"iscsi durable 4k random write QD1, qemu-nbd qcow2 cache=none", "ovgate-write-qd1", "qemu-none-write-qd1", 0, ""},
+		{"iscsi durable 4k random write QD32, qemu-nbd qcow2 cache=none", "ovgate-write-qd32", "qemu-none-write-qd32", 0, ""},
 		{"iscsi 4k random read QD1", "ovgate-read-qd1", "tgt-cached-read-qd1", 0, ""},
 		{"iscsi 4k random read QD32", "ovgate-read-qd32", "tgt-cached-read-qd32", 0, ""},
 	}, append(r.vdiskComparisons(), r.frontEndComparisons()...)...)

@@ -20,15 +20,21 @@ import (
 // and touch a part of it in a step, so that it is read from the disk.
 const lunSize = 1 << 30
 
-// target is one iSCSI LUN under test. Both sides have CHAP on (it concerns the
+// target is one block device under test. The iSCSI ones have CHAP on (it concerns the
 // login alone), no digests, one session, and the same client.
 type target struct {
 	name   string
 	config string
 	pid    int // of the target's process
-	disk   *lun.LUN
+	disk   openDisk
 	settle func(context.Context) error // brings background work to an end, not measured
 	close  func() error
+}
+
+// openDisk is a disk with a connection.
+type openDisk interface {
+	disk
+	Close() error
 }
 
 // openNode starts the real ovgate with one vDisk on a local-directory backend.
@@ -59,9 +65,11 @@ func openNode(ctx context.Context, dir string) (*target, error) {
 	if err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
-	if t.disk, err = lun.Dial(ctx, lun.Of(conn)); err != nil {
+	d, err := lun.Dial(ctx, lun.Of(conn))
+	if err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
+	t.disk = d
 	return t, fill(t.disk, lunSize)
 }
 
@@ -138,10 +146,11 @@ func openTgt(ctx context.Context, dir string, mode tgtMode, threads int) (*targe
 		return nil, errors.Join(err, t.close())
 	}
 	c := keyValues(string(secret))
-	t.disk, err = lun.Dial(ctx, lun.Address{Portal: c["portal"], IQN: c["iqn"], LUN: 1, User: c["chap_user"], Secret: c["chap_secret"], Algorithms: "5"})
+	d, err := lun.Dial(ctx, lun.Address{Portal: c["portal"], IQN: c["iqn"], LUN: 1, User: c["chap_user"], Secret: c["chap_secret"], Algorithms: "5"})
 	if err != nil {
 		return nil, errors.Join(err, t.close())
 	}
+	t.disk = d
 	return t, nil
 }
 

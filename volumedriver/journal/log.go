@@ -342,7 +342,9 @@ func (l *Log) write(c *Chunk, buf []byte) error {
 		}
 		l.pool.o.Log.Error("journal append failed; moving the chunk", "chunk", c.file.name, "off", l.off, "err", err)
 		var gen uint64
-		if gen, err = l.move(c); err != nil {
+		var merr error
+		if gen, merr = l.move(c); merr != nil {
+			err = fmt.Errorf("%w; %w", err, merr) // the write's error is why
 			break
 		}
 		regenerate(buf[:l.header.HeaderBytes], gen)

@@ -417,6 +417,65 @@ func TestJournalDiskFails(t *testing.T) {
 	wantVersion(t, n.open(id), 0, 1)
 }
 
+// TestDataDirectoryReadOnly: the file system of the data directory turns read-only, as it
+// does after an error. Writes fail and say why, what was acknowledged is read, goes to the
+// backend, and is there when the directory is back.
+func TestDataDirectoryReadOnly(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(37)
+	w.settings.StallTimeout = time.Second
+	var ro atomic.Bool
+	w.wrapFS = func(f blockfs.FS) blockfs.FS {
+		return blockfs.Inject(f, func(op blockfs.OpInfo) error {
+			if ro.Load() && op.Kind != blockfs.OpRead && op.Kind != blockfs.OpOpen {
+				return syscall.EROFS
+			}
+			return nil
+		})
+	}
+	id := testID(1)
+	n := w.mustStart(t)
+	n.create(id, 1<<20)
+	v := n.open(id)
+	for i := range int64(40) {
+		mustWrite(t, v, i*4096, uint32(i)+1)
+	}
+	mustSnapshot(t, v, "before")
+	ro.Store(true)
+	if err := write(t, v, 0, 99); !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.EROFS) {
+		t.Fatalf("write: %v", err)
+	}
+	if _, err := v.Snapshot(ctx, SnapshotSpec{Name: "after"}); !errors.Is(err, ErrFailed) {
+		t.Fatalf("snapshot: %v", err)
+	}
+	mustCommit(t, v)
+	for i := range int64(40) {
+		wantVersion(t, v, i*4096, uint32(i)+1)
+	}
+	if s := v.Stats(); s.State != StateFailed || !strings.Contains(s.Err, syscall.EROFS.Error()) || s.CommittedSeq != 41 {
+		t.Fatalf("%+v", s)
+	}
+	if err := n.pool.Create(ctx, Spec{ID: testID(2), Name: "new", Size: 1 << 20}); err == nil {
+		if v, err := n.pool.Open(ctx, testID(2)); err == nil { // it needs the directory for writes only
+			if err := write(t, v, 0, 1); err == nil {
+				t.Error("a write to a new vDisk")
+			}
+		}
+	}
+	n.kill()
+	ro.Store(false)
+	n = w.mustStart(t)
+	v = n.open(id)
+	for i := range int64(40) {
+		wantVersion(t, v, i*4096, uint32(i)+1)
+	}
+	if names(v) != "before" {
+		t.Errorf("snapshots %q", names(v))
+	}
+	mustWrite(t, v, 0, 100)
+	n.close()
+}
+
 // TestDamagedObject: a flipped bit on the backend is a medium error, never data.
 func TestDamagedObject(t *testing.T) {
 	ctx := context.Background()
