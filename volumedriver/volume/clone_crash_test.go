@@ -360,7 +360,7 @@ func newFamily(t testing.TB, w *world) *familyRun {
 
 // TestCrashFamily crashes at every point of the life of a parent and its clones.
 func TestCrashFamily(t *testing.T) {
-	w := newWorld(58)
+	w := newBusyWorld(58)
 	f := newFamily(t, w)
 	f.n, f.limit = w.mustStart(t), 10*time.Minute
 	f.stride = stride(5, 67)
@@ -416,7 +416,7 @@ func TestErrorFamily(t *testing.T) {
 
 func errorFamily(t *testing.T, plan faultPlan) *faults {
 	t.Helper()
-	w := newWorld(uint64(plan.n))
+	w := newBusyWorld(uint64(plan.n))
 	w.opts.WriteMemoryBytes, w.opts.CacheBytes = 1, 1
 	w.opts.Clock = fastClock{time.Now(), 1000}
 	fault := newFaults(w, plan)

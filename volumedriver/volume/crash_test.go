@@ -209,7 +209,7 @@ func (c *crashRun) test(t *testing.T, size int64, steps []step) {
 	if c.loss != nil {
 		c.stride = c.stride*3 + 7 // the same points are tried without a loss elsewhere
 	}
-	w := newWorld(77)
+	w := newBusyWorld(77)
 	c.t, c.w, c.id, c.moment = t, w, testID(9), map[string]time.Time{}
 	c.begun.Store(-1)
 	o := newOracle(size)

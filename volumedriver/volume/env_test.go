@@ -124,9 +124,16 @@ type world struct {
 func newWorld(seed uint64) *world {
 	return &world{fs: blockfs.NewMem(), be: blockfs.NewMem(), reg: newMemRegistry(), seed: seed,
 		settings: Settings{SCOSize: MinSCOSize, JournalQuota: MinQuota, CommitInterval: 10 * time.Minute},
-		// No map page stays in memory, and checkpoints are made all the time.
-		opts: HostOptions{ChunkBytes: 256 << 10, JournalBytes: 16 << 20, CacheBytes: 4 << 20, WriteMemoryBytes: 1 << 20,
-			MapMemoryBytes: 1, checkpointTLogs: 3}}
+		// No map page stays in memory.
+		opts: HostOptions{ChunkBytes: 256 << 10, JournalBytes: 16 << 20, CacheBytes: 4 << 20, WriteMemoryBytes: 1 << 20, MapMemoryBytes: 1}}
+}
+
+// newBusyWorld is newWorld with checkpoints of the map all the time, each of which
+// commits a head of its own.
+func newBusyWorld(seed uint64) *world {
+	w := newWorld(seed)
+	w.opts.checkpointTLogs = 3
+	return w
 }
 
 const testPool = "7d9c3c36-56a5-4a43-9bd2-2b6e2f1b7a11"

@@ -117,7 +117,7 @@ func newFaults(w *world, plan faultPlan) *faults {
 // operations on files and backend.
 func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) *faults {
 	t.Helper()
-	w := newWorld(uint64(plan.n))
+	w := newBusyWorld(uint64(plan.n))
 	// Reads come from the chunk files and the backend as often as from memory.
 	w.opts.WriteMemoryBytes, w.opts.CacheBytes = 1, 1
 	w.opts.Clock = fastClock{time.Now(), 1000}

@@ -134,7 +134,7 @@ func isTLog(name string) bool { return strings.Contains(name, tlogDir) }
 // TestRestartFromBackend: a vDisk whose local state is gone starts from the checkpoint
 // on the backend, without a TLog of the time before it.
 func TestRestartFromBackend(t *testing.T) {
-	w := newWorld(71)
+	w := newBusyWorld(71)
 	r := refuse(w)
 	n, v, id, want := mapWorld(t, w)
 	ref := waitCheckpoint(t, v)
@@ -166,7 +166,7 @@ func TestRestartFromBackend(t *testing.T) {
 // the next one takes its place.
 func TestCheckpointVoid(t *testing.T) {
 	ctx := context.Background()
-	w := newWorld(72)
+	w := newBusyWorld(72)
 	n, v, id, want := mapWorld(t, w)
 	before := mapsOf(want)
 	mustSnapshot(t, v, "s")
@@ -207,7 +207,7 @@ func TestCheckpointVoid(t *testing.T) {
 // TestCheckpointAfterScrub: a scrub voids the checkpoints; it has new ones made, which an
 // open without local state starts from.
 func TestCheckpointAfterScrub(t *testing.T) {
-	w := newWorld(79)
+	w := newBusyWorld(79)
 	r := refuse(w)
 	n, v, id, want := mapWorld(t, w)
 	history(t, v, want, 2, 20)
@@ -244,7 +244,7 @@ func TestCheckpointAfterScrub(t *testing.T) {
 // no head names once the vDisk is closed.
 func TestSweepCheckpoints(t *testing.T) {
 	ctx := context.Background()
-	w := newWorld(80)
+	w := newBusyWorld(80)
 	n, v, id, want := mapWorld(t, w)
 	stray := []string{mapName(id, MapRef{Epoch: 1, Nonce: 77, Number: 3}), segmentName(id, &blockmap.Segment{Number: 9, Epoch: 1, Nonce: 77})}
 	for _, name := range stray {
@@ -302,7 +302,7 @@ func mapsOf(m map[int64]uint32) map[int64]uint32 {
 // and what the head names is there.
 func TestCheckpointObjects(t *testing.T) {
 	ctx := context.Background()
-	w := newWorld(73)
+	w := newBusyWorld(73)
 	n, v, id, want := mapWorld(t, w)
 	for round := range 4 {
 		history(t, v, want, uint64(10+round), 5)
@@ -416,7 +416,7 @@ func damageFiles(t testing.TB, fsys blockfs.FS, dir, prefix string, remove bool)
 // has it; if none does, the read fails and tells so.
 func TestMapPagesDamaged(t *testing.T) {
 	for _, remove := range []bool{false, true} {
-		w := newWorld(74)
+		w := newBusyWorld(74)
 		r := refuse(w)
 		n, v, id, want := mapWorld(t, w)
 		damageFiles(t, w.fs, stateDir(id), segmentPrefix, remove)
@@ -472,7 +472,7 @@ func firstMapped(want map[int64]uint32) int64 {
 // TestMapDiskFull: a data directory that takes no map pages costs memory up to twice
 // the bound, then commits wait; writes go on, nothing is lost, all of it resumes.
 func TestMapDiskFull(t *testing.T) {
-	w := newWorld(75)
+	w := newBusyWorld(75)
 	w.opts.MapMemoryBytes = 2 * blockmap.PageBytes
 	w.opts.Clock = fastClock{time.Now(), 1000}
 	var full atomic.Bool
@@ -530,7 +530,7 @@ func TestMapDiskFull(t *testing.T) {
 // checkpoints.
 func TestMapRace(t *testing.T) {
 	ctx := context.Background()
-	w := newWorld(76)
+	w := newBusyWorld(76)
 	w.settings.CommitInterval = 100 * time.Millisecond
 	id := testID(1)
 	n := w.mustStart(t)

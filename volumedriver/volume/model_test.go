@@ -44,7 +44,7 @@ type model struct {
 func newModel(t testing.TB, seed uint64) *model {
 	m := &model{t: t, r: mrand.New(mrand.NewPCG(seed, 99)), id: testID(5), moments: map[string]time.Time{}}
 	m.cs = MinClusterSize << m.r.IntN(5)
-	w := newWorld(seed)
+	w := newBusyWorld(seed)
 	w.settings.ClusterSize = int(m.cs)
 	w.settings.SCOSize = MinSCOSize << m.r.IntN(3)
 	w.settings.CommitInterval = time.Duration(100+m.r.IntN(60000)) * time.Millisecond

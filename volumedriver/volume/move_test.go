@@ -137,7 +137,7 @@ func objectsIn(t testing.TB, s backend.Store) (names []string) {
 // backend is empty afterwards, and a recovery from both finds it once.
 func TestMove(t *testing.T) {
 	ctx := context.Background()
-	m := &moving{world: newWorld(401), be2: blockfs.NewMem()}
+	m := &moving{world: newBusyWorld(401), be2: blockfs.NewMem()}
 	n := m.mustStart(t)
 	id := testID(1)
 	movedDisk(t, n, id)
@@ -278,7 +278,7 @@ func TestMove(t *testing.T) {
 // TestMoveRefused: what hangs on others does not move, and nothing of it is left.
 func TestMoveRefused(t *testing.T) {
 	ctx := context.Background()
-	m := &moving{world: newWorld(402), be2: blockfs.NewMem()}
+	m := &moving{world: newBusyWorld(402), be2: blockfs.NewMem()}
 	n := m.mustStart(t)
 	id, clone := testID(1), testID(2)
 	movedDisk(t, n, id)
@@ -372,7 +372,7 @@ func finishMove(n *movingNode, id ID, want []uint32) error {
 
 // TestCrashMove crashes at every write and sync point of a move.
 func TestCrashMove(t *testing.T) {
-	m := &moving{world: newWorld(403), be2: blockfs.NewMem()}
+	m := &moving{world: newBusyWorld(403), be2: blockfs.NewMem()}
 	n := m.mustStart(t)
 	id := testID(1)
 	want := movedDisk(t, n, id)
@@ -436,7 +436,7 @@ func TestCrashMove(t *testing.T) {
 func TestErrorMove(t *testing.T) {
 	every := stride(1, 9)
 	run := func(where string, at int64) (counts map[string]int64) {
-		m := &moving{world: newWorld(404), be2: blockfs.NewMem()}
+		m := &moving{world: newBusyWorld(404), be2: blockfs.NewMem()}
 		m.opts.Clock = fastClock{time.Now(), 1000}
 		var on atomic.Bool
 		var files, be, be2 atomic.Int64

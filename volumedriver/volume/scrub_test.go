@@ -61,7 +61,9 @@ func sameMap(v *Volume) error {
 		if err != nil {
 			return err
 		}
+		v.mapMu.RLock()
 		b, err := locate(ctx, v.base, c)
+		v.mapMu.RUnlock()
 		if err != nil {
 			return err
 		}
