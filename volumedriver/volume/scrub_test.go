@@ -259,7 +259,9 @@ func TestScrubClones(t *testing.T) {
 		for {
 			res, err := v.Scrub(ctx, ScrubOptions{})
 			condemned += res.Condemned
-			if scrubs++; err != nil {
+			// One that was stale again and again, since clones come faster than it is planned,
+			// gives up.
+			if scrubs++; err != nil && !errors.Is(err, ErrInUse) {
 				ended <- err
 				return
 			}
