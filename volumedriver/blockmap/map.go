@@ -64,6 +64,7 @@ package blockmap
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 )
 
 const (
@@ -121,7 +122,7 @@ type Map struct {
 	root     []*node
 	own      []bool // which nodes no other map can reach (M5)
 	mapped   uint64
-	bytes    int64 // own nodes, refs and dirty pages
+	bytes    int64 // own nodes, refs and dirty pages; Spill, without the lock, adds atomically
 	frozen   bool
 
 	mem    *Memory        // nil: unbounded
@@ -184,7 +185,7 @@ func (m *Map) Mapped() uint64 { return m.mapped }
 
 // MemoryBytes returns about how much memory the map takes beyond what it had of
 // the map that it was cloned from, pages that can be dropped left out.
-func (m *Map) MemoryBytes() int64 { return m.bytes + int64(9*len(m.root)) }
+func (m *Map) MemoryBytes() int64 { return atomic.LoadInt64(&m.bytes) + int64(9*len(m.root)) }
 
 // DirtyPages returns how many pages no segment has yet.
 func (m *Map) DirtyPages() int { return m.nDirty }

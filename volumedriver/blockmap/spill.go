@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // PageWriter puts pages into segments, one after the other.
@@ -29,7 +30,7 @@ func (m *Map) Spill(w PageWriter) error {
 			return err
 		}
 		m.nDirty--
-		m.bytes -= PageBytes
+		atomic.AddInt64(&m.bytes, -PageBytes) // read by MemoryBytes
 		if m.mem != nil {
 			m.mem.settle(r)
 		}

@@ -37,3 +37,30 @@ func TestIdle(t *testing.T) {
 	}
 	n.close()
 }
+
+// TestStatsBesideCheckpoints: Stats are taken while map pages are written out.
+func TestStatsBesideCheckpoints(t *testing.T) {
+	w := newBusyWorld(83)
+	n := w.mustStart(t)
+	n.create(testID(1), 16<<20)
+	v := n.open(testID(1))
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if s := v.Stats(); s.MapMemoryBytes < 0 {
+					t.Errorf("%+v", s)
+					return
+				}
+			}
+		}
+	}()
+	history(t, v, map[int64]uint32{}, 5, 20)
+	close(stop)
+	<-ended
+	n.close()
+}
