@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
@@ -139,13 +140,21 @@ func (c *Controller) flatten(ctx context.Context, f *copying, vol Volume, rec mo
 			return
 		}
 		c.log.Warn("flatten is tried again", "vdisk", rec.Name, "id", rec.ID, "after", wait, "err", err)
-		t := c.clock.NewTimer(wait)
-		select {
-		case <-t.C():
-		case <-ctx.Done():
-			t.Stop()
+		if !c.pause(ctx, wait) {
 			return
 		}
+	}
+}
+
+// pause waits; false if ctx ended first.
+func (c *Controller) pause(ctx context.Context, d time.Duration) bool {
+	t := c.clock.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C():
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

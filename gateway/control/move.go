@@ -264,11 +264,7 @@ func (c *Controller) runMove(ctx context.Context, f *copying, d *vdisk, rec mode
 			return
 		}
 		c.log.Warn("move is tried again", "vdisk", rec.Name, "id", rec.ID, "after", wait, "err", err)
-		t := c.clock.NewTimer(wait)
-		select {
-		case <-t.C():
-		case <-ctx.Done():
-			t.Stop()
+		if !c.pause(ctx, wait) {
 			return
 		}
 	}
