@@ -33,6 +33,7 @@ import (
 	"errors"
 	"io"
 	"time"
+	"unsafe"
 )
 
 // Alignment of offsets, lengths and buffers for Direct files, in bytes.
@@ -133,3 +134,8 @@ func ReadFile(fsys FS, path string, limit int64) ([]byte, error) {
 
 // AlignedBuffer returns n zeroed bytes whose address is a multiple of Alignment.
 func AlignedBuffer(n int) []byte { return alignedBuffer(n) }
+
+// Aligned reports whether the address of p suits a Direct file.
+func Aligned(p []byte) bool {
+	return len(p) == 0 || uintptr(unsafe.Pointer(unsafe.SliceData(p)))%Alignment == 0
+}

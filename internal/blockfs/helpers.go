@@ -92,8 +92,7 @@ func alignedBuffer(n int) []byte {
 
 // checkAligned refuses what a Direct file cannot transfer.
 func checkAligned(name string, p []byte, off int64) error {
-	if off%Alignment == 0 && len(p)%Alignment == 0 &&
-		(len(p) == 0 || uintptr(unsafe.Pointer(&p[0]))%Alignment == 0) {
+	if off%Alignment == 0 && len(p)%Alignment == 0 && Aligned(p) {
 		return nil
 	}
 	return fmt.Errorf("%s: offset %d, length %d: %w", name, off, len(p), ErrUnaligned)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,6 +36,7 @@ type vdiskOps struct {
 	// acknowledged. What was asked for and not answered is in neither.
 	have, gone map[[2]string]bool
 	clones     map[string]bool
+	rolled     map[string]string // checksums of clones before they were written to
 	counts     map[string]int
 	stop       chan struct{} // closed when the round is to end: what runs is not waited for
 }
@@ -52,7 +54,7 @@ func operations(ctx context.Context, e *env) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	o := &vdiskOps{e: e, n: n, targets: targets, have: map[[2]string]bool{}, gone: map[[2]string]bool{}, clones: map[string]bool{}, counts: map[string]int{}}
+	o := &vdiskOps{e: e, n: n, targets: targets, have: map[[2]string]bool{}, gone: map[[2]string]bool{}, clones: map[string]bool{}, rolled: map[string]string{}, counts: map[string]int{}}
 	kills := 0
 	for round := range e.rounds {
 		lethal := round%2 == 1
@@ -131,15 +133,19 @@ func (o *vdiskOps) round(ctx context.Context, lethal bool) error {
 // refused tells whether a node said no because of what it is doing.
 func refused(err error) bool {
 	var e *client.APIError
-	return errors.As(err, &e) && e.Code == "in_use"
+	var exit *exec.ExitError
+	return errors.As(err, &e) && e.Code == "in_use" || errors.As(err, &exit) && exit.ExitCode() == exitRefused
 }
+
+// exitRefused is how ovgate ends when the node said no because of its state.
+const exitRefused = 4
 
 // one does one operation and waits for its end. Only one runs at a time.
 func (o *vdiskOps) one(ctx context.Context) error {
 	t := o.targets[o.e.rng.IntN(len(o.targets))]
 	o.serial++
 	what, err := "", error(nil)
-	switch o.e.rng.IntN(8) {
+	switch o.e.rng.IntN(10) {
 	case 0, 1:
 		what, err = "snapshots", o.snapshot(ctx, t.name)
 	case 2:
@@ -155,6 +161,10 @@ func (o *vdiskOps) one(ctx context.Context) error {
 	case 7:
 		what = "commits"
 		err = client.Done(o.api.CommitVDisk(ctx, t.name))
+	case 8:
+		what, err = "rollbacks", o.rollback(ctx, t.name)
+	case 9:
+		what, err = "backups restored", o.backup(ctx, t.name)
 	}
 	if refused(err) {
 		what, err = "refusals", nil
@@ -335,15 +345,15 @@ func (o *vdiskOps) check(ctx context.Context) error {
 			o.have[[2]string{t.name, name}] = true
 		}
 	}
-	for name := range o.clones {
-		purge := true
-		if err := client.Done(o.api.DeleteVDisk(ctx, name, &client.DeleteVDiskParams{Purge: &purge})); err != nil {
+	for name := range maps.Clone(o.rolled) { // where the blow met a rollback it is made again
+		if err := absent(o.back(ctx, name)); err != nil {
 			return err
 		}
-		if err := client.Done(o.api.PurgeTrash(ctx, name)); err != nil {
+	}
+	for name := range maps.Clone(o.clones) {
+		if err := o.drop(ctx, name); err != nil {
 			return err
 		}
-		delete(o.clones, name)
 	}
 	return nil
 }

@@ -52,8 +52,9 @@
 //	    and the chunk's generation match. The generation is a random number drawn
 //	    each time a chunk is taken, so what an earlier user of the chunk left
 //	    behind never counts.
-//	J2  Append returns nil only when the record is durable. One append is in
-//	    flight per Log, so the promise of a record is the last seq before it.
+//	J2  Append and Write return nil only when the record is durable. Records are
+//	    written one at a time and in order, so the promise of a record is the last
+//	    seq before it; the next one may be built meanwhile.
 //	J3  In a chunk, records follow each other without gap in offset and seq. The
 //	    first bad record ends the chunk's log: above every promise it is a torn
 //	    tail and cut; at or below a promise of a later record it is corruption (E3).

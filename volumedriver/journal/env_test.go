@@ -113,13 +113,18 @@ func oneWrite(seq uint64, n int) *Batch {
 	return batchOf(write{cluster: seq * 1000, n: n, kind: KindData, ver: int(seq)})
 }
 
-// put appends b, on another chunk if need be.
-func put(l *Log, b *Batch) (Placed, error) {
+// recordBytes returns the journal space of b.
+func recordBytes(b *Batch) int64 {
 	clusters := 0
 	for _, p := range b.Parts {
 		clusters += len(p) / testCluster
 	}
-	n := RecordBytes(len(b.Extents), clusters, testCluster)
+	return RecordBytes(len(b.Extents), clusters, testCluster)
+}
+
+// put appends b, on another chunk if need be.
+func put(l *Log, b *Batch) (Placed, error) {
+	n := recordBytes(b)
 	if !l.Fits(n) {
 		err := l.AddChunk()
 		if errors.Is(err, ErrNoChunk) { // one may be in the making

@@ -42,8 +42,9 @@ type Memory struct {
 // of a record with 1 MiB of data.
 var segmentSizes = [...]int64{segmentBytes, segmentBytes + 64<<10}
 
-// maxFree bounds the segments of a size that are kept for use again.
-const maxFree = 32
+// maxFree is the share of the budget, as a divisor, that segments of a size which are kept
+// for use again may have.
+const maxFree = 4
 
 // get returns a segment of n bytes or more, of any content, and counts it.
 func (m *Memory) get(n int64) []byte {
@@ -75,7 +76,7 @@ func (m *Memory) put(buf []byte) {
 			continue
 		}
 		m.mu.Lock()
-		if k := len(m.free[i]); k < maxFree && int64(k)*size < m.Max {
+		if k := len(m.free[i]); int64(k)*size < m.Max/maxFree {
 			m.free[i] = append(m.free[i], buf[:size])
 		}
 		m.mu.Unlock()
@@ -100,8 +101,9 @@ type Placed struct {
 	Bytes int64  // journal space used, header included
 }
 
-// Log is the journal of one open vDisk. Append, AddChunk and Promise are for one
-// goroutine, the committer; the rest is safe for concurrent use.
+// Log is the journal of one open vDisk. Append, Build, AddChunk and Promise are for one
+// goroutine, the committer; Write may run in another one. The rest is safe for concurrent
+// use.
 type Log struct {
 	pool    *Pool
 	vdisk   [16]byte
@@ -115,7 +117,6 @@ type Log struct {
 	time    int64
 	cur     *Chunk // appended to; the committer's
 	off     int64  // append position in it
-	header  Header
 
 	mu     sync.Mutex
 	chunks []*Chunk // oldest first; the last is current unless sealed
@@ -130,6 +131,7 @@ type Log struct {
 type Chunk struct {
 	log        *Log
 	id         uint32
+	size       int64 // bytes; of what is appended to
 	generation uint64
 	lastSeq    uint64 // newest seq in it
 
@@ -192,10 +194,11 @@ func RecordBytes(extents, clusters, clusterBytes int) int64 {
 // Fits reports whether a record of n bytes goes into the current chunk, with room
 // left for the promise that follows it on an idle vDisk.
 func (l *Log) Fits(n int64) bool {
-	return !l.sealed && l.off+n+promiseBytes <= l.cur.file.bytes
+	return !l.sealed && l.off+n+promiseBytes <= l.cur.size
 }
 
-// AddChunk takes a chunk from the pool and opens it; ErrNoChunk if there is none.
+// AddChunk takes a chunk from the pool and opens it; ErrNoChunk if there is none. All that
+// was built has been written.
 func (l *Log) AddChunk() error {
 	l.mu.Lock()
 	first := len(l.chunks) == 0
@@ -212,13 +215,13 @@ func (l *Log) AddChunk() error {
 		if cf == nil {
 			return ErrNoChunk
 		}
-		gen, err := l.openChunk(cf)
+		gen, err := l.openChunk(cf, l.seq, l.time)
 		if err != nil {
 			l.pool.o.Log.Error("journal chunk refused its opener", "chunk", cf.name, "err", err)
 			l.pool.drop(cf)
 			continue
 		}
-		c := &Chunk{log: l, generation: gen, file: cf, lastSeq: l.seq - 1, end: openerBytes}
+		c := &Chunk{log: l, size: cf.bytes, generation: gen, file: cf, lastSeq: l.seq - 1, end: openerBytes}
 		c.refs.Store(1)
 		l.mu.Lock()
 		c.id = l.nextID
@@ -234,14 +237,15 @@ func (l *Log) AddChunk() error {
 	return l.fail(fmt.Errorf("%w: %d chunks in a row took no write", ErrFailed, maxFailovers))
 }
 
-// openChunk writes the two openers of a chunk with a new generation.
-func (l *Log) openChunk(cf *chunkFile) (uint64, error) {
+// openChunk writes the two openers of a chunk with a new generation, for records from
+// seq on; all before it is durable.
+func (l *Log) openChunk(cf *chunkFile, seq uint64, time int64) (uint64, error) {
 	gen, err := l.pool.newGeneration()
 	if err != nil {
 		return 0, err
 	}
 	h := Header{HeaderBytes: blockfs.Alignment, Generation: gen, VDisk: l.vdisk, Epoch: l.epoch,
-		Seq: l.seq, Promise: l.seq - 1, Time: l.time, Cluster: l.cluster}
+		Seq: seq, Promise: seq - 1, Time: time, Cluster: l.cluster}
 	buf := blockfs.AlignedBuffer(openerBytes)
 	encodeHeader(buf[:blockfs.Alignment], &h)
 	copy(buf[blockfs.Alignment:], buf[:blockfs.Alignment])
@@ -259,9 +263,29 @@ func (l *Log) fail(err error) error {
 	return l.failed
 }
 
+// Record is an append that Build made and Write is to make durable.
+type Record struct {
+	chunk      *Chunk
+	at         Placed
+	buf        []byte // header and data, in the memory that stands for the chunk
+	header     int    // bytes
+	generation uint64 // of the chunk, as the header says
+	time       int64
+	lastSeq    uint64
+}
+
 // Append writes one record durably (J2). The caller made room with Fits and
 // AddChunk. On an error other than ErrNoChunk the log is failed for good.
 func (l *Log) Append(b *Batch) (Placed, error) {
+	var r Record
+	l.Build(b, &r)
+	return l.Write(&r)
+}
+
+// Build puts a batch into the chunk's memory, as the record that follows those built
+// before. The caller made room with Fits and AddChunk. It may run while Write is at an
+// earlier record; its promise counts on that one, and holds because Write goes in order.
+func (l *Log) Build(b *Batch, r *Record) {
 	clusters := 0
 	for _, p := range b.Parts {
 		clusters += len(p) / int(l.cluster)
@@ -269,30 +293,42 @@ func (l *Log) Append(b *Batch) (Placed, error) {
 	hdr := headerSize(len(b.Extents), clusters)
 	total := int64(hdr + clusters*int(l.cluster))
 	c := l.cur
-	buf := l.space(c, total)
+	buf := l.space(c, total)[:total]
 	if cap(b.Sums) < clusters {
 		b.Sums = make([]uint32, clusters)
 	}
 	b.Sums = b.Sums[:clusters]
 	l.fill(buf[hdr:], b)
 	l.time = max(l.time, b.Time)
-	l.header = Header{HeaderBytes: uint32(hdr), DataBytes: uint32(total) - uint32(hdr), Generation: c.generation,
+	c.mu.RLock()
+	generation := c.generation
+	c.mu.RUnlock()
+	encodeHeader(buf[:hdr], &Header{HeaderBytes: uint32(hdr), DataBytes: uint32(total) - uint32(hdr), Generation: generation,
 		VDisk: l.vdisk, Epoch: l.epoch, Seqs: b.Seqs, Seq: l.seq, Promise: l.seq - 1, Time: l.time,
-		Cluster: l.cluster, Extents: b.Extents, Sums: b.Sums}
-	encodeHeader(buf[:hdr], &l.header)
-	if err := l.write(c, buf[:total]); err != nil {
-		return Placed{}, err
-	}
-	at := Placed{Seq: l.seq, Chunk: c.id, Off: l.off + int64(hdr), Bytes: total}
+		Cluster: l.cluster, Extents: b.Extents, Sums: b.Sums})
+	*r = Record{chunk: c, buf: buf, header: hdr, generation: generation, time: l.time, lastSeq: l.seq + uint64(b.Seqs) - 1,
+		at: Placed{Seq: l.seq, Chunk: c.id, Off: l.off + int64(hdr), Bytes: total}}
 	l.promise = l.seq - 1
 	l.seq += uint64(b.Seqs)
 	l.off += total
-	c.mu.Lock()
-	c.end = l.off
-	c.lastSeq = l.seq - 1
-	c.mu.Unlock()
-	return at, nil
 }
+
+// Write makes a record durable (J2). Records are written in the order they were built,
+// one at a time. On an error other than ErrNoChunk the log is failed for good.
+func (l *Log) Write(r *Record) (Placed, error) {
+	if err := l.write(r); err != nil {
+		return Placed{}, err
+	}
+	c := r.chunk
+	c.mu.Lock()
+	c.end = r.start() + r.at.Bytes
+	c.lastSeq = r.lastSeq
+	c.mu.Unlock()
+	return r.at, nil
+}
+
+// start returns where in the chunk the record begins.
+func (r *Record) start() int64 { return r.at.Off - int64(r.header) }
 
 // fill copies the data behind the header and computes the sums on the way.
 func (l *Log) fill(dst []byte, b *Batch) {
@@ -320,7 +356,7 @@ func (l *Log) fill(dst []byte, b *Batch) {
 // Promise appends an empty record when the newest record is not promised yet, so
 // that damage to it is told from a torn tail (E3). It reports whether it wrote.
 func (l *Log) Promise(now int64) (bool, error) {
-	if !l.Unpromised() || l.off+promiseBytes > l.cur.file.bytes {
+	if !l.Unpromised() || l.off+promiseBytes > l.cur.size {
 		return false, nil
 	}
 	_, err := l.Append(&Batch{Time: now})
@@ -333,44 +369,47 @@ func (l *Log) Promise(now int64) (bool, error) {
 // Unpromised reports whether the newest record lacks a promise.
 func (l *Log) Unpromised() bool { return l.promise != l.seq-1 && !l.sealed }
 
-// write puts a record at the append position, on another chunk file if need be.
-func (l *Log) write(c *Chunk, buf []byte) error {
+// write puts a record where it belongs, on another chunk file if need be.
+func (l *Log) write(r *Record) error {
+	c := r.chunk
 	var err error
 	for try := 0; try <= maxFailovers; try++ {
-		if _, err = c.file.f.WriteAt(buf, l.off); err == nil {
+		if c.generation != r.generation { // the chunk was moved since Build; only Write does that
+			r.generation = c.generation
+			regenerate(r.buf[:r.header], r.generation)
+		}
+		if _, err = c.file.f.WriteAt(r.buf, r.start()); err == nil {
 			return nil
 		}
-		l.pool.o.Log.Error("journal append failed; moving the chunk", "chunk", c.file.name, "off", l.off, "err", err)
-		var gen uint64
-		var merr error
-		if gen, merr = l.move(c); merr != nil {
+		l.pool.o.Log.Error("journal append failed; moving the chunk", "chunk", c.file.name, "off", r.start(), "err", err)
+		if merr := l.move(r); merr != nil {
 			err = fmt.Errorf("%w; %w", err, merr) // the write's error is why
 			break
 		}
-		regenerate(buf[:l.header.HeaderBytes], gen)
 	}
 	return l.fail(fmt.Errorf("%w: %w", ErrFailed, err))
 }
 
-// move copies a chunk to another file, with a new generation, and swaps the
-// file below the Chunk (J4). The old file is removed.
-func (l *Log) move(c *Chunk) (uint64, error) {
+// move copies what is in front of a record to another file, with a new generation, and
+// swaps the file below the Chunk (J4). The old file is removed.
+func (l *Log) move(r *Record) error {
+	c := r.chunk
 	last := ErrNoChunk
 	for range maxFailovers {
 		cf, err := l.pool.take()
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if cf == nil {
-			return 0, fmt.Errorf("%w to move %s to", ErrNoChunk, c.file.name)
+			return fmt.Errorf("%w to move %s to", ErrNoChunk, c.file.name)
 		}
-		if cf.bytes < l.off {
+		if cf.bytes < c.size {
 			l.pool.drop(cf)
 			continue
 		}
-		gen, err := l.openChunk(cf)
+		gen, err := l.openChunk(cf, r.at.Seq, r.time)
 		if err == nil {
-			err = l.copyRecords(c, cf, gen)
+			err = l.copyRecords(c, r.start(), cf, gen)
 		}
 		if err != nil {
 			l.pool.o.Log.Error("journal chunk not moved", "from", c.file.name, "to", cf.name, "err", err)
@@ -383,15 +422,15 @@ func (l *Log) move(c *Chunk) (uint64, error) {
 		c.file, c.generation = cf, gen
 		c.mu.Unlock()
 		l.pool.drop(old)
-		return gen, nil
+		return nil
 	}
-	return 0, fmt.Errorf("no chunk took the copy of %s: %w", c.file.name, last)
+	return fmt.Errorf("no chunk took the copy of %s: %w", c.file.name, last)
 }
 
-// copyRecords writes the records of c to cf under a new generation.
-func (l *Log) copyRecords(c *Chunk, cf *chunkFile, gen uint64) error {
+// copyRecords writes the records of c up to end to cf under a new generation.
+func (l *Log) copyRecords(c *Chunk, end int64, cf *chunkFile, gen uint64) error {
 	head := blockfs.AlignedBuffer(blockfs.Alignment)
-	for off := int64(openerBytes); off < l.off; {
+	for off := int64(openerBytes); off < end; {
 		if err := c.readAt(head, off); err != nil {
 			return err
 		}
@@ -616,7 +655,7 @@ func copyFrom(segs []segment, p []byte, off int64) bool {
 
 func (c *Chunk) readFile(p []byte, off int64) error {
 	buf := p
-	if !aligned(p) {
+	if !blockfs.Aligned(p) {
 		buf = blockfs.AlignedBuffer(len(p))
 	}
 	for {
@@ -634,7 +673,7 @@ func (c *Chunk) readFile(p []byte, off int64) error {
 			return fmt.Errorf("journal %s at %d: %w", cf.name, off, err)
 		}
 	}
-	if !aligned(p) {
+	if !blockfs.Aligned(p) {
 		copy(p, buf)
 	}
 	return nil

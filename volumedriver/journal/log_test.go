@@ -173,8 +173,12 @@ func TestAppendErrors(t *testing.T) {
 		{"now and then", []fault{{4, -1}, {9, 4096}, {16, -1}, {27, 1 << 20}}},
 	} {
 		for _, come := range []string{"removed", "come back"} {
-			for _, memory := range []int64{0, 8 << 20} {
-				t.Run(fmt.Sprintf("%s/%s/%d", c.name, come, memory), func(t *testing.T) {
+			for _, v := range []struct {
+				memory int64
+				ahead  bool // a record is built before the one in front of it is written
+			}{{0, false}, {0, true}, {8 << 20, false}, {8 << 20, true}} {
+				memory := v.memory
+				t.Run(fmt.Sprintf("%s/%s/%d/%v", c.name, come, memory, v.ahead), func(t *testing.T) {
 					m := blockfs.NewMem()
 					var writes atomic.Int64
 					o := poolOptions(blockfs.Inject(m, func(op blockfs.OpInfo) error {
@@ -197,8 +201,28 @@ func TestAppendErrors(t *testing.T) {
 					p := mustOpen(t, o)
 					l := NewLog(LogOptions{Pool: p, VDisk: diskA, Epoch: 1, Cluster: testCluster, NextSeq: 1, Memory: &Memory{Max: memory}}, nil)
 					var at []Placed
-					for range records {
-						at = append(at, mustPut(t, l, oneWrite(l.NextSeq(), size)))
+					var built []*Record
+					write := func() {
+						p, err := l.Write(built[0])
+						if err != nil {
+							t.Fatal(err)
+						}
+						at, built = append(at, p), built[1:]
+					}
+					for k := range records {
+						b := oneWrite(l.NextSeq(), size)
+						if n := recordBytes(b); v.ahead && k > 0 && l.Fits(n) {
+							built = append(built, new(Record))
+							l.Build(b, built[len(built)-1])
+							if len(built) > 1 {
+								write()
+							}
+						} else {
+							for len(built) > 0 {
+								write()
+							}
+							at = append(at, mustPut(t, l, b))
+						}
 						if memory == 0 { // what is copied comes from the file
 							l.mu.Lock()
 							for _, k := range l.chunks {
@@ -206,6 +230,9 @@ func TestAppendErrors(t *testing.T) {
 							}
 							l.mu.Unlock()
 						}
+					}
+					for len(built) > 0 {
+						write()
 					}
 					if n := writes.Load(); n < c.faults[len(c.faults)-1].write {
 						t.Fatalf("only %d writes", n)

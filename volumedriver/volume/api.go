@@ -163,6 +163,7 @@ type HostOptions struct {
 	MapMemoryBytes int64
 
 	checkpointTLogs uint32 // tests make checkpoints more often; 0: the constant
+	overlap         int    // tests overlap the writing of smaller records; 0: the constant
 	// Uploads bounds SCOs in flight to backends at once; 0: 8.
 	Uploads int
 }

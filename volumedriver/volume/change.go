@@ -189,12 +189,35 @@ func (v *Volume) enqueue(r *Request) {
 		v.finish(r, fmt.Errorf("vdisk %s: %w", v.id, ErrClosed))
 		return
 	}
+	before := v.queueBytes
 	v.queue = append(v.queue, r)
-	first := len(v.queue) == 1
+	v.queueBytes += r.st.bytes
+	// The committer looks again when there is something, and when there is enough to
+	// build a record beside the one being written.
+	wake := len(v.queue) == 1 || before < v.host.o.overlap && v.queueBytes >= v.host.o.overlap
 	v.qmu.Unlock()
-	if first {
+	if wake {
 		v.wakeCommitter()
 	}
+}
+
+// queued returns how many bytes of data are in the queue.
+func (v *Volume) queued() int {
+	v.qmu.Lock()
+	defer v.qmu.Unlock()
+	return v.queueBytes
+}
+
+// dequeue moves the first n requests of the queue to dst; v.qmu is held.
+func (v *Volume) dequeue(dst []*Request, n int) []*Request {
+	for _, r := range v.queue[:n] {
+		v.queueBytes -= r.st.bytes
+		dst = append(dst, r)
+	}
+	left := copy(v.queue, v.queue[n:])
+	clear(v.queue[left:])
+	v.queue = v.queue[:left]
+	return dst
 }
 
 func (v *Volume) wakeCommitter() {

@@ -2,35 +2,43 @@ package volume
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
-	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/volumedriver/blockmap"
 	"github.com/openvstorage/ovgate/volumedriver/journal"
 )
 
 const (
-	// throttleFrom is the share of the journal quota from which appends are
-	// delayed, the more the fuller, so that a slow backend slows writers down
-	// before it stops them.
-	throttleFrom = 0.70
-	// throttleOver is the share below which the log says that it is over.
-	throttleOver = 0.50
-	// roomRetry is how often a writer without room asks the pool again: a chunk
-	// could not be made for lack of space, and nobody tells when there is some.
-	roomRetry = time.Second
-	// throttleMax is the delay of an append when the quota is all but used up.
-	throttleMax = 20 * time.Millisecond
+	// defaultOverlap is the data from which a record is worth being written while the
+	// next one is built, in bytes; below it one append for all of them is faster than two.
+	defaultOverlap = 256 << 10
+	// regroupYields is how many times in a row the processor is offered to writers
+	// without one of them queueing a request.
+	regroupYields = 8
 )
 
-// committer is the one goroutine that appends to the journal (V1, V2).
+// committer is the one goroutine that fills the journal (V1, V2). It writes small records
+// itself. A large one is written by another goroutine, so that what came with the record
+// before it is answered, and the next one built, while the disk works.
 type committer struct {
-	v     *Volume
+	v       *Volume
+	flights [2]flight
+	flying  *flight // being written
+	built   *flight // to be written after flying
+	written chan struct{}
+	slow    bool // appends were delayed since the journal was last emptier
+}
+
+// flight is a record under way, with the requests that it carries.
+type flight struct {
 	taken []*Request
+	bytes int // of data
 	batch journal.Batch
-	slow  bool // appends were delayed since the journal was last emptier
+	rec   journal.Record
+	at    journal.Placed
+	err   error
 }
 
 // run takes what is queued, again and again, until the volume ends.
@@ -38,12 +46,17 @@ func (c *committer) run() {
 	v := c.v
 	defer v.wg.Done()
 	defer c.refuseAll()
+	c.written = make(chan struct{}, 1)
 	idle := v.host.o.Clock.NewTimer(time.Hour)
 	idle.Stop()
 	defer idle.Stop()
 	for {
-		if c.take() {
-			c.commit()
+		if c.flying != nil {
+			c.overlap()
+			continue
+		}
+		if f := &c.flights[0]; c.take(f) {
+			c.commit(f)
 			continue
 		}
 		if v.sealReq.Load() {
@@ -63,13 +76,97 @@ func (c *committer) run() {
 	}
 }
 
+// overlap builds the next record while one is being written, if enough is queued for
+// it, or waits for the end of the writing.
+func (c *committer) overlap() {
+	v := c.v
+	if next := c.other(c.flying); c.built == nil && v.queued() >= v.host.o.overlap && c.take(next) {
+		switch {
+		case !c.build(next):
+		case c.flying == nil:
+			c.append(next)
+		default:
+			c.built = next
+		}
+		return
+	}
+	kick := v.kick
+	if c.built != nil {
+		kick = nil
+	}
+	select {
+	case <-kick:
+	case <-c.written:
+		c.landed()
+	}
+}
+
+func (c *committer) other(f *flight) *flight {
+	if f == &c.flights[0] {
+		return &c.flights[1]
+	}
+	return &c.flights[0]
+}
+
+// landed answers what came with the record that was written, after the next one is on
+// its way.
+func (c *committer) landed() {
+	f, next := c.flying, c.built
+	c.flying, c.built = nil, nil
+	if f.err == nil && next != nil {
+		c.launch(next)
+		next = nil
+	}
+	c.finish(f)
+	if next != nil {
+		c.complete(next, c.v.writeError())
+	}
+	c.regroup(len(f.taken))
+}
+
+// land waits until no record is being written.
+func (c *committer) land() {
+	for c.flying != nil {
+		<-c.written
+		c.landed()
+	}
+}
+
+// launch has a record written.
+func (c *committer) launch(f *flight) {
+	c.flying = f
+	go func() {
+		f.at, f.err = c.v.journal.Write(&f.rec)
+		c.written <- struct{}{}
+	}()
+}
+
+// regroup lets the n writers that a record has just answered queue what they write next,
+// for as long as more of them do. Otherwise the first of them is taken alone, and all
+// others wait for an append that carries one cluster.
+func (c *committer) regroup(n int) {
+	if n < 2 {
+		return
+	}
+	for most, still := 0, 0; still < regroupYields; runtime.Gosched() {
+		c.v.qmu.Lock()
+		k := len(c.v.queue)
+		c.v.qmu.Unlock()
+		if k >= n {
+			return
+		}
+		if still++; k > most {
+			most, still = k, 0
+		}
+	}
+}
+
 // refuseAll completes what is queued when the committer ends; enqueue refuses
 // what comes later.
 func (c *committer) refuseAll() {
 	for {
 		c.v.qmu.Lock()
-		q := c.v.queue
-		c.v.queue = nil
+		q := c.v.dequeue(nil, len(c.v.queue))
 		c.v.stopped = true
 		c.v.qmu.Unlock()
 		if len(q) == 0 {
@@ -81,47 +178,71 @@ func (c *committer) refuseAll() {
 	}
 }
 
-// take moves requests from the queue to c.taken, as many as one record carries.
-func (c *committer) take() bool {
+// take moves requests from the queue to f.taken, as many as one record carries. When
+// there is enough for two records and none is under way, it takes half of it.
+func (c *committer) take(f *flight) bool {
 	v := c.v
-	c.taken = c.taken[:0]
+	f.taken, f.bytes = f.taken[:0], 0
 	v.qmu.Lock()
 	defer v.qmu.Unlock()
-	bytes, extents := 0, 0
+	limit := v.appendLimit
+	if c.flying == nil && v.queueBytes >= 2*v.host.o.overlap {
+		limit = min(limit, v.queueBytes/2)
+	}
+	n, extents := 0, 0
 	for _, r := range v.queue {
-		if len(c.taken) > 0 && (bytes+r.st.bytes > v.appendLimit || extents+r.st.nExtents > maxAppendExtents || r.Kind == reqPin) {
+		if n > 0 && (f.bytes+r.st.bytes > limit || extents+r.st.nExtents > maxAppendExtents || r.Kind == reqPin) {
 			break
 		}
-		bytes += r.st.bytes
+		f.bytes += r.st.bytes
 		extents += r.st.nExtents
-		c.taken = append(c.taken, r)
+		n++
 		if r.Kind == reqPin {
 			break // alone in its record (V8)
 		}
 	}
-	n := copy(v.queue, v.queue[len(c.taken):])
-	clear(v.queue[n:])
-	v.queue = v.queue[:n]
-	return len(c.taken) > 0
+	f.taken = v.dequeue(f.taken, n)
+	return n > 0
 }
 
-// commit appends one record for what was taken and completes it.
-func (c *committer) commit() {
-	v := c.v
-	if err := v.writeError(); err != nil {
-		c.completeAll(err)
+// commit appends one record for what was taken and completes it, or leaves that to the
+// writer.
+func (c *committer) commit(f *flight) {
+	if c.build(f) {
+		c.append(f)
+	}
+}
+
+// append has a record written when none is under way.
+func (c *committer) append(f *flight) {
+	if f.bytes >= c.v.host.o.overlap && f.taken[0].Kind != reqPin {
+		c.launch(f)
 		return
 	}
-	if r := c.taken[0]; r.Kind == reqPin {
+	f.at, f.err = c.v.journal.Write(&f.rec)
+	c.finish(f)
+	c.regroup(len(f.taken))
+}
+
+// build makes the record of what was taken; false if it was refused and completed. A
+// record under way may have landed meanwhile.
+func (c *committer) build(f *flight) bool {
+	v := c.v
+	if err := v.writeError(); err != nil {
+		c.complete(f, err)
+		return false
+	}
+	if r := f.taken[0]; r.Kind == reqPin {
+		c.land()
 		if err := v.encodeMark(r); err != nil {
-			c.completeAll(fmt.Errorf("vdisk %s: snapshot: %w", v.id, err))
-			return
+			c.complete(f, fmt.Errorf("vdisk %s: snapshot: %w", v.id, err))
+			return false
 		}
 	}
-	b := &c.batch
-	b.Seqs, b.Extents, b.Parts = uint32(len(c.taken)), b.Extents[:0], b.Parts[:0]
+	b := &f.batch
+	b.Seqs, b.Extents, b.Parts = uint32(len(f.taken)), b.Extents[:0], b.Parts[:0]
 	clusters := uint32(0)
-	for i, r := range c.taken {
+	for i, r := range f.taken {
 		for k := range r.st.nExtents {
 			e := r.st.extents[k]
 			e.SeqDelta = uint32(i)
@@ -134,34 +255,40 @@ func (c *committer) commit() {
 		b.Parts = append(b.Parts, r.st.parts[:r.st.nParts]...)
 	}
 	if err := c.room(journal.RecordBytes(len(b.Extents), int(clusters), v.cluster)); err != nil {
-		c.completeAll(err)
-		return
+		c.complete(f, err)
+		return false
 	}
-	if m := c.taken[0].st.mark; m != nil && m.meet != nil {
+	if m := f.taken[0].st.mark; m != nil && m.meet != nil {
 		if err := m.meet.arrive(v); err != nil {
-			c.completeAll(fmt.Errorf("vdisk %s: group snapshot: %w", v.id, err))
-			return
+			c.complete(f, fmt.Errorf("vdisk %s: group snapshot: %w", v.id, err))
+			return false
 		}
 	}
 	b.Time = v.timestamp()
-	at, err := v.journal.Append(b)
+	v.journal.Build(b, &f.rec)
 	clear(b.Parts)
-	if err != nil {
-		v.fail(StateFailed, fmt.Errorf("%w: %w", ErrFailed, err))
-		c.completeAll(v.writeError())
+	return true
+}
+
+// finish puts a record that was written into the map and completes what it carries.
+func (c *committer) finish(f *flight) {
+	v := c.v
+	if f.err != nil {
+		v.fail(StateFailed, fmt.Errorf("%w: %w", ErrFailed, f.err))
+		c.complete(f, v.writeError())
 		return
 	}
 	v.stats.appends.Add(1)
-	v.stats.appendBytes.Add(uint64(at.Bytes))
-	v.apply(at.Seq, b, at.Chunk, at.Off, at.Bytes, func(e *journal.Extent) []byte {
-		return bytes.Clone(c.taken[e.SeqDelta].Data)
+	v.stats.appendBytes.Add(uint64(f.at.Bytes))
+	v.apply(f.at.Seq, &f.batch, f.at.Chunk, f.at.Off, f.at.Bytes, func(e *journal.Extent) []byte {
+		return bytes.Clone(f.taken[e.SeqDelta].Data)
 	})
-	c.completeAll(nil)
+	c.complete(f, nil)
 }
 
-func (c *committer) completeAll(err error) {
-	for i, r := range c.taken {
-		c.taken[i] = nil
+func (c *committer) complete(f *flight, err error) {
+	for i, r := range f.taken {
+		f.taken[i] = nil
 		c.v.finish(r, err)
 	}
 }
@@ -242,108 +369,6 @@ func (v *Volume) closeBatch() {
 	v.up.nextSCO++
 	v.closed = append(v.closed, b)
 	v.up.wake()
-}
-
-// room makes the current chunk have n bytes left. It waits, for up to
-// stall_timeout, while quota or pool are used up.
-func (c *committer) room(n int64) error {
-	v := c.v
-	if v.journal.Fits(n) {
-		return c.throttle()
-	}
-	var timer, again clock.Timer
-	for {
-		s := v.settings.Load()
-		released, pool := v.up.releasedSignal(), v.host.journal.Released()
-		held := v.journal.Bytes()
-		if held == 0 || held+v.host.o.ChunkBytes <= s.JournalQuota {
-			err := v.journal.AddChunk()
-			if err == nil {
-				v.up.stalled.Store(false)
-				return nil
-			}
-			if !errors.Is(err, journal.ErrNoChunk) {
-				v.fail(StateFailed, fmt.Errorf("%w: %w", ErrFailed, err))
-				return v.writeError()
-			}
-		}
-		if timer == nil {
-			defer c.delayed(v.host.o.Clock.Now())
-			timer = v.host.o.Clock.NewTimer(s.StallTimeout)
-			defer timer.Stop()
-			again = v.host.o.Clock.NewTimer(roomRetry)
-			defer again.Stop()
-			v.up.stalled.Store(true)
-		}
-		v.up.force()
-		select {
-		case <-released:
-		case <-pool:
-		case <-again.C():
-			again.Reset(roomRetry)
-		case <-v.kick: // settings changed, failed, or more was queued
-			if err := v.writeError(); err != nil {
-				return err
-			}
-		case <-timer.C():
-			return c.stallError()
-		case <-v.ctx.Done():
-			return fmt.Errorf("vdisk %s: %w", v.id, ErrClosed)
-		}
-	}
-}
-
-// stallError says why no room came, and refuses all that waits behind.
-func (c *committer) stallError() error {
-	v := c.v
-	err := fmt.Errorf("vdisk %s: %w", v.id, ErrStalled)
-	if g := v.host.journal.GrowError(); g != nil {
-		err = fmt.Errorf("%w (%w)", err, g)
-	} else if u := v.up.lastError(); u != nil {
-		err = fmt.Errorf("%w (%w)", err, u)
-	}
-	v.qmu.Lock()
-	q := v.queue
-	v.queue = nil
-	v.qmu.Unlock()
-	for _, r := range q {
-		v.finish(r, err)
-	}
-	return err
-}
-
-// throttle delays an append while the journal is filling up.
-func (c *committer) throttle() error {
-	v := c.v
-	fill := float64(v.uncommitted.Load()) / float64(v.settings.Load().JournalQuota)
-	if fill < throttleFrom {
-		if c.slow && fill < throttleOver {
-			c.slow = false
-			v.log.Info("the journal has room again, writes are not slowed down any more", "throttled", time.Duration(v.stats.throttled.Load()))
-		}
-		return nil
-	}
-	if !c.slow {
-		c.slow = true
-		v.log.Warn("the journal is filling up, writes are slowed down", "fill", fill, "backend", v.up.lastError())
-	}
-	defer c.delayed(v.host.o.Clock.Now())
-	released := v.up.releasedSignal()
-	share := min((fill-throttleFrom)/(1-throttleFrom), 1)
-	t := v.host.o.Clock.NewTimer(time.Duration(share * share * float64(throttleMax)))
-	defer t.Stop()
-	v.up.force()
-	select {
-	case <-t.C():
-	case <-released:
-	case <-v.ctx.Done():
-	}
-	return nil
-}
-
-// delayed counts a wait that began at start.
-func (c *committer) delayed(start time.Time) {
-	c.v.stats.throttled.Add(int64(c.v.host.o.Clock.Now().Sub(start)))
 }
 
 // promise makes damage to the newest record recognisable (E3).

@@ -129,10 +129,11 @@ func newWorld(seed uint64) *world {
 }
 
 // newBusyWorld is newWorld with checkpoints of the map all the time, each of which
-// commits a head of its own.
+// commits a head of its own, and with every record written while the next one is built.
 func newBusyWorld(seed uint64) *world {
 	w := newWorld(seed)
 	w.opts.checkpointTLogs = 3
+	w.opts.overlap = MinClusterSize
 	return w
 }
 

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/blockmap"
@@ -114,6 +115,9 @@ func NewHost(ctx context.Context, o HostOptions) (*Host, error) {
 	if o.checkpointTLogs == 0 {
 		o.checkpointTLogs = checkpointTLogs
 	}
+	if o.overlap == 0 {
+		o.overlap = defaultOverlap
+	}
 	setDefault(&o.MapMemoryBytes, defaultMapMemory)
 	if o.Uploads == 0 {
 		o.Uploads = defaultUploads
@@ -159,12 +163,13 @@ func setDefault(v *int64, d int64) {
 // long as it stays, those that were idle are.
 func (h *Host) Wakeups() uint64 { return h.wakeups.Load() }
 
-// objectBuffer returns n bytes of any content.
+// objectBuffer returns n bytes of any content, aligned so that a store can write them
+// as they are.
 func (h *Host) objectBuffer(n int) []byte {
 	if b, ok := h.objects.Get().(*[]byte); ok && cap(*b) >= n {
 		return (*b)[:n]
 	}
-	return make([]byte, n)
+	return blockfs.AlignedBuffer(n)
 }
 
 // reuse takes a buffer that nobody uses any more.

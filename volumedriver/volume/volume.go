@@ -137,17 +137,18 @@ type Volume struct {
 	locks rangeLock
 
 	// Queue to the committer.
-	qmu      sync.Mutex
-	queue    []*Request
-	closing  bool
-	arrived  uint64         // requests, ever
-	idle     bool           // the uploader sleeps until the next request
-	work     *work          // long, beside the requests; nil: none
-	stopped  bool           // the committer ended
-	inflight sync.WaitGroup // requests submitted and not complete
-	ahead    readahead
-	kick     chan struct{}
-	sealReq  atomic.Bool // everything is committed: give the last chunk back when idle
+	qmu        sync.Mutex
+	queue      []*Request
+	queueBytes int // of data in the queue
+	closing    bool
+	arrived    uint64         // requests, ever
+	idle       bool           // the uploader sleeps until the next request
+	work       *work          // long, beside the requests; nil: none
+	stopped    bool           // the committer ended
+	inflight   sync.WaitGroup // requests submitted and not complete
+	ahead      readahead
+	kick       chan struct{}
+	sealReq    atomic.Bool // everything is committed: give the last chunk back when idle
 
 	// mapMu guards the map and the batches (M3, V3).
 	mapMu   sync.RWMutex
