@@ -32,6 +32,27 @@ func (e BackendKind) Valid() bool {
 	}
 }
 
+// Defines values for CachePolicyMode.
+const (
+	CachePolicyModeNone    CachePolicyMode = "none"
+	CachePolicyModeOnRead  CachePolicyMode = "on-read"
+	CachePolicyModeOnWrite CachePolicyMode = "on-write"
+)
+
+// Valid indicates whether the value is a known member of the CachePolicyMode enum.
+func (e CachePolicyMode) Valid() bool {
+	switch e {
+	case CachePolicyModeNone:
+		return true
+	case CachePolicyModeOnRead:
+		return true
+	case CachePolicyModeOnWrite:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HealthState.
 const (
 	HealthStateError   HealthState = "error"
@@ -225,6 +246,18 @@ type Backend struct {
 
 // BackendKind defines model for BackendKind.
 type BackendKind string
+
+// CachePolicy defines model for CachePolicy.
+type CachePolicy struct {
+	// Mode What is kept: what is read; also what is written; no more than 8 MiB for reads under way
+	Mode CachePolicyMode `json:"mode"`
+
+	// Quota Bytes in memory and on the READ disks together, about; 16 MiB or more; 0: no bound of its own
+	Quota int64 `json:"quota"`
+}
+
+// CachePolicyMode What is kept: what is read; also what is written; no more than 8 MiB for reads under way
+type CachePolicyMode string
 
 // Capacity defines model for Capacity.
 type Capacity struct {
@@ -1350,7 +1383,11 @@ type UserPatch struct {
 // VDisk defines model for VDisk.
 type VDisk struct {
 	// BlockSize Logical block size that hosts see, in bytes: 512 or 4096
-	BlockSize   int   `json:"blockSize"`
+	BlockSize int         `json:"blockSize"`
+	Cache     CachePolicy `json:"cache"`
+
+	// Cached Bytes of it in the read cache, in memory and on the READ disks
+	Cached      int64 `json:"cached"`
 	ClusterSize int64 `json:"clusterSize"`
 
 	// CommittedSeq Newest write on the backend
@@ -1958,6 +1995,9 @@ type CreateVDiskJSONRequestBody = VDiskInput
 // UpdateVDiskJSONRequestBody defines body for UpdateVDisk for application/json ContentType.
 type UpdateVDiskJSONRequestBody = VDiskPatch
 
+// SetVDiskCacheJSONRequestBody defines body for SetVDiskCache for application/json ContentType.
+type SetVDiskCacheJSONRequestBody = CachePolicy
+
 // CloneVDiskJSONRequestBody defines body for CloneVDisk for application/json ContentType.
 type CloneVDiskJSONRequestBody = CloneInput
 
@@ -2143,6 +2183,9 @@ type ServerInterface interface {
 	// AcceptVDiskLoss Serve a vDisk in state lost_tail without its lost writes
 	// (POST /vdisks/{vdisk}/acceptLoss)
 	AcceptVDiskLoss(ctx echo.Context, vDisk VDiskRef) error
+	// SetVDiskCache Say what the read cache keeps of a vDisk
+	// (PUT /vdisks/{vdisk}/cache)
+	SetVDiskCache(ctx echo.Context, vDisk VDiskRef) error
 	// CloneVDisk Make a vDisk that starts from a point of this one
 	// (POST /vdisks/{vdisk}/clone)
 	CloneVDisk(ctx echo.Context, vDisk VDiskRef, params CloneVDiskParams) error
@@ -3287,6 +3330,22 @@ func (w *ServerInterfaceWrapper) AcceptVDiskLoss(ctx echo.Context) error {
 	return err
 }
 
+// SetVDiskCache converts echo context to params.
+func (w *ServerInterfaceWrapper) SetVDiskCache(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetVDiskCache(ctx, vDisk)
+	return err
+}
+
 // CloneVDisk converts echo context to params.
 func (w *ServerInterfaceWrapper) CloneVDisk(ctx echo.Context) error {
 	var err error
@@ -4040,6 +4099,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/vdisks/:vdisk/publish", wrapper.PublishVDisk, options.OperationMiddlewares["PublishVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/unpublish", wrapper.UnpublishVDisk, options.OperationMiddlewares["UnpublishVDisk"]...)
 	router.PUT(options.BaseURL+"/vdisks/:vdisk/qos", wrapper.SetVDiskQos, options.OperationMiddlewares["SetVDiskQos"]...)
+	router.PUT(options.BaseURL+"/vdisks/:vdisk/cache", wrapper.SetVDiskCache, options.OperationMiddlewares["SetVDiskCache"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk/snapshots", wrapper.ListSnapshots, options.OperationMiddlewares["ListSnapshots"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/snapshots", wrapper.CreateSnapshot, options.OperationMiddlewares["CreateSnapshot"]...)
 	router.DELETE(options.BaseURL+"/vdisks/:vdisk/snapshots/:snapshot", wrapper.DeleteSnapshot, options.OperationMiddlewares["DeleteSnapshot"]...)
@@ -5884,6 +5944,46 @@ func (response AcceptVDiskLossdefaultJSONResponse) VisitAcceptVDiskLossResponse(
 	return err
 }
 
+type SetVDiskCacheRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+	Body  *SetVDiskCacheJSONRequestBody
+}
+
+type SetVDiskCacheResponseObject interface {
+	VisitSetVDiskCacheResponse(w http.ResponseWriter) error
+}
+
+type SetVDiskCache200JSONResponse VDisk
+
+func (response SetVDiskCache200JSONResponse) VisitSetVDiskCacheResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetVDiskCachedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response SetVDiskCachedefaultJSONResponse) VisitSetVDiskCacheResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type CloneVDiskRequestObject struct {
 	VDisk  VDiskRef `json:"vdisk"`
 	Params CloneVDiskParams
@@ -7254,6 +7354,9 @@ type StrictServerInterface interface {
 	// AcceptVDiskLoss Serve a vDisk in state lost_tail without its lost writes
 	// (POST /vdisks/{vdisk}/acceptLoss)
 	AcceptVDiskLoss(ctx context.Context, request AcceptVDiskLossRequestObject) (AcceptVDiskLossResponseObject, error)
+	// SetVDiskCache Say what the read cache keeps of a vDisk
+	// (PUT /vdisks/{vdisk}/cache)
+	SetVDiskCache(ctx context.Context, request SetVDiskCacheRequestObject) (SetVDiskCacheResponseObject, error)
 	// CloneVDisk Make a vDisk that starts from a point of this one
 	// (POST /vdisks/{vdisk}/clone)
 	CloneVDisk(ctx context.Context, request CloneVDiskRequestObject) (CloneVDiskResponseObject, error)
@@ -8855,6 +8958,54 @@ func (sh *strictHandler) AcceptVDiskLoss(ctx echo.Context, vDisk VDiskRef) error
 		return err
 	} else if validResponse, ok := response.(AcceptVDiskLossResponseObject); ok {
 		return validResponse.VisitAcceptVDiskLossResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SetVDiskCache operation middleware
+func (sh *strictHandler) SetVDiskCache(ctx echo.Context, vDisk VDiskRef) error {
+	var request SetVDiskCacheRequestObject
+
+	request.VDisk = vDisk
+
+	var body SetVDiskCacheJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SetVDiskCache(ctx.Request().Context(), request.(SetVDiskCacheRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetVDiskCache")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SetVDiskCacheResponseObject); ok {
+		return validResponse.VisitSetVDiskCacheResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -53,6 +53,7 @@ var rules = map[string]rule{
 	"CommitVDisk":             {role: auth.RoleWrite},
 	"AcceptVDiskLoss":         {role: auth.RoleWrite},
 	"SetVDiskQos":             {role: auth.RoleWrite},
+	"SetVDiskCache":           {role: auth.RoleWrite},
 	"RollbackVDisk":           {role: auth.RoleWrite},
 	"CloneVDisk":              {role: auth.RoleWrite},
 	"FreezeVDisk":             {role: auth.RoleWrite},

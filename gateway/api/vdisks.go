@@ -68,6 +68,7 @@ func (d diskView) row(v model.VDisk) VDisk {
 		out.Published = &Published{IQN: iqn, LUN: int(lun), Sessions: d.sessions[iqn]}
 	}
 	out.BlockSize, out.Qos = control.BlockSize(v), qosOf(v)
+	out.Cache, out.Cached = cacheOf(v), st.Stats.CacheBytes
 	out.Parent, out.Flatten, out.Move, out.Verified = d.parent(v), d.flatten(v), d.move(v), d.verified(v)
 	return out
 }
@@ -92,6 +93,26 @@ func (s *Server) SetVDiskQos(ctx context.Context, r SetVDiskQosRequestObject) (S
 		return nil, err
 	}
 	return SetVDiskQos200JSONResponse(s.diskView().row(v)), nil
+}
+
+func cacheOf(v model.VDisk) CachePolicy {
+	p := CachePolicy{Mode: CachePolicyModeOnRead}
+	if v.Cache != nil {
+		p.Quota = v.Cache.Quota
+		if v.Cache.Mode != "" {
+			p.Mode = CachePolicyMode(v.Cache.Mode)
+		}
+	}
+	return p
+}
+
+// SetVDiskCache says what the read cache keeps of a vDisk.
+func (s *Server) SetVDiskCache(ctx context.Context, r SetVDiskCacheRequestObject) (SetVDiskCacheResponseObject, error) {
+	v, err := s.opt.Control.SetCache(ctx, r.VDisk, model.CachePolicy{Mode: model.CacheMode(r.Body.Mode), Quota: r.Body.Quota})
+	if err != nil {
+		return nil, err
+	}
+	return SetVDiskCache200JSONResponse(s.diskView().row(v)), nil
 }
 
 // seq fits a sequence number into the API's integer.

@@ -97,6 +97,7 @@ type Volume interface {
 	Grow(ctx context.Context, size int64) error
 	SetLabels(ctx context.Context, name string, labels map[string]string) error
 	SetSettings(volume.Settings) error
+	SetCache(volume.CachePolicy)
 	Snapshot(ctx context.Context, s volume.SnapshotSpec) (volume.Snapshot, error)
 	Flatten(ctx context.Context, progress func(done, total int64)) error
 	Commit(ctx context.Context) error

@@ -373,6 +373,9 @@ func (c *Controller) switchHome(ctx context.Context, d *vdisk, rec model.VDisk, 
 	defer cancel()
 	next, err := at.Open(again, id)
 	space := &c.pool(rec.VPool).space
+	if err == nil {
+		next.SetCache(cacheOf(rec))
+	}
 	c.mu.Lock()
 	d.vol, d.err, d.state = next, err, closedState(err)
 	if err != nil {

@@ -389,6 +389,7 @@ func (c *Controller) openVolume(ctx context.Context, d *vdisk, rec model.VDisk) 
 	c.mu.Lock()
 	d.vol, d.err, d.state = vol, err, closedState(err)
 	if err == nil {
+		vol.SetCache(cacheOf(rec))
 		d.disk = newDisk(vol, &p.space)
 	}
 	c.mu.Unlock()

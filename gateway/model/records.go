@@ -9,7 +9,8 @@ import "time"
 //	3  parents of clones; history
 //	4  templates; flatten; state "transfer"
 //	5  trash; over-subscription; moves
-const Format = 5
+//	6  what the read cache keeps of a vDisk
+const Format = 6
 
 // State is what the control plane has decided for a vPool or vDisk; what the
 // engine makes of it is reported beside it and is not stored.
@@ -106,6 +107,9 @@ type VDisk struct {
 	Shared *SharedLUN `json:"shared,omitempty"`
 	// QoS limits what initiators may do to it, published or not; nil: no limit.
 	QoS *QoS `json:"qos,omitempty"`
+	// Cache says what the read cache keeps of it; nil: what is read, without a bound of
+	// its own.
+	Cache *CachePolicy `json:"cache,omitempty"`
 	// BlockSize is the logical block size that initiators see, in bytes: 512 (or 0)
 	// or 4096. It stays through unpublish, because what hosts wrote is not readable
 	// with another one.
@@ -127,6 +131,23 @@ type VDisk struct {
 	Left string `json:"left,omitempty"`
 
 	Rev int64 `json:"-"`
+}
+
+// CacheMode says what the read cache keeps of a vDisk.
+type CacheMode string
+
+// Modes; the empty one is CacheOnRead.
+const (
+	CacheOnRead  CacheMode = "on-read"
+	CacheOnWrite CacheMode = "on-write"
+	CacheNone    CacheMode = "none"
+)
+
+// CachePolicy is what the read cache keeps of a vDisk, and how many bytes at most; 0: no
+// bound of its own.
+type CachePolicy struct {
+	Mode  CacheMode `json:"mode,omitempty"`
+	Quota int64     `json:"quota,omitempty"`
 }
 
 // Move takes a vDisk to another vPool.

@@ -34,6 +34,27 @@ func (e BackendKind) Valid() bool {
 	}
 }
 
+// Defines values for CachePolicyMode.
+const (
+	CachePolicyModeNone    CachePolicyMode = "none"
+	CachePolicyModeOnRead  CachePolicyMode = "on-read"
+	CachePolicyModeOnWrite CachePolicyMode = "on-write"
+)
+
+// Valid indicates whether the value is a known member of the CachePolicyMode enum.
+func (e CachePolicyMode) Valid() bool {
+	switch e {
+	case CachePolicyModeNone:
+		return true
+	case CachePolicyModeOnRead:
+		return true
+	case CachePolicyModeOnWrite:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HealthState.
 const (
 	HealthStateError   HealthState = "error"
@@ -227,6 +248,18 @@ type Backend struct {
 
 // BackendKind defines model for BackendKind.
 type BackendKind string
+
+// CachePolicy defines model for CachePolicy.
+type CachePolicy struct {
+	// Mode What is kept: what is read; also what is written; no more than 8 MiB for reads under way
+	Mode CachePolicyMode `json:"mode"`
+
+	// Quota Bytes in memory and on the READ disks together, about; 16 MiB or more; 0: no bound of its own
+	Quota int64 `json:"quota"`
+}
+
+// CachePolicyMode What is kept: what is read; also what is written; no more than 8 MiB for reads under way
+type CachePolicyMode string
 
 // Capacity defines model for Capacity.
 type Capacity struct {
@@ -1352,7 +1385,11 @@ type UserPatch struct {
 // VDisk defines model for VDisk.
 type VDisk struct {
 	// BlockSize Logical block size that hosts see, in bytes: 512 or 4096
-	BlockSize   int   `json:"blockSize"`
+	BlockSize int         `json:"blockSize"`
+	Cache     CachePolicy `json:"cache"`
+
+	// Cached Bytes of it in the read cache, in memory and on the READ disks
+	Cached      int64 `json:"cached"`
 	ClusterSize int64 `json:"clusterSize"`
 
 	// CommittedSeq Newest write on the backend
@@ -1969,6 +2006,9 @@ type CreateVDiskJSONRequestBody = VDiskInput
 // UpdateVDiskJSONRequestBody defines body for UpdateVDisk for application/json ContentType.
 type UpdateVDiskJSONRequestBody = VDiskPatch
 
+// SetVDiskCacheJSONRequestBody defines body for SetVDiskCache for application/json ContentType.
+type SetVDiskCacheJSONRequestBody = CachePolicy
+
 // CloneVDiskJSONRequestBody defines body for CloneVDisk for application/json ContentType.
 type CloneVDiskJSONRequestBody = CloneInput
 
@@ -2559,6 +2599,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /vdisks/{vdisk}/acceptLoss (the `AcceptVDiskLoss` operationId).
 	AcceptVDiskLoss(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetVDiskCacheWithBody Say what the read cache keeps of a vDisk
+	//
+	// Takes effect from now on. What the cache holds stays until something takes its place.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/cache (the `SetVDiskCache` operationId).
+	SetVDiskCacheWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetVDiskCache Say what the read cache keeps of a vDisk
+	//
+	// Takes effect from now on. What the cache holds stays until something takes its place.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/cache (the `SetVDiskCache` operationId).
+	SetVDiskCache(ctx context.Context, vDisk VDiskRef, body SetVDiskCacheJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CloneVDiskWithBody Make a vDisk that starts from a point of this one
 	//
@@ -4056,6 +4114,44 @@ func (c *Client) UpdateVDisk(ctx context.Context, vDisk VDiskRef, body UpdateVDi
 // Corresponds with POST /vdisks/{vdisk}/acceptLoss (the `AcceptVDiskLoss` operationId).
 func (c *Client) AcceptVDiskLoss(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAcceptVDiskLossRequest(c.Server, vDisk)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetVDiskCacheWithBody Say what the read cache keeps of a vDisk
+//
+// Takes effect from now on. What the cache holds stays until something takes its place.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /vdisks/{vdisk}/cache (the `SetVDiskCache` operationId).
+func (c *Client) SetVDiskCacheWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetVDiskCacheRequestWithBody(c.Server, vDisk, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetVDiskCache Say what the read cache keeps of a vDisk
+//
+// Takes effect from now on. What the cache holds stays until something takes its place.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /vdisks/{vdisk}/cache (the `SetVDiskCache` operationId).
+func (c *Client) SetVDiskCache(ctx context.Context, vDisk VDiskRef, body SetVDiskCacheJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetVDiskCacheRequest(c.Server, vDisk, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7367,6 +7463,53 @@ func NewAcceptVDiskLossRequest(server string, vDisk VDiskRef) (*http.Request, er
 	return req, nil
 }
 
+// NewSetVDiskCacheRequest calls the generic SetVDiskCache builder with application/json body
+func NewSetVDiskCacheRequest(server string, vDisk VDiskRef, body SetVDiskCacheJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetVDiskCacheRequestWithBody(server, vDisk, "application/json", bodyReader)
+}
+
+// NewSetVDiskCacheRequestWithBody constructs an http.Request for the SetVDiskCache method, with any body, and a specified content type
+func NewSetVDiskCacheRequestWithBody(server string, vDisk VDiskRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/cache", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewCloneVDiskRequest calls the generic CloneVDisk builder with application/json body
 func NewCloneVDiskRequest(server string, vDisk VDiskRef, params *CloneVDiskParams, body CloneVDiskJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -9484,6 +9627,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /vdisks/{vdisk}/acceptLoss (the `AcceptVDiskLoss` operationId).
 	AcceptVDiskLossWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*AcceptVDiskLossResponse, error)
+
+	// SetVDiskCacheWithBodyWithResponse Say what the read cache keeps of a vDisk
+	//
+	// Takes effect from now on. What the cache holds stays until something takes its place.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/cache (the `SetVDiskCache` operationId).
+	SetVDiskCacheWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetVDiskCacheResponse, error)
+
+	// SetVDiskCacheWithResponse Say what the read cache keeps of a vDisk
+	//
+	// Takes effect from now on. What the cache holds stays until something takes its place.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/cache (the `SetVDiskCache` operationId).
+	SetVDiskCacheWithResponse(ctx context.Context, vDisk VDiskRef, body SetVDiskCacheJSONRequestBody, reqEditors ...RequestEditorFn) (*SetVDiskCacheResponse, error)
 
 	// CloneVDiskWithBodyWithResponse Make a vDisk that starts from a point of this one
 	//
@@ -12169,6 +12330,54 @@ func (r AcceptVDiskLossResponse) ContentType() string {
 	return ""
 }
 
+type SetVDiskCacheResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VDisk
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetVDiskCacheResponse) GetJSON200() *VDisk {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SetVDiskCacheResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetVDiskCacheResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetVDiskCacheResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetVDiskCacheResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetVDiskCacheResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type CloneVDiskResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -14577,6 +14786,36 @@ func (c *ClientWithResponses) AcceptVDiskLossWithResponse(ctx context.Context, v
 	return ParseAcceptVDiskLossResponse(rsp)
 }
 
+// SetVDiskCacheWithBodyWithResponse Say what the read cache keeps of a vDisk
+//
+// Takes effect from now on. What the cache holds stays until something takes its place.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /vdisks/{vdisk}/cache (the `SetVDiskCache` operationId).
+func (c *ClientWithResponses) SetVDiskCacheWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetVDiskCacheResponse, error) {
+	rsp, err := c.SetVDiskCacheWithBody(ctx, vDisk, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetVDiskCacheResponse(rsp)
+}
+
+// SetVDiskCacheWithResponse Say what the read cache keeps of a vDisk
+//
+// Takes effect from now on. What the cache holds stays until something takes its place.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /vdisks/{vdisk}/cache (the `SetVDiskCache` operationId).
+func (c *ClientWithResponses) SetVDiskCacheWithResponse(ctx context.Context, vDisk VDiskRef, body SetVDiskCacheJSONRequestBody, reqEditors ...RequestEditorFn) (*SetVDiskCacheResponse, error) {
+	rsp, err := c.SetVDiskCache(ctx, vDisk, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetVDiskCacheResponse(rsp)
+}
+
 // CloneVDiskWithBodyWithResponse Make a vDisk that starts from a point of this one
 //
 // From a snapshot, a moment of its history, or now. Nothing is copied: the clone is there at once, in the same
@@ -16813,6 +17052,39 @@ func ParseAcceptVDiskLossResponse(rsp *http.Response) (*AcceptVDiskLossResponse,
 	}
 
 	response := &AcceptVDiskLossResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VDisk
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetVDiskCacheResponse parses an HTTP response from a SetVDiskCacheWithResponse call
+func ParseSetVDiskCacheResponse(rsp *http.Response) (*SetVDiskCacheResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetVDiskCacheResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}

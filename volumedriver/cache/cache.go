@@ -9,6 +9,8 @@
 //	C2  Bytes in the cache are as the backend gave them; the reader verifies the
 //	    checksum of each cluster it uses, and drops the group when it fails.
 //	C3  Memory stays within the limit plus what readers hold at the moment.
+//	C7  A user has about its quota at most, in memory and on the disks together: what is
+//	    beyond takes the place of its own groups, never of others'.
 //
 // Eviction is CLOCK per shard: a group used again since the hand came by stays. What
 // leaves memory is offered to the disks (C4-C6, see Disk); what is not in memory is
@@ -32,6 +34,49 @@ type Key struct {
 	Group uint32
 }
 
+// Mode says what of a user is kept.
+type Mode int32
+
+// Modes.
+const (
+	OnRead  Mode = iota // what it reads
+	OnWrite             // also what it writes, see Put
+	None                // next to nothing, see reading; what others keep is used all the same
+)
+
+// reading is what a user that keeps nothing has in memory for what it is reading, in
+// bytes: the pieces of a few large reads, and what is read ahead of it.
+const reading = 8 << 20
+
+// User is whose groups they are that it loads, a vDisk. The zero value keeps what is
+// read, without a bound of its own. Safe for concurrent use.
+type User struct {
+	mode         atomic.Int32
+	quota, bytes atomic.Int64
+}
+
+// Set changes what is kept from now on; quota is in bytes, 0: no bound. What is kept
+// stays until something takes its place.
+func (u *User) Set(m Mode, quota int64) {
+	u.mode.Store(int32(m))
+	u.quota.Store(quota)
+}
+
+// Mode returns what is kept.
+func (u *User) Mode() Mode { return Mode(u.mode.Load()) }
+
+// Bytes returns what is kept in memory and on the disks.
+func (u *User) Bytes() int64 { return u.bytes.Load() }
+
+// over tells whether n more bytes are more than the user may have.
+func (u *User) over(n int64) bool {
+	q := u.quota.Load()
+	if u.Mode() == None && (q == 0 || q > reading) {
+		q = reading
+	}
+	return q > 0 && u.bytes.Load()+n > q
+}
+
 // Cache is safe for concurrent use.
 type Cache struct {
 	shard        [shards]shard
@@ -44,6 +89,7 @@ type shard struct {
 	table map[Key]*entry
 	ring  []*entry
 	hand  int
+	own   int // hand of makeRoom
 	bytes int64
 	max   int64
 	disks []*Disk
@@ -51,6 +97,7 @@ type shard struct {
 
 type entry struct {
 	key  Key
+	user *User
 	data []byte
 	err  error
 	left bool          // the load failed when the ctx of its reader had ended
@@ -100,10 +147,10 @@ func (c *Cache) Peek(k Key) []byte {
 	return e.data
 }
 
-// Get returns a group, loading it if need be. A failed load is not kept. A
+// Get returns a group, loading it for a user if need be. A failed load is not kept. A
 // waiter whose ctx ends leaves with its error; the end of the loading reader's
 // ctx is not an answer to the others, of whom one loads anew.
-func (c *Cache) Get(ctx context.Context, k Key, load func() ([]byte, error)) ([]byte, error) {
+func (c *Cache) Get(ctx context.Context, k Key, u *User, load func() ([]byte, error)) ([]byte, error) {
 	s := c.of(k)
 	s.mu.Lock()
 	for e := s.table[k]; e != nil; e = s.table[k] {
@@ -121,7 +168,7 @@ func (c *Cache) Get(ctx context.Context, k Key, load func() ([]byte, error)) ([]
 		}
 		s.mu.Lock()
 	}
-	e := &entry{key: k, done: make(chan struct{}), slot: -1}
+	e := &entry{key: k, user: u, done: make(chan struct{}), slot: -1}
 	s.table[k] = e
 	s.mu.Unlock()
 	c.misses.Add(1)
@@ -133,20 +180,57 @@ func (c *Cache) Get(ctx context.Context, k Key, load func() ([]byte, error)) ([]
 	}
 	e.left = e.err != nil && ctx.Err() != nil
 	s.mu.Lock()
-	if e.err != nil || int64(len(e.data)) > s.max {
-		if s.table[k] == e {
-			delete(s.table, k)
-		}
-	} else if s.table[k] == e {
-		s.insert(e)
+	if s.table[k] == e && (e.err != nil || !s.insert(e)) {
+		delete(s.table, k)
 	}
 	s.mu.Unlock()
 	close(e.done)
 	return e.data, e.err
 }
 
-// insert adds a loaded entry and evicts until the shard fits (C3).
-func (s *shard) insert(e *entry) {
+// Put keeps a group that its user just wrote, unless it is there or the user may have no
+// more. data must not change any more.
+func (c *Cache) Put(k Key, u *User, data []byte) {
+	s := c.of(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.table[k] != nil {
+		return
+	}
+	e := &entry{key: k, user: u, data: data, done: make(chan struct{}), slot: -1}
+	close(e.done)
+	if s.table[k] = e; !s.insert(e) {
+		delete(s.table, k)
+	}
+}
+
+// ownVictims is how many entries are looked at for one of a user that is at its quota.
+const ownVictims = 64
+
+// makeRoom evicts groups of a user until it may have n more bytes (C7); false: it may not.
+func (s *shard) makeRoom(u *User, n int64) bool {
+	for look := 0; u.over(n); look++ {
+		if look == ownVictims || len(s.ring) == 0 {
+			return false
+		}
+		// The hand goes on: what takes the place of the one removed is the newest.
+		v := s.ring[s.own%len(s.ring)]
+		s.own++
+		if v.user == u {
+			s.remove(v)
+			look = 0
+		}
+	}
+	return true
+}
+
+// insert adds a loaded entry, if it is to be kept, and evicts until the shard fits (C3).
+func (s *shard) insert(e *entry) bool {
+	n := int64(len(e.data))
+	if n > s.max || !s.makeRoom(e.user, n) {
+		return false
+	}
+	e.user.bytes.Add(n)
 	e.slot = len(s.ring)
 	s.ring = append(s.ring, e)
 	s.bytes += int64(len(e.data))
@@ -162,9 +246,10 @@ func (s *shard) insert(e *entry) {
 		}
 		s.remove(v)
 		if d := diskOf(s.disks, v.key); d != nil {
-			d.Offer(v.key, v.data, v.uses)
+			d.Offer(v.key, v.user, v.data, v.uses)
 		}
 	}
+	return true
 }
 
 // remove takes a loaded entry out.
@@ -175,6 +260,7 @@ func (s *shard) remove(v *entry) {
 	s.ring[last] = nil
 	s.ring = s.ring[:last]
 	s.bytes -= int64(len(v.data))
+	v.user.bytes.Add(-int64(len(v.data)))
 	delete(s.table, v.key)
 }
 

@@ -71,7 +71,7 @@ func TestOneFetch(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 50 {
 			wg.Go(func() {
-				b, err := c.Get(t.Context(), k, func() ([]byte, error) {
+				b, err := c.Get(t.Context(), k, testUser, func() ([]byte, error) {
 					loads.Add(1)
 					<-gate
 					return groupOf(k, 100), nil
@@ -105,7 +105,7 @@ func TestErrorNotKept(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 5 {
 			wg.Go(func() {
-				if _, err := c.Get(t.Context(), k, func() ([]byte, error) { <-gate; return nil, errLoad }); !errors.Is(err, errLoad) {
+				if _, err := c.Get(t.Context(), k, testUser, func() ([]byte, error) { <-gate; return nil, errLoad }); !errors.Is(err, errLoad) {
 					t.Errorf("%v", err)
 				}
 			})
@@ -113,7 +113,7 @@ func TestErrorNotKept(t *testing.T) {
 		synctest.Wait()
 		close(gate)
 		wg.Wait()
-		b, err := c.Get(t.Context(), k, func() ([]byte, error) { return groupOf(k, 16), nil })
+		b, err := c.Get(t.Context(), k, testUser, func() ([]byte, error) { return groupOf(k, 16), nil })
 		if err != nil || !isGroupOf(b, k) {
 			t.Fatalf("%x, %v", b, err)
 		}
@@ -129,12 +129,12 @@ func TestContext(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		loader, waiter, leaver := make(chan error, 1), make(chan error, 1), make(chan error, 1)
 		go func() {
-			_, err := c.Get(ctx, k, func() ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() })
+			_, err := c.Get(ctx, k, testUser, func() ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() })
 			loader <- err
 		}()
 		synctest.Wait()
 		go func() {
-			b, err := c.Get(t.Context(), k, func() ([]byte, error) { return groupOf(k, 16), nil })
+			b, err := c.Get(t.Context(), k, testUser, func() ([]byte, error) { return groupOf(k, 16), nil })
 			if err == nil && !isGroupOf(b, k) {
 				err = errors.New("wrong content")
 			}
@@ -142,7 +142,7 @@ func TestContext(t *testing.T) {
 		}()
 		leave, cancelLeave := context.WithCancel(t.Context())
 		go func() {
-			_, err := c.Get(leave, k, func() ([]byte, error) { return nil, errLoad })
+			_, err := c.Get(leave, k, testUser, func() ([]byte, error) { return nil, errLoad })
 			leaver <- err
 		}()
 		synctest.Wait()
@@ -169,7 +169,7 @@ func TestDrop(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			c.Get(t.Context(), k, func() ([]byte, error) { <-gate; return groupOf(k, 16), nil })
+			c.Get(t.Context(), k, testUser, func() ([]byte, error) { <-gate; return groupOf(k, 16), nil })
 		}()
 		synctest.Wait()
 		c.Drop(k)
@@ -185,7 +185,7 @@ func TestDrop(t *testing.T) {
 			t.Fatalf("%d bytes", bytes)
 		}
 		loaded := false
-		if _, err := c.Get(t.Context(), k, func() ([]byte, error) { loaded = true; return groupOf(k, 16), nil }); err != nil || !loaded {
+		if _, err := c.Get(t.Context(), k, testUser, func() ([]byte, error) { loaded = true; return groupOf(k, 16), nil }); err != nil || !loaded {
 			t.Fatalf("loaded %t, %v", loaded, err)
 		}
 		checkShards(t, c)
@@ -200,7 +200,7 @@ func TestBound(t *testing.T) {
 	for range 5000 {
 		k := Key{r.Uint64N(3), r.Uint32N(50), r.Uint32N(50)}
 		n := 16 + r.IntN(1200)
-		b, err := c.Get(t.Context(), k, func() ([]byte, error) { return groupOf(k, n), nil })
+		b, err := c.Get(t.Context(), k, testUser, func() ([]byte, error) { return groupOf(k, n), nil })
 		if err != nil || !isGroupOf(b, k) {
 			t.Fatalf("%v: %x, %v", k, b, err)
 		}
@@ -213,7 +213,7 @@ func TestBound(t *testing.T) {
 	}
 	checkShards(t, c)
 	none := New(0)
-	if b, err := none.Get(t.Context(), Key{}, func() ([]byte, error) { return groupOf(Key{}, 16), nil }); err != nil || !isGroupOf(b, Key{}) {
+	if b, err := none.Get(t.Context(), Key{}, testUser, func() ([]byte, error) { return groupOf(Key{}, 16), nil }); err != nil || !isGroupOf(b, Key{}) {
 		t.Fatalf("a cache of nothing: %v", err)
 	}
 	checkShards(t, none)
@@ -224,7 +224,7 @@ func TestClock(t *testing.T) {
 	c := New(shards * 10 * 100)
 	ks := sameShard(c, 200)
 	load := func(k Key) {
-		if _, err := c.Get(t.Context(), k, func() ([]byte, error) { return groupOf(k, 100), nil }); err != nil {
+		if _, err := c.Get(t.Context(), k, testUser, func() ([]byte, error) { return groupOf(k, 100), nil }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -259,12 +259,12 @@ func TestConcurrent(t *testing.T) {
 						t.Errorf("%v holds another group", k)
 					}
 				case 3:
-					b, err := c.Get(t.Context(), k, func() ([]byte, error) { return nil, errLoad })
+					b, err := c.Get(t.Context(), k, testUser, func() ([]byte, error) { return nil, errLoad })
 					if err == nil && !isGroupOf(b, k) || err != nil && !errors.Is(err, errLoad) {
 						t.Errorf("%v: %v", k, err)
 					}
 				default:
-					b, err := c.Get(t.Context(), k, func() ([]byte, error) { return groupOf(k, 16+r.IntN(300)), nil })
+					b, err := c.Get(t.Context(), k, testUser, func() ([]byte, error) { return groupOf(k, 16+r.IntN(300)), nil })
 					if err == nil && !isGroupOf(b, k) || err != nil && !errors.Is(err, errLoad) {
 						t.Errorf("%v: %v", k, err)
 					}

@@ -56,7 +56,7 @@ type DiskOptions struct {
 }
 
 // Disk keeps groups in a file, the second level of the cache. It is empty after a
-// start, and needs up to 140 bytes of memory for each group.
+// start, and needs up to 150 bytes of memory for each group.
 //
 // Invariants:
 //
@@ -90,12 +90,14 @@ type Disk struct {
 
 type slot struct {
 	key  Key
+	user *User
 	held bool
 	used uint8 // CLOCK: turns of the hand that it survives
 }
 
 type offer struct {
 	key  Key
+	user *User
 	data []byte
 }
 
@@ -206,9 +208,9 @@ func (d *Disk) decode(p []byte, k Key) ([]byte, bool) {
 	return data, sum == binary.LittleEndian.Uint32(p[crcAt:])
 }
 
-// Offer hands over a group that left memory, which was used so many times there. data
-// must not change any more.
-func (d *Disk) Offer(k Key, data []byte, uses int) {
+// Offer hands over a group of a user that left memory, which was used so many times
+// there. data must not change any more.
+func (d *Disk) Offer(k Key, u *User, data []byte, uses int) {
 	if len(data) > SlotBytes-slotHeader {
 		return
 	}
@@ -217,12 +219,16 @@ func (d *Disk) Offer(k Key, data []byte, uses int) {
 	if d.closed || d.resting() {
 		return
 	}
+	if u.Mode() == None || u.over(SlotBytes) {
+		d.stats.Refused++
+		return
+	}
 	d.freq.add(k, uses)
 	if _, there := d.index[k]; there {
 		return
 	}
 	select {
-	case d.queue <- offer{k, data}:
+	case d.queue <- offer{k, u, data}:
 	default:
 		d.stats.Refused++
 	}
@@ -245,7 +251,8 @@ func (d *Disk) write() {
 			d.free = append(d.free, s)
 			d.failed(err)
 		} else {
-			d.slots[s] = slot{key: o.key, held: true}
+			d.slots[s] = slot{key: o.key, user: o.user, held: true}
+			o.user.bytes.Add(SlotBytes)
 			d.index[o.key] = s
 			d.stats.Written++
 			d.recovered()
@@ -308,6 +315,7 @@ func (d *Disk) victim() int32 {
 // release empties a slot; d.mu is held.
 func (d *Disk) release(s int32) {
 	delete(d.index, d.slots[s].key)
+	d.slots[s].user.bytes.Add(-SlotBytes)
 	d.slots[s] = slot{}
 	d.free = append(d.free, s)
 }

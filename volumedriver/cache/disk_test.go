@@ -33,11 +33,15 @@ func openDisk(t *testing.T, fsys blockfs.FS, slots int64) *Disk {
 func offerAll(t *testing.T, d *Disk, uses int, keys ...Key) {
 	t.Helper()
 	for _, k := range keys {
-		before := d.Stats()
-		d.Offer(k, groupOf(k, testGroup), uses)
-		for s := d.Stats(); s.Written == before.Written && s.Refused == before.Refused && s.Err == nil; s = d.Stats() {
-			time.Sleep(10 * time.Microsecond)
-		}
+		offerOne(d, testUser, k, uses)
+	}
+}
+
+func offerOne(d *Disk, u *User, k Key, uses int) {
+	before := d.Stats()
+	d.Offer(k, u, groupOf(k, testGroup), uses)
+	for s := d.Stats(); s.Written == before.Written && s.Refused == before.Refused && s.Err == nil; s = d.Stats() {
+		time.Sleep(10 * time.Microsecond)
 	}
 }
 
@@ -60,7 +64,7 @@ func TestSecondLevel(t *testing.T) {
 	loads := 0
 	read := func(k Key) {
 		t.Helper()
-		b, err := c.Get(context.Background(), k, func() ([]byte, error) { loads++; return groupOf(k, testGroup), nil })
+		b, err := c.Get(context.Background(), k, testUser, func() ([]byte, error) { loads++; return groupOf(k, testGroup), nil })
 		if err != nil || len(b) != testGroup || !isGroupOf(b, k) {
 			t.Fatalf("%+v: %d bytes, %v", k, len(b), err)
 		}
@@ -107,7 +111,7 @@ func TestSlotsAreVerified(t *testing.T) {
 				case 0:
 					d.Drop(k)
 				case 1, 2, 3:
-					d.Offer(k, groupOf(k, testGroup), 1+r.IntN(9))
+					d.Offer(k, testUser, groupOf(k, testGroup), 1+r.IntN(9))
 				default:
 					if b := d.Get(k); b != nil {
 						found.Add(1)
@@ -234,7 +238,7 @@ func TestFailingDisk(t *testing.T) {
 			d := openDisk(t, fsys, 10)
 			ks := keys(0, 9)
 			put := func(k Key) {
-				d.Offer(k, groupOf(k, testGroup), 1)
+				d.Offer(k, testUser, groupOf(k, testGroup), 1)
 				synctest.Wait()
 			}
 			put(ks[0])

@@ -13,6 +13,7 @@ import (
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/cache"
 )
 
 // Limits of a vDisk.
@@ -203,6 +204,14 @@ type Settings struct {
 	AcceptLostTail bool
 }
 
+// CachePolicy says what the read cache keeps of a vDisk.
+type CachePolicy struct {
+	Mode cache.Mode
+	// Quota bounds what it has in memory and on the READ disks together, in bytes, 16 MiB
+	// or more; 0: no bound of its own.
+	Quota int64
+}
+
 // Spec describes a vDisk to create.
 type Spec struct {
 	ID          ID
@@ -283,6 +292,7 @@ type Stats struct {
 	JournalAppends, JournalAppendBytes    uint64
 	SCOs, SCOBytes                        uint64 // uploaded by this opening
 	CacheHits, CacheMisses                uint64
+	CacheBytes                            int64 // in the read cache, in memory and on disks
 	BackendErrors, CRCErrors              uint64
 	// Throttled is how long appends were delayed, or waited for room, because the
 	// journal was filling up.
@@ -355,6 +365,7 @@ type Recovered struct {
 //	(*Volume) Grow(ctx, size) error                     shrink: ErrInvalid
 //	(*Volume) SetLabels(ctx, name, labels) error        new head with the new name and labels
 //	(*Volume) SetSettings(Settings) error               quota, intervals of a running vDisk
+//	(*Volume) SetCache(CachePolicy)                     what the read cache keeps of it; until the node ends
 //	(*Volume) Commit(ctx) error                         all acknowledged writes are on the backend on return
 //	(*Volume) Close(ctx) error                          drain, commit, checkpoint, clean head
 //	(*Volume) Stats() Stats ; Size() int64 ; ClusterSize() int ; ID() ID

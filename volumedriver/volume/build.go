@@ -123,6 +123,7 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 	v := &Volume{p: o.p, host: h, id: o.id, seed: clustersum.NewSeed(o.id), cluster: o.head.ClusterSize,
 		layout: sco.Layout{Cluster: o.head.ClusterSize}, this: o.this, table: o.table, overlay: blockmap.NewOverlay(),
 		log: h.o.Log.With("vdisk", o.head.Name, "id", o.id.String(), "epoch", o.this.Epoch), kick: make(chan struct{}, 1)}
+	v.cached = h.cacheUser(o.id)
 	v.origin = o.p.origin(o.id, o.this.Epoch, o.this.Nonce)
 	v.small = o.p.cfg.Store.Features().CheapReads
 	v.ctx, v.cancel = context.WithCancel(context.Background())

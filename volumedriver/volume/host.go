@@ -63,6 +63,7 @@ type Host struct {
 	mu     sync.Mutex
 	pools  map[string]*Pool
 	spaces map[spaceKey]uint64 // handles for cache keys
+	users  map[ID]*cache.User  // what a vDisk has in the cache outlives its opening
 	closed bool
 }
 
@@ -133,7 +134,7 @@ func NewHost(ctx context.Context, o HostOptions) (*Host, error) {
 	disks, used := openReadCaches(o)
 	return &Host{o: o, journal: jp, started: o.Clock.Now(), cache: cache.New(o.CacheBytes, disks...), readCaches: used,
 		memory: &journal.Memory{Max: o.WriteMemoryBytes}, mapMemory: blockmap.NewMemory(o.MapMemoryBytes),
-		uploads: make(chan struct{}, o.Uploads), pools: map[string]*Pool{}, spaces: map[spaceKey]uint64{}}, nil
+		uploads: make(chan struct{}, o.Uploads), pools: map[string]*Pool{}, spaces: map[spaceKey]uint64{}, users: map[ID]*cache.User{}}, nil
 }
 
 // openReadCaches opens the read caches that can be used, in the order in which the

@@ -430,7 +430,7 @@ func (v *Volume) group(ctx context.Context, pc *piece, g int) ([]byte, error) {
 
 // fetch returns n bytes from off of an SCO through the cache.
 func (v *Volume) fetch(ctx context.Context, key cache.Key, pc *piece, off int64, n int) ([]byte, error) {
-	return v.host.cache.Get(ctx, key, func() ([]byte, error) {
+	return v.host.cache.Get(ctx, key, v.cached, func() ([]byte, error) {
 		buf := make([]byte, n)
 		name := pc.name()
 		err := v.retry(ctx, v.settings.Load().StallTimeout, func(ctx context.Context) error {

@@ -46,7 +46,7 @@ func (v *Volume) state() (State, string) {
 func (v *Volume) Stats() Stats {
 	s := Stats{Epoch: v.this.Epoch, Size: v.Size(), StoredBytes: v.up.stored.Load(), JournalBytes: v.journal.Bytes(),
 		JournalQuota: v.settings.Load().JournalQuota, LastSeq: v.lastSeq.Load(), CommittedSeq: v.up.committed.Load(),
-		LastCommit: time.Unix(0, v.up.headTime.Load()), HeadNumber: v.up.headNum.Load()}
+		LastCommit: time.Unix(0, v.up.headTime.Load()), HeadNumber: v.up.headNum.Load(), CacheBytes: v.cached.Bytes()}
 	s.State, s.Err = v.state()
 	v.mapMu.RLock()
 	s.MappedBytes = int64(v.base.Mapped()) * int64(v.cluster)

@@ -327,6 +327,7 @@ func (u *uploader) upload(b *batch) {
 		footer, size = f, int64(len(obj))
 		err = v.p.cfg.Store.Put(ctx, scoName(v.id, v.this, b.number), obj)
 		if err == nil { // else a store may be reading it still
+			v.keepWritten(b.number, obj, f)
 			v.host.reuse(obj)
 		}
 		return err

@@ -87,6 +87,7 @@ import (
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/volumedriver/blockmap"
+	"github.com/openvstorage/ovgate/volumedriver/cache"
 	"github.com/openvstorage/ovgate/volumedriver/clustersum"
 	"github.com/openvstorage/ovgate/volumedriver/journal"
 	"github.com/openvstorage/ovgate/volumedriver/sco"
@@ -133,6 +134,8 @@ type Volume struct {
 	lastTime atomic.Int64  // newest timestamp given out, Unix ns
 	// uncommitted is the journal space of records above the committed head.
 	uncommitted atomic.Int64
+
+	cached *cache.User
 
 	locks rangeLock
 

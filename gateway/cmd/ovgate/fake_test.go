@@ -211,7 +211,7 @@ func (f *fake) addVDisk(name, vpool string, size int64, labels *api.Labels) api.
 		Stored: 3 << 20, Mapped: 5 << 20, Journal: api.JournalUsage{Used: 1536 << 10, Quota: 512 << 20},
 		Epoch: 1, CommittedSeq: 10, LastSeq: 12, LastCommit: &fakeTime, Labels: api.Labels{},
 		Performance: api.Performance{WriteIops: 1234, WriteBytesPerSecond: 1234 * 4096, WriteP50Us: 180, WriteP99Us: 1900},
-		BlockSize:   512, Created: fakeTime, ObservedAt: fakeTime,
+		BlockSize:   512, Cache: api.CachePolicy{Mode: api.CachePolicyModeOnRead}, Created: fakeTime, ObservedAt: fakeTime,
 	}
 	if labels != nil {
 		v.Labels = *labels

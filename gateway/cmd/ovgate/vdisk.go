@@ -22,7 +22,7 @@ func (a *app) vdisk() *cobra.Command {
 	return group("vdisk", "vDisks: create, grow, publish",
 		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(), a.vdiskClone(), a.vdiskFlatten(), a.vdiskMove(), a.vdiskHistory(), a.vdiskRollback(), a.vdiskVerify(), a.vdiskImport(), a.vdiskExport(),
 		a.vdiskBackup(), a.vdiskBackups(), a.vdiskRestore(),
-		a.vdiskPublish(), a.vdiskUnpublish(), a.vdiskQoS(), a.vdiskCommit(), a.vdiskScrub(), a.vdiskAcceptLoss())
+		a.vdiskPublish(), a.vdiskUnpublish(), a.vdiskQoS(), a.vdiskCache(), a.vdiskCommit(), a.vdiskScrub(), a.vdiskAcceptLoss())
 }
 
 func (a *app) vdiskCreate() *cobra.Command {
@@ -307,6 +307,9 @@ func (a *app) printVDisk(v client.VDisk) error {
 	}
 	if v.Qos != nil {
 		rows = append(rows, []string{"limits", qosText(v.Qos)})
+	}
+	if v.Cache != (client.CachePolicy{Mode: client.CachePolicyModeOnRead}) {
+		rows = append(rows, []string{"read cache", cacheText(v.Cache, v.Cached)})
 	}
 	if v.Parent != nil {
 		rows = append(rows, []string{"parent", parentText(v.Parent)})

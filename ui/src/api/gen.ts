@@ -6,6 +6,12 @@ export type Backend = {
   "path": string;
 };
 export type BackendKind = "local";
+export type CachePolicy = {
+  /** What is kept: what is read; also what is written; no more than 8 MiB for reads under way */
+  "mode": "on-read" | "on-write" | "none";
+  /** Bytes in memory and on the READ disks together, about; 16 MiB or more; 0: no bound of its own */
+  "quota": number;
+};
 export type Capacity = {
   "free": number;
   "journalQuota": number;
@@ -770,6 +776,9 @@ export type UserPatch = {
 export type VDisk = {
   /** Logical block size that hosts see, in bytes: 512 or 4096 */
   "blockSize": number;
+  "cache": CachePolicy;
+  /** Bytes of it in the read cache, in memory and on the READ disks */
+  "cached": number;
   "clusterSize": number;
   /** Newest write on the backend */
   "committedSeq": number;
@@ -1046,6 +1055,8 @@ export interface Ops {
   "PATCH /vdisks/{vdisk}": { path: { "vdisk": string; }; query: { }; body: VDiskPatch; res: VDisk };
   /** Serve a vDisk in state lost_tail without its lost writes */
   "POST /vdisks/{vdisk}/acceptLoss": { path: { "vdisk": string; }; query: { }; body: undefined; res: VDisk };
+  /** Say what the read cache keeps of a vDisk */
+  "PUT /vdisks/{vdisk}/cache": { path: { "vdisk": string; }; query: { }; body: CachePolicy; res: VDisk };
   /** Make a vDisk that starts from a point of this one */
   "POST /vdisks/{vdisk}/clone": { path: { "vdisk": string; }; query: { }; body: CloneInput; res: VDisk };
   /** Bring everything acknowledged so far to the backend */

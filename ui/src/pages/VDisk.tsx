@@ -258,6 +258,12 @@ function FactsCard({ vdisk: v }: { vdisk: VDisk }) {
   );
 }
 
+/** What the read cache keeps of a vDisk. */
+function keeping(c: VDisk["cache"]): string {
+  const what = { "on-read": "keeps what is read", "on-write": "keeps what is read and written", none: "keeps nothing" };
+  return what[c.mode] + (c.quota > 0 ? `, at most ${bytes(c.quota)}` : "");
+}
+
 function SpaceCard({ vdisk: v }: { vdisk: VDisk }) {
   const fill = v.journal.used / v.journal.quota;
   return (
@@ -281,7 +287,12 @@ function SpaceCard({ vdisk: v }: { vdisk: VDisk }) {
           />
           <span class="muted small">Acknowledged and durable here, not yet on the backend.</span>
         </div>
-        <Facts rows={[["Stored on the backend", bytes(v.stored)]]} />
+        <Facts
+          rows={[
+            ["Stored on the backend", bytes(v.stored)],
+            ["In the read cache", `${bytes(v.cached)}, ${keeping(v.cache)}`],
+          ]}
+        />
       </div>
     </Card>
   );
