@@ -85,7 +85,7 @@ func settingsOf(s model.PoolSettings) VPoolSettings {
 	out := VPoolSettings{
 		ClusterSize: int64(s.ClusterSize), ScoSize: s.SCOSize, JournalQuota: s.JournalQuota,
 		CommitIntervalMs: s.CommitInterval.Milliseconds(), StallTimeoutMs: s.StallTimeout.Milliseconds(), HistoryMs: s.History.Milliseconds(),
-		TrashMs: s.TrashTime().Milliseconds(), OversubscriptionPercent: s.Oversubscription, LostTail: LostTailPolicyOffline,
+		TrashMs: s.TrashTime().Milliseconds(), OversubscriptionPercent: s.Oversubscription, VerifyIntervalMs: s.VerifyEvery().Milliseconds(), LostTail: LostTailPolicyOffline,
 	}
 	if s.AcceptLostTail {
 		out.LostTail = LostTailPolicyAccept
@@ -102,7 +102,7 @@ func patchOf(in *VPoolSettingsInput) (control.SettingsPatch, error) {
 	p := control.SettingsPatch{
 		ClusterSize: in.ClusterSize, SCOSize: in.ScoSize, JournalQuota: in.JournalQuota,
 		CommitInterval: millis(in.CommitIntervalMs), StallTimeout: millis(in.StallTimeoutMs), History: millis(in.HistoryMs),
-		Trash: millis(in.TrashMs), Oversubscription: in.OversubscriptionPercent,
+		Trash: millis(in.TrashMs), Oversubscription: in.OversubscriptionPercent, VerifyInterval: millis(in.VerifyIntervalMs),
 	}
 	if in.LostTail != nil {
 		if !in.LostTail.Valid() {

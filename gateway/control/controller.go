@@ -169,12 +169,13 @@ func (c *Controller) Start(ctx context.Context) {
 		c.schedule(ref{"vdisk", v.ID}, 0)
 	}
 	c.visitAll(ctx)
-	c.wg.Add(5)
+	c.wg.Add(6)
 	go c.reconcile()
 	go c.watchUsage()
 	go c.watchFences()
 	go c.watchTransfers()
 	go c.watchTrash()
+	go c.watchVerified()
 }
 
 // Stop closes every vDisk (drain, commit, checkpoint) and detaches the vPools.

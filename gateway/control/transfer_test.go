@@ -374,3 +374,51 @@ func TestVerifyJob(t *testing.T) {
 		t.Errorf("of a vDisk that is not there: %v", err)
 	}
 }
+
+// TestScheduledVerify: each vDisk is verified within the interval of its vPool, one after
+// the other; one that was cut off is left alone for a day.
+func TestScheduledVerify(t *testing.T) {
+	ctx := t.Context()
+	b := newBench(t, t.TempDir(), &place{})
+	b.gold(t.TempDir())
+	ended := func(name string) time.Time {
+		v, err := b.Verification(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.Result.Ended
+	}
+	b.disk("one")
+	b.disk("two")
+	b.clk.Advance(29 * 24 * time.Hour)
+	b.disk("young")
+	b.clk.Advance(verifyLook)
+	if !ended("one").IsZero() || !ended("two").IsZero() {
+		t.Fatal("verified before it was due")
+	}
+	b.clk.Advance(24 * time.Hour)
+	b.until("verified", func() bool { return !ended("one").IsZero() && !ended("two").IsZero() })
+	if !ended("young").IsZero() {
+		t.Error("a young vDisk was verified")
+	}
+	short, none, wrong := time.Hour, time.Duration(0), time.Minute
+	_, err := b.UpdateVPool(ctx, "gold", nil, SettingsPatch{VerifyInterval: &wrong})
+	wantCode(t, err, CodeInvalid)
+	if _, err := b.UpdateVPool(ctx, "gold", nil, SettingsPatch{VerifyInterval: &short}); err != nil {
+		t.Fatal(err)
+	}
+	b.until("verified", func() bool { return !ended("young").IsZero() })
+	if _, err := b.UpdateVPool(ctx, "gold", nil, SettingsPatch{VerifyInterval: &none}); err != nil {
+		t.Fatal(err)
+	}
+	before := ended("one")
+	for range 5 {
+		b.clk.Advance(300 * 24 * time.Hour)
+		if _, due := b.dueForVerify(map[string]time.Time{}); due {
+			t.Fatal("due although nothing is to be verified")
+		}
+	}
+	if ended("one") != before {
+		t.Error("verified although nothing is to be")
+	}
+}

@@ -14,6 +14,17 @@ import (
 // as the vDisks leave room for. Others wait.
 const maxVerifies = 2
 
+const (
+	// verifyLook is how often it is looked whether a vDisk is due.
+	verifyLook = 5 * time.Minute
+	// verifyAgain is how long one that was cut off is left alone: somebody ended it, or
+	// the backend is away.
+	verifyAgain = 24 * time.Hour
+	// verifyRate bounds those that nobody asked for, in bytes per second: 10 TiB a day,
+	// and a backend over a network has room for other things.
+	verifyRate = 128 << 20
+)
+
 // verifyWait bounds how long a cancelled verification is waited for.
 const verifyWait = 10 * time.Second
 
@@ -215,4 +226,59 @@ func (c *Controller) endVerify(ctx context.Context, id string) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// watchVerified has each vDisk verified within the interval of its vPool (rule E8), one
+// at a time, until Stop.
+func (c *Controller) watchVerified() {
+	defer c.wg.Done()
+	tried := map[string]time.Time{}
+	t := c.clock.NewTimer(verifyLook)
+	defer t.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-t.C():
+		}
+		if v, ok := c.dueForVerify(tried); ok {
+			tried[v.ID] = c.clock.Now()
+			if _, err := c.StartVerify(c.ctx, v.ID, verifyRate); err != nil {
+				c.log.Warn("vDisk is due to be verified, and cannot be", "vdisk", v.Name, "err", err)
+			}
+		}
+		t.Reset(verifyLook)
+	}
+}
+
+// dueForVerify returns the vDisk whose verification is due for the longest time, unless
+// one runs.
+func (c *Controller) dueForVerify(tried map[string]time.Time) (model.VDisk, bool) {
+	c.mu.Lock()
+	busy := len(c.verifies) > 0
+	c.mu.Unlock()
+	if busy {
+		return model.VDisk{}, false
+	}
+	now := c.clock.Now()
+	every := map[string]time.Duration{}
+	for _, p := range c.model.VPools() {
+		every[p.ID] = p.Settings.VerifyEvery()
+	}
+	var most model.VDisk
+	var due time.Duration
+	for _, v := range c.model.VDisks(nil) {
+		interval := every[v.VPool]
+		if v.State != model.StatePresent || interval == 0 || now.Sub(tried[v.ID]) < verifyAgain {
+			continue
+		}
+		last := v.Created
+		if r, ok := c.model.Verification(v.ID); ok && r.Cut == "" && r.Ended.After(last) {
+			last = r.Ended
+		}
+		if over := now.Sub(last) - interval; over > due {
+			most, due = v, over
+		}
+	}
+	return most, due > 0
 }

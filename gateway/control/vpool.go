@@ -34,6 +34,7 @@ type SettingsPatch struct {
 	Trash          *time.Duration // 0: none
 	// Oversubscription is in percent; 0: no bound.
 	Oversubscription *int
+	VerifyInterval   *time.Duration // 0: none
 }
 
 // apply checks the patched settings as the engine will and returns them, all set.
@@ -67,6 +68,14 @@ func (p SettingsPatch) apply(object string, s model.PoolSettings) (model.PoolSet
 			s.Trash = -1
 		}
 	}
+	if p.VerifyInterval != nil {
+		if *p.VerifyInterval != 0 && (*p.VerifyInterval < minVerifyInterval || *p.VerifyInterval > maxVerifyInterval) {
+			return s, invalid("settings.verifyIntervalMs", object, "use 1 hour to 366 days, or 0 for none", "to verify every %s is not possible", *p.VerifyInterval)
+		}
+		if s.VerifyInterval = *p.VerifyInterval; s.VerifyInterval == 0 {
+			s.VerifyInterval = -1
+		}
+	}
 	if p.Oversubscription != nil {
 		if s.Oversubscription = *p.Oversubscription; s.Oversubscription < 0 || s.Oversubscription > maxOversubscription {
 			return s, invalid("settings.oversubscriptionPercent", object, fmt.Sprintf("use 1 to %d percent, or 0 for no bound", maxOversubscription), "an over-subscription of %d percent is not possible", s.Oversubscription)
@@ -95,6 +104,9 @@ const (
 	maxHistory = 366 * 24 * time.Hour
 	minTrash   = time.Minute
 	maxTrash   = 366 * 24 * time.Hour
+
+	minVerifyInterval = time.Hour
+	maxVerifyInterval = 366 * 24 * time.Hour
 	// maxOversubscription is in percent.
 	maxOversubscription = 100_000
 )

@@ -9,7 +9,7 @@ import "time"
 //	3  parents of clones; history
 //	4  templates; flatten; state "transfer"
 //	5  trash; over-subscription; moves
-//	6  what the read cache keeps of a vDisk
+//	6  what the read cache keeps of a vDisk; intervals of verification
 const Format = 6
 
 // State is what the control plane has decided for a vPool or vDisk; what the
@@ -57,6 +57,9 @@ type PoolSettings struct {
 	// Oversubscription bounds the sizes of all vDisks together, in percent of the
 	// backend's disk; 0: no bound.
 	Oversubscription int `json:"oversubscription,omitempty"`
+	// VerifyInterval is within which time each vDisk is verified, ns; 0:
+	// DefaultVerifyInterval; below 0: only when it is asked for.
+	VerifyInterval time.Duration `json:"verifyInterval,omitempty"`
 }
 
 // DefaultTrash is how long a vPool that says nothing keeps deleted vDisks.
@@ -68,6 +71,18 @@ func (s *PoolSettings) TrashTime() time.Duration {
 		return DefaultTrash
 	}
 	return max(s.Trash, 0)
+}
+
+// DefaultVerifyInterval is how often a vPool that says nothing has its vDisks verified
+// (rule E8).
+const DefaultVerifyInterval = 30 * 24 * time.Hour
+
+// VerifyEvery is within which time each vDisk is verified; 0: only when it is asked for.
+func (s *PoolSettings) VerifyEvery() time.Duration {
+	if s.VerifyInterval == 0 {
+		return DefaultVerifyInterval
+	}
+	return max(s.VerifyInterval, 0)
 }
 
 // VPool is a pool of vDisks.

@@ -1526,7 +1526,7 @@ type VPoolInput struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -1541,7 +1541,7 @@ type VPoolPatch struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name *Name `json:"name,omitempty"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -1554,7 +1554,7 @@ type VPoolRecoverInput struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -1592,9 +1592,12 @@ type VPoolSettings struct {
 
 	// TrashMs How long deleted vDisks are kept in the trash: 1 min-366 days; 0: not at all
 	TrashMs int64 `json:"trashMs"`
+
+	// VerifyIntervalMs Within which time each vDisk is verified: 1 h-366 days; 0: only when it is asked for
+	VerifyIntervalMs int64 `json:"verifyIntervalMs"`
 }
 
-// VPoolSettingsInput Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, offline
+// VPoolSettingsInput Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline
 type VPoolSettingsInput struct {
 	ClusterSize      *int64 `json:"clusterSize,omitempty"`
 	CommitIntervalMs *int64 `json:"commitIntervalMs,omitempty"`
@@ -1607,6 +1610,7 @@ type VPoolSettingsInput struct {
 	ScoSize                 *int64          `json:"scoSize,omitempty"`
 	StallTimeoutMs          *int64          `json:"stallTimeoutMs,omitempty"`
 	TrashMs                 *int64          `json:"trashMs,omitempty"`
+	VerifyIntervalMs        *int64          `json:"verifyIntervalMs,omitempty"`
 }
 
 // VPoolState degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached

@@ -113,7 +113,7 @@ func (f *fake) addVPool(name string, b api.Backend, in *api.VPoolSettingsInput) 
 	v := api.VPool{
 		ID: "id-" + name, Name: name, State: api.VPoolStateRunning, Backend: b, Total: 100 << 30, Free: 60 << 30,
 		Settings: api.VPoolSettings{
-			ClusterSize: 4 << 10, ScoSize: 16 << 20, JournalQuota: 512 << 20, CommitIntervalMs: 10_000, StallTimeoutMs: 180_000, TrashMs: 86_400_000,
+			ClusterSize: 4 << 10, ScoSize: 16 << 20, JournalQuota: 512 << 20, CommitIntervalMs: 10_000, StallTimeoutMs: 180_000, TrashMs: 86_400_000, VerifyIntervalMs: 2_592_000_000,
 			LostTail: api.LostTailPolicyOffline,
 		},
 		Created: fakeTime, ObservedAt: fakeTime,

@@ -25,7 +25,7 @@ func (a *app) vpool() *cobra.Command {
 type settingsFlags struct {
 	clusterSize, scoSize, journalQuota sizeFlag
 	commitInterval, stallTimeout       time.Duration
-	history, trash                     time.Duration
+	history, trash, verifyInterval     time.Duration
 	oversubscription                   int
 	lostTail                           string
 }
@@ -40,6 +40,7 @@ func (s *settingsFlags) add(cmd *cobra.Command) {
 	f.DurationVar(&s.stallTimeout, "stall-timeout", 0, "how long a write waits when the journal is full: 1s-1h (default 3m)")
 	f.DurationVar(&s.history, "history", 0, "how far back scrubs keep every moment, such as 24h: 1m-8784h (default 0, none)")
 	f.DurationVar(&s.trash, "trash", 0, "how long deleted vDisks are kept: 1m-8784h, or 0s for not at all (default 24h)")
+	f.DurationVar(&s.verifyInterval, "verify-interval", 0, "within which time each vDisk is read and checked: 1h-8784h, or 0s for only when asked (default 720h)")
 	f.IntVar(&s.oversubscription, "oversubscription", 0, "most that the sizes of the vDisks may come to, in percent of the backend's disk (default 0, no bound)")
 	f.StringVar(&s.lostTail, "lost-tail", "", "vDisks that lost acknowledged writes: offline until accepted, or accept (default offline)")
 }
@@ -59,6 +60,7 @@ func (s *settingsFlags) input(cmd *cobra.Command) (*client.VPoolSettingsInput, e
 		{"stall-timeout", s.stallTimeout, &in.StallTimeoutMs},
 		{"history", s.history, &in.HistoryMs},
 		{"trash", s.trash, &in.TrashMs},
+		{"verify-interval", s.verifyInterval, &in.VerifyIntervalMs},
 	} {
 		if !cmd.Flags().Changed(d.flag) {
 			continue
@@ -280,6 +282,7 @@ func (a *app) printVPool(v client.VPool) error {
 		{"stall timeout", formatMillis(s.StallTimeoutMs)},
 		{"history", formatMillis(s.HistoryMs)},
 		{"trash", formatMillis(s.TrashMs)},
+		{"verify interval", formatMillis(s.VerifyIntervalMs)},
 		{"size limit", percentText(s.OversubscriptionPercent)},
 		{"lost tail", string(s.LostTail)},
 		{"created", formatTime(&v.Created)},

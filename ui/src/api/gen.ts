@@ -900,8 +900,10 @@ export type VPoolSettings = {
   "stallTimeoutMs": number;
   /** How long deleted vDisks are kept in the trash: 1 min-366 days; 0: not at all */
   "trashMs": number;
+  /** Within which time each vDisk is verified: 1 h-366 days; 0: only when it is asked for */
+  "verifyIntervalMs": number;
 };
-/** Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, offline */
+/** Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline */
 export type VPoolSettingsInput = {
   "clusterSize"?: number;
   "commitIntervalMs"?: number;
@@ -912,6 +914,7 @@ export type VPoolSettingsInput = {
   "scoSize"?: number;
   "stallTimeoutMs"?: number;
   "trashMs"?: number;
+  "verifyIntervalMs"?: number;
 };
 /** degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached */
 export type VPoolState = "running" | "degraded" | "offline";

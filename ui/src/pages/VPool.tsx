@@ -184,6 +184,7 @@ function SettingsCard({ vpool: p }: { vpool: VPool }) {
           ["Commit interval", interval(s.commitIntervalMs)],
           ["Stall timeout", interval(s.stallTimeoutMs)],
           ["History", s.historyMs ? interval(s.historyMs) : "None kept by scrubs"],
+          ["Verified", s.verifyIntervalMs ? `Each vDisk every ${interval(s.verifyIntervalMs)}` : "When it is asked for"],
           ["Deleted vDisks", s.trashMs ? `Kept for ${interval(s.trashMs)}` : "Gone at once"],
           ["Over-subscription", s.oversubscriptionPercent ? `Up to ${s.oversubscriptionPercent} % of the disk` : "No bound"],
           ["After a lost tail", s.lostTail === "offline" ? "Offline until accepted" : "Serve without the lost writes"],

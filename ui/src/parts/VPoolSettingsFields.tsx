@@ -13,6 +13,7 @@ export type SettingsForm = {
   stallSeconds: string;
   trashHours: string;
   oversubscription: string;
+  verifyDays: string;
   lostTail: LostTailPolicy;
 };
 
@@ -26,6 +27,7 @@ export const defaults: VPoolSettings = {
   historyMs: 0,
   trashMs: 86_400_000,
   oversubscriptionPercent: 0,
+  verifyIntervalMs: 30 * 86_400_000,
   lostTail: "offline",
 };
 
@@ -38,6 +40,7 @@ export const settingsFields = [
   "stallTimeoutMs",
   "trashMs",
   "oversubscriptionPercent",
+  "verifyIntervalMs",
   "lostTail",
 ];
 
@@ -50,6 +53,7 @@ export function settingsForm(s: VPoolSettings): SettingsForm {
     stallSeconds: String(s.stallTimeoutMs / 1000),
     trashHours: String(s.trashMs / 3_600_000),
     oversubscription: String(s.oversubscriptionPercent),
+    verifyDays: String(s.verifyIntervalMs / 86_400_000),
     lostTail: s.lostTail,
   };
 }
@@ -65,6 +69,7 @@ export function changedSettings(form: SettingsForm, present: VPoolSettings): VPo
     historyMs: present.historyMs,
     trashMs: milliseconds(form.trashHours, 3_600_000, -1),
     oversubscriptionPercent: Math.round(Number(form.oversubscription.replace(",", "."))) || 0,
+    verifyIntervalMs: milliseconds(form.verifyDays, 86_400_000, -1),
     lostTail: form.lostTail,
   };
   return Object.fromEntries(
@@ -141,6 +146,15 @@ export function VPoolSettingsFields({ form, onForm, submit }: Props) {
         onValue={(trashHours) => set({ trashHours })}
         hint="How long they can be restored from the trash, where they take space; 0: they are gone at once."
         error={submit.at("trashMs")}
+        input={{ inputMode: "decimal" }}
+      />
+      <TextField
+        label="Verify each vDisk every (days)"
+        name="verifyIntervalMs"
+        value={form.verifyDays}
+        onValue={(verifyDays) => set({ verifyDays })}
+        hint="All that a vDisk has on the backend is read and checked within this time; 0: only when it is asked for."
+        error={submit.at("verifyIntervalMs")}
         input={{ inputMode: "decimal" }}
       />
       <TextField
