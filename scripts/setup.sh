@@ -4,6 +4,7 @@
 #   tgt               the iSCSI target the benches compare with
 #   libiscsi-bin      iscsi-ls, iscsi-inq, iscsi-test-cu: conformance of the target
 #   qemu-utils        qemu-img; qemu-block-extra adds its iscsi:// driver
+#   nbdkit            an NBD server that the benches compare with
 #   e2fsprogs         mkfs.ext4 -d, e2fsck for real file system images
 #   fio               raw-disk figures by hand
 #   chromium          the browser of the UI test
@@ -17,7 +18,7 @@
 # refused for the length of the installation.
 set -euo pipefail
 
-packages=(tgt libiscsi-bin qemu-utils qemu-block-extra e2fsprogs fio chromium
+packages=(tgt libiscsi-bin nbdkit qemu-utils qemu-block-extra e2fsprogs fio chromium
 	qemu-system-x86 busybox-static cpio kmod xfsprogs sg3-utils ca-certificates curl procps util-linux)
 
 here=$(cd "$(dirname "$0")" && pwd)

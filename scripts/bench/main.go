@@ -300,7 +300,7 @@ func (s step) cpu() (float64, error) {
 }
 
 func openTargets(ctx context.Context, o options, dir string) ([]*target, error) {
-	fmt.Println("bench: preparing ovgate, tgt and qemu-nbd")
+	fmt.Println("bench: preparing ovgate, tgt, qemu-nbd and nbdkit")
 	n, err := openNode(ctx, dir)
 	if err != nil {
 		return nil, err
@@ -313,8 +313,8 @@ func openTargets(ctx context.Context, o options, dir string) ([]*target, error) 
 		}
 		targets = append(targets, t)
 	}
-	for _, mode := range qemuModes {
-		t, err := openQemu(ctx, dir, mode.name, mode.cache, mode.what)
+	for _, peer := range nbdPeers {
+		t, err := peer.open(ctx, dir)
 		if err != nil {
 			return targets, err
 		}

@@ -17,6 +17,7 @@ import (
 
 // nbdDisk is an export of an NBD server, with many requests in flight on one connection.
 type nbdDisk struct {
+	fua  bool // each write asks to be durable
 	conn net.Conn
 
 	wmu sync.Mutex // requests are written whole
@@ -46,6 +47,7 @@ const (
 	nbdCmdRead   = 0
 	nbdCmdWrite  = 1
 	nbdCmdEnd    = 2
+	nbdFUA       = 1
 	nbdMaxReply  = 64 << 10
 	nbdHandshake = 10 * time.Second
 )
@@ -172,6 +174,9 @@ func (d *nbdDisk) call(cmd uint16, p []byte, off int64) error {
 	var h [28]byte
 	be := binary.BigEndian
 	be.PutUint32(h[0:], nbdRequest)
+	if d.fua && cmd == nbdCmdWrite {
+		be.PutUint16(h[4:], nbdFUA)
+	}
 	be.PutUint16(h[6:], cmd)
 	be.PutUint64(h[8:], id)
 	be.PutUint64(h[16:], uint64(off))
@@ -213,22 +218,53 @@ func (d *nbdDisk) Close() error {
 	return errors.Join(err, d.conn.Close())
 }
 
-// qemuModes are the ways in which qemu-nbd serves a qcow2 image.
-var qemuModes = []struct{ name, cache, what string }{
-	{"qemu-none", "none", "qcow2, cache=none: O_DIRECT, a write is not synced"},
-	{"qemu-sync", "writethrough", "qcow2, cache=writethrough: each write is synced"},
+// nbdPeer is an NBD server to compare with.
+type nbdPeer struct {
+	name, what string
+	fua        bool // each write asks to be durable
+	// serve prepares the image in dir and returns the command that serves it.
+	serve func(ctx context.Context, dir, socket string) ([]string, error)
 }
 
-// openQemu serves a qcow2 image that is written in full.
-func openQemu(ctx context.Context, dir, name, cache, what string) (t *target, err error) {
-	image, socket := filepath.Join(dir, name+".qcow2"), filepath.Join(dir, name+".sock")
-	if out, err := exec.CommandContext(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", image, fmt.Sprint(lunSize)).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("qemu-img: %w: %s", err, out)
+// nbdPeers are those that Debian has.
+var nbdPeers = []nbdPeer{
+	{"qemu-none", "qemu-nbd, qcow2, cache=none: O_DIRECT, a write is not synced", false, qemuNBD("none")},
+	{"qemu-sync", "qemu-nbd, qcow2, cache=writethrough: each write is synced", false, qemuNBD("writethrough")},
+	{"nbdkit-sync", "nbdkit, plugin file: a raw file through the page cache, each write with FUA", true, nbdkitFile},
+}
+
+// qemuNBD serves a qcow2 image whose metadata is there.
+func qemuNBD(cache string) func(context.Context, string, string) ([]string, error) {
+	return func(ctx context.Context, dir, socket string) ([]string, error) {
+		image := filepath.Join(dir, "qemu-"+cache+".qcow2")
+		if out, err := exec.CommandContext(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", image, fmt.Sprint(lunSize)).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("qemu-img: %w: %s", err, out)
+		}
+		return []string{"qemu-nbd", "--format=qcow2", "--cache=" + cache, "--aio=threads", "--persistent", "--shared=1", "--socket=" + socket, image}, nil
 	}
-	cmd := exec.Command("qemu-nbd", "--format=qcow2", "--cache="+cache, "--aio=threads", "--persistent", "--shared=1", "--socket="+socket, image)
+}
+
+// nbdkitFile serves a raw file.
+func nbdkitFile(_ context.Context, dir, socket string) ([]string, error) {
+	image := filepath.Join(dir, "nbdkit.raw")
+	f, err := os.Create(image)
+	if err != nil {
+		return nil, err
+	}
+	return []string{"nbdkit", "--foreground", "--unix", socket, "file", image}, errors.Join(f.Truncate(lunSize), f.Close())
+}
+
+// open serves an image and writes it in full.
+func (p nbdPeer) open(ctx context.Context, dir string) (t *target, err error) {
+	socket := filepath.Join(dir, p.name+".sock")
+	args, err := p.serve(ctx, dir, socket)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: run scripts/setup.sh", err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
@@ -245,11 +281,12 @@ func openQemu(ctx context.Context, dir, name, cache, what string) (t *target, er
 			err = errors.Join(err, stop())
 		}
 	}()
-	t = &target{name: name, pid: cmd.Process.Pid, close: stop, settle: func(context.Context) error { return nil },
-		config: fmt.Sprintf("Debian qemu-nbd, %s; one NBD connection over a Unix socket", what)}
+	t = &target{name: p.name, pid: cmd.Process.Pid, close: stop, settle: func(context.Context) error { return nil },
+		config: fmt.Sprintf("Debian %s; one NBD connection over a Unix socket", p.what)}
 	for deadline := time.Now().Add(nbdHandshake); ; time.Sleep(20 * time.Millisecond) {
 		d, err := dialNBD(socket)
 		if err == nil {
+			d.fua = p.fua
 			t.disk = d
 			break
 		}

@@ -84,6 +84,8 @@ func (r *results) comparisons() []comparison {
 		{"iscsi durable 4k random write QD32, tgt write-through", "ovgate-write-qd32", through("qd32"), 2, ""},
 		{"iscsi durable 4k random write QD1, qemu-nbd qcow2 writethrough", "ovgate-write-qd1", "qemu-sync-write-qd1", 0, ""},
 		{"iscsi durable 4k random write QD32, qemu-nbd qcow2 writethrough", "ovgate-write-qd32", "qemu-sync-write-qd32", 0, ""},
+		{"iscsi durable 4k random write QD1, nbdkit file", "ovgate-write-qd1", "nbdkit-sync-write-qd1", 0, ""},
+		{"iscsi durable 4k random write QD32, nbdkit file", "ovgate-write-qd32", "nbdkit-sync-write-qd32", 0, ""},
 		{"iscsi durable 4k random write QD1, qemu-nbd qcow2 cache=none", "ovgate-write-qd1", "qemu-none-write-qd1", 0, ""},
 		{"iscsi durable 4k random write QD32, qemu-nbd qcow2 cache=none", "ovgate-write-qd32", "qemu-none-write-qd32", 0, ""},
 		{"iscsi 4k random read QD1", "ovgate-read-qd1", "tgt-cached-read-qd1", 0, ""},

@@ -41,7 +41,7 @@ var drills = []drill{
 	{"lost-node", "delete the whole data directory; vpool recover brings back all that was uploaded", 1, 15 * time.Minute, lostNode},
 	{"copied-data-dir", "start a copy and an older copy of a data directory, with and without the store's lock; nothing is overwritten, nothing stale served", 1, 5 * time.Minute, copiedDataDir},
 	{"iscsi-abuse", "login storms, malformed PDUs, silent connections and lost ones under load; the node lives, a load beside them sees no error, every block is right", 3, 2 * time.Minute, iscsiAbuse},
-	{"operations", "snapshots, groups, clones, scrubs, moves and the trash under a self-checking load; every other round ends with kill -9; what was acknowledged is there", 8, 2 * time.Minute, operations},
+	{"operations", "snapshots, groups, clones, rollbacks, backups, scrubs, moves and the trash under a self-checking load; every other round ends with kill -9, in the others the process stands still for a while; what was acknowledged is there", 8, 2 * time.Minute, operations},
 	{"backend-away", "the backend directory disappears under load and comes back; no write fails, nothing is lost", 3, 3 * time.Minute, backendAway},
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/openvstorage/ovgate/internal/client"
@@ -20,6 +21,11 @@ const (
 	// opsMin and opsMax bound the time of operations under load before the blow.
 	opsMin = 2 * time.Second
 	opsMax = 5 * time.Second
+	// opsPause is how long the node's process stands still in a round that it lives
+	// through, and opsLongPause in the first one of a long drill.
+	opsPause     = 2 * time.Second
+	opsLongPause = time.Minute
+	opsLong      = 20 // rounds
 	// opsSnapshots is how many snapshots a vDisk has at most.
 	opsSnapshots = 12
 )
@@ -38,10 +44,12 @@ type vdiskOps struct {
 	clones     map[string]bool
 	rolled     map[string]string // checksums of clones before they were written to
 	counts     map[string]int
+	paused     bool
 	stop       chan struct{} // closed when the round is to end: what runs is not waited for
 }
 
-// operations: every other round ends with kill -9 while the node works on operations.
+// operations: every other round ends with kill -9 while the node works on operations; in
+// the others its process stands still for a while.
 func operations(ctx context.Context, e *env) (string, error) {
 	n, err := e.drillNode(ctx, smallSettings...)
 	if err != nil {
@@ -115,10 +123,25 @@ func (o *vdiskOps) round(ctx context.Context, lethal bool) error {
 			}
 		}
 	}()
-	select {
-	case err := <-done:
-		return fmt.Errorf("on a living node: %w", err)
-	case <-time.After(opsMin + time.Duration(o.e.rng.Int64N(int64(opsMax-opsMin)))):
+	span := opsMin + time.Duration(o.e.rng.Int64N(int64(opsMax-opsMin)))
+	work := func() error {
+		select {
+		case err := <-done:
+			return fmt.Errorf("on a living node: %w", err)
+		case <-time.After(span / 2):
+			return nil
+		}
+	}
+	if err := work(); err != nil {
+		return err
+	}
+	if !lethal {
+		if err := o.standStill(ctx); err != nil {
+			return err
+		}
+	}
+	if err := work(); err != nil {
+		return err
 	}
 	if lethal {
 		err := o.n.Kill()
@@ -128,6 +151,19 @@ func (o *vdiskOps) round(ctx context.Context, lethal bool) error {
 	}
 	close(stop)
 	return <-done
+}
+
+// standStill stops the node's process for a while, in the middle of whatever it does.
+func (o *vdiskOps) standStill(ctx context.Context) error {
+	span := opsPause
+	if o.e.rounds >= opsLong && !o.paused {
+		span = opsLongPause
+	}
+	o.paused = true
+	if err := o.n.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	return errors.Join(sleep(ctx, span), o.n.Signal(syscall.SIGCONT))
 }
 
 // refused tells whether a node said no because of what it is doing.
