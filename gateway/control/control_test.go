@@ -28,6 +28,7 @@ var errAway = errors.New("backend is away")
 // place is a local backend that can be away, or refuse deletes.
 type place struct {
 	away, noDelete atomic.Bool
+	writeDisks     []volume.WriteDisk
 }
 
 func (p *place) Default(b model.Backend, _ string) model.Backend { return b }
@@ -115,7 +116,7 @@ func newBench(t *testing.T, dir string, p *place) *bench {
 	fail(err)
 	fs, err := blockfs.OS(dir)
 	fail(err)
-	host, err := volume.NewHost(t.Context(), volume.HostOptions{FS: fs, Registry: volume.KVRegistry{Store: db}, Node: "n", ChunkBytes: 1 << 20})
+	host, err := volume.NewHost(t.Context(), volume.HostOptions{FS: fs, Registry: volume.KVRegistry{Store: db}, Node: "n", ChunkBytes: 1 << 20, WriteDisks: p.writeDisks})
 	fail(err)
 	seal, err := NewSealer(make([]byte, SealKeySize))
 	fail(err)

@@ -104,6 +104,8 @@ type Volume interface {
 	Scrub(ctx context.Context, o volume.ScrubOptions) (volume.ScrubResult, error)
 	Close(ctx context.Context) error
 	Stats() volume.Stats
+	Condition() volume.Stats
+	Displaced() bool
 	Idle() (idle bool, requests uint64)
 	Fenced() bool
 	Allocated(off int64) (mapped bool, n int64)

@@ -15,7 +15,7 @@ const fenceEvery = time.Second
 // fenced tells whether a newer opening owns an open vDisk.
 func fenced(v Volume) bool { return v != nil && v.Fenced() }
 
-// watchFences has vDisks visited that were fenced while exported (C8).
+// watchFences has vDisks visited that were fenced while exported (C8), or displaced.
 func (c *Controller) watchFences() {
 	defer c.wg.Done()
 	t := c.clock.NewTimer(fenceEvery)
@@ -26,32 +26,43 @@ func (c *Controller) watchFences() {
 			return
 		case <-t.C():
 		}
-		for _, id := range c.exportedFenced() {
+		for _, id := range c.troubled() {
 			c.schedule(ref{"vdisk", id}, 0)
 		}
 		t.Reset(fenceEvery)
 	}
 }
 
-// exportedFenced returns the ids of the fenced vDisks that still have a target.
-func (c *Controller) exportedFenced() []string {
-	var ids []string
-	var vols []Volume
+// opened is an open vDisk.
+type opened struct {
+	id       string
+	vol      Volume
+	exported bool
+}
+
+// openDisks returns the open vDisks.
+func (c *Controller) openDisks() []opened {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]opened, 0, len(c.disks))
 	for id, d := range c.disks {
-		if d.exported && d.vol != nil {
-			ids, vols = append(ids, id), append(vols, d.vol)
+		if d.vol != nil {
+			out = append(out, opened{id, d.vol, d.exported})
 		}
 	}
-	c.mu.Unlock()
-	n := 0
-	for i, v := range vols {
-		if fenced(v) {
-			ids[n] = ids[i]
-			n++
+	return out
+}
+
+// troubled returns the ids of the vDisks that were fenced and still have a target, and of
+// those that are displaced: their WRITE disk failed, and they can go on with another one.
+func (c *Controller) troubled() []string {
+	var ids []string
+	for _, o := range c.openDisks() {
+		if o.exported && o.vol.Fenced() || o.vol.Displaced() {
+			ids = append(ids, o.id)
 		}
 	}
-	return ids[:n]
+	return ids
 }
 
 // dropFenced takes a fenced vDisk out of the front end, and the sessions on its

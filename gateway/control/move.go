@@ -369,9 +369,19 @@ func (c *Controller) switchHome(ctx context.Context, d *vdisk, rec model.VDisk, 
 	if vol == nil {
 		return moved
 	}
-	again, cancel := context.WithTimeout(context.WithoutCancel(ctx), moveSwitch)
+	if err := c.openAgain(ctx, d, rec, at, id, front); err != nil {
+		return errors.Join(moved, err)
+	}
+	c.log.Info("operations go on after a move", "vdisk", rec.Name, "id", rec.ID, "waited", c.clock.Now().Sub(began), "err", moved)
+	return moved
+}
+
+// openAgain opens a vDisk that was closed with its operations waiting at front, and lets
+// them go on; d.lock is held. If it does not come up, they fail, and the reconciler tries.
+func (c *Controller) openAgain(ctx context.Context, d *vdisk, rec model.VDisk, at Pool, id volume.ID, front *disk) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), moveSwitch)
 	defer cancel()
-	next, err := at.Open(again, id)
+	next, err := at.Open(ctx, id)
 	space := &c.pool(rec.VPool).space
 	if err == nil {
 		next.SetCache(cacheOf(rec))
@@ -382,19 +392,18 @@ func (c *Controller) switchHome(ctx context.Context, d *vdisk, rec model.VDisk, 
 		d.vol, d.disk = nil, nil
 	}
 	c.mu.Unlock()
-	if err != nil {
-		front.resume(nil, nil)
-		switch { // as after a restart at which it does not come up
-		case !d.exported:
-		case rec.Shared != nil:
-			err = errors.Join(err, c.hideShared(again, d, rec))
-		default:
-			err = errors.Join(err, c.withdraw(d, rec, true))
-		}
-		c.schedule(ref{"vdisk", rec.ID}, retryMin)
-		return errors.Join(moved, err)
+	if err == nil {
+		front.resume(next, space)
+		return nil
 	}
-	front.resume(next, space)
-	c.log.Info("operations go on after a move", "vdisk", rec.Name, "id", rec.ID, "waited", c.clock.Now().Sub(began), "err", moved)
-	return moved
+	front.resume(nil, nil)
+	switch { // as after a restart at which it does not come up
+	case !d.exported:
+	case rec.Shared != nil:
+		err = errors.Join(err, c.hideShared(ctx, d, rec))
+	default:
+		err = errors.Join(err, c.withdraw(d, rec, true))
+	}
+	c.schedule(ref{"vdisk", rec.ID}, retryMin)
+	return err
 }

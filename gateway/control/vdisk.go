@@ -94,7 +94,14 @@ func (c *Controller) volume(id string) Volume {
 }
 
 // DiskStatus returns the running side of a vDisk.
-func (c *Controller) DiskStatus(v model.VDisk) DiskStatus {
+func (c *Controller) DiskStatus(v model.VDisk) DiskStatus { return c.diskStatus(v, Volume.Stats) }
+
+// DiskCondition is DiskStatus with no more of the Stats than volume.Condition fills in.
+func (c *Controller) DiskCondition(v model.VDisk) DiskStatus {
+	return c.diskStatus(v, Volume.Condition)
+}
+
+func (c *Controller) diskStatus(v model.VDisk, stats func(Volume) volume.Stats) DiskStatus {
 	c.mu.Lock()
 	d := c.disks[v.ID]
 	var vol Volume
@@ -116,7 +123,7 @@ func (c *Controller) DiskStatus(v model.VDisk) DiskStatus {
 	case v.State == model.StateTransfer:
 		s.State, s.Reason = StateTransferring, ""
 	case vol != nil:
-		s.Open, s.Stats = true, vol.Stats()
+		s.Open, s.Stats = true, stats(vol)
 		s.State, s.Reason = s.Stats.State, s.Stats.Err
 	case s.State == "":
 		s.State = StateOpening
@@ -365,6 +372,11 @@ func (c *Controller) open(ctx context.Context, d *vdisk, rec model.VDisk) error 
 	}
 	if fenced(d.vol) {
 		return c.dropFenced(ctx, d, rec)
+	}
+	if d.vol.Displaced() {
+		if err := c.replaceJournal(ctx, d, rec); err != nil {
+			return err
+		}
 	}
 	if rec.Flatten {
 		c.startFlatten(d, rec)

@@ -45,6 +45,9 @@ const (
 //	journal_bytes: 4294967296    # most the journal chunks take
 //	chunk_bytes: 16777216        # size of a journal chunk
 //	cache_bytes: 134217728       # read cache in memory
+//	write_disks: []              # journals on disks of their own: {dir: /mnt/nvme0/ovgate, bytes: N}
+//	lost_write_disks: []         # directories of WRITE disks that do not come back: vDisks that
+//	                             # had acknowledged writes there become lost_tail
 //	read_cache: []               # read cache on disks: {dir: /mnt/nvme0/cache, bytes: N}
 //	write_memory_bytes: 268435456 # journal data kept in memory
 //	map_memory: 1073741824       # pages of the vDisks' maps kept in memory; default: an
@@ -63,7 +66,9 @@ type config struct {
 	JournalBytes     int64         `yaml:"journal_bytes"`
 	ChunkBytes       int64         `yaml:"chunk_bytes"`
 	CacheBytes       int64         `yaml:"cache_bytes"`
-	ReadCache        []readCache   `yaml:"read_cache"`
+	WriteDisks       []diskDir     `yaml:"write_disks"`
+	LostWriteDisks   []string      `yaml:"lost_write_disks"`
+	ReadCache        []diskDir     `yaml:"read_cache"`
 	WriteMemoryBytes int64         `yaml:"write_memory_bytes"`
 	MapMemory        int64         `yaml:"map_memory"`
 	Uploads          int           `yaml:"uploads"`
@@ -204,7 +209,7 @@ func (c config) check() error {
 	if err := c.checkPortals(); err != nil {
 		return err
 	}
-	if err := c.checkReadCaches(); err != nil {
+	if err := errors.Join(readRole.check(c.ReadCache), writeRole.check(c.WriteDisks)); err != nil {
 		return err
 	}
 	host, _, err := splitAddress("api", c.API)

@@ -248,10 +248,15 @@ func (n *node) openEngine(ctx context.Context) error {
 	if n.local, err = blockfs.OS(n.dir.file(localDir)); err != nil {
 		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
 	}
+	disks, err := n.openWriteDisks()
+	if err != nil {
+		return err
+	}
 	n.host, err = volume.NewHost(ctx, volume.HostOptions{
 		FS: n.local, Registry: volume.KVRegistry{Store: n.kv}, Log: n.log, Node: n.model.Cluster().Node,
 		JournalBytes: n.cfg.JournalBytes, ChunkBytes: n.cfg.ChunkBytes, CacheBytes: n.cfg.CacheBytes,
 		WriteMemoryBytes: n.cfg.WriteMemoryBytes, Uploads: n.cfg.Uploads, MapMemoryBytes: n.mapMemory(), ReadCaches: n.openReadCaches(),
+		WriteDisks: disks,
 	})
 	if err != nil {
 		return fmt.Errorf("data directory %s: %w", n.dir.path, err)

@@ -58,6 +58,11 @@ func (n *node) checkHealth() observe.Health {
 func (n *node) checks(now time.Time) observe.Checks {
 	usage := n.host.Usage()
 	c := observe.Checks{Journal: usage.JournalError, ReadCaches: slices.Clone(n.readCacheErrs)}
+	for _, d := range usage.WriteDisks {
+		if d.Err != nil {
+			c.WriteDisks = append(c.WriteDisks, fmt.Errorf("%s: %w", d.Name, d.Err))
+		}
+	}
 	for _, r := range usage.ReadCaches {
 		if r.Err != nil {
 			c.ReadCaches = append(c.ReadCaches, fmt.Errorf("read cache %s: %w", r.Name, r.Err))
@@ -74,7 +79,7 @@ func (n *node) checks(now time.Time) observe.Checks {
 		c.Pools = append(c.Pools, observe.PoolCheck{Name: p.Name, Deleting: p.State == model.StateDeleting, Attached: st.Attached, Err: st.Err, Total: st.Usage.Total, Free: st.Usage.Free})
 	}
 	for _, v := range n.model.VDisks(nil) {
-		st := n.ctl.DiskStatus(v)
+		st := n.ctl.DiskCondition(v)
 		verified, _ := n.model.Verification(v.ID)
 		c.Disks = append(c.Disks, observe.DiskCheck{
 			Damaged: verified.BadObjects, Name: v.Name, State: st.State, Reason: st.Reason, Open: st.Open, Journal: st.Stats.JournalBytes, JournalQuota: st.Stats.JournalQuota, MapErr: st.Stats.MapErr,

@@ -95,6 +95,7 @@ type Checks struct {
 	Pools      []PoolCheck
 	Disks      []DiskCheck
 	Journal    error         // why the node's journal cannot grow
+	WriteDisks []error       // why WRITE disks are not used
 	ReadCaches []error       // why directories of the read cache are not used
 	CertLeft   time.Duration // to the end of the server certificate
 	HasCert    bool
@@ -117,6 +118,9 @@ func (c Checks) Evaluate() Health {
 	}
 	if c.Journal != nil {
 		add(Bad, "journal_pool", "", "free space on the disk of the data directory", "The journal cannot grow: %v", c.Journal)
+	}
+	for _, err := range c.WriteDisks {
+		add(Bad, "write_disk", "", "replace or mount that disk and restart ovgate; vDisks whose writes are all on the backend go on without it", "A WRITE disk is not used: %v", err)
 	}
 	for _, err := range c.ReadCaches {
 		add(Warning, "read_cache", "", "check that disk; reads go to the backend meanwhile", "Not used: %v", err)

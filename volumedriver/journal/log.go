@@ -160,7 +160,7 @@ type LogOptions struct {
 }
 
 // NewLog starts the journal of an opening. It holds the chunks in tail (from
-// Recovery) until they are released.
+// Recovery) until they are released. A tail that is not empty is of the same Pool.
 func NewLog(o LogOptions, tail *Recovery) *Log {
 	l := &Log{pool: o.Pool, vdisk: o.VDisk, epoch: o.Epoch, cluster: uint32(o.Cluster),
 		seed: clustersum.NewSeed(o.VDisk), mem: o.Memory, seq: o.NextSeq, promise: o.NextSeq - 1,
@@ -171,7 +171,7 @@ func NewLog(o LogOptions, tail *Recovery) *Log {
 	if tail != nil {
 		for _, rc := range tail.chunks {
 			if rc.lastSeq == 0 { // nothing above the committed head
-				o.Pool.give(rc.file)
+				tail.pool.give(rc.file)
 				continue
 			}
 			c := &Chunk{log: l, id: rc.id, file: rc.file, lastSeq: rc.lastSeq, end: rc.end}
@@ -259,6 +259,7 @@ func (l *Log) fail(err error) error {
 	defer l.mu.Unlock()
 	if l.failed == nil {
 		l.failed = err
+		l.pool.MarkFailed(err)
 	}
 	return l.failed
 }

@@ -52,6 +52,7 @@ type Pool struct {
 	growth   chan struct{}             // closed when the creation in flight ends; nil: none
 	growErr  error                     // why the last creation failed
 	released chan struct{}             // closed and replaced when a chunk becomes free
+	failed   error                     // why a Log ended for good
 	closed   bool
 	grow     sync.WaitGroup
 }
@@ -352,6 +353,30 @@ func (p *Pool) GrowError() error {
 	return p.growErr
 }
 
+// MarkFailed has the WRITE disk count as failed, with the first reason given.
+func (p *Pool) MarkFailed(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed == nil {
+		p.failed = err
+	}
+}
+
+// Failed returns why a Log failed for good, and with it the WRITE disk; nil: none did.
+func (p *Pool) Failed() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failed
+}
+
+// Forget frees the chunks that were found at open and hold records of a vDisk. Call it
+// when its journal is in another pool.
+func (p *Pool) Forget(vdisk [16]byte) {
+	for _, cf := range p.claim(vdisk) {
+		p.give(cf)
+	}
+}
+
 // claim takes the chunks found at open that hold records of a vDisk.
 func (p *Pool) claim(vdisk [16]byte) []*chunkFile {
 	p.mu.Lock()
@@ -398,6 +423,11 @@ func eraseOpener(cf *chunkFile) error {
 type Usage struct {
 	Bytes, MaxBytes, ChunkBytes int64
 	Free, Held                  int // chunks free, and held for vDisks that are not open
+}
+
+// Add adds up pools with the same size of chunks.
+func (u Usage) Add(o Usage) Usage {
+	return Usage{u.Bytes + o.Bytes, u.MaxBytes + o.MaxBytes, max(u.ChunkBytes, o.ChunkBytes), u.Free + o.Free, u.Held + o.Held}
 }
 
 // Usage returns how full the pool is.

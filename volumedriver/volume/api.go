@@ -149,7 +149,10 @@ type HostOptions struct {
 	Log      *slog.Logger // nil: discard
 	Node     string       // this node's id, recorded as owner
 
-	// JournalBytes bounds the chunk pool on the WRITE disk; 0: 4 GiB.
+	// WriteDisks are where journals are. With none they are in FS; with some, what is left
+	// of journals in FS is brought to an end there.
+	WriteDisks []WriteDisk
+	// JournalBytes bounds the chunk pool in FS; 0: 4 GiB.
 	JournalBytes int64
 	// ChunkBytes is the size of a journal chunk; 0: 16 MiB. Multiple of 1 MiB.
 	ChunkBytes int64
@@ -167,6 +170,18 @@ type HostOptions struct {
 	overlap         int    // tests overlap the writing of smaller records; 0: the constant
 	// Uploads bounds SCOs in flight to backends at once; 0: 8.
 	Uploads int
+}
+
+// WriteDisk is a directory for journals. The journal of a vDisk is on one of them; a vDisk
+// that is opened with nothing left in its journal may go to another one.
+type WriteDisk struct {
+	Name  string // as messages and Usage call it
+	FS    blockfs.FS
+	Bytes int64 // most that journals take
+	Drain bool  // no journal begins there
+	// Err is why it cannot be used at the moment. A vDisk that may have acknowledged
+	// writes on it is not opened.
+	Err error
 }
 
 // ReadCache is a directory for the read cache. What is in it is used by this host alone
@@ -368,5 +383,6 @@ type Recovered struct {
 //	(*Volume) SetCache(CachePolicy)                     what the read cache keeps of it; until the node ends
 //	(*Volume) Commit(ctx) error                         all acknowledged writes are on the backend on return
 //	(*Volume) Close(ctx) error                          drain, commit, checkpoint, clean head
+//	(*Volume) Displaced() bool                          its WRITE disk failed, and it can be opened on another one
 //	(*Volume) Stats() Stats ; Size() int64 ; ClusterSize() int ; ID() ID
 var _ = context.Background

@@ -34,7 +34,7 @@ func (c *committer) room(n int64) error {
 	var timer, again clock.Timer
 	for {
 		s := v.settings.Load()
-		released, pool := v.up.releasedSignal(), v.host.journal.Released()
+		released, pool := v.up.releasedSignal(), v.disk.pool.Released()
 		held := v.journal.Bytes()
 		if held == 0 || held+v.host.o.ChunkBytes <= s.JournalQuota {
 			err := v.journal.AddChunk()
@@ -42,7 +42,10 @@ func (c *committer) room(n int64) error {
 				v.up.stalled.Store(false)
 				return nil
 			}
-			if !errors.Is(err, journal.ErrNoChunk) {
+			if errors.Is(err, journal.ErrNoChunk) {
+				err = v.host.giveUp(v.disk)
+			}
+			if err != nil {
 				v.fail(StateFailed, fmt.Errorf("%w: %w", ErrFailed, err))
 				return v.writeError()
 			}
@@ -77,7 +80,7 @@ func (c *committer) room(n int64) error {
 func (c *committer) stallError() error {
 	v := c.v
 	err := fmt.Errorf("vdisk %s: %w", v.id, ErrStalled)
-	if g := v.host.journal.GrowError(); g != nil {
+	if g := v.disk.pool.GrowError(); g != nil {
 		err = fmt.Errorf("%w (%w)", err, g)
 	} else if u := v.up.lastError(); u != nil {
 		err = fmt.Errorf("%w (%w)", err, u)

@@ -123,7 +123,7 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 	v := &Volume{p: o.p, host: h, id: o.id, seed: clustersum.NewSeed(o.id), cluster: o.head.ClusterSize,
 		layout: sco.Layout{Cluster: o.head.ClusterSize}, this: o.this, table: o.table, overlay: blockmap.NewOverlay(),
 		log: h.o.Log.With("vdisk", o.head.Name, "id", o.id.String(), "epoch", o.this.Epoch), kick: make(chan struct{}, 1)}
-	v.cached = h.cacheUser(o.id)
+	v.cached, v.disk = h.cacheUser(o.id), o.disk
 	v.origin = o.p.origin(o.id, o.this.Epoch, o.this.Nonce)
 	v.small = o.p.cfg.Store.Features().CheapReads
 	v.ctx, v.cancel = context.WithCancel(context.Background())
@@ -161,9 +161,14 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 	v.lastTime.Store(o.this.Time)
 	v.lastSeq.Store(o.head.LastSeq)
 	tail := o.tail.Tail
-	v.journal = journal.NewLog(journal.LogOptions{Pool: h.journal, VDisk: o.id, Epoch: o.this.Epoch, Cluster: v.cluster,
+	v.journal = journal.NewLog(journal.LogOptions{Pool: o.disk.pool, VDisk: o.id, Epoch: o.this.Epoch, Cluster: v.cluster,
 		NextSeq: o.this.FirstSeq, Time: o.this.Time, Memory: h.memory}, o.tail)
 	o.tail = nil
+	for _, d := range h.disks { // what it left where its journal was before
+		if d != o.disk && d.pool != nil {
+			d.pool.Forget(o.id)
+		}
+	}
 	if o.head.Reservation != nil {
 		v.reservation.Store(&o.head.Reservation)
 	}
@@ -177,6 +182,7 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 	if !o.offline {
 		v.up.pending = append(v.up.pending, first) // before it runs, so that one head answers it
 	}
+	h.countLog(o.disk, 1)
 	v.wg.Add(3)
 	go (&committer{v: v}).run()
 	go v.up.run()

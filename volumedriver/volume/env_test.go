@@ -239,7 +239,11 @@ func (n *node) kill() {
 		}
 		v.closeMu.Unlock()
 	}
-	n.host.journal.Close()
+	for _, d := range n.host.disks {
+		if d.pool != nil {
+			d.pool.Close()
+		}
+	}
 	n.host.cache.Close()
 }
 

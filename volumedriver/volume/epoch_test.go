@@ -398,7 +398,7 @@ func TestDelete(t *testing.T) {
 	n.kill()
 	n = w.mustStart(t)
 	defer n.kill()
-	if h := n.host.journal.Usage(); h.Held != 1 {
+	if h := n.host.disks[0].pool.Usage(); h.Held != 1 {
 		t.Fatalf("held chunks %+v", h)
 	}
 	wantVersion(t, n.open(other), 0, 8)

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -42,10 +43,10 @@ const (
 
 // Host is what the vDisks of a node share: journal pool, caches, budgets.
 type Host struct {
-	o       HostOptions
-	journal *journal.Pool
-	cache   *cache.Cache
-	memory  *journal.Memory
+	o      HostOptions
+	disks  []*writeDisk // the first is that in o.FS
+	cache  *cache.Cache
+	memory *journal.Memory
 	// readCaches are those of cache, in its order, and then those that cannot be used.
 	readCaches []ReadCacheUsage
 	// mapMemory bounds the pages of all maps.
@@ -69,13 +70,22 @@ type Host struct {
 
 // HostUsage is the state of what the vDisks share.
 type HostUsage struct {
-	Journal                journal.Usage
-	JournalError           error // why the pool could not grow
+	Journal                journal.Usage // of all WRITE disks
+	JournalError           error         // why a pool could not grow
+	WriteDisks             []WriteDiskUsage
 	CacheBytes             int64
 	CacheHits, CacheMisses uint64
 	ReadCaches             []ReadCacheUsage
 	OpenVDisks             int
 	Map                    blockmap.MemoryUsage // pages of the maps
+}
+
+// WriteDiskUsage is the state of a WriteDisk, or of the journals in the data directory.
+type WriteDiskUsage struct {
+	Name string
+	journal.Usage
+	Journals int   // open ones
+	Err      error // why it is not used; nil: it is
 }
 
 // ReadCacheUsage is the state of a ReadCache.
@@ -123,16 +133,12 @@ func NewHost(ctx context.Context, o HostOptions) (*Host, error) {
 	if o.Uploads == 0 {
 		o.Uploads = defaultUploads
 	}
-	jp, err := journal.OpenPool(journal.PoolOptions{FS: o.FS, Dir: "journal", ChunkBytes: o.ChunkBytes,
-		MaxBytes: o.JournalBytes, Rand: o.Rand, Log: o.Log})
+	writeDisks, err := openWriteDisks(o)
 	if err != nil {
 		return nil, err
 	}
-	if !o.FS.DirectIO() {
-		o.Log.Warn("file system refuses O_DIRECT; the journal uses O_DSYNC alone")
-	}
 	disks, used := openReadCaches(o)
-	return &Host{o: o, journal: jp, started: o.Clock.Now(), cache: cache.New(o.CacheBytes, disks...), readCaches: used,
+	return &Host{o: o, disks: writeDisks, started: o.Clock.Now(), cache: cache.New(o.CacheBytes, disks...), readCaches: used,
 		memory: &journal.Memory{Max: o.WriteMemoryBytes}, mapMemory: blockmap.NewMemory(o.MapMemoryBytes),
 		uploads: make(chan struct{}, o.Uploads), pools: map[string]*Pool{}, spaces: map[spaceKey]uint64{}, users: map[ID]*cache.User{}}, nil
 }
@@ -178,7 +184,16 @@ func (h *Host) reuse(b []byte) { h.objects.Put(&b) }
 
 // Usage returns the state of what the vDisks share.
 func (h *Host) Usage() HostUsage {
-	u := HostUsage{Journal: h.journal.Usage(), JournalError: h.journal.GrowError(), Map: h.mapMemory.Usage()}
+	u := HostUsage{Map: h.mapMemory.Usage()}
+	for _, d := range h.disks {
+		w := WriteDiskUsage{Name: d.name, Err: d.err}
+		if d.pool != nil {
+			w.Usage, w.Err = d.pool.Usage(), d.pool.Failed()
+			u.JournalError = cmp.Or(u.JournalError, d.pool.GrowError())
+		}
+		u.Journal = u.Journal.Add(w.Usage)
+		u.WriteDisks = append(u.WriteDisks, w)
+	}
 	u.CacheHits, u.CacheMisses, u.CacheBytes = h.cache.Stats()
 	u.ReadCaches = slices.Clone(h.readCaches)
 	for i, s := range h.cache.Disks() {
@@ -186,6 +201,9 @@ func (h *Host) Usage() HostUsage {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	for i, d := range h.disks {
+		u.WriteDisks[i].Journals = d.logs
+	}
 	for _, p := range h.pools {
 		p.mu.Lock()
 		u.OpenVDisks += len(p.open)
@@ -211,7 +229,13 @@ func (h *Host) Close(ctx context.Context) error {
 			first = err
 		}
 	}
-	if err := errors.Join(h.journal.Close(), h.cache.Close()); err != nil && first == nil {
+	errs := []error{h.cache.Close()}
+	for _, d := range h.disks {
+		if d.pool != nil {
+			errs = append(errs, d.pool.Close())
+		}
+	}
+	if err := errors.Join(errs...); err != nil && first == nil {
 		first = err
 	}
 	return first

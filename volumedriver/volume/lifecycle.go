@@ -187,11 +187,13 @@ func (p *Pool) deleteOne(ctx context.Context, id ID) (parent *ID, err error) {
 			return nil, err
 		}
 	}
-	if err := p.host.journal.Erase(id); err != nil {
-		return nil, err
-	}
-	if err := p.host.journal.DropAside(id); err != nil {
-		return nil, err
+	for _, d := range p.host.disks {
+		if d.pool == nil {
+			continue // a vDisk of this id is not opened again, whatever is found there
+		}
+		if err := errors.Join(d.pool.Erase(id), d.pool.DropAside(id)); err != nil {
+			return nil, err
+		}
 	}
 	if err := removeTree(p.host.o.FS, stateDir(id)); err != nil {
 		return nil, fmt.Errorf("vdisk %s: %w", id, err)

@@ -79,7 +79,7 @@ func (n *movingNode) kill() {
 			v.closeMu.Unlock()
 		}
 	}
-	n.host.journal.Close()
+	n.host.disks[0].pool.Close()
 	n.host.cache.Close()
 }
 

@@ -39,6 +39,7 @@ type opening struct {
 	claimed    uint32 // highest epoch claimed on the backend
 
 	tail  *journal.Recovery
+	disk  *writeDisk
 	this  Opening
 	table epochTable // with this opening
 }
@@ -284,15 +285,21 @@ func (o *opening) findClaims(ctx context.Context) error {
 // findTail reads the journal. A non-empty answer says why acknowledged writes are
 // known, or must be assumed, to be missing (E9).
 func (o *opening) findTail() (lost string, err error) {
-	jp := o.p.host.journal
+	o.disk = o.findDisk()
+	jp := o.disk.pool
 	if o.foreign {
 		// Local state is older than the backend's head: set aside, never used (E1).
-		t, err := journal.Recover(jp, o.id, o.head.LastSeq+1, func(uint32, uint64, uint64) bool { return false })
-		if err == nil {
-			err = t.SetAside()
-		}
-		if err != nil {
-			return "", fmt.Errorf("vdisk %s: %w", o.id, err)
+		for _, d := range o.p.host.disks {
+			if d.pool == nil {
+				continue // it is not used when it is back: the record names another pool then
+			}
+			t, err := journal.Recover(d.pool, o.id, o.head.LastSeq+1, func(uint32, uint64, uint64) bool { return false })
+			if err == nil {
+				err = t.SetAside()
+			}
+			if err != nil {
+				return "", fmt.Errorf("vdisk %s: WRITE disk %s: %w", o.id, d.name, err)
+			}
 		}
 		if o.tail, err = journal.Recover(jp, o.id, o.head.LastSeq+1, func(uint32, uint64, uint64) bool { return false }); err != nil {
 			return "", err
@@ -314,12 +321,43 @@ func (o *opening) findTail() (lost string, err error) {
 	// A rollback writes no journal.
 	unclean := !o.head.Clean || len(o.rec.Opens) > 0 && o.rec.State != FlagPending
 	switch {
+	case unclean && o.rec.Journal != jp.ID() && o.p.host.unusable() != nil:
+		return "", fmt.Errorf("vdisk %s: its journal is not here, it may be on another disk: %w", o.id, o.p.host.unusable())
 	case unclean && o.rec.Journal != "" && o.rec.Journal != jp.ID():
 		return "the journal that this vdisk was written to is not here", nil
 	case !o.ref.same(o.rec.Head) && !o.head.Clean && o.tail.MaxSeq < o.head.LastSeq && o.olderRegistry():
 		return "the registry and the journal are older than the backend's head", nil
 	}
 	return "", nil
+}
+
+// findDisk returns the disk that has the tail.
+func (o *opening) findDisk() *writeDisk {
+	h := o.p.host
+	if d := h.writeDiskOf(o.rec.Journal); d != nil {
+		return d
+	}
+	best, last := h.placeLog(nil), o.head.LastSeq
+	if o.rec.Journal != "" || o.foreign {
+		return best
+	}
+	// The record does not say: it is new, was recovered from the backend, or is from
+	// before there were several disks.
+	known := epochTable(o.head.Epochs).with(o.rec.Opens)
+	for _, d := range h.disks {
+		if d.pool == nil {
+			continue
+		}
+		r, err := journal.Recover(d.pool, o.id, o.head.LastSeq+1, known.valid)
+		if err != nil {
+			return d // findTail meets it again, and says what it is
+		}
+		if r.LastSeq > last {
+			best, last = d, r.LastSeq
+		}
+		r.Abandon()
+	}
+	return best
 }
 
 // olderRegistry reports whether the newer head that was found holds data that
@@ -374,7 +412,10 @@ func (o *opening) take(ctx context.Context, state RecordFlag) error {
 	}
 	o.table = epochTable(o.head.Epochs).with(opens).with([]Opening{o.this})
 	next.Owner, next.Epoch, next.Head, next.State = o.p.host.o.Node, o.this.Epoch, o.ref, state
-	next.Journal = o.p.host.journal.ID()
+	if len(o.tail.Tail) == 0 {
+		o.disk = o.p.host.placeLog(o.disk)
+	}
+	next.Journal = o.disk.pool.ID()
 	o.voidScrub(&next)
 	next.Opens = nil
 	for _, e := range o.table {

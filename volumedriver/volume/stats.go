@@ -42,30 +42,38 @@ func (v *Volume) state() (State, string) {
 	return StateRunning, ""
 }
 
+// Condition returns of Stats what tells whether the vDisk is well: State, Err, MapErr,
+// JournalBytes and JournalQuota. It costs little.
+func (v *Volume) Condition() Stats {
+	s := Stats{JournalBytes: v.journal.Bytes(), JournalQuota: v.settings.Load().JournalQuota}
+	s.State, s.Err = v.state()
+	if err := v.mapError(); err != nil {
+		s.MapErr = err.Error()
+	}
+	return s
+}
+
 // Stats returns counters and gauges.
 func (v *Volume) Stats() Stats {
 	s := Stats{Epoch: v.this.Epoch, Size: v.Size(), StoredBytes: v.up.stored.Load(), JournalBytes: v.journal.Bytes(),
 		JournalQuota: v.settings.Load().JournalQuota, LastSeq: v.lastSeq.Load(), CommittedSeq: v.up.committed.Load(),
 		LastCommit: time.Unix(0, v.up.headTime.Load()), HeadNumber: v.up.headNum.Load(), CacheBytes: v.cached.Bytes()}
-	s.State, s.Err = v.state()
+	c := v.Condition()
+	s.State, s.Err, s.MapErr = c.State, c.Err, c.MapErr
 	v.mapMu.RLock()
 	s.MappedBytes = int64(v.base.Mapped()) * int64(v.cluster)
 	s.MapMemoryBytes = v.base.MemoryBytes() + v.up.keep.pages.owner.Resident()
 	v.mapMu.RUnlock()
-	if err := v.mapError(); err != nil {
-		s.MapErr = err.Error()
-	}
-	c := &v.stats
-	s.ReadOps, s.WriteOps, s.UnmapOps, s.FlushOps = c.readOps.Load(), c.writeOps.Load(), c.unmapOps.Load(), c.flushOps.Load()
-	s.ReadBytes, s.WriteBytes = c.readBytes.Load(), c.writeBytes.Load()
-	s.JournalAppends, s.JournalAppendBytes = c.appends.Load(), c.appendBytes.Load()
-	s.SCOs, s.SCOBytes = c.scos.Load(), c.scoBytes.Load()
-	s.BackendErrors, s.CRCErrors = c.backendErrors.Load(), c.crcErrors.Load()
-	s.Throttled = time.Duration(c.throttled.Load())
-	s.ScrubReadBytes, s.ScrubWrittenBytes, s.ScrubDeleted = c.scrubRead.Load(), c.scrubWritten.Load(), c.scrubDeleted.Load()
+	s.ReadOps, s.WriteOps, s.UnmapOps, s.FlushOps = v.stats.readOps.Load(), v.stats.writeOps.Load(), v.stats.unmapOps.Load(), v.stats.flushOps.Load()
+	s.ReadBytes, s.WriteBytes = v.stats.readBytes.Load(), v.stats.writeBytes.Load()
+	s.JournalAppends, s.JournalAppendBytes = v.stats.appends.Load(), v.stats.appendBytes.Load()
+	s.SCOs, s.SCOBytes = v.stats.scos.Load(), v.stats.scoBytes.Load()
+	s.BackendErrors, s.CRCErrors = v.stats.backendErrors.Load(), v.stats.crcErrors.Load()
+	s.Throttled = time.Duration(v.stats.throttled.Load())
+	s.ScrubReadBytes, s.ScrubWrittenBytes, s.ScrubDeleted = v.stats.scrubRead.Load(), v.stats.scrubWritten.Load(), v.stats.scrubDeleted.Load()
 	s.Condemned = len(v.up.doomedNames())
 	for i := range s.ReadLatency {
-		s.ReadLatency[i], s.WriteLatency[i] = c.readLat[i].Load(), c.writeLat[i].Load()
+		s.ReadLatency[i], s.WriteLatency[i] = v.stats.readLat[i].Load(), v.stats.writeLat[i].Load()
 	}
 	return s
 }

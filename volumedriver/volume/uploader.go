@@ -183,7 +183,9 @@ func (v *Volume) Commit(ctx context.Context) error {
 // finish commits everything, a clean head and a checkpoint. Nothing is being
 // written any more.
 func (u *uploader) finish(ctx context.Context) error {
-	if err := u.v.writeError(); err != nil {
+	// What a failed journal was not needed for any more is as good as if it had not failed.
+	saved := u.v.writeErrorState() == StateFailed && !u.broken.Load() && u.committed.Load() == u.v.lastSeq.Load()
+	if err := u.v.writeError(); err != nil && !saved {
 		return err
 	}
 	return u.ask(&headRequest{ctx: ctx, commit: u.v.lastSeq.Load(), clean: true})

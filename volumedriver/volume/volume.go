@@ -136,6 +136,7 @@ type Volume struct {
 	uncommitted atomic.Int64
 
 	cached *cache.User
+	disk   *writeDisk
 
 	locks rangeLock
 
@@ -508,6 +509,7 @@ func (v *Volume) stop() {
 		v.journal.Release(committed)
 	}
 	v.journal.Close()
+	v.host.countLog(v.disk, -1)
 	v.dropMap()
 	v.host.wakeups.Add(1)
 	v.p.mu.Lock()
