@@ -175,6 +175,17 @@ func (b *bench) until(what string, ok func() bool) {
 	}
 }
 
+// pass moves the clock by steps until ok.
+func (b *bench) pass(step time.Duration, what string, ok func() bool) {
+	b.t.Helper()
+	for began := time.Now(); !ok(); time.Sleep(time.Millisecond) {
+		if time.Since(began) > 30*time.Second {
+			b.t.Fatalf("not %s", what)
+		}
+		b.clk.Advance(step)
+	}
+}
+
 func wantCode(t *testing.T, err error, code Code) *Error {
 	t.Helper()
 	var e *Error

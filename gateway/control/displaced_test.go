@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/internal/blockfs"
@@ -53,15 +52,7 @@ func TestDisplaced(t *testing.T) {
 			t.Fatal(err)
 		}
 		failed++
-		for began := time.Now(); ; time.Sleep(time.Millisecond) {
-			if v := b.volume(rec.ID); v != nil && v != old {
-				break
-			}
-			if time.Since(began) > 30*time.Second {
-				t.Fatal("not on another disk")
-			}
-			b.clk.Advance(fenceEvery)
-		}
+		b.pass(fenceEvery, "on another disk", func() bool { v := b.volume(rec.ID); return v != nil && v != old })
 		v, got := b.volume(rec.ID), make([]byte, 4096)
 		if err := v.ReadAt(ctx, got, 8192); err != nil || got[0] != 1 {
 			t.Fatalf("%v, %d", err, got[0])

@@ -397,7 +397,7 @@ func TestScheduledVerify(t *testing.T) {
 		t.Fatal("verified before it was due")
 	}
 	b.clk.Advance(24 * time.Hour)
-	b.until("verified", func() bool { return !ended("one").IsZero() && !ended("two").IsZero() })
+	b.pass(verifyLook, "verified", func() bool { return !ended("one").IsZero() && !ended("two").IsZero() })
 	if !ended("young").IsZero() {
 		t.Error("a young vDisk was verified")
 	}
@@ -407,7 +407,7 @@ func TestScheduledVerify(t *testing.T) {
 	if _, err := b.UpdateVPool(ctx, "gold", nil, SettingsPatch{VerifyInterval: &short}); err != nil {
 		t.Fatal(err)
 	}
-	b.until("verified", func() bool { return !ended("young").IsZero() })
+	b.pass(verifyLook, "verified", func() bool { return !ended("young").IsZero() })
 	if _, err := b.UpdateVPool(ctx, "gold", nil, SettingsPatch{VerifyInterval: &none}); err != nil {
 		t.Fatal(err)
 	}

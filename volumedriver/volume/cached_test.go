@@ -13,7 +13,7 @@ import (
 // what was read if it is kept on read, and a vDisk has no more than its quota, also after
 // it was opened again.
 func TestCachePolicy(t *testing.T) {
-	const size, quota = 64 << 20, 16 << 20
+	const size, quota = 40 << 20, 16 << 20
 	ctx := context.Background()
 	w := newWorld(94)
 	var reads atomic.Int64
@@ -61,7 +61,7 @@ func TestCachePolicy(t *testing.T) {
 		v.SetCache(p)
 		fill()
 		for range 2 {
-			if r := pass(); r < first/2 {
+			if r := pass(); r < first/3 {
 				t.Fatalf("%+v: %d reads of %d", p, r, first)
 			}
 			if b := v.Stats().CacheBytes; b > quota {
