@@ -82,6 +82,7 @@ type collector struct {
 	reads, writes                      *prometheus.Desc
 	disks                              []*prometheus.Desc // as diskMetrics
 	host                               []*prometheus.Desc // as hostMetrics
+	writeDisks                         []*prometheus.Desc // as writeDiskMetrics
 	front                              []*prometheus.Desc // as frontMetrics
 	luns                               lunDescs
 }
@@ -109,6 +110,9 @@ func newCollector(src Source, version string) *collector {
 	for _, m := range hostMetrics {
 		c.host = append(c.host, desc(m.name, m.help))
 	}
+	for _, m := range writeDiskMetrics {
+		c.writeDisks = append(c.writeDisks, desc("write_disk_"+m.name, m.help, "disk"))
+	}
 	for _, m := range frontMetrics {
 		c.front = append(c.front, desc(m.name, m.help))
 	}
@@ -118,7 +122,7 @@ func newCollector(src Source, version string) *collector {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, list := range [][]*prometheus.Desc{
-		{c.info, c.health, c.streams, c.vdisks, c.attached, c.poolBytes, c.poolFreeBytes, c.reads, c.writes}, c.disks, c.host, c.front, c.luns.all(),
+		{c.info, c.health, c.streams, c.vdisks, c.attached, c.poolBytes, c.poolFreeBytes, c.reads, c.writes}, c.disks, c.host, c.writeDisks, c.front, c.luns.all(),
 	} {
 		for _, d := range list {
 			ch <- d
@@ -136,6 +140,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	host, front := c.src.Host(), c.src.Frontend()
 	for i, m := range hostMetrics {
 		send(ch, c.host[i], m.kind, m.value(host))
+	}
+	for _, d := range host.WriteDisks {
+		for i, m := range writeDiskMetrics {
+			send(ch, c.writeDisks[i], m.kind, m.value(d), d.Name)
+		}
 	}
 	for i, m := range frontMetrics {
 		send(ch, c.front[i], m.kind, m.value(front))
@@ -228,12 +237,13 @@ var diskMetrics = []metric[volume.Stats]{
 	{"scrub_read_bytes_total", counter, "Bytes read by scrubs.", func(s volume.Stats) float64 { return float64(s.ScrubReadBytes) }},
 	{"scrub_written_bytes_total", counter, "Bytes written by scrubs.", func(s volume.Stats) float64 { return float64(s.ScrubWrittenBytes) }},
 	{"scrub_deleted_objects_total", counter, "Objects that scrubs gave back.", func(s volume.Stats) float64 { return float64(s.ScrubDeleted) }},
+	{"cached_bytes", gauge, "Of it in the read cache, in memory and on READ disks.", func(s volume.Stats) float64 { return float64(s.CacheBytes) }},
 	{"condemned_objects", gauge, "Objects that are to be deleted.", func(s volume.Stats) float64 { return float64(s.Condemned) }},
 	{"crc_errors_total", counter, "Checksums that did not verify.", func(s volume.Stats) float64 { return float64(s.CRCErrors) }},
 }
 
 var hostMetrics = []metric[volume.HostUsage]{
-	{"journal_pool_bytes", gauge, "Journal chunks on the WRITE disk.", func(u volume.HostUsage) float64 { return float64(u.Journal.Bytes) }},
+	{"journal_pool_bytes", gauge, "Journal chunks on all WRITE disks.", func(u volume.HostUsage) float64 { return float64(u.Journal.Bytes) }},
 	{"journal_pool_max_bytes", gauge, "Most the journal chunks may take.", func(u volume.HostUsage) float64 { return float64(u.Journal.MaxBytes) }},
 	{"journal_pool_free_chunks", gauge, "Chunks without data.", func(u volume.HostUsage) float64 { return float64(u.Journal.Free) }},
 	{"cache_bytes", gauge, "Read cache in use.", func(u volume.HostUsage) float64 { return float64(u.CacheBytes) }},
@@ -249,6 +259,19 @@ var hostMetrics = []metric[volume.HostUsage]{
 	{"map_page_reads_total", counter, "Pages of maps read back.", func(u volume.HostUsage) float64 { return float64(u.Map.Loads) }},
 	{"map_page_evictions_total", counter, "Pages of maps dropped from memory.", func(u volume.HostUsage) float64 { return float64(u.Map.Evictions) }},
 	{"vdisks_open", gauge, "Open vDisks.", func(u volume.HostUsage) float64 { return float64(u.OpenVDisks) }},
+}
+
+// writeDiskMetrics are of each WRITE disk, and of the journals in the data directory.
+var writeDiskMetrics = []metric[volume.WriteDiskUsage]{
+	{"used", gauge, "1 while journals may begin there, 0 when it failed or cannot be used.", func(u volume.WriteDiskUsage) float64 {
+		if u.Err != nil {
+			return 0
+		}
+		return 1
+	}},
+	{"journals", gauge, "Open journals.", func(u volume.WriteDiskUsage) float64 { return float64(u.Journals) }},
+	{"bytes", gauge, "Journal chunks.", func(u volume.WriteDiskUsage) float64 { return float64(u.Bytes) }},
+	{"max_bytes", gauge, "Most the journal chunks may take.", func(u volume.WriteDiskUsage) float64 { return float64(u.MaxBytes) }},
 }
 
 var frontMetrics = []metric[iscsi.Stats]{

@@ -184,6 +184,12 @@ func limits(p *page, n *testNode) {
 	p.audit("limits with an error")
 	p.do("limits", fill(`dialog input[name=iops]`, "5000"), fill(`dialog input[name=rate]`, "100"), fill(`dialog input[name=burst]`, "5"),
 		click(`//dialog//button[.="Save"]`), chromedp.WaitNotPresent(`dialog`), visible(`//dd[.="5000 IOPS, 100 MiB/s, burst 5 s"]`))
+	p.provokes("/api/v1/vdisks/db-01/cache")
+	p.do("too small a share of the read cache is refused at its field", click(`//button[.="Read cache"]`),
+		fill(`dialog input[name=quota]`, "1"), click(`//dialog//button[.="Save"]`), visible(`dialog input[name=quota][aria-invalid=true]`))
+	p.audit("read cache with an error")
+	p.do("a share of the read cache", fill(`dialog input[name=quota]`, "32"), click(`//dialog//button[.="Save"]`),
+		chromedp.WaitNotPresent(`dialog`), visible(`//dd[contains(.,"keeps what is read, at most 32 MiB")]`))
 }
 
 // session looks at what a real initiator does.

@@ -19,7 +19,7 @@ import { ErrorPanel, Notice } from "../parts/Notice";
 import { Card, Facts, Page } from "../parts/Page";
 import { PerformanceCharts } from "../parts/PerformanceCharts";
 import { VDiskTag, vdiskFace } from "../parts/StateTag";
-import { GrowDialog, LabelsDialog, LimitsDialog, PublishDialog, RenameVDiskDialog } from "./VDiskDialogs";
+import { CacheDialog, GrowDialog, LabelsDialog, LimitsDialog, PublishDialog, RenameVDiskDialog } from "./VDiskDialogs";
 import { limits } from "./TargetGroups";
 import { TargetAccess, TargetSessions } from "./TargetParts";
 
@@ -54,7 +54,7 @@ export function VDiskPage({ name }: { name: string }) {
   );
 }
 
-type DialogName = "grow" | "rename" | "labels" | "limits" | "publish" | "unpublish" | "delete" | undefined;
+type DialogName = "grow" | "rename" | "labels" | "limits" | "cache" | "publish" | "unpublish" | "delete" | undefined;
 
 function Actions({ vdisk }: { vdisk: VDisk }) {
   const [open, setOpen] = useState<DialogName>(undefined);
@@ -82,6 +82,9 @@ function Actions({ vdisk }: { vdisk: VDisk }) {
       <Button needs="write" onClick={() => setOpen("limits")}>
         Limits
       </Button>
+      <Button needs="write" onClick={() => setOpen("cache")}>
+        Read cache
+      </Button>
       <CommitButton vdisk={vdisk} />
       <Button
         kind="danger"
@@ -95,6 +98,7 @@ function Actions({ vdisk }: { vdisk: VDisk }) {
       {open === "rename" && <RenameVDiskDialog vdisk={vdisk} onClose={close} />}
       {open === "labels" && <LabelsDialog vdisk={vdisk} onClose={close} />}
       {open === "limits" && <LimitsDialog vdisk={vdisk} onClose={close} />}
+      {open === "cache" && <CacheDialog vdisk={vdisk} onClose={close} />}
       {open === "publish" && <PublishDialog vdisk={vdisk} onClose={close} />}
       {open === "unpublish" && <UnpublishDialog vdisk={vdisk} onClose={close} />}
       {open === "delete" && <DeleteDialog vdisk={vdisk} onClose={close} />}

@@ -159,6 +159,58 @@ export function LimitsDialog({ vdisk, onClose }: Props) {
   );
 }
 
+/** Says what the read cache keeps of a vDisk. */
+export function CacheDialog({ vdisk, onClose }: Props) {
+  const submit = useSubmit();
+  const [mode, setMode] = useState(vdisk.cache.mode);
+  const [quota, setQuota] = useState(vdisk.cache.quota ? String(vdisk.cache.quota / MiB) : "");
+  const most = amount(quota);
+  const problem = Number.isNaN(most) ? "Enter a number, or leave it empty" : undefined;
+  const save = async () => {
+    if (problem) {
+      return;
+    }
+    const body = { mode, quota: Math.round(most * MiB) };
+    await call("PUT /vdisks/{vdisk}/cache", { path: { vdisk: vdisk.name }, body });
+    toast("ok", `Read cache of ${vdisk.name} saved`);
+    reload("vdisk:", "vdisks?");
+    onClose();
+  };
+  return (
+    <FormDialog
+      title={`Read cache of ${vdisk.name}`}
+      verb="Save"
+      submit={submit}
+      fields={["mode", "quota"]}
+      save={save}
+      onClose={onClose}
+    >
+      <SelectField
+        label="Keep"
+        name="mode"
+        value={mode}
+        onValue={(value) => setMode(value as VDisk["cache"]["mode"])}
+        options={[
+          { value: "on-read", text: "What is read" },
+          { value: "on-write", text: "What is read and written" },
+          { value: "none", text: "Nothing" },
+        ]}
+        hint="What the cache holds stays until something takes its place."
+        error={submit.at("mode")}
+      />
+      <TextField
+        label="At most (MiB)"
+        name="quota"
+        value={quota}
+        onValue={setQuota}
+        hint="In memory and on the READ disks together, 16 or more; empty for no bound of its own."
+        error={problem ?? submit.at("quota")}
+        input={{ inputMode: "decimal" }}
+      />
+    </FormDialog>
+  );
+}
+
 /** A number that may be left out; NaN when it is none. */
 function amount(text: string): number {
   const n = Number(text.trim().replace(",", "."));
