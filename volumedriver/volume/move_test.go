@@ -485,3 +485,55 @@ func TestErrorMove(t *testing.T) {
 	}
 	t.Logf("%d runs", runs)
 }
+
+// TestMoveStaysWarm: after a move, what is in the read cache is read from there.
+func TestMoveStaysWarm(t *testing.T) {
+	ctx := context.Background()
+	m := &moving{world: newWorld(81), be2: blockfs.NewMem()}
+	m.opts.CacheBytes, m.opts.WriteMemoryBytes = 64<<20, 1
+	var reads atomic.Int64
+	m.wrap2 = func(f blockfs.FS) blockfs.FS {
+		return blockfs.Inject(f, func(op blockfs.OpInfo) error {
+			if op.Kind == blockfs.OpRead && strings.Contains(op.Path, "/sco") {
+				reads.Add(1)
+			}
+			return nil
+		})
+	}
+	n := m.mustStart(t)
+	id := testID(1)
+	want := movedDisk(t, n, id)
+	v := n.open(id)
+	for range 2 { // the second read of a group keeps it
+		if _, err := readVersions(v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := v.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.pool.MoveTo(ctx, id, n.dst, nil); err != nil {
+		t.Fatal(err)
+	}
+	v, err := n.dst.Open(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reads.Store(0)
+	got, err := readVersions(v)
+	if err != nil || !slices.Equal(got, want) {
+		t.Fatalf("%v; %v", err, got)
+	}
+	if r := reads.Load(); r > 0 {
+		t.Errorf("%d reads of the other vPool's backend", r)
+	}
+	n.close()
+	n = m.mustStart(t)
+	if v, err = n.dst.Open(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = readVersions(v); err != nil || reads.Load() == 0 {
+		t.Fatalf("a cold cache, and %d reads: the test counts nothing; %v", reads.Load(), err)
+	}
+	n.close()
+}

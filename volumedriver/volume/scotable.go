@@ -100,9 +100,9 @@ func (t scoTable) list() []blockmap.SCOInfo {
 	return out
 }
 
-// spaceKey names the SCOs of one opening of one vDisk.
+// spaceKey names the SCOs of one opening of one vDisk, whatever vPool they are in: those
+// that are moved to another one stay what they are, and what is cached of them stays warm.
 type spaceKey struct {
-	pool         string
 	id           ID
 	epoch, nonce uint32
 }
@@ -111,7 +111,7 @@ type spaceKey struct {
 // stays the same while the host runs, so that all who read the SCO share what is
 // cached of it; no two openings share one, so it never goes stale.
 func (p *Pool) origin(id ID, epoch, nonce uint32) origin {
-	h, k := p.host, spaceKey{p.cfg.ID, id, epoch, nonce}
+	h, k := p.host, spaceKey{id, epoch, nonce}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.spaces[k]
