@@ -15,6 +15,8 @@ func (c *Controller) replaceJournal(ctx context.Context, d *vdisk, rec model.VDi
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), moveSwitch)
 	defer cancel()
+	c.stopFlatten(d) // what opens it goes on with both
+	c.stopMove(d)
 	front, why := d.disk, d.vol.Condition().Err
 	front.hold()
 	if err := d.vol.Close(ctx); err != nil {
