@@ -44,6 +44,9 @@ func (c *committer) room(n int64) error {
 			}
 			if errors.Is(err, journal.ErrNoChunk) {
 				err = v.host.giveUp(v.disk)
+				if timer == nil {
+					v.host.hurry(v.disk)
+				}
 			}
 			if err != nil {
 				v.fail(StateFailed, fmt.Errorf("%w: %w", ErrFailed, err))
@@ -63,6 +66,7 @@ func (c *committer) room(n int64) error {
 		case <-released:
 		case <-pool:
 		case <-again.C():
+			v.host.hurry(v.disk)
 			again.Reset(roomRetry)
 		case <-v.kick: // settings changed, failed, or more was queued
 			if err := v.writeError(); err != nil {

@@ -614,3 +614,31 @@ func TestFullBackend(t *testing.T) {
 		wantVersion(t, v, i*4096, uint32(i+10))
 	}
 }
+
+// TestStarvedOfChunks: a vDisk that finds all chunks in use by another one, which has no
+// reason to commit yet, gets one soon.
+func TestStarvedOfChunks(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(41)
+	w.opts.JournalBytes = 4 * w.opts.ChunkBytes
+	w.settings.StallTimeout = 20 * time.Second
+	n := w.mustStart(t)
+	n.create(testID(1), 4<<20)
+	n.create(testID(2), 4<<20)
+	a, b := n.open(testID(1)), n.open(testID(2))
+	mustWrite(t, b, 0, 1)
+	// All chunks but that of b and the one kept for newcomers.
+	for off := int64(0); a.journal.Bytes() < 2*w.opts.ChunkBytes; off += 64 << 10 {
+		if err := a.WriteAt(ctx, versions(off, 64<<10, func(int64) uint32 { return 1 }), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	for i := range int64(100) { // more than its chunk takes
+		mustWrite(t, b, i*4096, uint32(i)+2)
+	}
+	if d := time.Since(began); d > w.settings.StallTimeout/2 {
+		t.Errorf("waited %s", d)
+	}
+	n.close()
+}

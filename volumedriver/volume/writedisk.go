@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"syscall"
 
@@ -108,6 +109,24 @@ func (h *Host) giveUp(d *writeDisk) error {
 		}
 	}
 	return nil
+}
+
+// hurry has what is in the journals of a disk brought to the backend, whosever it is: a
+// vDisk that waits for a chunk is not to wait until the commit_interval of those that hold
+// them is over.
+func (h *Host) hurry(d *writeDisk) {
+	h.mu.Lock()
+	pools := slices.Collect(maps.Values(h.pools))
+	h.mu.Unlock()
+	for _, p := range pools {
+		p.mu.Lock()
+		for _, v := range p.open {
+			if v.disk == d && v.uncommitted.Load() > 0 {
+				v.up.force()
+			}
+		}
+		p.mu.Unlock()
+	}
 }
 
 // countLog counts an open journal.
