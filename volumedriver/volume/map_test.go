@@ -634,3 +634,31 @@ func TestCrashCheckpoint(t *testing.T) {
 		}
 	}}).test(t, size, steps)
 }
+
+// TestCleanHeadStays: a checkpoint that ends while the vDisk is closed does not take the
+// clean head back.
+func TestCleanHeadStays(t *testing.T) {
+	ctx := context.Background()
+	w := newBusyWorld(45)
+	w.opts.checkpointTLogs = 1
+	n := w.mustStart(t)
+	id := testID(1)
+	n.create(id, 1<<20)
+	for i := range uint32(300) {
+		v := n.open(id)
+		mustWrite(t, v, int64(i%256)*4096, i+1)
+		mustCommit(t, v)
+		if err := v.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+		o := &opening{p: n.pool, id: id}
+		if err := o.learn(ctx); err != nil {
+			t.Fatal(err)
+		}
+		o.abandon()
+		if !o.head.Clean {
+			t.Fatalf("closed %d times: the head is not clean", i+1)
+		}
+	}
+	n.close()
+}

@@ -456,7 +456,8 @@ func (u *uploader) commit() error {
 		}
 	}
 	h := u.head
-	h.Condemned, h.Clean = nil, false
+	// A head behind the clean one, for a checkpoint that ended with the close, is clean too.
+	h.Condemned, h.Clean = nil, h.Clean && !u.openHead && len(prefix) == 0 && h.LastSeq == v.lastSeq.Load()
 	var local []byte
 	if len(prefix) > 0 {
 		t := tlog.TLog{VDisk: v.id, Epoch: v.this.Epoch, Nonce: v.this.Nonce, Number: h.NextTLog}
