@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -211,6 +212,11 @@ func (c config) check() error {
 	}
 	if err := errors.Join(readRole.check(c.ReadCache), writeRole.check(c.WriteDisks)); err != nil {
 		return err
+	}
+	for _, d := range c.WriteDisks {
+		if slices.ContainsFunc(c.LostWriteDisks, func(lost string) bool { return filepath.Clean(lost) == filepath.Clean(d.Dir) }) {
+			return fmt.Errorf("configuration: %s is in write_disks and in lost_write_disks: start once without it in write_disks, then leave it out of lost_write_disks", d.Dir)
+		}
 	}
 	host, _, err := splitAddress("api", c.API)
 	if err != nil {

@@ -120,7 +120,7 @@ func (c Checks) Evaluate() Health {
 		add(Bad, "journal_pool", "", "free space on the disk of the data directory", "The journal cannot grow: %v", c.Journal)
 	}
 	for _, err := range c.WriteDisks {
-		add(Bad, "write_disk", "", "replace or mount that disk and restart ovgate; vDisks whose writes are all on the backend go on without it", "A WRITE disk is not used: %v", err)
+		add(Bad, "write_disk", "", "replace or mount that disk and restart ovgate, or give it up with lost_write_disks; vDisks whose writes are all on the backend go on without it", "A WRITE disk is not used: %v", err)
 	}
 	for _, err := range c.ReadCaches {
 		add(Warning, "read_cache", "", "check that disk; reads go to the backend meanwhile", "Not used: %v", err)

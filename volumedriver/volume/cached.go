@@ -20,6 +20,13 @@ func (h *Host) cacheUser(id ID) *cache.User {
 	return u
 }
 
+// forgetCacheUser is for a vDisk that was deleted; what is cached of it is evicted in time.
+func (h *Host) forgetCacheUser(id ID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.users, id)
+}
+
 // SetCache changes what the read cache keeps of the vDisk from now on.
 func (v *Volume) SetCache(p CachePolicy) { v.cached.Set(p.Mode, p.Quota) }
 

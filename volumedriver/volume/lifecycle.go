@@ -195,6 +195,7 @@ func (p *Pool) deleteOne(ctx context.Context, id ID) (parent *ID, err error) {
 			return nil, err
 		}
 	}
+	p.host.forgetCacheUser(id)
 	if err := removeTree(p.host.o.FS, stateDir(id)); err != nil {
 		return nil, fmt.Errorf("vdisk %s: %w", id, err)
 	}

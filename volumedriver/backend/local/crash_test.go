@@ -59,12 +59,18 @@ func state(t *testing.T, s *Store, name string, want []byte) bool {
 // stay.
 func TestCrashAtEveryOperation(t *testing.T) {
 	data, other := backendtest.Data(1, pieceSize+9000), backendtest.Data(2, 5000)
+	large := blockfs.AlignedBuffer(directMin + pieceSize + 9000) // bypasses the page cache
+	copy(large, backendtest.Data(3, len(large)))
 	puts := map[string]func(s *Store, name string) error{
 		"Put":         func(s *Store, name string) error { return s.Put(t.Context(), name, data) },
 		"PutIfAbsent": func(s *Store, name string) error { return s.PutIfAbsent(t.Context(), name, data) },
 	}
+	small := data
 	for call, put := range puts {
-		for _, name := range []string{"o", "new/deep/o", "v/o"} {
+		for _, name := range []string{"o", "new/deep/o", "v/o", "large"} {
+			if data = small; name == "large" {
+				data = large
+			}
 			t.Run(fmt.Sprintf("%s %s", call, name), func(t *testing.T) {
 				m := blockfs.NewMem()
 				s := mustOpen(t, m)
