@@ -384,11 +384,11 @@ func (c *Controller) visit(ctx context.Context, r ref) {
 	c.opt.Changed(r.kind, r.id)
 }
 
-// watchUsage asks the backends for their space now and then, so that lists
-// answer from memory whatever the backends do.
-func (c *Controller) watchUsage() {
+// every does something after first, and then at each interval, until Stop. It is one of
+// the goroutines that Start counts.
+func (c *Controller) every(first, interval time.Duration, do func()) {
 	defer c.wg.Done()
-	t := c.clock.NewTimer(0)
+	t := c.clock.NewTimer(first)
 	defer t.Stop()
 	for {
 		select {
@@ -396,11 +396,19 @@ func (c *Controller) watchUsage() {
 			return
 		case <-t.C():
 		}
+		do()
+		t.Reset(interval)
+	}
+}
+
+// watchUsage asks the backends for their space now and then, so that lists
+// answer from memory whatever the backends do.
+func (c *Controller) watchUsage() {
+	c.every(0, usageEvery, func() {
 		for _, p := range c.poolMap() {
 			c.askUsage(c.ctx, p)
 		}
-		t.Reset(usageEvery)
-	}
+	})
 }
 
 // askUsage asks an attached vPool's backend for its space once.

@@ -17,20 +17,11 @@ func fenced(v Volume) bool { return v != nil && v.Fenced() }
 
 // watchFences has vDisks visited that were fenced while exported (C8), or displaced.
 func (c *Controller) watchFences() {
-	defer c.wg.Done()
-	t := c.clock.NewTimer(fenceEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-c.ctx.Done():
-			return
-		case <-t.C():
-		}
+	c.every(fenceEvery, fenceEvery, func() {
 		for _, id := range c.troubled() {
 			c.schedule(ref{"vdisk", id}, 0)
 		}
-		t.Reset(fenceEvery)
-	}
+	})
 }
 
 // opened is an open vDisk.

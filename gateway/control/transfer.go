@@ -460,15 +460,7 @@ func (c *Controller) ReadExport(ctx context.Context, id string, off, n int64) ([
 
 // watchTransfers ends transfers whose client is gone.
 func (c *Controller) watchTransfers() {
-	defer c.wg.Done()
-	timer := c.clock.NewTimer(transferLook)
-	defer timer.Stop()
-	for {
-		select {
-		case <-c.ctx.Done():
-			return
-		case <-timer.C():
-		}
+	c.every(transferLook, transferLook, func() {
 		for _, id := range c.idleTransfers() {
 			ctx, cancel := context.WithTimeout(c.ctx, opTimeout)
 			if err := c.endTransfer(ctx, id); err != nil && !errors.Is(err, context.Canceled) {
@@ -476,8 +468,7 @@ func (c *Controller) watchTransfers() {
 			}
 			cancel()
 		}
-		timer.Reset(transferLook)
-	}
+	})
 }
 
 func (c *Controller) idleTransfers() (ids []string) {

@@ -218,22 +218,13 @@ func (c *Controller) expired(rec model.VDisk) bool {
 
 // watchTrash has what was long enough in the trash deleted, until Stop.
 func (c *Controller) watchTrash() {
-	defer c.wg.Done()
-	t := c.clock.NewTimer(0)
-	defer t.Stop()
-	for {
-		select {
-		case <-c.ctx.Done():
-			return
-		case <-t.C():
-		}
+	c.every(0, trashEvery, func() {
 		for _, v := range c.Trash() {
 			if c.expired(v) {
 				c.schedule(ref{"vdisk", v.ID}, 0)
 			}
 		}
-		t.Reset(trashEvery)
-	}
+	})
 }
 
 // checkProvisioned refuses more bytes of vDisks than the vPool's over-subscription

@@ -231,24 +231,15 @@ func (c *Controller) endVerify(ctx context.Context, id string) error {
 // watchVerified has each vDisk verified within the interval of its vPool (rule E8), one
 // at a time, until Stop.
 func (c *Controller) watchVerified() {
-	defer c.wg.Done()
 	tried := map[string]time.Time{}
-	t := c.clock.NewTimer(verifyLook)
-	defer t.Stop()
-	for {
-		select {
-		case <-c.ctx.Done():
-			return
-		case <-t.C():
-		}
+	c.every(verifyLook, verifyLook, func() {
 		if v, ok := c.dueForVerify(tried); ok {
 			tried[v.ID] = c.clock.Now()
 			if _, err := c.StartVerify(c.ctx, v.ID, verifyRate); err != nil {
 				c.log.Warn("vDisk is due to be verified, and cannot be", "vdisk", v.Name, "err", err)
 			}
 		}
-		t.Reset(verifyLook)
-	}
+	})
 }
 
 // dueForVerify returns the vDisk whose verification is due for the longest time, unless

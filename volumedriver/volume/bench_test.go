@@ -13,8 +13,24 @@ import (
 	"github.com/openvstorage/ovgate/volumedriver/backend/local"
 )
 
+// atRandom does n operations on 4 KiB at random offsets, for worker w.
+func atRandom(b *testing.B, w, n int, size uint64, do func(p []byte, off int64) error) {
+	p := make([]byte, 4096)
+	x := uint64(w + 1)
+	for range n {
+		x ^= x << 13
+		x ^= x >> 7
+		x ^= x << 17
+		if err := do(p, int64(x%(size/4096))*4096); err != nil {
+			b.Error(err)
+			return
+		}
+	}
+}
+
 // benchNode opens a vDisk on real files below OVGATE_BENCH_DIR (default: the
-// temporary directory, which may be memory).
+// temporary directory, which may be memory), with its backend below OVGATE_BENCH_BACKEND
+// if that is set.
 func benchNode(b *testing.B, size int64) *Volume {
 	b.Helper()
 	dir, err := os.MkdirTemp(os.Getenv("OVGATE_BENCH_DIR"), "ovgate-bench")
@@ -80,17 +96,7 @@ func BenchmarkWrite(b *testing.B) {
 				wg.Add(1)
 				go func() {
 					defer wg.Done()
-					buf := make([]byte, 4096)
-					x := uint64(w + 1)
-					for range b.N / qd {
-						x ^= x << 13
-						x ^= x >> 7
-						x ^= x << 17
-						if err := v.WriteAt(context.Background(), buf, int64(x%(4<<30/4096))*4096); err != nil {
-							b.Error(err)
-							return
-						}
-					}
+					atRandom(b, w, b.N/qd, 4<<30, func(p []byte, off int64) error { return v.WriteAt(context.Background(), p, off) })
 				}()
 			}
 			wg.Wait()
@@ -128,17 +134,7 @@ func BenchmarkRead(b *testing.B) {
 				wg.Add(1)
 				go func() {
 					defer wg.Done()
-					p := make([]byte, 4096)
-					x := uint64(w + 1)
-					for range b.N / qd {
-						x ^= x << 13
-						x ^= x >> 7
-						x ^= x << 17
-						if err := v.ReadAt(ctx, p, int64(x%(size/4096))*4096); err != nil {
-							b.Error(err)
-							return
-						}
-					}
+					atRandom(b, w, b.N/qd, size, func(p []byte, off int64) error { return v.ReadAt(ctx, p, off) })
 				}()
 			}
 			wg.Wait()
@@ -202,17 +198,7 @@ func BenchmarkWriteMany(b *testing.B) {
 	var wg sync.WaitGroup
 	for w, v := range vols {
 		wg.Go(func() {
-			buf := make([]byte, 4096)
-			x := uint64(w + 1)
-			for range b.N / n {
-				x ^= x << 13
-				x ^= x >> 7
-				x ^= x << 17
-				if err := v.WriteAt(context.Background(), buf, int64(x%(size/4096))*4096); err != nil {
-					b.Error(err)
-					return
-				}
-			}
+			atRandom(b, w, b.N/n, size, func(p []byte, off int64) error { return v.WriteAt(context.Background(), p, off) })
 		})
 	}
 	wg.Wait()
