@@ -248,7 +248,8 @@ func (s *Server) pace() {
 	var due []*gate
 	for {
 		var sleep time.Duration
-		due, sleep = s.pacer.take(s.clk.Now(), due[:0])
+		now := s.clk.Now()
+		due, sleep = s.pacer.take(now, due[:0])
 		for _, g := range due {
 			g.run()
 		}
@@ -259,6 +260,9 @@ func (s *Server) pace() {
 		t.Stop()
 		if sleep > 0 {
 			t.Reset(sleep)
+			if s.clk.Now().Sub(now) >= sleep { // the time passed before the timer was set
+				continue
+			}
 		}
 		select {
 		case <-t.C():
