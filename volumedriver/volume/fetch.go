@@ -12,7 +12,7 @@ import (
 // or away. Networks and proxies flip bits and cut answers short, and what a read
 // decides - that a head is none, that somebody else holds the claim - is not undone
 // by a later one.
-const maxReads = 4
+const maxReads = 6
 
 // again makes a call that reads from the backend until it works, maxReads times at
 // most. That something is not there is an answer.
