@@ -1,0 +1,208 @@
+// Package preset says how Alba stores objects: an ordered list of policies and
+// what is done to the bytes. Namespaces name a preset; the manager keeps presets,
+// the client follows them, maintenance brings objects back to the best policy.
+//
+// # Policies
+//
+// A policy (k,m,c,x) cuts a chunk into k data fragments and computes m parity
+// fragments. A chunk is acknowledged when c of the k+m are durable, and at most
+// x of them are on one node.
+//
+//	P1  1 <= k <= c <= k+m. vPools demand c >= k+1: what was acknowledged
+//	    survives the loss of any one device at the next instant.
+//	P2  The first policy of the list whose c devices can be found is used, with as
+//	    many fragments as there are places, k+m at most. No policy can be met:
+//	    the backend is read-only, ErrNoPolicy.
+//	P3  Any c-k devices may be lost right after the acknowledgement, any m once
+//	    all k+m fragments are there; a node, too, while it holds no more of them.
+//	P4  Compression, encryption and the name of a preset never change; policies
+//	    and the fragment size do, for objects written from then on.
+package preset
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/openvstorage/ovgate/alba/fragment"
+)
+
+// Bounds of a preset.
+const (
+	// MaxK and MaxM bound a policy: wider codes gain little space and make every
+	// repair read more devices.
+	MaxK = fragment.MaxData
+	MaxM = fragment.MaxParity
+	// MaxPolicies bounds the list of a preset.
+	MaxPolicies = 16
+	// MinFragmentBytes to MaxFragmentBytes is the range of a fragment's size. A
+	// fragment below one piece (64 KiB) would make manifests larger than it saves.
+	MinFragmentBytes = 64 << 10
+	MaxFragmentBytes = 64 << 20
+	// DefaultFragmentBytes makes one chunk of a 16 MiB SCO with k = 4.
+	DefaultFragmentBytes = 4 << 20
+)
+
+var (
+	// ErrInvalid: the preset or policy breaks a rule.
+	ErrInvalid = errors.New("preset: invalid")
+	// ErrNoPolicy: no policy of the preset can be met by the devices there are.
+	ErrNoPolicy = errors.New("preset: no policy can be met")
+)
+
+// Policy is (k,m,c,x); see the package comment. Its text form is "k,m,c,x".
+type Policy struct {
+	K, M, C, X int
+}
+
+// N returns the number of fragments of a complete chunk.
+func (p Policy) N() int { return p.K + p.M }
+
+func (p Policy) String() string { return fmt.Sprintf("(%d,%d,%d,%d)", p.K, p.M, p.C, p.X) }
+
+// ParsePolicy reads "k,m,c,x", with or without parentheses.
+func ParsePolicy(s string) (Policy, error) {
+	t := strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(s), "("), ")")
+	parts := strings.Split(t, ",")
+	var v [4]int
+	if len(parts) != len(v) {
+		return Policy{}, fmt.Errorf("%w policy %.40q: write k,m,c,x, for example 4,2,5,2", ErrInvalid, s)
+	}
+	for i, p := range parts {
+		n, err := strconv.Atoi(strings.TrimSpace(p))
+		if err != nil {
+			return Policy{}, fmt.Errorf("%w policy %.40q: %.20q is not a number", ErrInvalid, s, p)
+		}
+		v[i] = n
+	}
+	p := Policy{v[0], v[1], v[2], v[3]}
+	return p, p.Validate()
+}
+
+// Validate checks P1 and the bounds.
+func (p Policy) Validate() error {
+	switch {
+	case p.K < 1 || p.K > MaxK:
+		return fmt.Errorf("%w policy %v: k is the number of data fragments, 1 to %d", ErrInvalid, p, MaxK)
+	case p.M < 0 || p.M > MaxM:
+		return fmt.Errorf("%w policy %v: m is the number of parity fragments, 0 to %d", ErrInvalid, p, MaxM)
+	case p.C < p.K || p.C > p.N():
+		return fmt.Errorf("%w policy %v: c, the fragments to wait for, is k to k+m: %d to %d", ErrInvalid, p, p.K, p.N())
+	case p.X < 1:
+		return fmt.Errorf("%w policy %v: x, the fragments on one node, is at least 1", ErrInvalid, p)
+	}
+	return nil
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (p Policy) MarshalText() ([]byte, error) {
+	return fmt.Appendf(nil, "%d,%d,%d,%d", p.K, p.M, p.C, p.X), nil
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Policy) UnmarshalText(b []byte) (err error) {
+	*p, err = ParsePolicy(string(b))
+	return err
+}
+
+// Places returns how many fragments of a chunk the devices can take when at most
+// x are on one node; perNode holds the usable devices of each node.
+func (p Policy) Places(perNode []int) int {
+	n := 0
+	for _, d := range perNode {
+		n += min(d, p.X)
+	}
+	return min(n, p.N())
+}
+
+// Preset is how the objects of a namespace are stored.
+type Preset struct {
+	Name          string      `json:"name"`
+	Policies      []Policy    `json:"policies"`
+	FragmentBytes int         `json:"fragmentBytes"` // at most, before compression
+	Compression   Compression `json:"compression"`
+	// KeyID names the data key of an encrypted preset: 32 hexadecimal digits;
+	// empty without encryption.
+	KeyID string `json:"keyId,omitempty"`
+	// OSDs are the devices to use, by number; empty: all that are claimed.
+	OSDs []uint32 `json:"osds,omitempty"`
+	// Default tells that namespaces without a choice get this preset.
+	Default bool `json:"default,omitempty"`
+	// Automatic tells that the policies follow the devices that there are.
+	Automatic bool `json:"automatic,omitempty"`
+}
+
+var validName = regexp.MustCompile(`^[A-Za-z0-9][-_A-Za-z0-9]{0,62}$`)
+
+// Validate checks a preset.
+func (p Preset) Validate() error {
+	if !validName.MatchString(p.Name) {
+		return fmt.Errorf("%w preset name %.80q: use letters, digits, '-' and '_', at most 63, beginning with a letter or digit", ErrInvalid, p.Name)
+	}
+	if len(p.Policies) == 0 || len(p.Policies) > MaxPolicies {
+		return fmt.Errorf("%w preset %s: it has %d policies: give 1 to %d", ErrInvalid, p.Name, len(p.Policies), MaxPolicies)
+	}
+	for i, q := range p.Policies {
+		if err := q.Validate(); err != nil {
+			return fmt.Errorf("preset %s: %w", p.Name, err)
+		}
+		if slices.Contains(p.Policies[:i], q) {
+			return fmt.Errorf("%w preset %s: policy %v is there twice", ErrInvalid, p.Name, q)
+		}
+	}
+	if p.FragmentBytes < MinFragmentBytes || p.FragmentBytes > MaxFragmentBytes || p.FragmentBytes%fragment.PieceBytes != 0 {
+		return fmt.Errorf("%w preset %s: fragment size %d: use a multiple of %d from %d to %d bytes",
+			ErrInvalid, p.Name, p.FragmentBytes, fragment.PieceBytes, MinFragmentBytes, MaxFragmentBytes)
+	}
+	return nil
+}
+
+// Redundant reports whether everything acknowledged survives the loss of any
+// one device, as vPools demand (P1), and names the policy at fault.
+func (p Preset) Redundant() error {
+	for _, q := range p.Policies {
+		if q.C < q.K+1 {
+			return fmt.Errorf("%w preset %s for a vPool: policy %v acknowledges at c = k = %d, so the loss of one device can lose acknowledged data: use c >= k+1",
+				ErrInvalid, p.Name, q, q.K)
+		}
+	}
+	return nil
+}
+
+// Choose returns the first policy that the usable devices of each node can meet,
+// and how many fragments they take (P2).
+func (p Preset) Choose(perNode []int) (Policy, int, error) {
+	for _, q := range p.Policies {
+		if n := q.Places(perNode); n >= q.C {
+			return q, n, nil
+		}
+	}
+	total := 0
+	for _, d := range perNode {
+		total += d
+	}
+	return Policy{}, 0, fmt.Errorf("%w: preset %s on %d usable devices of %d nodes: bring devices back or add some, or add a smaller policy", ErrNoPolicy, p.Name, total, len(perNode))
+}
+
+// Rank returns the place of a policy in the preset's list, 0 being the best, and
+// len(Policies) for one that is not in it.
+func (p Preset) Rank(q Policy) int {
+	if i := slices.Index(p.Policies, q); i >= 0 {
+		return i
+	}
+	return len(p.Policies)
+}
+
+// Encode returns the record of a preset.
+func (p Preset) Encode() ([]byte, error) { return json.Marshal(p) }
+
+// Decode reads what Encode wrote.
+func Decode(b []byte) (Preset, error) {
+	var p Preset
+	err := json.Unmarshal(b, &p)
+	return p, err
+}
