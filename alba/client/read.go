@@ -1,0 +1,564 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/openvstorage/ovgate/alba/fragment"
+	"github.com/openvstorage/ovgate/alba/layout"
+	"github.com/openvstorage/ovgate/alba/nsm"
+	"github.com/openvstorage/ovgate/alba/osd"
+)
+
+// readTries bounds how often a read begins anew because the object was changed
+// or moved under it.
+const readTries = 4
+
+// Get returns a whole object of at most limit bytes; ErrTooLarge, nsm.ErrNotExist,
+// ErrUnavailable.
+func (c *Client) Get(ctx context.Context, namespace, name string, limit int64) ([]byte, error) {
+	var data []byte
+	err := c.reading(ctx, namespace, name, true, func(sp space, m *layout.Manifest) error {
+		if m.Size > limit {
+			return fmt.Errorf("object %s: %w: %d bytes, at most %d", name, ErrTooLarge, m.Size, limit)
+		}
+		if int64(len(data)) != m.Size {
+			data = make([]byte, m.Size)
+		}
+		if err := c.read(ctx, sp, m, data, 0); err != nil {
+			return err
+		}
+		if crc := osd.CRC(data); crc != m.CRC {
+			return fmt.Errorf("object %s: %w: its pieces are right and its checksum is %08x, not %08x", name, fragment.ErrCorrupt, crc, m.CRC)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.stats.Gets.Add(1)
+	c.stats.GetBytes.Add(uint64(len(data)))
+	return data, nil
+}
+
+// ReadAt fills p with the object's bytes from off; ErrRange beyond its end.
+func (c *Client) ReadAt(ctx context.Context, namespace, name string, p []byte, off int64) error {
+	err := c.reading(ctx, namespace, name, false, func(sp space, m *layout.Manifest) error {
+		if off < 0 || off > m.Size || int64(len(p)) > m.Size-off {
+			return fmt.Errorf("object %s: %w: %d bytes from %d of %d", name, ErrRange, len(p), off, m.Size)
+		}
+		return c.read(ctx, sp, m, p, off)
+	})
+	if err == nil {
+		c.stats.Gets.Add(1)
+		c.stats.GetBytes.Add(uint64(len(p)))
+	}
+	return err
+}
+
+// reading calls fn with the object's manifest: from the cache unless consistent,
+// and from the NSM when fn fails with what may be an old one (C3).
+func (c *Client) reading(ctx context.Context, namespace, name string, consistent bool, fn func(sp space, m *layout.Manifest) error) error {
+	sp, err := c.space(ctx, namespace)
+	if err != nil {
+		return err
+	}
+	var m *layout.Manifest
+	if !consistent {
+		m = c.manifests.get(sp.rec.ID, name)
+	}
+	cached := m != nil
+	if cached {
+		c.stats.ManifestHit.Add(1)
+	} else {
+		c.stats.ManifestMiss.Add(1)
+	}
+	for try := 1; ; try++ {
+		if m == nil {
+			if m, err = c.fresh(ctx, namespace, name); err != nil {
+				return err
+			}
+		}
+		err = fn(sp, m)
+		if err == nil || ctx.Err() != nil || try == readTries {
+			return err
+		}
+		retry := errors.Is(err, ErrUnavailable) || cached && errors.Is(err, ErrRange)
+		if !retry {
+			return err
+		}
+		now, ferr := c.fresh(ctx, namespace, name)
+		if ferr != nil {
+			return ferr
+		}
+		if now.Revision == m.Revision {
+			return err
+		}
+		m, cached = now, false
+	}
+}
+
+// want is a run of pieces of one shard, and where its bytes go.
+type want struct {
+	shard        int
+	first, count int
+	skip         int    // bytes of the pieces before those that are wanted
+	dst          []byte // part of the caller's buffer
+}
+
+// read fills p from off, chunk by chunk.
+func (c *Client) read(ctx context.Context, sp space, m *layout.Manifest, p []byte, off int64) error {
+	key, err := c.key(m.Header)
+	if err != nil {
+		return err
+	}
+	code, err := fragment.NewCode(m.Policy.K, m.Policy.M)
+	if err != nil {
+		return err
+	}
+	for len(p) > 0 {
+		chunk := int(off / int64(m.ChunkBytes))
+		in := int(off - int64(chunk)*int64(m.ChunkBytes))
+		n := min(len(p), m.ChunkLen(chunk)-in)
+		g := &gather{c: c, sp: sp, m: m, key: key, code: code, chunk: chunk, futures: map[piecesOf]*future{}}
+		if err := g.run(ctx, g.wants(in, p[:n])); err != nil {
+			return fmt.Errorf("object %s chunk %d: %w", m.Name, chunk, err)
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
+
+// gather reads one chunk.
+type gather struct {
+	c     *Client
+	sp    space
+	m     *layout.Manifest
+	key   *fragment.Key
+	code  *fragment.Code
+	chunk int
+
+	mu       sync.Mutex
+	futures  map[piecesOf]*future
+	degraded bool
+	racing   bool   // a rebuild may outlast the read
+	damage   string // what was found missing or damaged
+}
+
+// piecesOf names a run of pieces of a fragment.
+type piecesOf struct{ index, first, count int }
+
+// future is a run of pieces on its way; plain is there when done is closed, in a
+// buffer that is the gather's.
+type future struct {
+	done  chan struct{}
+	plain *buffer
+	err   error
+}
+
+// wants cuts bytes [in, in+len(p)) of the chunk into runs of pieces.
+func (g *gather) wants(in int, p []byte) []want {
+	size := g.code.ShardBytes(g.m.ChunkLen(g.chunk))
+	var out []want
+	for len(p) > 0 {
+		shard, at := in/size, in%size
+		n := min(len(p), size-at)
+		first := at / fragment.PieceBytes
+		count := (at+n-1)/fragment.PieceBytes + 1 - first
+		out = append(out, want{shard: shard, first: first, count: count, skip: at - first*fragment.PieceBytes, dst: p[:n]})
+		p, in = p[n:], in+n
+	}
+	return out
+}
+
+// run fetches all wants side by side and copies them to where they go.
+func (g *gather) run(ctx context.Context, wants []want) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // what is late is not waited for
+	defer g.report()
+	defer g.recycle()
+	if len(wants) == 1 {
+		return g.fill(ctx, wants[0])
+	}
+	errs := make([]error, len(wants))
+	var wg sync.WaitGroup
+	for i, w := range wants {
+		wg.Go(func() {
+			if errs[i] = g.fill(ctx, w); errs[i] != nil {
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, context.Canceled) {
+			return err
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// recycle gives the buffers of what arrived to later reads, once all wants are
+// filled. What is late still writes to its own, and a rebuild that lost its race
+// may read from any.
+func (g *gather) recycle() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.racing {
+		return
+	}
+	for _, f := range g.futures {
+		select {
+		case <-f.done:
+			g.c.buffers.put(f.plain)
+		default:
+		}
+	}
+	g.futures = nil
+}
+
+// fill gets one want: from its own fragment, or from others when that one is
+// missing, damaged, on a failed device or slow.
+func (g *gather) fill(ctx context.Context, w want) error {
+	index := g.primary(w.shard)
+	if index < 0 {
+		return g.rebuild(ctx, w)
+	}
+	f := g.fetch(ctx, piecesOf{index, w.first, w.count})
+	late := g.c.o.Clock.NewTimer(g.c.hedgeAfter(int64(w.count) * fragment.PieceBytes))
+	defer late.Stop()
+	select {
+	case <-f.done:
+		if f.err == nil {
+			copy(w.dst, f.plain.b[w.skip:])
+			return nil
+		}
+	case <-late.C():
+		g.c.stats.Hedged.Add(1)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return g.race(ctx, w, f)
+}
+
+// race rebuilds a want, and takes the fragment itself should it come first.
+func (g *gather) race(ctx context.Context, w want, f *future) error {
+	rebuilt := make(chan error, 1)
+	own := w
+	own.dst = make([]byte, len(w.dst)) // both may finish
+	g.mu.Lock()
+	g.racing = true
+	g.mu.Unlock()
+	go func() { rebuilt <- g.rebuild(ctx, own) }()
+	slow := f.done
+	var err error
+	for range 2 {
+		select {
+		case <-slow:
+			slow = nil
+			if f.err == nil {
+				copy(w.dst, f.plain.b[w.skip:])
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		case err = <-rebuilt:
+			if err == nil {
+				copy(w.dst, own.dst)
+				return nil
+			}
+			if slow == nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return err
+}
+
+// primary returns the fragment to read a data shard from: the shard's own, or,
+// when all are copies, the nearest; -1 when it cannot be expected to answer.
+func (g *gather) primary(shard int) int {
+	if g.m.Policy.K > 1 {
+		if g.rank(shard) >= unlikely {
+			return -1
+		}
+		return shard
+	}
+	best := 0
+	for i := range g.m.Fragments[g.chunk] {
+		if g.rank(i) < g.rank(best) {
+			best = i
+		}
+	}
+	if g.rank(best) >= unlikely {
+		return -1
+	}
+	return best
+}
+
+// Ranks of a fragment as a source: the latency of its device, or one of these.
+const (
+	unlikely = int64(1) << 50 // on a failed device, or one that is being rebuilt
+	absent   = int64(1) << 60
+)
+
+// rank orders the fragments of the chunk as sources, the best first.
+func (g *gather) rank(i int) int64 {
+	f := g.m.Fragments[g.chunk][i]
+	if f.OSD == 0 {
+		return absent
+	}
+	dev := g.c.devices.view.Load().byNumber[f.OSD]
+	switch {
+	case dev == nil || dev.osd == nil:
+		return absent
+	case dev.failed() || !dev.rec.Counts():
+		return unlikely
+	}
+	n := int64(dev.small.get())
+	if len(g.c.o.Near) > 0 && !slices.Contains(g.c.o.Near, dev.rec.Node) {
+		n += int64(time.Second) // near ones first, whatever they take
+	}
+	return n
+}
+
+// fetch begins to read pieces of a fragment, once for all that want them.
+func (g *gather) fetch(ctx context.Context, p piecesOf) *future {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f, ok := g.futures[p]
+	if !ok {
+		f = &future{done: make(chan struct{})}
+		g.futures[p] = f
+		go func() {
+			defer close(f.done)
+			f.plain, f.err = g.pieces(ctx, p)
+		}()
+	}
+	return f
+}
+
+// pieces reads and unpacks pieces of a fragment.
+func (g *gather) pieces(ctx context.Context, p piecesOf) (*buffer, error) {
+	f := g.m.Fragments[g.chunk][p.index]
+	dev := g.c.devices.view.Load().byNumber[f.OSD]
+	if f.OSD == 0 || dev == nil || dev.osd == nil {
+		return nil, fmt.Errorf("fragment %d is on no device", p.index)
+	}
+	place := g.m.Place(g.sp.rec.ID, g.chunk, p.index)
+	off, n := f.Index.Range(p.first, p.count)
+	stored := g.c.buffers.get(int(n))
+	err := g.c.readFragment(ctx, dev, place, off, stored.b)
+	if err == nil {
+		out := stored
+		if !f.Index.AsIs() {
+			_, plain := f.Index.PlainRange(p.first, p.count)
+			out = g.c.buffers.get(plain)
+			defer g.c.buffers.put(stored)
+		}
+		if err = fragment.Unpack(out.b, place.FragmentID(g.m.Policy.K), f.Index, p.first, p.count, stored.b, g.key); err == nil {
+			return out, nil
+		}
+	}
+	if damaged(err) {
+		g.found(fmt.Sprintf("fragment %d on device %d: %v", p.index, f.OSD, err))
+	}
+	return nil, fmt.Errorf("fragment %d on device %d: %w", p.index, f.OSD, err)
+}
+
+// damaged tells errors of a fragment from those of its device or of the caller.
+func damaged(err error) bool {
+	return errors.Is(err, osd.ErrNotExist) || errors.Is(err, osd.ErrCorrupt) || errors.Is(err, osd.ErrRange) || errors.Is(err, fragment.ErrCorrupt)
+}
+
+// readFragment reads stored bytes from a device and notes how it did.
+func (c *Client) readFragment(ctx context.Context, dev *device, place layout.Place, off int64, p []byte) error {
+	if len(p) == 0 {
+		return nil // all zeros: nothing is stored
+	}
+	call, cancel := WithTimeout(ctx, c.o.Clock, c.o.Timeout)
+	defer cancel()
+	start := c.o.Clock.Now()
+	err := dev.osd.Read(call, place.FragmentKey(), off, p, osd.High|osd.Unverified) // C2: pieces have checksums in the manifest
+	if err == nil {
+		dev.readLatency(int64(len(p))).add(c.o.Clock.Now().Sub(start))
+		c.stats.MovedBytes.Add(uint64(len(p)))
+	}
+	c.blame(ctx, dev, err)
+	return err
+}
+
+// rebuild makes the pieces of a shard from those of k others.
+func (g *gather) rebuild(ctx context.Context, w want) error {
+	g.mu.Lock()
+	if !g.degraded {
+		g.degraded = true
+		g.c.stats.Degraded.Add(1)
+	}
+	g.mu.Unlock()
+	shards := make([][]byte, g.m.Policy.N())
+	if err := g.anyK(ctx, w, shards); err != nil {
+		return err
+	}
+	if len(shards[w.shard]) == 0 {
+		wanted := make([]bool, len(shards))
+		wanted[w.shard] = true
+		if err := g.code.Reconstruct(shards, wanted); err != nil {
+			return err
+		}
+	}
+	copy(w.dst, shards[w.shard][w.skip:])
+	return nil
+}
+
+// anyK reads the pieces of a want from any k fragments, the likeliest first, one
+// more for each that fails or is slow.
+func (g *gather) anyK(ctx context.Context, w want, shards [][]byte) error {
+	order := make([]int, 0, len(shards))
+	for i := range shards {
+		if g.m.Fragments[g.chunk][i].OSD != 0 && (i != w.shard || g.m.Policy.K == 1 || g.primary(w.shard) < 0) {
+			order = append(order, i)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		if pa, pb := g.begun(a, w), g.begun(b, w); pa != pb {
+			if pa {
+				return -1
+			}
+			return 1
+		}
+		return int(min(max(g.rank(a)-g.rank(b), -1), 1))
+	})
+	type result struct {
+		index int
+		f     *future
+	}
+	results := make(chan result, len(order))
+	next, running, got := 0, 0, 0
+	begin := func() {
+		if next == len(order) {
+			return
+		}
+		i := order[next]
+		next++
+		running++
+		f := g.fetch(ctx, piecesOf{i, w.first, w.count})
+		go func() { <-f.done; results <- result{i, f} }()
+	}
+	for range g.m.Policy.K {
+		begin()
+	}
+	late := g.c.o.Clock.NewTimer(g.c.hedgeAfter(int64(w.count) * fragment.PieceBytes))
+	defer late.Stop()
+	var errs []error
+	for got < g.m.Policy.K {
+		if running == 0 {
+			return fmt.Errorf("%w: %d of the %d needed: %w", ErrUnavailable, got, g.m.Policy.K, errors.Join(errs...))
+		}
+		select {
+		case r := <-results:
+			running--
+			if r.f.err != nil {
+				errs = append(errs, r.f.err)
+				begin()
+				continue
+			}
+			shards[r.index] = r.f.plain.b
+			got++
+		case <-late.C():
+			for range g.m.Policy.N() - g.m.Policy.K {
+				begin()
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// begun tells whether a fragment's pieces are read already for another want, and
+// have not failed.
+func (g *gather) begun(i int, w want) bool {
+	g.mu.Lock()
+	f := g.futures[piecesOf{i, w.first, w.count}]
+	g.mu.Unlock()
+	if f == nil {
+		return false
+	}
+	select {
+	case <-f.done:
+		return f.err == nil
+	default:
+		return true
+	}
+}
+
+// found remembers damage for the report.
+func (g *gather) found(what string) {
+	g.c.stats.Damaged.Add(1)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.damage = what
+}
+
+// report tells the NSM that the object needs repair, behind the reader's back.
+func (g *gather) report() {
+	g.mu.Lock()
+	why := g.damage
+	g.mu.Unlock()
+	if why == "" {
+		return
+	}
+	c, sp, m := g.c, g.sp, g.m
+	c.background(func(ctx context.Context) {
+		if err := reportIfSame(ctx, sp, m, why); err != nil {
+			c.o.Log.Warn("damage could not be reported", "object", m.Name, "damage", why, "error", err)
+		}
+	})
+}
+
+// reportIfSame reports damage unless the object was changed or moved meanwhile,
+// which is what made the reader's manifest fail.
+func reportIfSame(ctx context.Context, sp space, m *layout.Manifest, why string) error {
+	now, err := sp.host.Get(ctx, sp.rec.ID, m.Name)
+	if errors.Is(err, nsm.ErrNotExist) || err == nil && now.Revision != m.Revision {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return sp.host.Report(ctx, sp.rec.ID, m.Name, why)
+}
+
+// Hedging: a read that takes a multiple of what reads take lately is overtaken.
+const (
+	hedgeFactor = 4
+	hedgeMin    = 10 * time.Millisecond
+	hedgeMax    = 2 * time.Second
+	// hedgeFirst is for when nothing is known yet.
+	hedgeFirst = 250 * time.Millisecond
+)
+
+// hedgeAfter returns how long a read of n bytes may take before others are asked:
+// the median over devices of their averages decides, so that one slow device does not.
+func (c *Client) hedgeAfter(n int64) time.Duration {
+	v := c.devices.view.Load()
+	all := make([]time.Duration, 0, len(v.byNumber))
+	for _, dev := range v.byNumber {
+		if l := dev.readLatency(n).get(); l > 0 {
+			all = append(all, l)
+		}
+	}
+	if len(all) == 0 {
+		return hedgeFirst
+	}
+	slices.Sort(all)
+	return min(max(all[len(all)/2]*hedgeFactor, hedgeMin), hedgeMax)
+}
