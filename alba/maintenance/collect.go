@@ -1,0 +1,313 @@
+package maintenance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/openvstorage/ovgate/alba/client"
+	"github.com/openvstorage/ovgate/alba/layout"
+	"github.com/openvstorage/ovgate/alba/manager"
+	"github.com/openvstorage/ovgate/alba/nsm"
+	"github.com/openvstorage/ovgate/alba/osd"
+)
+
+// Garbage deletes fragments that manifests dropped (T1). What is on a device that
+// does not answer stays for the next round; what was on one that left is forgotten.
+func (a *Agent) Garbage(ctx context.Context) error {
+	osds, err := a.m.OSDs(ctx)
+	if err != nil {
+		return err
+	}
+	state := map[uint32]manager.OSD{}
+	for _, o := range osds {
+		state[o.Number] = o
+	}
+	return a.hosts(ctx, func(h *nsm.Host) error {
+		var last *nsm.Garbage
+		for {
+			page, err := h.ListGarbage(ctx, last, workPage)
+			if err != nil || len(page) == 0 {
+				return err
+			}
+			last = &page[len(page)-1]
+			if err := a.drop(ctx, h, state, page); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// drop deletes a page of garbage, device by device.
+func (a *Agent) drop(ctx context.Context, h *nsm.Host, state map[uint32]manager.OSD, page []nsm.Garbage) error {
+	deletes := map[uint32][]osd.Update{}
+	for _, g := range page {
+		for _, d := range g.Places {
+			p := d.Place(g.Namespace)
+			deletes[d.OSD] = append(deletes[d.OSD], osd.Delete(p.FragmentKey()), osd.Delete(p.TagKey(d.Epoch)))
+		}
+	}
+	failed := map[uint32]bool{}
+	for n, updates := range deletes {
+		if o, ok := state[n]; !ok || o.State == manager.Purging {
+			continue
+		}
+		failed[n] = a.delete(ctx, n, updates) != nil
+	}
+	for _, g := range page {
+		var left []nsm.Dropped
+		for _, d := range g.Places {
+			if failed[d.OSD] {
+				left = append(left, d)
+			}
+		}
+		if len(left) == len(g.Places) {
+			continue
+		}
+		if err := h.Collected(ctx, g, left); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// openEpoch is an epoch that collection opened, to close those before it.
+type openEpoch struct {
+	epoch uint64
+	at    time.Time
+}
+
+// Collect finds fragments that no manifest ever named. For each namespace: open an
+// epoch, and once the grace time is over close those before it and go through
+// their tags on each device (T1). What is open is forgotten with the agent:
+// another begins anew, which takes longer and loses nothing.
+func (a *Agent) Collect(ctx context.Context) error {
+	return a.namespaces(ctx, func(n manager.Namespace, host *nsm.Host) error {
+		rec, err := a.record(ctx, n, host)
+		if err == nil && (rec.State == nsm.Closing || rec.State == nsm.Removing) {
+			// Its removal was interrupted: go on, or let it live (manager G7).
+			_, err = a.m.Settle(ctx, n)
+		}
+		if unknown(err) {
+			return nil // the survey tells
+		}
+		if err != nil || rec.State != nsm.Active {
+			return err
+		}
+		if rec, err = a.turn(ctx, host, rec); err != nil {
+			return err
+		}
+		return a.sweepTags(ctx, n, host, rec)
+	})
+}
+
+// turn moves the epochs of a namespace on, if there are tags to look at.
+func (a *Agent) turn(ctx context.Context, host *nsm.Host, rec nsm.Namespace) (nsm.Namespace, error) {
+	a.mu.Lock()
+	open, ok := a.epochs[rec.ID]
+	a.mu.Unlock()
+	now := a.o.Clock.Now()
+	switch {
+	case !ok && !a.tagged(ctx, rec.ID):
+		return rec, nil
+	case !ok:
+		epoch, err := host.OpenEpoch(ctx, rec.ID)
+		if err != nil {
+			return rec, err
+		}
+		a.mu.Lock()
+		a.epochs[rec.ID] = openEpoch{epoch, now}
+		a.mu.Unlock()
+		return rec, nil
+	case now.Sub(open.at) < a.o.Grace:
+		return rec, nil
+	}
+	if err := host.CloseEpochs(ctx, rec.ID, open.epoch-1); err != nil {
+		return rec, err
+	}
+	a.mu.Lock()
+	delete(a.epochs, rec.ID)
+	a.mu.Unlock()
+	return host.Namespace(ctx, rec.ID)
+}
+
+// tagged tells whether a device that answers has tags that were not gone through.
+func (a *Agent) tagged(ctx context.Context, ns uint64) bool {
+	seen, err := a.m.SeenAll(ctx)
+	if err != nil {
+		return false
+	}
+	for n, s := range seen {
+		dev := a.c.Device(n)
+		if dev == nil || s.Error != "" {
+			continue
+		}
+		call, cancel := a.call(ctx)
+		page, err := dev.List(call, layout.TagsPrefix(ns), layout.EpochAfter(ns, s.Collected[ns]), 1, osd.Low)
+		cancel()
+		if err == nil && len(page) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// sweepTags goes through the tags of closed epochs on every device that answers.
+func (a *Agent) sweepTags(ctx context.Context, n manager.Namespace, host *nsm.Host, rec nsm.Namespace) error {
+	seen, err := a.m.SeenAll(ctx)
+	if err != nil {
+		return err
+	}
+	closed := rec.EpochMin - 1
+	for number, s := range seen {
+		if s.Collected[n.ID] >= closed || s.Error != "" || s.Reconcile != "" || a.c.Device(number) == nil {
+			continue
+		}
+		c := &collection{a: a, number: number, n: n, rec: rec, host: host, done: s.Collected[n.ID], closed: closed}
+		if err := c.run(ctx); err != nil {
+			a.log.Info("collection goes on later", "device", number, "namespace", n.Name, "error", err)
+			continue
+		}
+		_, err := a.m.SetSeen(ctx, number, func(now *manager.Seen) {
+			if now.Run != s.Run || now.Reconcile != "" {
+				return
+			}
+			if now.Collected == nil {
+				now.Collected = map[uint64]uint64{}
+			}
+			now.Collected[n.ID] = closed
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collection looks at the tags of a namespace on one device: those of the epochs
+// after done, up to closed.
+type collection struct {
+	a            *Agent
+	number       uint32
+	n            manager.Namespace
+	rec          nsm.Namespace
+	host         *nsm.Host
+	done, closed uint64
+
+	// The object last looked up: its tags lie together.
+	object   layout.Object
+	manifest *layout.Manifest
+}
+
+// bar keeps late writers out of the epochs that are gone through (layout M3).
+func (c *collection) bar(ctx context.Context) error {
+	dev := c.a.c.Device(c.number)
+	if dev == nil {
+		return fmt.Errorf("device %d is not open", c.number)
+	}
+	call, cancel := c.a.call(ctx)
+	defer cancel()
+	_, err := client.RaiseLink(call, dev, layout.Link{ID: c.n.ID, Name: c.n.Name, Preset: c.rec.Preset.Name, EpochMin: c.rec.EpochMin}, false)
+	return err
+}
+
+// errEnd ends a walk over keys.
+var errEnd = errors.New("end")
+
+func (c *collection) run(ctx context.Context) error {
+	if err := c.bar(ctx); err != nil {
+		return err
+	}
+	err := c.a.keys(ctx, c.number, layout.TagsPrefix(c.n.ID), layout.EpochAfter(c.n.ID, c.done), func(page []osd.Entry) error {
+		var deletes []osd.Update
+		end := false
+		for _, e := range page {
+			place, epoch, err := layout.ParseTagKey(e.Key)
+			if err != nil {
+				return err
+			}
+			if end = epoch > c.closed; end {
+				break
+			}
+			used, err := c.named(ctx, place, epoch, e.Key)
+			if err != nil {
+				return err
+			}
+			if !used {
+				deletes = append(deletes, osd.Delete(place.FragmentKey()), osd.Delete(e.Key))
+			}
+		}
+		if err := c.still(ctx, len(deletes)); err != nil {
+			return err
+		}
+		if err := c.a.delete(ctx, c.number, deletes); err != nil {
+			return err
+		}
+		if end {
+			return errEnd
+		}
+		return nil
+	})
+	if errors.Is(err, errEnd) {
+		return nil
+	}
+	return err
+}
+
+// still makes sure, after manifests were not found and before anything is deleted for
+// that, that the host has the records in which they were looked for: a store that
+// lost them knows no namespace, or one whose epochs began anew (T1).
+func (c *collection) still(ctx context.Context, deletes int) error {
+	if deletes == 0 {
+		return nil
+	}
+	rec, err := c.host.Namespace(ctx, c.n.ID)
+	if err == nil && (rec.State != nsm.Active || rec.EpochMin <= c.closed) {
+		err = fmt.Errorf("it is %s with epochs from %d: not collected up to %d", rec.State, rec.EpochMin, c.closed)
+	}
+	return err
+}
+
+// named tells whether the manifest of a tag's object names the fragment. What
+// cannot be read is an error: the fragment stays (T1).
+func (c *collection) named(ctx context.Context, place layout.Place, epoch uint64, key []byte) (bool, error) {
+	if c.object != place.Object {
+		name, err := c.name(ctx, key)
+		if errors.Is(err, osd.ErrCorrupt) || errors.Is(err, layout.ErrFormat) {
+			// Of what object it is nobody can say: it stays, and the others go on.
+			c.a.log.Warn("tag is damaged", "device", c.number, "fragment", place, "error", err)
+			return true, nil
+		}
+		if err != nil || name == "" {
+			return true, err
+		}
+		m, err := c.host.Get(ctx, c.n.ID, name)
+		if err != nil && !errors.Is(err, nsm.ErrNotExist) {
+			return false, err
+		}
+		c.object, c.manifest = place.Object, m
+	}
+	m := c.manifest
+	if m == nil || m.Object != place.Object || int(place.Chunk) >= len(m.Fragments) || int(place.Index) >= len(m.Fragments[place.Chunk]) {
+		return false, nil
+	}
+	f := m.Fragments[place.Chunk][place.Index]
+	return f.OSD == c.number && f.Version == place.Version && f.Epoch == epoch, nil
+}
+
+// name reads the object's name out of a tag; empty when the tag is gone meanwhile.
+func (c *collection) name(ctx context.Context, key []byte) (string, error) {
+	dev := c.a.c.Device(c.number)
+	if dev == nil {
+		return "", fmt.Errorf("device %d is not open", c.number)
+	}
+	call, cancel := c.a.call(ctx)
+	defer cancel()
+	v, err := dev.Get(call, [][]byte{key}, layout.MaxManifestBytes, osd.Low)
+	if err != nil || v[0].Data == nil {
+		return "", err
+	}
+	h, _, err := layout.DecodeRecovery(v[0].Data)
+	return h.Name, err
+}
