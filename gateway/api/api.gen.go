@@ -17,14 +17,38 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for AlbaEventLevel.
+const (
+	AlbaEventLevelError   AlbaEventLevel = "error"
+	AlbaEventLevelInfo    AlbaEventLevel = "info"
+	AlbaEventLevelWarning AlbaEventLevel = "warning"
+)
+
+// Valid indicates whether the value is a known member of the AlbaEventLevel enum.
+func (e AlbaEventLevel) Valid() bool {
+	switch e {
+	case AlbaEventLevelError:
+		return true
+	case AlbaEventLevelInfo:
+		return true
+	case AlbaEventLevelWarning:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for BackendKind.
 const (
+	BackendKindAlba  BackendKind = "alba"
 	BackendKindLocal BackendKind = "local"
 )
 
 // Valid indicates whether the value is a known member of the BackendKind enum.
 func (e BackendKind) Valid() bool {
 	switch e {
+	case BackendKindAlba:
+		return true
 	case BackendKindLocal:
 		return true
 	default:
@@ -107,6 +131,48 @@ func (e LostTailPolicy) Valid() bool {
 	case LostTailPolicyAccept:
 		return true
 	case LostTailPolicyOffline:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OSDKind.
+const (
+	OSDKindAsd   OSDKind = "asd"
+	OSDKindLocal OSDKind = "local"
+)
+
+// Valid indicates whether the value is a known member of the OSDKind enum.
+func (e OSDKind) Valid() bool {
+	switch e {
+	case OSDKindAsd:
+		return true
+	case OSDKindLocal:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OSDState.
+const (
+	OSDStateClaiming        OSDState = "claiming"
+	OSDStateDecommissioning OSDState = "decommissioning"
+	OSDStateInUse           OSDState = "in-use"
+	OSDStatePurging         OSDState = "purging"
+)
+
+// Valid indicates whether the value is a known member of the OSDState enum.
+func (e OSDState) Valid() bool {
+	switch e {
+	case OSDStateClaiming:
+		return true
+	case OSDStateDecommissioning:
+		return true
+	case OSDStateInUse:
+		return true
+	case OSDStatePurging:
 		return true
 	default:
 		return false
@@ -236,12 +302,81 @@ func (e VerificationState) Valid() bool {
 	}
 }
 
+// Alba defines model for Alba.
+type Alba struct {
+	// Bytes Of all objects
+	Bytes int64 `json:"bytes"`
+
+	// Cluster Its UUID
+	Cluster string `json:"cluster"`
+
+	// Events What happened to devices and objects, newest first
+	Events []AlbaEvent `json:"events"`
+
+	// Failed Devices that do not work
+	Failed int   `json:"failed"`
+	Free   int64 `json:"free"`
+
+	// Made There is an object store on this node; a vPool with the alba backend makes one
+	Made    bool  `json:"made"`
+	Objects int64 `json:"objects"`
+
+	// Osds Devices
+	Osds int `json:"osds"`
+
+	// Policies Objects by the policy they are stored with
+	Policies map[string]int64 `json:"policies"`
+
+	// Repair Objects that wait for repair
+	Repair int64 `json:"repair"`
+
+	// Safety What is stored survives, in words
+	Safety string `json:"safety"`
+
+	// Stored Of all fragments, with redundancy
+	Stored int64 `json:"stored"`
+
+	// SurveyedAt When every object was last looked at
+	SurveyedAt *time.Time `json:"surveyedAt"`
+
+	// Tolerates How many more devices may be lost without losing an object; -1: some cannot be read now; null: nothing was surveyed yet
+	Tolerates *int `json:"tolerates"`
+
+	// Total Bytes of the devices, before redundancy
+	Total int64 `json:"total"`
+}
+
+// AlbaEvent defines model for AlbaEvent.
+type AlbaEvent struct {
+	At      time.Time      `json:"at"`
+	Level   AlbaEventLevel `json:"level"`
+	Message string         `json:"message"`
+
+	// Osd The device that it is about
+	Osd *int64 `json:"osd"`
+}
+
+// AlbaEventLevel defines model for AlbaEvent.Level.
+type AlbaEventLevel string
+
+// AlbaRecoverInput defines model for AlbaRecoverInput.
+type AlbaRecoverInput struct {
+	// Force Also while devices are away
+	Force *bool `json:"force,omitempty"`
+
+	// Namespace Left out: all that lost their records
+	Namespace *string `json:"namespace,omitempty"`
+}
+
 // Backend defines model for Backend.
 type Backend struct {
 	Kind BackendKind `json:"kind"`
 
-	// Path Absolute path of a directory on the node, made when missing; empty in a request: a place of its own in the node's data directory
+	// Path local: absolute path of a directory on the node, made when missing; empty in a request: a place of its own in the node's data directory. alba: what the names of its namespaces begin with; empty in a request: the vPool's name
 	Path string `json:"path"`
+
+	// Preset alba: the preset that says how objects are stored; empty: the default one
+	Preset string `json:"preset"`
 }
 
 // BackendKind defines model for BackendKind.
@@ -633,6 +768,32 @@ type ISCSISessionList struct {
 	Next  *string        `json:"next"`
 }
 
+// Job defines model for Job.
+type Job struct {
+	Bytes          int64      `json:"bytes"`
+	BytesPerSecond float64    `json:"bytesPerSecond"`
+	Done           int64      `json:"done"`
+	EndedAt        *time.Time `json:"endedAt"`
+	Error          *string    `json:"error"`
+	ID             string     `json:"id"`
+
+	// LeftMs Time that is left at this rate
+	LeftMs    *int64    `json:"leftMs"`
+	PerSecond float64   `json:"perSecond"`
+	StartedAt time.Time `json:"startedAt"`
+
+	// Total 0: not known
+	Total int64  `json:"total"`
+	Unit  string `json:"unit"`
+	What  string `json:"what"`
+}
+
+// JobList defines model for JobList.
+type JobList struct {
+	Items []Job   `json:"items"`
+	Next  *string `json:"next"`
+}
+
 // JobState defines model for JobState.
 type JobState string
 
@@ -733,6 +894,22 @@ type MoveProgress struct {
 // Name Letters, digits, . _ and - ; starts with a letter or digit
 type Name = string
 
+// Namespace defines model for Namespace.
+type Namespace struct {
+	// Host NSM host that keeps its manifests
+	Host   string `json:"host"`
+	ID     int64  `json:"id"`
+	Name   string `json:"name"`
+	Preset string `json:"preset"`
+	State  string `json:"state"`
+}
+
+// NamespaceList defines model for NamespaceList.
+type NamespaceList struct {
+	Items []Namespace `json:"items"`
+	Next  *string     `json:"next"`
+}
+
 // Negotiated Keys of RFC 7143 section 13
 type Negotiated struct {
 	// DataDigest CRC32C
@@ -768,6 +945,89 @@ type NewToken struct {
 type Node struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
+}
+
+// OSD defines model for OSD.
+type OSD struct {
+	Address   *string   `json:"address"`
+	ClaimedAt time.Time `json:"claimedAt"`
+	Directory *string   `json:"directory"`
+
+	// Fingerprint Of the ASD's certificate
+	Fingerprint *string `json:"fingerprint"`
+
+	// Fragments By the last survey
+	Fragments int64 `json:"fragments"`
+	Free      int64 `json:"free"`
+	Full      bool  `json:"full"`
+
+	// Kind local: a directory of the node; asd: a daemon over the network
+	Kind        OSDKind `json:"kind"`
+	LargeReadUs *int64  `json:"largeReadUs"`
+
+	// Node The machine, which x of a policy counts
+	Node string `json:"node"`
+
+	// Number Of the device in this object store, for ever
+	Number     int64     `json:"number"`
+	ObservedAt time.Time `json:"observedAt"`
+
+	// Problem Why it does not work
+	Problem *string `json:"problem"`
+
+	// SmallReadUs Average latency of reads up to 64 KiB
+	SmallReadUs *int64   `json:"smallReadUs"`
+	State       OSDState `json:"state"`
+
+	// Total Bytes
+	Total int64 `json:"total"`
+	Used  int64 `json:"used"`
+
+	// UUID Identity stamped on the device
+	UUID    string `json:"uuid"`
+	Working bool   `json:"working"`
+}
+
+// OSDKind local: a directory of the node; asd: a daemon over the network
+type OSDKind string
+
+// OSDState defines model for OSD.State.
+type OSDState string
+
+// OSDInput Either `directory` or `address` with `fingerprint` and `accessKey`
+type OSDInput struct {
+	// AccessKey 64 hexadecimal digits: what the ASD's access.key holds
+	AccessKey *string `json:"accessKey,omitempty"`
+
+	// Address HOST:PORT of an ASD
+	Address *string `json:"address,omitempty"`
+
+	// Capacity Most that a directory may take, bytes; left out: all that the file system has
+	Capacity *int64 `json:"capacity,omitempty"`
+
+	// Directory Absolute path on the node
+	Directory   *string `json:"directory,omitempty"`
+	Fingerprint *string `json:"fingerprint,omitempty"`
+
+	// Node The ASD's machine; left out: its address
+	Node *string `json:"node,omitempty"`
+}
+
+// OSDList defines model for OSDList.
+type OSDList struct {
+	Items []OSD   `json:"items"`
+	Next  *string `json:"next"`
+}
+
+// OSDPatch defines model for OSDPatch.
+type OSDPatch struct {
+	Address   *string `json:"address,omitempty"`
+	Directory *string `json:"directory,omitempty"`
+}
+
+// OSDPurgeInput defines model for OSDPurgeInput.
+type OSDPurgeInput struct {
+	AcceptLoss *bool `json:"acceptLoss,omitempty"`
 }
 
 // Parent defines model for Parent.
@@ -820,6 +1080,63 @@ type PortalList struct {
 type PortalsInput struct {
 	// Addresses host:port as in /portals; empty: every portal of the node
 	Addresses []string `json:"addresses"`
+}
+
+// Preset defines model for Preset.
+type Preset struct {
+	// Automatic Its policies follow the devices that there are
+	Automatic   bool   `json:"automatic"`
+	Compression string `json:"compression"`
+	Default     bool   `json:"default"`
+	Encrypted   bool   `json:"encrypted"`
+
+	// Explain What that policy survives, or why none can be met
+	Explain      string `json:"explain"`
+	FragmentSize int64  `json:"fragmentSize"`
+	Name         string `json:"name"`
+
+	// Now The policy that new objects get; empty when none can be met
+	Now string `json:"now"`
+
+	// Osds Devices to use; none: all
+	Osds []int64 `json:"osds"`
+
+	// Policies k,m,c,x in the order in which they are tried
+	Policies []string `json:"policies"`
+
+	// Redundant vPools may use it: what is acknowledged survives the loss of any one device
+	Redundant bool `json:"redundant"`
+}
+
+// PresetInput defines model for PresetInput.
+type PresetInput struct {
+	// Compression none, snappy, s2, zstd or bz2; left out: none
+	Compression *string `json:"compression,omitempty"`
+
+	// Encrypt AES-256, with a data key of its own
+	Encrypt *bool `json:"encrypt,omitempty"`
+
+	// FragmentSize 64 KiB-64 MiB, a multiple of 64 KiB; left out: 4 MiB
+	FragmentSize *int64   `json:"fragmentSize,omitempty"`
+	Name         string   `json:"name"`
+	Osds         *[]int64 `json:"osds,omitempty"`
+
+	// Policies k,m,c,x; left out: those for the devices that there are, and they follow them
+	Policies *[]string `json:"policies,omitempty"`
+}
+
+// PresetList defines model for PresetList.
+type PresetList struct {
+	Items []Preset `json:"items"`
+	Next  *string  `json:"next"`
+}
+
+// PresetPatch defines model for PresetPatch.
+type PresetPatch struct {
+	// Default Make it the default
+	Default      *bool     `json:"default,omitempty"`
+	FragmentSize *int64    `json:"fragmentSize,omitempty"`
+	Policies     *[]string `json:"policies,omitempty"`
 }
 
 // PublishInput defines model for PublishInput.
@@ -1686,8 +2003,14 @@ type IdempotencyKey = string
 // Limit defines model for Limit.
 type Limit = int
 
+// OSDNumber defines model for OSDNumber.
+type OSDNumber = int64
+
 // Offset defines model for Offset.
 type Offset = int64
+
+// PresetName defines model for PresetName.
+type PresetName = string
 
 // Query defines model for Query.
 type Query = string
@@ -1750,6 +2073,66 @@ type ListISCSISessionsParams struct {
 type GetISCSISessionParams struct {
 	// SampleMs Watch the session for so long, and answer rates and latencies of that time; 0 or absent: of its whole time
 	SampleMs *int `form:"sampleMs,omitempty" json:"sampleMs,omitempty"`
+}
+
+// ListJobsParams defines parameters for ListJobs.
+type ListJobsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListNamespacesParams defines parameters for ListNamespaces.
+type ListNamespacesParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only those whose names begin with this
+	Q *string `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListOSDsParams defines parameters for ListOSDs.
+type ListOSDsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ClaimOSDParams defines parameters for ClaimOSD.
+type ClaimOSDParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListPresetsParams defines parameters for ListPresets.
+type ListPresetsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreatePresetParams defines parameters for CreatePreset.
+type CreatePresetParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // CreateSnapshotGroupParams defines parameters for CreateSnapshotGroup.
@@ -1957,8 +2340,26 @@ type RecoverVPoolParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// RecoverAlbaJSONRequestBody defines body for RecoverAlba for application/json ContentType.
+type RecoverAlbaJSONRequestBody = AlbaRecoverInput
+
 // BeginImportJSONRequestBody defines body for BeginImport for application/json ContentType.
 type BeginImportJSONRequestBody = VDiskInput
+
+// ClaimOSDJSONRequestBody defines body for ClaimOSD for application/json ContentType.
+type ClaimOSDJSONRequestBody = OSDInput
+
+// MoveOSDJSONRequestBody defines body for MoveOSD for application/json ContentType.
+type MoveOSDJSONRequestBody = OSDPatch
+
+// PurgeOSDJSONRequestBody defines body for PurgeOSD for application/json ContentType.
+type PurgeOSDJSONRequestBody = OSDPurgeInput
+
+// CreatePresetJSONRequestBody defines body for CreatePreset for application/json ContentType.
+type CreatePresetJSONRequestBody = PresetInput
+
+// UpdatePresetJSONRequestBody defines body for UpdatePreset for application/json ContentType.
+type UpdatePresetJSONRequestBody = PresetPatch
 
 // SignInJSONRequestBody defines body for SignIn for application/json ContentType.
 type SignInJSONRequestBody = SignInInput
@@ -2046,6 +2447,15 @@ type SweepVPoolJSONRequestBody = SweepInput
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// GetAlba State of the object store: safety, space, what happened
+	// (GET /alba)
+	GetAlba(ctx echo.Context) error
+	// RecoverAlba Rebuild the records of namespaces from the devices alone
+	// (POST /alba/recover)
+	RecoverAlba(ctx echo.Context) error
+	// SurveyAlba Look at every object now, and repair what is not complete
+	// (POST /alba/survey)
+	SurveyAlba(ctx echo.Context) error
 	// EndExport End an export
 	// (DELETE /exports/{transfer})
 	EndExport(ctx echo.Context, transfer TransferID) error
@@ -2082,9 +2492,54 @@ type ServerInterface interface {
 	// GetISCSISession Show an iSCSI session with what it negotiated and did
 	// (GET /iscsi/sessions/{session})
 	GetISCSISession(ctx echo.Context, session string, params GetISCSISessionParams) error
+	// ClearJobs Forget the jobs that ended
+	// (DELETE /jobs)
+	ClearJobs(ctx echo.Context) error
+	// ListJobs Jobs of maintenance that run or ended lately, newest first
+	// (GET /jobs)
+	ListJobs(ctx echo.Context, params ListJobsParams) error
+	// ListNamespaces List the namespaces of the object store, one per vDisk
+	// (GET /namespaces)
+	ListNamespaces(ctx echo.Context, params ListNamespacesParams) error
+	// ListOSDs List the devices
+	// (GET /osds)
+	ListOSDs(ctx echo.Context, params ListOSDsParams) error
+	// ClaimOSD Make a directory of the node, or an ASD, part of the object store
+	// (POST /osds)
+	ClaimOSD(ctx echo.Context, params ClaimOSDParams) error
+	// GetOSD A device
+	// (GET /osds/{osd})
+	GetOSD(ctx echo.Context, osd OSDNumber) error
+	// MoveOSD Change where a device is reached
+	// (PATCH /osds/{osd})
+	MoveOSD(ctx echo.Context, osd OSDNumber) error
+	// DecommissionOSD Empty a device that works; it leaves when nothing is stored on it any more
+	// (POST /osds/{osd}/decommission)
+	DecommissionOSD(ctx echo.Context, osd OSDNumber) error
+	// PurgeOSD Give up a device that does not come back
+	// (POST /osds/{osd}/purge)
+	PurgeOSD(ctx echo.Context, osd OSDNumber) error
+	// VerifyOSD Begin to compare everything on a device with its checksums
+	// (POST /osds/{osd}/verify)
+	VerifyOSD(ctx echo.Context, osd OSDNumber) error
 	// ListPortals List iSCSI portals as initiators should use them
 	// (GET /portals)
 	ListPortals(ctx echo.Context) error
+	// ListPresets List the presets
+	// (GET /presets)
+	ListPresets(ctx echo.Context, params ListPresetsParams) error
+	// CreatePreset Create a preset
+	// (POST /presets)
+	CreatePreset(ctx echo.Context, params CreatePresetParams) error
+	// DeletePreset Delete a preset that nothing uses
+	// (DELETE /presets/{preset})
+	DeletePreset(ctx echo.Context, preset PresetName) error
+	// GetPreset A preset
+	// (GET /presets/{preset})
+	GetPreset(ctx echo.Context, preset PresetName) error
+	// UpdatePreset Change policies or fragment size for what is written from now on, or make it the default
+	// (PATCH /presets/{preset})
+	UpdatePreset(ctx echo.Context, preset PresetName) error
 	// SignOut Sign out
 	// (DELETE /session)
 	SignOut(ctx echo.Context) error
@@ -2291,6 +2746,33 @@ type ServerInterface interface {
 // ServerInterfaceWrapper converts echo contexts to parameters.
 type ServerInterfaceWrapper struct {
 	Handler ServerInterface
+}
+
+// GetAlba converts echo context to params.
+func (w *ServerInterfaceWrapper) GetAlba(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetAlba(ctx)
+	return err
+}
+
+// RecoverAlba converts echo context to params.
+func (w *ServerInterfaceWrapper) RecoverAlba(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RecoverAlba(ctx)
+	return err
+}
+
+// SurveyAlba converts echo context to params.
+func (w *ServerInterfaceWrapper) SurveyAlba(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SurveyAlba(ctx)
+	return err
 }
 
 // EndExport converts echo context to params.
@@ -2564,12 +3046,335 @@ func (w *ServerInterfaceWrapper) GetISCSISession(ctx echo.Context) error {
 	return err
 }
 
+// ClearJobs converts echo context to params.
+func (w *ServerInterfaceWrapper) ClearJobs(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ClearJobs(ctx)
+	return err
+}
+
+// ListJobs converts echo context to params.
+func (w *ServerInterfaceWrapper) ListJobs(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListJobsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListJobs(ctx, params)
+	return err
+}
+
+// ListNamespaces converts echo context to params.
+func (w *ServerInterfaceWrapper) ListNamespaces(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListNamespacesParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListNamespaces(ctx, params)
+	return err
+}
+
+// ListOSDs converts echo context to params.
+func (w *ServerInterfaceWrapper) ListOSDs(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListOSDsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListOSDs(ctx, params)
+	return err
+}
+
+// ClaimOSD converts echo context to params.
+func (w *ServerInterfaceWrapper) ClaimOSD(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ClaimOSDParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ClaimOSD(ctx, params)
+	return err
+}
+
+// GetOSD converts echo context to params.
+func (w *ServerInterfaceWrapper) GetOSD(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "osd" -------------
+	var osd OSDNumber
+
+	err = runtime.BindStyledParameterWithOptions("simple", "osd", ctx.Param("osd"), &osd, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter osd: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetOSD(ctx, osd)
+	return err
+}
+
+// MoveOSD converts echo context to params.
+func (w *ServerInterfaceWrapper) MoveOSD(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "osd" -------------
+	var osd OSDNumber
+
+	err = runtime.BindStyledParameterWithOptions("simple", "osd", ctx.Param("osd"), &osd, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter osd: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.MoveOSD(ctx, osd)
+	return err
+}
+
+// DecommissionOSD converts echo context to params.
+func (w *ServerInterfaceWrapper) DecommissionOSD(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "osd" -------------
+	var osd OSDNumber
+
+	err = runtime.BindStyledParameterWithOptions("simple", "osd", ctx.Param("osd"), &osd, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter osd: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DecommissionOSD(ctx, osd)
+	return err
+}
+
+// PurgeOSD converts echo context to params.
+func (w *ServerInterfaceWrapper) PurgeOSD(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "osd" -------------
+	var osd OSDNumber
+
+	err = runtime.BindStyledParameterWithOptions("simple", "osd", ctx.Param("osd"), &osd, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter osd: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PurgeOSD(ctx, osd)
+	return err
+}
+
+// VerifyOSD converts echo context to params.
+func (w *ServerInterfaceWrapper) VerifyOSD(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "osd" -------------
+	var osd OSDNumber
+
+	err = runtime.BindStyledParameterWithOptions("simple", "osd", ctx.Param("osd"), &osd, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter osd: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.VerifyOSD(ctx, osd)
+	return err
+}
+
 // ListPortals converts echo context to params.
 func (w *ServerInterfaceWrapper) ListPortals(ctx echo.Context) error {
 	var err error
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListPortals(ctx)
+	return err
+}
+
+// ListPresets converts echo context to params.
+func (w *ServerInterfaceWrapper) ListPresets(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListPresetsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListPresets(ctx, params)
+	return err
+}
+
+// CreatePreset converts echo context to params.
+func (w *ServerInterfaceWrapper) CreatePreset(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreatePresetParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreatePreset(ctx, params)
+	return err
+}
+
+// DeletePreset converts echo context to params.
+func (w *ServerInterfaceWrapper) DeletePreset(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "preset" -------------
+	var preset PresetName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "preset", ctx.Param("preset"), &preset, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter preset: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeletePreset(ctx, preset)
+	return err
+}
+
+// GetPreset converts echo context to params.
+func (w *ServerInterfaceWrapper) GetPreset(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "preset" -------------
+	var preset PresetName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "preset", ctx.Param("preset"), &preset, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter preset: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetPreset(ctx, preset)
+	return err
+}
+
+// UpdatePreset converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdatePreset(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "preset" -------------
+	var preset PresetName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "preset", ctx.Param("preset"), &preset, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter preset: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdatePreset(ctx, preset)
 	return err
 }
 
@@ -4148,6 +4953,24 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/iscsi/sessions/:session", wrapper.DropISCSISession, options.OperationMiddlewares["DropISCSISession"]...)
 	router.GET(options.BaseURL+"/iscsi/sessions/:session", wrapper.GetISCSISession, options.OperationMiddlewares["GetISCSISession"]...)
 	router.GET(options.BaseURL+"/portals", wrapper.ListPortals, options.OperationMiddlewares["ListPortals"]...)
+	router.GET(options.BaseURL+"/alba", wrapper.GetAlba, options.OperationMiddlewares["GetAlba"]...)
+	router.POST(options.BaseURL+"/alba/survey", wrapper.SurveyAlba, options.OperationMiddlewares["SurveyAlba"]...)
+	router.POST(options.BaseURL+"/alba/recover", wrapper.RecoverAlba, options.OperationMiddlewares["RecoverAlba"]...)
+	router.GET(options.BaseURL+"/osds", wrapper.ListOSDs, options.OperationMiddlewares["ListOSDs"]...)
+	router.POST(options.BaseURL+"/osds", wrapper.ClaimOSD, options.OperationMiddlewares["ClaimOSD"]...)
+	router.GET(options.BaseURL+"/osds/:osd", wrapper.GetOSD, options.OperationMiddlewares["GetOSD"]...)
+	router.PATCH(options.BaseURL+"/osds/:osd", wrapper.MoveOSD, options.OperationMiddlewares["MoveOSD"]...)
+	router.POST(options.BaseURL+"/osds/:osd/decommission", wrapper.DecommissionOSD, options.OperationMiddlewares["DecommissionOSD"]...)
+	router.POST(options.BaseURL+"/osds/:osd/purge", wrapper.PurgeOSD, options.OperationMiddlewares["PurgeOSD"]...)
+	router.POST(options.BaseURL+"/osds/:osd/verify", wrapper.VerifyOSD, options.OperationMiddlewares["VerifyOSD"]...)
+	router.GET(options.BaseURL+"/presets", wrapper.ListPresets, options.OperationMiddlewares["ListPresets"]...)
+	router.POST(options.BaseURL+"/presets", wrapper.CreatePreset, options.OperationMiddlewares["CreatePreset"]...)
+	router.DELETE(options.BaseURL+"/presets/:preset", wrapper.DeletePreset, options.OperationMiddlewares["DeletePreset"]...)
+	router.GET(options.BaseURL+"/presets/:preset", wrapper.GetPreset, options.OperationMiddlewares["GetPreset"]...)
+	router.PATCH(options.BaseURL+"/presets/:preset", wrapper.UpdatePreset, options.OperationMiddlewares["UpdatePreset"]...)
+	router.GET(options.BaseURL+"/namespaces", wrapper.ListNamespaces, options.OperationMiddlewares["ListNamespaces"]...)
+	router.DELETE(options.BaseURL+"/jobs", wrapper.ClearJobs, options.OperationMiddlewares["ClearJobs"]...)
+	router.GET(options.BaseURL+"/jobs", wrapper.ListJobs, options.OperationMiddlewares["ListJobs"]...)
 	router.GET(options.BaseURL+"/users", wrapper.ListUsers, options.OperationMiddlewares["ListUsers"]...)
 	router.POST(options.BaseURL+"/users", wrapper.CreateUser, options.OperationMiddlewares["CreateUser"]...)
 	router.DELETE(options.BaseURL+"/users/:user", wrapper.DeleteUser, options.OperationMiddlewares["DeleteUser"]...)
@@ -4160,6 +4983,109 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 }
 
 type ErrorJSONResponse Error
+
+type GetAlbaRequestObject struct {
+}
+
+type GetAlbaResponseObject interface {
+	VisitGetAlbaResponse(w http.ResponseWriter) error
+}
+
+type GetAlba200JSONResponse Alba
+
+func (response GetAlba200JSONResponse) VisitGetAlbaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAlbadefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetAlbadefaultJSONResponse) VisitGetAlbaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RecoverAlbaRequestObject struct {
+	Body *RecoverAlbaJSONRequestBody
+}
+
+type RecoverAlbaResponseObject interface {
+	VisitRecoverAlbaResponse(w http.ResponseWriter) error
+}
+
+type RecoverAlba202Response struct {
+}
+
+func (response RecoverAlba202Response) VisitRecoverAlbaResponse(w http.ResponseWriter) error {
+	w.WriteHeader(202)
+	return nil
+}
+
+type RecoverAlbadefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RecoverAlbadefaultJSONResponse) VisitRecoverAlbaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SurveyAlbaRequestObject struct {
+}
+
+type SurveyAlbaResponseObject interface {
+	VisitSurveyAlbaResponse(w http.ResponseWriter) error
+}
+
+type SurveyAlba202Response struct {
+}
+
+func (response SurveyAlba202Response) VisitSurveyAlbaResponse(w http.ResponseWriter) error {
+	w.WriteHeader(202)
+	return nil
+}
+
+type SurveyAlbadefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response SurveyAlbadefaultJSONResponse) VisitSurveyAlbaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
 
 type EndExportRequestObject struct {
 	Transfer TransferID `json:"transfer"`
@@ -4617,6 +5543,380 @@ func (response GetISCSISessiondefaultJSONResponse) VisitGetISCSISessionResponse(
 	return err
 }
 
+type ClearJobsRequestObject struct {
+}
+
+type ClearJobsResponseObject interface {
+	VisitClearJobsResponse(w http.ResponseWriter) error
+}
+
+type ClearJobs204Response struct {
+}
+
+func (response ClearJobs204Response) VisitClearJobsResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type ClearJobsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ClearJobsdefaultJSONResponse) VisitClearJobsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListJobsRequestObject struct {
+	Params ListJobsParams
+}
+
+type ListJobsResponseObject interface {
+	VisitListJobsResponse(w http.ResponseWriter) error
+}
+
+type ListJobs200JSONResponse JobList
+
+func (response ListJobs200JSONResponse) VisitListJobsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListJobsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListJobsdefaultJSONResponse) VisitListJobsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListNamespacesRequestObject struct {
+	Params ListNamespacesParams
+}
+
+type ListNamespacesResponseObject interface {
+	VisitListNamespacesResponse(w http.ResponseWriter) error
+}
+
+type ListNamespaces200JSONResponse NamespaceList
+
+func (response ListNamespaces200JSONResponse) VisitListNamespacesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListNamespacesdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListNamespacesdefaultJSONResponse) VisitListNamespacesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListOSDsRequestObject struct {
+	Params ListOSDsParams
+}
+
+type ListOSDsResponseObject interface {
+	VisitListOSDsResponse(w http.ResponseWriter) error
+}
+
+type ListOSDs200JSONResponse OSDList
+
+func (response ListOSDs200JSONResponse) VisitListOSDsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListOSDsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListOSDsdefaultJSONResponse) VisitListOSDsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ClaimOSDRequestObject struct {
+	Params ClaimOSDParams
+	Body   *ClaimOSDJSONRequestBody
+}
+
+type ClaimOSDResponseObject interface {
+	VisitClaimOSDResponse(w http.ResponseWriter) error
+}
+
+type ClaimOSD201JSONResponse OSD
+
+func (response ClaimOSD201JSONResponse) VisitClaimOSDResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ClaimOSDdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ClaimOSDdefaultJSONResponse) VisitClaimOSDResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOSDRequestObject struct {
+	Osd OSDNumber `json:"osd"`
+}
+
+type GetOSDResponseObject interface {
+	VisitGetOSDResponse(w http.ResponseWriter) error
+}
+
+type GetOSD200JSONResponse OSD
+
+func (response GetOSD200JSONResponse) VisitGetOSDResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOSDdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetOSDdefaultJSONResponse) VisitGetOSDResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MoveOSDRequestObject struct {
+	Osd  OSDNumber `json:"osd"`
+	Body *MoveOSDJSONRequestBody
+}
+
+type MoveOSDResponseObject interface {
+	VisitMoveOSDResponse(w http.ResponseWriter) error
+}
+
+type MoveOSD200JSONResponse OSD
+
+func (response MoveOSD200JSONResponse) VisitMoveOSDResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MoveOSDdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response MoveOSDdefaultJSONResponse) VisitMoveOSDResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DecommissionOSDRequestObject struct {
+	Osd OSDNumber `json:"osd"`
+}
+
+type DecommissionOSDResponseObject interface {
+	VisitDecommissionOSDResponse(w http.ResponseWriter) error
+}
+
+type DecommissionOSD200JSONResponse OSD
+
+func (response DecommissionOSD200JSONResponse) VisitDecommissionOSDResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DecommissionOSDdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DecommissionOSDdefaultJSONResponse) VisitDecommissionOSDResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PurgeOSDRequestObject struct {
+	Osd  OSDNumber `json:"osd"`
+	Body *PurgeOSDJSONRequestBody
+}
+
+type PurgeOSDResponseObject interface {
+	VisitPurgeOSDResponse(w http.ResponseWriter) error
+}
+
+type PurgeOSD204Response struct {
+}
+
+func (response PurgeOSD204Response) VisitPurgeOSDResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type PurgeOSDdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response PurgeOSDdefaultJSONResponse) VisitPurgeOSDResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyOSDRequestObject struct {
+	Osd OSDNumber `json:"osd"`
+}
+
+type VerifyOSDResponseObject interface {
+	VisitVerifyOSDResponse(w http.ResponseWriter) error
+}
+
+type VerifyOSD202Response struct {
+}
+
+func (response VerifyOSD202Response) VisitVerifyOSDResponse(w http.ResponseWriter) error {
+	w.WriteHeader(202)
+	return nil
+}
+
+type VerifyOSDdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response VerifyOSDdefaultJSONResponse) VisitVerifyOSDResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListPortalsRequestObject struct {
 }
 
@@ -4644,6 +5944,197 @@ type ListPortalsdefaultJSONResponse struct {
 }
 
 func (response ListPortalsdefaultJSONResponse) VisitListPortalsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListPresetsRequestObject struct {
+	Params ListPresetsParams
+}
+
+type ListPresetsResponseObject interface {
+	VisitListPresetsResponse(w http.ResponseWriter) error
+}
+
+type ListPresets200JSONResponse PresetList
+
+func (response ListPresets200JSONResponse) VisitListPresetsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListPresetsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListPresetsdefaultJSONResponse) VisitListPresetsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreatePresetRequestObject struct {
+	Params CreatePresetParams
+	Body   *CreatePresetJSONRequestBody
+}
+
+type CreatePresetResponseObject interface {
+	VisitCreatePresetResponse(w http.ResponseWriter) error
+}
+
+type CreatePreset201JSONResponse Preset
+
+func (response CreatePreset201JSONResponse) VisitCreatePresetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreatePresetdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreatePresetdefaultJSONResponse) VisitCreatePresetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeletePresetRequestObject struct {
+	Preset PresetName `json:"preset"`
+}
+
+type DeletePresetResponseObject interface {
+	VisitDeletePresetResponse(w http.ResponseWriter) error
+}
+
+type DeletePreset204Response struct {
+}
+
+func (response DeletePreset204Response) VisitDeletePresetResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeletePresetdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DeletePresetdefaultJSONResponse) VisitDeletePresetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPresetRequestObject struct {
+	Preset PresetName `json:"preset"`
+}
+
+type GetPresetResponseObject interface {
+	VisitGetPresetResponse(w http.ResponseWriter) error
+}
+
+type GetPreset200JSONResponse Preset
+
+func (response GetPreset200JSONResponse) VisitGetPresetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPresetdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetPresetdefaultJSONResponse) VisitGetPresetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdatePresetRequestObject struct {
+	Preset PresetName `json:"preset"`
+	Body   *UpdatePresetJSONRequestBody
+}
+
+type UpdatePresetResponseObject interface {
+	VisitUpdatePresetResponse(w http.ResponseWriter) error
+}
+
+type UpdatePreset200JSONResponse Preset
+
+func (response UpdatePreset200JSONResponse) VisitUpdatePresetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdatePresetdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response UpdatePresetdefaultJSONResponse) VisitUpdatePresetResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -7217,6 +8708,15 @@ func (response SweepVPooldefaultJSONResponse) VisitSweepVPoolResponse(w http.Res
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
+	// GetAlba State of the object store: safety, space, what happened
+	// (GET /alba)
+	GetAlba(ctx context.Context, request GetAlbaRequestObject) (GetAlbaResponseObject, error)
+	// RecoverAlba Rebuild the records of namespaces from the devices alone
+	// (POST /alba/recover)
+	RecoverAlba(ctx context.Context, request RecoverAlbaRequestObject) (RecoverAlbaResponseObject, error)
+	// SurveyAlba Look at every object now, and repair what is not complete
+	// (POST /alba/survey)
+	SurveyAlba(ctx context.Context, request SurveyAlbaRequestObject) (SurveyAlbaResponseObject, error)
 	// EndExport End an export
 	// (DELETE /exports/{transfer})
 	EndExport(ctx context.Context, request EndExportRequestObject) (EndExportResponseObject, error)
@@ -7253,9 +8753,54 @@ type StrictServerInterface interface {
 	// GetISCSISession Show an iSCSI session with what it negotiated and did
 	// (GET /iscsi/sessions/{session})
 	GetISCSISession(ctx context.Context, request GetISCSISessionRequestObject) (GetISCSISessionResponseObject, error)
+	// ClearJobs Forget the jobs that ended
+	// (DELETE /jobs)
+	ClearJobs(ctx context.Context, request ClearJobsRequestObject) (ClearJobsResponseObject, error)
+	// ListJobs Jobs of maintenance that run or ended lately, newest first
+	// (GET /jobs)
+	ListJobs(ctx context.Context, request ListJobsRequestObject) (ListJobsResponseObject, error)
+	// ListNamespaces List the namespaces of the object store, one per vDisk
+	// (GET /namespaces)
+	ListNamespaces(ctx context.Context, request ListNamespacesRequestObject) (ListNamespacesResponseObject, error)
+	// ListOSDs List the devices
+	// (GET /osds)
+	ListOSDs(ctx context.Context, request ListOSDsRequestObject) (ListOSDsResponseObject, error)
+	// ClaimOSD Make a directory of the node, or an ASD, part of the object store
+	// (POST /osds)
+	ClaimOSD(ctx context.Context, request ClaimOSDRequestObject) (ClaimOSDResponseObject, error)
+	// GetOSD A device
+	// (GET /osds/{osd})
+	GetOSD(ctx context.Context, request GetOSDRequestObject) (GetOSDResponseObject, error)
+	// MoveOSD Change where a device is reached
+	// (PATCH /osds/{osd})
+	MoveOSD(ctx context.Context, request MoveOSDRequestObject) (MoveOSDResponseObject, error)
+	// DecommissionOSD Empty a device that works; it leaves when nothing is stored on it any more
+	// (POST /osds/{osd}/decommission)
+	DecommissionOSD(ctx context.Context, request DecommissionOSDRequestObject) (DecommissionOSDResponseObject, error)
+	// PurgeOSD Give up a device that does not come back
+	// (POST /osds/{osd}/purge)
+	PurgeOSD(ctx context.Context, request PurgeOSDRequestObject) (PurgeOSDResponseObject, error)
+	// VerifyOSD Begin to compare everything on a device with its checksums
+	// (POST /osds/{osd}/verify)
+	VerifyOSD(ctx context.Context, request VerifyOSDRequestObject) (VerifyOSDResponseObject, error)
 	// ListPortals List iSCSI portals as initiators should use them
 	// (GET /portals)
 	ListPortals(ctx context.Context, request ListPortalsRequestObject) (ListPortalsResponseObject, error)
+	// ListPresets List the presets
+	// (GET /presets)
+	ListPresets(ctx context.Context, request ListPresetsRequestObject) (ListPresetsResponseObject, error)
+	// CreatePreset Create a preset
+	// (POST /presets)
+	CreatePreset(ctx context.Context, request CreatePresetRequestObject) (CreatePresetResponseObject, error)
+	// DeletePreset Delete a preset that nothing uses
+	// (DELETE /presets/{preset})
+	DeletePreset(ctx context.Context, request DeletePresetRequestObject) (DeletePresetResponseObject, error)
+	// GetPreset A preset
+	// (GET /presets/{preset})
+	GetPreset(ctx context.Context, request GetPresetRequestObject) (GetPresetResponseObject, error)
+	// UpdatePreset Change policies or fragment size for what is written from now on, or make it the default
+	// (PATCH /presets/{preset})
+	UpdatePreset(ctx context.Context, request UpdatePresetRequestObject) (UpdatePresetResponseObject, error)
 	// SignOut Sign out
 	// (DELETE /session)
 	SignOut(ctx context.Context, request SignOutRequestObject) (SignOutResponseObject, error)
@@ -7469,6 +9014,98 @@ func NewStrictHandler(ssi StrictServerInterface, middlewares []StrictMiddlewareF
 type strictHandler struct {
 	ssi         StrictServerInterface
 	middlewares []StrictMiddlewareFunc
+}
+
+// GetAlba operation middleware
+func (sh *strictHandler) GetAlba(ctx echo.Context) error {
+	var request GetAlbaRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetAlba(ctx.Request().Context(), request.(GetAlbaRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetAlba")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetAlbaResponseObject); ok {
+		return validResponse.VisitGetAlbaResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RecoverAlba operation middleware
+func (sh *strictHandler) RecoverAlba(ctx echo.Context) error {
+	var request RecoverAlbaRequestObject
+
+	var body RecoverAlbaJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RecoverAlba(ctx.Request().Context(), request.(RecoverAlbaRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RecoverAlba")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RecoverAlbaResponseObject); ok {
+		return validResponse.VisitRecoverAlbaResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SurveyAlba operation middleware
+func (sh *strictHandler) SurveyAlba(ctx echo.Context) error {
+	var request SurveyAlbaRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SurveyAlba(ctx.Request().Context(), request.(SurveyAlbaRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SurveyAlba")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SurveyAlbaResponseObject); ok {
+		return validResponse.VisitSurveyAlbaResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
 }
 
 // EndExport operation middleware
@@ -7800,6 +9437,323 @@ func (sh *strictHandler) GetISCSISession(ctx echo.Context, session string, param
 	return nil
 }
 
+// ClearJobs operation middleware
+func (sh *strictHandler) ClearJobs(ctx echo.Context) error {
+	var request ClearJobsRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ClearJobs(ctx.Request().Context(), request.(ClearJobsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ClearJobs")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ClearJobsResponseObject); ok {
+		return validResponse.VisitClearJobsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListJobs operation middleware
+func (sh *strictHandler) ListJobs(ctx echo.Context, params ListJobsParams) error {
+	var request ListJobsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListJobs(ctx.Request().Context(), request.(ListJobsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListJobs")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListJobsResponseObject); ok {
+		return validResponse.VisitListJobsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListNamespaces operation middleware
+func (sh *strictHandler) ListNamespaces(ctx echo.Context, params ListNamespacesParams) error {
+	var request ListNamespacesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListNamespaces(ctx.Request().Context(), request.(ListNamespacesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListNamespaces")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListNamespacesResponseObject); ok {
+		return validResponse.VisitListNamespacesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListOSDs operation middleware
+func (sh *strictHandler) ListOSDs(ctx echo.Context, params ListOSDsParams) error {
+	var request ListOSDsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListOSDs(ctx.Request().Context(), request.(ListOSDsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListOSDs")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListOSDsResponseObject); ok {
+		return validResponse.VisitListOSDsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ClaimOSD operation middleware
+func (sh *strictHandler) ClaimOSD(ctx echo.Context, params ClaimOSDParams) error {
+	var request ClaimOSDRequestObject
+
+	request.Params = params
+
+	var body ClaimOSDJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ClaimOSD(ctx.Request().Context(), request.(ClaimOSDRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ClaimOSD")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ClaimOSDResponseObject); ok {
+		return validResponse.VisitClaimOSDResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetOSD operation middleware
+func (sh *strictHandler) GetOSD(ctx echo.Context, osd OSDNumber) error {
+	var request GetOSDRequestObject
+
+	request.Osd = osd
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetOSD(ctx.Request().Context(), request.(GetOSDRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetOSD")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetOSDResponseObject); ok {
+		return validResponse.VisitGetOSDResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// MoveOSD operation middleware
+func (sh *strictHandler) MoveOSD(ctx echo.Context, osd OSDNumber) error {
+	var request MoveOSDRequestObject
+
+	request.Osd = osd
+
+	var body MoveOSDJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.MoveOSD(ctx.Request().Context(), request.(MoveOSDRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "MoveOSD")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(MoveOSDResponseObject); ok {
+		return validResponse.VisitMoveOSDResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DecommissionOSD operation middleware
+func (sh *strictHandler) DecommissionOSD(ctx echo.Context, osd OSDNumber) error {
+	var request DecommissionOSDRequestObject
+
+	request.Osd = osd
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DecommissionOSD(ctx.Request().Context(), request.(DecommissionOSDRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DecommissionOSD")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DecommissionOSDResponseObject); ok {
+		return validResponse.VisitDecommissionOSDResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PurgeOSD operation middleware
+func (sh *strictHandler) PurgeOSD(ctx echo.Context, osd OSDNumber) error {
+	var request PurgeOSDRequestObject
+
+	request.Osd = osd
+
+	var body PurgeOSDJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PurgeOSD(ctx.Request().Context(), request.(PurgeOSDRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PurgeOSD")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PurgeOSDResponseObject); ok {
+		return validResponse.VisitPurgeOSDResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// VerifyOSD operation middleware
+func (sh *strictHandler) VerifyOSD(ctx echo.Context, osd OSDNumber) error {
+	var request VerifyOSDRequestObject
+
+	request.Osd = osd
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.VerifyOSD(ctx.Request().Context(), request.(VerifyOSDRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "VerifyOSD")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(VerifyOSDResponseObject); ok {
+		return validResponse.VisitVerifyOSDResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ListPortals operation middleware
 func (sh *strictHandler) ListPortals(ctx echo.Context) error {
 	var request ListPortalsRequestObject
@@ -7817,6 +9771,177 @@ func (sh *strictHandler) ListPortals(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(ListPortalsResponseObject); ok {
 		return validResponse.VisitListPortalsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListPresets operation middleware
+func (sh *strictHandler) ListPresets(ctx echo.Context, params ListPresetsParams) error {
+	var request ListPresetsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPresets(ctx.Request().Context(), request.(ListPresetsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPresets")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListPresetsResponseObject); ok {
+		return validResponse.VisitListPresetsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreatePreset operation middleware
+func (sh *strictHandler) CreatePreset(ctx echo.Context, params CreatePresetParams) error {
+	var request CreatePresetRequestObject
+
+	request.Params = params
+
+	var body CreatePresetJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreatePreset(ctx.Request().Context(), request.(CreatePresetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreatePreset")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreatePresetResponseObject); ok {
+		return validResponse.VisitCreatePresetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeletePreset operation middleware
+func (sh *strictHandler) DeletePreset(ctx echo.Context, preset PresetName) error {
+	var request DeletePresetRequestObject
+
+	request.Preset = preset
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeletePreset(ctx.Request().Context(), request.(DeletePresetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeletePreset")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeletePresetResponseObject); ok {
+		return validResponse.VisitDeletePresetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetPreset operation middleware
+func (sh *strictHandler) GetPreset(ctx echo.Context, preset PresetName) error {
+	var request GetPresetRequestObject
+
+	request.Preset = preset
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPreset(ctx.Request().Context(), request.(GetPresetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPreset")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetPresetResponseObject); ok {
+		return validResponse.VisitGetPresetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdatePreset operation middleware
+func (sh *strictHandler) UpdatePreset(ctx echo.Context, preset PresetName) error {
+	var request UpdatePresetRequestObject
+
+	request.Preset = preset
+
+	var body UpdatePresetJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdatePreset(ctx.Request().Context(), request.(UpdatePresetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdatePreset")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdatePresetResponseObject); ok {
+		return validResponse.VisitUpdatePresetResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"golang.org/x/net/netutil"
 
+	"github.com/openvstorage/ovgate/gateway/alba"
 	"github.com/openvstorage/ovgate/gateway/auth"
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
@@ -43,6 +44,7 @@ type Options struct {
 	Model      *model.Store
 	Auth       *auth.Service
 	Control    *control.Controller
+	Alba       *alba.Service
 	Sealer     *control.Sealer
 	Hub        *observe.Hub
 	Sampler    *observe.Sampler

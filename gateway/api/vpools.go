@@ -60,7 +60,7 @@ func (s *Server) vpoolOf(v model.VPool, sum *poolSums) VPool {
 	}
 	st := s.opt.Control.PoolStatus(v.ID)
 	out := VPool{
-		ID: v.ID, Name: v.Name, State: VPoolStateRunning, Backend: Backend{Kind: BackendKind(v.Backend.Kind), Path: v.Backend.Path},
+		ID: v.ID, Name: v.Name, State: VPoolStateRunning, Backend: Backend{Kind: BackendKind(v.Backend.Kind), Path: v.Backend.Path, Preset: v.Backend.Preset},
 		Settings: settingsOf(v.Settings), Vdisks: sum.vdisks, Provisioned: sum.provisioned, Stored: sum.stored, Mapped: sum.mapped,
 		Trashed: sum.trashed, TrashStored: sum.trashStored,
 		Total: st.Usage.Total, Free: st.Usage.Free, Created: v.Created, ObservedAt: st.Observed.UTC(),
@@ -163,7 +163,7 @@ func (s *Server) GetVPool(_ context.Context, r GetVPoolRequestObject) (GetVPoolR
 
 func newPool(name string, b Backend, in *VPoolSettingsInput) (control.NewPool, error) {
 	patch, err := patchOf(in)
-	return control.NewPool{Name: name, Backend: model.Backend{Kind: string(b.Kind), Path: b.Path}, Settings: patch}, err
+	return control.NewPool{Name: name, Backend: model.Backend{Kind: string(b.Kind), Path: b.Path, Preset: b.Preset}, Settings: patch}, err
 }
 
 // CreateVPool makes a vPool.

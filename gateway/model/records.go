@@ -39,8 +39,12 @@ type Cluster struct {
 
 // Backend says where a vPool keeps its objects.
 type Backend struct {
-	Kind string `json:"kind"`           // "local"
-	Path string `json:"path,omitempty"` // local: absolute directory
+	Kind string `json:"kind"` // "local" or "alba"
+	// Path is where the objects are. local: an absolute directory; alba: what the
+	// names of its namespaces begin with.
+	Path string `json:"path,omitempty"`
+	// Preset is how an alba backend stores; empty: by its default.
+	Preset string `json:"preset,omitempty"`
 }
 
 // PoolSettings are a vPool's defaults for its vDisks; zero is the engine's default.

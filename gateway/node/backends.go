@@ -7,9 +7,13 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 
+	"github.com/openvstorage/ovgate/alba/manager"
+	"github.com/openvstorage/ovgate/alba/preset"
+	"github.com/openvstorage/ovgate/gateway/alba"
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/internal/blockfs"
@@ -18,15 +22,19 @@ import (
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
-const kindLocal = "local"
+const (
+	kindLocal = "local"
+	kindAlba  = "alba"
+)
 
 // rootObject is the name of the engine's root object (volume.ReadRoot).
 const rootObject = "ovgate.root"
 
-// backends opens the stores under vPools: local directories.
+// backends opens the stores under vPools: local directories, and the node's Alba.
 type backends struct {
-	dir string // the data directory
-	log *slog.Logger
+	dir  string // the data directory
+	alba *alba.Service
+	log  *slog.Logger
 }
 
 var _ control.Backends = backends{}
@@ -36,22 +44,38 @@ func (b backends) Default(v model.Backend, name string) model.Backend {
 	if v.Kind == kindLocal && v.Path == "" {
 		v.Path = filepath.Join(b.dir, backendDir, name)
 	}
+	if v.Kind == kindAlba && v.Path == "" {
+		v.Path = strings.ToLower(name)
+	}
 	if filepath.IsAbs(v.Path) {
 		v.Path = filepath.Clean(v.Path)
 	}
 	return v
 }
 
+// albaPrefix is what an alba backend's place may be: it begins names of
+// namespaces, which have a dot behind it.
+var albaPrefix = regexp.MustCompile(`^[a-z0-9][-_a-z0-9]{0,99}$`)
+
 // Check implements control.Backends.
 func (b backends) Check(v model.Backend) *control.Error {
 	bad := func(field, message, hint string) *control.Error {
 		return &control.Error{Code: control.CodeInvalid, Field: field, Message: message, Hint: hint}
 	}
+	if v.Kind == kindAlba {
+		if !albaPrefix.MatchString(v.Path) {
+			return bad("backend.path", "an alba backend's path is what the names of its namespaces begin with", "use up to 100 letters a-z, digits, '-' and '_', or leave it out")
+		}
+		return nil
+	}
+	if v.Preset != "" {
+		return bad("backend.preset", "a local backend has no preset", "leave it out, or use the alba backend")
+	}
 	own := filepath.Join(b.dir, backendDir)
 	data, ours, place := resolve(b.dir), resolve(own), resolve(v.Path)
 	switch {
 	case v.Kind != kindLocal:
-		return bad("backend.kind", "this version has no backend of that kind", "use local")
+		return bad("backend.kind", "this version has no backend of that kind", "use local or alba")
 	case !filepath.IsAbs(v.Path):
 		return bad("backend.path", "the path is not absolute", "name a directory from the root, such as /srv/ovgate/default")
 	case v.Path == "/" || strings.ContainsRune(v.Path, 0):
@@ -82,7 +106,11 @@ func resolve(path string) string {
 func within(path, dir string) bool { return strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/") }
 
 // Open implements control.Backends.
-func (b backends) Open(_ context.Context, v model.Backend) (backend.Store, error) {
+func (b backends) Open(ctx context.Context, v model.Backend) (backend.Store, error) {
+	if v.Kind == kindAlba {
+		s, err := b.alba.Store(ctx, v.Path, v.Preset)
+		return s, unfit(err)
+	}
 	lock, err := local.Lock(v.Path)
 	if err != nil {
 		return nil, unusable(err)
@@ -96,6 +124,16 @@ func (b backends) Open(_ context.Context, v model.Backend) (backend.Store, error
 		return nil, errors.Join(err, lock.Close())
 	}
 	return lockedStore{s, lock}, nil
+}
+
+// unfit names the field for a preset that will not do.
+func unfit(err error) error {
+	for _, is := range []error{manager.ErrNotFound, preset.ErrInvalid} {
+		if errors.Is(err, is) {
+			return &control.Error{Code: control.CodeInvalid, Field: "backend.preset", Message: err.Error(), Hint: "ovgate preset list shows the presets; those for vPools acknowledge at c >= k+1", Err: err}
+		}
+	}
+	return err
 }
 
 // unusable names the field for a place that will not do as it is.
@@ -127,5 +165,11 @@ func (b backends) ReadRoot(ctx context.Context, s backend.Store) (control.Root, 
 
 // RemoveRoot implements control.Backends.
 func (b backends) RemoveRoot(ctx context.Context, s backend.Store) error {
-	return s.Delete(ctx, rootObject)
+	if err := s.Delete(ctx, rootObject); err != nil {
+		return err
+	}
+	if a, ok := s.(interface{ Forget(context.Context) error }); ok {
+		return a.Forget(ctx)
+	}
+	return nil
 }

@@ -50,6 +50,10 @@ const (
 //	lost_write_disks: []         # directories of WRITE disks that do not come back: vDisks that
 //	                             # had acknowledged writes there become lost_tail
 //	read_cache: []               # read cache on disks: {dir: /mnt/nvme0/cache, bytes: N}
+//	asds: []                     # devices of the Alba: {dir: /mnt/disk1/ovgate, bytes: N}; bytes
+//	                             # may be left out; default: six places in the data directory,
+//	                             # made with the first vPool that needs them
+//	auto_repair: 15m             # silence after which what a device holds is made anew
 //	write_memory_bytes: 268435456 # journal data kept in memory
 //	map_memory: 1073741824       # pages of the vDisks' maps kept in memory; default: an
 //	                             # eighth of the machine's memory, see defaultMapMemory
@@ -70,6 +74,8 @@ type config struct {
 	WriteDisks       []diskDir     `yaml:"write_disks"`
 	LostWriteDisks   []string      `yaml:"lost_write_disks"`
 	ReadCache        []diskDir     `yaml:"read_cache"`
+	ASDs             []diskDir     `yaml:"asds"`
+	AutoRepair       time.Duration `yaml:"auto_repair"`
 	WriteMemoryBytes int64         `yaml:"write_memory_bytes"`
 	MapMemory        int64         `yaml:"map_memory"`
 	Uploads          int           `yaml:"uploads"`
@@ -175,6 +181,9 @@ const (
 	minStop      = time.Second
 	maxStop      = time.Hour
 	maxPortals   = 64
+
+	minAutoRepair = time.Second
+	maxAutoRepair = 30 * 24 * time.Hour
 )
 
 func (c config) check() error {
@@ -210,7 +219,10 @@ func (c config) check() error {
 	if err := c.checkPortals(); err != nil {
 		return err
 	}
-	if err := errors.Join(readRole.check(c.ReadCache), writeRole.check(c.WriteDisks)); err != nil {
+	if c.AutoRepair != 0 && (c.AutoRepair < minAutoRepair || c.AutoRepair > maxAutoRepair) {
+		return fmt.Errorf("configuration: auto_repair is %s: use %s to %s", c.AutoRepair, minAutoRepair, maxAutoRepair)
+	}
+	if err := errors.Join(readRole.check(c.ReadCache), writeRole.check(c.WriteDisks), backendRole.check(c.ASDs)); err != nil {
 		return err
 	}
 	for _, d := range c.WriteDisks {

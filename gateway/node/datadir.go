@@ -84,7 +84,7 @@ func refuseForeign(path string) error {
 	if err != nil {
 		return fmt.Errorf("data directory %s cannot be read: %w; choose another with --data", path, err)
 	}
-	ours := map[string]bool{tlsDir: true, localDir: true, backendDir: true, "lost+found": true}
+	ours := map[string]bool{tlsDir: true, localDir: true, backendDir: true, "alba": true, "asd": true, "lost+found": true}
 	foreign := ""
 	for _, e := range entries {
 		if e.Name() == formatFile {

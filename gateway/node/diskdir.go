@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/openvstorage/ovgate/gateway/alba"
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -25,11 +26,13 @@ type diskRole struct {
 	what   string
 	marker string // the file that marks a directory as one of the role, and holds it
 	min    int64  // bytes
+	whole  bool   // no size means all that the file system has
 }
 
 var (
-	readRole  = diskRole{"read_cache", "read cache", "ovgate-read-cache", 64 << 20}
-	writeRole = diskRole{"write_disks", "WRITE disk", "ovgate-write-disk", 256 << 20}
+	readRole    = diskRole{"read_cache", "read cache", "ovgate-read-cache", 64 << 20, false}
+	writeRole   = diskRole{"write_disks", "WRITE disk", "ovgate-write-disk", 256 << 20, false}
+	backendRole = diskRole{"asds", "device of the Alba", "", alba.MinCapacity, true} // the Alba opens them
 )
 
 const (
@@ -47,7 +50,7 @@ func (r diskRole) check(dirs []diskDir) error {
 		if !filepath.IsAbs(d.Dir) {
 			return fmt.Errorf("configuration: %s directory %q: name it from the root, such as /var/cache/ovgate", r.key, d.Dir)
 		}
-		if d.Bytes < r.min || d.Bytes > maxDiskDir {
+		if (d.Bytes != 0 || !r.whole) && (d.Bytes < r.min || d.Bytes > maxDiskDir) {
 			return fmt.Errorf("configuration: %s %s: bytes is %d: use %d to %d", r.key, d.Dir, d.Bytes, r.min, int64(maxDiskDir))
 		}
 		if slices.ContainsFunc(dirs[:i], func(o diskDir) bool { return filepath.Clean(o.Dir) == filepath.Clean(d.Dir) }) {

@@ -13,10 +13,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/openvstorage/ovgate/gateway/alba"
 	"github.com/openvstorage/ovgate/gateway/api"
 	"github.com/openvstorage/ovgate/gateway/auth"
 	"github.com/openvstorage/ovgate/gateway/control"
@@ -25,6 +27,7 @@ import (
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/internal/kv"
+	"github.com/openvstorage/ovgate/internal/sdnotify"
 	"github.com/openvstorage/ovgate/iscsi"
 	"github.com/openvstorage/ovgate/ui"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
@@ -64,7 +67,9 @@ type node struct {
 	kv            *kv.Bolt
 	model         *model.Store
 	auth          *auth.Service
+	seal          *control.Sealer
 	local         blockfs.FS
+	alba          *alba.Service
 	host          *volume.Host
 	front         *iscsi.Server
 	ctl           *control.Controller
@@ -172,6 +177,9 @@ func (n *node) openState(ctx context.Context) error {
 	if n.model, err = model.Open(ctx, n.kv, clock.Real{}); err != nil {
 		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
 	}
+	if n.seal, err = n.sealer(); err != nil {
+		return err
+	}
 	if n.auth, err = auth.New(ctx, n.model, clock.Real{}, n.log); err != nil {
 		return err
 	}
@@ -248,6 +256,9 @@ func (n *node) openEngine(ctx context.Context) error {
 	if n.local, err = blockfs.OS(n.dir.file(localDir)); err != nil {
 		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
 	}
+	if err := n.openAlba(ctx); err != nil {
+		return err
+	}
 	disks, err := n.openWriteDisks()
 	if err != nil {
 		return err
@@ -266,12 +277,23 @@ func (n *node) openEngine(ctx context.Context) error {
 	return nil
 }
 
+// openAlba opens the node's Alba, if there is one or the configuration names devices.
+func (n *node) openAlba(ctx context.Context) error {
+	var dirs []alba.Dir
+	for _, d := range n.cfg.ASDs {
+		dirs = append(dirs, alba.Dir{Path: filepath.Clean(d.Dir), Bytes: d.Bytes})
+	}
+	n.alba = alba.New(alba.Options{
+		Data: n.dir.path, Registry: n.kv, Sealer: n.seal, Node: n.model.Cluster().Node, Dirs: dirs,
+		Version: Version(n.opt.Version).Version, Log: n.log, Changed: func() { n.health.stale.Store(true) }, AutoRepair: n.cfg.AutoRepair,
+	})
+	n.onClose(n.alba.Close)
+	return n.alba.Open(ctx)
+}
+
 // openAPI makes control plane and API; neither works yet.
 func (n *node) openAPI(context.Context) error {
-	seal, err := n.sealer()
-	if err != nil {
-		return err
-	}
+	seal := n.seal
 	var bound []net.Addr
 	for _, l := range n.iscsiL {
 		bound = append(bound, l.Addr())
@@ -279,7 +301,7 @@ func (n *node) openAPI(context.Context) error {
 	n.hub = observe.NewHub(clock.Real{})
 	n.onClose(func() error { n.hub.Close(); return nil })
 	n.ctl = control.New(control.Options{
-		Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.log},
+		Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.alba, n.log},
 		Sealer: seal, Portals: portals(n.cfg.Advertise, bound), Log: n.log, Changed: n.changed,
 	})
 	dist, err := fs.Sub(ui.Dist, "dist")
@@ -292,7 +314,7 @@ func (n *node) openAPI(context.Context) error {
 	}
 	version := Version(n.opt.Version)
 	n.api, err = api.New(api.Options{
-		Model: n.model, Auth: n.auth, Control: n.ctl, Sealer: seal, Hub: n.hub, Sampler: observe.NewSampler(),
+		Model: n.model, Auth: n.auth, Control: n.ctl, Alba: n.alba, Sealer: seal, Hub: n.hub, Sampler: observe.NewSampler(),
 		Metrics: observe.Handler(n.metrics(), version.Version, n.log), OpenMetric: n.cfg.MetricsOpen, Health: n.checkHealth, UI: dist,
 		NodeName: name, Version: version, Started: n.started, Secure: n.tls != nil, Log: n.log,
 		SetupDone: func() {
@@ -327,7 +349,7 @@ func (n *node) serve(ctx context.Context) error {
 	err := n.announce(url)
 	if err == nil {
 		n.log.Info("ready", "url", url, "iscsi", strings.Join(listens, " "), "data", n.dir.path, "startMs", time.Since(n.started).Milliseconds())
-		notify("READY=1")
+		sdnotify.Send("READY=1")
 		if n.opt.Ready != nil {
 			n.opt.Ready(url)
 		}
@@ -336,7 +358,7 @@ func (n *node) serve(ctx context.Context) error {
 		case err = <-failed:
 		}
 	}
-	notify("STOPPING=1")
+	sdnotify.Send("STOPPING=1")
 	n.log.Info("stopping", "within", n.cfg.StopTimeout)
 	err = errors.Join(err, n.stop())
 	stopFeed()

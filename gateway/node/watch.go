@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"slices"
@@ -71,6 +72,7 @@ func (n *node) checks(now time.Time) observe.Checks {
 	if n.tls != nil {
 		c.HasCert, c.CertLeft = true, n.tls.expiry.Sub(now)
 	}
+	c.Alba = n.checkAlba()
 	if total, free, err := n.local.Usage(); err == nil {
 		c.LocalTotal, c.LocalFree = total, free
 	}
@@ -113,8 +115,21 @@ func (n *node) metrics() observe.Source {
 			}
 			return out
 		},
-		Host: n.host.Usage, Frontend: n.front.Stats, Health: n.checkHealth, Clients: n.hub.Clients,
+		Host: n.host.Usage, Frontend: n.front.Stats, Health: n.checkHealth, Clients: n.hub.Clients, Alba: n.checkAlba,
 	}
+}
+
+// albaLook bounds a look at the object store's records.
+const albaLook = 2 * time.Second
+
+// checkAlba looks at the object store; nil when there is none.
+func (n *node) checkAlba() *observe.Alba {
+	if !n.alba.Made() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), albaLook)
+	defer cancel()
+	return n.alba.Check(ctx)
 }
 
 // lunStats returns a look-up of what initiators did to a vDisk, nil while it is

@@ -102,6 +102,7 @@ type Checks struct {
 	ClockJump  time.Duration // of the wall clock since the last look
 	LocalTotal int64         // of the data directory's disk
 	LocalFree  int64
+	Alba       *Alba // nil: there is no object store
 }
 
 // Evaluate names what is wrong.
@@ -124,6 +125,9 @@ func (c Checks) Evaluate() Health {
 	}
 	for _, err := range c.ReadCaches {
 		add(Warning, "read_cache", "", "check that disk; reads go to the backend meanwhile", "Not used: %v", err)
+	}
+	if c.Alba != nil {
+		c.Alba.check(add)
 	}
 	space(c.LocalTotal, c.LocalFree, "data_dir", "", "The data directory's disk", add)
 	if c.HasCert && c.CertLeft < certWarn {

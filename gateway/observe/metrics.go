@@ -36,6 +36,8 @@ type Source struct {
 	Frontend func() iscsi.Stats
 	Health   func() Health
 	Clients  func() int // event streams
+	// Alba is the object store; nil, or a nil answer: there is none.
+	Alba func() *Alba
 }
 
 // DiskMetrics is one vDisk at a scrape.
@@ -68,6 +70,9 @@ func Handler(src Source, version string, log *slog.Logger) http.Handler {
 func newRegistry(src Source, version string) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(newCollector(src, version), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if src.Alba != nil {
+		r.MustRegister(newAlbaCollector(src.Alba))
+	}
 	return r
 }
 

@@ -19,14 +19,38 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for AlbaEventLevel.
+const (
+	AlbaEventLevelError   AlbaEventLevel = "error"
+	AlbaEventLevelInfo    AlbaEventLevel = "info"
+	AlbaEventLevelWarning AlbaEventLevel = "warning"
+)
+
+// Valid indicates whether the value is a known member of the AlbaEventLevel enum.
+func (e AlbaEventLevel) Valid() bool {
+	switch e {
+	case AlbaEventLevelError:
+		return true
+	case AlbaEventLevelInfo:
+		return true
+	case AlbaEventLevelWarning:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for BackendKind.
 const (
+	BackendKindAlba  BackendKind = "alba"
 	BackendKindLocal BackendKind = "local"
 )
 
 // Valid indicates whether the value is a known member of the BackendKind enum.
 func (e BackendKind) Valid() bool {
 	switch e {
+	case BackendKindAlba:
+		return true
 	case BackendKindLocal:
 		return true
 	default:
@@ -109,6 +133,48 @@ func (e LostTailPolicy) Valid() bool {
 	case LostTailPolicyAccept:
 		return true
 	case LostTailPolicyOffline:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OSDKind.
+const (
+	OSDKindAsd   OSDKind = "asd"
+	OSDKindLocal OSDKind = "local"
+)
+
+// Valid indicates whether the value is a known member of the OSDKind enum.
+func (e OSDKind) Valid() bool {
+	switch e {
+	case OSDKindAsd:
+		return true
+	case OSDKindLocal:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OSDState.
+const (
+	OSDStateClaiming        OSDState = "claiming"
+	OSDStateDecommissioning OSDState = "decommissioning"
+	OSDStateInUse           OSDState = "in-use"
+	OSDStatePurging         OSDState = "purging"
+)
+
+// Valid indicates whether the value is a known member of the OSDState enum.
+func (e OSDState) Valid() bool {
+	switch e {
+	case OSDStateClaiming:
+		return true
+	case OSDStateDecommissioning:
+		return true
+	case OSDStateInUse:
+		return true
+	case OSDStatePurging:
 		return true
 	default:
 		return false
@@ -238,12 +304,81 @@ func (e VerificationState) Valid() bool {
 	}
 }
 
+// Alba defines model for Alba.
+type Alba struct {
+	// Bytes Of all objects
+	Bytes int64 `json:"bytes"`
+
+	// Cluster Its UUID
+	Cluster string `json:"cluster"`
+
+	// Events What happened to devices and objects, newest first
+	Events []AlbaEvent `json:"events"`
+
+	// Failed Devices that do not work
+	Failed int   `json:"failed"`
+	Free   int64 `json:"free"`
+
+	// Made There is an object store on this node; a vPool with the alba backend makes one
+	Made    bool  `json:"made"`
+	Objects int64 `json:"objects"`
+
+	// Osds Devices
+	Osds int `json:"osds"`
+
+	// Policies Objects by the policy they are stored with
+	Policies map[string]int64 `json:"policies"`
+
+	// Repair Objects that wait for repair
+	Repair int64 `json:"repair"`
+
+	// Safety What is stored survives, in words
+	Safety string `json:"safety"`
+
+	// Stored Of all fragments, with redundancy
+	Stored int64 `json:"stored"`
+
+	// SurveyedAt When every object was last looked at
+	SurveyedAt *time.Time `json:"surveyedAt"`
+
+	// Tolerates How many more devices may be lost without losing an object; -1: some cannot be read now; null: nothing was surveyed yet
+	Tolerates *int `json:"tolerates"`
+
+	// Total Bytes of the devices, before redundancy
+	Total int64 `json:"total"`
+}
+
+// AlbaEvent defines model for AlbaEvent.
+type AlbaEvent struct {
+	At      time.Time      `json:"at"`
+	Level   AlbaEventLevel `json:"level"`
+	Message string         `json:"message"`
+
+	// Osd The device that it is about
+	Osd *int64 `json:"osd"`
+}
+
+// AlbaEventLevel defines model for AlbaEvent.Level.
+type AlbaEventLevel string
+
+// AlbaRecoverInput defines model for AlbaRecoverInput.
+type AlbaRecoverInput struct {
+	// Force Also while devices are away
+	Force *bool `json:"force,omitempty"`
+
+	// Namespace Left out: all that lost their records
+	Namespace *string `json:"namespace,omitempty"`
+}
+
 // Backend defines model for Backend.
 type Backend struct {
 	Kind BackendKind `json:"kind"`
 
-	// Path Absolute path of a directory on the node, made when missing; empty in a request: a place of its own in the node's data directory
+	// Path local: absolute path of a directory on the node, made when missing; empty in a request: a place of its own in the node's data directory. alba: what the names of its namespaces begin with; empty in a request: the vPool's name
 	Path string `json:"path"`
+
+	// Preset alba: the preset that says how objects are stored; empty: the default one
+	Preset string `json:"preset"`
 }
 
 // BackendKind defines model for BackendKind.
@@ -635,6 +770,32 @@ type ISCSISessionList struct {
 	Next  *string        `json:"next"`
 }
 
+// Job defines model for Job.
+type Job struct {
+	Bytes          int64      `json:"bytes"`
+	BytesPerSecond float64    `json:"bytesPerSecond"`
+	Done           int64      `json:"done"`
+	EndedAt        *time.Time `json:"endedAt"`
+	Error          *string    `json:"error"`
+	ID             string     `json:"id"`
+
+	// LeftMs Time that is left at this rate
+	LeftMs    *int64    `json:"leftMs"`
+	PerSecond float64   `json:"perSecond"`
+	StartedAt time.Time `json:"startedAt"`
+
+	// Total 0: not known
+	Total int64  `json:"total"`
+	Unit  string `json:"unit"`
+	What  string `json:"what"`
+}
+
+// JobList defines model for JobList.
+type JobList struct {
+	Items []Job   `json:"items"`
+	Next  *string `json:"next"`
+}
+
 // JobState defines model for JobState.
 type JobState string
 
@@ -735,6 +896,22 @@ type MoveProgress struct {
 // Name Letters, digits, . _ and - ; starts with a letter or digit
 type Name = string
 
+// Namespace defines model for Namespace.
+type Namespace struct {
+	// Host NSM host that keeps its manifests
+	Host   string `json:"host"`
+	ID     int64  `json:"id"`
+	Name   string `json:"name"`
+	Preset string `json:"preset"`
+	State  string `json:"state"`
+}
+
+// NamespaceList defines model for NamespaceList.
+type NamespaceList struct {
+	Items []Namespace `json:"items"`
+	Next  *string     `json:"next"`
+}
+
 // Negotiated Keys of RFC 7143 section 13
 type Negotiated struct {
 	// DataDigest CRC32C
@@ -770,6 +947,89 @@ type NewToken struct {
 type Node struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
+}
+
+// OSD defines model for OSD.
+type OSD struct {
+	Address   *string   `json:"address"`
+	ClaimedAt time.Time `json:"claimedAt"`
+	Directory *string   `json:"directory"`
+
+	// Fingerprint Of the ASD's certificate
+	Fingerprint *string `json:"fingerprint"`
+
+	// Fragments By the last survey
+	Fragments int64 `json:"fragments"`
+	Free      int64 `json:"free"`
+	Full      bool  `json:"full"`
+
+	// Kind local: a directory of the node; asd: a daemon over the network
+	Kind        OSDKind `json:"kind"`
+	LargeReadUs *int64  `json:"largeReadUs"`
+
+	// Node The machine, which x of a policy counts
+	Node string `json:"node"`
+
+	// Number Of the device in this object store, for ever
+	Number     int64     `json:"number"`
+	ObservedAt time.Time `json:"observedAt"`
+
+	// Problem Why it does not work
+	Problem *string `json:"problem"`
+
+	// SmallReadUs Average latency of reads up to 64 KiB
+	SmallReadUs *int64   `json:"smallReadUs"`
+	State       OSDState `json:"state"`
+
+	// Total Bytes
+	Total int64 `json:"total"`
+	Used  int64 `json:"used"`
+
+	// UUID Identity stamped on the device
+	UUID    string `json:"uuid"`
+	Working bool   `json:"working"`
+}
+
+// OSDKind local: a directory of the node; asd: a daemon over the network
+type OSDKind string
+
+// OSDState defines model for OSD.State.
+type OSDState string
+
+// OSDInput Either `directory` or `address` with `fingerprint` and `accessKey`
+type OSDInput struct {
+	// AccessKey 64 hexadecimal digits: what the ASD's access.key holds
+	AccessKey *string `json:"accessKey,omitempty"`
+
+	// Address HOST:PORT of an ASD
+	Address *string `json:"address,omitempty"`
+
+	// Capacity Most that a directory may take, bytes; left out: all that the file system has
+	Capacity *int64 `json:"capacity,omitempty"`
+
+	// Directory Absolute path on the node
+	Directory   *string `json:"directory,omitempty"`
+	Fingerprint *string `json:"fingerprint,omitempty"`
+
+	// Node The ASD's machine; left out: its address
+	Node *string `json:"node,omitempty"`
+}
+
+// OSDList defines model for OSDList.
+type OSDList struct {
+	Items []OSD   `json:"items"`
+	Next  *string `json:"next"`
+}
+
+// OSDPatch defines model for OSDPatch.
+type OSDPatch struct {
+	Address   *string `json:"address,omitempty"`
+	Directory *string `json:"directory,omitempty"`
+}
+
+// OSDPurgeInput defines model for OSDPurgeInput.
+type OSDPurgeInput struct {
+	AcceptLoss *bool `json:"acceptLoss,omitempty"`
 }
 
 // Parent defines model for Parent.
@@ -822,6 +1082,63 @@ type PortalList struct {
 type PortalsInput struct {
 	// Addresses host:port as in /portals; empty: every portal of the node
 	Addresses []string `json:"addresses"`
+}
+
+// Preset defines model for Preset.
+type Preset struct {
+	// Automatic Its policies follow the devices that there are
+	Automatic   bool   `json:"automatic"`
+	Compression string `json:"compression"`
+	Default     bool   `json:"default"`
+	Encrypted   bool   `json:"encrypted"`
+
+	// Explain What that policy survives, or why none can be met
+	Explain      string `json:"explain"`
+	FragmentSize int64  `json:"fragmentSize"`
+	Name         string `json:"name"`
+
+	// Now The policy that new objects get; empty when none can be met
+	Now string `json:"now"`
+
+	// Osds Devices to use; none: all
+	Osds []int64 `json:"osds"`
+
+	// Policies k,m,c,x in the order in which they are tried
+	Policies []string `json:"policies"`
+
+	// Redundant vPools may use it: what is acknowledged survives the loss of any one device
+	Redundant bool `json:"redundant"`
+}
+
+// PresetInput defines model for PresetInput.
+type PresetInput struct {
+	// Compression none, snappy, s2, zstd or bz2; left out: none
+	Compression *string `json:"compression,omitempty"`
+
+	// Encrypt AES-256, with a data key of its own
+	Encrypt *bool `json:"encrypt,omitempty"`
+
+	// FragmentSize 64 KiB-64 MiB, a multiple of 64 KiB; left out: 4 MiB
+	FragmentSize *int64   `json:"fragmentSize,omitempty"`
+	Name         string   `json:"name"`
+	Osds         *[]int64 `json:"osds,omitempty"`
+
+	// Policies k,m,c,x; left out: those for the devices that there are, and they follow them
+	Policies *[]string `json:"policies,omitempty"`
+}
+
+// PresetList defines model for PresetList.
+type PresetList struct {
+	Items []Preset `json:"items"`
+	Next  *string  `json:"next"`
+}
+
+// PresetPatch defines model for PresetPatch.
+type PresetPatch struct {
+	// Default Make it the default
+	Default      *bool     `json:"default,omitempty"`
+	FragmentSize *int64    `json:"fragmentSize,omitempty"`
+	Policies     *[]string `json:"policies,omitempty"`
 }
 
 // PublishInput defines model for PublishInput.
@@ -1688,8 +2005,14 @@ type IdempotencyKey = string
 // Limit defines model for Limit.
 type Limit = int
 
+// OSDNumber defines model for OSDNumber.
+type OSDNumber = int64
+
 // Offset defines model for Offset.
 type Offset = int64
+
+// PresetName defines model for PresetName.
+type PresetName = string
 
 // Query defines model for Query.
 type Query = string
@@ -1761,6 +2084,66 @@ type ListISCSISessionsParams struct {
 type GetISCSISessionParams struct {
 	// SampleMs Watch the session for so long, and answer rates and latencies of that time; 0 or absent: of its whole time
 	SampleMs *int `form:"sampleMs,omitempty" json:"sampleMs,omitempty"`
+}
+
+// ListJobsParams defines parameters for ListJobs.
+type ListJobsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListNamespacesParams defines parameters for ListNamespaces.
+type ListNamespacesParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only those whose names begin with this
+	Q *string `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListOSDsParams defines parameters for ListOSDs.
+type ListOSDsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ClaimOSDParams defines parameters for ClaimOSD.
+type ClaimOSDParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListPresetsParams defines parameters for ListPresets.
+type ListPresetsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreatePresetParams defines parameters for CreatePreset.
+type CreatePresetParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // CreateSnapshotGroupParams defines parameters for CreateSnapshotGroup.
@@ -1968,8 +2351,26 @@ type RecoverVPoolParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// RecoverAlbaJSONRequestBody defines body for RecoverAlba for application/json ContentType.
+type RecoverAlbaJSONRequestBody = AlbaRecoverInput
+
 // BeginImportJSONRequestBody defines body for BeginImport for application/json ContentType.
 type BeginImportJSONRequestBody = VDiskInput
+
+// ClaimOSDJSONRequestBody defines body for ClaimOSD for application/json ContentType.
+type ClaimOSDJSONRequestBody = OSDInput
+
+// MoveOSDJSONRequestBody defines body for MoveOSD for application/json ContentType.
+type MoveOSDJSONRequestBody = OSDPatch
+
+// PurgeOSDJSONRequestBody defines body for PurgeOSD for application/json ContentType.
+type PurgeOSDJSONRequestBody = OSDPurgeInput
+
+// CreatePresetJSONRequestBody defines body for CreatePreset for application/json ContentType.
+type CreatePresetJSONRequestBody = PresetInput
+
+// UpdatePresetJSONRequestBody defines body for UpdatePreset for application/json ContentType.
+type UpdatePresetJSONRequestBody = PresetPatch
 
 // SignInJSONRequestBody defines body for SignIn for application/json ContentType.
 type SignInJSONRequestBody = SignInInput
@@ -2129,6 +2530,36 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 // The interface specification for the client above.
 type ClientInterface interface {
 
+	// GetAlba State of the object store: safety, space, what happened
+	//
+	// Corresponds with GET /alba (the `GetAlba` operationId).
+	GetAlba(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecoverAlbaWithBody Rebuild the records of namespaces from the devices alone
+	//
+	// For a node that lost its manifests. Objects that were deleted lately may come back. Refused, as an event says,
+	// while devices are away, unless `force` is set.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /alba/recover (the `RecoverAlba` operationId).
+	RecoverAlbaWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecoverAlba Rebuild the records of namespaces from the devices alone
+	//
+	// For a node that lost its manifests. Objects that were deleted lately may come back. Refused, as an event says,
+	// while devices are away, unless `force` is set.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /alba/recover (the `RecoverAlba` operationId).
+	RecoverAlba(ctx context.Context, body RecoverAlbaJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SurveyAlba Look at every object now, and repair what is not complete
+	//
+	// Corresponds with POST /alba/survey (the `SurveyAlba` operationId).
+	SurveyAlba(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// StreamEvents Changes as server-sent events
 	//
 	// A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -2230,15 +2661,147 @@ type ClientInterface interface {
 	// Corresponds with GET /iscsi/sessions/{session} (the `GetISCSISession` operationId).
 	GetISCSISession(ctx context.Context, session string, params *GetISCSISessionParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ClearJobs Forget the jobs that ended
+	//
+	// Corresponds with DELETE /jobs (the `ClearJobs` operationId).
+	ClearJobs(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListJobs Jobs of maintenance that run or ended lately, newest first
+	//
+	// Corresponds with GET /jobs (the `ListJobs` operationId).
+	ListJobs(ctx context.Context, params *ListJobsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListNamespaces List the namespaces of the object store, one per vDisk
+	//
+	// Corresponds with GET /namespaces (the `ListNamespaces` operationId).
+	ListNamespaces(ctx context.Context, params *ListNamespacesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetSpec This document
 	//
 	// Corresponds with GET /openapi.yaml (the `GetSpec` operationId).
 	GetSpec(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListOSDs List the devices
+	//
+	// Corresponds with GET /osds (the `ListOSDs` operationId).
+	ListOSDs(ctx context.Context, params *ListOSDsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ClaimOSDWithBody Make a directory of the node, or an ASD, part of the object store
+	//
+	// A directory has to be empty, or a device that is in no other object store. Claiming again what was not claimed
+	// to its end completes it; a device in use is refused with 409 `exists`, one of another cluster with 409 `in_use`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /osds (the `ClaimOSD` operationId).
+	ClaimOSDWithBody(ctx context.Context, params *ClaimOSDParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ClaimOSD Make a directory of the node, or an ASD, part of the object store
+	//
+	// A directory has to be empty, or a device that is in no other object store. Claiming again what was not claimed
+	// to its end completes it; a device in use is refused with 409 `exists`, one of another cluster with 409 `in_use`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /osds (the `ClaimOSD` operationId).
+	ClaimOSD(ctx context.Context, params *ClaimOSDParams, body ClaimOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetOSD A device
+	//
+	// Corresponds with GET /osds/{osd} (the `GetOSD` operationId).
+	GetOSD(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MoveOSDWithBody Change where a device is reached
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /osds/{osd} (the `MoveOSD` operationId).
+	MoveOSDWithBody(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MoveOSD Change where a device is reached
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /osds/{osd} (the `MoveOSD` operationId).
+	MoveOSD(ctx context.Context, osd OSDNumber, body MoveOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DecommissionOSD Empty a device that works; it leaves when nothing is stored on it any more
+	//
+	// Refused with 409 `unsafe` when the other devices can meet no policy of a preset.
+	//
+	// Corresponds with POST /osds/{osd}/decommission (the `DecommissionOSD` operationId).
+	DecommissionOSD(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PurgeOSDWithBody Give up a device that does not come back
+	//
+	// What it held is made anew from the other devices. Refused with 409 `unsafe` when objects cannot be read without it, unless `acceptLoss` is set.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /osds/{osd}/purge (the `PurgeOSD` operationId).
+	PurgeOSDWithBody(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PurgeOSD Give up a device that does not come back
+	//
+	// What it held is made anew from the other devices. Refused with 409 `unsafe` when objects cannot be read without it, unless `acceptLoss` is set.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /osds/{osd}/purge (the `PurgeOSD` operationId).
+	PurgeOSD(ctx context.Context, osd OSDNumber, body PurgeOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// VerifyOSD Begin to compare everything on a device with its checksums
+	//
+	// Corresponds with POST /osds/{osd}/verify (the `VerifyOSD` operationId).
+	VerifyOSD(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListPortals List iSCSI portals as initiators should use them
 	//
 	// Corresponds with GET /portals (the `ListPortals` operationId).
 	ListPortals(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListPresets List the presets
+	//
+	// Corresponds with GET /presets (the `ListPresets` operationId).
+	ListPresets(ctx context.Context, params *ListPresetsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreatePresetWithBody Create a preset
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /presets (the `CreatePreset` operationId).
+	CreatePresetWithBody(ctx context.Context, params *CreatePresetParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreatePreset Create a preset
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /presets (the `CreatePreset` operationId).
+	CreatePreset(ctx context.Context, params *CreatePresetParams, body CreatePresetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeletePreset Delete a preset that nothing uses
+	//
+	// Corresponds with DELETE /presets/{preset} (the `DeletePreset` operationId).
+	DeletePreset(ctx context.Context, preset PresetName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetPreset A preset
+	//
+	// Corresponds with GET /presets/{preset} (the `GetPreset` operationId).
+	GetPreset(ctx context.Context, preset PresetName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdatePresetWithBody Change policies or fragment size for what is written from now on, or make it the default
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /presets/{preset} (the `UpdatePreset` operationId).
+	UpdatePresetWithBody(ctx context.Context, preset PresetName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdatePreset Change policies or fragment size for what is written from now on, or make it the default
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /presets/{preset} (the `UpdatePreset` operationId).
+	UpdatePreset(ctx context.Context, preset PresetName, body UpdatePresetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SignOut Sign out
 	//
@@ -3023,6 +3586,76 @@ type ClientInterface interface {
 	SweepVPool(ctx context.Context, vPool VPoolRef, body SweepVPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
+// GetAlba State of the object store: safety, space, what happened
+//
+// Corresponds with GET /alba (the `GetAlba` operationId).
+func (c *Client) GetAlba(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetAlbaRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecoverAlbaWithBody Rebuild the records of namespaces from the devices alone
+//
+// For a node that lost its manifests. Objects that were deleted lately may come back. Refused, as an event says,
+// while devices are away, unless `force` is set.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /alba/recover (the `RecoverAlba` operationId).
+func (c *Client) RecoverAlbaWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecoverAlbaRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecoverAlba Rebuild the records of namespaces from the devices alone
+//
+// For a node that lost its manifests. Objects that were deleted lately may come back. Refused, as an event says,
+// while devices are away, unless `force` is set.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /alba/recover (the `RecoverAlba` operationId).
+func (c *Client) RecoverAlba(ctx context.Context, body RecoverAlbaJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecoverAlbaRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SurveyAlba Look at every object now, and repair what is not complete
+//
+// Corresponds with POST /alba/survey (the `SurveyAlba` operationId).
+func (c *Client) SurveyAlba(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSurveyAlbaRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // StreamEvents Changes as server-sent events
 //
 // A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -3264,6 +3897,51 @@ func (c *Client) GetISCSISession(ctx context.Context, session string, params *Ge
 	return c.Client.Do(req)
 }
 
+// ClearJobs Forget the jobs that ended
+//
+// Corresponds with DELETE /jobs (the `ClearJobs` operationId).
+func (c *Client) ClearJobs(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewClearJobsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListJobs Jobs of maintenance that run or ended lately, newest first
+//
+// Corresponds with GET /jobs (the `ListJobs` operationId).
+func (c *Client) ListJobs(ctx context.Context, params *ListJobsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListJobsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListNamespaces List the namespaces of the object store, one per vDisk
+//
+// Corresponds with GET /namespaces (the `ListNamespaces` operationId).
+func (c *Client) ListNamespaces(ctx context.Context, params *ListNamespacesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListNamespacesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetSpec This document
 //
 // Corresponds with GET /openapi.yaml (the `GetSpec` operationId).
@@ -3279,11 +3957,298 @@ func (c *Client) GetSpec(ctx context.Context, reqEditors ...RequestEditorFn) (*h
 	return c.Client.Do(req)
 }
 
+// ListOSDs List the devices
+//
+// Corresponds with GET /osds (the `ListOSDs` operationId).
+func (c *Client) ListOSDs(ctx context.Context, params *ListOSDsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListOSDsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ClaimOSDWithBody Make a directory of the node, or an ASD, part of the object store
+//
+// A directory has to be empty, or a device that is in no other object store. Claiming again what was not claimed
+// to its end completes it; a device in use is refused with 409 `exists`, one of another cluster with 409 `in_use`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /osds (the `ClaimOSD` operationId).
+func (c *Client) ClaimOSDWithBody(ctx context.Context, params *ClaimOSDParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewClaimOSDRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ClaimOSD Make a directory of the node, or an ASD, part of the object store
+//
+// A directory has to be empty, or a device that is in no other object store. Claiming again what was not claimed
+// to its end completes it; a device in use is refused with 409 `exists`, one of another cluster with 409 `in_use`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /osds (the `ClaimOSD` operationId).
+func (c *Client) ClaimOSD(ctx context.Context, params *ClaimOSDParams, body ClaimOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewClaimOSDRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetOSD A device
+//
+// Corresponds with GET /osds/{osd} (the `GetOSD` operationId).
+func (c *Client) GetOSD(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetOSDRequest(c.Server, osd)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MoveOSDWithBody Change where a device is reached
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /osds/{osd} (the `MoveOSD` operationId).
+func (c *Client) MoveOSDWithBody(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMoveOSDRequestWithBody(c.Server, osd, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MoveOSD Change where a device is reached
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /osds/{osd} (the `MoveOSD` operationId).
+func (c *Client) MoveOSD(ctx context.Context, osd OSDNumber, body MoveOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMoveOSDRequest(c.Server, osd, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DecommissionOSD Empty a device that works; it leaves when nothing is stored on it any more
+//
+// Refused with 409 `unsafe` when the other devices can meet no policy of a preset.
+//
+// Corresponds with POST /osds/{osd}/decommission (the `DecommissionOSD` operationId).
+func (c *Client) DecommissionOSD(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDecommissionOSDRequest(c.Server, osd)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PurgeOSDWithBody Give up a device that does not come back
+//
+// What it held is made anew from the other devices. Refused with 409 `unsafe` when objects cannot be read without it, unless `acceptLoss` is set.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /osds/{osd}/purge (the `PurgeOSD` operationId).
+func (c *Client) PurgeOSDWithBody(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPurgeOSDRequestWithBody(c.Server, osd, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PurgeOSD Give up a device that does not come back
+//
+// What it held is made anew from the other devices. Refused with 409 `unsafe` when objects cannot be read without it, unless `acceptLoss` is set.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /osds/{osd}/purge (the `PurgeOSD` operationId).
+func (c *Client) PurgeOSD(ctx context.Context, osd OSDNumber, body PurgeOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPurgeOSDRequest(c.Server, osd, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// VerifyOSD Begin to compare everything on a device with its checksums
+//
+// Corresponds with POST /osds/{osd}/verify (the `VerifyOSD` operationId).
+func (c *Client) VerifyOSD(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVerifyOSDRequest(c.Server, osd)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListPortals List iSCSI portals as initiators should use them
 //
 // Corresponds with GET /portals (the `ListPortals` operationId).
 func (c *Client) ListPortals(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListPortalsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListPresets List the presets
+//
+// Corresponds with GET /presets (the `ListPresets` operationId).
+func (c *Client) ListPresets(ctx context.Context, params *ListPresetsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListPresetsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreatePresetWithBody Create a preset
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /presets (the `CreatePreset` operationId).
+func (c *Client) CreatePresetWithBody(ctx context.Context, params *CreatePresetParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreatePresetRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreatePreset Create a preset
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /presets (the `CreatePreset` operationId).
+func (c *Client) CreatePreset(ctx context.Context, params *CreatePresetParams, body CreatePresetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreatePresetRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeletePreset Delete a preset that nothing uses
+//
+// Corresponds with DELETE /presets/{preset} (the `DeletePreset` operationId).
+func (c *Client) DeletePreset(ctx context.Context, preset PresetName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeletePresetRequest(c.Server, preset)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPreset A preset
+//
+// Corresponds with GET /presets/{preset} (the `GetPreset` operationId).
+func (c *Client) GetPreset(ctx context.Context, preset PresetName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPresetRequest(c.Server, preset)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdatePresetWithBody Change policies or fragment size for what is written from now on, or make it the default
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /presets/{preset} (the `UpdatePreset` operationId).
+func (c *Client) UpdatePresetWithBody(ctx context.Context, preset PresetName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdatePresetRequestWithBody(c.Server, preset, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdatePreset Change policies or fragment size for what is written from now on, or make it the default
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /presets/{preset} (the `UpdatePreset` operationId).
+func (c *Client) UpdatePreset(ctx context.Context, preset PresetName, body UpdatePresetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdatePresetRequest(c.Server, preset, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5026,6 +5991,100 @@ func (c *Client) SweepVPool(ctx context.Context, vPool VPoolRef, body SweepVPool
 	return c.Client.Do(req)
 }
 
+// NewGetAlbaRequest constructs an http.Request for the GetAlba method
+func NewGetAlbaRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alba")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRecoverAlbaRequest calls the generic RecoverAlba builder with application/json body
+func NewRecoverAlbaRequest(server string, body RecoverAlbaJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRecoverAlbaRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewRecoverAlbaRequestWithBody constructs an http.Request for the RecoverAlba method, with any body, and a specified content type
+func NewRecoverAlbaRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alba/recover")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewSurveyAlbaRequest constructs an http.Request for the SurveyAlba method
+func NewSurveyAlbaRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alba/survey")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewStreamEventsRequest constructs an http.Request for the StreamEvents method
 func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Request, error) {
 	var err error
@@ -5686,6 +6745,189 @@ func NewGetISCSISessionRequest(server string, session string, params *GetISCSISe
 	return req, nil
 }
 
+// NewClearJobsRequest constructs an http.Request for the ClearJobs method
+func NewClearJobsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/jobs")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListJobsRequest constructs an http.Request for the ListJobs method
+func NewListJobsRequest(server string, params *ListJobsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/jobs")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListNamespacesRequest constructs an http.Request for the ListNamespaces method
+func NewListNamespacesRequest(server string, params *ListNamespacesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/namespaces")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetSpecRequest constructs an http.Request for the GetSpec method
 func NewGetSpecRequest(server string) (*http.Request, error) {
 	var err error
@@ -5706,6 +6948,335 @@ func NewGetSpecRequest(server string) (*http.Request, error) {
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListOSDsRequest constructs an http.Request for the ListOSDs method
+func NewListOSDsRequest(server string, params *ListOSDsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/osds")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewClaimOSDRequest calls the generic ClaimOSD builder with application/json body
+func NewClaimOSDRequest(server string, params *ClaimOSDParams, body ClaimOSDJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewClaimOSDRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewClaimOSDRequestWithBody constructs an http.Request for the ClaimOSD method, with any body, and a specified content type
+func NewClaimOSDRequestWithBody(server string, params *ClaimOSDParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/osds")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetOSDRequest constructs an http.Request for the GetOSD method
+func NewGetOSDRequest(server string, osd OSDNumber) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "osd", osd, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/osds/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewMoveOSDRequest calls the generic MoveOSD builder with application/json body
+func NewMoveOSDRequest(server string, osd OSDNumber, body MoveOSDJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewMoveOSDRequestWithBody(server, osd, "application/json", bodyReader)
+}
+
+// NewMoveOSDRequestWithBody constructs an http.Request for the MoveOSD method, with any body, and a specified content type
+func NewMoveOSDRequestWithBody(server string, osd OSDNumber, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "osd", osd, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/osds/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDecommissionOSDRequest constructs an http.Request for the DecommissionOSD method
+func NewDecommissionOSDRequest(server string, osd OSDNumber) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "osd", osd, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/osds/%s/decommission", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPurgeOSDRequest calls the generic PurgeOSD builder with application/json body
+func NewPurgeOSDRequest(server string, osd OSDNumber, body PurgeOSDJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPurgeOSDRequestWithBody(server, osd, "application/json", bodyReader)
+}
+
+// NewPurgeOSDRequestWithBody constructs an http.Request for the PurgeOSD method, with any body, and a specified content type
+func NewPurgeOSDRequestWithBody(server string, osd OSDNumber, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "osd", osd, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/osds/%s/purge", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewVerifyOSDRequest constructs an http.Request for the VerifyOSD method
+func NewVerifyOSDRequest(server string, osd OSDNumber) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "osd", osd, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/osds/%s/verify", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -5736,6 +7307,254 @@ func NewListPortalsRequest(server string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewListPresetsRequest constructs an http.Request for the ListPresets method
+func NewListPresetsRequest(server string, params *ListPresetsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/presets")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreatePresetRequest calls the generic CreatePreset builder with application/json body
+func NewCreatePresetRequest(server string, params *CreatePresetParams, body CreatePresetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreatePresetRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreatePresetRequestWithBody constructs an http.Request for the CreatePreset method, with any body, and a specified content type
+func NewCreatePresetRequestWithBody(server string, params *CreatePresetParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/presets")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDeletePresetRequest constructs an http.Request for the DeletePreset method
+func NewDeletePresetRequest(server string, preset PresetName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "preset", preset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/presets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetPresetRequest constructs an http.Request for the GetPreset method
+func NewGetPresetRequest(server string, preset PresetName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "preset", preset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/presets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdatePresetRequest calls the generic UpdatePreset builder with application/json body
+func NewUpdatePresetRequest(server string, preset PresetName, body UpdatePresetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdatePresetRequestWithBody(server, preset, "application/json", bodyReader)
+}
+
+// NewUpdatePresetRequestWithBody constructs an http.Request for the UpdatePreset method, with any body, and a specified content type
+func NewUpdatePresetRequestWithBody(server string, preset PresetName, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "preset", preset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/presets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -9089,6 +10908,40 @@ func WithBaseURL(baseURL string) ClientOption {
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
 
+	// GetAlbaWithResponse State of the object store: safety, space, what happened
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /alba (the `GetAlba` operationId).
+	GetAlbaWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetAlbaResponse, error)
+
+	// RecoverAlbaWithBodyWithResponse Rebuild the records of namespaces from the devices alone
+	//
+	// For a node that lost its manifests. Objects that were deleted lately may come back. Refused, as an event says,
+	// while devices are away, unless `force` is set.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /alba/recover (the `RecoverAlba` operationId).
+	RecoverAlbaWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RecoverAlbaResponse, error)
+
+	// RecoverAlbaWithResponse Rebuild the records of namespaces from the devices alone
+	//
+	// For a node that lost its manifests. Objects that were deleted lately may come back. Refused, as an event says,
+	// while devices are away, unless `force` is set.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /alba/recover (the `RecoverAlba` operationId).
+	RecoverAlbaWithResponse(ctx context.Context, body RecoverAlbaJSONRequestBody, reqEditors ...RequestEditorFn) (*RecoverAlbaResponse, error)
+
+	// SurveyAlbaWithResponse Look at every object now, and repair what is not complete
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /alba/survey (the `SurveyAlba` operationId).
+	SurveyAlbaWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*SurveyAlbaResponse, error)
+
 	// StreamEventsWithResponse Changes as server-sent events
 	//
 	// A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -9212,6 +11065,27 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /iscsi/sessions/{session} (the `GetISCSISession` operationId).
 	GetISCSISessionWithResponse(ctx context.Context, session string, params *GetISCSISessionParams, reqEditors ...RequestEditorFn) (*GetISCSISessionResponse, error)
 
+	// ClearJobsWithResponse Forget the jobs that ended
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /jobs (the `ClearJobs` operationId).
+	ClearJobsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ClearJobsResponse, error)
+
+	// ListJobsWithResponse Jobs of maintenance that run or ended lately, newest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /jobs (the `ListJobs` operationId).
+	ListJobsWithResponse(ctx context.Context, params *ListJobsParams, reqEditors ...RequestEditorFn) (*ListJobsResponse, error)
+
+	// ListNamespacesWithResponse List the namespaces of the object store, one per vDisk
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /namespaces (the `ListNamespaces` operationId).
+	ListNamespacesWithResponse(ctx context.Context, params *ListNamespacesParams, reqEditors ...RequestEditorFn) (*ListNamespacesResponse, error)
+
 	// GetSpecWithResponse This document
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -9219,12 +11093,143 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /openapi.yaml (the `GetSpec` operationId).
 	GetSpecWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSpecResponse, error)
 
+	// ListOSDsWithResponse List the devices
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /osds (the `ListOSDs` operationId).
+	ListOSDsWithResponse(ctx context.Context, params *ListOSDsParams, reqEditors ...RequestEditorFn) (*ListOSDsResponse, error)
+
+	// ClaimOSDWithBodyWithResponse Make a directory of the node, or an ASD, part of the object store
+	//
+	// A directory has to be empty, or a device that is in no other object store. Claiming again what was not claimed
+	// to its end completes it; a device in use is refused with 409 `exists`, one of another cluster with 409 `in_use`.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /osds (the `ClaimOSD` operationId).
+	ClaimOSDWithBodyWithResponse(ctx context.Context, params *ClaimOSDParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ClaimOSDResponse, error)
+
+	// ClaimOSDWithResponse Make a directory of the node, or an ASD, part of the object store
+	//
+	// A directory has to be empty, or a device that is in no other object store. Claiming again what was not claimed
+	// to its end completes it; a device in use is refused with 409 `exists`, one of another cluster with 409 `in_use`.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /osds (the `ClaimOSD` operationId).
+	ClaimOSDWithResponse(ctx context.Context, params *ClaimOSDParams, body ClaimOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*ClaimOSDResponse, error)
+
+	// GetOSDWithResponse A device
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /osds/{osd} (the `GetOSD` operationId).
+	GetOSDWithResponse(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*GetOSDResponse, error)
+
+	// MoveOSDWithBodyWithResponse Change where a device is reached
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /osds/{osd} (the `MoveOSD` operationId).
+	MoveOSDWithBodyWithResponse(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MoveOSDResponse, error)
+
+	// MoveOSDWithResponse Change where a device is reached
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /osds/{osd} (the `MoveOSD` operationId).
+	MoveOSDWithResponse(ctx context.Context, osd OSDNumber, body MoveOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*MoveOSDResponse, error)
+
+	// DecommissionOSDWithResponse Empty a device that works; it leaves when nothing is stored on it any more
+	//
+	// Refused with 409 `unsafe` when the other devices can meet no policy of a preset.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /osds/{osd}/decommission (the `DecommissionOSD` operationId).
+	DecommissionOSDWithResponse(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*DecommissionOSDResponse, error)
+
+	// PurgeOSDWithBodyWithResponse Give up a device that does not come back
+	//
+	// What it held is made anew from the other devices. Refused with 409 `unsafe` when objects cannot be read without it, unless `acceptLoss` is set.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /osds/{osd}/purge (the `PurgeOSD` operationId).
+	PurgeOSDWithBodyWithResponse(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PurgeOSDResponse, error)
+
+	// PurgeOSDWithResponse Give up a device that does not come back
+	//
+	// What it held is made anew from the other devices. Refused with 409 `unsafe` when objects cannot be read without it, unless `acceptLoss` is set.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /osds/{osd}/purge (the `PurgeOSD` operationId).
+	PurgeOSDWithResponse(ctx context.Context, osd OSDNumber, body PurgeOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*PurgeOSDResponse, error)
+
+	// VerifyOSDWithResponse Begin to compare everything on a device with its checksums
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /osds/{osd}/verify (the `VerifyOSD` operationId).
+	VerifyOSDWithResponse(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*VerifyOSDResponse, error)
+
 	// ListPortalsWithResponse List iSCSI portals as initiators should use them
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /portals (the `ListPortals` operationId).
 	ListPortalsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListPortalsResponse, error)
+
+	// ListPresetsWithResponse List the presets
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /presets (the `ListPresets` operationId).
+	ListPresetsWithResponse(ctx context.Context, params *ListPresetsParams, reqEditors ...RequestEditorFn) (*ListPresetsResponse, error)
+
+	// CreatePresetWithBodyWithResponse Create a preset
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /presets (the `CreatePreset` operationId).
+	CreatePresetWithBodyWithResponse(ctx context.Context, params *CreatePresetParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreatePresetResponse, error)
+
+	// CreatePresetWithResponse Create a preset
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /presets (the `CreatePreset` operationId).
+	CreatePresetWithResponse(ctx context.Context, params *CreatePresetParams, body CreatePresetJSONRequestBody, reqEditors ...RequestEditorFn) (*CreatePresetResponse, error)
+
+	// DeletePresetWithResponse Delete a preset that nothing uses
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /presets/{preset} (the `DeletePreset` operationId).
+	DeletePresetWithResponse(ctx context.Context, preset PresetName, reqEditors ...RequestEditorFn) (*DeletePresetResponse, error)
+
+	// GetPresetWithResponse A preset
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /presets/{preset} (the `GetPreset` operationId).
+	GetPresetWithResponse(ctx context.Context, preset PresetName, reqEditors ...RequestEditorFn) (*GetPresetResponse, error)
+
+	// UpdatePresetWithBodyWithResponse Change policies or fragment size for what is written from now on, or make it the default
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /presets/{preset} (the `UpdatePreset` operationId).
+	UpdatePresetWithBodyWithResponse(ctx context.Context, preset PresetName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdatePresetResponse, error)
+
+	// UpdatePresetWithResponse Change policies or fragment size for what is written from now on, or make it the default
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /presets/{preset} (the `UpdatePreset` operationId).
+	UpdatePresetWithResponse(ctx context.Context, preset PresetName, body UpdatePresetJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdatePresetResponse, error)
 
 	// SignOutWithResponse Sign out
 	//
@@ -10087,6 +12092,136 @@ type ClientWithResponsesInterface interface {
 	SweepVPoolWithResponse(ctx context.Context, vPool VPoolRef, body SweepVPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*SweepVPoolResponse, error)
 }
 
+type GetAlbaResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Alba
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetAlbaResponse) GetJSON200() *Alba {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetAlbaResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetAlbaResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetAlbaResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetAlbaResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetAlbaResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RecoverAlbaResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RecoverAlbaResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RecoverAlbaResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RecoverAlbaResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RecoverAlbaResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RecoverAlbaResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SurveyAlbaResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SurveyAlbaResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SurveyAlbaResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SurveyAlbaResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SurveyAlbaResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SurveyAlbaResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type StreamEventsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -10669,6 +12804,143 @@ func (r GetISCSISessionResponse) ContentType() string {
 	return ""
 }
 
+type ClearJobsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ClearJobsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ClearJobsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ClearJobsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ClearJobsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ClearJobsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListJobsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *JobList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListJobsResponse) GetJSON200() *JobList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListJobsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListJobsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListJobsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListJobsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListJobsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListNamespacesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NamespaceList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListNamespacesResponse) GetJSON200() *NamespaceList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListNamespacesResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListNamespacesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListNamespacesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListNamespacesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListNamespacesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetSpecResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -10704,6 +12976,328 @@ func (r GetSpecResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetSpecResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListOSDsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OSDList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListOSDsResponse) GetJSON200() *OSDList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListOSDsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListOSDsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListOSDsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListOSDsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListOSDsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ClaimOSDResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *OSD
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r ClaimOSDResponse) GetJSON201() *OSD {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ClaimOSDResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ClaimOSDResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ClaimOSDResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ClaimOSDResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ClaimOSDResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetOSDResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OSD
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetOSDResponse) GetJSON200() *OSD {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetOSDResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetOSDResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetOSDResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetOSDResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetOSDResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type MoveOSDResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OSD
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r MoveOSDResponse) GetJSON200() *OSD {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r MoveOSDResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r MoveOSDResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r MoveOSDResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r MoveOSDResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r MoveOSDResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DecommissionOSDResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OSD
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DecommissionOSDResponse) GetJSON200() *OSD {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DecommissionOSDResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DecommissionOSDResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DecommissionOSDResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DecommissionOSDResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DecommissionOSDResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PurgeOSDResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r PurgeOSDResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PurgeOSDResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PurgeOSDResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PurgeOSDResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PurgeOSDResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type VerifyOSDResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r VerifyOSDResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r VerifyOSDResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r VerifyOSDResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r VerifyOSDResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r VerifyOSDResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10752,6 +13346,239 @@ func (r ListPortalsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListPortalsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListPresetsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PresetList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListPresetsResponse) GetJSON200() *PresetList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListPresetsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListPresetsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListPresetsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListPresetsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListPresetsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreatePresetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Preset
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreatePresetResponse) GetJSON201() *Preset {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreatePresetResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreatePresetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreatePresetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreatePresetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreatePresetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeletePresetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeletePresetResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeletePresetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeletePresetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeletePresetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeletePresetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetPresetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Preset
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetPresetResponse) GetJSON200() *Preset {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetPresetResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetPresetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetPresetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetPresetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetPresetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UpdatePresetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Preset
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdatePresetResponse) GetJSON200() *Preset {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdatePresetResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdatePresetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdatePresetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdatePresetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdatePresetResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -13869,6 +16696,64 @@ func (r SweepVPoolResponse) ContentType() string {
 	return ""
 }
 
+// GetAlbaWithResponse State of the object store: safety, space, what happened
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /alba (the `GetAlba` operationId).
+func (c *ClientWithResponses) GetAlbaWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetAlbaResponse, error) {
+	rsp, err := c.GetAlba(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetAlbaResponse(rsp)
+}
+
+// RecoverAlbaWithBodyWithResponse Rebuild the records of namespaces from the devices alone
+//
+// For a node that lost its manifests. Objects that were deleted lately may come back. Refused, as an event says,
+// while devices are away, unless `force` is set.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /alba/recover (the `RecoverAlba` operationId).
+func (c *ClientWithResponses) RecoverAlbaWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RecoverAlbaResponse, error) {
+	rsp, err := c.RecoverAlbaWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRecoverAlbaResponse(rsp)
+}
+
+// RecoverAlbaWithResponse Rebuild the records of namespaces from the devices alone
+//
+// For a node that lost its manifests. Objects that were deleted lately may come back. Refused, as an event says,
+// while devices are away, unless `force` is set.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /alba/recover (the `RecoverAlba` operationId).
+func (c *ClientWithResponses) RecoverAlbaWithResponse(ctx context.Context, body RecoverAlbaJSONRequestBody, reqEditors ...RequestEditorFn) (*RecoverAlbaResponse, error) {
+	rsp, err := c.RecoverAlba(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRecoverAlbaResponse(rsp)
+}
+
+// SurveyAlbaWithResponse Look at every object now, and repair what is not complete
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /alba/survey (the `SurveyAlba` operationId).
+func (c *ClientWithResponses) SurveyAlbaWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*SurveyAlbaResponse, error) {
+	rsp, err := c.SurveyAlba(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSurveyAlbaResponse(rsp)
+}
+
 // StreamEventsWithResponse Changes as server-sent events
 //
 // A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -14076,6 +16961,45 @@ func (c *ClientWithResponses) GetISCSISessionWithResponse(ctx context.Context, s
 	return ParseGetISCSISessionResponse(rsp)
 }
 
+// ClearJobsWithResponse Forget the jobs that ended
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /jobs (the `ClearJobs` operationId).
+func (c *ClientWithResponses) ClearJobsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ClearJobsResponse, error) {
+	rsp, err := c.ClearJobs(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseClearJobsResponse(rsp)
+}
+
+// ListJobsWithResponse Jobs of maintenance that run or ended lately, newest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /jobs (the `ListJobs` operationId).
+func (c *ClientWithResponses) ListJobsWithResponse(ctx context.Context, params *ListJobsParams, reqEditors ...RequestEditorFn) (*ListJobsResponse, error) {
+	rsp, err := c.ListJobs(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListJobsResponse(rsp)
+}
+
+// ListNamespacesWithResponse List the namespaces of the object store, one per vDisk
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /namespaces (the `ListNamespaces` operationId).
+func (c *ClientWithResponses) ListNamespacesWithResponse(ctx context.Context, params *ListNamespacesParams, reqEditors ...RequestEditorFn) (*ListNamespacesResponse, error) {
+	rsp, err := c.ListNamespaces(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListNamespacesResponse(rsp)
+}
+
 // GetSpecWithResponse This document
 //
 // Returns a wrapper object for the known response body format(s).
@@ -14089,6 +17013,148 @@ func (c *ClientWithResponses) GetSpecWithResponse(ctx context.Context, reqEditor
 	return ParseGetSpecResponse(rsp)
 }
 
+// ListOSDsWithResponse List the devices
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /osds (the `ListOSDs` operationId).
+func (c *ClientWithResponses) ListOSDsWithResponse(ctx context.Context, params *ListOSDsParams, reqEditors ...RequestEditorFn) (*ListOSDsResponse, error) {
+	rsp, err := c.ListOSDs(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListOSDsResponse(rsp)
+}
+
+// ClaimOSDWithBodyWithResponse Make a directory of the node, or an ASD, part of the object store
+//
+// A directory has to be empty, or a device that is in no other object store. Claiming again what was not claimed
+// to its end completes it; a device in use is refused with 409 `exists`, one of another cluster with 409 `in_use`.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /osds (the `ClaimOSD` operationId).
+func (c *ClientWithResponses) ClaimOSDWithBodyWithResponse(ctx context.Context, params *ClaimOSDParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ClaimOSDResponse, error) {
+	rsp, err := c.ClaimOSDWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseClaimOSDResponse(rsp)
+}
+
+// ClaimOSDWithResponse Make a directory of the node, or an ASD, part of the object store
+//
+// A directory has to be empty, or a device that is in no other object store. Claiming again what was not claimed
+// to its end completes it; a device in use is refused with 409 `exists`, one of another cluster with 409 `in_use`.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /osds (the `ClaimOSD` operationId).
+func (c *ClientWithResponses) ClaimOSDWithResponse(ctx context.Context, params *ClaimOSDParams, body ClaimOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*ClaimOSDResponse, error) {
+	rsp, err := c.ClaimOSD(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseClaimOSDResponse(rsp)
+}
+
+// GetOSDWithResponse A device
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /osds/{osd} (the `GetOSD` operationId).
+func (c *ClientWithResponses) GetOSDWithResponse(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*GetOSDResponse, error) {
+	rsp, err := c.GetOSD(ctx, osd, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetOSDResponse(rsp)
+}
+
+// MoveOSDWithBodyWithResponse Change where a device is reached
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /osds/{osd} (the `MoveOSD` operationId).
+func (c *ClientWithResponses) MoveOSDWithBodyWithResponse(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MoveOSDResponse, error) {
+	rsp, err := c.MoveOSDWithBody(ctx, osd, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMoveOSDResponse(rsp)
+}
+
+// MoveOSDWithResponse Change where a device is reached
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /osds/{osd} (the `MoveOSD` operationId).
+func (c *ClientWithResponses) MoveOSDWithResponse(ctx context.Context, osd OSDNumber, body MoveOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*MoveOSDResponse, error) {
+	rsp, err := c.MoveOSD(ctx, osd, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMoveOSDResponse(rsp)
+}
+
+// DecommissionOSDWithResponse Empty a device that works; it leaves when nothing is stored on it any more
+//
+// Refused with 409 `unsafe` when the other devices can meet no policy of a preset.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /osds/{osd}/decommission (the `DecommissionOSD` operationId).
+func (c *ClientWithResponses) DecommissionOSDWithResponse(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*DecommissionOSDResponse, error) {
+	rsp, err := c.DecommissionOSD(ctx, osd, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDecommissionOSDResponse(rsp)
+}
+
+// PurgeOSDWithBodyWithResponse Give up a device that does not come back
+//
+// What it held is made anew from the other devices. Refused with 409 `unsafe` when objects cannot be read without it, unless `acceptLoss` is set.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /osds/{osd}/purge (the `PurgeOSD` operationId).
+func (c *ClientWithResponses) PurgeOSDWithBodyWithResponse(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PurgeOSDResponse, error) {
+	rsp, err := c.PurgeOSDWithBody(ctx, osd, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePurgeOSDResponse(rsp)
+}
+
+// PurgeOSDWithResponse Give up a device that does not come back
+//
+// What it held is made anew from the other devices. Refused with 409 `unsafe` when objects cannot be read without it, unless `acceptLoss` is set.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /osds/{osd}/purge (the `PurgeOSD` operationId).
+func (c *ClientWithResponses) PurgeOSDWithResponse(ctx context.Context, osd OSDNumber, body PurgeOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*PurgeOSDResponse, error) {
+	rsp, err := c.PurgeOSD(ctx, osd, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePurgeOSDResponse(rsp)
+}
+
+// VerifyOSDWithResponse Begin to compare everything on a device with its checksums
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /osds/{osd}/verify (the `VerifyOSD` operationId).
+func (c *ClientWithResponses) VerifyOSDWithResponse(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*VerifyOSDResponse, error) {
+	rsp, err := c.VerifyOSD(ctx, osd, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVerifyOSDResponse(rsp)
+}
+
 // ListPortalsWithResponse List iSCSI portals as initiators should use them
 //
 // Returns a wrapper object for the known response body format(s).
@@ -14100,6 +17166,97 @@ func (c *ClientWithResponses) ListPortalsWithResponse(ctx context.Context, reqEd
 		return nil, err
 	}
 	return ParseListPortalsResponse(rsp)
+}
+
+// ListPresetsWithResponse List the presets
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /presets (the `ListPresets` operationId).
+func (c *ClientWithResponses) ListPresetsWithResponse(ctx context.Context, params *ListPresetsParams, reqEditors ...RequestEditorFn) (*ListPresetsResponse, error) {
+	rsp, err := c.ListPresets(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListPresetsResponse(rsp)
+}
+
+// CreatePresetWithBodyWithResponse Create a preset
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /presets (the `CreatePreset` operationId).
+func (c *ClientWithResponses) CreatePresetWithBodyWithResponse(ctx context.Context, params *CreatePresetParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreatePresetResponse, error) {
+	rsp, err := c.CreatePresetWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreatePresetResponse(rsp)
+}
+
+// CreatePresetWithResponse Create a preset
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /presets (the `CreatePreset` operationId).
+func (c *ClientWithResponses) CreatePresetWithResponse(ctx context.Context, params *CreatePresetParams, body CreatePresetJSONRequestBody, reqEditors ...RequestEditorFn) (*CreatePresetResponse, error) {
+	rsp, err := c.CreatePreset(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreatePresetResponse(rsp)
+}
+
+// DeletePresetWithResponse Delete a preset that nothing uses
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /presets/{preset} (the `DeletePreset` operationId).
+func (c *ClientWithResponses) DeletePresetWithResponse(ctx context.Context, preset PresetName, reqEditors ...RequestEditorFn) (*DeletePresetResponse, error) {
+	rsp, err := c.DeletePreset(ctx, preset, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeletePresetResponse(rsp)
+}
+
+// GetPresetWithResponse A preset
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /presets/{preset} (the `GetPreset` operationId).
+func (c *ClientWithResponses) GetPresetWithResponse(ctx context.Context, preset PresetName, reqEditors ...RequestEditorFn) (*GetPresetResponse, error) {
+	rsp, err := c.GetPreset(ctx, preset, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetPresetResponse(rsp)
+}
+
+// UpdatePresetWithBodyWithResponse Change policies or fragment size for what is written from now on, or make it the default
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /presets/{preset} (the `UpdatePreset` operationId).
+func (c *ClientWithResponses) UpdatePresetWithBodyWithResponse(ctx context.Context, preset PresetName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdatePresetResponse, error) {
+	rsp, err := c.UpdatePresetWithBody(ctx, preset, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdatePresetResponse(rsp)
+}
+
+// UpdatePresetWithResponse Change policies or fragment size for what is written from now on, or make it the default
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /presets/{preset} (the `UpdatePreset` operationId).
+func (c *ClientWithResponses) UpdatePresetWithResponse(ctx context.Context, preset PresetName, body UpdatePresetJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdatePresetResponse, error) {
+	rsp, err := c.UpdatePreset(ctx, preset, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdatePresetResponse(rsp)
 }
 
 // SignOutWithResponse Sign out
@@ -15532,6 +18689,97 @@ func (c *ClientWithResponses) SweepVPoolWithResponse(ctx context.Context, vPool 
 	return ParseSweepVPoolResponse(rsp)
 }
 
+// ParseGetAlbaResponse parses an HTTP response from a GetAlbaWithResponse call
+func ParseGetAlbaResponse(rsp *http.Response) (*GetAlbaResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetAlbaResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Alba
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRecoverAlbaResponse parses an HTTP response from a RecoverAlbaWithResponse call
+func ParseRecoverAlbaResponse(rsp *http.Response) (*RecoverAlbaResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RecoverAlbaResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSurveyAlbaResponse parses an HTTP response from a SurveyAlbaWithResponse call
+func ParseSurveyAlbaResponse(rsp *http.Response) (*SurveyAlbaResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SurveyAlbaResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseStreamEventsResponse parses an HTTP response from a StreamEventsWithResponse call
 func ParseStreamEventsResponse(rsp *http.Response) (*StreamEventsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -15931,6 +19179,101 @@ func ParseGetISCSISessionResponse(rsp *http.Response) (*GetISCSISessionResponse,
 	return response, nil
 }
 
+// ParseClearJobsResponse parses an HTTP response from a ClearJobsWithResponse call
+func ParseClearJobsResponse(rsp *http.Response) (*ClearJobsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ClearJobsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListJobsResponse parses an HTTP response from a ListJobsWithResponse call
+func ParseListJobsResponse(rsp *http.Response) (*ListJobsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListJobsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest JobList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListNamespacesResponse parses an HTTP response from a ListNamespacesWithResponse call
+func ParseListNamespacesResponse(rsp *http.Response) (*ListNamespacesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListNamespacesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NamespaceList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetSpecResponse parses an HTTP response from a GetSpecWithResponse call
 func ParseGetSpecResponse(rsp *http.Response) (*GetSpecResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -15957,6 +19300,229 @@ func ParseGetSpecResponse(rsp *http.Response) (*GetSpecResponse, error) {
 	return response, nil
 }
 
+// ParseListOSDsResponse parses an HTTP response from a ListOSDsWithResponse call
+func ParseListOSDsResponse(rsp *http.Response) (*ListOSDsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListOSDsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OSDList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseClaimOSDResponse parses an HTTP response from a ClaimOSDWithResponse call
+func ParseClaimOSDResponse(rsp *http.Response) (*ClaimOSDResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ClaimOSDResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest OSD
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetOSDResponse parses an HTTP response from a GetOSDWithResponse call
+func ParseGetOSDResponse(rsp *http.Response) (*GetOSDResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetOSDResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OSD
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseMoveOSDResponse parses an HTTP response from a MoveOSDWithResponse call
+func ParseMoveOSDResponse(rsp *http.Response) (*MoveOSDResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &MoveOSDResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OSD
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDecommissionOSDResponse parses an HTTP response from a DecommissionOSDWithResponse call
+func ParseDecommissionOSDResponse(rsp *http.Response) (*DecommissionOSDResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DecommissionOSDResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OSD
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePurgeOSDResponse parses an HTTP response from a PurgeOSDWithResponse call
+func ParsePurgeOSDResponse(rsp *http.Response) (*PurgeOSDResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PurgeOSDResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseVerifyOSDResponse parses an HTTP response from a VerifyOSDWithResponse call
+func ParseVerifyOSDResponse(rsp *http.Response) (*VerifyOSDResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &VerifyOSDResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListPortalsResponse parses an HTTP response from a ListPortalsWithResponse call
 func ParseListPortalsResponse(rsp *http.Response) (*ListPortalsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -15973,6 +19539,167 @@ func ParseListPortalsResponse(rsp *http.Response) (*ListPortalsResponse, error) 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest PortalList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListPresetsResponse parses an HTTP response from a ListPresetsWithResponse call
+func ParseListPresetsResponse(rsp *http.Response) (*ListPresetsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListPresetsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PresetList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreatePresetResponse parses an HTTP response from a CreatePresetWithResponse call
+func ParseCreatePresetResponse(rsp *http.Response) (*CreatePresetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreatePresetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Preset
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeletePresetResponse parses an HTTP response from a DeletePresetWithResponse call
+func ParseDeletePresetResponse(rsp *http.Response) (*DeletePresetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeletePresetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetPresetResponse parses an HTTP response from a GetPresetWithResponse call
+func ParseGetPresetResponse(rsp *http.Response) (*GetPresetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetPresetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Preset
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUpdatePresetResponse parses an HTTP response from a UpdatePresetWithResponse call
+func ParseUpdatePresetResponse(rsp *http.Response) (*UpdatePresetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdatePresetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Preset
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

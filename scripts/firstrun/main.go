@@ -126,7 +126,7 @@ func welcome(ctx context.Context, data string) error {
 	defer cancel()
 	path := filepath.Join(data, marker)
 	if _, err := os.Stat(path); err == nil {
-		if err := firstStart(ctx, api, data); err != nil {
+		if err := firstStart(ctx, api); err != nil {
 			return err
 		}
 		if err := os.Remove(path); err != nil {
@@ -157,10 +157,10 @@ func waitReady(ctx context.Context, data string) (*client.Client, string, error)
 
 // firstStart creates the vPool and the vDisk; one that is there from an
 // interrupted first start is kept.
-func firstStart(ctx context.Context, api *client.Client, data string) error {
+func firstStart(ctx context.Context, api *client.Client) error {
 	_, err := client.Get[client.VPool](api.CreateVPool(ctx, &client.CreateVPoolParams{IdempotencyKey: new(rand.Text())}, client.VPoolInput{
 		Name:    vpoolName,
-		Backend: client.Backend{Kind: client.BackendKindLocal, Path: filepath.Join(data, "backend", vpoolName)},
+		Backend: client.Backend{Kind: client.BackendKindAlba},
 	}))
 	if err != nil && !exists(err) {
 		return err

@@ -233,5 +233,11 @@ func fill(selector, value string) chromedp.Action[chromedp.Void] {
 	)
 }
 
+// choose sets a choice, as a person's click on an option does.
+func choose(selector, value string) chromedp.Action[chromedp.Void] {
+	set := fmt.Sprintf("{const e = document.querySelector(%q); e.value = %q; e.dispatchEvent(new Event('change', {bubbles: true}))}", selector, value)
+	return chromedp.Steps(chromedp.WaitVisible(selector), chromedp.Evaluate[chromedp.Void](set))
+}
+
 func click(selector string) chromedp.Action[chromedp.Void]   { return chromedp.Click(selector) }
 func visible(selector string) chromedp.Action[chromedp.Void] { return chromedp.WaitVisible(selector) }

@@ -59,7 +59,9 @@ func setUp(p *page, n *testNode) {
 }
 
 func createVPool(p *page, dir string) {
-	p.do("vPool dialog", click(`//a[.="Create vPool"]`), visible(`dialog input[name=path]`))
+	p.do("vPool dialog", click(`//a[.="Create vPool"]`), visible(`dialog input[name=preset]`))
+	p.audit("vPool dialog")
+	p.do("directory instead of the object store", choose(`dialog select[name=kind]`, "local"), visible(`dialog input[name=path]`))
 	p.provokes("/api/v1/vpools")
 	p.do("relative path is refused at its field",
 		fill(`dialog input[name=name]`, "default"), fill(`dialog input[name=path]`, "relative"),

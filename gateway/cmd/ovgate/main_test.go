@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -61,6 +62,7 @@ func TestScripts(t *testing.T) {
 //	         cuts a file off
 //	begin NAME VPOOL SIZE
 //	         begins an import and leaves it
+//	asdup    waits until a device is served at $ASD, a free address
 //	flip DIR FILE OFFSET
 //	         flips a bit in the first file below DIR whose path has FILE in it
 func TestServeScripts(t *testing.T) {
@@ -68,10 +70,18 @@ func TestServeScripts(t *testing.T) {
 		Dir: "testdata/serve",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("NODE", filepath.Join(e.WorkDir, "node"))
+			free, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			e.Setenv("ASD", free.Addr().String())
+			if err := free.Close(); err != nil {
+				return err
+			}
 			e.Setenv("GORACE", raceOptions)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": up, "signin": signIn, "pattern": pattern, "flip": flip, "cut": cut, "begin": begin},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": up, "signin": signIn, "pattern": pattern, "flip": flip, "cut": cut, "begin": begin, "asdup": asdUp, "left": left, "recovered": recovered},
 	})
 }
 

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io/fs"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -99,6 +101,100 @@ func begin(ts *testscript.TestScript, neg bool, args []string) {
 	for n, want := range map[int]int{0: 400, 100: 400, rangeBytes + 512: 413} {
 		if err := write(n); !errors.As(err, &refused) || refused.Status != want {
 			ts.Fatalf("a range of %d bytes: %v", n, err)
+		}
+	}
+}
+
+// asdUp is the script command asdup.
+func asdUp(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: asdup")
+	}
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	limit := time.After(startLimit)
+	for {
+		c, err := net.Dial("tcp", ts.Getenv("ASD"))
+		if err == nil {
+			ts.Check(c.Close())
+			return
+		}
+		select {
+		case <-limit:
+			ts.Fatalf("no device after %s: %v", startLimit, err)
+		case <-again.C:
+		}
+	}
+}
+
+// left is the script command of that name: it waits until a device has left the object
+// store, having it surveyed meanwhile.
+func left(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: left NUMBER")
+	}
+	n, err := strconv.ParseInt(args[0], 10, 64)
+	ts.Check(err)
+	o, err := client.Discover(client.System(), ts.Getenv("NODE"))
+	ts.Check(err)
+	o.Timeout = startLimit
+	api, err := client.New(o)
+	ts.Check(err)
+	ctx := context.Background()
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	limit := time.After(startLimit)
+	for {
+		_, err := client.Get[client.OSD](api.GetOSD(ctx, n))
+		var e *client.APIError
+		if errors.As(err, &e) && e.Code == "not_found" {
+			return
+		}
+		ts.Check(err)
+		ts.Check(client.Done(api.SurveyAlba(ctx)))
+		select {
+		case <-limit:
+			ts.Fatalf("device %d has not left after %s", n, startLimit)
+		case <-again.C:
+		}
+	}
+}
+
+// recovered is the script command of that name: it waits until so many recoveries of
+// namespaces ended, none of them with an error.
+func recovered(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: recovered COUNT")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	o, err := client.Discover(client.System(), ts.Getenv("NODE"))
+	ts.Check(err)
+	o.Timeout = startLimit
+	api, err := client.New(o)
+	ts.Check(err)
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	limit := time.After(startLimit)
+	for {
+		l, err := client.Get[client.JobList](api.ListJobs(context.Background(), &client.ListJobsParams{Q: new("recover-")}))
+		ts.Check(err)
+		ended := 0
+		for _, j := range l.Items {
+			if j.Error != nil {
+				ts.Fatalf("%s: %s", j.ID, *j.Error)
+			}
+			if j.EndedAt != nil {
+				ended++
+			}
+		}
+		if ended >= want {
+			return
+		}
+		select {
+		case <-limit:
+			ts.Fatalf("%d recoveries ended after %s, not %d", ended, startLimit, want)
+		case <-again.C:
 		}
 	}
 }

@@ -87,18 +87,25 @@ func (s *settingsFlags) input(cmd *cobra.Command) (*client.VPoolSettingsInput, e
 }
 
 // backendFlags are the flags of a vPool's backend.
-type backendFlags struct{ kind, path string }
+type backendFlags struct{ kind, path, preset string }
 
 // add adds the flags to a verb.
 func (b *backendFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&b.kind, "backend", string(client.BackendKindLocal), "kind of backend: local, a directory")
-	cmd.Flags().StringVar(&b.path, "path", "", "directory on the node that holds the data (default a place in the node's data directory)")
+	cmd.Flags().StringVar(&b.kind, "backend", string(client.BackendKindLocal), "kind of backend: alba, the node's object store over its devices, or local, a directory")
+	cmd.Flags().StringVar(&b.preset, "preset", "", "with alba: the preset that says how objects are stored (default the default preset)")
+	cmd.Flags().StringVar(&b.path, "path", "", "local: directory on the node that holds the data (default a place in the node's data directory); alba: what its namespaces begin with (default the vPool's name)")
 }
 
 // input returns the backend that was given.
 func (b *backendFlags) input(a *app) (client.Backend, error) {
 	if !client.BackendKind(b.kind).Valid() {
-		return client.Backend{}, usagef("--backend %s: the kinds are: %s", b.kind, client.BackendKindLocal)
+		return client.Backend{}, usagef("--backend %s: the kinds are: %s, %s", b.kind, client.BackendKindAlba, client.BackendKindLocal)
+	}
+	if b.kind == string(client.BackendKindAlba) {
+		return client.Backend{Kind: client.BackendKindAlba, Path: b.path, Preset: b.preset}, nil
+	}
+	if b.preset != "" {
+		return client.Backend{}, usagef("--preset %s: only the alba backend has presets", b.preset)
 	}
 	path, err := a.backendPath(b.path)
 	return client.Backend{Kind: client.BackendKind(b.kind), Path: path}, err
@@ -228,7 +235,7 @@ func (a *app) vpoolRecover() *cobra.Command {
 	cmd.Flags().BoolVar(&accept, "accept-loss", false, "serve vDisks that may miss acknowledged writes")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
 		in := client.VPoolRecoverInput{Name: args[0], AcceptLoss: &accept}
-		if backend.path == "" {
+		if backend.path == "" && backend.kind == string(client.BackendKindLocal) {
 			return usagef("vpool recover %s: --path is missing: the directory that the vPool was created with", args[0])
 		}
 		var err error
@@ -291,7 +298,13 @@ func (a *app) printVPool(v client.VPool) error {
 }
 
 // backendText prints a backend.
-func backendText(b client.Backend) string { return string(b.Kind) + ":" + b.Path }
+func backendText(b client.Backend) string {
+	text := string(b.Kind) + ":" + b.Path
+	if b.Preset != "" {
+		text += " preset " + b.Preset
+	}
+	return text
+}
 
 // freeText prints the free bytes of a disk; a total of 0 is unknown.
 func freeText(free, total int64) string {

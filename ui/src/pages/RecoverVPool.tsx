@@ -21,7 +21,7 @@ export function RecoverVPool({ onClose }: { onClose: () => void }) {
   const [acceptLoss, setAcceptLoss] = useState(false);
   const [found, setFound] = useState<VPoolRecovery | undefined>(undefined);
   const recover = async (key: string) => {
-    const backend = { kind: "local" as const, path: path.trim() };
+    const backend = { kind: "local" as const, path: path.trim(), preset: "" };
     setFound(await call("POST /vpools/recover", { key, body: { name: name.trim(), backend, acceptLoss } }));
     reload("vpools?", "vdisks?", "status");
   };

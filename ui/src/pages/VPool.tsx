@@ -176,8 +176,9 @@ function SettingsCard({ vpool: p }: { vpool: VPool }) {
     <Card title="Backend and settings" class="span-6">
       <Facts
         rows={[
-          ["Backend", "Local directory"],
-          ["Directory", <code key="path">{p.backend.path}</code>],
+          ["Backend", p.backend.kind === "alba" ? "Object store of the node" : "Local directory"],
+          [p.backend.kind === "alba" ? "Namespaces" : "Directory", <code key="path">{p.backend.path}</code>],
+          ...(p.backend.kind === "alba" ? ([["Preset", p.backend.preset || "The default one"]] as [string, string][]) : []),
           ["Cluster size", bytes(s.clusterSize)],
           ["SCO size", bytes(s.scoSize)],
           ["Journal quota", `${bytes(s.journalQuota)} per vDisk`],

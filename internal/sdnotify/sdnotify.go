@@ -1,4 +1,6 @@
-package node
+// Package sdnotify tells systemd the state of a service. `ovgate serve` and
+// `ovgate asd` call it when they are ready and when they stop.
+package sdnotify
 
 import (
 	"net"
@@ -6,9 +8,9 @@ import (
 	"strings"
 )
 
-// notify tells systemd the state of the service, when it asked for it
+// Send tells systemd a state such as "READY=1", when it asked for it
 // (sd_notify(3)). A supervisor that cannot be reached is no reason to fail.
-func notify(state string) {
+func Send(state string) {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {
 		return

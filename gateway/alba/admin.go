@@ -1,0 +1,539 @@
+package alba
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/openvstorage/ovgate/alba/fragment"
+	"github.com/openvstorage/ovgate/alba/maintenance"
+	"github.com/openvstorage/ovgate/alba/manager"
+	"github.com/openvstorage/ovgate/alba/osd"
+	"github.com/openvstorage/ovgate/alba/preset"
+)
+
+// OSD is a device with what is known of it.
+type OSD struct {
+	manager.OSD
+	Seen      manager.Seen
+	Fragments int64 // by the last survey
+	// Disqualified is why this node does not write to it now; empty: it does.
+	Disqualified string
+	SmallRead    time.Duration // average latency of reads up to 64 KiB
+	LargeRead    time.Duration
+}
+
+// OSDs returns the devices, by number. None when there is no Alba.
+func (s *Service) OSDs(ctx context.Context) ([]OSD, error) {
+	if !s.Made() {
+		return nil, nil
+	}
+	r, err := s.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	recs, err := r.manager.OSDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	seen, err := r.manager.SeenAll(ctx)
+	if err != nil {
+		return nil, err
+	}
+	safety := r.agent.Safety()
+	out := make([]OSD, len(recs))
+	for i, rec := range recs {
+		out[i] = OSD{OSD: rec, Seen: seen[rec.Number], Fragments: safety.OSDs[rec.Number]}
+		for _, v := range r.client.OSDs() {
+			if v.Number == rec.Number {
+				out[i].Disqualified = v.Error
+				out[i].SmallRead, out[i].LargeRead = time.Duration(v.SmallReadNS), time.Duration(v.LargeReadNS)
+			}
+		}
+	}
+	return out, nil
+}
+
+// OSD returns a device by its number.
+func (s *Service) OSD(ctx context.Context, number uint32) (OSD, error) {
+	all, err := s.OSDs(ctx)
+	if err != nil {
+		return OSD{}, err
+	}
+	i := slices.IndexFunc(all, func(o OSD) bool { return o.Number == number })
+	if i < 0 {
+		return OSD{}, fmt.Errorf("device %d: %w", number, manager.ErrNotFound)
+	}
+	return all[i], nil
+}
+
+// Claim is what to make a device of the Alba: a directory of this node, or an ASD.
+type Claim struct {
+	Directory string
+	Capacity  int64 // of a directory, bytes; 0: all
+	Address   string
+	// Fingerprint of the ASD's certificate, and its access key in hexadecimal.
+	Fingerprint, AccessKey string
+	Node                   string // the machine of an ASD
+}
+
+// MinCapacity is the least that a device may be given, in bytes.
+const MinCapacity = 64 << 20
+
+// Claim makes a device part of the Alba.
+func (s *Service) Claim(ctx context.Context, c Claim) (OSD, error) {
+	bad := func(format string, args ...any) (OSD, error) {
+		return OSD{}, fmt.Errorf("%w: %s", manager.ErrInvalid, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case (c.Directory == "") == (c.Address == ""):
+		return bad("name either a directory of the node or the address of an ASD")
+	case c.Directory != "" && !filepath.IsAbs(c.Directory):
+		return bad("directory %q: name it from the root, such as /mnt/disk1/ovgate", c.Directory)
+	case c.Directory != "" && c.Capacity != 0 && c.Capacity < MinCapacity:
+		return bad("capacity %d: give at least %d bytes, or 0 for all that the file system has", c.Capacity, int64(MinCapacity))
+	case c.Address != "" && c.Fingerprint == "":
+		return bad("give the fingerprint of the ASD's certificate: it prints it when it starts")
+	}
+	r, err := s.open(ctx)
+	if err != nil {
+		return OSD{}, err
+	}
+	var o manager.OSD
+	if c.Directory != "" {
+		o, err = s.claimDir(ctx, r, Dir{Path: filepath.Clean(c.Directory), Bytes: c.Capacity})
+	} else {
+		o, err = s.claimASD(ctx, r, c)
+	}
+	if err != nil {
+		return OSD{}, err
+	}
+	s.event(maintenance.Event{OSD: o.Number, Level: slog.LevelInfo, Message: fmt.Sprintf("device %d of node %s is part of the Alba", o.Number, o.Node)})
+	if err := r.manager.Follow(ctx); err != nil {
+		return OSD{}, err
+	}
+	return s.OSD(ctx, o.Number)
+}
+
+func (s *Service) claimASD(ctx context.Context, r *running, c Claim) (manager.OSD, error) {
+	dev, err := dial(c.Address, c.Fingerprint, c.AccessKey, "")
+	if err != nil {
+		return manager.OSD{}, fmt.Errorf("%w: %w", manager.ErrInvalid, err)
+	}
+	o, err := s.claimOpen(ctx, r, dev, c)
+	return o, errors.Join(err, dev.Close())
+}
+
+func (s *Service) claimOpen(ctx context.Context, r *running, dev osd.OSD, c Claim) (manager.OSD, error) {
+	info, err := dev.Info(ctx)
+	if err != nil {
+		return manager.OSD{}, fmt.Errorf("ASD %s: %w", c.Address, err)
+	}
+	sealed, err := s.o.Sealer.Seal(sealID(info.ID), c.AccessKey)
+	if err != nil {
+		return manager.OSD{}, err
+	}
+	if c.Node == "" {
+		c.Node = c.Address
+	}
+	o, err := r.manager.Claim(ctx, dev, manager.OSD{Kind: kindASD, Node: c.Node, Address: c.Address, Fingerprint: c.Fingerprint, Access: sealed})
+	if err != nil {
+		return o, err
+	}
+	return o, r.client.Refresh(ctx)
+}
+
+// Move changes where a device is reached: an ASD's address, a device's directory.
+func (s *Service) Move(ctx context.Context, number uint32, address, directory string) (OSD, error) {
+	r, err := s.open(ctx)
+	if err != nil {
+		return OSD{}, err
+	}
+	_, err = r.manager.Update(ctx, number, func(o *manager.OSD) error {
+		switch {
+		case o.Kind == kindASD && address != "" && directory == "":
+			o.Address = address
+		case o.Kind == kindLocal && filepath.IsAbs(directory) && address == "":
+			o.Directory = filepath.Clean(directory)
+		default:
+			return fmt.Errorf("device %d: %w: give an address for an ASD, a directory from the root for a local device", number, manager.ErrInvalid)
+		}
+		return nil
+	})
+	if err != nil {
+		return OSD{}, err
+	}
+	if err := r.client.Refresh(ctx); err != nil {
+		return OSD{}, err
+	}
+	return s.OSD(ctx, number)
+}
+
+// Decommission begins to empty a device. Refused when the others could not take
+// what it holds by any policy that keeps acknowledged data safe.
+func (s *Service) Decommission(ctx context.Context, number uint32) (OSD, error) {
+	r, err := s.open(ctx)
+	if err != nil {
+		return OSD{}, err
+	}
+	if err := s.canSpare(ctx, r, number); err != nil {
+		return OSD{}, err
+	}
+	if _, err := r.manager.Decommission(ctx, number); err != nil {
+		return OSD{}, err
+	}
+	if err := r.manager.Follow(ctx); err != nil {
+		return OSD{}, err
+	}
+	r.agent.Look()
+	s.event(maintenance.Event{OSD: number, Level: slog.LevelInfo, Message: fmt.Sprintf("device %d is being emptied", number)})
+	return s.OSD(ctx, number)
+}
+
+// canSpare tells whether each preset in use can be met without a device.
+func (s *Service) canSpare(ctx context.Context, r *running, number uint32) error {
+	osds, err := r.manager.OSDs(ctx)
+	if err != nil {
+		return err
+	}
+	presets, err := r.manager.Presets(ctx)
+	if err != nil {
+		return err
+	}
+	left := slices.DeleteFunc(slices.Clone(osds), func(o manager.OSD) bool { return o.Number == number })
+	for _, p := range presets {
+		if _, _, before := p.Choose(manager.PerNode(osds, p.OSDs)); before != nil {
+			continue
+		}
+		if _, _, err := p.Choose(manager.PerNode(left, p.OSDs)); err != nil {
+			return fmt.Errorf("device %d: %w: %w: add a device first", number, manager.ErrUnsafe, err)
+		}
+	}
+	return nil
+}
+
+// Purge gives up a device that does not come back. Objects that cannot be read
+// without it are lost: refused unless that is accepted.
+func (s *Service) Purge(ctx context.Context, number uint32, accept bool) (OSD, []string, error) {
+	r, err := s.open(ctx)
+	if err != nil {
+		return OSD{}, nil, err
+	}
+	const shown = 20
+	lost, names, err := r.agent.Lost(ctx, []uint32{number}, shown)
+	if err != nil {
+		return OSD{}, nil, err
+	}
+	if _, err := r.manager.Purge(ctx, number, lost, accept); err != nil {
+		return OSD{}, names, err
+	}
+	if err := r.manager.Follow(ctx); err != nil {
+		return OSD{}, names, err
+	}
+	r.agent.Look()
+	s.event(maintenance.Event{OSD: number, Level: slog.LevelWarn, Message: fmt.Sprintf("device %d is given up, with %d objects lost", number, lost)})
+	o, err := s.OSD(ctx, number)
+	if errors.Is(err, manager.ErrNotFound) { // it has left already
+		err = nil
+	}
+	return o, names, err
+}
+
+// Survey has every object looked at, and repaired where it is not complete, soon.
+func (s *Service) Survey(ctx context.Context) error {
+	if !s.Made() {
+		return nil
+	}
+	r, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	r.agent.Look()
+	return nil
+}
+
+// Recover begins to rebuild the records of a namespace, or with an empty name of all
+// that lost them, from the devices. force accepts that devices are away.
+func (s *Service) Recover(ctx context.Context, namespace string, force bool) error {
+	r, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	return r.agent.RecoverSoon(namespace, maintenance.RecoverOptions{Force: force})
+}
+
+// Verify begins to verify a device, or all with 0, in the background.
+func (s *Service) Verify(ctx context.Context, number uint32) error {
+	r, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	if number != 0 {
+		if _, err := r.manager.OSD(ctx, number); err != nil {
+			return err
+		}
+	}
+	return r.agent.VerifySoon(number)
+}
+
+// Namespaces returns up to limit namespaces after a name.
+func (s *Service) Namespaces(ctx context.Context, prefix, after string, limit int) ([]manager.Namespace, error) {
+	if !s.Made() {
+		return nil, nil
+	}
+	r, err := s.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r.manager.NamespacesAfter(ctx, prefix, after, limit)
+}
+
+// Presets returns the presets.
+func (s *Service) Presets(ctx context.Context) ([]Preset, error) {
+	if !s.Made() {
+		return nil, nil
+	}
+	r, err := s.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	osds, err := r.manager.OSDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := r.manager.Presets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Preset, len(list))
+	for i, p := range list {
+		out[i] = explain(p, osds)
+	}
+	return out, nil
+}
+
+// Preset is a preset with what it gives on the devices there are.
+type Preset struct {
+	preset.Preset
+	Now       string // the policy that new objects get; empty: none can be met
+	Explain   string // what that policy survives
+	Problem   string // why none can be met
+	Redundant bool   // vPools may use it
+}
+
+func explain(p preset.Preset, osds []manager.OSD) Preset {
+	out := Preset{Preset: p, Redundant: p.Redundant() == nil}
+	nodes := manager.PerNode(osds, p.OSDs)
+	q, _, err := p.Choose(nodes)
+	if err != nil {
+		out.Problem = err.Error()
+		return out
+	}
+	out.Now, out.Explain = q.String(), q.Explain(nodes)
+	return out
+}
+
+// Preset returns a preset by name; empty: the default.
+func (s *Service) Preset(ctx context.Context, name string) (Preset, error) {
+	r, err := s.open(ctx)
+	if err != nil {
+		return Preset{}, err
+	}
+	p, err := r.manager.Preset(ctx, name)
+	if err != nil {
+		return Preset{}, err
+	}
+	osds, err := r.manager.OSDs(ctx)
+	return explain(p, osds), err
+}
+
+// NewPreset is what a preset is made of.
+type NewPreset struct {
+	Name          string
+	Policies      []preset.Policy // empty: those for the devices that there are, and it follows them
+	FragmentBytes int             // 0: preset.DefaultFragmentBytes
+	Compression   fragment.Compression
+	Encrypt       bool
+	OSDs          []uint32
+}
+
+// CreatePreset adds a preset.
+func (s *Service) CreatePreset(ctx context.Context, n NewPreset) (Preset, error) {
+	r, err := s.open(ctx)
+	if err != nil {
+		return Preset{}, err
+	}
+	osds, err := r.manager.OSDs(ctx)
+	if err != nil {
+		return Preset{}, err
+	}
+	p := preset.Preset{Name: n.Name, Policies: n.Policies, FragmentBytes: n.FragmentBytes, Compression: preset.Compression{Compression: n.Compression}, OSDs: n.OSDs}
+	if len(p.Policies) == 0 {
+		p.Policies, p.Automatic = preset.Automatic(manager.PerNode(osds, p.OSDs)), true
+	}
+	if p.FragmentBytes == 0 {
+		p.FragmentBytes = preset.DefaultFragmentBytes
+	}
+	if err := p.Validate(); err != nil {
+		return Preset{}, err
+	}
+	if _, err := r.manager.Preset(ctx, n.Name); err == nil {
+		return Preset{}, fmt.Errorf("preset %s: %w", n.Name, manager.ErrExists)
+	}
+	if n.Encrypt {
+		if p.KeyID, err = r.keys.make(ctx); err != nil {
+			return Preset{}, err
+		}
+	}
+	if p, err = r.manager.CreatePreset(ctx, p); err != nil {
+		return Preset{}, err
+	}
+	return explain(p, osds), nil
+}
+
+// UpdatePreset changes policies and fragment size; nil and 0 leave them.
+func (s *Service) UpdatePreset(ctx context.Context, name string, policies []preset.Policy, fragmentBytes int) (Preset, error) {
+	r, err := s.open(ctx)
+	if err != nil {
+		return Preset{}, err
+	}
+	_, err = r.manager.UpdatePreset(ctx, name, func(p *preset.Preset) {
+		if policies != nil {
+			p.Policies, p.Automatic = policies, false
+		}
+		if fragmentBytes != 0 {
+			p.FragmentBytes = fragmentBytes
+		}
+	})
+	if err != nil {
+		return Preset{}, err
+	}
+	r.agent.Look()
+	return s.Preset(ctx, name)
+}
+
+// SetDefaultPreset makes a preset the one that vPools get which name none.
+func (s *Service) SetDefaultPreset(ctx context.Context, name string) error {
+	r, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	return r.manager.SetDefaultPreset(ctx, name)
+}
+
+// DeletePreset removes a preset that nothing uses.
+func (s *Service) DeletePreset(ctx context.Context, name string) error {
+	if !s.Made() {
+		return nil
+	}
+	r, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	return r.manager.DeletePreset(ctx, name)
+}
+
+// Jobs returns the jobs of maintenance, newest first.
+func (s *Service) Jobs(ctx context.Context) ([]maintenance.Job, error) {
+	if !s.Made() {
+		return nil, nil
+	}
+	r, err := s.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r.agent.Jobs(), nil
+}
+
+// ClearJobs forgets jobs that ended.
+func (s *Service) ClearJobs(ctx context.Context) error {
+	if !s.Made() {
+		return nil
+	}
+	r, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	r.agent.ClearJobs()
+	return nil
+}
+
+// Status is the state of the Alba as a whole.
+type Status struct {
+	Made    bool
+	Cluster string
+	Safety  maintenance.Safety
+	OSDs    int
+	Failed  int   // devices that do not work
+	Total   int64 // bytes of the devices
+	Free    int64
+	Events  []Event // newest first
+}
+
+// Sentence says the safety in words.
+func (t Status) Sentence() string {
+	least, ok := t.Safety.Least()
+	switch {
+	case !t.Made:
+		return "there is no Alba on this node yet; a vPool with the alba backend makes one"
+	case t.Safety.At.IsZero():
+		return "not surveyed yet"
+	case !ok:
+		return "nothing is stored yet"
+	case least < 0:
+		return fmt.Sprintf("%d objects cannot be read now: bring devices back", t.Safety.Tolerates[-1])
+	case least == 0:
+		return fmt.Sprintf("the loss of another device could lose %d objects", t.Safety.Tolerates[0])
+	case least == 1:
+		return "everything survives the loss of any 1 more device"
+	}
+	return fmt.Sprintf("everything survives the loss of any %d more devices", least)
+}
+
+// Status looks at the Alba.
+func (s *Service) Status(ctx context.Context) (Status, error) {
+	t := Status{Made: s.Made()}
+	if !t.Made {
+		return t, nil
+	}
+	r, err := s.open(ctx)
+	if err != nil {
+		return t, err
+	}
+	osds, err := s.OSDs(ctx)
+	if err != nil {
+		return t, err
+	}
+	t.Cluster, t.Safety, t.OSDs = r.manager.Cluster(), r.agent.Safety(), len(osds)
+	for _, o := range osds {
+		if o.Broken() != "" {
+			t.Failed++
+		}
+		t.Total += o.Seen.Used + o.Seen.Free
+		t.Free += o.Seen.Free
+	}
+	s.eventMu.Lock()
+	defer s.eventMu.Unlock()
+	t.Events = slices.Clone(s.events)
+	slices.Reverse(t.Events)
+	return t, nil
+}
+
+// Broken says what is wrong with a device; empty: nothing.
+func (o OSD) Broken() string {
+	switch {
+	case o.Seen.Error != "":
+		return o.Seen.Error
+	case o.Disqualified != "":
+		return o.Disqualified
+	case !o.RebuildFrom.IsZero():
+		return "it was silent for too long; its fragments are made anew elsewhere"
+	case o.Seen.Suspect:
+		return "it is being compared with the manifests: " + o.Seen.Reconcile
+	}
+	return ""
+}

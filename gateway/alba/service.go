@@ -1,0 +1,401 @@
+// Package alba runs a node's Alba: it opens the node's own devices and reaches
+// those of others, keeps manager and NSM on the node's stores, does the
+// maintenance, and hands out stores for vPools. The API works through it.
+//
+// # On disk
+//
+//	DATA/alba/nsm.db      manifests (the NSM host "local")
+//	DATA/alba/wrap.key    wraps the data keys of encrypted presets
+//	DATA/asd/1 .. 6       the devices of a node that was given no others
+//
+// The manager's records are in the node's registry.
+//
+// # Invariants
+//
+//	V1  Nothing is made before it is needed: a node whose vPools live elsewhere
+//	    has no devices.
+//	V2  A local device is opened where its record says, by its identity; a
+//	    directory with another is refused.
+//	V3  Access keys of ASDs are sealed in the records, data keys are wrapped; no
+//	    secret is in a log or an answer.
+package alba
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/openvstorage/ovgate/alba/client"
+	"github.com/openvstorage/ovgate/alba/maintenance"
+	"github.com/openvstorage/ovgate/alba/manager"
+	"github.com/openvstorage/ovgate/alba/nsm"
+	"github.com/openvstorage/ovgate/alba/osd"
+	"github.com/openvstorage/ovgate/alba/preset"
+	"github.com/openvstorage/ovgate/gateway/control"
+	"github.com/openvstorage/ovgate/internal/clock"
+	"github.com/openvstorage/ovgate/internal/kv"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
+	store "github.com/openvstorage/ovgate/volumedriver/backend/alba"
+)
+
+// Places in the data directory.
+const (
+	albaDir  = "alba"
+	nsmFile  = "nsm.db"
+	wrapFile = "wrap.key"
+	asdDir   = "asd"
+)
+
+// DefaultDevices is how many devices a node makes that was given none: enough for
+// the policy (4,2,5,6).
+const DefaultDevices = 6
+
+// hostName is the NSM host of a node.
+const hostName = "local"
+
+// Dir is a directory to use as a device.
+type Dir struct {
+	Path  string
+	Bytes int64 // capacity; 0: what the file system has
+}
+
+// Options configure a Service.
+type Options struct {
+	Data     string   // the node's data directory
+	Registry kv.Store // holds the manager's records
+	Sealer   *control.Sealer
+	Node     string // name of this node, what x of a policy counts
+	Dirs     []Dir  // the node's devices; empty: DefaultDevices in the data directory
+	Version  string
+	Log      *slog.Logger
+	// Changed hears that something about devices changed; may be nil.
+	Changed func()
+	// AutoRepair is the silence after which a device is given up; 0: the default.
+	AutoRepair time.Duration
+}
+
+// Service is a node's Alba. Safe for concurrent use.
+type Service struct {
+	o Options
+
+	mu     sync.Mutex
+	closed bool
+	run    *running // nil until it is needed (V1)
+
+	// Not mu: the agent may speak while the Alba opens or closes.
+	eventMu sync.Mutex
+	events  []Event // oldest first
+}
+
+// Event is something that happened to the Alba.
+type Event struct {
+	At      time.Time
+	Level   slog.Level
+	OSD     uint32
+	Message string
+}
+
+// eventsMax bounds the events that are kept.
+const eventsMax = 200
+
+// running is an open Alba.
+type running struct {
+	nsmKV   *kv.Bolt
+	manager *manager.Manager
+	client  *client.Client
+	agent   *maintenance.Agent
+	local   *localDevices
+	keys    *keys
+	stop    chan struct{}
+	wg      sync.WaitGroup
+}
+
+// New returns a Service that opens itself when it is needed.
+func New(o Options) *Service { return &Service{o: o} }
+
+// ErrClosed: the node stops.
+var ErrClosed = errors.New("alba: the node stops")
+
+// Made tells whether there is an Alba on this node.
+func (s *Service) Made() bool {
+	_, err := os.Stat(filepath.Join(s.o.Data, albaDir, nsmFile))
+	return err == nil || len(s.o.Dirs) > 0
+}
+
+// open returns the running Alba, opening or making it.
+func (s *Service) open(ctx context.Context) (*running, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	if s.run != nil {
+		return s.run, nil
+	}
+	r, err := s.start(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("alba: %w", err)
+	}
+	s.run = r
+	return r, nil
+}
+
+// Open opens the Alba if there is one.
+func (s *Service) Open(ctx context.Context) error {
+	if !s.Made() {
+		return nil
+	}
+	_, err := s.open(ctx)
+	return err
+}
+
+func (s *Service) start(ctx context.Context) (_ *running, err error) {
+	dir := filepath.Join(s.o.Data, albaDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	r := &running{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.close())
+		}
+	}()
+	if r.nsmKV, err = kv.OpenBolt(filepath.Join(dir, nsmFile), kv.BoltOptions{}); err != nil {
+		return r, err
+	}
+	host := nsm.New(r.nsmKV)
+	r.manager, err = manager.Open(ctx, manager.Options{Store: s.o.Registry, Clock: clock.Real{}, Rand: rand.Reader, Host: func(name string) (*nsm.Host, error) {
+		if name != hostName {
+			return nil, fmt.Errorf("NSM host %s is not on this node", name)
+		}
+		return host, nil
+	}})
+	if err != nil {
+		return r, err
+	}
+	if err = r.manager.AddHost(ctx, hostName, 0); err != nil {
+		return r, err
+	}
+	if r.keys, err = openKeys(filepath.Join(dir, wrapFile), s.o.Registry); err != nil {
+		return r, err
+	}
+	r.local = newLocalDevices(s.o.Version, s.o.Log)
+	if err = s.claimDirs(ctx, r); err != nil {
+		return r, err
+	}
+	if err = s.defaultPreset(ctx, r); err != nil {
+		return r, err
+	}
+	r.client, err = client.New(ctx, client.Options{
+		Manager: r.manager, Open: s.openDevice(r), Key: r.keys.get, Clock: clock.Real{}, Rand: rand.Reader, Log: s.o.Log, Near: []string{s.o.Node},
+	})
+	if err != nil {
+		return r, err
+	}
+	older, err := r.older(ctx, s.o.Registry)
+	if err != nil {
+		return r, err
+	}
+	if older != "" {
+		s.event(maintenance.Event{Level: slog.LevelError, Message: older})
+	}
+	r.agent = maintenance.New(maintenance.Options{Client: r.client, Clock: clock.Real{}, Log: s.o.Log, Event: s.event, AutoRepair: s.o.AutoRepair, NoDeletes: older != ""})
+	r.agent.Start()
+	r.stop = make(chan struct{})
+	r.wg.Go(func() { s.mark(r) })
+	return r, nil
+}
+
+// nsmMark holds the revision that the NSM's store had lately.
+const nsmMark = "alba/r/" + hostName
+
+// markEvery is how often it is written, if it changed.
+const markEvery = 30 * time.Second
+
+// older tells in words that the NSM's store is an older copy of itself: then what it
+// does not know is not deleted, as its manifests may be the ones that are missing.
+func (r *running) older(ctx context.Context, registry kv.Store) (string, error) {
+	rec, err := registry.Get(ctx, nsmMark)
+	if err != nil || rec == nil {
+		return "", err
+	}
+	was, err := strconv.ParseInt(string(rec.Value), 10, 64)
+	if err != nil {
+		return "", fmt.Errorf("record %s: %w", nsmMark, err)
+	}
+	_, now, err := r.nsmKV.Range(ctx, "nsm/", "", 1)
+	if err != nil || now >= was {
+		return "", err
+	}
+	return fmt.Sprintf("%s is an older copy: it is at revision %d and was at %d. Nothing is deleted from the devices; bring the newer one back, or recover namespaces from the devices (ovgate alba recover)", nsmFile, now, was), nil
+}
+
+// mark writes down how far the NSM's store is, until the Alba ends.
+func (s *Service) mark(r *running) {
+	tick := time.NewTicker(markEvery)
+	defer tick.Stop()
+	last := int64(-1)
+	for ended := false; !ended; {
+		select {
+		case <-tick.C:
+		case <-r.stop:
+			ended = true
+		}
+		_, rev, err := r.nsmKV.Range(context.Background(), "nsm/", "", 1)
+		if err == nil && rev != last {
+			_, err = s.o.Registry.Txn(context.Background(), nil, []kv.Op{kv.Put(nsmMark, strconv.AppendInt(nil, rev, 10))}, nil)
+		}
+		if err != nil {
+			s.o.Log.Warn("the revision of the manifests was not written down", "error", err)
+			continue
+		}
+		last = rev
+	}
+}
+
+func (r *running) close() error {
+	if r.agent != nil {
+		r.agent.Stop()
+		close(r.stop)
+		r.wg.Wait()
+	}
+	var err error
+	if r.client != nil {
+		err = r.client.Close()
+	}
+	if r.local != nil {
+		err = errors.Join(err, r.local.close())
+	}
+	if r.nsmKV != nil {
+		err = errors.Join(err, r.nsmKV.Close())
+	}
+	return err
+}
+
+// Close ends the Alba. Stores that were handed out fail from then on.
+func (s *Service) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.run == nil {
+		return nil
+	}
+	return s.run.close()
+}
+
+// event keeps what the agent has to tell.
+func (s *Service) event(e maintenance.Event) {
+	s.eventMu.Lock()
+	s.events = append(s.events, Event{At: time.Now().UTC(), Level: e.Level, OSD: e.OSD, Message: e.Message})
+	if len(s.events) > eventsMax {
+		s.events = slices.Clone(s.events[len(s.events)-eventsMax:])
+	}
+	s.eventMu.Unlock()
+	if s.o.Changed != nil {
+		s.o.Changed()
+	}
+}
+
+// claimDirs makes devices of the directories that the configuration names.
+func (s *Service) claimDirs(ctx context.Context, r *running) error {
+	known, err := r.manager.OSDs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range s.o.Dirs {
+		have := false
+		for _, o := range known {
+			have = have || o.Kind == kindLocal && o.Node == s.o.Node && o.Directory == d.Path && o.State != manager.Claiming
+		}
+		if have {
+			continue
+		}
+		if _, err := s.claimDir(ctx, r, d); err != nil {
+			// The node serves without it, and says so.
+			s.o.Log.Error("device not used", "directory", d.Path, "error", err)
+			s.event(maintenance.Event{Level: slog.LevelError, Message: fmt.Sprintf("directory %s is not used as a device: %v", d.Path, err)})
+		}
+	}
+	return nil
+}
+
+// defaultDevices makes devices in the data directory when there is none at all and
+// one is needed.
+func (s *Service) defaultDevices(ctx context.Context, r *running) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known, err := r.manager.OSDs(ctx)
+	if err != nil || len(known) > 0 {
+		return err
+	}
+	for i := range DefaultDevices {
+		if _, err := s.claimDir(ctx, r, Dir{Path: filepath.Join(s.o.Data, asdDir, strconv.Itoa(i+1))}); err != nil {
+			return err
+		}
+	}
+	// What each can take is known once all are there.
+	return errors.Join(r.manager.Follow(ctx), r.agent.Probe(ctx), r.client.Refresh(ctx))
+}
+
+// DefaultPreset is the preset that follows the devices there are.
+const DefaultPreset = "default"
+
+func (s *Service) defaultPreset(ctx context.Context, r *running) error {
+	_, err := r.manager.Preset(ctx, "")
+	if !errors.Is(err, manager.ErrNotFound) {
+		return err
+	}
+	osds, err := r.manager.OSDs(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = r.manager.CreatePreset(ctx, preset.Preset{Name: DefaultPreset, Policies: preset.Automatic(manager.PerNode(osds, nil)), Automatic: true})
+	return err
+}
+
+// openDevice reaches a device.
+func (s *Service) openDevice(r *running) func(o manager.OSD) (osd.OSD, error) {
+	return func(o manager.OSD) (osd.OSD, error) {
+		switch o.Kind {
+		case kindLocal:
+			if o.Node != s.o.Node {
+				return nil, fmt.Errorf("device %d is a directory of node %s", o.Number, o.Node)
+			}
+			return r.local.open(o)
+		case kindASD:
+			key, err := s.o.Sealer.Open(sealID(o.UUID), o.Access)
+			if err != nil {
+				return nil, fmt.Errorf("device %d: access key: %w", o.Number, err)
+			}
+			return dial(o.Address, o.Fingerprint, key, o.UUID)
+		}
+		return nil, fmt.Errorf("device %d is of kind %q, which this version does not know", o.Number, o.Kind)
+	}
+}
+
+// Store returns the store of a vPool: the namespaces that begin with prefix.
+func (s *Service) Store(ctx context.Context, prefix, presetName string) (backend.Store, error) {
+	r, err := s.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.defaultDevices(ctx, r); err != nil {
+		return nil, fmt.Errorf("alba: %w", err)
+	}
+	p, err := r.manager.Preset(ctx, presetName)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Redundant(); err != nil {
+		return nil, err
+	}
+	return store.New(store.Options{Client: r.client, Prefix: prefix, Preset: p.Name}), nil
+}

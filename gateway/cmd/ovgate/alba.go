@@ -1,0 +1,445 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/openvstorage/ovgate/internal/client"
+)
+
+// alba returns the verbs of the object store as a whole.
+func (a *app) alba() *cobra.Command {
+	status := &cobra.Command{Use: "status", Short: "Show what the object store would survive, its space, and what happened to it", Args: names()}
+	status.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
+		s, err := client.Get[client.Alba](api.GetAlba(ctx))
+		if err != nil {
+			return err
+		}
+		return a.printAlba(s)
+	})
+	survey := &cobra.Command{Use: "survey", Short: "Look at every object now, and repair what is not complete; see job list", Args: names()}
+	survey.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
+		return client.Done(api.SurveyAlba(ctx))
+	})
+	return group("alba", "The erasure-coded object store", status, survey, a.albaRecover())
+}
+
+func (a *app) albaRecover() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "recover [NAMESPACE]",
+		Short: "Rebuild the records of namespaces from the devices alone",
+		Long: "Rebuild the manifests of a namespace, or of all that lost theirs, from what is on the devices: for a node whose DATA/alba/nsm.db\n" +
+			"is lost. Objects that were deleted lately may come back. See job list and alba status for what came of it.",
+		Args: cobra.MaximumNArgs(1),
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "also while devices are away: what only they have is lost")
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		in := client.AlbaRecoverInput{Force: &force}
+		if len(args) == 1 {
+			in.Namespace = &args[0]
+		}
+		return client.Done(api.RecoverAlba(ctx, in))
+	})
+	return cmd
+}
+
+// albaEventsShown bounds the events below the state.
+const albaEventsShown = 10
+
+func (a *app) printAlba(s client.Alba) error {
+	rows := [][]string{{"safety", s.Safety}}
+	if !s.Made {
+		return printOne(a, s, rows)
+	}
+	rows = append(rows,
+		[]string{"cluster", s.Cluster},
+		[]string{"surveyed", formatTime(s.SurveyedAt)},
+		[]string{"devices", fmt.Sprintf("%d, %d of them not working", s.Osds, s.Failed)},
+		[]string{"space", freeText(s.Free, s.Total) + " free, before redundancy"},
+		[]string{"objects", fmt.Sprintf("%d, %s, stored as %s", s.Objects, formatSize(s.Bytes), formatSize(s.Stored))},
+		[]string{"to repair", strconv.FormatInt(s.Repair, 10)},
+	)
+	for _, p := range slices.Sorted(maps.Keys(s.Policies)) {
+		rows = append(rows, []string{"policy " + p, fmt.Sprintf("%d objects", s.Policies[p])})
+	}
+	for i, e := range s.Events {
+		if i == albaEventsShown {
+			break
+		}
+		rows = append(rows, []string{formatTime(&e.At), string(e.Level) + ": " + e.Message})
+	}
+	return printOne(a, s, rows)
+}
+
+// osd returns the verbs of devices.
+func (a *app) osd() *cobra.Command {
+	return group("osd", "Devices of the object store: directories of the node, and ASDs", a.osdList(), a.osdShow(), a.osdClaim(), a.osdMove(),
+		a.osdVerb("decommission NUMBER", "Empty a device that works; it leaves when nothing is stored on it any more", "", func(ctx context.Context, api *client.Client, n int64) error {
+			o, err := client.Get[client.OSD](api.DecommissionOSD(ctx, n))
+			if err != nil {
+				return err
+			}
+			return a.printOSD(o)
+		}),
+		a.osdPurge(),
+		a.osdVerb("verify NUMBER", "Begin to compare everything on a device with its checksums; see job list", "", func(ctx context.Context, api *client.Client, n int64) error {
+			return client.Done(api.VerifyOSD(ctx, n))
+		}))
+}
+
+// osdVerb returns a verb on one device; a question is asked first if there is one.
+func (a *app) osdVerb(use, short, question string, fn func(ctx context.Context, api *client.Client, n int64) error) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: names("NUMBER")}
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		n, err := strconv.ParseInt(args[0], 10, 64)
+		if err != nil || n < 1 {
+			return usagef("%s: %q is not the number of a device; ovgate osd list shows them", verb(cmd), args[0])
+		}
+		if question != "" {
+			if err := a.confirm(ctx, fmt.Sprintf(question, n)); err != nil {
+				return err
+			}
+		}
+		return fn(ctx, api, n)
+	})
+	return cmd
+}
+
+func osdPlace(o client.OSD) string {
+	if o.Directory != nil {
+		return *o.Directory
+	}
+	return dash(text(o.Address))
+}
+
+func text(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+func osdState(o client.OSD) string {
+	if !o.Working {
+		return stateText(string(o.State), "not working")
+	}
+	return string(o.State)
+}
+
+func (a *app) osdList() *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: "List the devices", Args: names()}
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
+		all, err := client.All(func(cursor *string) ([]client.OSD, *string, error) {
+			l, err := client.Get[client.OSDList](api.ListOSDs(ctx, &client.ListOSDsParams{Limit: new(pageSize), Cursor: cursor}))
+			return l.Items, l.Next, err
+		})
+		if err != nil {
+			return err
+		}
+		return printList(a, all, []string{"NUMBER", "STATE", "NODE", "USED", "FREE", "FRAGMENTS", "PLACE"}, func(o client.OSD) []string {
+			return []string{strconv.FormatInt(o.Number, 10), osdState(o), o.Node, formatSize(o.Used), formatSize(o.Free), strconv.FormatInt(o.Fragments, 10), osdPlace(o)}
+		})
+	})
+	return cmd
+}
+
+func (a *app) osdShow() *cobra.Command {
+	return a.osdVerb("show NUMBER", "Show a device", "", func(ctx context.Context, api *client.Client, n int64) error {
+		o, err := client.Get[client.OSD](api.GetOSD(ctx, n))
+		if err != nil {
+			return err
+		}
+		return a.printOSD(o)
+	})
+}
+
+func (a *app) printOSD(o client.OSD) error {
+	rows := [][]string{
+		{"number", strconv.FormatInt(o.Number, 10)},
+		{"identity", o.UUID},
+		{"state", stateText(string(o.State), text(o.Problem))},
+		{"node", o.Node},
+		{"place", osdPlace(o)},
+		{"used", formatSize(o.Used)},
+		{"free", formatSize(o.Free)},
+		{"fragments", strconv.FormatInt(o.Fragments, 10)},
+		{"claimed", formatTime(&o.ClaimedAt)},
+		{"observed", formatTime(&o.ObservedAt)},
+	}
+	if o.SmallReadUs != nil {
+		rows = append(rows, []string{"reads", (time.Duration(*o.SmallReadUs) * time.Microsecond).String() + " on average up to 64 KiB"})
+	}
+	return printOne(a, o, rows)
+}
+
+func (a *app) osdClaim() *cobra.Command {
+	var capacity sizeFlag
+	var fingerprint, keyFile, node string
+	cmd := &cobra.Command{
+		Use:   "claim DIRECTORY|HOST:PORT",
+		Short: "Make a directory of the node, or an ASD, part of the object store",
+		Long: "Make a directory of the node (a path from the root), or an ASD (its address), part of the object store.\n" +
+			"A directory has to be empty. An ASD prints its fingerprint and the place of its access key when it starts.",
+		Example: "  ovgate osd claim /mnt/disk7/ovgate\n  ovgate osd claim 10.0.0.6:8500 --fingerprint F --key-file access.key --node storage2",
+		Args:    names("DIRECTORY|HOST:PORT"),
+	}
+	f := cmd.Flags()
+	f.Var(&capacity, "capacity", "directory: most that it may take (default all that its file system has)")
+	f.StringVar(&fingerprint, "fingerprint", "", "ASD: the fingerprint of its certificate")
+	f.StringVar(&keyFile, "key-file", "", "ASD: file with its access key")
+	f.StringVar(&node, "node", "", "ASD: the machine it is on (default its address)")
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		in := client.OSDInput{}
+		if strings.HasPrefix(args[0], "/") {
+			if fingerprint+keyFile+node != "" {
+				return usagef("osd claim %s: a directory takes no --fingerprint, --key-file or --node", args[0])
+			}
+			in.Directory, in.Capacity = &args[0], capacity.ptr()
+		} else {
+			if fingerprint == "" || keyFile == "" {
+				return usagef("osd claim %s: an ASD needs --fingerprint and --key-file; a directory is written from the root", args[0])
+			}
+			key, err := readAccessKey(keyFile)
+			if err != nil {
+				return err
+			}
+			in.Address, in.Fingerprint, in.AccessKey, in.Node = &args[0], &fingerprint, &key, given(node)
+		}
+		o, err := client.Get[client.OSD](api.ClaimOSD(ctx, &client.ClaimOSDParams{IdempotencyKey: new(rand.Text())}, in))
+		if err != nil {
+			return err
+		}
+		return a.printOSD(o)
+	})
+	return cmd
+}
+
+// maxAccessKey bounds the file of an access key, in bytes.
+const maxAccessKey = 4096
+
+func readAccessKey(path string) (string, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return "", usagef("--key-file: %v", err)
+	}
+	if st.Size() > maxAccessKey {
+		return "", usagef("--key-file %s: it has %d bytes, an access key is 64 hexadecimal digits", path, st.Size())
+	}
+	b, err := os.ReadFile(path)
+	return strings.TrimSpace(string(b)), err
+}
+
+func (a *app) osdMove() *cobra.Command {
+	var address, directory string
+	cmd := a.osdVerb("move NUMBER", "Change where a device is reached", "", func(ctx context.Context, api *client.Client, n int64) error {
+		if (address == "") == (directory == "") {
+			return usagef("osd move %d: give --address for an ASD, or --directory for a device of the node", n)
+		}
+		o, err := client.Get[client.OSD](api.MoveOSD(ctx, n, client.OSDPatch{Address: given(address), Directory: given(directory)}))
+		if err != nil {
+			return err
+		}
+		return a.printOSD(o)
+	})
+	cmd.Flags().StringVar(&address, "address", "", "HOST:PORT of the ASD")
+	cmd.Flags().StringVar(&directory, "directory", "", "path of the directory, from the root")
+	return cmd
+}
+
+func (a *app) osdPurge() *cobra.Command {
+	var accept bool
+	cmd := a.osdVerb("purge NUMBER", "Give up a device that does not come back", "Give up device %d for good? What it held is made anew from the others", func(ctx context.Context, api *client.Client, n int64) error {
+		return client.Done(api.PurgeOSD(ctx, n, client.OSDPurgeInput{AcceptLoss: &accept}))
+	})
+	cmd.Flags().BoolVar(&accept, "accept-loss", false, "also when objects cannot be read without it: they are lost")
+	return cmd
+}
+
+// preset returns the verbs of presets.
+func (a *app) preset() *cobra.Command {
+	return group("preset", "How the object store keeps objects: policies, compression, encryption", a.presetList(), a.presetShow(), a.presetCreate(), a.presetSet(), a.presetDelete())
+}
+
+func (a *app) presetList() *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: "List the presets", Args: names()}
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
+		all, err := client.All(func(cursor *string) ([]client.Preset, *string, error) {
+			l, err := client.Get[client.PresetList](api.ListPresets(ctx, &client.ListPresetsParams{Limit: new(pageSize), Cursor: cursor}))
+			return l.Items, l.Next, err
+		})
+		if err != nil {
+			return err
+		}
+		return printList(a, all, []string{"NAME", "DEFAULT", "NOW", "COMPRESSION", "ENCRYPTED", "SURVIVES"}, func(p client.Preset) []string {
+			return []string{p.Name, yesNo(p.Default), dash(p.Now), p.Compression, yesNo(p.Encrypted), p.Explain}
+		})
+	})
+	return cmd
+}
+
+func (a *app) presetShow() *cobra.Command {
+	cmd := &cobra.Command{Use: "show NAME", Short: "Show a preset", Args: names("NAME")}
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		p, err := client.Get[client.Preset](api.GetPreset(ctx, args[0]))
+		if err != nil {
+			return err
+		}
+		return a.printPreset(p)
+	})
+	return cmd
+}
+
+func (a *app) printPreset(p client.Preset) error {
+	return printOne(a, p, [][]string{
+		{"name", p.Name},
+		{"policies", strings.Join(p.Policies, " then ")},
+		{"follows devices", yesNo(p.Automatic)},
+		{"now", dash(p.Now)},
+		{"survives", p.Explain},
+		{"fragment size", formatSize(p.FragmentSize)},
+		{"compression", p.Compression},
+		{"encrypted", yesNo(p.Encrypted)},
+		{"default", yesNo(p.Default)},
+		{"for vPools", yesNo(p.Redundant)},
+	})
+}
+
+func (a *app) presetCreate() *cobra.Command {
+	var policies []string
+	var size sizeFlag
+	var compression string
+	var encrypt bool
+	cmd := &cobra.Command{
+		Use:     "create NAME",
+		Short:   "Create a preset",
+		Long:    "Create a preset. A policy is k,m,c,x: data and parity fragments, how many to wait for, how many on one node at most.",
+		Example: "  ovgate preset create wide --policy 8,4,10,4 --policy 4,2,5,2 --compression s2 --encrypt",
+		Args:    names("NAME"),
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&policies, "policy", nil, "k,m,c,x; may be repeated, the first that can be met is used (default: what suits the devices, following them)")
+	f.Var(&size, "fragment-size", "64KiB-64MiB (default 4MiB)")
+	f.StringVar(&compression, "compression", "", "none, snappy, s2, zstd or bz2 (default none)")
+	f.BoolVar(&encrypt, "encrypt", false, "encrypt fragments (AES-256) with a data key of its own")
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		in := client.PresetInput{Name: args[0], FragmentSize: size.ptr(), Compression: given(compression), Encrypt: &encrypt}
+		if len(policies) > 0 {
+			in.Policies = &policies
+		}
+		p, err := client.Get[client.Preset](api.CreatePreset(ctx, &client.CreatePresetParams{IdempotencyKey: new(rand.Text())}, in))
+		if err != nil {
+			return err
+		}
+		return a.printPreset(p)
+	})
+	return cmd
+}
+
+func (a *app) presetSet() *cobra.Command {
+	var policies []string
+	var size sizeFlag
+	var def bool
+	cmd := &cobra.Command{
+		Use:   "set NAME",
+		Short: "Change a preset",
+		Long:  "Change policies or fragment size for what is written from now on, or make it the default. Objects are brought to the best policy by themselves.",
+		Args:  names("NAME"),
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&policies, "policy", nil, "k,m,c,x; may be repeated; replaces all")
+	f.Var(&size, "fragment-size", "64KiB-64MiB")
+	f.BoolVar(&def, "default", false, "make it the default preset")
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		in := client.PresetPatch{FragmentSize: size.ptr()}
+		if len(policies) > 0 {
+			in.Policies = &policies
+		}
+		if def {
+			in.Default = &def
+		}
+		if in.Policies == nil && in.FragmentSize == nil && in.Default == nil {
+			return usagef("preset set %s: nothing to change; give --policy, --fragment-size or --default", args[0])
+		}
+		p, err := client.Get[client.Preset](api.UpdatePreset(ctx, args[0], in))
+		if err != nil {
+			return err
+		}
+		return a.printPreset(p)
+	})
+	return cmd
+}
+
+func (a *app) presetDelete() *cobra.Command {
+	cmd := &cobra.Command{Use: "delete NAME", Short: "Delete a preset that nothing uses", Args: names("NAME")}
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		return client.Done(api.DeletePreset(ctx, args[0]))
+	})
+	return cmd
+}
+
+// namespace returns the verbs of namespaces.
+func (a *app) namespace() *cobra.Command {
+	var prefix string
+	cmd := &cobra.Command{Use: "list", Short: "List the namespaces of the object store, one per vDisk", Args: names()}
+	cmd.Flags().StringVar(&prefix, "prefix", "", "only those whose names begin with this")
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
+		all, err := client.All(func(cursor *string) ([]client.Namespace, *string, error) {
+			l, err := client.Get[client.NamespaceList](api.ListNamespaces(ctx, &client.ListNamespacesParams{Limit: new(pageSize), Cursor: cursor, Q: given(prefix)}))
+			return l.Items, l.Next, err
+		})
+		if err != nil {
+			return err
+		}
+		return printList(a, all, []string{"ID", "NAME", "STATE", "PRESET", "HOST"}, func(n client.Namespace) []string {
+			return []string{strconv.FormatInt(n.ID, 10), n.Name, n.State, n.Preset, n.Host}
+		})
+	})
+	return group("namespace", "Namespaces of the object store", cmd)
+}
+
+// job returns the verbs of jobs.
+func (a *app) job() *cobra.Command {
+	list := &cobra.Command{Use: "list", Short: "List jobs of the object store that run or ended lately", Args: names()}
+	list.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
+		all, err := client.All(func(cursor *string) ([]client.Job, *string, error) {
+			l, err := client.Get[client.JobList](api.ListJobs(ctx, &client.ListJobsParams{Limit: new(pageSize), Cursor: cursor}))
+			return l.Items, l.Next, err
+		})
+		if err != nil {
+			return err
+		}
+		return printList(a, all, []string{"ID", "STATE", "DONE", "MOVED", "RATE", "LEFT", "WHAT"}, jobRow)
+	})
+	clear := &cobra.Command{Use: "clear", Short: "Forget the jobs that ended", Args: names()}
+	clear.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
+		return client.Done(api.ClearJobs(ctx))
+	})
+	return group("job", "Jobs of the object store: repair, verification, rebalancing", list, clear)
+}
+
+func jobRow(j client.Job) []string {
+	state, left := "running", "-"
+	switch {
+	case j.Error != nil:
+		state = "failed: " + *j.Error
+	case j.EndedAt != nil:
+		state = "ended " + formatTime(j.EndedAt)
+	case j.LeftMs != nil:
+		left = (time.Duration(*j.LeftMs) * time.Millisecond).Round(time.Second).String()
+	}
+	done := strconv.FormatInt(j.Done, 10)
+	if j.Total > 0 {
+		done += " of " + strconv.FormatInt(j.Total, 10)
+	}
+	return []string{j.ID, state, done + " " + j.Unit, formatSize(j.Bytes), formatSize(int64(j.BytesPerSecond)) + "/s", left, j.What}
+}

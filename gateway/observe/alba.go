@@ -1,0 +1,118 @@
+package observe
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Alba is what is looked at of the object store.
+type Alba struct {
+	Err     string // why it cannot be looked at
+	OSDs    []OSDCheck
+	Objects int64
+	Stored  int64 // bytes of all fragments
+	Repair  int64 // objects that are not complete
+	// Tolerates is how many more devices may be lost without losing an object, when
+	// Surveyed; Lost objects cannot be read now, AtRisk ones after the next loss.
+	Surveyed     bool
+	Tolerates    int
+	Lost, AtRisk int64
+	Counters     []AlbaCounter
+}
+
+// OSDCheck is one device.
+type OSDCheck struct {
+	Number     uint32
+	Place      string
+	Problem    string // empty: it works
+	Full       bool
+	Used, Free int64 // bytes
+}
+
+// AlbaCounter is a counter of the object store's client since its start.
+type AlbaCounter struct {
+	Name, Help string // ovgate_alba_<Name>_total
+	Value      uint64
+}
+
+// check names what is wrong with the object store.
+func (a *Alba) check(add addCause) {
+	if a.Err != "" {
+		add(Bad, "alba", "", "the log says more; restart ovgate once the cause is removed", "The object store cannot be looked at: %s", a.Err)
+	}
+	switch {
+	case a.Lost > 0:
+		add(Bad, "alba_lost", "", "bring devices back: ovgate osd list", "%d objects cannot be read with the devices that work", a.Lost)
+	case a.Surveyed && a.Tolerates == 0 && a.AtRisk > 0:
+		add(Bad, "alba_safety", "", "bring devices back, or add some: ovgate osd list", "The loss of another device could lose %d objects", a.AtRisk)
+	}
+	var used, free int64
+	for _, o := range a.OSDs {
+		used, free = used+o.Used, free+o.Free
+		object := fmt.Sprintf("osd %d", o.Number)
+		switch {
+		case o.Problem != "":
+			add(Warning, "osd", object, "bring it back, or give it up with osd purge; what it held is made anew after auto_repair", "Device %d (%s) does not work: %s", o.Number, o.Place, o.Problem)
+		case o.Full:
+			add(Warning, "osd_full", object, "add devices, or delete vDisks", "Device %d (%s) is full", o.Number, o.Place)
+		}
+	}
+	space(used+free, free, "alba", "", "The object store", add)
+}
+
+// albaCollector makes metrics of the object store.
+type albaCollector struct {
+	src                                     func() *Alba
+	objects, stored, repair, lost, tolerate *prometheus.Desc
+	up, used, free                          *prometheus.Desc
+}
+
+func newAlbaCollector(src func() *Alba) *albaCollector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("ovgate_alba_"+name, help, labels, nil)
+	}
+	return &albaCollector{
+		src:      src,
+		objects:  desc("objects", "Objects, at the last survey."),
+		stored:   desc("stored_bytes", "Bytes of all fragments, at the last survey."),
+		repair:   desc("repair_objects", "Objects that are not complete, at the last survey."),
+		lost:     desc("lost_objects", "Objects that cannot be read with the devices that work."),
+		tolerate: desc("tolerated_losses", "Devices that may be lost without losing an object; -1: some cannot be read now."),
+		up:       desc("osd_up", "1 while the device works.", "osd"),
+		used:     desc("osd_used_bytes", "Bytes that the device's values and index take.", "osd"),
+		free:     desc("osd_free_bytes", "Bytes that can still be written.", "osd"),
+	}
+}
+
+// Describe implements prometheus.Collector: none, as counters come with the client.
+func (c *albaCollector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c *albaCollector) Collect(ch chan<- prometheus.Metric) {
+	a := c.src()
+	if a == nil {
+		return
+	}
+	if a.Surveyed {
+		send(ch, c.objects, gauge, float64(a.Objects))
+		send(ch, c.stored, gauge, float64(a.Stored))
+		send(ch, c.repair, gauge, float64(a.Repair))
+		send(ch, c.lost, gauge, float64(a.Lost))
+		send(ch, c.tolerate, gauge, float64(a.Tolerates))
+	}
+	for _, o := range a.OSDs {
+		up := 0.0
+		if o.Problem == "" {
+			up = 1
+		}
+		n := strconv.FormatUint(uint64(o.Number), 10)
+		send(ch, c.up, gauge, up, n)
+		send(ch, c.used, gauge, float64(o.Used), n)
+		send(ch, c.free, gauge, float64(o.Free), n)
+	}
+	for _, n := range a.Counters {
+		send(ch, prometheus.NewDesc("ovgate_alba_"+n.Name+"_total", n.Help, nil, nil), counter, float64(n.Value))
+	}
+}
