@@ -35,6 +35,17 @@
 // Set map, against its limits: memory, reads with a tenth of it, and restarts of the
 // map of a full vDisk of 1 TiB (BenchmarkMap of the engine).
 //
+// Set alba:
+//
+//	alba    six ovgate asd processes over TCP with TLS, manager and NSM on bbolt, and the
+//	        client in this process, with policy (4,2): objects of 4 MiB and of 4 KiB, parts
+//	        of compressed and encrypted ones, and encoding alone
+//	raw     the raw disk: 1 MiB in order, and 4 KiB of the file of an ASD; O_DIRECT
+//	swift   Debian's Swift with its EC policy 4+2 on the same disk, where it is installed
+//	        and this runs as root, with the number of workers that is best for it
+//
+// Set alba-scale, against its limits: the NSM with a million objects in a namespace.
+//
 // All sides of a set are in one run, in interleaved rounds whose order turns
 // around each time; a row holds medians. iSCSI clients are the same code with
 // the same settings. Before each step on a disk dirty pages are written out, the
@@ -77,7 +88,7 @@ type options struct {
 }
 
 // sets are what can be measured by itself.
-var sets = []string{"engine", "node", "vdisk", "iscsi", "map", "scale"}
+var sets = []string{"engine", "node", "vdisk", "iscsi", "map", "scale", "alba", "alba-scale"}
 
 // has tells whether a set was asked for.
 func (o options) has(set string) bool {
@@ -140,6 +151,16 @@ func bench(o options) error {
 	}
 	if o.has("scale") {
 		if err := inDir(o.dir, needScale, func(dir string) error { return measureScale(ctx, dir, r) }); err != nil {
+			return err
+		}
+	}
+	if o.has("alba") {
+		if err := inDir(o.dir, needAlba, func(dir string) error { return measureAlba(ctx, o, dir, r) }); err != nil {
+			return err
+		}
+	}
+	if o.has("alba-scale") {
+		if err := inDir(o.dir, needManifests, func(dir string) error { return measureManifests(ctx, dir, r) }); err != nil {
 			return err
 		}
 	}

@@ -19,14 +19,14 @@ const needMap = 8 << 30
 func measureMap(ctx context.Context, dir string, r *results) error {
 	fmt.Println("bench: the map of a full vDisk of 1 TiB")
 	var err error
-	r.maps, err = goBench(ctx, dir, "BenchmarkMap", "1x")
+	r.maps, err = goBench(ctx, "./volumedriver/volume", dir, "BenchmarkMap", "1x")
 	return err
 }
 
-// goBench runs a Go benchmark of the engine, in a process of its own, and returns its
+// goBench runs a Go benchmark of a package, in a process of its own, and returns its
 // metrics by unit.
-func goBench(ctx context.Context, dir, name, times string) (map[string]float64, error) {
-	cmd := exec.CommandContext(ctx, "go", "test", "./volumedriver/volume", "-run", "^$", "-bench", "^"+name+"$", "-benchtime", times)
+func goBench(ctx context.Context, pkg, dir, name, times string) (map[string]float64, error) {
+	cmd := exec.CommandContext(ctx, "go", "test", pkg, "-run", "^$", "-bench", "^"+name+"$", "-benchtime", times)
 	cmd.Env = append(os.Environ(), "OVGATE_BENCH_DIR="+dir)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -71,7 +72,11 @@ func (a appender) ReadAt(p []byte, off int64) (int, error) { return a.r.sync.Rea
 // alignedNoise returns n random bytes that direct I/O takes.
 func alignedNoise(n int, rng *rand.Rand) []byte {
 	b := blockfs.AlignedBuffer(n)
-	for i := range b {
+	i := 0
+	for ; i+8 <= n; i += 8 { // byte by byte it takes a step's time from the sides
+		binary.LittleEndian.PutUint64(b[i:], rng.Uint64())
+	}
+	for ; i < n; i++ {
 		b[i] = byte(rng.Uint32())
 	}
 	return b

@@ -37,6 +37,10 @@ type results struct {
 	memory  string             // and of iscsi
 	maps    map[string]float64 // metrics of the set map; nil: it did not run
 	scale   map[string]float64 // and of scale
+
+	albaDisk  string             // circumstances of the set alba
+	alba      map[string]float64 // metrics of it that are no steps
+	manifests map[string]float64 // and of the set alba-scale
 }
 
 func (r *results) add(key string, rate float64) {
@@ -90,7 +94,7 @@ func (r *results) comparisons() []comparison {
 		{"iscsi durable 4k random write QD32, qemu-nbd qcow2 cache=none", "ovgate-write-qd32", "qemu-none-write-qd32", 0, ""},
 		{"iscsi 4k random read QD1", "ovgate-read-qd1", "tgt-cached-read-qd1", 0, ""},
 		{"iscsi 4k random read QD32", "ovgate-read-qd32", "tgt-cached-read-qd32", 0, ""},
-	}, append(r.vdiskComparisons(), r.frontEndComparisons()...)...)
+	}, slices.Concat(r.vdiskComparisons(), r.frontEndComparisons(), r.albaComparisons())...)
 }
 
 // names lists the rows that the sets may have.
@@ -99,10 +103,22 @@ func (r *results) names() []string {
 	for _, c := range r.comparisons() {
 		out = append(out, c.name)
 	}
-	for _, m := range append(slices.Clone(mapRows), scaleRows...) {
-		out = append(out, m.name)
+	for _, m := range r.goRows() {
+		for _, row := range m.rows {
+			out = append(out, row.name)
+		}
 	}
 	return out
+}
+
+// measuredRows are rows with the metrics that they are of.
+type measuredRows struct {
+	rows []goRow
+	got  map[string]float64
+}
+
+func (r *results) goRows() []measuredRows {
+	return []measuredRows{{mapRows, r.maps}, {scaleRows, r.scale}, {albaRows, r.alba}, {manifestRows, r.manifests}}
 }
 
 // rows makes the rows of what ran.
@@ -123,14 +139,11 @@ func (r *results) rows(o options) []Row {
 			Config: strings.Join([]string{r.config(c.step), r.config(c.peer), common + r.circumstances(c.step)}, "; "),
 		})
 	}
-	for _, m := range mapRows {
-		if row, ok := m.row(r.maps); ok {
-			rows = append(rows, row)
-		}
-	}
-	for _, m := range scaleRows {
-		if row, ok := m.row(r.scale); ok {
-			rows = append(rows, row)
+	for _, m := range r.goRows() {
+		for _, g := range m.rows {
+			if row, ok := g.row(m.got); ok {
+				rows = append(rows, row)
+			}
 		}
 	}
 	return rows
@@ -143,6 +156,8 @@ func (r *results) circumstances(step string) string {
 		return r.memory
 	case strings.HasPrefix(step, vdiskPrefix):
 		return r.vdisk
+	case strings.HasPrefix(step, albaPrefix):
+		return r.albaDisk
 	}
 	return r.onDisk
 }

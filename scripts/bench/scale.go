@@ -53,7 +53,7 @@ func measureScale(ctx context.Context, dir string, r *results) error {
 	r.scale = map[string]float64{}
 	for _, b := range []struct{ name, times string }{{"BenchmarkScale", "1x"}, {"BenchmarkScrub", "4x"}} {
 		fmt.Println("bench:", b.name)
-		got, err := goBench(ctx, dir, b.name, b.times)
+		got, err := goBench(ctx, "./volumedriver/volume", dir, b.name, b.times)
 		if err != nil {
 			return err
 		}

@@ -42,6 +42,7 @@ var drills = []drill{
 	{"copied-data-dir", "start a copy and an older copy of a data directory, with and without the store's lock; nothing is overwritten, nothing stale served", 1, 5 * time.Minute, copiedDataDir},
 	{"iscsi-abuse", "login storms, malformed PDUs, silent connections and lost ones under load; the node lives, a load beside them sees no error, every block is right", 3, 2 * time.Minute, iscsiAbuse},
 	{"operations", "snapshots, groups, clones, rollbacks, backups, scrubs, moves and the trash under a self-checking load; every other round ends with kill -9, in the others the process stands still for a while; what was acknowledged is there", 8, 2 * time.Minute, operations},
+	{"alba-kill-osds", "a random ASD of an object store is killed, stopped, restarted, damaged, wiped and replaced or set back to an older copy every few seconds under a self-checking load; no command fails, every block is right, and everything is complete again by itself", 14, 4 * time.Minute, albaKillOSDs},
 	{"backend-away", "the backend directory disappears under load and comes back; no write fails, nothing is lost", 3, 3 * time.Minute, backendAway},
 }
 
@@ -62,8 +63,8 @@ func (e *env) say(format string, args ...any) {
 }
 
 // node prepares a node on a data directory below the drill's own.
-func (e *env) node(data string) (*node.Node, error) {
-	n, err := node.New(node.Options{Bin: e.bin, Data: filepath.Join(e.dir, data), Insecure: true})
+func (e *env) node(data string, args ...string) (*node.Node, error) {
+	n, err := node.New(node.Options{Bin: e.bin, Data: filepath.Join(e.dir, data), Insecure: true, Args: args})
 	if err == nil {
 		e.nodes = append(e.nodes, n)
 	}
