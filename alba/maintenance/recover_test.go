@@ -446,7 +446,7 @@ func TestRecoverNotAll(t *testing.T) {
 			if name == "lost" && i == 0 {
 				continue
 			}
-			time.Sleep(2 * time.Millisecond) // objects of one name differ in their time
+			nextMilli(t)
 			data := content(uint64(len(manifests)*10+i), 300000)
 			must(t, w.Client.Put(ctx, "ns", name, data))
 			m, err := w.Client.Manifest(ctx, "ns", name)
@@ -640,7 +640,7 @@ func TestRecoverCollectsLeftovers(t *testing.T) {
 	for range 3 {
 		must(t, w.a.Collect(ctx))
 	}
-	time.Sleep(2 * time.Millisecond)
+	nextMilli(t)
 	for i := range 4 {
 		w.put(fmt.Sprintf("o%d", i), 60000) // over objects of a closed epoch
 	}
@@ -690,4 +690,12 @@ func TestRemovalResumed(t *testing.T) {
 	}
 	w.collect()
 	w.exact("at last")
+}
+
+// nextMilli waits until the clock shows another millisecond, in which objects of one
+// name differ.
+func nextMilli(t *testing.T) {
+	t.Helper()
+	now := time.Now().UnixMilli()
+	until(t, func() bool { return time.Now().UnixMilli() > now })
 }
