@@ -1,6 +1,6 @@
 // Package osd defines a device that holds fragments, as the rest of Alba
 // consumes it. Implementations: asd.Store (a directory, in this process),
-// asd.Client (an ASD over the network) and osdtest.Mem. All run osdtest.
+// remote.Client (an ASD over the network) and osdtest.Mem. All run osdtest.
 //
 // A device is an ordered map from keys to values that changes by atomic,
 // durable transactions with conditions. It knows nothing of objects, codes or

@@ -40,10 +40,12 @@ func (a *app) albaRecover() *cobra.Command {
 		Short: "Rebuild the records of namespaces from the devices alone",
 		Long: "Rebuild the manifests of a namespace, or of all that lost theirs, from what is on the devices: for a node whose DATA/alba/nsm.db\n" +
 			"is lost. Objects that were deleted lately may come back. See job list and alba status for what came of it.",
-		Args: cobra.MaximumNArgs(1),
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "also while devices are away: what only they have is lost")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		if len(args) > 1 {
+			return usagef("%s: unexpected argument %q", verb(cmd), args[1])
+		}
 		in := client.AlbaRecoverInput{Force: &force}
 		if len(args) == 1 {
 			in.Namespace = &args[0]
