@@ -131,3 +131,37 @@ func FuzzCheck(f *testing.F) {
 func binaryZero(b []byte) bool {
 	return len(b) > 16 && string(b[len(b)-16:len(b)-8]) == strings.Repeat("\x00", 8)
 }
+
+// TestCheckPart: a footer of a collected TLog, with some of the extents and the seqs of
+// its range, is of the object; every flipped bit is found, in what it names by cluster.
+func TestCheckPart(t *testing.T) {
+	b, f := object(4096, 40)
+	part := *f
+	part.FirstSeq, part.LastTime = f.FirstSeq-7, f.LastTime+1
+	part.Extents = []Extent{f.Extents[3], f.Extents[5]}
+	o := ofBytes(b, len(b), &part)
+	if c, _ := check(t, o); c.OK() {
+		t.Error("it passes for one of an ordinary TLog")
+	}
+	o.Part = true
+	named := (part.Extents[0].Length + part.Extents[1].Length) / 8
+	if c, bad := check(t, o); !c.OK() || len(bad) != 0 || c.Clusters != named {
+		t.Fatalf("%+v, %v, want %d clusters", c, bad, named)
+	}
+	for at := 0; at < len(b); at += 97 {
+		b[at] ^= 0x10
+		if c, _ := check(t, o); c.OK() && (at < len(b)-16 || at >= len(b)-8) {
+			t.Errorf("a flipped bit at %d of %d is not found", at, len(b))
+		}
+		b[at] ^= 0x10
+	}
+	o.Size--
+	if c, _ := check(t, o); c.OK() {
+		t.Error("an object that lacks a byte passes")
+	}
+	o.Size++
+	part.Number++
+	if c, _ := check(t, o); c.OK() {
+		t.Error("another object passes")
+	}
+}

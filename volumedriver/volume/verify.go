@@ -322,7 +322,7 @@ func (v *verifier) scos(ctx context.Context, part *verifyPart) error {
 			if !seen.add(e.Footer.Number) {
 				continue
 			}
-			if err := v.sco(ctx, part.id, e); err != nil {
+			if err := v.sco(ctx, part.id, n, e); err != nil {
 				return err
 			}
 			v.out.Done += e.Bytes
@@ -332,14 +332,15 @@ func (v *verifier) scos(ctx context.Context, part *verifyPart) error {
 	})
 }
 
-// sco checks one SCO, twice if it is damaged: a read may have gone wrong.
-func (v *verifier) sco(ctx context.Context, id ID, e tlog.Entry) error {
+// sco checks one SCO, twice if it is damaged: a read may have gone wrong. The TLog that
+// names it is number n.
+func (v *verifier) sco(ctx context.Context, id ID, n uint32, e tlog.Entry) error {
 	f := e.Footer
 	name := scoName(id, Opening{Epoch: f.Epoch, Nonce: f.Nonce}, f.Number)
 	v.out.Objects++
-	d, c, err := v.checkSCO(ctx, name, id, e)
+	d, c, err := v.checkSCO(ctx, name, id, n, e)
 	if err == nil && d != nil {
-		d, c, err = v.checkSCO(ctx, name, id, e)
+		d, c, err = v.checkSCO(ctx, name, id, n, e)
 	}
 	if err != nil {
 		return err
@@ -353,11 +354,11 @@ func (v *verifier) sco(ctx context.Context, id ID, e tlog.Entry) error {
 	return nil
 }
 
-func (v *verifier) checkSCO(ctx context.Context, name string, id ID, e tlog.Entry) (*damaged, sco.Checked, error) {
+func (v *verifier) checkSCO(ctx context.Context, name string, id ID, n uint32, e tlog.Entry) (*damaged, sco.Checked, error) {
 	f := e.Footer
 	per := uint64(f.Cluster / lbaBytes)
 	d := &damaged{kind: scoObject, vdisk: id, number: f.Number, Damage: Damage{Object: name}}
-	c, err := sco.Check(sco.Object{Size: e.Bytes, Want: f, Read: func(b []byte, off int64) error {
+	c, err := sco.Check(sco.Object{Size: e.Bytes, Want: f, Part: n >= movedNumbers, Read: func(b []byte, off int64) error {
 		start := v.p.host.o.Clock.Now()
 		before := v.p.foreground()
 		err := v.ask(ctx, func(ctx context.Context) error { return v.p.cfg.Store.ReadAt(ctx, name, b, off) })

@@ -396,3 +396,50 @@ func TestVerifyYields(t *testing.T) {
 		t.Errorf("a pause of %s only after a read of %s", s.least, slowRead)
 	}
 }
+
+// TestVerifyScrubbed: an SCO that a scrub left where it is, and of which its TLog has a
+// part alone, is whole; a flipped bit in any is found.
+func TestVerifyScrubbed(t *testing.T) {
+	w := newWorld(77)
+	id := testID(1)
+	n := w.mustStart(t)
+	defer n.kill()
+	n.create(id, 1<<20)
+	v := n.open(id)
+	for ver, blocks := range []int64{10, 40} { // the second leaves nothing of the first
+		for c := range blocks {
+			mustWrite(t, v, c*4096, uint32(ver+1))
+		}
+		mustCommit(t, v)
+	}
+	mustScrub(t, v, ScrubOptions{})
+	left := 0
+	st, _, err := n.pool.stateOf(context.Background(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := n.pool.logReader(id, st.head.Epochs)
+	for _, run := range st.log() {
+		for k := run.First; k < run.End; k++ {
+			entries, err := log.counted(context.Background(), run, k)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				if k >= movedNumbers && e.Footer.Number < movedNumbers {
+					left++
+				}
+			}
+		}
+	}
+	if out := n.verify(id); left == 0 || len(out.Damage) > 0 {
+		t.Fatalf("%d SCOs left in place, %+v", left, out)
+	}
+	for _, name := range n.stored(id, scoDir) {
+		n.flip(name, 100)
+		if out := n.verify(id); len(out.Damage) != 1 || out.Damage[0].Object != name {
+			t.Errorf("%s: %+v", name, out)
+		}
+		n.flip(name, 100)
+	}
+}
