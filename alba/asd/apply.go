@@ -109,7 +109,10 @@ func newPlan(asserts []osd.Assert, updates []osd.Update) (*plan, error) {
 		} else {
 			e.kind = kindExtent
 			p.large = append(p.large, i)
-			crc, e.blocks = sums(u.Value)
+			var err error
+			if crc, e.blocks, err = sums(u.Value, u.Sums); err != nil {
+				return nil, fmt.Errorf("key %q: %w", u.Key, err)
+			}
 			p.inline += int64(len(e.blocks))
 		}
 		if crc != u.CRC {

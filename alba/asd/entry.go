@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 
 	"github.com/openvstorage/ovgate/alba/osd"
 	"github.com/openvstorage/ovgate/internal/blockfs"
@@ -143,19 +142,24 @@ func decodeExtent(key, value []byte) (extent, error) {
 	return e, e.check()
 }
 
-// castagnoli is the polynomial of osd.CRC.
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// sums returns the CRC of a value and the encoded CRCs of its blocks. Both are
-// computed while a block is in the processor's cache, so that the second costs
-// no second trip to memory.
-func sums(value []byte) (crc uint32, blocks []byte) {
-	blocks = make([]byte, 0, blocksOf(uint32(len(value)))*crcBytes)
-	for len(value) > 0 {
-		b := value[:min(len(value), osd.Block)]
-		crc = crc32.Update(crc, castagnoli, b)
-		blocks = binary.BigEndian.AppendUint32(blocks, osd.CRC(b))
-		value = value[len(b):]
+// sums returns the CRC of a value and the encoded CRCs of its blocks; known are
+// those of its blocks, if they are.
+func sums(value []byte, known []uint32) (crc uint32, blocks []byte, err error) {
+	n := blocksOf(uint32(len(value)))
+	if known != nil && len(known) != n {
+		return 0, nil, fmt.Errorf("%w: %d sums of %d blocks", osd.ErrInvalid, len(known), n)
 	}
-	return crc, blocks
+	blocks = make([]byte, 0, n*crcBytes)
+	for i := range n {
+		b := value[i*osd.Block : min(len(value), (i+1)*osd.Block)]
+		var sum uint32
+		if known != nil {
+			sum = known[i]
+		} else {
+			sum = osd.CRC(b)
+		}
+		crc = osd.ConcatCRC(crc, sum, int64(len(b)))
+		blocks = binary.BigEndian.AppendUint32(blocks, sum)
+	}
+	return crc, blocks, nil
 }

@@ -23,7 +23,7 @@ func goldens() map[string][]byte {
 	inline := entry{kind: kindInline, length: 5, crc: osd.CRC([]byte("hello")), inline: []byte("hello")}
 	value := osdtest.Data(1, 70000)
 	large := entry{kind: kindExtent, length: 70000, extent: extent{3, 0x1234, pagesOf(70000)}}
-	large.crc, large.blocks = sums(value)
+	large.crc, large.blocks, _ = sums(value, nil)
 	return map[string][]byte{
 		"entry inline":   inline.append(nil),
 		"entry empty":    (&entry{kind: kindInline}).append(nil),

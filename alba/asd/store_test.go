@@ -558,3 +558,30 @@ func TestDamagedIndex(t *testing.T) {
 	checkSpace(t, s)
 	must(t, s.Close())
 }
+
+// TestSums: checksums that came with a value are compared with its own, and kept.
+func TestSums(t *testing.T) {
+	s := mustOpen(t, blockfs.NewMem())
+	defer func() { must(t, s.Close()) }()
+	value := osdtest.Data(1, osd.Block+1000)
+	u := osd.Update{Key: []byte("k"), Value: value, CRC: osd.CRC(value), Sums: []uint32{osd.CRC(value[:osd.Block]), osd.CRC(value[osd.Block:])}}
+	must(t, s.Apply(t.Context(), nil, []osd.Update{u}, osd.High))
+	p := make([]byte, len(value))
+	must(t, s.Read(t.Context(), u.Key, 0, p, osd.High))
+	if !bytes.Equal(p, value) {
+		t.Error("the value is another")
+	}
+	for _, c := range []struct {
+		sums []uint32
+		want error
+	}{
+		{[]uint32{u.Sums[1], u.Sums[0]}, osd.ErrChecksum},
+		{u.Sums[:1], osd.ErrInvalid},
+		{[]uint32{}, osd.ErrInvalid},
+	} {
+		u.Sums = c.sums
+		if err := s.Apply(t.Context(), nil, []osd.Update{u}, osd.High); !errors.Is(err, c.want) {
+			t.Errorf("sums %x: %v, should be %v", c.sums, err, c.want)
+		}
+	}
+}

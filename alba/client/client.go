@@ -34,6 +34,9 @@
 //	    succeed (disqualified); its fragments are read only where others lack.
 //	C5  What an unfinished upload left is deleted by collection, never by guess:
 //	    only a definite refusal lets the client remove its own fragments.
+//	C6  A device that answers, but takes a multiple of what others take, delays a
+//	    read by no more than that multiple of theirs, and once that is known not
+//	    at all: it is passed by, but for a trial now and then that is hedged.
 package client
 
 import (
@@ -114,6 +117,7 @@ type Client struct {
 	rng       *rand.Rand
 	stats     Stats
 	spaces    sync.Map // name -> manager.Namespace
+	began     time.Time
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -154,6 +158,7 @@ type Stats struct {
 	ManifestMiss           atomic.Uint64
 	Degraded               atomic.Uint64 // reads that rebuilt a fragment
 	Hedged                 atomic.Uint64 // and those of them that were only slow
+	Avoided                atomic.Uint64 // fragments not read because their device has been slow lately
 	Incomplete             atomic.Uint64 // objects stored below k+m
 	Fallback               atomic.Uint64 // objects stored by another than the first policy
 	Damaged                atomic.Uint64 // fragments found missing or damaged by reads
@@ -181,7 +186,7 @@ func New(ctx context.Context, o Options) (*Client, error) {
 	if _, err := io.ReadFull(o.Rand, seed[:]); err != nil {
 		return nil, err
 	}
-	c := &Client{o: o, manifests: newManifestCache(o.ManifestBytes)}
+	c := &Client{o: o, manifests: newManifestCache(o.ManifestBytes), began: o.Clock.Now()}
 	c.rng = rand.New(rand.NewPCG(le64(seed[:8]), le64(seed[8:])))
 	c.devices = newDevices(c)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -267,6 +272,9 @@ func (c *Client) newObject() (layout.Object, error) {
 	_, err := io.ReadFull(c.o.Rand, o[:])
 	return o, err
 }
+
+// now returns the time since the client began.
+func (c *Client) now() time.Duration { return c.o.Clock.Now().Sub(c.began) }
 
 // random returns a number in [0, 1).
 func (c *Client) random() float64 {

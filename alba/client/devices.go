@@ -39,20 +39,48 @@ type device struct {
 	small, large latency // of reads up to a piece, and above
 }
 
-// latency is a moving average of how long something takes.
-type latency struct{ ns atomic.Int64 }
+// latencyKept is how long an average says something without a sample: a device that
+// is passed by for its slowness is tried again then, by a read that others overtake.
+const latencyKept = 30 * time.Second
+
+// latency is a moving average of how long something takes. Times are those since the
+// client began. Samples that are taken at once may get lost: it is an estimate.
+type latency struct{ ns, at atomic.Int64 }
 
 // add takes a sample; the newest sixteen or so count.
-func (l *latency) add(d time.Duration) {
-	was := l.ns.Load()
-	if was == 0 {
-		l.ns.Store(int64(d))
-		return
+func (l *latency) add(d, now time.Duration) { l.move(d, now, 16) }
+
+// atLeast takes the time after which an answer was not waited for any more.
+func (l *latency) atLeast(d, now time.Duration) {
+	if d > l.recent(now) {
+		l.move(d, now, 4) // it would have taken longer: it counts for more
 	}
-	l.ns.Store(was + (int64(d)-was)/16)
 }
 
+func (l *latency) move(d, now time.Duration, share int64) {
+	was := int64(l.recent(now))
+	if was == 0 {
+		was = int64(d)
+	}
+	l.ns.Store(was + (int64(d)-was)/share)
+	l.at.Store(int64(now))
+}
+
+// get returns the average, 0 before the first sample.
 func (l *latency) get() time.Duration { return time.Duration(l.ns.Load()) }
+
+// recent returns the average, 0 without a sample lately.
+func (l *latency) recent(now time.Duration) time.Duration {
+	if now-time.Duration(l.at.Load()) > latencyKept {
+		return 0
+	}
+	return l.get()
+}
+
+func (l *latency) copy(from *latency) {
+	l.ns.Store(from.ns.Load())
+	l.at.Store(from.at.Load())
+}
 
 // readLatency returns the average for reads of n bytes.
 func (d *device) readLatency(n int64) *latency {
@@ -152,8 +180,8 @@ func (d *device) with(rec manager.OSD) *device {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := &device{rec: rec, osd: d.osd, bad: d.bad, trialAt: d.trialAt, wait: d.wait, full: d.full}
-	n.small.ns.Store(d.small.ns.Load())
-	n.large.ns.Store(d.large.ns.Load())
+	n.small.copy(&d.small)
+	n.large.copy(&d.large)
 	return n
 }
 

@@ -26,13 +26,12 @@ func (c *Client) Get(ctx context.Context, namespace, name string, limit int64) (
 		if m.Size > limit {
 			return fmt.Errorf("object %s: %w: %d bytes, at most %d", name, ErrTooLarge, m.Size, limit)
 		}
-		if int64(len(data)) != m.Size {
-			data = make([]byte, m.Size)
-		}
-		if err := c.read(ctx, sp, m, data, 0); err != nil {
+		w := whole{p: make([]byte, m.Size)} // what is late of an earlier try may still be written
+		if err := c.read(ctx, sp, m, w.p, 0, &w); err != nil {
 			return err
 		}
-		if crc := osd.CRC(data); crc != m.CRC {
+		data = w.bytes()
+		if crc := w.crc(); crc != m.CRC {
 			return fmt.Errorf("object %s: %w: its pieces are right and its checksum is %08x, not %08x", name, fragment.ErrCorrupt, crc, m.CRC)
 		}
 		return nil
@@ -51,7 +50,7 @@ func (c *Client) ReadAt(ctx context.Context, namespace, name string, p []byte, o
 		if off < 0 || off > m.Size || int64(len(p)) > m.Size-off {
 			return fmt.Errorf("object %s: %w: %d bytes from %d of %d", name, ErrRange, len(p), off, m.Size)
 		}
-		return c.read(ctx, sp, m, p, off)
+		return c.read(ctx, sp, m, p, off, nil)
 	})
 	if err == nil {
 		c.stats.Gets.Add(1)
@@ -107,11 +106,63 @@ type want struct {
 	shard        int
 	first, count int
 	skip         int    // bytes of the pieces before those that are wanted
-	dst          []byte // part of the caller's buffer
+	dst          []byte // part of the reader's buffer
 }
 
-// read fills p from off, chunk by chunk.
-func (c *Client) read(ctx context.Context, sp space, m *layout.Manifest, p []byte, off int64) error {
+// bytes is what has to be read for it, before compression.
+func (w want) bytes() int64 { return int64(w.count) * fragment.PieceBytes }
+
+// whole is an object that is read into memory of the client's own. Pieces that are
+// stored as they are arrive where they belong, and have their checksums already.
+type whole struct {
+	p    []byte
+	mu   sync.Mutex
+	runs []run
+	// racing: someone may still write to p where it is late, and read anywhere.
+	racing bool
+}
+
+// run is a part of an object.
+type run struct {
+	at, n int
+	crc   uint32
+	other []byte // where it is, if not in p
+}
+
+// arrived notes that a want is filled, in p or in other.
+func (w *whole) arrived(dst, other []byte, crc uint32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.runs = append(w.runs, run{at: cap(w.p) - cap(dst), n: len(dst), crc: crc, other: other})
+}
+
+// crc returns the checksum of the object.
+func (w *whole) crc() uint32 {
+	slices.SortFunc(w.runs, func(a, b run) int { return a.at - b.at })
+	var crc uint32
+	for _, r := range w.runs {
+		crc = osd.ConcatCRC(crc, r.crc, int64(r.n))
+	}
+	return crc
+}
+
+// bytes returns the object, which nobody touches any more.
+func (w *whole) bytes() []byte {
+	if !w.racing {
+		return w.p
+	}
+	p := make([]byte, len(w.p))
+	for _, r := range w.runs {
+		if r.other == nil {
+			r.other = w.p[r.at : r.at+r.n]
+		}
+		copy(p[r.at:], r.other)
+	}
+	return p
+}
+
+// read fills p from off, chunk by chunk; into is there when p is a whole object.
+func (c *Client) read(ctx context.Context, sp space, m *layout.Manifest, p []byte, off int64, into *whole) error {
 	key, err := c.key(m.Header)
 	if err != nil {
 		return err
@@ -124,7 +175,7 @@ func (c *Client) read(ctx context.Context, sp space, m *layout.Manifest, p []byt
 		chunk := int(off / int64(m.ChunkBytes))
 		in := int(off - int64(chunk)*int64(m.ChunkBytes))
 		n := min(len(p), m.ChunkLen(chunk)-in)
-		g := &gather{c: c, sp: sp, m: m, key: key, code: code, chunk: chunk, futures: map[piecesOf]*future{}}
+		g := &gather{c: c, sp: sp, m: m, key: key, code: code, chunk: chunk, into: into, futures: map[piecesOf]*future{}}
 		if err := g.run(ctx, g.wants(in, p[:n])); err != nil {
 			return fmt.Errorf("object %s chunk %d: %w", m.Name, chunk, err)
 		}
@@ -141,6 +192,7 @@ type gather struct {
 	key   *fragment.Key
 	code  *fragment.Code
 	chunk int
+	into  *whole // nil: the buffer is the caller's
 
 	mu       sync.Mutex
 	futures  map[piecesOf]*future
@@ -153,11 +205,12 @@ type gather struct {
 type piecesOf struct{ index, first, count int }
 
 // future is a run of pieces on its way; plain is there when done is closed, in a
-// buffer that is the gather's.
+// buffer that is the gather's, or in a part of the object (direct).
 type future struct {
-	done  chan struct{}
-	plain *buffer
-	err   error
+	done   chan struct{}
+	direct bool
+	plain  *buffer
+	err    error
 }
 
 // wants cuts bytes [in, in+len(p)) of the chunk into runs of pieces.
@@ -209,6 +262,9 @@ func (g *gather) recycle() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.racing {
+		if g.into != nil {
+			g.into.racing = true
+		}
 		return
 	}
 	for _, f := range g.futures {
@@ -224,17 +280,26 @@ func (g *gather) recycle() {
 // fill gets one want: from its own fragment, or from others when that one is
 // missing, damaged, on a failed device or slow.
 func (g *gather) fill(ctx context.Context, w want) error {
-	index := g.primary(w.shard)
+	index := g.primary(w)
 	if index < 0 {
-		return g.rebuild(ctx, w)
+		b, err := g.rebuild(ctx, w)
+		if err == nil {
+			g.put(w, b)
+		}
+		return err
 	}
-	f := g.fetch(ctx, piecesOf{index, w.first, w.count})
-	late := g.c.o.Clock.NewTimer(g.c.hedgeAfter(int64(w.count) * fragment.PieceBytes))
+	p := piecesOf{index, w.first, w.count}
+	var dst []byte
+	if g.direct(p, w) {
+		dst = w.dst
+	}
+	f := g.fetch(ctx, p, dst)
+	late := g.c.o.Clock.NewTimer(g.c.hedgeAfter(w.bytes()))
 	defer late.Stop()
 	select {
 	case <-f.done:
 		if f.err == nil {
-			copy(w.dst, f.plain.b[w.skip:])
+			g.deliver(w, f, p)
 			return nil
 		}
 	case <-late.C():
@@ -242,18 +307,53 @@ func (g *gather) fill(ctx context.Context, w want) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return g.race(ctx, w, f)
+	return g.race(ctx, w, f, p)
+}
+
+// direct tells whether a want is just the stored bytes of pieces, and may be read
+// to where it goes although others may come first.
+func (g *gather) direct(p piecesOf, w want) bool {
+	x := g.m.Fragments[g.chunk][p.index].Index
+	if g.into == nil || w.skip != 0 || !x.AsIs() {
+		return false
+	}
+	_, n := x.PlainRange(p.first, p.count)
+	return n == len(w.dst)
+}
+
+// deliver fills a want with pieces that arrived.
+func (g *gather) deliver(w want, f *future, p piecesOf) {
+	switch {
+	case f.direct:
+		x := g.m.Fragments[g.chunk][p.index].Index
+		g.into.arrived(w.dst, nil, x.RangeCRC(p.first, p.count)) // as they were verified with
+	default:
+		g.put(w, f.plain.b[w.skip:])
+	}
+}
+
+// put copies bytes to where they are wanted.
+func (g *gather) put(w want, b []byte) {
+	copy(w.dst, b)
+	if g.into != nil {
+		g.into.arrived(w.dst, nil, osd.CRC(w.dst))
+	}
 }
 
 // race rebuilds a want, and takes the fragment itself should it come first.
-func (g *gather) race(ctx context.Context, w want, f *future) error {
-	rebuilt := make(chan error, 1)
-	own := w
-	own.dst = make([]byte, len(w.dst)) // both may finish
+func (g *gather) race(ctx context.Context, w want, f *future, p piecesOf) error {
+	type outcome struct {
+		b   []byte
+		err error
+	}
+	rebuilt := make(chan outcome, 1)
 	g.mu.Lock()
 	g.racing = true
 	g.mu.Unlock()
-	go func() { rebuilt <- g.rebuild(ctx, own) }()
+	go func() {
+		b, err := g.rebuild(ctx, w)
+		rebuilt <- outcome{b, err}
+	}()
 	slow := f.done
 	var err error
 	for range 2 {
@@ -261,15 +361,19 @@ func (g *gather) race(ctx context.Context, w want, f *future) error {
 		case <-slow:
 			slow = nil
 			if f.err == nil {
-				copy(w.dst, f.plain.b[w.skip:])
+				g.deliver(w, f, p)
 				return nil
 			}
 			if err != nil {
 				return err
 			}
-		case err = <-rebuilt:
-			if err == nil {
-				copy(w.dst, own.dst)
+		case r := <-rebuilt:
+			if err = r.err; err == nil {
+				if f.direct && slow != nil { // which may write to dst yet
+					g.into.arrived(w.dst, r.b, osd.CRC(r.b))
+				} else {
+					g.put(w, r.b)
+				}
 				return nil
 			}
 			if slow == nil {
@@ -282,22 +386,22 @@ func (g *gather) race(ctx context.Context, w want, f *future) error {
 	return err
 }
 
-// primary returns the fragment to read a data shard from: the shard's own, or,
-// when all are copies, the nearest; -1 when it cannot be expected to answer.
-func (g *gather) primary(shard int) int {
-	if g.m.Policy.K > 1 {
-		if g.rank(shard) >= unlikely {
-			return -1
-		}
-		return shard
-	}
-	best := 0
-	for i := range g.m.Fragments[g.chunk] {
-		if g.rank(i) < g.rank(best) {
-			best = i
+// primary returns the fragment to read a want from: its shard's own, or, when all
+// are copies, the nearest; -1 when it cannot be expected to answer in good time.
+func (g *gather) primary(w want) int {
+	best := w.shard
+	if g.m.Policy.K == 1 {
+		best = 0
+		for i := range g.m.Fragments[g.chunk] {
+			if g.rank(i, w) < g.rank(best, w) {
+				best = i
+			}
 		}
 	}
-	if g.rank(best) >= unlikely {
+	if rank := g.rank(best, w); rank >= unlikely {
+		return -1
+	} else if g.m.Policy.K > 1 && g.c.slow(g.m.Fragments[g.chunk][best].OSD, w.bytes()) {
+		g.c.stats.Avoided.Add(1)
 		return -1
 	}
 	return best
@@ -309,8 +413,8 @@ const (
 	absent   = int64(1) << 60
 )
 
-// rank orders the fragments of the chunk as sources, the best first.
-func (g *gather) rank(i int) int64 {
+// rank orders the fragments of the chunk as sources for a want, the best first.
+func (g *gather) rank(i int, w want) int64 {
 	f := g.m.Fragments[g.chunk][i]
 	if f.OSD == 0 {
 		return absent
@@ -322,31 +426,32 @@ func (g *gather) rank(i int) int64 {
 	case dev.failed() || !dev.rec.Counts():
 		return unlikely
 	}
-	n := int64(dev.small.get())
+	n := int64(dev.readLatency(w.bytes()).recent(g.c.now()))
 	if len(g.c.o.Near) > 0 && !slices.Contains(g.c.o.Near, dev.rec.Node) {
 		n += int64(time.Second) // near ones first, whatever they take
 	}
 	return n
 }
 
-// fetch begins to read pieces of a fragment, once for all that want them.
-func (g *gather) fetch(ctx context.Context, p piecesOf) *future {
+// fetch begins to read pieces of a fragment, once for all that want them: into dst,
+// or if that is nil or another was first, into a buffer.
+func (g *gather) fetch(ctx context.Context, p piecesOf, dst []byte) *future {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f, ok := g.futures[p]
 	if !ok {
-		f = &future{done: make(chan struct{})}
+		f = &future{done: make(chan struct{}), direct: dst != nil}
 		g.futures[p] = f
 		go func() {
 			defer close(f.done)
-			f.plain, f.err = g.pieces(ctx, p)
+			f.plain, f.err = g.pieces(ctx, p, dst)
 		}()
 	}
 	return f
 }
 
-// pieces reads and unpacks pieces of a fragment.
-func (g *gather) pieces(ctx context.Context, p piecesOf) (*buffer, error) {
+// pieces reads and unpacks pieces of a fragment, into dst unless it is nil.
+func (g *gather) pieces(ctx context.Context, p piecesOf, dst []byte) (*buffer, error) {
 	f := g.m.Fragments[g.chunk][p.index]
 	dev := g.c.devices.view.Load().byNumber[f.OSD]
 	if f.OSD == 0 || dev == nil || dev.osd == nil {
@@ -354,7 +459,10 @@ func (g *gather) pieces(ctx context.Context, p piecesOf) (*buffer, error) {
 	}
 	place := g.m.Place(g.sp.rec.ID, g.chunk, p.index)
 	off, n := f.Index.Range(p.first, p.count)
-	stored := g.c.buffers.get(int(n))
+	stored := &buffer{b: dst, class: -1}
+	if dst == nil {
+		stored = g.c.buffers.get(int(n))
+	}
 	err := g.c.readFragment(ctx, dev, place, off, stored.b)
 	if err == nil {
 		out := stored
@@ -385,18 +493,22 @@ func (c *Client) readFragment(ctx context.Context, dev *device, place layout.Pla
 	}
 	call, cancel := WithTimeout(ctx, c.o.Clock, c.o.Timeout)
 	defer cancel()
-	start := c.o.Clock.Now()
+	start := c.now()
 	err := dev.osd.Read(call, place.FragmentKey(), off, p, osd.High|osd.Unverified) // C2: pieces have checksums in the manifest
-	if err == nil {
-		dev.readLatency(int64(len(p))).add(c.o.Clock.Now().Sub(start))
+	now := c.now()
+	switch latency := dev.readLatency(int64(len(p))); {
+	case err == nil:
+		latency.add(now-start, now)
 		c.stats.MovedBytes.Add(uint64(len(p)))
+	case errors.Is(ctx.Err(), context.Canceled):
+		latency.atLeast(now-start, now) // others were faster
 	}
 	c.blame(ctx, dev, err)
 	return err
 }
 
-// rebuild makes the pieces of a shard from those of k others.
-func (g *gather) rebuild(ctx context.Context, w want) error {
+// rebuild makes what is wanted of a shard from the pieces of k others.
+func (g *gather) rebuild(ctx context.Context, w want) ([]byte, error) {
 	g.mu.Lock()
 	if !g.degraded {
 		g.degraded = true
@@ -405,17 +517,16 @@ func (g *gather) rebuild(ctx context.Context, w want) error {
 	g.mu.Unlock()
 	shards := make([][]byte, g.m.Policy.N())
 	if err := g.anyK(ctx, w, shards); err != nil {
-		return err
+		return nil, err
 	}
 	if len(shards[w.shard]) == 0 {
 		wanted := make([]bool, len(shards))
 		wanted[w.shard] = true
 		if err := g.code.Reconstruct(shards, wanted); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	copy(w.dst, shards[w.shard][w.skip:])
-	return nil
+	return shards[w.shard][w.skip : w.skip+len(w.dst)], nil
 }
 
 // anyK reads the pieces of a want from any k fragments, the likeliest first, one
@@ -423,7 +534,7 @@ func (g *gather) rebuild(ctx context.Context, w want) error {
 func (g *gather) anyK(ctx context.Context, w want, shards [][]byte) error {
 	order := make([]int, 0, len(shards))
 	for i := range shards {
-		if g.m.Fragments[g.chunk][i].OSD != 0 && (i != w.shard || g.m.Policy.K == 1 || g.primary(w.shard) < 0) {
+		if g.m.Fragments[g.chunk][i].OSD != 0 && (i != w.shard || g.m.Policy.K == 1 || g.primary(w) < 0) {
 			order = append(order, i)
 		}
 	}
@@ -434,7 +545,7 @@ func (g *gather) anyK(ctx context.Context, w want, shards [][]byte) error {
 			}
 			return 1
 		}
-		return int(min(max(g.rank(a)-g.rank(b), -1), 1))
+		return int(min(max(g.rank(a, w)-g.rank(b, w), -1), 1))
 	})
 	type result struct {
 		index int
@@ -449,13 +560,13 @@ func (g *gather) anyK(ctx context.Context, w want, shards [][]byte) error {
 		i := order[next]
 		next++
 		running++
-		f := g.fetch(ctx, piecesOf{i, w.first, w.count})
+		f := g.fetch(ctx, piecesOf{i, w.first, w.count}, nil)
 		go func() { <-f.done; results <- result{i, f} }()
 	}
 	for range g.m.Policy.K {
 		begin()
 	}
-	late := g.c.o.Clock.NewTimer(g.c.hedgeAfter(int64(w.count) * fragment.PieceBytes))
+	late := g.c.o.Clock.NewTimer(g.c.hedgeAfter(w.bytes()))
 	defer late.Stop()
 	var errs []error
 	for got < g.m.Policy.K {
@@ -546,9 +657,36 @@ const (
 	hedgeFirst = 250 * time.Millisecond
 )
 
-// hedgeAfter returns how long a read of n bytes may take before others are asked:
-// the median over devices of their averages decides, so that one slow device does not.
+// Slowness (C6): a device whose average is this multiple of the others' is passed by.
+// Less than hedgeFactor, so that one whose reads are always overtaken is found; of what
+// takes less than slowMin, rebuilding would save nothing.
+const (
+	slowFactor = 3
+	slowMin    = 2 * time.Millisecond
+)
+
+// slow tells whether reads of n bytes take much longer on a device than on others.
+func (c *Client) slow(number uint32, n int64) bool {
+	dev := c.devices.view.Load().byNumber[number]
+	if dev == nil {
+		return false
+	}
+	took := dev.readLatency(n).recent(c.now())
+	return took > slowMin && took > slowFactor*c.usual(n)
+}
+
+// hedgeAfter returns how long a read of n bytes may take before others are asked.
 func (c *Client) hedgeAfter(n int64) time.Duration {
+	usual := c.usual(n)
+	if usual == 0 {
+		return hedgeFirst
+	}
+	return min(max(usual*hedgeFactor, hedgeMin), hedgeMax)
+}
+
+// usual returns how long reads of n bytes take: the median over devices of their
+// averages, so that one slow device does not count; 0 when nothing is known.
+func (c *Client) usual(n int64) time.Duration {
 	v := c.devices.view.Load()
 	all := make([]time.Duration, 0, len(v.byNumber))
 	for _, dev := range v.byNumber {
@@ -557,8 +695,8 @@ func (c *Client) hedgeAfter(n int64) time.Duration {
 		}
 	}
 	if len(all) == 0 {
-		return hedgeFirst
+		return 0
 	}
 	slices.Sort(all)
-	return min(max(all[len(all)/2]*hedgeFactor, hedgeMin), hedgeMax)
+	return all[len(all)/2]
 }

@@ -160,10 +160,11 @@ func (r *repair) undo() {
 type state int
 
 const (
-	good   state = iota // stays where it is
-	moving              // can be read, goes elsewhere
-	broken              // to be made anew
-	gone                // and its device has left
+	good     state = iota // stays where it is
+	moving                // can be read, goes elsewhere
+	untagged              // can be read, and not found by its tag: to be made anew
+	broken                // to be made anew
+	gone                  // and its device has left
 )
 
 // chunk repairs one chunk in r.m; true when something changed.
@@ -185,7 +186,7 @@ func (r *repair) chunk(ctx context.Context, chunk int) (bool, error) {
 	}
 	readable := 0
 	for _, s := range states {
-		if s <= moving {
+		if s <= untagged {
 			readable++
 		}
 	}
@@ -193,23 +194,21 @@ func (r *repair) chunk(ctx context.Context, chunk int) (bool, error) {
 		r.did.Lost++
 		return r.forget(frags, states), nil
 	}
-	places := r.places(frags, states, bad)
-	if len(places) == 0 {
-		r.did.Left += bad
-		return false, nil
-	}
 	// What is not there at all first, then what only moves.
 	var order []int
-	for _, s := range []state{gone, broken, moving} {
+	for _, s := range []state{gone, broken, untagged, moving} {
 		for i := range frags {
 			if states[i] == s {
 				order = append(order, i)
 			}
 		}
 	}
-	r.did.Left += max(0, len(order)-len(places))
-	order = order[:min(len(order), len(places))]
-	return true, r.make(ctx, chunk, states, order, places)
+	places := r.places(frags, states, order)
+	r.did.Left += len(order) - len(places)
+	if len(places) == 0 {
+		return false, nil
+	}
+	return true, r.make(ctx, chunk, states, places)
 }
 
 // forget takes fragments on purged devices out of a chunk that cannot be repaired.
@@ -242,9 +241,9 @@ func (r *repair) look(ctx context.Context, chunk, i int) (state, error) {
 	case !dev.rec.Counts():
 		return broken, nil
 	case r.o.Check:
-		ok, err := r.check(ctx, dev, chunk, i)
-		if err != nil || !ok {
-			return broken, err
+		s, err := r.check(ctx, dev, chunk, i)
+		if err != nil || s != good {
+			return s, err
 		}
 	}
 	if !dev.rec.Takes() || slices.Contains(r.o.Away, f.OSD) {
@@ -255,10 +254,10 @@ func (r *repair) look(ctx context.Context, chunk, i int) (state, error) {
 
 // check verifies a fragment on its device. One whose device does not answer may be
 // good: whether it is given up is decided elsewhere, until then the work is not done.
-func (r *repair) check(ctx context.Context, dev *device, chunk, i int) (bool, error) {
+func (r *repair) check(ctx context.Context, dev *device, chunk, i int) (state, error) {
 	if dev.osd == nil || dev.failed() {
 		r.did.Left++
-		return true, nil
+		return good, nil
 	}
 	r.did.Checked++
 	f := r.m.Fragments[chunk][i]
@@ -271,63 +270,100 @@ func (r *repair) check(ctx context.Context, dev *device, chunk, i int) (bool, er
 		return r.unsure(ctx, dev, err)
 	}
 	if len(found) == 0 || found[0].Size != f.Index.StoredBytes() || found[0].CRC != f.Index.CRC() {
-		return false, nil
+		return broken, nil
 	}
 	v, err := dev.osd.Validate(call, key, nil, 1, f.Index.StoredBytes())
 	if err != nil {
 		return r.unsure(ctx, dev, err)
 	}
-	return len(v.Bad) == 0, nil
+	if len(v.Bad) > 0 {
+		return broken, nil
+	}
+	// Its tag, which is what it can be found by when manifests are lost.
+	tag, err := dev.osd.Get(call, [][]byte{place.TagKey(f.Epoch)}, layout.MaxManifestBytes, osd.Low)
+	switch {
+	case errors.Is(err, osd.ErrCorrupt):
+		return untagged, nil
+	case err != nil:
+		return r.unsure(ctx, dev, err)
+	case tag[0].Data == nil:
+		return untagged, nil
+	}
+	return good, nil
 }
 
 // unsure decides about a fragment whose device failed while it was checked.
-func (r *repair) unsure(ctx context.Context, dev *device, err error) (bool, error) {
+func (r *repair) unsure(ctx context.Context, dev *device, err error) (state, error) {
 	if ctx.Err() != nil {
-		return false, ctx.Err()
+		return good, ctx.Err()
 	}
 	r.c.blame(ctx, dev, err)
 	r.did.Left++
-	return true, nil
+	return good, nil
 }
 
-// places chooses devices for n fragments beside those that stay.
-func (r *repair) places(frags []layout.Fragment, states []state, n int) []candidate {
-	without := map[uint32]bool{}
-	on := map[string]int{}
+// placed is where a fragment will be.
+type placed struct {
+	index int
+	at    candidate
+}
+
+// places chooses devices for the fragments in order, as far as there is room. What is
+// not made anew now stays where the manifest says and counts for x of the policy: its
+// device may come back.
+func (r *repair) places(frags []layout.Fragment, states []state, order []int) []placed {
 	view := r.c.devices.view.Load()
+	named := map[uint32]bool{}
+	on := map[string]int{}
 	for i, f := range frags {
 		if f.OSD == 0 {
 			continue
 		}
 		// Not where another version of the fragment may still be, either.
-		without[f.OSD] = true
-		if dev := view.byNumber[f.OSD]; dev != nil && states[i] == good {
+		named[f.OSD] = true
+		if dev := view.byNumber[f.OSD]; dev != nil && states[i] != gone {
 			on[dev.rec.Node]++
 		}
 	}
-	all := r.c.candidates(r.ns.Preset, without)
+	all := r.c.candidates(r.ns.Preset, named)
 	if len(r.o.To) > 0 {
 		all = slices.DeleteFunc(all, func(c candidate) bool { return !slices.Contains(r.o.To, c.number) })
 	}
-	places := place(all, n, r.m.Policy.X, on, r.c.random)
-	if len(places) == n || len(r.o.To) > 0 {
-		return places
-	}
-	// Rather than nowhere: on the device that had a damaged one.
-	for _, p := range places {
-		on[p.node]++
-	}
-	var again []candidate
-	for i, f := range frags {
-		if dev := view.byNumber[f.OSD]; states[i] == broken && dev != nil && dev.rec.Takes() && !dev.failed() {
-			again = append(again, candidate{f.OSD, dev.rec.Node, view.free[f.OSD]})
+	var out []placed
+	for len(order) > 0 {
+		var later []int // until others have made room
+		for _, i := range order {
+			number := frags[i].OSD
+			dev := view.byNumber[number]
+			if number != 0 && dev != nil && states[i] != gone {
+				on[dev.rec.Node]--
+			}
+			at := place(all, 1, r.m.Policy.X, on, r.c.random)
+			if len(at) == 0 && len(r.o.To) == 0 && (states[i] == broken || states[i] == untagged) && dev != nil && dev.rec.Takes() && !dev.failed() {
+				// Rather than nowhere: on the device that has the damaged one, under another version.
+				at = place([]candidate{{number, dev.rec.Node, view.free[number]}}, 1, r.m.Policy.X, on, r.c.random)
+			}
+			if len(at) == 0 {
+				if number != 0 && dev != nil && states[i] != gone {
+					on[dev.rec.Node]++
+				}
+				later = append(later, i)
+				continue
+			}
+			on[at[0].node]++
+			all = remove(all, at)
+			out = append(out, placed{i, at[0]})
 		}
+		if len(later) == len(order) {
+			break
+		}
+		order = later
 	}
-	return append(places, place(again, n-len(places), r.m.Policy.X, on, r.c.random)...)
+	return out
 }
 
-// make reads k fragments, makes those in order, and stores them at places.
-func (r *repair) make(ctx context.Context, chunk int, states []state, order []int, places []candidate) error {
+// make reads k fragments, makes others, and stores them at their places.
+func (r *repair) make(ctx context.Context, chunk int, states []state, places []placed) error {
 	key, err := r.c.key(r.m.Header)
 	if err != nil {
 		return err
@@ -336,23 +372,23 @@ func (r *repair) make(ctx context.Context, chunk int, states []state, order []in
 	if err != nil {
 		return err
 	}
-	shards, err := r.shards(ctx, code, key, chunk, states, order)
+	shards, err := r.shards(ctx, code, key, chunk, states, places)
 	if err != nil {
 		return err
 	}
-	for n, i := range order {
-		if err := r.remake(ctx, key, chunk, i, shards[i], places[n]); err != nil {
+	for _, p := range places {
+		if err := r.remake(ctx, key, chunk, p.index, shards[p.index], p.at); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// shards returns the whole shards in order, made from any k that can be read.
-func (r *repair) shards(ctx context.Context, code *fragment.Code, key *fragment.Key, chunk int, states []state, order []int) ([][]byte, error) {
+// shards returns the whole shards of places, made from any k that can be read.
+func (r *repair) shards(ctx context.Context, code *fragment.Code, key *fragment.Key, chunk int, states []state, places []placed) ([][]byte, error) {
 	src := r.was.Clone()
 	for i := range src.Fragments[chunk] {
-		if states[i] > moving {
+		if states[i] > untagged {
 			src.Fragments[chunk][i].OSD = 0
 		}
 	}
@@ -367,8 +403,8 @@ func (r *repair) shards(ctx context.Context, code *fragment.Code, key *fragment.
 		return nil, err
 	}
 	wanted := make([]bool, len(shards))
-	for _, i := range order {
-		wanted[i] = true
+	for _, p := range places {
+		wanted[p.index] = true
 	}
 	return shards, code.Reconstruct(shards, wanted)
 }

@@ -159,7 +159,7 @@ func (c *Client) upload(ctx context.Context, ns nsm.Namespace, name string, data
 	if err != nil {
 		return nil, err
 	}
-	h := layout.Header{Name: name, Object: object, Size: int64(len(data)), CRC: osd.CRC(data), Created: c.o.Clock.Now().UnixMilli(), Compression: ns.Preset.Compression.Compression}
+	h := layout.Header{Name: name, Object: object, Size: int64(len(data)), Created: c.o.Clock.Now().UnixMilli(), Compression: ns.Preset.Compression.Compression}
 	var key *fragment.Key
 	if ns.Preset.KeyID != "" {
 		if key, err = c.keyByID(ns.Preset.KeyID); err != nil {
@@ -233,15 +233,22 @@ func (u *upload) run(ctx context.Context, data []byte, without map[uint32]bool) 
 	u.h.ChunkBytes = min(policy.K*u.ns.Preset.FragmentBytes, max(len(data), 1))
 	u.places = place(all, n, policy.X, nil, u.c.random)
 	u.spares = remove(all, u.places)
-	m := &layout.Manifest{Header: u.h, Fragments: make([][]layout.Fragment, u.h.Chunks())}
+	m := &layout.Manifest{Fragments: make([][]layout.Fragment, u.h.Chunks())}
 	failed := map[uint32]bool{}
 	for i := range m.Fragments {
 		m.Fragments[i] = make([]layout.Fragment, policy.N())
 	}
+	// The checksum goes with each fragment: that of several chunks is needed before
+	// the first, that of one comes with its parity.
+	if len(m.Fragments) > 1 {
+		u.h.CRC = osd.CRC(data)
+	}
 	for i := range m.Fragments {
 		from := i * u.h.ChunkBytes
 		chunk := data[from : from+u.h.ChunkLen(i)]
-		if err := u.chunk(ctx, code, i, chunk, m.Fragments[i], failed); err != nil {
+		err := u.chunk(ctx, code, i, chunk, m.Fragments[i], failed)
+		m.Header = u.h
+		if err != nil {
 			return m, failed, err
 		}
 	}
@@ -277,6 +284,9 @@ func (u *upload) chunk(ctx context.Context, code *fragment.Code, number int, chu
 		return err
 	}
 	defer stripe.Release()
+	if u.h.Size == int64(len(chunk)) {
+		u.h.CRC = stripe.CRC()
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	start := u.c.o.Clock.Now()
@@ -288,7 +298,7 @@ func (u *upload) chunk(ctx context.Context, code *fragment.Code, number int, chu
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	pack := s.packer(stripe.Shards)
+	pack := s.packer(stripe)
 	for i, p := range u.places {
 		wg.Go(func() { results <- s.send(ctx, i, p, pack) })
 	}
@@ -341,10 +351,10 @@ type spread struct {
 
 // packer returns a function that packs fragment i; the copies of a code with one
 // data fragment are packed once.
-func (s *spread) packer(shards [][]byte) func(i int) (packed, error) {
+func (s *spread) packer(stripe *fragment.Stripe) func(i int) (packed, error) {
 	one := func(i int) (packed, error) {
 		place := layout.Place{Namespace: s.u.ns.ID, Object: s.u.h.Object, Chunk: uint32(s.number), Index: uint8(i)}
-		stored, index, err := fragment.Pack(nil, place.FragmentID(s.u.h.Policy.K), shards[i], s.u.h.Compression, s.u.key)
+		stored, index, err := stripe.Pack(nil, place.FragmentID(s.u.h.Policy.K), i, s.u.h.Compression, s.u.key)
 		if err != nil {
 			return packed{}, err
 		}
@@ -476,6 +486,11 @@ func RaiseLink(ctx context.Context, o osd.OSD, want layout.Link, create bool) ([
 func raiseLink(ctx context.Context, o osd.OSD, want layout.Link, create bool) ([]byte, error) {
 	key := layout.NamespaceKey(want.ID)
 	v, err := o.Get(ctx, [][]byte{key}, osd.MaxAssertBytes, osd.High)
+	if errors.Is(err, osd.ErrCorrupt) {
+		// Nobody can write by it any more. As if it had never been there, so that the
+		// host's word counts.
+		v, err = make([]osd.Value, 1), o.Apply(ctx, nil, []osd.Update{osd.Delete(key)}, osd.High)
+	}
 	if err != nil {
 		return nil, err
 	}

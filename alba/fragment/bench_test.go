@@ -57,8 +57,8 @@ func BenchmarkEncode(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			for i, s := range stripe.Shards {
-				_, x, err := Pack(nil, ID{Index: uint8(i)}, s, None, nil)
+			for i := range stripe.Shards {
+				_, x, err := stripe.Pack(nil, ID{Index: uint8(i)}, i, None, nil)
 				if err != nil {
 					b.Fatal(err)
 				}

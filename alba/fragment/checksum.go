@@ -5,7 +5,8 @@ import (
 	"crypto/sha1"
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
+
+	"github.com/openvstorage/ovgate/alba/osd"
 )
 
 // Checksum is a kind of checksum over an object or a fragment. The numbers are
@@ -54,35 +55,5 @@ func (c Checksum) Verify(p, sum []byte) bool {
 	return false
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // crcOf is osd.CRC.
-func crcOf(p []byte) uint32 { return crc32.Checksum(p, castagnoli) }
-
-// A crc32c is a polynomial over GF(2) modulo P; in a uint32 the highest bit is
-// the coefficient of x^0. The crc of AB is that of A times x^(8 len B), plus
-// that of B (initial and final complements cancel). Multiplying by x^(8 len B) is
-// the linear map that others keep as a 32x32 matrix per power of two; as
-// polynomials, one word does for each.
-
-// xpow8 returns x^(8n) modulo P.
-func xpow8(n int64) uint32 {
-	r, sq := uint32(1)<<31, uint32(1)<<(31-8) // x^0, x^8
-	for ; n > 0; n >>= 1 {
-		if n&1 == 1 {
-			r = mulmod(r, sq)
-		}
-		sq = mulmod(sq, sq)
-	}
-	return r
-}
-
-// mulmod returns a*b modulo P.
-func mulmod(a, b uint32) uint32 {
-	var r uint32
-	for ; a != 0; a <<= 1 {
-		r ^= b & -(a >> 31)
-		b = b>>1 ^ crc32.Castagnoli&-(b&1) // times x
-	}
-	return r
-}
+func crcOf(p []byte) uint32 { return osd.CRC(p) }

@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"github.com/klauspost/reedsolomon"
+
+	"github.com/openvstorage/ovgate/alba/osd"
 )
 
 const (
@@ -88,7 +90,57 @@ type Stripe struct {
 	// parts of it; the others belong to the stripe, until Release. Do not change them.
 	Shards [][]byte
 	code   *Code
+	chunk  int // its bytes
 	buf    []byte
+	// sums are the crc32c of the pieces of each distinct shard.
+	sums   [][]uint32
+	column [][]byte // the memory of encode
+}
+
+// CRC returns the crc32c of the chunk.
+func (s *Stripe) CRC() uint32 {
+	var crc uint32
+	size := len(s.Shards[0])
+	for _, sums := range s.sums[:s.code.k] {
+		crc = osd.ConcatCRC(crc, rawIndex(size, sums).CRC(), int64(size))
+	}
+	return osd.CutZerosCRC(crc, int64(s.code.k*size-s.chunk))
+}
+
+// Pack is Pack of shard i, whose checksums are known where it is stored as it is.
+func (s *Stripe) Pack(dst []byte, id ID, i int, comp Compression, key *Key) (stored []byte, idx Index, err error) {
+	if comp == None && key == nil {
+		return s.Shards[i], rawIndex(len(s.Shards[i]), s.sums[min(i, len(s.sums)-1)]), nil
+	}
+	return Pack(dst, id, s.Shards[i], comp, key)
+}
+
+// encode computes parity and checksums, a piece of each shard at a time: what the
+// one reads and writes the other finds in the cache.
+func (s *Stripe) encode() error {
+	c, size := s.code, len(s.Shards[0])
+	n, distinct := Pieces(size), c.Distinct()
+	sums := make([]uint32, n*distinct) // indexes keep them
+	s.sums = s.sums[:0]
+	for i := range distinct {
+		s.sums = append(s.sums, sums[i*n:(i+1)*n:(i+1)*n])
+	}
+	for i := range n {
+		from, to := i*PieceBytes, min((i+1)*PieceBytes, size)
+		s.column = s.column[:0]
+		for _, shard := range s.Shards {
+			s.column = append(s.column, shard[from:to])
+		}
+		if c.rs != nil {
+			if err := c.rs.Encode(s.column); err != nil {
+				return fmt.Errorf("fragment: code %v: %w", c, err)
+			}
+		}
+		for j := range distinct {
+			s.sums[j][i] = crcOf(s.column[j])
+		}
+	}
+	return nil
 }
 
 // Release gives the stripe's buffers to later calls of Split. Nothing made of
@@ -100,11 +152,13 @@ func (s *Stripe) Release() {
 		return
 	}
 	clear(s.Shards) // the chunk is not ours to keep alive
+	clear(s.column)
+	clear(s.sums)
 	s.Shards, s.code = s.Shards[:0], nil
 	c.stripes.Put(s)
 }
 
-// Split cuts chunk into shards and computes the parity. The chunk must not
+// Split cuts chunk into shards and computes the parity and the checksums of both. The chunk must not
 // change while the stripe is used. ErrInvalid: it is empty, or its shards would
 // be larger than MaxShardBytes.
 func (c *Code) Split(chunk []byte) (*Stripe, error) {
@@ -117,7 +171,7 @@ func (c *Code) Split(chunk []byte) (*Stripe, error) {
 	if s == nil {
 		s = &Stripe{Shards: make([][]byte, 0, c.k+c.m)}
 	}
-	s.code = c
+	s.code, s.chunk = c, len(chunk)
 	own := c.Distinct() - whole
 	if cap(s.buf) < own*size {
 		s.buf = make([]byte, own*size)
@@ -138,11 +192,8 @@ func (c *Code) Split(chunk []byte) (*Stripe, error) {
 	for len(s.Shards) < c.k+c.m {
 		s.Shards = append(s.Shards, s.Shards[0])
 	}
-	if c.rs == nil {
-		return s, nil
-	}
-	if err := c.rs.Encode(s.Shards); err != nil {
-		return nil, fmt.Errorf("fragment: code %v: %w", c, err)
+	if err := s.encode(); err != nil {
+		return nil, err
 	}
 	return s, nil
 }

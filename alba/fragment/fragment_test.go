@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"reflect"
 	"sync"
 	"testing"
 )
@@ -355,6 +356,37 @@ func TestCodeLimits(t *testing.T) {
 					t.Fatal(c, i)
 				}
 			}
+		}
+	}
+}
+
+// TestStripe compares what Split knows of a chunk with what is computed anew.
+func TestStripe(t *testing.T) {
+	for _, km := range [][2]int{{1, 2}, {2, 0}, {4, 2}, {5, 3}} {
+		for _, n := range []int{1, 63, 64, 1000, PieceBytes, 5*PieceBytes - 1, 5 * PieceBytes, 9*PieceBytes + 17} {
+			c := mustCode(t, km[0], km[1])
+			chunk := make([]byte, n)
+			noise(chunk, uint64(n))
+			s, err := c.Split(chunk)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := s.CRC(); got != crcOf(chunk) {
+				t.Errorf("%v, %d bytes: crc %08x, should be %08x", c, n, got, crcOf(chunk))
+			}
+			for i, shard := range s.Shards {
+				for _, comp := range []Compression{None, S2} {
+					stored, x, err := s.Pack(nil, testID, i, comp, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					want, y := mustPack(t, testID, shard, comp, nil)
+					if !bytes.Equal(stored, want) || !reflect.DeepEqual(x, y) {
+						t.Errorf("%v, %d bytes: shard %d, %v: packed differently", c, n, i, comp)
+					}
+				}
+			}
+			s.Release()
 		}
 	}
 }

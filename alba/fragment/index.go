@@ -3,6 +3,8 @@ package fragment
 import (
 	"encoding/binary"
 	"fmt"
+
+	"github.com/openvstorage/ovgate/alba/osd"
 )
 
 // Index describes the stored bytes of a fragment: where each piece lies, what
@@ -100,15 +102,15 @@ func (x Index) has(first, count int) bool {
 }
 
 // CRC returns the crc32c of all stored bytes, as osd.Update wants it, from those of the pieces.
-func (x Index) CRC() uint32 {
-	var crc, pow uint32
-	powOf := -1
-	for i, c := range x.crcs {
-		n := x.storedLen(i)
-		if n != powOf { // nearly always the same
-			pow, powOf = xpow8(int64(n)), n
-		}
-		crc = mulmod(crc, pow) ^ c
+func (x Index) CRC() uint32 { return x.RangeCRC(0, len(x.crcs)) }
+
+// RangeCRC is CRC for the pieces [first, first+count). It panics when the fragment
+// has no such pieces.
+func (x Index) RangeCRC(first, count int) uint32 {
+	x.mustHave(first, count)
+	var crc uint32
+	for i, c := range x.crcs[first : first+count] {
+		crc = osd.ConcatCRC(crc, c, int64(x.storedLen(first+i)))
 	}
 	return crc
 }

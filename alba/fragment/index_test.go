@@ -114,18 +114,6 @@ func TestCover(t *testing.T) {
 	}
 }
 
-func TestCombine(t *testing.T) {
-	p := make([]byte, 300_000)
-	noise(p, 1)
-	for _, n := range []int{0, 1, 2, 15, 16, 1000, PieceBytes, PieceBytes + tagBytes, 299_999, 300_000} {
-		for _, end := range []int{n, min(len(p), n+1), len(p)} {
-			if got, want := mulmod(crcOf(p[:n]), xpow8(int64(end-n)))^crcOf(p[n:end]), crcOf(p[:end]); got != want {
-				t.Errorf("%d+%d: %08x, want %08x", n, end-n, got, want)
-			}
-		}
-	}
-}
-
 func TestNames(t *testing.T) {
 	for _, c := range testCompressions {
 		if got, err := ParseCompression(c.String()); got != c || err != nil {

@@ -60,6 +60,9 @@ func Pack(dst []byte, id ID, shard []byte, comp Compression, key *Key) (stored [
 	return p.out, x, nil
 }
 
+// rawIndex is that of a shard of n bytes which is neither compressed nor encrypted.
+func rawIndex(n int, crcs []uint32) Index { return Index{plain: n, crcs: crcs} }
+
 type packer struct {
 	x       *Index
 	out     []byte

@@ -152,26 +152,27 @@ func (a *Agent) Start() {
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancel(context.Background())
 	a.ctx = ctx
-	a.every(ctx, "probe", a.o.Probe, nil, func(ctx context.Context) error {
-		return errors.Join(a.Probe(ctx), a.Reconcile(ctx), a.m.Follow(ctx))
+	// Alone and without a rest: that a device failed is seen in time whatever else goes on,
+	// and what a probe takes is waiting for devices that do not answer.
+	a.every(ctx, "probe", a.o.Probe, 0, nil, func(ctx context.Context) error {
+		return errors.Join(a.Probe(ctx), a.m.Follow(ctx))
 	})
-	a.every(ctx, "work", a.o.Work, nil, func(ctx context.Context) error {
-		err := a.Work(ctx)
-		if !a.o.NoDeletes {
-			err = errors.Join(err, a.Garbage(ctx), a.Removals(ctx))
-		}
-		return err
-	})
-	a.every(ctx, "survey", a.o.Survey, a.wake, func(ctx context.Context) error {
+	a.every(ctx, "reconcile", a.o.Probe, restShare, nil, a.Reconcile)
+	a.every(ctx, "work", a.o.Work, restShare, nil, a.Work)
+	a.every(ctx, "survey", a.o.Survey, restShare, a.wake, func(ctx context.Context) error {
 		return errors.Join(a.Survey(ctx), a.Rebalance(ctx))
 	})
 	if !a.o.NoDeletes {
-		a.every(ctx, "collect", a.o.Grace, nil, func(ctx context.Context) error {
+		// Not behind work, which may take hours: what is overwritten would fill the devices.
+		a.every(ctx, "garbage", a.o.Work, restShare, nil, func(ctx context.Context) error {
+			return errors.Join(a.Garbage(ctx), a.Removals(ctx))
+		})
+		a.every(ctx, "collect", a.o.Grace, restShare, nil, func(ctx context.Context) error {
 			return errors.Join(a.Collect(ctx), a.Sweep(ctx))
 		})
 	}
 	if a.o.Verify > 0 {
-		a.every(ctx, "verify", a.o.Verify, nil, a.Verify)
+		a.every(ctx, "verify", a.o.Verify, restShare, nil, a.Verify)
 	}
 }
 
@@ -181,8 +182,9 @@ func (a *Agent) Stop() {
 	a.wg.Wait()
 }
 
-// every runs fn at intervals, and when wake says so.
-func (a *Agent) every(ctx context.Context, what string, d time.Duration, wake <-chan struct{}, fn func(context.Context) error) {
+// every runs fn at intervals, and when wake says so. A round that takes long comes less
+// often: it rests for so many times its own length at least.
+func (a *Agent) every(ctx context.Context, what string, d, rest time.Duration, wake <-chan struct{}, fn func(context.Context) error) {
 	a.wg.Go(func() {
 		timer := a.o.Clock.NewTimer(d)
 		defer timer.Stop()
@@ -197,8 +199,7 @@ func (a *Agent) every(ctx context.Context, what string, d time.Duration, wake <-
 			if err := fn(ctx); err != nil && ctx.Err() == nil {
 				a.log.Warn("maintenance round failed, it is done again", "round", what, "error", err)
 			}
-			// A round that takes long comes less often.
-			timer.Reset(max(d, restShare*a.o.Clock.Now().Sub(begin)))
+			timer.Reset(max(d, rest*a.o.Clock.Now().Sub(begin)))
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/openvstorage/ovgate/alba/client"
@@ -198,6 +199,14 @@ type collection struct {
 	// The object last looked up: its tags lie together.
 	object   layout.Object
 	manifest *layout.Manifest
+
+	damaged []tagOf // do not say of which object they are
+}
+
+// tagOf is the tag of a fragment on the device.
+type tagOf struct {
+	place layout.Place
+	epoch uint64
 }
 
 // bar keeps late writers out of the epochs that are gone through (layout M3).
@@ -249,10 +258,41 @@ func (c *collection) run(ctx context.Context) error {
 		}
 		return nil
 	})
-	if errors.Is(err, errEnd) {
+	if err != nil && !errors.Is(err, errEnd) {
+		return err
+	}
+	return c.unread(ctx)
+}
+
+// unread deletes the fragments with damaged tags that no manifest names: all are gone
+// through, and in a closed epoch none comes.
+func (c *collection) unread(ctx context.Context) error {
+	if len(c.damaged) == 0 {
 		return nil
 	}
-	return err
+	of := map[layout.Object][]tagOf{}
+	for _, t := range c.damaged {
+		of[t.place.Object] = append(of[t.place.Object], t)
+	}
+	err := c.a.objects(ctx, c.host, c.n, func(m *layout.Manifest) error {
+		if tags := of[m.Object]; tags != nil {
+			of[m.Object] = slices.DeleteFunc(tags, func(t tagOf) bool { return c.names(m, t) })
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	var deletes []osd.Update
+	for _, tags := range of {
+		for _, t := range tags {
+			deletes = append(deletes, osd.Delete(t.place.FragmentKey()), osd.Delete(t.place.TagKey(t.epoch)))
+		}
+	}
+	if err := c.still(ctx, len(deletes)); err != nil {
+		return err
+	}
+	return c.a.delete(ctx, c.number, deletes)
 }
 
 // still makes sure, after manifests were not found and before anything is deleted for
@@ -275,9 +315,9 @@ func (c *collection) named(ctx context.Context, place layout.Place, epoch uint64
 	if c.object != place.Object {
 		name, err := c.name(ctx, key)
 		if errors.Is(err, osd.ErrCorrupt) || errors.Is(err, layout.ErrFormat) {
-			// Of what object it is nobody can say: it stays, and the others go on.
 			c.a.log.Warn("tag is damaged", "device", c.number, "fragment", place, "error", err)
-			return true, nil
+			c.damaged = append(c.damaged, tagOf{place, epoch})
+			return true, nil // for now
 		}
 		if err != nil || name == "" {
 			return true, err
@@ -288,12 +328,17 @@ func (c *collection) named(ctx context.Context, place layout.Place, epoch uint64
 		}
 		c.object, c.manifest = place.Object, m
 	}
-	m := c.manifest
-	if m == nil || m.Object != place.Object || int(place.Chunk) >= len(m.Fragments) || int(place.Index) >= len(m.Fragments[place.Chunk]) {
-		return false, nil
+	return c.names(c.manifest, tagOf{place, epoch}), nil
+}
+
+// names tells whether a manifest, or none, names the fragment of a tag.
+func (c *collection) names(m *layout.Manifest, t tagOf) bool {
+	p := t.place
+	if m == nil || m.Object != p.Object || int(p.Chunk) >= len(m.Fragments) || int(p.Index) >= len(m.Fragments[p.Chunk]) {
+		return false
 	}
-	f := m.Fragments[place.Chunk][place.Index]
-	return f.OSD == c.number && f.Version == place.Version && f.Epoch == epoch, nil
+	f := m.Fragments[p.Chunk][p.Index]
+	return f.OSD == c.number && f.Version == p.Version && f.Epoch == t.epoch
 }
 
 // name reads the object's name out of a tag; empty when the tag is gone meanwhile.

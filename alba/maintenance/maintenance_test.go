@@ -680,3 +680,31 @@ func TestStorm(t *testing.T) {
 	w.check("at last")
 	t.Logf("%d writes and %d reads in %d rounds", writes, reads, rounds)
 }
+
+// A fragment that no manifest names is collected also when its tag is damaged; one
+// that is named stays.
+func TestDamagedTags(t *testing.T) {
+	w := newWorld(t, albatest.Options{Nodes: []int{3, 3, 3}, Preset: preset.Preset{Policies: []preset.Policy{{K: 4, M: 2, C: 5, X: 2}}}})
+	w.put("keep", 100000)
+	m, err := w.Client.Manifest(t.Context(), "ns", "keep")
+	must(t, err)
+	f := m.Fragments[0][0]
+	kept := m.Place(1, 0, 0)
+	left := kept
+	left.Object = layout.Object{9}
+	dev := w.OSD(f.OSD)
+	must(t, dev.Apply(t.Context(), nil, []osd.Update{osd.Set(left.FragmentKey(), []byte("x")), osd.Set(left.TagKey(f.Epoch), []byte("no tag"))}, osd.High))
+	if !dev.Corrupt(left.TagKey(f.Epoch), 1) || !dev.Corrupt(kept.TagKey(f.Epoch), 1) {
+		t.Fatal("no tags")
+	}
+	w.exact("collected")
+	w.check("collected")
+	must(t, w.a.VerifyOSD(t.Context(), f.OSD))
+	w.settle("repaired", 2)
+	now, err := w.Client.Manifest(t.Context(), "ns", "keep")
+	must(t, err)
+	if now.Fragments[0][0].Version == f.Version {
+		t.Fatal("the fragment still has its damaged tag")
+	}
+	w.exact("repaired")
+}

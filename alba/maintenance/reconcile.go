@@ -87,22 +87,27 @@ type onDevice struct {
 	crc  uint32
 }
 
-// fragmentsOn lists the fragments of a namespace on a device, by key. They are in
-// memory for as long as the namespace is compared: some 100 bytes each.
+// fragmentsOn lists the fragments of a namespace on a device, and their tags, by key.
+// They are in memory for as long as the namespace is compared: some 200 bytes each.
 func (a *Agent) fragmentsOn(ctx context.Context, number uint32, ns uint64) (map[string]onDevice, error) {
 	out := map[string]onDevice{}
-	err := a.keys(ctx, number, layout.FragmentsPrefix(ns), nil, func(page []osd.Entry) error {
-		for _, e := range page {
-			out[string(e.Key)] = onDevice{e.Size, e.CRC}
+	for _, prefix := range [][]byte{layout.FragmentsPrefix(ns), layout.TagsPrefix(ns)} {
+		err := a.keys(ctx, number, prefix, nil, func(page []osd.Entry) error {
+			for _, e := range page {
+				out[string(e.Key)] = onDevice{e.Size, e.CRC}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
 		}
-		return nil
-	})
-	return out, err
+	}
+	return out, nil
 }
 
-// compare reports every object of which one of the devices lacks a fragment, has it
-// with another length or checksum, or has it in bad, and counts those fragments by
-// device. It takes a third of a processor at most: nothing waits for it.
+// compare reports every object of which one of the devices lacks a fragment or its
+// tag, has it with another length or checksum, or has either in bad, and counts those
+// fragments by device. It takes a third of a processor at most: nothing waits for it.
 func (a *Agent) compare(ctx context.Context, devices []uint32, job *Job, bad map[string]bool) (map[uint32]int, error) {
 	missing := map[uint32]int{}
 	err := a.namespaces(ctx, func(n manager.Namespace, host *nsm.Host) error {
@@ -123,9 +128,12 @@ func (a *Agent) compare(ctx context.Context, devices []uint32, job *Job, bad map
 					if !asked {
 						continue
 					}
-					key := m.Place(n.ID, i, j).FragmentKey()
+					place := m.Place(n.ID, i, j)
+					key, tag := place.FragmentKey(), place.TagKey(f.Epoch)
 					got, there := on[string(key)]
-					if !there || got.size != f.Index.StoredBytes() || got.crc != f.Index.CRC() || bad[string(key)] {
+					_, tagged := on[string(tag)]
+					fits := there && got.size == f.Index.StoredBytes() && got.crc == f.Index.CRC()
+					if !fits || !tagged || bad[string(key)] || bad[string(tag)] {
 						lacks[f.OSD]++
 					}
 				}
@@ -202,14 +210,30 @@ const verifyBudget = 32 << 20
 
 func (a *Agent) verify(ctx context.Context, o manager.OSD, job *Job) error {
 	bad := map[string]bool{}
+	// Without its tag a fragment is lost when the records of its namespace are.
+	for _, prefix := range []string{"f", "g"} {
+		if err := a.validate(ctx, o.Number, []byte(prefix), bad, job); err != nil {
+			return err
+		}
+	}
+	missing, err := a.compare(ctx, []uint32{o.Number}, job, bad)
+	if missing[o.Number] > 0 {
+		a.event(o.Number, slog.LevelWarn, fmt.Sprintf("verification found %d damaged or missing fragments on device %d: they are made anew", missing[o.Number], o.Number))
+	}
+	return err
+}
+
+// validate has a device read its values with a prefix, and adds the keys of damaged
+// ones to bad.
+func (a *Agent) validate(ctx context.Context, number uint32, prefix []byte, bad map[string]bool, job *Job) error {
 	start, read := a.o.Clock.Now(), int64(0)
 	for after := []byte(nil); ; {
-		dev := a.c.Device(o.Number)
+		dev := a.c.Device(number)
 		if dev == nil {
 			return errors.New("it is not open")
 		}
 		call, cancel := a.call(ctx)
-		v, err := dev.Validate(call, []byte{'f'}, after, 0, verifyBudget)
+		v, err := dev.Validate(call, prefix, after, 0, verifyBudget)
 		cancel()
 		if err != nil {
 			return err
@@ -220,16 +244,11 @@ func (a *Agent) verify(ctx context.Context, o manager.OSD, job *Job) error {
 		read += v.Bytes
 		a.progress(job, int64(v.Keys), v.Bytes)
 		if v.Next == nil {
-			break
+			return nil
 		}
 		after = v.Next
 		if err := a.pace(ctx, start, read); err != nil {
 			return err
 		}
 	}
-	missing, err := a.compare(ctx, []uint32{o.Number}, job, bad)
-	if missing[o.Number] > 0 {
-		a.event(o.Number, slog.LevelWarn, fmt.Sprintf("verification found %d damaged or missing fragments on device %d: they are made anew", missing[o.Number], o.Number))
-	}
-	return err
 }

@@ -73,7 +73,8 @@ func (a *Agent) empty(ctx context.Context, number uint32, ns uint64) error {
 	call, cancel := a.call(ctx)
 	defer cancel()
 	v, err := dev.Get(call, [][]byte{key}, osd.MaxAssertBytes, osd.Low)
-	if err != nil || v[0].Data == nil {
+	// A key that is damaged is there.
+	if !errors.Is(err, osd.ErrCorrupt) && (err != nil || v[0].Data == nil) {
 		return err
 	}
 	if err := dev.Apply(call, nil, []osd.Update{osd.Set(key, removing)}, osd.Low); err != nil {

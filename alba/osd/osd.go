@@ -35,7 +35,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 )
 
 // Limits. A device refuses what is beyond them with ErrInvalid.
@@ -128,6 +127,10 @@ type Update struct {
 	// CRC is CRC(Value) as its producer computed it; the device stores nothing
 	// that does not fit it.
 	CRC uint32
+	// Sums may hold the CRC of each Block of Value: computed from this memory, by who
+	// filled it a moment ago, so that a device which keeps such checksums need not
+	// read it again for them and for the comparison with CRC. Nil otherwise.
+	Sums []uint32
 }
 
 // Set returns the update that sets key to value, for values that are produced
@@ -136,11 +139,6 @@ func Set(key, value []byte) Update { return Update{Key: key, Value: value, CRC: 
 
 // Delete returns the update that removes key.
 func Delete(key []byte) Update { return Update{Key: key, Delete: true} }
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// CRC returns the crc32c of p.
-func CRC(p []byte) uint32 { return crc32.Checksum(p, castagnoli) }
 
 // Value is an answer of Get: Data is nil when the key is absent.
 type Value struct {

@@ -334,7 +334,7 @@ func (c *serverConn) serveApply(d *wire.Decoder, left time.Duration) error {
 		}
 		from, to := c.offsets[i], c.offsets[i]+r.sizes[i]
 		r.updates[i].Value = b.b[from:to:to]
-		if err := c.w.Body(r.updates[i].Value); err != nil {
+		if err := c.value(&r.updates[i]); err != nil {
 			return err
 		}
 	}
@@ -343,6 +343,23 @@ func (c *serverConn) serveApply(d *wire.Decoder, left time.Duration) error {
 		return c.fail(err)
 	}
 	return c.reply(typeApply)
+}
+
+// value receives the value of an update. The checksums of a large one are computed
+// block by block while they are in the processor's cache.
+func (c *serverConn) value(u *osd.Update) error {
+	if len(u.Value) < DirectBytes {
+		return c.w.Body(u.Value)
+	}
+	u.Sums = make([]uint32, 0, (len(u.Value)+osd.Block-1)/osd.Block)
+	for from := 0; from < len(u.Value); from += osd.Block {
+		b := u.Value[from:min(len(u.Value), from+osd.Block)]
+		if err := c.w.Body(b); err != nil {
+			return err
+		}
+		u.Sums = append(u.Sums, osd.CRC(b))
+	}
+	return nil
 }
 
 // listBytes is the memory of a list of up to limit keys: decoded and encoded.
