@@ -8,6 +8,10 @@
 #   e2fsprogs         mkfs.ext4 -d, e2fsck for real file system images
 #   fio               raw-disk figures by hand
 #   chromium          the browser of the UI test
+#   swift-proxy, swift-account, swift-container, swift-object, memcached
+#                     OpenStack Swift, which also speaks S3
+#   keystone, uwsgi-plugin-python3, python3-keystonemiddleware
+#                     its identity service, and what asks it about tokens
 #   qemu-system-x86, busybox-static, cpio, kmod, xfsprogs, sg3-utils
 #                     the guest with a kernel initiator; the rest of it is
 #                     downloaded and unpacked, not installed (scripts/guest/image)
@@ -19,7 +23,9 @@
 set -euo pipefail
 
 packages=(tgt libiscsi-bin nbdkit qemu-utils qemu-block-extra e2fsprogs fio chromium
-	qemu-system-x86 busybox-static cpio kmod xfsprogs sg3-utils ca-certificates curl procps util-linux)
+	qemu-system-x86 busybox-static cpio kmod xfsprogs sg3-utils ca-certificates curl procps util-linux
+	swift-proxy swift-account swift-container swift-object memcached
+	keystone uwsgi-plugin-python3 python3-keystonemiddleware)
 
 here=$(cd "$(dirname "$0")" && pwd)
 missing=()
@@ -73,10 +79,13 @@ if ! apt-cache show "${missing[@]}" >/dev/null 2>&1 ||
 	apt update
 	apt install --no-install-recommends "${missing[@]}"
 fi
-# A machine with systemd would start tgtd at its next boot, on the port that
+# A machine with systemd would start them at its next boot, tgtd on the port that
 # ovgate uses. Only where this run brought the package.
-if [[ " ${missing[*]} " == *" tgt "* ]] && command -v systemctl >/dev/null; then
-	"${as_root[@]}" systemctl disable tgt.service >/dev/null 2>&1 || true
-fi
+for p in tgt keystone memcached swift-proxy swift-account swift-container swift-object; do
+	if [[ " ${missing[*]} " == *" $p "* ]] && command -v systemctl >/dev/null; then
+		mapfile -t units < <(dpkg -L "$p" | sed -n 's|.*/systemd/system/\([^/@]*\.service\)$|\1|p')
+		[ ${#units[@]} -eq 0 ] || "${as_root[@]}" systemctl disable "${units[@]}" >/dev/null 2>&1 || true
+	fi
+done
 "$here/guest/image" >/dev/null || { apt update && "$here/guest/image" >/dev/null; }
 echo "setup: done"

@@ -84,6 +84,8 @@ func TestMayImport(t *testing.T) {
 func TestImportsReported(t *testing.T) {
 	pkgs := []Package{
 		{ImportPath: Module + "/iscsi", TestImports: []string{Module + "/volumedriver/volume", "fmt"}},
+		{ImportPath: Module + "/volumedriver/volume", TestImports: []string{Module + "/alba/albatest", Module + "/alba/osd"}},
+		{ImportPath: Module + "/volumedriver/cache", TestImports: []string{Module + "/alba/albatest"}},
 		{ImportPath: Module + "/gateway/auth", Imports: []string{"github.com/labstack/echo/v4"}},
 		{ImportPath: Module + "/gateway/api", Imports: []string{"github.com/labstack/echo/v4"}},
 		{ImportPath: Module + "/volumedriver/backend/swift"},
@@ -93,6 +95,8 @@ func TestImportsReported(t *testing.T) {
 	got := strings.Join(append(Imports(pkgs), Conformance(pkgs)...), "\n")
 	want := strings.Join([]string{
 		"G1: iscsi imports volumedriver/volume",
+		"G1: volumedriver/volume imports alba/osd",
+		"G1: volumedriver/cache imports alba/albatest",
 		"G2: gateway/auth imports echo: only gateway/api may",
 		"G4: the tests of volumedriver/backend/swift do not run volumedriver/backend/backendtest",
 	}, "\n")

@@ -1,6 +1,7 @@
 // Package backend defines the object store under a vPool, as the vDisk engine
-// consumes it. Implementations: local (directory), later alba, swift and s3.
-// All run backendtest.
+// consumes it. Implementations: local (directory), alba, swift and s3, and around
+// them encrypted, remote (limits and counters) and, in tests, faulty. All run
+// backendtest.
 //
 // # Names
 //

@@ -44,6 +44,8 @@ type Options struct {
 	// ListLag is how long List may take to show a change on a store without
 	// Features.ConsistentList.
 	ListLag time.Duration
+	// Slow repeats less, for a store where each request takes 10 ms and more.
+	Slow bool
 }
 
 // Run runs the suite.
@@ -485,7 +487,11 @@ func readWhileDeleting(t *testing.T, s suite) {
 // Objects that come and go do not disturb those that share a part of their name,
 // whatever a store makes and removes for that part.
 func siblings(t *testing.T, s suite) {
-	const workers, rounds = 6, 25
+	const workers = 6
+	rounds := 25
+	if s.o.Slow {
+		rounds = 5
+	}
 	errs := make([]error, workers)
 	var wg sync.WaitGroup
 	for w := range workers {
@@ -587,7 +593,11 @@ func list(t *testing.T, s suite) {
 				want = append(want, name)
 			}
 		}
-		for _, limit := range []int{1, 2, 3, 100} {
+		limits := []int{1, 2, 3, 100}
+		if s.o.Slow {
+			limits = []int{3, 100}
+		}
+		for _, limit := range limits {
 			if got := s.page(t, prefix, limit); !slices.Equal(got, want) {
 				t.Errorf("prefix %q in pages of %d: %q, want %q", prefix, limit, got, want)
 			}
@@ -614,7 +624,10 @@ func list(t *testing.T, s suite) {
 // What is there during a whole walk is listed exactly once, whatever else
 // changes.
 func listWhileChanging(t *testing.T, s suite) {
-	const fixed = 60
+	fixed := 60
+	if s.o.Slow {
+		fixed = 20
+	}
 	var want []string
 	for i := range fixed {
 		name := fmt.Sprintf("walk/%03d", i*2)
