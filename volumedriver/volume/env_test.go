@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -115,6 +116,9 @@ type world struct {
 	// wrap, if set, stands between engine and files or backend.
 	wrapFS    func(blockfs.FS) blockfs.FS
 	wrapStore func(backend.Store) (backend.Store, error)
+	// openStore, if set, returns the backend at each start, in place of one on be.
+	openStore func() backend.Store
+	node      string // "": node-1
 	settings  Settings
 	opts      HostOptions
 	seed      uint64
@@ -164,11 +168,10 @@ func (w *world) startHost(t testing.TB) (*node, error) {
 	if w.wrapFS != nil {
 		fsys = w.wrapFS(fsys)
 	}
-	st, err := local.Open(w.be, local.Options{})
+	store, err := w.open()
 	if err != nil {
 		return nil, err
 	}
-	var store backend.Store = st
 	if w.wrapStore != nil {
 		if store, err = w.wrapStore(store); err != nil {
 			return nil, err
@@ -176,12 +179,20 @@ func (w *world) startHost(t testing.TB) (*node, error) {
 	}
 	o := w.opts
 	w.seed++
-	o.FS, o.Registry, o.Rand, o.Node, o.Log = fsys, w.reg, newRand(w.seed), "node-1", w.log
+	o.FS, o.Registry, o.Rand, o.Node, o.Log = fsys, w.reg, newRand(w.seed), cmp.Or(w.node, "node-1"), w.log
 	h, err := NewHost(context.Background(), o)
 	if err != nil {
 		return nil, err
 	}
 	return &node{t: t, w: w, host: h, store: store}, nil
+}
+
+// open opens the backend.
+func (w *world) open() (backend.Store, error) {
+	if w.openStore != nil {
+		return w.openStore(), nil
+	}
+	return local.Open(w.be, local.Options{})
 }
 
 func (w *world) mustStartHost(t testing.TB) *node {

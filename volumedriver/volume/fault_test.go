@@ -14,6 +14,7 @@ import (
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
+	"github.com/openvstorage/ovgate/internal/faultproxy"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/backend/faulty"
 	"github.com/openvstorage/ovgate/volumedriver/backend/local"
@@ -36,16 +37,19 @@ const hangLimit = 30 * time.Second
 
 // faultPlan says which operation fails, and how.
 type faultPlan struct {
-	where string // files | backend | store
-	n     int64  // the n-th operation from the start of the workload; of store, the seed
+	where string // files | backend | store | network
+	n     int64  // the n-th operation from the start of the workload; of store and network, the seed
 	last  int64  // ... up to this one
 	err   error
 	part  bool // half of a write happens
+	// Of network: a store, and the proxy that it is behind.
+	store backend.Store
+	proxy *faultproxy.Proxy
 }
 
 func (p faultPlan) String() string {
-	if p.where == "store" {
-		return fmt.Sprintf("faulty store, seed %d", p.n)
+	if p.where == "store" || p.where == "network" {
+		return fmt.Sprintf("faulty %s, seed %d", p.where, p.n)
 	}
 	return fmt.Sprintf("%s ops %d-%d: %v (partial %v)", p.where, p.n, p.last, p.err, p.part)
 }
@@ -74,6 +78,7 @@ type faults struct {
 
 	mu     sync.Mutex
 	stores []*faulty.Store // of a plan for the store, one for each start
+	proxy  *faultproxy.Proxy
 }
 
 func (f *faults) set(on bool) {
@@ -87,10 +92,21 @@ func (f *faults) set(on bool) {
 			s.Off()
 		}
 	}
+	switch {
+	case f.proxy == nil:
+	case on:
+		f.proxy.On()
+	default:
+		f.proxy.Off()
+	}
 }
 
 func newFaults(w *world, plan faultPlan) *faults {
-	f := &faults{}
+	f := &faults{proxy: plan.proxy}
+	if plan.where == "network" {
+		w.openStore = func() backend.Store { return storeCalls{plan.store, (&line{}).before} }
+		return f
+	}
 	if plan.where == "store" {
 		w.wrapStore = func(s backend.Store) (backend.Store, error) {
 			f.mu.Lock()
@@ -121,6 +137,9 @@ func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) *faults {
 	// Reads come from the chunk files and the backend as often as from memory.
 	w.opts.WriteMemoryBytes, w.opts.CacheBytes = 1, 1
 	w.opts.Clock = fastClock{time.Now(), 1000}
+	if plan.where == "network" { // which takes the time of the machine
+		w.opts.Clock, w.settings.StallTimeout = fastClock{time.Now(), 100}, time.Hour
+	}
 	faults := newFaults(w, plan)
 	id := testID(3)
 	n := w.mustStart(t)
@@ -137,7 +156,7 @@ func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) *faults {
 		case "snapshot", "drop", "moment", "rollback", "scrub":
 			n, v, err = pastFaulty(t, n, v, id, o, moments, s)
 		default:
-			err = runFaulty(v, o, s, plan.where == "store")
+			err = runFaulty(v, o, s, plan.where == "store" || plan.where == "network")
 		}
 		if err != nil {
 			t.Fatalf("%s: step %d %s: %v", plan, i, s, err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/cache"
 )
 
@@ -38,10 +39,13 @@ type model struct {
 	// moments are the times of the moments that the oracle knows.
 	moments map[string]time.Time
 	ops     int
+	// line is that of the node to a store that a crash leaves alone; nil: the backend is
+	// in memory, and crashes with the node.
+	line *line
 }
 
-// newModel draws a disk and options.
-func newModel(t testing.TB, seed uint64) *model {
+// newModel draws a disk and options. store nil: one in memory.
+func newModel(t testing.TB, seed uint64, store backend.Store) *model {
 	m := &model{t: t, r: mrand.New(mrand.NewPCG(seed, 99)), id: testID(5), moments: map[string]time.Time{}}
 	m.cs = MinClusterSize << m.r.IntN(5)
 	w := newBusyWorld(seed)
@@ -64,6 +68,12 @@ func newModel(t testing.TB, seed uint64) *model {
 	if m.r.IntN(2) == 0 {
 		w.opts.Clock = fastClock{time.Now(), 50}
 		w.settings.StallTimeout *= 50
+	}
+	if store != nil {
+		w.openStore = func() backend.Store {
+			m.line = &line{}
+			return storeCalls{store, m.line.before}
+		}
 	}
 	m.w, m.size = w, m.cs*(16+m.r.Int64N(512))
 	m.o = newOracle(m.size)
@@ -178,22 +188,32 @@ func (m *model) crash() {
 	left.Store(1 + m.r.Int64N(12))
 	kind, seed := tearings[m.r.IntN(len(tearings))], m.r.Uint64()
 	var once sync.Once
-	hook := func(int64, blockfs.OpInfo) {
+	hook := func() {
 		if left.Add(-1) > 0 {
 			return
 		}
 		once.Do(func() {
 			after = *m.w
 			cfg := blockfs.CrashConfig{Unsynced: kind, Rand: mrand.New(mrand.NewPCG(seed, 1))}
-			after.reg = m.w.reg.clone()
-			after.fs, after.be = m.w.fs.Crash(cfg), m.w.be.Crash(cfg)
-			m.w.fs.Kill()
-			m.w.be.Kill()
+			if m.line != nil {
+				m.line.cut.Store(true)
+				after.fs = m.w.fs.Crash(cfg)
+				m.w.fs.Kill()
+				after.reg = m.w.reg.clone()
+			} else {
+				after.reg = m.w.reg.clone()
+				after.fs, after.be = m.w.fs.Crash(cfg), m.w.be.Crash(cfg)
+				m.w.fs.Kill()
+				m.w.be.Kill()
+			}
 			done.Store(true)
 		})
 	}
-	m.w.fs.SetHook(hook)
-	m.w.be.SetHook(hook)
+	m.w.fs.SetHook(func(int64, blockfs.OpInfo) { hook() })
+	m.w.be.SetHook(func(int64, blockfs.OpInfo) { hook() })
+	if m.line != nil {
+		m.line.hook.Store(&hook)
+	}
 	var cut []step
 	for i := 0; !done.Load(); i++ {
 		if i%3 == 2 {
@@ -270,6 +290,15 @@ func (m *model) reopen() {
 	m.v = v
 }
 
+// finish runs operations up to a number, and ends.
+func (m *model) finish(ops int) {
+	for m.ops < ops {
+		m.step()
+	}
+	m.must(m.o.checkAll(m.v, false))
+	m.n.close()
+}
+
 // TestModel runs random operations with random options against the oracle.
 func TestModel(t *testing.T) {
 	ops, seed, lives := modelOps, uint64(time.Now().UnixNano()), 20
@@ -301,12 +330,8 @@ func TestModel(t *testing.T) {
 			want = min(want, ops-total)
 		}
 		t.Logf("seed %d", seed+life)
-		m := newModel(t, seed+life)
-		for m.ops < want {
-			m.step()
-		}
-		m.must(m.o.checkAll(m.v, false))
-		m.n.close()
+		m := newModel(t, seed+life, nil)
+		m.finish(want)
 		total += want
 	}
 	t.Logf("%d operations", total)
