@@ -266,6 +266,25 @@ func (s *Service) Recover(ctx context.Context, namespace string, force bool) err
 	return r.agent.RecoverSoon(namespace, maintenance.RecoverOptions{Force: force})
 }
 
+// RotateKey draws a new wrapping key for the data keys of encrypted presets, in place
+// of the one in use, and returns its id and how many data keys it wraps. Fragments
+// stay as they are. manager.ErrState without an Alba; ErrManyKeys.
+func (s *Service) RotateKey(ctx context.Context) (id string, keys int, err error) {
+	if !s.Made() {
+		return "", 0, fmt.Errorf("%w: there is no object store on this node, and no key to rotate", manager.ErrState)
+	}
+	r, err := s.open(ctx)
+	if err != nil {
+		return "", 0, err
+	}
+	w, keys, err := r.keys.rotate(ctx)
+	if err != nil {
+		return "", 0, err
+	}
+	s.event(maintenance.Event{Level: slog.LevelInfo, Message: fmt.Sprintf("the wrapping key was rotated: %v wraps %d data keys", w, keys)})
+	return w.String(), keys, nil
+}
+
 // Verify begins to verify a device, or all with 0, in the background.
 func (s *Service) Verify(ctx context.Context, number uint32) error {
 	r, err := s.open(ctx)

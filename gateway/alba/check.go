@@ -44,6 +44,7 @@ func (s *Service) Check(ctx context.Context) *observe.Alba {
 	add("manifest_misses", "Manifests read from the NSM.", c.ManifestMiss.Load())
 	add("degraded_reads", "Reads that rebuilt a fragment from others.", c.Degraded.Load())
 	add("hedged_reads", "Reads that asked other devices because one was slow.", c.Hedged.Load())
+	add("avoided_reads", "Fragments not read because their device has been slow lately.", c.Avoided.Load())
 	add("incomplete_puts", "Objects stored with fewer than all fragments.", c.Incomplete.Load())
 	add("fallback_puts", "Objects stored by another than the first policy.", c.Fallback.Load())
 	add("damaged_fragments", "Fragments that reads found missing or damaged.", c.Damaged.Load())

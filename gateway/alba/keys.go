@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -18,44 +20,219 @@ import (
 // keys are the data keys of encrypted presets, wrapped in the registry:
 //
 //	alba/k/<id>    fragment.Wrap of the key with this id
+//	alba/w         id of the wrapping key that they are wrapped with; where it is
+//	               missing, as formerly, they say it themselves
+//
+// and the wrapping key in a file, 64 hexadecimal digits. A rotation is
+//
+//	FILE.new is durable → one transaction: alba/k/* and alba/w → FILE.new becomes FILE
+//
+//	W1  At every instant the key that alba/w names is in FILE or FILE.new. A start
+//	    makes it FILE; a FILE.new with another is what a rotation left that did not
+//	    happen.
+//	W2  A wrapping key is drawn only where there is no data key, or by a rotation.
 type keys struct {
 	store kv.Store
 	path  string // of the wrapping key
 	mu    sync.Mutex
 	wrap  fragment.WrapKey
 	known map[string]*fragment.Key
+	step  func(what string) error // tests: after each step of a rotation, an error ends it there
 }
 
-const keysPrefix = "alba/k/"
+const (
+	keysPrefix = "alba/k/"
+	wrapKey    = "alba/w"
+	newSuffix  = ".new"
+	// maxWrapFile bounds what is read of a key file, in bytes.
+	maxWrapFile = 4096
+)
 
-// openKeys reads the wrapping key, drawing it at the first start.
+// openKeys reads the wrapping key, drawing it at the first start, and ends a rotation
+// that was interrupted.
 func openKeys(path string, store kv.Store) (*keys, error) {
 	k := &keys{store: store, path: path, known: map[string]*fragment.Key{}}
-	b, err := os.ReadFile(path)
+	return k, k.settle(context.Background())
+}
+
+// settle makes the key that the data keys are wrapped with the one in the file, and
+// takes it (W1).
+func (k *keys) settle(ctx context.Context) error {
+	need, err := k.needs(ctx)
+	if err != nil {
+		return err
+	}
+	now, err := readWrap(k.path)
+	absent := errors.Is(err, fs.ErrNotExist)
+	if absent && need == (fragment.KeyID{}) {
+		// Nothing is wrapped (W2).
+		if err := removeDurably(k.path + newSuffix); err != nil {
+			return err
+		}
+		k.wrap, err = drawWrap(k.path)
+		return err
+	}
+	if err == nil && (need == (fragment.KeyID{}) || now.ID() == need) {
+		k.wrap = now
+		return removeDurably(k.path + newSuffix)
+	}
+	if next, nerr := readWrap(k.path + newSuffix); nerr == nil && next.ID() == need {
+		if err := errors.Join(os.Rename(k.path+newSuffix, k.path), syncDir(k.path)); err != nil {
+			return err
+		}
+		k.wrap = next
+		return nil
+	}
+	switch {
+	case absent:
+		return fmt.Errorf("%s is missing, and there are data keys wrapped with it: bring it back from a copy, that of wrapping key %v, or name its place with alba_key_file", k.path, need)
+	case err != nil:
+		return fmt.Errorf("%s: %w: bring it back from a copy", k.path, err)
+	}
+	return fmt.Errorf("%s holds the wrapping key %v, and the data keys are wrapped with %v: bring that one back from a copy", k.path, now.ID(), need)
+}
+
+// needs returns the id of the wrapping key that the data keys are wrapped with; zero
+// when there is none.
+func (k *keys) needs(ctx context.Context) (need fragment.KeyID, err error) {
+	have, _, err := k.store.Range(ctx, keysPrefix, "", 1)
+	if err != nil || len(have) == 0 {
+		return need, err
+	}
+	rec, err := k.store.Get(ctx, wrapKey)
+	if err != nil {
+		return need, err
+	}
+	if rec == nil {
+		return fragment.WrappedWith(have[0].Value)
+	}
+	if n, err := hex.Decode(need[:], rec.Value); err != nil || n != len(need) || len(rec.Value) != hex.EncodedLen(len(need)) {
+		return need, fmt.Errorf("record %s: %q is not the id of a wrapping key", wrapKey, rec.Value)
+	}
+	return need, nil
+}
+
+// ErrManyKeys: more data keys than one transaction can change.
+var ErrManyKeys = errors.New("too many data keys")
+
+// rotate draws a new wrapping key and wraps all data keys with it; the former opens
+// nothing any more. It returns the new one's id and the number of data keys.
+func (k *keys) rotate(ctx context.Context) (fragment.KeyID, int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.settle(ctx); err != nil { // one before may have ended half-way
+		return fragment.KeyID{}, 0, err
+	}
+	recs, _, err := k.store.Range(ctx, keysPrefix, "", kv.MaxTxnOps)
+	if err != nil {
+		return fragment.KeyID{}, 0, err
+	}
+	if len(recs) >= kv.MaxTxnOps {
+		return fragment.KeyID{}, 0, fmt.Errorf("%w: %d or more, at most %d can be wrapped at once", ErrManyKeys, len(recs), kv.MaxTxnOps-1)
+	}
+	next, err := drawWrap(k.path + newSuffix)
+	if err == nil {
+		err = k.stepped("drawn")
+	}
+	if err != nil {
+		return fragment.KeyID{}, 0, fmt.Errorf("new wrapping key beside %s: %w", k.path, err)
+	}
+	if err := k.rewrap(ctx, recs, next); err != nil {
+		// Whether it happened is in the registry; where that cannot be asked, the next start
+		// or rotation finds out.
+		return fragment.KeyID{}, 0, errors.Join(err, k.settle(ctx))
+	}
+	k.wrap = next
+	if err := k.stepped("wrapped"); err != nil {
+		return next.ID(), len(recs), err
+	}
+	if err := errors.Join(os.Rename(k.path+newSuffix, k.path), syncDir(k.path)); err != nil {
+		return next.ID(), len(recs), fmt.Errorf("the data keys are wrapped with the key in %s%s, which did not become %s: it does with the next start: %w", k.path, newSuffix, k.path, err)
+	}
+	return next.ID(), len(recs), k.stepped("renamed")
+}
+
+// rewrap wraps data keys with another wrapping key in one transaction.
+func (k *keys) rewrap(ctx context.Context, recs []kv.KV, next fragment.WrapKey) error {
+	var cmps []kv.Compare
+	ops := []kv.Op{kv.Put(wrapKey, []byte(next.ID().String()))}
+	for _, rec := range recs {
+		id := strings.TrimPrefix(string(rec.Key), keysPrefix)
+		key, err := fragment.Unwrap(k.wrap, rec.Value, id)
+		if err != nil {
+			return err
+		}
+		wrapped, err := fragment.Wrap(rand.Reader, next, key, id)
+		if err != nil {
+			return err
+		}
+		cmps = append(cmps, kv.ModRevIs(string(rec.Key), rec.ModRev))
+		ops = append(ops, kv.Put(string(rec.Key), wrapped))
+	}
+	res, err := k.store.Txn(ctx, cmps, ops, nil)
+	if err == nil && !res.Succeeded {
+		err = errors.New("the data keys were changed meanwhile: rotate again")
+	}
+	return err
+}
+
+func (k *keys) stepped(what string) error {
+	if k.step == nil {
+		return nil
+	}
+	return k.step(what)
+}
+
+// drawWrap draws a wrapping key into a new file.
+func drawWrap(path string) (fragment.WrapKey, error) {
+	secret := make([]byte, fragment.KeyBytes)
+	if _, err := rand.Read(secret); err != nil {
+		return fragment.WrapKey{}, err
+	}
+	w, err := fragment.NewWrapKey(secret)
+	if err != nil {
+		return w, err
+	}
+	return w, writeSecret(path, []byte(hex.EncodeToString(secret)+"\n"))
+}
+
+// readWrap reads a wrapping key that nobody else may read.
+func readWrap(path string) (fragment.WrapKey, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return fragment.WrapKey{}, err
+	}
+	defer f.Close() // it is only read
+	st, err := f.Stat()
+	if err != nil {
+		return fragment.WrapKey{}, err
+	}
+	if st.Mode().Perm()&0o077 != 0 {
+		return fragment.WrapKey{}, fmt.Errorf("mode %v lets others read the wrapping key: chmod 600 it", st.Mode().Perm())
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxWrapFile))
+	if err != nil {
+		return fragment.WrapKey{}, err
+	}
+	return parseWrap(b)
+}
+
+// removeDurably removes a file if it is there.
+func removeDurably(path string) error {
+	err := os.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		// Without it nothing encrypted can be read: never made anew beside wrapped keys.
-		have, _, rerr := store.Range(context.Background(), keysPrefix, "", 1)
-		if rerr != nil {
-			return nil, rerr
-		}
-		if len(have) > 0 {
-			return nil, fmt.Errorf("%s is missing, and there are data keys wrapped with it: bring it back from a copy", path)
-		}
-		secret := make([]byte, fragment.KeyBytes)
-		if _, err := rand.Read(secret); err != nil {
-			return nil, err
-		}
-		b = []byte(hex.EncodeToString(secret) + "\n")
-		err = writeSecret(path, b)
+		return nil
 	}
+	return errors.Join(err, syncDir(path))
+}
+
+// syncDir makes what happened to a name durable.
+func syncDir(path string) error {
+	d, err := os.Open(filepath.Dir(path))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	k.wrap, err = parseWrap(b)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w: bring it back from a copy", path, err)
-	}
-	return k, nil
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func parseWrap(b []byte) (fragment.WrapKey, error) {
@@ -73,14 +250,7 @@ func writeSecret(path string, b []byte) error {
 		return err
 	}
 	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	d, err := os.Open(path[:strings.LastIndexByte(path, '/')])
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(err, f.Sync(), f.Close(), syncDir(path))
 }
 
 // get returns a data key.
@@ -122,7 +292,7 @@ func (k *keys) make(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = k.store.Txn(ctx, nil, []kv.Op{kv.Put(keysPrefix+id, wrapped)}, nil)
+	_, err = k.store.Txn(ctx, nil, []kv.Op{kv.Put(keysPrefix+id, wrapped), kv.Put(wrapKey, []byte(k.wrap.ID().String()))}, nil)
 	if err == nil {
 		k.known[id] = &key
 	}

@@ -5,7 +5,8 @@
 // # On disk
 //
 //	DATA/alba/nsm.db      manifests (the NSM host "local")
-//	DATA/alba/wrap.key    wraps the data keys of encrypted presets
+//	DATA/alba/wrap.key    wraps the data keys of encrypted presets, unless another
+//	                      file is configured for that
 //	DATA/asd/1 .. 6       the devices of a node that was given no others
 //
 // The manager's records are in the node's registry.
@@ -78,6 +79,8 @@ type Options struct {
 	Log      *slog.Logger
 	// Changed hears that something about devices changed; may be nil.
 	Changed func()
+	// KeyFile holds the wrapping key; empty: wrap.key in the data directory.
+	KeyFile string
 	// AutoRepair is the silence after which a device is given up; 0: the default.
 	AutoRepair time.Duration
 }
@@ -184,7 +187,7 @@ func (s *Service) start(ctx context.Context) (_ *running, err error) {
 	if err = r.manager.AddHost(ctx, hostName, 0); err != nil {
 		return r, err
 	}
-	if r.keys, err = openKeys(filepath.Join(dir, wrapFile), s.o.Registry); err != nil {
+	if r.keys, err = openKeys(s.keyFile(), s.o.Registry); err != nil {
 		return r, err
 	}
 	r.local = newLocalDevices(s.o.Version, s.o.Log)
@@ -212,6 +215,14 @@ func (s *Service) start(ctx context.Context) (_ *running, err error) {
 	r.stop = make(chan struct{})
 	r.wg.Go(func() { s.mark(r) })
 	return r, nil
+}
+
+// keyFile returns the place of the wrapping key.
+func (s *Service) keyFile() string {
+	if s.o.KeyFile != "" {
+		return s.o.KeyFile
+	}
+	return filepath.Join(s.o.Data, albaDir, wrapFile)
 }
 
 // nsmMark holds the revision that the NSM's store had lately.

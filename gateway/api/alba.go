@@ -42,6 +42,7 @@ var albaCauses = []struct {
 	{maintenance.ErrRunning, http.StatusConflict, string(control.CodeInUse), "wait until it ends: ovgate job list"},
 	{osd.ErrAuth, http.StatusBadRequest, string(control.CodeInvalid), "give the access key of that ASD: its directory has it in access.key"},
 	{osd.ErrIdentity, http.StatusConflict, string(control.CodeInUse), "another device answers there; correct the address or the directory"},
+	{alba.ErrManyKeys, http.StatusConflict, string(control.CodeInUse), ""},
 	{alba.ErrClosed, http.StatusServiceUnavailable, string(control.CodeStopping), ""},
 }
 
@@ -109,6 +110,15 @@ func (s *Server) RecoverAlba(ctx context.Context, r RecoverAlbaRequestObject) (R
 		return nil, albaError("", err)
 	}
 	return RecoverAlba202Response{}, nil
+}
+
+// RotateAlbaKey draws a new wrapping key.
+func (s *Server) RotateAlbaKey(ctx context.Context, _ RotateAlbaKeyRequestObject) (RotateAlbaKeyResponseObject, error) {
+	id, keys, err := s.opt.Alba.RotateKey(ctx)
+	if err != nil {
+		return nil, albaError("", err)
+	}
+	return RotateAlbaKey200JSONResponse{ID: id, DataKeys: keys}, nil
 }
 
 func (s *Server) osdOf(o alba.OSD) OSD {

@@ -42,6 +42,8 @@ func (e AlbaEventLevel) Valid() bool {
 const (
 	BackendKindAlba  BackendKind = "alba"
 	BackendKindLocal BackendKind = "local"
+	BackendKindS3    BackendKind = "s3"
+	BackendKindSwift BackendKind = "swift"
 )
 
 // Valid indicates whether the value is a known member of the BackendKind enum.
@@ -50,6 +52,10 @@ func (e BackendKind) Valid() bool {
 	case BackendKindAlba:
 		return true
 	case BackendKindLocal:
+		return true
+	case BackendKindS3:
+		return true
+	case BackendKindSwift:
 		return true
 	default:
 		return false
@@ -173,6 +179,24 @@ func (e OSDState) Valid() bool {
 	case OSDStateInUse:
 		return true
 	case OSDStatePurging:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for RemoteKind.
+const (
+	RemoteKindS3    RemoteKind = "s3"
+	RemoteKindSwift RemoteKind = "swift"
+)
+
+// Valid indicates whether the value is a known member of the RemoteKind enum.
+func (e RemoteKind) Valid() bool {
+	switch e {
+	case RemoteKindS3:
+		return true
+	case RemoteKindSwift:
 		return true
 	default:
 		return false
@@ -359,6 +383,15 @@ type AlbaEvent struct {
 // AlbaEventLevel defines model for AlbaEvent.Level.
 type AlbaEventLevel string
 
+// AlbaKey defines model for AlbaKey.
+type AlbaKey struct {
+	// DataKeys Data keys that it wraps
+	DataKeys int `json:"dataKeys"`
+
+	// ID Names the wrapping key, and does not tell it
+	ID string `json:"id"`
+}
+
 // AlbaRecoverInput defines model for AlbaRecoverInput.
 type AlbaRecoverInput struct {
 	// Force Also while devices are away
@@ -372,11 +405,14 @@ type AlbaRecoverInput struct {
 type Backend struct {
 	Kind BackendKind `json:"kind"`
 
-	// Path local: absolute path of a directory on the node, made when missing; empty in a request: a place of its own in the node's data directory. alba: what the names of its namespaces begin with; empty in a request: the vPool's name
+	// Path local: absolute path of a directory on the node, made when missing; empty in a request: a place of its own in the node's data directory. alba: what the names of its namespaces begin with; empty in a request: the vPool's name. swift, s3: what the names of its objects begin with; empty in a request: the vPool's name
 	Path string `json:"path"`
 
 	// Preset alba: the preset that says how objects are stored; empty: the default one
 	Preset string `json:"preset"`
+
+	// Store swift, s3: name or id of the registered backend, see /backends; empty with the others
+	Store string `json:"store"`
 }
 
 // BackendKind defines model for BackendKind.
@@ -1214,6 +1250,216 @@ type Recovered struct {
 	Time time.Time `json:"time"`
 }
 
+// RemoteBackend defines model for RemoteBackend.
+type RemoteBackend struct {
+	// ConditionalPut Of two writers of one new object it refuses one
+	ConditionalPut bool      `json:"conditionalPut"`
+	Created        time.Time `json:"created"`
+
+	// Gives What it promises and does, in words, as of the newest test
+	Gives []string `json:"gives"`
+
+	// HasSecret There is one; it is in no answer
+	HasSecret bool       `json:"hasSecret"`
+	ID        string     `json:"id"`
+	Kind      RemoteKind `json:"kind"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name `json:"name"`
+
+	// Options How a remote store is reached and used.
+	Options  RemoteOptions `json:"options"`
+	TestedAt time.Time     `json:"testedAt"`
+
+	// Vpools Names of the vPools on it
+	Vpools   []string `json:"vpools"`
+	Warnings []string `json:"warnings"`
+}
+
+// RemoteBackendInput defines model for RemoteBackendInput.
+type RemoteBackendInput struct {
+	Kind RemoteKind `json:"kind"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name `json:"name"`
+
+	// Options How a remote store is reached and used. What is left out has its default, or stays in a change.
+	Options RemoteOptionsInput `json:"options"`
+
+	// Secret Password, secret key, or secret of the application credential
+	Secret *string `json:"secret,omitempty"`
+}
+
+// RemoteBackendList defines model for RemoteBackendList.
+type RemoteBackendList struct {
+	Items []RemoteBackend `json:"items"`
+	Next  *string         `json:"next"`
+}
+
+// RemoteBackendPatch defines model for RemoteBackendPatch.
+type RemoteBackendPatch struct {
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name *Name `json:"name,omitempty"`
+
+	// Options How a remote store is reached and used. What is left out has its default, or stays in a change.
+	Options *RemoteOptionsInput `json:"options,omitempty"`
+	Secret  *string             `json:"secret,omitempty"`
+}
+
+// RemoteBackendResult defines model for RemoteBackendResult.
+type RemoteBackendResult struct {
+	Backend RemoteBackend `json:"backend"`
+
+	// Steps What was tried, on objects made for it and removed
+	Steps []RemoteStep `json:"steps"`
+}
+
+// RemoteKind defines model for RemoteKind.
+type RemoteKind string
+
+// RemoteOptions How a remote store is reached and used.
+type RemoteOptions struct {
+	// Addressing s3: auto, path or virtual: where the bucket's name stands in requests
+	Addressing string `json:"addressing"`
+
+	// ApplicationCredential swift: user is the id of an application credential
+	ApplicationCredential bool `json:"applicationCredential"`
+
+	// AuthVersion swift: 1, 2 or 3; 0: by the URL
+	AuthVersion int `json:"authVersion"`
+
+	// Ca Certificates in PEM to trust in place of the system's
+	Ca string `json:"ca"`
+
+	// Connections At a time; 0: 64
+	Connections int `json:"connections"`
+
+	// Container s3: the bucket, which is there already; swift: the container, made when missing
+	Container string `json:"container"`
+
+	// Domain swift: of the user
+	Domain string `json:"domain"`
+
+	// DownloadBytes Bytes per second at most, for each vPool; 0: no bound
+	DownloadBytes int64 `json:"downloadBytes"`
+
+	// Endpoint swift: public, internal or admin: which of the catalogue's endpoints
+	Endpoint string `json:"endpoint"`
+
+	// Iam s3: keys of the environment or of the machine's role, no user and secret
+	Iam bool `json:"iam"`
+
+	// Policy swift: storage policy of containers that are made; empty: the cluster's default
+	Policy string `json:"policy"`
+
+	// Project swift: project, formerly tenant
+	Project string `json:"project"`
+
+	// ProjectDomain swift: of the project; empty: the user's
+	ProjectDomain string `json:"projectDomain"`
+
+	// Proxy URL of an HTTP proxy
+	Proxy  string `json:"proxy"`
+	Region string `json:"region"`
+
+	// Shards swift: containers that vDisks spread over; 0: 1. Not to be changed while vPools are on it
+	Shards int `json:"shards"`
+
+	// Sse s3: none, AES256 or aws:kms: encryption by the store
+	Sse string `json:"sse"`
+
+	// SseKey s3: id of the key with aws:kms
+	SseKey string `json:"sseKey"`
+
+	// Trust swift: id of a trust
+	Trust string `json:"trust"`
+
+	// UploadBytes Bytes per second at most, for each vPool; 0: no bound
+	UploadBytes int64 `json:"uploadBytes"`
+
+	// URL s3: endpoint, empty for Amazon's of the region; swift: where users sign in, such as https://keystone.example.org:5000/v3
+	URL string `json:"url"`
+
+	// User s3: access key; swift: user, or the id of an application credential
+	User string `json:"user"`
+}
+
+// RemoteOptionsInput How a remote store is reached and used. What is left out has its default, or stays in a change.
+type RemoteOptionsInput struct {
+	// Addressing s3: auto, path or virtual: where the bucket's name stands in requests
+	Addressing *string `json:"addressing,omitempty"`
+
+	// ApplicationCredential swift: user is the id of an application credential
+	ApplicationCredential *bool `json:"applicationCredential,omitempty"`
+
+	// AuthVersion swift: 1, 2 or 3; 0: by the URL
+	AuthVersion *int `json:"authVersion,omitempty"`
+
+	// Ca Certificates in PEM to trust in place of the system's
+	Ca *string `json:"ca,omitempty"`
+
+	// Connections At a time; 0: 64
+	Connections *int `json:"connections,omitempty"`
+
+	// Container s3: the bucket, which is there already; swift: the container, made when missing
+	Container *string `json:"container,omitempty"`
+
+	// Domain swift: of the user
+	Domain *string `json:"domain,omitempty"`
+
+	// DownloadBytes Bytes per second at most, for each vPool; 0: no bound
+	DownloadBytes *int64 `json:"downloadBytes,omitempty"`
+
+	// Endpoint swift: public, internal or admin: which of the catalogue's endpoints
+	Endpoint *string `json:"endpoint,omitempty"`
+
+	// Iam s3: keys of the environment or of the machine's role, no user and secret
+	Iam *bool `json:"iam,omitempty"`
+
+	// Policy swift: storage policy of containers that are made; empty: the cluster's default
+	Policy *string `json:"policy,omitempty"`
+
+	// Project swift: project, formerly tenant
+	Project *string `json:"project,omitempty"`
+
+	// ProjectDomain swift: of the project; empty: the user's
+	ProjectDomain *string `json:"projectDomain,omitempty"`
+
+	// Proxy URL of an HTTP proxy
+	Proxy  *string `json:"proxy,omitempty"`
+	Region *string `json:"region,omitempty"`
+
+	// Shards swift: containers that vDisks spread over; 0: 1. Not to be changed while vPools are on it
+	Shards *int `json:"shards,omitempty"`
+
+	// Sse s3: none, AES256 or aws:kms: encryption by the store
+	Sse *string `json:"sse,omitempty"`
+
+	// SseKey s3: id of the key with aws:kms
+	SseKey *string `json:"sseKey,omitempty"`
+
+	// Trust swift: id of a trust
+	Trust *string `json:"trust,omitempty"`
+
+	// UploadBytes Bytes per second at most, for each vPool; 0: no bound
+	UploadBytes *int64 `json:"uploadBytes,omitempty"`
+
+	// URL s3: endpoint, empty for Amazon's of the region; swift: where users sign in, such as https://keystone.example.org:5000/v3
+	URL *string `json:"url,omitempty"`
+
+	// User s3: access key; swift: user, or the id of an application credential
+	User *string `json:"user,omitempty"`
+}
+
+// RemoteStep defines model for RemoteStep.
+type RemoteStep struct {
+	// Detail What went wrong, or was found
+	Detail string  `json:"detail"`
+	Millis float32 `json:"millis"`
+	Ok     bool    `json:"ok"`
+	Step   string  `json:"step"`
+}
+
 // Reservation Persistent reservations of a LUN (SPC-4 clause 5.12)
 type Reservation struct {
 	Generation int64 `json:"generation"`
@@ -1806,10 +2052,13 @@ type VDiskState string
 
 // VPool defines model for VPool.
 type VPool struct {
-	Backend     Backend       `json:"backend"`
-	Created     time.Time     `json:"created"`
-	Free        int64         `json:"free"`
-	ID          string        `json:"id"`
+	Backend Backend   `json:"backend"`
+	Created time.Time `json:"created"`
+	Free    int64     `json:"free"`
+	ID      string    `json:"id"`
+
+	// KeyID Names the key that its objects are encrypted with; null: they are not
+	KeyID       *string       `json:"keyId"`
 	Mapped      int64         `json:"mapped"`
 	Name        string        `json:"name"`
 	ObservedAt  time.Time     `json:"observedAt"`
@@ -1838,11 +2087,22 @@ type VPool struct {
 type VPoolInput struct {
 	Backend Backend `json:"backend"`
 
+	// Encrypt Encrypt its objects with a key of its own, which GET /vpools/{vpool}/key tells
+	Encrypt *bool `json:"encrypt,omitempty"`
+
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
 
 	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
+}
+
+// VPoolKey defines model for VPoolKey.
+type VPoolKey struct {
+	ID string `json:"id"`
+
+	// Key A secret
+	Key string `json:"key"`
 }
 
 // VPoolList defines model for VPoolList.
@@ -1865,6 +2125,9 @@ type VPoolRecoverInput struct {
 	// AcceptLoss Serve vDisks that may miss acknowledged writes
 	AcceptLoss *bool   `json:"acceptLoss,omitempty"`
 	Backend    Backend `json:"backend"`
+
+	// Key The key that its objects are encrypted with
+	Key *string `json:"key,omitempty"`
 
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
@@ -1991,6 +2254,9 @@ type Version struct {
 	Version string         `json:"version"`
 }
 
+// BackendRef defines model for BackendRef.
+type BackendRef = string
+
 // Cursor defines model for Cursor.
 type Cursor = string
 
@@ -2026,6 +2292,24 @@ type VDiskRef = string
 
 // VPoolRef defines model for VPoolRef.
 type VPoolRef = string
+
+// ListBackendsParams defines parameters for ListBackends.
+type ListBackendsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateBackendParams defines parameters for CreateBackend.
+type CreateBackendParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
 
 // ReadExportParams defines parameters for ReadExport.
 type ReadExportParams struct {
@@ -2343,6 +2627,12 @@ type RecoverVPoolParams struct {
 // RecoverAlbaJSONRequestBody defines body for RecoverAlba for application/json ContentType.
 type RecoverAlbaJSONRequestBody = AlbaRecoverInput
 
+// CreateBackendJSONRequestBody defines body for CreateBackend for application/json ContentType.
+type CreateBackendJSONRequestBody = RemoteBackendInput
+
+// UpdateBackendJSONRequestBody defines body for UpdateBackend for application/json ContentType.
+type UpdateBackendJSONRequestBody = RemoteBackendPatch
+
 // BeginImportJSONRequestBody defines body for BeginImport for application/json ContentType.
 type BeginImportJSONRequestBody = VDiskInput
 
@@ -2453,9 +2743,30 @@ type ServerInterface interface {
 	// RecoverAlba Rebuild the records of namespaces from the devices alone
 	// (POST /alba/recover)
 	RecoverAlba(ctx echo.Context) error
+	// RotateAlbaKey Draw a new wrapping key for the data keys of encrypted presets
+	// (POST /alba/rotate-key)
+	RotateAlbaKey(ctx echo.Context) error
 	// SurveyAlba Look at every object now, and repair what is not complete
 	// (POST /alba/survey)
 	SurveyAlba(ctx echo.Context) error
+	// ListBackends List the registered Swift and S3 stores
+	// (GET /backends)
+	ListBackends(ctx echo.Context, params ListBackendsParams) error
+	// CreateBackend Register a Swift or S3 store
+	// (POST /backends)
+	CreateBackend(ctx echo.Context, params CreateBackendParams) error
+	// DeleteBackend Forget a registered store that no vPool uses
+	// (DELETE /backends/{backend})
+	DeleteBackend(ctx echo.Context, backend BackendRef) error
+	// GetBackend Show a registered store
+	// (GET /backends/{backend})
+	GetBackend(ctx echo.Context, backend BackendRef) error
+	// UpdateBackend Rename a registered store, or change how it is reached
+	// (PATCH /backends/{backend})
+	UpdateBackend(ctx echo.Context, backend BackendRef) error
+	// TestBackend Try every operation of a registered store
+	// (POST /backends/{backend}/test)
+	TestBackend(ctx echo.Context, backend BackendRef) error
 	// EndExport End an export
 	// (DELETE /exports/{transfer})
 	EndExport(ctx echo.Context, transfer TransferID) error
@@ -2735,6 +3046,9 @@ type ServerInterface interface {
 	// UpdateVPool Rename a vPool or change its settings
 	// (PATCH /vpools/{vpool})
 	UpdateVPool(ctx echo.Context, vPool VPoolRef) error
+	// GetVPoolKey The key that a vPool's objects are encrypted with
+	// (GET /vpools/{vpool}/key)
+	GetVPoolKey(ctx echo.Context, vPool VPoolRef) error
 	// GetVPoolSweep The newest sweep of a vPool, with how far it is
 	// (GET /vpools/{vpool}/sweep)
 	GetVPoolSweep(ctx echo.Context, vPool VPoolRef) error
@@ -2766,12 +3080,146 @@ func (w *ServerInterfaceWrapper) RecoverAlba(ctx echo.Context) error {
 	return err
 }
 
+// RotateAlbaKey converts echo context to params.
+func (w *ServerInterfaceWrapper) RotateAlbaKey(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RotateAlbaKey(ctx)
+	return err
+}
+
 // SurveyAlba converts echo context to params.
 func (w *ServerInterfaceWrapper) SurveyAlba(ctx echo.Context) error {
 	var err error
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.SurveyAlba(ctx)
+	return err
+}
+
+// ListBackends converts echo context to params.
+func (w *ServerInterfaceWrapper) ListBackends(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListBackendsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListBackends(ctx, params)
+	return err
+}
+
+// CreateBackend converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateBackend(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateBackendParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateBackend(ctx, params)
+	return err
+}
+
+// DeleteBackend converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteBackend(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "backend" -------------
+	var backend BackendRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "backend", ctx.Param("backend"), &backend, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter backend: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteBackend(ctx, backend)
+	return err
+}
+
+// GetBackend converts echo context to params.
+func (w *ServerInterfaceWrapper) GetBackend(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "backend" -------------
+	var backend BackendRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "backend", ctx.Param("backend"), &backend, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter backend: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetBackend(ctx, backend)
+	return err
+}
+
+// UpdateBackend converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateBackend(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "backend" -------------
+	var backend BackendRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "backend", ctx.Param("backend"), &backend, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter backend: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateBackend(ctx, backend)
+	return err
+}
+
+// TestBackend converts echo context to params.
+func (w *ServerInterfaceWrapper) TestBackend(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "backend" -------------
+	var backend BackendRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "backend", ctx.Param("backend"), &backend, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter backend: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.TestBackend(ctx, backend)
 	return err
 }
 
@@ -4802,6 +5250,22 @@ func (w *ServerInterfaceWrapper) UpdateVPool(ctx echo.Context) error {
 	return err
 }
 
+// GetVPoolKey converts echo context to params.
+func (w *ServerInterfaceWrapper) GetVPoolKey(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vpool" -------------
+	var vPool VPoolRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vpool", ctx.Param("vpool"), &vPool, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vpool: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetVPoolKey(ctx, vPool)
+	return err
+}
+
 // GetVPoolSweep converts echo context to params.
 func (w *ServerInterfaceWrapper) GetVPoolSweep(ctx echo.Context) error {
 	var err error
@@ -4894,8 +5358,15 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/vpools/:vpool", wrapper.DeleteVPool, options.OperationMiddlewares["DeleteVPool"]...)
 	router.GET(options.BaseURL+"/vpools/:vpool", wrapper.GetVPool, options.OperationMiddlewares["GetVPool"]...)
 	router.PATCH(options.BaseURL+"/vpools/:vpool", wrapper.UpdateVPool, options.OperationMiddlewares["UpdateVPool"]...)
+	router.GET(options.BaseURL+"/vpools/:vpool/key", wrapper.GetVPoolKey, options.OperationMiddlewares["GetVPoolKey"]...)
 	router.GET(options.BaseURL+"/vpools/:vpool/sweep", wrapper.GetVPoolSweep, options.OperationMiddlewares["GetVPoolSweep"]...)
 	router.POST(options.BaseURL+"/vpools/:vpool/sweep", wrapper.SweepVPool, options.OperationMiddlewares["SweepVPool"]...)
+	router.GET(options.BaseURL+"/backends", wrapper.ListBackends, options.OperationMiddlewares["ListBackends"]...)
+	router.POST(options.BaseURL+"/backends", wrapper.CreateBackend, options.OperationMiddlewares["CreateBackend"]...)
+	router.DELETE(options.BaseURL+"/backends/:backend", wrapper.DeleteBackend, options.OperationMiddlewares["DeleteBackend"]...)
+	router.GET(options.BaseURL+"/backends/:backend", wrapper.GetBackend, options.OperationMiddlewares["GetBackend"]...)
+	router.PATCH(options.BaseURL+"/backends/:backend", wrapper.UpdateBackend, options.OperationMiddlewares["UpdateBackend"]...)
+	router.POST(options.BaseURL+"/backends/:backend/test", wrapper.TestBackend, options.OperationMiddlewares["TestBackend"]...)
 	router.GET(options.BaseURL+"/vdisks", wrapper.ListVDisks, options.OperationMiddlewares["ListVDisks"]...)
 	router.POST(options.BaseURL+"/vdisks", wrapper.CreateVDisk, options.OperationMiddlewares["CreateVDisk"]...)
 	router.DELETE(options.BaseURL+"/vdisks/:vdisk", wrapper.DeleteVDisk, options.OperationMiddlewares["DeleteVDisk"]...)
@@ -4956,6 +5427,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/alba", wrapper.GetAlba, options.OperationMiddlewares["GetAlba"]...)
 	router.POST(options.BaseURL+"/alba/survey", wrapper.SurveyAlba, options.OperationMiddlewares["SurveyAlba"]...)
 	router.POST(options.BaseURL+"/alba/recover", wrapper.RecoverAlba, options.OperationMiddlewares["RecoverAlba"]...)
+	router.POST(options.BaseURL+"/alba/rotate-key", wrapper.RotateAlbaKey, options.OperationMiddlewares["RotateAlbaKey"]...)
 	router.GET(options.BaseURL+"/osds", wrapper.ListOSDs, options.OperationMiddlewares["ListOSDs"]...)
 	router.POST(options.BaseURL+"/osds", wrapper.ClaimOSD, options.OperationMiddlewares["ClaimOSD"]...)
 	router.GET(options.BaseURL+"/osds/:osd", wrapper.GetOSD, options.OperationMiddlewares["GetOSD"]...)
@@ -5055,6 +5527,44 @@ func (response RecoverAlbadefaultJSONResponse) VisitRecoverAlbaResponse(w http.R
 	return err
 }
 
+type RotateAlbaKeyRequestObject struct {
+}
+
+type RotateAlbaKeyResponseObject interface {
+	VisitRotateAlbaKeyResponse(w http.ResponseWriter) error
+}
+
+type RotateAlbaKey200JSONResponse AlbaKey
+
+func (response RotateAlbaKey200JSONResponse) VisitRotateAlbaKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RotateAlbaKeydefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RotateAlbaKeydefaultJSONResponse) VisitRotateAlbaKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type SurveyAlbaRequestObject struct {
 }
 
@@ -5076,6 +5586,236 @@ type SurveyAlbadefaultJSONResponse struct {
 }
 
 func (response SurveyAlbadefaultJSONResponse) VisitSurveyAlbaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListBackendsRequestObject struct {
+	Params ListBackendsParams
+}
+
+type ListBackendsResponseObject interface {
+	VisitListBackendsResponse(w http.ResponseWriter) error
+}
+
+type ListBackends200JSONResponse RemoteBackendList
+
+func (response ListBackends200JSONResponse) VisitListBackendsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListBackendsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListBackendsdefaultJSONResponse) VisitListBackendsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateBackendRequestObject struct {
+	Params CreateBackendParams
+	Body   *CreateBackendJSONRequestBody
+}
+
+type CreateBackendResponseObject interface {
+	VisitCreateBackendResponse(w http.ResponseWriter) error
+}
+
+type CreateBackend201JSONResponse RemoteBackendResult
+
+func (response CreateBackend201JSONResponse) VisitCreateBackendResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateBackenddefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateBackenddefaultJSONResponse) VisitCreateBackendResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteBackendRequestObject struct {
+	Backend BackendRef `json:"backend"`
+}
+
+type DeleteBackendResponseObject interface {
+	VisitDeleteBackendResponse(w http.ResponseWriter) error
+}
+
+type DeleteBackend204Response struct {
+}
+
+func (response DeleteBackend204Response) VisitDeleteBackendResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteBackenddefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DeleteBackenddefaultJSONResponse) VisitDeleteBackendResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetBackendRequestObject struct {
+	Backend BackendRef `json:"backend"`
+}
+
+type GetBackendResponseObject interface {
+	VisitGetBackendResponse(w http.ResponseWriter) error
+}
+
+type GetBackend200JSONResponse RemoteBackend
+
+func (response GetBackend200JSONResponse) VisitGetBackendResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetBackenddefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetBackenddefaultJSONResponse) VisitGetBackendResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateBackendRequestObject struct {
+	Backend BackendRef `json:"backend"`
+	Body    *UpdateBackendJSONRequestBody
+}
+
+type UpdateBackendResponseObject interface {
+	VisitUpdateBackendResponse(w http.ResponseWriter) error
+}
+
+type UpdateBackend200JSONResponse RemoteBackendResult
+
+func (response UpdateBackend200JSONResponse) VisitUpdateBackendResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateBackenddefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response UpdateBackenddefaultJSONResponse) VisitUpdateBackendResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestBackendRequestObject struct {
+	Backend BackendRef `json:"backend"`
+}
+
+type TestBackendResponseObject interface {
+	VisitTestBackendResponse(w http.ResponseWriter) error
+}
+
+type TestBackend200JSONResponse RemoteBackendResult
+
+func (response TestBackend200JSONResponse) VisitTestBackendResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestBackenddefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response TestBackenddefaultJSONResponse) VisitTestBackendResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -8627,6 +9367,45 @@ func (response UpdateVPooldefaultJSONResponse) VisitUpdateVPoolResponse(w http.R
 	return err
 }
 
+type GetVPoolKeyRequestObject struct {
+	VPool VPoolRef `json:"vpool"`
+}
+
+type GetVPoolKeyResponseObject interface {
+	VisitGetVPoolKeyResponse(w http.ResponseWriter) error
+}
+
+type GetVPoolKey200JSONResponse VPoolKey
+
+func (response GetVPoolKey200JSONResponse) VisitGetVPoolKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetVPoolKeydefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetVPoolKeydefaultJSONResponse) VisitGetVPoolKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetVPoolSweepRequestObject struct {
 	VPool VPoolRef `json:"vpool"`
 }
@@ -8714,9 +9493,30 @@ type StrictServerInterface interface {
 	// RecoverAlba Rebuild the records of namespaces from the devices alone
 	// (POST /alba/recover)
 	RecoverAlba(ctx context.Context, request RecoverAlbaRequestObject) (RecoverAlbaResponseObject, error)
+	// RotateAlbaKey Draw a new wrapping key for the data keys of encrypted presets
+	// (POST /alba/rotate-key)
+	RotateAlbaKey(ctx context.Context, request RotateAlbaKeyRequestObject) (RotateAlbaKeyResponseObject, error)
 	// SurveyAlba Look at every object now, and repair what is not complete
 	// (POST /alba/survey)
 	SurveyAlba(ctx context.Context, request SurveyAlbaRequestObject) (SurveyAlbaResponseObject, error)
+	// ListBackends List the registered Swift and S3 stores
+	// (GET /backends)
+	ListBackends(ctx context.Context, request ListBackendsRequestObject) (ListBackendsResponseObject, error)
+	// CreateBackend Register a Swift or S3 store
+	// (POST /backends)
+	CreateBackend(ctx context.Context, request CreateBackendRequestObject) (CreateBackendResponseObject, error)
+	// DeleteBackend Forget a registered store that no vPool uses
+	// (DELETE /backends/{backend})
+	DeleteBackend(ctx context.Context, request DeleteBackendRequestObject) (DeleteBackendResponseObject, error)
+	// GetBackend Show a registered store
+	// (GET /backends/{backend})
+	GetBackend(ctx context.Context, request GetBackendRequestObject) (GetBackendResponseObject, error)
+	// UpdateBackend Rename a registered store, or change how it is reached
+	// (PATCH /backends/{backend})
+	UpdateBackend(ctx context.Context, request UpdateBackendRequestObject) (UpdateBackendResponseObject, error)
+	// TestBackend Try every operation of a registered store
+	// (POST /backends/{backend}/test)
+	TestBackend(ctx context.Context, request TestBackendRequestObject) (TestBackendResponseObject, error)
 	// EndExport End an export
 	// (DELETE /exports/{transfer})
 	EndExport(ctx context.Context, request EndExportRequestObject) (EndExportResponseObject, error)
@@ -8996,6 +9796,9 @@ type StrictServerInterface interface {
 	// UpdateVPool Rename a vPool or change its settings
 	// (PATCH /vpools/{vpool})
 	UpdateVPool(ctx context.Context, request UpdateVPoolRequestObject) (UpdateVPoolResponseObject, error)
+	// GetVPoolKey The key that a vPool's objects are encrypted with
+	// (GET /vpools/{vpool}/key)
+	GetVPoolKey(ctx context.Context, request GetVPoolKeyRequestObject) (GetVPoolKeyResponseObject, error)
 	// GetVPoolSweep The newest sweep of a vPool, with how far it is
 	// (GET /vpools/{vpool}/sweep)
 	GetVPoolSweep(ctx context.Context, request GetVPoolSweepRequestObject) (GetVPoolSweepResponseObject, error)
@@ -9085,6 +9888,29 @@ func (sh *strictHandler) RecoverAlba(ctx echo.Context) error {
 	return nil
 }
 
+// RotateAlbaKey operation middleware
+func (sh *strictHandler) RotateAlbaKey(ctx echo.Context) error {
+	var request RotateAlbaKeyRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RotateAlbaKey(ctx.Request().Context(), request.(RotateAlbaKeyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RotateAlbaKey")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RotateAlbaKeyResponseObject); ok {
+		return validResponse.VisitRotateAlbaKeyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // SurveyAlba operation middleware
 func (sh *strictHandler) SurveyAlba(ctx echo.Context) error {
 	var request SurveyAlbaRequestObject
@@ -9102,6 +9928,202 @@ func (sh *strictHandler) SurveyAlba(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(SurveyAlbaResponseObject); ok {
 		return validResponse.VisitSurveyAlbaResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListBackends operation middleware
+func (sh *strictHandler) ListBackends(ctx echo.Context, params ListBackendsParams) error {
+	var request ListBackendsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListBackends(ctx.Request().Context(), request.(ListBackendsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListBackends")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListBackendsResponseObject); ok {
+		return validResponse.VisitListBackendsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateBackend operation middleware
+func (sh *strictHandler) CreateBackend(ctx echo.Context, params CreateBackendParams) error {
+	var request CreateBackendRequestObject
+
+	request.Params = params
+
+	var body CreateBackendJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateBackend(ctx.Request().Context(), request.(CreateBackendRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateBackend")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateBackendResponseObject); ok {
+		return validResponse.VisitCreateBackendResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteBackend operation middleware
+func (sh *strictHandler) DeleteBackend(ctx echo.Context, backend BackendRef) error {
+	var request DeleteBackendRequestObject
+
+	request.Backend = backend
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteBackend(ctx.Request().Context(), request.(DeleteBackendRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteBackend")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteBackendResponseObject); ok {
+		return validResponse.VisitDeleteBackendResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetBackend operation middleware
+func (sh *strictHandler) GetBackend(ctx echo.Context, backend BackendRef) error {
+	var request GetBackendRequestObject
+
+	request.Backend = backend
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetBackend(ctx.Request().Context(), request.(GetBackendRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetBackend")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetBackendResponseObject); ok {
+		return validResponse.VisitGetBackendResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdateBackend operation middleware
+func (sh *strictHandler) UpdateBackend(ctx echo.Context, backend BackendRef) error {
+	var request UpdateBackendRequestObject
+
+	request.Backend = backend
+
+	var body UpdateBackendJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateBackend(ctx.Request().Context(), request.(UpdateBackendRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateBackend")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateBackendResponseObject); ok {
+		return validResponse.VisitUpdateBackendResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// TestBackend operation middleware
+func (sh *strictHandler) TestBackend(ctx echo.Context, backend BackendRef) error {
+	var request TestBackendRequestObject
+
+	request.Backend = backend
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.TestBackend(ctx.Request().Context(), request.(TestBackendRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "TestBackend")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(TestBackendResponseObject); ok {
+		return validResponse.VisitTestBackendResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -12205,6 +13227,31 @@ func (sh *strictHandler) UpdateVPool(ctx echo.Context, vPool VPoolRef) error {
 		return err
 	} else if validResponse, ok := response.(UpdateVPoolResponseObject); ok {
 		return validResponse.VisitUpdateVPoolResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetVPoolKey operation middleware
+func (sh *strictHandler) GetVPoolKey(ctx echo.Context, vPool VPoolRef) error {
+	var request GetVPoolKeyRequestObject
+
+	request.VPool = vPool
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetVPoolKey(ctx.Request().Context(), request.(GetVPoolKeyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetVPoolKey")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetVPoolKeyResponseObject); ok {
+		return validResponse.VisitGetVPoolKeyResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

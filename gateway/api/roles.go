@@ -45,6 +45,8 @@ var rules = map[string]rule{
 	"GetPreset":            {role: auth.RoleRead},
 	"ListNamespaces":       {role: auth.RoleRead},
 	"ListJobs":             {role: auth.RoleRead},
+	"ListBackends":         {role: auth.RoleRead},
+	"GetBackend":           {role: auth.RoleRead},
 	"ListUsers":            {role: auth.RoleRead},
 	"GetUser":              {role: auth.RoleRead},
 	"UpdateUser":           {role: auth.RoleRead}, // one's own password
@@ -100,6 +102,7 @@ var rules = map[string]rule{
 
 	"SurveyAlba":      {role: auth.RoleManage},
 	"RecoverAlba":     {role: auth.RoleManage},
+	"RotateAlbaKey":   {role: auth.RoleManage},
 	"ClaimOSD":        {role: auth.RoleManage},
 	"MoveOSD":         {role: auth.RoleManage},
 	"DecommissionOSD": {role: auth.RoleManage},
@@ -109,6 +112,11 @@ var rules = map[string]rule{
 	"UpdatePreset":    {role: auth.RoleManage},
 	"DeletePreset":    {role: auth.RoleManage},
 	"ClearJobs":       {role: auth.RoleManage},
+	"CreateBackend":   {role: auth.RoleManage},
+	"UpdateBackend":   {role: auth.RoleManage},
+	"DeleteBackend":   {role: auth.RoleManage},
+	"TestBackend":     {role: auth.RoleManage},
+	"GetVPoolKey":     {role: auth.RoleManage},
 	"CreateVPool":     {role: auth.RoleManage},
 	"RecoverVPool":    {role: auth.RoleManage},
 	"UpdateVPool":     {role: auth.RoleManage},
@@ -120,6 +128,6 @@ var rules = map[string]rule{
 
 // creates are the operations that honour Idempotency-Key (H4).
 var creates = map[string]bool{
-	"ClaimOSD": true, "CreatePreset": true,
+	"ClaimOSD": true, "CreatePreset": true, "CreateBackend": true,
 	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CloneVDisk": true, "BeginImport": true, "BeginExport": true, "CreateSnapshot": true, "CreateSnapshotGroup": true, "CreateTarget": true, "CreateTargetGroup": true, "CreateUser": true, "CreateToken": true,
 }

@@ -60,7 +60,7 @@ func (s *Server) vpoolOf(v model.VPool, sum *poolSums) VPool {
 	}
 	st := s.opt.Control.PoolStatus(v.ID)
 	out := VPool{
-		ID: v.ID, Name: v.Name, State: VPoolStateRunning, Backend: Backend{Kind: BackendKind(v.Backend.Kind), Path: v.Backend.Path, Preset: v.Backend.Preset},
+		ID: v.ID, Name: v.Name, State: VPoolStateRunning, Backend: s.placeOf(v.Backend), KeyID: some(v.KeyID),
 		Settings: settingsOf(v.Settings), Vdisks: sum.vdisks, Provisioned: sum.provisioned, Stored: sum.stored, Mapped: sum.mapped,
 		Trashed: sum.trashed, TrashStored: sum.trashStored,
 		Total: st.Usage.Total, Free: st.Usage.Free, Created: v.Created, ObservedAt: st.Observed.UTC(),
@@ -77,6 +77,15 @@ func (s *Server) vpoolOf(v model.VPool, sum *poolSums) VPool {
 		out.State, out.StateReason = VPoolStateDegraded, "a vDisk is "+string(sum.badState)
 	case sum.notRunning > 1:
 		out.State, out.StateReason = VPoolStateDegraded, "several vDisks are not running"
+	}
+	return out
+}
+
+// placeOf says where a vPool keeps its objects.
+func (s *Server) placeOf(b model.Backend) Backend {
+	out := Backend{Kind: BackendKind(b.Kind), Path: b.Path, Preset: b.Preset}
+	if r, ok := s.opt.Model.Remote(b.Store); ok {
+		out.Store = r.Name
 	}
 	return out
 }
@@ -163,7 +172,7 @@ func (s *Server) GetVPool(_ context.Context, r GetVPoolRequestObject) (GetVPoolR
 
 func newPool(name string, b Backend, in *VPoolSettingsInput) (control.NewPool, error) {
 	patch, err := patchOf(in)
-	return control.NewPool{Name: name, Backend: model.Backend{Kind: string(b.Kind), Path: b.Path, Preset: b.Preset}, Settings: patch}, err
+	return control.NewPool{Name: name, Backend: model.Backend{Kind: string(b.Kind), Path: b.Path, Preset: b.Preset, Store: b.Store}, Settings: patch}, err
 }
 
 // CreateVPool makes a vPool.
@@ -172,6 +181,7 @@ func (s *Server) CreateVPool(ctx context.Context, r CreateVPoolRequestObject) (C
 	if err != nil {
 		return nil, err
 	}
+	in.Encrypted = value(r.Body.Encrypt)
 	v, err := s.opt.Control.CreateVPool(ctx, in)
 	if err != nil {
 		return nil, err
@@ -185,6 +195,7 @@ func (s *Server) RecoverVPool(ctx context.Context, r RecoverVPoolRequestObject) 
 	if err != nil {
 		return nil, err
 	}
+	in.Key = value(r.Body.Key)
 	rec, err := s.opt.Control.RecoverVPool(ctx, in, r.Body.AcceptLoss != nil && *r.Body.AcceptLoss)
 	if err != nil {
 		return nil, err

@@ -33,7 +33,13 @@ type place struct {
 
 func (p *place) Default(b model.Backend, _ string) model.Backend { return b }
 func (p *place) Check(model.Backend) *Error                      { return nil }
-func (p *place) Open(_ context.Context, b model.Backend) (backend.Store, error) {
+func (p *place) CheckRemote(model.Remote) *Error                 { return nil }
+func (p *place) Swap(_, _ backend.Store)                         {}
+func (p *place) TestRemote(context.Context, model.Remote, string) (RemoteReport, error) {
+	return RemoteReport{}, nil
+}
+func (p *place) Open(_ context.Context, at Place) (backend.Store, error) {
+	b := at.Backend
 	if p.away.Load() {
 		return nil, errAway
 	}

@@ -141,10 +141,20 @@ type Backends interface {
 	// Check refuses a backend that cannot be used, with Field set.
 	Check(model.Backend) *Error
 	// Open opens the store; the caller closes it. It fails with
-	// backend.ErrInUse when another process or vPool holds it.
-	Open(ctx context.Context, b model.Backend) (backend.Store, error)
+	// backend.ErrInUse when another process or vPool holds it, with
+	// encrypted.ErrKey when the key is not the one it was made with.
+	Open(ctx context.Context, p Place) (backend.Store, error)
 	// ReadRoot tells whose objects a store holds; backend.ErrNotExist if none.
 	ReadRoot(ctx context.Context, s backend.Store) (Root, error)
 	// RemoveRoot makes an emptied store usable for another vPool.
 	RemoveRoot(ctx context.Context, s backend.Store) error
+	// CheckRemote refuses the record of a remote store that cannot be right, with
+	// Field set.
+	CheckRemote(model.Remote) *Error
+	// TestRemote tries every operation of a remote store on scratch objects. The error
+	// says why it could not be tried.
+	TestRemote(ctx context.Context, r model.Remote, secret string) (RemoteReport, error)
+	// Swap lets users of an open remote store go on with another one, which Open
+	// returned for the same vPool, without noticing. It closes what is not used any more.
+	Swap(old, now backend.Store)
 }

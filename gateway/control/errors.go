@@ -8,6 +8,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/backend/encrypted"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -109,6 +110,7 @@ var causes = []struct {
 	{volume.ErrForeignRoot, CodeForeignRoot, "use an empty directory, or recover the vPool from this one"},
 	{volume.ErrLostTail, CodeLostTail, "ovgate vdisk list --state lost_tail shows which, and each says what to do"},
 	{volume.ErrCorrupt, CodeNotRunning, corruptHint},
+	{encrypted.ErrKey, CodeInvalid, "give the key that it was made with: --key-file, with what ovgate vpool key printed"},
 	{backend.ErrInUse, CodeInUse, "stop the other ovgate, or use another directory"},
 	{backend.ErrFull, CodeNoSpace, "free or add space on the backend"},
 	{backend.ErrCorrupt, CodeBackend, "check the backend's disk"},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/backend/encrypted"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -32,12 +33,24 @@ func (c *Controller) RecoverVPool(ctx context.Context, in NewPool, acceptLoss bo
 	}
 	defer done()
 	object := vpoolObject(clip(in.Name))
-	in.Backend = c.opt.Backends.Default(in.Backend, in.Name)
+	key, e := parseKey(object, in.Key)
+	if e != nil {
+		return Recovery{}, e
+	}
+	where, e := c.remoteOf(object, in.Backend)
+	if e != nil {
+		return Recovery{}, e
+	}
+	where = c.opt.Backends.Default(where, in.Name)
 	rec, known := c.model.FindVPool(in.Name)
-	if !known || rec.Backend != in.Backend {
-		if rec, err = c.adopt(ctx, in); err != nil {
-			return Recovery{}, explain(object, err)
-		}
+	switch {
+	case !known || rec.Backend != where:
+		rec, err = c.adopt(ctx, in, key)
+	case key != nil:
+		rec, err = c.rekey(ctx, rec, *key)
+	}
+	if err != nil {
+		return Recovery{}, explain(object, err)
 	}
 	ep, err := c.attached(rec.ID)
 	if err != nil {
@@ -60,18 +73,26 @@ func (c *Controller) RecoverVPool(ctx context.Context, in NewPool, acceptLoss bo
 }
 
 // adopt makes a vPool of the root object that a backend holds.
-func (c *Controller) adopt(ctx context.Context, in NewPool) (model.VPool, error) {
+func (c *Controller) adopt(ctx context.Context, in NewPool, key *encrypted.Key) (model.VPool, error) {
 	rec, e := c.checkNewPool(in)
 	if e != nil {
 		return rec, e
 	}
-	store, err := c.opt.Backends.Open(ctx, in.Backend)
+	place, err := c.place(rec)
 	if err != nil {
+		return rec, err
+	}
+	place.Key, place.New = key, false
+	store, err := c.opt.Backends.Open(ctx, place)
+	if err != nil {
+		if place.Backend.Store != "" {
+			err = offRemote(place.Remote, err)
+		}
 		return rec, err
 	}
 	root, err := c.opt.Backends.ReadRoot(ctx, store)
 	if err = errors.Join(err, store.Close()); errors.Is(err, backend.ErrNotExist) {
-		return rec, &Error{Code: CodeNotFound, Field: "backend.path", Message: in.Backend.Path + " holds no vPool", Object: vpoolObject(in.Name), Hint: "name the directory that the vPool was created with"}
+		return rec, &Error{Code: CodeNotFound, Field: "backend.path", Message: rec.Backend.Path + " holds no vPool", Object: vpoolObject(in.Name), Hint: "name the place that the vPool was created with"}
 	}
 	if err != nil {
 		return rec, err
@@ -80,6 +101,11 @@ func (c *Controller) adopt(ctx context.Context, in NewPool) (model.VPool, error)
 		return rec, &Error{Code: CodeExists, Field: "name", Object: vpoolObject(in.Name), Message: "this vPool is known as " + have.Name, Hint: "recover it under that name"}
 	}
 	rec.ID, rec.Adopt = root.VPool, true
+	if key != nil {
+		if err := c.giveKey(&rec, *key); err != nil {
+			return rec, err
+		}
+	}
 	return c.addPool(ctx, rec)
 }
 

@@ -169,14 +169,42 @@ func (c *Controller) PoolStatus(id string) PoolStatus {
 // NewPool is what a vPool is created or recovered from.
 type NewPool struct {
 	Name     string
-	Backend  model.Backend
+	Backend  model.Backend // Store is the name or id of a remote store
 	Settings SettingsPatch
+	// Encrypted: its objects are to be, with a key that is drawn. Only for a new one.
+	Encrypted bool
+	// Key is the one that the objects of a vPool that is recovered are encrypted with;
+	// empty: none.
+	Key string
+}
+
+// remoteOf turns the name of a remote store into its id, and completes the kind.
+func (c *Controller) remoteOf(object string, b model.Backend) (model.Backend, *Error) {
+	if b.Store == "" {
+		if b.Kind == model.KindS3 || b.Kind == model.KindSwift {
+			return b, invalid("backend.store", object, "name one that ovgate backend list shows, or register one: ovgate backend create "+b.Kind, "it is not said which %s backend", b.Kind)
+		}
+		return b, nil
+	}
+	r, ok := c.model.FindRemote(b.Store)
+	if !ok {
+		return b, &Error{Code: CodeNotFound, Field: "backend.store", Object: object, Message: fmt.Sprintf("there is no backend %q", clip(b.Store)), Hint: "ovgate backend list shows those that are registered"}
+	}
+	if b.Kind != r.Kind {
+		return b, invalid("backend.kind", object, "use "+r.Kind, "backend %s is of kind %s, not %s", r.Name, r.Kind, b.Kind)
+	}
+	b.Store = r.ID
+	return b, nil
 }
 
 // check refuses what cannot become a vPool and returns its record without ids.
 func (c *Controller) checkNewPool(in NewPool) (model.VPool, *Error) {
 	object := vpoolObject(clip(in.Name))
 	if e := checkName("vpool", in.Name); e != nil {
+		return model.VPool{}, e
+	}
+	var e *Error
+	if in.Backend, e = c.remoteOf(object, in.Backend); e != nil {
 		return model.VPool{}, e
 	}
 	in.Backend = c.opt.Backends.Default(in.Backend, in.Name)
@@ -220,6 +248,11 @@ func (c *Controller) CreateVPool(ctx context.Context, in NewPool) (model.VPool, 
 	if rec.ID, err = model.NewUUID(); err != nil {
 		return rec, err
 	}
+	if in.Encrypted {
+		if err := c.drawKey(&rec); err != nil {
+			return rec, err
+		}
+	}
 	return c.addPool(ctx, rec)
 }
 
@@ -254,7 +287,7 @@ func (c *Controller) addPool(ctx context.Context, rec model.VPool) (model.VPool,
 
 // overlap tells whether two backends share a place.
 func overlap(a, b model.Backend) bool {
-	if a.Kind != b.Kind {
+	if a.Kind != b.Kind || a.Store != b.Store {
 		return false
 	}
 	in := func(path, dir string) bool {
@@ -299,8 +332,15 @@ func (c *Controller) attach(ctx context.Context, p *pool, rec model.VPool) error
 }
 
 func (c *Controller) openPool(ctx context.Context, rec model.VPool) (Pool, backend.Store, error) {
-	store, err := c.opt.Backends.Open(ctx, rec.Backend)
+	place, err := c.place(rec)
 	if err != nil {
+		return nil, nil, err
+	}
+	store, err := c.opt.Backends.Open(ctx, place)
+	if err != nil {
+		if place.Backend.Store != "" {
+			err = offRemote(place.Remote, err)
+		}
 		return nil, nil, err
 	}
 	if err = c.checkPlace(ctx, store, rec); err == nil {

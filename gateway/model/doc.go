@@ -1,5 +1,5 @@
 // Package model keeps the control plane's records on internal/kv: vPools, vDisks
-// with their iSCSI target, shared targets, users, tokens, browser sessions and the identity of
+// with their iSCSI target, shared targets, remote stores, users, tokens, browser sessions and the identity of
 // the cluster. gateway/control and gateway/auth are its callers; nothing else
 // writes below "model/".
 //
@@ -13,6 +13,7 @@
 //	model/target/ID                   SharedTarget
 //	                                             model/index/target/NAME       -> ID
 //	                                             model/index/iqn/IQN           -> ID
+//	model/backend/ID                  Remote     model/index/backend/NAME      -> ID
 //	model/user/NAME                   User
 //	model/token/ID                    Token      model/index/token/HASH        -> ID
 //	model/session/HASH                Session
@@ -36,6 +37,7 @@
 //	    its vPool.
 //	M5  Values handed out are copies.
 //	M6  Of a shared target, a number belongs to one vDisk at most.
+//	M7  A remote store stays while a vPool uses it.
 //
 // It does not watch: one process owns a store on a single node. It holds no
 // policy: what may follow what is decided in gateway/control.

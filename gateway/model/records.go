@@ -1,6 +1,9 @@
 package model
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Format is the newest record format this code reads and writes.
 //
@@ -10,7 +13,8 @@ import "time"
 //	4  templates; flatten; state "transfer"
 //	5  trash; over-subscription; moves
 //	6  what the read cache keeps of a vDisk; intervals of verification
-const Format = 6
+//	7  remote stores; keys of vPools
+const Format = 7
 
 // State is what the control plane has decided for a vPool or vDisk; what the
 // engine makes of it is reported beside it and is not stored.
@@ -39,10 +43,13 @@ type Cluster struct {
 
 // Backend says where a vPool keeps its objects.
 type Backend struct {
-	Kind string `json:"kind"` // "local" or "alba"
+	Kind string `json:"kind"` // "local", "alba", KindSwift or KindS3
 	// Path is where the objects are. local: an absolute directory; alba: what the
-	// names of its namespaces begin with.
+	// names of its namespaces begin with; remote: what the names of its objects begin
+	// with, segments joined by "/".
 	Path string `json:"path,omitempty"`
+	// Store is the id of the remote store; empty for local and alba.
+	Store string `json:"store,omitempty"`
 	// Preset is how an alba backend stores; empty: by its default.
 	Preset string `json:"preset,omitempty"`
 }
@@ -101,6 +108,10 @@ type VPool struct {
 	Settings PoolSettings `json:"settings"`
 	State    State        `json:"state"`
 	Created  time.Time    `json:"created"`
+	// Key encrypts its objects: text of encrypted.Key, sealed with ID; empty: they are
+	// not encrypted. KeyID names it.
+	Key   []byte `json:"key,omitempty"`
+	KeyID string `json:"keyId,omitempty"`
 
 	Rev int64 `json:"-"` // revision of the last change
 }
@@ -260,6 +271,7 @@ func (v VPool) format() int { return v.Format }
 func (v VPool) rev() int64  { return v.Rev }
 func (v VPool) clone(rev int64) VPool {
 	v.Rev = rev
+	v.Key = slices.Clone(v.Key)
 	return v
 }
 

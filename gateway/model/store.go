@@ -25,6 +25,7 @@ type Store struct {
 	sessions *table[Session]
 	idem     *table[Idempotency]
 	verified *table[Verification]
+	remotes  *table[Remote]
 }
 
 // Open reads all records from store, and draws the cluster's and the node's id
@@ -43,12 +44,13 @@ func Open(ctx context.Context, store kv.Store, clk clock.Clock) (*Store, error) 
 		sessions: newTable[Session](store, "session"),
 		idem:     newTable[Idempotency](store, "idempotency"),
 		verified: newTable[Verification](store, "verification"),
+		remotes:  newTable[Remote](store, "backend"),
 	}
 	if err := s.openCluster(ctx, clk.Now()); err != nil {
 		return nil, err
 	}
 	for _, load := range []func(context.Context) error{
-		s.vpools.load, s.vdisks.load, s.targets.load, s.users.load, s.tokens.load, s.sessions.load, s.idem.load, s.verified.load,
+		s.vpools.load, s.vdisks.load, s.targets.load, s.users.load, s.tokens.load, s.sessions.load, s.idem.load, s.verified.load, s.remotes.load,
 	} {
 		if err := load(ctx); err != nil {
 			return nil, err
@@ -113,10 +115,11 @@ func NewUUID() (string, error) {
 // Cluster returns the identity of the installation and of this node.
 func (s *Store) Cluster() Cluster { return s.cluster }
 
-// CreateVPool stores a new vPool; ErrExists if its name is taken.
+// CreateVPool stores a new vPool; ErrExists if its name is taken, ErrNotFound if the
+// remote store that it uses is gone.
 func (s *Store) CreateVPool(ctx context.Context, v VPool) (VPool, error) {
 	v.Format = Format
-	return s.vpools.insert(ctx, v, nil)
+	return s.withRemote(v.Backend, func(cmps []kv.Compare) (VPool, error) { return s.vpools.insert(ctx, v, cmps) })
 }
 
 // VPool returns a vPool by id.

@@ -18,6 +18,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/backend/encrypted"
 	"github.com/openvstorage/ovgate/volumedriver/backend/local"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -30,11 +31,13 @@ const (
 // rootObject is the name of the engine's root object (volume.ReadRoot).
 const rootObject = "ovgate.root"
 
-// backends opens the stores under vPools: local directories, and the node's Alba.
+// backends opens the stores under vPools: local directories, the node's Alba, Swift and
+// S3.
 type backends struct {
-	dir  string // the data directory
-	alba *alba.Service
-	log  *slog.Logger
+	dir     string // the data directory
+	alba    *alba.Service
+	remotes *remotes
+	log     *slog.Logger
 }
 
 var _ control.Backends = backends{}
@@ -44,7 +47,7 @@ func (b backends) Default(v model.Backend, name string) model.Backend {
 	if v.Kind == kindLocal && v.Path == "" {
 		v.Path = filepath.Join(b.dir, backendDir, name)
 	}
-	if v.Kind == kindAlba && v.Path == "" {
+	if (v.Kind == kindAlba || isRemote(v.Kind)) && v.Path == "" {
 		v.Path = strings.ToLower(name)
 	}
 	if filepath.IsAbs(v.Path) {
@@ -69,13 +72,16 @@ func (b backends) Check(v model.Backend) *control.Error {
 		return nil
 	}
 	if v.Preset != "" {
-		return bad("backend.preset", "a local backend has no preset", "leave it out, or use the alba backend")
+		return bad("backend.preset", "only the alba backend has presets", "leave it out, or use the alba backend")
+	}
+	if isRemote(v.Kind) {
+		return checkPrefix(v.Path)
 	}
 	own := filepath.Join(b.dir, backendDir)
 	data, ours, place := resolve(b.dir), resolve(own), resolve(v.Path)
 	switch {
 	case v.Kind != kindLocal:
-		return bad("backend.kind", "this version has no backend of that kind", "use local or alba")
+		return bad("backend.kind", "this version has no backend of that kind", "use local, alba, swift or s3")
 	case !filepath.IsAbs(v.Path):
 		return bad("backend.path", "the path is not absolute", "name a directory from the root, such as /srv/ovgate/default")
 	case v.Path == "/" || strings.ContainsRune(v.Path, 0):
@@ -106,10 +112,26 @@ func resolve(path string) string {
 func within(path, dir string) bool { return strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/") }
 
 // Open implements control.Backends.
-func (b backends) Open(ctx context.Context, v model.Backend) (backend.Store, error) {
-	if v.Kind == kindAlba {
+func (b backends) Open(ctx context.Context, p control.Place) (backend.Store, error) {
+	s, err := b.open(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return seal(ctx, s, p)
+}
+
+// open opens the store of a vPool as it is, encrypted or not.
+func (b backends) open(ctx context.Context, p control.Place) (backend.Store, error) {
+	v := p.Backend
+	switch {
+	case v.Kind == kindAlba:
 		s, err := b.alba.Store(ctx, v.Path, v.Preset)
-		return s, unfit(err)
+		if err != nil {
+			return nil, unfit(err)
+		}
+		return s, nil
+	case isRemote(v.Kind):
+		return b.openRemote(ctx, p)
 	}
 	lock, err := local.Lock(v.Path)
 	if err != nil {
@@ -167,6 +189,12 @@ func (b backends) ReadRoot(ctx context.Context, s backend.Store) (control.Root, 
 func (b backends) RemoveRoot(ctx context.Context, s backend.Store) error {
 	if err := s.Delete(ctx, rootObject); err != nil {
 		return err
+	}
+	if e, ok := s.(*encrypted.Store); ok {
+		if err := e.Forget(ctx); err != nil {
+			return err
+		}
+		s = e.Unwrap()
 	}
 	if a, ok := s.(interface{ Forget(context.Context) error }); ok {
 		return a.Forget(ctx)

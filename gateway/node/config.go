@@ -53,6 +53,8 @@ const (
 //	asds: []                     # devices of the Alba: {dir: /mnt/disk1/ovgate, bytes: N}; bytes
 //	                             # may be left out; default: six places in the data directory,
 //	                             # made with the first vPool that needs them
+//	alba_key_file: /PATH         # wraps the data keys of encrypted presets; default: alba/wrap.key in
+//	                             # the data directory. Rotation writes beside it
 //	auto_repair: 15m             # silence after which what a device holds is made anew
 //	write_memory_bytes: 268435456 # journal data kept in memory
 //	map_memory: 1073741824       # pages of the vDisks' maps kept in memory; default: an
@@ -75,6 +77,7 @@ type config struct {
 	LostWriteDisks   []string      `yaml:"lost_write_disks"`
 	ReadCache        []diskDir     `yaml:"read_cache"`
 	ASDs             []diskDir     `yaml:"asds"`
+	AlbaKeyFile      string        `yaml:"alba_key_file"`
 	AutoRepair       time.Duration `yaml:"auto_repair"`
 	WriteMemoryBytes int64         `yaml:"write_memory_bytes"`
 	MapMemory        int64         `yaml:"map_memory"`
@@ -221,6 +224,9 @@ func (c config) check() error {
 	}
 	if c.AutoRepair != 0 && (c.AutoRepair < minAutoRepair || c.AutoRepair > maxAutoRepair) {
 		return fmt.Errorf("configuration: auto_repair is %s: use %s to %s", c.AutoRepair, minAutoRepair, maxAutoRepair)
+	}
+	if c.AlbaKeyFile != "" && !filepath.IsAbs(c.AlbaKeyFile) {
+		return fmt.Errorf("configuration: alba_key_file is %q: name it from the root", c.AlbaKeyFile)
 	}
 	if err := errors.Join(readRole.check(c.ReadCache), writeRole.check(c.WriteDisks), backendRole.check(c.ASDs)); err != nil {
 		return err

@@ -9,7 +9,8 @@
 //	DIR/admin.token    bearer token of the local operator, 0600
 //	DIR/setup.token    set-up token while no user exists, 0600
 //	DIR/api.json       {"url":"https://...","caFile":"tls/ca.pem"}: where the API is
-//	DIR/seal.key       32 bytes in hex, 0600: seals CHAP secrets in kv.db
+//	DIR/seal.key       32 bytes in hex, 0600: seals CHAP secrets, those of
+//	                   backends and keys of vPools in kv.db
 //	DIR/tls/           ca.pem, ca-key.pem, server.pem, server-key.pem
 //	DIR/local/         engine: journal, map checkpoints
 //	DIR/backend/NAME/  default place of the local backend of vPool NAME

@@ -30,6 +30,7 @@ import (
 	"github.com/openvstorage/ovgate/internal/sdnotify"
 	"github.com/openvstorage/ovgate/iscsi"
 	"github.com/openvstorage/ovgate/ui"
+	"github.com/openvstorage/ovgate/volumedriver/backend/remote"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -70,6 +71,7 @@ type node struct {
 	seal          *control.Sealer
 	local         blockfs.FS
 	alba          *alba.Service
+	remotes       remotes
 	host          *volume.Host
 	front         *iscsi.Server
 	ctl           *control.Controller
@@ -90,7 +92,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Stderr == nil {
 		o.Stderr = os.Stderr
 	}
-	n := &node{opt: o, started: time.Now()}
+	n := &node{opt: o, started: time.Now(), remotes: remotes{open: map[string]*remote.Store{}}}
 	if n.cfg, err = loadConfig(o); err != nil {
 		return err
 	}
@@ -286,6 +288,7 @@ func (n *node) openAlba(ctx context.Context) error {
 	n.alba = alba.New(alba.Options{
 		Data: n.dir.path, Registry: n.kv, Sealer: n.seal, Node: n.model.Cluster().Node, Dirs: dirs,
 		Version: Version(n.opt.Version).Version, Log: n.log, Changed: func() { n.health.stale.Store(true) }, AutoRepair: n.cfg.AutoRepair,
+		KeyFile: n.cfg.AlbaKeyFile,
 	})
 	n.onClose(n.alba.Close)
 	return n.alba.Open(ctx)
@@ -301,7 +304,7 @@ func (n *node) openAPI(context.Context) error {
 	n.hub = observe.NewHub(clock.Real{})
 	n.onClose(func() error { n.hub.Close(); return nil })
 	n.ctl = control.New(control.Options{
-		Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.alba, n.log},
+		Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.alba, &n.remotes, n.log},
 		Sealer: seal, Portals: portals(n.cfg.Advertise, bound), Log: n.log, Changed: n.changed,
 	})
 	dist, err := fs.Sub(ui.Dist, "dist")

@@ -12,6 +12,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/iscsi"
+	"github.com/openvstorage/ovgate/volumedriver/backend/remote"
 )
 
 const (
@@ -73,6 +74,9 @@ func (n *node) checks(now time.Time) observe.Checks {
 		c.HasCert, c.CertLeft = true, n.tls.expiry.Sub(now)
 	}
 	c.Alba = n.checkAlba()
+	for _, r := range n.remoteStats() {
+		c.Remotes = append(c.Remotes, observe.RemoteCheck{VPool: r.VPool, Open: r.Stats.Breaker != remote.BreakerClosed, LastError: r.Stats.LastError})
+	}
 	if total, free, err := n.local.Usage(); err == nil {
 		c.LocalTotal, c.LocalFree = total, free
 	}
@@ -115,8 +119,19 @@ func (n *node) metrics() observe.Source {
 			}
 			return out
 		},
-		Host: n.host.Usage, Frontend: n.front.Stats, Health: n.checkHealth, Clients: n.hub.Clients, Alba: n.checkAlba,
+		Host: n.host.Usage, Frontend: n.front.Stats, Health: n.checkHealth, Clients: n.hub.Clients, Alba: n.checkAlba, Remotes: n.remoteStats,
 	}
+}
+
+// remoteStats returns the counters of vPools on Swift and S3.
+func (n *node) remoteStats() []observe.RemoteMetrics {
+	var out []observe.RemoteMetrics
+	for id, s := range n.remotes.all() {
+		if p, ok := n.model.VPool(id); ok {
+			out = append(out, observe.RemoteMetrics{VPool: p.Name, Stats: s.Stats()})
+		}
+	}
+	return out
 }
 
 // albaLook bounds a look at the object store's records.

@@ -103,6 +103,7 @@ type Checks struct {
 	LocalTotal int64         // of the data directory's disk
 	LocalFree  int64
 	Alba       *Alba // nil: there is no object store
+	Remotes    []RemoteCheck
 }
 
 // Evaluate names what is wrong.
@@ -128,6 +129,9 @@ func (c Checks) Evaluate() Health {
 	}
 	if c.Alba != nil {
 		c.Alba.check(add)
+	}
+	for _, r := range c.Remotes {
+		r.check(add)
 	}
 	space(c.LocalTotal, c.LocalFree, "data_dir", "", "The data directory's disk", add)
 	if c.HasCert && c.CertLeft < certWarn {

@@ -38,6 +38,8 @@ type Source struct {
 	Clients  func() int // event streams
 	// Alba is the object store; nil, or a nil answer: there is none.
 	Alba func() *Alba
+	// Remotes are the stores of vPools on Swift and S3; nil: none.
+	Remotes func() []RemoteMetrics
 }
 
 // DiskMetrics is one vDisk at a scrape.
@@ -72,6 +74,9 @@ func newRegistry(src Source, version string) *prometheus.Registry {
 	r.MustRegister(newCollector(src, version), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if src.Alba != nil {
 		r.MustRegister(newAlbaCollector(src.Alba))
+	}
+	if src.Remotes != nil {
+		r.MustRegister(newRemoteCollector(src.Remotes))
 	}
 	return r
 }

@@ -44,6 +44,8 @@ func (e AlbaEventLevel) Valid() bool {
 const (
 	BackendKindAlba  BackendKind = "alba"
 	BackendKindLocal BackendKind = "local"
+	BackendKindS3    BackendKind = "s3"
+	BackendKindSwift BackendKind = "swift"
 )
 
 // Valid indicates whether the value is a known member of the BackendKind enum.
@@ -52,6 +54,10 @@ func (e BackendKind) Valid() bool {
 	case BackendKindAlba:
 		return true
 	case BackendKindLocal:
+		return true
+	case BackendKindS3:
+		return true
+	case BackendKindSwift:
 		return true
 	default:
 		return false
@@ -175,6 +181,24 @@ func (e OSDState) Valid() bool {
 	case OSDStateInUse:
 		return true
 	case OSDStatePurging:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for RemoteKind.
+const (
+	RemoteKindS3    RemoteKind = "s3"
+	RemoteKindSwift RemoteKind = "swift"
+)
+
+// Valid indicates whether the value is a known member of the RemoteKind enum.
+func (e RemoteKind) Valid() bool {
+	switch e {
+	case RemoteKindS3:
+		return true
+	case RemoteKindSwift:
 		return true
 	default:
 		return false
@@ -361,6 +385,15 @@ type AlbaEvent struct {
 // AlbaEventLevel defines model for AlbaEvent.Level.
 type AlbaEventLevel string
 
+// AlbaKey defines model for AlbaKey.
+type AlbaKey struct {
+	// DataKeys Data keys that it wraps
+	DataKeys int `json:"dataKeys"`
+
+	// ID Names the wrapping key, and does not tell it
+	ID string `json:"id"`
+}
+
 // AlbaRecoverInput defines model for AlbaRecoverInput.
 type AlbaRecoverInput struct {
 	// Force Also while devices are away
@@ -374,11 +407,14 @@ type AlbaRecoverInput struct {
 type Backend struct {
 	Kind BackendKind `json:"kind"`
 
-	// Path local: absolute path of a directory on the node, made when missing; empty in a request: a place of its own in the node's data directory. alba: what the names of its namespaces begin with; empty in a request: the vPool's name
+	// Path local: absolute path of a directory on the node, made when missing; empty in a request: a place of its own in the node's data directory. alba: what the names of its namespaces begin with; empty in a request: the vPool's name. swift, s3: what the names of its objects begin with; empty in a request: the vPool's name
 	Path string `json:"path"`
 
 	// Preset alba: the preset that says how objects are stored; empty: the default one
 	Preset string `json:"preset"`
+
+	// Store swift, s3: name or id of the registered backend, see /backends; empty with the others
+	Store string `json:"store"`
 }
 
 // BackendKind defines model for BackendKind.
@@ -1216,6 +1252,216 @@ type Recovered struct {
 	Time time.Time `json:"time"`
 }
 
+// RemoteBackend defines model for RemoteBackend.
+type RemoteBackend struct {
+	// ConditionalPut Of two writers of one new object it refuses one
+	ConditionalPut bool      `json:"conditionalPut"`
+	Created        time.Time `json:"created"`
+
+	// Gives What it promises and does, in words, as of the newest test
+	Gives []string `json:"gives"`
+
+	// HasSecret There is one; it is in no answer
+	HasSecret bool       `json:"hasSecret"`
+	ID        string     `json:"id"`
+	Kind      RemoteKind `json:"kind"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name `json:"name"`
+
+	// Options How a remote store is reached and used.
+	Options  RemoteOptions `json:"options"`
+	TestedAt time.Time     `json:"testedAt"`
+
+	// Vpools Names of the vPools on it
+	Vpools   []string `json:"vpools"`
+	Warnings []string `json:"warnings"`
+}
+
+// RemoteBackendInput defines model for RemoteBackendInput.
+type RemoteBackendInput struct {
+	Kind RemoteKind `json:"kind"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name `json:"name"`
+
+	// Options How a remote store is reached and used. What is left out has its default, or stays in a change.
+	Options RemoteOptionsInput `json:"options"`
+
+	// Secret Password, secret key, or secret of the application credential
+	Secret *string `json:"secret,omitempty"`
+}
+
+// RemoteBackendList defines model for RemoteBackendList.
+type RemoteBackendList struct {
+	Items []RemoteBackend `json:"items"`
+	Next  *string         `json:"next"`
+}
+
+// RemoteBackendPatch defines model for RemoteBackendPatch.
+type RemoteBackendPatch struct {
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name *Name `json:"name,omitempty"`
+
+	// Options How a remote store is reached and used. What is left out has its default, or stays in a change.
+	Options *RemoteOptionsInput `json:"options,omitempty"`
+	Secret  *string             `json:"secret,omitempty"`
+}
+
+// RemoteBackendResult defines model for RemoteBackendResult.
+type RemoteBackendResult struct {
+	Backend RemoteBackend `json:"backend"`
+
+	// Steps What was tried, on objects made for it and removed
+	Steps []RemoteStep `json:"steps"`
+}
+
+// RemoteKind defines model for RemoteKind.
+type RemoteKind string
+
+// RemoteOptions How a remote store is reached and used.
+type RemoteOptions struct {
+	// Addressing s3: auto, path or virtual: where the bucket's name stands in requests
+	Addressing string `json:"addressing"`
+
+	// ApplicationCredential swift: user is the id of an application credential
+	ApplicationCredential bool `json:"applicationCredential"`
+
+	// AuthVersion swift: 1, 2 or 3; 0: by the URL
+	AuthVersion int `json:"authVersion"`
+
+	// Ca Certificates in PEM to trust in place of the system's
+	Ca string `json:"ca"`
+
+	// Connections At a time; 0: 64
+	Connections int `json:"connections"`
+
+	// Container s3: the bucket, which is there already; swift: the container, made when missing
+	Container string `json:"container"`
+
+	// Domain swift: of the user
+	Domain string `json:"domain"`
+
+	// DownloadBytes Bytes per second at most, for each vPool; 0: no bound
+	DownloadBytes int64 `json:"downloadBytes"`
+
+	// Endpoint swift: public, internal or admin: which of the catalogue's endpoints
+	Endpoint string `json:"endpoint"`
+
+	// Iam s3: keys of the environment or of the machine's role, no user and secret
+	Iam bool `json:"iam"`
+
+	// Policy swift: storage policy of containers that are made; empty: the cluster's default
+	Policy string `json:"policy"`
+
+	// Project swift: project, formerly tenant
+	Project string `json:"project"`
+
+	// ProjectDomain swift: of the project; empty: the user's
+	ProjectDomain string `json:"projectDomain"`
+
+	// Proxy URL of an HTTP proxy
+	Proxy  string `json:"proxy"`
+	Region string `json:"region"`
+
+	// Shards swift: containers that vDisks spread over; 0: 1. Not to be changed while vPools are on it
+	Shards int `json:"shards"`
+
+	// Sse s3: none, AES256 or aws:kms: encryption by the store
+	Sse string `json:"sse"`
+
+	// SseKey s3: id of the key with aws:kms
+	SseKey string `json:"sseKey"`
+
+	// Trust swift: id of a trust
+	Trust string `json:"trust"`
+
+	// UploadBytes Bytes per second at most, for each vPool; 0: no bound
+	UploadBytes int64 `json:"uploadBytes"`
+
+	// URL s3: endpoint, empty for Amazon's of the region; swift: where users sign in, such as https://keystone.example.org:5000/v3
+	URL string `json:"url"`
+
+	// User s3: access key; swift: user, or the id of an application credential
+	User string `json:"user"`
+}
+
+// RemoteOptionsInput How a remote store is reached and used. What is left out has its default, or stays in a change.
+type RemoteOptionsInput struct {
+	// Addressing s3: auto, path or virtual: where the bucket's name stands in requests
+	Addressing *string `json:"addressing,omitempty"`
+
+	// ApplicationCredential swift: user is the id of an application credential
+	ApplicationCredential *bool `json:"applicationCredential,omitempty"`
+
+	// AuthVersion swift: 1, 2 or 3; 0: by the URL
+	AuthVersion *int `json:"authVersion,omitempty"`
+
+	// Ca Certificates in PEM to trust in place of the system's
+	Ca *string `json:"ca,omitempty"`
+
+	// Connections At a time; 0: 64
+	Connections *int `json:"connections,omitempty"`
+
+	// Container s3: the bucket, which is there already; swift: the container, made when missing
+	Container *string `json:"container,omitempty"`
+
+	// Domain swift: of the user
+	Domain *string `json:"domain,omitempty"`
+
+	// DownloadBytes Bytes per second at most, for each vPool; 0: no bound
+	DownloadBytes *int64 `json:"downloadBytes,omitempty"`
+
+	// Endpoint swift: public, internal or admin: which of the catalogue's endpoints
+	Endpoint *string `json:"endpoint,omitempty"`
+
+	// Iam s3: keys of the environment or of the machine's role, no user and secret
+	Iam *bool `json:"iam,omitempty"`
+
+	// Policy swift: storage policy of containers that are made; empty: the cluster's default
+	Policy *string `json:"policy,omitempty"`
+
+	// Project swift: project, formerly tenant
+	Project *string `json:"project,omitempty"`
+
+	// ProjectDomain swift: of the project; empty: the user's
+	ProjectDomain *string `json:"projectDomain,omitempty"`
+
+	// Proxy URL of an HTTP proxy
+	Proxy  *string `json:"proxy,omitempty"`
+	Region *string `json:"region,omitempty"`
+
+	// Shards swift: containers that vDisks spread over; 0: 1. Not to be changed while vPools are on it
+	Shards *int `json:"shards,omitempty"`
+
+	// Sse s3: none, AES256 or aws:kms: encryption by the store
+	Sse *string `json:"sse,omitempty"`
+
+	// SseKey s3: id of the key with aws:kms
+	SseKey *string `json:"sseKey,omitempty"`
+
+	// Trust swift: id of a trust
+	Trust *string `json:"trust,omitempty"`
+
+	// UploadBytes Bytes per second at most, for each vPool; 0: no bound
+	UploadBytes *int64 `json:"uploadBytes,omitempty"`
+
+	// URL s3: endpoint, empty for Amazon's of the region; swift: where users sign in, such as https://keystone.example.org:5000/v3
+	URL *string `json:"url,omitempty"`
+
+	// User s3: access key; swift: user, or the id of an application credential
+	User *string `json:"user,omitempty"`
+}
+
+// RemoteStep defines model for RemoteStep.
+type RemoteStep struct {
+	// Detail What went wrong, or was found
+	Detail string  `json:"detail"`
+	Millis float32 `json:"millis"`
+	Ok     bool    `json:"ok"`
+	Step   string  `json:"step"`
+}
+
 // Reservation Persistent reservations of a LUN (SPC-4 clause 5.12)
 type Reservation struct {
 	Generation int64 `json:"generation"`
@@ -1808,10 +2054,13 @@ type VDiskState string
 
 // VPool defines model for VPool.
 type VPool struct {
-	Backend     Backend       `json:"backend"`
-	Created     time.Time     `json:"created"`
-	Free        int64         `json:"free"`
-	ID          string        `json:"id"`
+	Backend Backend   `json:"backend"`
+	Created time.Time `json:"created"`
+	Free    int64     `json:"free"`
+	ID      string    `json:"id"`
+
+	// KeyID Names the key that its objects are encrypted with; null: they are not
+	KeyID       *string       `json:"keyId"`
 	Mapped      int64         `json:"mapped"`
 	Name        string        `json:"name"`
 	ObservedAt  time.Time     `json:"observedAt"`
@@ -1840,11 +2089,22 @@ type VPool struct {
 type VPoolInput struct {
 	Backend Backend `json:"backend"`
 
+	// Encrypt Encrypt its objects with a key of its own, which GET /vpools/{vpool}/key tells
+	Encrypt *bool `json:"encrypt,omitempty"`
+
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
 
 	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
+}
+
+// VPoolKey defines model for VPoolKey.
+type VPoolKey struct {
+	ID string `json:"id"`
+
+	// Key A secret
+	Key string `json:"key"`
 }
 
 // VPoolList defines model for VPoolList.
@@ -1867,6 +2127,9 @@ type VPoolRecoverInput struct {
 	// AcceptLoss Serve vDisks that may miss acknowledged writes
 	AcceptLoss *bool   `json:"acceptLoss,omitempty"`
 	Backend    Backend `json:"backend"`
+
+	// Key The key that its objects are encrypted with
+	Key *string `json:"key,omitempty"`
 
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
@@ -1993,6 +2256,9 @@ type Version struct {
 	Version string         `json:"version"`
 }
 
+// BackendRef defines model for BackendRef.
+type BackendRef = string
+
 // Cursor defines model for Cursor.
 type Cursor = string
 
@@ -2028,6 +2294,24 @@ type VDiskRef = string
 
 // VPoolRef defines model for VPoolRef.
 type VPoolRef = string
+
+// ListBackendsParams defines parameters for ListBackends.
+type ListBackendsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateBackendParams defines parameters for CreateBackend.
+type CreateBackendParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
 
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
@@ -2354,6 +2638,12 @@ type RecoverVPoolParams struct {
 // RecoverAlbaJSONRequestBody defines body for RecoverAlba for application/json ContentType.
 type RecoverAlbaJSONRequestBody = AlbaRecoverInput
 
+// CreateBackendJSONRequestBody defines body for CreateBackend for application/json ContentType.
+type CreateBackendJSONRequestBody = RemoteBackendInput
+
+// UpdateBackendJSONRequestBody defines body for UpdateBackend for application/json ContentType.
+type UpdateBackendJSONRequestBody = RemoteBackendPatch
+
 // BeginImportJSONRequestBody defines body for BeginImport for application/json ContentType.
 type BeginImportJSONRequestBody = VDiskInput
 
@@ -2555,10 +2845,80 @@ type ClientInterface interface {
 	// Corresponds with POST /alba/recover (the `RecoverAlba` operationId).
 	RecoverAlba(ctx context.Context, body RecoverAlbaJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// RotateAlbaKey Draw a new wrapping key for the data keys of encrypted presets
+	//
+	// The former opens nothing any more, and copies of it are of no use; make a copy of the new one. What is stored
+	// stays as it is. Refused with 409 `in_use` while there is no object store.
+	//
+	// Corresponds with POST /alba/rotate-key (the `RotateAlbaKey` operationId).
+	RotateAlbaKey(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// SurveyAlba Look at every object now, and repair what is not complete
 	//
 	// Corresponds with POST /alba/survey (the `SurveyAlba` operationId).
 	SurveyAlba(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListBackends List the registered Swift and S3 stores
+	//
+	// Corresponds with GET /backends (the `ListBackends` operationId).
+	ListBackends(ctx context.Context, params *ListBackendsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateBackendWithBody Register a Swift or S3 store
+	//
+	// Every operation is tried first, on objects made for it and removed; one that does not work is a refusal.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /backends (the `CreateBackend` operationId).
+	CreateBackendWithBody(ctx context.Context, params *CreateBackendParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateBackend Register a Swift or S3 store
+	//
+	// Every operation is tried first, on objects made for it and removed; one that does not work is a refusal.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /backends (the `CreateBackend` operationId).
+	CreateBackend(ctx context.Context, params *CreateBackendParams, body CreateBackendJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteBackend Forget a registered store that no vPool uses
+	//
+	// Nothing at the store changes. 409 `in_use` while vPools are on it.
+	//
+	// Corresponds with DELETE /backends/{backend} (the `DeleteBackend` operationId).
+	DeleteBackend(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetBackend Show a registered store
+	//
+	// Corresponds with GET /backends/{backend} (the `GetBackend` operationId).
+	GetBackend(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateBackendWithBody Rename a registered store, or change how it is reached
+	//
+	// New addresses and credentials are tried before they are kept, and must show the objects of the vPools on it,
+	// which go on with them without a stop. Options that are left out stay; an empty text takes one away.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /backends/{backend} (the `UpdateBackend` operationId).
+	UpdateBackendWithBody(ctx context.Context, backend BackendRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateBackend Rename a registered store, or change how it is reached
+	//
+	// New addresses and credentials are tried before they are kept, and must show the objects of the vPools on it,
+	// which go on with them without a stop. Options that are left out stay; an empty text takes one away.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /backends/{backend} (the `UpdateBackend` operationId).
+	UpdateBackend(ctx context.Context, backend BackendRef, body UpdateBackendJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestBackend Try every operation of a registered store
+	//
+	// On objects that are made for it and removed. Steps that do not work are in the answer.
+	//
+	// Corresponds with POST /backends/{backend}/test (the `TestBackend` operationId).
+	TestBackend(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// StreamEvents Changes as server-sent events
 	//
@@ -3556,6 +3916,13 @@ type ClientInterface interface {
 	// Corresponds with PATCH /vpools/{vpool} (the `UpdateVPool` operationId).
 	UpdateVPool(ctx context.Context, vPool VPoolRef, body UpdateVPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetVPoolKey The key that a vPool's objects are encrypted with
+	//
+	// To be kept apart from the node, which loses it with its data directory. 404 when they are not encrypted.
+	//
+	// Corresponds with GET /vpools/{vpool}/key (the `GetVPoolKey` operationId).
+	GetVPoolKey(ctx context.Context, vPool VPoolRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetVPoolSweep The newest sweep of a vPool, with how far it is
 	//
 	// 404 `not_found` when there was none since the node started.
@@ -3641,11 +4008,171 @@ func (c *Client) RecoverAlba(ctx context.Context, body RecoverAlbaJSONRequestBod
 	return c.Client.Do(req)
 }
 
+// RotateAlbaKey Draw a new wrapping key for the data keys of encrypted presets
+//
+// The former opens nothing any more, and copies of it are of no use; make a copy of the new one. What is stored
+// stays as it is. Refused with 409 `in_use` while there is no object store.
+//
+// Corresponds with POST /alba/rotate-key (the `RotateAlbaKey` operationId).
+func (c *Client) RotateAlbaKey(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateAlbaKeyRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // SurveyAlba Look at every object now, and repair what is not complete
 //
 // Corresponds with POST /alba/survey (the `SurveyAlba` operationId).
 func (c *Client) SurveyAlba(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSurveyAlbaRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListBackends List the registered Swift and S3 stores
+//
+// Corresponds with GET /backends (the `ListBackends` operationId).
+func (c *Client) ListBackends(ctx context.Context, params *ListBackendsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListBackendsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateBackendWithBody Register a Swift or S3 store
+//
+// Every operation is tried first, on objects made for it and removed; one that does not work is a refusal.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /backends (the `CreateBackend` operationId).
+func (c *Client) CreateBackendWithBody(ctx context.Context, params *CreateBackendParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateBackendRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateBackend Register a Swift or S3 store
+//
+// Every operation is tried first, on objects made for it and removed; one that does not work is a refusal.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /backends (the `CreateBackend` operationId).
+func (c *Client) CreateBackend(ctx context.Context, params *CreateBackendParams, body CreateBackendJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateBackendRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteBackend Forget a registered store that no vPool uses
+//
+// Nothing at the store changes. 409 `in_use` while vPools are on it.
+//
+// Corresponds with DELETE /backends/{backend} (the `DeleteBackend` operationId).
+func (c *Client) DeleteBackend(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteBackendRequest(c.Server, backend)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetBackend Show a registered store
+//
+// Corresponds with GET /backends/{backend} (the `GetBackend` operationId).
+func (c *Client) GetBackend(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetBackendRequest(c.Server, backend)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateBackendWithBody Rename a registered store, or change how it is reached
+//
+// New addresses and credentials are tried before they are kept, and must show the objects of the vPools on it,
+// which go on with them without a stop. Options that are left out stay; an empty text takes one away.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /backends/{backend} (the `UpdateBackend` operationId).
+func (c *Client) UpdateBackendWithBody(ctx context.Context, backend BackendRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateBackendRequestWithBody(c.Server, backend, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateBackend Rename a registered store, or change how it is reached
+//
+// New addresses and credentials are tried before they are kept, and must show the objects of the vPools on it,
+// which go on with them without a stop. Options that are left out stay; an empty text takes one away.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /backends/{backend} (the `UpdateBackend` operationId).
+func (c *Client) UpdateBackend(ctx context.Context, backend BackendRef, body UpdateBackendJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateBackendRequest(c.Server, backend, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestBackend Try every operation of a registered store
+//
+// On objects that are made for it and removed. Steps that do not work are in the answer.
+//
+// Corresponds with POST /backends/{backend}/test (the `TestBackend` operationId).
+func (c *Client) TestBackend(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestBackendRequest(c.Server, backend)
 	if err != nil {
 		return nil, err
 	}
@@ -5932,6 +6459,23 @@ func (c *Client) UpdateVPool(ctx context.Context, vPool VPoolRef, body UpdateVPo
 	return c.Client.Do(req)
 }
 
+// GetVPoolKey The key that a vPool's objects are encrypted with
+//
+// To be kept apart from the node, which loses it with its data directory. 404 when they are not encrypted.
+//
+// Corresponds with GET /vpools/{vpool}/key (the `GetVPoolKey` operationId).
+func (c *Client) GetVPoolKey(ctx context.Context, vPool VPoolRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetVPoolKeyRequest(c.Server, vPool)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetVPoolSweep The newest sweep of a vPool, with how far it is
 //
 // 404 `not_found` when there was none since the node started.
@@ -6058,6 +6602,33 @@ func NewRecoverAlbaRequestWithBody(server string, contentType string, body io.Re
 	return req, nil
 }
 
+// NewRotateAlbaKeyRequest constructs an http.Request for the RotateAlbaKey method
+func NewRotateAlbaKeyRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alba/rotate-key")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewSurveyAlbaRequest constructs an http.Request for the SurveyAlba method
 func NewSurveyAlbaRequest(server string) (*http.Request, error) {
 	var err error
@@ -6068,6 +6639,288 @@ func NewSurveyAlbaRequest(server string) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/alba/survey")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListBackendsRequest constructs an http.Request for the ListBackends method
+func NewListBackendsRequest(server string, params *ListBackendsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/backends")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateBackendRequest calls the generic CreateBackend builder with application/json body
+func NewCreateBackendRequest(server string, params *CreateBackendParams, body CreateBackendJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateBackendRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateBackendRequestWithBody constructs an http.Request for the CreateBackend method, with any body, and a specified content type
+func NewCreateBackendRequestWithBody(server string, params *CreateBackendParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/backends")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDeleteBackendRequest constructs an http.Request for the DeleteBackend method
+func NewDeleteBackendRequest(server string, backend BackendRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "backend", backend, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/backends/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetBackendRequest constructs an http.Request for the GetBackend method
+func NewGetBackendRequest(server string, backend BackendRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "backend", backend, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/backends/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateBackendRequest calls the generic UpdateBackend builder with application/json body
+func NewUpdateBackendRequest(server string, backend BackendRef, body UpdateBackendJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateBackendRequestWithBody(server, backend, "application/json", bodyReader)
+}
+
+// NewUpdateBackendRequestWithBody constructs an http.Request for the UpdateBackend method, with any body, and a specified content type
+func NewUpdateBackendRequestWithBody(server string, backend BackendRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "backend", backend, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/backends/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewTestBackendRequest constructs an http.Request for the TestBackend method
+func NewTestBackendRequest(server string, backend BackendRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "backend", backend, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/backends/%s/test", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -10783,6 +11636,40 @@ func NewUpdateVPoolRequestWithBody(server string, vPool VPoolRef, contentType st
 	return req, nil
 }
 
+// NewGetVPoolKeyRequest constructs an http.Request for the GetVPoolKey method
+func NewGetVPoolKeyRequest(server string, vPool VPoolRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vpool", vPool, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vpools/%s/key", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetVPoolSweepRequest constructs an http.Request for the GetVPoolSweep method
 func NewGetVPoolSweepRequest(server string, vPool VPoolRef) (*http.Request, error) {
 	var err error
@@ -10935,12 +11822,92 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /alba/recover (the `RecoverAlba` operationId).
 	RecoverAlbaWithResponse(ctx context.Context, body RecoverAlbaJSONRequestBody, reqEditors ...RequestEditorFn) (*RecoverAlbaResponse, error)
 
+	// RotateAlbaKeyWithResponse Draw a new wrapping key for the data keys of encrypted presets
+	//
+	// The former opens nothing any more, and copies of it are of no use; make a copy of the new one. What is stored
+	// stays as it is. Refused with 409 `in_use` while there is no object store.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /alba/rotate-key (the `RotateAlbaKey` operationId).
+	RotateAlbaKeyWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RotateAlbaKeyResponse, error)
+
 	// SurveyAlbaWithResponse Look at every object now, and repair what is not complete
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /alba/survey (the `SurveyAlba` operationId).
 	SurveyAlbaWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*SurveyAlbaResponse, error)
+
+	// ListBackendsWithResponse List the registered Swift and S3 stores
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /backends (the `ListBackends` operationId).
+	ListBackendsWithResponse(ctx context.Context, params *ListBackendsParams, reqEditors ...RequestEditorFn) (*ListBackendsResponse, error)
+
+	// CreateBackendWithBodyWithResponse Register a Swift or S3 store
+	//
+	// Every operation is tried first, on objects made for it and removed; one that does not work is a refusal.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /backends (the `CreateBackend` operationId).
+	CreateBackendWithBodyWithResponse(ctx context.Context, params *CreateBackendParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateBackendResponse, error)
+
+	// CreateBackendWithResponse Register a Swift or S3 store
+	//
+	// Every operation is tried first, on objects made for it and removed; one that does not work is a refusal.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /backends (the `CreateBackend` operationId).
+	CreateBackendWithResponse(ctx context.Context, params *CreateBackendParams, body CreateBackendJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateBackendResponse, error)
+
+	// DeleteBackendWithResponse Forget a registered store that no vPool uses
+	//
+	// Nothing at the store changes. 409 `in_use` while vPools are on it.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /backends/{backend} (the `DeleteBackend` operationId).
+	DeleteBackendWithResponse(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*DeleteBackendResponse, error)
+
+	// GetBackendWithResponse Show a registered store
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /backends/{backend} (the `GetBackend` operationId).
+	GetBackendWithResponse(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*GetBackendResponse, error)
+
+	// UpdateBackendWithBodyWithResponse Rename a registered store, or change how it is reached
+	//
+	// New addresses and credentials are tried before they are kept, and must show the objects of the vPools on it,
+	// which go on with them without a stop. Options that are left out stay; an empty text takes one away.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /backends/{backend} (the `UpdateBackend` operationId).
+	UpdateBackendWithBodyWithResponse(ctx context.Context, backend BackendRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateBackendResponse, error)
+
+	// UpdateBackendWithResponse Rename a registered store, or change how it is reached
+	//
+	// New addresses and credentials are tried before they are kept, and must show the objects of the vPools on it,
+	// which go on with them without a stop. Options that are left out stay; an empty text takes one away.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /backends/{backend} (the `UpdateBackend` operationId).
+	UpdateBackendWithResponse(ctx context.Context, backend BackendRef, body UpdateBackendJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateBackendResponse, error)
+
+	// TestBackendWithResponse Try every operation of a registered store
+	//
+	// On objects that are made for it and removed. Steps that do not work are in the answer.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /backends/{backend}/test (the `TestBackend` operationId).
+	TestBackendWithResponse(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*TestBackendResponse, error)
 
 	// StreamEventsWithResponse Changes as server-sent events
 	//
@@ -12060,6 +13027,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PATCH /vpools/{vpool} (the `UpdateVPool` operationId).
 	UpdateVPoolWithResponse(ctx context.Context, vPool VPoolRef, body UpdateVPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateVPoolResponse, error)
 
+	// GetVPoolKeyWithResponse The key that a vPool's objects are encrypted with
+	//
+	// To be kept apart from the node, which loses it with its data directory. 404 when they are not encrypted.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vpools/{vpool}/key (the `GetVPoolKey` operationId).
+	GetVPoolKeyWithResponse(ctx context.Context, vPool VPoolRef, reqEditors ...RequestEditorFn) (*GetVPoolKeyResponse, error)
+
 	// GetVPoolSweepWithResponse The newest sweep of a vPool, with how far it is
 	//
 	// 404 `not_found` when there was none since the node started.
@@ -12181,6 +13157,54 @@ func (r RecoverAlbaResponse) ContentType() string {
 	return ""
 }
 
+type RotateAlbaKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AlbaKey
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RotateAlbaKeyResponse) GetJSON200() *AlbaKey {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RotateAlbaKeyResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RotateAlbaKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RotateAlbaKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RotateAlbaKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RotateAlbaKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type SurveyAlbaResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -12216,6 +13240,287 @@ func (r SurveyAlbaResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r SurveyAlbaResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListBackendsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RemoteBackendList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListBackendsResponse) GetJSON200() *RemoteBackendList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListBackendsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListBackendsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListBackendsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListBackendsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListBackendsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateBackendResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *RemoteBackendResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateBackendResponse) GetJSON201() *RemoteBackendResult {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateBackendResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateBackendResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateBackendResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateBackendResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateBackendResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteBackendResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteBackendResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteBackendResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteBackendResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteBackendResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteBackendResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetBackendResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RemoteBackend
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetBackendResponse) GetJSON200() *RemoteBackend {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetBackendResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetBackendResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetBackendResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetBackendResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetBackendResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UpdateBackendResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RemoteBackendResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateBackendResponse) GetJSON200() *RemoteBackendResult {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateBackendResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateBackendResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateBackendResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateBackendResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateBackendResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TestBackendResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RemoteBackendResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TestBackendResponse) GetJSON200() *RemoteBackendResult {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r TestBackendResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TestBackendResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TestBackendResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TestBackendResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TestBackendResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -16600,6 +17905,54 @@ func (r UpdateVPoolResponse) ContentType() string {
 	return ""
 }
 
+type GetVPoolKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VPoolKey
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetVPoolKeyResponse) GetJSON200() *VPoolKey {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetVPoolKeyResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetVPoolKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetVPoolKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetVPoolKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetVPoolKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetVPoolSweepResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -16741,6 +18094,22 @@ func (c *ClientWithResponses) RecoverAlbaWithResponse(ctx context.Context, body 
 	return ParseRecoverAlbaResponse(rsp)
 }
 
+// RotateAlbaKeyWithResponse Draw a new wrapping key for the data keys of encrypted presets
+//
+// The former opens nothing any more, and copies of it are of no use; make a copy of the new one. What is stored
+// stays as it is. Refused with 409 `in_use` while there is no object store.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /alba/rotate-key (the `RotateAlbaKey` operationId).
+func (c *ClientWithResponses) RotateAlbaKeyWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*RotateAlbaKeyResponse, error) {
+	rsp, err := c.RotateAlbaKey(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRotateAlbaKeyResponse(rsp)
+}
+
 // SurveyAlbaWithResponse Look at every object now, and repair what is not complete
 //
 // Returns a wrapper object for the known response body format(s).
@@ -16752,6 +18121,124 @@ func (c *ClientWithResponses) SurveyAlbaWithResponse(ctx context.Context, reqEdi
 		return nil, err
 	}
 	return ParseSurveyAlbaResponse(rsp)
+}
+
+// ListBackendsWithResponse List the registered Swift and S3 stores
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /backends (the `ListBackends` operationId).
+func (c *ClientWithResponses) ListBackendsWithResponse(ctx context.Context, params *ListBackendsParams, reqEditors ...RequestEditorFn) (*ListBackendsResponse, error) {
+	rsp, err := c.ListBackends(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListBackendsResponse(rsp)
+}
+
+// CreateBackendWithBodyWithResponse Register a Swift or S3 store
+//
+// Every operation is tried first, on objects made for it and removed; one that does not work is a refusal.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /backends (the `CreateBackend` operationId).
+func (c *ClientWithResponses) CreateBackendWithBodyWithResponse(ctx context.Context, params *CreateBackendParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateBackendResponse, error) {
+	rsp, err := c.CreateBackendWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateBackendResponse(rsp)
+}
+
+// CreateBackendWithResponse Register a Swift or S3 store
+//
+// Every operation is tried first, on objects made for it and removed; one that does not work is a refusal.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /backends (the `CreateBackend` operationId).
+func (c *ClientWithResponses) CreateBackendWithResponse(ctx context.Context, params *CreateBackendParams, body CreateBackendJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateBackendResponse, error) {
+	rsp, err := c.CreateBackend(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateBackendResponse(rsp)
+}
+
+// DeleteBackendWithResponse Forget a registered store that no vPool uses
+//
+// Nothing at the store changes. 409 `in_use` while vPools are on it.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /backends/{backend} (the `DeleteBackend` operationId).
+func (c *ClientWithResponses) DeleteBackendWithResponse(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*DeleteBackendResponse, error) {
+	rsp, err := c.DeleteBackend(ctx, backend, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteBackendResponse(rsp)
+}
+
+// GetBackendWithResponse Show a registered store
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /backends/{backend} (the `GetBackend` operationId).
+func (c *ClientWithResponses) GetBackendWithResponse(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*GetBackendResponse, error) {
+	rsp, err := c.GetBackend(ctx, backend, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetBackendResponse(rsp)
+}
+
+// UpdateBackendWithBodyWithResponse Rename a registered store, or change how it is reached
+//
+// New addresses and credentials are tried before they are kept, and must show the objects of the vPools on it,
+// which go on with them without a stop. Options that are left out stay; an empty text takes one away.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /backends/{backend} (the `UpdateBackend` operationId).
+func (c *ClientWithResponses) UpdateBackendWithBodyWithResponse(ctx context.Context, backend BackendRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateBackendResponse, error) {
+	rsp, err := c.UpdateBackendWithBody(ctx, backend, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateBackendResponse(rsp)
+}
+
+// UpdateBackendWithResponse Rename a registered store, or change how it is reached
+//
+// New addresses and credentials are tried before they are kept, and must show the objects of the vPools on it,
+// which go on with them without a stop. Options that are left out stay; an empty text takes one away.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /backends/{backend} (the `UpdateBackend` operationId).
+func (c *ClientWithResponses) UpdateBackendWithResponse(ctx context.Context, backend BackendRef, body UpdateBackendJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateBackendResponse, error) {
+	rsp, err := c.UpdateBackend(ctx, backend, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateBackendResponse(rsp)
+}
+
+// TestBackendWithResponse Try every operation of a registered store
+//
+// On objects that are made for it and removed. Steps that do not work are in the answer.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /backends/{backend}/test (the `TestBackend` operationId).
+func (c *ClientWithResponses) TestBackendWithResponse(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*TestBackendResponse, error) {
+	rsp, err := c.TestBackend(ctx, backend, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestBackendResponse(rsp)
 }
 
 // StreamEventsWithResponse Changes as server-sent events
@@ -18640,6 +20127,21 @@ func (c *ClientWithResponses) UpdateVPoolWithResponse(ctx context.Context, vPool
 	return ParseUpdateVPoolResponse(rsp)
 }
 
+// GetVPoolKeyWithResponse The key that a vPool's objects are encrypted with
+//
+// To be kept apart from the node, which loses it with its data directory. 404 when they are not encrypted.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vpools/{vpool}/key (the `GetVPoolKey` operationId).
+func (c *ClientWithResponses) GetVPoolKeyWithResponse(ctx context.Context, vPool VPoolRef, reqEditors ...RequestEditorFn) (*GetVPoolKeyResponse, error) {
+	rsp, err := c.GetVPoolKey(ctx, vPool, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetVPoolKeyResponse(rsp)
+}
+
 // GetVPoolSweepWithResponse The newest sweep of a vPool, with how far it is
 //
 // 404 `not_found` when there was none since the node started.
@@ -18751,6 +20253,39 @@ func ParseRecoverAlbaResponse(rsp *http.Response) (*RecoverAlbaResponse, error) 
 	return response, nil
 }
 
+// ParseRotateAlbaKeyResponse parses an HTTP response from a RotateAlbaKeyWithResponse call
+func ParseRotateAlbaKeyResponse(rsp *http.Response) (*RotateAlbaKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RotateAlbaKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AlbaKey
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseSurveyAlbaResponse parses an HTTP response from a SurveyAlbaWithResponse call
 func ParseSurveyAlbaResponse(rsp *http.Response) (*SurveyAlbaResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -18767,6 +20302,200 @@ func ParseSurveyAlbaResponse(rsp *http.Response) (*SurveyAlbaResponse, error) {
 	switch {
 	case rsp.StatusCode == 202:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListBackendsResponse parses an HTTP response from a ListBackendsWithResponse call
+func ParseListBackendsResponse(rsp *http.Response) (*ListBackendsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListBackendsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RemoteBackendList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateBackendResponse parses an HTTP response from a CreateBackendWithResponse call
+func ParseCreateBackendResponse(rsp *http.Response) (*CreateBackendResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateBackendResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest RemoteBackendResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteBackendResponse parses an HTTP response from a DeleteBackendWithResponse call
+func ParseDeleteBackendResponse(rsp *http.Response) (*DeleteBackendResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteBackendResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetBackendResponse parses an HTTP response from a GetBackendWithResponse call
+func ParseGetBackendResponse(rsp *http.Response) (*GetBackendResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetBackendResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RemoteBackend
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUpdateBackendResponse parses an HTTP response from a UpdateBackendWithResponse call
+func ParseUpdateBackendResponse(rsp *http.Response) (*UpdateBackendResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateBackendResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RemoteBackendResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTestBackendResponse parses an HTTP response from a TestBackendWithResponse call
+func ParseTestBackendResponse(rsp *http.Response) (*TestBackendResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TestBackendResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RemoteBackendResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error
@@ -21785,6 +23514,39 @@ func ParseUpdateVPoolResponse(rsp *http.Response) (*UpdateVPoolResponse, error) 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest VPool
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetVPoolKeyResponse parses an HTTP response from a GetVPoolKeyWithResponse call
+func ParseGetVPoolKeyResponse(rsp *http.Response) (*GetVPoolKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetVPoolKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VPoolKey
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -30,7 +30,7 @@ func (a *app) alba() *cobra.Command {
 	survey.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
 		return client.Done(api.SurveyAlba(ctx))
 	})
-	return group("alba", "The erasure-coded object store", status, survey, a.albaRecover())
+	return group("alba", "The erasure-coded object store", status, survey, a.albaRecover(), a.albaRotateKey())
 }
 
 func (a *app) albaRecover() *cobra.Command {
@@ -51,6 +51,24 @@ func (a *app) albaRecover() *cobra.Command {
 			in.Namespace = &args[0]
 		}
 		return client.Done(api.RecoverAlba(ctx, in))
+	})
+	return cmd
+}
+
+func (a *app) albaRotateKey() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "rotate-key",
+		Short: "Draw a new key to wrap the data keys of encrypted presets",
+		Long: "Draw a new wrapping key in place of DATA/alba/wrap.key, or of the file that alba_key_file names, and wrap the data keys of\n" +
+			"encrypted presets with it. What is stored stays as it is. Copies of the former key open nothing any more: copy the new one.",
+		Args: names(),
+	}
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
+		k, err := client.Get[client.AlbaKey](api.RotateAlbaKey(ctx))
+		if err != nil {
+			return err
+		}
+		return printOne(a, k, [][]string{{"wrapping key", k.ID}, {"data keys", strconv.Itoa(k.DataKeys)}})
 	})
 	return cmd
 }

@@ -46,6 +46,17 @@ func (a *app) completeVPools(cmd *cobra.Command, args []string, prefix string) (
 	})
 }
 
+func (a *app) completeBackends(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, args, func(ctx context.Context, api *client.Client) ([]string, error) {
+		l, err := client.Get[client.RemoteBackendList](api.ListBackends(ctx, &client.ListBackendsParams{Limit: new(completeMost), Q: given(prefix)}))
+		var all []string
+		for _, v := range l.Items {
+			all = append(all, v.Name)
+		}
+		return all, err
+	})
+}
+
 // complete runs a look-up; a node that does not answer offers nothing.
 func (a *app) complete(cmd *cobra.Command, args []string, look func(context.Context, *client.Client) ([]string, error)) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {

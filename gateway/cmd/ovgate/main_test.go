@@ -20,6 +20,7 @@ import (
 
 	"github.com/openvstorage/ovgate/internal/client"
 	"github.com/openvstorage/ovgate/iscsi/initiator"
+	"github.com/openvstorage/ovgate/volumedriver/backend/remote/remotetest"
 )
 
 var update = flag.Bool("update", false, "write the golden parts of testdata/*.txt anew")
@@ -65,10 +66,33 @@ func TestScripts(t *testing.T) {
 //	asdup    waits until a device is served at $ASD, a free address
 //	flip DIR FILE OFFSET
 //	         flips a bit in the first file below DIR whose path has FILE in it
-func TestServeScripts(t *testing.T) {
+func TestServeScripts(t *testing.T) { serveScripts(t, "testdata/serve", nil) }
+
+// TestRemoteScripts runs real nodes on real stores: those of TestServeScripts, with
+// S3URL, S3BUCKET, S3USER, S3SECRET, SWIFTURL, SWIFTUSER and SWIFTSECRET; the secrets
+// are files.
+func TestRemoteScripts(t *testing.T) {
+	s3, swift := remotetest.Peer(t, "s3"), remotetest.Peer(t, "swift")
+	secret := func(text string) string {
+		name := filepath.Join(t.TempDir(), "secret")
+		if err := os.WriteFile(name, []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	serveScripts(t, "testdata/remote", map[string]string{
+		"S3URL": s3["endpoint"], "S3BUCKET": s3["bucket"], "S3USER": s3["access_key"], "S3SECRET": secret(s3["secret_key"]), "S3DATA": s3["data"],
+		"SWIFTURL": swift["auth"], "SWIFTUSER": swift["user"], "SWIFTSECRET": secret(swift["key"]),
+	})
+}
+
+func serveScripts(t *testing.T, dir string, env map[string]string) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/serve",
+		Dir: dir,
 		Setup: func(e *testscript.Env) error {
+			for k, v := range env {
+				e.Setenv(k, v)
+			}
 			e.Setenv("NODE", filepath.Join(e.WorkDir, "node"))
 			free, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {

@@ -18,7 +18,7 @@ const pageSize = 1000
 // vpool returns the verbs of vPools.
 func (a *app) vpool() *cobra.Command {
 	return group("vpool", "vPools: backends with the settings of their vDisks",
-		a.vpoolCreate(), a.vpoolList(), a.vpoolShow(), a.vpoolSet(), a.vpoolDelete(), a.vpoolRecover(), a.vpoolSweep())
+		a.vpoolCreate(), a.vpoolList(), a.vpoolShow(), a.vpoolSet(), a.vpoolDelete(), a.vpoolRecover(), a.vpoolKey(), a.vpoolSweep())
 }
 
 // settingsFlags are the flags of a vPool's settings.
@@ -87,45 +87,69 @@ func (s *settingsFlags) input(cmd *cobra.Command) (*client.VPoolSettingsInput, e
 }
 
 // backendFlags are the flags of a vPool's backend.
-type backendFlags struct{ kind, path, preset string }
+type backendFlags struct{ kind, path, preset, store string }
 
 // add adds the flags to a verb.
 func (b *backendFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&b.kind, "backend", string(client.BackendKindLocal), "kind of backend: alba, the node's object store over its devices, or local, a directory")
+	cmd.Flags().StringVar(&b.kind, "backend", "", "kind of backend: alba, the node's object store over its devices; local, a directory; swift or s3 (default local, or that of --store)")
+	cmd.Flags().StringVar(&b.store, "store", "", "name of a registered Swift or S3 backend, see ovgate backend")
 	cmd.Flags().StringVar(&b.preset, "preset", "", "with alba: the preset that says how objects are stored (default the default preset)")
-	cmd.Flags().StringVar(&b.path, "path", "", "local: directory on the node that holds the data (default a place in the node's data directory); alba: what its namespaces begin with (default the vPool's name)")
+	cmd.Flags().StringVar(&b.path, "path", "", "local: directory on the node that holds the data (default a place in the node's data directory); alba, swift, s3: what the names of its objects begin with (default the vPool's name)")
+}
+
+// local tells whether what was given is a directory.
+func (b *backendFlags) local() bool {
+	return b.store == "" && (b.kind == "" || b.kind == string(client.BackendKindLocal))
 }
 
 // input returns the backend that was given.
-func (b *backendFlags) input(a *app) (client.Backend, error) {
-	if !client.BackendKind(b.kind).Valid() {
-		return client.Backend{}, usagef("--backend %s: the kinds are: %s, %s", b.kind, client.BackendKindAlba, client.BackendKindLocal)
+func (b *backendFlags) input(ctx context.Context, a *app, api *client.Client) (client.Backend, error) {
+	kind := client.BackendKind(b.kind)
+	switch {
+	case kind == "" && b.store == "":
+		kind = client.BackendKindLocal
+	case kind == "":
+		r, err := client.Get[client.RemoteBackend](api.GetBackend(ctx, b.store))
+		if err != nil {
+			return client.Backend{}, err
+		}
+		kind = client.BackendKind(r.Kind)
+	case !kind.Valid():
+		return client.Backend{}, usagef("--backend %s: the kinds are: %s, %s, %s, %s", b.kind, client.BackendKindAlba, client.BackendKindLocal, client.BackendKindSwift, client.BackendKindS3)
 	}
-	if b.kind == string(client.BackendKindAlba) {
-		return client.Backend{Kind: client.BackendKindAlba, Path: b.path, Preset: b.preset}, nil
-	}
-	if b.preset != "" {
+	if b.preset != "" && kind != client.BackendKindAlba {
 		return client.Backend{}, usagef("--preset %s: only the alba backend has presets", b.preset)
 	}
+	remote := kind == client.BackendKindSwift || kind == client.BackendKindS3
+	switch {
+	case b.store != "" && !remote:
+		return client.Backend{}, usagef("--store %s: the %s backend is not a registered one", b.store, kind)
+	case b.store == "" && remote:
+		return client.Backend{}, usagef("--backend %s: --store is missing: which one; ovgate backend list shows them", kind)
+	case kind != client.BackendKindLocal:
+		return client.Backend{Kind: kind, Path: b.path, Preset: b.preset, Store: b.store}, nil
+	}
 	path, err := a.backendPath(b.path)
-	return client.Backend{Kind: client.BackendKind(b.kind), Path: path}, err
+	return client.Backend{Kind: kind, Path: path}, err
 }
 
 func (a *app) vpoolCreate() *cobra.Command {
 	var settings settingsFlags
 	var backend backendFlags
+	var encrypt bool
 	cmd := &cobra.Command{
 		Use:     "create NAME",
 		Short:   "Create a vPool",
-		Example: "  ovgate vpool create fast --path /srv/fast --sco-size 32MiB",
+		Example: "  ovgate vpool create fast --path /srv/fast --sco-size 32MiB\n  ovgate vpool create archive --store rgw --encrypt",
 		Args:    names("NAME"),
 	}
 	settings.add(cmd)
 	backend.add(cmd)
+	cmd.Flags().BoolVar(&encrypt, "encrypt", false, "encrypt its objects with a key of its own; keep what ovgate vpool key prints")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
-		in := client.VPoolInput{Name: args[0]}
+		in := client.VPoolInput{Name: args[0], Encrypt: &encrypt}
 		var err error
-		if in.Backend, err = backend.input(a); err != nil {
+		if in.Backend, err = backend.input(ctx, a, api); err != nil {
 			return err
 		}
 		if in.Settings, err = settings.input(cmd); err != nil {
@@ -223,6 +247,7 @@ func (a *app) vpoolRecover() *cobra.Command {
 	var settings settingsFlags
 	var backend backendFlags
 	var accept bool
+	var keyFile string
 	cmd := &cobra.Command{
 		Use:   "recover NAME --path DIR",
 		Short: "Register a vPool and its vDisks from what a backend holds",
@@ -232,17 +257,21 @@ func (a *app) vpoolRecover() *cobra.Command {
 	}
 	settings.add(cmd)
 	backend.add(cmd)
+	cmd.Flags().StringVar(&keyFile, "key-file", "", "file with what ovgate vpool key printed, for one whose objects are encrypted; - for standard input")
 	cmd.Flags().BoolVar(&accept, "accept-loss", false, "serve vDisks that may miss acknowledged writes")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
 		in := client.VPoolRecoverInput{Name: args[0], AcceptLoss: &accept}
-		if backend.path == "" && backend.kind == string(client.BackendKindLocal) {
+		if backend.path == "" && backend.local() {
 			return usagef("vpool recover %s: --path is missing: the directory that the vPool was created with", args[0])
 		}
 		var err error
-		if in.Backend, err = backend.input(a); err != nil {
+		if in.Backend, err = backend.input(ctx, a, api); err != nil {
 			return err
 		}
 		if in.Settings, err = settings.input(cmd); err != nil {
+			return err
+		}
+		if in.Key, err = a.keyText(ctx, keyFile); err != nil {
 			return err
 		}
 		r, err := client.Get[client.VPoolRecovery](api.RecoverVPool(ctx, &client.RecoverVPoolParams{IdempotencyKey: new(rand.Text())}, in))
@@ -250,6 +279,40 @@ func (a *app) vpoolRecover() *cobra.Command {
 			return err
 		}
 		return a.printRecovery(r)
+	})
+	return cmd
+}
+
+// maxKey bounds a file with a key, in bytes.
+const maxKey = 256
+
+// keyText reads a key from a file; nil: none was named.
+func (a *app) keyText(ctx context.Context, name string) (*string, error) {
+	switch name {
+	case "":
+		return nil, nil
+	case "-":
+		s, err := a.secretLine(ctx, "key")
+		return &s, err
+	}
+	s, err := readBounded(name, maxKey)
+	return &s, err
+}
+
+func (a *app) vpoolKey() *cobra.Command {
+	cmd := &cobra.Command{Use: "key NAME", Short: "Print the key that a vPool's objects are encrypted with", Args: names("NAME"), ValidArgsFunction: a.completeVPools}
+	cmd.Long = "Print the key that a vPool's objects are encrypted with. Keep it apart from the node: whoever recovers the vPool after\n" +
+		"the node's data directory was lost needs it, and without it the objects are lost too."
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		k, err := client.Get[client.VPoolKey](api.GetVPoolKey(ctx, args[0]))
+		if err != nil {
+			return err
+		}
+		if a.output == outputJSON {
+			return printJSON(a.out, k)
+		}
+		_, err = fmt.Fprintln(a.out, k.Key)
+		return err
 	})
 	return cmd
 }
@@ -272,6 +335,7 @@ func (a *app) printVPool(v client.VPool) error {
 		{"id", v.ID},
 		{"state", stateText(string(v.State), v.StateReason)},
 		{"backend", backendText(v.Backend)},
+		{"encrypted", keyIDText(v.KeyID)},
 		{"vdisks", strconv.Itoa(v.Vdisks)},
 		{"provisioned", formatSize(v.Provisioned)},
 		{"mapped", formatSize(v.Mapped)},
@@ -300,10 +364,21 @@ func (a *app) printVPool(v client.VPool) error {
 // backendText prints a backend.
 func backendText(b client.Backend) string {
 	text := string(b.Kind) + ":" + b.Path
+	if b.Store != "" {
+		text = string(b.Kind) + ":" + b.Store + "/" + b.Path
+	}
 	if b.Preset != "" {
 		text += " preset " + b.Preset
 	}
 	return text
+}
+
+// keyIDText says whether objects are encrypted.
+func keyIDText(id *string) string {
+	if id == nil {
+		return "no"
+	}
+	return "with key " + *id
 }
 
 // freeText prints the free bytes of a disk; a total of 0 is unknown.

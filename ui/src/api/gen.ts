@@ -37,6 +37,12 @@ export type AlbaEvent = {
   /** The device that it is about */
   "osd": number | null;
 };
+export type AlbaKey = {
+  /** Data keys that it wraps */
+  "dataKeys": number;
+  /** Names the wrapping key, and does not tell it */
+  "id": string;
+};
 export type AlbaRecoverInput = {
   /** Also while devices are away */
   "force"?: boolean;
@@ -45,12 +51,14 @@ export type AlbaRecoverInput = {
 };
 export type Backend = {
   "kind": BackendKind;
-  /** local: absolute path of a directory on the node, made when missing; empty in a request: a place of its own in the node's data directory. alba: what the names of its namespaces begin with; empty in a request: the vPool's name */
+  /** local: absolute path of a directory on the node, made when missing; empty in a request: a place of its own in the node's data directory. alba: what the names of its namespaces begin with; empty in a request: the vPool's name. swift, s3: what the names of its objects begin with; empty in a request: the vPool's name */
   "path": string;
   /** alba: the preset that says how objects are stored; empty: the default one */
   "preset": string;
+  /** swift, s3: name or id of the registered backend, see /backends; empty with the others */
+  "store": string;
 };
-export type BackendKind = "local" | "alba";
+export type BackendKind = "local" | "alba" | "swift" | "s3";
 export type CachePolicy = {
   /** What is kept: what is read; also what is written; no more than 8 MiB for reads under way */
   "mode": "on-read" | "on-write" | "none";
@@ -624,6 +632,144 @@ export type Recovered = {
   /** When the backend last learned of this vDisk */
   "time": string;
 };
+export type RemoteBackend = {
+  /** Of two writers of one new object it refuses one */
+  "conditionalPut": boolean;
+  "created": string;
+  /** What it promises and does, in words, as of the newest test */
+  "gives": Array<string>;
+  /** There is one; it is in no answer */
+  "hasSecret": boolean;
+  "id": string;
+  "kind": RemoteKind;
+  "name": Name;
+  "options": RemoteOptions;
+  "testedAt": string;
+  /** Names of the vPools on it */
+  "vpools": Array<string>;
+  "warnings": Array<string>;
+};
+export type RemoteBackendInput = {
+  "kind": RemoteKind;
+  "name": Name;
+  "options": RemoteOptionsInput;
+  /** Password, secret key, or secret of the application credential */
+  "secret"?: string;
+};
+export type RemoteBackendList = {
+  "items": Array<RemoteBackend>;
+  "next": string | null;
+};
+export type RemoteBackendPatch = {
+  "name"?: Name;
+  "options"?: RemoteOptionsInput;
+  "secret"?: string;
+};
+export type RemoteBackendResult = {
+  "backend": RemoteBackend;
+  /** What was tried, on objects made for it and removed */
+  "steps": Array<RemoteStep>;
+};
+export type RemoteKind = "swift" | "s3";
+/** How a remote store is reached and used. */
+export type RemoteOptions = {
+  /** s3: auto, path or virtual: where the bucket's name stands in requests */
+  "addressing": string;
+  /** swift: user is the id of an application credential */
+  "applicationCredential": boolean;
+  /** swift: 1, 2 or 3; 0: by the URL */
+  "authVersion": number;
+  /** Certificates in PEM to trust in place of the system's */
+  "ca": string;
+  /** At a time; 0: 64 */
+  "connections": number;
+  /** s3: the bucket, which is there already; swift: the container, made when missing */
+  "container": string;
+  /** swift: of the user */
+  "domain": string;
+  /** Bytes per second at most, for each vPool; 0: no bound */
+  "downloadBytes": number;
+  /** swift: public, internal or admin: which of the catalogue's endpoints */
+  "endpoint": string;
+  /** s3: keys of the environment or of the machine's role, no user and secret */
+  "iam": boolean;
+  /** swift: storage policy of containers that are made; empty: the cluster's default */
+  "policy": string;
+  /** swift: project, formerly tenant */
+  "project": string;
+  /** swift: of the project; empty: the user's */
+  "projectDomain": string;
+  /** URL of an HTTP proxy */
+  "proxy": string;
+  "region": string;
+  /** swift: containers that vDisks spread over; 0: 1. Not to be changed while vPools are on it */
+  "shards": number;
+  /** s3: none, AES256 or aws:kms: encryption by the store */
+  "sse": string;
+  /** s3: id of the key with aws:kms */
+  "sseKey": string;
+  /** swift: id of a trust */
+  "trust": string;
+  /** Bytes per second at most, for each vPool; 0: no bound */
+  "uploadBytes": number;
+  /** s3: endpoint, empty for Amazon's of the region; swift: where users sign in, such as https://keystone.example.org:5000/v3 */
+  "url": string;
+  /** s3: access key; swift: user, or the id of an application credential */
+  "user": string;
+};
+/** How a remote store is reached and used. What is left out has its default, or stays in a change. */
+export type RemoteOptionsInput = {
+  /** s3: auto, path or virtual: where the bucket's name stands in requests */
+  "addressing"?: string;
+  /** swift: user is the id of an application credential */
+  "applicationCredential"?: boolean;
+  /** swift: 1, 2 or 3; 0: by the URL */
+  "authVersion"?: number;
+  /** Certificates in PEM to trust in place of the system's */
+  "ca"?: string;
+  /** At a time; 0: 64 */
+  "connections"?: number;
+  /** s3: the bucket, which is there already; swift: the container, made when missing */
+  "container"?: string;
+  /** swift: of the user */
+  "domain"?: string;
+  /** Bytes per second at most, for each vPool; 0: no bound */
+  "downloadBytes"?: number;
+  /** swift: public, internal or admin: which of the catalogue's endpoints */
+  "endpoint"?: string;
+  /** s3: keys of the environment or of the machine's role, no user and secret */
+  "iam"?: boolean;
+  /** swift: storage policy of containers that are made; empty: the cluster's default */
+  "policy"?: string;
+  /** swift: project, formerly tenant */
+  "project"?: string;
+  /** swift: of the project; empty: the user's */
+  "projectDomain"?: string;
+  /** URL of an HTTP proxy */
+  "proxy"?: string;
+  "region"?: string;
+  /** swift: containers that vDisks spread over; 0: 1. Not to be changed while vPools are on it */
+  "shards"?: number;
+  /** s3: none, AES256 or aws:kms: encryption by the store */
+  "sse"?: string;
+  /** s3: id of the key with aws:kms */
+  "sseKey"?: string;
+  /** swift: id of a trust */
+  "trust"?: string;
+  /** Bytes per second at most, for each vPool; 0: no bound */
+  "uploadBytes"?: number;
+  /** s3: endpoint, empty for Amazon's of the region; swift: where users sign in, such as https://keystone.example.org:5000/v3 */
+  "url"?: string;
+  /** s3: access key; swift: user, or the id of an application credential */
+  "user"?: string;
+};
+export type RemoteStep = {
+  /** What went wrong, or was found */
+  "detail": string;
+  "millis": number;
+  "ok": boolean;
+  "step": string;
+};
 /** Persistent reservations of a LUN (SPC-4 clause 5.12) */
 export type Reservation = {
   "generation": number;
@@ -1014,6 +1160,8 @@ export type VPool = {
   "created": string;
   "free": number;
   "id": string;
+  /** Names the key that its objects are encrypted with; null: they are not */
+  "keyId": string | null;
   "mapped": number;
   "name": string;
   "observedAt": string;
@@ -1033,8 +1181,15 @@ export type VPool = {
 };
 export type VPoolInput = {
   "backend": Backend;
+  /** Encrypt its objects with a key of its own, which GET /vpools/{vpool}/key tells */
+  "encrypt"?: boolean;
   "name": Name;
   "settings"?: VPoolSettingsInput;
+};
+export type VPoolKey = {
+  "id": string;
+  /** A secret */
+  "key": string;
 };
 export type VPoolList = {
   "items": Array<VPool>;
@@ -1048,6 +1203,8 @@ export type VPoolRecoverInput = {
   /** Serve vDisks that may miss acknowledged writes */
   "acceptLoss"?: boolean;
   "backend": Backend;
+  /** The key that its objects are encrypted with */
+  "key"?: string;
   "name": Name;
   "settings"?: VPoolSettingsInput;
 };
@@ -1137,8 +1294,22 @@ export interface Ops {
   "GET /alba": { path: { }; query: { }; body: undefined; res: Alba };
   /** Rebuild the records of namespaces from the devices alone */
   "POST /alba/recover": { path: { }; query: { }; body: AlbaRecoverInput; res: string };
+  /** Draw a new wrapping key for the data keys of encrypted presets */
+  "POST /alba/rotate-key": { path: { }; query: { }; body: undefined; res: AlbaKey };
   /** Look at every object now, and repair what is not complete */
   "POST /alba/survey": { path: { }; query: { }; body: undefined; res: string };
+  /** List the registered Swift and S3 stores */
+  "GET /backends": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: RemoteBackendList };
+  /** Register a Swift or S3 store */
+  "POST /backends": { path: { }; query: { }; body: RemoteBackendInput; res: RemoteBackendResult };
+  /** Forget a registered store that no vPool uses */
+  "DELETE /backends/{backend}": { path: { "backend": string; }; query: { }; body: undefined; res: void };
+  /** Show a registered store */
+  "GET /backends/{backend}": { path: { "backend": string; }; query: { }; body: undefined; res: RemoteBackend };
+  /** Rename a registered store, or change how it is reached */
+  "PATCH /backends/{backend}": { path: { "backend": string; }; query: { }; body: RemoteBackendPatch; res: RemoteBackendResult };
+  /** Try every operation of a registered store */
+  "POST /backends/{backend}/test": { path: { "backend": string; }; query: { }; body: undefined; res: RemoteBackendResult };
   /** Changes as server-sent events */
   "GET /events": { path: { }; query: { "topics"?: string; }; body: undefined; res: string };
   /** End an export */
@@ -1329,6 +1500,8 @@ export interface Ops {
   "GET /vpools/{vpool}": { path: { "vpool": string; }; query: { }; body: undefined; res: VPool };
   /** Rename a vPool or change its settings */
   "PATCH /vpools/{vpool}": { path: { "vpool": string; }; query: { }; body: VPoolPatch; res: VPool };
+  /** The key that a vPool's objects are encrypted with */
+  "GET /vpools/{vpool}/key": { path: { "vpool": string; }; query: { }; body: undefined; res: VPoolKey };
   /** The newest sweep of a vPool, with how far it is */
   "GET /vpools/{vpool}/sweep": { path: { "vpool": string; }; query: { }; body: undefined; res: Sweep };
   /** Delete objects that nothing reaches */
@@ -1336,4 +1509,4 @@ export interface Ops {
 }
 
 /** Operations that take an Idempotency-Key. */
-export const idempotent: ReadonlyArray<keyof Ops> = ["POST /imports", "POST /osds", "POST /presets", "POST /snapshotGroups", "POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vdisks/{vdisk}/clone", "POST /vdisks/{vdisk}/exports", "POST /vdisks/{vdisk}/snapshots", "POST /vpools", "POST /vpools/recover"];
+export const idempotent: ReadonlyArray<keyof Ops> = ["POST /backends", "POST /imports", "POST /osds", "POST /presets", "POST /snapshotGroups", "POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vdisks/{vdisk}/clone", "POST /vdisks/{vdisk}/exports", "POST /vdisks/{vdisk}/snapshots", "POST /vpools", "POST /vpools/recover"];

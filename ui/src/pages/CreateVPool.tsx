@@ -4,10 +4,11 @@ import { navigate } from "../router";
 import { reload } from "../store/query";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
+import { alba, backendErrors, BackendField, backendOf, type BackendForm } from "../parts/BackendField";
 import { Button } from "../parts/Button";
 import { Dialog } from "../parts/Dialog";
-import { SelectField, TextField } from "../parts/Field";
-import { FormError } from "../parts/Notice";
+import { CheckField, TextField } from "../parts/Field";
+import { FormError, Notice } from "../parts/Notice";
 import {
   changedSettings,
   defaults,
@@ -16,21 +17,20 @@ import {
   VPoolSettingsFields,
 } from "../parts/VPoolSettingsFields";
 
-/** Creates a vPool on the node's object store, or on a directory of the node. */
+/** Creates a vPool on the node's object store, on a directory of the node, or on a registered store. */
 export function CreateVPool({ onClose }: { onClose: () => void }) {
   const submit = useSubmit();
   const [name, setName] = useState("");
-  const [kind, setKind] = useState<"alba" | "local">("alba");
-  const [path, setPath] = useState("");
-  const [preset, setPreset] = useState("");
+  const [backend, setBackend] = useState<BackendForm>({ where: alba, path: "", preset: "" });
+  const [encrypt, setEncrypt] = useState(false);
   const [settings, setSettings] = useState(settingsForm(defaults));
   const create = async (key: string) => {
     const vpool = await call("POST /vpools", {
       key,
       body: {
         name: name.trim(),
-        backend:
-          kind === "local" ? { kind, path: path.trim(), preset: "" } : { kind, path: "", preset: preset.trim() },
+        backend: backendOf(backend),
+        encrypt,
         settings: changedSettings(settings, defaults),
       },
     });
@@ -58,47 +58,24 @@ export function CreateVPool({ onClose }: { onClose: () => void }) {
           error={submit.at("name")}
           input={{ autofocus: true }}
         />
-        <SelectField
-          label="Backend"
-          name="kind"
-          value={kind}
-          onValue={(v) => setKind(v === "local" ? "local" : "alba")}
-          hint={
-            kind === "alba"
-              ? "Erasure-coded over the node's devices: survives the loss of disks as its preset says."
-              : "Objects are files; nothing is kept twice."
-          }
-          options={[
-            { value: "alba", text: "Object store of the node" },
-            { value: "local", text: "Directory of the node" },
-          ]}
-        />
-        {kind === "local" ? (
-          <TextField
-            label="Directory on the node"
-            name="path"
-            value={path}
-            onValue={setPath}
-            hint="An absolute path, created when missing, best on a disk of its own. Empty: a place in the node's data directory."
-            error={submit.at("path") ?? submit.at("backend")}
-            input={{ placeholder: "/srv/ovgate/default" }}
-          />
-        ) : (
-          <TextField
-            label="Preset"
-            name="preset"
-            value={preset}
-            onValue={setPreset}
-            hint="How objects are stored. Empty: the default preset, which follows the devices that there are."
-            error={submit.at("preset") ?? submit.at("path") ?? submit.at("backend")}
-            input={{ placeholder: "default" }}
-          />
+        <BackendField form={backend} onForm={setBackend} submit={submit} />
+        <CheckField name="encrypt" checked={encrypt} onValue={setEncrypt}>
+          Encrypt its objects with a key of its own
+        </CheckField>
+        {encrypt && (
+          <Notice tone="info">
+            <b>Keep the key apart from this node</b>
+            <span>
+              Without it the objects cannot be read again when the node's data directory is lost. After the vPool is made,{" "}
+              <code>ovgate vpool key {name.trim() || "NAME"}</code> prints it.
+            </span>
+          </Notice>
         )}
         <details class="more">
           <summary>Settings</summary>
           <VPoolSettingsFields form={settings} onForm={setSettings} submit={submit} />
         </details>
-        <FormError submit={submit} fields={["name", "path", "preset", "backend", ...settingsFields]} />
+        <FormError submit={submit} fields={["name", ...backendErrors, ...settingsFields]} />
         <div class="dialog-foot">
           <Button onClick={onClose}>Cancel</Button>
           <Button type="submit" kind="primary" needs="manage" busy={submit.busy}>

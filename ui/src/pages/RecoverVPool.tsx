@@ -6,6 +6,7 @@ import { navigate } from "../router";
 import { reload } from "../store/query";
 import { useSubmit } from "../store/submit";
 import { Age } from "../parts/Age";
+import { backendErrors, BackendField, backendOf, type BackendForm } from "../parts/BackendField";
 import { Button } from "../parts/Button";
 import { DataTable, type Column } from "../parts/DataTable";
 import { Dialog } from "../parts/Dialog";
@@ -13,16 +14,17 @@ import { CheckField, TextField } from "../parts/Field";
 import { FormError } from "../parts/Notice";
 import { Tag, VDiskTag } from "../parts/StateTag";
 
-/** Registers a vPool and its vDisks from what a directory holds. */
+/** Registers a vPool and its vDisks from what a backend holds. */
 export function RecoverVPool({ onClose }: { onClose: () => void }) {
   const submit = useSubmit();
   const [name, setName] = useState("");
-  const [path, setPath] = useState("");
+  const [backend, setBackend] = useState<BackendForm>({ where: "local", path: "", preset: "" });
+  const [key, setKey] = useState("");
   const [acceptLoss, setAcceptLoss] = useState(false);
   const [found, setFound] = useState<VPoolRecovery | undefined>(undefined);
-  const recover = async (key: string) => {
-    const backend = { kind: "local" as const, path: path.trim(), preset: "" };
-    setFound(await call("POST /vpools/recover", { key, body: { name: name.trim(), backend, acceptLoss } }));
+  const recover = async (once: string) => {
+    const body = { name: name.trim(), backend: backendOf(backend), key: key.trim() || undefined, acceptLoss };
+    setFound(await call("POST /vpools/recover", { key: once, body }));
     reload("vpools?", "vdisks?", "status");
   };
   if (found) {
@@ -51,18 +53,20 @@ export function RecoverVPool({ onClose }: { onClose: () => void }) {
           error={submit.at("name")}
           input={{ autofocus: true }}
         />
+        <BackendField form={backend} onForm={setBackend} submit={submit} recover />
         <TextField
-          label="Directory on the node"
-          name="path"
-          value={path}
-          onValue={setPath}
-          hint="The directory the vPool was created on."
-          error={submit.at("path") ?? submit.at("backend")}
+          label="Key"
+          name="key"
+          value={key}
+          onValue={setKey}
+          hint="Only for one whose objects are encrypted: what ovgate vpool key printed."
+          error={submit.at("key")}
+          input={{ type: "password", autocomplete: "off" }}
         />
         <CheckField name="acceptLoss" checked={acceptLoss} onValue={setAcceptLoss}>
           Serve vDisks that may miss acknowledged writes
         </CheckField>
-        <FormError submit={submit} fields={["name", "path", "backend"]} />
+        <FormError submit={submit} fields={["name", "key", ...backendErrors]} />
         <div class="dialog-foot">
           <Button onClick={onClose}>Cancel</Button>
           <Button type="submit" kind="primary" needs="manage" busy={submit.busy}>

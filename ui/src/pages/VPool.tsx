@@ -170,14 +170,28 @@ function CapacityCard({ vpool: p }: { vpool: VPool }) {
   );
 }
 
+const placeWords = { alba: "Namespaces", local: "Directory", s3: "Prefix", swift: "Prefix" };
+
+function backendWords(b: VPool["backend"]): string {
+  switch (b.kind) {
+    case "alba":
+      return "Object store of the node";
+    case "local":
+      return "Local directory";
+    default:
+      return `${b.store} (${b.kind === "s3" ? "S3" : "Swift"})`;
+  }
+}
+
 function SettingsCard({ vpool: p }: { vpool: VPool }) {
   const s = p.settings;
   return (
     <Card title="Backend and settings" class="span-6">
       <Facts
         rows={[
-          ["Backend", p.backend.kind === "alba" ? "Object store of the node" : "Local directory"],
-          [p.backend.kind === "alba" ? "Namespaces" : "Directory", <code key="path">{p.backend.path}</code>],
+          ["Backend", backendWords(p.backend)],
+          [placeWords[p.backend.kind], <code key="path">{p.backend.path}</code>],
+          ["Encryption", p.keyId ? <>With key <code>{p.keyId}</code></> : "None by this vPool"],
           ...(p.backend.kind === "alba" ? ([["Preset", p.backend.preset || "The default one"]] as [string, string][]) : []),
           ["Cluster size", bytes(s.clusterSize)],
           ["SCO size", bytes(s.scoSize)],

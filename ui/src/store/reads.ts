@@ -5,6 +5,7 @@ import type {
   ISCSISessionDetail,
   ISCSISessionList,
   PortalList,
+  RemoteBackendList,
   Status,
   Target,
   TargetList,
@@ -72,6 +73,11 @@ export function useVPools(filter: ListFilter = {}, limit = pageSize): Query<VPoo
 /** The vPools that a choice offers. */
 export function useVPoolChoices(): Query<VPoolList> {
   return useVPools({}, choicesMax);
+}
+
+/** The registered stores that a choice offers. */
+export function useBackendChoices(): Query<RemoteBackendList> {
+  return useQuery("backends?", () => call("GET /backends", { query: { limit: choicesMax } }));
 }
 
 /** A vPool; read by its id once that is known, as a vDisk is. */
