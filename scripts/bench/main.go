@@ -44,6 +44,14 @@
 //	swift   Debian's Swift with its EC policy 4+2 on the same disk, where it is installed
 //	        and this runs as root, with the number of workers that is best for it
 //
+// Set stores, vPools on the stores of others:
+//
+//	write   the vDisk engine in this process, 1 MiB in order, until all is on the store
+//	put     the store's plain client with objects of SCO size
+//
+// and how many requests a GiB written and uncached reads take; versitygw for S3, and
+// Debian's Swift with three replicas and with EC 4+2.
+//
 // Set alba-scale, against its limits: the NSM with a million objects in a namespace.
 //
 // All sides of a set are in one run, in interleaved rounds whose order turns
@@ -88,7 +96,7 @@ type options struct {
 }
 
 // sets are what can be measured by itself.
-var sets = []string{"engine", "node", "vdisk", "iscsi", "map", "scale", "alba", "alba-scale"}
+var sets = []string{"engine", "node", "vdisk", "iscsi", "map", "scale", "alba", "alba-scale", "stores"}
 
 // has tells whether a set was asked for.
 func (o options) has(set string) bool {
@@ -161,6 +169,11 @@ func bench(o options) error {
 	}
 	if o.has("alba-scale") {
 		if err := inDir(o.dir, needManifests, func(dir string) error { return measureManifests(ctx, dir, r) }); err != nil {
+			return err
+		}
+	}
+	if o.has("stores") {
+		if err := inDir(o.dir, needStores, func(dir string) error { return measureStores(ctx, o, dir, r) }); err != nil {
 			return err
 		}
 	}

@@ -38,6 +38,7 @@ type results struct {
 	maps    map[string]float64 // metrics of the set map; nil: it did not run
 	scale   map[string]float64 // and of scale
 
+	stores    string             // circumstances of the set stores
 	albaDisk  string             // circumstances of the set alba
 	alba      map[string]float64 // metrics of it that are no steps
 	manifests map[string]float64 // and of the set alba-scale
@@ -94,7 +95,7 @@ func (r *results) comparisons() []comparison {
 		{"iscsi durable 4k random write QD32, qemu-nbd qcow2 cache=none", "ovgate-write-qd32", "qemu-none-write-qd32", 0, ""},
 		{"iscsi 4k random read QD1", "ovgate-read-qd1", "tgt-cached-read-qd1", 0, ""},
 		{"iscsi 4k random read QD32", "ovgate-read-qd32", "tgt-cached-read-qd32", 0, ""},
-	}, slices.Concat(r.vdiskComparisons(), r.frontEndComparisons(), r.albaComparisons())...)
+	}, slices.Concat(r.vdiskComparisons(), r.frontEndComparisons(), r.albaComparisons(), r.storeComparisons())...)
 }
 
 // names lists the rows that the sets may have.
@@ -158,6 +159,8 @@ func (r *results) circumstances(step string) string {
 		return r.vdisk
 	case strings.HasPrefix(step, albaPrefix):
 		return r.albaDisk
+	case strings.HasPrefix(step, storesPrefix):
+		return r.stores
 	}
 	return r.onDisk
 }
