@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
@@ -280,10 +281,17 @@ func (d *detection) ask(ctx context.Context, what, denied string, f func(context
 	case errors.Is(err, remote.ErrDenied) && denied != "":
 		d.warn(denied)
 		return nil
-	case refused(err), unconfirmed(err):
+	case refused(err), unconfirmed(err), otherAnswer(err):
 		return nil
 	}
 	return err
+}
+
+// otherAnswer tells whether a store answered something else than what it was asked:
+// Swift lists the bucket for a setting that it does not know.
+func otherAnswer(err error) bool {
+	var other xml.UnmarshalError
+	return errors.As(err, &other)
 }
 
 func (d *detection) versioning(ctx context.Context) error {

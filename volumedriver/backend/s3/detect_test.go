@@ -207,6 +207,7 @@ func TestDetect(t *testing.T) {
 		{"expiry disabled", &fake{lifecycle: rule("", "Disabled", expire)}, all, ""},
 		{"archive", &fake{lifecycle: rule("", "Enabled", "<Transition><Days>1</Days><StorageClass>GLACIER</StorageClass></Transition>")}, all, "GLACIER"},
 		{"uploads", &fake{lifecycle: rule("", "Enabled", "<AbortIncompleteMultipartUpload><DaysAfterInitiation>1</DaysAfterInitiation></AbortIncompleteMultipartUpload>")}, all, ""},
+		{"a list for the lock", &fake{lock: `<?xml version="1.0"?><ListBucketResult><Name>b</Name></ListBucketResult>`}, all, ""},
 		{"secret rules", &fake{deny: "lifecycle"}, all, "life cycle"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
