@@ -27,5 +27,5 @@
 //	C3  A piece that was changed, moved within its object or taken from another one
 //	    does not verify: ErrCorrupt, never wrong bytes. Get also notices a missing end.
 //	C4  A store is opened with the key it was made with or not at all: the object
-//	    ovgate.key says which.
+//	    ovgate.key says which. Nothing is put into a store that holds other objects.
 package encrypted

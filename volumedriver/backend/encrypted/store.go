@@ -60,18 +60,57 @@ type Store struct {
 var _ backend.Store = (*Store)(nil)
 
 // Create makes an empty store one of this key and opens it; one that is of this key
-// is opened.
+// is opened. A store that holds nothing but the object that tells another key was
+// left by a creation that did not come to its end, and is empty.
 func Create(ctx context.Context, s backend.Store, key Key, plain ...string) (*Store, error) {
 	id, err := MadeWith(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	if id == "" {
-		if err := (&Store{s, key, plain}).claim(ctx); err != nil {
+	if id != key.ID() {
+		e := &Store{s, key, plain}
+		if err := e.checkEmpty(ctx); err != nil {
+			return nil, err
+		}
+		if id != "" {
+			if err := s.Delete(ctx, keyObject); err != nil { // no name is put twice with other bytes
+				return nil, err
+			}
+		}
+		b, err := e.seal(keyObject, []byte(keyPlain))
+		if err != nil {
+			return nil, err
+		}
+		if err := s.Put(ctx, keyObject, b); err != nil {
 			return nil, err
 		}
 	}
 	return Open(ctx, s, key, plain...)
+}
+
+// checkEmpty makes sure that a store holds no object but the one that tells the key.
+// The plain objects are asked for by name, since a list may lag.
+func (s *Store) checkEmpty(ctx context.Context) error {
+	found := func(name string) error {
+		return fmt.Errorf("%w: there are objects of another vPool, such as %s", ErrKey, name)
+	}
+	for _, name := range s.plain {
+		if _, err := s.Store.Stat(ctx, name); err == nil {
+			return found(name)
+		} else if !errors.Is(err, backend.ErrNotExist) {
+			return err
+		}
+	}
+	l, err := s.Store.List(ctx, "", "", 2)
+	if err != nil {
+		return err
+	}
+	for _, i := range l {
+		if i.Name != keyObject {
+			return found(i.Name)
+		}
+	}
+	return nil
 }
 
 // Open wraps a store, which it closes. Objects named in plain stay readable without
@@ -96,22 +135,6 @@ func Open(ctx context.Context, s backend.Store, key Key, plain ...string) (*Stor
 		return nil, err
 	}
 	return e, nil
-}
-
-// claim makes an empty store one of this key.
-func (s *Store) claim(ctx context.Context) error {
-	l, err := s.Store.List(ctx, "", "", 1)
-	if err != nil {
-		return err
-	}
-	if len(l) > 0 {
-		return fmt.Errorf("%w: there are objects that are not encrypted, such as %s", ErrKey, l[0].Name)
-	}
-	b, err := s.seal(keyObject, []byte(keyPlain))
-	if err != nil {
-		return err
-	}
-	return s.Store.Put(ctx, keyObject, b)
 }
 
 // MadeWith returns the id of the key that a store was made with; empty: none.

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -203,6 +204,42 @@ func TestKeys(t *testing.T) {
 	}
 	if _, err := Open(t.Context(), below(t), k); !errors.Is(err, ErrKey) {
 		t.Errorf("open an empty store: %v", err)
+	}
+}
+
+// lagging lists nothing.
+type lagging struct{ backend.Store }
+
+func (lagging) List(context.Context, string, string, int) ([]backend.Info, error) { return nil, nil }
+
+// C4: what another vPool has, encrypted or not, stays as it is, whatever a list shows; a
+// creation that was cut off is no other vPool.
+func TestCreateBesideOthers(t *testing.T) {
+	first, second := newKey(t), newKey(t)
+	for name, make := range map[string]func(raw backend.Store){
+		"plain": func(raw backend.Store) { must(t, raw.Put(t.Context(), "root", []byte("other"))) },
+		"encrypted": func(raw backend.Store) {
+			must(t, open(t, raw, first, "root").Put(t.Context(), "root", []byte("other")))
+		},
+	} {
+		raw := below(t)
+		make(raw)
+		before, err := raw.List(t.Context(), "", "", 10)
+		must(t, err)
+		for _, s := range []backend.Store{raw, lagging{raw}} {
+			if _, err := Create(t.Context(), s, second, "root"); !errors.Is(err, ErrKey) {
+				t.Errorf("%s: %v, want ErrKey", name, err)
+			}
+		}
+		if after, err := raw.List(t.Context(), "", "", 10); err != nil || !slices.Equal(after, before) {
+			t.Errorf("%s: %v became %v, %v", name, before, after, err)
+		}
+	}
+	raw := below(t)
+	open(t, raw, first, "root") // and nothing came after
+	open(t, raw, second, "root")
+	if id, err := MadeWith(t.Context(), raw); err != nil || id != second.ID() {
+		t.Errorf("made with %s, %v", id, err)
 	}
 }
 
