@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 	"github.com/openvstorage/ovgate/iscsi"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/backend/local"
+	"github.com/openvstorage/ovgate/volumedriver/backend/remote"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -28,20 +30,35 @@ var errAway = errors.New("backend is away")
 // place is a local backend that can be away, or refuse deletes.
 type place struct {
 	away, noDelete atomic.Bool
+	swaps          atomic.Int64
 	writeDisks     []volume.WriteDisk
 }
 
 func (p *place) Default(b model.Backend, _ string) model.Backend { return b }
 func (p *place) Check(model.Backend) *Error                      { return nil }
 func (p *place) CheckRemote(model.Remote) *Error                 { return nil }
-func (p *place) Swap(_, _ backend.Store)                         {}
-func (p *place) TestRemote(context.Context, model.Remote, string) (RemoteReport, error) {
-	return RemoteReport{}, nil
+func (p *place) Swap(old, now backend.Store) {
+	p.swaps.Add(1)
+	old.(*remote.Store).Replace(now)
+}
+func (p *place) TestRemote(_ context.Context, r model.Remote, secret string) (RemoteReport, error) {
+	if secret != "right" {
+		return RemoteReport{}, fmt.Errorf("%w: list bucket", remote.ErrCredentials)
+	}
+	return RemoteReport{Conditional: r.Spec.Region != "lesser", Gives: []string{"words"}}, nil
 }
 func (p *place) Open(_ context.Context, at Place) (backend.Store, error) {
 	b := at.Backend
 	if p.away.Load() {
 		return nil, errAway
+	}
+	if at.Remote.ID != "" { // a store of others, whose URL is a directory
+		fs, err := blockfs.OS(filepath.Join(at.Remote.Spec.URL, b.Path))
+		if err != nil {
+			return nil, err
+		}
+		s, err := local.Open(fs, local.Options{})
+		return remote.New(s, remote.Options{}), err
 	}
 	lock, err := local.Lock(b.Path)
 	if err != nil {

@@ -66,6 +66,10 @@ type Controller struct {
 
 	started time.Time // by the wall and the monotonic clock
 
+	// remoteLock is held by who changes a remote store, or adds a vPool on one; taken
+	// before the locks of pools.
+	remoteLock lock
+
 	mu        sync.Mutex
 	stopping  bool
 	pools     map[string]*pool
@@ -150,7 +154,7 @@ func New(opt Options) *Controller {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Controller{
 		opt: opt, model: opt.Model, log: opt.Log, clock: opt.Clock, started: opt.Clock.Now(), ctx: ctx, cancel: cancel,
-		kick: make(chan struct{}, 1), slots: make(chan struct{}, workers),
+		remoteLock: newLock(), kick: make(chan struct{}, 1), slots: make(chan struct{}, workers),
 		pools: map[string]*pool{}, disks: map[string]*vdisk{}, shared: map[string]*shared{}, due: map[ref]retry{},
 		scrubs: jobs[volume.ScrubResult]{}, sweeps: jobs[volume.SweepResult]{},
 		transfers: map[string]*transfer{}, verifies: map[string]*verifyJob{}, verifySlots: make(chan struct{}, maxVerifies),

@@ -210,6 +210,10 @@ func (c *Controller) TestRemote(ctx context.Context, ref string) (model.Remote, 
 		return model.Remote{}, none, err
 	}
 	defer done()
+	if err := c.remoteLock.acquire(ctx); err != nil {
+		return model.Remote{}, none, explain(remoteObject(clip(ref)), err)
+	}
+	defer c.remoteLock.release()
 	rec, err := c.FindRemote(ref)
 	if err != nil {
 		return rec, none, err
@@ -268,6 +272,10 @@ func (c *Controller) UpdateRemote(ctx context.Context, name string, p RemotePatc
 		return model.Remote{}, report, err
 	}
 	defer done()
+	if err := c.remoteLock.acquire(ctx); err != nil {
+		return model.Remote{}, report, explain(remoteObject(clip(name)), err)
+	}
+	defer c.remoteLock.release()
 	old, err := c.FindRemote(name)
 	if err != nil {
 		return old, report, err
@@ -315,12 +323,7 @@ func (c *Controller) UpdateRemote(ctx context.Context, name string, p RemotePatc
 		return old, report, explain(object, err)
 	}
 	kept, err := c.model.UpdateRemote(ctx, old.ID, func(r *model.Remote) error {
-		if r.Rev != old.Rev && r.Rev != 0 {
-			return fmt.Errorf("backend %q: %w", r.Name, model.ErrConflict)
-		}
-		rev := r.Rev
 		*r = rec
-		r.Rev = rev
 		return nil
 	})
 	swap(err == nil)
@@ -338,20 +341,24 @@ func (c *Controller) UpdateRemote(ctx context.Context, name string, p RemotePatc
 }
 
 // openRemoteAgain opens the stores of the attached vPools on a remote store with its new
-// record and checks that they are the vPools'. The caller says whether they take
-// the place of the present ones.
+// record and checks that they are the vPools'. The caller says whether they take the
+// place of the present ones; until then none of its vPools is attached or detached.
 func (c *Controller) openRemoteAgain(ctx context.Context, r model.Remote, secret string) (_ func(bool), err error) {
 	type pair struct {
 		p        *pool
-		old, new backend.Store
+		old, new backend.Store // nil: not attached
 	}
 	var pairs []pair
 	swap := func(ok bool) {
 		for _, x := range pairs {
-			if ok {
+			switch {
+			case x.new == nil:
+			case ok:
 				c.opt.Backends.Swap(x.old, x.new)
-			} else if err := x.new.Close(); err != nil {
-				c.log.Warn("store not closed", "err", err)
+			default:
+				if err := x.new.Close(); err != nil {
+					c.log.Warn("store not closed", "err", err)
+				}
 			}
 			x.p.lock.release()
 		}
@@ -369,24 +376,24 @@ func (c *Controller) openRemoteAgain(ctx context.Context, r model.Remote, secret
 		if err := p.lock.acquire(ctx); err != nil {
 			return nil, err
 		}
+		pairs = append(pairs, pair{p: p})
 		if p.p == nil {
-			p.lock.release()
-			continue
+			continue // it is attached with the new record
 		}
 		place, err := c.place(v)
-		if err == nil {
-			place.Remote, place.Secret = r, secret
-			var s backend.Store
-			if s, err = c.opt.Backends.Open(ctx, place); err == nil {
-				pairs = append(pairs, pair{p, p.store, s})
-				if err = c.sameRoot(ctx, s, v); err == nil {
-					continue
-				}
-				return nil, err
-			}
+		if err != nil {
+			return nil, err
 		}
-		p.lock.release()
-		return nil, err
+		place.Remote, place.Secret = r, secret
+		s, err := c.opt.Backends.Open(ctx, place)
+		if err != nil {
+			return nil, err
+		}
+		x := &pairs[len(pairs)-1]
+		x.old, x.new = p.store, s
+		if err := c.sameRoot(ctx, s, v); err != nil {
+			return nil, err
+		}
 	}
 	return swap, nil
 }
@@ -415,6 +422,10 @@ func (c *Controller) DeleteRemote(ctx context.Context, ref string) error {
 	if users := c.RemoteUsers(r.ID); len(users) > 0 {
 		return &Error{Code: CodeInUse, Object: remoteObject(r.Name), Message: fmt.Sprintf("%d vPools are on it, %s for one", len(users), users[0]), Hint: "delete these vPools first"}
 	}
+	if err := c.remoteLock.acquire(ctx); err != nil {
+		return explain(remoteObject(r.Name), err)
+	}
+	defer c.remoteLock.release()
 	if err := c.model.DeleteRemote(ctx, r.ID); err != nil {
 		return explain(remoteObject(r.Name), err)
 	}

@@ -260,6 +260,12 @@ func (c *Controller) CreateVPool(ctx context.Context, in NewPool) (model.VPool, 
 // taken back, so that a refusal changes nothing (C1).
 func (c *Controller) addPool(ctx context.Context, rec model.VPool) (model.VPool, error) {
 	object := vpoolObject(rec.Name)
+	if rec.Backend.Store != "" {
+		if err := c.remoteLock.acquire(ctx); err != nil {
+			return rec, explain(object, err)
+		}
+		defer c.remoteLock.release()
+	}
 	rec, err := c.model.CreateVPool(ctx, rec)
 	if err != nil {
 		return rec, explain(object, err)

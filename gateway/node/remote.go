@@ -2,10 +2,13 @@ package node
 
 import (
 	"context"
+	crand "crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
+	"math/rand/v2"
 	"net/url"
 	"regexp"
 	"strings"
@@ -34,11 +37,14 @@ func (r *remotes) all() map[string]*remote.Store {
 	return maps.Clone(r.open)
 }
 
-// counted takes its store from the counters when it is closed.
+// counted is a store with its limits. It takes itself from the counters when it is
+// closed.
 type counted struct {
 	*remote.Store
-	r     *remotes
-	vpool string
+	below  backend.Store
+	limits remote.Options
+	r      *remotes
+	vpool  string
 }
 
 func (c counted) Close() error {
@@ -96,6 +102,21 @@ func (b backends) CheckRemote(r model.Remote) *control.Error {
 			return bad("url", "use https; http is for this machine alone", "over plain http everybody on the way reads and changes what is stored")
 		}
 	}
+	for _, n := range []struct {
+		field       string
+		value, most int64
+	}{
+		{"connections", int64(s.Connections), maxConnections}, {"uploadBytes", s.Upload, math.MaxInt64}, {"downloadBytes", s.Download, math.MaxInt64},
+	} {
+		if n.value < 0 || n.value > n.most {
+			return bad(n.field, fmt.Sprintf("use 0 to %d", n.most), "%d is not possible", n.value)
+		}
+	}
+	for field, value := range texts(r) {
+		if len(value) > maxText && field != "ca" || len(value) > maxCA {
+			return bad(field, "shorten it", "it has %d bytes", len(value))
+		}
+	}
 	if o := s.S3; o != nil {
 		switch {
 		case o.IAM && s.User != "":
@@ -114,6 +135,10 @@ func (b backends) CheckRemote(r model.Remote) *control.Error {
 		switch {
 		case s.User == "":
 			return bad("user", "give the user", "it is not said who signs in")
+		case o.AuthVersion < 0 || o.AuthVersion > 3:
+			return bad("authVersion", "use 1, 2 or 3, or 0 for what the URL says", "there is no version %d", o.AuthVersion)
+		case o.Shards < 0 || o.Shards > swift.MaxShards:
+			return bad("shards", fmt.Sprintf("use 1 to %d", swift.MaxShards), "%d shards are not possible", o.Shards)
 		case !oneOf(o.Endpoint, "public", "internal", "admin"):
 			return bad("endpoint", "use public, internal or admin", "there is no endpoint %q", clipped(o.Endpoint))
 		}
@@ -126,6 +151,26 @@ func (b backends) CheckRemote(r model.Remote) *control.Error {
 		return bad(field, "correct it or leave it out", "%v", err)
 	}
 	return nil
+}
+
+// Bounds of what a remote store is told, as openapi.yaml has them.
+const (
+	maxConnections = 1024
+	maxText        = 2048    // bytes of a text
+	maxCA          = 1 << 20 // bytes of certificates
+)
+
+// texts are the options of a store that are texts, by their names in the API.
+func texts(r model.Remote) map[string]string {
+	s := r.Spec
+	out := map[string]string{"url": s.URL, "region": s.Region, "user": s.User, "ca": s.CA, "proxy": s.Proxy}
+	if o := s.S3; o != nil {
+		out["sseKey"] = o.SSEKey
+	}
+	if o := s.Swift; o != nil {
+		out["domain"], out["project"], out["projectDomain"], out["trust"], out["policy"] = o.Domain, o.Project, o.ProjectDomain, o.Trust, o.Policy
+	}
+	return out
 }
 
 // clipped keeps what came from outside from filling a message.
@@ -207,9 +252,8 @@ func (b backends) openRemote(ctx context.Context, p control.Place) (backend.Stor
 		return nil, err
 	}
 	spec := p.Remote.Spec
-	c := counted{remote.New(s, remote.Options{
-		Clock: clock.Real{}, MaxConcurrency: spec.Connections, Upload: spec.Upload, Download: spec.Download,
-	}), b.remotes, p.VPool}
+	limits := remote.Options{Clock: clock.Real{}, MaxConcurrency: spec.Connections, Upload: spec.Upload, Download: spec.Download, Seed: rand.Uint64()}
+	c := counted{remote.New(s, limits), s, limits, b.remotes, p.VPool}
 	if p.VPool != "" {
 		b.remotes.mu.Lock()
 		if b.remotes.open[p.VPool] == nil { // else it is opened to take the place of that one
@@ -222,27 +266,23 @@ func (b backends) openRemote(ctx context.Context, p control.Place) (backend.Stor
 
 // Swap implements control.Backends.
 func (b backends) Swap(old, now backend.Store) {
-	from, to := remoteBelow(old), remoteBelow(now)
-	if from == nil || to == nil {
+	from, ok := remoteBelow(old)
+	to, also := remoteBelow(now)
+	if !ok || !also {
 		b.log.Error("a store that is not remote cannot be changed while it is open")
 		return
 	}
-	from.Replace(to)
+	from.Replace(to.below)
+	from.SetLimits(to.limits)
 }
 
-// remoteBelow finds the counted store; nil: there is none.
-func remoteBelow(s backend.Store) *remote.Store {
-	for s != nil {
-		switch v := s.(type) {
-		case counted:
-			return v.Store
-		case *encrypted.Store:
-			s = v.Unwrap()
-		default:
-			return nil
-		}
+// remoteBelow finds the store with its limits below the encryption.
+func remoteBelow(s backend.Store) (counted, bool) {
+	if e, ok := s.(*encrypted.Store); ok {
+		s = e.Unwrap()
 	}
-	return nil
+	c, ok := s.(counted)
+	return c, ok
 }
 
 // probePrefix is where a test makes its objects.
@@ -285,7 +325,8 @@ func (b backends) TestRemote(ctx context.Context, r model.Remote, secret string)
 	if err != nil {
 		return out, err
 	}
-	out.Steps = remote.Probe(ctx, s, "probe-", clock.Real{}).Steps
+	// A name of its own, as somebody else may test at the same time.
+	out.Steps = remote.Probe(ctx, s, strings.ToLower(crand.Text())+"-", clock.Real{}).Steps
 	return out, s.Close()
 }
 

@@ -73,6 +73,15 @@ func newLimiter(low, high int) *limiter {
 	return &limiter{min: float64(low), max: float64(high), limit: float64(min(max(startLimit, low), high))}
 }
 
+// set changes the bounds of the limit.
+func (l *limiter) set(low, high int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.min, l.max = float64(low), float64(high)
+	l.limit = min(max(l.limit, l.min), l.max)
+	l.admit()
+}
+
 // acquire waits for a turn; release gives it back.
 func (l *limiter) acquire(ctx context.Context) error {
 	l.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -117,4 +118,33 @@ func TestLimiterOrder(t *testing.T) {
 			t.Errorf("%+v", st)
 		}
 	})
+}
+
+// A limit that is raised lets in those that wait; a lower one counts for later requests.
+func TestLimiterSet(t *testing.T) {
+	l := newLimiter(1, 1)
+	if err := l.acquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	let := make(chan error)
+	go func() { let <- l.acquire(t.Context()) }()
+	for l.stats().Waiting == 0 {
+		runtime.Gosched()
+	}
+	l.set(2, 2)
+	if err := <-let; err != nil {
+		t.Fatal(err)
+	}
+	if s := l.stats(); s != (LimitStats{Limit: 2, Running: 2}) {
+		t.Errorf("raised: %+v", s)
+	}
+	l.set(1, 1)
+	if l.try() {
+		t.Error("a third request beside two, of which one is too many")
+	}
+	// A store that may have fewer connections than the usual least has no more.
+	o := Options{MaxConcurrency: 2}
+	if o.fill(); o.MinConcurrency != 2 || o.MaxConcurrency != 2 {
+		t.Errorf("two connections: %+v", o)
+	}
 }

@@ -27,6 +27,20 @@ type Options struct {
 	Seed uint64
 }
 
+// fill sets what is left out. A maximum below the minimum takes that with it.
+func (o *Options) fill() {
+	if o.Clock == nil {
+		o.Clock = clock.Real{}
+	}
+	if o.MaxConcurrency <= 0 {
+		o.MaxConcurrency = max(defaultMax, o.MinConcurrency)
+	}
+	if o.MinConcurrency <= 0 {
+		o.MinConcurrency = defaultMin
+	}
+	o.MinConcurrency = min(o.MinConcurrency, o.MaxConcurrency)
+}
+
 // Store is a backend.Store before a remote one. It adds no guarantee and takes none
 // away; see the package comment.
 type Store struct {
@@ -60,16 +74,7 @@ type inner struct {
 
 // New returns a Store before s, which it closes in the end.
 func New(s backend.Store, o Options) *Store {
-	if o.Clock == nil {
-		o.Clock = clock.Real{}
-	}
-	if o.MinConcurrency <= 0 {
-		o.MinConcurrency = defaultMin
-	}
-	if o.MaxConcurrency <= 0 {
-		o.MaxConcurrency = defaultMax
-	}
-	o.MaxConcurrency = max(o.MaxConcurrency, o.MinConcurrency)
+	o.fill()
 	return &Store{
 		clock:   o.Clock,
 		noHedge: o.NoHedge,
@@ -82,10 +87,14 @@ func New(s backend.Store, o Options) *Store {
 	}
 }
 
-// SetBandwidth changes the limits, in bytes per second; 0: none.
-func (s *Store) SetBandwidth(upload, download int64) {
-	s.up.set(upload)
-	s.down.set(download)
+// SetLimits changes how many requests run at a time and the bandwidth, as New takes
+// them from o, for requests that wait, too.
+func (s *Store) SetLimits(o Options) {
+	o.fill()
+	s.reads.set(o.MinConcurrency, o.MaxConcurrency)
+	s.writes.set(o.MinConcurrency, o.MaxConcurrency)
+	s.up.set(o.Upload)
+	s.down.set(o.Download)
 }
 
 // Replace makes later calls go to another store, for one with new credentials. The old

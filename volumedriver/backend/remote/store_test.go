@@ -342,12 +342,12 @@ func TestBandwidth(t *testing.T) {
 			}
 		}
 		// A new limit is for those that wait, too.
-		s.SetBandwidth(1, 0)
+		s.SetLimits(Options{Upload: 1})
 		_ = s.Put(t.Context(), "o", make([]byte, 1000))
 		start, done := time.Now(), make(chan error, 1)
 		go func() { done <- s.Put(t.Context(), "o", []byte("x")) }()
 		synctest.Wait()
-		s.SetBandwidth(0, 0)
+		s.SetLimits(Options{})
 		if err := <-done; err != nil || time.Since(start) != 0 {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
@@ -455,7 +455,7 @@ func TestConcurrent(t *testing.T) {
 	}
 	for i := range 20 {
 		s.Replace(wrap(uint64(i)))
-		s.SetBandwidth(int64(i%2)<<30, 0)
+		s.SetLimits(Options{Upload: int64(i%2) << 30})
 	}
 	wg.Wait()
 	if st := s.Stats(); st.Reads.Running+st.Writes.Running+st.Reads.Waiting+st.Writes.Waiting != 0 {
