@@ -73,13 +73,21 @@ func eachStore(t *testing.T, want func(storeCase) bool, run func(*testing.T, sto
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
+			if c.network {
+				t.Parallel() // they wait more than they work
+			}
 			all := c.start(t)
 			if len(all) == 1 {
 				run(t, c, all[0])
 				return
 			}
 			for _, s := range all {
-				t.Run(s.name, func(t *testing.T) { run(t, c, s) })
+				t.Run(s.name, func(t *testing.T) {
+					if c.network {
+						t.Parallel()
+					}
+					run(t, c, s)
+				})
 			}
 		})
 	}
@@ -91,23 +99,29 @@ func anyStore(storeCase) bool { return true }
 func startS3(t testing.TB) []startedStore {
 	t.Helper()
 	p := remotetest.Peer(t, "s3")
-	o := s3.Options{Endpoint: p["endpoint"], Bucket: p["bucket"], Region: p["region"], AccessKey: p["access_key"], SecretKey: p["secret_key"]}
-	found, _, err := s3.Detect(context.Background(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.Found = found
-	n := 0
-	return []startedStore{{url: o.Endpoint, protocol: faultproxy.S3, open: func(t testing.TB, url string) backend.Store {
-		n++
-		o := o
-		o.Endpoint, o.Prefix = url, fmt.Sprint("pool", n)
-		s, err := s3.Open(context.Background(), o)
-		return opened(t, s, err)
-	}}}
+	s := inBucket(t, s3.Options{Endpoint: p["endpoint"], Bucket: p["bucket"], Region: p["region"], AccessKey: p["access_key"], SecretKey: p["secret_key"]})
+	s.name = ""
+	return []startedStore{s}
 }
 
-// startSwift starts Swift, with a policy of replicas and one with an erasure code.
+// inBucket is what a bucket holds.
+func inBucket(t testing.TB, o s3.Options) startedStore {
+	t.Helper()
+	var err error
+	if o.Found, _, err = s3.Detect(context.Background(), o); err != nil {
+		t.Fatal(err)
+	}
+	var n atomic.Int64
+	return startedStore{name: "s3", url: o.Endpoint, protocol: faultproxy.S3, open: func(t testing.TB, url string) backend.Store {
+		o := o
+		o.Endpoint, o.Prefix = url, fmt.Sprint("pool", n.Add(1))
+		s, err := s3.Open(context.Background(), o)
+		return opened(t, s, err)
+	}}
+}
+
+// startSwift starts Swift, as it speaks S3, with a policy of replicas and with one of an
+// erasure code.
 func startSwift(t testing.TB) []startedStore {
 	t.Helper()
 	p := remotetest.Peer(t, "swift")
@@ -115,13 +129,12 @@ func startSwift(t testing.TB) []startedStore {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := 0
-	var out []startedStore
+	var n atomic.Int64
+	out := []startedStore{inBucket(t, s3.Options{Endpoint: p["endpoint"], Bucket: p["bucket"], Region: p["s3_region"], AccessKey: p["access_key"], SecretKey: p["secret_key"]})}
 	for _, policy := range []string{"gold", "ec42"} {
 		out = append(out, startedStore{name: policy, url: "http://" + auth.Host, protocol: faultproxy.Swift, open: func(t testing.TB, url string) backend.Store {
-			n++
 			s, err := swift.Open(context.Background(), swift.Options{AuthURL: url + auth.Path, User: p["user"], Key: p["key"],
-				Policy: policy, Container: fmt.Sprint("pool", n)})
+				Policy: policy, Container: fmt.Sprint("pool", n.Add(1))})
 			return opened(t, s, err)
 		}})
 	}
@@ -248,6 +261,7 @@ func (l *line) before(ctx context.Context, change bool) (context.Context, error)
 // TestModelStores is TestModel over every kind of store, of which all but the one in
 // memory outlive a crash as they are, with what was on its way.
 func TestModelStores(t *testing.T) {
+	t.Parallel()
 	const lives = 2
 	ops := 500
 	if testing.Short() {
@@ -277,6 +291,7 @@ var elsewhere = map[faultproxy.Protocol]faultproxy.Kind{faultproxy.S3: faultprox
 // time: reads and writes work nevertheless, everything else when it is asked for again,
 // and nothing is lost.
 func TestFaultyNetwork(t *testing.T) {
+	t.Parallel()
 	eachStore(t, func(c storeCase) bool { return c.network }, func(t *testing.T, _ storeCase, s startedStore) {
 		seed := time.Now().UnixNano()
 		t.Logf("seed %d", seed)
