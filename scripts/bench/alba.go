@@ -498,7 +498,7 @@ func measureAlba(ctx context.Context, o options, dir string, r *results) (err er
 		return err
 	default:
 		defer func() { err = errors.Join(err, swift.close()) }()
-		r.noise.pids = append(r.noise.pids, swift.pids...)
+		r.noise.pids = append(r.noise.pids, swift.members...)
 		steps = append(steps, swift.steps()...)
 		r.configs = append(r.configs, [2]string{albaPrefix + "swift", swift.config})
 	}

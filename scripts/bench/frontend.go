@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -139,17 +138,13 @@ type frontTgt struct {
 }
 
 func startFrontTgt(ctx context.Context, dir, file string, threads int) (*frontTgt, error) {
-	instance := fmt.Sprint("front", threads)
-	up, err := peers(ctx, dir, "tgt", "up", "--instance", instance, "--file", file, "--threads", fmt.Sprint(threads))
+	p, err := startPeer(ctx, dir, "tgt", fmt.Sprint("front", threads), "--file", file, "--threads", fmt.Sprint(threads))
 	if err != nil {
 		return nil, err
 	}
-	t := &frontTgt{threads: threads, address: lunAddress{up["portal"], up["iqn"], 1}, close: func() error {
-		_, err := peers(context.Background(), dir, "tgt", "down", "--instance", instance)
-		return err
-	}}
-	if t.pid, err = strconv.Atoi(up["pid"]); err != nil {
-		return nil, errors.Join(fmt.Errorf("scripts/peer tgt up: pid: %w", err), t.close())
+	t := &frontTgt{threads: threads, address: lunAddress{p.says["portal"], p.says["iqn"], 1}, close: p.close}
+	if t.pid, err = p.pid(); err != nil {
+		return nil, errors.Join(err, t.close())
 	}
 	return t, nil
 }

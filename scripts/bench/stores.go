@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/url"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -62,41 +60,6 @@ func (r *results) storeComparisons() []comparison {
 	}
 	return out
 }
-
-// storePeer is a real store in processes of its own.
-type storePeer struct {
-	instance, name string
-	cred           map[string]string
-}
-
-func openStorePeer(ctx context.Context, name, dir string) (*storePeer, error) {
-	p := &storePeer{instance: fmt.Sprint("bench-", os.Getpid()), name: name}
-	if err := p.do(ctx, "up", "--data", filepath.Join(dir, name)); err != nil {
-		return nil, err
-	}
-	b, err := os.ReadFile(filepath.Join(peersDir(), name+"-"+p.instance, "credentials"))
-	if err != nil {
-		return nil, errors.Join(err, p.close())
-	}
-	p.cred = map[string]string{}
-	for line := range strings.Lines(string(b)) {
-		k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
-		p.cred[k] = v
-	}
-	return p, nil
-}
-
-func (p *storePeer) do(ctx context.Context, verb string, args ...string) error {
-	cmd := exec.CommandContext(ctx, "scripts/peer", append([]string{p.name, verb, "--instance", p.instance}, args...)...)
-	var out bytes.Buffer
-	cmd.Stderr = &out
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("scripts/peer %s %s: %w: %s", p.name, verb, err, out.String())
-	}
-	return nil
-}
-
-func (p *storePeer) close() error { return p.do(context.Background(), "down") }
 
 // storeSide is a vPool on a store, and a plain client of it.
 type storeSide struct {
@@ -211,17 +174,17 @@ func kindRequests(s *remote.Store, kind remote.Kind) uint64 {
 }
 
 // s3Side opens a vPool on the S3 peer.
-func s3Side(ctx context.Context, p *storePeer, host *volume.Host, key string) (*storeSide, error) {
-	u, err := url.Parse(p.cred["endpoint"])
+func s3Side(ctx context.Context, p *peer, host *volume.Host, key string) (*storeSide, error) {
+	u, err := url.Parse(p.says["endpoint"])
 	if err != nil {
 		return nil, err
 	}
-	c, err := minio.New(u.Host, &minio.Options{Creds: credentials.NewStaticV4(p.cred["access_key"], p.cred["secret_key"], ""), Region: p.cred["region"]})
+	c, err := minio.New(u.Host, &minio.Options{Creds: credentials.NewStaticV4(p.says["access_key"], p.says["secret_key"], ""), Region: p.says["region"]})
 	if err != nil {
 		return nil, err
 	}
-	bucket := p.cred["bucket"]
-	o := s3.Options{Endpoint: p.cred["endpoint"], Region: p.cred["region"], Bucket: bucket, Prefix: key, AccessKey: p.cred["access_key"], SecretKey: p.cred["secret_key"], Clock: clock.Real{}}
+	bucket := p.says["bucket"]
+	o := s3.Options{Endpoint: p.says["endpoint"], Region: p.says["region"], Bucket: bucket, Prefix: key, AccessKey: p.says["access_key"], SecretKey: p.says["secret_key"], Clock: clock.Real{}}
 	if o.Found, _, err = s3.Detect(ctx, o); err != nil {
 		return nil, err
 	}
@@ -243,8 +206,8 @@ func s3Side(ctx context.Context, p *storePeer, host *volume.Host, key string) (*
 }
 
 // swiftSide opens a vPool on the Swift peer.
-func swiftSide(ctx context.Context, p *storePeer, host *volume.Host, key, policy string) (*storeSide, error) {
-	c := &plainswift.Connection{AuthUrl: p.cred["auth"], UserName: p.cred["user"], ApiKey: p.cred["key"], AuthVersion: 1}
+func swiftSide(ctx context.Context, p *peer, host *volume.Host, key, policy string) (*storeSide, error) {
+	c := &plainswift.Connection{AuthUrl: p.says["auth"], UserName: p.says["user"], ApiKey: p.says["key"], AuthVersion: 1}
 	if err := c.Authenticate(ctx); err != nil {
 		return nil, err
 	}
@@ -252,7 +215,7 @@ func swiftSide(ctx context.Context, p *storePeer, host *volume.Host, key, policy
 	if err := c.ContainerCreate(ctx, plain, plainswift.Headers{"X-Storage-Policy": policy}); err != nil {
 		return nil, err
 	}
-	o := swift.Options{AuthURL: p.cred["auth"], User: p.cred["user"], Key: p.cred["key"], Container: "vpools-" + policy, Policy: policy, Prefix: key + "/", Clock: clock.Real{}}
+	o := swift.Options{AuthURL: p.says["auth"], User: p.says["user"], Key: p.says["key"], Container: "vpools-" + policy, Policy: policy, Prefix: key + "/", Clock: clock.Real{}}
 	found, _, err := swift.Detect(ctx, o)
 	if err != nil {
 		return nil, err
@@ -342,25 +305,23 @@ func measureStores(ctx context.Context, o options, dir string, r *results) (err 
 	}
 	closers = append(closers, func() error { return host.Close(context.Background()) })
 	var steps []step
-	for _, peer := range []string{"s3", "swift"} {
-		p, err := openStorePeer(ctx, peer, dir)
+	for _, name := range []string{"s3", "swift"} {
+		p, err := startPeer(ctx, dir, name, "bench", "--data", filepath.Join(dir, name))
 		if err != nil {
 			return err
 		}
 		closers = append([]func() error{p.close}, closers...)
-		for _, pid := range strings.FieldsFunc(p.cred["pid"]+","+p.cred["pids"], func(c rune) bool { return c == ',' }) {
-			group, err := groupMembers(pid)
-			if err != nil {
-				return err
-			}
-			r.noise.pids = append(r.noise.pids, group...)
+		pids, err := p.pids()
+		if err != nil {
+			return err
 		}
+		r.noise.pids = append(r.noise.pids, pids...)
 		for _, kind := range storeKinds {
-			if !strings.HasPrefix(kind.key, peer) {
+			if !strings.HasPrefix(kind.key, name) {
 				continue
 			}
 			var side *storeSide
-			if peer == "s3" {
+			if name == "s3" {
 				side, err = s3Side(ctx, p, host, kind.key)
 			} else {
 				policy := "gold"

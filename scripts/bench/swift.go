@@ -17,13 +17,12 @@ import (
 
 // swiftPeer is Debian's Swift with its EC policy (scripts/peers/swift).
 type swiftPeer struct {
+	peer      *peer
+	members   []int // its processes
 	http      *http.Client
 	url       string // of the container
 	token     string
 	config    string
-	pids      []int
-	instance  string
-	workers   int
 	kept, put swiftObjects
 }
 
@@ -78,76 +77,23 @@ func fill4(d disk, n int64) error {
 
 // openSwift starts Swift and makes a container with the EC policy.
 func openSwift(ctx context.Context, dir string, workers int) (_ *swiftPeer, err error) {
-	s := &swiftPeer{instance: fmt.Sprint("bench-", os.Getpid()), workers: workers, http: &http.Client{
+	p, err := startPeer(ctx, dir, "swift", "bench", "--data", filepath.Join(dir, "swift"), "--workers", strconv.Itoa(workers))
+	if err != nil {
+		return nil, err
+	}
+	s := &swiftPeer{peer: p, http: &http.Client{
 		Timeout:   2 * time.Minute,
 		Transport: &http.Transport{MaxIdleConnsPerHost: 2 * largeDepth, DisableCompression: true},
 	}}
-	if err := s.peer(ctx, "up", "--data", filepath.Join(dir, "swift"), "--workers", strconv.Itoa(workers)); err != nil {
-		return nil, err
-	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	b, err := os.ReadFile(filepath.Join(peersDir(), "swift-"+s.instance, "credentials"))
-	if err != nil {
+	if s.members, err = p.pids(); err != nil {
 		return nil, err
 	}
-	cred := map[string]string{}
-	for line := range strings.Lines(string(b)) {
-		k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
-		cred[k] = v
-	}
-	if s.pids, err = groupMembers(cred["pids"]); err != nil {
-		return nil, err
-	}
-	return s, s.login(ctx, cred["auth"], cred["user"], cred["key"])
-}
-
-// peersDir is where scripts/peer keeps its state.
-func peersDir() string {
-	if d := os.Getenv("OVGATE_PEERS"); d != "" {
-		return d
-	}
-	return filepath.Join(os.TempDir(), fmt.Sprint("ovgate-peers-", os.Getuid()))
-}
-
-func (s *swiftPeer) peer(ctx context.Context, verb string, args ...string) error {
-	cmd := exec.CommandContext(ctx, "scripts/peer", append([]string{"swift", verb, "--instance", s.instance}, args...)...)
-	var out bytes.Buffer
-	cmd.Stderr = &out
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("scripts/peer swift %s: %w: %s", verb, err, out.String())
-	}
-	return nil
-}
-
-// groupMembers returns the processes of the groups that are led by these, which hold
-// Swift's workers.
-func groupMembers(leaders string) ([]int, error) {
-	procs, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return nil, err
-	}
-	var out []int
-	for _, name := range procs {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			continue // it ended
-		}
-		text := string(b)
-		f := strings.Fields(text[strings.LastIndexByte(text, ')')+1:]) // state, parent, group
-		if len(f) < 3 || !strings.Contains(","+leaders+",", ","+f[2]+",") {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, pid)
-	}
-	return out, nil
+	return s, s.login(ctx, p.says["auth"], p.says["user"], p.says["key"])
 }
 
 func (s *swiftPeer) login(ctx context.Context, auth, user, key string) error {
@@ -228,5 +174,5 @@ func (s *swiftPeer) steps() []step {
 
 func (s *swiftPeer) close() error {
 	s.http.CloseIdleConnections()
-	return s.peer(context.Background(), "down")
+	return s.peer.close()
 }

@@ -1,16 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/openvstorage/ovgate/scripts/drill/lun"
 	"github.com/openvstorage/ovgate/scripts/drill/node"
@@ -88,28 +84,6 @@ var tgtModes = []tgtMode{
 // tgtThreads are the thread counts of which each mode's best is taken.
 var tgtThreads = []int{1, 4, 16}
 
-// peers runs scripts/peer with its state below the bench's directory.
-func peers(ctx context.Context, dir string, args ...string) (map[string]string, error) {
-	cmd := exec.CommandContext(ctx, "scripts/peer", args...)
-	cmd.Env = append(os.Environ(), "OVGATE_PEERS="+filepath.Join(dir, "peers"))
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("scripts/peer %s: %w", strings.Join(args, " "), err)
-	}
-	return keyValues(string(out)), nil
-}
-
-func keyValues(text string) map[string]string {
-	kv := map[string]string{}
-	for s := bufio.NewScanner(strings.NewReader(text)); s.Scan(); {
-		if k, v, ok := strings.Cut(s.Text(), "="); ok {
-			kv[k] = v
-		}
-	}
-	return kv
-}
-
 // openTgt starts tgt over a file that is written in full.
 func openTgt(ctx context.Context, dir string, mode tgtMode, threads int) (*target, error) {
 	file := filepath.Join(dir, "tgt."+mode.name)
@@ -122,31 +96,21 @@ func openTgt(ctx context.Context, dir string, mode tgtMode, threads int) (*targe
 			return nil, err
 		}
 	}
-	args := append([]string{"tgt", "up", "--instance", mode.name, "--file", file, "--chap", "--threads", fmt.Sprint(threads)}, mode.flags...)
-	up, err := peers(ctx, dir, args...)
+	args := append([]string{"--file", file, "--chap", "--threads", fmt.Sprint(threads)}, mode.flags...)
+	p, err := startPeer(ctx, dir, "tgt", mode.name, args...)
 	if err != nil {
 		return nil, err
 	}
-	pid, err := strconv.Atoi(up["pid"])
-	if err != nil {
-		return nil, fmt.Errorf("scripts/peer tgt up: pid: %w", err)
-	}
 	t := &target{
 		name:   "tgt-" + mode.name,
-		pid:    pid,
 		config: fmt.Sprintf("Debian tgt, %s, %d threads (best of %v)", mode.what, threads, tgtThreads),
 		settle: func(context.Context) error { return nil },
-		close: func() error {
-			_, err := peers(context.Background(), dir, "tgt", "down", "--instance", mode.name)
-			return err
-		},
+		close:  p.close,
 	}
-	secret, err := os.ReadFile(up["credentials"])
-	if err != nil {
+	if t.pid, err = p.pid(); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
-	c := keyValues(string(secret))
-	d, err := lun.Dial(ctx, lun.Address{Portal: c["portal"], IQN: c["iqn"], LUN: 1, User: c["chap_user"], Secret: c["chap_secret"], Algorithms: "5"})
+	d, err := lun.Dial(ctx, lun.Address{Portal: p.says["portal"], IQN: p.says["iqn"], LUN: 1, User: p.says["chap_user"], Secret: p.says["chap_secret"], Algorithms: "5"})
 	if err != nil {
 		return nil, errors.Join(err, t.close())
 	}
