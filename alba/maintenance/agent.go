@@ -115,7 +115,8 @@ type Agent struct {
 	jobs   map[string]*Job
 	epochs map[uint64]openEpoch
 	lost   map[string]bool // objects whose loss was told
-	wake   chan struct{}   // survey soon
+	left   map[workKey]leftWork
+	wake   chan struct{} // survey soon
 
 	verifying, recovering bool
 	ctx                   context.Context // of the rounds
@@ -143,7 +144,7 @@ func New(o Options) *Agent {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Agent{o: o, c: o.Client, m: o.Client.Manager(), log: o.Log, jobs: map[string]*Job{}, epochs: map[uint64]openEpoch{}, lost: map[string]bool{}, wake: make(chan struct{}, 1)}
+	return &Agent{o: o, c: o.Client, m: o.Client.Manager(), log: o.Log, jobs: map[string]*Job{}, epochs: map[uint64]openEpoch{}, lost: map[string]bool{}, left: map[workKey]leftWork{}, wake: make(chan struct{}, 1)}
 }
 
 // Start begins the rounds.
@@ -204,8 +205,11 @@ func (a *Agent) every(ctx context.Context, what string, d, rest time.Duration, w
 	})
 }
 
-// soon makes the next survey come now.
+// soon makes the next survey come now, and what could not be repaired be tried again.
 func (a *Agent) soon() {
+	a.mu.Lock()
+	clear(a.left)
+	a.mu.Unlock()
 	select {
 	case a.wake <- struct{}{}:
 	default:

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -707,4 +708,56 @@ func TestDamagedTags(t *testing.T) {
 		t.Fatal("the fragment still has its damaged tag")
 	}
 	w.exact("repaired")
+}
+
+// An object that cannot be repaired is not read in every round; when a device changed it
+// is tried at once.
+func TestWorkLeft(t *testing.T) {
+	pol := preset.Policy{K: 2, M: 1, C: 3, X: 1}
+	w := newWorld(t, albatest.Options{Nodes: []int{1, 1, 1}, Preset: preset.Preset{Policies: []preset.Policy{pol}}})
+	manual := clock.NewManual(time.Now())
+	a := maintenance.New(maintenance.Options{Client: w.Client, Clock: manual, AutoRepair: -1})
+	w.put("o", 200000)
+	m, err := w.Client.Manifest(t.Context(), "ns", "o")
+	must(t, err)
+	var looks atomic.Int64
+	watched := w.OSD(m.Fragments[0][2].OSD)
+	watched.SetHook(func(string, []byte) error {
+		looks.Add(1)
+		return nil
+	})
+	for i := range 2 {
+		w.OSD(m.Fragments[0][i].OSD).SetDown(true)
+	}
+	ns, err := w.Manager.Namespace(t.Context(), "ns")
+	must(t, err)
+	must(t, w.NSM.Report(t.Context(), ns.ID, "o", "a test says so"))
+	// round tells whether a round looked at the object.
+	round := func() bool {
+		looks.Store(0)
+		must(t, a.Work(t.Context()))
+		return looks.Load() > 0
+	}
+	var at []time.Duration // after the first one
+	for begin := manual.Now(); manual.Now().Sub(begin) < 40*time.Minute; manual.Advance(maintenance.DefaultWork) {
+		if round() {
+			at = append(at, manual.Now().Sub(begin)/maintenance.DefaultWork)
+		}
+	}
+	if want := []time.Duration{0, 1, 2, 4, 8, 16, 32, 64, 128, 248, 368}; !slices.Equal(at, want) {
+		t.Errorf("rounds that looked: %d, want %d", at, want)
+	}
+	if round() {
+		t.Error("it is tried before its time")
+	}
+	for i := range 2 {
+		w.OSD(m.Fragments[0][i].OSD).SetDown(false)
+	}
+	until(t, func() bool {
+		a.Look()
+		must(t, a.Work(t.Context()))
+		work, _, err := w.NSM.ListWork(t.Context(), nil, 10)
+		must(t, err)
+		return len(work) == 0
+	})
 }

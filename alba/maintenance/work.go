@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/openvstorage/ovgate/alba/client"
 	"github.com/openvstorage/ovgate/alba/manager"
@@ -13,7 +14,51 @@ import (
 // workPage bounds what is read at once.
 const workPage = 200
 
-// Work repairs the objects that were reported, once each.
+// workKey is a report of an object.
+type workKey struct {
+	namespace uint64
+	name      string
+	revision  int64
+}
+
+// leftWork is one that could not be done.
+type leftWork struct {
+	wait time.Duration
+	next time.Time // when it is tried again
+}
+
+// leftKept bounds the reports of which is remembered when they are tried again.
+const leftKept = 10000
+
+// due tells whether it is time to repair an object.
+func (a *Agent) due(k workKey) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.o.Clock.Now().Before(a.left[k].next)
+}
+
+// tried remembers how a repair ended. One that did not is tried with the next round, then
+// after growing times up to that of a survey: looking at all of an object costs as much as
+// reading it.
+func (a *Agent) tried(k workKey, done bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l, known := a.left[k]
+	switch {
+	case done:
+		delete(a.left, k)
+		return
+	case known:
+		l.wait = min(max(2*l.wait, a.o.Work), a.o.Survey)
+		l.next = a.o.Clock.Now().Add(l.wait)
+	case len(a.left) >= leftKept:
+		clear(a.left)
+	}
+	a.left[k] = l
+}
+
+// Work repairs the objects that were reported, once each, but for those that are to be
+// left alone for a while.
 func (a *Agent) Work(ctx context.Context) error {
 	return a.hosts(ctx, func(h *nsm.Host) error {
 		var spaces map[uint64]manager.Namespace
@@ -32,13 +77,15 @@ func (a *Agent) Work(ctx context.Context) error {
 			for i := range page {
 				last = &page[i]
 				n, ok := spaces[last.Namespace]
-				if !ok || n.State == nsm.Removing {
+				k := workKey{last.Namespace, last.Name, last.Revision}
+				if !ok || n.State == nsm.Removing || !a.due(k) {
 					continue
 				}
-				bytes, err := a.workOn(ctx, h, n, *last)
+				bytes, done, err := a.workOn(ctx, h, n, *last)
 				if err != nil {
 					return err
 				}
+				a.tried(k, done)
 				moved += bytes
 				if err := a.pace(ctx, start, moved); err != nil {
 					return err
@@ -51,26 +98,26 @@ func (a *Agent) Work(ctx context.Context) error {
 	})
 }
 
-// workOn repairs one object; its record stays while the object is not complete.
-func (a *Agent) workOn(ctx context.Context, h *nsm.Host, n manager.Namespace, w nsm.Work) (int64, error) {
+// workOn repairs one object, and tells whether that is done; its record stays while the
+// object is not complete.
+func (a *Agent) workOn(ctx context.Context, h *nsm.Host, n manager.Namespace, w nsm.Work) (int64, bool, error) {
 	did, err := a.c.Repair(ctx, n.Name, w.Name, client.RepairOptions{Check: true})
 	switch {
 	case ctx.Err() != nil:
-		return 0, ctx.Err()
+		return 0, false, ctx.Err()
 	case err != nil:
-		// It is tried again with the next round.
 		a.log.Info("object is not repaired yet", "namespace", n.Name, "object", w.Name, "error", err)
-		return did.Bytes, nil
+		return did.Bytes, false, nil
 	case did.Lost > 0:
 		if a.tellLost(n.Name + "/" + w.Name) {
 			a.event(0, slog.LevelError, fmt.Sprintf("object %s of namespace %s cannot be read: too few of its fragments are left", w.Name, n.Name))
 		}
-		return did.Bytes, nil
+		return did.Bytes, false, nil
 	case did.Gone, did.Complete():
 		// Unless it was reported anew since the object was looked at.
-		return did.Bytes, h.Done(ctx, w)
+		return did.Bytes, true, h.Done(ctx, w)
 	}
-	return did.Bytes, nil
+	return did.Bytes, false, nil
 }
 
 // lostTold bounds the objects of which is remembered that their loss was told.
