@@ -1,19 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/minio/minio-go/v7"
-	"github.com/minio/minio-go/v7/pkg/credentials"
 	plainswift "github.com/ncw/swift/v2"
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
@@ -175,16 +171,11 @@ func kindRequests(s *remote.Store, kind remote.Kind) uint64 {
 
 // s3Side opens a vPool on the S3 peer.
 func s3Side(ctx context.Context, p *peer, host *volume.Host, key string) (*storeSide, error) {
-	u, err := url.Parse(p.says["endpoint"])
+	plain, err := dialS3(p)
 	if err != nil {
 		return nil, err
 	}
-	c, err := minio.New(u.Host, &minio.Options{Creds: credentials.NewStaticV4(p.says["access_key"], p.says["secret_key"], ""), Region: p.says["region"]})
-	if err != nil {
-		return nil, err
-	}
-	bucket := p.says["bucket"]
-	o := s3.Options{Endpoint: p.says["endpoint"], Region: p.says["region"], Bucket: bucket, Prefix: key, AccessKey: p.says["access_key"], SecretKey: p.says["secret_key"], Clock: clock.Real{}}
+	o := s3.Options{Endpoint: p.says["endpoint"], Region: p.says["region"], Bucket: plain.bucket, Prefix: key, AccessKey: p.says["access_key"], SecretKey: p.says["secret_key"], Clock: clock.Real{}}
 	if o.Found, _, err = s3.Detect(ctx, o); err != nil {
 		return nil, err
 	}
@@ -192,16 +183,7 @@ func s3Side(ctx context.Context, p *peer, host *volume.Host, key string) (*store
 	if err != nil {
 		return nil, err
 	}
-	s := &storeSide{
-		key: key,
-		put: func(ctx context.Context, name string, data []byte) error {
-			_, err := c.PutObject(ctx, bucket, name, bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{DisableMultipart: true})
-			return err
-		},
-		remove: func(ctx context.Context, name string) error {
-			return c.RemoveObject(ctx, bucket, name, minio.RemoveObjectOptions{})
-		},
-	}
+	s := &storeSide{key: key, put: plain.put, remove: plain.remove}
 	return s, s.attach(ctx, host, store)
 }
 

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path/filepath"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+)
+
+// plainS3 is what an S3 peer is asked by the client that its users take.
+type plainS3 struct {
+	client *minio.Client
+	bucket string
+}
+
+func dialS3(p *peer) (*plainS3, error) {
+	u, err := url.Parse(p.says["endpoint"])
+	if err != nil {
+		return nil, err
+	}
+	c, err := minio.New(u.Host, &minio.Options{
+		Creds: credentials.NewStaticV4(p.says["access_key"], p.says["secret_key"], ""), Region: p.says["region"],
+		Transport: &http.Transport{MaxIdleConnsPerHost: 2 * largeDepth, DisableCompression: true},
+	})
+	return &plainS3{c, p.says["bucket"]}, err
+}
+
+func (s *plainS3) put(ctx context.Context, name string, data []byte) error {
+	_, err := s.client.PutObject(ctx, s.bucket, name, bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{DisableMultipart: true})
+	return err
+}
+
+func (s *plainS3) get(ctx context.Context, name string, into []byte) error {
+	o, err := s.client.GetObject(ctx, s.bucket, name, minio.GetObjectOptions{})
+	if err != nil {
+		return err
+	}
+	defer o.Close() //nolint:errcheck // all of it was read, or it failed before
+	_, err = io.ReadFull(o, into)
+	return err
+}
+
+func (s *plainS3) remove(ctx context.Context, name string) error {
+	return s.client.RemoveObject(ctx, s.bucket, name, minio.RemoveObjectOptions{})
+}
+
+// minioPeer is MinIO with as many drives as the Alba has devices, and as much parity.
+type minioPeer struct {
+	*plainS3
+	peer       *peer
+	kept, made minioObjects
+}
+
+// openMinIO starts MinIO and stores what is read.
+func openMinIO(ctx context.Context, dir string) (*minioPeer, error) {
+	fmt.Println("bench: preparing MinIO, which is built at its first use")
+	p, err := startPeer(ctx, dir, "s3", "bench-minio", "--kind", "minio", "--drives", fmt.Sprint(albaASDs), "--data", filepath.Join(dir, "minio"))
+	if err != nil {
+		return nil, err
+	}
+	m := &minioPeer{peer: p}
+	if m.plainS3, err = dialS3(p); err == nil {
+		m.kept, m.made = minioObjects{m.plainS3, "kept"}, minioObjects{m.plainS3, "put"}
+		err = fill4(&m.kept, largeKept)
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return m, nil
+}
+
+func (m *minioPeer) config() string {
+	return fmt.Sprintf("MinIO, %d drives that are directories of the same disk, EC:2, HTTP over loopback, minio-go with %d in flight; a put is answered when a write quorum of its drives wrote and synced the shards",
+		albaASDs, largeDepth)
+}
+
+// minioObjects are objects under a prefix as a disk: each block is one.
+type minioObjects struct {
+	s      *plainS3
+	prefix string
+}
+
+func (o *minioObjects) name(off int64, size int) string {
+	return fmt.Sprintf("%s/%08d", o.prefix, off/int64(size))
+}
+
+// WriteAt implements disk.
+func (o *minioObjects) WriteAt(p []byte, off int64) (int, error) {
+	return len(p), o.s.put(context.Background(), o.name(off, len(p)), p)
+}
+
+// ReadAt implements disk.
+func (o *minioObjects) ReadAt(p []byte, off int64) (int, error) {
+	return len(p), o.s.get(context.Background(), o.name(off, len(p)), p)
+}
+
+func (m *minioPeer) steps() []step {
+	none := func(context.Context) error { return nil }
+	const megabytes = float64(largeObject) / 1e6
+	w := work{name: "minio put", write: true, depth: largeDepth, block: largeObject, inOrder: true}
+	r := w
+	r.name, r.write = "minio get", false
+	return []step{
+		onDisk(albaPrefix+"minio-put", w, &m.made, objectSpace*largeObject, none).scaled(megabytes),
+		onDisk(albaPrefix+"minio-get", r, &m.kept, largeKept*largeObject, none).scaled(megabytes),
+	}
+}
