@@ -246,7 +246,7 @@ func (s *Bolt) Get(ctx context.Context, key string) (*KV, error) {
 
 // Range implements Store.
 func (s *Bolt) Range(ctx context.Context, prefix, after string, limit int) ([]KV, int64, error) {
-	if err := validatePrefix(prefix, after); err != nil {
+	if err := ValidatePrefix(prefix, after); err != nil {
 		return nil, 0, err
 	}
 	if limit <= 0 {

@@ -122,10 +122,18 @@ func (s *Bolt) expireLoop() {
 	}
 }
 
+// ValidateTTL says why a lease cannot live that long (ErrInvalid), or nil.
+func ValidateTTL(ttl time.Duration) error {
+	if ttl < minTTL || ttl > maxTTL {
+		return fmt.Errorf("%w: lease of %v: %v to %v", ErrInvalid, ttl, minTTL, maxTTL)
+	}
+	return nil
+}
+
 // Grant implements Store.
 func (s *Bolt) Grant(ctx context.Context, ttl time.Duration) (LeaseID, error) {
-	if ttl < minTTL || ttl > maxTTL {
-		return 0, fmt.Errorf("%w: lease of %v: %v to %v", ErrInvalid, ttl, minTTL, maxTTL)
+	if err := ValidateTTL(ttl); err != nil {
+		return 0, err
 	}
 	var id LeaseID
 	err := s.do(ctx,

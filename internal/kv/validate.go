@@ -86,7 +86,8 @@ func validateKey(key []byte) error {
 	return nil
 }
 
-func validatePrefix(prefix, after string) error {
+// ValidatePrefix says why the arguments of a Range or Watch break a limit (ErrInvalid), or nil.
+func ValidatePrefix(prefix, after string) error {
 	if len(prefix) > MaxKeyBytes || len(after) > MaxKeyBytes {
 		return fmt.Errorf("%w: prefix of %d bytes, after of %d: at most %d", ErrInvalid, len(prefix), len(after), MaxKeyBytes)
 	}

@@ -144,7 +144,7 @@ func batchBytes(b WatchBatch) int {
 // another store or from before a rollback: ErrCompacted, so that the caller
 // lists anew instead of missing changes.
 func (s *Bolt) Watch(ctx context.Context, prefix string, afterRev int64) (<-chan WatchBatch, error) {
-	if err := validatePrefix(prefix, ""); err != nil {
+	if err := ValidatePrefix(prefix, ""); err != nil {
 		return nil, err
 	}
 	if afterRev < 0 {

@@ -1,5 +1,5 @@
 // Package kvtest is the conformance suite of kv.Store: every implementation
-// runs it (bbolt now, etcd later). It assumes nothing an etcd cluster does not
+// runs it (bbolt, and etcd in package etcd). It assumes nothing an etcd cluster does not
 // give: revisions grow but need not be consecutive, other users may share the
 // cluster, time passes by itself unless Options.Advance moves it.
 package kvtest

@@ -1,0 +1,133 @@
+package etcd_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/openvstorage/ovgate/internal/kv"
+	"github.com/openvstorage/ovgate/internal/kv/etcd"
+)
+
+// authority signs certificates for loopback.
+type authority struct {
+	dir  string
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T, dir string) *authority {
+	a := &authority{dir: dir}
+	a.cert, a.key = a.sign(t, "ca", &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	return a
+}
+
+// sign makes NAME.pem and NAME.key.
+func (a *authority) sign(t *testing.T, name string, c *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SerialNumber, c.Subject = big.NewInt(time.Now().UnixNano()), pkix.Name{CommonName: name}
+	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	parent, signer := a.cert, a.key
+	if parent == nil {
+		parent, signer = c, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, block := range map[string]*pem.Block{".pem": {Type: "CERTIFICATE", Bytes: der}, ".key": {Type: "EC PRIVATE KEY", Bytes: secret}} {
+		if err := os.WriteFile(filepath.Join(a.dir, name+file), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	return c, key
+}
+
+// member signs what a member or a client of it shows.
+func (a *authority) member(t *testing.T, name string) {
+	a.sign(t, name, &x509.Certificate{
+		KeyUsage: x509.KeyUsageDigitalSignature, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	})
+}
+
+// TestSecure: members and their users show each other certificates of one CA, and nobody
+// else gets an answer.
+func TestSecure(t *testing.T) {
+	ours, theirs := newAuthority(t, t.TempDir()), newAuthority(t, t.TempDir())
+	ours.member(t, "node")
+	theirs.member(t, "node")
+	file := func(a *authority, name string) string { return filepath.Join(a.dir, name) }
+	peer, client := strings.Replace(free(t), "http:", "https:", 1), strings.Replace(free(t), "http:", "https:", 1)
+	s, err := etcd.Serve(t.Context(), etcd.ServerOptions{
+		Name: "m", Dir: t.TempDir(), Members: map[string]string{"m": peer}, Client: client, Token: "t",
+		Certificate: file(ours, "node.pem"), Key: file(ours, "node.key"), CA: file(ours, "ca.pem"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	trust := func(a *authority, show ...*authority) *tls.Config {
+		c := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: x509.NewCertPool()}
+		c.RootCAs.AddCert(a.cert)
+		for _, a := range show {
+			pair, err := tls.LoadX509KeyPair(file(a, "node.pem"), file(a, "node.key"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Certificates = append(c.Certificates, pair)
+		}
+		return c
+	}
+	for name, tc := range map[string]struct {
+		tls  *tls.Config
+		good bool
+	}{
+		"ours":              {trust(ours, ours), true},
+		"no certificate":    {trust(ours), false},
+		"that of another":   {trust(ours, theirs), false},
+		"trusts another CA": {trust(theirs, ours), false},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		if tc.good {
+			ctx = t.Context()
+		}
+		st, err := etcd.Open(ctx, etcd.Options{Endpoints: []string{client}, Prefix: "a/", TLS: tc.tls})
+		cancel()
+		if tc.good != (err == nil) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err != nil {
+			continue
+		}
+		if _, err := st.Txn(t.Context(), nil, []kv.Op{kv.Put("k", nil)}, nil); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
