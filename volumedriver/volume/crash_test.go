@@ -72,6 +72,8 @@ func (c *crashRun) hook() {
 	if n%c.stride != 0 || c.begun.Load() < 0 {
 		return
 	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	for _, kind := range tearings {
 		low := c.acked.Load()
 		w := *c.w
@@ -84,13 +86,15 @@ func (c *crashRun) hook() {
 		if c.loss != nil {
 			c.loss(&w, n)
 		}
-		if err := c.verify(&w, low, high, n%16 == 0); err != nil {
-			c.mu.Lock()
-			if c.fail == nil {
-				c.fail = fmt.Errorf("crash point %d, tearing %d, step %d: %w", n, kind, low, err)
+		wg.Go(func() {
+			if err := c.verify(&w, low, high, n%16 == 0); err != nil {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				if c.fail == nil {
+					c.fail = fmt.Errorf("crash point %d, tearing %d, step %d: %w", n, kind, low, err)
+				}
 			}
-			c.mu.Unlock()
-		}
+		})
 	}
 }
 
