@@ -105,12 +105,13 @@ func (c *Client) reading(ctx context.Context, namespace, name string, consistent
 type want struct {
 	shard        int
 	first, count int
+	size         fragment.PieceSize
 	skip         int    // bytes of the pieces before those that are wanted
 	dst          []byte // part of the reader's buffer
 }
 
 // bytes is what has to be read for it, before compression.
-func (w want) bytes() int64 { return int64(w.count) * fragment.PieceBytes }
+func (w want) bytes() int64 { return int64(w.count * w.size.Bytes()) }
 
 // whole is an object that is read into memory of the client's own. Pieces that are
 // stored as they are arrive where they belong, and have their checksums already.
@@ -215,14 +216,13 @@ type future struct {
 
 // wants cuts bytes [in, in+len(p)) of the chunk into runs of pieces.
 func (g *gather) wants(in int, p []byte) []want {
-	size := g.code.ShardBytes(g.m.ChunkLen(g.chunk))
+	size, pieces := g.code.ShardBytes(g.m.ChunkLen(g.chunk)), g.m.PieceSize()
 	var out []want
 	for len(p) > 0 {
 		shard, at := in/size, in%size
 		n := min(len(p), size-at)
-		first := at / fragment.PieceBytes
-		count := (at+n-1)/fragment.PieceBytes + 1 - first
-		out = append(out, want{shard: shard, first: first, count: count, skip: at - first*fragment.PieceBytes, dst: p[:n]})
+		first, count := pieces.Cover(at, n)
+		out = append(out, want{shard: shard, first: first, count: count, size: pieces, skip: at - first*pieces.Bytes(), dst: p[:n]})
 		p, in = p[n:], in+n
 	}
 	return out

@@ -40,8 +40,8 @@ type RepairOptions struct {
 }
 
 // Repair brings an object back to all its fragments: those that are missing,
-// damaged, or on a device that is leaving, are made anew from any k others and
-// stored under a higher version, then the manifest is changed if nobody else
+// damaged, or on a device that is leaving, are made anew from any k others, in pieces
+// of the object's size whatever the preset wants by now, and stored under a higher version, then the manifest is changed if nobody else
 // changed it (layout M2, nsm N1).
 func (c *Client) Repair(ctx context.Context, namespace, name string, o RepairOptions) (Repaired, error) {
 	sp, err := c.space(ctx, namespace)
@@ -397,9 +397,10 @@ func (r *repair) shards(ctx context.Context, code *fragment.Code, key *fragment.
 	defer cancel()
 	defer g.report()
 	shards := make([][]byte, r.m.Policy.N())
-	pieces := fragment.Pieces(code.ShardBytes(r.m.ChunkLen(chunk)))
+	size := r.m.PieceSize()
+	pieces := size.Pieces(code.ShardBytes(r.m.ChunkLen(chunk)))
 	// A shard that is not any of the chunk's: nothing is preferred.
-	if err := g.anyK(ctx, want{shard: -1, count: pieces}, shards); err != nil {
+	if err := g.anyK(ctx, want{shard: -1, count: pieces, size: size}, shards); err != nil {
 		return nil, err
 	}
 	wanted := make([]bool, len(shards))
@@ -420,7 +421,7 @@ func (r *repair) remake(ctx context.Context, key *fragment.Key, chunk, i int, sh
 	// and collection must be able to delete it by its name (layout M2).
 	version := f.Version + 1 + uint32(r.c.random()*versionStep)
 	place := layout.Place{Namespace: r.ns.ID, Object: r.m.Object, Chunk: uint32(chunk), Index: uint8(i), Version: version}
-	stored, index, err := fragment.Pack(nil, place.FragmentID(r.m.Policy.K), shard, r.m.Compression, key)
+	stored, index, err := fragment.Pack(nil, place.FragmentID(r.m.Policy.K), shard, r.m.Compression, r.m.PieceSize(), key)
 	if err != nil {
 		return err
 	}

@@ -210,6 +210,7 @@ type upload struct {
 	ns     nsm.Namespace
 	h      layout.Header
 	key    *fragment.Key
+	size   fragment.PieceSize
 	places []candidate // of fragment i; shorter than k+m when there is no room
 	spares []candidate
 }
@@ -230,7 +231,12 @@ func (u *upload) run(ctx context.Context, data []byte, without map[uint32]bool) 
 		return nil, nil, err
 	}
 	u.h.Policy = policy
+	wanted, err := u.ns.Preset.PieceSize()
+	if err != nil {
+		return nil, nil, err
+	}
 	u.h.ChunkBytes = min(policy.K*u.ns.Preset.FragmentBytes, max(len(data), 1))
+	u.size = u.h.PieceSize(wanted)
 	u.places = place(all, n, policy.X, nil, u.c.random)
 	u.spares = remove(all, u.places)
 	m := &layout.Manifest{Fragments: make([][]layout.Fragment, u.h.Chunks())}
@@ -279,7 +285,7 @@ type sent struct {
 // chunk stores the fragments of one chunk: returns when all are there, or c and the
 // slack is over. It waits for what it began, so that the buffers are free.
 func (u *upload) chunk(ctx context.Context, code *fragment.Code, number int, chunk []byte, into []layout.Fragment, failed map[uint32]bool) error {
-	stripe, err := code.Split(chunk)
+	stripe, err := code.Split(chunk, u.size)
 	if err != nil {
 		return err
 	}

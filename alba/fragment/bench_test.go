@@ -53,7 +53,7 @@ func BenchmarkEncode(b *testing.B) {
 			}
 		},
 		func(chunk []byte) {
-			stripe, err := c.Split(chunk)
+			stripe, err := c.Split(chunk, Piece64K)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -91,10 +91,10 @@ func BenchmarkEncode(b *testing.B) {
 
 // BenchmarkPack and BenchmarkUnpack: a fragment of 1 MiB, half of it compressible.
 func BenchmarkPack(b *testing.B) {
-	benchmarkVariants(b, func(b *testing.B, shard []byte, comp Compression, key *Key) {
-		dst := make([]byte, 0, PackBytes(len(shard)))
+	benchmarkVariants(b, func(b *testing.B, shard []byte, comp Compression, size PieceSize, key *Key) {
+		dst := make([]byte, 0, PackBytes(len(shard), size))
 		for b.Loop() {
-			if _, _, err := Pack(dst, testID, shard, comp, key); err != nil {
+			if _, _, err := Pack(dst, testID, shard, comp, size, key); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -102,8 +102,8 @@ func BenchmarkPack(b *testing.B) {
 }
 
 func BenchmarkUnpack(b *testing.B) {
-	benchmarkVariants(b, func(b *testing.B, shard []byte, comp Compression, key *Key) {
-		stored, x := mustPack(b, testID, shard, comp, key)
+	benchmarkVariants(b, func(b *testing.B, shard []byte, comp Compression, size PieceSize, key *Key) {
+		stored, x := mustPackIn(b, size, testID, shard, comp, key)
 		dst := make([]byte, len(shard))
 		for b.Loop() {
 			if err := Unpack(dst, testID, x, 0, x.Pieces(), stored, key); err != nil {
@@ -113,31 +113,37 @@ func BenchmarkUnpack(b *testing.B) {
 	})
 }
 
-func benchmarkVariants(b *testing.B, f func(b *testing.B, shard []byte, comp Compression, key *Key)) {
+func benchmarkVariants(b *testing.B, f func(b *testing.B, shard []byte, comp Compression, size PieceSize, key *Key)) {
 	shard := make([]byte, 1<<20)
 	for i := 0; i < len(shard); i += PieceBytes {
 		text(shard[i:][:PieceBytes/2], uint64(i))
 		noise(shard[i+PieceBytes/2:][:PieceBytes/2], uint64(i))
 	}
 	for _, comp := range testCompressions {
-		for _, key := range []*Key{nil, mustKey(b, 5)} {
-			name := fmt.Sprintf("%v/clear", comp)
-			if key != nil {
-				name = fmt.Sprintf("%v/aes", comp)
+		for size := Piece64K; size.valid(); size++ {
+			for _, key := range []*Key{nil, mustKey(b, 5)} {
+				name := fmt.Sprintf("%v/%v/clear", comp, size)
+				if key != nil {
+					name = fmt.Sprintf("%v/%v/aes", comp, size)
+				}
+				b.Run(name, func(b *testing.B) {
+					b.SetBytes(int64(len(shard)))
+					b.ReportAllocs()
+					f(b, shard, comp, size, key)
+				})
 			}
-			b.Run(name, func(b *testing.B) {
-				b.SetBytes(int64(len(shard)))
-				b.ReportAllocs()
-				f(b, shard, comp, key)
-			})
 		}
 	}
 }
 
-// BenchmarkIndexCRC: of a fragment of 1 MiB from its 16 pieces.
+// BenchmarkIndexCRC: of a fragment of 1 MiB from its pieces.
 func BenchmarkIndexCRC(b *testing.B) {
-	_, x := mustPack(b, testID, mixture(1<<20), S2, nil)
-	for b.Loop() {
-		x.CRC()
+	for size := Piece64K; size.valid(); size++ {
+		_, x := mustPackIn(b, size, testID, mixture(1<<20), S2, nil)
+		b.Run(size.String(), func(b *testing.B) {
+			for b.Loop() {
+				x.CRC()
+			}
+		})
 	}
 }

@@ -91,6 +91,7 @@ type Stripe struct {
 	Shards [][]byte
 	code   *Code
 	chunk  int // its bytes
+	size   PieceSize
 	buf    []byte
 	// sums are the crc32c of the pieces of each distinct shard.
 	sums   [][]uint32
@@ -102,31 +103,32 @@ func (s *Stripe) CRC() uint32 {
 	var crc uint32
 	size := len(s.Shards[0])
 	for _, sums := range s.sums[:s.code.k] {
-		crc = osd.ConcatCRC(crc, rawIndex(size, sums).CRC(), int64(size))
+		crc = osd.ConcatCRC(crc, rawIndex(size, s.size, sums).CRC(), int64(size))
 	}
 	return osd.CutZerosCRC(crc, int64(s.code.k*size-s.chunk))
 }
 
-// Pack is Pack of shard i, whose checksums are known where it is stored as it is.
+// Pack is Pack of shard i in the stripe's pieces, whose checksums are known where it is
+// stored as it is.
 func (s *Stripe) Pack(dst []byte, id ID, i int, comp Compression, key *Key) (stored []byte, idx Index, err error) {
 	if comp == None && key == nil {
-		return s.Shards[i], rawIndex(len(s.Shards[i]), s.sums[min(i, len(s.sums)-1)]), nil
+		return s.Shards[i], rawIndex(len(s.Shards[i]), s.size, s.sums[min(i, len(s.sums)-1)]), nil
 	}
-	return Pack(dst, id, s.Shards[i], comp, key)
+	return Pack(dst, id, s.Shards[i], comp, s.size, key)
 }
 
-// encode computes parity and checksums, a piece of each shard at a time: what the
+// encode computes parity and checksums, 64 KiB of each shard at a time: what the
 // one reads and writes the other finds in the cache.
 func (s *Stripe) encode() error {
 	c, size := s.code, len(s.Shards[0])
-	n, distinct := Pieces(size), c.Distinct()
+	n, distinct := s.size.Pieces(size), c.Distinct()
 	sums := make([]uint32, n*distinct) // indexes keep them
 	s.sums = s.sums[:0]
 	for i := range distinct {
 		s.sums = append(s.sums, sums[i*n:(i+1)*n:(i+1)*n])
 	}
-	for i := range n {
-		from, to := i*PieceBytes, min((i+1)*PieceBytes, size)
+	for from := 0; from < size; from += PieceBytes {
+		to := min(from+PieceBytes, size)
 		s.column = s.column[:0]
 		for _, shard := range s.Shards {
 			s.column = append(s.column, shard[from:to])
@@ -137,7 +139,9 @@ func (s *Stripe) encode() error {
 			}
 		}
 		for j := range distinct {
-			s.sums[j][i] = crcOf(s.column[j])
+			for at := from; at < to; at += s.size.Bytes() {
+				s.sums[j][at/s.size.Bytes()] = crcOf(s.Shards[j][at:min(at+s.size.Bytes(), to)])
+			}
 		}
 	}
 	return nil
@@ -158,10 +162,13 @@ func (s *Stripe) Release() {
 	c.stripes.Put(s)
 }
 
-// Split cuts chunk into shards and computes the parity and the checksums of both. The chunk must not
-// change while the stripe is used. ErrInvalid: it is empty, or its shards would
-// be larger than MaxShardBytes.
-func (c *Code) Split(chunk []byte) (*Stripe, error) {
+// Split cuts chunk into shards and computes the parity and the checksums of the
+// pieces of both. The chunk must not change while the stripe is used. ErrInvalid: it
+// is empty, or its shards would be larger than MaxShardBytes.
+func (c *Code) Split(chunk []byte, pieces PieceSize) (*Stripe, error) {
+	if !pieces.valid() {
+		return nil, fmt.Errorf("%w: %v", ErrInvalid, pieces)
+	}
 	if len(chunk) == 0 || len(chunk) > c.k*MaxShardBytes {
 		return nil, fmt.Errorf("%w: chunk of %d bytes, 1 to %d are allowed for code %v", ErrInvalid, len(chunk), c.k*MaxShardBytes, c)
 	}
@@ -171,7 +178,7 @@ func (c *Code) Split(chunk []byte) (*Stripe, error) {
 	if s == nil {
 		s = &Stripe{Shards: make([][]byte, 0, c.k+c.m)}
 	}
-	s.code, s.chunk = c, len(chunk)
+	s.code, s.chunk, s.size = c, len(chunk), pieces
 	own := c.Distinct() - whole
 	if cap(s.buf) < own*size {
 		s.buf = make([]byte, own*size)

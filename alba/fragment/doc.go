@@ -15,7 +15,7 @@
 //	   │ Pack, each shard for itself
 //	   ▼
 //	┌─────────┬─────────┬───┐
-//	│ piece 0 │ piece 1 │...│           64 KiB (PieceBytes) each, the last is what is left
+//	│ piece 0 │ piece 1 │...│           64, 16 or 4 KiB (PieceSize) each, the last is what is left
 //	└─────────┴─────────┴───┘
 //	   │ compress ─► encrypt ─► crc32c, each piece for itself
 //	   ▼
@@ -39,8 +39,9 @@
 //	┌────┬───────┬───────┬ ─ ─ ─ ─ ─ ─ ┬──────────┐
 //	│ 01 │ flags │ plain │ n x payload │ n x crc  │
 //	└────┴───────┴───────┴ ─ ─ ─ ─ ─ ─ ┴──────────┘
-//	flags     bits 0-3 Compression, bit 4 encrypted, bit 5 payloads follow
-//	plain     uvarint, bytes of the shard; n = ceil(plain / 64 KiB)
+//	flags     bits 0-3 Compression, bit 4 encrypted, bit 5 payloads follow,
+//	          bits 6-7 PieceSize: 0 64 KiB, 1 16 KiB, 2 4 KiB
+//	plain     uvarint, bytes of the shard; n = ceil(plain / size of a piece)
 //	payload   uvarint: 0 raw, 1 zeros, otherwise 1 + bytes of the compressed payload
 //	crc       u32 little endian, crc32c of the stored piece (payload and tag)
 //
@@ -48,9 +49,10 @@
 //
 // # Encryption
 //
-//	object key   HKDF-SHA256(data key, info = label | compression | object)
+//	object key   HKDF-SHA256(data key, info = label | form | object)
+//	form         bits 0-3 Compression, bits 6-7 PieceSize, as in flags
 //	nonce        chunk u32 | index u8 | version u32 | piece u24, big endian
-//	also bound   format, compression, plain bytes of the shard, the whole ID
+//	also bound   format, form, plain bytes of the shard, the whole ID
 //
 // # Invariants
 //
@@ -62,7 +64,7 @@
 //	    version that the place never had. Copying stored bytes keeps their version.
 //	F3  An encrypted piece is accepted only at its place: object, chunk, fragment,
 //	    version and piece are authenticated with it, and so are the length of
-//	    the shard and the compression.
+//	    the shard, the compression and the size of its pieces.
 //	F4  A stored piece that does not fit its crc is never decrypted, one that does
 //	    not authenticate never decompressed, and what decompression makes is as
 //	    long as the piece or refused.
@@ -83,14 +85,14 @@ import (
 )
 
 const (
-	// PieceBytes is the unit of compression, encryption and checksum within a
-	// fragment. It equals osd.Block, so that a device reads no more than it
-	// verifies for a raw piece.
+	// PieceBytes is the largest unit of compression, encryption and checksum within
+	// a fragment, that of Piece64K. It equals osd.Block, so that a device reads no
+	// more than it verifies for a raw piece.
 	PieceBytes = 64 << 10
 	// MaxShardBytes bounds a shard: the largest fragment size of a preset.
 	MaxShardBytes = 64 << 20
-	// maxPieces is the number of pieces of the largest shard.
-	maxPieces = MaxShardBytes / PieceBytes
+	// maxPieces is the number of pieces of the largest shard, the smallest pieces.
+	maxPieces = MaxShardBytes / (PieceBytes >> (2 * smallestPiece))
 	// tagBytes is what encryption adds to a piece.
 	tagBytes = 16
 )

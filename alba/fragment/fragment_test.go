@@ -83,7 +83,12 @@ func mustKey(t testing.TB, seed byte) *Key {
 
 func mustPack(t testing.TB, id ID, shard []byte, comp Compression, key *Key) ([]byte, Index) {
 	t.Helper()
-	stored, x, err := Pack(nil, id, shard, comp, key)
+	return mustPackIn(t, Piece64K, id, shard, comp, key)
+}
+
+func mustPackIn(t testing.TB, size PieceSize, id ID, shard []byte, comp Compression, key *Key) ([]byte, Index) {
+	t.Helper()
+	stored, x, err := Pack(nil, id, shard, comp, size, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +116,7 @@ func TestChunkRoundTrip(t *testing.T) {
 
 func roundTrip(t *testing.T, c *Code, size int, comp Compression, key *Key) {
 	chunk := mixture(size)
-	stripe, err := c.Split(chunk)
+	stripe, err := c.Split(chunk, Piece64K)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +172,7 @@ func TestErasures(t *testing.T) {
 		}
 		chunk := make([]byte, 64*c.Data()-5)
 		noise(chunk, 1)
-		stripe, err := c.Split(chunk)
+		stripe, err := c.Split(chunk, Piece64K)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -226,7 +231,7 @@ func TestErasures(t *testing.T) {
 func TestReconstructRange(t *testing.T) {
 	c := mustCode(t, 4, 2)
 	chunk := mixture(1 << 20)
-	stripe, err := c.Split(chunk)
+	stripe, err := c.Split(chunk, Piece64K)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +251,7 @@ func TestReconstructRange(t *testing.T) {
 func TestSplitAliases(t *testing.T) {
 	c := mustCode(t, 4, 2)
 	chunk := mixture(4<<10 - 1)
-	stripe, err := c.Split(chunk)
+	stripe, err := c.Split(chunk, Piece64K)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +264,7 @@ func TestSplitAliases(t *testing.T) {
 		t.Fatal()
 	}
 	c = mustCode(t, 1, 2)
-	if stripe, err = c.Split(chunk); err != nil {
+	if stripe, err = c.Split(chunk, Piece64K); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 3 {
@@ -276,7 +281,7 @@ func TestStripeReuse(t *testing.T) {
 		size := 1 + i*37%3000
 		chunk := make([]byte, size)
 		noise(chunk, uint64(i))
-		s, err := c.Split(chunk)
+		s, err := c.Split(chunk, Piece64K)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -306,7 +311,7 @@ func TestCodeLimits(t *testing.T) {
 	if c2 := mustCode(t, 4, 2); c2 != c {
 		t.Error("not shared")
 	}
-	if _, err := c.Split(nil); !errors.Is(err, ErrInvalid) {
+	if _, err := c.Split(nil, Piece64K); !errors.Is(err, ErrInvalid) {
 		t.Error(err)
 	}
 	a := make([]byte, 64)
@@ -327,7 +332,7 @@ func TestCodeLimits(t *testing.T) {
 	}
 	for _, km := range [][2]int{{1, 2}, {4, 2}} { // damage is seen
 		c := mustCode(t, km[0], km[1])
-		s, err := c.Split(mixture(256))
+		s, err := c.Split(mixture(256), Piece64K)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -340,7 +345,7 @@ func TestCodeLimits(t *testing.T) {
 	for k := 1; k <= MaxData; k++ { // all codes with their extremes
 		for _, m := range []int{0, 1, MaxParity} {
 			c := mustCode(t, k, m)
-			s, err := c.Split(mixture(k*70 - 1))
+			s, err := c.Split(mixture(k*70-1), Piece64K)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -367,7 +372,8 @@ func TestStripe(t *testing.T) {
 			c := mustCode(t, km[0], km[1])
 			chunk := make([]byte, n)
 			noise(chunk, uint64(n))
-			s, err := c.Split(chunk)
+			size := PieceSize(n % 3)
+			s, err := c.Split(chunk, size)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -380,7 +386,7 @@ func TestStripe(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					want, y := mustPack(t, testID, shard, comp, nil)
+					want, y := mustPackIn(t, size, testID, shard, comp, nil)
 					if !bytes.Equal(stored, want) || !reflect.DeepEqual(x, y) {
 						t.Errorf("%v, %d bytes: shard %d, %v: packed differently", c, n, i, comp)
 					}

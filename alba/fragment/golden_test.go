@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -31,53 +32,64 @@ func golden(t *testing.T, name string, content func() []byte) []byte {
 }
 
 // goldenShard has a piece that compresses, for compressions one of zeros, and noise at the end.
-func goldenShard(comp Compression) []byte {
+func goldenShard(comp Compression, piece int) []byte {
 	if comp == None {
-		p := make([]byte, PieceBytes+500)
+		p := make([]byte, piece+500)
 		text(p, 11)
 		return p
 	}
-	p := make([]byte, 2*PieceBytes+500)
-	text(p[:PieceBytes], 11)
-	noise(p[2*PieceBytes:], 12)
+	p := make([]byte, 2*piece+500)
+	text(p[:piece], 11)
+	noise(p[2*piece:], 12)
 	return p
 }
 
 // TestGoldenFragments: index and stored bytes of each kind decode to what they were made of.
 func TestGoldenFragments(t *testing.T) {
 	variants(t, func(t *testing.T, comp Compression, key *Key) {
-		name := comp.String()
-		if key != nil {
-			name += "-aes"
-		}
-		shard := goldenShard(comp)
-		b := golden(t, name+".fragment", func() []byte {
-			stored, x := mustPack(t, testID, shard, comp, key)
-			b, _ := x.AppendBinary(nil)
-			return append(b, stored...)
-		})
-		x, stored, err := DecodeIndex(b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if x.PlainBytes() != len(shard) || x.Compression() != comp || x.Encrypted() != (key != nil) {
-			t.Errorf("index: %v", x)
-		}
-		if comp != None && x.payloads[0] == PieceBytes {
-			t.Error("nothing is compressed in this golden file")
-		}
-		got := make([]byte, len(shard))
-		if err := Unpack(got, testID, x, 0, x.Pieces(), stored, key); err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(got, shard) {
-			t.Error("shard differs")
-		}
-		again, _ := x.AppendBinary(nil)
-		if !bytes.Equal(again, b[:len(b)-len(stored)]) {
-			t.Error("the index is encoded differently now")
-		}
+		goldenFragment(t, comp.String(), comp, Piece64K, key)
 	})
+	for _, size := range []PieceSize{Piece16K, Piece4K} {
+		for _, comp := range []Compression{None, S2} {
+			for _, key := range []*Key{nil, mustKey(t, 5)} {
+				goldenFragment(t, fmt.Sprintf("%v-%v", comp, size), comp, size, key)
+			}
+		}
+	}
+}
+
+func goldenFragment(t *testing.T, name string, comp Compression, size PieceSize, key *Key) {
+	t.Helper()
+	if key != nil {
+		name += "-aes"
+	}
+	shard := goldenShard(comp, size.Bytes())
+	b := golden(t, name+".fragment", func() []byte {
+		stored, x := mustPackIn(t, size, testID, shard, comp, key)
+		b, _ := x.AppendBinary(nil)
+		return append(b, stored...)
+	})
+	x, stored, err := DecodeIndex(b)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	if x.PlainBytes() != len(shard) || x.Compression() != comp || x.PieceSize() != size || x.Encrypted() != (key != nil) {
+		t.Errorf("%s: index: %v", name, x)
+	}
+	if comp != None && x.payloads[0] == uint32(size.Bytes()) {
+		t.Errorf("%s: nothing is compressed in this golden file", name)
+	}
+	got := make([]byte, len(shard))
+	if err := Unpack(got, testID, x, 0, x.Pieces(), stored, key); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	if !bytes.Equal(got, shard) {
+		t.Errorf("%s: shard differs", name)
+	}
+	again, _ := x.AppendBinary(nil)
+	if !bytes.Equal(again, b[:len(b)-len(stored)]) {
+		t.Errorf("%s: the index is encoded differently now", name)
+	}
 }
 
 // TestGoldenIndex: encodings, in hex, one a line, of indexes made by hand.
@@ -91,15 +103,27 @@ func TestGoldenIndex(t *testing.T) {
 		{plain: 64, comp: Snappy, crcs: []uint32{1}, payloads: []uint32{60}},
 		{plain: 64, comp: Bzip2, encrypted: true, crcs: []uint32{1}, payloads: []uint32{0}},
 	}
+	goldenIndexes(t, "index.hex", made)
+	goldenIndexes(t, "index-pieces.hex", []Index{
+		{plain: 1, size: Piece4K, crcs: []uint32{0x01020304}},
+		{plain: 3*4096 + 64, size: Piece4K, encrypted: true, crcs: []uint32{1, 2, 3, 4}},
+		{plain: 3 * 4096, size: Piece4K, comp: S2, encrypted: true, crcs: []uint32{1, 2, 3}, payloads: []uint32{4096, 0, 3840}},
+		{plain: PieceBytes, size: Piece16K, comp: Zstd, crcs: []uint32{7, 0, 8, 9}, payloads: []uint32{1, 0, 15360, 16384}},
+		{plain: PieceBytes, size: Piece16K, crcs: []uint32{7, 0, 8, 9}},
+	})
+}
+
+func goldenIndexes(t *testing.T, name string, made []Index) {
+	t.Helper()
 	var now strings.Builder
 	for _, x := range made {
 		b, _ := x.AppendBinary(nil)
 		fmt.Fprintf(&now, "%x\n", b)
-		if y, rest, err := DecodeIndex(b); err != nil || len(rest) != 0 || fmt.Sprint(x) != fmt.Sprint(y) {
+		if y, rest, err := DecodeIndex(b); err != nil || len(rest) != 0 || !reflect.DeepEqual(x, y) {
 			t.Errorf("%v: %v, %v", x, y, err)
 		}
 	}
-	if want := golden(t, "index.hex", func() []byte { return []byte(now.String()) }); string(want) != now.String() {
+	if want := golden(t, name, func() []byte { return []byte(now.String()) }); string(want) != now.String() {
 		t.Errorf("encodings changed:\n%s", now.String())
 	}
 }
@@ -111,7 +135,7 @@ func TestGoldenCodes(t *testing.T) {
 		c := mustCode(t, km[0], km[1])
 		chunk := make([]byte, 1000*c.Data()+1)
 		noise(chunk, 21)
-		s, err := c.Split(chunk)
+		s, err := c.Split(chunk, Piece64K)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,7 @@ import (
 type Index struct {
 	plain     int // bytes of the shard
 	comp      Compression
+	size      PieceSize
 	encrypted bool
 	crcs      []uint32 // of the stored pieces
 	payloads  []uint32 // bytes of the payloads; nil when all are raw
@@ -23,7 +24,7 @@ const (
 	flagComp       = 0x0f
 	flagEncrypted  = 0x10
 	flagPayloads   = 0x20
-	flagsAll       = flagComp | flagEncrypted | flagPayloads
+	flagSizeShift  = 6
 	payloadRaw     = 0
 	payloadZeros   = 1
 	crcBytes       = 4
@@ -34,14 +35,14 @@ const (
 // payload of 3 bytes and a crc.
 const MaxIndexBytes = indexHeadBytes + 4 + maxPieces*(3+crcBytes)
 
-// Pieces returns the number of pieces of a shard of n bytes.
-func Pieces(n int) int { return (n + PieceBytes - 1) / PieceBytes }
-
 // PlainBytes returns the size of the shard.
 func (x Index) PlainBytes() int { return x.plain }
 
 // Pieces returns the number of pieces.
 func (x Index) Pieces() int { return len(x.crcs) }
+
+// PieceSize returns the size of the pieces; the last one may be shorter.
+func (x Index) PieceSize() PieceSize { return x.size }
 
 // Compression returns what the pieces were compressed with.
 func (x Index) Compression() Compression { return x.comp }
@@ -65,8 +66,7 @@ func (x Index) Cover(off, n int) (first, count int) {
 	if off < 0 || n <= 0 || n > x.plain-off {
 		panic(fmt.Sprintf("fragment: %d bytes from %d in a shard of %d", n, off, x.plain))
 	}
-	first = off / PieceBytes
-	return first, (off+n-1)/PieceBytes + 1 - first
+	return x.size.Cover(off, n)
 }
 
 // Range returns where the pieces [first, first+count) lie in the stored bytes.
@@ -74,21 +74,30 @@ func (x Index) Cover(off, n int) (first, count int) {
 // fragment has no such pieces, as slicing does.
 func (x Index) Range(first, count int) (off, n int64) {
 	x.mustHave(first, count)
-	for i := range first {
-		off += int64(x.storedLen(i))
+	return x.sum(0, first), x.sum(first, count)
+}
+
+// sum returns the stored bytes of the pieces [first, first+count).
+func (x Index) sum(first, count int) int64 {
+	_, n := x.PlainRange(first, count)
+	if x.payloads != nil {
+		n = 0
+		for _, p := range x.payloads[first : first+count] {
+			n += int(p)
+		}
 	}
-	for i := first; i < first+count; i++ {
-		n += int64(x.storedLen(i))
+	if x.encrypted {
+		n += count * tagBytes
 	}
-	return off, n
+	return int64(n)
 }
 
 // PlainRange returns where the pieces [first, first+count) lie in the shard. It
 // panics when the fragment has no such pieces.
 func (x Index) PlainRange(first, count int) (off, n int) {
 	x.mustHave(first, count)
-	off = min(first*PieceBytes, x.plain)
-	return off, min((first+count)*PieceBytes, x.plain) - off
+	off = min(first*x.size.Bytes(), x.plain)
+	return off, min((first+count)*x.size.Bytes(), x.plain) - off
 }
 
 func (x Index) mustHave(first, count int) {
@@ -149,7 +158,7 @@ func (x Index) verifyPiece(id ID, i int, stored []byte) error {
 }
 
 // pieceLen returns the bytes of piece i in the shard.
-func (x Index) pieceLen(i int) int { return min(PieceBytes, x.plain-i*PieceBytes) }
+func (x Index) pieceLen(i int) int { return min(x.size.Bytes(), x.plain-i*x.size.Bytes()) }
 
 // payloadLen returns the bytes of the payload of piece i.
 func (x Index) payloadLen(i int) int {
@@ -167,9 +176,12 @@ func (x Index) storedLen(i int) int {
 	return x.payloadLen(i)
 }
 
+// form is what else than the shard and the key decides about the stored bytes.
+func (x Index) form() byte { return byte(x.comp) | byte(x.size)<<flagSizeShift }
+
 // AppendBinary appends the encoding to b. See the package comment. It never fails.
 func (x Index) AppendBinary(b []byte) ([]byte, error) {
-	flags := byte(x.comp)
+	flags := x.form()
 	if x.encrypted {
 		flags |= flagEncrypted
 	}
@@ -197,11 +209,14 @@ func (x Index) AppendBinary(b []byte) ([]byte, error) {
 // DecodeIndex decodes the index that b begins with, and returns what follows
 // it. It keeps nothing of b. ErrIndex.
 func DecodeIndex(b []byte) (x Index, rest []byte, err error) {
-	if len(b) < indexHeadBytes || b[0] != indexVersion || b[1]&^byte(flagsAll) != 0 {
+	if len(b) < indexHeadBytes || b[0] != indexVersion {
 		return Index{}, nil, fmt.Errorf("%w: head is not known", ErrIndex)
 	}
 	flags := b[1]
-	x.comp, x.encrypted = Compression(flags&flagComp), flags&flagEncrypted != 0
+	x.comp, x.encrypted, x.size = Compression(flags&flagComp), flags&flagEncrypted != 0, PieceSize(flags>>flagSizeShift)
+	if !x.size.valid() {
+		return Index{}, nil, fmt.Errorf("%w: flags %02x: %w: it may be from a newer version", ErrIndex, flags, errPieceSize)
+	}
 	if !x.comp.valid() || x.comp == None && flags&flagPayloads != 0 {
 		return Index{}, nil, fmt.Errorf("%w: flags %02x", ErrIndex, flags)
 	}
@@ -210,7 +225,7 @@ func DecodeIndex(b []byte) (x Index, rest []byte, err error) {
 		return Index{}, nil, fmt.Errorf("%w: size of the shard", ErrIndex)
 	}
 	x.plain = int(plain)
-	n := Pieces(x.plain)
+	n := x.size.Pieces(x.plain)
 	if len(b) < n*crcBytes { // before anything is allocated for n pieces
 		return Index{}, nil, fmt.Errorf("%w: cut short", ErrIndex)
 	}

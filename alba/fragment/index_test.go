@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -26,6 +27,12 @@ func packedIndexes(t testing.TB) map[string]Index {
 	for _, comp := range testCompressions {
 		_, out[comp.String()] = mustPack(t, testID, mixture(3*PieceBytes+10), comp, nil)
 		_, out[comp.String()+" encrypted"] = mustPack(t, testID, mixture(3*PieceBytes+10), comp, key)
+	}
+	for _, size := range []PieceSize{Piece16K, Piece4K} {
+		for _, comp := range []Compression{None, S2, Zstd} {
+			_, out[fmt.Sprint(comp, " in ", size)] = mustPackIn(t, size, testID, mixture(PieceBytes+4106), comp, nil)
+			_, out[fmt.Sprint(comp, " encrypted in ", size)] = mustPackIn(t, size, testID, mixture(PieceBytes+4106), comp, key)
+		}
 	}
 	_, out["tiny"] = mustPack(t, testID, []byte{1}, None, nil)
 	_, out["zeros"] = mustPack(t, testID, make([]byte, 4*PieceBytes), S2, nil)
@@ -59,7 +66,8 @@ func TestIndexRefused(t *testing.T) {
 	for name, b := range map[string]string{
 		"empty":                     "",
 		"version":                   "\x02\x00\x01\x00\x00\x00\x00",
-		"unknown flag":              "\x01\x40\x01\x00\x00\x00\x00",
+		"unknown size of pieces":    "\x01\xc0\x01\x00\x00\x00\x00",
+		"crcs of larger pieces":     "\x01\x80\x81\x40" + "\x00\x00\x00\x00",
 		"unknown compression":       "\x01\x05\x01\x00\x00\x00\x00",
 		"payloads of none":          "\x01\x20\x01\x01\x00\x00\x00\x00",
 		"no bytes":                  "\x01\x00\x00\x00\x00\x00\x00",
@@ -127,6 +135,19 @@ func TestNames(t *testing.T) {
 	}
 	if _, err := ParseCompression("lzma"); !errors.Is(err, ErrInvalid) {
 		t.Error(err)
+	}
+	for s := Piece64K; s <= Piece4K; s++ {
+		if got, err := ParsePieceSize(s.Bytes()); got != s || err != nil {
+			t.Error(s, got, err)
+		}
+	}
+	for _, n := range []int{0, -1, 1, 4095, 8 << 10, 128 << 10} {
+		if _, err := ParsePieceSize(n); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "4 KiB, 16 KiB or 64 KiB") {
+			t.Error(n, err)
+		}
+	}
+	if Piece64K.String() != "64KiB" || Piece4K.String() != "4KiB" || PieceSize(3).String() != "piece size(3)" {
+		t.Error("names of sizes")
 	}
 	if _, err := ParseChecksum(""); !errors.Is(err, ErrInvalid) {
 		t.Error(err)

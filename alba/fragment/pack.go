@@ -13,26 +13,28 @@ import (
 // PackBytes returns the capacity in which Pack of a shard of n bytes never
 // allocates its result: stored bytes are never longer than the shard and a tag
 // per piece, and a compressor needs room at the end.
-func PackBytes(n int) int { return n + Pieces(n)*tagBytes + scratchBytes - PieceBytes }
+func PackBytes(n int, size PieceSize) int {
+	return n + size.Pieces(n)*tagBytes + scratchBytes - PieceBytes
+}
 
 // Pack makes the stored bytes of a shard: 1 to MaxShardBytes bytes, nothing
-// else is asked of its size. key nil: not encrypted.
+// else is asked of its length. key nil: not encrypted.
 //
 // When nothing is compressed or encrypted, stored is shard itself and dst is not
 // touched. Otherwise stored is in dst[:0], which is reallocated when its
 // capacity is below PackBytes; dst does not overlap shard. ErrInvalid, ErrKey.
-func Pack(dst []byte, id ID, shard []byte, comp Compression, key *Key) (stored []byte, idx Index, err error) {
-	if len(shard) == 0 || len(shard) > MaxShardBytes || !comp.valid() {
-		return nil, Index{}, fmt.Errorf("%w: %v: shard of %d bytes (1 to %d are allowed), %v", ErrInvalid, id, len(shard), MaxShardBytes, comp)
+func Pack(dst []byte, id ID, shard []byte, comp Compression, size PieceSize, key *Key) (stored []byte, idx Index, err error) {
+	if len(shard) == 0 || len(shard) > MaxShardBytes || !comp.valid() || !size.valid() {
+		return nil, Index{}, fmt.Errorf("%w: %v: shard of %d bytes (1 to %d are allowed), %v, %v", ErrInvalid, id, len(shard), MaxShardBytes, comp, size)
 	}
-	x := Index{plain: len(shard), comp: comp, encrypted: key != nil, crcs: make([]uint32, Pieces(len(shard)))}
+	x := Index{plain: len(shard), comp: comp, size: size, encrypted: key != nil, crcs: make([]uint32, size.Pieces(len(shard)))}
 	if comp == None && key == nil {
 		for i := range x.crcs {
-			x.crcs[i] = crcOf(shard[i*PieceBytes:][:x.pieceLen(i)])
+			x.crcs[i] = crcOf(shard[i*size.Bytes():][:x.pieceLen(i)])
 		}
 		return shard, x, nil
 	}
-	p := packer{x: &x, out: slices.Grow(dst[:0], PackBytes(len(shard)))}
+	p := packer{x: &x, out: slices.Grow(dst[:0], PackBytes(len(shard), size))}
 	if key != nil {
 		if p.box, err = newBox(id, x, key); err != nil {
 			return nil, Index{}, err
@@ -46,7 +48,7 @@ func Pack(dst []byte, id ID, shard []byte, comp Compression, key *Key) (stored [
 	}
 	raw := true
 	for i := range x.crcs {
-		piece := shard[i*PieceBytes:][:x.pieceLen(i)]
+		piece := shard[i*size.Bytes():][:x.pieceLen(i)]
 		if n := p.piece(i, piece); n != len(piece) {
 			raw = false
 		}
@@ -61,7 +63,9 @@ func Pack(dst []byte, id ID, shard []byte, comp Compression, key *Key) (stored [
 }
 
 // rawIndex is that of a shard of n bytes which is neither compressed nor encrypted.
-func rawIndex(n int, crcs []uint32) Index { return Index{plain: n, crcs: crcs} }
+func rawIndex(n int, size PieceSize, crcs []uint32) Index {
+	return Index{plain: n, size: size, crcs: crcs}
+}
 
 type packer struct {
 	x       *Index
@@ -195,9 +199,9 @@ func newBox(id ID, x Index, key *Key) (*box, error) {
 	if key.secret == nil {
 		return nil, fmt.Errorf("%w: %v: the key is empty", ErrKey, id)
 	}
-	// The compression is in the info because another one makes other bytes of
-	// the same shard: they get another key, not the same nonce (F2).
-	info := append([]byte(labelFragment), byte(x.comp))
+	// The compression and the size of pieces are in the info because others make
+	// other bytes of the same shard: they get another key, not the same nonce (F2).
+	info := append([]byte(labelFragment), x.form())
 	info = append(info, id.Object[:]...)
 	object, err := hkdf.Key(sha256.New, key.secret()[:], nil, string(info), 32)
 	if err != nil {

@@ -52,8 +52,8 @@ func TestPackDeterministic(t *testing.T) {
 	variants(t, func(t *testing.T, comp Compression, key *Key) {
 		shard := mixture(3*PieceBytes - 3)
 		stored, x := mustPack(t, testID, shard, comp, key)
-		dst := make([]byte, 3, PackBytes(len(shard)))
-		again, y, err := Pack(dst, testID, bytes.Clone(shard), comp, key)
+		dst := make([]byte, 3, PackBytes(len(shard), Piece64K))
+		again, y, err := Pack(dst, testID, bytes.Clone(shard), comp, Piece64K, key)
 		if err != nil || !bytes.Equal(again, stored) || fmt.Sprint(x) != fmt.Sprint(y) {
 			t.Fatal("packed differently", err)
 		}
@@ -170,6 +170,13 @@ func TestIdentity(t *testing.T) {
 		y = x
 		y.comp = (x.comp + 1) % 5
 		refused("compression", testID, y, stored, key)
+		for _, size := range []PieceSize{Piece16K, Piece4K} {
+			if b, err := newBox(testID, Index{plain: x.plain, comp: comp, size: size}, key); err != nil {
+				t.Fatal(err)
+			} else if _, ok := b.open(nil, 0, stored[:n]); ok {
+				t.Errorf("%v: a piece of 64 KiB was taken for one of %v", comp, size)
+			}
+		}
 		y = x
 		y.plain, y.crcs = 2*PieceBytes, x.crcs[:2]
 		dst = dst[:2*PieceBytes]
@@ -221,14 +228,17 @@ func TestNonces(t *testing.T) {
 
 func TestArguments(t *testing.T) {
 	for _, shard := range [][]byte{nil, make([]byte, MaxShardBytes+1)} {
-		if _, _, err := Pack(nil, testID, shard, None, nil); !errors.Is(err, ErrInvalid) {
+		if _, _, err := Pack(nil, testID, shard, None, Piece64K, nil); !errors.Is(err, ErrInvalid) {
 			t.Error(err)
 		}
 	}
-	if _, _, err := Pack(nil, testID, []byte{1}, 5, nil); !errors.Is(err, ErrInvalid) {
+	if _, _, err := Pack(nil, testID, []byte{1}, 5, Piece64K, nil); !errors.Is(err, ErrInvalid) {
 		t.Error(err)
 	}
-	if _, _, err := Pack(nil, testID, []byte{1}, None, &Key{}); !errors.Is(err, ErrKey) {
+	if _, _, err := Pack(nil, testID, []byte{1}, None, Piece4K+1, nil); !errors.Is(err, ErrInvalid) {
+		t.Error(err)
+	}
+	if _, _, err := Pack(nil, testID, []byte{1}, None, Piece64K, &Key{}); !errors.Is(err, ErrKey) {
 		t.Error(err)
 	}
 	shard := mixture(2 * PieceBytes)
@@ -248,8 +258,14 @@ func TestLimitShard(t *testing.T) {
 	if testing.Short() {
 		t.Skip("64 MiB")
 	}
+	for _, size := range []PieceSize{Piece64K, Piece4K} {
+		limitShard(t, size)
+	}
+}
+
+func limitShard(t *testing.T, size PieceSize) {
 	shard := mixture(MaxShardBytes)
-	stored, x := mustPack(t, testID, shard, S2, mustKey(t, 1))
+	stored, x := mustPackIn(t, size, testID, shard, S2, mustKey(t, 1))
 	if x.CRC() != crcOf(stored) {
 		t.Error("crc")
 	}
@@ -282,7 +298,7 @@ func TestConcurrent(t *testing.T) {
 			for i := range 10 {
 				chunk := make([]byte, 50_000+g*1000+i)
 				text(chunk, uint64(g*100+i))
-				s, err := c.Split(chunk)
+				s, err := c.Split(chunk, Piece64K)
 				if err != nil {
 					t.Error(err)
 					return
@@ -291,7 +307,7 @@ func TestConcurrent(t *testing.T) {
 				comp := testCompressions[i%5]
 				for j, shard := range s.Shards {
 					id.Index = uint8(j)
-					stored, x, err := Pack(nil, id, shard, comp, key)
+					stored, x, err := Pack(nil, id, shard, comp, Piece64K, key)
 					if err != nil {
 						t.Error(err)
 						return
@@ -312,7 +328,7 @@ func TestConcurrent(t *testing.T) {
 func FuzzUnpack(f *testing.F) {
 	for _, comp := range testCompressions {
 		for _, size := range []int{1, 100, PieceBytes} {
-			stored, x, err := Pack(nil, testID, mixture(size), comp, nil)
+			stored, x, err := Pack(nil, testID, mixture(size), comp, Piece64K, nil)
 			if err != nil {
 				f.Fatal(err)
 			}
@@ -345,10 +361,10 @@ func FuzzUnpack(f *testing.F) {
 }
 
 func FuzzPack(f *testing.F) {
-	f.Add([]byte("a"), uint8(1), uint32(1), true)
-	f.Add(mixture(500), uint8(4), uint32(1000), false)
-	f.Add(make([]byte, 300), uint8(3), uint32(70000), true)
-	f.Fuzz(func(t *testing.T, seed []byte, comp uint8, size uint32, encrypt bool) {
+	f.Add([]byte("a"), uint8(1), uint8(0), uint32(1), true)
+	f.Add(mixture(500), uint8(4), uint8(1), uint32(1000), false)
+	f.Add(make([]byte, 300), uint8(3), uint8(2), uint32(70000), true)
+	f.Fuzz(func(t *testing.T, seed []byte, comp, piece uint8, size uint32, encrypt bool) {
 		if len(seed) == 0 {
 			return
 		}
@@ -357,7 +373,7 @@ func FuzzPack(f *testing.F) {
 		if encrypt {
 			key = mustKey(t, 3)
 		}
-		stored, x := mustPack(t, testID, shard, Compression(comp%5), key)
+		stored, x := mustPackIn(t, PieceSize(piece%3), testID, shard, Compression(comp%5), key)
 		if x.CRC() != crcOf(stored) {
 			t.Fatal("crc")
 		}

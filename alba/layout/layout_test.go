@@ -42,9 +42,14 @@ var testObject = Object{0xab, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xe
 // index packs a shard of n bytes whose content depends on the seed alone.
 func index(t testing.TB, n int, seed byte, comp fragment.Compression) fragment.Index {
 	t.Helper()
+	return indexIn(t, fragment.Piece64K, n, seed, comp)
+}
+
+func indexIn(t testing.TB, size fragment.PieceSize, n int, seed byte, comp fragment.Compression) fragment.Index {
+	t.Helper()
 	shard := bytes.Repeat([]byte{seed, seed / 3}, n/2+1)[:n]
 	rand.NewChaCha8([32]byte{seed}).Read(shard[:n/2])
-	_, x, err := fragment.Pack(nil, fragment.ID{Object: testObject}, shard, comp, nil)
+	_, x, err := fragment.Pack(nil, fragment.ID{Object: testObject}, shard, comp, size, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,6 +58,11 @@ func index(t testing.TB, n int, seed byte, comp fragment.Compression) fragment.I
 
 // manifest makes one of size bytes, with fragments missing here and there.
 func manifest(t testing.TB, size int64, p preset.Policy, chunkBytes int, encrypted bool) *Manifest {
+	t.Helper()
+	return manifestIn(t, fragment.Piece64K, size, p, chunkBytes, encrypted)
+}
+
+func manifestIn(t testing.TB, pieces fragment.PieceSize, size int64, p preset.Policy, chunkBytes int, encrypted bool) *Manifest {
 	t.Helper()
 	m := &Manifest{Header: Header{Name: "a/b c\x00é", Object: testObject, Size: size, CRC: 0xdeadbeef, Created: 1732000000123, Policy: p, ChunkBytes: chunkBytes, Compression: fragment.Snappy}}
 	if encrypted {
@@ -64,7 +74,7 @@ func manifest(t testing.TB, size int64, p preset.Policy, chunkBytes int, encrypt
 			f := Fragment{Version: uint32(i*j) << 10, OSD: uint32(7*i + j)}
 			if f.OSD != 0 {
 				f.Epoch = uint64(j) << 33
-				f.Index = index(t, m.ShardBytes(i), byte(i+j), fragment.Snappy)
+				f.Index = indexIn(t, pieces, m.ShardBytes(i), byte(i+j), fragment.Snappy)
 			}
 			chunk = append(chunk, f)
 		}
@@ -87,6 +97,7 @@ func TestGolden(t *testing.T) {
 		"manifest":           manifest(t, 300000, preset.Policy{K: 2, M: 1, C: 3, X: 1}, 128<<10, false),
 		"manifest-encrypted": manifest(t, 10, preset.Policy{K: 1, M: 2, C: 2, X: 1}, 10, true),
 		"manifest-empty":     manifest(t, 0, preset.Policy{K: 4, M: 2, C: 5, X: 2}, 1, false),
+		"manifest-4KiB":      manifestIn(t, fragment.Piece4K, 50000, preset.Policy{K: 2, M: 1, C: 3, X: 1}, 32<<10, false),
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := golden(t, name+".bin", encode(t, m))
@@ -202,6 +213,7 @@ func TestRoundTrip(t *testing.T) {
 		p.C = p.K + r.IntN(p.M+1)
 		m := &Manifest{Header: Header{Name: strings.Repeat("n", 1+r.IntN(MaxName)), Object: testObject, Size: r.Int64N(40000), CRC: r.Uint32(), Created: r.Int64(), Policy: p,
 			ChunkBytes: 1 + r.IntN(20000), Compression: fragment.Compression(r.IntN(5))}}
+		pieces := fragment.PieceSize(r.IntN(3))
 		if m.Chunks() > 50 {
 			continue
 		}
@@ -214,7 +226,7 @@ func TestRoundTrip(t *testing.T) {
 				chunk[j].Version = r.Uint32()
 				if r.IntN(3) > 0 {
 					chunk[j].OSD, chunk[j].Epoch = r.Uint32(), r.Uint64()
-					chunk[j].Index = index(t, m.ShardBytes(i), byte(j), m.Compression)
+					chunk[j].Index = indexIn(t, pieces, m.ShardBytes(i), byte(j), m.Compression)
 				}
 			}
 			m.Fragments = append(m.Fragments, chunk)
@@ -297,7 +309,10 @@ func TestRefused(t *testing.T) {
 		"a chunk less":        func(m *Manifest) { m.Fragments = m.Fragments[1:] },
 		"a fragment less":     func(m *Manifest) { m.Fragments[1] = m.Fragments[1][1:] },
 		"no index":            func(m *Manifest) { m.Fragments[1][1].Index = fragment.Index{} },
-		"another index":       func(m *Manifest) { m.Fragments[1][1].Index = m.Fragments[0][1].Index },
+		"pieces of two sizes": func(m *Manifest) {
+			m.Fragments[1][1].Index = indexIn(t, fragment.Piece4K, m.ShardBytes(1), 1, fragment.Snappy)
+		},
+		"another index": func(m *Manifest) { m.Fragments[1][1].Index = m.Fragments[0][1].Index },
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := manifest(t, 100000, policy, 64<<10, false)
@@ -321,7 +336,8 @@ func TestRefused(t *testing.T) {
 func seal(b []byte) []byte { return binary.BigEndian.AppendUint32(bytes.Clone(b), osd.CRC(b)) }
 
 func FuzzDecodeManifest(f *testing.F) {
-	for _, m := range []*Manifest{manifest(f, 300000, preset.Policy{K: 2, M: 1, C: 3, X: 1}, 128<<10, false), manifest(f, 0, preset.Policy{K: 1, M: 2, C: 2, X: 1}, 1, true)} {
+	for _, m := range []*Manifest{manifest(f, 300000, preset.Policy{K: 2, M: 1, C: 3, X: 1}, 128<<10, false), manifest(f, 0, preset.Policy{K: 1, M: 2, C: 2, X: 1}, 1, true),
+		manifestIn(f, fragment.Piece16K, 300000, preset.Policy{K: 2, M: 1, C: 3, X: 1}, 128<<10, false), manifestIn(f, fragment.Piece4K, 30000, preset.Policy{K: 1, M: 1, C: 2, X: 1}, 30000, false)} {
 		b := encode(f, m)
 		f.Add(b[:len(b)-4])
 	}

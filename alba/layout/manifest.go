@@ -23,6 +23,10 @@ const (
 	// maxChunks bounds the chunks of an object: what MaxObjectBytes has with the
 	// smallest fragments.
 	maxChunks = MaxObjectBytes / preset.MinFragmentBytes
+	// maxSmallPieces bounds the pieces of an object, in all its fragments, if they are
+	// smaller than 64 KiB: checksum and length of each take 6 bytes, so that half of
+	// MaxManifestBytes is left for what else there is.
+	maxSmallPieces = MaxManifestBytes / 2 / 6
 )
 
 // Header is what all fragments of an object share.
@@ -84,6 +88,17 @@ func (h Header) ShardBytes(i int) int {
 	return code.ShardBytes(h.ChunkLen(i))
 }
 
+// PieceSize returns the size of the pieces of an object that is to be stored: what its
+// preset wants, or larger ones as far as the manifest would become too long.
+func (h Header) PieceSize(want fragment.PieceSize) fragment.PieceSize {
+	for ; want > fragment.Piece64K; want-- {
+		if h.Chunks()*h.Policy.N()*want.Pieces(h.ShardBytes(0)) <= maxSmallPieces {
+			break
+		}
+	}
+	return want
+}
+
 // Fragment is where one fragment is, and how it is stored.
 type Fragment struct {
 	OSD     uint32 // the device's number; 0: not stored
@@ -113,18 +128,38 @@ func (m *Manifest) Validate() error {
 	if len(m.Fragments) != m.Chunks() {
 		return fmt.Errorf("%w: object %.80q: %d chunks for %d bytes", ErrFormat, m.Name, len(m.Fragments), m.Size)
 	}
+	size := m.PieceSize()
 	for i, chunk := range m.Fragments {
 		if len(chunk) != m.Policy.N() {
 			return fmt.Errorf("%w: object %.80q: chunk %d has %d fragments with policy %v", ErrFormat, m.Name, i, len(chunk), m.Policy)
 		}
 		plain := m.ShardBytes(i)
 		for j, f := range chunk {
-			if f.OSD != 0 && f.Index.PlainBytes() != plain {
+			if f.OSD == 0 {
+				continue
+			}
+			if f.Index.PlainBytes() != plain {
 				return fmt.Errorf("%w: object %.80q: chunk %d fragment %d codes %d bytes, not %d", ErrFormat, m.Name, i, j, f.Index.PlainBytes(), plain)
+			}
+			if got := f.Index.PieceSize(); got != size {
+				return fmt.Errorf("%w: object %.80q: chunk %d fragment %d has pieces of %v, another one of %v", ErrFormat, m.Name, i, j, got, size)
 			}
 		}
 	}
 	return nil
+}
+
+// PieceSize returns the size of the pieces of all its fragments: one, so that each can
+// be made from the same pieces of others.
+func (m *Manifest) PieceSize() fragment.PieceSize {
+	for _, chunk := range m.Fragments {
+		for _, f := range chunk {
+			if f.OSD != 0 {
+				return f.Index.PieceSize()
+			}
+		}
+	}
+	return fragment.Piece64K
 }
 
 // Missing returns how many fragments fewer than k+m the poorest chunk has.

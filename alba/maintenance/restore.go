@@ -115,11 +115,12 @@ func assemble(records []record, stored []trace) (*layout.Manifest, bool) {
 	for _, t := range stored {
 		there[t.at()] = t
 	}
-	m := &layout.Manifest{Header: common(records)}
+	form := common(records)
+	m := &layout.Manifest{Header: form.Header}
 	m.Fragments = make([][]layout.Fragment, m.Chunks())
 	byChunk := make([][]record, m.Chunks())
 	for _, r := range records {
-		if r.header == m.Header && int(r.chunk) < len(byChunk) && int(r.index8()) < m.Policy.N() {
+		if r.form() == form && int(r.chunk) < len(byChunk) && int(r.index8()) < m.Policy.N() {
 			byChunk[r.chunk] = append(byChunk[r.chunk], r)
 		}
 	}
@@ -134,13 +135,21 @@ func assemble(records []record, stored []trace) (*layout.Manifest, bool) {
 
 func (r record) index8() uint8 { return r.trace.index }
 
-// common returns the header that most records have: they should all have the same.
-func common(records []record) layout.Header {
-	count := map[layout.Header]int{}
-	best := records[0].header
+// form is what the fragments of an object have in common.
+type form struct {
+	layout.Header
+	pieces fragment.PieceSize
+}
+
+func (r record) form() form { return form{r.header, r.index.PieceSize()} }
+
+// common returns the form that most records have: they should all have the same.
+func common(records []record) form {
+	count := map[form]int{}
+	best := records[0].form()
 	for _, r := range records {
-		if count[r.header]++; count[r.header] > count[best] {
-			best = r.header
+		if count[r.form()]++; count[r.form()] > count[best] {
+			best = r.form()
 		}
 	}
 	return best

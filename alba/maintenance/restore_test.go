@@ -11,11 +11,15 @@ import (
 // What is on the devices of a chunk, and what recovery makes of it.
 func TestChunkOf(t *testing.T) {
 	h := layout.Header{Name: "o", Object: layout.Object{1}, Size: 100, Policy: preset.Policy{K: 2, M: 1, C: 2, X: 1}, ChunkBytes: 100}
-	_, x, err := fragment.Pack(nil, fragment.ID{Object: h.Object}, make([]byte, h.ShardBytes(0)), fragment.None, nil)
+	_, x, err := fragment.Pack(nil, fragment.ID{Object: h.Object}, make([]byte, h.ShardBytes(0)), fragment.None, fragment.Piece64K, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, longer, err := fragment.Pack(nil, fragment.ID{Object: h.Object}, make([]byte, 2*h.ShardBytes(0)), fragment.None, nil)
+	_, longer, err := fragment.Pack(nil, fragment.ID{Object: h.Object}, make([]byte, 2*h.ShardBytes(0)), fragment.None, fragment.Piece64K, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, finer, err := fragment.Pack(nil, fragment.ID{Object: h.Object}, make([]byte, h.ShardBytes(0)), fragment.None, fragment.Piece4K, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,5 +77,17 @@ func TestChunkOf(t *testing.T) {
 				t.Errorf("%d found, want %d", c.found, found)
 			}
 		})
+	}
+	// What most have in common counts: one of another size of pieces stays out.
+	records := []record{{trace{index: 2, osd: 3}, h, finer}, {trace{index: 0, osd: 1}, h, x}, {trace{index: 1, osd: 2}, h, x}}
+	var stored []trace
+	for i := range records {
+		r := &records[i].trace
+		r.size, r.crc = uint32(x.StoredBytes()), x.CRC()
+		stored = append(stored, *r)
+	}
+	m, ok := assemble(records, stored)
+	if !ok || m.Fragments[0][2].OSD != 0 || m.PieceSize() != fragment.Piece64K || m.Validate() != nil {
+		t.Errorf("%+v, %v, %v", m, ok, m.Validate())
 	}
 }

@@ -382,8 +382,8 @@ func TestPresets(t *testing.T) {
 	other := preset.Preset{Name: "other", Policies: policies, FragmentBytes: 1 << 20}
 	p, err := w.CreatePreset(ctx, other)
 	must(t, err)
-	if p.Default {
-		t.Fatal("a second default")
+	if p.Default || p.PieceBytes != preset.DefaultPieceBytes {
+		t.Fatalf("a second default, or without a size of pieces: %+v", p)
 	}
 	if again, err := w.CreatePreset(ctx, other); err != nil || again.Name != "other" {
 		t.Fatalf("again: %v", err)
@@ -416,13 +416,13 @@ func TestPresets(t *testing.T) {
 	}
 	// What never changes does not, the rest reaches the namespace.
 	p, err = w.UpdatePreset(ctx, "other", func(p *preset.Preset) {
-		p.Name, p.KeyID, p.Default, p.FragmentBytes, p.OSDs = "renamed", "00", true, 1<<19, []uint32{1}
+		p.Name, p.KeyID, p.Default, p.FragmentBytes, p.PieceBytes, p.OSDs = "renamed", "00", true, 1<<19, 4<<10, []uint32{1}
 		p.Compression.Compression = 3
 	})
 	must(t, err)
 	rec, err := w.nsm("host").Namespace(ctx, n.ID)
 	must(t, err)
-	if p.Name != "other" || p.KeyID != "" || p.Default || p.Compression.Compression != 0 || rec.Preset.FragmentBytes != 1<<19 || !slices.Equal(rec.Preset.OSDs, []uint32{1}) {
+	if p.Name != "other" || p.KeyID != "" || p.Default || p.Compression.Compression != 0 || rec.Preset.FragmentBytes != 1<<19 || rec.Preset.PieceBytes != 4<<10 || !slices.Equal(rec.Preset.OSDs, []uint32{1}) {
 		t.Fatalf("%+v, host has %+v", p, rec.Preset)
 	}
 	must(t, w.SetDefaultPreset(ctx, "other"))

@@ -43,6 +43,9 @@ func (m *Manager) CreatePreset(ctx context.Context, p preset.Preset) (preset.Pre
 	if p.FragmentBytes == 0 {
 		p.FragmentBytes = preset.DefaultFragmentBytes
 	}
+	if p.PieceBytes == 0 {
+		p.PieceBytes = preset.DefaultPieceBytes
+	}
 	if err := p.Validate(); err != nil {
 		return p, err
 	}
@@ -86,7 +89,7 @@ func equal(a, b preset.Preset) bool {
 	return err1 == nil && err2 == nil && bytes.Equal(x, y)
 }
 
-// UpdatePreset changes policies, fragment size and devices (P4), and hands the
+// UpdatePreset changes policies, sizes and devices (P4), and hands the
 // preset on to its namespaces.
 func (m *Manager) UpdatePreset(ctx context.Context, name string, change func(p *preset.Preset)) (preset.Preset, error) {
 	p, err := modify(ctx, m.kv, presetKey(name), func(p *preset.Preset) error {

@@ -65,7 +65,7 @@ func index(n int) fragment.Index {
 	if x, ok := indexes.Load(n); ok {
 		return x.(fragment.Index)
 	}
-	_, x, err := fragment.Pack(nil, fragment.ID{}, make([]byte, n), fragment.None, nil)
+	_, x, err := fragment.Pack(nil, fragment.ID{}, make([]byte, n), fragment.None, fragment.Piece64K, nil)
 	if err != nil {
 		panic(err)
 	}

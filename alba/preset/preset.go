@@ -16,7 +16,7 @@
 //	P3  Any c-k devices may be lost right after the acknowledgement, any m once
 //	    all k+m fragments are there; a node, too, while it holds no more of them.
 //	P4  Compression, encryption and the name of a preset never change; policies
-//	    and the fragment size do, for objects written from then on.
+//	    and the sizes of fragments and pieces do, for objects written from then on.
 package preset
 
 import (
@@ -45,6 +45,8 @@ const (
 	MaxFragmentBytes = 64 << 20
 	// DefaultFragmentBytes makes one chunk of a 16 MiB SCO with k = 4.
 	DefaultFragmentBytes = 4 << 20
+	// DefaultPieceBytes is what objects in a preset of before there was a choice have.
+	DefaultPieceBytes = fragment.PieceBytes
 )
 
 var (
@@ -121,10 +123,13 @@ func (p Policy) Places(perNode []int) int {
 
 // Preset is how the objects of a namespace are stored.
 type Preset struct {
-	Name          string      `json:"name"`
-	Policies      []Policy    `json:"policies"`
-	FragmentBytes int         `json:"fragmentBytes"` // at most, before compression
-	Compression   Compression `json:"compression"`
+	Name          string   `json:"name"`
+	Policies      []Policy `json:"policies"`
+	FragmentBytes int      `json:"fragmentBytes"` // at most, before compression
+	// PieceBytes is what a read moves, decompresses and verifies at least: 4, 16 or 64
+	// KiB of data; 0 in presets of before there was a choice, which is 64 KiB.
+	PieceBytes  int         `json:"pieceBytes,omitempty"`
+	Compression Compression `json:"compression"`
 	// KeyID names the data key of an encrypted preset: 32 hexadecimal digits;
 	// empty without encryption.
 	KeyID string `json:"keyId,omitempty"`
@@ -158,7 +163,18 @@ func (p Preset) Validate() error {
 		return fmt.Errorf("%w preset %s: fragment size %d: use a multiple of %d from %d to %d bytes",
 			ErrInvalid, p.Name, p.FragmentBytes, fragment.PieceBytes, MinFragmentBytes, MaxFragmentBytes)
 	}
+	if _, err := p.PieceSize(); err != nil {
+		return fmt.Errorf("%w preset %s: %w", ErrInvalid, p.Name, err)
+	}
 	return nil
+}
+
+// PieceSize returns the size of the pieces of new objects.
+func (p Preset) PieceSize() (fragment.PieceSize, error) {
+	if p.PieceBytes == 0 {
+		return fragment.Piece64K, nil
+	}
+	return fragment.ParsePieceSize(p.PieceBytes)
 }
 
 // Redundant reports whether everything acknowledged survives the loss of any

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/openvstorage/ovgate/alba/fragment"
 )
 
 func TestParsePolicy(t *testing.T) {
@@ -143,12 +145,24 @@ func TestValidate(t *testing.T) {
 		"twice":    func(p *Preset) { p.Policies = append(p.Policies, p.Policies[0]) },
 		"policy":   func(p *Preset) { p.Policies = []Policy{{2, 1, 1, 1}} },
 		"size":     func(p *Preset) { p.FragmentBytes = 1000 },
+		"piece":    func(p *Preset) { p.PieceBytes = 8 << 10 },
 	} {
 		p := good
 		change(&p)
 		if err := p.Validate(); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+	for bytes, want := range map[int]fragment.PieceSize{0: fragment.Piece64K, 64 << 10: fragment.Piece64K, 16 << 10: fragment.Piece16K, 4 << 10: fragment.Piece4K} {
+		p := good
+		p.PieceBytes = bytes
+		if got, err := p.PieceSize(); got != want || err != nil || p.Validate() != nil {
+			t.Errorf("pieces of %d bytes: %v, %v, %v", bytes, got, err, p.Validate())
+		}
+	}
+	good.PieceBytes = -4096
+	if err := good.Validate(); err == nil || !strings.Contains(err.Error(), "preset p") || !strings.Contains(err.Error(), "4 KiB, 16 KiB or 64 KiB") {
+		t.Errorf("negative pieces: %v", err)
 	}
 	if err := (Preset{Name: "p", Policies: []Policy{{4, 2, 4, 2}}}).Redundant(); err == nil || !strings.Contains(err.Error(), "c >= k+1") {
 		t.Errorf("c = k: %v", err)

@@ -97,7 +97,7 @@ func fillManifests(ctx context.Context, path string) (_ int, err error) {
 	for i := range shard {
 		shard[i] = byte(mathrand.Uint32())
 	}
-	_, index, err := fragment.Pack(nil, fragment.ID{}, shard, fragment.None, nil)
+	_, index, err := fragment.Pack(nil, fragment.ID{}, shard, fragment.None, fragment.Piece64K, nil)
 	if err != nil {
 		return 0, err
 	}
