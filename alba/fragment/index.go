@@ -117,11 +117,11 @@ func (x Index) CRC() uint32 { return x.RangeCRC(0, len(x.crcs)) }
 // has no such pieces.
 func (x Index) RangeCRC(first, count int) uint32 {
 	x.mustHave(first, count)
-	var crc uint32
+	var all osd.JoinedCRC
 	for i, c := range x.crcs[first : first+count] {
-		crc = osd.ConcatCRC(crc, c, int64(x.storedLen(first+i)))
+		all.Add(c, int64(x.storedLen(first+i)))
 	}
-	return crc
+	return all.Sum()
 }
 
 // Verify compares the stored bytes of the pieces [first, first+count) with

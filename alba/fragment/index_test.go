@@ -137,11 +137,11 @@ func TestNames(t *testing.T) {
 		t.Error(err)
 	}
 	for s := Piece64K; s <= Piece4K; s++ {
-		if got, err := ParsePieceSize(s.Bytes()); got != s || err != nil {
+		if got, err := ParsePieceSize(int64(s.Bytes())); got != s || err != nil {
 			t.Error(s, got, err)
 		}
 	}
-	for _, n := range []int{0, -1, 1, 4095, 8 << 10, 128 << 10} {
+	for _, n := range []int64{0, -1, 1, 4095, 8 << 10, 128 << 10, 1<<32 + 4096} {
 		if _, err := ParsePieceSize(n); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "4 KiB, 16 KiB or 64 KiB") {
 			t.Error(n, err)
 		}

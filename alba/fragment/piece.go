@@ -36,9 +36,9 @@ func (s PieceSize) String() string {
 }
 
 // ParsePieceSize is the inverse of Bytes. ErrInvalid.
-func ParsePieceSize(bytes int) (PieceSize, error) {
+func ParsePieceSize(bytes int64) (PieceSize, error) {
 	for s := Piece64K; s.valid(); s++ {
-		if s.Bytes() == bytes {
+		if int64(s.Bytes()) == bytes {
 			return s, nil
 		}
 	}

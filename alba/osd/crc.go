@@ -19,6 +19,25 @@ func CRC(p []byte) uint32 { return crc32.Checksum(p, castagnoli) }
 // ConcatCRC returns the crc32c of AB, from that of A and that of B, which has n bytes.
 func ConcatCRC(a, b uint32, n int64) uint32 { return mulmod(a, xpow8(n)) ^ b }
 
+// JoinedCRC is the crc32c of parts one after the other, from those of the parts. The
+// zero value is that of nothing.
+type JoinedCRC struct {
+	crc   uint32
+	n     int64  // bytes of the last part
+	shift uint32 // x^(8n) modulo P: most parts are equally long
+}
+
+// Add appends a part of n bytes.
+func (j *JoinedCRC) Add(crc uint32, n int64) {
+	if j.shift == 0 || n != j.n {
+		j.n, j.shift = n, xpow8(n)
+	}
+	j.crc = mulmod(j.crc, j.shift) ^ crc
+}
+
+// Sum returns the crc32c of all parts.
+func (j *JoinedCRC) Sum() uint32 { return j.crc }
+
 // orderOfX is a number of factors of x modulo P that make 1.
 const orderOfX = 1<<31 - 1
 

@@ -22,3 +22,23 @@ func TestConcatCRC(t *testing.T) {
 		}
 	}
 }
+
+// TestJoinedCRC: of parts of equal and of other lengths, none among them.
+func TestJoinedCRC(t *testing.T) {
+	rng := rand.New(rand.NewPCG(2, 2))
+	for range 100 {
+		var p []byte
+		var all JoinedCRC
+		for range rng.IntN(20) {
+			part := make([]byte, []int{0, 1, 4096, 4096, rng.IntN(9000)}[rng.IntN(5)])
+			for i := range part {
+				part[i] = byte(rng.Uint32())
+			}
+			all.Add(CRC(part), int64(len(part)))
+			p = append(p, part...)
+		}
+		if all.Sum() != CRC(p) {
+			t.Fatalf("%d bytes: %08x, should be %08x", len(p), all.Sum(), CRC(p))
+		}
+	}
+}

@@ -375,6 +375,7 @@ type NewPreset struct {
 	Name          string
 	Policies      []preset.Policy // empty: those for the devices that there are, and it follows them
 	FragmentBytes int             // 0: preset.DefaultFragmentBytes
+	PieceBytes    int             // 0: preset.DefaultPieceBytes
 	Compression   fragment.Compression
 	Encrypt       bool
 	OSDs          []uint32
@@ -390,12 +391,15 @@ func (s *Service) CreatePreset(ctx context.Context, n NewPreset) (Preset, error)
 	if err != nil {
 		return Preset{}, err
 	}
-	p := preset.Preset{Name: n.Name, Policies: n.Policies, FragmentBytes: n.FragmentBytes, Compression: preset.Compression{Compression: n.Compression}, OSDs: n.OSDs}
+	p := preset.Preset{Name: n.Name, Policies: n.Policies, FragmentBytes: n.FragmentBytes, PieceBytes: n.PieceBytes, Compression: preset.Compression{Compression: n.Compression}, OSDs: n.OSDs}
 	if len(p.Policies) == 0 {
 		p.Policies, p.Automatic = preset.Automatic(manager.PerNode(osds, p.OSDs)), true
 	}
 	if p.FragmentBytes == 0 {
 		p.FragmentBytes = preset.DefaultFragmentBytes
+	}
+	if p.PieceBytes == 0 {
+		p.PieceBytes = preset.DefaultPieceBytes
 	}
 	if err := p.Validate(); err != nil {
 		return Preset{}, err
@@ -414,8 +418,8 @@ func (s *Service) CreatePreset(ctx context.Context, n NewPreset) (Preset, error)
 	return explain(p, osds), nil
 }
 
-// UpdatePreset changes policies and fragment size; nil and 0 leave them.
-func (s *Service) UpdatePreset(ctx context.Context, name string, policies []preset.Policy, fragmentBytes int) (Preset, error) {
+// UpdatePreset changes policies and the sizes of fragments and pieces; nil and 0 leave them.
+func (s *Service) UpdatePreset(ctx context.Context, name string, policies []preset.Policy, fragmentBytes, pieceBytes int) (Preset, error) {
 	r, err := s.open(ctx)
 	if err != nil {
 		return Preset{}, err
@@ -426,6 +430,9 @@ func (s *Service) UpdatePreset(ctx context.Context, name string, policies []pres
 		}
 		if fragmentBytes != 0 {
 			p.FragmentBytes = fragmentBytes
+		}
+		if pieceBytes != 0 {
+			p.PieceBytes = pieceBytes
 		}
 	})
 	if err != nil {

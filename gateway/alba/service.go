@@ -35,6 +35,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/alba/client"
+	"github.com/openvstorage/ovgate/alba/fragment"
 	"github.com/openvstorage/ovgate/alba/maintenance"
 	"github.com/openvstorage/ovgate/alba/manager"
 	"github.com/openvstorage/ovgate/alba/nsm"
@@ -408,5 +409,9 @@ func (s *Service) Store(ctx context.Context, prefix, presetName string) (backend
 	if err := p.Redundant(); err != nil {
 		return nil, err
 	}
-	return store.New(store.Options{Client: r.client, Prefix: prefix, Preset: p.Name}), nil
+	size, err := p.PieceSize()
+	if err != nil {
+		return nil, err
+	}
+	return store.New(store.Options{Client: r.client, Prefix: prefix, Preset: p.Name, SmallPieces: size != fragment.Piece64K}), nil
 }

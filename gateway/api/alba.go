@@ -251,8 +251,9 @@ func (s *Server) VerifyOSD(ctx context.Context, r VerifyOSDRequestObject) (Verif
 }
 
 func presetOf(p alba.Preset) Preset {
+	pieces, _ := p.PieceSize() // it was validated
 	out := Preset{
-		Name: p.Name, Policies: []string{}, Osds: []int64{}, FragmentSize: int64(p.FragmentBytes), Compression: p.Compression.String(), Encrypted: p.KeyID != "",
+		Name: p.Name, Policies: []string{}, Osds: []int64{}, FragmentSize: int64(p.FragmentBytes), PieceSize: int64(pieces.Bytes()), Compression: p.Compression.String(), Encrypted: p.KeyID != "",
 		Default: p.Default, Automatic: p.Automatic, Redundant: p.Redundant, Now: p.Now, Explain: p.Explain + p.Problem,
 	}
 	for _, q := range p.Policies {
@@ -320,6 +321,9 @@ func (s *Server) CreatePreset(ctx context.Context, r CreatePresetRequestObject) 
 	if in.FragmentBytes, err = fragmentSize(b.FragmentSize); err != nil {
 		return nil, err
 	}
+	if in.PieceBytes, err = pieceSize(b.PieceSize); err != nil {
+		return nil, err
+	}
 	for _, n := range value(b.Osds) {
 		if n < 1 || n > math.MaxUint32 {
 			return nil, refuseField("osds", "ovgate osd list shows them", "there is no device %d", n)
@@ -341,6 +345,17 @@ func fragmentSize(in *int64) (int, error) {
 	return int(n), nil
 }
 
+func pieceSize(in *int64) (int, error) {
+	if in == nil {
+		return 0, nil
+	}
+	size, err := fragment.ParsePieceSize(*in)
+	if err != nil {
+		return 0, refuseField("pieceSize", "use 4 KiB, 16 KiB or 64 KiB", "pieces of %d bytes cannot be", *in)
+	}
+	return size.Bytes(), nil
+}
+
 // UpdatePreset changes a preset.
 func (s *Server) UpdatePreset(ctx context.Context, r UpdatePresetRequestObject) (UpdatePresetResponseObject, error) {
 	b := r.Body
@@ -355,7 +370,11 @@ func (s *Server) UpdatePreset(ctx context.Context, r UpdatePresetRequestObject) 
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.opt.Alba.UpdatePreset(ctx, r.Preset, policies, size)
+	pieces, err := pieceSize(b.PieceSize)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.opt.Alba.UpdatePreset(ctx, r.Preset, policies, size, pieces)
 	if err == nil && b.Default != nil {
 		if err = s.opt.Alba.SetDefaultPreset(ctx, r.Preset); err == nil {
 			p, err = s.opt.Alba.Preset(ctx, r.Preset)

@@ -1137,6 +1137,9 @@ type Preset struct {
 	// Osds Devices to use; none: all
 	Osds []int64 `json:"osds"`
 
+	// PieceSize Bytes of data that a read moves, decrypts and verifies at least
+	PieceSize int64 `json:"pieceSize"`
+
 	// Policies k,m,c,x in the order in which they are tried
 	Policies []string `json:"policies"`
 
@@ -1157,6 +1160,9 @@ type PresetInput struct {
 	Name         string   `json:"name"`
 	Osds         *[]int64 `json:"osds,omitempty"`
 
+	// PieceSize 4 KiB, 16 KiB or 64 KiB: small ones make short reads fast, and manifests long; left out: 16 KiB
+	PieceSize *int64 `json:"pieceSize,omitempty"`
+
 	// Policies k,m,c,x; left out: those for the devices that there are, and they follow them
 	Policies *[]string `json:"policies,omitempty"`
 }
@@ -1170,9 +1176,12 @@ type PresetList struct {
 // PresetPatch defines model for PresetPatch.
 type PresetPatch struct {
 	// Default Make it the default
-	Default      *bool     `json:"default,omitempty"`
-	FragmentSize *int64    `json:"fragmentSize,omitempty"`
-	Policies     *[]string `json:"policies,omitempty"`
+	Default      *bool  `json:"default,omitempty"`
+	FragmentSize *int64 `json:"fragmentSize,omitempty"`
+
+	// PieceSize 4 KiB, 16 KiB or 64 KiB
+	PieceSize *int64    `json:"pieceSize,omitempty"`
+	Policies  *[]string `json:"policies,omitempty"`
 }
 
 // PublishInput defines model for PublishInput.
@@ -2848,7 +2857,7 @@ type ServerInterface interface {
 	// GetPreset A preset
 	// (GET /presets/{preset})
 	GetPreset(ctx echo.Context, preset PresetName) error
-	// UpdatePreset Change policies or fragment size for what is written from now on, or make it the default
+	// UpdatePreset Change policies or sizes for what is written from now on, or make it the default
 	// (PATCH /presets/{preset})
 	UpdatePreset(ctx echo.Context, preset PresetName) error
 	// SignOut Sign out
@@ -9598,7 +9607,7 @@ type StrictServerInterface interface {
 	// GetPreset A preset
 	// (GET /presets/{preset})
 	GetPreset(ctx context.Context, request GetPresetRequestObject) (GetPresetResponseObject, error)
-	// UpdatePreset Change policies or fragment size for what is written from now on, or make it the default
+	// UpdatePreset Change policies or sizes for what is written from now on, or make it the default
 	// (PATCH /presets/{preset})
 	UpdatePreset(ctx context.Context, request UpdatePresetRequestObject) (UpdatePresetResponseObject, error)
 	// SignOut Sign out

@@ -1139,6 +1139,9 @@ type Preset struct {
 	// Osds Devices to use; none: all
 	Osds []int64 `json:"osds"`
 
+	// PieceSize Bytes of data that a read moves, decrypts and verifies at least
+	PieceSize int64 `json:"pieceSize"`
+
 	// Policies k,m,c,x in the order in which they are tried
 	Policies []string `json:"policies"`
 
@@ -1159,6 +1162,9 @@ type PresetInput struct {
 	Name         string   `json:"name"`
 	Osds         *[]int64 `json:"osds,omitempty"`
 
+	// PieceSize 4 KiB, 16 KiB or 64 KiB: small ones make short reads fast, and manifests long; left out: 16 KiB
+	PieceSize *int64 `json:"pieceSize,omitempty"`
+
 	// Policies k,m,c,x; left out: those for the devices that there are, and they follow them
 	Policies *[]string `json:"policies,omitempty"`
 }
@@ -1172,9 +1178,12 @@ type PresetList struct {
 // PresetPatch defines model for PresetPatch.
 type PresetPatch struct {
 	// Default Make it the default
-	Default      *bool     `json:"default,omitempty"`
-	FragmentSize *int64    `json:"fragmentSize,omitempty"`
-	Policies     *[]string `json:"policies,omitempty"`
+	Default      *bool  `json:"default,omitempty"`
+	FragmentSize *int64 `json:"fragmentSize,omitempty"`
+
+	// PieceSize 4 KiB, 16 KiB or 64 KiB
+	PieceSize *int64    `json:"pieceSize,omitempty"`
+	Policies  *[]string `json:"policies,omitempty"`
 }
 
 // PublishInput defines model for PublishInput.
@@ -3149,14 +3158,14 @@ type ClientInterface interface {
 	// Corresponds with GET /presets/{preset} (the `GetPreset` operationId).
 	GetPreset(ctx context.Context, preset PresetName, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdatePresetWithBody Change policies or fragment size for what is written from now on, or make it the default
+	// UpdatePresetWithBody Change policies or sizes for what is written from now on, or make it the default
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /presets/{preset} (the `UpdatePreset` operationId).
 	UpdatePresetWithBody(ctx context.Context, preset PresetName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdatePreset Change policies or fragment size for what is written from now on, or make it the default
+	// UpdatePreset Change policies or sizes for what is written from now on, or make it the default
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4752,7 +4761,7 @@ func (c *Client) GetPreset(ctx context.Context, preset PresetName, reqEditors ..
 	return c.Client.Do(req)
 }
 
-// UpdatePresetWithBody Change policies or fragment size for what is written from now on, or make it the default
+// UpdatePresetWithBody Change policies or sizes for what is written from now on, or make it the default
 //
 // Takes any type of body and a specified content type.
 //
@@ -4769,7 +4778,7 @@ func (c *Client) UpdatePresetWithBody(ctx context.Context, preset PresetName, co
 	return c.Client.Do(req)
 }
 
-// UpdatePreset Change policies or fragment size for what is written from now on, or make it the default
+// UpdatePreset Change policies or sizes for what is written from now on, or make it the default
 //
 // Takes a body of the `application/json` content type.
 //
@@ -12184,14 +12193,14 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /presets/{preset} (the `GetPreset` operationId).
 	GetPresetWithResponse(ctx context.Context, preset PresetName, reqEditors ...RequestEditorFn) (*GetPresetResponse, error)
 
-	// UpdatePresetWithBodyWithResponse Change policies or fragment size for what is written from now on, or make it the default
+	// UpdatePresetWithBodyWithResponse Change policies or sizes for what is written from now on, or make it the default
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /presets/{preset} (the `UpdatePreset` operationId).
 	UpdatePresetWithBodyWithResponse(ctx context.Context, preset PresetName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdatePresetResponse, error)
 
-	// UpdatePresetWithResponse Change policies or fragment size for what is written from now on, or make it the default
+	// UpdatePresetWithResponse Change policies or sizes for what is written from now on, or make it the default
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -18720,7 +18729,7 @@ func (c *ClientWithResponses) GetPresetWithResponse(ctx context.Context, preset 
 	return ParseGetPresetResponse(rsp)
 }
 
-// UpdatePresetWithBodyWithResponse Change policies or fragment size for what is written from now on, or make it the default
+// UpdatePresetWithBodyWithResponse Change policies or sizes for what is written from now on, or make it the default
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -18733,7 +18742,7 @@ func (c *ClientWithResponses) UpdatePresetWithBodyWithResponse(ctx context.Conte
 	return ParseUpdatePresetResponse(rsp)
 }
 
-// UpdatePresetWithResponse Change policies or fragment size for what is written from now on, or make it the default
+// UpdatePresetWithResponse Change policies or sizes for what is written from now on, or make it the default
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

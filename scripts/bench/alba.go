@@ -68,8 +68,14 @@ func (r *results) albaComparisons() []comparison {
 	return []comparison{
 		{"alba put 4 MiB objects at 8, durable, raw disk write x 4/6", k("put"), k("raw-write"), 0.4, "MB/s"},
 		{"alba get 4 MiB objects at 8, raw disk read", k("get"), k("raw-read"), 0.7, "MB/s"},
-		{"alba 4k partial read QD1 at p50, s2 and AES-256, raw 4k read of an ASD's file", k("partial"), k("raw-4k"), 0.33, "1/s"},
-		{"alba 4k partial read QD1 at p50, s2 and AES-256, raw 64k read of an ASD's file", k("partial"), k("raw-64k"), 0, "1/s"},
+		{"alba 4k partial read QD1 at p50, s2 and AES-256, pieces of 4 KiB, raw 4k read of an ASD's file", k("partial-4KiB"), k("raw-4k"), 0.33, "1/s"},
+		{"alba 4k partial read QD1 at p50, s2 and AES-256, pieces of 16 KiB, raw 4k read of an ASD's file", k("partial-16KiB"), k("raw-4k"), 0, "1/s"},
+		{"alba 4k partial read QD1 at p50, s2 and AES-256, pieces of 64 KiB, raw 4k read of an ASD's file", k("partial-64KiB"), k("raw-4k"), 0, "1/s"},
+		{"alba 4k partial read QD1 at p50, s2 and AES-256, pieces of 64 KiB, raw 64k read of an ASD's file", k("partial-64KiB"), k("raw-64k"), 0, "1/s"},
+		{"alba put 4 MiB objects at 8, s2 and AES-256, pieces of 4 KiB, of 64 KiB", k("put-4KiB"), k("put-64KiB"), 0, "MB/s"},
+		{"alba put 4 MiB objects at 8, s2 and AES-256, pieces of 16 KiB, of 64 KiB", k("put-16KiB"), k("put-64KiB"), 0, "MB/s"},
+		{"alba get 4 MiB objects at 8, s2 and AES-256, pieces of 4 KiB, of 64 KiB", k("get-4KiB"), k("get-64KiB"), 0, "MB/s"},
+		{"alba get 4 MiB objects at 8, s2 and AES-256, pieces of 16 KiB, of 64 KiB", k("get-16KiB"), k("get-64KiB"), 0, "MB/s"},
 		{"alba put 4 KiB objects at 32, durable", k("small"), k("limit"), 1, "objects/s"},
 		{"alba put 4 MiB objects at 8, durable, Swift EC 4+2", k("put"), k("swift-put"), 3, "MB/s"},
 		{"alba get 4 MiB objects at 8, Swift EC 4+2", k("get"), k("swift-get"), 3, "MB/s"},
@@ -132,10 +138,21 @@ type albaBench struct {
 	key     fragment.Key
 
 	large, kept, small objects
-	partial            objects
+	sealed             []sealed
 	container          *os.File // of the first device, O_DIRECT
 	containerBytes     int64
 }
+
+// sealed are objects that are compressed and encrypted in pieces of one size.
+type sealed struct {
+	size            fragment.PieceSize
+	kept, put       objects
+	stored, content int64 // bytes of what is kept, without parity
+	manifest        int   // bytes of that of an object
+}
+
+// pieceSizes are those that are compared.
+var pieceSizes = []fragment.PieceSize{fragment.Piece4K, fragment.Piece16K, fragment.Piece64K}
 
 // openAlba starts the devices and claims them.
 func openAlba(ctx context.Context, dir string) (b *albaBench, err error) {
@@ -206,19 +223,28 @@ func (b *albaBench) presets(ctx context.Context) error {
 		return err
 	}
 	plain := preset.Preset{Name: "plain", Policies: []preset.Policy{albaPolicy}, FragmentBytes: largeObject / albaPolicy.K}
-	sealed := plain
-	sealed.Name, sealed.KeyID, sealed.Compression.Compression = "sealed", b.key.ID().String(), fragment.S2
-	for _, p := range []preset.Preset{plain, sealed} {
+	all := []preset.Preset{plain}
+	spaces := map[string]string{"large": plain.Name, "kept": plain.Name, "small": plain.Name}
+	b.large, b.kept, b.small = objects{b: b, ns: "large"}, objects{b: b, ns: "kept"}, objects{b: b, ns: "small"}
+	b.sealed = make([]sealed, len(pieceSizes))
+	for i, size := range pieceSizes {
+		p := plain
+		p.Name, p.KeyID, p.Compression.Compression, p.PieceBytes = "sealed-"+size.String(), b.key.ID().String(), fragment.S2, size.Bytes()
+		all = append(all, p)
+		s := &b.sealed[i]
+		s.size, s.kept.b, s.put.b, s.kept.ns, s.put.ns = size, b, b, "kept-"+size.String(), "put-"+size.String()
+		spaces[s.kept.ns], spaces[s.put.ns] = p.Name, p.Name
+	}
+	for _, p := range all {
 		if _, err := b.manager.CreatePreset(ctx, p); err != nil {
 			return err
 		}
 	}
-	for ns, p := range map[string]string{"large": plain.Name, "kept": plain.Name, "small": plain.Name, "partial": sealed.Name} {
+	for ns, p := range spaces {
 		if _, err := b.manager.CreateNamespace(ctx, ns, p); err != nil {
 			return err
 		}
 	}
-	b.large, b.kept, b.small, b.partial = objects{b: b, ns: "large"}, objects{b: b, ns: "kept"}, objects{b: b, ns: "small"}, objects{b: b, ns: "partial"}
 	return nil
 }
 
@@ -242,21 +268,48 @@ func (b *albaBench) fill(ctx context.Context) error {
 				return err
 			}
 		}
-		if i < partialKept {
-			if _, err := b.partial.WriteAt(buf, int64(i)*largeObject); err != nil {
-				return err
+		for j := range b.sealed {
+			if i < partialKept {
+				if err := b.sealed[j].keep(ctx, buf, int64(i)*largeObject); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	return b.openContainer()
 }
 
-// halfText makes half of each 64 KiB compress: a piece of it is as good as one that
-// does not fit into less than half of it.
+// keep puts an object and counts what it takes.
+func (s *sealed) keep(ctx context.Context, p []byte, off int64) error {
+	if _, err := s.kept.WriteAt(p, off); err != nil {
+		return err
+	}
+	m, err := s.kept.b.client.Manifest(ctx, s.kept.ns, s.kept.name(off, len(p)))
+	if err != nil {
+		return err
+	}
+	if m.PieceSize() != s.size {
+		return fmt.Errorf("object %s has pieces of %v, expected %v", m.Name, m.PieceSize(), s.size)
+	}
+	record, err := m.Encode()
+	if err != nil {
+		return err
+	}
+	s.manifest = len(record)
+	for _, f := range m.Fragments[0][:m.Policy.K] {
+		if f.OSD != 0 {
+			s.stored, s.content = s.stored+f.Index.StoredBytes(), s.content+int64(f.Index.PlainBytes())
+		}
+	}
+	return nil
+}
+
+// halfText makes half of each 4 KiB compress, so that pieces of any size take about
+// half of their bytes.
 func halfText(p []byte, rng *mathrand.Rand) {
-	for i := 0; i < len(p); i += 64 << 10 {
+	for i := 0; i < len(p); i += 4 << 10 {
 		word := fmt.Sprintf("%016x", rng.Uint64())
-		for j := i; j < i+(32<<10); j += len(word) {
+		for j := i; j < i+(2<<10); j += len(word) {
 			copy(p[j:], word)
 		}
 	}
@@ -299,10 +352,15 @@ func (b *albaBench) close() error {
 
 func (b *albaBench) config() string {
 	s := b.client.Stats()
+	var pieces strings.Builder
+	for i := range b.sealed {
+		o := &b.sealed[i]
+		fmt.Fprintf(&pieces, "; pieces of %v: %.3f bytes stored per byte, manifest of %d bytes", o.size, float64(o.stored)/float64(o.content), o.manifest)
+	}
 	return fmt.Sprintf("alba: %d ovgate asd processes over TCP with TLS 1.3, directories on one disk that were filled before, policy %v, fragments of 1 MiB, "+
 		"manager and NSM on bbolt, synced; the client in the bench, up to %d connections to a device; a put is answered when %d fragments, each with its index entry, and the manifest are durable; "+
-		"%d of %d objects lacked a fragment when answered, %d of %d reads asked other fragments too",
-		albaASDs, albaPolicy, albaConnections, albaPolicy.C, s.Incomplete.Load(), s.Puts.Load(), s.Hedged.Load(), s.Gets.Load())
+		"%d of %d objects lacked a fragment when answered, %d of %d reads asked other fragments too%s",
+		albaASDs, albaPolicy, albaConnections, albaPolicy.C, s.Incomplete.Load(), s.Puts.Load(), s.Hedged.Load(), s.Gets.Load(), pieces.String())
 }
 
 // objects is a namespace as a disk: each block is an object.
@@ -397,18 +455,19 @@ func atMedian(seconds float64, op func() error) (float64, int64, error) {
 
 // partialReads reads 4 KiB of sealed objects, and checks that no more than a piece
 // moved for each; what a slow one asked of others may come later.
-func (b *albaBench) partialReads(ctx context.Context, seconds float64, seed uint64) (float64, int64, error) {
+func (o *sealed) partialReads(ctx context.Context, seconds float64, seed uint64) (float64, int64, error) {
 	rng := mathrand.New(mathrand.NewPCG(seed, 2))
 	p := make([]byte, blockSize)
-	s := b.client.Stats()
+	c := o.kept.b.client
+	s := c.Stats()
 	moved, more := s.MovedBytes.Load(), s.Hedged.Load()+s.Degraded.Load()
 	rate, ops, err := atMedian(seconds, func() error {
 		off := rng.Int64N(partialKept*largeObject/blockSize) * blockSize
-		return b.client.ReadAt(ctx, "partial", b.partial.name(off, largeObject), p, off%largeObject)
+		return c.ReadAt(ctx, o.kept.ns, o.kept.name(off, largeObject), p, off%largeObject)
 	})
 	moved, more = s.MovedBytes.Load()-moved, s.Hedged.Load()+s.Degraded.Load()-more
-	const piece = fragment.PieceBytes + sealTag
-	if most := (uint64(ops) + more*uint64(albaPolicy.N())) * piece; err == nil && moved > most {
+	piece := o.size.Bytes() + sealTag
+	if most := (uint64(ops) + more*uint64(albaPolicy.N())) * uint64(piece); err == nil && moved > most {
 		err = fmt.Errorf("%d reads of %d bytes moved %d, at most %d each should", ops, blockSize, moved, piece)
 	}
 	return rate, ops, err
@@ -444,16 +503,24 @@ func (b *albaBench) steps(rawDisk disk) []step {
 	sequential := work{name: "raw in order", depth: largeDepth, block: 1 << 20, inOrder: true}
 	writes := sequential
 	writes.write = true
-	return []step{
+	all := []step{
 		onDisk(k("raw-write"), writes, rawDisk, rawSize, none).scaled(1.048576 * share),
 		onDisk(k("raw-read"), sequential, rawDisk, rawSize, none).scaled(1.048576),
 		onDisk(k("put"), work{name: "put", write: true, depth: largeDepth, block: largeObject, inOrder: true}, &b.large, objectSpace*largeObject, b.large.clear).scaled(megabytes),
 		onDisk(k("get"), work{name: "get", depth: largeDepth, block: largeObject, inOrder: true}, &b.kept, largeKept*largeObject, none).scaled(megabytes),
-		{key: k("partial"), settle: func(context.Context) error { return settleDisk(true) }, run: b.partialReads},
 		{key: k("raw-4k"), settle: func(context.Context) error { return settleDisk(true) }, run: b.rawReads(blockSize)},
 		{key: k("raw-64k"), settle: func(context.Context) error { return settleDisk(true) }, run: b.rawReads(fragment.PieceBytes)},
 		onDisk(k("small"), work{name: "put small", write: true, depth: smallDepth, block: smallObject, inOrder: true}, &b.small, objectSpace*smallObject, b.small.clear),
 	}
+	for i := range b.sealed {
+		s := &b.sealed[i]
+		k := func(what string) string { return k(what + "-" + s.size.String()) }
+		all = append(all,
+			step{key: k("partial"), settle: func(context.Context) error { return settleDisk(true) }, run: s.partialReads},
+			onDisk(k("put"), work{name: "put " + s.size.String(), write: true, depth: largeDepth, block: largeObject, inOrder: true, content: halfText}, &s.put, objectSpace*largeObject, s.put.clear).scaled(megabytes),
+			onDisk(k("get"), work{name: "get " + s.size.String(), depth: largeDepth, block: largeObject, inOrder: true}, &s.kept, partialKept*largeObject, none).scaled(megabytes))
+	}
+	return all
 }
 
 // albaConfigs describe the sides that are not Alba's own, which comes after them.

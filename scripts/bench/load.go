@@ -28,6 +28,8 @@ type work struct {
 	minBytes int64 // goes on beyond the step's time until this much moved
 	block    int   // bytes of a command; 0: blockSize
 	inOrder  bool  // one block after the other, round and round; else random
+	// content makes something else of the noise that is written, once.
+	content func(p []byte, rng *rand.Rand)
 }
 
 func (w work) bytes() int { return cmp.Or(w.block, blockSize) }
@@ -75,6 +77,9 @@ func (w work) run(d disk, size int64, seconds float64, seed uint64) (float64, in
 func (w work) worker(d disk, size int64, rng *rand.Rand, stop *atomic.Bool, ops, next *atomic.Int64) error {
 	n := int64(w.bytes())
 	buf := alignedNoise(int(n), rng)
+	if w.content != nil {
+		w.content(buf, rng)
+	}
 	for !stop.Load() {
 		off := rng.Int64N(size/n) * n
 		if w.inOrder {

@@ -300,8 +300,8 @@ func (a *app) presetList() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return printList(a, all, []string{"NAME", "DEFAULT", "NOW", "COMPRESSION", "ENCRYPTED", "SURVIVES"}, func(p client.Preset) []string {
-			return []string{p.Name, yesNo(p.Default), dash(p.Now), p.Compression, yesNo(p.Encrypted), p.Explain}
+		return printList(a, all, []string{"NAME", "DEFAULT", "NOW", "PIECE", "COMPRESSION", "ENCRYPTED", "SURVIVES"}, func(p client.Preset) []string {
+			return []string{p.Name, yesNo(p.Default), dash(p.Now), formatSize(p.PieceSize), p.Compression, yesNo(p.Encrypted), p.Explain}
 		})
 	})
 	return cmd
@@ -327,6 +327,7 @@ func (a *app) printPreset(p client.Preset) error {
 		{"now", dash(p.Now)},
 		{"survives", p.Explain},
 		{"fragment size", formatSize(p.FragmentSize)},
+		{"piece size", formatSize(p.PieceSize)},
 		{"compression", p.Compression},
 		{"encrypted", yesNo(p.Encrypted)},
 		{"default", yesNo(p.Default)},
@@ -336,7 +337,7 @@ func (a *app) printPreset(p client.Preset) error {
 
 func (a *app) presetCreate() *cobra.Command {
 	var policies []string
-	var size sizeFlag
+	var size, piece sizeFlag
 	var compression string
 	var encrypt bool
 	cmd := &cobra.Command{
@@ -349,10 +350,11 @@ func (a *app) presetCreate() *cobra.Command {
 	f := cmd.Flags()
 	f.StringArrayVar(&policies, "policy", nil, "k,m,c,x; may be repeated, the first that can be met is used (default: what suits the devices, following them)")
 	f.Var(&size, "fragment-size", "64KiB-64MiB (default 4MiB)")
+	f.Var(&piece, "piece", "4KiB, 16KiB or 64KiB: what a read moves at least; small ones make short reads fast, and manifests long (default 16KiB)")
 	f.StringVar(&compression, "compression", "", "none, snappy, s2, zstd or bz2 (default none)")
 	f.BoolVar(&encrypt, "encrypt", false, "encrypt fragments (AES-256) with a data key of its own")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
-		in := client.PresetInput{Name: args[0], FragmentSize: size.ptr(), Compression: given(compression), Encrypt: &encrypt}
+		in := client.PresetInput{Name: args[0], FragmentSize: size.ptr(), PieceSize: piece.ptr(), Compression: given(compression), Encrypt: &encrypt}
 		if len(policies) > 0 {
 			in.Policies = &policies
 		}
@@ -367,28 +369,29 @@ func (a *app) presetCreate() *cobra.Command {
 
 func (a *app) presetSet() *cobra.Command {
 	var policies []string
-	var size sizeFlag
+	var size, piece sizeFlag
 	var def bool
 	cmd := &cobra.Command{
 		Use:   "set NAME",
 		Short: "Change a preset",
-		Long:  "Change policies or fragment size for what is written from now on, or make it the default. Objects are brought to the best policy by themselves.",
+		Long:  "Change policies or sizes for what is written from now on, or make it the default. Objects are brought to the best policy by themselves, and keep their sizes until then.",
 		Args:  names("NAME"),
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&policies, "policy", nil, "k,m,c,x; may be repeated; replaces all")
 	f.Var(&size, "fragment-size", "64KiB-64MiB")
+	f.Var(&piece, "piece", "4KiB, 16KiB or 64KiB")
 	f.BoolVar(&def, "default", false, "make it the default preset")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
-		in := client.PresetPatch{FragmentSize: size.ptr()}
+		in := client.PresetPatch{FragmentSize: size.ptr(), PieceSize: piece.ptr()}
 		if len(policies) > 0 {
 			in.Policies = &policies
 		}
 		if def {
 			in.Default = &def
 		}
-		if in.Policies == nil && in.FragmentSize == nil && in.Default == nil {
-			return usagef("preset set %s: nothing to change; give --policy, --fragment-size or --default", args[0])
+		if in.Policies == nil && in.FragmentSize == nil && in.PieceSize == nil && in.Default == nil {
+			return usagef("preset set %s: nothing to change; give --policy, --fragment-size, --piece or --default", args[0])
 		}
 		p, err := client.Get[client.Preset](api.UpdatePreset(ctx, args[0], in))
 		if err != nil {

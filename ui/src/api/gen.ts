@@ -557,6 +557,8 @@ export type Preset = {
   "now": string;
   /** Devices to use; none: all */
   "osds": Array<number>;
+  /** Bytes of data that a read moves, decrypts and verifies at least */
+  "pieceSize": number;
   /** k,m,c,x in the order in which they are tried */
   "policies": Array<string>;
   /** vPools may use it: what is acknowledged survives the loss of any one device */
@@ -571,6 +573,8 @@ export type PresetInput = {
   "fragmentSize"?: number;
   "name": string;
   "osds"?: Array<number>;
+  /** 4 KiB, 16 KiB or 64 KiB: small ones make short reads fast, and manifests long; left out: 16 KiB */
+  "pieceSize"?: number;
   /** k,m,c,x; left out: those for the devices that there are, and they follow them */
   "policies"?: Array<string>;
 };
@@ -582,6 +586,8 @@ export type PresetPatch = {
   /** Make it the default */
   "default"?: boolean;
   "fragmentSize"?: number;
+  /** 4 KiB, 16 KiB or 64 KiB */
+  "pieceSize"?: number;
   "policies"?: Array<string>;
 };
 export type PublishInput = {
@@ -1368,7 +1374,7 @@ export interface Ops {
   "DELETE /presets/{preset}": { path: { "preset": string; }; query: { }; body: undefined; res: void };
   /** A preset */
   "GET /presets/{preset}": { path: { "preset": string; }; query: { }; body: undefined; res: Preset };
-  /** Change policies or fragment size for what is written from now on, or make it the default */
+  /** Change policies or sizes for what is written from now on, or make it the default */
   "PATCH /presets/{preset}": { path: { "preset": string; }; query: { }; body: PresetPatch; res: Preset };
   /** Sign out */
   "DELETE /session": { path: { }; query: { }; body: undefined; res: void };

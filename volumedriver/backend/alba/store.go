@@ -46,6 +46,9 @@ type Options struct {
 	Prefix string
 	// Preset of new namespaces; empty: the default.
 	Preset string
+	// SmallPieces tells that the preset has pieces below 64 KiB, so that reading 4 KiB
+	// moves much less.
+	SmallPieces bool
 }
 
 // Store is a backend.Store on an Alba.
@@ -216,9 +219,9 @@ func (s *Store) Usage(ctx context.Context) (backend.Usage, error) {
 	return backend.Usage{Total: total, Free: free}, err
 }
 
-// Features implements backend.Store. A read moves whole pieces of 64 KiB.
+// Features implements backend.Store. A read moves whole pieces.
 func (s *Store) Features() backend.Features {
-	return backend.Features{ConditionalPut: true, ConsistentList: true}
+	return backend.Features{ConditionalPut: true, ConsistentList: true, CheapReads: s.o.SmallPieces}
 }
 
 // Close implements backend.Store. The client stays open.
