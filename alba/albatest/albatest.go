@@ -181,7 +181,7 @@ func (c *Cluster) NewClient() *client.Client {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if dev := c.devs[o.UUID]; dev != nil {
-			return &handle{c: c, uuid: o.UUID}, nil
+			return &handle{c: c, uuid: o.UUID, prompt: o.Number%2 == 0}, nil
 		}
 		return nil, errors.New("no such device")
 	}
@@ -245,11 +245,18 @@ func (c *Cluster) Namespace(name string) manager.Namespace {
 // handle is a device as a client has it open: it can be closed, and follows
 // Replace.
 type handle struct {
-	c    *Cluster
-	uuid string
+	c      *Cluster
+	uuid   string
+	prompt bool
 }
 
-var _ osd.OSD = (*handle)(nil)
+var (
+	_ osd.OSD    = (*handle)(nil)
+	_ osd.Prompt = (*handle)(nil)
+)
+
+// Prompt implements osd.Prompt: some are and some are not, so that both are tested.
+func (h *handle) Prompt() bool { return h.prompt }
 
 func (h *handle) dev(ctx context.Context) (*osdtest.Mem, error) {
 	h.c.mu.Lock()

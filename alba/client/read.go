@@ -235,7 +235,7 @@ func (g *gather) run(ctx context.Context, wants []want) error {
 	defer g.report()
 	defer g.recycle()
 	if len(wants) == 1 {
-		return g.fill(ctx, wants[0])
+		return g.single(ctx, cancel, wants[0])
 	}
 	errs := make([]error, len(wants))
 	var wg sync.WaitGroup
@@ -275,6 +275,54 @@ func (g *gather) recycle() {
 		}
 	}
 	g.futures = nil
+}
+
+// single fills the only want. One device, where it can be called off, is waited for in
+// place: handing the read over to another goroutine and back would cost as much as the
+// network does. When it is late, others are asked behind its back.
+func (g *gather) single(ctx context.Context, cancel context.CancelFunc, w want) error {
+	index := g.primary(w)
+	if index < 0 || !g.prompt(index) {
+		return g.fill(ctx, w)
+	}
+	p := piecesOf{index, w.first, w.count}
+	var dst []byte
+	if g.direct(p, w) {
+		dst = w.dst
+	}
+	f, _ := g.begin(p, dst)
+	rebuilt := make(chan rebuilt, 1)
+	stop := afterFunc(g.c.o.Clock, g.c.hedgeAfter(w.bytes()), func() {
+		g.c.stats.Hedged.Add(1)
+		r := g.startRebuild(ctx, w)
+		rebuilt <- r
+		if r.err == nil {
+			cancel() // nobody else waits for anything
+		}
+	})
+	g.fulfil(ctx, f, p, dst)
+	late := !stop()
+	if late {
+		g.setRacing()
+	}
+	switch {
+	case f.err == nil:
+		g.deliver(w, f, p)
+		return nil
+	case !late:
+		return g.race(ctx, w, f, p)
+	}
+	r := <-rebuilt
+	if r.err == nil {
+		g.put(w, r.b)
+	}
+	return r.err
+}
+
+// prompt tells whether the device of a fragment is osd.Prompt.
+func (g *gather) prompt(index int) bool {
+	dev := g.c.devices.view.Load().byNumber[g.m.Fragments[g.chunk][index].OSD]
+	return dev != nil && dev.osd != nil && osd.IsPrompt(dev.osd)
 }
 
 // fill gets one want: from its own fragment, or from others when that one is
@@ -340,20 +388,30 @@ func (g *gather) put(w want, b []byte) {
 	}
 }
 
+// rebuilt is a want that was made of others.
+type rebuilt struct {
+	b   []byte
+	err error
+}
+
+// startRebuild rebuilds a want while its fragment may come yet.
+func (g *gather) startRebuild(ctx context.Context, w want) rebuilt {
+	g.setRacing()
+	b, err := g.rebuild(ctx, w)
+	return rebuilt{b, err}
+}
+
+func (g *gather) setRacing() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.racing = true
+}
+
 // race rebuilds a want, and takes the fragment itself should it come first.
 func (g *gather) race(ctx context.Context, w want, f *future, p piecesOf) error {
-	type outcome struct {
-		b   []byte
-		err error
-	}
-	rebuilt := make(chan outcome, 1)
-	g.mu.Lock()
-	g.racing = true
-	g.mu.Unlock()
-	go func() {
-		b, err := g.rebuild(ctx, w)
-		rebuilt <- outcome{b, err}
-	}()
+	rebuilt := make(chan rebuilt, 1)
+	g.setRacing()
+	go func() { rebuilt <- g.startRebuild(ctx, w) }()
 	slow := f.done
 	var err error
 	for range 2 {
@@ -436,18 +494,28 @@ func (g *gather) rank(i int, w want) int64 {
 // fetch begins to read pieces of a fragment, once for all that want them: into dst,
 // or if that is nil or another was first, into a buffer.
 func (g *gather) fetch(ctx context.Context, p piecesOf, dst []byte) *future {
+	f, first := g.begin(p, dst)
+	if first {
+		go g.fulfil(ctx, f, p, dst)
+	}
+	return f
+}
+
+// begin returns the future of pieces; the first to ask has to fulfil it.
+func (g *gather) begin(p piecesOf, dst []byte) (f *future, first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f, ok := g.futures[p]
 	if !ok {
 		f = &future{done: make(chan struct{}), direct: dst != nil}
 		g.futures[p] = f
-		go func() {
-			defer close(f.done)
-			f.plain, f.err = g.pieces(ctx, p, dst)
-		}()
 	}
-	return f
+	return f, !ok
+}
+
+func (g *gather) fulfil(ctx context.Context, f *future, p piecesOf, dst []byte) {
+	defer close(f.done)
+	f.plain, f.err = g.pieces(ctx, p, dst)
 }
 
 // pieces reads and unpacks pieces of a fragment, into dst unless it is nil.

@@ -213,6 +213,19 @@ type OSD interface {
 	Close() error
 }
 
+// Prompt is what a device may be whose calls end at once with their ctx, whatever its
+// disk does, as those over a network do: a caller that has another way can wait for it
+// in place, and call it off.
+type Prompt interface {
+	Prompt() bool
+}
+
+// IsPrompt tells whether a device says that it is Prompt.
+func IsPrompt(o OSD) bool {
+	p, ok := o.(Prompt)
+	return ok && p.Prompt()
+}
+
 // ValidateApply checks one Apply against the limits; implementations call it first.
 func ValidateApply(asserts []Assert, updates []Update) error {
 	if len(asserts)+len(updates) > MaxApplyOps {

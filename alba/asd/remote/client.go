@@ -90,7 +90,13 @@ type Client struct {
 	live   map[*clientConn]struct{}
 }
 
-var _ osd.OSD = (*Client)(nil)
+var (
+	_ osd.OSD    = (*Client)(nil)
+	_ osd.Prompt = (*Client)(nil)
+)
+
+// Prompt implements osd.Prompt: the end of a call's ctx closes its connection.
+func (c *Client) Prompt() bool { return true }
 
 // New returns a client; nothing is connected yet. Close it to end its goroutine.
 func New(o Options) (*Client, error) {
