@@ -27,13 +27,15 @@ type secret func() *[KeyBytes]byte
 // Key is the data key of a preset. It does not print, also not as a part of
 // something else. The zero Key is none.
 type Key struct {
-	secret secret
+	secret  secret
+	objects func() *objectKeys // hidden like the secret, and shared by copies
 }
 
 // NewKey copies a data key of KeyBytes bytes. ErrInvalid: another length, or zeros.
 func NewKey(raw []byte) (Key, error) {
 	s, err := newSecret(raw)
-	return Key{s}, err
+	objects := &objectKeys{known: map[string]cipher.AEAD{}}
+	return Key{s, func() *objectKeys { return objects }}, err
 }
 
 // ID names the key; that of the zero Key is zero.

@@ -139,3 +139,27 @@ func TestKeysDoNotPrint(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestObjectKeys: what a key remembers is bounded, and never another object's.
+func TestObjectKeys(t *testing.T) {
+	key := mustKey(t, 7)
+	pack := func(key *Key, i int) []byte {
+		id := testID
+		id.Object[0], id.Object[1] = byte(i), byte(i>>8)
+		stored, _ := mustPackIn(t, PieceSize(i%3), id, []byte("the same"), Compression(i%2), key)
+		return stored
+	}
+	for range 2 {
+		for i := range objectKeysMax + 100 {
+			if fresh := mustKey(t, 7); !bytes.Equal(pack(key, i), pack(fresh, i)) {
+				t.Fatalf("object %d is sealed differently by a key that knows others", i)
+			}
+		}
+	}
+	if n := len(key.objects().known); n != objectKeysMax {
+		t.Errorf("%d ciphers are remembered", n)
+	}
+	if bytes.Equal(pack(key, 0), pack(mustKey(t, 8), 0)) {
+		t.Error("two keys seal alike")
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 )
 
 // PackBytes returns the capacity in which Pack of a shard of n bytes never
@@ -203,24 +204,64 @@ func newBox(id ID, x Index, key *Key) (*box, error) {
 	// other bytes of the same shard: they get another key, not the same nonce (F2).
 	info := append([]byte(labelFragment), x.form())
 	info = append(info, id.Object[:]...)
-	object, err := hkdf.Key(sha256.New, key.secret()[:], nil, string(info), 32)
+	aead, err := key.objects().of(string(info), func() (cipher.AEAD, error) { return derive(key, string(info)) })
 	if err != nil {
 		return nil, fmt.Errorf("fragment: %v: object key: %w", id, err)
 	}
-	block, err := aes.NewCipher(object)
-	if err != nil {
-		return nil, fmt.Errorf("fragment: %v: object key: %w", id, err)
-	}
-	b := &box{}
-	if b.aead, err = cipher.NewGCM(block); err != nil {
-		return nil, fmt.Errorf("fragment: %v: object key: %w", id, err)
-	}
+	b := &box{aead: aead}
 	binary.BigEndian.PutUint32(b.nonce[0:], id.Chunk)
 	b.nonce[4] = id.Index
 	binary.BigEndian.PutUint32(b.nonce[5:], id.Version)
 	b.bound = binary.BigEndian.AppendUint32(info, uint32(x.plain))
 	b.bound = append(b.bound, b.nonce[:9]...)
 	return b, nil
+}
+
+// derive makes the cipher of an object.
+func derive(key *Key, info string) (cipher.AEAD, error) {
+	object, err := hkdf.Key(sha256.New, key.secret()[:], nil, info, 32)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(object)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+// objectKeysMax bounds the ciphers that a data key remembers: 1 KiB each.
+const objectKeysMax = 1 << 10
+
+// objectKeys remembers the ciphers of objects that were used lately, since to derive
+// one takes longer than to open a piece of 4 KiB. Safe for concurrent use.
+type objectKeys struct {
+	mu    sync.Mutex
+	known map[string]cipher.AEAD
+}
+
+// of returns the cipher for info, which make makes when it is not known.
+func (o *objectKeys) of(info string, make func() (cipher.AEAD, error)) (cipher.AEAD, error) {
+	o.mu.Lock()
+	aead, ok := o.known[info]
+	o.mu.Unlock()
+	if ok {
+		return aead, nil
+	}
+	aead, err := make()
+	if err != nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.known) >= objectKeysMax {
+		for other := range o.known { // any
+			delete(o.known, other)
+			break
+		}
+	}
+	o.known[info] = aead
+	return aead, nil
 }
 
 // at sets the nonce to that of piece i, below maxPieces, which is below 1<<24.
