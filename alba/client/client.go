@@ -288,7 +288,7 @@ func (c *Client) key(h layout.Header) (*fragment.Key, error) {
 	if !h.Encrypted() {
 		return nil, nil
 	}
-	return c.keyByID(fmt.Sprintf("%x", h.Key))
+	return c.keyByID(fragment.KeyID(h.Key).String())
 }
 
 func (c *Client) keyByID(id string) (*fragment.Key, error) {

@@ -2,12 +2,15 @@ package alba
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/openvstorage/ovgate/alba/manager"
+	"github.com/openvstorage/ovgate/alba/preset"
 )
 
 // What the devices use is what the manifests say, within 1 %, also after deletes and
@@ -52,5 +55,57 @@ func TestUse(t *testing.T) {
 	must(t, err)
 	if len(osds) == 0 || osds[0].State != manager.InUse || osds[0].Directory != filepath.Join(dir, asdDir, "1") {
 		t.Fatalf("%+v", osds)
+	}
+}
+
+// A vPool's reads of single clusters are cheap where the preset has small pieces, which
+// the default has; a preset that is changed counts for what is written from then on.
+func TestPieces(t *testing.T) {
+	s := newService(t, t.TempDir(), registry(t, t.TempDir()))
+	defer s.Close()
+	ctx := t.Context()
+	b, err := s.Store(ctx, "pool", "")
+	must(t, err)
+	data := make([]byte, 1<<20)
+	rand.NewChaCha8([32]byte{2}).Read(data)
+	var sizes []int
+	put := func(cheap bool) {
+		t.Helper()
+		b, err := s.Store(ctx, "pool", "")
+		must(t, err)
+		if b.Features().CheapReads != cheap {
+			t.Errorf("reads of 4 KiB cheap: %v", !cheap)
+		}
+		must(t, b.Put(ctx, fmt.Sprint("o", len(sizes)), data))
+		p, err := s.Preset(ctx, DefaultPreset)
+		must(t, err)
+		sizes = append(sizes, p.PieceBytes)
+	}
+	put(true)
+	for _, piece := range []int{64 << 10, 4 << 10} {
+		_, err := s.UpdatePreset(ctx, DefaultPreset, nil, 0, piece)
+		must(t, err)
+		put(piece < 64<<10)
+	}
+	if _, err := s.UpdatePreset(ctx, DefaultPreset, nil, 0, 5000); !errors.Is(err, preset.ErrInvalid) {
+		t.Errorf("pieces of 5000 bytes: %v", err)
+	}
+	if !slices.Equal(sizes, []int{preset.DefaultPieceBytes, 64 << 10, 4 << 10}) {
+		t.Errorf("the preset had pieces of %v", sizes)
+	}
+	r, err := s.open(ctx)
+	must(t, err)
+	for i, size := range sizes {
+		name := fmt.Sprint("o", i)
+		m, err := r.client.Manifest(ctx, "pool", name)
+		must(t, err)
+		if m.PieceSize().Bytes() != size {
+			t.Errorf("%s has pieces of %v, not %d bytes", name, m.PieceSize(), size)
+		}
+		p := make([]byte, 4096)
+		must(t, b.ReadAt(ctx, name, p, 500000))
+		if !bytes.Equal(p, data[500000:][:len(p)]) {
+			t.Errorf("%s: wrong content", name)
+		}
 	}
 }
