@@ -9,8 +9,9 @@ import (
 	"github.com/openvstorage/ovgate/alba/albatest"
 	"github.com/openvstorage/ovgate/alba/client"
 	"github.com/openvstorage/ovgate/alba/fragment"
-	"github.com/openvstorage/ovgate/alba/layout"
+	"github.com/openvstorage/ovgate/alba/nsm"
 	"github.com/openvstorage/ovgate/alba/preset"
+	"github.com/openvstorage/ovgate/internal/kv"
 )
 
 var pieceSizes = []fragment.PieceSize{fragment.Piece64K, fragment.Piece16K, fragment.Piece4K}
@@ -133,19 +134,19 @@ func TestDamagedPieces(t *testing.T) {
 	}
 }
 
-// Small pieces never make a manifest too long: an object whose would be gets larger
-// ones.
+// Small pieces never make a manifest longer than its share of a transaction: an object
+// whose would be gets larger ones.
 func TestManyPieces(t *testing.T) {
 	c := albatest.New(t, albatest.Options{Nodes: []int{2, 2}, Client: client.Options{Slack: 1e6},
 		Preset: preset.Preset{Policies: []preset.Policy{{K: 1, M: 3, C: 2, X: 2}}, FragmentBytes: 4 << 20, PieceBytes: fragment.Piece4K.Bytes()}})
 	c.Namespace("ns")
-	for n, want := range map[int]fragment.PieceSize{32<<10 + 1: fragment.Piece4K, 16 << 20: fragment.Piece4K, 64 << 20: fragment.Piece16K} {
+	for n, want := range map[int]fragment.PieceSize{32<<10 + 1: fragment.Piece4K, 8 << 20: fragment.Piece4K, 16 << 20: fragment.Piece16K, 64 << 20: fragment.Piece64K} {
 		must(t, c.Client.Put(t.Context(), "ns", "o", make([]byte, n)))
 		m, err := c.Client.Manifest(t.Context(), "ns", "o")
 		must(t, err)
 		b, err := m.Encode()
 		must(t, err)
-		if m.PieceSize() != want || len(b) > layout.MaxManifestBytes*3/5 {
+		if m.PieceSize() != want || len(b) > kv.MaxTxnBytes/nsm.MaxChanges {
 			t.Errorf("%d bytes have pieces of %v and a manifest of %d bytes", n, m.PieceSize(), len(b))
 		}
 	}

@@ -417,3 +417,19 @@ func FuzzKeys(f *testing.F) {
 		}
 	})
 }
+
+// TestPieceSize: as wanted, or the next larger that makes few enough.
+func TestPieceSize(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	for range 1000 {
+		p := preset.Policy{K: 1 + rng.IntN(8), M: rng.IntN(5)}
+		h := Header{Size: rng.Int64N(1 << (10 + rng.IntN(19))), Policy: p, ChunkBytes: p.K << (16 + rng.IntN(7))}
+		pieces := func(s fragment.PieceSize) int { return h.Chunks() * p.N() * s.Pieces(h.ShardBytes(0)) }
+		for want := fragment.Piece64K; want <= fragment.Piece4K; want++ {
+			got := h.PieceSize(want)
+			if got > want || got > fragment.Piece64K && pieces(got) > maxSmallPieces || got < want && pieces(got+1) <= maxSmallPieces {
+				t.Fatalf("%+v: %v of %v, %d pieces", h, got, want, pieces(got))
+			}
+		}
+	}
+}

@@ -24,9 +24,9 @@ const (
 	// smallest fragments.
 	maxChunks = MaxObjectBytes / preset.MinFragmentBytes
 	// maxSmallPieces bounds the pieces of an object, in all its fragments, if they are
-	// smaller than 64 KiB: checksum and length of each take 6 bytes, so that half of
-	// MaxManifestBytes is left for what else there is.
-	maxSmallPieces = MaxManifestBytes / 2 / 6
+	// smaller than 64 KiB. Checksum and length of each take 6 bytes: the manifests of
+	// as many objects as a sequence may put fit into one transaction of the NSM.
+	maxSmallPieces = 8 << 10
 )
 
 // Header is what all fragments of an object share.
