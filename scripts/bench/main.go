@@ -38,8 +38,8 @@
 // Set alba:
 //
 //	alba    six ovgate asd processes over TCP with TLS, manager and NSM on bbolt, and the
-//	        client in this process, with policy (4,2): objects of 4 MiB and of 4 KiB, parts
-//	        of compressed and encrypted ones, and encoding alone
+//	        client in this process, with policy (4,2): objects of 4 MiB and of 4 KiB, parts and
+//	        wholes of compressed and encrypted ones in pieces of each size, and encoding alone
 //	raw     the raw disk: 1 MiB in order, and 4 KiB of the file of an ASD; O_DIRECT
 //	swift   Debian's Swift with its EC policy 4+2 on the same disk, where it is installed
 //	        and this runs as root, with the number of workers that is best for it
