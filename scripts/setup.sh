@@ -15,7 +15,8 @@
 #   qemu-system-x86, busybox-static, cpio, kmod, xfsprogs, sg3-utils
 #                     the guest with a kernel initiator; the rest of it is
 #                     downloaded and unpacked, not installed (scripts/guest/image)
-#   ca-certificates, curl, procps, util-linux   used by the scripts themselves
+#   util-linux, xfsprogs, e2fsprogs   also the disks that tests make of loop devices
+#   ca-certificates, curl, procps   used by the scripts themselves
 #
 # Needs no answers, may run any number of times, does nothing when everything is
 # there, and leaves no service running: a package's request to start one is

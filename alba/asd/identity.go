@@ -74,14 +74,14 @@ func decodeIdentity(b []byte) (identity, error) {
 		return identity{}, fmt.Errorf("%w: checksum", errIdentityFile)
 	}
 	i := identity{state: binary.BigEndian.Uint32(b[m+4:]), id: string(b[m+8 : body])}
-	if !validID(i.id) || i.state != stateMaking && i.state != stateReady {
+	if !ValidID(i.id) || i.state != stateMaking && i.state != stateReady {
 		return identity{}, fmt.Errorf("%w: id %q, state %d", errIdentityFile, i.id, i.state)
 	}
 	return i, nil
 }
 
-// validID tells whether id is a UUID in lower-case canonical form.
-func validID(id string) bool {
+// ValidID tells whether id is a UUID in lower-case canonical form.
+func ValidID(id string) bool {
 	if len(id) != uuidBytes {
 		return false
 	}
@@ -98,8 +98,8 @@ func validID(id string) bool {
 	return true
 }
 
-// newID draws a version 4 UUID.
-func newID(random io.Reader) (string, error) {
+// NewID draws a version 4 UUID.
+func NewID(random io.Reader) (string, error) {
 	var b [16]byte
 	if _, err := io.ReadFull(random, b[:]); err != nil {
 		return "", fmt.Errorf("draw an identity: %w", err)
@@ -113,7 +113,7 @@ func newID(random io.Reader) (string, error) {
 // is none and Options.Create asks for it. made tells that the identity file says
 // "being made": index and containers are empty, and still to be made.
 func claim(fsys blockfs.FS, opts Options) (id string, making bool, err error) {
-	if opts.ID != "" && !validID(opts.ID) {
+	if opts.ID != "" && !ValidID(opts.ID) {
 		return "", false, fmt.Errorf("identity %q is not a UUID in lower case", opts.ID)
 	}
 	data, err := blockfs.ReadFile(fsys, identityName, identityLimit)
@@ -150,7 +150,7 @@ func begin(fsys blockfs.FS, was identity, opts Options) (id string, err error) {
 		id = was.id
 	}
 	if id == "" {
-		if id, err = newID(opts.Rand); err != nil {
+		if id, err = NewID(opts.Rand); err != nil {
 			return "", err
 		}
 	}

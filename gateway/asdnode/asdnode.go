@@ -15,8 +15,8 @@
 //
 // # Start and stop
 //
-//	foreign? → lock → store → certificate, key → listen → announce → serve
-//	stop: listener and requests (drain) → store → lock
+//	(disk → mount →) foreign? → lock → store → certificate, key → listen → announce → serve
+//	stop: listener and requests (drain) → store → lock (→ unmount)
 //
 // # Invariants
 //
@@ -44,6 +44,7 @@ import (
 	"strings"
 
 	"github.com/openvstorage/ovgate/alba/asd/remote"
+	"github.com/openvstorage/ovgate/gateway/disk"
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/internal/sdnotify"
@@ -55,16 +56,20 @@ const DefaultListen = "127.0.0.1:8500"
 // secretLimit bounds what is read of the certificate's and the key's file.
 const secretLimit = 64 << 10
 
-// RunOptions are what Run is started with. Only Dir is needed.
+// RunOptions are what Run is started with. Only Dir or Disk is needed.
 type RunOptions struct {
-	Dir       string
-	Listen    string    // HOST:PORT; port 0 takes a free one; empty: DefaultListen
-	Capacity  int64     // bytes that the device may take of its disk; 0: all
-	LogFormat string    // text or json; empty: text
-	JSON      bool      // announce as a JSON object
-	Version   string    // of the program
-	Stdout    io.Writer // the announcement; nil: standard output
-	Stderr    io.Writer // log; nil: standard error
+	Dir  string
+	Disk string // path of a disk to mount on Dir; Dir may be empty then (package disk)
+	// ForceSerial allows to erase a disk that holds something, if that is its serial.
+	ForceSerial string
+	System      disk.System // where the disk is known
+	Listen      string      // HOST:PORT; port 0 takes a free one; empty: DefaultListen
+	Capacity    int64       // bytes that the device may take of its disk; 0: all
+	LogFormat   string      // text or json; empty: text
+	JSON        bool        // announce as a JSON object
+	Version     string      // of the program
+	Stdout      io.Writer   // the announcement; nil: standard output
+	Stderr      io.Writer   // log; nil: standard error
 }
 
 // Announcement is what Run prints once the device is served, as lines of key=value
@@ -104,8 +109,8 @@ func ParseAnnouncement(text string) (a Announcement, ok bool) {
 	return a, ok
 }
 
-// Run serves the device of a directory until ctx ends.
-func Run(ctx context.Context, o RunOptions) (err error) {
+// Run serves the device of a directory or disk until ctx ends.
+func Run(ctx context.Context, o RunOptions) (runErr error) {
 	if o.Stdout == nil {
 		o.Stdout = os.Stdout
 	}
@@ -119,15 +124,28 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 	if o.LogFormat == "json" {
 		log = slog.New(slog.NewJSONHandler(o.Stderr, nil))
 	}
+	opts := Options{Capacity: o.Capacity, Version: o.Version, Log: log}
+	made := func() error { return nil }
+	if o.Disk != "" {
+		d, err := disk.New(ctx, disk.Options{Path: o.Disk, Dir: o.Dir, ForceSerial: o.ForceSerial, System: o.System, Log: log})
+		if err != nil {
+			return err
+		}
+		defer func() { runErr = errors.Join(runErr, d.Close()) }()
+		o.Dir, opts.ID, opts.Existing, made = d.Dir, d.UUID, d.Made, d.SetMade
+	}
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
 		return fmt.Errorf("asd directory: %w", err)
 	}
-	store, lock, err := OpenDir(dir, Options{Capacity: o.Capacity, Version: o.Version, Log: log})
+	store, lock, err := OpenDir(dir, opts)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close(), lock.Close()) }()
+	defer func() { runErr = errors.Join(runErr, store.Close(), lock.Close()) }()
+	if err := made(); err != nil {
+		return err
+	}
 	fsys, err := blockfs.OS(dir)
 	if err != nil {
 		return err
