@@ -16,6 +16,7 @@
 #                     the guest with a kernel initiator; the rest of it is
 #                     downloaded and unpacked, not installed (scripts/guest/image)
 #   util-linux, xfsprogs, e2fsprogs   also the disks that tests make of loop devices
+#   smartmontools     smartctl, which the node asks for the health of disks
 #   ca-certificates, curl, procps   used by the scripts themselves
 #
 # Needs no answers, may run any number of times, does nothing when everything is
@@ -24,7 +25,7 @@
 set -euo pipefail
 
 packages=(tgt libiscsi-bin nbdkit qemu-utils qemu-block-extra e2fsprogs fio chromium
-	qemu-system-x86 busybox-static cpio kmod xfsprogs sg3-utils ca-certificates curl procps util-linux
+	qemu-system-x86 busybox-static cpio kmod xfsprogs sg3-utils smartmontools ca-certificates curl procps util-linux
 	swift-proxy swift-account swift-container swift-object memcached
 	keystone uwsgi-plugin-python3 python3-keystonemiddleware)
 

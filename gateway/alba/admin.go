@@ -25,6 +25,7 @@ type OSD struct {
 	Disqualified string
 	SmallRead    time.Duration // average latency of reads up to 64 KiB
 	LargeRead    time.Duration
+	Disk         *OSDDisk // nil: on none of this node that is known
 }
 
 // OSDs returns the devices, by number. None when there is no Alba.
@@ -47,7 +48,7 @@ func (s *Service) OSDs(ctx context.Context) ([]OSD, error) {
 	safety := r.agent.Safety()
 	out := make([]OSD, len(recs))
 	for i, rec := range recs {
-		out[i] = OSD{OSD: rec, Seen: seen[rec.Number], Fragments: safety.OSDs[rec.Number]}
+		out[i] = OSD{OSD: rec, Seen: seen[rec.Number], Fragments: safety.OSDs[rec.Number], Disk: s.diskOf(r, rec)}
 		for _, v := range r.client.OSDs() {
 			if v.Number == rec.Number {
 				out[i].Disqualified = v.Error
@@ -113,6 +114,10 @@ func (s *Service) Claim(ctx context.Context, c Claim) (OSD, error) {
 		return OSD{}, err
 	}
 	s.event(maintenance.Event{OSD: o.Number, Level: slog.LevelInfo, Message: fmt.Sprintf("device %d of node %s is part of the Alba", o.Number, o.Node)})
+	select {
+	case r.claimed <- struct{}{}:
+	default: // it is told already
+	}
 	if err := r.manager.Follow(ctx); err != nil {
 		return OSD{}, err
 	}

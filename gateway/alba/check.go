@@ -22,9 +22,13 @@ func (s *Service) Check(ctx context.Context) *observe.Alba {
 	}
 	out.Tolerates, out.Surveyed = t.Safety.Least()
 	for _, o := range osds {
-		out.OSDs = append(out.OSDs, observe.OSDCheck{
+		c := observe.OSDCheck{
 			Number: o.Number, Place: o.Directory + o.Address, Problem: o.Broken(), Full: o.Seen.Full, Used: o.Seen.Used, Free: o.Seen.Free,
-		})
+		}
+		if o.Disk != nil {
+			c.Disk, c.Healthy, c.Temperature = o.Disk.Path+" "+o.Disk.Serial, o.Disk.Healthy, o.Disk.Temperature
+		}
+		out.OSDs = append(out.OSDs, c)
 	}
 	r, err := s.open(ctx)
 	if err != nil {

@@ -42,6 +42,7 @@ import (
 	"github.com/openvstorage/ovgate/alba/osd"
 	"github.com/openvstorage/ovgate/alba/preset"
 	"github.com/openvstorage/ovgate/gateway/control"
+	"github.com/openvstorage/ovgate/gateway/disk"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/internal/kv"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
@@ -84,6 +85,8 @@ type Options struct {
 	KeyFile string
 	// AutoRepair is the silence after which a device is given up; 0: the default.
 	AutoRepair time.Duration
+	// System is where the node's disks are known.
+	System disk.System
 }
 
 // Service is a node's Alba. Safe for concurrent use.
@@ -93,6 +96,9 @@ type Service struct {
 	mu     sync.Mutex
 	closed bool
 	run    *running // nil until it is needed (V1)
+
+	looker disk.Looker
+	smart  disk.Monitor
 
 	// Not mu: the agent may speak while the Alba opens or closes.
 	eventMu sync.Mutex
@@ -120,10 +126,16 @@ type running struct {
 	keys    *keys
 	stop    chan struct{}
 	wg      sync.WaitGroup
+
+	claimed chan struct{} // a device came
+	diskMu  sync.Mutex
+	disks   map[uint32]disk.Disk // of devices on this node
 }
 
 // New returns a Service that opens itself when it is needed.
-func New(o Options) *Service { return &Service{o: o} }
+func New(o Options) *Service {
+	return &Service{o: o, looker: disk.Looker{System: o.System}}
+}
 
 // ErrClosed: the node stops.
 var ErrClosed = errors.New("alba: the node stops")
@@ -166,7 +178,7 @@ func (s *Service) start(ctx context.Context) (_ *running, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	r := &running{}
+	r := &running{claimed: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
@@ -215,6 +227,7 @@ func (s *Service) start(ctx context.Context) (_ *running, err error) {
 	r.agent.Start()
 	r.stop = make(chan struct{})
 	r.wg.Go(func() { s.mark(r) })
+	r.wg.Go(func() { s.watchDisks(r) })
 	return r, nil
 }
 

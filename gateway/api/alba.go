@@ -18,6 +18,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/alba"
 	"github.com/openvstorage/ovgate/gateway/asdnode"
 	"github.com/openvstorage/ovgate/gateway/control"
+	"github.com/openvstorage/ovgate/gateway/disk"
 	"github.com/openvstorage/ovgate/gateway/model"
 )
 
@@ -42,6 +43,8 @@ var albaCauses = []struct {
 	{maintenance.ErrRunning, http.StatusConflict, string(control.CodeInUse), "wait until it ends: ovgate job list"},
 	{osd.ErrAuth, http.StatusBadRequest, string(control.CodeInvalid), "give the access key of that ASD: its directory has it in access.key"},
 	{osd.ErrIdentity, http.StatusConflict, string(control.CodeInUse), "another device answers there; correct the address or the directory"},
+	{alba.ErrNoDisk, http.StatusConflict, "no_light", ""},
+	{disk.ErrNoLED, http.StatusConflict, "no_light", ""},
 	{alba.ErrManyKeys, http.StatusConflict, string(control.CodeInUse), ""},
 	{alba.ErrClosed, http.StatusServiceUnavailable, string(control.CodeStopping), ""},
 }
@@ -140,6 +143,12 @@ func (s *Server) osdOf(o alba.OSD) OSD {
 		return &us
 	}
 	out.SmallReadUs, out.LargeReadUs = micros(o.SmallRead), micros(o.LargeRead)
+	if d := o.Disk; d != nil {
+		out.Disk = &OSDDisk{
+			Path: d.Path, Model: some(d.Model), Serial: some(d.Serial), Healthy: d.Healthy, Temperature: d.Temperature,
+			Problem: some(d.Problem), ObservedAt: d.At.UTC(),
+		}
+	}
 	return out
 }
 
@@ -168,6 +177,49 @@ func (s *Server) ListOSDs(ctx context.Context, r ListOSDsRequestObject) (ListOSD
 	keys := func(o OSD) model.Keys { return model.Keys{Number: float64(o.Number), ID: o.UUID} }
 	items, next, err := page(rows, keys, "number", false, r.Params.Cursor, r.Params.Limit)
 	return ListOSDs200JSONResponse{items, next}, err
+}
+
+// ListDisks lists the disks of the node.
+func (s *Server) ListDisks(ctx context.Context, r ListDisksRequestObject) (ListDisksResponseObject, error) {
+	all, err := s.opt.Alba.Disks(ctx)
+	if err != nil {
+		return nil, albaError("disks", err)
+	}
+	osds, err := s.opt.Alba.OSDs(ctx)
+	if err != nil {
+		return nil, albaError("", err)
+	}
+	var rows []Disk
+	for _, v := range all {
+		if !matches(r.Params.Q, strings.Join([]string{v.Path, v.Model, v.Serial, v.WWN, v.Holds}, " "), nil) {
+			continue
+		}
+		row := Disk{
+			Name: v.Name, Path: v.Path, Link: some(v.Link), Size: v.Size, Model: some(v.Model), Serial: some(v.Serial), Wwn: some(v.WWN),
+			Rotational: v.Rotational, Holds: v.Holds, Usable: v.Usable, UUID: some(v.UUID),
+		}
+		for _, o := range osds {
+			if o.UUID == v.UUID {
+				row.Osd = new(int64(o.Number))
+			}
+		}
+		rows = append(rows, row)
+	}
+	keys := func(d Disk) model.Keys { return model.Keys{Text: d.Name, ID: d.Name} }
+	items, next, err := page(rows, keys, "name", false, r.Params.Cursor, r.Params.Limit)
+	return ListDisks200JSONResponse{items, next}, err
+}
+
+// LocateOSD switches the light of a device's disk.
+func (s *Server) LocateOSD(ctx context.Context, r LocateOSDRequestObject) (LocateOSDResponseObject, error) {
+	n, err := osdNumber(r.Osd)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.opt.Alba.Locate(ctx, n, r.Body.On); err != nil {
+		return nil, albaError(osdObject(r.Osd), err)
+	}
+	return LocateOSD204Response{}, nil
 }
 
 // GetOSD answers a device.

@@ -549,6 +549,43 @@ type DeletedEvent struct {
 	ID string `json:"id"`
 }
 
+// Disk defines model for Disk.
+type Disk struct {
+	// Holds What it holds and who uses it, in words
+	Holds string `json:"holds"`
+
+	// Link Name that stays
+	Link  *string `json:"link"`
+	Model *string `json:"model"`
+
+	// Name The kernel's, such as sda
+	Name string `json:"name"`
+
+	// Osd Number of that ASD in this object store
+	Osd *int64 `json:"osd"`
+
+	// Path Of the device
+	Path       string  `json:"path"`
+	Rotational bool    `json:"rotational"`
+	Serial     *string `json:"serial"`
+
+	// Size Bytes
+	Size int64 `json:"size"`
+
+	// Usable It is blank and unused, so that an ASD can be made on it
+	Usable bool `json:"usable"`
+
+	// UUID Of the ASD that is on it
+	UUID *string `json:"uuid"`
+	Wwn  *string `json:"wwn"`
+}
+
+// DiskList defines model for DiskList.
+type DiskList struct {
+	Items []Disk  `json:"items"`
+	Next  *string `json:"next"`
+}
+
 // DoomedObject defines model for DoomedObject.
 type DoomedObject struct {
 	// Bytes 0 when not known
@@ -989,6 +1026,9 @@ type OSD struct {
 	ClaimedAt time.Time `json:"claimedAt"`
 	Directory *string   `json:"directory"`
 
+	// Disk That it is on; null: none of the node is known
+	Disk *OSDDisk `json:"disk"`
+
 	// Fingerprint Of the ASD's certificate
 	Fingerprint *string `json:"fingerprint"`
 
@@ -1030,6 +1070,24 @@ type OSDKind string
 // OSDState defines model for OSD.State.
 type OSDState string
 
+// OSDDisk defines model for OSDDisk.
+type OSDDisk struct {
+	// Healthy As the disk says (SMART); null: it does not tell
+	Healthy    *bool     `json:"healthy"`
+	Model      *string   `json:"model"`
+	ObservedAt time.Time `json:"observedAt"`
+
+	// Path Of the device
+	Path string `json:"path"`
+
+	// Problem Why it fails, or does not tell
+	Problem *string `json:"problem"`
+	Serial  *string `json:"serial"`
+
+	// Temperature Degrees Celsius; null: it does not tell
+	Temperature *int `json:"temperature"`
+}
+
 // OSDInput Either `directory` or `address` with `fingerprint` and `accessKey`
 type OSDInput struct {
 	// AccessKey 64 hexadecimal digits: what the ASD's access.key holds
@@ -1053,6 +1111,11 @@ type OSDInput struct {
 type OSDList struct {
 	Items []OSD   `json:"items"`
 	Next  *string `json:"next"`
+}
+
+// OSDLocateInput defines model for OSDLocateInput.
+type OSDLocateInput struct {
+	On bool `json:"on"`
 }
 
 // OSDPatch defines model for OSDPatch.
@@ -2320,6 +2383,18 @@ type CreateBackendParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ListDisksParams defines parameters for ListDisks.
+type ListDisksParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
 // ReadExportParams defines parameters for ReadExport.
 type ReadExportParams struct {
 	// Offset Bytes: a multiple of 512
@@ -2651,6 +2726,9 @@ type ClaimOSDJSONRequestBody = OSDInput
 // MoveOSDJSONRequestBody defines body for MoveOSD for application/json ContentType.
 type MoveOSDJSONRequestBody = OSDPatch
 
+// LocateOSDJSONRequestBody defines body for LocateOSD for application/json ContentType.
+type LocateOSDJSONRequestBody = OSDLocateInput
+
 // PurgeOSDJSONRequestBody defines body for PurgeOSD for application/json ContentType.
 type PurgeOSDJSONRequestBody = OSDPurgeInput
 
@@ -2776,6 +2854,9 @@ type ServerInterface interface {
 	// TestBackend Try every operation of a registered store
 	// (POST /backends/{backend}/test)
 	TestBackend(ctx echo.Context, backend BackendRef) error
+	// ListDisks List the disks of the node, with what they hold
+	// (GET /disks)
+	ListDisks(ctx echo.Context, params ListDisksParams) error
 	// EndExport End an export
 	// (DELETE /exports/{transfer})
 	EndExport(ctx echo.Context, transfer TransferID) error
@@ -2836,6 +2917,9 @@ type ServerInterface interface {
 	// DecommissionOSD Empty a device that works; it leaves when nothing is stored on it any more
 	// (POST /osds/{osd}/decommission)
 	DecommissionOSD(ctx echo.Context, osd OSDNumber) error
+	// LocateOSD Switch the light at the place of a device's disk
+	// (POST /osds/{osd}/locate)
+	LocateOSD(ctx echo.Context, osd OSDNumber) error
 	// PurgeOSD Give up a device that does not come back
 	// (POST /osds/{osd}/purge)
 	PurgeOSD(ctx echo.Context, osd OSDNumber) error
@@ -3229,6 +3313,38 @@ func (w *ServerInterfaceWrapper) TestBackend(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.TestBackend(ctx, backend)
+	return err
+}
+
+// ListDisks converts echo context to params.
+func (w *ServerInterfaceWrapper) ListDisks(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListDisksParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListDisks(ctx, params)
 	return err
 }
 
@@ -3682,6 +3798,22 @@ func (w *ServerInterfaceWrapper) DecommissionOSD(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.DecommissionOSD(ctx, osd)
+	return err
+}
+
+// LocateOSD converts echo context to params.
+func (w *ServerInterfaceWrapper) LocateOSD(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "osd" -------------
+	var osd OSDNumber
+
+	err = runtime.BindStyledParameterWithOptions("simple", "osd", ctx.Param("osd"), &osd, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter osd: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.LocateOSD(ctx, osd)
 	return err
 }
 
@@ -5437,6 +5569,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/alba/survey", wrapper.SurveyAlba, options.OperationMiddlewares["SurveyAlba"]...)
 	router.POST(options.BaseURL+"/alba/recover", wrapper.RecoverAlba, options.OperationMiddlewares["RecoverAlba"]...)
 	router.POST(options.BaseURL+"/alba/rotate-key", wrapper.RotateAlbaKey, options.OperationMiddlewares["RotateAlbaKey"]...)
+	router.GET(options.BaseURL+"/disks", wrapper.ListDisks, options.OperationMiddlewares["ListDisks"]...)
 	router.GET(options.BaseURL+"/osds", wrapper.ListOSDs, options.OperationMiddlewares["ListOSDs"]...)
 	router.POST(options.BaseURL+"/osds", wrapper.ClaimOSD, options.OperationMiddlewares["ClaimOSD"]...)
 	router.GET(options.BaseURL+"/osds/:osd", wrapper.GetOSD, options.OperationMiddlewares["GetOSD"]...)
@@ -5444,6 +5577,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/osds/:osd/decommission", wrapper.DecommissionOSD, options.OperationMiddlewares["DecommissionOSD"]...)
 	router.POST(options.BaseURL+"/osds/:osd/purge", wrapper.PurgeOSD, options.OperationMiddlewares["PurgeOSD"]...)
 	router.POST(options.BaseURL+"/osds/:osd/verify", wrapper.VerifyOSD, options.OperationMiddlewares["VerifyOSD"]...)
+	router.POST(options.BaseURL+"/osds/:osd/locate", wrapper.LocateOSD, options.OperationMiddlewares["LocateOSD"]...)
 	router.GET(options.BaseURL+"/presets", wrapper.ListPresets, options.OperationMiddlewares["ListPresets"]...)
 	router.POST(options.BaseURL+"/presets", wrapper.CreatePreset, options.OperationMiddlewares["CreatePreset"]...)
 	router.DELETE(options.BaseURL+"/presets/:preset", wrapper.DeletePreset, options.OperationMiddlewares["DeletePreset"]...)
@@ -5825,6 +5959,45 @@ type TestBackenddefaultJSONResponse struct {
 }
 
 func (response TestBackenddefaultJSONResponse) VisitTestBackendResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDisksRequestObject struct {
+	Params ListDisksParams
+}
+
+type ListDisksResponseObject interface {
+	VisitListDisksResponse(w http.ResponseWriter) error
+}
+
+type ListDisks200JSONResponse DiskList
+
+func (response ListDisks200JSONResponse) VisitListDisksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDisksdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListDisksdefaultJSONResponse) VisitListDisksResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6588,6 +6761,40 @@ type DecommissionOSDdefaultJSONResponse struct {
 }
 
 func (response DecommissionOSDdefaultJSONResponse) VisitDecommissionOSDResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type LocateOSDRequestObject struct {
+	Osd  OSDNumber `json:"osd"`
+	Body *LocateOSDJSONRequestBody
+}
+
+type LocateOSDResponseObject interface {
+	VisitLocateOSDResponse(w http.ResponseWriter) error
+}
+
+type LocateOSD204Response struct {
+}
+
+func (response LocateOSD204Response) VisitLocateOSDResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type LocateOSDdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response LocateOSDdefaultJSONResponse) VisitLocateOSDResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -9526,6 +9733,9 @@ type StrictServerInterface interface {
 	// TestBackend Try every operation of a registered store
 	// (POST /backends/{backend}/test)
 	TestBackend(ctx context.Context, request TestBackendRequestObject) (TestBackendResponseObject, error)
+	// ListDisks List the disks of the node, with what they hold
+	// (GET /disks)
+	ListDisks(ctx context.Context, request ListDisksRequestObject) (ListDisksResponseObject, error)
 	// EndExport End an export
 	// (DELETE /exports/{transfer})
 	EndExport(ctx context.Context, request EndExportRequestObject) (EndExportResponseObject, error)
@@ -9586,6 +9796,9 @@ type StrictServerInterface interface {
 	// DecommissionOSD Empty a device that works; it leaves when nothing is stored on it any more
 	// (POST /osds/{osd}/decommission)
 	DecommissionOSD(ctx context.Context, request DecommissionOSDRequestObject) (DecommissionOSDResponseObject, error)
+	// LocateOSD Switch the light at the place of a device's disk
+	// (POST /osds/{osd}/locate)
+	LocateOSD(ctx context.Context, request LocateOSDRequestObject) (LocateOSDResponseObject, error)
 	// PurgeOSD Give up a device that does not come back
 	// (POST /osds/{osd}/purge)
 	PurgeOSD(ctx context.Context, request PurgeOSDRequestObject) (PurgeOSDResponseObject, error)
@@ -10133,6 +10346,31 @@ func (sh *strictHandler) TestBackend(ctx echo.Context, backend BackendRef) error
 		return err
 	} else if validResponse, ok := response.(TestBackendResponseObject); ok {
 		return validResponse.VisitTestBackendResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListDisks operation middleware
+func (sh *strictHandler) ListDisks(ctx echo.Context, params ListDisksParams) error {
+	var request ListDisksRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListDisks(ctx.Request().Context(), request.(ListDisksRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListDisks")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListDisksResponseObject); ok {
+		return validResponse.VisitListDisksResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -10706,6 +10944,54 @@ func (sh *strictHandler) DecommissionOSD(ctx echo.Context, osd OSDNumber) error 
 		return err
 	} else if validResponse, ok := response.(DecommissionOSDResponseObject); ok {
 		return validResponse.VisitDecommissionOSDResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// LocateOSD operation middleware
+func (sh *strictHandler) LocateOSD(ctx echo.Context, osd OSDNumber) error {
+	var request LocateOSDRequestObject
+
+	request.Osd = osd
+
+	var body LocateOSDJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.LocateOSD(ctx.Request().Context(), request.(LocateOSDRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "LocateOSD")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(LocateOSDResponseObject); ok {
+		return validResponse.VisitLocateOSDResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

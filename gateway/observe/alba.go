@@ -29,6 +29,10 @@ type OSDCheck struct {
 	Problem    string // empty: it works
 	Full       bool
 	Used, Free int64 // bytes
+
+	Disk        string // that it is on; empty: not known
+	Healthy     *bool  // as the disk says; nil: it does not tell
+	Temperature *int   // of the disk, degrees Celsius; nil: it does not tell
 }
 
 // AlbaCounter is a counter of the object store's client since its start.
@@ -55,6 +59,8 @@ func (a *Alba) check(add addCause) {
 		switch {
 		case o.Problem != "":
 			add(Warning, "osd", object, "bring it back, or give it up with osd purge; what it held is made anew after auto_repair", "Device %d (%s) does not work: %s", o.Number, o.Place, o.Problem)
+		case o.Healthy != nil && !*o.Healthy:
+			add(Warning, "osd_disk", object, "replace it before it fails: ovgate osd replace", "The disk of device %d (%s) says that it fails", o.Number, o.Disk)
 		case o.Full:
 			add(Warning, "osd_full", object, "add devices, or delete vDisks", "Device %d (%s) is full", o.Number, o.Place)
 		}
@@ -66,7 +72,7 @@ func (a *Alba) check(add addCause) {
 type albaCollector struct {
 	src                                     func() *Alba
 	objects, stored, repair, lost, tolerate *prometheus.Desc
-	up, used, free                          *prometheus.Desc
+	up, used, free, healthy, temperature    *prometheus.Desc
 }
 
 func newAlbaCollector(src func() *Alba) *albaCollector {
@@ -83,6 +89,9 @@ func newAlbaCollector(src func() *Alba) *albaCollector {
 		up:       desc("osd_up", "1 while the device works.", "osd"),
 		used:     desc("osd_used_bytes", "Bytes that the device's values and index take.", "osd"),
 		free:     desc("osd_free_bytes", "Bytes that can still be written.", "osd"),
+		healthy:  prometheus.NewDesc("ovgate_osd_disk_healthy", "1 while the device's disk says that it is healthy (SMART).", []string{"osd"}, nil),
+
+		temperature: prometheus.NewDesc("ovgate_osd_disk_temperature_celsius", "Temperature of the device's disk.", []string{"osd"}, nil),
 	}
 }
 
@@ -111,6 +120,16 @@ func (c *albaCollector) Collect(ch chan<- prometheus.Metric) {
 		send(ch, c.up, gauge, up, n)
 		send(ch, c.used, gauge, float64(o.Used), n)
 		send(ch, c.free, gauge, float64(o.Free), n)
+		if o.Healthy != nil {
+			healthy := 0.0
+			if *o.Healthy {
+				healthy = 1
+			}
+			send(ch, c.healthy, gauge, healthy, n)
+		}
+		if o.Temperature != nil {
+			send(ch, c.temperature, gauge, float64(*o.Temperature), n)
+		}
 	}
 	for _, n := range a.Counters {
 		send(ch, prometheus.NewDesc("ovgate_alba_"+n.Name+"_total", n.Help, nil, nil), counter, float64(n.Value))

@@ -551,6 +551,43 @@ type DeletedEvent struct {
 	ID string `json:"id"`
 }
 
+// Disk defines model for Disk.
+type Disk struct {
+	// Holds What it holds and who uses it, in words
+	Holds string `json:"holds"`
+
+	// Link Name that stays
+	Link  *string `json:"link"`
+	Model *string `json:"model"`
+
+	// Name The kernel's, such as sda
+	Name string `json:"name"`
+
+	// Osd Number of that ASD in this object store
+	Osd *int64 `json:"osd"`
+
+	// Path Of the device
+	Path       string  `json:"path"`
+	Rotational bool    `json:"rotational"`
+	Serial     *string `json:"serial"`
+
+	// Size Bytes
+	Size int64 `json:"size"`
+
+	// Usable It is blank and unused, so that an ASD can be made on it
+	Usable bool `json:"usable"`
+
+	// UUID Of the ASD that is on it
+	UUID *string `json:"uuid"`
+	Wwn  *string `json:"wwn"`
+}
+
+// DiskList defines model for DiskList.
+type DiskList struct {
+	Items []Disk  `json:"items"`
+	Next  *string `json:"next"`
+}
+
 // DoomedObject defines model for DoomedObject.
 type DoomedObject struct {
 	// Bytes 0 when not known
@@ -991,6 +1028,9 @@ type OSD struct {
 	ClaimedAt time.Time `json:"claimedAt"`
 	Directory *string   `json:"directory"`
 
+	// Disk That it is on; null: none of the node is known
+	Disk *OSDDisk `json:"disk"`
+
 	// Fingerprint Of the ASD's certificate
 	Fingerprint *string `json:"fingerprint"`
 
@@ -1032,6 +1072,24 @@ type OSDKind string
 // OSDState defines model for OSD.State.
 type OSDState string
 
+// OSDDisk defines model for OSDDisk.
+type OSDDisk struct {
+	// Healthy As the disk says (SMART); null: it does not tell
+	Healthy    *bool     `json:"healthy"`
+	Model      *string   `json:"model"`
+	ObservedAt time.Time `json:"observedAt"`
+
+	// Path Of the device
+	Path string `json:"path"`
+
+	// Problem Why it fails, or does not tell
+	Problem *string `json:"problem"`
+	Serial  *string `json:"serial"`
+
+	// Temperature Degrees Celsius; null: it does not tell
+	Temperature *int `json:"temperature"`
+}
+
 // OSDInput Either `directory` or `address` with `fingerprint` and `accessKey`
 type OSDInput struct {
 	// AccessKey 64 hexadecimal digits: what the ASD's access.key holds
@@ -1055,6 +1113,11 @@ type OSDInput struct {
 type OSDList struct {
 	Items []OSD   `json:"items"`
 	Next  *string `json:"next"`
+}
+
+// OSDLocateInput defines model for OSDLocateInput.
+type OSDLocateInput struct {
+	On bool `json:"on"`
 }
 
 // OSDPatch defines model for OSDPatch.
@@ -2322,6 +2385,18 @@ type CreateBackendParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ListDisksParams defines parameters for ListDisks.
+type ListDisksParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
 	// Topics Comma-separated topics out of metrics, vdisk, vpool, target, session, health; all of them when absent
@@ -2662,6 +2737,9 @@ type ClaimOSDJSONRequestBody = OSDInput
 // MoveOSDJSONRequestBody defines body for MoveOSD for application/json ContentType.
 type MoveOSDJSONRequestBody = OSDPatch
 
+// LocateOSDJSONRequestBody defines body for LocateOSD for application/json ContentType.
+type LocateOSDJSONRequestBody = OSDLocateInput
+
 // PurgeOSDJSONRequestBody defines body for PurgeOSD for application/json ContentType.
 type PurgeOSDJSONRequestBody = OSDPurgeInput
 
@@ -2929,6 +3007,13 @@ type ClientInterface interface {
 	// Corresponds with POST /backends/{backend}/test (the `TestBackend` operationId).
 	TestBackend(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListDisks List the disks of the node, with what they hold
+	//
+	// Read from the kernel and from the disks at each request; a disk that does not answer within 10 s says so.
+	//
+	// Corresponds with GET /disks (the `ListDisks` operationId).
+	ListDisks(ctx context.Context, params *ListDisksParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// StreamEvents Changes as server-sent events
 	//
 	// A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -3100,6 +3185,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /osds/{osd}/decommission (the `DecommissionOSD` operationId).
 	DecommissionOSD(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LocateOSDWithBody Switch the light at the place of a device's disk
+	//
+	// Refused with 409 `no_light` where the disk has none, or is not a disk of the node.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /osds/{osd}/locate (the `LocateOSD` operationId).
+	LocateOSDWithBody(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LocateOSD Switch the light at the place of a device's disk
+	//
+	// Refused with 409 `no_light` where the disk has none, or is not a disk of the node.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /osds/{osd}/locate (the `LocateOSD` operationId).
+	LocateOSD(ctx context.Context, osd OSDNumber, body LocateOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PurgeOSDWithBody Give up a device that does not come back
 	//
@@ -4192,6 +4295,23 @@ func (c *Client) TestBackend(ctx context.Context, backend BackendRef, reqEditors
 	return c.Client.Do(req)
 }
 
+// ListDisks List the disks of the node, with what they hold
+//
+// Read from the kernel and from the disks at each request; a disk that does not answer within 10 s says so.
+//
+// Corresponds with GET /disks (the `ListDisks` operationId).
+func (c *Client) ListDisks(ctx context.Context, params *ListDisksParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDisksRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // StreamEvents Changes as server-sent events
 //
 // A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -4604,6 +4724,44 @@ func (c *Client) MoveOSD(ctx context.Context, osd OSDNumber, body MoveOSDJSONReq
 // Corresponds with POST /osds/{osd}/decommission (the `DecommissionOSD` operationId).
 func (c *Client) DecommissionOSD(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDecommissionOSDRequest(c.Server, osd)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LocateOSDWithBody Switch the light at the place of a device's disk
+//
+// Refused with 409 `no_light` where the disk has none, or is not a disk of the node.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /osds/{osd}/locate (the `LocateOSD` operationId).
+func (c *Client) LocateOSDWithBody(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLocateOSDRequestWithBody(c.Server, osd, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LocateOSD Switch the light at the place of a device's disk
+//
+// Refused with 409 `no_light` where the disk has none, or is not a disk of the node.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /osds/{osd}/locate (the `LocateOSD` operationId).
+func (c *Client) LocateOSD(ctx context.Context, osd OSDNumber, body LocateOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLocateOSDRequest(c.Server, osd, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6947,6 +7105,84 @@ func NewTestBackendRequest(server string, backend BackendRef) (*http.Request, er
 	return req, nil
 }
 
+// NewListDisksRequest constructs an http.Request for the ListDisks method
+func NewListDisksRequest(server string, params *ListDisksParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/disks")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewStreamEventsRequest constructs an http.Request for the StreamEvents method
 func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Request, error) {
 	var err error
@@ -8061,6 +8297,53 @@ func NewDecommissionOSDRequest(server string, osd OSDNumber) (*http.Request, err
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewLocateOSDRequest calls the generic LocateOSD builder with application/json body
+func NewLocateOSDRequest(server string, osd OSDNumber, body LocateOSDJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewLocateOSDRequestWithBody(server, osd, "application/json", bodyReader)
+}
+
+// NewLocateOSDRequestWithBody constructs an http.Request for the LocateOSD method, with any body, and a specified content type
+func NewLocateOSDRequestWithBody(server string, osd OSDNumber, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "osd", osd, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/osds/%s/locate", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -11918,6 +12201,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /backends/{backend}/test (the `TestBackend` operationId).
 	TestBackendWithResponse(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*TestBackendResponse, error)
 
+	// ListDisksWithResponse List the disks of the node, with what they hold
+	//
+	// Read from the kernel and from the disks at each request; a disk that does not answer within 10 s says so.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /disks (the `ListDisks` operationId).
+	ListDisksWithResponse(ctx context.Context, params *ListDisksParams, reqEditors ...RequestEditorFn) (*ListDisksResponse, error)
+
 	// StreamEventsWithResponse Changes as server-sent events
 	//
 	// A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -12125,6 +12417,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /osds/{osd}/decommission (the `DecommissionOSD` operationId).
 	DecommissionOSDWithResponse(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*DecommissionOSDResponse, error)
+
+	// LocateOSDWithBodyWithResponse Switch the light at the place of a device's disk
+	//
+	// Refused with 409 `no_light` where the disk has none, or is not a disk of the node.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /osds/{osd}/locate (the `LocateOSD` operationId).
+	LocateOSDWithBodyWithResponse(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LocateOSDResponse, error)
+
+	// LocateOSDWithResponse Switch the light at the place of a device's disk
+	//
+	// Refused with 409 `no_light` where the disk has none, or is not a disk of the node.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /osds/{osd}/locate (the `LocateOSD` operationId).
+	LocateOSDWithResponse(ctx context.Context, osd OSDNumber, body LocateOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*LocateOSDResponse, error)
 
 	// PurgeOSDWithBodyWithResponse Give up a device that does not come back
 	//
@@ -13536,6 +13846,54 @@ func (r TestBackendResponse) ContentType() string {
 	return ""
 }
 
+type ListDisksResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DiskList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDisksResponse) GetJSON200() *DiskList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListDisksResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDisksResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDisksResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDisksResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDisksResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type StreamEventsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -14530,6 +14888,47 @@ func (r DecommissionOSDResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DecommissionOSDResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type LocateOSDResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r LocateOSDResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r LocateOSDResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r LocateOSDResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r LocateOSDResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r LocateOSDResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -18250,6 +18649,21 @@ func (c *ClientWithResponses) TestBackendWithResponse(ctx context.Context, backe
 	return ParseTestBackendResponse(rsp)
 }
 
+// ListDisksWithResponse List the disks of the node, with what they hold
+//
+// Read from the kernel and from the disks at each request; a disk that does not answer within 10 s says so.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /disks (the `ListDisks` operationId).
+func (c *ClientWithResponses) ListDisksWithResponse(ctx context.Context, params *ListDisksParams, reqEditors ...RequestEditorFn) (*ListDisksResponse, error) {
+	rsp, err := c.ListDisks(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDisksResponse(rsp)
+}
+
 // StreamEventsWithResponse Changes as server-sent events
 //
 // A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -18606,6 +19020,36 @@ func (c *ClientWithResponses) DecommissionOSDWithResponse(ctx context.Context, o
 		return nil, err
 	}
 	return ParseDecommissionOSDResponse(rsp)
+}
+
+// LocateOSDWithBodyWithResponse Switch the light at the place of a device's disk
+//
+// Refused with 409 `no_light` where the disk has none, or is not a disk of the node.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /osds/{osd}/locate (the `LocateOSD` operationId).
+func (c *ClientWithResponses) LocateOSDWithBodyWithResponse(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LocateOSDResponse, error) {
+	rsp, err := c.LocateOSDWithBody(ctx, osd, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLocateOSDResponse(rsp)
+}
+
+// LocateOSDWithResponse Switch the light at the place of a device's disk
+//
+// Refused with 409 `no_light` where the disk has none, or is not a disk of the node.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /osds/{osd}/locate (the `LocateOSD` operationId).
+func (c *ClientWithResponses) LocateOSDWithResponse(ctx context.Context, osd OSDNumber, body LocateOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*LocateOSDResponse, error) {
+	rsp, err := c.LocateOSD(ctx, osd, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLocateOSDResponse(rsp)
 }
 
 // PurgeOSDWithBodyWithResponse Give up a device that does not come back
@@ -20518,6 +20962,39 @@ func ParseTestBackendResponse(rsp *http.Response) (*TestBackendResponse, error) 
 	return response, nil
 }
 
+// ParseListDisksResponse parses an HTTP response from a ListDisksWithResponse call
+func ParseListDisksResponse(rsp *http.Response) (*ListDisksResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDisksResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DiskList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseStreamEventsResponse parses an HTTP response from a StreamEventsWithResponse call
 func ParseStreamEventsResponse(rsp *http.Response) (*StreamEventsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -21190,6 +21667,35 @@ func ParseDecommissionOSDResponse(rsp *http.Response) (*DecommissionOSDResponse,
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseLocateOSDResponse parses an HTTP response from a LocateOSDWithResponse call
+func ParseLocateOSDResponse(rsp *http.Response) (*LocateOSDResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &LocateOSDResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

@@ -103,7 +103,7 @@ func (a *app) printAlba(s client.Alba) error {
 
 // osd returns the verbs of devices.
 func (a *app) osd() *cobra.Command {
-	return group("osd", "Devices of the object store: directories of the node, and ASDs", a.osdList(), a.osdShow(), a.osdClaim(), a.osdMove(),
+	return group("osd", "Devices of the object store: directories of the node, and ASDs", a.osdList(), a.osdShow(), a.osdDiscover(), a.osdClaim(), a.osdMove(),
 		a.osdVerb("decommission NUMBER", "Empty a device that works; it leaves when nothing is stored on it any more", "", func(ctx context.Context, api *client.Client, n int64) error {
 			o, err := client.Get[client.OSD](api.DecommissionOSD(ctx, n))
 			if err != nil {
@@ -114,7 +114,51 @@ func (a *app) osd() *cobra.Command {
 		a.osdPurge(),
 		a.osdVerb("verify NUMBER", "Begin to compare everything on a device with its checksums; see job list", "", func(ctx context.Context, api *client.Client, n int64) error {
 			return client.Done(api.VerifyOSD(ctx, n))
-		}))
+		}),
+		a.osdLocate())
+}
+
+func (a *app) osdDiscover() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "discover",
+		Short: "List the disks of the node, with what they hold",
+		Long: "List the disks of the node, with what they hold. On one that is usable, ovgate asd --disk makes a device;\n" +
+			"osd claim then makes it part of the object store.",
+		Args: names(),
+	}
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
+		all, err := client.All(func(cursor *string) ([]client.Disk, *string, error) {
+			l, err := client.Get[client.DiskList](api.ListDisks(ctx, &client.ListDisksParams{Limit: new(pageSize), Cursor: cursor}))
+			return l.Items, l.Next, err
+		})
+		if err != nil {
+			return err
+		}
+		return printList(a, all, []string{"DISK", "SIZE", "KIND", "MODEL", "SERIAL", "USABLE", "OSD", "HOLDS"}, func(d client.Disk) []string {
+			kind, osd := "ssd", "-"
+			if d.Rotational {
+				kind = "hdd"
+			}
+			if d.Osd != nil {
+				osd = strconv.FormatInt(*d.Osd, 10)
+			}
+			return []string{d.Path, formatSize(d.Size), kind, dash(text(d.Model)), dash(text(d.Serial)), yesNo(d.Usable), osd, d.Holds}
+		})
+	})
+	return cmd
+}
+
+func (a *app) osdLocate() *cobra.Command {
+	var on, off bool
+	cmd := a.osdVerb("locate NUMBER", "Switch the light at the place of a device's disk", "", func(ctx context.Context, api *client.Client, n int64) error {
+		if on == off {
+			return usagef("osd locate %d: give --on or --off", n)
+		}
+		return client.Done(api.LocateOSD(ctx, n, client.OSDLocateInput{On: on}))
+	})
+	cmd.Flags().BoolVar(&on, "on", false, "light it")
+	cmd.Flags().BoolVar(&off, "off", false, "put it out")
+	return cmd
 }
 
 // osdVerb returns a verb on one device; a question is asked first if there is one.
@@ -199,7 +243,25 @@ func (a *app) printOSD(o client.OSD) error {
 	if o.SmallReadUs != nil {
 		rows = append(rows, []string{"reads", (time.Duration(*o.SmallReadUs) * time.Microsecond).String() + " on average up to 64 KiB"})
 	}
+	if d := o.Disk; d != nil {
+		rows = append(rows, []string{"disk", strings.Join(strings.Fields(d.Path+" "+text(d.Model)+" "+text(d.Serial)), " ")}, []string{"disk health", diskHealth(*d)})
+	}
 	return printOne(a, o, rows)
+}
+
+// diskHealth says what a disk says of itself.
+func diskHealth(d client.OSDDisk) string {
+	var out []string
+	if d.Healthy != nil && *d.Healthy {
+		out = append(out, "healthy")
+	}
+	if d.Temperature != nil {
+		out = append(out, fmt.Sprintf("%d degrees Celsius", *d.Temperature))
+	}
+	if d.Problem != nil {
+		out = append(out, *d.Problem)
+	}
+	return dash(strings.Join(out, ", "))
 }
 
 func (a *app) osdClaim() *cobra.Command {

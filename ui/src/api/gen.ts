@@ -147,6 +147,32 @@ export type DeletedEvent = {
   /** Of a target, its iSCSI name */
   "id": string;
 };
+export type Disk = {
+  /** What it holds and who uses it, in words */
+  "holds": string;
+  /** Name that stays */
+  "link": string | null;
+  "model": string | null;
+  /** The kernel's, such as sda */
+  "name": string;
+  /** Number of that ASD in this object store */
+  "osd": number | null;
+  /** Of the device */
+  "path": string;
+  "rotational": boolean;
+  "serial": string | null;
+  /** Bytes */
+  "size": number;
+  /** It is blank and unused, so that an ASD can be made on it */
+  "usable": boolean;
+  /** Of the ASD that is on it */
+  "uuid": string | null;
+  "wwn": string | null;
+};
+export type DiskList = {
+  "items": Array<Disk>;
+  "next": string | null;
+};
 export type DoomedObject = {
   /** 0 when not known */
   "bytes": number;
@@ -455,6 +481,8 @@ export type OSD = {
   "address": string | null;
   "claimedAt": string;
   "directory": string | null;
+  /** That it is on; null: none of the node is known */
+  "disk": OSDDisk | null;
   /** Of the ASD's certificate */
   "fingerprint": string | null;
   /** By the last survey */
@@ -481,6 +509,19 @@ export type OSD = {
   "uuid": string;
   "working": boolean;
 };
+export type OSDDisk = {
+  /** As the disk says (SMART); null: it does not tell */
+  "healthy": boolean | null;
+  "model": string | null;
+  "observedAt": string;
+  /** Of the device */
+  "path": string;
+  /** Why it fails, or does not tell */
+  "problem": string | null;
+  "serial": string | null;
+  /** Degrees Celsius; null: it does not tell */
+  "temperature": number | null;
+};
 /** Either `directory` or `address` with `fingerprint` and `accessKey` */
 export type OSDInput = {
   /** 64 hexadecimal digits: what the ASD's access.key holds */
@@ -498,6 +539,9 @@ export type OSDInput = {
 export type OSDList = {
   "items": Array<OSD>;
   "next": string | null;
+};
+export type OSDLocateInput = {
+  "on": boolean;
 };
 export type OSDPatch = {
   "address"?: string;
@@ -1316,6 +1360,8 @@ export interface Ops {
   "PATCH /backends/{backend}": { path: { "backend": string; }; query: { }; body: RemoteBackendPatch; res: RemoteBackendResult };
   /** Try every operation of a registered store */
   "POST /backends/{backend}/test": { path: { "backend": string; }; query: { }; body: undefined; res: RemoteBackendResult };
+  /** List the disks of the node, with what they hold */
+  "GET /disks": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: DiskList };
   /** Changes as server-sent events */
   "GET /events": { path: { }; query: { "topics"?: string; }; body: undefined; res: string };
   /** End an export */
@@ -1360,6 +1406,8 @@ export interface Ops {
   "PATCH /osds/{osd}": { path: { "osd": number; }; query: { }; body: OSDPatch; res: OSD };
   /** Empty a device that works; it leaves when nothing is stored on it any more */
   "POST /osds/{osd}/decommission": { path: { "osd": number; }; query: { }; body: undefined; res: OSD };
+  /** Switch the light at the place of a device's disk */
+  "POST /osds/{osd}/locate": { path: { "osd": number; }; query: { }; body: OSDLocateInput; res: void };
   /** Give up a device that does not come back */
   "POST /osds/{osd}/purge": { path: { "osd": number; }; query: { }; body: OSDPurgeInput; res: void };
   /** Begin to compare everything on a device with its checksums */
