@@ -129,6 +129,7 @@ func (a *Agent) Survey(ctx context.Context) error {
 	}
 	s := &survey{a: a, d: before, start: a.o.Clock.Now(), job: a.begin("survey", "look at every manifest", "objects", a.Safety().Objects)}
 	s.Tolerates, s.Policies, s.OSDs = map[int]int64{}, map[string]int64{}, map[uint32]int64{}
+	s.emptying = a.emptying(before)
 	err = a.namespaces(ctx, func(n manager.Namespace, host *nsm.Host) error { return s.namespace(ctx, n, host) })
 	a.end(s.job, err)
 	if err != nil {
@@ -141,10 +142,13 @@ func (a *Agent) Survey(ctx context.Context) error {
 	a.mu.Lock()
 	a.safety = s.Safety
 	a.mu.Unlock()
+	for n, j := range s.emptying {
+		a.remaining(j, s.OSDs[n])
+	}
 	if s.Unknown > 0 {
 		return nil // no device leaves: what they lack may be there (T2)
 	}
-	return a.release(ctx, before, s.OSDs)
+	return a.release(ctx, before, s.OSDs, s.emptying)
 }
 
 // survey is one walk over all manifests.
@@ -157,6 +161,8 @@ type survey struct {
 	moved  int64
 	failed int
 	last   error
+
+	emptying map[uint32]*Job // of devices that are being emptied
 }
 
 func (s *survey) namespace(ctx context.Context, n manager.Namespace, host *nsm.Host) error {
@@ -201,9 +207,67 @@ func (s *survey) repair(ctx context.Context, n manager.Namespace, host *nsm.Host
 	}
 	now, err := host.Get(ctx, n.ID, m.Name)
 	if errors.Is(err, nsm.ErrNotExist) {
-		return nil, nil
+		now, err = nil, nil
+	}
+	if err == nil {
+		for number, j := range s.emptying {
+			if left := on(m, number) - on(now, number); left > 0 {
+				s.a.progress(j, left, did.Bytes)
+			}
+		}
 	}
 	return now, err
+}
+
+// on counts the fragments of an object on a device; none of one that is gone.
+func on(m *layout.Manifest, number uint32) (n int64) {
+	if m == nil {
+		return 0
+	}
+	for _, chunk := range m.Fragments {
+		for _, f := range chunk {
+			if f.OSD == number {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// emptying returns the jobs of the devices that are being emptied. One goes on from
+// survey to survey, until the device leaves.
+func (a *Agent) emptying(d deviceStates) map[uint32]*Job {
+	jobs := map[uint32]*Job{}
+	held := a.Safety().OSDs
+	for n, o := range d.records {
+		if o.State != manager.Decommissioning {
+			continue
+		}
+		id := emptyJob(n)
+		a.mu.Lock()
+		j := a.jobs[id]
+		a.mu.Unlock()
+		if j == nil || !j.Ended.IsZero() {
+			what := fmt.Sprintf("empty device %d", n)
+			for _, by := range d.records {
+				if by.Replaces == n {
+					what = fmt.Sprintf("replace device %d with device %d", n, by.Number)
+				}
+			}
+			j = a.begin(id, what, "fragments", held[n])
+		}
+		jobs[n] = j
+	}
+	return jobs
+}
+
+func emptyJob(number uint32) string { return fmt.Sprintf("empty-%d", number) }
+
+// remaining corrects what a job has to do by what a survey counted.
+func (a *Agent) remaining(j *Job, left int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	j.Total = j.Done + left
 }
 
 func (s *survey) count(m *layout.Manifest, worse bool) {
@@ -229,7 +293,7 @@ func (s *survey) count(m *layout.Manifest, worse bool) {
 
 // release ends devices that are leaving and that no manifest names. Only those that
 // were leaving before the survey began were looked for in all manifests (T2).
-func (a *Agent) release(ctx context.Context, before deviceStates, refs map[uint32]int64) error {
+func (a *Agent) release(ctx context.Context, before deviceStates, refs map[uint32]int64, jobs map[uint32]*Job) error {
 	left := false
 	for n, o := range before.records {
 		if o.State != manager.Decommissioning && o.State != manager.Purging || refs[n] > 0 {
@@ -244,6 +308,9 @@ func (a *Agent) release(ctx context.Context, before deviceStates, refs map[uint3
 			return err
 		}
 		left = true
+		if j := jobs[n]; j != nil {
+			a.end(j, nil)
+		}
 		a.event(n, slog.LevelInfo, fmt.Sprintf("device %d of node %s has left: nothing is stored on it any more", n, o.Node))
 	}
 	if !left {

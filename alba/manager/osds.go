@@ -49,6 +49,8 @@ type OSD struct {
 	// Access is the sealed access key of an ASD; the gateway opens it.
 	Access  []byte    `json:"access,omitempty"`
 	Claimed time.Time `json:"claimed"`
+	// Replaces is the number of the device in whose place it came; 0: of none.
+	Replaces uint32 `json:"replaces,omitempty"`
 	// RebuildFrom is the time from which its fragments are made anew without
 	// its coming back being waited for: auto-repair. Zero: not.
 	RebuildFrom time.Time `json:"rebuildFrom,omitzero"`

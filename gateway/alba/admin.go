@@ -80,15 +80,17 @@ type Claim struct {
 	// Fingerprint of the ASD's certificate, and its access key in hexadecimal.
 	Fingerprint, AccessKey string
 	Node                   string // the machine of an ASD
+
+	replaces uint32 // number of the device in whose place it comes; 0: of none
 }
 
 // MinCapacity is the least that a device may be given, in bytes.
 const MinCapacity = 64 << 20
 
-// Claim makes a device part of the Alba.
-func (s *Service) Claim(ctx context.Context, c Claim) (OSD, error) {
-	bad := func(format string, args ...any) (OSD, error) {
-		return OSD{}, fmt.Errorf("%w: %s", manager.ErrInvalid, fmt.Sprintf(format, args...))
+// check refuses what cannot be claimed.
+func (c Claim) check() error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", manager.ErrInvalid, fmt.Sprintf(format, args...))
 	}
 	switch {
 	case (c.Directory == "") == (c.Address == ""):
@@ -100,13 +102,21 @@ func (s *Service) Claim(ctx context.Context, c Claim) (OSD, error) {
 	case c.Address != "" && c.Fingerprint == "":
 		return bad("give the fingerprint of the ASD's certificate: it prints it when it starts")
 	}
+	return nil
+}
+
+// Claim makes a device part of the Alba.
+func (s *Service) Claim(ctx context.Context, c Claim) (OSD, error) {
+	if err := c.check(); err != nil {
+		return OSD{}, err
+	}
 	r, err := s.open(ctx)
 	if err != nil {
 		return OSD{}, err
 	}
 	var o manager.OSD
 	if c.Directory != "" {
-		o, err = s.claimDir(ctx, r, Dir{Path: filepath.Clean(c.Directory), Bytes: c.Capacity})
+		o, err = s.claimDir(ctx, r, Dir{filepath.Clean(c.Directory), c.Capacity, c.replaces})
 	} else {
 		o, err = s.claimASD(ctx, r, c)
 	}
@@ -145,7 +155,7 @@ func (s *Service) claimOpen(ctx context.Context, r *running, dev osd.OSD, c Clai
 	if c.Node == "" {
 		c.Node = c.Address
 	}
-	o, err := r.manager.Claim(ctx, dev, manager.OSD{Kind: kindASD, Node: c.Node, Address: c.Address, Fingerprint: c.Fingerprint, Access: sealed})
+	o, err := r.manager.Claim(ctx, dev, manager.OSD{Kind: kindASD, Node: c.Node, Address: c.Address, Fingerprint: c.Fingerprint, Access: sealed, Replaces: c.replaces})
 	if err != nil {
 		return o, err
 	}
@@ -199,8 +209,9 @@ func (s *Service) Decommission(ctx context.Context, number uint32) (OSD, error) 
 	return s.OSD(ctx, number)
 }
 
-// canSpare tells whether each preset in use can be met without a device.
-func (s *Service) canSpare(ctx context.Context, r *running, number uint32) error {
+// canSpare tells whether each preset in use can be met without a device, but with
+// those that come.
+func (s *Service) canSpare(ctx context.Context, r *running, number uint32, come ...manager.OSD) error {
 	osds, err := r.manager.OSDs(ctx)
 	if err != nil {
 		return err
@@ -209,7 +220,7 @@ func (s *Service) canSpare(ctx context.Context, r *running, number uint32) error
 	if err != nil {
 		return err
 	}
-	left := slices.DeleteFunc(slices.Clone(osds), func(o manager.OSD) bool { return o.Number == number })
+	left := append(slices.DeleteFunc(slices.Clone(osds), func(o manager.OSD) bool { return o.Number == number }), come...)
 	for _, p := range presets {
 		if _, _, before := p.Choose(manager.PerNode(osds, p.OSDs)); before != nil {
 			continue

@@ -68,6 +68,8 @@ const hostName = "local"
 type Dir struct {
 	Path  string
 	Bytes int64 // capacity; 0: what the file system has
+
+	replaces uint32 // number of the device in whose place it comes; 0: of none
 }
 
 // Options configure a Service.
@@ -96,6 +98,8 @@ type Service struct {
 	mu     sync.Mutex
 	closed bool
 	run    *running // nil until it is needed (V1)
+
+	replaceMu sync.Mutex // one device is replaced at a time
 
 	looker disk.Looker
 	smart  disk.Monitor

@@ -238,14 +238,31 @@ func (s *Server) GetOSD(ctx context.Context, r GetOSDRequestObject) (GetOSDRespo
 // ClaimOSD makes a device part of the object store.
 func (s *Server) ClaimOSD(ctx context.Context, r ClaimOSDRequestObject) (ClaimOSDResponseObject, error) {
 	b := r.Body
-	o, err := s.opt.Alba.Claim(ctx, alba.Claim{
-		Directory: value(b.Directory), Capacity: value(b.Capacity), Address: value(b.Address), Fingerprint: value(b.Fingerprint),
-		AccessKey: value(b.AccessKey), Node: value(b.Node),
-	})
+	o, err := s.opt.Alba.Claim(ctx, claimOf(b))
 	if err != nil {
 		return nil, albaError("osd "+clip(value(b.Directory)+value(b.Address)), err)
 	}
 	return ClaimOSD201JSONResponse(s.osdOf(o)), nil
+}
+
+func claimOf(b *OSDInput) alba.Claim {
+	return alba.Claim{
+		Directory: value(b.Directory), Capacity: value(b.Capacity), Address: value(b.Address), Fingerprint: value(b.Fingerprint),
+		AccessKey: value(b.AccessKey), Node: value(b.Node),
+	}
+}
+
+// ReplaceOSD claims a device in the place of another.
+func (s *Server) ReplaceOSD(ctx context.Context, r ReplaceOSDRequestObject) (ReplaceOSDResponseObject, error) {
+	n, err := osdNumber(r.Osd)
+	if err != nil {
+		return nil, err
+	}
+	o, err := s.opt.Alba.Replace(ctx, n, claimOf(r.Body))
+	if err != nil {
+		return nil, albaError(osdObject(r.Osd), err)
+	}
+	return ReplaceOSD202JSONResponse(s.osdOf(o)), nil
 }
 
 // MoveOSD changes where a device is reached.

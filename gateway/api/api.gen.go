@@ -2732,6 +2732,9 @@ type LocateOSDJSONRequestBody = OSDLocateInput
 // PurgeOSDJSONRequestBody defines body for PurgeOSD for application/json ContentType.
 type PurgeOSDJSONRequestBody = OSDPurgeInput
 
+// ReplaceOSDJSONRequestBody defines body for ReplaceOSD for application/json ContentType.
+type ReplaceOSDJSONRequestBody = OSDInput
+
 // CreatePresetJSONRequestBody defines body for CreatePreset for application/json ContentType.
 type CreatePresetJSONRequestBody = PresetInput
 
@@ -2923,6 +2926,9 @@ type ServerInterface interface {
 	// PurgeOSD Give up a device that does not come back
 	// (POST /osds/{osd}/purge)
 	PurgeOSD(ctx echo.Context, osd OSDNumber) error
+	// ReplaceOSD Claim a new device in the place of this one, and empty this one
+	// (POST /osds/{osd}/replace)
+	ReplaceOSD(ctx echo.Context, osd OSDNumber) error
 	// VerifyOSD Begin to compare everything on a device with its checksums
 	// (POST /osds/{osd}/verify)
 	VerifyOSD(ctx echo.Context, osd OSDNumber) error
@@ -3830,6 +3836,22 @@ func (w *ServerInterfaceWrapper) PurgeOSD(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PurgeOSD(ctx, osd)
+	return err
+}
+
+// ReplaceOSD converts echo context to params.
+func (w *ServerInterfaceWrapper) ReplaceOSD(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "osd" -------------
+	var osd OSDNumber
+
+	err = runtime.BindStyledParameterWithOptions("simple", "osd", ctx.Param("osd"), &osd, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter osd: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ReplaceOSD(ctx, osd)
 	return err
 }
 
@@ -5577,6 +5599,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/osds/:osd/decommission", wrapper.DecommissionOSD, options.OperationMiddlewares["DecommissionOSD"]...)
 	router.POST(options.BaseURL+"/osds/:osd/purge", wrapper.PurgeOSD, options.OperationMiddlewares["PurgeOSD"]...)
 	router.POST(options.BaseURL+"/osds/:osd/verify", wrapper.VerifyOSD, options.OperationMiddlewares["VerifyOSD"]...)
+	router.POST(options.BaseURL+"/osds/:osd/replace", wrapper.ReplaceOSD, options.OperationMiddlewares["ReplaceOSD"]...)
 	router.POST(options.BaseURL+"/osds/:osd/locate", wrapper.LocateOSD, options.OperationMiddlewares["LocateOSD"]...)
 	router.GET(options.BaseURL+"/presets", wrapper.ListPresets, options.OperationMiddlewares["ListPresets"]...)
 	router.POST(options.BaseURL+"/presets", wrapper.CreatePreset, options.OperationMiddlewares["CreatePreset"]...)
@@ -6829,6 +6852,46 @@ type PurgeOSDdefaultJSONResponse struct {
 }
 
 func (response PurgeOSDdefaultJSONResponse) VisitPurgeOSDResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReplaceOSDRequestObject struct {
+	Osd  OSDNumber `json:"osd"`
+	Body *ReplaceOSDJSONRequestBody
+}
+
+type ReplaceOSDResponseObject interface {
+	VisitReplaceOSDResponse(w http.ResponseWriter) error
+}
+
+type ReplaceOSD202JSONResponse OSD
+
+func (response ReplaceOSD202JSONResponse) VisitReplaceOSDResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReplaceOSDdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ReplaceOSDdefaultJSONResponse) VisitReplaceOSDResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -9802,6 +9865,9 @@ type StrictServerInterface interface {
 	// PurgeOSD Give up a device that does not come back
 	// (POST /osds/{osd}/purge)
 	PurgeOSD(ctx context.Context, request PurgeOSDRequestObject) (PurgeOSDResponseObject, error)
+	// ReplaceOSD Claim a new device in the place of this one, and empty this one
+	// (POST /osds/{osd}/replace)
+	ReplaceOSD(ctx context.Context, request ReplaceOSDRequestObject) (ReplaceOSDResponseObject, error)
 	// VerifyOSD Begin to compare everything on a device with its checksums
 	// (POST /osds/{osd}/verify)
 	VerifyOSD(ctx context.Context, request VerifyOSDRequestObject) (VerifyOSDResponseObject, error)
@@ -11040,6 +11106,54 @@ func (sh *strictHandler) PurgeOSD(ctx echo.Context, osd OSDNumber) error {
 		return err
 	} else if validResponse, ok := response.(PurgeOSDResponseObject); ok {
 		return validResponse.VisitPurgeOSDResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ReplaceOSD operation middleware
+func (sh *strictHandler) ReplaceOSD(ctx echo.Context, osd OSDNumber) error {
+	var request ReplaceOSDRequestObject
+
+	request.Osd = osd
+
+	var body ReplaceOSDJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ReplaceOSD(ctx.Request().Context(), request.(ReplaceOSDRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ReplaceOSD")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ReplaceOSDResponseObject); ok {
+		return validResponse.VisitReplaceOSDResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

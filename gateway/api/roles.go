@@ -110,6 +110,7 @@ var rules = map[string]rule{
 	"PurgeOSD":        {role: auth.RoleManage},
 	"VerifyOSD":       {role: auth.RoleManage},
 	"LocateOSD":       {role: auth.RoleManage},
+	"ReplaceOSD":      {role: auth.RoleManage},
 	"CreatePreset":    {role: auth.RoleManage},
 	"UpdatePreset":    {role: auth.RoleManage},
 	"DeletePreset":    {role: auth.RoleManage},

@@ -2743,6 +2743,9 @@ type LocateOSDJSONRequestBody = OSDLocateInput
 // PurgeOSDJSONRequestBody defines body for PurgeOSD for application/json ContentType.
 type PurgeOSDJSONRequestBody = OSDPurgeInput
 
+// ReplaceOSDJSONRequestBody defines body for ReplaceOSD for application/json ContentType.
+type ReplaceOSDJSONRequestBody = OSDInput
+
 // CreatePresetJSONRequestBody defines body for CreatePreset for application/json ContentType.
 type CreatePresetJSONRequestBody = PresetInput
 
@@ -3221,6 +3224,28 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /osds/{osd}/purge (the `PurgeOSD` operationId).
 	PurgeOSD(ctx context.Context, osd OSDNumber, body PurgeOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplaceOSDWithBody Claim a new device in the place of this one, and empty this one
+	//
+	// Answers the new device; the job `empty-NUMBER` tells how far the old one is. Asking again goes on with what was
+	// begun. Refused with 409 `in_use` when the new device is used or another one replaces the old one already, and with
+	// 409 `unsafe` when what is left can meet no policy of a preset or has not the room.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /osds/{osd}/replace (the `ReplaceOSD` operationId).
+	ReplaceOSDWithBody(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplaceOSD Claim a new device in the place of this one, and empty this one
+	//
+	// Answers the new device; the job `empty-NUMBER` tells how far the old one is. Asking again goes on with what was
+	// begun. Refused with 409 `in_use` when the new device is used or another one replaces the old one already, and with
+	// 409 `unsafe` when what is left can meet no policy of a preset or has not the room.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /osds/{osd}/replace (the `ReplaceOSD` operationId).
+	ReplaceOSD(ctx context.Context, osd OSDNumber, body ReplaceOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// VerifyOSD Begin to compare everything on a device with its checksums
 	//
@@ -4800,6 +4825,48 @@ func (c *Client) PurgeOSDWithBody(ctx context.Context, osd OSDNumber, contentTyp
 // Corresponds with POST /osds/{osd}/purge (the `PurgeOSD` operationId).
 func (c *Client) PurgeOSD(ctx context.Context, osd OSDNumber, body PurgeOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPurgeOSDRequest(c.Server, osd, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplaceOSDWithBody Claim a new device in the place of this one, and empty this one
+//
+// Answers the new device; the job `empty-NUMBER` tells how far the old one is. Asking again goes on with what was
+// begun. Refused with 409 `in_use` when the new device is used or another one replaces the old one already, and with
+// 409 `unsafe` when what is left can meet no policy of a preset or has not the room.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /osds/{osd}/replace (the `ReplaceOSD` operationId).
+func (c *Client) ReplaceOSDWithBody(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplaceOSDRequestWithBody(c.Server, osd, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplaceOSD Claim a new device in the place of this one, and empty this one
+//
+// Answers the new device; the job `empty-NUMBER` tells how far the old one is. Asking again goes on with what was
+// begun. Refused with 409 `in_use` when the new device is used or another one replaces the old one already, and with
+// 409 `unsafe` when what is left can meet no policy of a preset or has not the room.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /osds/{osd}/replace (the `ReplaceOSD` operationId).
+func (c *Client) ReplaceOSD(ctx context.Context, osd OSDNumber, body ReplaceOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplaceOSDRequest(c.Server, osd, body)
 	if err != nil {
 		return nil, err
 	}
@@ -8376,6 +8443,53 @@ func NewPurgeOSDRequestWithBody(server string, osd OSDNumber, contentType string
 	}
 
 	operationPath := fmt.Sprintf("/osds/%s/purge", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewReplaceOSDRequest calls the generic ReplaceOSD builder with application/json body
+func NewReplaceOSDRequest(server string, osd OSDNumber, body ReplaceOSDJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReplaceOSDRequestWithBody(server, osd, "application/json", bodyReader)
+}
+
+// NewReplaceOSDRequestWithBody constructs an http.Request for the ReplaceOSD method, with any body, and a specified content type
+func NewReplaceOSDRequestWithBody(server string, osd OSDNumber, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "osd", osd, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/osds/%s/replace", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -12454,6 +12568,28 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /osds/{osd}/purge (the `PurgeOSD` operationId).
 	PurgeOSDWithResponse(ctx context.Context, osd OSDNumber, body PurgeOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*PurgeOSDResponse, error)
 
+	// ReplaceOSDWithBodyWithResponse Claim a new device in the place of this one, and empty this one
+	//
+	// Answers the new device; the job `empty-NUMBER` tells how far the old one is. Asking again goes on with what was
+	// begun. Refused with 409 `in_use` when the new device is used or another one replaces the old one already, and with
+	// 409 `unsafe` when what is left can meet no policy of a preset or has not the room.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /osds/{osd}/replace (the `ReplaceOSD` operationId).
+	ReplaceOSDWithBodyWithResponse(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplaceOSDResponse, error)
+
+	// ReplaceOSDWithResponse Claim a new device in the place of this one, and empty this one
+	//
+	// Answers the new device; the job `empty-NUMBER` tells how far the old one is. Asking again goes on with what was
+	// begun. Refused with 409 `in_use` when the new device is used or another one replaces the old one already, and with
+	// 409 `unsafe` when what is left can meet no policy of a preset or has not the room.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /osds/{osd}/replace (the `ReplaceOSD` operationId).
+	ReplaceOSDWithResponse(ctx context.Context, osd OSDNumber, body ReplaceOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplaceOSDResponse, error)
+
 	// VerifyOSDWithResponse Begin to compare everything on a device with its checksums
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -14970,6 +15106,54 @@ func (r PurgeOSDResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r PurgeOSDResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ReplaceOSDResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *OSD
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ReplaceOSDResponse) GetJSON202() *OSD {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReplaceOSDResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplaceOSDResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplaceOSDResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplaceOSDResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplaceOSDResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -19082,6 +19266,40 @@ func (c *ClientWithResponses) PurgeOSDWithResponse(ctx context.Context, osd OSDN
 	return ParsePurgeOSDResponse(rsp)
 }
 
+// ReplaceOSDWithBodyWithResponse Claim a new device in the place of this one, and empty this one
+//
+// Answers the new device; the job `empty-NUMBER` tells how far the old one is. Asking again goes on with what was
+// begun. Refused with 409 `in_use` when the new device is used or another one replaces the old one already, and with
+// 409 `unsafe` when what is left can meet no policy of a preset or has not the room.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /osds/{osd}/replace (the `ReplaceOSD` operationId).
+func (c *ClientWithResponses) ReplaceOSDWithBodyWithResponse(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplaceOSDResponse, error) {
+	rsp, err := c.ReplaceOSDWithBody(ctx, osd, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplaceOSDResponse(rsp)
+}
+
+// ReplaceOSDWithResponse Claim a new device in the place of this one, and empty this one
+//
+// Answers the new device; the job `empty-NUMBER` tells how far the old one is. Asking again goes on with what was
+// begun. Refused with 409 `in_use` when the new device is used or another one replaces the old one already, and with
+// 409 `unsafe` when what is left can meet no policy of a preset or has not the room.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /osds/{osd}/replace (the `ReplaceOSD` operationId).
+func (c *ClientWithResponses) ReplaceOSDWithResponse(ctx context.Context, osd OSDNumber, body ReplaceOSDJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplaceOSDResponse, error) {
+	rsp, err := c.ReplaceOSD(ctx, osd, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplaceOSDResponse(rsp)
+}
+
 // VerifyOSDWithResponse Begin to compare everything on a device with its checksums
 //
 // Returns a wrapper object for the known response body format(s).
@@ -21725,6 +21943,39 @@ func ParsePurgeOSDResponse(rsp *http.Response) (*PurgeOSDResponse, error) {
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseReplaceOSDResponse parses an HTTP response from a ReplaceOSDWithResponse call
+func ParseReplaceOSDResponse(rsp *http.Response) (*ReplaceOSDResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplaceOSDResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest OSD
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

@@ -111,7 +111,7 @@ func (a *app) osd() *cobra.Command {
 			}
 			return a.printOSD(o)
 		}),
-		a.osdPurge(),
+		a.osdReplace(), a.osdPurge(),
 		a.osdVerb("verify NUMBER", "Begin to compare everything on a device with its checksums; see job list", "", func(ctx context.Context, api *client.Client, n int64) error {
 			return client.Done(api.VerifyOSD(ctx, n))
 		}),
@@ -165,9 +165,9 @@ func (a *app) osdLocate() *cobra.Command {
 func (a *app) osdVerb(use, short, question string, fn func(ctx context.Context, api *client.Client, n int64) error) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Args: names("NUMBER")}
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
-		n, err := strconv.ParseInt(args[0], 10, 64)
-		if err != nil || n < 1 {
-			return usagef("%s: %q is not the number of a device; ovgate osd list shows them", verb(cmd), args[0])
+		n, err := osdNumber(cmd, args[0])
+		if err != nil {
+			return err
 		}
 		if question != "" {
 			if err := a.confirm(ctx, fmt.Sprintf(question, n)); err != nil {
@@ -177,6 +177,14 @@ func (a *app) osdVerb(use, short, question string, fn func(ctx context.Context, 
 		return fn(ctx, api, n)
 	})
 	return cmd
+}
+
+func osdNumber(cmd *cobra.Command, text string) (int64, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 1 {
+		return 0, usagef("%s: %q is not the number of a device; ovgate osd list shows them", verb(cmd), text)
+	}
+	return n, nil
 }
 
 func osdPlace(o client.OSD) string {
@@ -264,9 +272,39 @@ func diskHealth(d client.OSDDisk) string {
 	return dash(strings.Join(out, ", "))
 }
 
+// newOSD are the flags that say what a new device is.
+type newOSD struct {
+	capacity                   sizeFlag
+	fingerprint, keyFile, node string
+}
+
+func (n *newOSD) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.Var(&n.capacity, "capacity", "directory: most that it may take (default all that its file system has)")
+	f.StringVar(&n.fingerprint, "fingerprint", "", "ASD: the fingerprint of its certificate")
+	f.StringVar(&n.keyFile, "key-file", "", "ASD: file with its access key")
+	f.StringVar(&n.node, "node", "", "ASD: the machine it is on (default its address)")
+}
+
+// input is what a place and the flags name.
+func (n *newOSD) input(verb, place string) (in client.OSDInput, err error) {
+	if strings.HasPrefix(place, "/") {
+		if n.fingerprint+n.keyFile+n.node != "" {
+			return in, usagef("%s %s: a directory takes no --fingerprint, --key-file or --node", verb, place)
+		}
+		in.Directory, in.Capacity = &place, n.capacity.ptr()
+		return in, nil
+	}
+	if n.fingerprint == "" || n.keyFile == "" {
+		return in, usagef("%s %s: an ASD needs --fingerprint and --key-file; a directory is written from the root", verb, place)
+	}
+	key, err := readAccessKey(n.keyFile)
+	in.Address, in.Fingerprint, in.AccessKey, in.Node = &place, &n.fingerprint, &key, given(n.node)
+	return in, err
+}
+
 func (a *app) osdClaim() *cobra.Command {
-	var capacity sizeFlag
-	var fingerprint, keyFile, node string
+	var n newOSD
 	cmd := &cobra.Command{
 		Use:   "claim DIRECTORY|HOST:PORT",
 		Short: "Make a directory of the node, or an ASD, part of the object store",
@@ -275,29 +313,42 @@ func (a *app) osdClaim() *cobra.Command {
 		Example: "  ovgate osd claim /mnt/disk7/ovgate\n  ovgate osd claim 10.0.0.6:8500 --fingerprint F --key-file access.key --node storage2",
 		Args:    names("DIRECTORY|HOST:PORT"),
 	}
-	f := cmd.Flags()
-	f.Var(&capacity, "capacity", "directory: most that it may take (default all that its file system has)")
-	f.StringVar(&fingerprint, "fingerprint", "", "ASD: the fingerprint of its certificate")
-	f.StringVar(&keyFile, "key-file", "", "ASD: file with its access key")
-	f.StringVar(&node, "node", "", "ASD: the machine it is on (default its address)")
+	n.flags(cmd)
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
-		in := client.OSDInput{}
-		if strings.HasPrefix(args[0], "/") {
-			if fingerprint+keyFile+node != "" {
-				return usagef("osd claim %s: a directory takes no --fingerprint, --key-file or --node", args[0])
-			}
-			in.Directory, in.Capacity = &args[0], capacity.ptr()
-		} else {
-			if fingerprint == "" || keyFile == "" {
-				return usagef("osd claim %s: an ASD needs --fingerprint and --key-file; a directory is written from the root", args[0])
-			}
-			key, err := readAccessKey(keyFile)
-			if err != nil {
-				return err
-			}
-			in.Address, in.Fingerprint, in.AccessKey, in.Node = &args[0], &fingerprint, &key, given(node)
+		in, err := n.input("osd claim", args[0])
+		if err != nil {
+			return err
 		}
 		o, err := client.Get[client.OSD](api.ClaimOSD(ctx, &client.ClaimOSDParams{IdempotencyKey: new(rand.Text())}, in))
+		if err != nil {
+			return err
+		}
+		return a.printOSD(o)
+	})
+	return cmd
+}
+
+func (a *app) osdReplace() *cobra.Command {
+	var n newOSD
+	cmd := &cobra.Command{
+		Use:   "replace NUMBER DIRECTORY|HOST:PORT",
+		Short: "Claim a new device in the place of an old one, and empty the old one",
+		Long: "Claim a directory of the node, or an ASD, as osd claim does, and empty the old device, which then leaves.\n" +
+			"Repeating it goes on with what was begun. job list shows how far it is.",
+		Example: "  ovgate osd replace 3 /mnt/disk7/ovgate",
+		Args:    names("NUMBER", "DIRECTORY|HOST:PORT"),
+	}
+	n.flags(cmd)
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		old, err := osdNumber(cmd, args[0])
+		if err != nil {
+			return err
+		}
+		in, err := n.input("osd replace", args[1])
+		if err != nil {
+			return err
+		}
+		o, err := client.Get[client.OSD](api.ReplaceOSD(ctx, old, in))
 		if err != nil {
 			return err
 		}

@@ -1410,6 +1410,8 @@ export interface Ops {
   "POST /osds/{osd}/locate": { path: { "osd": number; }; query: { }; body: OSDLocateInput; res: void };
   /** Give up a device that does not come back */
   "POST /osds/{osd}/purge": { path: { "osd": number; }; query: { }; body: OSDPurgeInput; res: void };
+  /** Claim a new device in the place of this one, and empty this one */
+  "POST /osds/{osd}/replace": { path: { "osd": number; }; query: { }; body: OSDInput; res: OSD };
   /** Begin to compare everything on a device with its checksums */
   "POST /osds/{osd}/verify": { path: { "osd": number; }; query: { }; body: undefined; res: string };
   /** List iSCSI portals as initiators should use them */
