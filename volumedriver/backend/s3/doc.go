@@ -13,8 +13,10 @@
 // # Invariants
 //
 //	K1  One call is one request, and never a second attempt of it: not here, not in
-//	    the library, not in the transport. Only Stat asks again, and something else:
-//	    whether the bucket is there, which the refusal of a HEAD does not tell.
+//	    the library, not in the transport. Only a read whose old connection broke
+//	    before an answer came goes out again, once and on a new one; and Stat asks
+//	    something else: whether the bucket is there, which the refusal of a HEAD does
+//	    not tell.
 //	K2  An object is absent when the store says so in its own words (NoSuchKey). A
 //	    404 without them, from a proxy for one, is a failure that is worth a retry.
 //	K3  Bytes of a range are used only if the answer says that they are that range.

@@ -6,8 +6,12 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptrace"
+	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // Bounds of answers (K5), in bytes.
@@ -53,11 +57,21 @@ type callKey struct{}
 // the library drops of them, and ends the call's context after a failure: the library
 // would wait before it does not try again.
 type guard struct {
-	next http.RoundTripper
+	next  *http.Transport
+	heads atomic.Int32 // one of the following
 }
 
+// What is known of answers to HEAD. Swift's s3api ends those that find nothing with the
+// last chunk of a body, which the next request on the connection would take for its
+// answer.
+const (
+	headsUnknown = iota // no connection is used again after a HEAD
+	headsClean          // one that found nothing had no body
+	headsChunked        // they announce one: no connection is used again, ever
+)
+
 // RoundTrip implements http.RoundTripper.
-func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
+func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	c, _ := req.Context().Value(callKey{}).(*call)
 	if c == nil || req.Header.Get("Authorization") == "" {
 		resp, err := g.next.RoundTrip(req)
@@ -72,7 +86,7 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, errEndless
 	}
 	c.status, c.header, c.err, c.code, c.message = 0, nil, nil, "", ""
-	resp, err := g.next.RoundTrip(req)
+	resp, err := g.send(req)
 	if err != nil {
 		c.err = err
 		c.cancel()
@@ -98,6 +112,41 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		c.cancel()
 	}
 	return resp, nil
+}
+
+// send makes a request. What reads is made once more, on a new connection, if one that
+// had been used before broke without an answer (K1).
+func (g *guard) send(req *http.Request) (*http.Response, error) {
+	head := req.Method == http.MethodHead
+	resp, reused, err := g.once(req, head)
+	if err != nil && reused && (head || req.Method == http.MethodGet) && req.Context().Err() == nil && !timedOut(err) {
+		g.next.CloseIdleConnections()
+		resp, _, err = g.once(req, head)
+	}
+	return resp, err
+}
+
+// once makes a request, and tells whether its connection had been used before.
+func (g *guard) once(req *http.Request, head bool) (resp *http.Response, reused bool, err error) {
+	req = req.Clone(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }}))
+	req.Close = req.Close || head && g.heads.Load() != headsClean
+	resp, err = g.next.RoundTrip(req)
+	switch {
+	case err != nil || !head:
+	case slices.Contains(resp.TransferEncoding, "chunked"):
+		g.heads.Store(headsChunked)
+		if !req.Close {
+			g.next.CloseIdleConnections() // this one is among them
+		}
+	case resp.StatusCode == http.StatusNotFound:
+		g.heads.CompareAndSwap(headsUnknown, headsClean)
+	}
+	return resp, reused, err
+}
+
+func timedOut(err error) bool {
+	var e net.Error
+	return errors.As(err, &e) && e.Timeout()
 }
 
 // refused reads the error that an answer holds.

@@ -83,7 +83,7 @@ func New(o Options) (*Store, error) {
 	core, err := minio.NewCore(host, &minio.Options{
 		Creds:        o.credentials(),
 		Secure:       secure,
-		Transport:    guard{transport},
+		Transport:    &guard{next: transport},
 		Region:       o.Region,
 		BucketLookup: lookup,
 		MaxRetries:   1,
