@@ -100,6 +100,29 @@ func TestStore(t *testing.T) {
 	}
 }
 
+// TestSwift is the conformance suite against Swift's s3api, with what Detect finds of it:
+// no conditional PUT, no CRC32C.
+func TestSwift(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	p := remotetest.Peer(t, "swift")
+	o := Options{Endpoint: p["endpoint"], Bucket: p["bucket"], Region: p["s3_region"], AccessKey: p["access_key"], SecretKey: p["secret_key"]}
+	found, warnings, err := Detect(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v %q", found, warnings)
+	if found.ConditionalPut || found.Checksums || !found.ETagMD5 || found.Unsigned {
+		t.Errorf("found %+v", found)
+	}
+	o.Found = found
+	var n atomic.Int64
+	backendtest.Run(t, backendtest.Options{LargeBytes: 4 << 20, ListLag: 30 * time.Second, Slow: true, New: func(t *testing.T) backend.Store {
+		o := o
+		o.Prefix = fmt.Sprint("run/", n.Add(1))
+		return opened(t, o)
+	}})
+}
+
 // TestPlain: the store works as one of which nothing is known.
 func TestPlain(t *testing.T) {
 	o, data := peer(t)
