@@ -45,6 +45,8 @@ var (
 	ErrUnsupported = errors.New("backend: not supported by this store")
 	ErrCorrupt     = errors.New("backend: object damaged")
 	ErrInvalidName = errors.New("backend: invalid object name")
+	// ErrDenied: the user that the store knows us by may not do this.
+	ErrDenied = errors.New("backend: permission denied")
 	// ErrRange: a ReadAt beyond the end of the object.
 	ErrRange = errors.New("backend: range beyond the object")
 	// ErrInUse: another process holds this store exclusively.

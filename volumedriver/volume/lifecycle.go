@@ -255,7 +255,18 @@ func (p *Pool) purge(ctx context.Context, id ID) error {
 func (p *Pool) remove(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, backendTimeout)
 	defer cancel()
-	if err := p.again(ctx, func() error { return p.cfg.Store.Delete(ctx, name) }); err != nil {
+	var denied error // asking again at once does not give the right
+	err := p.again(ctx, func() error {
+		err := p.cfg.Store.Delete(ctx, name)
+		if denied = nil; errors.Is(err, backend.ErrDenied) {
+			denied, err = err, nil
+		}
+		return err
+	})
+	if err == nil {
+		err = denied
+	}
+	if err != nil {
 		return fmt.Errorf("vpool %s: delete %s: %w", p.cfg.Name, name, err)
 	}
 	return nil

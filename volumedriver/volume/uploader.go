@@ -728,17 +728,24 @@ func (u *uploader) release() {
 	}
 }
 
-// cleanUp deletes the superseded objects that the committed head condemned (E7, V5).
-// What fails stays condemned.
+// maxStale bounds the superseded objects that a head condemns, some 100 bytes each, where
+// nothing can be deleted for long. A sweep finds older ones.
+const maxStale = 1024
+
+// cleanUp deletes the superseded objects that the committed head condemned (E7, V5). It
+// ends with the first that fails, as commits wait for it; what is left stays condemned,
+// and that one is the last to be tried again.
 func (u *uploader) cleanUp() {
-	keep := u.stale[u.listed:]
-	var failed []string
-	for _, name := range u.stale[:u.listed] {
+	for ; u.listed > 0; u.listed-- {
+		name := u.stale[0]
+		u.stale = u.stale[1:]
 		if err := u.v.p.remove(u.v.ctx, name); err != nil {
-			failed = append(failed, name)
+			u.stale = append(u.stale, name)
+			break
 		}
 	}
-	u.stale, u.listed = append(failed, keep...), 0
+	u.listed = 0
+	u.stale = slices.Clone(u.stale[max(0, len(u.stale)-maxStale):])
 }
 
 // saveLocal keeps the copies for a quick restart; they may be lost.

@@ -19,7 +19,7 @@ var (
 	// ErrCredentials: the store does not know the user, or the secret is wrong.
 	ErrCredentials = errors.New("backend: wrong credentials")
 	// ErrDenied: the user may not do this.
-	ErrDenied = errors.New("backend: permission denied")
+	ErrDenied = backend.ErrDenied
 	// ErrNoContainer: the bucket or container does not exist.
 	ErrNoContainer = errors.New("backend: bucket or container does not exist")
 	// ErrCertificate: the store's certificate is not trusted.
