@@ -75,7 +75,7 @@ func (n *node) checks(now time.Time) observe.Checks {
 	}
 	c.Alba = n.checkAlba()
 	for _, r := range n.remoteStats() {
-		c.Remotes = append(c.Remotes, observe.RemoteCheck{VPool: r.VPool, Open: r.Stats.Breaker != remote.BreakerClosed, LastError: r.Stats.LastError})
+		c.Remotes = append(c.Remotes, observe.RemoteCheck{VPool: r.VPool, Open: r.Stats.Breaker != remote.BreakerClosed, LastError: r.Stats.LastError, Denied: r.Stats.Denied})
 	}
 	if total, free, err := n.local.Usage(); err == nil {
 		c.LocalTotal, c.LocalFree = total, free

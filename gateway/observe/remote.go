@@ -20,11 +20,28 @@ type RemoteCheck struct {
 	VPool     string
 	Open      bool   // the breaker: it is left alone because it failed
 	LastError string // why
+	Denied    []remote.Denial
+}
+
+// denials say what a right is for, by its name.
+var denials = map[string]struct {
+	level         Level
+	without, hint string
+}{
+	"write":  {Bad, "writes go to the journals until these are full", "the vDisks go on by themselves"},
+	"read":   {Bad, "what no cache holds cannot be read", "the vDisks go on by themselves"},
+	"list":   {Warning, "vDisks do not open, and garbage stays", "it is tried again by itself"},
+	"delete": {Warning, "space is not given back", "it is made up for by itself"},
 }
 
 func (r RemoteCheck) check(add addCause) {
 	if r.Open {
 		add(Bad, "backend_store", "vpool "+r.VPool, "bring the store or the network back; the vDisks go on by themselves", "The store of vPool %s does not answer: %s", r.VPool, r.LastError)
+	}
+	for _, d := range r.Denied {
+		is := denials[d.Right]
+		add(is.level, "backend_denied", "vpool "+r.VPool, "let the backend's user "+d.Right+" objects at the store; "+is.hint,
+			"The store of vPool %s does not let ovgate %s objects, so %s: %s", r.VPool, d.Right, is.without, d.Error)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -66,13 +67,17 @@ func TestScripts(t *testing.T) {
 //	asdup    waits until a device is served at $ASD, a free address
 //	flip DIR FILE OFFSET
 //	         flips a bit in the first file below DIR whose path has FILE in it
-func TestServeScripts(t *testing.T) { serveScripts(t, "testdata/serve", nil) }
+func TestServeScripts(t *testing.T) { serveScripts(t, "testdata/serve", nil, nil) }
 
 // TestRemoteScripts runs real nodes on real stores: those of TestServeScripts, with
 // S3URL, S3BUCKET, S3USER, S3SECRET, SWIFTURL, SWIFTUSER and SWIFTSECRET; the secrets
-// are files.
+// are files. S3LIMITED may not delete in S3, with S3LIMITEDSECRET, and there are
+//
+//	policy full|keep       lets that user delete, or not
+//	until REGEXP PROGRAM ARGS
+//	                       runs a program until its output matches
 func TestRemoteScripts(t *testing.T) {
-	s3, swift := remotetest.Peer(t, "s3"), remotetest.Peer(t, "swift")
+	s3, swift := remotetest.Peer(t, "s3", "--limited"), remotetest.Peer(t, "swift")
 	secret := func(text string) string {
 		name := filepath.Join(t.TempDir(), "secret")
 		if err := os.WriteFile(name, []byte(text+"\n"), 0o600); err != nil {
@@ -83,10 +88,47 @@ func TestRemoteScripts(t *testing.T) {
 	serveScripts(t, "testdata/remote", map[string]string{
 		"S3URL": s3["endpoint"], "S3BUCKET": s3["bucket"], "S3USER": s3["access_key"], "S3SECRET": secret(s3["secret_key"]), "S3DATA": s3["data"],
 		"SWIFTURL": swift["auth"], "SWIFTUSER": swift["user"], "SWIFTSECRET": secret(swift["key"]),
+		"S3LIMITED": s3["limited_key"], "S3LIMITEDSECRET": secret(s3["limited_secret"]),
+	}, func(cmds map[string]func(*testscript.TestScript, bool, []string)) {
+		cmds["policy"] = func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg || len(args) != 1 {
+				ts.Fatalf("usage: policy full|keep")
+			}
+			ts.Check(remotetest.Tell(t, s3, "s3", "policy", args...))
+		}
+		cmds["until"] = until
 	})
 }
 
-func serveScripts(t *testing.T, dir string, env map[string]string) {
+// until is the script command of that name.
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until REGEXP PROGRAM ARGS")
+	}
+	want, err := regexp.Compile(args[0])
+	ts.Check(err)
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	limit := time.After(startLimit)
+	for {
+		err := ts.Exec(args[1], args[2:]...)
+		if err == nil && want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		select {
+		case <-limit:
+			ts.Fatalf("not after %s; last: %v", startLimit, err)
+		case <-again.C:
+		}
+	}
+}
+
+// serveScripts runs the scripts of a directory; more adds commands.
+func serveScripts(t *testing.T, dir string, env map[string]string, more func(map[string]func(*testscript.TestScript, bool, []string))) {
+	cmds := map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": up, "signin": signIn, "pattern": pattern, "flip": flip, "cut": cut, "begin": begin, "asdup": asdUp, "left": left, "recovered": recovered}
+	if more != nil {
+		more(cmds)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: dir,
 		Setup: func(e *testscript.Env) error {
@@ -105,7 +147,7 @@ func serveScripts(t *testing.T, dir string, env map[string]string) {
 			e.Setenv("GORACE", raceOptions)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": up, "signin": signIn, "pattern": pattern, "flip": flip, "cut": cut, "begin": begin, "asdup": asdUp, "left": left, "recovered": recovered},
+		Cmds: cmds,
 	})
 }
 

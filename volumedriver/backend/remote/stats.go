@@ -29,6 +29,29 @@ func (k Kind) String() string {
 	return [kinds]string{"put", "put-if-absent", "get", "read", "stat", "list", "delete"}[k]
 }
 
+// right is what a user of the store needs for a request.
+type right int
+
+const (
+	toWrite right = iota
+	toRead
+	toList
+	toDelete
+	rights
+)
+
+func (r right) String() string { return [rights]string{"write", "read", "list", "delete"}[r] }
+
+func (k Kind) right() right {
+	return [kinds]right{toWrite, toWrite, toRead, toRead, toRead, toList, toDelete}[k]
+}
+
+// Denial is what the store refused to its user at the newest request of that sort.
+type Denial struct {
+	Right string // write, read, list or delete
+	Error string
+}
+
 // latencyBuckets are the upper bounds of the histograms.
 var latencyBuckets = [...]time.Duration{
 	time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond,
@@ -65,6 +88,7 @@ type Stats struct {
 	Breaker           string // BreakerClosed, BreakerOpen or BreakerProbing
 	BreakerOpened     uint64 // how often
 	LastError         string // why it is open; else empty
+	Denied            []Denial
 	Paused            time.Duration
 	Upload, Download  int64 // limits in bytes per second; 0: none
 }
@@ -73,6 +97,7 @@ type Stats struct {
 type counters struct {
 	mu        sync.Mutex
 	kinds     [kinds]kindCount
+	denied    [rights]error
 	throttled uint64
 	kept      uint64
 }
@@ -98,6 +123,12 @@ func (c *counters) add(k Kind, n int64, d time.Duration, err error) {
 	if err != nil && !expected(err) {
 		of.errors++
 	}
+	switch {
+	case errors.Is(err, ErrDenied):
+		c.denied[k.right()] = err
+	case judge(err) == answered:
+		c.denied[k.right()] = nil
+	}
 	if errors.Is(err, ErrThrottled) {
 		c.throttled++
 	}
@@ -110,6 +141,13 @@ func expected(err error) bool {
 		}
 	}
 	return false
+}
+
+// permit forgets what was refused to another user.
+func (c *counters) permit() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.denied = [rights]error{}
 }
 
 func (c *counters) keptBack() {
@@ -129,6 +167,11 @@ func (s *Store) Stats() Stats {
 	s.counts.mu.Lock()
 	defer s.counts.mu.Unlock()
 	st.Throttled, st.KeptBack = s.counts.throttled, s.counts.kept
+	for r, err := range s.counts.denied {
+		if err != nil {
+			st.Denied = append(st.Denied, Denial{right(r).String(), err.Error()})
+		}
+	}
 	for k, of := range s.counts.kinds {
 		st.Kinds = append(st.Kinds, KindStats{
 			Kind: Kind(k).String(), Requests: of.requests, Errors: of.errors, Bytes: of.bytes,

@@ -109,6 +109,7 @@ func (s *Store) Replace(with backend.Store) {
 	s.mu.Unlock()
 	s.breaker.reset()
 	s.pauses.reset()
+	s.counts.permit()
 	switch {
 	case closed: // the old one was closed with the Store
 		s.closing(with)

@@ -92,13 +92,17 @@ func (d *detection) name() string {
 	return name
 }
 
-// clean removes everything.
+// clean removes everything, if that is permitted.
 func (d *detection) clean(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanPatience)
 	defer cancel()
 	var all error
-	for _, name := range d.made {
-		if err := d.s.Delete(ctx, name); err != nil {
+	for i, name := range d.made {
+		err := d.s.Delete(ctx, name)
+		if errors.Is(err, remote.ErrDenied) {
+			return errors.Join(all, fmt.Errorf("%d scratch objects stay in %s, remove them: %s", len(d.made)-i, d.s.o.Bucket, d.s.root+d.base+"*"))
+		}
+		if err != nil {
 			all = errors.Join(all, fmt.Errorf("remove the scratch object: %w", err))
 		}
 	}

@@ -31,30 +31,13 @@ func Peer(t testing.TB, name string, args ...string) map[string]string {
 	if testing.Short() {
 		t.Skip("real stores are slow; -short leaves them out")
 	}
-	root, err := repository()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
-	run := func(patience time.Duration, verb string, args ...string) (map[string]string, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, filepath.Join(root, "scripts", "peer"), append([]string{name, verb, "--instance", "test"}, args...)...)
-		cmd.Env = append(os.Environ(), "OVGATE_PEERS="+dir)
-		var stdout, stderr bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &stdout, &stderr
-		err := cmd.Run()
-		if err != nil {
-			t.Logf("scripts/peer %s %s: %v\n%s", name, verb, err, stderr.String())
-		}
-		return keyValues(stdout.String()), err
-	}
 	t.Cleanup(func() {
-		if _, err := run(downPatience, "down"); err != nil {
+		if _, err := run(t, dir, downPatience, name, "down"); err != nil {
 			t.Errorf("peer %s does not end", name)
 		}
 	})
-	up, err := run(upPatience, "up", args...)
+	up, err := run(t, dir, upPatience, name, "up", args...)
 	if err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatalf("peer %s does not start", name)
@@ -70,7 +53,36 @@ func Peer(t testing.TB, name string, args ...string) map[string]string {
 			up[k] = v
 		}
 	}
+	up[peersKey] = dir
 	return up
+}
+
+// peersKey is where Peer keeps OVGATE_PEERS.
+const peersKey = "OVGATE_PEERS"
+
+// Tell runs another verb of a peer that Peer started.
+func Tell(t testing.TB, peer map[string]string, name, verb string, args ...string) error {
+	t.Helper()
+	_, err := run(t, peer[peersKey], downPatience, name, verb, args...)
+	return err
+}
+
+func run(t testing.TB, dir string, patience time.Duration, name, verb string, args ...string) (map[string]string, error) {
+	t.Helper()
+	root, err := repository()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(root, "scripts", "peer"), append([]string{name, verb, "--instance", "test"}, args...)...)
+	cmd.Env = append(os.Environ(), peersKey+"="+dir)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err = cmd.Run(); err != nil {
+		t.Logf("scripts/peer %s %s: %v\n%s", name, verb, err, stderr.String())
+	}
+	return keyValues(stdout.String()), err
 }
 
 // repository returns the root of the source tree that the test runs in.
