@@ -1,8 +1,10 @@
 package volume
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/openvstorage/ovgate/internal/clock"
@@ -19,18 +21,27 @@ const (
 	// roomRetry is how often a writer without room asks the pool again: a chunk
 	// could not be made for lack of space, and nobody tells when there is some.
 	roomRetry = time.Second
+	// fullPatience bounds the wait for a backend that has no space left, which is far
+	// below the 30 s after which initiators take a command for lost: a hypervisor that
+	// is told of it stops the VM and goes on later.
+	fullPatience = 5 * time.Second
+	// spareBytes of the last chunk of the quota are for records without data, so that
+	// what is discarded is still taken when writes are not.
+	spareBytes = 64 << 10
 	// throttleMax is the delay of an append when the quota is all but used up.
 	throttleMax = 20 * time.Millisecond
 )
 
 // room makes the current chunk have n bytes left. It waits, for up to
-// stall_timeout, while quota or pool are used up; then no record is under way.
-func (c *committer) room(n int64) error {
+// stall_timeout, or fullPatience while the backend is full, while quota or pool are used
+// up; then no record is under way.
+func (c *committer) room(n int64, data bool) error {
 	v := c.v
-	if v.journal.Fits(n) {
+	if v.journal.Fits(n) && (!data || v.journal.Fits(n+spareBytes) || !c.lastChunk()) {
 		return c.throttle()
 	}
 	c.land()
+	start := v.host.o.Clock.Now()
 	var timer, again clock.Timer
 	for {
 		s := v.settings.Load()
@@ -54,7 +65,7 @@ func (c *committer) room(n int64) error {
 			}
 		}
 		if timer == nil {
-			defer c.delayed(v.host.o.Clock.Now())
+			defer c.delayed(start)
 			timer = v.host.o.Clock.NewTimer(s.StallTimeout)
 			defer timer.Stop()
 			again = v.host.o.Clock.NewTimer(roomRetry)
@@ -66,6 +77,9 @@ func (c *committer) room(n int64) error {
 		case <-released:
 		case <-pool:
 		case <-again.C():
+			if v.up.fullError() != nil && v.host.o.Clock.Now().Sub(start) >= fullPatience {
+				return c.stallError()
+			}
 			v.host.hurry(v.disk)
 			again.Reset(roomRetry)
 		case <-v.kick: // settings changed, failed, or more was queued
@@ -80,17 +94,30 @@ func (c *committer) room(n int64) error {
 	}
 }
 
-// stallError says why no room came, and refuses all that waits behind.
+// lastChunk tells whether the quota has no room for another chunk.
+func (c *committer) lastChunk() bool {
+	v := c.v
+	return v.journal.Bytes()+v.host.o.ChunkBytes > v.settings.Load().JournalQuota
+}
+
+// stallError says why no room came, and refuses all writes that wait behind.
 func (c *committer) stallError() error {
 	v := c.v
 	err := fmt.Errorf("vdisk %s: %w", v.id, ErrStalled)
 	if g := v.disk.pool.GrowError(); g != nil {
 		err = fmt.Errorf("%w (%w)", err, g)
-	} else if u := v.up.lastError(); u != nil {
+	} else if u := cmp.Or(v.up.fullError(), v.up.lastError()); u != nil {
 		err = fmt.Errorf("%w (%w)", err, u)
 	}
 	v.qmu.Lock()
 	q := v.dequeue(nil, len(v.queue))
+	q = slices.DeleteFunc(q, func(r *Request) bool {
+		spare := r.Kind == ReqUnmap && r.st.bytes == 0
+		if spare {
+			v.queue = append(v.queue, r)
+		}
+		return spare
+	})
 	v.qmu.Unlock()
 	for _, r := range q {
 		v.finish(r, err)

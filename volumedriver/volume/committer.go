@@ -254,7 +254,7 @@ func (c *committer) build(f *flight) bool {
 		}
 		b.Parts = append(b.Parts, r.st.parts[:r.st.nParts]...)
 	}
-	if err := c.room(journal.RecordBytes(len(b.Extents), int(clusters), v.cluster)); err != nil {
+	if err := c.room(journal.RecordBytes(len(b.Extents), int(clusters), v.cluster), clusters > 0); err != nil {
 		c.complete(f, err)
 		return false
 	}

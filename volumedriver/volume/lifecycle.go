@@ -179,11 +179,15 @@ func (p *Pool) deleteOne(ctx context.Context, id ID) (parent *ID, err error) {
 		}
 		rec = next
 	}
-	if err := p.putDeleted(ctx, rec); err != nil {
+	err = p.putDeleted(ctx, rec)
+	// A full backend has no space for word of it. A recovery finds nothing either without
+	// the heads, and other objects are what makes space.
+	mute := errors.Is(err, backend.ErrFull) && rec.Clones == 0
+	if err != nil && !mute {
 		return nil, err
 	}
 	if rec.Clones == 0 { // no clone of what is being deleted is made any more
-		if err := p.purge(ctx, id); err != nil {
+		if err := p.purge(ctx, id, mute); err != nil {
 			return nil, err
 		}
 	}
@@ -226,9 +230,9 @@ func (p *Pool) putDeleted(ctx context.Context, rec Record) error {
 	return err
 }
 
-// purge deletes the objects of a vDisk, heads last.
-func (p *Pool) purge(ctx context.Context, id ID) error {
-	for _, heads := range []bool{false, true} {
+// purge deletes the objects of a vDisk, heads last or first.
+func (p *Pool) purge(ctx context.Context, id ID, headsFirst bool) error {
+	for _, heads := range []bool{headsFirst, !headsFirst} {
 		after := ""
 		for {
 			page, err := p.list(ctx, vdiskPrefix(id)+"/", after, 1000)

@@ -562,8 +562,8 @@ func TestClaimedWhileAway(t *testing.T) {
 }
 
 // TestFullBackend: a backend without space takes nothing from what is acknowledged.
-// Writes go on until the journal is full, then wait; with space again they go on
-// by themselves and everything is committed.
+// Writes go on until the journal is full, then wait and are refused; with space again
+// they go on and everything is committed.
 func TestFullBackend(t *testing.T) {
 	w := newWorld(39)
 	w.opts.JournalBytes = 3 * w.opts.ChunkBytes
@@ -583,7 +583,11 @@ func TestFullBackend(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		for i := range int64(blocks) {
-			if err := write(t, v, i*4096, uint32(i+10)); err != nil {
+			err := write(t, v, i*4096, uint32(i+10))
+			for errors.Is(err, backend.ErrFull) {
+				err = write(t, v, i*4096, uint32(i+10))
+			}
+			if err != nil {
 				done <- err
 				return
 			}
@@ -613,6 +617,64 @@ func TestFullBackend(t *testing.T) {
 	for i := range int64(blocks) {
 		wantVersion(t, v, i*4096, uint32(i+10))
 	}
+}
+
+// TestFullSoon: the writer is told that the backend is full long before stall_timeout,
+// whatever else the backend answers meanwhile; what is discarded is taken; and a delete
+// makes space although there is none for word of it.
+func TestFullSoon(t *testing.T) {
+	w := newWorld(40)
+	w.opts.JournalBytes = 512 << 20
+	w.opts.ChunkBytes = 16 << 20
+	w.opts.Clock = fastClock{time.Now(), 20}
+	w.settings.StallTimeout = time.Hour
+	w.settings.CommitInterval = time.Second // it looks for a fence all the time
+	n := w.mustStart(t)
+	defer n.kill()
+	for i := range byte(2) {
+		n.create(testID(i+1), 256<<20)
+	}
+	gone, v := n.open(testID(1)), n.open(testID(2))
+	mustWrite(t, gone, 0, 1)
+	if err := gone.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	total, free, err := w.be.Usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.be.SetCapacity(total - free)
+	const block = 1 << 20
+	i := int64(0)
+	for ; err == nil && i < 200; i++ {
+		off := i * block
+		err = v.WriteAt(t.Context(), versions(off, block, func(int64) uint32 { return 5 }), off)
+	}
+	if !errors.Is(err, ErrStalled) || !errors.Is(err, backend.ErrFull) {
+		t.Fatalf("write %d: %v", i, err)
+	}
+	for off := range int64(8) {
+		if err := v.Unmap(t.Context(), off*block, block); err != nil {
+			t.Errorf("unmap %d: %v", off, err)
+		}
+	}
+	wantVersion(t, v, 0, 0)
+	wantVersion(t, v, 8*block, 5)
+	if err := n.pool.Delete(t.Context(), testID(1)); err != nil {
+		t.Errorf("delete: %v", err)
+	}
+	if l, err := n.pool.list(t.Context(), vdiskPrefix(testID(1)), "", 10); err != nil || len(l) > 0 {
+		t.Errorf("left behind: %v, %v", l, err)
+	}
+	w.be.SetCapacity(total)
+	for deadline := time.Now().Add(20 * time.Second); v.WriteAt(t.Context(), versions(0, block, func(int64) uint32 { return 6 }), 0) != nil; {
+		if time.Now().After(deadline) {
+			t.Fatalf("no write although there is space: %+v", v.Stats())
+		}
+	}
+	mustCommit(t, v)
+	wantVersion(t, v, 0, 6)
+	wantVersion(t, v, block, 0)
 }
 
 // TestStarvedOfChunks: a vDisk that finds all chunks in use by another one, which has no

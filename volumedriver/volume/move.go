@@ -385,5 +385,5 @@ func (p *Pool) DropMoved(ctx context.Context, id ID) error {
 			return err
 		}
 	}
-	return p.purge(ctx, id)
+	return p.purge(ctx, id, false)
 }

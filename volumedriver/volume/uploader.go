@@ -67,6 +67,8 @@ type uploader struct {
 	mu       sync.Mutex
 	released chan struct{} // closed and replaced when journal was released
 	err      error         // of the newest backend call, nil after a success
+	full     error         // why the newest object was refused, if that is for lack of space
+	fullSize int           // of that object
 	flying   int
 	doomed   []string // condemned by a committed head (scrub) and not deleted yet
 }
@@ -111,6 +113,28 @@ func (u *uploader) lastError() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.err
+}
+
+// put puts an object. That smaller ones, or none, are taken says nothing of the space for
+// one that was refused.
+func (u *uploader) put(ctx context.Context, name string, obj []byte) error {
+	err := u.v.p.cfg.Store.Put(ctx, name, obj)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case errors.Is(err, backend.ErrFull):
+		u.full, u.fullSize = err, len(obj)
+	case err != nil || len(obj) >= u.fullSize:
+		u.full, u.fullSize = nil, 0
+	}
+	return err
+}
+
+// fullError says why the backend has no space; nil: it has, or is away.
+func (u *uploader) fullError() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.full
 }
 
 func (u *uploader) setError(err error) {
@@ -327,7 +351,7 @@ func (u *uploader) upload(b *batch) {
 			return err
 		}
 		footer, size = f, int64(len(obj))
-		err = v.p.cfg.Store.Put(ctx, scoName(v.id, v.this, b.number), obj)
+		err = u.put(ctx, scoName(v.id, v.this, b.number), obj)
 		if err == nil { // else a store may be reading it still
 			v.keepWritten(b.number, obj, f)
 			v.host.reuse(obj)
@@ -473,7 +497,7 @@ func (u *uploader) commit() error {
 		local = t.Encode()
 		// The prefix does not change until this succeeded: same name, same bytes.
 		if err := u.persist(func(ctx context.Context) error {
-			return v.p.cfg.Store.Put(ctx, tlogName(v.id, v.this, t.Number), local)
+			return u.put(ctx, tlogName(v.id, v.this, t.Number), local)
 		}, nil); err != nil {
 			return err
 		}
@@ -597,7 +621,7 @@ func (u *uploader) commitHead(h *Head, past *Past, newPast bool, condemn []strin
 		}
 		if h.Past = pastRef; pastRef != nil {
 			if err := u.persist(func(ctx context.Context) error {
-				return v.p.cfg.Store.Put(ctx, pastName(v.id, *pastRef), obj)
+				return u.put(ctx, pastName(v.id, *pastRef), obj)
 			}, nil); err != nil {
 				return err
 			}
@@ -609,7 +633,7 @@ func (u *uploader) commitHead(h *Head, past *Past, newPast bool, condemn []strin
 		return err
 	}
 	if err := u.persist(func(ctx context.Context) error {
-		return v.p.cfg.Store.Put(ctx, headName(v.id, ref), obj)
+		return u.put(ctx, headName(v.id, ref), obj)
 	}, nil); err != nil {
 		return err
 	}
