@@ -92,11 +92,33 @@ func set[T any](to *T, from *T) {
 }
 
 func (s *Server) remoteOf(r model.Remote) RemoteBackend {
+	var on []string
+	for _, v := range s.opt.Model.VPools() {
+		if v.Backend.Store == r.ID {
+			on = append(on, v.ID)
+		}
+	}
 	return RemoteBackend{
 		ID: r.ID, Name: r.Name, Kind: RemoteKind(r.Kind), Options: remoteOptionsOf(r), HasSecret: len(r.Secret) > 0,
 		Gives: append([]string{}, r.Gives...), Warnings: append([]string{}, r.Warnings...), ConditionalPut: r.Conditional,
-		Vpools: append([]string{}, s.opt.Control.RemoteUsers(r.ID)...), TestedAt: r.Tested.UTC(), Created: r.Created,
+		Vpools: append([]string{}, s.opt.Control.RemoteUsers(r.ID)...), Requests: s.requestsOf(on...), TestedAt: r.Tested.UTC(), Created: r.Created,
 	}
+}
+
+// requestsOf sums up the requests to the stores of vPools, in the order of kinds.
+func (s *Server) requestsOf(vpools ...string) []StoreRequests {
+	out := []StoreRequests{}
+	for _, id := range vpools {
+		for i, k := range s.opt.Requests(id) {
+			if i == len(out) {
+				out = append(out, StoreRequests{Kind: k.Kind})
+			}
+			out[i].Requests += int64(k.Requests)
+			out[i].Failed += int64(k.Errors)
+			out[i].Bytes += int64(k.Bytes)
+		}
+	}
+	return out
 }
 
 func (s *Server) remoteResult(r model.Remote, report control.RemoteReport) RemoteBackendResult {

@@ -23,6 +23,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/internal/clock"
+	"github.com/openvstorage/ovgate/volumedriver/backend/remote"
 )
 
 // Bounds of a request and of the server (H3).
@@ -51,14 +52,16 @@ type Options struct {
 	Metrics    http.Handler          // Prometheus; nil: none
 	OpenMetric bool                  // /metrics without credentials
 	Health     func() observe.Health // nil: always well
-	UI         fs.FS                 // index.html and assets/; nil: none
-	NodeName   string
-	Version    Version
-	Started    time.Time
-	Secure     bool        // served with TLS: cookies are marked Secure
-	Clock      clock.Clock // nil: the machine's
-	Log        *slog.Logger
-	SetupDone  func() // after the first user was made; may be nil
+	// Requests returns what was counted of the store of a vPool, by id; nil: nothing is.
+	Requests  func(vpool string) []remote.KindStats
+	UI        fs.FS // index.html and assets/; nil: none
+	NodeName  string
+	Version   Version
+	Started   time.Time
+	Secure    bool        // served with TLS: cookies are marked Secure
+	Clock     clock.Clock // nil: the machine's
+	Log       *slog.Logger
+	SetupDone func() // after the first user was made; may be nil
 }
 
 // Server is the HTTP interface.
@@ -81,6 +84,9 @@ func New(opt Options) (*Server, error) {
 	}
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Requests == nil {
+		opt.Requests = func(string) []remote.KindStats { return nil }
 	}
 	if opt.Health == nil {
 		opt.Health = func() observe.Health { return observe.Health{} }

@@ -63,7 +63,7 @@ func (s *Server) vpoolOf(v model.VPool, sum *poolSums) VPool {
 		ID: v.ID, Name: v.Name, State: VPoolStateRunning, Backend: s.placeOf(v.Backend), KeyID: some(v.KeyID),
 		Settings: settingsOf(v.Settings), Vdisks: sum.vdisks, Provisioned: sum.provisioned, Stored: sum.stored, Mapped: sum.mapped,
 		Trashed: sum.trashed, TrashStored: sum.trashStored,
-		Total: st.Usage.Total, Free: st.Usage.Free, Created: v.Created, ObservedAt: st.Observed.UTC(),
+		Total: st.Usage.Total, Free: st.Usage.Free, Requests: s.requestsOf(v.ID), Created: v.Created, ObservedAt: st.Observed.UTC(),
 	}
 	if st.Observed.IsZero() {
 		out.ObservedAt = s.clock.Now().UTC()

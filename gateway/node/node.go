@@ -318,7 +318,7 @@ func (n *node) openAPI(context.Context) error {
 	version := Version(n.opt.Version)
 	n.api, err = api.New(api.Options{
 		Model: n.model, Auth: n.auth, Control: n.ctl, Alba: n.alba, Sealer: seal, Hub: n.hub, Sampler: observe.NewSampler(),
-		Metrics: observe.Handler(n.metrics(), version.Version, n.log), OpenMetric: n.cfg.MetricsOpen, Health: n.checkHealth, UI: dist,
+		Metrics: observe.Handler(n.metrics(), version.Version, n.log), OpenMetric: n.cfg.MetricsOpen, Health: n.checkHealth, Requests: n.remotes.requests, UI: dist,
 		NodeName: name, Version: version, Started: n.started, Secure: n.tls != nil, Log: n.log,
 		SetupDone: func() {
 			if err := n.forgetSetup(); err != nil {

@@ -37,6 +37,18 @@ func (r *remotes) all() map[string]*remote.Store {
 	return maps.Clone(r.open)
 }
 
+// requests returns the counters of a vPool's store; nil: it is not open, or of another
+// kind.
+func (r *remotes) requests(vpool string) []remote.KindStats {
+	r.mu.Lock()
+	s := r.open[vpool]
+	r.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	return s.Stats().Kinds
+}
+
 // counted is a store with its limits. It takes itself from the counters when it is
 // closed.
 type counted struct {

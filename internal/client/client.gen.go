@@ -1342,8 +1342,11 @@ type RemoteBackend struct {
 	Name Name `json:"name"`
 
 	// Options How a remote store is reached and used.
-	Options  RemoteOptions `json:"options"`
-	TestedAt time.Time     `json:"testedAt"`
+	Options RemoteOptions `json:"options"`
+
+	// Requests Those of its vPools together, since each was opened
+	Requests []StoreRequests `json:"requests"`
+	TestedAt time.Time       `json:"testedAt"`
 
 	// Vpools Names of the vPools on it
 	Vpools   []string `json:"vpools"`
@@ -1768,6 +1771,19 @@ type Status struct {
 	Version     string      `json:"version"`
 }
 
+// StoreRequests Requests of a kind to a Swift or S3 store, which it may charge for
+type StoreRequests struct {
+	// Bytes Moved by those that succeeded
+	Bytes int64 `json:"bytes"`
+
+	// Failed Of those, without answers that are expected
+	Failed int64 `json:"failed"`
+
+	// Kind put, put-if-absent, get, read (a part), stat, list or delete
+	Kind     string `json:"kind"`
+	Requests int64  `json:"requests"`
+}
+
 // Sweep defines model for Sweep.
 type Sweep struct {
 	Deleted int `json:"deleted"`
@@ -2132,12 +2148,15 @@ type VPool struct {
 	ID      string    `json:"id"`
 
 	// KeyID Names the key that its objects are encrypted with; null: they are not
-	KeyID       *string       `json:"keyId"`
-	Mapped      int64         `json:"mapped"`
-	Name        string        `json:"name"`
-	ObservedAt  time.Time     `json:"observedAt"`
-	Provisioned int64         `json:"provisioned"`
-	Settings    VPoolSettings `json:"settings"`
+	KeyID       *string   `json:"keyId"`
+	Mapped      int64     `json:"mapped"`
+	Name        string    `json:"name"`
+	ObservedAt  time.Time `json:"observedAt"`
+	Provisioned int64     `json:"provisioned"`
+
+	// Requests Since it was opened; empty unless it is on Swift or S3, and open
+	Requests []StoreRequests `json:"requests"`
+	Settings VPoolSettings   `json:"settings"`
 
 	// State degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached
 	State VPoolState `json:"state"`

@@ -310,11 +310,31 @@ func backendRows(b client.RemoteBackend) [][]string {
 		}
 	}
 	rows = append(rows, []string{"vpools", dash(strings.Join(b.Vpools, " "))}, []string{"tested", formatTime(&b.TestedAt)})
+	rows = append(rows, requestRows(b.Requests)...)
 	for _, g := range b.Gives {
 		rows = append(rows, []string{"gives", g})
 	}
 	for _, w := range b.Warnings {
 		rows = append(rows, []string{"warning", w})
+	}
+	return rows
+}
+
+// requestRows print the kinds of requests that were made.
+func requestRows(all []client.StoreRequests) [][]string {
+	var rows [][]string
+	for _, r := range all {
+		if r.Requests == 0 {
+			continue
+		}
+		text := strconv.FormatInt(r.Requests, 10)
+		if r.Bytes > 0 {
+			text += ", " + formatSize(r.Bytes)
+		}
+		if r.Failed > 0 {
+			text += fmt.Sprintf(", %d failed", r.Failed)
+		}
+		rows = append(rows, []string{r.Kind + " requests", text})
 	}
 	return rows
 }

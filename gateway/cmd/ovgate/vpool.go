@@ -344,6 +344,7 @@ func (a *app) printVPool(v client.VPool) error {
 	if v.Trashed > 0 {
 		rows = append(rows, []string{"in trash", fmt.Sprintf("%d vDisks, %s of stored", v.Trashed, formatSize(v.TrashStored))})
 	}
+	rows = append(rows, requestRows(v.Requests)...)
 	return printOne(a, v, append(rows, [][]string{
 		{"free", freeText(v.Free, v.Total)},
 		{"cluster size", formatSize(s.ClusterSize)},

@@ -694,6 +694,8 @@ export type RemoteBackend = {
   "kind": RemoteKind;
   "name": Name;
   "options": RemoteOptions;
+  /** Those of its vPools together, since each was opened */
+  "requests": Array<StoreRequests>;
   "testedAt": string;
   /** Names of the vPools on it */
   "vpools": Array<string>;
@@ -978,6 +980,16 @@ export type Status = {
   "started": string;
   "version": string;
 };
+/** Requests of a kind to a Swift or S3 store, which it may charge for */
+export type StoreRequests = {
+  /** Moved by those that succeeded */
+  "bytes": number;
+  /** Of those, without answers that are expected */
+  "failed": number;
+  /** put, put-if-absent, get, read (a part), stat, list or delete */
+  "kind": string;
+  "requests": number;
+};
 export type Sweep = {
   "deleted": number;
   /** The garbage, 1000 objects at most */
@@ -1216,6 +1228,8 @@ export type VPool = {
   "name": string;
   "observedAt": string;
   "provisioned": number;
+  /** Since it was opened; empty unless it is on Swift or S3, and open */
+  "requests": Array<StoreRequests>;
   "settings": VPoolSettings;
   "state": VPoolState;
   /** Empty when running */

@@ -1,7 +1,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { VPool } from "../api/gen";
-import { bytes, interval, percent } from "../format";
+import { bytes, count, interval, percent } from "../format";
 import { navigate } from "../router";
 import { ending, reload } from "../store/query";
 import { useVPool, vpoolKey } from "../store/reads";
@@ -193,6 +193,12 @@ function SettingsCard({ vpool: p }: { vpool: VPool }) {
           [placeWords[p.backend.kind], <code key="path">{p.backend.path}</code>],
           ["Encryption", p.keyId ? <>With key <code>{p.keyId}</code></> : "None by this vPool"],
           ...(p.backend.kind === "alba" ? ([["Preset", p.backend.preset || "The default one"]] as [string, string][]) : []),
+          ...p.requests
+            .filter((r) => r.requests > 0)
+            .map((r): [string, string] => [
+              `Requests: ${r.kind}`,
+              [count(r.requests), r.bytes > 0 ? bytes(r.bytes) : "", r.failed > 0 ? `${count(r.failed)} failed` : ""].filter(Boolean).join(", "),
+            ]),
           ["Cluster size", bytes(s.clusterSize)],
           ["SCO size", bytes(s.scoSize)],
           ["Journal quota", `${bytes(s.journalQuota)} per vDisk`],
