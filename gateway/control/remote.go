@@ -162,6 +162,7 @@ var remoteCauses = []struct {
 	{remote.ErrDenied, "user", "let this user read, write, list and delete objects there"},
 	{remote.ErrNoContainer, "container", "create it at the store, or correct its name"},
 	{remote.ErrCertificate, "ca", "give the CA that signed the store's certificate: --ca FILE"},
+	{remote.ErrEncryption, "sse", "leave --sse out, or use another one; ovgate vpool create --encrypt encrypts what any store gets"},
 	{remote.ErrClock, "", "set the clock of this node, with NTP for one"},
 	{backend.ErrUnsupported, "url", "this store cannot carry vPools: use another one"},
 	{backend.ErrFull, "", "free or add space at the store"},

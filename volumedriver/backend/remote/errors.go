@@ -24,6 +24,8 @@ var (
 	ErrNoContainer = errors.New("backend: bucket or container does not exist")
 	// ErrCertificate: the store's certificate is not trusted.
 	ErrCertificate = errors.New("backend: certificate not trusted")
+	// ErrEncryption: the store does not encrypt as it is asked to.
+	ErrEncryption = errors.New("backend: no such encryption by the store")
 	// ErrClock: the clocks of this node and of the store are too far apart.
 	ErrClock = errors.New("backend: clocks too far apart")
 	// ErrThrottled: the store asks for fewer requests.
@@ -127,7 +129,7 @@ func RetryAfter(h http.Header, now time.Time) time.Duration {
 // Final tells whether an error stays until somebody mends something, so that
 // asking again soon is of no use.
 func Final(err error) bool {
-	for _, is := range []error{ErrCredentials, ErrDenied, ErrNoContainer, ErrCertificate, ErrClock, backend.ErrUnsupported} {
+	for _, is := range []error{ErrCredentials, ErrDenied, ErrNoContainer, ErrCertificate, ErrEncryption, ErrClock, backend.ErrUnsupported} {
 		if errors.Is(err, is) {
 			return true
 		}

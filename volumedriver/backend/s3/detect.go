@@ -61,7 +61,7 @@ func Detect(ctx context.Context, o Options) (found Found, warnings []string, err
 		return Found{}, nil, fmt.Errorf("s3: random name: %w", err)
 	}
 	d.base = probeRoot + hex.EncodeToString(id)
-	for _, step := range []func(context.Context) error{d.signature, d.etag, d.checksums, d.ranges, d.conditional, d.list, d.region} {
+	for _, step := range []func(context.Context) error{d.encryption, d.signature, d.etag, d.checksums, d.ranges, d.conditional, d.list, d.region} {
 		if err := step(ctx); err != nil {
 			return Found{}, nil, err
 		}
@@ -132,6 +132,44 @@ func unconfirmed(err error) bool {
 }
 
 var probeData = bytes.Repeat([]byte("ovgate looks what this store is able to\n"), 25)
+
+// encryption makes sure that the store encrypts if it is asked to: one that does not know
+// that takes no notice, or refuses.
+func (d *detection) encryption(ctx context.Context) error {
+	if d.s.sse == nil {
+		return nil
+	}
+	name := d.name()
+	unable := &remote.Error{Op: "PUT object", Name: name, Kind: remote.ErrEncryption,
+		Message: "it does not encrypt by " + d.s.o.SSE}
+	err := d.s.Put(ctx, name, probeData)
+	if refused(err) && !errors.Is(err, remote.ErrCredentials) {
+		plain := d.s.o
+		plain.SSE, plain.KMSKey = "", ""
+		s, perr := New(plain)
+		if perr != nil {
+			return perr
+		}
+		defer func() { _ = s.Close() }()
+		if s.Put(ctx, name, probeData) != nil {
+			return nil // it is something else, which the next step finds
+		}
+		unable.Err = err
+		return unable
+	}
+	if err != nil {
+		return err
+	}
+	return d.s.do(ctx, "HEAD object", name, maxErrorBytes, func(ctx context.Context, c *call) error {
+		if _, err := d.s.core.StatObject(ctx, d.s.o.Bucket, d.s.key(name), minio.StatObjectOptions{}); err != nil {
+			return err
+		}
+		if c.header.Get(sseHeader) != d.s.o.SSE {
+			return unable
+		}
+		return nil
+	})
+}
 
 // signature finds out whether a body may be signed.
 func (d *detection) signature(ctx context.Context) error {

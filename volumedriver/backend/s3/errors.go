@@ -116,7 +116,11 @@ func (s *Store) fail(ctx context.Context, op, name string, c *call, err error) e
 	case s.o.IAM: // nothing was sent
 		e.Kind = remote.ErrCredentials
 	}
-	if r := remedies[e.Kind]; r != "" {
+	r := remedies[e.Kind]
+	if s.o.IAM && e.Kind == remote.ErrCredentials {
+		r = "give this machine a role that the store knows, or the node AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in its environment"
+	}
+	if r != "" {
 		if e.Message != "" {
 			e.Message += "; "
 		}

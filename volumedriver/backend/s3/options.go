@@ -51,6 +51,10 @@ type Options struct {
 	// Found is what Detect said of this store; the zero value works with every one.
 	Found Found
 
+	// metadata is the URL of the service that tells the machine's role; empty: where
+	// machines of Amazon have it.
+	metadata string
+
 	// Clock is for Retry-After; nil: the machine's.
 	Clock clock.Clock
 	// Rand makes the names of Detect's objects; nil: crypto/rand.
@@ -151,7 +155,22 @@ func (o *Options) validate() (lookup minio.BucketLookupType, sse encrypt.ServerS
 // credentials returns where the library takes keys from.
 func (o *Options) credentials() *credentials.Credentials {
 	if o.IAM {
-		return credentials.NewChainCredentials([]credentials.Provider{&credentials.EnvAWS{}, &credentials.IAM{}})
+		return credentials.New(&role{credentials.Chain{Providers: []credentials.Provider{&credentials.EnvAWS{}, &credentials.IAM{Endpoint: o.metadata}}}})
 	}
 	return credentials.NewStaticV4(o.AccessKey, o.SecretKey, o.SessionToken)
+}
+
+// role is a chain that fails when it has no keys, where the library would go on without
+// a signature.
+type role struct{ credentials.Chain }
+
+var errNoRole = errors.New("there are no keys in the environment, and this machine has no role")
+
+// RetrieveWithCredContext implements credentials.Provider.
+func (r *role) RetrieveWithCredContext(cc *credentials.CredContext) (credentials.Value, error) {
+	v, err := r.Chain.RetrieveWithCredContext(cc)
+	if err == nil && v.AccessKeyID == "" {
+		err = errNoRole
+	}
+	return v, err
 }

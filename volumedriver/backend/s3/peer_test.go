@@ -186,6 +186,10 @@ func TestDetectCleans(t *testing.T) {
 	if _, _, err := Detect(ctx, o); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
+	o.Rand, o.SSE = nil, SSES3
+	if _, _, err := Detect(t.Context(), o); !errors.Is(err, remote.ErrEncryption) {
+		t.Errorf("versitygw, which does not encrypt: %v", err)
+	}
 	infos, err := s.List(t.Context(), "", "", 0)
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,9 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -38,6 +40,7 @@ const end = "!"
 const (
 	crcHeader  = "X-Amz-Checksum-Crc32c"
 	modeHeader = "X-Amz-Checksum-Mode"
+	sseHeader  = "X-Amz-Server-Side-Encryption"
 )
 
 // Store is a backend.Store in a bucket.
@@ -80,6 +83,15 @@ func New(o Options) (*Store, error) {
 		return nil, fmt.Errorf("s3: %w", err)
 	}
 	transport.MaxResponseHeaderBytes = maxHeaderBytes
+	if proxy := transport.Proxy; proxy != nil {
+		transport.Proxy = func(req *http.Request) (*url.URL, error) {
+			// Another machine's role is not ours.
+			if ip := net.ParseIP(req.URL.Hostname()); ip != nil && ip.IsLinkLocalUnicast() {
+				return nil, nil
+			}
+			return proxy(req)
+		}
+	}
 	core, err := minio.NewCore(host, &minio.Options{
 		Creds:        o.credentials(),
 		Secure:       secure,
