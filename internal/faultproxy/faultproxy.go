@@ -36,6 +36,9 @@
 // its ETag, and a DELETE, whose answer has nothing to check, is never lied about. A list
 // has no checksum, so Flip leaves it alone.
 //
+// Beside that it keeps a digest of what was put under each name, and tells which names
+// were put twice with other bytes.
+//
 // # Invariants
 //
 //	F1  Headers that are of the request and not of the connection reach the store
@@ -43,7 +46,8 @@
 //	F2  A fault is counted when it happened. What cannot happen, a stale list of a URL
 //	    that was not asked for before, is not, and the request passes.
 //	F3  Memory is bounded: bodyLimit times bodySlots for duplicates, the constants of
-//	    lists.go for lists. A request that finds no room passes without the fault.
+//	    lists.go for lists, namesLimit for digests. A request that finds no room passes
+//	    without the fault, and a name that finds none is not watched.
 //	F4  After Off no fault begins, and no late duplicate is under way. After Close no
 //	    goroutine is left.
 package faultproxy
@@ -124,7 +128,7 @@ type Options struct {
 	// Transport reaches the store, for one with a certificate of its own; nil: plain.
 	// The caller closes its idle connections.
 	Transport http.RoundTripper
-	Chances   map[Kind]float64 // of each request that the kind concerns; 0 to 1 in all
+	Chances   map[Kind]float64 // of each request that the kind concerns; 0 to 1 in all; see SetChances
 	Rand      *rand.Rand       // not used by others meanwhile
 	Clock     clock.Clock      // nil: the machine's
 	Delay     time.Duration    // longest delay of DuplicateLate
@@ -159,10 +163,12 @@ type Proxy struct {
 	cancel  context.CancelFunc
 	served  chan struct{}
 	counts  [kinds]atomic.Int64
+	asked   atomic.Int64 // requests
 	slots   chan struct{}
 	lists   lists
+	names   names
 
-	randMu sync.Mutex // guards o.Rand
+	randMu sync.Mutex // guards o.Rand and o.Chances
 
 	mu     sync.Mutex
 	on     bool
@@ -219,14 +225,28 @@ func (p *Proxy) Off() {
 	p.late.Wait()
 }
 
-// Count returns how many faults of a kind there were.
+// SetChances replaces Options.Chances for the requests to come.
+func (p *Proxy) SetChances(chances map[Kind]float64) {
+	p.randMu.Lock()
+	defer p.randMu.Unlock()
+	p.o.Chances = maps.Clone(chances)
+}
+
+// Requests returns how many requests clients made.
+func (p *Proxy) Requests() int64 { return p.asked.Load() }
+
+// Count returns how many faults there were of a kind.
 func (p *Proxy) Count(k Kind) int64 { return p.counts[k].Load() }
 
-// Counts returns how many faults there were of each kind that can be drawn.
+// Counts returns how many faults there were of each kind that can be drawn or was.
 func (p *Proxy) Counts() map[Kind]int64 {
+	p.randMu.Lock()
+	defer p.randMu.Unlock()
 	out := map[Kind]int64{}
-	for k := range maps.Keys(p.o.Chances) {
-		out[k] = p.Count(k)
+	for k := range kinds {
+		if _, drawn := p.o.Chances[k]; drawn || p.Count(k) > 0 {
+			out[k] = p.Count(k)
+		}
 	}
 	return out
 }
@@ -253,6 +273,7 @@ func (p *Proxy) begin() bool {
 	defer p.mu.Unlock()
 	if !p.closed {
 		p.work.Add(1)
+		p.asked.Add(1)
 	}
 	return !p.closed
 }

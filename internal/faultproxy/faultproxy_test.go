@@ -518,6 +518,74 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
+// TestOverwritten: a name that is put twice with other bytes is told, whatever becomes
+// of the answers; what is the same, cut or refused is not.
+func TestOverwritten(t *testing.T) {
+	r := newRig(t, Options{Chances: only(Duplicate)})
+	r.On()
+	r.must("PUT", "/bucket/same", content, 201)
+	r.must("PUT", "/bucket/empty", "", 201)
+	r.SetChances(only(ResetRequest))
+	if _, _, err := r.do("PUT", "/bucket/same", content+"other"); err == nil {
+		t.Fatal("a reset in a request does not show")
+	}
+	r.SetChances(only(FalseSuccess))
+	r.must("PUT", "/bucket/same", "other", 200)
+	r.Off()
+	r.must("DELETE", "/bucket/same", "", 204)
+	r.must("PUT", "/bucket/same", content, 201)
+	r.must("PUT", "/bucket", "not an object", 201)
+	r.must("PUT", "/bucket", "nor this", 201)
+	if got := r.Overwritten(); len(got) != 0 || r.Names() != 2 {
+		t.Fatalf("%d names, overwritten %q", r.Names(), got)
+	}
+	r.On()
+	r.SetChances(only(LostAnswer))
+	for range 3 {
+		_, _, _ = r.do("PUT", "/bucket/same", "other")
+	}
+	r.Off()
+	r.must("PUT", "/bucket/empty", "no more", 201)
+	if got := r.Overwritten(); !slices.Equal(got, []string{"/bucket/same", "/bucket/empty"}) {
+		t.Fatalf("overwritten %q", got)
+	}
+	if n := r.Counts(); r.Requests() != 12 || n[Duplicate] != 2 || n[LostAnswer] != 3 {
+		t.Fatalf("%d requests, faults %v", r.Requests(), n)
+	}
+}
+
+// TestOverwrittenRefused: what the store refused is not there.
+func TestOverwrittenRefused(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if r.Header.Get("If-None-Match") != "" {
+			w.WriteHeader(http.StatusPreconditionFailed)
+		}
+	}))
+	defer server.Close()
+	p, err := New(Options{Target: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(body string, header http.Header) {
+		req := httptest.NewRequestWithContext(t.Context(), "PUT", "/bucket/o", strings.NewReader(body))
+		maps.Copy(req.Header, header)
+		p.ServeHTTP(httptest.NewRecorder(), req)
+	}
+	put("one", nil)
+	put("two", http.Header{"If-None-Match": {"*"}})
+	if got := p.Overwritten(); len(got) != 0 || p.Names() != 1 {
+		t.Errorf("%d names, overwritten %q", p.Names(), got)
+	}
+	put("two", nil)
+	if got := p.Overwritten(); !slices.Equal(got, []string{"/bucket/o"}) {
+		t.Errorf("overwritten %q", got)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestOptions(t *testing.T) {
 	for _, target := range []string{"", "127.0.0.1:9000", "ftp://127.0.0.1", "http://", "http://%zz"} {
 		if p, err := New(Options{Target: target}); err == nil || !strings.Contains(err.Error(), "http://127.0.0.1:9000") {

@@ -68,10 +68,18 @@ func (p *Proxy) send(ctx context.Context, r *http.Request, body io.Reader, n int
 	}
 	out.TransferEncoding, out.Close, out.Trailer = nil, false, nil
 	out.Body, out.ContentLength = http.NoBody, n
-	if n != 0 {
-		out.Body = io.NopCloser(body)
+	if n == 0 {
+		body = http.NoBody
 	}
-	return p.o.Transport.RoundTrip(out)
+	w := newWatched(body)
+	if n != 0 {
+		out.Body = w
+	}
+	resp, err := p.o.Transport.RoundTrip(out)
+	if r.Method == http.MethodPut && p.targetOf(r) == object && (err != nil || resp.StatusCode/100 != 4) {
+		p.names.note(r.URL.Path, w, n)
+	}
+	return resp, err
 }
 
 // forward sends a request as it came.

@@ -318,6 +318,10 @@ func TestFaultyNetwork(t *testing.T) {
 			faultRun(t, faultPlan{where: "network", n: seed + int64(i), proxy: proxy, store: s.open(t, proxy.URL())}, steps, size)
 		}
 		t.Logf("faults %v", proxy.Counts())
+		// Root objects are made by the first start of each workload, before its faults.
+		if names := proxy.Overwritten(); len(names) > 0 || proxy.Names() == 0 {
+			t.Errorf("%d names put, these with other bytes later (E1): %q", proxy.Names(), names)
+		}
 		for k, n := range proxy.Counts() {
 			if n == 0 && share == 1 && k != elsewhere[s.protocol] {
 				t.Errorf("no request was %s", k)
