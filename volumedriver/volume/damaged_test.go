@@ -3,10 +3,14 @@ package volume
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
 )
 
 // TestRecoverDamagedHeads: a recovery is honest about heads that cannot be read. A
@@ -87,4 +91,52 @@ func (n *node) replace(t *testing.T, name string, b []byte) {
 	if err := n.store.Put(ctx, name, b); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// damagedReads is a store whose next reads find damage.
+type damagedReads struct {
+	backend.Store
+	left *atomic.Int64
+}
+
+func (s damagedReads) ReadAt(ctx context.Context, name string, p []byte, off int64) error {
+	if s.left.Add(-1) >= 0 {
+		return fmt.Errorf("%w: %s", backend.ErrCorrupt, name)
+	}
+	return s.Store.ReadAt(ctx, name, p, off)
+}
+
+// TestDamageReadAgain: what an encrypted store finds damaged may have been damaged on the
+// way, so it is read again; what stays damaged is a medium error.
+func TestDamageReadAgain(t *testing.T) {
+	var left atomic.Int64
+	w := newWorld(92)
+	w.opts.CacheBytes, w.opts.Clock = 1, fastClock{time.Now(), 100}
+	w.wrapStore = func(s backend.Store) (backend.Store, error) { return damagedReads{s, &left}, nil }
+	n := w.mustStart(t)
+	defer n.kill()
+	n.create(testID(1), 1<<20)
+	v := n.open(testID(1))
+	for i := range int64(8) {
+		mustWrite(t, v, i*4096, uint32(i+1))
+	}
+	if err := v.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v = n.open(testID(1))
+	left.Store(maxReads - 1)
+	wantVersion(t, v, 4096, 2)
+	left.Store(maxReads - 1)
+	n.wantWhole(testID(1))
+	if n := left.Load(); n > 0 {
+		t.Fatalf("the store was not read: %d damaged reads are left", n)
+	}
+	left.Store(1 << 20)
+	if err := v.ReadAt(t.Context(), make([]byte, 4096), 2*4096); !errors.Is(err, ErrMedium) {
+		t.Fatalf("a read of what stays damaged: %v", err)
+	}
+	if out := n.verify(testID(1)); out.BadClusters == 0 {
+		t.Fatalf("a verification of what stays damaged: %+v", out)
+	}
+	left.Store(0)
 }

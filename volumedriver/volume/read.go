@@ -444,9 +444,11 @@ func (v *Volume) fetch(ctx context.Context, key cache.Key, pc *piece, off int64,
 }
 
 // retry calls the backend until it answers or budget is used up. What another
-// try cannot change is returned at once, as ErrMedium.
+// try cannot change is returned at once, as ErrMedium, and damage after maxReads tries:
+// an encrypted store finds what a network did, too.
 func (v *Volume) retry(ctx context.Context, budget time.Duration, call func(context.Context) error) error {
 	deadline := v.host.o.Clock.Now().Add(budget)
+	damaged := 0
 	for wait := minBackoff; ; wait = min(2*wait, maxBackoff) {
 		cctx, cancel := context.WithTimeout(ctx, backendTimeout)
 		err := call(cctx)
@@ -455,7 +457,10 @@ func (v *Volume) retry(ctx context.Context, budget time.Duration, call func(cont
 			return nil
 		}
 		v.stats.backendErrors.Add(1)
-		if errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrRange) || errors.Is(err, backend.ErrCorrupt) {
+		if errors.Is(err, backend.ErrCorrupt) {
+			damaged++
+		}
+		if errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrRange) || damaged == maxReads {
 			return fmt.Errorf("%w: %w", ErrMedium, err)
 		}
 		if v.host.o.Clock.Now().Add(wait).After(deadline) {

@@ -408,16 +408,23 @@ func (d *damaged) addCluster(cluster uint64, size int64) {
 // isDamage reports whether another try cannot have another end.
 func isDamage(err error) bool { return notThere(err) || errors.Is(err, backend.ErrRange) }
 
-// ask calls the backend until it answers, or verifyPatience is over.
+// ask calls the backend until it answers, or verifyPatience is over. Like a reader it
+// believes in damage after maxReads tries.
 func (v *verifier) ask(ctx context.Context, call func(context.Context) error) error {
 	h := v.p.host
 	deadline := h.o.Clock.Now().Add(verifyPatience)
+	damaged := 0
 	for wait := minBackoff; ; wait = min(2*wait, maxBackoff) {
 		cctx, cancel := context.WithTimeout(ctx, backendTimeout)
 		err := call(cctx)
 		cancel()
+		if errors.Is(err, backend.ErrCorrupt) {
+			damaged++
+		}
 		switch {
-		case err == nil || isDamage(err) || errors.Is(err, ErrCorrupt):
+		case err == nil || errors.Is(err, ErrCorrupt):
+			return err
+		case isDamage(err) && (damaged == 0 || damaged == maxReads):
 			return err
 		case ctx.Err() != nil:
 			return ctx.Err()
