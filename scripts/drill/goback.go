@@ -60,7 +60,7 @@ func (o *vdiskOps) spoil(ctx context.Context, name string) error {
 		block[i] = byte(o.serial + i)
 	}
 	for range spoiled {
-		if _, err := d.WriteAt(block, o.e.rng.Int64N(loadBlocks)*selfcheck.BlockSize); err != nil {
+		if _, err := d.WriteAt(block, o.e.rng.Int64N(o.blocks)*selfcheck.BlockSize); err != nil {
 			return errors.Join(err, d.Close())
 		}
 	}
@@ -75,7 +75,7 @@ func (o *vdiskOps) back(ctx context.Context, name string) error {
 	}
 	sum, err := o.export(ctx, name)
 	if err == nil && sum != o.rolled[name] {
-		err = fmt.Errorf("vdisk %s differs from the snapshot that it was rolled back to", name)
+		err = fmt.Errorf("vdisk %s: %w than the snapshot that it was rolled back to", name, errOther)
 	}
 	delete(o.rolled, name)
 	return err
@@ -106,7 +106,7 @@ func (o *vdiskOps) backup(ctx context.Context, vdisk string) error {
 	}
 	got, err := o.export(ctx, restored)
 	if err == nil && got != want {
-		err = fmt.Errorf("vdisk %s: the backup of snapshot %s holds other data", vdisk, snapshot)
+		err = fmt.Errorf("vdisk %s: %w in the backup of snapshot %s", vdisk, errOther, snapshot)
 	}
 	return errors.Join(err, o.drop(ctx, clone), o.drop(ctx, restored))
 }

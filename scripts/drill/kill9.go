@@ -41,14 +41,20 @@ type target struct {
 func (e *env) targets(ctx context.Context, n *node.Node, count int) ([]*target, error) {
 	var out []*target
 	for i := range count {
-		name := fmt.Sprintf("load%d", i)
-		conn, err := n.CreateVDisk(ctx, "drill", name, loadBlocks*selfcheck.BlockSize)
+		t, err := e.target(ctx, n, "drill", i, loadBlocks)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, &target{name, conn, selfcheck.New(loadBlocks, e.seed+uint64(i))})
+		out = append(out, t)
 	}
 	return out, nil
+}
+
+// target creates and publishes the i-th vDisk.
+func (e *env) target(ctx context.Context, n *node.Node, vpool string, i, blocks int) (*target, error) {
+	name := fmt.Sprintf("load%d", i)
+	conn, err := n.CreateVDisk(ctx, vpool, name, int64(blocks)*selfcheck.BlockSize)
+	return &target{name, conn, selfcheck.New(blocks, e.seed+uint64(i))}, err
 }
 
 // underLoad runs the loads of all targets until blow returns and every command
@@ -80,6 +86,8 @@ func (e *env) underLoad(ctx context.Context, targets []*target, lethal bool, blo
 	switch {
 	case !lethal && after.Unknown > before.Unknown:
 		err = errors.Join(err, fmt.Errorf("writes of %d blocks failed on a living node", after.Unknown-before.Unknown))
+	case !lethal && after.Unread > before.Unread:
+		err = errors.Join(err, fmt.Errorf("%d reads failed on a living node: %w", after.Unread-before.Unread, after.ReadError))
 	case after.Blocks == before.Blocks:
 		err = errors.Join(err, errors.New("the load wrote nothing"))
 	}
@@ -124,6 +132,10 @@ func sum(targets []*target) selfcheck.Counts {
 		c.Blocks += n.Blocks
 		c.Reads += n.Reads
 		c.Unknown += n.Unknown
+		c.Unread += n.Unread
+		if n.ReadError != nil {
+			c.ReadError = n.ReadError
+		}
 	}
 	return c
 }

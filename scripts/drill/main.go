@@ -44,6 +44,7 @@ var drills = []drill{
 	{"operations", "snapshots, groups, clones, rollbacks, backups, scrubs, moves and the trash under a self-checking load; every other round ends with kill -9, in the others the process stands still for a while; what was acknowledged is there", 8, 2 * time.Minute, operations},
 	{"alba-kill-osds", "a random ASD of an object store is killed, stopped, restarted, damaged, wiped and replaced or set back to an older copy every few seconds under a self-checking load; no command fails, every block is right, and everything is complete again by itself", 14, 4 * time.Minute, albaKillOSDs},
 	{"backend-away", "the backend directory disappears under load and comes back; no write fails, nothing is lost", 3, 3 * time.Minute, backendAway},
+	{"store-faults", "vDisks on real S3 and Swift behind a proxy that does what networks and stores do, each fault alone and mixed, under a self-checking load with operations and kill -9; afterwards everything gets to the store by itself, is whole there, and serves on a node that has nothing else; no object gets other bytes", 2, 8 * time.Minute, storeFaults},
 }
 
 // env is what a drill works with.

@@ -37,6 +37,7 @@ type vdiskOps struct {
 	n       *node.Node
 	api     *client.Client
 	targets []*target
+	blocks  int64 // of each
 	serial  int
 	// have and gone are snapshots, by vDisk and name, whose creation or deletion was
 	// acknowledged. What was asked for and not answered is in neither.
@@ -46,6 +47,19 @@ type vdiskOps struct {
 	counts     map[string]int
 	paused     bool
 	stop       chan struct{} // closed when the round is to end: what runs is not waited for
+	// forgiven tells errors that may happen, after which it is not known what was done;
+	// nil: none.
+	forgiven func(error) bool
+}
+
+// errOther: a vDisk holds other data than it must. It is never forgiven.
+var errOther = errors.New("other data")
+
+// errJob: something that the node does by itself failed.
+var errJob = errors.New("failed")
+
+func newOps(e *env, n *node.Node, targets []*target, blocks int64) *vdiskOps {
+	return &vdiskOps{e: e, n: n, targets: targets, blocks: blocks, have: map[[2]string]bool{}, gone: map[[2]string]bool{}, clones: map[string]bool{}, rolled: map[string]string{}, counts: map[string]int{}}
 }
 
 // operations: every other round ends with kill -9 while the node works on operations; in
@@ -62,7 +76,7 @@ func operations(ctx context.Context, e *env) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	o := &vdiskOps{e: e, n: n, targets: targets, have: map[[2]string]bool{}, gone: map[[2]string]bool{}, clones: map[string]bool{}, rolled: map[string]string{}, counts: map[string]int{}}
+	o := newOps(e, n, targets, loadBlocks)
 	kills := 0
 	for round := range e.rounds {
 		lethal := round%2 == 1
@@ -104,8 +118,27 @@ func (o *vdiskOps) text() string {
 
 // round does operations for a while, then kills the node in the middle of one.
 func (o *vdiskOps) round(ctx context.Context, lethal bool) error {
+	span := opsMin + time.Duration(o.e.rng.Int64N(int64(opsMax-opsMin)))
+	return o.during(ctx, lethal, func(ctx context.Context) error {
+		if err := sleep(ctx, span/2); err != nil {
+			return err
+		}
+		if !lethal {
+			if err := o.standStill(ctx); err != nil {
+				return err
+			}
+		}
+		return sleep(ctx, span/2)
+	})
+}
+
+// during does one operation after the other until work returns. A lethal one ends with
+// kill -9 in the middle of an operation. The context of work ends when an operation fails.
+func (o *vdiskOps) during(ctx context.Context, lethal bool, work func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	working, failed := context.WithCancel(ctx)
+	defer failed()
 	done := make(chan error, 1)
 	stop := make(chan struct{})
 	o.stop = stop
@@ -118,39 +151,24 @@ func (o *vdiskOps) round(ctx context.Context, lethal bool) error {
 			default:
 			}
 			if err := o.one(ctx); err != nil {
+				failed()
 				done <- err
 				return
 			}
 		}
 	}()
-	span := opsMin + time.Duration(o.e.rng.Int64N(int64(opsMax-opsMin)))
-	work := func() error {
-		select {
-		case err := <-done:
-			return fmt.Errorf("on a living node: %w", err)
-		case <-time.After(span / 2):
-			return nil
-		}
-	}
-	if err := work(); err != nil {
-		return err
-	}
-	if !lethal {
-		if err := o.standStill(ctx); err != nil {
-			return err
-		}
-	}
-	if err := work(); err != nil {
-		return err
+	err := work(working)
+	if working.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("on a living node: %w", errors.Join(<-done, err))
 	}
 	if lethal {
-		err := o.n.Kill()
+		err = errors.Join(err, o.n.Kill())
 		cancel() // what was not answered is not known
 		<-done
 		return err
 	}
 	close(stop)
-	return <-done
+	return errors.Join(err, <-done)
 }
 
 // standStill stops the node's process for a while, in the middle of whatever it does.
@@ -202,8 +220,11 @@ func (o *vdiskOps) one(ctx context.Context) error {
 	case 9:
 		what, err = "backups restored", o.backup(ctx, t.name)
 	}
-	if refused(err) {
+	switch {
+	case refused(err):
 		what, err = "refusals", nil
+	case err != nil && o.forgiven != nil && ctx.Err() == nil && !errors.Is(err, errOther) && o.forgiven(err):
+		what, err = "operations given up", nil
 	}
 	if err == nil && what != "" {
 		o.counts[what]++
@@ -324,7 +345,7 @@ func (o *vdiskOps) scrub(ctx context.Context, vdisk string) error {
 	return o.follow(ctx, func() (bool, error) {
 		s, err := client.Get[client.Scrub](o.api.GetVDiskScrub(ctx, vdisk))
 		if err == nil && s.Failure != "" {
-			err = fmt.Errorf("scrub of %s: %s", vdisk, s.Failure)
+			err = fmt.Errorf("scrub of %s %w: %s", vdisk, errJob, s.Failure)
 		}
 		return s.Ended != nil, err
 	})
@@ -345,7 +366,7 @@ func (o *vdiskOps) move(ctx context.Context, vdisk string) error {
 	return o.follow(ctx, func() (bool, error) {
 		v, err := client.Get[client.VDisk](o.api.GetVDisk(ctx, vdisk))
 		if err == nil && v.Move != nil && v.Move.Failed != "" {
-			err = fmt.Errorf("move of %s: %s", vdisk, v.Move.Failed)
+			err = fmt.Errorf("move of %s %w: %s", vdisk, errJob, v.Move.Failed)
 		}
 		return v.Move == nil, err
 	})

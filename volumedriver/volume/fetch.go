@@ -14,7 +14,7 @@ import (
 // by a later one.
 const maxReads = 6
 
-// again makes a call that reads from the backend until it works, maxReads times at
+// again makes a call to the backend until it works, maxReads times at
 // most. That something is not there is an answer.
 func (p *Pool) again(ctx context.Context, call func() error) error {
 	wait := minBackoff

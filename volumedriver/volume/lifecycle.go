@@ -83,8 +83,8 @@ func (p *Pool) putHead(ctx context.Context, h *Head) (HeadRef, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, backendTimeout)
 	defer cancel()
-	if err := p.cfg.Store.Put(ctx, headName(h.VDisk, ref), obj); err != nil {
-		return ref, fmt.Errorf("vdisk %s: put head %d: %w", h.Name, h.Number, err)
+	if err := p.again(ctx, func() error { return p.cfg.Store.Put(ctx, headName(h.VDisk, ref), obj) }); err != nil {
+		return ref, fmt.Errorf("vdisk %s: %w: put head %d: %w", h.Name, ErrBackend, h.Number, err)
 	}
 	return ref, nil
 }

@@ -50,6 +50,8 @@ type Disk interface {
 type Counts struct {
 	Writes, Blocks, Reads uint64 // acknowledged commands, blocks in them, verified reads
 	Unknown               uint64 // blocks whose last write was not answered, so far
+	Unread                uint64 // reads that failed, so far
+	ReadError             error  // of the last of them
 }
 
 // Load is the state of one disk's blocks. Create it once per disk; it lives on
@@ -60,6 +62,9 @@ type Load struct {
 	mu     sync.Mutex // guards blocks
 
 	writes, written, reads, unknown atomic.Uint64
+
+	unread    uint64 // reads that failed; mu guards both
+	readError error
 }
 
 type block struct {
@@ -74,7 +79,9 @@ func New(n int, run uint64) *Load { return &Load{run: run, blocks: make([]block,
 
 // Counts returns the figures so far.
 func (l *Load) Counts() Counts {
-	return Counts{Writes: l.writes.Load(), Blocks: l.written.Load(), Reads: l.reads.Load(), Unknown: l.unknown.Load()}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Counts{Writes: l.writes.Load(), Blocks: l.written.Load(), Reads: l.reads.Load(), Unknown: l.unknown.Load(), Unread: l.unread, ReadError: l.readError}
 }
 
 // Run keeps depth commands in flight until ctx ends or the disk fails. The
@@ -173,6 +180,8 @@ func (l *Load) read(d Disk, first, n int, buf []byte) (bool, error) {
 		l.blocks[first+i].busy = false
 	}
 	if err != nil {
+		l.unread++
+		l.readError = fmt.Errorf("read of %d blocks at block %d: %w", n, first, err)
 		return false, nil
 	}
 	for i := range n {
