@@ -22,7 +22,10 @@ import (
 const (
 	// faultBlocks is each vDisk's size in 4 KiB blocks: more than is cached, and few enough
 	// to be read from a slow store in seconds.
-	faultBlocks = 2048
+	faultBlocks = 768
+	// faultRate bounds the load, so that the journal does not fill up and reads are of what
+	// is on the store already.
+	faultRate = "1MiB"
 	// faultsEach is how often each kind of fault has to happen while it is alone, and
 	// faultPatience bounds how long that takes.
 	faultsEach    = 3
@@ -241,6 +244,11 @@ const exitFailed = 1
 func (d *storeDrill) round(ctx context.Context, orderly bool) error {
 	o := d.o
 	defer d.proxy.Off()
+	for _, t := range o.targets {
+		if _, err := d.n.CLI(ctx, "vdisk", "qos", t.name, "--bandwidth", faultRate); err != nil {
+			return err
+		}
+	}
 	err := d.e.underLoad(ctx, o.targets, false, func(ctx context.Context) error { return o.during(ctx, false, d.eachFault) })
 	if err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	mrand "math/rand/v2"
 	"net/url"
+	"os"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -258,7 +260,8 @@ func (l *line) before(ctx context.Context, change bool) (context.Context, error)
 	return ctx, nil
 }
 
-// TestModelStores is TestModel over every kind of store, of which all but the one in
+// TestModelStores is TestModel over every kind of store, OVGATE_MODEL_OPS operations long
+// if that is set and not 0, of which all but the one in
 // memory outlive a crash as they are, with what was on its way.
 func TestModelStores(t *testing.T) {
 	t.Parallel()
@@ -266,6 +269,9 @@ func TestModelStores(t *testing.T) {
 	ops := 500
 	if testing.Short() {
 		ops = 100
+	}
+	if n, err := strconv.Atoi(os.Getenv("OVGATE_MODEL_OPS")); err == nil && n > 0 {
+		ops = n
 	}
 	eachStore(t, anyStore, func(t *testing.T, _ storeCase, s startedStore) {
 		seed := uint64(time.Now().UnixNano())
