@@ -326,7 +326,10 @@ func TestRecoverFromBackend(t *testing.T) {
 		}
 		wantVersion(t, n.pool.Volume(r.ID), 0, uint32(i+1))
 	}
-	wantVersion(t, n.pool.Volume(testID(2)), 4096, 0)
+	// Nobody asked for that commit, and it may have happened.
+	if found, err := readVersions(n.pool.Volume(testID(2))); err != nil || found[8] != 0 && found[8] != 77 {
+		t.Fatalf("what was not committed reads version %d (%v), want 0 or 77", found[8], err)
+	}
 	again, err := n.pool.Recover(ctx)
 	if err != nil || len(again) != 4 || !again[0].Known {
 		t.Fatalf("second recovery %+v, %v", again, err)

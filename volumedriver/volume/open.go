@@ -17,6 +17,9 @@ const (
 	// maxClaims bounds how often an open that lost the race for an epoch tries
 	// the next one.
 	maxClaims = 16
+	// maxTakes bounds how often an open begins anew because another opening committed a
+	// head meanwhile.
+	maxTakes = 4
 	// maxOpens bounds the openings that a record carries while the backend is away.
 	maxOpens = 64
 )
@@ -60,20 +63,8 @@ func (p *Pool) openReserved(ctx context.Context, id ID) (*Volume, error) {
 	if p.Volume(id) != nil {
 		return nil, fmt.Errorf("vdisk %s is open: %w", id, ErrExists)
 	}
-	o := &opening{p: p, id: id}
-	if err := o.learn(ctx); err != nil {
-		return nil, err
-	}
-	if o.head.Template {
-		o.abandon()
-		return nil, fmt.Errorf("vdisk %s (%s): %w; clone it, and open the clone", o.head.Name, id, ErrTemplate)
-	}
-	if err := o.findParent(ctx); err != nil {
-		o.abandon()
-		return nil, err
-	}
-	if err := o.take(ctx, FlagNone); err != nil {
-		o.abandon()
+	o, err := p.takeOpening(ctx, id)
+	if err != nil {
 		return nil, err
 	}
 	if o.head.Parent == nil && o.rec.Parent != nil && o.rec.Clones == 0 {
@@ -101,6 +92,35 @@ func (p *Pool) openReserved(ctx context.Context, id ID) (*Volume, error) {
 		return nil, fmt.Errorf("vdisk %s: vpool %s: %w", id, p.cfg.Name, ErrClosed)
 	}
 	return v, nil
+}
+
+// takeOpening learns what a vDisk holds and becomes its owner; anew when the owner of
+// before, who does not know yet that it is none, commits a head meanwhile.
+func (p *Pool) takeOpening(ctx context.Context, id ID) (*opening, error) {
+	for try := 1; ; try++ {
+		o := &opening{p: p, id: id}
+		if err := o.learn(ctx); err != nil {
+			return nil, err
+		}
+		err := o.usable(ctx)
+		if err == nil {
+			if err = o.take(ctx, FlagNone); err == nil {
+				return o, nil
+			}
+		}
+		o.abandon()
+		if try == maxTakes || !errors.Is(err, ErrConflict) && !errors.Is(err, ErrFenced) {
+			return nil, err
+		}
+	}
+}
+
+// usable refuses a template, and finds the parent of a clone.
+func (o *opening) usable(ctx context.Context) error {
+	if o.head.Template {
+		return fmt.Errorf("vdisk %s (%s): %w; clone it, and open the clone", o.head.Name, o.id, ErrTemplate)
+	}
+	return o.findParent(ctx)
 }
 
 func (o *opening) abandon() {
