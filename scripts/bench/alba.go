@@ -575,8 +575,8 @@ func measureAlba(ctx context.Context, o options, dir string, r *results) (err er
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, minio.peer.close()) }()
-	pids, err := minio.peer.pids()
+	defer func() { err = errors.Join(err, minio.peer.Close()) }()
+	pids, err := peerPIDs(minio.peer)
 	if err != nil {
 		return err
 	}

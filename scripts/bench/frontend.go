@@ -142,8 +142,8 @@ func startFrontTgt(ctx context.Context, dir, file string, threads int) (*frontTg
 	if err != nil {
 		return nil, err
 	}
-	t := &frontTgt{threads: threads, address: lunAddress{p.says["portal"], p.says["iqn"], 1}, close: p.close}
-	if t.pid, err = p.pid(); err != nil {
+	t := &frontTgt{threads: threads, address: lunAddress{p.Said["portal"], p.Said["iqn"], 1}, close: p.Close}
+	if t.pid, err = peerPID(p); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
 	return t, nil

@@ -12,6 +12,8 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/openvstorage/ovgate/scripts/drill/node"
 )
 
 // plainS3 is what an S3 peer is asked by the client that its users take.
@@ -20,16 +22,16 @@ type plainS3 struct {
 	bucket string
 }
 
-func dialS3(p *peer) (*plainS3, error) {
-	u, err := url.Parse(p.says["endpoint"])
+func dialS3(p *node.Peer) (*plainS3, error) {
+	u, err := url.Parse(p.Said["endpoint"])
 	if err != nil {
 		return nil, err
 	}
 	c, err := minio.New(u.Host, &minio.Options{
-		Creds: credentials.NewStaticV4(p.says["access_key"], p.says["secret_key"], ""), Region: p.says["region"],
+		Creds: credentials.NewStaticV4(p.Said["access_key"], p.Said["secret_key"], ""), Region: p.Said["region"],
 		Transport: &http.Transport{MaxIdleConnsPerHost: 2 * largeDepth, DisableCompression: true},
 	})
-	return &plainS3{c, p.says["bucket"]}, err
+	return &plainS3{c, p.Said["bucket"]}, err
 }
 
 func (s *plainS3) put(ctx context.Context, name string, data []byte) error {
@@ -54,7 +56,7 @@ func (s *plainS3) remove(ctx context.Context, name string) error {
 // minioPeer is MinIO with as many drives as the Alba has devices, and as much parity.
 type minioPeer struct {
 	*plainS3
-	peer       *peer
+	peer       *node.Peer
 	kept, made minioObjects
 }
 
@@ -71,7 +73,7 @@ func openMinIO(ctx context.Context, dir string) (*minioPeer, error) {
 		err = fill4(&m.kept, largeKept)
 	}
 	if err != nil {
-		return nil, errors.Join(err, p.close())
+		return nil, errors.Join(err, p.Close())
 	}
 	return m, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/internal/kv"
+	"github.com/openvstorage/ovgate/scripts/drill/node"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/backend/encrypted"
 	"github.com/openvstorage/ovgate/volumedriver/backend/remote"
@@ -170,12 +171,12 @@ func kindRequests(s *remote.Store, kind remote.Kind) uint64 {
 }
 
 // s3Side opens a vPool on the S3 peer.
-func s3Side(ctx context.Context, p *peer, host *volume.Host, key string) (*storeSide, error) {
+func s3Side(ctx context.Context, p *node.Peer, host *volume.Host, key string) (*storeSide, error) {
 	plain, err := dialS3(p)
 	if err != nil {
 		return nil, err
 	}
-	o := s3.Options{Endpoint: p.says["endpoint"], Region: p.says["region"], Bucket: plain.bucket, Prefix: key, AccessKey: p.says["access_key"], SecretKey: p.says["secret_key"], Clock: clock.Real{}}
+	o := s3.Options{Endpoint: p.Said["endpoint"], Region: p.Said["region"], Bucket: plain.bucket, Prefix: key, AccessKey: p.Said["access_key"], SecretKey: p.Said["secret_key"], Clock: clock.Real{}}
 	if o.Found, _, err = s3.Detect(ctx, o); err != nil {
 		return nil, err
 	}
@@ -188,8 +189,8 @@ func s3Side(ctx context.Context, p *peer, host *volume.Host, key string) (*store
 }
 
 // swiftSide opens a vPool on the Swift peer.
-func swiftSide(ctx context.Context, p *peer, host *volume.Host, key, policy string) (*storeSide, error) {
-	c := &plainswift.Connection{AuthUrl: p.says["auth"], UserName: p.says["user"], ApiKey: p.says["key"], AuthVersion: 1}
+func swiftSide(ctx context.Context, p *node.Peer, host *volume.Host, key, policy string) (*storeSide, error) {
+	c := &plainswift.Connection{AuthUrl: p.Said["auth"], UserName: p.Said["user"], ApiKey: p.Said["key"], AuthVersion: 1}
 	if err := c.Authenticate(ctx); err != nil {
 		return nil, err
 	}
@@ -197,7 +198,7 @@ func swiftSide(ctx context.Context, p *peer, host *volume.Host, key, policy stri
 	if err := c.ContainerCreate(ctx, plain, plainswift.Headers{"X-Storage-Policy": policy}); err != nil {
 		return nil, err
 	}
-	o := swift.Options{AuthURL: p.says["auth"], User: p.says["user"], Key: p.says["key"], Container: "vpools-" + policy, Policy: policy, Prefix: key + "/", Clock: clock.Real{}}
+	o := swift.Options{AuthURL: p.Said["auth"], User: p.Said["user"], Key: p.Said["key"], Container: "vpools-" + policy, Policy: policy, Prefix: key + "/", Clock: clock.Real{}}
 	found, _, err := swift.Detect(ctx, o)
 	if err != nil {
 		return nil, err
@@ -292,8 +293,8 @@ func measureStores(ctx context.Context, o options, dir string, r *results) (err 
 		if err != nil {
 			return err
 		}
-		closers = append([]func() error{p.close}, closers...)
-		pids, err := p.pids()
+		closers = append([]func() error{p.Close}, closers...)
+		pids, err := peerPIDs(p)
 		if err != nil {
 			return err
 		}

@@ -13,11 +13,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/openvstorage/ovgate/scripts/drill/node"
 )
 
 // swiftPeer is Debian's Swift with its EC policy (scripts/peers/swift).
 type swiftPeer struct {
-	peer      *peer
+	peer      *node.Peer
 	members   []int // its processes
 	http      *http.Client
 	url       string // of the container
@@ -90,10 +92,10 @@ func openSwift(ctx context.Context, dir string, workers int) (_ *swiftPeer, err 
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.members, err = p.pids(); err != nil {
+	if s.members, err = peerPIDs(p); err != nil {
 		return nil, err
 	}
-	return s, s.login(ctx, p.says["auth"], p.says["user"], p.says["key"])
+	return s, s.login(ctx, p.Said["auth"], p.Said["user"], p.Said["key"])
 }
 
 func (s *swiftPeer) login(ctx context.Context, auth, user, key string) error {
@@ -174,5 +176,5 @@ func (s *swiftPeer) steps() []step {
 
 func (s *swiftPeer) close() error {
 	s.http.CloseIdleConnections()
-	return s.peer.close()
+	return s.peer.Close()
 }

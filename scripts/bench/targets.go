@@ -105,12 +105,12 @@ func openTgt(ctx context.Context, dir string, mode tgtMode, threads int) (*targe
 		name:   "tgt-" + mode.name,
 		config: fmt.Sprintf("Debian tgt, %s, %d threads (best of %v)", mode.what, threads, tgtThreads),
 		settle: func(context.Context) error { return nil },
-		close:  p.close,
+		close:  p.Close,
 	}
-	if t.pid, err = p.pid(); err != nil {
+	if t.pid, err = peerPID(p); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
-	d, err := lun.Dial(ctx, lun.Address{Portal: p.says["portal"], IQN: p.says["iqn"], LUN: 1, User: p.says["chap_user"], Secret: p.says["chap_secret"], Algorithms: "5"})
+	d, err := lun.Dial(ctx, lun.Address{Portal: p.Said["portal"], IQN: p.Said["iqn"], LUN: 1, User: p.Said["chap_user"], Secret: p.Said["chap_secret"], Algorithms: "5"})
 	if err != nil {
 		return nil, errors.Join(err, t.close())
 	}

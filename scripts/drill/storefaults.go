@@ -129,7 +129,7 @@ func (e *env) faultsOver(ctx context.Context, kind storeKind, n uint64) (_ strin
 		return "", err
 	}
 	d := &storeDrill{e: &own, kind: kind, rng: rand.New(rand.NewPCG(e.seed, 2+n))}
-	peer, err := node.StartPeer(ctx, filepath.Join(own.dir, "peers"), kind.peer[0], kind.peer[1:]...)
+	peer, err := node.StartPeer(ctx, filepath.Join(own.dir, "peers"), kind.peer[0], "drill", kind.peer[1:]...)
 	if err != nil {
 		return "", err
 	}

@@ -3,7 +3,9 @@ package node
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,27 +15,27 @@ import (
 // Peer is a real store that scripts/peer runs. It ends with Close and not before, also
 // when the program that started it dies.
 type Peer struct {
-	name, dir string
+	name, dir, instance string
 	// Said is what it told of itself as key=value, with what stands in its credentials
-	// file.
+	// file, if it has one.
 	Said map[string]string
 }
 
-// StartPeer runs "scripts/peer NAME up ARGS" from the root of the repository, which has
-// to be the working directory. Its state is below dir.
-func StartPeer(ctx context.Context, dir, name string, args ...string) (*Peer, error) {
-	p := &Peer{name: name, dir: dir}
+// StartPeer runs "scripts/peer NAME up --instance INSTANCE ARGS" from the root of the
+// repository, which has to be the working directory. Its state is below dir.
+func StartPeer(ctx context.Context, dir, name, instance string, args ...string) (*Peer, error) {
+	p := &Peer{name: name, dir: dir, instance: instance}
 	out, err := p.do(ctx, "up", args...)
 	if err != nil {
 		return nil, err
 	}
 	p.Said = keyValues(out)
-	b, err := os.ReadFile(p.Said["credentials"])
-	if err != nil {
-		return nil, fmt.Errorf("scripts/peer %s up told no credentials: %w", name, err)
-	}
-	for k, v := range keyValues(string(b)) {
-		p.Said[k] = v
+	if file := p.Said["credentials"]; file != "" {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return nil, errors.Join(err, p.Close())
+		}
+		maps.Copy(p.Said, keyValues(string(b)))
 	}
 	return p, nil
 }
@@ -45,7 +47,7 @@ func (p *Peer) Close() error {
 }
 
 func (p *Peer) do(ctx context.Context, verb string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join("scripts", "peer"), append([]string{p.name, verb}, args...)...)
+	cmd := exec.CommandContext(ctx, filepath.Join("scripts", "peer"), append([]string{p.name, verb, "--instance", p.instance}, args...)...)
 	cmd.Env = append(os.Environ(), "OVGATE_PEERS="+p.dir)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
