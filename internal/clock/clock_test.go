@@ -149,3 +149,24 @@ func TestReal(t *testing.T) {
 	timer.Reset(0)
 	<-timer.C()
 }
+
+func TestAfterFunc(t *testing.T) {
+	m := NewManual(time.Unix(0, 0))
+	for name, c := range map[string]Clock{"manual": m, "real": Real{}} {
+		ran := make(chan struct{}, 1)
+		stop := AfterFunc(c, time.Hour, func() { ran <- struct{}{} })
+		if !stop() || stop() {
+			t.Errorf("%s: stopped before its time: not the first time, or again", name)
+		}
+		m.Advance(2 * time.Hour)
+		stop = AfterFunc(c, time.Millisecond, func() { ran <- struct{}{} })
+		m.Advance(time.Millisecond)
+		<-ran
+		if stop() {
+			t.Errorf("%s: stopped after it ran", name)
+		}
+		if len(ran) > 0 {
+			t.Errorf("%s: it ran though it was stopped", name)
+		}
+	}
+}

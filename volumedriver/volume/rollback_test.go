@@ -170,10 +170,12 @@ func TestRollbackSticky(t *testing.T) {
 	n.close()
 }
 
-// lateStore loses the answer of a put: the object appears when the test says so.
+// lateStore loses the answers of the puts of a head: the object appears when the test
+// says so.
 type lateStore struct {
 	backend.Store
 	armed atomic.Bool
+	lost  atomic.Value // name of that head
 	late  atomic.Pointer[func() error]
 }
 
@@ -181,6 +183,9 @@ func (s *lateStore) Put(ctx context.Context, name string, data []byte) error {
 	if strings.Contains(name, headDir) && s.armed.Swap(false) {
 		put := func() error { return s.Store.Put(context.Background(), name, data) }
 		s.late.Store(&put)
+		s.lost.Store(name)
+	}
+	if name == s.lost.Load() {
 		return errors.New("no answer")
 	}
 	return s.Store.Put(ctx, name, data)
@@ -194,6 +199,7 @@ func TestRollbackLate(t *testing.T) {
 		t.Run(when, func(t *testing.T) {
 			ctx := context.Background()
 			w := newWorld(26)
+			w.opts.Clock = fastClock{time.Now(), 100}
 			late, away := &lateStore{}, &atomic.Bool{}
 			w.wrapStore = func(s backend.Store) (backend.Store, error) { late.Store = s; return awayStore{late, away}, nil }
 			id := testID(1)

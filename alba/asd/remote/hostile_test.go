@@ -506,9 +506,7 @@ func TestSilentServer(t *testing.T) {
 	hold := make(chan struct{})
 	silent := fake(t, func(net.Conn) { <-hold })
 	greets := fake(t, func(c net.Conn) {
-		if _, err := remote.Greet(c, key, deviceID); err != nil {
-			t.Error(err)
-		}
+		_, _ = remote.Greet(c, key, deviceID) // unless the client has given up before
 		<-hold
 	})
 	defer close(hold)

@@ -132,22 +132,34 @@ func conformance(t *testing.T, o Options, policy string) {
 }
 
 // patient reads again when Swift says that it is unavailable, as the engine does: an
-// object with an erasure code of which a delete has taken some fragments, and not yet
-// all, is neither there nor absent.
+// object with an erasure code of which a put or a delete has changed some fragments, and
+// not yet all, is neither there nor absent.
 type patient struct{ *Store }
 
 // patienceMax bounds the repeats: a delete is over long before.
 const patienceMax = 100
 
-func (p patient) ReadAt(ctx context.Context, name string, b []byte, off int64) error {
+func (p patient) until(read func() error) error {
 	for range patienceMax {
-		err := p.Store.ReadAt(ctx, name, b, off)
+		err := read()
 		var e *remote.Error
 		if !errors.As(err, &e) || e.Status != http.StatusServiceUnavailable {
 			return err
 		}
 	}
 	return errors.New("unavailable for too long")
+}
+
+func (p patient) ReadAt(ctx context.Context, name string, b []byte, off int64) error {
+	return p.until(func() error { return p.Store.ReadAt(ctx, name, b, off) })
+}
+
+func (p patient) Get(ctx context.Context, name string, limit int64) (b []byte, err error) {
+	err = p.until(func() error {
+		b, err = p.Store.Get(ctx, name, limit)
+		return err
+	})
+	return b, err
 }
 
 func mustOpen(t *testing.T, o Options) *Store {
