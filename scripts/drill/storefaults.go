@@ -47,9 +47,14 @@ const (
 	storeConfig = "cache_bytes: 1048576\n"
 )
 
-// overwritable are the objects that may get other bytes: the root alone, which tells the
-// cluster that a vPool belongs to, and changes with it at vpool recover.
-var overwritable = []string{"ovgate.root"}
+// overwritable tells whether an object may get other bytes: the root, which tells the
+// cluster that a vPool belongs to, and changes with it at vpool recover; and claims, which
+// openings compete for under one name. One of a deleted vDisk, whose first head a late
+// duplicate brought back, can be made again by a recovery from the store alone.
+func overwritable(name string) bool {
+	return strings.TrimSuffix(path.Base(name), "!") == "ovgate.root" || // S3 objects end in !
+		path.Base(path.Dir(name)) == "claim"
+}
 
 // storeKind is a kind of store that faults are drilled over.
 type storeKind struct {
@@ -428,7 +433,7 @@ func (d *storeDrill) whole(ctx context.Context) error {
 		}
 	}
 	for _, name := range d.proxy.Overwritten() {
-		if base := strings.TrimSuffix(path.Base(name), "!"); !slices.Contains(overwritable, base) { // S3 objects end in !
+		if !overwritable(name) {
 			return fmt.Errorf("object %s was put twice with other bytes (E1)", name)
 		}
 	}
