@@ -272,6 +272,8 @@ func (o *vdiskOps) deleteSnapshot(ctx context.Context, vdisk string) error {
 	return err
 }
 
+const groupTries = 3 // of a group snapshot
+
 func (o *vdiskOps) group(ctx context.Context) error {
 	in := client.SnapshotGroupInput{Name: fmt.Sprint("g", o.serial)}
 	for _, t := range o.targets {
@@ -280,7 +282,15 @@ func (o *vdiskOps) group(ctx context.Context) error {
 		}
 		in.Vdisks = append(in.Vdisks, t.name)
 	}
-	err := client.Done(o.api.CreateSnapshotGroup(ctx, &client.CreateSnapshotGroupParams{IdempotencyKey: new(rand.Text())}, in))
+	var err error
+	// On a disk that is busy with everything else vDisks may not come to rest in time; that
+	// is said, and nothing was done.
+	for range groupTries {
+		err = client.Done(o.api.CreateSnapshotGroup(ctx, &client.CreateSnapshotGroupParams{IdempotencyKey: new(rand.Text())}, in))
+		if err == nil || !strings.Contains(err.Error(), "did not all come to rest") {
+			break
+		}
+	}
 	if err == nil {
 		for _, t := range o.targets {
 			o.have[[2]string{t.name, in.Name}] = true
