@@ -106,6 +106,7 @@ type storeDrill struct {
 	o       *vdiskOps
 	keyFile string
 	kills   int
+	back    int           // deleted vDisks that a recovery found
 	resumed time.Duration // longest
 }
 
@@ -159,8 +160,8 @@ func (e *env) faultsOver(ctx context.Context, kind storeKind, n uint64) (_ strin
 		e.say("%s, round %d: %s; all verified, on a fresh node too, in %v", kind.name, round+1, d.o.text(), time.Since(start).Round(time.Second))
 	}
 	c := sum(d.o.targets)
-	return fmt.Sprintf("%d requests for %d names, faults %s, %d kills, %s, %d blocks written and checked, 0 lost, everything on the store within %v after the faults",
-		d.proxy.Requests(), d.proxy.Names(), strings.TrimPrefix(fmt.Sprint(d.proxy.Counts()), "map"), d.kills, d.o.text(), c.Blocks, d.resumed.Round(100*time.Millisecond)), d.n.Stop()
+	return fmt.Sprintf("%d requests for %d names, faults %s, %d kills, %s, %d blocks written and checked, 0 lost, %d deleted ones found by recoveries, everything on the store within %v after the faults",
+		d.proxy.Requests(), d.proxy.Names(), strings.TrimPrefix(fmt.Sprint(d.proxy.Counts()), "map"), d.kills, d.o.text(), c.Blocks, d.back, d.resumed.Round(100*time.Millisecond)), d.n.Stop()
 }
 
 // start makes the vPools with a vDisk on each, without faults.
@@ -507,6 +508,15 @@ func (d *storeDrill) recover(ctx context.Context, orderly bool) error {
 		if !found[t.name] {
 			return fmt.Errorf("vdisk %s is not on the store: found %v", t.name, slices.Sorted(maps.Keys(found)))
 		}
+		delete(found, t.name)
+	}
+	// From the trash, or deleted for good, when a put of its head that was on its way came
+	// after everything else of it was gone. Its owner deletes it again.
+	for name := range found {
+		if _, err := d.n.CLI(ctx, "vdisk", "delete", name, "--purge", "--yes"); err != nil {
+			return err
+		}
+		d.back++
 	}
 	return nil
 }

@@ -140,3 +140,72 @@ func TestDamageReadAgain(t *testing.T) {
 	}
 	left.Store(0)
 }
+
+// TestDeletedHeadLate: a put of a head arrives when everything of its vDisk was deleted. A
+// recovery from the backend alone takes that for the vDisk, which cannot be read then; it
+// is deleted like any other, and a sweep, which it held up, finds nothing more.
+func TestDeletedHeadLate(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(93)
+	n := w.mustStart(t)
+	n.create(testID(1), 1<<20)
+	v := n.open(testID(1))
+	mustWrite(t, v, 0, 1)
+	if err := v.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	late := n.headObjects(t, testID(1))
+	if err := n.pool.Delete(ctx, testID(1)); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range late {
+		n.replace(t, name, b)
+	}
+	n.kill()
+	w.fs, w.reg = blockfs.NewMem(), newMemRegistry()
+	n = w.mustStart(t)
+	defer n.kill()
+	if got, err := n.pool.Recover(ctx); err != nil || len(got) != 1 {
+		t.Fatalf("recovered %+v, %v", got, err)
+	}
+	if out, err := n.pool.Sweep(ctx, false); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), testID(1).String()) {
+		t.Fatalf("sweep: %+v, %v", out, err)
+	}
+	if err := n.pool.Delete(ctx, testID(1)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := n.pool.Sweep(ctx, false); err != nil || out.Objects+len(out.Quarantined) > 0 {
+		t.Fatalf("sweep: %+v, %v", out, err)
+	}
+}
+
+// busyPuts is a store whose next puts of heads are refused, for now.
+type busyPuts struct {
+	backend.Store
+	left *atomic.Int64
+}
+
+func (s busyPuts) Put(ctx context.Context, name string, data []byte) error {
+	if strings.Contains(name, headDir) && s.left.Add(-1) >= 0 {
+		return errors.New("busy")
+	}
+	return s.Store.Put(ctx, name, data)
+}
+
+// TestCreateBusy: a store that is busy for a moment does not fail the creation of a vDisk;
+// one that stays so is said to be away.
+func TestCreateBusy(t *testing.T) {
+	var left atomic.Int64
+	w := newWorld(94)
+	w.opts.Clock = fastClock{time.Now(), 100}
+	w.wrapStore = func(s backend.Store) (backend.Store, error) { return busyPuts{s, &left}, nil }
+	n := w.mustStart(t)
+	defer n.kill()
+	left.Store(maxReads - 1)
+	n.create(testID(1), 1<<20)
+	n.open(testID(1))
+	left.Store(maxReads)
+	if err := n.pool.Create(t.Context(), Spec{ID: testID(2), Name: "two", Size: 1 << 20}); !errors.Is(err, ErrBackend) || !strings.Contains(err.Error(), "busy") {
+		t.Fatalf("%v", err)
+	}
+}

@@ -8,11 +8,13 @@ import (
 	mrand "math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/backend/local"
 )
 
 // gate holds the calls of an owner on the backend from the n-th change after arm on, as
@@ -372,4 +374,52 @@ func (o *owner) check(w *world) {
 			n.close()
 		}
 	}
+}
+
+// claimHook is a store, shared by nodes, of which a test sees the claims come.
+type claimHook struct {
+	backend.Store
+	before func()
+}
+
+func (s claimHook) PutIfAbsent(ctx context.Context, name string, data []byte) error {
+	if strings.Contains(name, claimDir) {
+		s.before()
+	}
+	return s.Store.PutIfAbsent(ctx, name, data)
+}
+
+func (s claimHook) Close() error { return nil }
+
+// TestTakeOverLastCommit: the owner of before commits between what a new one learned and
+// its claim. The new one begins anew and has that commit.
+func TestTakeOverLastCommit(t *testing.T) {
+	store, err := local.Open(blockfs.NewMem(), local.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, w2 := newWorld(61), newWorld(62)
+	var v *Volume
+	claims := 0
+	last := func() {
+		if claims++; claims == 1 {
+			mustWrite(t, v, 4096, 7)
+			mustCommit(t, v)
+		}
+	}
+	w.node, w.openStore = "a", func() backend.Store { return claimHook{store, func() {}} }
+	w2.node, w2.openStore = "b", func() backend.Store { return claimHook{store, last} }
+	w2.reg, w2.settings.AcceptLostTail = w.reg, true
+	n := w.mustStart(t)
+	id := testID(ownersDisk)
+	n.create(id, 1<<20)
+	v = n.open(id)
+	mustCommit(t, v)
+	n2 := w2.mustStart(t)
+	wantVersion(t, n2.open(id), 4096, 7)
+	if claims != 2 {
+		t.Errorf("%d claims, want 2", claims)
+	}
+	n.kill()
+	n2.close()
 }
