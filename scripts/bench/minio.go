@@ -44,9 +44,8 @@ func (s *plainS3) get(ctx context.Context, name string, into []byte) error {
 	if err != nil {
 		return err
 	}
-	defer o.Close() //nolint:errcheck // all of it was read, or it failed before
 	_, err = io.ReadFull(o, into)
-	return err
+	return errors.Join(err, o.Close())
 }
 
 func (s *plainS3) remove(ctx context.Context, name string) error {

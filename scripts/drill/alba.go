@@ -94,15 +94,8 @@ func (d *albaDrill) text() string {
 }
 
 func (d *albaDrill) start(ctx context.Context) error {
-	config := filepath.Join(d.e.dir, "ovgate.yaml")
-	if err := os.WriteFile(config, []byte(albaConfig), 0o600); err != nil {
-		return err
-	}
 	var err error
-	if d.n, err = d.e.node("data", "--config", config); err != nil {
-		return err
-	}
-	if err := d.n.Start(ctx); err != nil {
+	if d.n, err = d.e.configured(ctx, albaConfig); err != nil {
 		return err
 	}
 	for range albaNodes * albaPerNode {

@@ -72,6 +72,19 @@ func (e *env) node(data string, args ...string) (*node.Node, error) {
 	return n, err
 }
 
+// configured starts a node with a configuration.
+func (e *env) configured(ctx context.Context, config string) (*node.Node, error) {
+	file := filepath.Join(e.dir, "ovgate.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	n, err := e.node("data", "--config", file)
+	if err != nil {
+		return nil, err
+	}
+	return n, n.Start(ctx)
+}
+
 func main() {
 	err := run()
 	if err != nil {

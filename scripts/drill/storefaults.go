@@ -215,15 +215,8 @@ func (d *storeDrill) settings() []string {
 
 // fresh starts a node without anything and registers the store.
 func (d *storeDrill) fresh(ctx context.Context) error {
-	config := filepath.Join(d.e.dir, "ovgate.yaml")
-	if err := os.WriteFile(config, []byte(storeConfig), 0o600); err != nil {
-		return err
-	}
 	var err error
-	if d.n, err = d.e.node("data", "--config", config); err != nil {
-		return err
-	}
-	if err := d.n.Start(ctx); err != nil {
+	if d.n, err = d.e.configured(ctx, storeConfig); err != nil {
 		return err
 	}
 	api, err := d.n.API()

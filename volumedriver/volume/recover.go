@@ -32,8 +32,10 @@ type recovery struct {
 // (vpool recover), and returns those that live. One whose newest head is not clean
 // may lack acknowledged writes: it is registered as LOST_TAIL, to be accepted (rule
 // E9), and so is one that has a newer head which cannot be read. A deleted vDisk that a
-// clone needs is registered as what it was, a tombstone. A vDisk of which no head can be
-// read is in the error, ErrCorrupt; the others are registered nevertheless.
+// clone needs is registered as what it was, a tombstone; another one is back if a late put
+// brought a head of it again after all else was purged, and is to be deleted anew. A vDisk
+// of which no head can be read is in the error, ErrCorrupt; the others are registered
+// nevertheless.
 func (p *Pool) Recover(ctx context.Context) ([]Recovered, error) {
 	r := &recovery{p: p, found: map[ID]*onBackend{}}
 	if err := r.scan(ctx); err != nil {

@@ -294,6 +294,7 @@ func TestRefused(t *testing.T) {
 	}
 	for name, o := range map[string]etcd.ServerOptions{
 		"not a member":   {Name: "a", Members: map[string]string{"b": free(t)}, Client: free(t)},
+		"open to all":    {Name: "a", Members: map[string]string{"a": "http://192.0.2.1:1"}, Client: free(t)},
 		"half of it TLS": {Name: "a", Members: map[string]string{"a": "https://127.0.0.1:1"}, Client: free(t)},
 	} {
 		o.Dir = t.TempDir()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -44,7 +45,7 @@ type ServerOptions struct {
 	// with all Members.
 	Join bool
 	// Certificate, Key and CA are PEM files for both URLs, which must be https:// then. A
-	// certificate signed by CA is asked of everybody.
+	// certificate signed by CA is asked of everybody. Without them both are loopback's.
 	Certificate, Key, CA string
 	Log                  *slog.Logger
 }
@@ -107,6 +108,9 @@ func (o ServerOptions) config() (*embed.Config, error) {
 	if secure := peer.Scheme == "https" && client.Scheme == "https"; secure != (o.Certificate != "") {
 		return nil, fmt.Errorf("%s and %s: both need https, and https a certificate", peer, client)
 	}
+	if o.Certificate == "" && !(loopback(peer) && loopback(client)) {
+		return nil, fmt.Errorf("%s and %s: without TLS only on a loopback address: anybody who reaches them could read and change everything", peer, client)
+	}
 	if o.Certificate != "" {
 		info := transport.TLSInfo{CertFile: o.Certificate, KeyFile: o.Key, TrustedCAFile: o.CA, ClientCertAuth: true}
 		c.PeerTLSInfo, c.ClientTLSInfo = info, info
@@ -121,6 +125,11 @@ func (o ServerOptions) config() (*embed.Config, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+func loopback(u *url.URL) bool {
+	a, err := netip.ParseAddr(u.Hostname())
+	return err == nil && a.IsLoopback()
 }
 
 // Leads tells whether the member is the cluster's leader.
