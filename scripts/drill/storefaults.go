@@ -486,6 +486,15 @@ func (d *storeDrill) recover(ctx context.Context, orderly bool) error {
 		}
 		for _, v := range r.Vdisks {
 			d.e.say("%s: recovered %s of %s: clean %v, state %s, last seq %d", d.kind.name, v.Name, vpool, v.Clean, v.State, v.LastSeq)
+			if !slices.ContainsFunc(d.o.targets, func(t *target) bool { return t.name == v.Name }) {
+				// From the trash, or deleted for good, when a put of its head that was on its way
+				// came after everything else of it was gone. Its owner deletes it again.
+				if _, err := d.n.CLI(ctx, "vdisk", "delete", v.Name, "--purge", "--yes"); err != nil {
+					return err
+				}
+				d.back++
+				continue
+			}
 			found[v.Name] = true
 			if orderly && !v.Clean {
 				return fmt.Errorf("vdisk %s came back unclean from an orderly stop", v.Name)
@@ -501,15 +510,6 @@ func (d *storeDrill) recover(ctx context.Context, orderly bool) error {
 		if !found[t.name] {
 			return fmt.Errorf("vdisk %s is not on the store: found %v", t.name, slices.Sorted(maps.Keys(found)))
 		}
-		delete(found, t.name)
-	}
-	// From the trash, or deleted for good, when a put of its head that was on its way came
-	// after everything else of it was gone. Its owner deletes it again.
-	for name := range found {
-		if _, err := d.n.CLI(ctx, "vdisk", "delete", name, "--purge", "--yes"); err != nil {
-			return err
-		}
-		d.back++
 	}
 	return nil
 }
