@@ -3,7 +3,7 @@
 GO ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help run test drills soak bench build lint generate ui setup vulncheck
+.PHONY: help run test drills soak bench build deb lint generate ui setup vulncheck
 
 help: ## This text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ run: ## Build and start a node on ./data with a published vDisk, in the foregrou
 
 build: ## Build bin/ovgate
 	$(GO) build -o bin/ovgate ./gateway/cmd/ovgate
+
+deb: ## Build the Debian package into bin
+	@scripts/package deb
 
 setup: ## Install the Debian packages that tests, drills and benches need
 	scripts/setup.sh

@@ -49,6 +49,9 @@ type PortGroup struct {
 	State ALUAState
 }
 
+// PortRange is the port groups First to Last: those of one node.
+type PortRange struct{ First, Last uint16 }
+
 func validatePortGroups(list []PortGroup) error {
 	for i, g := range list {
 		switch {
@@ -131,8 +134,56 @@ func (s *Server) SetGroupState(iqn string, tag uint16, state ALUAState) error {
 func (s *Server) accessChanged(t *target) {
 	for ss := range t.sessions {
 		ss.state.Store(uint32(t.state(ss.group)))
-		ss.attentionAll(uaAccessChanged)
+		if ss.conn.served == nil { // its own node tells it
+			ss.attentionAll(uaAccessChanged)
+		}
 	}
+}
+
+// ownersChanged tells every nexus of the units that another node serves than before; was
+// and luns are those from before. What the former owner kept of a nexus in memory is
+// gone. mu is held.
+func (s *Server) ownersChanged(t *target, was map[uint16]PortRange, luns map[uint16]*lun) {
+	for n, owner := range t.owners() {
+		old, l := luns[n], t.lun(n)
+		if old == nil {
+			continue
+		}
+		for ss := range t.sessions {
+			if was[n] != owner && ss.conn.served == nil { // its own node tells it
+				ss.attention(l, uaAccessChanged)
+			}
+			if old != l && old.moved(l) && l.remote == nil {
+				ss.attention(l, uaNexusLoss)
+			}
+		}
+	}
+}
+
+// reached notes whether the node that serves a unit of another node can be reached from here.
+// Those who use the unit through this node are told when that changes.
+func (t *target) reached(l *lun, ok bool) {
+	if l.away.Load() == !ok || l.away.Swap(!ok) == !ok {
+		return
+	}
+	for _, ss := range t.srv.users(t) {
+		if ss.conn.served == nil { // its own node tells it
+			ss.attention(l, uaAccessChanged)
+		}
+	}
+}
+
+// unitState is the access state of a port group for a unit, whose owner's are
+// active/optimized.
+func (l *lun) unitState(g PortGroup) ALUAState {
+	owner := *l.owner.Load()
+	if owner == (PortRange{}) || g.State > ALUANonOptimized {
+		return g.State
+	}
+	if owner.First <= g.Tag && g.Tag <= owner.Last {
+		return ALUAOptimized
+	}
+	return ALUANonOptimized
 }
 
 // Operation codes that stay open in states other than the active ones.
@@ -200,7 +251,11 @@ func reportPortGroups(t *task) {
 		b = append(b, 0x10, 0, 0, 0)
 	}
 	for _, g := range t.c.sess.target.portGroups() {
-		b = append(b, byte(g.State), portGroupSupports)
+		state := t.lu.unitState(g)
+		if t.lu.away.Load() && g.Tag == t.c.sess.group && state <= ALUANonOptimized {
+			state = ALUAUnavailable // what else this node knows of the unit is as it was
+		}
+		b = append(b, byte(state), portGroupSupports)
 		b = be.AppendUint16(b, g.Tag)
 		b = append(b, 0, portGroupImplicit, 0, 1, 0, 0)
 		b = be.AppendUint16(b, g.Tag) // relative target port identifier

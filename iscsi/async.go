@@ -39,6 +39,10 @@ func (c *conn) notice(event byte, wait uint16) *reply {
 // when that has left, or after noticeTime; what arrives until then is not
 // executed any more, what is running stays unanswered.
 func (c *conn) expel(wait uint16) {
+	if c.served != nil {
+		c.close()
+		return
+	}
 	r := c.notice(asyncDropConnection, wait)
 	c.mu.Lock()
 	c.draining.Store(true)

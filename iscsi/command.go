@@ -111,7 +111,7 @@ func (t *task) prepare() bool {
 	if t.longCDB || t.read && t.write || t.cmd.dir == dirOut && t.read && t.cdbLen > 0 {
 		return t.refuse(senseInvalidIU)
 	}
-	if t.cmd.validate != nil && !t.cmd.validate(t) {
+	if t.cmd.validate != nil && !t.forwards() && !t.cmd.validate(t) {
 		return false
 	}
 	return t.reserveBuffer()
@@ -221,6 +221,10 @@ func (c *conn) start(t *task) {
 	if t.write {
 		c.sess.writeBytes.Add(uint64(t.want))
 		c.srv.stats.writeBytes.Add(uint64(t.want))
+	}
+	if t.forwards() {
+		t.forward()
+		return
 	}
 	t.cmd.run(t)
 }

@@ -73,6 +73,8 @@ type conn struct {
 	draining    atomic.Bool       // set under mu
 	dropBy      time.Time         // when the connection is closed in any case, if not zero
 	down        chan struct{}     // closed with the connection
+
+	served *ServedNexus // the session is on another node: there is no socket
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
@@ -154,7 +156,9 @@ func (c *conn) close() {
 	c.writerWake.Broadcast()
 	c.idleWake.Broadcast()
 	c.mu.Unlock()
-	_ = c.nc.Close()
+	if c.nc != nil {
+		_ = c.nc.Close()
+	}
 }
 
 // broken is closed with the connection.
@@ -173,6 +177,8 @@ func (c *conn) finishTasks() {
 			delete(c.tasks, itt)
 		} else if t.withdraw() {
 			waiting = append(waiting, t)
+		} else {
+			t.recall()
 		}
 	}
 	c.mu.Unlock()
@@ -196,7 +202,7 @@ func (c *conn) outstanding() int {
 }
 
 // stopped tells whether a task must submit nothing more.
-func (c *conn) stopped(t *task) bool { return c.closed.Load() || t.aborted.Load() }
+func (c *conn) stopped(t *task) bool { return c.closed.Load() || t.aborted.Load() || t.late() }
 
 // Answers that wait because the peer does not read them (I5): beyond these it is
 // disconnected.
@@ -217,6 +223,9 @@ func (c *conn) send(r *reply) {
 
 // queue is send with mu held; false means that the caller has to close.
 func (c *conn) queue(r *reply) bool {
+	if c.served != nil { // its own node says such things to the initiator
+		return !r.last
+	}
 	if c.unsent >= maxUnsent || c.unsentBytes+len(r.data) > maxUnsentBytes {
 		return false
 	}
@@ -228,6 +237,10 @@ func (c *conn) queue(r *reply) bool {
 // enqueue adds to the writer's queue; mu is held.
 func (c *conn) enqueue(it outItem) {
 	if c.closed.Load() {
+		return
+	}
+	if c.served != nil {
+		c.served.answered(it.t)
 		return
 	}
 	c.outq = append(c.outq, it)
@@ -252,6 +265,9 @@ func (c *conn) answer(t *task) {
 		c.discharge(t)
 		if !t.immediate && !c.closed.Load() {
 			c.maxCmdSN.Add(1)
+		}
+		if c.served != nil {
+			c.served.ended(t)
 		}
 	} else {
 		c.enqueue(outItem{t: t})
@@ -280,6 +296,10 @@ func (c *conn) idle() bool { return len(c.tasks) == 0 && c.unsent == 0 }
 // drain asks the initiator to log out and closes the connection as soon as it
 // has nothing in flight. A connection still in login is closed at once.
 func (c *conn) drain() {
+	if c.served != nil {
+		c.served.drain()
+		return
+	}
 	if !c.loggedIn.Load() {
 		c.close()
 		return

@@ -45,6 +45,10 @@ type Op struct {
 // Completer is told when an Op is complete.
 type Completer interface{ Complete(*Op) }
 
+// Withdrawer is a Completer that knows whether its Op is still wanted. A Disk that made
+// one wait asks before it lets it take effect, and else fails it with ErrAborted (O4).
+type Withdrawer interface{ Withdrawn() bool }
+
 // Results of an Op that have a SCSI meaning of their own.
 var (
 	// ErrBusy: try again later (journal full beyond stall_timeout, suspended): BUSY.

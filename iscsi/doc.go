@@ -81,6 +81,24 @@
 //	R7  Nothing waits in a connection's reader or in a Disk's completion. Registries
 //	    and parameter lists are bounded (maxRegistrations, maxPRList).
 //
+// Units of other nodes. A logical unit with a RemoteDisk is served by another node, which
+// executes its commands as a whole (remote.go, served.go, package forward):
+//
+//	session -> task -> Forwarder ==> ServedNexus -> task -> checks -> Disk
+//	   ^                                                        |
+//	   +---- status, sense, data-in <===========================+
+//
+//	F1  The owner decides all but what names the unit: INQUIRY, REPORT LUNS and REPORT
+//	    TARGET PORT GROUPS are answered by the node that was asked, so that a unit which
+//	    moves is there.
+//	F2  A forwarded command is answered when it is certain that nothing more of it takes
+//	    effect; task management waits for that, and where it cannot be known the session
+//	    ends instead of the answer.
+//	F3  A command that is older than CommandMaxAge, or whose nexus has ended, is not
+//	    submitted to the Disk any more; a Disk that made an Op wait asks (Withdrawer).
+//	F4  When a unit changes its node, the nexuses hear ASYMMETRIC ACCESS STATE CHANGED, and
+//	    I_T NEXUS LOSS where what was kept for them in memory is gone.
+//
 // R1 to R3 are what O5 asks for: the record is in the journal, in order with the
 // writes, and "checked again at the sequence point" holds because at that point
 // no write is under way that the check would drop. A crash leaves the old or the

@@ -388,9 +388,11 @@ func (s *Server) visible(by *session, naa [16]byte, writes bool) *copyEnd {
 	defer s.mu.Unlock()
 	all := make([]*session, 1, 4)
 	all[0] = by
-	for _, ss := range s.sessions {
-		if ss != by && ss.initiator == by.initiator {
-			all = append(all, ss)
+	for _, t := range s.targets {
+		for ss := range t.sessions {
+			if ss != by && ss.initiator == by.initiator {
+				all = append(all, ss)
+			}
 		}
 	}
 	slices.SortFunc(all[1:], func(a, b *session) int { return int(a.tsih) - int(b.tsih) })
@@ -399,7 +401,7 @@ func (s *Server) visible(by *session, naa [16]byte, writes bool) *copyEnd {
 		v := ss.view.Load()
 		for _, n := range v.numbers {
 			e := &copyEnd{v.units[n].lun, ss, n}
-			if e.lu.NAA != naa || !e.reachable() {
+			if e.lu.NAA != naa || e.lu.remote != nil || !e.reachable() {
 				continue
 			}
 			if _, protected := e.protection(); !writes || !protected {

@@ -204,7 +204,7 @@ type view struct {
 	group   *Group
 	numbers []uint16 // as members see them, ascending
 	units   map[uint16]seen
-	inside  map[*lun]struct{}
+	inside  map[*lun]bool // read-only
 }
 
 // seen is a logical unit as the members of a group see it.
@@ -229,7 +229,7 @@ func newAccess(groups []Group, luns map[uint16]*lun) *access {
 }
 
 func newView(g *Group, luns map[uint16]*lun) *view {
-	v := &view{group: g, units: map[uint16]seen{}, inside: map[*lun]struct{}{}}
+	v := &view{group: g, units: map[uint16]seen{}, inside: map[*lun]bool{}}
 	for _, m := range g.LUNs {
 		v.units[m.Number] = seen{luns[m.LUN], m.ReadOnly}
 	}
@@ -239,7 +239,7 @@ func newView(g *Group, luns map[uint16]*lun) *view {
 		}
 	}
 	for _, u := range v.units {
-		v.inside[u.lun] = struct{}{}
+		v.inside[u.lun] = u.readOnly
 	}
 	v.numbers = slices.Sorted(maps.Keys(v.units))
 	return v
@@ -272,7 +272,7 @@ func (v *view) overlaps(o *view) bool {
 }
 
 // sameUnits tells whether members see the same logical units under the same
-// numbers as in o. Write protection is not part of that.
+// numbers as in o, whichever node serves them. Write protection is not part of that.
 func (v *view) sameUnits(o *view) bool {
-	return maps.EqualFunc(v.units, o.units, func(a, b seen) bool { return a.lun == b.lun })
+	return maps.EqualFunc(v.units, o.units, func(a, b seen) bool { return a.lun == b.lun || a.lun.moved(b.lun) })
 }

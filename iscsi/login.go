@@ -550,6 +550,7 @@ func (s *Server) endSession(ss *session) {
 	delete(s.byID, ss.id)
 	delete(ss.target.sessions, ss)
 	s.mu.Unlock()
+	ss.endPath()
 	ss.leave()
 	ss.dropReservations()
 	close(ss.gone)

@@ -74,7 +74,10 @@ func TestLoginRefusals(t *testing.T) {
 	ids := func(name string, more ...string) []string {
 		return append([]string{"InitiatorName=" + name, "SessionType=Normal", "TargetName=" + targetName}, more...)
 	}
-	n.ready(chap(nil)) // takes the one session
+	one := n.ready(chap(nil))                       // takes the one session
+	if _, err := one.Ping(n.ctx, nil); err != nil { // past its login also for the watchdog
+		t.Fatal(err)
+	}
 	for _, tc := range []struct {
 		name   string
 		dial   func(*initiator.Options)

@@ -44,7 +44,7 @@ type reservationView struct {
 
 // newReservations reads the state that the Disk keeps: this is the logical unit's
 // power on (R6).
-func newReservations(d Disk) (*reservations, error) {
+func newReservations(d Disk, clustered bool) (*reservations, error) {
 	r := &reservations{disk: d, cur: &registry{index: map[itNexus]int{}}}
 	s, ok := d.(Reserver)
 	if !ok {
@@ -55,7 +55,7 @@ func newReservations(d Disk) (*reservations, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w; it is not served, because its hosts may be fenced off", err)
 	}
-	if stored.aptpl {
+	if stored.aptpl || clustered {
 		r.cur = stored
 	}
 	r.publish()
@@ -74,7 +74,7 @@ func keptReservations(old map[uint16]*lun, specs []LUNSpec, ls LUNSpec) (*reserv
 			return l.res, nil
 		}
 	}
-	return newReservations(ls.Disk)
+	return newReservations(ls.Disk, ls.Clustered)
 }
 
 // publish makes the present state what commands are judged by; mu is held.

@@ -109,6 +109,7 @@ var (
 
 	uaPowerOn                = sense{key: 0x06, asc: 0x29}
 	uaReset                  = sense{key: 0x06, asc: 0x29, ascq: 0x03}
+	uaNexusLoss              = sense{key: 0x06, asc: 0x29, ascq: 0x07}
 	uaModeChanged            = sense{key: 0x06, asc: 0x2a, ascq: 0x01}
 	uaAccessChanged          = sense{key: 0x06, asc: 0x2a, ascq: 0x06}
 	uaReservationsPreempted  = sense{key: 0x06, asc: 0x2a, ascq: 0x03}

@@ -89,6 +89,9 @@ type Config struct {
 	Limits Limits
 	// DiscoveryAuth, when set, is demanded of discovery sessions.
 	DiscoveryAuth *Auth
+	// Forward takes commands of units with a RemoteDisk to the nodes that serve them;
+	// nil: they are answered BUSY.
+	Forward Forwarder
 }
 
 // Errors of the Server's methods; match with errors.Is.
@@ -128,6 +131,7 @@ type Server struct {
 	lim      Limits
 	disc     *Auth
 	svc      *scsiService
+	forward  Forwarder
 	commands *commandTable
 	bufs     bufferPool
 	budget   budget
@@ -152,6 +156,7 @@ type Server struct {
 	prelogin  int                 // of them, those that have not finished login
 	sessions  map[uint16]*session // by TSIH
 	discovery int                 // discovery sessions
+	served    int                 // sessions of other nodes, which are in conns
 	byID      map[string]*session
 	nextTSIH  uint16
 	nextID    uint64
@@ -164,6 +169,7 @@ func NewServer(cfg Config) *Server {
 	s := &Server{
 		log: cfg.Log, clk: cfg.Clock, rnd: cfg.Rand, lim: cfg.Limits.withDefaults(),
 		disc:      cfg.DiscoveryAuth,
+		forward:   cfg.Forward,
 		svc:       newSCSIService(),
 		commands:  newCommandTable(),
 		pacer:     newPacer(),
@@ -255,7 +261,7 @@ func (s *Server) start(nc net.Conn) {
 	s.mu.Lock()
 	late := s.makeRoom(c.since)
 	prelogin := s.prelogin
-	if open := len(s.conns); s.closed || open >= s.lim.Connections || prelogin >= s.lim.PreLogin {
+	if open := len(s.conns) - s.served; s.closed || open >= s.lim.Connections || prelogin >= s.lim.PreLogin {
 		s.mu.Unlock()
 		s.stats.refused.Add(1)
 		_ = nc.Close()
@@ -291,7 +297,7 @@ const loginGrace = 2 * time.Second
 // if there is none left and that is longer than loginGrace; the caller drops it. A
 // login that waits for the session which it replaces keeps its place. mu is held.
 func (s *Server) makeRoom(now time.Time) *conn {
-	if s.closed || s.prelogin < s.lim.PreLogin || len(s.conns) >= s.lim.Connections {
+	if s.closed || s.prelogin < s.lim.PreLogin || len(s.conns)-s.served >= s.lim.Connections {
 		return nil
 	}
 	var late *conn
@@ -350,7 +356,7 @@ func (s *Server) UpdateTarget(spec TargetSpec) error {
 		s.mu.Unlock()
 		return fmt.Errorf("%w: %s", ErrNoTarget, spec.Name)
 	}
-	was := t.portGroups()
+	was, owners, luns := t.portGroups(), t.owners(), *t.luns.Load()
 	if err := t.update(spec); err != nil {
 		s.mu.Unlock()
 		return err
@@ -369,6 +375,7 @@ func (s *Server) UpdateTarget(spec TargetSpec) error {
 		}
 		ss.setView(t.admit(ss.initiator))
 	}
+	s.ownersChanged(t, owners, luns)
 	s.mu.Unlock()
 	for _, f := range drop {
 		f()
@@ -581,7 +588,7 @@ type Stats struct {
 // Stats returns the totals.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
-	nc, ns := len(s.conns), len(s.sessions)
+	nc, ns := len(s.conns)-s.served, len(s.sessions)
 	s.mu.Unlock()
 	c := &s.stats
 	return Stats{

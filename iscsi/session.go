@@ -33,6 +33,8 @@ type session struct {
 	nexusMu sync.Mutex
 	nexuses map[*lun]*nexus
 
+	path ForwardPath // nexusMu; to units that other nodes serve
+
 	copies copyRecords // of its EXTENDED COPY commands
 
 	pending atomic.Int32 // unit attentions in ua
@@ -75,7 +77,7 @@ func (ss *session) lun(n uint16) *lun { return ss.view.Load().units[n].lun }
 // proof tells whether the session proved what the group of v demands.
 func (ss *session) proof(v *view) bool {
 	a := v.group.Auth
-	return a == nil || ss.proved != nil && *a == *ss.proved
+	return a == nil || ss.conn.served != nil /* its own node asked */ || ss.proved != nil && *a == *ss.proved
 }
 
 // misplaced says why the session cannot stay under the target's spec, and how long
@@ -83,6 +85,9 @@ func (ss *session) proof(v *view) bool {
 func (ss *session) misplaced() (why string, wait uint16) {
 	if v := ss.target.admit(ss.initiator); v == nil || !ss.mayHave(v) {
 		return "no group admits it with what it proved", waitIfGone
+	}
+	if ss.conn.served != nil {
+		return "", 0
 	}
 	if p, ok := ss.target.portal(ss.conn.local); !ok || p.Group != ss.group {
 		return "its portal is gone or in another group", waitToReturn
@@ -167,13 +172,18 @@ func (ss *session) setView(v *view) {
 		}
 	}
 	for n, u := range v.units {
-		if o := old.units[n].lun; o != nil && o.Number == u.lun.Number && o.res != u.lun.res {
+		o := old.units[n].lun
+		switch {
+		case o == nil || o.Number != u.lun.Number || o.res == u.lun.res:
+		case !o.moved(u.lun): // else ownersChanged tells
 			ss.attention(u.lun, uaPowerOn)
 		}
 	}
-	if !v.sameUnits(old) {
+	switch {
+	case ss.conn.served != nil: // its own node tells it
+	case !v.sameUnits(old):
 		ss.attentionAll(uaLUNsChanged)
-	} else {
+	default:
 		for n, u := range v.units {
 			if u.readOnly != old.units[n].readOnly {
 				ss.attention(u.lun, uaModeChanged)

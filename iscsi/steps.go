@@ -70,6 +70,9 @@ func (t *task) askOf(l *lun, kind OpKind, off, length int64, data []byte) bool {
 	return true
 }
 
+// Withdrawn implements Withdrawer: an Op whose task ended, or is too old, is not wanted.
+func (t *task) Withdrawn() bool { return t.c.stopped(t) }
+
 // stepDone takes a completed Op of a step.
 func (t *task) stepDone(op *Op) {
 	switch {

@@ -22,6 +22,12 @@ type LUNSpec struct {
 	Product   string // at most 16; "" is "vDisk"
 	Revision  string // at most 4; "" is "1"
 	QoS       QoS    // limits of all sessions together; changing it is not a LUN change
+	// Owner is the port groups of the node that serves the unit: they are active/optimized,
+	// the others are active/non-optimized; none: the states of the target are the unit's.
+	// Changing it is not a LUN change: ASYMMETRIC ACCESS STATE CHANGED is raised.
+	Owner PortRange
+	// Clustered units outlive a node: reservations end with none (R6).
+	Clustered bool
 }
 
 // TargetSpec describes a target.
@@ -156,8 +162,8 @@ type target struct {
 	sessions map[*session]struct{} // Server.mu
 }
 
-// lun is a logical unit: what it is, and the state initiators gave it. The QoS
-// of its LUNSpec is zero; gate has the one in force.
+// lun is a logical unit: what it is, and the state initiators gave it. QoS and Owner
+// of its LUNSpec are zero; gate and owner have those in force.
 type lun struct {
 	LUNSpec
 	scsi   *scsiLU
@@ -166,6 +172,9 @@ type lun struct {
 	copies copyGate   // EXTENDED COPY that works on it
 	res    *reservations
 	gate   gate
+	remote *RemoteDisk               // another node serves it; nil: this one does
+	owner  atomic.Pointer[PortRange] // LUNSpec.Owner in force
+	away   atomic.Bool               // another node serves it, which this one does not reach
 
 	mu      sync.Mutex
 	removed bool
@@ -197,6 +206,7 @@ func (t *target) update(spec TargetSpec) error {
 	}
 	for _, ls := range spec.LUNs {
 		luns[ls.Number].gate.limit(ls.QoS, t.srv.clk.Now())
+		luns[ls.Number].owner.Store(&ls.Owner)
 	}
 	units := make(map[uint16]*scsiLU, len(luns))
 	for n, l := range luns {
@@ -240,7 +250,7 @@ func (t *target) makeUnits(specs []LUNSpec) (map[uint16]*lun, error) {
 		if ls.Revision == "" {
 			ls.Revision = "1"
 		}
-		ls.QoS = QoS{} // see lun
+		ls.QoS, ls.Owner = QoS{}, PortRange{} // see lun
 		l := old[ls.Number]
 		if l == nil || l.LUNSpec != ls {
 			su, err := t.srv.svc.newLU(ls)
@@ -253,10 +263,25 @@ func (t *target) makeUnits(specs []LUNSpec) (map[uint16]*lun, error) {
 			}
 			l = &lun{LUNSpec: ls, scsi: su, res: res, shift: blockShift(ls.BlockSize)}
 			l.gate.lu = l
+			l.remote, _ = ls.Disk.(*RemoteDisk)
 		}
 		luns[ls.Number] = l
 	}
 	return luns, nil
+}
+
+// moved tells whether o is the same logical unit, served by another node.
+func (l *lun) moved(o *lun) bool {
+	return (l.remote != nil || o.remote != nil) && l.NAA == o.NAA && l.Serial == o.Serial && l.BlockSize == o.BlockSize
+}
+
+// owners are the port groups of the nodes that serve the units.
+func (t *target) owners() map[uint16]PortRange {
+	out := map[uint16]PortRange{}
+	for n, l := range *t.luns.Load() {
+		out[n] = *l.owner.Load()
+	}
+	return out
 }
 
 // lun returns a logical unit by its number in the target. Sessions see numbers

@@ -71,6 +71,13 @@ type task struct {
 	in     []byte // data-in to send
 	xfer   uint64 // bytes the command transfers, for the residual
 
+	// Of a unit that another node serves (remote.go), or for another node (served.go).
+	remote  RemoteCommand
+	away    ForwardPath // mu; it was handed over
+	raw     []byte      // sense data as the owner encoded it
+	expires time.Time   // it does not take effect after that, if not zero
+	ready   bool        // nothing is wrong with it so far
+
 	set      *taskSet    // mu; nil while the set holds SIMPLE tasks only
 	stretch  *stretch    // mu
 	awaiting bool        // mu; data has been asked for, or will follow unasked
@@ -119,7 +126,10 @@ func (t *task) release() {
 		s.bufs.put(t.aux)
 	}
 	t.buf, t.aux, t.data, t.ref, t.in, t.lu, t.nx, t.op.Data = nil, nil, nil, nil, nil, nil, nil, nil
-	t.over, t.copy = nil, nil
+	t.over, t.copy, t.away, t.raw = nil, nil, nil, nil
+	if t.remote.Done != nil || t.remote.t != nil {
+		t.remote = RemoteCommand{}
+	}
 	s.tasks.Put(t)
 }
 
@@ -138,6 +148,7 @@ func (t *task) submit(kind OpKind, off, length int64, data []byte, fua bool, nex
 // Complete implements Completer.
 func (t *task) Complete(op *Op) {
 	n := t.at
+	t.expires = time.Time{} // it has begun
 	others := n != nil && n.left(t.weight)
 	t.at = nil
 	switch {
@@ -161,6 +172,9 @@ func (t *task) failOp(err error) {
 	}
 	c := t.c // the task is the writer's once it is finished
 	t.status, t.sense = opResult(&t.op, err, t.lu.shift)
+	if c.served != nil && errors.Is(err, ErrGone) {
+		t.sense = senseAborted // it is moving; where to, the node that asks finds out
+	}
 	t.finish()
 	if errors.Is(err, ErrGone) {
 		c.dropSoon()

@@ -54,6 +54,8 @@ func (c *conn) abort(w *tmfWait, match func(*task) bool) int {
 			t.waiters = append(t.waiters, w)
 			if t.withdraw() {
 				waiting = append(waiting, t)
+			} else {
+				t.recall()
 			}
 			continue
 		}
@@ -167,6 +169,10 @@ func (s *Server) reset(by *session, w *tmfWait, of func(*lun) bool) {
 	}
 	for _, l := range *by.target.luns.Load() {
 		if !of(l) {
+			continue
+		}
+		if l.remote != nil { // the owner tells every nexus
+			by.resetRemote(l, w)
 			continue
 		}
 		l.res.forget(nil)

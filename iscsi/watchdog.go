@@ -67,6 +67,7 @@ func (c *conn) check(now time.Time) {
 		}
 	case c.overdue(now):
 		c.close()
+	case c.served != nil: // the link to its node has limits of its own
 	case c.sess == nil:
 		if c.silent.time(now, c.seen.Load()) > discoveryIdle {
 			c.dead("")

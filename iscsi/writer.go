@@ -383,7 +383,12 @@ func (c *conn) putResponse(b *batch, t *task, flags byte, resid uint32) {
 		c.pdu(b, h, nil)
 		return
 	}
-	s := t.sense.encode(c.outSense[:2], t.descriptorSense())
+	s := c.outSense[:2]
+	if t.raw != nil {
+		s = append(s, t.raw...)
+	} else {
+		s = t.sense.encode(s, t.descriptorSense())
+	}
 	be.PutUint16(s, uint16(len(s)-2))
 	c.pdu(b, h, s)
 }

@@ -16,8 +16,27 @@
 #                     the guest with a kernel initiator; the rest of it is
 #                     downloaded and unpacked, not installed (scripts/guest/image)
 #   util-linux, xfsprogs, e2fsprogs   also the disks that tests make of loop devices
+#   python3-cinder, python3-os-brick, python3-testtools, flake8
+#                     Cinder's test base and driver interface suite, and the style
+#                     checker, for its volume driver
+#   cinder-api, cinder-scheduler, cinder-volume, glance-api
+#                     OpenStack's volume and image services, which the driver is run by
+#   python3-openstackclient, python3-cinderclient
+#                     the commands of people who use them
+#   iproute2          ip: the network namespaces of scripts/cluster
 #   smartmontools     smartctl, which the node asks for the health of disks
 #   ca-certificates, curl, procps   used by the scripts themselves
+#
+# With the word package also what the test of the Debian package takes, and with the word
+# cinder what the drill cinder takes in soak and the bench, which make test does not run:
+#
+#   lintian, mmdebstrap, systemd-container
+#                     what is wrong with it, and the fresh Debian with systemd that it is
+#                     installed in
+#   mariadb-server-core, mariadb-client-core
+#                     Cinder's database, without a service
+#   tempest           OpenStack's own tests
+#   cinder-backup     Cinder's service for backups
 #
 # Needs no answers, may run any number of times, does nothing when everything is
 # there, and leaves no service running: a package's request to start one is
@@ -25,9 +44,20 @@
 set -euo pipefail
 
 packages=(tgt libiscsi-bin nbdkit qemu-utils qemu-block-extra e2fsprogs fio chromium
-	qemu-system-x86 busybox-static cpio kmod xfsprogs sg3-utils smartmontools ca-certificates curl procps util-linux
+	python3-cinder python3-os-brick python3-testtools flake8
+	qemu-system-x86 busybox-static cpio kmod xfsprogs sg3-utils smartmontools ca-certificates curl procps util-linux iproute2
 	swift-proxy swift-account swift-container swift-object memcached
-	keystone uwsgi-plugin-python3 python3-keystonemiddleware)
+	keystone uwsgi-plugin-python3 python3-keystonemiddleware
+	cinder-api cinder-scheduler cinder-volume glance-api python3-openstackclient python3-cinderclient)
+case "${1:-}" in
+"") ;;
+package) packages+=(lintian mmdebstrap systemd-container) ;;
+cinder) packages+=(mariadb-server-core mariadb-client-core python3-pymysql tempest cinder-backup) ;;
+*)
+	echo "usage: scripts/setup.sh [package|cinder]" >&2
+	exit 2
+	;;
+esac
 
 here=$(cd "$(dirname "$0")" && pwd)
 missing=()
@@ -75,6 +105,22 @@ if [ ${#missing[@]} -eq 0 ]; then
 	exit 0
 fi
 echo "setup: installing ${missing[*]}"
+# No package of OpenStack is to make a database, a user or an endpoint: peers do.
+"${as_root[@]}" debconf-set-selections <<-'D'
+	keystone keystone/configure_db boolean false
+	keystone keystone/create-admin-tenant boolean false
+	keystone keystone/register-endpoint boolean false
+	cinder-common cinder/configure_db boolean false
+	cinder-common cinder/configure_rabbit boolean false
+	cinder-common cinder/configure_ksat boolean false
+	cinder-api cinder/configure_api-endpoint boolean false
+	cinder-api cinder/register-endpoint boolean false
+	glance-common glance/configure_db boolean false
+	glance-common glance/configure_rabbit boolean false
+	glance-common glance/configure_ksat boolean false
+	glance-api glance/configure_api-endpoint boolean false
+	glance-api glance/register-endpoint boolean false
+D
 # The package lists may be missing (fresh container) or too old to download from.
 if ! apt-cache show "${missing[@]}" >/dev/null 2>&1 ||
 	! apt install --no-install-recommends "${missing[@]}"; then
@@ -83,7 +129,7 @@ if ! apt-cache show "${missing[@]}" >/dev/null 2>&1 ||
 fi
 # A machine with systemd would start them at its next boot, tgtd on the port that
 # ovgate uses. Only where this run brought the package.
-for p in tgt keystone memcached swift-proxy swift-account swift-container swift-object; do
+for p in tgt keystone memcached swift-proxy swift-account swift-container swift-object cinder-api cinder-scheduler cinder-volume cinder-backup glance-api; do
 	if [[ " ${missing[*]} " == *" $p "* ]] && command -v systemctl >/dev/null; then
 		mapfile -t units < <(dpkg -L "$p" | sed -n 's|.*/systemd/system/\([^/@]*\.service\)$|\1|p')
 		[ ${#units[@]} -eq 0 ] || "${as_root[@]}" systemctl disable "${units[@]}" >/dev/null 2>&1 || true

@@ -39,12 +39,14 @@ type Options struct {
 	// Client is what Open, Manager, Clock and Rand are put into.
 	Client client.Options
 	Log    *slog.Logger
+	// Store is what manager and NSM are on, closed by the caller; nil: one of its own.
+	Store kv.Store
 }
 
 // Cluster is an Alba.
 type Cluster struct {
 	T       testing.TB
-	KV      *kv.Bolt
+	KV      *kv.Bolt // nil with Options.Store
 	Manager *manager.Manager
 	Client  *client.Client
 	NSM     *nsm.Host
@@ -70,21 +72,21 @@ func New(t testing.TB, o Options) *Cluster {
 	if o.Preset.FragmentBytes == 0 {
 		o.Preset.FragmentBytes = preset.MinFragmentBytes
 	}
-	store, err := kv.OpenBolt(filepath.Join(t.TempDir(), "alba.db"), kv.BoltOptions{Clock: clock.Real{}, NoSync: true})
-	must(t, err)
-	c := &Cluster{T: t, KV: store, NSM: nsm.New(store), o: o, devs: map[string]*osdtest.Mem{}}
-	t.Cleanup(func() { must(t, store.Close()) })
+	c := &Cluster{T: t, o: o, devs: map[string]*osdtest.Mem{}}
+	store := o.Store
+	if store == nil {
+		c.KV = c.newStore()
+		store = c.KV
+	}
+	c.NSM = nsm.New(store)
 	secret := make([]byte, fragment.KeyBytes)
 	for i := range secret {
 		secret[i] = byte(i * 7)
 	}
+	var err error
 	c.Secret, err = fragment.NewKey(secret)
 	must(t, err)
-	c.Manager, err = manager.Open(t.Context(), manager.Options{Store: store, Clock: o.Clock, Rand: rand.Reader, Host: func(name string) (*nsm.Host, error) {
-		return c.host(name)
-	}})
-	must(t, err)
-	must(t, c.Manager.AddHost(t.Context(), HostName, 0))
+	c.Manager = c.newManager(store, c.host)
 	_, err = c.Manager.CreatePreset(t.Context(), o.Preset)
 	must(t, err)
 	for i, n := range o.Nodes {
@@ -94,6 +96,22 @@ func New(t testing.TB, o Options) *Cluster {
 	}
 	c.Client = c.NewClient()
 	return c
+}
+
+func (c *Cluster) newManager(store kv.Store, host func(name string) (*nsm.Host, error)) *manager.Manager {
+	c.T.Helper()
+	m, err := manager.Open(c.T.Context(), manager.Options{Store: store, Clock: c.o.Clock, Rand: rand.Reader, Host: host})
+	must(c.T, err)
+	must(c.T, m.AddHost(c.T.Context(), HostName, 0))
+	return m
+}
+
+// Beside returns a client of another process: with a manager and an NSM of its own on the
+// store that they share, which the caller opened anew. It is closed with the test.
+func (c *Cluster) Beside(store kv.Store) *client.Client {
+	c.T.Helper()
+	host := nsm.New(store)
+	return c.newClient(c.newManager(store, func(string) (*nsm.Host, error) { return host, nil }))
 }
 
 // host returns the NSM host as it is now.
@@ -172,8 +190,13 @@ func (c *Cluster) AddOSD(node string) uint32 {
 // NewClient returns another client, closed with the test.
 func (c *Cluster) NewClient() *client.Client {
 	c.T.Helper()
+	return c.newClient(c.Manager)
+}
+
+func (c *Cluster) newClient(m *manager.Manager) *client.Client {
+	c.T.Helper()
 	co := c.o.Client
-	co.Manager, co.Clock, co.Rand, co.Log = c.Manager, c.o.Clock, rand.Reader, c.o.Log
+	co.Manager, co.Clock, co.Rand, co.Log = m, c.o.Clock, rand.Reader, c.o.Log
 	if co.Refresh == 0 {
 		co.Refresh = 100 * time.Millisecond
 	}

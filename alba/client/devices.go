@@ -109,6 +109,8 @@ type devices struct {
 	c    *Client
 	mu   sync.Mutex // serialises refreshes
 	view atomic.Pointer[view]
+	// works is called when a failed device is taken into use again; may be nil.
+	works atomic.Pointer[func()]
 }
 
 func newDevices(c *Client) *devices {
@@ -241,16 +243,20 @@ func (d *devices) trial(ctx context.Context, dev *device) {
 		cancel()
 	}
 	dev.mu.Lock()
-	defer dev.mu.Unlock()
-	if err == nil {
-		d.c.stats.Requalif.Add(1)
-		d.c.o.Log.Info("device works again", "device", dev.rec.Number, "failed", dev.bad)
-		dev.bad, dev.full = nil, false
+	if err != nil {
+		dev.bad = err
+		dev.wait = min(time.Duration(float64(dev.wait)*trialGrowth), trialMax)
+		dev.trialAt = d.c.o.Clock.Now().Add(dev.wait)
+		dev.mu.Unlock()
 		return
 	}
-	dev.bad = err
-	dev.wait = min(time.Duration(float64(dev.wait)*trialGrowth), trialMax)
-	dev.trialAt = d.c.o.Clock.Now().Add(dev.wait)
+	d.c.stats.Requalif.Add(1)
+	d.c.o.Log.Info("device works again", "device", dev.rec.Number, "failed", dev.bad)
+	dev.bad, dev.full = nil, false
+	dev.mu.Unlock()
+	if fn := d.works.Load(); fn != nil {
+		(*fn)()
+	}
 }
 
 // reopen opens a device that could not be opened before.
@@ -359,6 +365,10 @@ func (c *Client) OSDs() []OSDView {
 	slices.SortFunc(out, func(a, b OSDView) int { return int(a.Number) - int(b.Number) })
 	return out
 }
+
+// OnWorks has fn called whenever a device that failed is taken into use again; it must not
+// wait. The last one that was given counts.
+func (c *Client) OnWorks(fn func()) { c.devices.works.Store(&fn) }
 
 // Device returns an open device by its number, for maintenance; nil when the
 // client has none.

@@ -63,6 +63,9 @@ const (
 	DefaultGrace = 15 * time.Minute
 	// DefaultSurvey is the time between two surveys when nothing changed.
 	DefaultSurvey = 10 * time.Minute
+	// surveyAgain is that time while something waits for repair, so that what is told of
+	// safety is not older.
+	surveyAgain = time.Minute
 	// DefaultVerify is the time in which every stored byte is verified.
 	DefaultVerify = 30 * 24 * time.Hour
 	// DefaultRate bounds what repair, verification and rebalancing each move, in
@@ -97,6 +100,11 @@ type Options struct {
 	Work       time.Duration // DefaultWork if 0
 	Rate       int64         // bytes a second, DefaultRate if 0
 	Timeout    time.Duration // of one call of a device, client.DefaultTimeout if 0
+	// Leads tells whether this agent does the rounds now; nil: always. What is asked for, as
+	// a verification, it does anyway.
+	Leads func() bool
+	// NodeName is what people call a node; nil: as the records do.
+	NodeName func(id string) string
 	// NoDeletes stops garbage, collect, removals and sweep: after a restore of
 	// the metadata, until it was compared with the devices.
 	NoDeletes bool
@@ -141,6 +149,12 @@ func New(o Options) *Agent {
 	if o.Rate == 0 {
 		o.Rate = DefaultRate
 	}
+	if o.Leads == nil {
+		o.Leads = func() bool { return true }
+	}
+	if o.NodeName == nil {
+		o.NodeName = func(id string) string { return id }
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -150,30 +164,33 @@ func New(o Options) *Agent {
 // Start begins the rounds.
 func (a *Agent) Start() {
 	a.soon() // what is there is not known yet
+	// A probe may find a device back before the client does, and a survey between the two
+	// moves nothing to it.
+	a.c.OnWorks(a.soon)
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancel(context.Background())
 	a.ctx = ctx
 	// Alone and without a rest: that a device failed is seen in time whatever else goes on,
 	// and what a probe takes is waiting for devices that do not answer.
-	a.every(ctx, "probe", a.o.Probe, 0, nil, func(ctx context.Context) error {
+	a.every(ctx, "probe", always(a.o.Probe), 0, nil, func(ctx context.Context) error {
 		return errors.Join(a.Probe(ctx), a.m.Follow(ctx))
 	})
-	a.every(ctx, "reconcile", a.o.Probe, restShare, nil, a.Reconcile)
-	a.every(ctx, "work", a.o.Work, restShare, nil, a.Work)
-	a.every(ctx, "survey", a.o.Survey, restShare, a.wake, func(ctx context.Context) error {
+	a.every(ctx, "reconcile", always(a.o.Probe), restShare, nil, a.Reconcile)
+	a.every(ctx, "work", always(a.o.Work), restShare, nil, a.Work)
+	a.every(ctx, "survey", a.untilSurvey, restShare, a.wake, func(ctx context.Context) error {
 		return errors.Join(a.Survey(ctx), a.Rebalance(ctx))
 	})
 	if !a.o.NoDeletes {
 		// Not behind work, which may take hours: what is overwritten would fill the devices.
-		a.every(ctx, "garbage", a.o.Work, restShare, nil, func(ctx context.Context) error {
+		a.every(ctx, "garbage", always(a.o.Work), restShare, nil, func(ctx context.Context) error {
 			return errors.Join(a.Garbage(ctx), a.Removals(ctx))
 		})
-		a.every(ctx, "collect", a.o.Grace, restShare, nil, func(ctx context.Context) error {
+		a.every(ctx, "collect", always(a.o.Grace), restShare, nil, func(ctx context.Context) error {
 			return errors.Join(a.Collect(ctx), a.Sweep(ctx))
 		})
 	}
 	if a.o.Verify > 0 {
-		a.every(ctx, "verify", a.o.Verify, restShare, nil, a.Verify)
+		a.every(ctx, "verify", always(a.o.Verify), restShare, nil, a.Verify)
 	}
 }
 
@@ -183,11 +200,21 @@ func (a *Agent) Stop() {
 	a.wg.Wait()
 }
 
+func always(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
+
+// untilSurvey is when the next survey comes by itself.
+func (a *Agent) untilSurvey() time.Duration {
+	if s := a.Safety(); s.Repair > 0 || s.Worse > 0 {
+		return min(a.o.Survey, surveyAgain)
+	}
+	return a.o.Survey
+}
+
 // every runs fn at intervals, and when wake says so. A round that takes long comes less
 // often: it rests for so many times its own length at least.
-func (a *Agent) every(ctx context.Context, what string, d, rest time.Duration, wake <-chan struct{}, fn func(context.Context) error) {
+func (a *Agent) every(ctx context.Context, what string, interval func() time.Duration, rest time.Duration, wake <-chan struct{}, fn func(context.Context) error) {
 	a.wg.Go(func() {
-		timer := a.o.Clock.NewTimer(d)
+		timer := a.o.Clock.NewTimer(interval())
 		defer timer.Stop()
 		for {
 			select {
@@ -196,11 +223,15 @@ func (a *Agent) every(ctx context.Context, what string, d, rest time.Duration, w
 			case <-timer.C():
 			case <-wake:
 			}
+			if !a.o.Leads() {
+				timer.Reset(interval())
+				continue
+			}
 			begin := a.o.Clock.Now()
 			if err := fn(ctx); err != nil && ctx.Err() == nil {
 				a.log.Warn("maintenance round failed, it is done again", "round", what, "error", err)
 			}
-			timer.Reset(max(d, rest*a.o.Clock.Now().Sub(begin)))
+			timer.Reset(max(interval(), rest*a.o.Clock.Now().Sub(begin)))
 		}
 	})
 }

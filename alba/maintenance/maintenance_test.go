@@ -20,6 +20,7 @@ import (
 	"github.com/openvstorage/ovgate/alba/osd"
 	"github.com/openvstorage/ovgate/alba/preset"
 	"github.com/openvstorage/ovgate/internal/clock"
+	"github.com/openvstorage/ovgate/internal/testseed"
 )
 
 func must(t testing.TB, err error) {
@@ -524,12 +525,33 @@ func (w *world) qualified() {
 
 func until(t *testing.T, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); {
+	for end := time.Now().Add(3 * time.Minute); !ok(); {
 		if time.Now().After(end) {
 			t.Fatal("it does not happen")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// A probe finds a device back before the client uses it again: what was written meanwhile is
+// stored anew then, not with the next survey that comes by itself.
+func TestBetterOnceItWorks(t *testing.T) {
+	t.Parallel()
+	best, worse := preset.Policy{K: 2, M: 1, C: 3, X: 1}, preset.Policy{K: 1, M: 1, C: 2, X: 1}
+	w := &world{Cluster: albatest.New(t, albatest.Options{Nodes: []int{1, 1, 1}, Preset: preset.Preset{Policies: []preset.Policy{best, worse}}}), t: t, objects: map[string][]byte{}}
+	// No survey but those that something calls for; probes are sooner than the client's trials.
+	w.a = maintenance.New(maintenance.Options{Client: w.Client, Clock: clock.Real{}, AutoRepair: time.Hour, Survey: time.Hour, Probe: 10 * time.Millisecond, Work: time.Hour})
+	w.a.Start()
+	defer w.a.Stop()
+	w.Namespace("ns")
+	w.OSD(1).SetDown(true)
+	w.put("a", 100) // disqualifies it
+	w.put("b", 100)
+	w.a.Look()
+	until(t, func() bool { return w.a.Safety().Policies[worse.String()] > 0 })
+	w.OSD(1).SetDown(false)
+	until(t, func() bool { return w.a.Safety().Policies[best.String()] == 2 })
+	w.check("at the end")
 }
 
 // A new device takes its share from the others.
@@ -568,7 +590,7 @@ func TestStorm(t *testing.T) {
 	}
 	pol := preset.Policy{K: 4, M: 2, C: 5, X: 2}
 	w := newWorld(t, albatest.Options{Nodes: []int{3, 3, 3}, Preset: preset.Preset{Policies: []preset.Policy{pol, {K: 1, M: 2, C: 2, X: 1}}}})
-	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
+	r := rand.New(rand.NewPCG(testseed.Of(t), 1))
 	ctx := t.Context()
 	stop := make(chan struct{})
 	var wg sync.WaitGroup

@@ -75,7 +75,7 @@ func (a *Agent) reconciled(ctx context.Context, o manager.OSD, was manager.Seen)
 		if err := a.m.Restored(ctx, o.Number); err != nil {
 			return err
 		}
-		a.event(o.Number, slog.LevelInfo, fmt.Sprintf("device %d of node %s is back in use", o.Number, o.Node))
+		a.event(o.Number, slog.LevelInfo, fmt.Sprintf("device %d of node %s is back in use", o.Number, a.o.NodeName(o.Node)))
 	}
 	a.soon()
 	return a.c.Refresh(ctx)

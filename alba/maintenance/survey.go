@@ -246,8 +246,9 @@ func (a *Agent) emptying(d deviceStates) map[uint32]*Job {
 		id := emptyJob(n)
 		a.mu.Lock()
 		j := a.jobs[id]
+		runs := j != nil && j.Ended.IsZero()
 		a.mu.Unlock()
-		if j == nil || !j.Ended.IsZero() {
+		if !runs {
 			what := fmt.Sprintf("empty device %d", n)
 			for _, by := range d.records {
 				if by.Replaces == n {
@@ -311,7 +312,7 @@ func (a *Agent) release(ctx context.Context, before deviceStates, refs map[uint3
 		if j := jobs[n]; j != nil {
 			a.end(j, nil)
 		}
-		a.event(n, slog.LevelInfo, fmt.Sprintf("device %d of node %s has left: nothing is stored on it any more", n, o.Node))
+		a.event(n, slog.LevelInfo, fmt.Sprintf("device %d of node %s has left: nothing is stored on it any more", n, a.o.NodeName(o.Node)))
 	}
 	if !left {
 		return nil

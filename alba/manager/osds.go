@@ -400,20 +400,21 @@ func (m *Manager) Restored(ctx context.Context, number uint32) error {
 
 // Leave ends a device that no manifest names any more (G2).
 func (m *Manager) Leave(ctx context.Context, number uint32) error {
-	o, rev, err := load[OSD](ctx, m.kv, osdKey(number))
-	if err != nil || rev == 0 || o.State == Left {
-		return err
+	for {
+		o, rev, err := load[OSD](ctx, m.kv, osdKey(number))
+		if err != nil || rev == 0 || o.State == Left {
+			return err
+		}
+		if o.State != Decommissioning && o.State != Purging {
+			return o.wrap(fmt.Errorf("%w: it is %s", ErrState, o.State))
+		}
+		o.State = Left
+		res, err := m.kv.Txn(ctx, []kv.Compare{kv.ModRevIs(osdKey(number), rev)},
+			[]kv.Op{save(osdKey(number), o), kv.Delete(uuidKey(o.UUID)), kv.Delete(seenKey(number))}, nil)
+		if err != nil || res.Succeeded {
+			return err
+		}
 	}
-	if o.State != Decommissioning && o.State != Purging {
-		return o.wrap(fmt.Errorf("%w: it is %s", ErrState, o.State))
-	}
-	o.State = Left
-	res, err := m.kv.Txn(ctx, []kv.Compare{kv.ModRevIs(osdKey(number), rev)},
-		[]kv.Op{save(osdKey(number), o), kv.Delete(uuidKey(o.UUID)), kv.Delete(seenKey(number))}, nil)
-	if err == nil && !res.Succeeded {
-		err = o.wrap(fmt.Errorf("%w: it was changed while it left", ErrState))
-	}
-	return err
 }
 
 // SeenAll returns what was last seen of the devices, by number.

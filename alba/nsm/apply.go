@@ -2,6 +2,7 @@ package nsm
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -90,6 +91,8 @@ func (h *Host) Apply(ctx context.Context, id uint64, epoch uint64, asserts []Ass
 
 // attempt is one evaluation of a sequence against what is there.
 type attempt struct {
+	id      uint64
+	recs    map[string]*kv.KV // of one moment; nil: absent
 	ns      Namespace
 	closed  []uint32
 	objects map[string]*layout.Manifest // nil: absent
@@ -100,9 +103,16 @@ type attempt struct {
 // try evaluates and commits once; false without an error: something changed in
 // between.
 func (h *Host) try(ctx context.Context, id, epoch uint64, asserts []Assert, changes []Change) (bool, error) {
-	ns, err := h.Namespace(ctx, id)
+	a, err := h.read(ctx, id, asserts, changes)
 	if err != nil {
 		return false, err
+	}
+	var ns Namespace
+	if ns.Revision, err = a.get(nsKey(id), &ns); err != nil {
+		return false, err
+	}
+	if ns.Revision == 0 {
+		return false, fmt.Errorf("%w: id %d", ErrNoNamespace, id)
 	}
 	if ns.State == Closing {
 		if err := h.settle(ctx, &ns); err != nil {
@@ -118,21 +128,21 @@ func (h *Host) try(ctx context.Context, id, epoch uint64, asserts []Assert, chan
 	if epoch != 0 && !ns.Valid(epoch) {
 		return false, ns.wrap(fmt.Errorf("%w: epoch %d, valid are %d to %d", ErrEpoch, epoch, ns.EpochMin, ns.EpochMax))
 	}
-	devices, err := h.Devices(ctx)
-	if err != nil {
+	var devices Devices
+	if devices.Revision, err = a.get(devicesKey, &devices); err != nil {
 		return false, err
 	}
-	a := &attempt{ns: ns, closed: devices.Closed, objects: map[string]*layout.Manifest{}, cmps: []kv.Compare{ns.unchanged(), devices.unchanged()}}
+	a.ns, a.closed, a.cmps = ns, devices.Closed, []kv.Compare{ns.unchanged(), devices.unchanged()}
 	for _, c := range changes {
-		if err := a.load(ctx, h, c.name()); err != nil {
+		if err := a.load(c.name()); err != nil {
 			return false, err
 		}
 		if c.Put == nil {
 			continue
 		}
 		end := endKey(id, c.Put.Object)
-		if rec, err := h.kv.Get(ctx, end); err != nil || rec != nil {
-			return err == nil, err // all this was there, and is over (N4)
+		if a.recs[end] != nil {
+			return true, nil // all this was there, and is over (N4)
 		}
 		a.cmps = append(a.cmps, kv.Absent(end))
 	}
@@ -140,7 +150,7 @@ func (h *Host) try(ctx context.Context, id, epoch uint64, asserts []Assert, chan
 		return true, nil
 	}
 	for _, as := range asserts {
-		if err := a.load(ctx, h, as.Name); err != nil {
+		if err := a.load(as.Name); err != nil {
 			return false, err
 		}
 		if err := a.holds(as); err != nil {
@@ -148,7 +158,7 @@ func (h *Host) try(ctx context.Context, id, epoch uint64, asserts []Assert, chan
 		}
 	}
 	for _, c := range changes {
-		if err := a.change(ctx, h, c); err != nil {
+		if err := a.change(c); err != nil {
 			return false, ns.wrap(err)
 		}
 	}
@@ -162,20 +172,69 @@ func (h *Host) try(ctx context.Context, id, epoch uint64, asserts []Assert, chan
 	return res.Succeeded, err
 }
 
-// load reads an object once and makes its state a condition.
-func (a *attempt) load(ctx context.Context, h *Host, name string) error {
+// read reads all that a sequence is decided from, at one moment: a call to a store that is
+// elsewhere costs more than what it reads.
+func (h *Host) read(ctx context.Context, id uint64, asserts []Assert, changes []Change) (*attempt, error) {
+	keys := []string{nsKey(id), devicesKey}
+	named := map[string]bool{}
+	name := func(name string) {
+		if validName(name) && !named[name] {
+			named[name] = true
+			keys = append(keys, objectKey(id, name))
+		}
+	}
+	for _, c := range changes {
+		name(c.name())
+		switch {
+		case c.Put != nil:
+			keys = append(keys, endKey(id, c.Put.Object))
+		case c.Move != nil && validName(c.Move.Name):
+			keys = append(keys, workKey(id, c.Move.Name))
+		}
+	}
+	for _, as := range asserts {
+		name(as.Name)
+	}
+	recs, err := h.kv.GetAll(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	a := &attempt{id: id, recs: make(map[string]*kv.KV, len(keys)), objects: map[string]*layout.Manifest{}}
+	for i, k := range keys {
+		a.recs[k] = recs[i]
+	}
+	return a, nil
+}
+
+// get decodes a record that was read; revision 0: it is absent.
+func (a *attempt) get(key string, v any) (int64, error) {
+	rec := a.recs[key]
+	if rec == nil {
+		return 0, nil
+	}
+	if err := json.Unmarshal(rec.Value, v); err != nil {
+		return 0, badRecord(key, err)
+	}
+	return rec.ModRev, nil
+}
+
+func validName(name string) bool { return name != "" && len(name) <= layout.MaxName }
+
+// load takes an object once and makes its state a condition.
+func (a *attempt) load(name string) error {
 	if _, known := a.objects[name]; known {
 		return nil
 	}
-	if name == "" || len(name) > layout.MaxName {
+	if !validName(name) {
 		return fmt.Errorf("%w: object name of %d bytes, 1 to %d are allowed", ErrInvalid, len(name), layout.MaxName)
 	}
-	m, err := h.Get(ctx, a.ns.ID, name)
-	if err != nil && !errors.Is(err, ErrNotExist) {
-		return err
-	}
+	var m *layout.Manifest
 	var rev int64
-	if m != nil {
+	if rec := a.recs[objectKey(a.id, name)]; rec != nil {
+		var err error
+		if m, err = decode(rec); err != nil {
+			return err
+		}
 		rev = m.Revision
 	}
 	a.objects[name] = m
@@ -222,7 +281,7 @@ func (a *attempt) applied(changes []Change) bool {
 }
 
 // change adds the operations of one change.
-func (a *attempt) change(ctx context.Context, h *Host, c Change) error {
+func (a *attempt) change(c Change) error {
 	was := a.objects[c.name()]
 	switch {
 	case c.Put != nil:
@@ -239,7 +298,7 @@ func (a *attempt) change(ctx context.Context, h *Host, c Change) error {
 		}
 		var w Work
 		key := workKey(a.ns.ID, c.Move.Name)
-		rev, err := h.get(ctx, key, &w)
+		rev, err := a.get(key, &w)
 		if err != nil {
 			return err
 		}

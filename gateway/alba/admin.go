@@ -26,6 +26,7 @@ type OSD struct {
 	SmallRead    time.Duration // average latency of reads up to 64 KiB
 	LargeRead    time.Duration
 	Disk         *OSDDisk // nil: on none of this node that is known
+	ReplacedBy   uint32   // number of the device that comes in its place; 0: of none
 }
 
 // OSDs returns the devices, by number. None when there is no Alba.
@@ -45,10 +46,19 @@ func (s *Service) OSDs(ctx context.Context) ([]OSD, error) {
 	if err != nil {
 		return nil, err
 	}
-	safety := r.agent.Safety()
+	told, err := s.known(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	by := map[uint32]uint32{}
+	for _, rec := range recs {
+		if rec.Replaces != 0 {
+			by[rec.Replaces] = rec.Number
+		}
+	}
 	out := make([]OSD, len(recs))
 	for i, rec := range recs {
-		out[i] = OSD{OSD: rec, Seen: seen[rec.Number], Fragments: safety.OSDs[rec.Number], Disk: s.diskOf(r, rec)}
+		out[i] = OSD{OSD: rec, Seen: seen[rec.Number], Fragments: told.Safety.OSDs[rec.Number], Disk: s.diskOf(r, rec), ReplacedBy: by[rec.Number]}
 		for _, v := range r.client.OSDs() {
 			if v.Number == rec.Number {
 				out[i].Disqualified = v.Error
@@ -123,7 +133,7 @@ func (s *Service) Claim(ctx context.Context, c Claim) (OSD, error) {
 	if err != nil {
 		return OSD{}, err
 	}
-	s.event(maintenance.Event{OSD: o.Number, Level: slog.LevelInfo, Message: fmt.Sprintf("device %d of node %s is part of the Alba", o.Number, o.Node)})
+	s.event(maintenance.Event{OSD: o.Number, Level: slog.LevelInfo, Message: fmt.Sprintf("device %d of node %s is part of the Alba", o.Number, s.NodeName(o.Node))})
 	select {
 	case r.claimed <- struct{}{}:
 	default: // it is told already
@@ -155,7 +165,7 @@ func (s *Service) claimOpen(ctx context.Context, r *running, dev osd.OSD, c Clai
 	if c.Node == "" {
 		c.Node = c.Address
 	}
-	o, err := r.manager.Claim(ctx, dev, manager.OSD{Kind: kindASD, Node: c.Node, Address: c.Address, Fingerprint: c.Fingerprint, Access: sealed, Replaces: c.replaces})
+	o, err := r.manager.Claim(ctx, dev, manager.OSD{Kind: kindASD, Node: s.machine(c.Node), Address: c.Address, Fingerprint: c.Fingerprint, Access: sealed, Replaces: c.replaces})
 	if err != nil {
 		return o, err
 	}
@@ -204,7 +214,9 @@ func (s *Service) Decommission(ctx context.Context, number uint32) (OSD, error) 
 	if err := r.manager.Follow(ctx); err != nil {
 		return OSD{}, err
 	}
-	r.agent.Look()
+	if err := s.survey(ctx, r); err != nil {
+		return OSD{}, err
+	}
 	s.event(maintenance.Event{OSD: number, Level: slog.LevelInfo, Message: fmt.Sprintf("device %d is being emptied", number)})
 	return s.OSD(ctx, number)
 }
@@ -250,7 +262,9 @@ func (s *Service) Purge(ctx context.Context, number uint32, accept bool) (OSD, [
 	if err := r.manager.Follow(ctx); err != nil {
 		return OSD{}, names, err
 	}
-	r.agent.Look()
+	if err := s.survey(ctx, r); err != nil {
+		return OSD{}, names, err
+	}
 	s.event(maintenance.Event{OSD: number, Level: slog.LevelWarn, Message: fmt.Sprintf("device %d is given up, with %d objects lost", number, lost)})
 	o, err := s.OSD(ctx, number)
 	if errors.Is(err, manager.ErrNotFound) { // it has left already
@@ -268,8 +282,7 @@ func (s *Service) Survey(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.agent.Look()
-	return nil
+	return s.survey(ctx, r)
 }
 
 // Recover begins to rebuild the records of a namespace, or with an empty name of all
@@ -358,6 +371,8 @@ type Preset struct {
 	Explain   string // what that policy survives
 	Problem   string // why none can be met
 	Redundant bool   // vPools may use it
+	// OutlivesNode tells that what the policy stores outlives any one node.
+	OutlivesNode bool
 }
 
 func explain(p preset.Preset, osds []manager.OSD) Preset {
@@ -368,7 +383,7 @@ func explain(p preset.Preset, osds []manager.OSD) Preset {
 		out.Problem = err.Error()
 		return out
 	}
-	out.Now, out.Explain = q.String(), q.Explain(nodes)
+	out.Now, out.Explain, out.OutlivesNode = q.String(), q.Explain(nodes), q.Complete(nodes).Nodes > 0
 	return out
 }
 
@@ -454,7 +469,9 @@ func (s *Service) UpdatePreset(ctx context.Context, name string, policies []pres
 	if err != nil {
 		return Preset{}, err
 	}
-	r.agent.Look()
+	if err := s.survey(ctx, r); err != nil {
+		return Preset{}, err
+	}
 	return s.Preset(ctx, name)
 }
 
@@ -488,7 +505,8 @@ func (s *Service) Jobs(ctx context.Context) ([]maintenance.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.agent.Jobs(), nil
+	told, err := s.known(ctx, r)
+	return told.Jobs, err
 }
 
 // ClearJobs forgets jobs that ended.
@@ -501,7 +519,10 @@ func (s *Service) ClearJobs(ctx context.Context) error {
 		return err
 	}
 	r.agent.ClearJobs()
-	return nil
+	if r.leader.leading() {
+		return nil
+	}
+	return s.ask(ctx, clearKey)
 }
 
 // Status is the state of the Alba as a whole.
@@ -514,6 +535,8 @@ type Status struct {
 	Total   int64 // bytes of the devices
 	Free    int64
 	Events  []Event // newest first
+	// Maintainer is the id of the node that does the maintenance.
+	Maintainer string
 }
 
 // Sentence says the safety in words.
@@ -550,7 +573,11 @@ func (s *Service) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return t, err
 	}
-	t.Cluster, t.Safety, t.OSDs = r.manager.Cluster(), r.agent.Safety(), len(osds)
+	told, err := s.known(ctx, r)
+	if err != nil {
+		return t, err
+	}
+	t.Cluster, t.Safety, t.OSDs, t.Maintainer = r.manager.Cluster(), told.Safety, len(osds), told.Node
 	for _, o := range osds {
 		if o.Broken() != "" {
 			t.Failed++
@@ -558,9 +585,7 @@ func (s *Service) Status(ctx context.Context) (Status, error) {
 		t.Total += o.Seen.Used + o.Seen.Free
 		t.Free += o.Seen.Free
 	}
-	s.eventMu.Lock()
-	defer s.eventMu.Unlock()
-	t.Events = slices.Clone(s.events)
+	t.Events = told.Events
 	slices.Reverse(t.Events)
 	return t, nil
 }

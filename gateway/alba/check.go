@@ -23,12 +23,21 @@ func (s *Service) Check(ctx context.Context) *observe.Alba {
 	out.Tolerates, out.Surveyed = t.Safety.Least()
 	for _, o := range osds {
 		c := observe.OSDCheck{
-			Number: o.Number, Place: o.Directory + o.Address, Problem: o.Broken(), Full: o.Seen.Full, Used: o.Seen.Used, Free: o.Seen.Free,
+			Number: o.Number, Place: s.place(o), Problem: o.Broken(), Full: o.Seen.Full, Used: o.Seen.Used, Free: o.Seen.Free,
 		}
 		if o.Disk != nil {
 			c.Disk, c.Healthy, c.Temperature = o.Disk.Path+" "+o.Disk.Serial, o.Disk.Healthy, o.Disk.Temperature
 		}
 		out.OSDs = append(out.OSDs, c)
+	}
+	if s.o.Cluster != nil && s.o.Cluster.Others() && len(osds) > 0 {
+		p, err := s.Preset(ctx, "")
+		if err != nil {
+			return &observe.Alba{Err: err.Error()}
+		}
+		if !p.OutlivesNode {
+			out.NodeRisk = p.Explain + p.Problem
+		}
 	}
 	r, err := s.open(ctx)
 	if err != nil {
@@ -54,4 +63,13 @@ func (s *Service) Check(ctx context.Context) *observe.Alba {
 	add("damaged_fragments", "Fragments that reads found missing or damaged.", c.Damaged.Load())
 	add("disqualifications", "Times that a device was taken out of use.", c.Disqualified.Load())
 	return out
+}
+
+// place tells where a device is.
+func (s *Service) place(o OSD) string {
+	place := o.Directory + o.Address
+	if s.o.Cluster != nil && s.o.Cluster.Others() && o.Node != o.Address {
+		place += " of node " + s.NodeName(o.Node)
+	}
+	return place
 }

@@ -40,6 +40,7 @@ type localDevices struct {
 // localDevice is an open directory. Handles share it.
 type localDevice struct {
 	*asd.Store
+	id   string
 	dir  string
 	dev  uint64 // of the file system
 	all  *localDevices
@@ -113,10 +114,26 @@ func (l *localDevices) openDir(dir string, o asdnode.Options) (*localDevice, err
 		return nil, err
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
+	info, err := s.Info(context.Background())
+	if err == nil {
+		err = unix.Stat(dir, &st)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.Close(), lock.Close())
 	}
-	return &localDevice{Store: s, dir: dir, dev: st.Dev, all: l, lock: lock}, nil
+	return &localDevice{Store: s, id: info.ID, dir: dir, dev: st.Dev, all: l, lock: lock}, nil
+}
+
+// byID returns the device with this identity that is open; nil: none.
+func (l *localDevices) byID(uuid string) *localDevice {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, d := range l.byDir {
+		if d.id == uuid {
+			return d
+		}
+	}
+	return nil
 }
 
 // Info implements osd.OSD. Devices on one file system share what is free there:

@@ -14,6 +14,8 @@ import (
 	"sync"
 
 	"github.com/openvstorage/ovgate/alba/fragment"
+	"github.com/openvstorage/ovgate/alba/manager"
+	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/internal/kv"
 )
 
@@ -23,7 +25,11 @@ import (
 //	alba/w         id of the wrapping key that they are wrapped with; where it is
 //	               missing, as formerly, they say it themselves
 //
-// and the wrapping key in a file, 64 hexadecimal digits. A rotation is
+// and the wrapping key in a file, 64 hexadecimal digits, or, for all nodes of a cluster,
+//
+//	alba/wk        sealed with the cluster's seal.key
+//
+// There a rotation is one transaction. That of a file is
 //
 //	FILE.new is durable → one transaction: alba/k/* and alba/w → FILE.new becomes FILE
 //
@@ -33,7 +39,11 @@ import (
 //	W2  A wrapping key is drawn only where there is no data key, or by a rotation.
 type keys struct {
 	store kv.Store
-	path  string // of the wrapping key
+	path  string // of the wrapping key, or of the one to begin with
+	// seal is what the wrapping key in the registry is sealed with; nil: it is in the file.
+	seal *control.Sealer
+	// given: somebody put the file there, on each node; it is read and nothing else.
+	given bool
 	mu    sync.Mutex
 	wrap  fragment.WrapKey
 	known map[string]*fragment.Key
@@ -43,6 +53,7 @@ type keys struct {
 const (
 	keysPrefix = "alba/k/"
 	wrapKey    = "alba/w"
+	sealedKey  = "alba/wk"
 	newSuffix  = ".new"
 	// maxWrapFile bounds what is read of a key file, in bytes.
 	maxWrapFile = 4096
@@ -58,12 +69,18 @@ func openKeys(path string, store kv.Store) (*keys, error) {
 // settle makes the key that the data keys are wrapped with the one in the file, and
 // takes it (W1).
 func (k *keys) settle(ctx context.Context) error {
+	if k.seal != nil {
+		return k.settleSealed(ctx)
+	}
 	need, err := k.needs(ctx)
 	if err != nil {
 		return err
 	}
 	now, err := readWrap(k.path)
 	absent := errors.Is(err, fs.ErrNotExist)
+	if k.given && absent {
+		return fmt.Errorf("%s, which alba_key_file names, is missing: copy it from another node of the cluster; the first gets it with: openssl rand -hex 32", k.path)
+	}
 	if absent && need == (fragment.KeyID{}) {
 		// Nothing is wrapped (W2).
 		if err := removeDurably(k.path + newSuffix); err != nil {
@@ -123,12 +140,15 @@ func (k *keys) rotate(ctx context.Context) (fragment.KeyID, int, error) {
 	if err := k.settle(ctx); err != nil { // one before may have ended half-way
 		return fragment.KeyID{}, 0, err
 	}
-	recs, _, err := k.store.Range(ctx, keysPrefix, "", kv.MaxTxnOps)
+	if k.given {
+		return fragment.KeyID{}, 0, fmt.Errorf("%w: in a cluster the key that alba_key_file names is not drawn by ovgate: take alba_key_file out on every node, with that file as alba/wrap.key in one data directory, and rotate then", manager.ErrState)
+	}
+	if k.seal != nil {
+		return k.rotateSealed(ctx)
+	}
+	recs, err := k.dataKeys(ctx)
 	if err != nil {
 		return fragment.KeyID{}, 0, err
-	}
-	if len(recs) >= kv.MaxTxnOps {
-		return fragment.KeyID{}, 0, fmt.Errorf("%w: %d or more, at most %d can be wrapped at once", ErrManyKeys, len(recs), kv.MaxTxnOps-1)
 	}
 	next, err := drawWrap(k.path + newSuffix)
 	if err == nil {
@@ -137,7 +157,7 @@ func (k *keys) rotate(ctx context.Context) (fragment.KeyID, int, error) {
 	if err != nil {
 		return fragment.KeyID{}, 0, fmt.Errorf("new wrapping key beside %s: %w", k.path, err)
 	}
-	if err := k.rewrap(ctx, recs, next); err != nil {
+	if err := k.rewrap(ctx, recs, next, nil, nil); err != nil {
 		// Whether it happened is in the registry; where that cannot be asked, the next start
 		// or rotation finds out.
 		return fragment.KeyID{}, 0, errors.Join(err, k.settle(ctx))
@@ -152,10 +172,20 @@ func (k *keys) rotate(ctx context.Context) (fragment.KeyID, int, error) {
 	return next.ID(), len(recs), k.stepped("renamed")
 }
 
-// rewrap wraps data keys with another wrapping key in one transaction.
-func (k *keys) rewrap(ctx context.Context, recs []kv.KV, next fragment.WrapKey) error {
-	var cmps []kv.Compare
-	ops := []kv.Op{kv.Put(wrapKey, []byte(next.ID().String()))}
+// dataKeys returns all data keys, as they are wrapped.
+func (k *keys) dataKeys(ctx context.Context) ([]kv.KV, error) {
+	const most = kv.MaxTxnOps - 2 // the wrapping key and its id are in the transaction, too
+	recs, _, err := k.store.Range(ctx, keysPrefix, "", most+1)
+	if len(recs) > most {
+		err = fmt.Errorf("%w: more than the %d that can be wrapped at once", ErrManyKeys, most)
+	}
+	return recs, err
+}
+
+// rewrap wraps data keys with another wrapping key in one transaction with what else it is
+// to compare and to do.
+func (k *keys) rewrap(ctx context.Context, recs []kv.KV, next fragment.WrapKey, cmps []kv.Compare, ops []kv.Op) error {
+	ops = append(ops, kv.Put(wrapKey, []byte(next.ID().String())))
 	for _, rec := range recs {
 		id := strings.TrimPrefix(string(rec.Key), keysPrefix)
 		key, err := fragment.Unwrap(k.wrap, rec.Value, id)
@@ -198,23 +228,33 @@ func drawWrap(path string) (fragment.WrapKey, error) {
 
 // readWrap reads a wrapping key that nobody else may read.
 func readWrap(path string) (fragment.WrapKey, error) {
+	w, _, err := readSecret(path)
+	return w, err
+}
+
+// readSecret is readWrap that returns the key's bytes, too.
+func readSecret(path string) (w fragment.WrapKey, secret []byte, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return fragment.WrapKey{}, err
+		return w, nil, err
 	}
 	defer f.Close() // it is only read
 	st, err := f.Stat()
 	if err != nil {
-		return fragment.WrapKey{}, err
+		return w, nil, err
 	}
 	if st.Mode().Perm()&0o077 != 0 {
-		return fragment.WrapKey{}, fmt.Errorf("mode %v lets others read the wrapping key: chmod 600 it", st.Mode().Perm())
+		return w, nil, fmt.Errorf("mode %v lets others read the wrapping key: chmod 600 it", st.Mode().Perm())
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxWrapFile))
 	if err != nil {
-		return fragment.WrapKey{}, err
+		return w, nil, err
 	}
-	return parseWrap(b)
+	if w, err = parseWrap(b); err != nil {
+		return w, nil, err
+	}
+	secret, err = hex.DecodeString(strings.TrimSpace(string(b)))
+	return w, secret, err
 }
 
 // removeDurably removes a file if it is there.
@@ -260,19 +300,29 @@ func (k *keys) get(id string) (*fragment.Key, error) {
 	if key := k.known[id]; key != nil {
 		return key, nil
 	}
-	rec, err := k.store.Get(context.Background(), keysPrefix+id)
-	if err != nil {
-		return nil, err
+	key, err := k.unwrap(context.Background(), id)
+	if k.seal != nil && errors.Is(err, fragment.ErrWrongKey) { // another node rotated it
+		if err = k.settle(context.Background()); err == nil {
+			key, err = k.unwrap(context.Background(), id)
+		}
 	}
-	if rec == nil {
-		return nil, fmt.Errorf("data key %s is not in the metadata store", id)
-	}
-	key, err := fragment.Unwrap(k.wrap, rec.Value, id)
 	if err != nil {
 		return nil, err
 	}
 	k.known[id] = &key
 	return &key, nil
+}
+
+// unwrap reads a data key.
+func (k *keys) unwrap(ctx context.Context, id string) (key fragment.Key, err error) {
+	rec, err := k.store.Get(ctx, keysPrefix+id)
+	if err == nil && rec == nil {
+		err = fmt.Errorf("data key %s is not in the metadata store", id)
+	}
+	if err != nil {
+		return key, err
+	}
+	return fragment.Unwrap(k.wrap, rec.Value, id)
 }
 
 // make draws a data key and returns its id.
@@ -288,13 +338,35 @@ func (k *keys) make(ctx context.Context) (string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	id := key.ID().String()
-	wrapped, err := fragment.Wrap(rand.Reader, k.wrap, key, id)
-	if err != nil {
-		return "", err
+	for {
+		// Every rotation changes wrapKey: one of another node that comes later is noticed.
+		rev, err := k.wrapRev(ctx)
+		if err == nil && k.seal != nil {
+			err = k.settle(ctx)
+		}
+		if err != nil {
+			return "", err
+		}
+		wrapped, err := fragment.Wrap(rand.Reader, k.wrap, key, id)
+		if err != nil {
+			return "", err
+		}
+		res, err := k.store.Txn(ctx, []kv.Compare{kv.ModRevIs(wrapKey, rev)}, []kv.Op{kv.Put(keysPrefix+id, wrapped), kv.Put(wrapKey, []byte(k.wrap.ID().String()))}, nil)
+		if err != nil {
+			return "", err
+		}
+		if res.Succeeded {
+			k.known[id] = &key
+			return id, nil
+		}
 	}
-	_, err = k.store.Txn(ctx, nil, []kv.Op{kv.Put(keysPrefix+id, wrapped), kv.Put(wrapKey, []byte(k.wrap.ID().String()))}, nil)
-	if err == nil {
-		k.known[id] = &key
+}
+
+// wrapRev returns the revision of wrapKey; 0: it is absent.
+func (k *keys) wrapRev(ctx context.Context) (int64, error) {
+	rec, err := k.store.Get(ctx, wrapKey)
+	if err != nil || rec == nil {
+		return 0, err
 	}
-	return id, err
+	return rec.ModRev, nil
 }

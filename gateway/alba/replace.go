@@ -85,7 +85,7 @@ func (c Claim) is(o manager.OSD, node string) bool {
 
 // canReplace refuses a device that could not take the place of another.
 func (s *Service) canReplace(ctx context.Context, r *running, was OSD, all []OSD, c Claim) error {
-	node := c.Node
+	node := s.machine(c.Node)
 	switch {
 	case c.Directory != "":
 		node = s.o.Node

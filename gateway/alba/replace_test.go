@@ -60,6 +60,9 @@ func TestReplace(t *testing.T) {
 			t.Errorf("replaced by %+v", o)
 		}
 	}
+	if old, err := s.OSD(t.Context(), 1); err != nil || old.ReplacedBy != by.Number {
+		t.Errorf("the old device: %+v, %v, want one replaced by %d", old, err, by.Number)
+	}
 	must(t, r.agent.Survey(t.Context())) // nothing is stored: it leaves
 	if _, err := s.OSD(t.Context(), 1); !errors.Is(err, manager.ErrNotFound) {
 		t.Errorf("the old device: %v", err)

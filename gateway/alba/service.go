@@ -1,5 +1,5 @@
-// Package alba runs a node's Alba: it opens the node's own devices and reaches
-// those of others, keeps manager and NSM on the node's stores, does the
+// Package alba runs a node's part in the Alba: it opens the node's own devices and
+// reaches those of others, keeps manager and NSM on the node's stores, does the
 // maintenance, and hands out stores for vPools. The API works through it.
 //
 // # On disk
@@ -11,6 +11,13 @@
 //
 // The manager's records are in the node's registry.
 //
+// # In a cluster
+//
+// Nodes that share the registry share the Alba: manifests (records.go) and the wrapping
+// key (keys.go) are in the registry too, each node serves its directories to the others
+// (serve.go), and one of them does the maintenance (leader.go). Each has a client of its
+// own, which talks to all devices; between the clients decides the registry.
+//
 // # Invariants
 //
 //	V1  Nothing is made before it is needed: a node whose vPools live elsewhere
@@ -19,6 +26,8 @@
 //	    directory with another is refused.
 //	V3  Access keys of ASDs are sealed in the records, data keys are wrapped; no
 //	    secret is in a log or an answer.
+//	V4  The manifests are in one place at any time, which a record names. A node that
+//	    does not reach that place does not begin without them.
 package alba
 
 import (
@@ -32,6 +41,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/openvstorage/ovgate/alba/client"
@@ -85,10 +95,17 @@ type Options struct {
 	Changed func()
 	// KeyFile holds the wrapping key; empty: wrap.key in the data directory.
 	KeyFile string
+	// Cluster is nil while the registry is this node's alone.
+	Cluster Cluster
+	// Probe is the time between two looks at a device; 0: the default.
+	Probe time.Duration
 	// AutoRepair is the silence after which a device is given up; 0: the default.
 	AutoRepair time.Duration
 	// System is where the node's disks are known.
 	System disk.System
+
+	grace time.Duration           // tests: how long an upload may take; 0: the default
+	steps func(name string) error // tests: at each step of a move, an error ends it there
 }
 
 // Service is a node's Alba. Safe for concurrent use.
@@ -97,7 +114,8 @@ type Service struct {
 
 	mu     sync.Mutex
 	closed bool
-	run    *running // nil until it is needed (V1)
+	run    *running    // nil until it is needed (V1)
+	made   atomic.Bool // there is an Alba: it never goes
 
 	replaceMu sync.Mutex // one device is replaced at a time
 
@@ -122,12 +140,15 @@ const eventsMax = 200
 
 // running is an open Alba.
 type running struct {
-	nsmKV   *kv.Bolt
+	nsmKV   *kv.Bolt // nil: the records are in the registry
+	older   string   // why what is not known is not deleted; empty: it is
 	manager *manager.Manager
 	client  *client.Client
 	agent   *maintenance.Agent
 	local   *localDevices
 	keys    *keys
+	leader  *leader
+	server  *deviceServer // nil: no other node is served
 	stop    chan struct{}
 	wg      sync.WaitGroup
 
@@ -144,10 +165,26 @@ func New(o Options) *Service {
 // ErrClosed: the node stops.
 var ErrClosed = errors.New("alba: the node stops")
 
-// Made tells whether there is an Alba on this node.
+// madeWait bounds how long Made asks the registry.
+const madeWait = 2 * time.Second
+
+// Made tells whether there is an Alba: on this node, or in its cluster.
 func (s *Service) Made() bool {
-	_, err := os.Stat(filepath.Join(s.o.Data, albaDir, nsmFile))
-	return err == nil || len(s.o.Dirs) > 0
+	if len(s.o.Dirs) > 0 || s.made.Load() {
+		return true
+	}
+	_, err := os.Stat(s.nsmPath(nsmFile))
+	made := err == nil
+	if !made && s.o.Cluster != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), madeWait)
+		defer cancel()
+		rec, err := s.o.Registry.Get(ctx, nodeKey)
+		made = err == nil && rec != nil
+	}
+	if made {
+		s.made.Store(true)
+	}
+	return made
 }
 
 // open returns the running Alba, opening or making it.
@@ -188,10 +225,10 @@ func (s *Service) start(ctx context.Context) (_ *running, err error) {
 			err = errors.Join(err, r.close())
 		}
 	}()
-	if r.nsmKV, err = kv.OpenBolt(filepath.Join(dir, nsmFile), kv.BoltOptions{}); err != nil {
+	host, err := s.openNSM(ctx, r)
+	if err != nil {
 		return r, err
 	}
-	host := nsm.New(r.nsmKV)
 	r.manager, err = manager.Open(ctx, manager.Options{Store: s.o.Registry, Clock: clock.Real{}, Rand: rand.Reader, Host: func(name string) (*nsm.Host, error) {
 		if name != hostName {
 			return nil, fmt.Errorf("NSM host %s is not on this node", name)
@@ -204,7 +241,7 @@ func (s *Service) start(ctx context.Context) (_ *running, err error) {
 	if err = r.manager.AddHost(ctx, hostName, 0); err != nil {
 		return r, err
 	}
-	if r.keys, err = openKeys(s.keyFile(), s.o.Registry); err != nil {
+	if r.keys, err = s.openKeys(ctx); err != nil {
 		return r, err
 	}
 	r.local = newLocalDevices(s.o.Version, s.o.Log)
@@ -220,74 +257,38 @@ func (s *Service) start(ctx context.Context) (_ *running, err error) {
 	if err != nil {
 		return r, err
 	}
-	older, err := r.older(ctx, s.o.Registry)
-	if err != nil {
-		return r, err
+	if r.older != "" {
+		s.event(maintenance.Event{Level: slog.LevelError, Message: r.older})
 	}
-	if older != "" {
-		s.event(maintenance.Event{Level: slog.LevelError, Message: older})
-	}
-	r.agent = maintenance.New(maintenance.Options{Client: r.client, Clock: clock.Real{}, Log: s.o.Log, Event: s.event, AutoRepair: s.o.AutoRepair, NoDeletes: older != ""})
+	r.leader = &leader{s: s, r: r}
+	r.agent = maintenance.New(maintenance.Options{
+		Client: r.client, Clock: clock.Real{}, Log: s.o.Log, Event: s.event, AutoRepair: s.o.AutoRepair, Probe: s.o.Probe, Grace: s.o.grace, NoDeletes: r.older != "",
+		Leads: r.leader.leading, NodeName: s.NodeName,
+	})
 	r.agent.Start()
 	r.stop = make(chan struct{})
+	r.server = s.serveDevices(r.local)
+	r.wg.Go(r.leader.run)
 	r.wg.Go(func() { s.mark(r) })
 	r.wg.Go(func() { s.watchDisks(r) })
 	return r, nil
 }
 
-// keyFile returns the place of the wrapping key.
-func (s *Service) keyFile() string {
-	if s.o.KeyFile != "" {
-		return s.o.KeyFile
+// openKeys opens the data keys: with the wrapping key in a file, or, in a cluster that was
+// told of none, sealed in the registry.
+func (s *Service) openKeys(ctx context.Context) (*keys, error) {
+	path := s.o.KeyFile
+	if path == "" {
+		path = s.nsmPath(wrapFile)
 	}
-	return filepath.Join(s.o.Data, albaDir, wrapFile)
-}
-
-// nsmMark holds the revision that the NSM's store had lately.
-const nsmMark = "alba/r/" + hostName
-
-// markEvery is how often it is written, if it changed.
-const markEvery = 30 * time.Second
-
-// older tells in words that the NSM's store is an older copy of itself: then what it
-// does not know is not deleted, as its manifests may be the ones that are missing.
-func (r *running) older(ctx context.Context, registry kv.Store) (string, error) {
-	rec, err := registry.Get(ctx, nsmMark)
-	if err != nil || rec == nil {
-		return "", err
+	if s.o.Cluster == nil {
+		return openKeys(path, s.o.Registry)
 	}
-	was, err := strconv.ParseInt(string(rec.Value), 10, 64)
-	if err != nil {
-		return "", fmt.Errorf("record %s: %w", nsmMark, err)
+	k := &keys{store: s.o.Registry, path: path, known: map[string]*fragment.Key{}, given: s.o.KeyFile != ""}
+	if !k.given {
+		k.seal = s.o.Sealer
 	}
-	_, now, err := r.nsmKV.Range(ctx, "nsm/", "", 1)
-	if err != nil || now >= was {
-		return "", err
-	}
-	return fmt.Sprintf("%s is an older copy: it is at revision %d and was at %d. Nothing is deleted from the devices; bring the newer one back, or recover namespaces from the devices (ovgate alba recover)", nsmFile, now, was), nil
-}
-
-// mark writes down how far the NSM's store is, until the Alba ends.
-func (s *Service) mark(r *running) {
-	tick := time.NewTicker(markEvery)
-	defer tick.Stop()
-	last := int64(-1)
-	for ended := false; !ended; {
-		select {
-		case <-tick.C:
-		case <-r.stop:
-			ended = true
-		}
-		_, rev, err := r.nsmKV.Range(context.Background(), "nsm/", "", 1)
-		if err == nil && rev != last {
-			_, err = s.o.Registry.Txn(context.Background(), nil, []kv.Op{kv.Put(nsmMark, strconv.AppendInt(nil, rev, 10))}, nil)
-		}
-		if err != nil {
-			s.o.Log.Warn("the revision of the manifests was not written down", "error", err)
-			continue
-		}
-		last = rev
-	}
+	return k, k.settle(ctx)
 }
 
 func (r *running) close() error {
@@ -297,8 +298,11 @@ func (r *running) close() error {
 		r.wg.Wait()
 	}
 	var err error
+	if r.server != nil {
+		err = r.server.close()
+	}
 	if r.client != nil {
-		err = r.client.Close()
+		err = errors.Join(err, r.client.Close())
 	}
 	if r.local != nil {
 		err = errors.Join(err, r.local.close())
@@ -314,10 +318,11 @@ func (s *Service) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	if s.run == nil {
+	r := s.run
+	if s.run = nil; r == nil {
 		return nil
 	}
-	return s.run.close()
+	return r.close()
 }
 
 // event keeps what the agent has to tell.
@@ -387,6 +392,9 @@ func (s *Service) defaultPreset(ctx context.Context, r *running) error {
 		return err
 	}
 	_, err = r.manager.CreatePreset(ctx, preset.Preset{Name: DefaultPreset, Policies: preset.Automatic(manager.PerNode(osds, nil)), Automatic: true})
+	if errors.Is(err, manager.ErrExists) { // another node made it, for the devices that it knew
+		return r.manager.Follow(ctx)
+	}
 	return err
 }
 
@@ -396,7 +404,7 @@ func (s *Service) openDevice(r *running) func(o manager.OSD) (osd.OSD, error) {
 		switch o.Kind {
 		case kindLocal:
 			if o.Node != s.o.Node {
-				return nil, fmt.Errorf("device %d is a directory of node %s", o.Number, o.Node)
+				return s.dialNode(o)
 			}
 			return r.local.open(o)
 		case kindASD:

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/openvstorage/ovgate/alba/fragment"
@@ -39,6 +41,8 @@ var albaCauses = []struct {
 	{preset.ErrInvalid, http.StatusBadRequest, string(control.CodeInvalid), ""},
 	{fragment.ErrInvalid, http.StatusBadRequest, string(control.CodeInvalid), ""},
 	{asdnode.ErrUnfit, http.StatusBadRequest, string(control.CodeInvalid), "use an empty directory, or one that is a device already"},
+	{syscall.ENAMETOOLONG, http.StatusBadRequest, string(control.CodeInvalid), "name another directory"},
+	{syscall.ENOTDIR, http.StatusBadRequest, string(control.CodeInvalid), "name another directory"},
 	{asdnode.ErrInUse, http.StatusConflict, string(control.CodeInUse), ""},
 	{maintenance.ErrRunning, http.StatusConflict, string(control.CodeInUse), "wait until it ends: ovgate job list"},
 	{osd.ErrAuth, http.StatusBadRequest, string(control.CodeInvalid), "give the access key of that ASD: its directory has it in access.key"},
@@ -72,13 +76,19 @@ func (s *Server) GetAlba(ctx context.Context, _ GetAlbaRequestObject) (GetAlbaRe
 	}
 	out := Alba{
 		Made: t.Made, Cluster: t.Cluster, Safety: t.Sentence(), Osds: t.OSDs, Failed: t.Failed, Total: t.Total, Free: t.Free,
-		Objects: t.Safety.Objects, Bytes: t.Safety.Bytes, Stored: t.Safety.Stored, Repair: t.Safety.Repair, Policies: t.Safety.Policies, Events: []AlbaEvent{},
+		Objects: t.Safety.Objects, Bytes: t.Safety.Bytes, Stored: t.Safety.Stored, Repair: t.Safety.Repair, Survives: map[string]int64{}, Policies: t.Safety.Policies, Events: []AlbaEvent{},
+	}
+	for n, objects := range t.Safety.Tolerates {
+		out.Survives[strconv.Itoa(n)] = objects
 	}
 	if out.Policies == nil {
 		out.Policies = map[string]int64{}
 	}
 	if least, ok := t.Safety.Least(); ok {
 		out.Tolerates = &least
+	}
+	if n, ok := s.opt.Model.Node(t.Maintainer); ok {
+		out.Maintainer = &n.Name
 	}
 	if !t.Safety.At.IsZero() {
 		out.SurveyedAt = new(t.Safety.At.UTC())
@@ -126,14 +136,21 @@ func (s *Server) RotateAlbaKey(ctx context.Context, _ RotateAlbaKeyRequestObject
 
 func (s *Server) osdOf(o alba.OSD) OSD {
 	problem := o.Broken()
-	if o.Node == s.opt.Model.Cluster().Node {
-		o.Node = s.opt.NodeName
+	on, _ := s.opt.Model.Node(o.Node)
+	if on.ID != "" {
+		o.Node = on.Name
 	}
 	out := OSD{
 		Number: int64(o.Number), UUID: o.UUID, State: OSDState(o.State), Kind: OSDKind(o.Kind), Node: o.Node,
-		Directory: some(o.Directory), Address: some(o.Address), Fingerprint: some(o.Fingerprint), Working: problem == "", Problem: some(problem),
+		Domain: some(on.Domain), Directory: some(o.Directory), Address: some(o.Address), Fingerprint: some(o.Fingerprint), Working: problem == "", Problem: some(problem),
 		Total: o.Seen.Total, Used: o.Seen.Used, Free: o.Seen.Free, Full: o.Seen.Full, Fragments: o.Fragments,
 		ClaimedAt: o.Claimed.UTC(), ObservedAt: o.Seen.At.UTC(),
+	}
+	if o.Replaces != 0 {
+		out.Replaces = new(int64(o.Replaces))
+	}
+	if o.ReplacedBy != 0 {
+		out.ReplacedBy = new(int64(o.ReplacedBy))
 	}
 	micros := func(d time.Duration) *int64 {
 		if d == 0 {
@@ -468,12 +485,20 @@ func (s *Server) DeletePreset(ctx context.Context, r DeletePresetRequestObject) 
 	return DeletePreset204Response{}, nil
 }
 
+// maxNamespace bounds the name of a namespace, in bytes.
+const maxNamespace = 200
+
 // ListNamespaces lists namespaces; the cursor is the last name.
 func (s *Server) ListNamespaces(ctx context.Context, r ListNamespacesRequestObject) (ListNamespacesResponseObject, error) {
 	limit := model.DefaultPage
 	if r.Params.Limit != nil {
 		if limit = *r.Params.Limit; limit < 1 || limit > model.MaxPage {
 			return nil, refuseField("limit", "", "a page has 1 to %d items", model.MaxPage)
+		}
+	}
+	for field, v := range map[string]string{"q": value(r.Params.Q), "cursor": value(r.Params.Cursor)} {
+		if len(v) > maxNamespace {
+			return nil, refuseField(field, "", "it has %d bytes, names of namespaces at most %d", len(v), maxNamespace)
 		}
 	}
 	all, err := s.opt.Alba.Namespaces(ctx, value(r.Params.Q), value(r.Params.Cursor), limit)

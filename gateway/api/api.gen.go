@@ -38,6 +38,123 @@ func (e AlbaEventLevel) Valid() bool {
 	}
 }
 
+// Defines values for AlertChannelInputFormat.
+const (
+	AlertChannelInputFormatJSON  AlertChannelInputFormat = "json"
+	AlertChannelInputFormatSlack AlertChannelInputFormat = "slack"
+)
+
+// Valid indicates whether the value is a known member of the AlertChannelInputFormat enum.
+func (e AlertChannelInputFormat) Valid() bool {
+	switch e {
+	case AlertChannelInputFormatJSON:
+		return true
+	case AlertChannelInputFormatSlack:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AlertChannelInputSecurity.
+const (
+	AlertChannelInputSecurityNone     AlertChannelInputSecurity = "none"
+	AlertChannelInputSecurityStarttls AlertChannelInputSecurity = "starttls"
+	AlertChannelInputSecurityTLS      AlertChannelInputSecurity = "tls"
+)
+
+// Valid indicates whether the value is a known member of the AlertChannelInputSecurity enum.
+func (e AlertChannelInputSecurity) Valid() bool {
+	switch e {
+	case AlertChannelInputSecurityNone:
+		return true
+	case AlertChannelInputSecurityStarttls:
+		return true
+	case AlertChannelInputSecurityTLS:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AlertChannelKind.
+const (
+	AlertChannelKindEmail   AlertChannelKind = "email"
+	AlertChannelKindWebhook AlertChannelKind = "webhook"
+)
+
+// Valid indicates whether the value is a known member of the AlertChannelKind enum.
+func (e AlertChannelKind) Valid() bool {
+	switch e {
+	case AlertChannelKindEmail:
+		return true
+	case AlertChannelKindWebhook:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AlertLevel.
+const (
+	AlertLevelError   AlertLevel = "error"
+	AlertLevelWarning AlertLevel = "warning"
+)
+
+// Valid indicates whether the value is a known member of the AlertLevel enum.
+func (e AlertLevel) Valid() bool {
+	switch e {
+	case AlertLevelError:
+		return true
+	case AlertLevelWarning:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AlertRuleInputLevel.
+const (
+	AlertRuleInputLevelEmpty   AlertRuleInputLevel = ""
+	AlertRuleInputLevelError   AlertRuleInputLevel = "error"
+	AlertRuleInputLevelWarning AlertRuleInputLevel = "warning"
+)
+
+// Valid indicates whether the value is a known member of the AlertRuleInputLevel enum.
+func (e AlertRuleInputLevel) Valid() bool {
+	switch e {
+	case AlertRuleInputLevelEmpty:
+		return true
+	case AlertRuleInputLevelError:
+		return true
+	case AlertRuleInputLevelWarning:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AlertState.
+const (
+	AlertStateFiring  AlertState = "firing"
+	AlertStateOver    AlertState = "over"
+	AlertStatePending AlertState = "pending"
+)
+
+// Valid indicates whether the value is a known member of the AlertState enum.
+func (e AlertState) Valid() bool {
+	switch e {
+	case AlertStateFiring:
+		return true
+	case AlertStateOver:
+		return true
+	case AlertStatePending:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for BackendKind.
 const (
 	BackendKindAlba  BackendKind = "alba"
@@ -77,6 +194,69 @@ func (e CachePolicyMode) Valid() bool {
 	case CachePolicyModeOnRead:
 		return true
 	case CachePolicyModeOnWrite:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ClusterStatusRegistry.
+const (
+	ClusterStatusRegistryEmbedded ClusterStatusRegistry = "embedded"
+	ClusterStatusRegistryEtcd     ClusterStatusRegistry = "etcd"
+)
+
+// Valid indicates whether the value is a known member of the ClusterStatusRegistry enum.
+func (e ClusterStatusRegistry) Valid() bool {
+	switch e {
+	case ClusterStatusRegistryEmbedded:
+		return true
+	case ClusterStatusRegistryEtcd:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DtlMode.
+const (
+	DtlModeAsync DtlMode = "async"
+	DtlModeOff   DtlMode = "off"
+	DtlModeSync  DtlMode = "sync"
+)
+
+// Valid indicates whether the value is a known member of the DtlMode enum.
+func (e DtlMode) Valid() bool {
+	switch e {
+	case DtlModeAsync:
+		return true
+	case DtlModeOff:
+		return true
+	case DtlModeSync:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DtlState.
+const (
+	DtlStateCatchup  DtlState = "catchup"
+	DtlStateDegraded DtlState = "degraded"
+	DtlStateOff      DtlState = "off"
+	DtlStateOk       DtlState = "ok"
+)
+
+// Valid indicates whether the value is a known member of the DtlState enum.
+func (e DtlState) Valid() bool {
+	switch e {
+	case DtlStateCatchup:
+		return true
+	case DtlStateDegraded:
+		return true
+	case DtlStateOff:
+		return true
+	case DtlStateOk:
 		return true
 	default:
 		return false
@@ -125,6 +305,27 @@ func (e JobState) Valid() bool {
 	}
 }
 
+// Defines values for JoinTokenState.
+const (
+	JoinTokenStateExpired JoinTokenState = "expired"
+	JoinTokenStateUsed    JoinTokenState = "used"
+	JoinTokenStateWaiting JoinTokenState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the JoinTokenState enum.
+func (e JoinTokenState) Valid() bool {
+	switch e {
+	case JoinTokenStateExpired:
+		return true
+	case JoinTokenStateUsed:
+		return true
+	case JoinTokenStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for LostTailPolicy.
 const (
 	LostTailPolicyAccept  LostTailPolicy = "accept"
@@ -137,6 +338,54 @@ func (e LostTailPolicy) Valid() bool {
 	case LostTailPolicyAccept:
 		return true
 	case LostTailPolicyOffline:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MemberLiveness.
+const (
+	MemberLivenessAlive   MemberLiveness = "alive"
+	MemberLivenessDead    MemberLiveness = "dead"
+	MemberLivenessLeft    MemberLiveness = "left"
+	MemberLivenessSuspect MemberLiveness = "suspect"
+	MemberLivenessUnknown MemberLiveness = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the MemberLiveness enum.
+func (e MemberLiveness) Valid() bool {
+	switch e {
+	case MemberLivenessAlive:
+		return true
+	case MemberLivenessDead:
+		return true
+	case MemberLivenessLeft:
+		return true
+	case MemberLivenessSuspect:
+		return true
+	case MemberLivenessUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MemberState.
+const (
+	MemberStateDown    MemberState = "down"
+	MemberStateUnknown MemberState = "unknown"
+	MemberStateUp      MemberState = "up"
+)
+
+// Valid indicates whether the value is a known member of the MemberState enum.
+func (e MemberState) Valid() bool {
+	switch e {
+	case MemberStateDown:
+		return true
+	case MemberStateUnknown:
+		return true
+	case MemberStateUp:
 		return true
 	default:
 		return false
@@ -224,21 +473,93 @@ func (e Role) Valid() bool {
 	}
 }
 
+// Defines values for ScheduleSource.
+const (
+	ScheduleSourceCluster ScheduleSource = "cluster"
+	ScheduleSourceDefault ScheduleSource = "default"
+	ScheduleSourceVDisk   ScheduleSource = "vdisk"
+	ScheduleSourceVPool   ScheduleSource = "vpool"
+)
+
+// Valid indicates whether the value is a known member of the ScheduleSource enum.
+func (e ScheduleSource) Valid() bool {
+	switch e {
+	case ScheduleSourceCluster:
+		return true
+	case ScheduleSourceDefault:
+		return true
+	case ScheduleSourceVDisk:
+		return true
+	case ScheduleSourceVPool:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ScheduledRunResult.
+const (
+	ScheduledRunResultDone    ScheduledRunResult = "done"
+	ScheduledRunResultFailed  ScheduledRunResult = "failed"
+	ScheduledRunResultSkipped ScheduledRunResult = "skipped"
+)
+
+// Valid indicates whether the value is a known member of the ScheduledRunResult enum.
+func (e ScheduledRunResult) Valid() bool {
+	switch e {
+	case ScheduledRunResultDone:
+		return true
+	case ScheduledRunResultFailed:
+		return true
+	case ScheduledRunResultSkipped:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for VDiskDtlInputMode.
+const (
+	VDiskDtlInputModeAsync   VDiskDtlInputMode = "async"
+	VDiskDtlInputModeInherit VDiskDtlInputMode = "inherit"
+	VDiskDtlInputModeOff     VDiskDtlInputMode = "off"
+	VDiskDtlInputModeSync    VDiskDtlInputMode = "sync"
+)
+
+// Valid indicates whether the value is a known member of the VDiskDtlInputMode enum.
+func (e VDiskDtlInputMode) Valid() bool {
+	switch e {
+	case VDiskDtlInputModeAsync:
+		return true
+	case VDiskDtlInputModeInherit:
+		return true
+	case VDiskDtlInputModeOff:
+		return true
+	case VDiskDtlInputModeSync:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for VDiskState.
 const (
 	VDiskStateClosed       VDiskState = "closed"
 	VDiskStateCorrupt      VDiskState = "corrupt"
 	VDiskStateDegraded     VDiskState = "degraded"
 	VDiskStateDeleting     VDiskState = "deleting"
+	VDiskStateElsewhere    VDiskState = "elsewhere"
 	VDiskStateFailed       VDiskState = "failed"
 	VDiskStateFenced       VDiskState = "fenced"
 	VDiskStateLostTail     VDiskState = "lost_tail"
 	VDiskStateOpening      VDiskState = "opening"
 	VDiskStateRunning      VDiskState = "running"
 	VDiskStateStalled      VDiskState = "stalled"
+	VDiskStateSuspended    VDiskState = "suspended"
 	VDiskStateTemplate     VDiskState = "template"
 	VDiskStateTransferring VDiskState = "transferring"
 	VDiskStateTrashed      VDiskState = "trashed"
+	VDiskStateWaiting      VDiskState = "waiting"
 )
 
 // Valid indicates whether the value is a known member of the VDiskState enum.
@@ -252,6 +573,8 @@ func (e VDiskState) Valid() bool {
 		return true
 	case VDiskStateDeleting:
 		return true
+	case VDiskStateElsewhere:
+		return true
 	case VDiskStateFailed:
 		return true
 	case VDiskStateFenced:
@@ -264,11 +587,15 @@ func (e VDiskState) Valid() bool {
 		return true
 	case VDiskStateStalled:
 		return true
+	case VDiskStateSuspended:
+		return true
 	case VDiskStateTemplate:
 		return true
 	case VDiskStateTransferring:
 		return true
 	case VDiskStateTrashed:
+		return true
+	case VDiskStateWaiting:
 		return true
 	default:
 		return false
@@ -277,15 +604,18 @@ func (e VDiskState) Valid() bool {
 
 // Defines values for VPoolState.
 const (
-	VPoolStateDegraded VPoolState = "degraded"
-	VPoolStateOffline  VPoolState = "offline"
-	VPoolStateRunning  VPoolState = "running"
+	VPoolStateDegraded  VPoolState = "degraded"
+	VPoolStateElsewhere VPoolState = "elsewhere"
+	VPoolStateOffline   VPoolState = "offline"
+	VPoolStateRunning   VPoolState = "running"
 )
 
 // Valid indicates whether the value is a known member of the VPoolState enum.
 func (e VPoolState) Valid() bool {
 	switch e {
 	case VPoolStateDegraded:
+		return true
+	case VPoolStateElsewhere:
 		return true
 	case VPoolStateOffline:
 		return true
@@ -341,9 +671,12 @@ type Alba struct {
 	Failed int   `json:"failed"`
 	Free   int64 `json:"free"`
 
-	// Made There is an object store on this node; a vPool with the alba backend makes one
-	Made    bool  `json:"made"`
-	Objects int64 `json:"objects"`
+	// Made There is an object store, of this node or of its cluster; a vPool with the alba backend makes one
+	Made bool `json:"made"`
+
+	// Maintainer The node that repairs, verifies and counts; null: none does now
+	Maintainer *string `json:"maintainer"`
+	Objects    int64   `json:"objects"`
 
 	// Osds Devices
 	Osds int `json:"osds"`
@@ -362,6 +695,9 @@ type Alba struct {
 
 	// SurveyedAt When every object was last looked at
 	SurveyedAt *time.Time `json:"surveyedAt"`
+
+	// Survives Objects by how many more devices they may lose; -1: those that cannot be read now
+	Survives map[string]int64 `json:"survives"`
 
 	// Tolerates How many more devices may be lost without losing an object; -1: some cannot be read now; null: nothing was surveyed yet
 	Tolerates *int `json:"tolerates"`
@@ -399,6 +735,218 @@ type AlbaRecoverInput struct {
 
 	// Namespace Left out: all that lost their records
 	Namespace *string `json:"namespace,omitempty"`
+}
+
+// Alert defines model for Alert.
+type Alert struct {
+	// Code Of the cause
+	Code string `json:"code"`
+
+	// EndedAt null: it goes on
+	EndedAt *time.Time `json:"endedAt"`
+
+	// FiredAt Since when it is told; null: not yet
+	FiredAt *time.Time  `json:"firedAt"`
+	Hint    string      `json:"hint"`
+	Level   HealthState `json:"level"`
+
+	// Object Such as `vpool gold`; `node NAME` when the cause has none
+	Object string `json:"object"`
+
+	// Rule That decides; empty: none does
+	Rule  string    `json:"rule"`
+	Since time.Time `json:"since"`
+
+	// State pending: its rule waits, or tells nothing; over: channels that fail have not heard yet that it is
+	State AlertState `json:"state"`
+	Text  string     `json:"text"`
+}
+
+// AlertChannel defines model for AlertChannel.
+type AlertChannel struct {
+	// Ca Certificates to trust in place of the system's; empty: the system's
+	Ca      string    `json:"ca"`
+	Created time.Time `json:"created"`
+
+	// Format webhook: json or slack
+	Format string `json:"format"`
+	From   string `json:"from"`
+
+	// HasSecret There is one; it is in no answer
+	HasSecret bool `json:"hasSecret"`
+
+	// Host email: the mail server
+	Host string           `json:"host"`
+	ID   string           `json:"id"`
+	Kind AlertChannelKind `json:"kind"`
+	Name string           `json:"name"`
+	Port int              `json:"port"`
+
+	// Security email: starttls, tls or none
+	Security string   `json:"security"`
+	To       []string `json:"to"`
+	User     string   `json:"user"`
+}
+
+// AlertChannelInput defines model for AlertChannelInput.
+type AlertChannelInput struct {
+	// Ca Certificates in PEM to trust in place of the system's
+	Ca *string `json:"ca,omitempty"`
+
+	// Format webhook; default json
+	Format *AlertChannelInputFormat `json:"format,omitempty"`
+	From   *string                  `json:"from,omitempty"`
+
+	// Host email: the mail server
+	Host *string          `json:"host,omitempty"`
+	Kind AlertChannelKind `json:"kind"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name `json:"name"`
+	Port *int `json:"port,omitempty"`
+
+	// Secret Password of the user
+	Secret *string `json:"secret,omitempty"`
+
+	// SecretURL webhook: where messages are posted; who knows it can post, so it is kept like a password
+	SecretURL *string `json:"secretUrl,omitempty"`
+
+	// Security email; default starttls
+	Security *AlertChannelInputSecurity `json:"security,omitempty"`
+	To       *[]string                  `json:"to,omitempty"`
+
+	// User email: absent without a sign-in
+	User *string `json:"user,omitempty"`
+}
+
+// AlertChannelInputFormat webhook; default json
+type AlertChannelInputFormat string
+
+// AlertChannelInputSecurity email; default starttls
+type AlertChannelInputSecurity string
+
+// AlertChannelKind defines model for AlertChannelKind.
+type AlertChannelKind string
+
+// AlertChannelList defines model for AlertChannelList.
+type AlertChannelList struct {
+	Items []AlertChannel `json:"items"`
+	Next  *string        `json:"next"`
+}
+
+// AlertLevel defines model for AlertLevel.
+type AlertLevel string
+
+// AlertList defines model for AlertList.
+type AlertList struct {
+	Items []Alert `json:"items"`
+	Next  *string `json:"next"`
+}
+
+// AlertRule defines model for AlertRule.
+type AlertRule struct {
+	// AfterMs For how long a cause has to last
+	AfterMs int64 `json:"afterMs"`
+
+	// Codes Codes of causes; * stands for any text
+	Codes []string `json:"codes"`
+
+	// Level null: both
+	Level *AlertLevel `json:"level"`
+	Name  string      `json:"name"`
+
+	// Off What it matches is not told
+	Off bool `json:"off"`
+
+	// Own It is none of the defaults
+	Own bool `json:"own"`
+
+	// RemindMs Until it is told again while it lasts; 0: never
+	RemindMs int64 `json:"remindMs"`
+}
+
+// AlertRuleInput defines model for AlertRuleInput.
+type AlertRuleInput struct {
+	AfterMs *int64    `json:"afterMs,omitempty"`
+	Codes   *[]string `json:"codes,omitempty"`
+
+	// Level Empty: both
+	Level    *AlertRuleInputLevel `json:"level,omitempty"`
+	Off      *bool                `json:"off,omitempty"`
+	RemindMs *int64               `json:"remindMs,omitempty"`
+}
+
+// AlertRuleInputLevel Empty: both
+type AlertRuleInputLevel string
+
+// AlertRuleList defines model for AlertRuleList.
+type AlertRuleList struct {
+	Items []AlertRule `json:"items"`
+	Next  *string     `json:"next"`
+}
+
+// AlertState pending: its rule waits, or tells nothing; over: channels that fail have not heard yet that it is
+type AlertState string
+
+// AuditChange defines model for AuditChange.
+type AuditChange struct {
+	// After `(secret)` stands for a secret
+	After string `json:"after"`
+
+	// Before null: not known, or there was none
+	Before *string `json:"before"`
+
+	// Field Such as `settings.dtl`
+	Field string `json:"field"`
+}
+
+// AuditEntry defines model for AuditEntry.
+type AuditEntry struct {
+	// Address Where it came from
+	Address string        `json:"address"`
+	Changes []AuditChange `json:"changes"`
+
+	// Code Of a refusal; `repeated`: the answer of an earlier request with this Idempotency-Key
+	Code string `json:"code"`
+
+	// Count How many refused attempts this entry stands for besides itself
+	Count int `json:"count"`
+
+	// Field That was refused
+	Field string `json:"field"`
+
+	// Node Name of the node that answered in place of the one that was asked; empty: none
+	Node string `json:"node"`
+
+	// Object What it is about, such as `vdisk demo`
+	Object string `json:"object"`
+
+	// Operation Of this document. AuditLost: so many entries as `count` could not be written
+	Operation string `json:"operation"`
+	RequestID string `json:"requestId"`
+	Role      string `json:"role"`
+
+	// Seq Grows with each entry of a node
+	Seq int64 `json:"seq"`
+
+	// Status HTTP status of the answer; 0: the node stopped meanwhile, and the outcome is unknown
+	Status int `json:"status"`
+
+	// Time When it was asked for
+	Time time.Time `json:"time"`
+
+	// Token Id of the token that it was asked with; empty: none
+	Token  string `json:"token"`
+	TookMs int64  `json:"tookMs"`
+
+	// User Empty: nobody who is known
+	User string `json:"user"`
+}
+
+// AuditList defines model for AuditList.
+type AuditList struct {
+	Items []AuditEntry `json:"items"`
+	Next  *string      `json:"next"`
 }
 
 // Backend defines model for Backend.
@@ -451,6 +999,123 @@ type Capacity struct {
 	Total int64 `json:"total"`
 }
 
+// Center defines model for Center.
+type Center struct {
+	Created time.Time `json:"created"`
+
+	// Datastores Those that ovgate made
+	Datastores int `json:"datastores"`
+
+	// HasSecret There is one; it is in no answer
+	HasSecret bool `json:"hasSecret"`
+
+	// Hosts As of the newest test
+	Hosts int    `json:"hosts"`
+	ID    string `json:"id"`
+
+	// Kind vcenter, or esxi: a host alone
+	Kind string `json:"kind"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name     Name          `json:"name"`
+	Options  CenterOptions `json:"options"`
+	TestedAt time.Time     `json:"testedAt"`
+	Version  string        `json:"version"`
+
+	// Warnings What works and should be other
+	Warnings []string `json:"warnings"`
+}
+
+// CenterHost defines model for CenterHost.
+type CenterHost struct {
+	// Cluster Of a host in no cluster: its own name
+	Cluster string `json:"cluster"`
+
+	// ClusterID Managed object id
+	ClusterID string `json:"clusterId"`
+
+	// ID Managed object id
+	ID          string `json:"id"`
+	Maintenance bool   `json:"maintenance"`
+	Name        string `json:"name"`
+
+	// State connected, disconnected or notResponding
+	State   string `json:"state"`
+	Version string `json:"version"`
+}
+
+// CenterHostList defines model for CenterHostList.
+type CenterHostList struct {
+	Items []CenterHost `json:"items"`
+	Next  *string      `json:"next"`
+}
+
+// CenterInput defines model for CenterInput.
+type CenterInput struct {
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name `json:"name"`
+
+	// Options How to sign in to a vCenter. What is left out has its default, or stays in a change.
+	Options CenterOptionsInput `json:"options"`
+
+	// Secret Password
+	Secret *string `json:"secret,omitempty"`
+}
+
+// CenterList defines model for CenterList.
+type CenterList struct {
+	Items []Center `json:"items"`
+	Next  *string  `json:"next"`
+}
+
+// CenterOptions defines model for CenterOptions.
+type CenterOptions struct {
+	// Thumbprint SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there
+	Thumbprint string `json:"thumbprint"`
+
+	// TimeoutMs Of each request, 1000 to 300000; 0: 60000
+	TimeoutMs int64 `json:"timeoutMs"`
+
+	// URL Such as https://vcenter.example.org
+	URL string `json:"url"`
+
+	// User Such as ovgate@vsphere.local
+	User string `json:"user"`
+}
+
+// CenterOptionsInput How to sign in to a vCenter. What is left out has its default, or stays in a change.
+type CenterOptionsInput struct {
+	// Thumbprint SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there
+	Thumbprint *string `json:"thumbprint,omitempty"`
+
+	// TimeoutMs Of each request, 1000 to 300000; 0: 60000
+	TimeoutMs *int64 `json:"timeoutMs,omitempty"`
+
+	// URL Such as https://vcenter.example.org
+	URL *string `json:"url,omitempty"`
+
+	// User Such as ovgate@vsphere.local
+	User *string `json:"user,omitempty"`
+}
+
+// CenterPatch defines model for CenterPatch.
+type CenterPatch struct {
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name *Name `json:"name,omitempty"`
+
+	// Options How to sign in to a vCenter. What is left out has its default, or stays in a change.
+	Options *CenterOptionsInput `json:"options,omitempty"`
+	Secret  *string             `json:"secret,omitempty"`
+}
+
+// CenterResult defines model for CenterResult.
+type CenterResult struct {
+	Center Center `json:"center"`
+
+	// Steps What was tried; nothing, when only the name changed
+	Steps []RemoteStep `json:"steps"`
+}
+
 // CloneInput With neither snapshot nor pointAt: from now
 type CloneInput struct {
 	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
@@ -468,6 +1133,308 @@ type CloneInput struct {
 	// Snapshot Name or id
 	Snapshot *string `json:"snapshot,omitempty"`
 }
+
+// Cloud defines model for Cloud.
+type Cloud struct {
+	AppliedAt *time.Time `json:"appliedAt"`
+
+	// Backends HOST@SECTION of those that are this node, as of the newest test
+	Backends []string  `json:"backends"`
+	Created  time.Time `json:"created"`
+
+	// HasSecret There is one; it is in no answer
+	HasSecret bool   `json:"hasSecret"`
+	ID        string `json:"id"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name     Name         `json:"name"`
+	Options  CloudOptions `json:"options"`
+	TestedAt time.Time    `json:"testedAt"`
+
+	// Types Those declared; none: one per pool
+	Types []VolumeType `json:"types"`
+
+	// Version The newest microversion of its Cinder, 3.70 for one
+	Version string `json:"version"`
+
+	// Warnings What works and should be other
+	Warnings []string `json:"warnings"`
+}
+
+// CloudAction defines model for CloudAction.
+type CloudAction struct {
+	// Action create, change, delete; none: it is as it should be; left: not declared any more; conflict: somebody else made what is there
+	Action string `json:"action"`
+
+	// Detail What changes, or why not
+	Detail string `json:"detail"`
+
+	// Kind volume type, or QoS specs
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+}
+
+// CloudApplyInput defines model for CloudApplyInput.
+type CloudApplyInput struct {
+	// DryRun Only say what would be done
+	DryRun *bool `json:"dryRun,omitempty"`
+
+	// Prune Delete what this node made before and is not declared any more; Cinder refuses types that have volumes
+	Prune *bool `json:"prune,omitempty"`
+}
+
+// CloudBackend defines model for CloudBackend.
+type CloudBackend struct {
+	// Host HOST@SECTION
+	Host string `json:"host"`
+
+	// Name volume_backend_name; empty: the backend is down
+	Name  string      `json:"name"`
+	Pools []CloudPool `json:"pools"`
+
+	// Reason Why it is disabled
+	Reason string `json:"reason"`
+
+	// SeenAt When Cinder heard of it last
+	SeenAt *time.Time `json:"seenAt"`
+
+	// State up, down, disabled, or gone: Cinder has no such service
+	State string `json:"state"`
+
+	// Version Of the driver; empty: the backend is down
+	Version string `json:"version"`
+}
+
+// CloudBackendList defines model for CloudBackendList.
+type CloudBackendList struct {
+	Items []CloudBackend `json:"items"`
+	Next  *string        `json:"next"`
+}
+
+// CloudInput defines model for CloudInput.
+type CloudInput struct {
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name `json:"name"`
+
+	// Options How to sign in to a cloud. What is left out has its default, or stays in a change.
+	Options CloudOptionsInput `json:"options"`
+
+	// Secret Password, or secret of the application credential
+	Secret *string `json:"secret,omitempty"`
+}
+
+// CloudList defines model for CloudList.
+type CloudList struct {
+	Items []Cloud `json:"items"`
+	Next  *string `json:"next"`
+}
+
+// CloudOptions defines model for CloudOptions.
+type CloudOptions struct {
+	// ApplicationCredential user is the id of an application credential
+	ApplicationCredential bool `json:"applicationCredential"`
+
+	// Ca Certificates in PEM to trust in place of the system's
+	Ca string `json:"ca"`
+
+	// Domain Of the user; empty: Default
+	Domain string `json:"domain"`
+
+	// Interface public, internal or admin: which of the catalog's endpoints; empty: public
+	Interface string `json:"interface"`
+
+	// Project That the user administers, admin for one
+	Project string `json:"project"`
+
+	// ProjectDomain Of the project; empty: the user's
+	ProjectDomain string `json:"projectDomain"`
+
+	// Region Of the catalog; empty: its first
+	Region string `json:"region"`
+
+	// TimeoutMs Of each request, 1000 to 60000; 0: 30000
+	TimeoutMs int64 `json:"timeoutMs"`
+
+	// URL Where users sign in, such as https://keystone.example.org:5000/v3
+	URL string `json:"url"`
+
+	// User One that administers Cinder, or the id of an application credential
+	User string `json:"user"`
+}
+
+// CloudOptionsInput How to sign in to a cloud. What is left out has its default, or stays in a change.
+type CloudOptionsInput struct {
+	// ApplicationCredential user is the id of an application credential
+	ApplicationCredential *bool `json:"applicationCredential,omitempty"`
+
+	// Ca Certificates in PEM to trust in place of the system's
+	Ca *string `json:"ca,omitempty"`
+
+	// Domain Of the user; empty: Default
+	Domain *string `json:"domain,omitempty"`
+
+	// Interface public, internal or admin: which of the catalog's endpoints; empty: public
+	Interface *string `json:"interface,omitempty"`
+
+	// Project That the user administers, admin for one
+	Project *string `json:"project,omitempty"`
+
+	// ProjectDomain Of the project; empty: the user's
+	ProjectDomain *string `json:"projectDomain,omitempty"`
+
+	// Region Of the catalog; empty: its first
+	Region *string `json:"region,omitempty"`
+
+	// TimeoutMs Of each request, 1000 to 60000; 0: 30000
+	TimeoutMs *int64 `json:"timeoutMs,omitempty"`
+
+	// URL Where users sign in, such as https://keystone.example.org:5000/v3
+	URL *string `json:"url,omitempty"`
+
+	// User One that administers Cinder, or the id of an application credential
+	User *string `json:"user,omitempty"`
+}
+
+// CloudPatch defines model for CloudPatch.
+type CloudPatch struct {
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name *Name `json:"name,omitempty"`
+
+	// Options How to sign in to a cloud. What is left out has its default, or stays in a change.
+	Options *CloudOptionsInput `json:"options,omitempty"`
+	Secret  *string            `json:"secret,omitempty"`
+}
+
+// CloudPlan defines model for CloudPlan.
+type CloudPlan struct {
+	Actions []CloudAction `json:"actions"`
+
+	// Changes That were made, or with dryRun would be
+	Changes int  `json:"changes"`
+	DryRun  bool `json:"dryRun"`
+}
+
+// CloudPool defines model for CloudPool.
+type CloudPool struct {
+	// Allocated Sizes of Cinder's volumes together
+	Allocated int64 `json:"allocated"`
+	Free      int64 `json:"free"`
+
+	// Known The node has a vPool of this name
+	Known bool `json:"known"`
+
+	// Total Bytes, as Cinder's scheduler sees them
+	Total int64 `json:"total"`
+
+	// Volumes vDisks of the vPool
+	Volumes int64  `json:"volumes"`
+	VPool   string `json:"vpool"`
+}
+
+// CloudResult defines model for CloudResult.
+type CloudResult struct {
+	Cloud Cloud `json:"cloud"`
+
+	// Steps What was tried; nothing, when only the name changed
+	Steps []RemoteStep `json:"steps"`
+}
+
+// CloudUsage defines model for CloudUsage.
+type CloudUsage struct {
+	// Name Empty: it is not known
+	Name string `json:"name"`
+
+	// Project Id
+	Project string `json:"project"`
+
+	// Size Bytes, as Cinder counts
+	Size int64 `json:"size"`
+
+	// Stored Bytes on backends
+	Stored  int64 `json:"stored"`
+	Volumes int   `json:"volumes"`
+}
+
+// CloudUsageList defines model for CloudUsageList.
+type CloudUsageList struct {
+	Items []CloudUsage `json:"items"`
+	Next  *string      `json:"next"`
+}
+
+// CloudVolume defines model for CloudVolume.
+type CloudVolume struct {
+	// Attached Hosts
+	Attached []string `json:"attached"`
+
+	// Host HOST@SECTION
+	Host string `json:"host"`
+	ID   string `json:"id"`
+	Name string `json:"name"`
+
+	// Project Id
+	Project string `json:"project"`
+
+	// ProjectName Empty: it is not known
+	ProjectName string `json:"projectName"`
+
+	// Size Bytes, as Cinder counts
+	Size   int64  `json:"size"`
+	Status string `json:"status"`
+
+	// Stored Bytes on the backend
+	Stored int64 `json:"stored"`
+
+	// Type Volume type
+	Type string `json:"type"`
+
+	// VDisk Id of its vDisk; empty: there is none
+	VDisk string `json:"vdisk"`
+
+	// VDiskName Name that the vDisk has or should have
+	VDiskName string `json:"vdiskName"`
+	VPool     string `json:"vpool"`
+}
+
+// CloudVolumeList defines model for CloudVolumeList.
+type CloudVolumeList struct {
+	Items []CloudVolume `json:"items"`
+	Next  *string       `json:"next"`
+}
+
+// ClusterInput defines model for ClusterInput.
+type ClusterInput struct {
+	// Name Letters, digits, dots, hyphens and underscores, beginning with a letter or digit
+	Name string `json:"name"`
+}
+
+// ClusterStatus defines model for ClusterStatus.
+type ClusterStatus struct {
+	// AuthorityEndsAt Of the cluster's certificate authority
+	AuthorityEndsAt *time.Time `json:"authorityEndsAt"`
+
+	// CertificateEndsAt Of this node's certificate for other nodes, renewed by itself
+	CertificateEndsAt *time.Time `json:"certificateEndsAt"`
+	CreatedAt         *time.Time `json:"createdAt"`
+
+	// Gossip Where other nodes reach this one's gossip, HOST:PORT
+	Gossip *string `json:"gossip"`
+
+	// ID UUID, that of the installation
+	ID string `json:"id"`
+
+	// Name Null: the node is in no cluster
+	Name *string `json:"name"`
+
+	// Nodes Nodes by liveness
+	Nodes      MemberCounts `json:"nodes"`
+	ObservedAt time.Time    `json:"observedAt"`
+
+	// Registry embedded: in the node's data directory
+	Registry ClusterStatusRegistry `json:"registry"`
+}
+
+// ClusterStatusRegistry embedded: in the node's data directory
+type ClusterStatusRegistry string
 
 // Commit defines model for Commit.
 type Commit struct {
@@ -543,6 +1510,142 @@ type Damage struct {
 	Why       string   `json:"why"`
 }
 
+// Datastore defines model for Datastore.
+type Datastore struct {
+	// Center Name
+	Center string `json:"center"`
+
+	// Cluster Name
+	Cluster string        `json:"cluster"`
+	Created time.Time     `json:"created"`
+	ID      string        `json:"id"`
+	Job     *DatastoreJob `json:"job"`
+
+	// Naa How hosts name its LUN; empty: not made yet
+	Naa  string `json:"naa"`
+	Name string `json:"name"`
+
+	// Size Of the vDisk, bytes
+	Size int64 `json:"size"`
+
+	// State creating, present or deleting
+	State string `json:"state"`
+
+	// VDisk Id; empty: not made yet
+	VDisk string `json:"vdisk"`
+
+	// Volume UUID of the VMFS volume
+	Volume string `json:"volume"`
+
+	// VPool Name
+	VPool string `json:"vpool"`
+}
+
+// DatastoreHost defines model for DatastoreHost.
+type DatastoreHost struct {
+	Accessible bool `json:"accessible"`
+
+	// Away Why nothing can be done with it; empty: something can
+	Away string `json:"away"`
+
+	// Host Name
+	Host    string          `json:"host"`
+	Mounted bool            `json:"mounted"`
+	Paths   []DatastorePath `json:"paths"`
+
+	// Policy Path selection
+	Policy string `json:"policy"`
+
+	// Reason Why it is not accessible
+	Reason string `json:"reason"`
+}
+
+// DatastoreInput defines model for DatastoreInput.
+type DatastoreInput struct {
+	// Center Name or id
+	Center string `json:"center"`
+
+	// Cluster Name or managed object id; of an ESXi host alone it may be left out
+	Cluster *string `json:"cluster,omitempty"`
+
+	// DryRun Only say what would be done
+	DryRun *bool  `json:"dryRun,omitempty"`
+	Name   string `json:"name"`
+
+	// Size Bytes, 2 GiB to 64 TiB in whole MiB
+	Size int64 `json:"size"`
+
+	// VPool Name or id
+	VPool string `json:"vpool"`
+}
+
+// DatastoreJob defines model for DatastoreJob.
+type DatastoreJob struct {
+	// Error Of the newest try; empty
+	Error string `json:"error"`
+	Hint  string `json:"hint"`
+
+	// Kind create, import, attach, expand, rename or remove
+	Kind string `json:"kind"`
+
+	// Notes What was left out, such as hosts that are away
+	Notes   []string  `json:"notes"`
+	Started time.Time `json:"started"`
+
+	// Step The step that is next or being done
+	Step string `json:"step"`
+
+	// Steps All, in order
+	Steps []string `json:"steps"`
+
+	// Tries How often the step failed; it is tried again by itself
+	Tries int `json:"tries"`
+}
+
+// DatastoreList defines model for DatastoreList.
+type DatastoreList struct {
+	Items []Datastore `json:"items"`
+	Next  *string     `json:"next"`
+}
+
+// DatastoreLive defines model for DatastoreLive.
+type DatastoreLive struct {
+	// Capacity Of the volume, bytes
+	Capacity int64 `json:"capacity"`
+
+	// Free In the volume, bytes
+	Free       int64           `json:"free"`
+	Hosts      []DatastoreHost `json:"hosts"`
+	ObservedAt time.Time       `json:"observedAt"`
+
+	// Size Of the vDisk, bytes
+	Size int64 `json:"size"`
+
+	// Stored Of the vDisk on the backend, bytes
+	Stored int64 `json:"stored"`
+
+	// Vms Virtual machines and templates
+	Vms int `json:"vms"`
+}
+
+// DatastorePath defines model for DatastorePath.
+type DatastorePath struct {
+	Portal string `json:"portal"`
+
+	// State active, standby, disabled, dead or unknown
+	State   string `json:"state"`
+	Target  string `json:"target"`
+	Working bool   `json:"working"`
+}
+
+// DatastoreResult defines model for DatastoreResult.
+type DatastoreResult struct {
+	// Actions What is to be done, as of now
+	Actions   []HostAction `json:"actions"`
+	Datastore Datastore    `json:"datastore"`
+	DryRun    bool         `json:"dryRun"`
+}
+
 // DeletedEvent defines model for DeletedEvent.
 type DeletedEvent struct {
 	// ID Of a target, its iSCSI name
@@ -596,10 +1699,16 @@ type DoomedObject struct {
 	Reason string `json:"reason"`
 }
 
+// DtlMode Whether journals are mirrored on another node. off: they are not; async: a write is answered when its own node has it, and the other one may lack the newest; sync: when both have it
+type DtlMode string
+
+// DtlState ok: what was acknowledged outlives either node; catchup: a copy is being made; degraded: only one node has the newest writes
+type DtlState string
+
 // Error defines model for Error.
 type Error struct {
-	// Code Stable word: invalid, unauthorized, forbidden, csrf, bad_setup_token, setup_done, not_found, exists,
-	// in_use, shrink, lost_tail, not_running, last_admin, foreign_root, idempotency_mismatch, too_large,
+	// Code Stable word: invalid, unauthorized, forbidden, csrf, bad_setup_token, bad_join_token, join_refused, setup_done, not_found, exists,
+	// in_use, shrink, lost_tail, not_running, elsewhere, last_admin, foreign_root, idempotency_mismatch, too_large,
 	// rate_limited, backend_unavailable, no_space, stopping, timeout, internal
 	Code string `json:"code"`
 
@@ -617,6 +1726,12 @@ type Error struct {
 
 	// RequestID Also in the header X-Request-Id and in the node's log
 	RequestID string `json:"requestId"`
+}
+
+// ExpandInput defines model for ExpandInput.
+type ExpandInput struct {
+	// Size Bytes, up to 64 TiB in whole MiB
+	Size int64 `json:"size"`
 }
 
 // ExportInput defines model for ExportInput.
@@ -730,6 +1845,33 @@ type GroupResult struct {
 	Target string `json:"target"`
 }
 
+// Handoff A vDisk that goes from one node to another
+type Handoff struct {
+	// From Name of the node that has it
+	From string `json:"from"`
+
+	// To Name of the node that gets it
+	To string `json:"to"`
+
+	// VDisk Its name
+	VDisk string `json:"vdisk"`
+}
+
+// Handover defines model for Handover.
+type Handover struct {
+	// Failed Why it was given up; empty: it goes on
+	Failed string `json:"failed"`
+
+	// Node Name of the node that it goes to
+	Node string `json:"node"`
+}
+
+// HandoverInput defines model for HandoverInput.
+type HandoverInput struct {
+	// Node Name or id of the node
+	Node string `json:"node"`
+}
+
 // Health defines model for Health.
 type Health struct {
 	// Causes Empty when the state is ok
@@ -764,6 +1906,37 @@ type History struct {
 	More    bool      `json:"more"`
 	Since   time.Time `json:"since"`
 	UntilAt time.Time `json:"untilAt"`
+}
+
+// HistoryInput defines model for HistoryInput.
+type HistoryInput struct {
+	// KeepMs 1 min-366 days; 0: no moment is kept; absent: as the vPool says
+	KeepMs *int64 `json:"keepMs,omitempty"`
+}
+
+// HistoryPolicy defines model for HistoryPolicy.
+type HistoryPolicy struct {
+	// Inherited That is what its vPool says
+	Inherited bool `json:"inherited"`
+
+	// KeepMs How far back scrubs keep every moment; 0: they keep none
+	KeepMs int64 `json:"keepMs"`
+}
+
+// HostAction defines model for HostAction.
+type HostAction struct {
+	// Action create, enable, add, set, skipped, rescan, format, mount or leave out
+	Action string `json:"action"`
+	Detail string `json:"detail"`
+
+	// Host Name; empty: this node
+	Host string `json:"host"`
+}
+
+// HostPlan defines model for HostPlan.
+type HostPlan struct {
+	Actions []HostAction `json:"actions"`
+	DryRun  bool         `json:"dryRun"`
 }
 
 // IOStats defines model for IOStats.
@@ -841,6 +2014,16 @@ type ISCSISessionList struct {
 	Next  *string        `json:"next"`
 }
 
+// ImportDatastoreInput defines model for ImportDatastoreInput.
+type ImportDatastoreInput struct {
+	// Cluster Name or managed object id; of an ESXi host alone it may be left out
+	Cluster *string `json:"cluster,omitempty"`
+	Name    string  `json:"name"`
+
+	// VDisk Name or id, of a vDisk that is not published
+	VDisk string `json:"vdisk"`
+}
+
 // Job defines model for Job.
 type Job struct {
 	Bytes          int64      `json:"bytes"`
@@ -869,6 +2052,87 @@ type JobList struct {
 
 // JobState defines model for JobState.
 type JobState string
+
+// JoinAnswer defines model for JoinAnswer.
+type JoinAnswer struct {
+	// Ca Certificate of the cluster's authority, PEM
+	Ca string `json:"ca"`
+
+	// Certificate The node's, PEM
+	Certificate string `json:"certificate"`
+
+	// Cluster Id of the cluster
+	Cluster string `json:"cluster"`
+
+	// Etcd URLs of the registry's members
+	Etcd []string `json:"etcd"`
+
+	// Name Of the cluster
+	Name string `json:"name"`
+
+	// Prefix Of the registry's keys
+	Prefix string `json:"prefix"`
+
+	// SealKey Opens the secrets of the registry, in hex
+	SealKey string `json:"sealKey"`
+}
+
+// JoinInput defines model for JoinInput.
+type JoinInput struct {
+	// Clock When it sent the request
+	Clock time.Time `json:"clock"`
+
+	// Cluster Name of the cluster that is meant; absent: any
+	Cluster *string `json:"cluster,omitempty"`
+
+	// Format Newest format of records that it knows
+	Format int `json:"format"`
+
+	// Name Of the node
+	Name string `json:"name"`
+
+	// Node Id of the node, a UUID that it drew
+	Node string `json:"node"`
+
+	// Request For its certificate, PKCS #10 in PEM
+	Request string `json:"request"`
+	Secret  string `json:"secret"`
+
+	// Token Id of the token
+	Token string `json:"token"`
+
+	// Version Of its ovgate
+	Version string `json:"version"`
+}
+
+// JoinToken defines model for JoinToken.
+type JoinToken struct {
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+	ID      string    `json:"id"`
+
+	// Node Id of the node that used it
+	Node  *string        `json:"node"`
+	State JoinTokenState `json:"state"`
+}
+
+// JoinTokenState defines model for JoinToken.State.
+type JoinTokenState string
+
+// JoinTokenInput defines model for JoinTokenInput.
+type JoinTokenInput struct {
+	// LifeMs How long it holds; absent: an hour; at most a week
+	LifeMs *int64 `json:"lifeMs,omitempty"`
+
+	// Urls https://HOST:PORT of nodes to ask; absent: those that are up
+	Urls *[]string `json:"urls,omitempty"`
+}
+
+// JoinTokenList defines model for JoinTokenList.
+type JoinTokenList struct {
+	Items []JoinToken `json:"items"`
+	Next  *string     `json:"next"`
+}
 
 // JournalUsage defines model for JournalUsage.
 type JournalUsage struct {
@@ -918,6 +2182,86 @@ type Labels map[string]string
 
 // LostTailPolicy What to do with a vDisk that lost acknowledged writes
 type LostTailPolicy string
+
+// Member A node of the cluster, as it was when it started last.
+type Member struct {
+	// Domain What fails together with it, such as its rack; empty: not said
+	Domain string `json:"domain"`
+
+	// Draining It hands over what it serves, and takes nothing
+	Draining bool `json:"draining"`
+
+	// Dtl Where other nodes reach its DTL listener, HOST:PORT; empty: it takes no copies of journals
+	Dtl string `json:"dtl"`
+	ID  string `json:"id"`
+
+	// JoinedAt When it joined; of the first node, its first start
+	JoinedAt time.Time `json:"joinedAt"`
+
+	// Liveness What the other nodes hear of it, a hint: alive: it answers; suspect: it does not answer, and has its lease; dead: neither; left: it said that it stops; unknown: it was not heard
+	Liveness MemberLiveness `json:"liveness"`
+
+	// LivenessMs For how long, at observedAt; null when unknown
+	LivenessMs *int64 `json:"livenessMs"`
+
+	// Load Null when it is not heard
+	Load       *MemberLoad `json:"load"`
+	Name       string      `json:"name"`
+	ObservedAt time.Time   `json:"observedAt"`
+
+	// Portals iSCSI portals as initiators reach them, HOST:PORT
+	Portals []string `json:"portals"`
+
+	// Self The node that answers
+	Self bool `json:"self"`
+
+	// StartedAt Null before its first start
+	StartedAt *time.Time `json:"startedAt"`
+
+	// State up: it has its lease in the registry; down: it serves nothing by it; unknown: the registry does not answer
+	State MemberState `json:"state"`
+
+	// URL Of its API and UI; empty before its first start
+	URL string `json:"url"`
+
+	// Vdisks That it serves or is to serve
+	Vdisks  int    `json:"vdisks"`
+	Version string `json:"version"`
+}
+
+// MemberCounts Nodes by liveness
+type MemberCounts struct {
+	Alive   int `json:"alive"`
+	Dead    int `json:"dead"`
+	Left    int `json:"left"`
+	Suspect int `json:"suspect"`
+	Total   int `json:"total"`
+	Unknown int `json:"unknown"`
+}
+
+// MemberList defines model for MemberList.
+type MemberList struct {
+	Items []Member `json:"items"`
+	Next  *string  `json:"next"`
+}
+
+// MemberLiveness What the other nodes hear of it, a hint: alive: it answers; suspect: it does not answer, and has its lease; dead: neither; left: it said that it stops; unknown: it was not heard
+type MemberLiveness string
+
+// MemberLoad What the node told last, in percent, rounded to five
+type MemberLoad struct {
+	CPU int `json:"cpu"`
+
+	// Journal Of what its journals may take
+	Journal int `json:"journal"`
+	Memory  int `json:"memory"`
+
+	// Vdisks Open
+	Vdisks int `json:"vdisks"`
+}
+
+// MemberState up: it has its lease in the registry; down: it serves nothing by it; unknown: the registry does not answer
+type MemberState string
 
 // MetricsEvent defines model for MetricsEvent.
 type MetricsEvent struct {
@@ -1007,6 +2351,16 @@ type Negotiated struct {
 	Time2Wait     int   `json:"time2Wait"`
 }
 
+// NewJoinToken defines model for NewJoinToken.
+type NewJoinToken struct {
+	Expires time.Time `json:"expires"`
+	ID      string    `json:"id"`
+
+	// Token A secret; not shown again
+	Token string   `json:"token"`
+	Urls  []string `json:"urls"`
+}
+
 // NewToken defines model for NewToken.
 type NewToken struct {
 	// Secret The bearer token; not shown again
@@ -1020,6 +2374,15 @@ type Node struct {
 	Name string `json:"name"`
 }
 
+// NodeEvent A node joined, started, stopped, or is heard differently
+type NodeEvent struct {
+	ID string `json:"id"`
+
+	// Liveness What the other nodes hear of it, a hint: alive: it answers; suspect: it does not answer, and has its lease; dead: neither; left: it said that it stops; unknown: it was not heard
+	Liveness MemberLiveness `json:"liveness"`
+	Name     string         `json:"name"`
+}
+
 // OSD defines model for OSD.
 type OSD struct {
 	Address   *string   `json:"address"`
@@ -1028,6 +2391,9 @@ type OSD struct {
 
 	// Disk That it is on; null: none of the node is known
 	Disk *OSDDisk `json:"disk"`
+
+	// Domain What fails together with the node, as its configuration says
+	Domain *string `json:"domain"`
 
 	// Fingerprint Of the ASD's certificate
 	Fingerprint *string `json:"fingerprint"`
@@ -1050,6 +2416,12 @@ type OSD struct {
 
 	// Problem Why it does not work
 	Problem *string `json:"problem"`
+
+	// ReplacedBy The device that comes in its place
+	ReplacedBy *int64 `json:"replacedBy"`
+
+	// Replaces The device in whose place it came, which may be gone; null: none
+	Replaces *int64 `json:"replaces"`
 
 	// SmallReadUs Average latency of reads up to 64 KiB
 	SmallReadUs *int64   `json:"smallReadUs"`
@@ -1103,7 +2475,7 @@ type OSDInput struct {
 	Directory   *string `json:"directory,omitempty"`
 	Fingerprint *string `json:"fingerprint,omitempty"`
 
-	// Node The ASD's machine; left out: its address
+	// Node The ASD's machine: the name of a node, when it is one of the cluster's; left out: its address
 	Node *string `json:"node,omitempty"`
 }
 
@@ -1127,6 +2499,36 @@ type OSDPatch struct {
 // OSDPurgeInput defines model for OSDPurgeInput.
 type OSDPurgeInput struct {
 	AcceptLoss *bool `json:"acceptLoss,omitempty"`
+}
+
+// Orphan defines model for Orphan.
+type Orphan struct {
+	// Cloud volume: name of its cloud
+	Cloud string `json:"cloud"`
+
+	// ID Of the vDisk, volume or snapshot
+	ID string `json:"id"`
+
+	// Kind vdisk: without a volume; volume: without a vDisk; vdisk snapshot: of a vDisk, and its volume has none; volume snapshot: of a volume, and its vDisk has none
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+
+	// Project Id
+	Project string `json:"project"`
+	Reason  string `json:"reason"`
+
+	// Size Bytes
+	Size int64 `json:"size"`
+
+	// Stored vdisk: bytes on the backend
+	Stored int64  `json:"stored"`
+	VPool  string `json:"vpool"`
+}
+
+// OrphanList defines model for OrphanList.
+type OrphanList struct {
+	Items []Orphan `json:"items"`
+	Next  *string  `json:"next"`
 }
 
 // Parent defines model for Parent.
@@ -1179,6 +2581,15 @@ type PortalList struct {
 type PortalsInput struct {
 	// Addresses host:port as in /portals; empty: every portal of the node
 	Addresses []string `json:"addresses"`
+}
+
+// PrepareInput defines model for PrepareInput.
+type PrepareInput struct {
+	// Cluster Name or managed object id; of an ESXi host alone it may be left out
+	Cluster *string `json:"cluster,omitempty"`
+
+	// DryRun Only say what would be done
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Preset defines model for Preset.
@@ -1292,6 +2703,11 @@ type Qos struct {
 	Iops int64 `json:"iops"`
 }
 
+// Rebalance defines model for Rebalance.
+type Rebalance struct {
+	Items []Handoff `json:"items"`
+}
+
 // Recovered defines model for Recovered.
 type Recovered struct {
 	// Clean Nothing acknowledged is missing
@@ -1315,7 +2731,8 @@ type Recovered struct {
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
 	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
 	// transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted,
-	// and kept for a while
+	// and kept for a while; elsewhere: another node serves it, which knows more; suspended: operations wait
+	// for the node's lease in the registry; waiting: the node that serves it is down, and has its newest writes
 	State VDiskState `json:"state"`
 
 	// Time When the backend last learned of this vDisk
@@ -1535,6 +2952,11 @@ type RemoteStep struct {
 	Step   string  `json:"step"`
 }
 
+// RenameInput defines model for RenameInput.
+type RenameInput struct {
+	Name string `json:"name"`
+}
+
 // Reservation Persistent reservations of a LUN (SPC-4 clause 5.12)
 type Reservation struct {
 	Generation int64 `json:"generation"`
@@ -1564,7 +2986,10 @@ type Rollback struct {
 	// Deleted Names of the snapshots that were newer
 	Deleted []string `json:"deleted"`
 	To      Moment   `json:"to"`
-	VDisk   string   `json:"vdisk"`
+
+	// UndoAt A rollback to this moment undoes this one, save for the snapshots, as long as the history goes that far back
+	UndoAt time.Time `json:"undoAt"`
+	VDisk  string    `json:"vdisk"`
 }
 
 // RollbackInput One of snapshot and pointAt
@@ -1577,6 +3002,105 @@ type RollbackInput struct {
 	// Snapshot Name or id
 	Snapshot *string `json:"snapshot,omitempty"`
 }
+
+// Schedule defines model for Schedule.
+type Schedule struct {
+	Jobs []ScheduledJob `json:"jobs"`
+
+	// Of Such as "vdisk db1"; "schedule" for the cluster
+	Of string `json:"of"`
+}
+
+// ScheduleEntry defines model for ScheduleEntry.
+type ScheduleEntry struct {
+	Cron    string `json:"cron"`
+	Days    int    `json:"days"`
+	Enabled bool   `json:"enabled"`
+
+	// Job snapshot, retention or scrub
+	Job string `json:"job"`
+
+	// Source Who says it
+	Source ScheduleSource `json:"source"`
+
+	// VDisk Empty for the cluster and for a vPool
+	VDisk string `json:"vdisk"`
+
+	// VPool Empty for the cluster
+	VPool string `json:"vpool"`
+	Weeks int    `json:"weeks"`
+
+	// Zone Empty: UTC
+	Zone string `json:"zone"`
+}
+
+// ScheduleInput defines model for ScheduleInput.
+type ScheduleInput struct {
+	// Cron Minute, hour, day of month, month, day of week; or @hourly, @daily, @weekly, @monthly, @yearly
+	Cron *string `json:"cron,omitempty"`
+
+	// Days Of retention, 0-366: days behind yesterday's midnight of each of which one automatic snapshot stays
+	Days    *int  `json:"days,omitempty"`
+	Enabled *bool `json:"enabled,omitempty"`
+
+	// Weeks Of retention, 0-520: weeks behind the days of each of which one stays
+	Weeks *int `json:"weeks,omitempty"`
+
+	// Zone Time zone such as Europe/Brussels; empty: UTC. A time that clocks skip is the moment after; of one that comes twice it is the first
+	Zone *string `json:"zone,omitempty"`
+}
+
+// ScheduleList defines model for ScheduleList.
+type ScheduleList struct {
+	Items []ScheduleEntry `json:"items"`
+	Next  *string         `json:"next"`
+}
+
+// ScheduleSource Who says it
+type ScheduleSource string
+
+// ScheduledJob defines model for ScheduledJob.
+type ScheduledJob struct {
+	Cron    string `json:"cron"`
+	Days    int    `json:"days"`
+	Enabled bool   `json:"enabled"`
+
+	// Job snapshot, retention or scrub
+	Job string `json:"job"`
+
+	// NextAt When it runs that: up to ten minutes later, so that not all vDisks run at once
+	NextAt *time.Time `json:"nextAt"`
+
+	// NextSlot The next time of the schedule; null if there is none
+	NextSlot *time.Time `json:"nextSlot"`
+	Running  bool       `json:"running"`
+
+	// Runs Of a vDisk, the newest ten, newest first
+	Runs []ScheduledRun `json:"runs"`
+
+	// Source Who says it
+	Source ScheduleSource `json:"source"`
+	Weeks  int            `json:"weeks"`
+
+	// Zone Empty: UTC
+	Zone string `json:"zone"`
+}
+
+// ScheduledRun defines model for ScheduledRun.
+type ScheduledRun struct {
+	Ended  time.Time          `json:"ended"`
+	Result ScheduledRunResult `json:"result"`
+
+	// Slot The time of the schedule; null if somebody asked for the run
+	Slot    *time.Time `json:"slot"`
+	Started time.Time  `json:"started"`
+
+	// Text What it did, or why not
+	Text string `json:"text"`
+}
+
+// ScheduledRunResult defines model for ScheduledRun.Result.
+type ScheduledRunResult string
 
 // Scrub defines model for Scrub.
 type Scrub struct {
@@ -1681,6 +3205,35 @@ type SignInInput struct {
 	User     string `json:"user"`
 }
 
+// Silence defines model for Silence.
+type Silence struct {
+	By string `json:"by"`
+
+	// Code Codes of causes; * stands for any text; empty: any
+	Code    string    `json:"code"`
+	Created time.Time `json:"created"`
+	ID      string    `json:"id"`
+
+	// Object Objects of causes; * stands for any text; empty: any
+	Object  string    `json:"object"`
+	UntilAt time.Time `json:"untilAt"`
+	Why     string    `json:"why"`
+}
+
+// SilenceInput defines model for SilenceInput.
+type SilenceInput struct {
+	Code    *string   `json:"code,omitempty"`
+	Object  *string   `json:"object,omitempty"`
+	UntilAt time.Time `json:"untilAt"`
+	Why     string    `json:"why"`
+}
+
+// SilenceList defines model for SilenceList.
+type SilenceList struct {
+	Items []Silence `json:"items"`
+	Next  *string   `json:"next"`
+}
+
 // Snapshot defines model for Snapshot.
 type Snapshot struct {
 	// Automatic Made by a schedule
@@ -1756,7 +3309,10 @@ type SnapshotList struct {
 
 // Status defines model for Status.
 type Status struct {
-	Capacity   Capacity  `json:"capacity"`
+	Capacity Capacity `json:"capacity"`
+
+	// Cluster UUID of the installation, the same at each of its nodes
+	Cluster    string    `json:"cluster"`
 	Counts     Counts    `json:"counts"`
 	Health     Health    `json:"health"`
 	Node       Node      `json:"node"`
@@ -1767,6 +3323,11 @@ type Status struct {
 	Portals     []Portal    `json:"portals"`
 	Started     time.Time   `json:"started"`
 	Version     string      `json:"version"`
+}
+
+// StealInput defines model for StealInput.
+type StealInput struct {
+	AcceptLoss *bool `json:"acceptLoss,omitempty"`
 }
 
 // StoreRequests Requests of a kind to a Swift or S3 store, which it may charge for
@@ -1902,7 +3463,8 @@ type TargetLUN struct {
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
 	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
 	// transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted,
-	// and kept for a while
+	// and kept for a while; elsewhere: another node serves it, which knows more; suspended: operations wait
+	// for the node's lease in the registry; waiting: the node that serves it is down, and has its newest writes
 	State VDiskState `json:"state"`
 
 	// Stats Null in lists, and while the LUN is not served
@@ -2044,12 +3606,19 @@ type VDisk struct {
 	// CommittedSeq Newest write on the backend
 	CommittedSeq int64     `json:"committedSeq"`
 	Created      time.Time `json:"created"`
-	Epoch        int64     `json:"epoch"`
+
+	// Dtl The copy of its journal's tail on another node
+	Dtl   VDiskDtl `json:"dtl"`
+	Epoch int64    `json:"epoch"`
 
 	// Flatten A flatten that was asked for and has not ended
 	Flatten *FlattenProgress `json:"flatten"`
-	ID      string           `json:"id"`
-	Journal JournalUsage     `json:"journal"`
+
+	// Handover null unless it is given to another node
+	Handover *Handover     `json:"handover"`
+	History  HistoryPolicy `json:"history"`
+	ID       string        `json:"id"`
+	Journal  JournalUsage  `json:"journal"`
 
 	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
 	Labels     Labels     `json:"labels"`
@@ -2062,9 +3631,12 @@ type VDisk struct {
 	Mapped int64 `json:"mapped"`
 
 	// Move A move that was asked for and has not ended
-	Move       *MoveProgress `json:"move"`
-	Name       string        `json:"name"`
-	ObservedAt time.Time     `json:"observedAt"`
+	Move *MoveProgress `json:"move"`
+	Name string        `json:"name"`
+
+	// Node Name of the node that serves it
+	Node       string    `json:"node"`
+	ObservedAt time.Time `json:"observedAt"`
 
 	// Parent What a clone starts from
 	Parent *Parent `json:"parent"`
@@ -2079,7 +3651,8 @@ type VDisk struct {
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
 	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
 	// transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted,
-	// and kept for a while
+	// and kept for a while; elsewhere: another node serves it, which knows more; suspended: operations wait
+	// for the node's lease in the registry; waiting: the node that serves it is down, and has its newest writes
 	State VDiskState `json:"state"`
 
 	// StateReason Empty when running
@@ -2095,6 +3668,54 @@ type VDisk struct {
 	VPool string `json:"vpool"`
 }
 
+// VDiskDtl The copy of its journal's tail on another node
+type VDiskDtl struct {
+	// Catchup While it catches up: writes that the backend lacked when the copy was begun
+	Catchup int64 `json:"catchup"`
+
+	// CaughtUp Of them on the backend by now
+	CaughtUp int64 `json:"caughtUp"`
+
+	// Inherited The mode is that of its vPool
+	Inherited bool `json:"inherited"`
+
+	// LagBytes What the other node was sent and has not answered, bytes
+	LagBytes int64 `json:"lagBytes"`
+
+	// LagMs How long the oldest of that waits
+	LagMs int64 `json:"lagMs"`
+
+	// Mode Whether journals are mirrored on another node. off: they are not; async: a write is answered when its own node has it, and the other one may lack the newest; sync: when both have it
+	Mode DtlMode `json:"mode"`
+
+	// Node Node that has the copy, or is getting it; empty: none
+	Node string `json:"node"`
+
+	// Peer Node that is asked for; auto: the best one
+	Peer string `json:"peer"`
+
+	// Reason Why it is degraded; else empty
+	Reason string `json:"reason"`
+
+	// Since Of the state
+	Since *time.Time `json:"since"`
+
+	// State ok: what was acknowledged outlives either node; catchup: a copy is being made; degraded: only one node has the newest writes
+	State DtlState `json:"state"`
+}
+
+// VDiskDtlInput What is absent stays as it is
+type VDiskDtlInput struct {
+	// Mode inherit: that of its vPool
+	Mode *VDiskDtlInputMode `json:"mode,omitempty"`
+
+	// Peer Name or id of the node that is to have the copy; auto: the best one, another domain first, then the one with fewest copies
+	Peer *string `json:"peer,omitempty"`
+}
+
+// VDiskDtlInputMode inherit: that of its vPool
+type VDiskDtlInputMode string
+
 // VDiskInput defines model for VDiskInput.
 type VDiskInput struct {
 	// ClusterSize 4, 8, 16, 32 or 64 KiB; absent: the vPool's
@@ -2105,6 +3726,9 @@ type VDiskInput struct {
 
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
+
+	// Node Name or id of the node that is to serve it; absent: the one that is asked
+	Node *string `json:"node,omitempty"`
 
 	// Size A multiple of the cluster size, up to 64 TiB
 	Size int64 `json:"size"`
@@ -2135,7 +3759,8 @@ type VDiskPatch struct {
 // has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
 // acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
 // transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted,
-// and kept for a while
+// and kept for a while; elsewhere: another node serves it, which knows more; suspended: operations wait
+// for the node's lease in the registry; waiting: the node that serves it is down, and has its newest writes
 type VDiskState string
 
 // VPool defines model for VPool.
@@ -2146,9 +3771,12 @@ type VPool struct {
 	ID      string    `json:"id"`
 
 	// KeyID Names the key that its objects are encrypted with; null: they are not
-	KeyID       *string   `json:"keyId"`
-	Mapped      int64     `json:"mapped"`
-	Name        string    `json:"name"`
+	KeyID  *string `json:"keyId"`
+	Mapped int64   `json:"mapped"`
+	Name   string  `json:"name"`
+
+	// Node Name of the only node that reaches its objects; null: every node does
+	Node        *string   `json:"node"`
 	ObservedAt  time.Time `json:"observedAt"`
 	Provisioned int64     `json:"provisioned"`
 
@@ -2156,7 +3784,7 @@ type VPool struct {
 	Requests []StoreRequests `json:"requests"`
 	Settings VPoolSettings   `json:"settings"`
 
-	// State degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached
+	// State degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached; elsewhere: only another node reaches its objects
 	State VPoolState `json:"state"`
 
 	// StateReason Empty when running
@@ -2184,7 +3812,7 @@ type VPoolInput struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline, sync
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -2207,7 +3835,7 @@ type VPoolPatch struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name *Name `json:"name,omitempty"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline, sync
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -2223,7 +3851,7 @@ type VPoolRecoverInput struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline, sync
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -2240,6 +3868,9 @@ type VPoolSettings struct {
 
 	// CommitIntervalMs 100 ms-10 min between commits to the backend
 	CommitIntervalMs int64 `json:"commitIntervalMs"`
+
+	// Dtl Whether journals are mirrored on another node. off: they are not; async: a write is answered when its own node has it, and the other one may lack the newest; sync: when both have it
+	Dtl DtlMode `json:"dtl"`
 
 	// HistoryMs How far back scrubs keep every moment: 1 min-366 days; 0: no further than they leave it
 	HistoryMs int64 `json:"historyMs"`
@@ -2266,12 +3897,15 @@ type VPoolSettings struct {
 	VerifyIntervalMs int64 `json:"verifyIntervalMs"`
 }
 
-// VPoolSettingsInput Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline
+// VPoolSettingsInput Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline, sync
 type VPoolSettingsInput struct {
 	ClusterSize      *int64 `json:"clusterSize,omitempty"`
 	CommitIntervalMs *int64 `json:"commitIntervalMs,omitempty"`
-	HistoryMs        *int64 `json:"historyMs,omitempty"`
-	JournalQuota     *int64 `json:"journalQuota,omitempty"`
+
+	// Dtl Whether journals are mirrored on another node. off: they are not; async: a write is answered when its own node has it, and the other one may lack the newest; sync: when both have it
+	Dtl          *DtlMode `json:"dtl,omitempty"`
+	HistoryMs    *int64   `json:"historyMs,omitempty"`
+	JournalQuota *int64   `json:"journalQuota,omitempty"`
 
 	// LostTail What to do with a vDisk that lost acknowledged writes
 	LostTail                *LostTailPolicy `json:"lostTail,omitempty"`
@@ -2282,7 +3916,7 @@ type VPoolSettingsInput struct {
 	VerifyIntervalMs        *int64          `json:"verifyIntervalMs,omitempty"`
 }
 
-// VPoolState degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached
+// VPoolState degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached; elsewhere: only another node reaches its objects
 type VPoolState string
 
 // Verification defines model for Verification.
@@ -2345,11 +3979,63 @@ type Version struct {
 	Version string         `json:"version"`
 }
 
+// VolumeLimits Limits of reads and writes together that the volumes of a type get; 0: none. Of a limit and one per GiB the lower counts.
+type VolumeLimits struct {
+	// BurstMs How much of a rate that was left unused may be caught up at once, as time, up to 60000
+	BurstMs int64 `json:"burstMs"`
+
+	// BytesPerSecond 1 MiB or more
+	BytesPerSecond       int64 `json:"bytesPerSecond"`
+	BytesPerSecondPerGib int64 `json:"bytesPerSecondPerGib"`
+
+	// Iops 10 or more
+	Iops       int64 `json:"iops"`
+	IopsPerGib int64 `json:"iopsPerGib"`
+}
+
+// VolumeType defines model for VolumeType.
+type VolumeType struct {
+	// Backend volume_backend_name; empty: that of the only backend with this vPool
+	Backend string `json:"backend"`
+
+	// Limits Limits of reads and writes together that the volumes of a type get; 0: none. Of a limit and one per GiB the lower counts.
+	Limits VolumeLimits `json:"limits"`
+
+	// Multiattach Volumes may be attached to several hosts
+	Multiattach bool   `json:"multiattach"`
+	Name        string `json:"name"`
+
+	// VPool Name
+	VPool string `json:"vpool"`
+}
+
+// VolumeTypeInput defines model for VolumeTypeInput.
+type VolumeTypeInput struct {
+	// Backend volume_backend_name, where several backends have this vPool
+	Backend *string `json:"backend,omitempty"`
+
+	// Limits Limits of reads and writes together that the volumes of a type get; 0: none. Of a limit and one per GiB the lower counts.
+	Limits      *VolumeLimits `json:"limits,omitempty"`
+	Multiattach *bool         `json:"multiattach,omitempty"`
+
+	// VPool Name or id
+	VPool string `json:"vpool"`
+}
+
 // BackendRef defines model for BackendRef.
 type BackendRef = string
 
+// CenterRef defines model for CenterRef.
+type CenterRef = string
+
+// CloudRef defines model for CloudRef.
+type CloudRef = string
+
 // Cursor defines model for Cursor.
 type Cursor = string
+
+// DatastoreRef defines model for DatastoreRef.
+type DatastoreRef = string
 
 // Force defines model for Force.
 type Force = bool
@@ -2359,6 +4045,9 @@ type IdempotencyKey = string
 
 // Limit defines model for Limit.
 type Limit = int
+
+// NodeRef defines model for NodeRef.
+type NodeRef = string
 
 // OSDNumber defines model for OSDNumber.
 type OSDNumber = int64
@@ -2372,6 +4061,15 @@ type PresetName = string
 // Query defines model for Query.
 type Query = string
 
+// ScheduleVDisk defines model for ScheduleVDisk.
+type ScheduleVDisk = string
+
+// ScheduleVPool defines model for ScheduleVPool.
+type ScheduleVPool = string
+
+// ScheduledJobName defines model for ScheduledJobName.
+type ScheduledJobName = string
+
 // TargetIQN defines model for TargetIQN.
 type TargetIQN = string
 
@@ -2383,6 +4081,99 @@ type VDiskRef = string
 
 // VPoolRef defines model for VPoolRef.
 type VPoolRef = string
+
+// VolumeTypeName defines model for VolumeTypeName.
+type VolumeTypeName = string
+
+// ListAlertsParams defines parameters for ListAlerts.
+type ListAlertsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListAlertChannelsParams defines parameters for ListAlertChannels.
+type ListAlertChannelsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateAlertChannelParams defines parameters for CreateAlertChannel.
+type CreateAlertChannelParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListAlertRulesParams defines parameters for ListAlertRules.
+type ListAlertRulesParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListSilencesParams defines parameters for ListSilences.
+type ListSilencesParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateSilenceParams defines parameters for CreateSilence.
+type CreateSilenceParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListAuditParams defines parameters for ListAudit.
+type ListAuditParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only entries whose object contains this, whatever the case
+	Q *string `form:"q,omitempty" json:"q,omitempty"`
+
+	// User Only this user's
+	User *string `form:"user,omitempty" json:"user,omitempty"`
+
+	// Operation Only this operation, such as UpdateVDisk
+	Operation *string `form:"operation,omitempty" json:"operation,omitempty"`
+
+	// Since Only from this time on
+	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Only before this time
+	Until *time.Time `form:"until,omitempty" json:"until,omitempty"`
+
+	// After Only entries of a higher `seq`
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// Node Name or id of the node whose log it is; absent: the one that is asked
+	Node *string `form:"node,omitempty" json:"node,omitempty"`
+}
 
 // ListBackendsParams defines parameters for ListBackends.
 type ListBackendsParams struct {
@@ -2398,6 +4189,30 @@ type ListBackendsParams struct {
 
 // CreateBackendParams defines parameters for CreateBackend.
 type CreateBackendParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RebalanceJSONBody defines parameters for Rebalance.
+type RebalanceJSONBody struct {
+	// DryRun Only tell what would be done
+	DryRun *bool `json:"dryRun,omitempty"`
+}
+
+// ListJoinTokensParams defines parameters for ListJoinTokens.
+type ListJoinTokensParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateJoinTokenParams defines parameters for CreateJoinToken.
+type CreateJoinTokenParams struct {
 	// IdempotencyKey Drawn by the client, the same for each repetition of one create
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
@@ -2486,6 +4301,75 @@ type ListNamespacesParams struct {
 	Q *string `form:"q,omitempty" json:"q,omitempty"`
 }
 
+// ListNodesParams defines parameters for ListNodes.
+type ListNodesParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListCloudsParams defines parameters for ListClouds.
+type ListCloudsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateCloudParams defines parameters for CreateCloud.
+type CreateCloudParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListCloudBackendsParams defines parameters for ListCloudBackends.
+type ListCloudBackendsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListCloudVolumesParams defines parameters for ListCloudVolumes.
+type ListCloudVolumesParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+
+	// Project Only those of the project with this name or id
+	Project *string `form:"project,omitempty" json:"project,omitempty"`
+}
+
+// ListOrphansParams defines parameters for ListOrphans.
+type ListOrphansParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
 // ListOSDsParams defines parameters for ListOSDs.
 type ListOSDsParams struct {
 	// Limit Most items in the answer
@@ -2520,6 +4404,51 @@ type ListPresetsParams struct {
 type CreatePresetParams struct {
 	// IdempotencyKey Drawn by the client, the same for each repetition of one create
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// GetScheduleParams defines parameters for GetSchedule.
+type GetScheduleParams struct {
+	// VPool Name or id of the vPool whose schedule is meant
+	VPool *ScheduleVPool `form:"vpool,omitempty" json:"vpool,omitempty"`
+
+	// VDisk Name or id of the vDisk whose schedule is meant
+	VDisk *ScheduleVDisk `form:"vdisk,omitempty" json:"vdisk,omitempty"`
+}
+
+// ResetScheduleParams defines parameters for ResetSchedule.
+type ResetScheduleParams struct {
+	// VPool Name or id of the vPool whose schedule is meant
+	VPool *ScheduleVPool `form:"vpool,omitempty" json:"vpool,omitempty"`
+
+	// VDisk Name or id of the vDisk whose schedule is meant
+	VDisk *ScheduleVDisk `form:"vdisk,omitempty" json:"vdisk,omitempty"`
+}
+
+// SetScheduleParams defines parameters for SetSchedule.
+type SetScheduleParams struct {
+	// VPool Name or id of the vPool whose schedule is meant
+	VPool *ScheduleVPool `form:"vpool,omitempty" json:"vpool,omitempty"`
+
+	// VDisk Name or id of the vDisk whose schedule is meant
+	VDisk *ScheduleVDisk `form:"vdisk,omitempty" json:"vdisk,omitempty"`
+}
+
+// RunScheduleParams defines parameters for RunSchedule.
+type RunScheduleParams struct {
+	// VDisk Name or id of the vDisk
+	VDisk string `form:"vdisk" json:"vdisk"`
+}
+
+// ListSchedulesParams defines parameters for ListSchedules.
+type ListSchedulesParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
 // CreateSnapshotGroupParams defines parameters for CreateSnapshotGroup.
@@ -2630,8 +4559,11 @@ type ListVDisksParams struct {
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 
 	// VPool Name or id of the vPool
-	VPool *string     `form:"vpool,omitempty" json:"vpool,omitempty"`
-	State *VDiskState `form:"state,omitempty" json:"state,omitempty"`
+	VPool *string `form:"vpool,omitempty" json:"vpool,omitempty"`
+
+	// Parent Id or name of a vDisk; only its clones
+	Parent *string     `form:"parent,omitempty" json:"parent,omitempty"`
+	State  *VDiskState `form:"state,omitempty" json:"state,omitempty"`
 
 	// Sort name (default), created, size, stored, mapped, state, vpool, readIops, writeIops; - in front reverses
 	Sort *string `form:"sort,omitempty" json:"sort,omitempty"`
@@ -2680,6 +4612,9 @@ type ListSnapshotsParams struct {
 
 	// Q Only items whose name or labels contain this, whatever the case
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+
+	// Sort seq (default), oldest first; name; - in front reverses
+	Sort *string `form:"sort,omitempty" json:"sort,omitempty"`
 }
 
 // CreateSnapshotParams defines parameters for CreateSnapshot.
@@ -2727,8 +4662,80 @@ type RecoverVPoolParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ListCentersParams defines parameters for ListCenters.
+type ListCentersParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateCenterParams defines parameters for CreateCenter.
+type CreateCenterParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListCenterHostsParams defines parameters for ListCenterHosts.
+type ListCenterHostsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+
+	// Cluster Name or managed object id of a cluster
+	Cluster *string `form:"cluster,omitempty" json:"cluster,omitempty"`
+}
+
+// ImportDatastoreParams defines parameters for ImportDatastore.
+type ImportDatastoreParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListDatastoresParams defines parameters for ListDatastores.
+type ListDatastoresParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateDatastoreParams defines parameters for CreateDatastore.
+type CreateDatastoreParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RemoveDatastoreParams defines parameters for RemoveDatastore.
+type RemoveDatastoreParams struct {
+	// KeepVDisk The vDisk stays
+	KeepVDisk *bool `form:"keepVdisk,omitempty" json:"keepVdisk,omitempty"`
+}
+
 // RecoverAlbaJSONRequestBody defines body for RecoverAlba for application/json ContentType.
 type RecoverAlbaJSONRequestBody = AlbaRecoverInput
+
+// CreateAlertChannelJSONRequestBody defines body for CreateAlertChannel for application/json ContentType.
+type CreateAlertChannelJSONRequestBody = AlertChannelInput
+
+// SetAlertRuleJSONRequestBody defines body for SetAlertRule for application/json ContentType.
+type SetAlertRuleJSONRequestBody = AlertRuleInput
+
+// CreateSilenceJSONRequestBody defines body for CreateSilence for application/json ContentType.
+type CreateSilenceJSONRequestBody = SilenceInput
 
 // CreateBackendJSONRequestBody defines body for CreateBackend for application/json ContentType.
 type CreateBackendJSONRequestBody = RemoteBackendInput
@@ -2736,8 +4743,32 @@ type CreateBackendJSONRequestBody = RemoteBackendInput
 // UpdateBackendJSONRequestBody defines body for UpdateBackend for application/json ContentType.
 type UpdateBackendJSONRequestBody = RemoteBackendPatch
 
+// InitClusterJSONRequestBody defines body for InitCluster for application/json ContentType.
+type InitClusterJSONRequestBody = ClusterInput
+
+// JoinClusterJSONRequestBody defines body for JoinCluster for application/json ContentType.
+type JoinClusterJSONRequestBody = JoinInput
+
+// RebalanceJSONRequestBody defines body for Rebalance for application/json ContentType.
+type RebalanceJSONRequestBody RebalanceJSONBody
+
+// CreateJoinTokenJSONRequestBody defines body for CreateJoinToken for application/json ContentType.
+type CreateJoinTokenJSONRequestBody = JoinTokenInput
+
 // BeginImportJSONRequestBody defines body for BeginImport for application/json ContentType.
 type BeginImportJSONRequestBody = VDiskInput
+
+// CreateCloudJSONRequestBody defines body for CreateCloud for application/json ContentType.
+type CreateCloudJSONRequestBody = CloudInput
+
+// UpdateCloudJSONRequestBody defines body for UpdateCloud for application/json ContentType.
+type UpdateCloudJSONRequestBody = CloudPatch
+
+// ApplyCloudJSONRequestBody defines body for ApplyCloud for application/json ContentType.
+type ApplyCloudJSONRequestBody = CloudApplyInput
+
+// SetVolumeTypeJSONRequestBody defines body for SetVolumeType for application/json ContentType.
+type SetVolumeTypeJSONRequestBody = VolumeTypeInput
 
 // ClaimOSDJSONRequestBody defines body for ClaimOSD for application/json ContentType.
 type ClaimOSDJSONRequestBody = OSDInput
@@ -2759,6 +4790,9 @@ type CreatePresetJSONRequestBody = PresetInput
 
 // UpdatePresetJSONRequestBody defines body for UpdatePreset for application/json ContentType.
 type UpdatePresetJSONRequestBody = PresetPatch
+
+// SetScheduleJSONRequestBody defines body for SetSchedule for application/json ContentType.
+type SetScheduleJSONRequestBody = ScheduleInput
 
 // SignInJSONRequestBody defines body for SignIn for application/json ContentType.
 type SignInJSONRequestBody = SignInInput
@@ -2805,8 +4839,17 @@ type SetVDiskCacheJSONRequestBody = CachePolicy
 // CloneVDiskJSONRequestBody defines body for CloneVDisk for application/json ContentType.
 type CloneVDiskJSONRequestBody = CloneInput
 
+// SetVDiskDtlJSONRequestBody defines body for SetVDiskDtl for application/json ContentType.
+type SetVDiskDtlJSONRequestBody = VDiskDtlInput
+
 // BeginExportJSONRequestBody defines body for BeginExport for application/json ContentType.
 type BeginExportJSONRequestBody = ExportInput
+
+// HandOverVDiskJSONRequestBody defines body for HandOverVDisk for application/json ContentType.
+type HandOverVDiskJSONRequestBody = HandoverInput
+
+// SetVDiskHistoryJSONRequestBody defines body for SetVDiskHistory for application/json ContentType.
+type SetVDiskHistoryJSONRequestBody = HistoryInput
 
 // MoveVDiskJSONRequestBody defines body for MoveVDisk for application/json ContentType.
 type MoveVDiskJSONRequestBody = MoveInput
@@ -2826,6 +4869,9 @@ type ScrubVDiskJSONRequestBody = ScrubInput
 // CreateSnapshotJSONRequestBody defines body for CreateSnapshot for application/json ContentType.
 type CreateSnapshotJSONRequestBody = SnapshotInput
 
+// StealVDiskJSONRequestBody defines body for StealVDisk for application/json ContentType.
+type StealVDiskJSONRequestBody = StealInput
+
 // UnpublishVDiskJSONRequestBody defines body for UnpublishVDisk for application/json ContentType.
 type UnpublishVDiskJSONRequestBody = UnpublishInput
 
@@ -2844,6 +4890,27 @@ type UpdateVPoolJSONRequestBody = VPoolPatch
 // SweepVPoolJSONRequestBody defines body for SweepVPool for application/json ContentType.
 type SweepVPoolJSONRequestBody = SweepInput
 
+// CreateCenterJSONRequestBody defines body for CreateCenter for application/json ContentType.
+type CreateCenterJSONRequestBody = CenterInput
+
+// UpdateCenterJSONRequestBody defines body for UpdateCenter for application/json ContentType.
+type UpdateCenterJSONRequestBody = CenterPatch
+
+// ImportDatastoreJSONRequestBody defines body for ImportDatastore for application/json ContentType.
+type ImportDatastoreJSONRequestBody = ImportDatastoreInput
+
+// PrepareCenterHostsJSONRequestBody defines body for PrepareCenterHosts for application/json ContentType.
+type PrepareCenterHostsJSONRequestBody = PrepareInput
+
+// CreateDatastoreJSONRequestBody defines body for CreateDatastore for application/json ContentType.
+type CreateDatastoreJSONRequestBody = DatastoreInput
+
+// ExpandDatastoreJSONRequestBody defines body for ExpandDatastore for application/json ContentType.
+type ExpandDatastoreJSONRequestBody = ExpandInput
+
+// RenameDatastoreJSONRequestBody defines body for RenameDatastore for application/json ContentType.
+type RenameDatastoreJSONRequestBody = RenameInput
+
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
 	// GetAlba State of the object store: safety, space, what happened
@@ -2858,6 +4925,42 @@ type ServerInterface interface {
 	// SurveyAlba Look at every object now, and repair what is not complete
 	// (POST /alba/survey)
 	SurveyAlba(ctx echo.Context) error
+	// ListAlerts List the causes of health that last, and whether they were told
+	// (GET /alerts)
+	ListAlerts(ctx echo.Context, params ListAlertsParams) error
+	// ListAlertChannels List where alerts are sent
+	// (GET /alerts/channels)
+	ListAlertChannels(ctx echo.Context, params ListAlertChannelsParams) error
+	// CreateAlertChannel Add a mail server or webhook that alerts are sent to
+	// (POST /alerts/channels)
+	CreateAlertChannel(ctx echo.Context, params CreateAlertChannelParams) error
+	// DeleteAlertChannel Send no more alerts to a channel
+	// (DELETE /alerts/channels/{channel})
+	DeleteAlertChannel(ctx echo.Context, channel string) error
+	// TestAlertChannel Send a message that says that it is a test
+	// (POST /alerts/channels/{channel}/test)
+	TestAlertChannel(ctx echo.Context, channel string) error
+	// ListAlertRules List the rules; of several that match a cause the first decides
+	// (GET /alerts/rules)
+	ListAlertRules(ctx echo.Context, params ListAlertRulesParams) error
+	// ResetAlertRule Make a default rule as it was, or delete another one
+	// (DELETE /alerts/rules/{rule})
+	ResetAlertRule(ctx echo.Context, rule string) error
+	// SetAlertRule Change a rule, or make one
+	// (PUT /alerts/rules/{rule})
+	SetAlertRule(ctx echo.Context, rule string) error
+	// ListSilences List the silences that last
+	// (GET /alerts/silences)
+	ListSilences(ctx echo.Context, params ListSilencesParams) error
+	// CreateSilence Keep alerts from being told for a while
+	// (POST /alerts/silences)
+	CreateSilence(ctx echo.Context, params CreateSilenceParams) error
+	// DeleteSilence End a silence
+	// (DELETE /alerts/silences/{silence})
+	DeleteSilence(ctx echo.Context, silence string) error
+	// ListAudit List the changes that were asked of a node, the newest first
+	// (GET /audit)
+	ListAudit(ctx echo.Context, params ListAuditParams) error
 	// ListBackends List the registered Swift and S3 stores
 	// (GET /backends)
 	ListBackends(ctx echo.Context, params ListBackendsParams) error
@@ -2876,6 +4979,30 @@ type ServerInterface interface {
 	// TestBackend Try every operation of a registered store
 	// (POST /backends/{backend}/test)
 	TestBackend(ctx echo.Context, backend BackendRef) error
+	// GetCluster Show the cluster
+	// (GET /cluster)
+	GetCluster(ctx echo.Context) error
+	// InitCluster Make the node the first of a cluster
+	// (POST /cluster)
+	InitCluster(ctx echo.Context) error
+	// JoinCluster Let a node in that has a join token
+	// (POST /cluster/join)
+	JoinCluster(ctx echo.Context) error
+	// LeaveCluster Take the node that is asked out of its cluster
+	// (POST /cluster/leave)
+	LeaveCluster(ctx echo.Context) error
+	// Rebalance Spread the vDisks over the nodes
+	// (POST /cluster/rebalance)
+	Rebalance(ctx echo.Context) error
+	// ListJoinTokens List the tokens that let nodes join, without their secrets
+	// (GET /cluster/tokens)
+	ListJoinTokens(ctx echo.Context, params ListJoinTokensParams) error
+	// CreateJoinToken Make a token that lets one node join
+	// (POST /cluster/tokens)
+	CreateJoinToken(ctx echo.Context, params CreateJoinTokenParams) error
+	// RevokeJoinToken Make a join token useless
+	// (DELETE /cluster/tokens/{token})
+	RevokeJoinToken(ctx echo.Context, token string) error
 	// ListDisks List the disks of the node, with what they hold
 	// (GET /disks)
 	ListDisks(ctx echo.Context, params ListDisksParams) error
@@ -2924,6 +5051,60 @@ type ServerInterface interface {
 	// ListNamespaces List the namespaces of the object store, one per vDisk
 	// (GET /namespaces)
 	ListNamespaces(ctx echo.Context, params ListNamespacesParams) error
+	// ListNodes List the nodes of the cluster
+	// (GET /nodes)
+	ListNodes(ctx echo.Context, params ListNodesParams) error
+	// RemoveNode Take a dead node out of the cluster
+	// (DELETE /nodes/{node})
+	RemoveNode(ctx echo.Context, node NodeRef) error
+	// GetNode Show a node
+	// (GET /nodes/{node})
+	GetNode(ctx echo.Context, node NodeRef) error
+	// EndNodeDrain Let a node have vDisks again
+	// (DELETE /nodes/{node}/drain)
+	EndNodeDrain(ctx echo.Context, node NodeRef) error
+	// DrainNode Have a node hand over all its vDisks
+	// (POST /nodes/{node}/drain)
+	DrainNode(ctx echo.Context, node NodeRef) error
+	// ListClouds List the registered OpenStack clouds
+	// (GET /openstack/clouds)
+	ListClouds(ctx echo.Context, params ListCloudsParams) error
+	// CreateCloud Register an OpenStack cloud
+	// (POST /openstack/clouds)
+	CreateCloud(ctx echo.Context, params CreateCloudParams) error
+	// DeleteCloud Forget a registered cloud
+	// (DELETE /openstack/clouds/{cloud})
+	DeleteCloud(ctx echo.Context, cloud CloudRef) error
+	// GetCloud Show a registered cloud
+	// (GET /openstack/clouds/{cloud})
+	GetCloud(ctx echo.Context, cloud CloudRef) error
+	// UpdateCloud Rename a registered cloud, or change how to sign in
+	// (PATCH /openstack/clouds/{cloud})
+	UpdateCloud(ctx echo.Context, cloud CloudRef) error
+	// ApplyCloud Make volume types and QoS specs of a cloud what they should be
+	// (POST /openstack/clouds/{cloud}/apply)
+	ApplyCloud(ctx echo.Context, cloud CloudRef) error
+	// ListCloudBackends List the backends of a cloud that are this node
+	// (GET /openstack/clouds/{cloud}/backends)
+	ListCloudBackends(ctx echo.Context, cloud CloudRef, params ListCloudBackendsParams) error
+	// TestCloud Try what is needed of a registered cloud
+	// (POST /openstack/clouds/{cloud}/test)
+	TestCloud(ctx echo.Context, cloud CloudRef) error
+	// DeleteVolumeType Take the declaration of a volume type back
+	// (DELETE /openstack/clouds/{cloud}/types/{volumeType})
+	DeleteVolumeType(ctx echo.Context, cloud CloudRef, volumeType VolumeTypeName) error
+	// SetVolumeType Declare a volume type of a cloud, or change it
+	// (PUT /openstack/clouds/{cloud}/types/{volumeType})
+	SetVolumeType(ctx echo.Context, cloud CloudRef, volumeType VolumeTypeName) error
+	// GetCloudUsage What each project of a cloud has on this node
+	// (GET /openstack/clouds/{cloud}/usage)
+	GetCloudUsage(ctx echo.Context, cloud CloudRef) error
+	// ListCloudVolumes List the volumes of a cloud on this node, with their vDisks
+	// (GET /openstack/clouds/{cloud}/volumes)
+	ListCloudVolumes(ctx echo.Context, cloud CloudRef, params ListCloudVolumesParams) error
+	// ListOrphans List vDisks of Cinder without a volume, and volumes without a vDisk, and such snapshots
+	// (GET /openstack/orphans)
+	ListOrphans(ctx echo.Context, params ListOrphansParams) error
 	// ListOSDs List the devices
 	// (GET /osds)
 	ListOSDs(ctx echo.Context, params ListOSDsParams) error
@@ -2969,6 +5150,21 @@ type ServerInterface interface {
 	// UpdatePreset Change policies or sizes for what is written from now on, or make it the default
 	// (PATCH /presets/{preset})
 	UpdatePreset(ctx echo.Context, preset PresetName) error
+	// GetSchedule When jobs run, and of a vDisk how they went
+	// (GET /schedule)
+	GetSchedule(ctx echo.Context, params GetScheduleParams) error
+	// ResetSchedule Inherit when a job runs
+	// (DELETE /schedule/{job})
+	ResetSchedule(ctx echo.Context, job ScheduledJobName, params ResetScheduleParams) error
+	// SetSchedule Say when a job runs, for the cluster, a vPool or a vDisk
+	// (PATCH /schedule/{job})
+	SetSchedule(ctx echo.Context, job ScheduledJobName, params SetScheduleParams) error
+	// RunSchedule Run a job of a vDisk now
+	// (POST /schedule/{job}/run)
+	RunSchedule(ctx echo.Context, job ScheduledJobName, params RunScheduleParams) error
+	// ListSchedules What the cluster, vPools and vDisks say about jobs
+	// (GET /schedules)
+	ListSchedules(ctx echo.Context, params ListSchedulesParams) error
 	// SignOut Sign out
 	// (DELETE /session)
 	SignOut(ctx echo.Context) error
@@ -3080,6 +5276,9 @@ type ServerInterface interface {
 	// CommitVDisk Bring everything acknowledged so far to the backend
 	// (POST /vdisks/{vdisk}/commit)
 	CommitVDisk(ctx echo.Context, vDisk VDiskRef) error
+	// SetVDiskDtl Say where and how the journal of a vDisk is mirrored
+	// (PUT /vdisks/{vdisk}/dtl)
+	SetVDiskDtl(ctx echo.Context, vDisk VDiskRef) error
 	// BeginExport Hold a point of a vDisk to read it
 	// (POST /vdisks/{vdisk}/exports)
 	BeginExport(ctx echo.Context, vDisk VDiskRef, params BeginExportParams) error
@@ -3089,9 +5288,18 @@ type ServerInterface interface {
 	// FlattenVDisk Copy what a clone inherits, so that it needs its parent no more
 	// (POST /vdisks/{vdisk}/flatten)
 	FlattenVDisk(ctx echo.Context, vDisk VDiskRef) error
+	// CancelVDiskHandover Stop a hand-over that has not ended
+	// (DELETE /vdisks/{vdisk}/handover)
+	CancelVDiskHandover(ctx echo.Context, vDisk VDiskRef) error
+	// HandOverVDisk Give a vDisk to another node while it is in use
+	// (POST /vdisks/{vdisk}/handover)
+	HandOverVDisk(ctx echo.Context, vDisk VDiskRef) error
 	// GetVDiskHistory The moments that a vDisk can be taken back to or cloned from
 	// (GET /vdisks/{vdisk}/history)
 	GetVDiskHistory(ctx echo.Context, vDisk VDiskRef, params GetVDiskHistoryParams) error
+	// SetVDiskHistory Say how far back scrubs keep the moments of a vDisk
+	// (PUT /vdisks/{vdisk}/history)
+	SetVDiskHistory(ctx echo.Context, vDisk VDiskRef) error
 	// CancelMoveVDisk Stop a move; what was copied is deleted
 	// (DELETE /vdisks/{vdisk}/move)
 	CancelMoveVDisk(ctx echo.Context, vDisk VDiskRef) error
@@ -3113,7 +5321,7 @@ type ServerInterface interface {
 	// ScrubVDisk Give back what was overwritten, discarded, or held by deleted snapshots
 	// (POST /vdisks/{vdisk}/scrub)
 	ScrubVDisk(ctx echo.Context, vDisk VDiskRef) error
-	// ListSnapshots List the snapshots of a vDisk, oldest first
+	// ListSnapshots List the snapshots of a vDisk
 	// (GET /vdisks/{vdisk}/snapshots)
 	ListSnapshots(ctx echo.Context, vDisk VDiskRef, params ListSnapshotsParams) error
 	// CreateSnapshot Make a snapshot
@@ -3125,6 +5333,9 @@ type ServerInterface interface {
 	// GetVDiskStats Recent performance of a vDisk
 	// (GET /vdisks/{vdisk}/stats)
 	GetVDiskStats(ctx echo.Context, vDisk VDiskRef, params GetVDiskStatsParams) error
+	// StealVDisk Take a vDisk over from a node that is down
+	// (POST /vdisks/{vdisk}/steal)
+	StealVDisk(ctx echo.Context, vDisk VDiskRef) error
 	// ThawVDisk Make a template a vDisk again
 	// (DELETE /vdisks/{vdisk}/template)
 	ThawVDisk(ctx echo.Context, vDisk VDiskRef) error
@@ -3173,6 +5384,57 @@ type ServerInterface interface {
 	// SweepVPool Delete objects that nothing reaches
 	// (POST /vpools/{vpool}/sweep)
 	SweepVPool(ctx echo.Context, vPool VPoolRef) error
+	// ListCenters List the registered vCenters
+	// (GET /vsphere/centers)
+	ListCenters(ctx echo.Context, params ListCentersParams) error
+	// CreateCenter Register a vCenter, or an ESXi host alone
+	// (POST /vsphere/centers)
+	CreateCenter(ctx echo.Context, params CreateCenterParams) error
+	// DeleteCenter Forget a registered vCenter
+	// (DELETE /vsphere/centers/{center})
+	DeleteCenter(ctx echo.Context, center CenterRef) error
+	// GetCenter Show a registered vCenter
+	// (GET /vsphere/centers/{center})
+	GetCenter(ctx echo.Context, center CenterRef) error
+	// UpdateCenter Rename a registered vCenter, or change how to sign in
+	// (PATCH /vsphere/centers/{center})
+	UpdateCenter(ctx echo.Context, center CenterRef) error
+	// ListCenterHosts List the hosts of a vCenter
+	// (GET /vsphere/centers/{center}/hosts)
+	ListCenterHosts(ctx echo.Context, center CenterRef, params ListCenterHostsParams) error
+	// ImportDatastore Make the volume on a clone of a datastore's vDisk a datastore of its own
+	// (POST /vsphere/centers/{center}/import)
+	ImportDatastore(ctx echo.Context, center CenterRef, params ImportDatastoreParams) error
+	// PrepareCenterHosts Prepare the hosts of a cluster for its datastores
+	// (POST /vsphere/centers/{center}/prepare)
+	PrepareCenterHosts(ctx echo.Context, center CenterRef) error
+	// TestCenter Try what is needed of a registered vCenter
+	// (POST /vsphere/centers/{center}/test)
+	TestCenter(ctx echo.Context, center CenterRef) error
+	// ListDatastores List the datastores that ovgate made
+	// (GET /vsphere/datastores)
+	ListDatastores(ctx echo.Context, params ListDatastoresParams) error
+	// CreateDatastore Make a VMFS datastore on a new vDisk, on every host of a cluster
+	// (POST /vsphere/datastores)
+	CreateDatastore(ctx echo.Context, params CreateDatastoreParams) error
+	// RemoveDatastore Remove a datastore without virtual machines, and its vDisk
+	// (DELETE /vsphere/datastores/{datastore})
+	RemoveDatastore(ctx echo.Context, datastore DatastoreRef, params RemoveDatastoreParams) error
+	// GetDatastore Show a datastore
+	// (GET /vsphere/datastores/{datastore})
+	GetDatastore(ctx echo.Context, datastore DatastoreRef) error
+	// AttachDatastore Give a datastore to the hosts of its cluster that do not have it
+	// (POST /vsphere/datastores/{datastore}/attach)
+	AttachDatastore(ctx echo.Context, datastore DatastoreRef) error
+	// ExpandDatastore Grow a datastore and its vDisk
+	// (POST /vsphere/datastores/{datastore}/expand)
+	ExpandDatastore(ctx echo.Context, datastore DatastoreRef) error
+	// LookAtDatastore Ask the vCenter for a datastore, with its paths on every host
+	// (GET /vsphere/datastores/{datastore}/live)
+	LookAtDatastore(ctx echo.Context, datastore DatastoreRef) error
+	// RenameDatastore Give a datastore another name, in the vCenter too
+	// (POST /vsphere/datastores/{datastore}/rename)
+	RenameDatastore(ctx echo.Context, datastore DatastoreRef) error
 }
 
 // ServerInterfaceWrapper converts echo contexts to parameters.
@@ -3213,6 +5475,346 @@ func (w *ServerInterfaceWrapper) SurveyAlba(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.SurveyAlba(ctx)
+	return err
+}
+
+// ListAlerts converts echo context to params.
+func (w *ServerInterfaceWrapper) ListAlerts(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAlertsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListAlerts(ctx, params)
+	return err
+}
+
+// ListAlertChannels converts echo context to params.
+func (w *ServerInterfaceWrapper) ListAlertChannels(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAlertChannelsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListAlertChannels(ctx, params)
+	return err
+}
+
+// CreateAlertChannel converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateAlertChannel(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateAlertChannelParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateAlertChannel(ctx, params)
+	return err
+}
+
+// DeleteAlertChannel converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteAlertChannel(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "channel" -------------
+	var channel string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "channel", ctx.Param("channel"), &channel, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter channel: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteAlertChannel(ctx, channel)
+	return err
+}
+
+// TestAlertChannel converts echo context to params.
+func (w *ServerInterfaceWrapper) TestAlertChannel(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "channel" -------------
+	var channel string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "channel", ctx.Param("channel"), &channel, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter channel: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.TestAlertChannel(ctx, channel)
+	return err
+}
+
+// ListAlertRules converts echo context to params.
+func (w *ServerInterfaceWrapper) ListAlertRules(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAlertRulesParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListAlertRules(ctx, params)
+	return err
+}
+
+// ResetAlertRule converts echo context to params.
+func (w *ServerInterfaceWrapper) ResetAlertRule(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "rule" -------------
+	var rule string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "rule", ctx.Param("rule"), &rule, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter rule: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ResetAlertRule(ctx, rule)
+	return err
+}
+
+// SetAlertRule converts echo context to params.
+func (w *ServerInterfaceWrapper) SetAlertRule(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "rule" -------------
+	var rule string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "rule", ctx.Param("rule"), &rule, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter rule: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetAlertRule(ctx, rule)
+	return err
+}
+
+// ListSilences converts echo context to params.
+func (w *ServerInterfaceWrapper) ListSilences(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListSilencesParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListSilences(ctx, params)
+	return err
+}
+
+// CreateSilence converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateSilence(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateSilenceParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateSilence(ctx, params)
+	return err
+}
+
+// DeleteSilence converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteSilence(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "silence" -------------
+	var silence string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "silence", ctx.Param("silence"), &silence, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter silence: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteSilence(ctx, silence)
+	return err
+}
+
+// ListAudit converts echo context to params.
+func (w *ServerInterfaceWrapper) ListAudit(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAuditParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// ------------- Optional query parameter "user" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user", ctx.QueryParams(), &params.User, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter user: %s", err))
+	}
+
+	// ------------- Optional query parameter "operation" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "operation", ctx.QueryParams(), &params.Operation, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter operation: %s", err))
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", ctx.QueryParams(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter since: %s", err))
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", ctx.QueryParams(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter until: %s", err))
+	}
+
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", ctx.QueryParams(), &params.After, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter after: %s", err))
+	}
+
+	// ------------- Optional query parameter "node" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "node", ctx.QueryParams(), &params.Node, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListAudit(ctx, params)
 	return err
 }
 
@@ -3338,6 +5940,128 @@ func (w *ServerInterfaceWrapper) TestBackend(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.TestBackend(ctx, backend)
+	return err
+}
+
+// GetCluster converts echo context to params.
+func (w *ServerInterfaceWrapper) GetCluster(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetCluster(ctx)
+	return err
+}
+
+// InitCluster converts echo context to params.
+func (w *ServerInterfaceWrapper) InitCluster(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.InitCluster(ctx)
+	return err
+}
+
+// JoinCluster converts echo context to params.
+func (w *ServerInterfaceWrapper) JoinCluster(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.JoinCluster(ctx)
+	return err
+}
+
+// LeaveCluster converts echo context to params.
+func (w *ServerInterfaceWrapper) LeaveCluster(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.LeaveCluster(ctx)
+	return err
+}
+
+// Rebalance converts echo context to params.
+func (w *ServerInterfaceWrapper) Rebalance(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.Rebalance(ctx)
+	return err
+}
+
+// ListJoinTokens converts echo context to params.
+func (w *ServerInterfaceWrapper) ListJoinTokens(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListJoinTokensParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListJoinTokens(ctx, params)
+	return err
+}
+
+// CreateJoinToken converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateJoinToken(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateJoinTokenParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateJoinToken(ctx, params)
+	return err
+}
+
+// RevokeJoinToken converts echo context to params.
+func (w *ServerInterfaceWrapper) RevokeJoinToken(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "token" -------------
+	var token string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "token", ctx.Param("token"), &token, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter token: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RevokeJoinToken(ctx, token)
 	return err
 }
 
@@ -3717,6 +6441,424 @@ func (w *ServerInterfaceWrapper) ListNamespaces(ctx echo.Context) error {
 	return err
 }
 
+// ListNodes converts echo context to params.
+func (w *ServerInterfaceWrapper) ListNodes(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListNodesParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListNodes(ctx, params)
+	return err
+}
+
+// RemoveNode converts echo context to params.
+func (w *ServerInterfaceWrapper) RemoveNode(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "node" -------------
+	var node NodeRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "node", ctx.Param("node"), &node, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RemoveNode(ctx, node)
+	return err
+}
+
+// GetNode converts echo context to params.
+func (w *ServerInterfaceWrapper) GetNode(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "node" -------------
+	var node NodeRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "node", ctx.Param("node"), &node, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetNode(ctx, node)
+	return err
+}
+
+// EndNodeDrain converts echo context to params.
+func (w *ServerInterfaceWrapper) EndNodeDrain(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "node" -------------
+	var node NodeRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "node", ctx.Param("node"), &node, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.EndNodeDrain(ctx, node)
+	return err
+}
+
+// DrainNode converts echo context to params.
+func (w *ServerInterfaceWrapper) DrainNode(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "node" -------------
+	var node NodeRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "node", ctx.Param("node"), &node, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DrainNode(ctx, node)
+	return err
+}
+
+// ListClouds converts echo context to params.
+func (w *ServerInterfaceWrapper) ListClouds(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListCloudsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListClouds(ctx, params)
+	return err
+}
+
+// CreateCloud converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateCloud(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateCloudParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateCloud(ctx, params)
+	return err
+}
+
+// DeleteCloud converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteCloud(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "cloud" -------------
+	var cloud CloudRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "cloud", ctx.Param("cloud"), &cloud, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cloud: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteCloud(ctx, cloud)
+	return err
+}
+
+// GetCloud converts echo context to params.
+func (w *ServerInterfaceWrapper) GetCloud(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "cloud" -------------
+	var cloud CloudRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "cloud", ctx.Param("cloud"), &cloud, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cloud: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetCloud(ctx, cloud)
+	return err
+}
+
+// UpdateCloud converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateCloud(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "cloud" -------------
+	var cloud CloudRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "cloud", ctx.Param("cloud"), &cloud, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cloud: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateCloud(ctx, cloud)
+	return err
+}
+
+// ApplyCloud converts echo context to params.
+func (w *ServerInterfaceWrapper) ApplyCloud(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "cloud" -------------
+	var cloud CloudRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "cloud", ctx.Param("cloud"), &cloud, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cloud: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ApplyCloud(ctx, cloud)
+	return err
+}
+
+// ListCloudBackends converts echo context to params.
+func (w *ServerInterfaceWrapper) ListCloudBackends(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "cloud" -------------
+	var cloud CloudRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "cloud", ctx.Param("cloud"), &cloud, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cloud: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListCloudBackendsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListCloudBackends(ctx, cloud, params)
+	return err
+}
+
+// TestCloud converts echo context to params.
+func (w *ServerInterfaceWrapper) TestCloud(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "cloud" -------------
+	var cloud CloudRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "cloud", ctx.Param("cloud"), &cloud, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cloud: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.TestCloud(ctx, cloud)
+	return err
+}
+
+// DeleteVolumeType converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteVolumeType(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "cloud" -------------
+	var cloud CloudRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "cloud", ctx.Param("cloud"), &cloud, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cloud: %s", err))
+	}
+
+	// ------------- Path parameter "volumeType" -------------
+	var volumeType VolumeTypeName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "volumeType", ctx.Param("volumeType"), &volumeType, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter volumeType: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteVolumeType(ctx, cloud, volumeType)
+	return err
+}
+
+// SetVolumeType converts echo context to params.
+func (w *ServerInterfaceWrapper) SetVolumeType(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "cloud" -------------
+	var cloud CloudRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "cloud", ctx.Param("cloud"), &cloud, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cloud: %s", err))
+	}
+
+	// ------------- Path parameter "volumeType" -------------
+	var volumeType VolumeTypeName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "volumeType", ctx.Param("volumeType"), &volumeType, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter volumeType: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetVolumeType(ctx, cloud, volumeType)
+	return err
+}
+
+// GetCloudUsage converts echo context to params.
+func (w *ServerInterfaceWrapper) GetCloudUsage(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "cloud" -------------
+	var cloud CloudRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "cloud", ctx.Param("cloud"), &cloud, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cloud: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetCloudUsage(ctx, cloud)
+	return err
+}
+
+// ListCloudVolumes converts echo context to params.
+func (w *ServerInterfaceWrapper) ListCloudVolumes(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "cloud" -------------
+	var cloud CloudRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "cloud", ctx.Param("cloud"), &cloud, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cloud: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListCloudVolumesParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// ------------- Optional query parameter "project" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "project", ctx.QueryParams(), &params.Project, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter project: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListCloudVolumes(ctx, cloud, params)
+	return err
+}
+
+// ListOrphans converts echo context to params.
+func (w *ServerInterfaceWrapper) ListOrphans(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListOrphansParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListOrphans(ctx, params)
+	return err
+}
+
 // ListOSDs converts echo context to params.
 func (w *ServerInterfaceWrapper) ListOSDs(ctx echo.Context) error {
 	var err error
@@ -4005,6 +7147,152 @@ func (w *ServerInterfaceWrapper) UpdatePreset(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.UpdatePreset(ctx, preset)
+	return err
+}
+
+// GetSchedule converts echo context to params.
+func (w *ServerInterfaceWrapper) GetSchedule(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetScheduleParams
+	// ------------- Optional query parameter "vpool" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "vpool", ctx.QueryParams(), &params.VPool, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vpool: %s", err))
+	}
+
+	// ------------- Optional query parameter "vdisk" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "vdisk", ctx.QueryParams(), &params.VDisk, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetSchedule(ctx, params)
+	return err
+}
+
+// ResetSchedule converts echo context to params.
+func (w *ServerInterfaceWrapper) ResetSchedule(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "job" -------------
+	var job ScheduledJobName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "job", ctx.Param("job"), &job, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter job: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ResetScheduleParams
+	// ------------- Optional query parameter "vpool" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "vpool", ctx.QueryParams(), &params.VPool, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vpool: %s", err))
+	}
+
+	// ------------- Optional query parameter "vdisk" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "vdisk", ctx.QueryParams(), &params.VDisk, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ResetSchedule(ctx, job, params)
+	return err
+}
+
+// SetSchedule converts echo context to params.
+func (w *ServerInterfaceWrapper) SetSchedule(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "job" -------------
+	var job ScheduledJobName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "job", ctx.Param("job"), &job, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter job: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SetScheduleParams
+	// ------------- Optional query parameter "vpool" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "vpool", ctx.QueryParams(), &params.VPool, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vpool: %s", err))
+	}
+
+	// ------------- Optional query parameter "vdisk" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "vdisk", ctx.QueryParams(), &params.VDisk, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetSchedule(ctx, job, params)
+	return err
+}
+
+// RunSchedule converts echo context to params.
+func (w *ServerInterfaceWrapper) RunSchedule(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "job" -------------
+	var job ScheduledJobName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "job", ctx.Param("job"), &job, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter job: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RunScheduleParams
+	// ------------- Required query parameter "vdisk" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "vdisk", ctx.QueryParams(), &params.VDisk, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RunSchedule(ctx, job, params)
+	return err
+}
+
+// ListSchedules converts echo context to params.
+func (w *ServerInterfaceWrapper) ListSchedules(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListSchedulesParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListSchedules(ctx, params)
 	return err
 }
 
@@ -4648,6 +7936,13 @@ func (w *ServerInterfaceWrapper) ListVDisks(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vpool: %s", err))
 	}
 
+	// ------------- Optional query parameter "parent" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "parent", ctx.QueryParams(), &params.Parent, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter parent: %s", err))
+	}
+
 	// ------------- Optional query parameter "state" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", ctx.QueryParams(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
@@ -4837,6 +8132,22 @@ func (w *ServerInterfaceWrapper) CommitVDisk(ctx echo.Context) error {
 	return err
 }
 
+// SetVDiskDtl converts echo context to params.
+func (w *ServerInterfaceWrapper) SetVDiskDtl(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetVDiskDtl(ctx, vDisk)
+	return err
+}
+
 // BeginExport converts echo context to params.
 func (w *ServerInterfaceWrapper) BeginExport(ctx echo.Context) error {
 	var err error
@@ -4905,6 +8216,38 @@ func (w *ServerInterfaceWrapper) FlattenVDisk(ctx echo.Context) error {
 	return err
 }
 
+// CancelVDiskHandover converts echo context to params.
+func (w *ServerInterfaceWrapper) CancelVDiskHandover(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CancelVDiskHandover(ctx, vDisk)
+	return err
+}
+
+// HandOverVDisk converts echo context to params.
+func (w *ServerInterfaceWrapper) HandOverVDisk(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.HandOverVDisk(ctx, vDisk)
+	return err
+}
+
 // GetVDiskHistory converts echo context to params.
 func (w *ServerInterfaceWrapper) GetVDiskHistory(ctx echo.Context) error {
 	var err error
@@ -4934,6 +8277,22 @@ func (w *ServerInterfaceWrapper) GetVDiskHistory(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetVDiskHistory(ctx, vDisk, params)
+	return err
+}
+
+// SetVDiskHistory converts echo context to params.
+func (w *ServerInterfaceWrapper) SetVDiskHistory(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetVDiskHistory(ctx, vDisk)
 	return err
 }
 
@@ -5083,6 +8442,13 @@ func (w *ServerInterfaceWrapper) ListSnapshots(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
 	}
 
+	// ------------- Optional query parameter "sort" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "sort", ctx.QueryParams(), &params.Sort, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter sort: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListSnapshots(ctx, vDisk, params)
 	return err
@@ -5179,6 +8545,22 @@ func (w *ServerInterfaceWrapper) GetVDiskStats(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetVDiskStats(ctx, vDisk, params)
+	return err
+}
+
+// StealVDisk converts echo context to params.
+func (w *ServerInterfaceWrapper) StealVDisk(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.StealVDisk(ctx, vDisk)
 	return err
 }
 
@@ -5480,6 +8862,395 @@ func (w *ServerInterfaceWrapper) SweepVPool(ctx echo.Context) error {
 	return err
 }
 
+// ListCenters converts echo context to params.
+func (w *ServerInterfaceWrapper) ListCenters(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListCentersParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListCenters(ctx, params)
+	return err
+}
+
+// CreateCenter converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateCenter(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateCenterParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateCenter(ctx, params)
+	return err
+}
+
+// DeleteCenter converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteCenter(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "center" -------------
+	var center CenterRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "center", ctx.Param("center"), &center, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter center: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteCenter(ctx, center)
+	return err
+}
+
+// GetCenter converts echo context to params.
+func (w *ServerInterfaceWrapper) GetCenter(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "center" -------------
+	var center CenterRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "center", ctx.Param("center"), &center, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter center: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetCenter(ctx, center)
+	return err
+}
+
+// UpdateCenter converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateCenter(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "center" -------------
+	var center CenterRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "center", ctx.Param("center"), &center, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter center: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateCenter(ctx, center)
+	return err
+}
+
+// ListCenterHosts converts echo context to params.
+func (w *ServerInterfaceWrapper) ListCenterHosts(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "center" -------------
+	var center CenterRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "center", ctx.Param("center"), &center, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter center: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListCenterHostsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// ------------- Optional query parameter "cluster" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cluster", ctx.QueryParams(), &params.Cluster, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cluster: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListCenterHosts(ctx, center, params)
+	return err
+}
+
+// ImportDatastore converts echo context to params.
+func (w *ServerInterfaceWrapper) ImportDatastore(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "center" -------------
+	var center CenterRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "center", ctx.Param("center"), &center, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter center: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ImportDatastoreParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ImportDatastore(ctx, center, params)
+	return err
+}
+
+// PrepareCenterHosts converts echo context to params.
+func (w *ServerInterfaceWrapper) PrepareCenterHosts(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "center" -------------
+	var center CenterRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "center", ctx.Param("center"), &center, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter center: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PrepareCenterHosts(ctx, center)
+	return err
+}
+
+// TestCenter converts echo context to params.
+func (w *ServerInterfaceWrapper) TestCenter(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "center" -------------
+	var center CenterRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "center", ctx.Param("center"), &center, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter center: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.TestCenter(ctx, center)
+	return err
+}
+
+// ListDatastores converts echo context to params.
+func (w *ServerInterfaceWrapper) ListDatastores(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListDatastoresParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListDatastores(ctx, params)
+	return err
+}
+
+// CreateDatastore converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateDatastore(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateDatastoreParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateDatastore(ctx, params)
+	return err
+}
+
+// RemoveDatastore converts echo context to params.
+func (w *ServerInterfaceWrapper) RemoveDatastore(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "datastore" -------------
+	var datastore DatastoreRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "datastore", ctx.Param("datastore"), &datastore, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter datastore: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveDatastoreParams
+	// ------------- Optional query parameter "keepVdisk" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "keepVdisk", ctx.QueryParams(), &params.KeepVDisk, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter keepVdisk: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RemoveDatastore(ctx, datastore, params)
+	return err
+}
+
+// GetDatastore converts echo context to params.
+func (w *ServerInterfaceWrapper) GetDatastore(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "datastore" -------------
+	var datastore DatastoreRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "datastore", ctx.Param("datastore"), &datastore, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter datastore: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetDatastore(ctx, datastore)
+	return err
+}
+
+// AttachDatastore converts echo context to params.
+func (w *ServerInterfaceWrapper) AttachDatastore(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "datastore" -------------
+	var datastore DatastoreRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "datastore", ctx.Param("datastore"), &datastore, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter datastore: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AttachDatastore(ctx, datastore)
+	return err
+}
+
+// ExpandDatastore converts echo context to params.
+func (w *ServerInterfaceWrapper) ExpandDatastore(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "datastore" -------------
+	var datastore DatastoreRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "datastore", ctx.Param("datastore"), &datastore, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter datastore: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ExpandDatastore(ctx, datastore)
+	return err
+}
+
+// LookAtDatastore converts echo context to params.
+func (w *ServerInterfaceWrapper) LookAtDatastore(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "datastore" -------------
+	var datastore DatastoreRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "datastore", ctx.Param("datastore"), &datastore, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter datastore: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.LookAtDatastore(ctx, datastore)
+	return err
+}
+
+// RenameDatastore converts echo context to params.
+func (w *ServerInterfaceWrapper) RenameDatastore(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "datastore" -------------
+	var datastore DatastoreRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "datastore", ctx.Param("datastore"), &datastore, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter datastore: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RenameDatastore(ctx, datastore)
+	return err
+}
+
 // This is a simple interface which specifies echo.Route addition functions which
 // are present on both echo.Echo and echo.Group, since we want to allow using
 // either of them for path registration
@@ -5534,6 +9305,19 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/session", wrapper.SignIn, options.OperationMiddlewares["SignIn"]...)
 	router.GET(options.BaseURL+"/version", wrapper.GetVersion, options.OperationMiddlewares["GetVersion"]...)
 	router.GET(options.BaseURL+"/status", wrapper.GetStatus, options.OperationMiddlewares["GetStatus"]...)
+	router.GET(options.BaseURL+"/nodes", wrapper.ListNodes, options.OperationMiddlewares["ListNodes"]...)
+	router.DELETE(options.BaseURL+"/nodes/:node", wrapper.RemoveNode, options.OperationMiddlewares["RemoveNode"]...)
+	router.GET(options.BaseURL+"/nodes/:node", wrapper.GetNode, options.OperationMiddlewares["GetNode"]...)
+	router.GET(options.BaseURL+"/cluster", wrapper.GetCluster, options.OperationMiddlewares["GetCluster"]...)
+	router.POST(options.BaseURL+"/cluster", wrapper.InitCluster, options.OperationMiddlewares["InitCluster"]...)
+	router.POST(options.BaseURL+"/cluster/join", wrapper.JoinCluster, options.OperationMiddlewares["JoinCluster"]...)
+	router.POST(options.BaseURL+"/cluster/leave", wrapper.LeaveCluster, options.OperationMiddlewares["LeaveCluster"]...)
+	router.POST(options.BaseURL+"/cluster/rebalance", wrapper.Rebalance, options.OperationMiddlewares["Rebalance"]...)
+	router.GET(options.BaseURL+"/cluster/tokens", wrapper.ListJoinTokens, options.OperationMiddlewares["ListJoinTokens"]...)
+	router.POST(options.BaseURL+"/cluster/tokens", wrapper.CreateJoinToken, options.OperationMiddlewares["CreateJoinToken"]...)
+	router.DELETE(options.BaseURL+"/cluster/tokens/:token", wrapper.RevokeJoinToken, options.OperationMiddlewares["RevokeJoinToken"]...)
+	router.DELETE(options.BaseURL+"/nodes/:node/drain", wrapper.EndNodeDrain, options.OperationMiddlewares["EndNodeDrain"]...)
+	router.POST(options.BaseURL+"/nodes/:node/drain", wrapper.DrainNode, options.OperationMiddlewares["DrainNode"]...)
 	router.GET(options.BaseURL+"/vpools", wrapper.ListVPools, options.OperationMiddlewares["ListVPools"]...)
 	router.POST(options.BaseURL+"/vpools", wrapper.CreateVPool, options.OperationMiddlewares["CreateVPool"]...)
 	router.POST(options.BaseURL+"/vpools/recover", wrapper.RecoverVPool, options.OperationMiddlewares["RecoverVPool"]...)
@@ -5549,11 +9333,46 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/backends/:backend", wrapper.GetBackend, options.OperationMiddlewares["GetBackend"]...)
 	router.PATCH(options.BaseURL+"/backends/:backend", wrapper.UpdateBackend, options.OperationMiddlewares["UpdateBackend"]...)
 	router.POST(options.BaseURL+"/backends/:backend/test", wrapper.TestBackend, options.OperationMiddlewares["TestBackend"]...)
+	router.GET(options.BaseURL+"/vsphere/centers", wrapper.ListCenters, options.OperationMiddlewares["ListCenters"]...)
+	router.POST(options.BaseURL+"/vsphere/centers", wrapper.CreateCenter, options.OperationMiddlewares["CreateCenter"]...)
+	router.DELETE(options.BaseURL+"/vsphere/centers/:center", wrapper.DeleteCenter, options.OperationMiddlewares["DeleteCenter"]...)
+	router.GET(options.BaseURL+"/vsphere/centers/:center", wrapper.GetCenter, options.OperationMiddlewares["GetCenter"]...)
+	router.PATCH(options.BaseURL+"/vsphere/centers/:center", wrapper.UpdateCenter, options.OperationMiddlewares["UpdateCenter"]...)
+	router.POST(options.BaseURL+"/vsphere/centers/:center/test", wrapper.TestCenter, options.OperationMiddlewares["TestCenter"]...)
+	router.GET(options.BaseURL+"/vsphere/centers/:center/hosts", wrapper.ListCenterHosts, options.OperationMiddlewares["ListCenterHosts"]...)
+	router.POST(options.BaseURL+"/vsphere/centers/:center/prepare", wrapper.PrepareCenterHosts, options.OperationMiddlewares["PrepareCenterHosts"]...)
+	router.POST(options.BaseURL+"/vsphere/centers/:center/import", wrapper.ImportDatastore, options.OperationMiddlewares["ImportDatastore"]...)
+	router.GET(options.BaseURL+"/vsphere/datastores", wrapper.ListDatastores, options.OperationMiddlewares["ListDatastores"]...)
+	router.POST(options.BaseURL+"/vsphere/datastores", wrapper.CreateDatastore, options.OperationMiddlewares["CreateDatastore"]...)
+	router.DELETE(options.BaseURL+"/vsphere/datastores/:datastore", wrapper.RemoveDatastore, options.OperationMiddlewares["RemoveDatastore"]...)
+	router.GET(options.BaseURL+"/vsphere/datastores/:datastore", wrapper.GetDatastore, options.OperationMiddlewares["GetDatastore"]...)
+	router.GET(options.BaseURL+"/vsphere/datastores/:datastore/live", wrapper.LookAtDatastore, options.OperationMiddlewares["LookAtDatastore"]...)
+	router.POST(options.BaseURL+"/vsphere/datastores/:datastore/expand", wrapper.ExpandDatastore, options.OperationMiddlewares["ExpandDatastore"]...)
+	router.POST(options.BaseURL+"/vsphere/datastores/:datastore/rename", wrapper.RenameDatastore, options.OperationMiddlewares["RenameDatastore"]...)
+	router.POST(options.BaseURL+"/vsphere/datastores/:datastore/attach", wrapper.AttachDatastore, options.OperationMiddlewares["AttachDatastore"]...)
+	router.GET(options.BaseURL+"/openstack/clouds", wrapper.ListClouds, options.OperationMiddlewares["ListClouds"]...)
+	router.POST(options.BaseURL+"/openstack/clouds", wrapper.CreateCloud, options.OperationMiddlewares["CreateCloud"]...)
+	router.DELETE(options.BaseURL+"/openstack/clouds/:cloud", wrapper.DeleteCloud, options.OperationMiddlewares["DeleteCloud"]...)
+	router.GET(options.BaseURL+"/openstack/clouds/:cloud", wrapper.GetCloud, options.OperationMiddlewares["GetCloud"]...)
+	router.PATCH(options.BaseURL+"/openstack/clouds/:cloud", wrapper.UpdateCloud, options.OperationMiddlewares["UpdateCloud"]...)
+	router.POST(options.BaseURL+"/openstack/clouds/:cloud/test", wrapper.TestCloud, options.OperationMiddlewares["TestCloud"]...)
+	router.DELETE(options.BaseURL+"/openstack/clouds/:cloud/types/:volumeType", wrapper.DeleteVolumeType, options.OperationMiddlewares["DeleteVolumeType"]...)
+	router.PUT(options.BaseURL+"/openstack/clouds/:cloud/types/:volumeType", wrapper.SetVolumeType, options.OperationMiddlewares["SetVolumeType"]...)
+	router.POST(options.BaseURL+"/openstack/clouds/:cloud/apply", wrapper.ApplyCloud, options.OperationMiddlewares["ApplyCloud"]...)
+	router.GET(options.BaseURL+"/openstack/clouds/:cloud/backends", wrapper.ListCloudBackends, options.OperationMiddlewares["ListCloudBackends"]...)
+	router.GET(options.BaseURL+"/openstack/clouds/:cloud/volumes", wrapper.ListCloudVolumes, options.OperationMiddlewares["ListCloudVolumes"]...)
+	router.GET(options.BaseURL+"/openstack/clouds/:cloud/usage", wrapper.GetCloudUsage, options.OperationMiddlewares["GetCloudUsage"]...)
+	router.GET(options.BaseURL+"/openstack/orphans", wrapper.ListOrphans, options.OperationMiddlewares["ListOrphans"]...)
 	router.GET(options.BaseURL+"/vdisks", wrapper.ListVDisks, options.OperationMiddlewares["ListVDisks"]...)
 	router.POST(options.BaseURL+"/vdisks", wrapper.CreateVDisk, options.OperationMiddlewares["CreateVDisk"]...)
 	router.DELETE(options.BaseURL+"/vdisks/:vdisk", wrapper.DeleteVDisk, options.OperationMiddlewares["DeleteVDisk"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk", wrapper.GetVDisk, options.OperationMiddlewares["GetVDisk"]...)
 	router.PATCH(options.BaseURL+"/vdisks/:vdisk", wrapper.UpdateVDisk, options.OperationMiddlewares["UpdateVDisk"]...)
+	router.GET(options.BaseURL+"/schedules", wrapper.ListSchedules, options.OperationMiddlewares["ListSchedules"]...)
+	router.GET(options.BaseURL+"/schedule", wrapper.GetSchedule, options.OperationMiddlewares["GetSchedule"]...)
+	router.DELETE(options.BaseURL+"/schedule/:job", wrapper.ResetSchedule, options.OperationMiddlewares["ResetSchedule"]...)
+	router.PATCH(options.BaseURL+"/schedule/:job", wrapper.SetSchedule, options.OperationMiddlewares["SetSchedule"]...)
+	router.POST(options.BaseURL+"/schedule/:job/run", wrapper.RunSchedule, options.OperationMiddlewares["RunSchedule"]...)
 	router.GET(options.BaseURL+"/trash", wrapper.ListTrash, options.OperationMiddlewares["ListTrash"]...)
 	router.DELETE(options.BaseURL+"/trash/:vdisk", wrapper.PurgeTrash, options.OperationMiddlewares["PurgeTrash"]...)
 	router.POST(options.BaseURL+"/trash/:vdisk/restore", wrapper.RestoreTrash, options.OperationMiddlewares["RestoreTrash"]...)
@@ -5562,6 +9381,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/vdisks/:vdisk/unpublish", wrapper.UnpublishVDisk, options.OperationMiddlewares["UnpublishVDisk"]...)
 	router.PUT(options.BaseURL+"/vdisks/:vdisk/qos", wrapper.SetVDiskQos, options.OperationMiddlewares["SetVDiskQos"]...)
 	router.PUT(options.BaseURL+"/vdisks/:vdisk/cache", wrapper.SetVDiskCache, options.OperationMiddlewares["SetVDiskCache"]...)
+	router.PUT(options.BaseURL+"/vdisks/:vdisk/dtl", wrapper.SetVDiskDtl, options.OperationMiddlewares["SetVDiskDtl"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk/snapshots", wrapper.ListSnapshots, options.OperationMiddlewares["ListSnapshots"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/snapshots", wrapper.CreateSnapshot, options.OperationMiddlewares["CreateSnapshot"]...)
 	router.DELETE(options.BaseURL+"/vdisks/:vdisk/snapshots/:snapshot", wrapper.DeleteSnapshot, options.OperationMiddlewares["DeleteSnapshot"]...)
@@ -5572,7 +9392,11 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/vdisks/:vdisk/flatten", wrapper.FlattenVDisk, options.OperationMiddlewares["FlattenVDisk"]...)
 	router.DELETE(options.BaseURL+"/vdisks/:vdisk/move", wrapper.CancelMoveVDisk, options.OperationMiddlewares["CancelMoveVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/move", wrapper.MoveVDisk, options.OperationMiddlewares["MoveVDisk"]...)
+	router.DELETE(options.BaseURL+"/vdisks/:vdisk/handover", wrapper.CancelVDiskHandover, options.OperationMiddlewares["CancelVDiskHandover"]...)
+	router.POST(options.BaseURL+"/vdisks/:vdisk/handover", wrapper.HandOverVDisk, options.OperationMiddlewares["HandOverVDisk"]...)
+	router.POST(options.BaseURL+"/vdisks/:vdisk/steal", wrapper.StealVDisk, options.OperationMiddlewares["StealVDisk"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk/history", wrapper.GetVDiskHistory, options.OperationMiddlewares["GetVDiskHistory"]...)
+	router.PUT(options.BaseURL+"/vdisks/:vdisk/history", wrapper.SetVDiskHistory, options.OperationMiddlewares["SetVDiskHistory"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/rollback", wrapper.RollbackVDisk, options.OperationMiddlewares["RollbackVDisk"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk/scrub", wrapper.GetVDiskScrub, options.OperationMiddlewares["GetVDiskScrub"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/scrub", wrapper.ScrubVDisk, options.OperationMiddlewares["ScrubVDisk"]...)
@@ -5636,6 +9460,18 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/tokens", wrapper.ListTokens, options.OperationMiddlewares["ListTokens"]...)
 	router.POST(options.BaseURL+"/tokens", wrapper.CreateToken, options.OperationMiddlewares["CreateToken"]...)
 	router.DELETE(options.BaseURL+"/tokens/:token", wrapper.DeleteToken, options.OperationMiddlewares["DeleteToken"]...)
+	router.GET(options.BaseURL+"/alerts", wrapper.ListAlerts, options.OperationMiddlewares["ListAlerts"]...)
+	router.GET(options.BaseURL+"/alerts/rules", wrapper.ListAlertRules, options.OperationMiddlewares["ListAlertRules"]...)
+	router.DELETE(options.BaseURL+"/alerts/rules/:rule", wrapper.ResetAlertRule, options.OperationMiddlewares["ResetAlertRule"]...)
+	router.PUT(options.BaseURL+"/alerts/rules/:rule", wrapper.SetAlertRule, options.OperationMiddlewares["SetAlertRule"]...)
+	router.GET(options.BaseURL+"/alerts/channels", wrapper.ListAlertChannels, options.OperationMiddlewares["ListAlertChannels"]...)
+	router.POST(options.BaseURL+"/alerts/channels", wrapper.CreateAlertChannel, options.OperationMiddlewares["CreateAlertChannel"]...)
+	router.DELETE(options.BaseURL+"/alerts/channels/:channel", wrapper.DeleteAlertChannel, options.OperationMiddlewares["DeleteAlertChannel"]...)
+	router.POST(options.BaseURL+"/alerts/channels/:channel/test", wrapper.TestAlertChannel, options.OperationMiddlewares["TestAlertChannel"]...)
+	router.GET(options.BaseURL+"/alerts/silences", wrapper.ListSilences, options.OperationMiddlewares["ListSilences"]...)
+	router.POST(options.BaseURL+"/alerts/silences", wrapper.CreateSilence, options.OperationMiddlewares["CreateSilence"]...)
+	router.DELETE(options.BaseURL+"/alerts/silences/:silence", wrapper.DeleteSilence, options.OperationMiddlewares["DeleteSilence"]...)
+	router.GET(options.BaseURL+"/audit", wrapper.ListAudit, options.OperationMiddlewares["ListAudit"]...)
 
 }
 
@@ -5771,6 +9607,453 @@ type SurveyAlbadefaultJSONResponse struct {
 }
 
 func (response SurveyAlbadefaultJSONResponse) VisitSurveyAlbaResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAlertsRequestObject struct {
+	Params ListAlertsParams
+}
+
+type ListAlertsResponseObject interface {
+	VisitListAlertsResponse(w http.ResponseWriter) error
+}
+
+type ListAlerts200JSONResponse AlertList
+
+func (response ListAlerts200JSONResponse) VisitListAlertsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAlertsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListAlertsdefaultJSONResponse) VisitListAlertsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAlertChannelsRequestObject struct {
+	Params ListAlertChannelsParams
+}
+
+type ListAlertChannelsResponseObject interface {
+	VisitListAlertChannelsResponse(w http.ResponseWriter) error
+}
+
+type ListAlertChannels200JSONResponse AlertChannelList
+
+func (response ListAlertChannels200JSONResponse) VisitListAlertChannelsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAlertChannelsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListAlertChannelsdefaultJSONResponse) VisitListAlertChannelsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAlertChannelRequestObject struct {
+	Params CreateAlertChannelParams
+	Body   *CreateAlertChannelJSONRequestBody
+}
+
+type CreateAlertChannelResponseObject interface {
+	VisitCreateAlertChannelResponse(w http.ResponseWriter) error
+}
+
+type CreateAlertChannel201JSONResponse AlertChannel
+
+func (response CreateAlertChannel201JSONResponse) VisitCreateAlertChannelResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAlertChanneldefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateAlertChanneldefaultJSONResponse) VisitCreateAlertChannelResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteAlertChannelRequestObject struct {
+	Channel string `json:"channel"`
+}
+
+type DeleteAlertChannelResponseObject interface {
+	VisitDeleteAlertChannelResponse(w http.ResponseWriter) error
+}
+
+type DeleteAlertChannel204Response struct {
+}
+
+func (response DeleteAlertChannel204Response) VisitDeleteAlertChannelResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteAlertChanneldefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DeleteAlertChanneldefaultJSONResponse) VisitDeleteAlertChannelResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestAlertChannelRequestObject struct {
+	Channel string `json:"channel"`
+}
+
+type TestAlertChannelResponseObject interface {
+	VisitTestAlertChannelResponse(w http.ResponseWriter) error
+}
+
+type TestAlertChannel204Response struct {
+}
+
+func (response TestAlertChannel204Response) VisitTestAlertChannelResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type TestAlertChanneldefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response TestAlertChanneldefaultJSONResponse) VisitTestAlertChannelResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAlertRulesRequestObject struct {
+	Params ListAlertRulesParams
+}
+
+type ListAlertRulesResponseObject interface {
+	VisitListAlertRulesResponse(w http.ResponseWriter) error
+}
+
+type ListAlertRules200JSONResponse AlertRuleList
+
+func (response ListAlertRules200JSONResponse) VisitListAlertRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAlertRulesdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListAlertRulesdefaultJSONResponse) VisitListAlertRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResetAlertRuleRequestObject struct {
+	Rule string `json:"rule"`
+}
+
+type ResetAlertRuleResponseObject interface {
+	VisitResetAlertRuleResponse(w http.ResponseWriter) error
+}
+
+type ResetAlertRule204Response struct {
+}
+
+func (response ResetAlertRule204Response) VisitResetAlertRuleResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type ResetAlertRuledefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ResetAlertRuledefaultJSONResponse) VisitResetAlertRuleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetAlertRuleRequestObject struct {
+	Rule string `json:"rule"`
+	Body *SetAlertRuleJSONRequestBody
+}
+
+type SetAlertRuleResponseObject interface {
+	VisitSetAlertRuleResponse(w http.ResponseWriter) error
+}
+
+type SetAlertRule200JSONResponse AlertRule
+
+func (response SetAlertRule200JSONResponse) VisitSetAlertRuleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetAlertRuledefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response SetAlertRuledefaultJSONResponse) VisitSetAlertRuleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSilencesRequestObject struct {
+	Params ListSilencesParams
+}
+
+type ListSilencesResponseObject interface {
+	VisitListSilencesResponse(w http.ResponseWriter) error
+}
+
+type ListSilences200JSONResponse SilenceList
+
+func (response ListSilences200JSONResponse) VisitListSilencesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSilencesdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListSilencesdefaultJSONResponse) VisitListSilencesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateSilenceRequestObject struct {
+	Params CreateSilenceParams
+	Body   *CreateSilenceJSONRequestBody
+}
+
+type CreateSilenceResponseObject interface {
+	VisitCreateSilenceResponse(w http.ResponseWriter) error
+}
+
+type CreateSilence201JSONResponse Silence
+
+func (response CreateSilence201JSONResponse) VisitCreateSilenceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateSilencedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateSilencedefaultJSONResponse) VisitCreateSilenceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteSilenceRequestObject struct {
+	Silence string `json:"silence"`
+}
+
+type DeleteSilenceResponseObject interface {
+	VisitDeleteSilenceResponse(w http.ResponseWriter) error
+}
+
+type DeleteSilence204Response struct {
+}
+
+func (response DeleteSilence204Response) VisitDeleteSilenceResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteSilencedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DeleteSilencedefaultJSONResponse) VisitDeleteSilenceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAuditRequestObject struct {
+	Params ListAuditParams
+}
+
+type ListAuditResponseObject interface {
+	VisitListAuditResponse(w http.ResponseWriter) error
+}
+
+type ListAudit200JSONResponse AuditList
+
+func (response ListAudit200JSONResponse) VisitListAuditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAuditdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListAuditdefaultJSONResponse) VisitListAuditResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6001,6 +10284,305 @@ type TestBackenddefaultJSONResponse struct {
 }
 
 func (response TestBackenddefaultJSONResponse) VisitTestBackendResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetClusterRequestObject struct {
+}
+
+type GetClusterResponseObject interface {
+	VisitGetClusterResponse(w http.ResponseWriter) error
+}
+
+type GetCluster200JSONResponse ClusterStatus
+
+func (response GetCluster200JSONResponse) VisitGetClusterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetClusterdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetClusterdefaultJSONResponse) VisitGetClusterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type InitClusterRequestObject struct {
+	Body *InitClusterJSONRequestBody
+}
+
+type InitClusterResponseObject interface {
+	VisitInitClusterResponse(w http.ResponseWriter) error
+}
+
+type InitCluster200JSONResponse ClusterStatus
+
+func (response InitCluster200JSONResponse) VisitInitClusterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type InitClusterdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response InitClusterdefaultJSONResponse) VisitInitClusterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type JoinClusterRequestObject struct {
+	Body *JoinClusterJSONRequestBody
+}
+
+type JoinClusterResponseObject interface {
+	VisitJoinClusterResponse(w http.ResponseWriter) error
+}
+
+type JoinCluster200JSONResponse JoinAnswer
+
+func (response JoinCluster200JSONResponse) VisitJoinClusterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type JoinClusterdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response JoinClusterdefaultJSONResponse) VisitJoinClusterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type LeaveClusterRequestObject struct {
+}
+
+type LeaveClusterResponseObject interface {
+	VisitLeaveClusterResponse(w http.ResponseWriter) error
+}
+
+type LeaveCluster204Response struct {
+}
+
+func (response LeaveCluster204Response) VisitLeaveClusterResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type LeaveClusterdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response LeaveClusterdefaultJSONResponse) VisitLeaveClusterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RebalanceRequestObject struct {
+	Body *RebalanceJSONRequestBody
+}
+
+type RebalanceResponseObject interface {
+	VisitRebalanceResponse(w http.ResponseWriter) error
+}
+
+type Rebalance200JSONResponse Rebalance
+
+func (response Rebalance200JSONResponse) VisitRebalanceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RebalancedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RebalancedefaultJSONResponse) VisitRebalanceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListJoinTokensRequestObject struct {
+	Params ListJoinTokensParams
+}
+
+type ListJoinTokensResponseObject interface {
+	VisitListJoinTokensResponse(w http.ResponseWriter) error
+}
+
+type ListJoinTokens200JSONResponse JoinTokenList
+
+func (response ListJoinTokens200JSONResponse) VisitListJoinTokensResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListJoinTokensdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListJoinTokensdefaultJSONResponse) VisitListJoinTokensResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateJoinTokenRequestObject struct {
+	Params CreateJoinTokenParams
+	Body   *CreateJoinTokenJSONRequestBody
+}
+
+type CreateJoinTokenResponseObject interface {
+	VisitCreateJoinTokenResponse(w http.ResponseWriter) error
+}
+
+type CreateJoinToken201JSONResponse NewJoinToken
+
+func (response CreateJoinToken201JSONResponse) VisitCreateJoinTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateJoinTokendefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateJoinTokendefaultJSONResponse) VisitCreateJoinTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RevokeJoinTokenRequestObject struct {
+	Token string `json:"token"`
+}
+
+type RevokeJoinTokenResponseObject interface {
+	VisitRevokeJoinTokenResponse(w http.ResponseWriter) error
+}
+
+type RevokeJoinToken204Response struct {
+}
+
+func (response RevokeJoinToken204Response) VisitRevokeJoinTokenResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RevokeJoinTokendefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RevokeJoinTokendefaultJSONResponse) VisitRevokeJoinTokenResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6617,6 +11199,692 @@ func (response ListNamespacesdefaultJSONResponse) VisitListNamespacesResponse(w 
 	return err
 }
 
+type ListNodesRequestObject struct {
+	Params ListNodesParams
+}
+
+type ListNodesResponseObject interface {
+	VisitListNodesResponse(w http.ResponseWriter) error
+}
+
+type ListNodes200JSONResponse MemberList
+
+func (response ListNodes200JSONResponse) VisitListNodesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListNodesdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListNodesdefaultJSONResponse) VisitListNodesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveNodeRequestObject struct {
+	Node NodeRef `json:"node"`
+}
+
+type RemoveNodeResponseObject interface {
+	VisitRemoveNodeResponse(w http.ResponseWriter) error
+}
+
+type RemoveNode204Response struct {
+}
+
+func (response RemoveNode204Response) VisitRemoveNodeResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveNodedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RemoveNodedefaultJSONResponse) VisitRemoveNodeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetNodeRequestObject struct {
+	Node NodeRef `json:"node"`
+}
+
+type GetNodeResponseObject interface {
+	VisitGetNodeResponse(w http.ResponseWriter) error
+}
+
+type GetNode200JSONResponse Member
+
+func (response GetNode200JSONResponse) VisitGetNodeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetNodedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetNodedefaultJSONResponse) VisitGetNodeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EndNodeDrainRequestObject struct {
+	Node NodeRef `json:"node"`
+}
+
+type EndNodeDrainResponseObject interface {
+	VisitEndNodeDrainResponse(w http.ResponseWriter) error
+}
+
+type EndNodeDrain204Response struct {
+}
+
+func (response EndNodeDrain204Response) VisitEndNodeDrainResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type EndNodeDraindefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response EndNodeDraindefaultJSONResponse) VisitEndNodeDrainResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DrainNodeRequestObject struct {
+	Node NodeRef `json:"node"`
+}
+
+type DrainNodeResponseObject interface {
+	VisitDrainNodeResponse(w http.ResponseWriter) error
+}
+
+type DrainNode202JSONResponse Member
+
+func (response DrainNode202JSONResponse) VisitDrainNodeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DrainNodedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DrainNodedefaultJSONResponse) VisitDrainNodeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCloudsRequestObject struct {
+	Params ListCloudsParams
+}
+
+type ListCloudsResponseObject interface {
+	VisitListCloudsResponse(w http.ResponseWriter) error
+}
+
+type ListClouds200JSONResponse CloudList
+
+func (response ListClouds200JSONResponse) VisitListCloudsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCloudsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListCloudsdefaultJSONResponse) VisitListCloudsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateCloudRequestObject struct {
+	Params CreateCloudParams
+	Body   *CreateCloudJSONRequestBody
+}
+
+type CreateCloudResponseObject interface {
+	VisitCreateCloudResponse(w http.ResponseWriter) error
+}
+
+type CreateCloud201JSONResponse CloudResult
+
+func (response CreateCloud201JSONResponse) VisitCreateCloudResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateClouddefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateClouddefaultJSONResponse) VisitCreateCloudResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteCloudRequestObject struct {
+	Cloud CloudRef `json:"cloud"`
+}
+
+type DeleteCloudResponseObject interface {
+	VisitDeleteCloudResponse(w http.ResponseWriter) error
+}
+
+type DeleteCloud204Response struct {
+}
+
+func (response DeleteCloud204Response) VisitDeleteCloudResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteClouddefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DeleteClouddefaultJSONResponse) VisitDeleteCloudResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCloudRequestObject struct {
+	Cloud CloudRef `json:"cloud"`
+}
+
+type GetCloudResponseObject interface {
+	VisitGetCloudResponse(w http.ResponseWriter) error
+}
+
+type GetCloud200JSONResponse Cloud
+
+func (response GetCloud200JSONResponse) VisitGetCloudResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetClouddefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetClouddefaultJSONResponse) VisitGetCloudResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateCloudRequestObject struct {
+	Cloud CloudRef `json:"cloud"`
+	Body  *UpdateCloudJSONRequestBody
+}
+
+type UpdateCloudResponseObject interface {
+	VisitUpdateCloudResponse(w http.ResponseWriter) error
+}
+
+type UpdateCloud200JSONResponse CloudResult
+
+func (response UpdateCloud200JSONResponse) VisitUpdateCloudResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateClouddefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response UpdateClouddefaultJSONResponse) VisitUpdateCloudResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ApplyCloudRequestObject struct {
+	Cloud CloudRef `json:"cloud"`
+	Body  *ApplyCloudJSONRequestBody
+}
+
+type ApplyCloudResponseObject interface {
+	VisitApplyCloudResponse(w http.ResponseWriter) error
+}
+
+type ApplyCloud200JSONResponse CloudPlan
+
+func (response ApplyCloud200JSONResponse) VisitApplyCloudResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ApplyClouddefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ApplyClouddefaultJSONResponse) VisitApplyCloudResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCloudBackendsRequestObject struct {
+	Cloud  CloudRef `json:"cloud"`
+	Params ListCloudBackendsParams
+}
+
+type ListCloudBackendsResponseObject interface {
+	VisitListCloudBackendsResponse(w http.ResponseWriter) error
+}
+
+type ListCloudBackends200JSONResponse CloudBackendList
+
+func (response ListCloudBackends200JSONResponse) VisitListCloudBackendsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCloudBackendsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListCloudBackendsdefaultJSONResponse) VisitListCloudBackendsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestCloudRequestObject struct {
+	Cloud CloudRef `json:"cloud"`
+}
+
+type TestCloudResponseObject interface {
+	VisitTestCloudResponse(w http.ResponseWriter) error
+}
+
+type TestCloud200JSONResponse CloudResult
+
+func (response TestCloud200JSONResponse) VisitTestCloudResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestClouddefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response TestClouddefaultJSONResponse) VisitTestCloudResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteVolumeTypeRequestObject struct {
+	Cloud      CloudRef       `json:"cloud"`
+	VolumeType VolumeTypeName `json:"volumeType"`
+}
+
+type DeleteVolumeTypeResponseObject interface {
+	VisitDeleteVolumeTypeResponse(w http.ResponseWriter) error
+}
+
+type DeleteVolumeType204Response struct {
+}
+
+func (response DeleteVolumeType204Response) VisitDeleteVolumeTypeResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteVolumeTypedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DeleteVolumeTypedefaultJSONResponse) VisitDeleteVolumeTypeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetVolumeTypeRequestObject struct {
+	Cloud      CloudRef       `json:"cloud"`
+	VolumeType VolumeTypeName `json:"volumeType"`
+	Body       *SetVolumeTypeJSONRequestBody
+}
+
+type SetVolumeTypeResponseObject interface {
+	VisitSetVolumeTypeResponse(w http.ResponseWriter) error
+}
+
+type SetVolumeType200JSONResponse Cloud
+
+func (response SetVolumeType200JSONResponse) VisitSetVolumeTypeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetVolumeTypedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response SetVolumeTypedefaultJSONResponse) VisitSetVolumeTypeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCloudUsageRequestObject struct {
+	Cloud CloudRef `json:"cloud"`
+}
+
+type GetCloudUsageResponseObject interface {
+	VisitGetCloudUsageResponse(w http.ResponseWriter) error
+}
+
+type GetCloudUsage200JSONResponse CloudUsageList
+
+func (response GetCloudUsage200JSONResponse) VisitGetCloudUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCloudUsagedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetCloudUsagedefaultJSONResponse) VisitGetCloudUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCloudVolumesRequestObject struct {
+	Cloud  CloudRef `json:"cloud"`
+	Params ListCloudVolumesParams
+}
+
+type ListCloudVolumesResponseObject interface {
+	VisitListCloudVolumesResponse(w http.ResponseWriter) error
+}
+
+type ListCloudVolumes200JSONResponse CloudVolumeList
+
+func (response ListCloudVolumes200JSONResponse) VisitListCloudVolumesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCloudVolumesdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListCloudVolumesdefaultJSONResponse) VisitListCloudVolumesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListOrphansRequestObject struct {
+	Params ListOrphansParams
+}
+
+type ListOrphansResponseObject interface {
+	VisitListOrphansResponse(w http.ResponseWriter) error
+}
+
+type ListOrphans200JSONResponse OrphanList
+
+func (response ListOrphans200JSONResponse) VisitListOrphansResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListOrphansdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListOrphansdefaultJSONResponse) VisitListOrphansResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListOSDsRequestObject struct {
 	Params ListOSDsParams
 }
@@ -7173,6 +12441,199 @@ type UpdatePresetdefaultJSONResponse struct {
 }
 
 func (response UpdatePresetdefaultJSONResponse) VisitUpdatePresetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetScheduleRequestObject struct {
+	Params GetScheduleParams
+}
+
+type GetScheduleResponseObject interface {
+	VisitGetScheduleResponse(w http.ResponseWriter) error
+}
+
+type GetSchedule200JSONResponse Schedule
+
+func (response GetSchedule200JSONResponse) VisitGetScheduleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetScheduledefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetScheduledefaultJSONResponse) VisitGetScheduleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResetScheduleRequestObject struct {
+	Job    ScheduledJobName `json:"job"`
+	Params ResetScheduleParams
+}
+
+type ResetScheduleResponseObject interface {
+	VisitResetScheduleResponse(w http.ResponseWriter) error
+}
+
+type ResetSchedule204Response struct {
+}
+
+func (response ResetSchedule204Response) VisitResetScheduleResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type ResetScheduledefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ResetScheduledefaultJSONResponse) VisitResetScheduleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetScheduleRequestObject struct {
+	Job    ScheduledJobName `json:"job"`
+	Params SetScheduleParams
+	Body   *SetScheduleJSONRequestBody
+}
+
+type SetScheduleResponseObject interface {
+	VisitSetScheduleResponse(w http.ResponseWriter) error
+}
+
+type SetSchedule200JSONResponse Schedule
+
+func (response SetSchedule200JSONResponse) VisitSetScheduleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetScheduledefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response SetScheduledefaultJSONResponse) VisitSetScheduleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RunScheduleRequestObject struct {
+	Job    ScheduledJobName `json:"job"`
+	Params RunScheduleParams
+}
+
+type RunScheduleResponseObject interface {
+	VisitRunScheduleResponse(w http.ResponseWriter) error
+}
+
+type RunSchedule202JSONResponse Schedule
+
+func (response RunSchedule202JSONResponse) VisitRunScheduleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RunScheduledefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RunScheduledefaultJSONResponse) VisitRunScheduleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSchedulesRequestObject struct {
+	Params ListSchedulesParams
+}
+
+type ListSchedulesResponseObject interface {
+	VisitListSchedulesResponse(w http.ResponseWriter) error
+}
+
+type ListSchedules200JSONResponse ScheduleList
+
+func (response ListSchedules200JSONResponse) VisitListSchedulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSchedulesdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListSchedulesdefaultJSONResponse) VisitListSchedulesResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -8597,6 +14058,46 @@ func (response CommitVDiskdefaultJSONResponse) VisitCommitVDiskResponse(w http.R
 	return err
 }
 
+type SetVDiskDtlRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+	Body  *SetVDiskDtlJSONRequestBody
+}
+
+type SetVDiskDtlResponseObject interface {
+	VisitSetVDiskDtlResponse(w http.ResponseWriter) error
+}
+
+type SetVDiskDtl200JSONResponse VDisk
+
+func (response SetVDiskDtl200JSONResponse) VisitSetVDiskDtlResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetVDiskDtldefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response SetVDiskDtldefaultJSONResponse) VisitSetVDiskDtlResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type BeginExportRequestObject struct {
 	VDisk  VDiskRef `json:"vdisk"`
 	Params BeginExportParams
@@ -8710,6 +14211,79 @@ func (response FlattenVDiskdefaultJSONResponse) VisitFlattenVDiskResponse(w http
 	return err
 }
 
+type CancelVDiskHandoverRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+}
+
+type CancelVDiskHandoverResponseObject interface {
+	VisitCancelVDiskHandoverResponse(w http.ResponseWriter) error
+}
+
+type CancelVDiskHandover204Response struct {
+}
+
+func (response CancelVDiskHandover204Response) VisitCancelVDiskHandoverResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type CancelVDiskHandoverdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CancelVDiskHandoverdefaultJSONResponse) VisitCancelVDiskHandoverResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type HandOverVDiskRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+	Body  *HandOverVDiskJSONRequestBody
+}
+
+type HandOverVDiskResponseObject interface {
+	VisitHandOverVDiskResponse(w http.ResponseWriter) error
+}
+
+type HandOverVDisk202JSONResponse VDisk
+
+func (response HandOverVDisk202JSONResponse) VisitHandOverVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type HandOverVDiskdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response HandOverVDiskdefaultJSONResponse) VisitHandOverVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetVDiskHistoryRequestObject struct {
 	VDisk  VDiskRef `json:"vdisk"`
 	Params GetVDiskHistoryParams
@@ -8739,6 +14313,46 @@ type GetVDiskHistorydefaultJSONResponse struct {
 }
 
 func (response GetVDiskHistorydefaultJSONResponse) VisitGetVDiskHistoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetVDiskHistoryRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+	Body  *SetVDiskHistoryJSONRequestBody
+}
+
+type SetVDiskHistoryResponseObject interface {
+	VisitSetVDiskHistoryResponse(w http.ResponseWriter) error
+}
+
+type SetVDiskHistory200JSONResponse VDisk
+
+func (response SetVDiskHistory200JSONResponse) VisitSetVDiskHistoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetVDiskHistorydefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response SetVDiskHistorydefaultJSONResponse) VisitSetVDiskHistoryResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -9167,6 +14781,46 @@ type GetVDiskStatsdefaultJSONResponse struct {
 }
 
 func (response GetVDiskStatsdefaultJSONResponse) VisitGetVDiskStatsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StealVDiskRequestObject struct {
+	VDisk VDiskRef `json:"vdisk"`
+	Body  *StealVDiskJSONRequestBody
+}
+
+type StealVDiskResponseObject interface {
+	VisitStealVDiskResponse(w http.ResponseWriter) error
+}
+
+type StealVDisk200JSONResponse VDisk
+
+func (response StealVDisk200JSONResponse) VisitStealVDiskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StealVDiskdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response StealVDiskdefaultJSONResponse) VisitStealVDiskResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -9783,6 +15437,667 @@ func (response SweepVPooldefaultJSONResponse) VisitSweepVPoolResponse(w http.Res
 	return err
 }
 
+type ListCentersRequestObject struct {
+	Params ListCentersParams
+}
+
+type ListCentersResponseObject interface {
+	VisitListCentersResponse(w http.ResponseWriter) error
+}
+
+type ListCenters200JSONResponse CenterList
+
+func (response ListCenters200JSONResponse) VisitListCentersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCentersdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListCentersdefaultJSONResponse) VisitListCentersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateCenterRequestObject struct {
+	Params CreateCenterParams
+	Body   *CreateCenterJSONRequestBody
+}
+
+type CreateCenterResponseObject interface {
+	VisitCreateCenterResponse(w http.ResponseWriter) error
+}
+
+type CreateCenter201JSONResponse CenterResult
+
+func (response CreateCenter201JSONResponse) VisitCreateCenterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateCenterdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateCenterdefaultJSONResponse) VisitCreateCenterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteCenterRequestObject struct {
+	Center CenterRef `json:"center"`
+}
+
+type DeleteCenterResponseObject interface {
+	VisitDeleteCenterResponse(w http.ResponseWriter) error
+}
+
+type DeleteCenter204Response struct {
+}
+
+func (response DeleteCenter204Response) VisitDeleteCenterResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteCenterdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DeleteCenterdefaultJSONResponse) VisitDeleteCenterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCenterRequestObject struct {
+	Center CenterRef `json:"center"`
+}
+
+type GetCenterResponseObject interface {
+	VisitGetCenterResponse(w http.ResponseWriter) error
+}
+
+type GetCenter200JSONResponse Center
+
+func (response GetCenter200JSONResponse) VisitGetCenterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCenterdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetCenterdefaultJSONResponse) VisitGetCenterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateCenterRequestObject struct {
+	Center CenterRef `json:"center"`
+	Body   *UpdateCenterJSONRequestBody
+}
+
+type UpdateCenterResponseObject interface {
+	VisitUpdateCenterResponse(w http.ResponseWriter) error
+}
+
+type UpdateCenter200JSONResponse CenterResult
+
+func (response UpdateCenter200JSONResponse) VisitUpdateCenterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateCenterdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response UpdateCenterdefaultJSONResponse) VisitUpdateCenterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCenterHostsRequestObject struct {
+	Center CenterRef `json:"center"`
+	Params ListCenterHostsParams
+}
+
+type ListCenterHostsResponseObject interface {
+	VisitListCenterHostsResponse(w http.ResponseWriter) error
+}
+
+type ListCenterHosts200JSONResponse CenterHostList
+
+func (response ListCenterHosts200JSONResponse) VisitListCenterHostsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListCenterHostsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListCenterHostsdefaultJSONResponse) VisitListCenterHostsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ImportDatastoreRequestObject struct {
+	Center CenterRef `json:"center"`
+	Params ImportDatastoreParams
+	Body   *ImportDatastoreJSONRequestBody
+}
+
+type ImportDatastoreResponseObject interface {
+	VisitImportDatastoreResponse(w http.ResponseWriter) error
+}
+
+type ImportDatastore202JSONResponse Datastore
+
+func (response ImportDatastore202JSONResponse) VisitImportDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ImportDatastoredefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ImportDatastoredefaultJSONResponse) VisitImportDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PrepareCenterHostsRequestObject struct {
+	Center CenterRef `json:"center"`
+	Body   *PrepareCenterHostsJSONRequestBody
+}
+
+type PrepareCenterHostsResponseObject interface {
+	VisitPrepareCenterHostsResponse(w http.ResponseWriter) error
+}
+
+type PrepareCenterHosts200JSONResponse HostPlan
+
+func (response PrepareCenterHosts200JSONResponse) VisitPrepareCenterHostsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PrepareCenterHostsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response PrepareCenterHostsdefaultJSONResponse) VisitPrepareCenterHostsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestCenterRequestObject struct {
+	Center CenterRef `json:"center"`
+}
+
+type TestCenterResponseObject interface {
+	VisitTestCenterResponse(w http.ResponseWriter) error
+}
+
+type TestCenter200JSONResponse CenterResult
+
+func (response TestCenter200JSONResponse) VisitTestCenterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestCenterdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response TestCenterdefaultJSONResponse) VisitTestCenterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDatastoresRequestObject struct {
+	Params ListDatastoresParams
+}
+
+type ListDatastoresResponseObject interface {
+	VisitListDatastoresResponse(w http.ResponseWriter) error
+}
+
+type ListDatastores200JSONResponse DatastoreList
+
+func (response ListDatastores200JSONResponse) VisitListDatastoresResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDatastoresdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListDatastoresdefaultJSONResponse) VisitListDatastoresResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateDatastoreRequestObject struct {
+	Params CreateDatastoreParams
+	Body   *CreateDatastoreJSONRequestBody
+}
+
+type CreateDatastoreResponseObject interface {
+	VisitCreateDatastoreResponse(w http.ResponseWriter) error
+}
+
+type CreateDatastore202JSONResponse DatastoreResult
+
+func (response CreateDatastore202JSONResponse) VisitCreateDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateDatastoredefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateDatastoredefaultJSONResponse) VisitCreateDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveDatastoreRequestObject struct {
+	Datastore DatastoreRef `json:"datastore"`
+	Params    RemoveDatastoreParams
+}
+
+type RemoveDatastoreResponseObject interface {
+	VisitRemoveDatastoreResponse(w http.ResponseWriter) error
+}
+
+type RemoveDatastore204Response struct {
+}
+
+func (response RemoveDatastore204Response) VisitRemoveDatastoreResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveDatastoredefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RemoveDatastoredefaultJSONResponse) VisitRemoveDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDatastoreRequestObject struct {
+	Datastore DatastoreRef `json:"datastore"`
+}
+
+type GetDatastoreResponseObject interface {
+	VisitGetDatastoreResponse(w http.ResponseWriter) error
+}
+
+type GetDatastore200JSONResponse Datastore
+
+func (response GetDatastore200JSONResponse) VisitGetDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDatastoredefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetDatastoredefaultJSONResponse) VisitGetDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AttachDatastoreRequestObject struct {
+	Datastore DatastoreRef `json:"datastore"`
+}
+
+type AttachDatastoreResponseObject interface {
+	VisitAttachDatastoreResponse(w http.ResponseWriter) error
+}
+
+type AttachDatastore202JSONResponse Datastore
+
+func (response AttachDatastore202JSONResponse) VisitAttachDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AttachDatastoredefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response AttachDatastoredefaultJSONResponse) VisitAttachDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ExpandDatastoreRequestObject struct {
+	Datastore DatastoreRef `json:"datastore"`
+	Body      *ExpandDatastoreJSONRequestBody
+}
+
+type ExpandDatastoreResponseObject interface {
+	VisitExpandDatastoreResponse(w http.ResponseWriter) error
+}
+
+type ExpandDatastore202JSONResponse Datastore
+
+func (response ExpandDatastore202JSONResponse) VisitExpandDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ExpandDatastoredefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ExpandDatastoredefaultJSONResponse) VisitExpandDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type LookAtDatastoreRequestObject struct {
+	Datastore DatastoreRef `json:"datastore"`
+}
+
+type LookAtDatastoreResponseObject interface {
+	VisitLookAtDatastoreResponse(w http.ResponseWriter) error
+}
+
+type LookAtDatastore200JSONResponse DatastoreLive
+
+func (response LookAtDatastore200JSONResponse) VisitLookAtDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type LookAtDatastoredefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response LookAtDatastoredefaultJSONResponse) VisitLookAtDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RenameDatastoreRequestObject struct {
+	Datastore DatastoreRef `json:"datastore"`
+	Body      *RenameDatastoreJSONRequestBody
+}
+
+type RenameDatastoreResponseObject interface {
+	VisitRenameDatastoreResponse(w http.ResponseWriter) error
+}
+
+type RenameDatastore202JSONResponse Datastore
+
+func (response RenameDatastore202JSONResponse) VisitRenameDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RenameDatastoredefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RenameDatastoredefaultJSONResponse) VisitRenameDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// GetAlba State of the object store: safety, space, what happened
@@ -9797,6 +16112,42 @@ type StrictServerInterface interface {
 	// SurveyAlba Look at every object now, and repair what is not complete
 	// (POST /alba/survey)
 	SurveyAlba(ctx context.Context, request SurveyAlbaRequestObject) (SurveyAlbaResponseObject, error)
+	// ListAlerts List the causes of health that last, and whether they were told
+	// (GET /alerts)
+	ListAlerts(ctx context.Context, request ListAlertsRequestObject) (ListAlertsResponseObject, error)
+	// ListAlertChannels List where alerts are sent
+	// (GET /alerts/channels)
+	ListAlertChannels(ctx context.Context, request ListAlertChannelsRequestObject) (ListAlertChannelsResponseObject, error)
+	// CreateAlertChannel Add a mail server or webhook that alerts are sent to
+	// (POST /alerts/channels)
+	CreateAlertChannel(ctx context.Context, request CreateAlertChannelRequestObject) (CreateAlertChannelResponseObject, error)
+	// DeleteAlertChannel Send no more alerts to a channel
+	// (DELETE /alerts/channels/{channel})
+	DeleteAlertChannel(ctx context.Context, request DeleteAlertChannelRequestObject) (DeleteAlertChannelResponseObject, error)
+	// TestAlertChannel Send a message that says that it is a test
+	// (POST /alerts/channels/{channel}/test)
+	TestAlertChannel(ctx context.Context, request TestAlertChannelRequestObject) (TestAlertChannelResponseObject, error)
+	// ListAlertRules List the rules; of several that match a cause the first decides
+	// (GET /alerts/rules)
+	ListAlertRules(ctx context.Context, request ListAlertRulesRequestObject) (ListAlertRulesResponseObject, error)
+	// ResetAlertRule Make a default rule as it was, or delete another one
+	// (DELETE /alerts/rules/{rule})
+	ResetAlertRule(ctx context.Context, request ResetAlertRuleRequestObject) (ResetAlertRuleResponseObject, error)
+	// SetAlertRule Change a rule, or make one
+	// (PUT /alerts/rules/{rule})
+	SetAlertRule(ctx context.Context, request SetAlertRuleRequestObject) (SetAlertRuleResponseObject, error)
+	// ListSilences List the silences that last
+	// (GET /alerts/silences)
+	ListSilences(ctx context.Context, request ListSilencesRequestObject) (ListSilencesResponseObject, error)
+	// CreateSilence Keep alerts from being told for a while
+	// (POST /alerts/silences)
+	CreateSilence(ctx context.Context, request CreateSilenceRequestObject) (CreateSilenceResponseObject, error)
+	// DeleteSilence End a silence
+	// (DELETE /alerts/silences/{silence})
+	DeleteSilence(ctx context.Context, request DeleteSilenceRequestObject) (DeleteSilenceResponseObject, error)
+	// ListAudit List the changes that were asked of a node, the newest first
+	// (GET /audit)
+	ListAudit(ctx context.Context, request ListAuditRequestObject) (ListAuditResponseObject, error)
 	// ListBackends List the registered Swift and S3 stores
 	// (GET /backends)
 	ListBackends(ctx context.Context, request ListBackendsRequestObject) (ListBackendsResponseObject, error)
@@ -9815,6 +16166,30 @@ type StrictServerInterface interface {
 	// TestBackend Try every operation of a registered store
 	// (POST /backends/{backend}/test)
 	TestBackend(ctx context.Context, request TestBackendRequestObject) (TestBackendResponseObject, error)
+	// GetCluster Show the cluster
+	// (GET /cluster)
+	GetCluster(ctx context.Context, request GetClusterRequestObject) (GetClusterResponseObject, error)
+	// InitCluster Make the node the first of a cluster
+	// (POST /cluster)
+	InitCluster(ctx context.Context, request InitClusterRequestObject) (InitClusterResponseObject, error)
+	// JoinCluster Let a node in that has a join token
+	// (POST /cluster/join)
+	JoinCluster(ctx context.Context, request JoinClusterRequestObject) (JoinClusterResponseObject, error)
+	// LeaveCluster Take the node that is asked out of its cluster
+	// (POST /cluster/leave)
+	LeaveCluster(ctx context.Context, request LeaveClusterRequestObject) (LeaveClusterResponseObject, error)
+	// Rebalance Spread the vDisks over the nodes
+	// (POST /cluster/rebalance)
+	Rebalance(ctx context.Context, request RebalanceRequestObject) (RebalanceResponseObject, error)
+	// ListJoinTokens List the tokens that let nodes join, without their secrets
+	// (GET /cluster/tokens)
+	ListJoinTokens(ctx context.Context, request ListJoinTokensRequestObject) (ListJoinTokensResponseObject, error)
+	// CreateJoinToken Make a token that lets one node join
+	// (POST /cluster/tokens)
+	CreateJoinToken(ctx context.Context, request CreateJoinTokenRequestObject) (CreateJoinTokenResponseObject, error)
+	// RevokeJoinToken Make a join token useless
+	// (DELETE /cluster/tokens/{token})
+	RevokeJoinToken(ctx context.Context, request RevokeJoinTokenRequestObject) (RevokeJoinTokenResponseObject, error)
 	// ListDisks List the disks of the node, with what they hold
 	// (GET /disks)
 	ListDisks(ctx context.Context, request ListDisksRequestObject) (ListDisksResponseObject, error)
@@ -9863,6 +16238,60 @@ type StrictServerInterface interface {
 	// ListNamespaces List the namespaces of the object store, one per vDisk
 	// (GET /namespaces)
 	ListNamespaces(ctx context.Context, request ListNamespacesRequestObject) (ListNamespacesResponseObject, error)
+	// ListNodes List the nodes of the cluster
+	// (GET /nodes)
+	ListNodes(ctx context.Context, request ListNodesRequestObject) (ListNodesResponseObject, error)
+	// RemoveNode Take a dead node out of the cluster
+	// (DELETE /nodes/{node})
+	RemoveNode(ctx context.Context, request RemoveNodeRequestObject) (RemoveNodeResponseObject, error)
+	// GetNode Show a node
+	// (GET /nodes/{node})
+	GetNode(ctx context.Context, request GetNodeRequestObject) (GetNodeResponseObject, error)
+	// EndNodeDrain Let a node have vDisks again
+	// (DELETE /nodes/{node}/drain)
+	EndNodeDrain(ctx context.Context, request EndNodeDrainRequestObject) (EndNodeDrainResponseObject, error)
+	// DrainNode Have a node hand over all its vDisks
+	// (POST /nodes/{node}/drain)
+	DrainNode(ctx context.Context, request DrainNodeRequestObject) (DrainNodeResponseObject, error)
+	// ListClouds List the registered OpenStack clouds
+	// (GET /openstack/clouds)
+	ListClouds(ctx context.Context, request ListCloudsRequestObject) (ListCloudsResponseObject, error)
+	// CreateCloud Register an OpenStack cloud
+	// (POST /openstack/clouds)
+	CreateCloud(ctx context.Context, request CreateCloudRequestObject) (CreateCloudResponseObject, error)
+	// DeleteCloud Forget a registered cloud
+	// (DELETE /openstack/clouds/{cloud})
+	DeleteCloud(ctx context.Context, request DeleteCloudRequestObject) (DeleteCloudResponseObject, error)
+	// GetCloud Show a registered cloud
+	// (GET /openstack/clouds/{cloud})
+	GetCloud(ctx context.Context, request GetCloudRequestObject) (GetCloudResponseObject, error)
+	// UpdateCloud Rename a registered cloud, or change how to sign in
+	// (PATCH /openstack/clouds/{cloud})
+	UpdateCloud(ctx context.Context, request UpdateCloudRequestObject) (UpdateCloudResponseObject, error)
+	// ApplyCloud Make volume types and QoS specs of a cloud what they should be
+	// (POST /openstack/clouds/{cloud}/apply)
+	ApplyCloud(ctx context.Context, request ApplyCloudRequestObject) (ApplyCloudResponseObject, error)
+	// ListCloudBackends List the backends of a cloud that are this node
+	// (GET /openstack/clouds/{cloud}/backends)
+	ListCloudBackends(ctx context.Context, request ListCloudBackendsRequestObject) (ListCloudBackendsResponseObject, error)
+	// TestCloud Try what is needed of a registered cloud
+	// (POST /openstack/clouds/{cloud}/test)
+	TestCloud(ctx context.Context, request TestCloudRequestObject) (TestCloudResponseObject, error)
+	// DeleteVolumeType Take the declaration of a volume type back
+	// (DELETE /openstack/clouds/{cloud}/types/{volumeType})
+	DeleteVolumeType(ctx context.Context, request DeleteVolumeTypeRequestObject) (DeleteVolumeTypeResponseObject, error)
+	// SetVolumeType Declare a volume type of a cloud, or change it
+	// (PUT /openstack/clouds/{cloud}/types/{volumeType})
+	SetVolumeType(ctx context.Context, request SetVolumeTypeRequestObject) (SetVolumeTypeResponseObject, error)
+	// GetCloudUsage What each project of a cloud has on this node
+	// (GET /openstack/clouds/{cloud}/usage)
+	GetCloudUsage(ctx context.Context, request GetCloudUsageRequestObject) (GetCloudUsageResponseObject, error)
+	// ListCloudVolumes List the volumes of a cloud on this node, with their vDisks
+	// (GET /openstack/clouds/{cloud}/volumes)
+	ListCloudVolumes(ctx context.Context, request ListCloudVolumesRequestObject) (ListCloudVolumesResponseObject, error)
+	// ListOrphans List vDisks of Cinder without a volume, and volumes without a vDisk, and such snapshots
+	// (GET /openstack/orphans)
+	ListOrphans(ctx context.Context, request ListOrphansRequestObject) (ListOrphansResponseObject, error)
 	// ListOSDs List the devices
 	// (GET /osds)
 	ListOSDs(ctx context.Context, request ListOSDsRequestObject) (ListOSDsResponseObject, error)
@@ -9908,6 +16337,21 @@ type StrictServerInterface interface {
 	// UpdatePreset Change policies or sizes for what is written from now on, or make it the default
 	// (PATCH /presets/{preset})
 	UpdatePreset(ctx context.Context, request UpdatePresetRequestObject) (UpdatePresetResponseObject, error)
+	// GetSchedule When jobs run, and of a vDisk how they went
+	// (GET /schedule)
+	GetSchedule(ctx context.Context, request GetScheduleRequestObject) (GetScheduleResponseObject, error)
+	// ResetSchedule Inherit when a job runs
+	// (DELETE /schedule/{job})
+	ResetSchedule(ctx context.Context, request ResetScheduleRequestObject) (ResetScheduleResponseObject, error)
+	// SetSchedule Say when a job runs, for the cluster, a vPool or a vDisk
+	// (PATCH /schedule/{job})
+	SetSchedule(ctx context.Context, request SetScheduleRequestObject) (SetScheduleResponseObject, error)
+	// RunSchedule Run a job of a vDisk now
+	// (POST /schedule/{job}/run)
+	RunSchedule(ctx context.Context, request RunScheduleRequestObject) (RunScheduleResponseObject, error)
+	// ListSchedules What the cluster, vPools and vDisks say about jobs
+	// (GET /schedules)
+	ListSchedules(ctx context.Context, request ListSchedulesRequestObject) (ListSchedulesResponseObject, error)
 	// SignOut Sign out
 	// (DELETE /session)
 	SignOut(ctx context.Context, request SignOutRequestObject) (SignOutResponseObject, error)
@@ -10019,6 +16463,9 @@ type StrictServerInterface interface {
 	// CommitVDisk Bring everything acknowledged so far to the backend
 	// (POST /vdisks/{vdisk}/commit)
 	CommitVDisk(ctx context.Context, request CommitVDiskRequestObject) (CommitVDiskResponseObject, error)
+	// SetVDiskDtl Say where and how the journal of a vDisk is mirrored
+	// (PUT /vdisks/{vdisk}/dtl)
+	SetVDiskDtl(ctx context.Context, request SetVDiskDtlRequestObject) (SetVDiskDtlResponseObject, error)
 	// BeginExport Hold a point of a vDisk to read it
 	// (POST /vdisks/{vdisk}/exports)
 	BeginExport(ctx context.Context, request BeginExportRequestObject) (BeginExportResponseObject, error)
@@ -10028,9 +16475,18 @@ type StrictServerInterface interface {
 	// FlattenVDisk Copy what a clone inherits, so that it needs its parent no more
 	// (POST /vdisks/{vdisk}/flatten)
 	FlattenVDisk(ctx context.Context, request FlattenVDiskRequestObject) (FlattenVDiskResponseObject, error)
+	// CancelVDiskHandover Stop a hand-over that has not ended
+	// (DELETE /vdisks/{vdisk}/handover)
+	CancelVDiskHandover(ctx context.Context, request CancelVDiskHandoverRequestObject) (CancelVDiskHandoverResponseObject, error)
+	// HandOverVDisk Give a vDisk to another node while it is in use
+	// (POST /vdisks/{vdisk}/handover)
+	HandOverVDisk(ctx context.Context, request HandOverVDiskRequestObject) (HandOverVDiskResponseObject, error)
 	// GetVDiskHistory The moments that a vDisk can be taken back to or cloned from
 	// (GET /vdisks/{vdisk}/history)
 	GetVDiskHistory(ctx context.Context, request GetVDiskHistoryRequestObject) (GetVDiskHistoryResponseObject, error)
+	// SetVDiskHistory Say how far back scrubs keep the moments of a vDisk
+	// (PUT /vdisks/{vdisk}/history)
+	SetVDiskHistory(ctx context.Context, request SetVDiskHistoryRequestObject) (SetVDiskHistoryResponseObject, error)
 	// CancelMoveVDisk Stop a move; what was copied is deleted
 	// (DELETE /vdisks/{vdisk}/move)
 	CancelMoveVDisk(ctx context.Context, request CancelMoveVDiskRequestObject) (CancelMoveVDiskResponseObject, error)
@@ -10052,7 +16508,7 @@ type StrictServerInterface interface {
 	// ScrubVDisk Give back what was overwritten, discarded, or held by deleted snapshots
 	// (POST /vdisks/{vdisk}/scrub)
 	ScrubVDisk(ctx context.Context, request ScrubVDiskRequestObject) (ScrubVDiskResponseObject, error)
-	// ListSnapshots List the snapshots of a vDisk, oldest first
+	// ListSnapshots List the snapshots of a vDisk
 	// (GET /vdisks/{vdisk}/snapshots)
 	ListSnapshots(ctx context.Context, request ListSnapshotsRequestObject) (ListSnapshotsResponseObject, error)
 	// CreateSnapshot Make a snapshot
@@ -10064,6 +16520,9 @@ type StrictServerInterface interface {
 	// GetVDiskStats Recent performance of a vDisk
 	// (GET /vdisks/{vdisk}/stats)
 	GetVDiskStats(ctx context.Context, request GetVDiskStatsRequestObject) (GetVDiskStatsResponseObject, error)
+	// StealVDisk Take a vDisk over from a node that is down
+	// (POST /vdisks/{vdisk}/steal)
+	StealVDisk(ctx context.Context, request StealVDiskRequestObject) (StealVDiskResponseObject, error)
 	// ThawVDisk Make a template a vDisk again
 	// (DELETE /vdisks/{vdisk}/template)
 	ThawVDisk(ctx context.Context, request ThawVDiskRequestObject) (ThawVDiskResponseObject, error)
@@ -10112,6 +16571,57 @@ type StrictServerInterface interface {
 	// SweepVPool Delete objects that nothing reaches
 	// (POST /vpools/{vpool}/sweep)
 	SweepVPool(ctx context.Context, request SweepVPoolRequestObject) (SweepVPoolResponseObject, error)
+	// ListCenters List the registered vCenters
+	// (GET /vsphere/centers)
+	ListCenters(ctx context.Context, request ListCentersRequestObject) (ListCentersResponseObject, error)
+	// CreateCenter Register a vCenter, or an ESXi host alone
+	// (POST /vsphere/centers)
+	CreateCenter(ctx context.Context, request CreateCenterRequestObject) (CreateCenterResponseObject, error)
+	// DeleteCenter Forget a registered vCenter
+	// (DELETE /vsphere/centers/{center})
+	DeleteCenter(ctx context.Context, request DeleteCenterRequestObject) (DeleteCenterResponseObject, error)
+	// GetCenter Show a registered vCenter
+	// (GET /vsphere/centers/{center})
+	GetCenter(ctx context.Context, request GetCenterRequestObject) (GetCenterResponseObject, error)
+	// UpdateCenter Rename a registered vCenter, or change how to sign in
+	// (PATCH /vsphere/centers/{center})
+	UpdateCenter(ctx context.Context, request UpdateCenterRequestObject) (UpdateCenterResponseObject, error)
+	// ListCenterHosts List the hosts of a vCenter
+	// (GET /vsphere/centers/{center}/hosts)
+	ListCenterHosts(ctx context.Context, request ListCenterHostsRequestObject) (ListCenterHostsResponseObject, error)
+	// ImportDatastore Make the volume on a clone of a datastore's vDisk a datastore of its own
+	// (POST /vsphere/centers/{center}/import)
+	ImportDatastore(ctx context.Context, request ImportDatastoreRequestObject) (ImportDatastoreResponseObject, error)
+	// PrepareCenterHosts Prepare the hosts of a cluster for its datastores
+	// (POST /vsphere/centers/{center}/prepare)
+	PrepareCenterHosts(ctx context.Context, request PrepareCenterHostsRequestObject) (PrepareCenterHostsResponseObject, error)
+	// TestCenter Try what is needed of a registered vCenter
+	// (POST /vsphere/centers/{center}/test)
+	TestCenter(ctx context.Context, request TestCenterRequestObject) (TestCenterResponseObject, error)
+	// ListDatastores List the datastores that ovgate made
+	// (GET /vsphere/datastores)
+	ListDatastores(ctx context.Context, request ListDatastoresRequestObject) (ListDatastoresResponseObject, error)
+	// CreateDatastore Make a VMFS datastore on a new vDisk, on every host of a cluster
+	// (POST /vsphere/datastores)
+	CreateDatastore(ctx context.Context, request CreateDatastoreRequestObject) (CreateDatastoreResponseObject, error)
+	// RemoveDatastore Remove a datastore without virtual machines, and its vDisk
+	// (DELETE /vsphere/datastores/{datastore})
+	RemoveDatastore(ctx context.Context, request RemoveDatastoreRequestObject) (RemoveDatastoreResponseObject, error)
+	// GetDatastore Show a datastore
+	// (GET /vsphere/datastores/{datastore})
+	GetDatastore(ctx context.Context, request GetDatastoreRequestObject) (GetDatastoreResponseObject, error)
+	// AttachDatastore Give a datastore to the hosts of its cluster that do not have it
+	// (POST /vsphere/datastores/{datastore}/attach)
+	AttachDatastore(ctx context.Context, request AttachDatastoreRequestObject) (AttachDatastoreResponseObject, error)
+	// ExpandDatastore Grow a datastore and its vDisk
+	// (POST /vsphere/datastores/{datastore}/expand)
+	ExpandDatastore(ctx context.Context, request ExpandDatastoreRequestObject) (ExpandDatastoreResponseObject, error)
+	// LookAtDatastore Ask the vCenter for a datastore, with its paths on every host
+	// (GET /vsphere/datastores/{datastore}/live)
+	LookAtDatastore(ctx context.Context, request LookAtDatastoreRequestObject) (LookAtDatastoreResponseObject, error)
+	// RenameDatastore Give a datastore another name, in the vCenter too
+	// (POST /vsphere/datastores/{datastore}/rename)
+	RenameDatastore(ctx context.Context, request RenameDatastoreRequestObject) (RenameDatastoreResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx echo.Context, request any) (any, error)
@@ -10235,6 +16745,375 @@ func (sh *strictHandler) SurveyAlba(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(SurveyAlbaResponseObject); ok {
 		return validResponse.VisitSurveyAlbaResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListAlerts operation middleware
+func (sh *strictHandler) ListAlerts(ctx echo.Context, params ListAlertsParams) error {
+	var request ListAlertsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAlerts(ctx.Request().Context(), request.(ListAlertsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAlerts")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListAlertsResponseObject); ok {
+		return validResponse.VisitListAlertsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListAlertChannels operation middleware
+func (sh *strictHandler) ListAlertChannels(ctx echo.Context, params ListAlertChannelsParams) error {
+	var request ListAlertChannelsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAlertChannels(ctx.Request().Context(), request.(ListAlertChannelsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAlertChannels")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListAlertChannelsResponseObject); ok {
+		return validResponse.VisitListAlertChannelsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateAlertChannel operation middleware
+func (sh *strictHandler) CreateAlertChannel(ctx echo.Context, params CreateAlertChannelParams) error {
+	var request CreateAlertChannelRequestObject
+
+	request.Params = params
+
+	var body CreateAlertChannelJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateAlertChannel(ctx.Request().Context(), request.(CreateAlertChannelRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateAlertChannel")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateAlertChannelResponseObject); ok {
+		return validResponse.VisitCreateAlertChannelResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteAlertChannel operation middleware
+func (sh *strictHandler) DeleteAlertChannel(ctx echo.Context, channel string) error {
+	var request DeleteAlertChannelRequestObject
+
+	request.Channel = channel
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteAlertChannel(ctx.Request().Context(), request.(DeleteAlertChannelRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteAlertChannel")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteAlertChannelResponseObject); ok {
+		return validResponse.VisitDeleteAlertChannelResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// TestAlertChannel operation middleware
+func (sh *strictHandler) TestAlertChannel(ctx echo.Context, channel string) error {
+	var request TestAlertChannelRequestObject
+
+	request.Channel = channel
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.TestAlertChannel(ctx.Request().Context(), request.(TestAlertChannelRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "TestAlertChannel")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(TestAlertChannelResponseObject); ok {
+		return validResponse.VisitTestAlertChannelResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListAlertRules operation middleware
+func (sh *strictHandler) ListAlertRules(ctx echo.Context, params ListAlertRulesParams) error {
+	var request ListAlertRulesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAlertRules(ctx.Request().Context(), request.(ListAlertRulesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAlertRules")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListAlertRulesResponseObject); ok {
+		return validResponse.VisitListAlertRulesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ResetAlertRule operation middleware
+func (sh *strictHandler) ResetAlertRule(ctx echo.Context, rule string) error {
+	var request ResetAlertRuleRequestObject
+
+	request.Rule = rule
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ResetAlertRule(ctx.Request().Context(), request.(ResetAlertRuleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ResetAlertRule")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ResetAlertRuleResponseObject); ok {
+		return validResponse.VisitResetAlertRuleResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SetAlertRule operation middleware
+func (sh *strictHandler) SetAlertRule(ctx echo.Context, rule string) error {
+	var request SetAlertRuleRequestObject
+
+	request.Rule = rule
+
+	var body SetAlertRuleJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SetAlertRule(ctx.Request().Context(), request.(SetAlertRuleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetAlertRule")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SetAlertRuleResponseObject); ok {
+		return validResponse.VisitSetAlertRuleResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListSilences operation middleware
+func (sh *strictHandler) ListSilences(ctx echo.Context, params ListSilencesParams) error {
+	var request ListSilencesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSilences(ctx.Request().Context(), request.(ListSilencesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSilences")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListSilencesResponseObject); ok {
+		return validResponse.VisitListSilencesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateSilence operation middleware
+func (sh *strictHandler) CreateSilence(ctx echo.Context, params CreateSilenceParams) error {
+	var request CreateSilenceRequestObject
+
+	request.Params = params
+
+	var body CreateSilenceJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateSilence(ctx.Request().Context(), request.(CreateSilenceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateSilence")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateSilenceResponseObject); ok {
+		return validResponse.VisitCreateSilenceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteSilence operation middleware
+func (sh *strictHandler) DeleteSilence(ctx echo.Context, silence string) error {
+	var request DeleteSilenceRequestObject
+
+	request.Silence = silence
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteSilence(ctx.Request().Context(), request.(DeleteSilenceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteSilence")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteSilenceResponseObject); ok {
+		return validResponse.VisitDeleteSilenceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListAudit operation middleware
+func (sh *strictHandler) ListAudit(ctx echo.Context, params ListAuditParams) error {
+	var request ListAuditRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAudit(ctx.Request().Context(), request.(ListAuditRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAudit")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListAuditResponseObject); ok {
+		return validResponse.VisitListAuditResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -10431,6 +17310,291 @@ func (sh *strictHandler) TestBackend(ctx echo.Context, backend BackendRef) error
 		return err
 	} else if validResponse, ok := response.(TestBackendResponseObject); ok {
 		return validResponse.VisitTestBackendResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetCluster operation middleware
+func (sh *strictHandler) GetCluster(ctx echo.Context) error {
+	var request GetClusterRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetCluster(ctx.Request().Context(), request.(GetClusterRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetCluster")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetClusterResponseObject); ok {
+		return validResponse.VisitGetClusterResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// InitCluster operation middleware
+func (sh *strictHandler) InitCluster(ctx echo.Context) error {
+	var request InitClusterRequestObject
+
+	var body InitClusterJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.InitCluster(ctx.Request().Context(), request.(InitClusterRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "InitCluster")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(InitClusterResponseObject); ok {
+		return validResponse.VisitInitClusterResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// JoinCluster operation middleware
+func (sh *strictHandler) JoinCluster(ctx echo.Context) error {
+	var request JoinClusterRequestObject
+
+	var body JoinClusterJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.JoinCluster(ctx.Request().Context(), request.(JoinClusterRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "JoinCluster")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(JoinClusterResponseObject); ok {
+		return validResponse.VisitJoinClusterResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// LeaveCluster operation middleware
+func (sh *strictHandler) LeaveCluster(ctx echo.Context) error {
+	var request LeaveClusterRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.LeaveCluster(ctx.Request().Context(), request.(LeaveClusterRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "LeaveCluster")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(LeaveClusterResponseObject); ok {
+		return validResponse.VisitLeaveClusterResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// Rebalance operation middleware
+func (sh *strictHandler) Rebalance(ctx echo.Context) error {
+	var request RebalanceRequestObject
+
+	var body RebalanceJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.Rebalance(ctx.Request().Context(), request.(RebalanceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "Rebalance")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RebalanceResponseObject); ok {
+		return validResponse.VisitRebalanceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListJoinTokens operation middleware
+func (sh *strictHandler) ListJoinTokens(ctx echo.Context, params ListJoinTokensParams) error {
+	var request ListJoinTokensRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListJoinTokens(ctx.Request().Context(), request.(ListJoinTokensRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListJoinTokens")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListJoinTokensResponseObject); ok {
+		return validResponse.VisitListJoinTokensResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateJoinToken operation middleware
+func (sh *strictHandler) CreateJoinToken(ctx echo.Context, params CreateJoinTokenParams) error {
+	var request CreateJoinTokenRequestObject
+
+	request.Params = params
+
+	var body CreateJoinTokenJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateJoinToken(ctx.Request().Context(), request.(CreateJoinTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateJoinToken")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateJoinTokenResponseObject); ok {
+		return validResponse.VisitCreateJoinTokenResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RevokeJoinToken operation middleware
+func (sh *strictHandler) RevokeJoinToken(ctx echo.Context, token string) error {
+	var request RevokeJoinTokenRequestObject
+
+	request.Token = token
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RevokeJoinToken(ctx.Request().Context(), request.(RevokeJoinTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RevokeJoinToken")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RevokeJoinTokenResponseObject); ok {
+		return validResponse.VisitRevokeJoinTokenResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -10858,6 +18022,555 @@ func (sh *strictHandler) ListNamespaces(ctx echo.Context, params ListNamespacesP
 		return err
 	} else if validResponse, ok := response.(ListNamespacesResponseObject); ok {
 		return validResponse.VisitListNamespacesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListNodes operation middleware
+func (sh *strictHandler) ListNodes(ctx echo.Context, params ListNodesParams) error {
+	var request ListNodesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListNodes(ctx.Request().Context(), request.(ListNodesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListNodes")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListNodesResponseObject); ok {
+		return validResponse.VisitListNodesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RemoveNode operation middleware
+func (sh *strictHandler) RemoveNode(ctx echo.Context, node NodeRef) error {
+	var request RemoveNodeRequestObject
+
+	request.Node = node
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveNode(ctx.Request().Context(), request.(RemoveNodeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveNode")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RemoveNodeResponseObject); ok {
+		return validResponse.VisitRemoveNodeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetNode operation middleware
+func (sh *strictHandler) GetNode(ctx echo.Context, node NodeRef) error {
+	var request GetNodeRequestObject
+
+	request.Node = node
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetNode(ctx.Request().Context(), request.(GetNodeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetNode")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetNodeResponseObject); ok {
+		return validResponse.VisitGetNodeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// EndNodeDrain operation middleware
+func (sh *strictHandler) EndNodeDrain(ctx echo.Context, node NodeRef) error {
+	var request EndNodeDrainRequestObject
+
+	request.Node = node
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.EndNodeDrain(ctx.Request().Context(), request.(EndNodeDrainRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EndNodeDrain")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(EndNodeDrainResponseObject); ok {
+		return validResponse.VisitEndNodeDrainResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DrainNode operation middleware
+func (sh *strictHandler) DrainNode(ctx echo.Context, node NodeRef) error {
+	var request DrainNodeRequestObject
+
+	request.Node = node
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DrainNode(ctx.Request().Context(), request.(DrainNodeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DrainNode")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DrainNodeResponseObject); ok {
+		return validResponse.VisitDrainNodeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListClouds operation middleware
+func (sh *strictHandler) ListClouds(ctx echo.Context, params ListCloudsParams) error {
+	var request ListCloudsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListClouds(ctx.Request().Context(), request.(ListCloudsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListClouds")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListCloudsResponseObject); ok {
+		return validResponse.VisitListCloudsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateCloud operation middleware
+func (sh *strictHandler) CreateCloud(ctx echo.Context, params CreateCloudParams) error {
+	var request CreateCloudRequestObject
+
+	request.Params = params
+
+	var body CreateCloudJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateCloud(ctx.Request().Context(), request.(CreateCloudRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateCloud")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateCloudResponseObject); ok {
+		return validResponse.VisitCreateCloudResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteCloud operation middleware
+func (sh *strictHandler) DeleteCloud(ctx echo.Context, cloud CloudRef) error {
+	var request DeleteCloudRequestObject
+
+	request.Cloud = cloud
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteCloud(ctx.Request().Context(), request.(DeleteCloudRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteCloud")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteCloudResponseObject); ok {
+		return validResponse.VisitDeleteCloudResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetCloud operation middleware
+func (sh *strictHandler) GetCloud(ctx echo.Context, cloud CloudRef) error {
+	var request GetCloudRequestObject
+
+	request.Cloud = cloud
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetCloud(ctx.Request().Context(), request.(GetCloudRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetCloud")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetCloudResponseObject); ok {
+		return validResponse.VisitGetCloudResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdateCloud operation middleware
+func (sh *strictHandler) UpdateCloud(ctx echo.Context, cloud CloudRef) error {
+	var request UpdateCloudRequestObject
+
+	request.Cloud = cloud
+
+	var body UpdateCloudJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateCloud(ctx.Request().Context(), request.(UpdateCloudRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateCloud")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateCloudResponseObject); ok {
+		return validResponse.VisitUpdateCloudResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ApplyCloud operation middleware
+func (sh *strictHandler) ApplyCloud(ctx echo.Context, cloud CloudRef) error {
+	var request ApplyCloudRequestObject
+
+	request.Cloud = cloud
+
+	var body ApplyCloudJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ApplyCloud(ctx.Request().Context(), request.(ApplyCloudRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ApplyCloud")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ApplyCloudResponseObject); ok {
+		return validResponse.VisitApplyCloudResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListCloudBackends operation middleware
+func (sh *strictHandler) ListCloudBackends(ctx echo.Context, cloud CloudRef, params ListCloudBackendsParams) error {
+	var request ListCloudBackendsRequestObject
+
+	request.Cloud = cloud
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListCloudBackends(ctx.Request().Context(), request.(ListCloudBackendsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListCloudBackends")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListCloudBackendsResponseObject); ok {
+		return validResponse.VisitListCloudBackendsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// TestCloud operation middleware
+func (sh *strictHandler) TestCloud(ctx echo.Context, cloud CloudRef) error {
+	var request TestCloudRequestObject
+
+	request.Cloud = cloud
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.TestCloud(ctx.Request().Context(), request.(TestCloudRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "TestCloud")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(TestCloudResponseObject); ok {
+		return validResponse.VisitTestCloudResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteVolumeType operation middleware
+func (sh *strictHandler) DeleteVolumeType(ctx echo.Context, cloud CloudRef, volumeType VolumeTypeName) error {
+	var request DeleteVolumeTypeRequestObject
+
+	request.Cloud = cloud
+	request.VolumeType = volumeType
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteVolumeType(ctx.Request().Context(), request.(DeleteVolumeTypeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteVolumeType")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteVolumeTypeResponseObject); ok {
+		return validResponse.VisitDeleteVolumeTypeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SetVolumeType operation middleware
+func (sh *strictHandler) SetVolumeType(ctx echo.Context, cloud CloudRef, volumeType VolumeTypeName) error {
+	var request SetVolumeTypeRequestObject
+
+	request.Cloud = cloud
+	request.VolumeType = volumeType
+
+	var body SetVolumeTypeJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SetVolumeType(ctx.Request().Context(), request.(SetVolumeTypeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetVolumeType")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SetVolumeTypeResponseObject); ok {
+		return validResponse.VisitSetVolumeTypeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetCloudUsage operation middleware
+func (sh *strictHandler) GetCloudUsage(ctx echo.Context, cloud CloudRef) error {
+	var request GetCloudUsageRequestObject
+
+	request.Cloud = cloud
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetCloudUsage(ctx.Request().Context(), request.(GetCloudUsageRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetCloudUsage")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetCloudUsageResponseObject); ok {
+		return validResponse.VisitGetCloudUsageResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListCloudVolumes operation middleware
+func (sh *strictHandler) ListCloudVolumes(ctx echo.Context, cloud CloudRef, params ListCloudVolumesParams) error {
+	var request ListCloudVolumesRequestObject
+
+	request.Cloud = cloud
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListCloudVolumes(ctx.Request().Context(), request.(ListCloudVolumesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListCloudVolumes")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListCloudVolumesResponseObject); ok {
+		return validResponse.VisitListCloudVolumesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListOrphans operation middleware
+func (sh *strictHandler) ListOrphans(ctx echo.Context, params ListOrphansParams) error {
+	var request ListOrphansRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListOrphans(ctx.Request().Context(), request.(ListOrphansRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListOrphans")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListOrphansResponseObject); ok {
+		return validResponse.VisitListOrphansResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -11392,6 +19105,157 @@ func (sh *strictHandler) UpdatePreset(ctx echo.Context, preset PresetName) error
 		return err
 	} else if validResponse, ok := response.(UpdatePresetResponseObject); ok {
 		return validResponse.VisitUpdatePresetResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetSchedule operation middleware
+func (sh *strictHandler) GetSchedule(ctx echo.Context, params GetScheduleParams) error {
+	var request GetScheduleRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetSchedule(ctx.Request().Context(), request.(GetScheduleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetSchedule")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetScheduleResponseObject); ok {
+		return validResponse.VisitGetScheduleResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ResetSchedule operation middleware
+func (sh *strictHandler) ResetSchedule(ctx echo.Context, job ScheduledJobName, params ResetScheduleParams) error {
+	var request ResetScheduleRequestObject
+
+	request.Job = job
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ResetSchedule(ctx.Request().Context(), request.(ResetScheduleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ResetSchedule")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ResetScheduleResponseObject); ok {
+		return validResponse.VisitResetScheduleResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SetSchedule operation middleware
+func (sh *strictHandler) SetSchedule(ctx echo.Context, job ScheduledJobName, params SetScheduleParams) error {
+	var request SetScheduleRequestObject
+
+	request.Job = job
+	request.Params = params
+
+	var body SetScheduleJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SetSchedule(ctx.Request().Context(), request.(SetScheduleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetSchedule")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SetScheduleResponseObject); ok {
+		return validResponse.VisitSetScheduleResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RunSchedule operation middleware
+func (sh *strictHandler) RunSchedule(ctx echo.Context, job ScheduledJobName, params RunScheduleParams) error {
+	var request RunScheduleRequestObject
+
+	request.Job = job
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RunSchedule(ctx.Request().Context(), request.(RunScheduleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RunSchedule")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RunScheduleResponseObject); ok {
+		return validResponse.VisitRunScheduleResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListSchedules operation middleware
+func (sh *strictHandler) ListSchedules(ctx echo.Context, params ListSchedulesParams) error {
+	var request ListSchedulesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSchedules(ctx.Request().Context(), request.(ListSchedulesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSchedules")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListSchedulesResponseObject); ok {
+		return validResponse.VisitListSchedulesResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -12665,6 +20529,54 @@ func (sh *strictHandler) CommitVDisk(ctx echo.Context, vDisk VDiskRef) error {
 	return nil
 }
 
+// SetVDiskDtl operation middleware
+func (sh *strictHandler) SetVDiskDtl(ctx echo.Context, vDisk VDiskRef) error {
+	var request SetVDiskDtlRequestObject
+
+	request.VDisk = vDisk
+
+	var body SetVDiskDtlJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SetVDiskDtl(ctx.Request().Context(), request.(SetVDiskDtlRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetVDiskDtl")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SetVDiskDtlResponseObject); ok {
+		return validResponse.VisitSetVDiskDtlResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // BeginExport operation middleware
 func (sh *strictHandler) BeginExport(ctx echo.Context, vDisk VDiskRef, params BeginExportParams) error {
 	var request BeginExportRequestObject
@@ -12767,6 +20679,79 @@ func (sh *strictHandler) FlattenVDisk(ctx echo.Context, vDisk VDiskRef) error {
 	return nil
 }
 
+// CancelVDiskHandover operation middleware
+func (sh *strictHandler) CancelVDiskHandover(ctx echo.Context, vDisk VDiskRef) error {
+	var request CancelVDiskHandoverRequestObject
+
+	request.VDisk = vDisk
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CancelVDiskHandover(ctx.Request().Context(), request.(CancelVDiskHandoverRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CancelVDiskHandover")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CancelVDiskHandoverResponseObject); ok {
+		return validResponse.VisitCancelVDiskHandoverResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// HandOverVDisk operation middleware
+func (sh *strictHandler) HandOverVDisk(ctx echo.Context, vDisk VDiskRef) error {
+	var request HandOverVDiskRequestObject
+
+	request.VDisk = vDisk
+
+	var body HandOverVDiskJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.HandOverVDisk(ctx.Request().Context(), request.(HandOverVDiskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "HandOverVDisk")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(HandOverVDiskResponseObject); ok {
+		return validResponse.VisitHandOverVDiskResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // GetVDiskHistory operation middleware
 func (sh *strictHandler) GetVDiskHistory(ctx echo.Context, vDisk VDiskRef, params GetVDiskHistoryParams) error {
 	var request GetVDiskHistoryRequestObject
@@ -12787,6 +20772,54 @@ func (sh *strictHandler) GetVDiskHistory(ctx echo.Context, vDisk VDiskRef, param
 		return err
 	} else if validResponse, ok := response.(GetVDiskHistoryResponseObject); ok {
 		return validResponse.VisitGetVDiskHistoryResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SetVDiskHistory operation middleware
+func (sh *strictHandler) SetVDiskHistory(ctx echo.Context, vDisk VDiskRef) error {
+	var request SetVDiskHistoryRequestObject
+
+	request.VDisk = vDisk
+
+	var body SetVDiskHistoryJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SetVDiskHistory(ctx.Request().Context(), request.(SetVDiskHistoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetVDiskHistory")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SetVDiskHistoryResponseObject); ok {
+		return validResponse.VisitSetVDiskHistoryResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -13211,6 +21244,54 @@ func (sh *strictHandler) GetVDiskStats(ctx echo.Context, vDisk VDiskRef, params 
 		return err
 	} else if validResponse, ok := response.(GetVDiskStatsResponseObject); ok {
 		return validResponse.VisitGetVDiskStatsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// StealVDisk operation middleware
+func (sh *strictHandler) StealVDisk(ctx echo.Context, vDisk VDiskRef) error {
+	var request StealVDiskRequestObject
+
+	request.VDisk = vDisk
+
+	var body StealVDiskJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.StealVDisk(ctx.Request().Context(), request.(StealVDiskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "StealVDisk")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(StealVDiskResponseObject); ok {
+		return validResponse.VisitStealVDiskResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -13756,6 +21837,595 @@ func (sh *strictHandler) SweepVPool(ctx echo.Context, vPool VPoolRef) error {
 		return err
 	} else if validResponse, ok := response.(SweepVPoolResponseObject); ok {
 		return validResponse.VisitSweepVPoolResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListCenters operation middleware
+func (sh *strictHandler) ListCenters(ctx echo.Context, params ListCentersParams) error {
+	var request ListCentersRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListCenters(ctx.Request().Context(), request.(ListCentersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListCenters")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListCentersResponseObject); ok {
+		return validResponse.VisitListCentersResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateCenter operation middleware
+func (sh *strictHandler) CreateCenter(ctx echo.Context, params CreateCenterParams) error {
+	var request CreateCenterRequestObject
+
+	request.Params = params
+
+	var body CreateCenterJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateCenter(ctx.Request().Context(), request.(CreateCenterRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateCenter")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateCenterResponseObject); ok {
+		return validResponse.VisitCreateCenterResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteCenter operation middleware
+func (sh *strictHandler) DeleteCenter(ctx echo.Context, center CenterRef) error {
+	var request DeleteCenterRequestObject
+
+	request.Center = center
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteCenter(ctx.Request().Context(), request.(DeleteCenterRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteCenter")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteCenterResponseObject); ok {
+		return validResponse.VisitDeleteCenterResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetCenter operation middleware
+func (sh *strictHandler) GetCenter(ctx echo.Context, center CenterRef) error {
+	var request GetCenterRequestObject
+
+	request.Center = center
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetCenter(ctx.Request().Context(), request.(GetCenterRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetCenter")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetCenterResponseObject); ok {
+		return validResponse.VisitGetCenterResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdateCenter operation middleware
+func (sh *strictHandler) UpdateCenter(ctx echo.Context, center CenterRef) error {
+	var request UpdateCenterRequestObject
+
+	request.Center = center
+
+	var body UpdateCenterJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateCenter(ctx.Request().Context(), request.(UpdateCenterRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateCenter")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateCenterResponseObject); ok {
+		return validResponse.VisitUpdateCenterResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListCenterHosts operation middleware
+func (sh *strictHandler) ListCenterHosts(ctx echo.Context, center CenterRef, params ListCenterHostsParams) error {
+	var request ListCenterHostsRequestObject
+
+	request.Center = center
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListCenterHosts(ctx.Request().Context(), request.(ListCenterHostsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListCenterHosts")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListCenterHostsResponseObject); ok {
+		return validResponse.VisitListCenterHostsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ImportDatastore operation middleware
+func (sh *strictHandler) ImportDatastore(ctx echo.Context, center CenterRef, params ImportDatastoreParams) error {
+	var request ImportDatastoreRequestObject
+
+	request.Center = center
+	request.Params = params
+
+	var body ImportDatastoreJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ImportDatastore(ctx.Request().Context(), request.(ImportDatastoreRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ImportDatastore")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ImportDatastoreResponseObject); ok {
+		return validResponse.VisitImportDatastoreResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PrepareCenterHosts operation middleware
+func (sh *strictHandler) PrepareCenterHosts(ctx echo.Context, center CenterRef) error {
+	var request PrepareCenterHostsRequestObject
+
+	request.Center = center
+
+	var body PrepareCenterHostsJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PrepareCenterHosts(ctx.Request().Context(), request.(PrepareCenterHostsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PrepareCenterHosts")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PrepareCenterHostsResponseObject); ok {
+		return validResponse.VisitPrepareCenterHostsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// TestCenter operation middleware
+func (sh *strictHandler) TestCenter(ctx echo.Context, center CenterRef) error {
+	var request TestCenterRequestObject
+
+	request.Center = center
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.TestCenter(ctx.Request().Context(), request.(TestCenterRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "TestCenter")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(TestCenterResponseObject); ok {
+		return validResponse.VisitTestCenterResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListDatastores operation middleware
+func (sh *strictHandler) ListDatastores(ctx echo.Context, params ListDatastoresParams) error {
+	var request ListDatastoresRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListDatastores(ctx.Request().Context(), request.(ListDatastoresRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListDatastores")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListDatastoresResponseObject); ok {
+		return validResponse.VisitListDatastoresResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateDatastore operation middleware
+func (sh *strictHandler) CreateDatastore(ctx echo.Context, params CreateDatastoreParams) error {
+	var request CreateDatastoreRequestObject
+
+	request.Params = params
+
+	var body CreateDatastoreJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateDatastore(ctx.Request().Context(), request.(CreateDatastoreRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateDatastore")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateDatastoreResponseObject); ok {
+		return validResponse.VisitCreateDatastoreResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RemoveDatastore operation middleware
+func (sh *strictHandler) RemoveDatastore(ctx echo.Context, datastore DatastoreRef, params RemoveDatastoreParams) error {
+	var request RemoveDatastoreRequestObject
+
+	request.Datastore = datastore
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveDatastore(ctx.Request().Context(), request.(RemoveDatastoreRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveDatastore")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RemoveDatastoreResponseObject); ok {
+		return validResponse.VisitRemoveDatastoreResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetDatastore operation middleware
+func (sh *strictHandler) GetDatastore(ctx echo.Context, datastore DatastoreRef) error {
+	var request GetDatastoreRequestObject
+
+	request.Datastore = datastore
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetDatastore(ctx.Request().Context(), request.(GetDatastoreRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetDatastore")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetDatastoreResponseObject); ok {
+		return validResponse.VisitGetDatastoreResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// AttachDatastore operation middleware
+func (sh *strictHandler) AttachDatastore(ctx echo.Context, datastore DatastoreRef) error {
+	var request AttachDatastoreRequestObject
+
+	request.Datastore = datastore
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AttachDatastore(ctx.Request().Context(), request.(AttachDatastoreRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AttachDatastore")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(AttachDatastoreResponseObject); ok {
+		return validResponse.VisitAttachDatastoreResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ExpandDatastore operation middleware
+func (sh *strictHandler) ExpandDatastore(ctx echo.Context, datastore DatastoreRef) error {
+	var request ExpandDatastoreRequestObject
+
+	request.Datastore = datastore
+
+	var body ExpandDatastoreJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ExpandDatastore(ctx.Request().Context(), request.(ExpandDatastoreRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ExpandDatastore")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ExpandDatastoreResponseObject); ok {
+		return validResponse.VisitExpandDatastoreResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// LookAtDatastore operation middleware
+func (sh *strictHandler) LookAtDatastore(ctx echo.Context, datastore DatastoreRef) error {
+	var request LookAtDatastoreRequestObject
+
+	request.Datastore = datastore
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.LookAtDatastore(ctx.Request().Context(), request.(LookAtDatastoreRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "LookAtDatastore")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(LookAtDatastoreResponseObject); ok {
+		return validResponse.VisitLookAtDatastoreResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RenameDatastore operation middleware
+func (sh *strictHandler) RenameDatastore(ctx echo.Context, datastore DatastoreRef) error {
+	var request RenameDatastoreRequestObject
+
+	request.Datastore = datastore
+
+	var body RenameDatastoreJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RenameDatastore(ctx.Request().Context(), request.(RenameDatastoreRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RenameDatastore")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RenameDatastoreResponseObject); ok {
+		return validResponse.VisitRenameDatastoreResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -15,6 +15,10 @@
 //	H4  A create with an Idempotency-Key takes effect once within a day.
 //	H5  A browser's changing request carries its CSRF token; the cookie alone does
 //	    not do.
+//	H6  What another node serves, that node is asked about, once, as the caller who
+//	    is known here. Only a node of the cluster, by its certificate, says who asks.
+//	H7  A change is in the audit log before it is made and, with its outcome, before it is
+//	    answered, without secrets. Refused attempts of whom nobody knows are bounded there.
 //
 // It decides nothing about vDisks: that is gateway/control.
 package api

@@ -30,7 +30,7 @@ const (
 	maxMetrics = 500
 )
 
-var topics = map[string]bool{"metrics": true, "vdisk": true, "vpool": true, "target": true, "session": true, "health": true}
+var topics = map[string]bool{"metrics": true, "vdisk": true, "vpool": true, "target": true, "session": true, "health": true, "cloud": true, "center": true, "datastore": true, "node": true}
 
 // streamEvents serves server-sent events.
 func (s *Server) streamEvents(c echo.Context) error {
@@ -54,7 +54,7 @@ func (s *Server) streamEvents(c echo.Context) error {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no")
-	w := &stream{rc: http.NewResponseController(c.Response()), w: c.Response()}
+	w := &stream{rc: http.NewResponseController(c.Response()), w: c.Response(), limit: eventDeadline}
 	if err := w.start(); err != nil {
 		return nil // the client is gone
 	}
@@ -110,17 +110,20 @@ func readTopics(list string) (map[string]bool, error) {
 	want := map[string]bool{}
 	for t := range strings.SplitSeq(list, ",") {
 		if !topics[t] {
-			return nil, refuseField("topics", "use metrics, vdisk, vpool, target, session, health", "there is no topic %q", t)
+			return nil, refuseField("topics", "use metrics, vdisk, vpool, target, session, health, cloud, center, datastore, node", "there is no topic %q", t)
 		}
 		want[t] = true
 	}
 	return want, nil
 }
 
-// stream writes with a deadline for each write instead of one for all.
+// stream writes with a deadline for each write instead of one for all. Between writes there
+// is none: HTTP/2 resets a stream when its deadline is over, whether or not something is
+// being written.
 type stream struct {
-	rc *http.ResponseController
-	w  http.ResponseWriter
+	rc    *http.ResponseController
+	w     http.ResponseWriter
+	limit time.Duration // of each write
 }
 
 func (s *stream) start() error {
@@ -138,17 +141,20 @@ func (s *stream) events(m observe.Message) error {
 
 func (s *stream) write(b []byte) error {
 	// The wall clock is right here: the deadline is the kernel's.
-	if err := s.rc.SetWriteDeadline(time.Now().Add(eventDeadline)); err != nil {
+	if err := s.rc.SetWriteDeadline(time.Now().Add(s.limit)); err != nil {
 		return err
 	}
 	if _, err := s.w.Write(b); err != nil {
 		return err
 	}
-	return s.rc.Flush()
+	if err := s.rc.Flush(); err != nil {
+		return err
+	}
+	return s.rc.SetWriteDeadline(time.Time{})
 }
 
-// Changed passes a change of a vPool, vDisk or target to the event streams; it is what
-// control.Options.Changed is set to. It returns at once.
+// Changed passes a change of a vPool, vDisk, target, cloud, vCenter, datastore or node to the
+// event streams; it is what control.Options.Changed is set to. It returns at once.
 func (s *Server) Changed(kind, id string) {
 	s.opt.Hub.Changed(kind, id, func() (string, any) { return s.objectEvent(kind, id) })
 }
@@ -166,6 +172,22 @@ func (s *Server) objectEvent(kind, id string) (string, any) {
 	case "target":
 		if t, err := s.opt.Control.FindTarget(id); err == nil {
 			return kind, s.running(t)
+		}
+	case "cloud":
+		if r, ok := s.opt.Model.FindCloud(id); ok {
+			return kind, cloudOf(r)
+		}
+	case "center":
+		if r, ok := s.opt.Model.FindCenter(id); ok {
+			return kind, s.centerOf(r)
+		}
+	case "datastore":
+		if r, ok := s.opt.Model.FindDatastore(id); ok {
+			return kind, s.datastoreOf(r)
+		}
+	case "node":
+		if n, ok := s.opt.Model.Node(id); ok {
+			return kind, s.nodeEvent(n)
 		}
 	}
 	return kind + ".deleted", DeletedEvent{ID: id}
@@ -200,7 +222,7 @@ func (s *Server) Feed(ctx context.Context) {
 // feed remembers what was last told, to tell changes only.
 type feed struct {
 	s        *Server
-	states   map[string]string // vDisk -> state
+	states   map[string]string // vDisk -> states of it and its copy
 	quiet    map[string]uint64 // vDisks that were idle at the last sample -> requests until then
 	busy     []string          // the others
 	wakeups  uint64
@@ -228,7 +250,7 @@ func (f *feed) sample(tick int) {
 	in := make([]observe.Input, 0, len(running))
 	for _, r := range running {
 		in = append(in, observe.Input{ID: r.ID, Stats: r.Stats})
-		if state := string(r.Stats.State); f.states[r.ID] != state {
+		if state := string(r.Stats.State) + " " + string(r.Stats.DTL.State) + " " + r.Stats.DTL.Peer; f.states[r.ID] != state {
 			f.states[r.ID] = state
 			f.s.Changed("vdisk", r.ID)
 		}

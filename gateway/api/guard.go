@@ -25,6 +25,7 @@ type caller struct {
 	known   bool
 	address string // remote host
 	cookie  bool   // known by a browser session
+	node    string // id of the node that passed the request on; empty: none did
 }
 
 type callerKey struct{}
@@ -43,6 +44,9 @@ func (s *Server) guard(op string) echo.MiddlewareFunc {
 			// A stream is no activity of its user: an open tab does not keep a
 			// session from idling out.
 			who, err := s.identify(r, op != "StreamEvents")
+			if n := notedOf(c); n != nil {
+				n.set(who)
+			}
 			if err != nil && !rule.public {
 				return err
 			}
@@ -104,6 +108,13 @@ func (s *Server) identify(r *http.Request, active bool) (caller, error) {
 	if h, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		who.address = h
 	}
+	if s.opt.Peers != nil {
+		if who.node = s.opt.Peers.From(r.TLS); who.node != "" {
+			p, err := passedCaller(r)
+			who.Principal, who.known = p, err == nil
+			return who, err
+		}
+	}
 	if h := r.Header.Get("Authorization"); h != "" {
 		token, ok := cutBearer(h)
 		if !ok {
@@ -135,7 +146,7 @@ func cutBearer(h string) (string, bool) {
 
 // checkOrigin refuses changes that another site makes a browser send (H5).
 func (s *Server) checkOrigin(r *http.Request, who caller) error {
-	if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Header.Get("Authorization") != "" {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Header.Get("Authorization") != "" || who.node != "" {
 		return nil
 	}
 	bad := refuse(http.StatusForbidden, "csrf", "", "reload the page and try again", "the request does not come from this node's own page")

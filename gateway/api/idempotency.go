@@ -101,6 +101,9 @@ func (i *idempotency) replay(c echo.Context, old model.Idempotency, request stri
 	if old.Request != request {
 		return refuse(http.StatusConflict, "idempotency_mismatch", "", "use a new key for another request", "this Idempotency-Key was used with another request body")
 	}
+	if n := notedOf(c); n != nil {
+		n.e.Code = "repeated"
+	}
 	body, err := i.s.opt.Sealer.Open(old.Hash, old.Body)
 	if err != nil {
 		return err

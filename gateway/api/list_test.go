@@ -63,7 +63,10 @@ func largeServer(tb testing.TB) (http.Handler, string) {
 	fail(err)
 	a, err := auth.New(tb.Context(), m, nil, nil)
 	fail(err)
-	token, err := a.NodeToken(tb.Context(), "")
+	if _, err := m.CreateNode(tb.Context(), model.Node{ID: "n1", Name: "n1"}); err != nil {
+		tb.Fatal(err)
+	}
+	token, err := a.NodeToken(tb.Context(), "n1", "")
 	fail(err)
 	seal, err := control.NewSealer(make([]byte, control.SealKeySize))
 	fail(err)

@@ -6,21 +6,26 @@ import "github.com/openvstorage/ovgate/gateway/auth"
 type rule struct {
 	public bool // without credentials
 	quiet  bool // a part of something that is logged where it begins and ends
+	gives  bool // it changes nothing, and is in the audit log because it gives a secret away
 	role   auth.Role
 }
 
-// rules has every operation of openapi.yaml (H1). Operations on users and tokens
-// narrow it further for callers without role manage.
+// rules has every operation of openapi.yaml (H1). Operations on users, tokens and
+// schedules narrow it further for callers without role manage.
 var rules = map[string]rule{
 	"GetSpec":       {public: true},
 	"GetSetup":      {public: true},
 	"CompleteSetup": {public: true},
 	"GetSession":    {public: true},
 	"SignIn":        {public: true},
+	"JoinCluster":   {public: true}, // the token in its body lets in
 
 	"SignOut":              {role: auth.RoleRead},
 	"GetVersion":           {role: auth.RoleRead},
 	"GetStatus":            {role: auth.RoleRead},
+	"ListNodes":            {role: auth.RoleRead},
+	"GetNode":              {role: auth.RoleRead},
+	"GetCluster":           {role: auth.RoleRead},
 	"StreamEvents":         {role: auth.RoleRead},
 	"ListVPools":           {role: auth.RoleRead},
 	"GetVPool":             {role: auth.RoleRead},
@@ -28,6 +33,8 @@ var rules = map[string]rule{
 	"GetVDisk":             {role: auth.RoleRead},
 	"GetVDiskStats":        {role: auth.RoleRead},
 	"ListTrash":            {role: auth.RoleRead},
+	"ListSchedules":        {role: auth.RoleRead},
+	"GetSchedule":          {role: auth.RoleRead},
 	"GetVDiskHistory":      {role: auth.RoleRead},
 	"GetVDiskScrub":        {role: auth.RoleRead},
 	"GetVPoolSweep":        {role: auth.RoleRead},
@@ -48,7 +55,23 @@ var rules = map[string]rule{
 	"ListJobs":             {role: auth.RoleRead},
 	"ListBackends":         {role: auth.RoleRead},
 	"GetBackend":           {role: auth.RoleRead},
+	"ListClouds":           {role: auth.RoleRead},
+	"GetCloud":             {role: auth.RoleRead},
+	"ListCloudBackends":    {role: auth.RoleRead},
+	"ListCloudVolumes":     {role: auth.RoleRead},
+	"GetCloudUsage":        {role: auth.RoleRead},
+	"ListOrphans":          {role: auth.RoleRead},
+	"ListCenters":          {role: auth.RoleRead},
+	"GetCenter":            {role: auth.RoleRead},
+	"ListCenterHosts":      {role: auth.RoleRead},
+	"ListDatastores":       {role: auth.RoleRead},
+	"GetDatastore":         {role: auth.RoleRead},
+	"LookAtDatastore":      {role: auth.RoleRead},
 	"ListUsers":            {role: auth.RoleRead},
+	"ListAlerts":           {role: auth.RoleRead},
+	"ListAlertRules":       {role: auth.RoleRead},
+	"ListAlertChannels":    {role: auth.RoleRead},
+	"ListSilences":         {role: auth.RoleRead},
 	"GetUser":              {role: auth.RoleRead},
 	"UpdateUser":           {role: auth.RoleRead}, // one's own password
 	"ListTokens":           {role: auth.RoleRead}, // one's own
@@ -64,6 +87,8 @@ var rules = map[string]rule{
 	"AcceptVDiskLoss":         {role: auth.RoleWrite},
 	"SetVDiskQos":             {role: auth.RoleWrite},
 	"SetVDiskCache":           {role: auth.RoleWrite},
+	"SetVDiskHistory":         {role: auth.RoleWrite},
+	"SetVDiskDtl":             {role: auth.RoleWrite},
 	"RollbackVDisk":           {role: auth.RoleWrite},
 	"CloneVDisk":              {role: auth.RoleWrite},
 	"FreezeVDisk":             {role: auth.RoleWrite},
@@ -72,6 +97,9 @@ var rules = map[string]rule{
 	"CancelFlattenVDisk":      {role: auth.RoleWrite},
 	"MoveVDisk":               {role: auth.RoleWrite},
 	"CancelMoveVDisk":         {role: auth.RoleWrite},
+	"HandOverVDisk":           {role: auth.RoleWrite},
+	"CancelVDiskHandover":     {role: auth.RoleWrite},
+	"StealVDisk":              {role: auth.RoleWrite},
 	"ScrubVDisk":              {role: auth.RoleWrite},
 	"VerifyVDisk":             {role: auth.RoleWrite},
 	"CancelVDiskVerification": {role: auth.RoleWrite},
@@ -90,6 +118,9 @@ var rules = map[string]rule{
 	"CreateSnapshotGroup":   {role: auth.RoleWrite},
 	"RestoreTrash":          {role: auth.RoleWrite},
 	"PurgeTrash":            {role: auth.RoleWrite},
+	"SetSchedule":           {role: auth.RoleWrite}, // the cluster's and those of vPools need manage
+	"ResetSchedule":         {role: auth.RoleWrite}, // the same
+	"RunSchedule":           {role: auth.RoleWrite},
 	"DeleteSnapshot":        {role: auth.RoleWrite},
 	"CreateTarget":          {role: auth.RoleWrite},
 	"DeleteTarget":          {role: auth.RoleWrite},
@@ -101,6 +132,15 @@ var rules = map[string]rule{
 	"RemoveTargetInitiator": {role: auth.RoleWrite},
 	"DropISCSISession":      {role: auth.RoleWrite},
 
+	"LeaveCluster":    {role: auth.RoleManage},
+	"Rebalance":       {role: auth.RoleManage},
+	"RemoveNode":      {role: auth.RoleManage},
+	"InitCluster":     {role: auth.RoleManage},
+	"ListJoinTokens":  {role: auth.RoleManage},
+	"CreateJoinToken": {role: auth.RoleManage},
+	"RevokeJoinToken": {role: auth.RoleManage},
+	"DrainNode":       {role: auth.RoleManage},
+	"EndNodeDrain":    {role: auth.RoleManage},
 	"SurveyAlba":      {role: auth.RoleManage},
 	"RecoverAlba":     {role: auth.RoleManage},
 	"RotateAlbaKey":   {role: auth.RoleManage},
@@ -119,18 +159,48 @@ var rules = map[string]rule{
 	"UpdateBackend":   {role: auth.RoleManage},
 	"DeleteBackend":   {role: auth.RoleManage},
 	"TestBackend":     {role: auth.RoleManage},
-	"GetVPoolKey":     {role: auth.RoleManage},
-	"CreateVPool":     {role: auth.RoleManage},
-	"RecoverVPool":    {role: auth.RoleManage},
-	"UpdateVPool":     {role: auth.RoleManage},
-	"DeleteVPool":     {role: auth.RoleManage},
-	"SweepVPool":      {role: auth.RoleManage},
-	"CreateUser":      {role: auth.RoleManage},
-	"DeleteUser":      {role: auth.RoleManage},
+	"CreateCloud":     {role: auth.RoleManage},
+	"UpdateCloud":     {role: auth.RoleManage},
+	"DeleteCloud":     {role: auth.RoleManage},
+	"TestCloud":       {role: auth.RoleManage},
+	"ApplyCloud":      {role: auth.RoleManage},
+	// Datastores change other people's hosts.
+	"CreateCenter":       {role: auth.RoleManage},
+	"UpdateCenter":       {role: auth.RoleManage},
+	"DeleteCenter":       {role: auth.RoleManage},
+	"TestCenter":         {role: auth.RoleManage},
+	"PrepareCenterHosts": {role: auth.RoleManage},
+	"CreateDatastore":    {role: auth.RoleManage},
+	"ImportDatastore":    {role: auth.RoleManage},
+	"ExpandDatastore":    {role: auth.RoleManage},
+	"RenameDatastore":    {role: auth.RoleManage},
+	"AttachDatastore":    {role: auth.RoleManage},
+	"RemoveDatastore":    {role: auth.RoleManage},
+
+	"SetVolumeType":    {role: auth.RoleManage},
+	"DeleteVolumeType": {role: auth.RoleManage},
+	"GetVPoolKey":      {role: auth.RoleManage, gives: true},
+	"ListAudit":        {role: auth.RoleManage},
+	// Silences are for whoever works on what is silenced.
+	"CreateSilence":      {role: auth.RoleWrite},
+	"DeleteSilence":      {role: auth.RoleWrite},
+	"SetAlertRule":       {role: auth.RoleManage},
+	"ResetAlertRule":     {role: auth.RoleManage},
+	"CreateAlertChannel": {role: auth.RoleManage},
+	"DeleteAlertChannel": {role: auth.RoleManage},
+	"TestAlertChannel":   {role: auth.RoleManage},
+	"CreateVPool":        {role: auth.RoleManage},
+	"RecoverVPool":       {role: auth.RoleManage},
+	"UpdateVPool":        {role: auth.RoleManage},
+	"DeleteVPool":        {role: auth.RoleManage},
+	"SweepVPool":         {role: auth.RoleManage},
+	"CreateUser":         {role: auth.RoleManage},
+	"DeleteUser":         {role: auth.RoleManage},
 }
 
 // creates are the operations that honour Idempotency-Key (H4).
 var creates = map[string]bool{
-	"ClaimOSD": true, "CreatePreset": true, "CreateBackend": true,
+	"CreateJoinToken": true, "CreateAlertChannel": true, "CreateSilence": true,
+	"ClaimOSD": true, "CreatePreset": true, "CreateBackend": true, "CreateCloud": true, "CreateCenter": true, "CreateDatastore": true, "ImportDatastore": true,
 	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CloneVDisk": true, "BeginImport": true, "BeginExport": true, "CreateSnapshot": true, "CreateSnapshotGroup": true, "CreateTarget": true, "CreateTargetGroup": true, "CreateUser": true, "CreateToken": true,
 }

@@ -59,7 +59,10 @@ func (s *Server) ScrubVDisk(ctx context.Context, r ScrubVDiskRequestObject) (Scr
 }
 
 // GetVDiskScrub shows the newest scrub of a vDisk.
-func (s *Server) GetVDiskScrub(_ context.Context, r GetVDiskScrubRequestObject) (GetVDiskScrubResponseObject, error) {
+func (s *Server) GetVDiskScrub(ctx context.Context, r GetVDiskScrubRequestObject) (GetVDiskScrubResponseObject, error) {
+	if err := s.askOwner(ctx, r.VDisk); err != nil {
+		return nil, err
+	}
 	j, err := s.opt.Control.Scrub(r.VDisk)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,9 @@ import (
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
+	"github.com/openvstorage/ovgate/gateway/observe/alert"
+	"github.com/openvstorage/ovgate/gateway/observe/audit"
+	"github.com/openvstorage/ovgate/gateway/vsphere"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/volumedriver/backend/remote"
 )
@@ -45,16 +48,24 @@ type Options struct {
 	Model      *model.Store
 	Auth       *auth.Service
 	Control    *control.Controller
+	VSphere    *vsphere.Manager
 	Alba       *alba.Service
 	Sealer     *control.Sealer
 	Hub        *observe.Hub
 	Sampler    *observe.Sampler
+	Audit      *audit.Log            // nil: nothing is recorded
+	Alerts     *alert.Service        // nil: nothing is told
 	Metrics    http.Handler          // Prometheus; nil: none
 	OpenMetric bool                  // /metrics without credentials
 	Health     func() observe.Health // nil: always well
 	// Requests returns what was counted of the store of a vPool, by id; nil: nothing is.
-	Requests  func(vpool string) []remote.KindStats
-	UI        fs.FS // index.html and assets/; nil: none
+	Requests func(vpool string) []remote.KindStats
+	UI       fs.FS // index.html and assets/; nil: none
+	// Living returns the ids of the nodes that have their lease; nil: this one.
+	Living    func(context.Context) (map[string]bool, error)
+	Cluster   Cluster // nil: the node is in none
+	Peers     Peers   // nil: requests are not passed on to other nodes
+	NodeID    string  // UUID of this node
 	NodeName  string
 	Version   Version
 	Started   time.Time
@@ -73,6 +84,8 @@ type Server struct {
 	http    *http.Server
 	origin  *http.CrossOriginProtection
 	idem    idempotency
+	refused refusedBucket
+	joins   chan struct{} // has an element for each join that runs
 	closing chan struct{}
 	close   sync.Once
 }
@@ -88,10 +101,16 @@ func New(opt Options) (*Server, error) {
 	if opt.Requests == nil {
 		opt.Requests = func(string) []remote.KindStats { return nil }
 	}
+	if opt.Living == nil {
+		opt.Living = func(context.Context) (map[string]bool, error) { return map[string]bool{opt.NodeID: true}, nil }
+	}
+	if opt.Cluster == nil {
+		opt.Cluster = alone{}
+	}
 	if opt.Health == nil {
 		opt.Health = func() observe.Health { return observe.Health{} }
 	}
-	s := &Server{opt: opt, log: opt.Log, clock: opt.Clock, origin: http.NewCrossOriginProtection(), closing: make(chan struct{})}
+	s := &Server{opt: opt, log: opt.Log, clock: opt.Clock, origin: http.NewCrossOriginProtection(), joins: make(chan struct{}, joinsMost), closing: make(chan struct{})}
 	s.idem.init(s)
 	s.echo = echo.New()
 	s.echo.HideBanner, s.echo.HidePort = true, true
@@ -111,7 +130,7 @@ func New(opt Options) (*Server, error) {
 func (s *Server) routes() error {
 	mw := make(map[string][]echo.MiddlewareFunc, len(rules))
 	for op := range rules {
-		mw[op] = []echo.MiddlewareFunc{s.guard(op)}
+		mw[op] = []echo.MiddlewareFunc{s.noteRequest(op), s.guard(op), s.noteChange(op), s.passOn(op)}
 		if creates[op] {
 			mw[op] = append(mw[op], s.idem.middleware(op))
 		}

@@ -14,8 +14,24 @@ func snapshotOf(s volume.Snapshot) Snapshot {
 	}
 }
 
-// ListSnapshots lists the snapshots of a vDisk, oldest first.
+var snapshotOrders = map[string]func(Snapshot) model.Keys{
+	"seq":  func(v Snapshot) model.Keys { return model.Keys{Number: float64(v.Seq), ID: v.ID} },
+	"name": func(v Snapshot) model.Keys { return model.Keys{Text: v.Name, ID: v.ID} },
+}
+
+// ListSnapshots lists the snapshots of a vDisk.
 func (s *Server) ListSnapshots(ctx context.Context, r ListSnapshotsRequestObject) (ListSnapshotsResponseObject, error) {
+	sort := r.Params.Sort
+	if sort == nil || *sort == "" {
+		sort = new("seq")
+	}
+	name, desc, keys, err := order(sort, snapshotOrders)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.askOwner(ctx, r.VDisk); err != nil {
+		return nil, err
+	}
 	all, err := s.opt.Control.Snapshots(ctx, r.VDisk)
 	if err != nil {
 		return nil, err
@@ -26,8 +42,7 @@ func (s *Server) ListSnapshots(ctx context.Context, r ListSnapshotsRequestObject
 			rows = append(rows, snapshotOf(v))
 		}
 	}
-	bySeq := func(v Snapshot) model.Keys { return model.Keys{Number: float64(v.Seq), ID: v.ID} }
-	items, next, err := page(rows, bySeq, "seq", false, r.Params.Cursor, r.Params.Limit)
+	items, next, err := page(rows, keys, name, desc, r.Params.Cursor, r.Params.Limit)
 	return ListSnapshots200JSONResponse{items, next}, err
 }
 

@@ -23,7 +23,8 @@ func (s *Server) GetVersion(context.Context, GetVersionRequestObject) (GetVersio
 // GetStatus shows health, capacity and performance.
 func (s *Server) GetStatus(context.Context, GetStatusRequestObject) (GetStatusResponseObject, error) {
 	out := GetStatus200JSONResponse{
-		Node: Node{ID: s.opt.Model.Cluster().Node, Name: s.opt.NodeName}, Version: s.opt.Version.Version, Started: s.opt.Started.UTC(),
+		Cluster: s.opt.Model.Cluster().ID,
+		Node:    Node{ID: s.opt.NodeID, Name: s.opt.NodeName}, Version: s.opt.Version.Version, Started: s.opt.Started.UTC(),
 		Health: healthOf(s.opt.Health()), Performance: performanceOf(s.opt.Sampler.Present(observe.Node).Performance),
 		Portals: s.portals(), ObservedAt: s.clock.Now().UTC(),
 	}

@@ -49,9 +49,10 @@ func (s *Server) sessionCounts() map[string]int {
 }
 
 func (d diskView) row(v model.VDisk) VDisk {
+	moving := d.move(v)
 	st := d.s.opt.Control.DiskStatus(v)
 	out := VDisk{
-		ID: v.ID, Name: v.Name, VPool: d.pools[v.VPool], Size: v.Size, ClusterSize: int64(v.ClusterSize),
+		ID: v.ID, Name: v.Name, VPool: d.pools[v.VPool], Node: d.s.opt.Control.NodeName(v.Node), Size: v.Size, ClusterSize: int64(v.ClusterSize),
 		State: VDiskState(st.State), StateReason: st.Reason, Stored: st.Stats.StoredBytes, Mapped: st.Stats.MappedBytes,
 		Journal: JournalUsage{Used: st.Stats.JournalBytes, Quota: st.Stats.JournalQuota},
 		Epoch:   int64(st.Stats.Epoch), CommittedSeq: seq(st.Stats.CommittedSeq), LastSeq: seq(st.Stats.LastSeq),
@@ -69,7 +70,10 @@ func (d diskView) row(v model.VDisk) VDisk {
 	}
 	out.BlockSize, out.Qos = control.BlockSize(v), qosOf(v)
 	out.Cache, out.Cached = cacheOf(v), st.Stats.CacheBytes
-	out.Parent, out.Flatten, out.Move, out.Verified = d.parent(v), d.flatten(v), d.move(v), d.verified(v)
+	out.History = d.s.historyPolicy(v)
+	out.Dtl = d.s.dtlOf(v, st)
+	out.Parent, out.Flatten, out.Move, out.Verified = d.parent(v), d.flatten(v), moving, d.verified(v)
+	out.Handover = d.handover(v)
 	return out
 }
 
@@ -152,11 +156,19 @@ func (s *Server) ListVDisks(_ context.Context, r ListVDisksRequestObject) (ListV
 	if r.Params.State != nil && !r.Params.State.Valid() {
 		return nil, refuseField("state", "openapi.yaml lists the states", "there is no state %q", string(*r.Params.State))
 	}
+	parent := ""
+	if value(r.Params.Parent) != "" {
+		up, err := s.opt.Control.FindVDisk(*r.Params.Parent)
+		if err != nil {
+			return nil, err
+		}
+		parent = up.ID
+	}
 	trash := r.Params.State != nil && *r.Params.State == VDiskState(control.StateTrashed) // else it is not listed
 	view := s.diskView()
 	var rows []VDisk
 	for _, v := range s.opt.Model.VDisks(func(v model.VDisk) bool {
-		return (trash || v.State != model.StateTrashed) && (pool == "" || v.VPool == pool) && matches(r.Params.Q, v.Name, v.Labels)
+		return (trash || v.State != model.StateTrashed) && (pool == "" || v.VPool == pool) && (parent == "" || v.Parent != nil && v.Parent.VDisk == parent) && matches(r.Params.Q, v.Name, v.Labels)
 	}) {
 		if row := view.row(v); r.Params.State == nil || row.State == *r.Params.State {
 			rows = append(rows, row)
@@ -167,16 +179,19 @@ func (s *Server) ListVDisks(_ context.Context, r ListVDisksRequestObject) (ListV
 }
 
 // GetVDisk shows a vDisk.
-func (s *Server) GetVDisk(_ context.Context, r GetVDiskRequestObject) (GetVDiskResponseObject, error) {
+func (s *Server) GetVDisk(ctx context.Context, r GetVDiskRequestObject) (GetVDiskResponseObject, error) {
 	v, err := s.opt.Control.FindVDisk(r.VDisk)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.askOwner(ctx, v.ID); err != nil {
 		return nil, err
 	}
 	return GetVDisk200JSONResponse(s.diskView().row(v)), nil
 }
 
 func newDiskOf(b *VDiskInput) control.NewDisk {
-	in := control.NewDisk{Name: b.Name, VPool: b.VPool, Size: b.Size}
+	in := control.NewDisk{Name: b.Name, VPool: b.VPool, Size: b.Size, Node: value(b.Node)}
 	if b.ClusterSize != nil {
 		in.ClusterSize = *b.ClusterSize
 		if in.ClusterSize == 0 {

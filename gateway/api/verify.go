@@ -59,7 +59,10 @@ func (s *Server) VerifyVDisk(ctx context.Context, r VerifyVDiskRequestObject) (V
 }
 
 // GetVDiskVerification tells how far it is, or what came of the newest.
-func (s *Server) GetVDiskVerification(_ context.Context, r GetVDiskVerificationRequestObject) (GetVDiskVerificationResponseObject, error) {
+func (s *Server) GetVDiskVerification(ctx context.Context, r GetVDiskVerificationRequestObject) (GetVDiskVerificationResponseObject, error) {
+	if err := s.askOwner(ctx, r.VDisk); err != nil {
+		return nil, err
+	}
 	v, err := s.opt.Control.Verification(r.VDisk)
 	if err != nil {
 		return nil, err

@@ -46,7 +46,7 @@ func (s *Server) sums() map[string]*poolSums {
 		p.mapped += d.Stats.MappedBytes
 		p.journalUsed += d.Stats.JournalBytes
 		p.journalQuota += d.Stats.JournalQuota
-		if d.State != volume.StateRunning {
+		if d.State != volume.StateRunning && d.State != control.StateElsewhere {
 			p.notRunning++
 			p.badState = d.State
 		}
@@ -68,7 +68,12 @@ func (s *Server) vpoolOf(v model.VPool, sum *poolSums) VPool {
 	if st.Observed.IsZero() {
 		out.ObservedAt = s.clock.Now().UTC()
 	}
+	if v.Node != "" {
+		out.Node = some(s.opt.Control.NodeName(v.Node))
+	}
 	switch {
+	case !s.opt.Control.Reached(v):
+		out.State, out.StateReason = VPoolStateElsewhere, st.Err
 	case !st.Attached:
 		out.State, out.StateReason = VPoolStateOffline, st.Err
 	case st.Err != "":
@@ -94,7 +99,7 @@ func settingsOf(s model.PoolSettings) VPoolSettings {
 	out := VPoolSettings{
 		ClusterSize: int64(s.ClusterSize), ScoSize: s.SCOSize, JournalQuota: s.JournalQuota,
 		CommitIntervalMs: s.CommitInterval.Milliseconds(), StallTimeoutMs: s.StallTimeout.Milliseconds(), HistoryMs: s.History.Milliseconds(),
-		TrashMs: s.TrashTime().Milliseconds(), OversubscriptionPercent: s.Oversubscription, VerifyIntervalMs: s.VerifyEvery().Milliseconds(), LostTail: LostTailPolicyOffline,
+		TrashMs: s.TrashTime().Milliseconds(), OversubscriptionPercent: s.Oversubscription, VerifyIntervalMs: s.VerifyEvery().Milliseconds(), LostTail: LostTailPolicyOffline, Dtl: DtlMode(s.DTLMode()),
 	}
 	if s.AcceptLostTail {
 		out.LostTail = LostTailPolicyAccept
@@ -112,6 +117,9 @@ func patchOf(in *VPoolSettingsInput) (control.SettingsPatch, error) {
 		ClusterSize: in.ClusterSize, SCOSize: in.ScoSize, JournalQuota: in.JournalQuota,
 		CommitInterval: millis(in.CommitIntervalMs), StallTimeout: millis(in.StallTimeoutMs), History: millis(in.HistoryMs),
 		Trash: millis(in.TrashMs), Oversubscription: in.OversubscriptionPercent, VerifyInterval: millis(in.VerifyIntervalMs),
+	}
+	if in.Dtl != nil {
+		p.DTL = new(model.DTLMode(*in.Dtl))
 	}
 	if in.LostTail != nil {
 		if !in.LostTail.Valid() {

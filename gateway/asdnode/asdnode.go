@@ -171,9 +171,12 @@ func Run(ctx context.Context, o RunOptions) (runErr error) {
 		return errors.Join(err, l.Close())
 	}
 	a := Announcement{ID: info.ID, Address: l.Addr().String(), Fingerprint: remote.Fingerprint(cert.Certificate[0]), KeyFile: filepath.Join(dir, keyName)}
+	watched, stopWatch := context.WithCancel(ctx)
+	defer stopWatch()
 	return serve(ctx, server, l, log, func() error {
 		log.Info("ready", "osd", a.ID, "listen", a.Address, "dir", dir)
 		sdnotify.Send("READY=1")
+		go sdnotify.Watchdog(watched, func() { _, _ = store.Info(watched) }) // that it answers is all
 		return a.print(o.Stdout, o.JSON)
 	})
 }

@@ -62,7 +62,7 @@ func run(t *testing.T, o RunOptions) *served {
 	go func() { s.ended <- Run(ctx, o) }()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(time.Minute)
+	limit := time.After(3 * time.Minute)
 	for {
 		var ok bool
 		if s.Announcement, ok = ParseAnnouncement(s.out.String()); ok {

@@ -379,6 +379,10 @@ func (s *Service) Bearer(token string) (Principal, error) {
 	}
 	p := Principal{Name: t.Name, Role: Role(t.Role), Token: t.ID, Expires: t.Expires}
 	if t.Node {
+		// A node that left or was removed has no say any more.
+		if _, member := s.store.Node(t.Of); t.Of != "" && !member {
+			return Principal{}, ErrCredentials
+		}
 		return p, nil
 	}
 	u, ok := s.store.User(t.User)

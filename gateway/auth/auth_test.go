@@ -121,12 +121,12 @@ func TestSessionLife(t *testing.T) {
 	if n := len(m.Sessions()); n > maxUserSessions {
 		t.Errorf("%d sessions of one user", n)
 	}
-	check(t, second(s.UpdateUser(t.Context(), "anna", new("new password"), nil)), nil)
+	check(t, wrong(s.UpdateUser(t.Context(), "anna", new("new password"), nil)), nil)
 	_, err = s.Browser(c, true)
 	check(t, err, ErrCredentials)
 }
 
-func second[T any](_ T, err error) error { return err }
+func wrong[T any](_ T, err error) error { return err }
 
 // TestLastManager: somebody with role manage always stays.
 func TestLastManager(t *testing.T) {
@@ -135,19 +135,19 @@ func TestLastManager(t *testing.T) {
 	ctx := t.Context()
 	read := RoleRead
 	check(t, s.DeleteUser(ctx, "anna"), ErrLastManager)
-	check(t, second(s.UpdateUser(ctx, "anna", nil, &read)), ErrLastManager)
-	check(t, second(s.CreateUser(ctx, "bert", good, RoleManage)), nil)
-	check(t, second(s.CreateUser(ctx, "bert", good, RoleManage)), ErrExists)
-	check(t, second(s.UpdateUser(ctx, "anna", nil, &read)), nil)
+	check(t, wrong(s.UpdateUser(ctx, "anna", nil, &read)), ErrLastManager)
+	check(t, wrong(s.CreateUser(ctx, "bert", good, RoleManage)), nil)
+	check(t, wrong(s.CreateUser(ctx, "bert", good, RoleManage)), ErrExists)
+	check(t, wrong(s.UpdateUser(ctx, "anna", nil, &read)), nil)
 	check(t, s.DeleteUser(ctx, "bert"), ErrLastManager)
 	check(t, s.DeleteUser(ctx, "anna"), nil)
 	check(t, s.DeleteUser(ctx, "anna"), nil)
-	check(t, second(s.UpdateUser(ctx, "anna", nil, &read)), ErrNotFound)
+	check(t, wrong(s.UpdateUser(ctx, "anna", nil, &read)), ErrNotFound)
 	for _, bad := range []string{"", "a b", "-x", strings.Repeat("x", 65), "ä"} {
-		check(t, second(s.CreateUser(ctx, bad, good, RoleRead)), ErrInvalid)
+		check(t, wrong(s.CreateUser(ctx, bad, good, RoleRead)), ErrInvalid)
 	}
 	for _, bad := range []string{"", "123456789", strings.Repeat("x", maxPasswordBytes+1)} {
-		check(t, second(s.CreateUser(ctx, "carl", bad, RoleRead)), ErrInvalid)
+		check(t, wrong(s.CreateUser(ctx, "carl", bad, RoleRead)), ErrInvalid)
 	}
 }
 
@@ -156,7 +156,7 @@ func TestTokens(t *testing.T) {
 	s, m, clk := newService(t)
 	first(t, s)
 	ctx := t.Context()
-	check(t, second(s.CreateUser(ctx, "bert", good, RoleWrite)), nil)
+	check(t, wrong(s.CreateUser(ctx, "bert", good, RoleWrite)), nil)
 	if _, _, err := s.CreateToken(ctx, "ci", "bert", RoleManage, 0); !errors.Is(err, ErrInvalid) {
 		t.Errorf("a token above its user: %v", err)
 	}
@@ -171,12 +171,12 @@ func TestTokens(t *testing.T) {
 		t.Errorf("principal %+v", p)
 	}
 	read := RoleRead
-	check(t, second(s.UpdateUser(ctx, "bert", nil, &read)), nil)
+	check(t, wrong(s.UpdateUser(ctx, "bert", nil, &read)), nil)
 	if p, _ := s.Bearer(plain); p.Role != RoleRead {
 		t.Errorf("the token kept role %s", p.Role)
 	}
 	clk.Advance(time.Hour)
-	check(t, second(s.Bearer(plain)), ErrCredentials)
+	check(t, wrong(s.Bearer(plain)), ErrCredentials)
 	_, _, err = s.CreateToken(ctx, "other", "bert", RoleRead, 0)
 	check(t, err, nil)
 	if n := len(m.Tokens()); n != 1 {
@@ -186,16 +186,27 @@ func TestTokens(t *testing.T) {
 	if n := len(m.Tokens()); n != 0 {
 		t.Errorf("%d tokens of a deleted user", n)
 	}
-	node, err := s.NodeToken(ctx, "")
+	// Two nodes: each one's token is its own, whatever the other one does.
+	for _, name := range []string{"a", "b"} {
+		_, err := m.CreateNode(ctx, model.Node{ID: name, Name: name})
+		check(t, err, nil)
+	}
+	node, err := s.NodeToken(ctx, "a", "")
 	check(t, err, nil)
-	same, err := s.NodeToken(ctx, node)
+	same, err := s.NodeToken(ctx, "a", node)
 	check(t, err, nil)
-	other, err := s.NodeToken(ctx, "lost")
+	second, err := s.NodeToken(ctx, "b", "")
+	check(t, err, nil)
+	other, err := s.NodeToken(ctx, "a", "lost")
 	check(t, err, nil)
 	if same != node || other == node {
 		t.Error("the node's token is not kept, or not renewed")
 	}
-	check(t, second(s.Bearer(node)), ErrCredentials)
+	check(t, wrong(s.Bearer(node)), ErrCredentials)
+	check(t, wrong(s.Bearer(second)), nil)
+	check(t, s.ForgetNode(ctx, "b"), nil)
+	check(t, wrong(s.Bearer(second)), ErrCredentials)
+	check(t, wrong(s.Bearer(other)), nil)
 }
 
 // TestLimit: ten attempts, then one in two minutes, for a name and for an

@@ -186,19 +186,27 @@ func (s *Service) DeleteToken(ctx context.Context, id string) error {
 	return s.store.DeleteToken(ctx, id)
 }
 
-// NodeToken returns the token to keep in the node's admin.token file: current
-// when it is still valid, else a new one, and the old ones are revoked.
-func (s *Service) NodeToken(ctx context.Context, current string) (string, error) {
+// NodeToken returns the token to keep in the admin.token file of a node: current
+// when it is still valid, else a new one, and the node's old ones are revoked.
+func (s *Service) NodeToken(ctx context.Context, node, current string) (string, error) {
 	if p, err := s.Bearer(current); err == nil && p.Role == RoleManage {
 		return current, nil
 	}
+	if err := s.ForgetNode(ctx, node); err != nil {
+		return "", err
+	}
+	plain, _, err := s.storeToken(ctx, model.Token{Name: "node", Role: string(RoleManage), Node: true, Of: node}, 0)
+	return plain, err
+}
+
+// ForgetNode revokes the tokens of a node that left.
+func (s *Service) ForgetNode(ctx context.Context, node string) error {
 	for _, t := range s.store.Tokens() {
-		if t.Node {
+		if t.Node && t.Of == node {
 			if err := s.store.DeleteToken(ctx, t.ID); err != nil {
-				return "", err
+				return err
 			}
 		}
 	}
-	plain, _, err := s.storeToken(ctx, model.Token{Name: "node", Role: string(RoleManage), Node: true}, 0)
-	return plain, err
+	return nil
 }

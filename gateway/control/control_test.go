@@ -27,11 +27,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errAway = errors.New("backend is away")
 
-// place is a local backend that can be away, or refuse deletes.
+// place is a local backend that can be away, refuse deletes, or have no space for claims.
 type place struct {
 	away, noDelete atomic.Bool
+	noClaim        atomic.Bool
 	swaps          atomic.Int64
 	writeDisks     []volume.WriteDisk
+	node           string // id of the bench's node
 }
 
 func (p *place) Default(b model.Backend, _ string) model.Backend { return b }
@@ -98,6 +100,13 @@ func (s placeStore) Delete(ctx context.Context, name string) error {
 	return s.Store.Delete(ctx, name)
 }
 
+func (s placeStore) PutIfAbsent(ctx context.Context, name string, data []byte) error {
+	if s.p.noClaim.Load() && strings.Contains(name, "/claim/") {
+		return fmt.Errorf("%w: put %s", backend.ErrFull, name)
+	}
+	return s.Store.PutIfAbsent(ctx, name, data)
+}
+
 func (s placeStore) Close() error { return errors.Join(s.Store.Close(), s.unlock()) }
 
 // front is the real front end, with sessions that a test makes up.
@@ -112,6 +121,9 @@ func (f *front) RemoveTarget(iqn string, force bool) error {
 	}
 	return f.Server.RemoveTarget(iqn, force)
 }
+
+// patience bounds waits; a test that needs all of it has failed.
+const patience = 3 * time.Minute
 
 // bench is a controller over real kv, engine, front end and backend.
 type bench struct {
@@ -145,9 +157,10 @@ func newBench(t *testing.T, dir string, p *place) *bench {
 	fail(err)
 	b := &bench{t: t, dir: dir, place: p, front: &front{Server: iscsi.NewServer(iscsi.Config{})}, clk: clock.NewManual(time.Now()), changed: make(chan string, 10_000)}
 	b.Controller = New(Options{
-		Model: m, Engine: NewEngine(host), Frontend: b.front, Backends: p, Sealer: seal, Clock: b.clk,
-		Portals: []iscsi.Portal{{Address: "10.0.0.1:3260", Group: 1}},
-		Changed: func(kind, id string) { b.changed <- kind + " " + id },
+		Model: m, Engine: NewEngine(host), Frontend: b.front, Backends: p, Sealer: seal, Clock: b.clk, Node: p.node,
+		Portals:     []iscsi.Portal{{Address: "10.0.0.1:3260", Group: 1}},
+		NoSchedules: true, // tests of the scheduler move it themselves
+		Changed:     func(kind, id string) { b.changed <- kind + " " + id },
 	})
 	b.Start(t.Context())
 	stopped := false
@@ -186,7 +199,7 @@ func (b *bench) disk(name string) model.VDisk {
 // until moves the clock and waits for changes until ok.
 func (b *bench) until(what string, ok func() bool) {
 	b.t.Helper()
-	limit := time.NewTimer(30 * time.Second)
+	limit := time.NewTimer(patience)
 	defer limit.Stop()
 	for !ok() {
 		b.clk.Advance(retryMax)
@@ -202,7 +215,7 @@ func (b *bench) until(what string, ok func() bool) {
 func (b *bench) pass(step time.Duration, what string, ok func() bool) {
 	b.t.Helper()
 	for began := time.Now(); !ok(); time.Sleep(time.Millisecond) {
-		if time.Since(began) > 30*time.Second {
+		if time.Since(began) > patience {
 			b.t.Fatalf("not %s", what)
 		}
 		b.clk.Advance(step)
@@ -434,4 +447,22 @@ func TestStopping(t *testing.T) {
 	b.gold(t.TempDir())
 	b.stop()
 	wantCode(t, second(b.CreateVDisk(t.Context(), NewDisk{Name: "one", VPool: "gold", Size: 1 << 20})), CodeStopping)
+}
+
+// TestCreateFull: a new vDisk that cannot be opened for lack of space is not made.
+func TestCreateFull(t *testing.T) {
+	p := &place{}
+	b := newBench(t, t.TempDir(), p)
+	b.gold(t.TempDir())
+	p.noClaim.Store(true)
+	_, err := b.CreateVDisk(t.Context(), NewDisk{Name: "a", VPool: "gold", Size: 1 << 30})
+	var e *Error
+	if !errors.As(err, &e) || e.Code != CodeNoSpace {
+		t.Fatalf("with a full backend: %v", err)
+	}
+	b.until("gone", func() bool { return len(b.model.VDisks(nil)) == 0 })
+	p.noClaim.Store(false)
+	if v := b.disk("a"); b.DiskStatus(v).State != volume.StateRunning {
+		t.Errorf("with space again: %+v", b.DiskStatus(v))
+	}
 }

@@ -42,13 +42,26 @@ type Options struct {
 	Backends Backends
 	Sealer   *Sealer
 	Portals  []iscsi.Portal // of this node
-	Clock    clock.Clock    // nil: the machine's
-	Rand     io.Reader      // ids and secrets; nil: crypto/rand
-	Log      *slog.Logger   // nil: discard
-	// Changed, when set, is told after an object changed: kind "vpool" or "vdisk"
-	// and its id, or "target" and its iSCSI name. It must not block and must not
-	// call back.
+	Node     string         // id of this node: it serves the vDisks that are made here
+	Lease    Lease          // nil: none is needed, the registry is the node's own
+	// Living returns the ids of the nodes that have a lease; nil: there is this node only.
+	Living func(ctx context.Context) (map[string]bool, error)
+	Clock  clock.Clock  // nil: the machine's
+	Rand   io.Reader    // ids and secrets; nil: crypto/rand
+	Log    *slog.Logger // nil: discard
+	// Changed, when set, is told after an object changed: kind "vpool", "vdisk"
+	// or "cloud" and its id, or "target" and its iSCSI name. It must not block and must
+	// not call back.
 	Changed func(kind, id string)
+	// LastLiving returns the nodes that had a lease when that was last known; nil: it is not
+	// known. It does not wait for anything.
+	LastLiving func() map[string]bool
+	// Paths: every node shows the targets of all. Moved, which must not block, is told
+	// that vDisks may have other nodes; it may be nil without Paths.
+	Paths bool
+	Moved func()
+	// NoSchedules: no scheduled job runs on this node, unless somebody asks for one.
+	NoSchedules bool
 }
 
 // Controller carries out what the model says. Safe for concurrent use.
@@ -65,10 +78,15 @@ type Controller struct {
 	slots  chan struct{} // workers
 
 	started time.Time // by the wall and the monotonic clock
+	permit  *permit   // nil: without a Lease
 
 	// remoteLock is held by who changes a remote store, or adds a vPool on one; taken
 	// before the locks of pools.
 	remoteLock lock
+	// cloudLock is held by who changes an OpenStack cloud or its record; cloudSlots has
+	// room for cloudReads who look.
+	cloudLock  lock
+	cloudSlots chan struct{}
 
 	mu        sync.Mutex
 	stopping  bool
@@ -76,10 +94,15 @@ type Controller struct {
 	disks     map[string]*vdisk
 	shared    map[string]*shared
 	due       map[ref]retry
-	transfers map[string]*transfer  // by the vDisk that is there for it
-	verifies  map[string]*verifyJob // by vDisk
+	transfers map[string]*transfer         // by the vDisk that is there for it
+	verifies  map[string]*verifyJob        // by vDisk
+	clouds    map[string]CloudState        // by id
+	gone      map[string]time.Time         // nodes without a lease, and when that was seen first
+	standIns  map[string]*iscsi.RemoteDisk // by vDisk
+	portals   []iscsi.Portal               // of the other nodes, as the targets have them
 
 	verifySlots chan struct{} // maxVerifies
+	scheduler   scheduler
 	scrubs      jobs[volume.ScrubResult]
 	sweeps      jobs[volume.SweepResult]
 }
@@ -115,10 +138,12 @@ type vdisk struct {
 	vol      Volume // nil: not open
 	disk     *disk  // with vol
 	exported bool   // initiators are shown it (C6)
+	shown    string // iSCSI name of its own target, if the front end has that
 	state    volume.State
 	err      error    // why it is not open
 	flat     *copying // nil: no flatten runs
 	move     *copying // nil: no move runs
+	hand     *copying // nil: no hand-over runs
 }
 
 // lock is a mutex whose wait ends with a context.
@@ -151,35 +176,64 @@ func New(opt Options) *Controller {
 	if opt.Changed == nil {
 		opt.Changed = func(string, string) {}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	return &Controller{
-		opt: opt, model: opt.Model, log: opt.Log, clock: opt.Clock, started: opt.Clock.Now(), ctx: ctx, cancel: cancel,
-		remoteLock: newLock(), kick: make(chan struct{}, 1), slots: make(chan struct{}, workers),
-		pools: map[string]*pool{}, disks: map[string]*vdisk{}, shared: map[string]*shared{}, due: map[ref]retry{},
-		scrubs: jobs[volume.ScrubResult]{}, sweeps: jobs[volume.SweepResult]{},
-		transfers: map[string]*transfer{}, verifies: map[string]*verifyJob{}, verifySlots: make(chan struct{}, maxVerifies),
+	if opt.LastLiving == nil {
+		opt.LastLiving = func() map[string]bool { return nil }
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &Controller{
+		opt: opt, model: opt.Model, log: opt.Log, clock: opt.Clock, started: opt.Clock.Now(), ctx: ctx, cancel: cancel,
+		remoteLock: newLock(), cloudLock: newLock(), cloudSlots: make(chan struct{}, cloudReads), kick: make(chan struct{}, 1), slots: make(chan struct{}, workers),
+		pools: map[string]*pool{}, disks: map[string]*vdisk{}, shared: map[string]*shared{}, due: map[ref]retry{},
+		clouds: map[string]CloudState{}, scrubs: jobs[volume.ScrubResult]{}, sweeps: jobs[volume.SweepResult]{},
+		standIns: map[string]*iscsi.RemoteDisk{}, transfers: map[string]*transfer{}, verifies: map[string]*verifyJob{}, verifySlots: make(chan struct{}, maxVerifies),
+	}
+	c.scheduler.init()
+	if opt.Lease != nil {
+		c.permit = newPermit(opt.Clock)
+	}
+	return c
 }
 
 // Start attaches the vPools and opens the vDisks, and returns when each was
 // tried once or ctx ended; what failed is tried again in the background (C7).
 func (c *Controller) Start(ctx context.Context) {
+	if c.opt.Lease != nil {
+		c.renewPermit(ctx)
+		c.wg.Add(1)
+		go c.watchLease()
+	}
 	for _, v := range c.model.VPools() {
 		c.schedule(ref{"vpool", v.ID}, 0)
 	}
 	c.visitAll(ctx)
 	c.startShared(ctx)
-	for _, v := range c.model.VDisks(nil) {
+	c.followPortals()
+	if c.opt.Paths {
+		for _, v := range c.model.VDisks(func(v model.VDisk) bool { return !c.mine(v) && v.Target != nil }) {
+			c.schedule(ref{"path", v.ID}, 0)
+		}
+	}
+	for _, v := range c.model.VDisks(c.mine) {
 		c.schedule(ref{"vdisk", v.ID}, 0)
 	}
 	c.visitAll(ctx)
-	c.wg.Add(6)
+	c.wg.Add(7)
+	if c.opt.Living != nil {
+		c.schedule(ref{"node", c.opt.Node}, 0)
+		c.wg.Add(1)
+		go c.every(takeLook, takeLook, c.lookForGone)
+	}
 	go c.reconcile()
 	go c.watchUsage()
 	go c.watchFences()
 	go c.watchTransfers()
 	go c.watchTrash()
 	go c.watchVerified()
+	go c.watchClouds()
+	if !c.opt.NoSchedules {
+		c.wg.Add(1)
+		go c.every(scheduleEvery, scheduleEvery, c.runDue)
+	}
 }
 
 // Stop closes every vDisk (drain, commit, checkpoint) and detaches the vPools.
@@ -370,10 +424,20 @@ func (c *Controller) visit(ctx context.Context, r ref) {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	var again bool
-	if r.kind == "vpool" {
-		again = c.visitPool(ctx, r.id)
-	} else {
-		again = c.visitDisk(ctx, r.id)
+	id := r.id
+	switch r.kind {
+	case "vpool":
+		again = c.visitPool(ctx, id)
+	case "vdisk":
+		again = c.visitDisk(ctx, id)
+	case "path":
+		again = c.visitPath(ctx, id)
+	case "node":
+		again = c.visitNode(ctx, id)
+	case "target":
+		id, again = c.visitTarget(ctx, id)
+	case "backend":
+		again = c.visitRemote(ctx, id)
 	}
 	c.mu.Lock()
 	e := c.due[r]
@@ -385,7 +449,9 @@ func (c *Controller) visit(ctx context.Context, r ref) {
 		delete(c.due, r)
 	}
 	c.mu.Unlock()
-	c.opt.Changed(r.kind, r.id)
+	if r.kind != "backend" && r.kind != "node" && r.kind != "path" && id != "" {
+		c.opt.Changed(r.kind, id)
+	}
 }
 
 // every does something after first, and then at each interval, until Stop. It is one of

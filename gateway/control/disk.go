@@ -2,8 +2,10 @@ package control
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/openvstorage/ovgate/iscsi"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
@@ -12,14 +14,24 @@ import (
 
 // disk shows an open vDisk to the iSCSI front end. It keeps the obligations of
 // iscsi.Disk because volume.Volume does; it adds no waiting and no allocation, but while
-// the vDisk moves from one vPool to another (hold).
+// the vDisk moves from one vPool to another (hold), and while the node may not serve
+// (permit.go).
 type disk struct {
-	now  atomic.Pointer[served]
-	reqs sync.Pool // *request
+	now    atomic.Pointer[served]
+	permit atomic.Pointer[permit]
+	reqs   sync.Pool // *request
 
 	holding atomic.Bool
 	mu      sync.Mutex
-	held    []*iscsi.Op // in the order they came
+	held    []waiting  // in the order they came
+	done    []*request // not answered yet
+	refusal error      // what everything is answered, with the permit revoked
+}
+
+// waiting is an operation that waits to be passed on.
+type waiting struct {
+	op *iscsi.Op
+	at time.Time // since when for the permit; zero: for the end of a move
 }
 
 // served is what a disk passes its operations to.
@@ -35,9 +47,10 @@ var (
 	_ iscsi.Reserver      = (*disk)(nil)
 )
 
-func newDisk(v Volume, space *poolSpace) *disk {
+func newDisk(v Volume, space *poolSpace, p *permit) *disk {
 	d := &disk{}
 	d.now.Store(&served{v, space})
+	d.permit.Store(p)
 	d.reqs.New = func() any {
 		r := &request{disk: d}
 		r.Done = r
@@ -52,6 +65,7 @@ type request struct {
 	op   *iscsi.Op
 	disk *disk
 	to   *served
+	at   time.Time // since when its answer waits
 }
 
 // Geometry implements iscsi.Disk. Acknowledged writes are durable, so there is
@@ -80,7 +94,7 @@ func (d *disk) Reservation() []byte { return d.now.Load().vol.Reservation() }
 
 // Submit implements iscsi.Disk.
 func (d *disk) Submit(op *iscsi.Op) {
-	if d.holding.Load() && d.keep(op) {
+	if (d.holding.Load() || !d.permit.Load().ok()) && d.keep(op) {
 		return
 	}
 	r := d.reqs.Get().(*request)
@@ -100,15 +114,138 @@ func (d *disk) hold() {
 	d.holding.Store(true)
 }
 
-// keep makes an operation wait; false: there is no need to any more.
+// keep makes an operation wait, or refuses it; false: there is no need to any more.
 func (d *disk) keep(op *iscsi.Op) bool {
 	d.mu.Lock()
+	p, refusal := d.permit.Load(), d.refusal
+	kept := true
+	switch {
+	case p == revoked:
+	case p.waits():
+		d.held = append(d.held, waiting{op, p.clock.Now()})
+	case d.holding.Load():
+		d.held = append(d.held, waiting{op: op})
+	default:
+		kept = false
+	}
+	d.mu.Unlock()
+	if p == revoked {
+		fail(op, diskError(refusal))
+	}
+	return kept
+}
+
+func fail(op *iscsi.Op, err error) {
+	op.Err = err
+	op.Done.Complete(op)
+}
+
+// withhold makes the answer to an operation wait; false: there is no need to any more.
+func (d *disk) withhold(r *request) bool {
+	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.holding.Load() {
+	p := d.permit.Load()
+	switch {
+	case p == revoked:
+		r.Err = d.refusal
+		return false
+	case !p.waits():
 		return false
 	}
-	d.held = append(d.held, op)
+	r.at = p.clock.Now()
+	d.done = append(d.done, r)
 	return true
+}
+
+// goOn answers and passes on what waited for the permit, if there is one now; else it answers
+// busy what has waited for too long.
+func (d *disk) goOn(now time.Time) {
+	d.mu.Lock()
+	p := d.permit.Load()
+	if p == revoked || p == nil {
+		d.mu.Unlock()
+		return
+	}
+	ok := p.ok()
+	old := func(at time.Time) bool { return ok || now.Sub(at) >= permitWait }
+	var ops []*iscsi.Op
+	var answers []*request
+	d.held = slices.DeleteFunc(d.held, func(w waiting) bool {
+		if w.at.IsZero() || !old(w.at) && !withdrawn(w.op) {
+			return false
+		}
+		ops = append(ops, w.op)
+		return true
+	})
+	d.done = slices.DeleteFunc(d.done, func(r *request) bool {
+		if !old(r.at) {
+			return false
+		}
+		answers = append(answers, r)
+		return true
+	})
+	p.waiters.Add(-int64(len(ops) + len(answers)))
+	d.mu.Unlock()
+	for _, r := range answers {
+		if !ok {
+			r.Err = volume.ErrStalled
+		} else if !p.ok() && d.withhold(r) {
+			continue
+		}
+		r.answer()
+	}
+	for _, op := range ops {
+		switch {
+		case ok || withdrawn(op):
+			d.pass(op)
+		default:
+			fail(op, iscsi.ErrBusy)
+		}
+	}
+}
+
+// withdrawn tells whether nobody wants an operation any more (O4).
+func withdrawn(op *iscsi.Op) bool {
+	w, ok := op.Done.(iscsi.Withdrawer)
+	return ok && w.Withdrawn()
+}
+
+// pass submits an operation that waited, if it is still wanted.
+func (d *disk) pass(op *iscsi.Op) {
+	if withdrawn(op) {
+		fail(op, iscsi.ErrAborted)
+		return
+	}
+	d.Submit(op)
+}
+
+// revoke ends the service of a vDisk that another node has: whatever waits, and comes, is
+// answered "gone".
+func (d *disk) revoke() { d.refuse(volume.ErrFenced) }
+
+// refuse answers everything that waits and comes with an error that is not taken back.
+func (d *disk) refuse(err error) {
+	d.mu.Lock()
+	p := d.permit.Swap(revoked)
+	d.refusal = err
+	held, done := d.held, d.done
+	d.held, d.done = nil, nil
+	if p != nil && p != revoked {
+		for _, w := range held {
+			if !w.at.IsZero() {
+				p.waiters.Add(-1)
+			}
+		}
+		p.waiters.Add(-int64(len(done)))
+	}
+	d.mu.Unlock()
+	for _, r := range done {
+		r.Err = err
+		r.answer()
+	}
+	for _, w := range held {
+		fail(w.op, diskError(err))
+	}
 }
 
 // resume passes what waits, and what comes, to vol; nil: it is answered busy.
@@ -117,17 +254,21 @@ func (d *disk) resume(vol Volume, space *poolSpace) {
 	if vol != nil {
 		d.now.Store(&served{vol, space})
 	}
-	held := d.held
-	d.held = nil
+	var held []*iscsi.Op
+	d.held = slices.DeleteFunc(d.held, func(w waiting) bool {
+		if w.at.IsZero() {
+			held = append(held, w.op)
+		}
+		return w.at.IsZero()
+	})
 	d.holding.Store(false)
 	d.mu.Unlock()
 	for _, op := range held {
 		if vol == nil {
-			op.Err = iscsi.ErrBusy
-			op.Done.Complete(op)
+			fail(op, iscsi.ErrBusy)
 			continue
 		}
-		d.Submit(op)
+		d.pass(op)
 	}
 }
 
@@ -152,6 +293,15 @@ func (r *request) Complete(*volume.Request) {
 		d.Submit(op)
 		return
 	}
+	if !d.permit.Load().ok() && d.withhold(r) {
+		return
+	}
+	r.answer()
+}
+
+// answer completes the operation.
+func (r *request) answer() {
+	op, d := r.op, r.disk
 	op.Err, op.MiscompareAt = diskError(r.Err), r.MiscompareAt
 	if r.Err != nil {
 		op.BadOffset = badOffset(r.Err, op.BadOffset)

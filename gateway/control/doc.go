@@ -28,13 +28,17 @@
 //	C7  A vDisk or vPool that cannot be opened never keeps the node from starting
 //	    or the others from serving.
 //	C8  A vDisk that another opening owns (fenced) is not shown here: the sessions
-//	    on its own target are dropped, and it is not taken back by itself.
+//	    on its own target are dropped, and it is not taken back by itself. Where
+//	    every node shows it, a stand-in takes its place (paths.go).
 //	C9  A group never sees or admits more than its record says, whatever is away:
 //	    what cannot be shown is missing, a secret that does not open is no secret,
 //	    a target without its portals is reached nowhere.
 //	C10 A vDisk's lock is taken before that of a shared target.
 //	C11 What an import or export made goes when that ends without being finished,
 //	    also by a crash: its record says so from the beginning.
+//	C12 A node works only on vDisks whose record names it, and passes on and answers
+//	    operations only while its lease is valid and the records were read in its term
+//	    (permit.go).
 //
 // It does not watch performance (gateway/observe) and knows no users (gateway/auth).
 package control

@@ -17,6 +17,8 @@ type Engine interface {
 	SnapshotGroup(ctx context.Context, vols []Volume, s volume.SnapshotSpec) ([]volume.Snapshot, error)
 	// Home returns the UUID of the vPool that a vDisk is in.
 	Home(ctx context.Context, id volume.ID) (string, error)
+	// Holder tells where what a vDisk consists of is.
+	Holder(ctx context.Context, id volume.ID) (volume.Hold, error)
 	Wakeups() uint64
 }
 
@@ -42,6 +44,10 @@ func (e engine) SnapshotGroup(ctx context.Context, vols []Volume, s volume.Snaps
 }
 
 func (e engine) Home(ctx context.Context, id volume.ID) (string, error) { return e.host.Home(ctx, id) }
+
+func (e engine) Holder(ctx context.Context, id volume.ID) (volume.Hold, error) {
+	return e.host.Holder(ctx, id)
+}
 
 func (e engine) Wakeups() uint64 { return e.host.Wakeups() }
 
@@ -82,6 +88,7 @@ type Pool interface {
 	CopyTo(ctx context.Context, id volume.ID, to Pool, hurry bool, progress func(done, total int64)) (volume.Copied, error)
 	MoveTo(ctx context.Context, id volume.ID, to Pool, progress func(done, total int64)) error
 	DropMoved(ctx context.Context, id volume.ID) error
+	Forsake(ctx context.Context, id volume.ID) (done bool, err error)
 	Recover(ctx context.Context) ([]volume.Recovered, error)
 	Sweep(ctx context.Context, dryRun bool) (volume.SweepResult, error)
 	SetSettings(volume.Settings) error // of vDisks opened from now on

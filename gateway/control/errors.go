@@ -27,6 +27,7 @@ const (
 	CodeForeignRoot Code = "foreign_root"
 	CodeBackend     Code = "backend_unavailable"
 	CodeNoSpace     Code = "no_space"
+	CodeElsewhere   Code = "elsewhere"
 	CodeStopping    Code = "stopping"
 	CodeTimeout     Code = "timeout"
 	CodeInternal    Code = "internal"
@@ -39,6 +40,7 @@ type Error struct {
 	Field   string // of the request, when one is wrong
 	Object  string // "vdisk demo"
 	Hint    string // what to do
+	Node    string // id of the node that serves it, with CodeElsewhere; may be empty
 	Err     error  // cause, for the log; may be nil
 }
 

@@ -63,13 +63,8 @@ func (c *Controller) dropFenced(ctx context.Context, d *vdisk, rec model.VDisk) 
 	if !d.exported {
 		return nil
 	}
-	err := error(nil)
-	if rec.Shared != nil {
-		err = c.hideShared(ctx, d, rec)
-	} else {
-		err = c.withdraw(d, rec, true)
-	}
-	if err != nil {
+	d.disk.revoke()
+	if err := c.takeOut(ctx, d, rec); err != nil {
 		return err
 	}
 	iqn, lun, _ := c.Placed(rec)

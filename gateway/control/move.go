@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
@@ -93,7 +94,10 @@ func (c *Controller) MoveVDisk(ctx context.Context, name, vpool string) (model.V
 func (c *Controller) checkMove(rec model.VDisk, to model.VPool) *Error {
 	object := vdiskObject(rec.Name)
 	clones := c.model.VDisks(func(v model.VDisk) bool {
-		return v.Parent != nil && v.Parent.VDisk == rec.ID && v.State != model.StateDeleting
+		return v.Parent != nil && v.Parent.VDisk == rec.ID && v.State != model.StateDeleting && v.State != model.StateTrashed
+	})
+	trashed := c.model.VDisks(func(v model.VDisk) bool {
+		return v.Parent != nil && v.Parent.VDisk == rec.ID && v.State == model.StateTrashed
 	})
 	switch {
 	case rec.Move != nil && rec.Move.To != to.ID:
@@ -102,6 +106,15 @@ func (c *Controller) checkMove(rec model.VDisk, to model.VPool) *Error {
 		return &Error{Code: CodeInUse, Object: object, Message: "it is a clone, and needs its parent", Hint: "ovgate vdisk flatten " + rec.Name}
 	case len(clones) > 0:
 		return &Error{Code: CodeInUse, Object: object, Message: fmt.Sprintf("%d clones need it, %s among them", len(clones), clones[0].Name), Hint: "flatten or delete them first"}
+	case len(trashed) > 0:
+		// Restored, they would read what is not in this vPool any more.
+		first := slices.MinFunc(trashed, func(a, b model.VDisk) int { return c.PurgeAt(a).Compare(c.PurgeAt(b)) })
+		return &Error{Code: CodeInUse, Object: object,
+			Message: fmt.Sprintf("%d clones in the trash could not be restored without it, %s (%s) among them, which is kept until %s", len(trashed), first.Name, first.ID, c.PurgeAt(first).UTC().Format(time.RFC3339)),
+			Hint:    "wait until they are gone, or delete them for good: ovgate trash purge " + first.ID}
+	}
+	if e := c.reached(to, "vpool"); e != nil {
+		return e
 	}
 	if other, taken := c.model.VDiskByName(to.ID, rec.Name); taken && other.ID != rec.ID {
 		return &Error{Code: CodeExists, Field: "vpool", Object: object, Message: "vpool " + to.Name + " has a vDisk of this name", Hint: "rename one of them"}
@@ -153,16 +166,23 @@ type MoveProgress struct {
 	Failed string // why it was given up; empty: it goes on
 }
 
-// Moving tells how far the move of a vDisk is; false: none was asked for.
+// Moving tells how far the move of a vDisk is; false: none was asked for, or it is at its
+// new home and operations go on there. Who wants both asks this before DiskStatus.
 func (c *Controller) Moving(v model.VDisk) (MoveProgress, bool) {
-	if v.Move == nil {
-		return MoveProgress{}, false
-	}
-	out := MoveProgress{To: v.Move.To, Failed: v.Move.Failed}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	var running *copying
 	if d := c.disks[v.ID]; d != nil {
-		out.CopyProgress = d.move.progress()
+		running = d.move
+	}
+	out := MoveProgress{CopyProgress: running.progress()}
+	switch {
+	case v.Move != nil:
+		out.To, out.Failed = v.Move.To, v.Move.Failed
+	case running != nil: // the registry has its new home, and it is being opened there
+		out.To = v.VPool
+	default:
+		return MoveProgress{}, false
 	}
 	return out, true
 }
@@ -397,7 +417,8 @@ func (c *Controller) openAgain(ctx context.Context, d *vdisk, rec model.VDisk, a
 		return nil
 	}
 	front.resume(nil, nil)
-	switch { // as after a restart at which it does not come up
+	front.refuse(volume.ErrStalled) // nobody lets go on what waits there
+	switch {                        // as after a restart at which it does not come up
 	case !d.exported:
 	case rec.Shared != nil:
 		err = errors.Join(err, c.hideShared(ctx, d, rec))

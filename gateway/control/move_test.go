@@ -50,7 +50,7 @@ func (b *bench) blocks(d *disk, n int64, stop chan struct{}) (written func() uin
 					if err != nil {
 						b.t.Errorf("operation %d at %d: %v", op.Kind, op.Offset, err)
 					}
-				case <-time.After(30 * time.Second):
+				case <-time.After(patience):
 					b.t.Errorf("operation %d at %d has no answer", op.Kind, op.Offset)
 				}
 			}
@@ -103,6 +103,22 @@ func TestMove(t *testing.T) {
 	b.mu.Unlock()
 	stop := make(chan struct{})
 	written, done := b.blocks(d, 4096, stop)
+	var looks sync.WaitGroup
+	looks.Go(func() { // what is not moving any more is open
+		for !t.Failed() {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			v, _ := b.model.VDisk(one.ID)
+			_, moving := b.Moving(v)
+			st := b.DiskStatus(v)
+			if now, _ := b.model.VDisk(one.ID); now.Rev == v.Rev && !moving && st.State != volume.StateRunning {
+				t.Errorf("not moving, and %s: %s", st.State, st.Reason)
+			}
+		}
+	})
 	for round, to := range []string{"silver", "gold"} {
 		began := written()
 		if _, err := b.MoveVDisk(ctx, "one", to); err != nil {
@@ -126,6 +142,7 @@ func TestMove(t *testing.T) {
 		}
 	}
 	close(stop)
+	looks.Wait()
 	want := done()
 	b.stop()
 	b = newBench(t, dir, p)
@@ -246,7 +263,7 @@ func TestMoveStops(t *testing.T) {
 // TestHold: operations that a disk holds are not lost, whatever becomes of it.
 func TestHold(t *testing.T) {
 	v := &instant{err: volume.ErrClosed}
-	d := newDisk(v, nil)
+	d := newDisk(v, nil, nil)
 	d.hold()
 	fin := make(waiter, 1)
 	op := func() *iscsi.Op {

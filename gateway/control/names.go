@@ -75,6 +75,17 @@ func iqnPart(s string) string {
 	}, strings.ToLower(s))
 }
 
+// NAA is how hosts name the LUN of a vDisk: "naa." and 32 hexadecimal digits. The same for
+// its whole life, on every portal.
+func NAA(vdisk string) (string, error) {
+	id, err := volume.ParseID(vdisk)
+	if err != nil {
+		return "", err
+	}
+	naa := makeNAA(id)
+	return "naa." + hex.EncodeToString(naa[:]), nil
+}
+
 // makeNAA derives the NAA type 6 designator (SPC-4 7.8.6.6.5) from the vDisk id:
 // type 6, a locally administered company id (02-6F-76), and the last 100 bits
 // of the UUID, random but for two.

@@ -158,7 +158,7 @@ func (d *done) Complete(*iscsi.Op) { d.n++ }
 // TestDisk: operations and errors keep their meaning, and an I/O allocates nothing.
 func TestDisk(t *testing.T) {
 	v := &instant{}
-	d := newDisk(v, nil)
+	d := newDisk(v, nil, nil)
 	fin := &done{}
 	op := &iscsi.Op{Done: fin, Offset: 4096, Length: 8192, Data: make([]byte, 512)}
 	for kind, want := range map[iscsi.OpKind]volume.RequestKind{
@@ -204,7 +204,7 @@ func TestDisk(t *testing.T) {
 // TestSpace: what a vDisk tells of thin space, and when initiators are warned.
 func TestSpace(t *testing.T) {
 	s := &poolSpace{}
-	d := newDisk(&instant{}, s)
+	d := newDisk(&instant{}, s, nil)
 	for i, tc := range []struct {
 		u    backend.Usage
 		warn bool
@@ -221,7 +221,7 @@ func TestSpace(t *testing.T) {
 			t.Errorf("%d: warned %v, %+v", i, warn, d.Space())
 		}
 	}
-	if got := newDisk(&instant{}, nil).Space(); got.Available != -1 {
+	if got := newDisk(&instant{}, nil, nil).Space(); got.Available != -1 {
 		t.Errorf("nothing known: %+v", got)
 	}
 }

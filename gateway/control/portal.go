@@ -18,29 +18,27 @@ const nowhere = "0.0.0.1:1"
 // Portals returns the portals as initiators should use them.
 func (c *Controller) Portals() []iscsi.Portal { return slices.Clone(c.opt.Portals) }
 
-// TargetPortals returns the portals of this node through which a target is reached.
+// TargetPortals returns the portals through which a target is reached: those of this node,
+// then, where every node shows it, those of the others.
 func (c *Controller) TargetPortals(t Target) []iscsi.Portal {
-	if len(t.Access.Portals) == 0 {
-		return c.Portals()
+	list := append(c.Portals(), c.otherPortals()...)
+	if len(t.Access.Portals) > 0 {
+		list = slices.DeleteFunc(list, func(p iscsi.Portal) bool { return !slices.Contains(t.Access.Portals, p.Address) })
 	}
-	var out []iscsi.Portal
-	for _, p := range c.opt.Portals {
-		if slices.Contains(t.Access.Portals, p.Address) {
-			out = append(out, p)
-		}
-	}
-	return out
+	return list[:min(len(list), maxTargetPortals)]
 }
 
-// targetPortals is the front end's view of the portals of a target. One whose
-// addresses all left the node is reached nowhere, and not everywhere.
+// targetPortals is the front end's view of the portals of a target. One whose addresses all
+// left the cluster is reached nowhere, and not everywhere.
 func (c *Controller) targetPortals(t Target) []iscsi.Portal {
 	list := c.TargetPortals(t)
 	if len(t.Access.Portals) == 0 {
 		return list
 	}
 	for i := range list {
-		list[i].Local = exactLocal(list[i])
+		if list[i].Local != nowhere {
+			list[i].Local = exactLocal(list[i])
+		}
 	}
 	if len(list) == 0 {
 		c.log.Warn("target is reached nowhere: none of its portals is an address of this node", "target", t.IQN, "portals", strings.Join(t.Access.Portals, " "))
@@ -72,16 +70,21 @@ func exactLocal(p iscsi.Portal) string {
 }
 
 // SetPortals has a target reached through these addresses only; none is every
-// portal of the node.
+// portal of the node and, where every node shows it, of the others.
 func (c *Controller) SetPortals(ctx context.Context, ref string, addresses []string) (Target, error) {
 	return c.changeTarget(ctx, ref, func(t Target, a *model.Target) error {
 		var here, want []string
-		for _, p := range c.opt.Portals {
+		others := c.otherPortals()
+		whose, hint := "this node", "this node has "
+		if len(others) > 0 {
+			whose, hint = "any node", "the nodes have "
+		}
+		for _, p := range append(c.Portals(), others...) {
 			here = append(here, p.Address)
 		}
 		for _, addr := range addresses {
 			if !slices.Contains(here, addr) {
-				return invalid("addresses", t.object(), "this node has "+strings.Join(here, " "), "%q is not a portal of this node", clip(addr))
+				return invalid("addresses", t.object(), hint+strings.Join(here, " "), "%q is not a portal of %s", clip(addr), whose)
 			}
 			if !slices.Contains(want, addr) {
 				want = append(want, addr)

@@ -182,11 +182,15 @@ func (c *Controller) planOwn(rec model.VDisk, iqn string, opt PublishOptions) (*
 
 // Unpublish withdraws a vDisk; one that is not published is no error. While
 // initiators see it, it is refused unless force is set: then the sessions on its
-// own target are dropped, and those on a shared one are told that it is gone.
+// own target are dropped, and those on a shared one are told that it is gone. Below a
+// datastore it is refused.
 func (c *Controller) Unpublish(ctx context.Context, name string, force bool) error {
 	return c.withDisk(ctx, name, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
 		if !rec.Published() {
 			return nil
+		}
+		if err := c.underDatastore(rec); err != nil {
+			return err
 		}
 		iqn, lun, _ := c.Placed(rec)
 		unpublish := c.unpublishOwn
@@ -204,7 +208,7 @@ func (c *Controller) Unpublish(ctx context.Context, name string, force bool) err
 
 // unpublishOwn takes a vDisk's own target away; d.lock is held.
 func (c *Controller) unpublishOwn(ctx context.Context, d *vdisk, rec model.VDisk, force bool) error {
-	if d.exported {
+	if d.exported || d.shown != "" {
 		if err := c.withdraw(d, rec, force); err != nil {
 			return err
 		}

@@ -119,7 +119,7 @@ func (c *Controller) recoverDisk(ctx context.Context, pool model.VPool, ep Pool,
 		var err error
 		rec = model.VDisk{
 			ID: r.ID.String(), Name: c.freeName(pool.ID, r), VPool: pool.ID, Size: r.Size, ClusterSize: r.ClusterSize,
-			Labels: r.Labels, State: model.StatePresent, Created: c.clock.Now().UTC(), Template: r.Template,
+			Labels: r.Labels, State: model.StatePresent, Created: c.clock.Now().UTC(), Template: r.Template, Node: c.opt.Node,
 		}
 		if r.Parent != (volume.ID{}) {
 			rec.Parent = &model.Parent{VDisk: r.Parent.String()}
@@ -127,6 +127,9 @@ func (c *Controller) recoverDisk(ctx context.Context, pool model.VPool, ep Pool,
 		if rec, err = c.model.CreateVDisk(ctx, rec); err != nil {
 			return rec, err
 		}
+	}
+	if !c.mine(rec) {
+		return rec, nil
 	}
 	d := c.vdisk(rec.ID)
 	if err := d.lock.acquire(ctx); err != nil {

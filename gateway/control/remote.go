@@ -341,6 +341,35 @@ func (c *Controller) UpdateRemote(ctx context.Context, name string, p RemotePatc
 	return kept, report, nil
 }
 
+// visitRemote has the vPools on a remote store that another node changed go on with the new
+// record; true: visit it again.
+func (c *Controller) visitRemote(ctx context.Context, id string) bool {
+	if err := c.remoteLock.acquire(ctx); err != nil {
+		return true
+	}
+	defer c.remoteLock.release()
+	r, ok := c.model.Remote(id)
+	if !ok {
+		return false
+	}
+	secret, err := c.openSecret(r)
+	var swap func(bool)
+	if err == nil {
+		swap, err = c.openRemoteAgain(ctx, r, secret)
+	}
+	if err != nil {
+		c.log.Warn("vPools go on with the former record of their backend", "backend", r.Name, "err", err)
+		return true
+	}
+	swap(true)
+	for _, v := range c.model.VPools() {
+		if v.Backend.Store == id {
+			c.schedule(ref{"vpool", v.ID}, 0) // it may have waited for this
+		}
+	}
+	return false
+}
+
 // openRemoteAgain opens the stores of the attached vPools on a remote store with its new
 // record and checks that they are the vPools'. The caller says whether they take the
 // place of the present ones; until then none of its vPools is attached or detached.
@@ -370,7 +399,7 @@ func (c *Controller) openRemoteAgain(ctx context.Context, r model.Remote, secret
 		}
 	}()
 	for _, v := range c.model.VPools() {
-		if v.Backend.Store != r.ID {
+		if v.Backend.Store != r.ID || !c.reaches(v) {
 			continue
 		}
 		p := c.pool(v.ID)

@@ -34,6 +34,9 @@ func (c *Controller) Rollback(ctx context.Context, name string, to volume.Point,
 	var rolled volume.Rolled
 	err := c.withDisk(ctx, name, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
 		out = rec
+		if err := c.underDatastore(rec); err != nil {
+			return err
+		}
 		if err := c.checkRollback(ctx, d, rec, to); err != nil {
 			return err
 		}
@@ -94,6 +97,57 @@ func (c *Controller) checkRollback(ctx context.Context, d *vdisk, rec model.VDis
 		return nil
 	}
 	return &Error{Code: CodeInUse, Object: vdiskObject(rec.Name), Message: "snapshot " + clip(all[i].Name) + " is newer and sticky", Hint: "delete it first: ovgate snapshot delete --force"}
+}
+
+// HistoryKept is how far back scrubs keep the moments of a vDisk, 0: not at all, and
+// whether its vPool says so.
+func (c *Controller) HistoryKept(v model.VDisk) (kept time.Duration, inherited bool) {
+	if v.History != nil {
+		return *v.History, false
+	}
+	pool, _ := c.model.VPool(v.VPool)
+	return pool.Settings.History, true
+}
+
+// historyOf is what a vDisk says about its history, for the engine, which asks at each
+// scrub: a change takes effect at once. False: as its vPool says.
+func (c *Controller) historyOf(id volume.ID) (time.Duration, bool) {
+	v, ok := c.model.VDisk(id.String())
+	if !ok || v.History == nil {
+		return 0, false
+	}
+	return *v.History, true
+}
+
+// SetHistory says how far back scrubs keep the moments of a vDisk, 0: not at all; nil: as
+// its vPool says. What a scrub took already does not come back.
+func (c *Controller) SetHistory(ctx context.Context, name string, keep *time.Duration) (model.VDisk, error) {
+	var out model.VDisk
+	err := c.withDisk(ctx, name, func(ctx context.Context, _ *vdisk, rec model.VDisk) error {
+		if keep != nil {
+			if e := checkHistory("keepMs", vdiskObject(rec.Name), *keep); e != nil {
+				return e
+			}
+		}
+		var err error
+		out, err = c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error {
+			v.History = keep
+			return nil
+		})
+		if err == nil {
+			kept, inherited := c.HistoryKept(out)
+			c.log.Info("history of a vDisk set", "vdisk", rec.Name, "id", rec.ID, "keep", kept, "inherited", inherited)
+		}
+		return err
+	})
+	return out, err
+}
+
+func checkHistory(field, object string, h time.Duration) *Error {
+	if h != 0 && (h < minHistory || h > maxHistory) {
+		return invalid(field, object, "use 1 minute to 366 days, or 0 for none", "a history of %s is not possible", h)
+	}
+	return nil
 }
 
 // checkMoment refuses a time outside a vDisk's history.

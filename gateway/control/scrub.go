@@ -30,6 +30,8 @@ type Job[R any] struct {
 	Ended   time.Time // zero while it runs
 	Result  R         // so far
 	Err     *Error    // why it failed
+
+	done chan struct{} // closed at its end
 }
 
 // jobs are the newest jobs of objects, by id. The Controller's mu guards them.
@@ -45,12 +47,13 @@ func startJob[R any](c *Controller, list jobs[R], id, object string, j Job[R], r
 	if old := list[id]; old != nil && old.State == JobRunning {
 		return j, &Error{Code: CodeInUse, Object: object, Message: "this runs already", Hint: "wait for it"}
 	}
-	j.State, j.Started = JobRunning, c.clock.Now().UTC()
+	j.State, j.Started, j.done = JobRunning, c.clock.Now().UTC(), make(chan struct{})
 	list[id] = &j
 	started := j
 	c.wg.Add(1)
 	go func() {
 		defer c.wg.Done()
+		defer close(j.done)
 		set := func(r R) { c.mu.Lock(); j.Result = r; c.mu.Unlock() }
 		r, err := run(c.ctx, set)
 		set(r)
@@ -121,6 +124,9 @@ func (c *Controller) StartSweep(ctx context.Context, name string, dryRun bool) (
 	rec, err := c.FindVPool(name)
 	if err != nil {
 		return out, err
+	}
+	if e := c.reached(rec, ""); e != nil {
+		return out, e
 	}
 	ep, err := c.attached(rec.ID)
 	if err != nil {

@@ -23,7 +23,8 @@ const (
 // a shared target's, never after.
 type shared struct {
 	lock  lock
-	known bool // the front end has it
+	known bool   // the front end has it
+	iqn   string // with known
 }
 
 // withSharedLock runs fn with the lock of a shared target.
@@ -51,9 +52,33 @@ func (c *Controller) putShared(s *shared, id string) error {
 	}
 	err := c.put(c.sharedTarget(rec), s.known)
 	if err == nil {
-		s.known = true
+		s.known, s.iqn = true, rec.IQN
 	}
 	return err
+}
+
+// visitTarget gives a shared target that another node made, changed or deleted to the front
+// end, or takes it out. It returns its iSCSI name; again: visit it again.
+func (c *Controller) visitTarget(ctx context.Context, id string) (iqn string, again bool) {
+	err := c.withSharedLock(ctx, id, func(s *shared) error {
+		rec, ok := c.model.Target(id)
+		if ok {
+			iqn = rec.IQN
+			return c.putShared(s, id)
+		}
+		if iqn = s.iqn; !s.known {
+			return nil
+		}
+		if err := c.opt.Frontend.RemoveTarget(iqn, true); err != nil && !errors.Is(err, iscsi.ErrNoTarget) {
+			return err
+		}
+		s.known = false
+		return nil
+	})
+	if err != nil {
+		c.log.Warn("target is not as it was changed elsewhere", "id", id, "iqn", iqn, "err", err)
+	}
+	return iqn, err != nil
 }
 
 // startShared gives the shared targets to the front end, with stand-ins: each vDisk
@@ -155,6 +180,9 @@ func (c *Controller) deleteShared(ctx context.Context, s *shared, id string, for
 	rec, ok := c.model.Target(id)
 	if !ok {
 		return nil
+	}
+	if err := c.fresh(ctx); err != nil { // another node may have placed one
+		return err
 	}
 	t := c.sharedTarget(rec)
 	if len(t.LUNs) > 0 {
@@ -309,8 +337,10 @@ func (c *Controller) unpublishShared(ctx context.Context, d *vdisk, rec model.VD
 	id := rec.Shared.Target
 	return c.withSharedLock(ctx, id, func(s *shared) error {
 		st, ok := c.model.Target(id)
-		if !ok {
-			return noTarget(id)
+		if !ok { // deleted elsewhere, in the moment in which it was placed there
+			_, err := c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error { v.Shared = nil; return nil })
+			c.setExported(d, false)
+			return err
 		}
 		if shown := c.unit(c.sharedTarget(st), rec) != nil; shown && !force {
 			if users := c.viewers(st, rec.Shared.LUN); len(users) > 0 {

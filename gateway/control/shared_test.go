@@ -78,6 +78,42 @@ func TestSharedAway(t *testing.T) {
 	}
 }
 
+// TestSharedClosed: a shared target that changes in the moment in which one of its vDisks was
+// closed to be handed over, and is not taken out yet, keeps that one's place.
+func TestSharedClosed(t *testing.T) {
+	b := newBench(t, t.TempDir(), &place{})
+	b.gold(t.TempDir())
+	v := b.disk("one")
+	ctx := t.Context()
+	target, err := b.CreateTarget(ctx, "cluster", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lun := uint16(3)
+	if _, err := b.Publish(ctx, "one", PublishOptions{Target: "cluster", LUN: &lun}); err != nil {
+		t.Fatal(err)
+	}
+	d := b.vdisk(v.ID)
+	if err := d.lock.acquire(ctx); err != nil {
+		t.Fatal(err)
+	}
+	defer d.lock.release()
+	set := func(vol Volume, front *disk, state volume.State) {
+		b.mu.Lock()
+		d.vol, d.disk, d.state = vol, front, state
+		b.mu.Unlock()
+	}
+	vol, front, state := d.vol, d.disk, d.state
+	set(nil, nil, volume.StateClosed)
+	defer set(vol, front, state)
+	if _, again := b.visitTarget(ctx, target.ID); again {
+		t.Error("the target is not as it was changed")
+	}
+	if got := b.shown(target.IQN); !strings.HasPrefix(got, "3") {
+		t.Errorf("shown: %q", got)
+	}
+}
+
 // TestRefusedByFrontEnd: a change that the front end does not take is taken back
 // in the record (C1).
 func TestRefusedByFrontEnd(t *testing.T) {

@@ -83,6 +83,9 @@ func (c *Controller) SnapshotGroup(ctx context.Context, names []string, in volum
 		if recs[i], err = c.FindVDisk(name); err != nil {
 			return nil, err
 		}
+		if e := c.served(recs[i]); e != nil {
+			return nil, e
+		}
 	}
 	order := make([]int, len(recs)) // of what is asked for
 	for i := range order {

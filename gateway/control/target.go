@@ -153,15 +153,25 @@ func (c *Controller) iqnFree(iqn string) bool {
 
 // unit returns what initiators are shown of a vDisk in a target, nil: nothing. Its
 // own target waits until it is open (C6). In a shared one a stand-in keeps the number
-// of a vDisk that is not open yet, so that the others are served and initiators wait
-// for it instead of losing a disk; but not of one that another node serves (C8).
+// of a vDisk that is not open yet, or not any more, so that the others are served and
+// initiators wait for it instead of losing a disk; but not of one that another node serves
+// (C8).
 func (c *Controller) unit(t Target, v model.VDisk) iscsi.Disk {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	d := c.disks[v.ID]
-	switch {
-	case d != nil && d.exported:
+	if d != nil && d.exported && d.disk != nil { // closed, it is exported until takeOut
+		defer c.mu.Unlock()
 		return d.disk
+	}
+	c.mu.Unlock()
+	if c.opt.Paths && v.State == model.StatePresent {
+		return c.standIn(v)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case !c.mine(v):
+		return nil
 	case t.Shared && (d == nil || d.vol == nil && d.state != volume.StateFenced):
 		return away{v.ID, v.Size, v.ClusterSize}
 	}
@@ -204,7 +214,7 @@ func (c *Controller) spec(t Target) (iscsi.TargetSpec, error) {
 		}
 		s.LUNs = append(s.LUNs, iscsi.LUNSpec{
 			Number: l.Number, Disk: disk, Serial: strings.ReplaceAll(l.VDisk.ID, "-", ""), NAA: makeNAA(id),
-			BlockSize: BlockSize(l.VDisk), QoS: qosOf(l.VDisk),
+			BlockSize: BlockSize(l.VDisk), QoS: qosOf(l.VDisk), Owner: c.ownerGroups(l.VDisk), Clustered: c.opt.Paths,
 		})
 		present[l.Number] = true
 	}
@@ -275,11 +285,16 @@ func (c *Controller) show(ctx context.Context, d *vdisk, rec model.VDisk) error 
 	}
 	was := d.exported
 	c.setExported(d, true)
+	defer func() {
+		if c.opt.Paths {
+			c.opt.Moved() // what waited for it goes on
+		}
+	}()
 	var err error
 	if rec.Shared != nil {
 		err = c.withSharedLock(ctx, rec.Shared.Target, func(s *shared) error { return c.putShared(s, rec.Shared.Target) })
 	} else {
-		err = c.put(ownTarget(rec), was)
+		err = c.putOwn(d, rec)
 	}
 	if err != nil {
 		c.setExported(d, was)
@@ -303,6 +318,9 @@ func (c *Controller) put(t Target, known bool) error {
 // force is set, it is refused while initiators are signed in.
 func (c *Controller) withdraw(d *vdisk, rec model.VDisk, force bool) error {
 	err := c.opt.Frontend.RemoveTarget(rec.IQN, force)
+	if err == nil {
+		c.setShown(d, "")
+	}
 	var busy *iscsi.TargetBusyError
 	if errors.As(err, &busy) {
 		return signedIn(vdiskObject(rec.Name), busy.Sessions, err)

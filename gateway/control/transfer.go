@@ -165,6 +165,15 @@ func (c *Controller) use(id string, imports bool) (*transfer, error) {
 	return t, nil
 }
 
+// transferElsewhere names the node on which a transfer is under way, if that is another one.
+func (c *Controller) transferElsewhere(ctx context.Context, id string) *Error {
+	rec, ok := c.model.FreshVDisk(ctx, id)
+	if !ok || rec.State != model.StateTransfer {
+		return nil
+	}
+	return c.served(rec)
+}
+
 func (c *Controller) leave(t *transfer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -261,6 +270,9 @@ func (c *Controller) withTransfer(ctx context.Context, id string, imports bool, 
 	defer done()
 	t, err := c.use(id, imports)
 	if err != nil {
+		if e := c.transferElsewhere(ctx, id); e != nil {
+			return e
+		}
 		return err
 	}
 	defer c.leave(t)
@@ -326,6 +338,9 @@ func (c *Controller) EndExport(ctx context.Context, id string) error {
 
 // deleteTransfer ends the transfer that a vDisk is there for.
 func (c *Controller) deleteTransfer(ctx context.Context, rec model.VDisk) error {
+	if e := c.served(rec); e != nil {
+		return e
+	}
 	return errors.Join(c.stopTransfer(ctx, rec.ID, true), c.stopTransfer(ctx, rec.ID, false))
 }
 
@@ -339,6 +354,9 @@ func (c *Controller) stopTransfer(ctx context.Context, id string, imports bool) 
 	t := c.transfers[id]
 	c.mu.Unlock()
 	if t == nil || t.imports != imports {
+		if e := c.transferElsewhere(ctx, id); t == nil && e != nil {
+			return e
+		}
 		return nil
 	}
 	if err := c.endTransfer(ctx, id); err != nil {

@@ -71,7 +71,7 @@ func (b *bench) exported(t Transfer) []byte {
 // objects in the backend's directory.
 func (b *bench) gone(id, far string) {
 	b.t.Helper()
-	limit, tick := time.NewTimer(30*time.Second), time.NewTicker(5*time.Millisecond)
+	limit, tick := time.NewTimer(patience), time.NewTicker(5*time.Millisecond)
 	defer limit.Stop()
 	defer tick.Stop()
 	for {

@@ -91,6 +91,9 @@ func (c *Controller) withTrashed(ctx context.Context, ref string, fn func(contex
 	if rec, err = c.FindTrashed(rec.ID); err != nil {
 		return err
 	}
+	if e := c.served(rec); e != nil {
+		return e
+	}
 	if err := fn(ctx, d, rec); err != nil {
 		return explain(vdiskObject(rec.Name), err)
 	}
@@ -220,7 +223,7 @@ func (c *Controller) expired(rec model.VDisk) bool {
 func (c *Controller) watchTrash() {
 	c.every(0, trashEvery, func() {
 		for _, v := range c.Trash() {
-			if c.expired(v) {
+			if c.mine(v) && c.expired(v) {
 				c.schedule(ref{"vdisk", v.ID}, 0)
 			}
 		}

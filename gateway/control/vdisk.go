@@ -7,6 +7,7 @@ import (
 	"maps"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -122,9 +123,14 @@ func (c *Controller) diskStatus(v model.VDisk, stats func(Volume) volume.Stats) 
 		s.State, s.Reason = StateTemplate, ""
 	case v.State == model.StateTransfer:
 		s.State, s.Reason = StateTransferring, ""
+	case !c.mine(v):
+		return c.elsewhereState(v)
 	case vol != nil:
 		s.Open, s.Stats = true, stats(vol)
 		s.State, s.Reason = s.Stats.State, s.Stats.Err
+		if !c.permit.ok() && (s.State == volume.StateRunning || s.State == volume.StateDegraded) {
+			s.State, s.Reason = StateSuspended, "the node's lease in the registry is not renewed: operations wait"
+		}
 	case s.State == "":
 		s.State = StateOpening
 	case s.State == volume.StateLostTail:
@@ -172,6 +178,7 @@ type NewDisk struct {
 	Size        int64  // bytes
 	ClusterSize int64  // bytes; 0: the vPool's
 	Labels      map[string]string
+	Node        string // name or id of the node that is to serve it; empty: this one
 }
 
 // checkSize refuses a size that the engine would refuse.
@@ -196,6 +203,12 @@ func (c *Controller) checkNewDisk(in NewDisk) (model.VDisk, *Error) {
 	pool, ok := c.model.FindVPool(in.VPool)
 	if !ok || pool.State == model.StateDeleting {
 		return model.VDisk{}, noVPool(clip(in.VPool), "vpool")
+	}
+	if e := c.reached(pool, "vpool"); e != nil {
+		return model.VDisk{}, e
+	}
+	if self, ok := c.model.Node(c.opt.Node); ok && self.Draining {
+		return model.VDisk{}, &Error{Code: CodeInUse, Object: nodeObject(self.Name), Message: "it is being drained, and takes no vDisks", Hint: "ask another node, or end that: ovgate node drain " + self.Name + " --cancel"}
 	}
 	cluster := in.ClusterSize
 	if cluster == 0 {
@@ -234,6 +247,9 @@ func (c *Controller) CreateVDisk(ctx context.Context, in NewDisk) (model.VDisk, 
 		return model.VDisk{}, err
 	}
 	defer done()
+	if e := c.placed(ctx, in); e != nil {
+		return model.VDisk{}, e
+	}
 	rec, e := c.checkNewDisk(in)
 	if e != nil {
 		return rec, e
@@ -261,7 +277,10 @@ func (c *Controller) makeDisk(ctx context.Context, rec model.VDisk) (model.VDisk
 		return rec, explain(object, err)
 	}
 	c.log.Info("vDisk created", "vdisk", rec.Name, "id", rec.ID, "size", rec.Size)
-	if err := c.open(ctx, d, rec); err != nil {
+	if err := c.open(ctx, d, rec); errors.Is(err, backend.ErrFull) { // of no use, and nothing is in it
+		c.undoCreate(ctx, rec)
+		return rec, explain(object, err)
+	} else if err != nil {
 		c.log.Warn("new vDisk not open yet", "vdisk", rec.Name, "err", err)
 		c.schedule(ref{"vdisk", rec.ID}, retryMin)
 	}
@@ -295,7 +314,7 @@ func (c *Controller) storeNewDiskAs(ctx context.Context, rec model.VDisk, before
 	if err != nil {
 		return rec, err
 	}
-	rec.ID = id.String()
+	rec.ID, rec.Node = id.String(), c.opt.Node
 	before(rec.ID)
 	out, err := c.model.CreateVDisk(ctx, rec)
 	if err != nil {
@@ -358,6 +377,7 @@ func (c *Controller) open(ctx context.Context, d *vdisk, rec model.VDisk) error 
 		}
 		if rec.Template {
 			c.startMove(d, rec)
+			c.startHandOver(d, rec)
 			return nil
 		}
 		if err := c.openVolume(ctx, d, rec); err != nil {
@@ -383,12 +403,21 @@ func (c *Controller) open(ctx context.Context, d *vdisk, rec model.VDisk) error 
 	}
 	c.startMove(d, rec)
 	if !d.exported {
-		return c.show(ctx, d, rec)
+		if err := c.show(ctx, d, rec); err != nil {
+			return err
+		}
 	}
+	c.startHandOver(d, rec)
 	return nil
 }
 
 func (c *Controller) openVolume(ctx context.Context, d *vdisk, rec model.VDisk) error {
+	if !c.permit.ok() {
+		c.mu.Lock()
+		d.err, d.state = errNoPermit, StateOpening
+		c.mu.Unlock()
+		return errNoPermit
+	}
 	ep, err := c.attached(rec.VPool)
 	var vol Volume
 	var id volume.ID
@@ -402,11 +431,14 @@ func (c *Controller) openVolume(ctx context.Context, d *vdisk, rec model.VDisk) 
 	d.vol, d.err, d.state = vol, err, closedState(err)
 	if err == nil {
 		vol.SetCache(cacheOf(rec))
-		d.disk = newDisk(vol, &p.space)
+		d.disk = newDisk(vol, &p.space, c.permit)
 	}
 	c.mu.Unlock()
 	if err != nil {
 		return err
+	}
+	if now, ok := c.model.VDisk(rec.ID); ok && !c.mine(now) { // a term began meanwhile (beginTerm)
+		return errors.Join(c.served(now), c.giveUp(ctx, d, now))
 	}
 	if n := vol.Size(); n != rec.Size {
 		// A grow that the engine finished and the model did not hear of.
@@ -439,7 +471,13 @@ func (c *Controller) closeVolume(ctx context.Context, d *vdisk) error {
 	}
 	c.stopFlatten(d)
 	c.stopMove(d)
+	c.stopHandOver(d)
+	front := d.disk
+	if !c.permit.ok() {
+		front.refuse(volume.ErrClosed)
+	}
 	err := d.vol.Close(ctx)
+	front.refuse(volume.ErrClosed) // nobody lets go on what waits there
 	c.mu.Lock()
 	d.vol, d.disk, d.state, d.exported = nil, nil, volume.StateClosed, false
 	c.mu.Unlock()
@@ -448,8 +486,7 @@ func (c *Controller) closeVolume(ctx context.Context, d *vdisk) error {
 
 // visitDisk is the reconciler's work on one vDisk; true: visit it again.
 func (c *Controller) visitDisk(ctx context.Context, id string) bool {
-	rec, ok := c.model.VDisk(id)
-	if !ok {
+	if _, ok := c.model.VDisk(id); !ok {
 		return false
 	}
 	d := c.vdisk(id)
@@ -457,15 +494,25 @@ func (c *Controller) visitDisk(ctx context.Context, id string) bool {
 		return true
 	}
 	defer d.lock.release()
-	if rec, ok = c.model.VDisk(id); !ok {
+	rec, ok := c.model.VDisk(id)
+	if !ok {
 		return false
+	}
+	if !c.mine(rec) {
+		if err := c.giveUp(ctx, d, rec); err != nil {
+			c.log.Warn("vDisk of another node is still served here", "vdisk", rec.Name, "id", rec.ID, "err", err)
+			return true
+		}
+		return c.forsake(ctx, rec)
 	}
 	var err error
 	switch rec.State {
 	case model.StateDeleting:
 		err = c.resumeDelete(ctx, d, rec)
 	case model.StateTrashed:
-		err = c.visitTrashed(ctx, d, rec)
+		if err = c.visitTrashed(ctx, d, rec); err == nil {
+			c.startHandOver(d, rec)
+		}
 	case model.StateTransfer:
 		if !c.transferring(id) {
 			err = c.dropTransfer(ctx, d, rec)
@@ -485,6 +532,9 @@ func (c *Controller) visitDisk(ctx context.Context, id string) bool {
 		if err = c.open(ctx, d, rec); err == nil {
 			err = c.dropLeft(ctx, id)
 		}
+		if errors.Is(err, volume.ErrLostTail) && c.opt.Lease != nil {
+			return true // the node that has the writes may bring them to the backend yet
+		}
 	}
 	if err != nil {
 		c.log.Warn("vDisk is not yet what it should be", "vdisk", rec.Name, "id", rec.ID, "wanted", rec.State, "err", err)
@@ -502,7 +552,7 @@ func (c *Controller) running(d *vdisk, rec model.VDisk) (Volume, *Error) {
 	if rec.Template {
 		return nil, isTemplate(rec)
 	}
-	if d.vol != nil && !fenced(d.vol) {
+	if d.vol != nil && !fenced(d.vol) && c.permit.ok() {
 		return d.vol, nil
 	}
 	s := c.DiskStatus(rec)
@@ -540,6 +590,9 @@ func (c *Controller) withDisk(ctx context.Context, name string, fn func(context.
 	rec, ok := c.model.VDisk(rec.ID)
 	if !ok || rec.State == model.StateDeleting {
 		return noVDisk(name)
+	}
+	if e := c.served(rec); e != nil {
+		return e
 	}
 	if rec.State == model.StateTrashed {
 		return inTrash(rec)
@@ -717,6 +770,9 @@ func (c *Controller) DeleteVDisk(ctx context.Context, name string, purge bool) e
 			_, e := c.running(d, rec)
 			return e
 		}
+		if err := c.underDatastore(rec); err != nil {
+			return err
+		}
 		rec, err := c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error {
 			if iqn, _, ok := c.Placed(*v); ok {
 				return &Error{Code: CodeInUse, Object: vdiskObject(v.Name), Message: "it is published as " + iqn, Hint: "unpublish it first"}
@@ -786,6 +842,9 @@ func (c *Controller) finishDelete(ctx context.Context, d *vdisk, rec model.VDisk
 		return err
 	}
 	if err := c.model.DeleteVerification(ctx, rec.ID); err != nil {
+		return err
+	}
+	if err := c.forgetSchedule(ctx, rec.ID); err != nil {
 		return err
 	}
 	if err := c.model.DeleteVDisk(ctx, rec.ID); err != nil {

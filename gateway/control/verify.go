@@ -206,6 +206,9 @@ func (c *Controller) CancelVerify(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if e := c.served(rec); e != nil {
+		return e
+	}
 	return c.endVerify(ctx, rec.ID)
 }
 
@@ -258,7 +261,7 @@ func (c *Controller) dueForVerify(tried map[string]time.Time) (model.VDisk, bool
 	}
 	var most model.VDisk
 	var due time.Duration
-	for _, v := range c.model.VDisks(nil) {
+	for _, v := range c.model.VDisks(c.mine) {
 		interval := every[v.VPool]
 		if v.State != model.StatePresent || interval == 0 || now.Sub(tried[v.ID]) < verifyAgain {
 			continue

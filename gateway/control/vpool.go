@@ -35,6 +35,7 @@ type SettingsPatch struct {
 	// Oversubscription is in percent; 0: no bound.
 	Oversubscription *int
 	VerifyInterval   *time.Duration // 0: none
+	DTL              *model.DTLMode
 }
 
 // apply checks the patched settings as the engine will and returns them, all set.
@@ -74,6 +75,11 @@ func (p SettingsPatch) apply(object string, s model.PoolSettings) (model.PoolSet
 		}
 		if s.VerifyInterval = *p.VerifyInterval; s.VerifyInterval == 0 {
 			s.VerifyInterval = -1
+		}
+	}
+	if p.DTL != nil {
+		if s.DTL = *p.DTL; !validDTL(s.DTL) {
+			return s, invalid("settings.dtl", object, dtlModeHint, "a DTL mode %q is not known", clip(string(s.DTL)))
 		}
 	}
 	if p.Oversubscription != nil {
@@ -126,16 +132,15 @@ func checkSettings(object string, s model.PoolSettings) *Error {
 		return invalid("settings.commitIntervalMs", object, "use 100 ms to 10 min", "a commit interval of %s is not possible", s.CommitInterval)
 	case s.StallTimeout < minStallTimeout || s.StallTimeout > maxStallTimeout:
 		return invalid("settings.stallTimeoutMs", object, "use 1 s to 1 h", "a stall timeout of %s is not possible", s.StallTimeout)
-	case s.History != 0 && (s.History < minHistory || s.History > maxHistory):
-		return invalid("settings.historyMs", object, "use 1 minute to 366 days, or 0 for none", "a history of %s is not possible", s.History)
 	}
-	return nil
+	return checkHistory("settings.historyMs", object, s.History)
 }
 
 func engineSettings(s model.PoolSettings) volume.Settings {
 	return volume.Settings{
 		ClusterSize: s.ClusterSize, SCOSize: s.SCOSize, JournalQuota: s.JournalQuota,
 		CommitInterval: s.CommitInterval, StallTimeout: s.StallTimeout, History: s.History, AcceptLostTail: s.AcceptLostTail,
+		DTL: volume.DTLMode(s.DTLMode()),
 	}
 }
 
@@ -154,6 +159,9 @@ func (c *Controller) PoolStatus(id string) PoolStatus {
 	defer c.mu.Unlock()
 	p := c.pools[id]
 	if p == nil {
+		if rec, ok := c.model.VPool(id); ok && !c.reaches(rec) {
+			return PoolStatus{Err: "only node " + c.NodeName(rec.Node) + " reaches it"}
+		}
 		return PoolStatus{Err: "not attached yet"}
 	}
 	s := PoolStatus{Attached: p.p != nil, Usage: p.usage, Observed: p.usageAt}
@@ -220,12 +228,12 @@ func (c *Controller) checkNewPool(in NewPool) (model.VPool, *Error) {
 		return model.VPool{}, poolTaken(in.Name)
 	}
 	for _, v := range c.model.VPools() {
-		if overlap(v.Backend, in.Backend) {
+		if v.Node == c.opt.Node && overlap(v.Backend, in.Backend) || v.Backend.Shared() && overlap(v.Backend, in.Backend) {
 			return model.VPool{}, &Error{Code: CodeInUse, Field: "backend.path", Object: object, Message: fmt.Sprintf("vpool %s keeps its objects in %s", v.Name, v.Backend.Path), Hint: overlapHint(v)}
 		}
 	}
 	return model.VPool{
-		Name: in.Name, Backend: in.Backend, Settings: settings,
+		Name: in.Name, Backend: in.Backend, Settings: settings, Node: c.opt.Node,
 		State: model.StateCreating, Created: c.clock.Now().UTC(),
 	}, nil
 }
@@ -311,6 +319,9 @@ func overlapHint(v model.VPool) string {
 
 func setPresent(v *model.VPool) error {
 	v.State, v.Adopt = model.StatePresent, false
+	if v.Backend.Shared() {
+		v.Node = ""
+	}
 	return nil
 }
 
@@ -352,7 +363,7 @@ func (c *Controller) openPool(ctx context.Context, rec model.VPool) (Pool, backe
 	if err = c.checkPlace(ctx, store, rec); err == nil {
 		var ep Pool
 		ep, err = c.opt.Engine.AttachPool(ctx, volume.PoolConfig{
-			ClusterID: c.model.Cluster().ID, ID: rec.ID, Name: rec.Name, Store: store, Settings: engineSettings(rec.Settings), Adopt: rec.Adopt,
+			ClusterID: c.model.Cluster().ID, ID: rec.ID, Name: rec.Name, Store: store, Settings: engineSettings(rec.Settings), Adopt: rec.Adopt, DTLOf: c.dtlOf, HistoryOf: c.historyOf,
 		})
 		if err == nil {
 			return ep, store, nil
@@ -406,14 +417,17 @@ func (c *Controller) attached(id string) (Pool, error) {
 // visitPool is the reconciler's work on one vPool; true: visit it again.
 func (c *Controller) visitPool(ctx context.Context, id string) bool {
 	rec, ok := c.model.VPool(id)
-	if !ok {
-		return false
+	if !ok || !c.reaches(rec) {
+		return c.letGoPool(ctx, id)
 	}
 	p := c.pool(id)
 	if err := p.lock.acquire(ctx); err != nil {
 		return true
 	}
 	defer p.lock.release()
+	if rec, ok = c.model.VPool(id); !ok {
+		return true
+	}
 	if rec.State == model.StateDeleting {
 		if err := c.resumeDeletePool(ctx, p, rec); err != nil {
 			c.log.Warn("delete of a vPool waits", "vpool", rec.Name, "err", err)
@@ -425,15 +439,48 @@ func (c *Controller) visitPool(ctx context.Context, id string) bool {
 		c.log.Warn("vPool not attached", "vpool", rec.Name, "err", err)
 		return true
 	}
-	for _, v := range c.model.VDisks(func(v model.VDisk) bool { return v.VPool == id }) {
+	if rec.State == model.StatePresent && rec.Node != "" && rec.Backend.Shared() {
+		// Of a version in which an Alba was one node's: now that this one reached it as all do.
+		if _, err := c.model.UpdateVPool(ctx, id, func(v *model.VPool) error { v.Node = ""; return nil }); err != nil {
+			c.log.Warn("other nodes are not let reach a vPool yet", "vpool", rec.Name, "err", err)
+			return true
+		}
+	}
+	for _, v := range c.model.VDisks(func(v model.VDisk) bool { return v.VPool == id && c.mine(v) }) {
 		if c.volume(v.ID) == nil {
 			c.schedule(ref{"vdisk", v.ID}, 0) // it waited for its vPool
 		}
+	}
+	if err := c.spreadSettings(rec); err != nil { // another node may have changed them
+		c.log.Warn("settings of a vPool not taken over", "vpool", rec.Name, "err", err)
 	}
 	if rec.State == model.StateCreating {
 		_, err := c.model.UpdateVPool(ctx, id, setPresent)
 		return err != nil
 	}
+	return false
+}
+
+// letGoPool detaches a vPool that is deleted, or not of this node; true: visit it again.
+func (c *Controller) letGoPool(ctx context.Context, id string) bool {
+	c.mu.Lock()
+	p := c.pools[id]
+	c.mu.Unlock()
+	if p == nil {
+		return false
+	}
+	if err := p.lock.acquire(ctx); err != nil {
+		return true
+	}
+	defer p.lock.release()
+	if rec, ok := c.model.VPool(id); ok && c.reaches(rec) {
+		return true
+	}
+	if err := c.detach(ctx, p); err != nil {
+		c.log.Warn("vPool not detached", "vpool", id, "err", err)
+		return true
+	}
+	c.forgetPool(id)
 	return false
 }
 
@@ -493,7 +540,7 @@ func (c *Controller) spreadSettings(rec model.VPool) error {
 	}
 	for _, v := range c.model.VDisks(func(v model.VDisk) bool { return v.VPool == rec.ID }) {
 		if vol := c.volume(v.ID); vol != nil {
-			if err := vol.SetSettings(engineSettings(rec.Settings)); err != nil {
+			if err := vol.SetSettings(diskSettings(rec, v)); err != nil {
 				errs = append(errs, explain(vdiskObject(v.Name), err))
 			}
 		}
@@ -512,6 +559,9 @@ func (c *Controller) DeleteVPool(ctx context.Context, name string) error {
 	if err != nil {
 		return nil
 	}
+	if e := c.reached(rec, ""); e != nil {
+		return e
+	}
 	object := vpoolObject(rec.Name)
 	p := c.pool(rec.ID)
 	if err := p.lock.acquire(ctx); err != nil {
@@ -522,7 +572,8 @@ func (c *Controller) DeleteVPool(ctx context.Context, name string) error {
 		if e := c.refuseDelete(*v); e != nil {
 			return e
 		}
-		v.State = model.StateDeleting
+		// One node alone removes the root: another one's may be there soon after.
+		v.State, v.Node = model.StateDeleting, c.opt.Node
 		return nil
 	})
 	if err != nil {
@@ -583,7 +634,10 @@ func (c *Controller) resumeDeletePool(ctx context.Context, p *pool, rec model.VP
 // finishDeletePool detaches a vPool, frees its backend for another one and
 // forgets it; p.lock is held. A vPool that was never attached leaves no root.
 func (c *Controller) finishDeletePool(ctx context.Context, p *pool, rec model.VPool) error {
-	// A vDisk stored in the moment before "deleting" was keeps the vPool (M4).
+	// A vDisk stored in the moment before "deleting" was, by whatever node, keeps the vPool (M4).
+	if err := c.fresh(ctx); err != nil {
+		return err
+	}
 	if n := len(c.model.VDisks(func(d model.VDisk) bool { return d.VPool == rec.ID })); n > 0 {
 		return fmt.Errorf("%d vDisks are still being deleted", n)
 	}
@@ -598,6 +652,9 @@ func (c *Controller) finishDeletePool(ctx context.Context, p *pool, rec model.VP
 		if err := c.dropRoot(ctx, p); err != nil {
 			return err
 		}
+	}
+	if err := c.model.DeleteSchedule(ctx, model.ScheduleOfVPool(rec.ID)); err != nil {
+		return err
 	}
 	if err := c.model.DeleteVPool(ctx, rec.ID); err != nil {
 		return err

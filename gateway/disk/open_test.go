@@ -71,6 +71,14 @@ func sum(t *testing.T, dev string) uint32 {
 	return h.Sum32()
 }
 
+// slow leaves a test out with -short.
+func slow(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("one goroutine that starts programs which make file systems, again and again")
+	}
+}
+
 func sh(t *testing.T, name string, args ...string) {
 	t.Helper()
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
@@ -162,6 +170,7 @@ func made(t *testing.T, o Options) *Open {
 // TestRefused: what is not blank, or not the right disk, is refused with words, and no
 // byte of it changes.
 func TestRefused(t *testing.T) {
+	slow(t)
 	for _, c := range []struct {
 		name  string
 		size  int64
@@ -313,6 +322,7 @@ var steps = []string{"label 1", "erase", "mkfs", "label 2", "directory", "mount"
 
 // TestPowerCut: whatever a cut left, the next start finishes the same disk.
 func TestPowerCut(t *testing.T) {
+	slow(t)
 	damage := map[string]func(t *testing.T, dev string){
 		"":                             func(*testing.T, string) {},
 		"the superblock is unfinished": func(t *testing.T, dev string) { write(t, dev, "\x01", 126) },
@@ -364,6 +374,7 @@ func TestPowerCutForced(t *testing.T) {
 
 // TestNotOurs: what somebody put on a half-made disk is theirs.
 func TestNotOurs(t *testing.T) {
+	slow(t)
 	theirs := map[string]func(t *testing.T, dev string){
 		"ext4":         func(t *testing.T, dev string) { sh(t, "mkfs.ext4", "-q", "-F", dev) },
 		"xfs":          func(t *testing.T, dev string) { sh(t, "mkfs.xfs", "-q", "-f", "-K", "-d", "size=400m", dev) },

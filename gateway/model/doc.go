@@ -1,7 +1,8 @@
 // Package model keeps the control plane's records on internal/kv: vPools, vDisks
-// with their iSCSI target, shared targets, remote stores, users, tokens, browser sessions and the identity of
-// the cluster. gateway/control and gateway/auth are its callers; nothing else
-// writes below "model/".
+// with their iSCSI target, shared targets, remote stores, OpenStack clouds, vCenters and
+// datastores, nodes,
+// users, tokens, browser sessions and the identity of the cluster. gateway/control and
+// gateway/auth are its callers; nothing else writes below "model/".
 //
 // # Layout
 //
@@ -14,6 +15,13 @@
 //	                                             model/index/target/NAME       -> ID
 //	                                             model/index/iqn/IQN           -> ID
 //	model/backend/ID                  Remote     model/index/backend/NAME      -> ID
+//	model/cloud/ID                    Cloud      model/index/cloud/NAME        -> ID
+//	model/center/ID                   Center     model/index/center/NAME       -> ID
+//	model/datastore/ID                Datastore  model/index/datastore/NAME    -> ID
+//	model/node/ID                     Node       model/index/node/NAME         -> ID
+//	model/schedule/OF                 Schedule   of "cluster", "vpool/ID" or "vdisk/ID"
+//	model/runs/VDISK                  Runs
+//	model/alerting/all                Alerting
 //	model/user/NAME                   User
 //	model/token/ID                    Token      model/index/token/HASH        -> ID
 //	model/session/HASH                Session
@@ -39,6 +47,11 @@
 //	M6  Of a shared target, a number belongs to one vDisk at most.
 //	M7  A remote store stays while a vPool uses it.
 //
-// It does not watch: one process owns a store on a single node. It holds no
-// policy: what may follow what is decided in gateway/control.
+//	M8  Memory follows what other nodes store (Follow): it never goes back to an
+//	    older revision of a record, and reads of it may be old. Whoever decides
+//	    from it is safe by M2.
+//	M9  A node is deleted only after it was marked, which the creation of a vDisk for it,
+//	    and giving it one, compare, and the registry was seen without one of its vDisks.
+//
+// It holds no policy: what may follow what is decided in gateway/control.
 package model

@@ -14,7 +14,11 @@ import (
 //	5  trash; over-subscription; moves
 //	6  what the read cache keeps of a vDisk; intervals of verification
 //	7  remote stores; keys of vPools
-const Format = 7
+//	8  nodes, and those of vDisks; the node's id is not in the cluster's record
+//	9  vPools and tokens of one node; DTL of vPools, vDisks and nodes; hand-overs
+//	10 portal groups of nodes
+//	11 history of vDisks
+const Format = 11
 
 // State is what the control plane has decided for a vPool or vDisk; what the
 // engine makes of it is reported beside it and is not stored.
@@ -36,8 +40,8 @@ const (
 // Cluster is the identity of an installation.
 type Cluster struct {
 	Format  int       `json:"format"`
-	ID      string    `json:"id"`   // UUID, drawn at the first start
-	Node    string    `json:"node"` // UUID of this node
+	ID      string    `json:"id"`             // UUID, drawn at the first start
+	Node    string    `json:"node,omitempty"` // UUID of the only node; up to format 7
 	Created time.Time `json:"created"`
 }
 
@@ -53,6 +57,12 @@ type Backend struct {
 	// Preset is how an alba backend stores; empty: by its default.
 	Preset string `json:"preset,omitempty"`
 }
+
+// KindAlba is the kind of a backend on the cluster's Alba.
+const KindAlba = "alba"
+
+// Shared tells whether every node reaches it: it is Alba, Swift or S3.
+func (b *Backend) Shared() bool { return b.Store != "" || b.Kind == KindAlba }
 
 // PoolSettings are a vPool's defaults for its vDisks; zero is the engine's default.
 type PoolSettings struct {
@@ -71,6 +81,32 @@ type PoolSettings struct {
 	// VerifyInterval is within which time each vDisk is verified, ns; 0:
 	// DefaultVerifyInterval; below 0: only when it is asked for.
 	VerifyInterval time.Duration `json:"verifyInterval,omitempty"`
+	// DTL is how journals are mirrored on another node; "": DTLSync.
+	DTL DTLMode `json:"dtl,omitempty"`
+}
+
+// DTLMode says whether a journal is mirrored on another node (rule O2).
+type DTLMode string
+
+// Modes.
+const (
+	DTLOff   DTLMode = "off"
+	DTLAsync DTLMode = "async" // answered when this node has it; the other one lacks the newest
+	DTLSync  DTLMode = "sync"  // answered when both have it
+)
+
+// DTLPolicy is where and how the journal of one vDisk is mirrored.
+type DTLPolicy struct {
+	Mode DTLMode `json:"mode,omitempty"` // "": that of its vPool
+	Peer string  `json:"peer,omitempty"` // id of the node; "": the best one
+}
+
+// DTLMode is how journals are mirrored.
+func (s *PoolSettings) DTLMode() DTLMode {
+	if s.DTL == "" {
+		return DTLSync
+	}
+	return s.DTL
 }
 
 // DefaultTrash is how long a vPool that says nothing keeps deleted vDisks.
@@ -106,8 +142,11 @@ type VPool struct {
 	Adopt    bool         `json:"adopt,omitempty"`
 	Backend  Backend      `json:"backend"`
 	Settings PoolSettings `json:"settings"`
-	State    State        `json:"state"`
-	Created  time.Time    `json:"created"`
+	// Node is the id of the only node that reaches its objects, or that makes it now; empty:
+	// every node does, or (up to format 8, of a vPool that only one reaches) the only node.
+	Node    string    `json:"node,omitempty"`
+	State   State     `json:"state"`
+	Created time.Time `json:"created"`
 	// Key encrypts its objects: text of encrypted.Key, sealed with ID; empty: they are
 	// not encrypted. KeyID names it.
 	Key   []byte `json:"key,omitempty"`
@@ -127,6 +166,9 @@ type VDisk struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 	State       State             `json:"state"`
 	Created     time.Time         `json:"created"`
+	// Node is the id of the node that serves it; empty in a record of format 7 or older:
+	// the only node. The engine's registry says who wrote it last.
+	Node string `json:"node,omitempty"`
 	// IQN is drawn at the first publish and kept for the vDisk's life, through
 	// renames and unpublish.
 	IQN string `json:"iqn,omitempty"`
@@ -140,6 +182,12 @@ type VDisk struct {
 	// Cache says what the read cache keeps of it; nil: what is read, without a bound of
 	// its own.
 	Cache *CachePolicy `json:"cache,omitempty"`
+	// DTL is where and how its journal is mirrored; nil: as its vPool says, on the best
+	// node.
+	DTL *DTLPolicy `json:"dtl,omitempty"`
+	// History is how far back a scrub keeps its moments, 0: not at all; nil: as its vPool
+	// says.
+	History *time.Duration `json:"history,omitempty"`
 	// BlockSize is the logical block size that initiators see, in bytes: 512 (or 0)
 	// or 4096. It stays through unpublish, because what hosts wrote is not readable
 	// with another one.
@@ -159,6 +207,8 @@ type VDisk struct {
 	// moved there.
 	Move *Move  `json:"move,omitempty"`
 	Left string `json:"left,omitempty"`
+	// Handover was asked for and has not ended; it goes on after a restart.
+	Handover *Handover `json:"handover,omitempty"`
 
 	Rev int64 `json:"-"`
 }
@@ -182,6 +232,13 @@ type CachePolicy struct {
 
 // Move takes a vDisk to another vPool.
 type Move struct {
+	To string `json:"to"` // UUID
+	// Failed is why it was given up; it goes on when it is asked for again.
+	Failed string `json:"failed,omitempty"`
+}
+
+// Handover gives a vDisk to another node.
+type Handover struct {
 	To string `json:"to"` // UUID
 	// Failed is why it was given up; it goes on when it is asked for again.
 	Failed string `json:"failed,omitempty"`
@@ -214,7 +271,8 @@ type Token struct {
 	Role    string    `json:"role"`
 	Hash    string    `json:"hash"`           // hex sha-256 of the token
 	User    string    `json:"user,omitempty"` // who made it
-	Node    bool      `json:"node,omitempty"` // this node's admin.token
+	Node    bool      `json:"node,omitempty"` // a node's admin.token
+	Of      string    `json:"of,omitempty"`   // id of that node; empty up to format 8: the only node's
 	Expires time.Time `json:"expires,omitzero"`
 	Created time.Time `json:"created"`
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/openvstorage/ovgate/internal/clock"
@@ -15,7 +17,9 @@ import (
 // for what it guarantees.
 type Store struct {
 	kv      kv.Store
+	clock   clock.Clock
 	cluster Cluster
+	rev     int64 // every change up to it is in memory; of Open, then of Follow
 
 	vpools   *table[VPool]
 	vdisks   *table[VDisk]
@@ -26,16 +30,26 @@ type Store struct {
 	idem     *table[Idempotency]
 	verified *table[Verification]
 	remotes  *table[Remote]
+	clouds   *table[Cloud]
+	nodes    *table[Node]
+
+	centers    *table[Center]
+	datastores *table[Datastore]
+
+	schedules *table[Schedule]
+	runs      *table[Runs]
+	alerting  *table[Alerting]
 }
 
-// Open reads all records from store, and draws the cluster's and the node's id
-// at the first start. clk nil is the machine's clock.
+// Open reads all records from store, and draws the cluster's id at the first
+// start. clk nil is the machine's clock.
 func Open(ctx context.Context, store kv.Store, clk clock.Clock) (*Store, error) {
 	if clk == nil {
 		clk = clock.Real{}
 	}
 	s := &Store{
 		kv:       store,
+		clock:    clk,
 		vpools:   newTable[VPool](store, "vpool"),
 		vdisks:   newTable[VDisk](store, "vdisk"),
 		targets:  newTable[SharedTarget](store, "target"),
@@ -45,18 +59,28 @@ func Open(ctx context.Context, store kv.Store, clk clock.Clock) (*Store, error) 
 		idem:     newTable[Idempotency](store, "idempotency"),
 		verified: newTable[Verification](store, "verification"),
 		remotes:  newTable[Remote](store, "backend"),
+		clouds:   newTable[Cloud](store, "cloud"),
+		nodes:    newTable[Node](store, "node"),
+
+		centers:    newTable[Center](store, "center"),
+		datastores: newTable[Datastore](store, "datastore"),
+
+		schedules: newTable[Schedule](store, "schedule"),
+		runs:      newTable[Runs](store, "runs"),
+		alerting:  newTable[Alerting](store, "alerting"),
 	}
 	if err := s.openCluster(ctx, clk.Now()); err != nil {
 		return nil, err
 	}
-	for _, load := range []func(context.Context) error{
-		s.vpools.load, s.vdisks.load, s.targets.load, s.users.load, s.tokens.load, s.sessions.load, s.idem.load, s.verified.load, s.remotes.load,
-	} {
-		if err := load(ctx); err != nil {
-			return nil, err
-		}
+	bad, err := s.relist(ctx, Followed{Changed: func(Change) {}})
+	if err = errors.Join(err, bad); err != nil {
+		return nil, err
 	}
 	return s, nil
+}
+
+func (s *Store) tables() []followed {
+	return []followed{s.vpools, s.vdisks, s.targets, s.users, s.tokens, s.sessions, s.idem, s.verified, s.remotes, s.clouds, s.nodes, s.centers, s.datastores, s.schedules, s.runs, s.alerting}
 }
 
 const (
@@ -74,11 +98,7 @@ func (s *Store) openCluster(ctx context.Context, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		node, err := NewUUID()
-		if err != nil {
-			return err
-		}
-		b, err := json.Marshal(Cluster{Format: Format, ID: id, Node: node, Created: now.UTC()})
+		b, err := json.Marshal(Cluster{Format: Format, ID: id, Created: now.UTC()})
 		if err != nil {
 			return err
 		}
@@ -92,13 +112,31 @@ func (s *Store) openCluster(ctx context.Context, now time.Time) error {
 			return fmt.Errorf("cluster record: %w", ErrNotFound)
 		}
 	}
-	if err := json.Unmarshal(e.Value, &s.cluster); err != nil {
-		return fmt.Errorf("cluster record is damaged: %w", err)
+	s.cluster, err = decodeCluster(e)
+	return err
+}
+
+func decodeCluster(e *kv.KV) (Cluster, error) {
+	var c Cluster
+	if err := json.Unmarshal(e.Value, &c); err != nil {
+		return c, fmt.Errorf("cluster record is damaged: %w", err)
 	}
-	if s.cluster.Format > Format {
-		return fmt.Errorf("cluster record has format %d, this version knows %d: %w", s.cluster.Format, Format, ErrNewerFormat)
+	if c.Format > Format {
+		return c, fmt.Errorf("cluster record has format %d, this version knows %d: %w", c.Format, Format, ErrNewerFormat)
 	}
-	return nil
+	return c, nil
+}
+
+// OldNode returns the id of the only node of a store that a version before format 8
+// made; later ones keep it beside the node's data. known tells whether the store has
+// records at all.
+func OldNode(ctx context.Context, store kv.Store) (id string, known bool, err error) {
+	e, err := store.Get(ctx, clusterKey)
+	if err != nil || e == nil {
+		return "", false, err
+	}
+	c, err := decodeCluster(e)
+	return c.Node, true, err
 }
 
 // NewUUID draws a version 4 UUID in canonical form.
@@ -112,7 +150,7 @@ func NewUUID() (string, error) {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), nil
 }
 
-// Cluster returns the identity of the installation and of this node.
+// Cluster returns the identity of the installation.
 func (s *Store) Cluster() Cluster { return s.cluster }
 
 // CreateVPool stores a new vPool; ErrExists if its name is taken, ErrNotFound if the
@@ -139,7 +177,10 @@ func (s *Store) VPools() []VPool { return s.vpools.all(nil) }
 // UpdateVPool changes a vPool through fn; an error of fn is returned and
 // nothing changes.
 func (s *Store) UpdateVPool(ctx context.Context, id string, fn func(*VPool) error) (VPool, error) {
-	return s.vpools.update(ctx, id, fn)
+	return s.vpools.update(ctx, id, func(v *VPool) error {
+		v.Format = Format
+		return fn(v)
+	})
 }
 
 // DeleteVPool removes the record of a vPool; absent is no error.
@@ -147,15 +188,63 @@ func (s *Store) DeleteVPool(ctx context.Context, id string) error {
 	return s.vpools.remove(ctx, id, nil)
 }
 
-// CreateVDisk stores a new vDisk. Its vPool must be present: ErrConflict when
-// it is not, or changes meanwhile (M4); ErrExists if the name or IQN is taken.
+// CreateVDisk stores a new vDisk. Its vPool must be present, and its node must not be about
+// to leave: ErrConflict when that is not so, or changes meanwhile (M4, M9); ErrExists if the
+// name or IQN is taken.
 func (s *Store) CreateVDisk(ctx context.Context, v VDisk) (VDisk, error) {
 	v.Format = Format
 	pool, ok := s.vpools.get(v.VPool)
 	if !ok || pool.State == StateDeleting {
 		return v, fmt.Errorf("vpool %q: %w", v.VPool, ErrConflict)
 	}
-	return s.vdisks.insert(ctx, v, []kv.Compare{kv.ModRevIs(s.vpools.path(v.VPool), pool.Rev)})
+	conditions := []kv.Compare{kv.ModRevIs(s.vpools.path(v.VPool), pool.Rev)}
+	if n, ok := s.nodes.get(v.Node); ok {
+		if n.Leaving {
+			return v, fmt.Errorf("node %q is about to leave the cluster: %w", n.Name, ErrConflict)
+		}
+		conditions = append(conditions, kv.ModRevIs(s.nodes.path(n.ID), n.Rev))
+	}
+	return s.vdisks.insert(ctx, v, conditions)
+}
+
+// FreshVDisks reads all vDisks: memory is then at least as new as the store was at the call.
+// Whoever must know, and not only compare, calls it, and is told which ones memory did not
+// have, as Follow is not any more.
+func (s *Store) FreshVDisks(ctx context.Context) (changed []string, _ error) {
+	l, err := s.vdisks.relist(ctx)
+	return l.changed, errors.Join(err, l.bad)
+}
+
+// FreshVDisk returns a vDisk by id, read anew if it is not known yet: another node may have
+// made it a moment ago.
+func (s *Store) FreshVDisk(ctx context.Context, id string) (VDisk, bool) {
+	const size = 36 // of a UUID
+	v, ok := s.vdisks.get(id)
+	if !ok && len(id) == size {
+		s.vdisks.fetch(ctx, id)
+		v, ok = s.vdisks.get(id)
+	}
+	return v, ok
+}
+
+// Adopt makes what an older version stored without a node that of the only node there was.
+func (s *Store) Adopt(ctx context.Context, node string) error {
+	for _, p := range s.vpools.all(func(v VPool) bool { return v.Node == "" && !v.Backend.Shared() }) {
+		if _, err := s.UpdateVPool(ctx, p.ID, func(v *VPool) error { v.Node = node; return nil }); err != nil {
+			return err
+		}
+	}
+	for _, d := range s.vdisks.all(func(v VDisk) bool { return v.Node == "" }) {
+		if _, err := s.UpdateVDisk(ctx, d.ID, func(v *VDisk) error { v.Node = node; return nil }); err != nil {
+			return err
+		}
+	}
+	for _, t := range s.tokens.all(func(t Token) bool { return t.Node && t.Of == "" }) {
+		if _, err := s.tokens.update(ctx, t.ID, func(t *Token) error { t.Format, t.Of = Format, node; return nil }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // VDisk returns a vDisk by id.
@@ -182,6 +271,26 @@ func (s *Store) UpdateVDisk(ctx context.Context, id string, fn func(*VDisk) erro
 	return s.vdisks.update(ctx, id, func(v *VDisk) error {
 		v.Format = Format // what an older version does not know may be in it now
 		return fn(v)
+	})
+}
+
+// GiveVDisk is UpdateVDisk that makes a vDisk the node's named to, if cmps hold too. ErrConflict:
+// one does not, or the node is about to leave or is a member no more, also when that begins
+// meanwhile (M9).
+func (s *Store) GiveVDisk(ctx context.Context, id, to string, cmps []kv.Compare, fn func(*VDisk) error) (VDisk, error) {
+	n, ok := s.nodes.get(to)
+	if !ok || n.Leaving {
+		v, _ := s.vdisks.get(id)
+		return v, fmt.Errorf("node %q is no member, or about to leave: %w", to, ErrConflict)
+	}
+	cmps = append(slices.Clone(cmps), kv.ModRevIs(s.nodes.path(to), n.Rev))
+	return s.vdisks.updateIf(ctx, id, cmps, func(v *VDisk) error {
+		v.Format = Format
+		if err := fn(v); err != nil {
+			return err
+		}
+		v.Node = to
+		return nil
 	})
 }
 
@@ -267,6 +376,11 @@ func (s *Store) Token(id string) (Token, bool) { return s.tokens.get(id) }
 
 // Tokens returns the bearer tokens' records in no particular order.
 func (s *Store) Tokens() []Token { return s.tokens.all(nil) }
+
+// UpdateToken changes a bearer token's record through fn.
+func (s *Store) UpdateToken(ctx context.Context, id string, fn func(*Token) error) (Token, error) {
+	return s.tokens.update(ctx, id, fn)
+}
 
 // DeleteToken removes a bearer token; absent is no error.
 func (s *Store) DeleteToken(ctx context.Context, id string) error {

@@ -30,7 +30,16 @@ var (
 	ErrNewerFormat = errors.New("written by a newer version: upgrade ovgate")
 )
 
-// table holds the rows of one kind in memory, as stored (M3).
+// holder is the row that has an index key, as of a revision: rows come in any order, and
+// an older one does not take the key of a newer one.
+type holder struct {
+	key string
+	rev int64
+}
+
+// table holds the rows of one kind in memory, as stored (M3). Two hands change it: this
+// process's own changes, and the follower, which brings every change in order of its
+// revision. Whichever comes later with a revision that memory has passed does nothing (M8).
 type table[T record[T]] struct {
 	kind string // as people read it; also the path segment
 	kv   kv.Store
@@ -38,36 +47,16 @@ type table[T record[T]] struct {
 
 	mu    sync.RWMutex
 	rows  map[string]T
-	index map[string]string // index key -> row key
+	index map[string]holder
+	seen  int64            // every change up to this revision is in rows
+	gone  map[string]int64 // rows that were deleted at a revision above seen
 }
 
 func newTable[T record[T]](store kv.Store, kind string) *table[T] {
-	return &table[T]{kind: kind, kv: store, rows: map[string]T{}, index: map[string]string{}}
+	return &table[T]{kind: kind, kv: store, rows: map[string]T{}, index: map[string]holder{}, gone: map[string]int64{}}
 }
 
 func (t *table[T]) path(key string) string { return prefix + t.kind + "/" + key }
-
-// load reads every row; called once before the table is used.
-func (t *table[T]) load(ctx context.Context) error {
-	after := ""
-	for {
-		page, _, err := t.kv.Range(ctx, t.path(""), after, loadPage)
-		if err != nil {
-			return fmt.Errorf("read %s records: %w", t.kind, err)
-		}
-		for _, e := range page {
-			v, err := t.decode(&e)
-			if err != nil {
-				return err
-			}
-			t.put(v)
-		}
-		if len(page) < loadPage {
-			return nil
-		}
-		after = string(page[len(page)-1].Key)
-	}
-}
 
 func (t *table[T]) decode(e *kv.KV) (T, error) {
 	var v T
@@ -80,32 +69,58 @@ func (t *table[T]) decode(e *kv.KV) (T, error) {
 	return v.clone(e.ModRev), nil
 }
 
-// put installs a stored row.
-func (t *table[T]) put(v T) {
+// put installs a row as stored at its revision, and tells whether memory did not have it.
+func (t *table[T]) put(v T) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.dropLocked(v.key())
-	t.rows[v.key()] = v
-	for _, k := range v.unique() {
-		t.index[k] = v.key()
+	return v.rev() > t.seen && t.putLocked(v)
+}
+
+func (t *table[T]) putLocked(v T) bool {
+	key := v.key()
+	if old, ok := t.rows[key]; ok && old.rev() >= v.rev() || t.gone[key] > v.rev() {
+		return false
 	}
+	t.forgetLocked(key)
+	delete(t.gone, key)
+	t.rows[key] = v
+	for _, k := range v.unique() {
+		if t.index[k].rev < v.rev() {
+			t.index[k] = holder{key, v.rev()}
+		}
+	}
+	return true
 }
 
-func (t *table[T]) drop(key string) {
+// drop takes out a row that was absent at rev, and tells whether memory had it.
+func (t *table[T]) drop(key string, rev int64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.dropLocked(key)
+	return rev > t.seen && t.dropLocked(key, rev)
 }
 
-func (t *table[T]) dropLocked(key string) {
+func (t *table[T]) dropLocked(key string, rev int64) bool {
+	if old, ok := t.rows[key]; ok && old.rev() > rev {
+		return false
+	}
+	if rev > t.seen {
+		t.gone[key] = max(t.gone[key], rev)
+	}
+	return t.forgetLocked(key)
+}
+
+func (t *table[T]) forgetLocked(key string) bool {
 	old, ok := t.rows[key]
 	if !ok {
-		return
+		return false
 	}
 	for _, k := range old.unique() {
-		delete(t.index, k)
+		if t.index[k].key == key { // a later change may have given it to another
+			delete(t.index, k)
+		}
 	}
 	delete(t.rows, key)
+	return true
 }
 
 func (t *table[T]) get(key string) (T, bool) {
@@ -122,12 +137,12 @@ func (t *table[T]) get(key string) (T, bool) {
 func (t *table[T]) lookup(index string) (T, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	key, ok := t.index[index]
+	owner, ok := t.index[index]
 	if !ok {
 		var zero T
 		return zero, false
 	}
-	v := t.rows[key]
+	v := t.rows[owner.key]
 	return v.clone(v.rev()), true
 }
 
@@ -179,7 +194,7 @@ func (t *table[T]) free(v T, self string) error {
 		return fmt.Errorf("%s %q: %w", t.kind, v.key(), ErrExists)
 	}
 	for _, k := range v.unique() {
-		if owner, ok := t.index[k]; ok && owner != self {
+		if owner, ok := t.index[k]; ok && owner.key != self {
 			return fmt.Errorf("%s: %w", k, ErrExists)
 		}
 	}
@@ -189,6 +204,11 @@ func (t *table[T]) free(v T, self string) error {
 // update changes a row through fn, which gets a copy and may refuse with an
 // error; the key must stay. Index keys follow in the same transaction.
 func (t *table[T]) update(ctx context.Context, key string, fn func(*T) error) (T, error) {
+	return t.updateIf(ctx, key, nil, fn)
+}
+
+// updateIf is update when the extra conditions hold; ErrConflict if they do not.
+func (t *table[T]) updateIf(ctx context.Context, key string, extra []kv.Compare, fn func(*T) error) (T, error) {
 	t.wr.Lock()
 	defer t.wr.Unlock()
 	old, ok := t.get(key)
@@ -209,7 +229,7 @@ func (t *table[T]) update(ctx context.Context, key string, fn func(*T) error) (T
 	if err != nil {
 		return old, err
 	}
-	cmps := []kv.Compare{kv.ModRevIs(t.path(key), old.rev())}
+	cmps := append(slices.Clone(extra), kv.ModRevIs(t.path(key), old.rev()))
 	then := []kv.Op{kv.Put(t.path(key), b)}
 	was, is := old.unique(), v.unique()
 	for _, k := range was {
@@ -251,7 +271,7 @@ func (t *table[T]) remove(ctx context.Context, key string, check func(T) error) 
 	if !res.Succeeded {
 		return fmt.Errorf("%s %q: %w", t.kind, key, ErrConflict)
 	}
-	t.drop(key)
+	t.drop(key, res.Rev)
 	return nil
 }
 
@@ -269,20 +289,61 @@ func (t *table[T]) commit(ctx context.Context, v T, cmps []kv.Compare, then []kv
 	return v.clone(res.Rev), nil
 }
 
+// stored reads a row as the store has it now; memory stays as it is.
+func (t *table[T]) stored(ctx context.Context, key string) (T, error) {
+	var none T
+	e, err := t.kv.Get(ctx, t.path(key))
+	if err != nil {
+		return none, fmt.Errorf("read %s %q: %w", t.kind, key, err)
+	}
+	if e == nil {
+		return none, fmt.Errorf("%s %q: %w", t.kind, key, ErrNotFound)
+	}
+	return t.decode(e)
+}
+
+// read reads the rows for which keep (nil: every row) holds as the store has them now;
+// memory stays as it is.
+func (t *table[T]) read(ctx context.Context, keep func(T) bool) ([]T, error) {
+	var out []T
+	for after := ""; ; {
+		page, _, err := t.kv.Range(ctx, t.path(""), after, loadPage)
+		if err != nil {
+			return nil, fmt.Errorf("read %s records: %w", t.kind, err)
+		}
+		for _, e := range page {
+			v, err := t.decode(&e)
+			if err != nil {
+				return nil, err
+			}
+			if keep == nil || keep(v) {
+				out = append(out, v)
+			}
+		}
+		if len(page) < loadPage {
+			return out, nil
+		}
+		after = string(page[len(page)-1].Key)
+	}
+}
+
 // reload makes memory agree with the store after a transaction of unknown
 // outcome (M3). It does not use the caller's context, which may be what ended
 // the transaction; a store that cannot be read leaves the old row, and the next
 // change of it fails its comparison.
-func (t *table[T]) reload(key string) {
-	e, err := t.kv.Get(context.Background(), t.path(key))
+func (t *table[T]) reload(key string) { t.fetch(context.Background(), key) }
+
+// fetch reads one row anew.
+func (t *table[T]) fetch(ctx context.Context, key string) {
+	found, rev, err := t.kv.Range(ctx, t.path(key), "", 1)
 	if err != nil {
 		return
 	}
-	if e == nil {
-		t.drop(key)
+	if len(found) == 0 || string(found[0].Key) != t.path(key) {
+		t.drop(key, rev)
 		return
 	}
-	if v, err := t.decode(e); err == nil {
+	if v, err := t.decode(&found[0]); err == nil {
 		t.put(v)
 	}
 }

@@ -25,7 +25,7 @@ import (
 
 const (
 	kindLocal = "local"
-	kindAlba  = "alba"
+	kindAlba  = model.KindAlba
 )
 
 // rootObject is the name of the engine's root object (volume.ReadRoot).

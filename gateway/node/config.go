@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +25,8 @@ import (
 const (
 	DefaultAPI   = "127.0.0.1:8443"
 	DefaultISCSI = "127.0.0.1:3260"
+	// DefaultGossip is where a node of a cluster hears the others.
+	DefaultGossip = "127.0.0.1:7946"
 	// defaultStop is the time to drain and commit at a stop; systemd's own
 	// limit is 90 s.
 	defaultStop = 60 * time.Second
@@ -40,9 +43,30 @@ const (
 //	advertise: [10.0.0.5:3260]   # portals as initiators reach them; with several iscsi
 //	                             # addresses one for each, in that order
 //	insecure: false              # plain HTTP, loopback only
+//	node_name: HOSTNAME          # what the node is called; default: what it was called before,
+//	                             # at the first start the name of the host
 //	log_format: text             # text or json
 //	log_level: info              # debug, info, warn, error
 //	metrics_open: false          # /metrics without a token
+//	domain: RACK                 # what fails together with this node; copies go elsewhere if they can
+//	dtl:                         # copies of other nodes' journals; default: none, for a node of
+//	                             # a cluster 127.0.0.1:8600
+//	  listen: 127.0.0.1:8600     # beyond loopback with the cluster's certificates only
+//	  advertise: 10.0.1.5:8600   # as other nodes reach it
+//	  memory: 1073741824         # keep copies in that much memory; default: durably, in the
+//	                             # journals' place on the first WRITE disk
+//	paths: all                   # other nodes' vDisks have a path through this node, too: their
+//	                             # commands are forwarded; owner: they have none
+//	registry:                    # etcd for the registry; default: kv.db in the data directory,
+//	                             # which moves there at the first start with this
+//	  etcd: [https://10.0.0.7:2379]
+//	  prefix: ovgate/            # of all keys; an installation has its own
+//	  ca, certificate, key: /PATH.pem
+//	  user: NAME
+//	  password_file: /PATH       # mode 0600
+//	cluster:                     # of a node that is in a cluster
+//	  listen: 127.0.0.1:7946     # IP:PORT of the gossip, UDP and TCP
+//	  advertise: 10.0.0.5:7946   # as other nodes reach it; default: listen
 //	journal_bytes: 4294967296    # most the journal chunks take
 //	chunk_bytes: 16777216        # size of a journal chunk
 //	cache_bytes: 134217728       # read cache in memory
@@ -53,22 +77,38 @@ const (
 //	asds: []                     # devices of the Alba: {dir: /mnt/disk1/ovgate, bytes: N}; bytes
 //	                             # may be left out; default: six places in the data directory,
 //	                             # made with the first vPool that needs them
+//	alba:                        # devices for the other nodes of the cluster; default: none, for a
+//	                             # node of a cluster 127.0.0.1:8550
+//	  listen: 127.0.0.1:8550     # beyond loopback with the cluster's certificates only
+//	  advertise: 10.0.1.5:8550   # as other nodes reach it
 //	alba_key_file: /PATH         # wraps the data keys of encrypted presets; default: alba/wrap.key in
-//	                             # the data directory. Rotation writes beside it
+//	                             # the data directory, in a cluster sealed in the registry. Rotation
+//	                             # writes beside it
 //	auto_repair: 15m             # silence after which what a device holds is made anew
 //	write_memory_bytes: 268435456 # journal data kept in memory
 //	map_memory: 1073741824       # pages of the vDisks' maps kept in memory; default: an
 //	                             # eighth of the machine's memory, see defaultMapMemory
 //	uploads: 8                   # SCOs in flight to backends
+//	no_schedules: false          # true: no scheduled jobs (snapshots, retention, scrubs) on this node
+//	audit_bytes: 268435456       # of the audit log; the oldest entries go first
+//	audit_age: 2160h             # how long an entry of the audit log is kept
 //	stop_timeout: 60s            # to drain and commit at a stop
 type config struct {
 	API         string    `yaml:"api"`
 	ISCSI       addresses `yaml:"iscsi"`
 	Advertise   []string  `yaml:"advertise"`
 	Insecure    bool      `yaml:"insecure"`
+	NodeName    string    `yaml:"node_name"`
 	LogFormat   string    `yaml:"log_format"`
 	LogLevel    string    `yaml:"log_level"`
 	MetricsOpen bool      `yaml:"metrics_open"`
+
+	Registry registryConfig `yaml:"registry"`
+	Cluster  clusterConfig  `yaml:"cluster"`
+	DTL      dtlConfig      `yaml:"dtl"`
+	Alba     devicesConfig  `yaml:"alba"`
+	Domain   string         `yaml:"domain"`
+	Paths    string         `yaml:"paths"`
 
 	JournalBytes     int64         `yaml:"journal_bytes"`
 	ChunkBytes       int64         `yaml:"chunk_bytes"`
@@ -82,6 +122,9 @@ type config struct {
 	WriteMemoryBytes int64         `yaml:"write_memory_bytes"`
 	MapMemory        int64         `yaml:"map_memory"`
 	Uploads          int           `yaml:"uploads"`
+	NoSchedules      bool          `yaml:"no_schedules"`
+	AuditBytes       int64         `yaml:"audit_bytes"`
+	AuditAge         time.Duration `yaml:"audit_age"`
 	StopTimeout      time.Duration `yaml:"stop_timeout"`
 }
 
@@ -135,6 +178,7 @@ func loadConfig(o Options) (config, error) {
 	if o.MapMemory != 0 {
 		c.MapMemory = o.MapMemory
 	}
+	over(&c.Cluster.Listen, "", DefaultGossip)
 	c.Insecure = c.Insecure || o.Insecure
 	if c.StopTimeout == 0 {
 		c.StopTimeout = defaultStop
@@ -163,11 +207,13 @@ func readConfig(path string, c *config) error {
 	return nil
 }
 
+var unknownKey = regexp.MustCompile(` not found in type node\.\w+`)
+
 // plainYAML takes Go's type names out of yaml's message.
 func plainYAML(err error) string {
 	s := strings.TrimPrefix(err.Error(), "yaml: ")
 	s = strings.ReplaceAll(s, "unmarshal errors:\n  ", "")
-	s = strings.ReplaceAll(s, " not found in type node.config", " is not a known key")
+	s = unknownKey.ReplaceAllString(s, " is not a known key")
 	return strings.ReplaceAll(s, "\n  ", "; ")
 }
 
@@ -201,6 +247,7 @@ func (c config) check() error {
 		{"write_memory_bytes", c.WriteMemoryBytes, minCache, maxMemory},
 		{"map_memory", c.MapMemory, minMapMemory, maxMemory},
 		{"uploads", int64(c.Uploads), 1, maxUploads},
+		{"audit_bytes", c.AuditBytes, minAuditBytes, maxAuditBytes},
 	}
 	for _, r := range ranges {
 		if r.v != 0 && (r.v < r.min || r.v > r.max) {
@@ -219,11 +266,17 @@ func (c config) check() error {
 	if _, err := c.level(); err != nil {
 		return err
 	}
-	if err := c.checkPortals(); err != nil {
+	if err := errors.Join(c.checkPortals(), c.Registry.check(), c.Cluster.check(), c.DTL.check(), c.Alba.check(), checkDomain(c.Domain)); err != nil {
 		return err
+	}
+	if c.NodeName != "" && !nodeName.MatchString(c.NodeName) {
+		return fmt.Errorf("configuration: node_name is %.100q: use 1 to 63 letters, digits, dots, hyphens and underscores, and begin with a letter or digit", c.NodeName)
 	}
 	if c.AutoRepair != 0 && (c.AutoRepair < minAutoRepair || c.AutoRepair > maxAutoRepair) {
 		return fmt.Errorf("configuration: auto_repair is %s: use %s to %s", c.AutoRepair, minAutoRepair, maxAutoRepair)
+	}
+	if c.AuditAge != 0 && (c.AuditAge < minAuditAge || c.AuditAge > maxAuditAge) {
+		return fmt.Errorf("configuration: audit_age is %s: use %s to %s", c.AuditAge, minAuditAge, maxAuditAge)
 	}
 	if c.AlbaKeyFile != "" && !filepath.IsAbs(c.AlbaKeyFile) {
 		return fmt.Errorf("configuration: alba_key_file is %q: name it from the root", c.AlbaKeyFile)
@@ -247,6 +300,9 @@ func (c config) check() error {
 }
 
 func (c config) checkPortals() error {
+	if c.Paths != "" && c.Paths != pathsAll && c.Paths != pathsOwner {
+		return fmt.Errorf("configuration: paths is %.100q: use all or owner", c.Paths)
+	}
 	if len(c.Advertise) > maxPortals {
 		return fmt.Errorf("configuration: advertise has %d portals: use at most %d", len(c.Advertise), maxPortals)
 	}
@@ -316,10 +372,10 @@ func listen(what, flag, address string) (net.Listener, error) {
 }
 
 // portals returns the portals of the node: each address that it listens on is a
-// portal group, numbered from 1 by its place in the configuration, so that the
+// portal group, numbered from first by its place in the configuration, so that the
 // tags stay when an address does. Initiators are told the advertised addresses,
 // else the bound one, else, when bound to every address, those of this machine.
-func portals(advertise []string, bound []net.Addr) []iscsi.Portal {
+func portals(first uint16, advertise []string, bound []net.Addr) []iscsi.Portal {
 	var out []iscsi.Portal
 	for i, b := range bound {
 		told := machineAddresses(b)
@@ -332,7 +388,7 @@ func portals(advertise []string, bound []net.Addr) []iscsi.Portal {
 		for _, a := range told {
 			dup := slices.ContainsFunc(out, func(p iscsi.Portal) bool { return p.Address == a })
 			if !dup && len(out) < maxPortals {
-				out = append(out, iscsi.Portal{Address: a, Local: b.String(), Group: uint16(i + 1)})
+				out = append(out, iscsi.Portal{Address: a, Local: b.String(), Group: first + uint16(i)})
 			}
 		}
 	}

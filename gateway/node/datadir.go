@@ -14,14 +14,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// formatVersion is the newest data directory format this code knows.
-const formatVersion = 1
+// formatVersion is the newest data directory format this code knows; formatFirst is that of
+// a new one, formatMoved of one whose registry is in etcd.
+const (
+	formatVersion = 2
+	formatFirst   = 1
+	formatMoved   = 2
+)
 
 // Names in the data directory.
 const (
 	lockFile   = "lock"
 	formatFile = "format"
 	kvFile     = "kv.db"
+	kvMoved    = "kv.db.moved"
+	placeFile  = "cluster.json"
+	joinFile   = "join.json"
+	selfFile   = "node.json"
 	adminFile  = "admin.token"
 	setupFile  = "setup.token"
 	apiFile    = "api.json"
@@ -29,6 +38,8 @@ const (
 	tlsDir     = "tls"
 	localDir   = "local"
 	backendDir = "backend"
+	etcdDir    = "etcd"
+	auditDir   = "audit"
 )
 
 const (
@@ -43,6 +54,8 @@ type dataDir struct {
 	path string
 	lock *os.File
 	made bool // it had no format: this is the first start
+	// format is what the directory has, formatMoved for one; 0 with made.
+	format int
 }
 
 // openDataDir takes the directory for this process, making it when absent (N1).
@@ -84,7 +97,7 @@ func refuseForeign(path string) error {
 	if err != nil {
 		return fmt.Errorf("data directory %s cannot be read: %w; choose another with --data", path, err)
 	}
-	ours := map[string]bool{tlsDir: true, localDir: true, backendDir: true, "alba": true, "asd": true, "lost+found": true}
+	ours := map[string]bool{tlsDir: true, localDir: true, backendDir: true, etcdDir: true, "alba": true, "asd": true, "lost+found": true}
 	foreign := ""
 	for _, e := range entries {
 		if e.Name() == formatFile {
@@ -153,11 +166,18 @@ func (d *dataDir) prepare(log *slog.Logger) error {
 	if !d.made {
 		return nil
 	}
-	b, err := json.Marshal(format{formatVersion})
+	return d.setFormat(formatFirst)
+}
+
+func (d *dataDir) setFormat(version int) error {
+	b, err := json.Marshal(format{version})
 	if err != nil {
 		return err
 	}
-	return writeFile(d.file(formatFile), append(b, '\n'), 0o600)
+	if err := writeFile(d.file(formatFile), append(b, '\n'), 0o600); err != nil {
+		return unwritable(d.path, err)
+	}
+	return nil
 }
 
 type format struct {
@@ -180,6 +200,7 @@ func (d *dataDir) checkFormat() error {
 	if f.Format > formatVersion {
 		return fmt.Errorf("data directory %s has format %d, this ovgate knows %d: upgrade ovgate; nothing was changed", d.path, f.Format, formatVersion)
 	}
+	d.format = f.Format
 	return nil
 }
 
@@ -223,7 +244,11 @@ func writeFile(name string, data []byte, mode fs.FileMode) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	dir, err := os.Open(filepath.Dir(name))
+	return syncDir(filepath.Dir(name))
+}
+
+func syncDir(name string) error {
+	dir, err := os.Open(name)
 	if err != nil {
 		return err
 	}

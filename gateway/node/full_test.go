@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +42,7 @@ const commandPatience = 30 * time.Second
 // still takes what discards; other vDisks are deleted and scrubbed, which makes space,
 // and then writes go on.
 func TestStoreFull(t *testing.T) {
+	t.Parallel()
 	const block, large = 1 << 20, 64 << 20
 	dir := small(t, large)
 	p := remotetest.Peer(t, "s3", "--data", dir)
@@ -108,6 +110,26 @@ func TestStoreFull(t *testing.T) {
 	if !strings.Contains(status, "no space left") || !strings.Contains(status, "vdisk disk") {
 		t.Errorf("health says nothing of it: %s", status)
 	}
+
+	// Not even the few bytes of a new vDisk fit.
+	ballast, err := os.Create(filepath.Join(dir, "ballast"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = ballast.Write(make([]byte, 4096))
+	}
+	if err := errors.Join(ballast.Close(), err); !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	if e := r.call("POST", "/vdisks", map[string]any{"name": "late", "vpool": "gold", "size": 1 << 30}, 507); e["code"] != "no_space" {
+		t.Errorf("a vDisk on a full store: %v", e)
+	}
+	r.until("nothing is left of it", func() bool { status, _ := r.try("GET", "/vdisks/late", nil); return status == 404 })
+	if err := os.Remove(ballast.Name()); err != nil {
+		t.Fatal(err)
+	}
+	r.disk("late", "gold", 1<<30)
 
 	// Space is made with what is there.
 	r.call("POST", "/vdisks/stale/scrub", nil, 202)

@@ -394,6 +394,7 @@ func TestPortals(t *testing.T) {
 // TestFencedShared: a vDisk that another node took leaves a shared target, whose
 // other vDisks are served on to the same sessions.
 func TestFencedShared(t *testing.T) {
+	t.Parallel()
 	far := t.TempDir()
 	backend := map[string]any{"kind": "local", "path": far}
 	r := start(t, Options{Data: t.TempDir()})

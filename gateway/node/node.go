@@ -16,19 +16,24 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/alba"
 	"github.com/openvstorage/ovgate/gateway/api"
 	"github.com/openvstorage/ovgate/gateway/auth"
+	"github.com/openvstorage/ovgate/gateway/cluster"
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
+	"github.com/openvstorage/ovgate/gateway/observe/audit"
+	"github.com/openvstorage/ovgate/gateway/vsphere"
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/internal/kv"
 	"github.com/openvstorage/ovgate/internal/sdnotify"
 	"github.com/openvstorage/ovgate/iscsi"
+	"github.com/openvstorage/ovgate/iscsi/forward"
 	"github.com/openvstorage/ovgate/ui"
 	"github.com/openvstorage/ovgate/volumedriver/backend/remote"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
@@ -50,6 +55,20 @@ type Options struct {
 	Stderr    io.Writer // log; nil: standard error
 	// Ready, when set, is told the URL of the API once the node serves.
 	Ready func(url string)
+
+	// steps is asked at each step of a move of the registry and of the making of a cluster,
+	// and ends it there with an error; for tests.
+	steps func(name string) error
+	// identity is that of the node in its cluster; for tests.
+	identity *cluster.Identity
+	// registry is used in place of one of its own; for tests.
+	registry kv.Store
+	// probe is how often devices of the Alba are looked at; for tests.
+	probe time.Duration
+	// askRegistry is how often members of the registry's etcd are asked; for tests.
+	askRegistry time.Duration
+	// shift moves the time that health and schedules go by; for tests.
+	shift *shift
 }
 
 // node is a running node, in the order in which its parts start.
@@ -65,7 +84,14 @@ type node struct {
 	apiL          net.Listener
 	iscsiL        []net.Listener
 	tls           *identity // nil with Insecure
-	kv            *kv.Bolt
+	peers         *apiPeers
+	kv            kv.Store
+	self          self
+	lease         *cluster.Lease
+	member        *membership
+	registry      atomic.Pointer[[]observe.RegistryMember] // as they said last
+	dtl           dtlNode
+	devices       devicesNode
 	model         *model.Store
 	auth          *auth.Service
 	seal          *control.Sealer
@@ -73,11 +99,19 @@ type node struct {
 	alba          *alba.Service
 	remotes       remotes
 	host          *volume.Host
+	slot          int                // of this node in the cluster
+	forwarder     *forward.Forwarder // nil: other nodes' vDisks are not shown here
+	forwarding    *forward.Server
 	front         *iscsi.Server
 	ctl           *control.Controller
+	vsphere       *vsphere.Manager
 	api           *api.Server
 	hub           *observe.Hub
+	audit         *audit.Log
+	alerts        *alertNode
 	health        healthWatch
+	skews         skews
+	recordsErr    atomic.Pointer[string] // why records of the registry are not followed; nil: they are
 
 	closers []func() error // run last to first when the node ends
 }
@@ -93,6 +127,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		o.Stderr = os.Stderr
 	}
 	n := &node{opt: o, started: time.Now(), remotes: remotes{open: map[string]*remote.Store{}}}
+	n.member = newMembership(n)
 	if n.cfg, err = loadConfig(o); err != nil {
 		return err
 	}
@@ -104,7 +139,7 @@ func Run(ctx context.Context, o Options) (err error) {
 			err = errors.Join(err, n.closers[i]())
 		}
 	}()
-	for _, step := range []func(context.Context) error{n.openData, n.bind, n.openState, n.openEngine, n.openAPI} {
+	for _, step := range []func(context.Context) error{n.openData, n.bind, n.openState, n.bindDTL, n.bindDevices, n.openEngine, n.openAPI} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -133,7 +168,7 @@ func (n *node) openData(context.Context) error {
 	}
 	n.dir = d
 	n.onClose(d.Close)
-	return nil
+	return d.notJoined()
 }
 
 // bind takes all addresses early, so that a port in use is told before
@@ -152,10 +187,20 @@ func (n *node) bind(context.Context) error {
 		n.iscsiL = append(n.iscsiL, l)
 		n.onClose(func() error { return ignoreClosed(l.Close()) })
 	}
+	return nil
+}
+
+// openCertificate makes the API ready for TLS.
+func (n *node) openCertificate() error {
 	if n.cfg.Insecure {
 		return nil
 	}
-	id, err := openTLS(n.dir, certHosts(n.cfg.API, n.cfg.Advertise), time.Now())
+	now := time.Now()
+	ca, err := n.member.serverCA(now)
+	if err != nil {
+		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
+	}
+	id, err := openTLS(n.dir, ca, certHosts(n.cfg.API, n.cfg.Advertise, n.cfg.Cluster), now)
 	if err != nil {
 		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
 	}
@@ -172,15 +217,34 @@ func ignoreClosed(err error) error {
 
 func (n *node) openState(ctx context.Context) error {
 	var err error
-	if n.kv, err = kv.OpenBolt(n.dir.file(kvFile), kv.BoltOptions{}); err != nil {
-		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
+	if n.kv, err = n.openRegistry(ctx); err != nil {
+		return err
 	}
 	n.onClose(n.kv.Close)
+	if n.self, err = openSelf(n.dir, n.cfg.NodeName, func() (string, error) { return firstID(ctx, n.dir, n.kv) }); err != nil {
+		return err
+	}
 	if n.model, err = model.Open(ctx, n.kv, clock.Real{}); err != nil {
 		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
 	}
-	if n.seal, err = n.sealer(); err != nil {
+	record, err := cluster.LoadRecord(ctx, n.kv)
+	if err != nil {
 		return err
+	}
+	if n.seal, err = n.sealer(ctx, record); err != nil {
+		return err
+	}
+	if err := n.member.open(record); err != nil {
+		return err
+	}
+	if err := n.openCertificate(); err != nil {
+		return err
+	}
+	if err := n.openLease(ctx); err != nil {
+		return err
+	}
+	if err := n.adopt(ctx); err != nil {
+		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
 	}
 	if n.auth, err = auth.New(ctx, n.model, clock.Real{}, n.log); err != nil {
 		return err
@@ -195,12 +259,15 @@ func (n *node) issueTokens(ctx context.Context) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
 	}
-	token, err := n.auth.NodeToken(ctx, strings.TrimSpace(string(have)))
+	token, err := n.auth.NodeToken(ctx, n.self.ID, strings.TrimSpace(string(have)))
 	if err != nil {
 		return err
 	}
 	if err := writeFile(n.dir.file(adminFile), []byte(token+"\n"), 0o600); err != nil {
 		return unwritable(n.dir.path, err)
+	}
+	if n.others() && n.auth.NeedsSetup() {
+		return nil // a new token would void the one that another node printed
 	}
 	setup, err := n.auth.NewSetupToken(ctx)
 	if err != nil {
@@ -223,11 +290,25 @@ func (n *node) forgetSetup() error {
 	return nil
 }
 
-// sealer opens the node's sealing key, drawing it at the first start.
-func (n *node) sealer() (*control.Sealer, error) {
+// sealer opens the sealing key, which the first node of a cluster draws at its first start.
+func (n *node) sealer(ctx context.Context, in *cluster.Record) (*control.Sealer, error) {
+	s, err := n.readSeal(in)
+	if err != nil {
+		return nil, err
+	}
+	return s, n.sameSeal(ctx, s)
+}
+
+func (n *node) readSeal(in *cluster.Record) (*control.Sealer, error) {
 	name := n.dir.file(sealFile)
 	b, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) && in != nil {
+		return nil, fmt.Errorf("%s is missing: bring it back from a copy, or from another node of cluster %s; without it the cluster's secrets cannot be read", name, in.Name)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
+		if n.others() {
+			return nil, n.noSeal("is missing")
+		}
 		if !n.dir.made {
 			n.log.Warn("seal.key was missing and is made anew: published vDisks need a new secret, with vdisk publish and a rotated secret", "path", name)
 		}
@@ -266,16 +347,21 @@ func (n *node) openEngine(ctx context.Context) error {
 		return err
 	}
 	n.host, err = volume.NewHost(ctx, volume.HostOptions{
-		FS: n.local, Registry: volume.KVRegistry{Store: n.kv}, Log: n.log, Node: n.model.Cluster().Node,
+		FS: n.local, Registry: volume.KVRegistry{Store: n.kv}, Log: n.log, Node: n.self.ID,
 		JournalBytes: n.cfg.JournalBytes, ChunkBytes: n.cfg.ChunkBytes, CacheBytes: n.cfg.CacheBytes,
 		WriteMemoryBytes: n.cfg.WriteMemoryBytes, Uploads: n.cfg.Uploads, MapMemoryBytes: n.mapMemory(), ReadCaches: n.openReadCaches(),
-		WriteDisks: disks,
+		WriteDisks: disks, DTL: n.dtlOptions(),
 	})
 	if err != nil {
 		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
 	}
-	n.onClose(func() error { return n.host.Close(context.Background()) })
-	n.front = iscsi.NewServer(iscsi.Config{Log: n.log})
+	n.onClose(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), lastClose)
+		defer cancel()
+		return n.host.Close(ctx)
+	})
+	n.openFront()
+	n.startDTL()
 	return nil
 }
 
@@ -286,50 +372,91 @@ func (n *node) openAlba(ctx context.Context) error {
 		dirs = append(dirs, alba.Dir{Path: filepath.Clean(d.Dir), Bytes: d.Bytes})
 	}
 	n.alba = alba.New(alba.Options{
-		Data: n.dir.path, Registry: n.kv, Sealer: n.seal, Node: n.model.Cluster().Node, Dirs: dirs,
+		Data: n.dir.path, Registry: n.kv, Sealer: n.seal, Node: n.self.ID, Dirs: dirs,
 		Version: Version(n.opt.Version).Version, Log: n.log, Changed: func() { n.health.stale.Store(true) }, AutoRepair: n.cfg.AutoRepair,
-		KeyFile: n.cfg.AlbaKeyFile,
+		KeyFile: n.cfg.AlbaKeyFile, Cluster: n.albaCluster(), Probe: n.opt.probe,
 	})
 	n.onClose(n.alba.Close)
-	return n.alba.Open(ctx)
+	err := n.alba.Open(ctx)
+	var e *control.Error
+	if errors.As(err, &e) && e.Code == control.CodeElsewhere {
+		n.log.Error("the object store is not opened yet: "+e.Message, "remedy", e.Hint)
+		return nil // when it is needed
+	}
+	return err
 }
 
 // openAPI makes control plane and API; neither works yet.
-func (n *node) openAPI(context.Context) error {
+func (n *node) openAPI(ctx context.Context) error {
 	seal := n.seal
 	var bound []net.Addr
 	for _, l := range n.iscsiL {
 		bound = append(bound, l.Addr())
 	}
+	var err error
+	if n.slot, err = n.findSlot(ctx); err != nil {
+		return err
+	}
+	first, _ := model.PortGroups(n.slot)
+	reached := portals(first, n.cfg.Advertise, bound)
+	if err := n.openAudit(); err != nil {
+		return err
+	}
 	n.hub = observe.NewHub(clock.Real{})
 	n.onClose(func() error { n.hub.Close(); return nil })
+	var lease control.Lease
+	var living func(context.Context) (map[string]bool, error)
+	if len(n.cfg.Registry.Etcd) > 0 { // else nobody else can take anything over
+		lease, living = n.lease, n.living
+	}
 	n.ctl = control.New(control.Options{
-		Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.alba, &n.remotes, n.log},
-		Sealer: seal, Portals: portals(n.cfg.Advertise, bound), Log: n.log, Changed: n.changed,
+		Lease: lease, Living: living, Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.alba, &n.remotes, n.log},
+		Sealer: seal, Portals: reached, Node: n.self.ID, Log: n.log, Changed: n.changed, LastLiving: n.lastLiving,
+		Paths: n.forwarder != nil, Moved: n.moved, NoSchedules: n.cfg.NoSchedules, Clock: n.clock(),
 	})
+	n.vsphere = vsphere.New(vsphere.Options{Model: n.model, Control: n.ctl, Sealer: seal, Node: n.self.ID, Log: n.log, Changed: n.changed})
 	dist, err := fs.Sub(ui.Dist, "dist")
 	if err != nil {
 		return err
 	}
-	name, err := os.Hostname()
-	if err != nil {
-		name = "ovgate"
-	}
 	version := Version(n.opt.Version)
+	n.peers = newAPIPeers(n)
+	n.alerts = newAlertNode(n)
 	n.api, err = api.New(api.Options{
-		Model: n.model, Auth: n.auth, Control: n.ctl, Alba: n.alba, Sealer: seal, Hub: n.hub, Sampler: observe.NewSampler(),
+		Model: n.model, Auth: n.auth, Control: n.ctl, VSphere: n.vsphere, Alba: n.alba, Sealer: seal, Hub: n.hub, Sampler: observe.NewSampler(), Audit: n.audit, Alerts: n.alerts.service,
 		Metrics: observe.Handler(n.metrics(), version.Version, n.log), OpenMetric: n.cfg.MetricsOpen, Health: n.checkHealth, Requests: n.remotes.requests, UI: dist,
-		NodeName: name, Version: version, Started: n.started, Secure: n.tls != nil, Log: n.log,
+		Living: n.living, Cluster: n.member, Peers: n.peers, NodeID: n.self.ID, NodeName: n.self.Name, Version: version, Started: n.started, Secure: n.tls != nil, Log: n.log,
 		SetupDone: func() {
 			if err := n.forgetSetup(); err != nil {
 				n.log.Warn("spent set-up token not removed", "err", err)
 			}
 		},
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	n.onClose(n.member.close)
+	n.onClose(func() error { n.peers.transport.CloseIdleConnections(); return nil })
+	if err := n.member.begin(); err != nil {
+		return err
+	}
+	return n.register(ctx, reached)
 }
 
-// changed hears of every change of a vPool, vDisk or target.
+// recordsProblem says why the node does not know what is stored, or that it does again.
+func (n *node) recordsProblem(err error) {
+	n.health.stale.Store(true)
+	if err != nil {
+		why := err.Error()
+		n.recordsErr.Store(&why)
+		n.log.Warn("records of the registry are not followed: what the node shows and decides from may be old", "err", err)
+		return
+	}
+	n.recordsErr.Store(nil)
+	n.log.Info("records of the registry are followed again")
+}
+
+// changed hears of every change of a vPool, vDisk, target or node.
 func (n *node) changed(kind, id string) {
 	n.health.stale.Store(true)
 	n.api.Changed(kind, id)
@@ -337,11 +464,29 @@ func (n *node) changed(kind, id string) {
 
 // serve opens vPools and vDisks, serves, and stops when ctx ends.
 func (n *node) serve(ctx context.Context) error {
+	n.askLiving(ctx)
 	n.ctl.Start(ctx)
+	n.vsphere.Start()
 	feedCtx, stopFeed := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	failed := make(chan error, 1+len(n.iscsiL))
+	failed := make(chan error, 2+len(n.iscsiL))
+	wg.Go(func() { n.member.run(feedCtx) })
+	wg.Go(func() { n.watchLiving(feedCtx) })
+	wg.Go(func() { n.watchRegistry(feedCtx) })
+	wg.Go(func() { n.watchSkew(feedCtx) })
 	wg.Go(func() { n.api.Feed(feedCtx) })
+	wg.Go(func() { n.alerts.run(feedCtx) })
+	wg.Go(func() {
+		if err := n.runsTwice(feedCtx); err != nil {
+			failed <- err
+		}
+	})
+	wg.Go(func() {
+		n.model.Follow(feedCtx, model.Followed{Problem: n.recordsProblem, Changed: func(c model.Change) {
+			n.member.follow(c)
+			n.ctl.Follow(c)
+		}})
+	})
 	var listens []string
 	for _, l := range n.iscsiL {
 		listens = append(listens, l.Addr().String())
@@ -353,12 +498,14 @@ func (n *node) serve(ctx context.Context) error {
 	if err == nil {
 		n.log.Info("ready", "url", url, "iscsi", strings.Join(listens, " "), "data", n.dir.path, "startMs", time.Since(n.started).Milliseconds())
 		sdnotify.Send("READY=1")
+		wg.Go(func() { sdnotify.Watchdog(feedCtx, n.works) })
 		if n.opt.Ready != nil {
 			n.opt.Ready(url)
 		}
 		select {
 		case <-ctx.Done():
 		case err = <-failed:
+		case err = <-n.member.ended:
 		}
 	}
 	sdnotify.Send("STOPPING=1")
@@ -380,7 +527,7 @@ func (n *node) serveISCSI(l net.Listener) error {
 func (n *node) serveAPI() error {
 	var config *tls.Config
 	if n.tls != nil {
-		config = n.tls.config()
+		config = n.apiTLS()
 	}
 	if err := n.api.Serve(n.apiL, config); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("API ended: %w", err)
@@ -429,8 +576,13 @@ const drainShare = 4
 // apiStop bounds how long running requests may finish at the very end.
 const apiStop = 5 * time.Second
 
+// lastClose bounds the close of vDisks that stop did not come to in its time: what they hold
+// is in the journal, and backend or registry may be away for good.
+const lastClose = time.Second
+
 // stop ends sessions, closes vDisks, then the API, each within its time.
 func (n *node) stop() error {
+	n.vsphere.Stop()
 	budget := n.cfg.StopTimeout
 	drain, cancel := context.WithTimeout(context.Background(), budget/drainShare)
 	if err := n.front.Shutdown(drain); err != nil {

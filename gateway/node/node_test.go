@@ -23,11 +23,14 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	serveChild()
+	goleak.VerifyTestMain(m)
+}
 
-// patience bounds waits on things that take milliseconds; a test that needs it
+// patience bounds waits on things that take milliseconds, seconds on a busy machine; a test that needs it
 // has failed.
-const patience = 30 * time.Second
+const patience = 3 * time.Minute
 
 // running is a node in this process.
 type running struct {
@@ -38,6 +41,8 @@ type running struct {
 	out  *buffer // standard output
 	log  *buffer
 	stop func() error
+	over chan struct{} // closed when it ended
+	late bool          // it cannot stop in an orderly way, and says so
 }
 
 type buffer struct {
@@ -60,7 +65,7 @@ func (b *buffer) String() string {
 // start runs a node on free ports until the test ends or stop is called.
 func start(t *testing.T, o Options) *running {
 	t.Helper()
-	r := &running{t: t, dir: o.Data, out: &buffer{}, log: &buffer{}}
+	r := &running{t: t, dir: o.Data, out: &buffer{}, log: &buffer{}, over: make(chan struct{})}
 	if o.API == "" {
 		o.API = "127.0.0.1:0"
 	}
@@ -72,7 +77,10 @@ func start(t *testing.T, o Options) *running {
 	o.Ready = func(url string) { ready <- url }
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- Run(ctx, o) }()
+	go func() {
+		ended <- Run(ctx, o)
+		close(r.over)
+	}()
 	var once sync.Once
 	var result error
 	r.stop = func() error {
@@ -86,7 +94,7 @@ func start(t *testing.T, o Options) *running {
 		return result
 	}
 	t.Cleanup(func() {
-		if err := r.stop(); err != nil {
+		if err := r.stop(); (err != nil) != r.late {
 			t.Errorf("node ended with: %v", err)
 		}
 		if t.Failed() {
@@ -125,30 +133,40 @@ func (r *running) read(name string) string {
 // try makes a request as the local operator.
 func (r *running) try(method, path string, in any) (int, []byte) {
 	r.t.Helper()
+	status, b, err := r.ask(method, path, in)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return status, b
+}
+
+// ask is try for a node that may be stopped.
+func (r *running) ask(method, path string, in any) (int, []byte, error) {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
-			r.t.Fatal(err)
+			return 0, nil, err
 		}
 		body = bytes.NewReader(b)
 	}
 	req, err := http.NewRequest(method, r.url+"/api/v1"+path, body)
 	if err != nil {
-		r.t.Fatal(err)
+		return 0, nil, err
 	}
-	req.Header.Set("Authorization", "Bearer "+r.read("admin.token"))
+	token, err := os.ReadFile(filepath.Join(r.dir, "admin.token"))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
 	req.Header.Set("Content-Type", "application/json")
 	res, err := r.http.Do(req)
 	if err != nil {
-		r.t.Fatal(err)
+		return 0, nil, err
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return res.StatusCode, b
+	return res.StatusCode, b, err
 }
 
 // call is try for a status known beforehand; it decodes the JSON answer.
@@ -260,7 +278,7 @@ func TestStartRefused(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	write(t, file, "x")
 	newer := t.TempDir()
-	write(t, filepath.Join(newer, "format"), `{"format":2}`)
+	write(t, filepath.Join(newer, "format"), `{"format":3}`)
 	foreign := t.TempDir()
 	if err := os.Mkdir(filepath.Join(foreign, "photos"), 0o755); err != nil {
 		t.Fatal(err)
@@ -278,7 +296,7 @@ func TestStartRefused(t *testing.T) {
 		{"second process", Options{Data: used.dir}, []string{"in use", fmt.Sprint(os.Getpid()), "--data"}},
 		{"port in use", Options{Data: t.TempDir(), API: strings.TrimPrefix(used.url, "https://")}, []string{"--api", strings.TrimPrefix(used.url, "https://")}},
 		{"data is a file", Options{Data: file}, []string{file, "--data"}},
-		{"newer format", Options{Data: newer}, []string{"format 2", "upgrade ovgate"}},
+		{"newer format", Options{Data: newer}, []string{"format 3", "upgrade ovgate"}},
 		{"foreign directory", Options{Data: foreign}, []string{"photos", "empty directory"}},
 		{"no data", Options{}, []string{"--data"}},
 		{"bad address", Options{Data: t.TempDir(), API: "8443"}, []string{"8443", "HOST:PORT"}},
@@ -286,6 +304,7 @@ func TestStartRefused(t *testing.T) {
 		{"unknown key", Options{Data: t.TempDir(), Config: config("api: 127.0.0.1:0\nportt: 1\n")}, []string{"line 2", "portt"}},
 		{"wrong type", Options{Data: t.TempDir(), Config: config("uploads: many\n")}, []string{"line 1", "many"}},
 		{"out of range", Options{Data: t.TempDir(), Config: config("uploads: 1000\n")}, []string{"uploads", "256"}},
+		{"name of a node", Options{Data: t.TempDir(), Config: config("node_name: a/b\n")}, []string{"node_name", "a/b"}},
 		{"no config file", Options{Data: t.TempDir(), Config: "/nowhere.yaml"}, []string{"/nowhere.yaml", "--config"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -412,24 +431,33 @@ func TestConfig(t *testing.T) {
 func TestCertificate(t *testing.T) {
 	d := &dataDir{path: t.TempDir()}
 	now := time.Now()
-	hosts := certHosts("192.0.2.1:8443", []string{"portal.example:3260", "[::]:1"})
-	one, err := openTLS(d, hosts, now)
+	hosts := certHosts("192.0.2.1:8443", []string{"portal.example:3260", "[::]:1"}, clusterConfig{Listen: "0.0.0.0:7946", Advertise: "192.0.2.2:7946"})
+	open := func(hosts []string, now time.Time) (identity, error) {
+		ca, err := ownCA(d, now)
+		if err != nil {
+			return identity{}, err
+		}
+		return openTLS(d, ca, hosts, now)
+	}
+	one, err := open(hosts, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := openTLS(d, hosts, now.Add(time.Hour))
+	again, err := open(hosts, now.Add(time.Hour))
 	if err != nil || !bytes.Equal(one.cert.Certificate[0], again.cert.Certificate[0]) {
 		t.Errorf("the certificate was not kept: %v", err)
 	}
-	later, err := openTLS(d, hosts, one.expiry.Add(-renewBefore/2))
+	later, err := open(hosts, one.expiry.Add(-renewBefore/2))
 	if err != nil || !later.expiry.After(one.expiry) {
 		t.Errorf("the certificate was not renewed: %v", err)
 	}
-	more, err := openTLS(d, append(hosts, "other.example"), now)
-	if err != nil || more.cert.Leaf.VerifyHostname("other.example") != nil || more.cert.Leaf.VerifyHostname("192.0.2.1") != nil || more.cert.Leaf.VerifyHostname("portal.example") != nil {
-		t.Errorf("a host was not added: %v", err)
+	more, err := open(append(hosts, "other.example"), now)
+	for _, host := range []string{"other.example", "192.0.2.1", "192.0.2.2", "portal.example"} {
+		if err != nil || more.cert.Leaf.VerifyHostname(host) != nil {
+			t.Errorf("%s was not added: %v", host, err)
+		}
 	}
-	if _, err := openTLS(d, hosts, now.Add(caLife+time.Hour)); err == nil || !strings.Contains(err.Error(), "ca.pem") {
+	if _, err := open(hosts, now.Add(caLife+time.Hour)); err == nil || !strings.Contains(err.Error(), "ca.pem") {
 		t.Errorf("with the authority ended: %v", err)
 	}
 }

@@ -88,6 +88,7 @@ func TestResizeSeen(t *testing.T) {
 // TestFenced: a vDisk that another node took is served there and nowhere else:
 // the first node drops its sessions, refuses, says why, and leaves the objects.
 func TestFenced(t *testing.T) {
+	t.Parallel()
 	far := t.TempDir()
 	backend := map[string]any{"kind": "local", "path": far}
 	first := start(t, Options{Data: t.TempDir()})

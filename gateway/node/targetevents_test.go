@@ -4,6 +4,7 @@ import "testing"
 
 // TestTargetEvents: who listens hears of targets that come, change and go.
 func TestTargetEvents(t *testing.T) {
+	t.Parallel()
 	r := start(t, Options{Data: t.TempDir()})
 	r.pool("gold", t.TempDir())
 	r.disk("one", "gold", 1<<20)

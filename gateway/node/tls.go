@@ -1,6 +1,7 @@
 package node
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -35,15 +36,9 @@ type identity struct {
 }
 
 // openTLS returns the server's certificate for these host names and addresses,
-// making CA and certificate when they are missing or no longer fit.
-func openTLS(d *dataDir, hosts []string, now time.Time) (identity, error) {
-	if err := os.MkdirAll(d.file(tlsDir), 0o700); err != nil {
-		return identity{}, err
-	}
-	ca, err := openCA(d, now)
-	if err != nil {
-		return identity{}, err
-	}
+// making it when it is missing or no longer fits. ca signs it, which is the
+// cluster's, or the node's own.
+func openTLS(d *dataDir, ca authority, hosts []string, now time.Time) (identity, error) {
 	certFile, keyFile := d.file(tlsDir, "server.pem"), d.file(tlsDir, "server-key.pem")
 	if id, err := loadServer(certFile, keyFile, ca, hosts, now); err == nil {
 		return id, nil
@@ -56,10 +51,14 @@ func openTLS(d *dataDir, hosts []string, now time.Time) (identity, error) {
 
 type authority struct {
 	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	key  crypto.Signer
 }
 
-func openCA(d *dataDir, now time.Time) (authority, error) {
+// ownCA returns the node's own authority, making it when it is missing.
+func ownCA(d *dataDir, now time.Time) (authority, error) {
+	if err := os.MkdirAll(d.file(tlsDir), 0o700); err != nil {
+		return authority{}, err
+	}
 	certFile, keyFile := d.file(tlsDir, "ca.pem"), d.file(tlsDir, "ca-key.pem")
 	_, err := os.Stat(certFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -124,7 +123,7 @@ func makePair(certFile, keyFile string, t *x509.Certificate, ca *authority, now 
 		return err
 	}
 	t.NotBefore = now.Add(-backdate)
-	parent, signer := t, key
+	parent, signer := t, crypto.Signer(key)
 	if ca != nil {
 		parent, signer = ca.cert, ca.key
 	}
@@ -163,6 +162,8 @@ func loadServer(certFile, keyFile string, ca authority, hosts []string, now time
 			return identity{}, err
 		}
 	}
+	// The authority is shown too: a node that joins knows its fingerprint alone.
+	pair.Certificate = append(pair.Certificate[:1], ca.cert.Raw)
 	return identity{pair, leaf.NotAfter}, nil
 }
 
@@ -171,12 +172,12 @@ func (i identity) config() *tls.Config {
 }
 
 // certHosts are the names and addresses that the server certificate covers.
-func certHosts(api string, advertise []string) []string {
+func certHosts(api string, advertise []string, gossip clusterConfig) []string {
 	hosts := []string{"localhost", "127.0.0.1", "::1"}
 	if name, err := os.Hostname(); err == nil && name != "" {
 		hosts = append(hosts, name)
 	}
-	for _, a := range append([]string{api}, advertise...) {
+	for _, a := range append([]string{api, gossip.Listen, gossip.Advertise}, advertise...) {
 		h, _, err := net.SplitHostPort(a)
 		if ip := net.ParseIP(h); err != nil || h == "" || ip != nil && ip.IsUnspecified() {
 			continue

@@ -20,6 +20,8 @@ const (
 	healthAge = time.Second
 	// jumpShown is how long a jump of the clock is reported.
 	jumpShown = 10 * time.Minute
+	// repairLate is how long repair may take, beyond the wait before it, until it is told.
+	repairLate = time.Hour
 )
 
 // healthWatch remembers the last look at the node's health.
@@ -29,8 +31,16 @@ type healthWatch struct {
 	mu     sync.Mutex
 	at     time.Time
 	last   observe.Health
+	wall   time.Time // of the wall clock at at
 	jump   time.Duration
 	jumpAt time.Time
+
+	forecast observe.Forecast
+	latency  observe.Latency
+	// repairSince is since when the object store has had incomplete objects at each look.
+	repairSince time.Time
+	machine     observe.Machine
+	machineAt   time.Time
 }
 
 // checkHealth looks at the node: at most once per healthAge while nothing changes.
@@ -38,26 +48,57 @@ func (n *node) checkHealth() observe.Health {
 	w := &n.health
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	now := time.Now()
+	now, wall := n.time()
 	if !w.at.IsZero() {
 		if changed := w.stale.Swap(false); !changed && now.Sub(w.at) < healthAge {
 			return w.last
 		}
-		// Round strips the monotonic reading: this is the wall clock's way.
-		if j := now.Round(0).Sub(w.at.Round(0)) - now.Sub(w.at); j.Abs() > time.Second {
+		if j := wall.Sub(w.wall) - now.Sub(w.at); j.Abs() > time.Second {
 			w.jump, w.jumpAt = j, now
 		}
 	}
-	w.at = now
-	c := n.checks(now)
-	if now.Sub(w.jumpAt) < jumpShown {
-		c.ClockJump = w.jump
-	}
+	w.at, w.wall = now, wall
+	stores := n.remoteStats()
+	c := n.checks(wall, stores)
+	w.remember(n, now, &c, stores)
 	w.last = c.Evaluate()
 	return w.last
 }
 
-func (n *node) checks(now time.Time) observe.Checks {
+// remember adds to a look what follows from those before.
+func (w *healthWatch) remember(n *node, now time.Time, c *observe.Checks, stores []observe.RemoteMetrics) {
+	if now.Sub(w.jumpAt) < jumpShown {
+		c.ClockJump = w.jump
+	}
+	c.Full = w.forecast.Full(now, c.Places())
+	means := w.latency.Observe(now, stores)
+	for i, r := range c.Remotes {
+		c.Remotes[i].Mean = means[r.VPool]
+	}
+	if a := c.Alba; a != nil && a.Repair > 0 {
+		if w.repairSince.IsZero() {
+			w.repairSince = now
+		}
+		a.RepairSince, a.RepairLate = w.repairSince, now.Sub(w.repairSince) >= repairLate+n.cfg.AutoRepair
+	} else if a == nil || a.Err == "" {
+		w.repairSince = time.Time{}
+	}
+	if w.machineAt.IsZero() || now.Sub(w.machineAt) >= machineEvery {
+		w.machine, w.machineAt = n.machine(), now
+	}
+	c.Machine = w.machine
+}
+
+// works returns once the locks of all that serves could be had, for systemd's watchdog:
+// those of sessions, vDisks, journals and caches. It asks nobody outside.
+func (n *node) works() {
+	n.front.Sessions()
+	n.ctl.Running()
+	n.host.Usage()
+}
+
+// checks looks at everything; ends of certificates go by the wall clock.
+func (n *node) checks(wall time.Time, stores []observe.RemoteMetrics) observe.Checks {
 	usage := n.host.Usage()
 	c := observe.Checks{Journal: usage.JournalError, ReadCaches: slices.Clone(n.readCacheErrs)}
 	for _, d := range usage.WriteDisks {
@@ -70,28 +111,59 @@ func (n *node) checks(now time.Time) observe.Checks {
 			c.ReadCaches = append(c.ReadCaches, fmt.Errorf("read cache %s: %w", r.Name, r.Err))
 		}
 	}
+	c.Audit = n.audit.Status().Err
+	for _, f := range n.alerts.service.Failures() {
+		c.AlertChannels = append(c.AlertChannels, observe.AlertChannelCheck{Name: f.Channel, Since: f.Since, Err: f.Err})
+	}
 	if n.tls != nil {
-		c.HasCert, c.CertLeft = true, n.tls.expiry.Sub(now)
+		c.HasCert, c.CertLeft = true, n.tls.expiry.Sub(wall)
 	}
 	c.Alba = n.checkAlba()
-	for _, r := range n.remoteStats() {
+	c.Cluster, c.Registry = n.member.observe(wall), n.registryMembers()
+	if err := n.recordsErr.Load(); err != nil {
+		c.RegistryErr = *err
+	}
+	for _, r := range stores {
 		c.Remotes = append(c.Remotes, observe.RemoteCheck{VPool: r.VPool, Open: r.Stats.Breaker != remote.BreakerClosed, LastError: r.Stats.LastError, Denied: r.Stats.Denied})
+	}
+	for _, s := range n.ctl.CloudStates() {
+		c.Clouds = append(c.Clouds, observe.CloudCheck{Name: s.Cloud, Err: s.Err, Down: s.Down})
 	}
 	if total, free, err := n.local.Usage(); err == nil {
 		c.LocalTotal, c.LocalFree = total, free
 	}
 	for _, p := range n.model.VPools() {
+		if !n.ctl.Reached(p) {
+			continue
+		}
 		st := n.ctl.PoolStatus(p.ID)
 		c.Pools = append(c.Pools, observe.PoolCheck{Name: p.Name, Deleting: p.State == model.StateDeleting, Attached: st.Attached, Err: st.Err, Total: st.Usage.Total, Free: st.Usage.Free})
 	}
+	mirrorable, late := n.ctl.Mirrorable(), n.ctl.LateSnapshots()
 	for _, v := range n.model.VDisks(nil) {
 		st := n.ctl.DiskCondition(v)
 		verified, _ := n.model.Verification(v.ID)
 		c.Disks = append(c.Disks, observe.DiskCheck{
 			Damaged: verified.BadObjects, Name: v.Name, State: st.State, Reason: st.Reason, Open: st.Open, Journal: st.Stats.JournalBytes, JournalQuota: st.Stats.JournalQuota, MapErr: st.Stats.MapErr,
+			DTL: st.Stats.DTL, Mirrorable: mirrorable, SnapshotLate: late[v.ID],
+			FailedJobs: n.failedJobs(v.ID, st.Open),
 		})
 	}
 	return c
+}
+
+// failedJobs are the scheduled jobs of a vDisk that is open here whose newest run failed.
+func (n *node) failedJobs(id string, open bool) (out []observe.FailedJob) {
+	runs, ok := n.model.Runs(id)
+	if !ok || !open {
+		return nil
+	}
+	for _, name := range model.JobNames {
+		if all := runs.Jobs[name].Runs; len(all) > 0 && all[0].Result == model.RunFailed { // the newest
+			out = append(out, observe.FailedJob{Name: string(name), Why: all[0].Text, At: all[0].Ended})
+		}
+	}
+	return out
 }
 
 // metrics is where the Prometheus metrics are read from.
@@ -114,12 +186,16 @@ func (n *node) metrics() observe.Source {
 		Pools: func() []observe.PoolMetrics {
 			var out []observe.PoolMetrics
 			for _, p := range n.model.VPools() {
+				if !n.ctl.Reached(p) {
+					continue
+				}
 				st := n.ctl.PoolStatus(p.ID)
 				out = append(out, observe.PoolMetrics{Name: p.Name, Attached: st.Attached, Total: st.Usage.Total, Free: st.Usage.Free})
 			}
 			return out
 		},
 		Host: n.host.Usage, Frontend: n.front.Stats, Health: n.checkHealth, Clients: n.hub.Clients, Alba: n.checkAlba, Remotes: n.remoteStats,
+		Cluster: func() *observe.Cluster { return n.member.observe(time.Now()) }, Registry: n.registryMembers,
 	}
 }
 

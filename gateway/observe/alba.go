@@ -3,6 +3,7 @@ package observe
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -19,7 +20,14 @@ type Alba struct {
 	Surveyed     bool
 	Tolerates    int
 	Lost, AtRisk int64
-	Counters     []AlbaCounter
+	// RepairSince is since when some were incomplete at each look; zero: none is.
+	RepairSince time.Time
+	// RepairLate: that is so for longer than repair takes.
+	RepairLate bool
+	// NodeRisk says why what is stored by default does not outlive a node of the cluster;
+	// empty: it does, or there is one node.
+	NodeRisk string
+	Counters []AlbaCounter
 }
 
 // OSDCheck is one device.
@@ -52,20 +60,39 @@ func (a *Alba) check(add addCause) {
 	case a.Surveyed && a.Tolerates == 0 && a.AtRisk > 0:
 		add(Bad, "alba_safety", "", "bring devices back, or add some: ovgate osd list", "The loss of another device could lose %d objects", a.AtRisk)
 	}
-	var used, free int64
+	if a.NodeRisk != "" {
+		add(Warning, "alba_node", "preset default", "claim devices on more nodes, two on each of three: ovgate osd list", "Objects of the default preset do not outlive a node: %s", a.NodeRisk)
+	}
+	if a.RepairLate {
+		add(Warning, "alba_incomplete", "", "see that enough devices work, in enough places, and have space: ovgate osd list, ovgate alba status", "%d objects have had fewer fragments than they should since %s", a.Repair, a.RepairSince.UTC().Format(time.RFC3339))
+	}
 	for _, o := range a.OSDs {
-		used, free = used+o.Used, free+o.Free
 		object := fmt.Sprintf("osd %d", o.Number)
 		switch {
 		case o.Problem != "":
 			add(Warning, "osd", object, "bring it back, or give it up with osd purge; what it held is made anew after auto_repair", "Device %d (%s) does not work: %s", o.Number, o.Place, o.Problem)
 		case o.Healthy != nil && !*o.Healthy:
 			add(Warning, "osd_disk", object, "replace it before it fails: ovgate osd replace", "The disk of device %d (%s) says that it fails", o.Number, o.Disk)
+		case o.Temperature != nil && *o.Temperature >= hotDisk:
+			add(Warning, "osd_hot", object, "see to its cooling: heat shortens the life of disks", "The disk of device %d (%s) has %d degrees Celsius", o.Number, o.Disk, *o.Temperature)
 		case o.Full:
 			add(Warning, "osd_full", object, "add devices, or delete vDisks", "Device %d (%s) is full", o.Number, o.Place)
 		}
 	}
+	used, free := a.space()
 	space(used+free, free, "alba", "", "The object store", add)
+}
+
+// hotDisk is the temperature of a disk, in degrees Celsius, that is above what makers of
+// rotating disks allow.
+const hotDisk = 60
+
+// space sums the devices, in bytes.
+func (a *Alba) space() (used, free int64) {
+	for _, o := range a.OSDs {
+		used, free = used+o.Used, free+o.Free
+	}
+	return used, free
 }
 
 // albaCollector makes metrics of the object store.

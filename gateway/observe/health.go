@@ -79,6 +79,20 @@ type DiskCheck struct {
 	BackendErrors uint64
 	Damaged       int64  // objects on the backend, by the newest verification
 	MapErr        string // why map pages are not written to the data directory
+	// FailedJobs are those whose newest run failed.
+	FailedJobs []FailedJob
+	DTL        volume.DTLStats
+	// Mirrorable: there is another node that takes copies of journals.
+	Mirrorable bool
+	// SnapshotLate is when it last had an automatic snapshot, if three of its schedule are
+	// missing since; else zero.
+	SnapshotLate time.Time
+}
+
+// FailedJob is a scheduled job of a vDisk whose newest run failed.
+type FailedJob struct {
+	Name, Why string
+	At        time.Time
 }
 
 // PoolCheck is what is looked at of a vPool.
@@ -102,8 +116,26 @@ type Checks struct {
 	ClockJump  time.Duration // of the wall clock since the last look
 	LocalTotal int64         // of the data directory's disk
 	LocalFree  int64
-	Alba       *Alba // nil: there is no object store
+	Alba       *Alba    // nil: there is no object store
+	Cluster    *Cluster // nil: the node is in none
+	Registry   []RegistryMember
 	Remotes    []RemoteCheck
+	Clouds     []CloudCheck
+	Audit      error // why changes are not in the audit log yet
+	Machine    Machine
+	// RegistryErr is why records of the registry are not followed; empty: they are.
+	RegistryErr string
+	// Full are the times until places are full (Forecast).
+	Full map[Place]time.Duration
+	// AlertChannels are those that do not take what they are told.
+	AlertChannels []AlertChannelCheck
+}
+
+// AlertChannelCheck is a channel that alerts are not delivered to.
+type AlertChannelCheck struct {
+	Name  string
+	Since time.Time
+	Err   error
 }
 
 // Evaluate names what is wrong.
@@ -133,6 +165,25 @@ func (c Checks) Evaluate() Health {
 	for _, r := range c.Remotes {
 		r.check(add)
 	}
+	for _, x := range c.Clouds {
+		x.check(add)
+	}
+	if c.Cluster != nil {
+		c.Cluster.check(add)
+	}
+	checkRegistry(c.Registry, add)
+	if why := cmp.Or(c.RegistryErr, noneAnswers(c.Registry)); why != "" {
+		add(Bad, "registry_away", "registry", "bring the registry (etcd) back, or the network to it; nothing can be changed until then", "The registry does not answer, what is shown may be old: %s", why)
+	}
+	c.Machine.check(add)
+	checkForecast(c.Full, add)
+	for _, a := range c.AlertChannels {
+		add(Warning, "alert_channel", "alert channel "+a.Name, "ovgate alert channel test "+a.Name+" tells what is wrong; it is tried again by itself",
+			"Alerts are not delivered to channel %s since %s: %v", a.Name, a.Since.UTC().Format(time.RFC3339), a.Err)
+	}
+	if c.Audit != nil {
+		add(Warning, "audit_log", "", "free space on the disk of the data directory, or check that disk; what waits is written by itself", "Changes are not recorded in the audit log: %v", c.Audit)
+	}
 	space(c.LocalTotal, c.LocalFree, "data_dir", "", "The data directory's disk", add)
 	if c.HasCert && c.CertLeft < certWarn {
 		level, text := Warning, fmt.Sprintf("The server certificate ends in %d days", int(c.CertLeft/(24*time.Hour)))
@@ -155,6 +206,14 @@ func (c Checks) Evaluate() Health {
 		add(h.State(), "more", "", "", "%d more causes", n-maxCauses)
 	}
 	return h
+}
+
+// plural says how many there are of something.
+func plural(n int, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
 }
 
 func (l Level) rank() int {
@@ -199,6 +258,8 @@ var stateChecks = map[volume.State]struct {
 	text, hint string // NAME in a hint stands for the vDisk's
 }{
 	volume.StateStalled:  {Bad, "waits: its journal is full and the backend takes no data", "bring the backend back; the vDisk continues by itself"},
+	"waiting":            {Bad, "is served by nobody", "start its node, or do without its newest writes: ovgate vdisk steal NAME --accept-loss"},
+	"suspended":          {Bad, "waits", "bring the registry (etcd) back, or the network to it; the vDisk continues by itself"},
 	volume.StateDegraded: {Warning, "writes to its journal only: the backend is away", "bring the backend back"},
 	volume.StateFailed:   {Bad, "takes no writes after a journal failure", "check the disk of the data directory, then restart ovgate"},
 	volume.StateLostTail: {Bad, "is offline: acknowledged writes are missing", "bring back the journal of this node, or serve it without what it lost: ovgate vdisk accept-loss NAME"},
@@ -229,6 +290,14 @@ func (d DiskCheck) check(add addCause) {
 		add(Warning, "map_not_written", object, "make room on the data directory's disk; it is tried again by itself",
 			"The map of vDisk %s stays in memory and a restart takes longer: %s", d.Name, d.MapErr)
 	}
+	if !d.SnapshotLate.IsZero() {
+		add(Warning, "snapshot_late", object, "ovgate schedule show --vdisk "+d.Name+" tells why; if it is to have none: ovgate schedule set snapshot --off --vdisk "+d.Name,
+			"vDisk %s has had no automatic snapshot since %s", d.Name, d.SnapshotLate.Format(time.RFC3339))
+	}
+	for _, j := range d.FailedJobs {
+		add(Warning, "job_failed", object, "mend what it says; ovgate schedule run "+j.Name+" --vdisk "+d.Name+" tries it now, else it runs at its next time", "The %s job of vDisk %s failed at %s: %s", j.Name, d.Name, j.At.UTC().Format(time.RFC3339), j.Why)
+	}
+	d.checkDTL(add)
 	if d.Open && d.JournalQuota > 0 && d.Journal*100 >= d.JournalQuota*journalWarn && d.State != volume.StateStalled {
 		add(Warning, "journal_filling", object, "the backend is slower than the writes; writes are slowed down", "The journal of vDisk %s is %d %% full", d.Name, d.Journal*100/d.JournalQuota)
 	}

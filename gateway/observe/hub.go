@@ -26,7 +26,7 @@ const (
 // Event is one server-sent event.
 type Event struct {
 	ID    uint64
-	Topic string // metrics, vdisk, vpool, target, session, health
+	Topic string // metrics, vdisk, vpool, target, session, health, cloud, node
 	Wire  []byte // as it goes to the client
 }
 

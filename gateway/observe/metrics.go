@@ -40,6 +40,10 @@ type Source struct {
 	Alba func() *Alba
 	// Remotes are the stores of vPools on Swift and S3; nil: none.
 	Remotes func() []RemoteMetrics
+	// Cluster is the node's; nil, or a nil answer: it is in none.
+	Cluster func() *Cluster
+	// Registry is the members of etcd that the registry is in; nil: it is in none.
+	Registry func() []RegistryMember
 }
 
 // DiskMetrics is one vDisk at a scrape.
@@ -78,6 +82,12 @@ func newRegistry(src Source, version string) *prometheus.Registry {
 	if src.Remotes != nil {
 		r.MustRegister(newRemoteCollector(src.Remotes))
 	}
+	if src.Registry != nil {
+		r.MustRegister(newRegistryCollector(src.Registry))
+	}
+	if src.Cluster != nil {
+		r.MustRegister(newClusterCollector(src.Cluster))
+	}
 	return r
 }
 
@@ -95,6 +105,7 @@ type collector struct {
 	writeDisks                         []*prometheus.Desc // as writeDiskMetrics
 	front                              []*prometheus.Desc // as frontMetrics
 	luns                               lunDescs
+	dtl                                dtlDescs
 }
 
 func newCollector(src Source, version string) *collector {
@@ -113,7 +124,7 @@ func newCollector(src Source, version string) *collector {
 		reads:         desc("vdisk_read_latency_seconds", "Time of reads inside the engine.", "vpool", "vdisk"),
 		writes:        desc("vdisk_write_latency_seconds", "Time of writes inside the engine.", "vpool", "vdisk"),
 	}
-	c.luns = newLUNDescs(desc)
+	c.luns, c.dtl = newLUNDescs(desc), newDTLDescs(desc)
 	for _, m := range diskMetrics {
 		c.disks = append(c.disks, desc("vdisk_"+m.name, m.help, "vpool", "vdisk"))
 	}
@@ -132,7 +143,7 @@ func newCollector(src Source, version string) *collector {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, list := range [][]*prometheus.Desc{
-		{c.info, c.health, c.streams, c.vdisks, c.attached, c.poolBytes, c.poolFreeBytes, c.reads, c.writes}, c.disks, c.host, c.writeDisks, c.front, c.luns.all(),
+		{c.info, c.health, c.streams, c.vdisks, c.attached, c.poolBytes, c.poolFreeBytes, c.reads, c.writes}, c.disks, c.host, c.writeDisks, c.front, c.luns.all(), c.dtl.all(),
 	} {
 		for _, d := range list {
 			ch <- d
@@ -156,6 +167,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			send(ch, c.writeDisks[i], m.kind, m.value(d), d.Name)
 		}
 	}
+	c.dtl.collectHost(ch, host)
 	for i, m := range frontMetrics {
 		send(ch, c.front[i], m.kind, m.value(front))
 	}
@@ -173,6 +185,7 @@ func (c *collector) collectDisks(ch chan<- prometheus.Metric) {
 		latency(ch, c.reads, v.Stats.ReadLatency, v)
 		latency(ch, c.writes, v.Stats.WriteLatency, v)
 		c.luns.collect(ch, v)
+		c.dtl.collectDisk(ch, v)
 	}
 }
 
@@ -357,6 +370,7 @@ func sumStats(a, b volume.Stats) volume.Stats {
 	a.ScrubWrittenBytes += b.ScrubWrittenBytes
 	a.ScrubDeleted += b.ScrubDeleted
 	a.Condemned += b.Condemned
+	a.DTL = sumDTL(a.DTL, b.DTL)
 	for i := range a.ReadLatency {
 		a.ReadLatency[i] += b.ReadLatency[i]
 		a.WriteLatency[i] += b.WriteLatency[i]

@@ -123,3 +123,31 @@ func TestMetricNames(t *testing.T) {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
 }
+
+// TestClusterMetrics: a node of a cluster shows what it hears of the others, one of none
+// shows nothing.
+func TestClusterMetrics(t *testing.T) {
+	src := metricsOf(nil)
+	in := &Cluster{Nodes: map[string]int{"alive": 2, "dead": 1}, CertificateLeft: time.Minute, AuthorityLeft: time.Hour}
+	src.Cluster = func() *Cluster { return in }
+	r := newRegistry(src, "1.0")
+	want := `# HELP ovgate_cluster_authority_seconds_left Time to the end of the cluster's certificate authority.
+# TYPE ovgate_cluster_authority_seconds_left gauge
+ovgate_cluster_authority_seconds_left 3600
+# HELP ovgate_cluster_certificate_seconds_left Time to the end of the node's certificate for other nodes.
+# TYPE ovgate_cluster_certificate_seconds_left gauge
+ovgate_cluster_certificate_seconds_left 60
+# HELP ovgate_cluster_nodes Nodes of the cluster, by what this one hears of them.
+# TYPE ovgate_cluster_nodes gauge
+ovgate_cluster_nodes{liveness="alive"} 2
+ovgate_cluster_nodes{liveness="dead"} 1
+`
+	names := []string{"ovgate_cluster_nodes", "ovgate_cluster_certificate_seconds_left", "ovgate_cluster_authority_seconds_left"}
+	if err := testutil.GatherAndCompare(r, strings.NewReader(want), names...); err != nil {
+		t.Error(err)
+	}
+	in = nil
+	if err := testutil.GatherAndCompare(r, strings.NewReader(""), names...); err != nil {
+		t.Error(err)
+	}
+}

@@ -3,6 +3,7 @@ package observe
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -21,6 +22,50 @@ type RemoteCheck struct {
 	Open      bool   // the breaker: it is left alone because it failed
 	LastError string // why
 	Denied    []remote.Denial
+	// Mean is how long requests took on average in the last minute; 0: there were too few.
+	Mean time.Duration
+}
+
+const (
+	// slowStore is the mean time of requests that makes a store slow: an SCO at 8 MB/s.
+	slowStore = 2 * time.Second
+	// slowLook is the time over which it is taken, slowLeast of how many requests.
+	slowLook  = time.Minute
+	slowLeast = 5
+)
+
+// Latency tells how long the requests to stores take, from their counters. The zero value is
+// ready; not safe for concurrent use.
+type Latency struct{ stores map[string]latencyOf }
+
+type latencyOf struct {
+	at       time.Time
+	requests uint64
+	sum      time.Duration
+	mean     time.Duration // of the last whole slowLook
+}
+
+// Observe takes the counters of stores at now, and returns for each the mean over the last
+// whole slowLook.
+func (l *Latency) Observe(now time.Time, all []RemoteMetrics) map[string]time.Duration {
+	next, out := make(map[string]latencyOf, len(all)), map[string]time.Duration{}
+	for _, m := range all {
+		cur := latencyOf{at: now}
+		for _, k := range m.Stats.Kinds {
+			cur.requests, cur.sum = cur.requests+k.Requests, cur.sum+k.LatencySum
+		}
+		was, known := l.stores[m.VPool]
+		switch {
+		case !known || cur.requests < was.requests: // new, or opened anew
+		case now.Sub(was.at) < slowLook:
+			cur = was
+		case cur.requests-was.requests >= slowLeast:
+			cur.mean = (cur.sum - was.sum) / time.Duration(cur.requests-was.requests)
+		}
+		next[m.VPool], out[m.VPool] = cur, cur.mean
+	}
+	l.stores = next
+	return out
 }
 
 // denials say what a right is for, by its name.
@@ -37,6 +82,9 @@ var denials = map[string]struct {
 func (r RemoteCheck) check(add addCause) {
 	if r.Open {
 		add(Bad, "backend_store", "vpool "+r.VPool, "bring the store or the network back; the vDisks go on by themselves", "The store of vPool %s does not answer: %s", r.VPool, r.LastError)
+	}
+	if r.Mean >= slowStore {
+		add(Warning, "backend_slow", "vpool "+r.VPool, "look at the store and the network to it; writes are slowed down once journals fill", "Requests to the store of vPool %s took %s on average in the last minute", r.VPool, r.Mean.Round(100*time.Millisecond))
 	}
 	for _, d := range r.Denied {
 		is := denials[d.Right]

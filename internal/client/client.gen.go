@@ -40,6 +40,123 @@ func (e AlbaEventLevel) Valid() bool {
 	}
 }
 
+// Defines values for AlertChannelInputFormat.
+const (
+	AlertChannelInputFormatJSON  AlertChannelInputFormat = "json"
+	AlertChannelInputFormatSlack AlertChannelInputFormat = "slack"
+)
+
+// Valid indicates whether the value is a known member of the AlertChannelInputFormat enum.
+func (e AlertChannelInputFormat) Valid() bool {
+	switch e {
+	case AlertChannelInputFormatJSON:
+		return true
+	case AlertChannelInputFormatSlack:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AlertChannelInputSecurity.
+const (
+	AlertChannelInputSecurityNone     AlertChannelInputSecurity = "none"
+	AlertChannelInputSecurityStarttls AlertChannelInputSecurity = "starttls"
+	AlertChannelInputSecurityTLS      AlertChannelInputSecurity = "tls"
+)
+
+// Valid indicates whether the value is a known member of the AlertChannelInputSecurity enum.
+func (e AlertChannelInputSecurity) Valid() bool {
+	switch e {
+	case AlertChannelInputSecurityNone:
+		return true
+	case AlertChannelInputSecurityStarttls:
+		return true
+	case AlertChannelInputSecurityTLS:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AlertChannelKind.
+const (
+	AlertChannelKindEmail   AlertChannelKind = "email"
+	AlertChannelKindWebhook AlertChannelKind = "webhook"
+)
+
+// Valid indicates whether the value is a known member of the AlertChannelKind enum.
+func (e AlertChannelKind) Valid() bool {
+	switch e {
+	case AlertChannelKindEmail:
+		return true
+	case AlertChannelKindWebhook:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AlertLevel.
+const (
+	AlertLevelError   AlertLevel = "error"
+	AlertLevelWarning AlertLevel = "warning"
+)
+
+// Valid indicates whether the value is a known member of the AlertLevel enum.
+func (e AlertLevel) Valid() bool {
+	switch e {
+	case AlertLevelError:
+		return true
+	case AlertLevelWarning:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AlertRuleInputLevel.
+const (
+	AlertRuleInputLevelEmpty   AlertRuleInputLevel = ""
+	AlertRuleInputLevelError   AlertRuleInputLevel = "error"
+	AlertRuleInputLevelWarning AlertRuleInputLevel = "warning"
+)
+
+// Valid indicates whether the value is a known member of the AlertRuleInputLevel enum.
+func (e AlertRuleInputLevel) Valid() bool {
+	switch e {
+	case AlertRuleInputLevelEmpty:
+		return true
+	case AlertRuleInputLevelError:
+		return true
+	case AlertRuleInputLevelWarning:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AlertState.
+const (
+	AlertStateFiring  AlertState = "firing"
+	AlertStateOver    AlertState = "over"
+	AlertStatePending AlertState = "pending"
+)
+
+// Valid indicates whether the value is a known member of the AlertState enum.
+func (e AlertState) Valid() bool {
+	switch e {
+	case AlertStateFiring:
+		return true
+	case AlertStateOver:
+		return true
+	case AlertStatePending:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for BackendKind.
 const (
 	BackendKindAlba  BackendKind = "alba"
@@ -79,6 +196,69 @@ func (e CachePolicyMode) Valid() bool {
 	case CachePolicyModeOnRead:
 		return true
 	case CachePolicyModeOnWrite:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ClusterStatusRegistry.
+const (
+	ClusterStatusRegistryEmbedded ClusterStatusRegistry = "embedded"
+	ClusterStatusRegistryEtcd     ClusterStatusRegistry = "etcd"
+)
+
+// Valid indicates whether the value is a known member of the ClusterStatusRegistry enum.
+func (e ClusterStatusRegistry) Valid() bool {
+	switch e {
+	case ClusterStatusRegistryEmbedded:
+		return true
+	case ClusterStatusRegistryEtcd:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DtlMode.
+const (
+	DtlModeAsync DtlMode = "async"
+	DtlModeOff   DtlMode = "off"
+	DtlModeSync  DtlMode = "sync"
+)
+
+// Valid indicates whether the value is a known member of the DtlMode enum.
+func (e DtlMode) Valid() bool {
+	switch e {
+	case DtlModeAsync:
+		return true
+	case DtlModeOff:
+		return true
+	case DtlModeSync:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DtlState.
+const (
+	DtlStateCatchup  DtlState = "catchup"
+	DtlStateDegraded DtlState = "degraded"
+	DtlStateOff      DtlState = "off"
+	DtlStateOk       DtlState = "ok"
+)
+
+// Valid indicates whether the value is a known member of the DtlState enum.
+func (e DtlState) Valid() bool {
+	switch e {
+	case DtlStateCatchup:
+		return true
+	case DtlStateDegraded:
+		return true
+	case DtlStateOff:
+		return true
+	case DtlStateOk:
 		return true
 	default:
 		return false
@@ -127,6 +307,27 @@ func (e JobState) Valid() bool {
 	}
 }
 
+// Defines values for JoinTokenState.
+const (
+	JoinTokenStateExpired JoinTokenState = "expired"
+	JoinTokenStateUsed    JoinTokenState = "used"
+	JoinTokenStateWaiting JoinTokenState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the JoinTokenState enum.
+func (e JoinTokenState) Valid() bool {
+	switch e {
+	case JoinTokenStateExpired:
+		return true
+	case JoinTokenStateUsed:
+		return true
+	case JoinTokenStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for LostTailPolicy.
 const (
 	LostTailPolicyAccept  LostTailPolicy = "accept"
@@ -139,6 +340,54 @@ func (e LostTailPolicy) Valid() bool {
 	case LostTailPolicyAccept:
 		return true
 	case LostTailPolicyOffline:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MemberLiveness.
+const (
+	MemberLivenessAlive   MemberLiveness = "alive"
+	MemberLivenessDead    MemberLiveness = "dead"
+	MemberLivenessLeft    MemberLiveness = "left"
+	MemberLivenessSuspect MemberLiveness = "suspect"
+	MemberLivenessUnknown MemberLiveness = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the MemberLiveness enum.
+func (e MemberLiveness) Valid() bool {
+	switch e {
+	case MemberLivenessAlive:
+		return true
+	case MemberLivenessDead:
+		return true
+	case MemberLivenessLeft:
+		return true
+	case MemberLivenessSuspect:
+		return true
+	case MemberLivenessUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MemberState.
+const (
+	MemberStateDown    MemberState = "down"
+	MemberStateUnknown MemberState = "unknown"
+	MemberStateUp      MemberState = "up"
+)
+
+// Valid indicates whether the value is a known member of the MemberState enum.
+func (e MemberState) Valid() bool {
+	switch e {
+	case MemberStateDown:
+		return true
+	case MemberStateUnknown:
+		return true
+	case MemberStateUp:
 		return true
 	default:
 		return false
@@ -226,21 +475,93 @@ func (e Role) Valid() bool {
 	}
 }
 
+// Defines values for ScheduleSource.
+const (
+	ScheduleSourceCluster ScheduleSource = "cluster"
+	ScheduleSourceDefault ScheduleSource = "default"
+	ScheduleSourceVDisk   ScheduleSource = "vdisk"
+	ScheduleSourceVPool   ScheduleSource = "vpool"
+)
+
+// Valid indicates whether the value is a known member of the ScheduleSource enum.
+func (e ScheduleSource) Valid() bool {
+	switch e {
+	case ScheduleSourceCluster:
+		return true
+	case ScheduleSourceDefault:
+		return true
+	case ScheduleSourceVDisk:
+		return true
+	case ScheduleSourceVPool:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ScheduledRunResult.
+const (
+	ScheduledRunResultDone    ScheduledRunResult = "done"
+	ScheduledRunResultFailed  ScheduledRunResult = "failed"
+	ScheduledRunResultSkipped ScheduledRunResult = "skipped"
+)
+
+// Valid indicates whether the value is a known member of the ScheduledRunResult enum.
+func (e ScheduledRunResult) Valid() bool {
+	switch e {
+	case ScheduledRunResultDone:
+		return true
+	case ScheduledRunResultFailed:
+		return true
+	case ScheduledRunResultSkipped:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for VDiskDtlInputMode.
+const (
+	VDiskDtlInputModeAsync   VDiskDtlInputMode = "async"
+	VDiskDtlInputModeInherit VDiskDtlInputMode = "inherit"
+	VDiskDtlInputModeOff     VDiskDtlInputMode = "off"
+	VDiskDtlInputModeSync    VDiskDtlInputMode = "sync"
+)
+
+// Valid indicates whether the value is a known member of the VDiskDtlInputMode enum.
+func (e VDiskDtlInputMode) Valid() bool {
+	switch e {
+	case VDiskDtlInputModeAsync:
+		return true
+	case VDiskDtlInputModeInherit:
+		return true
+	case VDiskDtlInputModeOff:
+		return true
+	case VDiskDtlInputModeSync:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for VDiskState.
 const (
 	VDiskStateClosed       VDiskState = "closed"
 	VDiskStateCorrupt      VDiskState = "corrupt"
 	VDiskStateDegraded     VDiskState = "degraded"
 	VDiskStateDeleting     VDiskState = "deleting"
+	VDiskStateElsewhere    VDiskState = "elsewhere"
 	VDiskStateFailed       VDiskState = "failed"
 	VDiskStateFenced       VDiskState = "fenced"
 	VDiskStateLostTail     VDiskState = "lost_tail"
 	VDiskStateOpening      VDiskState = "opening"
 	VDiskStateRunning      VDiskState = "running"
 	VDiskStateStalled      VDiskState = "stalled"
+	VDiskStateSuspended    VDiskState = "suspended"
 	VDiskStateTemplate     VDiskState = "template"
 	VDiskStateTransferring VDiskState = "transferring"
 	VDiskStateTrashed      VDiskState = "trashed"
+	VDiskStateWaiting      VDiskState = "waiting"
 )
 
 // Valid indicates whether the value is a known member of the VDiskState enum.
@@ -254,6 +575,8 @@ func (e VDiskState) Valid() bool {
 		return true
 	case VDiskStateDeleting:
 		return true
+	case VDiskStateElsewhere:
+		return true
 	case VDiskStateFailed:
 		return true
 	case VDiskStateFenced:
@@ -266,11 +589,15 @@ func (e VDiskState) Valid() bool {
 		return true
 	case VDiskStateStalled:
 		return true
+	case VDiskStateSuspended:
+		return true
 	case VDiskStateTemplate:
 		return true
 	case VDiskStateTransferring:
 		return true
 	case VDiskStateTrashed:
+		return true
+	case VDiskStateWaiting:
 		return true
 	default:
 		return false
@@ -279,15 +606,18 @@ func (e VDiskState) Valid() bool {
 
 // Defines values for VPoolState.
 const (
-	VPoolStateDegraded VPoolState = "degraded"
-	VPoolStateOffline  VPoolState = "offline"
-	VPoolStateRunning  VPoolState = "running"
+	VPoolStateDegraded  VPoolState = "degraded"
+	VPoolStateElsewhere VPoolState = "elsewhere"
+	VPoolStateOffline   VPoolState = "offline"
+	VPoolStateRunning   VPoolState = "running"
 )
 
 // Valid indicates whether the value is a known member of the VPoolState enum.
 func (e VPoolState) Valid() bool {
 	switch e {
 	case VPoolStateDegraded:
+		return true
+	case VPoolStateElsewhere:
 		return true
 	case VPoolStateOffline:
 		return true
@@ -343,9 +673,12 @@ type Alba struct {
 	Failed int   `json:"failed"`
 	Free   int64 `json:"free"`
 
-	// Made There is an object store on this node; a vPool with the alba backend makes one
-	Made    bool  `json:"made"`
-	Objects int64 `json:"objects"`
+	// Made There is an object store, of this node or of its cluster; a vPool with the alba backend makes one
+	Made bool `json:"made"`
+
+	// Maintainer The node that repairs, verifies and counts; null: none does now
+	Maintainer *string `json:"maintainer"`
+	Objects    int64   `json:"objects"`
 
 	// Osds Devices
 	Osds int `json:"osds"`
@@ -364,6 +697,9 @@ type Alba struct {
 
 	// SurveyedAt When every object was last looked at
 	SurveyedAt *time.Time `json:"surveyedAt"`
+
+	// Survives Objects by how many more devices they may lose; -1: those that cannot be read now
+	Survives map[string]int64 `json:"survives"`
 
 	// Tolerates How many more devices may be lost without losing an object; -1: some cannot be read now; null: nothing was surveyed yet
 	Tolerates *int `json:"tolerates"`
@@ -401,6 +737,218 @@ type AlbaRecoverInput struct {
 
 	// Namespace Left out: all that lost their records
 	Namespace *string `json:"namespace,omitempty"`
+}
+
+// Alert defines model for Alert.
+type Alert struct {
+	// Code Of the cause
+	Code string `json:"code"`
+
+	// EndedAt null: it goes on
+	EndedAt *time.Time `json:"endedAt"`
+
+	// FiredAt Since when it is told; null: not yet
+	FiredAt *time.Time  `json:"firedAt"`
+	Hint    string      `json:"hint"`
+	Level   HealthState `json:"level"`
+
+	// Object Such as `vpool gold`; `node NAME` when the cause has none
+	Object string `json:"object"`
+
+	// Rule That decides; empty: none does
+	Rule  string    `json:"rule"`
+	Since time.Time `json:"since"`
+
+	// State pending: its rule waits, or tells nothing; over: channels that fail have not heard yet that it is
+	State AlertState `json:"state"`
+	Text  string     `json:"text"`
+}
+
+// AlertChannel defines model for AlertChannel.
+type AlertChannel struct {
+	// Ca Certificates to trust in place of the system's; empty: the system's
+	Ca      string    `json:"ca"`
+	Created time.Time `json:"created"`
+
+	// Format webhook: json or slack
+	Format string `json:"format"`
+	From   string `json:"from"`
+
+	// HasSecret There is one; it is in no answer
+	HasSecret bool `json:"hasSecret"`
+
+	// Host email: the mail server
+	Host string           `json:"host"`
+	ID   string           `json:"id"`
+	Kind AlertChannelKind `json:"kind"`
+	Name string           `json:"name"`
+	Port int              `json:"port"`
+
+	// Security email: starttls, tls or none
+	Security string   `json:"security"`
+	To       []string `json:"to"`
+	User     string   `json:"user"`
+}
+
+// AlertChannelInput defines model for AlertChannelInput.
+type AlertChannelInput struct {
+	// Ca Certificates in PEM to trust in place of the system's
+	Ca *string `json:"ca,omitempty"`
+
+	// Format webhook; default json
+	Format *AlertChannelInputFormat `json:"format,omitempty"`
+	From   *string                  `json:"from,omitempty"`
+
+	// Host email: the mail server
+	Host *string          `json:"host,omitempty"`
+	Kind AlertChannelKind `json:"kind"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name `json:"name"`
+	Port *int `json:"port,omitempty"`
+
+	// Secret Password of the user
+	Secret *string `json:"secret,omitempty"`
+
+	// SecretURL webhook: where messages are posted; who knows it can post, so it is kept like a password
+	SecretURL *string `json:"secretUrl,omitempty"`
+
+	// Security email; default starttls
+	Security *AlertChannelInputSecurity `json:"security,omitempty"`
+	To       *[]string                  `json:"to,omitempty"`
+
+	// User email: absent without a sign-in
+	User *string `json:"user,omitempty"`
+}
+
+// AlertChannelInputFormat webhook; default json
+type AlertChannelInputFormat string
+
+// AlertChannelInputSecurity email; default starttls
+type AlertChannelInputSecurity string
+
+// AlertChannelKind defines model for AlertChannelKind.
+type AlertChannelKind string
+
+// AlertChannelList defines model for AlertChannelList.
+type AlertChannelList struct {
+	Items []AlertChannel `json:"items"`
+	Next  *string        `json:"next"`
+}
+
+// AlertLevel defines model for AlertLevel.
+type AlertLevel string
+
+// AlertList defines model for AlertList.
+type AlertList struct {
+	Items []Alert `json:"items"`
+	Next  *string `json:"next"`
+}
+
+// AlertRule defines model for AlertRule.
+type AlertRule struct {
+	// AfterMs For how long a cause has to last
+	AfterMs int64 `json:"afterMs"`
+
+	// Codes Codes of causes; * stands for any text
+	Codes []string `json:"codes"`
+
+	// Level null: both
+	Level *AlertLevel `json:"level"`
+	Name  string      `json:"name"`
+
+	// Off What it matches is not told
+	Off bool `json:"off"`
+
+	// Own It is none of the defaults
+	Own bool `json:"own"`
+
+	// RemindMs Until it is told again while it lasts; 0: never
+	RemindMs int64 `json:"remindMs"`
+}
+
+// AlertRuleInput defines model for AlertRuleInput.
+type AlertRuleInput struct {
+	AfterMs *int64    `json:"afterMs,omitempty"`
+	Codes   *[]string `json:"codes,omitempty"`
+
+	// Level Empty: both
+	Level    *AlertRuleInputLevel `json:"level,omitempty"`
+	Off      *bool                `json:"off,omitempty"`
+	RemindMs *int64               `json:"remindMs,omitempty"`
+}
+
+// AlertRuleInputLevel Empty: both
+type AlertRuleInputLevel string
+
+// AlertRuleList defines model for AlertRuleList.
+type AlertRuleList struct {
+	Items []AlertRule `json:"items"`
+	Next  *string     `json:"next"`
+}
+
+// AlertState pending: its rule waits, or tells nothing; over: channels that fail have not heard yet that it is
+type AlertState string
+
+// AuditChange defines model for AuditChange.
+type AuditChange struct {
+	// After `(secret)` stands for a secret
+	After string `json:"after"`
+
+	// Before null: not known, or there was none
+	Before *string `json:"before"`
+
+	// Field Such as `settings.dtl`
+	Field string `json:"field"`
+}
+
+// AuditEntry defines model for AuditEntry.
+type AuditEntry struct {
+	// Address Where it came from
+	Address string        `json:"address"`
+	Changes []AuditChange `json:"changes"`
+
+	// Code Of a refusal; `repeated`: the answer of an earlier request with this Idempotency-Key
+	Code string `json:"code"`
+
+	// Count How many refused attempts this entry stands for besides itself
+	Count int `json:"count"`
+
+	// Field That was refused
+	Field string `json:"field"`
+
+	// Node Name of the node that answered in place of the one that was asked; empty: none
+	Node string `json:"node"`
+
+	// Object What it is about, such as `vdisk demo`
+	Object string `json:"object"`
+
+	// Operation Of this document. AuditLost: so many entries as `count` could not be written
+	Operation string `json:"operation"`
+	RequestID string `json:"requestId"`
+	Role      string `json:"role"`
+
+	// Seq Grows with each entry of a node
+	Seq int64 `json:"seq"`
+
+	// Status HTTP status of the answer; 0: the node stopped meanwhile, and the outcome is unknown
+	Status int `json:"status"`
+
+	// Time When it was asked for
+	Time time.Time `json:"time"`
+
+	// Token Id of the token that it was asked with; empty: none
+	Token  string `json:"token"`
+	TookMs int64  `json:"tookMs"`
+
+	// User Empty: nobody who is known
+	User string `json:"user"`
+}
+
+// AuditList defines model for AuditList.
+type AuditList struct {
+	Items []AuditEntry `json:"items"`
+	Next  *string      `json:"next"`
 }
 
 // Backend defines model for Backend.
@@ -453,6 +1001,123 @@ type Capacity struct {
 	Total int64 `json:"total"`
 }
 
+// Center defines model for Center.
+type Center struct {
+	Created time.Time `json:"created"`
+
+	// Datastores Those that ovgate made
+	Datastores int `json:"datastores"`
+
+	// HasSecret There is one; it is in no answer
+	HasSecret bool `json:"hasSecret"`
+
+	// Hosts As of the newest test
+	Hosts int    `json:"hosts"`
+	ID    string `json:"id"`
+
+	// Kind vcenter, or esxi: a host alone
+	Kind string `json:"kind"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name     Name          `json:"name"`
+	Options  CenterOptions `json:"options"`
+	TestedAt time.Time     `json:"testedAt"`
+	Version  string        `json:"version"`
+
+	// Warnings What works and should be other
+	Warnings []string `json:"warnings"`
+}
+
+// CenterHost defines model for CenterHost.
+type CenterHost struct {
+	// Cluster Of a host in no cluster: its own name
+	Cluster string `json:"cluster"`
+
+	// ClusterID Managed object id
+	ClusterID string `json:"clusterId"`
+
+	// ID Managed object id
+	ID          string `json:"id"`
+	Maintenance bool   `json:"maintenance"`
+	Name        string `json:"name"`
+
+	// State connected, disconnected or notResponding
+	State   string `json:"state"`
+	Version string `json:"version"`
+}
+
+// CenterHostList defines model for CenterHostList.
+type CenterHostList struct {
+	Items []CenterHost `json:"items"`
+	Next  *string      `json:"next"`
+}
+
+// CenterInput defines model for CenterInput.
+type CenterInput struct {
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name `json:"name"`
+
+	// Options How to sign in to a vCenter. What is left out has its default, or stays in a change.
+	Options CenterOptionsInput `json:"options"`
+
+	// Secret Password
+	Secret *string `json:"secret,omitempty"`
+}
+
+// CenterList defines model for CenterList.
+type CenterList struct {
+	Items []Center `json:"items"`
+	Next  *string  `json:"next"`
+}
+
+// CenterOptions defines model for CenterOptions.
+type CenterOptions struct {
+	// Thumbprint SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there
+	Thumbprint string `json:"thumbprint"`
+
+	// TimeoutMs Of each request, 1000 to 300000; 0: 60000
+	TimeoutMs int64 `json:"timeoutMs"`
+
+	// URL Such as https://vcenter.example.org
+	URL string `json:"url"`
+
+	// User Such as ovgate@vsphere.local
+	User string `json:"user"`
+}
+
+// CenterOptionsInput How to sign in to a vCenter. What is left out has its default, or stays in a change.
+type CenterOptionsInput struct {
+	// Thumbprint SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there
+	Thumbprint *string `json:"thumbprint,omitempty"`
+
+	// TimeoutMs Of each request, 1000 to 300000; 0: 60000
+	TimeoutMs *int64 `json:"timeoutMs,omitempty"`
+
+	// URL Such as https://vcenter.example.org
+	URL *string `json:"url,omitempty"`
+
+	// User Such as ovgate@vsphere.local
+	User *string `json:"user,omitempty"`
+}
+
+// CenterPatch defines model for CenterPatch.
+type CenterPatch struct {
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name *Name `json:"name,omitempty"`
+
+	// Options How to sign in to a vCenter. What is left out has its default, or stays in a change.
+	Options *CenterOptionsInput `json:"options,omitempty"`
+	Secret  *string             `json:"secret,omitempty"`
+}
+
+// CenterResult defines model for CenterResult.
+type CenterResult struct {
+	Center Center `json:"center"`
+
+	// Steps What was tried; nothing, when only the name changed
+	Steps []RemoteStep `json:"steps"`
+}
+
 // CloneInput With neither snapshot nor pointAt: from now
 type CloneInput struct {
 	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
@@ -470,6 +1135,308 @@ type CloneInput struct {
 	// Snapshot Name or id
 	Snapshot *string `json:"snapshot,omitempty"`
 }
+
+// Cloud defines model for Cloud.
+type Cloud struct {
+	AppliedAt *time.Time `json:"appliedAt"`
+
+	// Backends HOST@SECTION of those that are this node, as of the newest test
+	Backends []string  `json:"backends"`
+	Created  time.Time `json:"created"`
+
+	// HasSecret There is one; it is in no answer
+	HasSecret bool   `json:"hasSecret"`
+	ID        string `json:"id"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name     Name         `json:"name"`
+	Options  CloudOptions `json:"options"`
+	TestedAt time.Time    `json:"testedAt"`
+
+	// Types Those declared; none: one per pool
+	Types []VolumeType `json:"types"`
+
+	// Version The newest microversion of its Cinder, 3.70 for one
+	Version string `json:"version"`
+
+	// Warnings What works and should be other
+	Warnings []string `json:"warnings"`
+}
+
+// CloudAction defines model for CloudAction.
+type CloudAction struct {
+	// Action create, change, delete; none: it is as it should be; left: not declared any more; conflict: somebody else made what is there
+	Action string `json:"action"`
+
+	// Detail What changes, or why not
+	Detail string `json:"detail"`
+
+	// Kind volume type, or QoS specs
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+}
+
+// CloudApplyInput defines model for CloudApplyInput.
+type CloudApplyInput struct {
+	// DryRun Only say what would be done
+	DryRun *bool `json:"dryRun,omitempty"`
+
+	// Prune Delete what this node made before and is not declared any more; Cinder refuses types that have volumes
+	Prune *bool `json:"prune,omitempty"`
+}
+
+// CloudBackend defines model for CloudBackend.
+type CloudBackend struct {
+	// Host HOST@SECTION
+	Host string `json:"host"`
+
+	// Name volume_backend_name; empty: the backend is down
+	Name  string      `json:"name"`
+	Pools []CloudPool `json:"pools"`
+
+	// Reason Why it is disabled
+	Reason string `json:"reason"`
+
+	// SeenAt When Cinder heard of it last
+	SeenAt *time.Time `json:"seenAt"`
+
+	// State up, down, disabled, or gone: Cinder has no such service
+	State string `json:"state"`
+
+	// Version Of the driver; empty: the backend is down
+	Version string `json:"version"`
+}
+
+// CloudBackendList defines model for CloudBackendList.
+type CloudBackendList struct {
+	Items []CloudBackend `json:"items"`
+	Next  *string        `json:"next"`
+}
+
+// CloudInput defines model for CloudInput.
+type CloudInput struct {
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name `json:"name"`
+
+	// Options How to sign in to a cloud. What is left out has its default, or stays in a change.
+	Options CloudOptionsInput `json:"options"`
+
+	// Secret Password, or secret of the application credential
+	Secret *string `json:"secret,omitempty"`
+}
+
+// CloudList defines model for CloudList.
+type CloudList struct {
+	Items []Cloud `json:"items"`
+	Next  *string `json:"next"`
+}
+
+// CloudOptions defines model for CloudOptions.
+type CloudOptions struct {
+	// ApplicationCredential user is the id of an application credential
+	ApplicationCredential bool `json:"applicationCredential"`
+
+	// Ca Certificates in PEM to trust in place of the system's
+	Ca string `json:"ca"`
+
+	// Domain Of the user; empty: Default
+	Domain string `json:"domain"`
+
+	// Interface public, internal or admin: which of the catalog's endpoints; empty: public
+	Interface string `json:"interface"`
+
+	// Project That the user administers, admin for one
+	Project string `json:"project"`
+
+	// ProjectDomain Of the project; empty: the user's
+	ProjectDomain string `json:"projectDomain"`
+
+	// Region Of the catalog; empty: its first
+	Region string `json:"region"`
+
+	// TimeoutMs Of each request, 1000 to 60000; 0: 30000
+	TimeoutMs int64 `json:"timeoutMs"`
+
+	// URL Where users sign in, such as https://keystone.example.org:5000/v3
+	URL string `json:"url"`
+
+	// User One that administers Cinder, or the id of an application credential
+	User string `json:"user"`
+}
+
+// CloudOptionsInput How to sign in to a cloud. What is left out has its default, or stays in a change.
+type CloudOptionsInput struct {
+	// ApplicationCredential user is the id of an application credential
+	ApplicationCredential *bool `json:"applicationCredential,omitempty"`
+
+	// Ca Certificates in PEM to trust in place of the system's
+	Ca *string `json:"ca,omitempty"`
+
+	// Domain Of the user; empty: Default
+	Domain *string `json:"domain,omitempty"`
+
+	// Interface public, internal or admin: which of the catalog's endpoints; empty: public
+	Interface *string `json:"interface,omitempty"`
+
+	// Project That the user administers, admin for one
+	Project *string `json:"project,omitempty"`
+
+	// ProjectDomain Of the project; empty: the user's
+	ProjectDomain *string `json:"projectDomain,omitempty"`
+
+	// Region Of the catalog; empty: its first
+	Region *string `json:"region,omitempty"`
+
+	// TimeoutMs Of each request, 1000 to 60000; 0: 30000
+	TimeoutMs *int64 `json:"timeoutMs,omitempty"`
+
+	// URL Where users sign in, such as https://keystone.example.org:5000/v3
+	URL *string `json:"url,omitempty"`
+
+	// User One that administers Cinder, or the id of an application credential
+	User *string `json:"user,omitempty"`
+}
+
+// CloudPatch defines model for CloudPatch.
+type CloudPatch struct {
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name *Name `json:"name,omitempty"`
+
+	// Options How to sign in to a cloud. What is left out has its default, or stays in a change.
+	Options *CloudOptionsInput `json:"options,omitempty"`
+	Secret  *string            `json:"secret,omitempty"`
+}
+
+// CloudPlan defines model for CloudPlan.
+type CloudPlan struct {
+	Actions []CloudAction `json:"actions"`
+
+	// Changes That were made, or with dryRun would be
+	Changes int  `json:"changes"`
+	DryRun  bool `json:"dryRun"`
+}
+
+// CloudPool defines model for CloudPool.
+type CloudPool struct {
+	// Allocated Sizes of Cinder's volumes together
+	Allocated int64 `json:"allocated"`
+	Free      int64 `json:"free"`
+
+	// Known The node has a vPool of this name
+	Known bool `json:"known"`
+
+	// Total Bytes, as Cinder's scheduler sees them
+	Total int64 `json:"total"`
+
+	// Volumes vDisks of the vPool
+	Volumes int64  `json:"volumes"`
+	VPool   string `json:"vpool"`
+}
+
+// CloudResult defines model for CloudResult.
+type CloudResult struct {
+	Cloud Cloud `json:"cloud"`
+
+	// Steps What was tried; nothing, when only the name changed
+	Steps []RemoteStep `json:"steps"`
+}
+
+// CloudUsage defines model for CloudUsage.
+type CloudUsage struct {
+	// Name Empty: it is not known
+	Name string `json:"name"`
+
+	// Project Id
+	Project string `json:"project"`
+
+	// Size Bytes, as Cinder counts
+	Size int64 `json:"size"`
+
+	// Stored Bytes on backends
+	Stored  int64 `json:"stored"`
+	Volumes int   `json:"volumes"`
+}
+
+// CloudUsageList defines model for CloudUsageList.
+type CloudUsageList struct {
+	Items []CloudUsage `json:"items"`
+	Next  *string      `json:"next"`
+}
+
+// CloudVolume defines model for CloudVolume.
+type CloudVolume struct {
+	// Attached Hosts
+	Attached []string `json:"attached"`
+
+	// Host HOST@SECTION
+	Host string `json:"host"`
+	ID   string `json:"id"`
+	Name string `json:"name"`
+
+	// Project Id
+	Project string `json:"project"`
+
+	// ProjectName Empty: it is not known
+	ProjectName string `json:"projectName"`
+
+	// Size Bytes, as Cinder counts
+	Size   int64  `json:"size"`
+	Status string `json:"status"`
+
+	// Stored Bytes on the backend
+	Stored int64 `json:"stored"`
+
+	// Type Volume type
+	Type string `json:"type"`
+
+	// VDisk Id of its vDisk; empty: there is none
+	VDisk string `json:"vdisk"`
+
+	// VDiskName Name that the vDisk has or should have
+	VDiskName string `json:"vdiskName"`
+	VPool     string `json:"vpool"`
+}
+
+// CloudVolumeList defines model for CloudVolumeList.
+type CloudVolumeList struct {
+	Items []CloudVolume `json:"items"`
+	Next  *string       `json:"next"`
+}
+
+// ClusterInput defines model for ClusterInput.
+type ClusterInput struct {
+	// Name Letters, digits, dots, hyphens and underscores, beginning with a letter or digit
+	Name string `json:"name"`
+}
+
+// ClusterStatus defines model for ClusterStatus.
+type ClusterStatus struct {
+	// AuthorityEndsAt Of the cluster's certificate authority
+	AuthorityEndsAt *time.Time `json:"authorityEndsAt"`
+
+	// CertificateEndsAt Of this node's certificate for other nodes, renewed by itself
+	CertificateEndsAt *time.Time `json:"certificateEndsAt"`
+	CreatedAt         *time.Time `json:"createdAt"`
+
+	// Gossip Where other nodes reach this one's gossip, HOST:PORT
+	Gossip *string `json:"gossip"`
+
+	// ID UUID, that of the installation
+	ID string `json:"id"`
+
+	// Name Null: the node is in no cluster
+	Name *string `json:"name"`
+
+	// Nodes Nodes by liveness
+	Nodes      MemberCounts `json:"nodes"`
+	ObservedAt time.Time    `json:"observedAt"`
+
+	// Registry embedded: in the node's data directory
+	Registry ClusterStatusRegistry `json:"registry"`
+}
+
+// ClusterStatusRegistry embedded: in the node's data directory
+type ClusterStatusRegistry string
 
 // Commit defines model for Commit.
 type Commit struct {
@@ -545,6 +1512,142 @@ type Damage struct {
 	Why       string   `json:"why"`
 }
 
+// Datastore defines model for Datastore.
+type Datastore struct {
+	// Center Name
+	Center string `json:"center"`
+
+	// Cluster Name
+	Cluster string        `json:"cluster"`
+	Created time.Time     `json:"created"`
+	ID      string        `json:"id"`
+	Job     *DatastoreJob `json:"job"`
+
+	// Naa How hosts name its LUN; empty: not made yet
+	Naa  string `json:"naa"`
+	Name string `json:"name"`
+
+	// Size Of the vDisk, bytes
+	Size int64 `json:"size"`
+
+	// State creating, present or deleting
+	State string `json:"state"`
+
+	// VDisk Id; empty: not made yet
+	VDisk string `json:"vdisk"`
+
+	// Volume UUID of the VMFS volume
+	Volume string `json:"volume"`
+
+	// VPool Name
+	VPool string `json:"vpool"`
+}
+
+// DatastoreHost defines model for DatastoreHost.
+type DatastoreHost struct {
+	Accessible bool `json:"accessible"`
+
+	// Away Why nothing can be done with it; empty: something can
+	Away string `json:"away"`
+
+	// Host Name
+	Host    string          `json:"host"`
+	Mounted bool            `json:"mounted"`
+	Paths   []DatastorePath `json:"paths"`
+
+	// Policy Path selection
+	Policy string `json:"policy"`
+
+	// Reason Why it is not accessible
+	Reason string `json:"reason"`
+}
+
+// DatastoreInput defines model for DatastoreInput.
+type DatastoreInput struct {
+	// Center Name or id
+	Center string `json:"center"`
+
+	// Cluster Name or managed object id; of an ESXi host alone it may be left out
+	Cluster *string `json:"cluster,omitempty"`
+
+	// DryRun Only say what would be done
+	DryRun *bool  `json:"dryRun,omitempty"`
+	Name   string `json:"name"`
+
+	// Size Bytes, 2 GiB to 64 TiB in whole MiB
+	Size int64 `json:"size"`
+
+	// VPool Name or id
+	VPool string `json:"vpool"`
+}
+
+// DatastoreJob defines model for DatastoreJob.
+type DatastoreJob struct {
+	// Error Of the newest try; empty
+	Error string `json:"error"`
+	Hint  string `json:"hint"`
+
+	// Kind create, import, attach, expand, rename or remove
+	Kind string `json:"kind"`
+
+	// Notes What was left out, such as hosts that are away
+	Notes   []string  `json:"notes"`
+	Started time.Time `json:"started"`
+
+	// Step The step that is next or being done
+	Step string `json:"step"`
+
+	// Steps All, in order
+	Steps []string `json:"steps"`
+
+	// Tries How often the step failed; it is tried again by itself
+	Tries int `json:"tries"`
+}
+
+// DatastoreList defines model for DatastoreList.
+type DatastoreList struct {
+	Items []Datastore `json:"items"`
+	Next  *string     `json:"next"`
+}
+
+// DatastoreLive defines model for DatastoreLive.
+type DatastoreLive struct {
+	// Capacity Of the volume, bytes
+	Capacity int64 `json:"capacity"`
+
+	// Free In the volume, bytes
+	Free       int64           `json:"free"`
+	Hosts      []DatastoreHost `json:"hosts"`
+	ObservedAt time.Time       `json:"observedAt"`
+
+	// Size Of the vDisk, bytes
+	Size int64 `json:"size"`
+
+	// Stored Of the vDisk on the backend, bytes
+	Stored int64 `json:"stored"`
+
+	// Vms Virtual machines and templates
+	Vms int `json:"vms"`
+}
+
+// DatastorePath defines model for DatastorePath.
+type DatastorePath struct {
+	Portal string `json:"portal"`
+
+	// State active, standby, disabled, dead or unknown
+	State   string `json:"state"`
+	Target  string `json:"target"`
+	Working bool   `json:"working"`
+}
+
+// DatastoreResult defines model for DatastoreResult.
+type DatastoreResult struct {
+	// Actions What is to be done, as of now
+	Actions   []HostAction `json:"actions"`
+	Datastore Datastore    `json:"datastore"`
+	DryRun    bool         `json:"dryRun"`
+}
+
 // DeletedEvent defines model for DeletedEvent.
 type DeletedEvent struct {
 	// ID Of a target, its iSCSI name
@@ -598,10 +1701,16 @@ type DoomedObject struct {
 	Reason string `json:"reason"`
 }
 
+// DtlMode Whether journals are mirrored on another node. off: they are not; async: a write is answered when its own node has it, and the other one may lack the newest; sync: when both have it
+type DtlMode string
+
+// DtlState ok: what was acknowledged outlives either node; catchup: a copy is being made; degraded: only one node has the newest writes
+type DtlState string
+
 // Error defines model for Error.
 type Error struct {
-	// Code Stable word: invalid, unauthorized, forbidden, csrf, bad_setup_token, setup_done, not_found, exists,
-	// in_use, shrink, lost_tail, not_running, last_admin, foreign_root, idempotency_mismatch, too_large,
+	// Code Stable word: invalid, unauthorized, forbidden, csrf, bad_setup_token, bad_join_token, join_refused, setup_done, not_found, exists,
+	// in_use, shrink, lost_tail, not_running, elsewhere, last_admin, foreign_root, idempotency_mismatch, too_large,
 	// rate_limited, backend_unavailable, no_space, stopping, timeout, internal
 	Code string `json:"code"`
 
@@ -619,6 +1728,12 @@ type Error struct {
 
 	// RequestID Also in the header X-Request-Id and in the node's log
 	RequestID string `json:"requestId"`
+}
+
+// ExpandInput defines model for ExpandInput.
+type ExpandInput struct {
+	// Size Bytes, up to 64 TiB in whole MiB
+	Size int64 `json:"size"`
 }
 
 // ExportInput defines model for ExportInput.
@@ -732,6 +1847,33 @@ type GroupResult struct {
 	Target string `json:"target"`
 }
 
+// Handoff A vDisk that goes from one node to another
+type Handoff struct {
+	// From Name of the node that has it
+	From string `json:"from"`
+
+	// To Name of the node that gets it
+	To string `json:"to"`
+
+	// VDisk Its name
+	VDisk string `json:"vdisk"`
+}
+
+// Handover defines model for Handover.
+type Handover struct {
+	// Failed Why it was given up; empty: it goes on
+	Failed string `json:"failed"`
+
+	// Node Name of the node that it goes to
+	Node string `json:"node"`
+}
+
+// HandoverInput defines model for HandoverInput.
+type HandoverInput struct {
+	// Node Name or id of the node
+	Node string `json:"node"`
+}
+
 // Health defines model for Health.
 type Health struct {
 	// Causes Empty when the state is ok
@@ -766,6 +1908,37 @@ type History struct {
 	More    bool      `json:"more"`
 	Since   time.Time `json:"since"`
 	UntilAt time.Time `json:"untilAt"`
+}
+
+// HistoryInput defines model for HistoryInput.
+type HistoryInput struct {
+	// KeepMs 1 min-366 days; 0: no moment is kept; absent: as the vPool says
+	KeepMs *int64 `json:"keepMs,omitempty"`
+}
+
+// HistoryPolicy defines model for HistoryPolicy.
+type HistoryPolicy struct {
+	// Inherited That is what its vPool says
+	Inherited bool `json:"inherited"`
+
+	// KeepMs How far back scrubs keep every moment; 0: they keep none
+	KeepMs int64 `json:"keepMs"`
+}
+
+// HostAction defines model for HostAction.
+type HostAction struct {
+	// Action create, enable, add, set, skipped, rescan, format, mount or leave out
+	Action string `json:"action"`
+	Detail string `json:"detail"`
+
+	// Host Name; empty: this node
+	Host string `json:"host"`
+}
+
+// HostPlan defines model for HostPlan.
+type HostPlan struct {
+	Actions []HostAction `json:"actions"`
+	DryRun  bool         `json:"dryRun"`
 }
 
 // IOStats defines model for IOStats.
@@ -843,6 +2016,16 @@ type ISCSISessionList struct {
 	Next  *string        `json:"next"`
 }
 
+// ImportDatastoreInput defines model for ImportDatastoreInput.
+type ImportDatastoreInput struct {
+	// Cluster Name or managed object id; of an ESXi host alone it may be left out
+	Cluster *string `json:"cluster,omitempty"`
+	Name    string  `json:"name"`
+
+	// VDisk Name or id, of a vDisk that is not published
+	VDisk string `json:"vdisk"`
+}
+
 // Job defines model for Job.
 type Job struct {
 	Bytes          int64      `json:"bytes"`
@@ -871,6 +2054,87 @@ type JobList struct {
 
 // JobState defines model for JobState.
 type JobState string
+
+// JoinAnswer defines model for JoinAnswer.
+type JoinAnswer struct {
+	// Ca Certificate of the cluster's authority, PEM
+	Ca string `json:"ca"`
+
+	// Certificate The node's, PEM
+	Certificate string `json:"certificate"`
+
+	// Cluster Id of the cluster
+	Cluster string `json:"cluster"`
+
+	// Etcd URLs of the registry's members
+	Etcd []string `json:"etcd"`
+
+	// Name Of the cluster
+	Name string `json:"name"`
+
+	// Prefix Of the registry's keys
+	Prefix string `json:"prefix"`
+
+	// SealKey Opens the secrets of the registry, in hex
+	SealKey string `json:"sealKey"`
+}
+
+// JoinInput defines model for JoinInput.
+type JoinInput struct {
+	// Clock When it sent the request
+	Clock time.Time `json:"clock"`
+
+	// Cluster Name of the cluster that is meant; absent: any
+	Cluster *string `json:"cluster,omitempty"`
+
+	// Format Newest format of records that it knows
+	Format int `json:"format"`
+
+	// Name Of the node
+	Name string `json:"name"`
+
+	// Node Id of the node, a UUID that it drew
+	Node string `json:"node"`
+
+	// Request For its certificate, PKCS #10 in PEM
+	Request string `json:"request"`
+	Secret  string `json:"secret"`
+
+	// Token Id of the token
+	Token string `json:"token"`
+
+	// Version Of its ovgate
+	Version string `json:"version"`
+}
+
+// JoinToken defines model for JoinToken.
+type JoinToken struct {
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+	ID      string    `json:"id"`
+
+	// Node Id of the node that used it
+	Node  *string        `json:"node"`
+	State JoinTokenState `json:"state"`
+}
+
+// JoinTokenState defines model for JoinToken.State.
+type JoinTokenState string
+
+// JoinTokenInput defines model for JoinTokenInput.
+type JoinTokenInput struct {
+	// LifeMs How long it holds; absent: an hour; at most a week
+	LifeMs *int64 `json:"lifeMs,omitempty"`
+
+	// Urls https://HOST:PORT of nodes to ask; absent: those that are up
+	Urls *[]string `json:"urls,omitempty"`
+}
+
+// JoinTokenList defines model for JoinTokenList.
+type JoinTokenList struct {
+	Items []JoinToken `json:"items"`
+	Next  *string     `json:"next"`
+}
 
 // JournalUsage defines model for JournalUsage.
 type JournalUsage struct {
@@ -920,6 +2184,86 @@ type Labels map[string]string
 
 // LostTailPolicy What to do with a vDisk that lost acknowledged writes
 type LostTailPolicy string
+
+// Member A node of the cluster, as it was when it started last.
+type Member struct {
+	// Domain What fails together with it, such as its rack; empty: not said
+	Domain string `json:"domain"`
+
+	// Draining It hands over what it serves, and takes nothing
+	Draining bool `json:"draining"`
+
+	// Dtl Where other nodes reach its DTL listener, HOST:PORT; empty: it takes no copies of journals
+	Dtl string `json:"dtl"`
+	ID  string `json:"id"`
+
+	// JoinedAt When it joined; of the first node, its first start
+	JoinedAt time.Time `json:"joinedAt"`
+
+	// Liveness What the other nodes hear of it, a hint: alive: it answers; suspect: it does not answer, and has its lease; dead: neither; left: it said that it stops; unknown: it was not heard
+	Liveness MemberLiveness `json:"liveness"`
+
+	// LivenessMs For how long, at observedAt; null when unknown
+	LivenessMs *int64 `json:"livenessMs"`
+
+	// Load Null when it is not heard
+	Load       *MemberLoad `json:"load"`
+	Name       string      `json:"name"`
+	ObservedAt time.Time   `json:"observedAt"`
+
+	// Portals iSCSI portals as initiators reach them, HOST:PORT
+	Portals []string `json:"portals"`
+
+	// Self The node that answers
+	Self bool `json:"self"`
+
+	// StartedAt Null before its first start
+	StartedAt *time.Time `json:"startedAt"`
+
+	// State up: it has its lease in the registry; down: it serves nothing by it; unknown: the registry does not answer
+	State MemberState `json:"state"`
+
+	// URL Of its API and UI; empty before its first start
+	URL string `json:"url"`
+
+	// Vdisks That it serves or is to serve
+	Vdisks  int    `json:"vdisks"`
+	Version string `json:"version"`
+}
+
+// MemberCounts Nodes by liveness
+type MemberCounts struct {
+	Alive   int `json:"alive"`
+	Dead    int `json:"dead"`
+	Left    int `json:"left"`
+	Suspect int `json:"suspect"`
+	Total   int `json:"total"`
+	Unknown int `json:"unknown"`
+}
+
+// MemberList defines model for MemberList.
+type MemberList struct {
+	Items []Member `json:"items"`
+	Next  *string  `json:"next"`
+}
+
+// MemberLiveness What the other nodes hear of it, a hint: alive: it answers; suspect: it does not answer, and has its lease; dead: neither; left: it said that it stops; unknown: it was not heard
+type MemberLiveness string
+
+// MemberLoad What the node told last, in percent, rounded to five
+type MemberLoad struct {
+	CPU int `json:"cpu"`
+
+	// Journal Of what its journals may take
+	Journal int `json:"journal"`
+	Memory  int `json:"memory"`
+
+	// Vdisks Open
+	Vdisks int `json:"vdisks"`
+}
+
+// MemberState up: it has its lease in the registry; down: it serves nothing by it; unknown: the registry does not answer
+type MemberState string
 
 // MetricsEvent defines model for MetricsEvent.
 type MetricsEvent struct {
@@ -1009,6 +2353,16 @@ type Negotiated struct {
 	Time2Wait     int   `json:"time2Wait"`
 }
 
+// NewJoinToken defines model for NewJoinToken.
+type NewJoinToken struct {
+	Expires time.Time `json:"expires"`
+	ID      string    `json:"id"`
+
+	// Token A secret; not shown again
+	Token string   `json:"token"`
+	Urls  []string `json:"urls"`
+}
+
 // NewToken defines model for NewToken.
 type NewToken struct {
 	// Secret The bearer token; not shown again
@@ -1022,6 +2376,15 @@ type Node struct {
 	Name string `json:"name"`
 }
 
+// NodeEvent A node joined, started, stopped, or is heard differently
+type NodeEvent struct {
+	ID string `json:"id"`
+
+	// Liveness What the other nodes hear of it, a hint: alive: it answers; suspect: it does not answer, and has its lease; dead: neither; left: it said that it stops; unknown: it was not heard
+	Liveness MemberLiveness `json:"liveness"`
+	Name     string         `json:"name"`
+}
+
 // OSD defines model for OSD.
 type OSD struct {
 	Address   *string   `json:"address"`
@@ -1030,6 +2393,9 @@ type OSD struct {
 
 	// Disk That it is on; null: none of the node is known
 	Disk *OSDDisk `json:"disk"`
+
+	// Domain What fails together with the node, as its configuration says
+	Domain *string `json:"domain"`
 
 	// Fingerprint Of the ASD's certificate
 	Fingerprint *string `json:"fingerprint"`
@@ -1052,6 +2418,12 @@ type OSD struct {
 
 	// Problem Why it does not work
 	Problem *string `json:"problem"`
+
+	// ReplacedBy The device that comes in its place
+	ReplacedBy *int64 `json:"replacedBy"`
+
+	// Replaces The device in whose place it came, which may be gone; null: none
+	Replaces *int64 `json:"replaces"`
 
 	// SmallReadUs Average latency of reads up to 64 KiB
 	SmallReadUs *int64   `json:"smallReadUs"`
@@ -1105,7 +2477,7 @@ type OSDInput struct {
 	Directory   *string `json:"directory,omitempty"`
 	Fingerprint *string `json:"fingerprint,omitempty"`
 
-	// Node The ASD's machine; left out: its address
+	// Node The ASD's machine: the name of a node, when it is one of the cluster's; left out: its address
 	Node *string `json:"node,omitempty"`
 }
 
@@ -1129,6 +2501,36 @@ type OSDPatch struct {
 // OSDPurgeInput defines model for OSDPurgeInput.
 type OSDPurgeInput struct {
 	AcceptLoss *bool `json:"acceptLoss,omitempty"`
+}
+
+// Orphan defines model for Orphan.
+type Orphan struct {
+	// Cloud volume: name of its cloud
+	Cloud string `json:"cloud"`
+
+	// ID Of the vDisk, volume or snapshot
+	ID string `json:"id"`
+
+	// Kind vdisk: without a volume; volume: without a vDisk; vdisk snapshot: of a vDisk, and its volume has none; volume snapshot: of a volume, and its vDisk has none
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+
+	// Project Id
+	Project string `json:"project"`
+	Reason  string `json:"reason"`
+
+	// Size Bytes
+	Size int64 `json:"size"`
+
+	// Stored vdisk: bytes on the backend
+	Stored int64  `json:"stored"`
+	VPool  string `json:"vpool"`
+}
+
+// OrphanList defines model for OrphanList.
+type OrphanList struct {
+	Items []Orphan `json:"items"`
+	Next  *string  `json:"next"`
 }
 
 // Parent defines model for Parent.
@@ -1181,6 +2583,15 @@ type PortalList struct {
 type PortalsInput struct {
 	// Addresses host:port as in /portals; empty: every portal of the node
 	Addresses []string `json:"addresses"`
+}
+
+// PrepareInput defines model for PrepareInput.
+type PrepareInput struct {
+	// Cluster Name or managed object id; of an ESXi host alone it may be left out
+	Cluster *string `json:"cluster,omitempty"`
+
+	// DryRun Only say what would be done
+	DryRun *bool `json:"dryRun,omitempty"`
 }
 
 // Preset defines model for Preset.
@@ -1294,6 +2705,11 @@ type Qos struct {
 	Iops int64 `json:"iops"`
 }
 
+// Rebalance defines model for Rebalance.
+type Rebalance struct {
+	Items []Handoff `json:"items"`
+}
+
 // Recovered defines model for Recovered.
 type Recovered struct {
 	// Clean Nothing acknowledged is missing
@@ -1317,7 +2733,8 @@ type Recovered struct {
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
 	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
 	// transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted,
-	// and kept for a while
+	// and kept for a while; elsewhere: another node serves it, which knows more; suspended: operations wait
+	// for the node's lease in the registry; waiting: the node that serves it is down, and has its newest writes
 	State VDiskState `json:"state"`
 
 	// Time When the backend last learned of this vDisk
@@ -1537,6 +2954,11 @@ type RemoteStep struct {
 	Step   string  `json:"step"`
 }
 
+// RenameInput defines model for RenameInput.
+type RenameInput struct {
+	Name string `json:"name"`
+}
+
 // Reservation Persistent reservations of a LUN (SPC-4 clause 5.12)
 type Reservation struct {
 	Generation int64 `json:"generation"`
@@ -1566,7 +2988,10 @@ type Rollback struct {
 	// Deleted Names of the snapshots that were newer
 	Deleted []string `json:"deleted"`
 	To      Moment   `json:"to"`
-	VDisk   string   `json:"vdisk"`
+
+	// UndoAt A rollback to this moment undoes this one, save for the snapshots, as long as the history goes that far back
+	UndoAt time.Time `json:"undoAt"`
+	VDisk  string    `json:"vdisk"`
 }
 
 // RollbackInput One of snapshot and pointAt
@@ -1579,6 +3004,105 @@ type RollbackInput struct {
 	// Snapshot Name or id
 	Snapshot *string `json:"snapshot,omitempty"`
 }
+
+// Schedule defines model for Schedule.
+type Schedule struct {
+	Jobs []ScheduledJob `json:"jobs"`
+
+	// Of Such as "vdisk db1"; "schedule" for the cluster
+	Of string `json:"of"`
+}
+
+// ScheduleEntry defines model for ScheduleEntry.
+type ScheduleEntry struct {
+	Cron    string `json:"cron"`
+	Days    int    `json:"days"`
+	Enabled bool   `json:"enabled"`
+
+	// Job snapshot, retention or scrub
+	Job string `json:"job"`
+
+	// Source Who says it
+	Source ScheduleSource `json:"source"`
+
+	// VDisk Empty for the cluster and for a vPool
+	VDisk string `json:"vdisk"`
+
+	// VPool Empty for the cluster
+	VPool string `json:"vpool"`
+	Weeks int    `json:"weeks"`
+
+	// Zone Empty: UTC
+	Zone string `json:"zone"`
+}
+
+// ScheduleInput defines model for ScheduleInput.
+type ScheduleInput struct {
+	// Cron Minute, hour, day of month, month, day of week; or @hourly, @daily, @weekly, @monthly, @yearly
+	Cron *string `json:"cron,omitempty"`
+
+	// Days Of retention, 0-366: days behind yesterday's midnight of each of which one automatic snapshot stays
+	Days    *int  `json:"days,omitempty"`
+	Enabled *bool `json:"enabled,omitempty"`
+
+	// Weeks Of retention, 0-520: weeks behind the days of each of which one stays
+	Weeks *int `json:"weeks,omitempty"`
+
+	// Zone Time zone such as Europe/Brussels; empty: UTC. A time that clocks skip is the moment after; of one that comes twice it is the first
+	Zone *string `json:"zone,omitempty"`
+}
+
+// ScheduleList defines model for ScheduleList.
+type ScheduleList struct {
+	Items []ScheduleEntry `json:"items"`
+	Next  *string         `json:"next"`
+}
+
+// ScheduleSource Who says it
+type ScheduleSource string
+
+// ScheduledJob defines model for ScheduledJob.
+type ScheduledJob struct {
+	Cron    string `json:"cron"`
+	Days    int    `json:"days"`
+	Enabled bool   `json:"enabled"`
+
+	// Job snapshot, retention or scrub
+	Job string `json:"job"`
+
+	// NextAt When it runs that: up to ten minutes later, so that not all vDisks run at once
+	NextAt *time.Time `json:"nextAt"`
+
+	// NextSlot The next time of the schedule; null if there is none
+	NextSlot *time.Time `json:"nextSlot"`
+	Running  bool       `json:"running"`
+
+	// Runs Of a vDisk, the newest ten, newest first
+	Runs []ScheduledRun `json:"runs"`
+
+	// Source Who says it
+	Source ScheduleSource `json:"source"`
+	Weeks  int            `json:"weeks"`
+
+	// Zone Empty: UTC
+	Zone string `json:"zone"`
+}
+
+// ScheduledRun defines model for ScheduledRun.
+type ScheduledRun struct {
+	Ended  time.Time          `json:"ended"`
+	Result ScheduledRunResult `json:"result"`
+
+	// Slot The time of the schedule; null if somebody asked for the run
+	Slot    *time.Time `json:"slot"`
+	Started time.Time  `json:"started"`
+
+	// Text What it did, or why not
+	Text string `json:"text"`
+}
+
+// ScheduledRunResult defines model for ScheduledRun.Result.
+type ScheduledRunResult string
 
 // Scrub defines model for Scrub.
 type Scrub struct {
@@ -1683,6 +3207,35 @@ type SignInInput struct {
 	User     string `json:"user"`
 }
 
+// Silence defines model for Silence.
+type Silence struct {
+	By string `json:"by"`
+
+	// Code Codes of causes; * stands for any text; empty: any
+	Code    string    `json:"code"`
+	Created time.Time `json:"created"`
+	ID      string    `json:"id"`
+
+	// Object Objects of causes; * stands for any text; empty: any
+	Object  string    `json:"object"`
+	UntilAt time.Time `json:"untilAt"`
+	Why     string    `json:"why"`
+}
+
+// SilenceInput defines model for SilenceInput.
+type SilenceInput struct {
+	Code    *string   `json:"code,omitempty"`
+	Object  *string   `json:"object,omitempty"`
+	UntilAt time.Time `json:"untilAt"`
+	Why     string    `json:"why"`
+}
+
+// SilenceList defines model for SilenceList.
+type SilenceList struct {
+	Items []Silence `json:"items"`
+	Next  *string   `json:"next"`
+}
+
 // Snapshot defines model for Snapshot.
 type Snapshot struct {
 	// Automatic Made by a schedule
@@ -1758,7 +3311,10 @@ type SnapshotList struct {
 
 // Status defines model for Status.
 type Status struct {
-	Capacity   Capacity  `json:"capacity"`
+	Capacity Capacity `json:"capacity"`
+
+	// Cluster UUID of the installation, the same at each of its nodes
+	Cluster    string    `json:"cluster"`
 	Counts     Counts    `json:"counts"`
 	Health     Health    `json:"health"`
 	Node       Node      `json:"node"`
@@ -1769,6 +3325,11 @@ type Status struct {
 	Portals     []Portal    `json:"portals"`
 	Started     time.Time   `json:"started"`
 	Version     string      `json:"version"`
+}
+
+// StealInput defines model for StealInput.
+type StealInput struct {
+	AcceptLoss *bool `json:"acceptLoss,omitempty"`
 }
 
 // StoreRequests Requests of a kind to a Swift or S3 store, which it may charge for
@@ -1904,7 +3465,8 @@ type TargetLUN struct {
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
 	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
 	// transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted,
-	// and kept for a while
+	// and kept for a while; elsewhere: another node serves it, which knows more; suspended: operations wait
+	// for the node's lease in the registry; waiting: the node that serves it is down, and has its newest writes
 	State VDiskState `json:"state"`
 
 	// Stats Null in lists, and while the LUN is not served
@@ -2046,12 +3608,19 @@ type VDisk struct {
 	// CommittedSeq Newest write on the backend
 	CommittedSeq int64     `json:"committedSeq"`
 	Created      time.Time `json:"created"`
-	Epoch        int64     `json:"epoch"`
+
+	// Dtl The copy of its journal's tail on another node
+	Dtl   VDiskDtl `json:"dtl"`
+	Epoch int64    `json:"epoch"`
 
 	// Flatten A flatten that was asked for and has not ended
 	Flatten *FlattenProgress `json:"flatten"`
-	ID      string           `json:"id"`
-	Journal JournalUsage     `json:"journal"`
+
+	// Handover null unless it is given to another node
+	Handover *Handover     `json:"handover"`
+	History  HistoryPolicy `json:"history"`
+	ID       string        `json:"id"`
+	Journal  JournalUsage  `json:"journal"`
 
 	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
 	Labels     Labels     `json:"labels"`
@@ -2064,9 +3633,12 @@ type VDisk struct {
 	Mapped int64 `json:"mapped"`
 
 	// Move A move that was asked for and has not ended
-	Move       *MoveProgress `json:"move"`
-	Name       string        `json:"name"`
-	ObservedAt time.Time     `json:"observedAt"`
+	Move *MoveProgress `json:"move"`
+	Name string        `json:"name"`
+
+	// Node Name of the node that serves it
+	Node       string    `json:"node"`
+	ObservedAt time.Time `json:"observedAt"`
 
 	// Parent What a clone starts from
 	Parent *Parent `json:"parent"`
@@ -2081,7 +3653,8 @@ type VDisk struct {
 	// has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
 	// acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
 	// transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted,
-	// and kept for a while
+	// and kept for a while; elsewhere: another node serves it, which knows more; suspended: operations wait
+	// for the node's lease in the registry; waiting: the node that serves it is down, and has its newest writes
 	State VDiskState `json:"state"`
 
 	// StateReason Empty when running
@@ -2097,6 +3670,54 @@ type VDisk struct {
 	VPool string `json:"vpool"`
 }
 
+// VDiskDtl The copy of its journal's tail on another node
+type VDiskDtl struct {
+	// Catchup While it catches up: writes that the backend lacked when the copy was begun
+	Catchup int64 `json:"catchup"`
+
+	// CaughtUp Of them on the backend by now
+	CaughtUp int64 `json:"caughtUp"`
+
+	// Inherited The mode is that of its vPool
+	Inherited bool `json:"inherited"`
+
+	// LagBytes What the other node was sent and has not answered, bytes
+	LagBytes int64 `json:"lagBytes"`
+
+	// LagMs How long the oldest of that waits
+	LagMs int64 `json:"lagMs"`
+
+	// Mode Whether journals are mirrored on another node. off: they are not; async: a write is answered when its own node has it, and the other one may lack the newest; sync: when both have it
+	Mode DtlMode `json:"mode"`
+
+	// Node Node that has the copy, or is getting it; empty: none
+	Node string `json:"node"`
+
+	// Peer Node that is asked for; auto: the best one
+	Peer string `json:"peer"`
+
+	// Reason Why it is degraded; else empty
+	Reason string `json:"reason"`
+
+	// Since Of the state
+	Since *time.Time `json:"since"`
+
+	// State ok: what was acknowledged outlives either node; catchup: a copy is being made; degraded: only one node has the newest writes
+	State DtlState `json:"state"`
+}
+
+// VDiskDtlInput What is absent stays as it is
+type VDiskDtlInput struct {
+	// Mode inherit: that of its vPool
+	Mode *VDiskDtlInputMode `json:"mode,omitempty"`
+
+	// Peer Name or id of the node that is to have the copy; auto: the best one, another domain first, then the one with fewest copies
+	Peer *string `json:"peer,omitempty"`
+}
+
+// VDiskDtlInputMode inherit: that of its vPool
+type VDiskDtlInputMode string
+
 // VDiskInput defines model for VDiskInput.
 type VDiskInput struct {
 	// ClusterSize 4, 8, 16, 32 or 64 KiB; absent: the vPool's
@@ -2107,6 +3728,9 @@ type VDiskInput struct {
 
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
+
+	// Node Name or id of the node that is to serve it; absent: the one that is asked
+	Node *string `json:"node,omitempty"`
 
 	// Size A multiple of the cluster size, up to 64 TiB
 	Size int64 `json:"size"`
@@ -2137,7 +3761,8 @@ type VDiskPatch struct {
 // has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline,
 // acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned;
 // transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted,
-// and kept for a while
+// and kept for a while; elsewhere: another node serves it, which knows more; suspended: operations wait
+// for the node's lease in the registry; waiting: the node that serves it is down, and has its newest writes
 type VDiskState string
 
 // VPool defines model for VPool.
@@ -2148,9 +3773,12 @@ type VPool struct {
 	ID      string    `json:"id"`
 
 	// KeyID Names the key that its objects are encrypted with; null: they are not
-	KeyID       *string   `json:"keyId"`
-	Mapped      int64     `json:"mapped"`
-	Name        string    `json:"name"`
+	KeyID  *string `json:"keyId"`
+	Mapped int64   `json:"mapped"`
+	Name   string  `json:"name"`
+
+	// Node Name of the only node that reaches its objects; null: every node does
+	Node        *string   `json:"node"`
 	ObservedAt  time.Time `json:"observedAt"`
 	Provisioned int64     `json:"provisioned"`
 
@@ -2158,7 +3786,7 @@ type VPool struct {
 	Requests []StoreRequests `json:"requests"`
 	Settings VPoolSettings   `json:"settings"`
 
-	// State degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached
+	// State degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached; elsewhere: only another node reaches its objects
 	State VPoolState `json:"state"`
 
 	// StateReason Empty when running
@@ -2186,7 +3814,7 @@ type VPoolInput struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline, sync
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -2209,7 +3837,7 @@ type VPoolPatch struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name *Name `json:"name,omitempty"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline, sync
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -2225,7 +3853,7 @@ type VPoolRecoverInput struct {
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
 
-	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline
+	// Settings Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline, sync
 	Settings *VPoolSettingsInput `json:"settings,omitempty"`
 }
 
@@ -2242,6 +3870,9 @@ type VPoolSettings struct {
 
 	// CommitIntervalMs 100 ms-10 min between commits to the backend
 	CommitIntervalMs int64 `json:"commitIntervalMs"`
+
+	// Dtl Whether journals are mirrored on another node. off: they are not; async: a write is answered when its own node has it, and the other one may lack the newest; sync: when both have it
+	Dtl DtlMode `json:"dtl"`
 
 	// HistoryMs How far back scrubs keep every moment: 1 min-366 days; 0: no further than they leave it
 	HistoryMs int64 `json:"historyMs"`
@@ -2268,12 +3899,15 @@ type VPoolSettings struct {
 	VerifyIntervalMs int64 `json:"verifyIntervalMs"`
 }
 
-// VPoolSettingsInput Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline
+// VPoolSettingsInput Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline, sync
 type VPoolSettingsInput struct {
 	ClusterSize      *int64 `json:"clusterSize,omitempty"`
 	CommitIntervalMs *int64 `json:"commitIntervalMs,omitempty"`
-	HistoryMs        *int64 `json:"historyMs,omitempty"`
-	JournalQuota     *int64 `json:"journalQuota,omitempty"`
+
+	// Dtl Whether journals are mirrored on another node. off: they are not; async: a write is answered when its own node has it, and the other one may lack the newest; sync: when both have it
+	Dtl          *DtlMode `json:"dtl,omitempty"`
+	HistoryMs    *int64   `json:"historyMs,omitempty"`
+	JournalQuota *int64   `json:"journalQuota,omitempty"`
 
 	// LostTail What to do with a vDisk that lost acknowledged writes
 	LostTail                *LostTailPolicy `json:"lostTail,omitempty"`
@@ -2284,7 +3918,7 @@ type VPoolSettingsInput struct {
 	VerifyIntervalMs        *int64          `json:"verifyIntervalMs,omitempty"`
 }
 
-// VPoolState degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached
+// VPoolState degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached; elsewhere: only another node reaches its objects
 type VPoolState string
 
 // Verification defines model for Verification.
@@ -2347,11 +3981,63 @@ type Version struct {
 	Version string         `json:"version"`
 }
 
+// VolumeLimits Limits of reads and writes together that the volumes of a type get; 0: none. Of a limit and one per GiB the lower counts.
+type VolumeLimits struct {
+	// BurstMs How much of a rate that was left unused may be caught up at once, as time, up to 60000
+	BurstMs int64 `json:"burstMs"`
+
+	// BytesPerSecond 1 MiB or more
+	BytesPerSecond       int64 `json:"bytesPerSecond"`
+	BytesPerSecondPerGib int64 `json:"bytesPerSecondPerGib"`
+
+	// Iops 10 or more
+	Iops       int64 `json:"iops"`
+	IopsPerGib int64 `json:"iopsPerGib"`
+}
+
+// VolumeType defines model for VolumeType.
+type VolumeType struct {
+	// Backend volume_backend_name; empty: that of the only backend with this vPool
+	Backend string `json:"backend"`
+
+	// Limits Limits of reads and writes together that the volumes of a type get; 0: none. Of a limit and one per GiB the lower counts.
+	Limits VolumeLimits `json:"limits"`
+
+	// Multiattach Volumes may be attached to several hosts
+	Multiattach bool   `json:"multiattach"`
+	Name        string `json:"name"`
+
+	// VPool Name
+	VPool string `json:"vpool"`
+}
+
+// VolumeTypeInput defines model for VolumeTypeInput.
+type VolumeTypeInput struct {
+	// Backend volume_backend_name, where several backends have this vPool
+	Backend *string `json:"backend,omitempty"`
+
+	// Limits Limits of reads and writes together that the volumes of a type get; 0: none. Of a limit and one per GiB the lower counts.
+	Limits      *VolumeLimits `json:"limits,omitempty"`
+	Multiattach *bool         `json:"multiattach,omitempty"`
+
+	// VPool Name or id
+	VPool string `json:"vpool"`
+}
+
 // BackendRef defines model for BackendRef.
 type BackendRef = string
 
+// CenterRef defines model for CenterRef.
+type CenterRef = string
+
+// CloudRef defines model for CloudRef.
+type CloudRef = string
+
 // Cursor defines model for Cursor.
 type Cursor = string
+
+// DatastoreRef defines model for DatastoreRef.
+type DatastoreRef = string
 
 // Force defines model for Force.
 type Force = bool
@@ -2361,6 +4047,9 @@ type IdempotencyKey = string
 
 // Limit defines model for Limit.
 type Limit = int
+
+// NodeRef defines model for NodeRef.
+type NodeRef = string
 
 // OSDNumber defines model for OSDNumber.
 type OSDNumber = int64
@@ -2374,6 +4063,15 @@ type PresetName = string
 // Query defines model for Query.
 type Query = string
 
+// ScheduleVDisk defines model for ScheduleVDisk.
+type ScheduleVDisk = string
+
+// ScheduleVPool defines model for ScheduleVPool.
+type ScheduleVPool = string
+
+// ScheduledJobName defines model for ScheduledJobName.
+type ScheduledJobName = string
+
 // TargetIQN defines model for TargetIQN.
 type TargetIQN = string
 
@@ -2385,6 +4083,99 @@ type VDiskRef = string
 
 // VPoolRef defines model for VPoolRef.
 type VPoolRef = string
+
+// VolumeTypeName defines model for VolumeTypeName.
+type VolumeTypeName = string
+
+// ListAlertsParams defines parameters for ListAlerts.
+type ListAlertsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListAlertChannelsParams defines parameters for ListAlertChannels.
+type ListAlertChannelsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateAlertChannelParams defines parameters for CreateAlertChannel.
+type CreateAlertChannelParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListAlertRulesParams defines parameters for ListAlertRules.
+type ListAlertRulesParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListSilencesParams defines parameters for ListSilences.
+type ListSilencesParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateSilenceParams defines parameters for CreateSilence.
+type CreateSilenceParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListAuditParams defines parameters for ListAudit.
+type ListAuditParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only entries whose object contains this, whatever the case
+	Q *string `form:"q,omitempty" json:"q,omitempty"`
+
+	// User Only this user's
+	User *string `form:"user,omitempty" json:"user,omitempty"`
+
+	// Operation Only this operation, such as UpdateVDisk
+	Operation *string `form:"operation,omitempty" json:"operation,omitempty"`
+
+	// Since Only from this time on
+	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Only before this time
+	Until *time.Time `form:"until,omitempty" json:"until,omitempty"`
+
+	// After Only entries of a higher `seq`
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// Node Name or id of the node whose log it is; absent: the one that is asked
+	Node *string `form:"node,omitempty" json:"node,omitempty"`
+}
 
 // ListBackendsParams defines parameters for ListBackends.
 type ListBackendsParams struct {
@@ -2404,6 +4195,30 @@ type CreateBackendParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// RebalanceJSONBody defines parameters for Rebalance.
+type RebalanceJSONBody struct {
+	// DryRun Only tell what would be done
+	DryRun *bool `json:"dryRun,omitempty"`
+}
+
+// ListJoinTokensParams defines parameters for ListJoinTokens.
+type ListJoinTokensParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateJoinTokenParams defines parameters for CreateJoinToken.
+type CreateJoinTokenParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListDisksParams defines parameters for ListDisks.
 type ListDisksParams struct {
 	// Limit Most items in the answer
@@ -2418,7 +4233,7 @@ type ListDisksParams struct {
 
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
-	// Topics Comma-separated topics out of metrics, vdisk, vpool, target, session, health; all of them when absent
+	// Topics Comma-separated topics out of metrics, vdisk, vpool, target, session, health, cloud, center, datastore, node; all of them when absent
 	Topics *string `form:"topics,omitempty" json:"topics,omitempty"`
 
 	// LastEventID The newest event the client has seen; events after it are repeated
@@ -2497,6 +4312,75 @@ type ListNamespacesParams struct {
 	Q *string `form:"q,omitempty" json:"q,omitempty"`
 }
 
+// ListNodesParams defines parameters for ListNodes.
+type ListNodesParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListCloudsParams defines parameters for ListClouds.
+type ListCloudsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateCloudParams defines parameters for CreateCloud.
+type CreateCloudParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListCloudBackendsParams defines parameters for ListCloudBackends.
+type ListCloudBackendsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListCloudVolumesParams defines parameters for ListCloudVolumes.
+type ListCloudVolumesParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+
+	// Project Only those of the project with this name or id
+	Project *string `form:"project,omitempty" json:"project,omitempty"`
+}
+
+// ListOrphansParams defines parameters for ListOrphans.
+type ListOrphansParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
 // ListOSDsParams defines parameters for ListOSDs.
 type ListOSDsParams struct {
 	// Limit Most items in the answer
@@ -2531,6 +4415,51 @@ type ListPresetsParams struct {
 type CreatePresetParams struct {
 	// IdempotencyKey Drawn by the client, the same for each repetition of one create
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// GetScheduleParams defines parameters for GetSchedule.
+type GetScheduleParams struct {
+	// VPool Name or id of the vPool whose schedule is meant
+	VPool *ScheduleVPool `form:"vpool,omitempty" json:"vpool,omitempty"`
+
+	// VDisk Name or id of the vDisk whose schedule is meant
+	VDisk *ScheduleVDisk `form:"vdisk,omitempty" json:"vdisk,omitempty"`
+}
+
+// ResetScheduleParams defines parameters for ResetSchedule.
+type ResetScheduleParams struct {
+	// VPool Name or id of the vPool whose schedule is meant
+	VPool *ScheduleVPool `form:"vpool,omitempty" json:"vpool,omitempty"`
+
+	// VDisk Name or id of the vDisk whose schedule is meant
+	VDisk *ScheduleVDisk `form:"vdisk,omitempty" json:"vdisk,omitempty"`
+}
+
+// SetScheduleParams defines parameters for SetSchedule.
+type SetScheduleParams struct {
+	// VPool Name or id of the vPool whose schedule is meant
+	VPool *ScheduleVPool `form:"vpool,omitempty" json:"vpool,omitempty"`
+
+	// VDisk Name or id of the vDisk whose schedule is meant
+	VDisk *ScheduleVDisk `form:"vdisk,omitempty" json:"vdisk,omitempty"`
+}
+
+// RunScheduleParams defines parameters for RunSchedule.
+type RunScheduleParams struct {
+	// VDisk Name or id of the vDisk
+	VDisk string `form:"vdisk" json:"vdisk"`
+}
+
+// ListSchedulesParams defines parameters for ListSchedules.
+type ListSchedulesParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
 // CreateSnapshotGroupParams defines parameters for CreateSnapshotGroup.
@@ -2641,8 +4570,11 @@ type ListVDisksParams struct {
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 
 	// VPool Name or id of the vPool
-	VPool *string     `form:"vpool,omitempty" json:"vpool,omitempty"`
-	State *VDiskState `form:"state,omitempty" json:"state,omitempty"`
+	VPool *string `form:"vpool,omitempty" json:"vpool,omitempty"`
+
+	// Parent Id or name of a vDisk; only its clones
+	Parent *string     `form:"parent,omitempty" json:"parent,omitempty"`
+	State  *VDiskState `form:"state,omitempty" json:"state,omitempty"`
 
 	// Sort name (default), created, size, stored, mapped, state, vpool, readIops, writeIops; - in front reverses
 	Sort *string `form:"sort,omitempty" json:"sort,omitempty"`
@@ -2691,6 +4623,9 @@ type ListSnapshotsParams struct {
 
 	// Q Only items whose name or labels contain this, whatever the case
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+
+	// Sort seq (default), oldest first; name; - in front reverses
+	Sort *string `form:"sort,omitempty" json:"sort,omitempty"`
 }
 
 // CreateSnapshotParams defines parameters for CreateSnapshot.
@@ -2738,8 +4673,80 @@ type RecoverVPoolParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ListCentersParams defines parameters for ListCenters.
+type ListCentersParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateCenterParams defines parameters for CreateCenter.
+type CreateCenterParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListCenterHostsParams defines parameters for ListCenterHosts.
+type ListCenterHostsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+
+	// Cluster Name or managed object id of a cluster
+	Cluster *string `form:"cluster,omitempty" json:"cluster,omitempty"`
+}
+
+// ImportDatastoreParams defines parameters for ImportDatastore.
+type ImportDatastoreParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListDatastoresParams defines parameters for ListDatastores.
+type ListDatastoresParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateDatastoreParams defines parameters for CreateDatastore.
+type CreateDatastoreParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RemoveDatastoreParams defines parameters for RemoveDatastore.
+type RemoveDatastoreParams struct {
+	// KeepVDisk The vDisk stays
+	KeepVDisk *bool `form:"keepVdisk,omitempty" json:"keepVdisk,omitempty"`
+}
+
 // RecoverAlbaJSONRequestBody defines body for RecoverAlba for application/json ContentType.
 type RecoverAlbaJSONRequestBody = AlbaRecoverInput
+
+// CreateAlertChannelJSONRequestBody defines body for CreateAlertChannel for application/json ContentType.
+type CreateAlertChannelJSONRequestBody = AlertChannelInput
+
+// SetAlertRuleJSONRequestBody defines body for SetAlertRule for application/json ContentType.
+type SetAlertRuleJSONRequestBody = AlertRuleInput
+
+// CreateSilenceJSONRequestBody defines body for CreateSilence for application/json ContentType.
+type CreateSilenceJSONRequestBody = SilenceInput
 
 // CreateBackendJSONRequestBody defines body for CreateBackend for application/json ContentType.
 type CreateBackendJSONRequestBody = RemoteBackendInput
@@ -2747,8 +4754,32 @@ type CreateBackendJSONRequestBody = RemoteBackendInput
 // UpdateBackendJSONRequestBody defines body for UpdateBackend for application/json ContentType.
 type UpdateBackendJSONRequestBody = RemoteBackendPatch
 
+// InitClusterJSONRequestBody defines body for InitCluster for application/json ContentType.
+type InitClusterJSONRequestBody = ClusterInput
+
+// JoinClusterJSONRequestBody defines body for JoinCluster for application/json ContentType.
+type JoinClusterJSONRequestBody = JoinInput
+
+// RebalanceJSONRequestBody defines body for Rebalance for application/json ContentType.
+type RebalanceJSONRequestBody RebalanceJSONBody
+
+// CreateJoinTokenJSONRequestBody defines body for CreateJoinToken for application/json ContentType.
+type CreateJoinTokenJSONRequestBody = JoinTokenInput
+
 // BeginImportJSONRequestBody defines body for BeginImport for application/json ContentType.
 type BeginImportJSONRequestBody = VDiskInput
+
+// CreateCloudJSONRequestBody defines body for CreateCloud for application/json ContentType.
+type CreateCloudJSONRequestBody = CloudInput
+
+// UpdateCloudJSONRequestBody defines body for UpdateCloud for application/json ContentType.
+type UpdateCloudJSONRequestBody = CloudPatch
+
+// ApplyCloudJSONRequestBody defines body for ApplyCloud for application/json ContentType.
+type ApplyCloudJSONRequestBody = CloudApplyInput
+
+// SetVolumeTypeJSONRequestBody defines body for SetVolumeType for application/json ContentType.
+type SetVolumeTypeJSONRequestBody = VolumeTypeInput
 
 // ClaimOSDJSONRequestBody defines body for ClaimOSD for application/json ContentType.
 type ClaimOSDJSONRequestBody = OSDInput
@@ -2770,6 +4801,9 @@ type CreatePresetJSONRequestBody = PresetInput
 
 // UpdatePresetJSONRequestBody defines body for UpdatePreset for application/json ContentType.
 type UpdatePresetJSONRequestBody = PresetPatch
+
+// SetScheduleJSONRequestBody defines body for SetSchedule for application/json ContentType.
+type SetScheduleJSONRequestBody = ScheduleInput
 
 // SignInJSONRequestBody defines body for SignIn for application/json ContentType.
 type SignInJSONRequestBody = SignInInput
@@ -2816,8 +4850,17 @@ type SetVDiskCacheJSONRequestBody = CachePolicy
 // CloneVDiskJSONRequestBody defines body for CloneVDisk for application/json ContentType.
 type CloneVDiskJSONRequestBody = CloneInput
 
+// SetVDiskDtlJSONRequestBody defines body for SetVDiskDtl for application/json ContentType.
+type SetVDiskDtlJSONRequestBody = VDiskDtlInput
+
 // BeginExportJSONRequestBody defines body for BeginExport for application/json ContentType.
 type BeginExportJSONRequestBody = ExportInput
+
+// HandOverVDiskJSONRequestBody defines body for HandOverVDisk for application/json ContentType.
+type HandOverVDiskJSONRequestBody = HandoverInput
+
+// SetVDiskHistoryJSONRequestBody defines body for SetVDiskHistory for application/json ContentType.
+type SetVDiskHistoryJSONRequestBody = HistoryInput
 
 // MoveVDiskJSONRequestBody defines body for MoveVDisk for application/json ContentType.
 type MoveVDiskJSONRequestBody = MoveInput
@@ -2837,6 +4880,9 @@ type ScrubVDiskJSONRequestBody = ScrubInput
 // CreateSnapshotJSONRequestBody defines body for CreateSnapshot for application/json ContentType.
 type CreateSnapshotJSONRequestBody = SnapshotInput
 
+// StealVDiskJSONRequestBody defines body for StealVDisk for application/json ContentType.
+type StealVDiskJSONRequestBody = StealInput
+
 // UnpublishVDiskJSONRequestBody defines body for UnpublishVDisk for application/json ContentType.
 type UnpublishVDiskJSONRequestBody = UnpublishInput
 
@@ -2854,6 +4900,27 @@ type UpdateVPoolJSONRequestBody = VPoolPatch
 
 // SweepVPoolJSONRequestBody defines body for SweepVPool for application/json ContentType.
 type SweepVPoolJSONRequestBody = SweepInput
+
+// CreateCenterJSONRequestBody defines body for CreateCenter for application/json ContentType.
+type CreateCenterJSONRequestBody = CenterInput
+
+// UpdateCenterJSONRequestBody defines body for UpdateCenter for application/json ContentType.
+type UpdateCenterJSONRequestBody = CenterPatch
+
+// ImportDatastoreJSONRequestBody defines body for ImportDatastore for application/json ContentType.
+type ImportDatastoreJSONRequestBody = ImportDatastoreInput
+
+// PrepareCenterHostsJSONRequestBody defines body for PrepareCenterHosts for application/json ContentType.
+type PrepareCenterHostsJSONRequestBody = PrepareInput
+
+// CreateDatastoreJSONRequestBody defines body for CreateDatastore for application/json ContentType.
+type CreateDatastoreJSONRequestBody = DatastoreInput
+
+// ExpandDatastoreJSONRequestBody defines body for ExpandDatastore for application/json ContentType.
+type ExpandDatastoreJSONRequestBody = ExpandInput
+
+// RenameDatastoreJSONRequestBody defines body for RenameDatastore for application/json ContentType.
+type RenameDatastoreJSONRequestBody = RenameInput
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -2967,6 +5034,109 @@ type ClientInterface interface {
 	// Corresponds with POST /alba/survey (the `SurveyAlba` operationId).
 	SurveyAlba(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListAlerts List the causes of health that last, and whether they were told
+	//
+	// In a cluster these are the causes of all nodes, as the node that tells them knows them.
+	//
+	// Corresponds with GET /alerts (the `ListAlerts` operationId).
+	ListAlerts(ctx context.Context, params *ListAlertsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListAlertChannels List where alerts are sent
+	//
+	// Corresponds with GET /alerts/channels (the `ListAlertChannels` operationId).
+	ListAlertChannels(ctx context.Context, params *ListAlertChannelsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateAlertChannelWithBody Add a mail server or webhook that alerts are sent to
+	//
+	// Nothing is sent; test tells whether it works. Secrets are sealed and in no answer.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /alerts/channels (the `CreateAlertChannel` operationId).
+	CreateAlertChannelWithBody(ctx context.Context, params *CreateAlertChannelParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateAlertChannel Add a mail server or webhook that alerts are sent to
+	//
+	// Nothing is sent; test tells whether it works. Secrets are sealed and in no answer.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /alerts/channels (the `CreateAlertChannel` operationId).
+	CreateAlertChannel(ctx context.Context, params *CreateAlertChannelParams, body CreateAlertChannelJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteAlertChannel Send no more alerts to a channel
+	//
+	// Corresponds with DELETE /alerts/channels/{channel} (the `DeleteAlertChannel` operationId).
+	DeleteAlertChannel(ctx context.Context, channel string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestAlertChannel Send a message that says that it is a test
+	//
+	// 503 with what the other side said when it is not delivered.
+	//
+	// Corresponds with POST /alerts/channels/{channel}/test (the `TestAlertChannel` operationId).
+	TestAlertChannel(ctx context.Context, channel string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListAlertRules List the rules; of several that match a cause the first decides
+	//
+	// Corresponds with GET /alerts/rules (the `ListAlertRules` operationId).
+	ListAlertRules(ctx context.Context, params *ListAlertRulesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResetAlertRule Make a default rule as it was, or delete another one
+	//
+	// Corresponds with DELETE /alerts/rules/{rule} (the `ResetAlertRule` operationId).
+	ResetAlertRule(ctx context.Context, rule string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetAlertRuleWithBody Change a rule, or make one
+	//
+	// What is absent stays as it is. A new rule needs codes, and decides before the defaults.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /alerts/rules/{rule} (the `SetAlertRule` operationId).
+	SetAlertRuleWithBody(ctx context.Context, rule string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetAlertRule Change a rule, or make one
+	//
+	// What is absent stays as it is. A new rule needs codes, and decides before the defaults.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /alerts/rules/{rule} (the `SetAlertRule` operationId).
+	SetAlertRule(ctx context.Context, rule string, body SetAlertRuleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSilences List the silences that last
+	//
+	// Corresponds with GET /alerts/silences (the `ListSilences` operationId).
+	ListSilences(ctx context.Context, params *ListSilencesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateSilenceWithBody Keep alerts from being told for a while
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /alerts/silences (the `CreateSilence` operationId).
+	CreateSilenceWithBody(ctx context.Context, params *CreateSilenceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateSilence Keep alerts from being told for a while
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /alerts/silences (the `CreateSilence` operationId).
+	CreateSilence(ctx context.Context, params *CreateSilenceParams, body CreateSilenceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteSilence End a silence
+	//
+	// Corresponds with DELETE /alerts/silences/{silence} (the `DeleteSilence` operationId).
+	DeleteSilence(ctx context.Context, silence string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListAudit List the changes that were asked of a node, the newest first
+	//
+	// Every change, with those that were refused, and sign-ins. Secrets are never in it. A page may have fewer items
+	// than `limit`, and none, while `next` is not null. A request that one node passed on to another is in the log
+	// of the node that was asked.
+	//
+	// Corresponds with GET /audit (the `ListAudit` operationId).
+	ListAudit(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListBackends List the registered Swift and S3 stores
 	//
 	// Corresponds with GET /backends (the `ListBackends` operationId).
@@ -3029,6 +5199,115 @@ type ClientInterface interface {
 	// Corresponds with POST /backends/{backend}/test (the `TestBackend` operationId).
 	TestBackend(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetCluster Show the cluster
+	//
+	// A node that is in none answers too, without a name.
+	//
+	// Corresponds with GET /cluster (the `GetCluster` operationId).
+	GetCluster(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// InitClusterWithBody Make the node the first of a cluster
+	//
+	// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
+	// Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /cluster (the `InitCluster` operationId).
+	InitClusterWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// InitCluster Make the node the first of a cluster
+	//
+	// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
+	// Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /cluster (the `InitCluster` operationId).
+	InitCluster(ctx context.Context, body InitClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// JoinClusterWithBody Let a node in that has a join token
+	//
+	// For `ovgate cluster join`, which sends the secret of a token only to a server with a certificate of the authority
+	// that the token names. Answers 401 `bad_join_token` for a token that is not known, was used or has expired, and 409
+	// `join_refused` for a node that the cluster cannot work with; neither uses up the token. The node that used a
+	// token may ask again until it expires.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /cluster/join (the `JoinCluster` operationId).
+	JoinClusterWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// JoinCluster Let a node in that has a join token
+	//
+	// For `ovgate cluster join`, which sends the secret of a token only to a server with a certificate of the authority
+	// that the token names. Answers 401 `bad_join_token` for a token that is not known, was used or has expired, and 409
+	// `join_refused` for a node that the cluster cannot work with; neither uses up the token. The node that used a
+	// token may ask again until it expires.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /cluster/join (the `JoinCluster` operationId).
+	JoinCluster(ctx context.Context, body JoinClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LeaveCluster Take the node that is asked out of its cluster
+	//
+	// It stops after the answer, and does not start again: what is in its data directory is of no use any more. Refused
+	// with 409 `in_use` while it owns vDisks, has devices of the object store, or is the last node.
+	//
+	// Corresponds with POST /cluster/leave (the `LeaveCluster` operationId).
+	LeaveCluster(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RebalanceWithBody Spread the vDisks over the nodes
+	//
+	// Hands over as few vDisks as it takes until no two nodes that are up and take vDisks differ by more than one. What
+	// cannot move stays: vDisks in a vPool that one node reaches, those that are moved to another vPool, and those in the
+	// trash. The hand-overs run in the background; `handover` of each vDisk tells how far it is. Asking again is safe.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /cluster/rebalance (the `Rebalance` operationId).
+	RebalanceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Rebalance Spread the vDisks over the nodes
+	//
+	// Hands over as few vDisks as it takes until no two nodes that are up and take vDisks differ by more than one. What
+	// cannot move stays: vDisks in a vPool that one node reaches, those that are moved to another vPool, and those in the
+	// trash. The hand-overs run in the background; `handover` of each vDisk tells how far it is. Asking again is safe.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /cluster/rebalance (the `Rebalance` operationId).
+	Rebalance(ctx context.Context, body RebalanceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListJoinTokens List the tokens that let nodes join, without their secrets
+	//
+	// Corresponds with GET /cluster/tokens (the `ListJoinTokens` operationId).
+	ListJoinTokens(ctx context.Context, params *ListJoinTokensParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateJoinTokenWithBody Make a token that lets one node join
+	//
+	// The token is in this answer only.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /cluster/tokens (the `CreateJoinToken` operationId).
+	CreateJoinTokenWithBody(ctx context.Context, params *CreateJoinTokenParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateJoinToken Make a token that lets one node join
+	//
+	// The token is in this answer only.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /cluster/tokens (the `CreateJoinToken` operationId).
+	CreateJoinToken(ctx context.Context, params *CreateJoinTokenParams, body CreateJoinTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeJoinToken Make a join token useless
+	//
+	// Corresponds with DELETE /cluster/tokens/{token} (the `RevokeJoinToken` operationId).
+	RevokeJoinToken(ctx context.Context, token string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListDisks List the disks of the node, with what they hold
 	//
 	// Read from the kernel and from the disks at each request; a disk that does not answer within 10 s says so.
@@ -3043,8 +5322,8 @@ type ClientInterface interface {
 	// | event | data | when |
 	// |---|---|---|
 	// | `metrics` | MetricsEvent | every second: the node's sum and each vDisk that did something |
-	// | `vdisk`, `vpool`, `target`, `session` | VDisk, VPool, Target, ISCSISession | the object was created or changed, at most once a second |
-	// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted` | DeletedEvent | it is gone |
+	// | `vdisk`, `vpool`, `target`, `session`, `cloud`, `center`, `datastore`, `node` | VDisk, VPool, Target, ISCSISession, Cloud, Center, Datastore, NodeEvent | the object was created or changed, at most once a second |
+	// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted`, `cloud.deleted`, `center.deleted`, `datastore.deleted`, `node.deleted` | DeletedEvent | it is gone |
 	// | `health` | Health | the health changed |
 	// | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 	//
@@ -3152,10 +5431,172 @@ type ClientInterface interface {
 	// Corresponds with GET /namespaces (the `ListNamespaces` operationId).
 	ListNamespaces(ctx context.Context, params *ListNamespacesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListNodes List the nodes of the cluster
+	//
+	// Corresponds with GET /nodes (the `ListNodes` operationId).
+	ListNodes(ctx context.Context, params *ListNodesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveNode Take a dead node out of the cluster
+	//
+	// Its certificates count no longer, and it does not start again. Refused with 409 `in_use` while it runs, is the node
+	// that is asked, owns vDisks or has devices of the object store.
+	//
+	// Corresponds with DELETE /nodes/{node} (the `RemoveNode` operationId).
+	RemoveNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetNode Show a node
+	//
+	// Corresponds with GET /nodes/{node} (the `GetNode` operationId).
+	GetNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndNodeDrain Let a node have vDisks again
+	//
+	// What it handed over stays where it is.
+	//
+	// Corresponds with DELETE /nodes/{node}/drain (the `EndNodeDrain` operationId).
+	EndNodeDrain(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DrainNode Have a node hand over all its vDisks
+	//
+	// It takes no more either. Each goes to the node that has the fewest. `GET` of the node tells how many are left.
+	// Refused with 409 when no other node is up, or reaches one of its vPools.
+	//
+	// Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
+	DrainNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetSpec This document
 	//
 	// Corresponds with GET /openapi.yaml (the `GetSpec` operationId).
 	GetSpec(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListClouds List the registered OpenStack clouds
+	//
+	// Corresponds with GET /openstack/clouds (the `ListClouds` operationId).
+	ListClouds(ctx context.Context, params *ListCloudsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateCloudWithBody Register an OpenStack cloud
+	//
+	// What is needed of it is tried first, without changing anything there; what does not work is a refusal.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /openstack/clouds (the `CreateCloud` operationId).
+	CreateCloudWithBody(ctx context.Context, params *CreateCloudParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateCloud Register an OpenStack cloud
+	//
+	// What is needed of it is tried first, without changing anything there; what does not work is a refusal.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /openstack/clouds (the `CreateCloud` operationId).
+	CreateCloud(ctx context.Context, params *CreateCloudParams, body CreateCloudJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteCloud Forget a registered cloud
+	//
+	// Nothing at the cloud changes.
+	//
+	// Corresponds with DELETE /openstack/clouds/{cloud} (the `DeleteCloud` operationId).
+	DeleteCloud(ctx context.Context, cloud CloudRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetCloud Show a registered cloud
+	//
+	// Corresponds with GET /openstack/clouds/{cloud} (the `GetCloud` operationId).
+	GetCloud(ctx context.Context, cloud CloudRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateCloudWithBody Rename a registered cloud, or change how to sign in
+	//
+	// New addresses and credentials are tried before they are kept; another `url` needs the secret again. Options that are left out stay; an empty text takes one away.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /openstack/clouds/{cloud} (the `UpdateCloud` operationId).
+	UpdateCloudWithBody(ctx context.Context, cloud CloudRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateCloud Rename a registered cloud, or change how to sign in
+	//
+	// New addresses and credentials are tried before they are kept; another `url` needs the secret again. Options that are left out stay; an empty text takes one away.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /openstack/clouds/{cloud} (the `UpdateCloud` operationId).
+	UpdateCloud(ctx context.Context, cloud CloudRef, body UpdateCloudJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApplyCloudWithBody Make volume types and QoS specs of a cloud what they should be
+	//
+	// Types and QoS specs that this node did not make are never changed; where one is in the way, 409 `in_use` and
+	// nothing changes. It may be repeated, also after it was cut off.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /openstack/clouds/{cloud}/apply (the `ApplyCloud` operationId).
+	ApplyCloudWithBody(ctx context.Context, cloud CloudRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApplyCloud Make volume types and QoS specs of a cloud what they should be
+	//
+	// Types and QoS specs that this node did not make are never changed; where one is in the way, 409 `in_use` and
+	// nothing changes. It may be repeated, also after it was cut off.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /openstack/clouds/{cloud}/apply (the `ApplyCloud` operationId).
+	ApplyCloud(ctx context.Context, cloud CloudRef, body ApplyCloudJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListCloudBackends List the backends of a cloud that are this node
+	//
+	// Corresponds with GET /openstack/clouds/{cloud}/backends (the `ListCloudBackends` operationId).
+	ListCloudBackends(ctx context.Context, cloud CloudRef, params *ListCloudBackendsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestCloud Try what is needed of a registered cloud
+	//
+	// Nothing at the cloud changes. Steps that do not work are in the answer.
+	//
+	// Corresponds with POST /openstack/clouds/{cloud}/test (the `TestCloud` operationId).
+	TestCloud(ctx context.Context, cloud CloudRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteVolumeType Take the declaration of a volume type back
+	//
+	// The type itself stays at the cloud until `apply` with `prune`.
+	//
+	// Corresponds with DELETE /openstack/clouds/{cloud}/types/{volumeType} (the `DeleteVolumeType` operationId).
+	DeleteVolumeType(ctx context.Context, cloud CloudRef, volumeType VolumeTypeName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetVolumeTypeWithBody Declare a volume type of a cloud, or change it
+	//
+	// Without any, a cloud gets a type `ovgate-VPOOL` per pool. Nothing at the cloud changes until `apply`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /openstack/clouds/{cloud}/types/{volumeType} (the `SetVolumeType` operationId).
+	SetVolumeTypeWithBody(ctx context.Context, cloud CloudRef, volumeType VolumeTypeName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetVolumeType Declare a volume type of a cloud, or change it
+	//
+	// Without any, a cloud gets a type `ovgate-VPOOL` per pool. Nothing at the cloud changes until `apply`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /openstack/clouds/{cloud}/types/{volumeType} (the `SetVolumeType` operationId).
+	SetVolumeType(ctx context.Context, cloud CloudRef, volumeType VolumeTypeName, body SetVolumeTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetCloudUsage What each project of a cloud has on this node
+	//
+	// Corresponds with GET /openstack/clouds/{cloud}/usage (the `GetCloudUsage` operationId).
+	GetCloudUsage(ctx context.Context, cloud CloudRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListCloudVolumes List the volumes of a cloud on this node, with their vDisks
+	//
+	// Corresponds with GET /openstack/clouds/{cloud}/volumes (the `ListCloudVolumes` operationId).
+	ListCloudVolumes(ctx context.Context, cloud CloudRef, params *ListCloudVolumesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListOrphans List vDisks of Cinder without a volume, and volumes without a vDisk, and such snapshots
+	//
+	// All registered clouds are asked; one that does not answer is an error, because what it has is not known. A cloud
+	// that is not registered is not asked: the vDisks of its volumes are in the list. A snapshot that Cinder was told
+	// to forget (unmanage) is one without a volume's. One whose vDisk does not tell its snapshots is left out.
+	//
+	// Corresponds with GET /openstack/orphans (the `ListOrphans` operationId).
+	ListOrphans(ctx context.Context, params *ListOrphansParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListOSDs List the devices
 	//
@@ -3318,6 +5759,55 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /presets/{preset} (the `UpdatePreset` operationId).
 	UpdatePreset(ctx context.Context, preset PresetName, body UpdatePresetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSchedule When jobs run, and of a vDisk how they went
+	//
+	// Of the cluster, or of the vPool or vDisk that is named.
+	//
+	// Corresponds with GET /schedule (the `GetSchedule` operationId).
+	GetSchedule(ctx context.Context, params *GetScheduleParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResetSchedule Inherit when a job runs
+	//
+	// A vDisk from its vPool, a vPool from the cluster, the cluster from the defaults. Needs the role of `PATCH`.
+	//
+	// Corresponds with DELETE /schedule/{job} (the `ResetSchedule` operationId).
+	ResetSchedule(ctx context.Context, job ScheduledJobName, params *ResetScheduleParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetScheduleWithBody Say when a job runs, for the cluster, a vPool or a vDisk
+	//
+	// What is not given stays, or is taken over from who says it now: the job is not inherited any more. Slots before
+	// this moment are not caught up. For the cluster and vPools it needs role manage.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /schedule/{job} (the `SetSchedule` operationId).
+	SetScheduleWithBody(ctx context.Context, job ScheduledJobName, params *SetScheduleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetSchedule Say when a job runs, for the cluster, a vPool or a vDisk
+	//
+	// What is not given stays, or is taken over from who says it now: the job is not inherited any more. Slots before
+	// this moment are not caught up. For the cluster and vPools it needs role manage.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /schedule/{job} (the `SetSchedule` operationId).
+	SetSchedule(ctx context.Context, job ScheduledJobName, params *SetScheduleParams, body SetScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RunSchedule Run a job of a vDisk now
+	//
+	// Starts it and returns; `GET /schedule` shows it while it runs, and then its result. No slot is run less for it.
+	// 409 `in_use` while it runs already, or as many run on the node as may.
+	//
+	// Corresponds with POST /schedule/{job}/run (the `RunSchedule` operationId).
+	RunSchedule(ctx context.Context, job ScheduledJobName, params *RunScheduleParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSchedules What the cluster, vPools and vDisks say about jobs
+	//
+	// For the cluster every job, for vPools and vDisks those that they say something about themselves.
+	//
+	// Corresponds with GET /schedules (the `ListSchedules` operationId).
+	ListSchedules(ctx context.Context, params *ListSchedulesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SignOut Sign out
 	//
@@ -3726,6 +6216,26 @@ type ClientInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/commit (the `CommitVDisk` operationId).
 	CommitVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// SetVDiskDtlWithBody Say where and how the journal of a vDisk is mirrored
+	//
+	// Takes effect from now on, and I/O goes on meanwhile. A node that is not known, serves the vDisk itself or has no
+	// DTL listener is refused.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/dtl (the `SetVDiskDtl` operationId).
+	SetVDiskDtlWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetVDiskDtl Say where and how the journal of a vDisk is mirrored
+	//
+	// Takes effect from now on, and I/O goes on meanwhile. A node that is not known, serves the vDisk itself or has no
+	// DTL listener is refused.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/dtl (the `SetVDiskDtl` operationId).
+	SetVDiskDtl(ctx context.Context, vDisk VDiskRef, body SetVDiskDtlJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// BeginExportWithBody Hold a point of a vDisk to read it
 	//
 	// A snapshot, a moment of its history, or now. What is read then stays the same whatever is written, until the
@@ -3762,6 +6272,35 @@ type ClientInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/flatten (the `FlattenVDisk` operationId).
 	FlattenVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CancelVDiskHandover Stop a hand-over that has not ended
+	//
+	// Corresponds with DELETE /vdisks/{vdisk}/handover (the `CancelVDiskHandover` operationId).
+	CancelVDiskHandover(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// HandOverVDiskWithBody Give a vDisk to another node while it is in use
+	//
+	// To be asked of the node that serves it. What it acknowledged is committed, operations wait for some moments, and
+	// the other node opens it: with its target, at the portals of that node. Sessions end. It goes on after a restart;
+	// `GET` of the vDisk tells which node serves it. Refused with 409 when the other node is down, is drained, or does
+	// not reach the vPool. Asking again goes on with one that was given up.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/handover (the `HandOverVDisk` operationId).
+	HandOverVDiskWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// HandOverVDisk Give a vDisk to another node while it is in use
+	//
+	// To be asked of the node that serves it. What it acknowledged is committed, operations wait for some moments, and
+	// the other node opens it: with its target, at the portals of that node. Sessions end. It goes on after a restart;
+	// `GET` of the vDisk tells which node serves it. Refused with 409 when the other node is down, is drained, or does
+	// not reach the vPool. Asking again goes on with one that was given up.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/handover (the `HandOverVDisk` operationId).
+	HandOverVDisk(ctx context.Context, vDisk VDiskRef, body HandOverVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetVDiskHistory The moments that a vDisk can be taken back to or cloned from
 	//
 	// As far as they are on the backend, oldest first, 1000 at most. Any time between `since` and `untilAt` can be
@@ -3769,6 +6308,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /vdisks/{vdisk}/history (the `GetVDiskHistory` operationId).
 	GetVDiskHistory(ctx context.Context, vDisk VDiskRef, params *GetVDiskHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetVDiskHistoryWithBody Say how far back scrubs keep the moments of a vDisk
+	//
+	// Counts from the next scrub on. What a scrub took already does not come back.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/history (the `SetVDiskHistory` operationId).
+	SetVDiskHistoryWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetVDiskHistory Say how far back scrubs keep the moments of a vDisk
+	//
+	// Counts from the next scrub on. What a scrub took already does not come back.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/history (the `SetVDiskHistory` operationId).
+	SetVDiskHistory(ctx context.Context, vDisk VDiskRef, body SetVDiskHistoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CancelMoveVDisk Stop a move; what was copied is deleted
 	//
@@ -3890,7 +6447,7 @@ type ClientInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/scrub (the `ScrubVDisk` operationId).
 	ScrubVDisk(ctx context.Context, vDisk VDiskRef, body ScrubVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListSnapshots List the snapshots of a vDisk, oldest first
+	// ListSnapshots List the snapshots of a vDisk
 	//
 	// Of a vDisk that is not running those are known that are on the backend.
 	//
@@ -3928,6 +6485,26 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /vdisks/{vdisk}/stats (the `GetVDiskStats` operationId).
 	GetVDiskStats(ctx context.Context, vDisk VDiskRef, params *GetVDiskStatsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StealVDiskWithBody Take a vDisk over from a node that is down
+	//
+	// The node that is asked serves it from then on. With `acceptLoss` it does so without the writes that only the node
+	// that is down has; these do not come back. Refused with 409 while that node is up.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/steal (the `StealVDisk` operationId).
+	StealVDiskWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StealVDisk Take a vDisk over from a node that is down
+	//
+	// The node that is asked serves it from then on. With `acceptLoss` it does so without the writes that only the node
+	// that is down has; these do not come back. Refused with 409 while that node is up.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vdisks/{vdisk}/steal (the `StealVDisk` operationId).
+	StealVDisk(ctx context.Context, vDisk VDiskRef, body StealVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ThawVDisk Make a template a vDisk again
 	//
@@ -4107,6 +6684,184 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /vpools/{vpool}/sweep (the `SweepVPool` operationId).
 	SweepVPool(ctx context.Context, vPool VPoolRef, body SweepVPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListCenters List the registered vCenters
+	//
+	// Corresponds with GET /vsphere/centers (the `ListCenters` operationId).
+	ListCenters(ctx context.Context, params *ListCentersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateCenterWithBody Register a vCenter, or an ESXi host alone
+	//
+	// What is needed of it is tried first, without changing anything there; what does not work is a refusal.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vsphere/centers (the `CreateCenter` operationId).
+	CreateCenterWithBody(ctx context.Context, params *CreateCenterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateCenter Register a vCenter, or an ESXi host alone
+	//
+	// What is needed of it is tried first, without changing anything there; what does not work is a refusal.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vsphere/centers (the `CreateCenter` operationId).
+	CreateCenter(ctx context.Context, params *CreateCenterParams, body CreateCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteCenter Forget a registered vCenter
+	//
+	// It is refused while it has datastores of ovgate. Nothing at the vCenter changes.
+	//
+	// Corresponds with DELETE /vsphere/centers/{center} (the `DeleteCenter` operationId).
+	DeleteCenter(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetCenter Show a registered vCenter
+	//
+	// Corresponds with GET /vsphere/centers/{center} (the `GetCenter` operationId).
+	GetCenter(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateCenterWithBody Rename a registered vCenter, or change how to sign in
+	//
+	// New addresses and credentials are tried before they are kept; another url or thumbprint needs the secret again. Options that are left out stay.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /vsphere/centers/{center} (the `UpdateCenter` operationId).
+	UpdateCenterWithBody(ctx context.Context, center CenterRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateCenter Rename a registered vCenter, or change how to sign in
+	//
+	// New addresses and credentials are tried before they are kept; another url or thumbprint needs the secret again. Options that are left out stay.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /vsphere/centers/{center} (the `UpdateCenter` operationId).
+	UpdateCenter(ctx context.Context, center CenterRef, body UpdateCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListCenterHosts List the hosts of a vCenter
+	//
+	// Corresponds with GET /vsphere/centers/{center}/hosts (the `ListCenterHosts` operationId).
+	ListCenterHosts(ctx context.Context, center CenterRef, params *ListCenterHostsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ImportDatastoreWithBody Make the volume on a clone of a datastore's vDisk a datastore of its own
+	//
+	// The clone is published, its volume is resignatured, renamed and mounted on every host, in the background. The original is not touched.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vsphere/centers/{center}/import (the `ImportDatastore` operationId).
+	ImportDatastoreWithBody(ctx context.Context, center CenterRef, params *ImportDatastoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ImportDatastore Make the volume on a clone of a datastore's vDisk a datastore of its own
+	//
+	// The clone is published, its volume is resignatured, renamed and mounted on every host, in the background. The original is not touched.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vsphere/centers/{center}/import (the `ImportDatastore` operationId).
+	ImportDatastore(ctx context.Context, center CenterRef, params *ImportDatastoreParams, body ImportDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PrepareCenterHostsWithBody Prepare the hosts of a cluster for its datastores
+	//
+	// Software iSCSI is switched on, and send targets at the portals of this node get CHAP and timeouts. Nothing else of a host changes. CHAP is set anew also where it is there.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vsphere/centers/{center}/prepare (the `PrepareCenterHosts` operationId).
+	PrepareCenterHostsWithBody(ctx context.Context, center CenterRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PrepareCenterHosts Prepare the hosts of a cluster for its datastores
+	//
+	// Software iSCSI is switched on, and send targets at the portals of this node get CHAP and timeouts. Nothing else of a host changes. CHAP is set anew also where it is there.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vsphere/centers/{center}/prepare (the `PrepareCenterHosts` operationId).
+	PrepareCenterHosts(ctx context.Context, center CenterRef, body PrepareCenterHostsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestCenter Try what is needed of a registered vCenter
+	//
+	// Nothing at the vCenter changes. Steps that do not work are in the answer.
+	//
+	// Corresponds with POST /vsphere/centers/{center}/test (the `TestCenter` operationId).
+	TestCenter(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListDatastores List the datastores that ovgate made
+	//
+	// Corresponds with GET /vsphere/datastores (the `ListDatastores` operationId).
+	ListDatastores(ctx context.Context, params *ListDatastoresParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateDatastoreWithBody Make a VMFS datastore on a new vDisk, on every host of a cluster
+	//
+	// It is made in the background, by a job that goes on after a restart. With dryRun nothing changes, and the answer says what would be done.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vsphere/datastores (the `CreateDatastore` operationId).
+	CreateDatastoreWithBody(ctx context.Context, params *CreateDatastoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateDatastore Make a VMFS datastore on a new vDisk, on every host of a cluster
+	//
+	// It is made in the background, by a job that goes on after a restart. With dryRun nothing changes, and the answer says what would be done.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vsphere/datastores (the `CreateDatastore` operationId).
+	CreateDatastore(ctx context.Context, params *CreateDatastoreParams, body CreateDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveDatastore Remove a datastore without virtual machines, and its vDisk
+	//
+	// In the background and in the one right order: destroy it, detach its LUN on every host, unmap that, have the hosts forget it, delete the vDisk. It may replace a job that does not get on. An absent one is no error.
+	//
+	// Corresponds with DELETE /vsphere/datastores/{datastore} (the `RemoveDatastore` operationId).
+	RemoveDatastore(ctx context.Context, datastore DatastoreRef, params *RemoveDatastoreParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDatastore Show a datastore
+	//
+	// Corresponds with GET /vsphere/datastores/{datastore} (the `GetDatastore` operationId).
+	GetDatastore(ctx context.Context, datastore DatastoreRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AttachDatastore Give a datastore to the hosts of its cluster that do not have it
+	//
+	// Corresponds with POST /vsphere/datastores/{datastore}/attach (the `AttachDatastore` operationId).
+	AttachDatastore(ctx context.Context, datastore DatastoreRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExpandDatastoreWithBody Grow a datastore and its vDisk
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vsphere/datastores/{datastore}/expand (the `ExpandDatastore` operationId).
+	ExpandDatastoreWithBody(ctx context.Context, datastore DatastoreRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExpandDatastore Grow a datastore and its vDisk
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vsphere/datastores/{datastore}/expand (the `ExpandDatastore` operationId).
+	ExpandDatastore(ctx context.Context, datastore DatastoreRef, body ExpandDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LookAtDatastore Ask the vCenter for a datastore, with its paths on every host
+	//
+	// Corresponds with GET /vsphere/datastores/{datastore}/live (the `LookAtDatastore` operationId).
+	LookAtDatastore(ctx context.Context, datastore DatastoreRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RenameDatastoreWithBody Give a datastore another name, in the vCenter too
+	//
+	// Its vDisk keeps its own.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vsphere/datastores/{datastore}/rename (the `RenameDatastore` operationId).
+	RenameDatastoreWithBody(ctx context.Context, datastore DatastoreRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RenameDatastore Give a datastore another name, in the vCenter too
+	//
+	// Its vDisk keeps its own.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vsphere/datastores/{datastore}/rename (the `RenameDatastore` operationId).
+	RenameDatastore(ctx context.Context, datastore DatastoreRef, body RenameDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // GetAlba State of the object store: safety, space, what happened
@@ -4187,6 +6942,259 @@ func (c *Client) RotateAlbaKey(ctx context.Context, reqEditors ...RequestEditorF
 // Corresponds with POST /alba/survey (the `SurveyAlba` operationId).
 func (c *Client) SurveyAlba(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSurveyAlbaRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAlerts List the causes of health that last, and whether they were told
+//
+// In a cluster these are the causes of all nodes, as the node that tells them knows them.
+//
+// Corresponds with GET /alerts (the `ListAlerts` operationId).
+func (c *Client) ListAlerts(ctx context.Context, params *ListAlertsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAlertsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAlertChannels List where alerts are sent
+//
+// Corresponds with GET /alerts/channels (the `ListAlertChannels` operationId).
+func (c *Client) ListAlertChannels(ctx context.Context, params *ListAlertChannelsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAlertChannelsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateAlertChannelWithBody Add a mail server or webhook that alerts are sent to
+//
+// Nothing is sent; test tells whether it works. Secrets are sealed and in no answer.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /alerts/channels (the `CreateAlertChannel` operationId).
+func (c *Client) CreateAlertChannelWithBody(ctx context.Context, params *CreateAlertChannelParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAlertChannelRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateAlertChannel Add a mail server or webhook that alerts are sent to
+//
+// Nothing is sent; test tells whether it works. Secrets are sealed and in no answer.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /alerts/channels (the `CreateAlertChannel` operationId).
+func (c *Client) CreateAlertChannel(ctx context.Context, params *CreateAlertChannelParams, body CreateAlertChannelJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAlertChannelRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteAlertChannel Send no more alerts to a channel
+//
+// Corresponds with DELETE /alerts/channels/{channel} (the `DeleteAlertChannel` operationId).
+func (c *Client) DeleteAlertChannel(ctx context.Context, channel string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteAlertChannelRequest(c.Server, channel)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestAlertChannel Send a message that says that it is a test
+//
+// 503 with what the other side said when it is not delivered.
+//
+// Corresponds with POST /alerts/channels/{channel}/test (the `TestAlertChannel` operationId).
+func (c *Client) TestAlertChannel(ctx context.Context, channel string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestAlertChannelRequest(c.Server, channel)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAlertRules List the rules; of several that match a cause the first decides
+//
+// Corresponds with GET /alerts/rules (the `ListAlertRules` operationId).
+func (c *Client) ListAlertRules(ctx context.Context, params *ListAlertRulesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAlertRulesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResetAlertRule Make a default rule as it was, or delete another one
+//
+// Corresponds with DELETE /alerts/rules/{rule} (the `ResetAlertRule` operationId).
+func (c *Client) ResetAlertRule(ctx context.Context, rule string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResetAlertRuleRequest(c.Server, rule)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetAlertRuleWithBody Change a rule, or make one
+//
+// What is absent stays as it is. A new rule needs codes, and decides before the defaults.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /alerts/rules/{rule} (the `SetAlertRule` operationId).
+func (c *Client) SetAlertRuleWithBody(ctx context.Context, rule string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetAlertRuleRequestWithBody(c.Server, rule, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetAlertRule Change a rule, or make one
+//
+// What is absent stays as it is. A new rule needs codes, and decides before the defaults.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /alerts/rules/{rule} (the `SetAlertRule` operationId).
+func (c *Client) SetAlertRule(ctx context.Context, rule string, body SetAlertRuleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetAlertRuleRequest(c.Server, rule, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSilences List the silences that last
+//
+// Corresponds with GET /alerts/silences (the `ListSilences` operationId).
+func (c *Client) ListSilences(ctx context.Context, params *ListSilencesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSilencesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateSilenceWithBody Keep alerts from being told for a while
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /alerts/silences (the `CreateSilence` operationId).
+func (c *Client) CreateSilenceWithBody(ctx context.Context, params *CreateSilenceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateSilenceRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateSilence Keep alerts from being told for a while
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /alerts/silences (the `CreateSilence` operationId).
+func (c *Client) CreateSilence(ctx context.Context, params *CreateSilenceParams, body CreateSilenceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateSilenceRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteSilence End a silence
+//
+// Corresponds with DELETE /alerts/silences/{silence} (the `DeleteSilence` operationId).
+func (c *Client) DeleteSilence(ctx context.Context, silence string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteSilenceRequest(c.Server, silence)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAudit List the changes that were asked of a node, the newest first
+//
+// Every change, with those that were refused, and sign-ins. Secrets are never in it. A page may have fewer items
+// than `limit`, and none, while `next` is not null. A request that one node passed on to another is in the log
+// of the node that was asked.
+//
+// Corresponds with GET /audit (the `ListAudit` operationId).
+func (c *Client) ListAudit(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAuditRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4339,6 +7347,235 @@ func (c *Client) TestBackend(ctx context.Context, backend BackendRef, reqEditors
 	return c.Client.Do(req)
 }
 
+// GetCluster Show the cluster
+//
+// A node that is in none answers too, without a name.
+//
+// Corresponds with GET /cluster (the `GetCluster` operationId).
+func (c *Client) GetCluster(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetClusterRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// InitClusterWithBody Make the node the first of a cluster
+//
+// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
+// Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /cluster (the `InitCluster` operationId).
+func (c *Client) InitClusterWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInitClusterRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// InitCluster Make the node the first of a cluster
+//
+// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
+// Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /cluster (the `InitCluster` operationId).
+func (c *Client) InitCluster(ctx context.Context, body InitClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInitClusterRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// JoinClusterWithBody Let a node in that has a join token
+//
+// For `ovgate cluster join`, which sends the secret of a token only to a server with a certificate of the authority
+// that the token names. Answers 401 `bad_join_token` for a token that is not known, was used or has expired, and 409
+// `join_refused` for a node that the cluster cannot work with; neither uses up the token. The node that used a
+// token may ask again until it expires.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /cluster/join (the `JoinCluster` operationId).
+func (c *Client) JoinClusterWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewJoinClusterRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// JoinCluster Let a node in that has a join token
+//
+// For `ovgate cluster join`, which sends the secret of a token only to a server with a certificate of the authority
+// that the token names. Answers 401 `bad_join_token` for a token that is not known, was used or has expired, and 409
+// `join_refused` for a node that the cluster cannot work with; neither uses up the token. The node that used a
+// token may ask again until it expires.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /cluster/join (the `JoinCluster` operationId).
+func (c *Client) JoinCluster(ctx context.Context, body JoinClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewJoinClusterRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LeaveCluster Take the node that is asked out of its cluster
+//
+// It stops after the answer, and does not start again: what is in its data directory is of no use any more. Refused
+// with 409 `in_use` while it owns vDisks, has devices of the object store, or is the last node.
+//
+// Corresponds with POST /cluster/leave (the `LeaveCluster` operationId).
+func (c *Client) LeaveCluster(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLeaveClusterRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RebalanceWithBody Spread the vDisks over the nodes
+//
+// Hands over as few vDisks as it takes until no two nodes that are up and take vDisks differ by more than one. What
+// cannot move stays: vDisks in a vPool that one node reaches, those that are moved to another vPool, and those in the
+// trash. The hand-overs run in the background; `handover` of each vDisk tells how far it is. Asking again is safe.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /cluster/rebalance (the `Rebalance` operationId).
+func (c *Client) RebalanceWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRebalanceRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Rebalance Spread the vDisks over the nodes
+//
+// Hands over as few vDisks as it takes until no two nodes that are up and take vDisks differ by more than one. What
+// cannot move stays: vDisks in a vPool that one node reaches, those that are moved to another vPool, and those in the
+// trash. The hand-overs run in the background; `handover` of each vDisk tells how far it is. Asking again is safe.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /cluster/rebalance (the `Rebalance` operationId).
+func (c *Client) Rebalance(ctx context.Context, body RebalanceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRebalanceRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListJoinTokens List the tokens that let nodes join, without their secrets
+//
+// Corresponds with GET /cluster/tokens (the `ListJoinTokens` operationId).
+func (c *Client) ListJoinTokens(ctx context.Context, params *ListJoinTokensParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListJoinTokensRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateJoinTokenWithBody Make a token that lets one node join
+//
+// The token is in this answer only.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /cluster/tokens (the `CreateJoinToken` operationId).
+func (c *Client) CreateJoinTokenWithBody(ctx context.Context, params *CreateJoinTokenParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateJoinTokenRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateJoinToken Make a token that lets one node join
+//
+// The token is in this answer only.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /cluster/tokens (the `CreateJoinToken` operationId).
+func (c *Client) CreateJoinToken(ctx context.Context, params *CreateJoinTokenParams, body CreateJoinTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateJoinTokenRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeJoinToken Make a join token useless
+//
+// Corresponds with DELETE /cluster/tokens/{token} (the `RevokeJoinToken` operationId).
+func (c *Client) RevokeJoinToken(ctx context.Context, token string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeJoinTokenRequest(c.Server, token)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListDisks List the disks of the node, with what they hold
 //
 // Read from the kernel and from the disks at each request; a disk that does not answer within 10 s says so.
@@ -4363,8 +7600,8 @@ func (c *Client) ListDisks(ctx context.Context, params *ListDisksParams, reqEdit
 // | event | data | when |
 // |---|---|---|
 // | `metrics` | MetricsEvent | every second: the node's sum and each vDisk that did something |
-// | `vdisk`, `vpool`, `target`, `session` | VDisk, VPool, Target, ISCSISession | the object was created or changed, at most once a second |
-// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted` | DeletedEvent | it is gone |
+// | `vdisk`, `vpool`, `target`, `session`, `cloud`, `center`, `datastore`, `node` | VDisk, VPool, Target, ISCSISession, Cloud, Center, Datastore, NodeEvent | the object was created or changed, at most once a second |
+// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted`, `cloud.deleted`, `center.deleted`, `datastore.deleted`, `node.deleted` | DeletedEvent | it is gone |
 // | `health` | Health | the health changed |
 // | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 //
@@ -4642,11 +7879,393 @@ func (c *Client) ListNamespaces(ctx context.Context, params *ListNamespacesParam
 	return c.Client.Do(req)
 }
 
+// ListNodes List the nodes of the cluster
+//
+// Corresponds with GET /nodes (the `ListNodes` operationId).
+func (c *Client) ListNodes(ctx context.Context, params *ListNodesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListNodesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveNode Take a dead node out of the cluster
+//
+// Its certificates count no longer, and it does not start again. Refused with 409 `in_use` while it runs, is the node
+// that is asked, owns vDisks or has devices of the object store.
+//
+// Corresponds with DELETE /nodes/{node} (the `RemoveNode` operationId).
+func (c *Client) RemoveNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveNodeRequest(c.Server, node)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetNode Show a node
+//
+// Corresponds with GET /nodes/{node} (the `GetNode` operationId).
+func (c *Client) GetNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetNodeRequest(c.Server, node)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndNodeDrain Let a node have vDisks again
+//
+// What it handed over stays where it is.
+//
+// Corresponds with DELETE /nodes/{node}/drain (the `EndNodeDrain` operationId).
+func (c *Client) EndNodeDrain(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndNodeDrainRequest(c.Server, node)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DrainNode Have a node hand over all its vDisks
+//
+// It takes no more either. Each goes to the node that has the fewest. `GET` of the node tells how many are left.
+// Refused with 409 when no other node is up, or reaches one of its vPools.
+//
+// Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
+func (c *Client) DrainNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDrainNodeRequest(c.Server, node)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetSpec This document
 //
 // Corresponds with GET /openapi.yaml (the `GetSpec` operationId).
 func (c *Client) GetSpec(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetSpecRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListClouds List the registered OpenStack clouds
+//
+// Corresponds with GET /openstack/clouds (the `ListClouds` operationId).
+func (c *Client) ListClouds(ctx context.Context, params *ListCloudsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListCloudsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateCloudWithBody Register an OpenStack cloud
+//
+// What is needed of it is tried first, without changing anything there; what does not work is a refusal.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /openstack/clouds (the `CreateCloud` operationId).
+func (c *Client) CreateCloudWithBody(ctx context.Context, params *CreateCloudParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCloudRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateCloud Register an OpenStack cloud
+//
+// What is needed of it is tried first, without changing anything there; what does not work is a refusal.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /openstack/clouds (the `CreateCloud` operationId).
+func (c *Client) CreateCloud(ctx context.Context, params *CreateCloudParams, body CreateCloudJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCloudRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteCloud Forget a registered cloud
+//
+// Nothing at the cloud changes.
+//
+// Corresponds with DELETE /openstack/clouds/{cloud} (the `DeleteCloud` operationId).
+func (c *Client) DeleteCloud(ctx context.Context, cloud CloudRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteCloudRequest(c.Server, cloud)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetCloud Show a registered cloud
+//
+// Corresponds with GET /openstack/clouds/{cloud} (the `GetCloud` operationId).
+func (c *Client) GetCloud(ctx context.Context, cloud CloudRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetCloudRequest(c.Server, cloud)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateCloudWithBody Rename a registered cloud, or change how to sign in
+//
+// New addresses and credentials are tried before they are kept; another `url` needs the secret again. Options that are left out stay; an empty text takes one away.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /openstack/clouds/{cloud} (the `UpdateCloud` operationId).
+func (c *Client) UpdateCloudWithBody(ctx context.Context, cloud CloudRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateCloudRequestWithBody(c.Server, cloud, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateCloud Rename a registered cloud, or change how to sign in
+//
+// New addresses and credentials are tried before they are kept; another `url` needs the secret again. Options that are left out stay; an empty text takes one away.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /openstack/clouds/{cloud} (the `UpdateCloud` operationId).
+func (c *Client) UpdateCloud(ctx context.Context, cloud CloudRef, body UpdateCloudJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateCloudRequest(c.Server, cloud, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApplyCloudWithBody Make volume types and QoS specs of a cloud what they should be
+//
+// Types and QoS specs that this node did not make are never changed; where one is in the way, 409 `in_use` and
+// nothing changes. It may be repeated, also after it was cut off.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /openstack/clouds/{cloud}/apply (the `ApplyCloud` operationId).
+func (c *Client) ApplyCloudWithBody(ctx context.Context, cloud CloudRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApplyCloudRequestWithBody(c.Server, cloud, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApplyCloud Make volume types and QoS specs of a cloud what they should be
+//
+// Types and QoS specs that this node did not make are never changed; where one is in the way, 409 `in_use` and
+// nothing changes. It may be repeated, also after it was cut off.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /openstack/clouds/{cloud}/apply (the `ApplyCloud` operationId).
+func (c *Client) ApplyCloud(ctx context.Context, cloud CloudRef, body ApplyCloudJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApplyCloudRequest(c.Server, cloud, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListCloudBackends List the backends of a cloud that are this node
+//
+// Corresponds with GET /openstack/clouds/{cloud}/backends (the `ListCloudBackends` operationId).
+func (c *Client) ListCloudBackends(ctx context.Context, cloud CloudRef, params *ListCloudBackendsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListCloudBackendsRequest(c.Server, cloud, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestCloud Try what is needed of a registered cloud
+//
+// Nothing at the cloud changes. Steps that do not work are in the answer.
+//
+// Corresponds with POST /openstack/clouds/{cloud}/test (the `TestCloud` operationId).
+func (c *Client) TestCloud(ctx context.Context, cloud CloudRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestCloudRequest(c.Server, cloud)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteVolumeType Take the declaration of a volume type back
+//
+// The type itself stays at the cloud until `apply` with `prune`.
+//
+// Corresponds with DELETE /openstack/clouds/{cloud}/types/{volumeType} (the `DeleteVolumeType` operationId).
+func (c *Client) DeleteVolumeType(ctx context.Context, cloud CloudRef, volumeType VolumeTypeName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteVolumeTypeRequest(c.Server, cloud, volumeType)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetVolumeTypeWithBody Declare a volume type of a cloud, or change it
+//
+// Without any, a cloud gets a type `ovgate-VPOOL` per pool. Nothing at the cloud changes until `apply`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /openstack/clouds/{cloud}/types/{volumeType} (the `SetVolumeType` operationId).
+func (c *Client) SetVolumeTypeWithBody(ctx context.Context, cloud CloudRef, volumeType VolumeTypeName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetVolumeTypeRequestWithBody(c.Server, cloud, volumeType, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetVolumeType Declare a volume type of a cloud, or change it
+//
+// Without any, a cloud gets a type `ovgate-VPOOL` per pool. Nothing at the cloud changes until `apply`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /openstack/clouds/{cloud}/types/{volumeType} (the `SetVolumeType` operationId).
+func (c *Client) SetVolumeType(ctx context.Context, cloud CloudRef, volumeType VolumeTypeName, body SetVolumeTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetVolumeTypeRequest(c.Server, cloud, volumeType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetCloudUsage What each project of a cloud has on this node
+//
+// Corresponds with GET /openstack/clouds/{cloud}/usage (the `GetCloudUsage` operationId).
+func (c *Client) GetCloudUsage(ctx context.Context, cloud CloudRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetCloudUsageRequest(c.Server, cloud)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListCloudVolumes List the volumes of a cloud on this node, with their vDisks
+//
+// Corresponds with GET /openstack/clouds/{cloud}/volumes (the `ListCloudVolumes` operationId).
+func (c *Client) ListCloudVolumes(ctx context.Context, cloud CloudRef, params *ListCloudVolumesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListCloudVolumesRequest(c.Server, cloud, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListOrphans List vDisks of Cinder without a volume, and volumes without a vDisk, and such snapshots
+//
+// All registered clouds are asked; one that does not answer is an error, because what it has is not known. A cloud
+// that is not registered is not asked: the vDisks of its volumes are in the list. A snapshot that Cinder was told
+// to forget (unmanage) is one without a volume's. One whose vDisk does not tell its snapshots is left out.
+//
+// Corresponds with GET /openstack/orphans (the `ListOrphans` operationId).
+func (c *Client) ListOrphans(ctx context.Context, params *ListOrphansParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListOrphansRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5029,6 +8648,115 @@ func (c *Client) UpdatePresetWithBody(ctx context.Context, preset PresetName, co
 // Corresponds with PATCH /presets/{preset} (the `UpdatePreset` operationId).
 func (c *Client) UpdatePreset(ctx context.Context, preset PresetName, body UpdatePresetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdatePresetRequest(c.Server, preset, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSchedule When jobs run, and of a vDisk how they went
+//
+// Of the cluster, or of the vPool or vDisk that is named.
+//
+// Corresponds with GET /schedule (the `GetSchedule` operationId).
+func (c *Client) GetSchedule(ctx context.Context, params *GetScheduleParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetScheduleRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResetSchedule Inherit when a job runs
+//
+// A vDisk from its vPool, a vPool from the cluster, the cluster from the defaults. Needs the role of `PATCH`.
+//
+// Corresponds with DELETE /schedule/{job} (the `ResetSchedule` operationId).
+func (c *Client) ResetSchedule(ctx context.Context, job ScheduledJobName, params *ResetScheduleParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResetScheduleRequest(c.Server, job, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetScheduleWithBody Say when a job runs, for the cluster, a vPool or a vDisk
+//
+// What is not given stays, or is taken over from who says it now: the job is not inherited any more. Slots before
+// this moment are not caught up. For the cluster and vPools it needs role manage.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /schedule/{job} (the `SetSchedule` operationId).
+func (c *Client) SetScheduleWithBody(ctx context.Context, job ScheduledJobName, params *SetScheduleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetScheduleRequestWithBody(c.Server, job, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetSchedule Say when a job runs, for the cluster, a vPool or a vDisk
+//
+// What is not given stays, or is taken over from who says it now: the job is not inherited any more. Slots before
+// this moment are not caught up. For the cluster and vPools it needs role manage.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /schedule/{job} (the `SetSchedule` operationId).
+func (c *Client) SetSchedule(ctx context.Context, job ScheduledJobName, params *SetScheduleParams, body SetScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetScheduleRequest(c.Server, job, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RunSchedule Run a job of a vDisk now
+//
+// Starts it and returns; `GET /schedule` shows it while it runs, and then its result. No slot is run less for it.
+// 409 `in_use` while it runs already, or as many run on the node as may.
+//
+// Corresponds with POST /schedule/{job}/run (the `RunSchedule` operationId).
+func (c *Client) RunSchedule(ctx context.Context, job ScheduledJobName, params *RunScheduleParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRunScheduleRequest(c.Server, job, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSchedules What the cluster, vPools and vDisks say about jobs
+//
+// For the cluster every job, for vPools and vDisks those that they say something about themselves.
+//
+// Corresponds with GET /schedules (the `ListSchedules` operationId).
+func (c *Client) ListSchedules(ctx context.Context, params *ListSchedulesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSchedulesRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5966,6 +9694,46 @@ func (c *Client) CommitVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ...
 	return c.Client.Do(req)
 }
 
+// SetVDiskDtlWithBody Say where and how the journal of a vDisk is mirrored
+//
+// Takes effect from now on, and I/O goes on meanwhile. A node that is not known, serves the vDisk itself or has no
+// DTL listener is refused.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /vdisks/{vdisk}/dtl (the `SetVDiskDtl` operationId).
+func (c *Client) SetVDiskDtlWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetVDiskDtlRequestWithBody(c.Server, vDisk, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetVDiskDtl Say where and how the journal of a vDisk is mirrored
+//
+// Takes effect from now on, and I/O goes on meanwhile. A node that is not known, serves the vDisk itself or has no
+// DTL listener is refused.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /vdisks/{vdisk}/dtl (the `SetVDiskDtl` operationId).
+func (c *Client) SetVDiskDtl(ctx context.Context, vDisk VDiskRef, body SetVDiskDtlJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetVDiskDtlRequest(c.Server, vDisk, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // BeginExportWithBody Hold a point of a vDisk to read it
 //
 // A snapshot, a moment of its history, or now. What is read then stays the same whatever is written, until the
@@ -6042,6 +9810,65 @@ func (c *Client) FlattenVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ..
 	return c.Client.Do(req)
 }
 
+// CancelVDiskHandover Stop a hand-over that has not ended
+//
+// Corresponds with DELETE /vdisks/{vdisk}/handover (the `CancelVDiskHandover` operationId).
+func (c *Client) CancelVDiskHandover(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelVDiskHandoverRequest(c.Server, vDisk)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// HandOverVDiskWithBody Give a vDisk to another node while it is in use
+//
+// To be asked of the node that serves it. What it acknowledged is committed, operations wait for some moments, and
+// the other node opens it: with its target, at the portals of that node. Sessions end. It goes on after a restart;
+// `GET` of the vDisk tells which node serves it. Refused with 409 when the other node is down, is drained, or does
+// not reach the vPool. Asking again goes on with one that was given up.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/handover (the `HandOverVDisk` operationId).
+func (c *Client) HandOverVDiskWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewHandOverVDiskRequestWithBody(c.Server, vDisk, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// HandOverVDisk Give a vDisk to another node while it is in use
+//
+// To be asked of the node that serves it. What it acknowledged is committed, operations wait for some moments, and
+// the other node opens it: with its target, at the portals of that node. Sessions end. It goes on after a restart;
+// `GET` of the vDisk tells which node serves it. Refused with 409 when the other node is down, is drained, or does
+// not reach the vPool. Asking again goes on with one that was given up.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/handover (the `HandOverVDisk` operationId).
+func (c *Client) HandOverVDisk(ctx context.Context, vDisk VDiskRef, body HandOverVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewHandOverVDiskRequest(c.Server, vDisk, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetVDiskHistory The moments that a vDisk can be taken back to or cloned from
 //
 // As far as they are on the backend, oldest first, 1000 at most. Any time between `since` and `untilAt` can be
@@ -6050,6 +9877,44 @@ func (c *Client) FlattenVDisk(ctx context.Context, vDisk VDiskRef, reqEditors ..
 // Corresponds with GET /vdisks/{vdisk}/history (the `GetVDiskHistory` operationId).
 func (c *Client) GetVDiskHistory(ctx context.Context, vDisk VDiskRef, params *GetVDiskHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetVDiskHistoryRequest(c.Server, vDisk, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetVDiskHistoryWithBody Say how far back scrubs keep the moments of a vDisk
+//
+// Counts from the next scrub on. What a scrub took already does not come back.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /vdisks/{vdisk}/history (the `SetVDiskHistory` operationId).
+func (c *Client) SetVDiskHistoryWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetVDiskHistoryRequestWithBody(c.Server, vDisk, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetVDiskHistory Say how far back scrubs keep the moments of a vDisk
+//
+// Counts from the next scrub on. What a scrub took already does not come back.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /vdisks/{vdisk}/history (the `SetVDiskHistory` operationId).
+func (c *Client) SetVDiskHistory(ctx context.Context, vDisk VDiskRef, body SetVDiskHistoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetVDiskHistoryRequest(c.Server, vDisk, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6300,7 +10165,7 @@ func (c *Client) ScrubVDisk(ctx context.Context, vDisk VDiskRef, body ScrubVDisk
 	return c.Client.Do(req)
 }
 
-// ListSnapshots List the snapshots of a vDisk, oldest first
+// ListSnapshots List the snapshots of a vDisk
 //
 // Of a vDisk that is not running those are known that are on the backend.
 //
@@ -6379,6 +10244,46 @@ func (c *Client) DeleteSnapshot(ctx context.Context, vDisk VDiskRef, snapshot st
 // Corresponds with GET /vdisks/{vdisk}/stats (the `GetVDiskStats` operationId).
 func (c *Client) GetVDiskStats(ctx context.Context, vDisk VDiskRef, params *GetVDiskStatsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetVDiskStatsRequest(c.Server, vDisk, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StealVDiskWithBody Take a vDisk over from a node that is down
+//
+// The node that is asked serves it from then on. With `acceptLoss` it does so without the writes that only the node
+// that is down has; these do not come back. Refused with 409 while that node is up.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/steal (the `StealVDisk` operationId).
+func (c *Client) StealVDiskWithBody(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStealVDiskRequestWithBody(c.Server, vDisk, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StealVDisk Take a vDisk over from a node that is down
+//
+// The node that is asked serves it from then on. With `acceptLoss` it does so without the writes that only the node
+// that is down has; these do not come back. Refused with 409 while that node is up.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vdisks/{vdisk}/steal (the `StealVDisk` operationId).
+func (c *Client) StealVDisk(ctx context.Context, vDisk VDiskRef, body StealVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStealVDiskRequest(c.Server, vDisk, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6788,6 +10693,424 @@ func (c *Client) SweepVPool(ctx context.Context, vPool VPoolRef, body SweepVPool
 	return c.Client.Do(req)
 }
 
+// ListCenters List the registered vCenters
+//
+// Corresponds with GET /vsphere/centers (the `ListCenters` operationId).
+func (c *Client) ListCenters(ctx context.Context, params *ListCentersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListCentersRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateCenterWithBody Register a vCenter, or an ESXi host alone
+//
+// What is needed of it is tried first, without changing anything there; what does not work is a refusal.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vsphere/centers (the `CreateCenter` operationId).
+func (c *Client) CreateCenterWithBody(ctx context.Context, params *CreateCenterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCenterRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateCenter Register a vCenter, or an ESXi host alone
+//
+// What is needed of it is tried first, without changing anything there; what does not work is a refusal.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vsphere/centers (the `CreateCenter` operationId).
+func (c *Client) CreateCenter(ctx context.Context, params *CreateCenterParams, body CreateCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCenterRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteCenter Forget a registered vCenter
+//
+// It is refused while it has datastores of ovgate. Nothing at the vCenter changes.
+//
+// Corresponds with DELETE /vsphere/centers/{center} (the `DeleteCenter` operationId).
+func (c *Client) DeleteCenter(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteCenterRequest(c.Server, center)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetCenter Show a registered vCenter
+//
+// Corresponds with GET /vsphere/centers/{center} (the `GetCenter` operationId).
+func (c *Client) GetCenter(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetCenterRequest(c.Server, center)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateCenterWithBody Rename a registered vCenter, or change how to sign in
+//
+// New addresses and credentials are tried before they are kept; another url or thumbprint needs the secret again. Options that are left out stay.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /vsphere/centers/{center} (the `UpdateCenter` operationId).
+func (c *Client) UpdateCenterWithBody(ctx context.Context, center CenterRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateCenterRequestWithBody(c.Server, center, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateCenter Rename a registered vCenter, or change how to sign in
+//
+// New addresses and credentials are tried before they are kept; another url or thumbprint needs the secret again. Options that are left out stay.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /vsphere/centers/{center} (the `UpdateCenter` operationId).
+func (c *Client) UpdateCenter(ctx context.Context, center CenterRef, body UpdateCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateCenterRequest(c.Server, center, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListCenterHosts List the hosts of a vCenter
+//
+// Corresponds with GET /vsphere/centers/{center}/hosts (the `ListCenterHosts` operationId).
+func (c *Client) ListCenterHosts(ctx context.Context, center CenterRef, params *ListCenterHostsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListCenterHostsRequest(c.Server, center, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ImportDatastoreWithBody Make the volume on a clone of a datastore's vDisk a datastore of its own
+//
+// The clone is published, its volume is resignatured, renamed and mounted on every host, in the background. The original is not touched.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vsphere/centers/{center}/import (the `ImportDatastore` operationId).
+func (c *Client) ImportDatastoreWithBody(ctx context.Context, center CenterRef, params *ImportDatastoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewImportDatastoreRequestWithBody(c.Server, center, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ImportDatastore Make the volume on a clone of a datastore's vDisk a datastore of its own
+//
+// The clone is published, its volume is resignatured, renamed and mounted on every host, in the background. The original is not touched.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vsphere/centers/{center}/import (the `ImportDatastore` operationId).
+func (c *Client) ImportDatastore(ctx context.Context, center CenterRef, params *ImportDatastoreParams, body ImportDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewImportDatastoreRequest(c.Server, center, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PrepareCenterHostsWithBody Prepare the hosts of a cluster for its datastores
+//
+// Software iSCSI is switched on, and send targets at the portals of this node get CHAP and timeouts. Nothing else of a host changes. CHAP is set anew also where it is there.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vsphere/centers/{center}/prepare (the `PrepareCenterHosts` operationId).
+func (c *Client) PrepareCenterHostsWithBody(ctx context.Context, center CenterRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPrepareCenterHostsRequestWithBody(c.Server, center, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PrepareCenterHosts Prepare the hosts of a cluster for its datastores
+//
+// Software iSCSI is switched on, and send targets at the portals of this node get CHAP and timeouts. Nothing else of a host changes. CHAP is set anew also where it is there.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vsphere/centers/{center}/prepare (the `PrepareCenterHosts` operationId).
+func (c *Client) PrepareCenterHosts(ctx context.Context, center CenterRef, body PrepareCenterHostsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPrepareCenterHostsRequest(c.Server, center, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestCenter Try what is needed of a registered vCenter
+//
+// Nothing at the vCenter changes. Steps that do not work are in the answer.
+//
+// Corresponds with POST /vsphere/centers/{center}/test (the `TestCenter` operationId).
+func (c *Client) TestCenter(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestCenterRequest(c.Server, center)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDatastores List the datastores that ovgate made
+//
+// Corresponds with GET /vsphere/datastores (the `ListDatastores` operationId).
+func (c *Client) ListDatastores(ctx context.Context, params *ListDatastoresParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDatastoresRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateDatastoreWithBody Make a VMFS datastore on a new vDisk, on every host of a cluster
+//
+// It is made in the background, by a job that goes on after a restart. With dryRun nothing changes, and the answer says what would be done.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vsphere/datastores (the `CreateDatastore` operationId).
+func (c *Client) CreateDatastoreWithBody(ctx context.Context, params *CreateDatastoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateDatastoreRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateDatastore Make a VMFS datastore on a new vDisk, on every host of a cluster
+//
+// It is made in the background, by a job that goes on after a restart. With dryRun nothing changes, and the answer says what would be done.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vsphere/datastores (the `CreateDatastore` operationId).
+func (c *Client) CreateDatastore(ctx context.Context, params *CreateDatastoreParams, body CreateDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateDatastoreRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveDatastore Remove a datastore without virtual machines, and its vDisk
+//
+// In the background and in the one right order: destroy it, detach its LUN on every host, unmap that, have the hosts forget it, delete the vDisk. It may replace a job that does not get on. An absent one is no error.
+//
+// Corresponds with DELETE /vsphere/datastores/{datastore} (the `RemoveDatastore` operationId).
+func (c *Client) RemoveDatastore(ctx context.Context, datastore DatastoreRef, params *RemoveDatastoreParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveDatastoreRequest(c.Server, datastore, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDatastore Show a datastore
+//
+// Corresponds with GET /vsphere/datastores/{datastore} (the `GetDatastore` operationId).
+func (c *Client) GetDatastore(ctx context.Context, datastore DatastoreRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDatastoreRequest(c.Server, datastore)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AttachDatastore Give a datastore to the hosts of its cluster that do not have it
+//
+// Corresponds with POST /vsphere/datastores/{datastore}/attach (the `AttachDatastore` operationId).
+func (c *Client) AttachDatastore(ctx context.Context, datastore DatastoreRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAttachDatastoreRequest(c.Server, datastore)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExpandDatastoreWithBody Grow a datastore and its vDisk
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vsphere/datastores/{datastore}/expand (the `ExpandDatastore` operationId).
+func (c *Client) ExpandDatastoreWithBody(ctx context.Context, datastore DatastoreRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExpandDatastoreRequestWithBody(c.Server, datastore, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExpandDatastore Grow a datastore and its vDisk
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vsphere/datastores/{datastore}/expand (the `ExpandDatastore` operationId).
+func (c *Client) ExpandDatastore(ctx context.Context, datastore DatastoreRef, body ExpandDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExpandDatastoreRequest(c.Server, datastore, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LookAtDatastore Ask the vCenter for a datastore, with its paths on every host
+//
+// Corresponds with GET /vsphere/datastores/{datastore}/live (the `LookAtDatastore` operationId).
+func (c *Client) LookAtDatastore(ctx context.Context, datastore DatastoreRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLookAtDatastoreRequest(c.Server, datastore)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RenameDatastoreWithBody Give a datastore another name, in the vCenter too
+//
+// Its vDisk keeps its own.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vsphere/datastores/{datastore}/rename (the `RenameDatastore` operationId).
+func (c *Client) RenameDatastoreWithBody(ctx context.Context, datastore DatastoreRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRenameDatastoreRequestWithBody(c.Server, datastore, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RenameDatastore Give a datastore another name, in the vCenter too
+//
+// Its vDisk keeps its own.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vsphere/datastores/{datastore}/rename (the `RenameDatastore` operationId).
+func (c *Client) RenameDatastore(ctx context.Context, datastore DatastoreRef, body RenameDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRenameDatastoreRequest(c.Server, datastore, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // NewGetAlbaRequest constructs an http.Request for the GetAlba method
 func NewGetAlbaRequest(server string) (*http.Request, error) {
 	var err error
@@ -6902,6 +11225,761 @@ func NewSurveyAlbaRequest(server string) (*http.Request, error) {
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListAlertsRequest constructs an http.Request for the ListAlerts method
+func NewListAlertsRequest(server string, params *ListAlertsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListAlertChannelsRequest constructs an http.Request for the ListAlertChannels method
+func NewListAlertChannelsRequest(server string, params *ListAlertChannelsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/channels")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateAlertChannelRequest calls the generic CreateAlertChannel builder with application/json body
+func NewCreateAlertChannelRequest(server string, params *CreateAlertChannelParams, body CreateAlertChannelJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateAlertChannelRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateAlertChannelRequestWithBody constructs an http.Request for the CreateAlertChannel method, with any body, and a specified content type
+func NewCreateAlertChannelRequestWithBody(server string, params *CreateAlertChannelParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/channels")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDeleteAlertChannelRequest constructs an http.Request for the DeleteAlertChannel method
+func NewDeleteAlertChannelRequest(server string, channel string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "channel", channel, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/channels/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewTestAlertChannelRequest constructs an http.Request for the TestAlertChannel method
+func NewTestAlertChannelRequest(server string, channel string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "channel", channel, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/channels/%s/test", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListAlertRulesRequest constructs an http.Request for the ListAlertRules method
+func NewListAlertRulesRequest(server string, params *ListAlertRulesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/rules")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewResetAlertRuleRequest constructs an http.Request for the ResetAlertRule method
+func NewResetAlertRuleRequest(server string, rule string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "rule", rule, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/rules/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSetAlertRuleRequest calls the generic SetAlertRule builder with application/json body
+func NewSetAlertRuleRequest(server string, rule string, body SetAlertRuleJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetAlertRuleRequestWithBody(server, rule, "application/json", bodyReader)
+}
+
+// NewSetAlertRuleRequestWithBody constructs an http.Request for the SetAlertRule method, with any body, and a specified content type
+func NewSetAlertRuleRequestWithBody(server string, rule string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "rule", rule, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/rules/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListSilencesRequest constructs an http.Request for the ListSilences method
+func NewListSilencesRequest(server string, params *ListSilencesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/silences")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateSilenceRequest calls the generic CreateSilence builder with application/json body
+func NewCreateSilenceRequest(server string, params *CreateSilenceParams, body CreateSilenceJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateSilenceRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateSilenceRequestWithBody constructs an http.Request for the CreateSilence method, with any body, and a specified content type
+func NewCreateSilenceRequestWithBody(server string, params *CreateSilenceParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/silences")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDeleteSilenceRequest constructs an http.Request for the DeleteSilence method
+func NewDeleteSilenceRequest(server string, silence string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "silence", silence, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/silences/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListAuditRequest constructs an http.Request for the ListAudit method
+func NewListAuditRequest(server string, params *ListAuditParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/audit")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.User != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user", *params.User, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Operation != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "operation", *params.Operation, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Since != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Until != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "until", *params.Until, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Node != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "node", *params.Node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -7184,6 +12262,347 @@ func NewTestBackendRequest(server string, backend BackendRef) (*http.Request, er
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetClusterRequest constructs an http.Request for the GetCluster method
+func NewGetClusterRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/cluster")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewInitClusterRequest calls the generic InitCluster builder with application/json body
+func NewInitClusterRequest(server string, body InitClusterJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewInitClusterRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewInitClusterRequestWithBody constructs an http.Request for the InitCluster method, with any body, and a specified content type
+func NewInitClusterRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/cluster")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewJoinClusterRequest calls the generic JoinCluster builder with application/json body
+func NewJoinClusterRequest(server string, body JoinClusterJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewJoinClusterRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewJoinClusterRequestWithBody constructs an http.Request for the JoinCluster method, with any body, and a specified content type
+func NewJoinClusterRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/cluster/join")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewLeaveClusterRequest constructs an http.Request for the LeaveCluster method
+func NewLeaveClusterRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/cluster/leave")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRebalanceRequest calls the generic Rebalance builder with application/json body
+func NewRebalanceRequest(server string, body RebalanceJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRebalanceRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewRebalanceRequestWithBody constructs an http.Request for the Rebalance method, with any body, and a specified content type
+func NewRebalanceRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/cluster/rebalance")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListJoinTokensRequest constructs an http.Request for the ListJoinTokens method
+func NewListJoinTokensRequest(server string, params *ListJoinTokensParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/cluster/tokens")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateJoinTokenRequest calls the generic CreateJoinToken builder with application/json body
+func NewCreateJoinTokenRequest(server string, params *CreateJoinTokenParams, body CreateJoinTokenJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateJoinTokenRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateJoinTokenRequestWithBody constructs an http.Request for the CreateJoinToken method, with any body, and a specified content type
+func NewCreateJoinTokenRequestWithBody(server string, params *CreateJoinTokenParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/cluster/tokens")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRevokeJoinTokenRequest constructs an http.Request for the RevokeJoinToken method
+func NewRevokeJoinTokenRequest(server string, token string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "token", token, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/cluster/tokens/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -8112,6 +13531,220 @@ func NewListNamespacesRequest(server string, params *ListNamespacesParams) (*htt
 	return req, nil
 }
 
+// NewListNodesRequest constructs an http.Request for the ListNodes method
+func NewListNodesRequest(server string, params *ListNodesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/nodes")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRemoveNodeRequest constructs an http.Request for the RemoveNode method
+func NewRemoveNodeRequest(server string, node NodeRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "node", node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/nodes/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetNodeRequest constructs an http.Request for the GetNode method
+func NewGetNodeRequest(server string, node NodeRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "node", node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/nodes/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewEndNodeDrainRequest constructs an http.Request for the EndNodeDrain method
+func NewEndNodeDrainRequest(server string, node NodeRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "node", node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/nodes/%s/drain", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDrainNodeRequest constructs an http.Request for the DrainNode method
+func NewDrainNodeRequest(server string, node NodeRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "node", node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/nodes/%s/drain", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetSpecRequest constructs an http.Request for the GetSpec method
 func NewGetSpecRequest(server string) (*http.Request, error) {
 	var err error
@@ -8129,6 +13762,724 @@ func NewGetSpecRequest(server string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListCloudsRequest constructs an http.Request for the ListClouds method
+func NewListCloudsRequest(server string, params *ListCloudsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/openstack/clouds")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateCloudRequest calls the generic CreateCloud builder with application/json body
+func NewCreateCloudRequest(server string, params *CreateCloudParams, body CreateCloudJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateCloudRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateCloudRequestWithBody constructs an http.Request for the CreateCloud method, with any body, and a specified content type
+func NewCreateCloudRequestWithBody(server string, params *CreateCloudParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/openstack/clouds")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDeleteCloudRequest constructs an http.Request for the DeleteCloud method
+func NewDeleteCloudRequest(server string, cloud CloudRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "cloud", cloud, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/openstack/clouds/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetCloudRequest constructs an http.Request for the GetCloud method
+func NewGetCloudRequest(server string, cloud CloudRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "cloud", cloud, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/openstack/clouds/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateCloudRequest calls the generic UpdateCloud builder with application/json body
+func NewUpdateCloudRequest(server string, cloud CloudRef, body UpdateCloudJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateCloudRequestWithBody(server, cloud, "application/json", bodyReader)
+}
+
+// NewUpdateCloudRequestWithBody constructs an http.Request for the UpdateCloud method, with any body, and a specified content type
+func NewUpdateCloudRequestWithBody(server string, cloud CloudRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "cloud", cloud, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/openstack/clouds/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewApplyCloudRequest calls the generic ApplyCloud builder with application/json body
+func NewApplyCloudRequest(server string, cloud CloudRef, body ApplyCloudJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewApplyCloudRequestWithBody(server, cloud, "application/json", bodyReader)
+}
+
+// NewApplyCloudRequestWithBody constructs an http.Request for the ApplyCloud method, with any body, and a specified content type
+func NewApplyCloudRequestWithBody(server string, cloud CloudRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "cloud", cloud, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/openstack/clouds/%s/apply", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListCloudBackendsRequest constructs an http.Request for the ListCloudBackends method
+func NewListCloudBackendsRequest(server string, cloud CloudRef, params *ListCloudBackendsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "cloud", cloud, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/openstack/clouds/%s/backends", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewTestCloudRequest constructs an http.Request for the TestCloud method
+func NewTestCloudRequest(server string, cloud CloudRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "cloud", cloud, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/openstack/clouds/%s/test", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeleteVolumeTypeRequest constructs an http.Request for the DeleteVolumeType method
+func NewDeleteVolumeTypeRequest(server string, cloud CloudRef, volumeType VolumeTypeName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "cloud", cloud, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "volumeType", volumeType, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/openstack/clouds/%s/types/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSetVolumeTypeRequest calls the generic SetVolumeType builder with application/json body
+func NewSetVolumeTypeRequest(server string, cloud CloudRef, volumeType VolumeTypeName, body SetVolumeTypeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetVolumeTypeRequestWithBody(server, cloud, volumeType, "application/json", bodyReader)
+}
+
+// NewSetVolumeTypeRequestWithBody constructs an http.Request for the SetVolumeType method, with any body, and a specified content type
+func NewSetVolumeTypeRequestWithBody(server string, cloud CloudRef, volumeType VolumeTypeName, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "cloud", cloud, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "volumeType", volumeType, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/openstack/clouds/%s/types/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetCloudUsageRequest constructs an http.Request for the GetCloudUsage method
+func NewGetCloudUsageRequest(server string, cloud CloudRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "cloud", cloud, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/openstack/clouds/%s/usage", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListCloudVolumesRequest constructs an http.Request for the ListCloudVolumes method
+func NewListCloudVolumesRequest(server string, cloud CloudRef, params *ListCloudVolumesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "cloud", cloud, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/openstack/clouds/%s/volumes", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Project != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "project", *params.Project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListOrphansRequest constructs an http.Request for the ListOrphans method
+func NewListOrphansRequest(server string, params *ListOrphansParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/openstack/orphans")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -8833,6 +15184,366 @@ func NewUpdatePresetRequestWithBody(server string, preset PresetName, contentTyp
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetScheduleRequest constructs an http.Request for the GetSchedule method
+func NewGetScheduleRequest(server string, params *GetScheduleParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/schedule")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.VPool != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "vpool", *params.VPool, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.VDisk != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "vdisk", *params.VDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewResetScheduleRequest constructs an http.Request for the ResetSchedule method
+func NewResetScheduleRequest(server string, job ScheduledJobName, params *ResetScheduleParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "job", job, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/schedule/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.VPool != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "vpool", *params.VPool, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.VDisk != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "vdisk", *params.VDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSetScheduleRequest calls the generic SetSchedule builder with application/json body
+func NewSetScheduleRequest(server string, job ScheduledJobName, params *SetScheduleParams, body SetScheduleJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetScheduleRequestWithBody(server, job, params, "application/json", bodyReader)
+}
+
+// NewSetScheduleRequestWithBody constructs an http.Request for the SetSchedule method, with any body, and a specified content type
+func NewSetScheduleRequestWithBody(server string, job ScheduledJobName, params *SetScheduleParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "job", job, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/schedule/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.VPool != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "vpool", *params.VPool, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.VDisk != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "vdisk", *params.VDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRunScheduleRequest constructs an http.Request for the RunSchedule method
+func NewRunScheduleRequest(server string, job ScheduledJobName, params *RunScheduleParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "job", job, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/schedule/%s/run", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "vdisk", params.VDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListSchedulesRequest constructs an http.Request for the ListSchedules method
+func NewListSchedulesRequest(server string, params *ListSchedulesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/schedules")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -10295,6 +17006,18 @@ func NewListVDisksRequest(server string, params *ListVDisksParams) (*http.Reques
 
 		}
 
+		if params.Parent != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "parent", *params.Parent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.State != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
@@ -10707,6 +17430,53 @@ func NewCommitVDiskRequest(server string, vDisk VDiskRef) (*http.Request, error)
 	return req, nil
 }
 
+// NewSetVDiskDtlRequest calls the generic SetVDiskDtl builder with application/json body
+func NewSetVDiskDtlRequest(server string, vDisk VDiskRef, body SetVDiskDtlJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetVDiskDtlRequestWithBody(server, vDisk, "application/json", bodyReader)
+}
+
+// NewSetVDiskDtlRequestWithBody constructs an http.Request for the SetVDiskDtl method, with any body, and a specified content type
+func NewSetVDiskDtlRequestWithBody(server string, vDisk VDiskRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/dtl", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewBeginExportRequest calls the generic BeginExport builder with application/json body
 func NewBeginExportRequest(server string, vDisk VDiskRef, params *BeginExportParams, body BeginExportJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -10837,6 +17607,87 @@ func NewFlattenVDiskRequest(server string, vDisk VDiskRef) (*http.Request, error
 	return req, nil
 }
 
+// NewCancelVDiskHandoverRequest constructs an http.Request for the CancelVDiskHandover method
+func NewCancelVDiskHandoverRequest(server string, vDisk VDiskRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/handover", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewHandOverVDiskRequest calls the generic HandOverVDisk builder with application/json body
+func NewHandOverVDiskRequest(server string, vDisk VDiskRef, body HandOverVDiskJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewHandOverVDiskRequestWithBody(server, vDisk, "application/json", bodyReader)
+}
+
+// NewHandOverVDiskRequestWithBody constructs an http.Request for the HandOverVDisk method, with any body, and a specified content type
+func NewHandOverVDiskRequestWithBody(server string, vDisk VDiskRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/handover", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetVDiskHistoryRequest constructs an http.Request for the GetVDiskHistory method
 func NewGetVDiskHistoryRequest(server string, vDisk VDiskRef, params *GetVDiskHistoryParams) (*http.Request, error) {
 	var err error
@@ -10906,6 +17757,53 @@ func NewGetVDiskHistoryRequest(server string, vDisk VDiskRef, params *GetVDiskHi
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewSetVDiskHistoryRequest calls the generic SetVDiskHistory builder with application/json body
+func NewSetVDiskHistoryRequest(server string, vDisk VDiskRef, body SetVDiskHistoryJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetVDiskHistoryRequestWithBody(server, vDisk, "application/json", bodyReader)
+}
+
+// NewSetVDiskHistoryRequestWithBody constructs an http.Request for the SetVDiskHistory method, with any body, and a specified content type
+func NewSetVDiskHistoryRequestWithBody(server string, vDisk VDiskRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/history", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -11284,6 +18182,18 @@ func NewListSnapshotsRequest(server string, vDisk VDiskRef, params *ListSnapshot
 
 		}
 
+		if params.Sort != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sort", *params.Sort, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if encoded := queryValues.Encode(); encoded != "" {
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
@@ -11485,6 +18395,53 @@ func NewGetVDiskStatsRequest(server string, vDisk VDiskRef, params *GetVDiskStat
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewStealVDiskRequest calls the generic StealVDisk builder with application/json body
+func NewStealVDiskRequest(server string, vDisk VDiskRef, body StealVDiskJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewStealVDiskRequestWithBody(server, vDisk, "application/json", bodyReader)
+}
+
+// NewStealVDiskRequestWithBody constructs an http.Request for the StealVDisk method, with any body, and a specified content type
+func NewStealVDiskRequestWithBody(server string, vDisk VDiskRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/steal", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -12176,6 +19133,884 @@ func NewSweepVPoolRequestWithBody(server string, vPool VPoolRef, contentType str
 	return req, nil
 }
 
+// NewListCentersRequest constructs an http.Request for the ListCenters method
+func NewListCentersRequest(server string, params *ListCentersParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/centers")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateCenterRequest calls the generic CreateCenter builder with application/json body
+func NewCreateCenterRequest(server string, params *CreateCenterParams, body CreateCenterJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateCenterRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateCenterRequestWithBody constructs an http.Request for the CreateCenter method, with any body, and a specified content type
+func NewCreateCenterRequestWithBody(server string, params *CreateCenterParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/centers")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDeleteCenterRequest constructs an http.Request for the DeleteCenter method
+func NewDeleteCenterRequest(server string, center CenterRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "center", center, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/centers/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetCenterRequest constructs an http.Request for the GetCenter method
+func NewGetCenterRequest(server string, center CenterRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "center", center, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/centers/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateCenterRequest calls the generic UpdateCenter builder with application/json body
+func NewUpdateCenterRequest(server string, center CenterRef, body UpdateCenterJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateCenterRequestWithBody(server, center, "application/json", bodyReader)
+}
+
+// NewUpdateCenterRequestWithBody constructs an http.Request for the UpdateCenter method, with any body, and a specified content type
+func NewUpdateCenterRequestWithBody(server string, center CenterRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "center", center, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/centers/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListCenterHostsRequest constructs an http.Request for the ListCenterHosts method
+func NewListCenterHostsRequest(server string, center CenterRef, params *ListCenterHostsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "center", center, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/centers/%s/hosts", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cluster != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cluster", *params.Cluster, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewImportDatastoreRequest calls the generic ImportDatastore builder with application/json body
+func NewImportDatastoreRequest(server string, center CenterRef, params *ImportDatastoreParams, body ImportDatastoreJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewImportDatastoreRequestWithBody(server, center, params, "application/json", bodyReader)
+}
+
+// NewImportDatastoreRequestWithBody constructs an http.Request for the ImportDatastore method, with any body, and a specified content type
+func NewImportDatastoreRequestWithBody(server string, center CenterRef, params *ImportDatastoreParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "center", center, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/centers/%s/import", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewPrepareCenterHostsRequest calls the generic PrepareCenterHosts builder with application/json body
+func NewPrepareCenterHostsRequest(server string, center CenterRef, body PrepareCenterHostsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPrepareCenterHostsRequestWithBody(server, center, "application/json", bodyReader)
+}
+
+// NewPrepareCenterHostsRequestWithBody constructs an http.Request for the PrepareCenterHosts method, with any body, and a specified content type
+func NewPrepareCenterHostsRequestWithBody(server string, center CenterRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "center", center, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/centers/%s/prepare", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewTestCenterRequest constructs an http.Request for the TestCenter method
+func NewTestCenterRequest(server string, center CenterRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "center", center, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/centers/%s/test", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListDatastoresRequest constructs an http.Request for the ListDatastores method
+func NewListDatastoresRequest(server string, params *ListDatastoresParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/datastores")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateDatastoreRequest calls the generic CreateDatastore builder with application/json body
+func NewCreateDatastoreRequest(server string, params *CreateDatastoreParams, body CreateDatastoreJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateDatastoreRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateDatastoreRequestWithBody constructs an http.Request for the CreateDatastore method, with any body, and a specified content type
+func NewCreateDatastoreRequestWithBody(server string, params *CreateDatastoreParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/datastores")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRemoveDatastoreRequest constructs an http.Request for the RemoveDatastore method
+func NewRemoveDatastoreRequest(server string, datastore DatastoreRef, params *RemoveDatastoreParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "datastore", datastore, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/datastores/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.KeepVDisk != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "keepVdisk", *params.KeepVDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetDatastoreRequest constructs an http.Request for the GetDatastore method
+func NewGetDatastoreRequest(server string, datastore DatastoreRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "datastore", datastore, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/datastores/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAttachDatastoreRequest constructs an http.Request for the AttachDatastore method
+func NewAttachDatastoreRequest(server string, datastore DatastoreRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "datastore", datastore, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/datastores/%s/attach", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewExpandDatastoreRequest calls the generic ExpandDatastore builder with application/json body
+func NewExpandDatastoreRequest(server string, datastore DatastoreRef, body ExpandDatastoreJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewExpandDatastoreRequestWithBody(server, datastore, "application/json", bodyReader)
+}
+
+// NewExpandDatastoreRequestWithBody constructs an http.Request for the ExpandDatastore method, with any body, and a specified content type
+func NewExpandDatastoreRequestWithBody(server string, datastore DatastoreRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "datastore", datastore, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/datastores/%s/expand", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewLookAtDatastoreRequest constructs an http.Request for the LookAtDatastore method
+func NewLookAtDatastoreRequest(server string, datastore DatastoreRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "datastore", datastore, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/datastores/%s/live", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRenameDatastoreRequest calls the generic RenameDatastore builder with application/json body
+func NewRenameDatastoreRequest(server string, datastore DatastoreRef, body RenameDatastoreJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRenameDatastoreRequestWithBody(server, datastore, "application/json", bodyReader)
+}
+
+// NewRenameDatastoreRequestWithBody constructs an http.Request for the RenameDatastore method, with any body, and a specified content type
+func NewRenameDatastoreRequestWithBody(server string, datastore DatastoreRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "datastore", datastore, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/datastores/%s/rename", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -12264,6 +20099,127 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /alba/survey (the `SurveyAlba` operationId).
 	SurveyAlbaWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*SurveyAlbaResponse, error)
 
+	// ListAlertsWithResponse List the causes of health that last, and whether they were told
+	//
+	// In a cluster these are the causes of all nodes, as the node that tells them knows them.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /alerts (the `ListAlerts` operationId).
+	ListAlertsWithResponse(ctx context.Context, params *ListAlertsParams, reqEditors ...RequestEditorFn) (*ListAlertsResponse, error)
+
+	// ListAlertChannelsWithResponse List where alerts are sent
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /alerts/channels (the `ListAlertChannels` operationId).
+	ListAlertChannelsWithResponse(ctx context.Context, params *ListAlertChannelsParams, reqEditors ...RequestEditorFn) (*ListAlertChannelsResponse, error)
+
+	// CreateAlertChannelWithBodyWithResponse Add a mail server or webhook that alerts are sent to
+	//
+	// Nothing is sent; test tells whether it works. Secrets are sealed and in no answer.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /alerts/channels (the `CreateAlertChannel` operationId).
+	CreateAlertChannelWithBodyWithResponse(ctx context.Context, params *CreateAlertChannelParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAlertChannelResponse, error)
+
+	// CreateAlertChannelWithResponse Add a mail server or webhook that alerts are sent to
+	//
+	// Nothing is sent; test tells whether it works. Secrets are sealed and in no answer.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /alerts/channels (the `CreateAlertChannel` operationId).
+	CreateAlertChannelWithResponse(ctx context.Context, params *CreateAlertChannelParams, body CreateAlertChannelJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAlertChannelResponse, error)
+
+	// DeleteAlertChannelWithResponse Send no more alerts to a channel
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /alerts/channels/{channel} (the `DeleteAlertChannel` operationId).
+	DeleteAlertChannelWithResponse(ctx context.Context, channel string, reqEditors ...RequestEditorFn) (*DeleteAlertChannelResponse, error)
+
+	// TestAlertChannelWithResponse Send a message that says that it is a test
+	//
+	// 503 with what the other side said when it is not delivered.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /alerts/channels/{channel}/test (the `TestAlertChannel` operationId).
+	TestAlertChannelWithResponse(ctx context.Context, channel string, reqEditors ...RequestEditorFn) (*TestAlertChannelResponse, error)
+
+	// ListAlertRulesWithResponse List the rules; of several that match a cause the first decides
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /alerts/rules (the `ListAlertRules` operationId).
+	ListAlertRulesWithResponse(ctx context.Context, params *ListAlertRulesParams, reqEditors ...RequestEditorFn) (*ListAlertRulesResponse, error)
+
+	// ResetAlertRuleWithResponse Make a default rule as it was, or delete another one
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /alerts/rules/{rule} (the `ResetAlertRule` operationId).
+	ResetAlertRuleWithResponse(ctx context.Context, rule string, reqEditors ...RequestEditorFn) (*ResetAlertRuleResponse, error)
+
+	// SetAlertRuleWithBodyWithResponse Change a rule, or make one
+	//
+	// What is absent stays as it is. A new rule needs codes, and decides before the defaults.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /alerts/rules/{rule} (the `SetAlertRule` operationId).
+	SetAlertRuleWithBodyWithResponse(ctx context.Context, rule string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetAlertRuleResponse, error)
+
+	// SetAlertRuleWithResponse Change a rule, or make one
+	//
+	// What is absent stays as it is. A new rule needs codes, and decides before the defaults.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /alerts/rules/{rule} (the `SetAlertRule` operationId).
+	SetAlertRuleWithResponse(ctx context.Context, rule string, body SetAlertRuleJSONRequestBody, reqEditors ...RequestEditorFn) (*SetAlertRuleResponse, error)
+
+	// ListSilencesWithResponse List the silences that last
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /alerts/silences (the `ListSilences` operationId).
+	ListSilencesWithResponse(ctx context.Context, params *ListSilencesParams, reqEditors ...RequestEditorFn) (*ListSilencesResponse, error)
+
+	// CreateSilenceWithBodyWithResponse Keep alerts from being told for a while
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /alerts/silences (the `CreateSilence` operationId).
+	CreateSilenceWithBodyWithResponse(ctx context.Context, params *CreateSilenceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateSilenceResponse, error)
+
+	// CreateSilenceWithResponse Keep alerts from being told for a while
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /alerts/silences (the `CreateSilence` operationId).
+	CreateSilenceWithResponse(ctx context.Context, params *CreateSilenceParams, body CreateSilenceJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSilenceResponse, error)
+
+	// DeleteSilenceWithResponse End a silence
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /alerts/silences/{silence} (the `DeleteSilence` operationId).
+	DeleteSilenceWithResponse(ctx context.Context, silence string, reqEditors ...RequestEditorFn) (*DeleteSilenceResponse, error)
+
+	// ListAuditWithResponse List the changes that were asked of a node, the newest first
+	//
+	// Every change, with those that were refused, and sign-ins. Secrets are never in it. A page may have fewer items
+	// than `limit`, and none, while `next` is not null. A request that one node passed on to another is in the log
+	// of the node that was asked.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /audit (the `ListAudit` operationId).
+	ListAuditWithResponse(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*ListAuditResponse, error)
+
 	// ListBackendsWithResponse List the registered Swift and S3 stores
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -12334,6 +20290,123 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /backends/{backend}/test (the `TestBackend` operationId).
 	TestBackendWithResponse(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*TestBackendResponse, error)
 
+	// GetClusterWithResponse Show the cluster
+	//
+	// A node that is in none answers too, without a name.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /cluster (the `GetCluster` operationId).
+	GetClusterWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetClusterResponse, error)
+
+	// InitClusterWithBodyWithResponse Make the node the first of a cluster
+	//
+	// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
+	// Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /cluster (the `InitCluster` operationId).
+	InitClusterWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*InitClusterResponse, error)
+
+	// InitClusterWithResponse Make the node the first of a cluster
+	//
+	// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
+	// Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /cluster (the `InitCluster` operationId).
+	InitClusterWithResponse(ctx context.Context, body InitClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*InitClusterResponse, error)
+
+	// JoinClusterWithBodyWithResponse Let a node in that has a join token
+	//
+	// For `ovgate cluster join`, which sends the secret of a token only to a server with a certificate of the authority
+	// that the token names. Answers 401 `bad_join_token` for a token that is not known, was used or has expired, and 409
+	// `join_refused` for a node that the cluster cannot work with; neither uses up the token. The node that used a
+	// token may ask again until it expires.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /cluster/join (the `JoinCluster` operationId).
+	JoinClusterWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*JoinClusterResponse, error)
+
+	// JoinClusterWithResponse Let a node in that has a join token
+	//
+	// For `ovgate cluster join`, which sends the secret of a token only to a server with a certificate of the authority
+	// that the token names. Answers 401 `bad_join_token` for a token that is not known, was used or has expired, and 409
+	// `join_refused` for a node that the cluster cannot work with; neither uses up the token. The node that used a
+	// token may ask again until it expires.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /cluster/join (the `JoinCluster` operationId).
+	JoinClusterWithResponse(ctx context.Context, body JoinClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*JoinClusterResponse, error)
+
+	// LeaveClusterWithResponse Take the node that is asked out of its cluster
+	//
+	// It stops after the answer, and does not start again: what is in its data directory is of no use any more. Refused
+	// with 409 `in_use` while it owns vDisks, has devices of the object store, or is the last node.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /cluster/leave (the `LeaveCluster` operationId).
+	LeaveClusterWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*LeaveClusterResponse, error)
+
+	// RebalanceWithBodyWithResponse Spread the vDisks over the nodes
+	//
+	// Hands over as few vDisks as it takes until no two nodes that are up and take vDisks differ by more than one. What
+	// cannot move stays: vDisks in a vPool that one node reaches, those that are moved to another vPool, and those in the
+	// trash. The hand-overs run in the background; `handover` of each vDisk tells how far it is. Asking again is safe.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /cluster/rebalance (the `Rebalance` operationId).
+	RebalanceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RebalanceResponse, error)
+
+	// RebalanceWithResponse Spread the vDisks over the nodes
+	//
+	// Hands over as few vDisks as it takes until no two nodes that are up and take vDisks differ by more than one. What
+	// cannot move stays: vDisks in a vPool that one node reaches, those that are moved to another vPool, and those in the
+	// trash. The hand-overs run in the background; `handover` of each vDisk tells how far it is. Asking again is safe.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /cluster/rebalance (the `Rebalance` operationId).
+	RebalanceWithResponse(ctx context.Context, body RebalanceJSONRequestBody, reqEditors ...RequestEditorFn) (*RebalanceResponse, error)
+
+	// ListJoinTokensWithResponse List the tokens that let nodes join, without their secrets
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /cluster/tokens (the `ListJoinTokens` operationId).
+	ListJoinTokensWithResponse(ctx context.Context, params *ListJoinTokensParams, reqEditors ...RequestEditorFn) (*ListJoinTokensResponse, error)
+
+	// CreateJoinTokenWithBodyWithResponse Make a token that lets one node join
+	//
+	// The token is in this answer only.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /cluster/tokens (the `CreateJoinToken` operationId).
+	CreateJoinTokenWithBodyWithResponse(ctx context.Context, params *CreateJoinTokenParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateJoinTokenResponse, error)
+
+	// CreateJoinTokenWithResponse Make a token that lets one node join
+	//
+	// The token is in this answer only.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /cluster/tokens (the `CreateJoinToken` operationId).
+	CreateJoinTokenWithResponse(ctx context.Context, params *CreateJoinTokenParams, body CreateJoinTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateJoinTokenResponse, error)
+
+	// RevokeJoinTokenWithResponse Make a join token useless
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /cluster/tokens/{token} (the `RevokeJoinToken` operationId).
+	RevokeJoinTokenWithResponse(ctx context.Context, token string, reqEditors ...RequestEditorFn) (*RevokeJoinTokenResponse, error)
+
 	// ListDisksWithResponse List the disks of the node, with what they hold
 	//
 	// Read from the kernel and from the disks at each request; a disk that does not answer within 10 s says so.
@@ -12350,8 +20423,8 @@ type ClientWithResponsesInterface interface {
 	// | event | data | when |
 	// |---|---|---|
 	// | `metrics` | MetricsEvent | every second: the node's sum and each vDisk that did something |
-	// | `vdisk`, `vpool`, `target`, `session` | VDisk, VPool, Target, ISCSISession | the object was created or changed, at most once a second |
-	// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted` | DeletedEvent | it is gone |
+	// | `vdisk`, `vpool`, `target`, `session`, `cloud`, `center`, `datastore`, `node` | VDisk, VPool, Target, ISCSISession, Cloud, Center, Datastore, NodeEvent | the object was created or changed, at most once a second |
+	// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted`, `cloud.deleted`, `center.deleted`, `datastore.deleted`, `node.deleted` | DeletedEvent | it is gone |
 	// | `health` | Health | the health changed |
 	// | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 	//
@@ -12487,12 +20560,202 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /namespaces (the `ListNamespaces` operationId).
 	ListNamespacesWithResponse(ctx context.Context, params *ListNamespacesParams, reqEditors ...RequestEditorFn) (*ListNamespacesResponse, error)
 
+	// ListNodesWithResponse List the nodes of the cluster
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /nodes (the `ListNodes` operationId).
+	ListNodesWithResponse(ctx context.Context, params *ListNodesParams, reqEditors ...RequestEditorFn) (*ListNodesResponse, error)
+
+	// RemoveNodeWithResponse Take a dead node out of the cluster
+	//
+	// Its certificates count no longer, and it does not start again. Refused with 409 `in_use` while it runs, is the node
+	// that is asked, owns vDisks or has devices of the object store.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /nodes/{node} (the `RemoveNode` operationId).
+	RemoveNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*RemoveNodeResponse, error)
+
+	// GetNodeWithResponse Show a node
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /nodes/{node} (the `GetNode` operationId).
+	GetNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*GetNodeResponse, error)
+
+	// EndNodeDrainWithResponse Let a node have vDisks again
+	//
+	// What it handed over stays where it is.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /nodes/{node}/drain (the `EndNodeDrain` operationId).
+	EndNodeDrainWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*EndNodeDrainResponse, error)
+
+	// DrainNodeWithResponse Have a node hand over all its vDisks
+	//
+	// It takes no more either. Each goes to the node that has the fewest. `GET` of the node tells how many are left.
+	// Refused with 409 when no other node is up, or reaches one of its vPools.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
+	DrainNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*DrainNodeResponse, error)
+
 	// GetSpecWithResponse This document
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /openapi.yaml (the `GetSpec` operationId).
 	GetSpecWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSpecResponse, error)
+
+	// ListCloudsWithResponse List the registered OpenStack clouds
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /openstack/clouds (the `ListClouds` operationId).
+	ListCloudsWithResponse(ctx context.Context, params *ListCloudsParams, reqEditors ...RequestEditorFn) (*ListCloudsResponse, error)
+
+	// CreateCloudWithBodyWithResponse Register an OpenStack cloud
+	//
+	// What is needed of it is tried first, without changing anything there; what does not work is a refusal.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /openstack/clouds (the `CreateCloud` operationId).
+	CreateCloudWithBodyWithResponse(ctx context.Context, params *CreateCloudParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateCloudResponse, error)
+
+	// CreateCloudWithResponse Register an OpenStack cloud
+	//
+	// What is needed of it is tried first, without changing anything there; what does not work is a refusal.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /openstack/clouds (the `CreateCloud` operationId).
+	CreateCloudWithResponse(ctx context.Context, params *CreateCloudParams, body CreateCloudJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateCloudResponse, error)
+
+	// DeleteCloudWithResponse Forget a registered cloud
+	//
+	// Nothing at the cloud changes.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /openstack/clouds/{cloud} (the `DeleteCloud` operationId).
+	DeleteCloudWithResponse(ctx context.Context, cloud CloudRef, reqEditors ...RequestEditorFn) (*DeleteCloudResponse, error)
+
+	// GetCloudWithResponse Show a registered cloud
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /openstack/clouds/{cloud} (the `GetCloud` operationId).
+	GetCloudWithResponse(ctx context.Context, cloud CloudRef, reqEditors ...RequestEditorFn) (*GetCloudResponse, error)
+
+	// UpdateCloudWithBodyWithResponse Rename a registered cloud, or change how to sign in
+	//
+	// New addresses and credentials are tried before they are kept; another `url` needs the secret again. Options that are left out stay; an empty text takes one away.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /openstack/clouds/{cloud} (the `UpdateCloud` operationId).
+	UpdateCloudWithBodyWithResponse(ctx context.Context, cloud CloudRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateCloudResponse, error)
+
+	// UpdateCloudWithResponse Rename a registered cloud, or change how to sign in
+	//
+	// New addresses and credentials are tried before they are kept; another `url` needs the secret again. Options that are left out stay; an empty text takes one away.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /openstack/clouds/{cloud} (the `UpdateCloud` operationId).
+	UpdateCloudWithResponse(ctx context.Context, cloud CloudRef, body UpdateCloudJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateCloudResponse, error)
+
+	// ApplyCloudWithBodyWithResponse Make volume types and QoS specs of a cloud what they should be
+	//
+	// Types and QoS specs that this node did not make are never changed; where one is in the way, 409 `in_use` and
+	// nothing changes. It may be repeated, also after it was cut off.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /openstack/clouds/{cloud}/apply (the `ApplyCloud` operationId).
+	ApplyCloudWithBodyWithResponse(ctx context.Context, cloud CloudRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApplyCloudResponse, error)
+
+	// ApplyCloudWithResponse Make volume types and QoS specs of a cloud what they should be
+	//
+	// Types and QoS specs that this node did not make are never changed; where one is in the way, 409 `in_use` and
+	// nothing changes. It may be repeated, also after it was cut off.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /openstack/clouds/{cloud}/apply (the `ApplyCloud` operationId).
+	ApplyCloudWithResponse(ctx context.Context, cloud CloudRef, body ApplyCloudJSONRequestBody, reqEditors ...RequestEditorFn) (*ApplyCloudResponse, error)
+
+	// ListCloudBackendsWithResponse List the backends of a cloud that are this node
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /openstack/clouds/{cloud}/backends (the `ListCloudBackends` operationId).
+	ListCloudBackendsWithResponse(ctx context.Context, cloud CloudRef, params *ListCloudBackendsParams, reqEditors ...RequestEditorFn) (*ListCloudBackendsResponse, error)
+
+	// TestCloudWithResponse Try what is needed of a registered cloud
+	//
+	// Nothing at the cloud changes. Steps that do not work are in the answer.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /openstack/clouds/{cloud}/test (the `TestCloud` operationId).
+	TestCloudWithResponse(ctx context.Context, cloud CloudRef, reqEditors ...RequestEditorFn) (*TestCloudResponse, error)
+
+	// DeleteVolumeTypeWithResponse Take the declaration of a volume type back
+	//
+	// The type itself stays at the cloud until `apply` with `prune`.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /openstack/clouds/{cloud}/types/{volumeType} (the `DeleteVolumeType` operationId).
+	DeleteVolumeTypeWithResponse(ctx context.Context, cloud CloudRef, volumeType VolumeTypeName, reqEditors ...RequestEditorFn) (*DeleteVolumeTypeResponse, error)
+
+	// SetVolumeTypeWithBodyWithResponse Declare a volume type of a cloud, or change it
+	//
+	// Without any, a cloud gets a type `ovgate-VPOOL` per pool. Nothing at the cloud changes until `apply`.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /openstack/clouds/{cloud}/types/{volumeType} (the `SetVolumeType` operationId).
+	SetVolumeTypeWithBodyWithResponse(ctx context.Context, cloud CloudRef, volumeType VolumeTypeName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetVolumeTypeResponse, error)
+
+	// SetVolumeTypeWithResponse Declare a volume type of a cloud, or change it
+	//
+	// Without any, a cloud gets a type `ovgate-VPOOL` per pool. Nothing at the cloud changes until `apply`.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /openstack/clouds/{cloud}/types/{volumeType} (the `SetVolumeType` operationId).
+	SetVolumeTypeWithResponse(ctx context.Context, cloud CloudRef, volumeType VolumeTypeName, body SetVolumeTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*SetVolumeTypeResponse, error)
+
+	// GetCloudUsageWithResponse What each project of a cloud has on this node
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /openstack/clouds/{cloud}/usage (the `GetCloudUsage` operationId).
+	GetCloudUsageWithResponse(ctx context.Context, cloud CloudRef, reqEditors ...RequestEditorFn) (*GetCloudUsageResponse, error)
+
+	// ListCloudVolumesWithResponse List the volumes of a cloud on this node, with their vDisks
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /openstack/clouds/{cloud}/volumes (the `ListCloudVolumes` operationId).
+	ListCloudVolumesWithResponse(ctx context.Context, cloud CloudRef, params *ListCloudVolumesParams, reqEditors ...RequestEditorFn) (*ListCloudVolumesResponse, error)
+
+	// ListOrphansWithResponse List vDisks of Cinder without a volume, and volumes without a vDisk, and such snapshots
+	//
+	// All registered clouds are asked; one that does not answer is an error, because what it has is not known. A cloud
+	// that is not registered is not asked: the vDisks of its volumes are in the list. A snapshot that Cinder was told
+	// to forget (unmanage) is one without a volume's. One whose vDisk does not tell its snapshots is left out.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /openstack/orphans (the `ListOrphans` operationId).
+	ListOrphansWithResponse(ctx context.Context, params *ListOrphansParams, reqEditors ...RequestEditorFn) (*ListOrphansResponse, error)
 
 	// ListOSDsWithResponse List the devices
 	//
@@ -12671,6 +20934,63 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PATCH /presets/{preset} (the `UpdatePreset` operationId).
 	UpdatePresetWithResponse(ctx context.Context, preset PresetName, body UpdatePresetJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdatePresetResponse, error)
+
+	// GetScheduleWithResponse When jobs run, and of a vDisk how they went
+	//
+	// Of the cluster, or of the vPool or vDisk that is named.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /schedule (the `GetSchedule` operationId).
+	GetScheduleWithResponse(ctx context.Context, params *GetScheduleParams, reqEditors ...RequestEditorFn) (*GetScheduleResponse, error)
+
+	// ResetScheduleWithResponse Inherit when a job runs
+	//
+	// A vDisk from its vPool, a vPool from the cluster, the cluster from the defaults. Needs the role of `PATCH`.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /schedule/{job} (the `ResetSchedule` operationId).
+	ResetScheduleWithResponse(ctx context.Context, job ScheduledJobName, params *ResetScheduleParams, reqEditors ...RequestEditorFn) (*ResetScheduleResponse, error)
+
+	// SetScheduleWithBodyWithResponse Say when a job runs, for the cluster, a vPool or a vDisk
+	//
+	// What is not given stays, or is taken over from who says it now: the job is not inherited any more. Slots before
+	// this moment are not caught up. For the cluster and vPools it needs role manage.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /schedule/{job} (the `SetSchedule` operationId).
+	SetScheduleWithBodyWithResponse(ctx context.Context, job ScheduledJobName, params *SetScheduleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetScheduleResponse, error)
+
+	// SetScheduleWithResponse Say when a job runs, for the cluster, a vPool or a vDisk
+	//
+	// What is not given stays, or is taken over from who says it now: the job is not inherited any more. Slots before
+	// this moment are not caught up. For the cluster and vPools it needs role manage.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /schedule/{job} (the `SetSchedule` operationId).
+	SetScheduleWithResponse(ctx context.Context, job ScheduledJobName, params *SetScheduleParams, body SetScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*SetScheduleResponse, error)
+
+	// RunScheduleWithResponse Run a job of a vDisk now
+	//
+	// Starts it and returns; `GET /schedule` shows it while it runs, and then its result. No slot is run less for it.
+	// 409 `in_use` while it runs already, or as many run on the node as may.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /schedule/{job}/run (the `RunSchedule` operationId).
+	RunScheduleWithResponse(ctx context.Context, job ScheduledJobName, params *RunScheduleParams, reqEditors ...RequestEditorFn) (*RunScheduleResponse, error)
+
+	// ListSchedulesWithResponse What the cluster, vPools and vDisks say about jobs
+	//
+	// For the cluster every job, for vPools and vDisks those that they say something about themselves.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /schedules (the `ListSchedules` operationId).
+	ListSchedulesWithResponse(ctx context.Context, params *ListSchedulesParams, reqEditors ...RequestEditorFn) (*ListSchedulesResponse, error)
 
 	// SignOutWithResponse Sign out
 	//
@@ -13123,6 +21443,26 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/commit (the `CommitVDisk` operationId).
 	CommitVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*CommitVDiskResponse, error)
 
+	// SetVDiskDtlWithBodyWithResponse Say where and how the journal of a vDisk is mirrored
+	//
+	// Takes effect from now on, and I/O goes on meanwhile. A node that is not known, serves the vDisk itself or has no
+	// DTL listener is refused.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/dtl (the `SetVDiskDtl` operationId).
+	SetVDiskDtlWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetVDiskDtlResponse, error)
+
+	// SetVDiskDtlWithResponse Say where and how the journal of a vDisk is mirrored
+	//
+	// Takes effect from now on, and I/O goes on meanwhile. A node that is not known, serves the vDisk itself or has no
+	// DTL listener is refused.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/dtl (the `SetVDiskDtl` operationId).
+	SetVDiskDtlWithResponse(ctx context.Context, vDisk VDiskRef, body SetVDiskDtlJSONRequestBody, reqEditors ...RequestEditorFn) (*SetVDiskDtlResponse, error)
+
 	// BeginExportWithBodyWithResponse Hold a point of a vDisk to read it
 	//
 	// A snapshot, a moment of its history, or now. What is read then stays the same whatever is written, until the
@@ -13163,6 +21503,37 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/flatten (the `FlattenVDisk` operationId).
 	FlattenVDiskWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*FlattenVDiskResponse, error)
 
+	// CancelVDiskHandoverWithResponse Stop a hand-over that has not ended
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /vdisks/{vdisk}/handover (the `CancelVDiskHandover` operationId).
+	CancelVDiskHandoverWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*CancelVDiskHandoverResponse, error)
+
+	// HandOverVDiskWithBodyWithResponse Give a vDisk to another node while it is in use
+	//
+	// To be asked of the node that serves it. What it acknowledged is committed, operations wait for some moments, and
+	// the other node opens it: with its target, at the portals of that node. Sessions end. It goes on after a restart;
+	// `GET` of the vDisk tells which node serves it. Refused with 409 when the other node is down, is drained, or does
+	// not reach the vPool. Asking again goes on with one that was given up.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/handover (the `HandOverVDisk` operationId).
+	HandOverVDiskWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*HandOverVDiskResponse, error)
+
+	// HandOverVDiskWithResponse Give a vDisk to another node while it is in use
+	//
+	// To be asked of the node that serves it. What it acknowledged is committed, operations wait for some moments, and
+	// the other node opens it: with its target, at the portals of that node. Sessions end. It goes on after a restart;
+	// `GET` of the vDisk tells which node serves it. Refused with 409 when the other node is down, is drained, or does
+	// not reach the vPool. Asking again goes on with one that was given up.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/handover (the `HandOverVDisk` operationId).
+	HandOverVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body HandOverVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*HandOverVDiskResponse, error)
+
 	// GetVDiskHistoryWithResponse The moments that a vDisk can be taken back to or cloned from
 	//
 	// As far as they are on the backend, oldest first, 1000 at most. Any time between `since` and `untilAt` can be
@@ -13172,6 +21543,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /vdisks/{vdisk}/history (the `GetVDiskHistory` operationId).
 	GetVDiskHistoryWithResponse(ctx context.Context, vDisk VDiskRef, params *GetVDiskHistoryParams, reqEditors ...RequestEditorFn) (*GetVDiskHistoryResponse, error)
+
+	// SetVDiskHistoryWithBodyWithResponse Say how far back scrubs keep the moments of a vDisk
+	//
+	// Counts from the next scrub on. What a scrub took already does not come back.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/history (the `SetVDiskHistory` operationId).
+	SetVDiskHistoryWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetVDiskHistoryResponse, error)
+
+	// SetVDiskHistoryWithResponse Say how far back scrubs keep the moments of a vDisk
+	//
+	// Counts from the next scrub on. What a scrub took already does not come back.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /vdisks/{vdisk}/history (the `SetVDiskHistory` operationId).
+	SetVDiskHistoryWithResponse(ctx context.Context, vDisk VDiskRef, body SetVDiskHistoryJSONRequestBody, reqEditors ...RequestEditorFn) (*SetVDiskHistoryResponse, error)
 
 	// CancelMoveVDiskWithResponse Stop a move; what was copied is deleted
 	//
@@ -13297,7 +21686,7 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/scrub (the `ScrubVDisk` operationId).
 	ScrubVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body ScrubVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*ScrubVDiskResponse, error)
 
-	// ListSnapshotsWithResponse List the snapshots of a vDisk, oldest first
+	// ListSnapshotsWithResponse List the snapshots of a vDisk
 	//
 	// Of a vDisk that is not running those are known that are on the backend.
 	//
@@ -13341,6 +21730,26 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /vdisks/{vdisk}/stats (the `GetVDiskStats` operationId).
 	GetVDiskStatsWithResponse(ctx context.Context, vDisk VDiskRef, params *GetVDiskStatsParams, reqEditors ...RequestEditorFn) (*GetVDiskStatsResponse, error)
+
+	// StealVDiskWithBodyWithResponse Take a vDisk over from a node that is down
+	//
+	// The node that is asked serves it from then on. With `acceptLoss` it does so without the writes that only the node
+	// that is down has; these do not come back. Refused with 409 while that node is up.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/steal (the `StealVDisk` operationId).
+	StealVDiskWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StealVDiskResponse, error)
+
+	// StealVDiskWithResponse Take a vDisk over from a node that is down
+	//
+	// The node that is asked serves it from then on. With `acceptLoss` it does so without the writes that only the node
+	// that is down has; these do not come back. Refused with 409 while that node is up.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vdisks/{vdisk}/steal (the `StealVDisk` operationId).
+	StealVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body StealVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*StealVDiskResponse, error)
 
 	// ThawVDiskWithResponse Make a template a vDisk again
 	//
@@ -13540,6 +21949,204 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /vpools/{vpool}/sweep (the `SweepVPool` operationId).
 	SweepVPoolWithResponse(ctx context.Context, vPool VPoolRef, body SweepVPoolJSONRequestBody, reqEditors ...RequestEditorFn) (*SweepVPoolResponse, error)
+
+	// ListCentersWithResponse List the registered vCenters
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vsphere/centers (the `ListCenters` operationId).
+	ListCentersWithResponse(ctx context.Context, params *ListCentersParams, reqEditors ...RequestEditorFn) (*ListCentersResponse, error)
+
+	// CreateCenterWithBodyWithResponse Register a vCenter, or an ESXi host alone
+	//
+	// What is needed of it is tried first, without changing anything there; what does not work is a refusal.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/centers (the `CreateCenter` operationId).
+	CreateCenterWithBodyWithResponse(ctx context.Context, params *CreateCenterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateCenterResponse, error)
+
+	// CreateCenterWithResponse Register a vCenter, or an ESXi host alone
+	//
+	// What is needed of it is tried first, without changing anything there; what does not work is a refusal.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/centers (the `CreateCenter` operationId).
+	CreateCenterWithResponse(ctx context.Context, params *CreateCenterParams, body CreateCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateCenterResponse, error)
+
+	// DeleteCenterWithResponse Forget a registered vCenter
+	//
+	// It is refused while it has datastores of ovgate. Nothing at the vCenter changes.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /vsphere/centers/{center} (the `DeleteCenter` operationId).
+	DeleteCenterWithResponse(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*DeleteCenterResponse, error)
+
+	// GetCenterWithResponse Show a registered vCenter
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vsphere/centers/{center} (the `GetCenter` operationId).
+	GetCenterWithResponse(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*GetCenterResponse, error)
+
+	// UpdateCenterWithBodyWithResponse Rename a registered vCenter, or change how to sign in
+	//
+	// New addresses and credentials are tried before they are kept; another url or thumbprint needs the secret again. Options that are left out stay.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /vsphere/centers/{center} (the `UpdateCenter` operationId).
+	UpdateCenterWithBodyWithResponse(ctx context.Context, center CenterRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateCenterResponse, error)
+
+	// UpdateCenterWithResponse Rename a registered vCenter, or change how to sign in
+	//
+	// New addresses and credentials are tried before they are kept; another url or thumbprint needs the secret again. Options that are left out stay.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /vsphere/centers/{center} (the `UpdateCenter` operationId).
+	UpdateCenterWithResponse(ctx context.Context, center CenterRef, body UpdateCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateCenterResponse, error)
+
+	// ListCenterHostsWithResponse List the hosts of a vCenter
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vsphere/centers/{center}/hosts (the `ListCenterHosts` operationId).
+	ListCenterHostsWithResponse(ctx context.Context, center CenterRef, params *ListCenterHostsParams, reqEditors ...RequestEditorFn) (*ListCenterHostsResponse, error)
+
+	// ImportDatastoreWithBodyWithResponse Make the volume on a clone of a datastore's vDisk a datastore of its own
+	//
+	// The clone is published, its volume is resignatured, renamed and mounted on every host, in the background. The original is not touched.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/centers/{center}/import (the `ImportDatastore` operationId).
+	ImportDatastoreWithBodyWithResponse(ctx context.Context, center CenterRef, params *ImportDatastoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ImportDatastoreResponse, error)
+
+	// ImportDatastoreWithResponse Make the volume on a clone of a datastore's vDisk a datastore of its own
+	//
+	// The clone is published, its volume is resignatured, renamed and mounted on every host, in the background. The original is not touched.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/centers/{center}/import (the `ImportDatastore` operationId).
+	ImportDatastoreWithResponse(ctx context.Context, center CenterRef, params *ImportDatastoreParams, body ImportDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*ImportDatastoreResponse, error)
+
+	// PrepareCenterHostsWithBodyWithResponse Prepare the hosts of a cluster for its datastores
+	//
+	// Software iSCSI is switched on, and send targets at the portals of this node get CHAP and timeouts. Nothing else of a host changes. CHAP is set anew also where it is there.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/centers/{center}/prepare (the `PrepareCenterHosts` operationId).
+	PrepareCenterHostsWithBodyWithResponse(ctx context.Context, center CenterRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PrepareCenterHostsResponse, error)
+
+	// PrepareCenterHostsWithResponse Prepare the hosts of a cluster for its datastores
+	//
+	// Software iSCSI is switched on, and send targets at the portals of this node get CHAP and timeouts. Nothing else of a host changes. CHAP is set anew also where it is there.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/centers/{center}/prepare (the `PrepareCenterHosts` operationId).
+	PrepareCenterHostsWithResponse(ctx context.Context, center CenterRef, body PrepareCenterHostsJSONRequestBody, reqEditors ...RequestEditorFn) (*PrepareCenterHostsResponse, error)
+
+	// TestCenterWithResponse Try what is needed of a registered vCenter
+	//
+	// Nothing at the vCenter changes. Steps that do not work are in the answer.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/centers/{center}/test (the `TestCenter` operationId).
+	TestCenterWithResponse(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*TestCenterResponse, error)
+
+	// ListDatastoresWithResponse List the datastores that ovgate made
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vsphere/datastores (the `ListDatastores` operationId).
+	ListDatastoresWithResponse(ctx context.Context, params *ListDatastoresParams, reqEditors ...RequestEditorFn) (*ListDatastoresResponse, error)
+
+	// CreateDatastoreWithBodyWithResponse Make a VMFS datastore on a new vDisk, on every host of a cluster
+	//
+	// It is made in the background, by a job that goes on after a restart. With dryRun nothing changes, and the answer says what would be done.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/datastores (the `CreateDatastore` operationId).
+	CreateDatastoreWithBodyWithResponse(ctx context.Context, params *CreateDatastoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateDatastoreResponse, error)
+
+	// CreateDatastoreWithResponse Make a VMFS datastore on a new vDisk, on every host of a cluster
+	//
+	// It is made in the background, by a job that goes on after a restart. With dryRun nothing changes, and the answer says what would be done.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/datastores (the `CreateDatastore` operationId).
+	CreateDatastoreWithResponse(ctx context.Context, params *CreateDatastoreParams, body CreateDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateDatastoreResponse, error)
+
+	// RemoveDatastoreWithResponse Remove a datastore without virtual machines, and its vDisk
+	//
+	// In the background and in the one right order: destroy it, detach its LUN on every host, unmap that, have the hosts forget it, delete the vDisk. It may replace a job that does not get on. An absent one is no error.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /vsphere/datastores/{datastore} (the `RemoveDatastore` operationId).
+	RemoveDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, params *RemoveDatastoreParams, reqEditors ...RequestEditorFn) (*RemoveDatastoreResponse, error)
+
+	// GetDatastoreWithResponse Show a datastore
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vsphere/datastores/{datastore} (the `GetDatastore` operationId).
+	GetDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, reqEditors ...RequestEditorFn) (*GetDatastoreResponse, error)
+
+	// AttachDatastoreWithResponse Give a datastore to the hosts of its cluster that do not have it
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/datastores/{datastore}/attach (the `AttachDatastore` operationId).
+	AttachDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, reqEditors ...RequestEditorFn) (*AttachDatastoreResponse, error)
+
+	// ExpandDatastoreWithBodyWithResponse Grow a datastore and its vDisk
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/datastores/{datastore}/expand (the `ExpandDatastore` operationId).
+	ExpandDatastoreWithBodyWithResponse(ctx context.Context, datastore DatastoreRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ExpandDatastoreResponse, error)
+
+	// ExpandDatastoreWithResponse Grow a datastore and its vDisk
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/datastores/{datastore}/expand (the `ExpandDatastore` operationId).
+	ExpandDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, body ExpandDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*ExpandDatastoreResponse, error)
+
+	// LookAtDatastoreWithResponse Ask the vCenter for a datastore, with its paths on every host
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vsphere/datastores/{datastore}/live (the `LookAtDatastore` operationId).
+	LookAtDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, reqEditors ...RequestEditorFn) (*LookAtDatastoreResponse, error)
+
+	// RenameDatastoreWithBodyWithResponse Give a datastore another name, in the vCenter too
+	//
+	// Its vDisk keeps its own.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/datastores/{datastore}/rename (the `RenameDatastore` operationId).
+	RenameDatastoreWithBodyWithResponse(ctx context.Context, datastore DatastoreRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RenameDatastoreResponse, error)
+
+	// RenameDatastoreWithResponse Give a datastore another name, in the vCenter too
+	//
+	// Its vDisk keeps its own.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/datastores/{datastore}/rename (the `RenameDatastore` operationId).
+	RenameDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, body RenameDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*RenameDatastoreResponse, error)
 }
 
 type GetAlbaResponse struct {
@@ -13714,6 +22321,554 @@ func (r SurveyAlbaResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r SurveyAlbaResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListAlertsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AlertList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAlertsResponse) GetJSON200() *AlertList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListAlertsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAlertsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAlertsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAlertsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAlertsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListAlertChannelsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AlertChannelList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAlertChannelsResponse) GetJSON200() *AlertChannelList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListAlertChannelsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAlertChannelsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAlertChannelsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAlertChannelsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAlertChannelsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateAlertChannelResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *AlertChannel
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateAlertChannelResponse) GetJSON201() *AlertChannel {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateAlertChannelResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateAlertChannelResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateAlertChannelResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateAlertChannelResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateAlertChannelResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteAlertChannelResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteAlertChannelResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteAlertChannelResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteAlertChannelResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteAlertChannelResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteAlertChannelResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TestAlertChannelResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r TestAlertChannelResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TestAlertChannelResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TestAlertChannelResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TestAlertChannelResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TestAlertChannelResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListAlertRulesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AlertRuleList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAlertRulesResponse) GetJSON200() *AlertRuleList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListAlertRulesResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAlertRulesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAlertRulesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAlertRulesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAlertRulesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ResetAlertRuleResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ResetAlertRuleResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResetAlertRuleResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResetAlertRuleResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResetAlertRuleResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResetAlertRuleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SetAlertRuleResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AlertRule
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetAlertRuleResponse) GetJSON200() *AlertRule {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SetAlertRuleResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetAlertRuleResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetAlertRuleResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetAlertRuleResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetAlertRuleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSilencesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SilenceList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSilencesResponse) GetJSON200() *SilenceList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListSilencesResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSilencesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSilencesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSilencesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSilencesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateSilenceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Silence
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateSilenceResponse) GetJSON201() *Silence {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateSilenceResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateSilenceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateSilenceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateSilenceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateSilenceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteSilenceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteSilenceResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteSilenceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteSilenceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteSilenceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteSilenceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListAuditResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAuditResponse) GetJSON200() *AuditList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListAuditResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAuditResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAuditResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAuditResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAuditResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -13995,6 +23150,376 @@ func (r TestBackendResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r TestBackendResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetClusterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ClusterStatus
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetClusterResponse) GetJSON200() *ClusterStatus {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetClusterResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetClusterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetClusterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetClusterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetClusterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type InitClusterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ClusterStatus
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r InitClusterResponse) GetJSON200() *ClusterStatus {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r InitClusterResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r InitClusterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r InitClusterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r InitClusterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r InitClusterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type JoinClusterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *JoinAnswer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r JoinClusterResponse) GetJSON200() *JoinAnswer {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r JoinClusterResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r JoinClusterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r JoinClusterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r JoinClusterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r JoinClusterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type LeaveClusterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r LeaveClusterResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r LeaveClusterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r LeaveClusterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r LeaveClusterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r LeaveClusterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RebalanceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Rebalance
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RebalanceResponse) GetJSON200() *Rebalance {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RebalanceResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RebalanceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RebalanceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RebalanceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RebalanceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListJoinTokensResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *JoinTokenList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListJoinTokensResponse) GetJSON200() *JoinTokenList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListJoinTokensResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListJoinTokensResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListJoinTokensResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListJoinTokensResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListJoinTokensResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateJoinTokenResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *NewJoinToken
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateJoinTokenResponse) GetJSON201() *NewJoinToken {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateJoinTokenResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateJoinTokenResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateJoinTokenResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateJoinTokenResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateJoinTokenResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RevokeJoinTokenResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RevokeJoinTokenResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeJoinTokenResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeJoinTokenResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeJoinTokenResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeJoinTokenResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -14768,6 +24293,232 @@ func (r ListNamespacesResponse) ContentType() string {
 	return ""
 }
 
+type ListNodesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *MemberList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListNodesResponse) GetJSON200() *MemberList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListNodesResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListNodesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListNodesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListNodesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListNodesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveNodeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RemoveNodeResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveNodeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveNodeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveNodeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveNodeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetNodeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Member
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetNodeResponse) GetJSON200() *Member {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetNodeResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetNodeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetNodeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetNodeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetNodeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EndNodeDrainResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r EndNodeDrainResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EndNodeDrainResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EndNodeDrainResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EndNodeDrainResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EndNodeDrainResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DrainNodeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Member
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r DrainNodeResponse) GetJSON202() *Member {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DrainNodeResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DrainNodeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DrainNodeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DrainNodeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DrainNodeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetSpecResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -14803,6 +24554,616 @@ func (r GetSpecResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetSpecResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListCloudsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CloudList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListCloudsResponse) GetJSON200() *CloudList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListCloudsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListCloudsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListCloudsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListCloudsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListCloudsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateCloudResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *CloudResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateCloudResponse) GetJSON201() *CloudResult {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateCloudResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateCloudResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateCloudResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateCloudResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateCloudResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteCloudResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteCloudResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteCloudResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteCloudResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteCloudResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteCloudResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetCloudResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Cloud
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetCloudResponse) GetJSON200() *Cloud {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetCloudResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetCloudResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetCloudResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetCloudResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetCloudResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UpdateCloudResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CloudResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateCloudResponse) GetJSON200() *CloudResult {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateCloudResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateCloudResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateCloudResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateCloudResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateCloudResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ApplyCloudResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CloudPlan
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ApplyCloudResponse) GetJSON200() *CloudPlan {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ApplyCloudResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ApplyCloudResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ApplyCloudResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ApplyCloudResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ApplyCloudResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListCloudBackendsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CloudBackendList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListCloudBackendsResponse) GetJSON200() *CloudBackendList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListCloudBackendsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListCloudBackendsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListCloudBackendsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListCloudBackendsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListCloudBackendsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TestCloudResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CloudResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TestCloudResponse) GetJSON200() *CloudResult {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r TestCloudResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TestCloudResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TestCloudResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TestCloudResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TestCloudResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteVolumeTypeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteVolumeTypeResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteVolumeTypeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteVolumeTypeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteVolumeTypeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteVolumeTypeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SetVolumeTypeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Cloud
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetVolumeTypeResponse) GetJSON200() *Cloud {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SetVolumeTypeResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetVolumeTypeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetVolumeTypeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetVolumeTypeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetVolumeTypeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetCloudUsageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CloudUsageList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetCloudUsageResponse) GetJSON200() *CloudUsageList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetCloudUsageResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetCloudUsageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetCloudUsageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetCloudUsageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetCloudUsageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListCloudVolumesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CloudVolumeList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListCloudVolumesResponse) GetJSON200() *CloudVolumeList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListCloudVolumesResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListCloudVolumesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListCloudVolumesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListCloudVolumesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListCloudVolumesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListOrphansResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OrphanList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListOrphansResponse) GetJSON200() *OrphanList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListOrphansResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListOrphansResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListOrphansResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListOrphansResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListOrphansResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -15495,6 +25856,239 @@ func (r UpdatePresetResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r UpdatePresetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetScheduleResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Schedule
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetScheduleResponse) GetJSON200() *Schedule {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetScheduleResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetScheduleResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetScheduleResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetScheduleResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetScheduleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ResetScheduleResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ResetScheduleResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResetScheduleResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResetScheduleResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResetScheduleResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResetScheduleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SetScheduleResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Schedule
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetScheduleResponse) GetJSON200() *Schedule {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SetScheduleResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetScheduleResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetScheduleResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetScheduleResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetScheduleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RunScheduleResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Schedule
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RunScheduleResponse) GetJSON202() *Schedule {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RunScheduleResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RunScheduleResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RunScheduleResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RunScheduleResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RunScheduleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSchedulesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ScheduleList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSchedulesResponse) GetJSON200() *ScheduleList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListSchedulesResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSchedulesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSchedulesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSchedulesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSchedulesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -17221,6 +27815,54 @@ func (r CommitVDiskResponse) ContentType() string {
 	return ""
 }
 
+type SetVDiskDtlResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VDisk
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetVDiskDtlResponse) GetJSON200() *VDisk {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SetVDiskDtlResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetVDiskDtlResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetVDiskDtlResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetVDiskDtlResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetVDiskDtlResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type BeginExportResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -17358,6 +28000,95 @@ func (r FlattenVDiskResponse) ContentType() string {
 	return ""
 }
 
+type CancelVDiskHandoverResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CancelVDiskHandoverResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CancelVDiskHandoverResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CancelVDiskHandoverResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CancelVDiskHandoverResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CancelVDiskHandoverResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type HandOverVDiskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *VDisk
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r HandOverVDiskResponse) GetJSON202() *VDisk {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r HandOverVDiskResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r HandOverVDiskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r HandOverVDiskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r HandOverVDiskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r HandOverVDiskResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetVDiskHistoryResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -17400,6 +28131,54 @@ func (r GetVDiskHistoryResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetVDiskHistoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SetVDiskHistoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VDisk
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetVDiskHistoryResponse) GetJSON200() *VDisk {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SetVDiskHistoryResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetVDiskHistoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetVDiskHistoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetVDiskHistoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetVDiskHistoryResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -17914,6 +28693,54 @@ func (r GetVDiskStatsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetVDiskStatsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type StealVDiskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VDisk
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r StealVDiskResponse) GetJSON200() *VDisk {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r StealVDiskResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r StealVDiskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StealVDiskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StealVDiskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StealVDiskResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -18660,6 +29487,808 @@ func (r SweepVPoolResponse) ContentType() string {
 	return ""
 }
 
+type ListCentersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CenterList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListCentersResponse) GetJSON200() *CenterList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListCentersResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListCentersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListCentersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListCentersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListCentersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateCenterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *CenterResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateCenterResponse) GetJSON201() *CenterResult {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateCenterResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateCenterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateCenterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateCenterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateCenterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteCenterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteCenterResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteCenterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteCenterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteCenterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteCenterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetCenterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Center
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetCenterResponse) GetJSON200() *Center {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetCenterResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetCenterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetCenterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetCenterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetCenterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UpdateCenterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CenterResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateCenterResponse) GetJSON200() *CenterResult {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateCenterResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateCenterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateCenterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateCenterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateCenterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListCenterHostsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CenterHostList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListCenterHostsResponse) GetJSON200() *CenterHostList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListCenterHostsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListCenterHostsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListCenterHostsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListCenterHostsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListCenterHostsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ImportDatastoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Datastore
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ImportDatastoreResponse) GetJSON202() *Datastore {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ImportDatastoreResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ImportDatastoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ImportDatastoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ImportDatastoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ImportDatastoreResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PrepareCenterHostsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *HostPlan
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PrepareCenterHostsResponse) GetJSON200() *HostPlan {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r PrepareCenterHostsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PrepareCenterHostsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PrepareCenterHostsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PrepareCenterHostsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PrepareCenterHostsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TestCenterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CenterResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TestCenterResponse) GetJSON200() *CenterResult {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r TestCenterResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TestCenterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TestCenterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TestCenterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TestCenterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListDatastoresResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DatastoreList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDatastoresResponse) GetJSON200() *DatastoreList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListDatastoresResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDatastoresResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDatastoresResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDatastoresResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDatastoresResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateDatastoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *DatastoreResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CreateDatastoreResponse) GetJSON202() *DatastoreResult {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateDatastoreResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateDatastoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateDatastoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateDatastoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateDatastoreResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveDatastoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RemoveDatastoreResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveDatastoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveDatastoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveDatastoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveDatastoreResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetDatastoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Datastore
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetDatastoreResponse) GetJSON200() *Datastore {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetDatastoreResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetDatastoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDatastoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDatastoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDatastoreResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AttachDatastoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Datastore
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r AttachDatastoreResponse) GetJSON202() *Datastore {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r AttachDatastoreResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AttachDatastoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AttachDatastoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AttachDatastoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AttachDatastoreResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ExpandDatastoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Datastore
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ExpandDatastoreResponse) GetJSON202() *Datastore {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ExpandDatastoreResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ExpandDatastoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ExpandDatastoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ExpandDatastoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ExpandDatastoreResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type LookAtDatastoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DatastoreLive
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r LookAtDatastoreResponse) GetJSON200() *DatastoreLive {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r LookAtDatastoreResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r LookAtDatastoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r LookAtDatastoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r LookAtDatastoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r LookAtDatastoreResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RenameDatastoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Datastore
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RenameDatastoreResponse) GetJSON202() *Datastore {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RenameDatastoreResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RenameDatastoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RenameDatastoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RenameDatastoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RenameDatastoreResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetAlbaWithResponse State of the object store: safety, space, what happened
 //
 // Returns a wrapper object for the known response body format(s).
@@ -18732,6 +30361,217 @@ func (c *ClientWithResponses) SurveyAlbaWithResponse(ctx context.Context, reqEdi
 		return nil, err
 	}
 	return ParseSurveyAlbaResponse(rsp)
+}
+
+// ListAlertsWithResponse List the causes of health that last, and whether they were told
+//
+// In a cluster these are the causes of all nodes, as the node that tells them knows them.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /alerts (the `ListAlerts` operationId).
+func (c *ClientWithResponses) ListAlertsWithResponse(ctx context.Context, params *ListAlertsParams, reqEditors ...RequestEditorFn) (*ListAlertsResponse, error) {
+	rsp, err := c.ListAlerts(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAlertsResponse(rsp)
+}
+
+// ListAlertChannelsWithResponse List where alerts are sent
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /alerts/channels (the `ListAlertChannels` operationId).
+func (c *ClientWithResponses) ListAlertChannelsWithResponse(ctx context.Context, params *ListAlertChannelsParams, reqEditors ...RequestEditorFn) (*ListAlertChannelsResponse, error) {
+	rsp, err := c.ListAlertChannels(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAlertChannelsResponse(rsp)
+}
+
+// CreateAlertChannelWithBodyWithResponse Add a mail server or webhook that alerts are sent to
+//
+// Nothing is sent; test tells whether it works. Secrets are sealed and in no answer.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /alerts/channels (the `CreateAlertChannel` operationId).
+func (c *ClientWithResponses) CreateAlertChannelWithBodyWithResponse(ctx context.Context, params *CreateAlertChannelParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAlertChannelResponse, error) {
+	rsp, err := c.CreateAlertChannelWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateAlertChannelResponse(rsp)
+}
+
+// CreateAlertChannelWithResponse Add a mail server or webhook that alerts are sent to
+//
+// Nothing is sent; test tells whether it works. Secrets are sealed and in no answer.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /alerts/channels (the `CreateAlertChannel` operationId).
+func (c *ClientWithResponses) CreateAlertChannelWithResponse(ctx context.Context, params *CreateAlertChannelParams, body CreateAlertChannelJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAlertChannelResponse, error) {
+	rsp, err := c.CreateAlertChannel(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateAlertChannelResponse(rsp)
+}
+
+// DeleteAlertChannelWithResponse Send no more alerts to a channel
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /alerts/channels/{channel} (the `DeleteAlertChannel` operationId).
+func (c *ClientWithResponses) DeleteAlertChannelWithResponse(ctx context.Context, channel string, reqEditors ...RequestEditorFn) (*DeleteAlertChannelResponse, error) {
+	rsp, err := c.DeleteAlertChannel(ctx, channel, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteAlertChannelResponse(rsp)
+}
+
+// TestAlertChannelWithResponse Send a message that says that it is a test
+//
+// 503 with what the other side said when it is not delivered.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /alerts/channels/{channel}/test (the `TestAlertChannel` operationId).
+func (c *ClientWithResponses) TestAlertChannelWithResponse(ctx context.Context, channel string, reqEditors ...RequestEditorFn) (*TestAlertChannelResponse, error) {
+	rsp, err := c.TestAlertChannel(ctx, channel, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestAlertChannelResponse(rsp)
+}
+
+// ListAlertRulesWithResponse List the rules; of several that match a cause the first decides
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /alerts/rules (the `ListAlertRules` operationId).
+func (c *ClientWithResponses) ListAlertRulesWithResponse(ctx context.Context, params *ListAlertRulesParams, reqEditors ...RequestEditorFn) (*ListAlertRulesResponse, error) {
+	rsp, err := c.ListAlertRules(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAlertRulesResponse(rsp)
+}
+
+// ResetAlertRuleWithResponse Make a default rule as it was, or delete another one
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /alerts/rules/{rule} (the `ResetAlertRule` operationId).
+func (c *ClientWithResponses) ResetAlertRuleWithResponse(ctx context.Context, rule string, reqEditors ...RequestEditorFn) (*ResetAlertRuleResponse, error) {
+	rsp, err := c.ResetAlertRule(ctx, rule, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResetAlertRuleResponse(rsp)
+}
+
+// SetAlertRuleWithBodyWithResponse Change a rule, or make one
+//
+// What is absent stays as it is. A new rule needs codes, and decides before the defaults.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /alerts/rules/{rule} (the `SetAlertRule` operationId).
+func (c *ClientWithResponses) SetAlertRuleWithBodyWithResponse(ctx context.Context, rule string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetAlertRuleResponse, error) {
+	rsp, err := c.SetAlertRuleWithBody(ctx, rule, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetAlertRuleResponse(rsp)
+}
+
+// SetAlertRuleWithResponse Change a rule, or make one
+//
+// What is absent stays as it is. A new rule needs codes, and decides before the defaults.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /alerts/rules/{rule} (the `SetAlertRule` operationId).
+func (c *ClientWithResponses) SetAlertRuleWithResponse(ctx context.Context, rule string, body SetAlertRuleJSONRequestBody, reqEditors ...RequestEditorFn) (*SetAlertRuleResponse, error) {
+	rsp, err := c.SetAlertRule(ctx, rule, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetAlertRuleResponse(rsp)
+}
+
+// ListSilencesWithResponse List the silences that last
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /alerts/silences (the `ListSilences` operationId).
+func (c *ClientWithResponses) ListSilencesWithResponse(ctx context.Context, params *ListSilencesParams, reqEditors ...RequestEditorFn) (*ListSilencesResponse, error) {
+	rsp, err := c.ListSilences(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSilencesResponse(rsp)
+}
+
+// CreateSilenceWithBodyWithResponse Keep alerts from being told for a while
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /alerts/silences (the `CreateSilence` operationId).
+func (c *ClientWithResponses) CreateSilenceWithBodyWithResponse(ctx context.Context, params *CreateSilenceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateSilenceResponse, error) {
+	rsp, err := c.CreateSilenceWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateSilenceResponse(rsp)
+}
+
+// CreateSilenceWithResponse Keep alerts from being told for a while
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /alerts/silences (the `CreateSilence` operationId).
+func (c *ClientWithResponses) CreateSilenceWithResponse(ctx context.Context, params *CreateSilenceParams, body CreateSilenceJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSilenceResponse, error) {
+	rsp, err := c.CreateSilence(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateSilenceResponse(rsp)
+}
+
+// DeleteSilenceWithResponse End a silence
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /alerts/silences/{silence} (the `DeleteSilence` operationId).
+func (c *ClientWithResponses) DeleteSilenceWithResponse(ctx context.Context, silence string, reqEditors ...RequestEditorFn) (*DeleteSilenceResponse, error) {
+	rsp, err := c.DeleteSilence(ctx, silence, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteSilenceResponse(rsp)
+}
+
+// ListAuditWithResponse List the changes that were asked of a node, the newest first
+//
+// Every change, with those that were refused, and sign-ins. Secrets are never in it. A page may have fewer items
+// than `limit`, and none, while `next` is not null. A request that one node passed on to another is in the log
+// of the node that was asked.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /audit (the `ListAudit` operationId).
+func (c *ClientWithResponses) ListAuditWithResponse(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*ListAuditResponse, error) {
+	rsp, err := c.ListAudit(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAuditResponse(rsp)
 }
 
 // ListBackendsWithResponse List the registered Swift and S3 stores
@@ -18852,6 +30692,195 @@ func (c *ClientWithResponses) TestBackendWithResponse(ctx context.Context, backe
 	return ParseTestBackendResponse(rsp)
 }
 
+// GetClusterWithResponse Show the cluster
+//
+// A node that is in none answers too, without a name.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /cluster (the `GetCluster` operationId).
+func (c *ClientWithResponses) GetClusterWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetClusterResponse, error) {
+	rsp, err := c.GetCluster(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetClusterResponse(rsp)
+}
+
+// InitClusterWithBodyWithResponse Make the node the first of a cluster
+//
+// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
+// Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /cluster (the `InitCluster` operationId).
+func (c *ClientWithResponses) InitClusterWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*InitClusterResponse, error) {
+	rsp, err := c.InitClusterWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInitClusterResponse(rsp)
+}
+
+// InitClusterWithResponse Make the node the first of a cluster
+//
+// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
+// Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /cluster (the `InitCluster` operationId).
+func (c *ClientWithResponses) InitClusterWithResponse(ctx context.Context, body InitClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*InitClusterResponse, error) {
+	rsp, err := c.InitCluster(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInitClusterResponse(rsp)
+}
+
+// JoinClusterWithBodyWithResponse Let a node in that has a join token
+//
+// For `ovgate cluster join`, which sends the secret of a token only to a server with a certificate of the authority
+// that the token names. Answers 401 `bad_join_token` for a token that is not known, was used or has expired, and 409
+// `join_refused` for a node that the cluster cannot work with; neither uses up the token. The node that used a
+// token may ask again until it expires.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /cluster/join (the `JoinCluster` operationId).
+func (c *ClientWithResponses) JoinClusterWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*JoinClusterResponse, error) {
+	rsp, err := c.JoinClusterWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseJoinClusterResponse(rsp)
+}
+
+// JoinClusterWithResponse Let a node in that has a join token
+//
+// For `ovgate cluster join`, which sends the secret of a token only to a server with a certificate of the authority
+// that the token names. Answers 401 `bad_join_token` for a token that is not known, was used or has expired, and 409
+// `join_refused` for a node that the cluster cannot work with; neither uses up the token. The node that used a
+// token may ask again until it expires.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /cluster/join (the `JoinCluster` operationId).
+func (c *ClientWithResponses) JoinClusterWithResponse(ctx context.Context, body JoinClusterJSONRequestBody, reqEditors ...RequestEditorFn) (*JoinClusterResponse, error) {
+	rsp, err := c.JoinCluster(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseJoinClusterResponse(rsp)
+}
+
+// LeaveClusterWithResponse Take the node that is asked out of its cluster
+//
+// It stops after the answer, and does not start again: what is in its data directory is of no use any more. Refused
+// with 409 `in_use` while it owns vDisks, has devices of the object store, or is the last node.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /cluster/leave (the `LeaveCluster` operationId).
+func (c *ClientWithResponses) LeaveClusterWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*LeaveClusterResponse, error) {
+	rsp, err := c.LeaveCluster(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLeaveClusterResponse(rsp)
+}
+
+// RebalanceWithBodyWithResponse Spread the vDisks over the nodes
+//
+// Hands over as few vDisks as it takes until no two nodes that are up and take vDisks differ by more than one. What
+// cannot move stays: vDisks in a vPool that one node reaches, those that are moved to another vPool, and those in the
+// trash. The hand-overs run in the background; `handover` of each vDisk tells how far it is. Asking again is safe.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /cluster/rebalance (the `Rebalance` operationId).
+func (c *ClientWithResponses) RebalanceWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RebalanceResponse, error) {
+	rsp, err := c.RebalanceWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRebalanceResponse(rsp)
+}
+
+// RebalanceWithResponse Spread the vDisks over the nodes
+//
+// Hands over as few vDisks as it takes until no two nodes that are up and take vDisks differ by more than one. What
+// cannot move stays: vDisks in a vPool that one node reaches, those that are moved to another vPool, and those in the
+// trash. The hand-overs run in the background; `handover` of each vDisk tells how far it is. Asking again is safe.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /cluster/rebalance (the `Rebalance` operationId).
+func (c *ClientWithResponses) RebalanceWithResponse(ctx context.Context, body RebalanceJSONRequestBody, reqEditors ...RequestEditorFn) (*RebalanceResponse, error) {
+	rsp, err := c.Rebalance(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRebalanceResponse(rsp)
+}
+
+// ListJoinTokensWithResponse List the tokens that let nodes join, without their secrets
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /cluster/tokens (the `ListJoinTokens` operationId).
+func (c *ClientWithResponses) ListJoinTokensWithResponse(ctx context.Context, params *ListJoinTokensParams, reqEditors ...RequestEditorFn) (*ListJoinTokensResponse, error) {
+	rsp, err := c.ListJoinTokens(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListJoinTokensResponse(rsp)
+}
+
+// CreateJoinTokenWithBodyWithResponse Make a token that lets one node join
+//
+// The token is in this answer only.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /cluster/tokens (the `CreateJoinToken` operationId).
+func (c *ClientWithResponses) CreateJoinTokenWithBodyWithResponse(ctx context.Context, params *CreateJoinTokenParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateJoinTokenResponse, error) {
+	rsp, err := c.CreateJoinTokenWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateJoinTokenResponse(rsp)
+}
+
+// CreateJoinTokenWithResponse Make a token that lets one node join
+//
+// The token is in this answer only.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /cluster/tokens (the `CreateJoinToken` operationId).
+func (c *ClientWithResponses) CreateJoinTokenWithResponse(ctx context.Context, params *CreateJoinTokenParams, body CreateJoinTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateJoinTokenResponse, error) {
+	rsp, err := c.CreateJoinToken(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateJoinTokenResponse(rsp)
+}
+
+// RevokeJoinTokenWithResponse Make a join token useless
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /cluster/tokens/{token} (the `RevokeJoinToken` operationId).
+func (c *ClientWithResponses) RevokeJoinTokenWithResponse(ctx context.Context, token string, reqEditors ...RequestEditorFn) (*RevokeJoinTokenResponse, error) {
+	rsp, err := c.RevokeJoinToken(ctx, token, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeJoinTokenResponse(rsp)
+}
+
 // ListDisksWithResponse List the disks of the node, with what they hold
 //
 // Read from the kernel and from the disks at each request; a disk that does not answer within 10 s says so.
@@ -18874,8 +30903,8 @@ func (c *ClientWithResponses) ListDisksWithResponse(ctx context.Context, params 
 // | event | data | when |
 // |---|---|---|
 // | `metrics` | MetricsEvent | every second: the node's sum and each vDisk that did something |
-// | `vdisk`, `vpool`, `target`, `session` | VDisk, VPool, Target, ISCSISession | the object was created or changed, at most once a second |
-// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted` | DeletedEvent | it is gone |
+// | `vdisk`, `vpool`, `target`, `session`, `cloud`, `center`, `datastore`, `node` | VDisk, VPool, Target, ISCSISession, Cloud, Center, Datastore, NodeEvent | the object was created or changed, at most once a second |
+// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted`, `cloud.deleted`, `center.deleted`, `datastore.deleted`, `node.deleted` | DeletedEvent | it is gone |
 // | `health` | Health | the health changed |
 // | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 //
@@ -19113,6 +31142,79 @@ func (c *ClientWithResponses) ListNamespacesWithResponse(ctx context.Context, pa
 	return ParseListNamespacesResponse(rsp)
 }
 
+// ListNodesWithResponse List the nodes of the cluster
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /nodes (the `ListNodes` operationId).
+func (c *ClientWithResponses) ListNodesWithResponse(ctx context.Context, params *ListNodesParams, reqEditors ...RequestEditorFn) (*ListNodesResponse, error) {
+	rsp, err := c.ListNodes(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListNodesResponse(rsp)
+}
+
+// RemoveNodeWithResponse Take a dead node out of the cluster
+//
+// Its certificates count no longer, and it does not start again. Refused with 409 `in_use` while it runs, is the node
+// that is asked, owns vDisks or has devices of the object store.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /nodes/{node} (the `RemoveNode` operationId).
+func (c *ClientWithResponses) RemoveNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*RemoveNodeResponse, error) {
+	rsp, err := c.RemoveNode(ctx, node, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveNodeResponse(rsp)
+}
+
+// GetNodeWithResponse Show a node
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /nodes/{node} (the `GetNode` operationId).
+func (c *ClientWithResponses) GetNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*GetNodeResponse, error) {
+	rsp, err := c.GetNode(ctx, node, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetNodeResponse(rsp)
+}
+
+// EndNodeDrainWithResponse Let a node have vDisks again
+//
+// What it handed over stays where it is.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /nodes/{node}/drain (the `EndNodeDrain` operationId).
+func (c *ClientWithResponses) EndNodeDrainWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*EndNodeDrainResponse, error) {
+	rsp, err := c.EndNodeDrain(ctx, node, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndNodeDrainResponse(rsp)
+}
+
+// DrainNodeWithResponse Have a node hand over all its vDisks
+//
+// It takes no more either. Each goes to the node that has the fewest. `GET` of the node tells how many are left.
+// Refused with 409 when no other node is up, or reaches one of its vPools.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
+func (c *ClientWithResponses) DrainNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*DrainNodeResponse, error) {
+	rsp, err := c.DrainNode(ctx, node, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDrainNodeResponse(rsp)
+}
+
 // GetSpecWithResponse This document
 //
 // Returns a wrapper object for the known response body format(s).
@@ -19124,6 +31226,255 @@ func (c *ClientWithResponses) GetSpecWithResponse(ctx context.Context, reqEditor
 		return nil, err
 	}
 	return ParseGetSpecResponse(rsp)
+}
+
+// ListCloudsWithResponse List the registered OpenStack clouds
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /openstack/clouds (the `ListClouds` operationId).
+func (c *ClientWithResponses) ListCloudsWithResponse(ctx context.Context, params *ListCloudsParams, reqEditors ...RequestEditorFn) (*ListCloudsResponse, error) {
+	rsp, err := c.ListClouds(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListCloudsResponse(rsp)
+}
+
+// CreateCloudWithBodyWithResponse Register an OpenStack cloud
+//
+// What is needed of it is tried first, without changing anything there; what does not work is a refusal.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /openstack/clouds (the `CreateCloud` operationId).
+func (c *ClientWithResponses) CreateCloudWithBodyWithResponse(ctx context.Context, params *CreateCloudParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateCloudResponse, error) {
+	rsp, err := c.CreateCloudWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateCloudResponse(rsp)
+}
+
+// CreateCloudWithResponse Register an OpenStack cloud
+//
+// What is needed of it is tried first, without changing anything there; what does not work is a refusal.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /openstack/clouds (the `CreateCloud` operationId).
+func (c *ClientWithResponses) CreateCloudWithResponse(ctx context.Context, params *CreateCloudParams, body CreateCloudJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateCloudResponse, error) {
+	rsp, err := c.CreateCloud(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateCloudResponse(rsp)
+}
+
+// DeleteCloudWithResponse Forget a registered cloud
+//
+// Nothing at the cloud changes.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /openstack/clouds/{cloud} (the `DeleteCloud` operationId).
+func (c *ClientWithResponses) DeleteCloudWithResponse(ctx context.Context, cloud CloudRef, reqEditors ...RequestEditorFn) (*DeleteCloudResponse, error) {
+	rsp, err := c.DeleteCloud(ctx, cloud, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteCloudResponse(rsp)
+}
+
+// GetCloudWithResponse Show a registered cloud
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /openstack/clouds/{cloud} (the `GetCloud` operationId).
+func (c *ClientWithResponses) GetCloudWithResponse(ctx context.Context, cloud CloudRef, reqEditors ...RequestEditorFn) (*GetCloudResponse, error) {
+	rsp, err := c.GetCloud(ctx, cloud, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetCloudResponse(rsp)
+}
+
+// UpdateCloudWithBodyWithResponse Rename a registered cloud, or change how to sign in
+//
+// New addresses and credentials are tried before they are kept; another `url` needs the secret again. Options that are left out stay; an empty text takes one away.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /openstack/clouds/{cloud} (the `UpdateCloud` operationId).
+func (c *ClientWithResponses) UpdateCloudWithBodyWithResponse(ctx context.Context, cloud CloudRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateCloudResponse, error) {
+	rsp, err := c.UpdateCloudWithBody(ctx, cloud, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateCloudResponse(rsp)
+}
+
+// UpdateCloudWithResponse Rename a registered cloud, or change how to sign in
+//
+// New addresses and credentials are tried before they are kept; another `url` needs the secret again. Options that are left out stay; an empty text takes one away.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /openstack/clouds/{cloud} (the `UpdateCloud` operationId).
+func (c *ClientWithResponses) UpdateCloudWithResponse(ctx context.Context, cloud CloudRef, body UpdateCloudJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateCloudResponse, error) {
+	rsp, err := c.UpdateCloud(ctx, cloud, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateCloudResponse(rsp)
+}
+
+// ApplyCloudWithBodyWithResponse Make volume types and QoS specs of a cloud what they should be
+//
+// Types and QoS specs that this node did not make are never changed; where one is in the way, 409 `in_use` and
+// nothing changes. It may be repeated, also after it was cut off.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /openstack/clouds/{cloud}/apply (the `ApplyCloud` operationId).
+func (c *ClientWithResponses) ApplyCloudWithBodyWithResponse(ctx context.Context, cloud CloudRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApplyCloudResponse, error) {
+	rsp, err := c.ApplyCloudWithBody(ctx, cloud, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApplyCloudResponse(rsp)
+}
+
+// ApplyCloudWithResponse Make volume types and QoS specs of a cloud what they should be
+//
+// Types and QoS specs that this node did not make are never changed; where one is in the way, 409 `in_use` and
+// nothing changes. It may be repeated, also after it was cut off.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /openstack/clouds/{cloud}/apply (the `ApplyCloud` operationId).
+func (c *ClientWithResponses) ApplyCloudWithResponse(ctx context.Context, cloud CloudRef, body ApplyCloudJSONRequestBody, reqEditors ...RequestEditorFn) (*ApplyCloudResponse, error) {
+	rsp, err := c.ApplyCloud(ctx, cloud, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApplyCloudResponse(rsp)
+}
+
+// ListCloudBackendsWithResponse List the backends of a cloud that are this node
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /openstack/clouds/{cloud}/backends (the `ListCloudBackends` operationId).
+func (c *ClientWithResponses) ListCloudBackendsWithResponse(ctx context.Context, cloud CloudRef, params *ListCloudBackendsParams, reqEditors ...RequestEditorFn) (*ListCloudBackendsResponse, error) {
+	rsp, err := c.ListCloudBackends(ctx, cloud, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListCloudBackendsResponse(rsp)
+}
+
+// TestCloudWithResponse Try what is needed of a registered cloud
+//
+// Nothing at the cloud changes. Steps that do not work are in the answer.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /openstack/clouds/{cloud}/test (the `TestCloud` operationId).
+func (c *ClientWithResponses) TestCloudWithResponse(ctx context.Context, cloud CloudRef, reqEditors ...RequestEditorFn) (*TestCloudResponse, error) {
+	rsp, err := c.TestCloud(ctx, cloud, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestCloudResponse(rsp)
+}
+
+// DeleteVolumeTypeWithResponse Take the declaration of a volume type back
+//
+// The type itself stays at the cloud until `apply` with `prune`.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /openstack/clouds/{cloud}/types/{volumeType} (the `DeleteVolumeType` operationId).
+func (c *ClientWithResponses) DeleteVolumeTypeWithResponse(ctx context.Context, cloud CloudRef, volumeType VolumeTypeName, reqEditors ...RequestEditorFn) (*DeleteVolumeTypeResponse, error) {
+	rsp, err := c.DeleteVolumeType(ctx, cloud, volumeType, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteVolumeTypeResponse(rsp)
+}
+
+// SetVolumeTypeWithBodyWithResponse Declare a volume type of a cloud, or change it
+//
+// Without any, a cloud gets a type `ovgate-VPOOL` per pool. Nothing at the cloud changes until `apply`.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /openstack/clouds/{cloud}/types/{volumeType} (the `SetVolumeType` operationId).
+func (c *ClientWithResponses) SetVolumeTypeWithBodyWithResponse(ctx context.Context, cloud CloudRef, volumeType VolumeTypeName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetVolumeTypeResponse, error) {
+	rsp, err := c.SetVolumeTypeWithBody(ctx, cloud, volumeType, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetVolumeTypeResponse(rsp)
+}
+
+// SetVolumeTypeWithResponse Declare a volume type of a cloud, or change it
+//
+// Without any, a cloud gets a type `ovgate-VPOOL` per pool. Nothing at the cloud changes until `apply`.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /openstack/clouds/{cloud}/types/{volumeType} (the `SetVolumeType` operationId).
+func (c *ClientWithResponses) SetVolumeTypeWithResponse(ctx context.Context, cloud CloudRef, volumeType VolumeTypeName, body SetVolumeTypeJSONRequestBody, reqEditors ...RequestEditorFn) (*SetVolumeTypeResponse, error) {
+	rsp, err := c.SetVolumeType(ctx, cloud, volumeType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetVolumeTypeResponse(rsp)
+}
+
+// GetCloudUsageWithResponse What each project of a cloud has on this node
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /openstack/clouds/{cloud}/usage (the `GetCloudUsage` operationId).
+func (c *ClientWithResponses) GetCloudUsageWithResponse(ctx context.Context, cloud CloudRef, reqEditors ...RequestEditorFn) (*GetCloudUsageResponse, error) {
+	rsp, err := c.GetCloudUsage(ctx, cloud, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetCloudUsageResponse(rsp)
+}
+
+// ListCloudVolumesWithResponse List the volumes of a cloud on this node, with their vDisks
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /openstack/clouds/{cloud}/volumes (the `ListCloudVolumes` operationId).
+func (c *ClientWithResponses) ListCloudVolumesWithResponse(ctx context.Context, cloud CloudRef, params *ListCloudVolumesParams, reqEditors ...RequestEditorFn) (*ListCloudVolumesResponse, error) {
+	rsp, err := c.ListCloudVolumes(ctx, cloud, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListCloudVolumesResponse(rsp)
+}
+
+// ListOrphansWithResponse List vDisks of Cinder without a volume, and volumes without a vDisk, and such snapshots
+//
+// All registered clouds are asked; one that does not answer is an error, because what it has is not known. A cloud
+// that is not registered is not asked: the vDisks of its volumes are in the list. A snapshot that Cinder was told
+// to forget (unmanage) is one without a volume's. One whose vDisk does not tell its snapshots is left out.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /openstack/orphans (the `ListOrphans` operationId).
+func (c *ClientWithResponses) ListOrphansWithResponse(ctx context.Context, params *ListOrphansParams, reqEditors ...RequestEditorFn) (*ListOrphansResponse, error) {
+	rsp, err := c.ListOrphans(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListOrphansResponse(rsp)
 }
 
 // ListOSDsWithResponse List the devices
@@ -19434,6 +31785,99 @@ func (c *ClientWithResponses) UpdatePresetWithResponse(ctx context.Context, pres
 		return nil, err
 	}
 	return ParseUpdatePresetResponse(rsp)
+}
+
+// GetScheduleWithResponse When jobs run, and of a vDisk how they went
+//
+// Of the cluster, or of the vPool or vDisk that is named.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /schedule (the `GetSchedule` operationId).
+func (c *ClientWithResponses) GetScheduleWithResponse(ctx context.Context, params *GetScheduleParams, reqEditors ...RequestEditorFn) (*GetScheduleResponse, error) {
+	rsp, err := c.GetSchedule(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetScheduleResponse(rsp)
+}
+
+// ResetScheduleWithResponse Inherit when a job runs
+//
+// A vDisk from its vPool, a vPool from the cluster, the cluster from the defaults. Needs the role of `PATCH`.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /schedule/{job} (the `ResetSchedule` operationId).
+func (c *ClientWithResponses) ResetScheduleWithResponse(ctx context.Context, job ScheduledJobName, params *ResetScheduleParams, reqEditors ...RequestEditorFn) (*ResetScheduleResponse, error) {
+	rsp, err := c.ResetSchedule(ctx, job, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResetScheduleResponse(rsp)
+}
+
+// SetScheduleWithBodyWithResponse Say when a job runs, for the cluster, a vPool or a vDisk
+//
+// What is not given stays, or is taken over from who says it now: the job is not inherited any more. Slots before
+// this moment are not caught up. For the cluster and vPools it needs role manage.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /schedule/{job} (the `SetSchedule` operationId).
+func (c *ClientWithResponses) SetScheduleWithBodyWithResponse(ctx context.Context, job ScheduledJobName, params *SetScheduleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetScheduleResponse, error) {
+	rsp, err := c.SetScheduleWithBody(ctx, job, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetScheduleResponse(rsp)
+}
+
+// SetScheduleWithResponse Say when a job runs, for the cluster, a vPool or a vDisk
+//
+// What is not given stays, or is taken over from who says it now: the job is not inherited any more. Slots before
+// this moment are not caught up. For the cluster and vPools it needs role manage.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /schedule/{job} (the `SetSchedule` operationId).
+func (c *ClientWithResponses) SetScheduleWithResponse(ctx context.Context, job ScheduledJobName, params *SetScheduleParams, body SetScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*SetScheduleResponse, error) {
+	rsp, err := c.SetSchedule(ctx, job, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetScheduleResponse(rsp)
+}
+
+// RunScheduleWithResponse Run a job of a vDisk now
+//
+// Starts it and returns; `GET /schedule` shows it while it runs, and then its result. No slot is run less for it.
+// 409 `in_use` while it runs already, or as many run on the node as may.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /schedule/{job}/run (the `RunSchedule` operationId).
+func (c *ClientWithResponses) RunScheduleWithResponse(ctx context.Context, job ScheduledJobName, params *RunScheduleParams, reqEditors ...RequestEditorFn) (*RunScheduleResponse, error) {
+	rsp, err := c.RunSchedule(ctx, job, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRunScheduleResponse(rsp)
+}
+
+// ListSchedulesWithResponse What the cluster, vPools and vDisks say about jobs
+//
+// For the cluster every job, for vPools and vDisks those that they say something about themselves.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /schedules (the `ListSchedules` operationId).
+func (c *ClientWithResponses) ListSchedulesWithResponse(ctx context.Context, params *ListSchedulesParams, reqEditors ...RequestEditorFn) (*ListSchedulesResponse, error) {
+	rsp, err := c.ListSchedules(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSchedulesResponse(rsp)
 }
 
 // SignOutWithResponse Sign out
@@ -20199,6 +32643,38 @@ func (c *ClientWithResponses) CommitVDiskWithResponse(ctx context.Context, vDisk
 	return ParseCommitVDiskResponse(rsp)
 }
 
+// SetVDiskDtlWithBodyWithResponse Say where and how the journal of a vDisk is mirrored
+//
+// Takes effect from now on, and I/O goes on meanwhile. A node that is not known, serves the vDisk itself or has no
+// DTL listener is refused.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /vdisks/{vdisk}/dtl (the `SetVDiskDtl` operationId).
+func (c *ClientWithResponses) SetVDiskDtlWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetVDiskDtlResponse, error) {
+	rsp, err := c.SetVDiskDtlWithBody(ctx, vDisk, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetVDiskDtlResponse(rsp)
+}
+
+// SetVDiskDtlWithResponse Say where and how the journal of a vDisk is mirrored
+//
+// Takes effect from now on, and I/O goes on meanwhile. A node that is not known, serves the vDisk itself or has no
+// DTL listener is refused.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /vdisks/{vdisk}/dtl (the `SetVDiskDtl` operationId).
+func (c *ClientWithResponses) SetVDiskDtlWithResponse(ctx context.Context, vDisk VDiskRef, body SetVDiskDtlJSONRequestBody, reqEditors ...RequestEditorFn) (*SetVDiskDtlResponse, error) {
+	rsp, err := c.SetVDiskDtl(ctx, vDisk, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetVDiskDtlResponse(rsp)
+}
+
 // BeginExportWithBodyWithResponse Hold a point of a vDisk to read it
 //
 // A snapshot, a moment of its history, or now. What is read then stays the same whatever is written, until the
@@ -20263,6 +32739,55 @@ func (c *ClientWithResponses) FlattenVDiskWithResponse(ctx context.Context, vDis
 	return ParseFlattenVDiskResponse(rsp)
 }
 
+// CancelVDiskHandoverWithResponse Stop a hand-over that has not ended
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /vdisks/{vdisk}/handover (the `CancelVDiskHandover` operationId).
+func (c *ClientWithResponses) CancelVDiskHandoverWithResponse(ctx context.Context, vDisk VDiskRef, reqEditors ...RequestEditorFn) (*CancelVDiskHandoverResponse, error) {
+	rsp, err := c.CancelVDiskHandover(ctx, vDisk, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCancelVDiskHandoverResponse(rsp)
+}
+
+// HandOverVDiskWithBodyWithResponse Give a vDisk to another node while it is in use
+//
+// To be asked of the node that serves it. What it acknowledged is committed, operations wait for some moments, and
+// the other node opens it: with its target, at the portals of that node. Sessions end. It goes on after a restart;
+// `GET` of the vDisk tells which node serves it. Refused with 409 when the other node is down, is drained, or does
+// not reach the vPool. Asking again goes on with one that was given up.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/handover (the `HandOverVDisk` operationId).
+func (c *ClientWithResponses) HandOverVDiskWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*HandOverVDiskResponse, error) {
+	rsp, err := c.HandOverVDiskWithBody(ctx, vDisk, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseHandOverVDiskResponse(rsp)
+}
+
+// HandOverVDiskWithResponse Give a vDisk to another node while it is in use
+//
+// To be asked of the node that serves it. What it acknowledged is committed, operations wait for some moments, and
+// the other node opens it: with its target, at the portals of that node. Sessions end. It goes on after a restart;
+// `GET` of the vDisk tells which node serves it. Refused with 409 when the other node is down, is drained, or does
+// not reach the vPool. Asking again goes on with one that was given up.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/handover (the `HandOverVDisk` operationId).
+func (c *ClientWithResponses) HandOverVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body HandOverVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*HandOverVDiskResponse, error) {
+	rsp, err := c.HandOverVDisk(ctx, vDisk, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseHandOverVDiskResponse(rsp)
+}
+
 // GetVDiskHistoryWithResponse The moments that a vDisk can be taken back to or cloned from
 //
 // As far as they are on the backend, oldest first, 1000 at most. Any time between `since` and `untilAt` can be
@@ -20277,6 +32802,36 @@ func (c *ClientWithResponses) GetVDiskHistoryWithResponse(ctx context.Context, v
 		return nil, err
 	}
 	return ParseGetVDiskHistoryResponse(rsp)
+}
+
+// SetVDiskHistoryWithBodyWithResponse Say how far back scrubs keep the moments of a vDisk
+//
+// Counts from the next scrub on. What a scrub took already does not come back.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /vdisks/{vdisk}/history (the `SetVDiskHistory` operationId).
+func (c *ClientWithResponses) SetVDiskHistoryWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetVDiskHistoryResponse, error) {
+	rsp, err := c.SetVDiskHistoryWithBody(ctx, vDisk, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetVDiskHistoryResponse(rsp)
+}
+
+// SetVDiskHistoryWithResponse Say how far back scrubs keep the moments of a vDisk
+//
+// Counts from the next scrub on. What a scrub took already does not come back.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /vdisks/{vdisk}/history (the `SetVDiskHistory` operationId).
+func (c *ClientWithResponses) SetVDiskHistoryWithResponse(ctx context.Context, vDisk VDiskRef, body SetVDiskHistoryJSONRequestBody, reqEditors ...RequestEditorFn) (*SetVDiskHistoryResponse, error) {
+	rsp, err := c.SetVDiskHistory(ctx, vDisk, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetVDiskHistoryResponse(rsp)
 }
 
 // CancelMoveVDiskWithResponse Stop a move; what was copied is deleted
@@ -20475,7 +33030,7 @@ func (c *ClientWithResponses) ScrubVDiskWithResponse(ctx context.Context, vDisk 
 	return ParseScrubVDiskResponse(rsp)
 }
 
-// ListSnapshotsWithResponse List the snapshots of a vDisk, oldest first
+// ListSnapshotsWithResponse List the snapshots of a vDisk
 //
 // Of a vDisk that is not running those are known that are on the backend.
 //
@@ -20548,6 +33103,38 @@ func (c *ClientWithResponses) GetVDiskStatsWithResponse(ctx context.Context, vDi
 		return nil, err
 	}
 	return ParseGetVDiskStatsResponse(rsp)
+}
+
+// StealVDiskWithBodyWithResponse Take a vDisk over from a node that is down
+//
+// The node that is asked serves it from then on. With `acceptLoss` it does so without the writes that only the node
+// that is down has; these do not come back. Refused with 409 while that node is up.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/steal (the `StealVDisk` operationId).
+func (c *ClientWithResponses) StealVDiskWithBodyWithResponse(ctx context.Context, vDisk VDiskRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StealVDiskResponse, error) {
+	rsp, err := c.StealVDiskWithBody(ctx, vDisk, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStealVDiskResponse(rsp)
+}
+
+// StealVDiskWithResponse Take a vDisk over from a node that is down
+//
+// The node that is asked serves it from then on. With `acceptLoss` it does so without the writes that only the node
+// that is down has; these do not come back. Refused with 409 while that node is up.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vdisks/{vdisk}/steal (the `StealVDisk` operationId).
+func (c *ClientWithResponses) StealVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body StealVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*StealVDiskResponse, error) {
+	rsp, err := c.StealVDisk(ctx, vDisk, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStealVDiskResponse(rsp)
 }
 
 // ThawVDiskWithResponse Make a template a vDisk again
@@ -20881,6 +33468,348 @@ func (c *ClientWithResponses) SweepVPoolWithResponse(ctx context.Context, vPool 
 	return ParseSweepVPoolResponse(rsp)
 }
 
+// ListCentersWithResponse List the registered vCenters
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vsphere/centers (the `ListCenters` operationId).
+func (c *ClientWithResponses) ListCentersWithResponse(ctx context.Context, params *ListCentersParams, reqEditors ...RequestEditorFn) (*ListCentersResponse, error) {
+	rsp, err := c.ListCenters(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListCentersResponse(rsp)
+}
+
+// CreateCenterWithBodyWithResponse Register a vCenter, or an ESXi host alone
+//
+// What is needed of it is tried first, without changing anything there; what does not work is a refusal.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/centers (the `CreateCenter` operationId).
+func (c *ClientWithResponses) CreateCenterWithBodyWithResponse(ctx context.Context, params *CreateCenterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateCenterResponse, error) {
+	rsp, err := c.CreateCenterWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateCenterResponse(rsp)
+}
+
+// CreateCenterWithResponse Register a vCenter, or an ESXi host alone
+//
+// What is needed of it is tried first, without changing anything there; what does not work is a refusal.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/centers (the `CreateCenter` operationId).
+func (c *ClientWithResponses) CreateCenterWithResponse(ctx context.Context, params *CreateCenterParams, body CreateCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateCenterResponse, error) {
+	rsp, err := c.CreateCenter(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateCenterResponse(rsp)
+}
+
+// DeleteCenterWithResponse Forget a registered vCenter
+//
+// It is refused while it has datastores of ovgate. Nothing at the vCenter changes.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /vsphere/centers/{center} (the `DeleteCenter` operationId).
+func (c *ClientWithResponses) DeleteCenterWithResponse(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*DeleteCenterResponse, error) {
+	rsp, err := c.DeleteCenter(ctx, center, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteCenterResponse(rsp)
+}
+
+// GetCenterWithResponse Show a registered vCenter
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vsphere/centers/{center} (the `GetCenter` operationId).
+func (c *ClientWithResponses) GetCenterWithResponse(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*GetCenterResponse, error) {
+	rsp, err := c.GetCenter(ctx, center, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetCenterResponse(rsp)
+}
+
+// UpdateCenterWithBodyWithResponse Rename a registered vCenter, or change how to sign in
+//
+// New addresses and credentials are tried before they are kept; another url or thumbprint needs the secret again. Options that are left out stay.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /vsphere/centers/{center} (the `UpdateCenter` operationId).
+func (c *ClientWithResponses) UpdateCenterWithBodyWithResponse(ctx context.Context, center CenterRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateCenterResponse, error) {
+	rsp, err := c.UpdateCenterWithBody(ctx, center, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateCenterResponse(rsp)
+}
+
+// UpdateCenterWithResponse Rename a registered vCenter, or change how to sign in
+//
+// New addresses and credentials are tried before they are kept; another url or thumbprint needs the secret again. Options that are left out stay.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /vsphere/centers/{center} (the `UpdateCenter` operationId).
+func (c *ClientWithResponses) UpdateCenterWithResponse(ctx context.Context, center CenterRef, body UpdateCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateCenterResponse, error) {
+	rsp, err := c.UpdateCenter(ctx, center, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateCenterResponse(rsp)
+}
+
+// ListCenterHostsWithResponse List the hosts of a vCenter
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vsphere/centers/{center}/hosts (the `ListCenterHosts` operationId).
+func (c *ClientWithResponses) ListCenterHostsWithResponse(ctx context.Context, center CenterRef, params *ListCenterHostsParams, reqEditors ...RequestEditorFn) (*ListCenterHostsResponse, error) {
+	rsp, err := c.ListCenterHosts(ctx, center, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListCenterHostsResponse(rsp)
+}
+
+// ImportDatastoreWithBodyWithResponse Make the volume on a clone of a datastore's vDisk a datastore of its own
+//
+// The clone is published, its volume is resignatured, renamed and mounted on every host, in the background. The original is not touched.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/centers/{center}/import (the `ImportDatastore` operationId).
+func (c *ClientWithResponses) ImportDatastoreWithBodyWithResponse(ctx context.Context, center CenterRef, params *ImportDatastoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ImportDatastoreResponse, error) {
+	rsp, err := c.ImportDatastoreWithBody(ctx, center, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseImportDatastoreResponse(rsp)
+}
+
+// ImportDatastoreWithResponse Make the volume on a clone of a datastore's vDisk a datastore of its own
+//
+// The clone is published, its volume is resignatured, renamed and mounted on every host, in the background. The original is not touched.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/centers/{center}/import (the `ImportDatastore` operationId).
+func (c *ClientWithResponses) ImportDatastoreWithResponse(ctx context.Context, center CenterRef, params *ImportDatastoreParams, body ImportDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*ImportDatastoreResponse, error) {
+	rsp, err := c.ImportDatastore(ctx, center, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseImportDatastoreResponse(rsp)
+}
+
+// PrepareCenterHostsWithBodyWithResponse Prepare the hosts of a cluster for its datastores
+//
+// Software iSCSI is switched on, and send targets at the portals of this node get CHAP and timeouts. Nothing else of a host changes. CHAP is set anew also where it is there.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/centers/{center}/prepare (the `PrepareCenterHosts` operationId).
+func (c *ClientWithResponses) PrepareCenterHostsWithBodyWithResponse(ctx context.Context, center CenterRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PrepareCenterHostsResponse, error) {
+	rsp, err := c.PrepareCenterHostsWithBody(ctx, center, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePrepareCenterHostsResponse(rsp)
+}
+
+// PrepareCenterHostsWithResponse Prepare the hosts of a cluster for its datastores
+//
+// Software iSCSI is switched on, and send targets at the portals of this node get CHAP and timeouts. Nothing else of a host changes. CHAP is set anew also where it is there.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/centers/{center}/prepare (the `PrepareCenterHosts` operationId).
+func (c *ClientWithResponses) PrepareCenterHostsWithResponse(ctx context.Context, center CenterRef, body PrepareCenterHostsJSONRequestBody, reqEditors ...RequestEditorFn) (*PrepareCenterHostsResponse, error) {
+	rsp, err := c.PrepareCenterHosts(ctx, center, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePrepareCenterHostsResponse(rsp)
+}
+
+// TestCenterWithResponse Try what is needed of a registered vCenter
+//
+// Nothing at the vCenter changes. Steps that do not work are in the answer.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/centers/{center}/test (the `TestCenter` operationId).
+func (c *ClientWithResponses) TestCenterWithResponse(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*TestCenterResponse, error) {
+	rsp, err := c.TestCenter(ctx, center, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestCenterResponse(rsp)
+}
+
+// ListDatastoresWithResponse List the datastores that ovgate made
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vsphere/datastores (the `ListDatastores` operationId).
+func (c *ClientWithResponses) ListDatastoresWithResponse(ctx context.Context, params *ListDatastoresParams, reqEditors ...RequestEditorFn) (*ListDatastoresResponse, error) {
+	rsp, err := c.ListDatastores(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDatastoresResponse(rsp)
+}
+
+// CreateDatastoreWithBodyWithResponse Make a VMFS datastore on a new vDisk, on every host of a cluster
+//
+// It is made in the background, by a job that goes on after a restart. With dryRun nothing changes, and the answer says what would be done.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/datastores (the `CreateDatastore` operationId).
+func (c *ClientWithResponses) CreateDatastoreWithBodyWithResponse(ctx context.Context, params *CreateDatastoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateDatastoreResponse, error) {
+	rsp, err := c.CreateDatastoreWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateDatastoreResponse(rsp)
+}
+
+// CreateDatastoreWithResponse Make a VMFS datastore on a new vDisk, on every host of a cluster
+//
+// It is made in the background, by a job that goes on after a restart. With dryRun nothing changes, and the answer says what would be done.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/datastores (the `CreateDatastore` operationId).
+func (c *ClientWithResponses) CreateDatastoreWithResponse(ctx context.Context, params *CreateDatastoreParams, body CreateDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateDatastoreResponse, error) {
+	rsp, err := c.CreateDatastore(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateDatastoreResponse(rsp)
+}
+
+// RemoveDatastoreWithResponse Remove a datastore without virtual machines, and its vDisk
+//
+// In the background and in the one right order: destroy it, detach its LUN on every host, unmap that, have the hosts forget it, delete the vDisk. It may replace a job that does not get on. An absent one is no error.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /vsphere/datastores/{datastore} (the `RemoveDatastore` operationId).
+func (c *ClientWithResponses) RemoveDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, params *RemoveDatastoreParams, reqEditors ...RequestEditorFn) (*RemoveDatastoreResponse, error) {
+	rsp, err := c.RemoveDatastore(ctx, datastore, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveDatastoreResponse(rsp)
+}
+
+// GetDatastoreWithResponse Show a datastore
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vsphere/datastores/{datastore} (the `GetDatastore` operationId).
+func (c *ClientWithResponses) GetDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, reqEditors ...RequestEditorFn) (*GetDatastoreResponse, error) {
+	rsp, err := c.GetDatastore(ctx, datastore, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDatastoreResponse(rsp)
+}
+
+// AttachDatastoreWithResponse Give a datastore to the hosts of its cluster that do not have it
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/datastores/{datastore}/attach (the `AttachDatastore` operationId).
+func (c *ClientWithResponses) AttachDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, reqEditors ...RequestEditorFn) (*AttachDatastoreResponse, error) {
+	rsp, err := c.AttachDatastore(ctx, datastore, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAttachDatastoreResponse(rsp)
+}
+
+// ExpandDatastoreWithBodyWithResponse Grow a datastore and its vDisk
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/datastores/{datastore}/expand (the `ExpandDatastore` operationId).
+func (c *ClientWithResponses) ExpandDatastoreWithBodyWithResponse(ctx context.Context, datastore DatastoreRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ExpandDatastoreResponse, error) {
+	rsp, err := c.ExpandDatastoreWithBody(ctx, datastore, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExpandDatastoreResponse(rsp)
+}
+
+// ExpandDatastoreWithResponse Grow a datastore and its vDisk
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/datastores/{datastore}/expand (the `ExpandDatastore` operationId).
+func (c *ClientWithResponses) ExpandDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, body ExpandDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*ExpandDatastoreResponse, error) {
+	rsp, err := c.ExpandDatastore(ctx, datastore, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExpandDatastoreResponse(rsp)
+}
+
+// LookAtDatastoreWithResponse Ask the vCenter for a datastore, with its paths on every host
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vsphere/datastores/{datastore}/live (the `LookAtDatastore` operationId).
+func (c *ClientWithResponses) LookAtDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, reqEditors ...RequestEditorFn) (*LookAtDatastoreResponse, error) {
+	rsp, err := c.LookAtDatastore(ctx, datastore, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLookAtDatastoreResponse(rsp)
+}
+
+// RenameDatastoreWithBodyWithResponse Give a datastore another name, in the vCenter too
+//
+// Its vDisk keeps its own.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/datastores/{datastore}/rename (the `RenameDatastore` operationId).
+func (c *ClientWithResponses) RenameDatastoreWithBodyWithResponse(ctx context.Context, datastore DatastoreRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RenameDatastoreResponse, error) {
+	rsp, err := c.RenameDatastoreWithBody(ctx, datastore, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRenameDatastoreResponse(rsp)
+}
+
+// RenameDatastoreWithResponse Give a datastore another name, in the vCenter too
+//
+// Its vDisk keeps its own.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/datastores/{datastore}/rename (the `RenameDatastore` operationId).
+func (c *ClientWithResponses) RenameDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, body RenameDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*RenameDatastoreResponse, error) {
+	rsp, err := c.RenameDatastore(ctx, datastore, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRenameDatastoreResponse(rsp)
+}
+
 // ParseGetAlbaResponse parses an HTTP response from a GetAlbaWithResponse call
 func ParseGetAlbaResponse(rsp *http.Response) (*GetAlbaResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -20992,6 +33921,386 @@ func ParseSurveyAlbaResponse(rsp *http.Response) (*SurveyAlbaResponse, error) {
 	switch {
 	case rsp.StatusCode == 202:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListAlertsResponse parses an HTTP response from a ListAlertsWithResponse call
+func ParseListAlertsResponse(rsp *http.Response) (*ListAlertsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAlertsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AlertList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListAlertChannelsResponse parses an HTTP response from a ListAlertChannelsWithResponse call
+func ParseListAlertChannelsResponse(rsp *http.Response) (*ListAlertChannelsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAlertChannelsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AlertChannelList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateAlertChannelResponse parses an HTTP response from a CreateAlertChannelWithResponse call
+func ParseCreateAlertChannelResponse(rsp *http.Response) (*CreateAlertChannelResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateAlertChannelResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest AlertChannel
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteAlertChannelResponse parses an HTTP response from a DeleteAlertChannelWithResponse call
+func ParseDeleteAlertChannelResponse(rsp *http.Response) (*DeleteAlertChannelResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteAlertChannelResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTestAlertChannelResponse parses an HTTP response from a TestAlertChannelWithResponse call
+func ParseTestAlertChannelResponse(rsp *http.Response) (*TestAlertChannelResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TestAlertChannelResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListAlertRulesResponse parses an HTTP response from a ListAlertRulesWithResponse call
+func ParseListAlertRulesResponse(rsp *http.Response) (*ListAlertRulesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAlertRulesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AlertRuleList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResetAlertRuleResponse parses an HTTP response from a ResetAlertRuleWithResponse call
+func ParseResetAlertRuleResponse(rsp *http.Response) (*ResetAlertRuleResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResetAlertRuleResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetAlertRuleResponse parses an HTTP response from a SetAlertRuleWithResponse call
+func ParseSetAlertRuleResponse(rsp *http.Response) (*SetAlertRuleResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetAlertRuleResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AlertRule
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSilencesResponse parses an HTTP response from a ListSilencesWithResponse call
+func ParseListSilencesResponse(rsp *http.Response) (*ListSilencesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSilencesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SilenceList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateSilenceResponse parses an HTTP response from a CreateSilenceWithResponse call
+func ParseCreateSilenceResponse(rsp *http.Response) (*CreateSilenceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateSilenceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Silence
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteSilenceResponse parses an HTTP response from a DeleteSilenceWithResponse call
+func ParseDeleteSilenceResponse(rsp *http.Response) (*DeleteSilenceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteSilenceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListAuditResponse parses an HTTP response from a ListAuditWithResponse call
+func ParseListAuditResponse(rsp *http.Response) (*ListAuditResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAuditResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error
@@ -21186,6 +34495,262 @@ func ParseTestBackendResponse(rsp *http.Response) (*TestBackendResponse, error) 
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetClusterResponse parses an HTTP response from a GetClusterWithResponse call
+func ParseGetClusterResponse(rsp *http.Response) (*GetClusterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetClusterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ClusterStatus
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseInitClusterResponse parses an HTTP response from a InitClusterWithResponse call
+func ParseInitClusterResponse(rsp *http.Response) (*InitClusterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &InitClusterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ClusterStatus
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseJoinClusterResponse parses an HTTP response from a JoinClusterWithResponse call
+func ParseJoinClusterResponse(rsp *http.Response) (*JoinClusterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &JoinClusterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest JoinAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseLeaveClusterResponse parses an HTTP response from a LeaveClusterWithResponse call
+func ParseLeaveClusterResponse(rsp *http.Response) (*LeaveClusterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &LeaveClusterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRebalanceResponse parses an HTTP response from a RebalanceWithResponse call
+func ParseRebalanceResponse(rsp *http.Response) (*RebalanceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RebalanceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Rebalance
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListJoinTokensResponse parses an HTTP response from a ListJoinTokensWithResponse call
+func ParseListJoinTokensResponse(rsp *http.Response) (*ListJoinTokensResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListJoinTokensResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest JoinTokenList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateJoinTokenResponse parses an HTTP response from a CreateJoinTokenWithResponse call
+func ParseCreateJoinTokenResponse(rsp *http.Response) (*CreateJoinTokenResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateJoinTokenResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest NewJoinToken
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRevokeJoinTokenResponse parses an HTTP response from a RevokeJoinTokenWithResponse call
+func ParseRevokeJoinTokenResponse(rsp *http.Response) (*RevokeJoinTokenResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeJoinTokenResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error
@@ -21726,6 +35291,163 @@ func ParseListNamespacesResponse(rsp *http.Response) (*ListNamespacesResponse, e
 	return response, nil
 }
 
+// ParseListNodesResponse parses an HTTP response from a ListNodesWithResponse call
+func ParseListNodesResponse(rsp *http.Response) (*ListNodesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListNodesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest MemberList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveNodeResponse parses an HTTP response from a RemoveNodeWithResponse call
+func ParseRemoveNodeResponse(rsp *http.Response) (*RemoveNodeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveNodeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetNodeResponse parses an HTTP response from a GetNodeWithResponse call
+func ParseGetNodeResponse(rsp *http.Response) (*GetNodeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetNodeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Member
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEndNodeDrainResponse parses an HTTP response from a EndNodeDrainWithResponse call
+func ParseEndNodeDrainResponse(rsp *http.Response) (*EndNodeDrainResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EndNodeDrainResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDrainNodeResponse parses an HTTP response from a DrainNodeWithResponse call
+func ParseDrainNodeResponse(rsp *http.Response) (*DrainNodeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DrainNodeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Member
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetSpecResponse parses an HTTP response from a GetSpecWithResponse call
 func ParseGetSpecResponse(rsp *http.Response) (*GetSpecResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -21746,6 +35468,427 @@ func ParseGetSpecResponse(rsp *http.Response) (*GetSpecResponse, error) {
 			return nil, err
 		}
 		response.YAML200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListCloudsResponse parses an HTTP response from a ListCloudsWithResponse call
+func ParseListCloudsResponse(rsp *http.Response) (*ListCloudsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListCloudsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CloudList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateCloudResponse parses an HTTP response from a CreateCloudWithResponse call
+func ParseCreateCloudResponse(rsp *http.Response) (*CreateCloudResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateCloudResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest CloudResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteCloudResponse parses an HTTP response from a DeleteCloudWithResponse call
+func ParseDeleteCloudResponse(rsp *http.Response) (*DeleteCloudResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteCloudResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetCloudResponse parses an HTTP response from a GetCloudWithResponse call
+func ParseGetCloudResponse(rsp *http.Response) (*GetCloudResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetCloudResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Cloud
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUpdateCloudResponse parses an HTTP response from a UpdateCloudWithResponse call
+func ParseUpdateCloudResponse(rsp *http.Response) (*UpdateCloudResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateCloudResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CloudResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseApplyCloudResponse parses an HTTP response from a ApplyCloudWithResponse call
+func ParseApplyCloudResponse(rsp *http.Response) (*ApplyCloudResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ApplyCloudResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CloudPlan
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListCloudBackendsResponse parses an HTTP response from a ListCloudBackendsWithResponse call
+func ParseListCloudBackendsResponse(rsp *http.Response) (*ListCloudBackendsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListCloudBackendsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CloudBackendList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTestCloudResponse parses an HTTP response from a TestCloudWithResponse call
+func ParseTestCloudResponse(rsp *http.Response) (*TestCloudResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TestCloudResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CloudResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteVolumeTypeResponse parses an HTTP response from a DeleteVolumeTypeWithResponse call
+func ParseDeleteVolumeTypeResponse(rsp *http.Response) (*DeleteVolumeTypeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteVolumeTypeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetVolumeTypeResponse parses an HTTP response from a SetVolumeTypeWithResponse call
+func ParseSetVolumeTypeResponse(rsp *http.Response) (*SetVolumeTypeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetVolumeTypeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Cloud
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetCloudUsageResponse parses an HTTP response from a GetCloudUsageWithResponse call
+func ParseGetCloudUsageResponse(rsp *http.Response) (*GetCloudUsageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetCloudUsageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CloudUsageList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListCloudVolumesResponse parses an HTTP response from a ListCloudVolumesWithResponse call
+func ParseListCloudVolumesResponse(rsp *http.Response) (*ListCloudVolumesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListCloudVolumesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CloudVolumeList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListOrphansResponse parses an HTTP response from a ListOrphansWithResponse call
+func ParseListOrphansResponse(rsp *http.Response) (*ListOrphansResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListOrphansResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OrphanList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
 
 	}
 
@@ -22214,6 +36357,167 @@ func ParseUpdatePresetResponse(rsp *http.Response) (*UpdatePresetResponse, error
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Preset
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetScheduleResponse parses an HTTP response from a GetScheduleWithResponse call
+func ParseGetScheduleResponse(rsp *http.Response) (*GetScheduleResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetScheduleResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Schedule
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResetScheduleResponse parses an HTTP response from a ResetScheduleWithResponse call
+func ParseResetScheduleResponse(rsp *http.Response) (*ResetScheduleResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResetScheduleResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetScheduleResponse parses an HTTP response from a SetScheduleWithResponse call
+func ParseSetScheduleResponse(rsp *http.Response) (*SetScheduleResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetScheduleResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Schedule
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRunScheduleResponse parses an HTTP response from a RunScheduleWithResponse call
+func ParseRunScheduleResponse(rsp *http.Response) (*RunScheduleResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RunScheduleResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Schedule
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSchedulesResponse parses an HTTP response from a ListSchedulesWithResponse call
+func ParseListSchedulesResponse(rsp *http.Response) (*ListSchedulesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSchedulesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ScheduleList
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -23420,6 +37724,39 @@ func ParseCommitVDiskResponse(rsp *http.Response) (*CommitVDiskResponse, error) 
 	return response, nil
 }
 
+// ParseSetVDiskDtlResponse parses an HTTP response from a SetVDiskDtlWithResponse call
+func ParseSetVDiskDtlResponse(rsp *http.Response) (*SetVDiskDtlResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetVDiskDtlResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VDisk
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseBeginExportResponse parses an HTTP response from a BeginExportWithResponse call
 func ParseBeginExportResponse(rsp *http.Response) (*BeginExportResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -23515,6 +37852,68 @@ func ParseFlattenVDiskResponse(rsp *http.Response) (*FlattenVDiskResponse, error
 	return response, nil
 }
 
+// ParseCancelVDiskHandoverResponse parses an HTTP response from a CancelVDiskHandoverWithResponse call
+func ParseCancelVDiskHandoverResponse(rsp *http.Response) (*CancelVDiskHandoverResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CancelVDiskHandoverResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseHandOverVDiskResponse parses an HTTP response from a HandOverVDiskWithResponse call
+func ParseHandOverVDiskResponse(rsp *http.Response) (*HandOverVDiskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &HandOverVDiskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest VDisk
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetVDiskHistoryResponse parses an HTTP response from a GetVDiskHistoryWithResponse call
 func ParseGetVDiskHistoryResponse(rsp *http.Response) (*GetVDiskHistoryResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -23531,6 +37930,39 @@ func ParseGetVDiskHistoryResponse(rsp *http.Response) (*GetVDiskHistoryResponse,
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest History
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetVDiskHistoryResponse parses an HTTP response from a SetVDiskHistoryWithResponse call
+func ParseSetVDiskHistoryResponse(rsp *http.Response) (*SetVDiskHistoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetVDiskHistoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VDisk
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -23886,6 +38318,39 @@ func ParseGetVDiskStatsResponse(rsp *http.Response) (*GetVDiskStatsResponse, err
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Series
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseStealVDiskResponse parses an HTTP response from a StealVDiskWithResponse call
+func ParseStealVDiskResponse(rsp *http.Response) (*StealVDiskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StealVDiskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VDisk
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -24398,6 +38863,559 @@ func ParseSweepVPoolResponse(rsp *http.Response) (*SweepVPoolResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
 		var dest Sweep
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListCentersResponse parses an HTTP response from a ListCentersWithResponse call
+func ParseListCentersResponse(rsp *http.Response) (*ListCentersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListCentersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CenterList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateCenterResponse parses an HTTP response from a CreateCenterWithResponse call
+func ParseCreateCenterResponse(rsp *http.Response) (*CreateCenterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateCenterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest CenterResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteCenterResponse parses an HTTP response from a DeleteCenterWithResponse call
+func ParseDeleteCenterResponse(rsp *http.Response) (*DeleteCenterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteCenterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetCenterResponse parses an HTTP response from a GetCenterWithResponse call
+func ParseGetCenterResponse(rsp *http.Response) (*GetCenterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetCenterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Center
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUpdateCenterResponse parses an HTTP response from a UpdateCenterWithResponse call
+func ParseUpdateCenterResponse(rsp *http.Response) (*UpdateCenterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateCenterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CenterResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListCenterHostsResponse parses an HTTP response from a ListCenterHostsWithResponse call
+func ParseListCenterHostsResponse(rsp *http.Response) (*ListCenterHostsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListCenterHostsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CenterHostList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseImportDatastoreResponse parses an HTTP response from a ImportDatastoreWithResponse call
+func ParseImportDatastoreResponse(rsp *http.Response) (*ImportDatastoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ImportDatastoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Datastore
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePrepareCenterHostsResponse parses an HTTP response from a PrepareCenterHostsWithResponse call
+func ParsePrepareCenterHostsResponse(rsp *http.Response) (*PrepareCenterHostsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PrepareCenterHostsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest HostPlan
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTestCenterResponse parses an HTTP response from a TestCenterWithResponse call
+func ParseTestCenterResponse(rsp *http.Response) (*TestCenterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TestCenterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CenterResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListDatastoresResponse parses an HTTP response from a ListDatastoresWithResponse call
+func ParseListDatastoresResponse(rsp *http.Response) (*ListDatastoresResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDatastoresResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DatastoreList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateDatastoreResponse parses an HTTP response from a CreateDatastoreWithResponse call
+func ParseCreateDatastoreResponse(rsp *http.Response) (*CreateDatastoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateDatastoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest DatastoreResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveDatastoreResponse parses an HTTP response from a RemoveDatastoreWithResponse call
+func ParseRemoveDatastoreResponse(rsp *http.Response) (*RemoveDatastoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveDatastoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetDatastoreResponse parses an HTTP response from a GetDatastoreWithResponse call
+func ParseGetDatastoreResponse(rsp *http.Response) (*GetDatastoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDatastoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Datastore
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAttachDatastoreResponse parses an HTTP response from a AttachDatastoreWithResponse call
+func ParseAttachDatastoreResponse(rsp *http.Response) (*AttachDatastoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AttachDatastoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Datastore
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseExpandDatastoreResponse parses an HTTP response from a ExpandDatastoreWithResponse call
+func ParseExpandDatastoreResponse(rsp *http.Response) (*ExpandDatastoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ExpandDatastoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Datastore
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseLookAtDatastoreResponse parses an HTTP response from a LookAtDatastoreWithResponse call
+func ParseLookAtDatastoreResponse(rsp *http.Response) (*LookAtDatastoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &LookAtDatastoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DatastoreLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRenameDatastoreResponse parses an HTTP response from a RenameDatastoreWithResponse call
+func ParseRenameDatastoreResponse(rsp *http.Response) (*RenameDatastoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RenameDatastoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Datastore
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

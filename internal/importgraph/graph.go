@@ -6,6 +6,8 @@
 //
 //	G1  iscsi, volumedriver, alba and each integration import no other room;
 //	    only volumedriver/backend/alba imports alba/client. gateway imports all.
+//	    integrations/vsphere/esxsim, whose hosts log in to targets, imports
+//	    iscsi/initiator.
 //	    internal imports none. Nothing imports scripts. Tests obey too, but for
 //	    those of volumedriver/volume, which run over alba/albatest as over any
 //	    store. ui/e2e is a test of the whole node and imports what it needs.
@@ -99,6 +101,8 @@ func mayImport(from, to string) bool {
 		return f != "internal"
 	case f == "gateway":
 		return true
+	case from == "integrations/vsphere/esxsim":
+		return to == "iscsi/initiator" // its hosts are initiators
 	case from == "volumedriver/backend/alba":
 		return to == "alba/client" || to == "alba/albatest" // for its tests
 	}

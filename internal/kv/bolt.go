@@ -244,6 +244,23 @@ func (s *Bolt) Get(ctx context.Context, key string) (*KV, error) {
 	return kv, err
 }
 
+// GetAll implements Store.
+func (s *Bolt) GetAll(ctx context.Context, keys []string) ([]*KV, error) {
+	if _, err := Gets(keys); err != nil {
+		return nil, err
+	}
+	out := make([]*KV, len(keys))
+	err := s.view(ctx, func(tx *bolt.Tx) {
+		for i, k := range keys {
+			out[i] = loadKV(tx, []byte(k))
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // Range implements Store.
 func (s *Bolt) Range(ctx context.Context, prefix, after string, limit int) ([]KV, int64, error) {
 	if err := ValidatePrefix(prefix, after); err != nil {

@@ -15,7 +15,7 @@
 //	K1  A transaction is atomic, isolated and durable when Txn returns without
 //	    error. An error that is not ErrInvalid leaves its outcome unknown: the
 //	    caller reads back before it acts on either answer.
-//	K2  Reads are linearizable: a Get or Range that starts after a Txn returned
+//	K2  Reads are linearizable: a Get, GetAll or Range that starts after a Txn returned
 //	    sees it.
 //	K3  A watch delivers the changes of its prefix in revision order, each once,
 //	    the changes of one transaction together, starting after the revision it
@@ -158,6 +158,9 @@ type WatchBatch struct {
 type Store interface {
 	// Get returns the key, or nil when it is absent.
 	Get(ctx context.Context, key string) (*KV, error)
+	// GetAll returns up to MaxTxnOps keys as they were at one moment, in that order; nil for
+	// one that is absent.
+	GetAll(ctx context.Context, keys []string) ([]*KV, error)
 	// Range returns up to limit keys with the prefix, in key order, that sort
 	// after "after" (empty: from the first), and the store's revision at which
 	// they were read. limit <= 0 means 1000, and at most 10,000 are returned.

@@ -86,6 +86,15 @@ func validateKey(key []byte) error {
 	return nil
 }
 
+// Gets returns the operations that read keys, or why they break a limit (ErrInvalid).
+func Gets(keys []string) ([]Op, error) {
+	ops := make([]Op, len(keys))
+	for i, k := range keys {
+		ops[i] = Get(k)
+	}
+	return ops, Validate(nil, ops, nil)
+}
+
 // ValidatePrefix says why the arguments of a Range or Watch break a limit (ErrInvalid), or nil.
 func ValidatePrefix(prefix, after string) error {
 	if len(prefix) > MaxKeyBytes || len(after) > MaxKeyBytes {

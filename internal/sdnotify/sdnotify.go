@@ -1,5 +1,5 @@
 // Package sdnotify tells systemd the state of a service. `ovgate serve` and
-// `ovgate asd` call it when they are ready and when they stop.
+// `ovgate asd` call it when they are ready, while they work, and when they stop.
 package sdnotify
 
 import (

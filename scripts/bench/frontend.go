@@ -90,16 +90,18 @@ type memtarget struct {
 	cmd    *exec.Cmd
 	portal string
 	iqn    string
+
+	forward string // where other memtargets forward to
 }
 
-func startMemtarget(ctx context.Context, dir, file string) (*memtarget, error) {
+func startMemtarget(ctx context.Context, dir string, args ...string) (*memtarget, error) {
 	bin := filepath.Join(dir, "memtarget")
 	build := exec.CommandContext(ctx, "go", "build", "-o", bin, "./scripts/bench/memtarget")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		return nil, fmt.Errorf("building memtarget: %w", err)
 	}
-	m := &memtarget{cmd: exec.Command(bin, "-size", fmt.Sprint(frontSize), "-file", file, "-delay", slowDelay.String())}
+	m := &memtarget{cmd: exec.Command(bin, args...)}
 	m.cmd.Stderr = os.Stderr
 	out, err := m.cmd.StdoutPipe()
 	if err != nil {
@@ -110,6 +112,8 @@ func startMemtarget(ctx context.Context, dir, file string) (*memtarget, error) {
 	}
 	for s := bufio.NewScanner(out); m.iqn == "" && s.Scan(); {
 		switch k, v, _ := strings.Cut(s.Text(), "="); k {
+		case "forward":
+			m.forward = v
 		case "portal":
 			m.portal = v
 		case "iqn":
@@ -161,7 +165,7 @@ func measureFrontEnd(ctx context.Context, o options, dir string, r *results) (er
 	if err := errors.Join(fill(f, frontSize), f.Close()); err != nil {
 		return err
 	}
-	ours, err := startMemtarget(ctx, dir, file)
+	ours, err := startMemtarget(ctx, dir, "-size", fmt.Sprint(frontSize), "-file", file, "-delay", slowDelay.String())
 	if err != nil {
 		return err
 	}

@@ -32,8 +32,16 @@
 //	tgt     Debian's tgt (bs rdwr) over the same file, with the thread count that
 //	        is best for each row
 //
+// Set forward, in memory only:
+//
+//	direct  the initiator at the memtarget that has the device
+//	far     the initiator at another memtarget, which forwards to that one with TLS
+//
 // Set map, against its limits: memory, reads with a tenth of it, and restarts of the
 // map of a full vDisk of 1 TiB (BenchmarkMap of the engine).
+//
+// Set console, against its limits: event streams, and lists and pages of a node with
+// 10,000 vDisks, through the API and in chromium where it is installed.
 //
 // Set alba:
 //
@@ -53,6 +61,10 @@
 // Debian's Swift with three replicas and with EC 4+2.
 //
 // Set alba-scale, against its limits: the NSM with a million objects in a namespace.
+//
+// Set cinder, where the packages of scripts/setup.sh cinder are installed and this runs as
+// root: the lives of volumes in Debian's Cinder on MariaDB, with our driver and with
+// Cinder's own that does nothing.
 //
 // All sides of a set are in one run, in interleaved rounds whose order turns
 // around each time; a row holds medians. iSCSI clients are the same code with
@@ -74,6 +86,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"syscall"
@@ -93,10 +106,11 @@ type options struct {
 	seconds float64
 	out     string
 	only    string
+	profile string
 }
 
 // sets are what can be measured by itself.
-var sets = []string{"engine", "node", "vdisk", "iscsi", "map", "scale", "alba", "alba-scale", "stores"}
+var sets = []string{"engine", "node", "vdisk", "dtl", "iscsi", "forward", "map", "scale", "console", "alba", "alba-scale", "stores", "cinder"}
 
 // has tells whether a set was asked for.
 func (o options) has(set string) bool {
@@ -122,6 +136,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", minRounds, "interleaved rounds; fewer than 5 give no countable rows")
 	flag.Float64Var(&o.seconds, "seconds", 2.5, "length of a step")
 	flag.StringVar(&o.out, "out", "bench.json", "where the rows go")
+	flag.StringVar(&o.profile, "profile", "", "directory for a CPU profile of this process for each step of the last round")
 	flag.Parse()
 	if err := bench(o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -147,8 +162,18 @@ func bench(o options) error {
 			return err
 		}
 	}
+	if o.has("dtl") {
+		if err := inDir(o.dir, needBytes, func(dir string) error { return measureDTL(ctx, o, dir, r) }); err != nil {
+			return err
+		}
+	}
 	if o.has("iscsi") {
 		if err := inDir(memoryDir, needMemory, func(dir string) error { return measureFrontEnd(ctx, o, dir, r) }); err != nil {
+			return err
+		}
+	}
+	if o.has("forward") {
+		if err := inDir(memoryDir, frontSize, func(dir string) error { return measureForward(ctx, o, dir, r) }); err != nil {
 			return err
 		}
 	}
@@ -159,6 +184,11 @@ func bench(o options) error {
 	}
 	if o.has("scale") {
 		if err := inDir(o.dir, needScale, func(dir string) error { return measureScale(ctx, dir, r) }); err != nil {
+			return err
+		}
+	}
+	if o.has("console") {
+		if err := inDir(o.dir, needConsole, func(dir string) error { return measureConsole(ctx, dir, r) }); err != nil {
 			return err
 		}
 	}
@@ -174,6 +204,11 @@ func bench(o options) error {
 	}
 	if o.has("stores") {
 		if err := inDir(o.dir, needStores, func(dir string) error { return measureStores(ctx, o, dir, r) }); err != nil {
+			return err
+		}
+	}
+	if o.has("cinder") {
+		if err := inDir(o.dir, needCinder, func(dir string) error { return measureCinder(ctx, dir, r) }); err != nil {
 			return err
 		}
 	}
@@ -286,6 +321,24 @@ func rounds(ctx context.Context, o options, steps []step, r *results) error {
 	return nil
 }
 
+// profiled begins the CPU profile of a step, if there is to be one, and returns what ends it.
+func (o options) profiled(key string, round int) (end func() error, err error) {
+	if o.profile == "" || round != o.rounds-1 {
+		return func() error { return nil }, nil
+	}
+	f, err := os.Create(filepath.Join(o.profile, key+".pprof"))
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
+}
+
 // measure runs one step, again when others disturbed it.
 func (s step) measure(ctx context.Context, o options, round, try int, r *results) error {
 	if err := ctx.Err(); err != nil {
@@ -302,8 +355,12 @@ func (s step) measure(ctx context.Context, o options, round, try int, r *results
 	if err != nil {
 		return err
 	}
-	rate, ops, err := s.run(ctx, o.seconds, uint64(round)<<32|uint64(try))
+	profiled, err := o.profiled(s.key, round)
 	if err != nil {
+		return err
+	}
+	rate, ops, err := s.run(ctx, o.seconds, uint64(round)<<32|uint64(try))
+	if err := errors.Join(err, profiled()); err != nil {
 		return fmt.Errorf("%s: %w", s.key, err)
 	}
 	others, err := r.noise.others(before)

@@ -33,15 +33,19 @@ type results struct {
 	noise   *noise             // of the set that runs
 	onDisk  string             // circumstances of the sets engine and node
 	vdisk   string             // and of vdisk
+	dtl     string             // and of dtl
 	amp     float64            // bytes that the engine wrote per byte of the guest, in order
 	memory  string             // and of iscsi
+	forward string             // and of forward
 	maps    map[string]float64 // metrics of the set map; nil: it did not run
 	scale   map[string]float64 // and of scale
+	console map[string]float64 // and of console
 
 	stores    string             // circumstances of the set stores
 	albaDisk  string             // circumstances of the set alba
 	alba      map[string]float64 // metrics of it that are no steps
 	manifests map[string]float64 // and of the set alba-scale
+	cinder    map[string]float64 // and of cinder
 }
 
 func (r *results) add(key string, rate float64) {
@@ -95,7 +99,7 @@ func (r *results) comparisons() []comparison {
 		{"iscsi durable 4k random write QD32, qemu-nbd qcow2 cache=none", "ovgate-write-qd32", "qemu-none-write-qd32", 0, ""},
 		{"iscsi 4k random read QD1", "ovgate-read-qd1", "tgt-cached-read-qd1", 0, ""},
 		{"iscsi 4k random read QD32", "ovgate-read-qd32", "tgt-cached-read-qd32", 0, ""},
-	}, slices.Concat(r.vdiskComparisons(), r.frontEndComparisons(), r.albaComparisons(), r.storeComparisons())...)
+	}, slices.Concat(r.vdiskComparisons(), r.dtlComparisons(), r.frontEndComparisons(), r.forwardComparisons(), r.albaComparisons(), r.storeComparisons())...)
 }
 
 // names lists the rows that the sets may have.
@@ -119,7 +123,7 @@ type measuredRows struct {
 }
 
 func (r *results) goRows() []measuredRows {
-	return []measuredRows{{mapRows, r.maps}, {scaleRows, r.scale}, {albaRows, r.alba}, {manifestRows, r.manifests}}
+	return []measuredRows{{mapRows, r.maps}, {scaleRows, r.scale}, {consoleRows, r.console}, {albaRows, r.alba}, {manifestRows, r.manifests}, {cinderRows, r.cinder}}
 }
 
 // rows makes the rows of what ran.
@@ -155,8 +159,12 @@ func (r *results) circumstances(step string) string {
 	switch {
 	case strings.HasPrefix(step, frontEndPrefix):
 		return r.memory
+	case strings.HasPrefix(step, forwardPrefix):
+		return r.forward
 	case strings.HasPrefix(step, vdiskPrefix):
 		return r.vdisk
+	case strings.HasPrefix(step, dtlPrefix):
+		return r.dtl
 	case strings.HasPrefix(step, albaPrefix):
 		return r.albaDisk
 	case strings.HasPrefix(step, storesPrefix):

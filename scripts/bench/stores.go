@@ -33,8 +33,9 @@ const (
 	// storeDepth are in flight: what a node uploads at a time.
 	storeDepth = 8
 	// storeQuota is the journal of the vDisk that is written, in bytes; storeWrites is
-	// what a step writes, past four of them.
-	storeQuota  = volume.MinQuota
+	// what a step writes, past four of them, and so much that its begin and end, where
+	// nothing is uploaded or nothing written, are a small part.
+	storeQuota  = volume.DefaultQuota
 	storeWrites = 5 * storeQuota
 	// storeReads is how many uncached 4 KiB reads a round counts.
 	storeReads = 400
@@ -234,7 +235,7 @@ func (s *storeSide) attach(ctx context.Context, host *volume.Host, store backend
 	s.pool, err = host.AttachPool(ctx, volume.PoolConfig{
 		ClusterID: "bench", ID: s.key, Name: s.key, Store: below, Settings: volume.Settings{JournalQuota: storeQuota, SCOSize: storeSCO},
 	})
-	s.disk.pool = s.pool
+	s.disk.pool, s.disk.size = s.pool, storeWrites
 	s.data = make([]byte, 64<<20)
 	_, _ = rand.NewChaCha8([32]byte{2}).Read(s.data)
 	return err

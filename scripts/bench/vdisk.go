@@ -100,6 +100,7 @@ func (m manyVolumes) ReadAt([]byte, int64) (int, error) { return 0, errors.ErrUn
 // that what a former step left does not fill the backend.
 type ordered struct {
 	pool *volume.Pool
+	size int64 // of each vDisk, in bytes
 	id   volume.ID
 	now  atomic.Pointer[volume.Volume]
 	// bytes of guests, and bytes that the engine wrote for them
@@ -122,7 +123,7 @@ func (o *ordered) fresh(ctx context.Context) error {
 			return err
 		}
 	}
-	v, id, err := newVolume(ctx, o.pool, orderedSize)
+	v, id, err := newVolume(ctx, o.pool, o.size)
 	if err == nil {
 		o.id = id
 		o.now.Store(v)
@@ -206,7 +207,7 @@ func (b *vdiskBench) volumes(ctx context.Context) error {
 		b.many.vols = append(b.many.vols, vol{v})
 		b.many.free <- i
 	}
-	b.order, b.inMem = &ordered{pool: b.disk}, &ordered{pool: b.memory}
+	b.order, b.inMem = &ordered{pool: b.disk, size: orderedSize}, &ordered{pool: b.memory, size: orderedSize}
 	return errors.Join(b.order.fresh(ctx), b.inMem.fresh(ctx))
 }
 

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/scripts/drill/node"
+	"github.com/openvstorage/ovgate/scripts/lab"
 )
 
 // drill is one fault drill.
@@ -44,7 +45,20 @@ var drills = []drill{
 	{"operations", "snapshots, groups, clones, rollbacks, backups, scrubs, moves and the trash under a self-checking load; every other round ends with kill -9, in the others the process stands still for a while; what was acknowledged is there", 8, 2 * time.Minute, operations},
 	{"alba-kill-osds", "a random ASD of an object store is killed, stopped, restarted, damaged, wiped and replaced or set back to an older copy every few seconds under a self-checking load; no command fails, every block is right, and everything is complete again by itself", 14, 4 * time.Minute, albaKillOSDs},
 	{"backend-away", "the backend directory disappears under load and comes back; no write fails, nothing is lost", 3, 3 * time.Minute, backendAway},
+	{"cinder", "real Cinder, Keystone and Glance before a node: every operation of the volume driver, with data checked through the LUN, faults in the middle of them, and many volumes at once (OVGATE_CINDER_VOLUMES, OVGATE_CINDER_WORKERS; with OVGATE_CINDER_COMPARE=1 beside Cinder's fake driver)", 1, 20 * time.Minute, cinder},
+	{"vsphere", "a simulated vCenter whose hosts log in to a node: the life of datastores, the node killed at each thing that it asks of a host, hosts and vCenter away in the middle of jobs", 1, 10 * time.Minute, vsphere},
 	{"store-faults", "vDisks on real S3 and Swift behind a proxy that does what networks and stores do, each fault alone and mixed, under a self-checking load with operations and kill -9; afterwards everything gets to the store by itself, is whole there, and serves on a node that has nothing else; no object gets other bytes", 2, 8 * time.Minute, storeFaults},
+	{"cluster-kill-node", "a node of a cluster is killed and starts again; others take its vDisks over, with every acknowledged write", 1, 5 * time.Minute, clusterKillNode},
+	{"cluster-pause-node", "a node stands still for longer than its lease and goes on; it changes nothing any more and answers nothing stale", 1, 6 * time.Minute, clusterPauseNode},
+	{"cluster-cut-node", "a node loses the others, etcd and the store, and hosts still reach it; the same as for a pause", 1, 5 * time.Minute, clusterCutNode},
+	{"cluster-cut-etcd", "a node loses etcd, then all do; its vDisks move, then everything waits, and nothing is lost", 1, 6 * time.Minute, clusterCutEtcd},
+	{"cluster-cut-dtl", "two nodes lose each other alone; journals are mirrored elsewhere, nothing moves", 1, 5 * time.Minute, clusterCutDTL},
+	{"cluster-loss", "every link loses 5 % of the packets, and a node is killed meanwhile", 1, 8 * time.Minute, clusterLoss},
+	{"cluster-restart-all", "all nodes are killed at once, or stopped in every other round, and start again", 2, 6 * time.Minute, clusterRestartAll},
+	{"cluster-full-disk", "the disk of a node is full for a while", 1, 5 * time.Minute, clusterFullDisk},
+	{"cluster-datastore", "the node that serves a datastore of three simulated ESXi hosts is killed, starts again and gets it back; virtual machines go on, paths follow, no host is told that the LUN is gone, and hosts that contend for a lock through all nodes see no false miscompare", 2, 6 * time.Minute, clusterDatastore},
+	{"cluster-etcd-leader", "the leading one of three members of etcd is killed and starts again; nothing moves", 2, 5 * time.Minute, clusterEtcdLeader},
+	{upgradeName, "the program of one node of a cluster after the other is replaced by the next version; no command fails but for its path, and the version before is refused on a newer format", 1, 12 * time.Minute, rollingUpgrade},
 }
 
 // env is what a drill works with.
@@ -86,7 +100,13 @@ func (e *env) configured(ctx context.Context, config string) (*node.Node, error)
 }
 
 func main() {
-	err := run()
+	handled, err := lab.Helper(os.Args)
+	if !handled {
+		err = run()
+	}
+	if errors.Is(err, errSaid) {
+		os.Exit(1)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "drill:", err)
 		os.Exit(1)
@@ -105,7 +125,7 @@ func run() error {
 	}
 	if args[0] == "list" {
 		for _, d := range drills {
-			fmt.Printf("%-16s %2d rounds  %s\n", d.name, d.rounds, d.what)
+			fmt.Printf("%-19s %2d rounds  %s\n", d.name, d.rounds, d.what)
 		}
 		return nil
 	}
@@ -117,8 +137,17 @@ func run() error {
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(rounds)*d.roundLimit+5*time.Minute)
 	defer cancel()
-	work, err := os.MkdirTemp(*dir, "ovgate-drill-")
-	if err != nil {
+	work, inside := filepath.Dir(os.Getenv(insideLab)), os.Getenv(insideLab) != ""
+	if inside {
+		*keep = true // the lab's maker removes it
+	} else if work, err = os.MkdirTemp(*dir, "ovgate-drill-"); err != nil {
+		return err
+	}
+	if d.inLab() && !inside {
+		err := drillInLab(ctx, d, work, *seed, rounds)
+		if err == nil && !*keep {
+			err = os.RemoveAll(work)
+		}
 		return err
 	}
 	fmt.Printf("drill %s: %d rounds, seed %d, in %s\n", d.name, rounds, *seed, work)
@@ -163,8 +192,10 @@ func (e *env) do(ctx context.Context, d drill) (figures string, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	if e.bin, err = node.Build(ctx, e.dir); err != nil {
-		return "", err
+	if !d.inLab() {
+		if e.bin, err = node.Build(ctx, e.dir); err != nil {
+			return "", err
+		}
 	}
 	figures, err = d.run(ctx, e)
 	if err == nil {

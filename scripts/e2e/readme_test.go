@@ -286,7 +286,7 @@ func checkOvgate(t *testing.T, bin string, words []string) {
 		case strings.HasPrefix(w, "--"):
 			name, _, _ := strings.Cut(w, "=")
 			flags = append(flags, name)
-		case regexp.MustCompile(`^[a-z][a-z-]*$`).MatchString(w) && len(flags) == 0 && len(verb) < 3:
+		case regexp.MustCompile(`^[a-z][a-z-]*$`).MatchString(w) && len(flags) == 0 && len(verb) < 4:
 			verb = append(verb, w)
 		}
 	}

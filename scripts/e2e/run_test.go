@@ -23,7 +23,7 @@ import (
 )
 
 // patience bounds what must happen soon; far above what it takes.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // stopTime is how long a program may take to end in order after a failed test.
 const stopTime = 10 * time.Second

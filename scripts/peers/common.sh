@@ -71,3 +71,58 @@ show() {
 	grep -v "$secret_lines" "$state/credentials"
 	echo "credentials=$state/credentials"
 }
+
+# other NAME VERB OPTIONS...: a peer of the same instance
+other() {
+	local name=$1 verb=$2
+	shift 2
+	OVGATE_PEERS=${state%/*} "$here/../peer" "$name" "$verb" --instance "${state##*/"${0##*/}"-}" "$@"
+}
+
+# borrow NAME OPTIONS...: starts another peer unless it runs; prints where its
+# credentials are. give_back ends one that borrow started.
+borrow() {
+	other "$1" status >/dev/null 2>&1 || touch "$state/own-$1"
+	other "$1" up "${@:2}" | sed -n 's/^credentials=//p'
+}
+
+give_back() { # NAME
+	[ -e "$state/own-$1" ] || return 0
+	other "$1" down
+	rm -f "$state/own-$1"
+}
+
+# service_user FILE: the options of a service that asks Keystone, whose credentials
+# stand in the file, about tokens
+service_user() {
+	printf 'auth_type = password\nproject_domain_name = Default\nuser_domain_name = Default\n'
+	printf 'auth_url = %s\nusername = %s\npassword = %s\nproject_name = %s\n' "$(value "$1" auth)" \
+		"$(value "$1" service)" "$(value "$1" service_key)" "$(value "$1" service_project)"
+}
+
+# until_answers NAME SECONDS URL: fails when the daemon ends first or time is out
+until_answers() {
+	local end=$((SECONDS + $2))
+	until curl -sf -o /dev/null --max-time 10 "$3"; do
+		alive "$1" || fail "$1 ended: $(tail -n 3 "$state/$1.log")"
+		[ "$SECONDS" -lt "$end" ] || fail "$1 does not answer, see $state/$1.log"
+		sleep 0.1
+	done
+}
+
+# same_port VARIABLE [FILE]: the port of the last start, as catalogs and clients know it,
+# or a free one. A process that was killed may have it for a moment still.
+same_port() {
+	local file=$state/${2:-port} p='' i
+	[ ! -s "$file" ] || read -r p <"$file"
+	for i in $(seq 50); do
+		[ -n "$p" ] || break
+		if ! listens "$p"; then
+			printf -v "$1" %s "$p"
+			return
+		fi
+		sleep 0.1
+	done
+	free_port "$1"
+	echo "${!1}" >"$file"
+}

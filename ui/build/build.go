@@ -6,12 +6,17 @@
 //
 //	src/main.tsx, css, fonts --esbuild--> dist/assets/app.js, app.css, *.woff2
 //	src/plot.ts              --esbuild--> dist/assets/plot.js, the charts, loaded on demand
+//	src/pages/object.ts      --esbuild--> dist/assets/object-HASH.js, pages loaded when one is opened first
+//	src/pages/integration.ts --esbuild--> dist/assets/integration-HASH.js, as well
+//	src/pages/operations.ts  --esbuild--> dist/assets/operations-HASH.js, as well
+//	                                      dist/assets/chunk-HASH.js, what they share with app.js
 //	src/index.html, src/icon.svg --copy--> dist/index.html, dist/assets/icon.svg
 //
 // Invariants
 //  1. The output depends on the files of ui/src and ui/third_party only: no clock, no absolute path,
 //     no network. Two runs are byte-identical.
-//  2. File names are fixed, so a change of the source changes contents and never names.
+//  2. Names of what index.html names are fixed. Scripts that share code with app.js have the hash of their
+//     contents in the name: a tab that is older than an update never gets a newer half of itself.
 //
 // It does not check types; that is tsc's work (ui/README.md).
 package build
@@ -42,6 +47,7 @@ func Options(root string) api.BuildOptions {
 		},
 		Outdir:            "dist/assets",
 		AssetNames:        "[name]",
+		ChunkNames:        "[name]-[hash]",
 		PublicPath:        "/assets",
 		Bundle:            true,
 		Splitting:         true,

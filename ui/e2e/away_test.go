@@ -9,6 +9,7 @@ import (
 // TestNodeAway stops the node under an open console: the page keeps what it had, says how old that is, and
 // goes on by itself when the node is back.
 func TestNodeAway(t *testing.T) {
+	t.Parallel()
 	n := startNode(t)
 	p := openPage(t)
 	p.do("set-up", chromedp.EmulateViewport(1440, 900), chromedp.Navigate(n.url+"/setup"),

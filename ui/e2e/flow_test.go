@@ -21,6 +21,7 @@ const (
 
 // TestFirstHour is what a new administrator does: set-up, vPool, vDisk, publish, look around, sign out.
 func TestFirstHour(t *testing.T) {
+	t.Parallel()
 	n := startNode(t)
 	p := openPage(t)
 	p.do("open a deep link", chromedp.EmulateViewport(1440, 900), chromedp.Navigate(n.url+"/vdisks"))
@@ -39,6 +40,7 @@ func TestFirstHour(t *testing.T) {
 	session(p, url)
 	changes(p, n)
 	people(p)
+	nodes(p)
 	themes(p)
 	signOutAndIn(p, n)
 	p.noConsoleErrors()
@@ -256,6 +258,17 @@ func people(p *page) {
 	p.audit("tokens")
 }
 
+// nodes shows the one node there is, which has nowhere to drain to.
+func nodes(p *page) {
+	p.do("nodes", click(`//nav//a[@href="/nodes"]`), visible(`//h1[.="Nodes"]`), visible(`//td[contains(.,"(this one)")]`))
+	p.audit("nodes")
+	p.shot("18-nodes")
+	p.provokes("/drain")
+	p.do("drain is refused", click(`//main//button[.="Drain"]`), click(`//dialog//button[.="Drain"]`), visible(`//dialog//*[contains(.,"No other node is up")]`))
+	p.audit("drain refused")
+	p.do("never mind", click(`//dialog//button[.="Cancel"]`), chromedp.WaitNotPresent(`dialog`))
+}
+
 func themes(p *page) {
 	p.do("overview live", click(`//nav//a[@href="/"]`), visible(`.uplot`), until(`document.fonts.status === "loaded"`))
 	p.audit("overview light")
@@ -289,6 +302,11 @@ func signOutAndIn(p *page, n *testNode) {
 		chromedp.WaitNotPresent(`//nav//a[@href="/users"]`))
 	p.audit("vDisks as a viewer")
 	p.shot("14-viewer")
+	p.do("the object side too",
+		click(`//nav//a[@href="/backends"]`), visible(`//button[.="Register backend"][@aria-disabled="true"][contains(@title,"Needs role manage")]`),
+		click(`//nav//a[@href="/disks"]`), visible(`//button[.="Claim device"][@aria-disabled="true"][contains(@title,"Needs role manage")]`),
+		click(`//nav//a[@href="/alba"]`), visible(`//main//button[.="Claim device"][@aria-disabled="true"]`))
+	p.audit("object store as a viewer")
 	p.do("theme is kept", chromedp.Navigate(n.url+"/vpools"), visible(`//tbody//a[.="default"]`),
 		until(`document.documentElement.dataset.theme === "dark"`))
 }

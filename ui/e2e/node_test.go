@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -19,8 +20,8 @@ import (
 
 // startLimit bounds the start of an empty node and stopLimit its stop.
 const (
-	startLimit = 20 * time.Second
-	stopLimit  = 20 * time.Second
+	startLimit = 2 * time.Minute
+	stopLimit  = 2 * time.Minute
 )
 
 // testNode is a running node as an administrator knows it.
@@ -60,7 +61,7 @@ func startNode(t *testing.T) *testNode {
 	n := &testNode{t: t, dir: filepath.Join(t.TempDir(), "data"), said: &log{}}
 	n.start("127.0.0.1:0")
 	n.setupToken = readLine(t, filepath.Join(n.dir, "setup.token"))
-	n.portal = portalOf(t, n.url, n.dir)
+	n.portal = portalOf(n)
 	t.Cleanup(func() {
 		n.stop()
 		if t.Failed() {
@@ -131,31 +132,55 @@ func readLine(t *testing.T, path string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// portalOf asks the node for its iSCSI portal, as the operator on the node.
-func portalOf(t *testing.T, url, dir string) string {
-	t.Helper()
+// portalOf asks the node for its iSCSI portal.
+func portalOf(n *testNode) string {
+	n.t.Helper()
+	var list struct{ Items []struct{ Address string } }
+	n.call(http.MethodGet, "/portals", nil, &list)
+	if len(list.Items) != 1 {
+		n.t.Fatalf("%d portals, want 1", len(list.Items))
+	}
+	return list.Items[0].Address
+}
+
+// call asks the API something as the operator on the node, and reads the answer into out unless that is nil.
+func (n *testNode) call(method, path string, in, out any) {
+	n.t.Helper()
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM([]byte(readLine(t, filepath.Join(dir, "tls", "ca.pem")))) {
-		t.Fatal("tls/ca.pem holds no certificate")
+	if !roots.AppendCertsFromPEM([]byte(readLine(n.t, filepath.Join(n.dir, "tls", "ca.pem")))) {
+		n.t.Fatal("tls/ca.pem holds no certificate")
 	}
 	client := &http.Client{
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}},
 		Timeout:   startLimit,
 	}
 	defer client.CloseIdleConnections()
-	req, err := http.NewRequest(http.MethodGet, url+"/api/v1/portals", nil)
-	if err != nil {
-		t.Fatal(err)
+	var body bytes.Buffer
+	if in != nil {
+		if err := json.NewEncoder(&body).Encode(in); err != nil {
+			n.t.Fatal(err)
+		}
 	}
-	req.Header.Set("Authorization", "Bearer "+readLine(t, filepath.Join(dir, "admin.token")))
+	req, err := http.NewRequest(method, n.url+"/api/v1"+path, &body)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+readLine(n.t, filepath.Join(n.dir, "admin.token")))
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	res, err := client.Do(req)
 	if err != nil {
-		t.Fatal(err)
+		n.t.Fatalf("%s %s: %v", method, path, err)
 	}
 	defer res.Body.Close()
-	var list struct{ Items []struct{ Address string } }
-	if err := json.NewDecoder(res.Body).Decode(&list); err != nil || len(list.Items) != 1 {
-		t.Fatalf("portals: %v, %d of them, want 1", err, len(list.Items))
+	said, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode >= http.StatusBadRequest {
+		n.t.Fatalf("%s %s: status %d, %v: %s", method, path, res.StatusCode, err, said)
 	}
-	return list.Items[0].Address
+	if out != nil {
+		if err := json.Unmarshal(said, out); err != nil {
+			n.t.Fatalf("%s %s: %v: %s", method, path, err, said)
+		}
+	}
 }

@@ -1,4 +1,4 @@
-import { useEffect } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { signal } from "@preact/signals";
 import type { ApiError } from "./api/client";
 import { loadSession, session, setup } from "./store/session";
@@ -8,6 +8,7 @@ import { Shell } from "./parts/Shell";
 import { Toasts } from "./parts/Toasts";
 import { ErrorPanel, Skeleton } from "./parts/Notice";
 import { Gate } from "./parts/Gate";
+import { Lazy } from "./parts/Lazy";
 import { route } from "./routes";
 import { SetupPage } from "./pages/Setup";
 import { LoginPage } from "./pages/Login";
@@ -58,6 +59,9 @@ function Content() {
   return <Console />;
 }
 
+const loadPalette = () => import("./pages/Palette");
+
+/** Pages, and the command palette on Ctrl or Cmd with K. */
 function Console() {
   const here = path.value;
   const gate = here === "/login" || here === "/setup";
@@ -66,5 +70,26 @@ function Console() {
       navigate("/", { replace: true });
     }
   }, [gate]);
-  return <Shell>{gate ? null : route(here)}</Shell>;
+  const [search, setSearch] = useState(false);
+  useEffect(() => {
+    const press = (event: KeyboardEvent) => {
+      if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey) {
+        event.preventDefault();
+        // What is being filled in under a dialog is not left by a slip of the hand.
+        setSearch((open) => !open && !document.querySelector("dialog[open]"));
+      }
+    };
+    addEventListener("keydown", press);
+    return () => removeEventListener("keydown", press);
+  }, []);
+  return (
+    <>
+      <Shell search={() => setSearch(true)}>{gate ? null : route(here)}</Shell>
+      {search && (
+        <Lazy load={loadPalette} waiting={null}>
+          {(p) => <p.Palette onClose={() => setSearch(false)} />}
+        </Lazy>
+      )}
+    </>
+  );
 }

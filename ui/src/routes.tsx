@@ -3,16 +3,42 @@ import { match } from "./router";
 import { OverviewPage } from "./pages/Overview";
 import { VDisksPage } from "./pages/VDisks";
 import { VDiskPage } from "./pages/VDisk";
+import { TemplatesPage } from "./pages/Templates";
 import { TrashPage } from "./pages/Trash";
 import { VPoolsPage } from "./pages/VPools";
 import { VPoolPage } from "./pages/VPool";
 import { ISCSIPage } from "./pages/ISCSI";
 import { TargetPage } from "./pages/Target";
+import { NodesPage } from "./pages/Nodes";
 import { UsersPage } from "./pages/Users";
 import { TokensPage } from "./pages/Tokens";
 import { NotFoundPage } from "./pages/NotFound";
+import { Lazy } from "./parts/Lazy";
 
 type Values = Record<string, string>;
+
+type ObjectPages = typeof import("./pages/object");
+type IntegrationPages = typeof import("./pages/integration");
+type OperationPages = typeof import("./pages/operations");
+
+const loadObject = () => import("./pages/object");
+const loadIntegration = () => import("./pages/integration");
+const loadOperations = () => import("./pages/operations");
+
+/** A page of the object side. */
+function object(page: (pages: ObjectPages) => ComponentChildren): ComponentChildren {
+  return <Lazy key="object" load={loadObject}>{page}</Lazy>;
+}
+
+/** A page of OpenStack or vSphere. */
+function integration(page: (pages: IntegrationPages) => ComponentChildren): ComponentChildren {
+  return <Lazy key="integration" load={loadIntegration}>{page}</Lazy>;
+}
+
+/** A page of alerts, events, schedules or the audit log. */
+function operations(page: (pages: OperationPages) => ComponentChildren): ComponentChildren {
+  return <Lazy key="operations" load={loadOperations}>{page}</Lazy>;
+}
 
 /** Addresses and their pages, the first match wins. Dialogs that create have addresses of their own. */
 const routes: [string, (values: Values) => ComponentChildren][] = [
@@ -20,6 +46,7 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/vdisks", () => <VDisksPage />],
   ["/vdisks/new", () => <VDisksPage create />],
   ["/vdisks/:name", ({ name = "" }) => <VDiskPage key={name} name={name} />],
+  ["/templates", () => <TemplatesPage />],
   ["/trash", () => <TrashPage />],
   ["/vpools", () => <VPoolsPage />],
   ["/vpools/new", () => <VPoolsPage dialog="create" />],
@@ -28,11 +55,38 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/iscsi", () => <ISCSIPage />],
   ["/iscsi/new", () => <ISCSIPage create />],
   ["/iscsi/:iqn", ({ iqn = "" }) => <TargetPage key={iqn} iqn={iqn} />],
+  ["/alba", () => object((o) => <o.AlbaPage />)],
+  ["/alba/presets/new", () => object((o) => <o.AlbaPage createPreset />)],
+  ["/backends", () => object((o) => <o.BackendsPage />)],
+  ["/backends/new", () => object((o) => <o.BackendsPage create />)],
+  ["/backends/:name", ({ name = "" }) => object((o) => <o.BackendPage key={name} name={name} />)],
+  ["/disks", () => object((o) => <o.DisksPage />)],
+  ["/disks/claim", () => object((o) => <o.DisksPage claim />)],
+  ["/disks/:number", ({ number = "" }) => numbered(number, (n) => object((o) => <o.DiskPage key={n} number={n} />))],
+  ["/disks/:number/replace", ({ number = "" }) => numbered(number, (n) => object((o) => <o.ReplaceDiskPage key={n} number={n} />))],
+  ["/openstack", () => integration((i) => <i.OpenStackPage />)],
+  ["/openstack/new", () => integration((i) => <i.OpenStackPage create />)],
+  ["/vsphere", () => integration((i) => <i.VSpherePage />)],
+  ["/vsphere/new", () => integration((i) => <i.VSpherePage dialog="center" />)],
+  ["/vsphere/datastores/new", () => integration((i) => <i.VSpherePage dialog="datastore" />)],
+  ["/alerts", () => operations((o) => <o.AlertsPage />)],
+  ["/alerts/rules/new", () => operations((o) => <o.AlertsPage dialog="rule" />)],
+  ["/alerts/channels/new", () => operations((o) => <o.AlertsPage dialog="channel" />)],
+  ["/alerts/silences/new", () => operations((o) => <o.AlertsPage dialog="silence" />)],
+  ["/events", () => operations((o) => <o.EventsPage />)],
+  ["/schedules", () => operations((o) => <o.SchedulesPage />)],
+  ["/audit", () => operations((o) => <o.AuditPage />)],
+  ["/nodes", () => <NodesPage />],
   ["/users", () => <UsersPage />],
   ["/users/new", () => <UsersPage create />],
   ["/tokens", () => <TokensPage />],
   ["/tokens/new", () => <TokensPage create />],
 ];
+
+/** The page of something with a number; what is none is not found. */
+function numbered(text: string, page: (n: number) => ComponentChildren): ComponentChildren {
+  return /^[1-9][0-9]{0,9}$/.test(text) ? page(Number(text)) : <NotFoundPage />;
+}
 
 /** The page at a path. */
 export function route(path: string): ComponentChildren {

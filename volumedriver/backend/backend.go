@@ -70,7 +70,8 @@ type Usage struct {
 type Features struct {
 	ConditionalPut bool // PutIfAbsent works
 	ConsistentList bool // List shows every completed Put and Delete
-	// CheapReads: reading 4 KiB of an object costs much less than reading 64.
+	// CheapReads: reading 4 KiB of an object costs much less than reading 64, so that it
+	// may take a second read first, of checksums. Not where each request has its price.
 	CheapReads bool
 }
 

@@ -117,6 +117,7 @@ type Log struct {
 	time    int64
 	cur     *Chunk // appended to; the committer's
 	off     int64  // append position in it
+	ingests bool   // it is of another node's records
 
 	mu     sync.Mutex
 	chunks []*Chunk // oldest first; the last is current unless sealed
@@ -200,6 +201,17 @@ func (l *Log) Fits(n int64) bool {
 // AddChunk takes a chunk from the pool and opens it; ErrNoChunk if there is none. All that
 // was built has been written.
 func (l *Log) AddChunk() error {
+	return l.addChunk(func(first bool) (*chunkFile, error) {
+		cf, _, err := l.pool.tryTake(first)
+		return cf, err
+	})
+}
+
+// AwaitChunk is AddChunk for who cannot come again later: it waits for chunks that are
+// being made.
+func (l *Log) AwaitChunk() error { return l.addChunk(l.pool.take) }
+
+func (l *Log) addChunk(take func(first bool) (*chunkFile, error)) error {
 	l.mu.Lock()
 	first := len(l.chunks) == 0
 	failed := l.failed
@@ -208,7 +220,7 @@ func (l *Log) AddChunk() error {
 		return failed
 	}
 	for range maxFailovers {
-		cf, _, err := l.pool.tryTake(first)
+		cf, err := take(first)
 		if err != nil {
 			return err
 		}
@@ -249,7 +261,7 @@ func (l *Log) openChunk(cf *chunkFile, seq uint64, time int64) (uint64, error) {
 	buf := blockfs.AlignedBuffer(openerBytes)
 	encodeHeader(buf[:blockfs.Alignment], &h)
 	copy(buf[blockfs.Alignment:], buf[:blockfs.Alignment])
-	cf.owner = l.vdisk
+	cf.owner, cf.epoch = l.vdisk, l.epoch
 	_, err = cf.f.WriteAt(buf, 0)
 	return gen, err
 }
@@ -360,6 +372,10 @@ func (l *Log) Promise(now int64) (bool, error) {
 	if !l.Unpromised() || l.off+promiseBytes > l.cur.size {
 		return false, nil
 	}
+	if l.ingests {
+		err := l.promiseApart(now)
+		return err == nil, err
+	}
 	_, err := l.Append(&Batch{Time: now})
 	if err == nil {
 		l.promise = l.seq - 1
@@ -397,7 +413,7 @@ func (l *Log) move(r *Record) error {
 	c := r.chunk
 	last := ErrNoChunk
 	for range maxFailovers {
-		cf, err := l.pool.take()
+		cf, err := l.pool.take(true)
 		if err != nil {
 			return err
 		}

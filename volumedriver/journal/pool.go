@@ -63,6 +63,7 @@ type chunkFile struct {
 	f     blockfs.File
 	bytes int64
 	owner [16]byte // of what is written in it, also while it is free
+	epoch uint32   // the same: that of its opener
 }
 
 // OpenPool opens or creates the pool in o.Dir and reads whose each chunk is.
@@ -159,7 +160,7 @@ func (p *Pool) adopt(e blockfs.Info) error {
 		f.Close()
 		return fmt.Errorf("journal: %s: %w", path, err)
 	default:
-		cf.owner = op.VDisk
+		cf.owner, cf.epoch = op.VDisk, op.Epoch
 		p.held[op.VDisk] = append(p.held[op.VDisk], cf)
 	}
 	return nil
@@ -227,9 +228,9 @@ func (p *Pool) tryTake(first bool) (cf *chunkFile, growth <-chan struct{}, err e
 
 // take is tryTake for who cannot come again later: it waits for creations in
 // flight.
-func (p *Pool) take() (*chunkFile, error) {
+func (p *Pool) take(first bool) (*chunkFile, error) {
 	for {
-		cf, growth, err := p.tryTake(true)
+		cf, growth, err := p.tryTake(first)
 		if growth == nil {
 			return cf, err
 		}
@@ -372,24 +373,56 @@ func (p *Pool) Failed() error {
 // Forget frees the chunks that were found at open and hold records of a vDisk. Call it
 // when its journal is in another pool.
 func (p *Pool) Forget(vdisk [16]byte) {
-	for _, cf := range p.claim(vdisk) {
+	for _, cf := range p.claim(vdisk, anyEpoch) {
 		p.give(cf)
 	}
 }
 
-// claim takes the chunks found at open that hold records of a vDisk.
-func (p *Pool) claim(vdisk [16]byte) []*chunkFile {
+// Newest returns the newest epoch in which a chunk was opened that was found at open, or
+// left by a Log that was closed, and holds records of a vDisk; 0: there is none.
+func (p *Pool) Newest(vdisk [16]byte) (epoch uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c := p.held[vdisk]
-	delete(p.held, vdisk)
-	return c
+	for _, cf := range p.held[vdisk] {
+		epoch = max(epoch, cf.epoch)
+	}
+	return epoch
+}
+
+func anyEpoch(uint32) bool { return true }
+
+func only(epoch uint32) func(uint32) bool { return func(e uint32) bool { return e == epoch } }
+
+// claim takes the chunks that hold records of a vDisk and are of no Log, as far as they
+// were opened in an epoch that is wanted.
+func (p *Pool) claim(vdisk [16]byte, wanted func(epoch uint32) bool) (claimed []*chunkFile) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var rest []*chunkFile
+	for _, cf := range p.held[vdisk] {
+		if wanted(cf.epoch) {
+			claimed = append(claimed, cf)
+		} else {
+			rest = append(rest, cf)
+		}
+	}
+	p.held[vdisk] = rest
+	if len(rest) == 0 {
+		delete(p.held, vdisk)
+	}
+	return claimed
 }
 
 // Erase makes what chunks say of a vDisk unreadable and frees them. The vDisk
 // must have no open Log. Call it when its deletion was decided.
-func (p *Pool) Erase(vdisk [16]byte) error {
-	claimed := p.claim(vdisk)
+func (p *Pool) Erase(vdisk [16]byte) error { return p.erase(vdisk, anyEpoch) }
+
+// EraseEpoch is Erase for the chunks that were opened in one epoch. Those of others may be
+// of a Log that is open.
+func (p *Pool) EraseEpoch(vdisk [16]byte, epoch uint32) error { return p.erase(vdisk, only(epoch)) }
+
+func (p *Pool) erase(vdisk [16]byte, wanted func(epoch uint32) bool) error {
+	claimed := p.claim(vdisk, wanted)
 	for i, cf := range claimed {
 		if err := eraseOpener(cf); err != nil {
 			p.mu.Lock()
@@ -402,7 +435,7 @@ func (p *Pool) Erase(vdisk [16]byte) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, cf := range p.free {
-		if cf.owner == vdisk {
+		if cf.owner == vdisk && wanted(cf.epoch) {
 			if err := eraseOpener(cf); err != nil {
 				return fmt.Errorf("journal: erase %s: %w", cf.name, err)
 			}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/volumedriver/clustersum"
@@ -49,8 +50,13 @@ type recovered struct {
 	file    *chunkFile
 	end     int64
 	lastSeq uint64
+	opened  uint64 // seq of its opener
 	found   []Found
 	strays  []Found // its opener, and valid records that do not follow on another
+
+	window    []byte // what was read last
+	windowOff int64
+	pooled    *[]byte // what the window is in, at first
 }
 
 // Recover reads the chunks that hold records of vdisk and returns the longest
@@ -58,8 +64,18 @@ type recovered struct {
 // room for records of epoch that span [first, last]. A *CorruptError leaves the
 // chunks as they were.
 func Recover(p *Pool, vdisk [16]byte, from uint64, valid func(epoch uint32, first, last uint64) bool) (*Recovery, error) {
+	return recoverTail(p, vdisk, from, valid, anyEpoch)
+}
+
+// RecoverEpoch is Recover from the chunks that were opened in one epoch; others are left
+// where they are.
+func RecoverEpoch(p *Pool, vdisk [16]byte, epoch uint32, from uint64, valid func(epoch uint32, first, last uint64) bool) (*Recovery, error) {
+	return recoverTail(p, vdisk, from, valid, only(epoch))
+}
+
+func recoverTail(p *Pool, vdisk [16]byte, from uint64, valid func(uint32, uint64, uint64) bool, wanted func(uint32) bool) (*Recovery, error) {
 	r := &Recovery{pool: p, vdisk: vdisk, LastSeq: from - 1}
-	for i, cf := range p.claim(vdisk) {
+	for i, cf := range p.claim(vdisk, wanted) {
 		r.chunks = append(r.chunks, &recovered{id: uint32(i), file: cf, end: openerBytes})
 	}
 	for _, c := range r.chunks {
@@ -82,6 +98,12 @@ func Recover(p *Pool, vdisk [16]byte, from uint64, valid func(epoch uint32, firs
 		}
 	}
 	return r, nil
+}
+
+// HasChunk reports whether there is a chunk that was opened for records from seq on, or moved
+// later.
+func (r *Recovery) HasChunk(seq uint64) bool {
+	return slices.ContainsFunc(r.chunks, func(c *recovered) bool { return c.opened >= seq })
 }
 
 // Abandon gives the chunks back, unchanged.
@@ -133,12 +155,14 @@ func (p *Pool) DropAside(vdisk [16]byte) error {
 
 // scan reads the records of one chunk (J1, J3).
 func (c *recovered) scan(vdisk [16]byte) error {
+	defer c.release()
 	op, err := readOpener(c.file.f)
 	if err != nil {
 		return fmt.Errorf("journal %s: %w", c.file.name, err)
 	}
 	seed := clustersum.NewSeed(vdisk)
 	gen, next := op.Generation, op.Seq
+	c.opened = op.Seq
 	// What the opener promises is checked like any other promise (E3).
 	c.strays = append(c.strays, Found{op, c.id, blockfs.Alignment})
 	off, torn := int64(openerBytes), false
@@ -168,38 +192,61 @@ func (c *recovered) scan(vdisk [16]byte) error {
 	return nil
 }
 
-// scanWindow is how much of a chunk is read at once behind its log.
+// scanWindow is how much of a chunk is read at once.
 const scanWindow = 1 << 20
+
+// scanWindows are reused: a node recovers the journals of many vDisks at its start.
+var scanWindows = sync.Pool{New: func() any { b := blockfs.AlignedBuffer(scanWindow); return &b }}
+
+// read returns n bytes at an offset, valid until the next call. Behind the log of a recycled
+// chunk are old records without number, at each of which a search for the next one begins:
+// they are read once all the same.
+func (c *recovered) read(n int, off int64) ([]byte, error) {
+	if off < c.windowOff || off+int64(n) > c.windowOff+int64(len(c.window)) {
+		size := max(n, int(min(scanWindow, (c.file.bytes-off)&^(blockfs.Alignment-1))))
+		buf := c.window[:0]
+		if c.pooled == nil {
+			c.pooled = scanWindows.Get().(*[]byte)
+			buf = (*c.pooled)[:0]
+		}
+		if cap(buf) < size {
+			buf = blockfs.AlignedBuffer(size)
+		}
+		c.window = nil
+		if _, err := c.file.f.ReadAt(buf[:size], off); err != nil {
+			return nil, fmt.Errorf("journal %s at %d: %w", c.file.name, off, err)
+		}
+		c.window, c.windowOff = buf[:size], off
+	}
+	return c.window[off-c.windowOff:][:n], nil
+}
+
+// release gives the window back.
+func (c *recovered) release() {
+	if c.pooled != nil {
+		scanWindows.Put(c.pooled)
+	}
+	c.window, c.pooled = nil, nil
+}
 
 // nextMagic returns the first offset at or after off where a record could begin;
 // the end of the chunk if there is none.
 func (c *recovered) nextMagic(off int64) (int64, error) {
-	buf := blockfs.AlignedBuffer(scanWindow)
-	for off+blockfs.Alignment <= c.file.bytes {
-		b := buf[:min(scanWindow, (c.file.bytes-off)&^(blockfs.Alignment-1))]
-		if _, err := c.file.f.ReadAt(b, off); err != nil {
-			return off, fmt.Errorf("journal %s at %d: %w", c.file.name, off, err)
+	for ; off+blockfs.Alignment <= c.file.bytes; off += blockfs.Alignment {
+		b, err := c.read(blockfs.Alignment, off)
+		if err != nil {
+			return off, err
 		}
-		for at := 0; at < len(b); at += blockfs.Alignment {
-			if bytes.HasPrefix(b[at:], magic[:]) {
-				return off + int64(at), nil
-			}
+		if bytes.HasPrefix(b, magic[:]) {
+			return off, nil
 		}
-		off += int64(len(b))
 	}
 	return off, nil
 }
 
 // record reads and verifies the record at off; ErrBadRecord if there is none.
 func (c *recovered) record(off int64, gen uint64, vdisk [16]byte, seed clustersum.Seed) (*Header, error) {
-	read := func(n int, at int64) ([]byte, error) {
-		b := blockfs.AlignedBuffer(n)
-		if _, err := c.file.f.ReadAt(b, at); err != nil {
-			return nil, fmt.Errorf("journal %s at %d: %w", c.file.name, at, err)
-		}
-		return b, nil
-	}
-	b, err := read(blockfs.Alignment, off)
+	b, err := c.read(blockfs.Alignment, off)
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +261,7 @@ func (c *recovered) record(off int64, gen uint64, vdisk [16]byte, seed clustersu
 		return nil, ErrBadRecord
 	}
 	if n > len(b) {
-		if b, err = read(n, off); err != nil {
+		if b, err = c.read(n, off); err != nil {
 			return nil, err
 		}
 	}
@@ -226,7 +273,7 @@ func (c *recovered) record(off int64, gen uint64, vdisk [16]byte, seed clustersu
 		return nil, ErrBadRecord
 	}
 	if h.DataBytes > 0 {
-		data, err := read(int(h.DataBytes), off+int64(n))
+		data, err := c.read(int(h.DataBytes), off+int64(n))
 		if err != nil {
 			return nil, err
 		}

@@ -442,3 +442,48 @@ func TestSetAside(t *testing.T) {
 	}
 	r.Abandon()
 }
+
+// counted counts what is read.
+type counted struct {
+	blockfs.File
+	bytes *int
+}
+
+func (c counted) ReadAt(p []byte, off int64) (int, error) {
+	*c.bytes += len(p)
+	return c.File.ReadAt(p, off)
+}
+
+// TestScanRecycled: a chunk is read once, also when it is full of records of its former use.
+func TestScanRecycled(t *testing.T) {
+	m := blockfs.NewMem()
+	o := poolOptions(m)
+	o.MaxBytes = testChunk
+	l := newTestLog(mustOpen(t, o), diskA, 1, 1, nil)
+	for l.Fits(recordBytes(oneWrite(1, 1))) || l.NextSeq() == 1 {
+		mustPut(t, l, oneWrite(l.NextSeq(), 1))
+	}
+	old := l.NextSeq() - 1
+	l.Seal()
+	l.Release(old)
+	l.Close()
+	puts(t, newTestLog(l.pool, diskB, 1, 1, nil), 3, 1)
+	_, p := reopened(t, m, o)
+	files := p.claim(diskB, anyEpoch)
+	if len(files) != 1 || old < 20 {
+		t.Fatalf("%d chunks after one of %d records was recycled", len(files), old)
+	}
+	n := 0
+	files[0].f = counted{files[0].f, &n}
+	c := &recovered{file: files[0], end: openerBytes}
+	if err := c.scan(diskB); err != nil {
+		t.Fatal(err)
+	}
+	if len(c.found) != 3 {
+		t.Errorf("%d records were found, want 3", len(c.found))
+	}
+	if n > 2*testChunk {
+		t.Errorf("%d bytes were read of a chunk of %d", n, testChunk)
+	}
+	p.give(files[0])
+}

@@ -166,6 +166,9 @@ type HostOptions struct {
 	// beyond it are read from local disk when they are needed. 0: 256 MiB.
 	MapMemoryBytes int64
 
+	// DTL is how journals are mirrored on other nodes, and theirs here; nil: they are not.
+	DTL *DTLOptions
+
 	checkpointTLogs uint32 // tests make checkpoints more often; 0: the constant
 	overlap         int    // tests overlap the writing of smaller records; 0: the constant
 	// Uploads bounds SCOs in flight to backends at once; 0: 8.
@@ -199,6 +202,13 @@ type PoolConfig struct {
 	Name      string
 	Store     backend.Store
 	Settings  Settings
+	// DTLOf returns the DTL mode of a vDisk that has one of its own, else ""; nil: none has.
+	// It is asked when the vDisk is opened, and does not wait for anything.
+	DTLOf func(id ID) DTLMode
+	// HistoryOf returns how far back the moments of a vDisk that has a history of its own
+	// are kept, 0: not at all; false: as Settings.History says, as for all if it is nil. It
+	// is asked by each scrub and each look at a history, and does not wait for anything.
+	HistoryOf func(id ID) (keep time.Duration, own bool)
 	// Adopt takes over a root object of another cluster or vPool name (vpool
 	// recover); ID must be the one in the root, see ReadRoot.
 	Adopt bool
@@ -214,6 +224,8 @@ type Settings struct {
 	// History is how far back a moment can be asked for; snapshots are kept however
 	// old. 0: as far as it is still there. 1 min or more.
 	History time.Duration
+	// DTL says whether journals are mirrored (rule O2); "": DTLSync.
+	DTL DTLMode
 	// AcceptLostTail lets a vDisk that lost acknowledged writes serve without
 	// an operator's word (rule E9).
 	AcceptLostTail bool
@@ -318,6 +330,7 @@ type Stats struct {
 	// Latency histograms: bucket i counts operations of [2^i, 2^(i+1)) us.
 	ReadLatency, WriteLatency [24]uint64
 	MapMemoryBytes            int64
+	DTL                       DTLStats
 	// MapErr says why pages of the map that changed stay in memory: local disk does
 	// not take them. Empty: it does.
 	MapErr string

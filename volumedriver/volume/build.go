@@ -128,7 +128,7 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 	v.small = o.p.cfg.Store.Features().CheapReads
 	v.ctx, v.cancel = context.WithCancel(context.Background())
 	v.size.Store(o.head.Size)
-	s := o.p.Settings()
+	s := o.p.settingsOf(o.id)
 	s.ClusterSize = v.cluster
 	v.settings.Store(&s)
 	v.setIOLimits()
@@ -183,6 +183,7 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 		v.up.pending = append(v.up.pending, first) // before it runs, so that one head answers it
 	}
 	h.countLog(o.disk, 1)
+	v.startMirroring()
 	v.wg.Add(3)
 	go (&committer{v: v}).run()
 	go v.up.run()

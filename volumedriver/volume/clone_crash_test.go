@@ -366,7 +366,7 @@ func TestCrashFamily(t *testing.T) {
 	f.stride = stride(5, 67)
 	w.fs.SetHook(func(int64, blockfs.OpInfo) { f.hook() })
 	w.be.SetHook(func(int64, blockfs.OpInfo) { f.hook() })
-	w.reg.hook = f.hook
+	w.reg.setHook(f.hook)
 	for i, s := range familyScript() {
 		end := f.begin(s)
 		if err := s.run(f); err != nil {

@@ -6,7 +6,9 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/volumedriver/blockmap"
+	"github.com/openvstorage/ovgate/volumedriver/dtl"
 	"github.com/openvstorage/ovgate/volumedriver/journal"
 )
 
@@ -29,6 +31,10 @@ type committer struct {
 	built   *flight // to be written after flying
 	written chan struct{}
 	slow    bool // appends were delayed since the journal was last emptier
+
+	mirror *dtl.Mirror // where records are sent too; nil: nowhere
+	must   bool        // what they carry is answered when that has them (V13)
+	async  bool        // with must: while the peer gives a grant is enough
 }
 
 // flight is a record under way, with the requests that it carries.
@@ -51,6 +57,11 @@ func (c *committer) run() {
 	idle.Stop()
 	defer idle.Stop()
 	for {
+		select {
+		case order := <-v.mirror.orders:
+			order(c)
+		default:
+		}
 		if c.flying != nil {
 			c.overlap()
 			continue
@@ -68,6 +79,9 @@ func (c *committer) run() {
 		select {
 		case <-v.kick:
 			idle.Stop()
+		case order := <-v.mirror.orders:
+			idle.Stop()
+			order(c)
 		case <-idle.C():
 			c.promise()
 		case <-v.ctx.Done():
@@ -267,7 +281,31 @@ func (c *committer) build(f *flight) bool {
 	b.Time = v.timestamp()
 	v.journal.Build(b, &f.rec)
 	clear(b.Parts)
+	c.send(f)
 	return true
+}
+
+// send mirrors a record that was built. What goes wrong with that, held meets; nothing is
+// answered before.
+func (c *committer) send(f *flight) {
+	m := c.mirror
+	if m == nil {
+		return
+	}
+	for c.must && c.async {
+		changed := m.Changed()
+		if m.Unanswered() < asyncLag {
+			break
+		}
+		select {
+		case <-changed:
+			continue
+		case <-m.Done():
+		case <-c.v.ctx.Done():
+		}
+		break
+	}
+	_ = m.Append(c.v.ctx, f.rec.Bytes(), c.v.journal.NextSeq()-1)
 }
 
 // finish puts a record that was written into the map and completes what it carries.
@@ -278,6 +316,10 @@ func (c *committer) finish(f *flight) {
 		c.complete(f, v.writeError())
 		return
 	}
+	if err := c.held(f); err != nil {
+		c.complete(f, err)
+		return
+	}
 	v.stats.appends.Add(1)
 	v.stats.appendBytes.Add(uint64(f.at.Bytes))
 	v.apply(f.at.Seq, &f.batch, f.at.Chunk, f.at.Off, f.at.Bytes, func(e *journal.Extent) []byte {
@@ -285,6 +327,93 @@ func (c *committer) finish(f *flight) {
 	})
 	c.complete(f, nil)
 }
+
+// held waits until the record, and all before it, is where the registry says that it is
+// (V13). After an error it may be there or not, and nothing is put into the map any more.
+func (c *committer) held(f *flight) error {
+	v := c.v
+	seq := f.at.Seq + uint64(f.batch.Seqs) - 1
+	var timer clock.Timer
+	for c.must {
+		if err := v.fenced(); err != nil {
+			return err
+		}
+		changed := c.mirror.Changed()
+		at, lost := c.mirror.Durable()
+		if at >= seq || c.async && v.mirror.mayServe() {
+			break
+		}
+		if timer == nil {
+			timer = v.host.o.Clock.NewTimer(v.settings.Load().StallTimeout)
+			defer timer.Stop()
+			defer v.mirror.stalled.Store(false)
+		}
+		v.mirror.stalled.Store(lost != nil)
+		done := c.mirror.Done()
+		if lost != nil {
+			done = nil
+		}
+		select {
+		case <-changed:
+		case <-done:
+		case order := <-v.mirror.orders: // which it is, when the mirror ended
+			order(c)
+		case <-v.kick: // it may be fenced
+		case <-timer.C():
+			c.stall(f)
+			timer.Reset(v.settings.Load().StallTimeout)
+		case <-v.ctx.Done():
+			return fmt.Errorf("vdisk %s: %w", v.id, ErrClosed)
+		}
+	}
+	return nil
+}
+
+// stall answers what waited for stall_timeout, and what waits behind it. What is in a
+// record stays in the log, and reaches the map in its turn; until then stand-ins keep its
+// ranges, so that nothing comes of it that a read or a partial write could see too early.
+func (c *committer) stall(f *flight) {
+	v := c.v
+	err := v.mirror.stallError()
+	c.standIn(f, err)
+	if o := c.other(f); c.flying == o {
+		c.standIn(o, err)
+	}
+	for _, r := range v.locks.refuse() {
+		v.complete(r, err)
+	}
+	v.qmu.Lock()
+	q := v.dequeue(nil, len(v.queue))
+	v.qmu.Unlock()
+	for _, r := range q {
+		v.finish(r, err)
+	}
+}
+
+// standIn answers what a record carries, and leaves stand-ins in its place.
+func (c *committer) standIn(f *flight, err error) {
+	v := c.v
+	for i, r := range f.taken {
+		if r.Kind == 0 {
+			continue // it is one
+		}
+		s := &Request{Done: nobody{}}
+		if r.Kind == ReqReserve || r.Kind == reqPin {
+			s.Data = bytes.Clone(r.Data)
+		}
+		v.locks.replace(r, s)
+		f.taken[i] = s
+		v.inflight.Add(1)
+		v.active.Add(1)
+		clear(r.st.parts[:])
+		v.complete(r, err)
+	}
+}
+
+// nobody waits for a stand-in.
+type nobody struct{}
+
+func (nobody) Complete(*Request) {}
 
 func (c *committer) complete(f *flight, err error) {
 	for i, r := range f.taken {

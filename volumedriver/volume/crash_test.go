@@ -236,7 +236,7 @@ func (c *crashRun) test(t *testing.T, size int64, steps []step) {
 	v := n.open(c.id)
 	w.fs.SetHook(func(int64, blockfs.OpInfo) { c.hook() })
 	w.be.SetHook(func(int64, blockfs.OpInfo) { c.hook() })
-	w.reg.hook = c.hook
+	w.reg.setHook(c.hook)
 	o = newOracle(size)
 	for i, s := range steps {
 		c.begun.Store(int64(i + 1))

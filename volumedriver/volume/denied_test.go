@@ -27,6 +27,9 @@ func (s keeping) Delete(ctx context.Context, name string) error {
 // Where nothing can be deleted, commits go on with one try each, and a head does not
 // grow without end; what is condemned goes when the right is back.
 func TestDeletesDenied(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a thousand commits, one after the other, which beside each other are in TestModel")
+	}
 	const commits = maxStale + 50
 	w := newWorld(91)
 	s := keeping{deny: new(atomic.Bool), refused: new(atomic.Int64)}

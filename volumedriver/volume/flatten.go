@@ -459,6 +459,8 @@ func (v *Volume) letGo(ctx context.Context) error {
 	results := make(chan result, 1)
 	if err := v.up.ask(&headRequest{ctx: ctx, after: func(h *Head) {
 		var r result
+		v.up.recMu.Lock()
+		defer v.up.recMu.Unlock()
 		if v.up.rec.Parent != nil && h.Parent == nil {
 			r.last, r.err = v.p.letGo(v.ctx, &v.up.rec)
 		}

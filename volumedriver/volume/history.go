@@ -46,11 +46,21 @@ type History struct {
 	More     bool     // there are more than Limit after the last one
 }
 
-// window returns since when the history of a vDisk is kept: as long as the vPool's
-// setting says, or since it was created.
+// historyFor returns how far back the moments of a vDisk are kept; 0: they are not.
+func (p *Pool) historyFor(id ID) time.Duration {
+	if p.cfg.HistoryOf != nil {
+		if h, own := p.cfg.HistoryOf(id); own {
+			return h
+		}
+	}
+	return p.Settings().History
+}
+
+// window returns since when the history of a vDisk is kept: as long as its own or the
+// vPool's setting says, or since it was created.
 func (p *Pool) window(st *state) int64 {
 	from := st.head.Created
-	if h := p.Settings().History; h > 0 {
+	if h := p.historyFor(st.head.VDisk); h > 0 {
 		from = max(from, p.host.now()-int64(h))
 	}
 	return from

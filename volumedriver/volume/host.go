@@ -20,6 +20,7 @@ import (
 	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/blockmap"
 	"github.com/openvstorage/ovgate/volumedriver/cache"
+	"github.com/openvstorage/ovgate/volumedriver/dtl"
 	"github.com/openvstorage/ovgate/volumedriver/journal"
 )
 
@@ -45,6 +46,7 @@ const (
 type Host struct {
 	o      HostOptions
 	disks  []*writeDisk // the first is that in o.FS
+	dtl    *nodeDTL     // nil: nothing is mirrored
 	cache  *cache.Cache
 	memory *journal.Memory
 	// readCaches are those of cache, in its order, and then those that cannot be used.
@@ -78,6 +80,7 @@ type HostUsage struct {
 	ReadCaches             []ReadCacheUsage
 	OpenVDisks             int
 	Map                    blockmap.MemoryUsage // pages of the maps
+	DTL                    dtl.Usage            // copies of other nodes' journals
 }
 
 // WriteDiskUsage is the state of a WriteDisk, or of the journals in the data directory.
@@ -138,9 +141,13 @@ func NewHost(ctx context.Context, o HostOptions) (*Host, error) {
 		return nil, err
 	}
 	disks, used := openReadCaches(o)
-	return &Host{o: o, disks: writeDisks, started: o.Clock.Now(), cache: cache.New(o.CacheBytes, disks...), readCaches: used,
+	h := &Host{o: o, disks: writeDisks, started: o.Clock.Now(), cache: cache.New(o.CacheBytes, disks...), readCaches: used,
 		memory: &journal.Memory{Max: o.WriteMemoryBytes}, mapMemory: blockmap.NewMemory(o.MapMemoryBytes),
-		uploads: make(chan struct{}, o.Uploads), pools: map[string]*Pool{}, spaces: map[spaceKey]uint64{}, users: map[ID]*cache.User{}}, nil
+		uploads: make(chan struct{}, o.Uploads), pools: map[string]*Pool{}, spaces: map[spaceKey]uint64{}, users: map[ID]*cache.User{}}
+	if err := h.openDTL(); err != nil {
+		return nil, errors.Join(err, h.Close(ctx))
+	}
+	return h, nil
 }
 
 // openReadCaches opens the read caches that can be used, in the order in which the
@@ -185,6 +192,9 @@ func (h *Host) reuse(b []byte) { h.objects.Put(&b) }
 // Usage returns the state of what the vDisks share.
 func (h *Host) Usage() HostUsage {
 	u := HostUsage{Map: h.mapMemory.Usage()}
+	if h.dtl != nil {
+		u.DTL = h.dtl.server.Usage()
+	}
 	for _, d := range h.disks {
 		w := WriteDiskUsage{Name: d.name, Err: d.err}
 		if d.pool != nil {
@@ -229,7 +239,7 @@ func (h *Host) Close(ctx context.Context) error {
 			first = err
 		}
 	}
-	errs := []error{h.cache.Close()}
+	errs := []error{h.dtl.close(), h.cache.Close()}
 	for _, d := range h.disks {
 		if d.pool != nil {
 			errs = append(errs, d.pool.Close())
@@ -290,6 +300,9 @@ func (s Settings) withDefaults() (Settings, error) {
 	if s.ClusterSize == 0 {
 		s.ClusterSize = DefaultClusterSize
 	}
+	if s.DTL == "" {
+		s.DTL = DTLSync
+	}
 	setDefault(&s.SCOSize, DefaultSCOSize)
 	setDefault(&s.JournalQuota, DefaultQuota)
 	if s.CommitInterval == 0 {
@@ -315,6 +328,8 @@ func (s Settings) check() error {
 		return fmt.Errorf("%w: commit interval %s is outside 100 ms to 10 min", ErrInvalid, s.CommitInterval)
 	case s.StallTimeout < time.Second || s.StallTimeout > time.Hour:
 		return fmt.Errorf("%w: stall timeout %s is outside 1 s to 1 h", ErrInvalid, s.StallTimeout)
+	case s.DTL != DTLSync && s.DTL != DTLAsync && s.DTL != DTLModeOff:
+		return fmt.Errorf("%w: DTL mode %q is not %s, %s or %s", ErrInvalid, s.DTL, DTLSync, DTLAsync, DTLModeOff)
 	case s.History < 0 || s.History > 0 && s.History < time.Minute:
 		return fmt.Errorf("%w: history %s is neither 0 nor at least 1 min", ErrInvalid, s.History)
 	}
@@ -413,6 +428,17 @@ func (p *Pool) SetSettings(s Settings) error {
 	p.cfg.Settings = s
 	p.mu.Unlock()
 	return nil
+}
+
+// settingsOf returns the settings that a vDisk is opened with.
+func (p *Pool) settingsOf(id ID) Settings {
+	s := p.Settings()
+	if p.cfg.DTLOf != nil {
+		if m := p.cfg.DTLOf(id); m != "" {
+			s.DTL = m
+		}
+	}
+	return s
 }
 
 // Volume returns an open vDisk, or nil.

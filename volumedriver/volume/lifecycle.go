@@ -89,8 +89,9 @@ func (p *Pool) putHead(ctx context.Context, h *Head) (HeadRef, error) {
 	return ref, nil
 }
 
-// AcceptLoss is the operator's word that a vDisk in LOST_TAIL may serve what is
-// left (rule E9); the next Open succeeds. Without that flag it changes nothing.
+// AcceptLoss is the operator's word that a vDisk in LOST_TAIL, or one whose newest writes
+// only another node has, may serve what is left (rule E9); the next Open succeeds. Of any
+// other vDisk it changes nothing.
 func (p *Pool) AcceptLoss(ctx context.Context, id ID) error {
 	done, err := p.begin(ctx, id)
 	if err != nil {
@@ -98,8 +99,12 @@ func (p *Pool) AcceptLoss(ctx context.Context, id ID) error {
 	}
 	defer done()
 	rec, err := p.host.o.Registry.Load(ctx, id)
-	if err != nil || rec.State != FlagLostTail {
+	if err != nil {
 		return err
+	}
+	elsewhere := rec.State == FlagNone && rec.Owner != "" && rec.Owner != p.host.o.Node
+	if rec.State != FlagLostTail && !elsewhere {
+		return nil
 	}
 	next := rec
 	next.State = FlagAccepted

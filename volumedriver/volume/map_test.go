@@ -104,7 +104,7 @@ func history(t *testing.T, v *Volume, want map[int64]uint32, seed uint64, commit
 // waitCheckpoint waits until a committed head names a checkpoint.
 func waitCheckpoint(t *testing.T, v *Volume) *MapRef {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(hangLimit); ; time.Sleep(time.Millisecond) {
 		if m := v.committedState.Load().head.Map; m != nil {
 			return m
 		}
@@ -186,7 +186,7 @@ func TestCheckpointVoid(t *testing.T) {
 		wantVersion(t, v, off, before[off])
 	}
 	history(t, v, before, 4, 8)
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(hangLimit); ; {
 		m := v.committedState.Load().head.Map
 		if m != nil && m.Epoch == v.this.Epoch {
 			break
@@ -215,7 +215,7 @@ func TestCheckpointAfterScrub(t *testing.T) {
 		t.Fatalf("%+v", res)
 	}
 	var ref *MapRef
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(hangLimit); ; time.Sleep(time.Millisecond) {
 		st := v.committedState.Load()
 		line := st.line([16]byte{}, 0)
 		if ref = st.head.Map; ref != nil && ref.Line == hex.EncodeToString(line[:]) {
@@ -317,7 +317,7 @@ func TestCheckpointObjects(t *testing.T) {
 	history(t, v, want, 20, 8)
 	// Until the last checkpoint is named and what it superseded is deleted.
 	var extra []string
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(hangLimit); ; time.Sleep(5 * time.Millisecond) {
 		history(t, v, want, 21, 1)
 		var need []string
 		h := v.committedState.Load().head
@@ -492,14 +492,16 @@ func TestMapDiskFull(t *testing.T) {
 	want := map[int64]uint32{}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	committed := 0
-	for i := range int64(8) { // a page each
+	committed, limit := 0, 5*time.Second // far above what one takes that does not wait
+	for i := range int64(8) {            // a page each
 		off := i * blockmap.PageEntries * 4096
 		mustWrite(t, v, off, uint32(i)+1)
 		want[off] = uint32(i) + 1
-		cctx, ccancel := context.WithTimeout(ctx, 500*time.Millisecond)
+		cctx, ccancel := context.WithTimeout(ctx, limit)
 		if err := v.Commit(cctx); err == nil {
 			committed++
+		} else {
+			limit = 100 * time.Millisecond
 		}
 		ccancel()
 		wantAll(t, v, want)
@@ -644,7 +646,11 @@ func TestCleanHeadStays(t *testing.T) {
 	n := w.mustStart(t)
 	id := testID(1)
 	n.create(id, 1<<20)
-	for i := range uint32(300) {
+	times := uint32(300)
+	if testing.Short() {
+		times = 60
+	}
+	for i := range times {
 		v := n.open(id)
 		mustWrite(t, v, int64(i%256)*4096, i+1)
 		mustCommit(t, v)

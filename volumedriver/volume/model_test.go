@@ -13,13 +13,13 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/internal/testseed"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/cache"
 )
 
 // modelOps is how many random operations TestModel runs; OVGATE_MODEL_OPS
-// overrides it (0: until the test binary's time is up), OVGATE_MODEL_SEED
-// replays a seed that a failure printed.
+// overrides it (0: until the test binary's time is up).
 const modelOps = 10000
 
 // model is one life of a vDisk under random operations and options, against the
@@ -39,6 +39,7 @@ type model struct {
 	// moments are the times of the moments that the oracle knows.
 	moments map[string]time.Time
 	ops     int
+	clones  uint32
 	// line is that of the node to a store that a crash leaves alone; nil: the backend is
 	// in memory, and crashes with the node.
 	line *line
@@ -59,15 +60,14 @@ func newModel(t testing.TB, seed uint64, store backend.Store) *model {
 	if m.r.IntN(2) == 0 {
 		w.opts.ReadCaches = []ReadCache{{Name: "memory", FS: blockfs.NewMem(), Bytes: cache.SlotBytes * (1 + m.r.Int64N(200))}}
 	}
-	// Reads that a crash cut off from the backend give up after this long; a writer may
-	// have to wait for the other vDisk's commit interval, on a busy machine.
-	w.settings.StallTimeout = 3 * time.Second
+	// A writer may have to wait for the other vDisk's commit interval, on a busy machine.
+	w.settings.StallTimeout = hangLimit / 2
 	if m.r.IntN(2) == 0 {
 		w.settings.History = 24 * time.Hour // else a scrub takes the moments
 	}
 	if m.r.IntN(2) == 0 {
 		w.opts.Clock = fastClock{time.Now(), 50}
-		w.settings.StallTimeout *= 50
+		w.settings.StallTimeout = min(50*w.settings.StallTimeout, time.Hour)
 	}
 	if store != nil {
 		w.openStore = func() backend.Store {
@@ -188,6 +188,7 @@ func (m *model) crash() {
 	left.Store(1 + m.r.Int64N(12))
 	kind, seed := tearings[m.r.IntN(len(tearings))], m.r.Uint64()
 	var once sync.Once
+	killed := make(chan struct{})
 	hook := func() {
 		if left.Add(-1) > 0 {
 			return
@@ -207,6 +208,10 @@ func (m *model) crash() {
 				m.w.be.Kill()
 			}
 			done.Store(true)
+			go func() { // what is in flight ends with the engine, as it does with its process
+				defer close(killed)
+				m.n.kill()
+			}()
 		})
 	}
 	m.w.fs.SetHook(func(int64, blockfs.OpInfo) { hook() })
@@ -224,7 +229,7 @@ func (m *model) crash() {
 		}
 		cut = append(cut, m.burst()...)
 	}
-	m.n.kill()
+	<-killed
 	*m.w = after
 	for _, s := range cut {
 		m.note("cut off: %s", s)
@@ -301,7 +306,7 @@ func (m *model) finish(ops int) {
 
 // TestModel runs random operations with random options against the oracle.
 func TestModel(t *testing.T) {
-	ops, seed, lives := modelOps, uint64(time.Now().UnixNano()), 20
+	ops, seed, lives := modelOps, testseed.Of(t), 20
 	if testing.Short() {
 		ops = 1500
 	}
@@ -311,13 +316,6 @@ func TestModel(t *testing.T) {
 			t.Fatal(err)
 		}
 		ops = n
-	}
-	if s := os.Getenv("OVGATE_MODEL_SEED"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		seed = n
 	}
 	end, ok := t.Deadline()
 	total := 0

@@ -410,7 +410,7 @@ func TestCrashMove(t *testing.T) {
 	m.fs.SetHook(func(int64, blockfs.OpInfo) { hook() })
 	m.be.SetHook(func(int64, blockfs.OpInfo) { hook() })
 	m.be2.SetHook(func(int64, blockfs.OpInfo) { hook() })
-	m.reg.hook = hook
+	m.reg.setHook(hook)
 	ctx := context.Background()
 	if _, err := n.pool.CopyTo(ctx, id, n.dst, true, nil); err != nil {
 		t.Fatal(err)
@@ -424,7 +424,7 @@ func TestCrashMove(t *testing.T) {
 	m.fs.SetHook(nil)
 	m.be.SetHook(nil)
 	m.be2.SetHook(nil)
-	m.reg.hook = nil
+	m.reg.setHook(nil)
 	n.kill()
 	if fail != nil {
 		t.Fatal(fail)

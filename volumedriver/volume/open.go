@@ -10,6 +10,7 @@ import (
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/dtl"
 	"github.com/openvstorage/ovgate/volumedriver/journal"
 )
 
@@ -41,10 +42,11 @@ type opening struct {
 	stalePasts []string
 	claimed    uint32 // highest epoch claimed on the backend
 
-	tail  *journal.Recovery
-	disk  *writeDisk
-	this  Opening
-	table epochTable // with this opening
+	tail    *journal.Recovery
+	disk    *writeDisk
+	adopted bool // disk has a copy of the tail, which was another node's
+	this    Opening
+	table   epochTable // with this opening
 }
 
 // Open starts serving a vDisk (rules E1, E2). Errors: ErrNotFound, ErrLostTail,
@@ -100,6 +102,10 @@ func (p *Pool) takeOpening(ctx context.Context, id ID) (*opening, error) {
 	for try := 1; ; try++ {
 		o := &opening{p: p, id: id}
 		if err := o.learn(ctx); err != nil {
+			if try < maxTakes && errors.Is(err, ErrCorrupt) && o.outdated(ctx) {
+				o.abandon()
+				continue
+			}
 			return nil, err
 		}
 		err := o.usable(ctx)
@@ -113,6 +119,13 @@ func (p *Pool) takeOpening(ctx context.Context, id ID) (*opening, error) {
 			return nil, err
 		}
 	}
+}
+
+// outdated reports whether the registry says something else by now: what was learned may be
+// older than what the copy gave back since, and look damaged.
+func (o *opening) outdated(ctx context.Context) bool {
+	now, err := o.p.host.o.Registry.Load(ctx, o.id)
+	return err == nil && !now.equal(&o.rec)
 }
 
 // usable refuses a template, and finds the parent of a clone.
@@ -150,14 +163,21 @@ func (o *opening) learn(ctx context.Context) error {
 	if err := o.findHead(ctx); err != nil {
 		return err
 	}
+	if err := o.adopt(ctx); err != nil {
+		return err
+	}
 	lost, err := o.findTail()
 	if err != nil {
 		return err
 	}
-	if lost != "" && o.rec.State != FlagAccepted && !o.p.Settings().AcceptLostTail {
-		return o.markLost(ctx, lost)
+	if lost == "" || o.rec.State == FlagAccepted || o.p.Settings().AcceptLostTail {
+		return nil
 	}
-	return nil
+	if o.rec.Owner != "" && o.rec.Owner != o.p.host.o.Node {
+		// Not lost as long as that node may come back: nothing changes without a word.
+		return fmt.Errorf("vdisk %s (%s): %w: node %s has its newest writes: start that, or accept the loss to serve what is left", o.head.Name, o.id, ErrLostTail, o.rec.Owner)
+	}
+	return o.markLost(ctx, lost)
 }
 
 // findHead settles which head counts: the committed one, or a newer one that a
@@ -338,8 +358,7 @@ func (o *opening) findTail() (lost string, err error) {
 	case err != nil:
 		return "", fmt.Errorf("vdisk %s: %w", o.id, err)
 	}
-	// A rollback writes no journal.
-	unclean := !o.head.Clean || len(o.rec.Opens) > 0 && o.rec.State != FlagPending
+	unclean := o.unclean() && !o.adopted
 	switch {
 	case unclean && o.rec.Journal != jp.ID() && o.p.host.unusable() != nil:
 		return "", fmt.Errorf("vdisk %s: its journal is not here, it may be on another disk: %w", o.id, o.p.host.unusable())
@@ -351,9 +370,59 @@ func (o *opening) findTail() (lost string, err error) {
 	return "", nil
 }
 
+// unclean tells that there may be a tail. A rollback writes no journal.
+func (o *opening) unclean() bool {
+	return !o.head.Clean || len(o.rec.Opens) > 0 && o.rec.State != FlagPending
+}
+
+// adopt takes the copy over that this node has of the tail, if the registry says that it
+// is whole. Where it is not, or on another node, a tail that may be somewhere is not given
+// up without somebody's word: then nothing changes, ErrLostTail.
+func (o *opening) adopt(ctx context.Context) error {
+	h, d := o.p.host, &o.rec.DTL
+	if o.foreign || !o.unclean() || d.State != DTLOK && d.State != DTLDegraded || h.writeDiskOf(o.rec.Journal) != nil {
+		return nil
+	}
+	why := fmt.Sprintf("node %s has its newest writes: start that", o.rec.Owner)
+	if d.State == DTLOK {
+		why = fmt.Sprintf("nodes %s and %s have its newest writes: open it on one of them", o.rec.Owner, d.Peer)
+	}
+	accepted := o.rec.State == FlagAccepted || o.p.Settings().AcceptLostTail
+	if d.State == DTLOK && d.Peer == h.o.Node && d.Async && !accepted {
+		why = fmt.Sprintf("the copy here may lack the newest writes, which node %s has: start that", o.rec.Owner)
+	} else if d.State == DTLOK && d.Peer == h.o.Node && h.dtl != nil {
+		a, err := h.dtl.server.Adopt(ctx, o.id, d.Generation)
+		if err == nil {
+			if o.disk, err = h.dtl.place(a, o.id, o.head.LastSeq); err == nil && o.disk != nil {
+				o.adopted = true
+				return nil
+			}
+			if err == nil {
+				err = dtl.ErrGeneration
+			}
+		}
+		if !errors.Is(err, dtl.ErrGeneration) {
+			return fmt.Errorf("vdisk %s: take it over from node %s: %w", o.id, o.rec.Owner, err)
+		}
+		why = fmt.Sprintf("the copy of its newest writes that was here is gone; node %s has them: start that", o.rec.Owner)
+	}
+	if accepted || o.rec.Owner == h.o.Node && d.State != DTLOK {
+		return nil
+	}
+	if h.dtl != nil && d.State == DTLDegraded {
+		if err := h.dtl.server.GiveUp(o.id); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("vdisk %s (%s): %w: %s, or accept the loss to serve what is left", o.head.Name, o.id, ErrLostTail, why)
+}
+
 // findDisk returns the disk that has the tail.
 func (o *opening) findDisk() *writeDisk {
 	h := o.p.host
+	if o.adopted {
+		return o.disk
+	}
 	if d := h.writeDiskOf(o.rec.Journal); d != nil {
 		return d
 	}
@@ -432,6 +501,11 @@ func (o *opening) take(ctx context.Context, state RecordFlag) error {
 	}
 	o.table = epochTable(o.head.Epochs).with(opens).with([]Opening{o.this})
 	next.Owner, next.Epoch, next.Head, next.State = o.p.host.o.Node, o.this.Epoch, o.ref, state
+	// What this opening acknowledges only this node has, until a new copy is good (O2).
+	next.DTL = DTLRecord{State: DTLOff}
+	if state == FlagNone && o.p.host.mirrored(o.p.settingsOf(o.id)) {
+		next.DTL.State = DTLDegraded
+	}
 	if len(o.tail.Tail) == 0 {
 		o.disk = o.p.host.placeLog(o.disk)
 	}

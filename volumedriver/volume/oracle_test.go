@@ -30,9 +30,9 @@ func sectorVersion(p []byte, sector uint64) (uint32, error) {
 	} else if s := binary.LittleEndian.Uint64(p); s != sector {
 		return 0, fmt.Errorf("sector %d holds sector %d version %d", sector, s, ver)
 	}
-	want := make([]byte, lbaBytes)
-	sectorContent(want, sector, ver)
-	if !bytes.Equal(p[:lbaBytes], want) {
+	var want [lbaBytes]byte
+	sectorContent(want[:], sector, ver)
+	if !bytes.Equal(p[:lbaBytes], want[:]) {
 		return 0, fmt.Errorf("sector %d is torn (claims version %d)", sector, ver)
 	}
 	return ver, nil

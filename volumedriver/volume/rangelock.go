@@ -73,3 +73,20 @@ func (l *rangeLock) release(r *Request) (granted []*Request) {
 	l.waiting = keep
 	return granted
 }
+
+// replace has another request hold the range of r.
+func (l *rangeLock) replace(r, by *Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	by.st = r.st
+	l.held[r.st.slot] = by
+}
+
+// refuse returns the requests that wait, which do so no more.
+func (l *rangeLock) refuse() []*Request {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := l.waiting
+	l.waiting = nil
+	return w
+}

@@ -125,7 +125,7 @@ func TestReadAhead(t *testing.T) {
 	}
 	gate.Lock()
 	go func() {
-		for deadline := time.Now().Add(10 * time.Second); now.Load() < 4 && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(hangLimit); now.Load() < 4 && time.Now().Before(deadline); {
 			time.Sleep(100 * time.Microsecond)
 		}
 		gate.Unlock()

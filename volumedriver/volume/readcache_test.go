@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -27,6 +28,34 @@ func (s countedStore) Features() backend.Features {
 	f := s.Store.Features()
 	f.CheapReads = false
 	return f
+}
+
+// TestOneRequest: where a request has its price, a random read that is not cached costs
+// one, checksums included.
+func TestOneRequest(t *testing.T) {
+	const clusters, perGroup = 8192, 16
+	w := newWorld(93)
+	var reads atomic.Int64
+	w.wrapStore = func(s backend.Store) (backend.Store, error) { return countedStore{s, &reads}, nil }
+	w.opts.CacheBytes = 32 << 20
+	n := w.mustStart(t)
+	defer n.close()
+	n.create(testID(1), clusters*4096)
+	v := n.open(testID(1))
+	for i := int64(0); i < clusters; i++ {
+		mustWrite(t, v, i*4096, uint32(i+1))
+	}
+	mustCommit(t, v)
+	rng := rand.New(rand.NewPCG(93, 1))
+	groups := rng.Perm(clusters / perGroup / 2) // every other group: neighbours may be a sequence
+	reads.Store(0)
+	for _, g := range groups {
+		i := int64(2*g*perGroup + rng.IntN(perGroup))
+		wantVersion(t, v, i*4096, uint32(i+1))
+	}
+	if got := reads.Load(); got > int64(len(groups)) {
+		t.Errorf("%d requests for %d reads", got, len(groups))
+	}
 }
 
 // TestReadCacheOnDisk: what memory has no room for is read from the READ disk; one that

@@ -40,11 +40,17 @@ type Record struct {
 }
 
 // RecordFormat is the newest registry record format this code reads and writes.
-// Formats 2 and 3 are written for records with what the ones before did not know.
-const RecordFormat = 3
+// Formats 2 to 5 are written for records with what the ones before did not know.
+const RecordFormat = 5
 
 // format returns the oldest format that can say what the record says.
 func (r *Record) format() int {
+	if r.DTL.Change != 0 {
+		return 5
+	}
+	if r.DTL.State != DTLOff && r.DTL.State != "" {
+		return 4
+	}
 	if r.State == FlagScrub {
 		return 3
 	}
@@ -111,10 +117,30 @@ type HeadRef struct {
 
 // DTLRecord is the mirror's part of the record (rule O2).
 type DTLRecord struct {
-	State      string `json:"state"` // off | ok | catchup | degraded
-	Peer       string `json:"peer,omitempty"`
-	Generation uint64 `json:"generation,omitempty"`
+	State      DTLState `json:"state"`
+	Peer       string   `json:"peer,omitempty"`       // node that has the copy
+	Generation uint64   `json:"generation,omitempty"` // of the copy
+	// Async: of a copy that is OK the newest records may be missing (DTLAsync).
+	Async bool `json:"async,omitempty"`
+	// Change counts the changes of the others by one opening, so that no record is ever as
+	// one before it was: else a change that arrives late, or twice, could call a copy good
+	// again that is not.
+	Change uint64 `json:"change,omitempty"`
 }
+
+// DTLState tells what the copy of a journal's tail on another node is good for.
+type DTLState string
+
+// States. The registry has off, ok and degraded.
+const (
+	DTLOff DTLState = "off" // none is wanted, or the vDisk is closed with all on the backend
+	// DTLOK: with that peer's copy of that generation nothing acknowledged is lost.
+	DTLOK DTLState = "ok"
+	// DTLCatchup: a copy was begun, and the backend has not all that came before it.
+	DTLCatchup DTLState = "catchup"
+	// DTLDegraded: writes are acknowledged, or may be, that only the owner has.
+	DTLDegraded DTLState = "degraded"
+)
 
 // ErrConflict: the record is not what the caller compared with.
 var ErrConflict = errors.New("registry record changed")

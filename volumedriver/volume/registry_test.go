@@ -58,13 +58,33 @@ func TestRecordGolden(t *testing.T) {
 	pending.State, pending.Void = FlagPending, []uint32{2, 3}
 	clone.Parent, clone.Clones, clone.CloneGen = &ParentRef{VDisk: testID(0xd1), Seq: 1<<63 + 1}, 1000, 1<<63+2
 	for name, want := range map[string]Record{"record-pending.json": pending, "record-clone.json": clone} {
-		want.Format = want.format()
+		without := want
+		without.DTL = DTLRecord{State: DTLOff}
+		want.Format = without.format() // these files are older than copies that count
 		if b, err = json.Marshal(&want); err != nil {
 			t.Fatal(err)
 		}
 		if got, err = decodeRecord(goldenFile(t, name, b)); err != nil || !reflect.DeepEqual(got, want) || got.Format != 2 {
 			t.Fatalf("%s: %v: %+v", name, err, got)
 		}
+	}
+	mirrored := goldenRecord()
+	mirrored.DTL.State = DTLDegraded
+	mirrored.Format = mirrored.format()
+	if b, err = json.Marshal(&mirrored); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = decodeRecord(goldenFile(t, "record-dtl.json", b)); err != nil || !reflect.DeepEqual(got, mirrored) || got.Format != 4 {
+		t.Fatalf("%v: %+v", err, got)
+	}
+	changed := mirrored
+	changed.DTL = DTLRecord{State: DTLOK, Peer: "node-2", Generation: 77, Async: true, Change: 3}
+	changed.Format = changed.format()
+	if b, err = json.Marshal(&changed); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = decodeRecord(goldenFile(t, "record-dtlchange.json", b)); err != nil || !reflect.DeepEqual(got, changed) || got.Format != 5 {
+		t.Fatalf("%v: %+v", err, got)
 	}
 	least := Record{Format: 1, ID: testID(1), Pool: testPool, DTL: DTLRecord{State: "off"}}
 	if b, err = json.Marshal(&least); err != nil {
@@ -84,7 +104,7 @@ func TestRecordRefused(t *testing.T) {
 		{"{", "damaged", ErrCorrupt},
 		{`{"format":1,"id":"not-a-uuid"}`, "damaged", ErrCorrupt},
 		{`{"format":1,"epoch":-1}`, "damaged", ErrCorrupt},
-		{`{"format":4,"id":"d0000000-0000-4000-8000-000000000000"}`, "upgrade", nil},
+		{`{"format":6,"id":"d0000000-0000-4000-8000-000000000000"}`, "upgrade", nil},
 	} {
 		_, err := decodeRecord([]byte(c.value))
 		if err == nil || !strings.Contains(err.Error(), c.want) || c.is != nil && !errors.Is(err, c.is) {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Rolled tells what a rollback did.
 type Rolled struct {
 	To      Moment
+	Undo    time.Time  // a rollback to this moment undoes it, save for the snapshots
 	Deleted []Snapshot // newer than the point, and gone with it
 }
 
@@ -104,6 +106,7 @@ func (o *opening) rollback(ctx context.Context, pt Point) (Rolled, error) {
 	}
 	h := o.nextHead()
 	h.FirstTLog = h.NextTLog
+	out.Undo = unixTime(h.Time - 1)
 	past.Before = append(slices.Clone(o.past.Before), Line{Until: h.Time, Runs: old.log()})
 	if err := o.commitClosed(ctx, h, &past); err != nil {
 		return Rolled{}, fmt.Errorf("vdisk %s: rollback: outcome unknown, the next open shows it: %w", o.id, err)

@@ -135,7 +135,7 @@ func (v *Volume) Scrub(ctx context.Context, o ScrubOptions) (ScrubResult, error)
 
 // historyFrom returns since when moments are kept; MaxInt64: none are.
 func (v *Volume) historyFrom() int64 {
-	if v.p.Settings().History == 0 {
+	if v.p.historyFor(v.id) == 0 {
 		return math.MaxInt64
 	}
 	st := v.committedState.Load()

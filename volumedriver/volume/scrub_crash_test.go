@@ -139,20 +139,20 @@ func TestScrubLateHead(t *testing.T) {
 	write(3)
 	// The world stands still when the mark is in the registry.
 	var cut world
-	w.reg.hook = func() {
+	w.reg.setHook(func() {
 		rec, err := w.reg.Load(ctx, id)
 		if err == nil && rec.State == FlagScrub && cut.reg == nil {
 			cut = *w
 			cut.reg = w.reg.clone()
 			cut.fs, cut.be = w.fs.Crash(blockfs.CrashConfig{}), w.be.Crash(blockfs.CrashConfig{})
 		}
-	}
+	})
 	res := mustScrub(t, v, ScrubOptions{})
 	if cut.reg == nil || res.Condemned == 0 {
 		t.Fatalf("no mark was seen: %+v", res)
 	}
 	rec, err := cut.reg.Load(ctx, id)
-	if err != nil || rec.Format != RecordFormat {
+	if err != nil || rec.Format != 3 {
 		t.Fatalf("%+v %v", rec, err)
 	}
 	before := rec.Head

@@ -76,7 +76,7 @@ func sameMap(v *Volume) error {
 
 func mustScrub(t testing.TB, v *Volume, o ScrubOptions) ScrubResult {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), hangLimit)
 	defer cancel()
 	res, err := v.Scrub(ctx, o)
 	if err != nil {

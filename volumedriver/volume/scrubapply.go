@@ -202,6 +202,8 @@ func (u *uploader) beginScrub(pl *scrubPlan) error {
 		return errStale
 	}
 	var refused error
+	u.recMu.Lock()
+	defer u.recMu.Unlock()
 	err := u.persist(func(ctx context.Context) error {
 		refused = u.markScrub(ctx, pl.unit.CloneGen)
 		if refused == nil || errors.Is(refused, errStale) {
@@ -216,7 +218,7 @@ func (u *uploader) beginScrub(pl *scrubPlan) error {
 }
 
 // markScrub notes in the registry that a head of a scrub is on its way, if the clones
-// are those that it was planned with.
+// are those that it was planned with; recMu is held.
 func (u *uploader) markScrub(ctx context.Context, cloneGen uint64) error {
 	v := u.v
 	for range maxClaims {

@@ -32,6 +32,8 @@ func (v *Volume) state() (State, string) {
 	}
 	err := v.up.lastError()
 	switch {
+	case v.mirror.stalled.Load():
+		return StateStalled, v.mirror.stallReason()
 	case v.up.stalled.Load() && err != nil:
 		return StateStalled, "journal full: " + err.Error()
 	case v.up.stalled.Load():
@@ -43,10 +45,11 @@ func (v *Volume) state() (State, string) {
 }
 
 // Condition returns of Stats what tells whether the vDisk is well: State, Err, MapErr,
-// JournalBytes and JournalQuota. It costs little.
+// JournalBytes, JournalQuota and DTL. It costs little.
 func (v *Volume) Condition() Stats {
 	s := Stats{JournalBytes: v.journal.Bytes(), JournalQuota: v.settings.Load().JournalQuota}
 	s.State, s.Err = v.state()
+	s.DTL = v.mirror.stats()
 	if err := v.mapError(); err != nil {
 		s.MapErr = err.Error()
 	}
@@ -59,7 +62,7 @@ func (v *Volume) Stats() Stats {
 		JournalQuota: v.settings.Load().JournalQuota, LastSeq: v.lastSeq.Load(), CommittedSeq: v.up.committed.Load(),
 		LastCommit: time.Unix(0, v.up.headTime.Load()), HeadNumber: v.up.headNum.Load(), CacheBytes: v.cached.Bytes()}
 	c := v.Condition()
-	s.State, s.Err, s.MapErr = c.State, c.Err, c.MapErr
+	s.State, s.Err, s.MapErr, s.DTL = c.State, c.Err, c.MapErr, c.DTL
 	v.mapMu.RLock()
 	s.MappedBytes = int64(v.base.Mapped()) * int64(v.cluster)
 	s.MapMemoryBytes = v.base.MemoryBytes() + v.up.keep.pages.owner.Resident()

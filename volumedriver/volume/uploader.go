@@ -19,14 +19,17 @@ import (
 )
 
 const (
-	// uploadWindow bounds the SCOs of one vDisk in flight, so that one vDisk
-	// cannot use up the node's.
+	// uploadWindow bounds the SCOs of one vDisk in flight while other vDisks upload too:
+	// one that is alone has all that the node may upload at a time.
 	uploadWindow = 4
 	// idleIntervals: five minutes at the default commit_interval, in which an idle
 	// vDisk that was opened elsewhere does not notice. Its first request makes it look.
 	idleIntervals = 30
 	// commitSCOs is after how many uploaded SCOs a head is committed (E5).
 	commitSCOs = 8
+	// forcedShare is the part of the journal that a commit frees at least where room is
+	// asked for and more is on its way: each commit is three requests.
+	forcedShare = 16
 )
 
 // uploader moves closed batches to the backend and commits heads (E5). Its
@@ -37,6 +40,10 @@ type uploader struct {
 
 	nextSCO uint32 // guarded by Volume.mapMu
 
+	// recMu guards rec. Whoever changes the registry holds it until the outcome is known:
+	// a change that was made on top of one that may have happened or not would take its
+	// own vDisk for another's.
+	recMu    sync.Mutex
 	rec      Record // as the registry has it
 	head     Head   // committed
 	past     *Past  // of head; not changed, but replaced
@@ -307,13 +314,25 @@ func (u *uploader) schedule() time.Duration {
 			next = interval - age
 		}
 	}
-	if v.writeErrorState() == StateFenced {
-		return next
+	u.start()
+	return next
+}
+
+// start starts the uploads that the window has room for; mapMu is held.
+func (u *uploader) start() {
+	v := u.v
+	if v.writeErrorState() == StateFenced || v.ctx.Err() != nil {
+		return
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	tokens := v.host.uploads
 	for i, b := range v.closed {
-		if i >= 2*uploadWindow || u.flying >= uploadWindow {
+		window := uploadWindow
+		if len(tokens) < cap(tokens) { // as far as was seen: those that start now have none yet
+			window = max(window, cap(tokens))
+		}
+		if i >= 2*window || u.flying >= window {
 			break
 		}
 		if !b.started {
@@ -323,7 +342,6 @@ func (u *uploader) schedule() time.Duration {
 			go u.upload(b)
 		}
 	}
-	return next
 }
 
 // wanted returns up to which seq somebody waits for a commit.
@@ -344,6 +362,9 @@ func (u *uploader) upload(b *batch) {
 	var footer *sco.Footer
 	var size int64
 	if u.persist(func(ctx context.Context) error {
+		if err := u.fullError(); err != nil && !u.first(b) {
+			return err
+		}
 		obj, f, err := v.buildSCO(b)
 		if err != nil {
 			u.broken.Store(true)
@@ -363,11 +384,26 @@ func (u *uploader) upload(b *batch) {
 	v.stats.scos.Add(1)
 	v.stats.scoBytes.Add(uint64(size))
 	v.mapMu.Lock()
+	defer v.mapMu.Unlock()
 	b.footer, b.object, b.done = footer, size, true
-	v.mapMu.Unlock()
 	u.mu.Lock()
 	u.flying--
 	u.mu.Unlock()
+	u.start() // here too: a commit may take the uploader's goroutine long
+}
+
+// first tells whether a batch is the oldest that is not on the backend. It gets what space
+// there is: heads are committed in order, so that later ones free no journal.
+func (u *uploader) first(b *batch) bool {
+	v := u.v
+	v.mapMu.RLock()
+	defer v.mapMu.RUnlock()
+	for _, c := range v.closed {
+		if !c.done {
+			return c == b
+		}
+	}
+	return false
 }
 
 // persist repeats a call until it succeeds or the volume ends. With tokens, each
@@ -378,6 +414,11 @@ func (u *uploader) persist(call func(context.Context) error, tokens chan struct{
 
 // persistUntil is persist until until ends, which the volume's end does too.
 func (u *uploader) persistUntil(until context.Context, call func(context.Context) error, tokens chan struct{}) error {
+	return u.repeat(until, call, tokens, u.setError)
+}
+
+// repeat repeats a call until it succeeds or until ends; note is told of each outcome.
+func (u *uploader) repeat(until context.Context, call func(context.Context) error, tokens chan struct{}, note func(error)) error {
 	for wait := minBackoff; ; wait = min(2*wait, maxBackoff) {
 		if tokens != nil {
 			select {
@@ -393,14 +434,14 @@ func (u *uploader) persistUntil(until context.Context, call func(context.Context
 			<-tokens
 		}
 		if err == nil {
-			u.setError(nil)
+			note(nil)
 			return nil
 		}
 		if until.Err() != nil {
 			return until.Err()
 		}
 		u.v.stats.backendErrors.Add(1)
-		u.setError(err)
+		note(err)
 		if !u.v.sleep(until, wait) {
 			return until.Err()
 		}
@@ -450,8 +491,16 @@ func (u *uploader) commitDue() bool {
 		return false
 	}
 	s := v.settings.Load()
-	return len(prefix) >= commitSCOs || bytes >= s.JournalQuota/4 || u.forced.Load() ||
+	return len(prefix) >= commitSCOs || bytes >= s.JournalQuota/4 ||
+		u.forced.Load() && (bytes >= s.JournalQuota/forcedShare || !u.uploading()) ||
 		v.host.o.Clock.Now().Sub(prefix[0].opened) >= s.CommitInterval
+}
+
+// uploading reports whether SCOs are on their way.
+func (u *uploader) uploading() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.flying > 0
 }
 
 // dropEnded forgets requests whose askers left.
@@ -644,36 +693,57 @@ func (u *uploader) commitHead(h *Head, past *Past, newPast bool, condemn []strin
 			return err
 		}
 	}
+	if err := u.record(func(next *Record) {
+		next.Head, next.Opens, next.Void = ref, nil, nil
+		if h.Clean {
+			next.Owner, next.DTL = "", DTLRecord{State: DTLOff}
+		}
+		if next.State == FlagScrub {
+			next.State = FlagNone
+		}
+	}, u.setError); err != nil {
+		return err
+	}
+	u.listed = listed
+	u.stale = append(u.stale, headName(v.id, u.ref))
+	u.doom(condemn)
+	u.head, u.past, u.ref, u.openHead = *h, past, ref, false
+	u.checkpointNamed()
+	v.committedState.Store(&state{h, past, ref})
+	u.headNum.Store(h.Number)
+	u.headTime.Store(h.Time)
+	u.stored.Store(h.Stored)
+	return nil
+}
+
+// record changes the registry record, however long that takes; ErrFenced if another opening
+// did. note is told of what went wrong, and of the success. Safe for concurrent use.
+func (u *uploader) record(change func(next *Record), note func(error)) error {
+	v := u.v
+	u.recMu.Lock()
+	defer u.recMu.Unlock()
 	next := u.rec
-	next.Head, next.Opens, next.Void = ref, nil, nil
-	if h.Clean {
-		next.Owner = ""
+	change(&next)
+	if d := u.rec.DTL; next.Owner != "" { // else its head is another one than ever before
+		next.DTL.Change = d.Change
+		if next.DTL != d {
+			next.DTL.Change++
+		}
 	}
-	if next.State == FlagScrub {
-		next.State = FlagNone
-	}
-	if err := u.persist(func(ctx context.Context) error {
+	if err := u.repeat(v.ctx, func(ctx context.Context) error {
 		err := v.p.swapOver(ctx, &u.rec, &next)
 		if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
 			v.fail(StateFenced, fmt.Errorf("%w: %w", ErrFenced, err))
 			return nil
 		}
 		return err
-	}, nil); err != nil {
+	}, nil, note); err != nil {
 		return err
 	}
 	if v.writeErrorState() == StateFenced {
 		return ErrFenced
 	}
-	u.listed = listed
-	u.stale = append(u.stale, headName(v.id, u.ref))
-	u.doom(condemn)
-	u.rec, u.head, u.past, u.ref, u.openHead = next, *h, past, ref, false
-	u.checkpointNamed()
-	v.committedState.Store(&state{h, past, ref})
-	u.headNum.Store(h.Number)
-	u.headTime.Store(h.Time)
-	u.stored.Store(h.Stored)
+	u.rec = next
 	return nil
 }
 
@@ -742,6 +812,7 @@ func (u *uploader) release() {
 	v := u.v
 	committed := u.committed.Load()
 	v.journal.Release(committed)
+	v.mirror.release(committed)
 	u.mu.Lock()
 	close(u.released)
 	u.released = make(chan struct{})

@@ -44,7 +44,8 @@
 // # Invariants (E1-E9 and O1 are those of the architecture)
 //
 //	V1  Map updates and completions happen in seq order, after the append.
-//	V2  The committer never reads the backend or waits for anything but a chunk.
+//	V2  The committer never reads the backend or waits for anything but a chunk, and for
+//	    the copy of the journal on another node.
 //	V3  A read takes chunk references under the map lock; what the map names stays
 //	    readable until they are given back.
 //	V4  An SCO holds whole records; the SCOs of a vDisk cover its seqs without gap.
@@ -73,6 +74,9 @@
 //	    line says (MapRef): replacing runs of the log voids it, with nothing else to
 //	    do. The head names it as long as its objects are there; a newer one condemns
 //	    what it does not take over.
+//	V13 While the registry says that a copy on another node is OK, a record reaches the
+//	    map, and what it carries is answered, after that node has it too; and the copy has
+//	    all others above the head that the registry names (O2, mirror.go).
 package volume
 
 import (
@@ -146,6 +150,7 @@ type Volume struct {
 	queueBytes int // of data in the queue
 	closing    bool
 	arrived    uint64         // requests, ever
+	stirs      uint64         // times that Stats changed without a request
 	idle       bool           // the uploader sleeps until the next request
 	work       *work          // long, beside the requests; nil: none
 	stopped    bool           // the committer ended
@@ -180,7 +185,8 @@ type Volume struct {
 	dropped             atomic.Bool   // objects that the map named are gone; what read them may look again
 	active              atomic.Int64  // requests in flight, which a scrub yields to
 
-	up uploader
+	up     uploader
+	mirror mirroring
 
 	failure atomic.Pointer[failure]
 	stats   stats
@@ -250,11 +256,20 @@ func (v *Volume) ClusterSize() int { return v.cluster }
 func (v *Volume) MaxIO() int { return v.maxIO }
 
 // Idle reports whether nobody uses the vDisk, nothing of it is on its way, and so its
-// Stats stay as they are until the next request; and how many requests there were, ever.
+// Stats stay as they are until the next request; and a number that grows with each request,
+// and each change of Stats without one.
 func (v *Volume) Idle() (idle bool, requests uint64) {
 	v.qmu.Lock()
 	defer v.qmu.Unlock()
-	return v.idle && v.writeError() == nil, v.arrived
+	return v.idle && v.writeError() == nil, v.arrived + v.stirs
+}
+
+// stir says that Stats changed though nobody used the vDisk.
+func (v *Volume) stir() {
+	v.qmu.Lock()
+	v.stirs++
+	v.qmu.Unlock()
+	v.host.wakeups.Add(1)
 }
 
 // Fenced reports whether a newer opening owns the vDisk (StateFenced).
@@ -270,6 +285,7 @@ func (v *Volume) SetSettings(s Settings) error {
 	v.settings.Store(&s)
 	v.wakeCommitter()
 	v.up.wake()
+	v.mirror.wake()
 	return nil
 }
 
@@ -379,8 +395,17 @@ func (v *Volume) writeError() error {
 	return nil
 }
 
-// complete finishes a request that holds no range.
+// complete finishes a request that holds no range. A read is not answered while the node
+// that may take the vDisk over gives no grant (O3).
 func (v *Volume) complete(r *Request, err error) {
+	if r.Kind == ReqRead && err == nil && !v.mirror.mayServe() {
+		go func() { v.answer(r, v.mirror.awaitServe()) }()
+		return
+	}
+	v.answer(r, err)
+}
+
+func (v *Volume) answer(r *Request, err error) {
 	r.Err = err
 	v.account(r)
 	r.Done.Complete(r)
@@ -471,6 +496,9 @@ func (v *Volume) Close(ctx context.Context) error {
 	v.endWork()
 	err := v.drain(ctx)
 	if err == nil {
+		err = v.mirror.end(ctx) // nothing is to be answered any more
+	}
+	if err == nil {
 		err = v.up.finish(ctx)
 	}
 	v.stop()
@@ -504,6 +532,7 @@ func (v *Volume) stop() {
 	v.endWork()
 	v.wg.Wait()
 	v.inflight.Wait()
+	v.mirror.close() // after the last answer
 	if committed := v.up.committed.Load(); committed == v.lastSeq.Load() && v.up.head.Clean {
 		v.journal.Seal()
 		v.journal.Release(committed)

@@ -95,6 +95,11 @@ func parseFingerprint(s string) (string, error) {
 }
 
 func serverTLS(o *ServerOptions) (*tls.Config, error) {
+	if o.TLS != nil {
+		t := o.TLS.Clone()
+		t.NextProtos, t.SessionTicketsDisabled, t.DynamicRecordSizingDisabled = []string{alpn}, true, true // as below
+		return t, nil
+	}
 	if len(o.Certificate.Certificate) == 0 || o.Certificate.PrivateKey == nil {
 		return nil, errors.New("remote: server: no certificate: make one with NewCertificate")
 	}
@@ -107,8 +112,14 @@ func serverTLS(o *ServerOptions) (*tls.Config, error) {
 	}, nil
 }
 
-// clientTLS pins the certificate in place of a CA.
+// clientTLS pins the certificate in place of a CA, unless the caller knows the server
+// otherwise.
 func clientTLS(o *Options) *tls.Config {
+	if o.TLS != nil {
+		t := o.TLS.Clone()
+		t.NextProtos, t.DynamicRecordSizingDisabled = []string{alpn}, true
+		return t
+	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{alpn}, Rand: o.Rand, Time: o.Clock.Now,
 		InsecureSkipVerify:          true, // no names, no CA: VerifyConnection compares the fingerprint

@@ -23,7 +23,7 @@ import (
 const maxWait = 24 * time.Hour
 
 // Options configure a Client. Address, Key, Dial, Clock and Rand must be set, and
-// Fingerprint unless Plain; for the rest zero means the default named.
+// Fingerprint unless TLS or Plain is; for the rest zero means the default named.
 type Options struct {
 	Address string // host:port of the server
 	// ID is the identity that the device must have (ErrIdentity); "" takes any, to
@@ -34,6 +34,9 @@ type Options struct {
 	// Fingerprint is that of the server's certificate (NewCertificate), which is
 	// trusted for nothing else.
 	Fingerprint string
+	// TLS, if set, is how the server is known in place of Fingerprint: its VerifyConnection
+	// decides, and a certificate of the caller's may go to the server.
+	TLS *tls.Config
 	// Plain leaves TLS out, as the server must too.
 	Plain bool
 
@@ -63,7 +66,7 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("remote: client of %s: the access key has %d bytes, it takes %d", o.Address, len(o.Key), KeyBytes)
 	case o.Dial == nil || o.Clock == nil || o.Rand == nil:
 		return o, fmt.Errorf("remote: client of %s: Options.Dial, Clock and Rand must be set", o.Address)
-	case o.Plain:
+	case o.Plain, o.TLS != nil:
 		return o, nil
 	}
 	var err error

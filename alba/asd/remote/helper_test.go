@@ -22,7 +22,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // testTime is when a test that hangs gives up.
-const testTime = 20 * time.Second
+const testTime = 2 * time.Minute
 
 const deviceID = "7d3f5a52-11d6-4a0e-8a5e-0c9f0d4b7a11"
 

@@ -19,13 +19,16 @@ import (
 )
 
 // ServerOptions configure a Server. Key, Clock and Rand must be set, and
-// Certificate unless Plain; for the rest zero means the default named.
+// Certificate unless TLS or Plain is; for the rest zero means the default named.
 type ServerOptions struct {
 	// Key is the access key, KeyBytes long, that clients must know too.
 	Key []byte
 	// Certificate is the device's, kept by the caller (NewCertificate,
 	// tls.X509KeyPair): clients pin it, so a new one shuts them out.
 	Certificate tls.Certificate
+	// TLS, if set, is used in place of Certificate: whom it does not let in does not get to
+	// prove the key.
+	TLS *tls.Config
 	// Plain leaves TLS out: anyone on the way can read and change everything. For
 	// tests and benchmarks on loopback.
 	Plain bool

@@ -39,7 +39,7 @@ func (a *app) albaRecover() *cobra.Command {
 		Use:   "recover [NAMESPACE]",
 		Short: "Rebuild the records of namespaces from the devices alone",
 		Long: "Rebuild the manifests of a namespace, or of all that lost theirs, from what is on the devices: for a node whose DATA/alba/nsm.db\n" +
-			"is lost. Objects that were deleted lately may come back. See job list and alba status for what came of it.",
+			"is lost, or a cluster whose registry is. Objects that were deleted lately may come back. See job list and alba status for what came of it.",
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "also while devices are away: what only they have is lost")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
@@ -59,8 +59,8 @@ func (a *app) albaRotateKey() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate-key",
 		Short: "Draw a new key to wrap the data keys of encrypted presets",
-		Long: "Draw a new wrapping key in place of DATA/alba/wrap.key, or of the file that alba_key_file names, and wrap the data keys of\n" +
-			"encrypted presets with it. What is stored stays as it is. Copies of the former key open nothing any more: copy the new one.",
+		Long: "Draw a new wrapping key in place of DATA/alba/wrap.key, of the file that alba_key_file names, or, in a cluster, of the one in\n" +
+			"the registry, and wrap the data keys of encrypted presets with it. What is stored stays as it is. Copies of the former key open nothing any more: copy the new one.",
 		Args: names(),
 	}
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
@@ -89,6 +89,9 @@ func (a *app) printAlba(s client.Alba) error {
 		[]string{"objects", fmt.Sprintf("%d, %s, stored as %s", s.Objects, formatSize(s.Bytes), formatSize(s.Stored))},
 		[]string{"to repair", strconv.FormatInt(s.Repair, 10)},
 	)
+	if s.Maintainer != nil {
+		rows = append(rows, []string{"maintained by", *s.Maintainer})
+	}
 	for _, p := range slices.Sorted(maps.Keys(s.Policies)) {
 		rows = append(rows, []string{"policy " + p, fmt.Sprintf("%d objects", s.Policies[p])})
 	}
@@ -247,6 +250,15 @@ func (a *app) printOSD(o client.OSD) error {
 		{"fragments", strconv.FormatInt(o.Fragments, 10)},
 		{"claimed", formatTime(&o.ClaimedAt)},
 		{"observed", formatTime(&o.ObservedAt)},
+	}
+	if o.Domain != nil {
+		rows = append(rows, []string{"domain", *o.Domain})
+	}
+	if o.Replaces != nil {
+		rows = append(rows, []string{"came for", fmt.Sprintf("device %d", *o.Replaces)})
+	}
+	if o.ReplacedBy != nil {
+		rows = append(rows, []string{"replaced by", fmt.Sprintf("device %d", *o.ReplacedBy)})
 	}
 	if o.SmallReadUs != nil {
 		rows = append(rows, []string{"reads", (time.Duration(*o.SmallReadUs) * time.Microsecond).String() + " on average up to 64 KiB"})

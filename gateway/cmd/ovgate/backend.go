@@ -269,8 +269,13 @@ func (a *app) backendDelete() *cobra.Command {
 }
 
 func (a *app) printBackendResult(r client.RemoteBackendResult) error {
-	rows := backendRows(r.Backend)
-	for _, s := range r.Steps {
+	return printOne(a, r, append(backendRows(r.Backend), stepRows(r.Steps)...))
+}
+
+// stepRows print what was tried.
+func stepRows(steps []client.RemoteStep) [][]string {
+	var rows [][]string
+	for _, s := range steps {
 		text := "works"
 		if !s.Ok {
 			text = "DOES NOT WORK"
@@ -280,7 +285,7 @@ func (a *app) printBackendResult(r client.RemoteBackendResult) error {
 		}
 		rows = append(rows, []string{s.Step, fmt.Sprintf("%s (%.0f ms)", text, s.Millis)})
 	}
-	return printOne(a, r, rows)
+	return rows
 }
 
 func backendRows(b client.RemoteBackend) [][]string {

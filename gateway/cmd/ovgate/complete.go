@@ -46,6 +46,42 @@ func (a *app) completeVPools(cmd *cobra.Command, args []string, prefix string) (
 	})
 }
 
+// completeClouds offers names of OpenStack clouds for the first argument.
+func (a *app) completeClouds(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, args, func(ctx context.Context, api *client.Client) ([]string, error) {
+		l, err := client.Get[client.CloudList](api.ListClouds(ctx, &client.ListCloudsParams{Limit: new(completeMost), Q: given(prefix)}))
+		var all []string
+		for _, c := range l.Items {
+			all = append(all, c.Name)
+		}
+		return all, err
+	})
+}
+
+// completeCenters offers names of vCenters for the first argument.
+func (a *app) completeCenters(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, args, func(ctx context.Context, api *client.Client) ([]string, error) {
+		l, err := client.Get[client.CenterList](api.ListCenters(ctx, &client.ListCentersParams{Limit: new(completeMost), Q: given(prefix)}))
+		var all []string
+		for _, c := range l.Items {
+			all = append(all, c.Name)
+		}
+		return all, err
+	})
+}
+
+// completeDatastores offers names of datastores for the first argument.
+func (a *app) completeDatastores(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, args, func(ctx context.Context, api *client.Client) ([]string, error) {
+		l, err := client.Get[client.DatastoreList](api.ListDatastores(ctx, &client.ListDatastoresParams{Limit: new(completeMost), Q: given(prefix)}))
+		var all []string
+		for _, d := range l.Items {
+			all = append(all, d.Name)
+		}
+		return all, err
+	})
+}
+
 func (a *app) completeBackends(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	return a.complete(cmd, args, func(ctx context.Context, api *client.Client) ([]string, error) {
 		l, err := client.Get[client.RemoteBackendList](api.ListBackends(ctx, &client.ListBackendsParams{Limit: new(completeMost), Q: given(prefix)}))

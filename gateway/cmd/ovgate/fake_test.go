@@ -114,7 +114,7 @@ func (f *fake) addVPool(name string, b api.Backend, in *api.VPoolSettingsInput) 
 		ID: "id-" + name, Name: name, State: api.VPoolStateRunning, Backend: b, Total: 100 << 30, Free: 60 << 30,
 		Settings: api.VPoolSettings{
 			ClusterSize: 4 << 10, ScoSize: 16 << 20, JournalQuota: 512 << 20, CommitIntervalMs: 10_000, StallTimeoutMs: 180_000, TrashMs: 86_400_000, VerifyIntervalMs: 2_592_000_000,
-			LostTail: api.LostTailPolicyOffline,
+			LostTail: api.LostTailPolicyOffline, Dtl: api.DtlModeSync,
 		},
 		Created: fakeTime, ObservedAt: fakeTime,
 	}
@@ -137,6 +137,9 @@ func applySettings(s *api.VPoolSettings, in *api.VPoolSettingsInput) {
 	}
 	if in.LostTail != nil {
 		s.LostTail = *in.LostTail
+	}
+	if in.Dtl != nil {
+		s.Dtl = *in.Dtl
 	}
 }
 
@@ -207,17 +210,41 @@ func (f *fake) RecoverVPool(_ context.Context, r api.RecoverVPoolRequestObject) 
 
 func (f *fake) addVDisk(name, vpool string, size int64, labels *api.Labels) api.VDisk {
 	v := api.VDisk{
-		ID: "id-" + name, Name: name, VPool: vpool, Size: size, ClusterSize: 4 << 10, State: api.VDiskStateRunning,
+		ID: "id-" + name, Name: name, VPool: vpool, Node: "alpha", Size: size, ClusterSize: 4 << 10, State: api.VDiskStateRunning,
 		Stored: 3 << 20, Mapped: 5 << 20, Journal: api.JournalUsage{Used: 1536 << 10, Quota: 512 << 20},
 		Epoch: 1, CommittedSeq: 10, LastSeq: 12, LastCommit: &fakeTime, Labels: api.Labels{},
 		Performance: api.Performance{WriteIops: 1234, WriteBytesPerSecond: 1234 * 4096, WriteP50Us: 180, WriteP99Us: 1900},
 		BlockSize:   512, Cache: api.CachePolicy{Mode: api.CachePolicyModeOnRead}, Created: fakeTime, ObservedAt: fakeTime,
+		Dtl: api.VDiskDtl{Mode: api.DtlModeSync, Inherited: true, Peer: "auto", State: api.DtlStateOk, Node: "node2", Since: &fakeTime},
 	}
 	if labels != nil {
 		v.Labels = *labels
 	}
 	f.vdisks[name] = v
 	return v
+}
+
+func (f *fake) SetVDiskDtl(_ context.Context, r api.SetVDiskDtlRequestObject) (api.SetVDiskDtlResponseObject, error) {
+	v, err := f.vdisk(r.VDisk)
+	if err != nil {
+		return nil, err
+	}
+	if p := r.Body.Peer; p != nil {
+		if *p == "node9" {
+			return nil, refuse(404, "not_found", "vdisk "+v.Name, "peer", "there is no node \"node9\"", "ovgate node list shows the nodes of the cluster")
+		}
+		v.Dtl.Peer, v.Dtl.State, v.Dtl.Catchup, v.Dtl.CaughtUp, v.Dtl.LagBytes, v.Dtl.LagMs = *p, api.DtlStateCatchup, 10, 4, 8192, 12
+	}
+	if m := r.Body.Mode; m != nil {
+		if v.Dtl.Inherited = *m == api.VDiskDtlInputModeInherit; !v.Dtl.Inherited {
+			v.Dtl.Mode = api.DtlMode(*m)
+		}
+		if v.Dtl.Mode == api.DtlModeOff {
+			v.Dtl = api.VDiskDtl{Mode: api.DtlModeOff, Peer: "auto", State: api.DtlStateOff}
+		}
+	}
+	f.vdisks[v.Name] = v
+	return api.SetVDiskDtl200JSONResponse(v), nil
 }
 
 func (f *fake) CreateVDisk(_ context.Context, r api.CreateVDiskRequestObject) (api.CreateVDiskResponseObject, error) {
@@ -464,6 +491,108 @@ func (f *fake) ListTokens(_ context.Context, r api.ListTokensRequestObject) (api
 func (f *fake) DeleteToken(_ context.Context, r api.DeleteTokenRequestObject) (api.DeleteTokenResponseObject, error) {
 	delete(f.tokens, r.Token)
 	return api.DeleteToken204Response{}, nil
+}
+
+// audited is the audit log of the fake node, the newest entry first.
+var audited = []api.AuditEntry{
+	{Seq: 9, Time: fakeTime, Operation: "AuditLost", Count: 3, Changes: []api.AuditChange{}},
+	{Seq: 8, Time: fakeTime, Operation: "DeleteVPool", Object: "vpool gold", User: "rita", Role: "write", Address: "10.0.0.9", Status: 403, Code: "forbidden", Count: 12, Changes: []api.AuditChange{}},
+	{Seq: 6, Time: fakeTime, Operation: "UpdateVDisk", Object: "vdisk demo", User: "anna", Role: "manage", Address: "10.0.0.8", Changes: []api.AuditChange{{Field: "size", Before: new("1073741824"), After: "2147483648"}}},
+	{Seq: 4, Time: fakeTime, TookMs: 12, Operation: "CreateUser", Object: "user rita", User: "anna", Role: "manage", Address: "10.0.0.8", Status: 201, Changes: []api.AuditChange{{Field: "password", After: "(secret)"}, {Field: "role", After: "write"}}},
+	{Seq: 2, Time: fakeTime, Operation: "SignIn", Object: "user anna", Address: "10.0.0.8", Status: 200, Changes: []api.AuditChange{}},
+}
+
+func (f *fake) ListAudit(_ context.Context, r api.ListAuditRequestObject) (api.ListAuditResponseObject, error) {
+	p := r.Params
+	if p.Node != nil {
+		return nil, refuse(404, "not_found", "node "+*p.Node, "", "there is no such node", "ovgate node list shows the nodes")
+	}
+	rows := []api.AuditEntry{}
+	for _, e := range audited {
+		if (p.User == nil || e.User == *p.User) && (p.Since == nil || !e.Time.Before(*p.Since)) {
+			rows = append(rows, e)
+		}
+	}
+	items, next := page(rows, p.Cursor)
+	if p.Limit != nil {
+		items = items[:min(len(items), *p.Limit)]
+	}
+	return api.ListAudit200JSONResponse{Items: items, Next: next}, nil
+}
+
+// members are the nodes of the fake cluster.
+var members = []api.Member{
+	{ID: "n1", Name: "alpha", State: api.MemberStateUp, Liveness: api.MemberLivenessAlive, LivenessMs: new(int64(90_500)), Load: &api.MemberLoad{CPU: 35, Memory: 60, Journal: 5, Vdisks: 11}, Self: true, Version: "v1.2.3", URL: "https://10.0.0.1:8443", Portals: []string{"10.0.0.1:3260", "10.1.0.1:3260"}, Vdisks: 12, JoinedAt: fakeTime, StartedAt: &fakeTime, ObservedAt: fakeTime},
+	{ID: "n2", Name: "beta", State: api.MemberStateDown, Liveness: api.MemberLivenessDead, LivenessMs: new(int64(3_600_000)), Version: "v1.2.2", URL: "https://10.0.0.2:8443", Portals: []string{"10.0.0.2:3260"}, JoinedAt: fakeTime, StartedAt: &fakeTime, ObservedAt: fakeTime},
+}
+
+func (f *fake) ListNodes(context.Context, api.ListNodesRequestObject) (api.ListNodesResponseObject, error) {
+	return api.ListNodes200JSONResponse{Items: members}, nil
+}
+
+func (f *fake) GetNode(_ context.Context, r api.GetNodeRequestObject) (api.GetNodeResponseObject, error) {
+	for _, m := range members {
+		if m.Name == r.Node {
+			return api.GetNode200JSONResponse(m), nil
+		}
+	}
+	return nil, fmt.Errorf("no node %s", r.Node)
+}
+
+// cluster is the fake cluster; init refuses another name.
+func cluster() api.ClusterStatus {
+	return api.ClusterStatus{
+		ID: "c1", Name: new("east"), Registry: api.ClusterStatusRegistryEtcd, Nodes: api.MemberCounts{Total: 3, Alive: 1, Dead: 1, Unknown: 1}, Gossip: new("10.0.0.1:7946"),
+		CreatedAt: &fakeTime, CertificateEndsAt: &fakeTime, AuthorityEndsAt: &fakeTime, ObservedAt: fakeTime,
+	}
+}
+
+func (f *fake) GetCluster(context.Context, api.GetClusterRequestObject) (api.GetClusterResponseObject, error) {
+	return api.GetCluster200JSONResponse(cluster()), nil
+}
+
+func (f *fake) InitCluster(_ context.Context, r api.InitClusterRequestObject) (api.InitClusterResponseObject, error) {
+	if r.Body.Name != "east" {
+		return nil, refuse(409, "exists", "cluster "+r.Body.Name, "name", "the node is in cluster east", "a cluster keeps its name")
+	}
+	return api.InitCluster200JSONResponse(cluster()), nil
+}
+
+func (f *fake) LeaveCluster(context.Context, api.LeaveClusterRequestObject) (api.LeaveClusterResponseObject, error) {
+	return nil, refuse(409, "in_use", "node alpha", "", "it owns 12 vDisks", "move or delete them first")
+}
+
+func (f *fake) Rebalance(_ context.Context, r api.RebalanceRequestObject) (api.RebalanceResponseObject, error) {
+	out := api.Rebalance200JSONResponse{Items: []api.Handoff{}}
+	if *r.Body.DryRun {
+		out.Items = append(out.Items, api.Handoff{VDisk: "db", From: "alpha", To: "beta"}, api.Handoff{VDisk: "web", From: "alpha", To: "gamma"})
+	}
+	return out, nil
+}
+
+func (f *fake) RemoveNode(_ context.Context, r api.RemoveNodeRequestObject) (api.RemoveNodeResponseObject, error) {
+	if r.Node == "alpha" {
+		return nil, refuse(409, "in_use", "node alpha", "", "it runs", "stop it first")
+	}
+	return api.RemoveNode204Response{}, nil
+}
+
+func (f *fake) ListJoinTokens(context.Context, api.ListJoinTokensRequestObject) (api.ListJoinTokensResponseObject, error) {
+	return api.ListJoinTokens200JSONResponse{Items: []api.JoinToken{
+		{ID: "t1", State: api.JoinTokenStateUsed, Node: new("n2"), Created: fakeTime, Expires: fakeTime}, {ID: "t2", State: api.JoinTokenStateWaiting, Created: fakeTime, Expires: fakeTime},
+	}}, nil
+}
+
+func (f *fake) CreateJoinToken(_ context.Context, r api.CreateJoinTokenRequestObject) (api.CreateJoinTokenResponseObject, error) {
+	urls := []string{"https://127.0.0.1:8443"}
+	if r.Body.Urls != nil {
+		urls = *r.Body.Urls
+	}
+	return api.CreateJoinToken201JSONResponse{ID: "t3", Token: fmt.Sprint("ovgate-join.", *r.Body.LifeMs), Expires: fakeTime, Urls: urls}, nil
+}
+
+func (f *fake) RevokeJoinToken(context.Context, api.RevokeJoinTokenRequestObject) (api.RevokeJoinTokenResponseObject, error) {
+	return api.RevokeJoinToken204Response{}, nil
 }
 
 func (f *fake) GetStatus(context.Context, api.GetStatusRequestObject) (api.GetStatusResponseObject, error) {

@@ -20,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/openvstorage/ovgate/internal/client"
+	"github.com/openvstorage/ovgate/internal/kv/etcd/etcdtest"
 	"github.com/openvstorage/ovgate/iscsi/initiator"
 	"github.com/openvstorage/ovgate/volumedriver/backend/remote/remotetest"
 )
@@ -43,6 +44,9 @@ func TestMain(m *testing.M) {
 //
 //	exits N PROGRAM ARGS   runs a program that has to end with exit code N
 func TestScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("each command is a process of one goroutine, the most of which is its start; TestServeScripts has commands too")
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
 		UpdateScripts: *update,
@@ -68,6 +72,15 @@ func TestScripts(t *testing.T) {
 //	flip DIR FILE OFFSET
 //	         flips a bit in the first file below DIR whose path has FILE in it
 func TestServeScripts(t *testing.T) { serveScripts(t, "testdata/serve", nil, nil) }
+
+// TestClusterScripts runs real nodes on a real etcd at ETCD, with the commands of
+// TestServeScripts and until.
+func TestClusterScripts(t *testing.T) {
+	m := etcdtest.Serve(t)
+	serveScripts(t, "testdata/cluster", map[string]string{"ETCD": m.Endpoint()}, func(cmds map[string]func(*testscript.TestScript, bool, []string)) {
+		cmds["until"] = until
+	})
+}
 
 // TestRemoteScripts runs real nodes on real stores: those of TestServeScripts, with
 // S3URL, S3BUCKET, S3USER, S3SECRET, SWIFTURL, SWIFTUSER and SWIFTSECRET; the secrets
@@ -153,7 +166,7 @@ func serveScripts(t *testing.T, dir string, env map[string]string, more func(map
 
 // startLimit bounds how long up waits; a node starts within a second when the
 // machine is not busy.
-const startLimit = time.Minute
+const startLimit = 3 * time.Minute
 
 // up is the script command of that name.
 func up(ts *testscript.TestScript, neg bool, args []string) {

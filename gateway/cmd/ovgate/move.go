@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -11,21 +12,25 @@ import (
 
 func (a *app) vdiskMove() *cobra.Command {
 	var wait, cancel bool
-	cmd := a.vdiskVerb("move NAME [VPOOL]", "Take a vDisk to another vPool while it is in use", func(_ *cobra.Command, args []string) error {
+	var node string
+	cmd := a.vdiskVerb("move NAME [VPOOL]", "Take a vDisk to another vPool or node while it is in use", func(_ *cobra.Command, args []string) error {
 		if len(args) < 1 || len(args) > 2 {
-			return usagef("vdisk move: give NAME and VPOOL, or NAME and --cancel")
+			return usagef("vdisk move: give NAME and VPOOL, NAME and --node, or NAME and --cancel")
 		}
 		return nil
 	},
 		func(ctx context.Context, api *client.Client, args []string) error {
-			if cancel != (len(args) == 1) {
-				return usagef("vdisk move %s: give a VPOOL, or --cancel", args[0])
+			if (cancel || node != "") != (len(args) == 1) {
+				return usagef("vdisk move %s: give one of VPOOL, --node and --cancel", args[0])
 			}
-			if cancel {
-				if err := client.Done(api.CancelMoveVDisk(ctx, args[0])); err != nil {
+			switch {
+			case cancel:
+				if err := errors.Join(client.Done(api.CancelMoveVDisk(ctx, args[0])), client.Done(api.CancelVDiskHandover(ctx, args[0]))); err != nil {
 					return err
 				}
 				return a.showVDisk(ctx, api, args[0])
+			case node != "":
+				return a.handOver(ctx, api, args[0], node, wait)
 			}
 			v, err := client.Get[client.VDisk](api.MoveVDisk(ctx, args[0], client.MoveInput{VPool: args[1]}))
 			if wait && err == nil {
@@ -43,12 +48,61 @@ func (a *app) vdiskMove() *cobra.Command {
 		})
 	cmd.Long = "Take a vDisk to another vPool with its id, snapshots, history and target. It goes on in the background and through\n" +
 		"restarts, and yields to initiators, who notice nothing but a pause of some moments at its end; vdisk show tells how\n" +
-		"far it is. Asking again goes on with one that was given up."
-	cmd.Example = "  ovgate vdisk move db1 fast --wait"
+		"far it is. Asking again goes on with one that was given up.\n\n" +
+		"With --node it goes to another node, in the vPool in which it is: ask the node that serves it. Initiators come back\n" +
+		"to it at the portals of the other node."
+	cmd.Example = "  ovgate vdisk move db1 fast --wait\n  ovgate vdisk move db1 --node n2 --wait"
 	cmd.Flags().BoolVar(&wait, "wait", false, "return when it is done")
 	cmd.Flags().BoolVar(&cancel, "cancel", false, "stop it; what was copied is deleted")
+	cmd.Flags().StringVar(&node, "node", "", "name or id of the node that is to serve it")
 	cmd.MarkFlagsMutuallyExclusive("wait", "cancel")
+	cmd.MarkFlagsMutuallyExclusive("node", "cancel")
+	a.completeFlag(cmd, "node", func(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		return a.completeNodes(cmd, nil, prefix)
+	})
 	return cmd
+}
+
+// handOver gives a vDisk to another node.
+func (a *app) handOver(ctx context.Context, api *client.Client, name, node string, wait bool) error {
+	v, err := client.Get[client.VDisk](api.HandOverVDisk(ctx, name, client.HandoverInput{Node: node}))
+	if wait && err == nil {
+		v, err = follow(ctx, v, func(v client.VDisk) bool { return v.Handover != nil && v.Handover.Failed == "" }, func() (client.VDisk, error) {
+			return client.Get[client.VDisk](api.GetVDisk(ctx, v.ID))
+		})
+	}
+	if err != nil {
+		return err
+	}
+	if wait && v.Handover != nil {
+		return fmt.Errorf("vdisk %s: it stays where it is: %s", v.Name, v.Handover.Failed)
+	}
+	return a.printVDisk(v)
+}
+
+func (a *app) vdiskSteal() *cobra.Command {
+	var accept bool
+	cmd := a.vdiskVerb("steal NAME", "Take a vDisk over from a node that is down", names("NAME"),
+		func(ctx context.Context, api *client.Client, args []string) error {
+			v, err := client.Get[client.VDisk](api.StealVDisk(ctx, args[0], client.StealInput{AcceptLoss: &accept}))
+			if err != nil {
+				return err
+			}
+			return a.printVDisk(v)
+		})
+	cmd.Long = "Have the node that is asked serve a vDisk whose node is down. The newest writes may be in the journal of that node\n" +
+		"only: then it needs --accept-loss, and these writes do not come back."
+	cmd.Example = "  ovgate vdisk steal db1 --accept-loss"
+	cmd.Flags().BoolVar(&accept, "accept-loss", false, "do without the writes that only that node has")
+	return cmd
+}
+
+// handoverText prints how far a hand-over is.
+func handoverText(h *client.Handover) string {
+	if h.Failed != "" {
+		return h.Node + ", given up: " + h.Failed
+	}
+	return h.Node
 }
 
 // moveText prints how far a move is.

@@ -12,8 +12,26 @@ import (
 )
 
 func (a *app) vdiskHistory() *cobra.Command {
-	return a.vdiskVerb("history NAME", "List the moments that a vDisk can be taken back to or cloned from, oldest first", names("NAME"),
+	var keep time.Duration
+	var inherit bool
+	var cmd *cobra.Command
+	cmd = a.vdiskVerb("history NAME", "List the moments that a vDisk can be taken back to or cloned from, oldest first", names("NAME"),
 		func(ctx context.Context, api *client.Client, args []string) error {
+			if set := cmd.Flags().Changed("keep"); set || inherit {
+				var in client.HistoryInput
+				if set {
+					ms, err := wholeMillis("keep", keep)
+					if err != nil {
+						return err
+					}
+					in.KeepMs = &ms
+				}
+				v, err := client.Get[client.VDisk](api.SetVDiskHistory(ctx, args[0], in))
+				if err != nil {
+					return err
+				}
+				return a.printVDisk(v)
+			}
 			var h client.History
 			for params := (client.GetVDiskHistoryParams{}); ; {
 				next, err := client.Get[client.History](api.GetVDiskHistory(ctx, args[0], &params))
@@ -32,6 +50,23 @@ func (a *app) vdiskHistory() *cobra.Command {
 			}
 			return printOne(a, h, rows)
 		})
+	cmd.Long = "List the moments that a vDisk can be taken back to or cloned from, oldest first; with --keep or --inherit say how\n" +
+		"far back scrubs keep them from now on. What a scrub took already does not come back."
+	cmd.Example = "  ovgate vdisk history db1\n  ovgate vdisk history db1 --keep 72h\n  ovgate vdisk history db1 --inherit"
+	f := cmd.Flags()
+	f.DurationVar(&keep, "keep", 0, "how far back scrubs keep every moment of it, whatever its vPool says: 1m-8784h, or 0s for not at all")
+	f.BoolVar(&inherit, "inherit", false, "as long as its vPool says")
+	cmd.MarkFlagsMutuallyExclusive("keep", "inherit")
+	return cmd
+}
+
+// historyText prints how far back moments are kept.
+func historyText(h client.HistoryPolicy) string {
+	s := formatMillis(h.KeepMs)
+	if h.Inherited {
+		s += ", as its vPool says"
+	}
+	return s
 }
 
 func (a *app) vdiskRollback() *cobra.Command {

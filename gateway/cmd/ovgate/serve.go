@@ -34,7 +34,7 @@ func (a *app) serve() *cobra.Command {
 		case o.LogFormat != "" && o.LogFormat != "text" && o.LogFormat != "json":
 			return usagef("--log-format %s: write text or json", o.LogFormat)
 		}
-		o.Data = a.serveData()
+		o.Data, o.Version = a.serveData(), release
 		o.Stdout, o.Stderr = a.out, a.err
 		return a.run(cmd.Context(), o)
 	}

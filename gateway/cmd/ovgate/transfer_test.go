@@ -249,7 +249,7 @@ func TestImportKept(t *testing.T) {
 	f.onWrite = func(int) error {
 		select {
 		case <-f.touched:
-		case <-time.After(10 * time.Second):
+		case <-time.After(startLimit):
 			return errors.New("nobody asked for the import")
 		}
 		return errors.New("asked for")

@@ -20,14 +20,14 @@ const defaultVPool = "default"
 // vdisk returns the verbs of vDisks.
 func (a *app) vdisk() *cobra.Command {
 	return group("vdisk", "vDisks: create, grow, publish",
-		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(), a.vdiskClone(), a.vdiskFlatten(), a.vdiskMove(), a.vdiskHistory(), a.vdiskRollback(), a.vdiskVerify(), a.vdiskImport(), a.vdiskExport(),
+		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(), a.vdiskClone(), a.vdiskFlatten(), a.vdiskMove(), a.vdiskSteal(), a.vdiskHistory(), a.vdiskRollback(), a.vdiskVerify(), a.vdiskImport(), a.vdiskExport(),
 		a.vdiskBackup(), a.vdiskBackups(), a.vdiskRestore(),
-		a.vdiskPublish(), a.vdiskUnpublish(), a.vdiskQoS(), a.vdiskCache(), a.vdiskCommit(), a.vdiskScrub(), a.vdiskAcceptLoss())
+		a.vdiskPublish(), a.vdiskUnpublish(), a.vdiskQoS(), a.vdiskCache(), a.vdiskSet(), a.vdiskCommit(), a.vdiskScrub(), a.vdiskAcceptLoss())
 }
 
 func (a *app) vdiskCreate() *cobra.Command {
 	var size, cluster sizeFlag
-	var vpool string
+	var vpool, node string
 	var labels map[string]string
 	cmd := &cobra.Command{
 		Use:     "create NAME --size SIZE",
@@ -39,12 +39,13 @@ func (a *app) vdiskCreate() *cobra.Command {
 	f.Var(&size, "size", "size, such as 10GiB: a multiple of the cluster size, up to 64TiB")
 	f.Var(&cluster, "cluster-size", "unit of mapping: 4, 8, 16, 32 or 64KiB (default the vPool's)")
 	f.StringVar(&vpool, "vpool", defaultVPool, "name or id of the vPool")
+	f.StringVar(&node, "node", "", "name or id of the node that is to serve it (default the one that is asked)")
 	f.StringToStringVar(&labels, "label", nil, "label NAME=VALUE, kept with the vDisk on the backend; may be repeated")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
 		if !size.set {
 			return usagef("vdisk create %s: --size is missing", args[0])
 		}
-		in := client.VDiskInput{Name: args[0], VPool: vpool, Size: size.bytes, ClusterSize: cluster.ptr()}
+		in := client.VDiskInput{Name: args[0], VPool: vpool, Size: size.bytes, ClusterSize: cluster.ptr(), Node: given(node)}
 		if len(labels) > 0 {
 			in.Labels = new(client.Labels(labels))
 		}
@@ -83,7 +84,7 @@ func (a *app) vdiskList() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		header := []string{"NAME", "VPOOL", "SIZE", "STATE", "MAPPED", "STORED", "PUBLISHED", "SESSIONS"}
+		header := []string{"NAME", "VPOOL", "SIZE", "STATE", "MAPPED", "STORED", "DTL", "PUBLISHED", "SESSIONS"}
 		if err := printList(a, items, header, vdiskRow); err != nil || a.output == outputJSON {
 			return err
 		}
@@ -119,7 +120,7 @@ func vdiskRow(v client.VDisk) []string {
 	if v.Published != nil {
 		iqn, sessions = v.Published.IQN, strconv.Itoa(v.Published.Sessions)
 	}
-	return []string{v.Name, v.VPool, formatSize(v.Size), string(v.State), formatSize(v.Mapped), formatSize(v.Stored), iqn, sessions}
+	return []string{v.Name, v.VPool, formatSize(v.Size), string(v.State), formatSize(v.Mapped), formatSize(v.Stored), string(v.Dtl.State), iqn, sessions}
 }
 
 // vdiskVerb makes a verb that takes a vDisk and prints what show returns.
@@ -285,6 +286,7 @@ func (a *app) printVDisk(v client.VDisk) error {
 		{"name", v.Name},
 		{"id", v.ID},
 		{"vpool", v.VPool},
+		{"node", v.Node},
 		{"state", stateText(string(v.State), v.StateReason)},
 		{"size", formatSize(v.Size)},
 		{"cluster size", formatSize(v.ClusterSize)},
@@ -311,6 +313,7 @@ func (a *app) printVDisk(v client.VDisk) error {
 	if v.Cache != (client.CachePolicy{Mode: client.CachePolicyModeOnRead}) {
 		rows = append(rows, []string{"read cache", cacheText(v.Cache, v.Cached)})
 	}
+	rows = append(rows, []string{"history", historyText(v.History)}, []string{"dtl", dtlText(v.Dtl)})
 	if v.Parent != nil {
 		rows = append(rows, []string{"parent", parentText(v.Parent)})
 	}
@@ -319,6 +322,9 @@ func (a *app) printVDisk(v client.VDisk) error {
 	}
 	if v.Move != nil {
 		rows = append(rows, []string{"moves to", moveText(v.Move)})
+	}
+	if v.Handover != nil {
+		rows = append(rows, []string{"goes to", handoverText(v.Handover)})
 	}
 	if v.Verified != nil {
 		rows = append(rows, []string{"verified", verifiedText(v.Verified)})

@@ -11,9 +11,13 @@ import (
 	"github.com/openvstorage/ovgate/internal/client"
 )
 
+// release names the version of a package, set by the linker; empty: what the Go tool
+// chain recorded.
+var release string
+
 // build returns the version of this program, as GET /version of a node tells its own.
 func build() client.Version {
-	v := node.Version("")
+	v := node.Version(release)
 	return client.Version{Version: v.Version, Commit: v.Commit, Go: v.Go, Formats: v.Formats}
 }
 

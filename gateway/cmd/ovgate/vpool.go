@@ -27,7 +27,7 @@ type settingsFlags struct {
 	commitInterval, stallTimeout       time.Duration
 	history, trash, verifyInterval     time.Duration
 	oversubscription                   int
-	lostTail                           string
+	lostTail, dtl                      string
 }
 
 // add adds the flags to a verb.
@@ -42,10 +42,20 @@ func (s *settingsFlags) add(cmd *cobra.Command) {
 	f.DurationVar(&s.trash, "trash", 0, "how long deleted vDisks are kept: 1m-8784h, or 0s for not at all (default 24h)")
 	f.DurationVar(&s.verifyInterval, "verify-interval", 0, "within which time each vDisk is read and checked: 1h-8784h, or 0s for only when asked (default 720h)")
 	f.IntVar(&s.oversubscription, "oversubscription", 0, "most that the sizes of the vDisks may come to, in percent of the backend's disk (default 0, no bound)")
+	f.StringVar(&s.dtl, "dtl", "", "mirror journals on another node: off, async, or sync, where a write is answered when both have it (default sync)")
 	f.StringVar(&s.lostTail, "lost-tail", "", "vDisks that lost acknowledged writes: offline until accepted, or accept (default offline)")
 }
 
 // input returns what was given, nil for nothing.
+// wholeMillis is the value of a flag in ms; what is less than one must not become 0, which
+// says something else.
+func wholeMillis(flag string, d time.Duration) (int64, error) {
+	if d%time.Millisecond != 0 {
+		return 0, usagef("--%s %s: write whole milliseconds", flag, d)
+	}
+	return d.Milliseconds(), nil
+}
+
 func (s *settingsFlags) input(cmd *cobra.Command) (*client.VPoolSettingsInput, error) {
 	in := client.VPoolSettingsInput{
 		ClusterSize: s.clusterSize.ptr(), ScoSize: s.scoSize.ptr(), JournalQuota: s.journalQuota.ptr(),
@@ -65,13 +75,21 @@ func (s *settingsFlags) input(cmd *cobra.Command) (*client.VPoolSettingsInput, e
 		if !cmd.Flags().Changed(d.flag) {
 			continue
 		}
-		if d.from%time.Millisecond != 0 {
-			return nil, usagef("--%s %s: write whole milliseconds", d.flag, d.from)
+		ms, err := wholeMillis(d.flag, d.from)
+		if err != nil {
+			return nil, err
 		}
-		*d.to, given = new(d.from.Milliseconds()), true
+		*d.to, given = &ms, true
 	}
 	if cmd.Flags().Changed("oversubscription") {
 		in.OversubscriptionPercent, given = &s.oversubscription, true
+	}
+	if cmd.Flags().Changed("dtl") {
+		mode := client.DtlMode(s.dtl)
+		if !mode.Valid() {
+			return nil, usagef("--dtl %s: write off, async or sync", s.dtl)
+		}
+		in.Dtl, given = &mode, true
 	}
 	if cmd.Flags().Changed("lost-tail") {
 		policy := client.LostTailPolicy(s.lostTail)
@@ -352,6 +370,7 @@ func (a *app) printVPool(v client.VPool) error {
 		{"journal quota", formatSize(s.JournalQuota)},
 		{"commit interval", formatMillis(s.CommitIntervalMs)},
 		{"stall timeout", formatMillis(s.StallTimeoutMs)},
+		{"dtl", string(s.Dtl)},
 		{"history", formatMillis(s.HistoryMs)},
 		{"trash", formatMillis(s.TrashMs)},
 		{"verify interval", formatMillis(s.VerifyIntervalMs)},

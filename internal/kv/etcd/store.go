@@ -155,6 +155,19 @@ func (s *Store) Get(ctx context.Context, key string) (*kv.KV, error) {
 	return s.first(res.Kvs), nil
 }
 
+// GetAll implements kv.Store: one call, where one for each key would cost as many.
+func (s *Store) GetAll(ctx context.Context, keys []string) ([]*kv.KV, error) {
+	ops, err := kv.Gets(keys)
+	if err != nil {
+		return nil, err
+	}
+	if len(ops) == 0 {
+		return nil, s.ready(ctx)
+	}
+	res, err := s.Txn(ctx, nil, ops, nil)
+	return res.Gets, err
+}
+
 // first returns what a read of one key found.
 func (s *Store) first(found []*mvccpb.KeyValue) *kv.KV {
 	if len(found) == 0 {

@@ -56,6 +56,7 @@ func Run(t *testing.T, open func(t *testing.T) kv.Store, opts Options) {
 		{"AtomicOnRefusal", (*suite).atomicOnRefusal},
 		{"Limits", (*suite).limits},
 		{"Invalid", (*suite).invalid},
+		{"GetAll", (*suite).getAll},
 		{"Range", (*suite).ranges},
 		{"RevisionsGrow", (*suite).revisionsGrow},
 		{"ConcurrentIncrements", (*suite).concurrentIncrements},
@@ -703,3 +704,46 @@ func sameKV(a, b *kv.KV) bool {
 }
 
 func sameGets(a, b []*kv.KV) bool { return slices.EqualFunc(a, b, sameKV) }
+
+// getAll: several keys are of one moment, however they change meanwhile.
+func (u *suite) getAll() {
+	u.txn(nil, []kv.Op{kv.Put("a", []byte("1")), kv.Put("empty", nil)}, nil)
+	got, err := u.s.GetAll(u.ctx, []string{"empty", "absent", "a", "a"})
+	if err != nil || len(got) != 4 || got[0] == nil || got[0].Value == nil || len(got[0].Value) != 0 || got[1] != nil || string(got[2].Value) != "1" || got[3].ModRev != got[2].ModRev {
+		u.t.Fatalf("got %v, %v", got, err)
+	}
+	if got, err := u.s.GetAll(u.ctx, nil); err != nil || len(got) != 0 {
+		u.t.Errorf("no keys: %v, %v", got, err)
+	}
+	for what, keys := range map[string][]string{"an empty key": {"a", ""}, "too many keys": make([]string, kv.MaxTxnOps+1)} {
+		if _, err := u.s.GetAll(u.ctx, keys); !errors.Is(err, kv.ErrInvalid) {
+			u.t.Errorf("%s: %v", what, err)
+		}
+	}
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		for i := 0; i < 200 && err == nil; i++ {
+			v := fmt.Append(nil, i)
+			_, err = u.s.Txn(u.ctx, nil, []kv.Op{kv.Put("x", v), kv.Put("y", v)}, nil)
+		}
+		done <- err
+	}()
+	for {
+		got, err := u.s.GetAll(u.ctx, []string{"x", "a", "y"})
+		if err != nil {
+			u.t.Fatal(err)
+		}
+		if (got[0] == nil) != (got[2] == nil) || got[0] != nil && string(got[0].Value) != string(got[2].Value) {
+			u.t.Fatalf("x is %v, y is %v", got[0], got[2])
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				u.t.Fatal(err)
+			}
+			return
+		default:
+		}
+	}
+}

@@ -2,8 +2,10 @@
 // scripts/bench measures beside tgt.
 //
 //	memtarget [-listen ADDR] [-size BYTES] [-file PATH] [-delay D] [-profile FILE]
+//	          [-forward ADDR | -owner ADDR]
 //
-// LUN 0 is plain memory, LUN 1 the file if one is given, LUN 2 memory that takes
+// With -forward it also executes commands that others forward, at that address; with
+// -owner it has no devices, and forwards to the one at that address, with TLS. LUN 0 is plain memory, LUN 1 the file if one is given, LUN 2 memory that takes
 // D for every command. It prints portal, iqn and pid as key=value lines, and
 // serves until SIGINT or SIGTERM. Every initiator is admitted: it is for
 // loopback only.
@@ -30,6 +32,7 @@ const iqn = "iqn.2026-01.io.ovgate.bench:memory"
 
 type options struct {
 	listen, file, profile string
+	forward, owner        string
 	size                  int64
 	delay                 time.Duration
 }
@@ -40,6 +43,8 @@ func main() {
 	flag.Int64Var(&o.size, "size", 256<<20, "size of the devices in memory, in bytes")
 	flag.StringVar(&o.file, "file", "", "file of LUN 1")
 	flag.DurationVar(&o.delay, "delay", time.Millisecond, "time that LUN 2 takes")
+	flag.StringVar(&o.forward, "forward", "", "loopback address and port for commands of others")
+	flag.StringVar(&o.owner, "owner", "", "address of the memtarget that has the devices")
 	flag.StringVar(&o.profile, "profile", "", "write a CPU profile here")
 	flag.Parse()
 	if err := run(o); err != nil {
@@ -66,9 +71,23 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
-	srv := iscsi.NewServer(iscsi.Config{})
+	var config iscsi.Config
+	if o.owner != "" {
+		f := forwarder(o.owner)
+		defer f.Close()
+		config.Forward = f
+	}
+	srv := iscsi.NewServer(config)
 	if err := srv.AddTarget(spec); err != nil {
 		return err
+	}
+	if o.forward != "" {
+		address, end, err := serveOthers(o.forward, srv)
+		if err != nil {
+			return err
+		}
+		defer end()
+		fmt.Printf("forward=%s\n", address)
 	}
 	l, err := net.Listen("tcp", o.listen)
 	if err != nil {
@@ -90,6 +109,10 @@ func run(o options) error {
 
 func target(o options) (iscsi.TargetSpec, error) {
 	spec := iscsi.TargetSpec{Name: iqn, Groups: []iscsi.Group{{Name: "all", Any: true}}}
+	if o.owner != "" {
+		spec.LUNs = []iscsi.LUNSpec{{Disk: iscsi.NewRemoteDisk(o.size, 4096), Serial: "bench0", NAA: [16]byte{0x60}}}
+		return spec, nil
+	}
 	memory := benchdisk.NewMemory(o.size)
 	disks := []iscsi.Disk{0: memory, 2: &benchdisk.Slow{Disk: memory, Delay: o.delay}}
 	if o.file != "" {

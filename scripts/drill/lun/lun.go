@@ -24,12 +24,16 @@ const (
 type Address struct {
 	Portal, IQN  string
 	LUN          uint16
+	Initiator    string // its name; empty: initiator.DefaultInitiator
 	User, Secret string // CHAP; empty: none
 	// Algorithms are the CHAP digests to offer, as numbers; empty: the
 	// initiator's. tgt chooses SHA-256 and then fails on its length: "5" for it.
 	Algorithms string
 	// ISID makes a login throw out the session that has the same; zero: a random one.
 	ISID [6]byte
+	// Patience bounds each command, and one try to log in; the session ends with a command
+	// that takes longer. 0: nothing does.
+	Patience time.Duration
 }
 
 // Of returns the address of a published vDisk.
@@ -39,10 +43,11 @@ func Of(c client.Connection) Address {
 
 // LUN is an open logical unit. Safe for concurrent use.
 type LUN struct {
-	ctx  context.Context
-	s    *initiator.Session
-	lun  uint16
-	size int64
+	ctx      context.Context
+	s        *initiator.Session
+	lun      uint16
+	size     int64
+	patience time.Duration
 }
 
 // Dial logs in and waits until the unit is ready. ctx bounds the whole life of
@@ -74,8 +79,18 @@ func final(err error) bool {
 	return errors.As(err, &refused) && refused.Status >= 0x0200 && refused.Status <= 0x0202
 }
 
+// DialOnce is Dial that tries once.
+func DialOnce(ctx context.Context, a Address) (*LUN, error) {
+	limit, cancel := ctx, context.CancelFunc(func() {})
+	if a.Patience > 0 {
+		limit, cancel = context.WithTimeout(ctx, a.Patience)
+	}
+	defer cancel()
+	return dialOnce(ctx, limit, a)
+}
+
 func dialOnce(ctx, limit context.Context, a Address) (*LUN, error) {
-	s, err := initiator.Dial(limit, initiator.Options{Address: a.Portal, Target: a.IQN,
+	s, err := initiator.Dial(limit, initiator.Options{Address: a.Portal, Target: a.IQN, Initiator: a.Initiator,
 		CHAPUser: a.User, CHAPSecret: a.Secret, CHAPAlgorithms: a.Algorithms, ISID: a.ISID})
 	if err != nil {
 		return nil, err
@@ -93,11 +108,21 @@ func dialOnce(ctx, limit context.Context, a Address) (*LUN, error) {
 		s.Close()
 		return nil, fmt.Errorf("logical blocks of %d bytes, want %d", c.BlockSize, initiator.BlockSize)
 	}
-	return &LUN{ctx: ctx, s: s, lun: a.LUN, size: int64(c.Blocks) * initiator.BlockSize}, nil
+	return &LUN{ctx: ctx, s: s, lun: a.LUN, size: int64(c.Blocks) * initiator.BlockSize, patience: a.Patience}, nil
 }
 
 // Size returns the capacity in bytes.
 func (l *LUN) Size() int64 { return l.size }
+
+// Capacity asks the target for the capacity in bytes, which may have grown. The news of
+// that, a unit attention, is taken notice of first.
+func (l *LUN) Capacity() (int64, error) {
+	if err := l.s.Ready(l.ctx, l.lun); err != nil {
+		return 0, err
+	}
+	c, err := l.s.ReadCapacity(l.ctx, l.lun)
+	return int64(c.Blocks) * initiator.BlockSize, err
+}
 
 // ReadAt fills p, a multiple of 512 bytes, from off.
 func (l *LUN) ReadAt(p []byte, off int64) (int, error) {
@@ -113,11 +138,23 @@ func (l *LUN) io(do func(context.Context, uint16, []byte, uint64) error, p []byt
 	if off < 0 || off%initiator.BlockSize != 0 || len(p)%initiator.BlockSize != 0 {
 		return 0, fmt.Errorf("I/O of %d bytes at %d is not in whole blocks of %d", len(p), off, initiator.BlockSize)
 	}
-	if err := do(l.ctx, l.lun, p, uint64(off)/initiator.BlockSize); err != nil {
+	ctx := l.ctx
+	if l.patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, l.patience)
+		defer cancel()
+	}
+	if err := do(ctx, l.lun, p, uint64(off)/initiator.BlockSize); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
+
+// SetPatience changes the patience of commands from now on; none is in flight.
+func (l *LUN) SetPatience(p time.Duration) { l.patience = p }
+
+// Drop breaks the connection without a logout.
+func (l *LUN) Drop() { l.s.Close() }
 
 // Close logs out; on a session that has ended already it only cleans up.
 func (l *LUN) Close() error {

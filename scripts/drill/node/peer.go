@@ -40,6 +40,12 @@ func StartPeer(ctx context.Context, dir, name, instance string, args ...string) 
 	return p, nil
 }
 
+// EndPeer ends a peer that another process started, if it runs.
+func EndPeer(dir, name, instance string) error {
+	p := &Peer{name: name, dir: dir, instance: instance}
+	return p.Close()
+}
+
 // Close ends it. What it stored stays.
 func (p *Peer) Close() error {
 	_, err := p.do(context.Background(), "down")

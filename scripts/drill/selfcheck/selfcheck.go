@@ -16,6 +16,8 @@
 //	V4  What a read returned counts as acknowledged.
 //	V5  A write whose outcome was unknown and that Verify did not find never
 //	    appears later.
+//	V6  What a read returns, on whatever path, is not older than what was acknowledged
+//	    before the read was sent.
 package selfcheck
 
 import (
@@ -213,6 +215,36 @@ func (l *Load) Verify(d Disk) error {
 		}
 	}
 	return nil
+}
+
+// Blocks is the number of blocks.
+func (l *Load) Blocks() int { return len(l.blocks) }
+
+// Probe reads n blocks beside the load, on another path, and checks V6. answered is false
+// when the path does not answer the read, which is no broken promise.
+func (l *Load) Probe(d Disk, first, n int) (answered bool, err error) {
+	l.mu.Lock()
+	least := make([]uint64, n)
+	for i := range least {
+		least[i] = l.blocks[first+i].acked
+	}
+	l.mu.Unlock()
+	p := make([]byte, n*BlockSize)
+	if _, err := d.ReadAt(p, int64(first)*BlockSize); err != nil {
+		return false, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range n {
+		v, err := l.parse(uint64(first+i), p[i*BlockSize:(i+1)*BlockSize])
+		if err != nil {
+			return true, fmt.Errorf("probe: block %d: %w", first+i, err)
+		}
+		if most := l.blocks[first+i].submitted; v < least[i] || v > most {
+			return true, fmt.Errorf("probe: block %d: version %d was read, %d was acknowledged before that, %d submitted", first+i, v, least[i], most)
+		}
+	}
+	return true, nil
 }
 
 // Forget allows every block to hold any version up to the one submitted: for

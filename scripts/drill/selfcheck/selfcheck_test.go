@@ -115,6 +115,30 @@ func TestLateWrite(t *testing.T) {
 	t.Fatal("no write was left without an answer")
 }
 
+// TestProbe: a read on another path must not be older than what was acknowledged before it.
+func TestProbe(t *testing.T) {
+	l, d := loaded(t, false)
+	i := l.acknowledged(t)
+	if answered, err := l.Probe(d, 0, blocks); !answered || err != nil {
+		t.Fatalf("answered %v: %v", answered, err)
+	}
+	old := append([]byte(nil), d.block(i)...)
+	l.fill(old, uint64(i), l.blocks[i].acked-1)
+	copy(d.block(i), old)
+	if answered, err := l.Probe(d, i, 1); !answered || err == nil || !strings.Contains(err.Error(), "probe") {
+		t.Errorf("a stale read: answered %v, %v", answered, err)
+	}
+	if answered, err := l.Probe(silent{}, i, 1); answered || err != nil {
+		t.Errorf("a path that answers nothing: answered %v, %v", answered, err)
+	}
+}
+
+// silent answers nothing.
+type silent struct{}
+
+func (silent) ReadAt([]byte, int64) (int, error)  { return 0, errGone }
+func (silent) WriteAt([]byte, int64) (int, error) { return 0, errGone }
+
 func TestForget(t *testing.T) {
 	d := &memDisk{data: make([]byte, blocks*BlockSize), left: 200}
 	l := New(blocks, 7)

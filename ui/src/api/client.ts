@@ -38,6 +38,11 @@ function sentence(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
+/** What the console itself refuses to send, because it could not be told from an empty field. */
+export function badField(field: string, message: string): ApiError {
+  return new ApiError(400, { code: "invalid", field, message });
+}
+
 /** What a call takes: path and query values, a body, and a key that makes a repeated create harmless. */
 export type Args<K extends keyof Ops> = {
   path?: Ops[K]["path"];
@@ -88,7 +93,8 @@ export async function call<K extends keyof Ops>(op: K, args: Args<K> = {}): Prom
   if (!response.ok) {
     throw await refused(response, op);
   }
-  return (response.status === 204 ? undefined : await response.json()) as Ops[K]["res"];
+  const text = await response.text(); // 202 and 204 may have none
+  return (text ? JSON.parse(text) : undefined) as Ops[K]["res"];
 }
 
 function fill(template: string, values: object | undefined): string {

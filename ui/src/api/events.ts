@@ -1,6 +1,6 @@
 // The stream of changes: one EventSource per tab, handed on as typed events.
 import { signal } from "@preact/signals";
-import type { DeletedEvent, Health, ISCSISession, MetricsEvent, Target, VDisk, VPool } from "./gen";
+import type { DeletedEvent, Health, ISCSISession, MetricsEvent, NodeEvent, Target, VDisk, VPool } from "./gen";
 
 /** What the node sends, by event name. */
 export type StreamEvents = {
@@ -10,10 +10,12 @@ export type StreamEvents = {
   target: Target;
   session: ISCSISession;
   health: Health;
+  node: NodeEvent;
   "vdisk.deleted": DeletedEvent;
   "vpool.deleted": DeletedEvent;
   "target.deleted": DeletedEvent;
   "session.deleted": DeletedEvent;
+  "node.deleted": DeletedEvent;
   reset: Record<string, never>;
 };
 
@@ -89,10 +91,12 @@ const eventNames: (keyof StreamEvents)[] = [
   "target",
   "session",
   "health",
+  "node",
   "vdisk.deleted",
   "vpool.deleted",
   "target.deleted",
   "session.deleted",
+  "node.deleted",
   "reset",
 ];
 

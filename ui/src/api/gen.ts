@@ -10,8 +10,10 @@ export type Alba = {
   /** Devices that do not work */
   "failed": number;
   "free": number;
-  /** There is an object store on this node; a vPool with the alba backend makes one */
+  /** There is an object store, of this node or of its cluster; a vPool with the alba backend makes one */
   "made": boolean;
+  /** The node that repairs, verifies and counts; null: none does now */
+  "maintainer": string | null;
   "objects": number;
   /** Devices */
   "osds": number;
@@ -25,6 +27,8 @@ export type Alba = {
   "stored": number;
   /** When every object was last looked at */
   "surveyedAt": string | null;
+  /** Objects by how many more devices they may lose; -1: those that cannot be read now */
+  "survives": Record<string, number>;
   /** How many more devices may be lost without losing an object; -1: some cannot be read now; null: nothing was surveyed yet */
   "tolerates": number | null;
   /** Bytes of the devices, before redundancy */
@@ -48,6 +52,145 @@ export type AlbaRecoverInput = {
   "force"?: boolean;
   /** Left out: all that lost their records */
   "namespace"?: string;
+};
+export type Alert = {
+  /** Of the cause */
+  "code": string;
+  /** null: it goes on */
+  "endedAt": string | null;
+  /** Since when it is told; null: not yet */
+  "firedAt": string | null;
+  "hint": string;
+  "level": HealthState;
+  /** Such as `vpool gold`; `node NAME` when the cause has none */
+  "object": string;
+  /** That decides; empty: none does */
+  "rule": string;
+  "since": string;
+  "state": AlertState;
+  "text": string;
+};
+export type AlertChannel = {
+  /** Certificates to trust in place of the system's; empty: the system's */
+  "ca": string;
+  "created": string;
+  /** webhook: json or slack */
+  "format": string;
+  "from": string;
+  /** There is one; it is in no answer */
+  "hasSecret": boolean;
+  /** email: the mail server */
+  "host": string;
+  "id": string;
+  "kind": AlertChannelKind;
+  "name": string;
+  "port": number;
+  /** email: starttls, tls or none */
+  "security": string;
+  "to": Array<string>;
+  "user": string;
+};
+export type AlertChannelInput = {
+  /** Certificates in PEM to trust in place of the system's */
+  "ca"?: string;
+  /** webhook; default json */
+  "format"?: "json" | "slack";
+  "from"?: string;
+  /** email: the mail server */
+  "host"?: string;
+  "kind": AlertChannelKind;
+  "name": Name;
+  "port"?: number;
+  /** Password of the user */
+  "secret"?: string;
+  /** webhook: where messages are posted; who knows it can post, so it is kept like a password */
+  "secretUrl"?: string;
+  /** email; default starttls */
+  "security"?: "starttls" | "tls" | "none";
+  "to"?: Array<string>;
+  /** email: absent without a sign-in */
+  "user"?: string;
+};
+export type AlertChannelKind = "email" | "webhook";
+export type AlertChannelList = {
+  "items": Array<AlertChannel>;
+  "next": string | null;
+};
+export type AlertLevel = "warning" | "error";
+export type AlertList = {
+  "items": Array<Alert>;
+  "next": string | null;
+};
+export type AlertRule = {
+  /** For how long a cause has to last */
+  "afterMs": number;
+  /** Codes of causes; * stands for any text */
+  "codes": Array<string>;
+  /** null: both */
+  "level": AlertLevel | null;
+  "name": string;
+  /** What it matches is not told */
+  "off": boolean;
+  /** It is none of the defaults */
+  "own": boolean;
+  /** Until it is told again while it lasts; 0: never */
+  "remindMs": number;
+};
+export type AlertRuleInput = {
+  "afterMs"?: number;
+  "codes"?: Array<string>;
+  /** Empty: both */
+  "level"?: "" | "warning" | "error";
+  "off"?: boolean;
+  "remindMs"?: number;
+};
+export type AlertRuleList = {
+  "items": Array<AlertRule>;
+  "next": string | null;
+};
+/** pending: its rule waits, or tells nothing; over: channels that fail have not heard yet that it is */
+export type AlertState = "pending" | "firing" | "over";
+export type AuditChange = {
+  /** `(secret)` stands for a secret */
+  "after": string;
+  /** null: not known, or there was none */
+  "before": string | null;
+  /** Such as `settings.dtl` */
+  "field": string;
+};
+export type AuditEntry = {
+  /** Where it came from */
+  "address": string;
+  "changes": Array<AuditChange>;
+  /** Of a refusal; `repeated`: the answer of an earlier request with this Idempotency-Key */
+  "code": string;
+  /** How many refused attempts this entry stands for besides itself */
+  "count": number;
+  /** That was refused */
+  "field": string;
+  /** Name of the node that answered in place of the one that was asked; empty: none */
+  "node": string;
+  /** What it is about, such as `vdisk demo` */
+  "object": string;
+  /** Of this document. AuditLost: so many entries as `count` could not be written */
+  "operation": string;
+  "requestId": string;
+  "role": string;
+  /** Grows with each entry of a node */
+  "seq": number;
+  /** HTTP status of the answer; 0: the node stopped meanwhile, and the outcome is unknown */
+  "status": number;
+  /** When it was asked for */
+  "time": string;
+  /** Id of the token that it was asked with; empty: none */
+  "token": string;
+  "tookMs": number;
+  /** Empty: nobody who is known */
+  "user": string;
+};
+export type AuditList = {
+  "items": Array<AuditEntry>;
+  "next": string | null;
 };
 export type Backend = {
   "kind": BackendKind;
@@ -79,6 +222,82 @@ export type Capacity = {
   /** Bytes of the backends' disks, each counted once; 0 when unknown */
   "total": number;
 };
+export type Center = {
+  "created": string;
+  /** Those that ovgate made */
+  "datastores": number;
+  /** There is one; it is in no answer */
+  "hasSecret": boolean;
+  /** As of the newest test */
+  "hosts": number;
+  "id": string;
+  /** vcenter, or esxi: a host alone */
+  "kind": string;
+  "name": Name;
+  "options": CenterOptions;
+  "testedAt": string;
+  "version": string;
+  /** What works and should be other */
+  "warnings": Array<string>;
+};
+export type CenterHost = {
+  /** Of a host in no cluster: its own name */
+  "cluster": string;
+  /** Managed object id */
+  "clusterId": string;
+  /** Managed object id */
+  "id": string;
+  "maintenance": boolean;
+  "name": string;
+  /** connected, disconnected or notResponding */
+  "state": string;
+  "version": string;
+};
+export type CenterHostList = {
+  "items": Array<CenterHost>;
+  "next": string | null;
+};
+export type CenterInput = {
+  "name": Name;
+  "options": CenterOptionsInput;
+  /** Password */
+  "secret"?: string;
+};
+export type CenterList = {
+  "items": Array<Center>;
+  "next": string | null;
+};
+export type CenterOptions = {
+  /** SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there */
+  "thumbprint": string;
+  /** Of each request, 1000 to 300000; 0: 60000 */
+  "timeoutMs": number;
+  /** Such as https://vcenter.example.org */
+  "url": string;
+  /** Such as ovgate@vsphere.local */
+  "user": string;
+};
+/** How to sign in to a vCenter. What is left out has its default, or stays in a change. */
+export type CenterOptionsInput = {
+  /** SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there */
+  "thumbprint"?: string;
+  /** Of each request, 1000 to 300000; 0: 60000 */
+  "timeoutMs"?: number;
+  /** Such as https://vcenter.example.org */
+  "url"?: string;
+  /** Such as ovgate@vsphere.local */
+  "user"?: string;
+};
+export type CenterPatch = {
+  "name"?: Name;
+  "options"?: CenterOptionsInput;
+  "secret"?: string;
+};
+export type CenterResult = {
+  "center": Center;
+  /** What was tried; nothing, when only the name changed */
+  "steps": Array<RemoteStep>;
+};
 /** With neither snapshot nor pointAt: from now */
 export type CloneInput = {
   "labels"?: Labels;
@@ -89,6 +308,205 @@ export type CloneInput = {
   "size"?: number;
   /** Name or id */
   "snapshot"?: string;
+};
+export type Cloud = {
+  "appliedAt": string | null;
+  /** HOST@SECTION of those that are this node, as of the newest test */
+  "backends": Array<string>;
+  "created": string;
+  /** There is one; it is in no answer */
+  "hasSecret": boolean;
+  "id": string;
+  "name": Name;
+  "options": CloudOptions;
+  "testedAt": string;
+  /** Those declared; none: one per pool */
+  "types": Array<VolumeType>;
+  /** The newest microversion of its Cinder, 3.70 for one */
+  "version": string;
+  /** What works and should be other */
+  "warnings": Array<string>;
+};
+export type CloudAction = {
+  /** create, change, delete; none: it is as it should be; left: not declared any more; conflict: somebody else made what is there */
+  "action": string;
+  /** What changes, or why not */
+  "detail": string;
+  /** volume type, or QoS specs */
+  "kind": string;
+  "name": string;
+};
+export type CloudApplyInput = {
+  /** Only say what would be done */
+  "dryRun"?: boolean;
+  /** Delete what this node made before and is not declared any more; Cinder refuses types that have volumes */
+  "prune"?: boolean;
+};
+export type CloudBackend = {
+  /** HOST@SECTION */
+  "host": string;
+  /** volume_backend_name; empty: the backend is down */
+  "name": string;
+  "pools": Array<CloudPool>;
+  /** Why it is disabled */
+  "reason": string;
+  /** When Cinder heard of it last */
+  "seenAt": string | null;
+  /** up, down, disabled, or gone: Cinder has no such service */
+  "state": string;
+  /** Of the driver; empty: the backend is down */
+  "version": string;
+};
+export type CloudBackendList = {
+  "items": Array<CloudBackend>;
+  "next": string | null;
+};
+export type CloudInput = {
+  "name": Name;
+  "options": CloudOptionsInput;
+  /** Password, or secret of the application credential */
+  "secret"?: string;
+};
+export type CloudList = {
+  "items": Array<Cloud>;
+  "next": string | null;
+};
+export type CloudOptions = {
+  /** user is the id of an application credential */
+  "applicationCredential": boolean;
+  /** Certificates in PEM to trust in place of the system's */
+  "ca": string;
+  /** Of the user; empty: Default */
+  "domain": string;
+  /** public, internal or admin: which of the catalog's endpoints; empty: public */
+  "interface": string;
+  /** That the user administers, admin for one */
+  "project": string;
+  /** Of the project; empty: the user's */
+  "projectDomain": string;
+  /** Of the catalog; empty: its first */
+  "region": string;
+  /** Of each request, 1000 to 60000; 0: 30000 */
+  "timeoutMs": number;
+  /** Where users sign in, such as https://keystone.example.org:5000/v3 */
+  "url": string;
+  /** One that administers Cinder, or the id of an application credential */
+  "user": string;
+};
+/** How to sign in to a cloud. What is left out has its default, or stays in a change. */
+export type CloudOptionsInput = {
+  /** user is the id of an application credential */
+  "applicationCredential"?: boolean;
+  /** Certificates in PEM to trust in place of the system's */
+  "ca"?: string;
+  /** Of the user; empty: Default */
+  "domain"?: string;
+  /** public, internal or admin: which of the catalog's endpoints; empty: public */
+  "interface"?: string;
+  /** That the user administers, admin for one */
+  "project"?: string;
+  /** Of the project; empty: the user's */
+  "projectDomain"?: string;
+  /** Of the catalog; empty: its first */
+  "region"?: string;
+  /** Of each request, 1000 to 60000; 0: 30000 */
+  "timeoutMs"?: number;
+  /** Where users sign in, such as https://keystone.example.org:5000/v3 */
+  "url"?: string;
+  /** One that administers Cinder, or the id of an application credential */
+  "user"?: string;
+};
+export type CloudPatch = {
+  "name"?: Name;
+  "options"?: CloudOptionsInput;
+  "secret"?: string;
+};
+export type CloudPlan = {
+  "actions": Array<CloudAction>;
+  /** That were made, or with dryRun would be */
+  "changes": number;
+  "dryRun": boolean;
+};
+export type CloudPool = {
+  /** Sizes of Cinder's volumes together */
+  "allocated": number;
+  "free": number;
+  /** The node has a vPool of this name */
+  "known": boolean;
+  /** Bytes, as Cinder's scheduler sees them */
+  "total": number;
+  /** vDisks of the vPool */
+  "volumes": number;
+  "vpool": string;
+};
+export type CloudResult = {
+  "cloud": Cloud;
+  /** What was tried; nothing, when only the name changed */
+  "steps": Array<RemoteStep>;
+};
+export type CloudUsage = {
+  /** Empty: it is not known */
+  "name": string;
+  /** Id */
+  "project": string;
+  /** Bytes, as Cinder counts */
+  "size": number;
+  /** Bytes on backends */
+  "stored": number;
+  "volumes": number;
+};
+export type CloudUsageList = {
+  "items": Array<CloudUsage>;
+  "next": string | null;
+};
+export type CloudVolume = {
+  /** Hosts */
+  "attached": Array<string>;
+  /** HOST@SECTION */
+  "host": string;
+  "id": string;
+  "name": string;
+  /** Id */
+  "project": string;
+  /** Empty: it is not known */
+  "projectName": string;
+  /** Bytes, as Cinder counts */
+  "size": number;
+  "status": string;
+  /** Bytes on the backend */
+  "stored": number;
+  /** Volume type */
+  "type": string;
+  /** Id of its vDisk; empty: there is none */
+  "vdisk": string;
+  /** Name that the vDisk has or should have */
+  "vdiskName": string;
+  "vpool": string;
+};
+export type CloudVolumeList = {
+  "items": Array<CloudVolume>;
+  "next": string | null;
+};
+export type ClusterInput = {
+  /** Letters, digits, dots, hyphens and underscores, beginning with a letter or digit */
+  "name": string;
+};
+export type ClusterStatus = {
+  /** Of the cluster's certificate authority */
+  "authorityEndsAt": string | null;
+  /** Of this node's certificate for other nodes, renewed by itself */
+  "certificateEndsAt": string | null;
+  "createdAt": string | null;
+  /** Where other nodes reach this one's gossip, HOST:PORT */
+  "gossip": string | null;
+  /** UUID, that of the installation */
+  "id": string;
+  /** Null: the node is in no cluster */
+  "name": string | null;
+  "nodes": MemberCounts;
+  "observedAt": string;
+  /** embedded: in the node's data directory */
+  "registry": "embedded" | "etcd";
 };
 export type Commit = {
   "committedSeq": number;
@@ -143,6 +561,101 @@ export type Damage = {
   "snapshots": Array<string>;
   "why": string;
 };
+export type Datastore = {
+  /** Name */
+  "center": string;
+  /** Name */
+  "cluster": string;
+  "created": string;
+  "id": string;
+  "job": DatastoreJob | null;
+  /** How hosts name its LUN; empty: not made yet */
+  "naa": string;
+  "name": string;
+  /** Of the vDisk, bytes */
+  "size": number;
+  /** creating, present or deleting */
+  "state": string;
+  /** Id; empty: not made yet */
+  "vdisk": string;
+  /** UUID of the VMFS volume */
+  "volume": string;
+  /** Name */
+  "vpool": string;
+};
+export type DatastoreHost = {
+  "accessible": boolean;
+  /** Why nothing can be done with it; empty: something can */
+  "away": string;
+  /** Name */
+  "host": string;
+  "mounted": boolean;
+  "paths": Array<DatastorePath>;
+  /** Path selection */
+  "policy": string;
+  /** Why it is not accessible */
+  "reason": string;
+};
+export type DatastoreInput = {
+  /** Name or id */
+  "center": string;
+  /** Name or managed object id; of an ESXi host alone it may be left out */
+  "cluster"?: string;
+  /** Only say what would be done */
+  "dryRun"?: boolean;
+  "name": string;
+  /** Bytes, 2 GiB to 64 TiB in whole MiB */
+  "size": number;
+  /** Name or id */
+  "vpool": string;
+};
+export type DatastoreJob = {
+  /** Of the newest try; empty */
+  "error": string;
+  "hint": string;
+  /** create, import, attach, expand, rename or remove */
+  "kind": string;
+  /** What was left out, such as hosts that are away */
+  "notes": Array<string>;
+  "started": string;
+  /** The step that is next or being done */
+  "step": string;
+  /** All, in order */
+  "steps": Array<string>;
+  /** How often the step failed; it is tried again by itself */
+  "tries": number;
+};
+export type DatastoreList = {
+  "items": Array<Datastore>;
+  "next": string | null;
+};
+export type DatastoreLive = {
+  /** Of the volume, bytes */
+  "capacity": number;
+  /** In the volume, bytes */
+  "free": number;
+  "hosts": Array<DatastoreHost>;
+  "observedAt": string;
+  /** Of the vDisk, bytes */
+  "size": number;
+  /** Of the vDisk on the backend, bytes */
+  "stored": number;
+  /** Virtual machines and templates */
+  "vms": number;
+};
+export type DatastorePath = {
+  "portal": string;
+  /** active, standby, disabled, dead or unknown */
+  "state": string;
+  "target": string;
+  "working": boolean;
+};
+export type DatastoreResult = {
+  /** What is to be done, as of now */
+  "actions": Array<HostAction>;
+  "datastore": Datastore;
+  "dryRun": boolean;
+};
 export type DeletedEvent = {
   /** Of a target, its iSCSI name */
   "id": string;
@@ -180,8 +693,12 @@ export type DoomedObject = {
   "name": string;
   "reason": string;
 };
+/** Whether journals are mirrored on another node. off: they are not; async: a write is answered when its own node has it, and the other one may lack the newest; sync: when both have it */
+export type DtlMode = "off" | "async" | "sync";
+/** ok: what was acknowledged outlives either node; catchup: a copy is being made; degraded: only one node has the newest writes */
+export type DtlState = "off" | "ok" | "catchup" | "degraded";
 export type Error = {
-  /** Stable word: invalid, unauthorized, forbidden, csrf, bad_setup_token, setup_done, not_found, exists, in_use, shrink, lost_tail, not_running, last_admin, foreign_root, idempotency_mismatch, too_large, rate_limited, backend_unavailable, no_space, stopping, timeout, internal */
+  /** Stable word: invalid, unauthorized, forbidden, csrf, bad_setup_token, bad_join_token, join_refused, setup_done, not_found, exists, in_use, shrink, lost_tail, not_running, elsewhere, last_admin, foreign_root, idempotency_mismatch, too_large, rate_limited, backend_unavailable, no_space, stopping, timeout, internal */
   "code": string;
   /** The field of the request that is wrong */
   "field"?: string;
@@ -193,6 +710,10 @@ export type Error = {
   "object"?: string;
   /** Also in the header X-Request-Id and in the node's log */
   "requestId": string;
+};
+export type ExpandInput = {
+  /** Bytes, up to 64 TiB in whole MiB */
+  "size": number;
 };
 export type ExportInput = {
   /** The newest recoverable moment at or before it */
@@ -273,6 +794,25 @@ export type GroupResult = {
   /** iSCSI name of the target */
   "target": string;
 };
+/** A vDisk that goes from one node to another */
+export type Handoff = {
+  /** Name of the node that has it */
+  "from": string;
+  /** Name of the node that gets it */
+  "to": string;
+  /** Its name */
+  "vdisk": string;
+};
+export type Handover = {
+  /** Why it was given up; empty: it goes on */
+  "failed": string;
+  /** Name of the node that it goes to */
+  "node": string;
+};
+export type HandoverInput = {
+  /** Name or id of the node */
+  "node": string;
+};
 export type Health = {
   /** Empty when the state is ok */
   "causes": Array<HealthCause>;
@@ -296,6 +836,27 @@ export type History = {
   "more": boolean;
   "since": string;
   "untilAt": string;
+};
+export type HistoryInput = {
+  /** 1 min-366 days; 0: no moment is kept; absent: as the vPool says */
+  "keepMs"?: number;
+};
+export type HistoryPolicy = {
+  /** That is what its vPool says */
+  "inherited": boolean;
+  /** How far back scrubs keep every moment; 0: they keep none */
+  "keepMs": number;
+};
+export type HostAction = {
+  /** create, enable, add, set, skipped, rescan, format, mount or leave out */
+  "action": string;
+  "detail": string;
+  /** Name; empty: this node */
+  "host": string;
+};
+export type HostPlan = {
+  "actions": Array<HostAction>;
+  "dryRun": boolean;
 };
 export type IOStats = {
   "bytes": number;
@@ -349,6 +910,13 @@ export type ISCSISessionList = {
   "items": Array<ISCSISession>;
   "next": string | null;
 };
+export type ImportDatastoreInput = {
+  /** Name or managed object id; of an ESXi host alone it may be left out */
+  "cluster"?: string;
+  "name": string;
+  /** Name or id, of a vDisk that is not published */
+  "vdisk": string;
+};
 export type Job = {
   "bytes": number;
   "bytesPerSecond": number;
@@ -370,6 +938,59 @@ export type JobList = {
   "next": string | null;
 };
 export type JobState = "running" | "done" | "failed";
+export type JoinAnswer = {
+  /** Certificate of the cluster's authority, PEM */
+  "ca": string;
+  /** The node's, PEM */
+  "certificate": string;
+  /** Id of the cluster */
+  "cluster": string;
+  /** URLs of the registry's members */
+  "etcd": Array<string>;
+  /** Of the cluster */
+  "name": string;
+  /** Of the registry's keys */
+  "prefix": string;
+  /** Opens the secrets of the registry, in hex */
+  "sealKey": string;
+};
+export type JoinInput = {
+  /** When it sent the request */
+  "clock": string;
+  /** Name of the cluster that is meant; absent: any */
+  "cluster"?: string;
+  /** Newest format of records that it knows */
+  "format": number;
+  /** Of the node */
+  "name": string;
+  /** Id of the node, a UUID that it drew */
+  "node": string;
+  /** For its certificate, PKCS #10 in PEM */
+  "request": string;
+  "secret": string;
+  /** Id of the token */
+  "token": string;
+  /** Of its ovgate */
+  "version": string;
+};
+export type JoinToken = {
+  "created": string;
+  "expires": string;
+  "id": string;
+  /** Id of the node that used it */
+  "node": string | null;
+  "state": "waiting" | "used" | "expired";
+};
+export type JoinTokenInput = {
+  /** How long it holds; absent: an hour; at most a week */
+  "lifeMs"?: number;
+  /** https://HOST:PORT of nodes to ask; absent: those that are up */
+  "urls"?: Array<string>;
+};
+export type JoinTokenList = {
+  "items": Array<JoinToken>;
+  "next": string | null;
+};
 export type JournalUsage = {
   "quota": number;
   "used": number;
@@ -405,6 +1026,63 @@ export type LUNStats = {
 export type Labels = Record<string, string>;
 /** What to do with a vDisk that lost acknowledged writes */
 export type LostTailPolicy = "offline" | "accept";
+/** A node of the cluster, as it was when it started last. */
+export type Member = {
+  /** What fails together with it, such as its rack; empty: not said */
+  "domain": string;
+  /** It hands over what it serves, and takes nothing */
+  "draining": boolean;
+  /** Where other nodes reach its DTL listener, HOST:PORT; empty: it takes no copies of journals */
+  "dtl": string;
+  "id": string;
+  /** When it joined; of the first node, its first start */
+  "joinedAt": string;
+  "liveness": MemberLiveness;
+  /** For how long, at observedAt; null when unknown */
+  "livenessMs": number | null;
+  /** Null when it is not heard */
+  "load": MemberLoad | null;
+  "name": string;
+  "observedAt": string;
+  /** iSCSI portals as initiators reach them, HOST:PORT */
+  "portals": Array<string>;
+  /** The node that answers */
+  "self": boolean;
+  /** Null before its first start */
+  "startedAt": string | null;
+  "state": MemberState;
+  /** Of its API and UI; empty before its first start */
+  "url": string;
+  /** That it serves or is to serve */
+  "vdisks": number;
+  "version": string;
+};
+/** Nodes by liveness */
+export type MemberCounts = {
+  "alive": number;
+  "dead": number;
+  "left": number;
+  "suspect": number;
+  "total": number;
+  "unknown": number;
+};
+export type MemberList = {
+  "items": Array<Member>;
+  "next": string | null;
+};
+/** What the other nodes hear of it, a hint: alive: it answers; suspect: it does not answer, and has its lease; dead: neither; left: it said that it stops; unknown: it was not heard */
+export type MemberLiveness = "alive" | "suspect" | "dead" | "left" | "unknown";
+/** What the node told last, in percent, rounded to five */
+export type MemberLoad = {
+  "cpu": number;
+  /** Of what its journals may take */
+  "journal": number;
+  "memory": number;
+  /** Open */
+  "vdisks": number;
+};
+/** up: it has its lease in the registry; down: it serves nothing by it; unknown: the registry does not answer */
+export type MemberState = "up" | "down" | "unknown";
 export type MetricsEvent = {
   "journalUsed": number;
   /** node, or the id of a vDisk */
@@ -468,6 +1146,13 @@ export type Negotiated = {
   "time2Retain": number;
   "time2Wait": number;
 };
+export type NewJoinToken = {
+  "expires": string;
+  "id": string;
+  /** A secret; not shown again */
+  "token": string;
+  "urls": Array<string>;
+};
 export type NewToken = {
   /** The bearer token; not shown again */
   "secret": string;
@@ -477,12 +1162,20 @@ export type Node = {
   "id": string;
   "name": string;
 };
+/** A node joined, started, stopped, or is heard differently */
+export type NodeEvent = {
+  "id": string;
+  "liveness": MemberLiveness;
+  "name": string;
+};
 export type OSD = {
   "address": string | null;
   "claimedAt": string;
   "directory": string | null;
   /** That it is on; null: none of the node is known */
   "disk": OSDDisk | null;
+  /** What fails together with the node, as its configuration says */
+  "domain": string | null;
   /** Of the ASD's certificate */
   "fingerprint": string | null;
   /** By the last survey */
@@ -499,6 +1192,10 @@ export type OSD = {
   "observedAt": string;
   /** Why it does not work */
   "problem": string | null;
+  /** The device that comes in its place */
+  "replacedBy": number | null;
+  /** The device in whose place it came, which may be gone; null: none */
+  "replaces": number | null;
   /** Average latency of reads up to 64 KiB */
   "smallReadUs": number | null;
   "state": "claiming" | "in-use" | "decommissioning" | "purging";
@@ -533,7 +1230,7 @@ export type OSDInput = {
   /** Absolute path on the node */
   "directory"?: string;
   "fingerprint"?: string;
-  /** The ASD's machine; left out: its address */
+  /** The ASD's machine: the name of a node, when it is one of the cluster's; left out: its address */
   "node"?: string;
 };
 export type OSDList = {
@@ -549,6 +1246,27 @@ export type OSDPatch = {
 };
 export type OSDPurgeInput = {
   "acceptLoss"?: boolean;
+};
+export type Orphan = {
+  /** volume: name of its cloud */
+  "cloud": string;
+  /** Of the vDisk, volume or snapshot */
+  "id": string;
+  /** vdisk: without a volume; volume: without a vDisk; vdisk snapshot: of a vDisk, and its volume has none; volume snapshot: of a volume, and its vDisk has none */
+  "kind": string;
+  "name": string;
+  /** Id */
+  "project": string;
+  "reason": string;
+  /** Bytes */
+  "size": number;
+  /** vdisk: bytes on the backend */
+  "stored": number;
+  "vpool": string;
+};
+export type OrphanList = {
+  "items": Array<Orphan>;
+  "next": string | null;
 };
 export type Parent = {
   "id": string;
@@ -586,6 +1304,12 @@ export type PortalList = {
 export type PortalsInput = {
   /** host:port as in /portals; empty: every portal of the node */
   "addresses": Array<string>;
+};
+export type PrepareInput = {
+  /** Name or managed object id; of an ESXi host alone it may be left out */
+  "cluster"?: string;
+  /** Only say what would be done */
+  "dryRun"?: boolean;
 };
 export type Preset = {
   /** Its policies follow the devices that there are */
@@ -664,6 +1388,9 @@ export type Qos = {
   "bytesPerSecond": number;
   /** 10 or more; 0: no limit */
   "iops": number;
+};
+export type Rebalance = {
+  "items": Array<Handoff>;
 };
 export type Recovered = {
   /** Nothing acknowledged is missing */
@@ -822,6 +1549,9 @@ export type RemoteStep = {
   "ok": boolean;
   "step": string;
 };
+export type RenameInput = {
+  "name": string;
+};
 /** Persistent reservations of a LUN (SPC-4 clause 5.12) */
 export type Reservation = {
   "generation": number;
@@ -841,6 +1571,8 @@ export type Rollback = {
   /** Names of the snapshots that were newer */
   "deleted": Array<string>;
   "to": Moment;
+  /** A rollback to this moment undoes this one, save for the snapshots, as long as the history goes that far back */
+  "undoAt": string;
   "vdisk": string;
 };
 /** One of snapshot and pointAt */
@@ -850,6 +1582,70 @@ export type RollbackInput = {
   "pointAt"?: string;
   /** Name or id */
   "snapshot"?: string;
+};
+export type Schedule = {
+  "jobs": Array<ScheduledJob>;
+  /** Such as "vdisk db1"; "schedule" for the cluster */
+  "of": string;
+};
+export type ScheduleEntry = {
+  "cron": string;
+  "days": number;
+  "enabled": boolean;
+  /** snapshot, retention or scrub */
+  "job": string;
+  "source": ScheduleSource;
+  /** Empty for the cluster and for a vPool */
+  "vdisk": string;
+  /** Empty for the cluster */
+  "vpool": string;
+  "weeks": number;
+  /** Empty: UTC */
+  "zone": string;
+};
+export type ScheduleInput = {
+  /** Minute, hour, day of month, month, day of week; or @hourly, @daily, @weekly, @monthly, @yearly */
+  "cron"?: string;
+  /** Of retention, 0-366: days behind yesterday's midnight of each of which one automatic snapshot stays */
+  "days"?: number;
+  "enabled"?: boolean;
+  /** Of retention, 0-520: weeks behind the days of each of which one stays */
+  "weeks"?: number;
+  /** Time zone such as Europe/Brussels; empty: UTC. A time that clocks skip is the moment after; of one that comes twice it is the first */
+  "zone"?: string;
+};
+export type ScheduleList = {
+  "items": Array<ScheduleEntry>;
+  "next": string | null;
+};
+/** Who says it */
+export type ScheduleSource = "default" | "cluster" | "vpool" | "vdisk";
+export type ScheduledJob = {
+  "cron": string;
+  "days": number;
+  "enabled": boolean;
+  /** snapshot, retention or scrub */
+  "job": string;
+  /** When it runs that: up to ten minutes later, so that not all vDisks run at once */
+  "nextAt": string | null;
+  /** The next time of the schedule; null if there is none */
+  "nextSlot": string | null;
+  "running": boolean;
+  /** Of a vDisk, the newest ten, newest first */
+  "runs": Array<ScheduledRun>;
+  "source": ScheduleSource;
+  "weeks": number;
+  /** Empty: UTC */
+  "zone": string;
+};
+export type ScheduledRun = {
+  "ended": string;
+  "result": "done" | "failed" | "skipped";
+  /** The time of the schedule; null if somebody asked for the run */
+  "slot": string | null;
+  "started": string;
+  /** What it did, or why not */
+  "text": string;
 };
 export type Scrub = {
   /** Objects that are not part of the vDisk any more */
@@ -922,6 +1718,27 @@ export type SignInInput = {
   "password": string;
   "user": string;
 };
+export type Silence = {
+  "by": string;
+  /** Codes of causes; * stands for any text; empty: any */
+  "code": string;
+  "created": string;
+  "id": string;
+  /** Objects of causes; * stands for any text; empty: any */
+  "object": string;
+  "untilAt": string;
+  "why": string;
+};
+export type SilenceInput = {
+  "code"?: string;
+  "object"?: string;
+  "untilAt": string;
+  "why": string;
+};
+export type SilenceList = {
+  "items": Array<Silence>;
+  "next": string | null;
+};
 export type Snapshot = {
   /** Made by a schedule */
   "automatic": boolean;
@@ -971,6 +1788,8 @@ export type SnapshotList = {
 };
 export type Status = {
   "capacity": Capacity;
+  /** UUID of the installation, the same at each of its nodes */
+  "cluster": string;
   "counts": Counts;
   "health": Health;
   "node": Node;
@@ -979,6 +1798,9 @@ export type Status = {
   "portals": Array<Portal>;
   "started": string;
   "version": string;
+};
+export type StealInput = {
+  "acceptLoss"?: boolean;
 };
 /** Requests of a kind to a Swift or S3 store, which it may charge for */
 export type StoreRequests = {
@@ -1164,9 +1986,13 @@ export type VDisk = {
   /** Newest write on the backend */
   "committedSeq": number;
   "created": string;
+  "dtl": VDiskDtl;
   "epoch": number;
   /** A flatten that was asked for and has not ended */
   "flatten": FlattenProgress | null;
+  /** null unless it is given to another node */
+  "handover": Handover | null;
+  "history": HistoryPolicy;
   "id": string;
   "journal": JournalUsage;
   "labels": Labels;
@@ -1178,6 +2004,8 @@ export type VDisk = {
   /** A move that was asked for and has not ended */
   "move": MoveProgress | null;
   "name": string;
+  /** Name of the node that serves it */
+  "node": string;
   "observedAt": string;
   /** What a clone starts from */
   "parent": Parent | null;
@@ -1195,11 +2023,43 @@ export type VDisk = {
   /** Name of its vPool */
   "vpool": string;
 };
+/** The copy of its journal's tail on another node */
+export type VDiskDtl = {
+  /** While it catches up: writes that the backend lacked when the copy was begun */
+  "catchup": number;
+  /** Of them on the backend by now */
+  "caughtUp": number;
+  /** The mode is that of its vPool */
+  "inherited": boolean;
+  /** What the other node was sent and has not answered, bytes */
+  "lagBytes": number;
+  /** How long the oldest of that waits */
+  "lagMs": number;
+  "mode": DtlMode;
+  /** Node that has the copy, or is getting it; empty: none */
+  "node": string;
+  /** Node that is asked for; auto: the best one */
+  "peer": string;
+  /** Why it is degraded; else empty */
+  "reason": string;
+  /** Of the state */
+  "since": string | null;
+  "state": DtlState;
+};
+/** What is absent stays as it is */
+export type VDiskDtlInput = {
+  /** inherit: that of its vPool */
+  "mode"?: "inherit" | "off" | "async" | "sync";
+  /** Name or id of the node that is to have the copy; auto: the best one, another domain first, then the one with fewest copies */
+  "peer"?: string;
+};
 export type VDiskInput = {
   /** 4, 8, 16, 32 or 64 KiB; absent: the vPool's */
   "clusterSize"?: number;
   "labels"?: Labels;
   "name": Name;
+  /** Name or id of the node that is to serve it; absent: the one that is asked */
+  "node"?: string;
   /** A multiple of the cluster size, up to 64 TiB */
   "size": number;
   /** Name or id of the vPool */
@@ -1215,8 +2075,8 @@ export type VDiskPatch = {
   /** At least the present size */
   "size"?: number;
 };
-/** running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline, acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned; transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted, and kept for a while */
-export type VDiskState = "running" | "opening" | "stalled" | "degraded" | "fenced" | "failed" | "lost_tail" | "corrupt" | "closed" | "deleting" | "template" | "transferring" | "trashed";
+/** running; opening; stalled: journal full, writes wait for the backend; degraded: backend away, the journal has room; fenced: a newer opening owns it; failed: writes stopped by a journal failure; lost_tail: offline, acknowledged writes are missing; corrupt: offline, damaged; closed; deleting; template: frozen, to be cloned; transferring: an import or export uses it, and it is deleted unless an import is finished; trashed: deleted, and kept for a while; elsewhere: another node serves it, which knows more; suspended: operations wait for the node's lease in the registry; waiting: the node that serves it is down, and has its newest writes */
+export type VDiskState = "running" | "opening" | "stalled" | "degraded" | "fenced" | "failed" | "lost_tail" | "corrupt" | "closed" | "deleting" | "template" | "transferring" | "trashed" | "elsewhere" | "suspended" | "waiting";
 export type VPool = {
   "backend": Backend;
   "created": string;
@@ -1226,6 +2086,8 @@ export type VPool = {
   "keyId": string | null;
   "mapped": number;
   "name": string;
+  /** Name of the only node that reaches its objects; null: every node does */
+  "node": string | null;
   "observedAt": string;
   "provisioned": number;
   /** Since it was opened; empty unless it is on Swift or S3, and open */
@@ -1281,6 +2143,7 @@ export type VPoolSettings = {
   "clusterSize": number;
   /** 100 ms-10 min between commits to the backend */
   "commitIntervalMs": number;
+  "dtl": DtlMode;
   /** How far back scrubs keep every moment: 1 min-366 days; 0: no further than they leave it */
   "historyMs": number;
   /** 128 MiB-10 GiB per vDisk */
@@ -1297,10 +2160,11 @@ export type VPoolSettings = {
   /** Within which time each vDisk is verified: 1 h-366 days; 0: only when it is asked for */
   "verifyIntervalMs": number;
 };
-/** Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline */
+/** Settings to set; the others keep their value, or the default: 4 KiB, 16 MiB, 512 MiB, 10 s, 180 s, 0, 24 h, 0, 30 days, offline, sync */
 export type VPoolSettingsInput = {
   "clusterSize"?: number;
   "commitIntervalMs"?: number;
+  "dtl"?: DtlMode;
   "historyMs"?: number;
   "journalQuota"?: number;
   "lostTail"?: LostTailPolicy;
@@ -1310,8 +2174,8 @@ export type VPoolSettingsInput = {
   "trashMs"?: number;
   "verifyIntervalMs"?: number;
 };
-/** degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached */
-export type VPoolState = "running" | "degraded" | "offline";
+/** degraded: the backend is away or some vDisk is not running; offline: the vPool cannot be attached; elsewhere: only another node reaches its objects */
+export type VPoolState = "running" | "degraded" | "offline" | "elsewhere";
 export type Verification = {
   "badClusters": number;
   "badObjects": number;
@@ -1352,6 +2216,35 @@ export type Version = {
   "go": string;
   "version": string;
 };
+/** Limits of reads and writes together that the volumes of a type get; 0: none. Of a limit and one per GiB the lower counts. */
+export type VolumeLimits = {
+  /** How much of a rate that was left unused may be caught up at once, as time, up to 60000 */
+  "burstMs": number;
+  /** 1 MiB or more */
+  "bytesPerSecond": number;
+  "bytesPerSecondPerGib": number;
+  /** 10 or more */
+  "iops": number;
+  "iopsPerGib": number;
+};
+export type VolumeType = {
+  /** volume_backend_name; empty: that of the only backend with this vPool */
+  "backend": string;
+  "limits": VolumeLimits;
+  /** Volumes may be attached to several hosts */
+  "multiattach": boolean;
+  "name": string;
+  /** Name */
+  "vpool": string;
+};
+export type VolumeTypeInput = {
+  /** volume_backend_name, where several backends have this vPool */
+  "backend"?: string;
+  "limits"?: VolumeLimits;
+  "multiattach"?: boolean;
+  /** Name or id */
+  "vpool": string;
+};
 
 export interface Ops {
   /** State of the object store: safety, space, what happened */
@@ -1362,6 +2255,30 @@ export interface Ops {
   "POST /alba/rotate-key": { path: { }; query: { }; body: undefined; res: AlbaKey };
   /** Look at every object now, and repair what is not complete */
   "POST /alba/survey": { path: { }; query: { }; body: undefined; res: string };
+  /** List the causes of health that last, and whether they were told */
+  "GET /alerts": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: AlertList };
+  /** List where alerts are sent */
+  "GET /alerts/channels": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: AlertChannelList };
+  /** Add a mail server or webhook that alerts are sent to */
+  "POST /alerts/channels": { path: { }; query: { }; body: AlertChannelInput; res: AlertChannel };
+  /** Send no more alerts to a channel */
+  "DELETE /alerts/channels/{channel}": { path: { "channel": string; }; query: { }; body: undefined; res: void };
+  /** Send a message that says that it is a test */
+  "POST /alerts/channels/{channel}/test": { path: { "channel": string; }; query: { }; body: undefined; res: void };
+  /** List the rules; of several that match a cause the first decides */
+  "GET /alerts/rules": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: AlertRuleList };
+  /** Make a default rule as it was, or delete another one */
+  "DELETE /alerts/rules/{rule}": { path: { "rule": string; }; query: { }; body: undefined; res: void };
+  /** Change a rule, or make one */
+  "PUT /alerts/rules/{rule}": { path: { "rule": string; }; query: { }; body: AlertRuleInput; res: AlertRule };
+  /** List the silences that last */
+  "GET /alerts/silences": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: SilenceList };
+  /** Keep alerts from being told for a while */
+  "POST /alerts/silences": { path: { }; query: { }; body: SilenceInput; res: Silence };
+  /** End a silence */
+  "DELETE /alerts/silences/{silence}": { path: { "silence": string; }; query: { }; body: undefined; res: void };
+  /** List the changes that were asked of a node, the newest first */
+  "GET /audit": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "user"?: string; "operation"?: string; "since"?: string; "until"?: string; "after"?: number; "node"?: string; }; body: undefined; res: AuditList };
   /** List the registered Swift and S3 stores */
   "GET /backends": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: RemoteBackendList };
   /** Register a Swift or S3 store */
@@ -1374,6 +2291,25 @@ export interface Ops {
   "PATCH /backends/{backend}": { path: { "backend": string; }; query: { }; body: RemoteBackendPatch; res: RemoteBackendResult };
   /** Try every operation of a registered store */
   "POST /backends/{backend}/test": { path: { "backend": string; }; query: { }; body: undefined; res: RemoteBackendResult };
+  /** Show the cluster */
+  "GET /cluster": { path: { }; query: { }; body: undefined; res: ClusterStatus };
+  /** Make the node the first of a cluster */
+  "POST /cluster": { path: { }; query: { }; body: ClusterInput; res: ClusterStatus };
+  /** Let a node in that has a join token */
+  "POST /cluster/join": { path: { }; query: { }; body: JoinInput; res: JoinAnswer };
+  /** Take the node that is asked out of its cluster */
+  "POST /cluster/leave": { path: { }; query: { }; body: undefined; res: void };
+  /** Spread the vDisks over the nodes */
+  "POST /cluster/rebalance": { path: { }; query: { }; body: {
+    /** Only tell what would be done */
+    "dryRun"?: boolean;
+  }; res: Rebalance };
+  /** List the tokens that let nodes join, without their secrets */
+  "GET /cluster/tokens": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: JoinTokenList };
+  /** Make a token that lets one node join */
+  "POST /cluster/tokens": { path: { }; query: { }; body: JoinTokenInput | undefined; res: NewJoinToken };
+  /** Make a join token useless */
+  "DELETE /cluster/tokens/{token}": { path: { "token": string; }; query: { }; body: undefined; res: void };
   /** List the disks of the node, with what they hold */
   "GET /disks": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: DiskList };
   /** Changes as server-sent events */
@@ -1408,8 +2344,44 @@ export interface Ops {
   "GET /jobs": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: JobList };
   /** List the namespaces of the object store, one per vDisk */
   "GET /namespaces": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: NamespaceList };
+  /** List the nodes of the cluster */
+  "GET /nodes": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: MemberList };
+  /** Take a dead node out of the cluster */
+  "DELETE /nodes/{node}": { path: { "node": string; }; query: { }; body: undefined; res: void };
+  /** Show a node */
+  "GET /nodes/{node}": { path: { "node": string; }; query: { }; body: undefined; res: Member };
+  /** Let a node have vDisks again */
+  "DELETE /nodes/{node}/drain": { path: { "node": string; }; query: { }; body: undefined; res: void };
+  /** Have a node hand over all its vDisks */
+  "POST /nodes/{node}/drain": { path: { "node": string; }; query: { }; body: undefined; res: Member };
   /** This document */
   "GET /openapi.yaml": { path: { }; query: { }; body: undefined; res: string };
+  /** List the registered OpenStack clouds */
+  "GET /openstack/clouds": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: CloudList };
+  /** Register an OpenStack cloud */
+  "POST /openstack/clouds": { path: { }; query: { }; body: CloudInput; res: CloudResult };
+  /** Forget a registered cloud */
+  "DELETE /openstack/clouds/{cloud}": { path: { "cloud": string; }; query: { }; body: undefined; res: void };
+  /** Show a registered cloud */
+  "GET /openstack/clouds/{cloud}": { path: { "cloud": string; }; query: { }; body: undefined; res: Cloud };
+  /** Rename a registered cloud, or change how to sign in */
+  "PATCH /openstack/clouds/{cloud}": { path: { "cloud": string; }; query: { }; body: CloudPatch; res: CloudResult };
+  /** Make volume types and QoS specs of a cloud what they should be */
+  "POST /openstack/clouds/{cloud}/apply": { path: { "cloud": string; }; query: { }; body: CloudApplyInput | undefined; res: CloudPlan };
+  /** List the backends of a cloud that are this node */
+  "GET /openstack/clouds/{cloud}/backends": { path: { "cloud": string; }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: CloudBackendList };
+  /** Try what is needed of a registered cloud */
+  "POST /openstack/clouds/{cloud}/test": { path: { "cloud": string; }; query: { }; body: undefined; res: CloudResult };
+  /** Take the declaration of a volume type back */
+  "DELETE /openstack/clouds/{cloud}/types/{volumeType}": { path: { "cloud": string; "volumeType": string; }; query: { }; body: undefined; res: void };
+  /** Declare a volume type of a cloud, or change it */
+  "PUT /openstack/clouds/{cloud}/types/{volumeType}": { path: { "cloud": string; "volumeType": string; }; query: { }; body: VolumeTypeInput; res: Cloud };
+  /** What each project of a cloud has on this node */
+  "GET /openstack/clouds/{cloud}/usage": { path: { "cloud": string; }; query: { }; body: undefined; res: CloudUsageList };
+  /** List the volumes of a cloud on this node, with their vDisks */
+  "GET /openstack/clouds/{cloud}/volumes": { path: { "cloud": string; }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "project"?: string; }; body: undefined; res: CloudVolumeList };
+  /** List vDisks of Cinder without a volume, and volumes without a vDisk, and such snapshots */
+  "GET /openstack/orphans": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: OrphanList };
   /** List the devices */
   "GET /osds": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: OSDList };
   /** Make a directory of the node, or an ASD, part of the object store */
@@ -1440,6 +2412,16 @@ export interface Ops {
   "GET /presets/{preset}": { path: { "preset": string; }; query: { }; body: undefined; res: Preset };
   /** Change policies or sizes for what is written from now on, or make it the default */
   "PATCH /presets/{preset}": { path: { "preset": string; }; query: { }; body: PresetPatch; res: Preset };
+  /** When jobs run, and of a vDisk how they went */
+  "GET /schedule": { path: { }; query: { "vpool"?: string; "vdisk"?: string; }; body: undefined; res: Schedule };
+  /** Inherit when a job runs */
+  "DELETE /schedule/{job}": { path: { "job": string; }; query: { "vpool"?: string; "vdisk"?: string; }; body: undefined; res: void };
+  /** Say when a job runs, for the cluster, a vPool or a vDisk */
+  "PATCH /schedule/{job}": { path: { "job": string; }; query: { "vpool"?: string; "vdisk"?: string; }; body: ScheduleInput; res: Schedule };
+  /** Run a job of a vDisk now */
+  "POST /schedule/{job}/run": { path: { "job": string; }; query: { "vdisk": string; }; body: undefined; res: Schedule };
+  /** What the cluster, vPools and vDisks say about jobs */
+  "GET /schedules": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: ScheduleList };
   /** Sign out */
   "DELETE /session": { path: { }; query: { }; body: undefined; res: void };
   /** Who is asking */
@@ -1497,7 +2479,7 @@ export interface Ops {
   /** Change a user's role or password */
   "PATCH /users/{user}": { path: { "user": string; }; query: { }; body: UserPatch; res: User };
   /** List vDisks */
-  "GET /vdisks": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "vpool"?: string; "state"?: VDiskState; "sort"?: string; }; body: undefined; res: VDiskList };
+  "GET /vdisks": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "vpool"?: string; "parent"?: string; "state"?: VDiskState; "sort"?: string; }; body: undefined; res: VDiskList };
   /** Create a vDisk */
   "POST /vdisks": { path: { }; query: { }; body: VDiskInput; res: VDisk };
   /** Delete a vDisk */
@@ -1514,14 +2496,22 @@ export interface Ops {
   "POST /vdisks/{vdisk}/clone": { path: { "vdisk": string; }; query: { }; body: CloneInput; res: VDisk };
   /** Bring everything acknowledged so far to the backend */
   "POST /vdisks/{vdisk}/commit": { path: { "vdisk": string; }; query: { }; body: undefined; res: Commit };
+  /** Say where and how the journal of a vDisk is mirrored */
+  "PUT /vdisks/{vdisk}/dtl": { path: { "vdisk": string; }; query: { }; body: VDiskDtlInput; res: VDisk };
   /** Hold a point of a vDisk to read it */
   "POST /vdisks/{vdisk}/exports": { path: { "vdisk": string; }; query: { }; body: ExportInput | undefined; res: Transfer };
   /** Stop a flatten */
   "DELETE /vdisks/{vdisk}/flatten": { path: { "vdisk": string; }; query: { }; body: undefined; res: void };
   /** Copy what a clone inherits, so that it needs its parent no more */
   "POST /vdisks/{vdisk}/flatten": { path: { "vdisk": string; }; query: { }; body: undefined; res: VDisk };
+  /** Stop a hand-over that has not ended */
+  "DELETE /vdisks/{vdisk}/handover": { path: { "vdisk": string; }; query: { }; body: undefined; res: void };
+  /** Give a vDisk to another node while it is in use */
+  "POST /vdisks/{vdisk}/handover": { path: { "vdisk": string; }; query: { }; body: HandoverInput; res: VDisk };
   /** The moments that a vDisk can be taken back to or cloned from */
   "GET /vdisks/{vdisk}/history": { path: { "vdisk": string; }; query: { "from"?: string; "to"?: string; }; body: undefined; res: History };
+  /** Say how far back scrubs keep the moments of a vDisk */
+  "PUT /vdisks/{vdisk}/history": { path: { "vdisk": string; }; query: { }; body: HistoryInput; res: VDisk };
   /** Stop a move; what was copied is deleted */
   "DELETE /vdisks/{vdisk}/move": { path: { "vdisk": string; }; query: { }; body: undefined; res: void };
   /** Take a vDisk to another vPool while it is in use */
@@ -1536,14 +2526,16 @@ export interface Ops {
   "GET /vdisks/{vdisk}/scrub": { path: { "vdisk": string; }; query: { }; body: undefined; res: Scrub };
   /** Give back what was overwritten, discarded, or held by deleted snapshots */
   "POST /vdisks/{vdisk}/scrub": { path: { "vdisk": string; }; query: { }; body: ScrubInput | undefined; res: Scrub };
-  /** List the snapshots of a vDisk, oldest first */
-  "GET /vdisks/{vdisk}/snapshots": { path: { "vdisk": string; }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: SnapshotList };
+  /** List the snapshots of a vDisk */
+  "GET /vdisks/{vdisk}/snapshots": { path: { "vdisk": string; }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "sort"?: string; }; body: undefined; res: SnapshotList };
   /** Make a snapshot */
   "POST /vdisks/{vdisk}/snapshots": { path: { "vdisk": string; }; query: { }; body: SnapshotInput; res: Snapshot };
   /** Delete a snapshot */
   "DELETE /vdisks/{vdisk}/snapshots/{snapshot}": { path: { "vdisk": string; "snapshot": string; }; query: { "force"?: boolean; }; body: undefined; res: void };
   /** Recent performance of a vDisk */
   "GET /vdisks/{vdisk}/stats": { path: { "vdisk": string; }; query: { "seconds"?: number; }; body: undefined; res: Series };
+  /** Take a vDisk over from a node that is down */
+  "POST /vdisks/{vdisk}/steal": { path: { "vdisk": string; }; query: { }; body: StealInput; res: VDisk };
   /** Make a template a vDisk again */
   "DELETE /vdisks/{vdisk}/template": { path: { "vdisk": string; }; query: { }; body: undefined; res: void };
   /** Make a vDisk a template */
@@ -1576,7 +2568,41 @@ export interface Ops {
   "GET /vpools/{vpool}/sweep": { path: { "vpool": string; }; query: { }; body: undefined; res: Sweep };
   /** Delete objects that nothing reaches */
   "POST /vpools/{vpool}/sweep": { path: { "vpool": string; }; query: { }; body: SweepInput | undefined; res: Sweep };
+  /** List the registered vCenters */
+  "GET /vsphere/centers": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: CenterList };
+  /** Register a vCenter, or an ESXi host alone */
+  "POST /vsphere/centers": { path: { }; query: { }; body: CenterInput; res: CenterResult };
+  /** Forget a registered vCenter */
+  "DELETE /vsphere/centers/{center}": { path: { "center": string; }; query: { }; body: undefined; res: void };
+  /** Show a registered vCenter */
+  "GET /vsphere/centers/{center}": { path: { "center": string; }; query: { }; body: undefined; res: Center };
+  /** Rename a registered vCenter, or change how to sign in */
+  "PATCH /vsphere/centers/{center}": { path: { "center": string; }; query: { }; body: CenterPatch; res: CenterResult };
+  /** List the hosts of a vCenter */
+  "GET /vsphere/centers/{center}/hosts": { path: { "center": string; }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "cluster"?: string; }; body: undefined; res: CenterHostList };
+  /** Make the volume on a clone of a datastore's vDisk a datastore of its own */
+  "POST /vsphere/centers/{center}/import": { path: { "center": string; }; query: { }; body: ImportDatastoreInput; res: Datastore };
+  /** Prepare the hosts of a cluster for its datastores */
+  "POST /vsphere/centers/{center}/prepare": { path: { "center": string; }; query: { }; body: PrepareInput; res: HostPlan };
+  /** Try what is needed of a registered vCenter */
+  "POST /vsphere/centers/{center}/test": { path: { "center": string; }; query: { }; body: undefined; res: CenterResult };
+  /** List the datastores that ovgate made */
+  "GET /vsphere/datastores": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: DatastoreList };
+  /** Make a VMFS datastore on a new vDisk, on every host of a cluster */
+  "POST /vsphere/datastores": { path: { }; query: { }; body: DatastoreInput; res: DatastoreResult };
+  /** Remove a datastore without virtual machines, and its vDisk */
+  "DELETE /vsphere/datastores/{datastore}": { path: { "datastore": string; }; query: { "keepVdisk"?: boolean; }; body: undefined; res: void };
+  /** Show a datastore */
+  "GET /vsphere/datastores/{datastore}": { path: { "datastore": string; }; query: { }; body: undefined; res: Datastore };
+  /** Give a datastore to the hosts of its cluster that do not have it */
+  "POST /vsphere/datastores/{datastore}/attach": { path: { "datastore": string; }; query: { }; body: undefined; res: Datastore };
+  /** Grow a datastore and its vDisk */
+  "POST /vsphere/datastores/{datastore}/expand": { path: { "datastore": string; }; query: { }; body: ExpandInput; res: Datastore };
+  /** Ask the vCenter for a datastore, with its paths on every host */
+  "GET /vsphere/datastores/{datastore}/live": { path: { "datastore": string; }; query: { }; body: undefined; res: DatastoreLive };
+  /** Give a datastore another name, in the vCenter too */
+  "POST /vsphere/datastores/{datastore}/rename": { path: { "datastore": string; }; query: { }; body: RenameInput; res: Datastore };
 }
 
 /** Operations that take an Idempotency-Key. */
-export const idempotent: ReadonlyArray<keyof Ops> = ["POST /backends", "POST /imports", "POST /osds", "POST /presets", "POST /snapshotGroups", "POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vdisks/{vdisk}/clone", "POST /vdisks/{vdisk}/exports", "POST /vdisks/{vdisk}/snapshots", "POST /vpools", "POST /vpools/recover"];
+export const idempotent: ReadonlyArray<keyof Ops> = ["POST /alerts/channels", "POST /alerts/silences", "POST /backends", "POST /cluster/tokens", "POST /imports", "POST /openstack/clouds", "POST /osds", "POST /presets", "POST /snapshotGroups", "POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vdisks/{vdisk}/clone", "POST /vdisks/{vdisk}/exports", "POST /vdisks/{vdisk}/snapshots", "POST /vpools", "POST /vpools/recover", "POST /vsphere/centers", "POST /vsphere/centers/{center}/import", "POST /vsphere/datastores"];

@@ -10,7 +10,7 @@ import { AccessField, initiatorNames, type Access } from "../parts/AccessField";
 import { Button } from "../parts/Button";
 import { ConnectPanel } from "../parts/ConnectPanel";
 import { Dialog } from "../parts/Dialog";
-import { CheckField, SelectField, TextField } from "../parts/Field";
+import { CheckField, NameField, SelectField } from "../parts/Field";
 import { LabelsField, parseLabels } from "../parts/LabelsField";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
@@ -104,15 +104,7 @@ function Form({ vpools, publishing, onMade, onClose }: FormProps) {
         }
       }}
     >
-      <TextField
-        label="Name"
-        name="name"
-        value={name}
-        onValue={setName}
-        hint="Letters, digits, dot, dash and underscore."
-        error={submit.at("name")}
-        input={{ autofocus: true }}
-      />
+      <NameField value={name} onValue={setName} error={submit.at("name")} />
       <SelectField
         label="vPool"
         name="vpool"

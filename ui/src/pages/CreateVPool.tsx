@@ -7,7 +7,7 @@ import { toast } from "../store/toasts";
 import { alba, backendErrors, BackendField, backendOf, type BackendForm } from "../parts/BackendField";
 import { Button } from "../parts/Button";
 import { Dialog } from "../parts/Dialog";
-import { CheckField, TextField } from "../parts/Field";
+import { CheckField, NameField } from "../parts/Field";
 import { FormError, Notice } from "../parts/Notice";
 import {
   changedSettings,
@@ -49,15 +49,7 @@ export function CreateVPool({ onClose }: { onClose: () => void }) {
           void submit.run(create);
         }}
       >
-        <TextField
-          label="Name"
-          name="name"
-          value={name}
-          onValue={setName}
-          hint="Letters, digits, dot, dash and underscore."
-          error={submit.at("name")}
-          input={{ autofocus: true }}
-        />
+        <NameField value={name} onValue={setName} error={submit.at("name")} />
         <BackendField form={backend} onForm={setBackend} submit={submit} />
         <CheckField name="encrypt" checked={encrypt} onValue={setEncrypt}>
           Encrypt its objects with a key of its own

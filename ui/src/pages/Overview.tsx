@@ -67,16 +67,16 @@ function HealthCard({ status: { health } }: { status: Status }) {
 
 function Cause({ cause }: { cause: HealthCause }) {
   const { tone } = healthFace(cause.state);
-  const to = placeOf(cause.object);
+  const remedy = remedyOf(cause);
   return (
     <li class="cause">
       <span class={`tone-${tone}`} aria-hidden="true">
         {glyphs[tone]}
       </span>
       <b>{cause.text}</b>
-      {to && (
-        <Link class="btn small" to={to}>
-          Open {cause.object.split(" ")[1]}
+      {remedy && (
+        <Link class="btn small" to={remedy.to}>
+          {remedy.text}
         </Link>
       )}
       {cause.hint && <p class="muted">{cause.hint}</p>}
@@ -84,13 +84,18 @@ function Cause({ cause }: { cause: HealthCause }) {
   );
 }
 
-/** The page of an object that is given as kind and name, such as "vdisk demo". */
-function placeOf(object: string): string | undefined {
+/** Where a cause is dealt with: its object is given as kind and name, such as "vdisk demo". */
+function remedyOf({ code, object }: HealthCause): { to: string; text: string } | undefined {
   const [kind, name] = object.split(" ", 2);
-  if (!name || (kind !== "vdisk" && kind !== "vpool")) {
-    return undefined;
+  if (name && (kind === "vdisk" || kind === "vpool" || kind === "backend")) {
+    return { to: `/${kind}s/${encodeURIComponent(name)}`, text: `Open ${name}` };
   }
-  return `/${kind}s/${encodeURIComponent(name)}`;
+  if (name && kind === "osd") {
+    return code === "osd_full"
+      ? { to: `/disks/${name}`, text: `Open device ${name}` }
+      : { to: `/disks/${name}/replace`, text: "Replace disk" };
+  }
+  return code.startsWith("alba") ? { to: "/alba", text: "Open object store" } : undefined;
 }
 
 function CapacityCard({ status: { capacity: c }, class: name }: CardProps) {

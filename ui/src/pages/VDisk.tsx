@@ -1,7 +1,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { Connection, MoveProgress, VDisk } from "../api/gen";
-import { bytes, percent, plural } from "../format";
+import { bytes, interval, percent, plural } from "../format";
 import { navigate } from "../router";
 import { asApiError, ending, reload } from "../store/query";
 import { targetKey, useVDisk, vdiskKey } from "../store/reads";
@@ -18,8 +18,14 @@ import { fillTone, Meter } from "../parts/Meter";
 import { ErrorPanel, Notice } from "../parts/Notice";
 import { Card, Facts, Page } from "../parts/Page";
 import { PerformanceCharts } from "../parts/PerformanceCharts";
+import { Tabs } from "../parts/Tabs";
+import { CloneDialog } from "./CloneDialog";
+import { LineageTab } from "./Lineage";
+import { MaintenanceTab } from "./Maintenance";
+import { SnapshotsTab } from "./Snapshots";
 import { VDiskTag, vdiskFace } from "../parts/StateTag";
-import { CacheDialog, GrowDialog, LabelsDialog, LimitsDialog, PublishDialog, RenameVDiskDialog } from "./VDiskDialogs";
+import { MoveToNodeDialog, mirrored } from "./VDiskNode";
+import { CacheDialog, GrowDialog, HistoryDialog, LabelsDialog, LimitsDialog, PublishDialog, RenameVDiskDialog } from "./VDiskDialogs";
 import { limits } from "./TargetGroups";
 import { TargetAccess, TargetSessions } from "./TargetParts";
 
@@ -41,20 +47,35 @@ export function VDiskPage({ name }: { name: string }) {
     >
       <Load query={vdisk} lines={8}>
         {(shown) => (
-          <div class="grid">
-            <Trouble vdisk={shown} />
-            <FactsCard vdisk={shown} />
-            <SpaceCard vdisk={shown} />
-            <PublicationCard vdisk={shown} />
-            <Performance id={shown.id} />
-          </div>
+          <Tabs
+            label="Parts of the vDisk"
+            param="tab"
+            tabs={[
+              { id: "overview", title: "Overview", content: <OverviewTab vdisk={shown} /> },
+              { id: "snapshots", title: "Snapshots", content: <SnapshotsTab vdisk={shown} /> },
+              { id: "lineage", title: "Lineage", content: <LineageTab vdisk={shown} /> },
+              { id: "maintenance", title: "Maintenance", content: <MaintenanceTab vdisk={shown} /> },
+            ]}
+          />
         )}
       </Load>
     </Page>
   );
 }
 
-type DialogName = "grow" | "rename" | "labels" | "limits" | "cache" | "publish" | "unpublish" | "delete" | undefined;
+function OverviewTab({ vdisk }: { vdisk: VDisk }) {
+  return (
+    <div class="grid">
+      <Trouble vdisk={vdisk} />
+      <FactsCard vdisk={vdisk} />
+      <SpaceCard vdisk={vdisk} />
+      <PublicationCard vdisk={vdisk} />
+      <Performance id={vdisk.id} />
+    </div>
+  );
+}
+
+type DialogName = "clone" | "grow" | "rename" | "labels" | "limits" | "cache" | "history" | "publish" | "node" | "unpublish" | "delete" | undefined;
 
 function Actions({ vdisk }: { vdisk: VDisk }) {
   const [open, setOpen] = useState<DialogName>(undefined);
@@ -66,10 +87,13 @@ function Actions({ vdisk }: { vdisk: VDisk }) {
           Unpublish
         </Button>
       ) : (
-        <Button kind="primary" needs="write" onClick={() => setOpen("publish")}>
+        <Button kind="primary" needs="write" reason={vdisk.state === "template" ? "A template is not served: clone it" : undefined} onClick={() => setOpen("publish")}>
           Publish
         </Button>
       )}
+      <Button needs="write" onClick={() => setOpen("clone")}>
+        Clone
+      </Button>
       <Button needs="write" onClick={() => setOpen("grow")}>
         Grow
       </Button>
@@ -85,6 +109,12 @@ function Actions({ vdisk }: { vdisk: VDisk }) {
       <Button needs="write" onClick={() => setOpen("cache")}>
         Read cache
       </Button>
+      <Button needs="write" onClick={() => setOpen("history")}>
+        History
+      </Button>
+      <Button needs="write" reason={vdisk.handover && !vdisk.handover.failed ? "It is being handed over" : undefined} onClick={() => setOpen("node")}>
+        Change node
+      </Button>
       <CommitButton vdisk={vdisk} />
       <Button
         kind="danger"
@@ -94,11 +124,14 @@ function Actions({ vdisk }: { vdisk: VDisk }) {
       >
         Delete
       </Button>
+      {open === "clone" && <CloneDialog vdisk={vdisk} onClose={close} />}
       {open === "grow" && <GrowDialog vdisk={vdisk} onClose={close} />}
       {open === "rename" && <RenameVDiskDialog vdisk={vdisk} onClose={close} />}
       {open === "labels" && <LabelsDialog vdisk={vdisk} onClose={close} />}
       {open === "limits" && <LimitsDialog vdisk={vdisk} onClose={close} />}
       {open === "cache" && <CacheDialog vdisk={vdisk} onClose={close} />}
+      {open === "history" && <HistoryDialog vdisk={vdisk} onClose={close} />}
+      {open === "node" && <MoveToNodeDialog vdisk={vdisk} onClose={close} />}
       {open === "publish" && <PublishDialog vdisk={vdisk} onClose={close} />}
       {open === "unpublish" && <UnpublishDialog vdisk={vdisk} onClose={close} />}
       {open === "delete" && <DeleteDialog vdisk={vdisk} onClose={close} />}
@@ -227,6 +260,15 @@ function moving(m: MoveProgress): string {
   return m.total ? `${m.vpool}, ${bytes(m.copied)} of ${bytes(m.total)} copied` : `${m.vpool}, about to begin`;
 }
 
+/** Which node serves it, and where it goes. */
+function handing(v: VDisk): string {
+  const h = v.handover;
+  if (!h) {
+    return v.node;
+  }
+  return h.failed ? `${v.node}; going to ${h.node} was given up: ${h.failed}` : `${v.node}, on its way to ${h.node}`;
+}
+
 function FactsCard({ vdisk: v }: { vdisk: VDisk }) {
   const labels = Object.entries(v.labels);
   return (
@@ -234,6 +276,8 @@ function FactsCard({ vdisk: v }: { vdisk: VDisk }) {
       <Facts
         rows={[
           ["vPool", <Link key="vpool" to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link>],
+          ["Node", handing(v)],
+          ["Journal mirrored", mirrored(v.dtl)],
           ...(v.move ? [["Moves to", moving(v.move)] as [string, string]] : []),
           ["Size", bytes(v.size)],
           ["Cluster size", bytes(v.clusterSize)],
@@ -295,6 +339,7 @@ function SpaceCard({ vdisk: v }: { vdisk: VDisk }) {
           rows={[
             ["Stored on the backend", bytes(v.stored)],
             ["In the read cache", `${bytes(v.cached)}, ${keeping(v.cache)}`],
+            ["Every moment", v.history.keepMs ? `Kept for ${interval(v.history.keepMs)}` : "Not kept by scrubs"],
           ]}
         />
       </div>

@@ -13,8 +13,10 @@ import { ConnectPanel } from "../parts/ConnectPanel";
 import { Dialog } from "../parts/Dialog";
 import { SelectField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
+import { amount, limitErrors, LimitFields, limitsOf, limitText } from "../parts/LimitFields";
 import { LabelsField, labelLines, parseLabels } from "../parts/LabelsField";
 import { SizeField, sizeBytes, sizeInput } from "../parts/SizeField";
+import { milliseconds } from "../parts/VPoolSettingsFields";
 
 type Props = { vdisk: VDisk; onClose: () => void };
 
@@ -99,62 +101,60 @@ export function LabelsDialog({ vdisk, onClose }: Props) {
 /** Limits what all hosts together do to a vDisk. */
 export function LimitsDialog({ vdisk, onClose }: Props) {
   const submit = useSubmit();
-  const now = vdisk.qos;
-  const [iops, setIops] = useState(now?.iops ? String(now.iops) : "");
-  const [rate, setRate] = useState(now?.bytesPerSecond ? String(now.bytesPerSecond / MiB) : "");
-  const [burst, setBurst] = useState(now?.burstMs ? String(now.burstMs / 1000) : "");
-  const numbers = [amount(iops), amount(rate), amount(burst)] as const;
-  const problems = numbers.map((n) => (Number.isNaN(n) ? "Enter a number, or leave it empty" : undefined));
+  const [limits, setLimits] = useState(limitText(vdisk.qos));
   const save = async () => {
-    if (numbers.some(Number.isNaN)) {
+    const body = limitsOf(limits);
+    if (!body) {
       return;
     }
-    const body = {
-      iops: Math.round(numbers[0]),
-      bytesPerSecond: Math.round(numbers[1] * MiB),
-      burstMs: Math.round(numbers[2] * 1000),
-    };
     await call("PUT /vdisks/{vdisk}/qos", { path: { vdisk: vdisk.name }, body });
     toast("ok", `Limits of ${vdisk.name} saved`);
     reload("vdisk:", "vdisks?", "target:");
     onClose();
   };
   return (
-    <FormDialog
-      title={`Limits of ${vdisk.name}`}
-      verb="Save"
-      submit={submit}
-      fields={["iops", "bytesPerSecond", "burstMs"]}
-      save={save}
-      onClose={onClose}
-    >
-      <TextField
-        label="Commands per second"
-        name="iops"
-        value={iops}
-        onValue={setIops}
-        hint="All hosts together, 10 or more; empty for no limit. Commands above a limit wait."
-        error={problems[0] ?? submit.at("iops")}
-        input={{ inputMode: "decimal", autofocus: true }}
+    <FormDialog title={`Limits of ${vdisk.name}`} verb="Save" submit={submit} fields={limitErrors} save={save} onClose={onClose}>
+      <LimitFields value={limits} onValue={setLimits} at={submit.at} />
+    </FormDialog>
+  );
+}
+
+/** Says how far back the moments of a vDisk are kept. */
+export function HistoryDialog({ vdisk, onClose }: Props) {
+  const submit = useSubmit();
+  const [own, setOwn] = useState(vdisk.history.inherited ? "no" : "yes");
+  const [hours, setHours] = useState(String(vdisk.history.keepMs / 3_600_000));
+  const save = async () => {
+    const body = own === "yes" ? { keepMs: milliseconds(hours, 3_600_000, -1) } : {};
+    await call("PUT /vdisks/{vdisk}/history", { path: { vdisk: vdisk.id }, body });
+    toast("ok", `History of ${vdisk.name} saved`);
+    reload("vdisk:", "vdisks?", "history:" + vdisk.id);
+    onClose();
+  };
+  return (
+    <FormDialog title={`History of ${vdisk.name}`} verb="Save" submit={submit} fields={["keepMs"]} save={save} onClose={onClose}>
+      <SelectField
+        label="Keep every moment"
+        name="own"
+        value={own}
+        onValue={setOwn}
+        options={[
+          { value: "no", text: "As its vPool says" },
+          { value: "yes", text: "For a time of its own" },
+        ]}
+        hint="Counts from the next scrub on. What a scrub took already does not come back."
       />
-      <TextField
-        label="MiB per second"
-        name="rate"
-        value={rate}
-        onValue={setRate}
-        hint="Read and written, 1 or more; empty for no limit."
-        error={problems[1] ?? submit.at("bytesPerSecond")}
-        input={{ inputMode: "decimal" }}
-      />
-      <TextField
-        label="Burst in seconds"
-        name="burst"
-        value={burst}
-        onValue={setBurst}
-        hint="How much of a rate that was left unused may be caught up at once, up to 60; empty for 0.1."
-        error={problems[2] ?? submit.at("burstMs")}
-        input={{ inputMode: "decimal" }}
-      />
+      {own === "yes" && (
+        <TextField
+          label="For (h)"
+          name="keepMs"
+          value={hours}
+          onValue={setHours}
+          hint="1 minute to 366 days; 0: scrubs keep its snapshots alone."
+          error={submit.at("keepMs")}
+          input={{ inputMode: "decimal" }}
+        />
+      )}
     </FormDialog>
   );
 }
@@ -209,12 +209,6 @@ export function CacheDialog({ vdisk, onClose }: Props) {
       />
     </FormDialog>
   );
-}
-
-/** A number that may be left out; NaN when it is none. */
-function amount(text: string): number {
-  const n = Number(text.trim().replace(",", "."));
-  return n >= 0 ? n : NaN;
 }
 
 /** Publishes a vDisk and shows how to connect. */

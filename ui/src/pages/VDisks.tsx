@@ -1,3 +1,5 @@
+import type { ComponentChildren } from "preact";
+import { useEffect, useState } from "preact/hooks";
 import type { VDisk, VDiskState } from "../api/gen";
 import { bytes, count, plural } from "../format";
 import { navigate, query, setQuery } from "../router";
@@ -6,6 +8,7 @@ import { useVDisks, useVPoolChoices, type VDiskFilter } from "../store/reads";
 import { Age } from "../parts/Age";
 import { Button } from "../parts/Button";
 import { DataTable, type Column } from "../parts/DataTable";
+import { Lazy } from "../parts/Lazy";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Meter } from "../parts/Meter";
@@ -13,6 +16,9 @@ import { Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
 import { Tag, VDiskTag, vdiskFace, vdiskStates } from "../parts/StateTag";
 import { CreateVDisk } from "./CreateVDisk";
+import { GroupSnapshot } from "./GroupSnapshot";
+
+const loadBulk = () => import("./BulkVDisks");
 
 /** The list's filter as the address says it. */
 function filterOf(q: URLSearchParams): VDiskFilter {
@@ -29,6 +35,10 @@ function filterOf(q: URLSearchParams): VDiskFilter {
 export function VDisksPage({ create = false }: { create?: boolean }) {
   const filter = filterOf(query.value);
   const list = useVDisks(filter);
+  const [chosen, choose] = useState<ReadonlySet<string>>(new Set());
+  // Only what is seen is chosen: another filter or page begins anew.
+  useEffect(() => choose(new Set()), [JSON.stringify(filter)]);
+  const picked = list.data?.items.filter((v) => chosen.has(v.id)) ?? [];
   const filtered = Boolean(filter.q || filter.vpool || filter.state);
   return (
     <Page
@@ -43,7 +53,16 @@ export function VDisksPage({ create = false }: { create?: boolean }) {
         </>
       }
     >
-      <Filters filter={filter} />
+      <Filters filter={filter}>
+        {chosen.size > 0 && (
+          <>
+            {picked.length > 0 && <GroupSnapshot vdisks={picked} done={() => choose(new Set())} />}
+            <Lazy load={loadBulk} waiting={null}>
+              {(b) => <b.BulkActions vdisks={picked} choose={choose} />}
+            </Lazy>
+          </>
+        )}
+      </Filters>
       <Load query={list} lines={8}>
         {(page) =>
           page.items.length > 0 || filter.cursor ? (
@@ -54,6 +73,7 @@ export function VDisksPage({ create = false }: { create?: boolean }) {
               rowKey={(v) => v.id}
               order={filter.sort}
               next={page.next}
+              choice={{ chosen, choose, name: (v) => v.name }}
             />
           ) : (
             <Nothing filtered={filtered} />
@@ -110,7 +130,7 @@ function Publication({ vdisk }: { vdisk: VDisk }) {
   return <Tag tone="ok" word={`iSCSI LUN ${vdisk.published.lun}`} title={vdisk.published.iqn} />;
 }
 
-function Filters({ filter }: { filter: VDiskFilter }) {
+function Filters({ filter, children }: { filter: VDiskFilter; children: ComponentChildren }) {
   const vpools = useVPoolChoices();
   return (
     <div class="toolbar" role="search">
@@ -135,6 +155,7 @@ function Filters({ filter }: { filter: VDiskFilter }) {
           </option>
         ))}
       </select>
+      {children}
     </div>
   );
 }

@@ -67,6 +67,7 @@ function Actions({ vpool }: { vpool: VPool }) {
       <Button needs="manage" onClick={() => setOpen("edit")}>
         Edit
       </Button>
+      <Button onClick={() => navigate(`/schedules?vpool=${encodeURIComponent(vpool.name)}`)}>Schedules</Button>
       <Button
         kind="danger"
         needs="manage"

@@ -23,16 +23,25 @@ type Props<T> = {
   next?: string | null;
   /** Parameter of the address that holds the cursor; two tables of a page need two. */
   cursor?: string;
+  /** Rows can be chosen: the keys of those that are, and how one is called. */
+  choice?: Choice<T>;
 };
 
+export type Choice<T> = { chosen: ReadonlySet<string>; choose: (keys: ReadonlySet<string>) => void; name: (row: T) => string };
+
 /** A table of one page of a list; sorting and paging live in the address and are done by the node. */
-export function DataTable<T>({ label, columns, rows, rowKey, order, next, cursor = "cursor" }: Props<T>) {
+export function DataTable<T>({ label, columns, rows, rowKey, order, next, cursor = "cursor", choice }: Props<T>) {
   return (
     <>
       <div class="table-card" role="region" aria-label={label} tabIndex={0}>
         <table class="table">
           <thead>
             <tr>
+              {choice && (
+                <th class="choice">
+                  <ChooseAll keys={rows.map(rowKey)} {...choice} />
+                </th>
+              )}
               {columns.map((c) => (
                 <Head key={c.key} column={c} order={order} />
               ))}
@@ -41,6 +50,16 @@ export function DataTable<T>({ label, columns, rows, rowKey, order, next, cursor
           <tbody>
             {rows.map((row) => (
               <tr key={rowKey(row)}>
+                {choice && (
+                  <td class="choice">
+                    <input
+                      type="checkbox"
+                      aria-label={`Choose ${choice.name(row)}`}
+                      checked={choice.chosen.has(rowKey(row))}
+                      onChange={() => choice.choose(toggled(choice.chosen, rowKey(row)))}
+                    />
+                  </td>
+                )}
                 {columns.map((c) => (
                   <td key={c.key} class={cellClass(c)}>
                     {c.cell(row)}
@@ -53,6 +72,28 @@ export function DataTable<T>({ label, columns, rows, rowKey, order, next, cursor
       </div>
       {next !== undefined && <Pager next={next} cursor={cursor} />}
     </>
+  );
+}
+
+function toggled(chosen: ReadonlySet<string>, key: string): ReadonlySet<string> {
+  const next = new Set(chosen);
+  if (!next.delete(key)) {
+    next.add(key);
+  }
+  return next;
+}
+
+/** Chooses the rows that are shown, and never one that is not. */
+function ChooseAll({ keys, chosen, choose }: { keys: string[]; chosen: ReadonlySet<string>; choose: (keys: ReadonlySet<string>) => void }) {
+  const all = keys.length > 0 && keys.every((k) => chosen.has(k));
+  return (
+    <input
+      type="checkbox"
+      aria-label="Choose all rows shown"
+      checked={all}
+      indeterminate={!all && keys.some((k) => chosen.has(k))}
+      onChange={() => choose(all ? new Set() : new Set(keys))}
+    />
   );
 }
 

@@ -5,10 +5,16 @@ import { ErrorPanel } from "./Notice";
 import { Icon } from "./Icon";
 import { useSubmit } from "../store/submit";
 
-type Props = { title: string; onClose: () => void; children: ComponentChildren };
+type Props = {
+  title: string;
+  onClose: () => void;
+  /** Its title is told to screen readers alone, and there is no cross. */
+  bare?: boolean;
+  children: ComponentChildren;
+};
 
 /** A modal dialog; Escape and the cross close it, focus returns to where it was. */
-export function Dialog({ title, onClose, children }: Props) {
+export function Dialog({ title, onClose, bare, children }: Props) {
   const id = useId();
   const ref = useRef<HTMLDialogElement>(null);
   useEffect(() => {
@@ -26,22 +32,27 @@ export function Dialog({ title, onClose, children }: Props) {
     <dialog
       ref={ref}
       class="dialog"
-      aria-labelledby={id}
+      aria-labelledby={bare ? undefined : id}
+      aria-label={bare ? title : undefined}
       onCancel={(event) => {
         event.preventDefault();
         onClose();
       }}
     >
-      <div class="dialog-body">
-        <div class="dialog-head">
-          <h2 id={id}>{title}</h2>
-          <span class="spacer" />
-          <Button kind="quiet" small icon label="Close" onClick={onClose}>
-            <Icon name="close" />
-          </Button>
+      {bare ? (
+        children
+      ) : (
+        <div class="dialog-body">
+          <div class="dialog-head">
+            <h2 id={id}>{title}</h2>
+            <span class="spacer" />
+            <Button kind="quiet" small icon label="Close" onClick={onClose}>
+              <Icon name="close" />
+            </Button>
+          </div>
+          {children}
         </div>
-        {children}
-      </div>
+      )}
     </dialog>
   );
 }
@@ -54,6 +65,10 @@ type ConfirmProps = {
   /** When given, this has to be typed first: for what cannot be undone. */
   typeName?: string;
   danger?: boolean;
+  /** Why it cannot be done now. */
+  reason?: string | undefined;
+  /** Choices that go with it. */
+  children?: ComponentChildren;
   onClose: () => void;
   act: () => Promise<void>;
 };
@@ -71,7 +86,7 @@ export function Confirm(props: ConfirmProps) {
         noValidate
         onSubmit={async (event) => {
           event.preventDefault();
-          if (!missing && (await submit.run(props.act))) {
+          if (!missing && !props.reason && (await submit.run(props.act))) {
             props.onClose();
           }
         }}
@@ -81,6 +96,7 @@ export function Confirm(props: ConfirmProps) {
             <li key={i}>{c}</li>
           ))}
         </ul>
+        {props.children}
         {props.typeName !== undefined && (
           <div class="field">
             <label for={id}>
@@ -104,7 +120,7 @@ export function Confirm(props: ConfirmProps) {
             type="submit"
             kind={props.danger ? "danger primary" : "primary"}
             busy={submit.busy}
-            reason={missing ? `Type ${props.typeName} first` : undefined}
+            reason={props.reason ?? (missing ? `Type ${props.typeName} first` : undefined)}
           >
             {props.verb}
           </Button>

@@ -133,3 +133,18 @@ export function CheckField({ name, checked, onValue, children }: CheckProps) {
     </label>
   );
 }
+
+/** The name of something that is made in a dialog. */
+export function NameField({ value, onValue, error }: { value: string; onValue: (value: string) => void; error: string | undefined }) {
+  return (
+    <TextField
+      label="Name"
+      name="name"
+      value={value}
+      onValue={onValue}
+      hint="Letters, digits, dot, dash and underscore."
+      error={error}
+      input={{ autofocus: true }}
+    />
+  );
+}

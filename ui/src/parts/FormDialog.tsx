@@ -1,4 +1,5 @@
 import type { ComponentChildren } from "preact";
+import type { Role } from "../api/gen";
 import type { Submit } from "../store/submit";
 import { Button } from "./Button";
 import { Dialog } from "./Dialog";
@@ -12,11 +13,13 @@ type Props = {
   fields: string[];
   save: (key: string) => Promise<void>;
   onClose: () => void;
+  /** The role that the change needs; without it write. */
+  needs?: Role;
   children: ComponentChildren;
 };
 
 /** A dialog with one form that changes something. */
-export function FormDialog({ title, verb, submit, fields, save, onClose, children }: Props) {
+export function FormDialog({ title, verb, submit, fields, save, onClose, needs = "write", children }: Props) {
   return (
     <Dialog title={title} onClose={onClose}>
       <form
@@ -32,7 +35,7 @@ export function FormDialog({ title, verb, submit, fields, save, onClose, childre
         <FormError submit={submit} fields={fields} />
         <div class="dialog-foot">
           <Button onClick={onClose}>Cancel</Button>
-          <Button type="submit" kind="primary" needs="write" busy={submit.busy}>
+          <Button type="submit" kind="primary" needs={needs} busy={submit.busy}>
             {verb}
           </Button>
         </div>

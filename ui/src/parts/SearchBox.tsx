@@ -4,9 +4,11 @@ import { query, setQuery } from "../router";
 /** Wait after a key before the node is asked: shorter asks for every letter. */
 const pauseMs = 250;
 
-/** A filter text that lives in the address as q. */
-export function SearchBox({ label }: { label: string }) {
-  const asked = query.value.get("q") ?? "";
+type Props = { label: string; param?: string; placeholder?: string };
+
+/** A filter text that lives in the address, as q unless param says otherwise. */
+export function SearchBox({ label, param = "q", placeholder = "Filter" }: Props) {
+  const asked = query.value.get(param) ?? "";
   const [text, setText] = useState(asked);
   const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
   useEffect(() => setText(asked), [asked]);
@@ -15,13 +17,13 @@ export function SearchBox({ label }: { label: string }) {
     <input
       type="search"
       aria-label={label}
-      placeholder="Filter"
+      placeholder={placeholder}
       value={text}
       onInput={(event) => {
         const value = event.currentTarget.value;
         setText(value);
         clearTimeout(timer.current);
-        timer.current = setTimeout(() => setQuery({ q: value.trim(), cursor: undefined }, { replace: true }), pauseMs);
+        timer.current = setTimeout(() => setQuery({ [param]: value.trim(), cursor: undefined }, { replace: true }), pauseMs);
       }}
     />
   );

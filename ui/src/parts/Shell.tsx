@@ -3,16 +3,17 @@ import { useEffect, useRef } from "preact/hooks";
 import { stream } from "../api/events";
 import { path } from "../router";
 import { useStatus } from "../store/reads";
-import { denied } from "../store/session";
-import { Icon, Logo, type IconName } from "./Icon";
+import { Icon, Logo } from "./Icon";
 import { Link } from "./Link";
+import { navigation, type Entry } from "./navigation";
 import { healthFace, Tag } from "./StateTag";
 import { UserMenu } from "./UserMenu";
 
-type Entry = { to: string; text: string; icon: IconName; count?: number | undefined };
+/** The key that K is pressed with, as this computer's keyboard calls it. */
+const commandKey = /Mac|iPhone|iPad/.test(navigator.platform) ? "⌘" : "Ctrl";
 
 /** The frame of the console: top bar, navigation, page. */
-export function Shell({ children }: { children: ComponentChildren }) {
+export function Shell({ search, children }: { search: () => void; children: ComponentChildren }) {
   const main = useRef<HTMLElement>(null);
   const first = useRef(true);
   const here = path.value;
@@ -29,7 +30,7 @@ export function Shell({ children }: { children: ComponentChildren }) {
       <a class="skip" href="#main">
         Skip to content
       </a>
-      <TopBar />
+      <TopBar search={search} />
       <Navigation />
       <main id="main" class="main" ref={main} tabIndex={-1}>
         {children}
@@ -38,7 +39,7 @@ export function Shell({ children }: { children: ComponentChildren }) {
   );
 }
 
-function TopBar() {
+function TopBar({ search }: { search: () => void }) {
   const status = useStatus();
   const causes = status.data?.health.causes.length ?? 0;
   // Health that was true once is not shown as if it were true now.
@@ -51,6 +52,10 @@ function TopBar() {
         {status.data && <span class="node">{status.data.node.name}</span>}
       </Link>
       <span class="spacer" />
+      <button type="button" class="pill" onClick={search}>
+        <Icon name="search" />
+        <span class="unseen-phone">Search</span> <kbd class="hide-phone">{commandKey} K</kbd>
+      </button>
       <Connection />
       {face && (
         <Link class="pill" to="/">
@@ -78,27 +83,18 @@ function Connection() {
 
 function Navigation() {
   const status = useStatus();
-  const counts = status.data?.counts;
-  const groups: [string, Entry[]][] = [
-    ["", [{ to: "/", text: "Overview", icon: "overview" }]],
-    [
-      "Block",
-      [
-        { to: "/vdisks", text: "vDisks", icon: "vdisk", count: counts?.vdisks },
-        { to: "/vpools", text: "vPools", icon: "vpool", count: counts?.vpools },
-        { to: "/iscsi", text: "iSCSI", icon: "iscsi", count: counts?.sessions },
-      ],
-    ],
-    [
-      "Admin",
-      [
-        ...(denied("manage") ? [] : [{ to: "/users", text: "Users", icon: "users" } as const]),
-        { to: "/tokens", text: "Tokens", icon: "tokens" },
-      ],
-    ],
-  ];
+  const groups = navigation(status.data?.counts);
+  const nav = useRef<HTMLElement>(null);
+  const here = path.value;
+  useEffect(() => {
+    // On a phone the pages are one line, of which the present one may be out of sight.
+    const current = nav.current?.querySelector<HTMLElement>("[aria-current=page]");
+    if (nav.current && current) {
+      nav.current.scrollLeft = current.offsetLeft - nav.current.clientWidth / 3;
+    }
+  }, [here]);
   return (
-    <nav class="side" aria-label="Main">
+    <nav class="side" aria-label="Main" ref={nav}>
       {groups.map(([title, entries]) => (
         <Group key={title} title={title} entries={entries} />
       ))}

@@ -4,7 +4,7 @@ export type Tone = "ok" | "warn" | "bad" | "info" | "idle";
 
 export const glyphs: Record<Tone, string> = { ok: "●", warn: "▲", bad: "✕", info: "◐", idle: "○" };
 
-type Face = { tone: Tone; word: string };
+export type Face = { tone: Tone; word: string };
 
 const vdiskFaces: Record<VDiskState, Face> = {
   running: { tone: "ok", word: "Running" },
@@ -20,12 +20,16 @@ const vdiskFaces: Record<VDiskState, Face> = {
   template: { tone: "idle", word: "Template" },
   transferring: { tone: "info", word: "Transferring" },
   trashed: { tone: "idle", word: "In the trash" },
+  elsewhere: { tone: "info", word: "On another node" },
+  suspended: { tone: "bad", word: "Suspended" },
+  waiting: { tone: "bad", word: "Waits for its node" },
 };
 
 const vpoolFaces: Record<VPoolState, Face> = {
   running: { tone: "ok", word: "Running" },
   degraded: { tone: "warn", word: "Degraded" },
   offline: { tone: "bad", word: "Offline" },
+  elsewhere: { tone: "info", word: "On another node" },
 };
 
 const healthFaces: Record<HealthState, Face> = {
@@ -39,6 +43,10 @@ export const vdiskStates = Object.keys(vdiskFaces) as VDiskState[];
 
 export function vdiskFace(state: VDiskState): Face {
   return vdiskFaces[state] ?? { tone: "idle", word: state };
+}
+
+export function vpoolFace(state: VPoolState): Face {
+  return vpoolFaces[state] ?? { tone: "idle", word: state };
 }
 
 export function healthFace(state: HealthState): Face {
@@ -62,5 +70,5 @@ export function VDiskTag({ state, reason }: { state: VDiskState; reason?: string
 }
 
 export function VPoolTag({ state, reason }: { state: VPoolState; reason?: string }) {
-  return <Tag {...(vpoolFaces[state] ?? { tone: "idle", word: state })} title={reason} />;
+  return <Tag {...vpoolFace(state)} title={reason} />;
 }

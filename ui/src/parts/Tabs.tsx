@@ -1,12 +1,23 @@
 import type { ComponentChildren } from "preact";
 import { useId, useState } from "preact/hooks";
+import { navigate, path, query } from "../router";
 
 type Tab = { id: string; title: string; content: ComponentChildren };
 
-/** Panels of which one shows; arrow keys move between the tabs. */
-export function Tabs({ label, tabs }: { label: string; tabs: Tab[] }) {
+/** Panels of which one shows; arrow keys move between the tabs. With param, the address says which. */
+export function Tabs({ label, tabs, param }: { label: string; tabs: Tab[]; param?: string }) {
   const id = useId();
-  const [chosen, setChosen] = useState(tabs[0]?.id);
+  const [own, setOwn] = useState(tabs[0]?.id);
+  const named = param ? (query.value.get(param) ?? undefined) : own;
+  const chosen = tabs.some((t) => t.id === named) ? named : tabs[0]?.id;
+  const setChosen = (next: string) => {
+    if (param) {
+      // Pages and choices inside a panel are that panel's.
+      navigate(path.value + (next === tabs[0]?.id ? "" : `?${param}=${next}`));
+    } else {
+      setOwn(next);
+    }
+  };
   const step = (event: KeyboardEvent, by: number) => {
     const at = tabs.findIndex((t) => t.id === chosen);
     const next = tabs[(at + by + tabs.length) % tabs.length];

@@ -23,6 +23,11 @@ export function Toasts() {
             {t.tone === "info" ? "i" : glyphs[t.tone]}
           </span>
           <span>{t.text}</span>
+          {t.undo && (
+            <Button small onClick={t.undo}>
+              Undo
+            </Button>
+          )}
           <Button kind="quiet" small icon label="Close message" onClick={() => closeToast(t.id)}>
             <Icon name="close" />
           </Button>

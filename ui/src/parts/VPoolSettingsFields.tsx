@@ -1,4 +1,4 @@
-import type { LostTailPolicy, VPoolSettings, VPoolSettingsInput } from "../api/gen";
+import type { DtlMode, LostTailPolicy, VPoolSettings, VPoolSettingsInput } from "../api/gen";
 import { bytes, KiB, MiB } from "../format";
 import type { Submit } from "../store/submit";
 import { SelectField, TextField } from "./Field";
@@ -11,10 +11,12 @@ export type SettingsForm = {
   journalQuota: SizeInput;
   commitSeconds: string;
   stallSeconds: string;
+  historyHours: string;
   trashHours: string;
   oversubscription: string;
   verifyDays: string;
   lostTail: LostTailPolicy;
+  dtl: DtlMode;
 };
 
 /** What the node uses when nothing is said, as the API documents it. */
@@ -29,6 +31,7 @@ export const defaults: VPoolSettings = {
   oversubscriptionPercent: 0,
   verifyIntervalMs: 30 * 86_400_000,
   lostTail: "offline",
+  dtl: "sync",
 };
 
 /** Fields of the request that the form shows messages for. */
@@ -38,10 +41,12 @@ export const settingsFields = [
   "journalQuota",
   "commitIntervalMs",
   "stallTimeoutMs",
+  "historyMs",
   "trashMs",
   "oversubscriptionPercent",
   "verifyIntervalMs",
   "lostTail",
+  "dtl",
 ];
 
 export function settingsForm(s: VPoolSettings): SettingsForm {
@@ -51,10 +56,12 @@ export function settingsForm(s: VPoolSettings): SettingsForm {
     journalQuota: sizeInput(s.journalQuota),
     commitSeconds: String(s.commitIntervalMs / 1000),
     stallSeconds: String(s.stallTimeoutMs / 1000),
+    historyHours: String(s.historyMs / 3_600_000),
     trashHours: String(s.trashMs / 3_600_000),
     oversubscription: String(s.oversubscriptionPercent),
     verifyDays: String(s.verifyIntervalMs / 86_400_000),
     lostTail: s.lostTail,
+    dtl: s.dtl,
   };
 }
 
@@ -66,18 +73,19 @@ export function changedSettings(form: SettingsForm, present: VPoolSettings): VPo
     journalQuota: sizeBytes(form.journalQuota) || 0,
     commitIntervalMs: milliseconds(form.commitSeconds),
     stallTimeoutMs: milliseconds(form.stallSeconds),
-    historyMs: present.historyMs,
+    historyMs: milliseconds(form.historyHours, 3_600_000, -1),
     trashMs: milliseconds(form.trashHours, 3_600_000, -1),
     oversubscriptionPercent: Math.round(Number(form.oversubscription.replace(",", "."))) || 0,
     verifyIntervalMs: milliseconds(form.verifyDays, 86_400_000, -1),
     lostTail: form.lostTail,
+    dtl: form.dtl,
   };
   return Object.fromEntries(
     Object.entries(wanted).filter(([name, value]) => value !== present[name as keyof VPoolSettings]),
   );
 }
 
-function milliseconds(text: string, unit = 1000, wrong = 0): number {
+export function milliseconds(text: string, unit = 1000, wrong = 0): number {
   const n = Math.round(unit * Number(text.trim().replace(",", ".") || "?"));
   return Number.isNaN(n) ? wrong : n;
 }
@@ -140,6 +148,15 @@ export function VPoolSettingsFields({ form, onForm, submit }: Props) {
         input={{ inputMode: "decimal" }}
       />
       <TextField
+        label="Keep every moment for (h)"
+        name="historyMs"
+        value={form.historyHours}
+        onValue={(historyHours) => set({ historyHours })}
+        hint="How far back vDisks can be taken to any moment, which takes space; 0: scrubs keep snapshots alone."
+        error={submit.at("historyMs")}
+        input={{ inputMode: "decimal" }}
+      />
+      <TextField
         label="Keep deleted vDisks (h)"
         name="trashMs"
         value={form.trashHours}
@@ -176,6 +193,19 @@ export function VPoolSettingsFields({ form, onForm, submit }: Props) {
           { value: "accept", text: "Serve it at once without them" },
         ]}
         error={submit.at("lostTail")}
+      />
+      <SelectField
+        label="Mirror journals on another node"
+        name="dtl"
+        value={form.dtl}
+        onValue={(dtl) => set({ dtl: dtl as DtlMode })}
+        options={[
+          { value: "sync", text: "Before a write is acknowledged" },
+          { value: "async", text: "Soon after: the newest writes can be lost with their node" },
+          { value: "off", text: "Not at all: they are lost with their node" },
+        ]}
+        hint="Where no other node takes copies there is none in either case."
+        error={submit.at("dtl")}
       />
     </div>
   );

@@ -21,7 +21,8 @@ type Entry = {
   state: Signal<State>;
   load: () => Promise<unknown>;
   users: number;
-  running: boolean;
+  /** The read under way. */
+  reading: Promise<void> | undefined;
   again: boolean;
   /** The object is gone or about to go: it is not read any more. */
   gone: boolean;
@@ -52,7 +53,9 @@ export function useQuery<T>(key: string, load: () => Promise<T>, every?: number)
     entry.users++;
     entry.gone = false;
     void run(entry);
-    const poll = every ? setInterval(() => away() || void run(entry), every) : undefined;
+    // What is not there is not asked for again and again: the browser reports each time.
+    const missing = () => entry.state.peek().error?.status === 404;
+    const poll = every ? setInterval(() => away() || missing() || void run(entry), every) : undefined;
     return () => {
       entry.users--;
       clearInterval(poll);
@@ -103,11 +106,15 @@ export function markGone<T>(prefix: string, isGone: (data: T) => boolean): void 
   }
 }
 
-/** Runs an action that ends the object under key; it is not read meanwhile, nor after a success. */
+/**
+ * Runs an action that ends the object under key; it is not read meanwhile, nor after a success. A
+ * read under way is waited for: it might come behind the action.
+ */
 export async function ending(key: string, action: () => Promise<void>): Promise<void> {
   const entry = entries.get(key);
   if (entry) {
     entry.gone = true;
+    await entry.reading;
   }
   try {
     await action();
@@ -157,7 +164,7 @@ function obtain(key: string, load: () => Promise<unknown>): Entry {
       state: signal<State>({ data: undefined, error: undefined, loading: true, at: 0 }),
       load,
       users: 0,
-      running: false,
+      reading: undefined,
       again: false,
       gone: false,
       timer: undefined,
@@ -169,25 +176,28 @@ function obtain(key: string, load: () => Promise<unknown>): Entry {
 }
 
 async function run(entry: Entry): Promise<void> {
-  if (entry.gone || held > 0) {
-    return;
+  while (!entry.gone && held === 0) {
+    if (entry.reading) {
+      entry.again = true;
+      return;
+    }
+    entry.again = false;
+    entry.reading = Promise.resolve().then(() => read(entry)); // set before pages hear of it
+    await entry.reading;
+    entry.reading = undefined;
+    if (!entry.again) {
+      return;
+    }
   }
-  if (entry.running) {
-    entry.again = true;
-    return;
-  }
-  entry.running = true;
+}
+
+async function read(entry: Entry): Promise<void> {
   entry.state.value = { ...entry.state.peek(), loading: true };
   try {
     const data = await entry.load();
     entry.state.value = { data, error: undefined, loading: false, at: Date.now() };
   } catch (error) {
     entry.state.value = { ...entry.state.peek(), error: asApiError(error), loading: false };
-  }
-  entry.running = false;
-  if (entry.again) {
-    entry.again = false;
-    void run(entry);
   }
 }
 

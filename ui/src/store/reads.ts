@@ -2,10 +2,22 @@
 import { useRef } from "preact/hooks";
 import { call } from "../api/client";
 import type {
+  CenterHostList,
+  CenterList,
+  CloudList,
+  CloudVolumeList,
+  ClusterStatus,
+  DatastoreList,
+  DatastoreLive,
+  History,
   ISCSISessionDetail,
   ISCSISessionList,
+  MemberList,
+  OrphanList,
   PortalList,
   RemoteBackendList,
+  Scrub,
+  SnapshotList,
   Status,
   Target,
   TargetList,
@@ -15,10 +27,11 @@ import type {
   VDisk,
   VDiskList,
   VDiskState,
+  Verification,
   VPool,
   VPoolList,
 } from "../api/gen";
-import { useQuery, type Query } from "./query";
+import { asApiError, useQuery, type Query } from "./query";
 
 /** ms between reads of sums that no event carries. */
 const statusEveryMs = 5000;
@@ -26,13 +39,17 @@ const statusEveryMs = 5000;
 /** ms between reads of a shown vDisk or vPool, whose age would otherwise grow while nothing changes. */
 const detailEveryMs = 5000;
 
+/** ms between reads of a history, which may be long, and of what runs in the background. */
+const historyEveryMs = 10_000;
+const jobEveryMs = 2000;
+
 /** Rows of one page of a table. */
 export const pageSize = 100;
 
 /** Most entries a choice offers, as many as one answer of the node may have. */
 const choicesMax = 1000;
 
-export type VDiskFilter = { q?: string; vpool?: string; state?: VDiskState; sort?: string; cursor?: string };
+export type VDiskFilter = { q?: string; vpool?: string; parent?: string; state?: VDiskState; sort?: string; cursor?: string };
 export type ListFilter = { q?: string; sort?: string; cursor?: string };
 
 export function useStatus(): Query<Status> {
@@ -62,6 +79,48 @@ export function useVDisk(name: string): Query<VDisk> {
 
 export function vdiskKey(name: string): string {
   return "vdisk:" + name;
+}
+
+/** Snapshots of a vDisk, newest first; no event tells of them. */
+export function useSnapshots(vdisk: string, cursor?: string, limit = pageSize): Query<SnapshotList> {
+  return useQuery(
+    `snapshots:${vdisk}?${limit}&${cursor ?? ""}`,
+    () => call("GET /vdisks/{vdisk}/snapshots", { path: { vdisk }, query: { sort: "-seq", cursor, limit } }),
+    detailEveryMs,
+  );
+}
+
+/** As many snapshots as one answer has. */
+export function useAllSnapshots(vdisk: string): Query<SnapshotList> {
+  return useSnapshots(vdisk, undefined, choicesMax);
+}
+
+/** Moments of a vDisk, the whole history or a part of it. */
+export function useHistory(vdisk: string, from?: string, to?: string): Query<History> {
+  return useQuery(
+    `history:${vdisk}?${from ?? ""}&${to ?? ""}`,
+    () => call("GET /vdisks/{vdisk}/history", { path: { vdisk }, query: { from, to } }),
+    from ? undefined : historyEveryMs,
+  );
+}
+
+/** The newest scrub; null when there was none since the node started. */
+export function useScrub(vdisk: string): Query<Scrub | null> {
+  const load = async () => {
+    try {
+      return await call("GET /vdisks/{vdisk}/scrub", { path: { vdisk } });
+    } catch (error) {
+      if (asApiError(error).code === "not_found") {
+        return null;
+      }
+      throw error;
+    }
+  };
+  return useQuery("scrub:" + vdisk, load, jobEveryMs);
+}
+
+export function useVerification(vdisk: string): Query<Verification> {
+  return useQuery("verify:" + vdisk, () => call("GET /vdisks/{vdisk}/verify", { path: { vdisk } }), jobEveryMs);
 }
 
 export function useVPools(filter: ListFilter = {}, limit = pageSize): Query<VPoolList> {
@@ -127,6 +186,56 @@ export function useSession(id: string): Query<ISCSISessionDetail> {
     () => call("GET /iscsi/sessions/{session}", { path: { session: id }, query: { sampleMs } }),
     sessionEveryMs,
   );
+}
+
+/** The nodes of the cluster; their load comes with no event. */
+export function useNodes(filter: ListFilter = {}): Query<MemberList> {
+  return useQuery(
+    "nodes?" + JSON.stringify(filter),
+    () => call("GET /nodes", { query: { ...filter, limit: pageSize } }),
+    statusEveryMs,
+  );
+}
+
+export function useCluster(): Query<ClusterStatus> {
+  return useQuery("cluster", () => call("GET /cluster"), statusEveryMs);
+}
+
+export function useCenters(): Query<CenterList> {
+  return useQuery("centers?", () => call("GET /vsphere/centers", { query: { limit: choicesMax } }));
+}
+
+/** The hosts of a vCenter, as it tells them now. */
+export function useCenterHosts(center: string): Query<CenterHostList> {
+  return useQuery("centerhosts:" + center, () => call("GET /vsphere/centers/{center}/hosts", { path: { center }, query: { limit: choicesMax } }));
+}
+
+/** Datastores; no event tells of the steps of their jobs. */
+export function useDatastores(filter: ListFilter): Query<DatastoreList> {
+  return useQuery(
+    "datastores?" + JSON.stringify(filter),
+    () => call("GET /vsphere/datastores", { query: { ...filter, limit: pageSize } }),
+    jobEveryMs,
+  );
+}
+
+/** A datastore as its vCenter tells it now. */
+export function useDatastoreLive(datastore: string): Query<DatastoreLive> {
+  return useQuery("datastore:" + datastore, () => call("GET /vsphere/datastores/{datastore}/live", { path: { datastore } }), historyEveryMs);
+}
+
+export function useClouds(): Query<CloudList> {
+  return useQuery("clouds?", () => call("GET /openstack/clouds", { query: { limit: choicesMax } }));
+}
+
+export function useCloudVolumes(cloud: string, cursor?: string): Query<CloudVolumeList> {
+  return useQuery(`cloudvolumes:${cloud}?${cursor ?? ""}`, () =>
+    call("GET /openstack/clouds/{cloud}/volumes", { path: { cloud }, query: { cursor, limit: pageSize } }),
+  );
+}
+
+export function useOrphans(cursor?: string): Query<OrphanList> {
+  return useQuery("orphans?" + (cursor ?? ""), () => call("GET /openstack/orphans", { query: { cursor, limit: pageSize } }));
 }
 
 export function usePortals(): Query<PortalList> {

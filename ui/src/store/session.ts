@@ -4,6 +4,7 @@ import { call, whenSignedOut } from "../api/client";
 import type { Role, Session, Setup } from "../api/gen";
 import { closeStream, openStream } from "../api/events";
 import { forgetAll, withoutReads } from "./query";
+import { forgetJournal } from "./journal";
 import { forgetMetrics } from "./metrics";
 import { forgetToasts } from "./toasts";
 
@@ -80,6 +81,7 @@ function drop(): void {
   closeStream();
   forgetAll();
   forgetMetrics();
+  forgetJournal();
   forgetToasts();
   session.value = null;
 }

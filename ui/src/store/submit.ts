@@ -41,8 +41,14 @@ export function useSubmit(): Submit {
         key.current = newKey();
       }
       setError(failure);
-      // After the form has marked the field: the keyboard goes where the correction is due.
-      requestAnimationFrame(() => document.querySelector<HTMLElement>("[aria-invalid=true]")?.focus());
+      // After the form has marked the field: the keyboard goes where the correction is due, unless
+      // somebody is typing elsewhere by then.
+      const from = document.activeElement;
+      requestAnimationFrame(() => {
+        if (document.activeElement === from || document.activeElement === document.body) {
+          document.querySelector<HTMLElement>("[aria-invalid=true]")?.focus();
+        }
+      });
       return false;
     } finally {
       running.current = false;

@@ -102,24 +102,33 @@ func (s *Store) On() { s.on.Store(true) }
 
 // Off ends the faults and waits for what was to have its effect later.
 func (s *Store) Off() {
-	s.on.Store(false)
+	s.mu.Lock()
+	s.on.Store(false) // what is drawn from now on is no fault
+	s.mu.Unlock()
 	s.late.Wait()
 }
 
 // Count returns how many faults of a kind there were.
 func (s *Store) Count(k Kind) int64 { return s.counts[k].Load() }
 
-// draw picks the fault of a call among the kinds that concern it.
+// draw picks the fault of a call among the kinds that concern it; Off waits for a LateEffect
+// from then on.
 func (s *Store) draw(among ...Kind) (k Kind, ok bool) {
 	if !s.on.Load() {
 		return 0, false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.on.Load() {
+		return 0, false
+	}
 	x := s.o.Rand.Float64()
 	for _, k := range append(among, Refuse, Hang, Slow) {
 		if x -= s.o.Chances[k]; x < 0 {
 			s.counts[k].Add(1)
+			if k == LateEffect {
+				s.late.Add(1)
+			}
 			return k, true
 		}
 	}
@@ -180,7 +189,6 @@ func (s *Store) change(ctx context.Context, name string, c change, do func(conte
 	}
 	if drawn && k == LateEffect {
 		d := s.within(s.o.Delay)
-		s.late.Add(1)
 		go func() {
 			defer s.late.Done()
 			_ = s.wait(context.Background(), d)

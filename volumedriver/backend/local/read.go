@@ -20,7 +20,11 @@ func (s *Store) open(name string) (*handle, error) {
 		return h, nil
 	}
 	_, file := objectPath(name)
-	f, err := s.fs.Open(file, blockfs.Read)
+	var f blockfs.File
+	err := s.inPlace(func() (err error) {
+		f, err = s.fs.Open(file, blockfs.Read)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +99,11 @@ func (s *Store) Stat(ctx context.Context, name string) (backend.Info, error) {
 		return backend.Info{}, err
 	}
 	_, file := objectPath(name)
-	info, err := s.fs.Stat(file)
+	var info blockfs.Info
+	err := s.inPlace(func() (err error) {
+		info, err = s.fs.Stat(file)
+		return err
+	})
 	if err != nil {
 		return backend.Info{}, classify(name, err)
 	}
@@ -203,7 +211,11 @@ func (w *walker) visit(name string) error {
 // readDir returns the keys of a directory, sorted; none if it does not exist.
 // What is not named like an object or a directory of objects is not ours.
 func (s *Store) readDir(dir string) ([]string, error) {
-	entries, err := s.fs.ListNames(dir)
+	var entries []blockfs.Info
+	err := s.inPlace(func() (err error) {
+		entries, err = s.fs.ListNames(dir)
+		return err
+	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -33,6 +33,8 @@
 //	L5  An open file kept for reads is never used for a name that was replaced
 //	    or deleted before the read began.
 //	L6  List sees every completed Put and Delete.
+//	L7  An object is absent only where the store is there: while the directory is
+//	    renamed, or the file system in it is not mounted, nothing is said of objects.
 //
 // It does not checksum: objects carry their own checksums, and their readers
 // verify them. It does not limit its size: the file system below does.
@@ -75,6 +77,9 @@ const defaultOpenFiles = 512
 
 // errClosed: the store was closed.
 var errClosed = errors.New("local store: closed")
+
+// errAway: the directory is there no more, or is an empty mount point.
+var errAway = errors.New("the store's directory is not there; mount or restore it")
 
 // Options configure a Store. The zero value is usable.
 type Options struct {
@@ -190,6 +195,34 @@ func (s *Store) start(ctx context.Context, name string) error {
 		return fmt.Errorf("object %s: %w", name, err)
 	}
 	return backend.ValidName(name)
+}
+
+// inPlace makes a call that may find its object absent, and keeps L7: that is believed
+// between two looks at the store's own file, since the directory may come back meanwhile.
+func (s *Store) inPlace(call func() error) error {
+	err := call()
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if lerr := s.look(); lerr != nil {
+		return lerr
+	}
+	if err = call(); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if lerr := s.look(); lerr != nil {
+		return lerr
+	}
+	return err
+}
+
+// look finds the store's own file: errAway if the directory is not the store now.
+func (s *Store) look() error {
+	_, err := s.fs.Stat(formatName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errAway
+	}
+	return err
 }
 
 // objectPath returns the directory and the file of an object.

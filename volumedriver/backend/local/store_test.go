@@ -266,6 +266,68 @@ func TestFailureAtEveryOperation(t *testing.T) {
 	}
 }
 
+// TestAway: while the directory is not there no object is absent, none is deleted, and
+// none is in a list that is empty (L7).
+func TestAway(t *testing.T) {
+	ctx := t.Context()
+	root := filepath.Join(t.TempDir(), "store")
+	must(t, os.Mkdir(root, 0o700))
+	fsys, err := blockfs.OS(root)
+	must(t, err)
+	s := mustOpen(t, fsys)
+	data := backendtest.Data(1, 5000)
+	must(t, s.Put(ctx, "v/o", data))
+	calls := map[string]func() error{
+		"Get":         func() error { _, err := s.Get(ctx, "v/o", 1<<20); return err },
+		"ReadAt":      func() error { return s.ReadAt(ctx, "v/o", make([]byte, 10), 0) },
+		"Stat":        func() error { _, err := s.Stat(ctx, "v/o"); return err },
+		"List":        func() error { _, err := s.List(ctx, "v/", "", 0); return err },
+		"Delete":      func() error { return s.Delete(ctx, "v/o") },
+		"Put":         func() error { return s.Put(ctx, "v/p", data) },
+		"PutIfAbsent": func() error { return s.PutIfAbsent(ctx, "v/p", data) },
+	}
+	for kind, away := range map[string]func(){
+		"renamed":         func() { must(t, os.Rename(root, root+".away")) },
+		"not mounted yet": func() { must(t, os.Rename(root, root+".away")); must(t, os.Mkdir(root, 0o700)) },
+	} {
+		away()
+		for name, call := range calls {
+			if err := call(); !errors.Is(err, errAway) || errors.Is(err, backend.ErrNotExist) {
+				t.Errorf("%s: %s: %v", kind, name, err)
+			}
+		}
+		must(t, errors.Join(os.RemoveAll(root), os.Rename(root+".away", root)))
+		if got, err := s.Get(ctx, "v/o", 1<<20); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s, then back: %d bytes, %v", kind, len(got), err)
+		}
+		must(t, s.files.drop("v/o"))
+	}
+	must(t, s.Close())
+}
+
+// TestBackAgain: a directory that comes back after the call and before the look at it
+// does not make an object absent.
+func TestBackAgain(t *testing.T) {
+	var away atomic.Bool
+	s := mustOpen(t, blockfs.Inject(blockfs.NewMem(), func(blockfs.OpInfo) error {
+		if away.Swap(false) {
+			return fs.ErrNotExist
+		}
+		return nil
+	}))
+	must(t, s.Put(t.Context(), "v/o", []byte("data")))
+	for name, call := range map[string]func() error{
+		"Stat":   func() error { _, err := s.Stat(t.Context(), "v/o"); return err },
+		"ReadAt": func() error { return s.ReadAt(t.Context(), "v/o", make([]byte, 4), 0) },
+	} {
+		away.Store(true)
+		if err := call(); err != nil || away.Load() {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	must(t, s.Close())
+}
+
 // A cached file is not used for a name that was replaced or deleted, and is
 // closed when its last reader is done.
 func TestFileCache(t *testing.T) {

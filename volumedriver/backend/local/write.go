@@ -60,7 +60,7 @@ func (s *Store) put(ctx context.Context, name string, data []byte, replace bool)
 		err = s.giveName(tmp, name, replace)
 	}
 	if errors.Is(err, fs.ErrNotExist) { // not to be mistaken for the object
-		err = fmt.Errorf("the store's directories were removed: %v; restore them and restart", err)
+		err = fmt.Errorf("%w: %v", errAway, err)
 	}
 	if err == nil && replace || errors.Is(err, backend.ErrInUse) {
 		return err // the rename left no temporary file, or it is not ours
@@ -142,8 +142,11 @@ func (s *Store) nameFile(tmp, dir, file string, replace bool) error {
 func (s *Store) syncDir(dir string) error {
 	for {
 		err := s.fs.SyncDir(dir)
-		if dir == objectDir || !errors.Is(err, fs.ErrNotExist) {
+		if !errors.Is(err, fs.ErrNotExist) {
 			return err
+		}
+		if dir == objectDir { // not to be mistaken for the object
+			return fmt.Errorf("%w: %v", errAway, err)
 		}
 		dir = path.Dir(dir)
 	}
@@ -191,7 +194,7 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 		return err
 	}
 	dir, file := objectPath(name)
-	err := s.fs.Remove(file)
+	err := s.inPlace(func() error { return s.fs.Remove(file) })
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return classify(name, err)
 	}

@@ -312,6 +312,20 @@ func TestPutUnconfirmed(t *testing.T) {
 			}
 		})
 	}
+	// What a store that says nothing of a PUT has is looked at.
+	for _, there := range []string{"data", "atad"} {
+		s, _ := serve(t, func(o *Options) { o.Found.ETagMD5 = true }, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			etag := `"` + newSums([]byte(there), false).hex + `"`
+			if r.Method == http.MethodPut {
+				etag = ""
+			}
+			object(w, 200, map[string]string{"ETag": etag})
+		})
+		if err := s.Put(t.Context(), "v/o", []byte("data")); (err == nil) != (there == "data") {
+			t.Errorf("%q is there: %v", there, err)
+		}
+	}
 	// What is read is compared, too.
 	s, _ := serve(t, func(o *Options) { o.Found.Checksums = true }, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get(modeHeader) == "" {

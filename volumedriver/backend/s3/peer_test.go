@@ -103,6 +103,9 @@ func TestStore(t *testing.T) {
 // TestSwift is the conformance suite against Swift's s3api, with what Detect finds of it:
 // no conditional PUT, no CRC32C.
 func TestSwift(t *testing.T) {
+	if testing.Short() {
+		t.Skip("Swift's programs take the time, with -short")
+	}
 	t.Parallel() // it waits more than it works
 	p := remotetest.Peer(t, "swift")
 	o := Options{Endpoint: p["endpoint"], Bucket: p["bucket"], Region: p["s3_region"], AccessKey: p["access_key"], SecretKey: p["secret_key"]}

@@ -37,6 +37,9 @@ func TestSwift(t *testing.T) {
 		{"detect", testDetect},
 		{"containers", testContainers},
 	} {
+		if testing.Short() && c.name == "ec42" { // as gold, to this side
+			continue
+		}
 		o := o
 		o.Container = strings.ReplaceAll(c.name, " ", "-")
 		t.Run(c.name, func(t *testing.T) { c.run(t, o) })

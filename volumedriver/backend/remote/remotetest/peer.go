@@ -63,7 +63,11 @@ const peersKey = "OVGATE_PEERS"
 // Tell runs another verb of a peer that Peer started.
 func Tell(t testing.TB, peer map[string]string, name, verb string, args ...string) error {
 	t.Helper()
-	_, err := run(t, peer[peersKey], downPatience, name, verb, args...)
+	patience := downPatience
+	if verb == "up" {
+		patience = upPatience
+	}
+	_, err := run(t, peer[peersKey], patience, name, verb, args...)
 	return err
 }
 

@@ -1,0 +1,55 @@
+package alba
+
+import (
+	"crypto/tls"
+	"net"
+)
+
+// Cluster is what an Alba needs of the nodes that share the registry, and with it manager and
+// NSM. Safe for concurrent use; nothing of it waits.
+type Cluster interface {
+	// Node returns a node by its id.
+	Node(id string) (Node, bool)
+	// Find returns a node by its id or name.
+	Find(ref string) (Node, bool)
+	// Others tells whether there are other nodes.
+	Others() bool
+	// Leased tells whether this node has its lease (O3): one that lost it does no
+	// maintenance.
+	Leased() bool
+	// Listener is where this node serves its directories to the others; nil: it does not.
+	// The Alba closes it.
+	Listener() net.Listener
+	// Server is for connections that other nodes make, Client for those to one of them; nil
+	// without a certificate of a cluster: then over loopback, without TLS.
+	Server() *tls.Config
+	Client(id string) *tls.Config
+}
+
+// Node is a node of the cluster.
+type Node struct {
+	ID, Name string
+	// Devices is HOST:PORT where it serves its directories; empty: it does not.
+	Devices string
+}
+
+// NodeName is what people call the node, or the machine, that a device is on.
+func (s *Service) NodeName(id string) string {
+	if s.o.Cluster != nil {
+		if n, ok := s.o.Cluster.Node(id); ok {
+			return n.Name
+		}
+	}
+	return id
+}
+
+// machine returns what a device's record says of the machine that a person named: a node's
+// id, so that its directories and its ASDs count as one machine.
+func (s *Service) machine(name string) string {
+	if s.o.Cluster != nil {
+		if n, ok := s.o.Cluster.Find(name); ok {
+			return n.ID
+		}
+	}
+	return name
+}

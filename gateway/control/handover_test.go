@@ -1,0 +1,68 @@
+package control
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+// TestGive: a closed vDisk is given to another node, but not when a third one took it over
+// meanwhile, as it may from a node that stood still.
+func TestGive(t *testing.T) {
+	b := newBench(t, t.TempDir(), &place{})
+	b.gold(t.TempDir())
+	rec := b.disk("a")
+	ctx := t.Context()
+	id, err := volume.ParseID(rec.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := func() string {
+		v, _ := b.model.VDisk(rec.ID)
+		return v.Node
+	}
+	if err := b.give(ctx, rec, id, "m"); !errors.Is(err, volume.ErrInUse) || node() != rec.Node {
+		t.Fatalf("given while it is open: %v, node %q", err, node())
+	}
+	d := b.vdisk(rec.ID)
+	if err := d.lock.acquire(ctx); err != nil {
+		t.Fatal(err)
+	}
+	defer d.lock.release()
+	if err := b.closeVolume(ctx, d); err != nil {
+		t.Fatal(err)
+	}
+	is := func(node string) {
+		t.Helper()
+		if _, err := b.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error { v.Node = node; return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.give(ctx, rec, id, "m"); !errors.Is(err, model.ErrConflict) || node() != rec.Node {
+		t.Errorf("given to a node that is no member: %v, node %q", err, node())
+	}
+	if _, err := b.model.CreateNode(ctx, model.Node{ID: "m", Name: "m"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.model.MarkLeaving(ctx, "m", true); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.give(ctx, rec, id, "m"); !errors.Is(err, model.ErrConflict) || node() != rec.Node {
+		t.Errorf("given to a node that is about to leave: %v, node %q", err, node())
+	}
+	if err := b.model.MarkLeaving(ctx, "m", false); err != nil {
+		t.Fatal(err)
+	}
+	is("third")
+	var refused *Error
+	if err := b.give(ctx, rec, id, "m"); !errors.As(err, &refused) || refused.Code != CodeElsewhere || node() != "third" {
+		t.Errorf("given although another node took it over: %v, node %q", err, node())
+	}
+	is(rec.Node)
+	if err := b.give(ctx, rec, id, "m"); err != nil || node() != "m" {
+		t.Errorf("given: %v, node %q", err, node())
+	}
+	is(rec.Node) // the bench closes it
+}

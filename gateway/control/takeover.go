@@ -1,0 +1,271 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/openvstorage/ovgate/gateway/cluster"
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/internal/kv"
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+// A node whose lease ended serves nothing from then on (permit.go). TakeoverWait later other
+// nodes take over those of its vDisks of which nothing is lost by that: they were closed in
+// order, or the taker has a whole copy of the journal's tail. Of the others the newest writes
+// are in the journal of that node only; they wait for it, or for somebody's word that these
+// writes may be lost (StealVDisk). The change of the record holds only while the node has no
+// lease, so of two that take over one does, and none when it came back.
+//
+// A node that comes back reads the records before it serves, closes what it lost, and gives
+// up its journal when a head of the new owner covers it (forsake).
+
+const (
+	// takeLook is how often a node looks for nodes that are gone.
+	takeLook = 500 * time.Millisecond
+	// takeRead bounds one look.
+	takeRead = 2 * time.Second
+)
+
+// StateWaiting: the node that serves it is down, and has its newest writes.
+const StateWaiting volume.State = "waiting"
+
+// waitingState is what a vDisk is whose node is down.
+func (c *Controller) waitingState(v model.VDisk) DiskStatus {
+	return DiskStatus{State: StateWaiting, Reason: "node " + c.NodeName(v.Node) + " is down and has its newest writes: start it, or do without them: ovgate vdisk steal " + v.Name + " --accept-loss"}
+}
+
+// lookForGone finds nodes that are gone, and takes over what can be.
+func (c *Controller) lookForGone() {
+	ctx, cancel := context.WithTimeout(c.ctx, takeRead)
+	defer cancel()
+	living, err := c.living(ctx)
+	if err != nil || !c.permit.ok() {
+		c.mu.Lock()
+		c.gone = nil // what was seen before says nothing any more
+		c.mu.Unlock()
+		return
+	}
+	ready := c.noteGone(living)
+	if len(ready) == 0 {
+		return
+	}
+	load := c.load()
+	for _, v := range c.model.VDisks(func(v model.VDisk) bool { return ready[v.Node] && v.State != model.StateDeleting }) {
+		if err := c.takeOver(c.ctx, v, living, load); err != nil && c.ctx.Err() == nil {
+			c.log.Warn("vDisk of a node that is gone is not taken over", "vdisk", v.Name, "id", v.ID, "node", c.NodeName(v.Node), "err", err)
+		}
+	}
+}
+
+// noteGone remembers since when nodes are gone, and returns those of which others may take
+// over.
+func (c *Controller) noteGone(living map[string]bool) map[string]bool {
+	now := c.clock.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	was := c.gone
+	c.gone = map[string]time.Time{}
+	ready := map[string]bool{}
+	for _, n := range c.model.Nodes() {
+		if living[n.ID] {
+			continue
+		}
+		since, known := was[n.ID]
+		if !known {
+			since = now
+		}
+		c.gone[n.ID] = since
+		if now.Sub(since) >= cluster.TakeoverWait {
+			ready[n.ID] = true
+		}
+	}
+	return ready
+}
+
+// isGone tells whether a node was not there at the last look.
+func (c *Controller) isGone(node string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, gone := c.gone[node]
+	return gone
+}
+
+// takeOver takes a vDisk over from a node that is gone, if nothing is lost by that and this
+// node is the one to do so. It counts it in load.
+func (c *Controller) takeOver(ctx context.Context, v model.VDisk, living map[string]bool, load map[string]int) error {
+	pool, ok := c.model.VPool(v.VPool)
+	if !ok || pool.Node != "" || !pool.Backend.Shared() {
+		return nil
+	}
+	id, err := volume.ParseID(v.ID)
+	if err != nil {
+		return err
+	}
+	if _, err := c.attached(v.VPool); err != nil {
+		return nil // not this node
+	}
+	ctx, cancel := context.WithTimeout(ctx, takeRead)
+	defer cancel()
+	held, err := c.opt.Engine.Holder(ctx, id)
+	if errors.Is(err, volume.ErrNotFound) && v.State == model.StateCreating {
+		held, err = volume.Hold{Clean: true}, nil // nothing of it is anywhere
+	}
+	if err != nil {
+		return err
+	}
+	to := held.Copy
+	if held.Clean {
+		if to, ok = c.nodeFor(living, load, v.Node); !ok {
+			return nil
+		}
+	}
+	if to == "" || !living[to] {
+		return nil
+	}
+	load[to]++
+	if to != c.opt.Node {
+		return nil
+	}
+	out, err := c.take(ctx, v)
+	if err != nil {
+		return err
+	}
+	c.log.Warn("vDisk taken over from a node that is gone", "vdisk", out.Name, "id", out.ID, "node", c.NodeName(v.Node))
+	c.schedule(ref{"vdisk", v.ID}, 0)
+	return nil
+}
+
+// errNotTaken: another node did, or its node came back.
+var errNotTaken = errors.New("it is another node's by now, or its node is back")
+
+// take makes a vDisk of a node without a lease this node's.
+func (c *Controller) take(ctx context.Context, v model.VDisk) (model.VDisk, error) {
+	out, err := c.model.GiveVDisk(ctx, v.ID, c.opt.Node, []kv.Compare{cluster.Gone(v.Node)}, func(r *model.VDisk) error {
+		if r.Node != v.Node {
+			return errNotTaken
+		}
+		r.Handover = nil
+		return nil
+	})
+	if errors.Is(err, model.ErrConflict) {
+		return out, errors.Join(errNotTaken, c.fresh(ctx))
+	}
+	return out, err
+}
+
+// StealVDisk takes a vDisk over from a node that is gone to this one. acceptLoss: without the
+// writes that only that node has, if there are any.
+func (c *Controller) StealVDisk(ctx context.Context, name string, acceptLoss bool) (model.VDisk, error) {
+	ctx, done, err := c.begin(ctx)
+	if err != nil {
+		return model.VDisk{}, err
+	}
+	defer done()
+	rec, err := c.FindVDisk(name)
+	if err != nil {
+		return rec, err
+	}
+	object := vdiskObject(rec.Name)
+	if !c.mine(rec) {
+		if rec, err = c.steal(ctx, rec, acceptLoss); err != nil {
+			return rec, explain(object, err)
+		}
+	}
+	d := c.vdisk(rec.ID)
+	if err := d.lock.acquire(ctx); err != nil {
+		return rec, explain(object, err)
+	}
+	defer d.lock.release()
+	if rec, ok := c.model.VDisk(rec.ID); !ok || !c.mine(rec) {
+		return rec, explain(object, errNotTaken)
+	}
+	if err := c.openStolen(ctx, d, rec, acceptLoss); err != nil {
+		c.schedule(ref{"vdisk", rec.ID}, retryMin)
+		return rec, explain(object, err)
+	}
+	c.opt.Changed("vdisk", rec.ID)
+	return rec, nil
+}
+
+// steal makes it this node's.
+func (c *Controller) steal(ctx context.Context, rec model.VDisk, acceptLoss bool) (model.VDisk, error) {
+	object := vdiskObject(rec.Name)
+	pool, ok := c.model.VPool(rec.VPool)
+	if !ok {
+		return rec, noVPool(rec.VPool, "")
+	}
+	if e := c.reached(pool, ""); e != nil {
+		return rec, e
+	}
+	if pool.Node != "" || !pool.Backend.Shared() {
+		return rec, &Error{Code: CodeElsewhere, Object: object, Message: "only node " + c.NodeName(rec.Node) + " reaches its vPool", Hint: "start that node"}
+	}
+	id, err := volume.ParseID(rec.ID)
+	if err != nil {
+		return rec, err
+	}
+	held, err := c.opt.Engine.Holder(ctx, id)
+	if err != nil && !errors.Is(err, volume.ErrNotFound) {
+		return rec, err
+	}
+	if err == nil && !held.Clean && held.Copy != c.opt.Node && !acceptLoss {
+		return rec, &Error{Code: CodeLostTail, Field: "acceptLoss", Object: object, Message: "node " + c.NodeName(rec.Node) + " has its newest writes",
+			Hint: "start that node, or do without them: ovgate vdisk steal " + rec.Name + " --accept-loss"}
+	}
+	up := &Error{Code: CodeInUse, Object: object, Message: "node " + c.NodeName(rec.Node) + ", which serves it, is up", Hint: c.askNode(rec.Node) + " vdisk move " + rec.Name + " --node NODE"}
+	living, err := c.living(ctx)
+	if err != nil {
+		return rec, &Error{Code: CodeBackend, Object: object, Message: "the registry does not say whether its node is up", Hint: "bring the registry back", Err: err}
+	}
+	if living[rec.Node] {
+		return rec, up
+	}
+	if !c.pause(ctx, cluster.TakeoverWait) { // rule L4
+		return rec, ctx.Err()
+	}
+	out, err := c.take(ctx, rec)
+	if errors.Is(err, errNotTaken) {
+		return rec, up
+	}
+	if err == nil {
+		c.log.Warn("vDisk stolen", "vdisk", out.Name, "id", out.ID, "node", c.NodeName(rec.Node), "acceptLoss", acceptLoss)
+	}
+	return out, err
+}
+
+// openStolen opens a vDisk, without lost writes if these are accepted; d.lock is held.
+func (c *Controller) openStolen(ctx context.Context, d *vdisk, rec model.VDisk, acceptLoss bool) error {
+	if rec.State != model.StatePresent {
+		c.schedule(ref{"vdisk", rec.ID}, 0)
+		return nil
+	}
+	err := c.open(ctx, d, rec)
+	if !acceptLoss || !errors.Is(err, volume.ErrLostTail) {
+		return err
+	}
+	ep, id, err := c.engineDisk(rec)
+	if err != nil {
+		return err
+	}
+	if err := ep.AcceptLoss(ctx, id); err != nil {
+		return err
+	}
+	c.log.Warn("loss of acknowledged writes accepted", "vdisk", rec.Name, "id", rec.ID)
+	return c.open(ctx, d, rec)
+}
+
+// forsake gives up what this node has of a vDisk that is another node's; true: not all of it
+// can go yet. d.lock is held.
+func (c *Controller) forsake(ctx context.Context, rec model.VDisk) bool {
+	ep, id, err := c.engineDisk(rec)
+	if err != nil {
+		return true
+	}
+	done, err := ep.Forsake(ctx, id)
+	if err != nil {
+		c.log.Warn("journal of a vDisk of another node is kept", "vdisk", rec.Name, "id", rec.ID, "err", err)
+	}
+	return !done
+}

@@ -1,0 +1,202 @@
+package model
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// Center is a vCenter, or an ESXi host alone, whose hosts may use vDisks of this cluster.
+type Center struct {
+	Format int        `json:"format"`
+	ID     string     `json:"id"` // UUID
+	Name   string     `json:"name"`
+	Spec   CenterSpec `json:"spec"`
+	Secret []byte     `json:"secret,omitempty"` // password, sealed with ID
+	// Clusters are those that have datastores of ours, with what their hosts prove.
+	Clusters []CenterCluster `json:"clusters,omitempty"`
+	// What the newest test found.
+	Kind     string    `json:"kind,omitempty"` // "vcenter" or "esxi"
+	Version  string    `json:"version,omitempty"`
+	Instance string    `json:"instance,omitempty"` // UUID that it calls itself
+	Hosts    int       `json:"hosts,omitempty"`
+	Warnings []string  `json:"warnings,omitempty"`
+	Tested   time.Time `json:"tested,omitzero"`
+	Created  time.Time `json:"created"`
+
+	Rev int64 `json:"-"`
+}
+
+// CenterSpec says how to sign in.
+type CenterSpec struct {
+	URL        string `json:"url"`
+	User       string `json:"user"`
+	Thumbprint string `json:"thumbprint"`              // SHA-256 of the certificate that is trusted
+	TimeoutMs  int64  `json:"timeoutMillis,omitempty"` // of each request
+}
+
+// CenterCluster is a cluster of hosts, or a host alone, with the target that it has.
+type CenterCluster struct {
+	ID     string `json:"id"` // managed object id
+	Name   string `json:"name"`
+	Target string `json:"target,omitempty"` // id of the shared target; empty: not made yet
+	// CHAPUser and CHAPSecret are what its hosts prove; the secret is sealed with the
+	// Center's ID.
+	CHAPUser   string `json:"chapUser"`
+	CHAPSecret []byte `json:"chapSecret"`
+}
+
+// Cluster returns a cluster by its managed object id, nil if there is none; it is c's own.
+func (c *Center) Cluster(id string) *CenterCluster {
+	for i := range c.Clusters {
+		if c.Clusters[i].ID == id {
+			return &c.Clusters[i]
+		}
+	}
+	return nil
+}
+
+func (c Center) key() string      { return c.ID }
+func (c Center) unique() []string { return []string{"center/" + c.Name} }
+func (c Center) format() int      { return c.Format }
+func (c Center) rev() int64       { return c.Rev }
+func (c Center) clone(rev int64) Center {
+	c.Rev = rev
+	c.Secret, c.Warnings, c.Clusters = slices.Clone(c.Secret), slices.Clone(c.Warnings), slices.Clone(c.Clusters)
+	for i := range c.Clusters {
+		c.Clusters[i].CHAPSecret = slices.Clone(c.Clusters[i].CHAPSecret)
+	}
+	return c
+}
+
+// Datastore is a VMFS datastore on a vDisk.
+type Datastore struct {
+	Format      int       `json:"format"`
+	ID          string    `json:"id"` // UUID
+	Name        string    `json:"name"`
+	Center      string    `json:"center"`  // id
+	Cluster     string    `json:"cluster"` // managed object id
+	ClusterName string    `json:"clusterName"`
+	VPool       string    `json:"vpool"`           // id
+	VDisk       string    `json:"vdisk,omitempty"` // id; empty: not made yet
+	Size        int64     `json:"size"`            // of the vDisk as last asked for, bytes
+	Volume      string    `json:"volume,omitempty"`
+	State       State     `json:"state"` // creating, present or deleting
+	Node        string    `json:"node"`  // id of the node that works on it
+	Created     time.Time `json:"created"`
+	// Job is what is being done; nil: nothing. It goes on after a restart.
+	Job *DatastoreJob `json:"job,omitempty"`
+
+	Rev int64 `json:"-"`
+}
+
+// JobKind is what a job does with a datastore.
+type JobKind string
+
+// Kinds.
+const (
+	JobCreate JobKind = "create"
+	JobImport JobKind = "import" // of a volume that is on a vDisk already, a clone
+	JobAttach JobKind = "attach" // to hosts that came since
+	JobExpand JobKind = "expand"
+	JobRename JobKind = "rename"
+	JobRemove JobKind = "remove"
+)
+
+// DatastoreJob is work on a datastore, in steps that may be repeated.
+type DatastoreJob struct {
+	Kind    JobKind   `json:"kind"`
+	Step    string    `json:"step"`           // that is next, or being done
+	Name    string    `json:"name,omitempty"` // rename
+	Size    int64     `json:"size,omitempty"` // expand, bytes
+	Keep    bool      `json:"keep,omitempty"` // remove: the vDisk stays
+	Started time.Time `json:"started"`
+	// Tries counts failures of the step; Error and Hint are of the newest.
+	Tries int    `json:"tries,omitempty"`
+	Error string `json:"error,omitempty"`
+	Hint  string `json:"hint,omitempty"`
+	// Notes tell what was left out, such as hosts that were away.
+	Notes []string `json:"notes,omitempty"`
+}
+
+func (d Datastore) key() string { return d.ID }
+func (d Datastore) unique() []string {
+	keys := []string{"datastore/" + d.Name}
+	if d.Job != nil && d.Job.Kind == JobRename && d.Job.Name != d.Name {
+		keys = append(keys, "datastore/"+d.Job.Name)
+	}
+	return keys
+}
+func (d Datastore) format() int { return d.Format }
+func (d Datastore) rev() int64  { return d.Rev }
+func (d Datastore) clone(rev int64) Datastore {
+	d.Rev = rev
+	if d.Job != nil {
+		j := *d.Job
+		j.Notes = slices.Clone(j.Notes)
+		d.Job = &j
+	}
+	return d
+}
+
+// CreateCenter stores a new vCenter; ErrExists if its name is taken.
+func (s *Store) CreateCenter(ctx context.Context, c Center) (Center, error) {
+	c.Format = Format
+	return s.centers.insert(ctx, c, nil)
+}
+
+// FindCenter returns a vCenter by id or name.
+func (s *Store) FindCenter(ref string) (Center, bool) {
+	if c, ok := s.centers.get(ref); ok {
+		return c, true
+	}
+	return s.centers.lookup("center/" + ref)
+}
+
+// Centers returns the vCenters in no particular order.
+func (s *Store) Centers() []Center { return s.centers.all(nil) }
+
+// UpdateCenter changes a vCenter through fn; an error of fn is returned and nothing changes.
+func (s *Store) UpdateCenter(ctx context.Context, id string, fn func(*Center) error) (Center, error) {
+	return s.centers.update(ctx, id, func(c *Center) error {
+		c.Format = Format
+		return fn(c)
+	})
+}
+
+// DeleteCenter removes the record of a vCenter. Absent is no error.
+func (s *Store) DeleteCenter(ctx context.Context, id string) error {
+	return s.centers.remove(ctx, id, nil)
+}
+
+// CreateDatastore stores a new datastore; ErrExists if its name is taken.
+func (s *Store) CreateDatastore(ctx context.Context, d Datastore) (Datastore, error) {
+	d.Format = Format
+	return s.datastores.insert(ctx, d, nil)
+}
+
+// FindDatastore returns a datastore by id or name.
+func (s *Store) FindDatastore(ref string) (Datastore, bool) {
+	if d, ok := s.datastores.get(ref); ok {
+		return d, true
+	}
+	d, ok := s.datastores.lookup("datastore/" + ref)
+	return d, ok && d.Name == ref // else it is being renamed to that
+}
+
+// Datastores returns the datastores for which keep (nil: all) holds, in no particular order.
+func (s *Store) Datastores(keep func(Datastore) bool) []Datastore { return s.datastores.all(keep) }
+
+// UpdateDatastore changes a datastore through fn; an error of fn is returned and nothing
+// changes. ErrExists: its name, or the one that it is to have, belongs to another.
+func (s *Store) UpdateDatastore(ctx context.Context, id string, fn func(*Datastore) error) (Datastore, error) {
+	return s.datastores.update(ctx, id, func(d *Datastore) error {
+		d.Format = Format
+		return fn(d)
+	})
+}
+
+// DeleteDatastore removes the record of a datastore. Absent is no error.
+func (s *Store) DeleteDatastore(ctx context.Context, id string) error {
+	return s.datastores.remove(ctx, id, nil)
+}

@@ -1,0 +1,186 @@
+package node
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// answer asks for something and returns status, the name of the node that answered in place
+// of this one, and the answer.
+func (r *running) answer(method, path, key string, body any) (int, string, map[string]any) {
+	r.t.Helper()
+	b, err := json.Marshal(body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if body == nil {
+		b = nil
+	}
+	req, err := http.NewRequest(method, r.url+"/api/v1"+path, bytes.NewReader(b))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+r.read("admin.token"))
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	res, err := r.http.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	out := map[string]any{}
+	if res.StatusCode != http.StatusNoContent {
+		if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	return res.StatusCode, res.Header.Get("Ovgate-Node"), out
+}
+
+// raw asks for something that is no JSON, and returns who answered.
+func (r *running) raw(method, path string, body []byte) (int, string, []byte) {
+	r.t.Helper()
+	req, err := http.NewRequest(method, r.url+"/api/v1"+path, bytes.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+r.read("admin.token"))
+	if body != nil {
+		req.Header.Set("Content-Type", "application/octet-stream")
+	}
+	res, err := r.http.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return res.StatusCode, res.Header.Get("Ovgate-Node"), b
+}
+
+// TestPassedOn: a node lets the node that serves it answer what is asked about a vDisk or a
+// vPool, as the caller that it knows; without that node it tells what it knows.
+func TestPassedOn(t *testing.T) {
+	t.Parallel()
+	e := newEast(t)
+	one, two := e.first, e.join("beta")
+	one.until("both", one.hears("alpha alive up", "beta alive up"))
+	two.until("both", two.hears("alpha alive up", "beta alive up"))
+	one.pool("near", filepath.Join(one.dir, "backend", "near"))
+	two.until("near is known", func() bool { return two.poolState("near") != "" })
+
+	ask := func(want int, by, method, path, key string, body any) map[string]any {
+		t.Helper()
+		status, node, out := two.answer(method, path, key, body)
+		if status != want || node != by {
+			t.Fatalf("%s %s: %d by %q, want %d by %q: %v", method, path, status, node, want, by, out)
+		}
+		return out
+	}
+	disk := map[string]any{"name": "a", "vpool": "near", "size": 1 << 30}
+	made := ask(201, "alpha", "POST", "/vdisks", "once", disk)
+	if made["node"] != "alpha" || made["state"] != "running" {
+		t.Errorf("made %v", made)
+	}
+	// The answer is remembered by all.
+	two.until("the answer is known here", func() bool {
+		status, node, out := two.answer("POST", "/vdisks", "once", disk)
+		return status == 201 && node == "" && out["id"] == made["id"]
+	})
+	if got := ask(200, "alpha", "GET", "/vdisks/a", "", nil); got["state"] != "running" {
+		t.Errorf("a is %v", got["state"])
+	}
+	ask(201, "alpha", "POST", "/vdisks/a/snapshots", "", map[string]any{"name": "s"})
+	if l := ask(200, "alpha", "GET", "/vdisks/a/snapshots", "", nil)["items"].([]any); len(l) != 1 {
+		t.Errorf("%d snapshots", len(l))
+	}
+	// What is read of it and written to it goes through where it is, too.
+	out := ask(201, "alpha", "POST", "/vdisks/a/exports", "", map[string]any{"snapshot": "s"})["id"].(string)
+	if status, by, b := two.raw("GET", "/exports/"+out+"/data?offset=0&length=4096", nil); status != 200 || by != "alpha" || len(b) != 4096 {
+		t.Errorf("read: %d by %q, %d bytes", status, by, len(b))
+	}
+	ask(200, "alpha", "GET", "/exports/"+out+"/extents?offset=0", "", nil)
+	if status, by, _ := two.raw("DELETE", "/exports/"+out, nil); status != 204 || by != "alpha" {
+		t.Errorf("ended: %d by %q", status, by)
+	}
+	in := ask(201, "alpha", "POST", "/imports", "", map[string]any{"name": "i", "vpool": "near", "size": 1 << 30, "node": "alpha"})["id"].(string)
+	if status, by, b := two.raw("PUT", "/imports/"+in+"/data?offset=0", bytes.Repeat([]byte{7}, 4096)); status != 204 || by != "alpha" {
+		t.Errorf("written: %d by %q: %s", status, by, b)
+	}
+	ask(200, "alpha", "POST", "/imports/"+in+"/finish", "", nil)
+	if got := ask(200, "alpha", "GET", "/vdisks/i", "", nil); got["state"] != "running" {
+		t.Errorf("imported: %v", got)
+	}
+	ask(200, "alpha", "POST", "/vdisks/a/publish", "", map[string]any{})
+	if e := ask(400, "alpha", "PATCH", "/vdisks/a", "", map[string]any{"size": 1}); e["code"] == nil || e["hint"] == nil {
+		t.Errorf("a refusal: %v", e)
+	}
+	// Where it is to be, one may say.
+	named := map[string]any{"name": "b", "vpool": "near", "size": 1 << 30, "node": "alpha"}
+	if ask(201, "alpha", "POST", "/vdisks", "", named)["node"] != "alpha" {
+		t.Error("b is elsewhere")
+	}
+	named["node"] = "omega"
+	if e := ask(404, "", "POST", "/vdisks", "", named); e["object"] != "node omega" {
+		t.Errorf("on a node that is none: %v", e)
+	}
+	// A caller may do there what it may do here.
+	two.call("POST", "/users", map[string]any{"name": "anna", "password": "correct horse", "role": "read"}, 201)
+	reader := two.call("POST", "/tokens", map[string]any{"name": "t", "user": "anna", "role": "read"}, 201)["secret"].(string)
+	if status := two.as(reader, "/vdisks/a/snapshots"); status != 200 {
+		t.Errorf("a reader lists snapshots: %d", status)
+	}
+	// Only nodes say who asks: what others claim counts for nothing, nor do they get to speak as
+	// a node.
+	req, err := http.NewRequest("GET", one.url+"/api/v1/vdisks", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Ovgate-Caller", `{"Name":"anna","User":"anna","Role":"manage"}`)
+	if res, err := one.http.Do(req); err != nil || res.StatusCode != http.StatusUnauthorized {
+		t.Errorf("a claim: %v, %v", res.StatusCode, err)
+	} else if err := res.Body.Close(); err != nil {
+		t.Error(err)
+	}
+	at, err := url.Parse(one.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", at.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	secure := tls.Client(conn, &tls.Config{ServerName: peerName, InsecureSkipVerify: true})
+	_, err = secure.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
+	if err == nil {
+		_, err = secure.Read(make([]byte, 1))
+	}
+	if err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("a node without a certificate: %v", err)
+	}
+	// That node is away.
+	if err := one.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(200, "", "GET", "/vdisks/a", "", nil); got["node"] != "alpha" {
+		t.Errorf("without its node a is %v", got)
+	}
+	if e := ask(409, "", "POST", "/vdisks/a/commit", "", nil); e["code"] != "elsewhere" || !strings.Contains(e["hint"].(string), "does not answer") {
+		t.Errorf("without its node: %v", e)
+	}
+}

@@ -1,0 +1,633 @@
+package node
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/openvstorage/ovgate/gateway/observe"
+	"github.com/openvstorage/ovgate/iscsi/initiator"
+	"github.com/openvstorage/ovgate/volumedriver/backend/backendtest"
+	"github.com/openvstorage/ovgate/volumedriver/backend/remote/remotetest"
+	"github.com/openvstorage/ovgate/volumedriver/volume"
+)
+
+// fault is something that goes wrong with a node: injected, it shows in health as its cause,
+// with the object that it hits and with what to do; mended, it is gone.
+type fault struct {
+	name   string
+	code   string
+	object string // empty: the node
+	says   string // part of the text
+	remedy string // part of the hint
+	inject func()
+	mend   func()
+}
+
+// sick is a node in this process whose time the test moves.
+type sick struct {
+	*running
+	shift *shift
+}
+
+// on is the same node for another test.
+func (s sick) on(t *testing.T) sick {
+	r := *s.running
+	r.t = t
+	return sick{&r, s.shift}
+}
+
+// cause returns what health tells of a fault; nil: nothing. Each look comes some seconds after
+// the one before, by the node's clock.
+func (s sick) cause(f fault) map[string]any {
+	s.t.Helper()
+	s.shift.passed.Add(int64(machineEvery + time.Second))
+	for _, c := range s.call("GET", "/status", nil, 200)["health"].(map[string]any)["causes"].([]any) {
+		c := c.(map[string]any)
+		object, _ := c["object"].(string)
+		if c["code"] == f.code && (f.object == "" || object == f.object) && strings.Contains(c["text"].(string), f.says) {
+			return c
+		}
+	}
+	return nil
+}
+
+// suffer injects faults one after the other. Those on different objects may be suffered at the
+// same time.
+func (s sick) suffer(faults []fault) {
+	for _, f := range faults {
+		s.t.Run(f.name, func(t *testing.T) {
+			s := s.on(t)
+			i := slices.IndexFunc(observe.Catalogue(), func(a observe.About) bool { return a.Code == f.code })
+			if i < 0 {
+				t.Fatalf("the catalogue lacks %s", f.code)
+			}
+			if c := s.cause(f); c != nil {
+				t.Fatalf("before it is injected: %v", c)
+			}
+			f.inject()
+			var c map[string]any
+			s.until("told "+f.code, func() bool { c = s.cause(f); return c != nil })
+			if hint, _ := c["hint"].(string); !strings.Contains(hint, f.remedy) {
+				t.Errorf("%s says %q as the remedy, not %q", f.code, hint, f.remedy)
+			}
+			if c["state"] == "error" && observe.Catalogue()[i].Level != observe.Bad {
+				t.Errorf("%s is an error, the catalogue says %s", f.code, observe.Catalogue()[i].Level)
+			}
+			f.mend()
+			s.until("without "+f.code, func() bool { return s.cause(f) == nil })
+		})
+	}
+}
+
+// resize makes a file system in memory so large that it is used to so many percent; 0: as it
+// was, of so many bytes.
+func resize(t *testing.T, dir string, percent, bytes uint64) {
+	t.Helper()
+	option := fmt.Sprintf("size=%d", bytes)
+	if percent > 0 {
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil {
+			t.Fatal(err)
+		}
+		// In the middle of that percent, which health rounds up: the node goes on writing.
+		option = fmt.Sprintf("size=%d", (st.Blocks-st.Bfree)*uint64(st.Bsize)*200/(2*percent-1))
+	}
+	remount(t, dir, option)
+}
+
+func remount(t *testing.T, dir, options string) {
+	t.Helper()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, options); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// away is a directory that changes places with a file.
+type away struct {
+	t         *testing.T
+	dir, file string
+}
+
+func newAway(t *testing.T) away {
+	t.Helper()
+	parent := t.TempDir()
+	a := away{t, filepath.Join(parent, "far"), filepath.Join(parent, "file")}
+	write(t, a.file, "not a directory")
+	return a
+}
+
+func (a away) swap() {
+	a.t.Helper()
+	if err := unix.Renameat2(unix.AT_FDCWD, a.dir, unix.AT_FDCWD, a.file, unix.RENAME_EXCHANGE); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// failing mounts an ext4 file system, whose errors fail injects in the kernel; replace puts a
+// good one in its place.
+func failing(t *testing.T) (dir, device string, fail, replace func()) {
+	t.Helper()
+	run := func(name string, args ...string) string {
+		t.Helper()
+		out, err := exec.Command(name, args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s %v: %v: %s", name, args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	dir, image := t.TempDir(), filepath.Join(t.TempDir(), "image")
+	write(t, image, "")
+	if err := os.Truncate(image, 128<<20); err != nil {
+		t.Fatal(err)
+	}
+	run("mkfs.ext4", "-q", image)
+	run("mount", "-o", "loop,errors=remount-ro", image, dir)
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	for _, m := range readMounts("/proc/self/mountinfo") {
+		if m.point == dir {
+			device = m.device
+		}
+	}
+	fail = func() {
+		if err := os.WriteFile(filepath.Join("/sys/fs/ext4", device, "trigger_fs_error"), []byte("injected by a test"), 0o200); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, device, fail, func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFaults: faults of a list are injected into real nodes; each shows in health with its
+// cause, object and remedy, and is gone when it is mended. Here are those of a single node.
+func TestFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("step by step: nothing for the race detector")
+	}
+	const large = 1 << 30
+	data, space := small(t, large), small(t, 64<<20)
+	bad, device, fail, replace := failing(t)
+	f := filepath.Join(t.TempDir(), "ovgate.yaml")
+	write(t, f, fmt.Sprintf("read_cache: [{dir: %q, bytes: 67108864}]\n", bad))
+	s := sick{shift: &shift{}}
+	s.running = start(t, Options{Data: data, Config: f, shift: s.shift})
+	wall := func(d time.Duration) func() { return func() { s.shift.wall.Add(int64(d)) } }
+	const day = 24 * time.Hour
+	type m = map[string]any
+
+	s.pool("space", filepath.Join(space, "gold"))
+	write(t, filepath.Join(space, "ballast"), strings.Repeat("x", 8<<20)) // percents of it are many pages
+	far := newAway(t)
+	s.pool("far", far.dir)
+	s.call("PATCH", "/vpools/far", m{"settings": m{"commitIntervalMs": 100}}, 200)
+	s.disk("one", "far", 1<<30)
+	one := s.login("one")
+	writes := func(on *initiator.Session, lba uint64) {
+		t.Helper()
+		if err := on.WriteAt(t.Context(), 0, backendtest.Data(lba, 65536), lba); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writes(one, 0)
+	ballast := filepath.Join(data, "ballast")
+	grow := func(bytes, steps int) { // ten minutes each
+		f, err := os.OpenFile(ballast, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for range steps {
+			if _, err := f.Write(make([]byte, bytes)); err != nil {
+				t.Fatal(err)
+			}
+			s.shift.passed.Add(int64(10 * time.Minute))
+			s.causes()
+		}
+	}
+
+	var limit unix.Rlimit
+	var opened []*os.File
+	s.suffer([]fault{
+		{"the data directory fills", "data_dir_filling", "", "90 %", "add space", func() { resize(t, data, 90, 0) }, func() { resize(t, data, 0, large) }},
+		{"the data directory is full", "data_dir_full", "", "97 %", "add space", func() { resize(t, data, 97, 0) }, func() { resize(t, data, 0, large) }},
+		{"inodes run out", "data_dir_inodes", "", "inodes", "delete other programs' files", func() {
+			var st unix.Statfs_t
+			if err := unix.Statfs(data, &st); err != nil {
+				t.Fatal(err)
+			}
+			remount(t, data, fmt.Sprintf("nr_inodes=%d", (st.Files-st.Ffree)*100/95))
+		}, func() { remount(t, data, "nr_inodes=1000000") }},
+		{"open files run out", "open_files", "", "may open", "LimitNOFILE", func() {
+			if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+				t.Fatal(err)
+			}
+			for range 400 {
+				f, err := os.Open(os.DevNull)
+				if err != nil {
+					t.Fatal(err)
+				}
+				opened = append(opened, f)
+			}
+			fd, err := os.Stat("/proc/self/fd")
+			if err != nil || fd.Size() < 400 {
+				t.Fatalf("%d files are open: %v", fd.Size(), err)
+			}
+			if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(fd.Size()) * 115 / 100, Max: limit.Max}); err != nil {
+				t.Fatal(err)
+			}
+		}, func() {
+			if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range opened {
+				f.Close()
+			}
+		}},
+		{"the clock jumps", "clock", "", "2m", "time service", wall(2 * time.Minute), func() { s.shift.passed.Add(int64(jumpShown)) }},
+		{"the certificate is near its end", "certificate", "", "days", "restart ovgate", wall(serverLife - 20*day), wall(20*day - serverLife)},
+		{"the certificate has ended", "certificate", "", "has ended", "restart ovgate", wall(serverLife + day), wall(-serverLife - day)},
+		{"snapshots are late", "snapshot_late", "vdisk one", "no automatic snapshot", "ovgate schedule show", func() {
+			// The scheduler catches up by itself: what is late is so until its next look.
+			s.until("late", func() bool {
+				s.shift.passed.Add(int64(5 * time.Hour))
+				return strings.Contains(s.causes(), "snapshot_late")
+			})
+			s.shift.passed.Add(int64(5 * time.Hour))
+		}, func() { s.call("PATCH", "/schedule/snapshot?vdisk=one", m{"enabled": false}, 200) }},
+		{"a backend fills", "backend_filling", "vpool space", "90 %", "add space", func() { resize(t, space, 90, 0) }, func() { resize(t, space, 0, 64<<20) }},
+		{"a backend is full", "backend_full", "vpool space", "98 %", "add space", func() { resize(t, space, 98, 0) }, func() { resize(t, space, 0, 64<<20) }},
+	})
+
+	s.t.Run("a disk fails", func(t *testing.T) {
+		s := s.on(t)
+		errs := fault{code: "disk_errors", object: "disk " + device, says: bad}
+		ro := fault{code: "disk_read_only", object: "disk " + device, says: bad}
+		if s.cause(errs) != nil || s.cause(ro) != nil {
+			t.Fatal("told before")
+		}
+		fail()
+		s.until("told as read-only with errors", func() bool { return s.cause(errs) != nil && s.cause(ro) != nil })
+		if hint := s.cause(errs)["hint"].(string); !strings.Contains(hint, "smartctl") {
+			t.Errorf("the remedy is %q", hint)
+		}
+		if hint := s.cause(ro)["hint"].(string); !strings.Contains(hint, "dmesg") {
+			t.Errorf("the remedy is %q", hint)
+		}
+		replace()
+		s.until("replaced", func() bool { return s.cause(errs) == nil && s.cause(ro) == nil })
+	})
+	s.t.Run("space runs out in days", func(t *testing.T) {
+		s := s.on(t)
+		soon := fault{code: "space_forecast", says: "The data directory's disk is full in"}
+		if s.cause(soon) != nil {
+			t.Fatal("told before")
+		}
+		grow(6<<20, 45) // more than what was the same for days weighs
+		if c := s.cause(soon); c == nil || !strings.Contains(c["hint"].(string), "add space") {
+			t.Errorf("told %v", c)
+		}
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
+		s.until("told no more", func() bool { s.shift.passed.Add(int64(10 * time.Minute)); return s.cause(soon) == nil })
+	})
+	s.t.Run("an object is damaged", func(t *testing.T) {
+		s := s.on(t)
+		s.call("POST", "/vdisks/one/commit", nil, 200)
+		damaged := fault{code: "vdisk_damaged", object: "vdisk one"}
+		undo := damage(t, far.dir)
+		verify := func() {
+			s.call("POST", "/vdisks/one/verify", nil, 202)
+			s.until("verified", func() bool { return s.call("GET", "/vdisks/one/verify", nil, 200)["state"] != "running" })
+		}
+		verify()
+		if c := s.cause(damaged); c == nil || !strings.Contains(c["hint"].(string), "ovgate vdisk verify --last one") {
+			t.Errorf("told %v: %v", c, s.call("GET", "/vdisks/one/verify", nil, 200))
+		}
+		undo()
+		verify()
+		if c := s.cause(damaged); c != nil {
+			t.Errorf("mended, and %v", c)
+		}
+	})
+	t.Run("after a start", func(t *testing.T) { faultsOfStart(t) })
+}
+
+// damage changes a byte of the largest file below a directory; undo changes it back.
+func damage(t *testing.T, dir string) (undo func()) {
+	t.Helper()
+	var name string
+	var size int64
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		st, err := e.Info()
+		if err == nil && st.Size() > size {
+			name, size = path, st.Size()
+		}
+		return err
+	})
+	if err != nil || name == "" {
+		t.Fatalf("no object in %s: %v", dir, err)
+	}
+	flip := func() {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[1000] ^= 1
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flip()
+	return flip
+}
+
+// faultsOfStart are those that a node meets when it starts.
+func faultsOfStart(t *testing.T) {
+	pools := map[string]away{"gold": newAway(t), "tin": newAway(t), "iron": newAway(t)}
+	cache, disk := filepath.Join(t.TempDir(), "cache"), filepath.Join(t.TempDir(), "disk")
+	f := filepath.Join(t.TempDir(), "ovgate.yaml")
+	dir, sh := t.TempDir(), &shift{}
+	s := sick{start(t, Options{Data: dir, shift: sh}), sh}
+	for name, a := range pools {
+		s.pool(name, a.dir)
+	}
+	s.disk("one", "gold", 1<<30)
+	s.disk("two", "tin", 1<<30)
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range pools {
+		a.swap()
+	}
+	write(t, f, fmt.Sprintf("read_cache: [{dir: %q, bytes: 67108864}]\nwrite_disks: [{dir: %q, bytes: 268435456}]\n", cache, disk))
+	s.running = start(t, Options{Data: dir, Config: f, shift: sh})
+	s.call("DELETE", "/vdisks/two?purge=true", nil, 204)
+	s.call("DELETE", "/vpools/iron", nil, 204)
+	faults := []fault{
+		{code: "vpool_offline", object: "vpool gold", remedy: "bring the backend back"},
+		{code: "vdisk_opening", object: "vdisk one", remedy: "tried again"},
+		{code: "vdisk_deleting", object: "vdisk two", remedy: "bring the backend back"},
+		{code: "vpool_deleting", object: "vpool iron", remedy: "bring the backend back"},
+		{code: "write_disk", says: disk, remedy: "replace or mount that disk"},
+		{code: "read_cache", says: cache, remedy: "check that disk"},
+	}
+	told := func(f fault) {
+		t.Helper()
+		var c map[string]any
+		s.until("told "+f.code, func() bool { c = s.cause(f); return c != nil })
+		if hint, _ := c["hint"].(string); !strings.Contains(hint, f.remedy) {
+			t.Errorf("%s says %q as the remedy", f.code, hint)
+		}
+	}
+	for _, f := range faults {
+		told(f)
+	}
+	for _, a := range pools {
+		a.swap()
+	}
+	for _, f := range faults[:4] {
+		s.until("without "+f.code, func() bool { return s.cause(f) == nil })
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{cache, disk} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.running = start(t, Options{Data: dir, Config: f, shift: sh})
+	for _, f := range faults[4:] {
+		s.until("without "+f.code, func() bool { return s.cause(f) == nil })
+	}
+}
+
+// door is an S3 store that does what the test says.
+type door struct {
+	*httptest.Server
+	mode     atomic.Value // string
+	answered atomic.Int64 // requests
+}
+
+// doorSlow is how long each answer of a slow store takes: above what health calls slow.
+const doorSlow = 2500 * time.Millisecond
+
+func newDoor(t *testing.T, endpoint string) *door {
+	t.Helper()
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{}
+	pass := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(u)
+		r.Out.Host = r.In.Host // it is signed
+	}}
+	d := &door{}
+	d.mode.Store("")
+	d.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer d.answered.Add(1)
+		list := r.Method == http.MethodGet && r.URL.Query().Has("list-type")
+		switch mode := d.mode.Load().(string); {
+		case mode == "broken":
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		case mode == "slow":
+			select {
+			case <-time.After(doorSlow):
+			case <-r.Context().Done():
+			}
+		case mode == "no write" && r.Method == http.MethodPut, mode == "no list" && list,
+			mode == "no read" && !list && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+			w.WriteHeader(http.StatusForbidden)
+			fmt.Fprint(w, `<Error><Code>AccessDenied</Code><Message>denied by a test</Message></Error>`)
+			return
+		}
+		pass.ServeHTTP(w, r)
+	}))
+	t.Cleanup(func() { d.Close(); transport.CloseIdleConnections() })
+	return d
+}
+
+// TestFaultsOfStore: those of a store in the network.
+func TestFaultsOfStore(t *testing.T) {
+	t.Parallel()
+	p := remotetest.Peer(t, "s3")
+	d := newDoor(t, p["endpoint"])
+	s := sick{shift: &shift{}}
+	s.running = start(t, Options{Data: t.TempDir(), shift: s.shift})
+	s.call("POST", "/backends", map[string]any{"name": "store", "kind": "s3", "secret": p["secret_key"],
+		"options": map[string]any{"container": p["bucket"], "url": d.URL, "user": p["access_key"]}}, 201)
+	s.call("POST", "/vpools", map[string]any{"name": "gold", "backend": map[string]any{"kind": "s3", "store": "store", "path": "gold"},
+		"settings": map[string]any{"commitIntervalMs": 100}}, 201)
+	s.disk("one", "gold", 1<<30)
+	one := s.login("one")
+	var lba uint64
+	busy := func(mode string) func() { // there is something to upload
+		return func() {
+			d.mode.Store(mode)
+			lba = (lba + 256) % (1 << 20)
+			if err := one.WriteAt(t.Context(), 0, backendtest.Data(lba, 65536), lba); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s.suffer([]fault{
+		{"the store refuses writes", "backend_denied", "vpool gold", "write", "write objects", busy("no write"), busy("")},
+		{"the store is broken", "backend_store", "vpool gold", "does not answer", "bring the store", busy("broken"), busy("")},
+	})
+	s.t.Run("the store is slow", func(t *testing.T) {
+		slow := fault{code: "backend_slow", object: "vpool gold", says: "on average"}
+		s := s.on(t)
+		// minute has some requests in a minute of the node's clock, and looks then.
+		minute := func(mode string) map[string]any {
+			d.mode.Store(mode)
+			from := d.answered.Load()
+			s.until("asked", func() bool { busy(mode)(); return d.answered.Load() >= from+8 })
+			s.shift.passed.Add(int64(time.Minute))
+			return s.cause(slow)
+		}
+		if c := minute(""); c != nil {
+			t.Fatalf("told before: %v", c)
+		}
+		var c map[string]any
+		s.until("told", func() bool { c = minute("slow"); return c != nil })
+		if hint := c["hint"].(string); !strings.Contains(hint, "look at the store") {
+			t.Errorf("the remedy is %q", hint)
+		}
+		s.until("told no more", func() bool { return minute("") == nil })
+	})
+}
+
+// TestFaultsOfCluster: those of a node's peers and registry.
+func TestFaultsOfCluster(t *testing.T) {
+	t.Parallel()
+	sh := &shift{}
+	c := newMirroredWith(t, 2, Options{askRegistry: 300 * time.Millisecond, shift: sh})
+	s := sick{c.nodes[0], sh}
+	s.disk("one", "gold", 1<<30)
+	s.untilDTL("one", "ok")
+	wall := func(d time.Duration) func() { return func() { sh.wall.Add(int64(d)) } }
+	again := func(o Options) func() {
+		return func() {
+			if err := c.nodes[1].stop(); err != nil {
+				t.Fatal(err)
+			}
+			c.opt = o
+			c.start(1)
+		}
+	}
+	usual := c.opt
+	other := usual
+	other.Version = "99.0.0"
+	const day = 24 * time.Hour
+	s.suffer([]fault{
+		{"the DTL is off", "dtl_off", "vdisk one", "is off", "--dtl sync", func() { s.call("PUT", "/vdisks/one/dtl", map[string]any{"mode": "off"}, 200) },
+			func() { s.call("PUT", "/vdisks/one/dtl", map[string]any{"mode": "inherit"}, 200) }},
+		{"the node's certificate was not renewed", "node_certificate", "", "ends in", "look up in the node's log", wall(2*365*day - 20*day), wall(20*day - 2*365*day)},
+		{"the authority ends", "authority", "", "authority ends", "plan its replacement", wall(10*365*day - 100*day), wall(100*day - 10*365*day)},
+		{"another version", "version_apart", "", "n2 (99.0.0)", "upgrade those that are behind", again(other), again(usual)},
+		{"the clock of another node is apart", "clock_skew", "node n2", "behind", "time service", wall(5 * time.Second), wall(-5 * time.Second)},
+		{"the mirror is gone", "dtl_degraded", "vdisk one", "one node only", "bring that node back", func() {
+			if err := c.nodes[1].stop(); err != nil {
+				t.Fatal(err)
+			}
+			c.set(1, nil)
+		}, func() { c.start(1) }},
+		{"a member of etcd is away", "registry_member", "registry " + c.wires[0].Endpoint(), "does not answer", "bring it back", c.wires[0].Cut, c.wires[0].Heal},
+		{"the registry is away", "registry_away", "registry", "does not answer", "bring the registry", c.wires[0].Cut, c.wires[0].Heal},
+	})
+}
+
+// TestFaultsOfParts: faults that no machine of a test has, such as a failing disk or a cloud
+// that does not answer, as the parts that look for them report them.
+func TestFaultsOfParts(t *testing.T) {
+	alba := func(a observe.Alba) observe.Checks { return observe.Checks{Alba: &a} }
+	disk := func(state volume.State) observe.Checks {
+		return observe.Checks{Disks: []observe.DiskCheck{{Name: "a", State: state, Open: true}}}
+	}
+	for code, f := range map[string]struct {
+		checks         observe.Checks
+		object, remedy string
+	}{
+		"osd":                {alba(observe.Alba{OSDs: []observe.OSDCheck{{Number: 3, Problem: "no answer"}}}), "osd 3", "bring it back"},
+		"osd_disk":           {alba(observe.Alba{OSDs: []observe.OSDCheck{{Number: 3, Healthy: new(false)}}}), "osd 3", "ovgate osd replace"},
+		"osd_hot":            {alba(observe.Alba{OSDs: []observe.OSDCheck{{Number: 3, Temperature: new(70)}}}), "osd 3", "cooling"},
+		"osd_full":           {alba(observe.Alba{OSDs: []observe.OSDCheck{{Number: 3, Full: true}}}), "osd 3", "add devices"},
+		"alba":               {alba(observe.Alba{Err: "no answer"}), "", "log"},
+		"alba_lost":          {alba(observe.Alba{Surveyed: true, Lost: 2}), "", "ovgate osd list"},
+		"alba_safety":        {alba(observe.Alba{Surveyed: true, AtRisk: 2}), "", "ovgate osd list"},
+		"alba_node":          {alba(observe.Alba{NodeRisk: "too few nodes"}), "preset default", "claim devices on more nodes"},
+		"alba_incomplete":    {alba(observe.Alba{Repair: 2, RepairLate: true}), "", "enough devices"},
+		"alba_filling":       {alba(observe.Alba{OSDs: []observe.OSDCheck{{Used: 90, Free: 10}}}), "", "add space"},
+		"alba_full":          {alba(observe.Alba{OSDs: []observe.OSDCheck{{Used: 97, Free: 3}}}), "", "add space"},
+		"cloud_away":         {observe.Checks{Clouds: []observe.CloudCheck{{Name: "prod", Err: "no answer"}}}, "openstack cloud prod", "ovgate openstack cloud test prod"},
+		"cloud_backend_down": {observe.Checks{Clouds: []observe.CloudCheck{{Name: "prod", Down: []string{"h@a"}}}}, "openstack cloud prod", "cinder-volume"},
+		"registry_alarm":     {observe.Checks{Registry: []observe.RegistryMember{{Endpoint: "e", Quota: 100, Alarms: []string{"NOSPACE"}}}}, "registry", "alarm disarm"},
+		"registry_filling":   {observe.Checks{Registry: []observe.RegistryMember{{Endpoint: "e", Quota: 100, Size: 80}}}, "registry e", "defrag"},
+		"node_dead":          {observe.Checks{Cluster: &observe.Cluster{Dead: []string{"n2"}, CertificateLeft: serverLife, AuthorityLeft: caLife}}, "node n2", "ovgate node remove n2"},
+		"backend_away":       {observe.Checks{Pools: []observe.PoolCheck{{Name: "gold", Attached: true, Err: "no answer"}}}, "vpool gold", "bring the backend back"},
+		"alert_channel":      {observe.Checks{AlertChannels: []observe.AlertChannelCheck{{Name: "dead", Err: errors.New("no answer")}}}, "alert channel dead", "ovgate alert channel test dead"},
+		"vdisk_degraded":     {disk(volume.StateDegraded), "vdisk a", "bring the backend back"},
+		"audit_log":          {observe.Checks{Audit: errors.New("no space")}, "", "free space"},
+		"journal_pool":       {observe.Checks{Journal: errors.New("no space")}, "", "free space"},
+		"job_failed":         {observe.Checks{Disks: []observe.DiskCheck{{Name: "a", FailedJobs: []observe.FailedJob{{Name: "scrub", Why: "away"}}}}}, "vdisk a", "ovgate schedule run scrub --vdisk a"},
+		"map_not_written":    {observe.Checks{Disks: []observe.DiskCheck{{Name: "a", MapErr: "no space"}}}, "vdisk a", "make room"},
+		"journal_filling":    {observe.Checks{Disks: []observe.DiskCheck{{Name: "a", Open: true, Journal: 80, JournalQuota: 100}}}, "vdisk a", "slower"},
+		"dtl_catchup":        {observe.Checks{Disks: []observe.DiskCheck{{Name: "a", Open: true, Mirrorable: true, DTL: volume.DTLStats{State: volume.DTLCatchup}}}}, "vdisk a", "wait"},
+		"vdisk_stalled":      {disk(volume.StateStalled), "vdisk a", "bring the backend back"},
+		"vdisk_waiting":      {disk("waiting"), "vdisk a", "ovgate vdisk steal a"},
+		"vdisk_suspended":    {disk("suspended"), "vdisk a", "bring the registry"},
+		"vdisk_failed":       {disk(volume.StateFailed), "vdisk a", "check the disk"},
+		"vdisk_lost_tail":    {disk(volume.StateLostTail), "vdisk a", "ovgate vdisk accept-loss a"},
+		"vdisk_corrupt":      {disk(volume.StateCorrupt), "vdisk a", "names the place"},
+		"vdisk_fenced":       {disk(volume.StateFenced), "vdisk a", "stop the other opening"},
+		"vdisk_closed":       {disk(volume.StateClosed), "vdisk a", "node's log"},
+	} {
+		h := f.checks.Evaluate()
+		if len(h.Causes) != 1 || h.Causes[0].Code != code || h.Causes[0].Object != f.object || !strings.Contains(h.Causes[0].Hint, f.remedy) {
+			t.Errorf("%s: %+v", code, h.Causes)
+		}
+	}
+}
+
+// TestFaultsOfAll: the tests of faults have every code of the catalogue, but that which counts
+// the others.
+func TestFaultsOfAll(t *testing.T) {
+	b, err := os.ReadFile("faults_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range observe.Catalogue() {
+		quoted, err := json.Marshal(a.Code)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.Code != "more" && !bytes.Contains(b, quoted) {
+			t.Errorf("no test injects %s", a.Code)
+		}
+	}
+}

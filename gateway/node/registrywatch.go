@@ -1,0 +1,53 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"github.com/openvstorage/ovgate/gateway/observe"
+	"github.com/openvstorage/ovgate/internal/kv/etcd"
+)
+
+// registryEvery is how often the members of the registry's etcd are asked how they are.
+const registryEvery = 15 * time.Second
+
+// watchRegistry asks the members of etcd how they are, until ctx ends; nothing when the
+// registry is in none.
+func (n *node) watchRegistry(ctx context.Context) {
+	s, ok := n.kv.(interface {
+		Members(ctx context.Context) []etcd.MemberState
+	})
+	if !ok {
+		return
+	}
+	again := time.NewTicker(cmp.Or(n.opt.askRegistry, registryEvery))
+	defer again.Stop()
+	for {
+		var out []observe.RegistryMember
+		for _, m := range s.Members(ctx) {
+			o := observe.RegistryMember{Endpoint: m.Endpoint, Size: m.Size, InUse: m.InUse, Quota: m.Quota, Alarms: m.Alarms}
+			if m.Err != nil {
+				o.Err = m.Err.Error()
+			}
+			out = append(out, o)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		n.registry.Store(&out)
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
+	}
+}
+
+// registryMembers returns what they said last.
+func (n *node) registryMembers() []observe.RegistryMember {
+	if out := n.registry.Load(); out != nil {
+		return *out
+	}
+	return nil
+}

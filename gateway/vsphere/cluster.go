@@ -1,0 +1,101 @@
+package vsphere
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/openvstorage/ovgate/gateway/control"
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/integrations/vsphere"
+)
+
+// hostGroup is the group of a cluster's target that has its hosts.
+const hostGroup = "hosts"
+
+// targetName is the name of the shared target of a cluster.
+func targetName(c model.Center, cluster string) string {
+	safe := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return '.'
+	}, cluster)
+	const most = 32
+	return "vsphere-" + c.ID[:8] + "-" + safe[:min(len(safe), most)]
+}
+
+// chapUser is what the hosts of a vCenter prove to be.
+func chapUser(c model.Center) string { return "ovgate-" + c.ID[:8] }
+
+// credentials returns what the hosts of a cluster prove. The first time it is drawn and
+// stored, before anybody is told of it.
+func (m *Manager) credentials(ctx context.Context, center, id, name string) (user, secret string, _ error) {
+	drawn := rand.Text()
+	c, err := m.model.UpdateCenter(ctx, center, func(c *model.Center) error {
+		if c.Cluster(id) != nil {
+			return nil
+		}
+		sealed, err := m.opt.Sealer.Seal(c.ID, drawn)
+		if err == nil {
+			c.Clusters = append(c.Clusters, model.CenterCluster{ID: id, Name: name, CHAPUser: chapUser(*c), CHAPSecret: sealed})
+		}
+		return err
+	})
+	if err != nil {
+		return "", "", err
+	}
+	cl := c.Cluster(id)
+	if secret, err = m.opt.Sealer.Open(c.ID, cl.CHAPSecret); err != nil {
+		return "", "", &control.Error{Code: control.CodeBackend, Object: centerObject(c.Name), Message: "the CHAP secret of cluster " + cl.Name + " does not open with this node's seal.key", Hint: "bring back seal.key", Err: err}
+	}
+	return cl.CHAPUser, secret, nil
+}
+
+// ensureTarget makes the shared target of a cluster, with its group, and returns it.
+func (m *Manager) ensureTarget(ctx context.Context, c model.Center, cluster, clusterName string) (control.Target, vsphere.Target, error) {
+	var out vsphere.Target
+	name := targetName(c, cluster)
+	t, err := m.ctl.FindTarget(name)
+	var e *control.Error
+	if errors.As(err, &e) && e.Code == control.CodeNotFound {
+		t, err = m.ctl.CreateTarget(ctx, name, "")
+	}
+	if err != nil {
+		return t, out, err
+	}
+	out.CHAPUser, out.CHAPSecret, err = m.credentials(ctx, c.ID, cluster, clusterName)
+	if err != nil {
+		return t, out, err
+	}
+	if t.Access.Group(hostGroup) == nil {
+		r, err := m.ctl.CreateGroup(ctx, name, hostGroup, control.GroupChange{User: &out.CHAPUser, Secret: &out.CHAPSecret})
+		if err != nil {
+			return t, out, err
+		}
+		t = r.Target
+	}
+	_, err = m.model.UpdateCenter(ctx, c.ID, func(c *model.Center) error { c.Cluster(cluster).Target = t.ID; return nil })
+	for _, p := range m.ctl.TargetPortals(t) {
+		out.Portals = append(out.Portals, p.Address)
+	}
+	return t, out, err
+}
+
+// admit lets hosts in to a cluster's target, by their iSCSI names.
+func (m *Manager) admit(ctx context.Context, t control.Target, names []string) error {
+	g := t.Access.Group(hostGroup)
+	var add []string
+	for _, n := range names {
+		if g == nil || !slices.Contains(g.Initiators, strings.ToLower(n)) {
+			add = append(add, n)
+		}
+	}
+	if len(add) == 0 {
+		return nil
+	}
+	_, err := m.ctl.UpdateGroup(ctx, t.Name, hostGroup, control.GroupChange{Add: add})
+	return err
+}

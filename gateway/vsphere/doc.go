@@ -1,0 +1,29 @@
+// Package vsphere registers vCenters and makes VMFS datastores on vDisks. It decides what
+// is done and when, and keeps that in the model; integrations/vsphere does it at a vCenter
+// and its hosts, gateway/control on this node.
+//
+//	create: vdisk ─► target ─► hosts ─► format ─► mount
+//	import:           target ─► hosts ─► resignature ─► mount
+//	attach:                    hosts ───────────► mount
+//	expand: grow ─► rescan ─► expand ─► verify
+//	rename: rename
+//	remove: destroy ─► detach ─► unmap ─► forget ─► vdisk ─► target
+//
+// A datastore's record holds its job and the step that is next. A step that fails is tried
+// again with a growing pause, and the record says why; a restart goes on with it.
+//
+// All datastores of a cluster are LUNs of one shared target, whose group "hosts" has the
+// iSCSI names of the hosts, and one CHAP secret.
+//
+// Invariants
+//
+//	V1  A refusal changed nothing, here and at the vCenter. A plan changes nothing.
+//	V2  A job and its step are stored before anything of it is done, so that a crash loses
+//	    none; every step may be repeated.
+//	V3  What a job finds at a vCenter is ours only when it lies on the LUN of our vDisk. It
+//	    touches nothing else but the send targets of our portals.
+//	V4  A vDisk is unmapped only after every host that has the datastore, or that its
+//	    vCenter says is connected, has detached it. A host that is away holds a removal up.
+//	V5  One job at a time works on a datastore, on the node that its record names.
+//	V6  Passwords and CHAP secrets are sealed in the model and in no answer, event or log.
+package vsphere

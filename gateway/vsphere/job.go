@@ -1,0 +1,293 @@
+package vsphere
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/openvstorage/ovgate/gateway/control"
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/integrations/vsphere"
+)
+
+// Steps of jobs.
+const (
+	stepVDisk   = "vdisk"
+	stepTarget  = "target"
+	stepHosts   = "hosts"
+	stepFormat  = "format"
+	stepSign    = "resignature"
+	stepMount   = "mount"
+	stepGrow    = "grow"
+	stepRescan  = "rescan"
+	stepExpand  = "expand"
+	stepVerify  = "verify"
+	stepRename  = "rename"
+	stepDestroy = "destroy"
+	stepDetach  = "detach"
+	stepUnmap   = "unmap"
+	stepForget  = "forget"
+	stepDelete  = "delete"
+)
+
+// orders are the steps of each kind of job.
+var orders = map[model.JobKind][]string{
+	model.JobCreate: {stepVDisk, stepTarget, stepHosts, stepFormat, stepMount},
+	model.JobImport: {stepTarget, stepHosts, stepSign, stepMount},
+	model.JobAttach: {stepHosts, stepMount},
+	model.JobExpand: {stepGrow, stepRescan, stepExpand, stepVerify},
+	model.JobRename: {stepRename},
+	model.JobRemove: {stepDestroy, stepDetach, stepUnmap, stepForget, stepDelete},
+}
+
+// Steps are the steps of a kind of job, in order.
+func Steps(k model.JobKind) []string { return slices.Clone(orders[k]) }
+
+// each runs fn for every host, hostsAtOnce at a time, and returns all errors.
+func each(ctx context.Context, hosts []*vsphere.Host, fn func(ctx context.Context, i int, h *vsphere.Host) error) error {
+	errs := make([]error, len(hosts))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, hostsAtOnce)
+	for i, h := range hosts {
+		slots <- struct{}{}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			errs[i] = fn(ctx, i, h)
+			<-slots
+		}()
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// work has the job of a datastore done, or looks at it again if that is being done.
+func (m *Manager) work(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopped {
+		return
+	}
+	if w := m.running[id]; w != nil {
+		select {
+		case w.kick <- struct{}{}:
+		default:
+		}
+		return
+	}
+	ctx, cancel := context.WithCancel(m.ctx)
+	w := &worker{kick: make(chan struct{}, 1), cancel: cancel}
+	m.running[id] = w
+	m.wg.Add(1)
+	go m.run(ctx, id, w)
+}
+
+// run does steps until the job is done or the node stops.
+func (m *Manager) run(ctx context.Context, id string, w *worker) {
+	defer m.wg.Done()
+	defer w.cancel()
+	for pause := retryMin; ; {
+		select {
+		case m.slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		more, err := m.next(ctx, id)
+		<-m.slots
+		if err == nil && !more && m.finished(id, w) {
+			return
+		}
+		if err == nil {
+			pause = retryMin
+			continue
+		}
+		t := m.clock.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-w.kick:
+			pause = retryMin
+		case <-t.C():
+			pause = min(2*pause, retryMax)
+		}
+		t.Stop()
+	}
+}
+
+// finished takes a worker out of service unless it was kicked meanwhile.
+func (m *Manager) finished(id string, w *worker) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case <-w.kick:
+		return false
+	default:
+		delete(m.running, id)
+		return true
+	}
+}
+
+// next does one step of a job; more: another one is left.
+func (m *Manager) next(ctx context.Context, id string) (more bool, _ error) {
+	rec, ok := m.model.FindDatastore(id)
+	if !ok || rec.Job == nil {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	s := &step{m: m, rec: rec, job: *rec.Job}
+	err := s.do(ctx)
+	if ctx.Err() != nil && m.ctx.Err() != nil {
+		return false, ctx.Err() // it goes on with the next start
+	}
+	if err != nil {
+		return true, m.failed(rec, err)
+	}
+	return m.advance(ctx, rec, s)
+}
+
+// failed keeps why a step does not get on.
+func (m *Manager) failed(rec model.Datastore, err error) error {
+	var e *control.Error
+	err = explain(datastoreObject(rec.Name), err)
+	_, uerr := m.model.UpdateDatastore(m.ctx, rec.ID, func(d *model.Datastore) error {
+		if d.Job == nil || d.Job.Kind != rec.Job.Kind || d.Job.Step != rec.Job.Step || !d.Job.Started.Equal(rec.Job.Started) {
+			return nil // another job replaced it
+		}
+		d.Job.Tries++
+		if d.Job.Error, d.Job.Hint = err.Error(), ""; errors.As(err, &e) {
+			d.Job.Error, d.Job.Hint = e.Message, e.Hint
+		}
+		return nil
+	})
+	m.log.Warn("a datastore's job is tried again", "datastore", rec.Name, "job", rec.Job.Kind, "step", rec.Job.Step, "err", err)
+	m.opt.Changed("datastore", rec.ID)
+	return errors.Join(err, uerr)
+}
+
+// advance stores that a step is done, with what it found, and which one is next.
+func (m *Manager) advance(ctx context.Context, rec model.Datastore, s *step) (more bool, _ error) {
+	order := orders[rec.Job.Kind]
+	i := slices.Index(order, rec.Job.Step)
+	last := i == len(order)-1
+	defer m.opt.Changed("datastore", rec.ID)
+	if last && rec.Job.Kind == model.JobRemove {
+		m.log.Info("datastore removed", "datastore", rec.Name)
+		return false, m.model.DeleteDatastore(ctx, rec.ID)
+	}
+	now, err := m.model.UpdateDatastore(ctx, rec.ID, func(d *model.Datastore) error {
+		d.VDisk, d.Volume = s.rec.VDisk, s.rec.Volume
+		if d.Job == nil || d.Job.Kind != rec.Job.Kind || d.Job.Step != rec.Job.Step || !d.Job.Started.Equal(rec.Job.Started) {
+			return nil // another job replaced it
+		}
+		d.Size, d.Name = s.rec.Size, s.rec.Name
+		if last {
+			d.Job, d.State = nil, model.StatePresent
+			return nil
+		}
+		d.Job.Step, d.Job.Tries, d.Job.Error, d.Job.Hint, d.Job.Notes = order[i+1], 0, "", "", s.job.Notes
+		return nil
+	})
+	if err == nil && now.Job == nil {
+		m.log.Info("datastore's job done", "datastore", now.Name, "job", rec.Job.Kind, "took", m.clock.Now().Sub(rec.Job.Started).Round(time.Millisecond))
+	}
+	return now.Job != nil, err
+}
+
+// step is a step of a job with what it works on.
+type step struct {
+	m      *Manager
+	rec    model.Datastore // as the step leaves it
+	job    model.DatastoreJob
+	center model.Center
+	v      *vsphere.Center
+	hosts  []*vsphere.Host // of the cluster
+	naa    string
+}
+
+// do carries a step out.
+func (s *step) do(ctx context.Context) error {
+	var ok bool
+	if s.center, ok = s.m.model.FindCenter(s.rec.Center); !ok {
+		return fmt.Errorf("its vCenter: %w", model.ErrNotFound)
+	}
+	if s.rec.VDisk == "" {
+		s.rec.VDisk = s.m.ownVDisk(s.rec) // of a try that was cut off
+	}
+	if s.rec.VDisk != "" {
+		var err error
+		if s.naa, err = control.NAA(s.rec.VDisk); err != nil {
+			return err
+		}
+	}
+	switch s.job.Step { // without the vCenter
+	case stepVDisk:
+		return s.makeVDisk(ctx)
+	case stepTarget:
+		return s.publish(ctx)
+	case stepGrow:
+		return s.grow(ctx)
+	case stepUnmap:
+		return s.unmap(ctx)
+	case stepDelete:
+		return s.deleteVDisk(ctx)
+	}
+	var err error
+	if s.v, err = s.m.connect(ctx, s.center); err != nil {
+		return err
+	}
+	defer s.v.Close()
+	if s.hosts, err = s.v.Hosts(ctx, s.rec.Cluster); err != nil {
+		return err
+	}
+	switch s.job.Step {
+	case stepHosts:
+		return s.prepare(ctx)
+	case stepFormat:
+		return s.format(ctx)
+	case stepSign:
+		return s.resignature(ctx)
+	case stepMount:
+		return s.mount(ctx)
+	case stepRescan:
+		return s.rescan(ctx)
+	case stepExpand:
+		return s.expand(ctx)
+	case stepVerify:
+		return s.verify(ctx)
+	case stepRename:
+		return s.rename(ctx)
+	case stepDestroy:
+		return s.destroy(ctx)
+	case stepDetach:
+		return s.detach(ctx)
+	case stepForget:
+		return s.forget(ctx)
+	}
+	return fmt.Errorf("step %q: %w", s.job.Step, model.ErrNotFound)
+}
+
+// ready returns the hosts that can be worked on, and notes the others.
+func (s *step) ready() ([]*vsphere.Host, error) {
+	ready := usable(s.hosts)
+	if len(ready) == 0 {
+		return nil, fmt.Errorf("no host of cluster %s can be worked on: %s: %w", s.rec.ClusterName, away(s.hosts), vsphere.ErrHostAway)
+	}
+	if text := away(s.hosts); text != "" {
+		s.note("left out: " + text)
+	}
+	return ready, nil
+}
+
+// maxNotes bounds what a job keeps.
+const maxNotes = 64
+
+func (s *step) note(text string) {
+	if !slices.Contains(s.job.Notes, text) && len(s.job.Notes) < maxNotes {
+		s.job.Notes = append(s.job.Notes, text)
+	}
+}

@@ -1,0 +1,26 @@
+// Package vsphere works with a vCenter, or an ESXi host alone, through govmomi: it signs
+// in, prepares hosts for a target, and makes, grows, renames and removes VMFS datastores
+// on LUNs. gateway/vsphere decides what is done and when; nothing is kept here.
+//
+//	Center    a signed-in session; signs in again by itself when that expires
+//	Host      an ESXi host: Prepare, Rescan, Disk, Paths, RoundRobin, Detach, Forget
+//	Datastore a VMFS volume on one LUN: CreateDatastore, Expand, Rename, Destroy
+//
+// Order of a removal. Unmapping a LUN that hosts still use is an all-paths-down event,
+// from which they recover badly:
+//
+//	no virtual machines ─► Destroy (or unmount) ─► Detach on every host ─► unmap the LUN
+//	─► rescan ─► Forget on every host
+//
+// Invariants
+//  1. Every step looks first and does nothing that is done already, so that it may be
+//     repeated after it was cut off at any point.
+//  2. A LUN is found by its NAA name alone; a datastore by the LUN that it is on.
+//  3. Of a host's settings only send targets at our portals change, with CHAP of their own:
+//     adapter-wide settings are other arrays' too. Software iSCSI is switched on, never off.
+//  4. A certificate is trusted because its SHA-256 is the one that is known, and nobody is
+//     sent a password before that was compared.
+//  5. Secrets are in no error. Answers, lists and waits are bounded.
+//
+// esxsim is the vCenter of the tests.
+package vsphere

@@ -1,0 +1,268 @@
+package vsphere
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+const (
+	// adapterWait bounds how long software iSCSI takes to come up.
+	adapterWait = time.Minute
+	// adapterPoll is the pause between looks for it.
+	adapterPoll = 200 * time.Millisecond
+	iscsiPort   = 3260
+)
+
+// Advanced settings of a send target, in seconds: a session has to outlast a node that is
+// being taken over, and a login one that starts.
+const (
+	loginTimeout    = 30
+	noopOutTimeout  = 30
+	recoveryTimeout = 45
+)
+
+// Target is what a host is prepared for.
+type Target struct {
+	Portals    []string // HOST:PORT
+	CHAPUser   string
+	CHAPSecret string
+}
+
+// Action is a change of a host, made or planned.
+type Action struct {
+	Host   string
+	Action string // "enable", "add", "set", "rescan", …
+	Detail string
+}
+
+// sendTarget is a portal as hosts are told of it.
+func sendTarget(portal string) (types.HostInternetScsiHbaSendTarget, error) {
+	address, text, err := net.SplitHostPort(portal)
+	if err != nil {
+		return types.HostInternetScsiHbaSendTarget{}, fmt.Errorf("portal %s: %w", portal, err)
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return types.HostInternetScsiHbaSendTarget{}, fmt.Errorf("portal %s: %w", portal, err)
+	}
+	return types.HostInternetScsiHbaSendTarget{Address: address, Port: int32(port)}, nil
+}
+
+func samePlace(a, b types.HostInternetScsiHbaSendTarget) bool {
+	port := func(t types.HostInternetScsiHbaSendTarget) int32 {
+		if t.Port == 0 {
+			return iscsiPort
+		}
+		return t.Port
+	}
+	return a.Address == b.Address && port(a) == port(b)
+}
+
+// credentials are those of a send target. Discovery is without CHAP, and a target that
+// demands it refuses whoever has none: so a host prefers it, and does not insist.
+func (t Target) credentials() *types.HostInternetScsiHbaAuthenticationProperties {
+	return &types.HostInternetScsiHbaAuthenticationProperties{
+		ChapAuthEnabled: true, ChapName: t.CHAPUser, ChapSecret: t.CHAPSecret, ChapInherited: new(false),
+		ChapAuthenticationType:       string(types.HostInternetScsiHbaChapAuthenticationTypeChapPreferred),
+		MutualChapAuthenticationType: string(types.HostInternetScsiHbaChapAuthenticationTypeChapProhibited), MutualChapInherited: new(false),
+	}
+}
+
+// advanced are the settings of a send target.
+func advanced() []types.HostInternetScsiHbaParamValue {
+	value := func(key string, v any) types.HostInternetScsiHbaParamValue {
+		return types.HostInternetScsiHbaParamValue{OptionValue: types.OptionValue{Key: key, Value: v}, IsInherited: new(false)}
+	}
+	return []types.HostInternetScsiHbaParamValue{
+		value("LoginTimeout", int32(loginTimeout)), value("NoopOutTimeout", int32(noopOutTimeout)), value("RecoveryTimeout", int32(recoveryTimeout)),
+		value("DelayedAck", false),
+	}
+}
+
+func sameAdvanced(have []types.HostInternetScsiHbaParamValue) bool {
+	for _, want := range advanced() {
+		if !slices.ContainsFunc(have, func(h types.HostInternetScsiHbaParamValue) bool { return h.Key == want.Key && h.Value == want.Value }) {
+			return false
+		}
+	}
+	return true
+}
+
+// InitiatorName is the host's iSCSI name; empty: software iSCSI is off.
+func (h *Host) InitiatorName(ctx context.Context) (string, error) {
+	i, err := h.info(ctx)
+	if err != nil {
+		return "", err
+	}
+	if a := adapter(i); a != nil {
+		return a.IScsiName, nil
+	}
+	return "", nil
+}
+
+// EnableISCSI switches software iSCSI on and waits for the adapter; it returns the host's
+// iSCSI name.
+func (h *Host) EnableISCSI(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, adapterWait)
+	defer cancel()
+	asked := false
+	for {
+		i, err := h.info(ctx)
+		if err != nil {
+			return "", err
+		}
+		if a := adapter(i); a != nil && a.IScsiName != "" {
+			return a.IScsiName, nil
+		}
+		if !i.SoftwareInternetScsiEnabled && !asked {
+			_, err := methods.UpdateSoftwareInternetScsiEnabled(ctx, h.c.client, &types.UpdateSoftwareInternetScsiEnabled{This: h.storage, Enabled: true})
+			if err != nil {
+				return "", explain(h.Name+": switch software iSCSI on", err)
+			}
+			asked = true
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("%s: switch software iSCSI on: %w: no adapter appears", h.Name, ErrRefused)
+		case <-time.After(adapterPoll):
+		}
+	}
+}
+
+// PlanTarget says what SetTarget would change of a host; rotate: the secret is a new one.
+func (h *Host) PlanTarget(ctx context.Context, t Target, rotate bool) ([]Action, error) {
+	i, err := h.info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a := adapter(i)
+	if a == nil {
+		out := []Action{{h.Name, "enable", "software iSCSI"}}
+		for _, p := range t.Portals {
+			out = append(out, Action{h.Name, "add", "send target " + p + " with CHAP as " + t.CHAPUser})
+		}
+		return out, nil
+	}
+	changes, err := changesOf(a, t, rotate)
+	var out []Action
+	for _, c := range changes {
+		out = append(out, Action{h.Name, c.action, c.detail})
+	}
+	return out, err
+}
+
+// What of a send target has to change.
+const (
+	addTarget = iota
+	setCHAP
+	setTimeouts
+)
+
+// change is a difference between an adapter and what it should be.
+type change struct {
+	what           int
+	action, detail string
+	target         types.HostInternetScsiHbaSendTarget
+}
+
+func changesOf(a *types.HostInternetScsiHba, t Target, rotate bool) ([]change, error) {
+	var out []change
+	for _, p := range t.Portals {
+		want, err := sendTarget(p)
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(a.ConfiguredSendTarget, func(o types.HostInternetScsiHbaSendTarget) bool { return samePlace(o, want) })
+		if i < 0 {
+			out = append(out, change{addTarget, "add", "send target " + p + " with CHAP as " + t.CHAPUser, want})
+			out = append(out, change{setTimeouts, "set", "timeouts of send target " + p, want})
+			continue
+		}
+		have := a.ConfiguredSendTarget[i]
+		if c := have.AuthenticationProperties; rotate || c == nil || !c.ChapAuthEnabled || c.ChapName != t.CHAPUser {
+			out = append(out, change{setCHAP, "set", "CHAP of send target " + p + " as " + t.CHAPUser, want})
+		}
+		if !sameAdvanced(have.AdvancedOptions) {
+			out = append(out, change{setTimeouts, "set", "timeouts of send target " + p, want})
+		}
+	}
+	return out, nil
+}
+
+// SetTarget makes send targets, CHAP and timeouts of a host what they should be. Software
+// iSCSI is on. A host that refuses timeouts has its own, which is told in the answer.
+func (h *Host) SetTarget(ctx context.Context, t Target, rotate bool) (done []Action, err error) {
+	i, err := h.info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a := adapter(i)
+	if a == nil {
+		return nil, fmt.Errorf("%s: %w: software iSCSI is off", h.Name, ErrRefused)
+	}
+	changes, err := changesOf(a, t, rotate)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range changes {
+		set := &types.HostInternetScsiHbaTargetSet{SendTargets: []types.HostInternetScsiHbaSendTarget{c.target}}
+		switch c.what {
+		case addTarget:
+			with := c.target
+			with.AuthenticationProperties = t.credentials()
+			_, err = methods.AddInternetScsiSendTargets(ctx, h.c.client, &types.AddInternetScsiSendTargets{This: h.storage, IScsiHbaDevice: a.Device, Targets: []types.HostInternetScsiHbaSendTarget{with}})
+		case setCHAP:
+			_, err = methods.UpdateInternetScsiAuthenticationProperties(ctx, h.c.client, &types.UpdateInternetScsiAuthenticationProperties{
+				This: h.storage, IScsiHbaDevice: a.Device, AuthenticationProperties: *t.credentials(), TargetSet: set,
+			})
+		case setTimeouts:
+			_, err = methods.UpdateInternetScsiAdvancedOptions(ctx, h.c.client, &types.UpdateInternetScsiAdvancedOptions{This: h.storage, IScsiHbaDevice: a.Device, TargetSet: set, Options: advanced()})
+			if err != nil && ctx.Err() == nil {
+				done = append(done, Action{h.Name, "skipped", c.detail + ": " + words(err)})
+				err = nil
+				continue
+			}
+		}
+		if err != nil {
+			return done, explain(h.Name+": "+c.action+" "+c.detail, err)
+		}
+		done = append(done, Action{h.Name, c.action, c.detail})
+	}
+	return done, nil
+}
+
+// UnsetTarget takes our send targets off a host, where no LUN of them has a datastore any
+// more. What is not there is no error.
+func (h *Host) UnsetTarget(ctx context.Context, portals []string) error {
+	i, err := h.info(ctx)
+	if err != nil {
+		return err
+	}
+	a := adapter(i)
+	if a == nil {
+		return nil
+	}
+	var gone []types.HostInternetScsiHbaSendTarget
+	for _, p := range portals {
+		t, err := sendTarget(p)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(a.ConfiguredSendTarget, func(o types.HostInternetScsiHbaSendTarget) bool { return samePlace(o, t) }) {
+			gone = append(gone, t)
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	_, err = methods.RemoveInternetScsiSendTargets(ctx, h.c.client, &types.RemoveInternetScsiSendTargets{This: h.storage, IScsiHbaDevice: a.Device, Targets: gone})
+	return explain(h.Name+": remove send targets", err)
+}

@@ -1,0 +1,61 @@
+package etcd_test
+
+import (
+	"slices"
+	"testing"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/openvstorage/ovgate/internal/kv"
+)
+
+// TestMemberStates: each member tells its size and the alarms; one that is not there says
+// nothing, and keeps nobody waiting for long.
+func TestMemberStates(t *testing.T) {
+	c := newCluster(t, 3)
+	s := c.open(t, "test/")
+	if _, err := s.Txn(t.Context(), nil, []kv.Op{kv.Put("a", make([]byte, 100<<10))}, nil); err != nil {
+		t.Fatal(err)
+	}
+	c.stop(2)
+	got := s.Members(t.Context())
+	for i, m := range got {
+		if m.Endpoint != c.endpoints[i] {
+			t.Errorf("member %d is %s, want %s", i, m.Endpoint, c.endpoints[i])
+		}
+		if i == 2 {
+			if m.Err == nil || m.Size != 0 {
+				t.Errorf("one that was stopped: %+v", m)
+			}
+			continue
+		}
+		if m.Err != nil || m.InUse < 100<<10 || m.Size < m.InUse || m.Quota < m.Size || len(m.Alarms) != 0 {
+			t.Errorf("%+v", m)
+		}
+	}
+	raw, err := clientv3.New(clientv3.Config{Endpoints: c.endpoints[:1]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	st, err := raw.Status(t.Context(), c.endpoints[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []uint64{st.Header.MemberId, st.Leader} {
+		req := &etcdserverpb.AlarmRequest{Action: etcdserverpb.AlarmRequest_ACTIVATE, MemberID: id, Alarm: etcdserverpb.AlarmType_NOSPACE}
+		if _, err := etcdserverpb.NewMaintenanceClient(raw.ActiveConnection()).Alarm(t.Context(), req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.Members(t.Context()); !slices.Equal(got[0].Alarms, []string{"NOSPACE"}) {
+		t.Errorf("%+v", got[0])
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Members(t.Context()); got[0].Err == nil {
+		t.Errorf("after the end: %+v", got)
+	}
+}

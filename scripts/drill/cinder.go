@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"github.com/openvstorage/ovgate/scripts/drill/node"
+)
+
+// cinderEnd is how long the tests have to end what they started once they are told to.
+const cinderEnd = 45 * time.Second
+
+// cinder runs the tests of scripts/openstack from the root of the repository, with their
+// peers below the drill's directory, so that they end with it however the tests end.
+func cinder(ctx context.Context, e *env) (string, error) {
+	limit := 10 * time.Minute
+	if end, ok := ctx.Deadline(); ok {
+		limit = time.Until(end) - cinderEnd
+	}
+	for round := range e.rounds {
+		cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-v", "-parallel", "4", "-timeout", limit.String(), "./scripts/openstack")
+		cmd.Env = append(os.Environ(), "OVGATE_BIN="+e.bin, "OVGATE_PEERS="+e.dir, "CI=true")
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+		cmd.WaitDelay = cinderEnd
+		err := cmd.Run()
+		for _, peer := range []string{"cinder", "glance", "keystone", "mariadb"} {
+			err = errors.Join(err, node.EndPeer(e.dir, peer, "openstack"))
+		}
+		if err != nil {
+			return "", fmt.Errorf("round %d: %w", round+1, err)
+		}
+	}
+	return fmt.Sprintf("%d rounds", e.rounds), nil
+}

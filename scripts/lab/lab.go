@@ -1,0 +1,535 @@
+package lab
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/openvstorage/ovgate/internal/client"
+)
+
+const (
+	stateFile = "lab.json"
+	linksFile = "links.json"
+	// VPool is the one that all nodes reach.
+	VPool = "lab"
+	// store is what the S3 peer is registered as.
+	store = "store"
+)
+
+// Arguments that make a program with this package a process of a lab.
+const (
+	helperEtcd  = "lab-etcd"
+	helperWires = "lab-wires"
+)
+
+// Helper runs a process of a lab, if the program's arguments say so. A program that makes
+// labs calls it first.
+func Helper(args []string) (handled bool, err error) {
+	if len(args) < 2 {
+		return false, nil
+	}
+	switch args[1] {
+	case helperEtcd:
+		return true, runEtcd(args[2:])
+	case helperWires:
+		return true, runWires(args[2:])
+	}
+	return false, nil
+}
+
+// Options say what a lab consists of.
+type Options struct {
+	Nodes   int // 1 to 9
+	Members int // of etcd: 1, 3 or 5
+	Bin     string
+	// DiskBytes is the size of the file system of each node's data directory, which is in
+	// memory then; 0: the directory is on the lab's.
+	DiskBytes int64    `json:",omitempty"`
+	Settings  []string `json:",omitempty"` // more flags of vpool create
+	// OwnPaths: a node's portals are for its own vDisks, so that who answers is who serves.
+	OwnPaths bool `json:",omitempty"`
+	// Bins are the programs of nodes that have another one than Bin (Use).
+	Bins map[string]string `json:",omitempty"`
+}
+
+func (o Options) check() error {
+	if o.Nodes < 1 || o.Nodes > mostNodes {
+		return fmt.Errorf("%d nodes: use 1 to %d", o.Nodes, mostNodes)
+	}
+	if o.Members != 1 && o.Members != 3 && o.Members != 5 {
+		return fmt.Errorf("%d members of etcd: use 1, 3 or 5", o.Members)
+	}
+	if !filepath.IsAbs(o.Bin) {
+		return fmt.Errorf("ovgate at %q: name it from the root", o.Bin)
+	}
+	return nil
+}
+
+// Lab is one cluster.
+type Lab struct {
+	dir string
+	o   Options
+}
+
+// state is what a directory says of its lab.
+type state struct {
+	Options
+	Ready bool // it was filled
+}
+
+// Open returns the lab of a directory.
+func Open(dir string) (*Lab, error) {
+	l, _, err := open(dir)
+	return l, err
+}
+
+func open(dir string) (*Lab, state, error) {
+	var s state
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, s, err
+	}
+	if err := readJSON(filepath.Join(dir, stateFile), &s); err != nil {
+		return nil, s, fmt.Errorf("no cluster is in %s: %w", dir, err)
+	}
+	return &Lab{dir, s.Options}, s, nil
+}
+
+func (l *Lab) save(ready bool) error {
+	return writeJSON(filepath.Join(l.dir, stateFile), state{l.o, ready})
+}
+
+// Dir is the lab's directory, from the root.
+func (l *Lab) Dir() string { return l.dir }
+
+// Make makes an empty lab: directory, namespaces and links.
+func Make(ctx context.Context, dir string, o Options) (*Lab, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if entries, err := os.ReadDir(dir); err != nil {
+		return nil, err
+	} else if len(entries) > 0 {
+		return nil, fmt.Errorf("%s is not empty: choose another directory (N3)", dir)
+	}
+	l := &Lab{dir, o}
+	if err := l.save(false); err != nil {
+		return nil, err
+	}
+	for _, d := range []string{"run", "log", "tls"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.removeNetwork(ctx); err != nil { // what a crash left, and whose directory was removed since
+		return nil, err
+	}
+	return l, l.makeNetwork(ctx)
+}
+
+// Up makes a lab, or starts what does not run of the one that is there.
+func Up(ctx context.Context, dir string, o Options, say func(string, ...any)) (*Lab, error) {
+	l, s, err := open(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		if l, err = Make(ctx, dir, o); err != nil {
+			return nil, err
+		}
+		return l, l.Fill(ctx, say)
+	case err != nil:
+		return nil, err
+	case !s.Ready:
+		say("an earlier up did not end; beginning anew")
+		if err := Down(ctx, dir); err != nil {
+			return nil, err
+		}
+		return Up(ctx, dir, o, say)
+	case s.Nodes != o.Nodes || s.Members != o.Members:
+		return nil, fmt.Errorf("the cluster in %s has %d nodes and %d members of etcd: remove it first (down), or choose another directory", l.dir, s.Nodes, s.Members)
+	}
+	if found, err := l.namespaces(); err != nil {
+		return nil, err
+	} else if len(found) < len(l.Places()) { // the machine was restarted
+		if err := errors.Join(l.removeNetwork(ctx), l.makeNetwork(ctx), l.Heal(ctx)); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.startStores(ctx); err != nil {
+		return nil, err
+	}
+	return l, l.StartAll(ctx)
+}
+
+// Fill starts everything in a lab that Make made, with the vPool VPool on all nodes.
+func (l *Lab) Fill(ctx context.Context, say func(string, ...any)) error {
+	if err := l.certify(); err != nil {
+		return err
+	}
+	for _, n := range l.Nodes() {
+		if err := l.prepare(n); err != nil {
+			return err
+		}
+	}
+	say("starting etcd and the object store")
+	if err := l.startStores(ctx); err != nil {
+		return err
+	}
+	say("starting n1, the first node")
+	if err := l.first(ctx); err != nil {
+		return err
+	}
+	if l.o.Nodes > 1 {
+		say("joining the others")
+	}
+	if err := l.Each(l.Nodes()[1:], func(n string) error { return l.join(ctx, n) }); err != nil {
+		return err
+	}
+	if err := l.makeVPool(ctx); err != nil {
+		return err
+	}
+	return l.save(true)
+}
+
+// Each does something for several places at a time.
+func (l *Lab) Each(places []string, f func(string) error) error {
+	errs := make([]error, len(places))
+	var wg sync.WaitGroup
+	for i, p := range places {
+		wg.Go(func() { errs[i] = f(p) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Data is the data directory of a node.
+func (l *Lab) Data(node string) string { return filepath.Join(l.disk(node), "data") }
+
+// disk is the file system of a node.
+func (l *Lab) disk(node string) string { return filepath.Join(l.dir, node) }
+
+func (l *Lab) config(node string) string { return filepath.Join(l.dir, node+".yaml") }
+
+// Portal is the iSCSI address of a node.
+func (l *Lab) Portal(node string) string { return net.JoinHostPort(Address(node), "3260") }
+
+// prepare makes the places of a node.
+func (l *Lab) prepare(node string) error {
+	if err := os.Mkdir(l.disk(node), 0o700); err != nil {
+		return err
+	}
+	if l.o.DiskBytes > 0 {
+		if err := unix.Mount("tmpfs", l.disk(node), "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", l.o.DiskBytes)); err != nil {
+			return fmt.Errorf("mount %s: %w", l.disk(node), err)
+		}
+	}
+	return nil
+}
+
+// configure writes the configuration of a node. The first one has no place for journals of
+// others before it is in a cluster.
+func (l *Lab) configure(node string, dtl bool) error {
+	var members []string
+	for _, m := range l.Members() {
+		members = append(members, memberURL(m))
+	}
+	a := Address(node)
+	text := fmt.Sprintf("node_name: %s\napi: %s:8443\niscsi: %s:3260\ncluster: {listen: %s:7946}\nregistry: {etcd: [%s], ca: %s.pem, certificate: %s.pem, key: %s.key}\n",
+		node, a, a, a, strings.Join(members, ", "), l.tls(caPair), l.tls(nodePair), l.tls(nodePair))
+	if dtl {
+		text += fmt.Sprintf("dtl: {listen: %s:8600}\n", a)
+	}
+	if l.o.OwnPaths {
+		text += "paths: owner\n"
+	}
+	return os.WriteFile(l.config(node), []byte(text), 0o600)
+}
+
+// startStores starts the members of etcd and the S3 peer, if they do not run.
+func (l *Lab) startStores(ctx context.Context) error {
+	for _, m := range l.Members() {
+		if !l.Running(m) {
+			if err := l.startMember(m); err != nil {
+				return err
+			}
+		}
+	}
+	if _, err := l.peer(ctx, "up", "--tls", "--address", Address(s3)); err != nil {
+		return err
+	}
+	for _, m := range l.Members() {
+		if err := l.await(ctx, m, func() bool { return l.memberUp(m) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// StartMember starts a member of etcd that was killed, and waits for it.
+func (l *Lab) StartMember(ctx context.Context, name string) error {
+	if err := l.startMember(name); err != nil {
+		return err
+	}
+	return l.await(ctx, name, func() bool { return l.memberUp(name) })
+}
+
+// Registry is how clients reach etcd.
+type Registry struct {
+	URLs                 []string
+	CA, Certificate, Key string // PEM files
+}
+
+// StartRegistry starts the members of etcd alone in a lab that Make made, for nodes that
+// others install.
+func (l *Lab) StartRegistry(ctx context.Context) (Registry, error) {
+	r := Registry{CA: l.tls(caPair) + ".pem", Certificate: l.tls(nodePair) + ".pem", Key: l.tls(nodePair) + ".key"}
+	if err := l.certify(); err != nil {
+		return r, err
+	}
+	for _, m := range l.Members() {
+		if err := l.StartMember(ctx, m); err != nil {
+			return r, err
+		}
+		r.URLs = append(r.URLs, memberURL(m))
+	}
+	return r, nil
+}
+
+// peer runs a verb of the S3 peer, and returns what it says of itself. The working directory
+// is the root of the repository.
+func (l *Lab) peer(ctx context.Context, verb string, args ...string) (map[string]string, error) {
+	cmd := l.at(ctx, s3, append([]string{filepath.Join("scripts", "peer"), "s3", verb, "--instance", "lab"}, args...)...)
+	cmd.Env = append(os.Environ(), "OVGATE_PEERS="+filepath.Join(l.dir, "peers"))
+	out, err := output(cmd)
+	if err != nil {
+		return nil, fmt.Errorf("scripts/peer s3 %s, from the root of the repository: %w", verb, err)
+	}
+	said := map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+			said[k] = v
+		}
+	}
+	return said, nil
+}
+
+// output runs a command; its error has what it said.
+func output(cmd *exec.Cmd) ([]byte, error) {
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(errs.String()))
+	}
+	return out.Bytes(), nil
+}
+
+// CLI runs an ovgate verb against a node, as its operator.
+func (l *Lab) CLI(ctx context.Context, node string, args ...string) ([]byte, error) {
+	return l.cli(ctx, node, nil, args...)
+}
+
+func (l *Lab) cli(ctx context.Context, node string, stdin io.Reader, args ...string) ([]byte, error) {
+	cmd := l.at(ctx, node, append([]string{l.bin(node), "--data", l.Data(node)}, args...)...)
+	cmd.Stdin = stdin
+	out, err := output(cmd)
+	if err != nil {
+		return nil, fmt.Errorf("%s: ovgate %s: %w", node, strings.Join(args, " "), err)
+	}
+	return out, nil
+}
+
+// API returns a client of a node with the operator's rights. It works in the client's
+// namespace.
+func (l *Lab) API(node string) (*client.Client, error) {
+	o, err := client.Discover(client.System(), l.Data(node))
+	if err != nil {
+		return nil, err
+	}
+	return client.New(o)
+}
+
+// serve starts a node.
+func (l *Lab) serve(node string) error {
+	return l.start(node, node, l.bin(node), "serve", "--data", l.Data(node), "--config", l.config(node))
+}
+
+// Bin is the program of the nodes, but for those that Use gave another one.
+func (l *Lab) Bin() string { return l.o.Bin }
+
+func (l *Lab) bin(node string) string { return cmp.Or(l.o.Bins[node], l.o.Bin) }
+
+// Use gives a node another program, for its next start.
+func (l *Lab) Use(node, bin string) error {
+	if l.o.Bins == nil {
+		l.o.Bins = map[string]string{}
+	}
+	l.o.Bins[node] = bin
+	return l.save(true)
+}
+
+// Refused starts a node that is expected not to come up, and returns what it says.
+func (l *Lab) Refused(ctx context.Context, node string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	out, err := l.at(ctx, node, l.bin(node), "serve", "--data", l.Data(node), "--config", l.config(node)).CombinedOutput()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && ctx.Err() == nil {
+		return string(out), nil
+	}
+	return "", fmt.Errorf("%s was to refuse to start: %w: %s", node, err, out)
+}
+
+// Start starts a node and waits until it answers.
+func (l *Lab) Start(ctx context.Context, node string) error {
+	if l.Running(node) {
+		return nil
+	}
+	if err := l.serve(node); err != nil {
+		return err
+	}
+	return l.await(ctx, node, func() bool {
+		_, err := l.CLI(ctx, node, "status")
+		return err == nil
+	})
+}
+
+// StartAll starts the nodes that do not run.
+func (l *Lab) StartAll(ctx context.Context) error {
+	return l.Each(l.Nodes(), func(n string) error { return l.Start(ctx, n) })
+}
+
+// Kill ends a node or member of etcd with SIGKILL.
+func (l *Lab) Kill(ctx context.Context, name string) error { return l.kill(ctx, name) }
+
+// Stop ends a node or member of etcd in order.
+func (l *Lab) Stop(ctx context.Context, name string) error {
+	return l.end(ctx, name, syscall.SIGTERM, stopTimeout)
+}
+
+// first makes n1 the first node of the cluster.
+func (l *Lab) first(ctx context.Context) error {
+	n := l.Nodes()[0]
+	if err := l.configure(n, false); err != nil {
+		return err
+	}
+	if err := l.Start(ctx, n); err != nil {
+		return err
+	}
+	if _, err := l.CLI(ctx, n, "cluster", "init", "--name", "lab"); err != nil {
+		return err
+	}
+	if err := l.Stop(ctx, n); err != nil {
+		return err
+	}
+	if err := l.configure(n, true); err != nil {
+		return err
+	}
+	return l.Start(ctx, n)
+}
+
+// join makes a node a member of n1's cluster, and starts it.
+func (l *Lab) join(ctx context.Context, node string) error {
+	if err := l.configure(node, true); err != nil {
+		return err
+	}
+	token, err := l.CLI(ctx, l.Nodes()[0], "cluster", "token", "create")
+	if err != nil {
+		return err
+	}
+	if _, err := l.cli(ctx, node, bytes.NewReader(token), "cluster", "join", "--config", l.config(node)); err != nil {
+		return err
+	}
+	return l.Start(ctx, node)
+}
+
+// makeVPool makes the vPool, and waits until each node has it.
+func (l *Lab) makeVPool(ctx context.Context) error {
+	said, err := l.peer(ctx, "status")
+	if err != nil {
+		return err
+	}
+	b, err := os.ReadFile(said["credentials"])
+	if err != nil {
+		return err
+	}
+	var user, secret string
+	for line := range strings.Lines(string(b)) {
+		switch k, v, _ := strings.Cut(strings.TrimSpace(line), "="); k {
+		case "access_key":
+			user = v
+		case "secret_key":
+			secret = v
+		}
+	}
+	n := l.Nodes()[0]
+	if _, err := l.cli(ctx, n, strings.NewReader(secret), "backend", "create", "s3", store, "--url", said["endpoint"], "--bucket", said["bucket"],
+		"--region", said["region"], "--user", user, "--ca", said["ca"], "--secret-stdin"); err != nil {
+		return err
+	}
+	if _, err := l.CLI(ctx, n, append([]string{"vpool", "create", VPool, "--store", store}, l.o.Settings...)...); err != nil {
+		return err
+	}
+	return l.Each(l.Nodes(), func(n string) error {
+		return l.await(ctx, n, func() bool {
+			out, err := l.CLI(ctx, n, "vpool", "show", VPool, "-o", "json")
+			return err == nil && bytes.Contains(out, []byte(`"state": "running"`))
+		})
+	})
+}
+
+// Enter returns a command in the client's namespace, which ends with this process.
+func (l *Lab) Enter(ctx context.Context, argv ...string) *exec.Cmd {
+	cmd := l.at(ctx, hosts, argv...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// Close ends what runs of a lab and removes its namespaces; the files stay.
+func (l *Lab) Close(ctx context.Context) error {
+	err := l.removeNetwork(ctx)
+	for _, n := range l.Nodes() {
+		if merr := unix.Unmount(l.disk(n), 0); merr != nil && !errors.Is(merr, syscall.EINVAL) && !errors.Is(merr, syscall.ENOENT) {
+			err = errors.Join(err, fmt.Errorf("unmount %s: %w", l.disk(n), merr))
+		}
+	}
+	return err
+}
+
+// Down removes everything that Make, Fill and Up made; a directory without a lab is left
+// alone (N3).
+func Down(ctx context.Context, dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	l, err := Open(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return (&Lab{dir: dir}).removeNetwork(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if err := l.Close(ctx); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}

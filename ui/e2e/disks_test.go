@@ -1,0 +1,101 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+)
+
+// probeLimit bounds how long the node, which looks at each device every 10 s, takes to see that one is gone.
+const probeLimit = time.Minute
+
+// TestReplaceDisk makes an object store of directories, writes to it, and replaces a device that works and one
+// whose directory is gone, as an administrator does after a disk failed.
+func TestReplaceDisk(t *testing.T) {
+	t.Parallel()
+	n := startNode(t)
+	p := openPage(t)
+	p.do("set-up", chromedp.EmulateViewport(1440, 900), chromedp.Navigate(n.url+"/setup"),
+		fill(`input[name=token]`, n.setupToken), fill(`input[name=password]`, password),
+		fill(`input[name=repeat]`, password), click(`//button[.="Create administrator"]`), visible(`nav.side`))
+	p.do("no devices yet", click(`//nav//a[@href="/disks"]`), visible(`//h2[.="No devices yet"]`),
+		visible(`//h2[.="Disks of this node"]`))
+	p.audit("no devices")
+	p.shot("20-no-devices")
+
+	p.do("a vPool makes the object store", chromedp.Navigate(n.url+"/vpools/new"), visible(`dialog input[name=preset]`),
+		fill(`dialog input[name=name]`, "fast"), click(`//dialog//button[.="Create"]`), visible(`//h1[.="fast"]`))
+	p.do("its devices", click(`//nav//a[@href="/disks"]`), visible(`//td//a[.="Device 6"]`))
+	p.audit("devices")
+	p.shot("21-devices")
+
+	place := filepath.Join(t.TempDir(), "disk7")
+	p.do("claim dialog", click(`//main//button[.="Claim device"]`), visible(`dialog input[name=directory]`))
+	p.audit("claim")
+	p.provokes("/api/v1/osds")
+	p.do("what is no path from the root is refused with the reason", fill(`dialog input[name=directory]`, "relative"),
+		click(`//dialog//button[.="Claim"]`), visible(`//dialog//*[@role="alert"][contains(.,"name it from the root")]`))
+	p.audit("claim refused")
+	p.do("what is no size is not taken for none", fill(`dialog input[name=directory]`, place), fill(`dialog input[name=capacity]`, "much"),
+		click(`//dialog//button[.="Claim"]`), visible(`dialog input[name=capacity][aria-invalid=true]`))
+	p.do("claim", fill(`dialog input[name=directory]`, place), fill(`dialog input[name=capacity]`, "10"),
+		click(`//dialog//button[.="Claim"]`), visible(`//h1[.="Device 7"]`), chromedp.WaitNotPresent(`dialog`))
+	p.audit("device")
+	p.shot("22-device")
+	p.do("verify it", click(`//main//button[.="Verify"]`),
+		visible(`//*[@class="toast"][contains(.,"Device 7 is being verified")]`), visible(`//b[.="Verify device 7"]`))
+
+	p.provokes("/api/v1/osds/7")
+	p.do("a move to no path from the root is refused", click(`//main//button[.="Move"]`), fill(`dialog input[name=place]`, "elsewhere"),
+		click(`//dialog//button[.="Save"]`), visible(`//dialog//*[@role="alert"][contains(.,"a directory from the root")]`))
+	p.audit("move refused")
+	p.do("replace one that works", chromedp.Navigate(n.url+"/disks/2"), visible(`//h1[.="Device 2"]`),
+		click(`//main//a[.="Replace"]`), visible(`//h1[.="Replace device 2"]`),
+		visible(`//b[starts-with(.,"Device 2 works")]`))
+	p.audit("replace")
+	p.shot("23-replace")
+	p.provokes("/api/v1/osds/2/replace")
+	p.do("by a device in use is refused", fill(`input[name=directory]`, place), click(`//button[.="Claim it and empty device 2"]`),
+		visible(`//form//*[@role="alert"][contains(.,"name another one")]`))
+	p.audit("replace refused")
+	for range 2 { // it leaves, and is asked for once more, or twice when a read was under way
+		p.provokes("/api/v1/osds/2")
+		p.provokes("/api/v1/osds/3")
+	}
+	p.do("by a new one", fill(`input[name=directory]`, filepath.Join(t.TempDir(), "disk8")), fill(`input[name=capacity]`, "10"),
+		click(`//button[.="Claim it and empty device 2"]`), until(`location.search === "?new=8"`))
+	p.do("it leaves", visible(`//b[.="Device 2 has left the object store"]`), visible(`//a[.="Device 8 is in its place"]`),
+		visible(`//b[.="Replace device 2 with device 8"]`))
+	p.audit("replaced")
+	p.shot("24-replaced")
+	p.do("the new one says what it came for", click(`//main//a[.="Device 8 is in its place"]`), visible(`//h1[.="Device 8"]`), visible(`//dd[.="device 2"]`))
+
+	if err := os.RemoveAll(filepath.Join(n.dir, "asd", "3")); err != nil {
+		t.Fatal(err)
+	}
+	p.within(probeLimit, "a device that is gone says so", chromedp.Navigate(n.url+"/disks/3"), visible(`//b[starts-with(.,"It does not work")]`))
+	p.audit("failed device")
+	p.shot("25-failed")
+	p.do("giving it up asks for its number", click(`//main//button[.="Give up"]`), visible(`dialog input[name=confirm]`),
+		visible(`//dialog//button[.="Give it up"][@aria-disabled="true"]`))
+	p.audit("give up")
+	p.shot("26-give-up")
+	p.do("never mind", click(`//dialog//button[.="Cancel"]`), chromedp.WaitNotPresent(`dialog`))
+	p.within(probeLimit, "the overview says so, and leads to the replacement", click(`//nav//a[@href="/"]`), visible(`//main//a[.="Replace disk"]`))
+	p.audit("overview with a failed device")
+	p.shot("29-cause")
+	p.do("replace it", click(`//main//a[.="Replace disk"]`), visible(`//h1[.="Replace device 3"]`), fill(`input[name=directory]`, filepath.Join(t.TempDir(), "disk9")), fill(`input[name=capacity]`, "10"),
+		click(`//button[.="Claim it and empty device 3"]`), visible(`//b[.="Device 3 has left the object store"]`))
+	p.do("dark", chromedp.Navigate(n.url+"/disks"), visible(`//td//a[.="Device 9"]`), chromedp.WaitNotPresent(`//td//a[.="Device 3"]`),
+		click(`button[popovertarget=user-menu]`), visible(`#user-menu`), click(`//div[@id="user-menu"]//label[.="Dark"]`),
+		until(`document.documentElement.dataset.theme === "dark"`), chromedp.KeyEvent("\x1b"))
+	p.audit("devices, dark")
+	p.shot("27-devices-dark")
+	p.do("phone", chromedp.EmulateViewport(390, 844), until(`document.documentElement.scrollWidth <= 390`))
+	p.audit("devices, phone")
+	p.shot("28-devices-phone")
+	p.noConsoleErrors()
+}

@@ -1,0 +1,210 @@
+package e2e
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+)
+
+// TestOperations goes through what goes on by itself and what others did: alerts of a vPool whose backend is away,
+// schedules and their runs, events as they come, and the audit log; then once more as somebody who may only read.
+func TestOperations(t *testing.T) {
+	t.Parallel()
+	n := startNode(t)
+	dir := filepath.Join(t.TempDir(), "backend")
+	n.call(http.MethodPost, "/vpools", map[string]any{"name": "gold", "backend": map[string]any{"kind": "local", "path": dir}}, nil)
+	n.call(http.MethodPost, "/vdisks", map[string]any{"name": "db-01", "vpool": "gold", "size": 1 << 30}, nil)
+	p := openPage(t)
+	p.do("set-up", chromedp.EmulateViewport(1440, 900), chromedp.Navigate(n.url+"/setup"),
+		fill(`input[name=token]`, n.setupToken), fill(`input[name=password]`, password),
+		fill(`input[name=repeat]`, password), click(`//button[.="Create administrator"]`), visible(`nav.side`))
+	schedules(p, n)
+	channels(p)
+	rules(p)
+	alerts(p, n, dir)
+	events(p, n)
+	auditLog(p, n)
+	readers(p, n)
+	p.noConsoleErrors()
+}
+
+func dark(p *page) {
+	p.do("dark", click(`button[popovertarget=user-menu]`), visible(`#user-menu`), click(`//div[@id="user-menu"]//label[.="Dark"]`),
+		until(`document.documentElement.dataset.theme === "dark"`), chromedp.KeyEvent("\x1b"))
+}
+
+func light(p *page) {
+	p.do("light", click(`button[popovertarget=user-menu]`), visible(`#user-menu`), click(`//div[@id="user-menu"]//label[.="Light"]`),
+		until(`document.documentElement.dataset.theme === "light"`), chromedp.KeyEvent("\x1b"))
+}
+
+// both looks at a page in both themes, and leaves it light.
+func both(p *page, state, shot string) {
+	p.audit(state)
+	p.shot(shot)
+	dark(p)
+	p.audit(state + ", dark")
+	light(p)
+}
+
+func schedules(p *page, n *testNode) {
+	p.do("schedules of the cluster", click(`//nav//a[@href="/schedules"]`), visible(`//td[starts-with(.,"Snapshot")]`), visible(`//h2[.="All of them have the cluster's"]`))
+	both(p, "schedules", "70-schedules")
+	p.do("of a vDisk", fill(`input[aria-label="Schedule of a vDisk"]`, "db-01\r"), visible(`//h2[.="vDisk db-01"]`), visible(`//p[starts-with(.,"Nothing ran yet")]`),
+		until(`location.search === "?vdisk=db-01"`))
+	p.provokes("/api/v1/schedule/snapshot?vdisk=db-01")
+	p.do("a bad time is refused at its field", click(`//button[@aria-label="Change snapshot"]`), fill(`dialog input[name=cron]`, "sometimes"),
+		click(`//dialog//button[.="Save"]`), visible(`dialog input[name=cron][aria-invalid=true]`))
+	p.audit("schedule with an error")
+	p.shot("71-schedule-refused")
+	p.do("a preset is taken", choose(`dialog select[name=preset]`, "*/15 * * * *"), click(`//dialog//button[.="Save"]`), chromedp.WaitNotPresent(`dialog`),
+		visible(`//code[.="*/15 * * * *"]`), visible(`//tr[td[starts-with(.,"Snapshot")]]/td[.="vDisk"]`))
+	p.do("it runs", click(`//button[@aria-label="Run now: snapshot"]`), visible(`//table//td[.="a person"]`))
+	both(p, "schedule of a vDisk", "72-schedule-vdisk")
+	p.do("the list has it", chromedp.Navigate(n.url+"/schedules"), visible(`//td//a[.="vDisk db-01"]`))
+	p.do("inherited again", click(`//td//a[.="vDisk db-01"]`), click(`//button[@aria-label="Reset snapshot"][not(@aria-disabled)]`),
+		visible(`//button[@aria-label="Reset snapshot"][@aria-disabled="true"]`), chromedp.WaitNotPresent(`//code[.="*/15 * * * *"]`))
+}
+
+// channels adds a webhook that is there and one that is not.
+func channels(p *page) {
+	heard := make(chan string, 8)
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		said, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+		heard <- string(said)
+	}))
+	p.t.Cleanup(hook.Close)
+	p.do("alerts without a channel", click(`//nav//a[@href="/alerts"]`), visible(`//h2[.="Nothing is wrong"]`), visible(`//p[starts-with(.,"Nobody would be told")]`))
+	p.audit("no alerts")
+	p.shot("73-no-alerts")
+	p.do("add a channel", click(`//main//button[.="Add channel"]`), choose(`dialog select[name=kind]`, "email"), visible(`dialog input[name=host]`))
+	p.audit("mail channel")
+	p.shot("74-mail")
+	p.provokes("/api/v1/alerts/channels")
+	p.do("what is no address is refused at its field", choose(`dialog select[name=kind]`, "webhook"), fill(`dialog input[name=name]`, "chat"),
+		fill(`dialog input[name=url]`, "chat"), click(`//dialog//button[.="Add"]`), visible(`dialog input[name=url][aria-invalid=true]`))
+	p.audit("channel with an error")
+	p.do("it is added", fill(`dialog input[name=url]`, hook.URL+"/secret-path"), click(`//dialog//button[.="Add"]`), chromedp.WaitNotPresent(`dialog`),
+		visible(`//td[.="chat"]`), until(`location.search === "?tab=channels"`))
+	both(p, "channels", "75-channels")
+	if strings.Contains(p.text(`main`), "secret-path") {
+		p.t.Error("the page shows the address of a webhook, which is a secret")
+	}
+	p.do("a test message arrives", click(`//button[@aria-label="Test chat"]`), visible(`//*[@class="toast"][contains(.,"delivered to chat")]`))
+	select {
+	case said := <-heard:
+		if !strings.Contains(strings.ToLower(said), "test") {
+			p.t.Errorf("the webhook heard %q, want a word on a test", said)
+		}
+	case <-time.After(stepLimit):
+		p.t.Error("the webhook heard nothing")
+	}
+	hook.Close()
+	p.provokes("/test")
+	p.do("what is not delivered stays to be read", click(`//button[@aria-label="Test chat"]`), visible(`//*[@class="toast"][@role="alert"]`))
+	p.audit("test refused")
+	p.shot("76-test-refused")
+	p.do("delete it", click(`//*[@class="toast"][@role="alert"]//button[@aria-label="Close message"]`), click(`//button[@aria-label="Delete channel chat"]`),
+		click(`//dialog//button[.="Delete"]`), visible(`//h2[.="No channels yet"]`))
+}
+
+func rules(p *page) {
+	p.do("rules", click(`//button[@role="tab"][.="Rules"]`), visible(`//td[.="certificate"]`))
+	both(p, "rules", "77-rules")
+	p.do("what is no number is not sent", click(`//main//button[.="New rule"]`), fill(`dialog input[name=name]`, "cache"), fill(`dialog textarea[name=codes]`, "read_cache"),
+		fill(`dialog input[name=after]`, "soon"), click(`//dialog//button[.="Create"]`), visible(`dialog input[name=after][aria-invalid=true]`))
+	p.audit("rule with an error")
+	p.do("a rule", fill(`dialog input[name=after]`, "120"), click(`//dialog//button[.="Create"]`), chromedp.WaitNotPresent(`dialog`), visible(`//tr[td[contains(.,"cache")]]/td[.="2 h"]`))
+	p.do("turned off", click(`//button[@aria-label="Change rule cache"]`), click(`dialog input[name=on]`), click(`//dialog//button[.="Save"]`), chromedp.WaitNotPresent(`dialog`),
+		visible(`//tr[td[contains(.,"cache")]]//span[contains(.,"Off")]`))
+	p.do("deleted", click(`//button[@aria-label="Delete rule cache"]`), click(`//dialog//button[.="Delete"]`), chromedp.WaitNotPresent(`dialog`),
+		chromedp.WaitNotPresent(`//button[@aria-label="Delete rule cache"]`))
+}
+
+// alerts takes the backend of the vPool away and brings it back.
+func alerts(p *page, n *testNode, dir string) {
+	n.stop()
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		p.t.Fatal(err)
+	}
+	n.restart()
+	p.do("an alert", chromedp.Navigate(n.url+"/alerts"), visible(`//td//code[.="vpool_offline"]`), visible(`//td//a[.="vpool gold"]`))
+	p.nodeWasAway()
+	both(p, "alerts", "78-alerts")
+	p.provokes("/api/v1/alerts/silences")
+	p.do("a silence needs a reason", click(`//button[@aria-label="Silence vpool_offline of vpool gold"]`), visible(`dialog input[name=why]`),
+		click(`//dialog//button[.="Silence"]`), visible(`dialog input[name=why][aria-invalid=true]`))
+	p.audit("silence with an error")
+	p.shot("79-silence")
+	p.do("it is silent", fill(`dialog input[name=why]`, "the disk is being replaced"), click(`//dialog//button[.="Silence"]`), chromedp.WaitNotPresent(`dialog`),
+		click(`//button[@role="tab"][.="Silences"]`), visible(`//td[.="the disk is being replaced"]`))
+	both(p, "silences", "80-silences")
+	p.do("no more", click(`//main//button[.="End"]`), visible(`//h2[.="No silences"]`))
+	n.stop()
+	if err := os.RemoveAll(dir); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.Rename(dir+".away", dir); err != nil {
+		p.t.Fatal(err)
+	}
+	n.restart()
+	p.do("over", chromedp.Navigate(n.url+"/alerts"), visible(`//h2[.="Nothing is wrong"]`))
+	p.nodeWasAway()
+}
+
+// events watches the page while the API changes something.
+func events(p *page, n *testNode) {
+	p.do("nothing happened", chromedp.Navigate(n.url+"/events"), visible(`//h1[.="Events"]`), visible(follows("Live")))
+	n.call(http.MethodPost, "/vdisks", map[string]any{"name": "db-02", "vpool": "gold", "size": 1 << 30}, nil)
+	p.do("a vDisk is made", visible(`//tr[td[contains(.,"vdisk db-02")]]//td[contains(.,"Created")]`))
+	n.call(http.MethodPatch, "/vdisks/db-02", map[string]any{"size": 2 << 30}, nil)
+	p.do("and grows", visible(`//tr[td[contains(.,"vdisk db-02")]]//td[contains(.,"Has 2 GiB now")]`))
+	n.call(http.MethodDelete, "/vdisks/db-02", nil, nil)
+	p.do("and goes", visible(`//tr[td[contains(.,"vdisk db-02")]]//td[contains(.,"Deleted")]`))
+	both(p, "events", "81-events")
+	p.do("filter", choose(`select[aria-label=Kind]`, "target"), visible(`//h2[.="No event matches"]`), until(`location.search === "?kind=target"`))
+	p.audit("no event matches")
+	p.do("clear it", click(`//button[.="Clear the filter"]`), fill(`input[type=search]`, "deleted"), visible(`//td[contains(.,"Deleted")]`),
+		chromedp.WaitNotPresent(`//td[contains(.,"Created")]`))
+}
+
+func auditLog(p *page, n *testNode) {
+	p.do("audit log", click(`//nav//a[@href="/audit"]`), visible(`//td[.="CreateSilence"]`), visible(`//td//span[contains(.,"Refused: invalid")]`))
+	both(p, "audit log", "82-audit")
+	p.do("one operation", fill(`input[aria-label="Filter by operation"]`, "UpdateVDisk"), chromedp.WaitNotPresent(`//td[.="CreateSilence"]`), visible(`//td[.="UpdateVDisk"]`),
+		until(`location.search === "?operation=UpdateVDisk"`))
+	p.do("before and after", click(`//button[starts-with(@aria-label,"Details of UpdateVDisk")]`), visible(`//dialog//td[.="1073741824"]`), visible(`//dialog//td[.="2147483648"]`))
+	p.audit("an entry of the audit log")
+	p.shot("83-entry")
+	p.do("of an hour and nobody", click(`//dialog//button[.="Done"]`), chromedp.WaitNotPresent(`dialog`), choose(`select[aria-label=Time]`, "1"), visible(`//td[.="UpdateVDisk"]`),
+		fill(`input[aria-label="Filter by user"]`, "nobody"), visible(`//h2[.="No entry matches"]`))
+	p.do("clear it", click(`//button[.="Clear the filter"]`), visible(`//td[.="CreateSilence"]`))
+	p.do("phone", chromedp.EmulateViewport(390, 844), until(`document.documentElement.scrollWidth <= 390`))
+	p.audit("audit log, phone")
+	p.shot("84-audit-phone")
+	for _, path := range []string{"alerts", "schedules", "events"} {
+		p.do(path+" on a phone", chromedp.Navigate(n.url+"/"+path), visible(`//h1`), until(`document.documentElement.scrollWidth <= 390`))
+		p.audit(path + ", phone")
+	}
+	p.do("wide again", chromedp.EmulateViewport(1440, 900))
+}
+
+// readers sees the same pages as somebody who may only read.
+func readers(p *page, n *testNode) {
+	n.call(http.MethodPost, "/users", map[string]any{"name": viewer, "password": password, "role": "read"}, nil)
+	p.do("a viewer signs in", click(`button[popovertarget=user-menu]`), click(`//button[.="Sign out"]`), visible(`//h1[.="Sign in"]`),
+		fill(`input[name=user]`, viewer), fill(`input[name=password]`, password), click(`//button[.="Sign in"]`), visible(`nav.side`))
+	p.do("sees schedules", chromedp.Navigate(n.url+"/schedules?vdisk=db-01"), visible(`//button[@aria-label="Run now: snapshot"][@aria-disabled="true"][contains(@title,"Needs role write")]`))
+	p.do("and of the cluster", chromedp.Navigate(n.url+"/schedules"), visible(`//button[@aria-label="Change scrub"][@aria-disabled="true"][contains(@title,"Needs role manage")]`))
+	p.do("and rules", chromedp.Navigate(n.url+"/alerts?tab=rules"), visible(`//main//button[.="New rule"][@aria-disabled="true"][contains(@title,"Needs role manage")]`))
+	p.do("and silences", click(`//button[@role="tab"][.="Silences"]`), visible(`//main//button[.="New silence"][@aria-disabled="true"][contains(@title,"Needs role write")]`))
+	p.audit("silences as a viewer")
+	p.do("and no audit log", chromedp.WaitNotPresent(`//nav//a[@href="/audit"]`), chromedp.Navigate(n.url+"/audit"), visible(`//*[contains(@class,"notice")][contains(.,"Needs role manage")]`))
+}

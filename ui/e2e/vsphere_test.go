@@ -1,0 +1,71 @@
+package e2e
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+
+	"github.com/openvstorage/ovgate/integrations/vsphere/esxsim"
+)
+
+// TestVSphere makes a datastore in the browser at a simulated vCenter whose hosts do real iSCSI, and takes it
+// through its life.
+func TestVSphere(t *testing.T) {
+	t.Parallel()
+	v, err := esxsim.Start(esxsim.Options{Hosts: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(v.Close)
+	n := startNode(t)
+	p := openPage(t)
+	p.do("open", chromedp.EmulateViewport(1440, 900), chromedp.Navigate(n.url+"/"))
+	setUp(p, n)
+	createVPool(p, filepath.Join(t.TempDir(), "backend"))
+	addCenter(p, v)
+	datastore(p)
+	p.noConsoleErrors()
+}
+
+func addCenter(p *page, v *esxsim.VCenter) {
+	p.do("no vCenters yet", click(`//nav//a[@href="/vsphere"]`), visible(`//h2[.="No vCenters yet"]`))
+	p.audit("no vCenters")
+	p.shot("50-no-vcenters")
+	p.do("a certificate is not trusted by chance", click(`//main//button[.="Add vCenter"]`), fill(`dialog input[name=name]`, "prod"),
+		fill(`dialog input[name=url]`, v.URL()), fill(`dialog input[name=user]`, v.User()), fill(`dialog input[name=secret]`, v.Password()),
+		click(`//dialog//button[.="Add"]`), visible(`dialog input[name=thumbprint][aria-invalid=true]`))
+	p.audit("vCenter without a thumbprint")
+	p.shot("51-add-vcenter")
+	p.do("it is added", fill(`dialog input[name=thumbprint]`, v.Thumbprint()), click(`//dialog//button[.="Add"]`),
+		visible(`//dialog//code[.="`+v.Thumbprint()+`"]`))
+	p.audit("vCenter added")
+	p.do("it is there", click(`//dialog//button[.="Done"]`), visible(`//td[.="prod"]`))
+	p.do("hosts", click(`//button[@aria-label="Hosts of prod"]`), visible(`//dialog//td[.="`+esxsim.Cluster+`"]`))
+	p.do("what preparing them would do", click(`//dialog//button[.="Prepare `+esxsim.Cluster+`"]`), visible(`//dialog//b[.="This is to be done"]`))
+	p.audit("hosts with a plan")
+	p.shot("52-hosts")
+	p.do("closed", click(`dialog button[aria-label=Close]`), chromedp.WaitNotPresent(`dialog`))
+}
+
+func datastore(p *page) {
+	p.do("a datastore is planned", click(`//main//button[.="Create datastore"]`), fill(`dialog input[name=name]`, "gold1"),
+		visible(`//dialog//select[@name="cluster"]/option[.="`+esxsim.Cluster+`"]/..`), fill(`dialog input[name=size]`, "2"), choose(`dialog select[aria-label="Unit of size"]`, "GiB"),
+		click(`//dialog//button[.="Show the plan"]`), visible(`//dialog//b[.="This is to be done"]`))
+	p.audit("plan of a datastore")
+	p.shot("53-plan")
+	p.do("and made", click(`//dialog//button[.="Create it"]`), chromedp.WaitNotPresent(`dialog`), visible(`//td[.="gold1"]`),
+		visible(`//td[contains(.,"Present")]`))
+	p.audit("datastores")
+	p.shot("54-datastores")
+	p.do("its paths", click(`//button[@aria-label="Live state of gold1"]`), visible(`//dialog//td[contains(.,"Mounted")]`), visible(`//dialog//td[contains(.,"active")]`))
+	p.audit("datastore, live")
+	p.shot("55-live")
+	p.do("closed", click(`dialog button[aria-label=Close]`), chromedp.WaitNotPresent(`dialog`))
+	p.do("expanded", click(`//button[@aria-label="Expand gold1"]`), fill(`dialog input[name=size]`, "3"), click(`//dialog//button[.="Expand"]`),
+		chromedp.WaitNotPresent(`dialog`), visible(`//td[.="3 GiB"]`), visible(`//td[contains(.,"Present")]`))
+	p.do("renamed", click(`//button[@aria-label="Rename gold1"]`), fill(`dialog input[name=name]`, "gold2"), click(`//dialog//button[.="Rename"]`),
+		chromedp.WaitNotPresent(`dialog`), visible(`//td[.="gold2"]`), visible(`//td[contains(.,"Present")]`))
+	p.do("removed", click(`//button[@aria-label="Remove gold2"]`), fill(`dialog input[name=confirm]`, "gold2"), click(`//dialog//button[.="Remove datastore"]`),
+		chromedp.WaitNotPresent(`dialog`), visible(`//h2[.="No datastores yet"]`))
+}

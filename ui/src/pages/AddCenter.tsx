@@ -1,0 +1,66 @@
+import { useState } from "preact/hooks";
+import { call } from "../api/client";
+import type { CenterResult } from "../api/gen";
+import { reload } from "../store/query";
+import { useSubmit } from "../store/submit";
+import { Button } from "../parts/Button";
+import { Dialog } from "../parts/Dialog";
+import { CheckField, TextField } from "../parts/Field";
+import { FormDialog } from "../parts/FormDialog";
+import { Facts } from "../parts/Page";
+import { Steps } from "../parts/RemoteTest";
+
+/** Registers a vCenter: its certificate is compared, or trusted by a choice of its own. */
+export function AddCenter({ onClose }: { onClose: () => void }) {
+  const submit = useSubmit();
+  const [name, setName] = useState("");
+  const [url, setUrl] = useState("https://");
+  const [user, setUser] = useState("");
+  const [secret, setSecret] = useState("");
+  const [thumbprint, setThumbprint] = useState("");
+  const [trust, setTrust] = useState(false);
+  const [tried, setTried] = useState(false);
+  const [made, setMade] = useState<CenterResult | undefined>(undefined);
+  const missing = !trust && !thumbprint.trim();
+  const save = async (key: string) => {
+    setTried(true);
+    if (missing) {
+      return;
+    }
+    const options = { url: url.trim(), user: user.trim(), ...(trust ? {} : { thumbprint: thumbprint.trim() }) };
+    setMade(await call("POST /vsphere/centers", { key, body: { name: name.trim(), options, secret } }));
+    reload("centers?");
+  };
+  if (made) {
+    return (
+      <Dialog title={`${made.center.name} is added`} onClose={onClose}>
+        <Facts rows={[["Certificate trusted from now on, SHA-256", <code key="thumbprint">{made.center.options.thumbprint}</code>]]} />
+        <Steps steps={made.steps} />
+        <div class="dialog-foot">
+          <Button kind="primary" onClick={onClose}>
+            Done
+          </Button>
+        </div>
+      </Dialog>
+    );
+  }
+  return (
+    <FormDialog title="Add vCenter" verb="Add" submit={submit} fields={["name", "url", "user", "secret", "thumbprint"]} save={save} onClose={onClose}>
+      <TextField label="Name" name="name" value={name} onValue={setName} hint="As ovgate is to call it." error={submit.at("name")} input={{ autofocus: true }} />
+      <TextField label="Address" name="url" value={url} onValue={setUrl} hint="Of a vCenter, or of an ESXi host alone, such as https://vcenter.example.org" error={submit.at("url")} />
+      <TextField label="User" name="user" value={user} onValue={setUser} hint="Such as ovgate@vsphere.local" error={submit.at("user")} />
+      <TextField label="Password" name="secret" value={secret} onValue={setSecret} error={submit.at("secret")} input={{ type: "password" }} />
+      <TextField
+        label="Thumbprint of its certificate (SHA-256)"
+        name="thumbprint"
+        value={thumbprint}
+        onValue={setThumbprint}
+        hint="The password is sent only to who has this certificate. The vCenter's administrator knows it."
+        error={(tried && missing ? "Enter the thumbprint, or choose to trust the certificate that is there" : undefined) ?? submit.at("thumbprint")}
+      />
+      <CheckField name="trust" checked={trust} onValue={setTrust}>
+        Trust the certificate that is there now, without comparing it
+      </CheckField>
+    </FormDialog>
+  );
+}

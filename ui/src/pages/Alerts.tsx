@@ -1,0 +1,395 @@
+import { useState } from "preact/hooks";
+import { call } from "../api/client";
+import type { Alert, AlertChannel, AlertRule, Silence } from "../api/gen";
+import { capital, duration, interval, time } from "../format";
+import { navigate, query } from "../router";
+import { now } from "../store/clock";
+import { useAlertRules, useAlerts, useChannels, useSilences } from "../store/operations";
+import { asApiError, reload, type Query } from "../store/query";
+import { toast } from "../store/toasts";
+import { Age } from "../parts/Age";
+import { Button } from "../parts/Button";
+import { DataTable, type Column } from "../parts/DataTable";
+import { Confirm } from "../parts/Dialog";
+import { Load } from "../parts/Load";
+import { ObjectLink } from "../parts/ObjectLink";
+import { Empty, Page } from "../parts/Page";
+import { SearchBox } from "../parts/SearchBox";
+import { healthFace, Tag } from "../parts/StateTag";
+import { Tabs } from "../parts/Tabs";
+import { ChannelDialog, RuleDialog, SilenceDialog } from "./AlertDialogs";
+
+type Props = { dialog?: "rule" | "channel" | "silence" };
+
+/** What is wrong now, who is told of it, and when. */
+export function AlertsPage({ dialog }: Props) {
+  const back = (tab: string) => () => navigate("/alerts" + tab);
+  return (
+    <Page title="Alerts">
+      <Tabs
+        label="Parts of alerts"
+        param="tab"
+        tabs={[
+          { id: "active", title: "Active", content: <ActiveTab /> },
+          { id: "rules", title: "Rules", content: <RulesTab /> },
+          { id: "channels", title: "Channels", content: <ChannelsTab /> },
+          { id: "silences", title: "Silences", content: <SilencesTab /> },
+        ]}
+      />
+      {dialog === "rule" && <RuleDialog onClose={back("?tab=rules")} />}
+      {dialog === "channel" && <ChannelDialog onClose={back("?tab=channels")} />}
+      {dialog === "silence" && <SilenceDialog onClose={back(query.value.has("object") ? "" : "?tab=silences")} />}
+    </Page>
+  );
+}
+
+function cursorOf(): string | undefined {
+  return query.value.get("cursor") ?? undefined;
+}
+
+function ActiveTab() {
+  const filter = { q: query.value.get("q") ?? undefined, cursor: cursorOf() };
+  const alerts = useAlerts(filter);
+  const channels = useChannels();
+  const untold = channels.data?.items.length === 0;
+  return (
+    <>
+      <div class="toolbar" role="search">
+        <SearchBox label="Filter alerts by object or code" />
+      </div>
+      <Load query={alerts}>
+        {(list) =>
+          list.items.length > 0 || filter.cursor ? (
+            <DataTable label="Alerts" columns={alertColumns} rows={list.items} rowKey={(a) => a.code + " " + a.object} next={list.next} />
+          ) : (
+            <Empty
+              title={filter.q ? "No alert matches" : "Nothing is wrong"}
+              text={
+                filter.q
+                  ? "Nothing that lasts has that in its object or code."
+                  : untold
+                    ? "Nobody would be told if something were: there is no channel yet."
+                    : "When something is, it is listed here and told to the channels by the rules."
+              }
+              command="ovgate alert list"
+            >
+              {untold && !filter.q && (
+                <Button kind="primary" needs="manage" onClick={() => navigate("/alerts/channels/new?tab=channels")}>
+                  Add channel
+                </Button>
+              )}
+            </Empty>
+          )
+        }
+      </Load>
+    </>
+  );
+}
+
+const alertColumns: Column<Alert>[] = [
+  {
+    key: "level",
+    title: "Level",
+    cell: (a) => (a.state === "over" ? <Tag tone="idle" word="Over" title={a.endedAt ? time(a.endedAt) : undefined} /> : <Tag {...healthFace(a.level)} />),
+  },
+  {
+    key: "text",
+    title: "What",
+    wrap: true,
+    cell: (a) => (
+      <>
+        {a.text}
+        {a.hint && <div class="muted small">{capital(a.hint)}</div>}
+      </>
+    ),
+  },
+  { key: "object", title: "Object", cell: (a) => <ObjectLink object={a.object} /> },
+  { key: "code", title: "Code", cell: (a) => <code>{a.code}</code> },
+  { key: "since", title: "Since", cell: (a) => <Age at={a.since} /> },
+  { key: "told", title: "Told", cell: (a) => <Told alert={a} /> },
+  {
+    key: "actions",
+    title: "Action",
+    right: true,
+    cell: (a) => (
+      <Button
+        small
+        needs="write"
+        label={`Silence ${a.code} of ${a.object}`}
+        onClick={() => navigate(`/alerts/silences/new?${new URLSearchParams({ code: a.code, object: a.object })}`)}
+      >
+        Silence
+      </Button>
+    ),
+  },
+];
+
+function Told({ alert: a }: { alert: Alert }) {
+  if (a.firedAt) {
+    return (
+      <>
+        <Age at={a.firedAt} /> <span class="muted">by rule {a.rule}</span>
+      </>
+    );
+  }
+  return <span class="muted">{a.rule ? `not yet, rule ${a.rule}` : "not: no rule"}</span>;
+}
+
+function RulesTab() {
+  const cursor = cursorOf();
+  const rules = useAlertRules(cursor);
+  return (
+    <>
+      <div class="toolbar">
+        <span class="muted">Of several rules that match a cause the first decides. What no rule matches is not told.</span>
+        <span class="spacer" />
+        <Button kind="primary" needs="manage" onClick={() => navigate("/alerts/rules/new?tab=rules")}>
+          New rule
+        </Button>
+      </div>
+      <Load query={rules}>
+        {(list) => <DataTable label="Rules" columns={ruleColumns} rows={list.items} rowKey={(r) => r.name} next={list.next} />}
+      </Load>
+    </>
+  );
+}
+
+const ruleColumns: Column<AlertRule>[] = [
+  {
+    key: "name",
+    title: "Name",
+    cell: (r) => (
+      <>
+        {r.name} {r.own && <span class="chip">own</span>}
+      </>
+    ),
+  },
+  {
+    key: "codes",
+    title: "Causes",
+    wrap: true,
+    cell: (r) => <code>{r.codes.join(", ")}</code>,
+  },
+  { key: "level", title: "Level", cell: (r) => (r.level ? <Tag {...healthFace(r.level)} /> : <span class="muted">any</span>) },
+  { key: "after", title: "After", right: true, cell: (r) => (r.afterMs > 0 ? span(r.afterMs) : "at once") },
+  { key: "remind", title: "Again every", right: true, cell: (r) => (r.remindMs > 0 ? span(r.remindMs) : <span class="muted">never</span>) },
+  { key: "state", title: "State", cell: (r) => (r.off ? <Tag tone="idle" word="Off" /> : <Tag tone="ok" word="On" />) },
+  { key: "actions", title: "Actions", right: true, cell: (r) => <RuleActions rule={r} /> },
+];
+
+/** A setting in ms, in hours and days too. */
+function span(ms: number): string {
+  return ms % 3_600_000 === 0 ? duration(ms) : interval(ms);
+}
+
+function RuleActions({ rule: r }: { rule: AlertRule }) {
+  const [open, setOpen] = useState<"change" | "reset" | undefined>(undefined);
+  const close = () => setOpen(undefined);
+  return (
+    <>
+      <Button small needs="manage" label={`Change rule ${r.name}`} onClick={() => setOpen("change")}>
+        Change
+      </Button>{" "}
+      <Button
+        small
+        kind={r.own ? "danger" : undefined}
+        needs="manage"
+        label={r.own ? `Delete rule ${r.name}` : `Reset rule ${r.name}`}
+        onClick={() => setOpen("reset")}
+      >
+        {r.own ? "Delete" : "Reset"}
+      </Button>
+      {open === "change" && <RuleDialog rule={r} onClose={close} />}
+      {open === "reset" && (
+        <Confirm
+          title={r.own ? `Delete rule ${r.name}` : `Reset rule ${r.name}`}
+          verb={r.own ? "Delete" : "Reset"}
+          danger={r.own}
+          consequences={[r.own ? "What it matches is told by the rules after it." : "It becomes as every installation has it."]}
+          onClose={close}
+          act={async () => {
+            await call("DELETE /alerts/rules/{rule}", { path: { rule: r.name } });
+            toast("ok", r.own ? `Rule ${r.name} is deleted` : `Rule ${r.name} is as it was`);
+            reload("alertrules?", "alerts?");
+          }}
+        />
+      )}
+    </>
+  );
+}
+
+type KeptProps<T> = {
+  query: Query<{ items: T[]; next: string | null }>;
+  label: string;
+  columns: Column<T>[];
+  needs: "write" | "manage";
+  /** What the button that makes one says, and where it leads. */
+  add: string;
+  to: string;
+  note: string;
+  empty: { title: string; text: string; command: string };
+};
+
+/** A list of what is made and taken away here, or how to begin. */
+function Kept<T extends { id: string }>({ query: kept, label, columns, needs, add, to, note, empty }: KeptProps<T>) {
+  const button = (
+    <Button kind="primary" needs={needs} onClick={() => navigate(to)}>
+      {add}
+    </Button>
+  );
+  return (
+    <Load query={kept}>
+      {(list) =>
+        list.items.length > 0 || cursorOf() ? (
+          <>
+            <div class="toolbar">
+              <span class="muted">{note}</span>
+              <span class="spacer" />
+              {button}
+            </div>
+            <DataTable label={label} columns={columns} rows={list.items} rowKey={(row) => row.id} next={list.next} />
+          </>
+        ) : (
+          <Empty {...empty}>{button}</Empty>
+        )
+      }
+    </Load>
+  );
+}
+
+function ChannelsTab() {
+  return (
+    <Kept
+      query={useChannels(cursorOf())}
+      label="Channels"
+      columns={channelColumns}
+      needs="manage"
+      add="Add channel"
+      to="/alerts/channels/new?tab=channels"
+      note="Every channel is told every alert. Test tells whether it arrives."
+      empty={{
+        title: "No channels yet",
+        text: "A channel is a mail server or a webhook that alerts are sent to. Without one nobody is told.",
+        command: "ovgate alert channel create webhook NAME",
+      }}
+    />
+  );
+}
+
+const channelColumns: Column<AlertChannel>[] = [
+  { key: "name", title: "Name", cell: (c) => c.name },
+  { key: "kind", title: "Kind", cell: (c) => (c.kind === "email" ? "Mail" : c.format === "slack" ? "Webhook, Slack" : "Webhook, JSON") },
+  { key: "where", title: "To", wrap: true, cell: (c) => <Where channel={c} /> },
+  { key: "created", title: "Added", right: true, cell: (c) => <Age at={c.created} /> },
+  { key: "actions", title: "Actions", right: true, cell: (c) => <ChannelActions channel={c} /> },
+];
+
+function Where({ channel: c }: { channel: AlertChannel }) {
+  if (c.kind === "webhook") {
+    return <span class="muted">an address that is kept sealed</span>;
+  }
+  return (
+    <>
+      {c.to.join(", ")}
+      <div class="muted small">
+        from {c.from} by {c.host}:{c.port}
+        {c.security === "none" && ", not encrypted"}
+      </div>
+    </>
+  );
+}
+
+function ChannelActions({ channel: c }: { channel: AlertChannel }) {
+  const [busy, setBusy] = useState(false);
+  const [ask, setAsk] = useState(false);
+  const test = async () => {
+    setBusy(true);
+    try {
+      await call("POST /alerts/channels/{channel}/test", { path: { channel: c.id } });
+      toast("ok", `A test message was delivered to ${c.name}`);
+    } catch (error) {
+      const failure = asApiError(error);
+      toast("bad", [failure.message, failure.hint].filter(Boolean).join(". "));
+    }
+    setBusy(false);
+  };
+  return (
+    <>
+      <Button small needs="manage" busy={busy} label={`Test ${c.name}`} onClick={() => void test()}>
+        Test
+      </Button>{" "}
+      <Button small kind="danger" needs="manage" label={`Delete channel ${c.name}`} onClick={() => setAsk(true)}>
+        Delete
+      </Button>
+      {ask && (
+        <Confirm
+          title={`Delete channel ${c.name}`}
+          verb="Delete"
+          danger
+          consequences={["No alert is sent to it any more, nor that one is over."]}
+          onClose={() => setAsk(false)}
+          act={async () => {
+            await call("DELETE /alerts/channels/{channel}", { path: { channel: c.id } });
+            toast("ok", `Channel ${c.name} is deleted`);
+            reload("channels?");
+          }}
+        />
+      )}
+    </>
+  );
+}
+
+function SilencesTab() {
+  return (
+    <Kept
+      query={useSilences(cursorOf())}
+      label="Silences"
+      columns={silenceColumns}
+      needs="write"
+      add="New silence"
+      to="/alerts/silences/new?tab=silences"
+      note="What a silence matches is listed and counts for health, and is not told while it lasts."
+      empty={{
+        title: "No silences",
+        text: "A silence keeps alerts from being told for a while, such as those of a node that is being repaired.",
+        command: "ovgate alert silence create --object 'vdisk demo' --until 2h --why REASON",
+      }}
+    />
+  );
+}
+
+const anything = <span class="muted">any</span>;
+
+const silenceColumns: Column<Silence>[] = [
+  { key: "object", title: "Object", cell: (s) => (s.object ? <code>{s.object}</code> : anything) },
+  { key: "code", title: "Code", cell: (s) => (s.code ? <code>{s.code}</code> : anything) },
+  { key: "why", title: "Why", wrap: true, cell: (s) => s.why },
+  { key: "by", title: "By", cell: (s) => s.by },
+  { key: "until", title: "Ends", right: true, cell: (s) => <Ends at={s.untilAt} /> },
+  { key: "actions", title: "Action", right: true, cell: (s) => <EndSilence silence={s} /> },
+];
+
+function Ends({ at }: { at: string }) {
+  const left = Date.parse(at) - now.value;
+  return left > 0 ? <span title={time(at)}>in {duration(left)}</span> : <Tag tone="idle" word="Ended" />;
+}
+
+function EndSilence({ silence: s }: { silence: Silence }) {
+  const [busy, setBusy] = useState(false);
+  const end = async () => {
+    setBusy(true);
+    try {
+      await call("DELETE /alerts/silences/{silence}", { path: { silence: s.id } });
+      toast("ok", "The silence is ended: what it matched is told again");
+    } catch (error) {
+      toast("bad", asApiError(error).message);
+    }
+    setBusy(false);
+    reload("silences?", "alerts?");
+  };
+  return (
+    <Button small needs="write" busy={busy} label={`End the silence of ${[s.object, s.code].filter(Boolean).join(" ")}`} onClick={() => void end()}>
+      End
+    </Button>
+  );
+}

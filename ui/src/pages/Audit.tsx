@@ -1,0 +1,191 @@
+import { useState } from "preact/hooks";
+import type { AuditChange, AuditEntry } from "../api/gen";
+import { plural, time } from "../format";
+import { navigate, query, setQuery } from "../router";
+import { useAudit } from "../store/operations";
+import { useNodes } from "../store/reads";
+import { denied } from "../store/session";
+import { Button } from "../parts/Button";
+import { DataTable, type Column } from "../parts/DataTable";
+import { Dialog } from "../parts/Dialog";
+import { Load } from "../parts/Load";
+import { Notice } from "../parts/Notice";
+import { ObjectLink } from "../parts/ObjectLink";
+import { Empty, Facts, Page } from "../parts/Page";
+import { SearchBox } from "../parts/SearchBox";
+import { Tag, type Tone } from "../parts/StateTag";
+
+/** Hours back that the filter offers. */
+const spans = [
+  { value: "1", text: "Last hour" },
+  { value: "24", text: "Last day" },
+  { value: "168", text: "Last week" },
+  { value: "720", text: "Last 30 days" },
+];
+
+/** Who changed what, from where, with what before and after. */
+export function AuditPage() {
+  const reason = denied("manage");
+  if (reason) {
+    return (
+      <Page title="Audit log">
+        <Notice tone="info">{reason}. It tells what every user did.</Notice>
+      </Page>
+    );
+  }
+  return (
+    <Page title="Audit log">
+      <Filters />
+      <Log />
+    </Page>
+  );
+}
+
+function Filters() {
+  const nodes = useNodes();
+  const members = nodes.data?.items ?? [];
+  const choose = (param: string) => (event: { currentTarget: HTMLSelectElement }) =>
+    setQuery({ [param]: event.currentTarget.value, cursor: undefined }, { replace: true });
+  return (
+    <div class="toolbar" role="search">
+      <SearchBox label="Filter by object" placeholder="Object" />
+      <SearchBox label="Filter by user" param="user" placeholder="User" />
+      <SearchBox label="Filter by operation" param="operation" placeholder="Operation, such as UpdateVDisk" />
+      <select aria-label="Time" value={query.value.get("hours") ?? ""} onChange={choose("hours")}>
+        <option value="">All times</option>
+        {spans.map((s) => (
+          <option key={s.value} value={s.value}>
+            {s.text}
+          </option>
+        ))}
+      </select>
+      {members.length > 1 && (
+        <select aria-label="Node" value={query.value.get("node") ?? ""} onChange={choose("node")}>
+          <option value="">The node that is asked</option>
+          {members.map((m) => (
+            <option key={m.id}>{m.name}</option>
+          ))}
+        </select>
+      )}
+    </div>
+  );
+}
+
+function Log() {
+  const q = query.value;
+  const get = (name: string) => q.get(name) ?? undefined;
+  const filter = { q: get("q"), user: get("user"), operation: get("operation"), node: get("node"), cursor: get("cursor") };
+  const hours = spans.find((s) => s.value === get("hours"))?.value;
+  const log = useAudit(filter, hours ? Number(hours) : undefined);
+  const [shown, show] = useState<AuditEntry | undefined>(undefined);
+  return (
+    <>
+      <Load query={log} lines={8}>
+        {(list) =>
+          list.items.length > 0 || list.next || filter.cursor ? (
+            <DataTable label="Audit log" columns={columns(show)} rows={list.items} rowKey={(e) => String(e.seq)} next={list.next} />
+          ) : (
+            <Empty title="No entry matches" text="Every change that was asked for is here, and every sign-in. Take a part of the filter away to see more.">
+              <Button onClick={() => navigate("/audit")}>Clear the filter</Button>
+            </Empty>
+          )
+        }
+      </Load>
+      {shown && <EntryDialog entry={shown} onClose={() => show(undefined)} />}
+    </>
+  );
+}
+
+function columns(show: (e: AuditEntry) => void): Column<AuditEntry>[] {
+  return [
+    { key: "time", title: "Time", cell: (e) => <span class="num">{time(e.time)}</span> },
+    { key: "user", title: "User", cell: (e) => e.user || <span class="muted">nobody known</span> },
+    { key: "operation", title: "Operation", cell: (e) => e.operation },
+    { key: "object", title: "Object", wrap: true, cell: (e) => <ObjectLink object={e.object} /> },
+    { key: "result", title: "Result", cell: (e) => <Tag {...resultOf(e)} /> },
+    { key: "changes", title: "Changes", wrap: true, cell: (e) => <Summary changes={e.changes} /> },
+    {
+      key: "details",
+      title: "Details",
+      right: true,
+      cell: (e) => (
+        <Button small label={`Details of ${e.operation} at ${time(e.time)}`} onClick={() => show(e)}>
+          Details
+        </Button>
+      ),
+    },
+  ];
+}
+
+/** How a request ended. */
+function resultOf(e: AuditEntry): { tone: Tone; word: string } {
+  const more = e.count > 0 ? ` and ${e.count} more` : "";
+  if (e.operation === "AuditLost") {
+    return { tone: "warn", word: `${plural(e.count, "entry").replace("entrys", "entries")} lost` };
+  }
+  if (e.status === 0) {
+    return { tone: "idle", word: "Outcome unknown" };
+  }
+  if (e.status < 400) {
+    return { tone: "ok", word: "Done" + more };
+  }
+  return { tone: e.status < 500 ? "warn" : "bad", word: `Refused: ${e.code || e.status}${more}` };
+}
+
+/** Changes that a row shows; the details show all. */
+const summaryMax = 2;
+
+function Summary({ changes }: { changes: AuditChange[] }) {
+  return (
+    <span class="small">
+      {changes.slice(0, summaryMax).map((c) => (
+        <div key={c.field}>
+          <span class="muted">{c.field}</span> {c.before !== null && `${clip(c.before)} → `}
+          {clip(c.after)}
+        </div>
+      ))}
+      {changes.length > summaryMax && <div class="muted">and {changes.length - summaryMax} more</div>}
+    </span>
+  );
+}
+
+/** Longest value that a row shows. */
+const valueMax = 40;
+
+function clip(text: string): string {
+  return text.length > valueMax ? text.slice(0, valueMax) + "…" : text || "empty";
+}
+
+function EntryDialog({ entry: e, onClose }: { entry: AuditEntry; onClose: () => void }) {
+  return (
+    <Dialog title={`${e.operation} at ${time(e.time)}`} onClose={onClose}>
+      <Facts
+        rows={[
+          ["User", e.user ? `${e.user}, role ${e.role}` : "nobody known"],
+          ["From", e.address || "–"],
+          ["With", e.token ? `token ${e.token}` : "a password or session"],
+          ["Object", <ObjectLink object={e.object} />],
+          ["Result", <Tag {...resultOf(e)} />],
+          ["Status", e.status ? `${e.status}${e.field ? `, about field ${e.field}` : ""}` : "none: the node stopped meanwhile"],
+          ["Took", `${e.tookMs} ms`],
+          ["Request", <code>{e.requestId}</code>],
+          ...(e.node ? ([["Answered by", e.node]] as [string, string][]) : []),
+        ]}
+      />
+      {e.changes.length > 0 && (
+        <DataTable label="Changes" columns={changeColumns} rows={e.changes} rowKey={(c) => c.field} />
+      )}
+      <div class="dialog-foot">
+        <Button kind="primary" onClick={onClose}>
+          Done
+        </Button>
+      </div>
+    </Dialog>
+  );
+}
+
+const changeColumns: Column<AuditChange>[] = [
+  { key: "field", title: "Field", cell: (c) => <code>{c.field}</code> },
+  { key: "before", title: "Before", wrap: true, cell: (c) => (c.before === null ? <span class="muted">not known</span> : c.before || "empty") },
+  { key: "after", title: "After", wrap: true, cell: (c) => c.after || "empty" },
+];

@@ -1,0 +1,213 @@
+import { useState } from "preact/hooks";
+import { call } from "../api/client";
+import type { RemoteBackend, RemoteBackendResult, RemoteKind, RemoteStep } from "../api/gen";
+import { navigate } from "../router";
+import { backendKey } from "../store/objects";
+import { ending, reload } from "../store/query";
+import { useSubmit } from "../store/submit";
+import { toast } from "../store/toasts";
+import { Button } from "../parts/Button";
+import { DataTable, type Column } from "../parts/DataTable";
+import { Confirm, Dialog } from "../parts/Dialog";
+import { NameField, SelectField, TextField } from "../parts/Field";
+import { FormDialog } from "../parts/FormDialog";
+import { ErrorPanel, Notice } from "../parts/Notice";
+import { changedOptions, emptyRemote, remoteErrors, RemoteFields, remoteForm } from "../parts/RemoteFields";
+import { Tag } from "../parts/StateTag";
+
+function changed(): void {
+  reload("backends?", "backend:");
+}
+
+const stepColumns: Column<RemoteStep>[] = [
+  { key: "step", title: "Step", cell: (s) => s.step },
+  { key: "ok", title: "Result", cell: (s) => (s.ok ? <Tag tone="ok" word="Works" /> : <Tag tone="bad" word="Failed" />) },
+  { key: "detail", title: "Found", wrap: true, cell: (s) => s.detail },
+  { key: "time", title: "Time", right: true, cell: (s) => `${s.millis.toFixed(s.millis < 10 ? 1 : 0)} ms` },
+];
+
+const silentColumns = stepColumns.filter((c) => c.key !== "detail");
+
+/** What a test tried and found. */
+function Report({ result: { backend: b, steps } }: { result: RemoteBackendResult }) {
+  const failed = steps.filter((s) => !s.ok).length;
+  const told = steps.some((s) => s.detail);
+  return (
+    <>
+      {failed > 0 ? (
+        <Notice tone="bad" alert>
+          <b>{failed === 1 ? "A step does not work" : `${failed} steps do not work`}</b>
+        </Notice>
+      ) : (
+        <Notice tone="ok">
+          <b>Every operation works</b>
+        </Notice>
+      )}
+      {b.warnings.map((w) => (
+        <Notice key={w} tone="warn">
+          {w}
+        </Notice>
+      ))}
+      <DataTable label="What was tried" columns={told ? stepColumns : silentColumns} rows={steps} rowKey={(s) => s.step + s.detail} />
+    </>
+  );
+}
+
+function ReportDialog({ title, result, onClose }: { title: string; result: RemoteBackendResult; onClose: () => void }) {
+  return (
+    <Dialog title={title} onClose={onClose}>
+      <div class="stack-wide">
+        <Report result={result} />
+        <div class="dialog-foot">
+          <Button kind="primary" onClick={onClose}>
+            Done
+          </Button>
+        </div>
+      </div>
+    </Dialog>
+  );
+}
+
+/** Registers a store after the node tried every operation on it. */
+export function CreateBackendDialog({ onClose }: { onClose: () => void }) {
+  const submit = useSubmit();
+  const [name, setName] = useState("");
+  const [form, setForm] = useState(emptyRemote("s3"));
+  const [made, setMade] = useState<RemoteBackendResult | undefined>(undefined);
+  const save = async (key: string) => {
+    const body = {
+      name: name.trim(),
+      kind: form.kind,
+      options: changedOptions(form, emptyRemote(form.kind)),
+      secret: form.secret || undefined,
+    };
+    setMade(await call("POST /backends", { key, body }));
+    changed();
+  };
+  if (made) {
+    const done = () => navigate(`/backends/${encodeURIComponent(made.backend.name)}`);
+    return <ReportDialog title={`Backend ${made.backend.name} is registered`} result={made} onClose={done} />;
+  }
+  return (
+    <FormDialog
+      title="Register backend"
+      verb={submit.busy ? "Trying every operation…" : "Test and register"}
+      needs="manage"
+      submit={submit}
+      fields={["name", ...remoteErrors]}
+      save={save}
+      onClose={onClose}
+    >
+      <NameField value={name} onValue={setName} error={submit.at("name")} />
+      <SelectField
+        label="Store"
+        name="kind"
+        value={form.kind}
+        onValue={(kind) => {
+          submit.clear();
+          setForm(emptyRemote(kind as RemoteKind));
+        }}
+        options={[
+          { value: "s3", text: "Amazon S3, or a store that speaks like it" },
+          { value: "swift", text: "OpenStack Swift" },
+        ]}
+      />
+      <RemoteFields form={form} onForm={setForm} submit={submit} />
+      <p class="muted small">Every operation is tried first, on objects that are made for it and removed.</p>
+    </FormDialog>
+  );
+}
+
+type Props = { backend: RemoteBackend; onClose: () => void };
+
+/** Changes how a store is reached: tried before it is kept. */
+export function ChangeBackendDialog({ backend: b, onClose }: Props) {
+  const submit = useSubmit();
+  const before = remoteForm(b.kind, b.options);
+  const [name, setName] = useState(b.name);
+  const [form, setForm] = useState(before);
+  const [result, setResult] = useState<RemoteBackendResult | undefined>(undefined);
+  const save = async () => {
+    const options = changedOptions(form, before);
+    const body = {
+      name: name.trim() === b.name ? undefined : name.trim(),
+      options: Object.keys(options).length > 0 ? options : undefined,
+      secret: form.secret || undefined,
+    };
+    setResult(await call("PATCH /backends/{backend}", { path: { backend: b.id }, body }));
+  };
+  if (result) {
+    const done = () => {
+      changed();
+      onClose();
+      navigate(`/backends/${encodeURIComponent(result.backend.name)}`, { replace: true });
+    };
+    return <ReportDialog title={`Backend ${result.backend.name} is changed`} result={result} onClose={done} />;
+  }
+  return (
+    <FormDialog
+      title={`Change backend ${b.name}`}
+      verb={submit.busy ? "Trying every operation…" : "Test and save"}
+      needs="manage"
+      submit={submit}
+      fields={["name", ...remoteErrors]}
+      save={save}
+      onClose={onClose}
+    >
+      <TextField label="Name" name="name" value={name} onValue={setName} error={submit.at("name")} />
+      <RemoteFields form={form} onForm={setForm} submit={submit} change />
+      <p class="muted small">
+        It is tried before it is kept, and has to show the objects of the vPools on it, which go on without a stop.
+      </p>
+    </FormDialog>
+  );
+}
+
+/** Tries every operation of a store and shows the report. */
+export function TestBackendButton({ backend: b }: { backend: RemoteBackend }) {
+  const submit = useSubmit();
+  const [result, setResult] = useState<RemoteBackendResult | undefined>(undefined);
+  const test = () =>
+    void submit.run(async () => {
+      setResult(await call("POST /backends/{backend}/test", { path: { backend: b.id } }));
+      changed();
+    });
+  return (
+    <>
+      <Button needs="manage" busy={submit.busy} onClick={test}>
+        {submit.busy ? "Testing…" : "Test"}
+      </Button>
+      {result && <ReportDialog title={`Test of ${b.name}`} result={result} onClose={() => setResult(undefined)} />}
+      {submit.error && (
+        <Dialog title={`Test of ${b.name}`} onClose={submit.clear}>
+          <ErrorPanel error={submit.error} />
+        </Dialog>
+      )}
+    </>
+  );
+}
+
+/** Forgets a store; nothing at it changes. */
+export function DeleteBackendDialog({ backend: b, onClose }: Props) {
+  return (
+    <Confirm
+      title={`Delete backend ${b.name}`}
+      verb="Delete backend"
+      danger
+      typeName={b.name}
+      consequences={[
+        "The node forgets how the store is reached, with the secret.",
+        `Nothing at the store changes: objects in ${b.options.container} stay.`,
+      ]}
+      onClose={onClose}
+      act={async () => {
+        await ending(backendKey(b.name), async () => {
+          await call("DELETE /backends/{backend}", { path: { backend: b.id } });
+        });
+        toast("ok", `Backend ${b.name} deleted`);
+        reload("backends?");
+        navigate("/backends");
+      }}
+    />
+  );
+}

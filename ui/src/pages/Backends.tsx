@@ -1,0 +1,94 @@
+import type { RemoteBackend } from "../api/gen";
+import { count, plural } from "../format";
+import { navigate, query } from "../router";
+import { useBackends } from "../store/objects";
+import { Age } from "../parts/Age";
+import { Button } from "../parts/Button";
+import { DataTable, type Column } from "../parts/DataTable";
+import { Link } from "../parts/Link";
+import { Load } from "../parts/Load";
+import { Empty, Page } from "../parts/Page";
+import { SearchBox } from "../parts/SearchBox";
+import { Tag } from "../parts/StateTag";
+import { CreateBackendDialog } from "./BackendDialogs";
+
+/** The registered S3 and Swift stores. */
+export function BackendsPage({ create }: { create?: boolean }) {
+  const filter = { q: query.value.get("q") ?? undefined, cursor: query.value.get("cursor") ?? undefined };
+  const list = useBackends(filter);
+  const register = (
+    <Button kind="primary" needs="manage" onClick={() => navigate("/backends/new")}>
+      Register backend
+    </Button>
+  );
+  return (
+    <Page title="Backends" actions={register}>
+      <div class="toolbar" role="search">
+        <SearchBox label="Filter backends by name" />
+      </div>
+      <Load query={list}>
+        {(page) =>
+          page.items.length > 0 || filter.cursor ? (
+            <DataTable label="Backends" columns={columns} rows={page.items} rowKey={(b) => b.id} next={page.next} />
+          ) : filter.q ? (
+            <Empty title="No backend matches" text="No backend has that in its name.">
+              <Button onClick={() => navigate("/backends")}>Clear the filter</Button>
+            </Empty>
+          ) : (
+            <Empty
+              title="No backends yet"
+              text="An S3 or Swift store that vPools may keep their objects in. A directory of this node and its own object store need none."
+              command="ovgate backend create s3 NAME --url URL --bucket BUCKET --user ACCESSKEY --secret-stdin"
+            >
+              {register}
+            </Empty>
+          )
+        }
+      </Load>
+      {create && <CreateBackendDialog onClose={() => navigate("/backends")} />}
+    </Page>
+  );
+}
+
+/** The kind of a store as people call it. */
+export function kindName(b: RemoteBackend): string {
+  return b.kind === "s3" ? "S3" : "Swift";
+}
+
+/** What the newest test said in one word. */
+export function BackendTag({ backend: b }: { backend: RemoteBackend }) {
+  return b.warnings.length > 0 ? (
+    <Tag tone="warn" word={plural(b.warnings.length, "warning")} title={b.warnings.join(" ")} />
+  ) : (
+    <Tag tone="ok" word="Works" title="As of the newest test" />
+  );
+}
+
+function total(b: RemoteBackend, of: "requests" | "failed"): number {
+  return b.requests.reduce((sum, r) => sum + r[of], 0);
+}
+
+const columns: Column<RemoteBackend>[] = [
+  { key: "name", title: "Name", cell: (b) => <Link to={`/backends/${encodeURIComponent(b.name)}`}>{b.name}</Link> },
+  { key: "state", title: "State", cell: (b) => <BackendTag backend={b} /> },
+  { key: "kind", title: "Store", cell: kindName },
+  {
+    key: "url",
+    title: "Endpoint",
+    wrap: true,
+    cell: (b) => <span class="mono">{b.options.url || `Amazon's of ${b.options.region || "its region"}`}</span>,
+  },
+  { key: "container", title: "Bucket, container", wrap: true, cell: (b) => <span class="mono">{b.options.container}</span> },
+  { key: "vpools", title: "vPools", right: true, cell: (b) => b.vpools.length },
+  { key: "requests", title: "Requests", right: true, cell: (b) => count(total(b, "requests")) },
+  {
+    key: "failed",
+    title: "Failed",
+    right: true,
+    cell: (b) => {
+      const n = total(b, "failed");
+      return n > 0 ? <Tag tone="warn" word={count(n)} /> : "0";
+    },
+  },
+  { key: "tested", title: "Tested", right: true, cell: (b) => <Age at={b.testedAt} /> },
+];

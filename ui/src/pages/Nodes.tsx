@@ -1,0 +1,178 @@
+import { useState } from "preact/hooks";
+import { call } from "../api/client";
+import type { ClusterStatus, Member, MemberState } from "../api/gen";
+import { plural } from "../format";
+import { query } from "../router";
+import { asApiError, reload } from "../store/query";
+import { useCluster, useNodes } from "../store/reads";
+import { toast } from "../store/toasts";
+import { Age } from "../parts/Age";
+import { Button } from "../parts/Button";
+import { DataTable, type Column } from "../parts/DataTable";
+import { Confirm } from "../parts/Dialog";
+import { Load } from "../parts/Load";
+import { Card, Facts, Page } from "../parts/Page";
+import { SearchBox } from "../parts/SearchBox";
+import { Tag, type Tone } from "../parts/StateTag";
+
+/** The nodes of the cluster: who lives, how busy each is, and what each serves. */
+export function NodesPage() {
+  const filter = { q: query.value.get("q") ?? undefined, cursor: query.value.get("cursor") ?? undefined };
+  const nodes = useNodes(filter);
+  const cluster = useCluster();
+  return (
+    <Page title="Nodes">
+      <div class="toolbar" role="search">
+        <SearchBox label="Filter nodes by name" />
+      </div>
+      <div class="stack-wide">
+        <Load query={nodes}>
+          {(list) => (
+            <DataTable label="Nodes" columns={columns} rows={list.items} rowKey={(n) => n.id} next={list.next} />
+          )}
+        </Load>
+        <Load query={cluster}>{(c) => <ClusterCard cluster={c} />}</Load>
+      </div>
+    </Page>
+  );
+}
+
+function ClusterCard({ cluster: c }: { cluster: ClusterStatus }) {
+  const registry = c.registry === "etcd" ? "etcd" : "this node's data directory";
+  if (c.name === null) {
+    return (
+      <Card title="Cluster">
+        <Facts
+          rows={[
+            ["Name", <span class="muted">none: this node is in no cluster</span>],
+            ["Registry", registry],
+            ["Id", <code key="id">{c.id}</code>],
+          ]}
+        />
+      </Card>
+    );
+  }
+  return (
+    <Card title="Cluster">
+      <Facts
+        rows={[
+          ["Name", c.name],
+          ["Nodes", `${c.nodes.alive} of ${c.nodes.total} alive`],
+          ["Registry", registry],
+          ["Made", <Age key="made" at={c.createdAt} />],
+          ["This node's certificate ends", c.certificateEndsAt?.slice(0, 10) ?? "unknown"],
+          ["The authority's certificate ends", c.authorityEndsAt?.slice(0, 10) ?? "unknown"],
+          ["Id", <code key="id">{c.id}</code>],
+        ]}
+      />
+    </Card>
+  );
+}
+
+const faces: Record<MemberState, { tone: Tone; word: string }> = {
+  up: { tone: "ok", word: "Up" },
+  down: { tone: "bad", word: "Down" },
+  unknown: { tone: "idle", word: "Unknown" },
+};
+
+function NodeTag({ node: n }: { node: Member }) {
+  const face = faces[n.state];
+  if (n.draining) {
+    return <Tag tone={n.state === "up" ? "warn" : face.tone} word={`${face.word}, draining`} title="It hands over what it serves, and takes nothing" />;
+  }
+  return <Tag {...face} />;
+}
+
+/** What other nodes hear of a node. */
+function heard(n: Member): string {
+  return n.self ? "answers this page" : n.liveness;
+}
+
+function load(n: Member): string {
+  return n.load ? `CPU ${n.load.cpu} %, memory ${n.load.memory} %, journals ${n.load.journal} %` : "not heard";
+}
+
+const columns: Column<Member>[] = [
+  { key: "name", title: "Name", cell: (n) => (n.self ? `${n.name} (this one)` : n.name) },
+  { key: "state", title: "State", cell: (n) => <NodeTag node={n} /> },
+  { key: "heard", title: "Heard", cell: heard },
+  { key: "vdisks", title: "vDisks", right: true, cell: (n) => n.vdisks },
+  { key: "load", title: "Load", wrap: true, cell: (n) => <span class={n.load ? undefined : "muted"}>{load(n)}</span> },
+  { key: "domain", title: "Domain", cell: (n) => n.domain || <span class="muted">not said</span> },
+  { key: "portals", title: "Portals", wrap: true, cell: (n) => <span class="mono">{n.portals.join(" ")}</span> },
+  { key: "version", title: "Version", cell: (n) => n.version },
+  { key: "started", title: "Started", right: true, cell: (n) => <Age at={n.startedAt} /> },
+  { key: "actions", title: "Actions", right: true, cell: (n) => <NodeActions node={n} /> },
+];
+
+function NodeActions({ node: n }: { node: Member }) {
+  const [open, setOpen] = useState<"drain" | "remove" | undefined>(undefined);
+  const close = () => setOpen(undefined);
+  const resume = async () => {
+    try {
+      await call("DELETE /nodes/{node}/drain", { path: { node: n.id } });
+      toast("ok", `${n.name} takes vDisks again`);
+    } catch (error) {
+      const failure = asApiError(error);
+      toast("bad", [failure.message, failure.hint].filter(Boolean).join(". "));
+    }
+    reload("nodes?");
+  };
+  return (
+    <>
+      {n.draining ? (
+        <Button small needs="manage" label={`Let ${n.name} take vDisks again`} onClick={() => void resume()}>
+          End drain
+        </Button>
+      ) : (
+        <Button small needs="manage" label={`Drain ${n.name}`} onClick={() => setOpen("drain")}>
+          Drain
+        </Button>
+      )}{" "}
+      <Button
+        small
+        kind="danger"
+        needs="manage"
+        label={`Remove ${n.name}`}
+        reason={n.self || n.state === "up" ? "It is up: drain it, then let it leave: ovgate cluster leave" : undefined}
+        onClick={() => setOpen("remove")}
+      >
+        Remove
+      </Button>
+      {open === "drain" && (
+        <Confirm
+          title={`Drain ${n.name}`}
+          verb="Drain"
+          consequences={[
+            `It hands its ${plural(n.vdisks, "vDisk")} over to other nodes, one after the other; each pauses for less than a second.`,
+            "Until that is ended it takes none. Hosts need a path to the other nodes.",
+          ]}
+          onClose={close}
+          act={async () => {
+            await call("POST /nodes/{node}/drain", { path: { node: n.id } });
+            toast("ok", `${n.name} hands over what it serves`);
+            reload("nodes?", "vdisks?");
+          }}
+        />
+      )}
+      {open === "remove" && (
+        <Confirm
+          title={`Remove ${n.name}`}
+          verb="Remove node"
+          danger
+          typeName={n.name}
+          consequences={[
+            "It is no part of the cluster any more, and does not start again as one.",
+            "What only its journals have is lost to the cluster.",
+          ]}
+          onClose={close}
+          act={async () => {
+            await call("DELETE /nodes/{node}", { path: { node: n.id } });
+            toast("ok", `${n.name} is removed`);
+            reload("nodes?", "cluster");
+          }}
+        />
+      )}
+    </>
+  );
+}

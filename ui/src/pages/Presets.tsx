@@ -1,0 +1,151 @@
+import { useState } from "preact/hooks";
+import { call } from "../api/client";
+import type { Preset } from "../api/gen";
+import { bytes } from "../format";
+import { navigate, query } from "../router";
+import { usePresets } from "../store/objects";
+import { reload } from "../store/query";
+import { toast } from "../store/toasts";
+import { Button } from "../parts/Button";
+import { DataTable, type Column } from "../parts/DataTable";
+import { Confirm } from "../parts/Dialog";
+import { Load } from "../parts/Load";
+import { Card } from "../parts/Page";
+import { Tag } from "../parts/StateTag";
+import { ChangePresetDialog, CreatePresetDialog } from "./PresetDialogs";
+
+/** A policy as it is typed: k,m,c,x. */
+export function bare(policy: string): string {
+  return policy.replace(/[()]/g, "");
+}
+
+const columns: Column<Preset>[] = [
+  {
+    key: "name",
+    title: "Preset",
+    cell: (p) => (
+      <>
+        {p.name} {p.default && <span class="chip">default</span>}
+      </>
+    ),
+  },
+  {
+    key: "now",
+    title: "Now",
+    cell: (p) => (p.now ? <code>{bare(p.now)}</code> : <Tag tone="bad" word="None can be met" />),
+  },
+  { key: "explain", title: "What may fail", wrap: true, cell: (p) => p.explain },
+  {
+    key: "policies",
+    title: "Policies",
+    wrap: true,
+    cell: (p) =>
+      p.automatic ? <span class="muted">follow the devices</span> : p.policies.map((x) => <div key={x} class="mono">{x}</div>),
+  },
+  { key: "fragment", title: "Fragments", right: true, cell: (p) => bytes(p.fragmentSize) },
+  {
+    key: "content",
+    title: "Content",
+    wrap: true,
+    cell: (p) =>
+      [p.compression !== "none" && p.compression, p.encrypted && "encrypted"].filter(Boolean).join(", ") || (
+        <span class="muted">as it is</span>
+      ),
+  },
+  {
+    key: "vpools",
+    title: "For vPools",
+    cell: (p) =>
+      p.redundant ? "yes" : <span title="What is acknowledged would not survive the loss of any one device">no</span>,
+  },
+  { key: "actions", title: "Actions", right: true, cell: (p) => <PresetActions preset={p} /> },
+];
+
+function PresetActions({ preset: p }: { preset: Preset }) {
+  const [open, setOpen] = useState<"change" | "default" | "delete" | undefined>(undefined);
+  const close = () => setOpen(undefined);
+  return (
+    <>
+      <Button small needs="manage" label={`Change preset ${p.name}`} onClick={() => setOpen("change")}>
+        Change
+      </Button>{" "}
+      <Button
+        small
+        needs="manage"
+        label={`Make ${p.name} the default`}
+        reason={p.default ? "It is the default" : undefined}
+        onClick={() => setOpen("default")}
+      >
+        Default
+      </Button>{" "}
+      <Button
+        small
+        kind="danger"
+        needs="manage"
+        label={`Delete preset ${p.name}`}
+        reason={p.default ? "It is the default: make another one that first" : undefined}
+        onClick={() => setOpen("delete")}
+      >
+        Delete
+      </Button>
+      {open === "change" && <ChangePresetDialog preset={p} onClose={close} />}
+      {open === "default" && (
+        <Confirm
+          title={`Make ${p.name} the default`}
+          verb="Make it the default"
+          consequences={["vPools that are created without a preset get it. Those that there are keep theirs."]}
+          onClose={close}
+          act={async () => {
+            await call("PATCH /presets/{preset}", { path: { preset: p.name }, body: { default: true } });
+            toast("ok", `${p.name} is the default preset`);
+            reload("presets?");
+          }}
+        />
+      )}
+      {open === "delete" && (
+        <Confirm
+          title={`Delete preset ${p.name}`}
+          verb="Delete"
+          danger
+          consequences={["Only a preset that no vPool and no namespace uses is deleted; nothing that is stored changes."]}
+          onClose={close}
+          act={async () => {
+            await call("DELETE /presets/{preset}", { path: { preset: p.name } });
+            toast("ok", `Preset ${p.name} deleted`);
+            reload("presets?");
+          }}
+        />
+      )}
+    </>
+  );
+}
+
+/** The presets: how objects are stored, and what that survives. */
+export function PresetsCard({ create }: { create: boolean | undefined }) {
+  const presets = usePresets({ cursor: query.value.get("presets") ?? undefined });
+  return (
+    <Card
+      title="Presets"
+      class="span-12"
+      aside={
+        <Button small needs="manage" onClick={() => navigate("/alba/presets/new")}>
+          New preset
+        </Button>
+      }
+    >
+      {create && <CreatePresetDialog onClose={() => navigate("/alba")} />}
+      <Load query={presets}>
+        {(list) => (
+          <DataTable
+            label="Presets"
+            columns={columns}
+            rows={list.items}
+            rowKey={(p) => p.name}
+            next={list.next}
+            cursor="presets"
+          />
+        )}
+      </Load>
+    </Card>
+  );
+}

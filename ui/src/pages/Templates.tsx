@@ -1,0 +1,171 @@
+import { useRef, useState } from "preact/hooks";
+import { call, newKey } from "../api/client";
+import type { VDisk } from "../api/gen";
+import { bytes, plural } from "../format";
+import { navigate, query } from "../router";
+import { asApiError, reload } from "../store/query";
+import { useVDisks } from "../store/reads";
+import { useSubmit } from "../store/submit";
+import { toast } from "../store/toasts";
+import { Age } from "../parts/Age";
+import { Button } from "../parts/Button";
+import { DataTable, type Column } from "../parts/DataTable";
+import { TextField } from "../parts/Field";
+import { FormDialog } from "../parts/FormDialog";
+import { Link } from "../parts/Link";
+import { Load } from "../parts/Load";
+import { Notice } from "../parts/Notice";
+import { Empty, Page } from "../parts/Page";
+import { SearchBox } from "../parts/SearchBox";
+
+/** vDisks that are only there to be cloned. */
+export function TemplatesPage() {
+  const filter = {
+    q: query.value.get("q") ?? undefined,
+    sort: query.value.get("sort") ?? "name",
+    cursor: query.value.get("cursor") ?? undefined,
+  };
+  const list = useVDisks({ ...filter, state: "template" });
+  return (
+    <Page title="Templates">
+      <div class="toolbar" role="search">
+        <SearchBox label="Filter templates by name or label" />
+      </div>
+      <Load query={list}>
+        {(page) =>
+          page.items.length > 0 || filter.cursor ? (
+            <DataTable label="Templates" columns={columns} rows={page.items} rowKey={(v) => v.id} order={filter.sort} next={page.next} />
+          ) : (
+            <Empty
+              title={filter.q ? "No template matches" : "No templates yet"}
+              text="A template is a vDisk that does not change any more. Install a system on a vDisk, unpublish it, then make it a template on its Lineage tab."
+              command="ovgate template create VDISK"
+            >
+              <Button onClick={() => navigate("/vdisks")}>vDisks</Button>
+            </Empty>
+          )
+        }
+      </Load>
+    </Page>
+  );
+}
+
+const columns: Column<VDisk>[] = [
+  { key: "name", title: "Name", sort: "name", cell: (v) => <Link to={`/vdisks/${encodeURIComponent(v.name)}?tab=lineage`}>{v.name}</Link> },
+  { key: "vpool", title: "vPool", sort: "vpool", cell: (v) => <Link to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link> },
+  { key: "size", title: "Size", sort: "size", right: true, cell: (v) => bytes(v.size) },
+  { key: "stored", title: "Stored", sort: "stored", right: true, cell: (v) => bytes(v.stored) },
+  { key: "created", title: "Made", sort: "created", right: true, cell: (v) => <Age at={v.created} /> },
+  { key: "actions", title: "Actions", right: true, cell: (v) => <CreateButton template={v} /> },
+];
+
+function CreateButton({ template }: { template: VDisk }) {
+  const [open, setOpen] = useState(false);
+  return (
+    <>
+      <Button small kind="primary" needs="write" label={`Create vDisks from ${template.name}`} onClick={() => setOpen(true)}>
+        Create vDisks
+      </Button>
+      {open && <CreateDialog template={template} onClose={() => setOpen(false)} />}
+    </>
+  );
+}
+
+/** Most vDisks of one request: they are made one after the other while the dialog is open. */
+const copiesMax = 100;
+
+/** Names of n vDisks: # stands for the number, with as many digits as there are #. */
+function namesOf(pattern: string, n: number): string[] {
+  const marks = /#+/.exec(pattern);
+  if (!marks) {
+    return n === 1 ? [pattern] : [];
+  }
+  return Array.from({ length: n }, (_, i) => pattern.replace(marks[0], String(i + 1).padStart(marks[0].length, "0")));
+}
+
+type Outcome = { name: string; error: string | undefined };
+
+function CreateDialog({ template, onClose }: { template: VDisk; onClose: () => void }) {
+  const submit = useSubmit();
+  const [pattern, setPattern] = useState(`${template.name}-##`);
+  const [copies, setCopies] = useState("1");
+  // One key for all attempts at one name: a vDisk whose answer was lost is not made twice, nor refused.
+  const keys = useRef(new Map<string, string>());
+  const [done, setDone] = useState<Outcome[]>([]);
+  const n = Number(copies);
+  const countError = Number.isInteger(n) && n >= 1 && n <= copiesMax ? undefined : `Enter a number from 1 to ${copiesMax}`;
+  const names = countError ? [] : namesOf(pattern.trim(), n);
+  const patternError = !countError && names.length === 0 ? "Put # where the number belongs, such as web-##" : undefined;
+  const save = async () => {
+    const made = new Set(done.filter((d) => !d.error).map((d) => d.name));
+    const outcomes: Outcome[] = done.filter((d) => !d.error);
+    for (const name of names.filter((x) => !made.has(x))) {
+      const outcome: Outcome = { name, error: undefined };
+      try {
+        const key = keys.current.get(name) ?? newKey();
+        keys.current.set(name, key);
+        await call("POST /vdisks/{vdisk}/clone", { key, path: { vdisk: template.id }, body: { name } });
+      } catch (error) {
+        const failure = asApiError(error);
+        if (!failure.outcomeUnknown) {
+          keys.current.delete(name);
+        }
+        outcome.error = [failure.message, failure.hint].filter(Boolean).join(". ");
+      }
+      outcomes.push(outcome);
+      setDone([...outcomes]);
+    }
+    reload("vdisks?", "vpools?", "status");
+    if (outcomes.every((o) => !o.error)) {
+      toast("ok", `${plural(outcomes.length, "vDisk")} made from ${template.name}`);
+      onClose();
+      navigate(`/vdisks/${encodeURIComponent(template.name)}?tab=lineage`);
+    }
+  };
+  return (
+    <FormDialog
+      title={`vDisks from ${template.name}`}
+      verb={`Create ${plural(names.length, "vDisk")}`}
+      submit={submit}
+      fields={[]}
+      save={async () => {
+        if (!countError && !patternError) {
+          await save();
+        }
+      }}
+      onClose={onClose}
+    >
+      <TextField
+        label="How many"
+        name="copies"
+        value={copies}
+        onValue={setCopies}
+        error={countError}
+        input={{ inputMode: "decimal", autofocus: true }}
+      />
+      <TextField
+        label="Names"
+        name="pattern"
+        value={pattern}
+        onValue={setPattern}
+        hint={names.length > 0 ? `# stands for the number: ${names[0]}${names.length > 1 ? ` to ${names[names.length - 1]}` : ""}` : "# stands for the number."}
+        error={patternError}
+      />
+      {done.some((d) => d.error) && (
+        <Notice tone="bad" alert>
+          <b>
+            {plural(done.filter((d) => !d.error).length, "vDisk")} made, {done.filter((d) => d.error).length} not
+          </b>
+          {done
+            .filter((d) => d.error)
+            .map((d) => (
+              <span key={d.name}>
+                {d.name}: {d.error}
+              </span>
+            ))}
+          <span>Again makes only those that are missing.</span>
+        </Notice>
+      )}
+    </FormDialog>
+  );
+}

@@ -1,0 +1,390 @@
+import { useState } from "preact/hooks";
+import { call } from "../api/client";
+import type { Center, Datastore, HostAction } from "../api/gen";
+import { bytes, plural } from "../format";
+import { navigate, query } from "../router";
+import { ending, reload } from "../store/query";
+import { useCenterHosts, useCenters, useDatastores, useDatastoreLive } from "../store/reads";
+import { useSubmit } from "../store/submit";
+import { toast } from "../store/toasts";
+import { Age } from "../parts/Age";
+import { Button } from "../parts/Button";
+import { DataTable, type Column } from "../parts/DataTable";
+import { Confirm, Dialog } from "../parts/Dialog";
+import { TextField } from "../parts/Field";
+import { FormDialog } from "../parts/FormDialog";
+import { Link } from "../parts/Link";
+import { Load } from "../parts/Load";
+import { ErrorPanel, Notice } from "../parts/Notice";
+import { Card, Empty, Facts, Page } from "../parts/Page";
+import { SearchBox } from "../parts/SearchBox";
+import { SizeField, sizeBytes, sizeInput } from "../parts/SizeField";
+import { Tag } from "../parts/StateTag";
+import { RemoteTest } from "../parts/RemoteTest";
+import { AddCenter } from "./AddCenter";
+import { CreateDatastore, Plan } from "./CreateDatastore";
+
+/** vCenters, their hosts, and the datastores that are made of vDisks. */
+export function VSpherePage({ dialog }: { dialog?: "center" | "datastore" }) {
+  const filter = { q: query.value.get("q") ?? undefined, cursor: query.value.get("cursor") ?? undefined };
+  const centers = useCenters();
+  const datastores = useDatastores(filter);
+  const close = () => navigate("/vsphere");
+  const none = centers.data?.items.length === 0;
+  return (
+    <Page
+      title="vSphere"
+      actions={
+        <>
+          <Button needs="manage" onClick={() => navigate("/vsphere/new")}>
+            Add vCenter
+          </Button>
+          <Button kind="primary" needs="manage" reason={none ? "Add a vCenter first" : undefined} onClick={() => navigate("/vsphere/datastores/new")}>
+            Create datastore
+          </Button>
+        </>
+      }
+    >
+      <Load query={centers}>
+        {(list) =>
+          list.items.length === 0 ? (
+            <Empty
+              title="No vCenters yet"
+              text="Tell ovgate of a vCenter, or of an ESXi host alone, and it makes VMFS datastores on its hosts: vDisk, target, paths and volume."
+              command="ovgate vsphere center add NAME --address URL --user USER --secret-stdin"
+            >
+              <Button kind="primary" needs="manage" onClick={() => navigate("/vsphere/new")}>
+                Add vCenter
+              </Button>
+            </Empty>
+          ) : (
+            <div class="stack-wide">
+              <Card title="vCenters">
+                <DataTable label="vCenters" columns={centerColumns} rows={list.items} rowKey={(c) => c.id} />
+              </Card>
+              <Card title="Datastores">
+                <div class="toolbar" role="search">
+                  <SearchBox label="Filter datastores by name" />
+                </div>
+                <Load query={datastores}>
+                  {(page) =>
+                    page.items.length === 0 && !filter.cursor ? (
+                      <Empty
+                        title={filter.q ? "No datastore matches" : "No datastores yet"}
+                        text="A datastore is a VMFS volume on a vDisk that every host of a cluster reaches."
+                        command="ovgate vsphere datastore create NAME --center CENTER --cluster CLUSTER --vpool VPOOL --size 1TiB"
+                      />
+                    ) : (
+                      <DataTable label="Datastores" columns={columns} rows={page.items} rowKey={(d) => d.id} next={page.next} />
+                    )
+                  }
+                </Load>
+              </Card>
+            </div>
+          )
+        }
+      </Load>
+      {/* A datastore is made at a vCenter: without one, that comes first. */}
+      {(dialog === "center" || (dialog === "datastore" && centers.data?.items.length === 0)) && <AddCenter onClose={close} />}
+      {dialog === "datastore" && centers.data && centers.data.items.length > 0 && <CreateDatastore centers={centers.data.items} onClose={close} />}
+    </Page>
+  );
+}
+
+const centerColumns: Column<Center>[] = [
+  { key: "name", title: "Name", cell: (c) => c.name },
+  {
+    key: "state",
+    title: "State",
+    cell: (c) =>
+      c.warnings.length > 0 ? <Tag tone="warn" word={plural(c.warnings.length, "warning")} title={c.warnings.join(". ")} /> : <Tag tone="ok" word="Works" />,
+  },
+  { key: "url", title: "Address", wrap: true, cell: (c) => <span class="mono">{c.options.url}</span> },
+  { key: "version", title: "Version", cell: (c) => c.version },
+  { key: "hosts", title: "Hosts", right: true, cell: (c) => c.hosts },
+  { key: "datastores", title: "Datastores", right: true, cell: (c) => c.datastores },
+  { key: "tested", title: "Tested", right: true, cell: (c) => <Age at={c.testedAt} /> },
+  { key: "actions", title: "Actions", right: true, cell: (c) => <CenterActions center={c} /> },
+];
+
+function CenterActions({ center: c }: { center: Center }) {
+  const [open, setOpen] = useState<"hosts" | "test" | "forget" | undefined>(undefined);
+  const close = () => setOpen(undefined);
+  return (
+    <>
+      <Button small label={`Hosts of ${c.name}`} onClick={() => setOpen("hosts")}>
+        Hosts
+      </Button>{" "}
+      <Button small needs="manage" label={`Test ${c.name}`} onClick={() => setOpen("test")}>
+        Test
+      </Button>{" "}
+      <Button
+        small
+        kind="danger"
+        needs="manage"
+        label={`Forget ${c.name}`}
+        reason={c.datastores > 0 ? "It has datastores of ovgate: remove them first" : undefined}
+        onClick={() => setOpen("forget")}
+      >
+        Forget
+      </Button>
+      {open === "hosts" && <HostsDialog center={c} onClose={close} />}
+      {open === "test" && <TestDialog center={c} onClose={close} />}
+      {open === "forget" && (
+        <Confirm
+          title={`Forget ${c.name}`}
+          verb="Forget"
+          danger
+          typeName={c.name}
+          consequences={["Address, user and password are forgotten.", "Nothing at the vCenter changes."]}
+          onClose={close}
+          act={async () => {
+            await call("DELETE /vsphere/centers/{center}", { path: { center: c.id } });
+            toast("ok", `${c.name} is forgotten`);
+            reload("centers?");
+          }}
+        />
+      )}
+    </>
+  );
+}
+
+function TestDialog({ center, onClose }: { center: Center; onClose: () => void }) {
+  const test = async () => {
+    const { steps } = await call("POST /vsphere/centers/{center}/test", { path: { center: center.id } });
+    reload("centers?");
+    return steps;
+  };
+  return (
+    <RemoteTest
+      name={center.name}
+      facts={[
+        ["User", center.options.user],
+        ["Trusted certificate, SHA-256", <code key="thumbprint">{center.options.thumbprint}</code>],
+      ]}
+      warnings={center.warnings}
+      test={test}
+      onClose={onClose}
+    />
+  );
+}
+
+/** The hosts of a vCenter, and what preparing a cluster for datastores would do. */
+function HostsDialog({ center, onClose }: { center: Center; onClose: () => void }) {
+  const hosts = useCenterHosts(center.id);
+  const submit = useSubmit();
+  const [plan, setPlan] = useState<{ cluster: string; name: string; actions: HostAction[] } | undefined>(undefined);
+  const prepare = async (cluster: string, name: string, dryRun: boolean) => {
+    const done = await call("POST /vsphere/centers/{center}/prepare", { path: { center: center.id }, body: { cluster, dryRun } });
+    if (dryRun) {
+      setPlan({ cluster, name, actions: done.actions });
+    } else {
+      setPlan(undefined);
+      toast("ok", `Hosts of ${name} are prepared`);
+    }
+  };
+  return (
+    <Dialog title={`Hosts of ${center.name}`} onClose={onClose}>
+      <Load query={hosts}>
+        {(list) => (
+          <>
+            <DataTable
+              label="Hosts"
+              rows={list.items}
+              rowKey={(h) => h.id}
+              columns={[
+                { key: "name", title: "Host", wrap: true, cell: (h) => h.name },
+                { key: "cluster", title: "Cluster", cell: (h) => h.cluster },
+                {
+                  key: "state",
+                  title: "State",
+                  cell: (h) => <Tag tone={h.state !== "connected" ? "bad" : h.maintenance ? "warn" : "ok"} word={h.maintenance ? "In maintenance" : h.state} />,
+                },
+                { key: "version", title: "Version", cell: (h) => h.version },
+              ]}
+            />
+            <div class="row">
+              {[...new Map(list.items.map((h) => [h.clusterId, h.cluster]))].map(([id, name]) => (
+                <Button key={id} small needs="manage" busy={submit.busy} onClick={() => void submit.run(() => prepare(id, name, true))}>
+                  Prepare {name}
+                </Button>
+              ))}
+            </div>
+          </>
+        )}
+      </Load>
+      {plan && (
+        <>
+          <Plan actions={plan.actions} />
+          <div class="dialog-foot">
+            <Button kind="primary" needs="manage" busy={submit.busy} onClick={() => void submit.run(() => prepare(plan.cluster, plan.name, false))}>
+              Do this on {plan.name}
+            </Button>
+          </div>
+        </>
+      )}
+      {submit.error && <ErrorPanel error={submit.error} />}
+    </Dialog>
+  );
+}
+
+const columns: Column<Datastore>[] = [
+  { key: "name", title: "Name", cell: (d) => d.name },
+  { key: "state", title: "State", cell: (d) => <DatastoreTag datastore={d} /> },
+  { key: "center", title: "vCenter", cell: (d) => `${d.center}, ${d.cluster}` },
+  { key: "vpool", title: "vPool", cell: (d) => <Link to={`/vpools/${encodeURIComponent(d.vpool)}`}>{d.vpool}</Link> },
+  { key: "vdisk", title: "vDisk", cell: (d) => (d.vdisk ? <Link to={`/vdisks/${encodeURIComponent(d.vdisk)}`}>Show</Link> : "–") },
+  { key: "size", title: "Size", right: true, cell: (d) => bytes(d.size) },
+  { key: "created", title: "Made", right: true, cell: (d) => <Age at={d.created} /> },
+  { key: "actions", title: "Actions", right: true, cell: (d) => <DatastoreActions datastore={d} /> },
+];
+
+function DatastoreTag({ datastore: d }: { datastore: Datastore }) {
+  const j = d.job;
+  if (!j) {
+    return d.state === "present" ? <Tag tone="ok" word="Present" /> : <Tag tone="info" word={d.state} />;
+  }
+  const at = `${j.kind}, step ${j.steps.indexOf(j.step) + 1} of ${j.steps.length}: ${j.step}`;
+  return <Tag tone={j.error ? "warn" : "info"} word={at} title={[j.error, j.hint].filter(Boolean).join(". ")} />;
+}
+
+function DatastoreActions({ datastore: d }: { datastore: Datastore }) {
+  const [open, setOpen] = useState<"live" | "expand" | "rename" | "remove" | undefined>(undefined);
+  const close = () => setOpen(undefined);
+  const submit = useSubmit();
+  const busy = d.job ? `It is busy: ${d.job.kind}` : undefined;
+  const attach = async () => {
+    await call("POST /vsphere/datastores/{datastore}/attach", { path: { datastore: d.id } });
+    reload("datastores?");
+  };
+  return (
+    <>
+      <Button small label={`Live state of ${d.name}`} onClick={() => setOpen("live")}>
+        Live
+      </Button>{" "}
+      <Button small needs="manage" label={`Attach ${d.name}`} reason={busy} busy={submit.busy} onClick={() => void submit.run(attach)}>
+        Attach
+      </Button>{" "}
+      <Button small needs="manage" label={`Expand ${d.name}`} reason={busy} onClick={() => setOpen("expand")}>
+        Expand
+      </Button>{" "}
+      <Button small needs="manage" label={`Rename ${d.name}`} reason={busy} onClick={() => setOpen("rename")}>
+        Rename
+      </Button>{" "}
+      <Button small kind="danger" needs="manage" label={`Remove ${d.name}`} onClick={() => setOpen("remove")}>
+        Remove
+      </Button>
+      {submit.error && <ErrorPanel error={submit.error} />}
+      {open === "live" && <LiveDialog datastore={d} onClose={close} />}
+      {open === "expand" && <ExpandDialog datastore={d} onClose={close} />}
+      {open === "rename" && <RenameDialog datastore={d} onClose={close} />}
+      {open === "remove" && (
+        <Confirm
+          title={`Remove ${d.name}`}
+          verb="Remove datastore"
+          danger
+          typeName={d.name}
+          consequences={[
+            "It is refused while virtual machines are on it.",
+            "It is destroyed, detached on every host, and its vDisk deleted, in that order and in the background.",
+          ]}
+          onClose={close}
+          act={async () => {
+            await ending("datastore:" + d.id, () => call("DELETE /vsphere/datastores/{datastore}", { path: { datastore: d.id } }));
+            toast("ok", `${d.name} is being removed`);
+            reload("datastores?", "centers?");
+          }}
+        />
+      )}
+    </>
+  );
+}
+
+function LiveDialog({ datastore: d, onClose }: { datastore: Datastore; onClose: () => void }) {
+  const live = useDatastoreLive(d.id);
+  return (
+    <Dialog title={d.name} onClose={onClose}>
+      {d.job && (
+        <Notice tone={d.job.error ? "warn" : "info"}>
+          <b>
+            {d.job.kind}: {d.job.steps.map((s) => (s === d.job?.step ? `▸ ${s}` : s)).join(", ")}
+          </b>
+          {d.job.error && (
+            <span>
+              {d.job.error}. {d.job.hint} It is tried again by itself; {plural(d.job.tries, "try")} failed.
+            </span>
+          )}
+          {d.job.notes.map((n) => (
+            <span key={n}>{n}</span>
+          ))}
+        </Notice>
+      )}
+      <Load query={live}>
+        {(l) => (
+          <div class="stack">
+            <Facts
+              rows={[
+                ["Free", `${bytes(l.free)} of ${bytes(l.capacity)}`],
+                ["Stored", bytes(l.stored)],
+                ["Virtual machines", l.vms],
+                ["LUN", <code key="naa">{d.naa || "not made yet"}</code>],
+                ["Seen", <Age key="seen" at={l.observedAt} />],
+              ]}
+            />
+            <DataTable
+              label="Hosts and their paths"
+              rows={l.hosts}
+              rowKey={(h) => h.host}
+              columns={[
+                { key: "host", title: "Host", wrap: true, cell: (h) => h.host },
+                {
+                  key: "state",
+                  title: "State",
+                  cell: (h) => <Tag tone={h.accessible && h.mounted ? "ok" : "bad"} word={h.accessible && h.mounted ? "Mounted" : "Not there"} title={h.away || h.reason} />,
+                },
+                { key: "policy", title: "Policy", cell: (h) => h.policy },
+                { key: "paths", title: "Paths", wrap: true, cell: (h) => h.paths.map((p) => `${p.portal} ${p.state}`).join(", ") || "none" },
+              ]}
+            />
+          </div>
+        )}
+      </Load>
+    </Dialog>
+  );
+}
+
+function ExpandDialog({ datastore: d, onClose }: { datastore: Datastore; onClose: () => void }) {
+  const submit = useSubmit();
+  const [size, setSize] = useState(sizeInput(d.size));
+  const wanted = sizeBytes(size);
+  const problem = Number.isNaN(wanted) ? "Enter a size, such as 200" : undefined;
+  const save = async () => {
+    if (!problem) {
+      await call("POST /vsphere/datastores/{datastore}/expand", { path: { datastore: d.id }, body: { size: wanted } });
+      toast("ok", `${d.name} is being grown`);
+      reload("datastores?");
+      onClose();
+    }
+  };
+  return (
+    <FormDialog title={`Expand ${d.name}`} verb="Expand" submit={submit} fields={["size"]} save={save} onClose={onClose}>
+      <SizeField label="New size" name="size" value={size} onValue={setSize} hint={`Now ${bytes(d.size)}. vDisk and volume grow, in use.`} error={problem ?? submit.at("size")} />
+    </FormDialog>
+  );
+}
+
+function RenameDialog({ datastore: d, onClose }: { datastore: Datastore; onClose: () => void }) {
+  const submit = useSubmit();
+  const [name, setName] = useState(d.name);
+  const save = async () => {
+    await call("POST /vsphere/datastores/{datastore}/rename", { path: { datastore: d.id }, body: { name: name.trim() } });
+    toast("ok", `${d.name} is being renamed`);
+    reload("datastores?");
+    onClose();
+  };
+  return (
+    <FormDialog title={`Rename ${d.name}`} verb="Rename" submit={submit} fields={["name"]} save={save} onClose={onClose}>
+      <TextField label="Name" name="name" value={name} onValue={setName} hint="In the vCenter too. Its vDisk keeps its own." error={submit.at("name")} />
+    </FormDialog>
+  );
+}

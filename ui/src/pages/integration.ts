@@ -1,0 +1,3 @@
+// The pages of OpenStack and vSphere: a script of its own, loaded when one of them is opened first.
+export { OpenStackPage } from "./OpenStack";
+export { VSpherePage } from "./VSphere";

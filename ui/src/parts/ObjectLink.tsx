@@ -1,0 +1,32 @@
+import { Link } from "./Link";
+
+/** The page of an object that is given as kind and name, such as "vdisk demo"; what follows is a part of it. */
+export function objectAddress(object: string): string | undefined {
+  const [kind, name] = object.split(" ", 2);
+  switch (kind) {
+    case "vdisk":
+    case "vpool":
+    case "backend":
+      return name && `/${kind}s/${encodeURIComponent(name)}`;
+    case "target":
+      return name && `/iscsi/${encodeURIComponent(name)}`;
+    case "osd":
+      return name && `/disks/${name}`;
+    case "node":
+    case "user":
+      return `/${kind}s`;
+    case "cloud":
+      return "/openstack";
+    case "center":
+    case "datastore":
+      return "/vsphere";
+    default:
+      return undefined;
+  }
+}
+
+/** An object in words, with a link to its page where it has one. */
+export function ObjectLink({ object }: { object: string }) {
+  const to = objectAddress(object);
+  return to ? <Link to={to}>{object}</Link> : <>{object || "–"}</>;
+}

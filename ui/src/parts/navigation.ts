@@ -1,0 +1,55 @@
+// The pages that the navigation and the command palette lead to.
+import type { Counts } from "../api/gen";
+import { denied } from "../store/session";
+import type { IconName } from "./Icon";
+
+export type Entry = { to: string; text: string; icon: IconName; count?: number | undefined };
+
+/** Groups of pages for who is signed in. */
+export function navigation(counts?: Counts): [string, Entry[]][] {
+  const manager = !denied("manage");
+  return [
+    ["", [{ to: "/", text: "Overview", icon: "overview" }]],
+    [
+      "Block",
+      [
+        { to: "/vdisks", text: "vDisks", icon: "vdisk", count: counts?.vdisks },
+        { to: "/vpools", text: "vPools", icon: "vpool", count: counts?.vpools },
+        { to: "/templates", text: "Templates", icon: "copy" },
+        { to: "/iscsi", text: "iSCSI", icon: "iscsi", count: counts?.sessions },
+      ],
+    ],
+    [
+      "Integrations",
+      [
+        { to: "/openstack", text: "OpenStack", icon: "vpool" },
+        { to: "/vsphere", text: "vSphere", icon: "nodes" },
+      ],
+    ],
+    [
+      "Object",
+      [
+        { to: "/alba", text: "Object store", icon: "alba" },
+        { to: "/backends", text: "Backends", icon: "backend" },
+        { to: "/disks", text: "Disks", icon: "disk" },
+      ],
+    ],
+    [
+      "Operations",
+      [
+        { to: "/alerts", text: "Alerts", icon: "alerts" },
+        { to: "/events", text: "Events", icon: "events" },
+        { to: "/schedules", text: "Schedules", icon: "schedules" },
+      ],
+    ],
+    [
+      "Admin",
+      [
+        { to: "/nodes", text: "Nodes", icon: "nodes" },
+        ...(manager ? [{ to: "/users", text: "Users", icon: "users" } as const] : []),
+        { to: "/tokens", text: "Tokens", icon: "tokens" },
+        ...(manager ? [{ to: "/audit", text: "Audit log", icon: "audit" } as const] : []),
+      ],
+    ],
+  ];
+}
