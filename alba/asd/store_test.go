@@ -15,15 +15,14 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"go.uber.org/goleak"
-
 	"github.com/openvstorage/ovgate/alba/osd"
 	"github.com/openvstorage/ovgate/alba/osd/osdtest"
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
+	"github.com/openvstorage/ovgate/internal/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 const testID = "00112233-4455-6677-8899-aabbccddeeff"
 

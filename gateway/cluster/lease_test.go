@@ -3,33 +3,16 @@ package cluster
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"sync"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/openvstorage/ovgate/internal/kv"
 	"github.com/openvstorage/ovgate/internal/kv/etcd/etcdtest"
+	"github.com/openvstorage/ovgate/internal/leaktest"
 )
 
-// TestMain looks for leaks until there are none: memberlist's last probes go on after its
-// Shutdown until their time has passed.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	end := time.Now().Add(patience)
-	err := goleak.Find()
-	for err != nil && code == 0 && time.Now().Before(end) {
-		err = goleak.Find()
-	}
-	if err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // faulty is a registry that can be cut off: requests wait for their context.
 type faulty struct {

@@ -15,9 +15,12 @@ import (
 )
 
 // scheduled is a bench whose scheduler the test moves: it looks for what is due when the
-// test says so, and the test waits until all runs have ended.
+// test says so, and the test waits until all runs have ended. Its time is ten to one in the
+// afternoon, many hours from the jobs of the night, whenever the test is run.
 func scheduled(t *testing.T) *bench {
 	b := newBench(t, t.TempDir(), &place{})
+	now := b.clk.Now().UTC()
+	b.clk.Advance(now.Truncate(24 * time.Hour).Add(36*time.Hour + 50*time.Minute).Sub(now))
 	b.gold(t.TempDir())
 	b.opt.NoSchedules = false
 	return b

@@ -20,12 +20,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/openvstorage/ovgate/internal/leaktest"
 )
 
 func TestMain(m *testing.M) {
 	serveChild()
-	goleak.VerifyTestMain(m)
+	leaktest.Main(m)
 }
 
 // patience bounds waits on things that take milliseconds, seconds on a busy machine; a test that needs it

@@ -12,19 +12,18 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/bbolt"
-	"go.uber.org/goleak"
-
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/internal/kv"
 	"github.com/openvstorage/ovgate/internal/kv/kvtest"
+	"github.com/openvstorage/ovgate/internal/leaktest"
+	"go.etcd.io/bbolt"
 )
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv("KV_TEST_CHILD"); path != "" {
 		os.Exit(child(path))
 	}
-	goleak.VerifyTestMain(m)
+	leaktest.Main(m)
 }
 
 func open(t *testing.T, path string, c clock.Clock) *kv.Bolt {

@@ -13,12 +13,11 @@ import (
 	"testing/iotest"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/openvstorage/ovgate/internal/leaktest"
 	"github.com/openvstorage/ovgate/internal/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 var (
 	proto  = wire.Protocol{Magic: [4]byte{'T', 'E', 'S', 'T'}, Version: 3}

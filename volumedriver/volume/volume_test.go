@@ -5,10 +5,10 @@ import (
 	"context"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/openvstorage/ovgate/internal/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // TestWriteReadRestart: data survive in the journal, on the backend, and both.
 func TestWriteReadRestart(t *testing.T) {

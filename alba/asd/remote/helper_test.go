@@ -11,15 +11,14 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/openvstorage/ovgate/alba/asd/remote"
 	"github.com/openvstorage/ovgate/alba/osd"
 	"github.com/openvstorage/ovgate/alba/osd/osdtest"
 	"github.com/openvstorage/ovgate/internal/clock"
+	"github.com/openvstorage/ovgate/internal/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // testTime is when a test that hangs gives up.
 const testTime = 2 * time.Minute

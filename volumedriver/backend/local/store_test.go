@@ -15,9 +15,8 @@ import (
 	"syscall"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/internal/leaktest"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/backend/backendtest"
 )
@@ -31,7 +30,7 @@ func TestMain(m *testing.M) {
 		fmt.Println(errors.Is(err, backend.ErrInUse), err == nil)
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	leaktest.Main(m)
 }
 
 func must(t *testing.T, err error) {
