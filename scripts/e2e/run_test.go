@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/openvstorage/ovgate/internal/freeport"
 	"github.com/openvstorage/ovgate/scripts/drill/lun"
 )
 
@@ -154,12 +155,11 @@ func (r *run) stop(t *testing.T) {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	a, err := freeport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return a
 }
 
 // need returns a program's path; without it the test fails where it must run.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/internal/client"
+	"github.com/openvstorage/ovgate/internal/freeport"
 	"github.com/openvstorage/ovgate/scripts/drill/node"
 )
 
@@ -147,7 +147,7 @@ func (l *lab) startNode() error {
 	if err != nil {
 		return err
 	}
-	portal, err := freeAddress()
+	portal, err := freeport.Address()
 	if err != nil {
 		return err
 	}
@@ -186,15 +186,6 @@ func (l *lab) startNode() error {
 	}
 	l.back, err = newDoor(l.node, &l.pieces)
 	return err
-}
-
-// freeAddress is a loopback address that nobody listens on.
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return listener.Addr().String(), listener.Close()
 }
 
 // section is that of cinder.conf. The token has the role that the driver's README asks for.

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -13,6 +13,7 @@ import (
 
 	"github.com/openvstorage/ovgate/internal/kv"
 	"github.com/openvstorage/ovgate/internal/kv/etcd"
+	"github.com/openvstorage/ovgate/internal/kv/etcd/etcdtest"
 	"github.com/openvstorage/ovgate/internal/kv/kvtest"
 )
 
@@ -23,57 +24,67 @@ type cluster struct {
 	endpoints []string
 }
 
-// free returns a URL on loopback that nobody listens on.
-func free(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return "http://" + l.Addr().String()
-}
-
 func newCluster(t testing.TB, n int) *cluster {
 	t.Helper()
-	c := &cluster{servers: make([]*etcd.Server, n)}
-	members := map[string]string{}
-	for i := range n {
-		o := etcd.ServerOptions{Name: fmt.Sprint("m", i), Dir: t.TempDir(), Members: members, Client: free(t), Token: t.Name()}
-		members[o.Name] = free(t)
-		c.options, c.endpoints = append(c.options, o), append(c.endpoints, o.Client)
-	}
 	all := make([]int, n)
 	for i := range all {
 		all[i] = i
 	}
-	c.start(t, all...)
-	t.Cleanup(func() {
+	for try := 1; ; try++ {
+		c := &cluster{servers: make([]*etcd.Server, n)}
+		members := map[string]string{}
+		for i := range n {
+			o := etcd.ServerOptions{Name: fmt.Sprint("m", i), Dir: t.TempDir(), Members: members, Client: etcdtest.Free(t), Token: t.Name()}
+			members[o.Name] = etcdtest.Free(t)
+			c.options, c.endpoints = append(c.options, o), append(c.endpoints, o.Client)
+		}
+		err := c.run(all...)
+		if err == nil {
+			t.Cleanup(func() {
+				for i := range n {
+					c.stop(i)
+				}
+			})
+			return c
+		}
 		for i := range n {
 			c.stop(i)
 		}
-	})
-	return c
+		if !errors.Is(err, syscall.EADDRINUSE) || try == 10 {
+			t.Fatal(err)
+		} // a test beside this one was quicker
+	}
 }
 
 // start starts members together: none is ready without a quorum.
 func (c *cluster) start(t testing.TB, members ...int) {
 	t.Helper()
+	if err := c.run(members...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run is start that fails once all members have come to an end: what they work on stays until
+// then.
+func (c *cluster) run(members ...int) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	errs := make(chan error, len(members))
 	for _, i := range members {
 		go func() {
-			s, err := etcd.Serve(context.Background(), c.options[i])
+			s, err := etcd.Serve(ctx, c.options[i])
 			c.servers[i] = s
 			errs <- err
 		}()
 	}
+	var first error
 	for range members {
-		if err := <-errs; err != nil {
-			t.Fatal(err)
+		if err := <-errs; err != nil && first == nil {
+			first = err
+			cancel()
 		}
 	}
+	return first
 }
 
 func (c *cluster) stop(i int) {
@@ -286,16 +297,16 @@ func TestRefused(t *testing.T) {
 	for name, o := range map[string]etcd.Options{
 		"no endpoint":  {Prefix: "a/"},
 		"no prefix":    {Endpoints: []string{"http://127.0.0.1:1"}},
-		"nobody there": {Endpoints: []string{free(t)}, Prefix: "a/"},
+		"nobody there": {Endpoints: []string{etcdtest.Free(t)}, Prefix: "a/"},
 	} {
 		if s, err := etcd.Open(ctx, o); err == nil {
 			t.Errorf("%s: opened, %v", name, s.Close())
 		}
 	}
 	for name, o := range map[string]etcd.ServerOptions{
-		"not a member":   {Name: "a", Members: map[string]string{"b": free(t)}, Client: free(t)},
-		"open to all":    {Name: "a", Members: map[string]string{"a": "http://192.0.2.1:1"}, Client: free(t)},
-		"half of it TLS": {Name: "a", Members: map[string]string{"a": "https://127.0.0.1:1"}, Client: free(t)},
+		"not a member":   {Name: "a", Members: map[string]string{"b": etcdtest.Free(t)}, Client: etcdtest.Free(t)},
+		"open to all":    {Name: "a", Members: map[string]string{"a": "http://192.0.2.1:1"}, Client: etcdtest.Free(t)},
+		"half of it TLS": {Name: "a", Members: map[string]string{"a": "https://127.0.0.1:1"}, Client: etcdtest.Free(t)},
 	} {
 		o.Dir = t.TempDir()
 		if s, err := etcd.Serve(ctx, o); err == nil {

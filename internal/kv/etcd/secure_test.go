@@ -19,6 +19,7 @@ import (
 
 	"github.com/openvstorage/ovgate/internal/kv"
 	"github.com/openvstorage/ovgate/internal/kv/etcd"
+	"github.com/openvstorage/ovgate/internal/kv/etcd/etcdtest"
 )
 
 // authority signs certificates for loopback.
@@ -81,7 +82,7 @@ func TestSecure(t *testing.T) {
 	ours.member(t, "node")
 	theirs.member(t, "node")
 	file := func(a *authority, name string) string { return filepath.Join(a.dir, name) }
-	peer, client := strings.Replace(free(t), "http:", "https:", 1), strings.Replace(free(t), "http:", "https:", 1)
+	peer, client := strings.Replace(etcdtest.Free(t), "http:", "https:", 1), strings.Replace(etcdtest.Free(t), "http:", "https:", 1)
 	s, err := etcd.Serve(t.Context(), etcd.ServerOptions{
 		Name: "m", Dir: t.TempDir(), Members: map[string]string{"m": peer}, Client: client, Token: "t",
 		Certificate: file(ours, "node.pem"), Key: file(ours, "node.key"), CA: file(ours, "ca.pem"),

@@ -15,7 +15,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +23,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/internal/client"
+	"github.com/openvstorage/ovgate/internal/freeport"
 )
 
 // Bounds of waiting for the node. Starting replays a journal of at most some
@@ -85,17 +85,16 @@ func New(opts Options) (*Node, error) {
 
 // freePorts returns two loopback addresses that nobody listens on.
 func freePorts() (string, string, error) {
-	a, err := net.Listen("tcp", "127.0.0.1:0")
+	a, err := freeport.Address()
 	if err != nil {
 		return "", "", err
 	}
-	defer a.Close()
-	b, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", "", err
+	for {
+		b, err := freeport.Address()
+		if err != nil || b != a {
+			return a, b, err
+		}
 	}
-	defer b.Close()
-	return a.Addr().String(), b.Addr().String(), nil
 }
 
 // Data returns the data directory.

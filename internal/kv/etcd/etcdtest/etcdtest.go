@@ -5,10 +5,10 @@ package etcdtest
 import (
 	"context"
 	"errors"
-	"net"
 	"syscall"
 	"testing"
 
+	"github.com/openvstorage/ovgate/internal/freeport"
 	"github.com/openvstorage/ovgate/internal/kv"
 	"github.com/openvstorage/ovgate/internal/kv/etcd"
 )
@@ -63,14 +63,11 @@ func (m *Member) Stop() {
 // Free returns a URL on loopback where nobody listens.
 func Free(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	a, err := freeport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return "http://" + l.Addr().String()
+	return "http://" + a
 }
 
 // Open returns a store below a prefix, until the test ends. Stores with one prefix share
