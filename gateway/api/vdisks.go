@@ -122,16 +122,45 @@ func (s *Server) SetVDiskCache(ctx context.Context, r SetVDiskCacheRequestObject
 // seq fits a sequence number into the API's integer.
 func seq(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
 
-var diskOrders = map[string]func(VDisk) model.Keys{
-	"name":      func(v VDisk) model.Keys { return model.Keys{Text: v.Name, ID: v.ID} },
-	"created":   func(v VDisk) model.Keys { return model.Keys{Number: unix(v.Created), ID: v.ID} },
-	"size":      func(v VDisk) model.Keys { return model.Keys{Number: float64(v.Size), ID: v.ID} },
-	"stored":    func(v VDisk) model.Keys { return model.Keys{Number: float64(v.Stored), ID: v.ID} },
-	"mapped":    func(v VDisk) model.Keys { return model.Keys{Number: float64(v.Mapped), ID: v.ID} },
-	"state":     func(v VDisk) model.Keys { return model.Keys{Text: string(v.State), ID: v.ID} },
-	"vpool":     func(v VDisk) model.Keys { return model.Keys{Text: v.VPool + "\x00" + v.Name, ID: v.ID} },
-	"readIops":  func(v VDisk) model.Keys { return model.Keys{Number: v.Performance.ReadIops, ID: v.ID} },
-	"writeIops": func(v VDisk) model.Keys { return model.Keys{Number: v.Performance.WriteIops, ID: v.ID} },
+// diskOrders are by the record where that says it: a page of a list of many is of those whose
+// condition is asked for, not all.
+var diskOrders = map[string]func(diskOrder) model.Keys{
+	"name":    func(o diskOrder) model.Keys { return model.Keys{Text: o.v.Name, ID: o.v.ID} },
+	"created": func(o diskOrder) model.Keys { return model.Keys{Number: unix(o.v.Created), ID: o.v.ID} },
+	"size":    func(o diskOrder) model.Keys { return model.Keys{Number: float64(o.v.Size), ID: o.v.ID} },
+	"stored":  func(o diskOrder) model.Keys { return model.Keys{Number: float64(o.stored()), ID: o.v.ID} },
+	"mapped": func(o diskOrder) model.Keys {
+		return model.Keys{Number: float64(o.status().Stats.MappedBytes), ID: o.v.ID}
+	},
+	"state": func(o diskOrder) model.Keys { return model.Keys{Text: string(o.state()), ID: o.v.ID} },
+	"vpool": func(o diskOrder) model.Keys {
+		return model.Keys{Text: o.view.pools[o.v.VPool] + "\x00" + o.v.Name, ID: o.v.ID}
+	},
+	"readIops":  func(o diskOrder) model.Keys { return model.Keys{Number: o.performance().ReadIOPS, ID: o.v.ID} },
+	"writeIops": func(o diskOrder) model.Keys { return model.Keys{Number: o.performance().WriteIOPS, ID: o.v.ID} },
+}
+
+// diskOrder is a vDisk as a list is ordered by it.
+type diskOrder struct {
+	view *diskView
+	v    model.VDisk
+}
+
+func (o diskOrder) status() control.DiskStatus { return o.view.s.opt.Control.DiskStatus(o.v) }
+
+func (o diskOrder) stored() int64 {
+	if o.v.State == model.StateTrashed {
+		return o.v.Stored
+	}
+	return o.status().Stats.StoredBytes
+}
+
+func (o diskOrder) state() VDiskState {
+	return VDiskState(o.view.s.opt.Control.DiskCondition(o.v).State)
+}
+
+func (o diskOrder) performance() observe.Performance {
+	return o.view.s.opt.Sampler.Present(o.v.ID).Performance
 }
 
 // poolFilter returns the id of the vPool that a list is of; empty: of all.
@@ -166,16 +195,23 @@ func (s *Server) ListVDisks(_ context.Context, r ListVDisksRequestObject) (ListV
 	}
 	trash := r.Params.State != nil && *r.Params.State == VDiskState(control.StateTrashed) // else it is not listed
 	view := s.diskView()
-	var rows []VDisk
+	var found []diskOrder
 	for _, v := range s.opt.Model.VDisks(func(v model.VDisk) bool {
 		return (trash || v.State != model.StateTrashed) && (pool == "" || v.VPool == pool) && (parent == "" || v.Parent != nil && v.Parent.VDisk == parent) && matches(r.Params.Q, v.Name, v.Labels)
 	}) {
-		if row := view.row(v); r.Params.State == nil || row.State == *r.Params.State {
-			rows = append(rows, row)
+		if o := (diskOrder{&view, v}); r.Params.State == nil || o.state() == *r.Params.State {
+			found = append(found, o)
 		}
 	}
-	items, next, err := page(rows, keys, name, desc, r.Params.Cursor, r.Params.Limit)
-	return ListVDisks200JSONResponse{items, next}, err
+	chosen, next, err := page(found, keys, name, desc, r.Params.Cursor, r.Params.Limit)
+	if err != nil {
+		return nil, err
+	}
+	items := make([]VDisk, len(chosen))
+	for i, o := range chosen {
+		items[i] = view.row(o.v)
+	}
+	return ListVDisks200JSONResponse{items, next}, nil
 }
 
 // GetVDisk shows a vDisk.
