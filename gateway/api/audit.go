@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -218,20 +217,11 @@ func (s *Server) before(c echo.Context, op string) map[string]any {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), lookBefore)
 	defer cancel()
-	get, err := http.NewRequestWithContext(ctx, http.MethodGet, path, http.NoBody)
+	body, err := s.within(ctx, r, path, maxBody)
 	if err != nil {
 		return nil
 	}
-	get.RemoteAddr, get.TLS = r.RemoteAddr, r.TLS
-	for _, h := range []string{"Authorization", "Cookie"} {
-		get.Header[h] = r.Header[h]
-	}
-	w := &looked{header: http.Header{}}
-	s.echo.ServeHTTP(w, get)
-	if w.status != http.StatusOK {
-		return nil
-	}
-	d := json.NewDecoder(&w.body)
+	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
 	var v map[string]any
 	if d.Decode(&v) != nil {
@@ -241,22 +231,6 @@ func (s *Server) before(c echo.Context, op string) map[string]any {
 		v, _ = v[l.under].(map[string]any)
 	}
 	return v
-}
-
-// looked takes the answer of a look.
-type looked struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (l *looked) Header() http.Header    { return l.header }
-func (l *looked) WriteHeader(status int) { l.status = status }
-func (l *looked) Write(b []byte) (int, error) {
-	if l.body.Len()+len(b) > maxBody {
-		return 0, errors.New("the object is too large")
-	}
-	return l.body.Write(b)
 }
 
 // ListAudit lists entries of the audit log, the newest first.

@@ -6,7 +6,7 @@ import "github.com/openvstorage/ovgate/gateway/auth"
 type rule struct {
 	public bool // without credentials
 	quiet  bool // a part of something that is logged where it begins and ends
-	gives  bool // it changes nothing, and is in the audit log because it gives a secret away
+	gives  bool // it changes nothing, and is in the audit log because it gives much away
 	role   auth.Role
 }
 
@@ -180,6 +180,7 @@ var rules = map[string]rule{
 	"SetVolumeType":    {role: auth.RoleManage},
 	"DeleteVolumeType": {role: auth.RoleManage},
 	"GetVPoolKey":      {role: auth.RoleManage, gives: true},
+	"GetSupportBundle": {role: auth.RoleManage, gives: true},
 	"ListAudit":        {role: auth.RoleManage},
 	// Silences are for whoever works on what is silenced.
 	"CreateSilence":      {role: auth.RoleWrite},

@@ -72,7 +72,9 @@ type Options struct {
 	Secure    bool        // served with TLS: cookies are marked Secure
 	Clock     clock.Clock // nil: the machine's
 	Log       *slog.Logger
-	SetupDone func() // after the first user was made; may be nil
+	Config    []byte        // the node's configuration as YAML, without secrets, for support bundles
+	Logged    func() []byte // the end of the node's log, for the same; nil: none
+	SetupDone func()        // after the first user was made; may be nil
 }
 
 // Server is the HTTP interface.
@@ -85,9 +87,11 @@ type Server struct {
 	origin  *http.CrossOriginProtection
 	idem    idempotency
 	refused refusedBucket
-	joins   chan struct{} // has an element for each join that runs
-	closing chan struct{}
-	close   sync.Once
+	// bundling is held while a support bundle is made.
+	bundling sync.Mutex
+	joins    chan struct{} // has an element for each join that runs
+	closing  chan struct{}
+	close    sync.Once
 }
 
 // New returns a Server; Serve runs it on a listener.
@@ -106,6 +110,9 @@ func New(opt Options) (*Server, error) {
 	}
 	if opt.Cluster == nil {
 		opt.Cluster = alone{}
+	}
+	if opt.Logged == nil {
+		opt.Logged = func() []byte { return nil }
 	}
 	if opt.Health == nil {
 		opt.Health = func() observe.Health { return observe.Health{} }
@@ -138,6 +145,7 @@ func (s *Server) routes() error {
 	RegisterHandlersWithOptions(s.echo, NewStrictHandler(s, nil), RegisterHandlersOptions{BaseURL: BasePath, OperationMiddlewares: mw})
 	s.echo.GET(BasePath+"/openapi.yaml", s.getSpec, s.guard("GetSpec"))
 	s.echo.GET(BasePath+"/events", s.streamEvents, s.guard("StreamEvents"))
+	s.echo.GET(BasePath+"/support-bundle", s.getSupportBundle, s.noteRequest("GetSupportBundle"), s.guard("GetSupportBundle"), s.noteChange("GetSupportBundle"))
 	s.echo.GET("/healthz", s.healthz)
 	if s.opt.Metrics != nil {
 		h := echo.WrapHandler(s.opt.Metrics)

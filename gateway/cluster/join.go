@@ -176,6 +176,10 @@ func (t Token) CheckAnswer(a JoinAnswer) error {
 // reachWait bounds connecting to one of a token's nodes.
 const reachWait = 10 * time.Second
 
+// OwnName is what those who join ask for in the handshake: a node shows its own certificate
+// then, not one of the site with the name that the node is reached by.
+const OwnName = "own.ovgate.internal"
+
 // Reach asks who is at a URL of the token, and returns the certificate of the cluster's
 // authority, in PEM. The server shows it, and one of its own that it signed for this
 // address. Nothing of the token is sent.
@@ -188,7 +192,7 @@ func (t Token) Reach(ctx context.Context, address string) ([]byte, error) {
 	defer cancel()
 	var ca []byte
 	d := tls.Dialer{Config: &tls.Config{
-		MinVersion: tls.VersionTLS12, ServerName: u.Hostname(),
+		MinVersion: tls.VersionTLS12, ServerName: OwnName,
 		// The authority comes with the answer; all is checked below.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(s tls.ConnectionState) error {

@@ -43,6 +43,10 @@ const (
 //	advertise: [10.0.0.5:3260]   # portals as initiators reach them; with several iscsi
 //	                             # addresses one for each, in that order
 //	insecure: false              # plain HTTP, loopback only
+//	tls:                         # a certificate of the site for API and UI, shown to those who
+//	                             # use a name that is in it; read again when the files change
+//	  certificate: /PATH.pem     # then those between it and its authority
+//	  key: /PATH.pem             # not for every user to read
 //	node_name: HOSTNAME          # what the node is called; default: what it was called before,
 //	                             # at the first start the name of the host
 //	log_format: text             # text or json
@@ -98,6 +102,7 @@ type config struct {
 	ISCSI       addresses `yaml:"iscsi"`
 	Advertise   []string  `yaml:"advertise"`
 	Insecure    bool      `yaml:"insecure"`
+	TLS         tlsConfig `yaml:"tls"`
 	NodeName    string    `yaml:"node_name"`
 	LogFormat   string    `yaml:"log_format"`
 	LogLevel    string    `yaml:"log_level"`
@@ -266,7 +271,7 @@ func (c config) check() error {
 	if _, err := c.level(); err != nil {
 		return err
 	}
-	if err := errors.Join(c.checkPortals(), c.Registry.check(), c.Cluster.check(), c.DTL.check(), c.Alba.check(), checkDomain(c.Domain)); err != nil {
+	if err := errors.Join(c.checkPortals(), c.TLS.check(c.Insecure), c.Registry.check(), c.Cluster.check(), c.DTL.check(), c.Alba.check(), checkDomain(c.Domain)); err != nil {
 		return err
 	}
 	if c.NodeName != "" && !nodeName.MatchString(c.NodeName) {

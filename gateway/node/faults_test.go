@@ -263,8 +263,8 @@ func TestFaults(t *testing.T) {
 			}
 		}},
 		{"the clock jumps", "clock", "", "2m", "time service", wall(2 * time.Minute), func() { s.shift.passed.Add(int64(jumpShown)) }},
-		{"the certificate is near its end", "certificate", "", "days", "restart ovgate", wall(serverLife - 20*day), wall(20*day - serverLife)},
-		{"the certificate has ended", "certificate", "", "has ended", "restart ovgate", wall(serverLife + day), wall(-serverLife - day)},
+		{"the certificate is near its end", "certificate", "", "days", "it is tried again", wall(serverLife - 20*day), wall(20*day - serverLife)},
+		{"the certificate has ended", "certificate", "", "has ended", "it is tried again", wall(serverLife + day), wall(-serverLife - day)},
 		{"snapshots are late", "snapshot_late", "vdisk one", "no automatic snapshot", "ovgate schedule show", func() {
 			// The scheduler catches up by itself: what is late is so until its next look.
 			s.until("late", func() bool {
@@ -470,6 +470,35 @@ func newDoor(t *testing.T, endpoint string) *door {
 	}))
 	t.Cleanup(func() { d.Close(); transport.CloseIdleConnections() })
 	return d
+}
+
+// TestFaultsOfCertificates: those of certificates that cannot be renewed, or were not.
+func TestFaultsOfCertificates(t *testing.T) {
+	t.Parallel()
+	const name, day = "console.example", 24 * time.Hour
+	certs := newSite(t)
+	certs.sign(name, 0)
+	f := filepath.Join(t.TempDir(), "ovgate.yaml")
+	write(t, f, certs.config())
+	data := t.TempDir()
+	s := sick{shift: &shift{}}
+	s.running = start(t, Options{Data: data, Config: f, shift: s.shift, lookCertificates: 20 * time.Millisecond})
+	well := func() { certs.sign(name, 0) }
+	own := filepath.Join(data, "tls", "server.pem")
+	must := func(errs ...error) {
+		t.Helper()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.suffer([]fault{
+		{"the node's certificate cannot be written", "certificate", "", "cannot be renewed", "it is tried again", func() {
+			must(os.Remove(own), os.MkdirAll(filepath.Join(own, "in the way"), 0o700))
+		}, func() { must(os.RemoveAll(own)) }},
+		{"the site's certificate is near its end", "site_certificate", certs.certificate, "ends in 19 days", "new certificate", func() { certs.sign(name, 20*day-serverLife) }, well},
+		{"the site's certificate has ended", "site_certificate", certs.certificate, "has ended", "new certificate", func() { certs.sign(name, -day-serverLife) }, well},
+		{"the site's key is damaged", "site_certificate", certs.certificate, "not used", "new certificate", func() { write(t, certs.key, "-----BEGIN") }, well},
+	})
 }
 
 // TestFaultsOfStore: those of a store in the network.

@@ -247,7 +247,7 @@ func (j *join) askAt(ctx context.Context, url, name string, request []byte) (cli
 		return none, fmt.Errorf("%s: %w", url, err)
 	}
 	version := Version(j.o.Version).Version
-	api, err := client.New(client.Options{URL: url, CA: ca, UserAgent: "ovgate/" + version, Timeout: joinTimeout})
+	api, err := client.New(client.Options{URL: url, CA: ca, ServerName: cluster.OwnName, UserAgent: "ovgate/" + version, Timeout: joinTimeout})
 	if err != nil {
 		return none, err
 	}

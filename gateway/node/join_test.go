@@ -357,7 +357,7 @@ func TestJoinImpostor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		go func() { ended <- s.Serve(tls.NewListener(sl, id.config())) }()
+		go func() { ended <- s.Serve(tls.NewListener(sl, &tls.Config{Certificates: []tls.Certificate{id.cert}})) }()
 		token.URLs = []string{"https://" + sl.Addr().String()}
 		if _, err := Join(t.Context(), JoinOptions{Data: t.TempDir(), Config: memberConfig(t, "beta"), Token: token.String()}); err == nil {
 			t.Errorf("%s: joined", name)

@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/openvstorage/ovgate/gateway/alba"
 	"github.com/openvstorage/ovgate/gateway/api"
 	"github.com/openvstorage/ovgate/gateway/auth"
@@ -67,6 +69,8 @@ type Options struct {
 	probe time.Duration
 	// askRegistry is how often members of the registry's etcd are asked; for tests.
 	askRegistry time.Duration
+	// lookCertificates is how often certificates are looked at; for tests.
+	lookCertificates time.Duration
 	// shift moves the time that health and schedules go by; for tests.
 	shift *shift
 }
@@ -76,6 +80,7 @@ type node struct {
 	opt     Options
 	cfg     config
 	log     *slog.Logger
+	logged  logTail
 	started time.Time
 
 	dir *dataDir
@@ -83,7 +88,7 @@ type node struct {
 	readCacheErrs []error
 	apiL          net.Listener
 	iscsiL        []net.Listener
-	tls           *identity // nil with Insecure
+	tls           *certificates // nil with Insecure
 	peers         *apiPeers
 	kv            kv.Store
 	self          self
@@ -131,7 +136,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if n.cfg, err = loadConfig(o); err != nil {
 		return err
 	}
-	if n.log, err = newLogger(n.cfg, o.Stderr); err != nil {
+	if n.log, err = newLogger(n.cfg, io.MultiWriter(&n.logged, o.Stderr)); err != nil {
 		return err
 	}
 	defer func() {
@@ -200,11 +205,9 @@ func (n *node) openCertificate() error {
 	if err != nil {
 		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
 	}
-	id, err := openTLS(n.dir, ca, certHosts(n.cfg.API, n.cfg.Advertise, n.cfg.Cluster), now)
-	if err != nil {
+	if n.tls, err = openCertificates(n.dir, ca, certHosts(n.cfg.API, n.cfg.Advertise, n.cfg.Cluster), n.cfg.TLS, n.log, now); err != nil {
 		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
 	}
-	n.tls = &id
 	return nil
 }
 
@@ -420,12 +423,17 @@ func (n *node) openAPI(ctx context.Context) error {
 		return err
 	}
 	version := Version(n.opt.Version)
+	config, err := yaml.Marshal(n.cfg)
+	if err != nil {
+		return err
+	}
 	n.peers = newAPIPeers(n)
 	n.alerts = newAlertNode(n)
 	n.api, err = api.New(api.Options{
 		Model: n.model, Auth: n.auth, Control: n.ctl, VSphere: n.vsphere, Alba: n.alba, Sealer: seal, Hub: n.hub, Sampler: observe.NewSampler(), Audit: n.audit, Alerts: n.alerts.service,
 		Metrics: observe.Handler(n.metrics(), version.Version, n.log), OpenMetric: n.cfg.MetricsOpen, Health: n.checkHealth, Requests: n.remotes.requests, UI: dist,
 		Living: n.living, Cluster: n.member, Peers: n.peers, NodeID: n.self.ID, NodeName: n.self.Name, Version: version, Started: n.started, Secure: n.tls != nil, Log: n.log,
+		Config: config, Logged: n.logged.Bytes,
 		SetupDone: func() {
 			if err := n.forgetSetup(); err != nil {
 				n.log.Warn("spent set-up token not removed", "err", err)
@@ -476,6 +484,9 @@ func (n *node) serve(ctx context.Context) error {
 	wg.Go(func() { n.watchSkew(feedCtx) })
 	wg.Go(func() { n.api.Feed(feedCtx) })
 	wg.Go(func() { n.alerts.run(feedCtx) })
+	if n.tls != nil {
+		wg.Go(func() { n.tls.run(feedCtx, n.opt.lookCertificates) })
+	}
 	wg.Go(func() {
 		if err := n.runsTwice(feedCtx); err != nil {
 			failed <- err

@@ -304,6 +304,9 @@ func TestStartRefused(t *testing.T) {
 		{"unknown key", Options{Data: t.TempDir(), Config: config("api: 127.0.0.1:0\nportt: 1\n")}, []string{"line 2", "portt"}},
 		{"wrong type", Options{Data: t.TempDir(), Config: config("uploads: many\n")}, []string{"line 1", "many"}},
 		{"out of range", Options{Data: t.TempDir(), Config: config("uploads: 1000\n")}, []string{"uploads", "256"}},
+		{"certificate without key", Options{Data: t.TempDir(), Config: config("tls: {certificate: /etc/ovgate/site.pem}\n")}, []string{"tls", "key is missing", "/etc/ovgate/site.pem"}},
+		{"certificate from here", Options{Data: t.TempDir(), Config: config("tls: {certificate: site.pem, key: /etc/ovgate/site-key.pem}\n")}, []string{"tls", "site.pem", "from the root"}},
+		{"certificate without TLS", Options{Data: t.TempDir(), Config: config("insecure: true\ntls: {certificate: /c.pem, key: /k.pem}\n")}, []string{"tls", "insecure"}},
 		{"name of a node", Options{Data: t.TempDir(), Config: config("node_name: a/b\n")}, []string{"node_name", "a/b"}},
 		{"no config file", Options{Data: t.TempDir(), Config: "/nowhere.yaml"}, []string{"/nowhere.yaml", "--config"}},
 	} {

@@ -22,8 +22,8 @@ import (
 const (
 	caLife     = 10 * 365 * 24 * time.Hour
 	serverLife = 397 * 24 * time.Hour // the longest that browsers accept
-	// renewBefore is the time left at which a start makes a new certificate:
-	// before health speaks up.
+	// renewBefore is the time left at which a new certificate is made: before health
+	// speaks up.
 	renewBefore = 60 * 24 * time.Hour
 	// backdate forgives clocks that are behind.
 	backdate = time.Hour
@@ -165,10 +165,6 @@ func loadServer(certFile, keyFile string, ca authority, hosts []string, now time
 	// The authority is shown too: a node that joins knows its fingerprint alone.
 	pair.Certificate = append(pair.Certificate[:1], ca.cert.Raw)
 	return identity{pair, leaf.NotAfter}, nil
-}
-
-func (i identity) config() *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{i.cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
 }
 
 // certHosts are the names and addresses that the server certificate covers.

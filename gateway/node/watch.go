@@ -116,7 +116,7 @@ func (n *node) checks(wall time.Time, stores []observe.RemoteMetrics) observe.Ch
 		c.AlertChannels = append(c.AlertChannels, observe.AlertChannelCheck{Name: f.Channel, Since: f.Since, Err: f.Err})
 	}
 	if n.tls != nil {
-		c.HasCert, c.CertLeft = true, n.tls.expiry.Sub(wall)
+		n.tls.observe(&c, wall)
 	}
 	c.Alba = n.checkAlba()
 	c.Cluster, c.Registry = n.member.observe(wall), n.registryMembers()

@@ -104,6 +104,14 @@ type PoolCheck struct {
 	Total, Free int64 // bytes of the backend; 0: unknown
 }
 
+// CertificateCheck is what is looked at of the site's certificate for API and UI.
+type CertificateCheck struct {
+	File string
+	Used bool          // one is shown
+	Left time.Duration // to its end
+	Err  string        // why what is in the files now is not used
+}
+
 // Checks are everything that health is made of.
 type Checks struct {
 	Pools      []PoolCheck
@@ -113,8 +121,10 @@ type Checks struct {
 	ReadCaches []error       // why directories of the read cache are not used
 	CertLeft   time.Duration // to the end of the server certificate
 	HasCert    bool
-	ClockJump  time.Duration // of the wall clock since the last look
-	LocalTotal int64         // of the data directory's disk
+	CertErr    string            // why it cannot be renewed
+	SiteCert   *CertificateCheck // nil: the configuration names none
+	ClockJump  time.Duration     // of the wall clock since the last look
+	LocalTotal int64             // of the data directory's disk
 	LocalFree  int64
 	Alba       *Alba    // nil: there is no object store
 	Cluster    *Cluster // nil: the node is in none
@@ -185,15 +195,22 @@ func (c Checks) Evaluate() Health {
 		add(Warning, "audit_log", "", "free space on the disk of the data directory, or check that disk; what waits is written by itself", "Changes are not recorded in the audit log: %v", c.Audit)
 	}
 	space(c.LocalTotal, c.LocalFree, "data_dir", "", "The data directory's disk", add)
-	if c.HasCert && c.CertLeft < certWarn {
-		level, text := Warning, fmt.Sprintf("The server certificate ends in %d days", int(c.CertLeft/(24*time.Hour)))
-		if c.CertLeft < certBad {
-			level = Bad
+	if c.HasCert && (c.CertLeft < certWarn || c.CertErr != "") {
+		level, text := certificateEnds(c.CertLeft, "The server certificate")
+		if c.CertErr != "" {
+			text += ", and cannot be renewed: " + c.CertErr
 		}
-		if c.CertLeft <= 0 {
-			text = "The server certificate has ended"
+		add(level, "certificate", "", "see that the node can write to tls in its data directory; it is tried again every minute", "%s", text)
+	}
+	if s := c.SiteCert; s != nil && (!s.Used || s.Left < certWarn || s.Err != "") {
+		level, text := Bad, "No certificate of the site is shown"
+		if s.Used {
+			level, text = certificateEnds(s.Left, "The site's certificate for API and UI")
 		}
-		add(level, "certificate", "", "restart ovgate to renew it", "%s", text)
+		if s.Err != "" {
+			text += ", and what is in its files now is not used: " + s.Err
+		}
+		add(level, "site_certificate", s.File, "put a new certificate and its key into the files that tls in the configuration names; they are read within a minute", "%s", text)
 	}
 	if c.ClockJump.Abs() >= clockWarn {
 		add(Warning, "clock", "", "check the time service of this machine", "The clock jumped by %s", c.ClockJump.Round(time.Second))
@@ -301,4 +318,16 @@ func (d DiskCheck) check(add addCause) {
 	if d.Open && d.JournalQuota > 0 && d.Journal*100 >= d.JournalQuota*journalWarn && d.State != volume.StateStalled {
 		add(Warning, "journal_filling", object, "the backend is slower than the writes; writes are slowed down", "The journal of vDisk %s is %d %% full", d.Name, d.Journal*100/d.JournalQuota)
 	}
+}
+
+// certificateEnds tells when.
+func certificateEnds(left time.Duration, what string) (Level, string) {
+	level := Warning
+	if left < certBad {
+		level = Bad
+	}
+	if left <= 0 {
+		return level, what + " has ended"
+	}
+	return level, fmt.Sprintf("%s ends in %d days", what, int(left/(24*time.Hour)))
 }

@@ -5893,6 +5893,15 @@ type ClientInterface interface {
 	// Corresponds with GET /status (the `GetStatus` operationId).
 	GetStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetSupportBundle What helps to find out what is wrong with the node, as a file
+	//
+	// A `tar.gz` with the node's configuration, the end of its log, its metrics, what the API answers to the caller,
+	// and what the operating system says of the machine. It holds no password, token, key or CHAP secret, but names,
+	// labels and addresses. One is made at a time; it may take two minutes. Whoever asks is in the audit log.
+	//
+	// Corresponds with GET /support-bundle (the `GetSupportBundle` operationId).
+	GetSupportBundle(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListTargets List iSCSI targets
 	//
 	// Corresponds with GET /targets (the `ListTargets` operationId).
@@ -8941,6 +8950,25 @@ func (c *Client) CreateSnapshotGroup(ctx context.Context, params *CreateSnapshot
 // Corresponds with GET /status (the `GetStatus` operationId).
 func (c *Client) GetStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetStatusRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSupportBundle What helps to find out what is wrong with the node, as a file
+//
+// A `tar.gz` with the node's configuration, the end of its log, its metrics, what the API answers to the caller,
+// and what the operating system says of the machine. It holds no password, token, key or CHAP secret, but names,
+// labels and addresses. One is made at a time; it may take two minutes. Whoever asks is in the audit log.
+//
+// Corresponds with GET /support-bundle (the `GetSupportBundle` operationId).
+func (c *Client) GetSupportBundle(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSupportBundleRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -15791,6 +15819,33 @@ func NewGetStatusRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewGetSupportBundleRequest constructs an http.Request for the GetSupportBundle method
+func NewGetSupportBundleRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/support-bundle")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListTargetsRequest constructs an http.Request for the ListTargets method
 func NewListTargetsRequest(server string, params *ListTargetsParams) (*http.Request, error) {
 	var err error
@@ -21083,6 +21138,17 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /status (the `GetStatus` operationId).
 	GetStatusWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetStatusResponse, error)
+
+	// GetSupportBundleWithResponse What helps to find out what is wrong with the node, as a file
+	//
+	// A `tar.gz` with the node's configuration, the end of its log, its metrics, what the API answers to the caller,
+	// and what the operating system says of the machine. It holds no password, token, key or CHAP secret, but names,
+	// labels and addresses. One is made at a time; it may take two minutes. Whoever asks is in the audit log.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /support-bundle (the `GetSupportBundle` operationId).
+	GetSupportBundleWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSupportBundleResponse, error)
 
 	// ListTargetsWithResponse List iSCSI targets
 	//
@@ -26418,6 +26484,47 @@ func (r GetStatusResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetStatusResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetSupportBundleResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetSupportBundleResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetSupportBundleResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSupportBundleResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSupportBundleResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSupportBundleResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -32032,6 +32139,23 @@ func (c *ClientWithResponses) GetStatusWithResponse(ctx context.Context, reqEdit
 	return ParseGetStatusResponse(rsp)
 }
 
+// GetSupportBundleWithResponse What helps to find out what is wrong with the node, as a file
+//
+// A `tar.gz` with the node's configuration, the end of its log, its metrics, what the API answers to the caller,
+// and what the operating system says of the machine. It holds no password, token, key or CHAP secret, but names,
+// labels and addresses. One is made at a time; it may take two minutes. Whoever asks is in the audit log.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /support-bundle (the `GetSupportBundle` operationId).
+func (c *ClientWithResponses) GetSupportBundleWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSupportBundleResponse, error) {
+	rsp, err := c.GetSupportBundle(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSupportBundleResponse(rsp)
+}
+
 // ListTargetsWithResponse List iSCSI targets
 //
 // Returns a wrapper object for the known response body format(s).
@@ -36750,6 +36874,32 @@ func ParseGetStatusResponse(rsp *http.Response) (*GetStatusResponse, error) {
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetSupportBundleResponse parses an HTTP response from a GetSupportBundleWithResponse call
+func ParseGetSupportBundleResponse(rsp *http.Response) (*GetSupportBundleResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSupportBundleResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/chromedp"
 )
 
@@ -233,6 +234,33 @@ func until(condition string) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
 		_, err := chromedp.Poll[bool](condition, chromedp.WithPollingTimeout(stepLimit))(ctx, t)
 		return err
+	})
+}
+
+// saveTo has the browser save downloads in a folder.
+func saveTo(dir string) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := chromedp.Call(ctx, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{Behavior: browser.SetDownloadBehaviorBehaviorAllow, DownloadPath: dir})
+		return err
+	})
+}
+
+// arrives waits for a download, whose name the browser gives it when it is whole.
+func arrives(dir, pattern string) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		again := time.NewTicker(20 * time.Millisecond)
+		defer again.Stop()
+		for {
+			found, err := filepath.Glob(filepath.Join(dir, pattern))
+			if err != nil || len(found) > 0 {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("no %s in %s: %w", pattern, dir, ctx.Err())
+			case <-again.C:
+			}
+		}
 	})
 }
 

@@ -267,6 +267,8 @@ func nodes(p *page) {
 	p.do("drain is refused", click(`//main//button[.="Drain"]`), click(`//dialog//button[.="Drain"]`), visible(`//dialog//*[contains(.,"No other node is up")]`))
 	p.audit("drain refused")
 	p.do("never mind", click(`//dialog//button[.="Cancel"]`), chromedp.WaitNotPresent(`dialog`))
+	dir := p.t.TempDir()
+	p.do("support bundle", saveTo(dir), click(`//main//button[.="Support bundle"]`), arrives(dir, "ovgate-support-*.tar.gz"), visible(`//main//button[.="Support bundle"]`))
 }
 
 func themes(p *page) {

@@ -99,8 +99,9 @@ func (a *app) userSetRole() *cobra.Command {
 func (a *app) userSetPassword() *cobra.Command {
 	var stdin, current bool
 	cmd := &cobra.Command{
-		Use:   "set-password NAME",
-		Short: "Change a user's password; asks for it",
+		Use:     "set-password NAME",
+		Aliases: []string{"reset-password"},
+		Short:   "Change a user's password; asks for it",
 		Long: "Change a user's password; asks for it. A user's own password needs --current, which asks for the present one first.\n" +
 			"With --password-stdin each is a line of standard input.",
 		Args: names("NAME"),

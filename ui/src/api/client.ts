@@ -7,6 +7,9 @@ const readTimeoutMs = 30_000;
 /** Longest wait for a change: opening, committing and recovering wait for the backend. */
 const changeTimeoutMs = 120_000;
 
+/** Longest wait for a file that the node has to put together. */
+const downloadTimeoutMs = 180_000;
+
 /** A refused or failed call, with what the node said about it. */
 export class ApiError extends Error {
   readonly status: number;
@@ -95,6 +98,26 @@ export async function call<K extends keyof Ops>(op: K, args: Args<K> = {}): Prom
   }
   const text = await response.text(); // 202 and 204 may have none
   return (text ? JSON.parse(text) : undefined) as Ops[K]["res"];
+}
+
+/** Fetches a file, and hands it to the browser under the name that the node gives it. */
+export async function download(path: "/support-bundle"): Promise<void> {
+  let response: Response;
+  let content: Blob;
+  try {
+    response = await fetch("/api/v1" + path, { credentials: "same-origin", signal: AbortSignal.timeout(downloadTimeoutMs) });
+    content = response.ok ? await response.blob() : new Blob();
+  } catch (cause) {
+    throw noAnswer(cause, downloadTimeoutMs);
+  }
+  if (!response.ok) {
+    throw await refused(response, "GET " + path);
+  }
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(content);
+  link.download = /filename="([^"/\\]+)"/.exec(response.headers.get("Content-Disposition") ?? "")?.[1] ?? "download";
+  link.click();
+  URL.revokeObjectURL(link.href);
 }
 
 function fill(template: string, values: object | undefined): string {

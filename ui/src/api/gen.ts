@@ -2436,6 +2436,8 @@ export interface Ops {
   "POST /snapshotGroups": { path: { }; query: { }; body: SnapshotGroupInput; res: SnapshotGroup };
   /** Health, capacity and performance of the node */
   "GET /status": { path: { }; query: { }; body: undefined; res: Status };
+  /** What helps to find out what is wrong with the node, as a file */
+  "GET /support-bundle": { path: { }; query: { }; body: undefined; res: string };
   /** List iSCSI targets */
   "GET /targets": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: TargetList };
   /** Create a target that several vDisks share */

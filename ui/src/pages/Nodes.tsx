@@ -1,5 +1,5 @@
 import { useState } from "preact/hooks";
-import { call } from "../api/client";
+import { call, download } from "../api/client";
 import type { ClusterStatus, Member, MemberState } from "../api/gen";
 import { plural } from "../format";
 import { query } from "../router";
@@ -21,7 +21,7 @@ export function NodesPage() {
   const nodes = useNodes(filter);
   const cluster = useCluster();
   return (
-    <Page title="Nodes">
+    <Page title="Nodes" actions={<SupportBundle />}>
       <div class="toolbar" role="search">
         <SearchBox label="Filter nodes by name" />
       </div>
@@ -34,6 +34,26 @@ export function NodesPage() {
         <Load query={cluster}>{(c) => <ClusterCard cluster={c} />}</Load>
       </div>
     </Page>
+  );
+}
+
+/** The support bundle of the node that answers this page. */
+function SupportBundle() {
+  const [busy, setBusy] = useState(false);
+  const fetchIt = async () => {
+    setBusy(true);
+    try {
+      await download("/support-bundle");
+    } catch (error) {
+      const failure = asApiError(error);
+      toast("bad", [failure.message, failure.hint].filter(Boolean).join(". "));
+    }
+    setBusy(false);
+  };
+  return (
+    <Button needs="manage" busy={busy} label="Support bundle of this node" onClick={() => void fetchIt()}>
+      {busy ? "Making the support bundle" : "Support bundle"}
+    </Button>
   );
 }
 
