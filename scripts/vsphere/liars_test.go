@@ -2,7 +2,6 @@ package vsphere
 
 import (
 	"encoding/binary"
-	"net"
 	"sync"
 	"testing"
 
@@ -10,6 +9,7 @@ import (
 
 	"github.com/openvstorage/ovgate/integrations/vsphere/esxsim"
 	"github.com/openvstorage/ovgate/internal/client"
+	"github.com/openvstorage/ovgate/internal/freeport"
 	"github.com/openvstorage/ovgate/iscsi/initiator"
 )
 
@@ -54,12 +54,11 @@ func (l *liar) set(lie func(*esxsim.Exchange), reach func(host, portal string) b
 // secondPortal returns an address that nobody listens on.
 func secondPortal(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	a, err := freeport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return a
 }
 
 // otherName changes the NAA designator in an answer to INQUIRY for VPD 83.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/openvstorage/ovgate/internal/client"
+	"github.com/openvstorage/ovgate/internal/freeport"
 	"github.com/openvstorage/ovgate/internal/kv/etcd/etcdtest"
 	"github.com/openvstorage/ovgate/iscsi/initiator"
 	"github.com/openvstorage/ovgate/volumedriver/backend/remote/remotetest"
@@ -71,7 +71,12 @@ func TestScripts(t *testing.T) {
 //	asdup    waits until a device is served at $ASD, a free address
 //	flip DIR FILE OFFSET
 //	         flips a bit in the first file below DIR whose path has FILE in it
-func TestServeScripts(t *testing.T) { serveScripts(t, "testdata/serve", nil, nil) }
+func TestServeScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector meets the same code in gateway/node")
+	}
+	serveScripts(t, "testdata/serve", nil, nil)
+}
 
 // TestClusterScripts runs real nodes on a real etcd at ETCD, with the commands of
 // TestServeScripts and until.
@@ -149,14 +154,11 @@ func serveScripts(t *testing.T, dir string, env map[string]string, more func(map
 				e.Setenv(k, v)
 			}
 			e.Setenv("NODE", filepath.Join(e.WorkDir, "node"))
-			free, err := net.Listen("tcp", "127.0.0.1:0")
+			free, err := freeport.Address()
 			if err != nil {
 				return err
 			}
-			e.Setenv("ASD", free.Addr().String())
-			if err := free.Close(); err != nil {
-				return err
-			}
+			e.Setenv("ASD", free)
 			e.Setenv("GORACE", raceOptions)
 			return nil
 		},
