@@ -15,6 +15,15 @@ import (
 // cinderEnd is how long the tests have to end what they started once they are told to.
 const cinderEnd = 45 * time.Second
 
+// cinderRound bounds a round: that of make test, or one with as many volumes as a cloud has and
+// tempest, in soak.
+func cinderRound() time.Duration {
+	if os.Getenv("OVGATE_TEMPEST") == "1" || os.Getenv("OVGATE_CINDER_VOLUMES") != "" {
+		return 4 * time.Hour
+	}
+	return 20 * time.Minute
+}
+
 // cinder runs the tests of scripts/openstack from the root of the repository, with their
 // peers below the drill's directory, so that they end with it however the tests end.
 func cinder(ctx context.Context, e *env) (string, error) {
