@@ -202,6 +202,8 @@ func s3Options(r model.Remote, secret, prefix string) (s3.Options, error) {
 		Endpoint: s.URL, Region: s.Region, Bucket: s.Container, Prefix: prefix, Addressing: o.Addressing,
 		AccessKey: s.User, SecretKey: secret, IAM: o.IAM, Transport: transportOf(s), SSE: o.SSE, KMSKey: o.SSEKey, Clock: clock.Real{},
 	}
+	// TLS keeps bodies from being changed, and a checksum goes with each.
+	out.Unsigned = s.URL == "" || strings.HasPrefix(s.URL, "https://")
 	if out.SSE == "none" {
 		out.SSE = ""
 	}

@@ -98,3 +98,13 @@ func TestCheckRemote(t *testing.T) {
 		}
 	}
 }
+
+// Bodies are signed only where TLS does not protect them.
+func TestUnsigned(t *testing.T) {
+	for url, want := range map[string]bool{"": true, "https://s3.example": true, "http://127.0.0.1:9000": false} {
+		o, err := s3Options(model.Remote{Spec: model.RemoteSpec{URL: url, S3: &model.S3Spec{}}}, "secret", "p")
+		if err != nil || o.Unsigned != want {
+			t.Errorf("%q: unsigned %v, %v", url, o.Unsigned, err)
+		}
+	}
+}

@@ -6,8 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -15,57 +13,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/openvstorage/ovgate/gateway/backup"
-	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/client"
-	"github.com/openvstorage/ovgate/volumedriver/backend"
-	"github.com/openvstorage/ovgate/volumedriver/backend/local"
 )
-
-// backupStore is a directory of backups, on this machine.
-type backupStore struct {
-	backup.Store
-	lock io.Closer
-}
-
-func (s *backupStore) close() error { return errors.Join(s.S.Close(), s.lock.Close()) }
-
-// openBackups opens a directory of backups; one that is not there is made if so asked.
-func openBackups(ctx context.Context, dir string, create bool) (_ *backupStore, err error) {
-	if _, err := os.Stat(dir); err != nil && !(create && errors.Is(err, os.ErrNotExist)) {
-		return nil, err
-	}
-	lock, err := local.Lock(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, lock.Close())
-		}
-	}()
-	fs, err := blockfs.OS(dir)
-	if err != nil {
-		return nil, err
-	}
-	s, err := local.Open(fs, local.Options{})
-	if err != nil {
-		return nil, err
-	}
-	if _, err = s.Stat(ctx, vpoolRoot); !errors.Is(err, backend.ErrNotExist) {
-		if err == nil {
-			err = fmt.Errorf("%s holds a vPool; give backups a directory of their own", dir)
-		}
-		return nil, errors.Join(err, s.Close())
-	}
-	return &backupStore{backup.Store{S: s}, lock}, nil
-}
 
 // vpoolRoot is the object that every vPool has.
 const vpoolRoot = "ovgate.root"
 
 func (a *app) vdiskBackup() *cobra.Command {
 	var snapshot, to string
-	cmd := a.vdiskVerb("backup NAME --snapshot SNAPSHOT --to DIR", "Copy a snapshot to a directory of backups", names("NAME"),
+	cmd := a.vdiskVerb("backup NAME --snapshot SNAPSHOT --to PLACE", "Copy a snapshot to a place of backups: a directory, S3 or Swift", names("NAME"),
 		func(ctx context.Context, api *client.Client, args []string) (err error) {
 			if snapshot == "" || to == "" {
 				return usagef("vdisk backup %s: give --snapshot and --to", args[0])
@@ -74,7 +30,7 @@ func (a *app) vdiskBackup() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s, err := openBackups(ctx, to, true)
+			s, err := a.openBackups(ctx, to, true)
 			if err != nil {
 				return err
 			}
@@ -84,27 +40,27 @@ func (a *app) vdiskBackup() *cobra.Command {
 				return err
 			}
 			return printOne(a, backupDone{m.Name, m.SnapshotName, to, m.Size, w.Stored, w.Kept}, [][]string{
-				{"vdisk", m.Name}, {"snapshot", m.SnapshotName}, {"directory", to}, {"size", formatSize(m.Size)},
+				{"vdisk", m.Name}, {"snapshot", m.SnapshotName}, {"place", to}, {"size", formatSize(m.Size)},
 				{"stored", formatSize(w.Stored)}, {"there already", formatSize(w.Kept)},
 			})
 		})
-	cmd.Long = "Copy a snapshot to a directory on this machine, with its checksums. What earlier backups there have, of this vDisk\n" +
-		"or another, is not stored again, but read and checked, and mended where it is damaged. A backup that was interrupted\n" +
-		"is gone on with by repeating the command, and is not listed until it is complete."
-	cmd.Example = "  ovgate vdisk backup db1 --snapshot sunday --to /mnt/backups"
+	cmd.Long = "Copy a snapshot to a place of backups, with its checksums. What earlier backups there have, of this vDisk or another,\n" +
+		"is not stored again, but read and checked, and mended where it is damaged. A backup that was interrupted is gone on\n" +
+		"with by repeating the command, and is not listed until it is complete.\n\n" + placeHelp
+	cmd.Example = "  ovgate vdisk backup db1 --snapshot sunday --to /mnt/backups\n  ovgate vdisk backup db1 --snapshot sunday --to s3://backups/ovgate"
 	cmd.Flags().StringVar(&snapshot, "snapshot", "", "name or id of the snapshot")
-	cmd.Flags().StringVar(&to, "to", "", "directory, which is made if it is not there")
+	cmd.Flags().StringVar(&to, "to", "", "a directory, which is made if it is not there, s3://BUCKET/PREFIX or swift://CONTAINER/PREFIX")
 	return cmd
 }
 
 // backupDone is what a backup says with -o json.
 type backupDone struct {
-	VDisk     string `json:"vdisk"`
-	Snapshot  string `json:"snapshot"`
-	Directory string `json:"directory"`
-	Size      int64  `json:"size"`
-	Stored    int64  `json:"stored"`
-	Kept      int64  `json:"kept"`
+	VDisk    string `json:"vdisk"`
+	Snapshot string `json:"snapshot"`
+	Place    string `json:"place"`
+	Size     int64  `json:"size"`
+	Stored   int64  `json:"stored"`
+	Kept     int64  `json:"kept"`
 }
 
 // backupOf describes a snapshot.
@@ -201,12 +157,12 @@ func (c *chunker) flush() error {
 }
 
 func (a *app) vdiskBackups() *cobra.Command {
-	cmd := &cobra.Command{Use: "backups DIR", Short: "List the backups in a directory", Args: names("DIR")}
+	cmd := &cobra.Command{Use: "backups PLACE", Short: "List the backups in a place", Long: "List the backups in a place.\n\n" + placeHelp, Args: names("PLACE")}
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if err := a.checkFlags(); err != nil {
 			return err
 		}
-		all, err := listBackups(cmd.Context(), args[0])
+		all, err := a.listBackups(cmd.Context(), args[0])
 		if err != nil {
 			return err
 		}
@@ -217,8 +173,8 @@ func (a *app) vdiskBackups() *cobra.Command {
 	return cmd
 }
 
-func listBackups(ctx context.Context, dir string) (all []backup.Manifest, err error) {
-	s, err := openBackups(ctx, dir, false)
+func (a *app) listBackups(ctx context.Context, place string) (all []backup.Manifest, err error) {
+	s, err := a.openBackups(ctx, place, false)
 	if err != nil {
 		return nil, err
 	}
@@ -245,9 +201,9 @@ func sortedBackups(ctx context.Context, s backup.Store, keep func(*backup.Manife
 
 func (a *app) vdiskRestore() *cobra.Command {
 	var vpool, of, snapshot string
-	cmd := a.vdiskVerb("restore DIR NAME", "Create a vDisk from a backup", names("DIR", "NAME"),
+	cmd := a.vdiskVerb("restore PLACE NAME", "Create a vDisk from a backup", names("PLACE", "NAME"),
 		func(ctx context.Context, api *client.Client, args []string) (err error) {
-			s, err := openBackups(ctx, args[0], false)
+			s, err := a.openBackups(ctx, args[0], false)
 			if err != nil {
 				return err
 			}
@@ -269,7 +225,7 @@ func (a *app) vdiskRestore() *cobra.Command {
 			return a.printVDisk(v)
 		})
 	cmd.Long = "Create a vDisk with the content, size and labels of a backup. Every checksum is verified; the vDisk is there once all of\n" +
-		"it is durable, and when the restore fails there is none. A vDisk of that name is not replaced."
+		"it is durable, and when the restore fails there is none. A vDisk of that name is not replaced.\n\n" + placeHelp
 	cmd.Example = "  ovgate vdisk restore /mnt/backups db1-sunday --vdisk db1 --snapshot sunday"
 	f := cmd.Flags()
 	f.StringVar(&vpool, "vpool", defaultVPool, "name or id of the vPool")
