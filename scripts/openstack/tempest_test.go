@@ -1,6 +1,7 @@
 package openstack
 
 import (
+	_ "embed"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,7 +16,9 @@ import (
 
 // tempestList names those of tempest's tests that pass; what is in it and does not is a failure.
 // Those that are not need Nova, backups, several backends, or a host that attaches volumes.
-const tempestList = "testdata/tempest.txt"
+//
+//go:embed testdata/tempest.txt
+var tempestList string
 
 // TestTempest runs what tempest, the suite that OpenStack judges clouds by, has for the
 // volume API and needs no Nova. It takes long: OVGATE_TEMPEST=1 asks for it, and Debian's
@@ -96,9 +99,7 @@ manage_snapshot = true
 	for _, m := range regexp.MustCompile(`(?m)^\{\d+\} (\S+) \[[0-9.]+s\] \.\.\. ok$`).FindAllStringSubmatch(out, -1) {
 		passed[m[1]] = true
 	}
-	list, err := os.ReadFile(tempestList)
-	ok(t, err)
-	for _, name := range strings.Fields(string(list)) {
+	for _, name := range strings.Fields(tempestList) {
 		if !passed[name] {
 			t.Errorf("%s did not pass", name)
 		}
