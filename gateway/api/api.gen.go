@@ -3018,7 +3018,8 @@ type ScheduleEntry struct {
 	Enabled bool   `json:"enabled"`
 
 	// Job snapshot, retention or scrub
-	Job string `json:"job"`
+	Job           string `json:"job"`
+	SkipUnchanged bool   `json:"skipUnchanged"`
 
 	// Source Who says it
 	Source ScheduleSource `json:"source"`
@@ -3042,6 +3043,9 @@ type ScheduleInput struct {
 	// Days Of retention, 0-366: days behind yesterday's midnight of each of which one automatic snapshot stays
 	Days    *int  `json:"days,omitempty"`
 	Enabled *bool `json:"enabled,omitempty"`
+
+	// SkipUnchanged Of snapshot: none is made of a vDisk that was not written to since its newest snapshot, which the retention then leaves
+	SkipUnchanged *bool `json:"skipUnchanged,omitempty"`
 
 	// Weeks Of retention, 0-520: weeks behind the days of each of which one stays
 	Weeks *int `json:"weeks,omitempty"`
@@ -3076,7 +3080,8 @@ type ScheduledJob struct {
 	Running  bool       `json:"running"`
 
 	// Runs Of a vDisk, the newest ten, newest first
-	Runs []ScheduledRun `json:"runs"`
+	Runs          []ScheduledRun `json:"runs"`
+	SkipUnchanged bool           `json:"skipUnchanged"`
 
 	// Source Who says it
 	Source ScheduleSource `json:"source"`

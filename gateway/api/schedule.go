@@ -14,7 +14,7 @@ func (s *Server) scheduleOf(in control.ScheduleScope) (Schedule, error) {
 	of, jobs, err := s.opt.Control.Schedule(in)
 	out := Schedule{Of: of, Jobs: []ScheduledJob{}}
 	for _, j := range jobs {
-		row := ScheduledJob{Job: string(j.Name), Source: ScheduleSource(j.Source), Enabled: j.Enabled, Cron: j.Cron, Zone: j.Zone, Days: j.Days, Weeks: j.Weeks,
+		row := ScheduledJob{Job: string(j.Name), Source: ScheduleSource(j.Source), Enabled: j.Enabled, Cron: j.Cron, Zone: j.Zone, Days: j.Days, Weeks: j.Weeks, SkipUnchanged: j.SkipUnchanged,
 			NextSlot: when(j.Slot), NextAt: when(j.Next), Running: j.Running, Runs: []ScheduledRun{}}
 		for _, r := range j.Runs {
 			row.Runs = append(row.Runs, ScheduledRun{Slot: when(r.Slot), Started: r.Started.UTC(), Ended: r.Ended.UTC(), Result: ScheduledRunResult(r.Result), Text: r.Text})
@@ -41,7 +41,7 @@ func (s *Server) ListSchedules(_ context.Context, r ListSchedulesRequestObject) 
 		if !matches(r.Params.Q, j.VPool+"/"+j.VDisk, nil) {
 			continue
 		}
-		rows = append(rows, ScheduleEntry{VPool: j.VPool, VDisk: j.VDisk, Job: string(j.Job), Source: ScheduleSource(j.Source), Enabled: j.Enabled, Cron: j.Cron, Zone: j.Zone, Days: j.Days, Weeks: j.Weeks})
+		rows = append(rows, ScheduleEntry{VPool: j.VPool, VDisk: j.VDisk, Job: string(j.Job), Source: ScheduleSource(j.Source), Enabled: j.Enabled, Cron: j.Cron, Zone: j.Zone, Days: j.Days, Weeks: j.Weeks, SkipUnchanged: j.SkipUnchanged})
 	}
 	keys := func(e ScheduleEntry) model.Keys { return model.Keys{ID: e.VPool + "/" + e.VDisk + "/" + e.Job} }
 	items, next, err := page(rows, keys, "name", false, r.Params.Cursor, r.Params.Limit)
@@ -70,7 +70,7 @@ func (s *Server) SetSchedule(ctx context.Context, r SetScheduleRequestObject) (S
 		return nil, err
 	}
 	b := r.Body
-	if err := s.opt.Control.SetJob(ctx, in, r.Job, control.JobPatch{Enabled: b.Enabled, Cron: b.Cron, Zone: b.Zone, Days: b.Days, Weeks: b.Weeks}); err != nil {
+	if err := s.opt.Control.SetJob(ctx, in, r.Job, control.JobPatch{Enabled: b.Enabled, Cron: b.Cron, Zone: b.Zone, Days: b.Days, Weeks: b.Weeks, SkipUnchanged: b.SkipUnchanged}); err != nil {
 		return nil, err
 	}
 	out, err := s.scheduleOf(in)

@@ -107,9 +107,10 @@ func (c *Controller) jobPolicy(vpool, vdisk string, name model.JobName) JobPolic
 
 // JobPatch changes when a job runs; what is nil stays as it is, or as it is inherited.
 type JobPatch struct {
-	Enabled     *bool
-	Cron, Zone  *string
-	Days, Weeks *int
+	Enabled       *bool
+	Cron, Zone    *string
+	Days, Weeks   *int
+	SkipUnchanged *bool
 }
 
 // SetJob says when a job of the cluster, of a vPool or of a vDisk runs.
@@ -129,6 +130,7 @@ func (c *Controller) SetJob(ctx context.Context, in ScheduleScope, name string, 
 	set(&j.Zone, p.Zone)
 	set(&j.Days, p.Days)
 	set(&j.Weeks, p.Weeks)
+	set(&j.SkipUnchanged, p.SkipUnchanged)
 	if _, err := schedule.Parse(j.Cron, j.Zone); err != nil {
 		field := "cron"
 		if _, bad := schedule.Parse("@daily", j.Zone); bad != nil {
@@ -138,6 +140,9 @@ func (c *Controller) SetJob(ctx context.Context, in ScheduleScope, name string, 
 	}
 	if job != model.JobRetention && (p.Days != nil || p.Weeks != nil) {
 		return invalid("days", s.object, "give them with retention", "job %s keeps no days and weeks", job)
+	}
+	if job != model.JobSnapshot && p.SkipUnchanged != nil {
+		return invalid("skipUnchanged", s.object, "give it with snapshot", "job %s leaves out nothing", job)
 	}
 	if j.Days < 0 || j.Days > schedule.MaxDays {
 		return invalid("days", s.object, fmt.Sprintf("use 0 to %d", schedule.MaxDays), "%d days are not possible", j.Days)
@@ -149,7 +154,7 @@ func (c *Controller) SetJob(ctx context.Context, in ScheduleScope, name string, 
 	if err := c.model.SetJob(ctx, s.key(), job, &j); err != nil {
 		return explain(s.object, err)
 	}
-	c.log.Info("schedule set", "object", s.object, "job", job, "enabled", j.Enabled, "cron", j.Cron, "zone", j.Zone, "days", j.Days, "weeks", j.Weeks)
+	c.log.Info("schedule set", "object", s.object, "job", job, "enabled", j.Enabled, "cron", j.Cron, "zone", j.Zone, "days", j.Days, "weeks", j.Weeks, "skipUnchanged", j.SkipUnchanged)
 	c.scheduleChanged(s)
 	return nil
 }

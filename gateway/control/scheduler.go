@@ -330,6 +330,11 @@ func (c *Controller) runJob(ctx context.Context, d due) (string, error) {
 		if at.IsZero() {
 			at = c.clock.Now()
 		}
+		if d.job.SkipUnchanged {
+			if text, err := c.unchanged(ctx, d.vdisk); err != nil || text != "" {
+				return text, err
+			}
+		}
 		return c.runSnapshot(ctx, d.vdisk, at)
 	case model.JobRetention:
 		return c.runRetention(ctx, d)
@@ -352,6 +357,29 @@ func autoSnapshotID(vdisk string, slot time.Time) volume.ID {
 func (c *Controller) runSnapshot(ctx context.Context, v model.VDisk, slot time.Time) (string, error) {
 	s, err := c.CreateSnapshot(ctx, v.ID, volume.SnapshotSpec{ID: autoSnapshotID(v.ID, slot), Name: AutoSnapshotName(slot), Automatic: true})
 	return s.Name, err
+}
+
+// newestSnapshot returns that of the newest content; ok is false if there is none.
+func newestSnapshot(all []volume.Snapshot) (newest volume.Snapshot, ok bool) {
+	for _, s := range all {
+		if !ok || s.Seq > newest.Seq || s.Seq == newest.Seq && s.Time.After(newest.Time) {
+			newest, ok = s, true
+		}
+	}
+	return newest, ok
+}
+
+// unchanged says which snapshot has all that was written to a vDisk; empty: none has.
+func (c *Controller) unchanged(ctx context.Context, v model.VDisk) (string, error) {
+	all, err := c.Snapshots(ctx, v.ID)
+	if err != nil {
+		return "", err
+	}
+	st := c.DiskStatus(v)
+	if s, ok := newestSnapshot(all); ok && st.Open && s.Seq >= st.Stats.ChangedSeq && s.Size == v.Size {
+		return "nothing was written since snapshot " + s.Name, nil
+	}
+	return "", nil
 }
 
 // runRetention deletes the automatic snapshots whose time has come. After a jump of the
@@ -396,6 +424,12 @@ func (c *Controller) runRetention(ctx context.Context, d due) (string, error) {
 			Parent: parents[s.ID.String()] || parents[s.Name]}
 		if s.Automatic {
 			automatic++
+		}
+	}
+	if newest, ok := newestSnapshot(all); ok && c.jobPolicy(v.VPool, v.ID, model.JobSnapshot).SkipUnchanged {
+		// It may stand for many that were left out.
+		for i := range list {
+			list[i].Parent = list[i].Parent || list[i].ID == newest.ID.String()
 		}
 	}
 	gone := schedule.Retention{Days: d.job.Days, Weeks: d.job.Weeks}.Expired(list, now, p.Zone())

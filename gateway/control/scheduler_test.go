@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -282,6 +283,78 @@ func TestRetention(t *testing.T) {
 	b.to(gone(made).AddDate(0, 0, 1))
 	if got := b.names(v); !slices.Equal(got, []string{"manual", "sticky", "parent"}) {
 		t.Errorf("left %v: %+v", got, b.newest(v, model.JobRetention))
+	}
+}
+
+// Where what did not change is skipped, each write is followed by one snapshot, a vDisk goes
+// without, and the newest one stays however old it is.
+func TestSkipUnchanged(t *testing.T) {
+	b := scheduled(t)
+	ctx := t.Context()
+	v := b.disk("a")
+	yes, no := true, false
+	for _, err := range []error{
+		b.SetJob(ctx, ScheduleScope{VDisk: "a"}, "snapshot", JobPatch{SkipUnchanged: &yes}),
+		b.SetJob(ctx, ScheduleScope{VDisk: "a"}, "scrub", JobPatch{Enabled: &no}),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantCode(t, b.SetJob(ctx, ScheduleScope{}, "retention", JobPatch{SkipUnchanged: &yes}), CodeInvalid)
+	slot := b.hour(0)
+	made := func(what string, want int) model.Run {
+		t.Helper()
+		slot = slot.Add(time.Hour)
+		b.to(slot.Add(afterSlot))
+		r := b.newest(v, model.JobSnapshot)
+		if got := b.names(v); len(got) != want || r.Result != model.RunDone || !r.Slot.Equal(slot) {
+			t.Fatalf("%s: snapshots %v, run %+v", what, got, r)
+		}
+		return r
+	}
+	write := func() {
+		t.Helper()
+		if err := b.volume(v.ID).(*volume.Volume).WriteAt(ctx, bytes.Repeat([]byte{1}, 4096), 8192); err != nil {
+			t.Fatal(err)
+		}
+	}
+	made("a vDisk without a snapshot", 1)
+	if r := made("nothing was written", 1); !strings.Contains(r.Text, "since snapshot auto-") {
+		t.Errorf("run %+v", r)
+	}
+	write()
+	made("it was written to", 2)
+	if _, err := b.UpdateVDisk(ctx, "a", DiskPatch{Size: new(v.Size * 2)}); err != nil {
+		t.Fatal(err)
+	}
+	made("it grew", 3)
+	made("nothing was written", 3)
+	if late := b.LateSnapshots(); len(late) != 0 {
+		t.Errorf("late: %v", late)
+	}
+	if _, _, err := b.Rollback(ctx, "a", volume.Point{Snapshot: b.names(v)[0]}, false); err != nil {
+		t.Fatal(err)
+	}
+	before := len(b.names(v))
+	write()
+	made("it was written to after a rollback", before+1)
+	made("nothing was written after a rollback", before+1)
+
+	newest := b.names(v)[before]
+	night := b.clk.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, 60).Add(2*time.Hour + time.Minute + afterSlot)
+	for day := range 3 { // the first of them waits, after so long
+		b.to(night.AddDate(0, 0, day))
+	}
+	if got := b.names(v); !slices.Equal(got, []string{newest}) {
+		t.Errorf("after two months %v are left, want %s: %+v", got, newest, b.newest(v, model.JobRetention))
+	}
+	if err := b.SetJob(ctx, ScheduleScope{VDisk: "a"}, "snapshot", JobPatch{Enabled: &no, SkipUnchanged: &no}); err != nil {
+		t.Fatal(err)
+	}
+	b.to(night.AddDate(0, 0, 3))
+	if got := b.names(v); len(got) != 0 {
+		t.Errorf("%v are left", got)
 	}
 }
 

@@ -28,6 +28,9 @@ type Job struct {
 	// Days and Weeks are how many of each the retention keeps behind the newest day.
 	Days  int `json:"days,omitempty"`
 	Weeks int `json:"weeks,omitempty"`
+	// SkipUnchanged has no snapshot made of a vDisk that was not written to since its newest
+	// one, which the retention then leaves.
+	SkipUnchanged bool `json:"skipUnchanged,omitempty"`
 	// Since is when it was set: slots before that are not caught up.
 	Since time.Time `json:"since,omitzero"`
 }

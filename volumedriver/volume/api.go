@@ -310,6 +310,9 @@ type Stats struct {
 	JournalBytes int64 // journal in use, bytes
 	JournalQuota int64
 	LastSeq      uint64 // newest acknowledged
+	// ChangedSeq is the newest that changed content; just opened, it may be a later one. A
+	// snapshot that is not older has all that was written.
+	ChangedSeq   uint64
 	CommittedSeq uint64 // newest on the backend
 	LastCommit   time.Time
 	HeadNumber   uint64

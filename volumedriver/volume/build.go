@@ -160,6 +160,7 @@ func (o *opening) build(ctx context.Context) (*Volume, error) {
 	v.up.stored.Store(o.head.Stored)
 	v.lastTime.Store(o.this.Time)
 	v.lastSeq.Store(o.head.LastSeq)
+	v.changed.Store(o.head.LastSeq)
 	tail := o.tail.Tail
 	v.journal = journal.NewLog(journal.LogOptions{Pool: o.disk.pool, VDisk: o.id, Epoch: o.this.Epoch, Cluster: v.cluster,
 		NextSeq: o.this.FirstSeq, Time: o.this.Time, Memory: h.memory}, o.tail)

@@ -450,12 +450,13 @@ func (v *Volume) apply(seq uint64, b *journal.Batch, chunk uint32, off, space in
 		v.up.wake() // its age counts from now
 	}
 	o := v.batch
-	pinned := false
+	pinned, changed := false, false
 	for i := range b.Extents {
 		e := &b.Extents[i]
 		first, n := e.LBA/per, e.Length/per
 		switch e.Kind {
 		case journal.KindData:
+			changed = true
 			for k := range n {
 				p := blockmap.Point{Batch: o.id, Chunk: chunk, Sum: b.Sums[uint64(e.Data)+k],
 					Off: uint32(off/MinClusterSize) + (e.Data+uint32(k))*unit}
@@ -463,6 +464,7 @@ func (v *Volume) apply(seq uint64, b *journal.Batch, chunk uint32, off, space in
 				o.entries = append(o.entries, entry{cluster: first + k, count: 1, kind: e.Kind, point: p})
 			}
 		case journal.KindZero, journal.KindTrim:
+			changed = true
 			v.overlay.Trim(first, n, o.id)
 			o.entries = append(o.entries, entry{cluster: first, count: n, kind: e.Kind})
 		case journal.KindReservation:
@@ -483,6 +485,9 @@ func (v *Volume) apply(seq uint64, b *journal.Batch, chunk uint32, off, space in
 		v.closeBatch()
 	}
 	v.mapMu.Unlock()
+	if changed {
+		v.changed.Store(last)
+	}
 	v.lastSeq.Store(last)
 }
 

@@ -59,7 +59,7 @@ func (v *Volume) Condition() Stats {
 // Stats returns counters and gauges.
 func (v *Volume) Stats() Stats {
 	s := Stats{Epoch: v.this.Epoch, Size: v.Size(), StoredBytes: v.up.stored.Load(), JournalBytes: v.journal.Bytes(),
-		JournalQuota: v.settings.Load().JournalQuota, LastSeq: v.lastSeq.Load(), CommittedSeq: v.up.committed.Load(),
+		JournalQuota: v.settings.Load().JournalQuota, LastSeq: v.lastSeq.Load(), ChangedSeq: v.changed.Load(), CommittedSeq: v.up.committed.Load(),
 		LastCommit: time.Unix(0, v.up.headTime.Load()), HeadNumber: v.up.headNum.Load(), CacheBytes: v.cached.Bytes()}
 	c := v.Condition()
 	s.State, s.Err, s.MapErr, s.DTL = c.State, c.Err, c.MapErr, c.DTL

@@ -135,7 +135,10 @@ type Volume struct {
 	size     atomic.Int64
 	settings atomic.Pointer[Settings]
 	lastSeq  atomic.Uint64 // newest acknowledged
-	lastTime atomic.Int64  // newest timestamp given out, Unix ns
+	// changed is the seq of the newest record that changed content, or of a later one that
+	// was there when the vDisk was opened.
+	changed  atomic.Uint64
+	lastTime atomic.Int64 // newest timestamp given out, Unix ns
 	// uncommitted is the journal space of records above the committed head.
 	uncommitted atomic.Int64
 

@@ -41,7 +41,7 @@ func (a *app) scheduleList() *cobra.Command {
 			return err
 		}
 		return printList(a, all, []string{"VPOOL", "VDISK", "JOB", "WHEN", "ZONE", "KEEPS", "FROM"}, func(e client.ScheduleEntry) []string {
-			return []string{dash(e.VPool), dash(e.VDisk), e.Job, cronText(e.Enabled, e.Cron), zoneText(e.Zone), keepsText(e.Job, e.Days, e.Weeks), string(e.Source)}
+			return []string{dash(e.VPool), dash(e.VDisk), e.Job, cronText(e.Enabled, e.Cron), zoneText(e.Zone), keepsText(e.Job, e.Days, e.Weeks, e.SkipUnchanged), string(e.Source)}
 		})
 	})
 	cmd.Long = "List what is said about jobs: every job of the cluster, and what vPools and vDisks say themselves. What a vDisk does not\n" +
@@ -66,12 +66,15 @@ func zoneText(zone string) string {
 	return zone
 }
 
-// keepsText prints the buckets of a retention.
-func keepsText(job string, days, weeks int) string {
-	if job != "retention" {
-		return "-"
+// keepsText prints the buckets of a retention, and whether snapshots of the same are made.
+func keepsText(job string, days, weeks int, skipUnchanged bool) string {
+	switch {
+	case job == "retention":
+		return strconv.Itoa(days) + " days, " + strconv.Itoa(weeks) + " weeks"
+	case skipUnchanged:
+		return "changes only"
 	}
-	return strconv.Itoa(days) + " days, " + strconv.Itoa(weeks) + " weeks"
+	return "-"
 }
 
 func (a *app) scheduleShow() *cobra.Command {
@@ -96,8 +99,8 @@ func (a *app) printSchedule(s client.Schedule) error {
 		if j.Enabled {
 			text += " " + zoneText(j.Zone) + ", next " + formatTime(j.NextAt)
 		}
-		if j.Job == "retention" {
-			text += ", keeps " + keepsText(j.Job, j.Days, j.Weeks)
+		if keeps := keepsText(j.Job, j.Days, j.Weeks, j.SkipUnchanged); keeps != "-" {
+			text += ", keeps " + keeps
 		}
 		if j.Running {
 			text += ", runs now"
@@ -116,7 +119,7 @@ func (a *app) scheduleSet() *cobra.Command {
 	var of scheduleScope
 	var cron, zone string
 	var days, weeks int
-	var on, off bool
+	var on, off, skip bool
 	cmd := &cobra.Command{Use: "set JOB", Short: "Say when a job runs, for the cluster, a vPool or a vDisk", Args: names("JOB"), ValidArgs: scheduledJobs}
 	f := cmd.Flags()
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
@@ -136,8 +139,11 @@ func (a *app) scheduleSet() *cobra.Command {
 		if f.Changed("weeks") {
 			in.Weeks = &weeks
 		}
+		if f.Changed("skip-unchanged") {
+			in.SkipUnchanged = &skip
+		}
 		if in == (client.ScheduleInput{}) {
-			return usagef("schedule set %s: give --cron, --zone, --days, --weeks, --on or --off", args[0])
+			return usagef("schedule set %s: give --cron, --zone, --days, --weeks, --skip-unchanged, --on or --off", args[0])
 		}
 		s, err := client.Get[client.Schedule](api.SetSchedule(ctx, args[0], &client.SetScheduleParams{VPool: given(of.vpool), VDisk: given(of.vdisk)}, in))
 		if err != nil {
@@ -150,12 +156,14 @@ func (a *app) scheduleSet() *cobra.Command {
 	f.StringVar(&zone, "zone", "", "time zone such as Europe/Brussels (default UTC)")
 	f.IntVar(&days, "days", 0, "of retention: days before yesterday of each of which one snapshot stays (default 7)")
 	f.IntVar(&weeks, "weeks", 0, "of retention: weeks before those of each of which one stays (default 3)")
+	f.BoolVar(&skip, "skip-unchanged", false, "of snapshot: make none of a vDisk that was not written to since its newest one")
 	f.BoolVar(&on, "on", false, "let it run")
 	f.BoolVar(&off, "off", false, "do not let it run")
 	cmd.MarkFlagsMutuallyExclusive("on", "off")
 	cmd.Long = "Say when JOB (snapshot, retention or scrub) runs. What is not given stays, or is taken over from who says it now. The\n" +
 		"retention deletes automatic snapshots: all of yesterday and today stay, one of each of the days and weeks before, and what\n" +
-		"is older goes. Sticky snapshots, those that clones start from and those that people made stay."
+		"is older goes. Sticky snapshots, those that clones start from and those that people made stay, and so does the newest one\n" +
+		"of a vDisk whose snapshots skip what did not change."
 	cmd.Example = "  ovgate schedule set snapshot --vdisk db1 --cron '*/15 * * * *'\n  ovgate schedule set retention --vpool gold --days 14 --weeks 8\n  ovgate schedule set scrub --off"
 	return cmd
 }

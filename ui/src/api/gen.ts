@@ -1594,6 +1594,7 @@ export type ScheduleEntry = {
   "enabled": boolean;
   /** snapshot, retention or scrub */
   "job": string;
+  "skipUnchanged": boolean;
   "source": ScheduleSource;
   /** Empty for the cluster and for a vPool */
   "vdisk": string;
@@ -1609,6 +1610,8 @@ export type ScheduleInput = {
   /** Of retention, 0-366: days behind yesterday's midnight of each of which one automatic snapshot stays */
   "days"?: number;
   "enabled"?: boolean;
+  /** Of snapshot: none is made of a vDisk that was not written to since its newest snapshot, which the retention then leaves */
+  "skipUnchanged"?: boolean;
   /** Of retention, 0-520: weeks behind the days of each of which one stays */
   "weeks"?: number;
   /** Time zone such as Europe/Brussels; empty: UTC. A time that clocks skip is the moment after; of one that comes twice it is the first */
@@ -1633,6 +1636,7 @@ export type ScheduledJob = {
   "running": boolean;
   /** Of a vDisk, the newest ten, newest first */
   "runs": Array<ScheduledRun>;
+  "skipUnchanged": boolean;
   "source": ScheduleSource;
   "weeks": number;
   /** Empty: UTC */

@@ -159,8 +159,11 @@ function When({ enabled, cron, zone }: { enabled: boolean; cron: string; zone: s
   );
 }
 
-function keeps(j: { job: string; days: number; weeks: number }): string | undefined {
-  return j.job === "retention" ? `${j.days} days, then ${j.weeks} weeks` : undefined;
+function keeps(j: { job: string; days: number; weeks: number; skipUnchanged: boolean }): string | undefined {
+  if (j.job === "retention") {
+    return `${j.days} days, then ${j.weeks} weeks`;
+  }
+  return j.skipUnchanged ? "Changes only" : undefined;
 }
 
 function Next({ job: j }: { job: ScheduledJob }) {
@@ -243,7 +246,9 @@ function JobDialog({ job: j, of, onClose }: { job: ScheduledJob; of: ScheduleSco
   const [zone, setZone] = useState(j.zone);
   const [days, setDays] = useState(String(j.days));
   const [weeks, setWeeks] = useState(String(j.weeks));
+  const [skip, setSkip] = useState(j.skipUnchanged);
   const retention = j.job === "retention";
+  const snapshots = j.job === "snapshot";
   const numbers = [Number(days), Number(weeks)] as const;
   const problems = numbers.map((n) => (Number.isInteger(n) && n >= 0 ? undefined : "Enter a whole number"));
   const save = async () => {
@@ -254,6 +259,9 @@ function JobDialog({ job: j, of, onClose }: { job: ScheduledJob; of: ScheduleSco
     if (retention) {
       body.days = numbers[0];
       body.weeks = numbers[1];
+    }
+    if (snapshots) {
+      body.skipUnchanged = skip;
     }
     await call("PATCH /schedule/{job}", { path: { job: j.job }, query: of, body });
     toast("ok", `${capital(j.job)} of ${scopeName(of)} is saved`);
@@ -290,6 +298,11 @@ function JobDialog({ job: j, of, onClose }: { job: ScheduledJob; of: ScheduleSco
         error={submit.at("cron")}
       />
       <TextField label="Time zone" name="zone" value={zone} onValue={setZone} hint="Such as Europe/Brussels; empty for UTC." error={submit.at("zone")} />
+      {snapshots && (
+        <CheckField name="skipUnchanged" checked={skip} onValue={setSkip}>
+          Make none of a vDisk that was not written to since its newest snapshot
+        </CheckField>
+      )}
       {retention && (
         <>
           <TextField
