@@ -63,8 +63,10 @@ const (
 	// DefaultSlack is the share of the time that c fragments took for which the
 	// others are waited for: the original's 0.2.
 	DefaultSlack = 0.2
-	// minSlack keeps a fast acknowledgement from leaving many objects to repair.
-	minSlack = 100 * time.Millisecond
+	// minSlack keeps a fast acknowledgement from leaving objects that do not outlive what
+	// whole ones do until they are repaired. Whoever writes does not wait for it: the journal
+	// has the data.
+	minSlack = time.Second
 	// DefaultTimeout bounds one call of a device, the original's 10 s.
 	DefaultTimeout = 10 * time.Second
 	// DefaultRefresh is how often devices are read from the manager.

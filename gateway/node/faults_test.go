@@ -78,9 +78,8 @@ func (s sick) suffer(faults []fault) {
 			if i < 0 {
 				t.Fatalf("the catalogue lacks %s", f.code)
 			}
-			if c := s.cause(f); c != nil {
-				t.Fatalf("before it is injected: %v", c)
-			}
+			// What the fault before left behind may take a moment to go.
+			s.until("well before it is injected", func() bool { return s.cause(f) == nil })
 			f.inject()
 			var c map[string]any
 			s.until("told "+f.code, func() bool { c = s.cause(f); return c != nil })
