@@ -1914,6 +1914,27 @@ type HistoryInput struct {
 	KeepMs *int64 `json:"keepMs,omitempty"`
 }
 
+// HistoryPoint What was done within a step: rates and p50 are means, p99 the largest
+type HistoryPoint struct {
+	// CPU Percent of the machine's processors, of a node
+	CPU float64 `json:"cpu"`
+
+	// JournalUsed The most within the step
+	JournalUsed int64 `json:"journalUsed"`
+
+	// Memory Percent of the machine's memory, of a node
+	Memory float64 `json:"memory"`
+
+	// Performance Rates over the last seconds; latencies are those of commands inside the node
+	Performance Performance `json:"performance"`
+
+	// Stored Bytes on the backend, of a vPool; 0: not known
+	Stored int64 `json:"stored"`
+
+	// Time When the step begins
+	Time time.Time `json:"time"`
+}
+
 // HistoryPolicy defines model for HistoryPolicy.
 type HistoryPolicy struct {
 	// Inherited That is what its vPool says
@@ -2267,7 +2288,7 @@ type MemberState string
 type MetricsEvent struct {
 	JournalUsed int64 `json:"journalUsed"`
 
-	// Object node, or the id of a vDisk
+	// Object node, or the id of a vDisk or of a vPool, which stands for its vDisks that this node serves
 	Object string `json:"object"`
 
 	// Performance Rates over the last seconds; latencies are those of commands inside the node
@@ -2560,6 +2581,20 @@ type Performance struct {
 	WriteIops           float64 `json:"writeIops"`
 	WriteP50Us          float64 `json:"writeP50Us"`
 	WriteP99Us          float64 `json:"writeP99Us"`
+}
+
+// PerformanceHistory defines model for PerformanceHistory.
+type PerformanceHistory struct {
+	From time.Time `json:"from"`
+
+	// Object Id of the object
+	Object     string    `json:"object"`
+	ObservedAt time.Time `json:"observedAt"`
+
+	// Points In order. There is none for a time in which the node did not run, or of which nothing is known any more
+	Points []HistoryPoint `json:"points"`
+	StepMs int64          `json:"stepMs"`
+	To     time.Time      `json:"to"`
 }
 
 // Portal defines model for Portal.
@@ -4045,6 +4080,15 @@ type DatastoreRef = string
 // Force defines model for Force.
 type Force = bool
 
+// HistoryFrom defines model for HistoryFrom.
+type HistoryFrom = time.Time
+
+// HistoryPoints defines model for HistoryPoints.
+type HistoryPoints = int
+
+// HistoryTo defines model for HistoryTo.
+type HistoryTo = time.Time
+
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
 
@@ -4316,6 +4360,18 @@ type ListNodesParams struct {
 
 	// Q Only items whose name or labels contain this, whatever the case
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// GetNodePerformanceParams defines parameters for GetNodePerformance.
+type GetNodePerformanceParams struct {
+	// From Begins there, or up to a step before; the default is an hour before `to`, the earliest 90 days ago
+	From *HistoryFrom `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Ends there; the default is now
+	To *HistoryTo `form:"to,omitempty" json:"to,omitempty"`
+
+	// Points Most points of the answer, whose step is as short as they allow
+	Points *HistoryPoints `form:"points,omitempty" json:"points,omitempty"`
 }
 
 // ListCloudsParams defines parameters for ListClouds.
@@ -4607,6 +4663,18 @@ type GetVDiskHistoryParams struct {
 	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
 }
 
+// GetVDiskPerformanceParams defines parameters for GetVDiskPerformance.
+type GetVDiskPerformanceParams struct {
+	// From Begins there, or up to a step before; the default is an hour before `to`, the earliest 90 days ago
+	From *HistoryFrom `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Ends there; the default is now
+	To *HistoryTo `form:"to,omitempty" json:"to,omitempty"`
+
+	// Points Most points of the answer, whose step is as short as they allow
+	Points *HistoryPoints `form:"points,omitempty" json:"points,omitempty"`
+}
+
 // ListSnapshotsParams defines parameters for ListSnapshots.
 type ListSnapshotsParams struct {
 	// Limit Most items in the answer
@@ -4636,7 +4704,7 @@ type DeleteSnapshotParams struct {
 
 // GetVDiskStatsParams defines parameters for GetVDiskStats.
 type GetVDiskStatsParams struct {
-	// Seconds How far back; the node keeps an hour at most
+	// Seconds How far back; the node keeps ten minutes of seconds, see performance for more
 	Seconds *int `form:"seconds,omitempty" json:"seconds,omitempty"`
 }
 
@@ -4665,6 +4733,21 @@ type CreateVPoolParams struct {
 type RecoverVPoolParams struct {
 	// IdempotencyKey Drawn by the client, the same for each repetition of one create
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// GetVPoolPerformanceParams defines parameters for GetVPoolPerformance.
+type GetVPoolPerformanceParams struct {
+	// From Begins there, or up to a step before; the default is an hour before `to`, the earliest 90 days ago
+	From *HistoryFrom `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Ends there; the default is now
+	To *HistoryTo `form:"to,omitempty" json:"to,omitempty"`
+
+	// Points Most points of the answer, whose step is as short as they allow
+	Points *HistoryPoints `form:"points,omitempty" json:"points,omitempty"`
+
+	// Node Name or id of the node; without it the one that a vPool in a directory is at, else the one that is asked
+	Node *string `form:"node,omitempty" json:"node,omitempty"`
 }
 
 // ListCentersParams defines parameters for ListCenters.
@@ -5071,6 +5154,9 @@ type ServerInterface interface {
 	// DrainNode Have a node hand over all its vDisks
 	// (POST /nodes/{node}/drain)
 	DrainNode(ctx echo.Context, node NodeRef) error
+	// GetNodePerformance What all vDisks of a node did together
+	// (GET /nodes/{node}/performance)
+	GetNodePerformance(ctx echo.Context, node NodeRef, params GetNodePerformanceParams) error
 	// ListClouds List the registered OpenStack clouds
 	// (GET /openstack/clouds)
 	ListClouds(ctx echo.Context, params ListCloudsParams) error
@@ -5311,6 +5397,9 @@ type ServerInterface interface {
 	// MoveVDisk Take a vDisk to another vPool while it is in use
 	// (POST /vdisks/{vdisk}/move)
 	MoveVDisk(ctx echo.Context, vDisk VDiskRef) error
+	// GetVDiskPerformance What a vDisk did
+	// (GET /vdisks/{vdisk}/performance)
+	GetVDiskPerformance(ctx echo.Context, vDisk VDiskRef, params GetVDiskPerformanceParams) error
 	// PublishVDisk Publish a vDisk over iSCSI
 	// (POST /vdisks/{vdisk}/publish)
 	PublishVDisk(ctx echo.Context, vDisk VDiskRef) error
@@ -5383,6 +5472,9 @@ type ServerInterface interface {
 	// GetVPoolKey The key that a vPool's objects are encrypted with
 	// (GET /vpools/{vpool}/key)
 	GetVPoolKey(ctx echo.Context, vPool VPoolRef) error
+	// GetVPoolPerformance What the vDisks of a vPool did
+	// (GET /vpools/{vpool}/performance)
+	GetVPoolPerformance(ctx echo.Context, vPool VPoolRef, params GetVPoolPerformanceParams) error
 	// GetVPoolSweep The newest sweep of a vPool, with how far it is
 	// (GET /vpools/{vpool}/sweep)
 	GetVPoolSweep(ctx echo.Context, vPool VPoolRef) error
@@ -6539,6 +6631,45 @@ func (w *ServerInterfaceWrapper) DrainNode(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.DrainNode(ctx, node)
+	return err
+}
+
+// GetNodePerformance converts echo context to params.
+func (w *ServerInterfaceWrapper) GetNodePerformance(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "node" -------------
+	var node NodeRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "node", ctx.Param("node"), &node, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetNodePerformanceParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", ctx.QueryParams(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter to: %s", err))
+	}
+
+	// ------------- Optional query parameter "points" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "points", ctx.QueryParams(), &params.Points, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter points: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetNodePerformance(ctx, node, params)
 	return err
 }
 
@@ -8333,6 +8464,45 @@ func (w *ServerInterfaceWrapper) MoveVDisk(ctx echo.Context) error {
 	return err
 }
 
+// GetVDiskPerformance converts echo context to params.
+func (w *ServerInterfaceWrapper) GetVDiskPerformance(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vdisk" -------------
+	var vDisk VDiskRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vdisk", ctx.Param("vdisk"), &vDisk, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vdisk: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetVDiskPerformanceParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", ctx.QueryParams(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter to: %s", err))
+	}
+
+	// ------------- Optional query parameter "points" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "points", ctx.QueryParams(), &params.Points, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter points: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetVDiskPerformance(ctx, vDisk, params)
+	return err
+}
+
 // PublishVDisk converts echo context to params.
 func (w *ServerInterfaceWrapper) PublishVDisk(ctx echo.Context) error {
 	var err error
@@ -8835,6 +9005,52 @@ func (w *ServerInterfaceWrapper) GetVPoolKey(ctx echo.Context) error {
 	return err
 }
 
+// GetVPoolPerformance converts echo context to params.
+func (w *ServerInterfaceWrapper) GetVPoolPerformance(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "vpool" -------------
+	var vPool VPoolRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "vpool", ctx.Param("vpool"), &vPool, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter vpool: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetVPoolPerformanceParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", ctx.QueryParams(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter to: %s", err))
+	}
+
+	// ------------- Optional query parameter "points" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "points", ctx.QueryParams(), &params.Points, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter points: %s", err))
+	}
+
+	// ------------- Optional query parameter "node" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "node", ctx.QueryParams(), &params.Node, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetVPoolPerformance(ctx, vPool, params)
+	return err
+}
+
 // GetVPoolSweep converts echo context to params.
 func (w *ServerInterfaceWrapper) GetVPoolSweep(ctx echo.Context) error {
 	var err error
@@ -9313,6 +9529,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/nodes", wrapper.ListNodes, options.OperationMiddlewares["ListNodes"]...)
 	router.DELETE(options.BaseURL+"/nodes/:node", wrapper.RemoveNode, options.OperationMiddlewares["RemoveNode"]...)
 	router.GET(options.BaseURL+"/nodes/:node", wrapper.GetNode, options.OperationMiddlewares["GetNode"]...)
+	router.GET(options.BaseURL+"/nodes/:node/performance", wrapper.GetNodePerformance, options.OperationMiddlewares["GetNodePerformance"]...)
 	router.GET(options.BaseURL+"/cluster", wrapper.GetCluster, options.OperationMiddlewares["GetCluster"]...)
 	router.POST(options.BaseURL+"/cluster", wrapper.InitCluster, options.OperationMiddlewares["InitCluster"]...)
 	router.POST(options.BaseURL+"/cluster/join", wrapper.JoinCluster, options.OperationMiddlewares["JoinCluster"]...)
@@ -9329,6 +9546,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/vpools/:vpool", wrapper.DeleteVPool, options.OperationMiddlewares["DeleteVPool"]...)
 	router.GET(options.BaseURL+"/vpools/:vpool", wrapper.GetVPool, options.OperationMiddlewares["GetVPool"]...)
 	router.PATCH(options.BaseURL+"/vpools/:vpool", wrapper.UpdateVPool, options.OperationMiddlewares["UpdateVPool"]...)
+	router.GET(options.BaseURL+"/vpools/:vpool/performance", wrapper.GetVPoolPerformance, options.OperationMiddlewares["GetVPoolPerformance"]...)
 	router.GET(options.BaseURL+"/vpools/:vpool/key", wrapper.GetVPoolKey, options.OperationMiddlewares["GetVPoolKey"]...)
 	router.GET(options.BaseURL+"/vpools/:vpool/sweep", wrapper.GetVPoolSweep, options.OperationMiddlewares["GetVPoolSweep"]...)
 	router.POST(options.BaseURL+"/vpools/:vpool/sweep", wrapper.SweepVPool, options.OperationMiddlewares["SweepVPool"]...)
@@ -9421,6 +9639,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/vdisks/:vdisk/commit", wrapper.CommitVDisk, options.OperationMiddlewares["CommitVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/acceptLoss", wrapper.AcceptVDiskLoss, options.OperationMiddlewares["AcceptVDiskLoss"]...)
 	router.GET(options.BaseURL+"/vdisks/:vdisk/stats", wrapper.GetVDiskStats, options.OperationMiddlewares["GetVDiskStats"]...)
+	router.GET(options.BaseURL+"/vdisks/:vdisk/performance", wrapper.GetVDiskPerformance, options.OperationMiddlewares["GetVDiskPerformance"]...)
 	router.GET(options.BaseURL+"/targets", wrapper.ListTargets, options.OperationMiddlewares["ListTargets"]...)
 	router.POST(options.BaseURL+"/targets", wrapper.CreateTarget, options.OperationMiddlewares["CreateTarget"]...)
 	router.DELETE(options.BaseURL+"/targets/:iqn", wrapper.DeleteTarget, options.OperationMiddlewares["DeleteTarget"]...)
@@ -11376,6 +11595,46 @@ type DrainNodedefaultJSONResponse struct {
 }
 
 func (response DrainNodedefaultJSONResponse) VisitDrainNodeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetNodePerformanceRequestObject struct {
+	Node   NodeRef `json:"node"`
+	Params GetNodePerformanceParams
+}
+
+type GetNodePerformanceResponseObject interface {
+	VisitGetNodePerformanceResponse(w http.ResponseWriter) error
+}
+
+type GetNodePerformance200JSONResponse PerformanceHistory
+
+func (response GetNodePerformance200JSONResponse) VisitGetNodePerformanceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetNodePerformancedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetNodePerformancedefaultJSONResponse) VisitGetNodePerformanceResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -14442,6 +14701,46 @@ func (response MoveVDiskdefaultJSONResponse) VisitMoveVDiskResponse(w http.Respo
 	return err
 }
 
+type GetVDiskPerformanceRequestObject struct {
+	VDisk  VDiskRef `json:"vdisk"`
+	Params GetVDiskPerformanceParams
+}
+
+type GetVDiskPerformanceResponseObject interface {
+	VisitGetVDiskPerformanceResponse(w http.ResponseWriter) error
+}
+
+type GetVDiskPerformance200JSONResponse PerformanceHistory
+
+func (response GetVDiskPerformance200JSONResponse) VisitGetVDiskPerformanceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetVDiskPerformancedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetVDiskPerformancedefaultJSONResponse) VisitGetVDiskPerformanceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type PublishVDiskRequestObject struct {
 	VDisk VDiskRef `json:"vdisk"`
 	Body  *PublishVDiskJSONRequestBody
@@ -15363,6 +15662,46 @@ func (response GetVPoolKeydefaultJSONResponse) VisitGetVPoolKeyResponse(w http.R
 	return err
 }
 
+type GetVPoolPerformanceRequestObject struct {
+	VPool  VPoolRef `json:"vpool"`
+	Params GetVPoolPerformanceParams
+}
+
+type GetVPoolPerformanceResponseObject interface {
+	VisitGetVPoolPerformanceResponse(w http.ResponseWriter) error
+}
+
+type GetVPoolPerformance200JSONResponse PerformanceHistory
+
+func (response GetVPoolPerformance200JSONResponse) VisitGetVPoolPerformanceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetVPoolPerformancedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetVPoolPerformancedefaultJSONResponse) VisitGetVPoolPerformanceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetVPoolSweepRequestObject struct {
 	VPool VPoolRef `json:"vpool"`
 }
@@ -16258,6 +16597,9 @@ type StrictServerInterface interface {
 	// DrainNode Have a node hand over all its vDisks
 	// (POST /nodes/{node}/drain)
 	DrainNode(ctx context.Context, request DrainNodeRequestObject) (DrainNodeResponseObject, error)
+	// GetNodePerformance What all vDisks of a node did together
+	// (GET /nodes/{node}/performance)
+	GetNodePerformance(ctx context.Context, request GetNodePerformanceRequestObject) (GetNodePerformanceResponseObject, error)
 	// ListClouds List the registered OpenStack clouds
 	// (GET /openstack/clouds)
 	ListClouds(ctx context.Context, request ListCloudsRequestObject) (ListCloudsResponseObject, error)
@@ -16498,6 +16840,9 @@ type StrictServerInterface interface {
 	// MoveVDisk Take a vDisk to another vPool while it is in use
 	// (POST /vdisks/{vdisk}/move)
 	MoveVDisk(ctx context.Context, request MoveVDiskRequestObject) (MoveVDiskResponseObject, error)
+	// GetVDiskPerformance What a vDisk did
+	// (GET /vdisks/{vdisk}/performance)
+	GetVDiskPerformance(ctx context.Context, request GetVDiskPerformanceRequestObject) (GetVDiskPerformanceResponseObject, error)
 	// PublishVDisk Publish a vDisk over iSCSI
 	// (POST /vdisks/{vdisk}/publish)
 	PublishVDisk(ctx context.Context, request PublishVDiskRequestObject) (PublishVDiskResponseObject, error)
@@ -16570,6 +16915,9 @@ type StrictServerInterface interface {
 	// GetVPoolKey The key that a vPool's objects are encrypted with
 	// (GET /vpools/{vpool}/key)
 	GetVPoolKey(ctx context.Context, request GetVPoolKeyRequestObject) (GetVPoolKeyResponseObject, error)
+	// GetVPoolPerformance What the vDisks of a vPool did
+	// (GET /vpools/{vpool}/performance)
+	GetVPoolPerformance(ctx context.Context, request GetVPoolPerformanceRequestObject) (GetVPoolPerformanceResponseObject, error)
 	// GetVPoolSweep The newest sweep of a vPool, with how far it is
 	// (GET /vpools/{vpool}/sweep)
 	GetVPoolSweep(ctx context.Context, request GetVPoolSweepRequestObject) (GetVPoolSweepResponseObject, error)
@@ -18152,6 +18500,32 @@ func (sh *strictHandler) DrainNode(ctx echo.Context, node NodeRef) error {
 		return err
 	} else if validResponse, ok := response.(DrainNodeResponseObject); ok {
 		return validResponse.VisitDrainNodeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetNodePerformance operation middleware
+func (sh *strictHandler) GetNodePerformance(ctx echo.Context, node NodeRef, params GetNodePerformanceParams) error {
+	var request GetNodePerformanceRequestObject
+
+	request.Node = node
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetNodePerformance(ctx.Request().Context(), request.(GetNodePerformanceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetNodePerformance")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetNodePerformanceResponseObject); ok {
+		return validResponse.VisitGetNodePerformanceResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -20904,6 +21278,32 @@ func (sh *strictHandler) MoveVDisk(ctx echo.Context, vDisk VDiskRef) error {
 	return nil
 }
 
+// GetVDiskPerformance operation middleware
+func (sh *strictHandler) GetVDiskPerformance(ctx echo.Context, vDisk VDiskRef, params GetVDiskPerformanceParams) error {
+	var request GetVDiskPerformanceRequestObject
+
+	request.VDisk = vDisk
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetVDiskPerformance(ctx.Request().Context(), request.(GetVDiskPerformanceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetVDiskPerformance")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetVDiskPerformanceResponseObject); ok {
+		return validResponse.VisitGetVDiskPerformanceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // PublishVDisk operation middleware
 func (sh *strictHandler) PublishVDisk(ctx echo.Context, vDisk VDiskRef) error {
 	var request PublishVDiskRequestObject
@@ -21766,6 +22166,32 @@ func (sh *strictHandler) GetVPoolKey(ctx echo.Context, vPool VPoolRef) error {
 		return err
 	} else if validResponse, ok := response.(GetVPoolKeyResponseObject); ok {
 		return validResponse.VisitGetVPoolKeyResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetVPoolPerformance operation middleware
+func (sh *strictHandler) GetVPoolPerformance(ctx echo.Context, vPool VPoolRef, params GetVPoolPerformanceParams) error {
+	var request GetVPoolPerformanceRequestObject
+
+	request.VPool = vPool
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetVPoolPerformance(ctx.Request().Context(), request.(GetVPoolPerformanceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetVPoolPerformance")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetVPoolPerformanceResponseObject); ok {
+		return validResponse.VisitGetVPoolPerformanceResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

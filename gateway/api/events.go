@@ -227,7 +227,9 @@ type feed struct {
 	busy     []string          // the others
 	wakeups  uint64
 	sessions map[string]iscsi.SessionInfo
-	last     string // health
+	last     string            // health
+	vpools   map[string]string // vDisk -> vPool, of those that did something
+	history  historyFeed
 }
 
 // sample takes the counters of the open vDisks. While no idle one is woken those are left
@@ -249,7 +251,7 @@ func (f *feed) sample(tick int) {
 	}
 	in := make([]observe.Input, 0, len(running))
 	for _, r := range running {
-		in = append(in, observe.Input{ID: r.ID, Stats: r.Stats})
+		in = append(in, observe.Input{ID: r.ID, VPool: f.vpool(r.ID), Stats: r.Stats})
 		if state := string(r.Stats.State) + " " + string(r.Stats.DTL.State) + " " + r.Stats.DTL.Peer; f.states[r.ID] != state {
 			f.states[r.ID] = state
 			f.s.Changed("vdisk", r.ID)
@@ -272,11 +274,27 @@ func (f *feed) sample(tick int) {
 	events := make([]any, 0, len(active))
 	for _, a := range active[:min(len(active), maxMetrics+1)] {
 		events = append(events, MetricsEvent{Object: a.ID, Time: a.Time.UTC(), Performance: performanceOf(a.Performance), JournalUsed: a.JournalUsed})
-		if a.ID != observe.Node {
+		if a.ID != observe.Node && !a.VPool {
 			f.s.Changed("vdisk", a.ID)
 		}
 	}
 	f.s.opt.Hub.Metrics(events)
+	f.history.add(f.s, now, active)
+}
+
+// vpool returns the vPool of an open vDisk, which stays the same.
+func (f *feed) vpool(id string) string {
+	if f.vpools == nil {
+		f.vpools = map[string]string{}
+	}
+	in, known := f.vpools[id]
+	if !known {
+		if v, ok := f.s.opt.Model.VDisk(id); ok {
+			in = v.VPool
+			f.vpools[id] = in
+		}
+	}
+	return in
 }
 
 // forget drops what is known of vDisks that are not open any more.
@@ -306,6 +324,7 @@ func (f *feed) forget(running []control.Running, idle []string) {
 		if !open[id] {
 			delete(f.states, id)
 			delete(f.quiet, id)
+			delete(f.vpools, id)
 		}
 	}
 }

@@ -71,7 +71,7 @@ func largeServer(tb testing.TB) (http.Handler, string) {
 	seal, err := control.NewSealer(make([]byte, control.SealKeySize))
 	fail(err)
 	s, err := New(Options{
-		Model: m, Auth: a, Sealer: seal, Hub: observe.NewHub(nil), Sampler: observe.NewSampler(),
+		Model: m, Auth: a, Sealer: seal, Hub: observe.NewHub(nil), Sampler: observe.NewSampler(0),
 		Control: control.New(control.Options{Model: m, Sealer: seal, Frontend: iscsi.NewServer(iscsi.Config{})}),
 	})
 	fail(err)

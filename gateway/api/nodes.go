@@ -24,11 +24,20 @@ func (s *Server) ListNodes(ctx context.Context, r ListNodesRequestObject) (ListN
 
 // GetNode shows a node.
 func (s *Server) GetNode(ctx context.Context, r GetNodeRequestObject) (GetNodeResponseObject, error) {
-	n, ok := s.opt.Model.FindNode(r.Node)
-	if !ok {
-		return nil, &control.Error{Code: control.CodeNotFound, Object: "node " + r.Node, Message: "there is no such node", Hint: "ovgate node list shows the nodes of the cluster"}
+	n, err := s.findNode(r.Node)
+	if err != nil {
+		return nil, err
 	}
 	return GetNode200JSONResponse(s.memberOf(n, s.memberLook(ctx), s.vdisksByNode()[n.ID])), nil
+}
+
+// findNode finds a node by its name or id.
+func (s *Server) findNode(ref string) (model.Node, error) {
+	n, ok := s.opt.Model.FindNode(ref)
+	if !ok {
+		return n, &control.Error{Code: control.CodeNotFound, Object: "node " + ref, Message: "there is no such node", Hint: "ovgate node list shows the nodes of the cluster"}
+	}
+	return n, nil
 }
 
 // memberLook is what is known of nodes at a moment.

@@ -24,6 +24,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/gateway/observe/alert"
 	"github.com/openvstorage/ovgate/gateway/observe/audit"
+	"github.com/openvstorage/ovgate/gateway/observe/series"
 	"github.com/openvstorage/ovgate/gateway/vsphere"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/volumedriver/backend/remote"
@@ -53,11 +54,13 @@ type Options struct {
 	Sealer     *control.Sealer
 	Hub        *observe.Hub
 	Sampler    *observe.Sampler
-	Audit      *audit.Log            // nil: nothing is recorded
-	Alerts     *alert.Service        // nil: nothing is told
-	Metrics    http.Handler          // Prometheus; nil: none
-	OpenMetric bool                  // /metrics without credentials
-	Health     func() observe.Health // nil: always well
+	History    *series.Store                // nil: none is kept
+	Load       func() (cpu, memory float64) // percent of the machine's since the look before; nil: unknown
+	Audit      *audit.Log                   // nil: nothing is recorded
+	Alerts     *alert.Service               // nil: nothing is told
+	Metrics    http.Handler                 // Prometheus; nil: none
+	OpenMetric bool                         // /metrics without credentials
+	Health     func() observe.Health        // nil: always well
 	// Requests returns what was counted of the store of a vPool, by id; nil: nothing is.
 	Requests func(vpool string) []remote.KindStats
 	UI       fs.FS // index.html and assets/; nil: none

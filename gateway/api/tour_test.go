@@ -148,6 +148,7 @@ func (s *served) tour() map[string]bool {
 	dir := t.TempDir()
 	do(
 		step{"GetNode", "node=" + field(do(step{op: "GetStatus"}), "node", "id"), ""},
+		step{"GetNodePerformance", "node=" + field(do(step{op: "GetStatus"}), "node", "id"), ""},
 		step{"EndNodeDrain", "node=" + field(do(step{op: "GetStatus"}), "node", "id"), ""},
 		step{"Rebalance", "", `{"dryRun":true}`},
 
@@ -170,6 +171,8 @@ func (s *served) tour() map[string]bool {
 		step{"SetVDiskDtl", "vdisk=one", `{"mode":"off"}`},
 		step{"CommitVDisk", "vdisk=one", ""},
 		step{"GetVDiskStats", "vdisk=one", ""},
+		step{"GetVDiskPerformance", "vdisk=one ?points=100", ""},
+		step{"GetVPoolPerformance", "vpool=gold", ""},
 		step{"CancelVDiskHandover", "vdisk=one", ""},
 	)
 	own := "iqn=" + field(do(step{"PublishVDisk", "vdisk=one", `{"initiators":["iqn.2004-10.com.ubuntu:01:a"]}`}), "iqn")

@@ -18,6 +18,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/openvstorage/ovgate/gateway/observe/series"
 	"github.com/openvstorage/ovgate/iscsi"
 )
 
@@ -96,6 +97,8 @@ const (
 //	no_schedules: false          # true: no scheduled jobs (snapshots, retention, scrubs) on this node
 //	audit_bytes: 268435456       # of the audit log; the oldest entries go first
 //	audit_age: 2160h             # how long an entry of the audit log is kept
+//	metrics_bytes: 1073741824    # of the history of performance; the oldest goes first
+//	metrics_memory: 67108864     # for it: as many vDisks have one as it has times 64 KiB
 //	stop_timeout: 60s            # to drain and commit at a stop
 type config struct {
 	API         string    `yaml:"api"`
@@ -130,6 +133,8 @@ type config struct {
 	NoSchedules      bool          `yaml:"no_schedules"`
 	AuditBytes       int64         `yaml:"audit_bytes"`
 	AuditAge         time.Duration `yaml:"audit_age"`
+	MetricsBytes     int64         `yaml:"metrics_bytes"`
+	MetricsMemory    int64         `yaml:"metrics_memory"`
 	StopTimeout      time.Duration `yaml:"stop_timeout"`
 }
 
@@ -253,6 +258,8 @@ func (c config) check() error {
 		{"map_memory", c.MapMemory, minMapMemory, maxMemory},
 		{"uploads", int64(c.Uploads), 1, maxUploads},
 		{"audit_bytes", c.AuditBytes, minAuditBytes, maxAuditBytes},
+		{"metrics_bytes", c.MetricsBytes, series.MinBytes, series.MaxBytes},
+		{"metrics_memory", c.MetricsMemory, series.MinMemory, series.MaxMemory},
 	}
 	for _, r := range ranges {
 		if r.v != 0 && (r.v < r.min || r.v > r.max) {

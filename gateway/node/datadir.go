@@ -40,6 +40,7 @@ const (
 	backendDir = "backend"
 	etcdDir    = "etcd"
 	auditDir   = "audit"
+	metricsDir = "metrics"
 )
 
 const (

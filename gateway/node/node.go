@@ -29,6 +29,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/gateway/observe/audit"
+	"github.com/openvstorage/ovgate/gateway/observe/series"
 	"github.com/openvstorage/ovgate/gateway/vsphere"
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
@@ -113,6 +114,8 @@ type node struct {
 	api           *api.Server
 	hub           *observe.Hub
 	audit         *audit.Log
+	sampler       *observe.Sampler
+	history       *series.Store
 	alerts        *alertNode
 	health        healthWatch
 	skews         skews
@@ -405,6 +408,9 @@ func (n *node) openAPI(ctx context.Context) error {
 	if err := n.openAudit(); err != nil {
 		return err
 	}
+	if err := n.openHistory(); err != nil {
+		return err
+	}
 	n.hub = observe.NewHub(clock.Real{})
 	n.onClose(func() error { n.hub.Close(); return nil })
 	var lease control.Lease
@@ -430,7 +436,7 @@ func (n *node) openAPI(ctx context.Context) error {
 	n.peers = newAPIPeers(n)
 	n.alerts = newAlertNode(n)
 	n.api, err = api.New(api.Options{
-		Model: n.model, Auth: n.auth, Control: n.ctl, VSphere: n.vsphere, Alba: n.alba, Sealer: seal, Hub: n.hub, Sampler: observe.NewSampler(), Audit: n.audit, Alerts: n.alerts.service,
+		Model: n.model, Auth: n.auth, Control: n.ctl, VSphere: n.vsphere, Alba: n.alba, Sealer: seal, Hub: n.hub, Sampler: n.sampler, History: n.history, Load: n.machineLoad(), Audit: n.audit, Alerts: n.alerts.service,
 		Metrics: observe.Handler(n.metrics(), version.Version, n.log), OpenMetric: n.cfg.MetricsOpen, Health: n.checkHealth, Requests: n.remotes.requests, UI: dist,
 		Living: n.living, Cluster: n.member, Peers: n.peers, NodeID: n.self.ID, NodeName: n.self.Name, Version: version, Started: n.started, Secure: n.tls != nil, Log: n.log,
 		Config: config, Logged: n.logged.Bytes,

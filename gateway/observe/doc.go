@@ -4,7 +4,8 @@
 // gateway/node wires it, gateway/api serves what it knows.
 //
 //	control.Running ──1/s──► Sampler ──► Performance, Series      (API, charts)
-//	                            └──────► Hub "metrics"
+//	                            ├──────► Hub "metrics"
+//	                            └──────► series.Store            (history)
 //	control/model changes ─────────────► Hub "vdisk", "vpool", "session", "health"
 //	Sampler, control, iscsi ───────────► Metrics (Prometheus)
 //

@@ -132,6 +132,7 @@ type Checks struct {
 	Remotes    []RemoteCheck
 	Clouds     []CloudCheck
 	Audit      error // why changes are not in the audit log yet
+	History    error // why the history of performance is not on the disk
 	Machine    Machine
 	// RegistryErr is why records of the registry are not followed; empty: they are.
 	RegistryErr string
@@ -193,6 +194,9 @@ func (c Checks) Evaluate() Health {
 	}
 	if c.Audit != nil {
 		add(Warning, "audit_log", "", "free space on the disk of the data directory, or check that disk; what waits is written by itself", "Changes are not recorded in the audit log: %v", c.Audit)
+	}
+	if c.History != nil {
+		add(Warning, "metrics_history", "", "free space on the disk of the data directory, or check that disk; it is tried again by itself, nothing else suffers", "The history of performance is not written: %v", c.History)
 	}
 	space(c.LocalTotal, c.LocalFree, "data_dir", "", "The data directory's disk", add)
 	if c.HasCert && (c.CertLeft < certWarn || c.CertErr != "") {

@@ -16,26 +16,26 @@ var start = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 // TestSampler: rates are differences over the time between, a new object starts
 // quiet, a new opening counts from zero, and quiet objects keep no samples.
 func TestSampler(t *testing.T) {
-	s := NewSampler()
+	s := NewSampler(0)
 	st := volume.Stats{Epoch: 1, WriteOps: 1000, WriteBytes: 4096000, JournalBytes: 7}
 	st.WriteLatency[6] = 1000
-	s.Observe(start, []Input{{"a", st}}, nil, false)
+	s.Observe(start, []Input{{ID: "a", VPool: "p", Stats: st}}, nil, false)
 	if p := s.Present("a"); p.Performance.Active() || p.JournalUsed != 7 {
 		t.Errorf("first sample %+v", p)
 	}
 	st.WriteOps += 100
 	st.WriteBytes += 409600
 	st.WriteLatency[7] += 100 // 128-256 us
-	out := s.Observe(start.Add(2*time.Second), []Input{{"a", st}, {"b", volume.Stats{}}}, nil, false)
+	out := s.Observe(start.Add(2*time.Second), []Input{{ID: "a", VPool: "p", Stats: st}, {ID: "b", VPool: "p", Stats: volume.Stats{}}}, nil, false)
 	p := s.Present("a").Performance
 	if p.WriteIOPS != 50 || p.WriteBytesPerSecond != 204800 || p.WriteP50us != 192 || p.WriteP99us < 250 || p.ReadP50us != 0 {
 		t.Errorf("performance %+v", p)
 	}
-	if len(out) != 2 || out[0].ID != Node || out[0].Performance != p || out[1].ID != "a" {
+	if len(out) != 3 || out[0].ID != Node || out[0].Performance != p || out[1].ID != "p" || !out[1].VPool || out[1].Performance != p || out[2].ID != "a" || out[2].VPool {
 		t.Errorf("active: %+v", out)
 	}
 	st.Epoch, st.WriteOps, st.WriteBytes = 2, 10, 40960
-	s.Observe(start.Add(3*time.Second), []Input{{"a", st}}, nil, false)
+	s.Observe(start.Add(3*time.Second), []Input{{ID: "a", VPool: "p", Stats: st}}, nil, false)
 	if p := s.Present("a").Performance; p.WriteIOPS != 10 {
 		t.Errorf("after a new opening %+v", p)
 	}
@@ -44,7 +44,7 @@ func TestSampler(t *testing.T) {
 	}
 	for i := range Keep + 5 {
 		st.WriteOps++
-		s.Observe(start.Add(time.Duration(4+i)*time.Second), []Input{{"a", st}}, nil, false)
+		s.Observe(start.Add(time.Duration(4+i)*time.Second), []Input{{ID: "a", VPool: "p", Stats: st}}, nil, false)
 	}
 	all := s.Series("a", 10*Keep)
 	if len(all) != Keep || !all[Keep-1].Time.Equal(start.Add(time.Duration(4+Keep+4)*time.Second)) {
@@ -69,7 +69,7 @@ func TestSampler(t *testing.T) {
 		t.Errorf("left out: %+v, node %+v", all, p)
 	}
 	for i := range idleSeries + 2 {
-		s.Observe(start.Add(time.Duration(1000+i)*time.Second), []Input{{"a", st}}, nil, false)
+		s.Observe(start.Add(time.Duration(1000+i)*time.Second), []Input{{ID: "a", VPool: "p", Stats: st}}, nil, false)
 	}
 	if s.Series("a", 1) != nil {
 		t.Error("a quiet object keeps samples")
@@ -82,15 +82,15 @@ func TestSampler(t *testing.T) {
 
 // TestSamplerBound: objects with samples are bounded.
 func TestSamplerBound(t *testing.T) {
-	s := NewSampler()
-	in := make([]Input, 2*maxSeries)
+	s := NewSampler(0)
+	in := make([]Input, 2*MaxSeries)
 	for round := range 2 {
 		for i := range in {
-			in[i] = Input{fmt.Sprint(i), volume.Stats{ReadOps: uint64(round)}}
+			in[i] = Input{ID: fmt.Sprint(i), Stats: volume.Stats{ReadOps: uint64(round)}}
 		}
 		s.Observe(start.Add(time.Duration(round)*time.Second), in, nil, false)
 	}
-	if len(s.stored) != maxSeries {
+	if len(s.stored) != MaxSeries {
 		t.Errorf("%d objects have samples", len(s.stored))
 	}
 }

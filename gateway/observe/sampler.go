@@ -1,6 +1,8 @@
 package observe
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,17 +12,18 @@ import (
 const (
 	// Step is the time between samples.
 	Step = time.Second
-	// Keep is how many samples an object has: five minutes.
-	Keep = 300
-	// maxSeries bounds the objects with samples, at about 20 KiB each. The
+	// Keep is how many samples an object has: ten minutes.
+	Keep = 600
+	// MaxSeries bounds the objects with samples by default, at about 28 KiB each. The
 	// others have their present performance only.
-	maxSeries = 1024
+	MaxSeries = 1024
 	// idleSeries is how many quiet samples an object's series survives.
 	idleSeries = Keep
 	buckets    = len(volume.Stats{}.ReadLatency)
 )
 
-// Node is the object that stands for the sum of all vDisks.
+// Node is the object that stands for the sum of all vDisks; a vPool, by its id, stands for the
+// sum of those in it that are open here.
 const Node = "node"
 
 // Performance is rates over the last second and latencies within it. A latency
@@ -45,28 +48,55 @@ type Sample struct {
 // Input is the counters of an open vDisk.
 type Input struct {
 	ID    string
+	VPool string // id; empty: it counts for the node alone
 	Stats volume.Stats
 }
 
-// Sampler keeps the recent performance of each vDisk and of the node. Safe for
+// Sampler keeps the recent performance of each vDisk, of vPools and of the node. Safe for
 // concurrent use.
 type Sampler struct {
+	most    int // objects with a ring
 	mu      sync.Mutex
 	at      time.Time
 	objects map[string]*series
 	stored  map[*series]bool // those with a ring
 	seen    uint64
-	// idleJournal is what those that were idle have in the journal, bytes.
-	idleJournal int64
+	// idleJournal is what those that were idle have in the journal, bytes, by vPool.
+	idleJournal map[string]int64
 }
 
 type series struct {
+	vpool   string // that it is in
+	sum     bool   // of vDisks
 	prev    counters
 	present Sample
-	ring    []Sample // nil until the object did something
-	next    int      // where the next sample goes, once the ring is full
+	ring    []kept // nil until the object did something
+	next    int    // where the next sample goes, once the ring is full
 	idle    int
 	seen    uint64
+}
+
+// kept is a Sample in a ring, in half its size.
+type kept struct {
+	ms          int64 // since 1970
+	performance [8]float32
+	journalUsed int64
+}
+
+func keptOf(v Sample) kept {
+	p := v.Performance
+	return kept{v.Time.UnixMilli(), [8]float32{
+		float32(p.ReadIOPS), float32(p.WriteIOPS), float32(p.ReadBytesPerSecond), float32(p.WriteBytesPerSecond),
+		float32(p.ReadP50us), float32(p.ReadP99us), float32(p.WriteP50us), float32(p.WriteP99us),
+	}, v.JournalUsed}
+}
+
+func (k kept) sample() Sample {
+	var p [8]float64
+	for i, v := range k.performance {
+		p[i] = float64(v)
+	}
+	return Sample{time.UnixMilli(k.ms).UTC(), Performance{p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]}, k.journalUsed}
 }
 
 // counters are what rates are made of.
@@ -76,13 +106,14 @@ type counters struct {
 	readLatency, writeLatency                [buckets]uint64
 }
 
-// NewSampler returns a Sampler without samples.
-func NewSampler() *Sampler {
-	return &Sampler{objects: map[string]*series{}, stored: map[*series]bool{}}
+// NewSampler returns a Sampler that keeps samples of so many objects at most, of MaxSeries
+// if it is 0.
+func NewSampler(most int) *Sampler {
+	return &Sampler{most: cmp.Or(most, MaxSeries), objects: map[string]*series{}, stored: map[*series]bool{}, idleJournal: map[string]int64{}}
 }
 
 // Observe takes the counters of the open vDisks at now, and returns the objects that did
-// something since the last time, the node's sum first and always. The counters of those
+// something since the last time, the node's sum first and always, then vPools. The counters of those
 // in idle are what they were the last time; if partial, so are those of all that in lacks.
 func (s *Sampler) Observe(now time.Time, in []Input, idle []string, partial bool) []Named {
 	s.mu.Lock()
@@ -91,23 +122,25 @@ func (s *Sampler) Observe(now time.Time, in []Input, idle []string, partial bool
 	first := s.at.IsZero() || elapsed <= 0
 	s.at = now
 	s.seen++
-	var sum counters
-	var journal int64
-	out := []Named{{ID: Node}}
+	sums := map[string]*poolSum{}
+	all := &poolSum{}
+	var disks, pools []Named
 	for _, v := range in {
 		cur := countersOf(v.Stats)
 		o := s.object(v.ID, cur)
 		d := cur.since(o.prev)
-		o.prev = cur
-		sum.add(d)
-		journal += v.Stats.JournalBytes
+		o.prev, o.vpool = cur, v.VPool
+		for _, to := range []*poolSum{all, sumOf(sums, v.VPool)} {
+			to.add(d)
+			to.journal += v.Stats.JournalBytes
+		}
 		sample := Sample{Time: now, JournalUsed: v.Stats.JournalBytes}
 		if !first {
 			sample.Performance = d.rates(elapsed)
 		}
 		s.keep(o, sample)
 		if sample.Performance.Active() {
-			out = append(out, Named{v.ID, sample})
+			disks = append(disks, Named{ID: v.ID, Sample: sample})
 		}
 	}
 	rest := func(o *series) {
@@ -116,27 +149,42 @@ func (s *Sampler) Observe(now time.Time, in []Input, idle []string, partial bool
 	}
 	if partial { // those that are shown in charts have a sample for each step
 		for o := range s.stored {
-			if o.seen != s.seen && o != s.objects[Node] {
+			if o.seen != s.seen && !o.sum {
 				rest(o)
 			}
 		}
 	} else {
-		s.idleJournal = 0
+		clear(s.idleJournal)
 		for _, id := range idle {
 			if o := s.objects[id]; o != nil {
-				s.idleJournal += o.present.JournalUsed
+				s.idleJournal[o.vpool] += o.present.JournalUsed
 				rest(o)
 			}
 		}
 	}
-	journal += s.idleJournal
-	node := s.object(Node, counters{})
-	sample := Sample{Time: now, JournalUsed: journal}
-	if !first {
-		sample.Performance = sum.rates(elapsed)
+	for vpool, bytes := range s.idleJournal {
+		all.journal += bytes
+		sumOf(sums, vpool).journal += bytes
 	}
-	s.keep(node, sample)
-	out[0].Sample = sample
+	delete(sums, "")
+	sums[Node] = all
+	var node Named
+	for id, v := range sums {
+		o := s.object(id, counters{})
+		o.sum = true
+		sample := Sample{Time: now, JournalUsed: v.journal}
+		if !first {
+			sample.Performance = v.rates(elapsed)
+		}
+		s.keep(o, sample)
+		switch {
+		case id == Node:
+			node = Named{ID: Node, Sample: sample}
+		case sample.Performance.Active():
+			pools = append(pools, Named{ID: id, VPool: true, Sample: sample})
+		}
+	}
+	out := slices.Concat([]Named{node}, pools, disks)
 	if partial {
 		return out
 	}
@@ -148,9 +196,23 @@ func (s *Sampler) Observe(now time.Time, in []Input, idle []string, partial bool
 	return out
 }
 
+// poolSum is the sum over the vDisks of a vPool, or over all.
+type poolSum struct {
+	counters
+	journal int64 // bytes
+}
+
+func sumOf(sums map[string]*poolSum, vpool string) *poolSum {
+	if sums[vpool] == nil {
+		sums[vpool] = &poolSum{}
+	}
+	return sums[vpool]
+}
+
 // Named is a sample of an object.
 type Named struct {
-	ID string
+	ID    string
+	VPool bool // ID is that of a vPool
 	Sample
 }
 
@@ -175,17 +237,17 @@ func (s *Sampler) keep(o *series, v Sample) {
 		o.ring, o.next = nil, 0
 	}
 	if o.ring == nil {
-		if o.idle > 0 || len(s.stored) >= maxSeries {
+		if o.idle > 0 || len(s.stored) >= s.most {
 			return
 		}
 		s.stored[o] = true
-		o.ring = make([]Sample, 0, Keep)
+		o.ring = make([]kept, 0, Keep)
 	}
 	if len(o.ring) < Keep {
-		o.ring = append(o.ring, v)
+		o.ring = append(o.ring, keptOf(v))
 		return
 	}
-	o.ring[o.next] = v
+	o.ring[o.next] = keptOf(v)
 	o.next = (o.next + 1) % Keep
 }
 
@@ -215,7 +277,7 @@ func (s *Sampler) Series(id string, n int) []Sample {
 	n = min(n, len(o.ring))
 	out := make([]Sample, 0, n)
 	for i := len(o.ring) - n; i < len(o.ring); i++ {
-		out = append(out, o.ring[(o.next+i)%len(o.ring)])
+		out = append(out, o.ring[(o.next+i)%len(o.ring)].sample())
 	}
 	return out
 }

@@ -1916,6 +1916,27 @@ type HistoryInput struct {
 	KeepMs *int64 `json:"keepMs,omitempty"`
 }
 
+// HistoryPoint What was done within a step: rates and p50 are means, p99 the largest
+type HistoryPoint struct {
+	// CPU Percent of the machine's processors, of a node
+	CPU float64 `json:"cpu"`
+
+	// JournalUsed The most within the step
+	JournalUsed int64 `json:"journalUsed"`
+
+	// Memory Percent of the machine's memory, of a node
+	Memory float64 `json:"memory"`
+
+	// Performance Rates over the last seconds; latencies are those of commands inside the node
+	Performance Performance `json:"performance"`
+
+	// Stored Bytes on the backend, of a vPool; 0: not known
+	Stored int64 `json:"stored"`
+
+	// Time When the step begins
+	Time time.Time `json:"time"`
+}
+
 // HistoryPolicy defines model for HistoryPolicy.
 type HistoryPolicy struct {
 	// Inherited That is what its vPool says
@@ -2269,7 +2290,7 @@ type MemberState string
 type MetricsEvent struct {
 	JournalUsed int64 `json:"journalUsed"`
 
-	// Object node, or the id of a vDisk
+	// Object node, or the id of a vDisk or of a vPool, which stands for its vDisks that this node serves
 	Object string `json:"object"`
 
 	// Performance Rates over the last seconds; latencies are those of commands inside the node
@@ -2562,6 +2583,20 @@ type Performance struct {
 	WriteIops           float64 `json:"writeIops"`
 	WriteP50Us          float64 `json:"writeP50Us"`
 	WriteP99Us          float64 `json:"writeP99Us"`
+}
+
+// PerformanceHistory defines model for PerformanceHistory.
+type PerformanceHistory struct {
+	From time.Time `json:"from"`
+
+	// Object Id of the object
+	Object     string    `json:"object"`
+	ObservedAt time.Time `json:"observedAt"`
+
+	// Points In order. There is none for a time in which the node did not run, or of which nothing is known any more
+	Points []HistoryPoint `json:"points"`
+	StepMs int64          `json:"stepMs"`
+	To     time.Time      `json:"to"`
 }
 
 // Portal defines model for Portal.
@@ -4047,6 +4082,15 @@ type DatastoreRef = string
 // Force defines model for Force.
 type Force = bool
 
+// HistoryFrom defines model for HistoryFrom.
+type HistoryFrom = time.Time
+
+// HistoryPoints defines model for HistoryPoints.
+type HistoryPoints = int
+
+// HistoryTo defines model for HistoryTo.
+type HistoryTo = time.Time
+
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
 
@@ -4327,6 +4371,18 @@ type ListNodesParams struct {
 
 	// Q Only items whose name or labels contain this, whatever the case
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// GetNodePerformanceParams defines parameters for GetNodePerformance.
+type GetNodePerformanceParams struct {
+	// From Begins there, or up to a step before; the default is an hour before `to`, the earliest 90 days ago
+	From *HistoryFrom `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Ends there; the default is now
+	To *HistoryTo `form:"to,omitempty" json:"to,omitempty"`
+
+	// Points Most points of the answer, whose step is as short as they allow
+	Points *HistoryPoints `form:"points,omitempty" json:"points,omitempty"`
 }
 
 // ListCloudsParams defines parameters for ListClouds.
@@ -4618,6 +4674,18 @@ type GetVDiskHistoryParams struct {
 	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
 }
 
+// GetVDiskPerformanceParams defines parameters for GetVDiskPerformance.
+type GetVDiskPerformanceParams struct {
+	// From Begins there, or up to a step before; the default is an hour before `to`, the earliest 90 days ago
+	From *HistoryFrom `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Ends there; the default is now
+	To *HistoryTo `form:"to,omitempty" json:"to,omitempty"`
+
+	// Points Most points of the answer, whose step is as short as they allow
+	Points *HistoryPoints `form:"points,omitempty" json:"points,omitempty"`
+}
+
 // ListSnapshotsParams defines parameters for ListSnapshots.
 type ListSnapshotsParams struct {
 	// Limit Most items in the answer
@@ -4647,7 +4715,7 @@ type DeleteSnapshotParams struct {
 
 // GetVDiskStatsParams defines parameters for GetVDiskStats.
 type GetVDiskStatsParams struct {
-	// Seconds How far back; the node keeps an hour at most
+	// Seconds How far back; the node keeps ten minutes of seconds, see performance for more
 	Seconds *int `form:"seconds,omitempty" json:"seconds,omitempty"`
 }
 
@@ -4676,6 +4744,21 @@ type CreateVPoolParams struct {
 type RecoverVPoolParams struct {
 	// IdempotencyKey Drawn by the client, the same for each repetition of one create
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// GetVPoolPerformanceParams defines parameters for GetVPoolPerformance.
+type GetVPoolPerformanceParams struct {
+	// From Begins there, or up to a step before; the default is an hour before `to`, the earliest 90 days ago
+	From *HistoryFrom `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Ends there; the default is now
+	To *HistoryTo `form:"to,omitempty" json:"to,omitempty"`
+
+	// Points Most points of the answer, whose step is as short as they allow
+	Points *HistoryPoints `form:"points,omitempty" json:"points,omitempty"`
+
+	// Node Name or id of the node; without it the one that a vPool in a directory is at, else the one that is asked
+	Node *string `form:"node,omitempty" json:"node,omitempty"`
 }
 
 // ListCentersParams defines parameters for ListCenters.
@@ -5468,6 +5551,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
 	DrainNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetNodePerformance What all vDisks of a node did together
+	//
+	// With how busy its machine was.
+	//
+	// Corresponds with GET /nodes/{node}/performance (the `GetNodePerformance` operationId).
+	GetNodePerformance(ctx context.Context, node NodeRef, params *GetNodePerformanceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetSpec This document
 	//
@@ -6368,6 +6458,13 @@ type ClientInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/move (the `MoveVDisk` operationId).
 	MoveVDisk(ctx context.Context, vDisk VDiskRef, body MoveVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetVDiskPerformance What a vDisk did
+	//
+	// The newest ten minutes by the second, a day by ten seconds, 90 days by five minutes: at the node that serves it now, for as long as it did.
+	//
+	// Corresponds with GET /vdisks/{vdisk}/performance (the `GetVDiskPerformance` operationId).
+	GetVDiskPerformance(ctx context.Context, vDisk VDiskRef, params *GetVDiskPerformanceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PublishVDiskWithBody Publish a vDisk over iSCSI
 	//
 	// As LUN 0 of a target of its own, or, with `target`, as a LUN of a shared target. Answers how to connect,
@@ -6669,6 +6766,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /vpools/{vpool}/key (the `GetVPoolKey` operationId).
 	GetVPoolKey(ctx context.Context, vPool VPoolRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetVPoolPerformance What the vDisks of a vPool did
+	//
+	// Of those that one node served; each node has a part of a vPool that several nodes reach.
+	//
+	// Corresponds with GET /vpools/{vpool}/performance (the `GetVPoolPerformance` operationId).
+	GetVPoolPerformance(ctx context.Context, vPool VPoolRef, params *GetVPoolPerformanceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetVPoolSweep The newest sweep of a vPool, with how far it is
 	//
@@ -7966,6 +8070,23 @@ func (c *Client) EndNodeDrain(ctx context.Context, node NodeRef, reqEditors ...R
 // Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
 func (c *Client) DrainNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDrainNodeRequest(c.Server, node)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetNodePerformance What all vDisks of a node did together
+//
+// With how busy its machine was.
+//
+// Corresponds with GET /nodes/{node}/performance (the `GetNodePerformance` operationId).
+func (c *Client) GetNodePerformance(ctx context.Context, node NodeRef, params *GetNodePerformanceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetNodePerformanceRequest(c.Server, node, params)
 	if err != nil {
 		return nil, err
 	}
@@ -10015,6 +10136,23 @@ func (c *Client) MoveVDisk(ctx context.Context, vDisk VDiskRef, body MoveVDiskJS
 	return c.Client.Do(req)
 }
 
+// GetVDiskPerformance What a vDisk did
+//
+// The newest ten minutes by the second, a day by ten seconds, 90 days by five minutes: at the node that serves it now, for as long as it did.
+//
+// Corresponds with GET /vdisks/{vdisk}/performance (the `GetVDiskPerformance` operationId).
+func (c *Client) GetVDiskPerformance(ctx context.Context, vDisk VDiskRef, params *GetVDiskPerformanceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetVDiskPerformanceRequest(c.Server, vDisk, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // PublishVDiskWithBody Publish a vDisk over iSCSI
 //
 // As LUN 0 of a target of its own, or, with `target`, as a LUN of a shared target. Answers how to connect,
@@ -10657,6 +10795,23 @@ func (c *Client) UpdateVPool(ctx context.Context, vPool VPoolRef, body UpdateVPo
 // Corresponds with GET /vpools/{vpool}/key (the `GetVPoolKey` operationId).
 func (c *Client) GetVPoolKey(ctx context.Context, vPool VPoolRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetVPoolKeyRequest(c.Server, vPool)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetVPoolPerformance What the vDisks of a vPool did
+//
+// Of those that one node served; each node has a part of a vPool that several nodes reach.
+//
+// Corresponds with GET /vpools/{vpool}/performance (the `GetVPoolPerformance` operationId).
+func (c *Client) GetVPoolPerformance(ctx context.Context, vPool VPoolRef, params *GetVPoolPerformanceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetVPoolPerformanceRequest(c.Server, vPool, params)
 	if err != nil {
 		return nil, err
 	}
@@ -13771,6 +13926,91 @@ func NewDrainNodeRequest(server string, node NodeRef) (*http.Request, error) {
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetNodePerformanceRequest constructs an http.Request for the GetNodePerformance method
+func NewGetNodePerformanceRequest(server string, node NodeRef, params *GetNodePerformanceParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "node", node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/nodes/%s/performance", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.From != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", *params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.To != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", *params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Points != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "points", *params.Points, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -17949,6 +18189,91 @@ func NewMoveVDiskRequestWithBody(server string, vDisk VDiskRef, contentType stri
 	return req, nil
 }
 
+// NewGetVDiskPerformanceRequest constructs an http.Request for the GetVDiskPerformance method
+func NewGetVDiskPerformanceRequest(server string, vDisk VDiskRef, params *GetVDiskPerformanceParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vdisk", vDisk, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vdisks/%s/performance", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.From != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", *params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.To != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", *params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Points != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "points", *params.Points, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewPublishVDiskRequest calls the generic PublishVDisk builder with application/json body
 func NewPublishVDiskRequest(server string, vDisk VDiskRef, body PublishVDiskJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -19102,6 +19427,103 @@ func NewGetVPoolKeyRequest(server string, vPool VPoolRef) (*http.Request, error)
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetVPoolPerformanceRequest constructs an http.Request for the GetVPoolPerformance method
+func NewGetVPoolPerformanceRequest(server string, vPool VPoolRef, params *GetVPoolPerformanceParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "vpool", vPool, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vpools/%s/performance", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.From != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", *params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.To != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", *params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Points != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "points", *params.Points, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Node != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "node", *params.Node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -20663,6 +21085,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
 	DrainNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*DrainNodeResponse, error)
 
+	// GetNodePerformanceWithResponse What all vDisks of a node did together
+	//
+	// With how busy its machine was.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /nodes/{node}/performance (the `GetNodePerformance` operationId).
+	GetNodePerformanceWithResponse(ctx context.Context, node NodeRef, params *GetNodePerformanceParams, reqEditors ...RequestEditorFn) (*GetNodePerformanceResponse, error)
+
 	// GetSpecWithResponse This document
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -21662,6 +22093,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /vdisks/{vdisk}/move (the `MoveVDisk` operationId).
 	MoveVDiskWithResponse(ctx context.Context, vDisk VDiskRef, body MoveVDiskJSONRequestBody, reqEditors ...RequestEditorFn) (*MoveVDiskResponse, error)
 
+	// GetVDiskPerformanceWithResponse What a vDisk did
+	//
+	// The newest ten minutes by the second, a day by ten seconds, 90 days by five minutes: at the node that serves it now, for as long as it did.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vdisks/{vdisk}/performance (the `GetVDiskPerformance` operationId).
+	GetVDiskPerformanceWithResponse(ctx context.Context, vDisk VDiskRef, params *GetVDiskPerformanceParams, reqEditors ...RequestEditorFn) (*GetVDiskPerformanceResponse, error)
+
 	// PublishVDiskWithBodyWithResponse Publish a vDisk over iSCSI
 	//
 	// As LUN 0 of a target of its own, or, with `target`, as a LUN of a shared target. Answers how to connect,
@@ -21989,6 +22429,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /vpools/{vpool}/key (the `GetVPoolKey` operationId).
 	GetVPoolKeyWithResponse(ctx context.Context, vPool VPoolRef, reqEditors ...RequestEditorFn) (*GetVPoolKeyResponse, error)
+
+	// GetVPoolPerformanceWithResponse What the vDisks of a vPool did
+	//
+	// Of those that one node served; each node has a part of a vPool that several nodes reach.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vpools/{vpool}/performance (the `GetVPoolPerformance` operationId).
+	GetVPoolPerformanceWithResponse(ctx context.Context, vPool VPoolRef, params *GetVPoolPerformanceParams, reqEditors ...RequestEditorFn) (*GetVPoolPerformanceResponse, error)
 
 	// GetVPoolSweepWithResponse The newest sweep of a vPool, with how far it is
 	//
@@ -24584,6 +25033,54 @@ func (r DrainNodeResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DrainNodeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetNodePerformanceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PerformanceHistory
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetNodePerformanceResponse) GetJSON200() *PerformanceHistory {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetNodePerformanceResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetNodePerformanceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetNodePerformanceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetNodePerformanceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetNodePerformanceResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -28386,6 +28883,54 @@ func (r MoveVDiskResponse) ContentType() string {
 	return ""
 }
 
+type GetVDiskPerformanceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PerformanceHistory
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetVDiskPerformanceResponse) GetJSON200() *PerformanceHistory {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetVDiskPerformanceResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetVDiskPerformanceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetVDiskPerformanceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetVDiskPerformanceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetVDiskPerformanceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type PublishVDiskResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -29497,6 +30042,54 @@ func (r GetVPoolKeyResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetVPoolKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetVPoolPerformanceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PerformanceHistory
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetVPoolPerformanceResponse) GetJSON200() *PerformanceHistory {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetVPoolPerformanceResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetVPoolPerformanceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetVPoolPerformanceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetVPoolPerformanceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetVPoolPerformanceResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -31327,6 +31920,21 @@ func (c *ClientWithResponses) DrainNodeWithResponse(ctx context.Context, node No
 	return ParseDrainNodeResponse(rsp)
 }
 
+// GetNodePerformanceWithResponse What all vDisks of a node did together
+//
+// With how busy its machine was.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /nodes/{node}/performance (the `GetNodePerformance` operationId).
+func (c *ClientWithResponses) GetNodePerformanceWithResponse(ctx context.Context, node NodeRef, params *GetNodePerformanceParams, reqEditors ...RequestEditorFn) (*GetNodePerformanceResponse, error) {
+	rsp, err := c.GetNodePerformance(ctx, node, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetNodePerformanceResponse(rsp)
+}
+
 // GetSpecWithResponse This document
 //
 // Returns a wrapper object for the known response body format(s).
@@ -33010,6 +33618,21 @@ func (c *ClientWithResponses) MoveVDiskWithResponse(ctx context.Context, vDisk V
 	return ParseMoveVDiskResponse(rsp)
 }
 
+// GetVDiskPerformanceWithResponse What a vDisk did
+//
+// The newest ten minutes by the second, a day by ten seconds, 90 days by five minutes: at the node that serves it now, for as long as it did.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vdisks/{vdisk}/performance (the `GetVDiskPerformance` operationId).
+func (c *ClientWithResponses) GetVDiskPerformanceWithResponse(ctx context.Context, vDisk VDiskRef, params *GetVDiskPerformanceParams, reqEditors ...RequestEditorFn) (*GetVDiskPerformanceResponse, error) {
+	rsp, err := c.GetVDiskPerformance(ctx, vDisk, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetVDiskPerformanceResponse(rsp)
+}
+
 // PublishVDiskWithBodyWithResponse Publish a vDisk over iSCSI
 //
 // As LUN 0 of a target of its own, or, with `target`, as a LUN of a shared target. Answers how to connect,
@@ -33546,6 +34169,21 @@ func (c *ClientWithResponses) GetVPoolKeyWithResponse(ctx context.Context, vPool
 		return nil, err
 	}
 	return ParseGetVPoolKeyResponse(rsp)
+}
+
+// GetVPoolPerformanceWithResponse What the vDisks of a vPool did
+//
+// Of those that one node served; each node has a part of a vPool that several nodes reach.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vpools/{vpool}/performance (the `GetVPoolPerformance` operationId).
+func (c *ClientWithResponses) GetVPoolPerformanceWithResponse(ctx context.Context, vPool VPoolRef, params *GetVPoolPerformanceParams, reqEditors ...RequestEditorFn) (*GetVPoolPerformanceResponse, error) {
+	rsp, err := c.GetVPoolPerformance(ctx, vPool, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetVPoolPerformanceResponse(rsp)
 }
 
 // GetVPoolSweepWithResponse The newest sweep of a vPool, with how far it is
@@ -35564,6 +36202,39 @@ func ParseDrainNodeResponse(rsp *http.Response) (*DrainNodeResponse, error) {
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetNodePerformanceResponse parses an HTTP response from a GetNodePerformanceWithResponse call
+func ParseGetNodePerformanceResponse(rsp *http.Response) (*GetNodePerformanceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetNodePerformanceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PerformanceHistory
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error
@@ -38197,6 +38868,39 @@ func ParseMoveVDiskResponse(rsp *http.Response) (*MoveVDiskResponse, error) {
 	return response, nil
 }
 
+// ParseGetVDiskPerformanceResponse parses an HTTP response from a GetVDiskPerformanceWithResponse call
+func ParseGetVDiskPerformanceResponse(rsp *http.Response) (*GetVDiskPerformanceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetVDiskPerformanceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PerformanceHistory
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParsePublishVDiskResponse parses an HTTP response from a PublishVDiskWithResponse call
 func ParsePublishVDiskResponse(rsp *http.Response) (*PublishVDiskResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -38952,6 +39656,39 @@ func ParseGetVPoolKeyResponse(rsp *http.Response) (*GetVPoolKeyResponse, error) 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest VPoolKey
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetVPoolPerformanceResponse parses an HTTP response from a GetVPoolPerformanceWithResponse call
+func ParseGetVPoolPerformanceResponse(rsp *http.Response) (*GetVPoolPerformanceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetVPoolPerformanceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PerformanceHistory
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -841,6 +841,20 @@ export type HistoryInput = {
   /** 1 min-366 days; 0: no moment is kept; absent: as the vPool says */
   "keepMs"?: number;
 };
+/** What was done within a step: rates and p50 are means, p99 the largest */
+export type HistoryPoint = {
+  /** Percent of the machine's processors, of a node */
+  "cpu": number;
+  /** The most within the step */
+  "journalUsed": number;
+  /** Percent of the machine's memory, of a node */
+  "memory": number;
+  "performance": Performance;
+  /** Bytes on the backend, of a vPool; 0: not known */
+  "stored": number;
+  /** When the step begins */
+  "time": string;
+};
 export type HistoryPolicy = {
   /** That is what its vPool says */
   "inherited": boolean;
@@ -1085,7 +1099,7 @@ export type MemberLoad = {
 export type MemberState = "up" | "down" | "unknown";
 export type MetricsEvent = {
   "journalUsed": number;
-  /** node, or the id of a vDisk */
+  /** node, or the id of a vDisk or of a vPool, which stands for its vDisks that this node serves */
   "object": string;
   "performance": Performance;
   "time": string;
@@ -1290,6 +1304,16 @@ export type Performance = {
   "writeIops": number;
   "writeP50Us": number;
   "writeP99Us": number;
+};
+export type PerformanceHistory = {
+  "from": string;
+  /** Id of the object */
+  "object": string;
+  "observedAt": string;
+  /** In order. There is none for a time in which the node did not run, or of which nothing is known any more */
+  "points": Array<HistoryPoint>;
+  "stepMs": number;
+  "to": string;
 };
 export type Portal = {
   /** host:port as initiators should use it */
@@ -2358,6 +2382,8 @@ export interface Ops {
   "DELETE /nodes/{node}/drain": { path: { "node": string; }; query: { }; body: undefined; res: void };
   /** Have a node hand over all its vDisks */
   "POST /nodes/{node}/drain": { path: { "node": string; }; query: { }; body: undefined; res: Member };
+  /** What all vDisks of a node did together */
+  "GET /nodes/{node}/performance": { path: { "node": string; }; query: { "from"?: string; "to"?: string; "points"?: number; }; body: undefined; res: PerformanceHistory };
   /** This document */
   "GET /openapi.yaml": { path: { }; query: { }; body: undefined; res: string };
   /** List the registered OpenStack clouds */
@@ -2522,6 +2548,8 @@ export interface Ops {
   "DELETE /vdisks/{vdisk}/move": { path: { "vdisk": string; }; query: { }; body: undefined; res: void };
   /** Take a vDisk to another vPool while it is in use */
   "POST /vdisks/{vdisk}/move": { path: { "vdisk": string; }; query: { }; body: MoveInput; res: VDisk };
+  /** What a vDisk did */
+  "GET /vdisks/{vdisk}/performance": { path: { "vdisk": string; }; query: { "from"?: string; "to"?: string; "points"?: number; }; body: undefined; res: PerformanceHistory };
   /** Publish a vDisk over iSCSI */
   "POST /vdisks/{vdisk}/publish": { path: { "vdisk": string; }; query: { }; body: PublishInput | undefined; res: Connection };
   /** Limit what initiators do to a vDisk */
@@ -2570,6 +2598,8 @@ export interface Ops {
   "PATCH /vpools/{vpool}": { path: { "vpool": string; }; query: { }; body: VPoolPatch; res: VPool };
   /** The key that a vPool's objects are encrypted with */
   "GET /vpools/{vpool}/key": { path: { "vpool": string; }; query: { }; body: undefined; res: VPoolKey };
+  /** What the vDisks of a vPool did */
+  "GET /vpools/{vpool}/performance": { path: { "vpool": string; }; query: { "from"?: string; "to"?: string; "points"?: number; "node"?: string; }; body: undefined; res: PerformanceHistory };
   /** The newest sweep of a vPool, with how far it is */
   "GET /vpools/{vpool}/sweep": { path: { "vpool": string; }; query: { }; body: undefined; res: Sweep };
   /** Delete objects that nothing reaches */

@@ -1,0 +1,178 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/openvstorage/ovgate/gateway/control"
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe"
+	"github.com/openvstorage/ovgate/gateway/observe/series"
+)
+
+// defaultPoints are those of an answer with history, defaultSpan is the time of them.
+const (
+	defaultPoints = 300
+	defaultSpan   = time.Hour
+)
+
+const (
+	// loadTicks is how often it is looked at how busy the machine is, in ticks.
+	loadTicks = 10
+	// storedTicks is how often it is added up what vPools have on their backends, in ticks: it
+	// takes a look at each vDisk.
+	storedTicks = 300
+)
+
+// historyFeed is what is told to the history of performance, but for what each second has anew.
+type historyFeed struct {
+	tick        int
+	cpu, memory float64
+	stored      map[string]int64 // vPool -> bytes
+}
+
+// add passes on what was sampled.
+func (h *historyFeed) add(s *Server, now time.Time, active []observe.Named) {
+	if s.opt.History == nil {
+		return
+	}
+	if h.tick%loadTicks == 0 && s.opt.Load != nil {
+		h.cpu, h.memory = s.opt.Load()
+	}
+	summed := h.tick%storedTicks == 0
+	if summed {
+		h.stored = map[string]int64{}
+		sums := s.sums()
+		for _, p := range s.opt.Model.VPools() {
+			if sum := sums[p.ID]; sum != nil && p.State != model.StateDeleting {
+				h.stored[p.ID] = sum.stored
+			}
+		}
+	}
+	h.tick++
+	out := make([]series.Sample, 0, len(active)+len(h.stored))
+	told := map[string]bool{}
+	for _, a := range active {
+		v := series.Sample{Named: a}
+		switch {
+		case a.ID == observe.Node:
+			v.CPU, v.Memory = h.cpu, h.memory
+		case a.VPool:
+			v.Stored, told[a.ID] = h.stored[a.ID], true
+		}
+		out = append(out, v)
+	}
+	for id, bytes := range h.stored {
+		if summed && !told[id] { // what is stored changes without commands, too
+			out = append(out, series.Sample{Named: observe.Named{ID: id, VPool: true}, Stored: bytes})
+		}
+	}
+	s.opt.History.Add(now, out)
+}
+
+// GetVDiskPerformance shows what a vDisk did.
+func (s *Server) GetVDiskPerformance(ctx context.Context, r GetVDiskPerformanceRequestObject) (GetVDiskPerformanceResponseObject, error) {
+	v, err := s.opt.Control.FindVDisk(r.VDisk)
+	if err == nil {
+		err = s.askOwner(ctx, r.VDisk)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.historyOf(ctx, v.ID, v.ID, "vdisk "+v.Name, r.Params.From, r.Params.To, r.Params.Points)
+	return GetVDiskPerformance200JSONResponse(out), err
+}
+
+// GetVPoolPerformance shows what the vDisks of a vPool did on a node.
+func (s *Server) GetVPoolPerformance(ctx context.Context, r GetVPoolPerformanceRequestObject) (GetVPoolPerformanceResponseObject, error) {
+	v, err := s.opt.Control.FindVPool(r.VPool)
+	if err != nil {
+		return nil, err
+	}
+	if r.Params.Node != nil {
+		n, err := s.findNode(*r.Params.Node)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.askNode(ctx, n); err != nil {
+			return nil, err
+		}
+	} else if n, ok := s.opt.Model.Node(v.Node); ok { // one in a directory is at one node
+		if err := s.askNode(ctx, n); err != nil {
+			return nil, err
+		}
+	}
+	out, err := s.historyOf(ctx, v.ID, v.ID, "vpool "+v.Name, r.Params.From, r.Params.To, r.Params.Points)
+	return GetVPoolPerformance200JSONResponse(out), err
+}
+
+// GetNodePerformance shows what a node did.
+func (s *Server) GetNodePerformance(ctx context.Context, r GetNodePerformanceRequestObject) (GetNodePerformanceResponseObject, error) {
+	n, err := s.findNode(r.Node)
+	if err == nil {
+		err = s.askNode(ctx, n)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.historyOf(ctx, observe.Node, n.ID, "node "+n.Name, r.Params.From, r.Params.To, r.Params.Points)
+	return GetNodePerformance200JSONResponse(out), err
+}
+
+// askNode is an error that makes the request go to another node.
+func (s *Server) askNode(ctx context.Context, n model.Node) error {
+	if n.ID == s.opt.NodeID {
+		return nil
+	}
+	e := &control.Error{Code: control.CodeElsewhere, Object: "node " + n.Name, Message: "its history is kept by that node, which does not answer", Hint: "try again when it runs"}
+	if passes(ctx) {
+		e.Node = n.ID
+	}
+	return e
+}
+
+// historyOf answers with the history of an object, by the id that it has in the store.
+func (s *Server) historyOf(ctx context.Context, key, id, object string, from, to *time.Time, points *int) (PerformanceHistory, error) {
+	var out PerformanceHistory
+	if s.opt.History == nil {
+		return out, refuse(http.StatusNotFound, "not_found", object, "", "this node keeps no history of performance")
+	}
+	now := s.clock.Now().UTC()
+	end, n := now, defaultPoints
+	if to != nil && to.Before(now) {
+		end = to.UTC()
+	}
+	begin := end.Add(-defaultSpan)
+	if from != nil {
+		begin = from.UTC()
+	}
+	if points != nil {
+		n = *points
+	}
+	if n < 2 || n > series.MaxPoints {
+		return out, refuseField("points", "", "history has 2 to %d points", series.MaxPoints)
+	}
+	if oldest := now.Add(-series.Longest); begin.Before(oldest) {
+		begin = oldest
+	}
+	// Whole seconds, the last of them included.
+	first, last := begin.Unix(), end.Unix()+1
+	if last-first < 2 {
+		return out, refuseField("from", "name a time before to, and both in the last 90 days", "from has to be before to")
+	}
+	step, first := series.StepFor(first, last, n)
+	all, err := s.opt.History.Query(ctx, key, first, last, step)
+	if err != nil {
+		return out, err
+	}
+	out = PerformanceHistory{
+		Object: id, From: time.Unix(first, 0).UTC(), To: time.Unix(last, 0).UTC(), StepMs: step * 1000, Points: make([]HistoryPoint, 0, len(all)), ObservedAt: now,
+	}
+	for _, p := range all {
+		out.Points = append(out.Points, HistoryPoint{
+			Time: time.Unix(p.Time, 0).UTC(), Performance: performanceOf(p.Performance), JournalUsed: p.JournalUsed, Stored: p.Stored, CPU: p.CPU, Memory: p.Memory,
+		})
+	}
+	return out, nil
+}
