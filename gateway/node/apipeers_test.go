@@ -125,6 +125,12 @@ func TestPassedOn(t *testing.T) {
 	if got := ask(200, "alpha", "GET", "/vdisks/i", "", nil); got["state"] != "running" {
 		t.Errorf("imported: %v", got)
 	}
+	// What it did is told by the node that it is at, of a vPool by the node that is named.
+	for path, by := range map[string]string{
+		"/vdisks/a/performance?points=10": "alpha", "/nodes/alpha/performance": "alpha", "/nodes/beta/performance": "", "/vpools/near/performance?node=beta": "", "/vpools/near/performance?node=alpha": "alpha", "/vpools/near/performance": "alpha",
+	} {
+		two.until(path+" has points", func() bool { return len(ask(200, by, "GET", path, "", nil)["points"].([]any)) > 0 })
+	}
 	ask(200, "alpha", "POST", "/vdisks/a/publish", "", map[string]any{})
 	if e := ask(400, "alpha", "PATCH", "/vdisks/a", "", map[string]any{"size": 1}); e["code"] == nil || e["hint"] == nil {
 		t.Errorf("a refusal: %v", e)
@@ -179,6 +185,9 @@ func TestPassedOn(t *testing.T) {
 	}
 	if got := ask(200, "", "GET", "/vdisks/a", "", nil); got["node"] != "alpha" {
 		t.Errorf("without its node a is %v", got)
+	}
+	if e := ask(409, "", "GET", "/nodes/alpha/performance", "", nil); e["code"] != "elsewhere" {
+		t.Errorf("history of a node that is away: %v", e)
 	}
 	if e := ask(409, "", "POST", "/vdisks/a/commit", "", nil); e["code"] != "elsewhere" || !strings.Contains(e["hint"].(string), "does not answer") {
 		t.Errorf("without its node: %v", e)

@@ -2,7 +2,6 @@ package node
 
 import (
 	"cmp"
-	"fmt"
 
 	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/gateway/observe/series"
@@ -11,15 +10,13 @@ import (
 
 // openHistory opens the history of performance. A node whose history cannot be written serves,
 // and says so in its health.
-func (n *node) openHistory() error {
-	fs, err := blockfs.OS(n.dir.file(metricsDir))
-	if err != nil {
-		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
-	}
+func (n *node) openHistory() {
 	n.sampler = observe.NewSampler(series.SeriesIn(cmp.Or(n.cfg.MetricsMemory, series.DefaultMemory)))
-	n.history = series.Open(series.Options{FS: fs, Sampler: n.sampler, Bytes: n.cfg.MetricsBytes, Memory: n.cfg.MetricsMemory, Log: n.log})
+	n.history = series.Open(series.Options{
+		Dir:     func() (blockfs.FS, error) { return blockfs.OS(n.dir.file(metricsDir)) },
+		Sampler: n.sampler, Bytes: n.cfg.MetricsBytes, Memory: n.cfg.MetricsMemory, Log: n.log,
+	})
 	n.onClose(n.history.Close)
-	return nil
 }
 
 // machineLoad returns a look at how busy this machine has been since the look before, in

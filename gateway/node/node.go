@@ -408,9 +408,7 @@ func (n *node) openAPI(ctx context.Context) error {
 	if err := n.openAudit(); err != nil {
 		return err
 	}
-	if err := n.openHistory(); err != nil {
-		return err
-	}
+	n.openHistory()
 	n.hub = observe.NewHub(clock.Real{})
 	n.onClose(func() error { n.hub.Close(); return nil })
 	var lease control.Lease

@@ -539,6 +539,30 @@ func (f *fake) GetNode(_ context.Context, r api.GetNodeRequestObject) (api.GetNo
 	return nil, fmt.Errorf("no node %s", r.Node)
 }
 
+// performance is what every object of the fake did.
+func performance(id string, points *int) api.PerformanceHistory {
+	h := api.PerformanceHistory{Object: id, From: fakeTime, To: fakeTime.Add(time.Hour), StepMs: time.Hour.Milliseconds() / int64(*points), ObservedAt: fakeTime}
+	for i := range 3 {
+		n := float64(i)
+		h.Points = append(h.Points, api.HistoryPoint{Time: fakeTime.Add(time.Duration(i) * time.Minute), Stored: 3 << 30, CPU: 10 * n, Memory: 50, Performance: api.Performance{
+			ReadIops: 1234.5 * n, WriteIops: 0.25 * n, ReadBytesPerSecond: 4096 * 1234.5 * n, WriteBytesPerSecond: 1024 * n, ReadP50Us: 90 * n, ReadP99Us: 1500 * n, WriteP50Us: 200 * n, WriteP99Us: 2.5e6 * n,
+		}})
+	}
+	return h
+}
+
+func (f *fake) GetVDiskPerformance(_ context.Context, r api.GetVDiskPerformanceRequestObject) (api.GetVDiskPerformanceResponseObject, error) {
+	return api.GetVDiskPerformance200JSONResponse(performance(r.VDisk, r.Params.Points)), nil
+}
+
+func (f *fake) GetVPoolPerformance(_ context.Context, r api.GetVPoolPerformanceRequestObject) (api.GetVPoolPerformanceResponseObject, error) {
+	return api.GetVPoolPerformance200JSONResponse(performance(r.VPool+" at "+*r.Params.Node, r.Params.Points)), nil
+}
+
+func (f *fake) GetNodePerformance(_ context.Context, r api.GetNodePerformanceRequestObject) (api.GetNodePerformanceResponseObject, error) {
+	return api.GetNodePerformance200JSONResponse(performance(r.Node, r.Params.Points)), nil
+}
+
 // cluster is the fake cluster; init refuses another name.
 func cluster() api.ClusterStatus {
 	return api.ClusterStatus{

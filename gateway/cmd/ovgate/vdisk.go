@@ -20,7 +20,7 @@ const defaultVPool = "default"
 // vdisk returns the verbs of vDisks.
 func (a *app) vdisk() *cobra.Command {
 	return group("vdisk", "vDisks: create, grow, publish",
-		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(), a.vdiskClone(), a.vdiskFlatten(), a.vdiskMove(), a.vdiskSteal(), a.vdiskHistory(), a.vdiskRollback(), a.vdiskVerify(), a.vdiskImport(), a.vdiskExport(),
+		a.vdiskCreate(), a.vdiskList(), a.vdiskShow(), a.vdiskResize(), a.vdiskRename(), a.vdiskDelete(), a.vdiskClone(), a.vdiskFlatten(), a.vdiskMove(), a.vdiskSteal(), a.vdiskPerformance(), a.vdiskHistory(), a.vdiskRollback(), a.vdiskVerify(), a.vdiskImport(), a.vdiskExport(),
 		a.vdiskBackup(), a.vdiskBackups(), a.vdiskRestore(),
 		a.vdiskPublish(), a.vdiskUnpublish(), a.vdiskQoS(), a.vdiskCache(), a.vdiskSet(), a.vdiskCommit(), a.vdiskScrub(), a.vdiskAcceptLoss())
 }

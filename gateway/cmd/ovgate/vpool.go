@@ -18,7 +18,7 @@ const pageSize = 1000
 // vpool returns the verbs of vPools.
 func (a *app) vpool() *cobra.Command {
 	return group("vpool", "vPools: backends with the settings of their vDisks",
-		a.vpoolCreate(), a.vpoolList(), a.vpoolShow(), a.vpoolSet(), a.vpoolDelete(), a.vpoolRecover(), a.vpoolKey(), a.vpoolSweep())
+		a.vpoolCreate(), a.vpoolList(), a.vpoolShow(), a.vpoolSet(), a.vpoolDelete(), a.vpoolRecover(), a.vpoolKey(), a.vpoolSweep(), a.vpoolPerformance())
 }
 
 // settingsFlags are the flags of a vPool's settings.

@@ -151,7 +151,7 @@ type place struct {
 
 // pointsOf reads the points of an object and of the node.
 func (s *Store) pointsOf(f place, id string) (own, node []point, err error) {
-	r, err := openFile(s.opt.FS, f.name(f.begin), f.begin, f.step, f.places())
+	r, err := openFile(s.fs, f.name(f.begin), f.begin, f.step, f.places())
 	if err == nil {
 		defer r.close()
 		if own, err = r.points(id); err == nil {

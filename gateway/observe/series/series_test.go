@@ -24,6 +24,10 @@ func TestMain(m *testing.M) { leaktest.Main(m) }
 // begin is at the beginning of a coarse file.
 var begin = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC).Unix()
 
+func in(fsys blockfs.FS) func() (blockfs.FS, error) {
+	return func() (blockfs.FS, error) { return fsys, nil }
+}
+
 // fed is a Store whose seconds and whose work the test makes.
 type fed struct {
 	*Store
@@ -33,7 +37,7 @@ type fed struct {
 
 func newFed(t *testing.T, fsys blockfs.FS, now int64) *fed {
 	t.Helper()
-	return &fed{newStore(Options{FS: fsys, Sampler: observe.NewSampler(0)}), t, now}
+	return &fed{newStore(Options{Dir: in(fsys), Sampler: observe.NewSampler(0)}), t, now}
 }
 
 // busy is a sample of an object that reads and writes.
@@ -203,7 +207,7 @@ func keys(c content) func(func(string) bool) {
 // none ran have no points; after a crash five minutes are missing at most.
 func TestRestart(t *testing.T) {
 	mem := blockfs.NewMem()
-	s := Open(Options{FS: mem, Sampler: observe.NewSampler(0)})
+	s := Open(Options{Dir: in(mem), Sampler: observe.NewSampler(0)})
 	f := &fed{s, t, begin}
 	add := func(seconds int64) {
 		for range seconds {
@@ -219,7 +223,7 @@ func TestRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Add(time.Unix(f.now, 0), nil) // does nothing
-	f.Store = newStore(Options{FS: mem, Sampler: observe.NewSampler(0)})
+	f.Store = newStore(Options{Dir: in(mem), Sampler: observe.NewSampler(0)})
 	f.now += 60
 	add(1040)
 	f.told(f.work())
@@ -239,7 +243,7 @@ func TestRestart(t *testing.T) {
 		}
 	}
 	check("after a restart", begin+1200)
-	f.Store = newStore(Options{FS: mem.Crash(blockfs.CrashConfig{}), Sampler: observe.NewSampler(0)})
+	f.Store = newStore(Options{Dir: in(mem.Crash(blockfs.CrashConfig{})), Sampler: observe.NewSampler(0)})
 	f.told(f.work())
 	check("after a crash", begin+900)
 }
@@ -286,7 +290,7 @@ func TestDamage(t *testing.T) {
 	}
 	// It goes on, in this one and in the next.
 	f.pass(900, 10, busy("a", 100, 5))
-	f.Store = newStore(Options{FS: mem, Sampler: observe.NewSampler(0)})
+	f.Store = newStore(Options{Dir: in(mem), Sampler: observe.NewSampler(0)})
 	f.told(f.work())
 	if p := f.query("a", f.now-900, f.now, 300); len(p) != 3 || f.Err() != nil || len(f.aside) != maxAside {
 		t.Errorf("afterwards: %+v, %v, %v", p, f.Err(), f.aside)
@@ -349,7 +353,7 @@ func TestHungDisk(t *testing.T) {
 	clk := clock.NewManual(time.Unix(begin, 0))
 	answer := make(chan struct{})
 	fsys := blockfs.Inject(blockfs.NewMem(), func(blockfs.OpInfo) error { <-answer; return nil })
-	s := Open(Options{FS: fsys, Sampler: observe.NewSampler(0), Clock: clk})
+	s := Open(Options{Dir: in(fsys), Sampler: observe.NewSampler(0), Clock: clk})
 	for i := range int64(2000) {
 		s.Add(time.Unix(begin+i, 0), []Sample{{Named: observe.Named{ID: observe.Node}}, busy("a", 1, 1)})
 	}

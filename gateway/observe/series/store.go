@@ -82,7 +82,8 @@ func SeriesIn(memory int64) int { return int(memory / perSeries) }
 
 // Options are what a Store works with.
 type Options struct {
-	FS      blockfs.FS       // its root belongs to the Store
+	// Dir opens the directory that belongs to the Store; it is asked again until it does.
+	Dir     func() (blockfs.FS, error)
 	Sampler *observe.Sampler // steps of a second
 	Bytes   int64            // on the disk; 0: DefaultBytes
 	Memory  int64            // bytes, the Sampler's included; 0: DefaultMemory
@@ -101,6 +102,7 @@ type Store struct {
 	done   chan struct{}
 
 	mu      sync.Mutex
+	fs      blockfs.FS // nil until it is looked at
 	closed  bool
 	now     int64    // of the newest sample, seconds since 1970; 0: none yet
 	jumped  int64    // when the clock jumped last, or the Store began
@@ -353,7 +355,11 @@ func (s *Store) load() error {
 	if loaded {
 		return nil
 	}
-	infos, err := s.opt.FS.List(".")
+	dir, err := s.opt.Dir()
+	if err != nil {
+		return err
+	}
+	infos, err := dir.List(".")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -370,7 +376,7 @@ func (s *Store) load() error {
 		}
 	}
 	s.mu.Lock()
-	s.files, s.aside = files, aside
+	s.fs, s.files, s.aside = dir, files, aside
 	s.mu.Unlock()
 	return nil
 }
@@ -409,7 +415,7 @@ func (s *Store) read(t tier, begin int64) (content, error) {
 	if !s.has(t, begin) {
 		return nil, nil
 	}
-	r, err := openFile(s.opt.FS, t.name(begin), begin, t.step, t.places())
+	r, err := openFile(s.fs, t.name(begin), begin, t.step, t.places())
 	if err == nil {
 		defer r.close()
 		var c content
@@ -433,7 +439,7 @@ func (s *Store) unread(t tier, begin int64, err error) error {
 	}
 	s.log.Warn("history of performance: a file is damaged and put aside", "file", name)
 	s.forget(t, begin)
-	if err := s.opt.FS.Rename(name, name+asideSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.fs.Rename(name, name+asideSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	s.mu.Lock()
@@ -446,7 +452,7 @@ func (s *Store) unread(t tier, begin int64, err error) error {
 	}
 	s.mu.Unlock()
 	for _, name := range gone {
-		if err := s.opt.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -472,7 +478,7 @@ func (s *Store) write(t tier, begin int64, c content) error {
 	if err := s.shrink(s.opt.Bytes - int64(len(b))); err != nil {
 		return err
 	}
-	if err := blockfs.WriteFile(s.opt.FS, t.name(begin), b); err != nil {
+	if err := blockfs.WriteFile(s.fs, t.name(begin), b); err != nil {
 		return fmt.Errorf("%s: %w", t.name(begin), err)
 	}
 	s.mu.Lock()
@@ -596,7 +602,7 @@ func (s *Store) shrink(most int64) error {
 }
 
 func (s *Store) remove(t tier, begin int64) error {
-	if err := s.opt.FS.Remove(t.name(begin)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.fs.Remove(t.name(begin)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	s.forget(t, begin)
