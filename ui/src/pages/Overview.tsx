@@ -3,11 +3,11 @@ import { bytes, count, latency, percent } from "../format";
 import { nodeSamples } from "../store/metrics";
 import { useStatus } from "../store/reads";
 import { Age, Seen } from "../parts/Age";
+import { Charts } from "../parts/Charts";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { fillTone, Meter } from "../parts/Meter";
 import { Card, Facts, Page } from "../parts/Page";
-import { PerformanceCharts } from "../parts/PerformanceCharts";
 import { glyphs, healthFace } from "../parts/StateTag";
 import { Checklist } from "./Checklist";
 
@@ -25,7 +25,7 @@ export function OverviewPage() {
             <CapacityCard status={s} class={width(s)} />
             <IOPSCard status={s} class={width(s)} />
             <LatencyCard status={s} class={width(s)} />
-            <PerformanceCharts samples={nodeSamples.value} />
+            <Charts kind="node" id={s.node.id} />
             <CountsCard status={s} />
             <NodeCard status={s} />
           </div>

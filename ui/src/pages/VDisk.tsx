@@ -5,7 +5,6 @@ import { bytes, interval, percent, plural } from "../format";
 import { navigate } from "../router";
 import { asApiError, ending, reload } from "../store/query";
 import { targetKey, useVDisk, vdiskKey } from "../store/reads";
-import { useVDiskSamples } from "../store/vdiskSamples";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { Age, Seen } from "../parts/Age";
@@ -17,7 +16,7 @@ import { Load } from "../parts/Load";
 import { fillTone, Meter } from "../parts/Meter";
 import { ErrorPanel, Notice } from "../parts/Notice";
 import { Card, Facts, Page } from "../parts/Page";
-import { PerformanceCharts } from "../parts/PerformanceCharts";
+import { Charts } from "../parts/Charts";
 import { Tabs } from "../parts/Tabs";
 import { CloneDialog } from "./CloneDialog";
 import { LineageTab } from "./Lineage";
@@ -70,7 +69,7 @@ function OverviewTab({ vdisk }: { vdisk: VDisk }) {
       <FactsCard vdisk={vdisk} />
       <SpaceCard vdisk={vdisk} />
       <PublicationCard vdisk={vdisk} />
-      <Performance id={vdisk.id} />
+      <Charts kind="vdisk" id={vdisk.id} />
     </div>
   );
 }
@@ -420,9 +419,4 @@ function HowToConnect({ vdisk }: { vdisk: VDisk }) {
       )}
     </div>
   );
-}
-
-function Performance({ id }: { id: string }) {
-  const samples = useVDiskSamples(id);
-  return <PerformanceCharts samples={samples} />;
 }

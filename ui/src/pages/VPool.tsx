@@ -9,6 +9,7 @@ import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { Age, Seen } from "../parts/Age";
 import { Button } from "../parts/Button";
+import { Charts } from "../parts/Charts";
 import { Confirm, Dialog } from "../parts/Dialog";
 import { TextField } from "../parts/Field";
 import { Link } from "../parts/Link";
@@ -45,6 +46,7 @@ export function VPoolPage({ name }: { name: string }) {
             )}
             <CapacityCard vpool={shown} />
             <SettingsCard vpool={shown} />
+            <Charts kind="vpool" id={shown.id} />
           </div>
         )}
       </Load>

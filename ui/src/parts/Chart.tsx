@@ -1,7 +1,9 @@
 import type uPlot from "uplot";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { time } from "../format";
 import { theme } from "../theme";
-import { windowSeconds, type Sample } from "../store/metrics";
+import type { Range } from "../store/history";
+import type { Sample } from "../store/metrics";
 import { Button } from "./Button";
 
 export type Series = {
@@ -15,6 +17,7 @@ type Props = {
   title: string;
   class?: string;
   samples: Sample[];
+  range: Range;
   series: Series[];
   format: (n: number) => string;
   /** Top of the axis at least, so that an idle line does not look busy. */
@@ -36,9 +39,9 @@ const tableRows = 30;
 /** All charts of a page share one crosshair. */
 const crosshair = "performance";
 
-/** Lines of the last two minutes from zero up, with their newest values and a table form. */
+/** Lines of a range from zero up, with their newest values and a table form. */
 export function Chart({ class: name, ...plot }: Props) {
-  const { title, samples, series, format } = plot;
+  const { title, samples, range, series, format } = plot;
   const [table, setTable] = useState(false);
   const last = samples.at(-1);
   const newest = (s: Series) => (last ? format(s.value(last) ?? 0) : "–");
@@ -64,7 +67,7 @@ export function Chart({ class: name, ...plot }: Props) {
       ) : (
         <Plot
           {...plot}
-          title={`${title}, last two minutes: ${series.map((s) => `${s.label} ${newest(s)}`).join(", ")}`}
+          title={`${title}, last ${range.words}: ${series.map((s) => `${s.label} ${newest(s)}`).join(", ")}`}
         />
       )}
     </figure>
@@ -72,7 +75,7 @@ export function Chart({ class: name, ...plot }: Props) {
 }
 
 function Plot(props: Omit<Props, "class">) {
-  const { title, samples, series } = props;
+  const { title, samples, series, range } = props;
   const place = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | undefined>(undefined);
   const data = align(samples, series);
@@ -110,17 +113,17 @@ function Plot(props: Omit<Props, "class">) {
       plot.current?.destroy();
       plot.current = undefined;
     };
-  }, [theme.value]);
+  }, [theme.value, range]);
 
   useEffect(() => plot.current?.setData(data));
   return <div ref={place} class="chart-plot" role="img" aria-label={title} />;
 }
 
 function align(samples: Sample[], series: Series[]): uPlot.AlignedData {
-  return [samples.map((s) => s.time), ...series.map((line) => samples.map((s) => line.value(s)))] as uPlot.AlignedData;
+  return [samples.map((s) => s.time), ...series.map((line) => samples.map((s) => (s.gap ? null : line.value(s))))] as uPlot.AlignedData;
 }
 
-function options(width: number, { series, format, least, binary }: Omit<Props, "class">): uPlot.Options {
+function options(width: number, { series, range, format, least, binary }: Omit<Props, "class">): uPlot.Options {
   const style = getComputedStyle(document.documentElement);
   const axis: uPlot.Axis = {
     stroke: resolve("ink-3"),
@@ -135,11 +138,11 @@ function options(width: number, { series, format, least, binary }: Omit<Props, "
     legend: { show: false },
     cursor: { sync: { key: crosshair }, points: { size: 6 }, drag: { x: false, y: false } },
     scales: {
-      x: { range: (_, __, newest) => lastWindow(newest ?? Date.now() / 1000) },
+      x: { range: (_, __, newest) => [(newest ?? Date.now() / 1000) - range.seconds, newest ?? Date.now() / 1000] },
       y: { range: (_, __, max) => [0, Math.max(least, max * 1.1)] },
     },
     axes: [
-      { ...axis, size: 26, space: 70, values: (_, ticks) => ticks.map(clock) },
+      { ...axis, size: 26, space: 70, values: (_, ticks) => ticks.map((at) => moment(at, range)) },
       {
         ...axis,
         size: gutter,
@@ -161,10 +164,6 @@ function options(width: number, { series, format, least, binary }: Omit<Props, "
   };
 }
 
-function lastWindow(end: number): uPlot.Range.MinMax {
-  return [end - windowSeconds, end];
-}
-
 /** The colour a token has now; light-dark() is only resolved on an element. */
 function resolve(token: string): string {
   const probe = document.createElement("i");
@@ -175,12 +174,21 @@ function resolve(token: string): string {
   return color;
 }
 
-function clock(seconds: number): string {
-  const d = new Date(seconds * 1000);
-  return [d.getHours(), d.getMinutes(), d.getSeconds()].map((n) => String(n).padStart(2, "0")).join(":");
+/** Ranges up to this long name seconds, up to the next one minutes, longer ones days. */
+const secondsMost = 3600;
+const minutesMost = 24 * 3600;
+
+const two = (n: number): string => String(n).padStart(2, "0");
+
+function moment(at: number, { seconds }: Range): string {
+  const d = new Date(at * 1000);
+  if (seconds > minutesMost) {
+    return `${two(d.getMonth() + 1)}-${two(d.getDate())}`;
+  }
+  return [d.getHours(), d.getMinutes(), ...(seconds > secondsMost ? [] : [d.getSeconds()])].map(two).join(":");
 }
 
-function Numbers({ title, samples, series, format }: Omit<Props, "class">) {
+function Numbers({ title, samples, range, series, format }: Omit<Props, "class">) {
   return (
     <div class="chart-table" role="region" aria-label={`${title} as table`} tabIndex={0}>
       <table class="table">
@@ -196,11 +204,12 @@ function Numbers({ title, samples, series, format }: Omit<Props, "class">) {
         </thead>
         <tbody>
           {samples
+            .filter((s) => !s.gap)
             .slice(-tableRows)
             .reverse()
             .map((sample) => (
               <tr key={sample.time}>
-                <td class="num">{clock(sample.time)}</td>
+                <td class="num">{range.seconds > minutesMost ? time(new Date(sample.time * 1000).toISOString()) : moment(sample.time, range)}</td>
                 {series.map((s) => (
                   <td key={s.label} class="right num">
                     {format(s.value(sample) ?? 0)}

@@ -1,18 +1,22 @@
 import { bytes, count, latency, MiB, rate } from "../format";
+import { live, type Kind, type Range } from "../store/history";
 import type { Sample } from "../store/metrics";
 import { Chart } from "./Chart";
 
 /** Zero is "there was none" for a latency: a gap, not a fast answer. */
 const some = (us: number): number | null => (us > 0 ? us : null);
 
-/** The four charts of a node or a vDisk. */
-export function PerformanceCharts({ samples }: { samples: Sample[] }) {
+const share = (n: number): string => `${Math.round(n)} %`;
+
+/** The charts of a node, a vPool or a vDisk. */
+export function PerformanceCharts({ kind, samples, range }: { kind: Kind; samples: Sample[]; range: Range }) {
   return (
     <>
       <Chart
         title="IOPS"
         class="span-6"
         samples={samples}
+        range={range}
         format={count}
         least={10}
         series={[
@@ -24,6 +28,7 @@ export function PerformanceCharts({ samples }: { samples: Sample[] }) {
         title="Throughput"
         class="span-6"
         samples={samples}
+        range={range}
         format={rate}
         least={MiB}
         binary
@@ -36,6 +41,7 @@ export function PerformanceCharts({ samples }: { samples: Sample[] }) {
         title="Latency"
         class="span-6"
         samples={samples}
+        range={range}
         format={latency}
         least={1000}
         series={[
@@ -49,11 +55,38 @@ export function PerformanceCharts({ samples }: { samples: Sample[] }) {
         title="Journal, not yet on the backend"
         class="span-6"
         samples={samples}
+        range={range}
         format={bytes}
         least={MiB}
         binary
         series={[{ label: "Used", color: "c3", value: (s) => s.journalUsed }]}
       />
+      {kind === "vpool" && range !== live && (
+        <Chart
+          title="Stored on the backend"
+          class="span-6"
+          samples={samples}
+          range={range}
+          format={bytes}
+          least={MiB}
+          binary
+          series={[{ label: "Stored", color: "c4", value: (s) => s.stored || null }]}
+        />
+      )}
+      {kind === "node" && range !== live && (
+        <Chart
+          title="Machine"
+          class="span-6"
+          samples={samples}
+          range={range}
+          format={share}
+          least={100}
+          series={[
+            { label: "Processors", color: "c1", value: (s) => s.cpu ?? null },
+            { label: "Memory", color: "c4", value: (s) => s.memory ?? null },
+          ]}
+        />
+      )}
     </>
   );
 }

@@ -4,7 +4,18 @@ import { liveSince, on, stream } from "../api/events";
 import type { MetricsEvent, Performance, VDisk } from "../api/gen";
 
 /** One moment of a chart. */
-export type Sample = { time: number; performance: Performance; journalUsed: number };
+export type Sample = {
+  time: number;
+  performance: Performance;
+  journalUsed: number;
+  /** Bytes on the backend, of a vPool. */
+  stored?: number | undefined;
+  /** Percent of the machine's, of a node. */
+  cpu?: number | undefined;
+  memory?: number | undefined;
+  /** Nothing is known from then until the next one. */
+  gap?: boolean;
+};
 
 /** Seconds a live chart shows: long enough to see a trend, short enough to see each second. */
 export const windowSeconds = 120;
@@ -26,14 +37,14 @@ export const idle: Performance = {
 /** The node's last windowSeconds samples, oldest first. */
 export const nodeSamples = signal<Sample[]>([]);
 
-/** The newest sample of each busy vDisk by its id; replaced once a second. */
+/** The newest sample of each busy vDisk and vPool by its id; replaced once a second. */
 export const busy = signal<ReadonlyMap<string, Sample>>(new Map());
 
 const collected = new Map<string, { sample: Sample; arrived: number }>();
 
-/** Adds a sample and drops what has left the window. */
-export function push(samples: Sample[], sample: Sample): Sample[] {
-  const oldest = sample.time - windowSeconds;
+/** Adds a sample and drops what has left the window of so many seconds. */
+export function push(samples: Sample[], sample: Sample, seconds = windowSeconds): Sample[] {
+  const oldest = sample.time - seconds;
   return [...samples.filter((s) => s.time > oldest && s.time < sample.time), sample];
 }
 

@@ -1,0 +1,34 @@
+// Charts with a choice of their time: a script of its own, loaded when a page with charts is opened first.
+import { query, setQuery } from "../router";
+import { live, ranges, useHistory, type Kind } from "../store/history";
+import { ErrorPanel } from "./Notice";
+import { PerformanceCharts } from "./PerformanceCharts";
+
+/** The charts of an object; the address says of which time. */
+export function History({ kind, id }: { kind: Kind; id: string }) {
+  const range = ranges.find((r) => r.id === query.value.get("range")) ?? live;
+  const { samples, error } = useHistory(kind, id, range);
+  return (
+    <>
+      <div class="span-12 ranges" role="group" aria-label="Time that the charts show">
+        {ranges.map((r) => (
+          <button
+            key={r.id}
+            type="button"
+            class="btn small"
+            aria-pressed={r === range}
+            onClick={() => setQuery({ range: r === live ? undefined : r.id }, { replace: true })}
+          >
+            {r.text}
+          </button>
+        ))}
+      </div>
+      {error && (
+        <div class="span-12">
+          <ErrorPanel error={error} />
+        </div>
+      )}
+      <PerformanceCharts kind={kind} samples={samples} range={range} />
+    </>
+  );
+}
