@@ -138,7 +138,13 @@ function options(width: number, { series, range, format, least, binary }: Omit<P
     legend: { show: false },
     cursor: { sync: { key: crosshair }, points: { size: 6 }, drag: { x: false, y: false } },
     scales: {
-      x: { range: (_, __, newest) => [(newest ?? Date.now() / 1000) - range.seconds, newest ?? Date.now() / 1000] },
+      // What the library gives is no end when there is one sample.
+      x: {
+        range: (plot) => {
+          const end = plot.data[0].at(-1) ?? Date.now() / 1000;
+          return [end - range.seconds, end];
+        },
+      },
       y: { range: (_, __, max) => [0, Math.max(least, max * 1.1)] },
     },
     axes: [
