@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -159,6 +161,9 @@ func TestSeconds(t *testing.T) {
 // TestRetention: what is old becomes coarser, then goes, and with it what is known of objects
 // that are not there any more.
 func TestRetention(t *testing.T) {
+	if testing.Short() {
+		t.Skip("step by step: nothing for the race detector")
+	}
 	f := newFed(t, blockfs.NewMem(), begin)
 	const day = 24 * 3600
 	f.pass(2*day, 10, busy("gone", 50, 10), busy("a", 100, 1000))
@@ -357,6 +362,9 @@ func TestHungDisk(t *testing.T) {
 	for i := range int64(2000) {
 		s.Add(time.Unix(begin+i, 0), []Sample{{Named: observe.Named{ID: observe.Node}}, busy("a", 1, 1)})
 	}
+	if err := s.Err(); !errors.Is(err, errSlow) || !strings.Contains(err.Error(), "lost") {
+		t.Errorf("%v while the disk hangs", err)
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Close() }()
 	for limit := time.Now().Add(5 * time.Minute); ; {
@@ -441,6 +449,48 @@ func TestClock(t *testing.T) {
 				t.Errorf("%s is in the future", tier.name(b))
 			}
 		}
+	}
+}
+
+// TestTogether: samples, queries and the work on files at the same time.
+func TestTogether(t *testing.T) {
+	s := Open(Options{Dir: in(blockfs.NewMem()), Sampler: observe.NewSampler(0)})
+	var now atomic.Int64
+	now.Store(begin)
+	var wg sync.WaitGroup
+	ended := make(chan struct{})
+	for range 3 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+				}
+				to := now.Load()
+				for _, length := range []int64{20, 600, 8 * 3600} {
+					step, from := StepFor(to-length, to, 50)
+					if _, err := s.Query(t.Context(), "a", from, to, step); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	for range 8 * 360 {
+		at := now.Add(10)
+		s.Add(time.Unix(at, 0), []Sample{{Named: observe.Named{ID: observe.Node}}, busy("a", 100, 5)})
+	}
+	close(ended)
+	wg.Wait()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Err(); err != nil {
+		t.Error(err)
+	}
+	if len(s.begins(fine)) == 0 {
+		t.Error("nothing is written")
 	}
 }
 

@@ -183,11 +183,18 @@ func (s *Store) Close() error {
 func (s *Store) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != nil && s.lost > 0 {
-		return fmt.Errorf("%w; %d times five minutes are lost so far", s.err, s.lost)
+	err := s.err
+	if err == nil && len(s.waiting) == maxWaiting {
+		err = errSlow
 	}
-	return s.err
+	if err != nil && s.lost > 0 {
+		return fmt.Errorf("%w; %d times five minutes are lost so far", err, s.lost)
+	}
+	return err
 }
+
+// errSlow: as many blocks wait as may.
+var errSlow = errors.New("the disk has taken nothing for ten minutes")
 
 // Add takes what objects did since the time before, that of the node always and first. Objects
 // that did nothing are left out. It does not wait.
