@@ -110,7 +110,7 @@ func (s *Store) spans(ctx context.Context, id string, from, to, step int64) (own
 	if step < fine.step {
 		ring = s.opt.Sampler.Series(id, observe.Keep)
 	}
-	v := s.look(id, from, to, step, len(ring) > 0)
+	v := s.look(id, from, to, step, ring)
 	own, node = v.own, v.node
 	width := map[int64]int64{}
 	last := int64(0)
@@ -120,6 +120,9 @@ func (s *Store) spans(ctx context.Context, id string, from, to, step int64) (own
 			width[at] = gap
 		}
 		last = at
+		if at < v.since {
+			continue
+		}
 		node = append(node, span{at: at + 1 - width[at], width: width[at], ran: float64(width[at])})
 	}
 	for _, r := range ring {
@@ -175,15 +178,16 @@ type view struct {
 const never = int64(1) << 62
 
 // look finds what a query reads.
-func (s *Store) look(id string, from, to, step int64, seconds bool) view {
+func (s *Store) look(id string, from, to, step int64, ring []observe.Sample) view {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := view{since: never, skip: map[int64]bool{}}
-	if seconds {
+	if len(ring) > 0 {
 		v.ticks = slices.Clone(s.ticks[max(0, len(s.ticks)-observe.Keep):])
 		slices.Sort(v.ticks)
 		if len(v.ticks) > 0 {
-			v.since = v.ticks[0]
+			// Its ring may be younger: before, it did nothing, or there was no room for one.
+			v.since = max(v.ticks[0], ring[0].Time.Unix())
 		}
 	}
 	for begin := range s.files[fine] {

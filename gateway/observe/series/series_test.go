@@ -419,6 +419,10 @@ func TestBounds(t *testing.T) {
 	if _, err := f.Query(t.Context(), "v0", f.now-5000, f.now, 1); err == nil {
 		t.Error("5000 points")
 	}
+	f.opt.Bytes = 1000
+	if f.pass(300, 10, many...); f.Err() == nil || !strings.Contains(f.Err().Error(), "raise that") {
+		t.Errorf("less than a file: %v", f.Err())
+	}
 }
 
 // TestClock: a clock that jumps ahead for an hour and back costs nothing that was there.

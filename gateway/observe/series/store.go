@@ -482,6 +482,9 @@ func (s *Store) forget(t tier, begin int64) {
 // write makes or replaces a file; the oldest ones make room for it.
 func (s *Store) write(t tier, begin int64, c content) error {
 	b := c.encode(begin, t.step)
+	if most := s.opt.Bytes / 4; int64(len(b)) > most {
+		return fmt.Errorf("%s has %d bytes, more than a quarter of metrics_bytes: raise that, or lower metrics_memory", t.name(begin), len(b))
+	}
 	if err := s.shrink(s.opt.Bytes - int64(len(b))); err != nil {
 		return err
 	}
