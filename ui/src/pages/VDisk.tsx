@@ -69,7 +69,7 @@ function OverviewTab({ vdisk }: { vdisk: VDisk }) {
       <FactsCard vdisk={vdisk} />
       <SpaceCard vdisk={vdisk} />
       <PublicationCard vdisk={vdisk} />
-      <Charts kind="vdisk" id={vdisk.id} />
+      <Charts kind="vdisk" id={vdisk.id} at={vdisk.node} />
     </div>
   );
 }

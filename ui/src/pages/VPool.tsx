@@ -46,7 +46,7 @@ export function VPoolPage({ name }: { name: string }) {
             )}
             <CapacityCard vpool={shown} />
             <SettingsCard vpool={shown} />
-            <Charts kind="vpool" id={shown.id} />
+            <Charts kind="vpool" id={shown.id} at={shown.node ?? undefined} />
           </div>
         )}
       </Load>

@@ -1,9 +1,12 @@
-import type { Kind } from "../store/history";
+import type { Charted } from "../store/history";
+import { useStatus } from "../store/reads";
 import { Lazy } from "./Lazy";
 
 const load = () => import("./History");
 
-/** The charts of a vDisk, a vPool or the node. */
-export function Charts(props: { kind: Kind; id: string }) {
-  return <Lazy load={load}>{({ History }) => <History {...props} />}</Lazy>;
+/** The charts of a vDisk, a vPool or the node; at is the name of the node that serves it, if that is known. */
+export function Charts({ at, ...of }: { kind: Charted["kind"]; id: string; at?: string | undefined }) {
+  const here = useStatus().data?.node.name;
+  const elsewhere = Boolean(at && here && at !== here);
+  return <Lazy load={load}>{({ History }) => <History {...of} elsewhere={elsewhere} />}</Lazy>;
 }

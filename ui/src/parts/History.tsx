@@ -1,13 +1,13 @@
 // Charts with a choice of their time: a script of its own, loaded when a page with charts is opened first.
 import { query, setQuery } from "../router";
-import { live, ranges, useHistory, type Kind } from "../store/history";
+import { live, ranges, useHistory, type Charted } from "../store/history";
 import { ErrorPanel } from "./Notice";
 import { PerformanceCharts } from "./PerformanceCharts";
 
 /** The charts of an object; the address says of which time. */
-export function History({ kind, id }: { kind: Kind; id: string }) {
+export function History(of: Charted) {
   const range = ranges.find((r) => r.id === query.value.get("range")) ?? live;
-  const { samples, error } = useHistory(kind, id, range);
+  const { samples, error } = useHistory(of, range);
   return (
     <>
       <div class="span-12 ranges" role="group" aria-label="Time that the charts show">
@@ -28,7 +28,7 @@ export function History({ kind, id }: { kind: Kind; id: string }) {
           <ErrorPanel error={error} />
         </div>
       )}
-      <PerformanceCharts kind={kind} samples={samples} range={range} />
+      <PerformanceCharts kind={of.kind} samples={samples} range={range} />
     </>
   );
 }

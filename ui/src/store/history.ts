@@ -33,14 +33,17 @@ const streamedSeconds = 10 * minute;
 /** Between two reads of a range that is not streamed. */
 const readAgainMs = 10_000;
 
+/** An object with charts; the stream has nothing of one that another node serves. */
+export type Charted = { kind: Kind; id: string; elsewhere?: boolean };
+
 /** Samples of an object in a range, oldest first, with gaps where nothing is known. */
-export function useHistory(kind: Kind, id: string, range: Range): { samples: Sample[]; error: ApiError | undefined } {
+export function useHistory({ kind, id, elsewhere }: Charted, range: Range): { samples: Sample[]; error: ApiError | undefined } {
   const [samples, setSamples] = useState<Sample[]>([]);
   const [error, setError] = useState<ApiError | undefined>(undefined);
   useEffect(() => {
     let gone = false;
     setSamples([]);
-    const streamed = range.seconds <= streamedSeconds;
+    const streamed = range.seconds <= streamedSeconds && !elsewhere;
     const load = async () => {
       try {
         const past = samplesOf(await read(kind, id, range));
@@ -74,7 +77,7 @@ export function useHistory(kind: Kind, id: string, range: Range): { samples: Sam
       stop();
       clearInterval(again);
     };
-  }, [kind, id, range]);
+  }, [kind, id, elsewhere, range]);
   return { samples, error };
 }
 
