@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/openvstorage/ovgate/alba/albatest"
 	"github.com/openvstorage/ovgate/alba/client"
@@ -235,4 +236,16 @@ func TestFirstPutsTogether(t *testing.T) {
 	for range puts {
 		must(t, <-errs)
 	}
+}
+
+// TestPutAfterClaim: a put finds devices that were claimed since the client read them, and
+// one for which there are not enough says so.
+func TestPutAfterClaim(t *testing.T) {
+	c := albatest.New(t, albatest.Options{Nodes: []int{2}, Preset: preset.Preset{Policies: []preset.Policy{{K: 2, M: 2, C: 4, X: 2}}}, Client: client.Options{Refresh: time.Hour}})
+	c.Namespace("ns")
+	refused(t, c.Client.Put(t.Context(), "ns", "a", content(1, 1000)), client.ErrNoPolicy)
+	c.AddOSD(albatest.Node(1))
+	c.AddOSD(albatest.Node(1))
+	must(t, c.Client.Put(t.Context(), "ns", "a", content(1, 1000)))
+	check(t, c.Client, "a", content(1, 1000))
 }

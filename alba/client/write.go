@@ -171,12 +171,19 @@ func (c *Client) upload(ctx context.Context, ns nsm.Namespace, name string, data
 		data = []byte{0} // see layout.Header.Chunks
 	}
 	without := map[uint32]bool{}
-	for {
+	for looked := false; ; {
 		u := &upload{c: c, ns: ns, h: h, key: key}
 		m, failed, err := u.run(ctx, data, without)
 		if err == nil {
 			c.count(ns.Preset, m)
 			return m, nil
+		}
+		// Others may have claimed devices since they were read.
+		if errors.Is(err, ErrNoPolicy) && !errors.Is(err, osd.ErrFull) && !looked {
+			looked = true
+			if c.devices.refresh(ctx) == nil {
+				continue
+			}
 		}
 		// Fewer than c: once more, by another policy if need be, without the
 		// devices that failed. Each round takes some out, so it ends.

@@ -59,6 +59,9 @@ func (d drill) members() int {
 	return 1
 }
 
+// alba tells whether the vPool is on the nodes' own Alba.
+func (d drill) alba() bool { return strings.HasPrefix(d.name, "cluster-alba-") }
+
 // diskBytes is as in lab.Options.
 func (d drill) diskBytes() int64 {
 	if d.name == "cluster-full-disk" {
@@ -80,7 +83,7 @@ func drillInLab(ctx context.Context, d drill, work string, seed uint64, rounds i
 	if err != nil {
 		return err
 	}
-	o := lab.Options{Nodes: clusterNodes, Members: d.members(), Bin: bin, DiskBytes: d.diskBytes(), OwnPaths: d.name != "cluster-datastore",
+	o := lab.Options{Nodes: clusterNodes, Members: d.members(), Bin: bin, DiskBytes: d.diskBytes(), OwnPaths: d.name != "cluster-datastore", Alba: d.alba(),
 		Settings: []string{"--journal-quota", "128MiB", "--sco-size", "4MiB", "--commit-interval", "5s"}}
 	l, err := lab.Make(ctx, filepath.Join(work, "lab"), o)
 	if l != nil {

@@ -135,6 +135,13 @@ func clusterCutNode(ctx context.Context, e *env) (string, error) {
 	})
 }
 
+// clusterAlbaCutNode is clusterCutNode without a store beside the nodes.
+func clusterAlbaCutNode(ctx context.Context, e *env) (string, error) {
+	return e.clusterRounds(ctx, func(ctx context.Context, c *clusterDrill) error {
+		return c.cutOff(ctx, "nodes", "etcd")
+	})
+}
+
 // cutOff cuts a node from others until its vDisks have moved, with reads on the old paths all
 // the time, and heals.
 func (c *clusterDrill) cutOff(ctx context.Context, from ...string) error {

@@ -58,6 +58,10 @@ var drills = []drill{
 	{"cluster-full-disk", "the disk of a node is full for a while", 1, 5 * time.Minute, clusterFullDisk},
 	{"cluster-datastore", "the node that serves a datastore of three simulated ESXi hosts is killed, starts again and gets it back; virtual machines go on, paths follow, no host is told that the LUN is gone, and hosts that contend for a lock through all nodes see no false miscompare", 2, 6 * time.Minute, clusterDatastore},
 	{"cluster-etcd-leader", "the leading one of three members of etcd is killed and starts again; nothing moves", 2, 5 * time.Minute, clusterEtcdLeader},
+	{"cluster-alba-kill-node", "cluster-kill-node with the vPool on an Alba over two devices of each node: the devices go with their node, and nothing else keeps the data", 1, 5 * time.Minute, clusterKillNode},
+	{"cluster-alba-pause-node", "cluster-pause-node with the vPool on the nodes' Alba", 1, 6 * time.Minute, clusterPauseNode},
+	{"cluster-alba-cut-node", "cluster-cut-node with the vPool on the nodes' Alba: a node and its devices lose the others and etcd", 1, 5 * time.Minute, clusterAlbaCutNode},
+	{"cluster-alba-cut-etcd", "cluster-cut-etcd with the vPool on the nodes' Alba, whose manifests are in etcd", 1, 6 * time.Minute, clusterCutEtcd},
 	{upgradeName, "the program of one node of a cluster after the other is replaced by the next version; no command fails but for its path, and the version before is refused on a newer format", 1, 12 * time.Minute, rollingUpgrade},
 }
 
@@ -125,7 +129,7 @@ func run() error {
 	}
 	if args[0] == "list" {
 		for _, d := range drills {
-			fmt.Printf("%-19s %2d rounds  %s\n", d.name, d.rounds, d.what)
+			fmt.Printf("%-22s %2d rounds  %s\n", d.name, d.rounds, d.what)
 		}
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,7 +28,16 @@ const (
 	VPool = "lab"
 	// store is what the S3 peer is registered as.
 	store = "store"
+	// devices is how many each node has for the Alba of a lab, deviceBytes the size of each.
+	devices     = 2
+	deviceBytes = 4 << 30
 )
+
+// albaPolicies are those of the lab's preset: all that is acknowledged outlives the loss of a
+// node, on three nodes and on the two that are left, where writes go on with the second or
+// third. Other than with the default preset, c is all of k+m: a node may be lost in the
+// moment of the acknowledgement.
+var albaPolicies = []string{"4,2,6,2", "2,2,4,2", "1,1,2,1"}
 
 // Arguments that make a program with this package a process of a lab.
 const (
@@ -61,6 +71,9 @@ type Options struct {
 	Settings  []string `json:",omitempty"` // more flags of vpool create
 	// OwnPaths: a node's portals are for its own vDisks, so that who answers is who serves.
 	OwnPaths bool `json:",omitempty"`
+	// Alba: the vPool is on the Alba of the nodes, each of which has devices in its own
+	// directory; there is no S3 store.
+	Alba bool `json:",omitempty"`
 	// Bins are the programs of nodes that have another one than Bin (Use).
 	Bins map[string]string `json:",omitempty"`
 }
@@ -190,7 +203,11 @@ func (l *Lab) Fill(ctx context.Context, say func(string, ...any)) error {
 			return err
 		}
 	}
-	say("starting etcd and the object store")
+	if l.o.Alba {
+		say("starting etcd")
+	} else {
+		say("starting etcd and the object store")
+	}
 	if err := l.startStores(ctx); err != nil {
 		return err
 	}
@@ -246,7 +263,7 @@ func (l *Lab) prepare(node string) error {
 }
 
 // configure writes the configuration of a node. The first one has no place for journals of
-// others before it is in a cluster.
+// others, and no devices, before it is in a cluster.
 func (l *Lab) configure(node string, dtl bool) error {
 	var members []string
 	for _, m := range l.Members() {
@@ -257,6 +274,12 @@ func (l *Lab) configure(node string, dtl bool) error {
 		node, a, a, a, strings.Join(members, ", "), l.tls(caPair), l.tls(nodePair), l.tls(nodePair))
 	if dtl {
 		text += fmt.Sprintf("dtl: {listen: %s:8600}\n", a)
+	}
+	if dtl && l.o.Alba {
+		text += fmt.Sprintf("alba: {listen: %s:8550}\nasds:\n", a)
+		for i := range devices {
+			text += fmt.Sprintf("- {dir: %q, bytes: %d}\n", filepath.Join(l.disk(node), fmt.Sprint("device", i+1)), deviceBytes)
+		}
 	}
 	if l.o.OwnPaths {
 		text += "paths: owner\n"
@@ -273,8 +296,10 @@ func (l *Lab) startStores(ctx context.Context) error {
 			}
 		}
 	}
-	if _, err := l.peer(ctx, "up", "--tls", "--address", Address(s3)); err != nil {
-		return err
+	if !l.o.Alba {
+		if _, err := l.peer(ctx, "up", "--tls", "--address", Address(s3)); err != nil {
+			return err
+		}
 	}
 	for _, m := range l.Members() {
 		if err := l.await(ctx, m, func() bool { return l.memberUp(m) }); err != nil {
@@ -463,6 +488,28 @@ func (l *Lab) join(ctx context.Context, node string) error {
 
 // makeVPool makes the vPool, and waits until each node has it.
 func (l *Lab) makeVPool(ctx context.Context) error {
+	makeStore := l.register
+	on := []string{"--store", store}
+	if l.o.Alba {
+		makeStore, on = l.makePreset, []string{"--backend", "alba", "--preset", store}
+	}
+	if err := makeStore(ctx); err != nil {
+		return err
+	}
+	args := append([]string{"vpool", "create", VPool}, on...)
+	if _, err := l.CLI(ctx, l.Nodes()[0], append(args, l.o.Settings...)...); err != nil {
+		return err
+	}
+	return l.Each(l.Nodes(), func(n string) error {
+		return l.await(ctx, n, func() bool {
+			out, err := l.CLI(ctx, n, "vpool", "show", VPool, "-o", "json")
+			return err == nil && bytes.Contains(out, []byte(`"state": "running"`))
+		})
+	})
+}
+
+// register makes the S3 peer known.
+func (l *Lab) register(ctx context.Context) error {
 	said, err := l.peer(ctx, "status")
 	if err != nil {
 		return err
@@ -480,20 +527,43 @@ func (l *Lab) makeVPool(ctx context.Context) error {
 			secret = v
 		}
 	}
-	n := l.Nodes()[0]
-	if _, err := l.cli(ctx, n, strings.NewReader(secret), "backend", "create", "s3", store, "--url", said["endpoint"], "--bucket", said["bucket"],
-		"--region", said["region"], "--user", user, "--ca", said["ca"], "--secret-stdin"); err != nil {
-		return err
+	_, err = l.cli(ctx, l.Nodes()[0], strings.NewReader(secret), "backend", "create", "s3", store, "--url", said["endpoint"], "--bucket", said["bucket"],
+		"--region", said["region"], "--user", user, "--ca", said["ca"], "--secret-stdin")
+	return err
+}
+
+// makePreset waits until the devices of all nodes work for each node, and makes the preset.
+func (l *Lab) makePreset(ctx context.Context) error {
+	for _, n := range l.Nodes() {
+		if err := l.await(ctx, n, func() bool { return l.devicesWork(ctx, n) }); err != nil {
+			return fmt.Errorf("devices: %w", err)
+		}
 	}
-	if _, err := l.CLI(ctx, n, append([]string{"vpool", "create", VPool, "--store", store}, l.o.Settings...)...); err != nil {
-		return err
+	args := []string{"preset", "create", store}
+	for _, p := range albaPolicies {
+		args = append(args, "--policy", p)
 	}
-	return l.Each(l.Nodes(), func(n string) error {
-		return l.await(ctx, n, func() bool {
-			out, err := l.CLI(ctx, n, "vpool", "show", VPool, "-o", "json")
-			return err == nil && bytes.Contains(out, []byte(`"state": "running"`))
-		})
-	})
+	_, err := l.CLI(ctx, l.Nodes()[0], args...)
+	return err
+}
+
+// devicesWork tells whether a node reaches the devices of all nodes.
+func (l *Lab) devicesWork(ctx context.Context, node string) bool {
+	out, err := l.CLI(ctx, node, "osd", "list", "-o", "json")
+	if err != nil {
+		return false
+	}
+	var list client.OSDList
+	if json.Unmarshal(out, &list.Items) != nil && json.Unmarshal(out, &list) != nil {
+		return false
+	}
+	working := 0
+	for _, o := range list.Items {
+		if o.Working {
+			working++
+		}
+	}
+	return working == devices*l.o.Nodes
 }
 
 // Enter returns a command in the client's namespace, which ends with this process.

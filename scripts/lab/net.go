@@ -45,6 +45,9 @@ func (l *Lab) Places() []string {
 	out := []string{hosts}
 	out = append(out, l.Nodes()...)
 	out = append(out, l.Members()...)
+	if l.o.Alba {
+		return out
+	}
 	return append(out, s3)
 }
 

@@ -381,7 +381,7 @@ func checkRoot(ctx context.Context, cfg PoolConfig, clk clock.Clock) error {
 		err = cfg.Store.Put(ctx, rootName, b)
 	}
 	if err != nil {
-		return fmt.Errorf("vpool %s: write root: %w", cfg.Name, err)
+		return fmt.Errorf("vpool %s: %w: write root: %w", cfg.Name, ErrBackend, err)
 	}
 	return nil
 }
