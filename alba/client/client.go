@@ -31,7 +31,8 @@
 //	    there under that name; its absence, and failures, are never concluded
 //	    from the cache.
 //	C4  A device that fails gets no new fragments until a trial write and read
-//	    succeed (disqualified); its fragments are read only where others lack.
+//	    succeed (disqualified); its fragments are read only where others lack, and
+//	    writes that wait for it go elsewhere.
 //	C5  What an unfinished upload left is deleted by collection, never by guess:
 //	    only a definite refusal lets the client remove its own fragments.
 //	C6  A device that answers, but takes a multiple of what others take, delays a

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -248,4 +249,62 @@ func TestPutAfterClaim(t *testing.T) {
 	c.AddOSD(albatest.Node(1))
 	must(t, c.Client.Put(t.Context(), "ns", "a", content(1, 1000)))
 	check(t, c.Client, "a", content(1, 1000))
+}
+
+// TestSuspect: the devices of a node take writes and do not answer, without an end. Once the
+// node is suspected, a put that waits for them goes on with other devices, and later ones do
+// not wait; when the devices work, they are used again.
+func TestSuspect(t *testing.T) {
+	best, rest := preset.Policy{K: 4, M: 2, C: 6, X: 2}, preset.Policy{K: 2, M: 2, C: 4, X: 2}
+	c := albatest.New(t, albatest.Options{Nodes: []int{2, 2, 2}, Preset: preset.Preset{Policies: []preset.Policy{best, rest}}, Client: client.Options{Timeout: time.Hour}})
+	c.Namespace("ns")
+	policy := func(name string) preset.Policy {
+		t.Helper()
+		m, err := c.Client.Manifest(t.Context(), "ns", name)
+		must(t, err)
+		return m.Policy
+	}
+	must(t, c.Client.Put(t.Context(), "ns", "before", content(1, 1000)))
+	gone := albatest.Node(1)
+	release, asked := make(chan struct{}), make(chan struct{}, 100)
+	for _, n := range c.Numbers(gone) {
+		c.OSD(n).SetHook(func(op string, _ []byte) error {
+			if op == "apply" {
+				asked <- struct{}{}
+				<-release
+			}
+			return nil
+		})
+	}
+	put := make(chan error)
+	go func() { put <- c.Client.Put(t.Context(), "ns", "during", content(2, 1000)) }()
+	<-asked
+	<-asked
+	c.Client.Suspect(gone, errors.New("it has no lease"))
+	select {
+	case err := <-put:
+		must(t, err)
+	case <-time.After(5 * time.Minute):
+		t.Fatal("the put waits for devices that are suspected")
+	}
+	must(t, c.Client.Put(t.Context(), "ns", "after", content(3, 1000)))
+	for i, name := range []string{"before", "during", "after"} {
+		check(t, c.Client, name, content(uint64(i+1), 1000))
+		if want := []preset.Policy{best, rest, rest}[i]; policy(name) != want {
+			t.Errorf("%s: stored by %s, not by %s", name, policy(name), want)
+		}
+	}
+	close(release)
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if !slices.ContainsFunc(c.Client.OSDs(), func(o client.OSDView) bool { return o.Error != "" }) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("devices that work are not used: %+v", c.Client.OSDs())
+		}
+	}
+	must(t, c.Client.Put(t.Context(), "ns", "back", content(4, 1000)))
+	if policy("back") != best {
+		t.Errorf("stored by %s although all devices work", policy("back"))
+	}
 }

@@ -35,6 +35,9 @@ type device struct {
 	trialAt time.Time     // when it is tried next
 	wait    time.Duration // before the trial after that
 	full    bool          // it refused a write for want of space
+	// use ends when it is disqualified, and with it the writes that wait for it.
+	use context.Context
+	end context.CancelCauseFunc
 
 	small, large latency // of reads up to a piece, and above
 }
@@ -95,6 +98,19 @@ func (d *device) failed() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.bad != nil
+}
+
+// admit takes the device into use; d.mu is held, or nobody has it yet.
+func (d *device) admit() {
+	d.bad = nil
+	d.use, d.end = context.WithCancelCause(context.Background())
+}
+
+// inUse returns what ends when the device is disqualified, or why it is already.
+func (d *device) inUse() (context.Context, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.use, d.bad
 }
 
 // view is the devices at one time. Not changed after it was made.
@@ -181,7 +197,7 @@ func sameRecord(a, b manager.OSD) bool {
 func (d *device) with(rec manager.OSD) *device {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n := &device{rec: rec, osd: d.osd, bad: d.bad, trialAt: d.trialAt, wait: d.wait, full: d.full}
+	n := &device{rec: rec, osd: d.osd, bad: d.bad, trialAt: d.trialAt, wait: d.wait, full: d.full, use: d.use, end: d.end}
 	n.small.copy(&d.small)
 	n.large.copy(&d.large)
 	return n
@@ -189,6 +205,7 @@ func (d *device) with(rec manager.OSD) *device {
 
 func (d *devices) open(rec manager.OSD) *device {
 	dev := &device{rec: rec}
+	dev.admit()
 	var err error
 	if dev.osd, err = d.c.o.Open(rec); err != nil {
 		d.c.disqualify(dev, err)
@@ -252,7 +269,8 @@ func (d *devices) trial(ctx context.Context, dev *device) {
 	}
 	d.c.stats.Requalif.Add(1)
 	d.c.o.Log.Info("device works again", "device", dev.rec.Number, "failed", dev.bad)
-	dev.bad, dev.full = nil, false
+	dev.full = false
+	dev.admit()
 	dev.mu.Unlock()
 	if fn := d.works.Load(); fn != nil {
 		(*fn)()
@@ -276,7 +294,8 @@ func (d *devices) reopen(dev *device) error {
 		return errors.Join(fmt.Errorf("device %d was replaced", dev.rec.Number), o.Close())
 	}
 	n := dev.with(dev.rec)
-	n.osd, n.bad = o, nil
+	n.osd = o
+	n.admit()
 	next := &view{byNumber: maps.Clone(v.byNumber), free: v.free, full: v.full}
 	next.byNumber[dev.rec.Number] = n
 	d.view.Store(next)
@@ -326,6 +345,18 @@ func (c *Client) disqualify(dev *device, why error) {
 		c.o.Log.Warn("device failed and gets no writes until it works", "device", dev.rec.Number, "node", dev.rec.Node, "error", why)
 	}
 	dev.bad = why
+	dev.end(why)
+}
+
+// Suspect takes the devices of a node out of use until trials show that they work, as if
+// calls to each had failed with why: for a node that probably does not answer, so that
+// nobody has to wait until calls have timed out. Writes that wait for them go elsewhere.
+func (c *Client) Suspect(node string, why error) {
+	for _, dev := range c.devices.view.Load().byNumber {
+		if dev.rec.Node == node {
+			c.disqualify(dev, why)
+		}
+	}
 }
 
 // blame decides what an error of a call says about the device. The caller's own

@@ -433,9 +433,15 @@ func (c *Client) store(ctx context.Context, ns nsm.Namespace, number uint32, obj
 		{Key: place.FragmentKey(), Value: p.stored, CRC: p.index.CRC()},
 		osd.Set(place.TagKey(epoch), p.tag),
 	}
+	use, err := dev.inUse()
+	if err != nil {
+		return fmt.Errorf("device %d: %w", number, err)
+	}
 	for try := 0; ; try++ {
 		call, cancel := WithTimeout(ctx, c.o.Clock, c.o.Timeout)
+		stop := context.AfterFunc(use, cancel)
 		err = dev.osd.Apply(call, asserts, updates, osd.High)
+		stop()
 		cancel()
 		if !errors.Is(err, osd.ErrAssert) || try == linkTries {
 			break
@@ -443,6 +449,9 @@ func (c *Client) store(ctx context.Context, ns nsm.Namespace, number uint32, obj
 		if asserts[0].Value, err = c.link(ctx, dev, ns, epoch); err != nil {
 			break
 		}
+	}
+	if why := context.Cause(use); err != nil && why != nil { // it failed others, or is suspected
+		return fmt.Errorf("device %d: %w", number, why)
 	}
 	c.blame(ctx, dev, err)
 	if err != nil {

@@ -654,6 +654,11 @@ func TestStorm(t *testing.T) {
 			}
 		})
 	}
+	until(t, func() bool { // without an object there is no safety to tell
+		mu.Lock()
+		defer mu.Unlock()
+		return writes > 0
+	})
 	for range rounds {
 		n := w.Numbers("")[r.IntN(9)]
 		dev := w.OSD(n)

@@ -2,6 +2,7 @@ package alba
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 )
 
@@ -52,4 +53,20 @@ func (s *Service) machine(name string) string {
 		}
 	}
 	return name
+}
+
+// errNoLease is why the devices of a node are not used.
+var errNoLease = errors.New("its node has no lease in the registry")
+
+// Suspect has no write wait for the devices of a node that lost its lease: one that is paused
+// or cut off answers nothing, and each call would wait for its timeout. Devices that answer
+// all the same are used again after a trial. It does not block.
+func (s *Service) Suspect(node string) {
+	if !s.mu.TryLock() {
+		return // the Alba opens or closes
+	}
+	defer s.mu.Unlock()
+	if s.run != nil {
+		s.run.client.Suspect(node, errNoLease)
+	}
 }

@@ -178,6 +178,27 @@ func until(t *testing.T, what string, holds func() bool) {
 	}
 }
 
+// TestSuspect: the devices of a node that lost its lease are given up, those of others are
+// not, and they are used again as they answer.
+func TestSuspect(t *testing.T) {
+	s := newShared(t)
+	one, two := s.node("n1", 2), s.node("n2", 2)
+	one.Suspect(idOf("n2")) // before anything is open
+	must(t, one.Open(t.Context()))
+	must(t, two.Open(t.Context()))
+	r, err := one.open(t.Context())
+	must(t, err)
+	must(t, r.client.Refresh(t.Context()))
+	stats := r.client.Stats()
+	was, back := stats.Disqualified.Load(), stats.Requalif.Load()
+	one.Suspect(idOf("n3"))
+	one.Suspect(idOf("n2"))
+	if n := stats.Disqualified.Load() - was; n != 2 {
+		t.Errorf("%d devices are given up, a node has 2", n)
+	}
+	until(t, "devices that answer are used again", func() bool { return stats.Requalif.Load()-back == 2 })
+}
+
 // Nodes that share a registry share the Alba: devices, presets, keys, objects; one of them
 // does the maintenance, and all tell what it finds.
 func TestShared(t *testing.T) {

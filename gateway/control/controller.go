@@ -46,9 +46,11 @@ type Options struct {
 	Lease    Lease          // nil: none is needed, the registry is the node's own
 	// Living returns the ids of the nodes that have a lease; nil: there is this node only.
 	Living func(ctx context.Context) (map[string]bool, error)
-	Clock  clock.Clock  // nil: the machine's
-	Rand   io.Reader    // ids and secrets; nil: crypto/rand
-	Log    *slog.Logger // nil: discard
+	// Gone, which must not block, is told of a node that is seen without a lease; may be nil.
+	Gone  func(node string)
+	Clock clock.Clock  // nil: the machine's
+	Rand  io.Reader    // ids and secrets; nil: crypto/rand
+	Log   *slog.Logger // nil: discard
 	// Changed, when set, is told after an object changed: kind "vpool", "vdisk"
 	// or "cloud" and its id, or "target" and its iSCSI name. It must not block and must
 	// not call back.

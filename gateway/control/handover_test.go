@@ -2,6 +2,7 @@ package control
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/openvstorage/ovgate/gateway/model"
@@ -65,4 +66,32 @@ func TestGive(t *testing.T) {
 		t.Errorf("given: %v, node %q", err, node())
 	}
 	is(rec.Node) // the bench closes it
+}
+
+// TestGone: who is to hear of nodes that are gone hears of each once, also when it comes back
+// and goes again, and not of this node.
+func TestGone(t *testing.T) {
+	b := newBench(t, t.TempDir(), &place{})
+	for _, id := range []string{"m", "n"} {
+		if _, err := b.model.CreateNode(t.Context(), model.Node{ID: id, Name: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var told []string
+	b.opt.Gone = func(node string) { told = append(told, node) }
+	for i, look := range []struct {
+		living []string
+		want   []string
+	}{{[]string{"m", "n"}, nil}, {[]string{"m"}, []string{"n"}}, {[]string{"m"}, nil}, {[]string{"m", "n"}, nil}, {nil, []string{"m", "n"}}} {
+		living := map[string]bool{}
+		for _, n := range look.living {
+			living[n] = true
+		}
+		told = nil
+		b.noteGone(living)
+		slices.Sort(told)
+		if !slices.Equal(told, look.want) {
+			t.Errorf("look %d: told of %v, want %v", i, told, look.want)
+		}
+	}
 }

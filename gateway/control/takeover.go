@@ -75,6 +75,9 @@ func (c *Controller) noteGone(living map[string]bool) map[string]bool {
 		since, known := was[n.ID]
 		if !known {
 			since = now
+			if c.opt.Gone != nil && n.ID != c.opt.Node {
+				c.opt.Gone(n.ID)
+			}
 		}
 		c.gone[n.ID] = since
 		if now.Sub(since) >= cluster.TakeoverWait {
