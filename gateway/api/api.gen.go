@@ -3654,7 +3654,7 @@ type VDisk struct {
 	// Flatten A flatten that was asked for and has not ended
 	Flatten *FlattenProgress `json:"flatten"`
 
-	// Handover null unless it is given to another node
+	// Handover null unless it is on its way to another node, until it is open there
 	Handover *Handover     `json:"handover"`
 	History  HistoryPolicy `json:"history"`
 	ID       string        `json:"id"`

@@ -6,12 +6,13 @@ import (
 	"github.com/openvstorage/ovgate/gateway/model"
 )
 
-// handover is nil for a vDisk that is not given to another node.
+// handover is nil for a vDisk that is not on its way to another node.
 func (d diskView) handover(v model.VDisk) *Handover {
-	if v.Handover == nil {
+	to, failed, ok := d.s.opt.Control.HandingOver(v)
+	if !ok {
 		return nil
 	}
-	return &Handover{Node: d.s.opt.Control.NodeName(v.Handover.To), Failed: v.Handover.Failed}
+	return &Handover{Node: d.s.opt.Control.NodeName(to), Failed: failed}
 }
 
 // HandOverVDisk gives a vDisk to another node.

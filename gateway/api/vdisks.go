@@ -49,7 +49,7 @@ func (s *Server) sessionCounts() map[string]int {
 }
 
 func (d diskView) row(v model.VDisk) VDisk {
-	moving := d.move(v)
+	moving, handover := d.move(v), d.handover(v)
 	st := d.s.opt.Control.DiskStatus(v)
 	out := VDisk{
 		ID: v.ID, Name: v.Name, VPool: d.pools[v.VPool], Node: d.s.opt.Control.NodeName(v.Node), Size: v.Size, ClusterSize: int64(v.ClusterSize),
@@ -73,7 +73,7 @@ func (d diskView) row(v model.VDisk) VDisk {
 	out.History = d.s.historyPolicy(v)
 	out.Dtl = d.s.dtlOf(v, st)
 	out.Parent, out.Flatten, out.Move, out.Verified = d.parent(v), d.flatten(v), moving, d.verified(v)
-	out.Handover = d.handover(v)
+	out.Handover = handover
 	return out
 }
 
@@ -220,10 +220,13 @@ func (s *Server) GetVDisk(ctx context.Context, r GetVDiskRequestObject) (GetVDis
 	if err != nil {
 		return nil, err
 	}
-	if err := s.askOwner(ctx, v.ID); err != nil {
-		return nil, err
+	row := s.diskView().row(v)
+	if row.Handover == nil || v.Handover != nil { // else it was given away here, and the other node may not know of it yet
+		if err := s.askOwner(ctx, v.ID); err != nil {
+			return nil, err
+		}
 	}
-	return GetVDisk200JSONResponse(s.diskView().row(v)), nil
+	return GetVDisk200JSONResponse(row), nil
 }
 
 func newDiskOf(b *VDiskInput) control.NewDisk {

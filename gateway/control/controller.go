@@ -146,6 +146,8 @@ type vdisk struct {
 	flat     *copying // nil: no flatten runs
 	move     *copying // nil: no move runs
 	hand     *copying // nil: no hand-over runs
+	given    string   // node that it was given to and that has not opened it yet; empty: none
+	showing  bool     // it was just opened, and initiators are about to be shown it
 }
 
 // lock is a mutex whose wait ends with a context.

@@ -278,9 +278,11 @@ func (c *Controller) switchNode(ctx context.Context, d *vdisk, rec model.VDisk, 
 		err = vol.Close(ctx)
 	}
 	if err == nil {
+		c.setGiven(d, to.ID)
 		err = c.give(ctx, rec, id, to.ID)
 	}
 	if err != nil {
+		c.setGiven(d, "")
 		if now, ok := c.model.VDisk(rec.ID); !ok || c.mine(now) {
 			if vol == nil {
 				return err
@@ -308,7 +310,69 @@ func (c *Controller) switchNode(ctx context.Context, d *vdisk, rec model.VDisk, 
 		}
 	}
 	c.log.Info("vDisk handed over", "vdisk", rec.Name, "id", rec.ID, "to", to.Name, "waited", c.clock.Now().Sub(began))
+	c.watchGiven(d, rec, id)
 	return nil
+}
+
+const (
+	// givenEvery is how often a node looks whether one that it gave a vDisk to has opened it,
+	// givenLook for how long: what keeps the other node that long, that one tells.
+	givenEvery = 100 * time.Millisecond
+	givenLook  = 2 * time.Minute
+)
+
+func (c *Controller) setGiven(d *vdisk, to string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d.given = to
+}
+
+// watchGiven ends HandingOver of a vDisk that was given away once it is open there, or not the
+// other node's any more. The caller is a goroutine of c.wg.
+func (c *Controller) watchGiven(d *vdisk, rec model.VDisk, id volume.ID) {
+	c.mu.Lock()
+	to := d.given
+	c.mu.Unlock()
+	if to == "" {
+		return
+	}
+	if rec.State != model.StatePresent || rec.Template { // nobody opens it
+		c.setGiven(d, "")
+		return
+	}
+	c.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(c.ctx, givenLook)
+		defer cancel()
+		for c.pause(ctx, givenEvery) {
+			now, ok := c.model.VDisk(rec.ID)
+			if !ok || now.Node != to {
+				break
+			}
+			if held, err := c.opt.Engine.Holder(ctx, id); err == nil && !held.Clean {
+				break
+			}
+		}
+		c.mu.Lock()
+		if d.given == to {
+			d.given = ""
+		}
+		c.mu.Unlock()
+		c.opt.Changed("vdisk", rec.ID)
+	})
+}
+
+// HandingOver tells to which node a vDisk is on its way, and why that was given up; false: to
+// none, or it is open there. Who wants both asks this before DiskStatus.
+func (c *Controller) HandingOver(v model.VDisk) (to, failed string, ok bool) {
+	if v.Handover != nil {
+		return v.Handover.To, v.Handover.Failed, true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d := c.disks[v.ID]; d != nil && d.given != "" && d.given == v.Node {
+		return d.given, "", true
+	}
+	return "", "", false
 }
 
 // give makes a closed vDisk another node's.

@@ -95,3 +95,82 @@ func TestGone(t *testing.T) {
 		}
 	}
 }
+
+// TestHandedOver: a vDisk that was given to another node is on its way until that one opens it,
+// or somebody else has it.
+func TestHandedOver(t *testing.T) {
+	b := newBench(t, t.TempDir(), &place{})
+	b.gold(t.TempDir())
+	ctx := t.Context()
+	rec := b.disk("a")
+	for _, n := range []string{"m", "third"} {
+		if _, err := b.model.CreateNode(ctx, model.Node{ID: n, Name: n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id, err := volume.ParseID(rec.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := func() model.VDisk {
+		v, _ := b.model.VDisk(rec.ID)
+		return v
+	}
+	way := func() string {
+		to, failed, ok := b.HandingOver(record())
+		if failed != "" || ok != (to != "") {
+			t.Errorf("on its way to %q, %q, %v", to, failed, ok)
+		}
+		return to
+	}
+	d := b.vdisk(rec.ID)
+	give := func() {
+		t.Helper()
+		if err := d.lock.acquire(ctx); err != nil {
+			t.Fatal(err)
+		}
+		defer d.lock.release()
+		to, _ := b.model.Node("m")
+		if err := b.switchNode(ctx, d, record(), to); err != nil {
+			t.Fatal(err)
+		}
+		if got := record().Node; got != "m" || way() != "m" {
+			t.Errorf("given to %q, on its way to %q", got, way())
+		}
+	}
+	is := func(node string) {
+		t.Helper()
+		if _, err := b.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error { v.Node = node; return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if way() != "" {
+		t.Errorf("on its way to %q before", way())
+	}
+	give()
+	is("third")
+	if way() != "" {
+		t.Errorf("on its way to %q, and another node's", way())
+	}
+	b.pass(givenEvery, "not followed any more", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return d.given == ""
+	})
+	is(b.opt.Node)
+	b.schedule(ref{"vdisk", rec.ID}, 0)
+	b.until("open here again", func() bool { return b.DiskStatus(record()).State == volume.StateRunning })
+	give()
+	ep, err := b.attached(rec.VPool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vol, err := ep.Open(ctx, id) // as the other node does
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.pass(givenEvery, "open there", func() bool { return way() == "" })
+	if err := vol.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+}

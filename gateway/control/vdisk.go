@@ -107,8 +107,9 @@ func (c *Controller) diskStatus(v model.VDisk, stats func(Volume) volume.Stats) 
 	d := c.disks[v.ID]
 	var vol Volume
 	var s DiskStatus
+	var showing bool
 	if d != nil {
-		vol, s.State = d.vol, d.state
+		vol, s.State, showing = d.vol, d.state, d.showing && (v.Target != nil || v.Shared != nil)
 		if d.err != nil {
 			s.Reason = d.err.Error()
 		}
@@ -130,6 +131,9 @@ func (c *Controller) diskStatus(v model.VDisk, stats func(Volume) volume.Stats) 
 		s.State, s.Reason = s.Stats.State, s.Stats.Err
 		if !c.permit.ok() && (s.State == volume.StateRunning || s.State == volume.StateDegraded) {
 			s.State, s.Reason = StateSuspended, "the node's lease in the registry is not renewed: operations wait"
+		}
+		if showing && s.State == volume.StateRunning { // initiators do not reach it yet
+			s.State = StateOpening
 		}
 	case s.State == "":
 		s.State = StateOpening
@@ -371,6 +375,8 @@ func (c *Controller) undoCreate(ctx context.Context, rec model.VDisk) {
 // open opens a vDisk and, when it is published, exports it; d.lock is held.
 func (c *Controller) open(ctx context.Context, d *vdisk, rec model.VDisk) error {
 	if d.vol == nil {
+		c.setShowing(d, true)
+		defer c.setShowing(d, false)
 		var err error
 		if rec, err = c.settleMove(ctx, rec); err != nil {
 			return err
@@ -409,6 +415,12 @@ func (c *Controller) open(ctx context.Context, d *vdisk, rec model.VDisk) error 
 	}
 	c.startHandOver(d, rec)
 	return nil
+}
+
+func (c *Controller) setShowing(d *vdisk, v bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d.showing = v
 }
 
 func (c *Controller) openVolume(ctx context.Context, d *vdisk, rec model.VDisk) error {

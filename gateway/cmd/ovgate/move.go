@@ -67,17 +67,47 @@ func (a *app) vdiskMove() *cobra.Command {
 func (a *app) handOver(ctx context.Context, api *client.Client, name, node string, wait bool) error {
 	v, err := client.Get[client.VDisk](api.HandOverVDisk(ctx, name, client.HandoverInput{Node: node}))
 	if wait && err == nil {
-		v, err = follow(ctx, v, func(v client.VDisk) bool { return v.Handover != nil && v.Handover.Failed == "" }, func() (client.VDisk, error) {
+		to := v.Node // where it was already
+		if v.Handover != nil {
+			to = v.Handover.Node
+		}
+		v, err = follow(ctx, v, func(v client.VDisk) bool { return handingOver(v, to) }, func() (client.VDisk, error) {
 			return client.Get[client.VDisk](api.GetVDisk(ctx, v.ID))
 		})
+		if err == nil {
+			err = handedOver(v, to)
+		}
 	}
 	if err != nil {
 		return err
 	}
-	if wait && v.Handover != nil {
-		return fmt.Errorf("vdisk %s: it stays where it is: %s", v.Name, v.Handover.Failed)
-	}
 	return a.printVDisk(v)
+}
+
+// handingOver tells whether a vDisk is on its way to a node that is to serve it.
+func handingOver(v client.VDisk, to string) bool {
+	switch {
+	case v.Handover != nil:
+		return v.Handover.Failed == ""
+	case v.Node != to:
+		return v.State == client.VDiskStateElsewhere // says a node that does not know yet that it has it
+	}
+	return v.State == client.VDiskStateOpening || v.State == client.VDiskStateSuspended
+}
+
+// handedOver tells why a vDisk that is not on its way any more is not served by a node.
+func handedOver(v client.VDisk, to string) error {
+	switch {
+	case v.Handover != nil:
+		return fmt.Errorf("vdisk %s: it stays where it is: %s", v.Name, v.Handover.Failed)
+	case v.Node != to:
+		return fmt.Errorf("vdisk %s: it is at node %s: going to node %s was stopped", v.Name, v.Node, to)
+	}
+	switch v.State {
+	case client.VDiskStateClosed, client.VDiskStateCorrupt, client.VDiskStateFailed, client.VDiskStateFenced, client.VDiskStateLostTail, client.VDiskStateWaiting:
+		return fmt.Errorf("vdisk %s: it is at node %s, and is %s: %s", v.Name, v.Node, v.State, v.StateReason)
+	}
+	return nil
 }
 
 func (a *app) vdiskSteal() *cobra.Command {

@@ -189,13 +189,12 @@ func (m *member) dial(ctx context.Context, vdisk string) (*initiator.Session, er
 	return s, nil
 }
 
-// TestClusterPaused: the process that serves a vDisk stands still (SIGSTOP) until another node
-// has taken the vDisk over with its copy of the journal, and goes on (SIGCONT): it answers
-// nothing of what was sent to it meanwhile, and changes nothing. Then the new owner is killed
-// (SIGKILL), and the first one takes over. What all clients hear is linearizable.
-func TestClusterPaused(t *testing.T) {
+// newPair starts the nodes alpha and beta of a cluster, with the vPool gold on S3 and the vDisk
+// a at alpha.
+func newPair(t *testing.T) (alpha, beta *member) {
+	t.Helper()
 	bin, etcd, s3 := program(t), etcdtest.Serve(t), remotetest.Peer(t, "s3")
-	alpha, beta := newMember(t, bin, "alpha", etcd.Endpoint()), newMember(t, bin, "beta", etcd.Endpoint())
+	alpha, beta = newMember(t, bin, "alpha", etcd.Endpoint()), newMember(t, bin, "beta", etcd.Endpoint())
 	alpha.start()
 	alpha.do("", "cluster", "init", "--name", "east")
 	alpha.end(syscall.SIGTERM)
@@ -205,6 +204,81 @@ func TestClusterPaused(t *testing.T) {
 	alpha.do(s3["secret_key"]+"\n", "backend", "create", "s3", "store", "--url", s3["endpoint"], "--bucket", s3["bucket"], "--user", s3["access_key"], "--secret-stdin")
 	alpha.do("", "vpool", "create", "gold", "--store", "store", "--path", "gold")
 	alpha.do("", "vdisk", "create", "a", "--vpool", "gold", "--size", "1GiB")
+	return alpha, beta
+}
+
+// TestClusterMoveWait: when vdisk move --wait returns the other node serves the vDisk: it says
+// so itself, and hosts are let in at once.
+func TestClusterMoveWait(t *testing.T) {
+	alpha, beta := newPair(t)
+	beta.until("attached to gold", func() bool {
+		api, err := beta.api()
+		if err != nil {
+			return false
+		}
+		p, err := client.Get[client.VPool](api.GetVPool(t.Context(), "gold"))
+		return err == nil && p.State == "running"
+	})
+	alpha.do("", "vdisk", "publish", "a", "--open")
+	from, to := alpha, beta
+	for round := range 6 {
+		asked := from
+		if round%3 == 2 {
+			asked = to // which passes it on
+		}
+		asked.do("", "vdisk", "move", "a", "--node", to.name, "--wait")
+		if v := to.disk(t.Context(), "a"); v.State != client.VDiskStateRunning || v.Node != to.name {
+			t.Fatalf("round %d: moved, and %s at %s for node %s: %s", round, v.State, v.Node, to.name, v.StateReason)
+		}
+		s, err := to.dial(t.Context(), "a")
+		if err != nil {
+			t.Fatalf("round %d: moved, and: %v", round, err)
+		}
+		s.Close()
+		from, to = to, from
+	}
+}
+
+// TestHandedOver: what ends the wait for a vDisk that goes to node n2, and how.
+func TestHandedOver(t *testing.T) {
+	for _, tc := range []struct {
+		what  string
+		v     client.VDisk
+		waits bool
+		err   string // "": it is served there
+	}{
+		{"on its way", client.VDisk{Node: "n1", State: "running", Handover: &client.Handover{Node: "n2"}}, true, ""},
+		{"given, not open", client.VDisk{Node: "n2", State: "elsewhere", Handover: &client.Handover{Node: "n2"}}, true, ""},
+		{"n2 does not know yet", client.VDisk{Node: "n1", State: "elsewhere"}, true, ""},
+		{"opening", client.VDisk{Node: "n2", State: "opening"}, true, ""},
+		{"n2 has no lease now", client.VDisk{Node: "n2", State: "suspended"}, true, ""},
+		{"there", client.VDisk{Node: "n2", State: "running"}, false, ""},
+		{"there, its backend away", client.VDisk{Node: "n2", State: "degraded"}, false, ""},
+		{"open there, n2 is not asked", client.VDisk{Node: "n2", State: "elsewhere"}, false, ""},
+		{"in the trash", client.VDisk{Node: "n2", State: "trashed"}, false, ""},
+		{"given up", client.VDisk{Node: "n1", State: "running", Handover: &client.Handover{Node: "n2", Failed: "no space"}}, false, "no space"},
+		{"stopped", client.VDisk{Node: "n1", State: "running"}, false, "stopped"},
+		{"damaged", client.VDisk{Node: "n2", State: "corrupt", StateReason: "bad head"}, false, "bad head"},
+		{"n2 went", client.VDisk{Node: "n2", State: "waiting", StateReason: "n2 is down"}, false, "n2 is down"},
+	} {
+		if got := handingOver(tc.v, "n2"); got != tc.waits {
+			t.Errorf("%s: waits %v", tc.what, got)
+		}
+		if tc.waits {
+			continue
+		}
+		if err := handedOver(tc.v, "n2"); (err == nil) != (tc.err == "") || err != nil && !strings.Contains(err.Error(), tc.err) {
+			t.Errorf("%s: %v, want %q", tc.what, err, tc.err)
+		}
+	}
+}
+
+// TestClusterPaused: the process that serves a vDisk stands still (SIGSTOP) until another node
+// has taken the vDisk over with its copy of the journal, and goes on (SIGCONT): it answers
+// nothing of what was sent to it meanwhile, and changes nothing. Then the new owner is killed
+// (SIGKILL), and the first one takes over. What all clients hear is linearizable.
+func TestClusterPaused(t *testing.T) {
+	alpha, beta := newPair(t)
 	const blocks = 8
 	owner, other := alpha, beta
 	ctx := t.Context()

@@ -2018,7 +2018,7 @@ export type VDisk = {
   "epoch": number;
   /** A flatten that was asked for and has not ended */
   "flatten": FlattenProgress | null;
-  /** null unless it is given to another node */
+  /** null unless it is on its way to another node, until it is open there */
   "handover": Handover | null;
   "history": HistoryPolicy;
   "id": string;
