@@ -297,7 +297,7 @@ func (c *Controller) switchNode(ctx context.Context, d *vdisk, rec model.VDisk, 
 	}
 	if vol != nil {
 		c.mu.Lock()
-		d.vol, d.disk, d.state = nil, nil, volume.StateClosed
+		d.vol, d.disk, d.state = nil, nil, "" // should it come back, it is opening
 		c.mu.Unlock()
 		// Busy: initiators try again, where it is by then. Nothing is in flight when its
 		// sessions are dropped.

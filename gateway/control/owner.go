@@ -98,6 +98,9 @@ func (c *Controller) giveUp(ctx context.Context, d *vdisk, rec model.VDisk) erro
 	if err := c.closeVolume(ctx, d); err != nil {
 		c.log.Warn("vDisk of another node did not close orderly", "vdisk", rec.Name, "id", rec.ID, "err", err)
 	}
+	c.mu.Lock()
+	d.state = "" // should it come back, it is opening
+	c.mu.Unlock()
 	return nil
 }
 

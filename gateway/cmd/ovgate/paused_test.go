@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/clustertest"
 	"github.com/openvstorage/ovgate/internal/client"
+	"github.com/openvstorage/ovgate/internal/faultproxy"
 	"github.com/openvstorage/ovgate/internal/kv/etcd/etcdtest"
 	"github.com/openvstorage/ovgate/iscsi/initiator"
 	"github.com/openvstorage/ovgate/volumedriver/backend/remote/remotetest"
@@ -189,9 +192,9 @@ func (m *member) dial(ctx context.Context, vdisk string) (*initiator.Session, er
 	return s, nil
 }
 
-// newPair starts the nodes alpha and beta of a cluster, with the vPool gold on S3 and the vDisk
-// a at alpha.
-func newPair(t *testing.T) (alpha, beta *member) {
+// newPair starts the nodes alpha and beta of a cluster, with the vPool gold on S3, which they
+// reach at an address that between makes of the store's, and the vDisk a at alpha.
+func newPair(t *testing.T, between func(endpoint string) string) (alpha, beta *member) {
 	t.Helper()
 	bin, etcd, s3 := program(t), etcdtest.Serve(t), remotetest.Peer(t, "s3")
 	alpha, beta = newMember(t, bin, "alpha", etcd.Endpoint()), newMember(t, bin, "beta", etcd.Endpoint())
@@ -201,16 +204,54 @@ func newPair(t *testing.T) (alpha, beta *member) {
 	alpha.start() // as a member it takes copies
 	alpha.do(alpha.do("", "cluster", "token", "create"), "cluster", "join", "--data", beta.dir, "--config", beta.conf)
 	beta.start()
-	alpha.do(s3["secret_key"]+"\n", "backend", "create", "s3", "store", "--url", s3["endpoint"], "--bucket", s3["bucket"], "--user", s3["access_key"], "--secret-stdin")
+	alpha.do(s3["secret_key"]+"\n", "backend", "create", "s3", "store", "--url", between(s3["endpoint"]), "--bucket", s3["bucket"], "--user", s3["access_key"], "--secret-stdin")
 	alpha.do("", "vpool", "create", "gold", "--store", "store", "--path", "gold")
 	alpha.do("", "vdisk", "create", "a", "--vpool", "gold", "--size", "1GiB")
 	return alpha, beta
 }
 
-// TestClusterMoveWait: when vdisk move --wait returns the other node serves the vDisk: it says
-// so itself, and hosts are let in at once.
+// gate is a way to a store on which reads of objects wait while it is closed.
+type gate struct {
+	mu   sync.Mutex
+	open chan struct{} // closed: reads pass
+}
+
+func (g *gate) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method == http.MethodGet && strings.Contains(strings.Trim(r.URL.Path, "/"), "/") { // else it is a list
+		g.mu.Lock()
+		open := g.open
+		g.mu.Unlock()
+		select {
+		case <-open:
+		case <-r.Context().Done():
+			return nil, r.Context().Err()
+		}
+	}
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// hold closes the gate, until release.
+func (g *gate) hold() (release func()) {
+	open := make(chan struct{})
+	g.mu.Lock()
+	g.open = open
+	g.mu.Unlock()
+	return sync.OnceFunc(func() { close(open) })
+}
+
+// TestClusterMoveWait: vdisk move --wait does not return before the other node serves the vDisk,
+// which has to read from the store for that. Then that node says so itself, and lets hosts in.
 func TestClusterMoveWait(t *testing.T) {
-	alpha, beta := newPair(t)
+	g := &gate{}
+	g.hold()()
+	alpha, beta := newPair(t, func(endpoint string) string {
+		p, err := faultproxy.New(faultproxy.Options{Target: endpoint, Transport: g, Rand: rand.New(rand.NewPCG(1, 1))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = p.Close() })
+		return p.URL()
+	})
 	beta.until("attached to gold", func() bool {
 		api, err := beta.api()
 		if err != nil {
@@ -220,13 +261,39 @@ func TestClusterMoveWait(t *testing.T) {
 		return err == nil && p.State == "running"
 	})
 	alpha.do("", "vdisk", "publish", "a", "--open")
-	from, to := alpha, beta
-	for round := range 6 {
-		asked := from
-		if round%3 == 2 {
+	for round, from := range []*member{alpha, beta, alpha} {
+		to, asked := beta, from
+		if from == beta {
+			to = alpha
+		}
+		if round == 2 {
 			asked = to // which passes it on
 		}
-		asked.do("", "vdisk", "move", "a", "--node", to.name, "--wait")
+		release := g.hold()
+		t.Cleanup(release)
+		cmd := exec.CommandContext(t.Context(), asked.bin, "vdisk", "move", "a", "--node", to.name, "--wait")
+		cmd.Env = append(environment(), "OVGATE_DATA="+asked.dir)
+		done := make(chan error, 1)
+		go func() {
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				err = fmt.Errorf("%w: %s", err, out)
+			}
+			done <- err
+		}()
+		to.until("opening it", func() bool {
+			v := to.disk(t.Context(), "a")
+			return v.Node == to.name && v.State == client.VDiskStateOpening
+		})
+		select { // it looks several times
+		case err := <-done:
+			t.Fatalf("round %d: it returned while %s opens the vDisk: %v", round, to.name, err)
+		case <-time.After(4 * pollEvery):
+		}
+		release()
+		if err := <-done; err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
 		if v := to.disk(t.Context(), "a"); v.State != client.VDiskStateRunning || v.Node != to.name {
 			t.Fatalf("round %d: moved, and %s at %s for node %s: %s", round, v.State, v.Node, to.name, v.StateReason)
 		}
@@ -235,7 +302,6 @@ func TestClusterMoveWait(t *testing.T) {
 			t.Fatalf("round %d: moved, and: %v", round, err)
 		}
 		s.Close()
-		from, to = to, from
 	}
 }
 
@@ -278,7 +344,7 @@ func TestHandedOver(t *testing.T) {
 // nothing of what was sent to it meanwhile, and changes nothing. Then the new owner is killed
 // (SIGKILL), and the first one takes over. What all clients hear is linearizable.
 func TestClusterPaused(t *testing.T) {
-	alpha, beta := newPair(t)
+	alpha, beta := newPair(t, func(endpoint string) string { return endpoint })
 	const blocks = 8
 	owner, other := alpha, beta
 	ctx := t.Context()
