@@ -251,7 +251,7 @@ func (s *step) format(ctx context.Context) error {
 		d, err = s.v.FindDatastore(ctx, s.naa)
 	}
 	if errors.Is(err, vsphere.ErrNotFound) {
-		err := s.m.call(ctx, s.center.ID, func() error { return ready[0].CreateDatastore(ctx, s.naa, s.rec.Name) })
+		err = s.m.call(ctx, s.center.ID, func() error { return ready[0].CreateDatastore(ctx, s.naa, s.rec.Name) })
 		if err != nil {
 			return err
 		}
