@@ -12,6 +12,9 @@
 // A datastore's record holds its job and the step that is next. A step that fails is tried
 // again with a growing pause, and the record says why; a restart goes on with it.
 //
+// A watch keeps which virtual machines are on the datastores, for as long as somebody asks
+// for them: one collector of changes per vCenter, opened again when it was away.
+//
 // All datastores of a cluster are LUNs of one shared target, whose group "hosts" has the
 // iSCSI names of the hosts, and one CHAP secret.
 //

@@ -69,6 +69,7 @@ type Manager struct {
 	stopped bool
 	running map[string]*worker       // by datastore
 	calls   map[string]chan struct{} // by vCenter; see callsAtOnce
+	watches map[string]*watch        // by vCenter
 }
 
 // worker does the job of a datastore.
@@ -92,7 +93,7 @@ func New(opt Options) *Manager {
 	return &Manager{
 		opt: opt, model: opt.Model, ctl: opt.Control, log: opt.Log, clock: opt.Clock, ctx: ctx, cancel: cancel,
 		slots: make(chan struct{}, workers), reads: make(chan struct{}, reads), centerLock: make(chan struct{}, 1), running: map[string]*worker{},
-		calls: map[string]chan struct{}{}, shares: shares{running: map[string]*share{}, next: map[string]*share{}},
+		calls: map[string]chan struct{}{}, watches: map[string]*watch{}, shares: shares{running: map[string]*share{}, next: map[string]*share{}},
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/vmware/govmomi/fault"
 	"github.com/vmware/govmomi/session"
 	"github.com/vmware/govmomi/vim25"
+	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
 )
@@ -202,6 +203,9 @@ func (a *again) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
 	limit := a.c.opt.Timeout
 	if slow(req) {
 		limit = rescanTimeout
+	}
+	if _, waits := req.(*methods.WaitForUpdatesExBody); waits {
+		limit += updateWait
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
