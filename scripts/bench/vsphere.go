@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/vmware/govmomi"
+	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/openvstorage/ovgate/integrations/vsphere/esxsim"
@@ -30,6 +34,7 @@ var vsphereRows = []goRow{
 	{name: "10 datastores on 200 hosts, created", metric: "s-create", unit: "ms", scale: 1000, limit: 60_000, goal: 1, config: vsphereConfig},
 	{name: "10 datastores on 200 hosts, calls to a host", metric: "calls/host", unit: "calls", scale: 1, limit: 40, goal: 1, config: vsphereConfig},
 	{name: "10 datastores on 200 hosts, memory of the node", metric: "MiB-node", unit: "MiB", scale: 1, limit: 512, goal: 1, config: vsphereConfig},
+	{name: "a virtual machine's change at the vCenter, until it is told", metric: "ms-vm", unit: "ms", scale: 1, limit: 5000, goal: 1, config: vsphereConfig + "; median of 11 renames, looked for every 10 ms"},
 	{name: "a datastore on 200 hosts, looked at with its paths", metric: "s-look", unit: "ms", scale: 1000, limit: 10_000, goal: 1, config: vsphereConfig},
 }
 
@@ -98,14 +103,18 @@ func measureVSphere(ctx context.Context, o options, dir string, r *results) (err
 		return err
 	}
 	looked := time.Since(look) / vsphereDatastores
+	change, err := measureChanges(ctx, api, v)
+	if err != nil {
+		return err
+	}
 	perHost := float64(c.onHosts) / float64(o.hosts)
-	fmt.Printf("  %.1f s, %.1f calls to a host and %d to the vCenter itself (%s); %d logins; CPU of the node %.1f s, its memory %.0f MiB; a look %.2f s\n",
-		took.Seconds(), perHost, c.others, c, v.Logins(), now-used, memory, looked.Seconds())
+	fmt.Printf("  %.1f s, %.1f calls to a host and %d to the vCenter itself (%s); %d logins; CPU of the node %.1f s, its memory %.0f MiB; a look %.2f s; a change is told after %.0f ms\n",
+		took.Seconds(), perHost, c.others, c, v.Logins(), now-used, memory, looked.Seconds(), change)
 	if o.hosts != vsphereHosts {
 		fmt.Printf("bench: no rows: they are for %d hosts\n", vsphereHosts)
 		return nil
 	}
-	r.vsphere = map[string]float64{"s-create": took.Seconds(), "calls/host": perHost, "MiB-node": memory, "s-look": looked.Seconds()}
+	r.vsphere = map[string]float64{"s-create": took.Seconds(), "calls/host": perHost, "MiB-node": memory, "s-look": looked.Seconds(), "ms-vm": change}
 	return nil
 }
 
@@ -166,6 +175,65 @@ func checkDatastores(ctx context.Context, api *client.Client, hosts int) error {
 		}
 	}
 	return nil
+}
+
+// measureChanges renames a virtual machine some times, and returns after how many ms the node
+// tells of that, the median.
+func measureChanges(ctx context.Context, api *client.Client, v *esxsim.VCenter) (float64, error) {
+	const times = 11
+	u, err := url.Parse(v.URL())
+	if err != nil {
+		return 0, err
+	}
+	u.User = url.UserPassword(v.User(), v.Password())
+	c, err := govmomi.NewClient(ctx, u, true)
+	if err != nil {
+		return 0, err
+	}
+	f := find.NewFinder(c.Client)
+	folder, err := f.Folder(ctx, "/DC0/vm")
+	if err != nil {
+		return 0, err
+	}
+	rp, err := f.ResourcePool(ctx, "/DC0/host/"+esxsim.Cluster+"/Resources")
+	if err != nil {
+		return 0, err
+	}
+	task, err := folder.CreateVM(ctx, types.VirtualMachineConfigSpec{Name: "vm", Files: &types.VirtualMachineFileInfo{VmPathName: "[" + vsphereName(0) + "]"}}, rp, nil)
+	if err == nil {
+		err = task.Wait(ctx)
+	}
+	if err != nil {
+		return 0, err
+	}
+	vm, err := f.VirtualMachine(ctx, "/DC0/vm/vm")
+	if err != nil {
+		return 0, err
+	}
+	var took []float64
+	for i := range times + 1 {
+		name := fmt.Sprint("renamed", i)
+		began := time.Now()
+		if task, err = vm.Rename(ctx, name); err == nil {
+			err = task.Wait(ctx)
+		}
+		for told := false; err == nil && !told; {
+			var l client.VirtualMachineList
+			l, err = client.Get[client.VirtualMachineList](api.ListVMs(ctx, &client.ListVMsParams{Datastore: new(vsphereName(0))}))
+			told = len(l.Items) == 1 && l.Items[0].Name == name
+			if err == nil && !told {
+				err = pause(ctx, 10*time.Millisecond)
+			}
+		}
+		if err != nil {
+			return 0, err
+		}
+		if i > 0 { // the first has the node begin
+			took = append(took, float64(time.Since(began).Microseconds())/1000)
+		}
+	}
+	slices.Sort(took)
+	return took[len(took)/2], nil
 }
 
 // vsphereCalls counts calls at a vCenter.
