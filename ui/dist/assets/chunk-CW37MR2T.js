@@ -1,5 +1,0 @@
-<<<<<<<< HEAD:ui/dist/assets/chunk-S7WMCPQW.js
-import{I as n,d as i,e as l}from"/assets/chunk-IVMEGUSL.js";function u({label:t,parts:a}){return n("div",{class:"meter",role:"img","aria-label":t,children:a.map((e,r)=>n(s,{...e},r))})}function s({share:t,class:a}){let e=l(null),r=`${(100*Math.min(1,Math.max(0,t||0))).toFixed(2)}%`;return i(()=>{e.current?.style.setProperty("width",r)},[r]),n("i",{ref:e,class:a})}function c(t){return t>=.95?"tone-bad":t>=.8?"tone-warn":""}export{u as a,c as b};
-========
-import{H as n,d as i,e as l}from"/assets/chunk-L7QCT2GH.js";function u({label:t,parts:a}){return n("div",{class:"meter",role:"img","aria-label":t,children:a.map((e,r)=>n(s,{...e},r))})}function s({share:t,class:a}){let e=l(null),r=`${(100*Math.min(1,Math.max(0,t||0))).toFixed(2)}%`;return i(()=>{e.current?.style.setProperty("width",r)},[r]),n("i",{ref:e,class:a})}function c(t){return t>=.95?"tone-bad":t>=.8?"tone-warn":""}export{u as a,c as b};
->>>>>>>> b732cf4 (Show the virtual machines on datastores, as the vCenter tells of changes):ui/dist/assets/chunk-CW37MR2T.js
