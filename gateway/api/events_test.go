@@ -16,7 +16,7 @@ import (
 // TestQuietStream: a stream on which nothing happens for longer than a write may take goes
 // on.
 func TestQuietStream(t *testing.T) {
-	const limit = 100 * time.Millisecond
+	const limit = 2 * time.Second
 	for _, version := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
