@@ -329,6 +329,11 @@ func TestFairSharing(t *testing.T) {
 			}
 		}
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("LUN %+v, %d at the device, sessions %+v", n.srv.Targets()[0].LUNs[0].Stats, d.len(), n.srv.Sessions())
+		}
+	})
 	flood(modest, few, small)
 	flood(greedy, depth, large)
 	eventually(t, n, "both are at the device, and the greedy one waits", func() bool {
