@@ -58,6 +58,9 @@ func (s *Server) guard(op string) echo.MiddlewareFunc {
 					return refuse(http.StatusForbidden, "forbidden", "", "ask somebody with that role", "this needs role %s, you have role %s", rule.role, who.Role)
 				}
 			}
+			if err := fit(c); err != nil {
+				return err
+			}
 			if err := s.checkOrigin(r, who); err != nil {
 				return err
 			}
@@ -71,6 +74,21 @@ func (s *Server) guard(op string) echo.MiddlewareFunc {
 			return next(c)
 		}
 	}
+}
+
+// maxRef bounds what a path names an object by, in bytes: the longest is a vPool's and a
+// vDisk's name with a slash between, each of 255 bytes, and a request names it in escapes.
+const maxRef = 768
+
+// fit refuses names in the path that no object can have, before anything looks for them.
+func fit(c echo.Context) error {
+	for i, v := range c.ParamValues() {
+		if len(v) > maxRef {
+			name := c.ParamNames()[i]
+			return refuse(http.StatusNotFound, "not_found", name+" "+clip(v), "", "there is no such %s: a name has at most 255 bytes", name)
+		}
+	}
+	return nil
 }
 
 // extend gives a known caller the time that its operation may take. Up to here

@@ -181,9 +181,14 @@ func (c *Controller) StealVDisk(ctx context.Context, name string, acceptLoss boo
 		return rec, explain(object, err)
 	}
 	defer d.lock.release()
-	if rec, ok := c.model.VDisk(rec.ID); !ok || !c.mine(rec) {
-		return rec, explain(object, errNotTaken)
+	now, ok := c.model.VDisk(rec.ID)
+	switch {
+	case !ok || now.State == model.StateDeleting:
+		return rec, noVDisk(rec.Name)
+	case !c.mine(now):
+		return now, &Error{Code: CodeInUse, Object: object, Message: errNotTaken.Error(), Hint: "ovgate vdisk show " + rec.Name + " tells which node it is"}
 	}
+	rec = now
 	if err := c.openStolen(ctx, d, rec, acceptLoss); err != nil {
 		c.schedule(ref{"vdisk", rec.ID}, retryMin)
 		return rec, explain(object, err)
