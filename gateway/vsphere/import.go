@@ -39,12 +39,10 @@ func (m *Manager) ImportDatastore(ctx context.Context, in NewImport) (model.Data
 	if e := checkSize("vdisk "+v.Name, v.Size); e != nil {
 		return model.Datastore{}, e
 	}
-	at, err := m.planPlace(ctx, in.Name, in.Center, in.Cluster, v.VPool)
+	rec, err := m.planPlace(ctx, in.Name, in.Center, in.Cluster, v.VPool)
 	if err != nil {
-		return at.rec, err
+		return rec, err
 	}
-	defer at.v.Close()
-	rec := at.rec
 	used := m.model.Datastores(func(d model.Datastore) bool { return d.VDisk == v.ID })
 	if len(used) > 0 {
 		return rec, &control.Error{Code: control.CodeInUse, Field: "vdisk", Object: "vdisk " + v.Name, Message: "it is the vDisk of datastore " + used[0].Name, Hint: "clone it and import the clone"}
@@ -66,15 +64,12 @@ func (s *step) resignature(ctx context.Context) error {
 		return err
 	}
 	// A try whose answer was lost may have done it.
-	if err := s.rescanAll(ctx, ready[:1]); err != nil {
+	if err := ready[0].Rescan(ctx); err != nil {
 		return err
 	}
 	d, err := s.v.FindDatastore(ctx, s.naa)
 	if errors.Is(err, vsphere.ErrNotFound) {
-		err := s.m.call(ctx, s.center.ID, func() error {
-			_, err := ready[0].Resignature(ctx, s.naa)
-			return err
-		})
+		_, err := ready[0].Resignature(ctx, s.naa)
 		if errors.Is(err, vsphere.ErrNotFound) {
 			return &control.Error{Code: control.CodeInvalid, Object: datastoreObject(s.rec.Name), Message: "there is no VMFS volume on its vDisk", Hint: "remove it with --keep-vdisk, and import a clone of a datastore's vDisk", Err: err}
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -152,17 +151,14 @@ func (h *Host) places() map[place]types.HostInternetScsiHbaAuthenticationPropert
 	return found
 }
 
-// rescan asks the targets what there is, and returns what makes sessions and disks that. The
-// lock of the host's storage system is held, Fabric.mu only by what is returned.
-func (h *Host) rescan() (keep func(*simulator.Context)) {
+// rescan makes sessions and disks what the targets say now.
+func (h *Host) rescan() {
 	want := map[place]types.HostInternetScsiHbaAuthenticationProperties{}
 	if h.enabled {
 		want = h.places()
 	}
-	links, numbers := maps.Clone(h.links), maps.Clone(h.numbers)
-	var replaced []*link
 	for at, auth := range want {
-		if l := links[at]; l != nil && l.auth.ChapName == auth.ChapName && l.auth.ChapSecret == auth.ChapSecret {
+		if l := h.links[at]; l != nil && l.auth.ChapName == auth.ChapName && l.auth.ChapSecret == auth.ChapSecret {
 			continue
 		} else if l != nil && l.session() != nil {
 			continue // a session that stands is not asked for the secret again
@@ -172,51 +168,39 @@ func (h *Host) rescan() (keep func(*simulator.Context)) {
 			h.f.log.Info("login failed", "host", h.sys.Name, "target", at.target, "at", at.portal, "err", err)
 			continue
 		}
-		if old := links[at]; old != nil {
-			replaced = append(replaced, old)
+		if old := h.links[at]; old != nil {
+			old.stop()
 		}
-		links[at] = l
-		if _, known := numbers[at]; !known {
-			numbers[at] = len(numbers)
+		h.links[at] = l
+		if _, known := h.numbers[at]; !known {
+			h.numbers[at] = len(h.numbers)
 		}
 	}
-	found, told := h.ask(links, numbers)
-	return func(*simulator.Context) {
-		h.links, h.numbers = links, numbers
-		for _, l := range replaced {
+	h.claim()
+	for at, l := range h.links {
+		// Like a real host it keeps a session while the send target is configured.
+		if _, wanted := want[at]; !wanted && !slices.ContainsFunc(h.send, func(t sendTarget) bool { return hostPort(t.Address, t.Port) == at.portal }) {
 			l.stop()
-		}
-		h.claim(found, told)
-		for at, l := range h.links {
-			// Like a real host it keeps a session while the send target is configured.
-			if _, wanted := want[at]; !wanted && !slices.ContainsFunc(h.send, func(t sendTarget) bool { return hostPort(t.Address, t.Port) == at.portal }) {
-				l.stop()
-				delete(h.links, at)
-			}
+			delete(h.links, at)
 		}
 	}
 }
 
-// ask looks at every LUN of every session, and returns the disks that there are and who told.
-func (h *Host) ask(links map[place]*link, numbers map[place]int) (found map[string]*lun, told map[*link]bool) {
-	found, told = map[string]*lun{}, map[*link]bool{}
-	for _, l := range links {
+// claim looks at every LUN of every session. What a session that is away would tell stays
+// as it was.
+func (h *Host) claim() {
+	found, told := map[string]*lun{}, map[*link]bool{}
+	for _, l := range h.links {
 		s := l.session()
 		if s == nil {
 			continue
 		}
-		if err := h.askAt(l, s, numbers[l.at], found); err != nil {
+		if err := h.claimAt(l, s, found); err != nil {
 			h.f.log.Info("LUNs are not told", "host", h.sys.Name, "target", l.at.target, "at", l.at.portal, "err", err)
 			continue
 		}
 		told[l] = true
 	}
-	return found, told
-}
-
-// claim makes the host's disks what was found. What a session that is away would tell stays
-// as it was.
-func (h *Host) claim(found map[string]*lun, told map[*link]bool) {
 	for name, old := range h.luns {
 		now := found[name]
 		if now == nil {
@@ -251,7 +235,7 @@ func (h *Host) uses(name string) bool {
 	return false
 }
 
-func (h *Host) askAt(l *link, s *initiator.Session, target int, found map[string]*lun) error {
+func (h *Host) claimAt(l *link, s *initiator.Session, found map[string]*lun) error {
 	numbers, err := reportLUNs(s)
 	if err != nil {
 		return err
@@ -267,14 +251,11 @@ func (h *Host) askAt(l *link, s *initiator.Session, target int, found map[string
 		}
 		name := "naa." + d.naa
 		if d.naa == "" {
-			name = fmt.Sprintf("mpx.%s:C0:T%d:L%d", hbaDevice, target, n) // no shared storage
+			name = fmt.Sprintf("mpx.%s:C0:T%d:L%d", hbaDevice, h.numbers[l.at], n) // no shared storage
 		}
 		disk := found[name]
 		if disk == nil {
-			disk = &lun{name: name, dev: d, uuid: fmt.Sprintf("02%04x0000%s%x", n, d.naa, (d.model + "      ")[:6])}
-			// A host finds out once what a disk supports, when it claims it.
-			known := h.luns[name]
-			disk.ats = known != nil && known.ats || supportsATS(s, n)
+			disk = &lun{name: name, dev: d, uuid: fmt.Sprintf("02%04x0000%s%x", n, d.naa, (d.model + "      ")[:6]), ats: supportsATS(s, n)}
 			found[name] = disk
 		}
 		disk.paths = append(disk.paths, &lunPath{link: l, number: n, dev: d, pathState: d.pathState(s, n)})
@@ -282,47 +263,16 @@ func (h *Host) askAt(l *link, s *initiator.Session, target int, found map[string
 	return nil
 }
 
-// headerRead is what a look for a volume on a disk found.
-type headerRead struct {
-	disk     *lun
-	was, now *header
-}
-
-// readHeaders looks for volumes on every disk that is attached. The lock of the host's
-// storage system is held, Fabric.mu is not.
-func (h *Host) readHeaders() []headerRead {
-	type way struct {
-		s      *initiator.Session
-		number uint16
-	}
-	var out []headerRead
-	var ways []way
-	h.f.mu.Lock()
+// look for volumes on every disk that is attached.
+func (h *Host) readHeaders() {
 	for _, l := range h.luns {
 		s, number, err := l.live()
 		if err != nil || h.detached[l.name] {
-			s = nil
-		}
-		out, ways = append(out, headerRead{disk: l, was: l.header}), append(ways, way{s, number})
-	}
-	h.f.mu.Unlock()
-	for i, w := range ways {
-		if w.s == nil {
+			l.header = nil
 			continue
 		}
-		var err error
-		if out[i].now, err = readHeader(w.s, w.number); err != nil {
-			h.f.log.Info("a volume header is not read", "host", h.sys.Name, "disk", out[i].disk.name, "err", err)
-		}
-	}
-	return out
-}
-
-// keepHeaders keeps what was read, unless it was changed meanwhile.
-func keepHeaders(read []headerRead) {
-	for _, r := range read {
-		if r.disk.header == r.was {
-			r.disk.header = r.now
+		if l.header, err = readHeader(s, number); err != nil {
+			h.f.log.Info("a volume header is not read", "host", h.sys.Name, "disk", l.name, "err", err)
 		}
 	}
 }

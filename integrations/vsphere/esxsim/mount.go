@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"time"
 
@@ -16,17 +15,9 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
-// rescanVolumes looks at what the disks carry, and returns what mounts that and forgets what
-// they carry no more; see rescan.
-func (h *Host) rescanVolumes() (keep func(*simulator.Context)) {
-	read := h.readHeaders()
-	return func(ctx *simulator.Context) {
-		keepHeaders(read)
-		h.mountAll(ctx)
-	}
-}
-
-func (h *Host) mountAll(ctx *simulator.Context) {
+// rescanVolumes mounts what the disks carry, and forgets what they do not any more.
+func (h *Host) rescanVolumes(ctx *simulator.Context) {
+	h.readHeaders()
 	there := map[string]bool{}
 	for _, l := range h.sorted() {
 		if l.header == nil || l.header.Disk != l.name || h.detached[l.name] {
@@ -125,21 +116,13 @@ func (h *Host) mountInfo(ctx *simulator.Context, id string, change func(*types.H
 	if !ok {
 		return
 	}
-	i := slices.IndexFunc(ds.Host, func(m types.DatastoreHostMount) bool { return m.Key == h.sys.Self })
-	if i < 0 {
-		return
+	hosts, any := slices.Clone(ds.Host), false
+	for i := range hosts {
+		if hosts[i].Key == h.sys.Self {
+			change(&hosts[i].MountInfo)
+		}
+		any = any || isTrue(hosts[i].MountInfo.Accessible)
 	}
-	info, any := ds.Host[i].MountInfo, false
-	change(&info)
-	for j, o := range ds.Host {
-		any = any || j != i && isTrue(o.MountInfo.Accessible)
-	}
-	any = any || isTrue(info.Accessible)
-	if reflect.DeepEqual(info, ds.Host[i].MountInfo) && any == ds.Summary.Accessible {
-		return // nobody is told
-	}
-	hosts := slices.Clone(ds.Host)
-	hosts[i].MountInfo = info
 	s := ds.Summary
 	s.Accessible = any
 	ctx.Map.Update(ctx, ds, []types.PropertyChange{{Name: "host", Val: hosts}, {Name: "summary", Val: s}})
