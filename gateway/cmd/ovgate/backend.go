@@ -115,6 +115,16 @@ func (r *remoteFlags) input() (in client.RemoteOptionsInput, any bool, err error
 	return in, any, nil
 }
 
+// allWork returns an error for the first thing that was tried of an object and does not work.
+func allWork(object string, steps []client.RemoteStep) error {
+	for _, s := range steps {
+		if !s.Ok {
+			return fmt.Errorf("%s: %s does not work: %s", object, s.Step, s.Detail)
+		}
+	}
+	return nil
+}
+
 // readBounded reads a small file.
 func readBounded(name string, most int64) (string, error) {
 	f, err := os.Open(name)
@@ -213,12 +223,7 @@ func (a *app) backendTest() *cobra.Command {
 		if err := a.printBackendResult(r); err != nil {
 			return err
 		}
-		for _, s := range r.Steps {
-			if !s.Ok {
-				return fmt.Errorf("backend %s: %s does not work: %s", args[0], s.Step, s.Detail)
-			}
-		}
-		return nil
+		return allWork("backend "+args[0], r.Steps)
 	})
 	return cmd
 }

@@ -169,12 +169,7 @@ func (a *app) cloudTest() *cobra.Command {
 		if err := a.printCloudResult(r); err != nil {
 			return err
 		}
-		for _, s := range r.Steps {
-			if !s.Ok {
-				return fmt.Errorf("openstack cloud %s: %s does not work: %s", args[0], s.Step, s.Detail)
-			}
-		}
-		return nil
+		return allWork("openstack cloud "+args[0], r.Steps)
 	})
 	cmd.Long = "Try what is needed of a registered cloud, without changing anything there. It ends with an error when something\n" +
 		"does not work; what works and should be other is a warning."

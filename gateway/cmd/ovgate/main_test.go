@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 //	exits N PROGRAM ARGS   runs a program that has to end with exit code N
 func TestScripts(t *testing.T) {
 	if testing.Short() {
-		t.Skip("each command is a process of one goroutine, the most of which is its start; TestServeScripts has commands too")
+		t.Skip("each command is a process of one goroutine, the most of which is its start; TestClusterScripts has commands too")
 	}
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",

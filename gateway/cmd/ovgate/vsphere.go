@@ -139,12 +139,7 @@ func (a *app) centerTest() *cobra.Command {
 		if err := a.printCenterResult(r); err != nil {
 			return err
 		}
-		for _, s := range r.Steps {
-			if !s.Ok {
-				return fmt.Errorf("vsphere center %s: %s does not work: %s", args[0], s.Step, s.Detail)
-			}
-		}
-		return nil
+		return allWork("vsphere center "+args[0], r.Steps)
 	})
 	cmd.Long = "Try what is needed of a registered vCenter, without changing anything there. It ends with an error when something\n" +
 		"does not work."
