@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -76,13 +77,16 @@ func (s *Server) guard(op string) echo.MiddlewareFunc {
 	}
 }
 
-// maxRef bounds what a path names an object by, in bytes: the longest is a vPool's and a
-// vDisk's name with a slash between, each of 255 bytes, and a request names it in escapes.
+// maxRef bounds what a path names an object by, in bytes without escapes: above a vPool's and
+// a vDisk's name with a slash between, and below what the registry takes as a key.
 const maxRef = 768
 
 // fit refuses names in the path that no object can have, before anything looks for them.
 func fit(c echo.Context) error {
 	for i, v := range c.ParamValues() {
+		if plain, err := url.PathUnescape(v); err == nil {
+			v = plain
+		}
 		if len(v) > maxRef {
 			name := c.ParamNames()[i]
 			return refuse(http.StatusNotFound, "not_found", name+" "+clip(v), "", "there is no such %s: a name has at most 255 bytes", name)

@@ -182,3 +182,24 @@ func (s *served) must(id string, values map[string]string, body string) answer {
 	}
 	return a
 }
+
+// TestNamesTooLong: what no object can be called is found nowhere, whatever is asked of it, and
+// nothing is asked of the registry with it. Escapes do not count.
+func TestNamesTooLong(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	for _, id := range slices.Sorted(maps.Keys(s.ops)) {
+		op := s.ops[id]
+		if role, open, _ := api.RuleOf(id); open || role == "" || !strings.Contains(op.path, "{") {
+			continue
+		}
+		path := placeholder.ReplaceAllString(op.path, strings.Repeat("y", 5000))
+		if a := s.do(request{method: op.method, path: path, query: "offset=0", header: bearer(s.token)}); a.status != 404 || !strings.Contains(string(a.body), `"not_found"`) || len(a.body) > 2000 {
+			t.Errorf("%s: %d %.300s", id, a.status, a.body)
+		}
+	}
+	a := s.do(request{method: "GET", path: "/vdisks/" + strings.Repeat("%C3%A9", 120) + "%2F" + strings.Repeat("%C3%A9", 120), header: bearer(s.token)})
+	if a.status != 404 || strings.Contains(string(a.body), "at most 255") {
+		t.Errorf("a name of 240 letters: %d %.300s", a.status, a.body)
+	}
+}
