@@ -353,7 +353,7 @@ func (c *Controller) reconcile() {
 	t := c.clock.NewTimer(retryMax)
 	defer t.Stop()
 	for {
-		t.Reset(c.visitDue())
+		t.ResetAt(c.visitDue())
 		select {
 		case <-c.ctx.Done():
 			return
@@ -363,23 +363,27 @@ func (c *Controller) reconcile() {
 	}
 }
 
-// visitDue starts the visits that are due and returns the time to the next.
-func (c *Controller) visitDue() time.Duration {
+// visitDue starts the visits that are due and returns when the next one is.
+func (c *Controller) visitDue() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now, next := c.clock.Now(), retryMax
+	now := c.clock.Now()
+	last := now.Add(retryMax)
+	next := last
 	for r, e := range c.due {
 		if e.busy {
 			continue
 		}
-		if wait := e.at.Sub(now); wait > 0 {
-			next = min(next, wait)
+		if e.at.After(now) {
+			if e.at.Before(next) {
+				next = e.at
+			}
 			continue
 		}
 		select {
 		case c.slots <- struct{}{}:
 		default:
-			return retryMax // a worker that ends kicks the loop
+			return last // a worker that ends kicks the loop
 		}
 		e.busy = true
 		c.due[r] = e

@@ -24,6 +24,9 @@ type Timer interface {
 	C() <-chan time.Time
 	Stop() bool
 	Reset(d time.Duration) bool
+	// ResetAt is Reset to a moment, at once if it has passed: a deadline is not
+	// moved by time that goes by between its reckoning and the call.
+	ResetAt(at time.Time) bool
 }
 
 // Real is the machine's clock.
@@ -42,6 +45,7 @@ type realTimer struct{ t *time.Timer }
 func (r realTimer) C() <-chan time.Time        { return r.t.C }
 func (r realTimer) Stop() bool                 { return r.t.Stop() }
 func (r realTimer) Reset(d time.Duration) bool { return r.t.Reset(d) }
+func (r realTimer) ResetAt(at time.Time) bool  { return r.t.Reset(time.Until(at)) }
 
 // Manual is a clock that moves only by Advance. The zero value is not usable;
 // see NewManual.
@@ -113,6 +117,14 @@ func (t *manualTimer) Reset(d time.Duration) bool {
 	defer t.m.mu.Unlock()
 	was := t.clear()
 	t.set(d)
+	return was
+}
+
+func (t *manualTimer) ResetAt(at time.Time) bool {
+	t.m.mu.Lock()
+	defer t.m.mu.Unlock()
+	was := t.clear()
+	t.set(at.Sub(t.m.now))
 	return was
 }
 

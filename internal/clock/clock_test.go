@@ -56,6 +56,26 @@ func TestManualNow(t *testing.T) {
 	}
 }
 
+// A deadline stays where it is when time passes before the timer is set to it.
+func TestResetAt(t *testing.T) {
+	m := NewManual(start)
+	timer, deadline := m.NewTimer(time.Hour), m.Now().Add(time.Minute)
+	m.Advance(59 * time.Second)
+	if !timer.ResetAt(deadline) {
+		t.Error("ResetAt of an armed timer says it was not")
+	}
+	if m.Advance(time.Second); !fired(timer) {
+		t.Error("did not fire at its deadline")
+	}
+	if timer.ResetAt(deadline); !fired(timer) {
+		t.Error("a deadline that has passed did not fire at once")
+	}
+	r := Real{}.NewTimer(time.Hour)
+	defer r.Stop()
+	r.ResetAt(time.Now().Add(time.Millisecond))
+	<-r.C()
+}
+
 // After Stop or Reset no stale value is received, and both tell whether the timer
 // was armed.
 func TestManualStopAndReset(t *testing.T) {

@@ -18,6 +18,9 @@ const (
 // disk): seldom enough to be free, often enough to follow the freeing of space.
 const expireRetry = time.Second
 
+// expireLook is the pause of the expirer when no lease ends before: a grant wakes it.
+const expireLook = time.Hour
+
 // leaseTable holds the deadlines of the leases; what a lease is bound to is in
 // the database. A lease that is in the database and not here is being removed.
 type leaseTable struct {
@@ -68,24 +71,22 @@ func (l *leaseTable) renew(id LeaseID, now time.Time) bool {
 	return ok
 }
 
-// due takes out the leases whose time is over and returns them with the wait
-// until the next one; 0 when there is none.
-func (l *leaseTable) due(now time.Time) (map[LeaseID]leaseState, time.Duration) {
+// due takes out the leases whose time is over and returns them with the deadline
+// of the next one, within expireLook.
+func (l *leaseTable) due(now time.Time) (map[LeaseID]leaseState, time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	over := map[LeaseID]leaseState{}
-	var wait time.Duration
+	over, next := map[LeaseID]leaseState{}, now.Add(expireLook)
 	for id, st := range l.byID {
-		left := st.deadline.Sub(now)
 		switch {
-		case left <= 0:
+		case !st.deadline.After(now):
 			over[id] = st
 			delete(l.byID, id)
-		case wait == 0 || left < wait:
-			wait = left
+		case st.deadline.Before(next):
+			next = st.deadline
 		}
 	}
-	return over, wait
+	return over, next
 }
 
 // expireLoop revokes leases as their time ends.
@@ -93,10 +94,10 @@ func (s *Bolt) expireLoop() {
 	defer s.wg.Done()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	timer := s.clock.NewTimer(time.Hour)
+	timer := s.clock.NewTimer(expireLook)
 	defer timer.Stop()
 	for {
-		over, wait := s.leases.due(s.clock.Now())
+		over, next := s.leases.due(s.clock.Now())
 		for id, st := range over {
 			err := s.do(ctx, func(b *batch) error { return b.revoke(id) }, nil)
 			if err != nil && !refusal(err) {
@@ -109,10 +110,7 @@ func (s *Bolt) expireLoop() {
 			}
 			continue
 		}
-		if wait == 0 {
-			wait = time.Hour // nothing to expire; moved wakes the loop
-		}
-		timer.Reset(wait)
+		timer.ResetAt(next)
 		select {
 		case <-timer.C():
 		case <-s.leases.moved:

@@ -131,6 +131,7 @@ type simTimer struct{}
 func (simTimer) C() <-chan time.Time      { return nil }
 func (simTimer) Stop() bool               { return true }
 func (simTimer) Reset(time.Duration) bool { return true }
+func (simTimer) ResetAt(time.Time) bool   { return true }
 
 func (n *simNode) awake() bool { return n.srv != nil && n.s.now >= n.sleep }
 
