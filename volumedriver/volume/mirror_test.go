@@ -129,8 +129,13 @@ type leapClock struct {
 func (l *leapClock) Now() time.Time       { return l.Real.Now().Add(time.Duration(l.ahead.Load())) }
 func (l *leapClock) leap(d time.Duration) { l.ahead.Add(int64(d)) }
 func (l *leapClock) booted() func(*Host)  { return func(*Host) { l.leap(3 * dtl.Grant) } }
+
+// lostAfter is when a peer that does not answer counts as lost: far above what one takes on
+// a busy machine, as a copy that was given up cannot be taken over.
+const lostAfter = 2 * time.Second
+
 func dtlOptions(n *testNet, peers ...string) *DTLOptions {
-	return &DTLOptions{Cluster: "c1", Dial: n.dial, Peers: func(ID) []string { return peers }, Lost: 200 * time.Millisecond}
+	return &DTLOptions{Cluster: "c1", Dial: n.dial, Peers: func(ID) []string { return peers }, Lost: lostAfter}
 }
 
 // pair are two nodes with the same backend and registry, of which each has the copies of

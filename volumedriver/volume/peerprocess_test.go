@@ -2,12 +2,14 @@ package volume
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	mrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -99,6 +101,37 @@ func startPeerProcess(t *testing.T) (*os.Process, string) {
 	return nil, ""
 }
 
+// stopProcess stops a process and waits until all its threads stand: they go on for a while
+// after the signal was sent.
+func stopProcess(t *testing.T, p *os.Process) {
+	t.Helper()
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	stands := func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid))
+		if err != nil || len(threads) == 0 {
+			t.Fatalf("the threads of the peer are not told: %v", err)
+		}
+		for _, file := range threads {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The state follows the name, which is in parentheses.
+			if i := bytes.LastIndexByte(b, ')'); i < 0 || i+2 >= len(b) || b[i+2] != 'T' {
+				return false
+			}
+		}
+		return true
+	}
+	for limit := time.Now().Add(hangLimit); !stands(); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("the peer does not stand still")
+		}
+	}
+}
+
 // TestPeerStopped: the process that has the copy is stopped in the middle of writes. The
 // owner answers none of them before the registry says that the copy does not count, and all
 // of them soon after; when the process goes on, another copy is made.
@@ -126,9 +159,7 @@ func TestPeerStopped(t *testing.T) {
 	for round := range uint32(2) {
 		gen := record().Generation
 		mustWrite(t, v, 0, round*100+1)
-		if err := process.Signal(syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
+		stopProcess(t, process)
 		var writers sync.WaitGroup
 		begun := time.Now()
 		for i := range uint32(8) {
