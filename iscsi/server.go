@@ -40,7 +40,7 @@ func DefaultLimits() Limits {
 		Connections:  1024,             // 512 hosts with two paths
 		PreLogin:     128,              // a rack that boots at once; 128 x 24 KiB of text at most
 		Sessions:     1000,             // below Connections, so that discovery still gets in
-		Discovery:    16,               // they last for milliseconds; with Sessions below Connections
+		Discovery:    64,               // hosts of a cluster that rescan at once; with Sessions below Connections
 		QueueDepth:   128,              // what hypervisors use per device
 		SessionBytes: 64 << 20,         // 128 commands of 512 KiB
 		ServerBytes:  512 << 20,        // eight sessions at their limit, and 1000 with some commands

@@ -4019,6 +4019,47 @@ type Version struct {
 	Version string         `json:"version"`
 }
 
+// VirtualMachine defines model for VirtualMachine.
+type VirtualMachine struct {
+	// Center Name
+	Center string `json:"center"`
+
+	// Datastores Names of those of ovgate that it has files on
+	Datastores []string `json:"datastores"`
+
+	// Host Name; empty: the vCenter does not tell
+	Host string `json:"host"`
+
+	// ID Managed object id
+	ID   string `json:"id"`
+	Name string `json:"name"`
+
+	// Power poweredOn, poweredOff or suspended
+	Power    string `json:"power"`
+	Template bool   `json:"template"`
+}
+
+// VirtualMachineList defines model for VirtualMachineList.
+type VirtualMachineList struct {
+	Items []VirtualMachine `json:"items"`
+	Next  *string          `json:"next"`
+
+	// Sources The vCenters that were asked
+	Sources []VirtualMachineSource `json:"sources"`
+}
+
+// VirtualMachineSource defines model for VirtualMachineSource.
+type VirtualMachineSource struct {
+	// Center Name
+	Center string `json:"center"`
+
+	// Problem Why it tells of no changes now; empty: it does
+	Problem string `json:"problem"`
+
+	// SeenAt When it last told that this is all; null: it has not
+	SeenAt *time.Time `json:"seenAt"`
+}
+
 // VolumeLimits Limits of reads and writes together that the volumes of a type get; 0: none. Of a limit and one per GiB the lower counts.
 type VolumeLimits struct {
 	// BurstMs How much of a rate that was left unused may be caught up at once, as time, up to 60000
@@ -4813,6 +4854,21 @@ type RemoveDatastoreParams struct {
 	KeepVDisk *bool `form:"keepVdisk,omitempty" json:"keepVdisk,omitempty"`
 }
 
+// ListVMsParams defines parameters for ListVMs.
+type ListVMsParams struct {
+	// Datastore Name or id: only those on it
+	Datastore *string `form:"datastore,omitempty" json:"datastore,omitempty"`
+
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
 // RecoverAlbaJSONRequestBody defines body for RecoverAlba for application/json ContentType.
 type RecoverAlbaJSONRequestBody = AlbaRecoverInput
 
@@ -5532,6 +5588,9 @@ type ServerInterface interface {
 	// RenameDatastore Give a datastore another name, in the vCenter too
 	// (POST /vsphere/datastores/{datastore}/rename)
 	RenameDatastore(ctx echo.Context, datastore DatastoreRef) error
+	// ListVMs List the virtual machines on the datastores that ovgate made
+	// (GET /vsphere/vms)
+	ListVMs(ctx echo.Context, params ListVMsParams) error
 }
 
 // ServerInterfaceWrapper converts echo contexts to parameters.
@@ -9472,6 +9531,45 @@ func (w *ServerInterfaceWrapper) RenameDatastore(ctx echo.Context) error {
 	return err
 }
 
+// ListVMs converts echo context to params.
+func (w *ServerInterfaceWrapper) ListVMs(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListVMsParams
+	// ------------- Optional query parameter "datastore" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "datastore", ctx.QueryParams(), &params.Datastore, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter datastore: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListVMs(ctx, params)
+	return err
+}
+
 // This is a simple interface which specifies echo.Route addition functions which
 // are present on both echo.Echo and echo.Group, since we want to allow using
 // either of them for path registration
@@ -9565,6 +9663,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/vsphere/centers/:center/hosts", wrapper.ListCenterHosts, options.OperationMiddlewares["ListCenterHosts"]...)
 	router.POST(options.BaseURL+"/vsphere/centers/:center/prepare", wrapper.PrepareCenterHosts, options.OperationMiddlewares["PrepareCenterHosts"]...)
 	router.POST(options.BaseURL+"/vsphere/centers/:center/import", wrapper.ImportDatastore, options.OperationMiddlewares["ImportDatastore"]...)
+	router.GET(options.BaseURL+"/vsphere/vms", wrapper.ListVMs, options.OperationMiddlewares["ListVMs"]...)
 	router.GET(options.BaseURL+"/vsphere/datastores", wrapper.ListDatastores, options.OperationMiddlewares["ListDatastores"]...)
 	router.POST(options.BaseURL+"/vsphere/datastores", wrapper.CreateDatastore, options.OperationMiddlewares["CreateDatastore"]...)
 	router.DELETE(options.BaseURL+"/vsphere/datastores/:datastore", wrapper.RemoveDatastore, options.OperationMiddlewares["RemoveDatastore"]...)
@@ -16442,6 +16541,45 @@ func (response RenameDatastoredefaultJSONResponse) VisitRenameDatastoreResponse(
 	return err
 }
 
+type ListVMsRequestObject struct {
+	Params ListVMsParams
+}
+
+type ListVMsResponseObject interface {
+	VisitListVMsResponse(w http.ResponseWriter) error
+}
+
+type ListVMs200JSONResponse VirtualMachineList
+
+func (response ListVMs200JSONResponse) VisitListVMsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListVMsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListVMsdefaultJSONResponse) VisitListVMsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// GetAlba State of the object store: safety, space, what happened
@@ -16975,6 +17113,9 @@ type StrictServerInterface interface {
 	// RenameDatastore Give a datastore another name, in the vCenter too
 	// (POST /vsphere/datastores/{datastore}/rename)
 	RenameDatastore(ctx context.Context, request RenameDatastoreRequestObject) (RenameDatastoreResponseObject, error)
+	// ListVMs List the virtual machines on the datastores that ovgate made
+	// (GET /vsphere/vms)
+	ListVMs(ctx context.Context, request ListVMsRequestObject) (ListVMsResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx echo.Context, request any) (any, error)
@@ -22857,6 +22998,31 @@ func (sh *strictHandler) RenameDatastore(ctx echo.Context, datastore DatastoreRe
 		return err
 	} else if validResponse, ok := response.(RenameDatastoreResponseObject); ok {
 		return validResponse.VisitRenameDatastoreResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListVMs operation middleware
+func (sh *strictHandler) ListVMs(ctx echo.Context, params ListVMsParams) error {
+	var request ListVMsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListVMs(ctx.Request().Context(), request.(ListVMsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListVMs")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListVMsResponseObject); ok {
+		return validResponse.VisitListVMsResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

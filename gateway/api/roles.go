@@ -70,6 +70,7 @@ var rules = map[string]rule{
 	"ListDatastores":       {role: auth.RoleRead},
 	"GetDatastore":         {role: auth.RoleRead},
 	"LookAtDatastore":      {role: auth.RoleRead},
+	"ListVMs":              {role: auth.RoleRead},
 	"ListUsers":            {role: auth.RoleRead},
 	"ListAlerts":           {role: auth.RoleRead},
 	"ListAlertRules":       {role: auth.RoleRead},

@@ -263,6 +263,7 @@ func (s *served) tour() map[string]bool {
 		step{"ListCenterHosts", "center=prod2", ""},
 		step{"PrepareCenterHosts", "center=prod2", fmt.Sprintf(`{"cluster":%q,"dryRun":true}`, esxsim.Cluster)},
 		step{"CreateDatastore", "", fmt.Sprintf(`{"name":"ds","center":"prod2","cluster":%q,"vpool":"gold","size":2147483648,"dryRun":true}`, esxsim.Cluster)},
+		step{"ListVMs", "", ""},
 		step{"RemoveDatastore", "datastore=none", ""},
 		step{"DeleteCenter", "center=none", ""},
 		step{"DeleteCloud", "cloud=none", ""},

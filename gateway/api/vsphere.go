@@ -252,3 +252,27 @@ func (s *Server) AttachDatastore(ctx context.Context, r AttachDatastoreRequestOb
 	}
 	return AttachDatastore202JSONResponse(s.datastoreOf(d)), nil
 }
+
+// ListVMs lists the virtual machines on datastores of ovgate.
+func (s *Server) ListVMs(ctx context.Context, r ListVMsRequestObject) (ListVMsResponseObject, error) {
+	vms, sources, err := s.opt.VSphere.VMs(ctx, value(r.Params.Datastore))
+	if err != nil {
+		return nil, err
+	}
+	out := ListVMs200JSONResponse{Sources: []VirtualMachineSource{}}
+	for _, x := range sources {
+		row := VirtualMachineSource{Center: x.Center, Problem: x.Problem}
+		if !x.Seen.IsZero() {
+			row.SeenAt = &x.Seen
+		}
+		out.Sources = append(out.Sources, row)
+	}
+	var rows []VirtualMachine
+	for _, v := range vms {
+		if matches(r.Params.Q, v.Name, nil) {
+			rows = append(rows, VirtualMachine{ID: v.ID, Name: v.Name, Center: v.Center, Host: v.Host, Power: v.Power, Template: v.Template, Datastores: v.Datastores})
+		}
+	}
+	out.Items, out.Next, err = page(rows, func(v VirtualMachine) model.Keys { return model.Keys{Text: v.Name, ID: v.Center + " " + v.ID} }, "name", false, r.Params.Cursor, r.Params.Limit)
+	return out, err
+}

@@ -253,6 +253,7 @@ func (m *Manager) UpdateCenter(ctx context.Context, ref string, p CenterPatch) (
 	if err != nil {
 		return old, report, explain(object, err)
 	}
+	m.unwatch(kept.ID)
 	m.log.Info("vCenter changed", "center", kept.Name)
 	m.opt.Changed("center", kept.ID)
 	return kept, report, nil
@@ -291,6 +292,7 @@ func (m *Manager) DeleteCenter(ctx context.Context, ref string) error {
 	if err := m.model.DeleteCenter(ctx, c.ID); err != nil {
 		return explain(object, err)
 	}
+	m.unwatch(c.ID)
 	m.log.Info("vCenter forgotten", "center", c.Name)
 	m.opt.Changed("center", c.ID)
 	return nil

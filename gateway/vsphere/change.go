@@ -71,11 +71,31 @@ func (s *step) rescan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return each(ctx, hosts, func(ctx context.Context, _ int, h *vsphere.Host) error {
-		if err := h.RescanDisks(ctx); err != nil {
+	adapters, err := s.m.storages(ctx, s.center.ID, s.v, hosts, vsphere.Adapters)
+	if err != nil {
+		return err
+	}
+	seen := map[string]*vsphere.Storage{}
+	if s.again() { // most hosts may see it
+		if seen, err = s.m.storages(ctx, s.center.ID, s.v, hosts, vsphere.Disks); err != nil {
 			return err
 		}
-		disk, err := h.Disk(ctx, s.naa)
+	}
+	return each(ctx, hosts, func(ctx context.Context, _ int, h *vsphere.Host) error {
+		if st := seen[h.ID()]; st != nil {
+			if disk, err := st.Disk(s.naa); err == nil && !disk.Lost && disk.Size >= s.rec.Size {
+				return nil
+			}
+		}
+		if err := adapters[h.ID()].Err(); err != nil {
+			return err
+		}
+		_, device := adapters[h.ID()].Initiator()
+		st, err := s.m.rescanDisks(ctx, s.center.ID, h, device)
+		if err != nil {
+			return err
+		}
+		disk, err := st.Disk(s.naa)
 		if err == nil && disk.Lost {
 			return &control.Error{
 				Code: control.CodeBackend, Object: datastoreObject(s.rec.Name), Message: fmt.Sprintf("host %s has lost LUN %s: no path leads to it", h.Name, s.naa),
@@ -95,7 +115,7 @@ func (s *step) expand(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return hosts[0].Expand(ctx, d)
+	return s.m.call(ctx, s.center.ID, func() error { return hosts[0].Expand(ctx, d) })
 }
 
 // verify has every host look at the volume, and sees that it grew.
@@ -104,8 +124,7 @@ func (s *step) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = each(ctx, hosts, func(ctx context.Context, _ int, h *vsphere.Host) error { return h.Rescan(ctx) })
-	if err != nil {
+	if err := s.volumes(ctx, hosts); err != nil {
 		return err
 	}
 	d, err := s.v.FindDatastore(ctx, s.naa)
@@ -118,6 +137,11 @@ func (s *step) verify(ctx context.Context) error {
 		return fmt.Errorf("datastore %s has %d bytes after it grew to %d: %w", s.rec.Name, d.Capacity, s.rec.Size, vsphere.ErrRefused)
 	}
 	return nil
+}
+
+// volumes has hosts look for datastores.
+func (s *step) volumes(ctx context.Context, hosts []*vsphere.Host) error {
+	return each(ctx, hosts, func(ctx context.Context, _ int, h *vsphere.Host) error { return s.m.rescanVolumes(ctx, s.center.ID, h) })
 }
 
 // rename renames the datastore in the vCenter.
@@ -149,11 +173,8 @@ func (s *step) destroy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rescan := func() error {
-		return each(ctx, hosts, func(ctx context.Context, _ int, h *vsphere.Host) error { return h.Rescan(ctx) })
-	}
 	// A try that was cut off may have destroyed it, and hosts show it until they look.
-	if err := rescan(); err != nil {
+	if err := s.rescanAll(ctx, hosts); err != nil {
 		return err
 	}
 	if d, err = s.v.FindDatastore(ctx, s.naa); errors.Is(err, vsphere.ErrNotFound) {
@@ -164,10 +185,10 @@ func (s *step) destroy(ctx context.Context) error {
 	if hosts, err = s.connected(d); err != nil {
 		return err
 	}
-	if err := hosts[0].Destroy(ctx, d); err != nil {
+	if err := s.m.call(ctx, s.center.ID, func() error { return hosts[0].Destroy(ctx, d) }); err != nil {
 		return err
 	}
-	if err := rescan(); err != nil {
+	if err := s.volumes(ctx, hosts); err != nil {
 		return err
 	}
 	if _, err := s.v.FindDatastore(ctx, s.naa); !errors.Is(err, vsphere.ErrNotFound) {
@@ -181,7 +202,21 @@ func (s *step) detach(ctx context.Context) error {
 	if s.naa == "" {
 		return nil
 	}
-	return each(ctx, s.reachable(), func(ctx context.Context, _ int, h *vsphere.Host) error { return h.Detach(ctx, s.naa) })
+	hosts := s.reachable()
+	now, err := s.m.storages(ctx, s.center.ID, s.v, hosts, vsphere.Disks)
+	if err != nil {
+		return err
+	}
+	return each(ctx, hosts, func(ctx context.Context, _ int, h *vsphere.Host) error {
+		disk, err := now[h.ID()].Disk(s.naa)
+		if errors.Is(err, vsphere.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return s.m.call(ctx, s.center.ID, func() error { return h.Detach(ctx, disk) })
+	})
 }
 
 // reachable are the hosts that are connected, in maintenance mode too. The others have no
@@ -220,11 +255,20 @@ func (s *step) forget(ctx context.Context) error {
 	if s.naa == "" {
 		return nil
 	}
-	return each(ctx, s.reachable(), func(ctx context.Context, _ int, h *vsphere.Host) error {
-		if name, err := h.InitiatorName(ctx); err != nil || name == "" {
+	hosts := s.reachable()
+	now, err := s.m.storages(ctx, s.center.ID, s.v, hosts, vsphere.Adapters)
+	if err != nil {
+		return err
+	}
+	return each(ctx, hosts, func(ctx context.Context, _ int, h *vsphere.Host) error {
+		_, device := now[h.ID()].Initiator()
+		if err := now[h.ID()].Err(); err != nil || device == "" {
 			return err
 		}
-		return h.Forget(ctx, s.naa)
+		if _, err := s.m.rescanDisks(ctx, s.center.ID, h, device); err != nil {
+			return err
+		}
+		return s.m.call(ctx, s.center.ID, func() error { return h.Forget(ctx, s.naa) })
 	})
 }
 

@@ -56,6 +56,8 @@ func (m *Manager) credentials(ctx context.Context, center, id, name string) (use
 
 // ensureTarget makes the shared target of a cluster, with its group, and returns it.
 func (m *Manager) ensureTarget(ctx context.Context, c model.Center, cluster, clusterName string) (control.Target, vsphere.Target, error) {
+	m.targetLock.Lock()
+	defer m.targetLock.Unlock()
 	var out vsphere.Target
 	name := targetName(c, cluster)
 	t, err := m.ctl.FindTarget(name)
@@ -77,7 +79,9 @@ func (m *Manager) ensureTarget(ctx context.Context, c model.Center, cluster, clu
 		}
 		t = r.Target
 	}
-	_, err = m.model.UpdateCenter(ctx, c.ID, func(c *model.Center) error { c.Cluster(cluster).Target = t.ID; return nil })
+	if now, ok := m.model.FindCenter(c.ID); !ok || now.Cluster(cluster) == nil || now.Cluster(cluster).Target != t.ID {
+		_, err = m.model.UpdateCenter(ctx, c.ID, func(c *model.Center) error { c.Cluster(cluster).Target = t.ID; return nil })
+	}
 	for _, p := range m.ctl.TargetPortals(t) {
 		out.Portals = append(out.Portals, p.Address)
 	}
@@ -86,6 +90,12 @@ func (m *Manager) ensureTarget(ctx context.Context, c model.Center, cluster, clu
 
 // admit lets hosts in to a cluster's target, by their iSCSI names.
 func (m *Manager) admit(ctx context.Context, t control.Target, names []string) error {
+	m.targetLock.Lock()
+	defer m.targetLock.Unlock()
+	t, err := m.ctl.FindTarget(t.Name) // another job may have admitted them
+	if err != nil {
+		return err
+	}
 	g := t.Access.Group(hostGroup)
 	var add []string
 	for _, n := range names {
@@ -96,6 +106,6 @@ func (m *Manager) admit(ctx context.Context, t control.Target, names []string) e
 	if len(add) == 0 {
 		return nil
 	}
-	_, err := m.ctl.UpdateGroup(ctx, t.Name, hostGroup, control.GroupChange{Add: add})
+	_, err = m.ctl.UpdateGroup(ctx, t.Name, hostGroup, control.GroupChange{Add: add})
 	return err
 }

@@ -52,27 +52,50 @@ func (s *step) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.m.prepare(ctx, s.center, s.rec.Cluster, s.rec.ClusterName, ready, false, func(ctx context.Context, h *vsphere.Host, done []vsphere.Action) error {
-		for _, a := range done {
+	p, err := s.m.prepare(ctx, s.v, s.center, s.rec.Cluster, s.rec.ClusterName, ready, false)
+	if err != nil {
+		return err
+	}
+	for i, h := range ready {
+		for _, a := range p.done[i] {
 			if a.Action == "skipped" {
 				s.m.log.Warn("a host does not take a setting", "host", h.Name, "setting", a.Detail)
 			}
 		}
-		return s.sees(ctx, h)
-	})
-}
-
-// sees has a host look for the LUN.
-func (s *step) sees(ctx context.Context, h *vsphere.Host) error {
-	if err := h.RescanDisks(ctx); err != nil {
-		return err
 	}
 	v, ok := s.m.model.VDisk(s.rec.VDisk)
 	iqn, lun, placed := s.m.ctl.Placed(v)
 	if !ok || !placed {
 		return fmt.Errorf("its LUN: %w", model.ErrNotFound)
 	}
-	disk, err := h.DiskAt(ctx, s.naa, iqn, lun)
+	seen := map[string]*vsphere.Storage{}
+	if s.again() { // most hosts may see it
+		if seen, err = s.m.storages(ctx, s.center.ID, s.v, ready, vsphere.Disks); err != nil {
+			return err
+		}
+	}
+	return each(ctx, ready, func(ctx context.Context, i int, h *vsphere.Host) error {
+		if st := seen[h.ID()]; st != nil {
+			disk, err := st.DiskAt(s.naa, iqn, lun)
+			if err == nil && disk.Size == v.Size && !disk.Lost && disk.Ways(iqn) >= len(p.target.Portals) {
+				return nil
+			}
+		}
+		st, err := s.m.rescanDisks(ctx, s.center.ID, h, p.devices[i])
+		if err != nil {
+			return err
+		}
+		disk, err := st.DiskAt(s.naa, iqn, lun)
+		return s.sees(h, disk, err, v.Size)
+	})
+}
+
+// again tells whether the step was tried before and did not get on: hosts that have what it
+// wants are left alone then.
+func (s *step) again() bool { return s.job.Tries > 0 }
+
+// sees tells what is wrong with a host's LUN.
+func (s *step) sees(h *vsphere.Host, disk vsphere.Disk, err error, size int64) error {
 	problem := &control.Error{Code: control.CodeBackend, Object: datastoreObject(s.rec.Name), Err: err}
 	const between = "see that nothing between the host and the portals changes what the target tells, and that no other target has its name: "
 	switch portals := strings.Join(s.portals(), ", "); {
@@ -83,8 +106,8 @@ func (s *step) sees(ctx context.Context, h *vsphere.Host) error {
 		problem.Message, problem.Hint = err.Error(), between+portals
 	case err != nil:
 		return err
-	case disk.Size != v.Size:
-		problem.Message, problem.Hint = fmt.Sprintf("host %s takes LUN %s for %d bytes, and it has %d", h.Name, s.naa, disk.Size, v.Size), between+portals
+	case disk.Size != size:
+		problem.Message, problem.Hint = fmt.Sprintf("host %s takes LUN %s for %d bytes, and it has %d", h.Name, s.naa, disk.Size, size), between+portals
 	default:
 		return nil
 	}
@@ -99,31 +122,54 @@ func (s *step) portals() []string {
 	return out
 }
 
-// prepare switches software iSCSI on, admits the hosts, and sets send targets and CHAP;
-// then is run for each host.
-func (m *Manager) prepare(ctx context.Context, c model.Center, cluster, clusterName string, hosts []*vsphere.Host, rotate bool, then func(context.Context, *vsphere.Host, []vsphere.Action) error) error {
+// prepared is what came of preparing hosts, in their order.
+type prepared struct {
+	target  vsphere.Target
+	devices []string // of the adapters
+	done    [][]vsphere.Action
+}
+
+// prepare switches software iSCSI on, admits the hosts, and sets send targets and CHAP where
+// they are not what they should be, or with rotate everywhere.
+func (m *Manager) prepare(ctx context.Context, v *vsphere.Center, c model.Center, cluster, clusterName string, hosts []*vsphere.Host, rotate bool) (prepared, error) {
+	p := prepared{devices: make([]string, len(hosts)), done: make([][]vsphere.Action, len(hosts))}
 	t, target, err := m.ensureTarget(ctx, c, cluster, clusterName)
 	if err != nil {
-		return err
+		return p, err
 	}
-	names := make([]string, len(hosts))
-	err = each(ctx, hosts, func(ctx context.Context, i int, h *vsphere.Host) error {
-		names[i], err = h.EnableISCSI(ctx)
+	p.target = target
+	now, err := m.storages(ctx, c.ID, v, hosts, vsphere.Adapters)
+	if err != nil {
+		return p, err
+	}
+	names, slots := make([]string, len(hosts)), m.slotsOf(c.ID)
+	err = each(ctx, hosts, func(ctx context.Context, i int, h *vsphere.Host) (err error) {
+		st := now[h.ID()]
+		if err := st.Err(); err != nil {
+			return err
+		}
+		if names[i], p.devices[i] = st.Initiator(); names[i] == "" {
+			st, err = shared(ctx, &m.shares, c.ID+" enable "+h.ID(), slots, h.EnableISCSI)
+			if err == nil {
+				names[i], p.devices[i] = st.Initiator()
+			}
+		}
 		return err
 	})
 	if err != nil {
-		return err
+		return p, err
 	}
 	// Before the hosts log in for the first time.
 	if err := m.admit(ctx, t, names); err != nil {
-		return err
+		return p, err
 	}
-	return each(ctx, hosts, func(ctx context.Context, _ int, h *vsphere.Host) error {
-		done, err := h.SetTarget(ctx, target, rotate)
-		if err != nil {
+	return p, each(ctx, hosts, func(ctx context.Context, i int, h *vsphere.Host) error {
+		if plan, err := now[h.ID()].PlanTarget(target, rotate); err != nil || len(plan) == 0 {
 			return err
 		}
-		return then(ctx, h, done)
+		key := fmt.Sprintf("%s target %s %t", c.ID, h.ID(), rotate)
+		p.done[i], err = shared(ctx, &m.shares, key, slots, func(ctx context.Context) ([]vsphere.Action, error) { return h.SetTarget(ctx, target, rotate) })
+		return err
 	})
 }
 
@@ -162,20 +208,27 @@ func (m *Manager) PrepareHosts(ctx context.Context, ref, cluster string, dryRun 
 		for _, p := range m.ctl.Portals() {
 			t.Portals = append(t.Portals, p.Address)
 		}
-		err = each(ctx, ready, func(ctx context.Context, i int, h *vsphere.Host) error {
-			var err error
-			made[i], err = h.PlanTarget(ctx, t, true)
-			return err
-		})
-	} else {
-		place := map[string]int{}
-		for i, h := range ready {
-			place[h.ID()] = i
+		var now map[string]*vsphere.Storage
+		if now, err = m.storages(ctx, c.ID, v, ready, vsphere.Adapters); err != nil {
+			return nil, explain(object, err)
 		}
-		err = m.prepare(ctx, c, hosts[0].ClusterID, hosts[0].Cluster, ready, true, func(ctx context.Context, h *vsphere.Host, done []vsphere.Action) error {
-			made[place[h.ID()]] = done
-			return h.Rescan(ctx)
-		})
+		for i, h := range ready {
+			if made[i], err = now[h.ID()].PlanTarget(t, true); err != nil {
+				return nil, explain(object, err)
+			}
+		}
+	} else {
+		var p prepared
+		p, err = m.prepare(ctx, v, c, hosts[0].ClusterID, hosts[0].Cluster, ready, true)
+		made = p.done
+		if err == nil {
+			err = each(ctx, ready, func(ctx context.Context, i int, h *vsphere.Host) error {
+				if _, err := m.rescanDisks(ctx, c.ID, h, p.devices[i]); err != nil {
+					return err
+				}
+				return m.rescanVolumes(ctx, c.ID, h)
+			})
+		}
 	}
 	for _, a := range made {
 		actions = append(actions, a...)
@@ -192,13 +245,14 @@ func (s *step) format(ctx context.Context) error {
 	d, err := s.v.FindDatastore(ctx, s.naa)
 	if errors.Is(err, vsphere.ErrNotFound) {
 		// A try whose answer was lost may have made it on the LUN, and the vCenter not know.
-		if err := ready[0].Rescan(ctx); err != nil {
+		if err := s.rescan1(ctx, ready[0]); err != nil {
 			return err
 		}
 		d, err = s.v.FindDatastore(ctx, s.naa)
 	}
 	if errors.Is(err, vsphere.ErrNotFound) {
-		if err := ready[0].CreateDatastore(ctx, s.naa, s.rec.Name); err != nil {
+		err = s.m.call(ctx, s.center.ID, func() error { return ready[0].CreateDatastore(ctx, s.naa, s.rec.Name) })
+		if err != nil {
 			return err
 		}
 		d, err = s.v.FindDatastore(ctx, s.naa)
@@ -216,22 +270,80 @@ func (s *step) format(ctx context.Context) error {
 	return nil
 }
 
+// rescan1 has a host look for datastores, and for disks before where the step did not get on.
+func (s *step) rescan1(ctx context.Context, h *vsphere.Host) error {
+	if s.again() {
+		if err := s.rescanAll(ctx, []*vsphere.Host{h}); err != nil {
+			return err
+		}
+	}
+	return s.m.rescanVolumes(ctx, s.center.ID, h)
+}
+
+// rescanAll has hosts look for disks and then for datastores.
+func (s *step) rescanAll(ctx context.Context, hosts []*vsphere.Host) error {
+	now, err := s.m.storages(ctx, s.center.ID, s.v, hosts, vsphere.Adapters)
+	if err != nil {
+		return err
+	}
+	return each(ctx, hosts, func(ctx context.Context, _ int, h *vsphere.Host) error {
+		_, device := now[h.ID()].Initiator()
+		if err := now[h.ID()].Err(); err != nil {
+			return err
+		}
+		if _, err := s.m.rescanDisks(ctx, s.center.ID, h, device); err != nil {
+			return err
+		}
+		return s.m.rescanVolumes(ctx, s.center.ID, h)
+	})
+}
+
 // mount has every host mount the datastore and use all its paths.
 func (s *step) mount(ctx context.Context) error {
 	ready, err := s.ready()
 	if err != nil {
 		return err
 	}
+	d, err := s.v.FindDatastore(ctx, s.naa)
+	if err != nil && !errors.Is(err, vsphere.ErrNotFound) {
+		return err
+	}
+	now, err := s.m.storages(ctx, s.center.ID, s.v, ready, vsphere.Disks)
+	if err != nil {
+		return err
+	}
 	err = each(ctx, ready, func(ctx context.Context, _ int, h *vsphere.Host) error {
-		if err := h.Rescan(ctx); err != nil {
-			return err
+		disk, err := now[h.ID()].Disk(s.naa)
+		mounted := false
+		if d != nil {
+			m, ok := d.On(h)
+			mounted = ok && m.Mounted && m.Accessible
 		}
-		return h.RoundRobin(ctx, s.naa)
+		switch {
+		case errors.Is(err, vsphere.ErrNotFound): // it came since
+			if err := s.rescanAll(ctx, []*vsphere.Host{h}); err != nil {
+				return err
+			}
+			st, err := s.m.storages(ctx, s.center.ID, s.v, []*vsphere.Host{h}, vsphere.Disks)
+			if err != nil {
+				return err
+			}
+			if disk, err = st[h.ID()].Disk(s.naa); err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		case !mounted || s.job.Kind == model.JobAttach:
+			if err := s.m.rescanVolumes(ctx, s.center.ID, h); err != nil {
+				return err
+			}
+		}
+		return s.m.call(ctx, s.center.ID, func() error { return h.RoundRobin(ctx, disk) })
 	})
 	if err != nil {
 		return err
 	}
-	d, err := s.v.FindDatastore(ctx, s.naa)
+	d, err = s.v.FindDatastore(ctx, s.naa)
 	if err != nil {
 		return err
 	}

@@ -76,32 +76,28 @@ func (m *Manager) planCreate(ctx context.Context, in NewDatastore) (model.Datast
 	if _, exists := m.model.VDiskByName(pool.ID, in.Name); exists {
 		return model.Datastore{}, nil, &control.Error{Code: control.CodeExists, Field: "name", Object: object, Message: "vpool " + pool.Name + " has a vDisk of this name", Hint: "choose another name"}
 	}
-	rec, err := m.planPlace(ctx, in.Name, in.Center, in.Cluster, pool.ID)
+	at, err := m.planPlace(ctx, in.Name, in.Center, in.Cluster, pool.ID)
 	if err != nil {
-		return rec, nil, err
+		return at.rec, nil, err
 	}
-	rec.Size = in.Size
-	c, err := m.FindCenter(rec.Center)
-	if err != nil {
-		return rec, nil, err
-	}
-	v, err := m.connect(ctx, c)
-	if err != nil {
-		return rec, nil, err
-	}
-	defer v.Close()
-	hosts, err := v.Hosts(ctx, rec.Cluster)
-	if err != nil {
-		return rec, nil, explain(object, err)
-	}
-	plan, err := m.planHosts(ctx, c, rec, hosts)
-	return rec, plan, explain(object, err)
+	defer at.v.Close()
+	at.rec.Size = in.Size
+	plan, err := m.planHosts(ctx, at)
+	return at.rec, plan, explain(object, err)
 }
 
-// planPlace refuses a name or cluster that cannot have a new datastore, and returns a record
-// that is to be made.
-func (m *Manager) planPlace(ctx context.Context, name, center, cluster, pool string) (model.Datastore, error) {
-	object, none := datastoreObject(clip(name)), model.Datastore{}
+// placed is where a new datastore goes.
+type placed struct {
+	rec    model.Datastore // to be made
+	center model.Center
+	v      *vsphere.Center // signed in; close it
+	hosts  []*vsphere.Host // of the cluster
+}
+
+// planPlace refuses a name or cluster that cannot have a new datastore, and returns where it
+// goes.
+func (m *Manager) planPlace(ctx context.Context, name, center, cluster, pool string) (_ placed, err error) {
+	object, none := datastoreObject(clip(name)), placed{}
 	if e := checkName(object, name, vsphere.MaxDatastoreName); e != nil {
 		return none, e
 	}
@@ -122,7 +118,11 @@ func (m *Manager) planPlace(ctx context.Context, name, center, cluster, pool str
 	if err != nil {
 		return none, err
 	}
-	defer v.Close()
+	defer func() {
+		if err != nil {
+			v.Close()
+		}
+	}()
 	hosts, err := v.Hosts(ctx, cluster)
 	if err != nil {
 		return none, explain(object, err)
@@ -140,14 +140,15 @@ func (m *Manager) planPlace(ctx context.Context, name, center, cluster, pool str
 		return none, err
 	}
 	now := m.clock.Now().UTC()
-	return model.Datastore{
+	return placed{model.Datastore{
 		ID: id, Name: name, Center: c.ID, Cluster: hosts[0].ClusterID, ClusterName: hosts[0].Cluster, VPool: pool, State: model.StateCreating,
 		Node: m.opt.Node, Created: now, Job: &model.DatastoreJob{Kind: model.JobCreate, Step: stepVDisk, Started: now},
-	}, nil
+	}, c, v, hosts}, nil
 }
 
 // planHosts says what a new datastore changes.
-func (m *Manager) planHosts(ctx context.Context, c model.Center, rec model.Datastore, hosts []*vsphere.Host) ([]vsphere.Action, error) {
+func (m *Manager) planHosts(ctx context.Context, at placed) ([]vsphere.Action, error) {
+	c, rec, hosts := at.center, at.rec, at.hosts
 	pool, _ := m.model.VPool(rec.VPool)
 	plan := []vsphere.Action{{Host: "", Action: "create", Detail: fmt.Sprintf("vDisk %s of %d bytes in vPool %s", rec.Name, rec.Size, pool.Name)}}
 	name := targetName(c, rec.Cluster)
@@ -162,12 +163,16 @@ func (m *Manager) planHosts(ctx context.Context, c model.Center, rec model.Datas
 		t.Portals = append(t.Portals, p.Address)
 	}
 	ready := usable(hosts)
+	now, err := m.storages(ctx, c.ID, at.v, ready, vsphere.Adapters)
+	if err != nil {
+		return nil, err
+	}
 	for _, h := range hosts {
 		if why := h.Away(); why != "" {
 			plan = append(plan, vsphere.Action{Host: h.Name, Action: "leave out", Detail: "it " + why})
 			continue
 		}
-		changes, err := h.PlanTarget(ctx, t, false)
+		changes, err := now[h.ID()].PlanTarget(t, false)
 		if err != nil {
 			return nil, err
 		}
@@ -408,20 +413,22 @@ func (m *Manager) Look(ctx context.Context, rec model.Datastore) (Live, error) {
 	if d != nil {
 		out.Capacity, out.Free, out.VMs = d.Capacity, d.Free, len(d.VMs)
 	}
-	out.Hosts = make([]HostView, len(hosts))
-	err = each(ctx, hosts, func(ctx context.Context, i int, h *vsphere.Host) error {
+	now, err := m.storages(ctx, c.ID, v, hosts, vsphere.Disks)
+	if err != nil {
+		return out, explain(object, err)
+	}
+	for _, h := range hosts {
 		x := HostView{Host: h.Name, Away: h.Away()}
 		if d != nil {
 			mount, _ := d.On(h)
 			x.Mounted, x.Accessible, x.Reason = mount.Mounted, mount.Accessible, mount.Reason
 		}
-		if disk, err := h.Disk(ctx, naa); err == nil {
+		if disk, err := now[h.ID()].Disk(naa); err == nil {
 			x.Policy, x.Paths = disk.Policy, disk.Paths
 		} else if !errors.Is(err, vsphere.ErrNotFound) && !errors.Is(err, vsphere.ErrHostAway) {
-			return err
+			return out, explain(object, err)
 		}
-		out.Hosts[i] = x
-		return nil
-	})
-	return out, explain(object, err)
+		out.Hosts = append(out.Hosts, x)
+	}
+	return out, nil
 }

@@ -12,6 +12,9 @@
 // A datastore's record holds its job and the step that is next. A step that fails is tried
 // again with a growing pause, and the record says why; a restart goes on with it.
 //
+// A watch keeps which virtual machines are on the datastores, for as long as somebody asks
+// for them: one collector of changes per vCenter, opened again when it was away.
+//
 // All datastores of a cluster are LUNs of one shared target, whose group "hosts" has the
 // iSCSI names of the hosts, and one CHAP secret.
 //
@@ -25,5 +28,7 @@
 //	V4  A vDisk is unmapped only after every host that has the datastore, or that its
 //	    vCenter says is connected, has detached it. A host that is away holds a removal up.
 //	V5  One job at a time works on a datastore, on the node that its record names.
-//	V6  Passwords and CHAP secrets are sealed in the model and in no answer, event or log.
+//	V6  A vCenter is asked for at most callsAtOnce things at once. What several jobs want of a
+//	    host at the same time is done once, and began after each of them asked (see shares).
+//	V7  Passwords and CHAP secrets are sealed in the model and in no answer, event or log.
 package vsphere

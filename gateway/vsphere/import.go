@@ -39,10 +39,12 @@ func (m *Manager) ImportDatastore(ctx context.Context, in NewImport) (model.Data
 	if e := checkSize("vdisk "+v.Name, v.Size); e != nil {
 		return model.Datastore{}, e
 	}
-	rec, err := m.planPlace(ctx, in.Name, in.Center, in.Cluster, v.VPool)
+	at, err := m.planPlace(ctx, in.Name, in.Center, in.Cluster, v.VPool)
 	if err != nil {
-		return rec, err
+		return at.rec, err
 	}
+	defer at.v.Close()
+	rec := at.rec
 	used := m.model.Datastores(func(d model.Datastore) bool { return d.VDisk == v.ID })
 	if len(used) > 0 {
 		return rec, &control.Error{Code: control.CodeInUse, Field: "vdisk", Object: "vdisk " + v.Name, Message: "it is the vDisk of datastore " + used[0].Name, Hint: "clone it and import the clone"}
@@ -64,12 +66,15 @@ func (s *step) resignature(ctx context.Context) error {
 		return err
 	}
 	// A try whose answer was lost may have done it.
-	if err := ready[0].Rescan(ctx); err != nil {
+	if err := s.rescanAll(ctx, ready[:1]); err != nil {
 		return err
 	}
 	d, err := s.v.FindDatastore(ctx, s.naa)
 	if errors.Is(err, vsphere.ErrNotFound) {
-		_, err := ready[0].Resignature(ctx, s.naa)
+		err := s.m.call(ctx, s.center.ID, func() error {
+			_, err := ready[0].Resignature(ctx, s.naa)
+			return err
+		})
 		if errors.Is(err, vsphere.ErrNotFound) {
 			return &control.Error{Code: control.CodeInvalid, Object: datastoreObject(s.rec.Name), Message: "there is no VMFS volume on its vDisk", Hint: "remove it with --keep-vdisk, and import a clone of a datastore's vDisk", Err: err}
 		}

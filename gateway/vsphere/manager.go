@@ -17,9 +17,9 @@ import (
 
 const (
 	// workers bounds jobs at once: they wait for hosts more than they work.
-	workers = 4
-	// hostsAtOnce bounds hosts that one job works on at once.
-	hostsAtOnce = 8
+	workers = 16
+	// hostsAtOnce bounds hosts that one job waits for at once; see callsAtOnce.
+	hostsAtOnce = 256
 	// retryMin and retryMax bound the pause before a step is tried again.
 	retryMin = time.Second
 	retryMax = time.Minute
@@ -62,10 +62,14 @@ type Manager struct {
 	reads  chan struct{}
 
 	centerLock chan struct{} // held by who changes a vCenter's record
+	targetLock sync.Mutex    // held by who makes a cluster's target or lets hosts in to it
+	shares     shares
 
 	mu      sync.Mutex
 	stopped bool
-	running map[string]*worker // by datastore
+	running map[string]*worker       // by datastore
+	calls   map[string]chan struct{} // by vCenter; see callsAtOnce
+	watches map[string]*watch        // by vCenter
 }
 
 // worker does the job of a datastore.
@@ -89,6 +93,7 @@ func New(opt Options) *Manager {
 	return &Manager{
 		opt: opt, model: opt.Model, ctl: opt.Control, log: opt.Log, clock: opt.Clock, ctx: ctx, cancel: cancel,
 		slots: make(chan struct{}, workers), reads: make(chan struct{}, reads), centerLock: make(chan struct{}, 1), running: map[string]*worker{},
+		calls: map[string]chan struct{}{}, watches: map[string]*watch{}, shares: shares{running: map[string]*share{}, next: map[string]*share{}},
 	}
 }
 

@@ -14,11 +14,13 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vmware/govmomi/fault"
 	"github.com/vmware/govmomi/session"
 	"github.com/vmware/govmomi/vim25"
+	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
 )
@@ -68,7 +70,8 @@ type Center struct {
 	client *vim25.Client
 	http   *http.Transport
 
-	mu sync.Mutex // held while signing in
+	mu      sync.Mutex   // held while signing in again
+	signIns atomic.Int64 // again
 }
 
 // ParseURL returns where the API is, or says in words why text cannot be that.
@@ -201,21 +204,36 @@ func (a *again) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
 	if slow(req) {
 		limit = rescanTimeout
 	}
+	if _, waits := req.(*methods.WaitForUpdatesExBody); waits {
+		limit += updateWait
+	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	before := a.c.signIns.Load()
 	err := a.c.client.Client.RoundTrip(ctx, req, res)
 	if err == nil || !fault.Is(err, &types.NotAuthenticated{}) {
 		return err
 	}
-	a.c.mu.Lock()
-	serr := a.c.signIn(ctx)
-	a.c.mu.Unlock()
-	if serr != nil && !fault.Is(serr, &types.InvalidLogin{}) {
-		return serr
+	if err := a.signIn(ctx, before); err != nil {
+		return err
 	}
-	// InvalidLogin may be the answer to who is signed in by now; the request tells.
 	reflect.ValueOf(res).Elem().SetZero() // it holds the fault
 	return a.c.client.Client.RoundTrip(ctx, req, res)
+}
+
+// signIn signs in once for all requests that were under way when the session expired:
+// before is how often it was done when one began. Who is signed in is refused.
+func (a *again) signIn(ctx context.Context, before int64) error {
+	a.c.mu.Lock()
+	defer a.c.mu.Unlock()
+	if a.c.signIns.Load() != before {
+		return nil
+	}
+	if err := a.c.signIn(ctx); err != nil {
+		return err
+	}
+	a.c.signIns.Add(1)
+	return nil
 }
 
 // limited bounds answers.

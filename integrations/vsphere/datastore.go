@@ -43,43 +43,39 @@ type Datastore struct {
 // ID is its managed object id.
 func (d *Datastore) ID() string { return d.ref.Value }
 
-// Datastores lists the VMFS datastores that lie on one LUN each.
-func (c *Center) Datastores(ctx context.Context) ([]*Datastore, error) {
+// FindDatastore returns the VMFS datastore that lies on a LUN alone; ErrNotFound: there is
+// none. Hosts and virtual machines of the others are not asked for.
+func (c *Center) FindDatastore(ctx context.Context, naa string) (*Datastore, error) {
 	var all []mo.Datastore
-	if err := c.list(ctx, "Datastore", []string{"name", "info", "summary", "host", "vm"}, &all); err != nil {
+	if err := c.list(ctx, "Datastore", []string{"name", "info"}, &all); err != nil {
 		return nil, err
 	}
-	var out []*Datastore
 	for _, d := range all {
 		info, ok := d.Info.(*types.VmfsDatastoreInfo)
-		if !ok || info.Vmfs == nil || len(info.Vmfs.Extent) != 1 {
+		if !ok || info.Vmfs == nil || len(info.Vmfs.Extent) != 1 || !strings.EqualFold(info.Vmfs.Extent[0].DiskName, naa) {
 			continue
 		}
-		x := &Datastore{c: c, ref: d.Self, Name: d.Name, UUID: info.Vmfs.Uuid, NAA: info.Vmfs.Extent[0].DiskName, Capacity: d.Summary.Capacity, Free: d.Summary.FreeSpace}
-		for _, vm := range d.Vm {
-			x.VMs = append(x.VMs, vm.Value)
-		}
-		for _, m := range d.Host {
-			is := func(b *bool) bool { return b != nil && *b }
-			x.Mounts = append(x.Mounts, Mount{m.Key.Value, is(m.MountInfo.Mounted), is(m.MountInfo.Accessible), m.MountInfo.InaccessibleReason})
-		}
-		out = append(out, x)
-	}
-	return out, nil
-}
-
-// FindDatastore returns the datastore on a LUN; ErrNotFound: there is none.
-func (c *Center) FindDatastore(ctx context.Context, naa string) (*Datastore, error) {
-	all, err := c.Datastores(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range all {
-		if strings.EqualFold(d.NAA, naa) {
-			return d, nil
-		}
+		x := &Datastore{c: c, ref: d.Self, Name: d.Name, UUID: info.Vmfs.Uuid, NAA: info.Vmfs.Extent[0].DiskName}
+		return x, x.read(ctx)
 	}
 	return nil, fmt.Errorf("a datastore on %s: %w", naa, ErrNotFound)
+}
+
+// read asks what changes: sizes, virtual machines and hosts.
+func (d *Datastore) read(ctx context.Context) error {
+	var now mo.Datastore
+	if err := d.c.get(ctx, d.ref, []string{"summary.capacity", "summary.freeSpace", "host", "vm"}, &now); err != nil {
+		return explain("look at datastore "+d.Name, err)
+	}
+	d.Capacity, d.Free = now.Summary.Capacity, now.Summary.FreeSpace
+	for _, vm := range now.Vm {
+		d.VMs = append(d.VMs, vm.Value)
+	}
+	is := func(b *bool) bool { return b != nil && *b }
+	for _, m := range now.Host {
+		d.Mounts = append(d.Mounts, Mount{m.Key.Value, is(m.MountInfo.Mounted), is(m.MountInfo.Accessible), m.MountInfo.InaccessibleReason})
+	}
+	return nil
 }
 
 // NameTaken tells whether a datastore of any kind has a name.
@@ -111,7 +107,11 @@ func (h *Host) CreateDatastore(ctx context.Context, naa, name string) error {
 	}
 	i := slices.IndexFunc(free.Returnval, func(d types.HostScsiDisk) bool { return strings.EqualFold(d.CanonicalName, naa) })
 	if i < 0 {
-		if _, err := h.Disk(ctx, naa); err != nil {
+		s, err := h.look(ctx, Disks)
+		if err == nil {
+			_, err = s.Disk(naa)
+		}
+		if err != nil {
 			return err
 		}
 		return fmt.Errorf("%s: %w: LUN %s has a volume or partitions already", what, ErrInUse, naa)

@@ -3,7 +3,9 @@
 // on LUNs. gateway/vsphere decides what is done and when; nothing is kept here.
 //
 //	Center    a signed-in session; signs in again by itself when that expires
-//	Host      an ESXi host: Prepare, Rescan, Disk, Paths, RoundRobin, Detach, Forget
+//	Host      an ESXi host: SetTarget, RescanDisks, RescanVolumes, RoundRobin, Detach, Forget
+//	Storage   what a host told of its adapter, or of its disks and paths; of many hosts at once
+//	Inventory which virtual machines are on which LUN, kept up to date by Center.Watch
 //	Datastore a VMFS volume on one LUN: CreateDatastore, Expand, Rename, Destroy
 //
 // Order of a removal. Unmapping a LUN that hosts still use is an all-paths-down event,

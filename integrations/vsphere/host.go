@@ -18,8 +18,11 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
-// Policies of path selection.
-const pspRoundRobin = "VMW_PSP_RR"
+// What the API calls round robin, and a path that leads nowhere.
+const (
+	pspRoundRobin = "VMW_PSP_RR"
+	pathDead      = "dead"
+)
 
 // maxHosts bounds a list of hosts: above what a vCenter takes.
 const maxHosts = 5000
@@ -103,7 +106,7 @@ func (c *Center) Hosts(ctx context.Context, cluster string) ([]*Host, error) {
 		names[p.Self] = p.Name
 	}
 	var systems []mo.HostSystem
-	err := c.list(ctx, "HostSystem", []string{"name", "parent", "runtime.connectionState", "runtime.inMaintenanceMode", "configManager", "summary.config.product"}, &systems)
+	err := c.list(ctx, "HostSystem", []string{"name", "parent", "runtime.connectionState", "runtime.inMaintenanceMode", "configManager.storageSystem", "configManager.datastoreSystem", "summary.config.product"}, &systems)
 	if err != nil {
 		return nil, err
 	}
@@ -135,50 +138,22 @@ func (c *Center) Hosts(ctx context.Context, cluster string) ([]*Host, error) {
 	return out, nil
 }
 
-// info reads the host's storage from its storage system: a vCenter keeps an older copy
-// with the host.
-func (h *Host) info(ctx context.Context) (*types.HostStorageDeviceInfo, error) {
-	var s mo.HostStorageSystem
-	if err := h.c.get(ctx, h.storage, []string{"storageDeviceInfo"}, &s); err != nil {
-		return nil, explain(h.Name+": look at its storage", err)
+// RescanDisks has the host look for disks on its software iSCSI adapter, whose device
+// Storage.Initiator tells, and returns what disks it has then.
+func (h *Host) RescanDisks(ctx context.Context, device string) (*Storage, error) {
+	if device == "" {
+		return nil, fmt.Errorf("%s: look for disks: %w: software iSCSI is off", h.Name, ErrRefused)
 	}
-	if s.StorageDeviceInfo == nil {
-		return nil, fmt.Errorf("%s: look at its storage: %w", h.Name, ErrHostAway)
+	if _, err := methods.RescanHba(ctx, h.c.client, &types.RescanHba{This: h.storage, HbaDevice: device}); err != nil {
+		return nil, explain(h.Name+": look for disks", err)
 	}
-	return s.StorageDeviceInfo, nil
+	return h.look(ctx, Disks)
 }
 
-// adapter is the software iSCSI adapter, nil: it is off.
-func adapter(i *types.HostStorageDeviceInfo) *types.HostInternetScsiHba {
-	for _, a := range i.HostBusAdapter {
-		if h, ok := a.(*types.HostInternetScsiHba); ok && h.IsSoftwareBased {
-			return h
-		}
-	}
-	return nil
-}
-
-// Rescan has the host look for disks, and then for datastores on them.
-func (h *Host) Rescan(ctx context.Context) error {
-	if err := h.RescanDisks(ctx); err != nil {
-		return err
-	}
+// RescanVolumes has the host look for datastores on its disks.
+func (h *Host) RescanVolumes(ctx context.Context) error {
 	_, err := methods.RescanVmfs(ctx, h.c.client, &types.RescanVmfs{This: h.storage})
 	return explain(h.Name+": look for datastores", err)
-}
-
-// RescanDisks has the host look for disks on its software iSCSI adapter.
-func (h *Host) RescanDisks(ctx context.Context) error {
-	i, err := h.info(ctx)
-	if err != nil {
-		return err
-	}
-	a := adapter(i)
-	if a == nil {
-		return fmt.Errorf("%s: look for disks: %w: software iSCSI is off", h.Name, ErrRefused)
-	}
-	_, err = methods.RescanHba(ctx, h.c.client, &types.RescanHba{This: h.storage, HbaDevice: a.Device})
-	return explain(h.Name+": look for disks", err)
 }
 
 // Path is a way from a host to a LUN.
@@ -196,50 +171,6 @@ type Disk struct {
 	Detached, Lost         bool   // Lost: no path leads to it
 	Policy                 string // of path selection
 	Paths                  []Path
-}
-
-// Disk finds a LUN by its NAA name, "naa." and hexadecimal digits. ErrNotFound: the host
-// does not see it.
-func (h *Host) Disk(ctx context.Context, naa string) (Disk, error) {
-	i, err := h.info(ctx)
-	if err != nil {
-		return Disk{}, err
-	}
-	for _, l := range i.ScsiLun {
-		if d, ok := l.(*types.HostScsiDisk); ok && strings.EqualFold(d.CanonicalName, naa) {
-			return diskOf(d, i.MultipathInfo), nil
-		}
-	}
-	return Disk{}, fmt.Errorf("%s: LUN %s: %w", h.Name, naa, ErrNotFound)
-}
-
-// DiskAt is Disk for a LUN of a target. ErrAnother: on some path that LUN has another name.
-func (h *Host) DiskAt(ctx context.Context, naa, target string, lun uint16) (Disk, error) {
-	i, err := h.info(ctx)
-	if err != nil {
-		return Disk{}, err
-	}
-	var found *types.HostScsiDisk
-	for _, l := range i.ScsiLun {
-		d, ok := l.(*types.HostScsiDisk)
-		if !ok {
-			continue
-		}
-		if strings.EqualFold(d.CanonicalName, naa) {
-			found = d
-			continue
-		}
-		for _, p := range diskOf(d, i.MultipathInfo).Paths {
-			// A number may be one that another disk had: its paths are dead.
-			if p.Target == target && p.lun == int(lun) && p.State != "dead" {
-				return Disk{}, fmt.Errorf("%s: LUN %d of %s at %s is %s, not %s: %w", h.Name, lun, target, p.Portal, d.CanonicalName, naa, ErrAnother)
-			}
-		}
-	}
-	if found == nil {
-		return Disk{}, fmt.Errorf("%s: LUN %s: %w", h.Name, naa, ErrNotFound)
-	}
-	return diskOf(found, i.MultipathInfo), nil
 }
 
 // lunOf reads the number out of a path's name, vmhbaN:Cn:Tn:Ln; -1: it has none.
@@ -279,37 +210,28 @@ func diskOf(d *types.HostScsiDisk, m *types.HostMultipathInfo) Disk {
 }
 
 // RoundRobin has the host use all its paths to a LUN in turn.
-func (h *Host) RoundRobin(ctx context.Context, naa string) error {
-	d, err := h.Disk(ctx, naa)
-	if err != nil || d.Policy == pspRoundRobin {
-		return err
+func (h *Host) RoundRobin(ctx context.Context, d Disk) error {
+	if d.Policy == pspRoundRobin {
+		return nil
 	}
-	_, err = methods.SetMultipathLunPolicy(ctx, h.c.client, &types.SetMultipathLunPolicy{
+	_, err := methods.SetMultipathLunPolicy(ctx, h.c.client, &types.SetMultipathLunPolicy{
 		This: h.storage, LunId: d.unit, Policy: &types.HostMultipathInfoLogicalUnitPolicy{Policy: pspRoundRobin},
 	})
 	return explain(h.Name+": use all paths", err)
 }
 
-// Detach has the host use a LUN no more. One that it does not see, or that is detached,
-// is no error; ErrInUse: a datastore on it is mounted.
-func (h *Host) Detach(ctx context.Context, naa string) error {
-	d, err := h.Disk(ctx, naa)
-	if errors.Is(err, ErrNotFound) || err == nil && d.Detached {
+// Detach has the host use a LUN no more. ErrInUse: a datastore on it is mounted.
+func (h *Host) Detach(ctx context.Context, d Disk) error {
+	if d.Detached {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	_, err = methods.DetachScsiLun(ctx, h.c.client, &types.DetachScsiLun{This: h.storage, LunUuid: d.uuid})
+	_, err := methods.DetachScsiLun(ctx, h.c.client, &types.DetachScsiLun{This: h.storage, LunUuid: d.uuid})
 	return explain(h.Name+": detach the LUN", err)
 }
 
-// Forget has the host look for disks, and takes a LUN that was unmapped off its list of
-// those that are detached.
+// Forget takes a LUN that was unmapped off the host's list of those that are detached. The
+// host looked for disks since.
 func (h *Host) Forget(ctx context.Context, naa string) error {
-	if err := h.RescanDisks(ctx); err != nil {
-		return err
-	}
 	_, err := methods.DeleteScsiLunState(ctx, h.c.client, &types.DeleteScsiLunState{This: h.storage, LunCanonicalName: naa})
 	if err = explain(h.Name+": forget the LUN", err); err != nil && !errors.Is(err, ErrNotFound) {
 		return err

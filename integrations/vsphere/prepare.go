@@ -95,66 +95,54 @@ func sameAdvanced(have []types.HostInternetScsiHbaParamValue) bool {
 	return true
 }
 
-// InitiatorName is the host's iSCSI name; empty: software iSCSI is off.
-func (h *Host) InitiatorName(ctx context.Context) (string, error) {
-	i, err := h.info(ctx)
-	if err != nil {
-		return "", err
-	}
-	if a := adapter(i); a != nil {
-		return a.IScsiName, nil
-	}
-	return "", nil
-}
-
-// EnableISCSI switches software iSCSI on and waits for the adapter; it returns the host's
-// iSCSI name.
-func (h *Host) EnableISCSI(ctx context.Context) (string, error) {
+// EnableISCSI switches software iSCSI on and waits for the adapter; it returns what adapters
+// the host has then.
+func (h *Host) EnableISCSI(ctx context.Context) (*Storage, error) {
 	ctx, cancel := context.WithTimeout(ctx, adapterWait)
 	defer cancel()
 	asked := false
 	for {
-		i, err := h.info(ctx)
+		s, err := h.look(ctx, Adapters)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
-		if a := adapter(i); a != nil && a.IScsiName != "" {
-			return a.IScsiName, nil
+		if name, _ := s.Initiator(); name != "" {
+			return s, nil
 		}
-		if !i.SoftwareInternetScsiEnabled && !asked {
+		if !s.info.SoftwareInternetScsiEnabled && !asked {
 			_, err := methods.UpdateSoftwareInternetScsiEnabled(ctx, h.c.client, &types.UpdateSoftwareInternetScsiEnabled{This: h.storage, Enabled: true})
 			if err != nil {
-				return "", explain(h.Name+": switch software iSCSI on", err)
+				return nil, explain(h.Name+": switch software iSCSI on", err)
 			}
 			asked = true
 			continue
 		}
 		select {
 		case <-ctx.Done():
-			return "", fmt.Errorf("%s: switch software iSCSI on: %w: no adapter appears", h.Name, ErrRefused)
+			return nil, fmt.Errorf("%s: switch software iSCSI on: %w: no adapter appears", h.Name, ErrRefused)
 		case <-time.After(adapterPoll):
 		}
 	}
 }
 
-// PlanTarget says what SetTarget would change of a host; rotate: the secret is a new one.
-func (h *Host) PlanTarget(ctx context.Context, t Target, rotate bool) ([]Action, error) {
-	i, err := h.info(ctx)
-	if err != nil {
+// PlanTarget says what SetTarget would change of a host; rotate: the secret is a new one. It
+// is of the part Adapters.
+func (s *Storage) PlanTarget(t Target, rotate bool) ([]Action, error) {
+	if err := s.Err(); err != nil {
 		return nil, err
 	}
-	a := adapter(i)
+	a := s.adapter()
 	if a == nil {
-		out := []Action{{h.Name, "enable", "software iSCSI"}}
+		out := []Action{{s.host, "enable", "software iSCSI"}}
 		for _, p := range t.Portals {
-			out = append(out, Action{h.Name, "add", "send target " + p + " with CHAP as " + t.CHAPUser})
+			out = append(out, Action{s.host, "add", "send target " + p + " with CHAP as " + t.CHAPUser})
 		}
 		return out, nil
 	}
 	changes, err := changesOf(a, t, rotate)
 	var out []Action
 	for _, c := range changes {
-		out = append(out, Action{h.Name, c.action, c.detail})
+		out = append(out, Action{s.host, c.action, c.detail})
 	}
 	return out, err
 }
@@ -200,11 +188,11 @@ func changesOf(a *types.HostInternetScsiHba, t Target, rotate bool) ([]change, e
 // SetTarget makes send targets, CHAP and timeouts of a host what they should be. Software
 // iSCSI is on. A host that refuses timeouts has its own, which is told in the answer.
 func (h *Host) SetTarget(ctx context.Context, t Target, rotate bool) (done []Action, err error) {
-	i, err := h.info(ctx)
+	s, err := h.look(ctx, Adapters)
 	if err != nil {
 		return nil, err
 	}
-	a := adapter(i)
+	a := s.adapter()
 	if a == nil {
 		return nil, fmt.Errorf("%s: %w: software iSCSI is off", h.Name, ErrRefused)
 	}
@@ -242,11 +230,11 @@ func (h *Host) SetTarget(ctx context.Context, t Target, rotate bool) (done []Act
 // UnsetTarget takes our send targets off a host, where no LUN of them has a datastore any
 // more. What is not there is no error.
 func (h *Host) UnsetTarget(ctx context.Context, portals []string) error {
-	i, err := h.info(ctx)
+	s, err := h.look(ctx, Adapters)
 	if err != nil {
 		return err
 	}
-	a := adapter(i)
+	a := s.adapter()
 	if a == nil {
 		return nil
 	}

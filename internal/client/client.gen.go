@@ -4021,6 +4021,47 @@ type Version struct {
 	Version string         `json:"version"`
 }
 
+// VirtualMachine defines model for VirtualMachine.
+type VirtualMachine struct {
+	// Center Name
+	Center string `json:"center"`
+
+	// Datastores Names of those of ovgate that it has files on
+	Datastores []string `json:"datastores"`
+
+	// Host Name; empty: the vCenter does not tell
+	Host string `json:"host"`
+
+	// ID Managed object id
+	ID   string `json:"id"`
+	Name string `json:"name"`
+
+	// Power poweredOn, poweredOff or suspended
+	Power    string `json:"power"`
+	Template bool   `json:"template"`
+}
+
+// VirtualMachineList defines model for VirtualMachineList.
+type VirtualMachineList struct {
+	Items []VirtualMachine `json:"items"`
+	Next  *string          `json:"next"`
+
+	// Sources The vCenters that were asked
+	Sources []VirtualMachineSource `json:"sources"`
+}
+
+// VirtualMachineSource defines model for VirtualMachineSource.
+type VirtualMachineSource struct {
+	// Center Name
+	Center string `json:"center"`
+
+	// Problem Why it tells of no changes now; empty: it does
+	Problem string `json:"problem"`
+
+	// SeenAt When it last told that this is all; null: it has not
+	SeenAt *time.Time `json:"seenAt"`
+}
+
 // VolumeLimits Limits of reads and writes together that the volumes of a type get; 0: none. Of a limit and one per GiB the lower counts.
 type VolumeLimits struct {
 	// BurstMs How much of a rate that was left unused may be caught up at once, as time, up to 60000
@@ -4822,6 +4863,21 @@ type CreateDatastoreParams struct {
 type RemoveDatastoreParams struct {
 	// KeepVDisk The vDisk stays
 	KeepVDisk *bool `form:"keepVdisk,omitempty" json:"keepVdisk,omitempty"`
+}
+
+// ListVMsParams defines parameters for ListVMs.
+type ListVMsParams struct {
+	// Datastore Name or id: only those on it
+	Datastore *string `form:"datastore,omitempty" json:"datastore,omitempty"`
+
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
 // RecoverAlbaJSONRequestBody defines body for RecoverAlba for application/json ContentType.
@@ -6980,6 +7036,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /vsphere/datastores/{datastore}/rename (the `RenameDatastore` operationId).
 	RenameDatastore(ctx context.Context, datastore DatastoreRef, body RenameDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListVMs List the virtual machines on the datastores that ovgate made
+	//
+	// The first one who asks waits until the vCenter has told of all. From then on it tells of changes, for as long as somebody asks every ten minutes.
+	//
+	// Corresponds with GET /vsphere/vms (the `ListVMs` operationId).
+	ListVMs(ctx context.Context, params *ListVMsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // GetAlba State of the object store: safety, space, what happened
@@ -11289,6 +11352,23 @@ func (c *Client) RenameDatastoreWithBody(ctx context.Context, datastore Datastor
 // Corresponds with POST /vsphere/datastores/{datastore}/rename (the `RenameDatastore` operationId).
 func (c *Client) RenameDatastore(ctx context.Context, datastore DatastoreRef, body RenameDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRenameDatastoreRequest(c.Server, datastore, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListVMs List the virtual machines on the datastores that ovgate made
+//
+// The first one who asks waits until the vCenter has told of all. From then on it tells of changes, for as long as somebody asks every ten minutes.
+//
+// Corresponds with GET /vsphere/vms (the `ListVMs` operationId).
+func (c *Client) ListVMs(ctx context.Context, params *ListVMsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListVMsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -20493,6 +20573,96 @@ func NewRenameDatastoreRequestWithBody(server string, datastore DatastoreRef, co
 	return req, nil
 }
 
+// NewListVMsRequest constructs an http.Request for the ListVMs method
+func NewListVMsRequest(server string, params *ListVMsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/vms")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Datastore != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "datastore", *params.Datastore, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -22667,6 +22837,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /vsphere/datastores/{datastore}/rename (the `RenameDatastore` operationId).
 	RenameDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, body RenameDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*RenameDatastoreResponse, error)
+
+	// ListVMsWithResponse List the virtual machines on the datastores that ovgate made
+	//
+	// The first one who asks waits until the vCenter has told of all. From then on it tells of changes, for as long as somebody asks every ten minutes.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vsphere/vms (the `ListVMs` operationId).
+	ListVMsWithResponse(ctx context.Context, params *ListVMsParams, reqEditors ...RequestEditorFn) (*ListVMsResponse, error)
 }
 
 type GetAlbaResponse struct {
@@ -30994,6 +31173,54 @@ func (r RenameDatastoreResponse) ContentType() string {
 	return ""
 }
 
+type ListVMsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VirtualMachineList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListVMsResponse) GetJSON200() *VirtualMachineList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListVMsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListVMsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListVMsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListVMsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListVMsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetAlbaWithResponse State of the object store: safety, space, what happened
 //
 // Returns a wrapper object for the known response body format(s).
@@ -34575,6 +34802,21 @@ func (c *ClientWithResponses) RenameDatastoreWithResponse(ctx context.Context, d
 		return nil, err
 	}
 	return ParseRenameDatastoreResponse(rsp)
+}
+
+// ListVMsWithResponse List the virtual machines on the datastores that ovgate made
+//
+// The first one who asks waits until the vCenter has told of all. From then on it tells of changes, for as long as somebody asks every ten minutes.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vsphere/vms (the `ListVMs` operationId).
+func (c *ClientWithResponses) ListVMsWithResponse(ctx context.Context, params *ListVMsParams, reqEditors ...RequestEditorFn) (*ListVMsResponse, error) {
+	rsp, err := c.ListVMs(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListVMsResponse(rsp)
 }
 
 // ParseGetAlbaResponse parses an HTTP response from a GetAlbaWithResponse call
@@ -40312,6 +40554,39 @@ func ParseRenameDatastoreResponse(rsp *http.Response) (*RenameDatastoreResponse,
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListVMsResponse parses an HTTP response from a ListVMsWithResponse call
+func ParseListVMsResponse(rsp *http.Response) (*ListVMsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListVMsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VirtualMachineList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

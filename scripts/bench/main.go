@@ -66,6 +66,9 @@
 // root: the lives of volumes in Debian's Cinder on MariaDB, with our driver and with
 // Cinder's own that does nothing.
 //
+// Set vsphere, against its limits: 10 datastores on 200 hosts of a simulated vCenter, and how
+// often a host is asked for something; with -hosts on fewer, without rows.
+//
 // All sides of a set are in one run, in interleaved rounds whose order turns
 // around each time; a row holds medians. iSCSI clients are the same code with
 // the same settings. Before each step on a disk dirty pages are written out, the
@@ -107,10 +110,11 @@ type options struct {
 	out     string
 	only    string
 	profile string
+	hosts   int
 }
 
 // sets are what can be measured by itself.
-var sets = []string{"engine", "node", "vdisk", "dtl", "iscsi", "forward", "map", "scale", "console", "alba", "alba-scale", "stores", "cinder"}
+var sets = []string{"engine", "node", "vdisk", "dtl", "iscsi", "forward", "map", "scale", "console", "alba", "alba-scale", "stores", "cinder", "vsphere"}
 
 // has tells whether a set was asked for.
 func (o options) has(set string) bool {
@@ -122,6 +126,9 @@ func (o options) validate() error {
 		if s != "" && !slices.Contains(sets, s) {
 			return fmt.Errorf("-only %s: no such set; there are %s", s, strings.Join(sets, ", "))
 		}
+	}
+	if o.has("vsphere") && o.hosts < 1 {
+		return errors.New("-hosts must be above 0")
 	}
 	if o.rounds < 1 || o.seconds <= 0 {
 		return errors.New("-rounds and -seconds must be above 0")
@@ -137,6 +144,7 @@ func main() {
 	flag.Float64Var(&o.seconds, "seconds", 2.5, "length of a step")
 	flag.StringVar(&o.out, "out", "bench.json", "where the rows go")
 	flag.StringVar(&o.profile, "profile", "", "directory for a CPU profile of this process for each step of the last round")
+	flag.IntVar(&o.hosts, "hosts", vsphereHosts, "simulated hosts of the set vsphere; rows are made for the default only")
 	flag.Parse()
 	if err := bench(o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -209,6 +217,11 @@ func bench(o options) error {
 	}
 	if o.has("cinder") {
 		if err := inDir(o.dir, needCinder, func(dir string) error { return measureCinder(ctx, dir, r) }); err != nil {
+			return err
+		}
+	}
+	if o.has("vsphere") {
+		if err := inDir(o.dir, needVSphere, func(dir string) error { return measureVSphere(ctx, o, dir, r) }); err != nil {
 			return err
 		}
 	}

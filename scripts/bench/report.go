@@ -46,6 +46,7 @@ type results struct {
 	alba      map[string]float64 // metrics of it that are no steps
 	manifests map[string]float64 // and of the set alba-scale
 	cinder    map[string]float64 // and of cinder
+	vsphere   map[string]float64 // and of vsphere
 }
 
 func (r *results) add(key string, rate float64) {
@@ -123,7 +124,7 @@ type measuredRows struct {
 }
 
 func (r *results) goRows() []measuredRows {
-	return []measuredRows{{mapRows, r.maps}, {scaleRows, r.scale}, {consoleRows, r.console}, {albaRows, r.alba}, {manifestRows, r.manifests}, {cinderRows, r.cinder}}
+	return []measuredRows{{mapRows, r.maps}, {scaleRows, r.scale}, {consoleRows, r.console}, {albaRows, r.alba}, {manifestRows, r.manifests}, {cinderRows, r.cinder}, {vsphereRows, r.vsphere}}
 }
 
 // rows makes the rows of what ran.

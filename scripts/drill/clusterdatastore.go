@@ -291,8 +291,12 @@ func (d *datastoreDrill) paths(ctx context.Context, owner, down string) error {
 		if err != nil {
 			return err
 		}
+		now, err := d.by.Storages(ctx, hosts, center.Disks)
+		if err != nil {
+			return err
+		}
 		for _, h := range hosts {
-			disk, err := h.Disk(ctx, d.naa)
+			disk, err := now[h.ID()].Disk(d.naa)
 			if err != nil {
 				return err
 			}

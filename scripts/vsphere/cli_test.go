@@ -45,6 +45,9 @@ func TestCLI(t *testing.T) {
 	if out := cli("vsphere", "datastore", "show", "gold", "--live"); !strings.Contains(out, `"accessible": true`) {
 		t.Errorf("live it is %s", out)
 	}
+	if out := cli("vsphere", "vm", "list", "--datastore", "gold"); !strings.Contains(out, `"items": []`) {
+		t.Errorf("the virtual machines are %s", out)
+	}
 	cli("vsphere", "datastore", "expand", "gold", "--size", "3GiB")
 	cli("vsphere", "datastore", "rename", "gold", "tin")
 	cli("vsphere", "datastore", "attach", "tin")

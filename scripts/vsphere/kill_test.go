@@ -218,7 +218,14 @@ func TestVCenterAway(t *testing.T) {
 func TestMistakes(t *testing.T) {
 	l := start(t, esxsim.Options{Hosts: 2})
 	// Somebody gives a host another secret.
+	var mu sync.Mutex
+	rescans := map[string]int{}
 	l.v.Before(func(c esxsim.Call) types.BaseMethodFault {
+		if c.Method == "RescanHba" {
+			mu.Lock()
+			rescans[c.Host]++
+			mu.Unlock()
+		}
 		if r, ok := c.Body.(*types.AddInternetScsiSendTargets); ok && c.Host == "DC0_C0_H1" {
 			for i := range r.Targets {
 				r.Targets[i].AuthenticationProperties.ChapSecret = "not-what-it-should-be"
@@ -231,6 +238,20 @@ func TestMistakes(t *testing.T) {
 	if d, err := l.get("gold"); err != nil || d.Volume != "" {
 		t.Errorf("a LUN that one host does not see is formatted: %+v %v", d, err)
 	}
+	// The host that sees the LUN is left alone while that is tried again.
+	l.until("tried again", func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if rescans["DC0_C0_H1"] < 4 {
+			return fmt.Errorf("rescans: %v", rescans)
+		}
+		return nil
+	})
+	mu.Lock()
+	if rescans["DC0_C0_H0"] >= rescans["DC0_C0_H1"] {
+		t.Errorf("rescans: %v", rescans)
+	}
+	mu.Unlock()
 	l.v.Before(nil)
 	p, err := client.Get[client.HostPlan](l.api.PrepareCenterHosts(t.Context(), "dc", client.PrepareInput{Cluster: new(esxsim.Cluster)}))
 	if err != nil || len(p.Actions) == 0 {

@@ -194,7 +194,7 @@ func TestLiars(t *testing.T) {
 	if err := l.remove("larger"); err != nil {
 		t.Fatal(err)
 	}
-	l.failing("larger", "is there still")
+	l.failing("larger", "DC0_C0_H0", "no path is alive")
 	if v, err := client.Get[client.VDisk](l.api.GetVDisk(t.Context(), "larger")); err != nil || v.Size != 4*gib {
 		t.Errorf("while its LUN is gone the vDisk is %+v %v", v, err)
 	}

@@ -1,10 +1,15 @@
 package e2e
 
 import (
+	"net/url"
 	"path/filepath"
 	"testing"
 
 	"github.com/chromedp/chromedp"
+	"github.com/vmware/govmomi"
+	"github.com/vmware/govmomi/find"
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/openvstorage/ovgate/integrations/vsphere/esxsim"
 )
@@ -24,7 +29,7 @@ func TestVSphere(t *testing.T) {
 	setUp(p, n)
 	createVPool(p, filepath.Join(t.TempDir(), "backend"))
 	addCenter(p, v)
-	datastore(p)
+	datastore(p, v)
 	p.noConsoleErrors()
 }
 
@@ -48,7 +53,47 @@ func addCenter(p *page, v *esxsim.VCenter) {
 	p.do("closed", click(`dialog button[aria-label=Close]`), chromedp.WaitNotPresent(`dialog`))
 }
 
-func datastore(p *page) {
+// vmOn makes a virtual machine on a datastore.
+func vmOn(t *testing.T, v *esxsim.VCenter, datastore, name string) *object.VirtualMachine {
+	t.Helper()
+	u, err := url.Parse(v.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword(v.User(), v.Password())
+	c, err := govmomi.NewClient(t.Context(), u, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := find.NewFinder(c.Client)
+	folder, err := f.Folder(t.Context(), "/DC0/vm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rp, err := f.ResourcePool(t.Context(), "/DC0/host/"+esxsim.Cluster+"/Resources")
+	if err != nil {
+		t.Fatal(err)
+	}
+	task, err := folder.CreateVM(t.Context(), types.VirtualMachineConfigSpec{Name: name, Files: &types.VirtualMachineFileInfo{VmPathName: "[" + datastore + "]"}}, rp, nil)
+	waitTask(t, task, err)
+	vm, err := f.VirtualMachine(t.Context(), "/DC0/vm/"+name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vm
+}
+
+func waitTask(t *testing.T, task *object.Task, err error) {
+	t.Helper()
+	if err == nil {
+		err = task.Wait(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func datastore(p *page, v *esxsim.VCenter) {
 	p.do("a datastore is planned", click(`//main//button[.="Create datastore"]`), fill(`dialog input[name=name]`, "gold1"),
 		visible(`//dialog//select[@name="cluster"]/option[.="`+esxsim.Cluster+`"]/..`), fill(`dialog input[name=size]`, "2"), choose(`dialog select[aria-label="Unit of size"]`, "GiB"),
 		click(`//dialog//button[.="Show the plan"]`), visible(`//dialog//b[.="This is to be done"]`))
@@ -58,9 +103,19 @@ func datastore(p *page) {
 		visible(`//td[contains(.,"Present")]`))
 	p.audit("datastores")
 	p.shot("54-datastores")
-	p.do("its paths", click(`//button[@aria-label="Live state of gold1"]`), visible(`//dialog//td[contains(.,"Mounted")]`), visible(`//dialog//td[contains(.,"active")]`))
+	vm := vmOn(p.t, v, "gold1", "web")
+	p.do("its paths", click(`//button[@aria-label="Live state of gold1"]`), visible(`//dialog//td[contains(.,"Mounted")]`), visible(`//dialog//td[contains(.,"active")]`),
+		visible(`//dialog//td[.="web"]`))
 	p.audit("datastore, live")
 	p.shot("55-live")
+	task, err := vm.PowerOn(p.t.Context())
+	waitTask(p.t, task, err)
+	p.do("a virtual machine that is on", visible(`//dialog//tr[td[.="web"]]/td[contains(.,"On")]`))
+	task, err = vm.PowerOff(p.t.Context())
+	waitTask(p.t, task, err)
+	task, err = vm.Destroy(p.t.Context())
+	waitTask(p.t, task, err)
+	p.do("and gone", chromedp.WaitNotPresent(`//dialog//td[.="web"]`))
 	p.do("closed", click(`dialog button[aria-label=Close]`), chromedp.WaitNotPresent(`dialog`))
 	p.do("expanded", click(`//button[@aria-label="Expand gold1"]`), fill(`dialog input[name=size]`, "3"), click(`//dialog//button[.="Expand"]`),
 		chromedp.WaitNotPresent(`dialog`), visible(`//td[.="3 GiB"]`), visible(`//td[contains(.,"Present")]`))

@@ -23,6 +23,7 @@ func (a *app) vsphere() *cobra.Command {
 		group("center", "vCenters, or ESXi hosts alone, that the node signs in to", a.centerAdd(), a.centerList(), a.centerShow(), a.centerTest(), a.centerSet(), a.centerDelete()),
 		group("host", "Hosts of vCenters", a.centerHostList(), a.centerHostPrepare()),
 		group("datastore", "VMFS datastores on vDisks", a.datastoreCreate(), a.datastoreImport(), a.datastoreList(), a.datastoreShow(), a.datastoreExpand(), a.datastoreRename(), a.datastoreAttach(), a.datastoreRemove()),
+		group("vm", "Virtual machines on datastores of ovgate", a.vmList()),
 	)
 }
 
@@ -404,6 +405,35 @@ func (a *app) datastoreList() *cobra.Command {
 		}
 		return printList(a, items, []string{"NAME", "CENTER", "CLUSTER", "VPOOL", "SIZE", "STATE", "JOB"}, func(d client.Datastore) []string {
 			return []string{d.Name, d.Center, d.Cluster, d.VPool, formatSize(d.Size), d.State, jobText(d.Job)}
+		})
+	})
+	return cmd
+}
+
+func (a *app) vmList() *cobra.Command {
+	var datastore string
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the virtual machines on the datastores that ovgate made", Args: names(),
+		Long: "List the virtual machines on the datastores that ovgate made. A vCenter that is away is told of, with what it had before.",
+	}
+	cmd.Flags().StringVar(&datastore, "datastore", "", "only those on this datastore")
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
+		var sources []client.VirtualMachineSource
+		items, err := client.All(func(cursor *string) ([]client.VirtualMachine, *string, error) {
+			l, err := client.Get[client.VirtualMachineList](api.ListVMs(ctx, &client.ListVMsParams{Datastore: given(datastore), Limit: new(pageSize), Cursor: cursor}))
+			sources = l.Sources
+			return l.Items, l.Next, err
+		})
+		if err != nil {
+			return err
+		}
+		for _, s := range sources {
+			if s.Problem != "" {
+				fmt.Fprintf(a.err, "vCenter %s, as of %s: %s\n", clean(s.Center), formatTime(s.SeenAt), clean(s.Problem))
+			}
+		}
+		return printList(a, items, []string{"NAME", "POWER", "HOST", "CENTER", "DATASTORES", "TEMPLATE"}, func(v client.VirtualMachine) []string {
+			return []string{v.Name, v.Power, dash(v.Host), v.Center, strings.Join(v.Datastores, ", "), yesNo(v.Template)}
 		})
 	})
 	return cmd

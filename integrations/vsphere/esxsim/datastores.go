@@ -31,10 +31,12 @@ func (d *datastoreSystem) do(ctx *simulator.Context, fn func(h *Host) *soap.Faul
 
 func (d *datastoreSystem) QueryAvailableDisksForVmfs(ctx *simulator.Context, _ *types.QueryAvailableDisksForVmfs) soap.HasFault {
 	b := &methods.QueryAvailableDisksForVmfsBody{Res: &types.QueryAvailableDisksForVmfsResponse{}}
+	var read []headerRead
+	ctx.WithLock(d.h.hss, func() { read = d.h.readHeaders() })
 	b.Fault_ = d.do(ctx, func(h *Host) *soap.Fault {
-		h.readHeaders()
+		away := keepHeaders(read)
 		for _, l := range h.sorted() {
-			if l.header == nil && l.alive() && !h.detached[l.name] {
+			if l.header == nil && !away[l] && l.alive() && !h.detached[l.name] {
 				b.Res.Returnval = append(b.Res.Returnval, *h.scsiDisk(l))
 			}
 		}

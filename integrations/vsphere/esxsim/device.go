@@ -134,17 +134,25 @@ func (d *device) pathState(s *initiator.Session, lun uint16) pathState {
 // supportsATS compares and writes a block of the lock with its own content, which has to
 // work, and with another, which has to miscompare.
 func supportsATS(s *initiator.Session, lun uint16) bool {
+	const tries = 10 // a host that takes the lock meanwhile changes the block
 	block := make([]byte, initiator.BlockSize)
 	lba := uint64(lockAt / initiator.BlockSize)
-	if again(func(ctx context.Context) error { return s.ReadAt(ctx, lun, block, lba) }) != nil {
-		return false
+	for range tries {
+		if again(func(ctx context.Context) error { return s.ReadAt(ctx, lun, block, lba) }) != nil {
+			return false
+		}
+		err := again(func(ctx context.Context) error { return s.CompareAndWrite(ctx, lun, block, block, lba) })
+		if miscompared(err) {
+			continue
+		}
+		if err != nil {
+			return false
+		}
+		other := bytes.Clone(block)
+		other[0] ^= 0xff
+		return miscompared(again(func(ctx context.Context) error { return s.CompareAndWrite(ctx, lun, other, block, lba) }))
 	}
-	if again(func(ctx context.Context) error { return s.CompareAndWrite(ctx, lun, block, block, lba) }) != nil {
-		return false
-	}
-	other := bytes.Clone(block)
-	other[0] ^= 0xff
-	return miscompared(again(func(ctx context.Context) error { return s.CompareAndWrite(ctx, lun, other, block, lba) }))
+	return false
 }
 
 func miscompared(err error) bool {

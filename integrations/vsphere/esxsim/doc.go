@@ -22,7 +22,8 @@
 //  3. Sessions stay. One that ends is opened again by itself, and its paths are dead until
 //     then, as on a real host. With a heartbeat the states of paths follow by themselves.
 //  4. Locks are taken in this order: the simulator's of a host's storage system, Fabric.mu,
-//     the simulator's of a host.
+//     the simulator's of a host. Targets are asked without Fabric.mu, so that hosts rescan
+//     side by side.
 //
 // What goes wrong: Before has calls of clients fail, Options.Between makes the target a liar,
 // Options.Reach cuts hosts off portals; SetDown, SetMaintenance, Stop and ExpireSessions.

@@ -37,7 +37,8 @@ type fabric struct {
 	sessions map[*simulator.Registry]bool
 	down     map[types.ManagedObjectReference]types.ManagedObjectReference // an object of a host that is down -> host
 	before   func(Call) types.BaseMethodFault
-	cookies  map[string]bool // of clients' sessions; false: expired
+	cookies  map[string]bool                                               // of clients' sessions; false: expired
+	waits    map[types.ManagedObjectReference]*simulator.PropertyCollector // that a client waits at
 }
 
 // Call is a method that a client calls.
@@ -57,6 +58,7 @@ func install(m *simulator.Model, dir string, o Options) *fabric {
 		hosts: map[types.ManagedObjectReference]*Host{}, datastores: map[string]types.ManagedObjectReference{},
 		replaced: map[types.ManagedObjectReference]mo.Reference{}, sessions: map[*simulator.Registry]bool{},
 		down: map[types.ManagedObjectReference]types.ManagedObjectReference{}, cookies: map[string]bool{},
+		waits: map[types.ManagedObjectReference]*simulator.PropertyCollector{},
 	}
 	for _, e := range f.reg.All("HostSystem") {
 		sys := e.(*simulator.HostSystem)
@@ -79,6 +81,7 @@ func install(m *simulator.Model, dir string, o Options) *fabric {
 		if fault := f.ask(m); fault != nil {
 			return nil, fault
 		}
+		f.noteWait(ctx, m)
 		if o := f.handler(ctx, m.This); o != nil {
 			return o, nil
 		}
@@ -110,6 +113,33 @@ func (f *fabric) ask(m *simulator.Method) types.BaseMethodFault {
 		return &types.HostNotConnected{}
 	}
 	return nil
+}
+
+// noteWait remembers who is asked for changes.
+func (f *fabric) noteWait(ctx *simulator.Context, m *simulator.Method) {
+	f.hmu.Lock()
+	defer f.hmu.Unlock()
+	switch m.Name {
+	case "WaitForUpdatesEx":
+		if ctx.Session == nil {
+			return
+		}
+		if pc, ok := ctx.Session.Get(m.This).(*simulator.PropertyCollector); ok {
+			f.waits[m.This] = pc
+		}
+	case "DestroyPropertyCollector":
+		delete(f.waits, m.This)
+	}
+}
+
+// endWaits answers those who wait for changes, as their sessions end.
+func (f *fabric) endWaits() {
+	f.hmu.Lock()
+	defer f.hmu.Unlock()
+	for ref, pc := range f.waits {
+		pc.CancelWaitForUpdates(&types.CancelWaitForUpdates{This: ref})
+		delete(f.waits, ref)
+	}
 }
 
 // cookie names the session of a request; one that expired is none.

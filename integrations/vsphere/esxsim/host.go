@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -151,14 +152,17 @@ func (h *Host) places() map[place]types.HostInternetScsiHbaAuthenticationPropert
 	return found
 }
 
-// rescan makes sessions and disks what the targets say now.
-func (h *Host) rescan() {
+// rescan asks the targets what there is, and returns what makes sessions and disks that. The
+// lock of the host's storage system is held, Fabric.mu only by what is returned.
+func (h *Host) rescan() (keep func(*simulator.Context)) {
 	want := map[place]types.HostInternetScsiHbaAuthenticationProperties{}
 	if h.enabled {
 		want = h.places()
 	}
+	links, numbers := maps.Clone(h.links), maps.Clone(h.numbers)
+	var replaced []*link
 	for at, auth := range want {
-		if l := h.links[at]; l != nil && l.auth.ChapName == auth.ChapName && l.auth.ChapSecret == auth.ChapSecret {
+		if l := links[at]; l != nil && l.auth.ChapName == auth.ChapName && l.auth.ChapSecret == auth.ChapSecret {
 			continue
 		} else if l != nil && l.session() != nil {
 			continue // a session that stands is not asked for the secret again
@@ -168,39 +172,51 @@ func (h *Host) rescan() {
 			h.f.log.Info("login failed", "host", h.sys.Name, "target", at.target, "at", at.portal, "err", err)
 			continue
 		}
-		if old := h.links[at]; old != nil {
-			old.stop()
+		if old := links[at]; old != nil {
+			replaced = append(replaced, old)
 		}
-		h.links[at] = l
-		if _, known := h.numbers[at]; !known {
-			h.numbers[at] = len(h.numbers)
+		links[at] = l
+		if _, known := numbers[at]; !known {
+			numbers[at] = len(numbers)
 		}
 	}
-	h.claim()
-	for at, l := range h.links {
-		// Like a real host it keeps a session while the send target is configured.
-		if _, wanted := want[at]; !wanted && !slices.ContainsFunc(h.send, func(t sendTarget) bool { return hostPort(t.Address, t.Port) == at.portal }) {
+	found, told := h.ask(links, numbers)
+	return func(*simulator.Context) {
+		h.links, h.numbers = links, numbers
+		for _, l := range replaced {
 			l.stop()
-			delete(h.links, at)
+		}
+		h.claim(found, told)
+		for at, l := range h.links {
+			// Like a real host it keeps a session while the send target is configured.
+			if _, wanted := want[at]; !wanted && !slices.ContainsFunc(h.send, func(t sendTarget) bool { return hostPort(t.Address, t.Port) == at.portal }) {
+				l.stop()
+				delete(h.links, at)
+			}
 		}
 	}
 }
 
-// claim looks at every LUN of every session. What a session that is away would tell stays
-// as it was.
-func (h *Host) claim() {
-	found, told := map[string]*lun{}, map[*link]bool{}
-	for _, l := range h.links {
+// ask looks at every LUN of every session, and returns the disks that there are and who told.
+func (h *Host) ask(links map[place]*link, numbers map[place]int) (found map[string]*lun, told map[*link]bool) {
+	found, told = map[string]*lun{}, map[*link]bool{}
+	for _, l := range links {
 		s := l.session()
 		if s == nil {
 			continue
 		}
-		if err := h.claimAt(l, s, found); err != nil {
+		if err := h.askAt(l, s, numbers[l.at], found); err != nil {
 			h.f.log.Info("LUNs are not told", "host", h.sys.Name, "target", l.at.target, "at", l.at.portal, "err", err)
 			continue
 		}
 		told[l] = true
 	}
+	return found, told
+}
+
+// claim makes the host's disks what was found. What a session that is away would tell stays
+// as it was.
+func (h *Host) claim(found map[string]*lun, told map[*link]bool) {
 	for name, old := range h.luns {
 		now := found[name]
 		if now == nil {
@@ -235,7 +251,7 @@ func (h *Host) uses(name string) bool {
 	return false
 }
 
-func (h *Host) claimAt(l *link, s *initiator.Session, found map[string]*lun) error {
+func (h *Host) askAt(l *link, s *initiator.Session, target int, found map[string]*lun) error {
 	numbers, err := reportLUNs(s)
 	if err != nil {
 		return err
@@ -251,11 +267,14 @@ func (h *Host) claimAt(l *link, s *initiator.Session, found map[string]*lun) err
 		}
 		name := "naa." + d.naa
 		if d.naa == "" {
-			name = fmt.Sprintf("mpx.%s:C0:T%d:L%d", hbaDevice, h.numbers[l.at], n) // no shared storage
+			name = fmt.Sprintf("mpx.%s:C0:T%d:L%d", hbaDevice, target, n) // no shared storage
 		}
 		disk := found[name]
 		if disk == nil {
-			disk = &lun{name: name, dev: d, uuid: fmt.Sprintf("02%04x0000%s%x", n, d.naa, (d.model + "      ")[:6]), ats: supportsATS(s, n)}
+			disk = &lun{name: name, dev: d, uuid: fmt.Sprintf("02%04x0000%s%x", n, d.naa, (d.model + "      ")[:6])}
+			// A host finds out once what a disk supports, when it claims it.
+			known := h.luns[name]
+			disk.ats = known != nil && known.ats || supportsATS(s, n)
 			found[name] = disk
 		}
 		disk.paths = append(disk.paths, &lunPath{link: l, number: n, dev: d, pathState: d.pathState(s, n)})
@@ -263,18 +282,58 @@ func (h *Host) claimAt(l *link, s *initiator.Session, found map[string]*lun) err
 	return nil
 }
 
-// look for volumes on every disk that is attached.
-func (h *Host) readHeaders() {
+// headerRead is what a look for a volume on a disk found; away: no path led to it, or it did
+// not answer, and what it carries is not known.
+type headerRead struct {
+	disk     *lun
+	was, now *header
+	away     bool
+}
+
+// readHeaders looks for volumes on every disk that is attached. The lock of the host's
+// storage system is held, Fabric.mu is not.
+func (h *Host) readHeaders() []headerRead {
+	type way struct {
+		s      *initiator.Session
+		number uint16
+	}
+	var out []headerRead
+	var ways []way
+	h.f.mu.Lock()
 	for _, l := range h.luns {
 		s, number, err := l.live()
 		if err != nil || h.detached[l.name] {
-			l.header = nil
+			s = nil
+		}
+		out, ways = append(out, headerRead{disk: l, was: l.header}), append(ways, way{s, number})
+	}
+	h.f.mu.Unlock()
+	for i, w := range ways {
+		if w.s == nil {
+			out[i].away = true
 			continue
 		}
-		if l.header, err = readHeader(s, number); err != nil {
-			h.f.log.Info("a volume header is not read", "host", h.sys.Name, "disk", l.name, "err", err)
+		var err error
+		if out[i].now, err = readHeader(w.s, w.number); err != nil {
+			out[i].away = true
+			h.f.log.Info("a volume header is not read", "host", h.sys.Name, "disk", out[i].disk.name, "err", err)
 		}
 	}
+	return out
+}
+
+// keepHeaders keeps what was read, unless it was changed meanwhile, and returns the disks
+// that were away: a path that came back since does not make them empty.
+func keepHeaders(read []headerRead) (away map[*lun]bool) {
+	away = map[*lun]bool{}
+	for _, r := range read {
+		if r.away {
+			away[r.disk] = true
+		} else if r.disk.header == r.was {
+			r.disk.header = r.now
+		}
+	}
+	return away
 }
 
 // byPath and byUUID find a disk as the API names it.

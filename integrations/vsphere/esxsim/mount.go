@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"time"
 
@@ -15,12 +16,19 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
-// rescanVolumes mounts what the disks carry, and forgets what they do not any more.
-func (h *Host) rescanVolumes(ctx *simulator.Context) {
-	h.readHeaders()
+// rescanVolumes looks at what the disks carry, and returns what mounts that and forgets what
+// they carry no more; see rescan.
+func (h *Host) rescanVolumes() (keep func(*simulator.Context)) {
+	read := h.readHeaders()
+	return func(ctx *simulator.Context) {
+		h.mountAll(ctx, keepHeaders(read))
+	}
+}
+
+func (h *Host) mountAll(ctx *simulator.Context, away map[*lun]bool) {
 	there := map[string]bool{}
 	for _, l := range h.sorted() {
-		if l.header == nil || l.header.Disk != l.name || h.detached[l.name] {
+		if away[l] || l.header == nil || l.header.Disk != l.name || h.detached[l.name] {
 			continue
 		}
 		there[l.header.UUID] = true
@@ -33,7 +41,10 @@ func (h *Host) rescanVolumes(ctx *simulator.Context) {
 			continue
 		}
 		l := h.luns[disk]
-		if l != nil && !l.alive() && !h.unmounted[id] && !h.detached[disk] {
+		if l != nil && (away[l] || !l.alive()) && !h.unmounted[id] && !h.detached[disk] {
+			if l.alive() {
+				continue
+			}
 			h.mountInfo(ctx, id, func(m *types.HostMountInfo) {
 				m.Accessible, m.InaccessibleReason = new(false), lost(l)
 			})
@@ -116,13 +127,21 @@ func (h *Host) mountInfo(ctx *simulator.Context, id string, change func(*types.H
 	if !ok {
 		return
 	}
-	hosts, any := slices.Clone(ds.Host), false
-	for i := range hosts {
-		if hosts[i].Key == h.sys.Self {
-			change(&hosts[i].MountInfo)
-		}
-		any = any || isTrue(hosts[i].MountInfo.Accessible)
+	i := slices.IndexFunc(ds.Host, func(m types.DatastoreHostMount) bool { return m.Key == h.sys.Self })
+	if i < 0 {
+		return
 	}
+	info, any := ds.Host[i].MountInfo, false
+	change(&info)
+	for j, o := range ds.Host {
+		any = any || j != i && isTrue(o.MountInfo.Accessible)
+	}
+	any = any || isTrue(info.Accessible)
+	if reflect.DeepEqual(info, ds.Host[i].MountInfo) && any == ds.Summary.Accessible {
+		return // nobody is told
+	}
+	hosts := slices.Clone(ds.Host)
+	hosts[i].MountInfo = info
 	s := ds.Summary
 	s.Accessible = any
 	ctx.Map.Update(ctx, ds, []types.PropertyChange{{Name: "host", Val: hosts}, {Name: "summary", Val: s}})

@@ -52,6 +52,13 @@ func (s *storageSystem) onHBA(ctx *simulator.Context, device string, fn func(h *
 	})
 }
 
+// scan is do for what asks targets. That is done without what hosts share, as they work side
+// by side; what look returns is done with it.
+func (s *storageSystem) scan(ctx *simulator.Context, look func(h *Host) (keep func(*simulator.Context))) *soap.Fault {
+	keep := look(s.h)
+	return s.do(ctx, func(*Host) *soap.Fault { keep(ctx); return nil })
+}
+
 func (s *storageSystem) UpdateSoftwareInternetScsiEnabled(ctx *simulator.Context, r *types.UpdateSoftwareInternetScsiEnabled) soap.HasFault {
 	b := &methods.UpdateSoftwareInternetScsiEnabledBody{Res: &types.UpdateSoftwareInternetScsiEnabledResponse{}}
 	b.Fault_ = s.do(ctx, func(h *Host) *soap.Fault { h.enabled = r.Enabled; return nil })
@@ -149,19 +156,21 @@ func (s *storageSystem) UpdateInternetScsiAdvancedOptions(ctx *simulator.Context
 
 func (s *storageSystem) RescanAllHba(ctx *simulator.Context, _ *types.RescanAllHba) soap.HasFault {
 	b := &methods.RescanAllHbaBody{Res: &types.RescanAllHbaResponse{}}
-	b.Fault_ = s.do(ctx, func(h *Host) *soap.Fault { h.rescan(); return nil })
+	b.Fault_ = s.scan(ctx, (*Host).rescan)
 	return b
 }
 
 func (s *storageSystem) RescanHba(ctx *simulator.Context, r *types.RescanHba) soap.HasFault {
 	b := &methods.RescanHbaBody{Res: &types.RescanHbaResponse{}}
-	b.Fault_ = s.onHBA(ctx, r.HbaDevice, func(h *Host) *soap.Fault { h.rescan(); return nil })
+	if b.Fault_ = s.onHBA(ctx, r.HbaDevice, func(*Host) *soap.Fault { return nil }); b.Fault_ == nil {
+		b.Fault_ = s.scan(ctx, (*Host).rescan)
+	}
 	return b
 }
 
 func (s *storageSystem) RescanVmfs(ctx *simulator.Context, _ *types.RescanVmfs) soap.HasFault {
 	b := &methods.RescanVmfsBody{Res: &types.RescanVmfsResponse{}}
-	b.Fault_ = s.do(ctx, func(h *Host) *soap.Fault { h.rescanVolumes(ctx); return nil })
+	b.Fault_ = s.scan(ctx, (*Host).rescanVolumes)
 	return b
 }
 
@@ -269,8 +278,9 @@ func (s *storageSystem) DeleteScsiLunState(ctx *simulator.Context, r *types.Dele
 
 func (s *storageSystem) QueryUnresolvedVmfsVolume(ctx *simulator.Context, _ *types.QueryUnresolvedVmfsVolume) soap.HasFault {
 	b := &methods.QueryUnresolvedVmfsVolumeBody{Res: &types.QueryUnresolvedVmfsVolumeResponse{}}
+	read := s.h.readHeaders()
 	b.Fault_ = s.do(ctx, func(h *Host) *soap.Fault {
-		h.readHeaders()
+		keepHeaders(read)
 		for _, l := range h.sorted() {
 			if l.header == nil || l.header.Disk == l.name {
 				continue

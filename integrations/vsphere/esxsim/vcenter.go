@@ -180,10 +180,11 @@ func (v *VCenter) DropSessions() {
 // ExpireSessions ends the sessions of all clients, as an idle time does.
 func (v *VCenter) ExpireSessions() {
 	v.f.hmu.Lock()
-	defer v.f.hmu.Unlock()
 	for cookie := range v.f.cookies {
 		v.f.cookies[cookie] = false
 	}
+	v.f.hmu.Unlock()
+	v.f.endWaits()
 }
 
 // Stop ends the service, and every connection to it; hosts go on. Resume serves at the
@@ -194,6 +195,9 @@ func (v *VCenter) Stop() {
 }
 
 func (v *VCenter) stopServing() {
+	if v.f != nil {
+		v.f.endWaits()
+	}
 	if v.resumed != nil {
 		_ = v.resumed.Close() // of a test
 		return

@@ -2244,6 +2244,34 @@ export type Version = {
   "go": string;
   "version": string;
 };
+export type VirtualMachine = {
+  /** Name */
+  "center": string;
+  /** Names of those of ovgate that it has files on */
+  "datastores": Array<string>;
+  /** Name; empty: the vCenter does not tell */
+  "host": string;
+  /** Managed object id */
+  "id": string;
+  "name": string;
+  /** poweredOn, poweredOff or suspended */
+  "power": string;
+  "template": boolean;
+};
+export type VirtualMachineList = {
+  "items": Array<VirtualMachine>;
+  "next": string | null;
+  /** The vCenters that were asked */
+  "sources": Array<VirtualMachineSource>;
+};
+export type VirtualMachineSource = {
+  /** Name */
+  "center": string;
+  /** Why it tells of no changes now; empty: it does */
+  "problem": string;
+  /** When it last told that this is all; null: it has not */
+  "seenAt": string | null;
+};
 /** Limits of reads and writes together that the volumes of a type get; 0: none. Of a limit and one per GiB the lower counts. */
 export type VolumeLimits = {
   /** How much of a rate that was left unused may be caught up at once, as time, up to 60000 */
@@ -2638,6 +2666,8 @@ export interface Ops {
   "GET /vsphere/datastores/{datastore}/live": { path: { "datastore": string; }; query: { }; body: undefined; res: DatastoreLive };
   /** Give a datastore another name, in the vCenter too */
   "POST /vsphere/datastores/{datastore}/rename": { path: { "datastore": string; }; query: { }; body: RenameInput; res: Datastore };
+  /** List the virtual machines on the datastores that ovgate made */
+  "GET /vsphere/vms": { path: { }; query: { "datastore"?: string; "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: VirtualMachineList };
 }
 
 /** Operations that take an Idempotency-Key. */

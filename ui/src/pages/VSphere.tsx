@@ -4,7 +4,7 @@ import type { Center, Datastore, HostAction } from "../api/gen";
 import { bytes, plural } from "../format";
 import { navigate, query } from "../router";
 import { ending, reload } from "../store/query";
-import { useCenterHosts, useCenters, useDatastores, useDatastoreLive } from "../store/reads";
+import { useCenterHosts, useCenters, useDatastores, useDatastoreLive, useDatastoreVMs } from "../store/reads";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { Age } from "../parts/Age";
@@ -300,6 +300,45 @@ function DatastoreActions({ datastore: d }: { datastore: Datastore }) {
   );
 }
 
+/** The virtual machines on a datastore. */
+function VMs({ datastore: d }: { datastore: Datastore }) {
+  return (
+    <Load query={useDatastoreVMs(d.id)}>
+      {(list) => (
+        <>
+          {list.sources
+            .filter((s) => s.problem)
+            .map((s) => (
+              <Notice key={s.center} tone="warn">
+                <b>{s.center} tells of no changes of virtual machines.</b> <span>{s.problem}</span>
+                {s.seenAt && (
+                  <span>
+                    Seen <Age at={s.seenAt} />
+                  </span>
+                )}
+              </Notice>
+            ))}
+          {list.items.length > 0 && (
+            <DataTable
+              label="Virtual machines"
+              rows={list.items}
+              rowKey={(v) => v.id}
+              columns={[
+                { key: "name", title: "Virtual machine", wrap: true, cell: (v) => v.name },
+                { key: "power", title: "State", cell: (v) => <Tag tone={v.power === "poweredOn" ? "ok" : "idle"} word={v.template ? "Template" : powers[v.power] ?? v.power} /> },
+                { key: "host", title: "Runs on", wrap: true, cell: (v) => v.host || "–" },
+              ]}
+            />
+          )}
+          {list.next && <span>There are more: ovgate vsphere vm list --datastore {d.name}</span>}
+        </>
+      )}
+    </Load>
+  );
+}
+
+const powers: Record<string, string> = { poweredOn: "On", poweredOff: "Off", suspended: "Suspended" };
+
 function LiveDialog({ datastore: d, onClose }: { datastore: Datastore; onClose: () => void }) {
   const live = useDatastoreLive(d.id);
   return (
@@ -346,6 +385,7 @@ function LiveDialog({ datastore: d, onClose }: { datastore: Datastore; onClose: 
                 { key: "paths", title: "Paths", wrap: true, cell: (h) => h.paths.map((p) => `${p.portal} ${p.state}`).join(", ") || "none" },
               ]}
             />
+            <VMs datastore={d} />
           </div>
         )}
       </Load>

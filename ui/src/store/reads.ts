@@ -28,6 +28,7 @@ import type {
   VDiskList,
   VDiskState,
   Verification,
+  VirtualMachineList,
   VPool,
   VPoolList,
 } from "../api/gen";
@@ -222,6 +223,11 @@ export function useDatastores(filter: ListFilter): Query<DatastoreList> {
 /** A datastore as its vCenter tells it now. */
 export function useDatastoreLive(datastore: string): Query<DatastoreLive> {
   return useQuery("datastore:" + datastore, () => call("GET /vsphere/datastores/{datastore}/live", { path: { datastore } }), historyEveryMs);
+}
+
+/** The virtual machines on a datastore; the node is told of changes by the vCenter. */
+export function useDatastoreVMs(datastore: string): Query<VirtualMachineList> {
+  return useQuery("datastorevms:" + datastore, () => call("GET /vsphere/vms", { query: { datastore, limit: choicesMax } }), jobEveryMs);
 }
 
 export function useClouds(): Query<CloudList> {
