@@ -1528,6 +1528,9 @@ type Datastore struct {
 	// Size Of the vDisk, bytes
 	Size int64 `json:"size"`
 
+	// Snapshots How the newest snapshots with virtual machines went, oldest first, 4 at most
+	Snapshots []DatastoreSnapshot `json:"snapshots"`
+
 	// State creating, present or deleting
 	State string `json:"state"`
 
@@ -1585,7 +1588,7 @@ type DatastoreJob struct {
 	Error string `json:"error"`
 	Hint  string `json:"hint"`
 
-	// Kind create, import, attach, expand, rename or remove
+	// Kind create, import, attach, expand, rename, snapshot or remove
 	Kind string `json:"kind"`
 
 	// Notes What was left out, such as hosts that are away
@@ -1644,6 +1647,32 @@ type DatastoreResult struct {
 	Actions   []HostAction `json:"actions"`
 	Datastore Datastore    `json:"datastore"`
 	DryRun    bool         `json:"dryRun"`
+}
+
+// DatastoreSnapshot defines model for DatastoreSnapshot.
+type DatastoreSnapshot struct {
+	// Consistent Every virtual machine that was on was quiesced
+	Consistent bool `json:"consistent"`
+
+	// Failed Why there is no snapshot; empty: there is one
+	Failed string `json:"failed"`
+
+	// Machines 256 at most
+	Machines []SnapshotMachine `json:"machines"`
+
+	// Name Of the snapshot of the vDisk
+	Name string `json:"name"`
+
+	// Time When it was asked for
+	Time time.Time `json:"time"`
+}
+
+// DatastoreSnapshotInput defines model for DatastoreSnapshotInput.
+type DatastoreSnapshotInput struct {
+	Name string `json:"name"`
+
+	// Require No snapshot unless every virtual machine that is on is quiesced
+	Require *bool `json:"require,omitempty"`
 }
 
 // DeletedEvent defines model for DeletedEvent.
@@ -3345,6 +3374,19 @@ type SnapshotInput struct {
 type SnapshotList struct {
 	Items []Snapshot `json:"items"`
 	Next  *string    `json:"next"`
+}
+
+// SnapshotMachine defines model for SnapshotMachine.
+type SnapshotMachine struct {
+	// Error Why it is not quiesced; empty
+	Error string `json:"error"`
+
+	// ID Managed object id
+	ID   string `json:"id"`
+	Name string `json:"name"`
+
+	// Quiesced Its guest wrote out what it held, or it was off
+	Quiesced bool `json:"quiesced"`
 }
 
 // Status defines model for Status.
@@ -5055,6 +5097,9 @@ type ExpandDatastoreJSONRequestBody = ExpandInput
 // RenameDatastoreJSONRequestBody defines body for RenameDatastore for application/json ContentType.
 type RenameDatastoreJSONRequestBody = RenameInput
 
+// SnapshotDatastoreJSONRequestBody defines body for SnapshotDatastore for application/json ContentType.
+type SnapshotDatastoreJSONRequestBody = DatastoreSnapshotInput
+
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
 	// GetAlba State of the object store: safety, space, what happened
@@ -5588,6 +5633,9 @@ type ServerInterface interface {
 	// RenameDatastore Give a datastore another name, in the vCenter too
 	// (POST /vsphere/datastores/{datastore}/rename)
 	RenameDatastore(ctx echo.Context, datastore DatastoreRef) error
+	// SnapshotDatastore Make a snapshot of a datastore for which its virtual machines are quiesced
+	// (POST /vsphere/datastores/{datastore}/snapshot)
+	SnapshotDatastore(ctx echo.Context, datastore DatastoreRef) error
 	// ListVMs List the virtual machines on the datastores that ovgate made
 	// (GET /vsphere/vms)
 	ListVMs(ctx echo.Context, params ListVMsParams) error
@@ -9531,6 +9579,22 @@ func (w *ServerInterfaceWrapper) RenameDatastore(ctx echo.Context) error {
 	return err
 }
 
+// SnapshotDatastore converts echo context to params.
+func (w *ServerInterfaceWrapper) SnapshotDatastore(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "datastore" -------------
+	var datastore DatastoreRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "datastore", ctx.Param("datastore"), &datastore, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter datastore: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SnapshotDatastore(ctx, datastore)
+	return err
+}
+
 // ListVMs converts echo context to params.
 func (w *ServerInterfaceWrapper) ListVMs(ctx echo.Context) error {
 	var err error
@@ -9671,6 +9735,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/vsphere/datastores/:datastore/live", wrapper.LookAtDatastore, options.OperationMiddlewares["LookAtDatastore"]...)
 	router.POST(options.BaseURL+"/vsphere/datastores/:datastore/expand", wrapper.ExpandDatastore, options.OperationMiddlewares["ExpandDatastore"]...)
 	router.POST(options.BaseURL+"/vsphere/datastores/:datastore/rename", wrapper.RenameDatastore, options.OperationMiddlewares["RenameDatastore"]...)
+	router.POST(options.BaseURL+"/vsphere/datastores/:datastore/snapshot", wrapper.SnapshotDatastore, options.OperationMiddlewares["SnapshotDatastore"]...)
 	router.POST(options.BaseURL+"/vsphere/datastores/:datastore/attach", wrapper.AttachDatastore, options.OperationMiddlewares["AttachDatastore"]...)
 	router.GET(options.BaseURL+"/openstack/clouds", wrapper.ListClouds, options.OperationMiddlewares["ListClouds"]...)
 	router.POST(options.BaseURL+"/openstack/clouds", wrapper.CreateCloud, options.OperationMiddlewares["CreateCloud"]...)
@@ -16541,6 +16606,46 @@ func (response RenameDatastoredefaultJSONResponse) VisitRenameDatastoreResponse(
 	return err
 }
 
+type SnapshotDatastoreRequestObject struct {
+	Datastore DatastoreRef `json:"datastore"`
+	Body      *SnapshotDatastoreJSONRequestBody
+}
+
+type SnapshotDatastoreResponseObject interface {
+	VisitSnapshotDatastoreResponse(w http.ResponseWriter) error
+}
+
+type SnapshotDatastore202JSONResponse Datastore
+
+func (response SnapshotDatastore202JSONResponse) VisitSnapshotDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SnapshotDatastoredefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response SnapshotDatastoredefaultJSONResponse) VisitSnapshotDatastoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListVMsRequestObject struct {
 	Params ListVMsParams
 }
@@ -17113,6 +17218,9 @@ type StrictServerInterface interface {
 	// RenameDatastore Give a datastore another name, in the vCenter too
 	// (POST /vsphere/datastores/{datastore}/rename)
 	RenameDatastore(ctx context.Context, request RenameDatastoreRequestObject) (RenameDatastoreResponseObject, error)
+	// SnapshotDatastore Make a snapshot of a datastore for which its virtual machines are quiesced
+	// (POST /vsphere/datastores/{datastore}/snapshot)
+	SnapshotDatastore(ctx context.Context, request SnapshotDatastoreRequestObject) (SnapshotDatastoreResponseObject, error)
 	// ListVMs List the virtual machines on the datastores that ovgate made
 	// (GET /vsphere/vms)
 	ListVMs(ctx context.Context, request ListVMsRequestObject) (ListVMsResponseObject, error)
@@ -22998,6 +23106,54 @@ func (sh *strictHandler) RenameDatastore(ctx echo.Context, datastore DatastoreRe
 		return err
 	} else if validResponse, ok := response.(RenameDatastoreResponseObject); ok {
 		return validResponse.VisitRenameDatastoreResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SnapshotDatastore operation middleware
+func (sh *strictHandler) SnapshotDatastore(ctx echo.Context, datastore DatastoreRef) error {
+	var request SnapshotDatastoreRequestObject
+
+	request.Datastore = datastore
+
+	var body SnapshotDatastoreJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SnapshotDatastore(ctx.Request().Context(), request.(SnapshotDatastoreRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SnapshotDatastore")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SnapshotDatastoreResponseObject); ok {
+		return validResponse.VisitSnapshotDatastoreResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -178,6 +178,7 @@ var rules = map[string]rule{
 	"ImportDatastore":    {role: auth.RoleManage},
 	"ExpandDatastore":    {role: auth.RoleManage},
 	"RenameDatastore":    {role: auth.RoleManage},
+	"SnapshotDatastore":  {role: auth.RoleManage},
 	"AttachDatastore":    {role: auth.RoleManage},
 	"RemoveDatastore":    {role: auth.RoleManage},
 

@@ -54,12 +54,13 @@ var elsewhere = map[string][2]string{
 	"ListOrphans":       {"gateway/cmd/ovgate/testdata/cloud/cloud.txt", "exec ovgate openstack volume orphans"},
 	"GetCloudUsage":     {"gateway/cmd/ovgate/testdata/cloud/cloud.txt", "exec ovgate openstack volume usage prod"},
 	// Hosts that sign in to the target.
-	"GetDatastore":    {"scripts/vsphere/lab_test.go", "l.api.GetDatastore("},
-	"LookAtDatastore": {"scripts/vsphere/lab_test.go", "l.api.LookAtDatastore("},
-	"ExpandDatastore": {"scripts/vsphere/cli_test.go", `"datastore", "expand"`},
-	"RenameDatastore": {"scripts/vsphere/cli_test.go", `"datastore", "rename"`},
-	"AttachDatastore": {"scripts/vsphere/cli_test.go", `"datastore", "attach"`},
-	"ImportDatastore": {"scripts/vsphere/lifecycle_test.go", "l.api.ImportDatastore("},
+	"GetDatastore":      {"scripts/vsphere/lab_test.go", "l.api.GetDatastore("},
+	"LookAtDatastore":   {"scripts/vsphere/lab_test.go", "l.api.LookAtDatastore("},
+	"ExpandDatastore":   {"scripts/vsphere/cli_test.go", `"datastore", "expand"`},
+	"RenameDatastore":   {"scripts/vsphere/cli_test.go", `"datastore", "rename"`},
+	"SnapshotDatastore": {"scripts/vsphere/cli_test.go", `"datastore", "snapshot"`},
+	"AttachDatastore":   {"scripts/vsphere/cli_test.go", `"datastore", "attach"`},
+	"ImportDatastore":   {"scripts/vsphere/lifecycle_test.go", "l.api.ImportDatastore("},
 }
 
 // step is a call of the tour that succeeds.

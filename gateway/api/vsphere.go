@@ -151,6 +151,14 @@ func (s *Server) datastoreOf(d model.Datastore) Datastore {
 			Kind: string(j.Kind), Step: j.Step, Steps: vspherectl.Steps(j.Kind), Tries: j.Tries, Error: j.Error, Hint: j.Hint, Notes: append([]string{}, j.Notes...), Started: j.Started,
 		}
 	}
+	out.Snapshots = []DatastoreSnapshot{}
+	for _, x := range d.Snapshots {
+		row := DatastoreSnapshot{Name: x.Name, Time: x.Time, Consistent: x.Consistent(), Failed: x.Failed, Machines: []SnapshotMachine{}}
+		for _, m := range x.Machines {
+			row.Machines = append(row.Machines, SnapshotMachine{ID: m.ID, Name: m.Name, Quiesced: m.Quiesced, Error: m.Error})
+		}
+		out.Snapshots = append(out.Snapshots, row)
+	}
 	return out
 }
 
@@ -242,6 +250,15 @@ func (s *Server) RenameDatastore(ctx context.Context, r RenameDatastoreRequestOb
 		return nil, err
 	}
 	return RenameDatastore202JSONResponse(s.datastoreOf(d)), nil
+}
+
+// SnapshotDatastore makes a snapshot of a datastore with its virtual machines quiesced.
+func (s *Server) SnapshotDatastore(ctx context.Context, r SnapshotDatastoreRequestObject) (SnapshotDatastoreResponseObject, error) {
+	d, err := s.opt.VSphere.SnapshotDatastore(ctx, r.Datastore, r.Body.Name, value(r.Body.Require))
+	if err != nil {
+		return nil, err
+	}
+	return SnapshotDatastore202JSONResponse(s.datastoreOf(d)), nil
 }
 
 // AttachDatastore gives a datastore to hosts that do not have it.

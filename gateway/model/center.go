@@ -86,8 +86,36 @@ type Datastore struct {
 	Created     time.Time `json:"created"`
 	// Job is what is being done; nil: nothing. It goes on after a restart.
 	Job *DatastoreJob `json:"job,omitempty"`
+	// Snapshots tells how the newest snapshots with virtual machines went, oldest first, up to
+	// MaxDatastoreSnapshots.
+	Snapshots []DatastoreSnapshot `json:"snapshots,omitempty"`
 
 	Rev int64 `json:"-"`
+}
+
+// MaxDatastoreSnapshots bounds what is kept of snapshots of a datastore.
+const MaxDatastoreSnapshots = 4
+
+// DatastoreSnapshot is how a snapshot of a datastore went.
+type DatastoreSnapshot struct {
+	Name     string            `json:"name"` // of the vDisk's snapshot
+	Time     time.Time         `json:"time"`
+	Failed   string            `json:"failed,omitempty"` // why there is none
+	Machines []SnapshotMachine `json:"machines,omitempty"`
+}
+
+// SnapshotMachine is a virtual machine in a snapshot of its datastore.
+type SnapshotMachine struct {
+	ID   string `json:"id"` // managed object id
+	Name string `json:"name"`
+	// Quiesced: its guest wrote out what it held before. One that was off is quiesced.
+	Quiesced bool   `json:"quiesced,omitempty"`
+	Error    string `json:"error,omitempty"` // why it is not
+}
+
+// Consistent tells whether every virtual machine is as it wants to be found.
+func (s DatastoreSnapshot) Consistent() bool {
+	return s.Failed == "" && !slices.ContainsFunc(s.Machines, func(m SnapshotMachine) bool { return !m.Quiesced })
 }
 
 // JobKind is what a job does with a datastore.
@@ -101,13 +129,16 @@ const (
 	JobExpand JobKind = "expand"
 	JobRename JobKind = "rename"
 	JobRemove JobKind = "remove"
+	// JobQuiesce makes a snapshot of the vDisk for which the guests of the virtual machines
+	// write out what they hold.
+	JobQuiesce JobKind = "snapshot"
 )
 
 // DatastoreJob is work on a datastore, in steps that may be repeated.
 type DatastoreJob struct {
 	Kind    JobKind   `json:"kind"`
 	Step    string    `json:"step"`           // that is next, or being done
-	Name    string    `json:"name,omitempty"` // rename
+	Name    string    `json:"name,omitempty"` // rename, snapshot
 	Size    int64     `json:"size,omitempty"` // expand, bytes
 	Keep    bool      `json:"keep,omitempty"` // remove: the vDisk stays
 	Started time.Time `json:"started"`
@@ -117,6 +148,11 @@ type DatastoreJob struct {
 	Hint  string `json:"hint,omitempty"`
 	// Notes tell what was left out, such as hosts that were away.
 	Notes []string `json:"notes,omitempty"`
+	// Require: without a virtual machine that is quiesced there is no snapshot.
+	Require bool `json:"require,omitempty"`
+	// Machines and Failed are as in DatastoreSnapshot, as far as the job got.
+	Machines []SnapshotMachine `json:"machines,omitempty"`
+	Failed   string            `json:"failed,omitempty"`
 }
 
 func (d Datastore) key() string { return d.ID }
@@ -133,8 +169,12 @@ func (d Datastore) clone(rev int64) Datastore {
 	d.Rev = rev
 	if d.Job != nil {
 		j := *d.Job
-		j.Notes = slices.Clone(j.Notes)
+		j.Notes, j.Machines = slices.Clone(j.Notes), slices.Clone(j.Machines)
 		d.Job = &j
+	}
+	d.Snapshots = slices.Clone(d.Snapshots)
+	for i := range d.Snapshots {
+		d.Snapshots[i].Machines = slices.Clone(d.Snapshots[i].Machines)
 	}
 	return d
 }

@@ -31,16 +31,20 @@ const (
 	stepUnmap   = "unmap"
 	stepForget  = "forget"
 	stepDelete  = "delete"
+	stepQuiesce = "quiesce"
+	stepPoint   = "snapshot"
+	stepRelease = "release"
 )
 
 // orders are the steps of each kind of job.
 var orders = map[model.JobKind][]string{
-	model.JobCreate: {stepVDisk, stepTarget, stepHosts, stepFormat, stepMount},
-	model.JobImport: {stepTarget, stepHosts, stepSign, stepMount},
-	model.JobAttach: {stepHosts, stepMount},
-	model.JobExpand: {stepGrow, stepRescan, stepExpand, stepVerify},
-	model.JobRename: {stepRename},
-	model.JobRemove: {stepDestroy, stepDetach, stepUnmap, stepForget, stepDelete},
+	model.JobCreate:  {stepVDisk, stepTarget, stepHosts, stepFormat, stepMount},
+	model.JobImport:  {stepTarget, stepHosts, stepSign, stepMount},
+	model.JobAttach:  {stepHosts, stepMount},
+	model.JobExpand:  {stepGrow, stepRescan, stepExpand, stepVerify},
+	model.JobRename:  {stepRename},
+	model.JobRemove:  {stepDestroy, stepDetach, stepUnmap, stepForget, stepDelete},
+	model.JobQuiesce: {stepQuiesce, stepPoint, stepRelease},
 }
 
 // Steps are the steps of a kind of job, in order.
@@ -184,11 +188,12 @@ func (m *Manager) advance(ctx context.Context, rec model.Datastore, s *step) (mo
 		if d.Job == nil || d.Job.Kind != rec.Job.Kind || d.Job.Step != rec.Job.Step || !d.Job.Started.Equal(rec.Job.Started) {
 			return nil // another job replaced it
 		}
-		d.Size, d.Name = s.rec.Size, s.rec.Name
+		d.Size, d.Name, d.Snapshots = s.rec.Size, s.rec.Name, s.rec.Snapshots
 		if last {
 			d.Job, d.State = nil, model.StatePresent
 			return nil
 		}
+		d.Job.Machines, d.Job.Failed = s.job.Machines, s.job.Failed
 		d.Job.Step, d.Job.Tries, d.Job.Error, d.Job.Hint, d.Job.Notes = order[i+1], 0, "", "", s.job.Notes
 		return nil
 	})
@@ -235,12 +240,20 @@ func (s *step) do(ctx context.Context) error {
 		return s.unmap(ctx)
 	case stepDelete:
 		return s.deleteVDisk(ctx)
+	case stepPoint:
+		return s.point(ctx)
 	}
 	var err error
 	if s.v, err = s.m.connect(ctx, s.center); err != nil {
 		return err
 	}
 	defer s.v.Close()
+	switch s.job.Step { // whatever the hosts are
+	case stepQuiesce:
+		return s.quiesce(ctx)
+	case stepRelease:
+		return s.release(ctx)
+	}
 	if s.hosts, err = s.v.Hosts(ctx, s.rec.Cluster); err != nil {
 		return err
 	}

@@ -1530,6 +1530,9 @@ type Datastore struct {
 	// Size Of the vDisk, bytes
 	Size int64 `json:"size"`
 
+	// Snapshots How the newest snapshots with virtual machines went, oldest first, 4 at most
+	Snapshots []DatastoreSnapshot `json:"snapshots"`
+
 	// State creating, present or deleting
 	State string `json:"state"`
 
@@ -1587,7 +1590,7 @@ type DatastoreJob struct {
 	Error string `json:"error"`
 	Hint  string `json:"hint"`
 
-	// Kind create, import, attach, expand, rename or remove
+	// Kind create, import, attach, expand, rename, snapshot or remove
 	Kind string `json:"kind"`
 
 	// Notes What was left out, such as hosts that are away
@@ -1646,6 +1649,32 @@ type DatastoreResult struct {
 	Actions   []HostAction `json:"actions"`
 	Datastore Datastore    `json:"datastore"`
 	DryRun    bool         `json:"dryRun"`
+}
+
+// DatastoreSnapshot defines model for DatastoreSnapshot.
+type DatastoreSnapshot struct {
+	// Consistent Every virtual machine that was on was quiesced
+	Consistent bool `json:"consistent"`
+
+	// Failed Why there is no snapshot; empty: there is one
+	Failed string `json:"failed"`
+
+	// Machines 256 at most
+	Machines []SnapshotMachine `json:"machines"`
+
+	// Name Of the snapshot of the vDisk
+	Name string `json:"name"`
+
+	// Time When it was asked for
+	Time time.Time `json:"time"`
+}
+
+// DatastoreSnapshotInput defines model for DatastoreSnapshotInput.
+type DatastoreSnapshotInput struct {
+	Name string `json:"name"`
+
+	// Require No snapshot unless every virtual machine that is on is quiesced
+	Require *bool `json:"require,omitempty"`
 }
 
 // DeletedEvent defines model for DeletedEvent.
@@ -3347,6 +3376,19 @@ type SnapshotInput struct {
 type SnapshotList struct {
 	Items []Snapshot `json:"items"`
 	Next  *string    `json:"next"`
+}
+
+// SnapshotMachine defines model for SnapshotMachine.
+type SnapshotMachine struct {
+	// Error Why it is not quiesced; empty
+	Error string `json:"error"`
+
+	// ID Managed object id
+	ID   string `json:"id"`
+	Name string `json:"name"`
+
+	// Quiesced Its guest wrote out what it held, or it was off
+	Quiesced bool `json:"quiesced"`
 }
 
 // Status defines model for Status.
@@ -5065,6 +5107,9 @@ type ExpandDatastoreJSONRequestBody = ExpandInput
 
 // RenameDatastoreJSONRequestBody defines body for RenameDatastore for application/json ContentType.
 type RenameDatastoreJSONRequestBody = RenameInput
+
+// SnapshotDatastoreJSONRequestBody defines body for SnapshotDatastore for application/json ContentType.
+type SnapshotDatastoreJSONRequestBody = DatastoreSnapshotInput
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -7036,6 +7081,28 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /vsphere/datastores/{datastore}/rename (the `RenameDatastore` operationId).
 	RenameDatastore(ctx context.Context, datastore DatastoreRef, body RenameDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SnapshotDatastoreWithBody Make a snapshot of a datastore for which its virtual machines are quiesced
+	//
+	// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
+	// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
+	// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vsphere/datastores/{datastore}/snapshot (the `SnapshotDatastore` operationId).
+	SnapshotDatastoreWithBody(ctx context.Context, datastore DatastoreRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SnapshotDatastore Make a snapshot of a datastore for which its virtual machines are quiesced
+	//
+	// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
+	// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
+	// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vsphere/datastores/{datastore}/snapshot (the `SnapshotDatastore` operationId).
+	SnapshotDatastore(ctx context.Context, datastore DatastoreRef, body SnapshotDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListVMs List the virtual machines on the datastores that ovgate made
 	//
@@ -11352,6 +11419,48 @@ func (c *Client) RenameDatastoreWithBody(ctx context.Context, datastore Datastor
 // Corresponds with POST /vsphere/datastores/{datastore}/rename (the `RenameDatastore` operationId).
 func (c *Client) RenameDatastore(ctx context.Context, datastore DatastoreRef, body RenameDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRenameDatastoreRequest(c.Server, datastore, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SnapshotDatastoreWithBody Make a snapshot of a datastore for which its virtual machines are quiesced
+//
+// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
+// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
+// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vsphere/datastores/{datastore}/snapshot (the `SnapshotDatastore` operationId).
+func (c *Client) SnapshotDatastoreWithBody(ctx context.Context, datastore DatastoreRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSnapshotDatastoreRequestWithBody(c.Server, datastore, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SnapshotDatastore Make a snapshot of a datastore for which its virtual machines are quiesced
+//
+// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
+// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
+// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vsphere/datastores/{datastore}/snapshot (the `SnapshotDatastore` operationId).
+func (c *Client) SnapshotDatastore(ctx context.Context, datastore DatastoreRef, body SnapshotDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSnapshotDatastoreRequest(c.Server, datastore, body)
 	if err != nil {
 		return nil, err
 	}
@@ -20573,6 +20682,53 @@ func NewRenameDatastoreRequestWithBody(server string, datastore DatastoreRef, co
 	return req, nil
 }
 
+// NewSnapshotDatastoreRequest calls the generic SnapshotDatastore builder with application/json body
+func NewSnapshotDatastoreRequest(server string, datastore DatastoreRef, body SnapshotDatastoreJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSnapshotDatastoreRequestWithBody(server, datastore, "application/json", bodyReader)
+}
+
+// NewSnapshotDatastoreRequestWithBody constructs an http.Request for the SnapshotDatastore method, with any body, and a specified content type
+func NewSnapshotDatastoreRequestWithBody(server string, datastore DatastoreRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "datastore", datastore, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/datastores/%s/snapshot", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListVMsRequest constructs an http.Request for the ListVMs method
 func NewListVMsRequest(server string, params *ListVMsParams) (*http.Request, error) {
 	var err error
@@ -22837,6 +22993,28 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /vsphere/datastores/{datastore}/rename (the `RenameDatastore` operationId).
 	RenameDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, body RenameDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*RenameDatastoreResponse, error)
+
+	// SnapshotDatastoreWithBodyWithResponse Make a snapshot of a datastore for which its virtual machines are quiesced
+	//
+	// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
+	// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
+	// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/datastores/{datastore}/snapshot (the `SnapshotDatastore` operationId).
+	SnapshotDatastoreWithBodyWithResponse(ctx context.Context, datastore DatastoreRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SnapshotDatastoreResponse, error)
+
+	// SnapshotDatastoreWithResponse Make a snapshot of a datastore for which its virtual machines are quiesced
+	//
+	// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
+	// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
+	// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/datastores/{datastore}/snapshot (the `SnapshotDatastore` operationId).
+	SnapshotDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, body SnapshotDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*SnapshotDatastoreResponse, error)
 
 	// ListVMsWithResponse List the virtual machines on the datastores that ovgate made
 	//
@@ -31173,6 +31351,54 @@ func (r RenameDatastoreResponse) ContentType() string {
 	return ""
 }
 
+type SnapshotDatastoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Datastore
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SnapshotDatastoreResponse) GetJSON202() *Datastore {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SnapshotDatastoreResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SnapshotDatastoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SnapshotDatastoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SnapshotDatastoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SnapshotDatastoreResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListVMsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -34802,6 +35028,40 @@ func (c *ClientWithResponses) RenameDatastoreWithResponse(ctx context.Context, d
 		return nil, err
 	}
 	return ParseRenameDatastoreResponse(rsp)
+}
+
+// SnapshotDatastoreWithBodyWithResponse Make a snapshot of a datastore for which its virtual machines are quiesced
+//
+// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
+// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
+// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/datastores/{datastore}/snapshot (the `SnapshotDatastore` operationId).
+func (c *ClientWithResponses) SnapshotDatastoreWithBodyWithResponse(ctx context.Context, datastore DatastoreRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SnapshotDatastoreResponse, error) {
+	rsp, err := c.SnapshotDatastoreWithBody(ctx, datastore, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSnapshotDatastoreResponse(rsp)
+}
+
+// SnapshotDatastoreWithResponse Make a snapshot of a datastore for which its virtual machines are quiesced
+//
+// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
+// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
+// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/datastores/{datastore}/snapshot (the `SnapshotDatastore` operationId).
+func (c *ClientWithResponses) SnapshotDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, body SnapshotDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*SnapshotDatastoreResponse, error) {
+	rsp, err := c.SnapshotDatastore(ctx, datastore, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSnapshotDatastoreResponse(rsp)
 }
 
 // ListVMsWithResponse List the virtual machines on the datastores that ovgate made
@@ -40543,6 +40803,39 @@ func ParseRenameDatastoreResponse(rsp *http.Response) (*RenameDatastoreResponse,
 	}
 
 	response := &RenameDatastoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Datastore
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSnapshotDatastoreResponse parses an HTTP response from a SnapshotDatastoreWithResponse call
+func ParseSnapshotDatastoreResponse(rsp *http.Response) (*SnapshotDatastoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SnapshotDatastoreResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}

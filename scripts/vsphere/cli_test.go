@@ -51,6 +51,10 @@ func TestCLI(t *testing.T) {
 	cli("vsphere", "datastore", "expand", "gold", "--size", "3GiB")
 	cli("vsphere", "datastore", "rename", "gold", "tin")
 	cli("vsphere", "datastore", "attach", "tin")
+	cli("vsphere", "datastore", "snapshot", "tin", "evening", "--require")
+	if out := cli("vsphere", "datastore", "show", "tin"); !strings.Contains(out, `"evening"`) {
+		t.Errorf("after a snapshot it is %s", out)
+	}
 	if out := cli("vsphere", "datastore", "list"); !strings.Contains(out, `"tin"`) || strings.Contains(out, `"gold"`) {
 		t.Errorf("the list is %s", out)
 	}

@@ -33,6 +33,54 @@ func (l *lab) untilVM(what string, ok func(client.VirtualMachine) bool) {
 	})
 }
 
+// admin signs in as another administrator, and finds a virtual machine.
+func (l *lab) admin(name string) (*find.Finder, *object.VirtualMachine) {
+	l.t.Helper()
+	c, err := l.as(l.t.Context())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	f := find.NewFinder(c.Client)
+	if name == "" {
+		return f, nil
+	}
+	vm, err := f.VirtualMachine(l.t.Context(), "/DC0/vm/"+name)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return f, vm
+}
+
+// done waits for a task of a vCenter.
+func (l *lab) done(task *object.Task, err error) {
+	l.t.Helper()
+	if err == nil {
+		err = task.Wait(l.t.Context())
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// createVM makes a virtual machine on a datastore and the second host.
+func (l *lab) createVM(name, datastore string) {
+	l.t.Helper()
+	f, _ := l.admin("")
+	folder, err := f.Folder(l.t.Context(), "/DC0/vm")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	rp, err := f.ResourcePool(l.t.Context(), "/DC0/host/DC0_C0/Resources")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	host, err := f.HostSystem(l.t.Context(), "/DC0/host/DC0_C0/DC0_C0_H1")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.done(folder.CreateVM(l.t.Context(), types.VirtualMachineConfigSpec{Name: name, Files: &types.VirtualMachineFileInfo{VmPathName: "[" + datastore + "]"}}, rp, host))
+}
+
 // TestVMs: what is done with virtual machines at the vCenter shows, also after its sessions
 // expired, and after it or the node were away.
 func TestVMs(t *testing.T) {
@@ -51,46 +99,8 @@ func TestVMs(t *testing.T) {
 	_, err = l.vms("none")
 	refused(t, err, "not_found", "datastore list")
 
-	// admin signs in as another administrator, and finds a virtual machine.
-	admin := func(name string) (*find.Finder, *object.VirtualMachine) {
-		t.Helper()
-		c, err := l.as(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		f := find.NewFinder(c.Client)
-		if name == "" {
-			return f, nil
-		}
-		vm, err := f.VirtualMachine(t.Context(), "/DC0/vm/"+name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f, vm
-	}
-	done := func(task *object.Task, err error) {
-		t.Helper()
-		if err == nil {
-			err = task.Wait(t.Context())
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	f, _ := admin("")
-	folder, err := f.Folder(t.Context(), "/DC0/vm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	rp, err := f.ResourcePool(t.Context(), "/DC0/host/DC0_C0/Resources")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host, err := f.HostSystem(t.Context(), "/DC0/host/DC0_C0/DC0_C0_H1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done(folder.CreateVM(t.Context(), types.VirtualMachineConfigSpec{Name: "web", Files: &types.VirtualMachineFileInfo{VmPathName: "[gold]"}}, rp, host))
+	admin, done := l.admin, l.done
+	l.createVM("web", "gold")
 	l.untilVM("web is there", func(v client.VirtualMachine) bool {
 		return v.Name == "web" && v.Host == "DC0_C0_H1" && v.Center == "dc" && v.Power == "poweredOff" && len(v.Datastores) == 1 && v.Datastores[0] == "gold"
 	})

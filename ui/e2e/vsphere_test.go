@@ -117,6 +117,12 @@ func datastore(p *page, v *esxsim.VCenter) {
 	waitTask(p.t, task, err)
 	p.do("and gone", chromedp.WaitNotPresent(`//dialog//td[.="web"]`))
 	p.do("closed", click(`dialog button[aria-label=Close]`), chromedp.WaitNotPresent(`dialog`))
+	p.do("a snapshot", click(`//button[@aria-label="Snapshot of gold1"]`), fill(`dialog input[name=name]`, "evening"), click(`//dialog//button[.="Make snapshot"]`),
+		chromedp.WaitNotPresent(`dialog`), click(`//button[@aria-label="Live state of gold1"]`), visible(`//dialog//dt[.="Snapshot evening"]`),
+		visible(`//td[contains(.,"Present")]`))
+	p.audit("snapshot of a datastore")
+	p.shot("56-datastore-snapshot")
+	p.do("closed again", click(`dialog button[aria-label=Close]`), chromedp.WaitNotPresent(`dialog`))
 	p.do("expanded", click(`//button[@aria-label="Expand gold1"]`), fill(`dialog input[name=size]`, "3"), click(`//dialog//button[.="Expand"]`),
 		chromedp.WaitNotPresent(`dialog`), visible(`//td[.="3 GiB"]`), visible(`//td[contains(.,"Present")]`))
 	p.do("renamed", click(`//button[@aria-label="Rename gold1"]`), fill(`dialog input[name=name]`, "gold2"), click(`//dialog//button[.="Rename"]`),

@@ -22,7 +22,7 @@ func (a *app) vsphere() *cobra.Command {
 	return group("vsphere", "vCenters and ESXi hosts, and VMFS datastores on vDisks",
 		group("center", "vCenters, or ESXi hosts alone, that the node signs in to", a.centerAdd(), a.centerList(), a.centerShow(), a.centerTest(), a.centerSet(), a.centerDelete()),
 		group("host", "Hosts of vCenters", a.centerHostList(), a.centerHostPrepare()),
-		group("datastore", "VMFS datastores on vDisks", a.datastoreCreate(), a.datastoreImport(), a.datastoreList(), a.datastoreShow(), a.datastoreExpand(), a.datastoreRename(), a.datastoreAttach(), a.datastoreRemove()),
+		group("datastore", "VMFS datastores on vDisks", a.datastoreCreate(), a.datastoreImport(), a.datastoreList(), a.datastoreShow(), a.datastoreExpand(), a.datastoreRename(), a.datastoreSnapshot(), a.datastoreAttach(), a.datastoreRemove()),
 		group("vm", "Virtual machines on datastores of ovgate", a.vmList()),
 	)
 }
@@ -444,6 +444,27 @@ func datastoreRows(d client.Datastore) [][]string {
 		{"name", d.Name}, {"id", d.ID}, {"center", d.Center}, {"cluster", d.Cluster}, {"vpool", d.VPool}, {"vdisk", dash(d.VDisk)}, {"lun", dash(d.Naa)},
 		{"volume", dash(d.Volume)}, {"size", formatSize(d.Size)}, {"state", d.State},
 	}
+	for _, s := range d.Snapshots {
+		text := "virtual machines quiesced"
+		bad := 0
+		for _, m := range s.Machines {
+			if !m.Quiesced {
+				bad++
+			}
+		}
+		switch {
+		case s.Failed != "":
+			text = "not made: " + s.Failed
+		case bad > 0:
+			text = fmt.Sprintf("%d of %d virtual machines not quiesced", bad, len(s.Machines))
+		}
+		rows = append(rows, []string{"snapshot " + s.Name, formatTime(&s.Time) + ", " + text})
+		for _, m := range s.Machines {
+			if !m.Quiesced {
+				rows = append(rows, []string{"not quiesced", m.Error})
+			}
+		}
+	}
 	if j := d.Job; j != nil {
 		rows = append(rows, []string{"job", fmt.Sprintf("%s, step %s of %s", j.Kind, j.Step, strings.Join(j.Steps, " "))})
 		if j.Error != "" {
@@ -528,6 +549,35 @@ func (a *app) datastoreRename() *cobra.Command {
 		}
 		return a.afterJob(ctx, api, d, noWait)
 	})
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, noWaitUsage)
+	return cmd
+}
+
+func (a *app) datastoreSnapshot() *cobra.Command {
+	var require, noWait bool
+	cmd := a.datastoreVerb("snapshot DATASTORE NAME", "Make a snapshot for which the virtual machines on a datastore are quiesced", func(ctx context.Context, api *client.Client, args []string) error {
+		d, err := client.Get[client.Datastore](api.SnapshotDatastore(ctx, args[0], client.DatastoreSnapshotInput{Name: args[1], Require: new(require)}))
+		if err != nil {
+			return err
+		}
+		begun := d.Job
+		if err := a.afterJob(ctx, api, d, noWait); err != nil || noWait {
+			return err
+		}
+		if d, err = client.Get[client.Datastore](api.GetDatastore(ctx, d.ID)); err != nil {
+			return err
+		}
+		for _, s := range d.Snapshots {
+			if begun != nil && s.Time.Equal(begun.Started) && s.Failed != "" {
+				return fmt.Errorf("datastore %s: snapshot %s was not made: %s", d.Name, s.Name, s.Failed)
+			}
+		}
+		return nil
+	})
+	cmd.Long = `Make a snapshot of a datastore's vDisk. Before that the guests of its virtual machines that are on write out what they hold, each
+into a snapshot at the vCenter, which is removed afterwards. To restore, clone the vDisk's snapshot, import the clone as a datastore, and
+revert the virtual machines to the snapshots "ovgate-..." that they have there.`
+	cmd.Flags().BoolVar(&require, "require", false, "make none unless every virtual machine that is on is quiesced")
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, noWaitUsage)
 	return cmd
 }

@@ -574,6 +574,8 @@ export type Datastore = {
   "name": string;
   /** Of the vDisk, bytes */
   "size": number;
+  /** How the newest snapshots with virtual machines went, oldest first, 4 at most */
+  "snapshots": Array<DatastoreSnapshot>;
   /** creating, present or deleting */
   "state": string;
   /** Id; empty: not made yet */
@@ -613,7 +615,7 @@ export type DatastoreJob = {
   /** Of the newest try; empty */
   "error": string;
   "hint": string;
-  /** create, import, attach, expand, rename or remove */
+  /** create, import, attach, expand, rename, snapshot or remove */
   "kind": string;
   /** What was left out, such as hosts that are away */
   "notes": Array<string>;
@@ -655,6 +657,23 @@ export type DatastoreResult = {
   "actions": Array<HostAction>;
   "datastore": Datastore;
   "dryRun": boolean;
+};
+export type DatastoreSnapshot = {
+  /** Every virtual machine that was on was quiesced */
+  "consistent": boolean;
+  /** Why there is no snapshot; empty: there is one */
+  "failed": string;
+  /** 256 at most */
+  "machines": Array<SnapshotMachine>;
+  /** Of the snapshot of the vDisk */
+  "name": string;
+  /** When it was asked for */
+  "time": string;
+};
+export type DatastoreSnapshotInput = {
+  "name": string;
+  /** No snapshot unless every virtual machine that is on is quiesced */
+  "require"?: boolean;
 };
 export type DeletedEvent = {
   /** Of a target, its iSCSI name */
@@ -1814,6 +1833,15 @@ export type SnapshotList = {
   "items": Array<Snapshot>;
   "next": string | null;
 };
+export type SnapshotMachine = {
+  /** Why it is not quiesced; empty */
+  "error": string;
+  /** Managed object id */
+  "id": string;
+  "name": string;
+  /** Its guest wrote out what it held, or it was off */
+  "quiesced": boolean;
+};
 export type Status = {
   "capacity": Capacity;
   /** UUID of the installation, the same at each of its nodes */
@@ -2666,6 +2694,8 @@ export interface Ops {
   "GET /vsphere/datastores/{datastore}/live": { path: { "datastore": string; }; query: { }; body: undefined; res: DatastoreLive };
   /** Give a datastore another name, in the vCenter too */
   "POST /vsphere/datastores/{datastore}/rename": { path: { "datastore": string; }; query: { }; body: RenameInput; res: Datastore };
+  /** Make a snapshot of a datastore for which its virtual machines are quiesced */
+  "POST /vsphere/datastores/{datastore}/snapshot": { path: { "datastore": string; }; query: { }; body: DatastoreSnapshotInput; res: Datastore };
   /** List the virtual machines on the datastores that ovgate made */
   "GET /vsphere/vms": { path: { }; query: { "datastore"?: string; "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: VirtualMachineList };
 }

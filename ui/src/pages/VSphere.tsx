@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { call } from "../api/client";
-import type { Center, Datastore, HostAction } from "../api/gen";
+import type { Center, Datastore, DatastoreSnapshot, HostAction } from "../api/gen";
 import { bytes, plural } from "../format";
 import { navigate, query } from "../router";
 import { ending, reload } from "../store/query";
@@ -11,7 +11,7 @@ import { Age } from "../parts/Age";
 import { Button } from "../parts/Button";
 import { DataTable, type Column } from "../parts/DataTable";
 import { Confirm, Dialog } from "../parts/Dialog";
-import { TextField } from "../parts/Field";
+import { CheckField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
@@ -249,7 +249,7 @@ function DatastoreTag({ datastore: d }: { datastore: Datastore }) {
 }
 
 function DatastoreActions({ datastore: d }: { datastore: Datastore }) {
-  const [open, setOpen] = useState<"live" | "expand" | "rename" | "remove" | undefined>(undefined);
+  const [open, setOpen] = useState<"live" | "snapshot" | "expand" | "rename" | "remove" | undefined>(undefined);
   const close = () => setOpen(undefined);
   const submit = useSubmit();
   const busy = d.job ? `It is busy: ${d.job.kind}` : undefined;
@@ -261,6 +261,9 @@ function DatastoreActions({ datastore: d }: { datastore: Datastore }) {
     <>
       <Button small label={`Live state of ${d.name}`} onClick={() => setOpen("live")}>
         Live
+      </Button>{" "}
+      <Button small needs="manage" label={`Snapshot of ${d.name}`} reason={busy} onClick={() => setOpen("snapshot")}>
+        Snapshot
       </Button>{" "}
       <Button small needs="manage" label={`Attach ${d.name}`} reason={busy} busy={submit.busy} onClick={() => void submit.run(attach)}>
         Attach
@@ -276,6 +279,7 @@ function DatastoreActions({ datastore: d }: { datastore: Datastore }) {
       </Button>
       {submit.error && <ErrorPanel error={submit.error} />}
       {open === "live" && <LiveDialog datastore={d} onClose={close} />}
+      {open === "snapshot" && <SnapshotDialog datastore={d} onClose={close} />}
       {open === "expand" && <ExpandDialog datastore={d} onClose={close} />}
       {open === "rename" && <RenameDialog datastore={d} onClose={close} />}
       {open === "remove" && (
@@ -368,6 +372,7 @@ function LiveDialog({ datastore: d, onClose }: { datastore: Datastore; onClose: 
                 ["Virtual machines", l.vms],
                 ["LUN", <code key="naa">{d.naa || "not made yet"}</code>],
                 ["Seen", <Age key="seen" at={l.observedAt} />],
+                ...[...d.snapshots].reverse().map((s): [string, string] => [`Snapshot ${s.name}`, snapshotText(s)]),
               ]}
             />
             <DataTable
@@ -411,6 +416,36 @@ function ExpandDialog({ datastore: d, onClose }: { datastore: Datastore; onClose
       <SizeField label="New size" name="size" value={size} onValue={setSize} hint={`Now ${bytes(d.size)}. vDisk and volume grow, in use.`} error={problem ?? submit.at("size")} />
     </FormDialog>
   );
+}
+
+/** Makes a snapshot with the virtual machines quiesced. How it went is in the live dialog. */
+function SnapshotDialog({ datastore: d, onClose }: { datastore: Datastore; onClose: () => void }) {
+  const submit = useSubmit();
+  const [name, setName] = useState("");
+  const [require, setRequire] = useState(false);
+  const save = async () => {
+    await call("POST /vsphere/datastores/{datastore}/snapshot", { path: { datastore: d.id }, body: { name: name.trim(), require } });
+    toast("ok", `A snapshot of ${d.name} is being made`);
+    reload("datastores?");
+    onClose();
+  };
+  return (
+    <FormDialog title={`Snapshot of ${d.name}`} verb="Make snapshot" submit={submit} fields={["name"]} save={save} onClose={onClose}>
+      <p>The guests of its virtual machines write out what they hold first. The snapshot is one of its vDisk, from which a clone can be imported.</p>
+      <TextField label="Name" name="name" value={name} onValue={setName} error={submit.at("name")} />
+      <CheckField name="require" checked={require} onValue={setRequire}>
+        Only with every virtual machine quiesced
+      </CheckField>
+    </FormDialog>
+  );
+}
+
+function snapshotText(s: DatastoreSnapshot): string {
+  const bad = s.machines.filter((m) => !m.quiesced);
+  if (s.failed) {
+    return `Not made: ${s.failed}`;
+  }
+  return bad.length === 0 ? `All ${s.machines.length} virtual machines quiesced` : `Not quiesced: ${bad.map((m) => m.name).join(", ")}`;
 }
 
 function RenameDialog({ datastore: d, onClose }: { datastore: Datastore; onClose: () => void }) {
