@@ -288,6 +288,30 @@ func (s *Bolt) Range(ctx context.Context, prefix, after string, limit int) ([]KV
 	return kvs, rev, err
 }
 
+// Dump implements Store. It holds one read transaction of bbolt: a change that makes the
+// file larger waits for its end.
+func (s *Bolt) Dump(ctx context.Context, prefix string, begin func(rev int64) error, each func(KV) error) error {
+	if err := ValidatePrefix(prefix, ""); err != nil {
+		return err
+	}
+	var err error
+	viewed := s.view(ctx, func(tx *bolt.Tx) {
+		if err = begin(int64(getUint(tx.Bucket(bucketMeta), metaRev))); err != nil {
+			return
+		}
+		c := tx.Bucket(bucketKV).Cursor()
+		for k, v := c.Seek([]byte(prefix)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, v = c.Next() {
+			if err = s.ready(ctx); err == nil {
+				err = each(decodeKV(k, v))
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+	return errors.Join(viewed, err)
+}
+
 // recordHeader is the part of a stored value before the caller's: create
 // revision, mod revision, lease.
 const recordHeader = 24

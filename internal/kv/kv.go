@@ -165,6 +165,12 @@ type Store interface {
 	// after "after" (empty: from the first), and the store's revision at which
 	// they were read. limit <= 0 means 1000, and at most 10,000 are returned.
 	Range(ctx context.Context, prefix, after string, limit int) ([]KV, int64, error)
+	// Dump calls each for every key with the prefix, in key order, all of them as they were
+	// at one revision, which begin is told before; what is stored meanwhile is not seen. An
+	// error of either ends it and is returned. The store may keep changes waiting until it
+	// ends, so neither waits for anything slower than a local disk. ErrCompacted: the
+	// revision was forgotten meanwhile; begin anew.
+	Dump(ctx context.Context, prefix string, begin func(rev int64) error, each func(KV) error) error
 	// Txn runs then when every compare holds, els otherwise.
 	Txn(ctx context.Context, cmps []Compare, then, els []Op) (TxnResult, error)
 	// Watch delivers changes of keys with the prefix made after revision

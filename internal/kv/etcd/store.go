@@ -215,6 +215,41 @@ func (s *Store) Range(ctx context.Context, prefix, after string, limit int) ([]k
 	return out, res.Header.Revision, nil
 }
 
+// dumpPage bounds what Dump reads at once: records have up to kv.MaxTxnBytes, few of them
+// that much.
+const dumpPage = 200
+
+// Dump implements kv.Store.
+func (s *Store) Dump(ctx context.Context, prefix string, begin func(rev int64) error, each func(kv.KV) error) error {
+	if err := kv.ValidatePrefix(prefix, ""); err != nil {
+		return err
+	}
+	rev, err := s.revision(ctx)
+	if err == nil {
+		err = begin(rev)
+	}
+	from, end := s.prefix+prefix, clientv3.GetPrefixRangeEnd(s.prefix+prefix)
+	for err == nil {
+		if err := s.ready(ctx); err != nil {
+			return err
+		}
+		res, rerr := s.c.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(dumpPage), clientv3.WithRev(rev))
+		if rerr != nil {
+			return s.explain(ctx, rerr)
+		}
+		for _, r := range res.Kvs {
+			if err := each(s.record(r)); err != nil {
+				return err
+			}
+		}
+		if !res.More {
+			return nil
+		}
+		from = string(res.Kvs[len(res.Kvs)-1].Key) + "\x00"
+	}
+	return err
+}
+
 // Txn implements kv.Store.
 func (s *Store) Txn(ctx context.Context, cmps []kv.Compare, then, els []kv.Op) (kv.TxnResult, error) {
 	if err := kv.Validate(cmps, then, els); err != nil {

@@ -58,6 +58,8 @@ func Run(t *testing.T, open func(t *testing.T) kv.Store, opts Options) {
 		{"Invalid", (*suite).invalid},
 		{"GetAll", (*suite).getAll},
 		{"Range", (*suite).ranges},
+		{"Dump", (*suite).dump},
+		{"DumpIsOfOneMoment", (*suite).dumpMoment},
 		{"RevisionsGrow", (*suite).revisionsGrow},
 		{"ConcurrentIncrements", (*suite).concurrentIncrements},
 		{"ConcurrentTransfers", (*suite).concurrentTransfers},
@@ -397,6 +399,106 @@ func (u *suite) ranges() {
 	}
 }
 
+// dumped returns what Dump finds below a prefix.
+func (u *suite) dumped(prefix string) (found []kv.KV, rev int64) {
+	u.t.Helper()
+	begun := 0
+	u.must(u.s.Dump(u.ctx, prefix, func(r int64) error {
+		begun++
+		rev = r
+		return nil
+	}, func(e kv.KV) error {
+		if begun != 1 {
+			u.t.Errorf("a record came after %d beginnings", begun)
+		}
+		found = append(found, e)
+		return nil
+	}))
+	if begun != 1 {
+		u.t.Fatalf("it began %d times", begun)
+	}
+	return found, rev
+}
+
+// dump: all records of a prefix come with what Range says of them, errors end it.
+func (u *suite) dump() {
+	if found, _ := u.dumped(""); len(found) != 0 {
+		u.t.Fatalf("an empty store has %d records", len(found))
+	}
+	const records = 450 // several pages of any store
+	var ops []kv.Op
+	for i := range records {
+		if ops = append(ops, kv.Put(fmt.Sprintf("d/%03d", i), fmt.Append(nil, i))); len(ops) == kv.MaxTxnOps || i == records-1 {
+			u.apply(ops...)
+			ops = nil
+		}
+	}
+	id, err := u.s.Grant(u.ctx, time.Hour)
+	u.must(err)
+	u.apply(kv.Op{Kind: kv.OpPut, Key: []byte("d/lease"), Lease: id})
+	last := u.put("e", "other")
+	for prefix, want := range map[string]int{"": records + 2, "d/": records + 1, "d/0": 100, "d/lease": 1, "f": 0} {
+		found, rev := u.dumped(prefix)
+		same, _, err := u.s.Range(u.ctx, prefix, "", want+1)
+		u.must(err)
+		if len(found) != want || rev < last {
+			u.t.Fatalf("below %q: %d records at %d, want %d at %d or later", prefix, len(found), rev, want, last)
+		}
+		for i, e := range found {
+			if show(&e) != show(&same[i]) || e.Lease != same[i].Lease {
+				u.t.Fatalf("below %q: %s, Range has %s", prefix, show(&e), show(&same[i]))
+			}
+		}
+	}
+	enough := errors.New("enough")
+	count := 0
+	u.wantErr(u.s.Dump(u.ctx, "d/", func(int64) error { return enough }, func(kv.KV) error { count++; return nil }), enough, "begin")
+	u.wantErr(u.s.Dump(u.ctx, "d/", func(int64) error { return nil }, func(kv.KV) error { count++; return enough }), enough, "each")
+	if count != 1 {
+		u.t.Errorf("%d records came, want 1", count)
+	}
+	ended, cancel := context.WithCancel(u.ctx)
+	u.wantErr(u.s.Dump(ended, "d/", func(int64) error { return nil }, func(kv.KV) error { cancel(); return nil }), context.Canceled, "context")
+}
+
+// dumpMoment: two records at the ends of many are changed together all the time; a Dump has
+// them of one transaction.
+func (u *suite) dumpMoment() {
+	const records = 300
+	both := func(n int) []kv.Op {
+		v := strconv.AppendInt(nil, int64(n), 10)
+		return []kv.Op{kv.Put("d/000", v), kv.Put(fmt.Sprintf("d/%03d", records-1), v)}
+	}
+	for i := range records {
+		u.put(fmt.Sprintf("d/%03d", i), "0")
+	}
+	ctx, cancel := context.WithCancel(u.ctx)
+	var failed error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for n := 1; ctx.Err() == nil; n++ {
+			if _, err := u.s.Txn(ctx, nil, both(n), nil); err != nil && ctx.Err() == nil {
+				failed = err
+				return
+			}
+		}
+	})
+	for seen, rounds := "0", 0; rounds < 5 && u.ctx.Err() == nil; {
+		found, rev := u.dumped("d/")
+		if len(found) != records || !bytes.Equal(found[0].Value, found[records-1].Value) || found[0].ModRev > rev {
+			u.t.Errorf("%d records, the first of revision %d is %s, the last %s, at %d", len(found), found[0].ModRev, found[0].Value, found[len(found)-1].Value, rev)
+			break
+		}
+		if string(found[0].Value) != seen { // it changed since the one before
+			seen = string(found[0].Value)
+			rounds++
+		}
+	}
+	cancel()
+	wg.Wait()
+	u.must(failed)
+}
+
 // revisionsGrow: changes give new revisions, reads and refused compares none
 // that a key could carry.
 func (u *suite) revisionsGrow() {
@@ -580,6 +682,7 @@ func (u *suite) closed() {
 	u.wantErr(err, kv.ErrClosed, "get")
 	_, _, err = u.s.Range(u.ctx, "a", "", 0)
 	u.wantErr(err, kv.ErrClosed, "range")
+	u.wantErr(u.s.Dump(u.ctx, "a", func(int64) error { return nil }, nil), kv.ErrClosed, "dump")
 	_, err = u.s.Txn(u.ctx, nil, []kv.Op{kv.Put("a", nil)}, nil)
 	u.wantErr(err, kv.ErrClosed, "txn")
 	_, err = u.s.Watch(u.ctx, "a", 0)
