@@ -24,6 +24,8 @@ type memRegistry struct {
 	recs map[ID]string
 	// hook runs before and after each change, outside the lock.
 	hook func()
+	mark *Restored // of testPool
+	last *Comparison
 }
 
 func newMemRegistry() *memRegistry { return &memRegistry{recs: map[ID]string{}} }
@@ -42,6 +44,24 @@ func (m *memRegistry) Load(_ context.Context, id ID) (Record, error) {
 		return Record{}, fmt.Errorf("%w: %s", ErrNotFound, id)
 	}
 	return decodeRecord([]byte(s))
+}
+
+func (m *memRegistry) Restored(_ context.Context, pool string) (*Restored, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if pool != testPool {
+		return nil, nil
+	}
+	return m.mark, nil
+}
+
+func (m *memRegistry) EndRestored(_ context.Context, pool string, mark Restored, c Comparison) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if pool == testPool && m.mark != nil && *m.mark == mark {
+		m.mark, m.last = nil, &c
+	}
+	return nil
 }
 
 // setHook has f called before and after each change from now on; nil: nothing.

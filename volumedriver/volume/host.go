@@ -266,6 +266,8 @@ type Pool struct {
 	host *Host
 	cfg  PoolConfig
 
+	restored restoredMark
+
 	mu       sync.Mutex
 	detached bool
 	open     map[ID]*Volume
@@ -282,6 +284,10 @@ func (h *Host) AttachPool(ctx context.Context, cfg PoolConfig) (*Pool, error) {
 	if err := checkRoot(ctx, cfg, h.o.Clock); err != nil {
 		return nil, err
 	}
+	p := &Pool{host: h, cfg: cfg, open: map[ID]*Volume{}, busy: map[ID]chan struct{}{}}
+	if err := p.readRestored(ctx); err != nil {
+		return nil, err
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -290,7 +296,6 @@ func (h *Host) AttachPool(ctx context.Context, cfg PoolConfig) (*Pool, error) {
 	if h.pools[cfg.ID] != nil {
 		return nil, fmt.Errorf("vpool %s: %w", cfg.Name, ErrExists)
 	}
-	p := &Pool{host: h, cfg: cfg, open: map[ID]*Volume{}, busy: map[ID]chan struct{}{}}
 	h.pools[cfg.ID] = p
 	return p, nil
 }

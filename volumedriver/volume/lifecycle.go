@@ -117,7 +117,7 @@ func (p *Pool) AcceptLoss(ctx context.Context, id ID) error {
 //
 // One with clones becomes a tombstone: its record and objects stay, for what its
 // clones have of it, until the last of them is deleted or flattened. That one takes
-// it along.
+// it along. ErrDeletesOff: nothing was decided.
 func (p *Pool) Delete(ctx context.Context, id ID) error {
 	parent, err := p.deleteOne(ctx, id)
 	if err == nil {
@@ -139,8 +139,11 @@ func (p *Pool) deleteLast(ctx context.Context, id *ID) {
 	}
 }
 
-// Purge finishes deletions that were decided and cut off.
+// Purge finishes deletions that were decided and cut off. ErrDeletesOff.
 func (p *Pool) Purge(ctx context.Context) error {
+	if err := p.mayDelete(ctx); err != nil {
+		return err
+	}
 	var ids []ID
 	if err := p.host.o.Registry.List(ctx, p.cfg.ID, func(r Record) error {
 		if r.State == FlagDeleting && r.Clones == 0 {
@@ -172,6 +175,9 @@ func (p *Pool) deleteOne(ctx context.Context, id ID) (parent *ID, err error) {
 	rec, err := p.host.o.Registry.Load(ctx, id)
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil
+	}
+	if err == nil {
+		err = p.mayDelete(ctx) // before it is decided: a newer registry may say that it is needed
 	}
 	if err != nil {
 		return nil, err
@@ -261,7 +267,11 @@ func (p *Pool) purge(ctx context.Context, id ID, headsFirst bool) error {
 	return nil
 }
 
+// remove deletes an object. ErrDeletesOff.
 func (p *Pool) remove(ctx context.Context, name string) error {
+	if err := p.mayDelete(ctx); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, backendTimeout)
 	defer cancel()
 	var denied error // asking again at once does not give the right

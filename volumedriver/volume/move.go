@@ -277,7 +277,7 @@ func checkObject(name string, b []byte) error {
 // again. On an error the vDisk is where it was, unless the error is that of the registry,
 // which then says where it is (Home).
 //
-// Errors: those of CopyTo; ErrInUse while it is open.
+// Errors: those of CopyTo; ErrInUse while it is open, ErrDeletesOff.
 func (p *Pool) MoveTo(ctx context.Context, id ID, dst *Pool, progress func(done, total int64)) error {
 	done, err := p.begin(ctx, id)
 	if err != nil {
@@ -286,6 +286,9 @@ func (p *Pool) MoveTo(ctx context.Context, id ID, dst *Pool, progress func(done,
 	defer done()
 	if p.Volume(id) != nil {
 		return fmt.Errorf("vdisk %s: %w: it is open; close it, then move it", id, ErrInUse)
+	}
+	if err := errors.Join(p.mayDelete(ctx), dst.mayDelete(ctx)); err != nil {
+		return fmt.Errorf("vdisk %s: %w", id, err) // what is there may be all that there is of it
 	}
 	o, err := p.learnClean(ctx, id)
 	if err != nil {
@@ -361,13 +364,16 @@ func (h *Host) Home(ctx context.Context, id ID) (string, error) {
 }
 
 // DropMoved deletes what this vPool has of a vDisk whose home is another one: after a
-// move, or of one that was given up. It can be repeated.
+// move, or of one that was given up. It can be repeated. ErrDeletesOff.
 func (p *Pool) DropMoved(ctx context.Context, id ID) error {
 	done, err := p.begin(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer done()
+	if err := p.mayDelete(ctx); err != nil {
+		return fmt.Errorf("vdisk %s: %w", id, err) // before it is called deleted there
+	}
 	rec, err := p.host.o.Registry.Load(ctx, id)
 	switch {
 	case err != nil:

@@ -158,6 +158,11 @@ type Registry interface {
 	Apply(ctx context.Context, changes ...Change) error
 	// List calls fn for every record of a vPool.
 	List(ctx context.Context, pool string, fn func(Record) error) error
+	// Restored returns the mark that a restore left for a vPool; nil: there is none (E7).
+	Restored(ctx context.Context, pool string) (*Restored, error)
+	// EndRestored takes that mark away, in one with the comparison that allows it; of another
+	// mark, or none, it changes nothing.
+	EndRestored(ctx context.Context, pool string, m Restored, c Comparison) error
 }
 
 // KVRegistry keeps the records on a kv.Store under "registry/vdisk/".

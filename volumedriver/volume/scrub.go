@@ -113,6 +113,11 @@ func (v *Volume) Scrub(ctx context.Context, o ScrubOptions) (ScrubResult, error)
 	if o.Rate < 0 {
 		return ScrubResult{}, fmt.Errorf("vdisk %s: %w: rate %d is below 0", v.id, ErrInvalid, o.Rate)
 	}
+	if !o.DryRun {
+		if err := v.p.mayDelete(ctx); err != nil {
+			return ScrubResult{}, fmt.Errorf("vdisk %s: %w", v.id, err)
+		}
+	}
 	ctx, end, err := v.beginWork(ctx)
 	if err != nil {
 		return ScrubResult{}, err

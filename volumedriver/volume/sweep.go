@@ -86,9 +86,14 @@ type vdiskSweep struct {
 
 // Sweep looks for garbage in the whole vPool and, without dryRun, deletes it. Any
 // error while it looks means that nothing was deleted; it names the object. Errors:
-// ErrForeignRoot, ErrCorrupt, ErrInUse, ErrBackend.
+// ErrForeignRoot, ErrCorrupt, ErrInUse, ErrBackend, and without dryRun ErrDeletesOff.
 func (p *Pool) Sweep(ctx context.Context, dryRun bool) (SweepResult, error) {
 	var res SweepResult
+	if !dryRun {
+		if err := p.mayDelete(ctx); err != nil {
+			return res, err
+		}
+	}
 	root, err := ReadRoot(ctx, p.cfg.Store)
 	if err != nil {
 		return res, fmt.Errorf("vpool %s: %w", p.cfg.Name, err)
