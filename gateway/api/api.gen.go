@@ -2313,6 +2313,11 @@ type MemberLoad struct {
 // MemberState up: it has its lease in the registry; down: it serves nothing by it; unknown: the registry does not answer
 type MemberState string
 
+// Metadata defines model for Metadata.
+type Metadata struct {
+	VPools []RestoredVPool `json:"vpools"`
+}
+
 // MetricsEvent defines model for MetricsEvent.
 type MetricsEvent struct {
 	JournalUsed int64 `json:"journalUsed"`
@@ -3042,6 +3047,41 @@ type RestoreInput struct {
 	Name *Name `json:"name,omitempty"`
 }
 
+// RestoredVPool defines model for RestoredVPool.
+type RestoredVPool struct {
+	// BackupAt When the backup was made
+	BackupAt time.Time `json:"backupAt"`
+
+	// Compared vDisks that metadata and backend have
+	Compared int `json:"compared"`
+
+	// ComparedAt Null while deletes are off
+	ComparedAt *time.Time `json:"comparedAt"`
+
+	// DeletesOff Nothing is deleted from its backend yet
+	DeletesOff bool `json:"deletesOff"`
+
+	// Missing vDisks that the backend does not have: deleted or moved after the backup was made
+	Missing []StrangeVDisk `json:"missing"`
+
+	// More There are more than are listed
+	More bool `json:"more"`
+
+	// Newer Those of them that the backend had in a newer state, which they have now
+	Newer int `json:"newer"`
+
+	// Orphans vDisks that the metadata do not have; recovering the vPool registers them
+	Orphans []StrangeVDisk `json:"orphans"`
+
+	// Reason Why deletes are off; empty when they are on
+	Reason     string    `json:"reason"`
+	RestoredAt time.Time `json:"restoredAt"`
+
+	// Unclear vDisks that keep deletes off
+	Unclear []StrangeVDisk `json:"unclear"`
+	VPool   string         `json:"vpool"`
+}
+
 // Role defines model for Role.
 type Role string
 
@@ -3423,6 +3463,18 @@ type StoreRequests struct {
 	// Kind put, put-if-absent, get, read (a part), stat, list or delete
 	Kind     string `json:"kind"`
 	Requests int64  `json:"requests"`
+}
+
+// StrangeVDisk defines model for StrangeVDisk.
+type StrangeVDisk struct {
+	ID string `json:"id"`
+
+	// Name Empty when it is not known
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+
+	// Size In bytes, 0 when it is not known
+	Size int64 `json:"size"`
 }
 
 // Sweep defines model for Sweep.
@@ -5237,6 +5289,9 @@ type ServerInterface interface {
 	// ListJobs Jobs of maintenance that run or ended lately, newest first
 	// (GET /jobs)
 	ListJobs(ctx echo.Context, params ListJobsParams) error
+	// GetMetadata What a restore of the metadata left to do
+	// (GET /metadata)
+	GetMetadata(ctx echo.Context) error
 	// ListNamespaces List the namespaces of the object store, one per vDisk
 	// (GET /namespaces)
 	ListNamespaces(ctx echo.Context, params ListNamespacesParams) error
@@ -6610,6 +6665,15 @@ func (w *ServerInterfaceWrapper) ListJobs(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListJobs(ctx, params)
+	return err
+}
+
+// GetMetadata converts echo context to params.
+func (w *ServerInterfaceWrapper) GetMetadata(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetMetadata(ctx)
 	return err
 }
 
@@ -9702,6 +9766,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/cluster/tokens/:token", wrapper.RevokeJoinToken, options.OperationMiddlewares["RevokeJoinToken"]...)
 	router.DELETE(options.BaseURL+"/nodes/:node/drain", wrapper.EndNodeDrain, options.OperationMiddlewares["EndNodeDrain"]...)
 	router.POST(options.BaseURL+"/nodes/:node/drain", wrapper.DrainNode, options.OperationMiddlewares["DrainNode"]...)
+	router.GET(options.BaseURL+"/metadata", wrapper.GetMetadata, options.OperationMiddlewares["GetMetadata"]...)
 	router.GET(options.BaseURL+"/vpools", wrapper.ListVPools, options.OperationMiddlewares["ListVPools"]...)
 	router.POST(options.BaseURL+"/vpools", wrapper.CreateVPool, options.OperationMiddlewares["CreateVPool"]...)
 	router.POST(options.BaseURL+"/vpools/recover", wrapper.RecoverVPool, options.OperationMiddlewares["RecoverVPool"]...)
@@ -11537,6 +11602,44 @@ type ListJobsdefaultJSONResponse struct {
 }
 
 func (response ListJobsdefaultJSONResponse) VisitListJobsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetMetadataRequestObject struct {
+}
+
+type GetMetadataResponseObject interface {
+	VisitGetMetadataResponse(w http.ResponseWriter) error
+}
+
+type GetMetadata200JSONResponse Metadata
+
+func (response GetMetadata200JSONResponse) VisitGetMetadataResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetMetadatadefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetMetadatadefaultJSONResponse) VisitGetMetadataResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -16822,6 +16925,9 @@ type StrictServerInterface interface {
 	// ListJobs Jobs of maintenance that run or ended lately, newest first
 	// (GET /jobs)
 	ListJobs(ctx context.Context, request ListJobsRequestObject) (ListJobsResponseObject, error)
+	// GetMetadata What a restore of the metadata left to do
+	// (GET /metadata)
+	GetMetadata(ctx context.Context, request GetMetadataRequestObject) (GetMetadataResponseObject, error)
 	// ListNamespaces List the namespaces of the object store, one per vDisk
 	// (GET /namespaces)
 	ListNamespaces(ctx context.Context, request ListNamespacesRequestObject) (ListNamespacesResponseObject, error)
@@ -18599,6 +18705,29 @@ func (sh *strictHandler) ListJobs(ctx echo.Context, params ListJobsParams) error
 		return err
 	} else if validResponse, ok := response.(ListJobsResponseObject); ok {
 		return validResponse.VisitListJobsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetMetadata operation middleware
+func (sh *strictHandler) GetMetadata(ctx echo.Context) error {
+	var request GetMetadataRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetMetadata(ctx.Request().Context(), request.(GetMetadataRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetMetadata")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetMetadataResponseObject); ok {
+		return validResponse.VisitGetMetadataResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

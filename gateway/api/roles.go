@@ -41,6 +41,7 @@ var rules = map[string]rule{
 	"GetVDiskHistory":      {role: auth.RoleRead},
 	"GetVDiskScrub":        {role: auth.RoleRead},
 	"GetVPoolSweep":        {role: auth.RoleRead},
+	"GetMetadata":          {role: auth.RoleRead},
 	"ListSnapshots":        {role: auth.RoleRead},
 	"GetVDiskVerification": {role: auth.RoleRead},
 	"ListTargets":          {role: auth.RoleRead},
@@ -186,6 +187,7 @@ var rules = map[string]rule{
 	"DeleteVolumeType": {role: auth.RoleManage},
 	"GetVPoolKey":      {role: auth.RoleManage, gives: true},
 	"GetSupportBundle": {role: auth.RoleManage, gives: true},
+	"BackUpMetadata":   {role: auth.RoleManage, gives: true},
 	"ListAudit":        {role: auth.RoleManage},
 	// Silences are for whoever works on what is silenced.
 	"CreateSilence":      {role: auth.RoleWrite},

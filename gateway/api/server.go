@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -78,6 +79,8 @@ type Options struct {
 	Config    []byte        // the node's configuration as YAML, without secrets, for support bundles
 	Logged    func() []byte // the end of the node's log, for the same; nil: none
 	SetupDone func()        // after the first user was made; may be nil
+	// Backup returns a backup of the metadata, and its size in bytes; nil: there is none.
+	Backup func(context.Context) (io.ReadCloser, int64, error)
 }
 
 // Server is the HTTP interface.
@@ -92,9 +95,11 @@ type Server struct {
 	refused refusedBucket
 	// bundling is held while a support bundle is made.
 	bundling sync.Mutex
-	joins    chan struct{} // has an element for each join that runs
-	closing  chan struct{}
-	close    sync.Once
+	// backingUp is held while a backup of the metadata is made.
+	backingUp sync.Mutex
+	joins     chan struct{} // has an element for each join that runs
+	closing   chan struct{}
+	close     sync.Once
 }
 
 // New returns a Server; Serve runs it on a listener.
@@ -149,6 +154,7 @@ func (s *Server) routes() error {
 	s.echo.GET(BasePath+"/openapi.yaml", s.getSpec, s.guard("GetSpec"))
 	s.echo.GET(BasePath+"/events", s.streamEvents, s.guard("StreamEvents"))
 	s.echo.GET(BasePath+"/support-bundle", s.getSupportBundle, s.noteRequest("GetSupportBundle"), s.guard("GetSupportBundle"), s.noteChange("GetSupportBundle"))
+	s.echo.GET(BasePath+"/metadata/backup", s.backUpMetadata, s.noteRequest("BackUpMetadata"), s.guard("BackUpMetadata"), s.noteChange("BackUpMetadata"))
 	s.echo.GET("/healthz", s.healthz)
 	if s.opt.Metrics != nil {
 		h := echo.WrapHandler(s.opt.Metrics)

@@ -33,7 +33,7 @@ const (
 
 // notInBundle are lists and objects of the API that a support bundle does without: what is the
 // caller's own, and what is no object.
-var notInBundle = []string{"/events", "/openapi.yaml", "/session", "/setup", "/support-bundle"}
+var notInBundle = []string{"/events", "/metadata/backup", "/openapi.yaml", "/session", "/setup", "/support-bundle"}
 
 // machineFiles tell about the machine; those that it does not have are left out.
 var machineFiles = []string{

@@ -131,6 +131,7 @@ type pool struct {
 	usage   backend.Usage
 	usageAt time.Time
 	awayErr error // of the newest question for the usage
+	restore PoolRestore
 	space   poolSpace
 }
 
@@ -221,7 +222,7 @@ func (c *Controller) Start(ctx context.Context) {
 		c.schedule(ref{"vdisk", v.ID}, 0)
 	}
 	c.visitAll(ctx)
-	c.wg.Add(7)
+	c.wg.Add(8)
 	if c.opt.Living != nil {
 		c.schedule(ref{"node", c.opt.Node}, 0)
 		c.wg.Add(1)
@@ -234,6 +235,7 @@ func (c *Controller) Start(ctx context.Context) {
 	go c.watchTrash()
 	go c.watchVerified()
 	go c.watchClouds()
+	go c.every(0, compareLook, c.comparePools)
 	if !c.opt.NoSchedules {
 		c.wg.Add(1)
 		go c.every(scheduleEvery, scheduleEvery, c.runDue)

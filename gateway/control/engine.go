@@ -91,6 +91,9 @@ type Pool interface {
 	Forsake(ctx context.Context, id volume.ID) (done bool, err error)
 	Recover(ctx context.Context) ([]volume.Recovered, error)
 	Sweep(ctx context.Context, dryRun bool) (volume.SweepResult, error)
+	Restored(ctx context.Context) (*volume.Restored, error)
+	Compare(ctx context.Context) (volume.Comparison, error)
+	LastComparison(ctx context.Context) (*volume.Comparison, error)
 	SetSettings(volume.Settings) error // of vDisks opened from now on
 	Detach(ctx context.Context) error
 }

@@ -109,6 +109,7 @@ var causes = []struct {
 	code Code
 	hint string
 }{
+	{volume.ErrDeletesOff, CodeInUse, "ovgate metadata status tells how far the comparison is; try again when deletes are on"},
 	{volume.ErrForeignRoot, CodeForeignRoot, "use an empty directory, or recover the vPool from this one"},
 	{volume.ErrLostTail, CodeLostTail, "ovgate vdisk list --state lost_tail shows which, and each says what to do"},
 	{volume.ErrCorrupt, CodeNotRunning, corruptHint},

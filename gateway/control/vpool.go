@@ -342,6 +342,7 @@ func (c *Controller) attach(ctx context.Context, p *pool, rec model.VPool) error
 	p.opens++
 	c.mu.Unlock()
 	if err == nil {
+		c.lookAtMark(ctx, p, ep)
 		c.purge(ctx, ep, rec)
 		c.askUsage(ctx, p)
 	}

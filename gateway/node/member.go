@@ -28,7 +28,7 @@ func (n *node) openLease(ctx context.Context) error {
 		}
 		return nil
 	})
-	return nil
+	return notRestoring(ctx, n.kv) // one that did not see the lease began before it
 }
 
 // runsTwice returns an error when another process takes the node's lease.

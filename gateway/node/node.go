@@ -437,7 +437,7 @@ func (n *node) openAPI(ctx context.Context) error {
 		Model: n.model, Auth: n.auth, Control: n.ctl, VSphere: n.vsphere, Alba: n.alba, Sealer: seal, Hub: n.hub, Sampler: n.sampler, History: n.history, Load: n.machineLoad(), Audit: n.audit, Alerts: n.alerts.service,
 		Metrics: observe.Handler(n.metrics(), version.Version, n.log), OpenMetric: n.cfg.MetricsOpen, Health: n.checkHealth, Requests: n.remotes.requests, UI: dist,
 		Living: n.living, Cluster: n.member, Peers: n.peers, NodeID: n.self.ID, NodeName: n.self.Name, Version: version, Started: n.started, Secure: n.tls != nil, Log: n.log,
-		Config: config, Logged: n.logged.Bytes,
+		Config: config, Logged: n.logged.Bytes, Backup: n.backupMetadata,
 		SetupDone: func() {
 			if err := n.forgetSetup(); err != nil {
 				n.log.Warn("spent set-up token not removed", "err", err)

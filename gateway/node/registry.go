@@ -205,7 +205,10 @@ func (n *node) openRegistry(ctx context.Context) (kv.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := n.settle(ctx, p, s); err != nil {
+	if err = notRestoring(ctx, s); err == nil {
+		err = n.settle(ctx, p, s)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("registry in etcd below %s: %w", c.prefix(), err), s.Close())
 	}
 	return s, nil

@@ -137,7 +137,9 @@ func (n *node) checks(wall time.Time, stores []observe.RemoteMetrics) observe.Ch
 			continue
 		}
 		st := n.ctl.PoolStatus(p.ID)
-		c.Pools = append(c.Pools, observe.PoolCheck{Name: p.Name, Deleting: p.State == model.StateDeleting, Attached: st.Attached, Err: st.Err, Total: st.Usage.Total, Free: st.Usage.Free})
+		check := observe.PoolCheck{Name: p.Name, Deleting: p.State == model.StateDeleting, Attached: st.Attached, Err: st.Err, Total: st.Usage.Total, Free: st.Usage.Free}
+		check.DeletesOff, check.BackupMade, check.DeletesWhy = n.ctl.DeletesOff(p.ID)
+		c.Pools = append(c.Pools, check)
 	}
 	mirrorable, late := n.ctl.Mirrorable(), n.ctl.LateSnapshots()
 	for _, v := range n.model.VDisks(nil) {

@@ -58,6 +58,7 @@ func Catalogue() []About {
 		{"journal_filling", Warning, "The journal of a vDisk is 70 % full; its writes are slowed down.", "See that the backend takes data.", atOnce},
 		{"journal_pool", Bad, "The journal cannot grow.", "Free space on the data directory's disk.", atOnce},
 		{"map_not_written", Warning, "Pages of a vDisk's map cannot be written to the data directory.", "Make room there.", aMinute},
+		{"metadata_restored", Warning, "Deletes of a vPool are off: the metadata were restored, and it was not compared with its backend yet.", "Wait; `ovgate metadata status` tells what is in the way.", aMinute},
 		{"metrics_history", Warning, "The history of performance is not written; after a quarter of an hour it has gaps.", "Free space on the data directory's disk, or check that disk.", 6 * time.Minute},
 		{"more", Bad, "There are more causes than are shown.", "Mend those that are shown.", atOnce},
 		{"node_certificate", Bad, "The node's certificate for other nodes was not renewed.", "Look up why in the node's log, then restart ovgate.", atOnce},

@@ -102,6 +102,11 @@ type PoolCheck struct {
 	Deleting    bool
 	Err         string
 	Total, Free int64 // bytes of the backend; 0: unknown
+	// DeletesOff: since the metadata were restored from a backup that was made then, for the
+	// reason that is said (rule E7).
+	DeletesOff bool
+	BackupMade time.Time
+	DeletesWhy string
 }
 
 // CertificateCheck is what is looked at of the site's certificate for API and UI.
@@ -255,6 +260,10 @@ func (p PoolCheck) check(add addCause) {
 		add(Bad, "vpool_offline", object, "bring the backend back; it is tried again by itself", "vPool %s is offline: %s", p.Name, p.Err)
 	case p.Err != "":
 		add(Bad, "backend_away", object, "bring the backend back; writes go to the journal until it is full", "The backend of vPool %s does not answer: %s", p.Name, p.Err)
+	}
+	if p.DeletesOff {
+		add(Warning, "metadata_restored", object, "wait until its vDisks were compared with the backend, which is tried again by itself; ovgate metadata status tells what is in the way",
+			"The metadata were restored from a backup of %s, and vPool %s deletes nothing until it was compared with its backend: %s", p.BackupMade.UTC().Format(time.RFC3339), p.Name, p.DeletesWhy)
 	}
 	space(p.Total, p.Free, "backend", object, "The backend of vPool "+p.Name, add)
 }

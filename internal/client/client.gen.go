@@ -2315,6 +2315,11 @@ type MemberLoad struct {
 // MemberState up: it has its lease in the registry; down: it serves nothing by it; unknown: the registry does not answer
 type MemberState string
 
+// Metadata defines model for Metadata.
+type Metadata struct {
+	VPools []RestoredVPool `json:"vpools"`
+}
+
 // MetricsEvent defines model for MetricsEvent.
 type MetricsEvent struct {
 	JournalUsed int64 `json:"journalUsed"`
@@ -3044,6 +3049,41 @@ type RestoreInput struct {
 	Name *Name `json:"name,omitempty"`
 }
 
+// RestoredVPool defines model for RestoredVPool.
+type RestoredVPool struct {
+	// BackupAt When the backup was made
+	BackupAt time.Time `json:"backupAt"`
+
+	// Compared vDisks that metadata and backend have
+	Compared int `json:"compared"`
+
+	// ComparedAt Null while deletes are off
+	ComparedAt *time.Time `json:"comparedAt"`
+
+	// DeletesOff Nothing is deleted from its backend yet
+	DeletesOff bool `json:"deletesOff"`
+
+	// Missing vDisks that the backend does not have: deleted or moved after the backup was made
+	Missing []StrangeVDisk `json:"missing"`
+
+	// More There are more than are listed
+	More bool `json:"more"`
+
+	// Newer Those of them that the backend had in a newer state, which they have now
+	Newer int `json:"newer"`
+
+	// Orphans vDisks that the metadata do not have; recovering the vPool registers them
+	Orphans []StrangeVDisk `json:"orphans"`
+
+	// Reason Why deletes are off; empty when they are on
+	Reason     string    `json:"reason"`
+	RestoredAt time.Time `json:"restoredAt"`
+
+	// Unclear vDisks that keep deletes off
+	Unclear []StrangeVDisk `json:"unclear"`
+	VPool   string         `json:"vpool"`
+}
+
 // Role defines model for Role.
 type Role string
 
@@ -3425,6 +3465,18 @@ type StoreRequests struct {
 	// Kind put, put-if-absent, get, read (a part), stat, list or delete
 	Kind     string `json:"kind"`
 	Requests int64  `json:"requests"`
+}
+
+// StrangeVDisk defines model for StrangeVDisk.
+type StrangeVDisk struct {
+	ID string `json:"id"`
+
+	// Name Empty when it is not known
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+
+	// Size In bytes, 0 when it is not known
+	Size int64 `json:"size"`
 }
 
 // Sweep defines model for Sweep.
@@ -5614,6 +5666,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /jobs (the `ListJobs` operationId).
 	ListJobs(ctx context.Context, params *ListJobsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetMetadata What a restore of the metadata left to do
+	//
+	// After a restore from a backup nothing is deleted from the backend of a vPool before all its vDisks were compared
+	// with it, which happens by itself. Listed are the vPools that this node reaches and that were restored since.
+	//
+	// Corresponds with GET /metadata (the `GetMetadata` operationId).
+	GetMetadata(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BackUpMetadata A consistent copy of the metadata, as a file
+	//
+	// The registry of the node or cluster as of one revision, compressed, with a checksum at its end: `ovgate metadata
+	// verify` checks it, `ovgate metadata restore` restores it. Sessions and what ends with a process are left out.
+	// Secrets in it are sealed with `seal.key` of the data directory, which is not in it. One is made at a time. Whoever
+	// asks is in the audit log.
+	//
+	// Corresponds with GET /metadata/backup (the `BackUpMetadata` operationId).
+	BackUpMetadata(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListNamespaces List the namespaces of the object store, one per vDisk
 	//
@@ -8102,6 +8172,44 @@ func (c *Client) ClearJobs(ctx context.Context, reqEditors ...RequestEditorFn) (
 // Corresponds with GET /jobs (the `ListJobs` operationId).
 func (c *Client) ListJobs(ctx context.Context, params *ListJobsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListJobsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetMetadata What a restore of the metadata left to do
+//
+// After a restore from a backup nothing is deleted from the backend of a vPool before all its vDisks were compared
+// with it, which happens by itself. Listed are the vPools that this node reaches and that were restored since.
+//
+// Corresponds with GET /metadata (the `GetMetadata` operationId).
+func (c *Client) GetMetadata(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetMetadataRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BackUpMetadata A consistent copy of the metadata, as a file
+//
+// The registry of the node or cluster as of one revision, compressed, with a checksum at its end: `ovgate metadata
+// verify` checks it, `ovgate metadata restore` restores it. Sessions and what ends with a process are left out.
+// Secrets in it are sealed with `seal.key` of the data directory, which is not in it. One is made at a time. Whoever
+// asks is in the audit log.
+//
+// Corresponds with GET /metadata/backup (the `BackUpMetadata` operationId).
+func (c *Client) BackUpMetadata(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBackUpMetadataRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -13820,6 +13928,60 @@ func NewListJobsRequest(server string, params *ListJobsParams) (*http.Request, e
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
 		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetMetadataRequest constructs an http.Request for the GetMetadata method
+func NewGetMetadataRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/metadata")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewBackUpMetadataRequest constructs an http.Request for the BackUpMetadata method
+func NewBackUpMetadataRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/metadata/backup")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -21361,6 +21523,28 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /jobs (the `ListJobs` operationId).
 	ListJobsWithResponse(ctx context.Context, params *ListJobsParams, reqEditors ...RequestEditorFn) (*ListJobsResponse, error)
 
+	// GetMetadataWithResponse What a restore of the metadata left to do
+	//
+	// After a restore from a backup nothing is deleted from the backend of a vPool before all its vDisks were compared
+	// with it, which happens by itself. Listed are the vPools that this node reaches and that were restored since.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /metadata (the `GetMetadata` operationId).
+	GetMetadataWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetMetadataResponse, error)
+
+	// BackUpMetadataWithResponse A consistent copy of the metadata, as a file
+	//
+	// The registry of the node or cluster as of one revision, compressed, with a checksum at its end: `ovgate metadata
+	// verify` checks it, `ovgate metadata restore` restores it. Sessions and what ends with a process are left out.
+	// Secrets in it are sealed with `seal.key` of the data directory, which is not in it. One is made at a time. Whoever
+	// asks is in the audit log.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /metadata/backup (the `BackUpMetadata` operationId).
+	BackUpMetadataWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*BackUpMetadataResponse, error)
+
 	// ListNamespacesWithResponse List the namespaces of the object store, one per vDisk
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -25116,6 +25300,95 @@ func (r ListJobsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListJobsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetMetadataResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Metadata
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetMetadataResponse) GetJSON200() *Metadata {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetMetadataResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetMetadataResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetMetadataResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetMetadataResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetMetadataResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BackUpMetadataResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r BackUpMetadataResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BackUpMetadataResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BackUpMetadataResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BackUpMetadataResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BackUpMetadataResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -32287,6 +32560,40 @@ func (c *ClientWithResponses) ListJobsWithResponse(ctx context.Context, params *
 	return ParseListJobsResponse(rsp)
 }
 
+// GetMetadataWithResponse What a restore of the metadata left to do
+//
+// After a restore from a backup nothing is deleted from the backend of a vPool before all its vDisks were compared
+// with it, which happens by itself. Listed are the vPools that this node reaches and that were restored since.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /metadata (the `GetMetadata` operationId).
+func (c *ClientWithResponses) GetMetadataWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetMetadataResponse, error) {
+	rsp, err := c.GetMetadata(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetMetadataResponse(rsp)
+}
+
+// BackUpMetadataWithResponse A consistent copy of the metadata, as a file
+//
+// The registry of the node or cluster as of one revision, compressed, with a checksum at its end: `ovgate metadata
+// verify` checks it, `ovgate metadata restore` restores it. Sessions and what ends with a process are left out.
+// Secrets in it are sealed with `seal.key` of the data directory, which is not in it. One is made at a time. Whoever
+// asks is in the audit log.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /metadata/backup (the `BackUpMetadata` operationId).
+func (c *ClientWithResponses) BackUpMetadataWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*BackUpMetadataResponse, error) {
+	rsp, err := c.BackUpMetadata(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBackUpMetadataResponse(rsp)
+}
+
 // ListNamespacesWithResponse List the namespaces of the object store, one per vDisk
 //
 // Returns a wrapper object for the known response body format(s).
@@ -36515,6 +36822,65 @@ func ParseListJobsResponse(rsp *http.Response) (*ListJobsResponse, error) {
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetMetadataResponse parses an HTTP response from a GetMetadataWithResponse call
+func ParseGetMetadataResponse(rsp *http.Response) (*GetMetadataResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetMetadataResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Metadata
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseBackUpMetadataResponse parses an HTTP response from a BackUpMetadataWithResponse call
+func ParseBackUpMetadataResponse(rsp *http.Response) (*BackUpMetadataResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BackUpMetadataResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {

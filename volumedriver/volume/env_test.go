@@ -64,6 +64,15 @@ func (m *memRegistry) EndRestored(_ context.Context, pool string, mark Restored,
 	return nil
 }
 
+func (m *memRegistry) LastComparison(_ context.Context, pool string) (*Comparison, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if pool != testPool {
+		return nil, nil
+	}
+	return m.last, nil
+}
+
 // setHook has f called before and after each change from now on; nil: nothing.
 func (m *memRegistry) setHook(f func()) {
 	m.mu.Lock()

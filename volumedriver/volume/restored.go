@@ -139,8 +139,7 @@ func (r KVRegistry) EndRestored(ctx context.Context, pool string, m Restored, c 
 	return err
 }
 
-// LastComparison returns what the newest comparison of a vPool that ended found; nil: there was
-// none.
+// LastComparison implements Registry.
 func (r KVRegistry) LastComparison(ctx context.Context, pool string) (*Comparison, error) {
 	e, err := r.Store.Get(ctx, comparedPrefix+pool)
 	if err != nil || e == nil {
@@ -181,6 +180,12 @@ func (p *Pool) Restored(ctx context.Context) (*Restored, error) {
 		p.restored.there.Store(false)
 	}
 	return m, nil
+}
+
+// LastComparison returns what the comparison found that switched deletes on again; nil: there
+// was none.
+func (p *Pool) LastComparison(ctx context.Context) (*Comparison, error) {
+	return p.host.o.Registry.LastComparison(ctx, p.cfg.ID)
 }
 
 // mayDelete is asked before anything is deleted from the backend: ErrDeletesOff.

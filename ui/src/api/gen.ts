@@ -1116,6 +1116,9 @@ export type MemberLoad = {
 };
 /** up: it has its lease in the registry; down: it serves nothing by it; unknown: the registry does not answer */
 export type MemberState = "up" | "down" | "unknown";
+export type Metadata = {
+  "vpools": Array<RestoredVPool>;
+};
 export type MetricsEvent = {
   "journalUsed": number;
   /** node, or the id of a vDisk or of a vPool, which stands for its vDisks that this node serves */
@@ -1609,6 +1612,30 @@ export type Reservation = {
 export type RestoreInput = {
   "name"?: Name;
 };
+export type RestoredVPool = {
+  /** When the backup was made */
+  "backupAt": string;
+  /** vDisks that metadata and backend have */
+  "compared": number;
+  /** Null while deletes are off */
+  "comparedAt": string | null;
+  /** Nothing is deleted from its backend yet */
+  "deletesOff": boolean;
+  /** vDisks that the backend does not have: deleted or moved after the backup was made */
+  "missing": Array<StrangeVDisk>;
+  /** There are more than are listed */
+  "more": boolean;
+  /** Those of them that the backend had in a newer state, which they have now */
+  "newer": number;
+  /** vDisks that the metadata do not have; recovering the vPool registers them */
+  "orphans": Array<StrangeVDisk>;
+  /** Why deletes are off; empty when they are on */
+  "reason": string;
+  "restoredAt": string;
+  /** vDisks that keep deletes off */
+  "unclear": Array<StrangeVDisk>;
+  "vpool": string;
+};
 export type Role = "read" | "write" | "manage";
 export type Rollback = {
   /** Names of the snapshots that were newer */
@@ -1867,6 +1894,14 @@ export type StoreRequests = {
   /** put, put-if-absent, get, read (a part), stat, list or delete */
   "kind": string;
   "requests": number;
+};
+export type StrangeVDisk = {
+  "id": string;
+  /** Empty when it is not known */
+  "name": string;
+  "reason": string;
+  /** In bytes, 0 when it is not known */
+  "size": number;
 };
 export type Sweep = {
   "deleted": number;
@@ -2426,6 +2461,10 @@ export interface Ops {
   "DELETE /jobs": { path: { }; query: { }; body: undefined; res: void };
   /** Jobs of maintenance that run or ended lately, newest first */
   "GET /jobs": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: JobList };
+  /** What a restore of the metadata left to do */
+  "GET /metadata": { path: { }; query: { }; body: undefined; res: Metadata };
+  /** A consistent copy of the metadata, as a file */
+  "GET /metadata/backup": { path: { }; query: { }; body: undefined; res: string };
   /** List the namespaces of the object store, one per vDisk */
   "GET /namespaces": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: NamespaceList };
   /** List the nodes of the cluster */
