@@ -231,6 +231,7 @@ func TestHealth(t *testing.T) {
 		{"damaged", Checks{Disks: []DiskCheck{{Name: "a", State: volume.StateRunning, Open: true, Damaged: 2}}}, Bad, "vdisk_damaged"},
 		{"opening", Checks{Disks: []DiskCheck{{Name: "a", State: "opening"}}}, Warning, "vdisk_opening"},
 		{"away", Checks{Pools: []PoolCheck{{Name: "p", Attached: true, Err: "timeout"}}}, Bad, "backend_away"},
+		{"restored", Checks{Pools: []PoolCheck{{Name: "p", Attached: true, DeletesOff: true, DeletesWhy: "being compared"}}}, Warning, "metadata_restored"},
 		{"offline", Checks{Pools: []PoolCheck{{Name: "p", Err: "no disk"}}}, Bad, "vpool_offline"},
 		{"delete waits", Checks{Pools: []PoolCheck{{Name: "p", Deleting: true, Err: "no disk"}}, Disks: []DiskCheck{{Name: "a", State: "deleting", Reason: "no disk"}}}, Warning, "vdisk_deleting vpool_deleting"},
 		{"delete goes on", Checks{Pools: []PoolCheck{{Name: "p", Deleting: true}}, Disks: []DiskCheck{{Name: "a", State: "deleting"}}}, OK, ""},
