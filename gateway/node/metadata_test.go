@@ -378,6 +378,10 @@ func TestRestoreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := m.Open(t, "refused/")
+	manifest := manifests + "x"
+	if _, err := s.Txn(t.Context(), nil, []kv.Op{kv.Put(manifest, []byte("newer than any backup")), kv.Put("cluster/later", nil)}, nil); err != nil {
+		t.Fatal(err)
+	}
 	lease, err := cluster.OpenLease(t.Context(), cluster.LeaseOptions{Store: s, Node: "n2", TTL: time.Hour})
 	if err != nil {
 		t.Fatal(err)
@@ -394,6 +398,13 @@ func TestRestoreRefused(t *testing.T) {
 	}
 	if _, err := RestoreMetadata(t.Context(), o); err != nil {
 		t.Error(err)
+	}
+	left, err := s.GetAll(t.Context(), []string{manifest, "cluster/later", sealKey})
+	if err != nil || left[0] == nil || left[1] != nil || left[2] == nil {
+		t.Errorf("after a restore there are %v: %v", left, err)
+	}
+	if isMetadata(kv.KV{Key: []byte(manifest)}) || !isMetadata(kv.KV{Key: []byte(sealKey)}) || isMetadata(kv.KV{Key: []byte(sealKey), Lease: 1}) {
+		t.Error("a backup has manifests or what a lease holds, or lacks the rest")
 	}
 }
 

@@ -268,6 +268,7 @@ func nodes(p *page) {
 	p.audit("drain refused")
 	p.do("never mind", click(`//dialog//button[.="Cancel"]`), chromedp.WaitNotPresent(`dialog`))
 	dir := p.t.TempDir()
+	p.do("backup of the metadata", saveTo(dir), click(`//main//button[.="Back up metadata"]`), arrives(dir, "ovgate-metadata-*.gz"), visible(`//main//button[.="Back up metadata"]`))
 	p.do("support bundle", saveTo(dir), click(`//main//button[.="Support bundle"]`), arrives(dir, "ovgate-support-*.tar.gz"), visible(`//main//button[.="Support bundle"]`))
 }
 

@@ -101,7 +101,7 @@ export async function call<K extends keyof Ops>(op: K, args: Args<K> = {}): Prom
 }
 
 /** Fetches a file, and hands it to the browser under the name that the node gives it. */
-export async function download(path: "/support-bundle"): Promise<void> {
+export async function download(path: "/support-bundle" | "/metadata/backup"): Promise<void> {
   let response: Response;
   let content: Blob;
   try {

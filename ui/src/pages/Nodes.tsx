@@ -21,7 +21,15 @@ export function NodesPage() {
   const nodes = useNodes(filter);
   const cluster = useCluster();
   return (
-    <Page title="Nodes" actions={<SupportBundle />}>
+    <Page
+      title="Nodes"
+      actions={
+        <>
+          <MetadataBackup />
+          <SupportBundle />
+        </>
+      }
+    >
       <div class="toolbar" role="search">
         <SearchBox label="Filter nodes by name" />
       </div>
@@ -37,21 +45,37 @@ export function NodesPage() {
   );
 }
 
-/** The support bundle of the node that answers this page. */
-function SupportBundle() {
+/** Fetches a file while the button that asked for it is busy. */
+function useDownload(path: Parameters<typeof download>[0]): [boolean, () => void] {
   const [busy, setBusy] = useState(false);
   const fetchIt = async () => {
     setBusy(true);
     try {
-      await download("/support-bundle");
+      await download(path);
     } catch (error) {
       const failure = asApiError(error);
       toast("bad", [failure.message, failure.hint].filter(Boolean).join(". "));
     }
     setBusy(false);
   };
+  return [busy, () => void fetchIt()];
+}
+
+/** A backup of the metadata of the node, or of its cluster. */
+function MetadataBackup() {
+  const [busy, fetchIt] = useDownload("/metadata/backup");
   return (
-    <Button needs="manage" busy={busy} label="Support bundle of this node" onClick={() => void fetchIt()}>
+    <Button needs="manage" busy={busy} label="Back up the metadata" onClick={fetchIt}>
+      {busy ? "Backing up the metadata" : "Back up metadata"}
+    </Button>
+  );
+}
+
+/** The support bundle of the node that answers this page. */
+function SupportBundle() {
+  const [busy, fetchIt] = useDownload("/support-bundle");
+  return (
+    <Button needs="manage" busy={busy} label="Support bundle of this node" onClick={fetchIt}>
       {busy ? "Making the support bundle" : "Support bundle"}
     </Button>
   );
