@@ -1,13 +1,9 @@
 package audit
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
-	"hash/crc32"
-	"strconv"
-	"strings"
 	"time"
+
+	"github.com/openvstorage/ovgate/gateway/observe/linelog"
 )
 
 // Entry is a change, or an attempt at one.
@@ -40,36 +36,21 @@ type Change struct {
 	After  string  `json:"after"`
 }
 
-// Bounds of an entry.
-const (
-	maxText    = 256 // runes of a text
-	maxChanges = 64
-)
-
-// Clip bounds a text of an entry.
-func Clip(s string) string {
-	s = strings.ToValidUTF8(s, "?")
-	n := 0
-	for i := range s {
-		if n++; n > maxText {
-			return s[:i] + "…"
-		}
-	}
-	return s
-}
+// maxChanges bounds the changes of an entry.
+const maxChanges = 64
 
 // clip returns the entry within its bounds.
 func (e Entry) clip() Entry {
 	for _, s := range []*string{&e.Operation, &e.Object, &e.User, &e.Token, &e.Role, &e.Address, &e.RequestID, &e.Node, &e.Code, &e.Field} {
-		*s = Clip(*s)
+		*s = linelog.Clip(*s)
 	}
 	e.Time = e.Time.UTC()
 	e.Changes = append([]Change(nil), e.Changes[:min(len(e.Changes), maxChanges)]...)
 	for i := range e.Changes {
 		c := &e.Changes[i]
-		c.Field, c.After = Clip(c.Field), Clip(c.After)
+		c.Field, c.After = linelog.Clip(c.Field), linelog.Clip(c.After)
 		if c.Before != nil {
-			c.Before = new(Clip(*c.Before))
+			c.Before = new(linelog.Clip(*c.Before))
 		}
 	}
 	return e
@@ -88,49 +69,29 @@ type record struct {
 	Entry
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// Number implements linelog.Record.
+func (r record) Number() uint64 { return r.Seq }
 
-func (r record) line() ([]byte, error) {
-	b, err := json.Marshal(r)
-	if err != nil {
-		return nil, err
-	}
-	return fmt.Appendf(nil, "%08x %s\n", crc32.Checksum(b, castagnoli), b), nil
+// Numbered implements linelog.Record.
+func (r record) Numbered(n uint64) record {
+	r.Seq = n
+	return r
 }
 
-// parse reads a line without its end; false: it is damaged.
-func parse(line []byte) (record, bool) {
-	var r record
-	sum, text, ok := bytes.Cut(line, []byte(" "))
-	if !ok {
-		return r, false
-	}
-	want, err := strconv.ParseUint(string(sum), 16, 32)
-	if err != nil || uint32(want) != crc32.Checksum(text, castagnoli) {
-		return r, false
-	}
-	return r, json.Unmarshal(text, &r) == nil
-}
-
-// scan reads the lines of a file: the records in their order, the length up to the end of
-// the last good line, and how many damaged ones are before that.
-func scan(b []byte) (records []record, good int64, damaged int) {
-	bad, at := 0, int64(0)
-	for len(b) > 0 {
-		line, rest, ended := bytes.Cut(b, []byte("\n"))
-		at += int64(len(b) - len(rest))
-		r, ok := parse(line)
-		b = rest
-		if !ended || !ok {
-			bad++
-			continue
+// unended returns the changes that were begun and not ended, as ended.
+func unended(records []record) []record {
+	ended := map[string]bool{}
+	for _, r := range records {
+		if r.Kind == kindEnd {
+			ended[r.Op] = true
 		}
-		good, damaged = at, damaged+bad
-		bad = 0
-		if n := len(records); n > 0 && r.Seq <= records[n-1].Seq {
-			continue // a write that failed was repeated (A3)
-		}
-		records = append(records, r)
 	}
-	return records, good, damaged
+	var left []record
+	for _, r := range records {
+		if r.Kind == kindBegin && !ended[r.Op] {
+			r.Kind, r.Status = kindEnd, 0
+			left = append(left, r)
+		}
+	}
+	return left
 }

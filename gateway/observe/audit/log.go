@@ -4,11 +4,10 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/openvstorage/ovgate/gateway/observe/linelog"
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
 )
@@ -17,13 +16,6 @@ import (
 const (
 	DefaultMaxBytes = 256 << 20
 	DefaultMaxAge   = 90 * 24 * time.Hour
-	// fileBytes is how large a file grows: a page of a list reads one whole.
-	fileBytes = 8 << 20
-	// readMost is above the largest file: the last line, and what was begun before the first,
-	// go beyond fileBytes.
-	readMost = 2 * fileBytes
-	// fileAge is how long a file is written to, so that old entries go a day at a time.
-	fileAge = 24 * time.Hour
 	// waitMost is how long a change waits for its line (A2).
 	waitMost = 2 * time.Second
 	// closeMost is how long Close waits for the disk.
@@ -33,8 +25,6 @@ const (
 	// maxPending bounds lines that wait, and maxPendingBytes what they take (A2).
 	maxPending      = 4096
 	maxPendingBytes = 8 << 20
-	// expireEvery is how often a file may go for its age (A4).
-	expireEvery = time.Hour
 )
 
 // Options are what a Log is opened with.
@@ -62,8 +52,11 @@ type Log struct {
 	stop    chan struct{} // closed by Close
 	done    chan struct{} // closed when nothing is written any more
 
-	w     writer
-	reads sync.Mutex // one scan at a time: it takes a file into memory
+	files  linelog.Options
+	w      linelog.Writer[record]
+	opened bool       // w is, by the goroutine that uses it
+	left   []record   // what a former process has not ended
+	reads  sync.Mutex // one scan at a time: it takes a file into memory
 }
 
 type waiting struct {
@@ -95,7 +88,8 @@ func Open(o Options) *Log {
 		o.MaxAge = DefaultMaxAge
 	}
 	l := &Log{o: o, begun: map[string]Entry{}, kick: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
-	l.w = writer{o: o}
+	l.files = linelog.Options{FS: o.FS, Clock: o.Clock, Log: o.Log, Name: "audit", What: "audit log", MaxBytes: o.MaxBytes, MaxAge: o.MaxAge}
+	l.w = linelog.NewWriter[record](l.files)
 	go l.run()
 	return l
 }
@@ -225,7 +219,7 @@ func (l *Log) run() {
 		}
 		l.write()
 	}
-	l.w.close()
+	l.w.Close()
 }
 
 // write writes everything that waits.
@@ -254,11 +248,12 @@ func (l *Log) write() {
 	l.since = l.o.Clock.Now()
 	l.mu.Unlock()
 
-	err := l.w.write(records, open)
+	n, err := l.append(records, open)
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.since, l.err = time.Time{}, err
+	l.written(min(n, len(batch)))
 	if err != nil {
 		if was == nil {
 			l.o.Log.Error("the audit log cannot be written: changes go on, what they are waits in memory", "error", err)
@@ -274,55 +269,33 @@ func (l *Log) write() {
 	if was != nil {
 		l.o.Log.Info("the audit log is written again", "entries", len(batch), "lost", lost)
 	}
-	for _, w := range batch {
+	l.lost -= lost
+}
+
+// written takes lines that are durable out of those that wait; l.mu is held.
+func (l *Log) written(n int) {
+	for _, w := range l.pending[:n] {
 		l.bytes -= w.size
 		if w.done != nil {
 			close(w.done)
 		}
 	}
-	l.pending = append([]waiting(nil), l.pending[len(batch):]...)
-	l.lost -= lost
+	l.pending = append([]waiting(nil), l.pending[n:]...)
 }
 
-const (
-	namePrefix = "audit-"
-	nameSuffix = ".log"
-	nameDigits = 16
-)
-
-func fileName(first uint64) string {
-	return fmt.Sprintf("%s%0*x%s", namePrefix, nameDigits, first, nameSuffix)
-}
-
-// parseName returns the first number of a file; false: it is another kind of file.
-func parseName(name string) (uint64, bool) {
-	s, ok := strings.CutPrefix(name, namePrefix)
-	s, ok2 := strings.CutSuffix(s, nameSuffix)
-	if !ok || !ok2 || len(s) != nameDigits {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(s, 16, 64)
-	return n, err == nil
-}
-
-type logFile struct {
-	name  string
-	first uint64
-	size  int64
-	mod   time.Time
-}
-
-// files returns the files of the log, the oldest first.
-func files(fs blockfs.FS) ([]logFile, error) {
-	infos, err := fs.List(".")
-	if err != nil {
-		return nil, err
-	}
-	var out []logFile
-	for _, i := range infos { // by name, which is by number
-		if first, ok := parseName(i.Name); ok && !i.Dir {
-			out = append(out, logFile{i.Name, first, i.Size, i.ModTime})
+// append writes records, after what a crash left (A1), and returns how many of them are
+// durable. open are the changes that go on: begun again in each new file, so that the newest
+// file alone tells what a crash left.
+func (l *Log) append(records, open []record) (int, error) {
+	if !l.opened {
+		newest, err := l.w.Open()
+		if err != nil {
+			return 0, err
 		}
+		l.left, l.opened = unended(newest), true
 	}
-	return out, nil
+	n, err := l.w.Write(append(append([]record(nil), l.left...), records...), open)
+	left := min(n, len(l.left))
+	l.left = l.left[left:]
+	return n - left, err
 }
