@@ -149,6 +149,9 @@ func (c *conn) loginFailed(err error) {
 	case errors.As(err, &le) && le.address != "":
 		level, msg = slog.LevelInfo, "login redirected"
 	case errors.As(err, &le):
+		if c.srv.refused != nil {
+			c.srv.refused(Refusal{c.wanted, c.name, c.remote, err})
+		}
 	case c.seen.Load() == 0 && errors.Is(err, io.EOF):
 		return
 	default:

@@ -92,6 +92,16 @@ type Config struct {
 	// Forward takes commands of units with a RemoteDisk to the nodes that serve them;
 	// nil: they are answered BUSY.
 	Forward Forwarder
+	// Refused, when set, is told of each login that is refused. It must not block.
+	Refused func(Refusal)
+}
+
+// Refusal is a login that was refused.
+type Refusal struct {
+	Target    string // that was asked for; of the initiator's choice, as its name
+	Initiator string
+	Remote    string // its address
+	Reason    error
 }
 
 // Errors of the Server's methods; match with errors.Is.
@@ -132,6 +142,7 @@ type Server struct {
 	disc     *Auth
 	svc      *scsiService
 	forward  Forwarder
+	refused  func(Refusal)
 	commands *commandTable
 	bufs     bufferPool
 	budget   budget
@@ -170,6 +181,7 @@ func NewServer(cfg Config) *Server {
 		log: cfg.Log, clk: cfg.Clock, rnd: cfg.Rand, lim: cfg.Limits.withDefaults(),
 		disc:      cfg.DiscoveryAuth,
 		forward:   cfg.Forward,
+		refused:   cfg.Refused,
 		svc:       newSCSIService(),
 		commands:  newCommandTable(),
 		pacer:     newPacer(),

@@ -79,6 +79,7 @@ const (
 
 // Event is something an administrator should know.
 type Event struct {
+	Code    string // what kind of event it is: "osd.failed"
 	OSD     uint32 // 0: not about a device
 	Level   slog.Level
 	Message string
@@ -247,10 +248,10 @@ func (a *Agent) soon() {
 	}
 }
 
-func (a *Agent) event(osd uint32, level slog.Level, message string) {
+func (a *Agent) event(code string, osd uint32, level slog.Level, message string) {
 	a.log.Log(context.Background(), level, message, "device", osd)
 	if a.o.Event != nil {
-		a.o.Event(Event{OSD: osd, Level: level, Message: message})
+		a.o.Event(Event{Code: code, OSD: osd, Level: level, Message: message})
 	}
 }
 
@@ -303,7 +304,7 @@ func (a *Agent) RecoverSoon(name string, o RecoverOptions) error {
 			_, err = a.RecoverNamespace(ctx, name, o)
 		}
 		if err != nil && ctx.Err() == nil {
-			a.event(0, slog.LevelError, err.Error())
+			a.event("store.error", 0, slog.LevelError, err.Error())
 		}
 		return err
 	})

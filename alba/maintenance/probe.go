@@ -70,7 +70,7 @@ func (a *Agent) probe(ctx context.Context, o manager.OSD) error {
 	if err := a.m.Rebuild(ctx, o.Number); err != nil {
 		return err
 	}
-	a.event(o.Number, slog.LevelError, fmt.Sprintf("device %d of node %s has not worked for %v (%s): its fragments are made anew elsewhere", o.Number, a.o.NodeName(o.Node), a.o.AutoRepair, seen.Error))
+	a.event("osd.failed", o.Number, slog.LevelError, fmt.Sprintf("device %d of node %s has not worked for %v (%s): its fragments are made anew elsewhere", o.Number, a.o.NodeName(o.Node), a.o.AutoRepair, seen.Error))
 	a.soon()
 	return a.c.Refresh(ctx)
 }

@@ -48,7 +48,7 @@ func (a *Agent) Reconcile(ctx context.Context) error {
 	}
 	for n, o := range back {
 		if missing[n] > 0 {
-			a.event(n, slog.LevelWarn, fmt.Sprintf("device %d lacks %d fragments (%s): they are made anew", n, missing[n], seen[n].Reconcile))
+			a.event("osd.incomplete", n, slog.LevelWarn, fmt.Sprintf("device %d lacks %d fragments (%s): they are made anew", n, missing[n], seen[n].Reconcile))
 		}
 		if err := a.reconciled(ctx, o, seen[n]); err != nil {
 			return err
@@ -75,7 +75,7 @@ func (a *Agent) reconciled(ctx context.Context, o manager.OSD, was manager.Seen)
 		if err := a.m.Restored(ctx, o.Number); err != nil {
 			return err
 		}
-		a.event(o.Number, slog.LevelInfo, fmt.Sprintf("device %d of node %s is back in use", o.Number, a.o.NodeName(o.Node)))
+		a.event("osd.back", o.Number, slog.LevelInfo, fmt.Sprintf("device %d of node %s is back in use", o.Number, a.o.NodeName(o.Node)))
 	}
 	a.soon()
 	return a.c.Refresh(ctx)
@@ -218,7 +218,7 @@ func (a *Agent) verify(ctx context.Context, o manager.OSD, job *Job) error {
 	}
 	missing, err := a.compare(ctx, []uint32{o.Number}, job, bad)
 	if missing[o.Number] > 0 {
-		a.event(o.Number, slog.LevelWarn, fmt.Sprintf("verification found %d damaged or missing fragments on device %d: they are made anew", missing[o.Number], o.Number))
+		a.event("osd.damaged", o.Number, slog.LevelWarn, fmt.Sprintf("verification found %d damaged or missing fragments on device %d: they are made anew", missing[o.Number], o.Number))
 	}
 	return err
 }

@@ -200,7 +200,7 @@ func (a *Agent) RecoverNamespace(ctx context.Context, name string, o RecoverOpti
 	if r.Unrecoverable > 0 {
 		level = slog.LevelError
 	}
-	a.event(0, level, fmt.Sprintf("namespace %s was recovered from the devices: %d objects, %d incomplete, %d lost", name, r.Restored, r.Incomplete, r.Unrecoverable))
+	a.event("store.recovered", 0, level, fmt.Sprintf("namespace %s was recovered from the devices: %d objects, %d incomplete, %d lost", name, r.Restored, r.Incomplete, r.Unrecoverable))
 	a.soon()
 	return r, nil
 }

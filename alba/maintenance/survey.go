@@ -169,7 +169,7 @@ func (s *survey) namespace(ctx context.Context, n manager.Namespace, host *nsm.H
 	rec, err := s.a.record(ctx, n, host)
 	if unknown(err) {
 		s.Unknown++
-		s.a.event(0, slog.LevelError, err.Error())
+		s.a.event("store.error", 0, slog.LevelError, err.Error())
 		return nil
 	}
 	if err != nil {
@@ -312,7 +312,7 @@ func (a *Agent) release(ctx context.Context, before deviceStates, refs map[uint3
 		if j := jobs[n]; j != nil {
 			a.end(j, nil)
 		}
-		a.event(n, slog.LevelInfo, fmt.Sprintf("device %d of node %s has left: nothing is stored on it any more", n, a.o.NodeName(o.Node)))
+		a.event("osd.emptied", n, slog.LevelInfo, fmt.Sprintf("device %d of node %s has left: nothing is stored on it any more", n, a.o.NodeName(o.Node)))
 	}
 	if !left {
 		return nil

@@ -110,7 +110,7 @@ func (a *Agent) workOn(ctx context.Context, h *nsm.Host, n manager.Namespace, w 
 		return did.Bytes, false, nil
 	case did.Lost > 0:
 		if a.tellLost(n.Name + "/" + w.Name) {
-			a.event(0, slog.LevelError, fmt.Sprintf("object %s of namespace %s cannot be read: too few of its fragments are left", w.Name, n.Name))
+			a.event("store.object_lost", 0, slog.LevelError, fmt.Sprintf("object %s of namespace %s cannot be read: too few of its fragments are left", w.Name, n.Name))
 		}
 		return did.Bytes, false, nil
 	case did.Gone, did.Complete():

@@ -133,7 +133,7 @@ func (s *Service) Claim(ctx context.Context, c Claim) (OSD, error) {
 	if err != nil {
 		return OSD{}, err
 	}
-	s.event(maintenance.Event{OSD: o.Number, Level: slog.LevelInfo, Message: fmt.Sprintf("device %d of node %s is part of the Alba", o.Number, s.NodeName(o.Node))})
+	s.event(maintenance.Event{Code: "osd.claimed", OSD: o.Number, Level: slog.LevelInfo, Message: fmt.Sprintf("device %d of node %s is part of the Alba", o.Number, s.NodeName(o.Node))})
 	select {
 	case r.claimed <- struct{}{}:
 	default: // it is told already
@@ -217,7 +217,7 @@ func (s *Service) Decommission(ctx context.Context, number uint32) (OSD, error) 
 	if err := s.survey(ctx, r); err != nil {
 		return OSD{}, err
 	}
-	s.event(maintenance.Event{OSD: number, Level: slog.LevelInfo, Message: fmt.Sprintf("device %d is being emptied", number)})
+	s.event(maintenance.Event{Code: "osd.emptying", OSD: number, Level: slog.LevelInfo, Message: fmt.Sprintf("device %d is being emptied", number)})
 	return s.OSD(ctx, number)
 }
 
@@ -265,7 +265,7 @@ func (s *Service) Purge(ctx context.Context, number uint32, accept bool) (OSD, [
 	if err := s.survey(ctx, r); err != nil {
 		return OSD{}, names, err
 	}
-	s.event(maintenance.Event{OSD: number, Level: slog.LevelWarn, Message: fmt.Sprintf("device %d is given up, with %d objects lost", number, lost)})
+	s.event(maintenance.Event{Code: "osd.purged", OSD: number, Level: slog.LevelWarn, Message: fmt.Sprintf("device %d is given up, with %d objects lost", number, lost)})
 	o, err := s.OSD(ctx, number)
 	if errors.Is(err, manager.ErrNotFound) { // it has left already
 		err = nil
@@ -310,7 +310,7 @@ func (s *Service) RotateKey(ctx context.Context) (id string, keys int, err error
 	if err != nil {
 		return "", 0, err
 	}
-	s.event(maintenance.Event{Level: slog.LevelInfo, Message: fmt.Sprintf("the wrapping key was rotated: %v wraps %d data keys", w, keys)})
+	s.event(maintenance.Event{Code: "store.key_rotated", Level: slog.LevelInfo, Message: fmt.Sprintf("the wrapping key was rotated: %v wraps %d data keys", w, keys)})
 	return w.String(), keys, nil
 }
 

@@ -53,6 +53,7 @@ import (
 	"github.com/openvstorage/ovgate/alba/preset"
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/disk"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/internal/kv"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
@@ -93,6 +94,8 @@ type Options struct {
 	Log      *slog.Logger
 	// Changed hears that something about devices changed; may be nil.
 	Changed func()
+	// Told is told what happens.
+	Told event.Sink
 	// KeyFile holds the wrapping key; empty: wrap.key in the data directory.
 	KeyFile string
 	// Cluster is nil while the registry is this node's alone.
@@ -258,7 +261,7 @@ func (s *Service) start(ctx context.Context) (_ *running, err error) {
 		return r, err
 	}
 	if r.older != "" {
-		s.event(maintenance.Event{Level: slog.LevelError, Message: r.older})
+		s.event(maintenance.Event{Code: "store.older", Level: slog.LevelError, Message: r.older})
 	}
 	r.leader = &leader{s: s, r: r}
 	r.agent = maintenance.New(maintenance.Options{
@@ -333,6 +336,11 @@ func (s *Service) event(e maintenance.Event) {
 		s.events = slices.Clone(s.events[len(s.events)-eventsMax:])
 	}
 	s.eventMu.Unlock()
+	object := "object store"
+	if e.OSD != 0 {
+		object = fmt.Sprint("osd ", e.OSD)
+	}
+	s.o.Told.Tell(event.Code(e.Code), object, "message", e.Message)
 	if s.o.Changed != nil {
 		s.o.Changed()
 	}
@@ -355,7 +363,7 @@ func (s *Service) claimDirs(ctx context.Context, r *running) error {
 		if _, err := s.claimDir(ctx, r, d); err != nil {
 			// The node serves without it, and says so.
 			s.o.Log.Error("device not used", "directory", d.Path, "error", err)
-			s.event(maintenance.Event{Level: slog.LevelError, Message: fmt.Sprintf("directory %s is not used as a device: %v", d.Path, err)})
+			s.event(maintenance.Event{Code: "osd.unused", Level: slog.LevelError, Message: fmt.Sprintf("directory %s is not used as a device: %v", d.Path, err)})
 		}
 	}
 	return nil

@@ -263,6 +263,27 @@ func (e DtlState) Valid() bool {
 	}
 }
 
+// Defines values for EventSeverity.
+const (
+	EventSeverityError   EventSeverity = "error"
+	EventSeverityInfo    EventSeverity = "info"
+	EventSeverityWarning EventSeverity = "warning"
+)
+
+// Valid indicates whether the value is a known member of the EventSeverity enum.
+func (e EventSeverity) Valid() bool {
+	switch e {
+	case EventSeverityError:
+		return true
+	case EventSeverityInfo:
+		return true
+	case EventSeverityWarning:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HealthState.
 const (
 	HealthStateError   HealthState = "error"
@@ -1756,6 +1777,62 @@ type Error struct {
 	// RequestID Also in the header X-Request-Id and in the node's log
 	RequestID string `json:"requestId"`
 }
+
+// Event defines model for Event.
+type Event struct {
+	// Code Such as `vdisk.created`
+	Code string `json:"code"`
+
+	// Count How many this one stands for, with itself; 0: for itself alone
+	Count int `json:"count"`
+
+	// Fields Of the sentence of the code
+	Fields map[string]string `json:"fields"`
+
+	// Hint What to do; empty: nothing
+	Hint string `json:"hint"`
+
+	// Object What it happened to, such as `vdisk demo`; empty: to several
+	Object string `json:"object"`
+
+	// Seq Grows with each event of a node; 0 on the stream: it is not written, the disk takes nothing
+	Seq      int64         `json:"seq"`
+	Severity EventSeverity `json:"severity"`
+
+	// Since When the first of those happened
+	Since *time.Time `json:"since"`
+	Text  string     `json:"text"`
+	Time  time.Time  `json:"time"`
+}
+
+// EventCode defines model for EventCode.
+type EventCode struct {
+	Code string `json:"code"`
+
+	// Kind What its objects are, such as vdisk; empty: any
+	Kind string `json:"kind"`
+
+	// Remedy What to do; empty: nothing
+	Remedy   string        `json:"remedy"`
+	Severity EventSeverity `json:"severity"`
+
+	// Text The sentence, with fields in braces
+	Text string `json:"text"`
+}
+
+// EventCodeList defines model for EventCodeList.
+type EventCodeList struct {
+	Items []EventCode `json:"items"`
+}
+
+// EventList defines model for EventList.
+type EventList struct {
+	Items []Event `json:"items"`
+	Next  *string `json:"next"`
+}
+
+// EventSeverity defines model for EventSeverity.
+type EventSeverity string
 
 // ExpandInput defines model for ExpandInput.
 type ExpandInput struct {
@@ -4212,6 +4289,18 @@ type Cursor = string
 // DatastoreRef defines model for DatastoreRef.
 type DatastoreRef = string
 
+// EventsOfCode defines model for EventsOfCode.
+type EventsOfCode = string
+
+// EventsOfObject defines model for EventsOfObject.
+type EventsOfObject = string
+
+// EventsOfSeverity defines model for EventsOfSeverity.
+type EventsOfSeverity = EventSeverity
+
+// EventsOfText defines model for EventsOfText.
+type EventsOfText = string
+
 // Force defines model for Force.
 type Force = bool
 
@@ -4411,6 +4500,39 @@ type ListDisksParams struct {
 
 	// Q Only items whose name or labels contain this, whatever the case
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListEventsParams defines parameters for ListEvents.
+type ListEventsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Severity Only events of this severity, or a worse one
+	Severity *EventsOfSeverity `form:"severity,omitempty" json:"severity,omitempty"`
+
+	// Code Only events of these codes, comma-separated; what goes before the dot stands for all of them: vdisk,node.away
+	Code *EventsOfCode `form:"code,omitempty" json:"code,omitempty"`
+
+	// Object Only events of this object, such as `vdisk demo`
+	Object *EventsOfObject `form:"object,omitempty" json:"object,omitempty"`
+
+	// Q Only events whose object or text contains this, whatever the case
+	Q *EventsOfText `form:"q,omitempty" json:"q,omitempty"`
+
+	// Since Only from this time on
+	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Only before this time
+	Until *time.Time `form:"until,omitempty" json:"until,omitempty"`
+
+	// After Only events of a higher `seq`
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// Node Name or id of the node whose history it is; absent: the one that is asked
+	Node *string `form:"node,omitempty" json:"node,omitempty"`
 }
 
 // ReadExportParams defines parameters for ReadExport.
@@ -5247,6 +5369,12 @@ type ServerInterface interface {
 	// ListDisks List the disks of the node, with what they hold
 	// (GET /disks)
 	ListDisks(ctx echo.Context, params ListDisksParams) error
+	// ListEventCodes List the codes that events have, and what they mean
+	// (GET /events/codes)
+	ListEventCodes(ctx echo.Context) error
+	// ListEvents List what happened, as one node saw it, the newest first
+	// (GET /events/history)
+	ListEvents(ctx echo.Context, params ListEventsParams) error
 	// EndExport End an export
 	// (DELETE /exports/{transfer})
 	EndExport(ctx echo.Context, transfer TransferID) error
@@ -6353,6 +6481,96 @@ func (w *ServerInterfaceWrapper) ListDisks(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListDisks(ctx, params)
+	return err
+}
+
+// ListEventCodes converts echo context to params.
+func (w *ServerInterfaceWrapper) ListEventCodes(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListEventCodes(ctx)
+	return err
+}
+
+// ListEvents converts echo context to params.
+func (w *ServerInterfaceWrapper) ListEvents(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListEventsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "severity" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "severity", ctx.QueryParams(), &params.Severity, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter severity: %s", err))
+	}
+
+	// ------------- Optional query parameter "code" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "code", ctx.QueryParams(), &params.Code, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter code: %s", err))
+	}
+
+	// ------------- Optional query parameter "object" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "object", ctx.QueryParams(), &params.Object, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter object: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", ctx.QueryParams(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter since: %s", err))
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", ctx.QueryParams(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter until: %s", err))
+	}
+
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", ctx.QueryParams(), &params.After, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter after: %s", err))
+	}
+
+	// ------------- Optional query parameter "node" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "node", ctx.QueryParams(), &params.Node, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListEvents(ctx, params)
 	return err
 }
 
@@ -9924,6 +10142,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/alerts/silences", wrapper.ListSilences, options.OperationMiddlewares["ListSilences"]...)
 	router.POST(options.BaseURL+"/alerts/silences", wrapper.CreateSilence, options.OperationMiddlewares["CreateSilence"]...)
 	router.DELETE(options.BaseURL+"/alerts/silences/:silence", wrapper.DeleteSilence, options.OperationMiddlewares["DeleteSilence"]...)
+	router.GET(options.BaseURL+"/events/history", wrapper.ListEvents, options.OperationMiddlewares["ListEvents"]...)
+	router.GET(options.BaseURL+"/events/codes", wrapper.ListEventCodes, options.OperationMiddlewares["ListEventCodes"]...)
 	router.GET(options.BaseURL+"/audit", wrapper.ListAudit, options.OperationMiddlewares["ListAudit"]...)
 
 }
@@ -11075,6 +11295,83 @@ type ListDisksdefaultJSONResponse struct {
 }
 
 func (response ListDisksdefaultJSONResponse) VisitListDisksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListEventCodesRequestObject struct {
+}
+
+type ListEventCodesResponseObject interface {
+	VisitListEventCodesResponse(w http.ResponseWriter) error
+}
+
+type ListEventCodes200JSONResponse EventCodeList
+
+func (response ListEventCodes200JSONResponse) VisitListEventCodesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListEventCodesdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListEventCodesdefaultJSONResponse) VisitListEventCodesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListEventsRequestObject struct {
+	Params ListEventsParams
+}
+
+type ListEventsResponseObject interface {
+	VisitListEventsResponse(w http.ResponseWriter) error
+}
+
+type ListEvents200JSONResponse EventList
+
+func (response ListEvents200JSONResponse) VisitListEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListEventsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListEventsdefaultJSONResponse) VisitListEventsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -16883,6 +17180,12 @@ type StrictServerInterface interface {
 	// ListDisks List the disks of the node, with what they hold
 	// (GET /disks)
 	ListDisks(ctx context.Context, request ListDisksRequestObject) (ListDisksResponseObject, error)
+	// ListEventCodes List the codes that events have, and what they mean
+	// (GET /events/codes)
+	ListEventCodes(ctx context.Context, request ListEventCodesRequestObject) (ListEventCodesResponseObject, error)
+	// ListEvents List what happened, as one node saw it, the newest first
+	// (GET /events/history)
+	ListEvents(ctx context.Context, request ListEventsRequestObject) (ListEventsResponseObject, error)
 	// EndExport End an export
 	// (DELETE /exports/{transfer})
 	EndExport(ctx context.Context, request EndExportRequestObject) (EndExportResponseObject, error)
@@ -18328,6 +18631,54 @@ func (sh *strictHandler) ListDisks(ctx echo.Context, params ListDisksParams) err
 		return err
 	} else if validResponse, ok := response.(ListDisksResponseObject); ok {
 		return validResponse.VisitListDisksResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListEventCodes operation middleware
+func (sh *strictHandler) ListEventCodes(ctx echo.Context) error {
+	var request ListEventCodesRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListEventCodes(ctx.Request().Context(), request.(ListEventCodesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListEventCodes")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListEventCodesResponseObject); ok {
+		return validResponse.VisitListEventCodesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListEvents operation middleware
+func (sh *strictHandler) ListEvents(ctx echo.Context, params ListEventsParams) error {
+	var request ListEventsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListEvents(ctx.Request().Context(), request.(ListEventsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListEvents")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListEventsResponseObject); ok {
+		return validResponse.VisitListEventsResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

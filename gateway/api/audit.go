@@ -14,8 +14,6 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/openvstorage/ovgate/gateway/control"
-	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe/audit"
 )
 
@@ -236,35 +234,19 @@ func (s *Server) before(c echo.Context, op string) map[string]any {
 // ListAudit lists entries of the audit log, the newest first.
 func (s *Server) ListAudit(ctx context.Context, r ListAuditRequestObject) (ListAuditResponseObject, error) {
 	p := r.Params
-	if p.Node != nil {
-		n, ok := s.opt.Model.FindNode(*p.Node)
-		if !ok {
-			return nil, refuse(http.StatusNotFound, "not_found", "node "+clip(*p.Node), "ovgate node list shows the nodes", "there is no such node")
-		}
-		if n.ID != s.opt.NodeID {
-			if !passes(ctx) {
-				return nil, refuse(http.StatusServiceUnavailable, "elsewhere", "node "+n.Name, "ask that node", "its audit log is on node %s", n.Name)
-			}
-			return nil, &control.Error{Code: control.CodeElsewhere, Message: "its audit log is on node " + n.Name, Object: "node " + n.Name, Hint: "ask that node", Node: n.ID}
-		}
+	if err := s.askNamed(ctx, p.Node, "audit log"); err != nil {
+		return nil, err
 	}
 	if s.opt.Audit == nil {
 		return ListAudit200JSONResponse{Items: []AuditEntry{}}, nil
 	}
 	q := audit.Query{
 		User: value(p.User), Object: value(p.Q), Operation: value(p.Operation), Since: value(p.Since), Until: value(p.Until),
-		After: uint64(max(0, value(p.After))), Limit: model.DefaultPage,
+		After: uint64(max(0, value(p.After))),
 	}
-	if p.Limit != nil {
-		if q.Limit = *p.Limit; q.Limit < 1 || q.Limit > model.MaxPage {
-			return nil, refuseField("limit", "", "a page has 1 to %d items", model.MaxPage)
-		}
-	}
-	if p.Cursor != nil {
-		var err error
-		if q.Before, err = strconv.ParseUint(*p.Cursor, 10, 64); err != nil || q.Before == 0 {
-			return nil, model.ErrCursor
-		}
+	var err error
+	if q.Limit, q.Before, err = pageOf(p.Limit, p.Cursor); err != nil {
+		return nil, err
 	}
 	entries, next, err := s.opt.Audit.List(ctx, q)
 	if err != nil {

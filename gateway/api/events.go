@@ -12,6 +12,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/iscsi"
 )
 
@@ -30,7 +31,7 @@ const (
 	maxMetrics = 500
 )
 
-var topics = map[string]bool{"metrics": true, "vdisk": true, "vpool": true, "target": true, "session": true, "health": true, "cloud": true, "center": true, "datastore": true, "node": true}
+var topics = map[string]bool{"metrics": true, "vdisk": true, "vpool": true, "target": true, "session": true, "health": true, "cloud": true, "center": true, "datastore": true, "node": true, "event": true}
 
 // streamEvents serves server-sent events.
 func (s *Server) streamEvents(c echo.Context) error {
@@ -110,7 +111,7 @@ func readTopics(list string) (map[string]bool, error) {
 	want := map[string]bool{}
 	for t := range strings.SplitSeq(list, ",") {
 		if !topics[t] {
-			return nil, refuseField("topics", "use metrics, vdisk, vpool, target, session, health, cloud, center, datastore, node", "there is no topic %q", t)
+			return nil, refuseField("topics", "use metrics, vdisk, vpool, target, session, health, cloud, center, datastore, node, event", "there is no topic %q", t)
 		}
 		want[t] = true
 	}
@@ -222,12 +223,13 @@ func (s *Server) Feed(ctx context.Context) {
 // feed remembers what was last told, to tell changes only.
 type feed struct {
 	s        *Server
-	states   map[string]string // vDisk -> states of it and its copy
+	states   map[string]diskState
 	quiet    map[string]uint64 // vDisks that were idle at the last sample -> requests until then
 	busy     []string          // the others
 	wakeups  uint64
 	sessions map[string]iscsi.SessionInfo
-	last     string            // health
+	last     string // health
+	wrong    map[wrong]observe.Cause
 	vpools   map[string]string // vDisk -> vPool, of those that did something
 	history  historyFeed
 }
@@ -252,8 +254,10 @@ func (f *feed) sample(tick int) {
 	in := make([]observe.Input, 0, len(running))
 	for _, r := range running {
 		in = append(in, observe.Input{ID: r.ID, VPool: f.vpool(r.ID), Stats: r.Stats})
-		if state := string(r.Stats.State) + " " + string(r.Stats.DTL.State) + " " + r.Stats.DTL.Peer; f.states[r.ID] != state {
-			f.states[r.ID] = state
+		was, known := f.states[r.ID]
+		if now := (diskState{r.Stats.State, r.Stats.DTL.State, r.Stats.DTL.Peer}); !known || was != now {
+			f.states[r.ID] = now
+			f.turned(r, was)
 			f.s.Changed("vdisk", r.ID)
 		}
 	}
@@ -300,7 +304,7 @@ func (f *feed) vpool(id string) string {
 // forget drops what is known of vDisks that are not open any more.
 func (f *feed) forget(running []control.Running, idle []string) {
 	if f.states == nil {
-		f.states, f.quiet = map[string]string{}, map[string]uint64{}
+		f.states, f.quiet = map[string]diskState{}, map[string]uint64{}
 	}
 	if len(f.states) <= len(running)+len(idle) {
 		known := 0
@@ -335,12 +339,14 @@ func (f *feed) session() {
 		now[i.ID] = i
 		if _, known := f.sessions[i.ID]; !known {
 			f.s.opt.Hub.Changed("session", i.ID, func() (string, any) { return "session", iscsiSessionOf(i) })
+			f.tellSession(event.SessionOpened, i)
 			f.target(i.Target)
 		}
 	}
 	for id, i := range f.sessions {
 		if _, still := now[id]; !still {
 			f.s.opt.Hub.Changed("session", id, func() (string, any) { return "session.deleted", DeletedEvent{ID: id} })
+			f.tellSession(event.SessionClosed, i)
 			f.target(i.Target)
 		}
 	}
@@ -361,6 +367,7 @@ func (f *feed) target(iqn string) {
 
 func (f *feed) health() {
 	h := f.s.opt.Health()
+	f.causes(h)
 	key := h.Key()
 	if key == f.last {
 		return

@@ -95,11 +95,11 @@ func (s *Server) GetVPoolPerformance(ctx context.Context, r GetVPoolPerformanceR
 		if err != nil {
 			return nil, err
 		}
-		if err := s.askNode(ctx, n); err != nil {
+		if err := s.askNode(ctx, n, history); err != nil {
 			return nil, err
 		}
 	} else if n, ok := s.opt.Model.Node(v.Node); ok { // one in a directory is at one node
-		if err := s.askNode(ctx, n); err != nil {
+		if err := s.askNode(ctx, n, history); err != nil {
 			return nil, err
 		}
 	}
@@ -111,7 +111,7 @@ func (s *Server) GetVPoolPerformance(ctx context.Context, r GetVPoolPerformanceR
 func (s *Server) GetNodePerformance(ctx context.Context, r GetNodePerformanceRequestObject) (GetNodePerformanceResponseObject, error) {
 	n, err := s.findNode(r.Node)
 	if err == nil {
-		err = s.askNode(ctx, n)
+		err = s.askNode(ctx, n, history)
 	}
 	if err != nil {
 		return nil, err
@@ -120,12 +120,27 @@ func (s *Server) GetNodePerformance(ctx context.Context, r GetNodePerformanceReq
 	return GetNodePerformance200JSONResponse(out), err
 }
 
-// askNode is an error that makes the request go to another node.
-func (s *Server) askNode(ctx context.Context, n model.Node) error {
+// history is what messages call the history of performance.
+const history = "history of performance"
+
+// askNamed is askNode for a node that the request may name.
+func (s *Server) askNamed(ctx context.Context, node *string, what string) error {
+	if node == nil {
+		return nil
+	}
+	n, err := s.findNode(clip(*node))
+	if err != nil {
+		return err
+	}
+	return s.askNode(ctx, n, what)
+}
+
+// askNode is an error that makes the request go to another node, which keeps what is asked for.
+func (s *Server) askNode(ctx context.Context, n model.Node, what string) error {
 	if n.ID == s.opt.NodeID {
 		return nil
 	}
-	e := &control.Error{Code: control.CodeElsewhere, Object: "node " + n.Name, Message: "its history is kept by that node, which does not answer", Hint: "try again when it runs"}
+	e := &control.Error{Code: control.CodeElsewhere, Object: "node " + n.Name, Message: "its " + what + " is kept by that node, which does not answer", Hint: "try again when it runs"}
 	if passes(ctx) {
 		e.Node = n.ID
 	}

@@ -61,7 +61,7 @@ func largeServer(tb testing.TB) (http.Handler, string) {
 	flush()
 	m, err := model.Open(tb.Context(), db, nil)
 	fail(err)
-	a, err := auth.New(tb.Context(), m, nil, nil)
+	a, err := auth.New(tb.Context(), m, nil, nil, nil)
 	fail(err)
 	if _, err := m.CreateNode(tb.Context(), model.Node{ID: "n1", Name: "n1"}); err != nil {
 		tb.Fatal(err)

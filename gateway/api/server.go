@@ -25,6 +25,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/gateway/observe/alert"
 	"github.com/openvstorage/ovgate/gateway/observe/audit"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/gateway/observe/series"
 	"github.com/openvstorage/ovgate/gateway/vsphere"
 	"github.com/openvstorage/ovgate/internal/clock"
@@ -58,6 +59,7 @@ type Options struct {
 	History    *series.Store                // nil: none is kept
 	Load       func() (cpu, memory float64) // percent of the machine's since the look before; nil: unknown
 	Audit      *audit.Log                   // nil: nothing is recorded
+	Events     *event.Log                   // nil: no history of events is kept
 	Alerts     *alert.Service               // nil: nothing is told
 	Metrics    http.Handler                 // Prometheus; nil: none
 	OpenMetric bool                         // /metrics without credentials
@@ -153,6 +155,7 @@ func (s *Server) routes() error {
 	RegisterHandlersWithOptions(s.echo, NewStrictHandler(s, nil), RegisterHandlersOptions{BaseURL: BasePath, OperationMiddlewares: mw})
 	s.echo.GET(BasePath+"/openapi.yaml", s.getSpec, s.guard("GetSpec"))
 	s.echo.GET(BasePath+"/events", s.streamEvents, s.guard("StreamEvents"))
+	s.echo.GET(BasePath+"/events/export", s.exportEvents, s.noteRequest("ExportEvents"), s.guard("ExportEvents"), s.passOn("ExportEvents"))
 	s.echo.GET(BasePath+"/support-bundle", s.getSupportBundle, s.noteRequest("GetSupportBundle"), s.guard("GetSupportBundle"), s.noteChange("GetSupportBundle"))
 	s.echo.GET(BasePath+"/metadata/backup", s.backUpMetadata, s.noteRequest("BackUpMetadata"), s.guard("BackUpMetadata"), s.noteChange("BackUpMetadata"))
 	s.echo.GET("/healthz", s.healthz)

@@ -96,12 +96,14 @@ var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
 
 // Service is the authority. Safe for concurrent use.
 type Service struct {
-	store  *model.Store
-	clock  clock.Clock
-	log    *slog.Logger
-	hasher hasher
-	limit  *limiter
-	decoy  string // a hash nobody's password matches, for A3
+	store *model.Store
+	clock clock.Clock
+	log   *slog.Logger
+	// refused is told of each sign-in with a wrong name or password.
+	refused func(address string)
+	hasher  hasher
+	limit   *limiter
+	decoy   string // a hash nobody's password matches, for A3
 
 	mu   sync.Mutex
 	seen map[string]time.Time // session hash -> last request, since this start
@@ -110,14 +112,17 @@ type Service struct {
 }
 
 // New returns a Service over store. clk nil is the machine's clock, log nil discards.
-func New(ctx context.Context, store *model.Store, clk clock.Clock, log *slog.Logger) (*Service, error) {
+func New(ctx context.Context, store *model.Store, clk clock.Clock, log *slog.Logger, refused func(address string)) (*Service, error) {
 	if clk == nil {
 		clk = clock.Real{}
 	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{store: store, clock: clk, log: log, hasher: newHasher(), limit: newLimiter(), seen: map[string]time.Time{}}
+	if refused == nil {
+		refused = func(string) {}
+	}
+	s := &Service{store: store, clock: clk, log: log, refused: refused, hasher: newHasher(), limit: newLimiter(), seen: map[string]time.Time{}}
 	random, err := secret("")
 	if err != nil {
 		return nil, err
@@ -244,6 +249,7 @@ func (s *Service) checkPassword(ctx context.Context, addr, name, password string
 	}
 	if !ok || !known {
 		s.log.Warn("sign-in refused", "address", addr)
+		s.refused(addr)
 		return model.User{}, ErrCredentials
 	}
 	s.limit.giveBack(s.clock.Now(), keys...)

@@ -30,7 +30,7 @@ func newService(t *testing.T) (*Service, *model.Store, *clock.Manual) {
 		t.Fatal(err)
 	}
 	clk := clock.NewManual(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC))
-	s, err := New(t.Context(), m, clk, nil)
+	s, err := New(t.Context(), m, clk, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

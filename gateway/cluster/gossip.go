@@ -133,7 +133,10 @@ type GossipOptions struct {
 	// Changed is told of each node that came, went or told something new; nil: nobody is.
 	// It must not block, and not call back.
 	Changed func(id string)
-	Log     *slog.Logger // nil: discard
+	// Turned is told of each other node that is seen with another liveness than before; nil:
+	// nobody is. It must not block, and not call back.
+	Turned func(id string, now Liveness)
+	Log    *slog.Logger // nil: discard
 	// Transport takes the place of the network; for tests.
 	Transport memberlist.Transport
 }
@@ -160,6 +163,9 @@ func OpenGossip(o GossipOptions) (*Gossip, error) {
 	}
 	if o.Changed == nil {
 		o.Changed = func(string) {}
+	}
+	if o.Turned == nil {
+		o.Turned = func(string, Liveness) {}
 	}
 	g := &Gossip{o: o, info: o.Info, peers: map[string]Peer{}}
 	c, err := g.config()
@@ -334,16 +340,20 @@ func (e events) is(n *memberlist.Node, l Liveness) {
 		p.Liveness = Left
 	}
 	e.g.mu.Lock()
-	if old, ok := e.g.peers[p.ID]; ok && old.Liveness == p.Liveness {
+	old, known := e.g.peers[p.ID]
+	if known && old.Liveness == p.Liveness {
 		p.Since = old.Since
 	}
 	if len(e.g.peers) >= peersMost {
 		e.g.forgetLocked(p.Since)
 	}
-	if _, known := e.g.peers[p.ID]; known || len(e.g.peers) < peersMost {
+	if known || len(e.g.peers) < peersMost {
 		e.g.peers[p.ID] = p
 	}
 	e.g.mu.Unlock()
+	if known && old.Liveness != p.Liveness && p.ID != e.g.o.Node {
+		e.g.o.Turned(p.ID, p.Liveness)
+	}
 	e.g.o.Changed(p.ID)
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/integrations/cinder"
 )
 
@@ -184,6 +185,7 @@ func (c *Controller) CreateCloud(ctx context.Context, in NewCloud) (model.Cloud,
 		return rec, report, explain(object, err)
 	}
 	c.log.Info("OpenStack cloud registered", "cloud", rec.Name, "url", rec.Spec.URL)
+	c.tell(event.CloudRegistered, cloudObject(rec.Name), "url", rec.Spec.URL)
 	c.opt.Changed("cloud", rec.ID)
 	return rec, report, nil
 }
@@ -319,6 +321,7 @@ func (c *Controller) UpdateCloud(ctx context.Context, name string, p CloudPatch)
 		return old, report, explain(object, err)
 	}
 	c.log.Info("OpenStack cloud changed", "cloud", kept.Name)
+	c.tell(event.CloudChanged, cloudObject(kept.Name))
 	c.opt.Changed("cloud", kept.ID)
 	return kept, report, nil
 }
@@ -342,6 +345,7 @@ func (c *Controller) DeleteCloud(ctx context.Context, ref string) error {
 		return explain(cloudObject(r.Name), err)
 	}
 	c.log.Info("OpenStack cloud forgotten", "cloud", r.Name)
+	c.tell(event.CloudForgotten, cloudObject(r.Name))
 	c.opt.Changed("cloud", r.ID)
 	return nil
 }

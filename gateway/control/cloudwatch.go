@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 )
 
 // cloudEvery is how often registered clouds are asked about the backends of this ovgate:
@@ -49,8 +50,12 @@ func (c *Controller) lookAtClouds() {
 			return // the node stops
 		}
 		c.mu.Lock()
-		if c.clouds[rec.ID].Err == "" && s.Err != "" {
+		switch was := c.clouds[rec.ID].Err; {
+		case was == "" && s.Err != "":
 			c.log.Warn("OpenStack cloud does not answer", "cloud", rec.Name, "err", s.Err)
+			c.tell(event.CloudAway, cloudObject(rec.Name), "reason", s.Err)
+		case was != "" && s.Err == "":
+			c.tell(event.CloudBack, cloudObject(rec.Name))
 		}
 		c.clouds[rec.ID] = s
 		c.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/iscsi"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
@@ -62,6 +63,8 @@ type Options struct {
 	// that vDisks may have other nodes; it may be nil without Paths.
 	Paths bool
 	Moved func()
+	// Events is told what happens.
+	Events event.Sink
 	// NoSchedules: no scheduled job runs on this node, unless somebody asks for one.
 	NoSchedules bool
 }
@@ -122,6 +125,7 @@ type retry struct {
 
 // pool is the running side of a vPool.
 type pool struct {
+	id    string
 	lock  lock
 	p     Pool          // nil: not attached
 	store backend.Store // with p
@@ -197,6 +201,11 @@ func New(opt Options) *Controller {
 		c.permit = newPermit(opt.Clock)
 	}
 	return c
+}
+
+// tell tells what happened to an object, as messages name it.
+func (c *Controller) tell(code event.Code, object string, fields ...string) {
+	c.opt.Events.Tell(code, object, fields...)
 }
 
 // Start attaches the vPools and opens the vDisks, and returns when each was
@@ -306,7 +315,7 @@ func (c *Controller) pool(id string) *pool {
 	defer c.mu.Unlock()
 	p := c.pools[id]
 	if p == nil {
-		p = &pool{lock: newLock()}
+		p = &pool{id: id, lock: newLock()}
 		c.pools[id] = p
 	}
 	return p
@@ -502,8 +511,27 @@ func (c *Controller) askUsage(ctx context.Context, p *pool) {
 	ctx, cancel := context.WithTimeout(ctx, usageTimeout)
 	u, err := store.Usage(ctx)
 	cancel()
+	c.mu.Lock()
+	was := p.awayErr
+	c.mu.Unlock()
 	if c.noteUsage(p, opens, u, err) {
 		c.warnSpace(p)
+	}
+	c.mu.Lock()
+	now := p.awayErr
+	c.mu.Unlock()
+	c.tellAway(p.id, was, now)
+}
+
+// tellAway tells that a vPool's backend went away or came back.
+func (c *Controller) tellAway(id string, was, now error) {
+	rec, ok := c.model.VPool(id)
+	switch {
+	case !ok, (was == nil) == (now == nil):
+	case now != nil:
+		c.tell(event.BackendAway, vpoolObject(rec.Name), "reason", now.Error())
+	default:
+		c.tell(event.BackendBack, vpoolObject(rec.Name))
 	}
 }
 

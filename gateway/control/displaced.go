@@ -2,8 +2,10 @@ package control
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 )
 
 // replaceJournal opens a displaced vDisk again, which gives it a journal on another WRITE
@@ -26,6 +28,7 @@ func (c *Controller) replaceJournal(ctx context.Context, d *vdisk, rec model.VDi
 		return err
 	}
 	c.log.Error("vDisk goes on with a journal on another WRITE disk; everything that was acknowledged is there", "vdisk", rec.Name, "id", rec.ID, "why", why)
+	c.tell(event.VDiskJournalReplaced, vdiskObject(rec.Name), "reason", fmt.Sprint(why))
 	c.opt.Changed("vdisk", rec.ID)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 )
 
 // fenceEvery is how often the exported vDisks are looked at: idle initiators
@@ -69,5 +70,6 @@ func (c *Controller) dropFenced(ctx context.Context, d *vdisk, rec model.VDisk) 
 	}
 	iqn, lun, _ := c.Placed(rec)
 	c.log.Error("vDisk is served by another opening; it is withdrawn here", "vdisk", rec.Name, "id", rec.ID, "iqn", iqn, "lun", lun)
+	c.tell(event.VDiskFenced, vdiskObject(rec.Name))
 	return nil
 }

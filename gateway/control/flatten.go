@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -130,6 +131,7 @@ func (c *Controller) flatten(ctx context.Context, f *copying, vol Volume, rec mo
 		switch {
 		case err == nil:
 			c.log.Info("vDisk flattened", "vdisk", rec.Name, "id", rec.ID)
+			c.tell(event.VDiskFlattened, vdiskObject(rec.Name))
 			c.endFlatten(rec, true)
 			return
 		case ctx.Err() != nil, errors.Is(err, volume.ErrClosed):

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -208,6 +209,7 @@ func (c *Controller) runHandOver(ctx context.Context, d *vdisk, rec model.VDisk)
 // failHandOver notes why a hand-over was given up.
 func (c *Controller) failHandOver(ctx context.Context, rec model.VDisk, why error) {
 	c.log.Error("hand-over given up", "vdisk", rec.Name, "id", rec.ID, "err", why)
+	c.tell(event.VDiskHandoverFailed, vdiskObject(rec.Name), "reason", why.Error())
 	_, err := c.model.UpdateVDisk(context.WithoutCancel(ctx), rec.ID, func(v *model.VDisk) error {
 		if v.Handover != nil && c.mine(*v) {
 			v.Handover.Failed = why.Error()
@@ -310,6 +312,7 @@ func (c *Controller) switchNode(ctx context.Context, d *vdisk, rec model.VDisk, 
 		}
 	}
 	c.log.Info("vDisk handed over", "vdisk", rec.Name, "id", rec.ID, "to", to.Name, "waited", c.clock.Now().Sub(began))
+	c.tell(event.VDiskHandedOver, vdiskObject(rec.Name), "node", to.Name, "waited", c.clock.Now().Sub(began).Round(time.Millisecond).String())
 	c.watchGiven(d, rec, id)
 	return nil
 }
@@ -491,6 +494,13 @@ func (c *Controller) DrainNode(ctx context.Context, name string, on bool) (model
 	}
 	if n.ID == c.opt.Node {
 		c.schedule(ref{"node", n.ID}, 0)
+	}
+	if on != n.Draining {
+		code := event.NodeUndrained
+		if on {
+			code = event.NodeDrained
+		}
+		c.tell(code, nodeObject(n.Name))
 	}
 	c.log.Info("node is drained", "node", n.Name, "on", on)
 	return out, nil

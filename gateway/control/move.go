@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -206,12 +207,17 @@ func (c *Controller) settleMove(ctx context.Context, rec model.VDisk) (model.VDi
 
 // noteMoved notes that a vDisk has its new home.
 func (c *Controller) noteMoved(ctx context.Context, rec model.VDisk) (model.VDisk, error) {
-	return c.model.UpdateVDisk(context.WithoutCancel(ctx), rec.ID, func(v *model.VDisk) error {
+	out, err := c.model.UpdateVDisk(context.WithoutCancel(ctx), rec.ID, func(v *model.VDisk) error {
 		if v.Move != nil {
 			v.Left, v.VPool, v.Move = v.VPool, v.Move.To, nil
 		}
 		return nil
 	})
+	if err == nil {
+		to, _ := c.model.VPool(out.VPool)
+		c.tell(event.VDiskMoved, vdiskObject(out.Name), "vpool", to.Name)
+	}
+	return out, err
 }
 
 // dropLeft deletes what a vPool has of a vDisk that is not there; d.lock is held.
@@ -299,6 +305,7 @@ func isRefusal(err error) bool {
 // failMove notes why a move was given up.
 func (c *Controller) failMove(ctx context.Context, rec model.VDisk, why error) {
 	c.log.Error("move given up", "vdisk", rec.Name, "id", rec.ID, "err", why)
+	c.tell(event.VDiskMoveFailed, vdiskObject(rec.Name), "reason", why.Error())
 	_, err := c.model.UpdateVDisk(context.WithoutCancel(ctx), rec.ID, func(v *model.VDisk) error {
 		if v.Move != nil {
 			v.Move.Failed = why.Error()

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -122,8 +123,10 @@ func (c *Controller) renewPermit(ctx context.Context) {
 	switch {
 	case was && !now:
 		c.log.Warn("the node may not serve: its lease is not renewed; operations wait")
+		c.tell(event.LeaseLost, nodeObject(c.NodeName(c.opt.Node)))
 	case now && !was:
 		c.log.Info("the node may serve", "term", term)
+		c.tell(event.LeaseBack, nodeObject(c.NodeName(c.opt.Node)))
 		for _, v := range c.model.VDisks(c.mine) {
 			if c.volume(v.ID) == nil {
 				c.schedule(ref{"vdisk", v.ID}, 0)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/iscsi"
 )
 
@@ -149,6 +151,7 @@ func (c *Controller) publishOwn(ctx context.Context, d *vdisk, rec model.VDisk, 
 	}
 	if was.Target == nil {
 		c.log.Info("vDisk published", "vdisk", rec.Name, "iqn", rec.IQN, "open", target.Group(model.DefaultGroup).Any)
+		c.tell(event.VDiskPublished, vdiskObject(rec.Name), "target", rec.IQN, "lun", "0")
 	}
 	return rec, creds, nil
 }
@@ -201,6 +204,7 @@ func (c *Controller) Unpublish(ctx context.Context, name string, force bool) err
 			return err
 		}
 		c.log.Info("vDisk unpublished", "vdisk", rec.Name, "iqn", iqn, "lun", lun)
+		c.tell(event.VDiskUnpublished, vdiskObject(rec.Name), "target", iqn, "lun", strconv.Itoa(int(lun)))
 		c.opt.Changed("target", iqn)
 		return nil
 	})

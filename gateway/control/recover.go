@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/backend/encrypted"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
@@ -66,6 +68,7 @@ func (c *Controller) RecoverVPool(ctx context.Context, in NewPool, acceptLoss bo
 		out.VDisks = append(out.VDisks, RecoveredDisk{r, v})
 	}
 	c.log.Info("vPool recovered", "vpool", rec.Name, "id", rec.ID, "vdisks", len(found))
+	c.tell(event.VPoolRecovered, object, "vdisks", strconv.Itoa(len(found)))
 	if lost != nil {
 		return out, explain(object, lost)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/backend/encrypted"
 	"github.com/openvstorage/ovgate/volumedriver/backend/remote"
@@ -118,6 +119,7 @@ func (c *Controller) CreateRemote(ctx context.Context, in NewRemote) (model.Remo
 		return rec, report, explain(object, err)
 	}
 	c.log.Info("backend registered", "backend", rec.Name, "kind", rec.Kind, "container", rec.Spec.Container)
+	c.tell(event.BackendRegistered, remoteObject(rec.Name), "kind", string(rec.Kind))
 	return rec, report, nil
 }
 
@@ -338,6 +340,7 @@ func (c *Controller) UpdateRemote(ctx context.Context, name string, p RemotePatc
 		}
 	}
 	c.log.Info("backend changed", "backend", kept.Name, "vpools", len(users))
+	c.tell(event.BackendChanged, remoteObject(kept.Name))
 	return kept, report, nil
 }
 
@@ -460,6 +463,7 @@ func (c *Controller) DeleteRemote(ctx context.Context, ref string) error {
 		return explain(remoteObject(r.Name), err)
 	}
 	c.log.Info("backend forgotten", "backend", r.Name)
+	c.tell(event.BackendForgotten, remoteObject(r.Name))
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -58,6 +59,7 @@ func (c *Controller) Rollback(ctx context.Context, name string, to volume.Point,
 		}
 		if err == nil {
 			c.log.Info("vDisk rolled back", "vdisk", rec.Name, "id", rec.ID, "time", rolled.To.Time, "seq", rolled.To.Seq, "snapshotsDeleted", len(rolled.Deleted))
+			c.tell(event.VDiskRolledBack, vdiskObject(rec.Name), "time", rolled.To.Time.UTC().Format(time.RFC3339))
 		}
 		return pointError(rec, to, err)
 	})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/gateway/schedule"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -139,6 +140,7 @@ func (c *Controller) runDue() {
 		jump := now.Round(0).Sub(s.looked.Round(0)) - now.Sub(s.looked)
 		if jump.Abs() > maxClockJump {
 			c.log.Warn("the clock jumped: no snapshots are deleted for a day", "by", jump)
+			c.tell(event.ClockJumped, nodeObject(c.NodeName(c.opt.Node)), "by", jump.Round(time.Second).String())
 			c.mu.Lock()
 			s.doubted = now
 			c.mu.Unlock()
@@ -281,6 +283,7 @@ func (c *Controller) keepRun(v model.VDisk, name model.JobName, run model.Run, e
 	case err != nil:
 		run.Result, run.Text = model.RunFailed, explain(vdiskObject(v.Name), err).Error()
 		c.log.Warn("scheduled job failed; it is tried again at its next time", "vdisk", v.Name, "id", v.ID, "job", name, "err", err)
+		c.tell(event.ScheduleFailed, vdiskObject(v.Name), "job", string(name), "reason", run.Text)
 	}
 	run.Text = run.Text[:min(len(run.Text), maxRunText)]
 	ctx, cancel := context.WithTimeout(c.ctx, opTimeout)

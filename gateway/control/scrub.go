@@ -3,9 +3,11 @@ package control
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -97,9 +99,11 @@ func (c *Controller) StartScrub(ctx context.Context, name string, o volume.Scrub
 func (c *Controller) endScrub(rec model.VDisk, r volume.ScrubResult, err error) {
 	if err != nil && !errors.Is(err, context.Canceled) {
 		c.log.Warn("scrub failed; repeat it", "vdisk", rec.Name, "id", rec.ID, "err", err)
+		c.tell(event.ScrubFailed, vdiskObject(rec.Name), "reason", err.Error())
 	} else if r.Units > 0 {
 		c.log.Info("vDisk scrubbed", "vdisk", rec.Name, "id", rec.ID, "read", r.Read, "written", r.Written, "objectsDeleted", r.Deleted,
 			"stored", r.StoredAfter, "storedBefore", r.Stored)
+		c.tell(event.ScrubDone, vdiskObject(rec.Name), "written", strconv.FormatInt(int64(r.Written), 10), "deleted", strconv.FormatInt(int64(r.Deleted), 10))
 	}
 	c.opt.Changed("vdisk", rec.ID)
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/iscsi"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -122,6 +124,7 @@ func (c *Controller) CreateTarget(ctx context.Context, name, iqn string) (Target
 		return Target{}, explain(targetObject(rec.Name), err)
 	}
 	c.log.Info("target created", "target", rec.Name, "iqn", rec.IQN)
+	c.tell(event.TargetCreated, targetObject(rec.IQN), "name", rec.Name)
 	c.opt.Changed("target", rec.IQN)
 	return c.sharedTarget(rec), nil
 }
@@ -204,6 +207,7 @@ func (c *Controller) deleteShared(ctx context.Context, s *shared, id string, for
 	delete(c.shared, id) // who waits for its lock finds no record; the id is not used again
 	c.mu.Unlock()
 	c.log.Info("target deleted", "target", t.Name, "iqn", t.IQN)
+	c.tell(event.TargetDeleted, targetObject(t.IQN))
 	c.opt.Changed("target", t.IQN)
 	return nil
 }
@@ -279,6 +283,7 @@ func (c *Controller) publishShared(ctx context.Context, d *vdisk, rec model.VDis
 	})
 	if err == nil && was.Shared == nil {
 		c.log.Info("vDisk published", "vdisk", rec.Name, "iqn", t.IQN, "lun", rec.Shared.LUN)
+		c.tell(event.VDiskPublished, vdiskObject(rec.Name), "target", t.IQN, "lun", strconv.Itoa(int(rec.Shared.LUN)))
 	}
 	return rec, err
 }

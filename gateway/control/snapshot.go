@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -40,6 +41,7 @@ func (c *Controller) CreateSnapshot(ctx context.Context, name string, in volume.
 		}
 		if err == nil {
 			c.log.Info("snapshot made", "vdisk", rec.Name, "id", rec.ID, "snapshot", out.Name, "seq", out.Seq)
+			c.tell(event.SnapshotCreated, vdiskObject(rec.Name), "snapshot", out.Name)
 		}
 		return err
 	})
@@ -127,6 +129,7 @@ func (c *Controller) SnapshotGroup(ctx context.Context, names []string, in volum
 	for i := range recs {
 		out[order[i]] = GroupMember{recs[i], made[i]}
 		c.opt.Changed("vdisk", recs[i].ID)
+		c.tell(event.SnapshotCreated, vdiskObject(recs[i].Name), "snapshot", in.Name)
 	}
 	c.log.Info("group snapshot made", "snapshot", in.Name, "id", made[0].ID.String(), "vdisks", len(recs))
 	return out, nil
@@ -169,6 +172,7 @@ func (c *Controller) DeleteSnapshot(ctx context.Context, name, snapshot string, 
 		}
 		if err == nil {
 			c.log.Info("snapshot deleted", "vdisk", rec.Name, "id", rec.ID, "snapshot", clip(snapshot))
+			c.tell(event.SnapshotDeleted, vdiskObject(rec.Name), "snapshot", clip(snapshot))
 		}
 		return err
 	})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/cluster"
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/internal/kv"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -136,6 +137,7 @@ func (c *Controller) takeOver(ctx context.Context, v model.VDisk, living map[str
 		return err
 	}
 	c.log.Warn("vDisk taken over from a node that is gone", "vdisk", out.Name, "id", out.ID, "node", c.NodeName(v.Node))
+	c.tell(event.VDiskTakenOver, vdiskObject(out.Name), "node", c.NodeName(v.Node))
 	c.schedule(ref{"vdisk", v.ID}, 0)
 	return nil
 }
@@ -239,6 +241,7 @@ func (c *Controller) steal(ctx context.Context, rec model.VDisk, acceptLoss bool
 	}
 	if err == nil {
 		c.log.Warn("vDisk stolen", "vdisk", out.Name, "id", out.ID, "node", c.NodeName(rec.Node), "acceptLoss", acceptLoss)
+		c.tell(event.VDiskStolen, vdiskObject(out.Name), "node", c.NodeName(rec.Node))
 	}
 	return out, err
 }
@@ -261,6 +264,7 @@ func (c *Controller) openStolen(ctx context.Context, d *vdisk, rec model.VDisk, 
 		return err
 	}
 	c.log.Warn("loss of acknowledged writes accepted", "vdisk", rec.Name, "id", rec.ID)
+	c.tell(event.VDiskLossAccepted, vdiskObject(rec.Name))
 	return c.open(ctx, d, rec)
 }
 

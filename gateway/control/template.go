@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 )
 
 func isTemplate(rec model.VDisk) *Error {
@@ -37,6 +38,11 @@ func (c *Controller) SetTemplate(ctx context.Context, name string, on bool) (mod
 		}
 		if err == nil {
 			c.log.Info("vDisk frozen or thawed", "vdisk", rec.Name, "id", rec.ID, "template", on)
+			code := event.VDiskThawed
+			if on {
+				code = event.VDiskFrozen
+			}
+			c.tell(code, vdiskObject(rec.Name))
 		}
 		if oerr := c.open(ctx, d, out); oerr != nil {
 			c.log.Warn("vDisk not open again yet", "vdisk", rec.Name, "id", rec.ID, "err", oerr)

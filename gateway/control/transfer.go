@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -321,6 +323,7 @@ func (c *Controller) FinishImport(ctx context.Context, id string) (model.VDisk, 
 		return out, err
 	}
 	c.log.Info("vDisk imported", "vdisk", out.Name, "id", out.ID, "size", out.Size)
+	c.tell(event.VDiskImported, vdiskObject(out.Name), "bytes", strconv.FormatInt(out.Size, 10))
 	c.opt.Changed("vdisk", id)
 	return out, nil
 }

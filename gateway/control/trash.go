@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 )
 
 // A vDisk in the trash is closed and keeps its id, objects, snapshots and iSCSI name;
@@ -142,6 +143,7 @@ func (c *Controller) RestoreVDisk(ctx context.Context, key string, name *string)
 			return err
 		}
 		c.log.Info("vDisk restored from the trash", "vdisk", rec.Name, "id", rec.ID)
+		c.tell(event.VDiskRestored, vdiskObject(as))
 		err = c.open(ctx, d, rec)
 		if err == nil && as != was && d.vol != nil {
 			err = d.vol.SetLabels(ctx, as, rec.Labels)

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -281,6 +283,7 @@ func (c *Controller) makeDisk(ctx context.Context, rec model.VDisk) (model.VDisk
 		return rec, explain(object, err)
 	}
 	c.log.Info("vDisk created", "vdisk", rec.Name, "id", rec.ID, "size", rec.Size)
+	c.tellMade(rec)
 	if err := c.open(ctx, d, rec); errors.Is(err, backend.ErrFull) { // of no use, and nothing is in it
 		c.undoCreate(ctx, rec)
 		return rec, explain(object, err)
@@ -293,6 +296,15 @@ func (c *Controller) makeDisk(ctx context.Context, rec model.VDisk) (model.VDisk
 		rec = now // opening may have corrected the size
 	}
 	return rec, nil
+}
+
+// tellMade tells of a new vDisk.
+func (c *Controller) tellMade(rec model.VDisk) {
+	code := event.VDiskCreated
+	if rec.Parent != nil {
+		code = event.VDiskCloned
+	}
+	c.tell(code, vdiskObject(rec.Name), "bytes", strconv.FormatInt(rec.Size, 10))
 }
 
 // storeNewDisk stores the record under an id of its own. The vPool's lock keeps
@@ -440,12 +452,16 @@ func (c *Controller) openVolume(ctx context.Context, d *vdisk, rec model.VDisk) 
 	}
 	p := c.pool(rec.VPool)
 	c.mu.Lock()
+	was := d.state
 	d.vol, d.err, d.state = vol, err, closedState(err)
 	if err == nil {
 		vol.SetCache(cacheOf(rec))
 		d.disk = newDisk(vol, &p.space, c.permit)
 	}
 	c.mu.Unlock()
+	if errors.Is(err, volume.ErrLostTail) && was != volume.StateLostTail {
+		c.tell(event.VDiskLostTail, vdiskObject(rec.Name), "reason", err.Error())
+	}
 	if err != nil {
 		return err
 	}
@@ -691,6 +707,7 @@ func (c *Controller) grow(ctx context.Context, d *vdisk, vol Volume, rec model.V
 		}
 	}
 	c.log.Info("vDisk grown", "vdisk", rec.Name, "id", rec.ID, "size", out.Size)
+	c.tell(event.VDiskResized, vdiskObject(rec.Name), "bytes", strconv.FormatInt(out.Size, 10))
 	return out, nil
 }
 
@@ -712,7 +729,9 @@ func (c *Controller) relabel(ctx context.Context, vol Volume, rec model.VDisk, i
 	if err != nil {
 		return rec, err
 	}
-	if err := vol.SetLabels(ctx, out.Name, out.Labels); err != nil {
+	if err := vol.SetLabels(ctx, out.Name, out.Labels); err == nil && out.Name != rec.Name {
+		c.tell(event.VDiskRenamed, vdiskObject(out.Name), "before", rec.Name)
+	} else if err != nil {
 		_, uerr := c.model.UpdateVDisk(context.WithoutCancel(ctx), rec.ID, func(v *model.VDisk) error {
 			v.Name, v.Labels = rec.Name, rec.Labels
 			return nil
@@ -761,6 +780,7 @@ func (c *Controller) AcceptLoss(ctx context.Context, name string) (model.VDisk, 
 			return err
 		}
 		c.log.Warn("loss of acknowledged writes accepted", "vdisk", rec.Name, "id", rec.ID)
+		c.tell(event.VDiskLossAccepted, vdiskObject(rec.Name))
 		return c.open(ctx, d, rec)
 	})
 	return out, err
@@ -802,6 +822,7 @@ func (c *Controller) DeleteVDisk(ctx context.Context, name string, purge bool) e
 		defer cancel()
 		if rec.State == model.StateTrashed {
 			c.log.Info("vDisk in the trash", "vdisk", rec.Name, "id", rec.ID)
+			c.tell(event.VDiskTrashed, vdiskObject(rec.Name))
 			return c.visitTrashed(wait, d, rec)
 		}
 		if err := c.resumeDelete(wait, d, rec); err != nil {
@@ -866,5 +887,6 @@ func (c *Controller) finishDelete(ctx context.Context, d *vdisk, rec model.VDisk
 	delete(c.disks, rec.ID)
 	c.mu.Unlock()
 	c.log.Info("vDisk deleted", "vdisk", rec.Name, "id", rec.ID)
+	c.tell(event.VDiskDeleted, vdiskObject(rec.Name))
 	return nil
 }

@@ -3,10 +3,12 @@ package control
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -130,10 +132,13 @@ func (c *Controller) keepVerified(v model.Verification, cause error) {
 		return
 	case v.BadObjects > 0:
 		log.Error("vDisk verified: objects on the backend are damaged", "first", v.Damage[0].Object, "why", v.Damage[0].Why)
+		c.tell(event.VDiskDamaged, vdiskObject(rec.Name), "objects", strconv.FormatInt(v.BadObjects, 10))
 	case cause != nil:
 		log.Warn("verification cut off", "err", cause)
+		c.tell(event.VDiskVerifyFailed, vdiskObject(rec.Name), "reason", cause.Error())
 	default:
 		log.Info("vDisk verified")
+		c.tell(event.VDiskVerified, vdiskObject(rec.Name), "bytes", strconv.FormatInt(v.Bytes, 10))
 	}
 	if old, ok := c.model.Verification(v.VDisk); ok && cause != nil && v.BadObjects == 0 && old.Cut == "" {
 		return

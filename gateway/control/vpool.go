@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -295,6 +296,7 @@ func (c *Controller) addPool(ctx context.Context, rec model.VPool) (model.VPool,
 		return rec, explain(object, err)
 	}
 	c.log.Info("vPool created", "vpool", rec.Name, "id", rec.ID)
+	c.tell(event.VPoolCreated, object, "kind", string(rec.Backend.Kind))
 	c.opt.Changed("vpool", rec.ID)
 	return rec, nil
 }
@@ -338,9 +340,18 @@ func (c *Controller) attach(ctx context.Context, p *pool, rec model.VPool) error
 	}
 	ep, store, err := c.openPool(ctx, rec)
 	c.mu.Lock()
+	was := p.err
 	p.p, p.store, p.err = ep, store, err
 	p.opens++
 	c.mu.Unlock()
+	if rec.State == model.StatePresent {
+		switch {
+		case err != nil && was == nil:
+			c.tell(event.VPoolOffline, vpoolObject(rec.Name), "reason", err.Error())
+		case err == nil && was != nil:
+			c.tell(event.VPoolOnline, vpoolObject(rec.Name))
+		}
+	}
 	if err == nil {
 		c.lookAtMark(ctx, p, ep)
 		c.purge(ctx, ep, rec)
@@ -527,6 +538,9 @@ func (c *Controller) UpdateVPool(ctx context.Context, name string, newName *stri
 	if err != nil {
 		return rec, explain(object, err)
 	}
+	if out.Name != rec.Name {
+		c.tell(event.VPoolRenamed, vpoolObject(out.Name), "before", rec.Name)
+	}
 	c.opt.Changed("vpool", rec.ID)
 	return out, c.spreadSettings(out)
 }
@@ -662,6 +676,7 @@ func (c *Controller) finishDeletePool(ctx context.Context, p *pool, rec model.VP
 	}
 	c.forgetPool(rec.ID)
 	c.log.Info("vPool deleted", "vpool", rec.Name, "id", rec.ID)
+	c.tell(event.VPoolDeleted, vpoolObject(rec.Name))
 	return nil
 }
 

@@ -370,11 +370,11 @@ func TestEvents(t *testing.T) {
 	r.anonymous().expect("GET", "/api/v1/events", "", 401, "unauthorized")
 }
 
-type event struct{ id, name, data string }
+type heard struct{ id, name, data string }
 
 type listener struct {
 	t *testing.T
-	c chan event
+	c chan heard
 }
 
 func (r *running) listen(query, last string) listener {
@@ -393,13 +393,13 @@ func (r *running) listen(query, last string) listener {
 	if res.StatusCode != 200 || res.Header.Get("Content-Type") != "text/event-stream" {
 		r.t.Fatalf("events: %d %v", res.StatusCode, res.Header)
 	}
-	l := listener{r.t, make(chan event, 1000)}
+	l := listener{r.t, make(chan heard, 1000)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		defer close(l.c)
 		defer res.Body.Close()
-		var e event
+		var e heard
 		for s := bufio.NewScanner(res.Body); s.Scan(); {
 			switch k, v, _ := strings.Cut(s.Text(), ": "); k {
 			case "id":
@@ -412,7 +412,7 @@ func (r *running) listen(query, last string) listener {
 				if e.name != "" {
 					l.c <- e
 				}
-				e = event{}
+				e = heard{}
 			}
 		}
 	}()
@@ -424,7 +424,7 @@ func (r *running) listen(query, last string) listener {
 }
 
 // until waits for an event of this name whose data contains text.
-func (l listener) until(name, text string) event {
+func (l listener) until(name, text string) heard {
 	l.t.Helper()
 	for e := range l.c {
 		if e.name == name && strings.Contains(e.data, text) {
@@ -432,5 +432,5 @@ func (l listener) until(name, text string) event {
 		}
 	}
 	l.t.Fatalf("the stream ended without %s of %s", name, text)
-	return event{}
+	return heard{}
 }

@@ -42,7 +42,7 @@ type alertNode struct {
 func newAlertNode(n *node) *alertNode {
 	a := &alertNode{n: n, last: map[string][]alert.Cause{}}
 	a.service = alert.New(alert.Options{
-		Log: n.log, Causes: a.causes, Leads: a.leads, Load: a.load, Save: a.save,
+		Log: n.log, Sent: n.alertSent, Causes: a.causes, Leads: a.leads, Load: a.load, Save: a.save,
 		Config: func() alert.Config {
 			return n.ctl.AlertConfig(func(channel string, err error) {
 				n.log.Error("alerts are not sent to a channel: its secret does not open; delete it and make it anew", "channel", channel, "error", err)

@@ -52,6 +52,9 @@ type certificates struct {
 	hosts []string
 	files tlsConfig // of the site's
 	log   *slog.Logger
+	// renewed is told of a certificate that takes the place of another one, once they are
+	// followed; nil: nobody is.
+	renewed func(what string, ends time.Time)
 
 	own  atomic.Pointer[identity]
 	site atomic.Pointer[identity] // nil: none was read yet
@@ -101,6 +104,9 @@ func (c *certificates) look(now time.Time) {
 	case !bytes.Equal(id.cert.Certificate[0], have.cert.Certificate[0]):
 		c.own.Store(&id)
 		c.log.Info("the node's certificate was renewed", "ends", id.expiry)
+		if c.renewed != nil {
+			c.renewed("API and console", id.expiry)
+		}
 	}
 	if err == nil {
 		c.ownErr.Store(nil)
@@ -137,6 +143,9 @@ func (c *certificates) lookSite() {
 	if have := c.site.Load(); have == nil || !bytes.Equal(id.cert.Certificate[0], have.cert.Certificate[0]) {
 		c.site.Store(&id)
 		c.log.Info("the certificate of the configuration's tls is used", "names", id.cert.Leaf.DNSNames, "ends", id.expiry)
+		if have != nil && c.renewed != nil {
+			c.renewed("the site's names", id.expiry)
+		}
 	}
 }
 

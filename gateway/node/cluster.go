@@ -20,6 +20,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 )
 
 // clusterConfig says where the node's gossip is.
@@ -180,7 +181,7 @@ func (m *membership) openGossip(p *part) error {
 	var err error
 	p.gossip, err = cluster.OpenGossip(cluster.GossipOptions{
 		Cluster: p.record.ID, Node: m.n.self.ID, Key: p.key, Listen: m.n.cfg.Cluster.Listen, Advertise: m.n.cfg.Cluster.Advertise,
-		Info: m.info(cluster.Load{}), Changed: func(id string) { m.n.changed("node", id) }, Log: m.n.log,
+		Info: m.info(cluster.Load{}), Changed: func(id string) { m.n.changed("node", id) }, Turned: m.n.nodeTurned, Log: m.n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("%w, with cluster: {listen: IP:PORT} in the configuration", err)
@@ -322,6 +323,7 @@ func (m *membership) renew(p *part, now time.Time) {
 		return
 	}
 	m.n.log.Info("the node's certificate was renewed", "ends", p.identity.Ends())
+	m.n.tell(event.CertificateRenewed, m.n.object(), "what", "other nodes", "ends", p.identity.Ends().UTC().Format(time.RFC3339))
 }
 
 // follow hears of nodes whose records changed.
@@ -568,6 +570,7 @@ func (m *membership) Admit(ctx context.Context, r cluster.JoinRequest) (api.Admi
 		return api.Admission{}, fmt.Errorf("data directory %s: %w", m.n.dir.path, err)
 	}
 	m.n.log.Info("a node joins the cluster", "node", r.Node, "name", r.Name)
+	m.n.tell(event.NodeJoined, "node "+r.Name)
 	m.n.changed("node", r.Node)
 	return api.Admission{JoinAnswer: a, Name: p.record.Name, SealKey: string(seal), Etcd: m.n.cfg.Registry.Etcd, Prefix: m.n.cfg.Registry.prefix()}, nil
 }
@@ -650,6 +653,7 @@ func (m *membership) remove(ctx context.Context, n model.Node) error {
 	if err != nil {
 		return err
 	}
+	m.n.tell(event.NodeRemoved, object)
 	m.n.changed("node", n.ID)
 	if err := m.n.auth.ForgetNode(ctx, n.ID); err != nil {
 		m.n.log.Warn("the token of a node that is a member no more stays in the registry; it is void", "node", n.ID, "err", err)

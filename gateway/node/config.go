@@ -97,6 +97,9 @@ const (
 //	no_schedules: false          # true: no scheduled jobs (snapshots, retention, scrubs) on this node
 //	audit_bytes: 268435456       # of the audit log; the oldest entries go first
 //	audit_age: 2160h             # how long an entry of the audit log is kept
+//	events:                      # the history of events
+//	  bytes: 67108864            # the oldest go first
+//	  age: 720h                  # how long one is kept
 //	metrics_bytes: 1073741824    # of the history of performance; the oldest goes first
 //	metrics_memory: 67108864     # for it: as many vDisks have one as it has times 64 KiB
 //	stop_timeout: 60s            # to drain and commit at a stop
@@ -133,6 +136,7 @@ type config struct {
 	NoSchedules      bool          `yaml:"no_schedules"`
 	AuditBytes       int64         `yaml:"audit_bytes"`
 	AuditAge         time.Duration `yaml:"audit_age"`
+	Events           eventsConfig  `yaml:"events"`
 	MetricsBytes     int64         `yaml:"metrics_bytes"`
 	MetricsMemory    int64         `yaml:"metrics_memory"`
 	StopTimeout      time.Duration `yaml:"stop_timeout"`
@@ -258,6 +262,7 @@ func (c config) check() error {
 		{"map_memory", c.MapMemory, minMapMemory, maxMemory},
 		{"uploads", int64(c.Uploads), 1, maxUploads},
 		{"audit_bytes", c.AuditBytes, minAuditBytes, maxAuditBytes},
+		{"events.bytes", c.Events.Bytes, minEventBytes, maxEventBytes},
 		{"metrics_bytes", c.MetricsBytes, series.MinBytes, series.MaxBytes},
 		{"metrics_memory", c.MetricsMemory, series.MinMemory, series.MaxMemory},
 	}
@@ -278,7 +283,7 @@ func (c config) check() error {
 	if _, err := c.level(); err != nil {
 		return err
 	}
-	if err := errors.Join(c.checkPortals(), c.TLS.check(c.Insecure), c.Registry.check(), c.Cluster.check(), c.DTL.check(), c.Alba.check(), checkDomain(c.Domain)); err != nil {
+	if err := errors.Join(c.checkPortals(), c.TLS.check(c.Insecure), c.Registry.check(), c.Cluster.check(), c.DTL.check(), c.Alba.check(), c.Events.check(), checkDomain(c.Domain)); err != nil {
 		return err
 	}
 	if c.NodeName != "" && !nodeName.MatchString(c.NodeName) {

@@ -40,6 +40,7 @@ const (
 	backendDir = "backend"
 	etcdDir    = "etcd"
 	auditDir   = "audit"
+	eventsDir  = "events"
 	metricsDir = "metrics"
 )
 

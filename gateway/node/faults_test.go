@@ -622,6 +622,7 @@ func TestFaultsOfParts(t *testing.T) {
 		"vdisk_degraded":     {disk(volume.StateDegraded), "vdisk a", "bring the backend back"},
 		"audit_log":          {observe.Checks{Audit: errors.New("no space")}, "", "free space"},
 		"metadata_restored":  {observe.Checks{Pools: []observe.PoolCheck{{Name: "gold", Attached: true, DeletesOff: true, DeletesWhy: "being compared"}}}, "vpool gold", "ovgate metadata status"},
+		"event_log":          {observe.Checks{Events: errors.New("no space")}, "", "free space"},
 		"metrics_history":    {observe.Checks{History: errors.New("no space")}, "", "free space"},
 		"journal_pool":       {observe.Checks{Journal: errors.New("no space")}, "", "free space"},
 		"job_failed":         {observe.Checks{Disks: []observe.DiskCheck{{Name: "a", FailedJobs: []observe.FailedJob{{Name: "scrub", Why: "away"}}}}}, "vdisk a", "ovgate schedule run scrub --vdisk a"},

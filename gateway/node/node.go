@@ -29,6 +29,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/gateway/observe/audit"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/gateway/observe/series"
 	"github.com/openvstorage/ovgate/gateway/vsphere"
 	"github.com/openvstorage/ovgate/internal/blockfs"
@@ -114,6 +115,7 @@ type node struct {
 	api           *api.Server
 	hub           *observe.Hub
 	audit         *audit.Log
+	events        *event.Log
 	sampler       *observe.Sampler
 	history       *series.Store
 	alerts        *alertNode
@@ -147,7 +149,7 @@ func Run(ctx context.Context, o Options) (err error) {
 			err = errors.Join(err, n.closers[i]())
 		}
 	}()
-	for _, step := range []func(context.Context) error{n.openData, n.bind, n.openState, n.bindDTL, n.bindDevices, n.openEngine, n.openAPI} {
+	for _, step := range []func(context.Context) error{n.openData, n.bind, n.openState, n.bindDTL, n.bindDevices, n.openEvents, n.openEngine, n.openAPI} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -252,7 +254,7 @@ func (n *node) openState(ctx context.Context) error {
 	if err := n.adopt(ctx); err != nil {
 		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
 	}
-	if n.auth, err = auth.New(ctx, n.model, clock.Real{}, n.log); err != nil {
+	if n.auth, err = auth.New(ctx, n.model, clock.Real{}, n.log, n.signInRefused); err != nil {
 		return err
 	}
 	return n.issueTokens(ctx)
@@ -379,7 +381,7 @@ func (n *node) openAlba(ctx context.Context) error {
 	}
 	n.alba = alba.New(alba.Options{
 		Data: n.dir.path, Registry: n.kv, Sealer: n.seal, Node: n.self.ID, Dirs: dirs,
-		Version: Version(n.opt.Version).Version, Log: n.log, Changed: func() { n.health.stale.Store(true) }, AutoRepair: n.cfg.AutoRepair,
+		Version: Version(n.opt.Version).Version, Log: n.log, Changed: func() { n.health.stale.Store(true) }, Told: n.tell, AutoRepair: n.cfg.AutoRepair,
 		KeyFile: n.cfg.AlbaKeyFile, Cluster: n.albaCluster(), Probe: n.opt.probe,
 	})
 	n.onClose(n.alba.Close)
@@ -409,8 +411,6 @@ func (n *node) openAPI(ctx context.Context) error {
 		return err
 	}
 	n.openHistory()
-	n.hub = observe.NewHub(clock.Real{})
-	n.onClose(func() error { n.hub.Close(); return nil })
 	var lease control.Lease
 	var living func(context.Context) (map[string]bool, error)
 	if len(n.cfg.Registry.Etcd) > 0 { // else nobody else can take anything over
@@ -419,9 +419,9 @@ func (n *node) openAPI(ctx context.Context) error {
 	n.ctl = control.New(control.Options{
 		Lease: lease, Living: living, Gone: n.alba.Suspect, Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.alba, &n.remotes, n.log},
 		Sealer: seal, Portals: reached, Node: n.self.ID, Log: n.log, Changed: n.changed, LastLiving: n.lastLiving,
-		Paths: n.forwarder != nil, Moved: n.moved, NoSchedules: n.cfg.NoSchedules, Clock: n.clock(),
+		Paths: n.forwarder != nil, Moved: n.moved, NoSchedules: n.cfg.NoSchedules, Clock: n.clock(), Events: n.tell,
 	})
-	n.vsphere = vsphere.New(vsphere.Options{Model: n.model, Control: n.ctl, Sealer: seal, Node: n.self.ID, Log: n.log, Changed: n.changed})
+	n.vsphere = vsphere.New(vsphere.Options{Model: n.model, Control: n.ctl, Sealer: seal, Node: n.self.ID, Log: n.log, Changed: n.changed, Events: n.tell})
 	dist, err := fs.Sub(ui.Dist, "dist")
 	if err != nil {
 		return err
@@ -434,7 +434,7 @@ func (n *node) openAPI(ctx context.Context) error {
 	n.peers = newAPIPeers(n)
 	n.alerts = newAlertNode(n)
 	n.api, err = api.New(api.Options{
-		Model: n.model, Auth: n.auth, Control: n.ctl, VSphere: n.vsphere, Alba: n.alba, Sealer: seal, Hub: n.hub, Sampler: n.sampler, History: n.history, Load: n.machineLoad(), Audit: n.audit, Alerts: n.alerts.service,
+		Model: n.model, Auth: n.auth, Control: n.ctl, VSphere: n.vsphere, Alba: n.alba, Sealer: seal, Hub: n.hub, Sampler: n.sampler, History: n.history, Load: n.machineLoad(), Audit: n.audit, Events: n.events, Alerts: n.alerts.service,
 		Metrics: observe.Handler(n.metrics(), version.Version, n.log), OpenMetric: n.cfg.MetricsOpen, Health: n.checkHealth, Requests: n.remotes.requests, UI: dist,
 		Living: n.living, Cluster: n.member, Peers: n.peers, NodeID: n.self.ID, NodeName: n.self.Name, Version: version, Started: n.started, Secure: n.tls != nil, Log: n.log,
 		Config: config, Logged: n.logged.Bytes, Backup: n.backupMetadata,
@@ -462,10 +462,12 @@ func (n *node) recordsProblem(err error) {
 		why := err.Error()
 		n.recordsErr.Store(&why)
 		n.log.Warn("records of the registry are not followed: what the node shows and decides from may be old", "err", err)
+		n.tell(event.RegistryAway, "registry", "reason", why)
 		return
 	}
 	n.recordsErr.Store(nil)
 	n.log.Info("records of the registry are followed again")
+	n.tell(event.RegistryBack, "registry")
 }
 
 // changed hears of every change of a vPool, vDisk, target or node.
@@ -489,6 +491,7 @@ func (n *node) serve(ctx context.Context) error {
 	wg.Go(func() { n.api.Feed(feedCtx) })
 	wg.Go(func() { n.alerts.run(feedCtx) })
 	if n.tls != nil {
+		n.tls.renewed = n.certificateRenewed
 		wg.Go(func() { n.tls.run(feedCtx, n.opt.lookCertificates) })
 	}
 	wg.Go(func() {
@@ -512,6 +515,7 @@ func (n *node) serve(ctx context.Context) error {
 	err := n.announce(url)
 	if err == nil {
 		n.log.Info("ready", "url", url, "iscsi", strings.Join(listens, " "), "data", n.dir.path, "startMs", time.Since(n.started).Milliseconds())
+		n.tell(event.NodeStarted, n.object(), "version", Version(n.opt.Version).Version)
 		sdnotify.Send("READY=1")
 		wg.Go(func() { sdnotify.Watchdog(feedCtx, n.works) })
 		if n.opt.Ready != nil {
@@ -525,6 +529,7 @@ func (n *node) serve(ctx context.Context) error {
 	}
 	sdnotify.Send("STOPPING=1")
 	n.log.Info("stopping", "within", n.cfg.StopTimeout)
+	n.tell(event.NodeStopping, n.object())
 	err = errors.Join(err, n.stop())
 	stopFeed()
 	wg.Wait()

@@ -111,7 +111,7 @@ func (n *node) checks(wall time.Time, stores []observe.RemoteMetrics) observe.Ch
 			c.ReadCaches = append(c.ReadCaches, fmt.Errorf("read cache %s: %w", r.Name, r.Err))
 		}
 	}
-	c.Audit, c.History = n.audit.Status().Err, n.history.Err()
+	c.Audit, c.Events, c.History = n.audit.Status().Err, n.events.Status().Err, n.history.Err()
 	for _, f := range n.alerts.service.Failures() {
 		c.AlertChannels = append(c.AlertChannels, observe.AlertChannelCheck{Name: f.Channel, Since: f.Since, Err: f.Err})
 	}

@@ -54,6 +54,7 @@ func Catalogue() []About {
 		{"dtl_catchup", Warning, "The DTL of a vDisk catches up: its newest writes are on one node only.", "Wait.", atOnce},
 		{"dtl_degraded", Warning, "The DTL of a vDisk is degraded: its newest writes are on one node only.", "Bring the other node back, or name another one.", aMinute},
 		{"dtl_off", Warning, "The DTL of a vDisk is off although another node could mirror it.", "Switch it on.", atOnce},
+		{"event_log", Warning, "Events are not recorded in their history; they wait in memory.", "Free space on the data directory's disk, or check that disk.", atUsage},
 		{"job_failed", Warning, "The newest run of a scheduled job of a vDisk failed.", "Mend what it says, and run it.", atOnce},
 		{"journal_filling", Warning, "The journal of a vDisk is 70 % full; its writes are slowed down.", "See that the backend takes data.", atOnce},
 		{"journal_pool", Bad, "The journal cannot grow.", "Free space on the data directory's disk.", atOnce},

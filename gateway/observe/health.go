@@ -31,6 +31,8 @@ const (
 	// clockWarn is a jump of the wall clock against the monotonic one that
 	// makes time stamps of commits doubtful (rule E6).
 	clockWarn = 60 * time.Second
+	// MoreCauses is the code of the cause that counts those that are not shown.
+	MoreCauses = "more"
 	// maxCauses bounds what is reported; the rest is counted in a last cause.
 	maxCauses = 50
 )
@@ -137,6 +139,7 @@ type Checks struct {
 	Remotes    []RemoteCheck
 	Clouds     []CloudCheck
 	Audit      error // why changes are not in the audit log yet
+	Events     error // why events are not in their history yet
 	History    error // why the history of performance is not on the disk
 	Machine    Machine
 	// RegistryErr is why records of the registry are not followed; empty: they are.
@@ -199,6 +202,9 @@ func (c Checks) Evaluate() Health {
 	}
 	if c.Audit != nil {
 		add(Warning, "audit_log", "", "free space on the disk of the data directory, or check that disk; what waits is written by itself", "Changes are not recorded in the audit log: %v", c.Audit)
+	}
+	if c.Events != nil {
+		add(Warning, "event_log", "", "free space on the disk of the data directory, or check that disk; what waits is written by itself, nothing else suffers", "Events are not recorded: %v", c.Events)
 	}
 	if c.History != nil {
 		add(Warning, "metrics_history", "", "free space on the disk of the data directory, or check that disk; it is tried again by itself, nothing else suffers", "The history of performance is not written: %v", c.History)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/integrations/vsphere"
 )
 
@@ -139,6 +140,7 @@ func (m *Manager) CreateCenter(ctx context.Context, in NewCenter) (model.Center,
 		return rec, report, explain(object, err)
 	}
 	m.log.Info("vCenter registered", "center", rec.Name, "url", rec.Spec.URL, "thumbprint", rec.Spec.Thumbprint)
+	m.opt.Events.Tell(event.CenterRegistered, centerObject(rec.Name), "url", rec.Spec.URL)
 	m.opt.Changed("center", rec.ID)
 	return rec, report, nil
 }
@@ -255,6 +257,7 @@ func (m *Manager) UpdateCenter(ctx context.Context, ref string, p CenterPatch) (
 	}
 	m.unwatch(kept.ID)
 	m.log.Info("vCenter changed", "center", kept.Name)
+	m.opt.Events.Tell(event.CenterChanged, centerObject(kept.Name))
 	m.opt.Changed("center", kept.ID)
 	return kept, report, nil
 }
@@ -294,6 +297,7 @@ func (m *Manager) DeleteCenter(ctx context.Context, ref string) error {
 	}
 	m.unwatch(c.ID)
 	m.log.Info("vCenter forgotten", "center", c.Name)
+	m.opt.Events.Tell(event.CenterForgotten, centerObject(c.Name))
 	m.opt.Changed("center", c.ID)
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/integrations/vsphere"
 )
 
@@ -169,6 +170,7 @@ func (m *Manager) failed(rec model.Datastore, err error) error {
 		return nil
 	})
 	m.log.Warn("a datastore's job is tried again", "datastore", rec.Name, "job", rec.Job.Kind, "step", rec.Job.Step, "err", err)
+	m.opt.Events.Tell(event.DatastoreFailed, datastoreObject(rec.Name), "job", string(rec.Job.Kind), "step", string(rec.Job.Step), "reason", err.Error())
 	m.opt.Changed("datastore", rec.ID)
 	return errors.Join(err, uerr)
 }
@@ -181,6 +183,7 @@ func (m *Manager) advance(ctx context.Context, rec model.Datastore, s *step) (mo
 	defer m.opt.Changed("datastore", rec.ID)
 	if last && rec.Job.Kind == model.JobRemove {
 		m.log.Info("datastore removed", "datastore", rec.Name)
+		m.opt.Events.Tell(event.DatastoreRemoved, datastoreObject(rec.Name))
 		return false, m.model.DeleteDatastore(ctx, rec.ID)
 	}
 	now, err := m.model.UpdateDatastore(ctx, rec.ID, func(d *model.Datastore) error {
@@ -199,6 +202,7 @@ func (m *Manager) advance(ctx context.Context, rec model.Datastore, s *step) (mo
 	})
 	if err == nil && now.Job == nil {
 		m.log.Info("datastore's job done", "datastore", now.Name, "job", rec.Job.Kind, "took", m.clock.Now().Sub(rec.Job.Started).Round(time.Millisecond))
+		m.opt.Events.Tell(event.DatastoreDone, datastoreObject(now.Name), "job", string(rec.Job.Kind), "took", m.clock.Now().Sub(rec.Job.Started).Round(time.Second).String())
 	}
 	return now.Job != nil, err
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/integrations/vsphere"
 	"github.com/openvstorage/ovgate/internal/clock"
 )
@@ -45,6 +46,8 @@ type Options struct {
 	Log     *slog.Logger
 	// Changed is told after a "center" or "datastore" changed, with its id. It must not block.
 	Changed func(kind, id string)
+	// Events is told what happens.
+	Events event.Sink
 }
 
 // Manager works with vCenters. Safe for concurrent use.

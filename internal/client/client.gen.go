@@ -265,6 +265,27 @@ func (e DtlState) Valid() bool {
 	}
 }
 
+// Defines values for EventSeverity.
+const (
+	EventSeverityError   EventSeverity = "error"
+	EventSeverityInfo    EventSeverity = "info"
+	EventSeverityWarning EventSeverity = "warning"
+)
+
+// Valid indicates whether the value is a known member of the EventSeverity enum.
+func (e EventSeverity) Valid() bool {
+	switch e {
+	case EventSeverityError:
+		return true
+	case EventSeverityInfo:
+		return true
+	case EventSeverityWarning:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HealthState.
 const (
 	HealthStateError   HealthState = "error"
@@ -1758,6 +1779,62 @@ type Error struct {
 	// RequestID Also in the header X-Request-Id and in the node's log
 	RequestID string `json:"requestId"`
 }
+
+// Event defines model for Event.
+type Event struct {
+	// Code Such as `vdisk.created`
+	Code string `json:"code"`
+
+	// Count How many this one stands for, with itself; 0: for itself alone
+	Count int `json:"count"`
+
+	// Fields Of the sentence of the code
+	Fields map[string]string `json:"fields"`
+
+	// Hint What to do; empty: nothing
+	Hint string `json:"hint"`
+
+	// Object What it happened to, such as `vdisk demo`; empty: to several
+	Object string `json:"object"`
+
+	// Seq Grows with each event of a node; 0 on the stream: it is not written, the disk takes nothing
+	Seq      int64         `json:"seq"`
+	Severity EventSeverity `json:"severity"`
+
+	// Since When the first of those happened
+	Since *time.Time `json:"since"`
+	Text  string     `json:"text"`
+	Time  time.Time  `json:"time"`
+}
+
+// EventCode defines model for EventCode.
+type EventCode struct {
+	Code string `json:"code"`
+
+	// Kind What its objects are, such as vdisk; empty: any
+	Kind string `json:"kind"`
+
+	// Remedy What to do; empty: nothing
+	Remedy   string        `json:"remedy"`
+	Severity EventSeverity `json:"severity"`
+
+	// Text The sentence, with fields in braces
+	Text string `json:"text"`
+}
+
+// EventCodeList defines model for EventCodeList.
+type EventCodeList struct {
+	Items []EventCode `json:"items"`
+}
+
+// EventList defines model for EventList.
+type EventList struct {
+	Items []Event `json:"items"`
+	Next  *string `json:"next"`
+}
+
+// EventSeverity defines model for EventSeverity.
+type EventSeverity string
 
 // ExpandInput defines model for ExpandInput.
 type ExpandInput struct {
@@ -4214,6 +4291,18 @@ type Cursor = string
 // DatastoreRef defines model for DatastoreRef.
 type DatastoreRef = string
 
+// EventsOfCode defines model for EventsOfCode.
+type EventsOfCode = string
+
+// EventsOfObject defines model for EventsOfObject.
+type EventsOfObject = string
+
+// EventsOfSeverity defines model for EventsOfSeverity.
+type EventsOfSeverity = EventSeverity
+
+// EventsOfText defines model for EventsOfText.
+type EventsOfText = string
+
 // Force defines model for Force.
 type Force = bool
 
@@ -4417,11 +4506,68 @@ type ListDisksParams struct {
 
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
-	// Topics Comma-separated topics out of metrics, vdisk, vpool, target, session, health, cloud, center, datastore, node; all of them when absent
+	// Topics Comma-separated topics out of metrics, vdisk, vpool, target, session, health, cloud, center, datastore, node, event; all of them when absent
 	Topics *string `form:"topics,omitempty" json:"topics,omitempty"`
 
 	// LastEventID The newest event the client has seen; events after it are repeated
 	LastEventID *string `json:"Last-Event-ID,omitempty"`
+}
+
+// ExportEventsParams defines parameters for ExportEvents.
+type ExportEventsParams struct {
+	// Severity Only events of this severity, or a worse one
+	Severity *EventsOfSeverity `form:"severity,omitempty" json:"severity,omitempty"`
+
+	// Code Only events of these codes, comma-separated; what goes before the dot stands for all of them: vdisk,node.away
+	Code *EventsOfCode `form:"code,omitempty" json:"code,omitempty"`
+
+	// Object Only events of this object, such as `vdisk demo`
+	Object *EventsOfObject `form:"object,omitempty" json:"object,omitempty"`
+
+	// Q Only events whose object or text contains this, whatever the case
+	Q *EventsOfText `form:"q,omitempty" json:"q,omitempty"`
+
+	// Since Only from this time on
+	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Only before this time
+	Until *time.Time `form:"until,omitempty" json:"until,omitempty"`
+
+	// Node Name or id of the node whose history it is; absent: the one that is asked
+	Node *string `form:"node,omitempty" json:"node,omitempty"`
+}
+
+// ListEventsParams defines parameters for ListEvents.
+type ListEventsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Severity Only events of this severity, or a worse one
+	Severity *EventsOfSeverity `form:"severity,omitempty" json:"severity,omitempty"`
+
+	// Code Only events of these codes, comma-separated; what goes before the dot stands for all of them: vdisk,node.away
+	Code *EventsOfCode `form:"code,omitempty" json:"code,omitempty"`
+
+	// Object Only events of this object, such as `vdisk demo`
+	Object *EventsOfObject `form:"object,omitempty" json:"object,omitempty"`
+
+	// Q Only events whose object or text contains this, whatever the case
+	Q *EventsOfText `form:"q,omitempty" json:"q,omitempty"`
+
+	// Since Only from this time on
+	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Only before this time
+	Until *time.Time `form:"until,omitempty" json:"until,omitempty"`
+
+	// After Only events of a higher `seq`
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// Node Name or id of the node whose history it is; absent: the one that is asked
+	Node *string `form:"node,omitempty" json:"node,omitempty"`
 }
 
 // ReadExportParams defines parameters for ReadExport.
@@ -5566,12 +5712,34 @@ type ClientInterface interface {
 	// | `vdisk`, `vpool`, `target`, `session`, `cloud`, `center`, `datastore`, `node` | VDisk, VPool, Target, ISCSISession, Cloud, Center, Datastore, NodeEvent | the object was created or changed, at most once a second |
 	// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted`, `cloud.deleted`, `center.deleted`, `datastore.deleted`, `node.deleted` | DeletedEvent | it is gone |
 	// | `health` | Health | the health changed |
+	// | `event` | Event | it came into the node's history of events, see `/events/history` |
 	// | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 	//
 	// Comment lines are sent every 15 s. A client that does not keep up is disconnected.
 	//
 	// Corresponds with GET /events (the `StreamEvents` operationId).
 	StreamEvents(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListEventCodes List the codes that events have, and what they mean
+	//
+	// Corresponds with GET /events/codes (the `ListEventCodes` operationId).
+	ListEventCodes(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExportEvents What happened as a file, an event a line of JSON, the newest first
+	//
+	// Up to 100000 events that the filter lets through; those before them follow with `until`, the time of the last
+	// line. The lines are Events.
+	//
+	// Corresponds with GET /events/export (the `ExportEvents` operationId).
+	ExportEvents(ctx context.Context, params *ExportEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListEvents List what happened, as one node saw it, the newest first
+	//
+	// A page may have fewer items than `limit`, and none, while `next` is not null. Of many events of one code on one
+	// object within a minute all but the first are one, with their number. `/events/codes` says what the codes mean.
+	//
+	// Corresponds with GET /events/history (the `ListEvents` operationId).
+	ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// EndExport End an export
 	//
@@ -7921,6 +8089,7 @@ func (c *Client) ListDisks(ctx context.Context, params *ListDisksParams, reqEdit
 // | `vdisk`, `vpool`, `target`, `session`, `cloud`, `center`, `datastore`, `node` | VDisk, VPool, Target, ISCSISession, Cloud, Center, Datastore, NodeEvent | the object was created or changed, at most once a second |
 // | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted`, `cloud.deleted`, `center.deleted`, `datastore.deleted`, `node.deleted` | DeletedEvent | it is gone |
 // | `health` | Health | the health changed |
+// | `event` | Event | it came into the node's history of events, see `/events/history` |
 // | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 //
 // Comment lines are sent every 15 s. A client that does not keep up is disconnected.
@@ -7928,6 +8097,57 @@ func (c *Client) ListDisks(ctx context.Context, params *ListDisksParams, reqEdit
 // Corresponds with GET /events (the `StreamEvents` operationId).
 func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewStreamEventsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListEventCodes List the codes that events have, and what they mean
+//
+// Corresponds with GET /events/codes (the `ListEventCodes` operationId).
+func (c *Client) ListEventCodes(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListEventCodesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExportEvents What happened as a file, an event a line of JSON, the newest first
+//
+// Up to 100000 events that the filter lets through; those before them follow with `until`, the time of the last
+// line. The lines are Events.
+//
+// Corresponds with GET /events/export (the `ExportEvents` operationId).
+func (c *Client) ExportEvents(ctx context.Context, params *ExportEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExportEventsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListEvents List what happened, as one node saw it, the newest first
+//
+// A page may have fewer items than `limit`, and none, while `next` is not null. Of many events of one code on one
+// object within a minute all but the first are one, with their number. `/events/codes` says what the codes mean.
+//
+// Corresponds with GET /events/history (the `ListEvents` operationId).
+func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListEventsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -13237,6 +13457,321 @@ func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Re
 			req.Header.Set("Last-Event-ID", headerParam0)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewListEventCodesRequest constructs an http.Request for the ListEventCodes method
+func NewListEventCodesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/codes")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewExportEventsRequest constructs an http.Request for the ExportEvents method
+func NewExportEventsRequest(server string, params *ExportEventsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/export")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Severity != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "severity", *params.Severity, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Code != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "code", *params.Code, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Object != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "object", *params.Object, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Since != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Until != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "until", *params.Until, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Node != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "node", *params.Node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListEventsRequest constructs an http.Request for the ListEvents method
+func NewListEventsRequest(server string, params *ListEventsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/history")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Severity != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "severity", *params.Severity, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Code != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "code", *params.Code, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Object != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "object", *params.Object, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Since != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Until != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "until", *params.Until, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Node != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "node", *params.Node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -21396,6 +21931,7 @@ type ClientWithResponsesInterface interface {
 	// | `vdisk`, `vpool`, `target`, `session`, `cloud`, `center`, `datastore`, `node` | VDisk, VPool, Target, ISCSISession, Cloud, Center, Datastore, NodeEvent | the object was created or changed, at most once a second |
 	// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted`, `cloud.deleted`, `center.deleted`, `datastore.deleted`, `node.deleted` | DeletedEvent | it is gone |
 	// | `health` | Health | the health changed |
+	// | `event` | Event | it came into the node's history of events, see `/events/history` |
 	// | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 	//
 	// Comment lines are sent every 15 s. A client that does not keep up is disconnected.
@@ -21404,6 +21940,33 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /events (the `StreamEvents` operationId).
 	StreamEventsWithResponse(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*StreamEventsResponse, error)
+
+	// ListEventCodesWithResponse List the codes that events have, and what they mean
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /events/codes (the `ListEventCodes` operationId).
+	ListEventCodesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListEventCodesResponse, error)
+
+	// ExportEventsWithResponse What happened as a file, an event a line of JSON, the newest first
+	//
+	// Up to 100000 events that the filter lets through; those before them follow with `until`, the time of the last
+	// line. The lines are Events.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /events/export (the `ExportEvents` operationId).
+	ExportEventsWithResponse(ctx context.Context, params *ExportEventsParams, reqEditors ...RequestEditorFn) (*ExportEventsResponse, error)
+
+	// ListEventsWithResponse List what happened, as one node saw it, the newest first
+	//
+	// A page may have fewer items than `limit`, and none, while `next` is not null. Of many events of one code on one
+	// object within a minute all but the first are one, with their number. `/events/codes` says what the codes mean.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /events/history (the `ListEvents` operationId).
+	ListEventsWithResponse(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*ListEventsResponse, error)
 
 	// EndExportWithResponse End an export
 	//
@@ -24670,6 +25233,143 @@ func (r StreamEventsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r StreamEventsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListEventCodesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EventCodeList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListEventCodesResponse) GetJSON200() *EventCodeList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListEventCodesResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListEventCodesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListEventCodesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListEventCodesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListEventCodesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ExportEventsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ExportEventsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ExportEventsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ExportEventsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ExportEventsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ExportEventsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListEventsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EventList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListEventsResponse) GetJSON200() *EventList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListEventsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListEventsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListEventsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListEventsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListEventsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -32337,6 +33037,7 @@ func (c *ClientWithResponses) ListDisksWithResponse(ctx context.Context, params 
 // | `vdisk`, `vpool`, `target`, `session`, `cloud`, `center`, `datastore`, `node` | VDisk, VPool, Target, ISCSISession, Cloud, Center, Datastore, NodeEvent | the object was created or changed, at most once a second |
 // | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted`, `cloud.deleted`, `center.deleted`, `datastore.deleted`, `node.deleted` | DeletedEvent | it is gone |
 // | `health` | Health | the health changed |
+// | `event` | Event | it came into the node's history of events, see `/events/history` |
 // | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 //
 // Comment lines are sent every 15 s. A client that does not keep up is disconnected.
@@ -32350,6 +33051,51 @@ func (c *ClientWithResponses) StreamEventsWithResponse(ctx context.Context, para
 		return nil, err
 	}
 	return ParseStreamEventsResponse(rsp)
+}
+
+// ListEventCodesWithResponse List the codes that events have, and what they mean
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /events/codes (the `ListEventCodes` operationId).
+func (c *ClientWithResponses) ListEventCodesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListEventCodesResponse, error) {
+	rsp, err := c.ListEventCodes(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListEventCodesResponse(rsp)
+}
+
+// ExportEventsWithResponse What happened as a file, an event a line of JSON, the newest first
+//
+// Up to 100000 events that the filter lets through; those before them follow with `until`, the time of the last
+// line. The lines are Events.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /events/export (the `ExportEvents` operationId).
+func (c *ClientWithResponses) ExportEventsWithResponse(ctx context.Context, params *ExportEventsParams, reqEditors ...RequestEditorFn) (*ExportEventsResponse, error) {
+	rsp, err := c.ExportEvents(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExportEventsResponse(rsp)
+}
+
+// ListEventsWithResponse List what happened, as one node saw it, the newest first
+//
+// A page may have fewer items than `limit`, and none, while `next` is not null. Of many events of one code on one
+// object within a minute all but the first are one, with their number. `/events/codes` says what the codes mean.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /events/history (the `ListEvents` operationId).
+func (c *ClientWithResponses) ListEventsWithResponse(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*ListEventsResponse, error) {
+	rsp, err := c.ListEvents(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListEventsResponse(rsp)
 }
 
 // EndExportWithResponse End an export
@@ -36387,6 +37133,98 @@ func ParseStreamEventsResponse(rsp *http.Response) (*StreamEventsResponse, error
 	}
 
 	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListEventCodesResponse parses an HTTP response from a ListEventCodesWithResponse call
+func ParseListEventCodesResponse(rsp *http.Response) (*ListEventCodesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListEventCodesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EventCodeList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseExportEventsResponse parses an HTTP response from a ExportEventsWithResponse call
+func ParseExportEventsResponse(rsp *http.Response) (*ExportEventsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ExportEventsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListEventsResponse parses an HTTP response from a ListEventsWithResponse call
+func ParseListEventsResponse(rsp *http.Response) (*ListEventsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListEventsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EventList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {

@@ -520,6 +520,39 @@ func (f *fake) ListAudit(_ context.Context, r api.ListAuditRequestObject) (api.L
 	return api.ListAudit200JSONResponse{Items: items, Next: next}, nil
 }
 
+// happened is the history of events of the fake node, the newest first.
+var happened = []api.Event{
+	{Seq: 12, Time: fakeTime, Code: "session.refused", Severity: api.EventSeverityWarning, Object: "target iqn.2026-01.io.ovgate:db", Text: "iqn.host from 10.0.0.7:4711 was refused: CHAP (214 times in 1m0s)", Hint: "Compare the secrets.", Fields: map[string]string{"initiator": "iqn.host"}, Count: 214, Since: new(fakeTime.Add(-time.Minute))},
+	{Seq: 11, Time: fakeTime, Code: "vdisk.lost_tail", Severity: api.EventSeverityError, Object: "vdisk db", Text: "Acknowledged writes are missing, it is offline: the journal is gone", Hint: "Bring back the journal, or accept the loss.", Fields: map[string]string{"reason": "the journal is gone"}},
+	{Seq: 3, Time: fakeTime.Add(-24 * time.Hour), Code: "vdisk.created", Severity: api.EventSeverityInfo, Object: "vdisk db", Text: "Made, 4096 bytes", Fields: map[string]string{"bytes": "4096"}},
+}
+
+func (f *fake) ListEvents(_ context.Context, r api.ListEventsRequestObject) (api.ListEventsResponseObject, error) {
+	p := r.Params
+	if p.Node != nil {
+		return nil, refuse(404, "not_found", "node "+*p.Node, "", "there is no such node", "ovgate node list shows the nodes")
+	}
+	rows := []api.Event{}
+	for _, e := range happened {
+		if (p.Severity == nil || *p.Severity == api.EventSeverityInfo || e.Severity != api.EventSeverityInfo) && (p.Object == nil || e.Object == *p.Object) &&
+			(p.Code == nil || e.Code == *p.Code) && (p.Since == nil || !e.Time.Before(*p.Since)) {
+			rows = append(rows, e)
+		}
+	}
+	items, next := page(rows, p.Cursor)
+	if p.Limit != nil {
+		items = items[:min(len(items), *p.Limit)]
+	}
+	return api.ListEvents200JSONResponse{Items: items, Next: next}, nil
+}
+
+func (f *fake) ListEventCodes(context.Context, api.ListEventCodesRequestObject) (api.ListEventCodesResponseObject, error) {
+	return api.ListEventCodes200JSONResponse{Items: []api.EventCode{
+		{Code: "session.refused", Severity: api.EventSeverityWarning, Kind: "target", Text: "{initiator} from {address} was refused: {reason}", Remedy: "Compare the secrets."},
+		{Code: "vdisk.created", Severity: api.EventSeverityInfo, Kind: "vdisk", Text: "Made, {bytes} bytes"},
+	}}, nil
+}
+
 // members are the nodes of the fake cluster.
 var members = []api.Member{
 	{ID: "n1", Name: "alpha", State: api.MemberStateUp, Liveness: api.MemberLivenessAlive, LivenessMs: new(int64(90_500)), Load: &api.MemberLoad{CPU: 35, Memory: 60, Journal: 5, Vdisks: 11}, Self: true, Version: "v1.2.3", URL: "https://10.0.0.1:8443", Portals: []string{"10.0.0.1:3260", "10.1.0.1:3260"}, Vdisks: 12, JoinedAt: fakeTime, StartedAt: &fakeTime, ObservedAt: fakeTime},

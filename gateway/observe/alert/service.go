@@ -40,6 +40,9 @@ type Options struct {
 	Load   func(context.Context) ([]byte, error)
 	Save   func(context.Context, []byte) error
 	Send   func(context.Context, Channel, Message) error // nil: Send
+	// Sent, when set, is told of each delivery, and of the first one that failed after one
+	// that did not. It must not block.
+	Sent func(channel, subject string, err error)
 }
 
 // Service tells what is wrong. Safe for concurrent use.
@@ -71,6 +74,9 @@ func New(o Options) *Service {
 	}
 	if o.Send == nil {
 		o.Send = Send
+	}
+	if o.Sent == nil {
+		o.Sent = func(string, string, error) {}
 	}
 	return &Service{o: o, failed: map[string]*failure{}, busy: map[string]bool{}}
 }
@@ -172,7 +178,8 @@ func (s *Service) save(ctx context.Context) {
 func (s *Service) deliver(ctx context.Context, c Channel, alerts []Alert) {
 	sctx, cancel := context.WithTimeout(ctx, sendMost)
 	defer cancel()
-	err := s.o.Send(sctx, c, messageOf(alerts))
+	m := messageOf(alerts)
+	err := s.o.Send(sctx, c, m)
 	now := s.o.Clock.Now()
 	s.mu.Lock()
 	delete(s.busy, c.ID)
@@ -182,6 +189,7 @@ func (s *Service) deliver(ctx context.Context, c Channel, alerts []Alert) {
 			f = &failure{since: now}
 			s.failed[c.ID] = f
 			s.o.Log.Warn("alerts are not delivered", "channel", c.Name, "error", err)
+			s.o.Sent(c.Name, m.Subject, err)
 		}
 		f.name, f.err = c.Name, err
 		f.next = now.Add(min(retryMost, retryFirst<<min(f.times, 10)))
@@ -197,6 +205,7 @@ func (s *Service) deliver(ctx context.Context, c Channel, alerts []Alert) {
 		s.book.told(c.ID, alerts, now)
 	}
 	s.mu.Unlock()
+	s.o.Sent(c.Name, m.Subject, nil)
 	s.save(ctx)
 }
 

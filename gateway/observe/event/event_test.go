@@ -92,7 +92,7 @@ func TestList(t *testing.T) {
 	mem := blockfs.NewMem()
 	b := open(t, mem, Options{})
 	start := b.clk.Now()
-	b.Tell(VDiskCreated, "vdisk one", "size", "1 GiB")
+	b.Tell(VDiskCreated, "vdisk one", "bytes", "4096")
 	b.Tell(VDiskPublished, "vdisk one", "lun", "0", "target", "iqn.x")
 	b.settle()
 	b.clk.Advance(time.Hour)
@@ -112,7 +112,7 @@ func TestList(t *testing.T) {
 		"vdisk two: Acknowledged writes are missing, it is offline: it is gone",
 		"target iqn.x: iqn.host from 10.0.0.1 was refused: no such initiator",
 		"vdisk one: Published as LUN 0 of iqn.x",
-		"vdisk one: Made, 1 GiB",
+		"vdisk one: Made, 4096 bytes",
 	}
 	for _, c := range []struct {
 		name string
@@ -183,7 +183,7 @@ func TestManyObjects(t *testing.T) {
 	b := open(t, blockfs.NewMem(), Options{})
 	const n = 2 * maxWindows
 	for i := range n {
-		b.Tell(VDiskCreated, fmt.Sprint("vdisk d", i), "size", "1 GiB")
+		b.Tell(VDiskCreated, fmt.Sprint("vdisk d", i), "bytes", "4096")
 		if i%1000 == 0 {
 			b.settle()
 		}
@@ -230,12 +230,12 @@ func TestFullDisk(t *testing.T) {
 		}
 		return nil
 	}), Options{})
-	b.Tell(VDiskCreated, "vdisk before", "size", "1 GiB")
+	b.Tell(VDiskCreated, "vdisk before", "bytes", "4096")
 	b.settle()
 	full.Store(true)
 	const more = 7
 	for i := range maxPending + more {
-		b.Tell(VDiskCreated, fmt.Sprint("vdisk d", i%500), "size", fmt.Sprint(i))
+		b.Tell(VDiskCreated, fmt.Sprint("vdisk d", i%500), "bytes", fmt.Sprint(i))
 		b.clk.Advance(joinWithin / 100)
 	}
 	for b.Status().Err == nil {

@@ -359,14 +359,14 @@ type Query struct {
 
 func (q Query) matches(e Event) bool {
 	return (len(q.Severities) == 0 || slices.Contains(q.Severities, e.Severity)) &&
-		(len(q.Codes) == 0 || slices.ContainsFunc(q.Codes, e.Code.is)) &&
+		(len(q.Codes) == 0 || slices.ContainsFunc(q.Codes, e.Code.Is)) &&
 		(q.Object == "" || e.Object == q.Object) &&
 		!e.Time.Before(q.Since) && (q.Until.IsZero() || e.Time.Before(q.Until)) &&
 		(q.Text == "" || strings.Contains(strings.ToLower(e.Object+" "+e.Text), strings.ToLower(q.Text)))
 }
 
-// is tells whether a code is meant by its name, or by the part before the dot.
-func (c Code) is(name string) bool {
+// Is tells whether a code is meant by its name, or by the part before the dot.
+func (c Code) Is(name string) bool {
 	kind, _, _ := strings.Cut(string(c), ".")
 	return string(c) == name || kind == name
 }

@@ -730,6 +730,43 @@ export type Error = {
   /** Also in the header X-Request-Id and in the node's log */
   "requestId": string;
 };
+export type Event = {
+  /** Such as `vdisk.created` */
+  "code": string;
+  /** How many this one stands for, with itself; 0: for itself alone */
+  "count": number;
+  /** Of the sentence of the code */
+  "fields": Record<string, string>;
+  /** What to do; empty: nothing */
+  "hint": string;
+  /** What it happened to, such as `vdisk demo`; empty: to several */
+  "object": string;
+  /** Grows with each event of a node; 0 on the stream: it is not written, the disk takes nothing */
+  "seq": number;
+  "severity": EventSeverity;
+  /** When the first of those happened */
+  "since": string | null;
+  "text": string;
+  "time": string;
+};
+export type EventCode = {
+  "code": string;
+  /** What its objects are, such as vdisk; empty: any */
+  "kind": string;
+  /** What to do; empty: nothing */
+  "remedy": string;
+  "severity": EventSeverity;
+  /** The sentence, with fields in braces */
+  "text": string;
+};
+export type EventCodeList = {
+  "items": Array<EventCode>;
+};
+export type EventList = {
+  "items": Array<Event>;
+  "next": string | null;
+};
+export type EventSeverity = "info" | "warning" | "error";
 export type ExpandInput = {
   /** Bytes, up to 64 TiB in whole MiB */
   "size": number;
@@ -2433,6 +2470,12 @@ export interface Ops {
   "GET /disks": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: DiskList };
   /** Changes as server-sent events */
   "GET /events": { path: { }; query: { "topics"?: string; }; body: undefined; res: string };
+  /** List the codes that events have, and what they mean */
+  "GET /events/codes": { path: { }; query: { }; body: undefined; res: EventCodeList };
+  /** What happened as a file, an event a line of JSON, the newest first */
+  "GET /events/export": { path: { }; query: { "severity"?: EventSeverity; "code"?: string; "object"?: string; "q"?: string; "since"?: string; "until"?: string; "node"?: string; }; body: undefined; res: string };
+  /** List what happened, as one node saw it, the newest first */
+  "GET /events/history": { path: { }; query: { "limit"?: number; "cursor"?: string; "severity"?: EventSeverity; "code"?: string; "object"?: string; "q"?: string; "since"?: string; "until"?: string; "after"?: number; "node"?: string; }; body: undefined; res: EventList };
   /** End an export */
   "DELETE /exports/{transfer}": { path: { "transfer": string; }; query: { }; body: undefined; res: void };
   /** Show an export, and keep it from ending while it is not read */
