@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -50,7 +51,7 @@ func newWorld(t *testing.T, o albatest.Options) *world {
 		Event: func(e maintenance.Event) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.events = append(w.events, e.Message)
+			w.events = append(w.events, e.Code+": "+e.Message)
 		},
 	})
 	w.Namespace("ns")
@@ -80,6 +81,18 @@ func (w *world) check(when string) {
 		}
 		if !bytes.Equal(got, want) {
 			w.t.Fatalf("%s: %s is wrong", when, name)
+		}
+	}
+}
+
+// tells checks that events of these codes were told.
+func (w *world) tells(codes ...string) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range codes {
+		if !slices.ContainsFunc(w.events, func(e string) bool { return strings.HasPrefix(e, c+": ") }) {
+			w.t.Errorf("no event %s: %q", c, w.events)
 		}
 	}
 }
@@ -201,6 +214,7 @@ func TestAutoRepair(t *testing.T) {
 				}
 			}
 			w.check("at last")
+			w.tells("osd.failed", "osd.back")
 		})
 	}
 }
@@ -236,6 +250,7 @@ func TestDecommission(t *testing.T) {
 	if slices.Contains(w.Numbers(""), 1) {
 		t.Fatal("device 1 has not left")
 	}
+	w.tells("osd.emptied")
 	if n := dev.Len(); n != 0 {
 		t.Fatalf("%d keys left on it: %q", n, dev.Keys())
 	}
@@ -324,6 +339,7 @@ func TestDamage(t *testing.T) {
 			w.settle("repaired", pol.M)
 			w.exact("repaired")
 			w.check("repaired")
+			w.tells("osd.damaged")
 			t.Logf("%d fragments damaged", n)
 		})
 	}
@@ -393,6 +409,7 @@ func TestOldCopyWipedSwapped(t *testing.T) {
 	w.settle("back and compared", 2)
 	w.exact("swapped and back", 2)
 	w.check("at last")
+	w.tells("osd.incomplete")
 }
 
 // Uploads that end half-way, and deletes whose devices are away, leave nothing

@@ -268,7 +268,7 @@ func (s *served) tour() map[string]bool {
 		step{"CreateDatastore", "", fmt.Sprintf(`{"name":"ds","center":"prod2","cluster":%q,"vpool":"gold","size":2147483648,"dryRun":true}`, esxsim.Cluster)},
 		step{"ListVMs", "", ""},
 		step{"RemoveDatastore", "datastore=none", ""},
-		step{"DeleteCenter", "center=none", ""},
+		step{"DeleteCenter", "center=prod2", ""},
 		step{"DeleteCloud", "cloud=none", ""},
 	)
 
@@ -295,5 +295,21 @@ func (s *served) tour() map[string]bool {
 		step{"TestAlertChannel", "channel=hook", ""},
 		step{"DeleteAlertChannel", "channel=hook", ""},
 	)
+	s.tells("center.changed", "center.forgotten", "center.registered", "osd.claimed", "store.key_rotated", "store.recovered")
 	return called
+}
+
+// tells waits until the node's history has events of these codes.
+func (s *served) tells(codes ...string) {
+	s.t.Helper()
+	for _, code := range codes {
+		for until := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			if a := s.do(request{method: "GET", path: "/events/history?code=" + code, header: bearer(s.token)}); strings.Contains(string(a.body), `"code":"`+code+`"`) {
+				break
+			} else if time.Now().After(until) {
+				s.t.Errorf("no event %s is told: %s", code, a.body)
+				break
+			}
+		}
+	}
 }

@@ -20,13 +20,15 @@ var testKey = bytes.Repeat([]byte{7}, GossipKeySize)
 // member is a node of a test, with a bell that rings when what it knows changed.
 type member struct {
 	*Gossip
-	id   string
-	bell chan struct{}
+	id     string
+	bell   chan struct{}
+	turned sync.Map // id and liveness that it turned to
 }
 
 func open(t testing.TB, o GossipOptions) *member {
 	t.Helper()
 	m := &member{id: o.Node, bell: make(chan struct{}, 1)}
+	o.Turned = func(id string, now Liveness) { m.turned.Store(id+" "+string(now), true) }
 	o.Changed = func(string) {
 		select {
 		case m.bell <- struct{}{}:
@@ -151,6 +153,9 @@ func TestGossip(t *testing.T) {
 		t.Fatal(err)
 	}
 	all[0].see(t, "n2 left", is("n2", Left))
+	for _, l := range []Liveness{Dead, Alive, Left} {
+		all[0].see(t, "that it was told of n2 "+string(l), func(map[string]Peer) bool { _, ok := all[0].turned.Load("n2 " + string(l)); return ok })
+	}
 }
 
 // TestGossipRefused: who has another key, another cluster's id, or tells nonsense is not heard.

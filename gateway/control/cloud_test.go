@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 )
 
 // cloud is Keystone and Cinder as far as a controller asks. The real ones are in
@@ -172,6 +173,7 @@ func TestClouds(t *testing.T) {
 	if _, _, err := b.UpdateCloud(ctx, "prod", CloudPatch{Secret: new("other"), Name: new("main")}); err != nil {
 		t.Fatal(err)
 	}
+	b.tells("openstack cloud main", event.CloudChanged)
 	for range 2 {
 		if err := b.DeleteCloud(ctx, "main"); err != nil {
 			t.Error(err)
@@ -260,6 +262,9 @@ func TestCloudWatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.mu.Lock()
+	b.clouds[rec.ID] = CloudState{Cloud: "prod", Err: "no answer"} // at the look before
+	b.mu.Unlock()
 	tell(service("h@a", "up", "enabled"), service("h@b", "down", "enabled"), service("h@c", "down", "disabled"), service("h@d", "down", "enabled"))
 	look(CloudState{Cloud: "prod", Down: []string{"h@b"}})
 	tell(service("h@a", "up", "enabled"), service("h@b", "up", "enabled"))
@@ -269,8 +274,10 @@ func TestCloudWatch(t *testing.T) {
 	if got := b.CloudStates(); len(got) != 1 || !strings.Contains(got[0].Err, "no answer") || strings.Contains(got[0].Err, "right") {
 		t.Errorf("of a cloud that is away it is known: %+v", got)
 	}
+	b.tells("openstack cloud prod", event.CloudRegistered, event.CloudBack, event.CloudAway)
 	if err := b.DeleteCloud(t.Context(), rec.ID); err != nil {
 		t.Fatal(err)
 	}
+	b.tells("openstack cloud prod", event.CloudForgotten)
 	look()
 }

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/internal/kv"
@@ -133,6 +135,7 @@ type bench struct {
 	front   *front
 	clk     *clock.Manual
 	changed chan string
+	noted   sync.Map // code and object of events
 	stop    func()
 }
 
@@ -160,6 +163,7 @@ func newBench(t *testing.T, dir string, p *place) *bench {
 		Portals:     []iscsi.Portal{{Address: "10.0.0.1:3260", Group: 1}},
 		NoSchedules: true, // tests of the scheduler move it themselves
 		Changed:     func(kind, id string) { b.changed <- kind + " " + id },
+		Events:      b.note,
 	})
 	b.Start(t.Context())
 	stopped := false
@@ -176,6 +180,21 @@ func newBench(t *testing.T, dir string, p *place) *bench {
 	}
 	t.Cleanup(b.stop)
 	return b
+}
+
+// note is told what happens.
+func (b *bench) note(code event.Code, object string, _ ...string) {
+	b.noted.Store(string(code)+" "+object, true)
+}
+
+// tells checks that events happened to an object.
+func (b *bench) tells(object string, codes ...event.Code) {
+	b.t.Helper()
+	for _, c := range codes {
+		if _, ok := b.noted.Load(string(c) + " " + object); !ok {
+			b.t.Errorf("%s of %s is not told", c, object)
+		}
+	}
 }
 
 // gold makes a vPool.
@@ -263,7 +282,25 @@ func TestBackendAway(t *testing.T) {
 	if s := b.DiskStatus(d); s.State != volume.StateRunning {
 		t.Errorf("vDisk with its backend back: %+v", s)
 	}
+	// It stays attached, and is not asked for its space in vain.
+	run := b.pool(d.VPool)
+	b.mu.Lock()
+	store := run.store
+	run.store = noUsage{store}
+	b.mu.Unlock()
+	b.askUsage(t.Context(), run)
+	b.tells("vpool gold", event.BackendAway)
+	b.mu.Lock()
+	run.store = store
+	b.mu.Unlock()
+	b.askUsage(t.Context(), run)
+	b.tells("vpool gold", event.BackendBack)
 }
+
+// noUsage is a store that does not answer for its space.
+type noUsage struct{ backend.Store }
+
+func (noUsage) Usage(context.Context) (backend.Usage, error) { return backend.Usage{}, errAway }
 
 func second[T any](_ T, err error) error { return err }
 

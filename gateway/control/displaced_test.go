@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -53,6 +54,10 @@ func TestDisplaced(t *testing.T) {
 		}
 		failed++
 		b.pass(fenceEvery, "on another disk", func() bool { v := b.volume(rec.ID); return v != nil && v != old })
+		b.pass(fenceEvery, "told", func() bool {
+			_, ok := b.noted.Load(string(event.VDiskJournalReplaced) + " vdisk " + rec.Name)
+			return ok
+		})
 		v, got := b.volume(rec.ID), make([]byte, 4096)
 		if err := v.ReadAt(ctx, got, 8192); err != nil || got[0] != 1 {
 			t.Fatalf("%v, %d", err, got[0])

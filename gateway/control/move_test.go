@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/iscsi"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -244,6 +245,7 @@ func TestMoveStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.until("given up", func() bool { v, _ := b.model.VDisk(one.ID); return v.Move != nil && v.Move.Failed != "" })
+	b.tells("vdisk one", event.VDiskMoveFailed)
 	v, _ := b.model.VDisk(one.ID)
 	if pr, ok := b.Moving(v); !ok || !strings.Contains(pr.Failed, "/sco/") || b.volume(one.ID) == nil {
 		t.Fatalf("%+v %v", pr, ok)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/gateway/schedule"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -147,6 +148,7 @@ func TestAutomaticSnapshotFails(t *testing.T) {
 	if r := b.newest(v, model.JobSnapshot); r.Result != model.RunFailed || !strings.Contains(r.Text, "has a snapshot") {
 		t.Errorf("run %+v", r)
 	}
+	b.tells("vdisk a", event.ScheduleFailed)
 	b.to(slot.Add(time.Hour + afterSlot))
 	if r := b.newest(v, model.JobSnapshot); r.Result != model.RunDone {
 		t.Errorf("next run %+v", r)

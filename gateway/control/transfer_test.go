@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/internal/kv"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -355,6 +356,7 @@ func TestVerifyJob(t *testing.T) {
 		t.Fatalf("%+v, %v", v, err)
 	}
 	b.stop() // the manual clock does not let it go on
+	b.tells("vdisk x", event.VDiskVerifyFailed)
 	b = newBench(t, dir, p)
 	v, err := b.Verification("x")
 	if err != nil || v.State != VerifyCancelled || v.Result.BadObjects != 0 {

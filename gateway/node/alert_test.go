@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/observe/alert"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 )
 
 // TestAlerts: what is wrong with a node reaches a webhook; a channel that does not work is a
@@ -76,6 +77,10 @@ func TestAlerts(t *testing.T) {
 		case <-limit:
 			t.Fatal("that a channel does not work is no cause of health")
 		}
+	}
+	r.tells(event.AlertSent, event.AlertFailed)
+	if all := fmt.Sprint(r.happened("")); strings.Contains(all, "s3cr3t") {
+		t.Error("the events have a secret")
 	}
 	r.call("POST", "/alerts/silences", m{"object": "node *", "untilAt": time.Now().Add(time.Hour).UTC(), "why": "the cache is replaced"}, 201)
 	if err := r.stop(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/cluster"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/internal/kv/etcd/etcdtest"
 )
 
@@ -116,6 +117,7 @@ func TestCertificates(t *testing.T) {
 	s.sign(name, 0)
 	r.until("read again", func() bool { return !r.shown(name).Equal(first) })
 	second := r.shown(name)
+	r.tells(event.CertificateRenewed)
 
 	// What the files hold goes from one thing that cannot be used to another: at no time
 	// between is there a certificate with its key.

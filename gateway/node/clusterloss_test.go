@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/iscsi/initiator"
 )
 
@@ -192,6 +193,8 @@ func TestClusterMove(t *testing.T) {
 		t.Errorf("a new vDisk on a node that is drained: %v", e)
 	}
 	one.call("DELETE", "/nodes/n1/drain", nil, 204)
+	one.tells(event.VDiskHandedOver, event.NodeUndrained)
+	two.tells(event.NodeDrained)
 	k.more()
 	stop()
 	k.whole()
@@ -232,12 +235,14 @@ func TestClusterCutOff(t *testing.T) {
 	c.wires[0].Cut()
 	one.until("it waits", func() bool { return one.diskState(id) == "suspended" })
 	stop()
+	one.tells(event.LeaseLost, event.LeaseBack)
 	old := k.s
 	two.until("it is missed", func() bool { return two.diskState(id) == "waiting" })
 	two.call("POST", "/vdisks/a/steal", map[string]any{"acceptLoss": true}, 200)
 	if s := two.diskState(id); s != "running" {
 		t.Fatalf("stolen, it is %s", s)
 	}
+	two.tells(event.VDiskStolen)
 	k.acked, k.s = [checkedBlocks]uint64{}, nil // lost, with consent
 	stop = k.start()
 	k.more()
@@ -281,6 +286,8 @@ func TestClusterStop(t *testing.T) {
 	for _, n := range []string{"n2", "n3"} {
 		two.until("spread", func() bool { return two.call("GET", "/nodes/"+n, nil, 200)["vdisks"] == 2.0 })
 	}
+	two.tells(event.VDiskTakenOver)
+	three.tells(event.VDiskTakenOver)
 	one = c.start(0)
 	for _, id := range ids {
 		if s := one.diskState(id); s != "elsewhere" {

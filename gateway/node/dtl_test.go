@@ -20,6 +20,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/cluster"
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/internal/kv"
@@ -248,6 +249,7 @@ func TestDTL(t *testing.T) {
 		t.Errorf("degraded: %v", d)
 	}
 	r.until("told as unhealthy", func() bool { return strings.Contains(r.causes(), "dtl_degraded") })
+	r.tells(event.DTLDegraded, event.DTLSynced)
 	p = startPeer(t, store, mine, peerDir, p.addr, true)
 	r.untilDTL("one", "ok")
 }

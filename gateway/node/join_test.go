@@ -15,6 +15,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/cluster"
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/internal/kv/etcd/etcdtest"
 )
 
@@ -176,6 +177,8 @@ func TestJoin(t *testing.T) {
 		t.Fatal(err)
 	}
 	beta.until("gamma stopped", beta.hears("gamma left down"))
+	e.first.tells(event.NodeJoined)
+	beta.tells(event.NodeLeft)
 	id, _ := beta.node()
 	for _, want := range []string{`ovgate_cluster_nodes{liveness="alive"} 2`, `ovgate_cluster_nodes{liveness="left"} 1`} {
 		if status, text := beta.scrape(); status != 200 || !strings.Contains(text, want) {
@@ -189,6 +192,7 @@ func TestJoin(t *testing.T) {
 	if is, _ := again.node(); is != id {
 		t.Errorf("beta became %s, was %s", is, id)
 	}
+	e.first.tells(event.NodeAlive)
 	again.until("alpha, and that gamma is gone", again.hears("alpha alive up", "beta alive up", "gamma dead down"))
 }
 
@@ -461,6 +465,7 @@ func TestLeave(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.first.call("DELETE", "/nodes/beta", nil, 204)
+	e.first.tells(event.NodeRemoved)
 	if e := e.first.call("POST", "/cluster/leave", nil, 409); e["object"] != "node alpha" || !strings.Contains(e["message"].(string), "last node") {
 		t.Errorf("the last one leaves: %v", e)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/internal/kv/etcd/etcdtest"
 )
 
@@ -195,6 +196,7 @@ func TestRegistryAway(t *testing.T) {
 		return r.call("GET", "/nodes", nil, 200)["items"].([]any)[0].(map[string]any)["state"] == "up"
 	})
 	r.until("health tells that it is back", func() bool { return !told() })
+	r.tells(event.RegistryAway, event.RegistryBack)
 	r.disk("two", "gold", 1<<30)
 	r.until("the vDisk goes on", func() bool { return r.diskState(disk) == "running" })
 	m.Stop()
