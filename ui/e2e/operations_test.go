@@ -163,16 +163,16 @@ func alerts(p *page, n *testNode, dir string) {
 func events(p *page, n *testNode) {
 	p.do("nothing happened", chromedp.Navigate(n.url+"/events"), visible(`//h1[.="Events"]`), visible(follows("Live")))
 	n.call(http.MethodPost, "/vdisks", map[string]any{"name": "db-02", "vpool": "gold", "size": 1 << 30}, nil)
-	p.do("a vDisk is made", visible(`//tr[td[contains(.,"vdisk db-02")]]//td[contains(.,"Created")]`))
+	p.do("a vDisk is made", visible(`//tr[td[contains(.,"vdisk db-02")]]//td[contains(.,"Made, 1073741824 bytes")]`))
 	n.call(http.MethodPatch, "/vdisks/db-02", map[string]any{"size": 2 << 30}, nil)
-	p.do("and grows", visible(`//tr[td[contains(.,"vdisk db-02")]]//td[contains(.,"Has 2 GiB now")]`))
+	p.do("and grows", visible(`//tr[td[contains(.,"vdisk db-02")]]//td[contains(.,"Grown to 2147483648 bytes")]`))
 	n.call(http.MethodDelete, "/vdisks/db-02", nil, nil)
-	p.do("and goes", visible(`//tr[td[contains(.,"vdisk db-02")]]//td[contains(.,"Deleted")]`))
+	p.do("and goes", visible(`//tr[td[contains(.,"vdisk db-02")]]//td[contains(.,"In the trash")]`))
 	both(p, "events", "81-events")
-	p.do("filter", choose(`select[aria-label=Kind]`, "target"), visible(`//h2[.="No event matches"]`), until(`location.search === "?kind=target"`))
+	p.do("filter", choose(`select[aria-label=Kind]`, "datastore"), visible(`//h2[.="No event matches"]`), until(`location.search === "?kind=datastore"`))
 	p.audit("no event matches")
-	p.do("clear it", click(`//button[.="Clear the filter"]`), fill(`input[type=search]`, "deleted"), visible(`//td[contains(.,"Deleted")]`),
-		chromedp.WaitNotPresent(`//td[contains(.,"Created")]`))
+	p.do("clear it", click(`//button[.="Clear the filter"]`), fill(`input[type=search]`, "in the trash"), visible(`//td[contains(.,"In the trash")]`),
+		chromedp.WaitNotPresent(`//td[contains(.,"Made,")]`), until(`document.querySelector("a[download]").search === "?q=in+the+trash"`))
 }
 
 func auditLog(p *page, n *testNode) {

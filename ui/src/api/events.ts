@@ -1,6 +1,6 @@
 // The stream of changes: one EventSource per tab, handed on as typed events.
 import { signal } from "@preact/signals";
-import type { DeletedEvent, Health, ISCSISession, MetricsEvent, NodeEvent, Target, VDisk, VPool } from "./gen";
+import type { DeletedEvent, Event, Health, ISCSISession, MetricsEvent, NodeEvent, Target, VDisk, VPool } from "./gen";
 
 /** What the node sends, by event name. */
 export type StreamEvents = {
@@ -11,6 +11,7 @@ export type StreamEvents = {
   session: ISCSISession;
   health: Health;
   node: NodeEvent;
+  event: Event;
   "vdisk.deleted": DeletedEvent;
   "vpool.deleted": DeletedEvent;
   "target.deleted": DeletedEvent;
@@ -92,6 +93,7 @@ const eventNames: (keyof StreamEvents)[] = [
   "session",
   "health",
   "node",
+  "event",
   "vdisk.deleted",
   "vpool.deleted",
   "target.deleted",

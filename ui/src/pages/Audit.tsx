@@ -1,27 +1,19 @@
 import { useState } from "preact/hooks";
 import type { AuditChange, AuditEntry } from "../api/gen";
 import { plural, time } from "../format";
-import { navigate, query, setQuery } from "../router";
+import { navigate, query } from "../router";
 import { useAudit } from "../store/operations";
-import { useNodes } from "../store/reads";
 import { denied } from "../store/session";
 import { Button } from "../parts/Button";
 import { DataTable, type Column } from "../parts/DataTable";
 import { Dialog } from "../parts/Dialog";
 import { Load } from "../parts/Load";
+import { hoursAsked, NodeFilter, TimeFilter } from "../parts/LogFilters";
 import { Notice } from "../parts/Notice";
 import { ObjectLink } from "../parts/ObjectLink";
 import { Empty, Facts, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
 import { Tag, type Tone } from "../parts/StateTag";
-
-/** Hours back that the filter offers. */
-const spans = [
-  { value: "1", text: "Last hour" },
-  { value: "24", text: "Last day" },
-  { value: "168", text: "Last week" },
-  { value: "720", text: "Last 30 days" },
-];
 
 /** Who changed what, from where, with what before and after. */
 export function AuditPage() {
@@ -42,31 +34,13 @@ export function AuditPage() {
 }
 
 function Filters() {
-  const nodes = useNodes();
-  const members = nodes.data?.items ?? [];
-  const choose = (param: string) => (event: { currentTarget: HTMLSelectElement }) =>
-    setQuery({ [param]: event.currentTarget.value, cursor: undefined }, { replace: true });
   return (
     <div class="toolbar" role="search">
       <SearchBox label="Filter by object" placeholder="Object" />
       <SearchBox label="Filter by user" param="user" placeholder="User" />
       <SearchBox label="Filter by operation" param="operation" placeholder="Operation, such as UpdateVDisk" />
-      <select aria-label="Time" value={query.value.get("hours") ?? ""} onChange={choose("hours")}>
-        <option value="">All times</option>
-        {spans.map((s) => (
-          <option key={s.value} value={s.value}>
-            {s.text}
-          </option>
-        ))}
-      </select>
-      {members.length > 1 && (
-        <select aria-label="Node" value={query.value.get("node") ?? ""} onChange={choose("node")}>
-          <option value="">The node that is asked</option>
-          {members.map((m) => (
-            <option key={m.id}>{m.name}</option>
-          ))}
-        </select>
-      )}
+      <TimeFilter />
+      <NodeFilter />
     </div>
   );
 }
@@ -75,8 +49,7 @@ function Log() {
   const q = query.value;
   const get = (name: string) => q.get(name) ?? undefined;
   const filter = { q: get("q"), user: get("user"), operation: get("operation"), node: get("node"), cursor: get("cursor") };
-  const hours = spans.find((s) => s.value === get("hours"))?.value;
-  const log = useAudit(filter, hours ? Number(hours) : undefined);
+  const log = useAudit(filter, hoursAsked());
   const [shown, show] = useState<AuditEntry | undefined>(undefined);
   return (
     <>

@@ -1,111 +1,148 @@
-import type { AlbaEvent } from "../api/gen";
-import { liveSince } from "../api/events";
+import type { Event, EventSeverity } from "../api/gen";
 import { capital, time } from "../format";
 import { navigate, query, setQuery } from "../router";
-import { entries, type Entry, type Kind } from "../store/journal";
-import { useAlba } from "../store/objects";
-import { pageSize } from "../store/reads";
+import { eventQuery, useEventCodes, useEvents, type EventFilter } from "../store/operations";
 import { denied } from "../store/session";
 import { Age } from "../parts/Age";
 import { Button } from "../parts/Button";
 import { DataTable, type Column } from "../parts/DataTable";
 import { Link } from "../parts/Link";
+import { Load } from "../parts/Load";
+import { Choice, hoursAsked, NodeFilter, TimeFilter } from "../parts/LogFilters";
 import { ObjectLink } from "../parts/ObjectLink";
 import { Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
 import { Tag, type Tone } from "../parts/StateTag";
 
-type Row = { key: string; at: number; kind: Kind | "osd"; object: string; tone: Tone; text: string };
-
-const kinds: Record<Row["kind"], string> = {
-  vdisk: "vDisks",
-  vpool: "vPools",
-  target: "Targets",
-  session: "iSCSI sessions",
-  node: "Nodes",
-  health: "Health",
-  osd: "Devices",
-};
-
-/** What happens: from the stream since the tab was opened, and what the object store remembers of devices. */
+/** What happened, as a node remembers it. New events come on top by themselves. */
 export function EventsPage() {
-  const alba = useAlba();
-  const kind = query.value.get("kind") ?? "";
-  const q = (query.value.get("q") ?? "").toLowerCase();
-  const rows = [...entries.value.map(streamed), ...(alba.data?.events ?? []).map(remembered)]
-    .filter((r) => (!kind || r.kind === kind) && (!q || (r.object + " " + r.text).toLowerCase().includes(q)))
-    .sort((a, b) => b.at - a.at);
-  const cursor = query.value.get("cursor");
-  const from = rows.findIndex((r) => r.key === cursor) + 1;
-  const page = rows.slice(from, from + pageSize);
-  const next = rows.length > from + pageSize ? (page.at(-1)?.key ?? null) : null;
   return (
-    <Page title="Events" state={<Since />}>
-      <div class="toolbar" role="search">
-        <SearchBox label="Filter events by object or text" />
-        <select
-          aria-label="Kind"
-          value={kind}
-          onChange={(event) => setQuery({ kind: event.currentTarget.value, cursor: undefined }, { replace: true })}
-        >
-          <option value="">All kinds</option>
-          {Object.entries(kinds).map(([value, text]) => (
-            <option key={value} value={value}>
-              {text}
-            </option>
-          ))}
-        </select>
-        <span class="spacer" />
-        {!denied("manage") && <Link to="/audit">Who changed what: audit log</Link>}
-      </div>
-      {page.length > 0 ? (
-        <DataTable label="Events" columns={columns} rows={page} rowKey={(r) => r.key} next={next} />
-      ) : (
-        <Empty
-          title={q || kind ? "No event matches" : "Nothing happened yet"}
-          text={
-            q || kind
-              ? "Take a part of the filter away to see more."
-              : "What happens to vDisks, vPools, targets, sessions, nodes and health appears here by itself."
-          }
-        >
-          {(q || kind) && <Button onClick={() => navigate("/events")}>Clear the filter</Button>}
-        </Empty>
-      )}
+    <Page title="Events">
+      <Filters />
+      <History />
     </Page>
   );
 }
 
-function Since() {
+/** What codes are of, by what goes before the dot, as people say it. */
+const kinds: Record<string, string> = {
+  alert: "Alerts",
+  backend: "Backends",
+  center: "vCenters",
+  certificate: "Certificates",
+  clock: "Clock",
+  cloud: "OpenStack clouds",
+  datastore: "Datastores",
+  dtl: "Copies of journals",
+  events: "This history",
+  health: "Health",
+  lease: "Leases",
+  node: "Nodes",
+  osd: "Devices",
+  registry: "Registry",
+  schedule: "Schedules",
+  scrub: "Scrubs",
+  session: "iSCSI sessions",
+  signin: "Sign-ins",
+  snapshot: "Snapshots",
+  store: "Object store",
+  target: "Targets",
+  vdisk: "vDisks",
+  vpool: "vPools",
+};
+
+const severities: EventSeverity[] = ["warning", "error"];
+
+/** The filter that the address has. */
+function asked(): EventFilter {
+  const get = (name: string) => query.value.get(name) ?? undefined;
+  return { q: get("q"), object: get("object"), code: get("kind"), severity: severities.find((s) => s === get("severity")), node: get("node") };
+}
+
+function Filters() {
+  const codes = useEventCodes();
+  const object = query.value.get("object");
+  const known = [...new Set((codes.data?.items ?? []).map((c) => c.code.split(".", 1)[0] ?? ""))];
+  const options = known.map((kind) => ({ value: kind, text: kinds[kind] ?? capital(kind) })).sort((a, b) => a.text.localeCompare(b.text));
+  const exported = new URLSearchParams();
+  for (const [name, value] of Object.entries(eventQuery(asked(), hoursAsked()))) {
+    if (value) {
+      exported.set(name, value);
+    }
+  }
   return (
-    <span class="muted">
-      {liveSince.value ? (
-        <>
-          Followed since <span class="num">{time(new Date(liveSince.value).toISOString())}</span>
-        </>
-      ) : (
-        "Not followed yet"
+    <div class="toolbar" role="search">
+      <SearchBox label="Filter events by object or text" />
+      <Choice
+        label="Severity"
+        param="severity"
+        none="All severities"
+        options={[
+          { value: "warning", text: "Warnings and errors" },
+          { value: "error", text: "Errors" },
+        ]}
+      />
+      <Choice label="Kind" param="kind" none="All kinds" options={options} />
+      <TimeFilter />
+      <NodeFilter />
+      {object && (
+        <Button small label={`Show events of all objects, not of ${object} only`} onClick={() => setQuery({ object: undefined, cursor: undefined })}>
+          {object} ×
+        </Button>
       )}
-    </span>
+      <span class="spacer" />
+      <a href={"/api/v1/events/export?" + exported.toString()} download>
+        Export
+      </a>
+      {!denied("manage") && <Link to="/audit">Who changed what: audit log</Link>}
+    </div>
   );
 }
 
-function streamed(e: Entry): Row {
-  return { key: "s" + e.id, at: e.at, kind: e.kind, object: e.object, tone: e.tone, text: e.text };
+function History() {
+  const filter = asked();
+  const hours = hoursAsked();
+  const cursor = query.value.get("cursor") ?? undefined;
+  const filtered = hours !== undefined || Object.values(filter).some(Boolean);
+  const events = useEvents(filter, cursor, hours);
+  return (
+    <Load query={events} lines={8}>
+      {(list) =>
+        list.items.length > 0 || list.next || cursor ? (
+          <DataTable label="Events" columns={columns} rows={list.items} rowKey={(e) => String(e.seq)} next={list.next} />
+        ) : (
+          <Empty
+            title={filtered ? "No event matches" : "Nothing happened yet"}
+            text={
+              filtered
+                ? "Take a part of the filter away to see more."
+                : "What happens to vDisks, vPools, targets, sessions, nodes and devices appears here by itself."
+            }
+          >
+            {filtered && <Button onClick={() => navigate("/events")}>Clear the filter</Button>}
+          </Empty>
+        )
+      }
+    </Load>
+  );
 }
 
-const tones: Record<AlbaEvent["level"], Tone> = { info: "info", warning: "warn", error: "bad" };
+const tones: Record<EventSeverity, Tone> = { info: "info", warning: "warn", error: "bad" };
 
-function remembered(e: AlbaEvent, i: number, all: AlbaEvent[]): Row {
-  // Newest first, and the newest move the others: counted from the end, a key stays with its event.
-  const key = `o${all.length - i}-${e.at}`;
-  return { key, at: Date.parse(e.at), kind: "osd", object: e.osd === null ? "object store" : `osd ${e.osd}`, tone: tones[e.level], text: capital(e.message) };
-}
-
-const columns: Column<Row>[] = [
-  { key: "at", title: "Time", cell: (r) => <span class="num">{time(new Date(r.at).toISOString())}</span> },
-  { key: "age", title: "Age", cell: (r) => <Age at={r.at} /> },
-  { key: "kind", title: "Kind", cell: (r) => kinds[r.kind] },
-  { key: "object", title: "Object", wrap: true, cell: (r) => <ObjectLink object={r.object} /> },
-  { key: "text", title: "What", wrap: true, cell: (r) => <Tag tone={r.tone} word={r.text} /> },
+const columns: Column<Event>[] = [
+  { key: "time", title: "Time", cell: (e) => <span class="num">{time(e.time)}</span> },
+  { key: "age", title: "Age", cell: (e) => <Age at={Date.parse(e.time)} /> },
+  { key: "object", title: "Object", wrap: true, cell: (e) => <ObjectLink object={e.object} /> },
+  {
+    key: "text",
+    title: "What",
+    wrap: true,
+    cell: (e) => (
+      <>
+        <Tag tone={tones[e.severity]} word={e.text} />
+        {e.hint && <div class="small muted">{e.hint}</div>}
+      </>
+    ),
+  },
+  { key: "code", title: "Code", cell: (e) => <code>{e.code}</code> },
 ];

@@ -4,6 +4,7 @@ import { Age } from "../parts/Age";
 import { Arrival } from "../parts/ConnectPanel";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
+import { EventsOf } from "../parts/ObjectLink";
 import { Card, Facts, Page } from "../parts/Page";
 import { DeleteTarget } from "./SharedTarget";
 import { activity, limits, reservation, TargetGroups } from "./TargetGroups";
@@ -16,7 +17,11 @@ export function TargetPage({ iqn }: { iqn: string }) {
     <Page
       title={iqn}
       crumbs={[{ to: "/iscsi", text: "iSCSI" }]}
-      state={target.data?.shared && <span class="chip">shared</span>}
+      state={
+        <>
+          {target.data?.shared && <span class="chip">shared</span>} <EventsOf object={"target " + iqn} />
+        </>
+      }
       actions={target.data?.shared && <DeleteTarget target={target.data} />}
     >
       <Load query={target}>

@@ -15,6 +15,7 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { fillTone, Meter } from "../parts/Meter";
 import { ErrorPanel, Notice } from "../parts/Notice";
+import { EventsOf } from "../parts/ObjectLink";
 import { Card, Facts, Page } from "../parts/Page";
 import { Charts } from "../parts/Charts";
 import { Tabs } from "../parts/Tabs";
@@ -41,7 +42,13 @@ export function VDiskPage({ name }: { name: string }) {
     <Page
       title={name}
       crumbs={[{ to: "/vdisks", text: "vDisks" }]}
-      state={v && <VDiskTag state={v.state} reason={v.stateReason} />}
+      state={
+        v && (
+          <>
+            <VDiskTag state={v.state} reason={v.stateReason} /> <EventsOf object={"vdisk " + v.name} />
+          </>
+        )
+      }
       actions={v && <Actions vdisk={v} />}
     >
       <Load query={vdisk} lines={8}>

@@ -16,6 +16,7 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { fillTone, Meter } from "../parts/Meter";
 import { FormError, Notice } from "../parts/Notice";
+import { EventsOf } from "../parts/ObjectLink";
 import { Card, Facts, Page } from "../parts/Page";
 import { VPoolTag } from "../parts/StateTag";
 import { changedSettings, settingsFields, settingsForm, VPoolSettingsFields } from "../parts/VPoolSettingsFields";
@@ -33,7 +34,13 @@ export function VPoolPage({ name }: { name: string }) {
     <Page
       title={name}
       crumbs={[{ to: "/vpools", text: "vPools" }]}
-      state={p && <VPoolTag state={p.state} reason={p.stateReason} />}
+      state={
+        p && (
+          <>
+            <VPoolTag state={p.state} reason={p.stateReason} /> <EventsOf object={"vpool " + p.name} />
+          </>
+        )
+      }
       actions={p && <Actions vpool={p} />}
     >
       <Load query={vpool} lines={8}>

@@ -16,10 +16,16 @@ export function objectAddress(object: string): string | undefined {
     case "user":
       return `/${kind}s`;
     case "cloud":
+    case "openstack":
       return "/openstack";
     case "center":
+    case "vsphere":
     case "datastore":
       return "/vsphere";
+    case "alert":
+      return "/alerts";
+    case "object":
+      return "/alba";
     default:
       return undefined;
   }
@@ -29,4 +35,9 @@ export function objectAddress(object: string): string | undefined {
 export function ObjectLink({ object }: { object: string }) {
   const to = objectAddress(object);
   return to ? <Link to={to}>{object}</Link> : <>{object || "–"}</>;
+}
+
+/** A link to what happened to an object. */
+export function EventsOf({ object }: { object: string }) {
+  return <Link to={"/events?object=" + encodeURIComponent(object)}>Events</Link>;
 }

@@ -52,6 +52,7 @@ export function follow(): void {
   on("session.deleted", () => refresh("sessions?", "targets?", "target:", "status", "vdisks?", "vdisk:"));
   on("node", () => refresh("nodes?", "cluster"));
   on("node.deleted", () => refresh("nodes?", "cluster"));
+  on("event", () => refresh("events?"));
   on("health", (health: Health) => {
     patch<Status>("status", (status) => ({ ...status, health }));
   });

@@ -6,6 +6,9 @@ import type {
   AlertList,
   AlertRuleList,
   AuditList,
+  EventCodeList,
+  EventList,
+  EventSeverity,
   Schedule,
   ScheduleList,
   SilenceList,
@@ -44,6 +47,27 @@ export function useAudit(filter: AuditFilter, hours?: number): Query<AuditList> 
     return call("GET /audit", { query: { ...filter, since, limit: pageSize } });
   };
   return useQuery(`audit?${hours ?? ""}${JSON.stringify(filter)}`, load, filter.cursor ? undefined : everyMs);
+}
+
+export type EventFilter = { q?: string; object?: string; code?: string; severity?: EventSeverity; node?: string };
+
+/** What a filter of events asks for; hours back from now, absent: all of it. */
+export function eventQuery(filter: EventFilter, hours?: number) {
+  return { ...filter, since: hours ? new Date(Date.now() - hours * 3_600_000).toISOString() : undefined };
+}
+
+/**
+ * The history of events of a node, newest first. The stream tells of new ones of the node that is asked; of
+ * another one they are read again.
+ */
+export function useEvents(filter: EventFilter, cursor?: string, hours?: number): Query<EventList> {
+  const load = () => call("GET /events/history", { query: { ...eventQuery(filter, hours), cursor, limit: pageSize } });
+  return useQuery(`events${cursor ? "" : "?"}${hours ?? ""}${cursor ?? ""}${JSON.stringify(filter)}`, load, cursor || !filter.node ? undefined : everyMs);
+}
+
+/** What events there are. */
+export function useEventCodes(): Query<EventCodeList> {
+  return useQuery("eventcodes", () => call("GET /events/codes"));
 }
 
 /** Whose schedule: the cluster's, or that of a vPool or vDisk, by name. */

@@ -4,7 +4,6 @@ import { call, whenSignedOut } from "../api/client";
 import type { Role, Session, Setup } from "../api/gen";
 import { closeStream, openStream } from "../api/events";
 import { forgetAll, withoutReads } from "./query";
-import { forgetJournal } from "./journal";
 import { forgetMetrics } from "./metrics";
 import { forgetToasts } from "./toasts";
 
@@ -81,7 +80,6 @@ function drop(): void {
   closeStream();
   forgetAll();
   forgetMetrics();
-  forgetJournal();
   forgetToasts();
   session.value = null;
 }
