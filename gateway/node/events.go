@@ -2,7 +2,10 @@ package node
 
 import (
 	"context"
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
@@ -10,6 +13,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/cluster"
 	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
+	"github.com/openvstorage/ovgate/gateway/observe/syslog"
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/iscsi"
@@ -25,15 +29,49 @@ const (
 
 // eventsConfig is the part of the configuration about events.
 type eventsConfig struct {
-	Bytes int64         `yaml:"bytes"`
-	Age   time.Duration `yaml:"age"`
+	Bytes    int64         `yaml:"bytes"`
+	Age      time.Duration `yaml:"age"`
+	Syslog   string        `yaml:"syslog"`
+	SyslogCA string        `yaml:"syslog_ca"`
 }
 
 func (c eventsConfig) check() error {
 	if c.Age != 0 && (c.Age < minEventAge || c.Age > maxEventAge) {
 		return fmt.Errorf("configuration: events.age is %s: use %s to %s", c.Age, minEventAge, maxEventAge)
 	}
-	return nil
+	if c.Syslog == "" && c.SyslogCA != "" {
+		return errors.New("configuration: events.syslog_ca without events.syslog: name the server, or leave it out")
+	}
+	if c.Syslog == "" {
+		return nil
+	}
+	_, err := c.sender("", nil)
+	return err
+}
+
+// sender returns what sends events to the syslog server; nil: there is none.
+func (c eventsConfig) sender(host string, log *slog.Logger) (*syslog.Sender, error) {
+	if c.Syslog == "" {
+		return nil, nil
+	}
+	server, err := syslog.ParseServer(c.Syslog)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: events.syslog: %w", err)
+	}
+	o := syslog.Options{Server: server, Host: host, Log: log}
+	if c.SyslogCA != "" {
+		if server.Scheme != "tls" {
+			return nil, fmt.Errorf("configuration: events.syslog_ca is for tls, events.syslog is %s: write tls://HOST:6514, or leave it out", c.Syslog)
+		}
+		b, err := readPEM(c.SyslogCA, 0)
+		if err != nil {
+			return nil, fmt.Errorf("configuration: events.syslog_ca: %w", err)
+		}
+		if o.Roots = x509.NewCertPool(); !o.Roots.AppendCertsFromPEM(b) {
+			return nil, fmt.Errorf("configuration: events.syslog_ca: %s has no certificate", c.SyslogCA)
+		}
+	}
+	return syslog.New(o), nil
 }
 
 // openEvents opens the history of events, before everything that has something to tell. A node
@@ -48,7 +86,17 @@ func (n *node) openEvents(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("data directory %s: %w", n.dir.path, err)
 	}
-	n.events = event.Open(event.Options{FS: fs, Log: n.log, MaxBytes: n.cfg.Events.Bytes, MaxAge: n.cfg.Events.Age, Node: n.self.Name, Told: api.Stream(n.hub)})
+	if n.syslog, err = n.cfg.Events.sender(n.self.Name, n.log); err != nil {
+		return err
+	}
+	stream := api.Stream(n.hub)
+	told := func(e event.Event) {
+		stream(e)
+		if n.syslog != nil {
+			n.syslog.Send(e)
+		}
+	}
+	n.events = event.Open(event.Options{FS: fs, Log: n.log, MaxBytes: n.cfg.Events.Bytes, MaxAge: n.cfg.Events.Age, Node: n.self.Name, Told: told})
 	n.onClose(n.events.Close)
 	return nil
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/json"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/observe/event"
+	"github.com/openvstorage/ovgate/internal/freeport"
 	"github.com/openvstorage/ovgate/iscsi/initiator"
 	"github.com/openvstorage/ovgate/volumedriver/backend/backendtest"
 )
@@ -305,4 +307,45 @@ func (r *running) exported(t *testing.T) {
 	}
 	r.anonymous().expect("GET", "/api/v1/events/history", "", 401, "unauthorized")
 	r.anonymous().expect("GET", "/api/v1/events/export", "", 401, "unauthorized")
+}
+
+// TestSyslog: events go to a syslog server; that they do not is a cause of health.
+func TestSyslog(t *testing.T) {
+	address, err := freeport.Address()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := filepath.Join(t.TempDir(), "ovgate.yaml")
+	write(t, conf, "events: {syslog: 'tcp://"+address+"'}\n")
+	r := start(t, Options{Data: t.TempDir(), Config: conf})
+	r.until("told as away", func() bool { return strings.Contains(r.causes(), "syslog") })
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	r.pool("gold", t.TempDir())
+	got := ""
+	for b := make([]byte, 4096); !strings.Contains(got, "vpool.created") || !strings.Contains(got, "node.started"); {
+		n, err := conn.Read(b)
+		if err != nil {
+			t.Fatalf("%v after %q", err, got)
+		}
+		got += string(b[:n])
+	}
+	if !strings.Contains(got, "<30>1 ") || !strings.Contains(got, "vpool gold: Made on a backend of kind local") {
+		t.Errorf("%q", got)
+	}
+	r.until("well", func() bool { return !strings.Contains(r.causes(), "syslog") })
 }

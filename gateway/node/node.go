@@ -31,6 +31,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/observe/audit"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/gateway/observe/series"
+	"github.com/openvstorage/ovgate/gateway/observe/syslog"
 	"github.com/openvstorage/ovgate/gateway/vsphere"
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
@@ -116,6 +117,7 @@ type node struct {
 	hub           *observe.Hub
 	audit         *audit.Log
 	events        *event.Log
+	syslog        *syslog.Sender // nil: events go to no syslog server
 	sampler       *observe.Sampler
 	history       *series.Store
 	alerts        *alertNode
@@ -490,6 +492,9 @@ func (n *node) serve(ctx context.Context) error {
 	wg.Go(func() { n.watchSkew(feedCtx) })
 	wg.Go(func() { n.api.Feed(feedCtx) })
 	wg.Go(func() { n.alerts.run(feedCtx) })
+	if n.syslog != nil {
+		wg.Go(func() { n.syslog.Run(feedCtx) })
+	}
 	if n.tls != nil {
 		n.tls.renewed = n.certificateRenewed
 		wg.Go(func() { n.tls.run(feedCtx, n.opt.lookCertificates) })

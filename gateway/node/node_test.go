@@ -422,6 +422,22 @@ func TestConfig(t *testing.T) {
 	if c, err = loadConfig(Options{Config: f}); err != nil || c.API != DefaultAPI || len(c.ISCSI) != 1 || c.ISCSI[0] != DefaultISCSI || c.StopTimeout != defaultStop {
 		t.Errorf("empty configuration: %+v %v", c, err)
 	}
+	pem := filepath.Join(t.TempDir(), "ca.pem")
+	write(t, pem, "no certificate")
+	for text, says := range map[string]string{
+		"events: {bytes: 1}": "use 16777216 to", "events: {age: 1s}": "events.age", "events: {syslog: 'log.example.org'}": "write udp://HOST:514",
+		"events: {syslog_ca: '/x'}": "without events.syslog", "events: {syslog: 'udp://log', syslog_ca: '/x'}": "is for tls",
+		"events: {syslog: 'tls://log', syslog_ca: '/nosuch.pem'}": "no such file", "events: {syslog: 'tls://log', syslog_ca: '" + pem + "'}": "has no certificate",
+	} {
+		write(t, f, text+"\n")
+		if _, err := loadConfig(Options{Config: f}); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	write(t, f, "events: {bytes: 33554432, age: 48h, syslog: 'tls://log.example.org'}\n")
+	if c, err = loadConfig(Options{Config: f}); err != nil || c.Events.Bytes != 32<<20 || c.Events.Age != 48*time.Hour {
+		t.Errorf("of events: %+v %v", c.Events, err)
+	}
 	for _, o := range []Options{{LogFormat: "xml"}, {API: "host"}, {API: ":99999"}, {ISCSI: []string{"1:2:3"}}, {ISCSI: []string{"127.0.0.1:1", "127.0.0.1:1"}}, {ISCSI: []string{"127.0.0.1:1", "[::1]:1"}, Advertise: []string{"10.0.0.1:1"}}, {Advertise: []string{"10.0.0.1:1", "10.0.0.1:1"}}, {Advertise: []string{"10.0.0.1"}}, {Advertise: []string{"10.0.0.1:0"}}, {API: "192.0.2.1:1", Insecure: true}, {API: ":1", Insecure: true}} {
 		if _, err := loadConfig(o); err == nil {
 			t.Errorf("%+v is taken", o)

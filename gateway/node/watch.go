@@ -112,6 +112,11 @@ func (n *node) checks(wall time.Time, stores []observe.RemoteMetrics) observe.Ch
 		}
 	}
 	c.Audit, c.Events, c.History = n.audit.Status().Err, n.events.Status().Err, n.history.Err()
+	if n.syslog != nil {
+		if lost, err := n.syslog.Status(); err != nil {
+			c.Syslog = &observe.SyslogCheck{Server: n.cfg.Events.Syslog, Err: err, Lost: lost}
+		}
+	}
 	for _, f := range n.alerts.service.Failures() {
 		c.AlertChannels = append(c.AlertChannels, observe.AlertChannelCheck{Name: f.Channel, Since: f.Since, Err: f.Err})
 	}

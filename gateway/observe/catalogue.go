@@ -77,6 +77,7 @@ func Catalogue() []About {
 		{"site_certificate", Bad, "The site's certificate for API and UI ends in less than 30 days, or what is in its files is not used.", "Put a new certificate and its key into the files that tls in the configuration names.", aWhile},
 		{"snapshot_late", Warning, "A vDisk lacks its last three automatic snapshots.", "Look at its schedule, which tells why.", 4 * time.Hour},
 		{"space_forecast", Bad, "A place is full within 7 days, or 1 as an error, if it goes on filling as in the last day.", "Add space before that.", 6 * time.Hour},
+		{"syslog", Warning, "Events are not sent to the syslog server.", "Bring the server or the network to it back, or correct events.syslog in the configuration.", aMinute},
 		{"vdisk_closed", Bad, "A vDisk was closed by an error.", "See the node's log.", atOnce},
 		{"vdisk_corrupt", Bad, "The state of a vDisk is damaged; it is offline.", "The reason names the place.", atOnce},
 		{"vdisk_damaged", Bad, "Verification found damaged objects of a vDisk.", "Bring the objects back, or write the ranges anew.", atOnce},

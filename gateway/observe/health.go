@@ -138,9 +138,10 @@ type Checks struct {
 	Registry   []RegistryMember
 	Remotes    []RemoteCheck
 	Clouds     []CloudCheck
-	Audit      error // why changes are not in the audit log yet
-	Events     error // why events are not in their history yet
-	History    error // why the history of performance is not on the disk
+	Audit      error        // why changes are not in the audit log yet
+	Events     error        // why events are not in their history yet
+	Syslog     *SyslogCheck // nil: events are sent, or to no server
+	History    error        // why the history of performance is not on the disk
 	Machine    Machine
 	// RegistryErr is why records of the registry are not followed; empty: they are.
 	RegistryErr string
@@ -148,6 +149,13 @@ type Checks struct {
 	Full map[Place]time.Duration
 	// AlertChannels are those that do not take what they are told.
 	AlertChannels []AlertChannelCheck
+}
+
+// SyslogCheck is a syslog server that events are not sent to.
+type SyslogCheck struct {
+	Server string // as the configuration names it
+	Err    error
+	Lost   int // events that found no room while they wait
 }
 
 // AlertChannelCheck is a channel that alerts are not delivered to.
@@ -205,6 +213,13 @@ func (c Checks) Evaluate() Health {
 	}
 	if c.Events != nil {
 		add(Warning, "event_log", "", "free space on the disk of the data directory, or check that disk; what waits is written by itself, nothing else suffers", "Events are not recorded: %v", c.Events)
+	}
+	if s := c.Syslog; s != nil {
+		text := fmt.Sprintf("Events are not sent to %s: %v", s.Server, s.Err)
+		if s.Lost > 0 {
+			text += fmt.Sprintf("; %s were lost", plural(s.Lost, "event"))
+		}
+		add(Warning, "syslog", "", "bring the syslog server or the network to it back, or correct events.syslog in the configuration; it is tried again by itself", "%s", text)
 	}
 	if c.History != nil {
 		add(Warning, "metrics_history", "", "free space on the disk of the data directory, or check that disk; it is tried again by itself, nothing else suffers", "The history of performance is not written: %v", c.History)
