@@ -437,7 +437,7 @@ func (c *Controller) runRetention(ctx context.Context, d due) (string, error) {
 	}
 	gone := schedule.Retention{Days: d.job.Days, Weeks: d.job.Weeks}.Expired(list, now, p.Zone())
 	for i, s := range gone {
-		if err := c.DeleteSnapshot(ctx, v.ID, s.ID, false); err != nil {
+		if _, err := c.deleteSnapshot(ctx, v.ID, s.ID, false); err != nil {
 			return "", fmt.Errorf("%d of %d snapshots deleted: %w", i, len(gone), err)
 		}
 	}

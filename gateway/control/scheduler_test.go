@@ -104,6 +104,9 @@ func TestAutomaticSnapshots(t *testing.T) {
 		t.Errorf("run %+v", r)
 	}
 	all, _ := b.Snapshots(t.Context(), v.ID)
+	if _, told := b.noted.Load(string(event.SnapshotCreated) + " vdisk a"); told {
+		t.Error("an automatic snapshot is told")
+	}
 	if s := all[0]; !s.Automatic || s.Sticky || s.Consistent {
 		t.Errorf("snapshot %+v", s)
 	}

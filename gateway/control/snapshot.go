@@ -41,7 +41,9 @@ func (c *Controller) CreateSnapshot(ctx context.Context, name string, in volume.
 		}
 		if err == nil {
 			c.log.Info("snapshot made", "vdisk", rec.Name, "id", rec.ID, "snapshot", out.Name, "seq", out.Seq)
-			c.tell(event.SnapshotCreated, vdiskObject(rec.Name), "snapshot", out.Name)
+			if !in.Automatic { // there are hundreds of thousands a day
+				c.tell(event.SnapshotCreated, vdiskObject(rec.Name), "snapshot", out.Name)
+			}
 		}
 		return err
 	})
@@ -156,7 +158,17 @@ func (c *Controller) Snapshots(ctx context.Context, name string) ([]volume.Snaps
 // DeleteSnapshot deletes a snapshot by name or id; an absent one is no error, a
 // sticky one needs force.
 func (c *Controller) DeleteSnapshot(ctx context.Context, name, snapshot string, force bool) error {
-	return c.withDisk(ctx, name, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
+	rec, err := c.deleteSnapshot(ctx, name, snapshot, force)
+	if err == nil {
+		c.tell(event.SnapshotDeleted, vdiskObject(rec.Name), "snapshot", clip(snapshot))
+	}
+	return err
+}
+
+// deleteSnapshot is DeleteSnapshot for those that go by themselves.
+func (c *Controller) deleteSnapshot(ctx context.Context, name, snapshot string, force bool) (of model.VDisk, _ error) {
+	err := c.withDisk(ctx, name, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
+		of = rec
 		if d.vol != nil {
 			if _, e := c.running(d, rec); e != nil {
 				return e // another opening's
@@ -172,8 +184,8 @@ func (c *Controller) DeleteSnapshot(ctx context.Context, name, snapshot string, 
 		}
 		if err == nil {
 			c.log.Info("snapshot deleted", "vdisk", rec.Name, "id", rec.ID, "snapshot", clip(snapshot))
-			c.tell(event.SnapshotDeleted, vdiskObject(rec.Name), "snapshot", clip(snapshot))
 		}
 		return err
 	})
+	return of, err
 }

@@ -131,6 +131,15 @@ func TestPassedOn(t *testing.T) {
 	} {
 		two.until(path+" has points", func() bool { return len(ask(200, by, "GET", path, "", nil)["points"].([]any)) > 0 })
 	}
+	two.until("the history of alpha has a", func() bool {
+		return len(ask(200, "alpha", "GET", "/events/history?node=alpha&code=vdisk.created&q=vdisk+a", "", nil)["items"].([]any)) == 1
+	})
+	if l := ask(200, "", "GET", "/events/history?node=beta&code=vdisk.created", "", nil)["items"].([]any); len(l) != 0 {
+		t.Errorf("beta has events of alpha: %v", l)
+	}
+	if status, by, b := two.raw("GET", "/events/export?node=alpha&object=vdisk+a", nil); status != 200 || by != "alpha" || !strings.Contains(string(b), `"code":"vdisk.created"`) || strings.Contains(string(b), "vdisk i") {
+		t.Errorf("exported: %d by %q: %s", status, by, b)
+	}
 	ask(200, "alpha", "POST", "/vdisks/a/publish", "", map[string]any{})
 	if e := ask(400, "alpha", "PATCH", "/vdisks/a", "", map[string]any{"size": 1}); e["code"] == nil || e["hint"] == nil {
 		t.Errorf("a refusal: %v", e)
@@ -188,6 +197,11 @@ func TestPassedOn(t *testing.T) {
 	}
 	if e := ask(409, "", "GET", "/nodes/alpha/performance", "", nil); e["code"] != "elsewhere" {
 		t.Errorf("history of a node that is away: %v", e)
+	}
+	for _, path := range []string{"/events/history?node=alpha", "/events/export?node=alpha", "/audit?node=alpha"} {
+		if e := ask(409, "", "GET", path, "", nil); e["code"] != "elsewhere" || e["object"] != "node alpha" {
+			t.Errorf("%s, which is away: %v", path, e)
+		}
 	}
 	if e := ask(409, "", "POST", "/vdisks/a/commit", "", nil); e["code"] != "elsewhere" || !strings.Contains(e["hint"].(string), "does not answer") {
 		t.Errorf("without its node: %v", e)
