@@ -8,6 +8,9 @@
 //	                   <- relay <- route 1 <- 10.0.3.100:3260 <- eth1 10.0.3.15
 //	scripts  <-> unix socket <-> virtio port <-> /init
 //
+// More addresses and ports the other way are options, as is a disk that the guest runs from
+// in place of the ram disk.
+//
 // Invariants
 //
 //  1. The guest reaches the addresses of its routes and nothing else: user-mode
@@ -22,14 +25,17 @@ package guest
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,7 +51,7 @@ const (
 	// memoryMiB holds the ram disk, caches and a few hundred MiB of page cache.
 	memoryMiB = 768
 	// bootTime bounds a boot, which takes some 6 s on an idle machine.
-	bootTime = time.Minute
+	bootTime = 5 * time.Minute
 	// maxLine bounds a line that the guest sends.
 	maxLine = 1 << 20
 	// logTail is how much of the console an error shows, in bytes.
@@ -59,6 +65,17 @@ var Addresses = [Routes]string{"10.0.2.100:3260", "10.0.3.100:3260"}
 type Options struct {
 	Dir  string // state: socket, routes, console log; made when absent
 	Name string // initiator name; "" is iqn.1993-08.org.debian:01:guest
+	// Disk is a file with an ext4 file system that the guest runs from, such as that of
+	// scripts/guest/root; what it changes there ends with it. "": from its ram disk.
+	Disk string
+	// MemoryMiB is 768 when it is 0.
+	MemoryMiB int
+	// Also are more addresses that the guest can reach, "10.0.2.101:8443"; their routes
+	// follow those of Addresses.
+	Also []string
+	// Serves are ports of the guest's first card by the address of this host's loopback,
+	// "127.0.0.1:P", that leads to them.
+	Serves map[string]int
 }
 
 // Guest is a running virtual machine. Run calls follow each other.
@@ -103,7 +120,7 @@ func Start(ctx context.Context, image, relay string, o Options) (*Guest, error) 
 		return nil, err
 	}
 	g := &Guest{dir: o.Dir, done: make(chan struct{})}
-	for i := range Routes {
+	for i := range Routes + len(o.Also) {
 		if err := g.Route(i, ""); err != nil {
 			return nil, err
 		}
@@ -114,7 +131,8 @@ func Start(ctx context.Context, image, relay string, o Options) (*Guest, error) 
 	}
 	defer console.Close()
 	_ = os.Remove(g.socket()) // of a guest before; QEMU makes it anew
-	g.cmd = exec.Command("qemu-system-x86_64", g.arguments(image, relay, o.Name)...)
+	g.cmd = exec.Command("qemu-system-x86_64", g.arguments(image, relay, o)...)
+	g.cmd.Env = append(os.Environ(), "TMPDIR="+o.Dir) // what a guest changes on its disk
 	g.cmd.Stdout, g.cmd.Stderr = console, console
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := g.cmd.Start(); err != nil {
@@ -136,13 +154,16 @@ func (g *Guest) routeFile(i int) string { return filepath.Join(g.dir, "route-"+s
 // PID returns QEMU's process id.
 func (g *Guest) PID() int { return g.cmd.Process.Pid }
 
-func (g *Guest) arguments(image, relay, name string) []string {
+func (g *Guest) arguments(image, relay string, o Options) []string {
 	line := "console=ttyS0 quiet panic=-1 net.ifnames=0 loglevel=4 mitigations=off"
-	if name != "" {
-		line += " initiator=" + name
+	if o.Name != "" {
+		line += " initiator=" + o.Name
+	}
+	if o.Disk != "" {
+		line += " disk=vda"
 	}
 	args := []string{
-		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1", "-m", strconv.Itoa(memoryMiB),
+		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1", "-m", strconv.Itoa(cmp.Or(o.MemoryMiB, memoryMiB)),
 		"-nodefaults", "-display", "none", "-no-reboot",
 		"-kernel", filepath.Join(image, "vmlinuz"), "-initrd", filepath.Join(image, "initrd"), "-append", line,
 		"-serial", "stdio",
@@ -150,11 +171,25 @@ func (g *Guest) arguments(image, relay, name string) []string {
 		"-chardev", "socket,id=port,path=" + g.socket() + ",server=on,wait=off",
 		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port,name=ovgate",
 	}
-	for i, a := range Addresses {
-		id := "n" + strconv.Itoa(i)
-		args = append(args,
-			"-netdev", fmt.Sprintf("user,id=%s,ipv6=off,net=10.0.%d.0/24,restrict=on,guestfwd=tcp:%s-cmd:%s %s", id, 2+i, a, relay, g.routeFile(i)),
-			"-device", "virtio-net-pci,romfile=,netdev="+id)
+	if o.Disk != "" {
+		args = append(args, "-drive", "if=virtio,format=raw,snapshot=on,discard=unmap,file="+o.Disk)
+	}
+	for i, first := range Addresses {
+		id, net := "n"+strconv.Itoa(i), fmt.Sprintf("10.0.%d.", 2+i)
+		card := fmt.Sprintf("user,id=%s,ipv6=off,net=%s0/24,restrict=on", id, net)
+		for n, a := range append([]string{first}, o.Also...) {
+			if n == 0 {
+				card += fmt.Sprintf(",guestfwd=tcp:%s-cmd:%s %s", a, relay, g.routeFile(i))
+			} else if strings.HasPrefix(a, net) {
+				card += fmt.Sprintf(",guestfwd=tcp:%s-cmd:%s %s", a, relay, g.routeFile(Routes+n-1))
+			}
+		}
+		if i == 0 {
+			for _, from := range slices.Sorted(maps.Keys(o.Serves)) {
+				card += fmt.Sprintf(",hostfwd=tcp:%s-10.0.2.15:%d", from, o.Serves[from])
+			}
+		}
+		args = append(args, "-netdev", card, "-device", "virtio-net-pci,romfile=,netdev="+id)
 	}
 	return args
 }
@@ -200,6 +235,43 @@ func (g *Guest) Route(i int, to string) error {
 		return err
 	}
 	return os.Rename(tmp, g.routeFile(i))
+}
+
+// Cut breaks the connections through a route, as the loss of a switch does, and leads it
+// nowhere.
+func (g *Guest) Cut(i int) error {
+	if err := g.Route(i, ""); err != nil {
+		return err
+	}
+	relays, err := g.relays(g.routeFile(i))
+	for _, pid := range relays {
+		if kerr := syscall.Kill(pid, syscall.SIGKILL); kerr != nil && !errors.Is(kerr, syscall.ESRCH) {
+			err = errors.Join(err, kerr)
+		}
+	}
+	return err
+}
+
+// relays are the processes that QEMU started for connections to a route, known by their
+// argument, a file that only this guest has.
+func (g *Guest) relays(route string) ([]int, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, file := range files {
+		line, err := os.ReadFile(file)
+		if args := strings.Split(string(line), "\x00"); err != nil || len(args) != 3 || args[1] != route {
+			continue // it ended, or is something else
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
 }
 
 // StatusError is a script that ended with another status than 0.
@@ -264,7 +336,8 @@ func (g *Guest) Close() error {
 	if g.conn != nil {
 		_ = g.conn.Close()
 	}
-	_ = syscall.Kill(-g.PID(), syscall.SIGKILL) // QEMU and its relays; gone already is as good
+	// Gone already is as good. Relays end with their connections.
+	_ = syscall.Kill(-g.PID(), syscall.SIGKILL)
 	<-g.done
 	return nil
 }
