@@ -255,6 +255,7 @@ func (c *cloud) deleteSnapshot(t *testing.T, ids ...string) {
 // attachment is a volume at a host.
 type attachment struct {
 	c      *cloud
+	volume string
 	id     string
 	server string
 	iqn    string         // of the host
@@ -272,13 +273,18 @@ func uuid() string {
 // tryAttach does what Nova does for a server on a host: an attachment with the host's
 // connector, and its completion.
 func (c *cloud) tryAttach(volume, host string) (*attachment, error) {
-	server, iqn := uuid(), "iqn.2026-01.org.openvstorage:"+host
-	made, err := attachments.Create(l.ctx, c.block, attachments.CreateOpts{VolumeUUID: volume, InstanceUUID: server,
-		Connector: map[string]any{"initiator": iqn, "host": host, "ip": "127.0.0.1", "multipath": true, "os_type": "linux", "platform": "x86_64"}}).Extract()
+	return c.tryAttachTo(volume, map[string]any{"initiator": "iqn.2026-01.org.openvstorage:" + host, "host": host, "ip": "127.0.0.1",
+		"multipath": true, "os_type": "linux", "platform": "x86_64"})
+}
+
+// tryAttachTo does so for the host that has a connector.
+func (c *cloud) tryAttachTo(volume string, connector map[string]any) (*attachment, error) {
+	server, iqn := uuid(), fmt.Sprint(connector["initiator"])
+	made, err := attachments.Create(l.ctx, c.block, attachments.CreateOpts{VolumeUUID: volume, InstanceUUID: server, Connector: connector}).Extract()
 	if err != nil {
 		return nil, err
 	}
-	a := &attachment{c: c, id: made.ID, server: server, iqn: iqn, info: made.ConnectionInfo}
+	a := &attachment{c: c, volume: volume, id: made.ID, server: server, iqn: iqn, info: made.ConnectionInfo}
 	return a, attachments.Complete(l.ctx, c.block, made.ID).ExtractErr()
 }
 
@@ -311,7 +317,7 @@ func address(info map[string]any) (lun.Address, error) {
 	if text("driver_volume_type") != "iscsi" || text("target_iqn") == "" || text("auth_password") == "" || len(portals) < 2 || !isNumber {
 		return lun.Address{}, errors.New("the connection information is not that of a LUN with CHAP and two portals")
 	}
-	return lun.Address{Portal: text("target_portal"), IQN: text("target_iqn"), LUN: uint16(number),
+	return lun.Address{Portal: l.local(text("target_portal")), IQN: text("target_iqn"), LUN: uint16(number),
 		User: text("auth_username"), Secret: text("auth_password")}, nil
 }
 

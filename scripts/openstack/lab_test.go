@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/openvstorage/ovgate/internal/client"
 	"github.com/openvstorage/ovgate/internal/freeport"
 	"github.com/openvstorage/ovgate/scripts/drill/node"
+	"github.com/openvstorage/ovgate/scripts/guest"
 )
 
 const (
@@ -48,6 +51,9 @@ type lab struct {
 	admin  *cloud // role admin, project admin
 	member *cloud // role member, project ovgate
 	token  string // of the driver
+
+	// portals are those of the node, on the loopback.
+	portals []string
 }
 
 // l is set up by TestMain.
@@ -102,10 +108,10 @@ func (l *lab) start() error {
 	if err := l.startNode(); err != nil {
 		return err
 	}
-	text, err := l.section()
-	if err != nil {
+	if err := l.makeToken(); err != nil {
 		return err
 	}
+	text := l.section(l.door.Addr(), l.back.Addr())
 	file := filepath.Join(l.dir, "ovgate.conf")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return err
@@ -151,10 +157,17 @@ func (l *lab) startNode() error {
 	if err != nil {
 		return err
 	}
-	l.node, err = node.New(node.Options{Bin: bin, Data: filepath.Join(l.dir, "data"), Args: []string{"--iscsi", portal}})
+	args := []string{"--iscsi", portal}
+	if guestAsked() { // hosts are told where the guest finds the portals
+		for _, a := range guest.Addresses {
+			args = append(args, "--advertise", a)
+		}
+	}
+	l.node, err = node.New(node.Options{Bin: bin, Data: filepath.Join(l.dir, "data"), Args: args})
 	if err != nil {
 		return err
 	}
+	l.portals = []string{l.node.Portal(), portal}
 	if err := l.node.Start(l.ctx); err != nil {
 		return err
 	}
@@ -188,27 +201,40 @@ func (l *lab) startNode() error {
 	return err
 }
 
-// section is that of cinder.conf. The token has the role that the driver's README asks for.
-func (l *lab) section() (string, error) {
+// local is where this machine finds a portal that hosts are told.
+func (l *lab) local(portal string) string {
+	if i := slices.Index(guest.Addresses[:], portal); i >= 0 {
+		return l.portals[i]
+	}
+	return portal
+}
+
+// makeToken makes the driver's, with the role that its README asks for.
+func (l *lab) makeToken() error {
 	user := "cinder"
 	if err := client.Done(l.api.CreateUser(l.ctx, nil, client.UserInput{Name: user, Password: uuid(), Role: client.RoleWrite})); err != nil {
-		return "", err
+		return err
 	}
 	made, err := client.Get[client.NewToken](l.api.CreateToken(l.ctx, nil, client.TokenInput{Name: user, Role: client.RoleWrite, User: &user}))
-	if err != nil {
-		return "", err
-	}
 	l.token = made.Secret
+	return err
+}
+
+// section is that of cinder.conf, with the addresses of the API.
+func (l *lab) section(addresses ...string) string {
 	return fmt.Sprintf(`[%s]
 volume_driver = ovgate_cinder.iscsi.OVGateISCSIDriver
 volume_backend_name = %[1]s
-ovgate_api_urls = https://%[2]s, https://%[3]s
-ovgate_token = %[4]s
-ovgate_ca_file = %[5]s
-ovgate_vpools = %[6]s, %[7]s
+ovgate_api_urls = https://%[2]s
+ovgate_token = %[3]s
+ovgate_ca_file = %[4]s
+ovgate_vpools = %[5]s, %[6]s
 max_over_subscription_ratio = 1000
-`, backend, l.door.Addr(), l.back.Addr(), l.token, filepath.Join(l.node.Data(), "tls", "ca.pem"), fast, plain), nil
+`, backend, strings.Join(addresses, ", https://"), l.token, l.authority(), fast, plain)
 }
+
+// authority is the file with the node's CA.
+func (l *lab) authority() string { return filepath.Join(l.node.Data(), "tls", "ca.pem") }
 
 // end ends everything, and keeps what explains a failure.
 func (l *lab) end(ok bool) error {
