@@ -1,9 +1,11 @@
 package guest_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/internal/client"
+	"github.com/openvstorage/ovgate/internal/freeport"
 	"github.com/openvstorage/ovgate/scripts/drill/node"
 	"github.com/openvstorage/ovgate/scripts/guest"
 )
@@ -25,7 +28,14 @@ type rig struct {
 	guest *guest.Guest
 	node  *node.Node
 	dir   string
+	at    string // this machine's address that leads to guestPort
 }
+
+const (
+	// also is an address that the guest reaches besides, at the route after the others.
+	also      = "10.0.2.101:80"
+	guestPort = 7000
+)
 
 // boot starts a guest. Without QEMU or the guest's packages the test is skipped,
 // except in CI, where they must be there.
@@ -45,8 +55,13 @@ func boot(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	at, err := freeport.Address()
+	if err != nil {
+		t.Fatal(err)
+	}
 	begin := time.Now()
-	g, err := guest.Start(ctx, image, relay, guest.Options{Dir: filepath.Join(dir, "guest"), Name: initiatorName})
+	g, err := guest.Start(ctx, image, relay, guest.Options{Dir: filepath.Join(dir, "guest"), Name: initiatorName,
+		Also: []string{also}, Serves: map[string]int{at: guestPort}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +71,7 @@ func boot(t *testing.T) *rig {
 		}
 	})
 	t.Logf("guest up in %v", time.Since(begin).Round(100*time.Millisecond))
-	return &rig{ctx: ctx, guest: g, dir: dir}
+	return &rig{ctx: ctx, guest: g, dir: dir, at: at}
 }
 
 const initiatorName = "iqn.2026-11.io.ovgate.test:guest"
@@ -146,6 +161,7 @@ func TestGuest(t *testing.T) {
 		run  func(*rig, *testing.T)
 	}{
 		{"Isolation", (*rig).isolation},
+		{"Routes", (*rig).routes},
 		{"FileSystems", (*rig).fileSystems},
 		{"MutualCHAP", (*rig).mutualCHAP},
 		{"SCSI", (*rig).scsi},
@@ -173,6 +189,7 @@ try() { # ADDRESS PORT WANT
 }
 try 10.0.2.100 3260 reached
 try 10.0.3.100 3260 closed
+try 10.0.2.101 80 closed
 try 10.0.2.100 %[1]d closed
 try 10.0.2.2 %[1]d closed
 try 10.0.3.2 %[1]d closed
@@ -180,6 +197,64 @@ try 10.0.3.2 %[1]d closed
 [ -z "$(ip -6 addr show scope global)" ] || { echo "a global IPv6 address"; bad=1; }
 exit $bad
 `, port))
+}
+
+// routes: another address and another way than those to portals, and a connection that is
+// cut while the rest stays.
+func (r *rig) routes(t *testing.T) {
+	l, _ := listen(t)
+	defer l.Close()
+	if err := r.guest.Route(guest.Routes, l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	r.run(t, fmt.Sprintf(`# one more address, and a port for this machine
+[ "$(nc -w 30 10.0.2.101 80 </dev/null)" = hello ] || { echo "10.0.2.101 is not reached"; exit 1; }
+(echo served | nc -l -p %d) >/dev/null 2>&1 &
+until netstat -ltn | grep -q :%[1]d; do usleep 50000; done
+`, guestPort))
+	conn, err := net.Dial("tcp", r.at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got, err := bufio.NewReader(conn).ReadString('\n'); err != nil || got != "served\n" {
+		t.Errorf("the guest's port answers %q: %v", got, err)
+	}
+
+	held, err := net.Listen("tcp", "127.0.0.1:0") // says nothing and ends nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	for i := range guest.Routes {
+		if err := r.guest.Route(i, held.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.run(t, `# hold a connection through each route
+mkfifo /tmp/open
+sleep 100000 >/tmp/open 2>/dev/null &
+echo $! >/tmp/opener
+for i in 2 3; do (nc 10.0.$i.100 3260 </tmp/open; touch /tmp/ended$i) >/dev/null 2>&1 & done
+for i in 2 3; do until netstat -tn | grep "10.0.$i.100:3260" | grep -q ESTABLISHED; do usleep 50000; done; done
+`)
+	for range guest.Routes { // the relays have reached it
+		c, err := held.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	if err := r.guest.Cut(1); err != nil {
+		t.Fatal(err)
+	}
+	r.run(t, `# the one that is cut ends, the other one stays
+until [ -e /tmp/ended3 ]; do usleep 50000; done
+netstat -tn | grep "10.0.2.100:3260" | grep -q ESTABLISHED || { netstat -tn; exit 1; }
+[ ! -e /tmp/ended2 ] || { echo "the other connection ended"; exit 1; }
+kill $(cat /tmp/opener)
+rm /tmp/open
+`)
 }
 
 // fileSystems runs ext4 and XFS on a vDisk of a real node: verified I/O, fstrim,
