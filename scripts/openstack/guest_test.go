@@ -73,7 +73,7 @@ func bootMachine(t *testing.T, o guest.Options) *machine {
 
 // machineHelpers are shell functions of every script.
 const machineHelpers = `
-# until_true WHAT COMMAND...: waits for a condition, two minutes at most of the guest's time
+# until_true WHAT COMMAND...: waits for a condition, tried 600 times, which takes minutes
 until_true() {
 	what=$1; shift
 	for _ in $(seq 600); do "$@" && return 0; sleep 0.2; done

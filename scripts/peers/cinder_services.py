@@ -1,5 +1,7 @@
 """cinder-scheduler, cinder-volume of every backend and cinder-api in one process.
 
+With main(backup=True) cinder-backup as well, on a host that can attach volumes.
+
 usage: python3 -c START --config-file FILE, with transport_url = fake://, where START is
 import eventlet; eventlet.monkey_patch(); import cinder_services; cinder_services.main()
 since eventlet has to come before what it patches.
@@ -10,14 +12,17 @@ did not come up is named in a line "uninitialized=NAME,..." on standard output.
 """
 
 import importlib
+import shlex
 import sys
 import threading
 import time
 
 import eventlet
+import os_brick
 from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_messaging._drivers import impl_fake
+from oslo_privsep import priv_context
 from oslo_serialization import jsonutils
 from sqlalchemy.dialects.sqlite import pysqlite
 from sqlalchemy import pool
@@ -28,6 +33,7 @@ from cinder import coordination
 from cinder import objects
 from cinder import rpc
 from cinder import service
+from cinder import utils
 from cinder import version
 
 CONF = cfg.CONF
@@ -73,7 +79,16 @@ def volume_services():
                              binary=constants.VOLUME_BINARY)
 
 
-def main():
+def backup_service():
+    importlib.import_module('cinder.cmd.backup')  # its options
+    operations = utils.semaphore_factory(CONF.backup_max_operations,
+                                         CONF.backup_workers)
+    return Service.create(binary=constants.BACKUP_BINARY, coordination=False,
+                          service_name='backup', process_number=1,
+                          semaphore=operations)
+
+
+def main(backup=False):
     # eventlet leaves the first thread unknown to threading.current_thread.
     original = importlib.import_module('__original_module_threading')
     original.current_thread.__globals__['_active'] = threading._active
@@ -82,13 +97,16 @@ def main():
     CONF(sys.argv[1:], project='cinder', version=version.version_string())
     config.set_middleware_defaults()
     logging.setup(CONF, 'cinder')
+    priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
+    os_brick.setup(CONF)
     coordination.COORDINATOR.start()
     rpc.init(CONF)
     volumes = list(volume_services())
+    others = [backup_service()] if backup else []
     scheduler = Service.create(binary=constants.SCHEDULER_BINARY)
     # The scheduler waits for the figures of the backends, which wait for the
     # scheduler to ask: side by side.
-    starting = [eventlet.spawn(s.start) for s in volumes + [scheduler]]
+    starting = [eventlet.spawn(s.start) for s in volumes + others + [scheduler]]
     for thread in starting:
         thread.wait()
     known = scheduler.manager.driver.host_manager.service_states
