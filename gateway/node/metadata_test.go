@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -408,6 +409,31 @@ func TestRestoreRefused(t *testing.T) {
 	}
 }
 
+// wantSealed looks for secrets in a backup.
+func wantSealed(t *testing.T, file string, secrets ...string) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	in, err := dump.NewReader(f)
+	for err == nil {
+		var rec dump.Record
+		if rec, err = in.Next(); err != nil {
+			break
+		}
+		for _, s := range secrets {
+			if s = strings.TrimSpace(s); s == "" || bytes.Contains(rec.Value, []byte(s)) {
+				t.Errorf("record %s has a secret", rec.Key)
+			}
+		}
+	}
+	if !errors.Is(err, io.EOF) || in.Records == 0 {
+		t.Errorf("%d records, then %v", in.Records, err)
+	}
+}
+
 // TestRestoreElsewhere: a data directory that is new, but for seal.key, becomes that of the
 // node; a registry that cannot be read is replaced when its cluster is named.
 func TestRestoreElsewhere(t *testing.T) {
@@ -421,6 +447,7 @@ func TestRestoreElsewhere(t *testing.T) {
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
+	wantSealed(t, file, conn["chapSecret"].(string), r.read("admin.token"), r.read(sealFile))
 	write(t, filepath.Join(dir, kvFile), strings.Repeat("not a database", 1000))
 	o := RestoreOptions{File: file, Data: dir}
 	if _, err := RestoreMetadata(t.Context(), o); err == nil || !strings.Contains(err.Error(), "--replace "+name) {
