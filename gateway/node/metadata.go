@@ -89,10 +89,10 @@ type MetadataSummary struct {
 	// Kinds counts the records by what they are: the beginning of their keys.
 	Kinds map[string]int
 
-	pools   map[string]bool // UUIDs of vPools that have records
-	nodes   map[string]bool // UUIDs of nodes
-	sealed  string          // what tells which seal.key seals the secrets
-	clustID string          // of model/cluster
+	pools     map[string]bool // UUIDs of vPools that have records
+	nodes     map[string]bool // UUIDs of nodes
+	sealed    string          // what tells which seal.key seals the secrets
+	clusterID string          // of model/cluster
 }
 
 // ReadMetadata reads a backup through and checks all of it. dump.ErrDamaged, dump.ErrFormat.
@@ -116,7 +116,7 @@ func ReadMetadata(from io.Reader) (MetadataSummary, error) {
 		}
 	}
 	s.Records, s.Revision = r.Records, r.Revisions[registryStore]
-	if s.clustID == "" || s.clustID != s.Header.Cluster.ID {
+	if s.clusterID == "" || s.clusterID != s.Header.Cluster.ID {
 		return s, fmt.Errorf("%w: it lacks the record of its cluster", dump.ErrDamaged)
 	}
 	return s, nil
@@ -150,7 +150,7 @@ func (s *MetadataSummary) add(r dump.Record) error {
 		if err := json.Unmarshal(r.Value, &c); err != nil {
 			return fmt.Errorf("%w: the record of its cluster: %w", dump.ErrDamaged, err)
 		}
-		s.clustID = c.ID
+		s.clusterID = c.ID
 	}
 	return nil
 }

@@ -135,8 +135,13 @@ func again(t *testing.T, before *run, work string, env []string) *run {
 	if before != nil {
 		before.end(t)
 	}
+	promises := []string{`UI +https://\S+`}
+	if _, err := os.Stat(filepath.Join(work, "data", "kv.db")); err != nil { // else it may have its users
+		promises = append(promises, `set-up token +ovs_\S+`)
+	}
+	promises = append(promises, `portal +\S+:\d+`, `\n +qemu-img info iscsi://\S+`, `\n +iscsiadm \S.* --login\n`)
 	r := startCommand(t, work, env, "make", "run")
-	for _, promised := range []string{`UI +https://\S+`, `set-up token +ovs_\S+`, `portal +\S+:\d+`, `\n +qemu-img info iscsi://\S+`, `\n +iscsiadm \S.* --login\n`} {
+	for _, promised := range promises {
 		r.out.find(t, promised, r.ended)
 	}
 	return r
