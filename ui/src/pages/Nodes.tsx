@@ -65,8 +65,8 @@ function useDownload(path: Parameters<typeof download>[0]): [boolean, () => void
 function MetadataBackup() {
   const [busy, fetchIt] = useDownload("/metadata/backup");
   return (
-    <Button needs="manage" busy={busy} label="Back up the metadata" onClick={fetchIt}>
-      {busy ? "Backing up the metadata" : "Back up metadata"}
+    <Button needs="manage" busy={busy} label="Back up metadata of this cluster" onClick={fetchIt}>
+      {busy ? "Backing up metadata" : "Back up metadata"}
     </Button>
   );
 }
