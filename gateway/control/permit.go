@@ -51,6 +51,7 @@ type permit struct {
 	until   atomic.Int64  // ns after base
 	term    atomic.Uint64 // in which the records were read; 0: in none
 	waiters atomic.Int64  // operations that wait
+	over    bool          // it is told that there is none; of renewPermit, which one goroutine calls
 }
 
 // revoked is the permit of a vDisk that another node has.
@@ -120,13 +121,9 @@ func (c *Controller) renewPermit(ctx context.Context) {
 		c.permit.until.Store(int64(until.Sub(c.permit.base)))
 	}
 	now := c.permit.ok()
-	switch {
-	case was && !now:
-		c.log.Warn("the node may not serve: its lease is not renewed; operations wait")
-		c.tell(event.LeaseLost, nodeObject(c.NodeName(c.opt.Node)))
-	case now && !was:
+	c.tellPermit(now)
+	if now && !was {
 		c.log.Info("the node may serve", "term", term)
-		c.tell(event.LeaseBack, nodeObject(c.NodeName(c.opt.Node)))
 		for _, v := range c.model.VDisks(c.mine) {
 			if c.volume(v.ID) == nil {
 				c.schedule(ref{"vdisk", v.ID}, 0)
@@ -138,6 +135,19 @@ func (c *Controller) renewPermit(ctx context.Context) {
 			d.goOn(c.clock.Now())
 		}
 	}
+}
+
+// tellPermit tells that the permit is over, which time alone does, or that there is one again.
+func (c *Controller) tellPermit(now bool) {
+	node := nodeObject(c.NodeName(c.opt.Node))
+	switch over := c.permit.over; {
+	case !now && !over:
+		c.log.Warn("the node may not serve: its lease is not renewed; operations wait")
+		c.tell(event.LeaseLost, node)
+	case now && over:
+		c.tell(event.LeaseBack, node)
+	}
+	c.permit.over = !now
 }
 
 // beginTerm reads the records of a term, and revokes what is another node's.

@@ -22,7 +22,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/openvstorage/ovgate/gateway/observe"
-	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/iscsi/initiator"
 	"github.com/openvstorage/ovgate/volumedriver/backend/backendtest"
 	"github.com/openvstorage/ovgate/volumedriver/backend/remote/remotetest"
@@ -329,7 +328,6 @@ func TestFaults(t *testing.T) {
 			t.Errorf("mended, and %v", c)
 		}
 	})
-	s.tells(event.ClockJumped)
 	t.Run("after a start", func(t *testing.T) { faultsOfStart(t) })
 }
 

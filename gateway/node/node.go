@@ -464,12 +464,10 @@ func (n *node) recordsProblem(err error) {
 		why := err.Error()
 		n.recordsErr.Store(&why)
 		n.log.Warn("records of the registry are not followed: what the node shows and decides from may be old", "err", err)
-		n.tell(event.RegistryAway, "registry", "reason", why)
 		return
 	}
 	n.recordsErr.Store(nil)
 	n.log.Info("records of the registry are followed again")
-	n.tell(event.RegistryBack, "registry")
 }
 
 // changed hears of every change of a vPool, vDisk, target or node.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/observe"
+	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/internal/kv/etcd"
 )
 
@@ -23,6 +24,7 @@ func (n *node) watchRegistry(ctx context.Context) {
 	}
 	again := time.NewTicker(cmp.Or(n.opt.askRegistry, registryEvery))
 	defer again.Stop()
+	away := false
 	for {
 		var out []observe.RegistryMember
 		for _, m := range s.Members(ctx) {
@@ -36,6 +38,14 @@ func (n *node) watchRegistry(ctx context.Context) {
 			return
 		}
 		n.registry.Store(&out)
+		why := observe.NoneAnswers(out)
+		switch {
+		case why != "" && !away:
+			n.tell(event.RegistryAway, "registry", "reason", why)
+		case why == "" && away:
+			n.tell(event.RegistryBack, "registry")
+		}
+		away = why != ""
 		select {
 		case <-ctx.Done():
 			return

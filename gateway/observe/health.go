@@ -199,7 +199,7 @@ func (c Checks) Evaluate() Health {
 		c.Cluster.check(add)
 	}
 	checkRegistry(c.Registry, add)
-	if why := cmp.Or(c.RegistryErr, noneAnswers(c.Registry)); why != "" {
+	if why := cmp.Or(c.RegistryErr, NoneAnswers(c.Registry)); why != "" {
 		add(Bad, "registry_away", "registry", "bring the registry (etcd) back, or the network to it; nothing can be changed until then", "The registry does not answer, what is shown may be old: %s", why)
 	}
 	c.Machine.check(add)

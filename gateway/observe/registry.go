@@ -19,8 +19,8 @@ type RegistryMember struct {
 // registryWarn is how full a member's database is when something is to be done, in percent.
 const registryWarn = 75
 
-// noneAnswers returns why, if no member answers.
-func noneAnswers(members []RegistryMember) (why string) {
+// NoneAnswers returns why, if no member answers.
+func NoneAnswers(members []RegistryMember) (why string) {
 	for _, m := range members {
 		if m.Err == "" {
 			return ""
