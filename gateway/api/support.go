@@ -33,7 +33,7 @@ const (
 
 // notInBundle are lists and objects of the API that a support bundle does without: what is the
 // caller's own, and what is no object.
-var notInBundle = []string{"/events", "/metadata/backup", "/openapi.yaml", "/session", "/setup", "/support-bundle"}
+var notInBundle = []string{"/events", "/events/export", "/metadata/backup", "/openapi.yaml", "/session", "/setup", "/support-bundle"}
 
 // machineFiles tell about the machine; those that it does not have are left out.
 var machineFiles = []string{
@@ -47,7 +47,7 @@ about.json      who made it when, of which node and version; what could not be h
 config.yaml     the node's configuration, with defaults
 log.txt         the end of the node's log
 metrics.txt     what Prometheus is told
-api/            what the API answers to its maker: health, nodes, vPools, vDisks, targets, jobs, audit log, ...
+api/            what the API answers to its maker: health, nodes, vPools, vDisks, targets, jobs, events, audit log, ...
 machine/        files of the operating system
 goroutines.txt, heap.pb.gz   what the process does, and where its memory is
 

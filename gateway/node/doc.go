@@ -20,6 +20,7 @@
 //	                   cluster's then, whose key is in the registry, sealed
 //	DIR/local/         engine: journal, map checkpoints
 //	DIR/audit/         audit log of the API (observe/audit)
+//	DIR/events/        history of events (observe/event)
 //	DIR/metrics/       history of performance (observe/series)
 //	DIR/backend/NAME/  default place of the local backend of vPool NAME
 //
