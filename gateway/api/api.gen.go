@@ -1823,6 +1823,7 @@ type EventCode struct {
 // EventCodeList defines model for EventCodeList.
 type EventCodeList struct {
 	Items []EventCode `json:"items"`
+	Next  *string     `json:"next"`
 }
 
 // EventList defines model for EventList.
@@ -4502,6 +4503,18 @@ type ListDisksParams struct {
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
+// ListEventCodesParams defines parameters for ListEventCodes.
+type ListEventCodesParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only codes that contain this, whatever the case
+	Q *string `form:"q,omitempty" json:"q,omitempty"`
+}
+
 // ListEventsParams defines parameters for ListEvents.
 type ListEventsParams struct {
 	// Limit Most items in the answer
@@ -5371,7 +5384,7 @@ type ServerInterface interface {
 	ListDisks(ctx echo.Context, params ListDisksParams) error
 	// ListEventCodes List the codes that events have, and what they mean
 	// (GET /events/codes)
-	ListEventCodes(ctx echo.Context) error
+	ListEventCodes(ctx echo.Context, params ListEventCodesParams) error
 	// ListEvents List what happened, as one node saw it, the newest first
 	// (GET /events/history)
 	ListEvents(ctx echo.Context, params ListEventsParams) error
@@ -6488,8 +6501,31 @@ func (w *ServerInterfaceWrapper) ListDisks(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) ListEventCodes(ctx echo.Context) error {
 	var err error
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListEventCodesParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.ListEventCodes(ctx)
+	err = w.Handler.ListEventCodes(ctx, params)
 	return err
 }
 
@@ -11307,6 +11343,7 @@ func (response ListDisksdefaultJSONResponse) VisitListDisksResponse(w http.Respo
 }
 
 type ListEventCodesRequestObject struct {
+	Params ListEventCodesParams
 }
 
 type ListEventCodesResponseObject interface {
@@ -18638,8 +18675,10 @@ func (sh *strictHandler) ListDisks(ctx echo.Context, params ListDisksParams) err
 }
 
 // ListEventCodes operation middleware
-func (sh *strictHandler) ListEventCodes(ctx echo.Context) error {
+func (sh *strictHandler) ListEventCodes(ctx echo.Context, params ListEventCodesParams) error {
 	var request ListEventCodesRequestObject
+
+	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.ListEventCodes(ctx.Request().Context(), request.(ListEventCodesRequestObject))

@@ -106,12 +106,15 @@ func pageOf(limit *int, cursor *string) (n int, before uint64, err error) {
 }
 
 // ListEventCodes lists the catalogue.
-func (s *Server) ListEventCodes(context.Context, ListEventCodesRequestObject) (ListEventCodesResponseObject, error) {
-	var out ListEventCodes200JSONResponse
+func (s *Server) ListEventCodes(_ context.Context, r ListEventCodesRequestObject) (ListEventCodesResponseObject, error) {
+	rows := []EventCode{}
 	for _, a := range event.Catalogue() {
-		out.Items = append(out.Items, EventCode{Code: string(a.Code), Severity: EventSeverity(a.Severity), Kind: a.Kind, Text: a.Text, Remedy: a.Remedy})
+		if matches(r.Params.Q, string(a.Code), nil) {
+			rows = append(rows, EventCode{Code: string(a.Code), Severity: EventSeverity(a.Severity), Kind: a.Kind, Text: a.Text, Remedy: a.Remedy})
+		}
 	}
-	return out, nil
+	items, next, err := page(rows, func(c EventCode) model.Keys { return model.Keys{Text: c.Code, ID: c.Code} }, "code", false, r.Params.Cursor, r.Params.Limit)
+	return ListEventCodes200JSONResponse{items, next}, err
 }
 
 func eventOf(e event.Event) Event {

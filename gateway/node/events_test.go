@@ -96,7 +96,6 @@ var otherwise = map[event.Code][2]string{
 	// Of devices.
 	"osd.claimed":       {"gateway/api/tour_test.go", "osd.claimed"},
 	"store.key_rotated": {"gateway/api/tour_test.go", "store.key_rotated"},
-	"store.recovered":   {"gateway/api/tour_test.go", "store.recovered"},
 	"osd.back":          {"alba/maintenance/maintenance_test.go", "osd.back"},
 	"osd.damaged":       {"alba/maintenance/maintenance_test.go", "osd.damaged"},
 	"osd.emptied":       {"alba/maintenance/maintenance_test.go", "osd.emptied"},
@@ -117,6 +116,7 @@ var unseen = map[event.Code]string{
 	"store.error":           "takes a registry that fails in the middle of maintenance",
 	"store.object_lost":     "takes an object of which a write found too few fragments",
 	"store.older":           "takes a registry brought back from an old copy beside newer devices",
+	"store.recovered":       "takes a namespace whose records are lost; the recovery is tested in alba/maintenance",
 	"vdisk.failed":          "a journal that fails on its only disk is tested in volumedriver",
 	"vdisk.fenced":          "takes two openings of one vDisk, which is tested in volumedriver",
 	"vdisk.handover_failed": "takes a store that refuses to commit during a hand-over",

@@ -1825,6 +1825,7 @@ type EventCode struct {
 // EventCodeList defines model for EventCodeList.
 type EventCodeList struct {
 	Items []EventCode `json:"items"`
+	Next  *string     `json:"next"`
 }
 
 // EventList defines model for EventList.
@@ -4513,6 +4514,18 @@ type StreamEventsParams struct {
 	LastEventID *string `json:"Last-Event-ID,omitempty"`
 }
 
+// ListEventCodesParams defines parameters for ListEventCodes.
+type ListEventCodesParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only codes that contain this, whatever the case
+	Q *string `form:"q,omitempty" json:"q,omitempty"`
+}
+
 // ExportEventsParams defines parameters for ExportEvents.
 type ExportEventsParams struct {
 	// Severity Only events of this severity, or a worse one
@@ -5723,7 +5736,7 @@ type ClientInterface interface {
 	// ListEventCodes List the codes that events have, and what they mean
 	//
 	// Corresponds with GET /events/codes (the `ListEventCodes` operationId).
-	ListEventCodes(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ListEventCodes(ctx context.Context, params *ListEventCodesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ExportEvents What happened as a file, an event a line of JSON, the newest first
 	//
@@ -8110,8 +8123,8 @@ func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams, r
 // ListEventCodes List the codes that events have, and what they mean
 //
 // Corresponds with GET /events/codes (the `ListEventCodes` operationId).
-func (c *Client) ListEventCodes(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListEventCodesRequest(c.Server)
+func (c *Client) ListEventCodes(ctx context.Context, params *ListEventCodesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListEventCodesRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -13463,7 +13476,7 @@ func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Re
 }
 
 // NewListEventCodesRequest constructs an http.Request for the ListEventCodes method
-func NewListEventCodesRequest(server string) (*http.Request, error) {
+func NewListEventCodesRequest(server string, params *ListEventCodesParams) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -13479,6 +13492,57 @@ func NewListEventCodesRequest(server string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -21946,7 +22010,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /events/codes (the `ListEventCodes` operationId).
-	ListEventCodesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListEventCodesResponse, error)
+	ListEventCodesWithResponse(ctx context.Context, params *ListEventCodesParams, reqEditors ...RequestEditorFn) (*ListEventCodesResponse, error)
 
 	// ExportEventsWithResponse What happened as a file, an event a line of JSON, the newest first
 	//
@@ -33058,8 +33122,8 @@ func (c *ClientWithResponses) StreamEventsWithResponse(ctx context.Context, para
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /events/codes (the `ListEventCodes` operationId).
-func (c *ClientWithResponses) ListEventCodesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListEventCodesResponse, error) {
-	rsp, err := c.ListEventCodes(ctx, reqEditors...)
+func (c *ClientWithResponses) ListEventCodesWithResponse(ctx context.Context, params *ListEventCodesParams, reqEditors ...RequestEditorFn) (*ListEventCodesResponse, error) {
+	rsp, err := c.ListEventCodes(ctx, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}

@@ -226,11 +226,19 @@ func (a *app) eventCodes() *cobra.Command {
 		Args:  names(),
 	}
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
-		l, err := client.Get[client.EventCodeList](api.ListEventCodes(ctx))
-		if err != nil {
-			return err
+		p := client.ListEventCodesParams{Limit: new(pageSize)}
+		var items []client.EventCode
+		for {
+			l, err := client.Get[client.EventCodeList](api.ListEventCodes(ctx, &p))
+			if err != nil {
+				return err
+			}
+			items = append(items, l.Items...)
+			if p.Cursor = l.Next; l.Next == nil {
+				break
+			}
 		}
-		return printList(a, l.Items, []string{"CODE", "SEVERITY", "OBJECT", "WHAT", "WHAT TO DO"}, func(c client.EventCode) []string {
+		return printList(a, items, []string{"CODE", "SEVERITY", "OBJECT", "WHAT", "WHAT TO DO"}, func(c client.EventCode) []string {
 			return []string{c.Code, string(c.Severity), dash(c.Kind), c.Text, dash(c.Remedy)}
 		})
 	})

@@ -761,6 +761,7 @@ export type EventCode = {
 };
 export type EventCodeList = {
   "items": Array<EventCode>;
+  "next": string | null;
 };
 export type EventList = {
   "items": Array<Event>;
@@ -2471,7 +2472,7 @@ export interface Ops {
   /** Changes as server-sent events */
   "GET /events": { path: { }; query: { "topics"?: string; }; body: undefined; res: string };
   /** List the codes that events have, and what they mean */
-  "GET /events/codes": { path: { }; query: { }; body: undefined; res: EventCodeList };
+  "GET /events/codes": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: EventCodeList };
   /** What happened as a file, an event a line of JSON, the newest first */
   "GET /events/export": { path: { }; query: { "severity"?: EventSeverity; "code"?: string; "object"?: string; "q"?: string; "since"?: string; "until"?: string; "node"?: string; }; body: undefined; res: string };
   /** List what happened, as one node saw it, the newest first */

@@ -67,7 +67,7 @@ export function useEvents(filter: EventFilter, cursor?: string, hours?: number):
 
 /** What events there are. */
 export function useEventCodes(): Query<EventCodeList> {
-  return useQuery("eventcodes", () => call("GET /events/codes"));
+  return useQuery("eventcodes", () => call("GET /events/codes", { query: { limit: 1000 } }));
 }
 
 /** Whose schedule: the cluster's, or that of a vPool or vDisk, by name. */
