@@ -1,6 +1,7 @@
 package openstack
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -26,6 +27,8 @@ import (
 const (
 	// pollInterval is how often Cinder is asked whether it is done.
 	pollInterval = 100 * time.Millisecond
+	// pollMax is the most that passes between two questions.
+	pollMax = 10 * time.Second
 	// patience bounds an operation, far above what it takes on a busy machine.
 	patience = 3 * time.Minute
 	// microversion is the newest of Zed.
@@ -47,6 +50,7 @@ type cloud struct {
 	block, image *gophercloud.ServiceClient
 	project      string // id
 	env          []string
+	patience     time.Duration // for its volumes; 0: patience
 }
 
 // cloud logs in as the user whose name, password and project have these keys in what the
@@ -91,9 +95,15 @@ func (l *lab) types() error {
 
 // until polls until done says so; its error is final.
 func until(what string, done func(ctx context.Context) (bool, error)) error {
-	ctx, cancel := context.WithTimeout(l.ctx, patience)
+	return within(patience, what, done)
+}
+
+// within is until with a limit of its own. Whoever answers slowly is asked less often.
+func within(limit time.Duration, what string, done func(ctx context.Context) (bool, error)) error {
+	ctx, cancel := context.WithTimeout(l.ctx, limit)
 	defer cancel()
 	for {
+		begin := time.Now()
 		ok, err := done(ctx)
 		if ok || err != nil {
 			return err
@@ -101,7 +111,7 @@ func until(what string, done func(ctx context.Context) (bool, error)) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%s: %w", what, ctx.Err())
-		case <-time.After(pollInterval):
+		case <-time.After(max(pollInterval, min(4*time.Since(begin), pollMax))):
 		}
 	}
 }
@@ -118,7 +128,7 @@ func gone(err error) bool { return gophercloud.ResponseCodeIs(err, http.StatusNo
 // waitVolume waits until a volume has a status; one of error ends the wait.
 func (c *cloud) waitVolume(id, status string) (*volumes.Volume, error) {
 	var v *volumes.Volume
-	err := until("volume "+id+" is not "+status, func(ctx context.Context) (bool, error) {
+	err := within(cmp.Or(c.patience, patience), "volume "+id+" is not "+status, func(ctx context.Context) (bool, error) {
 		var err error
 		if v, err = volumes.Get(ctx, c.block, id).Extract(); err != nil {
 			return false, err
@@ -181,7 +191,7 @@ func (c *cloud) tryDelete(id string) error {
 	if err := volumes.Delete(l.ctx, c.block, id, nil).ExtractErr(); err != nil && !gone(err) {
 		return err
 	}
-	return until("volume "+id+" is not gone", func(ctx context.Context) (bool, error) {
+	return within(cmp.Or(c.patience, patience), "volume "+id+" is not gone", func(ctx context.Context) (bool, error) {
 		v, err := volumes.Get(ctx, c.block, id).Extract()
 		if gone(err) {
 			return true, nil
