@@ -83,13 +83,14 @@ until_true() {
 # paths MAP: how many paths of it work
 paths() { multipathd show paths raw format "%m %t %T" | grep -c "^$1 active ready"; }
 has_paths() { [ "$(paths "$1")" = "$2" ]; }
-# nothing: no session, node record, map, disk or link of one
+# nothing: no session, node record, map, disk or link of one; volumes of the group foreign
+# have maps as long as they exist
 nothing() {
 	bad=0
 	none() { [ -z "$2" ] || { echo "left: $1: $2"; bad=1; }; }
 	none sessions "$(iscsiadm -m session 2>/dev/null)"
 	none records "$(iscsiadm -m node 2>/dev/null)"
-	none maps "$(dmsetup ls | grep -v '^No devices found')"
+	none maps "$(dmsetup ls | grep -v '^No devices found\|^foreign-')"
 	none "multipath maps" "$(multipathd show maps raw format %n | grep -vx ok)"
 	none "SCSI devices" "$(ls /sys/class/scsi_device)"
 	udevadm settle

@@ -291,7 +291,7 @@ func (m *machine) backup(t *testing.T, c *cloud) {
 }
 
 // foreign: a volume goes to a backend of another kind and comes back; Cinder copies it
-// through os-brick. It has not been seen to end: OVGATE_CINDER_FOREIGN=1 asks for it.
+// through os-brick. The way back has not been seen to end: OVGATE_CINDER_FOREIGN=1 asks for it.
 func (m *machine) foreign(t *testing.T, c *cloud) {
 	if os.Getenv("OVGATE_CINDER_FOREIGN") != "1" {
 		t.Skip("OVGATE_CINDER_FOREIGN is not 1")
