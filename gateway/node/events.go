@@ -45,8 +45,20 @@ func (c eventsConfig) check() error {
 	if c.Syslog == "" {
 		return nil
 	}
-	_, err := c.sender("", nil)
+	_, err := c.server()
 	return err
+}
+
+// server is the syslog server that is named.
+func (c eventsConfig) server() (syslog.Server, error) {
+	s, err := syslog.ParseServer(c.Syslog)
+	if err != nil {
+		return s, fmt.Errorf("configuration: events.syslog: %w", err)
+	}
+	if c.SyslogCA != "" && s.Scheme != "tls" {
+		return s, fmt.Errorf("configuration: events.syslog_ca is for tls, events.syslog is %s: write tls://HOST:6514, or leave it out", c.Syslog)
+	}
+	return s, nil
 }
 
 // sender returns what sends events to the syslog server; nil: there is none.
@@ -54,15 +66,12 @@ func (c eventsConfig) sender(host string, log *slog.Logger) (*syslog.Sender, err
 	if c.Syslog == "" {
 		return nil, nil
 	}
-	server, err := syslog.ParseServer(c.Syslog)
+	server, err := c.server()
 	if err != nil {
-		return nil, fmt.Errorf("configuration: events.syslog: %w", err)
+		return nil, err
 	}
 	o := syslog.Options{Server: server, Host: host, Log: log}
 	if c.SyslogCA != "" {
-		if server.Scheme != "tls" {
-			return nil, fmt.Errorf("configuration: events.syslog_ca is for tls, events.syslog is %s: write tls://HOST:6514, or leave it out", c.Syslog)
-		}
 		b, err := readPEM(c.SyslogCA, 0)
 		if err != nil {
 			return nil, fmt.Errorf("configuration: events.syslog_ca: %w", err)

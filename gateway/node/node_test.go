@@ -422,16 +422,20 @@ func TestConfig(t *testing.T) {
 	if c, err = loadConfig(Options{Config: f}); err != nil || c.API != DefaultAPI || len(c.ISCSI) != 1 || c.ISCSI[0] != DefaultISCSI || c.StopTimeout != defaultStop {
 		t.Errorf("empty configuration: %+v %v", c, err)
 	}
-	pem := filepath.Join(t.TempDir(), "ca.pem")
-	write(t, pem, "no certificate")
 	for text, says := range map[string]string{
 		"events: {bytes: 1}": "use 16777216 to", "events: {age: 1s}": "events.age", "events: {syslog: 'log.example.org'}": "write udp://HOST:514",
 		"events: {syslog_ca: '/x'}": "without events.syslog", "events: {syslog: 'udp://log', syslog_ca: '/x'}": "is for tls",
-		"events: {syslog: 'tls://log', syslog_ca: '/nosuch.pem'}": "no such file", "events: {syslog: 'tls://log', syslog_ca: '" + pem + "'}": "has no certificate",
 	} {
 		write(t, f, text+"\n")
 		if _, err := loadConfig(Options{Config: f}); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", text, err)
+		}
+	}
+	pem := filepath.Join(t.TempDir(), "ca.pem")
+	write(t, pem, "no certificate")
+	for ca, says := range map[string]string{"/nosuch.pem": "no such file", pem: "has no certificate"} {
+		if _, err := (eventsConfig{Syslog: "tls://log", SyslogCA: ca}).sender("", nil); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", ca, err)
 		}
 	}
 	write(t, f, "events: {bytes: 33554432, age: 48h, syslog: 'tls://log.example.org'}\n")
