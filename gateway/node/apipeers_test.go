@@ -122,9 +122,10 @@ func TestPassedOn(t *testing.T) {
 		t.Errorf("written: %d by %q: %s", status, by, b)
 	}
 	ask(200, "alpha", "POST", "/imports/"+in+"/finish", "", nil)
-	if got := ask(200, "alpha", "GET", "/vdisks/i", "", nil); got["state"] != "running" {
-		t.Errorf("imported: %v", got)
-	}
+	two.until("the import is known here", func() bool {
+		status, by, got := two.answer("GET", "/vdisks/i", "", nil)
+		return status == 200 && by == "alpha" && got["state"] == "running"
+	})
 	// What it did is told by the node that it is at, of a vPool by the node that is named.
 	for path, by := range map[string]string{
 		"/vdisks/a/performance?points=10": "alpha", "/nodes/alpha/performance": "alpha", "/nodes/beta/performance": "", "/vpools/near/performance?node=beta": "", "/vpools/near/performance?node=alpha": "alpha", "/vpools/near/performance": "alpha",
