@@ -190,7 +190,10 @@ func TestHistoryOfEvents(t *testing.T) {
 	undo()
 	s.Close()
 	r.tells(event.SessionClosed)
-	r.call("POST", "/vdisks/uno/unpublish", nil, 204)
+	r.until("uno is signed out", func() bool {
+		status, _, _ := r.answer("POST", "/vdisks/uno/unpublish", "", nil)
+		return status == 204
+	})
 
 	// A restart keeps everything.
 	before := len(r.happened(""))

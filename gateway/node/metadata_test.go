@@ -189,7 +189,10 @@ func metadataRestored(t *testing.T, conf string, m *etcdtest.Member) {
 		}
 	}
 	quiet.Close()
-	s.call("POST", "/vdisks/quiet/unpublish", nil, 204)
+	s.until("quiet is signed out", func() bool {
+		status, _, _ := s.answer("POST", "/vdisks/quiet/unpublish", "", nil)
+		return status == 204
+	})
 	s.call("DELETE", "/vdisks/quiet", nil, 204) // decided, and done later
 	s.call("POST", "/vdisks/one/commit", nil, 200)
 	now := objects(t, filepath.Join(far, "objects"))
