@@ -65,19 +65,22 @@ func (a *app) auditList() *cobra.Command {
 		if err := a.printAudit(f.lines, true, items); err != nil || !f.follow {
 			return err
 		}
-		return a.followAudit(ctx, api, &f, items)
+		return followList(ctx, items, func(e client.AuditEntry) int64 { return e.Seq },
+			func(after int64) ([]client.AuditEntry, error) { return f.list(ctx, api, after, 0) },
+			func(items []client.AuditEntry) error { return a.printAudit(f.lines, false, items) })
 	})
 	return cmd
 }
 
-// followAudit prints what comes after items.
-func (a *app) followAudit(ctx context.Context, api *client.Client, f *auditFlags, items []client.AuditEntry) error {
+// followList prints what comes after items until ctx ends: next lists what has a number above one,
+// the oldest first.
+func followList[T any](ctx context.Context, items []T, number func(T) int64, next func(after int64) ([]T, error), show func([]T) error) error {
 	seq := int64(0)
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
 		if n := len(items); n > 0 {
-			seq = items[n-1].Seq
+			seq = number(items[n-1])
 		}
 		select {
 		case <-ctx.Done():
@@ -85,13 +88,13 @@ func (a *app) followAudit(ctx context.Context, api *client.Client, f *auditFlags
 		case <-tick.C:
 		}
 		var err error
-		if items, err = f.list(ctx, api, seq, 0); err != nil {
+		if items, err = next(seq); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
 			return err
 		}
-		if err := a.printAudit(f.lines, false, items); err != nil {
+		if err := show(items); err != nil {
 			return err
 		}
 	}

@@ -79,36 +79,11 @@ func (a *app) eventList() *cobra.Command {
 		if err := a.printEvents(f.lines, true, items); err != nil || !f.follow {
 			return err
 		}
-		return a.followEvents(ctx, api, &f, items)
+		return followList(ctx, items, func(e client.Event) int64 { return e.Seq },
+			func(after int64) ([]client.Event, error) { return f.list(ctx, api, after, 0) },
+			func(items []client.Event) error { return a.printEvents(f.lines, false, items) })
 	})
 	return cmd
-}
-
-// followEvents prints what comes after items.
-func (a *app) followEvents(ctx context.Context, api *client.Client, f *eventFlags, items []client.Event) error {
-	seq := int64(0)
-	tick := time.NewTicker(followEvery)
-	defer tick.Stop()
-	for {
-		if n := len(items); n > 0 {
-			seq = items[n-1].Seq
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		var err error
-		if items, err = f.list(ctx, api, seq, 0); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
-		if err := a.printEvents(f.lines, false, items); err != nil {
-			return err
-		}
-	}
 }
 
 // list returns the last events after a number, the oldest first; last 0: all.
