@@ -86,8 +86,9 @@ func (k *keys) sealed(secret []byte) (kv.Op, error) {
 	return kv.Put(sealedKey, b), err
 }
 
-// rotateTries bounds how often a rotation begins anew because of others.
-const rotateTries = 10
+// rotateTries bounds how often a rotation begins anew because of others, each of which
+// made a data key or rotated meanwhile: that many at once no cluster has.
+const rotateTries = 1000
 
 // rotateSealed draws a new wrapping key in the registry, in one transaction with the data
 // keys that it wraps; the lock is held.

@@ -39,7 +39,8 @@ type VerifyOptions struct {
 	// BytesPerSecond bounds what it reads; 0: as much as other requests leave room for.
 	// In either case they get two thirds of the time while there are some.
 	BytesPerSecond int64
-	// Progress, if not nil, is told how far it is, now and then.
+	// Progress, if not nil, is told how far it is, now and then. It may keep what it is
+	// told: nothing writes to that any more.
 	Progress func(Verification)
 }
 
@@ -237,7 +238,7 @@ func (v *verifier) heads(ctx context.Context, st *state) error {
 		if st, _, err = v.p.stateOf(ctx, v.id); err != nil {
 			return err
 		}
-		v.out.BadObjects, v.bad, v.out.Damage = bad, v.bad[:n], v.out.Damage[:n]
+		v.out.BadObjects, v.bad, v.out.Damage = bad, v.bad[:n], v.out.Damage[:n:n] // Progress may have told the rest
 	}
 }
 

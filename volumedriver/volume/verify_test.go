@@ -253,6 +253,27 @@ func TestVerifyObjects(t *testing.T) {
 	}
 }
 
+// TestVerifyProgress: what was told on the way stays as it was told.
+func TestVerifyProgress(t *testing.T) {
+	w := newWorld(77)
+	id := testID(1)
+	n := w.mustStart(t)
+	defer n.kill()
+	n.history(id, rand.New(rand.NewPCG(7, 7)))
+	names := n.stored(id, scoDir)
+	n.flip(names[len(names)-1], 4096)
+	var told, was []Damage
+	out, err := n.pool.Verify(context.Background(), id, VerifyOptions{Progress: func(p Verification) {
+		told, was = p.Damage, slices.Clone(p.Damage)
+	}})
+	if err != nil || len(out.Damage) != 1 || !out.Damage[0].Current {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	if len(told) != 1 || !reflect.DeepEqual(told, was) {
+		t.Errorf("told %+v, which was %+v", told, was)
+	}
+}
+
 // TestVerifyBackend: a backend that does not answer is no damage; one that answers late
 // is waited for; a verification ends with its context and with its vDisk.
 func TestVerifyBackend(t *testing.T) {

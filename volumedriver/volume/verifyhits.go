@@ -38,7 +38,7 @@ func (v *verifier) settle(ctx context.Context) error {
 		}
 	}
 	h.end()
-	v.out.Damage = v.out.Damage[:0]
+	v.out.Damage = nil // Progress was told the former
 	for _, d := range v.bad {
 		if d.kind != otherObject && !d.present {
 			v.out.BadObjects--
