@@ -92,6 +92,9 @@ var statusOf = map[control.Code]int{
 	control.CodeInternal:    http.StatusInternalServerError,
 }
 
+// soon is when a client asks again, at first, where what is in the way ends by itself.
+const soon = time.Second
+
 // toProblem gives any error its answer. What is not known is a defect: its text
 // goes to the log, not to the client.
 func toProblem(err error) problem {
@@ -109,6 +112,9 @@ func toProblem(err error) problem {
 		return r.problem
 	case errors.As(err, &c):
 		p := problem{status: statusOf[c.Code], Error: Error{Code: string(c.Code), Message: c.Message, Field: some(c.Field), Object: some(c.Object), Hint: some(c.Hint)}}
+		if c.Soon {
+			p.status, p.after = http.StatusServiceUnavailable, soon
+		}
 		if c.Code == control.CodeInternal {
 			p.Message = "this is a defect, or the node's disk fails"
 			p.Hint = some("look up the request id in the node's log")

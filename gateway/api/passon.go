@@ -121,7 +121,9 @@ func (s *Server) answerFrom(c echo.Context, there *control.Error, body []byte) e
 	res, err := s.opt.Peers.RoundTrip(out)
 	if errors.Is(err, ErrUnreached) {
 		e := *there
-		e.Hint, e.Err = fmt.Sprintf("node %s does not answer (%v): try again when it does, or %s", name, err, there.Hint), err
+		// It comes back, or others take over what it serves.
+		e.Soon, e.Err = true, err
+		e.Hint = fmt.Sprintf("node %s does not answer (%v): try again when it does, or another one serves it, or %s", name, err, there.Hint)
 		return &e
 	}
 	if err != nil {

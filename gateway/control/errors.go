@@ -42,6 +42,9 @@ type Error struct {
 	Hint    string // what to do
 	Node    string // id of the node that serves it, with CodeElsewhere; may be empty
 	Err     error  // cause, for the log; may be nil
+	// Soon: what is in the way ends by itself within seconds; the same request may succeed
+	// then. The API answers 503 with Retry-After instead of what Code has.
+	Soon bool
 }
 
 func (e *Error) Error() string {

@@ -595,6 +595,10 @@ func (c *Controller) running(d *vdisk, rec model.VDisk) (Volume, *Error) {
 		e.Hint = fencedHint
 	case volume.StateCorrupt:
 		e.Hint = corruptHint
+	case StateOpening:
+		e.Soon = d.err == nil || errors.Is(d.err, errNoPermit)
+	case StateSuspended:
+		e.Soon = true
 	}
 	return nil, e
 }

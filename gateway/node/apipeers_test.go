@@ -204,7 +204,7 @@ func TestPassedOn(t *testing.T) {
 			t.Errorf("%s, which is away: %v", path, e)
 		}
 	}
-	if e := ask(409, "", "POST", "/vdisks/a/commit", "", nil); e["code"] != "elsewhere" || !strings.Contains(e["hint"].(string), "does not answer") {
+	if e := ask(503, "", "POST", "/vdisks/a/commit", "", nil); e["code"] != "elsewhere" || !strings.Contains(e["hint"].(string), "does not answer") {
 		t.Errorf("without its node: %v", e)
 	}
 }

@@ -187,6 +187,9 @@ func TestRegistryAway(t *testing.T) {
 		t.Errorf("%d vDisks", n)
 	}
 	r.until("the vDisk waits", func() bool { return r.diskState(disk) == "suspended" })
+	if e := r.call("POST", "/vdisks/one/commit", nil, 503); e["code"] != "not_running" || !strings.Contains(e["message"].(string), "suspended") {
+		t.Errorf("an operation while it waits: %v", e)
+	}
 	nodes := r.call("GET", "/nodes", nil, 200)["items"].([]any)
 	if len(nodes) != 1 || nodes[0].(map[string]any)["state"] != "unknown" {
 		t.Errorf("nodes: %v", nodes)

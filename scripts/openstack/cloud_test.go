@@ -187,6 +187,15 @@ func (c *cloud) create(t *testing.T, opts volumes.CreateOptsBuilder) *volumes.Vo
 	return v
 }
 
+// extend has a volume of a status grow to gibs GiB, and waits for that.
+func (c *cloud) extend(id string, gibs int, status string) error {
+	if err := volumes.ExtendSize(l.ctx, c.block, id, volumes.ExtendSizeOpts{NewSize: gibs}).ExtractErr(); err != nil {
+		return err
+	}
+	_, err := c.waitVolume(id, status)
+	return err
+}
+
 func (c *cloud) tryDelete(id string) error {
 	if err := volumes.Delete(l.ctx, c.block, id, nil).ExtractErr(); err != nil && !gone(err) {
 		return err

@@ -216,6 +216,13 @@ func testManagedTwice(t *testing.T) {
 // operation has to succeed.
 func killedDuring(t *testing.T, name string, do func() error) {
 	t.Helper()
+	killIn(t, l.node, name, do, func() error { return l.node.Start(l.ctx) })
+}
+
+// killIn kills a node in the middle of an operation, which has to succeed after then; it
+// returns the piece of a request in which that was.
+func killIn(t *testing.T, n *node.Node, name string, do, then func() error) int {
+	t.Helper()
 	pieces := 1 + rand.IntN(pieceMax)
 	reached := l.pieces.After(pieces)
 	done := make(chan error, 1)
@@ -228,19 +235,23 @@ func killedDuring(t *testing.T, name string, do func() error) {
 		}
 		done <- nil
 	}
-	ok(t, l.node.Kill())
-	ok(t, l.node.Start(l.ctx))
+	ok(t, n.Kill())
+	ok(t, then())
 	if err := <-done; err != nil {
 		t.Fatalf("%s, killed after %d pieces: %v", name, pieces, err)
 	}
+	return pieces
 }
 
-func testNodeKilled(t *testing.T) {
+func testNodeKilled(t *testing.T) { operationsUnder(t, killedDuring) }
+
+// operationsUnder does each operation while something is done to the nodes.
+func operationsUnder(t *testing.T, harm func(t *testing.T, name string, do func() error)) {
 	c := l.admin
 	var v, s, clone, old string
 	kill := func(name string, do func() error) {
 		t.Helper()
-		killedDuring(t, name, do)
+		harm(t, name, do)
 	}
 	created := func(id *string, opts volumes.CreateOpts) func() error {
 		return func() error {
@@ -271,13 +282,7 @@ func testNodeKilled(t *testing.T) {
 	kill("volume from snapshot", created(&old, volumes.CreateOpts{Size: 1, SnapshotID: s}))
 	c.checkVolume(t, clone, 2, 1, 2)
 	c.checkVolume(t, old, 1, 1, 1)
-	kill("extend", func() error {
-		if err := volumes.ExtendSize(l.ctx, c.block, clone, volumes.ExtendSizeOpts{NewSize: 3}).ExtractErr(); err != nil {
-			return err
-		}
-		_, err := c.waitVolume(clone, "available")
-		return err
-	})
+	kill("extend", func() error { return c.extend(clone, 3, "available") })
 	c.checkVolume(t, clone, 2, 1, 3)
 	var a *attachment
 	kill("attach", func() (err error) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/openvstorage/ovgate/internal/client"
 	"github.com/openvstorage/ovgate/internal/freeport"
+	"github.com/openvstorage/ovgate/internal/kv/etcd"
 	"github.com/openvstorage/ovgate/scripts/drill/node"
 	"github.com/openvstorage/ovgate/scripts/guest"
 )
@@ -42,9 +43,11 @@ type lab struct {
 	ctx    context.Context
 	dir    string
 	node   *node.Node
+	second *node.Node   // nil: one node is all there is
+	etcd   *etcd.Server // of both
 	asds   []*node.ASD
 	door   *door // the driver's first address
-	back   *door // its second
+	back   *door // its second, of the second node if there is one
 	pieces counter
 	api    *client.Client
 	cinder *node.Peer
@@ -52,7 +55,7 @@ type lab struct {
 	member *cloud // role member, project ovgate
 	token  string // of the driver
 
-	// portals are those of the node, on the loopback.
+	// portals are those of the nodes, on the loopback.
 	portals []string
 }
 
@@ -163,12 +166,12 @@ func (l *lab) startNode() error {
 			args = append(args, "--advertise", a)
 		}
 	}
-	l.node, err = node.New(node.Options{Bin: bin, Data: filepath.Join(l.dir, "data"), Args: args})
-	if err != nil {
-		return err
+	if nodesAsked() {
+		err = l.startBoth(bin)
+	} else {
+		err = l.startOne(bin, args, portal)
 	}
-	l.portals = []string{l.node.Portal(), portal}
-	if err := l.node.Start(l.ctx); err != nil {
+	if err != nil {
 		return err
 	}
 	if l.api, err = l.node.API(); err != nil {
@@ -191,14 +194,28 @@ func (l *lab) startNode() error {
 	if _, err := l.node.CLI(l.ctx, append([]string{"vpool", "create", fast, "--backend", "alba"}, small...)...); err != nil {
 		return err
 	}
-	if err := l.node.CreateVPool(l.ctx, plain, filepath.Join(l.dir, plain), small...); err != nil {
+	where, behind := []string{"--path", filepath.Join(l.dir, plain)}, l.node
+	if l.second != nil {
+		where, behind = []string{"--backend", "alba"}, l.second // both nodes have to reach it
+	}
+	if _, err := l.node.CLI(l.ctx, append(append([]string{"vpool", "create", plain}, where...), small...)...); err != nil {
 		return err
 	}
 	if l.door, err = newDoor(l.node, &l.pieces); err != nil {
 		return err
 	}
-	l.back, err = newDoor(l.node, &l.pieces)
+	l.back, err = newDoor(behind, &l.pieces)
 	return err
+}
+
+// startOne starts the node that is alone.
+func (l *lab) startOne(bin string, args []string, portal string) error {
+	var err error
+	if l.node, err = node.New(node.Options{Bin: bin, Data: filepath.Join(l.dir, "data"), Args: args}); err != nil {
+		return err
+	}
+	l.portals = []string{l.node.Portal(), portal}
+	return l.node.Start(l.ctx)
 }
 
 // local is where this machine finds a portal that hosts are told.
@@ -247,15 +264,20 @@ func (l *lab) end(ok bool) error {
 			d.Close()
 		}
 	}
-	if l.node != nil {
-		if l.node.Alive() && ok {
-			err = errors.Join(err, l.node.Stop())
-		} else {
-			err = errors.Join(err, l.node.Close())
+	for _, n := range []*node.Node{l.second, l.node} {
+		switch {
+		case n == nil:
+		case n.Alive() && ok:
+			err = errors.Join(err, n.Stop())
+		default:
+			err = errors.Join(err, n.Close())
 		}
 	}
 	for _, a := range l.asds {
 		err = errors.Join(err, a.Kill())
+	}
+	if l.etcd != nil {
+		l.etcd.Close()
 	}
 	if ok && err == nil {
 		return os.RemoveAll(l.dir)

@@ -27,7 +27,7 @@ const (
 // many; with OVGATE_CINDER_COMPARE=1 Cinder's driver that does nothing is measured in turns
 // with ours: what it takes is Cinder's own.
 func TestMany(t *testing.T) {
-	count, workers := number(t, "OVGATE_CINDER_VOLUMES", 20), number(t, "OVGATE_CINDER_WORKERS", 5)
+	count, workers := number(t, "OVGATE_CINDER_VOLUMES", 50), number(t, "OVGATE_CINDER_WORKERS", 5)
 	before := l.sides(t)
 	kinds := []string{plain}
 	if os.Getenv("OVGATE_CINDER_COMPARE") == "1" {

@@ -106,16 +106,12 @@ func testExtend(t *testing.T) {
 	c := l.member
 	v := c.create(t, volumes.CreateOpts{Size: 1, VolumeType: plain})
 	c.writeVolume(t, v.ID, 1, 1)
-	ok(t, volumes.ExtendSize(l.ctx, c.block, v.ID, volumes.ExtendSizeOpts{NewSize: 2}).ExtractErr())
-	_, err := c.waitVolume(v.ID, "available")
-	ok(t, err)
+	ok(t, c.extend(v.ID, 2, "available"))
 	a := c.attach(t, v.ID, "host1")
 	a.use(t, func(d *lun.LUN) {
 		checkSize(t, d, 2)
 		check(t, d, 1, 1)
-		ok(t, volumes.ExtendSize(l.ctx, c.block, v.ID, volumes.ExtendSizeOpts{NewSize: 4}).ExtractErr())
-		_, err := c.waitVolume(v.ID, "in-use")
-		ok(t, err)
+		ok(t, c.extend(v.ID, 4, "in-use"))
 		size, err := d.Capacity()
 		ok(t, err)
 		if size != 4*gib {
