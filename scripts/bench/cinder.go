@@ -32,6 +32,6 @@ func measureCinder(ctx context.Context, dir string, r *results) error {
 	fmt.Println("bench: volumes of Cinder")
 	var err error
 	r.cinder, err = goBench(ctx, "./scripts/openstack", dir, "BenchmarkMany", "1x",
-		"TMPDIR="+dir, "CI=true", "OVGATE_CINDER_DATABASE=mariadb")
+		"TMPDIR="+dir, "CI=true", "OVGATE_CINDER_DATABASE=mariadb", "OVGATE_CINDER_NODES=1")
 	return err
 }

@@ -245,6 +245,9 @@ func killIn(t *testing.T, n *node.Node, name string, do, then func() error) int 
 
 func testNodeKilled(t *testing.T) { operationsUnder(t, killedDuring) }
 
+// operations is how many operationsUnder does.
+const operations = 12
+
 // operationsUnder does each operation while something is done to the nodes.
 func operationsUnder(t *testing.T, harm func(t *testing.T, name string, do func() error)) {
 	c := l.admin

@@ -166,7 +166,7 @@ func (l *lab) startNode() error {
 			args = append(args, "--advertise", a)
 		}
 	}
-	if nodesAsked() {
+	if twoNodes() {
 		err = l.startBoth(bin)
 	} else {
 		err = l.startOne(bin, args, portal)
