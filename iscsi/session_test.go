@@ -545,18 +545,44 @@ func TestWatchdog(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer idle.Close()
-	alive := n.login(nil)
+	alive := rawSession(t, n)
 	mute, _ := rawLogin(t, n, 0x87, 0, 0x77, "InitiatorName=iqn.2026-01.x:mute", "SessionType=Normal", "TargetName="+targetName)
-	eventually(t, n, "three connections", func() bool { return n.srv.Stats().Connections == 3 })
-	eventually(t, n, "both mute peers are dropped", func() bool {
-		clk.Advance(time.Second)
-		return n.srv.Stats().DeadPeers == 2
-	})
+	eventually(t, n, "two are in, one is not", func() bool { s := n.srv.Stats(); return s.Connections == 3 && s.Logins == 2 })
+	until := func(dropped uint64) {
+		t.Helper()
+		for second := 0; n.srv.Stats().DeadPeers < dropped; second++ {
+			if second == 20 {
+				t.Fatalf("%d peers are dropped, not %d", n.srv.Stats().DeadPeers, dropped)
+			}
+			clk.Advance(time.Second)
+			watched(t, n, clk)
+		}
+	}
+	until(1) // who does not log in, after LoginTime
+	clk.Advance(time.Second)
+	watched(t, n, clk)
+	ping, _ := readPDU(t, alive)
+	if ping[0] != 0x20 {
+		t.Fatalf("PDU %#02x instead of a ping", ping[0])
+	}
+	answer := pdu(0x40, 0x80, 0xffffffff, 2, nil)
+	copy(answer[20:24], ping[20:24])
+	back := pdu(0x40, 0x80, 7, 2, nil) // a round trip: the answer has been read
+	if _, err := alive.Write(append(answer, back...)); err != nil {
+		t.Fatal(err)
+	}
+	if h, _ := readPDU(t, alive); h[0] != 0x20 || be.Uint32(h[16:]) != 7 {
+		t.Errorf("PDU %#02x, task %d", h[0], be.Uint32(h[16:]))
+	}
+	until(2)
 	if h, _ := readPDU(t, mute); h[0] != 0x20 {
 		t.Errorf("PDU %#02x instead of a ping", h[0])
 	}
-	if err := alive.TestUnitReady(n.ctx, 0); err != nil {
-		t.Errorf("the peer that answers pings: %v", err)
+	if _, _, err := tryPDU(mute); err == nil {
+		t.Error("the peer that does not answer pings is not dropped")
+	}
+	if s := n.srv.Stats(); s.Connections != 1 || s.DeadPeers != 2 {
+		t.Errorf("%d connections, %d dropped", s.Connections, s.DeadPeers)
 	}
 }
 

@@ -63,7 +63,7 @@ func (c *conn) check(now time.Time) {
 	switch {
 	case !c.loggedIn.Load():
 		if now.Sub(c.since) > lim.LoginTime {
-			c.dead("login took too long")
+			c.drop() // c.sess is the login's still
 		}
 	case c.overdue(now):
 		c.close()
@@ -120,13 +120,18 @@ func (c *conn) toReceive(now time.Time) bool {
 	return false
 }
 
-// dead drops a connection whose peer does not do its part.
-func (c *conn) dead(why string) {
+// drop drops a connection whose peer does not do its part.
+func (c *conn) drop() {
 	c.srv.stats.dropped.Add(1)
+	c.close()
+}
+
+// dead drops one that has logged in, and tells of it.
+func (c *conn) dead(why string) {
 	if why != "" && c.sess != nil {
 		c.sess.logged("session dropped", "reason", why)
 	}
-	c.close()
+	c.drop()
 }
 
 // discoveryIdle is how long a discovery session may be silent: it has nothing to

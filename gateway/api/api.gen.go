@@ -677,6 +677,15 @@ func (e VerificationState) Valid() bool {
 	}
 }
 
+// AcceptInput defines model for AcceptInput.
+type AcceptInput struct {
+	// VDisks Ids of vDisks that are unclear
+	VDisks []string `json:"vdisks"`
+
+	// VPool Its name or id
+	VPool string `json:"vpool"`
+}
+
 // Alba defines model for Alba.
 type Alba struct {
 	// Bytes Of all objects
@@ -3127,6 +3136,9 @@ type RestoreInput struct {
 
 // RestoredVPool defines model for RestoredVPool.
 type RestoredVPool struct {
+	// Accepted vDisks that would and were accepted
+	Accepted []StrangeVDisk `json:"accepted"`
+
 	// BackupAt When the backup was made
 	BackupAt time.Time `json:"backupAt"`
 
@@ -5131,6 +5143,9 @@ type CreateJoinTokenJSONRequestBody = JoinTokenInput
 // BeginImportJSONRequestBody defines body for BeginImport for application/json ContentType.
 type BeginImportJSONRequestBody = VDiskInput
 
+// AcceptUnclearVDisksJSONRequestBody defines body for AcceptUnclearVDisks for application/json ContentType.
+type AcceptUnclearVDisksJSONRequestBody = AcceptInput
+
 // CreateCloudJSONRequestBody defines body for CreateCloud for application/json ContentType.
 type CreateCloudJSONRequestBody = CloudInput
 
@@ -5433,6 +5448,9 @@ type ServerInterface interface {
 	// GetMetadata What a restore of the metadata left to do
 	// (GET /metadata)
 	GetMetadata(ctx echo.Context) error
+	// AcceptUnclearVDisks Accept vDisks that keep deletes off since a restore
+	// (POST /metadata/accept)
+	AcceptUnclearVDisks(ctx echo.Context) error
 	// ListNamespaces List the namespaces of the object store, one per vDisk
 	// (GET /namespaces)
 	ListNamespaces(ctx echo.Context, params ListNamespacesParams) error
@@ -6928,6 +6946,15 @@ func (w *ServerInterfaceWrapper) GetMetadata(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetMetadata(ctx)
+	return err
+}
+
+// AcceptUnclearVDisks converts echo context to params.
+func (w *ServerInterfaceWrapper) AcceptUnclearVDisks(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AcceptUnclearVDisks(ctx)
 	return err
 }
 
@@ -10021,6 +10048,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/nodes/:node/drain", wrapper.EndNodeDrain, options.OperationMiddlewares["EndNodeDrain"]...)
 	router.POST(options.BaseURL+"/nodes/:node/drain", wrapper.DrainNode, options.OperationMiddlewares["DrainNode"]...)
 	router.GET(options.BaseURL+"/metadata", wrapper.GetMetadata, options.OperationMiddlewares["GetMetadata"]...)
+	router.POST(options.BaseURL+"/metadata/accept", wrapper.AcceptUnclearVDisks, options.OperationMiddlewares["AcceptUnclearVDisks"]...)
 	router.GET(options.BaseURL+"/vpools", wrapper.ListVPools, options.OperationMiddlewares["ListVPools"]...)
 	router.POST(options.BaseURL+"/vpools", wrapper.CreateVPool, options.OperationMiddlewares["CreateVPool"]...)
 	router.POST(options.BaseURL+"/vpools/recover", wrapper.RecoverVPool, options.OperationMiddlewares["RecoverVPool"]...)
@@ -11974,6 +12002,45 @@ type GetMetadatadefaultJSONResponse struct {
 }
 
 func (response GetMetadatadefaultJSONResponse) VisitGetMetadataResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AcceptUnclearVDisksRequestObject struct {
+	Body *AcceptUnclearVDisksJSONRequestBody
+}
+
+type AcceptUnclearVDisksResponseObject interface {
+	VisitAcceptUnclearVDisksResponse(w http.ResponseWriter) error
+}
+
+type AcceptUnclearVDisks200JSONResponse Metadata
+
+func (response AcceptUnclearVDisks200JSONResponse) VisitAcceptUnclearVDisksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AcceptUnclearVDisksdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response AcceptUnclearVDisksdefaultJSONResponse) VisitAcceptUnclearVDisksResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -17268,6 +17335,9 @@ type StrictServerInterface interface {
 	// GetMetadata What a restore of the metadata left to do
 	// (GET /metadata)
 	GetMetadata(ctx context.Context, request GetMetadataRequestObject) (GetMetadataResponseObject, error)
+	// AcceptUnclearVDisks Accept vDisks that keep deletes off since a restore
+	// (POST /metadata/accept)
+	AcceptUnclearVDisks(ctx context.Context, request AcceptUnclearVDisksRequestObject) (AcceptUnclearVDisksResponseObject, error)
 	// ListNamespaces List the namespaces of the object store, one per vDisk
 	// (GET /namespaces)
 	ListNamespaces(ctx context.Context, request ListNamespacesRequestObject) (ListNamespacesResponseObject, error)
@@ -19118,6 +19188,52 @@ func (sh *strictHandler) GetMetadata(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(GetMetadataResponseObject); ok {
 		return validResponse.VisitGetMetadataResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// AcceptUnclearVDisks operation middleware
+func (sh *strictHandler) AcceptUnclearVDisks(ctx echo.Context) error {
+	var request AcceptUnclearVDisksRequestObject
+
+	var body AcceptUnclearVDisksJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AcceptUnclearVDisks(ctx.Request().Context(), request.(AcceptUnclearVDisksRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AcceptUnclearVDisks")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(AcceptUnclearVDisksResponseObject); ok {
+		return validResponse.VisitAcceptUnclearVDisksResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -43,24 +43,39 @@ func (s *Server) backUpMetadata(c echo.Context) error {
 
 // GetMetadata tells what a restore left to do.
 func (s *Server) GetMetadata(ctx context.Context, _ GetMetadataRequestObject) (GetMetadataResponseObject, error) {
-	out := GetMetadata200JSONResponse{VPools: []RestoredVPool{}}
+	out, err := s.metadata(ctx)
+	return GetMetadata200JSONResponse(out), err
+}
+
+// AcceptUnclearVDisks lets deletes be on without those that keep them off.
+func (s *Server) AcceptUnclearVDisks(ctx context.Context, in AcceptUnclearVDisksRequestObject) (AcceptUnclearVDisksResponseObject, error) {
+	if err := s.opt.Control.AcceptUnclear(ctx, in.Body.VPool, in.Body.VDisks); err != nil {
+		return nil, err
+	}
+	out, err := s.metadata(ctx)
+	return AcceptUnclearVDisks200JSONResponse(out), err
+}
+
+func (s *Server) metadata(ctx context.Context) (Metadata, error) {
+	out := Metadata{VPools: []RestoredVPool{}}
 	for _, p := range s.opt.Model.VPools() {
 		if !s.opt.Control.Reached(p) {
 			continue
 		}
 		r, err := s.opt.Control.VPoolRestore(ctx, p.ID)
 		if err != nil {
-			return nil, err
+			return out, err
 		}
 		if r.Mark == nil && r.Last == nil {
 			continue
 		}
-		v := RestoredVPool{VPool: p.Name, Missing: []StrangeVDisk{}, Orphans: []StrangeVDisk{}, Unclear: []StrangeVDisk{}}
+		v := RestoredVPool{VPool: p.Name, Missing: []StrangeVDisk{}, Orphans: []StrangeVDisk{}, Unclear: []StrangeVDisk{}, Accepted: []StrangeVDisk{}}
 		v.DeletesOff, _, v.Reason = s.opt.Control.DeletesOff(p.ID)
 		if l := r.Last; l != nil {
 			v.BackupAt, v.RestoredAt = l.Made, l.Time
 			v.Compared, v.Newer, v.More = l.Compared, l.Newer, l.More
-			v.Missing, v.Orphans, v.Unclear = strangeOf(l.Missing, s.nameOf), strangeOf(l.Orphans, s.nameOf), strangeOf(l.Unclear, s.nameOf)
+			v.Missing, v.Orphans = strangeOf(l.Missing, s.nameOf), strangeOf(l.Orphans, s.nameOf)
+			v.Unclear, v.Accepted = strangeOf(l.Unclear, s.nameOf), strangeOf(l.Accepted, s.nameOf)
 			if !l.Ended.IsZero() {
 				v.ComparedAt = &l.Ended
 			}

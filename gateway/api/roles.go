@@ -191,7 +191,9 @@ var rules = map[string]rule{
 	"GetVPoolKey":      {role: auth.RoleManage, gives: true},
 	"GetSupportBundle": {role: auth.RoleManage, gives: true},
 	"BackUpMetadata":   {role: auth.RoleManage, gives: true},
-	"ListAudit":        {role: auth.RoleManage},
+	// What was accepted is not undone.
+	"AcceptUnclearVDisks": {role: auth.RoleManage},
+	"ListAudit":           {role: auth.RoleManage},
 	// Silences are for whoever works on what is silenced.
 	"CreateSilence":      {role: auth.RoleWrite},
 	"DeleteSilence":      {role: auth.RoleWrite},

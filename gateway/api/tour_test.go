@@ -31,7 +31,8 @@ var elsewhere = map[string][2]string{
 	"HandOverVDisk":   {"gateway/node/albanodes_test.go", `"POST", "/vdisks/a/handover", map[string]any{"node": "alpha"}, 202`},
 	"StealVDisk":      {"gateway/node/clusterloss_test.go", `"POST", "/vdisks/a/steal", map[string]any{"acceptLoss": true}, 200`},
 	// The metadata of a whole node.
-	"BackUpMetadata": {"gateway/cmd/ovgate/testdata/serve/metadata.txt", "exec ovgate metadata backup copy.gz"},
+	"BackUpMetadata":      {"gateway/cmd/ovgate/testdata/serve/metadata.txt", "exec ovgate metadata backup copy.gz"},
+	"AcceptUnclearVDisks": {"gateway/cmd/ovgate/testdata/serve/metadata.txt", "exec ovgate metadata accept gold"},
 	// A vDisk that lost something, and a session of an initiator.
 	"AcceptVDiskLoss": {"gateway/cmd/ovgate/testdata/serve/losttail.txt", "exec ovgate vdisk accept-loss db"},
 	"GetISCSISession": {"gateway/node/block_test.go", `"GET", "/iscsi/sessions/"+id+query, nil, 200`},

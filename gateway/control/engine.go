@@ -94,6 +94,7 @@ type Pool interface {
 	Restored(ctx context.Context) (*volume.Restored, error)
 	Compare(ctx context.Context) (volume.Comparison, error)
 	LastComparison(ctx context.Context) (*volume.Comparison, error)
+	AcceptUnclear(ctx context.Context, ids ...volume.ID) error
 	SetSettings(volume.Settings) error // of vDisks opened from now on
 	Detach(ctx context.Context) error
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/openvstorage/ovgate/volumedriver/volume"
@@ -98,6 +99,65 @@ func (c *Controller) VPoolRestore(ctx context.Context, id string) (PoolRestore, 
 	var err error
 	out.Last, err = ep.LastComparison(ctx)
 	return out, err
+}
+
+// AcceptUnclear has vDisks that keep deletes of a vPool off, as the newest comparison here found,
+// do so no more. The vPool is compared again at once.
+func (c *Controller) AcceptUnclear(ctx context.Context, vpool string, vdisks []string) error {
+	ctx, done, err := c.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	rec, err := c.FindVPool(vpool)
+	if err != nil {
+		return err
+	}
+	object := vpoolObject(rec.Name)
+	if e := c.reached(rec, "vpool"); e != nil {
+		return e
+	}
+	c.mu.Lock()
+	p := c.pools[rec.ID]
+	var ep Pool
+	var r PoolRestore
+	if p != nil {
+		ep, r = p.p, p.restore
+	}
+	c.mu.Unlock()
+	switch {
+	case ep == nil:
+		return &Error{Code: CodeBackend, Object: object, Message: "its backend is not attached", Hint: "ovgate vpool show " + rec.Name + " tells why"}
+	case r.Mark == nil:
+		return &Error{Code: CodeInUse, Object: object, Message: "its deletes are on: nothing is to be accepted", Hint: "ovgate metadata status shows vPools"}
+	case r.Last == nil:
+		return &Error{Code: CodeInUse, Object: object, Message: "it was not compared with its backend yet", Hint: "look at ovgate metadata status a minute later", Soon: true}
+	case len(vdisks) == 0:
+		return invalid("vdisks", object, "name vDisks that ovgate metadata status shows as unclear", "no vDisk is named")
+	}
+	var ids []volume.ID
+	for _, want := range vdisks {
+		i := slices.IndexFunc(r.Last.Unclear, func(s volume.Strange) bool { return s.ID.String() == want })
+		if i < 0 {
+			return invalid("vdisks", object, "name ids that ovgate metadata status shows as unclear", "vDisk %s does not keep its deletes off", clip(want))
+		}
+		ids = append(ids, r.Last.Unclear[i].ID)
+	}
+	if err := ep.AcceptUnclear(ctx, ids...); err != nil {
+		return explain(object, err)
+	}
+	c.log.Warn("vDisks are accepted that keep deletes off since the metadata were restored", "vpool", rec.Name, "vdisks", vdisks)
+	now := c.compare(rec.ID, ep)
+	c.mu.Lock()
+	if p.p == ep {
+		p.restore = now
+	}
+	c.mu.Unlock()
+	c.opt.Changed("vpool", rec.ID)
+	if now.Err != nil {
+		return explain(object, now.Err)
+	}
+	return nil
 }
 
 // restoreOf returns what is known of the restore, without asking.

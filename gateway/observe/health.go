@@ -283,7 +283,7 @@ func (p PoolCheck) check(add addCause) {
 		add(Bad, "backend_away", object, "bring the backend back; writes go to the journal until it is full", "The backend of vPool %s does not answer: %s", p.Name, p.Err)
 	}
 	if p.DeletesOff {
-		add(Warning, "metadata_restored", object, "wait until its vDisks were compared with the backend, which is tried again by itself; ovgate metadata status tells what is in the way",
+		add(Warning, "metadata_restored", object, "wait until its vDisks were compared with the backend, which is tried again by itself; ovgate metadata status tells what is in the way, ovgate metadata accept does without it",
 			"The metadata were restored from a backup of %s, and vPool %s deletes nothing until it was compared with its backend: %s", p.BackupMade.UTC().Format(time.RFC3339), p.Name, p.DeletesWhy)
 	}
 	space(p.Total, p.Free, "backend", object, "The backend of vPool "+p.Name, add)

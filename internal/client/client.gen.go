@@ -679,6 +679,15 @@ func (e VerificationState) Valid() bool {
 	}
 }
 
+// AcceptInput defines model for AcceptInput.
+type AcceptInput struct {
+	// VDisks Ids of vDisks that are unclear
+	VDisks []string `json:"vdisks"`
+
+	// VPool Its name or id
+	VPool string `json:"vpool"`
+}
+
 // Alba defines model for Alba.
 type Alba struct {
 	// Bytes Of all objects
@@ -3129,6 +3138,9 @@ type RestoreInput struct {
 
 // RestoredVPool defines model for RestoredVPool.
 type RestoredVPool struct {
+	// Accepted vDisks that would and were accepted
+	Accepted []StrangeVDisk `json:"accepted"`
+
 	// BackupAt When the backup was made
 	BackupAt time.Time `json:"backupAt"`
 
@@ -5166,6 +5178,9 @@ type CreateJoinTokenJSONRequestBody = JoinTokenInput
 // BeginImportJSONRequestBody defines body for BeginImport for application/json ContentType.
 type BeginImportJSONRequestBody = VDiskInput
 
+// AcceptUnclearVDisksJSONRequestBody defines body for AcceptUnclearVDisks for application/json ContentType.
+type AcceptUnclearVDisksJSONRequestBody = AcceptInput
+
 // CreateCloudJSONRequestBody defines body for CreateCloud for application/json ContentType.
 type CreateCloudJSONRequestBody = CloudInput
 
@@ -5855,6 +5870,28 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /metadata (the `GetMetadata` operationId).
 	GetMetadata(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AcceptUnclearVDisksWithBody Accept vDisks that keep deletes off since a restore
+	//
+	// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
+	// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
+	// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
+	AcceptUnclearVDisksWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AcceptUnclearVDisks Accept vDisks that keep deletes off since a restore
+	//
+	// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
+	// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
+	// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
+	AcceptUnclearVDisks(ctx context.Context, body AcceptUnclearVDisksJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// BackUpMetadata A consistent copy of the metadata, as a file
 	//
@@ -8423,6 +8460,48 @@ func (c *Client) ListJobs(ctx context.Context, params *ListJobsParams, reqEditor
 // Corresponds with GET /metadata (the `GetMetadata` operationId).
 func (c *Client) GetMetadata(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetMetadataRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AcceptUnclearVDisksWithBody Accept vDisks that keep deletes off since a restore
+//
+// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
+// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
+// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
+func (c *Client) AcceptUnclearVDisksWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcceptUnclearVDisksRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AcceptUnclearVDisks Accept vDisks that keep deletes off since a restore
+//
+// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
+// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
+// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
+func (c *Client) AcceptUnclearVDisks(ctx context.Context, body AcceptUnclearVDisksJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcceptUnclearVDisksRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -14560,6 +14639,46 @@ func NewGetMetadataRequest(server string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewAcceptUnclearVDisksRequest calls the generic AcceptUnclearVDisks builder with application/json body
+func NewAcceptUnclearVDisksRequest(server string, body AcceptUnclearVDisksJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAcceptUnclearVDisksRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewAcceptUnclearVDisksRequestWithBody constructs an http.Request for the AcceptUnclearVDisks method, with any body, and a specified content type
+func NewAcceptUnclearVDisksRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/metadata/accept")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -22160,6 +22279,28 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /metadata (the `GetMetadata` operationId).
 	GetMetadataWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetMetadataResponse, error)
 
+	// AcceptUnclearVDisksWithBodyWithResponse Accept vDisks that keep deletes off since a restore
+	//
+	// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
+	// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
+	// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
+	AcceptUnclearVDisksWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptUnclearVDisksResponse, error)
+
+	// AcceptUnclearVDisksWithResponse Accept vDisks that keep deletes off since a restore
+	//
+	// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
+	// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
+	// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
+	AcceptUnclearVDisksWithResponse(ctx context.Context, body AcceptUnclearVDisksJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptUnclearVDisksResponse, error)
+
 	// BackUpMetadataWithResponse A consistent copy of the metadata, as a file
 	//
 	// The registry of the node or cluster as of one revision, compressed, with a checksum at its end: `ovgate metadata
@@ -26112,6 +26253,54 @@ func (r GetMetadataResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetMetadataResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AcceptUnclearVDisksResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Metadata
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AcceptUnclearVDisksResponse) GetJSON200() *Metadata {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r AcceptUnclearVDisksResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AcceptUnclearVDisksResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AcceptUnclearVDisksResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AcceptUnclearVDisksResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AcceptUnclearVDisksResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -33386,6 +33575,40 @@ func (c *ClientWithResponses) GetMetadataWithResponse(ctx context.Context, reqEd
 	return ParseGetMetadataResponse(rsp)
 }
 
+// AcceptUnclearVDisksWithBodyWithResponse Accept vDisks that keep deletes off since a restore
+//
+// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
+// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
+// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
+func (c *ClientWithResponses) AcceptUnclearVDisksWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptUnclearVDisksResponse, error) {
+	rsp, err := c.AcceptUnclearVDisksWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAcceptUnclearVDisksResponse(rsp)
+}
+
+// AcceptUnclearVDisksWithResponse Accept vDisks that keep deletes off since a restore
+//
+// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
+// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
+// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
+func (c *ClientWithResponses) AcceptUnclearVDisksWithResponse(ctx context.Context, body AcceptUnclearVDisksJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptUnclearVDisksResponse, error) {
+	rsp, err := c.AcceptUnclearVDisks(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAcceptUnclearVDisksResponse(rsp)
+}
+
 // BackUpMetadataWithResponse A consistent copy of the metadata, as a file
 //
 // The registry of the node or cluster as of one revision, compressed, with a checksum at its end: `ovgate metadata
@@ -37745,6 +37968,39 @@ func ParseGetMetadataResponse(rsp *http.Response) (*GetMetadataResponse, error) 
 	}
 
 	response := &GetMetadataResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Metadata
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAcceptUnclearVDisksResponse parses an HTTP response from a AcceptUnclearVDisksWithResponse call
+func ParseAcceptUnclearVDisksResponse(rsp *http.Response) (*AcceptUnclearVDisksResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AcceptUnclearVDisksResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	mrand "math/rand/v2"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -58,10 +59,20 @@ func (m *memRegistry) Restored(_ context.Context, pool string) (*Restored, error
 func (m *memRegistry) EndRestored(_ context.Context, pool string, mark Restored, c Comparison) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if pool == testPool && m.mark != nil && *m.mark == mark {
+	if pool == testPool && m.mark != nil && reflect.DeepEqual(*m.mark, mark) {
 		m.mark, m.last = nil, &c
 	}
 	return nil
+}
+
+func (m *memRegistry) AcceptRestored(_ context.Context, pool string, old, now Restored) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if pool != testPool || m.mark == nil || !reflect.DeepEqual(*m.mark, old) {
+		return false, nil
+	}
+	m.mark = &now
+	return true, nil
 }
 
 func (m *memRegistry) LastComparison(_ context.Context, pool string) (*Comparison, error) {

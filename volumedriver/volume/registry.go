@@ -163,6 +163,8 @@ type Registry interface {
 	// EndRestored takes that mark away, in one with the comparison that allows it; of another
 	// mark, or none, it changes nothing.
 	EndRestored(ctx context.Context, pool string, m Restored, c Comparison) error
+	// AcceptRestored puts another mark in the place of old; false: another one is there, or none.
+	AcceptRestored(ctx context.Context, pool string, old, now Restored) (bool, error)
 	// LastComparison returns what EndRestored was given last for a vPool; nil: there was none.
 	LastComparison(ctx context.Context, pool string) (*Comparison, error)
 }

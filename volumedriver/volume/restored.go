@@ -36,6 +36,9 @@ type Restored struct {
 	// ID is random, of the restore: a comparison that began before it does not take the mark
 	// away.
 	ID string `json:"id"`
+	// Accepted are vDisks that keep deletes off no more, as an administrator said. A version
+	// that does not know of them takes no mark with them away.
+	Accepted []ID `json:"accepted,omitempty"`
 }
 
 // Comparison is what came of comparing the records of a vPool with its backend.
@@ -57,6 +60,8 @@ type Comparison struct {
 	Orphans []Strange `json:"orphans,omitempty"`
 	// Unclear are those that keep deletes off.
 	Unclear []Strange `json:"unclear,omitempty"`
+	// Accepted are those that would, and that an administrator accepted (AcceptUnclear).
+	Accepted []Strange `json:"accepted,omitempty"`
 	// More: there are more than are named.
 	More bool `json:"more,omitempty"`
 }
@@ -139,6 +144,20 @@ func (r KVRegistry) EndRestored(ctx context.Context, pool string, m Restored, c 
 	return err
 }
 
+// AcceptRestored implements Registry.
+func (r KVRegistry) AcceptRestored(ctx context.Context, pool string, old, now Restored) (bool, error) {
+	was, err := json.Marshal(old)
+	if err != nil {
+		return false, err
+	}
+	b, err := json.Marshal(now)
+	if err != nil {
+		return false, err
+	}
+	res, err := r.Store.Txn(ctx, []kv.Compare{kv.ValueIs(restoredPrefix+pool, was)}, []kv.Op{kv.Put(restoredPrefix+pool, b)}, nil)
+	return err == nil && res.Succeeded, err
+}
+
 // LastComparison implements Registry.
 func (r KVRegistry) LastComparison(ctx context.Context, pool string) (*Comparison, error) {
 	e, err := r.Store.Get(ctx, comparedPrefix+pool)
@@ -209,7 +228,7 @@ func (p *Pool) Compare(ctx context.Context) (Comparison, error) {
 	if err != nil || m == nil {
 		return Comparison{}, err
 	}
-	c := &comparison{recovery: recovery{p: p, found: map[ID]*onBackend{}}, seen: map[ID]bool{},
+	c := &comparison{recovery: recovery{p: p, found: map[ID]*onBackend{}}, seen: map[ID]bool{}, accepted: m.Accepted,
 		out: Comparison{Format: RestoredFormat, Made: m.Made, Time: m.Time}}
 	if err := c.run(ctx); err != nil {
 		return c.out, fmt.Errorf("vpool %s: compare registry and backend: %w", p.cfg.Name, err)
@@ -222,17 +241,47 @@ func (p *Pool) Compare(ctx context.Context) (Comparison, error) {
 		return c.out, err
 	}
 	p.host.o.Log.Info("vpool compared with the restored registry", "vpool", p.cfg.Name, "compared", c.out.Compared, "newer", c.out.Newer,
-		"missing", len(c.out.Missing), "orphans", len(c.out.Orphans))
+		"missing", len(c.out.Missing), "orphans", len(c.out.Orphans), "accepted", len(c.out.Accepted))
 	_, err = p.Restored(ctx)
 	return c.out, err
+}
+
+// AcceptUnclear has vDisks, of which the comparison cannot say what they need, keep deletes off
+// no more. They are left as they are; what others delete may be what they need. It counts for
+// this restore, on all nodes. ErrNotFound: deletes are on.
+func (p *Pool) AcceptUnclear(ctx context.Context, ids ...ID) error {
+	for range maxClaims {
+		m, err := p.Restored(ctx)
+		if err != nil {
+			return err
+		}
+		if m == nil {
+			return fmt.Errorf("vpool %s: %w: deletes are on", p.cfg.Name, ErrNotFound)
+		}
+		now := *m
+		now.Accepted = slices.Concat(m.Accepted, ids)
+		slices.SortFunc(now.Accepted, func(a, b ID) int { return slices.Compare(a[:], b[:]) })
+		if now.Accepted = slices.Compact(now.Accepted); len(now.Accepted) > maxStrange {
+			return fmt.Errorf("vpool %s: %w: %d vDisks, of which at most %d can be accepted: bring the backend back from a copy", p.cfg.Name, ErrInvalid, len(now.Accepted), maxStrange)
+		}
+		if len(now.Accepted) == len(m.Accepted) {
+			return nil
+		}
+		done, err := p.host.o.Registry.AcceptRestored(ctx, p.cfg.ID, *m, now)
+		if err != nil || done {
+			return err
+		}
+	}
+	return fmt.Errorf("vpool %s: %w: the mark of the restore changes all the time; try again", p.cfg.Name, ErrInUse)
 }
 
 // comparison is one Compare. found are the vDisks of the backend that the registry does not
 // have.
 type comparison struct {
 	recovery
-	seen map[ID]bool // on the backend
-	out  Comparison
+	seen     map[ID]bool // on the backend
+	accepted []ID
+	out      Comparison
 }
 
 func (c *comparison) run(ctx context.Context) error {
@@ -279,6 +328,15 @@ func (c *comparison) note(list *[]Strange, id ID, h *Head, why string) {
 	*list = append(*list, s)
 }
 
+// unclear adds a vDisk to those that keep deletes off, unless that was accepted.
+func (c *comparison) unclear(id ID, h *Head, why string) {
+	list := &c.out.Unclear
+	if slices.Contains(c.accepted, id) {
+		list = &c.out.Accepted
+	}
+	c.note(list, id, h, why)
+}
+
 // orphan looks at a vDisk that the registry does not have.
 func (c *comparison) orphan(ctx context.Context, id ID) error {
 	f, err := c.p.newestHead(ctx, id, HeadRef{}, nil)
@@ -286,13 +344,13 @@ func (c *comparison) orphan(ctx context.Context, id ID) error {
 	case err != nil:
 		return err
 	case len(f.damaged) > 0:
-		c.note(&c.out.Unclear, id, f.head, fmt.Sprintf("%d heads of it on the backend cannot be read, so it is not known whose objects it needs; bring them back from a copy", len(f.damaged)))
+		c.unclear(id, f.head, fmt.Sprintf("%d heads of it on the backend cannot be read, so it is not known whose objects it needs; bring them back from a copy", len(f.damaged)))
 		return nil
 	case f.head == nil:
 		c.note(&c.out.Orphans, id, nil, "the registry does not know it, and it has no head: its creation or deletion did not end")
 		return nil
 	case f.head.Pool != c.p.cfg.ID:
-		c.note(&c.out.Unclear, id, f.head, "its head names vPool "+f.head.Pool)
+		c.unclear(id, f.head, "its head names vPool "+f.head.Pool)
 		return nil
 	}
 	c.found[id] = &onBackend{head: f.head, ref: f.ref}
@@ -313,7 +371,7 @@ func (c *comparison) elsewhere(ctx context.Context, rec Record) error {
 	if f.head == nil && len(f.damaged) == 0 || f.head != nil && (f.head.Deleted || f.head.Pool != c.p.cfg.ID) {
 		return nil // what a move left, or has put here so far
 	}
-	c.note(&c.out.Unclear, rec.ID, f.head, fmt.Sprintf("the registry has it in vPool %s, and it was moved here after the backup was made: delete it there, then recover this vPool", rec.Pool))
+	c.unclear(rec.ID, f.head, fmt.Sprintf("the registry has it in vPool %s, and it was moved here after the backup was made: delete it there, then recover this vPool", rec.Pool))
 	return nil
 }
 
@@ -341,7 +399,7 @@ func (c *comparison) known(ctx context.Context, id ID) error {
 		}
 		switch {
 		case len(f.damaged) > 0:
-			c.note(&c.out.Unclear, id, f.head, fmt.Sprintf("%d newer heads of it on the backend cannot be read: bring them back from a copy", len(f.damaged)))
+			c.unclear(id, f.head, fmt.Sprintf("%d newer heads of it on the backend cannot be read: bring them back from a copy", len(f.damaged)))
 			return nil
 		case f.head == nil && rec.Head.Number == 0:
 			return nil // its creation did not end
@@ -349,7 +407,7 @@ func (c *comparison) known(ctx context.Context, id ID) error {
 			c.note(&c.out.Missing, id, f.head, "it was deleted after the backup was made")
 			return nil
 		case rec.Head.newer(f.ref):
-			c.note(&c.out.Unclear, id, f.head, fmt.Sprintf("its head %d is missing on the backend, which is older than the backup: bring the backend back", rec.Head.Number))
+			c.unclear(id, f.head, fmt.Sprintf("its head %d is missing on the backend, which is older than the backup: bring the backend back", rec.Head.Number))
 			return nil
 		}
 		err = c.takeOver(ctx, &rec, f)

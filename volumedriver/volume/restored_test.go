@@ -306,11 +306,32 @@ func TestRestoredUnclear(t *testing.T) {
 		t.Errorf("without its head: %+v %v", c, err)
 	}
 	put(headName(id, rec.Head), good)()
-	if c, err := n.pool.Compare(ctx); err != nil {
+	// What an administrator accepts is named, and in the way no more; it is left as it is.
+	put(strange, []byte("damaged"))()
+	accept := func(ids ...ID) {
+		t.Helper()
+		if err := n.pool.AcceptUnclear(ctx, ids...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	accept(testID(8))
+	if c, err := n.pool.Compare(ctx); err != nil || !slices.Equal(ids(c.Unclear), []string{testID(9).String()}) {
+		t.Errorf("another one was accepted: %+v %v", c, err)
+	}
+	accept(testID(9), testID(8))
+	accept(testID(9))
+	c, err := n.pool.Compare(ctx)
+	if err != nil || len(c.Unclear) != 0 || !slices.Equal(ids(c.Accepted), []string{testID(9).String()}) || c.Ended.IsZero() {
 		t.Errorf("%+v %v", c, err)
 	}
 	if err := n.pool.mayDelete(ctx); err != nil {
 		t.Error(err)
+	}
+	if _, err := n.store.Get(ctx, strange, maxHeadBytes); err != nil {
+		t.Errorf("what was accepted: %v", err)
+	}
+	if err := n.pool.AcceptUnclear(ctx, testID(9)); !errors.Is(err, ErrNotFound) {
+		t.Errorf("accepted with deletes on: %v", err)
 	}
 	n.close()
 }

@@ -22,7 +22,7 @@ import (
 
 // metadata returns the verbs for copies of the registry.
 func (a *app) metadata() *cobra.Command {
-	return group("metadata", "The registry of a node or cluster: back up, verify, restore", a.metadataBackup(), a.metadataVerify(), a.metadataRestore(), a.metadataStatus())
+	return group("metadata", "The registry of a node or cluster: back up, verify, restore", a.metadataBackup(), a.metadataVerify(), a.metadataRestore(), a.metadataStatus(), a.metadataAccept())
 }
 
 func (a *app) metadataBackup() *cobra.Command {
@@ -225,6 +225,35 @@ func (a *app) metadataStatus() *cobra.Command {
 	}
 }
 
+func (a *app) metadataAccept() *cobra.Command {
+	return &cobra.Command{
+		Use:   "accept VPOOL VDISK...",
+		Short: "Do without what keeps deletes off since a restore",
+		Long: "Let the deletes of a vPool be on although the comparison cannot say what these vDisks need: their newest state on the backend cannot\n" +
+			"be read, and there is no copy to bring back. They are named by the ids that ovgate metadata status shows as unclear, and left as they\n" +
+			"are; what is deleted from now on may be what they need.",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return usagef("metadata accept: give VPOOL and one VDISK or more")
+			}
+			return nil
+		},
+		RunE: a.online(func(ctx context.Context, api *client.Client, args []string) error {
+			if err := a.confirm(ctx, fmt.Sprintf("Have deletes of vPool %s on, though they may take what %d vDisks need?", args[0], len(args)-1)); err != nil {
+				return err
+			}
+			m, err := client.Get[client.Metadata](api.AcceptUnclearVDisks(ctx, client.AcceptInput{VPool: args[0], VDisks: args[1:]}))
+			if err != nil {
+				return err
+			}
+			if a.output == outputJSON {
+				return printJSON(a.out, m)
+			}
+			return a.printRestored(m)
+		}),
+	}
+}
+
 func (a *app) printRestored(m client.Metadata) error {
 	if len(m.VPools) == 0 {
 		_, err := fmt.Fprintln(a.out, "The metadata were not restored.")
@@ -241,7 +270,7 @@ func (a *app) printRestored(m client.Metadata) error {
 		for _, l := range []struct {
 			what string
 			of   []client.StrangeVDisk
-		}{{"unclear", p.Unclear}, {"missing", p.Missing}, {"orphan", p.Orphans}} {
+		}{{"unclear", p.Unclear}, {"accepted", p.Accepted}, {"missing", p.Missing}, {"orphan", p.Orphans}} {
 			for _, d := range l.of {
 				rest = append(rest, []string{p.VPool, l.what, d.ID, dash(d.Name), d.Reason})
 			}
