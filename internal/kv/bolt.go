@@ -140,12 +140,17 @@ func openError(path string, err error) error {
 // load prepares the buckets, checks the format and starts every lease anew (K4).
 func (s *Bolt) load() error {
 	created := false
-	err := s.db.Update(func(tx *bolt.Tx) error {
-		if created = tx.Bucket(bucketMeta) == nil; created {
-			if err := createBuckets(tx); err != nil {
-				return err
-			}
-		}
+	err := s.db.View(func(tx *bolt.Tx) error { // which leaves a file of another version as it is
+		created = tx.Bucket(bucketMeta) == nil
+		return nil
+	})
+	if err == nil && created {
+		err = s.db.Update(createBuckets)
+	}
+	if err != nil {
+		return fmt.Errorf("kv: open %s: %w", s.path, err)
+	}
+	err = s.db.View(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		if f := getUint(meta, metaFormat); f != boltFormat {
 			return fmt.Errorf("%w: %s has format %d, this version knows %d: upgrade ovgate", ErrFormat, s.path, f, boltFormat)
