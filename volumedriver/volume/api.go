@@ -71,6 +71,8 @@ var (
 	ErrMoved = errors.New("vdisk is in another vpool")
 	// ErrNoPoint: no recoverable moment, or no snapshot, is there.
 	ErrNoPoint = errors.New("no such point in the history of the vdisk")
+	// ErrNewerFormat: a newer version wrote a record or object of it; nothing is changed.
+	ErrNewerFormat = errors.New("written by a newer version: upgrade ovgate")
 	// ErrForeignRoot: the backend root belongs to another vPool (rule E7).
 	ErrForeignRoot = errors.New("backend root belongs to another vpool")
 )

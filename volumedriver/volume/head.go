@@ -166,7 +166,7 @@ func decodeHead(b []byte) (*Head, HeadRef, error) {
 		return nil, HeadRef{}, fmt.Errorf("%w: head has no header line", ErrCorrupt)
 	}
 	if format > HeadFormat {
-		return nil, HeadRef{}, fmt.Errorf("head format %d, this version knows %d: upgrade ovgate", format, HeadFormat)
+		return nil, HeadRef{}, fmt.Errorf("head has format %d, this version knows %d: %w", format, HeadFormat, ErrNewerFormat)
 	}
 	body = bytes.TrimSuffix(body, []byte("\n"))
 	sum := sha256.Sum256(body)
@@ -179,7 +179,7 @@ func decodeHead(b []byte) (*Head, HeadRef, error) {
 	}
 	h.Needs = slices.DeleteFunc(h.Needs, func(n string) bool { return slices.Contains(knownNeeds, n) })
 	if len(h.Needs) > 0 {
-		return nil, HeadRef{}, fmt.Errorf("head of vdisk %s needs %v: upgrade ovgate", h.VDisk, h.Needs)
+		return nil, HeadRef{}, fmt.Errorf("head of vdisk %s needs %v: %w", h.VDisk, h.Needs, ErrNewerFormat)
 	}
 	if h.Format != format || format < 1 {
 		return nil, HeadRef{}, fmt.Errorf("%w: head of vdisk %s: format %d in a header line that says %d", ErrCorrupt, h.VDisk, h.Format, format)

@@ -352,7 +352,7 @@ func ReadRoot(ctx context.Context, st backend.Store) (*Root, error) {
 		return nil, fmt.Errorf("%w: object %s is not a root", ErrForeignRoot, rootName)
 	}
 	if r.Format > RootFormat {
-		return nil, fmt.Errorf("backend root has format %d, this version knows %d: upgrade ovgate", r.Format, RootFormat)
+		return nil, fmt.Errorf("backend root has format %d, this version knows %d: %w", r.Format, RootFormat, ErrNewerFormat)
 	}
 	return r, nil
 }

@@ -150,7 +150,7 @@ func (o *opening) learn(ctx context.Context) error {
 	}
 	switch {
 	case o.rec.Format > RecordFormat:
-		return fmt.Errorf("vdisk %s: record format %d: upgrade ovgate", o.id, o.rec.Format)
+		return fmt.Errorf("vdisk %s has record format %d: %w", o.id, o.rec.Format, ErrNewerFormat)
 	case o.rec.Pool != o.p.cfg.ID:
 		return fmt.Errorf("vdisk %s: %w: it was moved to vpool %s", o.id, ErrMoved, o.rec.Pool)
 	case o.rec.State == FlagDeleting:
@@ -260,8 +260,12 @@ func (r *Record) knows(h HeadRef) bool {
 	return h.Epoch == r.Head.Epoch && h.Nonce == r.Head.Nonce || epochTable(r.Opens).has(h.Epoch, h.Nonce)
 }
 
-// findLocalHead goes on with the local copy of the head when the backend is away.
+// findLocalHead goes on with the local copy of the head when the backend is away; not
+// when it has what this version cannot read.
 func (o *opening) findLocalHead(cause error) error {
+	if errors.Is(cause, ErrNewerFormat) {
+		return fmt.Errorf("vdisk %s: %w", o.id, cause)
+	}
 	b, err := blockfs.ReadFile(o.p.host.o.FS, localHead(o.id), maxHeadBytes)
 	if err == nil {
 		h, ref, derr := decodeHead(b)

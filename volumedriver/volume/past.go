@@ -153,7 +153,7 @@ func InspectPast(b []byte) (past *Past, sha string, err error) {
 		return nil, "", fmt.Errorf("%w: past has no header line", ErrCorrupt)
 	}
 	if format > PastFormat {
-		return nil, "", fmt.Errorf("past format %d, this version knows %d: upgrade ovgate", format, PastFormat)
+		return nil, "", fmt.Errorf("past has format %d, this version knows %d: %w", format, PastFormat, ErrNewerFormat)
 	}
 	body = bytes.TrimSuffix(body, []byte("\n"))
 	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != hash {

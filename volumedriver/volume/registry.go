@@ -194,7 +194,7 @@ func decodeRecord(b []byte) (Record, error) {
 		return rec, fmt.Errorf("registry: %w: %v", ErrCorrupt, err)
 	}
 	if rec.Format > RecordFormat {
-		return rec, fmt.Errorf("registry: vdisk %s has record format %d, this version knows %d: upgrade ovgate", rec.ID, rec.Format, RecordFormat)
+		return rec, fmt.Errorf("registry: vdisk %s has record format %d, this version knows %d: %w", rec.ID, rec.Format, RecordFormat, ErrNewerFormat)
 	}
 	return rec, nil
 }

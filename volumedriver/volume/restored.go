@@ -124,7 +124,7 @@ func (r KVRegistry) Restored(ctx context.Context, pool string) (*Restored, error
 		return nil, fmt.Errorf("registry: record %s%s: %w: %w", restoredPrefix, pool, ErrCorrupt, err)
 	}
 	if m.Format > RestoredFormat {
-		return nil, fmt.Errorf("registry: record %s%s has format %d, this version knows %d: upgrade ovgate", restoredPrefix, pool, m.Format, RestoredFormat)
+		return nil, fmt.Errorf("registry: record %s%s has format %d, this version knows %d: %w", restoredPrefix, pool, m.Format, RestoredFormat, ErrNewerFormat)
 	}
 	return &m, nil
 }
