@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -74,4 +75,72 @@ func declared(t *testing.T, folder, test string) bool {
 		}
 	}
 	return false
+}
+
+// documents returns the pages of this folder.
+func documents(t *testing.T) map[string]string {
+	t.Helper()
+	names, err := filepath.Glob("*.md")
+	if err != nil || len(names) < 5 {
+		t.Fatalf("pages %v, %v", names, err)
+	}
+	out := map[string]string{}
+	for _, n := range names {
+		b, err := os.ReadFile(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[n] = string(b)
+	}
+	return out
+}
+
+// TestNamed: tests, drills and links that pages name are there (D1, D2).
+func TestNamed(t *testing.T) {
+	drills, err := os.ReadFile("../../scripts/drill/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests, asked, links := 0, 0, 0
+	for page, text := range documents(t) {
+		for _, n := range named.FindAllStringSubmatch(text, -1) {
+			tests++
+			if !declared(t, n[1], n[2]) {
+				t.Errorf("%s: there is no %s in %s", page, n[2], n[1])
+			}
+		}
+		for _, m := range regexp.MustCompile(`\bdrills? ([a-z0-9-]+(?:, [a-z0-9]+-[a-z0-9-]+)*)`).FindAllStringSubmatch(text, -1) {
+			for name := range strings.SplitSeq(m[1], ", ") {
+				asked++
+				if name != "rolling-upgrade" && !strings.Contains(string(drills), `{"`+name+`",`) {
+					t.Errorf("%s: there is no drill %s", page, name)
+				}
+			}
+		}
+		for _, m := range regexp.MustCompile(`\]\(([^)]+)\)`).FindAllStringSubmatch(text, -1) {
+			links++
+			file, anchor, _ := strings.Cut(m[1], "#")
+			if file == "" {
+				file = page
+			}
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Errorf("%s: %v", page, err)
+			} else if anchor != "" && !slices.Contains(anchors(string(b)), anchor) {
+				t.Errorf("%s: %s has no heading #%s", page, file, anchor)
+			}
+		}
+	}
+	if tests == 0 || asked == 0 || links == 0 {
+		t.Errorf("%d tests, %d drills and %d links are named", tests, asked, links)
+	}
+}
+
+// anchors returns the headings of a page as links name them.
+func anchors(text string) (out []string) {
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(text, -1) {
+		a := regexp.MustCompile(`[^a-z0-9 _-]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		out = append(out, strings.ReplaceAll(a, " ", "-"))
+	}
+	return out
 }

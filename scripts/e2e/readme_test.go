@@ -5,12 +5,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
-// How README.md is tested, by the mark of its fenced blocks:
+// How README.md and the pages of gateway/docs, of which only console blocks and links count, are tested, by the mark of its fenced blocks:
 //
 //	sh       run literally and in order, in a shell in a copy of the repository
 //	console  needs root, a kernel initiator, or hours: only looked at, that make
@@ -232,7 +233,20 @@ func TestReadmeLinks(t *testing.T) {
 func TestReadmeVerbs(t *testing.T) {
 	bin := buildOvgate(t)
 	var lines []string
-	for _, b := range readmeBlocks(t) {
+	all := readmeBlocks(t)
+	pages, err := filepath.Glob(filepath.Join(root, "gateway", "docs", "*.md"))
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("pages of gateway/docs: %d, %v", len(pages), err)
+	}
+	for _, page := range pages {
+		b, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, blocks(string(b))...)
+		lines = append(lines, inline(string(b))...)
+	}
+	for _, b := range all {
 		switch b.mark {
 		case "console":
 			lines = append(lines, commands(b.body)...)
@@ -248,6 +262,19 @@ func TestReadmeVerbs(t *testing.T) {
 	for _, line := range lines {
 		t.Run(line, func(t *testing.T) { checkCommand(t, bin, line) })
 	}
+}
+
+// verbs are the groups of verbs that inline code of a page may begin with, without the program's name.
+const verbs = "alba|alert|audit|backend|cluster|event|inspect|metadata|node|osd|preset|session|snapshot|support|target|template|trash|user|vdisk|vpool"
+
+// inline returns the commands that a page has in its text, each once.
+func inline(text string) (out []string) {
+	for _, m := range regexp.MustCompile("`(?:ovgate )?((?:"+verbs+") [a-z-]+[^`]*)`").FindAllStringSubmatch(text, -1) {
+		if line := "ovgate " + m[1]; !slices.Contains(out, line) {
+			out = append(out, line)
+		}
+	}
+	return out
 }
 
 func buildOvgate(t *testing.T) string {
