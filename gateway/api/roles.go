@@ -30,6 +30,8 @@ var rules = map[string]rule{
 	"ListEvents":           {role: auth.RoleRead},
 	"ExportEvents":         {role: auth.RoleRead},
 	"ListEventCodes":       {role: auth.RoleRead},
+	"ListDocuments":        {role: auth.RoleRead},
+	"GetDocument":          {role: auth.RoleRead},
 	"ListVPools":           {role: auth.RoleRead},
 	"GetVPool":             {role: auth.RoleRead},
 	"ListVDisks":           {role: auth.RoleRead},

@@ -155,6 +155,7 @@ func (s *served) tour() map[string]bool {
 		step{"GetNodePerformance", "node=" + field(do(step{op: "GetStatus"}), "node", "id"), ""},
 		step{"EndNodeDrain", "node=" + field(do(step{op: "GetStatus"}), "node", "id"), ""},
 		step{"Rebalance", "", `{"dryRun":true}`},
+		step{"GetDocument", "document=operations", ""},
 
 		step{"CreateVPool", "", fmt.Sprintf(`{"name":"gold","backend":{"kind":"local","path":%q,"preset":"","store":""}}`, filepath.Join(dir, "gold"))},
 		step{"CreateVPool", "", fmt.Sprintf(`{"name":"silver","encrypt":true,"backend":{"kind":"local","path":%q,"preset":"","store":""}}`, filepath.Join(dir, "silver"))},

@@ -31,6 +31,7 @@ func TestOperations(t *testing.T) {
 	alerts(p, n, dir)
 	events(p, n)
 	auditLog(p, n)
+	documents(p)
 	readers(p, n)
 	p.noConsoleErrors()
 }
@@ -71,6 +72,17 @@ func schedules(p *page, n *testNode) {
 	p.do("the list has it", chromedp.Navigate(n.url+"/schedules"), visible(`//td//a[.="vDisk db-01"]`))
 	p.do("inherited again", click(`//td//a[.="vDisk db-01"]`), click(`//button[@aria-label="Reset snapshot"][not(@aria-disabled)]`),
 		visible(`//button[@aria-label="Reset snapshot"][@aria-disabled="true"]`), chromedp.WaitNotPresent(`//code[.="*/15 * * * *"]`))
+}
+
+// documents opens the documentation, follows links within and between documents, and finds words.
+func documents(p *page) {
+	p.do("documents", click(`//nav//a[@href="/docs"]`), visible(`//h1[.="Operations"]`), visible(`//article//h2[@id="sizing"]`))
+	p.do("a link to a part of another document", click(`//article//a[@href="/docs/troubleshooting"]`), visible(`//h1[.="Troubleshooting"]`),
+		click(`//article//a[@href="/docs/architecture#formats"]`), visible(`//h1[.="Architecture"]`),
+		until(`document.getElementById("formats").getBoundingClientRect().top < innerHeight`), until(`scrollY > 0 || document.querySelector("main").scrollTop > 0`))
+	p.do("words are found", fill(`input[aria-label="Find in this document"]`, "WRAPPED DATA"), visible(`//*[@role="status"]/span[.="1 of 1"]`), visible(`mark.at`),
+		fill(`input[aria-label="Find in this document"]`, "no such words"), visible(`//*[@role="status"]/span[.="Not found"]`))
+	both(p, "document, nothing found", "78-document")
 }
 
 // channels adds a webhook that is there and one that is not.

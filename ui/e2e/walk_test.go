@@ -104,6 +104,7 @@ func seed(n *testNode, dir string, full bool) map[string]string {
 		"/backends/:name":        "/backends/cloud",
 		"/disks/:number":         "/disks/1",
 		"/disks/:number/replace": "/disks/1/replace",
+		"/docs/:name":            "/docs/health",
 	}
 }
 

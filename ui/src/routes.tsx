@@ -40,6 +40,13 @@ function operations(page: (pages: OperationPages) => ComponentChildren): Compone
   return <Lazy key="operations" load={loadOperations}>{page}</Lazy>;
 }
 
+/** The documentation. */
+const loadDocuments = () => import("./pages/Documents");
+
+function documents(name?: string): ComponentChildren {
+  return <Lazy key="documents" load={loadDocuments}>{(d: typeof import("./pages/Documents")) => <d.DocumentsPage key={name} name={name} />}</Lazy>;
+}
+
 /** Addresses and their pages, the first match wins. Dialogs that create have addresses of their own. */
 const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/", () => <OverviewPage />],
@@ -77,6 +84,8 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/schedules", () => operations((o) => <o.SchedulesPage />)],
   ["/audit", () => operations((o) => <o.AuditPage />)],
   ["/nodes", () => <NodesPage />],
+  ["/docs", () => documents()],
+  ["/docs/:name", ({ name = "" }) => documents(name)],
   ["/users", () => <UsersPage />],
   ["/users/new", () => <UsersPage create />],
   ["/tokens", () => <TokensPage />],

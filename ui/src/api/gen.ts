@@ -711,6 +711,20 @@ export type DiskList = {
   "items": Array<Disk>;
   "next": string | null;
 };
+export type Document = {
+  "name": string;
+  /** Markdown */
+  "text": string;
+  "title": string;
+};
+export type DocumentList = {
+  "items": Array<DocumentTitle>;
+  "next": string | null;
+};
+export type DocumentTitle = {
+  "name": string;
+  "title": string;
+};
 export type DoomedObject = {
   /** 0 when not known */
   "bytes": number;
@@ -2477,6 +2491,10 @@ export interface Ops {
   "DELETE /cluster/tokens/{token}": { path: { "token": string; }; query: { }; body: undefined; res: void };
   /** List the disks of the node, with what they hold */
   "GET /disks": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: DiskList };
+  /** List the documentation that is part of the program */
+  "GET /documents": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: DocumentList };
+  /** Read a document */
+  "GET /documents/{document}": { path: { "document": string; }; query: { }; body: undefined; res: Document };
   /** Changes as server-sent events */
   "GET /events": { path: { }; query: { "topics"?: string; }; body: undefined; res: string };
   /** List the codes that events have, and what they mean */

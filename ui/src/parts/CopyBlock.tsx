@@ -1,12 +1,14 @@
+import type { ComponentChildren } from "preact";
 import { useRef } from "preact/hooks";
 import { toast } from "../store/toasts";
 import { Button } from "./Button";
 import { Icon } from "./Icon";
 
-type Props = { label: string; text: string; name?: string };
+/** show is how a line is shown, as it is unless given. */
+type Props = { label: string; text: string; name?: string; show?: (line: string) => ComponentChildren };
 
 /** Text to be taken elsewhere, wrapped and never cut, with a button that copies it. */
-export function CopyBlock({ label, text, name }: Props) {
+export function CopyBlock({ label, text, name, show = (line) => line }: Props) {
   const ref = useRef<HTMLPreElement>(null);
   return (
     <div class="copy">
@@ -20,7 +22,8 @@ export function CopyBlock({ label, text, name }: Props) {
       <pre ref={ref} data-copy={name} tabIndex={0} role="group" aria-label={label}>
         {text.split("\n").map((line, i) => (
           <span key={i} class="line">
-            {line + "\n"}
+            {show(line)}
+            {"\n"}
           </span>
         ))}
       </pre>

@@ -49,6 +49,7 @@ export function navigation(counts?: Counts): [string, Entry[]][] {
         ...(manager ? [{ to: "/users", text: "Users", icon: "users" } as const] : []),
         { to: "/tokens", text: "Tokens", icon: "tokens" },
         ...(manager ? [{ to: "/audit", text: "Audit log", icon: "audit" } as const] : []),
+        { to: "/docs", text: "Documentation", icon: "docs" },
       ],
     ],
   ];
