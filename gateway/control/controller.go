@@ -137,6 +137,9 @@ type pool struct {
 	awayErr error // of the newest question for the usage
 	restore PoolRestore
 	space   poolSpace
+	// unknown are the vDisks on the backend that the registry did not know at the newest look,
+	// strangers those that it did not know at the look before either.
+	unknown, strangers []volume.ID
 }
 
 // vdisk is the running side of a vDisk.
@@ -231,7 +234,7 @@ func (c *Controller) Start(ctx context.Context) {
 		c.schedule(ref{"vdisk", v.ID}, 0)
 	}
 	c.visitAll(ctx)
-	c.wg.Add(8)
+	c.wg.Add(9)
 	if c.opt.Living != nil {
 		c.schedule(ref{"node", c.opt.Node}, 0)
 		c.wg.Add(1)
@@ -245,6 +248,7 @@ func (c *Controller) Start(ctx context.Context) {
 	go c.watchVerified()
 	go c.watchClouds()
 	go c.every(0, compareLook, c.comparePools)
+	go c.every(0, strangersEvery, c.lookForStrangers)
 	if !c.opt.NoSchedules {
 		c.wg.Add(1)
 		go c.every(scheduleEvery, scheduleEvery, c.runDue)

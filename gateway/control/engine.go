@@ -93,6 +93,7 @@ type Pool interface {
 	Sweep(ctx context.Context, dryRun bool) (volume.SweepResult, error)
 	Restored(ctx context.Context) (*volume.Restored, error)
 	Compare(ctx context.Context) (volume.Comparison, error)
+	Strangers(ctx context.Context) ([]volume.ID, error)
 	LastComparison(ctx context.Context) (*volume.Comparison, error)
 	AcceptUnclear(ctx context.Context, ids ...volume.ID) error
 	SetSettings(volume.Settings) error // of vDisks opened from now on

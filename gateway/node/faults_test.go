@@ -622,6 +622,7 @@ func TestFaultsOfParts(t *testing.T) {
 		"vdisk_degraded":     {disk(volume.StateDegraded), "vdisk a", "bring the backend back"},
 		"audit_log":          {observe.Checks{Audit: errors.New("no space")}, "", "free space"},
 		"metadata_restored":  {observe.Checks{Pools: []observe.PoolCheck{{Name: "gold", Attached: true, DeletesOff: true, DeletesWhy: "being compared"}}}, "vpool gold", "ovgate metadata status"},
+		"vdisk_unknown":      {observe.Checks{Pools: []observe.PoolCheck{{Name: "gold", Attached: true, Strangers: []string{"x"}}}}, "vpool gold", "ovgate vpool recover"},
 		"syslog":             {observe.Checks{Syslog: &observe.SyslogCheck{Server: "tcp://log:601", Err: errors.New("connection refused"), Lost: 3}}, "", "syslog server"},
 		"event_log":          {observe.Checks{Events: errors.New("no space")}, "", "free space"},
 		"metrics_history":    {observe.Checks{History: errors.New("no space")}, "", "free space"},

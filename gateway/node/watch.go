@@ -144,6 +144,7 @@ func (n *node) checks(wall time.Time, stores []observe.RemoteMetrics) observe.Ch
 		st := n.ctl.PoolStatus(p.ID)
 		check := observe.PoolCheck{Name: p.Name, Deleting: p.State == model.StateDeleting, Attached: st.Attached, Err: st.Err, Total: st.Usage.Total, Free: st.Usage.Free}
 		check.DeletesOff, check.BackupMade, check.DeletesWhy = n.ctl.DeletesOff(p.ID)
+		check.Strangers = n.ctl.Strangers(p.ID)
 		c.Pools = append(c.Pools, check)
 	}
 	mirrorable, late := n.ctl.Mirrorable(), n.ctl.LateSnapshots()

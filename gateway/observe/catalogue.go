@@ -89,6 +89,7 @@ func Catalogue() []About {
 		{"vdisk_opening", Warning, "A vDisk is not open yet.", "It is tried again by itself; its reason tells why.", atOnce},
 		{"vdisk_stalled", Bad, "A vDisk waits: its journal is full and the backend takes no data.", "Bring the backend back.", atOnce},
 		{"vdisk_suspended", Bad, "A vDisk waits for the registry: the node may not serve it for now.", "Bring the registry back, or the network to it.", aMinute},
+		{"vdisk_unknown", Warning, "The backend of a vPool has vDisks that the registry does not know.", "Recover the vPool, or leave them.", 2 * time.Hour},
 		{"vdisk_waiting", Bad, "A vDisk is served by nobody.", "Start its node, or do without its newest writes.", aMinute},
 		{"version_apart", Warning, "Nodes of the cluster run other versions.", "Upgrade those that are behind.", aMinute},
 		{"vpool_deleting", Warning, "The delete of a vPool waits for its backend.", "Bring the backend back.", aMinute},

@@ -109,6 +109,8 @@ type PoolCheck struct {
 	DeletesOff bool
 	BackupMade time.Time
 	DeletesWhy string
+	// Strangers are ids of vDisks on the backend that nobody knows.
+	Strangers []string
 }
 
 // CertificateCheck is what is looked at of the site's certificate for API and UI.
@@ -286,7 +288,20 @@ func (p PoolCheck) check(add addCause) {
 		add(Warning, "metadata_restored", object, "wait until its vDisks were compared with the backend, which is tried again by itself; ovgate metadata status tells what is in the way, ovgate metadata accept does without it",
 			"The metadata were restored from a backup of %s, and vPool %s deletes nothing until it was compared with its backend: %s", p.BackupMade.UTC().Format(time.RFC3339), p.Name, p.DeletesWhy)
 	}
+	if n := len(p.Strangers); n > 0 {
+		add(Warning, "vdisk_unknown", object, "bring them back with ovgate vpool recover, with the vPool's backend, and delete those that are not wanted; what is no whole vDisk any more only takes space",
+			"The backend of vPool %s has %s that the registry does not know: %s", p.Name, plural(n, "vDisk"), some(p.Strangers))
+	}
 	space(p.Total, p.Free, "backend", object, "The backend of vPool "+p.Name, add)
+}
+
+// some names the first of many.
+func some(names []string) string {
+	const shown = 3
+	if len(names) <= shown {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:shown], ", "), len(names)-shown)
 }
 
 // space judges how full a disk is.

@@ -156,7 +156,7 @@ func (p *Pool) backendDisks(ctx context.Context) ([]ID, error) {
 		dir, _, ok := strings.Cut(strings.TrimPrefix(name, vdiskRoot), "/")
 		id, err := ParseID(dir)
 		if !strings.HasPrefix(name, vdiskRoot) || !ok || err != nil {
-			return nil, fmt.Errorf("vpool %s: sweep, nothing was deleted: %w: object %s is not ovgate's; move it away", p.cfg.Name, ErrForeignRoot, name)
+			return nil, fmt.Errorf("vpool %s: nothing was deleted: %w: object %s is not ovgate's; move it away", p.cfg.Name, ErrForeignRoot, name)
 		}
 		out = append(out, id)
 		after = vdiskPrefix(id) + "/" + afterNames

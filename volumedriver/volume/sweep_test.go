@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,6 +72,9 @@ func TestSweep(t *testing.T) {
 	res, err := n.pool.Sweep(ctx, true)
 	if err != nil || res.Garbage != 3 || res.Deleted != 0 || len(res.Quarantined) != 1 || res.Quarantined[0] != testID(9).String() || res.VDisks != 3 {
 		t.Fatalf("%+v %v", res, err)
+	}
+	if strange, err := n.pool.Strangers(ctx); err != nil || !slices.Equal(strange, []ID{testID(9)}) {
+		t.Errorf("strangers %v, %v", strange, err)
 	}
 	for _, d := range res.Doomed {
 		if d.Reason == "" || d.Bytes == 0 || !strings.Contains(d.Name, id.String()) {
