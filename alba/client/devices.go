@@ -401,6 +401,16 @@ func (c *Client) OSDs() []OSDView {
 // wait. The last one that was given counts.
 func (c *Client) OnWorks(fn func()) { c.devices.works.Store(&fn) }
 
+// NotUsed returns why a device is not used; nil: it is, or there is none of that number.
+func (c *Client) NotUsed(number uint32) error {
+	dev := c.devices.view.Load().byNumber[number]
+	if dev == nil {
+		return nil
+	}
+	_, err := dev.inUse()
+	return err
+}
+
 // Device returns an open device by its number, for maintenance; nil when the
 // client has none.
 func (c *Client) Device(number uint32) osd.OSD {

@@ -90,6 +90,9 @@ func changed(s manager.Seen, now osd.Info) string {
 func (a *Agent) ask(ctx context.Context, o manager.OSD) (osd.Info, error) {
 	dev := a.c.Device(o.Number)
 	if dev == nil {
+		if err := a.c.NotUsed(o.Number); err != nil {
+			return osd.Info{}, fmt.Errorf("device %d cannot be opened: %w", o.Number, err)
+		}
 		return osd.Info{}, fmt.Errorf("device %d cannot be opened", o.Number)
 	}
 	ctx, cancel := a.call(ctx)
