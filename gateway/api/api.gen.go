@@ -1703,6 +1703,9 @@ type DatastoreSnapshotInput struct {
 
 	// Require No snapshot unless every virtual machine that is on is quiesced
 	Require *bool `json:"require,omitempty"`
+
+	// Within Seconds after which none is made any more; 600
+	Within *int64 `json:"within,omitempty"`
 }
 
 // DeletedEvent defines model for DeletedEvent.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"time"
 
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
@@ -254,7 +255,7 @@ func (s *Server) RenameDatastore(ctx context.Context, r RenameDatastoreRequestOb
 
 // SnapshotDatastore makes a snapshot of a datastore with its virtual machines quiesced.
 func (s *Server) SnapshotDatastore(ctx context.Context, r SnapshotDatastoreRequestObject) (SnapshotDatastoreResponseObject, error) {
-	d, err := s.opt.VSphere.SnapshotDatastore(ctx, r.Datastore, r.Body.Name, value(r.Body.Require))
+	d, err := s.opt.VSphere.SnapshotDatastore(ctx, r.Datastore, r.Body.Name, value(r.Body.Require), time.Duration(value(r.Body.Within))*time.Second)
 	if err != nil {
 		return nil, err
 	}

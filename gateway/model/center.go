@@ -108,9 +108,14 @@ type DatastoreSnapshot struct {
 type SnapshotMachine struct {
 	ID   string `json:"id"` // managed object id
 	Name string `json:"name"`
-	// Quiesced: its guest wrote out what it held before. One that was off is quiesced.
+	// Quiesced: its guest wrote out what it held before. One that was off, or left the
+	// datastore before, is quiesced.
 	Quiesced bool   `json:"quiesced,omitempty"`
 	Error    string `json:"error,omitempty"` // why it is not
+	// Of a job: Made counts snapshots of it that are there, Asked those that its vCenter was
+	// asked for and may have made, or make still.
+	Made  int `json:"made,omitempty"`
+	Asked int `json:"asked,omitempty"`
 }
 
 // Consistent tells whether every virtual machine is as it wants to be found.
@@ -150,9 +155,13 @@ type DatastoreJob struct {
 	Notes []string `json:"notes,omitempty"`
 	// Require: without a virtual machine that is quiesced there is no snapshot.
 	Require bool `json:"require,omitempty"`
+	// WithinMs is how long after the begin of the job the snapshot is made; 0: the usual time.
+	WithinMs int64 `json:"withinMillis,omitempty"`
 	// Machines and Failed are as in DatastoreSnapshot, as far as the job got.
 	Machines []SnapshotMachine `json:"machines,omitempty"`
 	Failed   string            `json:"failed,omitempty"`
+	// Quiet is since when nothing is seen of snapshots that virtual machines were asked for.
+	Quiet time.Time `json:"quiet,omitzero"`
 }
 
 func (d Datastore) key() string { return d.ID }

@@ -616,6 +616,7 @@ func TestFaultsOfParts(t *testing.T) {
 		"cloud_backend_down": {observe.Checks{Clouds: []observe.CloudCheck{{Name: "prod", Down: []string{"h@a"}}}}, "openstack cloud prod", "cinder-volume"},
 		"registry_alarm":     {observe.Checks{Registry: []observe.RegistryMember{{Endpoint: "e", Quota: 100, Alarms: []string{"NOSPACE"}}}}, "registry", "alarm disarm"},
 		"registry_filling":   {observe.Checks{Registry: []observe.RegistryMember{{Endpoint: "e", Quota: 100, Size: 80}}}, "registry e", "defrag"},
+		"datastore_job":      {observe.Checks{Datastores: []observe.DatastoreCheck{{Name: "gold", Job: "snapshot", Step: "release", Err: "virtual machine db: busy"}}}, "datastore gold", "ovgate vsphere datastore show gold"},
 		"node_dead":          {observe.Checks{Cluster: &observe.Cluster{Dead: []string{"n2"}, CertificateLeft: serverLife, AuthorityLeft: caLife}}, "node n2", "ovgate node remove n2"},
 		"backend_away":       {observe.Checks{Pools: []observe.PoolCheck{{Name: "gold", Attached: true, Err: "no answer"}}}, "vpool gold", "bring the backend back"},
 		"alert_channel":      {observe.Checks{AlertChannels: []observe.AlertChannelCheck{{Name: "dead", Err: errors.New("no answer")}}}, "alert channel dead", "ovgate alert channel test dead"},

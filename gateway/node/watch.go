@@ -134,6 +134,7 @@ func (n *node) checks(wall time.Time, stores []observe.RemoteMetrics) observe.Ch
 	for _, s := range n.ctl.CloudStates() {
 		c.Clouds = append(c.Clouds, observe.CloudCheck{Name: s.Cloud, Err: s.Err, Down: s.Down})
 	}
+	c.Datastores = n.vsphere.Stuck()
 	if total, free, err := n.local.Usage(); err == nil {
 		c.LocalTotal, c.LocalFree = total, free
 	}

@@ -49,6 +49,7 @@ func Catalogue() []About {
 		{"data_dir_filling", Warning, "The data directory's disk is 85 % full.", "Add space, or delete vDisks.", atOnce},
 		{"data_dir_full", Bad, "The data directory's disk is 95 % full.", "Add space, or delete vDisks.", atOnce},
 		{"data_dir_inodes", Warning, "The data directory's file system has 90 % of its inodes in use.", "Delete other programs' files there, or make a file system with more.", atUsage},
+		{"datastore_job", Warning, "A job of a datastore of a vCenter does not get on.", "Its error names the host or virtual machine; `ovgate vsphere datastore show` tells more.", aMinute},
 		{"disk_errors", Bad, "The kernel met errors of a file system that the node uses (ext4).", "Look at the kernel's log and SMART, replace the disk or check the file system.", atUsage},
 		{"disk_read_only", Bad, "A file system that the node uses takes no writes.", "Look up why, check it, mount it again for writing.", atUsage},
 		{"dtl_catchup", Warning, "The DTL of a vDisk catches up: its newest writes are on one node only.", "Wait.", atOnce},

@@ -140,10 +140,11 @@ type Checks struct {
 	Registry   []RegistryMember
 	Remotes    []RemoteCheck
 	Clouds     []CloudCheck
-	Audit      error        // why changes are not in the audit log yet
-	Events     error        // why events are not in their history yet
-	Syslog     *SyslogCheck // nil: events are sent, or to no server
-	History    error        // why the history of performance is not on the disk
+	Datastores []DatastoreCheck // whose job does not get on
+	Audit      error            // why changes are not in the audit log yet
+	Events     error            // why events are not in their history yet
+	Syslog     *SyslogCheck     // nil: events are sent, or to no server
+	History    error            // why the history of performance is not on the disk
 	Machine    Machine
 	// RegistryErr is why records of the registry are not followed; empty: they are.
 	RegistryErr string
@@ -195,6 +196,9 @@ func (c Checks) Evaluate() Health {
 		r.check(add)
 	}
 	for _, x := range c.Clouds {
+		x.check(add)
+	}
+	for _, x := range c.Datastores {
 		x.check(add)
 	}
 	if c.Cluster != nil {

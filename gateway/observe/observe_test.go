@@ -255,6 +255,7 @@ func TestHealth(t *testing.T) {
 		{"clock", Checks{ClockJump: -2 * time.Minute}, Warning, "clock"},
 		{"read cache", Checks{ReadCaches: []error{errors.New("no disk")}}, Warning, "read_cache"},
 		{"journal pool", Checks{Journal: errors.New("no space")}, Bad, "journal_pool"},
+		{"a job of a datastore", Checks{Datastores: []DatastoreCheck{{Name: "gold", Job: "snapshot", Step: "release", Err: "virtual machine db: busy"}}}, Warning, "datastore_job"},
 		{"cloud away", Checks{Clouds: []CloudCheck{{Name: "prod", Err: "no answer"}}}, Warning, "cloud_away"},
 		{"cloud backend down", Checks{Clouds: []CloudCheck{{Name: "prod", Down: []string{"h@a", "h@b"}}}}, Warning, "cloud_backend_down cloud_backend_down"},
 		{"cloud well", Checks{Clouds: []CloudCheck{{Name: "prod"}}}, OK, ""},

@@ -298,7 +298,8 @@ func (m *Manager) RenameDatastore(ctx context.Context, ref, name string) (model.
 }
 
 // RemoveDatastore removes a datastore without virtual machines, and its vDisk unless keep
-// is set. An absent one is no error. It may replace a job that does not get on.
+// is set. An absent one is no error. It may replace a job that does not get on, but for a
+// snapshot with virtual machines.
 func (m *Manager) RemoveDatastore(ctx context.Context, ref string, keep bool) (model.Datastore, error) {
 	ctx, done := m.begin(ctx)
 	defer done()
@@ -317,8 +318,8 @@ func (m *Manager) RemoveDatastore(ctx context.Context, ref string, keep bool) (m
 		return rec, err
 	}
 	return m.give(ctx, rec.ID, model.DatastoreJob{Kind: model.JobRemove, Step: stepDestroy, Keep: keep}, func(d *model.Datastore) error {
-		if d.State == model.StatePresent && d.Job != nil && d.Job.Tries == 0 {
-			return idle(d)
+		if d.State == model.StatePresent && d.Job != nil && (d.Job.Tries == 0 || d.Job.Kind == model.JobQuiesce) {
+			return idle(d) // and virtual machines that left it may have snapshots of that one
 		}
 		d.State = model.StateDeleting
 		return nil

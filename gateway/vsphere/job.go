@@ -10,6 +10,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/integrations/vsphere"
 )
@@ -155,15 +156,37 @@ func (m *Manager) next(ctx context.Context, id string) (more bool, _ error) {
 	return m.advance(ctx, rec, s)
 }
 
+// waiting is why a step is not over yet, which is no failure.
+type waiting struct{ why, hint string }
+
+func (w *waiting) Error() string { return w.why }
+
+// same tells whether a datastore still has the job and step of j.
+func same(d *model.Datastore, j *model.DatastoreJob) bool {
+	return d.Job != nil && d.Job.Kind == j.Kind && d.Job.Step == j.Step && d.Job.Started.Equal(j.Started)
+}
+
 // failed keeps why a step does not get on.
 func (m *Manager) failed(rec model.Datastore, err error) error {
+	var wait *waiting
+	if errors.As(err, &wait) {
+		_, uerr := m.model.UpdateDatastore(m.ctx, rec.ID, func(d *model.Datastore) error {
+			if same(d, rec.Job) {
+				d.Job.Error, d.Job.Hint = wait.why, wait.hint
+			}
+			return nil
+		})
+		m.opt.Changed("datastore", rec.ID)
+		return errors.Join(err, uerr)
+	}
 	var e *control.Error
 	err = explain(datastoreObject(rec.Name), err)
 	_, uerr := m.model.UpdateDatastore(m.ctx, rec.ID, func(d *model.Datastore) error {
-		if d.Job == nil || d.Job.Kind != rec.Job.Kind || d.Job.Step != rec.Job.Step || !d.Job.Started.Equal(rec.Job.Started) {
+		if !same(d, rec.Job) {
 			return nil // another job replaced it
 		}
 		d.Job.Tries++
+		d.Job.Quiet = time.Time{} // what the vCenter did meanwhile is not known
 		if d.Job.Error, d.Job.Hint = err.Error(), ""; errors.As(err, &e) {
 			d.Job.Error, d.Job.Hint = e.Message, e.Hint
 		}
@@ -173,6 +196,19 @@ func (m *Manager) failed(rec model.Datastore, err error) error {
 	m.opt.Events.Tell(event.DatastoreFailed, datastoreObject(rec.Name), "job", string(rec.Job.Kind), "step", string(rec.Job.Step), "reason", err.Error())
 	m.opt.Changed("datastore", rec.ID)
 	return errors.Join(err, uerr)
+}
+
+// stuckAfter is how many tries of a step fail before health tells it: some seconds.
+const stuckAfter = 3
+
+// Stuck are the datastores of this node whose job does not get on.
+func (m *Manager) Stuck() (out []observe.DatastoreCheck) {
+	for _, d := range m.model.Datastores(func(d model.Datastore) bool {
+		return d.Node == m.opt.Node && d.Job != nil && d.Job.Tries >= stuckAfter && d.Job.Error != ""
+	}) {
+		out = append(out, observe.DatastoreCheck{Name: d.Name, Job: string(d.Job.Kind), Step: d.Job.Step, Err: d.Job.Error, Hint: d.Job.Hint})
+	}
+	return out
 }
 
 // advance stores that a step is done, with what it found, and which one is next.
@@ -188,7 +224,7 @@ func (m *Manager) advance(ctx context.Context, rec model.Datastore, s *step) (mo
 	}
 	now, err := m.model.UpdateDatastore(ctx, rec.ID, func(d *model.Datastore) error {
 		d.VDisk, d.Volume = s.rec.VDisk, s.rec.Volume
-		if d.Job == nil || d.Job.Kind != rec.Job.Kind || d.Job.Step != rec.Job.Step || !d.Job.Started.Equal(rec.Job.Started) {
+		if !same(d, rec.Job) {
 			return nil // another job replaced it
 		}
 		d.Size, d.Name, d.Snapshots = s.rec.Size, s.rec.Name, s.rec.Snapshots

@@ -183,6 +183,7 @@ var causes = []struct {
 	{vsphere.ErrHostAway, control.CodeBackend, "", "bring the host back in its vCenter"},
 	{vsphere.ErrUnreachable, control.CodeBackend, "url", "correct the URL, or bring vCenter or network back"},
 	{vsphere.ErrExists, control.CodeExists, "name", "choose another name"},
+	{vsphere.ErrBusy, control.CodeInUse, "", "wait, or cancel the task in the vCenter; it is looked at again by itself"},
 	{vsphere.ErrInUse, control.CodeInUse, "", "end what uses it in the vCenter first"},
 	{vsphere.ErrNotFound, control.CodeNotFound, "", "ovgate vsphere host list shows hosts and clusters"},
 	{vsphere.ErrRefused, control.CodeBackend, "", "look at the tasks of the host in its vCenter"},

@@ -1,9 +1,11 @@
 package vsphere
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -15,9 +17,15 @@ import (
 )
 
 const (
-	// quiesceMost is how long after its begin a job still makes the vDisk's snapshot: virtual
-	// machines work on with snapshots of theirs until then.
+	// quiesceMost is how long after its begin a job still makes the vDisk's snapshot, if it was
+	// not told: virtual machines work on with snapshots of theirs until then.
 	quiesceMost = 10 * time.Minute
+	// withinMin and withinMax bound what it may be told.
+	withinMin = 10 * time.Second
+	withinMax = time.Hour
+	// lookAgain is how long snapshots are looked for that a vCenter may make still although no
+	// task of it tells so: it forgets tasks when it restarts, and its host goes on.
+	lookAgain = 5 * time.Minute
 	// machinesAtOnce bounds virtual machines that are quiesced at once: each stands still for
 	// a moment, and its host writes.
 	machinesAtOnce = 8
@@ -27,12 +35,15 @@ const (
 	jobLabel = "vsphere-job"
 	// maxProblem bounds what is kept of why a virtual machine is not quiesced, in bytes.
 	maxProblem = 300
+	// maxTold bounds virtual machines that an error names.
+	maxTold = 3
 )
 
 // SnapshotDatastore makes a snapshot of a datastore's vDisk, before which the guests of its
 // virtual machines write out what they hold. Virtual machines for which that fails are told
-// of, or with require there is no snapshot then.
-func (m *Manager) SnapshotDatastore(ctx context.Context, ref, name string, require bool) (model.Datastore, error) {
+// of, or with require there is no snapshot then. None is made later than within; 0: ten
+// minutes.
+func (m *Manager) SnapshotDatastore(ctx context.Context, ref, name string, require bool, within time.Duration) (model.Datastore, error) {
 	rec, err := m.FindDatastore(ref)
 	if err != nil {
 		return rec, err
@@ -40,6 +51,9 @@ func (m *Manager) SnapshotDatastore(ctx context.Context, ref, name string, requi
 	object := datastoreObject(rec.Name)
 	if volume.CheckSnapshot(volume.SnapshotSpec{Name: name}) != nil {
 		return rec, invalid("name", object, "use 1 to 255 bytes of UTF-8 without control characters", "%q is not a name of a snapshot", clip(name))
+	}
+	if within != 0 && (within < withinMin || within > withinMax) {
+		return rec, invalid("within", object, fmt.Sprintf("use %d to %d", int(withinMin.Seconds()), int(withinMax.Seconds())), "a snapshot cannot be made within %d seconds", int(within.Seconds()))
 	}
 	if rec.State != model.StatePresent || rec.VDisk == "" {
 		return rec, &control.Error{Code: control.CodeInUse, Object: object, Message: "it is " + string(rec.State), Hint: "wait until it is present: ovgate vsphere datastore show " + rec.Name}
@@ -55,7 +69,7 @@ func (m *Manager) SnapshotDatastore(ctx context.Context, ref, name string, requi
 			return rec, &control.Error{Code: control.CodeExists, Field: "name", Object: object, Message: "its vDisk has a snapshot " + clip(name), Hint: "choose another name, or delete that one"}
 		}
 	}
-	return m.give(ctx, rec.ID, model.DatastoreJob{Kind: model.JobQuiesce, Step: stepQuiesce, Name: name, Require: require}, idle)
+	return m.give(ctx, rec.ID, model.DatastoreJob{Kind: model.JobQuiesce, Step: stepQuiesce, Name: name, Require: require, WithinMs: within.Milliseconds()}, idle)
 }
 
 // machineSnapshot is what the snapshots of virtual machines of a job are called.
@@ -63,12 +77,17 @@ func (s *step) machineSnapshot() string { return "ovgate-" + s.began() }
 
 func (s *step) began() string { return strconv.FormatInt(s.job.Started.UnixMicro(), 10) }
 
+// within is how long after its begin the job makes the vDisk's snapshot.
+func (s *step) within() time.Duration {
+	return cmp.Or(time.Duration(s.job.WithinMs)*time.Millisecond, quiesceMost)
+}
+
 // late tells whether it is too late for the vDisk's snapshot, and keeps that.
 func (s *step) late(why error) bool {
-	if s.m.clock.Now().Before(s.job.Started.Add(quiesceMost)) {
+	if s.m.clock.Now().Before(s.job.Started.Add(s.within())) {
 		return false
 	}
-	s.job.Failed = fmt.Sprintf("it was not made within %v", quiesceMost)
+	s.job.Failed = fmt.Sprintf("it was not made within %v", s.within())
 	if why != nil {
 		s.job.Failed += ": " + problem(why)
 	}
@@ -80,9 +99,67 @@ func problem(err error) string {
 	return text[:min(len(text), maxProblem)]
 }
 
-// transient tells of an error that is the vCenter's, not a virtual machine's.
+// transient tells of an error that is the vCenter's, not a virtual machine's, or that goes.
 func transient(err error) bool {
-	return errors.Is(err, vsphere.ErrUnreachable) || errors.Is(err, vsphere.ErrCredentials) || errors.Is(err, context.Canceled)
+	for _, is := range []error{vsphere.ErrUnreachable, vsphere.ErrCredentials, vsphere.ErrUnknown, vsphere.ErrBusy, context.Canceled} {
+		if errors.Is(err, is) {
+			return true
+		}
+	}
+	return false
+}
+
+// some are the first of errors, and how many there are.
+func some(errs []error) error {
+	errs = slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
+	if n := len(errs) - maxTold; n > 0 {
+		return fmt.Errorf("%w; and %d more", join(errs[:maxTold]), n)
+	}
+	return join(errs)
+}
+
+// join is errors.Join on one line; nil: there are none.
+func join(errs []error) error {
+	var all error
+	for _, err := range errs {
+		if all == nil {
+			all = err
+		} else {
+			all = fmt.Errorf("%w; %w", all, err)
+		}
+	}
+	return all
+}
+
+// errReplaced: the datastore has another job by now.
+var errReplaced = errors.New("another job replaced it")
+
+// keep stores what the step found of the virtual machines before it is over.
+func (s *step) keep(ctx context.Context) error {
+	_, err := s.m.model.UpdateDatastore(ctx, s.rec.ID, func(d *model.Datastore) error {
+		if !same(d, &s.job) {
+			return errReplaced
+		}
+		d.Job.Machines, d.Job.Quiet = slices.Clone(s.job.Machines), s.job.Quiet
+		return nil
+	})
+	return err
+}
+
+// eachMachine runs fn for every virtual machine of the job, machinesAtOnce at a time.
+func (s *step) eachMachine(fn func(i int) error) []error {
+	errs := make([]error, len(s.job.Machines))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, machinesAtOnce)
+	for i := range errs {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			errs[i] = fn(i)
+		})
+	}
+	wg.Wait()
+	return errs
 }
 
 // quiesce has the guests of the virtual machines that are on write out what they hold, and
@@ -103,32 +180,41 @@ func (s *step) quiesce(ctx context.Context) error {
 	if err != nil {
 		return s.orLate(err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.job.Started.Add(quiesceMost).Sub(s.m.clock.Now()))
-	defer cancel()
-	out, errs := make([]model.SnapshotMachine, len(machines)), make([]error, len(machines))
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, machinesAtOnce)
-	for i, vm := range machines {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			out[i] = model.SnapshotMachine{ID: vm.ID(), Name: vm.Name, Quiesced: true}
-			if !vm.On {
-				return
-			}
-			if errs[i] = vm.Quiesce(ctx, s.machineSnapshot(), "of ovgate, for snapshot "+s.job.Name+" of the datastore; it is removed by itself"); errs[i] != nil {
-				out[i].Quiesced, out[i].Error = false, problem(errs[i])
-			}
-		})
+	on := s.meet(machines)
+	if err := s.settle(ctx, on); err != nil {
+		return s.orLate(err)
 	}
-	wg.Wait()
-	for _, err := range errs {
-		if transient(err) {
-			return s.orLate(err)
+	ask := func(i int) bool { return on[i] != nil && s.job.Machines[i].Made == 0 }
+	for i := range s.job.Machines {
+		if ask(i) {
+			s.job.Machines[i].Asked++
 		}
 	}
-	s.job.Machines = out
-	for _, vm := range out {
+	if err := s.keep(ctx); err != nil { // before they are asked, so that no crash forgets it
+		return s.orLate(err)
+	}
+	until, cancel := context.WithTimeout(ctx, s.job.Started.Add(s.within()).Sub(s.m.clock.Now()))
+	defer cancel()
+	errs := s.eachMachine(func(i int) error {
+		if !ask(i) {
+			return nil
+		}
+		vm := &s.job.Machines[i]
+		err := on[i].Quiesce(until, s.machineSnapshot(), "of ovgate, for snapshot "+s.job.Name+" of the datastore; it is removed by itself")
+		if !errors.Is(err, vsphere.ErrUnknown) {
+			vm.Asked--
+		}
+		if vm.Quiesced = err == nil; vm.Quiesced {
+			vm.Made++
+		} else if vm.Error = problem(err); transient(err) {
+			return err
+		}
+		return nil
+	})
+	if err := some(errs); err != nil {
+		return s.orLate(errors.Join(err, s.keep(ctx)))
+	}
+	for _, vm := range s.job.Machines {
 		if !vm.Quiesced {
 			s.note("not quiesced: " + vm.Error)
 			if s.job.Require && s.job.Failed == "" {
@@ -137,6 +223,57 @@ func (s *step) quiesce(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// meet makes the list of the job's virtual machines: those that are on the datastore, and
+// those that were when it was tried before. It returns those that have to be quiesced, in the
+// order of the list; the others are nil.
+func (s *step) meet(machines []*vsphere.Machine) []*vsphere.Machine {
+	known := map[string]model.SnapshotMachine{}
+	for _, vm := range s.job.Machines {
+		known[vm.ID] = vm
+	}
+	var list []model.SnapshotMachine
+	var on []*vsphere.Machine
+	for _, vm := range machines {
+		x := known[vm.ID()]
+		delete(known, vm.ID())
+		x.ID, x.Name, x.Quiesced, x.Error = vm.ID(), vm.Name, !vm.On || x.Made > 0, ""
+		list = append(list, x)
+		if !vm.On {
+			vm = nil
+		}
+		on = append(on, vm)
+	}
+	for _, vm := range s.job.Machines {
+		if _, left := known[vm.ID]; left {
+			vm.Quiesced, vm.Error = true, ""
+			list, on = append(list, vm), append(on, nil)
+		}
+	}
+	s.job.Machines = list
+	return on
+}
+
+// settle finds out what came of the snapshots that virtual machines were asked for when it
+// was tried before.
+func (s *step) settle(ctx context.Context, on []*vsphere.Machine) error {
+	return some(s.eachMachine(func(i int) error {
+		vm := &s.job.Machines[i]
+		if vm.Asked == 0 || on[i] == nil {
+			return nil
+		}
+		if err := on[i].Busy(ctx); err != nil {
+			return err
+		}
+		if err := on[i].Look(ctx); err != nil && !errors.Is(err, vsphere.ErrNotFound) {
+			return err
+		}
+		if n := on[i].Snapshots(s.machineSnapshot()); n > 0 {
+			vm.Asked, vm.Made, vm.Quiesced = max(vm.Asked-max(n-vm.Made, 0), 0), n, true
+		}
+		return nil
+	}))
 }
 
 // orLate is an error, unless it is too late to try again.
@@ -176,40 +313,50 @@ func (s *step) point(ctx context.Context) error {
 }
 
 // release removes the snapshots of virtual machines, also of those that left the datastore
-// meanwhile, and keeps how the job went.
+// meanwhile, and keeps how the job went. It is not over while the vCenter may make one still.
 func (s *step) release(ctx context.Context) error {
-	ids, seen := []string{}, map[string]bool{}
-	add := func(id string) {
-		if !seen[id] {
-			seen[id] = true
-			ids = append(ids, id)
+	quiet := s.job.Quiet
+	errs := s.eachMachine(func(i int) error {
+		rec := &s.job.Machines[i]
+		vm := s.v.Machine(rec.ID)
+		vm.Name = rec.Name
+		if rec.Asked > 0 {
+			if err := vm.Busy(ctx); err != nil {
+				return err
+			}
 		}
-	}
-	for _, vm := range s.job.Machines {
-		add(vm.ID)
-	}
-	d, err := s.v.FindDatastore(ctx, s.naa)
-	switch {
-	case err == nil:
-		for _, id := range d.VMs { // a try that was cut off kept none in the record
-			add(id)
+		n, err := vm.Release(ctx, s.machineSnapshot())
+		if err == nil {
+			rec.Asked, rec.Made = rec.Asked-min(max(n-rec.Made, 0), rec.Asked), 0
 		}
-	case !errors.Is(err, vsphere.ErrNotFound):
 		return err
+	})
+	err := some(errs)
+	open := slices.IndexFunc(s.job.Machines, func(vm model.SnapshotMachine) bool { return vm.Asked > 0 })
+	switch now := s.m.clock.Now().UTC(); {
+	case err != nil:
+	case open < 0:
+		s.went()
+		return nil
+	case quiet.IsZero():
+		s.job.Quiet = now
+	case !now.Before(quiet.Add(lookAgain)):
+		s.went()
+		return nil
 	}
-	errs := make([]error, len(ids))
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, machinesAtOnce)
-	for i, id := range ids {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			errs[i] = s.v.Machine(id).Release(ctx, s.machineSnapshot())
-		})
+	if kerr := s.keep(ctx); err != nil || kerr != nil {
+		return errors.Join(err, kerr)
 	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
+	return &waiting{
+		fmt.Sprintf("virtual machine %s: the vCenter has not told what came of a snapshot of it; it is looked for until %s", s.job.Machines[open].Name, s.job.Quiet.Add(lookAgain).Format(time.RFC3339)),
+		"wait; snapshot " + s.machineSnapshot() + " is removed by itself when it comes",
+	}
+}
+
+// went keeps how the job went.
+func (s *step) went() {
+	for i := range s.job.Machines {
+		s.job.Machines[i].Asked, s.job.Machines[i].Made = 0, 0
 	}
 	s.rec.Snapshots = append(s.rec.Snapshots, model.DatastoreSnapshot{Name: s.job.Name, Time: s.job.Started, Failed: s.job.Failed, Machines: s.job.Machines})
 	if n := len(s.rec.Snapshots) - model.MaxDatastoreSnapshots; n > 0 {
@@ -218,5 +365,4 @@ func (s *step) release(ctx context.Context) error {
 	if s.job.Failed != "" {
 		s.m.log.Warn("a snapshot of a datastore was not made", "datastore", s.rec.Name, "snapshot", s.job.Name, "why", s.job.Failed)
 	}
-	return nil
 }

@@ -53,6 +53,8 @@ var (
 	ErrHostAway    = errors.New("the host is not connected")
 	ErrRefused     = errors.New("refused")
 	ErrAnother     = errors.New("another disk")
+	ErrBusy        = errors.New("a task is not over")
+	ErrUnknown     = errors.New("it is not known what came of it")
 )
 
 // Options say how to sign in.
@@ -287,7 +289,7 @@ func explain(what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, own := range []error{ErrUnreachable, ErrCertificate, ErrCredentials, ErrDenied, ErrNotFound, ErrExists, ErrInUse, ErrHostAway, ErrRefused, context.Canceled} {
+	for _, own := range []error{ErrUnreachable, ErrCertificate, ErrCredentials, ErrDenied, ErrNotFound, ErrExists, ErrInUse, ErrHostAway, ErrRefused, ErrBusy, context.Canceled} {
 		if errors.Is(err, own) {
 			return fmt.Errorf("%s: %w", what, err)
 		}

@@ -107,25 +107,33 @@ func (c *Center) look(ctx context.Context, hosts []*Host, part Part) ([]*Storage
 		}
 		return nil
 	}
+	if err := c.retrieve(ctx, what, keep); err != nil {
+		return nil, explain("look at the storage of hosts", err)
+	}
+	return out, nil
+}
+
+// retrieve asks for properties, and has keep see the answer part by part.
+func (c *Center) retrieve(ctx context.Context, what types.PropertyFilterSpec, keep func([]types.ObjectContent) error) error {
 	collector := c.client.ServiceContent.PropertyCollector
 	res, err := methods.RetrievePropertiesEx(ctx, c.client, &types.RetrievePropertiesEx{This: collector, SpecSet: []types.PropertyFilterSpec{what}})
 	if err != nil {
-		return nil, explain("look at the storage of hosts", err)
+		return err
 	}
 	for r := res.Returnval; r != nil; {
 		if err := keep(r.Objects); err != nil {
-			return nil, err
+			return err
 		}
 		if r.Token == "" {
 			break
 		}
 		more, err := methods.ContinueRetrievePropertiesEx(ctx, c.client, &types.ContinueRetrievePropertiesEx{This: collector, Token: r.Token})
 		if err != nil {
-			return nil, explain("look at the storage of hosts", err)
+			return err
 		}
 		r = (*types.RetrieveResult)(&more.Returnval)
 	}
-	return out, nil
+	return nil
 }
 
 // missing is why a property is not there, in our words.

@@ -555,8 +555,9 @@ func (a *app) datastoreRename() *cobra.Command {
 
 func (a *app) datastoreSnapshot() *cobra.Command {
 	var require, noWait bool
+	var within time.Duration
 	cmd := a.datastoreVerb("snapshot DATASTORE NAME", "Make a snapshot for which the virtual machines on a datastore are quiesced", func(ctx context.Context, api *client.Client, args []string) error {
-		d, err := client.Get[client.Datastore](api.SnapshotDatastore(ctx, args[0], client.DatastoreSnapshotInput{Name: args[1], Require: new(require)}))
+		d, err := client.Get[client.Datastore](api.SnapshotDatastore(ctx, args[0], client.DatastoreSnapshotInput{Name: args[1], Require: new(require), Within: new(int64(within.Seconds()))}))
 		if err != nil {
 			return err
 		}
@@ -578,6 +579,7 @@ func (a *app) datastoreSnapshot() *cobra.Command {
 into a snapshot at the vCenter, which is removed afterwards. To restore, clone the vDisk's snapshot, import the clone as a datastore, and
 revert the virtual machines to the snapshots "ovgate-..." that they have there.`
 	cmd.Flags().BoolVar(&require, "require", false, "make none unless every virtual machine that is on is quiesced")
+	cmd.Flags().DurationVar(&within, "within", 10*time.Minute, "make none later than this, 10s to 1h")
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, noWaitUsage)
 	return cmd
 }

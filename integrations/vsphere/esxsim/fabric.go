@@ -37,6 +37,8 @@ type fabric struct {
 	sessions map[*simulator.Registry]bool
 	down     map[types.ManagedObjectReference]types.ManagedObjectReference // an object of a host that is down -> host
 	before   func(Call) types.BaseMethodFault
+	held     map[string]*Held                                              // that wait for a snapshot, by virtual machine
+	helds    int                                                           // ever
 	cookies  map[string]bool                                               // of clients' sessions; false: expired
 	waits    map[types.ManagedObjectReference]*simulator.PropertyCollector // that a client waits at
 }
@@ -57,7 +59,7 @@ func install(m *simulator.Model, dir string, o Options) *fabric {
 		reach: o.Reach, between: o.Between, heartbeat: o.Heartbeat,
 		hosts: map[types.ManagedObjectReference]*Host{}, datastores: map[string]types.ManagedObjectReference{},
 		replaced: map[types.ManagedObjectReference]mo.Reference{}, sessions: map[*simulator.Registry]bool{},
-		down: map[types.ManagedObjectReference]types.ManagedObjectReference{}, cookies: map[string]bool{},
+		down: map[types.ManagedObjectReference]types.ManagedObjectReference{}, cookies: map[string]bool{}, held: map[string]*Held{},
 		waits: map[types.ManagedObjectReference]*simulator.PropertyCollector{},
 	}
 	for _, e := range f.reg.All("HostSystem") {
@@ -82,6 +84,7 @@ func install(m *simulator.Model, dir string, o Options) *fabric {
 			return nil, fault
 		}
 		f.noteWait(ctx, m)
+		f.hold(m)
 		if o := f.handler(ctx, m.This); o != nil {
 			return o, nil
 		}

@@ -680,6 +680,8 @@ export type DatastoreSnapshotInput = {
   "name": string;
   /** No snapshot unless every virtual machine that is on is quiesced */
   "require"?: boolean;
+  /** Seconds after which none is made any more; 600 */
+  "within"?: number;
 };
 export type DeletedEvent = {
   /** Of a target, its iSCSI name */
