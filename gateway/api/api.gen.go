@@ -1687,6 +1687,9 @@ type DatastoreSnapshot struct {
 	// Failed Why there is no snapshot; empty: there is one
 	Failed string `json:"failed"`
 
+	// Group Names of all datastores that have it at the same moment; empty: this one alone
+	Group []string `json:"group"`
+
 	// Machines 256 at most
 	Machines []SnapshotMachine `json:"machines"`
 
@@ -1703,6 +1706,9 @@ type DatastoreSnapshotInput struct {
 
 	// Require No snapshot unless every virtual machine that is on is quiesced
 	Require *bool `json:"require,omitempty"`
+
+	// With Other datastores, by name or id, whose vDisks have it at the same moment; one node serves them all
+	With *[]string `json:"with,omitempty"`
 
 	// Within Seconds after which none is made any more; 600
 	Within *int64 `json:"within,omitempty"`

@@ -154,7 +154,7 @@ func (s *Server) datastoreOf(d model.Datastore) Datastore {
 	}
 	out.Snapshots = []DatastoreSnapshot{}
 	for _, x := range d.Snapshots {
-		row := DatastoreSnapshot{Name: x.Name, Time: x.Time, Consistent: x.Consistent(), Failed: x.Failed, Machines: []SnapshotMachine{}}
+		row := DatastoreSnapshot{Name: x.Name, Time: x.Time, Consistent: x.Consistent(), Failed: x.Failed, Group: append([]string{}, x.Group...), Machines: []SnapshotMachine{}}
 		for _, m := range x.Machines {
 			row.Machines = append(row.Machines, SnapshotMachine{ID: m.ID, Name: m.Name, Quiesced: m.Quiesced, Error: m.Error})
 		}
@@ -176,8 +176,11 @@ func (s *Server) ListDatastores(_ context.Context, r ListDatastoresRequestObject
 }
 
 // GetDatastore shows a datastore.
-func (s *Server) GetDatastore(_ context.Context, r GetDatastoreRequestObject) (GetDatastoreResponseObject, error) {
+func (s *Server) GetDatastore(ctx context.Context, r GetDatastoreRequestObject) (GetDatastoreResponseObject, error) {
 	d, err := s.opt.VSphere.FindDatastore(r.Datastore)
+	if err == nil && passes(ctx) {
+		err = s.opt.VSphere.Here(d) // that node knows first how its job goes
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +258,9 @@ func (s *Server) RenameDatastore(ctx context.Context, r RenameDatastoreRequestOb
 
 // SnapshotDatastore makes a snapshot of a datastore with its virtual machines quiesced.
 func (s *Server) SnapshotDatastore(ctx context.Context, r SnapshotDatastoreRequestObject) (SnapshotDatastoreResponseObject, error) {
-	d, err := s.opt.VSphere.SnapshotDatastore(ctx, r.Datastore, r.Body.Name, value(r.Body.Require), time.Duration(value(r.Body.Within))*time.Second)
+	d, err := s.opt.VSphere.SnapshotDatastore(ctx, r.Datastore, vspherectl.NewSnapshot{
+		Name: r.Body.Name, With: value(r.Body.With), Require: value(r.Body.Require), Within: time.Duration(value(r.Body.Within)) * time.Second,
+	})
 	if err != nil {
 		return nil, err
 	}

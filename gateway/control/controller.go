@@ -48,10 +48,13 @@ type Options struct {
 	// Living returns the ids of the nodes that have a lease; nil: there is this node only.
 	Living func(ctx context.Context) (map[string]bool, error)
 	// Gone, which must not block, is told of a node that is seen without a lease; may be nil.
-	Gone  func(node string)
-	Clock clock.Clock  // nil: the machine's
-	Rand  io.Reader    // ids and secrets; nil: crypto/rand
-	Log   *slog.Logger // nil: discard
+	Gone func(node string)
+	// Takeable is told of nodes that are gone for so long that others may take over what they
+	// worked on, with each look while there are some; may be nil. ctx bounds it.
+	Takeable func(ctx context.Context, nodes map[string]bool)
+	Clock    clock.Clock  // nil: the machine's
+	Rand     io.Reader    // ids and secrets; nil: crypto/rand
+	Log      *slog.Logger // nil: discard
 	// Changed, when set, is told after an object changed: kind "vpool", "vdisk"
 	// or "cloud" and its id, or "target" and its iSCSI name. It must not block and must
 	// not call back.

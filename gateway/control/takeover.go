@@ -52,6 +52,13 @@ func (c *Controller) lookForGone() {
 	if len(ready) == 0 {
 		return
 	}
+	if c.opt.Takeable != nil {
+		defer func() {
+			ctx, cancel := context.WithTimeout(c.ctx, takeRead)
+			defer cancel()
+			c.opt.Takeable(ctx, ready) // after their vDisks: it follows these
+		}()
+	}
 	load := c.load()
 	for _, v := range c.model.VDisks(func(v model.VDisk) bool { return ready[v.Node] && v.State != model.StateDeleting }) {
 		if err := c.takeOver(c.ctx, v, living, load); err != nil && c.ctx.Err() == nil {
@@ -87,6 +94,9 @@ func (c *Controller) noteGone(living map[string]bool) map[string]bool {
 	}
 	return ready
 }
+
+// Gone tells whether a node was not there at the last look.
+func (c *Controller) Gone(node string) bool { return c.isGone(node) }
 
 // isGone tells whether a node was not there at the last look.
 func (c *Controller) isGone(node string) bool {

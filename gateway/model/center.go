@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/openvstorage/ovgate/internal/kv"
 )
 
 // Center is a vCenter, or an ESXi host alone, whose hosts may use vDisks of this cluster.
@@ -102,6 +104,7 @@ type DatastoreSnapshot struct {
 	Time     time.Time         `json:"time"`
 	Failed   string            `json:"failed,omitempty"` // why there is none
 	Machines []SnapshotMachine `json:"machines,omitempty"`
+	Group    []string          `json:"group,omitempty"` // names of all datastores of it; none: it alone
 }
 
 // SnapshotMachine is a virtual machine in a snapshot of its datastore.
@@ -155,6 +158,8 @@ type DatastoreJob struct {
 	Notes []string `json:"notes,omitempty"`
 	// Require: without a virtual machine that is quiesced there is no snapshot.
 	Require bool `json:"require,omitempty"`
+	// With are the ids of other datastores whose vDisks have the snapshot at the same moment.
+	With []string `json:"with,omitempty"`
 	// WithinMs is how long after the begin of the job the snapshot is made; 0: the usual time.
 	WithinMs int64 `json:"withinMillis,omitempty"`
 	// Machines and Failed are as in DatastoreSnapshot, as far as the job got.
@@ -178,12 +183,12 @@ func (d Datastore) clone(rev int64) Datastore {
 	d.Rev = rev
 	if d.Job != nil {
 		j := *d.Job
-		j.Notes, j.Machines = slices.Clone(j.Notes), slices.Clone(j.Machines)
+		j.Notes, j.Machines, j.With = slices.Clone(j.Notes), slices.Clone(j.Machines), slices.Clone(j.With)
 		d.Job = &j
 	}
 	d.Snapshots = slices.Clone(d.Snapshots)
 	for i := range d.Snapshots {
-		d.Snapshots[i].Machines = slices.Clone(d.Snapshots[i].Machines)
+		d.Snapshots[i].Machines, d.Snapshots[i].Group = slices.Clone(d.Snapshots[i].Machines), slices.Clone(d.Snapshots[i].Group)
 	}
 	return d
 }
@@ -242,6 +247,19 @@ func (s *Store) UpdateDatastore(ctx context.Context, id string, fn func(*Datasto
 	return s.datastores.update(ctx, id, func(d *Datastore) error {
 		d.Format = Format
 		return fn(d)
+	})
+}
+
+// GiveDatastore is UpdateDatastore that makes a datastore the node's named to, if cmps hold
+// too; ErrConflict: one does not.
+func (s *Store) GiveDatastore(ctx context.Context, id, to string, cmps []kv.Compare, fn func(*Datastore) error) (Datastore, error) {
+	return s.datastores.updateIf(ctx, id, cmps, func(d *Datastore) error {
+		d.Format = Format
+		if err := fn(d); err != nil {
+			return err
+		}
+		d.Node = to
+		return nil
 	})
 }
 

@@ -419,7 +419,7 @@ func (n *node) openAPI(ctx context.Context) error {
 		lease, living = n.lease, n.living
 	}
 	n.ctl = control.New(control.Options{
-		Lease: lease, Living: living, Gone: n.alba.Suspect, Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.alba, &n.remotes, n.log},
+		Lease: lease, Living: living, Gone: n.alba.Suspect, Takeable: func(ctx context.Context, gone map[string]bool) { n.vsphere.TakeOver(ctx, gone) }, Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.alba, &n.remotes, n.log},
 		Sealer: seal, Portals: reached, Node: n.self.ID, Log: n.log, Changed: n.changed, LastLiving: n.lastLiving,
 		Paths: n.forwarder != nil, Moved: n.moved, NoSchedules: n.cfg.NoSchedules, Clock: n.clock(), Events: n.tell,
 	})
@@ -506,6 +506,7 @@ func (n *node) serve(ctx context.Context) error {
 		n.model.Follow(feedCtx, model.Followed{Problem: n.recordsProblem, Changed: func(c model.Change) {
 			n.member.follow(c)
 			n.ctl.Follow(c)
+			n.vsphere.Follow(c)
 		}})
 	})
 	var listens []string

@@ -73,6 +73,9 @@ func (m *Manager) planCreate(ctx context.Context, in NewDatastore) (model.Datast
 	if !ok || pool.State != model.StatePresent {
 		return model.Datastore{}, nil, &control.Error{Code: control.CodeNotFound, Field: "vpool", Object: "vpool " + clip(in.VPool), Message: "there is no such vPool", Hint: "ovgate vpool list shows the vPools"}
 	}
+	if !m.ctl.Reached(pool) {
+		return model.Datastore{}, nil, &control.Error{Code: control.CodeElsewhere, Field: "vpool", Object: "vpool " + pool.Name, Message: "only node " + m.ctl.NodeName(pool.Node) + " reaches its objects", Hint: "ask that node"}
+	}
 	if _, exists := m.model.VDiskByName(pool.ID, in.Name); exists {
 		return model.Datastore{}, nil, &control.Error{Code: control.CodeExists, Field: "name", Object: object, Message: "vpool " + pool.Name + " has a vDisk of this name", Hint: "choose another name"}
 	}
@@ -217,15 +220,18 @@ func (m *Manager) give(ctx context.Context, ref string, job model.DatastoreJob, 
 		return rec, err
 	}
 	object := datastoreObject(rec.Name)
-	if rec.Node != m.opt.Node {
-		return rec, &control.Error{Code: control.CodeElsewhere, Object: object, Message: "node " + m.ctl.NodeName(rec.Node) + " works on it", Hint: "ask that node"}
+	if err := m.Here(rec); err != nil {
+		return rec, err
 	}
 	job.Started = m.clock.Now().UTC()
 	rec, err = m.model.UpdateDatastore(ctx, rec.ID, func(d *model.Datastore) error {
 		if err := check(d); err != nil {
 			return err
 		}
-		d.Job = &job
+		if d.Job != nil && d.Node != m.opt.Node {
+			return m.elsewhere(*d, d.Node)
+		}
+		d.Job, d.Node = &job, m.opt.Node
 		return nil
 	})
 	if err != nil {
@@ -273,6 +279,9 @@ func (m *Manager) RenameDatastore(ctx context.Context, ref, name string) (model.
 	if err != nil {
 		return rec, err
 	}
+	if err := m.Here(rec); err != nil {
+		return rec, err
+	}
 	look, done := m.begin(ctx)
 	defer done()
 	c, err := m.FindCenter(rec.Center)
@@ -313,6 +322,9 @@ func (m *Manager) RemoveDatastore(ctx context.Context, ref string, keep bool) (m
 	}
 	if rec.State == model.StateDeleting {
 		return rec, nil
+	}
+	if err := m.Here(rec); err != nil {
+		return rec, err
 	}
 	if err := m.checkEmpty(ctx, rec); err != nil {
 		return rec, err

@@ -27,7 +27,9 @@
 //	    touches nothing else but the send targets of our portals.
 //	V4  A vDisk is unmapped only after every host that has the datastore, or that its
 //	    vCenter says is connected, has detached it. A host that is away holds a removal up.
-//	V5  One job at a time works on a datastore, on the node that its record names.
+//	V5  One job at a time works on a datastore, on the node that its record names: the one
+//	    that serves its vDisk. A datastore without a job is nobody's; a job goes to another
+//	    node by that record only.
 //	V6  A vCenter is asked for at most callsAtOnce things at once. What several jobs want of a
 //	    host at the same time is done once, and began after each of them asked (see shares).
 //	V7  Passwords and CHAP secrets are sealed in the model and in no answer, event or log.

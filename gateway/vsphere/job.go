@@ -85,10 +85,27 @@ func (m *Manager) work(id string) {
 		return
 	}
 	ctx, cancel := context.WithCancel(m.ctx)
-	w := &worker{kick: make(chan struct{}, 1), cancel: cancel}
+	w := &worker{kick: make(chan struct{}, 1), again: make(chan struct{}, 1), cancel: cancel}
 	m.running[id] = w
 	m.wg.Add(1)
 	go m.run(ctx, id, w)
+}
+
+// resume is work for a record that changed: where its job is being done that is no reason to
+// try sooner.
+func (m *Manager) resume(id string) {
+	m.mu.Lock()
+	w := m.running[id]
+	if w != nil {
+		select {
+		case w.again <- struct{}{}:
+		default:
+		}
+	}
+	m.mu.Unlock()
+	if w == nil {
+		m.work(id)
+	}
 }
 
 // run does steps until the job is done or the node stops.
@@ -131,17 +148,28 @@ func (m *Manager) finished(id string, w *worker) bool {
 	select {
 	case <-w.kick:
 		return false
+	case <-w.again:
+		return false
 	default:
 		delete(m.running, id)
 		return true
 	}
 }
 
+// errNoLease: another node may have the job by now.
+var errNoLease = errors.New("this node has no lease for now")
+
 // next does one step of a job; more: another one is left.
 func (m *Manager) next(ctx context.Context, id string) (more bool, _ error) {
 	rec, ok := m.model.FindDatastore(id)
-	if !ok || rec.Job == nil {
+	if !ok || rec.Job == nil || rec.Node != m.opt.Node {
 		return false, nil
+	}
+	if m.ctl != nil && !m.ctl.Permitted() {
+		return false, errNoLease
+	}
+	if passed, err := m.passOn(ctx, rec); passed || err != nil {
+		return false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()

@@ -78,6 +78,7 @@ type Manager struct {
 // worker does the job of a datastore.
 type worker struct {
 	kick   chan struct{} // the job changed
+	again  chan struct{} // the record changed: it is looked at before the worker ends
 	cancel context.CancelFunc
 }
 

@@ -35,41 +35,123 @@ const (
 	jobLabel = "vsphere-job"
 	// maxProblem bounds what is kept of why a virtual machine is not quiesced, in bytes.
 	maxProblem = 300
+	// maxStores bounds datastores of one snapshot.
+	maxStores = 32
 	// maxTold bounds virtual machines that an error names.
 	maxTold = 3
 )
 
-// SnapshotDatastore makes a snapshot of a datastore's vDisk, before which the guests of its
-// virtual machines write out what they hold. Virtual machines for which that fails are told
-// of, or with require there is no snapshot then. None is made later than within; 0: ten
-// minutes.
-func (m *Manager) SnapshotDatastore(ctx context.Context, ref, name string, require bool, within time.Duration) (model.Datastore, error) {
+// NewSnapshot is what a snapshot of datastores is made from.
+type NewSnapshot struct {
+	Name string
+	// With are other datastores, by name or id, whose vDisks have it at the same moment.
+	With []string
+	// Require: without a virtual machine that is quiesced there is none.
+	Require bool
+	// Within is how long it is made at most; 0: ten minutes.
+	Within time.Duration
+}
+
+// SnapshotDatastore makes a snapshot of a datastore's vDisk, and of those of others, before
+// which the guests of the virtual machines write out what they hold. Virtual machines for
+// which that fails are told of.
+func (m *Manager) SnapshotDatastore(ctx context.Context, ref string, in NewSnapshot) (model.Datastore, error) {
 	rec, err := m.FindDatastore(ref)
 	if err != nil {
 		return rec, err
 	}
 	object := datastoreObject(rec.Name)
-	if volume.CheckSnapshot(volume.SnapshotSpec{Name: name}) != nil {
-		return rec, invalid("name", object, "use 1 to 255 bytes of UTF-8 without control characters", "%q is not a name of a snapshot", clip(name))
+	if volume.CheckSnapshot(volume.SnapshotSpec{Name: in.Name}) != nil {
+		return rec, invalid("name", object, "use 1 to 255 bytes of UTF-8 without control characters", "%q is not a name of a snapshot", clip(in.Name))
 	}
-	if within != 0 && (within < withinMin || within > withinMax) {
-		return rec, invalid("within", object, fmt.Sprintf("use %d to %d", int(withinMin.Seconds()), int(withinMax.Seconds())), "a snapshot cannot be made within %d seconds", int(within.Seconds()))
+	if in.Within != 0 && (in.Within < withinMin || in.Within > withinMax) {
+		return rec, invalid("within", object, fmt.Sprintf("use %d to %d", int(withinMin.Seconds()), int(withinMax.Seconds())), "a snapshot cannot be made within %d seconds", int(in.Within.Seconds()))
 	}
-	if rec.State != model.StatePresent || rec.VDisk == "" {
-		return rec, &control.Error{Code: control.CodeInUse, Object: object, Message: "it is " + string(rec.State), Hint: "wait until it is present: ovgate vsphere datastore show " + rec.Name}
+	if n := 1 + len(in.With); n > maxStores {
+		return rec, invalid("with", object, fmt.Sprintf("name up to %d", maxStores-1), "a snapshot of %d datastores at one moment is not possible", n)
+	}
+	all, job := []model.Datastore{rec}, model.DatastoreJob{Kind: model.JobQuiesce, Step: stepQuiesce, Name: in.Name, Require: in.Require, WithinMs: in.Within.Milliseconds()}
+	for _, ref := range in.With {
+		other, err := m.FindDatastore(ref)
+		if err != nil {
+			return rec, err
+		}
+		switch {
+		case slices.ContainsFunc(all, func(d model.Datastore) bool { return d.ID == other.ID }):
+			return rec, invalid("with", object, "name each once", "datastore %s is named twice", other.Name)
+		case other.Center != rec.Center:
+			return rec, invalid("with", object, "make a snapshot of each", "datastore %s is another vCenter's", other.Name)
+		}
+		all, job.With = append(all, other), append(job.With, other.ID)
+	}
+	if err := m.together(all); err != nil {
+		return rec, err
+	}
+	if err := m.Here(rec); err != nil {
+		return rec, err
 	}
 	ctx, done := m.begin(ctx)
 	defer done()
-	have, err := m.ctl.Snapshots(ctx, rec.VDisk)
-	if err != nil {
-		return rec, explain(object, err)
-	}
-	for _, s := range have {
-		if s.Name == name {
-			return rec, &control.Error{Code: control.CodeExists, Field: "name", Object: object, Message: "its vDisk has a snapshot " + clip(name), Hint: "choose another name, or delete that one"}
+	for _, d := range all {
+		if err := m.snapshotable(ctx, d, in.Name); err != nil {
+			return rec, err
 		}
 	}
-	return m.give(ctx, rec.ID, model.DatastoreJob{Kind: model.JobQuiesce, Step: stepQuiesce, Name: name, Require: require, WithinMs: within.Milliseconds()}, idle)
+	return m.give(ctx, rec.ID, job, idle)
+}
+
+// snapshotable refuses a datastore that is not there, or has a snapshot of the name or a job.
+func (m *Manager) snapshotable(ctx context.Context, d model.Datastore, name string) error {
+	object := datastoreObject(d.Name)
+	if d.State != model.StatePresent || d.VDisk == "" {
+		return &control.Error{Code: control.CodeInUse, Object: object, Message: "it is " + string(d.State), Hint: "wait until it is present: ovgate vsphere datastore show " + d.Name}
+	}
+	if err := idle(&d); err != nil {
+		return err
+	}
+	have, err := m.ctl.Snapshots(ctx, d.VDisk)
+	if err != nil {
+		return explain(object, err)
+	}
+	if slices.ContainsFunc(have, func(s volume.Snapshot) bool { return s.Name == name }) {
+		return &control.Error{Code: control.CodeExists, Field: "name", Object: object, Message: "its vDisk has a snapshot " + clip(name), Hint: "choose another name, or delete that one"}
+	}
+	return nil
+}
+
+// together refuses datastores whose vDisks several nodes serve: there is no one moment then.
+func (m *Manager) together(all []model.Datastore) error {
+	first, node := all[0], m.server(all[0])
+	for _, d := range all[1:] {
+		if at := m.server(d); at != node {
+			return &control.Error{
+				Code: control.CodeInUse, Field: "with", Object: datastoreObject(d.Name),
+				Message: fmt.Sprintf("node %s serves its vDisk, and node %s that of %s", m.ctl.NodeName(at), m.ctl.NodeName(node), first.Name),
+				Hint:    fmt.Sprintf("move one to the node of the other: ovgate vdisk move %s --node %s; or make a snapshot of each", m.vdiskName(d), m.ctl.NodeName(node)),
+			}
+		}
+	}
+	return nil
+}
+
+// vdiskName is what the vDisk of a datastore is called.
+func (m *Manager) vdiskName(d model.Datastore) string {
+	v, _ := m.model.VDisk(d.VDisk)
+	return cmp.Or(v.Name, d.VDisk)
+}
+
+// stores are the datastores of the job, its own first. It fails the job if one is gone.
+func (s *step) stores() (all []model.Datastore, ok bool) {
+	all = append(all, s.rec)
+	for _, id := range s.job.With {
+		d, ok := s.m.model.FindDatastore(id)
+		if !ok || d.State != model.StatePresent || d.VDisk == "" {
+			s.job.Failed = fmt.Sprintf("datastore %s, which is to be in it, is being removed", cmp.Or(d.Name, id))
+			return nil, false
+		}
+		all = append(all, d)
+	}
+	return all, true
 }
 
 // machineSnapshot is what the snapshots of virtual machines of a job are called.
@@ -168,17 +250,12 @@ func (s *step) quiesce(ctx context.Context) error {
 	if s.late(nil) {
 		return nil
 	}
-	d, err := s.v.FindDatastore(ctx, s.naa)
+	machines, err := s.machines(ctx)
 	if err != nil {
 		return s.orLate(err)
 	}
-	if n := len(d.VMs); n > maxMachines {
-		s.job.Failed = fmt.Sprintf("%d virtual machines are on it, and at most %d are quiesced for one snapshot: make one of the vDisk alone", n, maxMachines)
+	if s.job.Failed != "" {
 		return nil
-	}
-	machines, err := d.Machines(ctx)
-	if err != nil {
-		return s.orLate(err)
 	}
 	on := s.meet(machines)
 	if err := s.settle(ctx, on); err != nil {
@@ -223,6 +300,37 @@ func (s *step) quiesce(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// machines asks for the virtual machines of the job's datastores, each once. It fails the job
+// if there are too many.
+func (s *step) machines(ctx context.Context) (all []*vsphere.Machine, _ error) {
+	stores, ok := s.stores()
+	if !ok {
+		return nil, nil
+	}
+	seen := map[string]bool{}
+	for _, x := range stores {
+		naa, err := control.NAA(x.VDisk)
+		if err != nil {
+			return nil, err
+		}
+		d, err := s.v.FindDatastore(ctx, naa)
+		if err != nil {
+			return nil, err
+		}
+		d.VMs = slices.DeleteFunc(d.VMs, func(id string) bool { was := seen[id]; seen[id] = true; return was })
+		if len(seen) > maxMachines {
+			s.job.Failed = fmt.Sprintf("%d virtual machines or more are on it, and at most %d are quiesced for one snapshot: make one of the vDisk alone", len(seen), maxMachines)
+			return nil, nil
+		}
+		some, err := d.Machines(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
 }
 
 // meet makes the list of the job's virtual machines: those that are on the datastore, and
@@ -278,36 +386,52 @@ func (s *step) settle(ctx context.Context, on []*vsphere.Machine) error {
 
 // orLate is an error, unless it is too late to try again.
 func (s *step) orLate(err error) error {
-	if s.late(err) {
+	if err == nil || s.late(err) {
 		return nil
 	}
 	return err
 }
 
-// point makes the vDisk's snapshot, unless the job failed.
+// point makes the snapshot of the vDisks, unless the job failed.
 func (s *step) point(ctx context.Context) error {
 	if s.job.Failed != "" || s.late(nil) {
 		return nil
 	}
-	is := model.DatastoreSnapshot{Machines: s.job.Machines}
-	_, err := s.m.ctl.CreateSnapshot(ctx, s.rec.VDisk, volume.SnapshotSpec{
-		Name: s.job.Name, Consistent: is.Consistent(), Labels: map[string]string{jobLabel: s.began()},
-	})
-	if errors.Is(err, volume.ErrExists) {
-		have, lerr := s.m.ctl.Snapshots(ctx, s.rec.VDisk)
-		if lerr != nil {
-			return s.orLate(lerr)
-		}
-		for _, x := range have {
-			if x.Name == s.job.Name && x.Labels[jobLabel] == s.began() {
-				return nil // of a try that was cut off
-			}
-		}
+	stores, ok := s.stores()
+	if !ok {
+		return nil
+	}
+	if err := s.m.together(stores); err != nil {
 		s.job.Failed = problem(err)
 		return nil
 	}
-	if err != nil {
+	is := model.DatastoreSnapshot{Machines: s.job.Machines}
+	spec := volume.SnapshotSpec{Name: s.job.Name, Consistent: is.Consistent(), Labels: map[string]string{jobLabel: s.began()}}
+	var vdisks []string
+	for _, d := range stores {
+		vdisks = append(vdisks, d.VDisk)
+	}
+	var err error
+	if len(vdisks) == 1 {
+		_, err = s.m.ctl.CreateSnapshot(ctx, vdisks[0], spec)
+	} else {
+		_, err = s.m.ctl.SnapshotGroup(ctx, vdisks, spec)
+	}
+	if !errors.Is(err, volume.ErrExists) {
 		return s.orLate(err)
+	}
+	mine := 0
+	for _, id := range vdisks {
+		have, lerr := s.m.ctl.Snapshots(ctx, id)
+		if lerr != nil {
+			return s.orLate(lerr)
+		}
+		if slices.ContainsFunc(have, func(x volume.Snapshot) bool { return x.Name == s.job.Name && x.Labels[jobLabel] == s.began() }) {
+			mine++ // of a try that was cut off
+		}
+	}
+	if mine < len(vdisks) {
+		s.job.Failed = problem(err)
 	}
 	return nil
 }
@@ -336,13 +460,11 @@ func (s *step) release(ctx context.Context) error {
 	switch now := s.m.clock.Now().UTC(); {
 	case err != nil:
 	case open < 0:
-		s.went()
-		return nil
+		return s.went(ctx)
 	case quiet.IsZero():
 		s.job.Quiet = now
 	case !now.Before(quiet.Add(lookAgain)):
-		s.went()
-		return nil
+		return s.went(ctx)
 	}
 	if kerr := s.keep(ctx); err != nil || kerr != nil {
 		return errors.Join(err, kerr)
@@ -353,16 +475,42 @@ func (s *step) release(ctx context.Context) error {
 	}
 }
 
-// went keeps how the job went.
-func (s *step) went() {
+// went keeps how the job went, with each of its datastores.
+func (s *step) went(ctx context.Context) error {
 	for i := range s.job.Machines {
 		s.job.Machines[i].Asked, s.job.Machines[i].Made = 0, 0
 	}
-	s.rec.Snapshots = append(s.rec.Snapshots, model.DatastoreSnapshot{Name: s.job.Name, Time: s.job.Started, Failed: s.job.Failed, Machines: s.job.Machines})
-	if n := len(s.rec.Snapshots) - model.MaxDatastoreSnapshots; n > 0 {
-		s.rec.Snapshots = s.rec.Snapshots[n:]
+	went := model.DatastoreSnapshot{Name: s.job.Name, Time: s.job.Started, Failed: s.job.Failed, Machines: s.job.Machines}
+	if len(s.job.With) > 0 {
+		went.Group = append(went.Group, s.rec.Name)
 	}
+	for _, id := range s.job.With {
+		if d, ok := s.m.model.FindDatastore(id); ok {
+			went.Group = append(went.Group, d.Name)
+		}
+	}
+	for _, id := range s.job.With {
+		_, err := s.m.model.UpdateDatastore(ctx, id, func(d *model.Datastore) error { keepSnapshot(d, went); return nil })
+		if err != nil && !errors.Is(err, model.ErrNotFound) {
+			return err
+		}
+		s.m.opt.Changed("datastore", id)
+	}
+	keepSnapshot(&s.rec, went)
 	if s.job.Failed != "" {
 		s.m.log.Warn("a snapshot of a datastore was not made", "datastore", s.rec.Name, "snapshot", s.job.Name, "why", s.job.Failed)
+	}
+	return nil
+}
+
+// keepSnapshot keeps how a snapshot of a datastore went, once, and the newest only.
+func keepSnapshot(d *model.Datastore, went model.DatastoreSnapshot) {
+	if slices.ContainsFunc(d.Snapshots, func(x model.DatastoreSnapshot) bool { return x.Name == went.Name && x.Time.Equal(went.Time) }) {
+		return
+	}
+	went.Machines, went.Group = slices.Clone(went.Machines), slices.Clone(went.Group)
+	d.Snapshots = append(d.Snapshots, went)
+	if n := len(d.Snapshots) - model.MaxDatastoreSnapshots; n > 0 {
+		d.Snapshots = d.Snapshots[n:]
 	}
 }

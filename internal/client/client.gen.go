@@ -1689,6 +1689,9 @@ type DatastoreSnapshot struct {
 	// Failed Why there is no snapshot; empty: there is one
 	Failed string `json:"failed"`
 
+	// Group Names of all datastores that have it at the same moment; empty: this one alone
+	Group []string `json:"group"`
+
 	// Machines 256 at most
 	Machines []SnapshotMachine `json:"machines"`
 
@@ -1705,6 +1708,9 @@ type DatastoreSnapshotInput struct {
 
 	// Require No snapshot unless every virtual machine that is on is quiesced
 	Require *bool `json:"require,omitempty"`
+
+	// With Other datastores, by name or id, whose vDisks have it at the same moment; one node serves them all
+	With *[]string `json:"with,omitempty"`
 
 	// Within Seconds after which none is made any more; 600
 	Within *int64 `json:"within,omitempty"`
@@ -7420,7 +7426,8 @@ type ClientInterface interface {
 	//
 	// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 	// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-	// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+	// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
+	// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -7431,7 +7438,8 @@ type ClientInterface interface {
 	//
 	// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 	// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-	// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+	// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
+	// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -11929,7 +11937,8 @@ func (c *Client) RenameDatastore(ctx context.Context, datastore DatastoreRef, bo
 //
 // The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 // then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
+// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
 //
 // Takes any type of body and a specified content type.
 //
@@ -11950,7 +11959,8 @@ func (c *Client) SnapshotDatastoreWithBody(ctx context.Context, datastore Datast
 //
 // The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 // then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
+// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -24152,7 +24162,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 	// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-	// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+	// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
+	// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -24163,7 +24174,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 	// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-	// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+	// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
+	// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -36698,7 +36710,8 @@ func (c *ClientWithResponses) RenameDatastoreWithResponse(ctx context.Context, d
 //
 // The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 // then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
+// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -36715,7 +36728,8 @@ func (c *ClientWithResponses) SnapshotDatastoreWithBodyWithResponse(ctx context.
 //
 // The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 // then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
+// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

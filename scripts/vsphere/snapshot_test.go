@@ -47,10 +47,16 @@ func (l *lab) went(name string) client.DatastoreSnapshot {
 	return d.Snapshots[len(d.Snapshots)-1]
 }
 
-// has returns the snapshot of the vDisk; nil: there is none.
+// has returns the snapshot of gold's vDisk; nil: there is none.
 func (l *lab) has(name string) *client.Snapshot {
 	l.t.Helper()
-	list, err := client.Get[client.SnapshotList](l.api.ListSnapshots(l.t.Context(), "gold", nil))
+	return l.on("gold", name)
+}
+
+// on returns the snapshot of a vDisk; nil: there is none.
+func (l *lab) on(vdisk, name string) *client.Snapshot {
+	l.t.Helper()
+	list, err := client.Get[client.SnapshotList](l.api.ListSnapshots(l.t.Context(), vdisk, nil))
 	if err != nil {
 		l.t.Fatal(err)
 	}

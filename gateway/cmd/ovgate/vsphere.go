@@ -458,6 +458,9 @@ func datastoreRows(d client.Datastore) [][]string {
 		case bad > 0:
 			text = fmt.Sprintf("%d of %d virtual machines not quiesced", bad, len(s.Machines))
 		}
+		if len(s.Group) > 0 {
+			text += ", of " + strings.Join(s.Group, ", ")
+		}
 		rows = append(rows, []string{"snapshot " + s.Name, formatTime(&s.Time) + ", " + text})
 		for _, m := range s.Machines {
 			if !m.Quiesced {
@@ -555,9 +558,14 @@ func (a *app) datastoreRename() *cobra.Command {
 
 func (a *app) datastoreSnapshot() *cobra.Command {
 	var require, noWait bool
+	var with []string
 	var within time.Duration
 	cmd := a.datastoreVerb("snapshot DATASTORE NAME", "Make a snapshot for which the virtual machines on a datastore are quiesced", func(ctx context.Context, api *client.Client, args []string) error {
-		d, err := client.Get[client.Datastore](api.SnapshotDatastore(ctx, args[0], client.DatastoreSnapshotInput{Name: args[1], Require: new(require), Within: new(int64(within.Seconds()))}))
+		in := client.DatastoreSnapshotInput{Name: args[1], Require: new(require), Within: new(int64(within.Seconds()))}
+		if len(with) > 0 {
+			in.With = &with
+		}
+		d, err := client.Get[client.Datastore](api.SnapshotDatastore(ctx, args[0], in))
 		if err != nil {
 			return err
 		}
@@ -577,7 +585,10 @@ func (a *app) datastoreSnapshot() *cobra.Command {
 	})
 	cmd.Long = `Make a snapshot of a datastore's vDisk. Before that the guests of its virtual machines that are on write out what they hold, each
 into a snapshot at the vCenter, which is removed afterwards. To restore, clone the vDisk's snapshot, import the clone as a datastore, and
-revert the virtual machines to the snapshots "ovgate-..." that they have there.`
+revert the virtual machines to the snapshots "ovgate-..." that they have there. --with names other datastores whose vDisks have the
+snapshot at the same moment, all or none of them, for virtual machines with disks on several; one node has to serve these vDisks.`
+	cmd.Example = "  ovgate vsphere datastore snapshot gold evening --with tin --require"
+	cmd.Flags().StringSliceVar(&with, "with", nil, "other datastores at the same moment; may be repeated")
 	cmd.Flags().BoolVar(&require, "require", false, "make none unless every virtual machine that is on is quiesced")
 	cmd.Flags().DurationVar(&within, "within", 10*time.Minute, "make none later than this, 10s to 1h")
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, noWaitUsage)

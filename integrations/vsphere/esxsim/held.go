@@ -34,6 +34,31 @@ func (v *VCenter) HoldSnapshot(vm string) *Held {
 	return h
 }
 
+// Spread has a virtual machine have a disk on another datastore too. The simulator keeps the
+// datastore of its configuration only.
+func (v *VCenter) Spread(vm, datastore string) error {
+	f := v.f
+	ref, ok := f.nameTaken(datastore)
+	if !ok {
+		return fmt.Errorf("there is no datastore %s", datastore)
+	}
+	for _, e := range f.reg.All("VirtualMachine") {
+		m, ok := e.(*simulator.VirtualMachine)
+		if !ok || m.Name != vm {
+			continue
+		}
+		ctx := f.context()
+		ctx.WithLock(m, func() { ctx.Map.AddReference(ctx, m, &m.Datastore, ref) })
+		ds, ok := f.reg.Get(ref).(*simulator.Datastore)
+		if !ok {
+			return fmt.Errorf("datastore %s is none of the simulator", datastore)
+		}
+		ctx.WithLock(ds, func() { ctx.Map.AddReference(ctx, ds, &ds.Vm, m.Self) })
+		return nil
+	}
+	return fmt.Errorf("there is no virtual machine %s", vm)
+}
+
 // hold has a call go to the test's Held, if that waits for it. The virtual machine is not
 // locked then.
 func (f *fabric) hold(m *simulator.Method) {

@@ -669,6 +669,8 @@ export type DatastoreSnapshot = {
   "consistent": boolean;
   /** Why there is no snapshot; empty: there is one */
   "failed": string;
+  /** Names of all datastores that have it at the same moment; empty: this one alone */
+  "group": Array<string>;
   /** 256 at most */
   "machines": Array<SnapshotMachine>;
   /** Of the snapshot of the vDisk */
@@ -680,6 +682,8 @@ export type DatastoreSnapshotInput = {
   "name": string;
   /** No snapshot unless every virtual machine that is on is quiesced */
   "require"?: boolean;
+  /** Other datastores, by name or id, whose vDisks have it at the same moment; one node serves them all */
+  "with"?: Array<string>;
   /** Seconds after which none is made any more; 600 */
   "within"?: number;
 };
