@@ -677,15 +677,6 @@ func (e VerificationState) Valid() bool {
 	}
 }
 
-// AcceptInput defines model for AcceptInput.
-type AcceptInput struct {
-	// VDisks Ids of vDisks that are unclear
-	VDisks []string `json:"vdisks"`
-
-	// VPool Its name or id
-	VPool string `json:"vpool"`
-}
-
 // Alba defines model for Alba.
 type Alba struct {
 	// Bytes Of all objects
@@ -1687,9 +1678,6 @@ type DatastoreSnapshot struct {
 	// Failed Why there is no snapshot; empty: there is one
 	Failed string `json:"failed"`
 
-	// Group Names of all datastores that have it at the same moment; empty: this one alone
-	Group []string `json:"group"`
-
 	// Machines 256 at most
 	Machines []SnapshotMachine `json:"machines"`
 
@@ -1706,12 +1694,6 @@ type DatastoreSnapshotInput struct {
 
 	// Require No snapshot unless every virtual machine that is on is quiesced
 	Require *bool `json:"require,omitempty"`
-
-	// With Other datastores, by name or id, whose vDisks have it at the same moment; one node serves them all
-	With *[]string `json:"with,omitempty"`
-
-	// Within Seconds after which none is made any more; 600
-	Within *int64 `json:"within,omitempty"`
 }
 
 // DeletedEvent defines model for DeletedEvent.
@@ -1757,27 +1739,6 @@ type DiskList struct {
 	Next  *string `json:"next"`
 }
 
-// Document defines model for Document.
-type Document struct {
-	Name string `json:"name"`
-
-	// Text Markdown
-	Text  string `json:"text"`
-	Title string `json:"title"`
-}
-
-// DocumentList defines model for DocumentList.
-type DocumentList struct {
-	Items []DocumentTitle `json:"items"`
-	Next  *string         `json:"next"`
-}
-
-// DocumentTitle defines model for DocumentTitle.
-type DocumentTitle struct {
-	Name  string `json:"name"`
-	Title string `json:"title"`
-}
-
 // DoomedObject defines model for DoomedObject.
 type DoomedObject struct {
 	// Bytes 0 when not known
@@ -1798,7 +1759,7 @@ type DtlState string
 type Error struct {
 	// Code Stable word: invalid, unauthorized, forbidden, csrf, bad_setup_token, bad_join_token, join_refused, setup_done, not_found, exists,
 	// in_use, shrink, lost_tail, not_running, elsewhere, last_admin, foreign_root, idempotency_mismatch, too_large,
-	// rate_limited, backend_unavailable, no_space, stopping, timeout, internal
+	// rate_limited, backend_unavailable, provider_unavailable, provider_refused, no_space, stopping, timeout, internal
 	Code string `json:"code"`
 
 	// Field The field of the request that is wrong
@@ -1904,6 +1865,17 @@ type ExtentList struct {
 
 	// Next Offset to ask from; null at the end
 	Next *int64 `json:"next"`
+}
+
+// ExternalUser Of a user of the sign-in provider, who has no password
+type ExternalUser struct {
+	// Counts false: sessions and tokens do not count, because the provider refused the user since, was removed, or has not vouched for the user for 30 days
+	Counts bool   `json:"counts"`
+	Issuer string `json:"issuer"`
+
+	// SeenAt Newest sign-in
+	SeenAt  time.Time `json:"seenAt"`
+	Subject string    `json:"subject"`
 }
 
 // FlattenProgress defines model for FlattenProgress.
@@ -2673,6 +2645,99 @@ type OSDPurgeInput struct {
 	AcceptLoss *bool `json:"acceptLoss,omitempty"`
 }
 
+// Oidc defines model for Oidc.
+type Oidc struct {
+	// Addresses Where the console is
+	Addresses []string `json:"addresses"`
+
+	// Ca PEM; empty: the system's authorities
+	Ca       string `json:"ca"`
+	ClientID string `json:"clientId"`
+
+	// Configured false: there is none, and the rest is what a new one begins with
+	Configured  bool       `json:"configured"`
+	Created     *time.Time `json:"created"`
+	GroupsClaim string     `json:"groupsClaim"`
+	HasSecret   bool       `json:"hasSecret"`
+	Issuer      string     `json:"issuer"`
+
+	// Name On the button of the sign-in page
+	Name      string `json:"name"`
+	NameClaim string `json:"nameClaim"`
+
+	// RedirectUris To be registered at the provider
+	RedirectUris []string   `json:"redirectUris"`
+	Roles        []OidcRole `json:"roles"`
+	Scopes       []string   `json:"scopes"`
+}
+
+// OidcAnswerInput defines model for OidcAnswerInput.
+type OidcAnswerInput struct {
+	Code             *string `json:"code,omitempty"`
+	Error            *string `json:"error,omitempty"`
+	ErrorDescription *string `json:"errorDescription,omitempty"`
+	Iss              *string `json:"iss,omitempty"`
+	State            string  `json:"state"`
+}
+
+// OidcBeginInput defines model for OidcBeginInput.
+type OidcBeginInput struct {
+	// Address Of the console, as the browser shows it: https://HOST:PORT
+	Address string `json:"address"`
+
+	// ReturnTo Path of the console to show afterwards (default /)
+	ReturnTo *string `json:"returnTo,omitempty"`
+}
+
+// OidcInput defines model for OidcInput.
+type OidcInput struct {
+	// Addresses Where browsers see the console: https://HOST:PORT
+	Addresses *[]string `json:"addresses,omitempty"`
+
+	// Ca PEM; empty: the system's authorities
+	Ca       *string `json:"ca,omitempty"`
+	ClientID *string `json:"clientId,omitempty"`
+
+	// GroupsClaim Claim with the groups, a list or one text; realm_access.roles is one within another
+	GroupsClaim *string `json:"groupsClaim,omitempty"`
+
+	// Issuer Exactly as the provider calls itself, such as https://id.example.org/realms/main
+	Issuer *string `json:"issuer,omitempty"`
+	Name   *string `json:"name,omitempty"`
+
+	// NameClaim Claim that names a new user
+	NameClaim *string `json:"nameClaim,omitempty"`
+
+	// Roles Who may enter; of several groups the largest role counts
+	Roles  *[]OidcRole `json:"roles,omitempty"`
+	Scopes *[]string   `json:"scopes,omitempty"`
+
+	// Secret Of the client; sealed, and in no answer. Empty: a public client
+	Secret *string `json:"secret,omitempty"`
+}
+
+// OidcResult defines model for OidcResult.
+type OidcResult struct {
+	Provider Oidc `json:"provider"`
+
+	// Steps What was tried
+	Steps []RemoteStep `json:"steps"`
+}
+
+// OidcRole defines model for OidcRole.
+type OidcRole struct {
+	// Group As the provider writes it
+	Group string `json:"group"`
+	Role  Role   `json:"role"`
+}
+
+// OidcSession defines model for OidcSession.
+type OidcSession struct {
+	// ReturnTo Path of the console to show
+	ReturnTo string  `json:"returnTo"`
+	Session  Session `json:"session"`
+}
+
 // Orphan defines model for Orphan.
 type Orphan struct {
 	// Cloud volume: name of its cloud
@@ -2925,6 +2990,11 @@ type Recovered struct {
 	Time time.Time `json:"time"`
 }
 
+// Redirect defines model for Redirect.
+type Redirect struct {
+	URL string `json:"url"`
+}
+
 // RemoteBackend defines model for RemoteBackend.
 type RemoteBackend struct {
 	// ConditionalPut Of two writers of one new object it refuses one
@@ -3166,9 +3236,6 @@ type RestoreInput struct {
 
 // RestoredVPool defines model for RestoredVPool.
 type RestoredVPool struct {
-	// Accepted vDisks that would and were accepted
-	Accepted []StrangeVDisk `json:"accepted"`
-
 	// BackupAt When the backup was made
 	BackupAt time.Time `json:"backupAt"`
 
@@ -3408,7 +3475,13 @@ type SeriesPoint struct {
 type Session struct {
 	// Expires When the session or token ends; null for never
 	Expires *time.Time `json:"expires"`
-	Role    *Role      `json:"role"`
+
+	// External The user is one of the sign-in provider
+	External bool `json:"external"`
+
+	// Provider Name of the provider that people may sign in through; null when there is none
+	Provider *string `json:"provider"`
+	Role     *Role   `json:"role"`
 
 	// User Null when nobody is signed in
 	User *string `json:"user"`
@@ -3815,8 +3888,11 @@ type UnpublishInput struct {
 // User defines model for User.
 type User struct {
 	Created time.Time `json:"created"`
-	Name    string    `json:"name"`
-	Role    Role      `json:"role"`
+
+	// External Null for a user with a password
+	External *ExternalUser `json:"external"`
+	Name     string        `json:"name"`
+	Role     Role          `json:"role"`
 }
 
 // UserInput defines model for UserInput.
@@ -3841,6 +3917,9 @@ type UserName = string
 type UserPatch struct {
 	// CurrentPassword Needed for one's own password
 	CurrentPassword *string `json:"currentPassword,omitempty"`
+
+	// External false, with a password: a user of the sign-in provider becomes one of this cluster, for good
+	External *bool `json:"external,omitempty"`
 
 	// Password At least 10 characters
 	Password *Password `json:"password,omitempty"`
@@ -4545,18 +4624,6 @@ type ListDisksParams struct {
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
-// ListDocumentsParams defines parameters for ListDocuments.
-type ListDocumentsParams struct {
-	// Limit Most items in the answer
-	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// Cursor `next` of the page before; the other parameters have to stay the same
-	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
-
-	// Q Only documents whose name or title contains this, whatever the case
-	Q *string `form:"q,omitempty" json:"q,omitempty"`
-}
-
 // ListEventCodesParams defines parameters for ListEventCodes.
 type ListEventCodesParams struct {
 	// Limit Most items in the answer
@@ -5185,8 +5252,8 @@ type CreateJoinTokenJSONRequestBody = JoinTokenInput
 // BeginImportJSONRequestBody defines body for BeginImport for application/json ContentType.
 type BeginImportJSONRequestBody = VDiskInput
 
-// AcceptUnclearVDisksJSONRequestBody defines body for AcceptUnclearVDisks for application/json ContentType.
-type AcceptUnclearVDisksJSONRequestBody = AcceptInput
+// SetOidcJSONRequestBody defines body for SetOidc for application/json ContentType.
+type SetOidcJSONRequestBody = OidcInput
 
 // CreateCloudJSONRequestBody defines body for CreateCloud for application/json ContentType.
 type CreateCloudJSONRequestBody = CloudInput
@@ -5226,6 +5293,12 @@ type SetScheduleJSONRequestBody = ScheduleInput
 
 // SignInJSONRequestBody defines body for SignIn for application/json ContentType.
 type SignInJSONRequestBody = SignInInput
+
+// BeginOidcJSONRequestBody defines body for BeginOidc for application/json ContentType.
+type BeginOidcJSONRequestBody = OidcBeginInput
+
+// FinishOidcJSONRequestBody defines body for FinishOidc for application/json ContentType.
+type FinishOidcJSONRequestBody = OidcAnswerInput
 
 // CompleteSetupJSONRequestBody defines body for CompleteSetup for application/json ContentType.
 type CompleteSetupJSONRequestBody = SetupInput
@@ -5439,12 +5512,6 @@ type ServerInterface interface {
 	// ListDisks List the disks of the node, with what they hold
 	// (GET /disks)
 	ListDisks(ctx echo.Context, params ListDisksParams) error
-	// ListDocuments List the documentation that is part of the program
-	// (GET /documents)
-	ListDocuments(ctx echo.Context, params ListDocumentsParams) error
-	// GetDocument Read a document
-	// (GET /documents/{document})
-	GetDocument(ctx echo.Context, document string) error
 	// ListEventCodes List the codes that events have, and what they mean
 	// (GET /events/codes)
 	ListEventCodes(ctx echo.Context, params ListEventCodesParams) error
@@ -5496,9 +5563,6 @@ type ServerInterface interface {
 	// GetMetadata What a restore of the metadata left to do
 	// (GET /metadata)
 	GetMetadata(ctx echo.Context) error
-	// AcceptUnclearVDisks Accept vDisks that keep deletes off since a restore
-	// (POST /metadata/accept)
-	AcceptUnclearVDisks(ctx echo.Context) error
 	// ListNamespaces List the namespaces of the object store, one per vDisk
 	// (GET /namespaces)
 	ListNamespaces(ctx echo.Context, params ListNamespacesParams) error
@@ -5520,6 +5584,18 @@ type ServerInterface interface {
 	// GetNodePerformance What all vDisks of a node did together
 	// (GET /nodes/{node}/performance)
 	GetNodePerformance(ctx echo.Context, node NodeRef, params GetNodePerformanceParams) error
+	// DeleteOidc Forget the provider
+	// (DELETE /oidc)
+	DeleteOidc(ctx echo.Context) error
+	// GetOidc Show the provider that people sign in through
+	// (GET /oidc)
+	GetOidc(ctx echo.Context) error
+	// SetOidc Set the provider that people sign in through, or change it
+	// (PUT /oidc)
+	SetOidc(ctx echo.Context) error
+	// TestOidc Try what is needed of the provider
+	// (POST /oidc/test)
+	TestOidc(ctx echo.Context) error
 	// ListClouds List the registered OpenStack clouds
 	// (GET /openstack/clouds)
 	ListClouds(ctx echo.Context, params ListCloudsParams) error
@@ -5628,6 +5704,12 @@ type ServerInterface interface {
 	// SignIn Sign in with a password
 	// (POST /session)
 	SignIn(ctx echo.Context) error
+	// BeginOidc Begin to sign in through the provider
+	// (POST /session/oidc)
+	BeginOidc(ctx echo.Context) error
+	// FinishOidc Sign in with what the provider answered
+	// (POST /session/oidc/answer)
+	FinishOidc(ctx echo.Context) error
 	// GetSetup Whether the first administrator has still to be created
 	// (GET /setup)
 	GetSetup(ctx echo.Context) error
@@ -6563,54 +6645,6 @@ func (w *ServerInterfaceWrapper) ListDisks(ctx echo.Context) error {
 	return err
 }
 
-// ListDocuments converts echo context to params.
-func (w *ServerInterfaceWrapper) ListDocuments(ctx echo.Context) error {
-	var err error
-
-	// Parameter object where we will unmarshal all parameters from the context
-	var params ListDocumentsParams
-	// ------------- Optional query parameter "limit" -------------
-
-	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
-	if err != nil {
-		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
-	}
-
-	// ------------- Optional query parameter "cursor" -------------
-
-	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
-	if err != nil {
-		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
-	}
-
-	// ------------- Optional query parameter "q" -------------
-
-	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
-	if err != nil {
-		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
-	}
-
-	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.ListDocuments(ctx, params)
-	return err
-}
-
-// GetDocument converts echo context to params.
-func (w *ServerInterfaceWrapper) GetDocument(ctx echo.Context) error {
-	var err error
-	// ------------- Path parameter "document" -------------
-	var document string
-
-	err = runtime.BindStyledParameterWithOptions("simple", "document", ctx.Param("document"), &document, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
-	if err != nil {
-		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter document: %s", err))
-	}
-
-	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.GetDocument(ctx, document)
-	return err
-}
-
 // ListEventCodes converts echo context to params.
 func (w *ServerInterfaceWrapper) ListEventCodes(ctx echo.Context) error {
 	var err error
@@ -7045,15 +7079,6 @@ func (w *ServerInterfaceWrapper) GetMetadata(ctx echo.Context) error {
 	return err
 }
 
-// AcceptUnclearVDisks converts echo context to params.
-func (w *ServerInterfaceWrapper) AcceptUnclearVDisks(ctx echo.Context) error {
-	var err error
-
-	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.AcceptUnclearVDisks(ctx)
-	return err
-}
-
 // ListNamespaces converts echo context to params.
 func (w *ServerInterfaceWrapper) ListNamespaces(ctx echo.Context) error {
 	var err error
@@ -7218,6 +7243,42 @@ func (w *ServerInterfaceWrapper) GetNodePerformance(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetNodePerformance(ctx, node, params)
+	return err
+}
+
+// DeleteOidc converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteOidc(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteOidc(ctx)
+	return err
+}
+
+// GetOidc converts echo context to params.
+func (w *ServerInterfaceWrapper) GetOidc(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetOidc(ctx)
+	return err
+}
+
+// SetOidc converts echo context to params.
+func (w *ServerInterfaceWrapper) SetOidc(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetOidc(ctx)
+	return err
+}
+
+// TestOidc converts echo context to params.
+func (w *ServerInterfaceWrapper) TestOidc(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.TestOidc(ctx)
 	return err
 }
 
@@ -8004,6 +8065,24 @@ func (w *ServerInterfaceWrapper) SignIn(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.SignIn(ctx)
+	return err
+}
+
+// BeginOidc converts echo context to params.
+func (w *ServerInterfaceWrapper) BeginOidc(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.BeginOidc(ctx)
+	return err
+}
+
+// FinishOidc converts echo context to params.
+func (w *ServerInterfaceWrapper) FinishOidc(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.FinishOidc(ctx)
 	return err
 }
 
@@ -10127,6 +10206,12 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/session", wrapper.SignOut, options.OperationMiddlewares["SignOut"]...)
 	router.GET(options.BaseURL+"/session", wrapper.GetSession, options.OperationMiddlewares["GetSession"]...)
 	router.POST(options.BaseURL+"/session", wrapper.SignIn, options.OperationMiddlewares["SignIn"]...)
+	router.POST(options.BaseURL+"/session/oidc", wrapper.BeginOidc, options.OperationMiddlewares["BeginOidc"]...)
+	router.POST(options.BaseURL+"/session/oidc/answer", wrapper.FinishOidc, options.OperationMiddlewares["FinishOidc"]...)
+	router.DELETE(options.BaseURL+"/oidc", wrapper.DeleteOidc, options.OperationMiddlewares["DeleteOidc"]...)
+	router.GET(options.BaseURL+"/oidc", wrapper.GetOidc, options.OperationMiddlewares["GetOidc"]...)
+	router.PUT(options.BaseURL+"/oidc", wrapper.SetOidc, options.OperationMiddlewares["SetOidc"]...)
+	router.POST(options.BaseURL+"/oidc/test", wrapper.TestOidc, options.OperationMiddlewares["TestOidc"]...)
 	router.GET(options.BaseURL+"/version", wrapper.GetVersion, options.OperationMiddlewares["GetVersion"]...)
 	router.GET(options.BaseURL+"/status", wrapper.GetStatus, options.OperationMiddlewares["GetStatus"]...)
 	router.GET(options.BaseURL+"/nodes", wrapper.ListNodes, options.OperationMiddlewares["ListNodes"]...)
@@ -10144,7 +10229,6 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/nodes/:node/drain", wrapper.EndNodeDrain, options.OperationMiddlewares["EndNodeDrain"]...)
 	router.POST(options.BaseURL+"/nodes/:node/drain", wrapper.DrainNode, options.OperationMiddlewares["DrainNode"]...)
 	router.GET(options.BaseURL+"/metadata", wrapper.GetMetadata, options.OperationMiddlewares["GetMetadata"]...)
-	router.POST(options.BaseURL+"/metadata/accept", wrapper.AcceptUnclearVDisks, options.OperationMiddlewares["AcceptUnclearVDisks"]...)
 	router.GET(options.BaseURL+"/vpools", wrapper.ListVPools, options.OperationMiddlewares["ListVPools"]...)
 	router.POST(options.BaseURL+"/vpools", wrapper.CreateVPool, options.OperationMiddlewares["CreateVPool"]...)
 	router.POST(options.BaseURL+"/vpools/recover", wrapper.RecoverVPool, options.OperationMiddlewares["RecoverVPool"]...)
@@ -10304,8 +10388,6 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/alerts/silences/:silence", wrapper.DeleteSilence, options.OperationMiddlewares["DeleteSilence"]...)
 	router.GET(options.BaseURL+"/events/history", wrapper.ListEvents, options.OperationMiddlewares["ListEvents"]...)
 	router.GET(options.BaseURL+"/events/codes", wrapper.ListEventCodes, options.OperationMiddlewares["ListEventCodes"]...)
-	router.GET(options.BaseURL+"/documents", wrapper.ListDocuments, options.OperationMiddlewares["ListDocuments"]...)
-	router.GET(options.BaseURL+"/documents/:document", wrapper.GetDocument, options.OperationMiddlewares["GetDocument"]...)
 	router.GET(options.BaseURL+"/audit", wrapper.ListAudit, options.OperationMiddlewares["ListAudit"]...)
 
 }
@@ -11468,84 +11550,6 @@ func (response ListDisksdefaultJSONResponse) VisitListDisksResponse(w http.Respo
 	return err
 }
 
-type ListDocumentsRequestObject struct {
-	Params ListDocumentsParams
-}
-
-type ListDocumentsResponseObject interface {
-	VisitListDocumentsResponse(w http.ResponseWriter) error
-}
-
-type ListDocuments200JSONResponse DocumentList
-
-func (response ListDocuments200JSONResponse) VisitListDocumentsResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type ListDocumentsdefaultJSONResponse struct {
-	Body       Error
-	StatusCode int
-}
-
-func (response ListDocumentsdefaultJSONResponse) VisitListDocumentsResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type GetDocumentRequestObject struct {
-	Document string `json:"document"`
-}
-
-type GetDocumentResponseObject interface {
-	VisitGetDocumentResponse(w http.ResponseWriter) error
-}
-
-type GetDocument200JSONResponse Document
-
-func (response GetDocument200JSONResponse) VisitGetDocumentResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type GetDocumentdefaultJSONResponse struct {
-	Body       Error
-	StatusCode int
-}
-
-func (response GetDocumentdefaultJSONResponse) VisitGetDocumentResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
 type ListEventCodesRequestObject struct {
 	Params ListEventCodesParams
 }
@@ -12189,45 +12193,6 @@ func (response GetMetadatadefaultJSONResponse) VisitGetMetadataResponse(w http.R
 	return err
 }
 
-type AcceptUnclearVDisksRequestObject struct {
-	Body *AcceptUnclearVDisksJSONRequestBody
-}
-
-type AcceptUnclearVDisksResponseObject interface {
-	VisitAcceptUnclearVDisksResponse(w http.ResponseWriter) error
-}
-
-type AcceptUnclearVDisks200JSONResponse Metadata
-
-func (response AcceptUnclearVDisks200JSONResponse) VisitAcceptUnclearVDisksResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type AcceptUnclearVDisksdefaultJSONResponse struct {
-	Body       Error
-	StatusCode int
-}
-
-func (response AcceptUnclearVDisksdefaultJSONResponse) VisitAcceptUnclearVDisksResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
 type ListNamespacesRequestObject struct {
 	Params ListNamespacesParams
 }
@@ -12479,6 +12444,153 @@ type GetNodePerformancedefaultJSONResponse struct {
 }
 
 func (response GetNodePerformancedefaultJSONResponse) VisitGetNodePerformanceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteOidcRequestObject struct {
+}
+
+type DeleteOidcResponseObject interface {
+	VisitDeleteOidcResponse(w http.ResponseWriter) error
+}
+
+type DeleteOidc204Response struct {
+}
+
+func (response DeleteOidc204Response) VisitDeleteOidcResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteOidcdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DeleteOidcdefaultJSONResponse) VisitDeleteOidcResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOidcRequestObject struct {
+}
+
+type GetOidcResponseObject interface {
+	VisitGetOidcResponse(w http.ResponseWriter) error
+}
+
+type GetOidc200JSONResponse Oidc
+
+func (response GetOidc200JSONResponse) VisitGetOidcResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOidcdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetOidcdefaultJSONResponse) VisitGetOidcResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetOidcRequestObject struct {
+	Body *SetOidcJSONRequestBody
+}
+
+type SetOidcResponseObject interface {
+	VisitSetOidcResponse(w http.ResponseWriter) error
+}
+
+type SetOidc200JSONResponse OidcResult
+
+func (response SetOidc200JSONResponse) VisitSetOidcResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetOidcdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response SetOidcdefaultJSONResponse) VisitSetOidcResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestOidcRequestObject struct {
+}
+
+type TestOidcResponseObject interface {
+	VisitTestOidcResponse(w http.ResponseWriter) error
+}
+
+type TestOidc200JSONResponse OidcResult
+
+func (response TestOidc200JSONResponse) VisitTestOidcResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestOidcdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response TestOidcdefaultJSONResponse) VisitTestOidcResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -13760,6 +13872,20 @@ type SignOutResponseObject interface {
 	VisitSignOutResponse(w http.ResponseWriter) error
 }
 
+type SignOut200JSONResponse Redirect
+
+func (response SignOut200JSONResponse) VisitSignOutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type SignOut204Response struct {
 }
 
@@ -13851,6 +13977,84 @@ type SignIndefaultJSONResponse struct {
 }
 
 func (response SignIndefaultJSONResponse) VisitSignInResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginOidcRequestObject struct {
+	Body *BeginOidcJSONRequestBody
+}
+
+type BeginOidcResponseObject interface {
+	VisitBeginOidcResponse(w http.ResponseWriter) error
+}
+
+type BeginOidc200JSONResponse Redirect
+
+func (response BeginOidc200JSONResponse) VisitBeginOidcResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginOidcdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response BeginOidcdefaultJSONResponse) VisitBeginOidcResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishOidcRequestObject struct {
+	Body *FinishOidcJSONRequestBody
+}
+
+type FinishOidcResponseObject interface {
+	VisitFinishOidcResponse(w http.ResponseWriter) error
+}
+
+type FinishOidc200JSONResponse OidcSession
+
+func (response FinishOidc200JSONResponse) VisitFinishOidcResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishOidcdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response FinishOidcdefaultJSONResponse) VisitFinishOidcResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -17460,12 +17664,6 @@ type StrictServerInterface interface {
 	// ListDisks List the disks of the node, with what they hold
 	// (GET /disks)
 	ListDisks(ctx context.Context, request ListDisksRequestObject) (ListDisksResponseObject, error)
-	// ListDocuments List the documentation that is part of the program
-	// (GET /documents)
-	ListDocuments(ctx context.Context, request ListDocumentsRequestObject) (ListDocumentsResponseObject, error)
-	// GetDocument Read a document
-	// (GET /documents/{document})
-	GetDocument(ctx context.Context, request GetDocumentRequestObject) (GetDocumentResponseObject, error)
 	// ListEventCodes List the codes that events have, and what they mean
 	// (GET /events/codes)
 	ListEventCodes(ctx context.Context, request ListEventCodesRequestObject) (ListEventCodesResponseObject, error)
@@ -17517,9 +17715,6 @@ type StrictServerInterface interface {
 	// GetMetadata What a restore of the metadata left to do
 	// (GET /metadata)
 	GetMetadata(ctx context.Context, request GetMetadataRequestObject) (GetMetadataResponseObject, error)
-	// AcceptUnclearVDisks Accept vDisks that keep deletes off since a restore
-	// (POST /metadata/accept)
-	AcceptUnclearVDisks(ctx context.Context, request AcceptUnclearVDisksRequestObject) (AcceptUnclearVDisksResponseObject, error)
 	// ListNamespaces List the namespaces of the object store, one per vDisk
 	// (GET /namespaces)
 	ListNamespaces(ctx context.Context, request ListNamespacesRequestObject) (ListNamespacesResponseObject, error)
@@ -17541,6 +17736,18 @@ type StrictServerInterface interface {
 	// GetNodePerformance What all vDisks of a node did together
 	// (GET /nodes/{node}/performance)
 	GetNodePerformance(ctx context.Context, request GetNodePerformanceRequestObject) (GetNodePerformanceResponseObject, error)
+	// DeleteOidc Forget the provider
+	// (DELETE /oidc)
+	DeleteOidc(ctx context.Context, request DeleteOidcRequestObject) (DeleteOidcResponseObject, error)
+	// GetOidc Show the provider that people sign in through
+	// (GET /oidc)
+	GetOidc(ctx context.Context, request GetOidcRequestObject) (GetOidcResponseObject, error)
+	// SetOidc Set the provider that people sign in through, or change it
+	// (PUT /oidc)
+	SetOidc(ctx context.Context, request SetOidcRequestObject) (SetOidcResponseObject, error)
+	// TestOidc Try what is needed of the provider
+	// (POST /oidc/test)
+	TestOidc(ctx context.Context, request TestOidcRequestObject) (TestOidcResponseObject, error)
 	// ListClouds List the registered OpenStack clouds
 	// (GET /openstack/clouds)
 	ListClouds(ctx context.Context, request ListCloudsRequestObject) (ListCloudsResponseObject, error)
@@ -17649,6 +17856,12 @@ type StrictServerInterface interface {
 	// SignIn Sign in with a password
 	// (POST /session)
 	SignIn(ctx context.Context, request SignInRequestObject) (SignInResponseObject, error)
+	// BeginOidc Begin to sign in through the provider
+	// (POST /session/oidc)
+	BeginOidc(ctx context.Context, request BeginOidcRequestObject) (BeginOidcResponseObject, error)
+	// FinishOidc Sign in with what the provider answered
+	// (POST /session/oidc/answer)
+	FinishOidc(ctx context.Context, request FinishOidcRequestObject) (FinishOidcResponseObject, error)
 	// GetSetup Whether the first administrator has still to be created
 	// (GET /setup)
 	GetSetup(ctx context.Context, request GetSetupRequestObject) (GetSetupResponseObject, error)
@@ -18926,56 +19139,6 @@ func (sh *strictHandler) ListDisks(ctx echo.Context, params ListDisksParams) err
 	return nil
 }
 
-// ListDocuments operation middleware
-func (sh *strictHandler) ListDocuments(ctx echo.Context, params ListDocumentsParams) error {
-	var request ListDocumentsRequestObject
-
-	request.Params = params
-
-	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
-		return sh.ssi.ListDocuments(ctx.Request().Context(), request.(ListDocumentsRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "ListDocuments")
-	}
-
-	response, err := handler(ctx, request)
-
-	if err != nil {
-		return err
-	} else if validResponse, ok := response.(ListDocumentsResponseObject); ok {
-		return validResponse.VisitListDocumentsResponse(ctx.Response())
-	} else if response != nil {
-		return fmt.Errorf("unexpected response type: %T", response)
-	}
-	return nil
-}
-
-// GetDocument operation middleware
-func (sh *strictHandler) GetDocument(ctx echo.Context, document string) error {
-	var request GetDocumentRequestObject
-
-	request.Document = document
-
-	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
-		return sh.ssi.GetDocument(ctx.Request().Context(), request.(GetDocumentRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "GetDocument")
-	}
-
-	response, err := handler(ctx, request)
-
-	if err != nil {
-		return err
-	} else if validResponse, ok := response.(GetDocumentResponseObject); ok {
-		return validResponse.VisitGetDocumentResponse(ctx.Response())
-	} else if response != nil {
-		return fmt.Errorf("unexpected response type: %T", response)
-	}
-	return nil
-}
-
 // ListEventCodes operation middleware
 func (sh *strictHandler) ListEventCodes(ctx echo.Context, params ListEventCodesParams) error {
 	var request ListEventCodesRequestObject
@@ -19426,52 +19589,6 @@ func (sh *strictHandler) GetMetadata(ctx echo.Context) error {
 	return nil
 }
 
-// AcceptUnclearVDisks operation middleware
-func (sh *strictHandler) AcceptUnclearVDisks(ctx echo.Context) error {
-	var request AcceptUnclearVDisksRequestObject
-
-	var body AcceptUnclearVDisksJSONRequestBody
-	var err error
-	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
-		// A request validator built on kin-openapi's openapi3filter with
-		// KeepValidatedValue leaves the value it validated on the body. Bind
-		// that value, matching member names exactly, so the handler receives
-		// what was validated instead of a second, case-insensitive decode.
-		// Otherwise bind only the request body, so that path and query
-		// parameters are not also bound into the body struct.
-		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
-			err = binder.BindBody(ctx, &body)
-		}
-	} else {
-		// A custom binder is installed on the Echo instance; defer to it
-		// entirely, since echo.Binder does not expose body-only binding and
-		// the binder may do more than decode (for example call ctx.Validate).
-		err = ctx.Bind(&body)
-	}
-	if err != nil {
-		return err
-	}
-	request.Body = &body
-
-	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
-		return sh.ssi.AcceptUnclearVDisks(ctx.Request().Context(), request.(AcceptUnclearVDisksRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "AcceptUnclearVDisks")
-	}
-
-	response, err := handler(ctx, request)
-
-	if err != nil {
-		return err
-	} else if validResponse, ok := response.(AcceptUnclearVDisksResponseObject); ok {
-		return validResponse.VisitAcceptUnclearVDisksResponse(ctx.Response())
-	} else if response != nil {
-		return fmt.Errorf("unexpected response type: %T", response)
-	}
-	return nil
-}
-
 // ListNamespaces operation middleware
 func (sh *strictHandler) ListNamespaces(ctx echo.Context, params ListNamespacesParams) error {
 	var request ListNamespacesRequestObject
@@ -19642,6 +19759,121 @@ func (sh *strictHandler) GetNodePerformance(ctx echo.Context, node NodeRef, para
 		return err
 	} else if validResponse, ok := response.(GetNodePerformanceResponseObject); ok {
 		return validResponse.VisitGetNodePerformanceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteOidc operation middleware
+func (sh *strictHandler) DeleteOidc(ctx echo.Context) error {
+	var request DeleteOidcRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteOidc(ctx.Request().Context(), request.(DeleteOidcRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteOidc")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteOidcResponseObject); ok {
+		return validResponse.VisitDeleteOidcResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetOidc operation middleware
+func (sh *strictHandler) GetOidc(ctx echo.Context) error {
+	var request GetOidcRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetOidc(ctx.Request().Context(), request.(GetOidcRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetOidc")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetOidcResponseObject); ok {
+		return validResponse.VisitGetOidcResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SetOidc operation middleware
+func (sh *strictHandler) SetOidc(ctx echo.Context) error {
+	var request SetOidcRequestObject
+
+	var body SetOidcJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SetOidc(ctx.Request().Context(), request.(SetOidcRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetOidc")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SetOidcResponseObject); ok {
+		return validResponse.VisitSetOidcResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// TestOidc operation middleware
+func (sh *strictHandler) TestOidc(ctx echo.Context) error {
+	var request TestOidcRequestObject
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.TestOidc(ctx.Request().Context(), request.(TestOidcRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "TestOidc")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(TestOidcResponseObject); ok {
+		return validResponse.VisitTestOidcResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -20843,6 +21075,98 @@ func (sh *strictHandler) SignIn(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(SignInResponseObject); ok {
 		return validResponse.VisitSignInResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// BeginOidc operation middleware
+func (sh *strictHandler) BeginOidc(ctx echo.Context) error {
+	var request BeginOidcRequestObject
+
+	var body BeginOidcJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginOidc(ctx.Request().Context(), request.(BeginOidcRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginOidc")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(BeginOidcResponseObject); ok {
+		return validResponse.VisitBeginOidcResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// FinishOidc operation middleware
+func (sh *strictHandler) FinishOidc(ctx echo.Context) error {
+	var request FinishOidcRequestObject
+
+	var body FinishOidcJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.FinishOidc(ctx.Request().Context(), request.(FinishOidcRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "FinishOidc")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(FinishOidcResponseObject); ok {
+		return validResponse.VisitFinishOidcResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -43,6 +43,15 @@ func (n *noted) set(who caller) {
 	n.e.User, n.e.Token, n.e.Role, n.e.Address = cmp.Or(who.User, who.Name), who.Token, string(who.Role), who.address
 }
 
+type notedKey struct{}
+
+// noteSignIn tells the log whom a sign-in is about, which its request does not say.
+func noteSignIn(ctx context.Context, object string) {
+	if n, _ := ctx.Value(notedKey{}).(*noted); n != nil && object != "" {
+		n.e.Object = object
+	}
+}
+
 func notedOf(c echo.Context) *noted {
 	n, _ := c.Get(auditKey).(*noted)
 	return n
@@ -88,8 +97,9 @@ func (s *Server) noteChange(op string) echo.MiddlewareFunc {
 				return err
 			}
 			n.e.Object = objectOf(c, op, body)
-			if !who.known {
-				return next(c) // a sign-in
+			if !who.known { // a sign-in
+				c.SetRequest(r.WithContext(context.WithValue(r.Context(), notedKey{}, n)))
+				return next(c)
 			}
 			n.e.Changes = changes(body, s.before(c, op))
 			n.op = s.opt.Audit.Begin(n.e)
@@ -128,6 +138,9 @@ func objectOf(c echo.Context, op string, body map[string]any) string {
 	}
 	if len(words) > 0 {
 		return strings.Join(words, " ")
+	}
+	if strings.HasSuffix(op, "Oidc") {
+		return "sign-in provider"
 	}
 	for _, key := range []string{"name", "user"} {
 		if name, ok := body[key].(string); ok {
@@ -198,7 +211,7 @@ type look struct {
 }
 
 var looks = map[string]look{
-	"UpdateVPool": {}, "UpdateVDisk": {}, "UpdateBackend": {}, "UpdateCloud": {}, "UpdateCenter": {}, "UpdatePreset": {}, "UpdateUser": {},
+	"UpdateVPool": {}, "UpdateVDisk": {}, "UpdateBackend": {}, "UpdateCloud": {}, "UpdateCenter": {}, "UpdatePreset": {}, "UpdateUser": {}, "SetOidc": {},
 	"SetVDiskQos": {1, "qos"}, "SetVDiskCache": {1, "cache"}, "SetVDiskHistory": {1, "history"}, "SetVDiskDtl": {1, "dtl"}, "SetTargetPortals": {strip: 1},
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/auth"
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/oidc"
 )
 
 // problem is an error with its HTTP status.
@@ -102,6 +103,8 @@ func toProblem(err error) problem {
 	var c *control.Error
 	var rate *auth.RateError
 	var field *auth.FieldError
+	var refused *oidc.RefusedError
+	var away *oidc.AwayError
 	var big *http.MaxBytesError
 	var he *echo.HTTPError
 	simple := func(status int, code, hint string) problem {
@@ -120,6 +123,10 @@ func toProblem(err error) problem {
 			p.Hint = some("look up the request id in the node's log")
 		}
 		return p
+	case errors.As(err, &refused):
+		return problem{status: http.StatusUnauthorized, Error: Error{Code: "provider_refused", Message: refused.Message, Object: some(refused.Object), Hint: some(refused.Hint)}}
+	case errors.As(err, &away):
+		return simple(http.StatusServiceUnavailable, "provider_unavailable", "try again in a while, or sign in with a password of this cluster; administrators: ovgate oidc test")
 	case errors.As(err, &rate):
 		p := simple(http.StatusTooManyRequests, "rate_limited", "")
 		p.after = rate.After

@@ -18,6 +18,7 @@ const (
 	sessionCookie = "ovgate_session"
 	csrfCookie    = "ovgate_csrf"
 	csrfHeader    = "X-CSRF-Token"
+	flowCookie    = "ovgate_oidc"
 )
 
 // caller is what handlers know of who asks.
@@ -27,6 +28,7 @@ type caller struct {
 	address string // remote host
 	cookie  bool   // known by a browser session
 	node    string // id of the node that passed the request on; empty: none did
+	flow    string // the sign-in through a provider that the browser has begun; empty: none
 }
 
 type callerKey struct{}
@@ -67,6 +69,9 @@ func (s *Server) guard(op string) echo.MiddlewareFunc {
 			}
 			if err := s.extend(c, op, who); err != nil {
 				return err
+			}
+			if k, err := r.Cookie(flowCookie); err == nil {
+				who.flow = k.Value
 			}
 			c.SetRequest(r.WithContext(context.WithValue(r.Context(), callerKey{}, who)))
 			if s.log.Enabled(r.Context(), logAll) || r.Method != http.MethodGet && !rule.quiet {
@@ -143,6 +148,9 @@ func (s *Server) identify(r *http.Request, active bool) (caller, error) {
 			return who, refuse(http.StatusUnauthorized, "unauthorized", "token", "send Authorization: Bearer TOKEN", "the Authorization header is not a bearer token")
 		}
 		p, err := s.opt.Auth.Bearer(token)
+		if err != nil && strings.Count(token, ".") == 2 {
+			return who, refuse(http.StatusUnauthorized, "unauthorized", "token", "create one of ovgate with: ovgate user token create", "tokens of a sign-in provider are not taken here")
+		}
 		if err != nil {
 			return who, refuse(http.StatusUnauthorized, "unauthorized", "token", "create one with: ovgate user token create", "the bearer token is not valid, or has expired")
 		}

@@ -18,6 +18,8 @@ var rules = map[string]rule{
 	"CompleteSetup": {public: true},
 	"GetSession":    {public: true},
 	"SignIn":        {public: true},
+	"BeginOidc":     {public: true, quiet: true},
+	"FinishOidc":    {public: true},
 	"JoinCluster":   {public: true}, // the token in its body lets in
 
 	"SignOut":              {role: auth.RoleRead},
@@ -211,6 +213,10 @@ var rules = map[string]rule{
 	"SweepVPool":         {role: auth.RoleManage},
 	"CreateUser":         {role: auth.RoleManage},
 	"DeleteUser":         {role: auth.RoleManage},
+	"GetOidc":            {role: auth.RoleManage},
+	"SetOidc":            {role: auth.RoleManage},
+	"DeleteOidc":         {role: auth.RoleManage},
+	"TestOidc":           {role: auth.RoleManage},
 }
 
 // creates are the operations that honour Idempotency-Key (H4).

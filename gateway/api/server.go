@@ -27,6 +27,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/observe/audit"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/gateway/observe/series"
+	"github.com/openvstorage/ovgate/gateway/oidc"
 	"github.com/openvstorage/ovgate/gateway/vsphere"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/volumedriver/backend/remote"
@@ -57,6 +58,7 @@ type Options struct {
 	Hub        *observe.Hub
 	Sampler    *observe.Sampler
 	History    *series.Store                // nil: none is kept
+	OIDC       *oidc.Service                // nil: made of the others
 	Load       func() (cpu, memory float64) // percent of the machine's since the look before; nil: unknown
 	Audit      *audit.Log                   // nil: nothing is recorded
 	Events     *event.Log                   // nil: no history of events is kept
@@ -126,6 +128,9 @@ func New(opt Options) (*Server, error) {
 	}
 	if opt.Health == nil {
 		opt.Health = func() observe.Health { return observe.Health{} }
+	}
+	if opt.OIDC == nil {
+		opt.OIDC = oidc.New(oidc.Options{Model: opt.Model, Auth: opt.Auth, Sealer: opt.Sealer, Clock: opt.Clock, Log: opt.Log})
 	}
 	s := &Server{opt: opt, log: opt.Log, clock: opt.Clock, origin: http.NewCrossOriginProtection(), joins: make(chan struct{}, joinsMost), closing: make(chan struct{})}
 	s.idem.init(s)

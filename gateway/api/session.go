@@ -29,7 +29,7 @@ func (s *Server) CompleteSetup(ctx context.Context, r CompleteSetupRequestObject
 	if s.opt.SetupDone != nil {
 		s.opt.SetupDone()
 	}
-	return CompleteSetup201JSONResponse(userOf(u)), nil
+	return CompleteSetup201JSONResponse(s.userOf(u)), nil
 }
 
 // setupField gives a user's name the name that it has in a set-up.
@@ -45,14 +45,22 @@ func setupField(err error) error {
 func (s *Server) GetSession(ctx context.Context, _ GetSessionRequestObject) (GetSessionResponseObject, error) {
 	who := callerOf(ctx)
 	if !who.known {
-		return GetSession200JSONResponse{}, nil
+		return GetSession200JSONResponse{Provider: s.providerName()}, nil
 	}
-	return GetSession200JSONResponse(sessionOf(who.Name, who.Role, who.Expires)), nil
+	return GetSession200JSONResponse(s.sessionOf(who.Name, who.Role, who.External, who.Expires)), nil
 }
 
-func sessionOf(user string, role auth.Role, expires time.Time) Session {
+// providerName is what people know the sign-in provider by; nil: there is none.
+func (s *Server) providerName() *string {
+	if o, ok := s.opt.OIDC.Config(); ok {
+		return &o.Name
+	}
+	return nil
+}
+
+func (s *Server) sessionOf(user string, role auth.Role, external bool, expires time.Time) Session {
 	r := Role(role)
-	v := Session{User: &user, Role: &r}
+	v := Session{User: &user, Role: &r, External: external, Provider: s.providerName()}
 	if !expires.IsZero() {
 		expires = expires.UTC()
 		v.Expires = &expires
@@ -80,9 +88,18 @@ type signedIn struct {
 
 // VisitSignInResponse writes the answer.
 func (r signedIn) VisitSignInResponse(w http.ResponseWriter) error {
-	http.SetCookie(w, r.s.cookie(sessionCookie, r.v.Cookie, true))
-	http.SetCookie(w, r.s.cookie(csrfCookie, r.v.CSRF, false))
-	return writeJSON(w, http.StatusOK, sessionOf(r.v.User.Name, auth.Role(r.v.User.Role), r.v.Expires))
+	r.s.setSession(w, r.v)
+	return writeJSON(w, http.StatusOK, r.s.sessionMade(r.v))
+}
+
+// setSession gives the browser the cookies of a session.
+func (s *Server) setSession(w http.ResponseWriter, v auth.Session) {
+	http.SetCookie(w, s.cookie(sessionCookie, v.Cookie, true))
+	http.SetCookie(w, s.cookie(csrfCookie, v.CSRF, false))
+}
+
+func (s *Server) sessionMade(v auth.Session) Session {
+	return s.sessionOf(v.User.Name, auth.Role(v.User.Role), v.User.External != nil, v.Expires)
 }
 
 // cookie makes a cookie that lives as long as the browser and the session;
@@ -97,21 +114,29 @@ func (s *Server) cookie(name, value string, httpOnly bool) *http.Cookie {
 
 // SignOut ends the browser session that asks.
 func (s *Server) SignOut(ctx context.Context, _ SignOutRequestObject) (SignOutResponseObject, error) {
+	out := signedOut{s: s}
 	if who := callerOf(ctx); who.cookie {
+		out.next = s.opt.OIDC.EndURL(s.opt.Auth.SessionConsole(who.Principal))
 		if err := s.opt.Auth.EndSession(ctx, who.Session); err != nil {
 			return nil, err
 		}
 	}
-	return signedOut{s}, nil
+	return out, nil
 }
 
 // signedOut removes the cookies.
-type signedOut struct{ s *Server }
+type signedOut struct {
+	s    *Server
+	next string // where the session at the provider ends; empty: there is none
+}
 
 // VisitSignOutResponse writes the answer.
 func (r signedOut) VisitSignOutResponse(w http.ResponseWriter) error {
 	http.SetCookie(w, r.s.cookie(sessionCookie, "", true))
 	http.SetCookie(w, r.s.cookie(csrfCookie, "", false))
+	if r.next != "" {
+		return writeJSON(w, http.StatusOK, Redirect{r.next})
+	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/openvstorage/ovgate/gateway/oidc/oidctest"
 	"github.com/openvstorage/ovgate/integrations/vsphere/esxsim"
 )
 
@@ -33,6 +34,8 @@ var elsewhere = map[string][2]string{
 	// The metadata of a whole node.
 	"BackUpMetadata":      {"gateway/cmd/ovgate/testdata/serve/metadata.txt", "exec ovgate metadata backup copy.gz"},
 	"AcceptUnclearVDisks": {"gateway/cmd/ovgate/testdata/serve/metadata.txt", "exec ovgate metadata accept gold"},
+	// A person at a provider.
+	"FinishOidc": {"gateway/api/oidc_test.go", `"/session/oidc/answer"`},
 	// A vDisk that lost something, and a session of an initiator.
 	"AcceptVDiskLoss": {"gateway/cmd/ovgate/testdata/serve/losttail.txt", "exec ovgate vdisk accept-loss db"},
 	"GetISCSISession": {"gateway/node/block_test.go", `"GET", "/iscsi/sessions/"+id+query, nil, 200`},
@@ -281,6 +284,22 @@ func (s *served) tour() map[string]bool {
 	)
 	token := "token=" + field(do(step{"CreateToken", "", `{"name":"ci","user":"bert","role":"read"}`}), "token", "id")
 	do(step{"DeleteToken", token, ""}, step{"DeleteUser", "user=bert", ""})
+
+	idp, err := oidctest.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(idp.Close)
+	trust, err := json.Marshal(idp.CA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	do(
+		step{"SetOidc", "", fmt.Sprintf(`{"issuer":%q,"clientId":"ovgate","secret":%q,"ca":%s,"addresses":["https://localhost"],"roles":[{"group":"all","role":"read"}]}`, idp.Issuer(), oidctest.Secret, trust)},
+		step{op: "TestOidc"},
+		step{"BeginOidc", "", `{"address":"https://localhost"}`},
+		step{op: "DeleteOidc"},
+	)
 
 	hook := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(hook.Close)

@@ -10,14 +10,20 @@ import (
 	"github.com/openvstorage/ovgate/gateway/model"
 )
 
-func userOf(u model.User) User { return User{Name: u.Name, Role: Role(u.Role), Created: u.Created} }
+func (s *Server) userOf(u model.User) User {
+	out := User{Name: u.Name, Role: Role(u.Role), Created: u.Created}
+	if e := u.External; e != nil {
+		out.External = &ExternalUser{Issuer: e.Issuer, Subject: e.Subject, SeenAt: e.Seen.UTC(), Counts: s.opt.Auth.Vouched(u)}
+	}
+	return out
+}
 
 // ListUsers lists users by name.
 func (s *Server) ListUsers(_ context.Context, r ListUsersRequestObject) (ListUsersResponseObject, error) {
 	var rows []User
 	for _, u := range s.opt.Auth.Users() {
 		if matches(r.Params.Q, u.Name, nil) {
-			rows = append(rows, userOf(u))
+			rows = append(rows, s.userOf(u))
 		}
 	}
 	items, next, err := page(rows, func(u User) model.Keys { return model.Keys{Text: u.Name} }, "name", false, r.Params.Cursor, r.Params.Limit)
@@ -35,7 +41,7 @@ func (s *Server) CreateUser(ctx context.Context, r CreateUserRequestObject) (Cre
 	if err != nil {
 		return nil, about(object, "name", err)
 	}
-	return CreateUser201JSONResponse(userOf(u)), nil
+	return CreateUser201JSONResponse(s.userOf(u)), nil
 }
 
 // GetUser shows a user.
@@ -44,7 +50,7 @@ func (s *Server) GetUser(_ context.Context, r GetUserRequestObject) (GetUserResp
 	if err != nil {
 		return nil, about("user "+r.User, "", err)
 	}
-	return GetUser200JSONResponse(userOf(u)), nil
+	return GetUser200JSONResponse(s.userOf(u)), nil
 }
 
 // UpdateUser changes a role or a password. One's own password needs the present
@@ -54,10 +60,13 @@ func (s *Server) UpdateUser(ctx context.Context, r UpdateUserRequestObject) (Upd
 	object := "user " + r.User
 	own := who.User != "" && who.User == r.User
 	manage := who.Role.Allows(auth.RoleManage)
-	if !manage && (!own || r.Body.Role != nil) {
+	if !manage && (!own || r.Body.Role != nil || r.Body.External != nil) {
 		return nil, refuse(http.StatusForbidden, "forbidden", object, "ask somebody with role manage", "this needs role manage")
 	}
-	if own && r.Body.Password != nil {
+	if r.Body.External != nil {
+		return s.makeLocal(ctx, object, own, r)
+	}
+	if own && r.Body.Password != nil && !who.External {
 		if r.Body.CurrentPassword == nil {
 			return nil, about(object, "", refuseField("currentPassword", "send the present password too", "one's own password is changed with the present one"))
 		}
@@ -77,7 +86,26 @@ func (s *Server) UpdateUser(ctx context.Context, r UpdateUserRequestObject) (Upd
 	if err != nil {
 		return nil, about(object, "", err)
 	}
-	return UpdateUser200JSONResponse(userOf(u)), nil
+	return UpdateUser200JSONResponse(s.userOf(u)), nil
+}
+
+// makeLocal gives a user of the sign-in provider a password in place of the provider's word.
+func (s *Server) makeLocal(ctx context.Context, object string, own bool, r UpdateUserRequestObject) (UpdateUserResponseObject, error) {
+	switch {
+	case *r.Body.External:
+		return nil, about(object, "", refuseField("external", "delete the user, and let the person sign in through the provider", "a user does not become one of the sign-in provider by a change"))
+	case own:
+		return nil, refuse(http.StatusForbidden, "forbidden", object, "ask another administrator", "nobody gives up the sign-in provider's word for oneself")
+	case r.Body.Password == nil:
+		return nil, about(object, "", refuseField("password", "send the password that it is to have", "a user of this cluster has a password"))
+	case r.Body.Role != nil:
+		return nil, about(object, "", refuseField("role", "change it afterwards", "it keeps its role when it becomes a user of this cluster"))
+	}
+	u, err := s.opt.Auth.MakeLocal(ctx, r.User, *r.Body.Password)
+	if err != nil {
+		return nil, about(object, "", err)
+	}
+	return UpdateUser200JSONResponse(s.userOf(u)), nil
 }
 
 // wrongPassword names the field when one's present password is wrong.

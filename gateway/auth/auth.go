@@ -229,7 +229,7 @@ func (s *Service) Login(ctx context.Context, addr, name, password string) (Sessi
 	if err != nil {
 		return Session{}, err
 	}
-	return s.openSession(ctx, addr, u)
+	return s.openSession(ctx, addr, "", u)
 }
 
 func (s *Service) checkPassword(ctx context.Context, addr, name, password string) (model.User, error) {
@@ -240,8 +240,8 @@ func (s *Service) checkPassword(ctx context.Context, addr, name, password string
 	}
 	u, known := s.store.User(name)
 	hash := u.Password
-	if !known {
-		hash = s.decoy
+	if !known || u.External != nil {
+		known, hash = false, s.decoy // an external user has no password (A7)
 	}
 	ok, err := s.hasher.verify(ctx, password[:min(len(password), maxPasswordBytes+1)], hash)
 	if err != nil {
@@ -256,7 +256,8 @@ func (s *Service) checkPassword(ctx context.Context, addr, name, password string
 	return u, nil
 }
 
-func (s *Service) openSession(ctx context.Context, addr string, u model.User) (Session, error) {
+// openSession makes a browser session; console is where a provider sent its user back to.
+func (s *Service) openSession(ctx context.Context, addr, console string, u model.User) (Session, error) {
 	if err := s.pruneSessions(ctx, u.Name); err != nil {
 		return Session{}, err
 	}
@@ -269,7 +270,7 @@ func (s *Service) openSession(ctx context.Context, addr string, u model.User) (S
 		return Session{}, err
 	}
 	now := s.clock.Now()
-	rec := model.Session{Hash: digest(cookie), User: u.Name, CSRF: digest(csrf), Created: now.UTC(), Address: addr}
+	rec := model.Session{Hash: digest(cookie), User: u.Name, CSRF: digest(csrf), Created: now.UTC(), Address: addr, Console: console}
 	if _, err := s.store.CreateSession(ctx, rec); err != nil {
 		return Session{}, err
 	}
@@ -336,13 +337,13 @@ func (s *Service) Browser(cookie string, active bool) (Principal, error) {
 		return Principal{}, ErrCredentials
 	}
 	u, ok := s.store.User(v.User)
-	if !ok {
+	if !ok || !s.vouched(u) {
 		return Principal{}, ErrCredentials
 	}
 	if active {
 		s.touch(v.Hash, now)
 	}
-	return Principal{Name: u.Name, User: u.Name, Role: Role(u.Role), Session: v.Hash, Expires: v.Created.Add(AbsoluteLimit)}, nil
+	return Principal{Name: u.Name, User: u.Name, Role: Role(u.Role), Session: v.Hash, External: u.External != nil, Expires: v.Created.Add(AbsoluteLimit)}, nil
 }
 
 // CheckCSRF tells whether token is the session's.
@@ -392,10 +393,10 @@ func (s *Service) Bearer(token string) (Principal, error) {
 		return p, nil
 	}
 	u, ok := s.store.User(t.User)
-	if !ok {
+	if !ok || !s.vouched(u) {
 		return Principal{}, ErrCredentials
 	}
-	p.User = u.Name
+	p.User, p.External = u.Name, u.External != nil
 	if !Role(u.Role).Allows(p.Role) {
 		p.Role = Role(u.Role)
 	}

@@ -114,7 +114,7 @@ func TestSessionLife(t *testing.T) {
 	check(t, err, ErrCredentials)
 	u, _ := m.User("anna")
 	for range maxUserSessions + 5 {
-		v, err := s.openSession(t.Context(), "a", u)
+		v, err := s.openSession(t.Context(), "a", "", u)
 		check(t, err, nil)
 		c = v.Cookie
 	}

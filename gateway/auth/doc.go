@@ -21,8 +21,14 @@
 //	    both cost one argon2id run.
 //	A4  At most hashSlots argon2id runs at once, however many callers there
 //	    are; a caller waits or gives up, it does not add memory.
-//	A5  The last user with role manage is neither deleted nor demoted.
+//	A5  The last user with role manage who has a password is neither deleted nor
+//	    demoted: an external user is none without its provider.
 //	A6  Ending a user, or changing its password or role, ends its sessions.
+//	A7  A user is external, known by issuer and subject of a sign-in provider, or
+//	    has a password; never both. Who comes from the provider under the name of
+//	    another user is refused. Sessions and tokens of an external user count
+//	    while that provider is set, has not refused the user since, and vouched
+//	    for the user within externalLimit (external.go).
 //
 // It does not know HTTP: cookies and headers are gateway/api's.
 package auth

@@ -31,9 +31,11 @@ type Principal struct {
 	Name    string // user name, or the token's name
 	User    string // the user behind it; empty for the node's own token
 	Role    Role
-	Token   string    // id of the bearer token; empty for a browser session
-	Session string    // hash of the browser session; empty for a token
-	Expires time.Time // zero: never
+	Token   string // id of the bearer token; empty for a browser session
+	Session string // hash of the browser session; empty for a token
+	// External: the user is one of a sign-in provider.
+	External bool
+	Expires  time.Time // zero: never
 }
 
 // String names the principal for logs and idempotency keys.

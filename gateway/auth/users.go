@@ -50,6 +50,9 @@ func (s *Service) UpdateUser(ctx context.Context, name string, password *string,
 	if err != nil {
 		return u, err
 	}
+	if u.External != nil {
+		return u, s.refuseExternal(u, password != nil)
+	}
 	hash := u.Password
 	if password != nil {
 		if err := checkNewPassword(name, *password); err != nil {
@@ -62,6 +65,9 @@ func (s *Service) UpdateUser(ctx context.Context, name string, password *string,
 	s.usersMu.Lock()
 	defer s.usersMu.Unlock()
 	u, err = s.store.UpdateUser(ctx, name, func(u *model.User) error {
+		if u.External != nil {
+			return s.refuseExternal(*u, password != nil)
+		}
 		if role != nil {
 			if *role != RoleManage && s.lastManager(*u) {
 				return fmt.Errorf("user %q: %w", name, ErrLastManager)
@@ -103,13 +109,13 @@ func (s *Service) DeleteUser(ctx context.Context, name string) error {
 	return s.endSessionsOf(ctx, name)
 }
 
-// lastManager tells whether u alone has role manage.
+// lastManager tells whether u alone has role manage and a password.
 func (s *Service) lastManager(u model.User) bool {
-	if Role(u.Role) != RoleManage {
+	if Role(u.Role) != RoleManage || u.External != nil {
 		return false
 	}
 	for _, o := range s.store.Users() {
-		if o.Name != u.Name && Role(o.Role) == RoleManage {
+		if o.Name != u.Name && Role(o.Role) == RoleManage && o.External == nil {
 			return false
 		}
 	}

@@ -1,6 +1,8 @@
 package model
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"time"
 )
@@ -18,7 +20,8 @@ import (
 //	9  vPools and tokens of one node; DTL of vPools, vDisks and nodes; hand-overs
 //	10 portal groups of nodes
 //	11 history of vDisks
-const Format = 11
+//	12 users of a sign-in provider
+const Format = 12
 
 // State is what the control plane has decided for a vPool or vDisk; what the
 // engine makes of it is reported beside it and is not stored.
@@ -257,10 +260,26 @@ type User struct {
 	Format   int       `json:"format"`
 	Name     string    `json:"name"`
 	Role     string    `json:"role"`     // read, write or manage
-	Password string    `json:"password"` // argon2id, PHC string
+	Password string    `json:"password"` // argon2id, PHC string; empty of an external user
 	Created  time.Time `json:"created"`
+	// External is who the user is at the sign-in provider; nil: a user with a password.
+	External *External `json:"external,omitempty"`
 
 	Rev int64 `json:"-"`
+}
+
+// External is the identity of a user whom a sign-in provider (OIDC) vouches for.
+type External struct {
+	Issuer  string    `json:"issuer"`
+	Subject string    `json:"subject"` // never given to somebody else by the issuer
+	Seen    time.Time `json:"seen"`    // newest sign-in that the provider vouched for
+	Refused bool      `json:"refused,omitempty"`
+}
+
+// externalKey is the index key of an identity; both parts are other people's text.
+func externalKey(issuer, subject string) string {
+	h := sha256.Sum256([]byte(issuer + "\x00" + subject))
+	return "external/" + hex.EncodeToString(h[:])
 }
 
 // Token is a bearer token; only its hash is kept.
@@ -287,6 +306,9 @@ type Session struct {
 	CSRF    string    `json:"csrf"` // hex sha-256 of the CSRF token
 	Created time.Time `json:"created"`
 	Address string    `json:"address"` // remote address of the sign-in
+	// Console is the address under which the console was seen, of a session that a sign-in
+	// provider let in; empty: it began with a password.
+	Console string `json:"console,omitempty"`
 
 	Rev int64 `json:"-"`
 }
@@ -333,12 +355,20 @@ func (v VPool) clone(rev int64) VPool {
 	return v
 }
 
-func (u User) key() string      { return u.Name }
-func (u User) unique() []string { return nil }
-func (u User) format() int      { return u.Format }
-func (u User) rev() int64       { return u.Rev }
+func (u User) key() string { return u.Name }
+func (u User) unique() []string {
+	if u.External == nil {
+		return nil
+	}
+	return []string{externalKey(u.External.Issuer, u.External.Subject)}
+}
+func (u User) format() int { return u.Format }
+func (u User) rev() int64  { return u.Rev }
 func (u User) clone(rev int64) User {
 	u.Rev = rev
+	if u.External != nil {
+		u.External = new(*u.External)
+	}
 	return u
 }
 

@@ -39,6 +39,7 @@ type Store struct {
 	schedules *table[Schedule]
 	runs      *table[Runs]
 	alerting  *table[Alerting]
+	oidc      *table[OIDC]
 }
 
 // Open reads all records from store, and draws the cluster's id at the first
@@ -68,6 +69,7 @@ func Open(ctx context.Context, store kv.Store, clk clock.Clock) (*Store, error) 
 		schedules: newTable[Schedule](store, "schedule"),
 		runs:      newTable[Runs](store, "runs"),
 		alerting:  newTable[Alerting](store, "alerting"),
+		oidc:      newTable[OIDC](store, "oidc"),
 	}
 	if err := s.openCluster(ctx, clk.Now()); err != nil {
 		return nil, err
@@ -80,7 +82,7 @@ func Open(ctx context.Context, store kv.Store, clk clock.Clock) (*Store, error) 
 }
 
 func (s *Store) tables() []followed {
-	return []followed{s.vpools, s.vdisks, s.targets, s.users, s.tokens, s.sessions, s.idem, s.verified, s.remotes, s.clouds, s.nodes, s.centers, s.datastores, s.schedules, s.runs, s.alerting}
+	return []followed{s.vpools, s.vdisks, s.targets, s.users, s.tokens, s.sessions, s.idem, s.verified, s.remotes, s.clouds, s.nodes, s.centers, s.datastores, s.schedules, s.runs, s.alerting, s.oidc}
 }
 
 const (
@@ -323,9 +325,17 @@ func (s *Store) User(name string) (User, bool) { return s.users.get(name) }
 // Users returns the users in no particular order.
 func (s *Store) Users() []User { return s.users.all(nil) }
 
+// UserOf returns the user with an identity of a sign-in provider.
+func (s *Store) UserOf(issuer, subject string) (User, bool) {
+	return s.users.lookup(externalKey(issuer, subject))
+}
+
 // UpdateUser changes a user through fn.
 func (s *Store) UpdateUser(ctx context.Context, name string, fn func(*User) error) (User, error) {
-	return s.users.update(ctx, name, fn)
+	return s.users.update(ctx, name, func(u *User) error {
+		u.Format = Format
+		return fn(u)
+	})
 }
 
 // DeleteUser removes a user if check allows it; absent is no error.

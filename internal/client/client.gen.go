@@ -679,15 +679,6 @@ func (e VerificationState) Valid() bool {
 	}
 }
 
-// AcceptInput defines model for AcceptInput.
-type AcceptInput struct {
-	// VDisks Ids of vDisks that are unclear
-	VDisks []string `json:"vdisks"`
-
-	// VPool Its name or id
-	VPool string `json:"vpool"`
-}
-
 // Alba defines model for Alba.
 type Alba struct {
 	// Bytes Of all objects
@@ -1689,9 +1680,6 @@ type DatastoreSnapshot struct {
 	// Failed Why there is no snapshot; empty: there is one
 	Failed string `json:"failed"`
 
-	// Group Names of all datastores that have it at the same moment; empty: this one alone
-	Group []string `json:"group"`
-
 	// Machines 256 at most
 	Machines []SnapshotMachine `json:"machines"`
 
@@ -1708,12 +1696,6 @@ type DatastoreSnapshotInput struct {
 
 	// Require No snapshot unless every virtual machine that is on is quiesced
 	Require *bool `json:"require,omitempty"`
-
-	// With Other datastores, by name or id, whose vDisks have it at the same moment; one node serves them all
-	With *[]string `json:"with,omitempty"`
-
-	// Within Seconds after which none is made any more; 600
-	Within *int64 `json:"within,omitempty"`
 }
 
 // DeletedEvent defines model for DeletedEvent.
@@ -1759,27 +1741,6 @@ type DiskList struct {
 	Next  *string `json:"next"`
 }
 
-// Document defines model for Document.
-type Document struct {
-	Name string `json:"name"`
-
-	// Text Markdown
-	Text  string `json:"text"`
-	Title string `json:"title"`
-}
-
-// DocumentList defines model for DocumentList.
-type DocumentList struct {
-	Items []DocumentTitle `json:"items"`
-	Next  *string         `json:"next"`
-}
-
-// DocumentTitle defines model for DocumentTitle.
-type DocumentTitle struct {
-	Name  string `json:"name"`
-	Title string `json:"title"`
-}
-
 // DoomedObject defines model for DoomedObject.
 type DoomedObject struct {
 	// Bytes 0 when not known
@@ -1800,7 +1761,7 @@ type DtlState string
 type Error struct {
 	// Code Stable word: invalid, unauthorized, forbidden, csrf, bad_setup_token, bad_join_token, join_refused, setup_done, not_found, exists,
 	// in_use, shrink, lost_tail, not_running, elsewhere, last_admin, foreign_root, idempotency_mismatch, too_large,
-	// rate_limited, backend_unavailable, no_space, stopping, timeout, internal
+	// rate_limited, backend_unavailable, provider_unavailable, provider_refused, no_space, stopping, timeout, internal
 	Code string `json:"code"`
 
 	// Field The field of the request that is wrong
@@ -1906,6 +1867,17 @@ type ExtentList struct {
 
 	// Next Offset to ask from; null at the end
 	Next *int64 `json:"next"`
+}
+
+// ExternalUser Of a user of the sign-in provider, who has no password
+type ExternalUser struct {
+	// Counts false: sessions and tokens do not count, because the provider refused the user since, was removed, or has not vouched for the user for 30 days
+	Counts bool   `json:"counts"`
+	Issuer string `json:"issuer"`
+
+	// SeenAt Newest sign-in
+	SeenAt  time.Time `json:"seenAt"`
+	Subject string    `json:"subject"`
 }
 
 // FlattenProgress defines model for FlattenProgress.
@@ -2675,6 +2647,99 @@ type OSDPurgeInput struct {
 	AcceptLoss *bool `json:"acceptLoss,omitempty"`
 }
 
+// Oidc defines model for Oidc.
+type Oidc struct {
+	// Addresses Where the console is
+	Addresses []string `json:"addresses"`
+
+	// Ca PEM; empty: the system's authorities
+	Ca       string `json:"ca"`
+	ClientID string `json:"clientId"`
+
+	// Configured false: there is none, and the rest is what a new one begins with
+	Configured  bool       `json:"configured"`
+	Created     *time.Time `json:"created"`
+	GroupsClaim string     `json:"groupsClaim"`
+	HasSecret   bool       `json:"hasSecret"`
+	Issuer      string     `json:"issuer"`
+
+	// Name On the button of the sign-in page
+	Name      string `json:"name"`
+	NameClaim string `json:"nameClaim"`
+
+	// RedirectUris To be registered at the provider
+	RedirectUris []string   `json:"redirectUris"`
+	Roles        []OidcRole `json:"roles"`
+	Scopes       []string   `json:"scopes"`
+}
+
+// OidcAnswerInput defines model for OidcAnswerInput.
+type OidcAnswerInput struct {
+	Code             *string `json:"code,omitempty"`
+	Error            *string `json:"error,omitempty"`
+	ErrorDescription *string `json:"errorDescription,omitempty"`
+	Iss              *string `json:"iss,omitempty"`
+	State            string  `json:"state"`
+}
+
+// OidcBeginInput defines model for OidcBeginInput.
+type OidcBeginInput struct {
+	// Address Of the console, as the browser shows it: https://HOST:PORT
+	Address string `json:"address"`
+
+	// ReturnTo Path of the console to show afterwards (default /)
+	ReturnTo *string `json:"returnTo,omitempty"`
+}
+
+// OidcInput defines model for OidcInput.
+type OidcInput struct {
+	// Addresses Where browsers see the console: https://HOST:PORT
+	Addresses *[]string `json:"addresses,omitempty"`
+
+	// Ca PEM; empty: the system's authorities
+	Ca       *string `json:"ca,omitempty"`
+	ClientID *string `json:"clientId,omitempty"`
+
+	// GroupsClaim Claim with the groups, a list or one text; realm_access.roles is one within another
+	GroupsClaim *string `json:"groupsClaim,omitempty"`
+
+	// Issuer Exactly as the provider calls itself, such as https://id.example.org/realms/main
+	Issuer *string `json:"issuer,omitempty"`
+	Name   *string `json:"name,omitempty"`
+
+	// NameClaim Claim that names a new user
+	NameClaim *string `json:"nameClaim,omitempty"`
+
+	// Roles Who may enter; of several groups the largest role counts
+	Roles  *[]OidcRole `json:"roles,omitempty"`
+	Scopes *[]string   `json:"scopes,omitempty"`
+
+	// Secret Of the client; sealed, and in no answer. Empty: a public client
+	Secret *string `json:"secret,omitempty"`
+}
+
+// OidcResult defines model for OidcResult.
+type OidcResult struct {
+	Provider Oidc `json:"provider"`
+
+	// Steps What was tried
+	Steps []RemoteStep `json:"steps"`
+}
+
+// OidcRole defines model for OidcRole.
+type OidcRole struct {
+	// Group As the provider writes it
+	Group string `json:"group"`
+	Role  Role   `json:"role"`
+}
+
+// OidcSession defines model for OidcSession.
+type OidcSession struct {
+	// ReturnTo Path of the console to show
+	ReturnTo string  `json:"returnTo"`
+	Session  Session `json:"session"`
+}
+
 // Orphan defines model for Orphan.
 type Orphan struct {
 	// Cloud volume: name of its cloud
@@ -2927,6 +2992,11 @@ type Recovered struct {
 	Time time.Time `json:"time"`
 }
 
+// Redirect defines model for Redirect.
+type Redirect struct {
+	URL string `json:"url"`
+}
+
 // RemoteBackend defines model for RemoteBackend.
 type RemoteBackend struct {
 	// ConditionalPut Of two writers of one new object it refuses one
@@ -3168,9 +3238,6 @@ type RestoreInput struct {
 
 // RestoredVPool defines model for RestoredVPool.
 type RestoredVPool struct {
-	// Accepted vDisks that would and were accepted
-	Accepted []StrangeVDisk `json:"accepted"`
-
 	// BackupAt When the backup was made
 	BackupAt time.Time `json:"backupAt"`
 
@@ -3410,7 +3477,13 @@ type SeriesPoint struct {
 type Session struct {
 	// Expires When the session or token ends; null for never
 	Expires *time.Time `json:"expires"`
-	Role    *Role      `json:"role"`
+
+	// External The user is one of the sign-in provider
+	External bool `json:"external"`
+
+	// Provider Name of the provider that people may sign in through; null when there is none
+	Provider *string `json:"provider"`
+	Role     *Role   `json:"role"`
 
 	// User Null when nobody is signed in
 	User *string `json:"user"`
@@ -3817,8 +3890,11 @@ type UnpublishInput struct {
 // User defines model for User.
 type User struct {
 	Created time.Time `json:"created"`
-	Name    string    `json:"name"`
-	Role    Role      `json:"role"`
+
+	// External Null for a user with a password
+	External *ExternalUser `json:"external"`
+	Name     string        `json:"name"`
+	Role     Role          `json:"role"`
 }
 
 // UserInput defines model for UserInput.
@@ -3843,6 +3919,9 @@ type UserName = string
 type UserPatch struct {
 	// CurrentPassword Needed for one's own password
 	CurrentPassword *string `json:"currentPassword,omitempty"`
+
+	// External false, with a password: a user of the sign-in provider becomes one of this cluster, for good
+	External *bool `json:"external,omitempty"`
 
 	// Password At least 10 characters
 	Password *Password `json:"password,omitempty"`
@@ -4547,18 +4626,6 @@ type ListDisksParams struct {
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
-// ListDocumentsParams defines parameters for ListDocuments.
-type ListDocumentsParams struct {
-	// Limit Most items in the answer
-	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// Cursor `next` of the page before; the other parameters have to stay the same
-	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
-
-	// Q Only documents whose name or title contains this, whatever the case
-	Q *string `form:"q,omitempty" json:"q,omitempty"`
-}
-
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
 	// Topics Comma-separated topics out of metrics, vdisk, vpool, target, session, health, cloud, center, datastore, node, event; all of them when absent
@@ -5220,8 +5287,8 @@ type CreateJoinTokenJSONRequestBody = JoinTokenInput
 // BeginImportJSONRequestBody defines body for BeginImport for application/json ContentType.
 type BeginImportJSONRequestBody = VDiskInput
 
-// AcceptUnclearVDisksJSONRequestBody defines body for AcceptUnclearVDisks for application/json ContentType.
-type AcceptUnclearVDisksJSONRequestBody = AcceptInput
+// SetOidcJSONRequestBody defines body for SetOidc for application/json ContentType.
+type SetOidcJSONRequestBody = OidcInput
 
 // CreateCloudJSONRequestBody defines body for CreateCloud for application/json ContentType.
 type CreateCloudJSONRequestBody = CloudInput
@@ -5261,6 +5328,12 @@ type SetScheduleJSONRequestBody = ScheduleInput
 
 // SignInJSONRequestBody defines body for SignIn for application/json ContentType.
 type SignInJSONRequestBody = SignInInput
+
+// BeginOidcJSONRequestBody defines body for BeginOidc for application/json ContentType.
+type BeginOidcJSONRequestBody = OidcBeginInput
+
+// FinishOidcJSONRequestBody defines body for FinishOidc for application/json ContentType.
+type FinishOidcJSONRequestBody = OidcAnswerInput
 
 // CompleteSetupJSONRequestBody defines body for CompleteSetup for application/json ContentType.
 type CompleteSetupJSONRequestBody = SetupInput
@@ -5772,16 +5845,6 @@ type ClientInterface interface {
 	// Corresponds with GET /disks (the `ListDisks` operationId).
 	ListDisks(ctx context.Context, params *ListDisksParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListDocuments List the documentation that is part of the program
-	//
-	// Corresponds with GET /documents (the `ListDocuments` operationId).
-	ListDocuments(ctx context.Context, params *ListDocumentsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetDocument Read a document
-	//
-	// Corresponds with GET /documents/{document} (the `GetDocument` operationId).
-	GetDocument(ctx context.Context, document string, reqEditors ...RequestEditorFn) (*http.Response, error)
-
 	// StreamEvents Changes as server-sent events
 	//
 	// A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -5923,28 +5986,6 @@ type ClientInterface interface {
 	// Corresponds with GET /metadata (the `GetMetadata` operationId).
 	GetMetadata(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// AcceptUnclearVDisksWithBody Accept vDisks that keep deletes off since a restore
-	//
-	// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
-	// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
-	// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
-	AcceptUnclearVDisksWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// AcceptUnclearVDisks Accept vDisks that keep deletes off since a restore
-	//
-	// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
-	// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
-	// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
-	AcceptUnclearVDisks(ctx context.Context, body AcceptUnclearVDisksJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
 	// BackUpMetadata A consistent copy of the metadata, as a file
 	//
 	// The registry of the node or cluster as of one revision, compressed, with a checksum at its end: `ovgate metadata
@@ -5999,6 +6040,43 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /nodes/{node}/performance (the `GetNodePerformance` operationId).
 	GetNodePerformance(ctx context.Context, node NodeRef, params *GetNodePerformanceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteOidc Forget the provider
+	//
+	// Its users stay, with sessions and tokens that do not count until a provider of the same issuer is set again.
+	//
+	// Corresponds with DELETE /oidc (the `DeleteOidc` operationId).
+	DeleteOidc(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetOidc Show the provider that people sign in through
+	//
+	// Corresponds with GET /oidc (the `GetOidc` operationId).
+	GetOidc(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetOidcWithBody Set the provider that people sign in through, or change it
+	//
+	// What is left out stays as it is. A provider that is new, or is reached in another way, is tried first: 503 when it does
+	// not work, and nothing changes. Nobody gets in but members of groups that have a role.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /oidc (the `SetOidc` operationId).
+	SetOidcWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetOidc Set the provider that people sign in through, or change it
+	//
+	// What is left out stays as it is. A provider that is new, or is reached in another way, is tried first: 503 when it does
+	// not work, and nothing changes. Nobody gets in but members of groups that have a role.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /oidc (the `SetOidc` operationId).
+	SetOidc(ctx context.Context, body SetOidcJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestOidc Try what is needed of the provider
+	//
+	// Corresponds with POST /oidc/test (the `TestOidc` operationId).
+	TestOidc(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetSpec This document
 	//
@@ -6378,6 +6456,48 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /session (the `SignIn` operationId).
 	SignIn(ctx context.Context, body SignInJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginOidcWithBody Begin to sign in through the provider
+	//
+	// Answers with where the browser is to go, and sets the cookie `ovgate_oidc` (HttpOnly, SameSite=Lax, 10 minutes) that
+	// binds what follows to it. The provider sends the browser back to `/login/oidc` of the console. 503
+	// `provider_unavailable` while the provider does not answer; passwords work all the same.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /session/oidc (the `BeginOidc` operationId).
+	BeginOidcWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginOidc Begin to sign in through the provider
+	//
+	// Answers with where the browser is to go, and sets the cookie `ovgate_oidc` (HttpOnly, SameSite=Lax, 10 minutes) that
+	// binds what follows to it. The provider sends the browser back to `/login/oidc` of the console. 503
+	// `provider_unavailable` while the provider does not answer; passwords work all the same.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /session/oidc (the `BeginOidc` operationId).
+	BeginOidc(ctx context.Context, body BeginOidcJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FinishOidcWithBody Sign in with what the provider answered
+	//
+	// Takes the parameters that the provider sent the browser back with, and sets cookies as a sign-in with a password does.
+	// 401 `provider_refused` when they do not let in. Tokens of the provider are not bearer tokens of this API.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /session/oidc/answer (the `FinishOidc` operationId).
+	FinishOidcWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FinishOidc Sign in with what the provider answered
+	//
+	// Takes the parameters that the provider sent the browser back with, and sets cookies as a sign-in with a password does.
+	// 401 `provider_refused` when they do not let in. Tokens of the provider are not bearer tokens of this API.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /session/oidc/answer (the `FinishOidc` operationId).
+	FinishOidc(ctx context.Context, body FinishOidcJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetSetup Whether the first administrator has still to be created
 	//
@@ -7426,8 +7546,7 @@ type ClientInterface interface {
 	//
 	// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 	// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-	// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
-	// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
+	// datastore's `snapshots`. After ten minutes there is no snapshot any more.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -7438,8 +7557,7 @@ type ClientInterface interface {
 	//
 	// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 	// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-	// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
-	// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
+	// datastore's `snapshots`. After ten minutes there is no snapshot any more.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -8183,36 +8301,6 @@ func (c *Client) ListDisks(ctx context.Context, params *ListDisksParams, reqEdit
 	return c.Client.Do(req)
 }
 
-// ListDocuments List the documentation that is part of the program
-//
-// Corresponds with GET /documents (the `ListDocuments` operationId).
-func (c *Client) ListDocuments(ctx context.Context, params *ListDocumentsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListDocumentsRequest(c.Server, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetDocument Read a document
-//
-// Corresponds with GET /documents/{document} (the `GetDocument` operationId).
-func (c *Client) GetDocument(ctx context.Context, document string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetDocumentRequest(c.Server, document)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
 // StreamEvents Changes as server-sent events
 //
 // A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -8554,48 +8642,6 @@ func (c *Client) GetMetadata(ctx context.Context, reqEditors ...RequestEditorFn)
 	return c.Client.Do(req)
 }
 
-// AcceptUnclearVDisksWithBody Accept vDisks that keep deletes off since a restore
-//
-// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
-// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
-// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
-func (c *Client) AcceptUnclearVDisksWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAcceptUnclearVDisksRequestWithBody(c.Server, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// AcceptUnclearVDisks Accept vDisks that keep deletes off since a restore
-//
-// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
-// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
-// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
-func (c *Client) AcceptUnclearVDisks(ctx context.Context, body AcceptUnclearVDisksJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAcceptUnclearVDisksRequest(c.Server, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
 // BackUpMetadata A consistent copy of the metadata, as a file
 //
 // The registry of the node or cluster as of one revision, compressed, with a checksum at its end: `ovgate metadata
@@ -8721,6 +8767,93 @@ func (c *Client) DrainNode(ctx context.Context, node NodeRef, reqEditors ...Requ
 // Corresponds with GET /nodes/{node}/performance (the `GetNodePerformance` operationId).
 func (c *Client) GetNodePerformance(ctx context.Context, node NodeRef, params *GetNodePerformanceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetNodePerformanceRequest(c.Server, node, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteOidc Forget the provider
+//
+// Its users stay, with sessions and tokens that do not count until a provider of the same issuer is set again.
+//
+// Corresponds with DELETE /oidc (the `DeleteOidc` operationId).
+func (c *Client) DeleteOidc(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteOidcRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetOidc Show the provider that people sign in through
+//
+// Corresponds with GET /oidc (the `GetOidc` operationId).
+func (c *Client) GetOidc(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetOidcRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetOidcWithBody Set the provider that people sign in through, or change it
+//
+// What is left out stays as it is. A provider that is new, or is reached in another way, is tried first: 503 when it does
+// not work, and nothing changes. Nobody gets in but members of groups that have a role.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /oidc (the `SetOidc` operationId).
+func (c *Client) SetOidcWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetOidcRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetOidc Set the provider that people sign in through, or change it
+//
+// What is left out stays as it is. A provider that is new, or is reached in another way, is tried first: 503 when it does
+// not work, and nothing changes. Nobody gets in but members of groups that have a role.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /oidc (the `SetOidc` operationId).
+func (c *Client) SetOidc(ctx context.Context, body SetOidcJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetOidcRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestOidc Try what is needed of the provider
+//
+// Corresponds with POST /oidc/test (the `TestOidc` operationId).
+func (c *Client) TestOidc(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestOidcRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -9600,6 +9733,88 @@ func (c *Client) SignInWithBody(ctx context.Context, contentType string, body io
 // Corresponds with POST /session (the `SignIn` operationId).
 func (c *Client) SignIn(ctx context.Context, body SignInJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSignInRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginOidcWithBody Begin to sign in through the provider
+//
+// Answers with where the browser is to go, and sets the cookie `ovgate_oidc` (HttpOnly, SameSite=Lax, 10 minutes) that
+// binds what follows to it. The provider sends the browser back to `/login/oidc` of the console. 503
+// `provider_unavailable` while the provider does not answer; passwords work all the same.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /session/oidc (the `BeginOidc` operationId).
+func (c *Client) BeginOidcWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginOidcRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginOidc Begin to sign in through the provider
+//
+// Answers with where the browser is to go, and sets the cookie `ovgate_oidc` (HttpOnly, SameSite=Lax, 10 minutes) that
+// binds what follows to it. The provider sends the browser back to `/login/oidc` of the console. 503
+// `provider_unavailable` while the provider does not answer; passwords work all the same.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /session/oidc (the `BeginOidc` operationId).
+func (c *Client) BeginOidc(ctx context.Context, body BeginOidcJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginOidcRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FinishOidcWithBody Sign in with what the provider answered
+//
+// Takes the parameters that the provider sent the browser back with, and sets cookies as a sign-in with a password does.
+// 401 `provider_refused` when they do not let in. Tokens of the provider are not bearer tokens of this API.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /session/oidc/answer (the `FinishOidc` operationId).
+func (c *Client) FinishOidcWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFinishOidcRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FinishOidc Sign in with what the provider answered
+//
+// Takes the parameters that the provider sent the browser back with, and sets cookies as a sign-in with a password does.
+// 401 `provider_refused` when they do not let in. Tokens of the provider are not bearer tokens of this API.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /session/oidc/answer (the `FinishOidc` operationId).
+func (c *Client) FinishOidc(ctx context.Context, body FinishOidcJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFinishOidcRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -11937,8 +12152,7 @@ func (c *Client) RenameDatastore(ctx context.Context, datastore DatastoreRef, bo
 //
 // The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 // then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
-// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
+// datastore's `snapshots`. After ten minutes there is no snapshot any more.
 //
 // Takes any type of body and a specified content type.
 //
@@ -11959,8 +12173,7 @@ func (c *Client) SnapshotDatastoreWithBody(ctx context.Context, datastore Datast
 //
 // The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 // then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
-// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
+// datastore's `snapshots`. After ten minutes there is no snapshot any more.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -13571,118 +13784,6 @@ func NewListDisksRequest(server string, params *ListDisksParams) (*http.Request,
 	return req, nil
 }
 
-// NewListDocumentsRequest constructs an http.Request for the ListDocuments method
-func NewListDocumentsRequest(server string, params *ListDocumentsParams) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/documents")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.Limit != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Cursor != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Q != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewGetDocumentRequest constructs an http.Request for the GetDocument method
-func NewGetDocumentRequest(server string, document string) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "document", document, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/documents/%s", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
 // NewStreamEventsRequest constructs an http.Request for the StreamEvents method
 func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Request, error) {
 	var err error
@@ -14841,46 +14942,6 @@ func NewGetMetadataRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
-// NewAcceptUnclearVDisksRequest calls the generic AcceptUnclearVDisks builder with application/json body
-func NewAcceptUnclearVDisksRequest(server string, body AcceptUnclearVDisksJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewAcceptUnclearVDisksRequestWithBody(server, "application/json", bodyReader)
-}
-
-// NewAcceptUnclearVDisksRequestWithBody constructs an http.Request for the AcceptUnclearVDisks method, with any body, and a specified content type
-func NewAcceptUnclearVDisksRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/metadata/accept")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
 // NewBackUpMetadataRequest constructs an http.Request for the BackUpMetadata method
 func NewBackUpMetadataRequest(server string) (*http.Request, error) {
 	var err error
@@ -15278,6 +15339,127 @@ func NewGetNodePerformanceRequest(server string, node NodeRef, params *GetNodePe
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeleteOidcRequest constructs an http.Request for the DeleteOidc method
+func NewDeleteOidcRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/oidc")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetOidcRequest constructs an http.Request for the GetOidc method
+func NewGetOidcRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/oidc")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSetOidcRequest calls the generic SetOidc builder with application/json body
+func NewSetOidcRequest(server string, body SetOidcJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetOidcRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewSetOidcRequestWithBody constructs an http.Request for the SetOidc method, with any body, and a specified content type
+func NewSetOidcRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/oidc")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewTestOidcRequest constructs an http.Request for the TestOidc method
+func NewTestOidcRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/oidc/test")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -17163,6 +17345,86 @@ func NewSignInRequestWithBody(server string, contentType string, body io.Reader)
 	}
 
 	operationPath := fmt.Sprintf("/session")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewBeginOidcRequest calls the generic BeginOidc builder with application/json body
+func NewBeginOidcRequest(server string, body BeginOidcJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBeginOidcRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewBeginOidcRequestWithBody constructs an http.Request for the BeginOidc method, with any body, and a specified content type
+func NewBeginOidcRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/session/oidc")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewFinishOidcRequest calls the generic FinishOidc builder with application/json body
+func NewFinishOidcRequest(server string, body FinishOidcJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewFinishOidcRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewFinishOidcRequestWithBody constructs an http.Request for the FinishOidc method, with any body, and a specified content type
+func NewFinishOidcRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/session/oidc/answer")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -22302,20 +22564,6 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /disks (the `ListDisks` operationId).
 	ListDisksWithResponse(ctx context.Context, params *ListDisksParams, reqEditors ...RequestEditorFn) (*ListDisksResponse, error)
 
-	// ListDocumentsWithResponse List the documentation that is part of the program
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /documents (the `ListDocuments` operationId).
-	ListDocumentsWithResponse(ctx context.Context, params *ListDocumentsParams, reqEditors ...RequestEditorFn) (*ListDocumentsResponse, error)
-
-	// GetDocumentWithResponse Read a document
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /documents/{document} (the `GetDocument` operationId).
-	GetDocumentWithResponse(ctx context.Context, document string, reqEditors ...RequestEditorFn) (*GetDocumentResponse, error)
-
 	// StreamEventsWithResponse Changes as server-sent events
 	//
 	// A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -22491,28 +22739,6 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /metadata (the `GetMetadata` operationId).
 	GetMetadataWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetMetadataResponse, error)
 
-	// AcceptUnclearVDisksWithBodyWithResponse Accept vDisks that keep deletes off since a restore
-	//
-	// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
-	// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
-	// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
-	AcceptUnclearVDisksWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptUnclearVDisksResponse, error)
-
-	// AcceptUnclearVDisksWithResponse Accept vDisks that keep deletes off since a restore
-	//
-	// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
-	// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
-	// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
-	AcceptUnclearVDisksWithResponse(ctx context.Context, body AcceptUnclearVDisksJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptUnclearVDisksResponse, error)
-
 	// BackUpMetadataWithResponse A consistent copy of the metadata, as a file
 	//
 	// The registry of the node or cluster as of one revision, compressed, with a checksum at its end: `ovgate metadata
@@ -22583,6 +22809,49 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /nodes/{node}/performance (the `GetNodePerformance` operationId).
 	GetNodePerformanceWithResponse(ctx context.Context, node NodeRef, params *GetNodePerformanceParams, reqEditors ...RequestEditorFn) (*GetNodePerformanceResponse, error)
+
+	// DeleteOidcWithResponse Forget the provider
+	//
+	// Its users stay, with sessions and tokens that do not count until a provider of the same issuer is set again.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /oidc (the `DeleteOidc` operationId).
+	DeleteOidcWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*DeleteOidcResponse, error)
+
+	// GetOidcWithResponse Show the provider that people sign in through
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /oidc (the `GetOidc` operationId).
+	GetOidcWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetOidcResponse, error)
+
+	// SetOidcWithBodyWithResponse Set the provider that people sign in through, or change it
+	//
+	// What is left out stays as it is. A provider that is new, or is reached in another way, is tried first: 503 when it does
+	// not work, and nothing changes. Nobody gets in but members of groups that have a role.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /oidc (the `SetOidc` operationId).
+	SetOidcWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetOidcResponse, error)
+
+	// SetOidcWithResponse Set the provider that people sign in through, or change it
+	//
+	// What is left out stays as it is. A provider that is new, or is reached in another way, is tried first: 503 when it does
+	// not work, and nothing changes. Nobody gets in but members of groups that have a role.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /oidc (the `SetOidc` operationId).
+	SetOidcWithResponse(ctx context.Context, body SetOidcJSONRequestBody, reqEditors ...RequestEditorFn) (*SetOidcResponse, error)
+
+	// TestOidcWithResponse Try what is needed of the provider
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /oidc/test (the `TestOidc` operationId).
+	TestOidcWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*TestOidcResponse, error)
 
 	// GetSpecWithResponse This document
 	//
@@ -23010,6 +23279,48 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /session (the `SignIn` operationId).
 	SignInWithResponse(ctx context.Context, body SignInJSONRequestBody, reqEditors ...RequestEditorFn) (*SignInResponse, error)
+
+	// BeginOidcWithBodyWithResponse Begin to sign in through the provider
+	//
+	// Answers with where the browser is to go, and sets the cookie `ovgate_oidc` (HttpOnly, SameSite=Lax, 10 minutes) that
+	// binds what follows to it. The provider sends the browser back to `/login/oidc` of the console. 503
+	// `provider_unavailable` while the provider does not answer; passwords work all the same.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /session/oidc (the `BeginOidc` operationId).
+	BeginOidcWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginOidcResponse, error)
+
+	// BeginOidcWithResponse Begin to sign in through the provider
+	//
+	// Answers with where the browser is to go, and sets the cookie `ovgate_oidc` (HttpOnly, SameSite=Lax, 10 minutes) that
+	// binds what follows to it. The provider sends the browser back to `/login/oidc` of the console. 503
+	// `provider_unavailable` while the provider does not answer; passwords work all the same.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /session/oidc (the `BeginOidc` operationId).
+	BeginOidcWithResponse(ctx context.Context, body BeginOidcJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginOidcResponse, error)
+
+	// FinishOidcWithBodyWithResponse Sign in with what the provider answered
+	//
+	// Takes the parameters that the provider sent the browser back with, and sets cookies as a sign-in with a password does.
+	// 401 `provider_refused` when they do not let in. Tokens of the provider are not bearer tokens of this API.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /session/oidc/answer (the `FinishOidc` operationId).
+	FinishOidcWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*FinishOidcResponse, error)
+
+	// FinishOidcWithResponse Sign in with what the provider answered
+	//
+	// Takes the parameters that the provider sent the browser back with, and sets cookies as a sign-in with a password does.
+	// 401 `provider_refused` when they do not let in. Tokens of the provider are not bearer tokens of this API.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /session/oidc/answer (the `FinishOidc` operationId).
+	FinishOidcWithResponse(ctx context.Context, body FinishOidcJSONRequestBody, reqEditors ...RequestEditorFn) (*FinishOidcResponse, error)
 
 	// GetSetupWithResponse Whether the first administrator has still to be created
 	//
@@ -24162,8 +24473,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 	// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-	// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
-	// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
+	// datastore's `snapshots`. After ten minutes there is no snapshot any more.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -24174,8 +24484,7 @@ type ClientWithResponsesInterface interface {
 	//
 	// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 	// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-	// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
-	// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
+	// datastore's `snapshots`. After ten minutes there is no snapshot any more.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -25617,102 +25926,6 @@ func (r ListDisksResponse) ContentType() string {
 	return ""
 }
 
-type ListDocumentsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *DocumentList
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListDocumentsResponse) GetJSON200() *DocumentList {
-	return r.JSON200
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r ListDocumentsResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ListDocumentsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ListDocumentsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ListDocumentsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListDocumentsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetDocumentResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Document
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetDocumentResponse) GetJSON200() *Document {
-	return r.JSON200
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r GetDocumentResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetDocumentResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetDocumentResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetDocumentResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetDocumentResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
 type StreamEventsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -26569,54 +26782,6 @@ func (r GetMetadataResponse) ContentType() string {
 	return ""
 }
 
-type AcceptUnclearVDisksResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Metadata
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r AcceptUnclearVDisksResponse) GetJSON200() *Metadata {
-	return r.JSON200
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r AcceptUnclearVDisksResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r AcceptUnclearVDisksResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r AcceptUnclearVDisksResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r AcceptUnclearVDisksResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r AcceptUnclearVDisksResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
 type BackUpMetadataResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -26974,6 +27139,191 @@ func (r GetNodePerformanceResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetNodePerformanceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteOidcResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteOidcResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteOidcResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteOidcResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteOidcResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteOidcResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetOidcResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Oidc
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetOidcResponse) GetJSON200() *Oidc {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetOidcResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetOidcResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetOidcResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetOidcResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetOidcResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SetOidcResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OidcResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetOidcResponse) GetJSON200() *OidcResult {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SetOidcResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetOidcResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetOidcResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetOidcResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetOidcResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TestOidcResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OidcResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TestOidcResponse) GetJSON200() *OidcResult {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r TestOidcResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TestOidcResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TestOidcResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TestOidcResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TestOidcResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -28559,8 +28909,15 @@ func (r ListSchedulesResponse) ContentType() string {
 type SignOutResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Redirect
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SignOutResponse) GetJSON200() *Redirect {
+	return r.JSON200
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
@@ -28687,6 +29044,102 @@ func (r SignInResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r SignInResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BeginOidcResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Redirect
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r BeginOidcResponse) GetJSON200() *Redirect {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r BeginOidcResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BeginOidcResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BeginOidcResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BeginOidcResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BeginOidcResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type FinishOidcResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OidcSession
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r FinishOidcResponse) GetJSON200() *OidcSession {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r FinishOidcResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r FinishOidcResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r FinishOidcResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r FinishOidcResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r FinishOidcResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -33590,32 +34043,6 @@ func (c *ClientWithResponses) ListDisksWithResponse(ctx context.Context, params 
 	return ParseListDisksResponse(rsp)
 }
 
-// ListDocumentsWithResponse List the documentation that is part of the program
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /documents (the `ListDocuments` operationId).
-func (c *ClientWithResponses) ListDocumentsWithResponse(ctx context.Context, params *ListDocumentsParams, reqEditors ...RequestEditorFn) (*ListDocumentsResponse, error) {
-	rsp, err := c.ListDocuments(ctx, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseListDocumentsResponse(rsp)
-}
-
-// GetDocumentWithResponse Read a document
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /documents/{document} (the `GetDocument` operationId).
-func (c *ClientWithResponses) GetDocumentWithResponse(ctx context.Context, document string, reqEditors ...RequestEditorFn) (*GetDocumentResponse, error) {
-	rsp, err := c.GetDocument(ctx, document, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetDocumentResponse(rsp)
-}
-
 // StreamEventsWithResponse Changes as server-sent events
 //
 // A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -33911,40 +34338,6 @@ func (c *ClientWithResponses) GetMetadataWithResponse(ctx context.Context, reqEd
 	return ParseGetMetadataResponse(rsp)
 }
 
-// AcceptUnclearVDisksWithBodyWithResponse Accept vDisks that keep deletes off since a restore
-//
-// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
-// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
-// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
-func (c *ClientWithResponses) AcceptUnclearVDisksWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptUnclearVDisksResponse, error) {
-	rsp, err := c.AcceptUnclearVDisksWithBody(ctx, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseAcceptUnclearVDisksResponse(rsp)
-}
-
-// AcceptUnclearVDisksWithResponse Accept vDisks that keep deletes off since a restore
-//
-// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
-// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
-// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
-func (c *ClientWithResponses) AcceptUnclearVDisksWithResponse(ctx context.Context, body AcceptUnclearVDisksJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptUnclearVDisksResponse, error) {
-	rsp, err := c.AcceptUnclearVDisks(ctx, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseAcceptUnclearVDisksResponse(rsp)
-}
-
 // BackUpMetadataWithResponse A consistent copy of the metadata, as a file
 //
 // The registry of the node or cluster as of one revision, compressed, with a checksum at its end: `ovgate metadata
@@ -34062,6 +34455,79 @@ func (c *ClientWithResponses) GetNodePerformanceWithResponse(ctx context.Context
 		return nil, err
 	}
 	return ParseGetNodePerformanceResponse(rsp)
+}
+
+// DeleteOidcWithResponse Forget the provider
+//
+// Its users stay, with sessions and tokens that do not count until a provider of the same issuer is set again.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /oidc (the `DeleteOidc` operationId).
+func (c *ClientWithResponses) DeleteOidcWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*DeleteOidcResponse, error) {
+	rsp, err := c.DeleteOidc(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteOidcResponse(rsp)
+}
+
+// GetOidcWithResponse Show the provider that people sign in through
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /oidc (the `GetOidc` operationId).
+func (c *ClientWithResponses) GetOidcWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetOidcResponse, error) {
+	rsp, err := c.GetOidc(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetOidcResponse(rsp)
+}
+
+// SetOidcWithBodyWithResponse Set the provider that people sign in through, or change it
+//
+// What is left out stays as it is. A provider that is new, or is reached in another way, is tried first: 503 when it does
+// not work, and nothing changes. Nobody gets in but members of groups that have a role.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /oidc (the `SetOidc` operationId).
+func (c *ClientWithResponses) SetOidcWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetOidcResponse, error) {
+	rsp, err := c.SetOidcWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetOidcResponse(rsp)
+}
+
+// SetOidcWithResponse Set the provider that people sign in through, or change it
+//
+// What is left out stays as it is. A provider that is new, or is reached in another way, is tried first: 503 when it does
+// not work, and nothing changes. Nobody gets in but members of groups that have a role.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /oidc (the `SetOidc` operationId).
+func (c *ClientWithResponses) SetOidcWithResponse(ctx context.Context, body SetOidcJSONRequestBody, reqEditors ...RequestEditorFn) (*SetOidcResponse, error) {
+	rsp, err := c.SetOidc(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetOidcResponse(rsp)
+}
+
+// TestOidcWithResponse Try what is needed of the provider
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /oidc/test (the `TestOidc` operationId).
+func (c *ClientWithResponses) TestOidcWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*TestOidcResponse, error) {
+	rsp, err := c.TestOidc(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestOidcResponse(rsp)
 }
 
 // GetSpecWithResponse This document
@@ -34789,6 +35255,72 @@ func (c *ClientWithResponses) SignInWithResponse(ctx context.Context, body SignI
 		return nil, err
 	}
 	return ParseSignInResponse(rsp)
+}
+
+// BeginOidcWithBodyWithResponse Begin to sign in through the provider
+//
+// Answers with where the browser is to go, and sets the cookie `ovgate_oidc` (HttpOnly, SameSite=Lax, 10 minutes) that
+// binds what follows to it. The provider sends the browser back to `/login/oidc` of the console. 503
+// `provider_unavailable` while the provider does not answer; passwords work all the same.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /session/oidc (the `BeginOidc` operationId).
+func (c *ClientWithResponses) BeginOidcWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginOidcResponse, error) {
+	rsp, err := c.BeginOidcWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginOidcResponse(rsp)
+}
+
+// BeginOidcWithResponse Begin to sign in through the provider
+//
+// Answers with where the browser is to go, and sets the cookie `ovgate_oidc` (HttpOnly, SameSite=Lax, 10 minutes) that
+// binds what follows to it. The provider sends the browser back to `/login/oidc` of the console. 503
+// `provider_unavailable` while the provider does not answer; passwords work all the same.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /session/oidc (the `BeginOidc` operationId).
+func (c *ClientWithResponses) BeginOidcWithResponse(ctx context.Context, body BeginOidcJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginOidcResponse, error) {
+	rsp, err := c.BeginOidc(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginOidcResponse(rsp)
+}
+
+// FinishOidcWithBodyWithResponse Sign in with what the provider answered
+//
+// Takes the parameters that the provider sent the browser back with, and sets cookies as a sign-in with a password does.
+// 401 `provider_refused` when they do not let in. Tokens of the provider are not bearer tokens of this API.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /session/oidc/answer (the `FinishOidc` operationId).
+func (c *ClientWithResponses) FinishOidcWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*FinishOidcResponse, error) {
+	rsp, err := c.FinishOidcWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFinishOidcResponse(rsp)
+}
+
+// FinishOidcWithResponse Sign in with what the provider answered
+//
+// Takes the parameters that the provider sent the browser back with, and sets cookies as a sign-in with a password does.
+// 401 `provider_refused` when they do not let in. Tokens of the provider are not bearer tokens of this API.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /session/oidc/answer (the `FinishOidc` operationId).
+func (c *ClientWithResponses) FinishOidcWithResponse(ctx context.Context, body FinishOidcJSONRequestBody, reqEditors ...RequestEditorFn) (*FinishOidcResponse, error) {
+	rsp, err := c.FinishOidc(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFinishOidcResponse(rsp)
 }
 
 // GetSetupWithResponse Whether the first administrator has still to be created
@@ -36710,8 +37242,7 @@ func (c *ClientWithResponses) RenameDatastoreWithResponse(ctx context.Context, d
 //
 // The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 // then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
-// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
+// datastore's `snapshots`. After ten minutes there is no snapshot any more.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -36728,8 +37259,7 @@ func (c *ClientWithResponses) SnapshotDatastoreWithBodyWithResponse(ctx context.
 //
 // The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 // then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
-// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
+// datastore's `snapshots`. After ten minutes there is no snapshot any more.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -37744,72 +38274,6 @@ func ParseListDisksResponse(rsp *http.Response) (*ListDisksResponse, error) {
 	return response, nil
 }
 
-// ParseListDocumentsResponse parses an HTTP response from a ListDocumentsWithResponse call
-func ParseListDocumentsResponse(rsp *http.Response) (*ListDocumentsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ListDocumentsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest DocumentList
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetDocumentResponse parses an HTTP response from a GetDocumentWithResponse call
-func ParseGetDocumentResponse(rsp *http.Response) (*GetDocumentResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetDocumentResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Document
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
 // ParseStreamEventsResponse parses an HTTP response from a StreamEventsWithResponse call
 func ParseStreamEventsResponse(rsp *http.Response) (*StreamEventsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -38396,39 +38860,6 @@ func ParseGetMetadataResponse(rsp *http.Response) (*GetMetadataResponse, error) 
 	return response, nil
 }
 
-// ParseAcceptUnclearVDisksResponse parses an HTTP response from a AcceptUnclearVDisksWithResponse call
-func ParseAcceptUnclearVDisksResponse(rsp *http.Response) (*AcceptUnclearVDisksResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &AcceptUnclearVDisksResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Metadata
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
 // ParseBackUpMetadataResponse parses an HTTP response from a BackUpMetadataWithResponse call
 func ParseBackUpMetadataResponse(rsp *http.Response) (*BackUpMetadataResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -38661,6 +39092,134 @@ func ParseGetNodePerformanceResponse(rsp *http.Response) (*GetNodePerformanceRes
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest PerformanceHistory
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteOidcResponse parses an HTTP response from a DeleteOidcWithResponse call
+func ParseDeleteOidcResponse(rsp *http.Response) (*DeleteOidcResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteOidcResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetOidcResponse parses an HTTP response from a GetOidcWithResponse call
+func ParseGetOidcResponse(rsp *http.Response) (*GetOidcResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetOidcResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Oidc
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetOidcResponse parses an HTTP response from a SetOidcWithResponse call
+func ParseSetOidcResponse(rsp *http.Response) (*SetOidcResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetOidcResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OidcResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTestOidcResponse parses an HTTP response from a TestOidcWithResponse call
+func ParseTestOidcResponse(rsp *http.Response) (*TestOidcResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TestOidcResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OidcResult
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -39779,6 +40338,13 @@ func ParseSignOutResponse(rsp *http.Response) (*SignOutResponse, error) {
 	}
 
 	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Redirect
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	case rsp.StatusCode == 204:
 		break // No content-type
 
@@ -39843,6 +40409,72 @@ func ParseSignInResponse(rsp *http.Response) (*SignInResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Session
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseBeginOidcResponse parses an HTTP response from a BeginOidcWithResponse call
+func ParseBeginOidcResponse(rsp *http.Response) (*BeginOidcResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BeginOidcResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Redirect
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseFinishOidcResponse parses an HTTP response from a FinishOidcWithResponse call
+func ParseFinishOidcResponse(rsp *http.Response) (*FinishOidcResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &FinishOidcResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OidcSession
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -69,6 +69,10 @@ func TestScripts(t *testing.T) {
 //	begin NAME VPOOL SIZE
 //	         begins an import and leaves it
 //	asdup    waits until a device is served at $ASD, a free address
+//	idp CAFILE
+//	         starts a sign-in provider at $IDP, whose user anna is of the group staff
+//	enter STATUS USER
+//	         signs in to the node at $API through it, as a browser does
 //	flip DIR FILE OFFSET
 //	         flips a bit in the first file below DIR whose path has FILE in it
 func TestServeScripts(t *testing.T) {
@@ -143,7 +147,7 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 
 // serveScripts runs the scripts of a directory; more adds commands.
 func serveScripts(t *testing.T, dir string, env map[string]string, more func(map[string]func(*testscript.TestScript, bool, []string))) {
-	cmds := map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": up, "signin": signIn, "pattern": pattern, "flip": flip, "cut": cut, "begin": begin, "asdup": asdUp, "left": left, "recovered": recovered}
+	cmds := map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": up, "signin": signIn, "pattern": pattern, "flip": flip, "cut": cut, "begin": begin, "asdup": asdUp, "left": left, "recovered": recovered, "idp": idp, "enter": enter}
 	if more != nil {
 		more(cmds)
 	}

@@ -13,7 +13,7 @@ import (
 // user returns the verbs of users and tokens.
 func (a *app) user() *cobra.Command {
 	return group("user", "Users, their roles and tokens",
-		a.userCreate(), a.userList(), a.userShow(), a.userSetRole(), a.userSetPassword(), a.userDelete(),
+		a.userCreate(), a.userList(), a.userShow(), a.userSetRole(), a.userSetPassword(), a.userMakeLocal(), a.userDelete(),
 		group("token", "Bearer tokens for programs", a.tokenCreate(), a.tokenList(), a.tokenRevoke()))
 }
 
@@ -65,8 +65,8 @@ func (a *app) userList() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return printList(a, items, []string{"NAME", "ROLE", "CREATED"}, func(u client.User) []string {
-			return []string{u.Name, string(u.Role), formatTime(&u.Created)}
+		return printList(a, items, []string{"NAME", "ROLE", "SIGNS IN", "CREATED"}, func(u client.User) []string {
+			return []string{u.Name, string(u.Role), signsIn(u), formatTime(&u.Created)}
 		})
 	})
 	return cmd
@@ -127,6 +127,22 @@ func (a *app) userSetPassword() *cobra.Command {
 	return cmd
 }
 
+func (a *app) userMakeLocal() *cobra.Command {
+	var stdin bool
+	cmd := &cobra.Command{Use: "make-local NAME", Short: "Give a user of the sign-in provider a password in place of the provider's word", Args: names("NAME")}
+	cmd.Long = "Give a user of the sign-in provider a password, for good: the provider has no say in it any more. Who comes from there\n" +
+		"with that name is refused from then on."
+	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from standard input")
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		password, err := a.password(ctx, "password of "+args[0], stdin, true)
+		if err != nil {
+			return err
+		}
+		return a.userPatch(ctx, api, args[0], client.UserPatch{External: new(false), Password: &password})
+	})
+	return cmd
+}
+
 // userPatch changes a user and prints it.
 func (a *app) userPatch(ctx context.Context, api *client.Client, name string, patch client.UserPatch) error {
 	u, err := client.Get[client.User](api.UpdateUser(ctx, name, patch))
@@ -149,7 +165,22 @@ func (a *app) userDelete() *cobra.Command {
 
 // printUser prints a user.
 func (a *app) printUser(u client.User) error {
-	return printOne(a, u, [][]string{{"name", u.Name}, {"role", string(u.Role)}, {"created", formatTime(&u.Created)}})
+	rows := [][]string{{"name", u.Name}, {"role", string(u.Role)}, {"signs in", signsIn(u)}}
+	if e := u.External; e != nil {
+		rows = append(rows, []string{"issuer", e.Issuer}, []string{"subject", e.Subject}, []string{"last sign-in", formatTime(&e.SeenAt)})
+	}
+	return printOne(a, u, append(rows, []string{"created", formatTime(&u.Created)}))
+}
+
+// signsIn says how a user signs in.
+func signsIn(u client.User) string {
+	switch {
+	case u.External == nil:
+		return "password"
+	case u.External.Counts:
+		return "provider"
+	}
+	return "provider, refused now"
 }
 
 func (a *app) tokenCreate() *cobra.Command {

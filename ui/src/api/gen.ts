@@ -743,7 +743,7 @@ export type DtlMode = "off" | "async" | "sync";
 /** ok: what was acknowledged outlives either node; catchup: a copy is being made; degraded: only one node has the newest writes */
 export type DtlState = "off" | "ok" | "catchup" | "degraded";
 export type Error = {
-  /** Stable word: invalid, unauthorized, forbidden, csrf, bad_setup_token, bad_join_token, join_refused, setup_done, not_found, exists, in_use, shrink, lost_tail, not_running, elsewhere, last_admin, foreign_root, idempotency_mismatch, too_large, rate_limited, backend_unavailable, no_space, stopping, timeout, internal */
+  /** Stable word: invalid, unauthorized, forbidden, csrf, bad_setup_token, bad_join_token, join_refused, setup_done, not_found, exists, in_use, shrink, lost_tail, not_running, elsewhere, last_admin, foreign_root, idempotency_mismatch, too_large, rate_limited, backend_unavailable, provider_unavailable, provider_refused, no_space, stopping, timeout, internal */
   "code": string;
   /** The field of the request that is wrong */
   "field"?: string;
@@ -814,6 +814,15 @@ export type ExtentList = {
   "items": Array<Extent>;
   /** Offset to ask from; null at the end */
   "next": number | null;
+};
+/** Of a user of the sign-in provider, who has no password */
+export type ExternalUser = {
+  /** false: sessions and tokens do not count, because the provider refused the user since, was removed, or has not vouched for the user for 30 days */
+  "counts": boolean;
+  "issuer": string;
+  /** Newest sign-in */
+  "seenAt": string;
+  "subject": string;
 };
 export type FlattenProgress = {
   /** Bytes copied so far */
@@ -1347,6 +1356,73 @@ export type OSDPatch = {
 export type OSDPurgeInput = {
   "acceptLoss"?: boolean;
 };
+export type Oidc = {
+  /** Where the console is */
+  "addresses": Array<string>;
+  /** PEM; empty: the system's authorities */
+  "ca": string;
+  "clientId": string;
+  /** false: there is none, and the rest is what a new one begins with */
+  "configured": boolean;
+  "created": string | null;
+  "groupsClaim": string;
+  "hasSecret": boolean;
+  "issuer": string;
+  /** On the button of the sign-in page */
+  "name": string;
+  "nameClaim": string;
+  /** To be registered at the provider */
+  "redirectUris": Array<string>;
+  "roles": Array<OidcRole>;
+  "scopes": Array<string>;
+};
+export type OidcAnswerInput = {
+  "code"?: string;
+  "error"?: string;
+  "errorDescription"?: string;
+  "iss"?: string;
+  "state": string;
+};
+export type OidcBeginInput = {
+  /** Of the console, as the browser shows it: https://HOST:PORT */
+  "address": string;
+  /** Path of the console to show afterwards (default /) */
+  "returnTo"?: string;
+};
+export type OidcInput = {
+  /** Where browsers see the console: https://HOST:PORT */
+  "addresses"?: Array<string>;
+  /** PEM; empty: the system's authorities */
+  "ca"?: string;
+  "clientId"?: string;
+  /** Claim with the groups, a list or one text; realm_access.roles is one within another */
+  "groupsClaim"?: string;
+  /** Exactly as the provider calls itself, such as https://id.example.org/realms/main */
+  "issuer"?: string;
+  "name"?: string;
+  /** Claim that names a new user */
+  "nameClaim"?: string;
+  /** Who may enter; of several groups the largest role counts */
+  "roles"?: Array<OidcRole>;
+  "scopes"?: Array<string>;
+  /** Of the client; sealed, and in no answer. Empty: a public client */
+  "secret"?: string;
+};
+export type OidcResult = {
+  "provider": Oidc;
+  /** What was tried */
+  "steps": Array<RemoteStep>;
+};
+export type OidcRole = {
+  /** As the provider writes it */
+  "group": string;
+  "role": Role;
+};
+export type OidcSession = {
+  /** Path of the console to show */
+  "returnTo": string;
+  "session": Session;
+};
 export type Orphan = {
   /** volume: name of its cloud */
   "cloud": string;
@@ -1518,6 +1594,9 @@ export type Recovered = {
   "state": VDiskState;
   /** When the backend last learned of this vDisk */
   "time": string;
+};
+export type Redirect = {
+  "url": string;
 };
 export type RemoteBackend = {
   /** Of two writers of one new object it refuses one */
@@ -1841,6 +1920,10 @@ export type SeriesPoint = {
 export type Session = {
   /** When the session or token ends; null for never */
   "expires": string | null;
+  /** The user is one of the sign-in provider */
+  "external": boolean;
+  /** Name of the provider that people may sign in through; null when there is none */
+  "provider": string | null;
   "role": Role | null;
   /** Null when nobody is signed in */
   "user": string | null;
@@ -2114,6 +2197,8 @@ export type UnpublishInput = {
 };
 export type User = {
   "created": string;
+  /** Null for a user with a password */
+  "external": ExternalUser | null;
   "name": string;
   "role": Role;
 };
@@ -2130,6 +2215,8 @@ export type UserName = string;
 export type UserPatch = {
   /** Needed for one's own password */
   "currentPassword"?: string;
+  /** false, with a password: a user of the sign-in provider becomes one of this cluster, for good */
+  "external"?: boolean;
   "password"?: Password;
   "role"?: Role;
 };
@@ -2557,6 +2644,14 @@ export interface Ops {
   "POST /nodes/{node}/drain": { path: { "node": string; }; query: { }; body: undefined; res: Member };
   /** What all vDisks of a node did together */
   "GET /nodes/{node}/performance": { path: { "node": string; }; query: { "from"?: string; "to"?: string; "points"?: number; }; body: undefined; res: PerformanceHistory };
+  /** Forget the provider */
+  "DELETE /oidc": { path: { }; query: { }; body: undefined; res: void };
+  /** Show the provider that people sign in through */
+  "GET /oidc": { path: { }; query: { }; body: undefined; res: Oidc };
+  /** Set the provider that people sign in through, or change it */
+  "PUT /oidc": { path: { }; query: { }; body: OidcInput; res: OidcResult };
+  /** Try what is needed of the provider */
+  "POST /oidc/test": { path: { }; query: { }; body: undefined; res: OidcResult };
   /** This document */
   "GET /openapi.yaml": { path: { }; query: { }; body: undefined; res: string };
   /** List the registered OpenStack clouds */
@@ -2626,11 +2721,15 @@ export interface Ops {
   /** What the cluster, vPools and vDisks say about jobs */
   "GET /schedules": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: ScheduleList };
   /** Sign out */
-  "DELETE /session": { path: { }; query: { }; body: undefined; res: void };
+  "DELETE /session": { path: { }; query: { }; body: undefined; res: Redirect };
   /** Who is asking */
   "GET /session": { path: { }; query: { }; body: undefined; res: Session };
   /** Sign in with a password */
   "POST /session": { path: { }; query: { }; body: SignInInput; res: Session };
+  /** Begin to sign in through the provider */
+  "POST /session/oidc": { path: { }; query: { }; body: OidcBeginInput; res: Redirect };
+  /** Sign in with what the provider answered */
+  "POST /session/oidc/answer": { path: { }; query: { }; body: OidcAnswerInput; res: OidcSession };
   /** Whether the first administrator has still to be created */
   "GET /setup": { path: { }; query: { }; body: undefined; res: Setup };
   /** Create the first administrator */
