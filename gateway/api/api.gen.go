@@ -677,6 +677,15 @@ func (e VerificationState) Valid() bool {
 	}
 }
 
+// AcceptInput defines model for AcceptInput.
+type AcceptInput struct {
+	// VDisks Ids of vDisks that are unclear
+	VDisks []string `json:"vdisks"`
+
+	// VPool Its name or id
+	VPool string `json:"vpool"`
+}
+
 // Alba defines model for Alba.
 type Alba struct {
 	// Bytes Of all objects
@@ -1678,6 +1687,9 @@ type DatastoreSnapshot struct {
 	// Failed Why there is no snapshot; empty: there is one
 	Failed string `json:"failed"`
 
+	// Group Names of all datastores that have it at the same moment; empty: this one alone
+	Group []string `json:"group"`
+
 	// Machines 256 at most
 	Machines []SnapshotMachine `json:"machines"`
 
@@ -1694,6 +1706,12 @@ type DatastoreSnapshotInput struct {
 
 	// Require No snapshot unless every virtual machine that is on is quiesced
 	Require *bool `json:"require,omitempty"`
+
+	// With Other datastores, by name or id, whose vDisks have it at the same moment; one node serves them all
+	With *[]string `json:"with,omitempty"`
+
+	// Within Seconds after which none is made any more; 600
+	Within *int64 `json:"within,omitempty"`
 }
 
 // DeletedEvent defines model for DeletedEvent.
@@ -1737,6 +1755,27 @@ type Disk struct {
 type DiskList struct {
 	Items []Disk  `json:"items"`
 	Next  *string `json:"next"`
+}
+
+// Document defines model for Document.
+type Document struct {
+	Name string `json:"name"`
+
+	// Text Markdown
+	Text  string `json:"text"`
+	Title string `json:"title"`
+}
+
+// DocumentList defines model for DocumentList.
+type DocumentList struct {
+	Items []DocumentTitle `json:"items"`
+	Next  *string         `json:"next"`
+}
+
+// DocumentTitle defines model for DocumentTitle.
+type DocumentTitle struct {
+	Name  string `json:"name"`
+	Title string `json:"title"`
 }
 
 // DoomedObject defines model for DoomedObject.
@@ -3236,6 +3275,9 @@ type RestoreInput struct {
 
 // RestoredVPool defines model for RestoredVPool.
 type RestoredVPool struct {
+	// Accepted vDisks that would and were accepted
+	Accepted []StrangeVDisk `json:"accepted"`
+
 	// BackupAt When the backup was made
 	BackupAt time.Time `json:"backupAt"`
 
@@ -4624,6 +4666,18 @@ type ListDisksParams struct {
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
+// ListDocumentsParams defines parameters for ListDocuments.
+type ListDocumentsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only documents whose name or title contains this, whatever the case
+	Q *string `form:"q,omitempty" json:"q,omitempty"`
+}
+
 // ListEventCodesParams defines parameters for ListEventCodes.
 type ListEventCodesParams struct {
 	// Limit Most items in the answer
@@ -5252,6 +5306,9 @@ type CreateJoinTokenJSONRequestBody = JoinTokenInput
 // BeginImportJSONRequestBody defines body for BeginImport for application/json ContentType.
 type BeginImportJSONRequestBody = VDiskInput
 
+// AcceptUnclearVDisksJSONRequestBody defines body for AcceptUnclearVDisks for application/json ContentType.
+type AcceptUnclearVDisksJSONRequestBody = AcceptInput
+
 // SetOidcJSONRequestBody defines body for SetOidc for application/json ContentType.
 type SetOidcJSONRequestBody = OidcInput
 
@@ -5512,6 +5569,12 @@ type ServerInterface interface {
 	// ListDisks List the disks of the node, with what they hold
 	// (GET /disks)
 	ListDisks(ctx echo.Context, params ListDisksParams) error
+	// ListDocuments List the documentation that is part of the program
+	// (GET /documents)
+	ListDocuments(ctx echo.Context, params ListDocumentsParams) error
+	// GetDocument Read a document
+	// (GET /documents/{document})
+	GetDocument(ctx echo.Context, document string) error
 	// ListEventCodes List the codes that events have, and what they mean
 	// (GET /events/codes)
 	ListEventCodes(ctx echo.Context, params ListEventCodesParams) error
@@ -5563,6 +5626,9 @@ type ServerInterface interface {
 	// GetMetadata What a restore of the metadata left to do
 	// (GET /metadata)
 	GetMetadata(ctx echo.Context) error
+	// AcceptUnclearVDisks Accept vDisks that keep deletes off since a restore
+	// (POST /metadata/accept)
+	AcceptUnclearVDisks(ctx echo.Context) error
 	// ListNamespaces List the namespaces of the object store, one per vDisk
 	// (GET /namespaces)
 	ListNamespaces(ctx echo.Context, params ListNamespacesParams) error
@@ -6645,6 +6711,54 @@ func (w *ServerInterfaceWrapper) ListDisks(ctx echo.Context) error {
 	return err
 }
 
+// ListDocuments converts echo context to params.
+func (w *ServerInterfaceWrapper) ListDocuments(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListDocumentsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListDocuments(ctx, params)
+	return err
+}
+
+// GetDocument converts echo context to params.
+func (w *ServerInterfaceWrapper) GetDocument(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "document" -------------
+	var document string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "document", ctx.Param("document"), &document, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter document: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetDocument(ctx, document)
+	return err
+}
+
 // ListEventCodes converts echo context to params.
 func (w *ServerInterfaceWrapper) ListEventCodes(ctx echo.Context) error {
 	var err error
@@ -7076,6 +7190,15 @@ func (w *ServerInterfaceWrapper) GetMetadata(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetMetadata(ctx)
+	return err
+}
+
+// AcceptUnclearVDisks converts echo context to params.
+func (w *ServerInterfaceWrapper) AcceptUnclearVDisks(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AcceptUnclearVDisks(ctx)
 	return err
 }
 
@@ -10229,6 +10352,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/nodes/:node/drain", wrapper.EndNodeDrain, options.OperationMiddlewares["EndNodeDrain"]...)
 	router.POST(options.BaseURL+"/nodes/:node/drain", wrapper.DrainNode, options.OperationMiddlewares["DrainNode"]...)
 	router.GET(options.BaseURL+"/metadata", wrapper.GetMetadata, options.OperationMiddlewares["GetMetadata"]...)
+	router.POST(options.BaseURL+"/metadata/accept", wrapper.AcceptUnclearVDisks, options.OperationMiddlewares["AcceptUnclearVDisks"]...)
 	router.GET(options.BaseURL+"/vpools", wrapper.ListVPools, options.OperationMiddlewares["ListVPools"]...)
 	router.POST(options.BaseURL+"/vpools", wrapper.CreateVPool, options.OperationMiddlewares["CreateVPool"]...)
 	router.POST(options.BaseURL+"/vpools/recover", wrapper.RecoverVPool, options.OperationMiddlewares["RecoverVPool"]...)
@@ -10388,6 +10512,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/alerts/silences/:silence", wrapper.DeleteSilence, options.OperationMiddlewares["DeleteSilence"]...)
 	router.GET(options.BaseURL+"/events/history", wrapper.ListEvents, options.OperationMiddlewares["ListEvents"]...)
 	router.GET(options.BaseURL+"/events/codes", wrapper.ListEventCodes, options.OperationMiddlewares["ListEventCodes"]...)
+	router.GET(options.BaseURL+"/documents", wrapper.ListDocuments, options.OperationMiddlewares["ListDocuments"]...)
+	router.GET(options.BaseURL+"/documents/:document", wrapper.GetDocument, options.OperationMiddlewares["GetDocument"]...)
 	router.GET(options.BaseURL+"/audit", wrapper.ListAudit, options.OperationMiddlewares["ListAudit"]...)
 
 }
@@ -11550,6 +11676,84 @@ func (response ListDisksdefaultJSONResponse) VisitListDisksResponse(w http.Respo
 	return err
 }
 
+type ListDocumentsRequestObject struct {
+	Params ListDocumentsParams
+}
+
+type ListDocumentsResponseObject interface {
+	VisitListDocumentsResponse(w http.ResponseWriter) error
+}
+
+type ListDocuments200JSONResponse DocumentList
+
+func (response ListDocuments200JSONResponse) VisitListDocumentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDocumentsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListDocumentsdefaultJSONResponse) VisitListDocumentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDocumentRequestObject struct {
+	Document string `json:"document"`
+}
+
+type GetDocumentResponseObject interface {
+	VisitGetDocumentResponse(w http.ResponseWriter) error
+}
+
+type GetDocument200JSONResponse Document
+
+func (response GetDocument200JSONResponse) VisitGetDocumentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDocumentdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetDocumentdefaultJSONResponse) VisitGetDocumentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListEventCodesRequestObject struct {
 	Params ListEventCodesParams
 }
@@ -12182,6 +12386,45 @@ type GetMetadatadefaultJSONResponse struct {
 }
 
 func (response GetMetadatadefaultJSONResponse) VisitGetMetadataResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AcceptUnclearVDisksRequestObject struct {
+	Body *AcceptUnclearVDisksJSONRequestBody
+}
+
+type AcceptUnclearVDisksResponseObject interface {
+	VisitAcceptUnclearVDisksResponse(w http.ResponseWriter) error
+}
+
+type AcceptUnclearVDisks200JSONResponse Metadata
+
+func (response AcceptUnclearVDisks200JSONResponse) VisitAcceptUnclearVDisksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AcceptUnclearVDisksdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response AcceptUnclearVDisksdefaultJSONResponse) VisitAcceptUnclearVDisksResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -17664,6 +17907,12 @@ type StrictServerInterface interface {
 	// ListDisks List the disks of the node, with what they hold
 	// (GET /disks)
 	ListDisks(ctx context.Context, request ListDisksRequestObject) (ListDisksResponseObject, error)
+	// ListDocuments List the documentation that is part of the program
+	// (GET /documents)
+	ListDocuments(ctx context.Context, request ListDocumentsRequestObject) (ListDocumentsResponseObject, error)
+	// GetDocument Read a document
+	// (GET /documents/{document})
+	GetDocument(ctx context.Context, request GetDocumentRequestObject) (GetDocumentResponseObject, error)
 	// ListEventCodes List the codes that events have, and what they mean
 	// (GET /events/codes)
 	ListEventCodes(ctx context.Context, request ListEventCodesRequestObject) (ListEventCodesResponseObject, error)
@@ -17715,6 +17964,9 @@ type StrictServerInterface interface {
 	// GetMetadata What a restore of the metadata left to do
 	// (GET /metadata)
 	GetMetadata(ctx context.Context, request GetMetadataRequestObject) (GetMetadataResponseObject, error)
+	// AcceptUnclearVDisks Accept vDisks that keep deletes off since a restore
+	// (POST /metadata/accept)
+	AcceptUnclearVDisks(ctx context.Context, request AcceptUnclearVDisksRequestObject) (AcceptUnclearVDisksResponseObject, error)
 	// ListNamespaces List the namespaces of the object store, one per vDisk
 	// (GET /namespaces)
 	ListNamespaces(ctx context.Context, request ListNamespacesRequestObject) (ListNamespacesResponseObject, error)
@@ -19139,6 +19391,56 @@ func (sh *strictHandler) ListDisks(ctx echo.Context, params ListDisksParams) err
 	return nil
 }
 
+// ListDocuments operation middleware
+func (sh *strictHandler) ListDocuments(ctx echo.Context, params ListDocumentsParams) error {
+	var request ListDocumentsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListDocuments(ctx.Request().Context(), request.(ListDocumentsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListDocuments")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListDocumentsResponseObject); ok {
+		return validResponse.VisitListDocumentsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetDocument operation middleware
+func (sh *strictHandler) GetDocument(ctx echo.Context, document string) error {
+	var request GetDocumentRequestObject
+
+	request.Document = document
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetDocument(ctx.Request().Context(), request.(GetDocumentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetDocument")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetDocumentResponseObject); ok {
+		return validResponse.VisitGetDocumentResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ListEventCodes operation middleware
 func (sh *strictHandler) ListEventCodes(ctx echo.Context, params ListEventCodesParams) error {
 	var request ListEventCodesRequestObject
@@ -19583,6 +19885,52 @@ func (sh *strictHandler) GetMetadata(ctx echo.Context) error {
 		return err
 	} else if validResponse, ok := response.(GetMetadataResponseObject); ok {
 		return validResponse.VisitGetMetadataResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// AcceptUnclearVDisks operation middleware
+func (sh *strictHandler) AcceptUnclearVDisks(ctx echo.Context) error {
+	var request AcceptUnclearVDisksRequestObject
+
+	var body AcceptUnclearVDisksJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AcceptUnclearVDisks(ctx.Request().Context(), request.(AcceptUnclearVDisksRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AcceptUnclearVDisks")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(AcceptUnclearVDisksResponseObject); ok {
+		return validResponse.VisitAcceptUnclearVDisksResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

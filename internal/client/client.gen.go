@@ -679,6 +679,15 @@ func (e VerificationState) Valid() bool {
 	}
 }
 
+// AcceptInput defines model for AcceptInput.
+type AcceptInput struct {
+	// VDisks Ids of vDisks that are unclear
+	VDisks []string `json:"vdisks"`
+
+	// VPool Its name or id
+	VPool string `json:"vpool"`
+}
+
 // Alba defines model for Alba.
 type Alba struct {
 	// Bytes Of all objects
@@ -1680,6 +1689,9 @@ type DatastoreSnapshot struct {
 	// Failed Why there is no snapshot; empty: there is one
 	Failed string `json:"failed"`
 
+	// Group Names of all datastores that have it at the same moment; empty: this one alone
+	Group []string `json:"group"`
+
 	// Machines 256 at most
 	Machines []SnapshotMachine `json:"machines"`
 
@@ -1696,6 +1708,12 @@ type DatastoreSnapshotInput struct {
 
 	// Require No snapshot unless every virtual machine that is on is quiesced
 	Require *bool `json:"require,omitempty"`
+
+	// With Other datastores, by name or id, whose vDisks have it at the same moment; one node serves them all
+	With *[]string `json:"with,omitempty"`
+
+	// Within Seconds after which none is made any more; 600
+	Within *int64 `json:"within,omitempty"`
 }
 
 // DeletedEvent defines model for DeletedEvent.
@@ -1739,6 +1757,27 @@ type Disk struct {
 type DiskList struct {
 	Items []Disk  `json:"items"`
 	Next  *string `json:"next"`
+}
+
+// Document defines model for Document.
+type Document struct {
+	Name string `json:"name"`
+
+	// Text Markdown
+	Text  string `json:"text"`
+	Title string `json:"title"`
+}
+
+// DocumentList defines model for DocumentList.
+type DocumentList struct {
+	Items []DocumentTitle `json:"items"`
+	Next  *string         `json:"next"`
+}
+
+// DocumentTitle defines model for DocumentTitle.
+type DocumentTitle struct {
+	Name  string `json:"name"`
+	Title string `json:"title"`
 }
 
 // DoomedObject defines model for DoomedObject.
@@ -3238,6 +3277,9 @@ type RestoreInput struct {
 
 // RestoredVPool defines model for RestoredVPool.
 type RestoredVPool struct {
+	// Accepted vDisks that would and were accepted
+	Accepted []StrangeVDisk `json:"accepted"`
+
 	// BackupAt When the backup was made
 	BackupAt time.Time `json:"backupAt"`
 
@@ -4626,6 +4668,18 @@ type ListDisksParams struct {
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
+// ListDocumentsParams defines parameters for ListDocuments.
+type ListDocumentsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only documents whose name or title contains this, whatever the case
+	Q *string `form:"q,omitempty" json:"q,omitempty"`
+}
+
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
 	// Topics Comma-separated topics out of metrics, vdisk, vpool, target, session, health, cloud, center, datastore, node, event; all of them when absent
@@ -5287,6 +5341,9 @@ type CreateJoinTokenJSONRequestBody = JoinTokenInput
 // BeginImportJSONRequestBody defines body for BeginImport for application/json ContentType.
 type BeginImportJSONRequestBody = VDiskInput
 
+// AcceptUnclearVDisksJSONRequestBody defines body for AcceptUnclearVDisks for application/json ContentType.
+type AcceptUnclearVDisksJSONRequestBody = AcceptInput
+
 // SetOidcJSONRequestBody defines body for SetOidc for application/json ContentType.
 type SetOidcJSONRequestBody = OidcInput
 
@@ -5845,6 +5902,16 @@ type ClientInterface interface {
 	// Corresponds with GET /disks (the `ListDisks` operationId).
 	ListDisks(ctx context.Context, params *ListDisksParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListDocuments List the documentation that is part of the program
+	//
+	// Corresponds with GET /documents (the `ListDocuments` operationId).
+	ListDocuments(ctx context.Context, params *ListDocumentsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDocument Read a document
+	//
+	// Corresponds with GET /documents/{document} (the `GetDocument` operationId).
+	GetDocument(ctx context.Context, document string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// StreamEvents Changes as server-sent events
 	//
 	// A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -5985,6 +6052,28 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /metadata (the `GetMetadata` operationId).
 	GetMetadata(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AcceptUnclearVDisksWithBody Accept vDisks that keep deletes off since a restore
+	//
+	// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
+	// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
+	// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
+	AcceptUnclearVDisksWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AcceptUnclearVDisks Accept vDisks that keep deletes off since a restore
+	//
+	// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
+	// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
+	// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
+	AcceptUnclearVDisks(ctx context.Context, body AcceptUnclearVDisksJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// BackUpMetadata A consistent copy of the metadata, as a file
 	//
@@ -7546,7 +7635,8 @@ type ClientInterface interface {
 	//
 	// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 	// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-	// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+	// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
+	// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -7557,7 +7647,8 @@ type ClientInterface interface {
 	//
 	// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 	// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-	// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+	// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
+	// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -8301,6 +8392,36 @@ func (c *Client) ListDisks(ctx context.Context, params *ListDisksParams, reqEdit
 	return c.Client.Do(req)
 }
 
+// ListDocuments List the documentation that is part of the program
+//
+// Corresponds with GET /documents (the `ListDocuments` operationId).
+func (c *Client) ListDocuments(ctx context.Context, params *ListDocumentsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDocumentsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDocument Read a document
+//
+// Corresponds with GET /documents/{document} (the `GetDocument` operationId).
+func (c *Client) GetDocument(ctx context.Context, document string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDocumentRequest(c.Server, document)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // StreamEvents Changes as server-sent events
 //
 // A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -8632,6 +8753,48 @@ func (c *Client) ListJobs(ctx context.Context, params *ListJobsParams, reqEditor
 // Corresponds with GET /metadata (the `GetMetadata` operationId).
 func (c *Client) GetMetadata(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetMetadataRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AcceptUnclearVDisksWithBody Accept vDisks that keep deletes off since a restore
+//
+// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
+// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
+// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
+func (c *Client) AcceptUnclearVDisksWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcceptUnclearVDisksRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AcceptUnclearVDisks Accept vDisks that keep deletes off since a restore
+//
+// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
+// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
+// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
+func (c *Client) AcceptUnclearVDisks(ctx context.Context, body AcceptUnclearVDisksJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcceptUnclearVDisksRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -12152,7 +12315,8 @@ func (c *Client) RenameDatastore(ctx context.Context, datastore DatastoreRef, bo
 //
 // The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 // then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
+// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
 //
 // Takes any type of body and a specified content type.
 //
@@ -12173,7 +12337,8 @@ func (c *Client) SnapshotDatastoreWithBody(ctx context.Context, datastore Datast
 //
 // The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 // then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
+// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -13784,6 +13949,118 @@ func NewListDisksRequest(server string, params *ListDisksParams) (*http.Request,
 	return req, nil
 }
 
+// NewListDocumentsRequest constructs an http.Request for the ListDocuments method
+func NewListDocumentsRequest(server string, params *ListDocumentsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/documents")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetDocumentRequest constructs an http.Request for the GetDocument method
+func NewGetDocumentRequest(server string, document string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "document", document, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/documents/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewStreamEventsRequest constructs an http.Request for the StreamEvents method
 func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Request, error) {
 	var err error
@@ -14938,6 +15215,46 @@ func NewGetMetadataRequest(server string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewAcceptUnclearVDisksRequest calls the generic AcceptUnclearVDisks builder with application/json body
+func NewAcceptUnclearVDisksRequest(server string, body AcceptUnclearVDisksJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAcceptUnclearVDisksRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewAcceptUnclearVDisksRequestWithBody constructs an http.Request for the AcceptUnclearVDisks method, with any body, and a specified content type
+func NewAcceptUnclearVDisksRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/metadata/accept")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -22564,6 +22881,20 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /disks (the `ListDisks` operationId).
 	ListDisksWithResponse(ctx context.Context, params *ListDisksParams, reqEditors ...RequestEditorFn) (*ListDisksResponse, error)
 
+	// ListDocumentsWithResponse List the documentation that is part of the program
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /documents (the `ListDocuments` operationId).
+	ListDocumentsWithResponse(ctx context.Context, params *ListDocumentsParams, reqEditors ...RequestEditorFn) (*ListDocumentsResponse, error)
+
+	// GetDocumentWithResponse Read a document
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /documents/{document} (the `GetDocument` operationId).
+	GetDocumentWithResponse(ctx context.Context, document string, reqEditors ...RequestEditorFn) (*GetDocumentResponse, error)
+
 	// StreamEventsWithResponse Changes as server-sent events
 	//
 	// A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -22738,6 +23069,28 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /metadata (the `GetMetadata` operationId).
 	GetMetadataWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetMetadataResponse, error)
+
+	// AcceptUnclearVDisksWithBodyWithResponse Accept vDisks that keep deletes off since a restore
+	//
+	// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
+	// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
+	// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
+	AcceptUnclearVDisksWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptUnclearVDisksResponse, error)
+
+	// AcceptUnclearVDisksWithResponse Accept vDisks that keep deletes off since a restore
+	//
+	// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
+	// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
+	// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
+	AcceptUnclearVDisksWithResponse(ctx context.Context, body AcceptUnclearVDisksJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptUnclearVDisksResponse, error)
 
 	// BackUpMetadataWithResponse A consistent copy of the metadata, as a file
 	//
@@ -24473,7 +24826,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 	// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-	// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+	// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
+	// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -24484,7 +24838,8 @@ type ClientWithResponsesInterface interface {
 	//
 	// The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 	// then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-	// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+	// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
+	// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -25926,6 +26281,102 @@ func (r ListDisksResponse) ContentType() string {
 	return ""
 }
 
+type ListDocumentsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DocumentList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDocumentsResponse) GetJSON200() *DocumentList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListDocumentsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDocumentsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDocumentsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDocumentsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDocumentsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetDocumentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Document
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetDocumentResponse) GetJSON200() *Document {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetDocumentResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetDocumentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDocumentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDocumentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDocumentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type StreamEventsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -26776,6 +27227,54 @@ func (r GetMetadataResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetMetadataResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AcceptUnclearVDisksResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Metadata
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AcceptUnclearVDisksResponse) GetJSON200() *Metadata {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r AcceptUnclearVDisksResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AcceptUnclearVDisksResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AcceptUnclearVDisksResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AcceptUnclearVDisksResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AcceptUnclearVDisksResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -34043,6 +34542,32 @@ func (c *ClientWithResponses) ListDisksWithResponse(ctx context.Context, params 
 	return ParseListDisksResponse(rsp)
 }
 
+// ListDocumentsWithResponse List the documentation that is part of the program
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /documents (the `ListDocuments` operationId).
+func (c *ClientWithResponses) ListDocumentsWithResponse(ctx context.Context, params *ListDocumentsParams, reqEditors ...RequestEditorFn) (*ListDocumentsResponse, error) {
+	rsp, err := c.ListDocuments(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDocumentsResponse(rsp)
+}
+
+// GetDocumentWithResponse Read a document
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /documents/{document} (the `GetDocument` operationId).
+func (c *ClientWithResponses) GetDocumentWithResponse(ctx context.Context, document string, reqEditors ...RequestEditorFn) (*GetDocumentResponse, error) {
+	rsp, err := c.GetDocument(ctx, document, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDocumentResponse(rsp)
+}
+
 // StreamEventsWithResponse Changes as server-sent events
 //
 // A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -34336,6 +34861,40 @@ func (c *ClientWithResponses) GetMetadataWithResponse(ctx context.Context, reqEd
 		return nil, err
 	}
 	return ParseGetMetadataResponse(rsp)
+}
+
+// AcceptUnclearVDisksWithBodyWithResponse Accept vDisks that keep deletes off since a restore
+//
+// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
+// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
+// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
+func (c *ClientWithResponses) AcceptUnclearVDisksWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcceptUnclearVDisksResponse, error) {
+	rsp, err := c.AcceptUnclearVDisksWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAcceptUnclearVDisksResponse(rsp)
+}
+
+// AcceptUnclearVDisksWithResponse Accept vDisks that keep deletes off since a restore
+//
+// For vDisks of which the comparison cannot say what they need, as their newest state on the backend cannot be read,
+// and cannot be brought back. They are left as they are; what is deleted from now on may be what they need. The vPool
+// is compared again at once. Only what `GET /metadata` of the same node shows as unclear is accepted.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /metadata/accept (the `AcceptUnclearVDisks` operationId).
+func (c *ClientWithResponses) AcceptUnclearVDisksWithResponse(ctx context.Context, body AcceptUnclearVDisksJSONRequestBody, reqEditors ...RequestEditorFn) (*AcceptUnclearVDisksResponse, error) {
+	rsp, err := c.AcceptUnclearVDisks(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAcceptUnclearVDisksResponse(rsp)
 }
 
 // BackUpMetadataWithResponse A consistent copy of the metadata, as a file
@@ -37242,7 +37801,8 @@ func (c *ClientWithResponses) RenameDatastoreWithResponse(ctx context.Context, d
 //
 // The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 // then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
+// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -37259,7 +37819,8 @@ func (c *ClientWithResponses) SnapshotDatastoreWithBodyWithResponse(ctx context.
 //
 // The guests of the virtual machines that are on write out what they hold, each into a snapshot at the vCenter;
 // then the vDisk's snapshot is made, and those of the virtual machines are removed. How it went is in the
-// datastore's `snapshots`. After ten minutes there is no snapshot any more.
+// `snapshots` of each datastore. With several datastores their vDisks have it at one moment, all or none, and
+// virtual machines with disks on several are quiesced once. After ten minutes there is no snapshot any more.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -38274,6 +38835,72 @@ func ParseListDisksResponse(rsp *http.Response) (*ListDisksResponse, error) {
 	return response, nil
 }
 
+// ParseListDocumentsResponse parses an HTTP response from a ListDocumentsWithResponse call
+func ParseListDocumentsResponse(rsp *http.Response) (*ListDocumentsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDocumentsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DocumentList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetDocumentResponse parses an HTTP response from a GetDocumentWithResponse call
+func ParseGetDocumentResponse(rsp *http.Response) (*GetDocumentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDocumentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Document
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseStreamEventsResponse parses an HTTP response from a StreamEventsWithResponse call
 func ParseStreamEventsResponse(rsp *http.Response) (*StreamEventsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -38836,6 +39463,39 @@ func ParseGetMetadataResponse(rsp *http.Response) (*GetMetadataResponse, error) 
 	}
 
 	response := &GetMetadataResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Metadata
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAcceptUnclearVDisksResponse parses an HTTP response from a AcceptUnclearVDisksWithResponse call
+func ParseAcceptUnclearVDisksResponse(rsp *http.Response) (*AcceptUnclearVDisksResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AcceptUnclearVDisksResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}

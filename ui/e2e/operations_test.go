@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"github.com/openvstorage/ovgate/gateway/oidc/oidctest"
 )
 
 // TestOperations goes through what goes on by itself and what others did: alerts of a vPool whose backend is away,
@@ -32,6 +34,7 @@ func TestOperations(t *testing.T) {
 	events(p, n)
 	auditLog(p, n)
 	documents(p)
+	provider(p, n)
 	readers(p, n)
 	p.noConsoleErrors()
 }
@@ -209,6 +212,40 @@ func auditLog(p *page, n *testNode) {
 }
 
 // readers sees the same pages as somebody who may only read.
+// provider signs in through an OpenID Connect provider and out again, and once with nobody it knows a role for.
+func provider(p *page, n *testNode) {
+	idp, err := oidctest.New()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(idp.Close)
+	idp.Register(n.url + "/login/oidc")
+	idp.Put("anna", oidctest.User{Subject: "1", Claims: map[string]any{"preferred_username": "anna", "groups": []string{"staff"}}})
+	idp.Put("bert", oidctest.User{Subject: "2", Claims: map[string]any{"preferred_username": "bert", "groups": []string{"guests"}}})
+	n.call(http.MethodPut, "/oidc", map[string]any{
+		"name": "House", "issuer": idp.Issuer(), "clientId": oidctest.ClientID, "secret": oidctest.Secret, "ca": idp.CA(), "addresses": []string{n.url},
+		"roles": []map[string]string{{"group": "staff", "role": "write"}},
+	}, nil)
+	p.do("settings", click(`//nav//a[@href="/settings"]`), click(`//button[.="Test now"]`), visible(`//li[contains(.,"keys: 1 for signatures")]`))
+	p.audit("settings")
+	p.shot("79-settings")
+	p.provokes("/api/v1/oidc")
+	p.do("a bad issuer is refused at its field", click(`//button[.="Change provider"]`), fill(`dialog input[name=issuer]`, "http://house"),
+		click(`//dialog//button[.="Save"]`), visible(`dialog input[name=issuer][aria-invalid=true]`))
+	p.audit("provider with an error")
+	p.do("given up", click(`//dialog//button[.="Cancel"]`), chromedp.WaitNotPresent(`dialog`), click(`button[popovertarget=user-menu]`), click(`//button[.="Sign out"]`))
+	p.provokes("/api/v1/session/oidc/answer")
+	p.do("without a role nobody gets in", click(`//button[.="Sign in with House"]`), click(`#as-bert`),
+		visible(`//*[@role="alert"][contains(.,"None of your groups at House may enter")]`), until(`location.pathname + location.search === "/login"`))
+	p.audit("sign-in refused")
+	p.shot("79-sign-in-refused")
+	p.do("with one it is where it was", click(`//button[.="Sign in with House"]`), click(`#as-anna`), visible(`//button[@aria-label="User menu of anna"]`),
+		until(`location.pathname === "/"`))
+	p.do("out here and there", click(`button[popovertarget=user-menu]`), chromedp.WaitNotPresent(`//button[.="Change password"]`), click(`//button[.="Sign out"]`),
+		click(`#back`), visible(`//h1[.="Sign in"]`))
+	p.do("a password works beside it", fill(`input[name=user]`, "admin"), fill(`input[name=password]`, password), click(`//button[.="Sign in"]`), visible(`nav.side`))
+}
+
 func readers(p *page, n *testNode) {
 	n.call(http.MethodPost, "/users", map[string]any{"name": viewer, "password": password, "role": "read"}, nil)
 	p.do("a viewer signs in", click(`button[popovertarget=user-menu]`), click(`//button[.="Sign out"]`), visible(`//h1[.="Sign in"]`),

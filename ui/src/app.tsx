@@ -1,7 +1,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { signal } from "@preact/signals";
 import type { ApiError } from "./api/client";
-import { loadSession, session, setup } from "./store/session";
+import { answerPath, loadSession, session, setup } from "./store/session";
 import { asApiError } from "./store/query";
 import { navigate, path } from "./router";
 import { Shell } from "./parts/Shell";
@@ -64,7 +64,7 @@ const loadPalette = () => import("./pages/Palette");
 /** Pages, and the command palette on Ctrl or Cmd with K. */
 function Console() {
   const here = path.value;
-  const gate = here === "/login" || here === "/setup";
+  const gate = here === "/login" || here === answerPath || here === "/setup";
   useEffect(() => {
     if (gate) {
       navigate("/", { replace: true });

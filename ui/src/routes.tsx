@@ -83,6 +83,7 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/events", () => operations((o) => <o.EventsPage />)],
   ["/schedules", () => operations((o) => <o.SchedulesPage />)],
   ["/audit", () => operations((o) => <o.AuditPage />)],
+  ["/settings", () => operations((o) => <o.SettingsPage />)],
   ["/nodes", () => <NodesPage />],
   ["/docs", () => documents()],
   ["/docs/:name", ({ name = "" }) => documents(name)],

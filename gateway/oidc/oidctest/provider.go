@@ -348,12 +348,14 @@ func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, out)
 }
 
-// end signs out, and sends back.
+// end shows a page that says that one is signed out, with the way back.
 func (p *Provider) end(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	if q.Get("client_id") != ClientID || q.Get("post_logout_redirect_uri") == "" {
 		http.Error(w, "unknown client", http.StatusBadRequest)
 		return
 	}
-	http.Redirect(w, r, q.Get("post_logout_redirect_uri"), http.StatusFound)
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	fmt.Fprintf(w, `<!doctype html><html lang="en"><title>Provider</title><link rel="icon" href="data:,"><h1>You are signed out.</h1><p><a id="back" href="%s">Back</a></p>`,
+		html.EscapeString(q.Get("post_logout_redirect_uri")))
 }

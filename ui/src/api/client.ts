@@ -152,7 +152,7 @@ function noAnswer(cause: unknown, timeoutMs: number): ApiError {
 
 async function refused(response: Response, op: string): Promise<ApiError> {
   const body = (await response.json().catch(() => ({}))) as Partial<ErrorBody>;
-  if (response.status === 401 && op !== "POST /session" && op !== "POST /setup") {
+  if (response.status === 401 && !op.startsWith("POST /session") && op !== "POST /setup") {
     onSignedOut();
   }
   return new ApiError(response.status, {

@@ -1,18 +1,32 @@
-import { useState } from "preact/hooks";
-import { ended, signIn } from "../store/session";
+import { useEffect, useState } from "preact/hooks";
+import { ended, leaveForProvider, provider, readProvider, signIn, signInWith, takeAnswer } from "../store/session";
 import { useSubmit } from "../store/submit";
 import { Button } from "../parts/Button";
 import { TextField } from "../parts/Field";
 import { Gate } from "../parts/Gate";
-import { FormError, Notice } from "../parts/Notice";
+import { ErrorPanel, FormError, Notice } from "../parts/Notice";
 
 /** Sign-in. The address stays, so that the page asked for comes after it. */
 export function LoginPage() {
   const submit = useSubmit();
   const [user, setUser] = useState("");
   const [password, setPassword] = useState("");
+  const elsewhere = useSubmit();
+  const [answer] = useState(takeAnswer);
+  useEffect(() => {
+    void readProvider();
+    if (answer) {
+      void elsewhere.run(() => signInWith(answer));
+    }
+  }, []);
   return (
     <Gate title="Sign in">
+      {elsewhere.error && <ErrorPanel error={elsewhere.error} />}
+      {provider.value && (
+        <Button busy={elsewhere.busy} onClick={() => void elsewhere.run(leaveForProvider)}>
+          Sign in with {provider.value}
+        </Button>
+      )}
       {ended.value && !submit.error && <Notice tone="info">Your session has ended. Sign in again to go on.</Notice>}
       <form
         class="stack-wide"

@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { call } from "../api/client";
+import { reload } from "../store/query";
 import { changeOwnPassword } from "../store/session";
 import { toast } from "../store/toasts";
 import { useSubmit } from "../store/submit";
@@ -9,10 +10,10 @@ import { TextField } from "../parts/Field";
 import { FormError } from "../parts/Notice";
 import { NewPasswordField } from "../parts/PasswordField";
 
-type Props = { user: string; own: boolean; onClose: () => void };
+type Props = { user: string; own: boolean; external?: boolean; onClose: () => void };
 
-/** Sets a user's password; one's own needs the present one. */
-export function PasswordDialog({ user, own, onClose }: Props) {
+/** Sets a user's password; one's own needs the present one. It ends a provider's say in an external user. */
+export function PasswordDialog({ user, own, external, onClose }: Props) {
   const submit = useSubmit();
   const [current, setCurrent] = useState("");
   const [password, setPassword] = useState("");
@@ -20,7 +21,8 @@ export function PasswordDialog({ user, own, onClose }: Props) {
     if (own) {
       await changeOwnPassword(user, current, password);
     } else {
-      await call("PATCH /users/{user}", { path: { user }, body: { password } });
+      await call("PATCH /users/{user}", { path: { user }, body: external ? { password, external: false } : { password } });
+      reload("users");
     }
     toast("ok", own ? "Password changed" : `Password of ${user} changed`);
     onClose();
@@ -52,6 +54,9 @@ export function PasswordDialog({ user, own, onClose }: Props) {
           onValue={setPassword}
           error={submit.at("password")}
         />
+        {external && (
+          <p>The sign-in provider has no say in this user any more, for good: {user} signs in with this password alone.</p>
+        )}
         <p class="muted small">{own ? "Your other browser sessions" : `Browser sessions of ${user}`} end and need the new password.</p>
         <FormError submit={submit} fields={["currentPassword", "password"]} />
         <div class="dialog-foot">

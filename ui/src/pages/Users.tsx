@@ -62,7 +62,8 @@ function List({ filter }: { filter: { q?: string; cursor?: string } }) {
 
 const columns: Column<User>[] = [
   { key: "name", title: "Name", cell: (u) => (u.name === session.value?.user ? `${u.name} (you)` : u.name) },
-  { key: "role", title: "Role", cell: (u) => <RoleChoice user={u} /> },
+  { key: "role", title: "Role", cell: (u) => (u.external ? `${u.role}, by its groups` : <RoleChoice user={u} />) },
+  { key: "from", title: "Signs in", cell: (u) => (!u.external ? "Password" : u.external.counts ? "Provider" : "Provider, refused now") },
   { key: "created", title: "Created", right: true, cell: (u) => <Age at={u.created} /> },
   { key: "actions", title: "Actions", right: true, cell: (u) => <UserActions user={u} /> },
 ];
@@ -104,7 +105,12 @@ function UserActions({ user }: { user: User }) {
   const own = user.name === session.value?.user;
   return (
     <>
-      <Button small label={`Set password of ${user.name}`} onClick={() => setOpen("password")}>
+      <Button
+        small
+        label={`Set password of ${user.name}`}
+        reason={own && user.external ? "Your provider vouches for you; ask another administrator" : undefined}
+        onClick={() => setOpen("password")}
+      >
         Set password
       </Button>{" "}
       <Button
@@ -116,7 +122,7 @@ function UserActions({ user }: { user: User }) {
       >
         Delete
       </Button>
-      {open === "password" && <PasswordDialog user={user.name} own={own} onClose={close} />}
+      {open === "password" && <PasswordDialog user={user.name} own={own} external={Boolean(user.external)} onClose={close} />}
       {open === "delete" && (
         <Confirm
           title={`Delete user ${user.name}`}

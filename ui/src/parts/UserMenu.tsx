@@ -22,16 +22,18 @@ export function UserMenu() {
           <div class="muted small">Role {session.value?.role}</div>
         </div>
         <ThemeChoice />
-        <button
-          type="button"
-          class="menu-item"
-          onClick={() => {
-            menu.current?.hidePopover();
-            setPassword(true);
-          }}
-        >
-          Change password
-        </button>
+        {!session.value?.external && (
+          <button
+            type="button"
+            class="menu-item"
+            onClick={() => {
+              menu.current?.hidePopover();
+              setPassword(true);
+            }}
+          >
+            Change password
+          </button>
+        )}
         <button
           type="button"
           class="menu-item"

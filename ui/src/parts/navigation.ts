@@ -48,7 +48,12 @@ export function navigation(counts?: Counts): [string, Entry[]][] {
         { to: "/nodes", text: "Nodes", icon: "nodes" },
         ...(manager ? [{ to: "/users", text: "Users", icon: "users" } as const] : []),
         { to: "/tokens", text: "Tokens", icon: "tokens" },
-        ...(manager ? [{ to: "/audit", text: "Audit log", icon: "audit" } as const] : []),
+        ...(manager
+          ? [
+              { to: "/audit", text: "Audit log", icon: "audit" } as const,
+              { to: "/settings", text: "Settings", icon: "person" } as const,
+            ]
+          : []),
         { to: "/docs", text: "Documentation", icon: "docs" },
       ],
     ],

@@ -1,7 +1,8 @@
 // Who is signed in and what the role allows. The node decides; the console only explains.
 import { computed, signal } from "@preact/signals";
 import { call, whenSignedOut } from "../api/client";
-import type { Role, Session, Setup } from "../api/gen";
+import type { OidcAnswerInput, Role, Session, Setup } from "../api/gen";
+import { navigate } from "../router";
 import { closeStream, openStream } from "../api/events";
 import { forgetAll, withoutReads } from "./query";
 import { forgetMetrics } from "./metrics";
@@ -15,6 +16,9 @@ export const setup = signal<Setup | undefined>(undefined);
 
 /** Set when a session ended by itself, so that the sign-in page says why it is there. */
 export const ended = signal(false);
+
+/** What people know the sign-in provider by; null: there is none. */
+export const provider = signal<string | null>(null);
 
 const rank: Record<Role, number> = { read: 1, write: 2, manage: 3 };
 
@@ -42,6 +46,51 @@ export async function signIn(user: string, password: string): Promise<void> {
   accept(who);
 }
 
+/** Reads what people may sign in through: it may have been set since somebody signed in here. */
+export async function readProvider(): Promise<void> {
+  try {
+    provider.value = (await call("GET /session")).provider;
+  } catch {
+    // What was known stays; passwords work without it.
+  }
+}
+
+/** Where the provider sends a browser back to. */
+export const answerPath = "/login/oidc";
+
+/** Leaves for the provider; the page that is shown now is the one to come back to. */
+export async function leaveForProvider(): Promise<void> {
+  const returnTo = location.pathname.startsWith("/login") ? "/" : location.pathname + location.search;
+  const { url } = await call("POST /session/oidc", { body: { address: location.origin, returnTo } });
+  location.assign(url);
+}
+
+/** Takes what the provider answered out of the address, where it must not stay; undefined: there is none. */
+export function takeAnswer(): OidcAnswerInput | undefined {
+  const given = new URLSearchParams(location.search);
+  const state = given.get("state");
+  if (location.pathname !== answerPath) {
+    return undefined;
+  }
+  navigate("/login", { replace: true });
+  const answer: OidcAnswerInput = { state: state ?? "" };
+  for (const [from, name] of [["code", "code"], ["iss", "iss"], ["error", "error"], ["error_description", "errorDescription"]] as const) {
+    const value = given.get(from);
+    if (value) {
+      answer[name] = value;
+    }
+  }
+  return state ? answer : undefined;
+}
+
+/** Signs in with what the provider answered, and shows the page that was left. */
+export async function signInWith(answer: OidcAnswerInput): Promise<void> {
+  const { session: who, returnTo } = await call("POST /session/oidc/answer", { body: answer });
+  ended.value = false;
+  navigate(returnTo, { replace: true });
+  accept(who);
+}
+
 export async function completeSetup(token: string, user: string, password: string): Promise<void> {
   await call("POST /setup", { body: { token, user, password } });
   setup.value = { needed: false };
@@ -51,13 +100,17 @@ export async function completeSetup(token: string, user: string, password: strin
 export async function signOut(): Promise<void> {
   closeStream(); // first: the node ends it with the session, and the browser would report that
   await withoutReads(async () => {
+    let there: { url: string } | undefined;
     try {
-      await call("DELETE /session");
+      there = await call("DELETE /session");
     } catch (error) {
       openStream(stillSignedIn);
       throw error;
     }
     drop();
+    if (there) {
+      location.assign(there.url); // the session at the provider ends too
+    }
   });
 }
 
@@ -71,6 +124,7 @@ export async function changeOwnPassword(user: string, currentPassword: string, p
 
 function accept(who: Session): void {
   session.value = who.user ? who : null;
+  provider.value = who.provider;
   if (who.user) {
     openStream(stillSignedIn);
   }

@@ -1,5 +1,0 @@
-<<<<<<<< HEAD:ui/dist/assets/chunk-3AHHJCKO.js
-import{P as n,d as i,e as l}from"/assets/chunk-TZKR2WVU.js";function u({label:t,parts:a}){return n("div",{class:"meter",role:"img","aria-label":t,children:a.map((e,r)=>n(s,{...e},r))})}function s({share:t,class:a}){let e=l(null),r=`${(100*Math.min(1,Math.max(0,t||0))).toFixed(2)}%`;return i(()=>{e.current?.style.setProperty("width",r)},[r]),n("i",{ref:e,class:a})}function c(t){return t>=.95?"tone-bad":t>=.8?"tone-warn":""}export{u as a,c as b};
-========
-import{Q as n,d as i,e as l}from"/assets/chunk-CGKTBMDI.js";function u({label:t,parts:a}){return n("div",{class:"meter",role:"img","aria-label":t,children:a.map((e,r)=>n(s,{...e},r))})}function s({share:t,class:a}){let e=l(null),r=`${(100*Math.min(1,Math.max(0,t||0))).toFixed(2)}%`;return i(()=>{e.current?.style.setProperty("width",r)},[r]),n("i",{ref:e,class:a})}function c(t){return t>=.95?"tone-bad":t>=.8?"tone-warn":""}export{u as a,c as b};
->>>>>>>> 44f1678 (Documentation in the console, the API and the CLI: the guides are part of the program):ui/dist/assets/chunk-O3FFG6EQ.js

@@ -1,0 +1,192 @@
+import { useState } from "preact/hooks";
+import { badField, call } from "../api/client";
+import type { Oidc, OidcInput, OidcRole, RemoteStep, Role } from "../api/gen";
+import { reload, useQuery } from "../store/query";
+import { denied } from "../store/session";
+import { useSubmit } from "../store/submit";
+import { toast } from "../store/toasts";
+import { Button } from "../parts/Button";
+import { CopyBlock } from "../parts/CopyBlock";
+import { Confirm } from "../parts/Dialog";
+import { TextField } from "../parts/Field";
+import { FormDialog } from "../parts/FormDialog";
+import { Load } from "../parts/Load";
+import { ErrorPanel, Notice } from "../parts/Notice";
+import { Card, Facts, Page } from "../parts/Page";
+import { Steps } from "../parts/RemoteTest";
+import { TextArea } from "../parts/TextArea";
+
+/** What is set for the whole cluster. */
+export function SettingsPage() {
+  const reason = denied("manage");
+  return (
+    <Page title="Settings">
+      {reason ? (
+        <Notice tone="info">{reason}.</Notice>
+      ) : (
+        <div class="grid">
+          <ProviderCard />
+        </div>
+      )}
+    </Page>
+  );
+}
+
+function ProviderCard() {
+  const provider = useQuery<Oidc>("oidc", () => call("GET /oidc"));
+  const submit = useSubmit();
+  const [steps, setSteps] = useState<RemoteStep[] | undefined>(undefined);
+  const [open, setOpen] = useState<"edit" | "remove" | undefined>(undefined);
+  const close = () => setOpen(undefined);
+  return (
+    <Card title="Sign-in provider" class="span-8">
+      <Load query={provider}>
+        {(o) => (
+          <div class="stack">
+            {o.configured ? <ProviderFacts provider={o} /> : <p>None: people sign in with passwords of this cluster.</p>}
+            {steps && <Steps steps={steps} />}
+            {submit.error && <ErrorPanel error={submit.error} />}
+            <div class="row">
+              <Button small kind={o.configured ? undefined : "primary"} needs="manage" onClick={() => setOpen("edit")}>
+                {o.configured ? "Change provider" : "Set provider"}
+              </Button>
+              {o.configured && (
+                <>
+                  <Button
+                    small
+                    needs="manage"
+                    busy={submit.busy}
+                    onClick={() => void submit.run(async () => setSteps((await call("POST /oidc/test")).steps))}
+                  >
+                    Test now
+                  </Button>
+                  <Button small kind="danger" needs="manage" onClick={() => setOpen("remove")}>
+                    Remove
+                  </Button>
+                </>
+              )}
+            </div>
+            {open === "edit" && <ProviderDialog provider={o} onClose={close} onTried={setSteps} />}
+            {open === "remove" && (
+              <Confirm
+                title="Remove the sign-in provider"
+                verb="Remove"
+                danger
+                typeName={o.name}
+                consequences={["Its users stay, but cannot sign in.", "Their sessions and tokens do not count until one of the same issuer is set."]}
+                onClose={close}
+                act={async () => {
+                  await call("DELETE /oidc");
+                  toast("ok", `${o.name} is removed`);
+                  setSteps(undefined);
+                  reload("oidc", "users");
+                }}
+              />
+            )}
+          </div>
+        )}
+      </Load>
+    </Card>
+  );
+}
+
+function ProviderFacts({ provider: o }: { provider: Oidc }) {
+  return (
+    <>
+      <Facts
+        rows={[
+          ["Name", o.name],
+          ["Issuer", o.issuer],
+          ["Client", o.clientId + (o.hasSecret ? ", with a secret" : ", a public one")],
+          ["Scopes", o.scopes.join(" ")],
+          ["Claims", `${o.nameClaim} names a new user, ${o.groupsClaim} has the groups`],
+          ["Who may enter", o.roles.map((r) => `${r.group} (${r.role})`).join(", ")],
+        ]}
+      />
+      <p class="muted">Register at the provider:</p>
+      <CopyBlock text={o.redirectUris.join("\n")} label="Redirect URIs" />
+    </>
+  );
+}
+
+const lines = (text: string) =>
+  text
+    .split("\n")
+    .map((s) => s.trim())
+    .filter(Boolean);
+
+/** Lines of GROUP=ROLE; a group may have "=" in it. */
+function rolesOf(text: string): OidcRole[] {
+  return lines(text).map((line) => {
+    const [, group, role] = /^(.+)=\s*(read|write|manage)$/.exec(line) ?? [];
+    if (!group || !role) {
+      throw badField("roles", `"${line}" is not GROUP=read, GROUP=write or GROUP=manage`);
+    }
+    return { group: group.trim(), role: role as Role };
+  });
+}
+
+function ProviderDialog(props: { provider: Oidc; onClose: () => void; onTried: (steps: RemoteStep[]) => void }) {
+  const { provider: o, onClose } = props;
+  const submit = useSubmit();
+  const [text, setText] = useState({
+    name: o.configured ? o.name : "",
+    issuer: o.issuer,
+    clientId: o.clientId,
+    secret: "",
+    addresses: (o.configured ? o.addresses : [location.origin]).join("\n"),
+    roles: o.roles.map((r) => `${r.group}=${r.role}`).join("\n"),
+    scopes: o.scopes.join(" "),
+    nameClaim: o.nameClaim,
+    groupsClaim: o.groupsClaim,
+    ca: o.ca,
+  });
+  const field = (name: keyof typeof text, label: string, hint?: string) => ({
+    label,
+    name,
+    hint,
+    value: text[name],
+    onValue: (value: string) => setText({ ...text, [name]: value }),
+    error: submit.at(name),
+  });
+  const save = async () => {
+    const body: OidcInput = {
+      issuer: text.issuer.trim(),
+      clientId: text.clientId.trim(),
+      addresses: lines(text.addresses),
+      roles: rolesOf(text.roles),
+      scopes: text.scopes.split(/\s+/).filter(Boolean),
+      nameClaim: text.nameClaim.trim(),
+      groupsClaim: text.groupsClaim.trim(),
+      ca: text.ca.trim(),
+    };
+    if (text.name.trim()) {
+      body.name = text.name.trim();
+    }
+    if (text.secret) {
+      body.secret = text.secret;
+    }
+    const result = await call("PUT /oidc", { body });
+    props.onTried(result.steps);
+    toast("ok", `${result.provider.name} is set`);
+    reload("oidc");
+    onClose();
+  };
+  return (
+    <FormDialog title={o.configured ? "Change provider" : "Set provider"} verb="Save" submit={submit} fields={Object.keys(text)} save={save} needs="manage" onClose={onClose}>
+      <TextField {...field("name", "Name", "On the button of the sign-in page")} />
+      <TextField {...field("issuer", "Issuer", "Its https address, exactly as it calls itself")} />
+      <TextField {...field("clientId", "Client id")} />
+      <TextField
+        {...field("secret", "Client secret", o.hasSecret ? "One is known; left empty it stays" : "Left empty: a public client")}
+        input={{ type: "password", autocomplete: "new-password" }}
+      />
+      <TextArea {...field("roles", "Who may enter", "GROUP=read, GROUP=write or GROUP=manage, one a line; nobody else gets in")} />
+      <TextArea {...field("addresses", "Addresses of the console", "One a line, as browsers show them")} rows={2} />
+      <TextField {...field("scopes", "Scopes")} />
+      <TextField {...field("nameClaim", "Claim that names a new user")} />
+      <TextField {...field("groupsClaim", "Claim with the groups")} />
+      <TextArea {...field("ca", "Certificates to trust", "PEM; left empty: those of the system")} />
+    </FormDialog>
+  );
+}
