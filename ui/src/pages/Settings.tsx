@@ -39,7 +39,7 @@ function ProviderCard() {
   const [open, setOpen] = useState<"edit" | "remove" | undefined>(undefined);
   const close = () => setOpen(undefined);
   return (
-    <Card title="Sign-in provider" class="span-8">
+    <Card title="Sign-in provider" class="span-12">
       <Load query={provider}>
         {(o) => (
           <div class="stack">
