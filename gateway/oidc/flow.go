@@ -31,6 +31,8 @@ const (
 	flowID = "oidc flow"
 	// maxReturn bounds the path to come back to, so that the cookie stays below 4 KiB.
 	maxReturn = 1024
+	// maxCode bounds a code, in bytes; those in use have up to some 1500.
+	maxCode = 8192
 	// maxSpent bounds the flows that are remembered as over, of the last FlowLimit.
 	maxSpent = 10_000
 )
@@ -249,6 +251,9 @@ func (s *Service) finish(ctx context.Context, addr string, o model.OIDC, f flow,
 	}
 	if a.Err != "" {
 		return v, refusal(nil, "ask its administrators when that is not what you chose", "%s did not let you in: %s", o.Name, strings.TrimSpace(clean(a.Err)+" "+clean(a.Why)))
+	}
+	if a.Code == "" || len(a.Code) > maxCode {
+		return v, refusal(nil, startAgain, "the answer of %s has no code, or one that is too long", o.Name)
 	}
 	token, err := s.exchange(ctx, o, p, f, a.Code)
 	if err != nil {

@@ -465,7 +465,7 @@ func TestFlow(t *testing.T) {
 	w.refused(err, "invalid_grant")
 	// A code of somebody else's flow, a code of nobody, another provider's answer, and none.
 	_, stolen := w.begin("anna")
-	for change, want := range map[string]string{"stolen": "invalid_grant", "nobody's": "invalid_grant", "iss": "not from House", "no iss": "not from House", "error": "House did not let you in: access_denied who is that?"} {
+	for change, want := range map[string]string{"stolen": "invalid_grant", "nobody's": "invalid_grant", "none": "has no code", "long": "has no code", "iss": "not from House", "no iss": "not from House", "error": "House did not let you in: access_denied who is that?"} {
 		user := "anna"
 		if change == "error" {
 			user = "nobody"
@@ -476,6 +476,10 @@ func TestFlow(t *testing.T) {
 			a.Code = stolen.Code
 		case "nobody's":
 			a.Code = "x"
+		case "none":
+			a.Code = ""
+		case "long":
+			a.Code = strings.Repeat("x", 8193)
 		case "iss":
 			a.Issuer = "https://other.example"
 		case "no iss":
@@ -528,6 +532,14 @@ func TestBegin(t *testing.T) {
 	}
 	for _, at := range []string{"", "https://evil.example", "https://ovgate.example", "http://ovgate.example:8443", "https://ovgate.example:8443@evil.example", "https://ovgate.example:8443/x", console + ".evil.example"} {
 		invalid(t, "address "+at, "address", third(w.s.Begin(t.Context(), at, "")))
+	}
+	// Before there is an administrator nobody comes from a provider.
+	for _, u := range w.m.Users() {
+		w.must(w.m.DeleteUser(t.Context(), u.Name, nil))
+	}
+	var first *control.Error
+	if err := third(w.s.Begin(t.Context(), console, "")); !errors.As(err, &first) || !strings.Contains(first.Message, "no administrator") {
+		t.Errorf("before the set-up: %v", err)
 	}
 	w.must(w.s.Remove(t.Context()))
 	var e *control.Error
