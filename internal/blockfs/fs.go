@@ -115,7 +115,8 @@ type FS interface {
 	Stat(path string) (Info, error)
 	// SyncDir makes the names in a directory durable.
 	SyncDir(path string) error
-	// Usage returns the capacity and the free bytes of the device below.
+	// Usage returns the capacity of the device below, without what is reserved, and the free
+	// bytes of it.
 	Usage() (total, free int64, err error)
 	// DirectIO tells whether Direct is honoured; when false, files opened with
 	// it are ordinary (the caller says so once in the log).

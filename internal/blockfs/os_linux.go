@@ -300,7 +300,8 @@ func (o *osFS) Usage() (total, free int64, err error) {
 	if err := syscall.Statfs(o.root, &st); err != nil {
 		return 0, 0, &fs.PathError{Op: "statfs", Path: o.root, Err: err}
 	}
-	return int64(st.Blocks) * st.Bsize, int64(st.Bavail) * st.Bsize, nil
+	// As df reckons: what the file system keeps for root is neither used nor free.
+	return int64(st.Blocks-(st.Bfree-st.Bavail)) * st.Bsize, int64(st.Bavail) * st.Bsize, nil
 }
 
 func (o *osFS) DirectIO() bool { return o.direct }
