@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -23,6 +24,10 @@ const flowLimit = 10 * time.Minute
 
 // stepLimit bounds one step, so that a step that hangs leaves time for a picture of the page.
 const stepLimit = 2 * time.Minute
+
+// browserTries is how often a browser is started before a test fails: under load it may end
+// before it is there.
+const browserTries = 3
 
 //go:embed testdata/axe.min.js
 var axe string
@@ -67,8 +72,25 @@ func openPage(t *testing.T) *page {
 func openPageFor(t *testing.T, limit time.Duration) *page {
 	t.Helper()
 	path := chromium(t)
+	for try := 1; ; try++ {
+		p, err := startBrowser(t, path, limit)
+		if err == nil {
+			return p
+		}
+		if try == browserTries {
+			t.Fatal(err)
+		}
+		t.Log(err) // its own trouble, before it has seen anything of ours
+	}
+}
+
+// startBrowser starts a browser, which ends with the test. A context of chromedp does not
+// outlive a browser that did not come up.
+func startBrowser(t *testing.T, path string, limit time.Duration) (*page, error) {
+	var said bytes.Buffer
 	alloc, stopAlloc := chromedp.NewExecAllocator(context.Background(),
 		chromedp.ExecPath(path),
+		chromedp.CombinedOutput(&said),
 		chromedp.UserDataDir(t.TempDir()),
 		chromedp.Headless,
 		chromedp.NoSandbox,
@@ -86,15 +108,22 @@ func openPageFor(t *testing.T, limit time.Duration) *page {
 	)
 	ctx, stopTab := chromedp.NewContext(alloc)
 	ctx, stopTime := context.WithTimeout(ctx, limit)
+	stop := func() {
+		stopTime()
+		stopTab()
+		stopAlloc() // waits until it ended
+	}
+	if err := chromedp.Do(ctx); err != nil {
+		stop()
+		return nil, fmt.Errorf("the browser did not start: %w\n%s", err, said.String())
+	}
 	p := &page{t: t, ctx: ctx}
 	read := p.listen()
 	t.Cleanup(func() {
-		stopTime()
-		stopTab()
-		stopAlloc()
+		stop()
 		<-read
 	})
-	return p
+	return p, nil
 }
 
 // listen collects what a user with an open console would see as trouble.
