@@ -291,11 +291,8 @@ func (m *machine) backup(t *testing.T, c *cloud) {
 }
 
 // foreign: a volume goes to a backend of another kind and comes back; Cinder copies it
-// through os-brick. The way back has not been seen to end: OVGATE_CINDER_FOREIGN=1 asks for it.
+// through os-brick.
 func (m *machine) foreign(t *testing.T, c *cloud) {
-	if os.Getenv("OVGATE_CINDER_FOREIGN") != "1" {
-		t.Skip("OVGATE_CINDER_FOREIGN is not 1")
-	}
 	v := c.create(t, volumes.CreateOpts{Name: "foreign", Size: 1, VolumeType: plain})
 	c.lent(t, v.ID, func(d *lun.LUN) { write(t, d, 1, 1) })
 	for _, to := range []string{foreign, plain} {
