@@ -159,7 +159,7 @@ func TestClusterMove(t *testing.T) {
 		to := c.nodes[(i+1)%2]
 		name := fmt.Sprintf("n%d", (i+1)%2+1)
 		to.until("known", func() bool { return to.diskState(id) == "elsewhere" })
-		if e := to.call("POST", "/vdisks/"+id+"/handover", map[string]any{"node": name}, 409); e["code"] != "elsewhere" {
+		if e := to.call("POST", "/vdisks/"+id+"/handover", map[string]any{"node": name}, 503); e["code"] != "elsewhere" {
 			t.Errorf("asked of the wrong node: %v", e)
 		}
 		from.call("POST", "/vdisks/"+id+"/handover", map[string]any{"node": name}, 202)

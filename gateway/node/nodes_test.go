@@ -270,16 +270,16 @@ func TestCluster(t *testing.T) {
 		if d := x.at.call("GET", "/vdisks/"+x.away, nil, 200); d["node"] != x.node {
 			t.Errorf("%s is on %v, want %s", x.away, d["node"], x.node)
 		}
-		e := x.at.call("POST", "/vdisks/"+x.away+"/commit", nil, 409)
+		e := x.at.call("POST", "/vdisks/"+x.away+"/commit", nil, 503)
 		if e["code"] != "elsewhere" || !strings.Contains(e["message"].(string), x.node) || !strings.Contains(e["hint"].(string), x.other.url) {
 			t.Errorf("commit of another node's vDisk: %v", e)
 		}
 		for _, path := range []string{"/vdisks/" + x.away + "/publish", "/vdisks/" + x.away + "/scrub", "/vdisks/" + x.away + "/verify"} {
-			if e := x.at.call("POST", path, map[string]any{}, 409); e["code"] != "elsewhere" {
+			if e := x.at.call("POST", path, map[string]any{}, 503); e["code"] != "elsewhere" {
 				t.Errorf("%s: %v", path, e)
 			}
 		}
-		if e := x.at.call("DELETE", "/vdisks/"+x.away, nil, 409); e["code"] != "elsewhere" {
+		if e := x.at.call("DELETE", "/vdisks/"+x.away, nil, 503); e["code"] != "elsewhere" {
 			t.Errorf("delete of another node's vDisk: %v", e)
 		}
 		if n := len(x.at.call("GET", "/nodes", nil, 200)["items"].([]any)); n != 2 {
@@ -292,11 +292,11 @@ func TestCluster(t *testing.T) {
 	// A vPool that one node alone reaches.
 	one.pool("near", filepath.Join(c.dirs[0], "backend", "near"))
 	two.until("near is known", func() bool { return two.poolState("near") == "elsewhere" })
-	e := two.call("POST", "/vdisks", map[string]any{"name": "x", "vpool": "near", "size": 1 << 30}, 409)
+	e := two.call("POST", "/vdisks", map[string]any{"name": "x", "vpool": "near", "size": 1 << 30}, 503)
 	if e["code"] != "elsewhere" || !strings.Contains(e["message"].(string), "n1") || !strings.Contains(e["hint"].(string), "S3") {
 		t.Errorf("a vDisk on another node's directory: %v", e)
 	}
-	if e := two.call("DELETE", "/vpools/near", nil, 409); e["code"] != "elsewhere" {
+	if e := two.call("DELETE", "/vpools/near", nil, 503); e["code"] != "elsewhere" {
 		t.Errorf("delete of another node's vPool: %v", e)
 	}
 	// Settings and deletions reach the others.
