@@ -240,7 +240,7 @@ func TestCutOff(t *testing.T) {
 			if err := put(client.GroupPatch{RemoveInitiators: &[]string{iqn}}); err != nil {
 				t.Error(err)
 			}
-			l.v.DropSessions()
+			l.v.DropSessions("DC0_C0_H1") // the other one stays: it would be named first
 		}
 		return nil
 	})

@@ -163,12 +163,15 @@ func (v *VCenter) Host(i int) *Host {
 	return hosts[i]
 }
 
-// DropSessions breaks the sessions of all hosts with targets, as a network does. Hosts open
-// them again.
-func (v *VCenter) DropSessions() {
+// DropSessions breaks the sessions of hosts with targets, as a network does: of all hosts when
+// none is named. Hosts open them again.
+func (v *VCenter) DropSessions(hosts ...string) {
 	v.f.mu.Lock()
 	defer v.f.mu.Unlock()
 	for _, h := range v.f.hosts {
+		if len(hosts) > 0 && !slices.Contains(hosts, h.Name()) {
+			continue
+		}
 		for _, l := range h.links {
 			if s := l.session(); s != nil {
 				s.Close()
