@@ -74,8 +74,13 @@ func TestMetadataRestored(t *testing.T) {
 	if testing.Short() {
 		t.Skip("step by step: nothing for the race detector")
 	}
-	t.Run("kv.db", func(t *testing.T) { metadataRestored(t, "", nil) })
+	t.Parallel()
+	t.Run("kv.db", func(t *testing.T) {
+		t.Parallel()
+		metadataRestored(t, "", nil)
+	})
 	t.Run("etcd", func(t *testing.T) {
+		t.Parallel()
 		m := etcdtest.Serve(t)
 		metadataRestored(t, etcdConfig(t, m, "node/"), m)
 	})
