@@ -2,11 +2,9 @@ package node
 
 import (
 	"fmt"
-	"net/url"
 	"strings"
 	"testing"
 
-	"github.com/vmware/govmomi"
 	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/vim25/types"
 
@@ -16,12 +14,7 @@ import (
 // powered makes a virtual machine on a datastore, and has it on.
 func powered(t *testing.T, v *esxsim.VCenter, name, datastore string) {
 	t.Helper()
-	u, err := url.Parse(v.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.User = url.UserPassword(v.User(), v.Password())
-	c, err := govmomi.NewClient(t.Context(), u, true)
+	c, err := v.Client(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

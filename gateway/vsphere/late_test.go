@@ -2,13 +2,11 @@ package vsphere
 
 import (
 	"fmt"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/vmware/govmomi"
 	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/vim25/mo"
@@ -107,12 +105,7 @@ func createVM(t *testing.T, v *esxsim.VCenter) *object.VirtualMachine {
 // finder signs in as another administrator.
 func finder(t *testing.T, v *esxsim.VCenter) *find.Finder {
 	t.Helper()
-	u, err := url.Parse(v.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.User = url.UserPassword(v.User(), v.Password())
-	c, err := govmomi.NewClient(t.Context(), u, true)
+	c, err := v.Client(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/vmware/govmomi"
 	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/vim25/types"
 
@@ -181,12 +179,7 @@ func checkDatastores(ctx context.Context, api *client.Client, hosts int) error {
 // tells of that, the median.
 func measureChanges(ctx context.Context, api *client.Client, v *esxsim.VCenter) (float64, error) {
 	const times = 11
-	u, err := url.Parse(v.URL())
-	if err != nil {
-		return 0, err
-	}
-	u.User = url.UserPassword(v.User(), v.Password())
-	c, err := govmomi.NewClient(ctx, u, true)
+	c, err := v.Client(ctx)
 	if err != nil {
 		return 0, err
 	}

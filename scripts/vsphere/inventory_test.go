@@ -36,7 +36,7 @@ func (l *lab) untilVM(what string, ok func(client.VirtualMachine) bool) {
 // admin signs in as another administrator, and finds a virtual machine.
 func (l *lab) admin(name string) (*find.Finder, *object.VirtualMachine) {
 	l.t.Helper()
-	c, err := l.as(l.t.Context())
+	c, err := l.v.Client(l.t.Context())
 	if err != nil {
 		l.t.Fatal(err)
 	}

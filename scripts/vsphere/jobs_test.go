@@ -1,16 +1,13 @@
 package vsphere
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
-	"github.com/vmware/govmomi"
 	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/vim25/types"
 
@@ -173,16 +170,6 @@ func TestAwayInJobs(t *testing.T) {
 	l.gone(name)
 }
 
-// as signs in to the vCenter beside ovgate, as another administrator.
-func (l *lab) as(ctx context.Context) (*govmomi.Client, error) {
-	u, err := url.Parse(l.v.URL())
-	if err != nil {
-		return nil, err
-	}
-	u.User = url.UserPassword(l.v.User(), l.v.Password())
-	return govmomi.NewClient(ctx, u, true)
-}
-
 // TestOthers: what other administrators do at the same time, at the vCenter and through
 // ovgate, is not undone and not taken for ovgate's own.
 func TestOthers(t *testing.T) {
@@ -191,7 +178,7 @@ func TestOthers(t *testing.T) {
 	l.settled("gold")
 
 	// The name is taken between the question and the rename: another name ends that.
-	c, err := l.as(t.Context())
+	c, err := l.v.Client(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,12 +1,10 @@
 package e2e
 
 import (
-	"net/url"
 	"path/filepath"
 	"testing"
 
 	"github.com/chromedp/chromedp"
-	"github.com/vmware/govmomi"
 	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/vim25/types"
@@ -56,12 +54,7 @@ func addCenter(p *page, v *esxsim.VCenter) {
 // vmOn makes a virtual machine on a datastore.
 func vmOn(t *testing.T, v *esxsim.VCenter, datastore, name string) *object.VirtualMachine {
 	t.Helper()
-	u, err := url.Parse(v.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.User = url.UserPassword(v.User(), v.Password())
-	c, err := govmomi.NewClient(t.Context(), u, true)
+	c, err := v.Client(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package esxsim
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -20,6 +21,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vmware/govmomi"
 	"github.com/vmware/govmomi/simulator"
 	_ "github.com/vmware/govmomi/vapi/simulator" // tags
 	"github.com/vmware/govmomi/vim25/soap"
@@ -146,6 +148,13 @@ func (v *VCenter) URL() string {
 // User and Password sign in.
 func (v *VCenter) User() string     { return v.opt.User }
 func (v *VCenter) Password() string { return v.opt.Password }
+
+// Client signs in as another administrator.
+func (v *VCenter) Client(ctx context.Context) (*govmomi.Client, error) {
+	u := *v.server.URL
+	u.User = url.UserPassword(v.User(), v.Password())
+	return govmomi.NewClient(ctx, &u, true)
+}
 
 // Thumbprint is the SHA-256 of its certificate, as vSphere writes it.
 func (v *VCenter) Thumbprint() string { return soap.ThumbprintSHA256(v.cert.Leaf) }
