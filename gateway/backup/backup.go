@@ -20,7 +20,8 @@
 //	B2  A chunk or page that is there already is read and believed only if its hash is
 //	    right; else it is put anew, with the bytes of its name.
 //	B3  Nothing that is read back is believed before its hash is right, so a restore
-//	    gives the bytes of the snapshot or an error.
+//	    gives the bytes of the snapshot or an error. What is wrong is read again first: it
+//	    may have been damaged on its way.
 package backup
 
 import (
@@ -99,18 +100,35 @@ func (s Store) put(ctx context.Context, dir string, b []byte) (hash [hashBytes]b
 }
 
 // get reads an object by its hash (B3).
-func (s Store) get(ctx context.Context, dir string, hash [hashBytes]byte) ([]byte, error) {
+func (s Store) get(ctx context.Context, dir string, hash [hashBytes]byte) (b []byte, err error) {
 	name := dir + hex.EncodeToString(hash[:])
-	b, err := s.S.Get(ctx, name, ChunkBytes)
-	switch {
-	case errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrCorrupt):
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
-	case err != nil:
-		return nil, err
-	case sha256.Sum256(b) != hash:
-		return nil, fmt.Errorf("%w: %s does not have the content of its name", ErrDamaged, name)
+	err = again(func() error {
+		b, err = s.S.Get(ctx, name, ChunkBytes)
+		switch {
+		case errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrCorrupt):
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
+		case err != nil:
+			return err
+		case sha256.Sum256(b) != hash:
+			return fmt.Errorf("%w: %s does not have the content of its name", ErrDamaged, name)
+		}
+		return nil
+	})
+	return b, err
+}
+
+// reads is how often an object is read before it counts as damaged: what is damaged on its
+// way is right the next time.
+const reads = 3
+
+// again reads, more than once if what is read is damaged.
+func again(read func() error) (err error) {
+	for range reads {
+		if err = read(); !errors.Is(err, ErrDamaged) || errors.Is(err, backend.ErrNotExist) {
+			break
+		}
 	}
-	return b, nil
+	return err
 }
 
 const (
@@ -228,7 +246,15 @@ func (m *Manifest) same(o *Manifest) bool {
 }
 
 // manifest reads and checks one.
-func (s Store) manifest(ctx context.Context, name string) (Manifest, error) {
+func (s Store) manifest(ctx context.Context, name string) (m Manifest, err error) {
+	err = again(func() error {
+		m, err = s.readManifest(ctx, name)
+		return err
+	})
+	return m, err
+}
+
+func (s Store) readManifest(ctx context.Context, name string) (Manifest, error) {
 	b, err := s.S.Get(ctx, name, maxManifest)
 	if errors.Is(err, backend.ErrNotExist) {
 		return Manifest{}, fmt.Errorf("%w: %s", ErrNotFound, name)

@@ -11,7 +11,10 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
+	"github.com/openvstorage/ovgate/internal/clock"
+	"github.com/openvstorage/ovgate/internal/testseed"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/backend/faulty"
 	"github.com/openvstorage/ovgate/volumedriver/backend/local"
 )
 
@@ -230,6 +233,143 @@ func TestAway(t *testing.T) {
 	if _, err := save(s, one, disk(2*ChunkBytes, 2), noFail); !errors.Is(err, errAway) {
 		t.Errorf("write: %v", err)
 	}
+}
+
+// faults are what a remote store does, one change in four and one read in three: some
+// chunks arrive damaged three times in a row.
+var faults = map[faulty.Kind]float64{faulty.Refuse: .05, faulty.LostAnswer: .1, faulty.LateEffect: .1,
+	faulty.Slow: .01, faulty.StaleList: .1, faulty.Truncate: .12, faulty.Flip: .12}
+
+// TestFaultyStore: over a store that refuses, does what it denies, now or later, and damages
+// what is read, a backup that is begun again ends, stores nothing wrong, and is read back
+// right or not at all.
+func TestFaultyStore(t *testing.T) {
+	seed := testseed.Of(t)
+	disks := [][]byte{disk(3*ChunkBytes+4096, 1), nil}
+	disks[1] = bytes.Clone(disks[0])
+	disks[1][2*ChunkBytes] ^= 0xff
+	errs, damaged := 0, 0
+	met := map[faulty.Kind]int64{}
+	for round := range uint64(20) {
+		fs := blockfs.NewMem()
+		bad := faulty.New(newStore(t, fs).S, faulty.Options{Chances: faults, Rand: rand.New(rand.NewPCG(seed, round)), Clock: clock.Real{}, Delay: time.Millisecond})
+		bad.On()
+		s := Store{bad}
+		var want []Manifest
+		for i, content := range disks {
+			m := one
+			m.Snapshot = fmt.Sprintf("50000000-0000-4000-8000-00000000000%d", i+1)
+			for {
+				w, err := save(s, m, content, noFail)
+				if err == nil {
+					want = append(want, w.m)
+					break
+				}
+				if errs++; !errors.Is(err, faulty.ErrInjected) {
+					t.Fatalf("backup: %v", err)
+				}
+			}
+		}
+		for i, m := range want {
+			for {
+				got, err := load(s, m)
+				if err == nil {
+					if !bytes.Equal(got, disks[i]) {
+						t.Fatalf("seed %d, round %d: backup %d read back differs", seed, round, i)
+					}
+					break
+				}
+				if errors.Is(err, ErrDamaged) {
+					damaged++
+				} else if !errors.Is(err, faulty.ErrInjected) {
+					t.Fatalf("restore: %v", err)
+				}
+			}
+		}
+		bad.Off()
+		s = newStore(t, fs)
+		all := list(t, s)
+		if len(all) != len(want) {
+			t.Fatalf("%d backups, not %d", len(all), len(want))
+		}
+		for i := range all {
+			if got, err := load(s, all[i]); err != nil || !bytes.Equal(got, disks[i]) {
+				t.Fatalf("seed %d, round %d: what is stored of backup %d differs, or %v", seed, round, i, err)
+			}
+		}
+		for k := range faults {
+			met[k] += bad.Count(k)
+		}
+	}
+	for _, k := range []faulty.Kind{faulty.Refuse, faulty.LostAnswer, faulty.LateEffect, faulty.Truncate, faulty.Flip} {
+		if met[k] == 0 {
+			t.Errorf("seed %d: nothing was %v", seed, k)
+		}
+	}
+	t.Logf("seed %d: %d errors, %d reads of what seemed damaged", seed, errs, damaged)
+}
+
+// TestCrash: after a power cut at any operation of the store's file system, what is listed
+// is whole, and the backup that was not is made by the next run.
+func TestCrash(t *testing.T) {
+	seed := testseed.Of(t)
+	content := [2][]byte{disk(ChunkBytes/2, 1)}
+	content[1] = bytes.Clone(content[0])
+	content[1][0] ^= 0xff
+	next := one
+	next.Snapshot = "50000000-0000-4000-8000-000000000002"
+	both := func(s Store) (done int, err error) {
+		for i, m := range []Manifest{one, next} {
+			if _, err := save(s, m, content[i], noFail); err != nil {
+				return i, err
+			}
+		}
+		return 2, nil
+	}
+	fs := blockfs.NewMem()
+	s := newStore(t, fs)
+	from := fs.Ops()
+	if _, err := both(s); err != nil {
+		t.Fatal(err)
+	}
+	n := fs.Ops() - from
+	for at := int64(1); at <= n; at++ {
+		fs := blockfs.NewMem()
+		s := newStore(t, fs)
+		begin := fs.Ops()
+		fs.SetHook(func(op int64, _ blockfs.OpInfo) {
+			if op == begin+at {
+				fs.Kill()
+			}
+		})
+		done, err := both(s)
+		if err == nil && at < n {
+			t.Fatalf("power cut at operation %d of %d: no error", at, n)
+		}
+		r := rand.New(rand.NewPCG(seed, uint64(at)))
+		s = newStore(t, fs.Crash(blockfs.CrashConfig{Unsynced: blockfs.Unsynced(at % 4), Rand: r}))
+		all := list(t, s)
+		if len(all) < done {
+			t.Fatalf("power cut at operation %d of %d: %d backups, %d were finished", at, n, len(all), done)
+		}
+		for i := range all {
+			if got, err := load(s, all[i]); err != nil || !bytes.Equal(got, content[i]) {
+				t.Fatalf("power cut at operation %d of %d: backup %d differs, or %v", at, n, i, err)
+			}
+		}
+		if _, err := both(s); err != nil {
+			t.Fatal(err)
+		}
+		if all = list(t, s); len(all) != 2 {
+			t.Fatalf("%d backups after the next run", len(all))
+		}
+		for i := range all {
+			if got, err := load(s, all[i]); err != nil || !bytes.Equal(got, content[i]) {
+				t.Fatalf("power cut at operation %d of %d, then again: backup %d differs, or %v", at, n, i, err)
+			}
+		}
+	}
+	t.Logf("%d power cuts", n)
 }
 
 var errAway = errors.New("store is away")
