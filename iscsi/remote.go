@@ -16,6 +16,7 @@ const CommandMaxAge = 4 * time.Second
 type RemoteDisk struct {
 	cluster int
 	size    atomic.Int64
+	asked   atomic.Int64 // Unix ns; 0: never
 }
 
 // NewRemoteDisk returns one of size bytes, in clusters of cluster bytes.
@@ -27,6 +28,18 @@ func NewRemoteDisk(size int64, cluster int) *RemoteDisk {
 
 // SetSize follows the size of the disk, in bytes.
 func (d *RemoteDisk) SetSize(size int64) { d.size.Store(size) }
+
+// Ask notes that a command for the unit came at a time.
+func (d *RemoteDisk) Ask(at time.Time) { d.asked.Store(at.UnixNano()) }
+
+// Asked returns when the newest command that was forwarded for the unit, or waits to be,
+// came; zero: there was none.
+func (d *RemoteDisk) Asked() time.Time {
+	if ns := d.asked.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
+}
 
 // Geometry implements Disk. What only the owner knows is not refused here.
 func (d *RemoteDisk) Geometry() Geometry {
@@ -185,6 +198,7 @@ func (t *task) forward() {
 	}
 	t.away = p
 	c.mu.Unlock()
+	t.lu.remote.Ask(t.since)
 	p.Submit(&t.remote)
 }
 

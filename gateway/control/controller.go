@@ -381,28 +381,24 @@ func (c *Controller) reconcile() {
 	}
 }
 
-// visitDue starts the visits that are due and returns when the next one is.
+// visitDue starts the visits that are due, what was due first first, and returns when the
+// next one is.
 func (c *Controller) visitDue() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.clock.Now()
 	last := now.Add(retryMax)
-	next := last
-	for r, e := range c.due {
-		if e.busy {
-			continue
-		}
-		if e.at.After(now) {
-			if e.at.Before(next) {
-				next = e.at
-			}
-			continue
+	for {
+		r, next := c.nextDue(last)
+		if next.After(now) {
+			return next
 		}
 		select {
 		case c.slots <- struct{}{}:
 		default:
 			return last // a worker that ends kicks the loop
 		}
+		e := c.due[r]
 		e.busy = true
 		c.due[r] = e
 		c.wg.Add(1)
@@ -416,7 +412,18 @@ func (c *Controller) visitDue() time.Time {
 			}
 		}()
 	}
-	return next
+}
+
+// nextDue returns the object that is to be visited next, and when; at the time last if there
+// is none before. mu is held.
+func (c *Controller) nextDue(last time.Time) (first ref, at time.Time) {
+	at = last
+	for r, e := range c.due {
+		if !e.busy && e.at.Before(at) {
+			first, at = r, e.at
+		}
+	}
+	return first, at
 }
 
 // visitAll visits everything scheduled once; used before the loop runs.

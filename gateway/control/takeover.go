@@ -3,6 +3,10 @@ package control
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/cluster"
@@ -25,8 +29,10 @@ import (
 const (
 	// takeLook is how often a node looks for nodes that are gone.
 	takeLook = 500 * time.Millisecond
-	// takeRead bounds one look.
+	// takeRead bounds what a look asks of the registry, each time.
 	takeRead = 2 * time.Second
+	// takers is how many vDisks are asked for, or taken over, at once.
+	takers = 8
 )
 
 // StateWaiting: the node that serves it is down, and has its newest writes.
@@ -59,12 +65,132 @@ func (c *Controller) lookForGone() {
 			c.opt.Takeable(ctx, ready) // after their vDisks: it follows these
 		}()
 	}
+	disks := c.model.VDisks(func(v model.VDisk) bool { return ready[v.Node] && v.State != model.StateDeleting })
+	// All nodes choose from the same list.
+	slices.SortFunc(disks, func(a, b model.VDisk) int { return strings.Compare(a.ID, b.ID) })
+	c.takeAll(c.choose(c.holders(disks), living))
+}
+
+// takeable is a vDisk of a node that is gone, and where what it consists of is; nil: that is
+// not known, or this node does not reach it.
+type takeable struct {
+	v    model.VDisk
+	held *volume.Hold
+}
+
+// each calls do for the numbers below n, a few at once, beginning with the first.
+func each(n int, do func(i int)) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(n, takers) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				do(int(i))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (c *Controller) notTaken(v model.VDisk, err error) {
+	if err != nil && c.ctx.Err() == nil {
+		c.log.Warn("vDisk of a node that is gone is not taken over", "vdisk", v.Name, "id", v.ID, "node", c.NodeName(v.Node), "err", err)
+	}
+}
+
+// holders finds out where what vDisks consist of is.
+func (c *Controller) holders(disks []model.VDisk) []takeable {
+	out := make([]takeable, len(disks))
+	each(len(disks), func(i int) {
+		held, err := c.holder(disks[i])
+		c.notTaken(disks[i], err)
+		out[i] = takeable{disks[i], held}
+	})
+	return out
+}
+
+func (c *Controller) holder(v model.VDisk) (*volume.Hold, error) {
+	pool, ok := c.model.VPool(v.VPool)
+	if !ok || pool.Node != "" || !pool.Backend.Shared() {
+		return nil, nil
+	}
+	id, err := volume.ParseID(v.ID)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.attached(v.VPool); err != nil {
+		return nil, nil // not this node
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, takeRead)
+	defer cancel()
+	held, err := c.opt.Engine.Holder(ctx, id)
+	if errors.Is(err, volume.ErrNotFound) && v.State == model.StateCreating {
+		held, err = volume.Hold{Clean: true}, nil // nothing of it is anywhere
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &held, nil
+}
+
+// choose returns those of which nothing is lost by that and this node is the one to take
+// them over, the most recently used first: what initiators asked of it lately, and what its
+// copy of the journal got, is the use that this node knows of.
+func (c *Controller) choose(disks []takeable, living map[string]bool) []model.VDisk {
 	load := c.load()
-	for _, v := range c.model.VDisks(func(v model.VDisk) bool { return ready[v.Node] && v.State != model.StateDeleting }) {
-		if err := c.takeOver(c.ctx, v, living, load); err != nil && c.ctx.Err() == nil {
-			c.log.Warn("vDisk of a node that is gone is not taken over", "vdisk", v.Name, "id", v.ID, "node", c.NodeName(v.Node), "err", err)
+	used := map[string]time.Time{}
+	var mine []model.VDisk
+	for _, t := range disks {
+		if t.held == nil {
+			continue
+		}
+		to := t.held.Copy
+		if t.held.Clean {
+			to, _ = c.nodeFor(living, load, t.v.Node)
+		}
+		if to == "" || !living[to] {
+			continue
+		}
+		load[to]++
+		if to != c.opt.Node {
+			continue
+		}
+		mine = append(mine, t.v)
+		used[t.v.ID] = t.held.Used
+		if asked := c.asked(t.v.ID); asked.After(t.held.Used) {
+			used[t.v.ID] = asked
 		}
 	}
+	slices.SortStableFunc(mine, func(a, b model.VDisk) int { return used[b.ID].Compare(used[a.ID]) })
+	return mine
+}
+
+// asked is when this node last sent a command of an initiator for a vDisk to the node that
+// serves it, or had one wait for that.
+func (c *Controller) asked(id string) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d := c.standIns[id]; d != nil {
+		return d.Asked()
+	}
+	return time.Time{}
+}
+
+// takeAll takes vDisks over, in their order, and has them opened.
+func (c *Controller) takeAll(disks []model.VDisk) {
+	each(len(disks), func(i int) {
+		v := disks[i]
+		ctx, cancel := context.WithTimeout(c.ctx, takeRead)
+		defer cancel()
+		out, err := c.take(ctx, v)
+		if err != nil {
+			c.notTaken(v, err)
+			return
+		}
+		c.log.Warn("vDisk taken over from a node that is gone", "vdisk", out.Name, "id", out.ID, "node", c.NodeName(v.Node))
+		c.tell(event.VDiskTakenOver, vdiskObject(out.Name), "node", c.NodeName(v.Node))
+		c.schedule(ref{"vdisk", v.ID}, 0)
+	})
 }
 
 // noteGone remembers since when nodes are gone, and returns those of which others may take
@@ -104,52 +230,6 @@ func (c *Controller) isGone(node string) bool {
 	defer c.mu.Unlock()
 	_, gone := c.gone[node]
 	return gone
-}
-
-// takeOver takes a vDisk over from a node that is gone, if nothing is lost by that and this
-// node is the one to do so. It counts it in load.
-func (c *Controller) takeOver(ctx context.Context, v model.VDisk, living map[string]bool, load map[string]int) error {
-	pool, ok := c.model.VPool(v.VPool)
-	if !ok || pool.Node != "" || !pool.Backend.Shared() {
-		return nil
-	}
-	id, err := volume.ParseID(v.ID)
-	if err != nil {
-		return err
-	}
-	if _, err := c.attached(v.VPool); err != nil {
-		return nil // not this node
-	}
-	ctx, cancel := context.WithTimeout(ctx, takeRead)
-	defer cancel()
-	held, err := c.opt.Engine.Holder(ctx, id)
-	if errors.Is(err, volume.ErrNotFound) && v.State == model.StateCreating {
-		held, err = volume.Hold{Clean: true}, nil // nothing of it is anywhere
-	}
-	if err != nil {
-		return err
-	}
-	to := held.Copy
-	if held.Clean {
-		if to, ok = c.nodeFor(living, load, v.Node); !ok {
-			return nil
-		}
-	}
-	if to == "" || !living[to] {
-		return nil
-	}
-	load[to]++
-	if to != c.opt.Node {
-		return nil
-	}
-	out, err := c.take(ctx, v)
-	if err != nil {
-		return err
-	}
-	c.log.Warn("vDisk taken over from a node that is gone", "vdisk", out.Name, "id", out.ID, "node", c.NodeName(v.Node))
-	c.tell(event.VDiskTakenOver, vdiskObject(out.Name), "node", c.NodeName(v.Node))
-	c.schedule(ref{"vdisk", v.ID}, 0)
-	return nil
 }
 
 // errNotTaken: another node did, or its node came back.

@@ -238,7 +238,13 @@ func rtpg(p *pair, s *initiator.Session) [2]byte {
 // transfer; the unit is the same one on both.
 func TestPaths(t *testing.T) {
 	p := newPair(t)
-	near, far := p.login(0, 1), p.login(1, 2)
+	began := time.Now()
+	near := p.login(0, 1)
+	p.must(near.ReadAt(p.ctx, 0, make([]byte, 512), 0))
+	if asked := p.far.Asked(); !asked.IsZero() {
+		t.Errorf("nothing was asked of the far node, yet at %v", asked)
+	}
+	far := p.login(1, 2)
 	for i, n := range []int{512, 4096, 128 << 10, 4 << 20} {
 		want, got := fill(n, byte(i+1)), make([]byte, n)
 		p.must(far.WriteAt(p.ctx, 0, want, 100))
@@ -278,6 +284,9 @@ func TestPaths(t *testing.T) {
 				t.Errorf("SendTargets says %q, want %s", text, want)
 			}
 		}
+	}
+	if asked := p.far.Asked(); asked.Before(began.Round(0)) {
+		t.Errorf("the far node was asked at %v, begun at %v", asked, began)
 	}
 	// Errors and their place come through.
 	sense(t, far.ReadAt(p.ctx, 0, make([]byte, 512), diskSize/512), 5, 0x21, 0)

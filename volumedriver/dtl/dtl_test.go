@@ -45,10 +45,14 @@ func TestMirror(t *testing.T) {
 	if now := (clock.Real{}).Now(); !a.Granted(now) || !b.Granted(now) {
 		t.Fatal("no grant right after an answer")
 	}
-	held := p.used()
+	held, before := p.used(), p.Used(diskB)
 	a.Release(150)
 	more := sa.send(a, 1, 1)
 	mustWait(t, a, more)
+	// diskA was used after diskB.
+	if at := p.Used(diskA); !at.After(before) || before.IsZero() || !p.Used(diskB).Equal(before) {
+		t.Fatalf("used at %v and, before that, at %v", at, before)
+	}
 	if p.used() >= held {
 		t.Fatalf("%d bytes held after the release, %d before", p.used(), held)
 	}
@@ -63,6 +67,9 @@ func TestMirror(t *testing.T) {
 	}
 	if _, err := p.Adopt(context.Background(), diskA, a.Generation()); !errors.Is(err, ErrGeneration) {
 		t.Fatalf("adopted after the discard: %v", err)
+	}
+	if at := p.Used(diskA); !at.IsZero() {
+		t.Fatalf("a copy that is gone was used at %v", at)
 	}
 }
 

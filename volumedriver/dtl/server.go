@@ -215,6 +215,23 @@ func (s *Server) Has(vdisk [16]byte) bool {
 	return c.state.Generation != 0
 }
 
+// Used returns when a copy was last asked for something by its node, or since when it is
+// known here; zero: there is none.
+func (s *Server) Used(vdisk [16]byte) time.Time {
+	s.mu.Lock()
+	c := s.copies[vdisk]
+	s.mu.Unlock()
+	if c == nil {
+		return time.Time{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state.Generation == 0 {
+		return time.Time{}
+	}
+	return c.used
+}
+
 // Discard forgets a copy of a vDisk that this node owns, by what the registry says. The
 // records of one that was adopted are the journal's: call it when a head covers them.
 func (s *Server) Discard(vdisk [16]byte) error { return s.discard(vdisk, false) }

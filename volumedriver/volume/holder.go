@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Hold tells where what a vDisk consists of is, beside the backend.
@@ -15,6 +16,9 @@ type Hold struct {
 	// Copy is the node that has a whole copy of what is not there: it opens it and lacks
 	// nothing. Empty: none.
 	Copy string
+	// Used is when the copy was last asked for something, if it is here; else zero. A copy
+	// that was there when this node started counts as used then.
+	Used time.Time
 }
 
 // Holder tells where what a vDisk consists of is, as the registry knows it.
@@ -26,6 +30,9 @@ func (h *Host) Holder(ctx context.Context, id ID) (Hold, error) {
 	out := Hold{Owner: rec.Owner, Clean: rec.Owner == "" && len(rec.Opens) == 0 && rec.Head.Number > 0 && rec.State == FlagNone}
 	if rec.State == FlagNone && rec.DTL.State == DTLOK && !rec.DTL.Async {
 		out.Copy = rec.DTL.Peer
+	}
+	if h.dtl != nil && out.Copy == h.o.Node {
+		out.Used = h.dtl.server.Used(id)
 	}
 	return out, nil
 }
