@@ -173,15 +173,19 @@ func (c *clusterDrill) vdisks(ctx context.Context, node string) (map[string]clie
 	if err != nil {
 		return nil, err
 	}
-	list, err := client.Get[client.VDiskList](api.ListVDisks(ctx, &client.ListVDisksParams{Limit: new(200)}))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", node, err)
-	}
 	out := map[string]client.VDisk{}
-	for _, v := range list.Items {
-		out[v.Name] = v
+	for cursor := (*string)(nil); ; {
+		list, err := client.Get[client.VDiskList](api.ListVDisks(ctx, &client.ListVDisksParams{Limit: new(1000), Cursor: cursor}))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", node, err)
+		}
+		for _, v := range list.Items {
+			out[v.Name] = v
+		}
+		if cursor = list.Next; cursor == nil {
+			return out, nil
+		}
 	}
-	return out, nil
 }
 
 // agree returns the node of each vDisk, on which all nodes agree, each vDisk as its node knows
