@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -124,16 +126,19 @@ iscsiadm -m node -T `+l.iqn+` --logout >/dev/null
 // writes, and comes back.
 func (r *rig) multipath(t *testing.T) {
 	r.serveMemory(t, memoryAuth())
+	conf, err := os.ReadFile(filepath.Join("..", "debian", "multipath.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	r.run(t, `# two paths
 cat >/etc/multipath.conf <<'C'
 defaults {
 	user_friendly_names yes
 	find_multipaths no
-	path_grouping_policy multibus
 	polling_interval 1
 	max_polling_interval 1
 }
-C
+`+string(conf)+`C
 multipathd
 `+memoryLogin(0).script()+memoryLogin(1).script()+`
 for i in $(seq 100); do [ $(multipath -ll 2>/dev/null | grep -c "active ready") = 4 ] && break; usleep 100000; done

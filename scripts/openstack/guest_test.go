@@ -122,11 +122,16 @@ grep -v 'auth\.password\|auth_password' /run/brick/log | tail -n 60; tail -n 20 
 	return out
 }
 
-// startMultipath starts multipathd as a host of OpenStack has it.
+// startMultipath starts multipathd as a host of OpenStack has it, with what hosts of ovgate
+// are told to set.
 func (m *machine) startMultipath(t *testing.T) {
 	t.Helper()
+	conf, err := os.ReadFile(filepath.Join("scripts", "debian", "multipath.conf"))
+	ok(t, err)
 	m.run(t, `# start multipathd
 printf 'defaults {\n\tuser_friendly_names no\n\tfind_multipaths yes\n\tpolling_interval 1\n\tmax_polling_interval 2\n}\n' >/etc/multipath.conf
+cat >>/etc/multipath.conf <<'C'
+`+string(conf)+`C
 multipathd
 `)
 }

@@ -168,6 +168,7 @@ func TestGuestServices(t *testing.T) {
 	c := m.startCinder(t, at)
 	t.Cleanup(func() {
 		if t.Failed() {
+			t.Log(m.explain())
 			t.Log(m.cinderLog())
 		}
 	})
