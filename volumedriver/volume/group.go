@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/openvstorage/ovgate/internal/clock"
 )
 
 // A group snapshot is a snapshot of several vDisks at one moment: whatever was
@@ -36,23 +38,27 @@ type PinGroup struct {
 
 // meeting is where the committers of a group meet.
 type meeting struct {
-	mu   sync.Mutex
-	left int           // who has not arrived
-	end  chan struct{} // closed when all are there, or it was given up
-	err  error         // why it was given up
+	mu    sync.Mutex
+	left  int           // who has not arrived
+	here  chan struct{} // closed when all have; nil: the meeting ends then
+	ended bool
+	end   chan struct{} // closed when it has ended
+	err   error         // why it was given up
 }
 
-// arrive returns when all are there; an error if it was given up.
+// arrive returns when the meeting has ended; an error if it was given up.
 func (m *meeting) arrive(v *Volume) error {
 	m.mu.Lock()
-	if m.left--; m.left == 0 && m.err == nil {
-		close(m.end)
+	if m.left--; m.left == 0 && m.here != nil {
+		close(m.here)
+	} else if m.left == 0 {
+		m.finish(nil)
 	}
 	m.mu.Unlock()
 	select {
 	case <-m.end:
 	case <-v.ctx.Done():
-		m.giveUp(fmt.Errorf("vdisk %s: %w", v.id, ErrClosed))
+		m.over(fmt.Errorf("vdisk %s: %w", v.id, ErrClosed))
 	}
 	return m.failed()
 }
@@ -64,14 +70,28 @@ func (m *meeting) failed() error {
 	return m.err
 }
 
-// giveUp ends the meeting, unless all are there or it has ended.
-func (m *meeting) giveUp(err error) {
+// over ends the meeting, with an error if it is given up, unless it has ended.
+func (m *meeting) over(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.left > 0 && m.err == nil {
-		m.err = err
+	m.finish(err)
+}
+
+// finish is over with mu held.
+func (m *meeting) finish(err error) {
+	if !m.ended {
+		m.ended, m.err = true, err
 		close(m.end)
 	}
+}
+
+// GroupPart makes a group snapshot one of vDisks of several nodes.
+type GroupPart struct {
+	// Size is how many vDisks the group has on all nodes.
+	Size int
+	// Meet is called when those here have come to rest. It returns when all others have too,
+	// or why the group is given up, and soon after ctx ends.
+	Meet func(ctx context.Context) error
 }
 
 // SnapshotGroup makes a snapshot of each of the open vDisks, all of one host and each
@@ -83,6 +103,12 @@ func (m *meeting) giveUp(err error) {
 // Errors: ErrInvalid, ErrExists for a name in use on one of them, ErrStalled when one did
 // not come to it within groupWait, those of a write.
 func SnapshotGroup(ctx context.Context, vols []*Volume, s SnapshotSpec) ([]Snapshot, error) {
+	return SnapshotPart(ctx, vols, s, GroupPart{Size: len(vols)})
+}
+
+// SnapshotPart is SnapshotGroup of the vDisks that this host has of a group. Each part is all
+// or nothing; who leads the group has to delete those that were made when another was not.
+func SnapshotPart(ctx context.Context, vols []*Volume, s SnapshotSpec, part GroupPart) ([]Snapshot, error) {
 	if err := CheckSnapshot(s); err != nil {
 		return nil, err
 	}
@@ -92,8 +118,8 @@ func SnapshotGroup(ctx context.Context, vols []*Volume, s SnapshotSpec) ([]Snaps
 			return nil, fmt.Errorf("vdisk %s: %w: a group has vdisks of one node, each once", v.id, ErrInvalid)
 		}
 	}
-	if len(vols) == 0 || len(vols) > MaxGroup {
-		return nil, fmt.Errorf("%w: a group of %d vdisks; it has 1 to %d", ErrInvalid, len(vols), MaxGroup)
+	if len(vols) == 0 || part.Size < len(vols) || part.Size > MaxGroup {
+		return nil, fmt.Errorf("%w: a group of %d vdisks, %d of them here; it has 1 to %d", ErrInvalid, part.Size, len(vols), MaxGroup)
 	}
 	h := vols[0].host
 	if s.ID == (ID{}) {
@@ -104,11 +130,15 @@ func SnapshotGroup(ctx context.Context, vols []*Volume, s SnapshotSpec) ([]Snaps
 	}
 	h.groupMu.Lock() // two that have vDisks in common would wait for each other
 	defer h.groupMu.Unlock()
-	out, err := groupMade(ctx, vols, s)
-	if out != nil || err != nil {
-		return out, err
+	if part.Meet == nil {
+		out, err := groupMade(ctx, vols, s)
+		if out != nil || err != nil {
+			return out, err
+		}
+	} else if err := undoGroup(ctx, vols, s.ID); err != nil { // it is of another moment
+		return nil, err
 	}
-	if err := markGroup(ctx, vols, s); err != nil {
+	if err := markGroup(ctx, vols, s, part); err != nil {
 		return nil, errors.Join(err, undoGroup(ctx, vols, s.ID))
 	}
 	return groupMade(ctx, vols, s)
@@ -151,36 +181,29 @@ func undoGroup(ctx context.Context, vols []*Volume, id ID) error {
 }
 
 // markGroup has every vDisk make its mark, all at one moment.
-func markGroup(ctx context.Context, vols []*Volume, s SnapshotSpec) error {
-	h := vols[0].host
+func markGroup(ctx context.Context, vols []*Volume, s SnapshotSpec, part GroupPart) error {
 	m := &meeting{left: len(vols), end: make(chan struct{})}
-	timer := h.o.Clock.NewTimer(groupWait)
-	defer timer.Stop()
+	if part.Meet != nil {
+		m.here = make(chan struct{})
+	}
 	// Of a meeting that was given up no mark is made any more, also of those that come
 	// to it later: they are not waited for.
 	marking, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	go func() {
-		select {
-		case <-timer.C():
-			m.giveUp(fmt.Errorf("%w: the group's vdisks did not all come to rest within %v; see which is stalled or slow", ErrStalled, groupWait))
-		case <-ctx.Done():
-			m.giveUp(ctx.Err())
-		case <-m.end:
-		}
-		<-m.end
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		m.chair(ctx, vols[0].host.o.Clock, part.Meet)
 		if m.failed() != nil {
 			cancel()
 		}
-	}()
+	})
 	errs := make([]error, len(vols))
-	var wg sync.WaitGroup
 	for i, v := range vols {
 		wg.Go(func() {
 			pin := &Pin{ID: s.ID, Name: s.Name, Labels: maps.Clone(s.Labels), Consistent: s.Consistent, Sticky: s.Sticky, Automatic: s.Automatic,
-				Group: &PinGroup{Size: len(vols)}}
+				Group: &PinGroup{Size: part.Size}}
 			if errs[i] = v.submitMark(marking, &mark{Pin: pin, meet: m}); errs[i] != nil {
-				m.giveUp(errs[i])
+				m.over(errs[i])
 			}
 		})
 	}
@@ -189,4 +212,35 @@ func markGroup(ctx context.Context, vols []*Volume, s SnapshotSpec) error {
 		return err
 	}
 	return errors.Join(errs...)
+}
+
+// chair sees to it that a meeting ends in time, and has it wait for those on other nodes.
+func (m *meeting) chair(ctx context.Context, clk clock.Clock, meet func(context.Context) error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	timer := clk.NewTimer(groupWait)
+	defer timer.Stop()
+	late := fmt.Errorf("%w: the group's vdisks did not all come to rest within %v; see which is stalled or slow", ErrStalled, groupWait)
+	select {
+	case <-timer.C():
+		m.over(late)
+	case <-ctx.Done():
+		m.over(ctx.Err())
+	case <-m.end:
+	case <-m.here:
+		met := make(chan struct{})
+		go func() {
+			defer close(met)
+			m.over(meet(ctx))
+		}()
+		select {
+		case <-timer.C():
+			m.over(late)
+		case <-ctx.Done():
+			m.over(ctx.Err())
+		case <-m.end:
+		}
+		cancel()
+		<-met
+	}
 }

@@ -128,6 +128,119 @@ func TestGroupSnapshot(t *testing.T) {
 	n.close()
 }
 
+// TestGroupParts: one writer goes between vDisks of two hosts, and a group snapshot of both is
+// of one moment. One that is given up, or not agreed on in time, leaves nothing.
+func TestGroupParts(t *testing.T) {
+	const groups, blocks = 8, 16
+	ctx := context.Background()
+	var nodes [2]*node
+	var vols [2]*Volume
+	for i := range nodes {
+		n, v := groupWorld(t, newWorld(uint64(303+i)), 1)
+		nodes[i], vols[i] = n, v[0]
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var sent atomic.Int64
+	wg.Go(func() {
+		p := make([]byte, 4096)
+		for i := int64(1); ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			binary.LittleEndian.PutUint64(p, uint64(i))
+			if err := vols[i%2].WriteAt(ctx, p, i/2%blocks*4096); err != nil {
+				t.Error(err)
+				return
+			}
+			sent.Store(i)
+		}
+	})
+	// parts makes the snapshots of both, which meet as meet says.
+	parts := func(s SnapshotSpec, meet func(ctx context.Context, i int) error) (made [2][]Snapshot, errs [2]error) {
+		var parts sync.WaitGroup
+		for i, v := range vols {
+			parts.Go(func() {
+				made[i], errs[i] = SnapshotPart(ctx, []*Volume{v}, s, GroupPart{Size: 2, Meet: func(ctx context.Context) error { return meet(ctx, i) }})
+			})
+		}
+		parts.Wait()
+		return made, errs
+	}
+	for g := range groups {
+		floor := sent.Load() + 50
+		for sent.Load() < floor && !t.Failed() {
+			time.Sleep(100 * time.Microsecond)
+		}
+		var rest sync.WaitGroup
+		rest.Add(2)
+		id := testID(byte(50 + g))
+		made, errs := parts(SnapshotSpec{ID: id, Name: fmt.Sprint("g", g)}, func(context.Context, int) error { rest.Done(); rest.Wait(); return nil })
+		if err := errors.Join(errs[:]...); err != nil {
+			t.Fatal(err)
+		}
+		var newest [2]int64
+		for i, n := range nodes {
+			if s := made[i]; len(s) != 1 || s[0].ID != id || s[0].Group != 2 {
+				t.Fatalf("part %d: %+v", i, s)
+			}
+			clone := testID(byte(100 + g))
+			if err := n.pool.Clone(ctx, CloneSpec{ID: clone, Name: clone.String(), Source: vols[i].id, From: Point{Snapshot: id.String()}}); err != nil {
+				t.Fatal(err)
+			}
+			v := n.open(clone)
+			p := make([]byte, 4096)
+			for b := range int64(blocks) {
+				if err := v.ReadAt(ctx, p, b*4096); err != nil {
+					t.Fatal(err)
+				}
+				newest[i] = max(newest[i], int64(binary.LittleEndian.Uint64(p)))
+			}
+		}
+		if d := newest[0] - newest[1]; max(newest[0], newest[1]) < floor || d != 1 && d != -1 {
+			t.Errorf("group %d: %d were acknowledged before, the snapshots end with %d and %d", g, floor, newest[0], newest[1])
+		}
+	}
+	refused := errors.New("another node cannot")
+	for what, meet := range map[string]func(context.Context, int) error{
+		"refused": func(context.Context, int) error { return refused },
+		"late":    func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() },
+	} {
+		_, errs := parts(SnapshotSpec{ID: testID(90), Name: what}, meet)
+		want := map[string]error{"refused": refused, "late": ErrStalled}[what]
+		for i, err := range errs {
+			if !errors.Is(err, want) {
+				t.Errorf("%s: part %d: %v", what, i, err)
+			}
+		}
+	}
+	at := sent.Load()
+	for sent.Load() < at+10 && !t.Failed() {
+		time.Sleep(100 * time.Microsecond)
+	}
+	close(stop)
+	wg.Wait()
+	for i, v := range vols {
+		if all := v.Snapshots(); len(all) != groups {
+			t.Errorf("part %d has %d snapshots: %+v", i, len(all), all)
+		}
+	}
+	// What is there of an earlier try is of another moment.
+	if err := vols[0].submitMark(ctx, &mark{Pin: &Pin{ID: testID(91), Name: "cut", Group: &PinGroup{Size: 2}}}); err != nil {
+		t.Fatal(err)
+	}
+	before := vols[0].Snapshots()[groups].Seq
+	made, errs := parts(SnapshotSpec{ID: testID(91), Name: "cut"}, func(context.Context, int) error { return nil })
+	if err := errors.Join(errs[:]...); err != nil || made[0][0].Seq <= before || len(vols[0].Snapshots()) != groups+1 {
+		t.Errorf("%+v, %v", made, err)
+	}
+	for _, n := range nodes {
+		n.close()
+	}
+}
+
 // TestGroupAllOrNothing: a group that cannot be made leaves nothing behind, and holds up
 // the writes of the others for a moment only.
 func TestGroupAllOrNothing(t *testing.T) {
