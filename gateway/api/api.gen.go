@@ -3664,6 +3664,25 @@ type SnapshotMachine struct {
 	Quiesced bool `json:"quiesced"`
 }
 
+// SnapshotPartInput defines model for SnapshotPartInput.
+type SnapshotPartInput struct {
+	Automatic  *bool `json:"automatic,omitempty"`
+	Consistent *bool `json:"consistent,omitempty"`
+
+	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
+	Labels *Labels `json:"labels,omitempty"`
+
+	// Name Unique on each vDisk, 1 to 255 bytes of UTF-8 without control characters
+	Name string `json:"name"`
+
+	// Size vDisks of the group, on all nodes
+	Size   int   `json:"size"`
+	Sticky *bool `json:"sticky,omitempty"`
+
+	// Vdisks Ids of vDisks that the node serves, each once
+	Vdisks []string `json:"vdisks"`
+}
+
 // Status defines model for Status.
 type Status struct {
 	Capacity Capacity `json:"capacity"`
@@ -4467,6 +4486,9 @@ type EventsOfText = string
 
 // Force defines model for Force.
 type Force = bool
+
+// GroupRef defines model for GroupRef.
+type GroupRef = string
 
 // HistoryFrom defines model for HistoryFrom.
 type HistoryFrom = time.Time
@@ -5363,6 +5385,9 @@ type CompleteSetupJSONRequestBody = SetupInput
 // CreateSnapshotGroupJSONRequestBody defines body for CreateSnapshotGroup for application/json ContentType.
 type CreateSnapshotGroupJSONRequestBody = SnapshotGroupInput
 
+// RestSnapshotGroupJSONRequestBody defines body for RestSnapshotGroup for application/json ContentType.
+type RestSnapshotGroupJSONRequestBody = SnapshotPartInput
+
 // CreateTargetJSONRequestBody defines body for CreateTarget for application/json ContentType.
 type CreateTargetJSONRequestBody = TargetInput
 
@@ -5785,6 +5810,15 @@ type ServerInterface interface {
 	// CreateSnapshotGroup Make a snapshot of several vDisks at one moment
 	// (POST /snapshotGroups)
 	CreateSnapshotGroup(ctx echo.Context, params CreateSnapshotGroupParams) error
+	// UndoSnapshotGroup Give up or delete this node's part of a group snapshot
+	// (DELETE /snapshotGroups/{group})
+	UndoSnapshotGroup(ctx echo.Context, group GroupRef) error
+	// GoSnapshotGroup Make the snapshots of vDisks at rest
+	// (POST /snapshotGroups/{group}/go)
+	GoSnapshotGroup(ctx echo.Context, group GroupRef) error
+	// RestSnapshotGroup Bring vDisks to rest for a group snapshot
+	// (POST /snapshotGroups/{group}/rest)
+	RestSnapshotGroup(ctx echo.Context, group GroupRef) error
 	// GetStatus Health, capacity and performance of the node
 	// (GET /status)
 	GetStatus(ctx echo.Context) error
@@ -8256,6 +8290,54 @@ func (w *ServerInterfaceWrapper) CreateSnapshotGroup(ctx echo.Context) error {
 	return err
 }
 
+// UndoSnapshotGroup converts echo context to params.
+func (w *ServerInterfaceWrapper) UndoSnapshotGroup(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "group" -------------
+	var group GroupRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", ctx.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UndoSnapshotGroup(ctx, group)
+	return err
+}
+
+// GoSnapshotGroup converts echo context to params.
+func (w *ServerInterfaceWrapper) GoSnapshotGroup(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "group" -------------
+	var group GroupRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", ctx.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GoSnapshotGroup(ctx, group)
+	return err
+}
+
+// RestSnapshotGroup converts echo context to params.
+func (w *ServerInterfaceWrapper) RestSnapshotGroup(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "group" -------------
+	var group GroupRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", ctx.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RestSnapshotGroup(ctx, group)
+	return err
+}
+
 // GetStatus converts echo context to params.
 func (w *ServerInterfaceWrapper) GetStatus(ctx echo.Context) error {
 	var err error
@@ -10415,6 +10497,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/trash/:vdisk", wrapper.PurgeTrash, options.OperationMiddlewares["PurgeTrash"]...)
 	router.POST(options.BaseURL+"/trash/:vdisk/restore", wrapper.RestoreTrash, options.OperationMiddlewares["RestoreTrash"]...)
 	router.POST(options.BaseURL+"/snapshotGroups", wrapper.CreateSnapshotGroup, options.OperationMiddlewares["CreateSnapshotGroup"]...)
+	router.DELETE(options.BaseURL+"/snapshotGroups/:group", wrapper.UndoSnapshotGroup, options.OperationMiddlewares["UndoSnapshotGroup"]...)
+	router.POST(options.BaseURL+"/snapshotGroups/:group/rest", wrapper.RestSnapshotGroup, options.OperationMiddlewares["RestSnapshotGroup"]...)
+	router.POST(options.BaseURL+"/snapshotGroups/:group/go", wrapper.GoSnapshotGroup, options.OperationMiddlewares["GoSnapshotGroup"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/publish", wrapper.PublishVDisk, options.OperationMiddlewares["PublishVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/unpublish", wrapper.UnpublishVDisk, options.OperationMiddlewares["UnpublishVDisk"]...)
 	router.PUT(options.BaseURL+"/vdisks/:vdisk/qos", wrapper.SetVDiskQos, options.OperationMiddlewares["SetVDiskQos"]...)
@@ -14426,6 +14511,112 @@ func (response CreateSnapshotGroupdefaultJSONResponse) VisitCreateSnapshotGroupR
 	return err
 }
 
+type UndoSnapshotGroupRequestObject struct {
+	Group GroupRef `json:"group"`
+}
+
+type UndoSnapshotGroupResponseObject interface {
+	VisitUndoSnapshotGroupResponse(w http.ResponseWriter) error
+}
+
+type UndoSnapshotGroup204Response struct {
+}
+
+func (response UndoSnapshotGroup204Response) VisitUndoSnapshotGroupResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type UndoSnapshotGroupdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response UndoSnapshotGroupdefaultJSONResponse) VisitUndoSnapshotGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GoSnapshotGroupRequestObject struct {
+	Group GroupRef `json:"group"`
+}
+
+type GoSnapshotGroupResponseObject interface {
+	VisitGoSnapshotGroupResponse(w http.ResponseWriter) error
+}
+
+type GoSnapshotGroup200JSONResponse SnapshotGroup
+
+func (response GoSnapshotGroup200JSONResponse) VisitGoSnapshotGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GoSnapshotGroupdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GoSnapshotGroupdefaultJSONResponse) VisitGoSnapshotGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RestSnapshotGroupRequestObject struct {
+	Group GroupRef `json:"group"`
+	Body  *RestSnapshotGroupJSONRequestBody
+}
+
+type RestSnapshotGroupResponseObject interface {
+	VisitRestSnapshotGroupResponse(w http.ResponseWriter) error
+}
+
+type RestSnapshotGroup204Response struct {
+}
+
+func (response RestSnapshotGroup204Response) VisitRestSnapshotGroupResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RestSnapshotGroupdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RestSnapshotGroupdefaultJSONResponse) VisitRestSnapshotGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetStatusRequestObject struct {
 }
 
@@ -18123,6 +18314,15 @@ type StrictServerInterface interface {
 	// CreateSnapshotGroup Make a snapshot of several vDisks at one moment
 	// (POST /snapshotGroups)
 	CreateSnapshotGroup(ctx context.Context, request CreateSnapshotGroupRequestObject) (CreateSnapshotGroupResponseObject, error)
+	// UndoSnapshotGroup Give up or delete this node's part of a group snapshot
+	// (DELETE /snapshotGroups/{group})
+	UndoSnapshotGroup(ctx context.Context, request UndoSnapshotGroupRequestObject) (UndoSnapshotGroupResponseObject, error)
+	// GoSnapshotGroup Make the snapshots of vDisks at rest
+	// (POST /snapshotGroups/{group}/go)
+	GoSnapshotGroup(ctx context.Context, request GoSnapshotGroupRequestObject) (GoSnapshotGroupResponseObject, error)
+	// RestSnapshotGroup Bring vDisks to rest for a group snapshot
+	// (POST /snapshotGroups/{group}/rest)
+	RestSnapshotGroup(ctx context.Context, request RestSnapshotGroupRequestObject) (RestSnapshotGroupResponseObject, error)
 	// GetStatus Health, capacity and performance of the node
 	// (GET /status)
 	GetStatus(ctx context.Context, request GetStatusRequestObject) (GetStatusResponseObject, error)
@@ -21632,6 +21832,104 @@ func (sh *strictHandler) CreateSnapshotGroup(ctx echo.Context, params CreateSnap
 		return err
 	} else if validResponse, ok := response.(CreateSnapshotGroupResponseObject); ok {
 		return validResponse.VisitCreateSnapshotGroupResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UndoSnapshotGroup operation middleware
+func (sh *strictHandler) UndoSnapshotGroup(ctx echo.Context, group GroupRef) error {
+	var request UndoSnapshotGroupRequestObject
+
+	request.Group = group
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UndoSnapshotGroup(ctx.Request().Context(), request.(UndoSnapshotGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UndoSnapshotGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UndoSnapshotGroupResponseObject); ok {
+		return validResponse.VisitUndoSnapshotGroupResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GoSnapshotGroup operation middleware
+func (sh *strictHandler) GoSnapshotGroup(ctx echo.Context, group GroupRef) error {
+	var request GoSnapshotGroupRequestObject
+
+	request.Group = group
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GoSnapshotGroup(ctx.Request().Context(), request.(GoSnapshotGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GoSnapshotGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GoSnapshotGroupResponseObject); ok {
+		return validResponse.VisitGoSnapshotGroupResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RestSnapshotGroup operation middleware
+func (sh *strictHandler) RestSnapshotGroup(ctx echo.Context, group GroupRef) error {
+	var request RestSnapshotGroupRequestObject
+
+	request.Group = group
+
+	var body RestSnapshotGroupJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RestSnapshotGroup(ctx.Request().Context(), request.(RestSnapshotGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RestSnapshotGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RestSnapshotGroupResponseObject); ok {
+		return validResponse.VisitRestSnapshotGroupResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

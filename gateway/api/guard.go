@@ -64,6 +64,9 @@ func (s *Server) guard(op string) echo.MiddlewareFunc {
 			if err := fit(c); err != nil {
 				return err
 			}
+			if rule.nodes && who.node == "" {
+				return refuse(http.StatusForbidden, "forbidden", "", "make a group snapshot with: ovgate snapshot group", "nodes of the cluster do this among themselves")
+			}
 			if err := s.checkOrigin(r, who); err != nil {
 				return err
 			}

@@ -7,6 +7,7 @@ type rule struct {
 	public bool // without credentials
 	quiet  bool // a part of something that is logged where it begins and ends
 	gives  bool // it changes nothing, and is in the audit log because it gives much away
+	nodes  bool // for nodes of the cluster, who pass on whom they do it for
 	role   auth.Role
 }
 
@@ -128,6 +129,9 @@ var rules = map[string]rule{
 	"EndExport":             {role: auth.RoleWrite},
 	"CreateSnapshot":        {role: auth.RoleWrite},
 	"CreateSnapshotGroup":   {role: auth.RoleWrite},
+	"RestSnapshotGroup":     {role: auth.RoleWrite, nodes: true, quiet: true},
+	"GoSnapshotGroup":       {role: auth.RoleWrite, nodes: true, quiet: true},
+	"UndoSnapshotGroup":     {role: auth.RoleWrite, nodes: true, quiet: true},
 	"RestoreTrash":          {role: auth.RoleWrite},
 	"PurgeTrash":            {role: auth.RoleWrite},
 	"SetSchedule":           {role: auth.RoleWrite}, // the cluster's and those of vPools need manage

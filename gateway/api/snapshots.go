@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 
+	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -69,12 +70,16 @@ func (s *Server) CreateSnapshotGroup(ctx context.Context, r CreateSnapshotGroupR
 	if err != nil {
 		return nil, err
 	}
+	return CreateSnapshotGroup201JSONResponse(snapshotGroupOf(made)), nil
+}
+
+func snapshotGroupOf(made []control.GroupMember) SnapshotGroup {
 	first := made[0].Snapshot
-	out := CreateSnapshotGroup201JSONResponse{ID: first.ID.String(), Name: first.Name, Created: first.Time.UTC(), Members: []GroupMember{}}
+	out := SnapshotGroup{ID: first.ID.String(), Name: first.Name, Created: first.Time.UTC(), Members: []GroupMember{}}
 	for _, m := range made {
 		out.Members = append(out.Members, GroupMember{VDisk: m.VDisk.Name, VDiskID: m.VDisk.ID, Snapshot: snapshotOf(m.Snapshot)})
 	}
-	return out, nil
+	return out
 }
 
 // DeleteSnapshot deletes a snapshot.

@@ -66,6 +66,8 @@ type Options struct {
 	// that vDisks may have other nodes; it may be nil without Paths.
 	Paths bool
 	Moved func()
+	// Parts has other nodes take part in group snapshots; nil: there are no others.
+	Parts Parts
 	// Events is told what happens.
 	Events event.Sink
 	// NoSchedules: no scheduled job runs on this node, unless somebody asks for one.
@@ -102,6 +104,7 @@ type Controller struct {
 	disks     map[string]*vdisk
 	shared    map[string]*shared
 	due       map[ref]retry
+	parts     map[volume.ID]*groupPart     // of group snapshots that this node takes part in
 	transfers map[string]*transfer         // by the vDisk that is there for it
 	verifies  map[string]*verifyJob        // by vDisk
 	clouds    map[string]CloudState        // by id
@@ -200,7 +203,7 @@ func New(opt Options) *Controller {
 		remoteLock: newLock(), cloudLock: newLock(), cloudSlots: make(chan struct{}, cloudReads), kick: make(chan struct{}, 1), slots: make(chan struct{}, workers),
 		pools: map[string]*pool{}, disks: map[string]*vdisk{}, shared: map[string]*shared{}, due: map[ref]retry{},
 		clouds: map[string]CloudState{}, scrubs: jobs[volume.ScrubResult]{}, sweeps: jobs[volume.SweepResult]{},
-		standIns: map[string]*iscsi.RemoteDisk{}, transfers: map[string]*transfer{}, verifies: map[string]*verifyJob{}, verifySlots: make(chan struct{}, maxVerifies),
+		standIns: map[string]*iscsi.RemoteDisk{}, transfers: map[string]*transfer{}, parts: map[volume.ID]*groupPart{}, verifies: map[string]*verifyJob{}, verifySlots: make(chan struct{}, maxVerifies),
 	}
 	c.scheduler.init()
 	if opt.Lease != nil {

@@ -13,8 +13,9 @@ import (
 // methods behave as package volume documents them.
 type Engine interface {
 	AttachPool(ctx context.Context, cfg volume.PoolConfig) (Pool, error)
-	// SnapshotGroup is volume.SnapshotGroup of volumes that its pools opened.
-	SnapshotGroup(ctx context.Context, vols []Volume, s volume.SnapshotSpec) ([]volume.Snapshot, error)
+	// SnapshotGroup is volume.SnapshotPart of volumes that its pools opened; without part they
+	// are the whole group.
+	SnapshotGroup(ctx context.Context, vols []Volume, s volume.SnapshotSpec, part *volume.GroupPart) ([]volume.Snapshot, error)
 	// Home returns the UUID of the vPool that a vDisk is in.
 	Home(ctx context.Context, id volume.ID) (string, error)
 	// Holder tells where what a vDisk consists of is.
@@ -35,12 +36,15 @@ func (e engine) AttachPool(ctx context.Context, cfg volume.PoolConfig) (Pool, er
 	return enginePool{p}, nil
 }
 
-func (e engine) SnapshotGroup(ctx context.Context, vols []Volume, s volume.SnapshotSpec) ([]volume.Snapshot, error) {
+func (e engine) SnapshotGroup(ctx context.Context, vols []Volume, s volume.SnapshotSpec, part *volume.GroupPart) ([]volume.Snapshot, error) {
 	all := make([]*volume.Volume, len(vols))
 	for i, v := range vols {
 		all[i] = v.(*volume.Volume)
 	}
-	return volume.SnapshotGroup(ctx, all, s)
+	if part == nil {
+		return volume.SnapshotGroup(ctx, all, s)
+	}
+	return volume.SnapshotPart(ctx, all, s, *part)
 }
 
 func (e engine) Home(ctx context.Context, id volume.ID) (string, error) { return e.host.Home(ctx, id) }

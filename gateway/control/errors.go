@@ -120,6 +120,7 @@ var causes = []struct {
 	{backend.ErrInUse, CodeInUse, "stop the other ovgate, or use another directory"},
 	{backend.ErrFull, CodeNoSpace, "free or add space on the backend"},
 	{backend.ErrCorrupt, CodeBackend, "check the backend's disk"},
+	{volume.ErrGroupLate, CodeTimeout, "try again; ovgate node list shows which node is slow"},
 	{volume.ErrStalled, CodeBackend, "bring the backend back; the vDisk continues by itself"},
 	{volume.ErrBackend, CodeBackend, "bring the backend back and try again"},
 	{volume.ErrFailed, CodeNotRunning, "check the WRITE disk of the node, then restart ovgate"},

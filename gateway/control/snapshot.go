@@ -1,11 +1,8 @@
 package control
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"slices"
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
@@ -58,83 +55,6 @@ func checkSnapshot(object string, in volume.SnapshotSpec) *Error {
 		return invalid("labels", object, "use at most 4 KiB of UTF-8 for all labels together", "these labels of snapshot %q are not possible", clip(in.Name))
 	}
 	return nil
-}
-
-// GroupMember is a vDisk with its snapshot of a group.
-type GroupMember struct {
-	VDisk    model.VDisk
-	Snapshot volume.Snapshot
-}
-
-// SnapshotGroup makes a snapshot of each of some running vDisks, all at one moment: what
-// was acknowledged on one of them before a write that another's snapshot has was sent is
-// in. All or none of them are made.
-func (c *Controller) SnapshotGroup(ctx context.Context, names []string, in volume.SnapshotSpec) ([]GroupMember, error) {
-	ctx, done, err := c.begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	object := "snapshot group " + clip(in.Name)
-	if len(names) == 0 || len(names) > volume.MaxGroup {
-		return nil, invalid("vdisks", object, fmt.Sprintf("name 1 to %d", volume.MaxGroup), "a group of %d vDisks is not possible", len(names))
-	}
-	if e := checkSnapshot(object, in); e != nil {
-		return nil, e
-	}
-	recs := make([]model.VDisk, len(names))
-	for i, name := range names {
-		if recs[i], err = c.FindVDisk(name); err != nil {
-			return nil, err
-		}
-		if e := c.served(recs[i]); e != nil {
-			return nil, e
-		}
-	}
-	order := make([]int, len(recs)) // of what is asked for
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(recs[a].ID, recs[b].ID) })
-	slices.SortFunc(recs, func(a, b model.VDisk) int { return cmp.Compare(a.ID, b.ID) })
-	vols := make([]Volume, len(recs))
-	for i, rec := range recs { // in the order of their ids, so that two groups do not wait for each other
-		if i > 0 && rec.ID == recs[i-1].ID {
-			return nil, invalid("vdisks", object, "name each once", "vDisk %s is named twice", rec.Name)
-		}
-		d := c.vdisk(rec.ID)
-		if err := d.lock.acquire(ctx); err != nil {
-			return nil, explain(vdiskObject(rec.Name), err)
-		}
-		defer d.lock.release()
-		rec, ok := c.model.VDisk(rec.ID)
-		if !ok || rec.State == model.StateDeleting {
-			return nil, noVDisk(recs[i].Name)
-		}
-		if rec.State == model.StateTrashed {
-			return nil, inTrash(rec)
-		}
-		vol, e := c.running(d, rec)
-		if e != nil {
-			return nil, e
-		}
-		vols[i] = vol
-	}
-	made, err := c.opt.Engine.SnapshotGroup(ctx, vols, in)
-	if errors.Is(err, volume.ErrExists) {
-		return nil, &Error{Code: CodeExists, Field: "name", Object: object, Message: "one of the vDisks has a snapshot of this name", Hint: "choose another name, or delete that one", Err: err}
-	}
-	if err != nil {
-		return nil, explain(object, err)
-	}
-	out := make([]GroupMember, len(recs))
-	for i := range recs {
-		out[order[i]] = GroupMember{recs[i], made[i]}
-		c.opt.Changed("vdisk", recs[i].ID)
-		c.tell(event.SnapshotCreated, vdiskObject(recs[i].Name), "snapshot", in.Name)
-	}
-	c.log.Info("group snapshot made", "snapshot", in.Name, "id", made[0].ID.String(), "vdisks", len(recs))
-	return out, nil
 }
 
 // Snapshots returns the snapshots of a vDisk, oldest first. Of one that is not

@@ -418,7 +418,9 @@ func (n *node) openAPI(ctx context.Context) error {
 	if len(n.cfg.Registry.Etcd) > 0 { // else nobody else can take anything over
 		lease, living = n.lease, n.living
 	}
+	n.peers = newAPIPeers(n)
 	n.ctl = control.New(control.Options{
+		Parts: api.Parts{Peers: n.peers},
 		Lease: lease, Living: living, Gone: n.alba.Suspect, Takeable: func(ctx context.Context, gone map[string]bool) { n.vsphere.TakeOver(ctx, gone) }, Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.alba, &n.remotes, n.log},
 		Sealer: seal, Portals: reached, Node: n.self.ID, Log: n.log, Changed: n.changed, LastLiving: n.lastLiving,
 		Paths: n.forwarder != nil, Moved: n.moved, NoSchedules: n.cfg.NoSchedules, Clock: n.clock(), Events: n.tell,
@@ -433,7 +435,6 @@ func (n *node) openAPI(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.peers = newAPIPeers(n)
 	n.alerts = newAlertNode(n)
 	n.api, err = api.New(api.Options{
 		Model: n.model, Auth: n.auth, Control: n.ctl, VSphere: n.vsphere, Alba: n.alba, Sealer: seal, Hub: n.hub, Sampler: n.sampler, History: n.history, Load: n.machineLoad(), Audit: n.audit, Events: n.events, Alerts: n.alerts.service,

@@ -3666,6 +3666,25 @@ type SnapshotMachine struct {
 	Quiesced bool `json:"quiesced"`
 }
 
+// SnapshotPartInput defines model for SnapshotPartInput.
+type SnapshotPartInput struct {
+	Automatic  *bool `json:"automatic,omitempty"`
+	Consistent *bool `json:"consistent,omitempty"`
+
+	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
+	Labels *Labels `json:"labels,omitempty"`
+
+	// Name Unique on each vDisk, 1 to 255 bytes of UTF-8 without control characters
+	Name string `json:"name"`
+
+	// Size vDisks of the group, on all nodes
+	Size   int   `json:"size"`
+	Sticky *bool `json:"sticky,omitempty"`
+
+	// Vdisks Ids of vDisks that the node serves, each once
+	Vdisks []string `json:"vdisks"`
+}
+
 // Status defines model for Status.
 type Status struct {
 	Capacity Capacity `json:"capacity"`
@@ -4469,6 +4488,9 @@ type EventsOfText = string
 
 // Force defines model for Force.
 type Force = bool
+
+// GroupRef defines model for GroupRef.
+type GroupRef = string
 
 // HistoryFrom defines model for HistoryFrom.
 type HistoryFrom = time.Time
@@ -5397,6 +5419,9 @@ type CompleteSetupJSONRequestBody = SetupInput
 
 // CreateSnapshotGroupJSONRequestBody defines body for CreateSnapshotGroup for application/json ContentType.
 type CreateSnapshotGroupJSONRequestBody = SnapshotGroupInput
+
+// RestSnapshotGroupJSONRequestBody defines body for RestSnapshotGroup for application/json ContentType.
+type RestSnapshotGroupJSONRequestBody = SnapshotPartInput
 
 // CreateTargetJSONRequestBody defines body for CreateTarget for application/json ContentType.
 type CreateTargetJSONRequestBody = TargetInput
@@ -6615,8 +6640,9 @@ type ClientInterface interface {
 
 	// CreateSnapshotGroupWithBody Make a snapshot of several vDisks at one moment
 	//
-	// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
-	// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+	// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
+	// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
+	// given up with 503.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -6625,13 +6651,48 @@ type ClientInterface interface {
 
 	// CreateSnapshotGroup Make a snapshot of several vDisks at one moment
 	//
-	// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
-	// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+	// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
+	// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
+	// given up with 503.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
 	CreateSnapshotGroup(ctx context.Context, params *CreateSnapshotGroupParams, body CreateSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UndoSnapshotGroup Give up or delete this node's part of a group snapshot
+	//
+	// For nodes of the cluster alone. A group that the node does not know is no error.
+	//
+	// Corresponds with DELETE /snapshotGroups/{group} (the `UndoSnapshotGroup` operationId).
+	UndoSnapshotGroup(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GoSnapshotGroup Make the snapshots of vDisks at rest
+	//
+	// For nodes of the cluster alone.
+	//
+	// Corresponds with POST /snapshotGroups/{group}/go (the `GoSnapshotGroup` operationId).
+	GoSnapshotGroup(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RestSnapshotGroupWithBody Bring vDisks to rest for a group snapshot
+	//
+	// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
+	// at most; then the group is given up.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
+	RestSnapshotGroupWithBody(ctx context.Context, group GroupRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RestSnapshotGroup Bring vDisks to rest for a group snapshot
+	//
+	// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
+	// at most; then the group is given up.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
+	RestSnapshotGroup(ctx context.Context, group GroupRef, body RestSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetStatus Health, capacity and performance of the node
 	//
@@ -10045,8 +10106,9 @@ func (c *Client) CompleteSetup(ctx context.Context, body CompleteSetupJSONReques
 
 // CreateSnapshotGroupWithBody Make a snapshot of several vDisks at one moment
 //
-// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
-// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
+// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
+// given up with 503.
 //
 // Takes any type of body and a specified content type.
 //
@@ -10065,14 +10127,89 @@ func (c *Client) CreateSnapshotGroupWithBody(ctx context.Context, params *Create
 
 // CreateSnapshotGroup Make a snapshot of several vDisks at one moment
 //
-// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
-// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
+// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
+// given up with 503.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
 func (c *Client) CreateSnapshotGroup(ctx context.Context, params *CreateSnapshotGroupParams, body CreateSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCreateSnapshotGroupRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UndoSnapshotGroup Give up or delete this node's part of a group snapshot
+//
+// For nodes of the cluster alone. A group that the node does not know is no error.
+//
+// Corresponds with DELETE /snapshotGroups/{group} (the `UndoSnapshotGroup` operationId).
+func (c *Client) UndoSnapshotGroup(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUndoSnapshotGroupRequest(c.Server, group)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GoSnapshotGroup Make the snapshots of vDisks at rest
+//
+// For nodes of the cluster alone.
+//
+// Corresponds with POST /snapshotGroups/{group}/go (the `GoSnapshotGroup` operationId).
+func (c *Client) GoSnapshotGroup(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGoSnapshotGroupRequest(c.Server, group)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RestSnapshotGroupWithBody Bring vDisks to rest for a group snapshot
+//
+// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
+// at most; then the group is given up.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
+func (c *Client) RestSnapshotGroupWithBody(ctx context.Context, group GroupRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRestSnapshotGroupRequestWithBody(c.Server, group, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RestSnapshotGroup Bring vDisks to rest for a group snapshot
+//
+// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
+// at most; then the group is given up.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
+func (c *Client) RestSnapshotGroup(ctx context.Context, group GroupRef, body RestSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRestSnapshotGroupRequest(c.Server, group, body)
 	if err != nil {
 		return nil, err
 	}
@@ -17883,6 +18020,121 @@ func NewCreateSnapshotGroupRequestWithBody(server string, params *CreateSnapshot
 	return req, nil
 }
 
+// NewUndoSnapshotGroupRequest constructs an http.Request for the UndoSnapshotGroup method
+func NewUndoSnapshotGroupRequest(server string, group GroupRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "group", group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/snapshotGroups/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGoSnapshotGroupRequest constructs an http.Request for the GoSnapshotGroup method
+func NewGoSnapshotGroupRequest(server string, group GroupRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "group", group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/snapshotGroups/%s/go", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRestSnapshotGroupRequest calls the generic RestSnapshotGroup builder with application/json body
+func NewRestSnapshotGroupRequest(server string, group GroupRef, body RestSnapshotGroupJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRestSnapshotGroupRequestWithBody(server, group, "application/json", bodyReader)
+}
+
+// NewRestSnapshotGroupRequestWithBody constructs an http.Request for the RestSnapshotGroup method, with any body, and a specified content type
+func NewRestSnapshotGroupRequestWithBody(server string, group GroupRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "group", group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/snapshotGroups/%s/rest", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetStatusRequest constructs an http.Request for the GetStatus method
 func NewGetStatusRequest(server string) (*http.Request, error) {
 	var err error
@@ -23704,8 +23956,9 @@ type ClientWithResponsesInterface interface {
 
 	// CreateSnapshotGroupWithBodyWithResponse Make a snapshot of several vDisks at one moment
 	//
-	// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
-	// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+	// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
+	// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
+	// given up with 503.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -23714,13 +23967,52 @@ type ClientWithResponsesInterface interface {
 
 	// CreateSnapshotGroupWithResponse Make a snapshot of several vDisks at one moment
 	//
-	// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
-	// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+	// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
+	// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
+	// given up with 503.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
 	CreateSnapshotGroupWithResponse(ctx context.Context, params *CreateSnapshotGroupParams, body CreateSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSnapshotGroupResponse, error)
+
+	// UndoSnapshotGroupWithResponse Give up or delete this node's part of a group snapshot
+	//
+	// For nodes of the cluster alone. A group that the node does not know is no error.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /snapshotGroups/{group} (the `UndoSnapshotGroup` operationId).
+	UndoSnapshotGroupWithResponse(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*UndoSnapshotGroupResponse, error)
+
+	// GoSnapshotGroupWithResponse Make the snapshots of vDisks at rest
+	//
+	// For nodes of the cluster alone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /snapshotGroups/{group}/go (the `GoSnapshotGroup` operationId).
+	GoSnapshotGroupWithResponse(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*GoSnapshotGroupResponse, error)
+
+	// RestSnapshotGroupWithBodyWithResponse Bring vDisks to rest for a group snapshot
+	//
+	// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
+	// at most; then the group is given up.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
+	RestSnapshotGroupWithBodyWithResponse(ctx context.Context, group GroupRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestSnapshotGroupResponse, error)
+
+	// RestSnapshotGroupWithResponse Bring vDisks to rest for a group snapshot
+	//
+	// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
+	// at most; then the group is given up.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
+	RestSnapshotGroupWithResponse(ctx context.Context, group GroupRef, body RestSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*RestSnapshotGroupResponse, error)
 
 	// GetStatusWithResponse Health, capacity and performance of the node
 	//
@@ -29783,6 +30075,136 @@ func (r CreateSnapshotGroupResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r CreateSnapshotGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UndoSnapshotGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UndoSnapshotGroupResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UndoSnapshotGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UndoSnapshotGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UndoSnapshotGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UndoSnapshotGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GoSnapshotGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SnapshotGroup
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GoSnapshotGroupResponse) GetJSON200() *SnapshotGroup {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GoSnapshotGroupResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GoSnapshotGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GoSnapshotGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GoSnapshotGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GoSnapshotGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RestSnapshotGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RestSnapshotGroupResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RestSnapshotGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RestSnapshotGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RestSnapshotGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RestSnapshotGroupResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -35929,8 +36351,9 @@ func (c *ClientWithResponses) CompleteSetupWithResponse(ctx context.Context, bod
 
 // CreateSnapshotGroupWithBodyWithResponse Make a snapshot of several vDisks at one moment
 //
-// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
-// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
+// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
+// given up with 503.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -35945,8 +36368,9 @@ func (c *ClientWithResponses) CreateSnapshotGroupWithBodyWithResponse(ctx contex
 
 // CreateSnapshotGroupWithResponse Make a snapshot of several vDisks at one moment
 //
-// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
-// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
+// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
+// given up with 503.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -35957,6 +36381,68 @@ func (c *ClientWithResponses) CreateSnapshotGroupWithResponse(ctx context.Contex
 		return nil, err
 	}
 	return ParseCreateSnapshotGroupResponse(rsp)
+}
+
+// UndoSnapshotGroupWithResponse Give up or delete this node's part of a group snapshot
+//
+// For nodes of the cluster alone. A group that the node does not know is no error.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /snapshotGroups/{group} (the `UndoSnapshotGroup` operationId).
+func (c *ClientWithResponses) UndoSnapshotGroupWithResponse(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*UndoSnapshotGroupResponse, error) {
+	rsp, err := c.UndoSnapshotGroup(ctx, group, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUndoSnapshotGroupResponse(rsp)
+}
+
+// GoSnapshotGroupWithResponse Make the snapshots of vDisks at rest
+//
+// For nodes of the cluster alone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /snapshotGroups/{group}/go (the `GoSnapshotGroup` operationId).
+func (c *ClientWithResponses) GoSnapshotGroupWithResponse(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*GoSnapshotGroupResponse, error) {
+	rsp, err := c.GoSnapshotGroup(ctx, group, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGoSnapshotGroupResponse(rsp)
+}
+
+// RestSnapshotGroupWithBodyWithResponse Bring vDisks to rest for a group snapshot
+//
+// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
+// at most; then the group is given up.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
+func (c *ClientWithResponses) RestSnapshotGroupWithBodyWithResponse(ctx context.Context, group GroupRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestSnapshotGroupResponse, error) {
+	rsp, err := c.RestSnapshotGroupWithBody(ctx, group, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRestSnapshotGroupResponse(rsp)
+}
+
+// RestSnapshotGroupWithResponse Bring vDisks to rest for a group snapshot
+//
+// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
+// at most; then the group is given up.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
+func (c *ClientWithResponses) RestSnapshotGroupWithResponse(ctx context.Context, group GroupRef, body RestSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*RestSnapshotGroupResponse, error) {
+	rsp, err := c.RestSnapshotGroup(ctx, group, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRestSnapshotGroupResponse(rsp)
 }
 
 // GetStatusWithResponse Health, capacity and performance of the node
@@ -41238,6 +41724,97 @@ func ParseCreateSnapshotGroupResponse(rsp *http.Response) (*CreateSnapshotGroupR
 			return nil, err
 		}
 		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUndoSnapshotGroupResponse parses an HTTP response from a UndoSnapshotGroupWithResponse call
+func ParseUndoSnapshotGroupResponse(rsp *http.Response) (*UndoSnapshotGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UndoSnapshotGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGoSnapshotGroupResponse parses an HTTP response from a GoSnapshotGroupWithResponse call
+func ParseGoSnapshotGroupResponse(rsp *http.Response) (*GoSnapshotGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GoSnapshotGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SnapshotGroup
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRestSnapshotGroupResponse parses an HTTP response from a RestSnapshotGroupWithResponse call
+func ParseRestSnapshotGroupResponse(rsp *http.Response) (*RestSnapshotGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RestSnapshotGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

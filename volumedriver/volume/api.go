@@ -53,6 +53,8 @@ var (
 	ErrCorrupt = errors.New("vdisk state is damaged")
 	// ErrStalled: the journal stayed full for stall_timeout.
 	ErrStalled = errors.New("journal full: backend does not take data")
+	// ErrGroupLate: vDisks of a group snapshot on other nodes did not come to rest in time.
+	ErrGroupLate = errors.New("vdisks of other nodes did not come to rest in time")
 	// ErrFailed: an earlier error stopped writes on this opening.
 	ErrFailed = errors.New("vdisk takes no writes after a journal failure")
 	// ErrClosed: the vDisk was closed.

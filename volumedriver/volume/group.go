@@ -106,8 +106,8 @@ func SnapshotGroup(ctx context.Context, vols []*Volume, s SnapshotSpec) ([]Snaps
 	return SnapshotPart(ctx, vols, s, GroupPart{Size: len(vols)})
 }
 
-// SnapshotPart is SnapshotGroup of the vDisks that this host has of a group. Each part is all
-// or nothing; who leads the group has to delete those that were made when another was not.
+// SnapshotPart is SnapshotGroup of the vDisks that this host has of a group; ErrGroupLate if
+// part.Meet does not return in time, and its errors. Each part is all or nothing; who leads the group has to delete those that were made when another was not.
 func SnapshotPart(ctx context.Context, vols []*Volume, s SnapshotSpec, part GroupPart) ([]Snapshot, error) {
 	if err := CheckSnapshot(s); err != nil {
 		return nil, err
@@ -220,10 +220,9 @@ func (m *meeting) chair(ctx context.Context, clk clock.Clock, meet func(context.
 	defer cancel()
 	timer := clk.NewTimer(groupWait)
 	defer timer.Stop()
-	late := fmt.Errorf("%w: the group's vdisks did not all come to rest within %v; see which is stalled or slow", ErrStalled, groupWait)
 	select {
 	case <-timer.C():
-		m.over(late)
+		m.over(fmt.Errorf("%w: the group's vdisks did not all come to rest within %v; see which is stalled or slow", ErrStalled, groupWait))
 	case <-ctx.Done():
 		m.over(ctx.Err())
 	case <-m.end:
@@ -235,7 +234,7 @@ func (m *meeting) chair(ctx context.Context, clk clock.Clock, meet func(context.
 		}()
 		select {
 		case <-timer.C():
-			m.over(late)
+			m.over(fmt.Errorf("%w, which is %v", ErrGroupLate, groupWait))
 		case <-ctx.Done():
 			m.over(ctx.Err())
 		case <-m.end:

@@ -209,7 +209,7 @@ func TestGroupParts(t *testing.T) {
 		"late":    func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() },
 	} {
 		_, errs := parts(SnapshotSpec{ID: testID(90), Name: what}, meet)
-		want := map[string]error{"refused": refused, "late": ErrStalled}[what]
+		want := map[string]error{"refused": refused, "late": ErrGroupLate}[what]
 		for i, err := range errs {
 			if !errors.Is(err, want) {
 				t.Errorf("%s: part %d: %v", what, i, err)

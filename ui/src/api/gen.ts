@@ -2018,6 +2018,18 @@ export type SnapshotMachine = {
   /** Its guest wrote out what it held, or it was off */
   "quiesced": boolean;
 };
+export type SnapshotPartInput = {
+  "automatic"?: boolean;
+  "consistent"?: boolean;
+  "labels"?: Labels;
+  /** Unique on each vDisk, 1 to 255 bytes of UTF-8 without control characters */
+  "name": string;
+  /** vDisks of the group, on all nodes */
+  "size": number;
+  "sticky"?: boolean;
+  /** Ids of vDisks that the node serves, each once */
+  "vdisks": Array<string>;
+};
 export type Status = {
   "capacity": Capacity;
   /** UUID of the installation, the same at each of its nodes */
@@ -2736,6 +2748,12 @@ export interface Ops {
   "POST /setup": { path: { }; query: { }; body: SetupInput; res: User };
   /** Make a snapshot of several vDisks at one moment */
   "POST /snapshotGroups": { path: { }; query: { }; body: SnapshotGroupInput; res: SnapshotGroup };
+  /** Give up or delete this node's part of a group snapshot */
+  "DELETE /snapshotGroups/{group}": { path: { "group": string; }; query: { }; body: undefined; res: void };
+  /** Make the snapshots of vDisks at rest */
+  "POST /snapshotGroups/{group}/go": { path: { "group": string; }; query: { }; body: undefined; res: SnapshotGroup };
+  /** Bring vDisks to rest for a group snapshot */
+  "POST /snapshotGroups/{group}/rest": { path: { "group": string; }; query: { }; body: SnapshotPartInput; res: void };
   /** Health, capacity and performance of the node */
   "GET /status": { path: { }; query: { }; body: undefined; res: Status };
   /** What helps to find out what is wrong with the node, as a file */
