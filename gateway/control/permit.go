@@ -90,6 +90,17 @@ var errNoPermit = errors.New("the node's lease in the registry is not valid: not
 // Permitted tells whether the node may serve.
 func (c *Controller) Permitted() bool { return c.permit.ok() }
 
+// Term is the term of the lease by which the node may serve now. While it stays the same
+// nobody can have taken anything over from the node. A node that serves without a lease has
+// term 0.
+func (c *Controller) Term() (term uint64, ok bool) {
+	if c.permit == nil {
+		return 0, true
+	}
+	term = c.permit.term.Load()
+	return term, c.permit.ok()
+}
+
 // watchLease keeps the permit in step with the lease, until Stop.
 func (c *Controller) watchLease() {
 	defer c.wg.Done()

@@ -165,6 +165,12 @@ type DatastoreJob struct {
 	// Machines and Failed are as in DatastoreSnapshot, as far as the job got.
 	Machines []SnapshotMachine `json:"machines,omitempty"`
 	Failed   string            `json:"failed,omitempty"`
+	// CallMs is how long a call may take that the node has sent to the vCenter for the step, and
+	// that does harm when it is carried out late; 0: there is none.
+	CallMs int64 `json:"callMillis,omitempty"`
+	// From is from when a node that took the job over goes on with it, by its own clock: the
+	// calls of the former one are over then.
+	From time.Time `json:"from,omitzero"`
 	// Quiet is since when nothing is seen of snapshots that virtual machines were asked for.
 	Quiet time.Time `json:"quiet,omitzero"`
 }

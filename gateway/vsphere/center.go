@@ -94,11 +94,18 @@ func (m *Manager) secret(c model.Center) (string, error) {
 
 // connect signs in to a registered vCenter.
 func (m *Manager) connect(ctx context.Context, c model.Center) (*vsphere.Center, error) {
+	return m.connectWith(ctx, c, nil)
+}
+
+// connectWith is connect for somebody who needs a permit for what changes something.
+func (m *Manager) connectWith(ctx context.Context, c model.Center, permit vsphere.Permit) (*vsphere.Center, error) {
 	secret, err := m.secret(c)
 	if err != nil {
 		return nil, err
 	}
-	v, err := vsphere.Connect(ctx, options(c.Spec, secret))
+	o := options(c.Spec, secret)
+	o.Permit = permit
+	v, err := vsphere.Connect(ctx, o)
 	return v, explain(centerObject(c.Name), err)
 }
 

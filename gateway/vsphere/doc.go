@@ -33,4 +33,7 @@
 //	V6  A vCenter is asked for at most callsAtOnce things at once. What several jobs want of a
 //	    host at the same time is done once, and began after each of them asked (see shares).
 //	V7  Passwords and CHAP secrets are sealed in the model and in no answer, event or log.
+//	V8  A call that changes something at a vCenter is sent only by the node that has the job,
+//	    and by its lease (see permit). One that does harm when it is carried out late is in the
+//	    record with how long it takes at most; who takes the job over waits that long.
 package vsphere

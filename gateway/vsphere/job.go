@@ -127,7 +127,12 @@ func (m *Manager) run(ctx context.Context, id string, w *worker) {
 			pause = retryMin
 			continue
 		}
-		t := m.clock.NewTimer(pause)
+		next := pause
+		var wait *waiting
+		if errors.As(err, &wait) && wait.left > 0 {
+			next = min(wait.left, retryMax)
+		}
+		t := m.clock.NewTimer(next)
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -171,12 +176,19 @@ func (m *Manager) next(ctx context.Context, id string) (more bool, _ error) {
 	if passed, err := m.passOn(ctx, rec); passed || err != nil {
 		return false, err
 	}
+	if err := m.former(rec); err != nil {
+		return true, m.failed(rec, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	s := &step{m: m, rec: rec, job: *rec.Job}
 	err := s.do(ctx)
 	if ctx.Err() != nil && m.ctx.Err() != nil {
 		return false, ctx.Err() // it goes on with the next start
+	}
+	if errors.Is(err, vsphere.ErrNotOurs) {
+		m.log.Warn("a step of a datastore's job stops", "datastore", rec.Name, "job", rec.Job.Kind, "step", rec.Job.Step, "err", err)
+		return true, err
 	}
 	if err != nil {
 		return true, m.failed(rec, err)
@@ -185,13 +197,16 @@ func (m *Manager) next(ctx context.Context, id string) (more bool, _ error) {
 }
 
 // waiting is why a step is not over yet, which is no failure.
-type waiting struct{ why, hint string }
+type waiting struct {
+	why, hint string
+	left      time.Duration // until it is worth another look; 0: that is not known
+}
 
 func (w *waiting) Error() string { return w.why }
 
-// same tells whether a datastore still has the job and step of j.
-func same(d *model.Datastore, j *model.DatastoreJob) bool {
-	return d.Job != nil && d.Job.Kind == j.Kind && d.Job.Step == j.Step && d.Job.Started.Equal(j.Started)
+// same tells whether a datastore still has the job and step of j, and this node does it.
+func (m *Manager) same(d *model.Datastore, j *model.DatastoreJob) bool {
+	return d.Node == m.opt.Node && d.Job != nil && d.Job.Kind == j.Kind && d.Job.Step == j.Step && d.Job.Started.Equal(j.Started)
 }
 
 // failed keeps why a step does not get on.
@@ -199,8 +214,8 @@ func (m *Manager) failed(rec model.Datastore, err error) error {
 	var wait *waiting
 	if errors.As(err, &wait) {
 		_, uerr := m.model.UpdateDatastore(m.ctx, rec.ID, func(d *model.Datastore) error {
-			if same(d, rec.Job) {
-				d.Job.Error, d.Job.Hint = wait.why, wait.hint
+			if m.same(d, rec.Job) {
+				d.Job.Error, d.Job.Hint, d.Job.CallMs = wait.why, wait.hint, 0
 			}
 			return nil
 		})
@@ -210,10 +225,13 @@ func (m *Manager) failed(rec model.Datastore, err error) error {
 	var e *control.Error
 	err = explain(datastoreObject(rec.Name), err)
 	_, uerr := m.model.UpdateDatastore(m.ctx, rec.ID, func(d *model.Datastore) error {
-		if !same(d, rec.Job) {
+		if !m.same(d, rec.Job) {
 			return nil // another job replaced it
 		}
 		d.Job.Tries++
+		if !errors.Is(err, vsphere.ErrUnreachable) {
+			d.Job.CallMs = 0 // else it may go on there
+		}
 		d.Job.Quiet = time.Time{} // what the vCenter did meanwhile is not known
 		if d.Job.Error, d.Job.Hint = err.Error(), ""; errors.As(err, &e) {
 			d.Job.Error, d.Job.Hint = e.Message, e.Hint
@@ -251,8 +269,11 @@ func (m *Manager) advance(ctx context.Context, rec model.Datastore, s *step) (mo
 		return false, m.model.DeleteDatastore(ctx, rec.ID)
 	}
 	now, err := m.model.UpdateDatastore(ctx, rec.ID, func(d *model.Datastore) error {
+		if d.Node != m.opt.Node {
+			return errReplaced
+		}
 		d.VDisk, d.Volume = s.rec.VDisk, s.rec.Volume
-		if !same(d, rec.Job) {
+		if !m.same(d, rec.Job) {
 			return nil // another job replaced it
 		}
 		d.Size, d.Name, d.Snapshots = s.rec.Size, s.rec.Name, s.rec.Snapshots
@@ -260,7 +281,7 @@ func (m *Manager) advance(ctx context.Context, rec model.Datastore, s *step) (mo
 			d.Job, d.State = nil, model.StatePresent
 			return nil
 		}
-		d.Job.Machines, d.Job.Failed = s.job.Machines, s.job.Failed
+		d.Job.Machines, d.Job.Failed, d.Job.CallMs, d.Job.From = s.job.Machines, s.job.Failed, 0, time.Time{}
 		d.Job.Step, d.Job.Tries, d.Job.Error, d.Job.Hint, d.Job.Notes = order[i+1], 0, "", "", s.job.Notes
 		return nil
 	})
@@ -280,10 +301,14 @@ type step struct {
 	v      *vsphere.Center
 	hosts  []*vsphere.Host // of the cluster
 	naa    string
+	held   held
 }
 
 // do carries a step out.
 func (s *step) do(ctx context.Context) error {
+	if _, err := s.permit(ctx, 0); err != nil {
+		return err
+	}
 	var ok bool
 	if s.center, ok = s.m.model.FindCenter(s.rec.Center); !ok {
 		return fmt.Errorf("its vCenter: %w", model.ErrNotFound)
@@ -312,7 +337,7 @@ func (s *step) do(ctx context.Context) error {
 		return s.point(ctx)
 	}
 	var err error
-	if s.v, err = s.m.connect(ctx, s.center); err != nil {
+	if s.v, err = s.m.connectWith(ctx, s.center, s.permit); err != nil {
 		return err
 	}
 	defer s.v.Close()

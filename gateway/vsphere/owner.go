@@ -3,6 +3,7 @@ package vsphere
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/openvstorage/ovgate/gateway/cluster"
 	"github.com/openvstorage/ovgate/gateway/control"
@@ -13,8 +14,8 @@ import (
 // A job is done by the node that serves the datastore's vDisk. A request for one goes to that
 // node, which takes the datastore with it; a job whose vDisk moves meanwhile follows it. That
 // of a node that is gone is taken over by the node that serves the vDisk by then, or by any one
-// if nobody does. A step that a node began at a vCenter before it lost its lease may go on
-// there beside the one that took over; every step may be repeated (V2).
+// if nobody does. What the former node began at a vCenter before it lost its lease is over by
+// then (V8).
 
 // server is the node that serves a datastore's vDisk; the one of its record where there is
 // none.
@@ -70,6 +71,14 @@ func (m *Manager) passOn(ctx context.Context, d model.Datastore) (bool, error) {
 	return true, nil
 }
 
+// nodeName is what a node is called.
+func (m *Manager) nodeName(id string) string {
+	if m.ctl == nil {
+		return id
+	}
+	return m.ctl.NodeName(id)
+}
+
 // errNotTaken: another node took it over, or its node came back.
 var errNotTaken = errors.New("it is another node's by now, or its node is back")
 
@@ -83,14 +92,15 @@ func (m *Manager) TakeOver(ctx context.Context, gone map[string]bool) {
 			if now.Job == nil || now.Node != d.Node {
 				return errNotTaken
 			}
+			now.Job.From = m.clock.Now().UTC().Add(time.Duration(now.Job.CallMs) * time.Millisecond)
 			return nil
 		})
 		switch {
 		case errors.Is(err, errNotTaken), errors.Is(err, model.ErrConflict), errors.Is(err, model.ErrNotFound):
 		case err != nil:
-			m.log.Warn("job of a node that is gone is not taken over", "datastore", d.Name, "node", m.ctl.NodeName(d.Node), "err", err)
+			m.log.Warn("job of a node that is gone is not taken over", "datastore", d.Name, "node", m.nodeName(d.Node), "err", err)
 		default:
-			m.log.Warn("job of a node that is gone taken over", "datastore", out.Name, "job", out.Job.Kind, "step", out.Job.Step, "node", m.ctl.NodeName(d.Node))
+			m.log.Warn("job of a node that is gone taken over", "datastore", out.Name, "job", out.Job.Kind, "step", out.Job.Step, "node", m.nodeName(d.Node))
 			m.opt.Changed("datastore", out.ID)
 			m.resume(out.ID)
 		}

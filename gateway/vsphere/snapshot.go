@@ -219,7 +219,7 @@ var errReplaced = errors.New("another job replaced it")
 // keep stores what the step found of the virtual machines before it is over.
 func (s *step) keep(ctx context.Context) error {
 	_, err := s.m.model.UpdateDatastore(ctx, s.rec.ID, func(d *model.Datastore) error {
-		if !same(d, &s.job) {
+		if !s.m.same(d, &s.job) {
 			return errReplaced
 		}
 		d.Job.Machines, d.Job.Quiet = slices.Clone(s.job.Machines), s.job.Quiet
@@ -471,7 +471,7 @@ func (s *step) release(ctx context.Context) error {
 	}
 	return &waiting{
 		fmt.Sprintf("virtual machine %s: the vCenter has not told what came of a snapshot of it; it is looked for until %s", s.job.Machines[open].Name, s.job.Quiet.Add(lookAgain).Format(time.RFC3339)),
-		"wait; snapshot " + s.machineSnapshot() + " is removed by itself when it comes",
+		"wait; snapshot " + s.machineSnapshot() + " is removed by itself when it comes", 0,
 	}
 }
 

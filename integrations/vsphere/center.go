@@ -20,7 +20,6 @@ import (
 	"github.com/vmware/govmomi/fault"
 	"github.com/vmware/govmomi/session"
 	"github.com/vmware/govmomi/vim25"
-	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
 )
@@ -31,6 +30,10 @@ const (
 	// rescanTimeout bounds what a host does with its storage: it answers when it is done,
 	// and tries paths that are away one after the other.
 	rescanTimeout = 5 * time.Minute
+	// changeFactor is how many times Options.Timeout a host has to make, grow or destroy a
+	// datastore, and changeMost bounds that.
+	changeFactor = 5
+	changeMost   = 10 * time.Minute
 	// dialTimeout bounds connecting, with the TLS handshake.
 	dialTimeout = 10 * time.Second
 	// answerMax is above what a host with 1024 disks and 4096 paths tells, in bytes.
@@ -55,6 +58,7 @@ var (
 	ErrAnother     = errors.New("another disk")
 	ErrBusy        = errors.New("a task is not over")
 	ErrUnknown     = errors.New("it is not known what came of it")
+	ErrNotOurs     = errors.New("another node may do it by now")
 )
 
 // Options say how to sign in.
@@ -64,6 +68,7 @@ type Options struct {
 	Secret     string
 	Thumbprint string        // SHA-256 of the certificate, as Thumbprint gives it
 	Timeout    time.Duration // of each request; 0: DefaultTimeout
+	Permit     Permit        // nil: every request is permitted
 }
 
 // Center is a vCenter, or an ESXi host alone, after signing in. Close it.
@@ -202,17 +207,15 @@ type again struct{ c *Center }
 
 // RoundTrip implements soap.RoundTripper.
 func (a *again) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
-	limit := a.c.opt.Timeout
-	if slow(req) {
-		limit = rescanTimeout
-	}
-	if _, waits := req.(*methods.WaitForUpdatesExBody); waits {
-		limit += updateWait
-	}
+	limit := a.c.limit(req)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	ctx, err := a.c.permit(ctx, req, limit)
+	if err != nil {
+		return err
+	}
 	before := a.c.signIns.Load()
-	err := a.c.client.Client.RoundTrip(ctx, req, res)
+	err = a.c.client.Client.RoundTrip(ctx, req, res)
 	if err == nil || !fault.Is(err, &types.NotAuthenticated{}) {
 		return err
 	}
@@ -238,11 +241,15 @@ func (a *again) signIn(ctx context.Context, before int64) error {
 	return nil
 }
 
-// limited bounds answers.
+// limited bounds answers, and asks once more for the permit of what is sent.
 type limited struct{ base http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
 func (l limited) RoundTrip(r *http.Request) (*http.Response, error) {
+	if still, ok := r.Context().Value(stillKey{}).(func() error); ok && r.Body != nil {
+		r = r.Clone(r.Context())
+		r.Body, r.GetBody = &permitted{r.Body, still}, nil
+	}
 	resp, err := l.base.RoundTrip(r)
 	if err != nil {
 		return nil, err
@@ -289,7 +296,7 @@ func explain(what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, own := range []error{ErrUnreachable, ErrCertificate, ErrCredentials, ErrDenied, ErrNotFound, ErrExists, ErrInUse, ErrHostAway, ErrRefused, ErrBusy, context.Canceled} {
+	for _, own := range []error{ErrUnreachable, ErrCertificate, ErrCredentials, ErrDenied, ErrNotFound, ErrExists, ErrInUse, ErrHostAway, ErrRefused, ErrBusy, ErrNotOurs, context.Canceled} {
 		if errors.Is(err, own) {
 			return fmt.Errorf("%s: %w", what, err)
 		}

@@ -23,6 +23,8 @@
 //  4. A certificate is trusted because its SHA-256 is the one that is known, and nobody is
 //     sent a password before that was compared.
 //  5. Secrets are in no error. Answers, lists and waits are bounded.
+//  6. What changes something is sent with the permit of who asked for it alone, if that is
+//     wanted: see Permit.
 //
 // esxsim is the vCenter of the tests.
 package vsphere

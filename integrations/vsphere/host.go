@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vmware/govmomi/property"
 	"github.com/vmware/govmomi/session"
@@ -55,14 +56,17 @@ func (h *Host) Away() string {
 	return ""
 }
 
-// slow tells requests that work on a host's storage.
-func slow(req soap.HasFault) bool {
+// limit is how long a request may take: more when it works on a host's storage.
+func (c *Center) limit(req soap.HasFault) time.Duration {
 	switch req.(type) {
-	case *methods.RescanAllHbaBody, *methods.RescanHbaBody, *methods.RescanVmfsBody, *methods.CreateVmfsDatastoreBody, *methods.ExpandVmfsDatastoreBody,
-		*methods.RemoveDatastoreBody, *methods.UpdateSoftwareInternetScsiEnabledBody, *methods.QueryUnresolvedVmfsVolumeBody, *methods.QueryAvailableDisksForVmfsBody:
-		return true
+	case *methods.RescanAllHbaBody, *methods.RescanHbaBody, *methods.RescanVmfsBody, *methods.QueryUnresolvedVmfsVolumeBody, *methods.QueryAvailableDisksForVmfsBody:
+		return rescanTimeout
+	case *methods.CreateVmfsDatastoreBody, *methods.ExpandVmfsDatastoreBody, *methods.RemoveDatastoreBody, *methods.UpdateSoftwareInternetScsiEnabledBody:
+		return min(changeFactor*c.opt.Timeout, changeMost)
+	case *methods.WaitForUpdatesExBody:
+		return c.opt.Timeout + updateWait
 	}
-	return false
+	return c.opt.Timeout
 }
 
 // userSession returns the key of the session.

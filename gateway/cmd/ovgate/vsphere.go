@@ -42,7 +42,7 @@ func (c *centerFlags) add(cmd *cobra.Command) {
 	f.StringVar(&c.url, "address", "", "where the vCenter or host is, https://HOST")
 	f.StringVar(&c.user, "user", "", "user, such as ovgate@vsphere.local")
 	f.StringVar(&c.thumbprint, "thumbprint", "", "SHA-256 of the certificate to trust (default at first: the one that is there)")
-	f.DurationVar(&c.timeout, "request-timeout", 0, "how long a request may take, 1s to 5m (default 1m)")
+	f.DurationVar(&c.timeout, "request-timeout", 0, "how long a request may take, 1s to 5m; five times that where a datastore is made (default 1m)")
 	f.BoolVar(&c.secretStdin, "secret-stdin", false, "read the password from standard input")
 }
 
