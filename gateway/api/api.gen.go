@@ -1100,6 +1100,9 @@ type CenterList struct {
 
 // CenterOptions defines model for CenterOptions.
 type CenterOptions struct {
+	// Events It is told in its events what happens to datastores of ovgate
+	Events bool `json:"events"`
+
 	// Thumbprint SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there
 	Thumbprint string `json:"thumbprint"`
 
@@ -1115,6 +1118,9 @@ type CenterOptions struct {
 
 // CenterOptionsInput How to sign in to a vCenter. What is left out has its default, or stays in a change.
 type CenterOptionsInput struct {
+	// Events It is told in its events what happens to datastores of ovgate; left out at first: true
+	Events *bool `json:"events,omitempty"`
+
 	// Thumbprint SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there
 	Thumbprint *string `json:"thumbprint,omitempty"`
 

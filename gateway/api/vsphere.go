@@ -15,7 +15,7 @@ func (s *Server) centerOf(r model.Center) Center {
 		ID: r.ID, Name: r.Name, HasSecret: len(r.Secret) > 0, Kind: r.Kind, Version: r.Version, Hosts: r.Hosts,
 		Datastores: len(s.opt.Model.Datastores(func(d model.Datastore) bool { return d.Center == r.ID })),
 		Warnings:   append([]string{}, r.Warnings...), TestedAt: r.Tested.UTC(), Created: r.Created,
-		Options: CenterOptions{URL: r.Spec.URL, User: r.Spec.User, Thumbprint: r.Spec.Thumbprint, TimeoutMs: r.Spec.TimeoutMs},
+		Options: CenterOptions{URL: r.Spec.URL, User: r.Spec.User, Thumbprint: r.Spec.Thumbprint, TimeoutMs: r.Spec.TimeoutMs, Events: !r.Spec.NoEvents},
 	}
 	if out.Options.TimeoutMs == 0 {
 		out.Options.TimeoutMs = vsphere.DefaultTimeout.Milliseconds()
@@ -41,6 +41,9 @@ func centerChange(in *CenterOptionsInput) func(*model.CenterSpec) {
 		set(&s.User, in.User)
 		set(&s.Thumbprint, in.Thumbprint)
 		set(&s.TimeoutMs, in.TimeoutMs)
+		if in.Events != nil {
+			s.NoEvents = !*in.Events
+		}
 	}
 }
 

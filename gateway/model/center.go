@@ -35,6 +35,7 @@ type CenterSpec struct {
 	User       string `json:"user"`
 	Thumbprint string `json:"thumbprint"`              // SHA-256 of the certificate that is trusted
 	TimeoutMs  int64  `json:"timeoutMillis,omitempty"` // of each request
+	NoEvents   bool   `json:"noEvents,omitempty"`      // it is not told what happens to datastores
 }
 
 // CenterCluster is a cluster of hosts, or a host alone, with the target that it has.

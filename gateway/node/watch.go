@@ -89,6 +89,23 @@ func (w *healthWatch) remember(n *node, now time.Time, c *observe.Checks, stores
 	c.Machine = w.machine
 }
 
+// causesEvery is how often vCenters are told what is wrong with their datastores.
+const causesEvery = 10 * time.Second
+
+// tellCenters tells vCenters what is wrong, until ctx ends.
+func (n *node) tellCenters(ctx context.Context) {
+	t := time.NewTicker(causesEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			n.vsphere.Causes(n.checkHealth().Causes)
+		}
+	}
+}
+
 // works returns once the locks of all that serves could be had, for systemd's watchdog:
 // those of sessions, vDisks, journals and caches. It asks nobody outside.
 func (n *node) works() {

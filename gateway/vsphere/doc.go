@@ -15,6 +15,8 @@
 // A watch keeps which virtual machines are on the datastores, for as long as somebody asks
 // for them: one collector of changes per vCenter, opened again when it was away.
 //
+// Notices are what a vCenter is told in its events: see notice.go.
+//
 // All datastores of a cluster are LUNs of one shared target, whose group "hosts" has the
 // iSCSI names of the hosts, and one CHAP secret.
 //

@@ -67,6 +67,7 @@ type Manager struct {
 	centerLock chan struct{} // held by who changes a vCenter's record
 	targetLock sync.Mutex    // held by who makes a cluster's target or lets hosts in to it
 	shares     shares
+	notices    notices
 
 	mu      sync.Mutex
 	stopped bool
@@ -97,7 +98,7 @@ func New(opt Options) *Manager {
 	return &Manager{
 		opt: opt, model: opt.Model, ctl: opt.Control, log: opt.Log, clock: opt.Clock, ctx: ctx, cancel: cancel,
 		slots: make(chan struct{}, workers), reads: make(chan struct{}, reads), centerLock: make(chan struct{}, 1), running: map[string]*worker{},
-		calls: map[string]chan struct{}{}, watches: map[string]*watch{}, shares: shares{running: map[string]*share{}, next: map[string]*share{}},
+		calls: map[string]chan struct{}{}, watches: map[string]*watch{}, shares: shares{running: map[string]*share{}, next: map[string]*share{}}, notices: newNotices(),
 	}
 }
 

@@ -119,6 +119,9 @@ func (m *Manager) Follow(ch model.Change) {
 		idle := len(m.running) == 0
 		m.mu.Unlock()
 		v, ok := m.model.VDisk(ch.Key)
+		if ok {
+			m.moved(v)
+		}
 		if idle || !ok || v.Node == m.opt.Node {
 			return
 		}

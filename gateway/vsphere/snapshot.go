@@ -499,6 +499,7 @@ func (s *step) went(ctx context.Context) error {
 	keepSnapshot(&s.rec, went)
 	if s.job.Failed != "" {
 		s.m.log.Warn("a snapshot of a datastore was not made", "datastore", s.rec.Name, "snapshot", s.job.Name, "why", s.job.Failed)
+		s.m.notify(s.rec, fmt.Sprintf("warning: snapshot %s was not made: %s", clip(s.job.Name), s.job.Failed))
 	}
 	return nil
 }

@@ -25,6 +25,11 @@ var Privileges = []string{
 	"Datastore.AllocateSpace", "Datastore.Browse", "Datastore.Config", "Datastore.Delete", "Datastore.Rename",
 }
 
+// Wished are privileges without which something is left out, and what.
+var Wished = []struct{ Privilege, Without string }{
+	{"Global.LogEvent", "it is not told events of datastores"},
+}
+
 // Report is what a test found, step by step.
 type Report struct {
 	Steps      []Step
@@ -87,6 +92,11 @@ func Check(ctx context.Context, o Options, clk clock.Clock) (Report, error) {
 	if err := run("privileges", func() (string, error) { return c.checkPrivileges(ctx) }); err != nil {
 		return r, err
 	}
+	if r.Kind == KindVCenter {
+		if r.Warnings, err = c.checkWished(ctx); err != nil {
+			return r, err
+		}
+	}
 	err = run("hosts", func() (string, error) {
 		hosts, err := c.Hosts(ctx, "")
 		if err != nil {
@@ -117,21 +127,49 @@ func checkVersion(v string) error {
 
 // checkPrivileges asks which privileges the user has at the root.
 func (c *Center) checkPrivileges(ctx context.Context) (string, error) {
-	m := c.client.ServiceContent.AuthorizationManager
-	if m == nil {
+	if c.client.ServiceContent.AuthorizationManager == nil {
 		return "they cannot be asked for", nil
 	}
-	s, err := c.userSession(ctx)
+	missing, err := c.lacks(ctx, Privileges)
 	if err != nil {
 		return "", err
 	}
+	if len(missing) > 0 {
+		return "", fmt.Errorf("%w: user %s lacks %s", ErrDenied, c.opt.User, strings.Join(missing, ", "))
+	}
+	return fmt.Sprintf("%d of %d", len(Privileges), len(Privileges)), nil
+}
+
+// checkWished says what is left out for want of a privilege.
+func (c *Center) checkWished(ctx context.Context) (warnings []string, _ error) {
+	if c.client.ServiceContent.AuthorizationManager == nil {
+		return nil, nil
+	}
+	var ids []string
+	for _, w := range Wished {
+		ids = append(ids, w.Privilege)
+	}
+	missing, err := c.lacks(ctx, ids)
+	for _, w := range Wished {
+		if slices.Contains(missing, w.Privilege) {
+			warnings = append(warnings, fmt.Sprintf("user %s lacks %s: %s", c.opt.User, w.Privilege, w.Without))
+		}
+	}
+	return warnings, err
+}
+
+// lacks returns those of some privileges, sorted, that the user does not have at the root.
+func (c *Center) lacks(ctx context.Context, privileges []string) (missing []string, _ error) {
+	s, err := c.userSession(ctx)
+	if err != nil {
+		return nil, err
+	}
 	res, err := methods.HasPrivilegeOnEntities(ctx, c.client, &types.HasPrivilegeOnEntities{
-		This: *m, Entity: []types.ManagedObjectReference{c.client.ServiceContent.RootFolder}, SessionId: s, PrivId: Privileges,
+		This: *c.client.ServiceContent.AuthorizationManager, Entity: []types.ManagedObjectReference{c.client.ServiceContent.RootFolder}, SessionId: s, PrivId: privileges,
 	})
 	if err != nil {
-		return "", explain("ask for privileges", err)
+		return nil, explain("ask for privileges", err)
 	}
-	var missing []string
 	for _, e := range res.Returnval {
 		for _, p := range e.PrivAvailability {
 			if !p.IsGranted {
@@ -139,9 +177,6 @@ func (c *Center) checkPrivileges(ctx context.Context) (string, error) {
 			}
 		}
 	}
-	if len(missing) > 0 {
-		slices.Sort(missing)
-		return "", fmt.Errorf("%w: user %s lacks %s", ErrDenied, c.opt.User, strings.Join(missing, ", "))
-	}
-	return fmt.Sprintf("%d of %d", len(Privileges), len(Privileges)), nil
+	slices.Sort(missing)
+	return missing, nil
 }

@@ -33,6 +33,7 @@ type centerFlags struct {
 	url, user   string
 	thumbprint  string
 	timeout     time.Duration
+	events      bool
 	secretStdin bool
 }
 
@@ -43,6 +44,7 @@ func (c *centerFlags) add(cmd *cobra.Command) {
 	f.StringVar(&c.user, "user", "", "user, such as ovgate@vsphere.local")
 	f.StringVar(&c.thumbprint, "thumbprint", "", "SHA-256 of the certificate to trust (default at first: the one that is there)")
 	f.DurationVar(&c.timeout, "request-timeout", 0, "how long a request may take, 1s to 5m; five times that where a datastore is made (default 1m)")
+	f.BoolVar(&c.events, "events", true, "tell the vCenter, in its events, what happens to datastores of ovgate")
 	f.BoolVar(&c.secretStdin, "secret-stdin", false, "read the password from standard input")
 }
 
@@ -59,6 +61,9 @@ func (c *centerFlags) input() (in client.CenterOptionsInput, any bool) {
 	}
 	if c.cmd.Flags().Changed("request-timeout") {
 		in.TimeoutMs, any = new(c.timeout.Milliseconds()), true
+	}
+	if c.cmd.Flags().Changed("events") {
+		in.Events, any = &c.events, true
 	}
 	return in, any
 }
@@ -194,7 +199,7 @@ func centerRows(c client.Center) [][]string {
 	rows := [][]string{
 		{"name", c.Name}, {"id", c.ID}, {"kind", c.Kind}, {"address", c.Options.URL}, {"user", c.Options.User}, {"thumbprint", c.Options.Thumbprint},
 		{"request timeout", formatMillis(c.Options.TimeoutMs)}, {"version", c.Version}, {"hosts", strconv.Itoa(c.Hosts)}, {"datastores", strconv.Itoa(c.Datastores)},
-		{"tested", formatTime(&c.TestedAt)},
+		{"told events", yesNo(c.Options.Events)}, {"tested", formatTime(&c.TestedAt)},
 	}
 	for _, w := range c.Warnings {
 		rows = append(rows, []string{"warning", w})

@@ -37,6 +37,7 @@ type fabric struct {
 	sessions map[*simulator.Registry]bool
 	down     map[types.ManagedObjectReference]types.ManagedObjectReference // an object of a host that is down -> host
 	before   func(Call) types.BaseMethodFault
+	lacking  []string                                                      // privileges that users do not have
 	held     map[string]*Held                                              // that wait for a snapshot, by virtual machine
 	helds    int                                                           // ever
 	cookies  map[string]bool                                               // of clients' sessions; false: expired
@@ -76,6 +77,9 @@ func install(m *simulator.Model, dir string, o Options) *fabric {
 		f.hosts[sys.Self] = h
 		f.reg.Put(&storageSystem{HostStorageSystem: h.hss, h: h})
 		f.reg.Put(&datastoreSystem{HostDatastoreSystem: h.dss, h: h})
+	}
+	if am, ok := f.reg.Get(*m.ServiceContent.AuthorizationManager).(*simulator.AuthorizationManager); ok {
+		f.reg.Put(&authorization{am, f})
 	}
 	f.reg.Cookie = f.cookie
 	next := f.reg.Handler

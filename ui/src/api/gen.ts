@@ -274,6 +274,8 @@ export type CenterList = {
   "next": string | null;
 };
 export type CenterOptions = {
+  /** It is told in its events what happens to datastores of ovgate */
+  "events": boolean;
   /** SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there */
   "thumbprint": string;
   /** Of each request, 1000 to 300000; 0: 60000 */
@@ -285,6 +287,8 @@ export type CenterOptions = {
 };
 /** How to sign in to a vCenter. What is left out has its default, or stays in a change. */
 export type CenterOptionsInput = {
+  /** It is told in its events what happens to datastores of ovgate; left out at first: true */
+  "events"?: boolean;
   /** SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there */
   "thumbprint"?: string;
   /** Of each request, 1000 to 300000; 0: 60000 */

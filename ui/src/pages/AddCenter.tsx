@@ -18,6 +18,7 @@ export function AddCenter({ onClose }: { onClose: () => void }) {
   const [user, setUser] = useState("");
   const [secret, setSecret] = useState("");
   const [thumbprint, setThumbprint] = useState("");
+  const [events, setEvents] = useState(true);
   const [trust, setTrust] = useState(false);
   const [tried, setTried] = useState(false);
   const [made, setMade] = useState<CenterResult | undefined>(undefined);
@@ -27,7 +28,7 @@ export function AddCenter({ onClose }: { onClose: () => void }) {
     if (missing) {
       return;
     }
-    const options = { url: url.trim(), user: user.trim(), ...(trust ? {} : { thumbprint: thumbprint.trim() }) };
+    const options = { url: url.trim(), user: user.trim(), events, ...(trust ? {} : { thumbprint: thumbprint.trim() }) };
     setMade(await call("POST /vsphere/centers", { key, body: { name: name.trim(), options, secret } }));
     reload("centers?");
   };
@@ -60,6 +61,9 @@ export function AddCenter({ onClose }: { onClose: () => void }) {
       />
       <CheckField name="trust" checked={trust} onValue={setTrust}>
         Trust the certificate that is there now, without comparing it
+      </CheckField>
+      <CheckField name="events" checked={events} onValue={setEvents}>
+        Tell it, in its events, what happens to datastores of ovgate
       </CheckField>
     </FormDialog>
   );

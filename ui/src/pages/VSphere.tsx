@@ -161,6 +161,7 @@ function TestDialog({ center, onClose }: { center: Center; onClose: () => void }
       facts={[
         ["User", center.options.user],
         ["Trusted certificate, SHA-256", <code key="thumbprint">{center.options.thumbprint}</code>],
+        ["Told events of datastores", center.options.events ? "Yes" : "No"],
       ]}
       warnings={center.warnings}
       test={test}
