@@ -1578,6 +1578,9 @@ type Datastore struct {
 
 	// VPool Name
 	VPool string `json:"vpool"`
+
+	// Warnings What it does not carry at the vCenter of custom attribute and tag, and why
+	Warnings []string `json:"warnings"`
 }
 
 // DatastoreHost defines model for DatastoreHost.
@@ -1624,7 +1627,7 @@ type DatastoreJob struct {
 	Error string `json:"error"`
 	Hint  string `json:"hint"`
 
-	// Kind create, import, attach, expand, rename, snapshot or remove
+	// Kind create, import, attach, expand, rename, snapshot, mark or remove
 	Kind string `json:"kind"`
 
 	// Notes What was left out, such as hosts that are away

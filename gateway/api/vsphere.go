@@ -155,7 +155,7 @@ func (s *Server) datastoreOf(d model.Datastore) Datastore {
 			Kind: string(j.Kind), Step: j.Step, Steps: vspherectl.Steps(j.Kind), Tries: j.Tries, Error: j.Error, Hint: j.Hint, Notes: append([]string{}, j.Notes...), Started: j.Started,
 		}
 	}
-	out.Snapshots = []DatastoreSnapshot{}
+	out.Warnings, out.Snapshots = append([]string{}, d.Warnings...), []DatastoreSnapshot{}
 	for _, x := range d.Snapshots {
 		row := DatastoreSnapshot{Name: x.Name, Time: x.Time, Consistent: x.Consistent(), Failed: x.Failed, Group: append([]string{}, x.Group...), Machines: []SnapshotMachine{}}
 		for _, m := range x.Machines {

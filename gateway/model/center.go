@@ -89,6 +89,10 @@ type Datastore struct {
 	Created     time.Time `json:"created"`
 	// Job is what is being done; nil: nothing. It goes on after a restart.
 	Job *DatastoreJob `json:"job,omitempty"`
+	// Marked is what it carries at the vCenter, as it was last set; Warnings tell what could
+	// not be set.
+	Marked   string   `json:"marked,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
 	// Snapshots tells how the newest snapshots with virtual machines went, oldest first, up to
 	// MaxDatastoreSnapshots.
 	Snapshots []DatastoreSnapshot `json:"snapshots,omitempty"`
@@ -138,6 +142,7 @@ const (
 	JobExpand JobKind = "expand"
 	JobRename JobKind = "rename"
 	JobRemove JobKind = "remove"
+	JobMark   JobKind = "mark" // with what it is on, at the vCenter
 	// JobQuiesce makes a snapshot of the vDisk for which the guests of the virtual machines
 	// write out what they hold.
 	JobQuiesce JobKind = "snapshot"
@@ -193,7 +198,7 @@ func (d Datastore) clone(rev int64) Datastore {
 		j.Notes, j.Machines, j.With = slices.Clone(j.Notes), slices.Clone(j.Machines), slices.Clone(j.With)
 		d.Job = &j
 	}
-	d.Snapshots = slices.Clone(d.Snapshots)
+	d.Warnings, d.Snapshots = slices.Clone(d.Warnings), slices.Clone(d.Snapshots)
 	for i := range d.Snapshots {
 		d.Snapshots[i].Machines, d.Snapshots[i].Group = slices.Clone(d.Snapshots[i].Machines), slices.Clone(d.Snapshots[i].Group)
 	}

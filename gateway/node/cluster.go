@@ -354,6 +354,14 @@ func errNoCluster() error {
 	return &control.Error{Code: control.CodeNotRunning, Object: "cluster", Message: "the node is in no cluster", Hint: "make one with ovgate cluster init --name NAME"}
 }
 
+// whose is what things of this cluster are called elsewhere.
+func (m *membership) whose() string {
+	if p := m.part.Load(); p != nil {
+		return "cluster " + p.record.Name
+	}
+	return "node " + m.n.self.Name
+}
+
 // Status implements api.Cluster.
 func (m *membership) Status() api.ClusterPart {
 	s := api.ClusterPart{ID: m.n.model.Cluster().ID, Etcd: len(m.n.cfg.Registry.Etcd) > 0}

@@ -425,7 +425,7 @@ func (n *node) openAPI(ctx context.Context) error {
 		Sealer: seal, Portals: reached, Node: n.self.ID, Log: n.log, Changed: n.changed, LastLiving: n.lastLiving,
 		Paths: n.forwarder != nil, Moved: n.moved, NoSchedules: n.cfg.NoSchedules, Clock: n.clock(), Events: n.tell,
 	})
-	n.vsphere = vsphere.New(vsphere.Options{Model: n.model, Control: n.ctl, Sealer: seal, Node: n.self.ID, Log: n.log, Changed: n.changed, Events: n.tell})
+	n.vsphere = vsphere.New(vsphere.Options{Cluster: n.member.whose, Model: n.model, Control: n.ctl, Sealer: seal, Node: n.self.ID, Log: n.log, Changed: n.changed, Events: n.tell})
 	dist, err := fs.Sub(ui.Dist, "dist")
 	if err != nil {
 		return err
@@ -475,6 +475,7 @@ func (n *node) recordsProblem(err error) {
 func (n *node) changed(kind, id string) {
 	n.health.stale.Store(true)
 	n.api.Changed(kind, id)
+	n.vsphere.Names(kind, id)
 }
 
 // serve opens vPools and vDisks, serves, and stops when ctx ends.

@@ -242,9 +242,10 @@ func (m *Manager) give(ctx context.Context, ref string, job model.DatastoreJob, 
 	return rec, nil
 }
 
-// idle refuses while a job is at work.
+// idle refuses while a job is at work. One that only marks the datastore is done again after
+// the one that replaces it.
 func idle(d *model.Datastore) error {
-	if d.Job == nil {
+	if d.Job == nil || d.Job.Kind == model.JobMark {
 		return nil
 	}
 	return &control.Error{Code: control.CodeInUse, Object: datastoreObject(d.Name), Message: fmt.Sprintf("it has a job: %s, step %s", d.Job.Kind, d.Job.Step), Hint: "wait until that is done: ovgate vsphere datastore show " + d.Name}
@@ -330,7 +331,7 @@ func (m *Manager) RemoveDatastore(ctx context.Context, ref string, keep bool) (m
 		return rec, err
 	}
 	return m.give(ctx, rec.ID, model.DatastoreJob{Kind: model.JobRemove, Step: stepDestroy, Keep: keep}, func(d *model.Datastore) error {
-		if d.State == model.StatePresent && d.Job != nil && (d.Job.Tries == 0 || d.Job.Kind == model.JobQuiesce) {
+		if d.State == model.StatePresent && idle(d) != nil && (d.Job.Tries == 0 || d.Job.Kind == model.JobQuiesce) {
 			return idle(d) // and virtual machines that left it may have snapshots of that one
 		}
 		d.State = model.StateDeleting

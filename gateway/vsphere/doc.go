@@ -2,9 +2,10 @@
 // is done and when, and keeps that in the model; integrations/vsphere does it at a vCenter
 // and its hosts, gateway/control on this node.
 //
-//	create: vdisk ─► target ─► hosts ─► format ─► mount
-//	import:           target ─► hosts ─► resignature ─► mount
-//	attach:                    hosts ───────────► mount
+//	create: vdisk ─► target ─► hosts ─► format ─► mount ─► mark
+//	import:           target ─► hosts ─► resignature ─► mount ─► mark
+//	attach:                    hosts ───────────► mount ─► mark
+//	mark:                                                  mark
 //	expand: grow ─► rescan ─► expand ─► verify
 //	rename: rename
 //	remove: destroy ─► detach ─► unmap ─► forget ─► vdisk ─► target

@@ -23,6 +23,7 @@ const (
 	stepFormat  = "format"
 	stepSign    = "resignature"
 	stepMount   = "mount"
+	stepMark    = "mark"
 	stepGrow    = "grow"
 	stepRescan  = "rescan"
 	stepExpand  = "expand"
@@ -40,9 +41,10 @@ const (
 
 // orders are the steps of each kind of job.
 var orders = map[model.JobKind][]string{
-	model.JobCreate:  {stepVDisk, stepTarget, stepHosts, stepFormat, stepMount},
-	model.JobImport:  {stepTarget, stepHosts, stepSign, stepMount},
-	model.JobAttach:  {stepHosts, stepMount},
+	model.JobCreate:  {stepVDisk, stepTarget, stepHosts, stepFormat, stepMount, stepMark},
+	model.JobImport:  {stepTarget, stepHosts, stepSign, stepMount, stepMark},
+	model.JobAttach:  {stepHosts, stepMount, stepMark},
+	model.JobMark:    {stepMark},
 	model.JobExpand:  {stepGrow, stepRescan, stepExpand, stepVerify},
 	model.JobRename:  {stepRename},
 	model.JobRemove:  {stepDestroy, stepDetach, stepUnmap, stepForget, stepDelete},
@@ -276,7 +278,7 @@ func (m *Manager) advance(ctx context.Context, rec model.Datastore, s *step) (mo
 		if !m.same(d, rec.Job) {
 			return nil // another job replaced it
 		}
-		d.Size, d.Name, d.Snapshots = s.rec.Size, s.rec.Name, s.rec.Snapshots
+		d.Size, d.Name, d.Snapshots, d.Marked, d.Warnings = s.rec.Size, s.rec.Name, s.rec.Snapshots, s.rec.Marked, s.rec.Warnings
 		if last {
 			d.Job, d.State = nil, model.StatePresent
 			return nil
@@ -286,6 +288,7 @@ func (m *Manager) advance(ctx context.Context, rec model.Datastore, s *step) (mo
 		return nil
 	})
 	if err == nil && now.Job == nil {
+		m.remark(func(d model.Datastore) bool { return d.ID == rec.ID }) // what changed meanwhile
 		m.log.Info("datastore's job done", "datastore", now.Name, "job", rec.Job.Kind, "took", m.clock.Now().Sub(rec.Job.Started).Round(time.Millisecond))
 		m.opt.Events.Tell(event.DatastoreDone, datastoreObject(now.Name), "job", string(rec.Job.Kind), "took", m.clock.Now().Sub(rec.Job.Started).Round(time.Second).String())
 	}
@@ -346,6 +349,8 @@ func (s *step) do(ctx context.Context) error {
 		return s.quiesce(ctx)
 	case stepRelease:
 		return s.release(ctx)
+	case stepMark:
+		return s.mark(ctx)
 	}
 	if s.hosts, err = s.v.Hosts(ctx, s.rec.Cluster); err != nil {
 		return err

@@ -46,6 +46,8 @@ type Options struct {
 	Log     *slog.Logger
 	// Changed is told after a "center" or "datastore" changed, with its id. It must not block.
 	Changed func(kind, id string)
+	// Cluster is what datastores carry of where they are from, such as "cluster east". nil: nothing.
+	Cluster func() string
 	// Events is told what happens.
 	Events event.Sink
 }
@@ -107,6 +109,7 @@ func (m *Manager) Start() {
 	for _, d := range m.model.Datastores(func(d model.Datastore) bool { return d.Node == m.opt.Node && d.Job != nil }) {
 		m.work(d.ID)
 	}
+	m.remark(func(model.Datastore) bool { return true })
 }
 
 // Stop ends what is being done; it goes on with the next start.

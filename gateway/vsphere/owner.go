@@ -109,6 +109,7 @@ func (m *Manager) TakeOver(ctx context.Context, gone map[string]bool) {
 
 // Follow hears of a record that another node stored, or this one. It does not block.
 func (m *Manager) Follow(ch model.Change) {
+	m.Names(ch.Kind, ch.Key)
 	switch ch.Kind {
 	case "datastore":
 		if d, ok := m.model.FindDatastore(ch.Key); ok && d.Node == m.opt.Node && d.Job != nil {

@@ -81,6 +81,7 @@ func newStep(m *Manager, rec model.Datastore) *step { return &step{m: m, rec: re
 func TestFormerCalls(t *testing.T) {
 	l := newLeft(t, 0)
 	l.ends()
+	l.quiet()
 	var asked atomic.Int64
 	l.v.Before(func(esxsim.Call) types.BaseMethodFault { asked.Add(1); return nil })
 	const limit = 5 * time.Minute

@@ -28,6 +28,11 @@ var Privileges = []string{
 // Wished are privileges without which something is left out, and what.
 var Wished = []struct{ Privilege, Without string }{
 	{"Global.LogEvent", "it is not told events of datastores"},
+	{"Global.ManageCustomFields", "datastores have no custom attribute unless it is defined by hand"},
+	{"Global.SetCustomField", "datastores have no custom attribute"},
+	{"InventoryService.Tagging.AttachTag", "datastores have no tag of their vPool"},
+	{"InventoryService.Tagging.CreateCategory", "datastores have no tag of their vPool unless the category is there"},
+	{"InventoryService.Tagging.CreateTag", "a new vPool has no tag"},
 }
 
 // Report is what a test found, step by step.

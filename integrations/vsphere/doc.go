@@ -7,7 +7,8 @@
 //	Storage   what a host told of its adapter, or of its disks and paths; of many hosts at once
 //	Inventory which virtual machines are on which LUN, kept up to date by Center.Watch
 //	Notice    an event of the vCenter, which Center.Post writes
-//	Datastore a VMFS volume on one LUN: CreateDatastore, Expand, Rename, Destroy
+//	Datastore a VMFS volume on one LUN: CreateDatastore, Expand, Rename, Destroy; and what it
+//	          carries: SetAttribute, SetTag
 //
 // Order of a removal. Unmapping a LUN that hosts still use is an all-paths-down event,
 // from which they recover badly:

@@ -42,6 +42,23 @@ func TestGovc(t *testing.T) {
 	works("VMFS", "datastore.info", "gold")
 	works(d.Naa, "host.storage.info", "-host", host, "-t", "lun")
 	fails("datastore.create", "-type", "vmfs", "-name", "other", "-disk="+d.Naa, host)
+	// A storage policy chooses it by its tag.
+	works("", "storage.policy.create", "-category", "ovgate-vpool", "-tag", pool, "tagged")
+	works("tagged", "storage.policy.ls")
+	works("ovgate-vpool", "storage.policy.info", "-json", "tagged")
+
+	// Files on the empty datastore.
+	file := filepath.Join(t.TempDir(), "image.iso")
+	if err := os.WriteFile(file, []byte("image"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	works("", "datastore.ls", "-ds", "gold")
+	works("", "datastore.mkdir", "-ds", "gold", "images")
+	works("", "datastore.upload", "-ds", "gold", file, "images/image.iso")
+	works("image.iso", "datastore.ls", "-ds", "gold", "images")
+	works("", "datastore.rm", "-ds", "gold", "images/image.iso")
+	fails("datastore.ls", "-ds", "gold", "images/image.iso")
+	works("", "datastore.rm", "-ds", "gold", "images")
 	works("", "vm.create", "-ds", "gold", "-host", host, "-on=false", "-net", "VM Network", "vm1")
 	fails("datastore.remove", "-ds", "gold", host)
 	refused(t, l.remove("gold"), "in_use", "1 virtual machines")

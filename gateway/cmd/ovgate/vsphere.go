@@ -449,6 +449,9 @@ func datastoreRows(d client.Datastore) [][]string {
 		{"name", d.Name}, {"id", d.ID}, {"center", d.Center}, {"cluster", d.Cluster}, {"vpool", d.VPool}, {"vdisk", dash(d.VDisk)}, {"lun", dash(d.Naa)},
 		{"volume", dash(d.Volume)}, {"size", formatSize(d.Size)}, {"state", d.State},
 	}
+	for _, w := range d.Warnings {
+		rows = append(rows, []string{"warning", w})
+	}
 	for _, s := range d.Snapshots {
 		text := "virtual machines quiesced"
 		bad := 0

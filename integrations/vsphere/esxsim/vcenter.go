@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/vmware/govmomi"
+	_ "github.com/vmware/govmomi/pbm/simulator" // storage policies
 	"github.com/vmware/govmomi/simulator"
 	_ "github.com/vmware/govmomi/vapi/simulator" // tags
 	"github.com/vmware/govmomi/vim25/soap"

@@ -8,6 +8,7 @@ import (
 	"github.com/vmware/govmomi/cli"
 	_ "github.com/vmware/govmomi/cli/datastore"
 	_ "github.com/vmware/govmomi/cli/host/storage"
+	_ "github.com/vmware/govmomi/cli/storage/policy"
 	_ "github.com/vmware/govmomi/cli/vm"
 )
 

@@ -594,6 +594,8 @@ export type Datastore = {
   "volume": string;
   /** Name */
   "vpool": string;
+  /** What it does not carry at the vCenter of custom attribute and tag, and why */
+  "warnings": Array<string>;
 };
 export type DatastoreHost = {
   "accessible": boolean;
@@ -625,7 +627,7 @@ export type DatastoreJob = {
   /** Of the newest try; empty */
   "error": string;
   "hint": string;
-  /** create, import, attach, expand, rename, snapshot or remove */
+  /** create, import, attach, expand, rename, snapshot, mark or remove */
   "kind": string;
   /** What was left out, such as hosts that are away */
   "notes": Array<string>;

@@ -231,7 +231,16 @@ function HostsDialog({ center, onClose }: { center: Center; onClose: () => void 
 
 const columns: Column<Datastore>[] = [
   { key: "name", title: "Name", cell: (d) => d.name },
-  { key: "state", title: "State", cell: (d) => <DatastoreTag datastore={d} /> },
+  {
+    key: "state",
+    title: "State",
+    cell: (d) => (
+      <>
+        <DatastoreTag datastore={d} />
+        {d.warnings.length > 0 && <Tag tone="warn" word={plural(d.warnings.length, "warning")} title={d.warnings.join(". ")} />}
+      </>
+    ),
+  },
   { key: "center", title: "vCenter", cell: (d) => `${d.center}, ${d.cluster}` },
   { key: "vpool", title: "vPool", cell: (d) => <Link to={`/vpools/${encodeURIComponent(d.vpool)}`}>{d.vpool}</Link> },
   { key: "vdisk", title: "vDisk", cell: (d) => (d.vdisk ? <Link to={`/vdisks/${encodeURIComponent(d.vdisk)}`}>Show</Link> : "–") },
