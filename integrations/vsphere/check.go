@@ -94,13 +94,11 @@ func Check(ctx context.Context, o Options, clk clock.Clock) (Report, error) {
 	if err := run("version", func() (string, error) { return about.FullName, checkVersion(about.Version) }); err != nil {
 		return r, err
 	}
-	if err := run("privileges", func() (string, error) { return c.checkPrivileges(ctx) }); err != nil {
+	if err := run("privileges", func() (detail string, err error) {
+		detail, r.Warnings, err = c.checkPrivileges(ctx, r.Kind == KindVCenter)
+		return detail, err
+	}); err != nil {
 		return r, err
-	}
-	if r.Kind == KindVCenter {
-		if r.Warnings, err = c.checkWished(ctx); err != nil {
-			return r, err
-		}
 	}
 	err = run("hosts", func() (string, error) {
 		hosts, err := c.Hosts(ctx, "")
@@ -130,58 +128,49 @@ func checkVersion(v string) error {
 	return nil
 }
 
-// checkPrivileges asks which privileges the user has at the root.
-func (c *Center) checkPrivileges(ctx context.Context) (string, error) {
-	if c.client.ServiceContent.AuthorizationManager == nil {
-		return "they cannot be asked for", nil
+// checkPrivileges asks which privileges the user has at the root; wished: also for those
+// without which something is left out, as warnings.
+func (c *Center) checkPrivileges(ctx context.Context, wished bool) (detail string, warnings []string, _ error) {
+	m := c.client.ServiceContent.AuthorizationManager
+	if m == nil {
+		return "they cannot be asked for", nil, nil
 	}
-	missing, err := c.lacks(ctx, Privileges)
+	s, err := c.userSession(ctx)
 	if err != nil {
-		return "", err
+		return "", nil, err
+	}
+	ask := slices.Clone(Privileges)
+	for _, w := range Wished {
+		if wished {
+			ask = append(ask, w.Privilege)
+		}
+	}
+	res, err := methods.HasPrivilegeOnEntities(ctx, c.client, &types.HasPrivilegeOnEntities{
+		This: *m, Entity: []types.ManagedObjectReference{c.client.ServiceContent.RootFolder}, SessionId: s, PrivId: ask,
+	})
+	if err != nil {
+		return "", nil, explain("ask for privileges", err)
+	}
+	lacks := map[string]bool{}
+	for _, e := range res.Returnval {
+		for _, p := range e.PrivAvailability {
+			lacks[p.PrivId] = lacks[p.PrivId] || !p.IsGranted
+		}
+	}
+	var missing []string
+	for _, p := range Privileges {
+		if lacks[p] {
+			missing = append(missing, p)
+		}
 	}
 	if len(missing) > 0 {
-		return "", fmt.Errorf("%w: user %s lacks %s", ErrDenied, c.opt.User, strings.Join(missing, ", "))
+		slices.Sort(missing)
+		return "", nil, fmt.Errorf("%w: user %s lacks %s", ErrDenied, c.opt.User, strings.Join(missing, ", "))
 	}
-	return fmt.Sprintf("%d of %d", len(Privileges), len(Privileges)), nil
-}
-
-// checkWished says what is left out for want of a privilege.
-func (c *Center) checkWished(ctx context.Context) (warnings []string, _ error) {
-	if c.client.ServiceContent.AuthorizationManager == nil {
-		return nil, nil
-	}
-	var ids []string
 	for _, w := range Wished {
-		ids = append(ids, w.Privilege)
-	}
-	missing, err := c.lacks(ctx, ids)
-	for _, w := range Wished {
-		if slices.Contains(missing, w.Privilege) {
+		if lacks[w.Privilege] {
 			warnings = append(warnings, fmt.Sprintf("user %s lacks %s: %s", c.opt.User, w.Privilege, w.Without))
 		}
 	}
-	return warnings, err
-}
-
-// lacks returns those of some privileges, sorted, that the user does not have at the root.
-func (c *Center) lacks(ctx context.Context, privileges []string) (missing []string, _ error) {
-	s, err := c.userSession(ctx)
-	if err != nil {
-		return nil, err
-	}
-	res, err := methods.HasPrivilegeOnEntities(ctx, c.client, &types.HasPrivilegeOnEntities{
-		This: *c.client.ServiceContent.AuthorizationManager, Entity: []types.ManagedObjectReference{c.client.ServiceContent.RootFolder}, SessionId: s, PrivId: privileges,
-	})
-	if err != nil {
-		return nil, explain("ask for privileges", err)
-	}
-	for _, e := range res.Returnval {
-		for _, p := range e.PrivAvailability {
-			if !p.IsGranted {
-				missing = append(missing, p.PrivId)
-			}
-		}
-	}
-	slices.Sort(missing)
-	return missing, nil
+	return fmt.Sprintf("%d of %d", len(Privileges), len(Privileges)), warnings, nil
 }
