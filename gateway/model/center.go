@@ -174,8 +174,8 @@ type DatastoreJob struct {
 	// CallMs is how long a call may take that the node has sent to the vCenter for the step, and
 	// that does harm when it is carried out late; 0: there is none.
 	CallMs int64 `json:"callMillis,omitempty"`
-	// From is from when a node that took the job over goes on with it, by its own clock: the
-	// calls of the former one are over then.
+	// From is from when a node that took the job over, or was given it, goes on with it: the
+	// calls of the former one are over then. Who takes it over writes it by its own clock.
 	From time.Time `json:"from,omitzero"`
 	// Quiet is since when nothing is seen of snapshots that virtual machines were asked for.
 	Quiet time.Time `json:"quiet,omitzero"`

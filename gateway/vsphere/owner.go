@@ -3,7 +3,6 @@ package vsphere
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/openvstorage/ovgate/gateway/cluster"
 	"github.com/openvstorage/ovgate/gateway/control"
@@ -60,6 +59,7 @@ func (m *Manager) passOn(ctx context.Context, d model.Datastore) (bool, error) {
 	_, err := m.model.UpdateDatastore(ctx, d.ID, func(now *model.Datastore) error {
 		if given = now.Job != nil && now.Node == m.opt.Node && m.server(*now) == to; given {
 			now.Node = to
+			now.Job.From = m.until(now.Job)
 		}
 		return nil
 	})
@@ -92,7 +92,7 @@ func (m *Manager) TakeOver(ctx context.Context, gone map[string]bool) {
 			if now.Job == nil || now.Node != d.Node {
 				return errNotTaken
 			}
-			now.Job.From = m.clock.Now().UTC().Add(time.Duration(now.Job.CallMs) * time.Millisecond)
+			now.Job.From = m.until(now.Job)
 			return nil
 		})
 		switch {

@@ -91,6 +91,14 @@ func (s *step) still(term uint64) error {
 	return nil
 }
 
+// until is when the calls of a job are over that were sent before now; zero: there are none.
+func (m *Manager) until(j *model.DatastoreJob) time.Time {
+	if j.CallMs == 0 {
+		return time.Time{}
+	}
+	return m.clock.Now().UTC().Add(time.Duration(j.CallMs) * time.Millisecond)
+}
+
 // former waits, after a job was taken over, for calls that its former node may have sent.
 func (m *Manager) former(rec model.Datastore) error {
 	left := rec.Job.From.Sub(m.clock.Now())
