@@ -52,6 +52,9 @@ type conn struct {
 	// The watchdog's.
 	silent, unread, unsentData stall
 	pinged                     bool
+	// mute is how long the peer has sent nothing, while a ping has had no answer for a
+	// second or longer; else 0 (ns).
+	mute atomic.Int64
 
 	mu          sync.Mutex
 	writerWake  sync.Cond

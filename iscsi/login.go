@@ -509,6 +509,8 @@ func (s *Server) newSession(l *login) (*session, error) {
 		return nil, refuseLogin(loginNotFound, "the target has no such portal any more")
 	}
 	ss.view.Store(v)
+	ss.noteUnits(v)
+	s.found(ss)
 	ss.state.Store(uint32(l.target.state(ss.group)))
 	ss.tsih = l.tsih
 	if ss.tsih == 0 {

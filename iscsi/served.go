@@ -84,6 +84,7 @@ func (s *Server) admitNexus(n *ServedNexus, id NexusID, again bool) (old *sessio
 		return nil, fmt.Errorf("%w: %d sessions of other nodes, which is the limit", ErrNotHere, s.served)
 	}
 	ss.view.Store(v)
+	ss.noteUnits(v)
 	ss.state.Store(uint32(t.state(ss.group)))
 	n.c.sess = ss
 	t.sessions[ss] = struct{}{}

@@ -169,6 +169,7 @@ type Server struct {
 	discovery int                 // discovery sessions
 	served    int                 // sessions of other nodes, which are in conns
 	byID      map[string]*session
+	lost      map[lostKey]LostSession
 	nextTSIH  uint16
 	nextID    uint64
 	watching  bool
@@ -191,6 +192,7 @@ func NewServer(cfg Config) *Server {
 		conns:     map[*conn]struct{}{},
 		sessions:  map[uint16]*session{},
 		byID:      map[string]*session{},
+		lost:      map[lostKey]LostSession{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -26,6 +26,8 @@ type session struct {
 	// are replaced under Server.mu.
 	view  atomic.Pointer[view]
 	state atomic.Uint32
+	// blind is since when view has no unit; nil: it has some. Changed under Server.mu.
+	blind atomic.Pointer[time.Time]
 
 	commands, readBytes, writeBytes atomic.Uint64
 
@@ -57,17 +59,36 @@ type SessionInfo struct {
 	Commands      uint64
 	BytesRead     uint64
 	BytesWritten  uint64
-	Outstanding   int        // commands not yet answered
-	LUNs          []LUNStats // by number, of the units used so far; only from Server.Session
+	Outstanding   int  // commands not yet answered
+	Forwarded     bool // it is signed in at another node, whose commands come here
+	// Silent is how long the initiator has sent nothing, while it does not answer a ping of
+	// the target; else 0. It is dropped after Limits.PingIdle and PingTime.
+	Silent time.Duration
+	// Blind is since when it sees no LUN; zero: it sees some.
+	Blind time.Time
+	LUNs  []LUNStats // by number, of the units used so far; only from Server.Session
 }
 
 func (ss *session) info() SessionInfo {
-	return SessionInfo{
+	i := SessionInfo{
 		ID: ss.id, Target: ss.target.name, Initiator: ss.initiator, Group: ss.view.Load().group.Name,
 		ISID: fmt.Sprintf("%x", ss.isid[:]), TSIH: ss.tsih, PortalGroup: ss.group,
 		Remote: ss.conn.remote, Local: ss.conn.local, Since: ss.since, Negotiated: ss.neg,
 		Commands: ss.commands.Load(), BytesRead: ss.readBytes.Load(), BytesWritten: ss.writeBytes.Load(),
-		Outstanding: ss.conn.outstanding(),
+		Outstanding: ss.conn.outstanding(), Forwarded: ss.conn.served != nil, Silent: time.Duration(ss.conn.mute.Load()),
+	}
+	if since := ss.blind.Load(); since != nil {
+		i.Blind = *since
+	}
+	return i
+}
+
+// noteUnits notes since when the session has seen no unit; Server.mu is held.
+func (ss *session) noteUnits(v *view) {
+	if len(v.numbers) > 0 {
+		ss.blind.Store(nil)
+	} else if ss.blind.Load() == nil {
+		ss.blind.Store(new(ss.conn.srv.clk.Now()))
 	}
 }
 
@@ -162,6 +183,7 @@ func (ss *session) takeAttention(l *lun) (sense, bool) {
 // Server.mu is held.
 func (ss *session) setView(v *view) {
 	old := ss.view.Swap(v)
+	ss.noteUnits(v)
 	kept := make(map[*reservations]bool, len(v.inside))
 	for l := range v.inside {
 		kept[l.res] = true

@@ -586,6 +586,90 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
+// TestLost: a session whose initiator does not answer shows so, is missed once it was dropped,
+// and is not any more once the initiator is back, is not admitted any more, or an hour later.
+func TestLost(t *testing.T) {
+	clk := clock.NewManual(time.Unix(1e9, 0))
+	n := start(t, iscsi.Config{Clock: clk, Limits: iscsi.Limits{PingIdle: 5 * time.Second, PingTime: 5 * time.Second}}, nil)
+	const mute = "iqn.2026-01.x:mute"
+	second := func() {
+		clk.Advance(time.Second)
+		watched(t, n, clk)
+	}
+	lose := func() {
+		t.Helper()
+		before := n.srv.Stats().DeadPeers
+		rawLogin(t, n, 0x87, 0, 0x77, "InitiatorName="+mute, "SessionType=Normal", "TargetName="+targetName)
+		if l := n.srv.Lost(); len(l) != 0 {
+			t.Errorf("it signed in, and %+v", l)
+		}
+		silent := time.Duration(0)
+		for i := 0; n.srv.Stats().DeadPeers == before; i++ {
+			if i == 20 {
+				t.Fatal("it is not dropped")
+			}
+			for _, s := range n.srv.Sessions() {
+				silent = max(silent, s.Silent)
+			}
+			second()
+		}
+		if silent < 6*time.Second || silent > 11*time.Second {
+			t.Errorf("it was silent for %s at most", silent)
+		}
+		if l := n.srv.Lost(); len(l) != 1 || l[0].Initiator != mute || l[0].Target != targetName || l[0].Reason == "" || !l[0].Dropped.Equal(clk.Now()) {
+			t.Fatalf("missed are %+v", l)
+		}
+		eventually(t, n, "it is gone", func() bool { return len(n.srv.Sessions()) == 0 })
+	}
+	lose()
+	lose() // it was back meanwhile
+	clk.Advance(time.Hour)
+	if l := n.srv.Lost(); len(l) != 0 {
+		t.Errorf("after an hour, %+v", l)
+	}
+	watched(t, n, clk)
+	lose()
+	spec := n.spec
+	spec.Groups = []iscsi.Group{{Name: "others", Initiators: []string{"iqn.2026-01.x:other"}}}
+	if err := n.srv.UpdateTarget(spec); err != nil {
+		t.Fatal(err)
+	}
+	if l := n.srv.Lost(); len(l) != 0 {
+		t.Errorf("not admitted any more, and %+v", l)
+	}
+}
+
+// TestBlind: since when a session sees no unit.
+func TestBlind(t *testing.T) {
+	clk := clock.NewManual(time.Unix(1e9, 0))
+	n := start(t, iscsi.Config{Clock: clk, Limits: iscsi.Limits{PingIdle: 1000 * time.Hour}}, nil)
+	n.login(nil)
+	blind := func(want time.Time) {
+		t.Helper()
+		l := n.srv.Sessions()
+		if len(l) != 1 || !l[0].Blind.Equal(want) {
+			t.Errorf("%+v, want blind since %s", l, want)
+		}
+	}
+	show := func(luns []iscsi.LUNSpec) {
+		t.Helper()
+		clk.Advance(time.Second)
+		spec := n.spec
+		spec.LUNs = luns
+		if err := n.srv.UpdateTarget(spec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blind(time.Time{})
+	show(nil)
+	since := clk.Now()
+	blind(since)
+	show(nil)
+	blind(since)
+	show(n.spec.LUNs)
+	blind(time.Time{})
+}
+
 // TestLimits: connections and sessions beyond the limits are refused.
 func TestLimits(t *testing.T) {
 	n := start(t, iscsi.Config{Limits: iscsi.Limits{Sessions: 2, Connections: 3, QueueDepth: 4, SessionBytes: 1 << 20}}, nil)

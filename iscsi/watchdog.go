@@ -88,8 +88,11 @@ func (c *conn) listen(now time.Time) {
 	switch {
 	case idle == 0:
 		c.pinged = false
+		c.mute.Store(0)
 	case c.pinged && idle > c.srv.lim.PingIdle+c.srv.lim.PingTime:
 		c.dead("peer does not answer pings")
+	case c.pinged:
+		c.mute.Store(int64(idle))
 	case !c.pinged && idle > c.srv.lim.PingIdle:
 		c.pinged = true
 		c.ping()
@@ -130,6 +133,7 @@ func (c *conn) drop() {
 func (c *conn) dead(why string) {
 	if why != "" && c.sess != nil {
 		c.sess.logged("session dropped", "reason", why)
+		c.srv.lose(c.sess, why)
 	}
 	c.drop()
 }

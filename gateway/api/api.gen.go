@@ -305,6 +305,30 @@ func (e HealthState) Valid() bool {
 	}
 }
 
+// Defines values for ISCSISessionState.
+const (
+	ISCSISessionStateForwarded ISCSISessionState = "forwarded"
+	ISCSISessionStateNoLUNs    ISCSISessionState = "no_luns"
+	ISCSISessionStateOk        ISCSISessionState = "ok"
+	ISCSISessionStateSilent    ISCSISessionState = "silent"
+)
+
+// Valid indicates whether the value is a known member of the ISCSISessionState enum.
+func (e ISCSISessionState) Valid() bool {
+	switch e {
+	case ISCSISessionStateForwarded:
+		return true
+	case ISCSISessionStateNoLUNs:
+		return true
+	case ISCSISessionStateOk:
+		return true
+	case ISCSISessionStateSilent:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for JobState.
 const (
 	JobStateDone    JobState = "done"
@@ -2162,6 +2186,11 @@ type ISCSISession struct {
 	Portal string    `json:"portal"`
 	Since  time.Time `json:"since"`
 
+	// State ok: the initiator answers and sees LUNs; silent: it does not answer the target's ping, and is dropped after some
+	// seconds more; no_luns: no LUN of the target is shown to it; forwarded: it is signed in at another node, whose
+	// commands come here.
+	State ISCSISessionState `json:"state"`
+
 	// Target iSCSI name of the target; empty for a discovery session
 	Target string `json:"target"`
 }
@@ -2200,6 +2229,11 @@ type ISCSISessionList struct {
 	Items []ISCSISession `json:"items"`
 	Next  *string        `json:"next"`
 }
+
+// ISCSISessionState ok: the initiator answers and sees LUNs; silent: it does not answer the target's ping, and is dropped after some
+// seconds more; no_luns: no LUN of the target is shown to it; forwarded: it is signed in at another node, whose
+// commands come here.
+type ISCSISessionState string
 
 // ImportDatastoreInput defines model for ImportDatastoreInput.
 type ImportDatastoreInput struct {

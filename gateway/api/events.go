@@ -337,8 +337,11 @@ func (f *feed) session() {
 	now := map[string]iscsi.SessionInfo{}
 	for _, i := range f.s.opt.Control.Sessions() {
 		now[i.ID] = i
-		if _, known := f.sessions[i.ID]; !known {
+		old, known := f.sessions[i.ID]
+		if !known || sessionState(old) != sessionState(i) {
 			f.s.opt.Hub.Changed("session", i.ID, func() (string, any) { return "session", iscsiSessionOf(i) })
+		}
+		if !known {
 			f.tellSession(event.SessionOpened, i)
 			f.target(i.Target)
 		}

@@ -212,7 +212,19 @@ func (s *Server) RemoveTargetInitiator(ctx context.Context, r RemoveTargetInitia
 
 func iscsiSessionOf(i iscsi.SessionInfo) ISCSISession {
 	// A session has one connection: MaxConnections is negotiated to 1.
-	return ISCSISession{ID: i.ID, Target: i.Target, Initiator: i.Initiator, Address: i.Remote, Portal: i.Local, Connections: 1, Since: i.Since.UTC()}
+	return ISCSISession{ID: i.ID, Target: i.Target, Initiator: i.Initiator, Address: i.Remote, Portal: i.Local, Connections: 1, Since: i.Since.UTC(), State: sessionState(i)}
+}
+
+func sessionState(i iscsi.SessionInfo) ISCSISessionState {
+	switch {
+	case i.Forwarded:
+		return ISCSISessionStateForwarded
+	case i.Silent > 0:
+		return ISCSISessionStateSilent
+	case !i.Blind.IsZero():
+		return ISCSISessionStateNoLUNs
+	}
+	return ISCSISessionStateOk
 }
 
 // ListISCSISessions lists sessions, oldest first.

@@ -2,14 +2,17 @@ package control
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -56,6 +59,7 @@ type transfer struct {
 	imports bool
 	vol     Volume
 	used    time.Time // when a request last began or ended
+	moved   time.Time // when a range of it was last written, read, or looked up
 	users   int       // requests that use vol
 	idle    chan struct{}
 	ended   bool
@@ -109,7 +113,8 @@ func (c *Controller) startTransfer(ctx context.Context, rec model.VDisk, name st
 		return Transfer{}, err
 	}
 	rec.State = model.StateTransfer
-	t := &transfer{imports: imports, used: c.clock.Now(), users: 1}
+	now := c.clock.Now()
+	t := &transfer{imports: imports, used: now, moved: now, users: 1}
 	if rec, err = c.storeTransfer(ctx, rec, t); err != nil {
 		return Transfer{}, err
 	}
@@ -215,6 +220,7 @@ func (c *Controller) WriteImport(ctx context.Context, id string, off int64, data
 		if e := checkTransferRange(t, off, int64(len(data))); e != nil {
 			return e
 		}
+		c.transferMoves(t)
 		zeros := make([]byte, t.ClusterSize)
 		isZero := func(at int64) (bool, int64) { // up to the end of its cluster
 			n := min(int64(t.ClusterSize)-(off+at)%int64(t.ClusterSize), int64(len(data))-at)
@@ -440,6 +446,7 @@ func (c *Controller) Extents(ctx context.Context, id string, off int64) ([]Range
 		if off < 0 || off%512 != 0 || off > t.Size {
 			return invalid("offset", vdiskObject(t.VDisk), "use a multiple of 512 up to the size", "an offset of %d is not in its %d bytes", off, t.Size)
 		}
+		c.transferMoves(t)
 		for steps := 0; off < t.Size; steps++ {
 			if len(out) == maxExtents || steps == maxExtentSteps {
 				next = off
@@ -467,6 +474,7 @@ func (c *Controller) ReadExport(ctx context.Context, id string, off, n int64) ([
 		if e := checkTransferRange(t, off, n); e != nil {
 			return e
 		}
+		c.transferMoves(t)
 		out = make([]byte, n)
 		most := int64(t.vol.MaxIO())
 		for at := int64(0); at < n; at += most {
@@ -477,6 +485,36 @@ func (c *Controller) ReadExport(ctx context.Context, id string, off, n int64) ([
 		return nil
 	})
 	return out, err
+}
+
+// transferStale is how long a transfer may move nothing until it is told: its client keeps
+// it, and with it a point of the vDisk, from going.
+const transferStale = time.Hour
+
+// transferMoves notes that a client does more with a transfer than to keep it.
+func (c *Controller) transferMoves(t *transfer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t.moved = c.clock.Now()
+}
+
+// StaleTransfers returns the imports and exports that have moved nothing for an hour.
+func (c *Controller) StaleTransfers() (out []observe.TransferCheck) {
+	now := c.clock.Now()
+	c.mu.Lock()
+	for id, t := range c.transfers {
+		if !t.ended && now.Sub(t.moved) >= transferStale {
+			out = append(out, observe.TransferCheck{Name: id, VDisk: t.VDisk, Import: t.imports, Since: t.moved})
+		}
+	}
+	c.mu.Unlock()
+	for i := range out {
+		if rec, ok := c.model.VDisk(out[i].Name); ok {
+			out[i].Name = rec.Name
+		}
+	}
+	slices.SortFunc(out, func(a, b observe.TransferCheck) int { return cmp.Compare(a.Name, b.Name) })
+	return out
 }
 
 // watchTransfers ends transfers whose client is gone.

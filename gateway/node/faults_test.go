@@ -2,10 +2,12 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -15,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/openvstorage/ovgate/gateway/observe"
+	"github.com/openvstorage/ovgate/iscsi"
 	"github.com/openvstorage/ovgate/iscsi/initiator"
 	"github.com/openvstorage/ovgate/volumedriver/backend/backendtest"
 	"github.com/openvstorage/ovgate/volumedriver/backend/remote/remotetest"
@@ -497,6 +501,115 @@ func TestFaultsOfCertificates(t *testing.T) {
 		{"the site's certificate is near its end", "site_certificate", certs.certificate, "ends in 19 days", "new certificate", func() { certs.sign(name, 20*day-serverLife) }, well},
 		{"the site's certificate has ended", "site_certificate", certs.certificate, "has ended", "new certificate", func() { certs.sign(name, -day-serverLife) }, well},
 		{"the site's key is damaged", "site_certificate", certs.certificate, "not used", "new certificate", func() { write(t, certs.key, "-----BEGIN") }, well},
+	})
+}
+
+// muteConn is a connection whose reader hears nothing more once it is mute, as of a host
+// that hangs.
+type muteConn struct {
+	net.Conn
+	mute, closed chan struct{}
+	once         sync.Once
+}
+
+func (c *muteConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	select {
+	case <-c.mute:
+		<-c.closed
+		return 0, net.ErrClosed
+	default:
+		return n, err
+	}
+}
+
+func (c *muteConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// TestFaultsOfSessions: those of iSCSI sessions and of exports that are left behind.
+func TestFaultsOfSessions(t *testing.T) {
+	t.Parallel()
+	type m = map[string]any
+	const host = "iqn.1998-01.com.vmware:a"
+	s := sick{shift: &shift{}}
+	s.running = start(t, Options{Data: t.TempDir(), shift: s.shift, iscsiLimits: iscsi.Limits{PingIdle: 2 * time.Second, PingTime: 15 * time.Second}})
+	s.pool("gold", t.TempDir())
+	s.disk("one", "gold", 1<<20)
+	iqn := s.call("POST", "/targets", m{"name": "cluster"}, 201)["iqn"].(string)
+	s.call("POST", "/targets/cluster/groups", m{"name": "hosts", "initiators": []string{host}, "chap": false}, 201)
+	show := func() string {
+		return s.call("POST", "/vdisks/one/publish", m{"target": "cluster"}, 200)["portals"].([]any)[0].(map[string]any)["address"].(string)
+	}
+	portal := show()
+	signIn := func(mute chan struct{}) *initiator.Session {
+		t.Helper()
+		i, err := initiator.Dial(t.Context(), initiator.Options{
+			Address: portal, Target: iqn, Initiator: host,
+			DialFunc: func(ctx context.Context, network, address string) (net.Conn, error) {
+				c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+				return &muteConn{Conn: c, mute: mute, closed: make(chan struct{})}, err
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(i.Close)
+		return i
+	}
+	state := func() string {
+		var out []string
+		for _, i := range s.call("GET", "/iscsi/sessions", nil, 200)["items"].([]any) {
+			out = append(out, i.(map[string]any)["state"].(string))
+		}
+		return strings.Join(out, ", ")
+	}
+	mute := make(chan struct{})
+	signIn(mute)
+	s.until("in", func() bool { return state() == "ok" })
+	s.suffer([]fault{
+		{"a host hangs", "session_lost", "initiator " + host, "stopped answering", "look after that host", func() {
+			close(mute)
+			s.until("silent", func() bool { return state() == "silent" })
+		}, func() { signIn(make(chan struct{})) }},
+		{"a host sees no LUN", "session_unused", "initiator " + host, "sees no LUN", "give it a LUN", func() {
+			s.call("POST", "/vdisks/one/unpublish", m{"force": true}, 204)
+			s.until("without a LUN", func() bool { return state() == "no_luns" })
+			s.shift.passed.Add(int64(10 * time.Minute))
+		}, func() { show() }},
+	})
+	s.t.Run("an export is kept and not read", func(t *testing.T) {
+		s := s.on(t)
+		stale := fault{code: "transfer_idle", object: "vdisk one", says: "An export of vDisk one"}
+		id := s.call("POST", "/vdisks/one/exports", m{}, 201)["id"].(string)
+		hour := func() map[string]any {
+			for range 20 {
+				s.shift.passed.Add(int64(200 * time.Second))
+				s.call("GET", "/exports/"+id, nil, 200) // its client keeps it
+			}
+			return s.cause(stale)
+		}
+		if c := s.cause(stale); c != nil {
+			t.Fatalf("told before: %v", c)
+		}
+		c := hour()
+		if c == nil || !strings.Contains(c["hint"].(string), "ovgate vdisk delete export-") {
+			t.Fatalf("told %v", c)
+		}
+		s.call("GET", "/exports/"+id+"/extents?offset=0", nil, 200)
+		if c := s.cause(stale); c != nil {
+			t.Errorf("it goes on, and %v", c)
+		}
+		c = hour()
+		if c == nil {
+			t.Fatal("not told again")
+		}
+		_, name, _ := strings.Cut(c["hint"].(string), "ovgate vdisk delete ")
+		s.call("DELETE", "/vdisks/"+name, nil, 204)
+		if c := s.cause(stale); c != nil {
+			t.Errorf("ended as the remedy says, and %v", c)
+		}
 	})
 }
 

@@ -20,7 +20,7 @@ const (
 // openFront makes the iSCSI front end. Where nodes reach each other, commands of vDisks that
 // another node serves are forwarded to that node, through the listener of the DTL.
 func (n *node) openFront() {
-	c := iscsi.Config{Log: n.log, Refused: n.loginRefused}
+	c := iscsi.Config{Log: n.log, Refused: n.loginRefused, Limits: n.opt.iscsiLimits}
 	if n.dtl.listener != nil && n.cfg.Paths != pathsOwner {
 		n.forwarder = forward.NewForwarder(forward.Options{
 			Cluster: n.model.Cluster().ID, Node: n.self.ID, Dial: n.dialDTL, Clock: clock.Real{}, Log: n.log,

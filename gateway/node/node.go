@@ -74,6 +74,8 @@ type Options struct {
 	askRegistry time.Duration
 	// lookCertificates is how often certificates are looked at; for tests.
 	lookCertificates time.Duration
+	// iscsiLimits are those of the iSCSI front end; for tests.
+	iscsiLimits iscsi.Limits
 	// shift moves the time that health and schedules go by; for tests.
 	shift *shift
 }

@@ -152,6 +152,7 @@ func (n *node) checks(wall time.Time, stores []observe.RemoteMetrics) observe.Ch
 		c.Clouds = append(c.Clouds, observe.CloudCheck{Name: s.Cloud, Err: s.Err, Down: s.Down})
 	}
 	c.Datastores = n.vsphere.Stuck()
+	c.Sessions, c.Transfers = n.checkSessions(), n.ctl.StaleTransfers()
 	if total, free, err := n.local.Usage(); err == nil {
 		c.LocalTotal, c.LocalFree = total, free
 	}
@@ -176,6 +177,20 @@ func (n *node) checks(wall time.Time, stores []observe.RemoteMetrics) observe.Ch
 		})
 	}
 	return c
+}
+
+// checkSessions looks at iSCSI sessions; one of another node is looked at there.
+func (n *node) checkSessions() (out observe.SessionsCheck) {
+	now, _ := n.time()
+	for _, l := range n.front.Lost() {
+		out.Lost = append(out.Lost, observe.LostSession{Initiator: l.Initiator, Target: l.Target, Address: l.Remote, Dropped: l.Dropped})
+	}
+	for _, s := range n.front.Sessions() {
+		if !s.Forwarded && !s.Blind.IsZero() {
+			out.Blind = append(out.Blind, observe.BlindSession{ID: s.ID, Initiator: s.Initiator, Target: s.Target, For: now.Sub(s.Blind)})
+		}
+	}
+	return out
 }
 
 // failedJobs are the scheduled jobs of a vDisk that is open here whose newest run failed.

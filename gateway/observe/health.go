@@ -141,10 +141,12 @@ type Checks struct {
 	Remotes    []RemoteCheck
 	Clouds     []CloudCheck
 	Datastores []DatastoreCheck // whose job does not get on
-	Audit      error            // why changes are not in the audit log yet
-	Events     error            // why events are not in their history yet
-	Syslog     *SyslogCheck     // nil: events are sent, or to no server
-	History    error            // why the history of performance is not on the disk
+	Sessions   SessionsCheck
+	Transfers  []TransferCheck
+	Audit      error        // why changes are not in the audit log yet
+	Events     error        // why events are not in their history yet
+	Syslog     *SyslogCheck // nil: events are sent, or to no server
+	History    error        // why the history of performance is not on the disk
 	Machine    Machine
 	// RegistryErr is why records of the registry are not followed; empty: they are.
 	RegistryErr string
@@ -199,6 +201,10 @@ func (c Checks) Evaluate() Health {
 		x.check(add)
 	}
 	for _, x := range c.Datastores {
+		x.check(add)
+	}
+	c.Sessions.check(add)
+	for _, x := range c.Transfers {
 		x.check(add)
 	}
 	if c.Cluster != nil {

@@ -416,7 +416,7 @@ func (f *fake) ListISCSISessions(_ context.Context, r api.ListISCSISessionsReque
 	}
 	return api.ListISCSISessions200JSONResponse{Items: []api.ISCSISession{{
 		ID: fakeSession, Target: "iqn.2026-01.io.example:demo", Initiator: "iqn.1993-08.org.debian:01:\x1b[31mred", Address: "192.0.2.7:5000",
-		Portal: portal.Address, Connections: 1, Since: fakeTime,
+		Portal: portal.Address, Connections: 1, Since: fakeTime, State: api.ISCSISessionStateSilent,
 	}}}, nil
 }
 

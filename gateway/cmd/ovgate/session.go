@@ -38,9 +38,9 @@ func (a *app) sessionList() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		header := []string{"ID", "INITIATOR", "ADDRESS", "TARGET", "PORTAL", "CONNECTIONS", "SINCE"}
+		header := []string{"ID", "INITIATOR", "ADDRESS", "TARGET", "PORTAL", "CONNECTIONS", "STATE", "SINCE"}
 		return printList(a, items, header, func(s client.ISCSISession) []string {
-			return []string{s.ID, s.Initiator, s.Address, dash(s.Target), s.Portal, strconv.Itoa(s.Connections), formatTime(&s.Since)}
+			return []string{s.ID, s.Initiator, s.Address, dash(s.Target), s.Portal, strconv.Itoa(s.Connections), string(s.State), formatTime(&s.Since)}
 		})
 	})
 	return cmd
@@ -88,6 +88,7 @@ func sessionRows(s client.ISCSISessionDetail) [][]string {
 		{"id", s.Session.ID},
 		{"initiator", s.Session.Initiator},
 		{"address", s.Session.Address},
+		{"state", string(s.Session.State)},
 		{"target", s.Session.Target},
 		{"group", s.Group},
 		{"portal", s.Session.Portal + "," + strconv.Itoa(s.PortalGroup)},

@@ -995,6 +995,7 @@ export type ISCSISession = {
   /** host:port of the portal it came in by */
   "portal": string;
   "since": string;
+  "state": ISCSISessionState;
   /** iSCSI name of the target; empty for a discovery session */
   "target": string;
 };
@@ -1022,6 +1023,8 @@ export type ISCSISessionList = {
   "items": Array<ISCSISession>;
   "next": string | null;
 };
+/** ok: the initiator answers and sees LUNs; silent: it does not answer the target's ping, and is dropped after some seconds more; no_luns: no LUN of the target is shown to it; forwarded: it is signed in at another node, whose commands come here. */
+export type ISCSISessionState = "ok" | "silent" | "no_luns" | "forwarded";
 export type ImportDatastoreInput = {
   /** Name or managed object id; of an ESXi host alone it may be left out */
   "cluster"?: string;

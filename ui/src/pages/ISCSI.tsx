@@ -11,7 +11,7 @@ import { Card, Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
 import { Tag } from "../parts/StateTag";
 import { NewTargetDialog } from "./SharedTarget";
-import { SessionActions } from "./TargetParts";
+import { SessionActions, SessionState } from "./TargetParts";
 
 /** Targets, sessions and portals of the node. */
 export function ISCSIPage({ create }: { create?: boolean }) {
@@ -145,6 +145,7 @@ const sessionColumns: Column<ISCSISession>[] = [
   },
   { key: "portal", title: "Portal", cell: (s) => s.portal },
   { key: "connections", title: "Connections", right: true, cell: (s) => s.connections },
+  { key: "state", title: "State", cell: (s) => <SessionState session={s} /> },
   { key: "since", title: "Since", right: true, cell: (s) => <Age at={s.since} /> },
   { key: "drop", title: "Action", right: true, cell: (s) => <SessionActions session={s} /> },
 ];

@@ -15,6 +15,7 @@ import { TextField } from "../parts/Field";
 import { Load } from "../parts/Load";
 import { FormError, Notice } from "../parts/Notice";
 import { Card } from "../parts/Page";
+import { Tag } from "../parts/StateTag";
 import { SessionDetails } from "./SessionDialog";
 
 /** Who may sign in to a target: its list of initiators, and whether it is open. */
@@ -148,6 +149,7 @@ function AddInitiator({ iqn }: { iqn: string }) {
 const sessionColumns: Column<ISCSISession>[] = [
   { key: "initiator", title: "Initiator", wrap: true, cell: (s) => <span class="mono">{s.initiator}</span> },
   { key: "address", title: "From", cell: (s) => s.address },
+  { key: "state", title: "State", cell: (s) => <SessionState session={s} /> },
   { key: "since", title: "Since", right: true, cell: (s) => <Age at={s.since} /> },
   { key: "drop", title: "Action", right: true, cell: (s) => <SessionActions session={s} /> },
 ];
@@ -175,6 +177,20 @@ export function TargetSessions({ iqn }: { iqn: string }) {
       </Load>
     </Card>
   );
+}
+
+/** Whether the initiator of a session answers and sees LUNs. */
+export function SessionState({ session }: { session: ISCSISession }) {
+  switch (session.state) {
+    case "silent":
+      return <Tag tone="warn" word="Silent" title="Its initiator does not answer, and is dropped within seconds" />;
+    case "no_luns":
+      return <Tag tone="warn" word="No LUN" title="No LUN of the target is shown to it" />;
+    case "forwarded":
+      return <Tag tone="ok" word="By another node" title="It is signed in there, and its commands come here" />;
+    default:
+      return <Tag tone="ok" word="OK" />;
+  }
 }
 
 /** What can be done with a session. */
