@@ -22,6 +22,7 @@
 //	model/schedule/OF                 Schedule   of "cluster", "vpool/ID" or "vdisk/ID"
 //	model/runs/VDISK                  Runs
 //	model/alerting/all                Alerting
+//	model/thresholds/all              Thresholds
 //	model/oidc/all                    OIDC
 //	model/user/NAME                   User       model/index/external/HASH     -> NAME
 //	model/token/ID                    Token      model/index/token/HASH        -> ID

@@ -39,7 +39,10 @@ type Store struct {
 	schedules *table[Schedule]
 	runs      *table[Runs]
 	alerting  *table[Alerting]
-	oidc      *table[OIDC]
+
+	thresholds *table[Thresholds]
+
+	oidc *table[OIDC]
 }
 
 // Open reads all records from store, and draws the cluster's id at the first
@@ -69,7 +72,10 @@ func Open(ctx context.Context, store kv.Store, clk clock.Clock) (*Store, error) 
 		schedules: newTable[Schedule](store, "schedule"),
 		runs:      newTable[Runs](store, "runs"),
 		alerting:  newTable[Alerting](store, "alerting"),
-		oidc:      newTable[OIDC](store, "oidc"),
+
+		thresholds: newTable[Thresholds](store, "thresholds"),
+
+		oidc: newTable[OIDC](store, "oidc"),
 	}
 	if err := s.openCluster(ctx, clk.Now()); err != nil {
 		return nil, err
@@ -82,7 +88,7 @@ func Open(ctx context.Context, store kv.Store, clk clock.Clock) (*Store, error) 
 }
 
 func (s *Store) tables() []followed {
-	return []followed{s.vpools, s.vdisks, s.targets, s.users, s.tokens, s.sessions, s.idem, s.verified, s.remotes, s.clouds, s.nodes, s.centers, s.datastores, s.schedules, s.runs, s.alerting, s.oidc}
+	return []followed{s.vpools, s.vdisks, s.targets, s.users, s.tokens, s.sessions, s.idem, s.verified, s.remotes, s.clouds, s.nodes, s.centers, s.datastores, s.schedules, s.runs, s.alerting, s.thresholds, s.oidc}
 }
 
 const (

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -129,8 +131,8 @@ func (a *alertNode) causes(ctx context.Context) []alert.Cause {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.last = now
-	for _, c := range now {
-		out = append(out, c...)
+	for _, id := range slices.Sorted(maps.Keys(now)) { // the order does not matter, but is to stay the same
+		out = append(out, now[id]...)
 	}
 	return out
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -157,4 +158,54 @@ func TestAlertsRefused(t *testing.T) {
 	if l := fmt.Sprint(r.call("GET", "/alerts/rules", nil, 200)["items"]); strings.Contains(l, "mine") || strings.Count(l, "name:") != len(alert.Defaults()) {
 		t.Errorf("%s", l)
 	}
+}
+
+// TestThresholdsOfNode: thresholds are kept, refused with what is known, and followed by what
+// vDisks do; one whose object is gone is over.
+func TestThresholdsOfNode(t *testing.T) {
+	type m = map[string]any
+	sh := &shift{}
+	dir := t.TempDir()
+	s := sick{start(t, Options{Data: dir, shift: sh}), sh}
+	s.pool("gold", t.TempDir())
+	s.refused("PUT", "/alerts/thresholds/x", m{"metric": "vdisk.nothing", "value": 1}, 400, "invalid", "vdisk.write_latency_p99")
+	s.refused("PUT", "/alerts/thresholds/x", m{"metric": "vdisk.iops"}, 400, "invalid", "a new threshold needs both")
+	s.refused("PUT", "/alerts/thresholds/x", m{"metric": "vdisk.iops", "value": 1, "object": "vpool gold"}, 400, "invalid", "'vdisk NAME'")
+	s.refused("PUT", "/alerts/thresholds/x", m{"metric": "vdisk.iops", "value": 1, "clear": 2}, 400, "invalid", "the value itself, or less")
+	s.refused("PUT", "/alerts/thresholds/x", m{"metric": "vpool.space_used", "value": 101}, 400, "invalid", "0 to 100 percent")
+	s.refused("PUT", "/alerts/thresholds/x", m{"metric": "vdisk.iops", "value": 1, "object": "vdisk ["}, 400, "invalid", "pattern")
+	for i := range 64 {
+		s.call("PUT", fmt.Sprintf("/alerts/thresholds/t%d", i), m{"metric": "vdisk.iops", "value": 1, "off": true}, 200)
+	}
+	s.refused("PUT", "/alerts/thresholds/x", m{"metric": "vdisk.iops", "value": 1}, 400, "invalid", "64 thresholds already")
+	for i := range 64 {
+		s.call("DELETE", fmt.Sprintf("/alerts/thresholds/t%d", i), nil, 204)
+	}
+	s.call("PUT", "/alerts/thresholds/wrote", m{"metric": "vdisk.write_latency_p99", "value": 0, "forMs": 0, "object": "vdisk o*", "level": "error"}, 200)
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.running = start(t, Options{Data: dir, shift: sh})
+	if kept := s.call("GET", "/alerts/thresholds?q=wrote", nil, 200)["items"].([]any); len(kept) != 1 || kept[0].(m)["object"] != "vdisk o*" {
+		t.Fatalf("kept is %v", kept)
+	}
+	wrote := fault{code: "threshold", object: "threshold wrote", says: "vdisk one ("}
+	for _, name := range []string{"one", "two"} {
+		s.disk(name, "gold", 1<<20)
+	}
+	one, two := s.login("one"), s.login("two")
+	var c m
+	s.until("told", func() bool {
+		if err := errors.Join(one.WriteAt(t.Context(), 0, make([]byte, 4096), 0), two.WriteAt(t.Context(), 0, make([]byte, 4096), 0)); err != nil {
+			t.Fatal(err)
+		}
+		c = s.cause(wrote)
+		return c != nil
+	})
+	if c["state"] != "error" || strings.Contains(c["text"].(string), "two") || !strings.HasPrefix(c["text"].(string), "Latency of writes (p99) above 0s: ") {
+		t.Errorf("told %v", c)
+	}
+	s.call("POST", "/vdisks/one/unpublish", m{"force": true}, 204)
+	s.call("DELETE", "/vdisks/one?purge=true", nil, 204)
+	s.until("over", func() bool { return s.cause(wrote) == nil })
 }

@@ -232,6 +232,10 @@ func TestFaults(t *testing.T) {
 	s.suffer([]fault{
 		{"the data directory fills", "data_dir_filling", "", "90 %", "add space", func() { resize(t, data, 90, 0) }, func() { resize(t, data, 0, large) }},
 		{"the data directory is full", "data_dir_full", "", "97 %", "add space", func() { resize(t, data, 97, 0) }, func() { resize(t, data, 0, large) }},
+		{"a threshold is passed", "threshold", "threshold data", "above 50 % for 1m0s: node ", "add space", func() {
+			s.call("PUT", "/alerts/thresholds/data", m{"metric": "node.data_dir_used", "value": 50, "clear": 40, "forMs": 60000}, 200)
+			resize(t, data, 60, 0)
+		}, func() { resize(t, data, 0, large) }},
 		{"inodes run out", "data_dir_inodes", "", "inodes", "delete other programs' files", func() {
 			var st unix.Statfs_t
 			if err := unix.Statfs(data, &st); err != nil {

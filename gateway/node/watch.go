@@ -37,6 +37,9 @@ type healthWatch struct {
 
 	forecast observe.Forecast
 	latency  observe.Latency
+	// thresholds and passed are what metrics pass, as of the last look at them.
+	thresholds observe.Thresholds
+	passed     []observe.ThresholdCheck
 	// repairSince is since when the object store has had incomplete objects at each look.
 	repairSince time.Time
 	machine     observe.Machine
@@ -87,6 +90,25 @@ func (w *healthWatch) remember(n *node, now time.Time, c *observe.Checks, stores
 		w.machine, w.machineAt = n.machine(), now
 	}
 	c.Machine = w.machine
+	if w.thresholds.Due(now) {
+		w.passed = w.thresholds.Observe(now, n.ctl.Thresholds(), n.figures(c, stores))
+	}
+	c.Thresholds = w.passed
+}
+
+// figures are what thresholds are compared with.
+func (n *node) figures(c *observe.Checks, stores []observe.RemoteMetrics) observe.Figures {
+	usage := n.host.Usage()
+	f := observe.Figures{
+		Node: n.self.Name, Pools: c.Pools, Remotes: stores, LocalTotal: c.LocalTotal, LocalFree: c.LocalFree,
+		CacheHits: usage.CacheHits, CacheMiss: usage.CacheMisses, Alba: c.Alba,
+	}
+	for _, r := range n.ctl.Running() {
+		if v, ok := n.model.VDisk(r.ID); ok {
+			f.Disks = append(f.Disks, observe.DiskFigures{ID: r.ID, Name: v.Name, Stats: r.Stats})
+		}
+	}
+	return f
 }
 
 // causesEvery is how often vCenters are told what is wrong with their datastores.
@@ -187,7 +209,7 @@ func (n *node) checkSessions() (out observe.SessionsCheck) {
 	}
 	for _, s := range n.front.Sessions() {
 		if !s.Forwarded && !s.Blind.IsZero() {
-			out.Blind = append(out.Blind, observe.BlindSession{ID: s.ID, Initiator: s.Initiator, Target: s.Target, For: now.Sub(s.Blind)})
+			out.Blind = append(out.Blind, observe.BlindSession{Initiator: s.Initiator, Target: s.Target, For: now.Sub(s.Blind)})
 		}
 	}
 	return out

@@ -81,6 +81,7 @@ func Catalogue() []About {
 		{"snapshot_late", Warning, "A vDisk lacks its last three automatic snapshots.", "Look at its schedule, which tells why.", 4 * time.Hour},
 		{"space_forecast", Bad, "A place is full within 7 days, or 1 as an error, if it goes on filling as in the last day.", "Add space before that.", 6 * time.Hour},
 		{"syslog", Warning, "Events are not sent to the syslog server.", "Bring the server or the network to it back, or correct events.syslog in the configuration.", aMinute},
+		{ThresholdCode, Bad, "A metric of some objects is above or below a threshold (`ovgate alert threshold`), for longer than that says.", "The cause names the objects, and what to look at.", atUsage},
 		{"transfer_idle", Warning, "An import or export has moved nothing for an hour, and its client keeps it from ending.", "Let its client go on, or end it.", 61 * time.Minute},
 		{"vdisk_closed", Bad, "A vDisk was closed by an error.", "See the node's log.", atOnce},
 		{"vdisk_corrupt", Bad, "The state of a vDisk is damaged; it is offline.", "The reason names the place.", atOnce},

@@ -143,10 +143,11 @@ type Checks struct {
 	Datastores []DatastoreCheck // whose job does not get on
 	Sessions   SessionsCheck
 	Transfers  []TransferCheck
-	Audit      error        // why changes are not in the audit log yet
-	Events     error        // why events are not in their history yet
-	Syslog     *SyslogCheck // nil: events are sent, or to no server
-	History    error        // why the history of performance is not on the disk
+	Thresholds []ThresholdCheck // that are passed
+	Audit      error            // why changes are not in the audit log yet
+	Events     error            // why events are not in their history yet
+	Syslog     *SyslogCheck     // nil: events are sent, or to no server
+	History    error            // why the history of performance is not on the disk
 	Machine    Machine
 	// RegistryErr is why records of the registry are not followed; empty: they are.
 	RegistryErr string
@@ -205,6 +206,9 @@ func (c Checks) Evaluate() Health {
 	}
 	c.Sessions.check(add)
 	for _, x := range c.Transfers {
+		x.check(add)
+	}
+	for _, x := range c.Thresholds {
 		x.check(add)
 	}
 	if c.Cluster != nil {

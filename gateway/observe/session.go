@@ -19,8 +19,8 @@ type LostSession struct {
 
 // BlindSession is an iSCSI session that sees no LUN.
 type BlindSession struct {
-	ID, Initiator, Target string
-	For                   time.Duration
+	Initiator, Target string
+	For               time.Duration
 }
 
 // SessionsCheck is what is looked at of iSCSI sessions.

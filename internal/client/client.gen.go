@@ -439,6 +439,30 @@ func (e MemberState) Valid() bool {
 	}
 }
 
+// Defines values for MetricUnit.
+const (
+	MetricUnitBytesPerSecond MetricUnit = "bytes_per_second"
+	MetricUnitPerSecond      MetricUnit = "per_second"
+	MetricUnitPercent        MetricUnit = "percent"
+	MetricUnitUs             MetricUnit = "us"
+)
+
+// Valid indicates whether the value is a known member of the MetricUnit enum.
+func (e MetricUnit) Valid() bool {
+	switch e {
+	case MetricUnitBytesPerSecond:
+		return true
+	case MetricUnitPerSecond:
+		return true
+	case MetricUnitPercent:
+		return true
+	case MetricUnitUs:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for OSDKind.
 const (
 	OSDKindAsd   OSDKind = "asd"
@@ -559,6 +583,24 @@ func (e ScheduledRunResult) Valid() bool {
 	case ScheduledRunResultFailed:
 		return true
 	case ScheduledRunResultSkipped:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ThresholdCompare.
+const (
+	ThresholdCompareAbove ThresholdCompare = "above"
+	ThresholdCompareBelow ThresholdCompare = "below"
+)
+
+// Valid indicates whether the value is a known member of the ThresholdCompare enum.
+func (e ThresholdCompare) Valid() bool {
+	switch e {
+	case ThresholdCompareAbove:
+		return true
+	case ThresholdCompareBelow:
 		return true
 	default:
 		return false
@@ -2491,6 +2533,26 @@ type Metadata struct {
 	VPools []RestoredVPool `json:"vpools"`
 }
 
+// Metric defines model for Metric.
+type Metric struct {
+	Means string `json:"means"`
+
+	// Name Kind of object, dot, figure, such as `vdisk.write_latency_p99`
+	Name string `json:"name"`
+
+	// Unit us: a time; percent; per_second: operations; bytes_per_second
+	Unit MetricUnit `json:"unit"`
+}
+
+// MetricList defines model for MetricList.
+type MetricList struct {
+	Items []Metric `json:"items"`
+	Next  *string  `json:"next"`
+}
+
+// MetricUnit us: a time; percent; per_second: operations; bytes_per_second
+type MetricUnit string
+
 // MetricsEvent defines model for MetricsEvent.
 type MetricsEvent struct {
 	JournalUsed int64 `json:"journalUsed"`
@@ -3914,6 +3976,60 @@ type TargetList struct {
 	Next  *string  `json:"next"`
 }
 
+// Threshold defines model for Threshold.
+type Threshold struct {
+	// Clear Where it is over
+	Clear   float64          `json:"clear"`
+	Compare ThresholdCompare `json:"compare"`
+
+	// ForMs For how long the value has to be there
+	ForMs  int64      `json:"forMs"`
+	Level  AlertLevel `json:"level"`
+	Metric string     `json:"metric"`
+	Name   string     `json:"name"`
+
+	// Object Pattern, such as `vdisk db*`; empty: all that the metric is of
+	Object string `json:"object"`
+
+	// Off It is not looked at
+	Off bool `json:"off"`
+
+	// Own It is none of the defaults
+	Own bool `json:"own"`
+
+	// Unit us: a time; percent; per_second: operations; bytes_per_second
+	Unit MetricUnit `json:"unit"`
+
+	// Value Where it begins, in the unit of the metric
+	Value float64 `json:"value"`
+}
+
+// ThresholdCompare defines model for ThresholdCompare.
+type ThresholdCompare string
+
+// ThresholdInput defines model for ThresholdInput.
+type ThresholdInput struct {
+	// Clear Not beyond value; absent: value
+	Clear   *float64          `json:"clear,omitempty"`
+	Compare *ThresholdCompare `json:"compare,omitempty"`
+	ForMs   *int64            `json:"forMs,omitempty"`
+	Level   *AlertLevel       `json:"level,omitempty"`
+
+	// Metric One of `/alerts/metrics`
+	Metric *string `json:"metric,omitempty"`
+
+	// Object Kind and name, * stands for any text; empty: all
+	Object *string  `json:"object,omitempty"`
+	Off    *bool    `json:"off,omitempty"`
+	Value  *float64 `json:"value,omitempty"`
+}
+
+// ThresholdList defines model for ThresholdList.
+type ThresholdList struct {
+	Items []Threshold `json:"items"`
+	Next  *string     `json:"next"`
+}
+
 // Token defines model for Token.
 type Token struct {
 	Created time.Time `json:"created"`
@@ -4619,6 +4735,18 @@ type CreateAlertChannelParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ListMetricsParams defines parameters for ListMetrics.
+type ListMetricsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
 // ListAlertRulesParams defines parameters for ListAlertRules.
 type ListAlertRulesParams struct {
 	// Limit Most items in the answer
@@ -4647,6 +4775,18 @@ type ListSilencesParams struct {
 type CreateSilenceParams struct {
 	// IdempotencyKey Drawn by the client, the same for each repetition of one create
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListThresholdsParams defines parameters for ListThresholds.
+type ListThresholdsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
 // ListAuditParams defines parameters for ListAudit.
@@ -5385,6 +5525,9 @@ type SetAlertRuleJSONRequestBody = AlertRuleInput
 // CreateSilenceJSONRequestBody defines body for CreateSilence for application/json ContentType.
 type CreateSilenceJSONRequestBody = SilenceInput
 
+// SetThresholdJSONRequestBody defines body for SetThreshold for application/json ContentType.
+type SetThresholdJSONRequestBody = ThresholdInput
+
 // CreateBackendJSONRequestBody defines body for CreateBackend for application/json ContentType.
 type CreateBackendJSONRequestBody = RemoteBackendInput
 
@@ -5731,6 +5874,11 @@ type ClientInterface interface {
 	// Corresponds with POST /alerts/channels/{channel}/test (the `TestAlertChannel` operationId).
 	TestAlertChannel(ctx context.Context, channel string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListMetrics List the metrics that thresholds can be set for
+	//
+	// Corresponds with GET /alerts/metrics (the `ListMetrics` operationId).
+	ListMetrics(ctx context.Context, params *ListMetricsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListAlertRules List the rules; of several that match a cause the first decides
 	//
 	// Corresponds with GET /alerts/rules (the `ListAlertRules` operationId).
@@ -5782,6 +5930,39 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /alerts/silences/{silence} (the `DeleteSilence` operationId).
 	DeleteSilence(ctx context.Context, silence string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListThresholds List the thresholds of metrics
+	//
+	// A threshold that objects pass for long enough is a cause of health, `threshold`, which names them; it is told as
+	// the rules say.
+	//
+	// Corresponds with GET /alerts/thresholds (the `ListThresholds` operationId).
+	ListThresholds(ctx context.Context, params *ListThresholdsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResetThreshold Make a default threshold as it was, or delete another one
+	//
+	// Corresponds with DELETE /alerts/thresholds/{threshold} (the `ResetThreshold` operationId).
+	ResetThreshold(ctx context.Context, threshold string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetThresholdWithBody Change a threshold, or make one
+	//
+	// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
+	// `metric` and `value`; every node follows it within seconds, from the beginning.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
+	SetThresholdWithBody(ctx context.Context, threshold string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetThreshold Change a threshold, or make one
+	//
+	// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
+	// `metric` and `value`; every node follows it within seconds, from the beginning.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
+	SetThreshold(ctx context.Context, threshold string, body SetThresholdJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAudit List the changes that were asked of a node, the newest first
 	//
@@ -7957,6 +8138,21 @@ func (c *Client) TestAlertChannel(ctx context.Context, channel string, reqEditor
 	return c.Client.Do(req)
 }
 
+// ListMetrics List the metrics that thresholds can be set for
+//
+// Corresponds with GET /alerts/metrics (the `ListMetrics` operationId).
+func (c *Client) ListMetrics(ctx context.Context, params *ListMetricsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListMetricsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListAlertRules List the rules; of several that match a cause the first decides
 //
 // Corresponds with GET /alerts/rules (the `ListAlertRules` operationId).
@@ -8079,6 +8275,79 @@ func (c *Client) CreateSilence(ctx context.Context, params *CreateSilenceParams,
 // Corresponds with DELETE /alerts/silences/{silence} (the `DeleteSilence` operationId).
 func (c *Client) DeleteSilence(ctx context.Context, silence string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteSilenceRequest(c.Server, silence)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListThresholds List the thresholds of metrics
+//
+// A threshold that objects pass for long enough is a cause of health, `threshold`, which names them; it is told as
+// the rules say.
+//
+// Corresponds with GET /alerts/thresholds (the `ListThresholds` operationId).
+func (c *Client) ListThresholds(ctx context.Context, params *ListThresholdsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListThresholdsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResetThreshold Make a default threshold as it was, or delete another one
+//
+// Corresponds with DELETE /alerts/thresholds/{threshold} (the `ResetThreshold` operationId).
+func (c *Client) ResetThreshold(ctx context.Context, threshold string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResetThresholdRequest(c.Server, threshold)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetThresholdWithBody Change a threshold, or make one
+//
+// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
+// `metric` and `value`; every node follows it within seconds, from the beginning.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
+func (c *Client) SetThresholdWithBody(ctx context.Context, threshold string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetThresholdRequestWithBody(c.Server, threshold, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetThreshold Change a threshold, or make one
+//
+// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
+// `metric` and `value`; every node follows it within seconds, from the beginning.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
+func (c *Client) SetThreshold(ctx context.Context, threshold string, body SetThresholdJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetThresholdRequest(c.Server, threshold, body)
 	if err != nil {
 		return nil, err
 	}
@@ -12952,6 +13221,84 @@ func NewTestAlertChannelRequest(server string, channel string) (*http.Request, e
 	return req, nil
 }
 
+// NewListMetricsRequest constructs an http.Request for the ListMetrics method
+func NewListMetricsRequest(server string, params *ListMetricsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/metrics")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListAlertRulesRequest constructs an http.Request for the ListAlertRules method
 func NewListAlertRulesRequest(server string, params *ListAlertRulesParams) (*http.Request, error) {
 	var err error
@@ -13274,6 +13621,165 @@ func NewDeleteSilenceRequest(server string, silence string) (*http.Request, erro
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewListThresholdsRequest constructs an http.Request for the ListThresholds method
+func NewListThresholdsRequest(server string, params *ListThresholdsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/thresholds")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewResetThresholdRequest constructs an http.Request for the ResetThreshold method
+func NewResetThresholdRequest(server string, threshold string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "threshold", threshold, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/thresholds/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSetThresholdRequest calls the generic SetThreshold builder with application/json body
+func NewSetThresholdRequest(server string, threshold string, body SetThresholdJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetThresholdRequestWithBody(server, threshold, "application/json", bodyReader)
+}
+
+// NewSetThresholdRequestWithBody constructs an http.Request for the SetThreshold method, with any body, and a specified content type
+func NewSetThresholdRequestWithBody(server string, threshold string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "threshold", threshold, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/thresholds/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -22909,6 +23415,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /alerts/channels/{channel}/test (the `TestAlertChannel` operationId).
 	TestAlertChannelWithResponse(ctx context.Context, channel string, reqEditors ...RequestEditorFn) (*TestAlertChannelResponse, error)
 
+	// ListMetricsWithResponse List the metrics that thresholds can be set for
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /alerts/metrics (the `ListMetrics` operationId).
+	ListMetricsWithResponse(ctx context.Context, params *ListMetricsParams, reqEditors ...RequestEditorFn) (*ListMetricsResponse, error)
+
 	// ListAlertRulesWithResponse List the rules; of several that match a cause the first decides
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -22968,6 +23481,43 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /alerts/silences/{silence} (the `DeleteSilence` operationId).
 	DeleteSilenceWithResponse(ctx context.Context, silence string, reqEditors ...RequestEditorFn) (*DeleteSilenceResponse, error)
+
+	// ListThresholdsWithResponse List the thresholds of metrics
+	//
+	// A threshold that objects pass for long enough is a cause of health, `threshold`, which names them; it is told as
+	// the rules say.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /alerts/thresholds (the `ListThresholds` operationId).
+	ListThresholdsWithResponse(ctx context.Context, params *ListThresholdsParams, reqEditors ...RequestEditorFn) (*ListThresholdsResponse, error)
+
+	// ResetThresholdWithResponse Make a default threshold as it was, or delete another one
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /alerts/thresholds/{threshold} (the `ResetThreshold` operationId).
+	ResetThresholdWithResponse(ctx context.Context, threshold string, reqEditors ...RequestEditorFn) (*ResetThresholdResponse, error)
+
+	// SetThresholdWithBodyWithResponse Change a threshold, or make one
+	//
+	// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
+	// `metric` and `value`; every node follows it within seconds, from the beginning.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
+	SetThresholdWithBodyWithResponse(ctx context.Context, threshold string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetThresholdResponse, error)
+
+	// SetThresholdWithResponse Change a threshold, or make one
+	//
+	// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
+	// `metric` and `value`; every node follows it within seconds, from the beginning.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
+	SetThresholdWithResponse(ctx context.Context, threshold string, body SetThresholdJSONRequestBody, reqEditors ...RequestEditorFn) (*SetThresholdResponse, error)
 
 	// ListAuditWithResponse List the changes that were asked of a node, the newest first
 	//
@@ -25595,6 +26145,54 @@ func (r TestAlertChannelResponse) ContentType() string {
 	return ""
 }
 
+type ListMetricsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *MetricList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListMetricsResponse) GetJSON200() *MetricList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListMetricsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListMetricsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListMetricsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListMetricsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListMetricsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListAlertRulesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -25863,6 +26461,143 @@ func (r DeleteSilenceResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DeleteSilenceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListThresholdsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ThresholdList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListThresholdsResponse) GetJSON200() *ThresholdList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListThresholdsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListThresholdsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListThresholdsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListThresholdsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListThresholdsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ResetThresholdResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ResetThresholdResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResetThresholdResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResetThresholdResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResetThresholdResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResetThresholdResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SetThresholdResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Threshold
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetThresholdResponse) GetJSON200() *Threshold {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SetThresholdResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetThresholdResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetThresholdResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetThresholdResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetThresholdResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -34560,6 +35295,19 @@ func (c *ClientWithResponses) TestAlertChannelWithResponse(ctx context.Context, 
 	return ParseTestAlertChannelResponse(rsp)
 }
 
+// ListMetricsWithResponse List the metrics that thresholds can be set for
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /alerts/metrics (the `ListMetrics` operationId).
+func (c *ClientWithResponses) ListMetricsWithResponse(ctx context.Context, params *ListMetricsParams, reqEditors ...RequestEditorFn) (*ListMetricsResponse, error) {
+	rsp, err := c.ListMetrics(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListMetricsResponse(rsp)
+}
+
 // ListAlertRulesWithResponse List the rules; of several that match a cause the first decides
 //
 // Returns a wrapper object for the known response body format(s).
@@ -34666,6 +35414,67 @@ func (c *ClientWithResponses) DeleteSilenceWithResponse(ctx context.Context, sil
 		return nil, err
 	}
 	return ParseDeleteSilenceResponse(rsp)
+}
+
+// ListThresholdsWithResponse List the thresholds of metrics
+//
+// A threshold that objects pass for long enough is a cause of health, `threshold`, which names them; it is told as
+// the rules say.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /alerts/thresholds (the `ListThresholds` operationId).
+func (c *ClientWithResponses) ListThresholdsWithResponse(ctx context.Context, params *ListThresholdsParams, reqEditors ...RequestEditorFn) (*ListThresholdsResponse, error) {
+	rsp, err := c.ListThresholds(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListThresholdsResponse(rsp)
+}
+
+// ResetThresholdWithResponse Make a default threshold as it was, or delete another one
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /alerts/thresholds/{threshold} (the `ResetThreshold` operationId).
+func (c *ClientWithResponses) ResetThresholdWithResponse(ctx context.Context, threshold string, reqEditors ...RequestEditorFn) (*ResetThresholdResponse, error) {
+	rsp, err := c.ResetThreshold(ctx, threshold, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResetThresholdResponse(rsp)
+}
+
+// SetThresholdWithBodyWithResponse Change a threshold, or make one
+//
+// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
+// `metric` and `value`; every node follows it within seconds, from the beginning.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
+func (c *ClientWithResponses) SetThresholdWithBodyWithResponse(ctx context.Context, threshold string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetThresholdResponse, error) {
+	rsp, err := c.SetThresholdWithBody(ctx, threshold, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetThresholdResponse(rsp)
+}
+
+// SetThresholdWithResponse Change a threshold, or make one
+//
+// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
+// `metric` and `value`; every node follows it within seconds, from the beginning.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
+func (c *ClientWithResponses) SetThresholdWithResponse(ctx context.Context, threshold string, body SetThresholdJSONRequestBody, reqEditors ...RequestEditorFn) (*SetThresholdResponse, error) {
+	rsp, err := c.SetThreshold(ctx, threshold, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetThresholdResponse(rsp)
 }
 
 // ListAuditWithResponse List the changes that were asked of a node, the newest first
@@ -38658,6 +39467,39 @@ func ParseTestAlertChannelResponse(rsp *http.Response) (*TestAlertChannelRespons
 	return response, nil
 }
 
+// ParseListMetricsResponse parses an HTTP response from a ListMetricsWithResponse call
+func ParseListMetricsResponse(rsp *http.Response) (*ListMetricsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListMetricsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest MetricList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListAlertRulesResponse parses an HTTP response from a ListAlertRulesWithResponse call
 func ParseListAlertRulesResponse(rsp *http.Response) (*ListAlertRulesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -38835,6 +39677,101 @@ func ParseDeleteSilenceResponse(rsp *http.Response) (*DeleteSilenceResponse, err
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListThresholdsResponse parses an HTTP response from a ListThresholdsWithResponse call
+func ParseListThresholdsResponse(rsp *http.Response) (*ListThresholdsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListThresholdsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ThresholdList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResetThresholdResponse parses an HTTP response from a ResetThresholdWithResponse call
+func ParseResetThresholdResponse(rsp *http.Response) (*ResetThresholdResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResetThresholdResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetThresholdResponse parses an HTTP response from a SetThresholdWithResponse call
+func ParseSetThresholdResponse(rsp *http.Response) (*SetThresholdResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetThresholdResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Threshold
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

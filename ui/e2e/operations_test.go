@@ -162,6 +162,15 @@ func alerts(p *page, n *testNode, dir string) {
 		click(`//button[@role="tab"][.="Silences"]`), visible(`//td[.="the disk is being replaced"]`))
 	both(p, "silences", "80-silences")
 	p.do("no more", click(`//main//button[.="End"]`), visible(`//h2[.="No silences"]`))
+	p.provokes("/api/v1/alerts/thresholds")
+	p.do("a threshold needs a number", click(`//button[@role="tab"][.="Thresholds"]`), visible(`//td/code[.="vdisk.journal_used"]`), click(`//main//button[.="New threshold"]`),
+		fill(`dialog input[name=name]`, "slow-db"), choose(`dialog select[name=metric]`, "vdisk.write_latency_p99"), click(`//dialog//button[.="Create"]`), visible(`dialog input[name=value][aria-invalid=true]`))
+	p.audit("threshold with an error")
+	p.do("of the wrong kind", fill(`dialog input[name=value]`, "20"), fill(`dialog input[name=clear]`, "10"), fill(`dialog input[name=object]`, "vpool gold"), click(`//dialog//button[.="Create"]`),
+		visible(`dialog input[name=object][aria-invalid=true]`))
+	p.do("a threshold", fill(`dialog input[name=object]`, "vdisk db*"), click(`//dialog//button[.="Create"]`), chromedp.WaitNotPresent(`dialog`), visible(`//td[.="above 20 ms"]`))
+	both(p, "thresholds", "80-thresholds")
+	p.do("deleted", click(`//button[@aria-label="Delete threshold slow-db"]`), click(`//dialog//button[.="Delete"]`), chromedp.WaitNotPresent(`//td[.="above 20 ms"]`))
 	n.stop()
 	if err := os.RemoveAll(dir); err != nil {
 		p.t.Fatal(err)

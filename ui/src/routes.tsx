@@ -78,6 +78,7 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/vsphere/datastores/new", () => integration((i) => <i.VSpherePage dialog="datastore" />)],
   ["/alerts", () => operations((o) => <o.AlertsPage />)],
   ["/alerts/rules/new", () => operations((o) => <o.AlertsPage dialog="rule" />)],
+  ["/alerts/thresholds/new", () => operations((o) => <o.AlertsPage dialog="threshold" />)],
   ["/alerts/channels/new", () => operations((o) => <o.AlertsPage dialog="channel" />)],
   ["/alerts/silences/new", () => operations((o) => <o.AlertsPage dialog="silence" />)],
   ["/events", () => operations((o) => <o.EventsPage />)],

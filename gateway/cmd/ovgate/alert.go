@@ -15,8 +15,8 @@ import (
 // alert returns the verbs of alerts.
 func (a *app) alert() *cobra.Command {
 	create := group("create", "Add somewhere that alerts are sent to", a.channelEmail(), a.channelWebhook())
-	return group("alert", "What is told to people about health: rules, channels, silences",
-		a.alertList(),
+	return group("alert", "What is told to people about health: rules, thresholds, channels, silences",
+		a.alertList(), a.threshold(),
 		group("rule", "Which causes of health are told, and when", a.ruleList(), a.ruleSet(), a.ruleReset()),
 		group("channel", "Mail servers and webhooks that alerts are sent to", create, a.channelList(), a.channelTest(), a.channelDelete()),
 		group("silence", "Alerts that are not told for a while", a.silenceCreate(), a.silenceList(), a.silenceDelete()))

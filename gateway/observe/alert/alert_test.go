@@ -137,6 +137,29 @@ func TestRules(t *testing.T) {
 	w.want(w.after(100*time.Hour, c), "")
 }
 
+// TestThresholds: what nodes tell of one threshold is one alert, told at once, which goes on
+// while one of them tells it.
+func TestThresholds(t *testing.T) {
+	of := func(node, text string) Cause {
+		c := cause(observe.Warning, observe.ThresholdCode, "threshold slow")
+		c.Text, c.Node = text, node
+		return c
+	}
+	a, b, same := of("alpha", "slow: vdisk a"), of("beta", "slow: vdisk b"), of("gamma", "slow: vdisk b")
+	w := newWorld(t)
+	w.want(w.after(0, a, b, same), "mail: warning threshold threshold slow")
+	l, err := w.s.Alerts(t.Context())
+	if err != nil || len(l) != 1 || l[0].Text != "slow: vdisk a; slow: vdisk b" || l[0].Rule != "threshold" {
+		t.Fatalf("%+v: %v", l, err)
+	}
+	w.want(w.after(time.Minute, b), "")
+	w.want(w.after(time.Minute, a, b), "")
+	w.want(w.after(time.Minute), "mail: over threshold threshold slow")
+	w.config.Silences = []Silence{{Object: "threshold s*", Until: begin.Add(time.Hour)}}
+	w.want(w.after(time.Minute, a), "")
+	w.want(w.after(time.Hour, a), "mail: warning threshold threshold slow")
+}
+
 func TestSilence(t *testing.T) {
 	c := cause(observe.Bad, "backend_away", "vpool gold")
 	w := newWorld(t)

@@ -41,6 +41,7 @@ func Defaults() []Rule {
 	return []Rule{
 		{Name: "data", Codes: []string{"vdisk_lost_tail", "vdisk_damaged", "vdisk_corrupt", "vdisk_failed", "osd_*", "alba_*", "write_disk"}, Level: observe.Bad, Remind: 24 * time.Hour},
 		{Name: "certificate", Codes: []string{"certificate"}, Remind: 24 * time.Hour},
+		{Name: "threshold", Codes: []string{observe.ThresholdCode}, Remind: 24 * time.Hour},
 		{Name: "error", Codes: []string{"*"}, Level: observe.Bad, After: time.Minute, Remind: 24 * time.Hour},
 		{Name: "warning", Codes: []string{"*"}, Level: observe.Warning, After: 15 * time.Minute, Remind: 7 * 24 * time.Hour},
 	}
@@ -116,6 +117,11 @@ func (b *book) observe(now time.Time, causes []Cause, rules []Rule, channels map
 			object = "node " + c.Node
 		}
 		n := Alert{Code: c.Code, Object: object}
+		if c.Code == observe.ThresholdCode && here[n.key()] { // each node tells of its own objects
+			a := b.alerts[n.key()]
+			a.Text = observe.JoinThresholds(a.Text, c.Text)
+			continue
+		}
 		if c.Code == "more" || here[n.key()] && b.alerts[n.key()].Level == observe.Bad {
 			continue // two nodes see it: the worse counts
 		}

@@ -1201,6 +1201,18 @@ export type MemberState = "up" | "down" | "unknown";
 export type Metadata = {
   "vpools": Array<RestoredVPool>;
 };
+export type Metric = {
+  "means": string;
+  /** Kind of object, dot, figure, such as `vdisk.write_latency_p99` */
+  "name": string;
+  "unit": MetricUnit;
+};
+export type MetricList = {
+  "items": Array<Metric>;
+  "next": string | null;
+};
+/** us: a time; percent; per_second: operations; bytes_per_second */
+export type MetricUnit = "us" | "percent" | "per_second" | "bytes_per_second";
 export type MetricsEvent = {
   "journalUsed": number;
   /** node, or the id of a vDisk or of a vPool, which stands for its vDisks that this node serves */
@@ -2165,6 +2177,43 @@ export type TargetList = {
   "items": Array<Target>;
   "next": string | null;
 };
+export type Threshold = {
+  /** Where it is over */
+  "clear": number;
+  "compare": ThresholdCompare;
+  /** For how long the value has to be there */
+  "forMs": number;
+  "level": AlertLevel;
+  "metric": string;
+  "name": string;
+  /** Pattern, such as `vdisk db*`; empty: all that the metric is of */
+  "object": string;
+  /** It is not looked at */
+  "off": boolean;
+  /** It is none of the defaults */
+  "own": boolean;
+  "unit": MetricUnit;
+  /** Where it begins, in the unit of the metric */
+  "value": number;
+};
+export type ThresholdCompare = "above" | "below";
+export type ThresholdInput = {
+  /** Not beyond value; absent: value */
+  "clear"?: number;
+  "compare"?: ThresholdCompare;
+  "forMs"?: number;
+  "level"?: AlertLevel;
+  /** One of `/alerts/metrics` */
+  "metric"?: string;
+  /** Kind and name, * stands for any text; empty: all */
+  "object"?: string;
+  "off"?: boolean;
+  "value"?: number;
+};
+export type ThresholdList = {
+  "items": Array<Threshold>;
+  "next": string | null;
+};
 export type Token = {
   "created": string;
   /** Null for never */
@@ -2558,6 +2607,8 @@ export interface Ops {
   "DELETE /alerts/channels/{channel}": { path: { "channel": string; }; query: { }; body: undefined; res: void };
   /** Send a message that says that it is a test */
   "POST /alerts/channels/{channel}/test": { path: { "channel": string; }; query: { }; body: undefined; res: void };
+  /** List the metrics that thresholds can be set for */
+  "GET /alerts/metrics": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: MetricList };
   /** List the rules; of several that match a cause the first decides */
   "GET /alerts/rules": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: AlertRuleList };
   /** Make a default rule as it was, or delete another one */
@@ -2570,6 +2621,12 @@ export interface Ops {
   "POST /alerts/silences": { path: { }; query: { }; body: SilenceInput; res: Silence };
   /** End a silence */
   "DELETE /alerts/silences/{silence}": { path: { "silence": string; }; query: { }; body: undefined; res: void };
+  /** List the thresholds of metrics */
+  "GET /alerts/thresholds": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: ThresholdList };
+  /** Make a default threshold as it was, or delete another one */
+  "DELETE /alerts/thresholds/{threshold}": { path: { "threshold": string; }; query: { }; body: undefined; res: void };
+  /** Change a threshold, or make one */
+  "PUT /alerts/thresholds/{threshold}": { path: { "threshold": string; }; query: { }; body: ThresholdInput; res: Threshold };
   /** List the changes that were asked of a node, the newest first */
   "GET /audit": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "user"?: string; "operation"?: string; "since"?: string; "until"?: string; "after"?: number; "node"?: string; }; body: undefined; res: AuditList };
   /** List the registered Swift and S3 stores */

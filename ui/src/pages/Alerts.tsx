@@ -1,10 +1,10 @@
 import { useState } from "preact/hooks";
 import { call } from "../api/client";
-import type { Alert, AlertChannel, AlertRule, Silence } from "../api/gen";
+import type { Alert, AlertChannel, AlertRule, Silence, Threshold } from "../api/gen";
 import { capital, duration, interval, time } from "../format";
 import { navigate, query } from "../router";
 import { now } from "../store/clock";
-import { useAlertRules, useAlerts, useChannels, useSilences } from "../store/operations";
+import { useAlertRules, useAlerts, useChannels, useSilences, useThresholds } from "../store/operations";
 import { asApiError, reload, type Query } from "../store/query";
 import { toast } from "../store/toasts";
 import { Age } from "../parts/Age";
@@ -18,8 +18,9 @@ import { SearchBox } from "../parts/SearchBox";
 import { healthFace, Tag } from "../parts/StateTag";
 import { Tabs } from "../parts/Tabs";
 import { ChannelDialog, RuleDialog, SilenceDialog } from "./AlertDialogs";
+import { shown, ThresholdDialog } from "./ThresholdDialog";
 
-type Props = { dialog?: "rule" | "channel" | "silence" };
+type Props = { dialog?: "rule" | "threshold" | "channel" | "silence" };
 
 /** What is wrong now, who is told of it, and when. */
 export function AlertsPage({ dialog }: Props) {
@@ -32,11 +33,13 @@ export function AlertsPage({ dialog }: Props) {
         tabs={[
           { id: "active", title: "Active", content: <ActiveTab /> },
           { id: "rules", title: "Rules", content: <RulesTab /> },
+          { id: "thresholds", title: "Thresholds", content: <ThresholdsTab /> },
           { id: "channels", title: "Channels", content: <ChannelsTab /> },
           { id: "silences", title: "Silences", content: <SilencesTab /> },
         ]}
       />
       {dialog === "rule" && <RuleDialog onClose={back("?tab=rules")} />}
+      {dialog === "threshold" && <ThresholdDialog onClose={back("?tab=thresholds")} />}
       {dialog === "channel" && <ChannelDialog onClose={back("?tab=channels")} />}
       {dialog === "silence" && <SilenceDialog onClose={back(query.value.has("object") ? "" : "?tab=silences")} />}
     </Page>
@@ -211,6 +214,75 @@ function RuleActions({ rule: r }: { rule: AlertRule }) {
             await call("DELETE /alerts/rules/{rule}", { path: { rule: r.name } });
             toast("ok", r.own ? `Rule ${r.name} is deleted` : `Rule ${r.name} is as it was`);
             reload("alertrules?", "alerts?");
+          }}
+        />
+      )}
+    </>
+  );
+}
+
+function ThresholdsTab() {
+  const thresholds = useThresholds(cursorOf());
+  return (
+    <>
+      <div class="toolbar">
+        <span class="muted">What passes a threshold for long enough is a cause of health, and told as the rules say.</span>
+        <span class="spacer" />
+        <Button kind="primary" needs="manage" onClick={() => navigate("/alerts/thresholds/new?tab=thresholds")}>
+          New threshold
+        </Button>
+      </div>
+      <Load query={thresholds}>
+        {(list) => <DataTable label="Thresholds" columns={thresholdColumns} rows={list.items} rowKey={(t) => t.name} next={list.next} />}
+      </Load>
+    </>
+  );
+}
+
+const thresholdColumns: Column<Threshold>[] = [
+  {
+    key: "name",
+    title: "Name",
+    cell: (t) => (
+      <>
+        {t.name} {t.own && <span class="chip">own</span>}
+      </>
+    ),
+  },
+  { key: "metric", title: "Metric", wrap: true, cell: (t) => <code>{t.metric}</code> },
+  { key: "object", title: "Of", cell: (t) => (t.object ? <code>{t.object}</code> : <span class="muted">all</span>) },
+  { key: "when", title: "When", cell: (t) => `${t.compare} ${shown(t.value, t.unit)}` },
+  { key: "clear", title: "Over at", right: true, cell: (t) => shown(t.clear, t.unit) },
+  { key: "for", title: "For", right: true, cell: (t) => (t.forMs > 0 ? span(t.forMs) : "at once") },
+  { key: "level", title: "Level", cell: (t) => <Tag {...healthFace(t.level)} /> },
+  { key: "state", title: "State", cell: (t) => (t.off ? <Tag tone="idle" word="Off" /> : <Tag tone="ok" word="On" />) },
+  { key: "actions", title: "Actions", right: true, cell: (t) => <ThresholdActions threshold={t} /> },
+];
+
+function ThresholdActions({ threshold: t }: { threshold: Threshold }) {
+  const [open, setOpen] = useState<"change" | "reset" | undefined>(undefined);
+  const close = () => setOpen(undefined);
+  const verb = t.own ? "Delete" : "Reset";
+  return (
+    <>
+      <Button small needs="manage" label={`Change threshold ${t.name}`} onClick={() => setOpen("change")}>
+        Change
+      </Button>{" "}
+      <Button small kind={t.own ? "danger" : undefined} needs="manage" label={`${verb} threshold ${t.name}`} onClick={() => setOpen("reset")}>
+        {verb}
+      </Button>
+      {open === "change" && <ThresholdDialog threshold={t} onClose={close} />}
+      {open === "reset" && (
+        <Confirm
+          title={`${verb} threshold ${t.name}`}
+          verb={verb}
+          danger={t.own}
+          consequences={[t.own ? "What passes it is over." : "It becomes as every installation has it."]}
+          onClose={close}
+          act={async () => {
+            await call("DELETE /alerts/thresholds/{threshold}", { path: { threshold: t.name } });
+            toast("ok", t.own ? `Threshold ${t.name} is deleted` : `Threshold ${t.name} is as it was`);
+            reload("thresholds?", "alerts?");
           }}
         />
       )}

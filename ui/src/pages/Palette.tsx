@@ -202,6 +202,7 @@ const actions: [string, Role, string][] = [
   ["New silence", "write", "/alerts/silences/new?tab=silences"],
   ["Add alert channel", "manage", "/alerts/channels/new?tab=channels"],
   ["New alert rule", "manage", "/alerts/rules/new?tab=rules"],
+  ["New alert threshold", "manage", "/alerts/thresholds/new?tab=thresholds"],
   ["Create user", "manage", "/users/new"],
   ["Create token", "read", "/tokens/new"],
 ];

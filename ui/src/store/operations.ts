@@ -9,9 +9,11 @@ import type {
   EventCodeList,
   EventList,
   EventSeverity,
+  MetricList,
   Schedule,
   ScheduleList,
   SilenceList,
+  ThresholdList,
 } from "../api/gen";
 import { useQuery, type Query } from "./query";
 import { pageSize, type ListFilter } from "./reads";
@@ -28,6 +30,15 @@ export function useAlerts(filter: ListFilter): Query<AlertList> {
 
 export function useAlertRules(cursor?: string): Query<AlertRuleList> {
   return useQuery("alertrules?" + (cursor ?? ""), () => call("GET /alerts/rules", { query: { cursor, limit: pageSize } }));
+}
+
+export function useThresholds(cursor?: string): Query<ThresholdList> {
+  return useQuery("thresholds?" + (cursor ?? ""), () => call("GET /alerts/thresholds", { query: { cursor, limit: pageSize } }));
+}
+
+/** What thresholds can be set for: few, and the same until the node is upgraded. */
+export function useMetrics(): Query<MetricList> {
+  return useQuery("metrics?", () => call("GET /alerts/metrics", { query: { limit: 200 } }));
 }
 
 export function useChannels(cursor?: string): Query<AlertChannelList> {
