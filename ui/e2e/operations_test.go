@@ -162,7 +162,7 @@ func alerts(p *page, n *testNode, dir string) {
 		click(`//button[@role="tab"][.="Silences"]`), visible(`//td[.="the disk is being replaced"]`))
 	both(p, "silences", "80-silences")
 	p.do("no more", click(`//main//button[.="End"]`), visible(`//h2[.="No silences"]`))
-	p.provokes("/api/v1/alerts/thresholds")
+	p.provokes("/api/v1/alerts/thresholds/slow-db")
 	p.do("a threshold needs a number", click(`//button[@role="tab"][.="Thresholds"]`), visible(`//td/code[.="vdisk.journal_used"]`), click(`//main//button[.="New threshold"]`),
 		fill(`dialog input[name=name]`, "slow-db"), choose(`dialog select[name=metric]`, "vdisk.write_latency_p99"), click(`//dialog//button[.="Create"]`), visible(`dialog input[name=value][aria-invalid=true]`))
 	p.audit("threshold with an error")

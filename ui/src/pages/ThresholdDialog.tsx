@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import { badField, call } from "../api/client";
 import type { AlertLevel, MetricUnit, Threshold, ThresholdCompare } from "../api/gen";
-import { latency, rate } from "../format";
+import { rate } from "../format";
 import { useMetrics } from "../store/operations";
 import { reload } from "../store/query";
 import { useSubmit } from "../store/submit";
@@ -21,7 +21,7 @@ const typed: Record<MetricUnit, { word: string; factor: number }> = {
 export function shown(value: number, unit: MetricUnit): string {
   switch (unit) {
     case "us":
-      return latency(value);
+      return `${value / typed.us.factor} ms`;
     case "bytes_per_second":
       return rate(value);
     case "percent":
