@@ -262,6 +262,9 @@ func (s *Store) Usage(ctx context.Context) (backend.Usage, error) {
 	if err := ctx.Err(); err != nil {
 		return backend.Usage{}, err
 	}
+	if err := s.look(); err != nil { // an empty mount point has space, of another disk
+		return backend.Usage{}, err
+	}
 	total, free, err := s.fs.Usage()
 	if err != nil {
 		return backend.Usage{}, fmt.Errorf("local store: %w", err)

@@ -284,6 +284,7 @@ func TestAway(t *testing.T) {
 		"Delete":      func() error { return s.Delete(ctx, "v/o") },
 		"Put":         func() error { return s.Put(ctx, "v/p", data) },
 		"PutIfAbsent": func() error { return s.PutIfAbsent(ctx, "v/p", data) },
+		"Usage":       func() error { _, err := s.Usage(ctx); return err },
 	}
 	for kind, away := range map[string]func(){
 		"renamed":         func() { must(t, os.Rename(root, root+".away")) },
