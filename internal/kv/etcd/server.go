@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,8 @@ type ServerOptions struct {
 	// certificate signed by CA is asked of everybody. Without them both are loopback's.
 	Certificate, Key, CA string
 	Log                  *slog.Logger
+	// Quota bounds the member's database in bytes; 0: 8 GiB.
+	Quota int64
 }
 
 // Server is a member of an etcd cluster in this process.
@@ -117,7 +120,7 @@ func (o ServerOptions) config() (*embed.Config, error) {
 		c.TlsMinVersion = "TLS1.3"
 	}
 	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, historyKept.String()
-	c.QuotaBackendBytes = quotaBytes
+	c.QuotaBackendBytes = cmp.Or(o.Quota, quotaBytes)
 	c.PreVote = true // a member that was cut off does not unseat the leader
 	c.EnablePprof = false
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(logCore{o.Log}))

@@ -23,10 +23,16 @@ type Member struct {
 // Serve runs a cluster until the test ends.
 func Serve(t testing.TB) *Member {
 	t.Helper()
+	return ServeQuota(t, 0)
+}
+
+// ServeQuota is Serve with a bound on the database, in bytes; 0: that of the package etcd.
+func ServeQuota(t testing.TB, quota int64) *Member {
+	t.Helper()
 	for try := 1; ; try++ {
 		client := Free(t)
 		m := &Member{endpoint: client, options: etcd.ServerOptions{
-			Name: "m", Dir: t.TempDir(), Members: map[string]string{"m": Free(t)}, Client: client, Token: t.Name(),
+			Name: "m", Dir: t.TempDir(), Members: map[string]string{"m": Free(t)}, Client: client, Token: t.Name(), Quota: quota,
 		}}
 		err := m.start()
 		if err == nil {
