@@ -496,8 +496,8 @@ func (s *Service) DeletePreset(ctx context.Context, name string) error {
 	return r.manager.DeletePreset(ctx, name)
 }
 
-// Jobs returns the jobs of maintenance, newest first.
-func (s *Service) Jobs(ctx context.Context) ([]maintenance.Job, error) {
+// OwnJobs returns the jobs of maintenance on this node, newest first.
+func (s *Service) OwnJobs(ctx context.Context) ([]maintenance.Job, error) {
 	if !s.Made() {
 		return nil, nil
 	}
@@ -505,8 +505,7 @@ func (s *Service) Jobs(ctx context.Context) ([]maintenance.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	told, err := s.known(ctx, r)
-	return told.Jobs, err
+	return r.agent.Jobs(), nil
 }
 
 // ClearJobs forgets jobs that ended.

@@ -37,7 +37,6 @@ const (
 type report struct {
 	Node   string             `json:"node"`
 	Safety maintenance.Safety `json:"safety"`
-	Jobs   []maintenance.Job  `json:"jobs"`
 	Events []Event            `json:"events"` // oldest first
 }
 
@@ -136,7 +135,7 @@ func (l *leader) tell(ctx context.Context) error {
 	if l.r.agent.Safety().At.IsZero() {
 		return nil // what the one before found says more
 	}
-	r := report{Node: l.s.o.Node, Safety: l.r.agent.Safety(), Jobs: l.r.agent.Jobs(), Events: l.s.ownEvents()}
+	r := report{Node: l.s.o.Node, Safety: l.r.agent.Safety(), Events: l.s.ownEvents()}
 	r.Events = r.Events[max(0, len(r.Events)-reportEvents):]
 	b, err := json.Marshal(r)
 	if err != nil || slices.Equal(b, l.told) {
@@ -150,7 +149,7 @@ func (l *leader) tell(ctx context.Context) error {
 
 // known returns what maintenance knows, on whatever node it is done.
 func (s *Service) known(ctx context.Context, r *running) (report, error) {
-	own := report{Node: s.o.Node, Safety: r.agent.Safety(), Jobs: r.agent.Jobs(), Events: s.ownEvents()}
+	own := report{Node: s.o.Node, Safety: r.agent.Safety(), Events: s.ownEvents()}
 	leads := r.leader.leading()
 	if leads && (s.o.Cluster == nil || !own.Safety.At.IsZero()) {
 		return own, nil
@@ -170,10 +169,8 @@ func (s *Service) known(ctx context.Context, r *running) (report, error) {
 		return own, nil
 	}
 	if told.Node != s.o.Node { // else it is this node's of before
-		told.Jobs = append(told.Jobs, own.Jobs...) // what was asked of this node runs here
 		told.Events = append(told.Events, own.Events...)
 	}
-	slices.SortStableFunc(told.Jobs, func(x, y maintenance.Job) int { return y.Started.Compare(x.Started) })
 	slices.SortStableFunc(told.Events, func(x, y Event) int { return x.At.Compare(y.At) })
 	return told, nil
 }

@@ -71,7 +71,7 @@ func TestReplace(t *testing.T) {
 	if err != nil || o.Number != by.Number {
 		t.Errorf("once more: %+v, %v", o, err)
 	}
-	jobs, err := s.Jobs(t.Context())
+	jobs, err := s.OwnJobs(t.Context())
 	must(t, err)
 	told := ""
 	for _, j := range jobs {

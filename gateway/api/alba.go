@@ -22,6 +22,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/disk"
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/task"
 )
 
 // albaCauses maps errors of the object store to answers; first match wins.
@@ -44,7 +45,7 @@ var albaCauses = []struct {
 	{syscall.ENAMETOOLONG, http.StatusBadRequest, string(control.CodeInvalid), "name another directory"},
 	{syscall.ENOTDIR, http.StatusBadRequest, string(control.CodeInvalid), "name another directory"},
 	{asdnode.ErrInUse, http.StatusConflict, string(control.CodeInUse), ""},
-	{maintenance.ErrRunning, http.StatusConflict, string(control.CodeInUse), "wait until it ends: ovgate job list"},
+	{maintenance.ErrRunning, http.StatusConflict, string(control.CodeInUse), "wait until it ends: ovgate task list"},
 	{osd.ErrAuth, http.StatusBadRequest, string(control.CodeInvalid), "give the access key of that ASD: its directory has it in access.key"},
 	{osd.ErrIdentity, http.StatusConflict, string(control.CodeInUse), "another device answers there; correct the address or the directory"},
 	{alba.ErrNoDisk, http.StatusConflict, "no_light", ""},
@@ -515,43 +516,27 @@ func (s *Server) ListNamespaces(ctx context.Context, r ListNamespacesRequestObje
 	return out, nil
 }
 
-// ListJobs lists the jobs of maintenance.
-func (s *Server) ListJobs(ctx context.Context, r ListJobsRequestObject) (ListJobsResponseObject, error) {
-	all, err := s.opt.Alba.Jobs(ctx)
-	if err != nil {
-		return nil, albaError("", err)
-	}
-	now := s.clock.Now()
-	var rows []Job
-	for _, j := range all {
-		if matches(r.Params.Q, j.ID+" "+j.What, nil) {
-			rows = append(rows, albaJob(j, now))
+// maintenanceTask is a job of maintenance as other work is told of.
+func maintenanceTask(j maintenance.Job) task.Task {
+	out := task.Task{ID: j.ID, Kind: task.Kind(j.ID), What: j.What, Object: "object store", State: task.Running, Done: j.Done, Total: j.Total, Unit: j.Unit, Bytes: j.Bytes,
+		Started: j.Started.UTC(), Error: j.Error}
+	for prefix, of := range map[string]struct {
+		kind   task.Kind
+		object string
+	}{"verify-": {task.VerifyDisk, "osd "}, "empty-": {task.Empty, "osd "}, "recover-": {task.Recover, "namespace "}} {
+		if name, ok := strings.CutPrefix(j.ID, prefix); ok {
+			out.Kind, out.Object = of.kind, of.object+name
 		}
 	}
-	keys := func(j Job) model.Keys { return model.Keys{Number: unix(j.StartedAt), ID: j.ID} }
-	items, next, err := page(rows, keys, "started", true, r.Params.Cursor, r.Params.Limit)
-	return ListJobs200JSONResponse{items, next}, err
-}
-
-func albaJob(j maintenance.Job, now time.Time) Job {
-	units, bytes, left := j.Rate(now)
-	out := Job{
-		ID: j.ID, What: j.What, StartedAt: j.Started.UTC(), Done: j.Done, Total: j.Total, Unit: j.Unit, Bytes: j.Bytes,
-		PerSecond: units, BytesPerSecond: bytes, Error: some(j.Error),
+	if j.ID == "reconcile" {
+		out.Kind = task.Compare
 	}
-	if !j.Ended.IsZero() {
-		out.EndedAt = new(j.Ended.UTC())
-	}
-	if left > 0 {
-		out.LeftMs = new(left.Milliseconds())
+	switch {
+	case j.Ended.IsZero():
+	case j.Error != "":
+		out.Ended, out.State, out.Hint = j.Ended.UTC(), task.Failed, "maintenance tries again by itself; ovgate alba status tells how safe objects are"
+	default:
+		out.Ended, out.State = j.Ended.UTC(), task.Done
 	}
 	return out
-}
-
-// ClearJobs forgets ended jobs.
-func (s *Server) ClearJobs(ctx context.Context, _ ClearJobsRequestObject) (ClearJobsResponseObject, error) {
-	if err := s.opt.Alba.ClearJobs(ctx); err != nil {
-		return nil, albaError("", err)
-	}
-	return ClearJobs204Response{}, nil
 }

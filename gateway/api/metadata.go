@@ -9,6 +9,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -23,8 +24,10 @@ func (s *Server) backUpMetadata(c echo.Context) error {
 	defer s.backingUp.Unlock()
 	ctx, cancel := context.WithTimeout(c.Request().Context(), bundleTime)
 	defer cancel()
+	told := s.opt.Tasks.Begin(task.Task{Kind: task.Backup, Object: "metadata", What: "write a backup for " + callerOf(ctx).User, Unit: "bytes"}, nil, nil)
 	file, size, err := s.opt.Backup(ctx)
 	if err != nil {
+		told.End(task.Failed, err.Error(), "")
 		return err
 	}
 	defer file.Close()
@@ -35,9 +38,12 @@ func (s *Server) backUpMetadata(c echo.Context) error {
 	h.Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", name))
 	c.Response().WriteHeader(http.StatusOK)
 	if _, err := io.Copy(c.Response(), file); err != nil {
+		told.End(task.Failed, "its client did not take it: "+err.Error(), "ask for it again")
 		s.log.Warn("a backup of the metadata was cut off", "requestId", requestID(c), "err", err)
 		panic(http.ErrAbortHandler) // else a part would look like the whole
 	}
+	told.Set(func(t *task.Task) { t.Done, t.Total, t.Bytes = size, size, size })
+	told.End(task.Done, "", "")
 	return nil
 }
 

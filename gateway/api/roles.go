@@ -65,6 +65,7 @@ var rules = map[string]rule{
 	"GetPreset":            {role: auth.RoleRead},
 	"ListNamespaces":       {role: auth.RoleRead},
 	"ListJobs":             {role: auth.RoleRead},
+	"GetJob":               {role: auth.RoleRead},
 	"ListBackends":         {role: auth.RoleRead},
 	"GetBackend":           {role: auth.RoleRead},
 	"ListClouds":           {role: auth.RoleRead},
@@ -118,6 +119,7 @@ var rules = map[string]rule{
 	"ScrubVDisk":              {role: auth.RoleWrite},
 	"VerifyVDisk":             {role: auth.RoleWrite},
 	"CancelVDiskVerification": {role: auth.RoleWrite},
+	"CancelJob":               {role: auth.RoleWrite}, // drains and sweeps need manage
 	"BeginImport":             {role: auth.RoleWrite},
 	"WriteImport":             {role: auth.RoleWrite, quiet: true},
 	"FinishImport":            {role: auth.RoleWrite},

@@ -28,6 +28,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/gateway/observe/series"
 	"github.com/openvstorage/ovgate/gateway/oidc"
+	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/gateway/vsphere"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/volumedriver/backend/remote"
@@ -62,6 +63,7 @@ type Options struct {
 	Load       func() (cpu, memory float64) // percent of the machine's since the look before; nil: unknown
 	Audit      *audit.Log                   // nil: nothing is recorded
 	Events     *event.Log                   // nil: no history of events is kept
+	Tasks      *task.Book                   // what this node works on, with that of Control; nil: a book of its own
 	Alerts     *alert.Service               // nil: nothing is told
 	Metrics    http.Handler                 // Prometheus; nil: none
 	OpenMetric bool                         // /metrics without credentials
@@ -101,6 +103,7 @@ type Server struct {
 	bundling sync.Mutex
 	// backingUp is held while a backup of the metadata is made.
 	backingUp sync.Mutex
+	board     jobBoard
 	joins     chan struct{} // has an element for each join that runs
 	closing   chan struct{}
 	close     sync.Once
@@ -113,6 +116,9 @@ func New(opt Options) (*Server, error) {
 	}
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Tasks == nil {
+		opt.Tasks = task.New(opt.Clock)
 	}
 	if opt.Requests == nil {
 		opt.Requests = func(string) []remote.KindStats { return nil }

@@ -225,6 +225,12 @@ func (s *served) tour() map[string]bool {
 	do(step{"GetExport", export, ""}, step{"GetExtents", export + " ?offset=0", ""}, step{"ReadExport", export + " ?offset=0 ?length=4096", ""}, step{"EndExport", export, ""})
 	load := "transfer=" + field(do(step{"BeginImport", "", `{"name":"in","vpool":"gold","size":1048576}`}), "id")
 	do(step{"GetImport", load, ""}, step{"WriteImport", load + " ?offset=0", strings.Repeat("x", 4096)}, step{"FinishImport", load, ""}, step{"AbortImport", "transfer=none", ""})
+	do(step{"BeginImport", "", `{"name":"left","vpool":"gold","size":1048576}`})
+	var jobs struct{ Items []struct{ ID string } }
+	if a := do(step{"ListJobs", "?kind=import ?state=running,waiting", ""}); json.Unmarshal(a.body, &jobs) != nil || len(jobs.Items) != 1 {
+		t.Fatalf("jobs: %s", a.body)
+	}
+	do(step{"GetJob", "job=" + jobs.Items[0].ID, ""}, step{"CancelJob", "job=" + jobs.Items[0].ID, ""})
 	do(step{"MoveVDisk", "vdisk=in", `{"vpool":"silver"}`}, step{"CancelMoveVDisk", "vdisk=in", ""})
 
 	iqn := "iqn=" + field(do(step{"CreateTarget", "", `{"name":"shared"}`}), "iqn")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
+	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/iscsi"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
@@ -72,6 +73,8 @@ type Options struct {
 	Events event.Sink
 	// NoSchedules: no scheduled job runs on this node, unless somebody asks for one.
 	NoSchedules bool
+	// Tasks is told what is worked on; nil: a book of its own.
+	Tasks *task.Book
 }
 
 // Controller carries out what the model says. Safe for concurrent use.
@@ -190,6 +193,9 @@ func New(opt Options) *Controller {
 	}
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Tasks == nil {
+		opt.Tasks = task.New(opt.Clock)
 	}
 	if opt.Changed == nil {
 		opt.Changed = func(string, string) {}

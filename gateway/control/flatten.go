@@ -9,6 +9,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
+	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -17,6 +18,8 @@ type copying struct {
 	cancel        context.CancelFunc
 	done          chan struct{} // closed at its end
 	copied, total atomic.Int64
+	task          *task.Entry
+	quit          atomic.Bool // somebody gave it up; else it goes on later, or elsewhere
 }
 
 // end stops it and waits for its end; nil is none.
@@ -25,6 +28,29 @@ func (f *copying) end() {
 		f.cancel()
 		<-f.done
 	}
+}
+
+// giveUp is end for one that does not go on later.
+func (f *copying) giveUp() {
+	if f != nil {
+		f.quit.Store(true)
+		f.end()
+	}
+}
+
+// look brings a task up to date.
+func (f *copying) look(t *task.Task) {
+	t.Done, t.Total = f.copied.Load(), f.total.Load()
+	t.Bytes = t.Done
+}
+
+// endCut ends the task of a copy that was stopped.
+func (f *copying) endCut() {
+	if f.quit.Load() {
+		f.task.End(task.Cancelled, "", "")
+		return
+	}
+	f.task.Drop()
 }
 
 // CopyProgress is how far a flatten or move is, in bytes; Total 0: not known yet.
@@ -69,7 +95,10 @@ func (c *Controller) Flatten(ctx context.Context, name string) (model.VDisk, err
 func (c *Controller) CancelFlatten(ctx context.Context, name string) (model.VDisk, error) {
 	var out model.VDisk
 	err := c.withDisk(ctx, name, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
-		c.stopFlatten(d)
+		c.mu.Lock()
+		f := d.flat
+		c.mu.Unlock()
+		f.giveUp()
 		var err error
 		out, err = c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error { v.Flatten = false; return nil })
 		return err
@@ -99,6 +128,10 @@ func (c *Controller) startFlatten(d *vdisk, rec model.VDisk) {
 	}
 	ctx, cancel := context.WithCancel(c.ctx)
 	f := &copying{cancel: cancel, done: make(chan struct{})}
+	f.task = c.opt.Tasks.Begin(task.Task{Kind: task.Flatten, Object: vdiskObject(rec.Name), What: "copy what it reads through its parent", Unit: "bytes"}, f.look, func(ctx context.Context) error {
+		_, err := c.CancelFlatten(ctx, rec.ID)
+		return err
+	})
 	d.flat = f
 	c.wg.Add(1)
 	go func(vol Volume) {
@@ -133,18 +166,24 @@ func (c *Controller) flatten(ctx context.Context, f *copying, vol Volume, rec mo
 			c.log.Info("vDisk flattened", "vdisk", rec.Name, "id", rec.ID)
 			c.tell(event.VDiskFlattened, vdiskObject(rec.Name))
 			c.endFlatten(rec, true)
+			f.task.End(task.Done, "", "")
 			return
 		case ctx.Err() != nil, errors.Is(err, volume.ErrClosed):
+			f.endCut()
 			return // the next open goes on, if it is still wanted
 		case errors.Is(err, volume.ErrInUse):
 			c.log.Warn("flatten given up", "vdisk", rec.Name, "id", rec.ID, "err", err)
 			c.endFlatten(rec, false)
+			endTask(f.task, task.Failed, vdiskObject(rec.Name), err)
 			return
 		}
 		c.log.Warn("flatten is tried again", "vdisk", rec.Name, "id", rec.ID, "after", wait, "err", err)
+		holdTask(f.task, vdiskObject(rec.Name), err)
 		if !c.pause(ctx, wait) {
+			f.endCut()
 			return
 		}
+		goOn(f.task)
 	}
 }
 

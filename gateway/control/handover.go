@@ -8,6 +8,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
+	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -124,7 +125,10 @@ func noNode(ref, field string) *Error {
 func (c *Controller) CancelHandOver(ctx context.Context, name string) (model.VDisk, error) {
 	var out model.VDisk
 	err := c.withOwned(ctx, name, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
-		c.stopHandOver(d)
+		c.mu.Lock()
+		f := d.hand
+		c.mu.Unlock()
+		f.giveUp()
 		var err error
 		out, err = c.model.UpdateVDisk(ctx, rec.ID, func(v *model.VDisk) error {
 			v.Handover = nil
@@ -164,12 +168,16 @@ func (c *Controller) startHandOver(d *vdisk, rec model.VDisk) {
 	}
 	ctx, cancel := context.WithCancel(c.ctx)
 	f := &copying{cancel: cancel, done: make(chan struct{})}
+	f.task = c.opt.Tasks.Begin(task.Task{Kind: task.HandOver, Object: vdiskObject(rec.Name), What: "hand over to node " + c.NodeName(rec.Handover.To)}, nil, func(ctx context.Context) error {
+		_, err := c.CancelHandOver(ctx, rec.ID)
+		return err
+	})
 	d.hand = f
 	c.wg.Add(1)
 	go func() {
 		defer c.wg.Done()
 		defer cancel()
-		c.runHandOver(ctx, d, rec)
+		c.runHandOver(ctx, f, d, rec)
 		c.mu.Lock()
 		d.hand = nil
 		c.mu.Unlock()
@@ -187,21 +195,30 @@ func (c *Controller) stopHandOver(d *vdisk) {
 }
 
 // runHandOver tries until it is done, given up or stopped.
-func (c *Controller) runHandOver(ctx context.Context, d *vdisk, rec model.VDisk) {
+func (c *Controller) runHandOver(ctx context.Context, f *copying, d *vdisk, rec model.VDisk) {
 	wait := retryMin
 	for try := 1; ; try++ {
 		err := c.tryHandOver(ctx, d, rec)
+		if now, ok := c.model.VDisk(rec.ID); err == nil && ok && now.Node == rec.Handover.To {
+			f.task.End(task.Done, "", "")
+			return
+		}
 		if err == nil || ctx.Err() != nil {
+			f.endCut()
 			return
 		}
 		if try == handTries || isRefusal(err) {
 			c.failHandOver(ctx, rec, err)
+			endTask(f.task, task.Failed, vdiskObject(rec.Name), err)
 			return
 		}
 		c.log.Warn("hand-over is tried again", "vdisk", rec.Name, "id", rec.ID, "after", wait, "err", err)
+		holdTask(f.task, vdiskObject(rec.Name), err)
 		if !c.pause(ctx, wait) {
+			f.endCut()
 			return
 		}
+		goOn(f.task)
 		wait = min(2*wait, retryMax)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
+	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -135,7 +136,10 @@ func (c *Controller) checkMove(rec model.VDisk, to model.VPool) *Error {
 func (c *Controller) CancelMove(ctx context.Context, name string) (model.VDisk, error) {
 	var out model.VDisk
 	err := c.withDisk(ctx, name, func(ctx context.Context, d *vdisk, rec model.VDisk) error {
-		c.stopMove(d)
+		c.mu.Lock()
+		f := d.move
+		c.mu.Unlock()
+		f.giveUp()
 		var err error
 		if out, err = c.settleMove(ctx, rec); err != nil || out.Move == nil {
 			return err
@@ -255,6 +259,11 @@ func (c *Controller) startMove(d *vdisk, rec model.VDisk) {
 	}
 	ctx, cancel := context.WithCancel(c.ctx)
 	f := &copying{cancel: cancel, done: make(chan struct{})}
+	to, _ := c.model.VPool(rec.Move.To)
+	f.task = c.opt.Tasks.Begin(task.Task{Kind: task.Move, Object: vdiskObject(rec.Name), What: "move to vpool " + to.Name, Unit: "bytes"}, f.look, func(ctx context.Context) error {
+		_, err := c.CancelMove(ctx, rec.ID)
+		return err
+	})
 	d.move = f
 	c.wg.Add(1)
 	go func() {
@@ -282,17 +291,26 @@ func (c *Controller) stopMove(d *vdisk) {
 func (c *Controller) runMove(ctx context.Context, f *copying, d *vdisk, rec model.VDisk) {
 	for wait := retryMin; ; wait = min(2*wait, retryMax) {
 		err := c.tryMove(ctx, f, d, rec)
+		now, _ := c.model.VDisk(rec.ID)
 		switch {
+		case err == nil && now.VPool == rec.Move.To:
+			f.task.End(task.Done, "", "")
+			return
 		case err == nil || ctx.Err() != nil || errors.Is(err, volume.ErrClosed):
+			f.endCut()
 			return // closed: the next open goes on
 		case errors.Is(err, errTooBusy), errors.Is(err, backend.ErrCorrupt), errors.Is(err, volume.ErrCorrupt), isRefusal(err):
 			c.failMove(ctx, rec, err)
+			endTask(f.task, task.Failed, vdiskObject(rec.Name), err)
 			return
 		}
 		c.log.Warn("move is tried again", "vdisk", rec.Name, "id", rec.ID, "after", wait, "err", err)
+		holdTask(f.task, vdiskObject(rec.Name), err)
 		if !c.pause(ctx, wait) {
+			f.endCut()
 			return
 		}
+		goOn(f.task)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/gateway/schedule"
+	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -242,10 +243,15 @@ func (c *Controller) launch(d due) *Error {
 		return &Error{Code: CodeInUse, Object: vdiskObject(v.Name), Message: fmt.Sprintf("%d runs of %s are under way on this node, as many as may", node, d.name), Hint: "try again when one has ended"}
 	}
 	s.busy[ref] = v.VPool
+	var told *task.Entry
+	if d.name != model.JobScrub { // which tells itself
+		told = c.opt.Tasks.Begin(runTask(d), nil, nil)
+	}
 	c.wg.Add(1)
 	go func() {
 		defer c.wg.Done()
-		c.run(d)
+		c.run(d, told)
+		told.Drop() // unless it has ended
 		c.mu.Lock()
 		delete(s.busy, ref)
 		c.mu.Unlock()
@@ -256,12 +262,19 @@ func (c *Controller) launch(d due) *Error {
 }
 
 // run runs a job to its end.
-func (c *Controller) run(d due) {
+func (c *Controller) run(d due, told *task.Entry) {
 	now := c.clock.Now()
 	if !d.slot.IsZero() && c.settled(d.vdisk, d.name, d.job, now).Equal(d.slot) {
 		return // it was begun while it was queued anew
 	}
 	text, err := d.do(c.ctx)
+	switch {
+	case errors.Is(err, errSkipped), c.ctx.Err() != nil: // it did nothing, or is run again
+	case err != nil:
+		endTask(told, task.Failed, vdiskObject(d.vdisk.Name), err)
+	default:
+		told.End(task.Done, "", "")
+	}
 	c.keepRun(d.vdisk, d.name, model.Run{Slot: d.slot, Started: now.UTC(), Text: text}, err)
 }
 

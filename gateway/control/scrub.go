@@ -8,6 +8,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
+	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -16,9 +17,10 @@ type JobState string
 
 // States of a job.
 const (
-	JobRunning JobState = "running"
-	JobDone    JobState = "done"
-	JobFailed  JobState = "failed"
+	JobRunning   JobState = "running"
+	JobDone      JobState = "done"
+	JobFailed    JobState = "failed"
+	JobCancelled JobState = "cancelled"
 )
 
 // Job is a scrub or sweep: it goes on when whoever asked for it has left, and ends with
@@ -39,8 +41,10 @@ type Job[R any] struct {
 // jobs are the newest jobs of objects, by id. The Controller's mu guards them.
 type jobs[R any] map[string]*Job[R]
 
-// startJob begins a job in the background, unless one of that object runs.
-func startJob[R any](c *Controller, list jobs[R], id, object string, j Job[R], run func(context.Context, func(R)) (R, error)) (Job[R], *Error) {
+// startJob begins a job in the background, unless one of that object runs. t is what is told of
+// it, and measure how far a result is.
+func startJob[R any](c *Controller, list jobs[R], id string, j Job[R], t task.Task, measure func(*task.Task, R), run func(context.Context, func(R)) (R, error)) (Job[R], *Error) {
+	object := t.Object
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stopping {
@@ -52,18 +56,39 @@ func startJob[R any](c *Controller, list jobs[R], id, object string, j Job[R], r
 	j.State, j.Started, j.done = JobRunning, c.clock.Now().UTC(), make(chan struct{})
 	list[id] = &j
 	started := j
+	if j.DryRun {
+		t.What += ", as a trial"
+	}
+	ctx, cancel := context.WithCancel(c.ctx)
+	look := func(t *task.Task) {
+		c.mu.Lock()
+		r := j.Result
+		c.mu.Unlock()
+		measure(t, r)
+	}
+	told := c.opt.Tasks.Begin(t, look, func(context.Context) error {
+		cancel()
+		return nil
+	})
 	c.wg.Add(1)
 	go func() {
 		defer c.wg.Done()
 		defer close(j.done)
+		defer cancel()
 		set := func(r R) { c.mu.Lock(); j.Result = r; c.mu.Unlock() }
-		r, err := run(c.ctx, set)
+		r, err := run(ctx, set)
 		set(r)
+		cut := ctx.Err() != nil
 		c.mu.Lock()
-		defer c.mu.Unlock()
-		if j.State, j.Ended = JobDone, c.clock.Now().UTC(); err != nil {
+		switch j.State, j.Ended = JobDone, c.clock.Now().UTC(); {
+		case err != nil && cut && !c.stopping:
+			j.State, err = JobCancelled, nil
+		case err != nil:
 			j.State, j.Err = JobFailed, explain(object, err)
 		}
+		state := task.State(j.State)
+		c.mu.Unlock()
+		endTask(told, state, object, err)
 	}()
 	return started, nil
 }
@@ -80,7 +105,9 @@ func (c *Controller) StartScrub(ctx context.Context, name string, o volume.Scrub
 			return e
 		}
 		c.dropJobs()
-		out, e = startJob(c, c.scrubs, rec.ID, vdiskObject(rec.Name), Job[volume.ScrubResult]{Object: rec.Name, DryRun: o.DryRun},
+		t := task.Task{Kind: task.Scrub, Object: vdiskObject(rec.Name), What: "give back what nothing needs", Unit: "objects"}
+		measure := func(t *task.Task, r volume.ScrubResult) { t.Done, t.Bytes = int64(r.Units), int64(r.Read+r.Written) }
+		out, e = startJob(c, c.scrubs, rec.ID, Job[volume.ScrubResult]{Object: rec.Name, DryRun: o.DryRun}, t, measure,
 			func(ctx context.Context, progress func(volume.ScrubResult)) (volume.ScrubResult, error) {
 				o.Progress = progress
 				r, err := vol.Scrub(ctx, o)
@@ -136,7 +163,9 @@ func (c *Controller) StartSweep(ctx context.Context, name string, dryRun bool) (
 	if err != nil {
 		return out, explain(vpoolObject(rec.Name), err)
 	}
-	out, e := startJob(c, c.sweeps, rec.ID, vpoolObject(rec.Name), Job[volume.SweepResult]{Object: rec.Name, DryRun: dryRun},
+	t := task.Task{Kind: task.Sweep, Object: vpoolObject(rec.Name), What: "delete objects that nothing reaches", Unit: "objects"}
+	measure := func(t *task.Task, r volume.SweepResult) { t.Done = int64(r.Objects) }
+	out, e := startJob(c, c.sweeps, rec.ID, Job[volume.SweepResult]{Object: rec.Name, DryRun: dryRun}, t, measure,
 		func(ctx context.Context, _ func(volume.SweepResult)) (volume.SweepResult, error) {
 			r, err := ep.Sweep(ctx, dryRun)
 			if err != nil {

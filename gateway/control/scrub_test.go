@@ -3,8 +3,10 @@ package control
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
+	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -31,30 +33,61 @@ func TestJobs(t *testing.T) {
 			t.Fatalf("%+v %v", j, err)
 		}
 	}
+	told := task.Task{Kind: task.Scrub, Object: "vdisk a"}
+	measure := func(t *task.Task, r int) { t.Done = int64(r) }
+	tell := func(want task.State, done int64, message string) task.Task {
+		t.Helper()
+		var found []task.Task
+		for _, x := range c.opt.Tasks.List() {
+			if x.State == want {
+				found = append(found, x)
+			}
+		}
+		if len(found) != 1 || found[0].Done != done || (found[0].Error == "") != (message == "") || !strings.Contains(found[0].Error, message) {
+			t.Fatalf("%s: %+v", want, c.opt.Tasks.List())
+		}
+		return found[0]
+	}
 	var e *Error
 	if _, err := findJob(c, list, "a", "vdisk a", "start one"); !errors.As(err, &e) || e.Code != CodeNotFound || e.Hint == "" {
 		t.Fatalf("%v", err)
 	}
-	if j, e := startJob(c, list, "a", "vdisk a", Job[int]{Object: "a"}, run); e != nil || j.State != JobRunning {
+	if j, e := startJob(c, list, "a", Job[int]{Object: "a"}, told, measure, run); e != nil || j.State != JobRunning {
 		t.Fatalf("%+v %v", j, e)
 	}
 	<-report
 	want(JobRunning, 1, "")
-	if _, e := startJob(c, list, "a", "vdisk a", Job[int]{}, run); e == nil || e.Code != CodeInUse {
+	tell(task.Running, 1, "")
+	if _, e := startJob(c, list, "a", Job[int]{}, told, measure, run); e == nil || e.Code != CodeInUse {
 		t.Fatalf("two at a time: %v", e)
 	}
 	close(step)
 	c.wg.Wait()
 	want(JobDone, 2, "")
-	if _, e := startJob(c, list, "a", "vdisk a", Job[int]{}, func(context.Context, func(int)) (int, error) {
+	tell(task.Done, 2, "")
+	if _, e := startJob(c, list, "a", Job[int]{}, told, measure, func(context.Context, func(int)) (int, error) {
 		return 0, volume.ErrBackend
 	}); e != nil {
 		t.Fatal(e)
 	}
 	c.wg.Wait()
 	want(JobFailed, 0, CodeBackend)
+	tell(task.Failed, 0, volume.ErrBackend.Error())
 	step = make(chan struct{})
-	if _, e := startJob(c, list, "a", "vdisk a", Job[int]{}, run); e != nil {
+	if _, e := startJob(c, list, "a", Job[int]{}, told, measure, run); e != nil {
+		t.Fatal(e)
+	}
+	<-report
+	if err := c.CancelTask(t.Context(), tell(task.Running, 1, "")); err != nil {
+		t.Fatal(err)
+	}
+	c.wg.Wait()
+	want(JobCancelled, 3, "")
+	if err := c.CancelTask(t.Context(), tell(task.Cancelled, 3, "")); !errors.As(err, &e) || e.Code != CodeInUse {
+		t.Fatalf("what has ended: %v", err)
+	}
+	step = make(chan struct{})
+	if _, e := startJob(c, list, "a", Job[int]{}, told, measure, run); e != nil {
 		t.Fatal(e)
 	}
 	<-report
@@ -62,7 +95,7 @@ func TestJobs(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(JobFailed, 3, CodeStopping)
-	if _, e := startJob(c, list, "a", "vdisk a", Job[int]{}, run); e == nil || e.Code != CodeStopping {
+	if _, e := startJob(c, list, "a", Job[int]{}, told, measure, run); e == nil || e.Code != CodeStopping {
 		t.Fatalf("while the node stops: %v", e)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
+	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -63,6 +64,9 @@ type transfer struct {
 	users   int       // requests that use vol
 	idle    chan struct{}
 	ended   bool
+	reached int64 // end of the farthest range that was written or read, in bytes
+	moved   int64 // bytes that were written or read
+	task    *task.Entry
 }
 
 // BeginImport makes an empty vDisk that an image is written to.
@@ -135,6 +139,9 @@ func (c *Controller) startTransfer(ctx context.Context, rec model.VDisk, name st
 		c.mu.Unlock()
 		d.lock.release()
 	}
+	if err == nil {
+		c.beginTransferTask(t)
+	}
 	c.leave(t)
 	if err != nil {
 		_ = c.endTransfer(context.WithoutCancel(ctx), rec.ID)
@@ -143,6 +150,29 @@ func (c *Controller) startTransfer(ctx context.Context, rec model.VDisk, name st
 	c.opt.Changed("vdisk", rec.ID)
 	c.log.Info("transfer begun", "vdisk", name, "id", rec.ID, "import", imports, "size", rec.Size)
 	return t.Transfer, nil
+}
+
+// beginTransferTask begins what is told of a transfer.
+func (c *Controller) beginTransferTask(t *transfer) {
+	told := task.Task{Kind: task.Export, Object: vdiskObject(t.VDisk), What: "be read by a client", Total: t.Size, Unit: "bytes"}
+	if t.imports {
+		told.Kind, told.What = task.Import, "be written by a client"
+	}
+	look := func(told *task.Task) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		told.Done, told.Bytes = t.reached, t.moved
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t.task = c.opt.Tasks.Begin(told, look, func(ctx context.Context) error { return c.stopTransfer(ctx, t.ID, t.imports, task.Cancelled) })
+}
+
+// note counts a range that was written or read.
+func (c *Controller) note(t *transfer, off, n int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t.reached, t.moved = max(t.reached, off+n), t.moved+n
 }
 
 // storeTransfer stores the record, and makes the transfer known under its id before
@@ -240,6 +270,7 @@ func (c *Controller) WriteImport(ctx context.Context, id string, off int64, data
 			}
 			at += n
 		}
+		c.note(t, off, int64(len(data)))
 		return nil
 	})
 }
@@ -322,7 +353,9 @@ func (c *Controller) FinishImport(ctx context.Context, id string) (model.VDisk, 
 		c.mu.Lock()
 		t.ended = true
 		delete(c.transfers, id)
+		told := t.task
 		c.mu.Unlock()
+		told.End(task.Done, "", "")
 		return nil
 	})
 	if err != nil {
@@ -337,12 +370,12 @@ func (c *Controller) FinishImport(ctx context.Context, id string) (model.VDisk, 
 // AbortImport and EndExport end a transfer and delete its vDisk; one that is not there
 // is no error.
 func (c *Controller) AbortImport(ctx context.Context, id string) error {
-	return c.stopTransfer(ctx, id, true)
+	return c.stopTransfer(ctx, id, true, task.Cancelled)
 }
 
 // EndExport: see AbortImport.
 func (c *Controller) EndExport(ctx context.Context, id string) error {
-	return c.stopTransfer(ctx, id, false)
+	return c.stopTransfer(ctx, id, false, task.Done)
 }
 
 // deleteTransfer ends the transfer that a vDisk is there for.
@@ -350,10 +383,11 @@ func (c *Controller) deleteTransfer(ctx context.Context, rec model.VDisk) error 
 	if e := c.served(rec); e != nil {
 		return e
 	}
-	return errors.Join(c.stopTransfer(ctx, rec.ID, true), c.stopTransfer(ctx, rec.ID, false))
+	return errors.Join(c.stopTransfer(ctx, rec.ID, true, task.Cancelled), c.stopTransfer(ctx, rec.ID, false, task.Cancelled))
 }
 
-func (c *Controller) stopTransfer(ctx context.Context, id string, imports bool) error {
+// stopTransfer ends a transfer for somebody who asked, with that state of its task.
+func (c *Controller) stopTransfer(ctx context.Context, id string, imports bool, how task.State) error {
 	ctx, done, err := c.begin(ctx)
 	if err != nil {
 		return err
@@ -368,6 +402,10 @@ func (c *Controller) stopTransfer(ctx context.Context, id string, imports bool) 
 		}
 		return nil
 	}
+	c.mu.Lock()
+	told := t.task
+	c.mu.Unlock()
+	told.End(how, "", "")
 	if err := c.endTransfer(ctx, id); err != nil {
 		return explain(vdiskObject(t.VDisk), err)
 	}
@@ -482,6 +520,7 @@ func (c *Controller) ReadExport(ctx context.Context, id string, off, n int64) ([
 				return err
 			}
 		}
+		c.note(t, off, n)
 		return nil
 	})
 	return out, err
@@ -521,6 +560,13 @@ func (c *Controller) StaleTransfers() (out []observe.TransferCheck) {
 func (c *Controller) watchTransfers() {
 	c.every(transferLook, transferLook, func() {
 		for _, id := range c.idleTransfers() {
+			c.mu.Lock()
+			var told *task.Entry
+			if t := c.transfers[id]; t != nil {
+				told = t.task
+			}
+			c.mu.Unlock()
+			told.End(task.Failed, "its client did not ask for anything for "+transferIdle.String(), "begin it again")
 			ctx, cancel := context.WithTimeout(c.ctx, opTimeout)
 			if err := c.endTransfer(ctx, id); err != nil && !errors.Is(err, context.Canceled) {
 				c.log.Warn("transfer that is not used not ended yet", "id", id, "err", err)

@@ -3,12 +3,14 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
+	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -81,9 +83,10 @@ func (c *Controller) StartVerify(ctx context.Context, name string, bytesPerSecon
 			cancel()
 			return &Error{Code: CodeInUse, Object: vdiskObject(rec.Name), Message: "it is being verified", Hint: "wait for it, or end it: ovgate vdisk verify --cancel " + rec.Name}
 		}
+		told := c.opt.Tasks.Begin(task.Task{Kind: task.Verify, Object: vdiskObject(rec.Name), What: "read all that it has on its backend", Unit: "bytes"}, j.look, func(ctx context.Context) error { return c.CancelVerify(ctx, rec.ID) })
 		c.verifies[rec.ID] = j
 		c.wg.Add(1)
-		go c.verify(jctx, j, ep, id, volume.VerifyOptions{BytesPerSecond: bytesPerSecond})
+		go c.verify(jctx, j, told, ep, id, volume.VerifyOptions{BytesPerSecond: bytesPerSecond})
 		return nil
 	})
 	if err != nil {
@@ -92,8 +95,18 @@ func (c *Controller) StartVerify(ctx context.Context, name string, bytesPerSecon
 	return c.Verification(name)
 }
 
+// look brings its task up to date.
+func (j *verifyJob) look(t *task.Task) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	t.Done, t.Total, t.Bytes = j.out.Done, j.out.Total, j.out.Done
+	if !j.running {
+		t.State = task.Queued
+	}
+}
+
 // verify runs a verification and keeps its result.
-func (c *Controller) verify(ctx context.Context, j *verifyJob, ep Pool, id volume.ID, o volume.VerifyOptions) {
+func (c *Controller) verify(ctx context.Context, j *verifyJob, told *task.Entry, ep Pool, id volume.ID, o volume.VerifyOptions) {
 	defer c.wg.Done()
 	defer close(j.done)
 	defer j.cancel()
@@ -116,6 +129,18 @@ func (c *Controller) verify(ctx context.Context, j *verifyJob, ep Pool, id volum
 	}
 	kept := keepVerification(id, j.started, c.clock.Now().UTC(), out, err)
 	c.keepVerified(kept, err)
+	switch {
+	case errors.Is(err, context.Canceled):
+		told.End(task.Cancelled, "", "")
+	case err != nil:
+		rec, _ := c.model.VDisk(id.String())
+		endTask(told, task.Failed, vdiskObject(rec.Name), err)
+	case out.BadObjects > 0:
+		rec, _ := c.model.VDisk(id.String())
+		told.End(task.Failed, fmt.Sprintf("%d objects on its backend are damaged", out.BadObjects), "ovgate vdisk verify --last "+rec.Name+" tells which")
+	default:
+		told.End(task.Done, "", "")
+	}
 	c.mu.Lock()
 	delete(c.verifies, id.String())
 	c.mu.Unlock()

@@ -32,6 +32,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/gateway/observe/series"
 	"github.com/openvstorage/ovgate/gateway/observe/syslog"
+	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/gateway/vsphere"
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
@@ -421,13 +422,14 @@ func (n *node) openAPI(ctx context.Context) error {
 		lease, living = n.lease, n.living
 	}
 	n.peers = newAPIPeers(n)
+	tasks := task.New(n.clock())
 	n.ctl = control.New(control.Options{
 		Parts: api.Parts{Peers: n.peers},
 		Lease: lease, Living: living, Gone: n.alba.Suspect, Takeable: func(ctx context.Context, gone map[string]bool) { n.vsphere.TakeOver(ctx, gone) }, Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.alba, &n.remotes, n.log},
 		Sealer: seal, Portals: reached, Node: n.self.ID, Log: n.log, Changed: n.changed, LastLiving: n.lastLiving,
-		Paths: n.forwarder != nil, Moved: n.moved, NoSchedules: n.cfg.NoSchedules, Clock: n.clock(), Events: n.tell,
+		Paths: n.forwarder != nil, Moved: n.moved, NoSchedules: n.cfg.NoSchedules, Clock: n.clock(), Events: n.tell, Tasks: tasks,
 	})
-	n.vsphere = vsphere.New(vsphere.Options{Cluster: n.member.whose, Model: n.model, Control: n.ctl, Sealer: seal, Node: n.self.ID, Log: n.log, Changed: n.changed, Events: n.tell})
+	n.vsphere = vsphere.New(vsphere.Options{Cluster: n.member.whose, Model: n.model, Control: n.ctl, Sealer: seal, Node: n.self.ID, Log: n.log, Changed: n.changed, Events: n.tell, Tasks: tasks})
 	dist, err := fs.Sub(ui.Dist, "dist")
 	if err != nil {
 		return err
@@ -439,7 +441,7 @@ func (n *node) openAPI(ctx context.Context) error {
 	}
 	n.alerts = newAlertNode(n)
 	n.api, err = api.New(api.Options{
-		Model: n.model, Auth: n.auth, Control: n.ctl, VSphere: n.vsphere, Alba: n.alba, Sealer: seal, Hub: n.hub, Sampler: n.sampler, History: n.history, Load: n.machineLoad(), Audit: n.audit, Events: n.events, Alerts: n.alerts.service,
+		Model: n.model, Auth: n.auth, Control: n.ctl, VSphere: n.vsphere, Alba: n.alba, Sealer: seal, Hub: n.hub, Sampler: n.sampler, History: n.history, Load: n.machineLoad(), Audit: n.audit, Events: n.events, Tasks: tasks, Alerts: n.alerts.service,
 		Metrics: observe.Handler(n.metrics(), version.Version, n.log), OpenMetric: n.cfg.MetricsOpen, Health: n.checkHealth, Requests: n.remotes.requests, UI: dist,
 		Living: n.living, Cluster: n.member, Peers: n.peers, NodeID: n.self.ID, NodeName: n.self.Name, Version: version, Started: n.started, Secure: n.tls != nil, Log: n.log,
 		Config: config, Logged: n.logged.Bytes, Backup: n.backupMetadata,

@@ -12,6 +12,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
+	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/integrations/vsphere"
 )
 
@@ -268,7 +269,11 @@ func (m *Manager) advance(ctx context.Context, rec model.Datastore, s *step) (mo
 	if last && rec.Job.Kind == model.JobRemove {
 		m.log.Info("datastore removed", "datastore", rec.Name)
 		m.opt.Events.Tell(event.DatastoreRemoved, datastoreObject(rec.Name))
-		return false, m.model.DeleteDatastore(ctx, rec.ID)
+		err := m.model.DeleteDatastore(ctx, rec.ID)
+		if err == nil {
+			m.ended(rec)
+		}
+		return false, err
 	}
 	now, err := m.model.UpdateDatastore(ctx, rec.ID, func(d *model.Datastore) error {
 		if d.Node != m.opt.Node {
@@ -288,11 +293,35 @@ func (m *Manager) advance(ctx context.Context, rec model.Datastore, s *step) (mo
 		return nil
 	})
 	if err == nil && now.Job == nil {
+		m.ended(rec)
 		m.remark(func(d model.Datastore) bool { return d.ID == rec.ID }) // what changed meanwhile
 		m.log.Info("datastore's job done", "datastore", now.Name, "job", rec.Job.Kind, "took", m.clock.Now().Sub(rec.Job.Started).Round(time.Millisecond))
 		m.opt.Events.Tell(event.DatastoreDone, datastoreObject(now.Name), "job", string(rec.Job.Kind), "took", m.clock.Now().Sub(rec.Job.Started).Round(time.Second).String())
 	}
 	return now.Job != nil, err
+}
+
+// Task is what is told of the job of a datastore, which it has.
+func (m *Manager) Task(d model.Datastore) task.Task {
+	j, order := d.Job, orders[d.Job.Kind]
+	t := task.Task{
+		ID: "datastore-" + d.ID[:min(len(d.ID), 13)], Kind: task.Datastore, Object: datastoreObject(d.Name), What: string(j.Kind) + ": " + j.Step, State: task.Running,
+		Done: int64(max(0, slices.Index(order, j.Step))), Total: int64(len(order)), Unit: "steps", Started: j.Started.UTC(), Error: j.Error, Hint: j.Hint,
+	}
+	if j.Error != "" {
+		t.State = task.Waiting // it is tried again
+	}
+	return t
+}
+
+// ended tells that the job of a datastore is done.
+func (m *Manager) ended(d model.Datastore) {
+	if m.opt.Tasks == nil {
+		return
+	}
+	t := m.Task(d)
+	t.ID, t.What, t.State, t.Done, t.Error, t.Hint = task.NewID(task.Datastore), string(d.Job.Kind), task.Running, t.Total, "", ""
+	m.opt.Tasks.Begin(t, nil, nil).End(task.Done, "", "")
 }
 
 // step is a step of a job with what it works on.

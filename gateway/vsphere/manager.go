@@ -12,6 +12,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
+	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/integrations/vsphere"
 	"github.com/openvstorage/ovgate/internal/clock"
 )
@@ -50,6 +51,8 @@ type Options struct {
 	Cluster func() string
 	// Events is told what happens.
 	Events event.Sink
+	// Tasks is told what ended; nil: nobody is.
+	Tasks *task.Book
 }
 
 // Manager works with vCenters. Safe for concurrent use.

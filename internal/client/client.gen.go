@@ -307,24 +307,69 @@ func (e HealthState) Valid() bool {
 	}
 }
 
-// Defines values for ISCSISessionState.
+// Defines values for JobKind.
 const (
-	ISCSISessionStateForwarded ISCSISessionState = "forwarded"
-	ISCSISessionStateNoLUNs    ISCSISessionState = "no_luns"
-	ISCSISessionStateOk        ISCSISessionState = "ok"
-	ISCSISessionStateSilent    ISCSISessionState = "silent"
+	JobKindBackup    JobKind = "backup"
+	JobKindCompare   JobKind = "compare"
+	JobKindDatastore JobKind = "datastore"
+	JobKindDelete    JobKind = "delete"
+	JobKindDrain     JobKind = "drain"
+	JobKindEmpty     JobKind = "empty"
+	JobKindExport    JobKind = "export"
+	JobKindFlatten   JobKind = "flatten"
+	JobKindHandover  JobKind = "handover"
+	JobKindImport    JobKind = "import"
+	JobKindMove      JobKind = "move"
+	JobKindRebalance JobKind = "rebalance"
+	JobKindRecover   JobKind = "recover"
+	JobKindSchedule  JobKind = "schedule"
+	JobKindScrub     JobKind = "scrub"
+	JobKindSurvey    JobKind = "survey"
+	JobKindSweep     JobKind = "sweep"
+	JobKindVerify    JobKind = "verify"
+	JobKindVerifyOsd JobKind = "verifyOsd"
 )
 
-// Valid indicates whether the value is a known member of the ISCSISessionState enum.
-func (e ISCSISessionState) Valid() bool {
+// Valid indicates whether the value is a known member of the JobKind enum.
+func (e JobKind) Valid() bool {
 	switch e {
-	case ISCSISessionStateForwarded:
+	case JobKindBackup:
 		return true
-	case ISCSISessionStateNoLUNs:
+	case JobKindCompare:
 		return true
-	case ISCSISessionStateOk:
+	case JobKindDatastore:
 		return true
-	case ISCSISessionStateSilent:
+	case JobKindDelete:
+		return true
+	case JobKindDrain:
+		return true
+	case JobKindEmpty:
+		return true
+	case JobKindExport:
+		return true
+	case JobKindFlatten:
+		return true
+	case JobKindHandover:
+		return true
+	case JobKindImport:
+		return true
+	case JobKindMove:
+		return true
+	case JobKindRebalance:
+		return true
+	case JobKindRecover:
+		return true
+	case JobKindSchedule:
+		return true
+	case JobKindScrub:
+		return true
+	case JobKindSurvey:
+		return true
+	case JobKindSweep:
+		return true
+	case JobKindVerify:
+		return true
+	case JobKindVerifyOsd:
 		return true
 	default:
 		return false
@@ -333,19 +378,28 @@ func (e ISCSISessionState) Valid() bool {
 
 // Defines values for JobState.
 const (
-	JobStateDone    JobState = "done"
-	JobStateFailed  JobState = "failed"
-	JobStateRunning JobState = "running"
+	JobStateCancelled JobState = "cancelled"
+	JobStateDone      JobState = "done"
+	JobStateFailed    JobState = "failed"
+	JobStateQueued    JobState = "queued"
+	JobStateRunning   JobState = "running"
+	JobStateWaiting   JobState = "waiting"
 )
 
 // Valid indicates whether the value is a known member of the JobState enum.
 func (e JobState) Valid() bool {
 	switch e {
+	case JobStateCancelled:
+		return true
 	case JobStateDone:
 		return true
 	case JobStateFailed:
 		return true
+	case JobStateQueued:
+		return true
 	case JobStateRunning:
+		return true
+	case JobStateWaiting:
 		return true
 	default:
 		return false
@@ -433,30 +487,6 @@ func (e MemberState) Valid() bool {
 	case MemberStateUnknown:
 		return true
 	case MemberStateUp:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for MetricUnit.
-const (
-	MetricUnitBytesPerSecond MetricUnit = "bytes_per_second"
-	MetricUnitPerSecond      MetricUnit = "per_second"
-	MetricUnitPercent        MetricUnit = "percent"
-	MetricUnitUs             MetricUnit = "us"
-)
-
-// Valid indicates whether the value is a known member of the MetricUnit enum.
-func (e MetricUnit) Valid() bool {
-	switch e {
-	case MetricUnitBytesPerSecond:
-		return true
-	case MetricUnitPerSecond:
-		return true
-	case MetricUnitPercent:
-		return true
-	case MetricUnitUs:
 		return true
 	default:
 		return false
@@ -583,24 +613,6 @@ func (e ScheduledRunResult) Valid() bool {
 	case ScheduledRunResultFailed:
 		return true
 	case ScheduledRunResultSkipped:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for ThresholdCompare.
-const (
-	ThresholdCompareAbove ThresholdCompare = "above"
-	ThresholdCompareBelow ThresholdCompare = "below"
-)
-
-// Valid indicates whether the value is a known member of the ThresholdCompare enum.
-func (e ThresholdCompare) Valid() bool {
-	switch e {
-	case ThresholdCompareAbove:
-		return true
-	case ThresholdCompareBelow:
 		return true
 	default:
 		return false
@@ -1168,9 +1180,6 @@ type CenterList struct {
 
 // CenterOptions defines model for CenterOptions.
 type CenterOptions struct {
-	// Events It is told in its events what happens to datastores of ovgate
-	Events bool `json:"events"`
-
 	// Thumbprint SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there
 	Thumbprint string `json:"thumbprint"`
 
@@ -1186,9 +1195,6 @@ type CenterOptions struct {
 
 // CenterOptionsInput How to sign in to a vCenter. What is left out has its default, or stays in a change.
 type CenterOptionsInput struct {
-	// Events It is told in its events what happens to datastores of ovgate; left out at first: true
-	Events *bool `json:"events,omitempty"`
-
 	// Thumbprint SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there
 	Thumbprint *string `json:"thumbprint,omitempty"`
 
@@ -1646,9 +1652,6 @@ type Datastore struct {
 
 	// VPool Name
 	VPool string `json:"vpool"`
-
-	// Warnings What it does not carry at the vCenter of custom attribute and tag, and why
-	Warnings []string `json:"warnings"`
 }
 
 // DatastoreHost defines model for DatastoreHost.
@@ -1695,7 +1698,7 @@ type DatastoreJob struct {
 	Error string `json:"error"`
 	Hint  string `json:"hint"`
 
-	// Kind create, import, attach, expand, rename, snapshot, mark or remove
+	// Kind create, import, attach, expand, rename, snapshot or remove
 	Kind string `json:"kind"`
 
 	// Notes What was left out, such as hosts that are away
@@ -2230,11 +2233,6 @@ type ISCSISession struct {
 	Portal string    `json:"portal"`
 	Since  time.Time `json:"since"`
 
-	// State ok: the initiator answers and sees LUNs; silent: it does not answer the target's ping, and is dropped after some
-	// seconds more; no_luns: no LUN of the target is shown to it; forwarded: it is signed in at another node, whose
-	// commands come here.
-	State ISCSISessionState `json:"state"`
-
 	// Target iSCSI name of the target; empty for a discovery session
 	Target string `json:"target"`
 }
@@ -2274,11 +2272,6 @@ type ISCSISessionList struct {
 	Next  *string        `json:"next"`
 }
 
-// ISCSISessionState ok: the initiator answers and sees LUNs; silent: it does not answer the target's ping, and is dropped after some
-// seconds more; no_luns: no LUN of the target is shown to it; forwarded: it is signed in at another node, whose
-// commands come here.
-type ISCSISessionState string
-
 // ImportDatastoreInput defines model for ImportDatastoreInput.
 type ImportDatastoreInput struct {
 	// Cluster Name or managed object id; of an ESXi host alone it may be left out
@@ -2291,31 +2284,70 @@ type ImportDatastoreInput struct {
 
 // Job defines model for Job.
 type Job struct {
+	// Bytes Moved
 	Bytes          int64      `json:"bytes"`
 	BytesPerSecond float64    `json:"bytesPerSecond"`
+	Cancellable    bool       `json:"cancellable"`
 	Done           int64      `json:"done"`
 	EndedAt        *time.Time `json:"endedAt"`
-	Error          *string    `json:"error"`
-	ID             string     `json:"id"`
+
+	// Error Why it failed, or what is in its way
+	Error *string `json:"error"`
+
+	// Hint What to do about that; empty: nothing is known
+	Hint string `json:"hint"`
+	ID   string `json:"id"`
+
+	// Kind What is done. backup: of the metadata; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
+	// vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move,
+	// scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool
+	Kind JobKind `json:"kind"`
 
 	// LeftMs Time that is left at this rate
-	LeftMs    *int64    `json:"leftMs"`
-	PerSecond float64   `json:"perSecond"`
-	StartedAt time.Time `json:"startedAt"`
+	LeftMs *int64 `json:"leftMs"`
+
+	// Node Name of the node that does it; empty: no node alone
+	Node string `json:"node"`
+
+	// Object As messages name it, such as `vdisk demo`; empty: the cluster
+	Object    string  `json:"object"`
+	PerSecond float64 `json:"perSecond"`
+
+	// Progress 0 to 1; null: not known
+	Progress *float64 `json:"progress"`
+
+	// StartedAt Null: not known, or not begun
+	StartedAt *time.Time `json:"startedAt"`
+
+	// State queued: others have to end first; waiting: it goes on when what is in its way has ended
+	State JobState `json:"state"`
 
 	// Total 0: not known
-	Total int64  `json:"total"`
-	Unit  string `json:"unit"`
-	What  string `json:"what"`
+	Total int64 `json:"total"`
+
+	// Unit Of done and total, such as bytes; empty: they tell nothing
+	Unit string `json:"unit"`
+	What string `json:"what"`
 }
+
+// JobKind What is done. backup: of the metadata; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
+// vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move,
+// scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool
+type JobKind string
 
 // JobList defines model for JobList.
 type JobList struct {
 	Items []Job   `json:"items"`
 	Next  *string `json:"next"`
+
+	// Running Jobs that run on the nodes, whatever the filter
+	Running int `json:"running"`
+
+	// Silent Nodes that did not answer
+	Silent []SilentNode `json:"silent"`
 }
 
-// JobState defines model for JobState.
+// JobState queued: others have to end first; waiting: it goes on when what is in its way has ended
 type JobState string
 
 // JoinAnswer defines model for JoinAnswer.
@@ -2532,26 +2564,6 @@ type MemberState string
 type Metadata struct {
 	VPools []RestoredVPool `json:"vpools"`
 }
-
-// Metric defines model for Metric.
-type Metric struct {
-	Means string `json:"means"`
-
-	// Name Kind of object, dot, figure, such as `vdisk.write_latency_p99`
-	Name string `json:"name"`
-
-	// Unit us: a time; percent; per_second: operations; bytes_per_second
-	Unit MetricUnit `json:"unit"`
-}
-
-// MetricList defines model for MetricList.
-type MetricList struct {
-	Items []Metric `json:"items"`
-	Next  *string  `json:"next"`
-}
-
-// MetricUnit us: a time; percent; per_second: operations; bytes_per_second
-type MetricUnit string
 
 // MetricsEvent defines model for MetricsEvent.
 type MetricsEvent struct {
@@ -3579,7 +3591,9 @@ type Scrub struct {
 	Moved   int64     `json:"moved"`
 	Read    int64     `json:"read"`
 	Started time.Time `json:"started"`
-	State   JobState  `json:"state"`
+
+	// State queued: others have to end first; waiting: it goes on when what is in its way has ended
+	State JobState `json:"state"`
 
 	// Stored Bytes of the vDisk's data objects before
 	Stored int64 `json:"stored"`
@@ -3685,6 +3699,17 @@ type SilenceList struct {
 	Next  *string   `json:"next"`
 }
 
+// SilentNode defines model for SilentNode.
+type SilentNode struct {
+	Error string `json:"error"`
+
+	// Node Its name
+	Node string `json:"node"`
+
+	// ObservedAt When it said what is shown of it; null: nothing is
+	ObservedAt *time.Time `json:"observedAt"`
+}
+
 // Snapshot defines model for Snapshot.
 type Snapshot struct {
 	// Automatic Made by a schedule
@@ -3771,25 +3796,6 @@ type SnapshotMachine struct {
 	Quiesced bool `json:"quiesced"`
 }
 
-// SnapshotPartInput defines model for SnapshotPartInput.
-type SnapshotPartInput struct {
-	Automatic  *bool `json:"automatic,omitempty"`
-	Consistent *bool `json:"consistent,omitempty"`
-
-	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
-	Labels *Labels `json:"labels,omitempty"`
-
-	// Name Unique on each vDisk, 1 to 255 bytes of UTF-8 without control characters
-	Name string `json:"name"`
-
-	// Size vDisks of the group, on all nodes
-	Size   int   `json:"size"`
-	Sticky *bool `json:"sticky,omitempty"`
-
-	// Vdisks Ids of vDisks that the node serves, each once
-	Vdisks []string `json:"vdisks"`
-}
-
 // Status defines model for Status.
 type Status struct {
 	Capacity Capacity `json:"capacity"`
@@ -3868,7 +3874,9 @@ type Sweep struct {
 	// Skipped Ids of vDisks that are being made or deleted, or changed meanwhile
 	Skipped []string  `json:"skipped"`
 	Started time.Time `json:"started"`
-	State   JobState  `json:"state"`
+
+	// State queued: others have to end first; waiting: it goes on when what is in its way has ended
+	State JobState `json:"state"`
 
 	// VDisks That it looked at
 	VDisks int    `json:"vdisks"`
@@ -3974,60 +3982,6 @@ type TargetLUN struct {
 type TargetList struct {
 	Items []Target `json:"items"`
 	Next  *string  `json:"next"`
-}
-
-// Threshold defines model for Threshold.
-type Threshold struct {
-	// Clear Where it is over
-	Clear   float64          `json:"clear"`
-	Compare ThresholdCompare `json:"compare"`
-
-	// ForMs For how long the value has to be there
-	ForMs  int64      `json:"forMs"`
-	Level  AlertLevel `json:"level"`
-	Metric string     `json:"metric"`
-	Name   string     `json:"name"`
-
-	// Object Pattern, such as `vdisk db*`; empty: all that the metric is of
-	Object string `json:"object"`
-
-	// Off It is not looked at
-	Off bool `json:"off"`
-
-	// Own It is none of the defaults
-	Own bool `json:"own"`
-
-	// Unit us: a time; percent; per_second: operations; bytes_per_second
-	Unit MetricUnit `json:"unit"`
-
-	// Value Where it begins, in the unit of the metric
-	Value float64 `json:"value"`
-}
-
-// ThresholdCompare defines model for ThresholdCompare.
-type ThresholdCompare string
-
-// ThresholdInput defines model for ThresholdInput.
-type ThresholdInput struct {
-	// Clear Not beyond value; absent: value
-	Clear   *float64          `json:"clear,omitempty"`
-	Compare *ThresholdCompare `json:"compare,omitempty"`
-	ForMs   *int64            `json:"forMs,omitempty"`
-	Level   *AlertLevel       `json:"level,omitempty"`
-
-	// Metric One of `/alerts/metrics`
-	Metric *string `json:"metric,omitempty"`
-
-	// Object Kind and name, * stands for any text; empty: all
-	Object *string  `json:"object,omitempty"`
-	Off    *bool    `json:"off,omitempty"`
-	Value  *float64 `json:"value,omitempty"`
-}
-
-// ThresholdList defines model for ThresholdList.
-type ThresholdList struct {
-	Items []Threshold `json:"items"`
-	Next  *string     `json:"next"`
 }
 
 // Token defines model for Token.
@@ -4648,9 +4602,6 @@ type EventsOfText = string
 // Force defines model for Force.
 type Force = bool
 
-// GroupRef defines model for GroupRef.
-type GroupRef = string
-
 // HistoryFrom defines model for HistoryFrom.
 type HistoryFrom = time.Time
 
@@ -4662,6 +4613,9 @@ type HistoryTo = time.Time
 
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
+
+// JobRef defines model for JobRef.
+type JobRef = string
 
 // Limit defines model for Limit.
 type Limit = int
@@ -4735,18 +4689,6 @@ type CreateAlertChannelParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
-// ListMetricsParams defines parameters for ListMetrics.
-type ListMetricsParams struct {
-	// Limit Most items in the answer
-	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// Cursor `next` of the page before; the other parameters have to stay the same
-	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
-
-	// Q Only items whose name or labels contain this, whatever the case
-	Q *Query `form:"q,omitempty" json:"q,omitempty"`
-}
-
 // ListAlertRulesParams defines parameters for ListAlertRules.
 type ListAlertRulesParams struct {
 	// Limit Most items in the answer
@@ -4775,18 +4717,6 @@ type ListSilencesParams struct {
 type CreateSilenceParams struct {
 	// IdempotencyKey Drawn by the client, the same for each repetition of one create
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
-}
-
-// ListThresholdsParams defines parameters for ListThresholds.
-type ListThresholdsParams struct {
-	// Limit Most items in the answer
-	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// Cursor `next` of the page before; the other parameters have to stay the same
-	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
-
-	// Q Only items whose name or labels contain this, whatever the case
-	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
 // ListAuditParams defines parameters for ListAudit.
@@ -5019,8 +4949,20 @@ type ListJobsParams struct {
 	// Cursor `next` of the page before; the other parameters have to stay the same
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 
-	// Q Only items whose name or labels contain this, whatever the case
-	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+	// Q Only jobs whose id, words or object contain this, whatever the case
+	Q *string `form:"q,omitempty" json:"q,omitempty"`
+
+	// State Only jobs in these states, comma-separated
+	State *string `form:"state,omitempty" json:"state,omitempty"`
+
+	// Kind Only jobs of these kinds, comma-separated
+	Kind *string `form:"kind,omitempty" json:"kind,omitempty"`
+
+	// Object Only jobs of this object, such as `vdisk demo`
+	Object *string `form:"object,omitempty" json:"object,omitempty"`
+
+	// Node Name or id of a node; only its jobs
+	Node *string `form:"node,omitempty" json:"node,omitempty"`
 }
 
 // ListNamespacesParams defines parameters for ListNamespaces.
@@ -5525,9 +5467,6 @@ type SetAlertRuleJSONRequestBody = AlertRuleInput
 // CreateSilenceJSONRequestBody defines body for CreateSilence for application/json ContentType.
 type CreateSilenceJSONRequestBody = SilenceInput
 
-// SetThresholdJSONRequestBody defines body for SetThreshold for application/json ContentType.
-type SetThresholdJSONRequestBody = ThresholdInput
-
 // CreateBackendJSONRequestBody defines body for CreateBackend for application/json ContentType.
 type CreateBackendJSONRequestBody = RemoteBackendInput
 
@@ -5605,9 +5544,6 @@ type CompleteSetupJSONRequestBody = SetupInput
 
 // CreateSnapshotGroupJSONRequestBody defines body for CreateSnapshotGroup for application/json ContentType.
 type CreateSnapshotGroupJSONRequestBody = SnapshotGroupInput
-
-// RestSnapshotGroupJSONRequestBody defines body for RestSnapshotGroup for application/json ContentType.
-type RestSnapshotGroupJSONRequestBody = SnapshotPartInput
 
 // CreateTargetJSONRequestBody defines body for CreateTarget for application/json ContentType.
 type CreateTargetJSONRequestBody = TargetInput
@@ -5874,11 +5810,6 @@ type ClientInterface interface {
 	// Corresponds with POST /alerts/channels/{channel}/test (the `TestAlertChannel` operationId).
 	TestAlertChannel(ctx context.Context, channel string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListMetrics List the metrics that thresholds can be set for
-	//
-	// Corresponds with GET /alerts/metrics (the `ListMetrics` operationId).
-	ListMetrics(ctx context.Context, params *ListMetricsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
 	// ListAlertRules List the rules; of several that match a cause the first decides
 	//
 	// Corresponds with GET /alerts/rules (the `ListAlertRules` operationId).
@@ -5930,39 +5861,6 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /alerts/silences/{silence} (the `DeleteSilence` operationId).
 	DeleteSilence(ctx context.Context, silence string, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ListThresholds List the thresholds of metrics
-	//
-	// A threshold that objects pass for long enough is a cause of health, `threshold`, which names them; it is told as
-	// the rules say.
-	//
-	// Corresponds with GET /alerts/thresholds (the `ListThresholds` operationId).
-	ListThresholds(ctx context.Context, params *ListThresholdsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ResetThreshold Make a default threshold as it was, or delete another one
-	//
-	// Corresponds with DELETE /alerts/thresholds/{threshold} (the `ResetThreshold` operationId).
-	ResetThreshold(ctx context.Context, threshold string, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// SetThresholdWithBody Change a threshold, or make one
-	//
-	// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
-	// `metric` and `value`; every node follows it within seconds, from the beginning.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
-	SetThresholdWithBody(ctx context.Context, threshold string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// SetThreshold Change a threshold, or make one
-	//
-	// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
-	// `metric` and `value`; every node follows it within seconds, from the beginning.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
-	SetThreshold(ctx context.Context, threshold string, body SetThresholdJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAudit List the changes that were asked of a node, the newest first
 	//
@@ -6284,15 +6182,31 @@ type ClientInterface interface {
 	// Corresponds with GET /iscsi/sessions/{session} (the `GetISCSISession` operationId).
 	GetISCSISession(ctx context.Context, session string, params *GetISCSISessionParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ClearJobs Forget the jobs that ended
+	// ClearJobs Forget the jobs that ended, on all nodes
 	//
 	// Corresponds with DELETE /jobs (the `ClearJobs` operationId).
 	ClearJobs(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListJobs Jobs of maintenance that run or ended lately, newest first
+	// ListJobs What the nodes work on, and worked on lately; what has not ended first, then the newest first
+	//
+	// Every node is asked, and told of by the node that answers. Of one that does not answer, what it said last is shown, with
+	// its age, in `silent`. What ended is remembered until a node restarts, 50 of each kind. Of another node at most the first
+	// 1000 are shown.
 	//
 	// Corresponds with GET /jobs (the `ListJobs` operationId).
 	ListJobs(ctx context.Context, params *ListJobsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetJob A job, while it runs and for a while after
+	//
+	// Corresponds with GET /jobs/{job} (the `GetJob` operationId).
+	GetJob(ctx context.Context, job JobRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CancelJob Have a job ended; what it did so far stays, or is cleaned up
+	//
+	// It may still run for a moment when this is answered. A job that cannot be cancelled, or has ended, is refused.
+	//
+	// Corresponds with POST /jobs/{job}/cancel (the `CancelJob` operationId).
+	CancelJob(ctx context.Context, job JobRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetMetadata What a restore of the metadata left to do
 	//
@@ -6864,9 +6778,8 @@ type ClientInterface interface {
 
 	// CreateSnapshotGroupWithBody Make a snapshot of several vDisks at one moment
 	//
-	// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
-	// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
-	// given up with 503.
+	// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
+	// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -6875,48 +6788,13 @@ type ClientInterface interface {
 
 	// CreateSnapshotGroup Make a snapshot of several vDisks at one moment
 	//
-	// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
-	// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
-	// given up with 503.
+	// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
+	// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
 	CreateSnapshotGroup(ctx context.Context, params *CreateSnapshotGroupParams, body CreateSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// UndoSnapshotGroup Give up or delete this node's part of a group snapshot
-	//
-	// For nodes of the cluster alone. A group that the node does not know is no error.
-	//
-	// Corresponds with DELETE /snapshotGroups/{group} (the `UndoSnapshotGroup` operationId).
-	UndoSnapshotGroup(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GoSnapshotGroup Make the snapshots of vDisks at rest
-	//
-	// For nodes of the cluster alone.
-	//
-	// Corresponds with POST /snapshotGroups/{group}/go (the `GoSnapshotGroup` operationId).
-	GoSnapshotGroup(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// RestSnapshotGroupWithBody Bring vDisks to rest for a group snapshot
-	//
-	// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
-	// at most; then the group is given up.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
-	RestSnapshotGroupWithBody(ctx context.Context, group GroupRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// RestSnapshotGroup Bring vDisks to rest for a group snapshot
-	//
-	// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
-	// at most; then the group is given up.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
-	RestSnapshotGroup(ctx context.Context, group GroupRef, body RestSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetStatus Health, capacity and performance of the node
 	//
@@ -8138,21 +8016,6 @@ func (c *Client) TestAlertChannel(ctx context.Context, channel string, reqEditor
 	return c.Client.Do(req)
 }
 
-// ListMetrics List the metrics that thresholds can be set for
-//
-// Corresponds with GET /alerts/metrics (the `ListMetrics` operationId).
-func (c *Client) ListMetrics(ctx context.Context, params *ListMetricsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListMetricsRequest(c.Server, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
 // ListAlertRules List the rules; of several that match a cause the first decides
 //
 // Corresponds with GET /alerts/rules (the `ListAlertRules` operationId).
@@ -8275,79 +8138,6 @@ func (c *Client) CreateSilence(ctx context.Context, params *CreateSilenceParams,
 // Corresponds with DELETE /alerts/silences/{silence} (the `DeleteSilence` operationId).
 func (c *Client) DeleteSilence(ctx context.Context, silence string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteSilenceRequest(c.Server, silence)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ListThresholds List the thresholds of metrics
-//
-// A threshold that objects pass for long enough is a cause of health, `threshold`, which names them; it is told as
-// the rules say.
-//
-// Corresponds with GET /alerts/thresholds (the `ListThresholds` operationId).
-func (c *Client) ListThresholds(ctx context.Context, params *ListThresholdsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListThresholdsRequest(c.Server, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ResetThreshold Make a default threshold as it was, or delete another one
-//
-// Corresponds with DELETE /alerts/thresholds/{threshold} (the `ResetThreshold` operationId).
-func (c *Client) ResetThreshold(ctx context.Context, threshold string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewResetThresholdRequest(c.Server, threshold)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// SetThresholdWithBody Change a threshold, or make one
-//
-// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
-// `metric` and `value`; every node follows it within seconds, from the beginning.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
-func (c *Client) SetThresholdWithBody(ctx context.Context, threshold string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewSetThresholdRequestWithBody(c.Server, threshold, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// SetThreshold Change a threshold, or make one
-//
-// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
-// `metric` and `value`; every node follows it within seconds, from the beginning.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
-func (c *Client) SetThreshold(ctx context.Context, threshold string, body SetThresholdJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewSetThresholdRequest(c.Server, threshold, body)
 	if err != nil {
 		return nil, err
 	}
@@ -9088,7 +8878,7 @@ func (c *Client) GetISCSISession(ctx context.Context, session string, params *Ge
 	return c.Client.Do(req)
 }
 
-// ClearJobs Forget the jobs that ended
+// ClearJobs Forget the jobs that ended, on all nodes
 //
 // Corresponds with DELETE /jobs (the `ClearJobs` operationId).
 func (c *Client) ClearJobs(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -9103,11 +8893,47 @@ func (c *Client) ClearJobs(ctx context.Context, reqEditors ...RequestEditorFn) (
 	return c.Client.Do(req)
 }
 
-// ListJobs Jobs of maintenance that run or ended lately, newest first
+// ListJobs What the nodes work on, and worked on lately; what has not ended first, then the newest first
+//
+// Every node is asked, and told of by the node that answers. Of one that does not answer, what it said last is shown, with
+// its age, in `silent`. What ended is remembered until a node restarts, 50 of each kind. Of another node at most the first
+// 1000 are shown.
 //
 // Corresponds with GET /jobs (the `ListJobs` operationId).
 func (c *Client) ListJobs(ctx context.Context, params *ListJobsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListJobsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetJob A job, while it runs and for a while after
+//
+// Corresponds with GET /jobs/{job} (the `GetJob` operationId).
+func (c *Client) GetJob(ctx context.Context, job JobRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetJobRequest(c.Server, job)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CancelJob Have a job ended; what it did so far stays, or is cleaned up
+//
+// It may still run for a moment when this is answered. A job that cannot be cancelled, or has ended, is refused.
+//
+// Corresponds with POST /jobs/{job}/cancel (the `CancelJob` operationId).
+func (c *Client) CancelJob(ctx context.Context, job JobRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelJobRequest(c.Server, job)
 	if err != nil {
 		return nil, err
 	}
@@ -10418,9 +10244,8 @@ func (c *Client) CompleteSetup(ctx context.Context, body CompleteSetupJSONReques
 
 // CreateSnapshotGroupWithBody Make a snapshot of several vDisks at one moment
 //
-// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
-// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
-// given up with 503.
+// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
+// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
 //
 // Takes any type of body and a specified content type.
 //
@@ -10439,89 +10264,14 @@ func (c *Client) CreateSnapshotGroupWithBody(ctx context.Context, params *Create
 
 // CreateSnapshotGroup Make a snapshot of several vDisks at one moment
 //
-// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
-// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
-// given up with 503.
+// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
+// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
 func (c *Client) CreateSnapshotGroup(ctx context.Context, params *CreateSnapshotGroupParams, body CreateSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCreateSnapshotGroupRequest(c.Server, params, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// UndoSnapshotGroup Give up or delete this node's part of a group snapshot
-//
-// For nodes of the cluster alone. A group that the node does not know is no error.
-//
-// Corresponds with DELETE /snapshotGroups/{group} (the `UndoSnapshotGroup` operationId).
-func (c *Client) UndoSnapshotGroup(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewUndoSnapshotGroupRequest(c.Server, group)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GoSnapshotGroup Make the snapshots of vDisks at rest
-//
-// For nodes of the cluster alone.
-//
-// Corresponds with POST /snapshotGroups/{group}/go (the `GoSnapshotGroup` operationId).
-func (c *Client) GoSnapshotGroup(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGoSnapshotGroupRequest(c.Server, group)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// RestSnapshotGroupWithBody Bring vDisks to rest for a group snapshot
-//
-// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
-// at most; then the group is given up.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
-func (c *Client) RestSnapshotGroupWithBody(ctx context.Context, group GroupRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRestSnapshotGroupRequestWithBody(c.Server, group, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// RestSnapshotGroup Bring vDisks to rest for a group snapshot
-//
-// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
-// at most; then the group is given up.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
-func (c *Client) RestSnapshotGroup(ctx context.Context, group GroupRef, body RestSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRestSnapshotGroupRequest(c.Server, group, body)
 	if err != nil {
 		return nil, err
 	}
@@ -13221,84 +12971,6 @@ func NewTestAlertChannelRequest(server string, channel string) (*http.Request, e
 	return req, nil
 }
 
-// NewListMetricsRequest constructs an http.Request for the ListMetrics method
-func NewListMetricsRequest(server string, params *ListMetricsParams) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/alerts/metrics")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.Limit != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Cursor != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Q != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
 // NewListAlertRulesRequest constructs an http.Request for the ListAlertRules method
 func NewListAlertRulesRequest(server string, params *ListAlertRulesParams) (*http.Request, error) {
 	var err error
@@ -13621,165 +13293,6 @@ func NewDeleteSilenceRequest(server string, silence string) (*http.Request, erro
 	if err != nil {
 		return nil, err
 	}
-
-	return req, nil
-}
-
-// NewListThresholdsRequest constructs an http.Request for the ListThresholds method
-func NewListThresholdsRequest(server string, params *ListThresholdsParams) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/alerts/thresholds")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.Limit != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Cursor != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Q != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewResetThresholdRequest constructs an http.Request for the ResetThreshold method
-func NewResetThresholdRequest(server string, threshold string) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "threshold", threshold, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/alerts/thresholds/%s", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewSetThresholdRequest calls the generic SetThreshold builder with application/json body
-func NewSetThresholdRequest(server string, threshold string, body SetThresholdJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewSetThresholdRequestWithBody(server, threshold, "application/json", bodyReader)
-}
-
-// NewSetThresholdRequestWithBody constructs an http.Request for the SetThreshold method, with any body, and a specified content type
-func NewSetThresholdRequestWithBody(server string, threshold string, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "threshold", threshold, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/alerts/thresholds/%s", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -15864,6 +15377,54 @@ func NewListJobsRequest(server string, params *ListJobsParams) (*http.Request, e
 
 		}
 
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Kind != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Object != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "object", *params.Object, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Node != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "node", *params.Node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if encoded := queryValues.Encode(); encoded != "" {
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
@@ -15871,6 +15432,74 @@ func NewListJobsRequest(server string, params *ListJobsParams) (*http.Request, e
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetJobRequest constructs an http.Request for the GetJob method
+func NewGetJobRequest(server string, job JobRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "job", job, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/jobs/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCancelJobRequest constructs an http.Request for the CancelJob method
+func NewCancelJobRequest(server string, job JobRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "job", job, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/jobs/%s/cancel", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -18565,121 +18194,6 @@ func NewCreateSnapshotGroupRequestWithBody(server string, params *CreateSnapshot
 		}
 
 	}
-
-	return req, nil
-}
-
-// NewUndoSnapshotGroupRequest constructs an http.Request for the UndoSnapshotGroup method
-func NewUndoSnapshotGroupRequest(server string, group GroupRef) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "group", group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/snapshotGroups/%s", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewGoSnapshotGroupRequest constructs an http.Request for the GoSnapshotGroup method
-func NewGoSnapshotGroupRequest(server string, group GroupRef) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "group", group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/snapshotGroups/%s/go", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewRestSnapshotGroupRequest calls the generic RestSnapshotGroup builder with application/json body
-func NewRestSnapshotGroupRequest(server string, group GroupRef, body RestSnapshotGroupJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewRestSnapshotGroupRequestWithBody(server, group, "application/json", bodyReader)
-}
-
-// NewRestSnapshotGroupRequestWithBody constructs an http.Request for the RestSnapshotGroup method, with any body, and a specified content type
-func NewRestSnapshotGroupRequestWithBody(server string, group GroupRef, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "group", group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/snapshotGroups/%s/rest", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -23415,13 +22929,6 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /alerts/channels/{channel}/test (the `TestAlertChannel` operationId).
 	TestAlertChannelWithResponse(ctx context.Context, channel string, reqEditors ...RequestEditorFn) (*TestAlertChannelResponse, error)
 
-	// ListMetricsWithResponse List the metrics that thresholds can be set for
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /alerts/metrics (the `ListMetrics` operationId).
-	ListMetricsWithResponse(ctx context.Context, params *ListMetricsParams, reqEditors ...RequestEditorFn) (*ListMetricsResponse, error)
-
 	// ListAlertRulesWithResponse List the rules; of several that match a cause the first decides
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -23481,43 +22988,6 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /alerts/silences/{silence} (the `DeleteSilence` operationId).
 	DeleteSilenceWithResponse(ctx context.Context, silence string, reqEditors ...RequestEditorFn) (*DeleteSilenceResponse, error)
-
-	// ListThresholdsWithResponse List the thresholds of metrics
-	//
-	// A threshold that objects pass for long enough is a cause of health, `threshold`, which names them; it is told as
-	// the rules say.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /alerts/thresholds (the `ListThresholds` operationId).
-	ListThresholdsWithResponse(ctx context.Context, params *ListThresholdsParams, reqEditors ...RequestEditorFn) (*ListThresholdsResponse, error)
-
-	// ResetThresholdWithResponse Make a default threshold as it was, or delete another one
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with DELETE /alerts/thresholds/{threshold} (the `ResetThreshold` operationId).
-	ResetThresholdWithResponse(ctx context.Context, threshold string, reqEditors ...RequestEditorFn) (*ResetThresholdResponse, error)
-
-	// SetThresholdWithBodyWithResponse Change a threshold, or make one
-	//
-	// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
-	// `metric` and `value`; every node follows it within seconds, from the beginning.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
-	SetThresholdWithBodyWithResponse(ctx context.Context, threshold string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetThresholdResponse, error)
-
-	// SetThresholdWithResponse Change a threshold, or make one
-	//
-	// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
-	// `metric` and `value`; every node follows it within seconds, from the beginning.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
-	SetThresholdWithResponse(ctx context.Context, threshold string, body SetThresholdJSONRequestBody, reqEditors ...RequestEditorFn) (*SetThresholdResponse, error)
 
 	// ListAuditWithResponse List the changes that were asked of a node, the newest first
 	//
@@ -23891,19 +23361,39 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /iscsi/sessions/{session} (the `GetISCSISession` operationId).
 	GetISCSISessionWithResponse(ctx context.Context, session string, params *GetISCSISessionParams, reqEditors ...RequestEditorFn) (*GetISCSISessionResponse, error)
 
-	// ClearJobsWithResponse Forget the jobs that ended
+	// ClearJobsWithResponse Forget the jobs that ended, on all nodes
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /jobs (the `ClearJobs` operationId).
 	ClearJobsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ClearJobsResponse, error)
 
-	// ListJobsWithResponse Jobs of maintenance that run or ended lately, newest first
+	// ListJobsWithResponse What the nodes work on, and worked on lately; what has not ended first, then the newest first
+	//
+	// Every node is asked, and told of by the node that answers. Of one that does not answer, what it said last is shown, with
+	// its age, in `silent`. What ended is remembered until a node restarts, 50 of each kind. Of another node at most the first
+	// 1000 are shown.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /jobs (the `ListJobs` operationId).
 	ListJobsWithResponse(ctx context.Context, params *ListJobsParams, reqEditors ...RequestEditorFn) (*ListJobsResponse, error)
+
+	// GetJobWithResponse A job, while it runs and for a while after
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /jobs/{job} (the `GetJob` operationId).
+	GetJobWithResponse(ctx context.Context, job JobRef, reqEditors ...RequestEditorFn) (*GetJobResponse, error)
+
+	// CancelJobWithResponse Have a job ended; what it did so far stays, or is cleaned up
+	//
+	// It may still run for a moment when this is answered. A job that cannot be cancelled, or has ended, is refused.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /jobs/{job}/cancel (the `CancelJob` operationId).
+	CancelJobWithResponse(ctx context.Context, job JobRef, reqEditors ...RequestEditorFn) (*CancelJobResponse, error)
 
 	// GetMetadataWithResponse What a restore of the metadata left to do
 	//
@@ -24549,9 +24039,8 @@ type ClientWithResponsesInterface interface {
 
 	// CreateSnapshotGroupWithBodyWithResponse Make a snapshot of several vDisks at one moment
 	//
-	// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
-	// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
-	// given up with 503.
+	// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
+	// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -24560,52 +24049,13 @@ type ClientWithResponsesInterface interface {
 
 	// CreateSnapshotGroupWithResponse Make a snapshot of several vDisks at one moment
 	//
-	// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
-	// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
-	// given up with 503.
+	// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
+	// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
 	CreateSnapshotGroupWithResponse(ctx context.Context, params *CreateSnapshotGroupParams, body CreateSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSnapshotGroupResponse, error)
-
-	// UndoSnapshotGroupWithResponse Give up or delete this node's part of a group snapshot
-	//
-	// For nodes of the cluster alone. A group that the node does not know is no error.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with DELETE /snapshotGroups/{group} (the `UndoSnapshotGroup` operationId).
-	UndoSnapshotGroupWithResponse(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*UndoSnapshotGroupResponse, error)
-
-	// GoSnapshotGroupWithResponse Make the snapshots of vDisks at rest
-	//
-	// For nodes of the cluster alone.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /snapshotGroups/{group}/go (the `GoSnapshotGroup` operationId).
-	GoSnapshotGroupWithResponse(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*GoSnapshotGroupResponse, error)
-
-	// RestSnapshotGroupWithBodyWithResponse Bring vDisks to rest for a group snapshot
-	//
-	// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
-	// at most; then the group is given up.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
-	RestSnapshotGroupWithBodyWithResponse(ctx context.Context, group GroupRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestSnapshotGroupResponse, error)
-
-	// RestSnapshotGroupWithResponse Bring vDisks to rest for a group snapshot
-	//
-	// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
-	// at most; then the group is given up.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
-	RestSnapshotGroupWithResponse(ctx context.Context, group GroupRef, body RestSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*RestSnapshotGroupResponse, error)
 
 	// GetStatusWithResponse Health, capacity and performance of the node
 	//
@@ -26145,54 +25595,6 @@ func (r TestAlertChannelResponse) ContentType() string {
 	return ""
 }
 
-type ListMetricsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *MetricList
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListMetricsResponse) GetJSON200() *MetricList {
-	return r.JSON200
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r ListMetricsResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ListMetricsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ListMetricsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ListMetricsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListMetricsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
 type ListAlertRulesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -26461,143 +25863,6 @@ func (r DeleteSilenceResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DeleteSilenceResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ListThresholdsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *ThresholdList
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListThresholdsResponse) GetJSON200() *ThresholdList {
-	return r.JSON200
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r ListThresholdsResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ListThresholdsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ListThresholdsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ListThresholdsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListThresholdsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ResetThresholdResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r ResetThresholdResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ResetThresholdResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ResetThresholdResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ResetThresholdResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ResetThresholdResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type SetThresholdResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Threshold
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r SetThresholdResponse) GetJSON200() *Threshold {
-	return r.JSON200
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r SetThresholdResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r SetThresholdResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r SetThresholdResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r SetThresholdResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r SetThresholdResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -28249,6 +27514,102 @@ func (r ListJobsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListJobsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetJobResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Job
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetJobResponse) GetJSON200() *Job {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetJobResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetJobResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetJobResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetJobResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetJobResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CancelJobResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Job
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CancelJobResponse) GetJSON202() *Job {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CancelJobResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CancelJobResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CancelJobResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CancelJobResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CancelJobResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -30853,136 +30214,6 @@ func (r CreateSnapshotGroupResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r CreateSnapshotGroupResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type UndoSnapshotGroupResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r UndoSnapshotGroupResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r UndoSnapshotGroupResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r UndoSnapshotGroupResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r UndoSnapshotGroupResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r UndoSnapshotGroupResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GoSnapshotGroupResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *SnapshotGroup
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GoSnapshotGroupResponse) GetJSON200() *SnapshotGroup {
-	return r.JSON200
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r GoSnapshotGroupResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GoSnapshotGroupResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GoSnapshotGroupResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GoSnapshotGroupResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GoSnapshotGroupResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type RestSnapshotGroupResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r RestSnapshotGroupResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r RestSnapshotGroupResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r RestSnapshotGroupResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r RestSnapshotGroupResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r RestSnapshotGroupResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -35295,19 +34526,6 @@ func (c *ClientWithResponses) TestAlertChannelWithResponse(ctx context.Context, 
 	return ParseTestAlertChannelResponse(rsp)
 }
 
-// ListMetricsWithResponse List the metrics that thresholds can be set for
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /alerts/metrics (the `ListMetrics` operationId).
-func (c *ClientWithResponses) ListMetricsWithResponse(ctx context.Context, params *ListMetricsParams, reqEditors ...RequestEditorFn) (*ListMetricsResponse, error) {
-	rsp, err := c.ListMetrics(ctx, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseListMetricsResponse(rsp)
-}
-
 // ListAlertRulesWithResponse List the rules; of several that match a cause the first decides
 //
 // Returns a wrapper object for the known response body format(s).
@@ -35414,67 +34632,6 @@ func (c *ClientWithResponses) DeleteSilenceWithResponse(ctx context.Context, sil
 		return nil, err
 	}
 	return ParseDeleteSilenceResponse(rsp)
-}
-
-// ListThresholdsWithResponse List the thresholds of metrics
-//
-// A threshold that objects pass for long enough is a cause of health, `threshold`, which names them; it is told as
-// the rules say.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /alerts/thresholds (the `ListThresholds` operationId).
-func (c *ClientWithResponses) ListThresholdsWithResponse(ctx context.Context, params *ListThresholdsParams, reqEditors ...RequestEditorFn) (*ListThresholdsResponse, error) {
-	rsp, err := c.ListThresholds(ctx, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseListThresholdsResponse(rsp)
-}
-
-// ResetThresholdWithResponse Make a default threshold as it was, or delete another one
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with DELETE /alerts/thresholds/{threshold} (the `ResetThreshold` operationId).
-func (c *ClientWithResponses) ResetThresholdWithResponse(ctx context.Context, threshold string, reqEditors ...RequestEditorFn) (*ResetThresholdResponse, error) {
-	rsp, err := c.ResetThreshold(ctx, threshold, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseResetThresholdResponse(rsp)
-}
-
-// SetThresholdWithBodyWithResponse Change a threshold, or make one
-//
-// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
-// `metric` and `value`; every node follows it within seconds, from the beginning.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
-func (c *ClientWithResponses) SetThresholdWithBodyWithResponse(ctx context.Context, threshold string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetThresholdResponse, error) {
-	rsp, err := c.SetThresholdWithBody(ctx, threshold, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseSetThresholdResponse(rsp)
-}
-
-// SetThresholdWithResponse Change a threshold, or make one
-//
-// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
-// `metric` and `value`; every node follows it within seconds, from the beginning.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
-func (c *ClientWithResponses) SetThresholdWithResponse(ctx context.Context, threshold string, body SetThresholdJSONRequestBody, reqEditors ...RequestEditorFn) (*SetThresholdResponse, error) {
-	rsp, err := c.SetThreshold(ctx, threshold, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseSetThresholdResponse(rsp)
 }
 
 // ListAuditWithResponse List the changes that were asked of a node, the newest first
@@ -36095,7 +35252,7 @@ func (c *ClientWithResponses) GetISCSISessionWithResponse(ctx context.Context, s
 	return ParseGetISCSISessionResponse(rsp)
 }
 
-// ClearJobsWithResponse Forget the jobs that ended
+// ClearJobsWithResponse Forget the jobs that ended, on all nodes
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -36108,7 +35265,11 @@ func (c *ClientWithResponses) ClearJobsWithResponse(ctx context.Context, reqEdit
 	return ParseClearJobsResponse(rsp)
 }
 
-// ListJobsWithResponse Jobs of maintenance that run or ended lately, newest first
+// ListJobsWithResponse What the nodes work on, and worked on lately; what has not ended first, then the newest first
+//
+// Every node is asked, and told of by the node that answers. Of one that does not answer, what it said last is shown, with
+// its age, in `silent`. What ended is remembered until a node restarts, 50 of each kind. Of another node at most the first
+// 1000 are shown.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -36119,6 +35280,34 @@ func (c *ClientWithResponses) ListJobsWithResponse(ctx context.Context, params *
 		return nil, err
 	}
 	return ParseListJobsResponse(rsp)
+}
+
+// GetJobWithResponse A job, while it runs and for a while after
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /jobs/{job} (the `GetJob` operationId).
+func (c *ClientWithResponses) GetJobWithResponse(ctx context.Context, job JobRef, reqEditors ...RequestEditorFn) (*GetJobResponse, error) {
+	rsp, err := c.GetJob(ctx, job, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetJobResponse(rsp)
+}
+
+// CancelJobWithResponse Have a job ended; what it did so far stays, or is cleaned up
+//
+// It may still run for a moment when this is answered. A job that cannot be cancelled, or has ended, is refused.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /jobs/{job}/cancel (the `CancelJob` operationId).
+func (c *ClientWithResponses) CancelJobWithResponse(ctx context.Context, job JobRef, reqEditors ...RequestEditorFn) (*CancelJobResponse, error) {
+	rsp, err := c.CancelJob(ctx, job, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCancelJobResponse(rsp)
 }
 
 // GetMetadataWithResponse What a restore of the metadata left to do
@@ -37203,9 +36392,8 @@ func (c *ClientWithResponses) CompleteSetupWithResponse(ctx context.Context, bod
 
 // CreateSnapshotGroupWithBodyWithResponse Make a snapshot of several vDisks at one moment
 //
-// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
-// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
-// given up with 503.
+// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
+// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -37220,9 +36408,8 @@ func (c *ClientWithResponses) CreateSnapshotGroupWithBodyWithResponse(ctx contex
 
 // CreateSnapshotGroupWithResponse Make a snapshot of several vDisks at one moment
 //
-// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
-// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
-// given up with 503.
+// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
+// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -37233,68 +36420,6 @@ func (c *ClientWithResponses) CreateSnapshotGroupWithResponse(ctx context.Contex
 		return nil, err
 	}
 	return ParseCreateSnapshotGroupResponse(rsp)
-}
-
-// UndoSnapshotGroupWithResponse Give up or delete this node's part of a group snapshot
-//
-// For nodes of the cluster alone. A group that the node does not know is no error.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with DELETE /snapshotGroups/{group} (the `UndoSnapshotGroup` operationId).
-func (c *ClientWithResponses) UndoSnapshotGroupWithResponse(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*UndoSnapshotGroupResponse, error) {
-	rsp, err := c.UndoSnapshotGroup(ctx, group, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseUndoSnapshotGroupResponse(rsp)
-}
-
-// GoSnapshotGroupWithResponse Make the snapshots of vDisks at rest
-//
-// For nodes of the cluster alone.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /snapshotGroups/{group}/go (the `GoSnapshotGroup` operationId).
-func (c *ClientWithResponses) GoSnapshotGroupWithResponse(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*GoSnapshotGroupResponse, error) {
-	rsp, err := c.GoSnapshotGroup(ctx, group, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGoSnapshotGroupResponse(rsp)
-}
-
-// RestSnapshotGroupWithBodyWithResponse Bring vDisks to rest for a group snapshot
-//
-// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
-// at most; then the group is given up.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
-func (c *ClientWithResponses) RestSnapshotGroupWithBodyWithResponse(ctx context.Context, group GroupRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestSnapshotGroupResponse, error) {
-	rsp, err := c.RestSnapshotGroupWithBody(ctx, group, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseRestSnapshotGroupResponse(rsp)
-}
-
-// RestSnapshotGroupWithResponse Bring vDisks to rest for a group snapshot
-//
-// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
-// at most; then the group is given up.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
-func (c *ClientWithResponses) RestSnapshotGroupWithResponse(ctx context.Context, group GroupRef, body RestSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*RestSnapshotGroupResponse, error) {
-	rsp, err := c.RestSnapshotGroup(ctx, group, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseRestSnapshotGroupResponse(rsp)
 }
 
 // GetStatusWithResponse Health, capacity and performance of the node
@@ -39467,39 +38592,6 @@ func ParseTestAlertChannelResponse(rsp *http.Response) (*TestAlertChannelRespons
 	return response, nil
 }
 
-// ParseListMetricsResponse parses an HTTP response from a ListMetricsWithResponse call
-func ParseListMetricsResponse(rsp *http.Response) (*ListMetricsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ListMetricsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest MetricList
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
 // ParseListAlertRulesResponse parses an HTTP response from a ListAlertRulesWithResponse call
 func ParseListAlertRulesResponse(rsp *http.Response) (*ListAlertRulesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -39677,101 +38769,6 @@ func ParseDeleteSilenceResponse(rsp *http.Response) (*DeleteSilenceResponse, err
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseListThresholdsResponse parses an HTTP response from a ListThresholdsWithResponse call
-func ParseListThresholdsResponse(rsp *http.Response) (*ListThresholdsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ListThresholdsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest ThresholdList
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseResetThresholdResponse parses an HTTP response from a ResetThresholdWithResponse call
-func ParseResetThresholdResponse(rsp *http.Response) (*ResetThresholdResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ResetThresholdResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case rsp.StatusCode == 204:
-		break // No content-type
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseSetThresholdResponse parses an HTTP response from a SetThresholdWithResponse call
-func ParseSetThresholdResponse(rsp *http.Response) (*SetThresholdResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &SetThresholdResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Threshold
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error
@@ -40907,6 +39904,72 @@ func ParseListJobsResponse(rsp *http.Response) (*ListJobsResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetJobResponse parses an HTTP response from a GetJobWithResponse call
+func ParseGetJobResponse(rsp *http.Response) (*GetJobResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetJobResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Job
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCancelJobResponse parses an HTTP response from a CancelJobWithResponse call
+func ParseCancelJobResponse(rsp *http.Response) (*CancelJobResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CancelJobResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Job
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error
@@ -42704,97 +41767,6 @@ func ParseCreateSnapshotGroupResponse(rsp *http.Response) (*CreateSnapshotGroupR
 			return nil, err
 		}
 		response.JSON201 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseUndoSnapshotGroupResponse parses an HTTP response from a UndoSnapshotGroupWithResponse call
-func ParseUndoSnapshotGroupResponse(rsp *http.Response) (*UndoSnapshotGroupResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &UndoSnapshotGroupResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case rsp.StatusCode == 204:
-		break // No content-type
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGoSnapshotGroupResponse parses an HTTP response from a GoSnapshotGroupWithResponse call
-func ParseGoSnapshotGroupResponse(rsp *http.Response) (*GoSnapshotGroupResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GoSnapshotGroupResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest SnapshotGroup
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseRestSnapshotGroupResponse parses an HTTP response from a RestSnapshotGroupWithResponse call
-func ParseRestSnapshotGroupResponse(rsp *http.Response) (*RestSnapshotGroupResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &RestSnapshotGroupResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case rsp.StatusCode == 204:
-		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

@@ -26,7 +26,7 @@ func (a *app) alba() *cobra.Command {
 		}
 		return a.printAlba(s)
 	})
-	survey := &cobra.Command{Use: "survey", Short: "Look at every object now, and repair what is not complete; see job list", Args: names()}
+	survey := &cobra.Command{Use: "survey", Short: "Look at every object now, and repair what is not complete; see task list", Args: names()}
 	survey.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
 		return client.Done(api.SurveyAlba(ctx))
 	})
@@ -39,7 +39,7 @@ func (a *app) albaRecover() *cobra.Command {
 		Use:   "recover [NAMESPACE]",
 		Short: "Rebuild the records of namespaces from the devices alone",
 		Long: "Rebuild the manifests of a namespace, or of all that lost theirs, from what is on the devices: for a node whose DATA/alba/nsm.db\n" +
-			"is lost, or a cluster whose registry is. Objects that were deleted lately may come back. See job list and alba status for what came of it.",
+			"is lost, or a cluster whose registry is. Objects that were deleted lately may come back. See task list and alba status for what came of it.",
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "also while devices are away: what only they have is lost")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
@@ -115,7 +115,7 @@ func (a *app) osd() *cobra.Command {
 			return a.printOSD(o)
 		}),
 		a.osdReplace(), a.osdPurge(),
-		a.osdVerb("verify NUMBER", "Begin to compare everything on a device with its checksums; see job list", "", func(ctx context.Context, api *client.Client, n int64) error {
+		a.osdVerb("verify NUMBER", "Begin to compare everything on a device with its checksums; see task list", "", func(ctx context.Context, api *client.Client, n int64) error {
 			return client.Done(api.VerifyOSD(ctx, n))
 		}),
 		a.osdLocate())
@@ -346,7 +346,7 @@ func (a *app) osdReplace() *cobra.Command {
 		Use:   "replace NUMBER DIRECTORY|HOST:PORT",
 		Short: "Claim a new device in the place of an old one, and empty the old one",
 		Long: "Claim a directory of the node, or an ASD, as osd claim does, and empty the old device, which then leaves.\n" +
-			"Repeating it goes on with what was begun. job list shows how far it is.",
+			"Repeating it goes on with what was begun. task list shows how far it is.",
 		Example: "  ovgate osd replace 3 /mnt/disk7/ovgate",
 		Args:    names("NUMBER", "DIRECTORY|HOST:PORT"),
 	}
@@ -553,41 +553,4 @@ func (a *app) namespace() *cobra.Command {
 		})
 	})
 	return group("namespace", "Namespaces of the object store", cmd)
-}
-
-// job returns the verbs of jobs.
-func (a *app) job() *cobra.Command {
-	list := &cobra.Command{Use: "list", Short: "List jobs of the object store that run or ended lately", Args: names()}
-	list.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
-		all, err := client.All(func(cursor *string) ([]client.Job, *string, error) {
-			l, err := client.Get[client.JobList](api.ListJobs(ctx, &client.ListJobsParams{Limit: new(pageSize), Cursor: cursor}))
-			return l.Items, l.Next, err
-		})
-		if err != nil {
-			return err
-		}
-		return printList(a, all, []string{"ID", "STATE", "DONE", "MOVED", "RATE", "LEFT", "WHAT"}, jobRow)
-	})
-	clear := &cobra.Command{Use: "clear", Short: "Forget the jobs that ended", Args: names()}
-	clear.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
-		return client.Done(api.ClearJobs(ctx))
-	})
-	return group("job", "Jobs of the object store: repair, verification, rebalancing", list, clear)
-}
-
-func jobRow(j client.Job) []string {
-	state, left := "running", "-"
-	switch {
-	case j.Error != nil:
-		state = "failed: " + *j.Error
-	case j.EndedAt != nil:
-		state = "ended " + formatTime(j.EndedAt)
-	case j.LeftMs != nil:
-		left = (time.Duration(*j.LeftMs) * time.Millisecond).Round(time.Second).String()
-	}
-	done := strconv.FormatInt(j.Done, 10)
-	if j.Total > 0 {
-		done += " of " + strconv.FormatInt(j.Total, 10)
-	}
-	return []string{j.ID, state, done + " " + j.Unit, formatSize(j.Bytes), formatSize(int64(j.BytesPerSecond)) + "/s", left, j.What}
 }

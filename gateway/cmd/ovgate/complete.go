@@ -118,3 +118,15 @@ func (a *app) completeFlag(cmd *cobra.Command, flag string, f cobra.CompletionFu
 		panic(err)
 	}
 }
+
+// completeTasks offers ids of tasks for the first argument.
+func (a *app) completeTasks(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, args, func(ctx context.Context, api *client.Client) ([]string, error) {
+		l, err := client.Get[client.JobList](api.ListJobs(ctx, &client.ListJobsParams{Limit: new(completeMost), Q: given(prefix)}))
+		var all []string
+		for _, j := range l.Items {
+			all = append(all, j.ID)
+		}
+		return all, err
+	})
+}

@@ -1033,26 +1033,48 @@ export type ImportDatastoreInput = {
   "vdisk": string;
 };
 export type Job = {
+  /** Moved */
   "bytes": number;
   "bytesPerSecond": number;
+  "cancellable": boolean;
   "done": number;
   "endedAt": string | null;
+  /** Why it failed, or what is in its way */
   "error": string | null;
+  /** What to do about that; empty: nothing is known */
+  "hint": string;
   "id": string;
+  "kind": JobKind;
   /** Time that is left at this rate */
   "leftMs": number | null;
+  /** Name of the node that does it; empty: no node alone */
+  "node": string;
+  /** As messages name it, such as `vdisk demo`; empty: the cluster */
+  "object": string;
   "perSecond": number;
-  "startedAt": string;
+  /** 0 to 1; null: not known */
+  "progress": number | null;
+  /** Null: not known, or not begun */
+  "startedAt": string | null;
+  "state": JobState;
   /** 0: not known */
   "total": number;
+  /** Of done and total, such as bytes; empty: they tell nothing */
   "unit": string;
   "what": string;
 };
+/** What is done. backup: of the metadata; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move, scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool */
+export type JobKind = "backup" | "compare" | "datastore" | "delete" | "drain" | "empty" | "export" | "flatten" | "handover" | "import" | "move" | "rebalance" | "recover" | "schedule" | "scrub" | "survey" | "sweep" | "verify" | "verifyOsd";
 export type JobList = {
   "items": Array<Job>;
   "next": string | null;
+  /** Jobs that run on the nodes, whatever the filter */
+  "running": number;
+  /** Nodes that did not answer */
+  "silent": Array<SilentNode>;
 };
-export type JobState = "running" | "done" | "failed";
+/** queued: others have to end first; waiting: it goes on when what is in its way has ended */
+export type JobState = "queued" | "running" | "waiting" | "done" | "failed" | "cancelled";
 export type JoinAnswer = {
   /** Certificate of the cluster's authority, PEM */
   "ca": string;
@@ -1983,6 +2005,13 @@ export type SilenceList = {
   "items": Array<Silence>;
   "next": string | null;
 };
+export type SilentNode = {
+  "error": string;
+  /** Its name */
+  "node": string;
+  /** When it said what is shown of it; null: nothing is */
+  "observedAt": string | null;
+};
 export type Snapshot = {
   /** Made by a schedule */
   "automatic": boolean;
@@ -2698,10 +2727,14 @@ export interface Ops {
   "DELETE /iscsi/sessions/{session}": { path: { "session": string; }; query: { }; body: undefined; res: void };
   /** Show an iSCSI session with what it negotiated and did */
   "GET /iscsi/sessions/{session}": { path: { "session": string; }; query: { "sampleMs"?: number; }; body: undefined; res: ISCSISessionDetail };
-  /** Forget the jobs that ended */
+  /** Forget the jobs that ended, on all nodes */
   "DELETE /jobs": { path: { }; query: { }; body: undefined; res: void };
-  /** Jobs of maintenance that run or ended lately, newest first */
-  "GET /jobs": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: JobList };
+  /** What the nodes work on, and worked on lately; what has not ended first, then the newest first */
+  "GET /jobs": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "state"?: string; "kind"?: string; "object"?: string; "node"?: string; }; body: undefined; res: JobList };
+  /** A job, while it runs and for a while after */
+  "GET /jobs/{job}": { path: { "job": string; }; query: { }; body: undefined; res: Job };
+  /** Have a job ended; what it did so far stays, or is cleaned up */
+  "POST /jobs/{job}/cancel": { path: { "job": string; }; query: { }; body: undefined; res: Job };
   /** What a restore of the metadata left to do */
   "GET /metadata": { path: { }; query: { }; body: undefined; res: Metadata };
   /** Accept vDisks that keep deletes off since a restore */
