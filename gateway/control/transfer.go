@@ -65,7 +65,7 @@ type transfer struct {
 	idle    chan struct{}
 	ended   bool
 	reached int64 // end of the farthest range that was written or read, in bytes
-	moved   int64 // bytes that were written or read
+	bytes   int64 // that were written or read
 	task    *task.Entry
 }
 
@@ -161,7 +161,7 @@ func (c *Controller) beginTransferTask(t *transfer) {
 	look := func(told *task.Task) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		told.Done, told.Bytes = t.reached, t.moved
+		told.Done, told.Bytes = t.reached, t.bytes
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -172,7 +172,7 @@ func (c *Controller) beginTransferTask(t *transfer) {
 func (c *Controller) note(t *transfer, off, n int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t.reached, t.moved = max(t.reached, off+n), t.moved+n
+	t.reached, t.bytes = max(t.reached, off+n), t.bytes+n
 }
 
 // storeTransfer stores the record, and makes the transfer known under its id before

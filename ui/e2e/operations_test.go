@@ -31,6 +31,7 @@ func TestOperations(t *testing.T) {
 	channels(p)
 	rules(p)
 	alerts(p, n, dir)
+	tasks(p, n)
 	events(p, n)
 	auditLog(p, n)
 	documents(p)
@@ -75,6 +76,19 @@ func schedules(p *page, n *testNode) {
 	p.do("the list has it", chromedp.Navigate(n.url+"/schedules"), visible(`//td//a[.="vDisk db-01"]`))
 	p.do("inherited again", click(`//td//a[.="vDisk db-01"]`), click(`//button[@aria-label="Reset snapshot"][not(@aria-disabled)]`),
 		visible(`//button[@aria-label="Reset snapshot"][@aria-disabled="true"]`), chromedp.WaitNotPresent(`//code[.="*/15 * * * *"]`))
+}
+
+// tasks has an import that a client left cancelled.
+func tasks(p *page, n *testNode) {
+	n.call(http.MethodPost, "/imports", map[string]any{"name": "half", "vpool": "gold", "size": 1 << 30}, nil)
+	p.do("a task runs", click(`//nav//a[@href="/tasks"]`), visible(`//tr[td[contains(.,"vdisk half")]][contains(.,"Running")]`), visible(`header a[href="/tasks"][aria-label="1 task runs"]`))
+	both(p, "tasks", "79-tasks")
+	p.do("filtered away", choose(`select[aria-label="State"]`, "failed"), visible(`//h2[.="No task matches"]`), choose(`select[aria-label="State"]`, "queued,running,waiting"))
+	p.do("cancel asks first", click(`//button[@aria-label="Cancel: be written by a client, vdisk half"]`), visible(`//dialog//*[contains(.,"The vDisk that is being filled is deleted.")]`))
+	p.audit("cancel a task")
+	p.do("it is cancelled", click(`//dialog//button[.="Cancel the task"]`), chromedp.WaitNotPresent(`dialog`), visible(`//h2[.="No task matches"]`), chromedp.WaitNotPresent(`header a[href="/tasks"]`),
+		choose(`select[aria-label="State"]`, ""), visible(`//tr[td[contains(.,"vdisk half")]][contains(.,"Cancelled")]`))
+	p.do("forgotten", click(`//button[.="Forget ended tasks"][not(@aria-disabled)]`), chromedp.WaitNotPresent(`//td[contains(.,"vdisk half")]`))
 }
 
 // documents opens the documentation, follows links within and between documents, and finds words.

@@ -76,6 +76,7 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/vsphere", () => integration((i) => <i.VSpherePage />)],
   ["/vsphere/new", () => integration((i) => <i.VSpherePage dialog="center" />)],
   ["/vsphere/datastores/new", () => integration((i) => <i.VSpherePage dialog="datastore" />)],
+  ["/tasks", () => operations((o) => <o.TasksPage />)],
   ["/alerts", () => operations((o) => <o.AlertsPage />)],
   ["/alerts/rules/new", () => operations((o) => <o.AlertsPage dialog="rule" />)],
   ["/alerts/thresholds/new", () => operations((o) => <o.AlertsPage dialog="threshold" />)],

@@ -36,13 +36,16 @@ const columns: Column<Job>[] = [
     ),
   },
   { key: "pace", title: "Rate", wrap: true, cell: (j) => <span class="num small">{pace(j)}</span> },
-  { key: "started", title: "Started", right: true, cell: (j) => <Age at={j.startedAt} /> },
+  { key: "started", title: "Started", right: true, cell: (j) => (j.startedAt ? <Age at={j.startedAt} /> : "") },
   { key: "ended", title: "Ended", right: true, cell: (j) => (j.endedAt ? <Age at={j.endedAt} /> : "") },
 ];
 
+/** Kinds of jobs that the object store's maintenance does. */
+const storeKinds = "compare,empty,rebalance,recover,survey,verifyOsd";
+
 /** Jobs of the object store's maintenance: surveys, repairs, verifications, devices being emptied. */
 export function JobsCard() {
-  const jobs = useJobs({ cursor: query.value.get("jobs") ?? undefined });
+  const jobs = useJobs({ kind: storeKinds, cursor: query.value.get("jobs") ?? undefined });
   const ended = jobs.data?.items.some((j) => j.endedAt);
   const clear = async () => {
     try {
@@ -70,7 +73,7 @@ export function JobsCard() {
       <Load query={jobs}>
         {(list) =>
           list.items.length > 0 ? (
-            <DataTable label="Jobs" columns={columns} rows={list.items} rowKey={(j) => j.id + j.startedAt} next={list.next} cursor="jobs" />
+            <DataTable label="Jobs" columns={columns} rows={list.items} rowKey={(j) => j.id + j.node + j.startedAt} next={list.next} cursor="jobs" />
           ) : (
             <p class="muted">Nothing runs, and nothing ended lately.</p>
           )

@@ -11,7 +11,7 @@ import { Load } from "../parts/Load";
 import { Meter } from "../parts/Meter";
 import { ErrorPanel, Notice } from "../parts/Notice";
 import { Card, Facts } from "../parts/Page";
-import { Tag, type Tone } from "../parts/StateTag";
+import { jobFace, Tag, type Tone } from "../parts/StateTag";
 
 /** What is done for a vDisk in the background: giving space back, and reading all that it has. */
 export function MaintenanceTab({ vdisk }: { vdisk: VDisk }) {
@@ -23,12 +23,6 @@ export function MaintenanceTab({ vdisk }: { vdisk: VDisk }) {
   );
 }
 
-const jobFaces: Record<Scrub["state"], { tone: Tone; word: string }> = {
-  running: { tone: "info", word: "Running" },
-  done: { tone: "ok", word: "Done" },
-  failed: { tone: "bad", word: "Failed" },
-};
-
 function ScrubCard({ vdisk }: { vdisk: VDisk }) {
   const scrub = useScrub(vdisk.id);
   const submit = useSubmit();
@@ -38,7 +32,7 @@ function ScrubCard({ vdisk }: { vdisk: VDisk }) {
   };
   const busy = scrub.data?.state === "running" ? "One is under way" : undefined;
   return (
-    <Card title="Scrub" class="span-6" aside={scrub.data && <Tag {...jobFaces[scrub.data.state]} />}>
+    <Card title="Scrub" class="span-6" aside={scrub.data && <Tag {...jobFace(scrub.data.state)} />}>
       <div class="stack">
         <p class="muted">Gives back the space of what was overwritten, discarded, or held by deleted snapshots.</p>
         <Load query={scrub}>{(s) => (s ? <ScrubResult scrub={s} /> : <p>There was none since the node started.</p>)}</Load>

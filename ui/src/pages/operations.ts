@@ -4,4 +4,5 @@ export { AlertsPage } from "./Alerts";
 export { AuditPage } from "./Audit";
 export { EventsPage } from "./Events";
 export { SchedulesPage } from "./Schedules";
+export { TasksPage } from "./Tasks";
 export { SettingsPage } from "./Settings";

@@ -2,7 +2,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { stream } from "../api/events";
 import { path } from "../router";
-import { useStatus } from "../store/reads";
+import { useRunning, useStatus } from "../store/reads";
 import { Icon, Logo } from "./Icon";
 import { Link } from "./Link";
 import { navigation, type Entry } from "./navigation";
@@ -63,8 +63,24 @@ function TopBar({ search }: { search: () => void }) {
           {causes > 0 && !status.error && <span>{causes}</span>}
         </Link>
       )}
+      <Running />
       <UserMenu />
     </header>
+  );
+}
+
+/** How many tasks run, with a way to them; nothing while none does. */
+function Running() {
+  const running = useRunning();
+  const n = running.error ? 0 : (running.data ?? 0);
+  if (n === 0) {
+    return null;
+  }
+  return (
+    <Link class="pill" to="/tasks" aria-label={n === 1 ? "1 task runs" : `${n} tasks run`}>
+      <Icon name="tasks" />
+      <span class="num">{n}</span>
+    </Link>
   );
 }
 

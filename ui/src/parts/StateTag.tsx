@@ -1,4 +1,4 @@
-import type { HealthState, VDiskState, VPoolState } from "../api/gen";
+import type { HealthState, JobState, VDiskState, VPoolState } from "../api/gen";
 
 export type Tone = "ok" | "warn" | "bad" | "info" | "idle";
 
@@ -38,6 +38,15 @@ const healthFaces: Record<HealthState, Face> = {
   error: { tone: "bad", word: "Error" },
 };
 
+const jobFaces: Record<JobState, Face> = {
+  queued: { tone: "idle", word: "Queued" },
+  running: { tone: "info", word: "Running" },
+  waiting: { tone: "warn", word: "Waiting" },
+  done: { tone: "ok", word: "Done" },
+  failed: { tone: "bad", word: "Failed" },
+  cancelled: { tone: "idle", word: "Cancelled" },
+};
+
 /** States of a vDisk in the order a filter offers them. */
 export const vdiskStates = Object.keys(vdiskFaces) as VDiskState[];
 
@@ -47,6 +56,10 @@ export function vdiskFace(state: VDiskState): Face {
 
 export function vpoolFace(state: VPoolState): Face {
   return vpoolFaces[state] ?? { tone: "idle", word: state };
+}
+
+export function jobFace(state: JobState): Face {
+  return jobFaces[state] ?? { tone: "idle", word: state };
 }
 
 export function healthFace(state: HealthState): Face {

@@ -37,6 +37,7 @@ export function navigation(counts?: Counts): [string, Entry[]][] {
     [
       "Operations",
       [
+        { to: "/tasks", text: "Tasks", icon: "tasks" },
         { to: "/alerts", text: "Alerts", icon: "alerts" },
         { to: "/events", text: "Events", icon: "events" },
         { to: "/schedules", text: "Schedules", icon: "schedules" },

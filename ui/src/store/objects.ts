@@ -14,7 +14,7 @@ import type {
   RemoteBackend,
   RemoteBackendList,
 } from "../api/gen";
-import { useQuery, type Query } from "./query";
+import { patch, useQuery, type Query } from "./query";
 import { pageSize, type ListFilter } from "./reads";
 
 /** ms between reads of what changes slowly. */
@@ -56,12 +56,16 @@ export function useDisks(filter: ListFilter, soon = false): Query<DiskList> {
   );
 }
 
-export function useJobs(filter: ListFilter): Query<JobList> {
-  return useQuery(
-    "jobs?" + JSON.stringify(filter),
-    () => call("GET /jobs", { query: { ...filter, limit: pageSize } }),
-    waitMs,
-  );
+export type JobFilter = ListFilter & { state?: string; kind?: string; object?: string; node?: string };
+
+/** What all nodes work on; no event tells of it. */
+export function useJobs(filter: JobFilter): Query<JobList> {
+  const load = async () => {
+    const list = await call("GET /jobs", { query: { ...filter, limit: pageSize } });
+    patch<number>("running", () => list.running);
+    return list;
+  };
+  return useQuery("jobs?" + JSON.stringify(filter), load, waitMs);
 }
 
 /** The newest job under an id, null when there is none. */

@@ -57,6 +57,11 @@ export function useStatus(): Query<Status> {
   return useQuery("status", () => call("GET /status"), statusEveryMs);
 }
 
+/** How much runs on all nodes. */
+export function useRunning(): Query<number> {
+  return useQuery("running", async () => (await call("GET /jobs", { query: { state: "running", limit: 1 } })).running, statusEveryMs);
+}
+
 export function useVDisks(filter: VDiskFilter): Query<VDiskList> {
   return useQuery("vdisks?" + JSON.stringify(filter), () =>
     call("GET /vdisks", { query: { ...filter, limit: pageSize } }),

@@ -1,0 +1,224 @@
+import { useState } from "preact/hooks";
+import { call } from "../api/client";
+import type { Job, JobKind, JobState } from "../api/gen";
+import { capital } from "../format";
+import { query, setQuery } from "../router";
+import { useJobs, type JobFilter } from "../store/objects";
+import { asApiError, reload } from "../store/query";
+import { useNodes } from "../store/reads";
+import { toast } from "../store/toasts";
+import { Age } from "../parts/Age";
+import { Button } from "../parts/Button";
+import { DataTable, type Column } from "../parts/DataTable";
+import { Confirm } from "../parts/Dialog";
+import { JobMeter, JobTag, pace, progress } from "../parts/JobParts";
+import { Load } from "../parts/Load";
+import { Choice } from "../parts/LogFilters";
+import { Notice } from "../parts/Notice";
+import { ObjectLink } from "../parts/ObjectLink";
+import { Empty, Page } from "../parts/Page";
+import { SearchBox } from "../parts/SearchBox";
+
+const kinds: Record<JobKind, string> = {
+  backup: "Backups of the metadata",
+  compare: "Comparisons of devices",
+  datastore: "Datastores",
+  delete: "Deletes",
+  drain: "Draining of nodes",
+  empty: "Emptying of devices",
+  export: "Exports",
+  flatten: "Flattening",
+  handover: "Hand-overs",
+  import: "Imports",
+  move: "Moves",
+  rebalance: "Rebalancing of devices",
+  recover: "Recovery of namespaces",
+  schedule: "Scheduled runs",
+  scrub: "Scrubs",
+  survey: "Surveys of objects",
+  sweep: "Sweeps",
+  verify: "Verifications of vDisks",
+  verifyOsd: "Verifications of devices",
+};
+
+const states: { value: string; text: string }[] = [
+  { value: "queued,running,waiting", text: "Not ended" },
+  { value: "running", text: "Running" },
+  { value: "queued,waiting", text: "Queued and waiting" },
+  { value: "done", text: "Done" },
+  { value: "failed", text: "Failed" },
+  { value: "cancelled", text: "Cancelled" },
+];
+
+/** What follows of a cancelled task, by its kind. */
+const after: Partial<Record<JobKind, string>> = {
+  drain: "What was handed over stays where it is; the node takes vDisks again.",
+  export: "The client that reads gets an error.",
+  flatten: "What was copied stays; the next flatten goes on there.",
+  handover: "The vDisk stays at its node.",
+  import: "The vDisk that is being filled is deleted.",
+  move: "The vDisk stays in its vPool, and what was copied is deleted.",
+  scrub: "What was given back stays given back; the next scrub does the rest.",
+  sweep: "What was deleted stays deleted; the next sweep does the rest.",
+  verify: "What was read so far counts for nothing, but for damage that was found.",
+};
+
+/** What the nodes work on, and worked on lately. */
+export function TasksPage() {
+  return (
+    <Page title="Tasks" actions={<Forget />}>
+      <Filters />
+      <List />
+    </Page>
+  );
+}
+
+/** The filter that the address has; states that are none are asked for as they are, and refused by the node. */
+function asked(): JobFilter {
+  const get = (name: string) => query.value.get(name) ?? undefined;
+  return { q: get("q"), state: get("state"), kind: get("kind"), object: get("object"), node: get("node"), cursor: get("cursor") };
+}
+
+function Filters() {
+  const members = useNodes().data?.items ?? [];
+  const object = query.value.get("object");
+  return (
+    <div class="toolbar" role="search">
+      <SearchBox label="Filter tasks by words or object" />
+      <Choice label="State" param="state" none="All states" options={states} />
+      <Choice label="Kind" param="kind" none="All kinds" options={Object.entries(kinds).map(([value, text]) => ({ value, text }))} />
+      {members.length > 1 && <Choice label="Node" param="node" none="All nodes" options={members.map((m) => ({ value: m.name, text: m.name }))} />}
+      {object && (
+        <Button small label={`Show tasks of all objects, not of ${object} only`} onClick={() => setQuery({ object: undefined, cursor: undefined })}>
+          {object} ×
+        </Button>
+      )}
+    </div>
+  );
+}
+
+function List() {
+  const filter = asked();
+  const jobs = useJobs(filter);
+  const [cancelled, setCancelled] = useState<Job>();
+  const filtered = Object.values(filter).some(Boolean);
+  return (
+    <>
+      <Load query={jobs} lines={8}>
+        {(list) => (
+          <div class="stack">
+            {list.silent.map((n) => (
+              <Notice key={n.node} tone="warn">
+                <span>
+                  Node {n.node} does not answer.{" "}
+                  {n.observedAt ? (
+                    <>
+                      What is shown of it was so <Age at={n.observedAt} />.
+                    </>
+                  ) : (
+                    "Its tasks are not shown."
+                  )}
+                </span>
+                <span class="muted small">{n.error}</span>
+              </Notice>
+            ))}
+            {list.items.length > 0 || list.next || filter.cursor ? (
+              <DataTable label="Tasks" columns={columns(setCancelled)} rows={list.items} rowKey={(j) => `${j.id} ${j.node}`} next={list.next} />
+            ) : (
+              <Empty
+                title={filtered ? "No task matches" : "Nothing runs"}
+                text={
+                  filtered
+                    ? "Take a part of the filter away to see more."
+                    : "Imports and exports, moves, verifications, scrubs, scheduled runs, repairs and whatever else takes time appear here by themselves, and stay for a while after their end."
+                }
+              />
+            )}
+          </div>
+        )}
+      </Load>
+      {cancelled && <Cancel job={cancelled} onClose={() => setCancelled(undefined)} />}
+    </>
+  );
+}
+
+function columns(cancel: (j: Job) => void): Column<Job>[] {
+  return [
+    {
+      key: "what",
+      title: "Task",
+      wrap: true,
+      cell: (j) => (
+        <>
+          <ObjectLink object={j.object} />
+          <div>{capital(j.what)}</div>
+          {j.error && <div class={"small " + (j.state === "failed" ? "tone-bad" : "tone-warn")}>{capital(j.error)}</div>}
+          {j.hint && <div class="small muted">{capital(j.hint)}</div>}
+        </>
+      ),
+    },
+    { key: "state", title: "State", cell: (j) => <JobTag job={j} /> },
+    {
+      key: "progress",
+      title: "Progress",
+      cell: (j) => (
+        <div class="stack-tight">
+          {(j.progress !== null || j.state === "running") && <JobMeter job={j} />}
+          <span class="num small">{progress(j)}</span>
+        </div>
+      ),
+    },
+    { key: "pace", title: "Rate", wrap: true, cell: (j) => <span class="num small">{j.state === "running" || j.endedAt ? pace(j) : ""}</span> },
+    { key: "node", title: "Node", cell: (j) => j.node || "–" },
+    { key: "started", title: "Started", right: true, cell: (j) => (j.startedAt ? <Age at={j.startedAt} /> : "") },
+    { key: "ended", title: "Ended", right: true, cell: (j) => (j.endedAt ? <Age at={j.endedAt} /> : "") },
+    {
+      key: "act",
+      title: "Action",
+      cell: (j) =>
+        j.cancellable && (
+          <Button small needs={j.kind === "drain" || j.kind === "sweep" ? "manage" : "write"} label={`Cancel: ${j.what}, ${j.object}`} onClick={() => cancel(j)}>
+            Cancel
+          </Button>
+        ),
+    },
+  ];
+}
+
+function Cancel({ job: j, onClose }: { job: Job; onClose: () => void }) {
+  const act = async () => {
+    await call("POST /jobs/{job}/cancel", { path: { job: j.id } });
+    reload("jobs?", "running");
+    onClose();
+  };
+  return (
+    <Confirm
+      title={`Cancel a task of ${j.object}`}
+      verb="Cancel the task"
+      danger
+      consequences={[`${capital(j.what)}: that ends.`, after[j.kind] ?? "What it did so far stays."]}
+      onClose={onClose}
+      act={act}
+    />
+  );
+}
+
+const ended: JobState[] = ["done", "failed", "cancelled"];
+
+function Forget() {
+  const jobs = useJobs(asked());
+  const some = jobs.data?.items.some((j) => ended.includes(j.state));
+  const clear = async () => {
+    try {
+      await call("DELETE /jobs");
+    } catch (error) {
+      toast("bad", asApiError(error).message);
+    }
+    reload("jobs?");
+  };
+  return (
+    <Button needs="manage" reason={some ? undefined : "No task that is shown has ended"} onClick={() => void clear()}>
+      Forget ended tasks
+    </Button>
+  );
+}
