@@ -154,9 +154,9 @@ func (c *Controller) startTransfer(ctx context.Context, rec model.VDisk, name st
 
 // beginTransferTask begins what is told of a transfer.
 func (c *Controller) beginTransferTask(t *transfer) {
-	told := task.Task{Kind: task.Export, Object: vdiskObject(t.VDisk), What: "be read by a client", Total: t.Size, Unit: "bytes"}
+	told := task.Task{Kind: task.Export, Object: vdiskObject(t.VDisk), What: "read by a client", Total: t.Size, Unit: "bytes"}
 	if t.imports {
-		told.Kind, told.What = task.Import, "be written by a client"
+		told.Kind, told.What = task.Import, "filled by a client"
 	}
 	look := func(told *task.Task) {
 		c.mu.Lock()

@@ -212,6 +212,7 @@ func (p *page) text(selector string) string {
 // audit fails for each violation of WCAG A and AA that axe finds in the present state of the page.
 func (p *page) audit(state string) {
 	p.t.Helper()
+	start := time.Now()
 	if err := chromedp.Do(p.ctx, chromedp.Evaluate[chromedp.Void](`window.axe || `+axe+`;0`)); err != nil {
 		p.t.Fatalf("%s: load axe: %v", state, err)
 	}
@@ -238,7 +239,7 @@ func (p *page) audit(state string) {
 	for _, v := range result.Violations {
 		p.t.Errorf("%s: axe rule %s: %q", state, v.ID, v.Nodes)
 	}
-	p.t.Logf("axe on %-37s %5d rules passed", state, result.Passed)
+	p.t.Logf("axe on %-37s %5d ms, %d rules passed", state, time.Since(start).Milliseconds(), result.Passed)
 }
 
 // shot keeps a picture of the page in the folder SHOTS, or with the test's artifacts.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"github.com/openvstorage/ovgate/gateway/oidc/oidctest"
 )
@@ -32,6 +34,7 @@ func TestOperations(t *testing.T) {
 	rules(p)
 	alerts(p, n, dir)
 	tasks(p, n)
+	topology(p, n)
 	events(p, n)
 	auditLog(p, n)
 	documents(p)
@@ -84,11 +87,55 @@ func tasks(p *page, n *testNode) {
 	p.do("a task runs", click(`//nav//a[@href="/tasks"]`), visible(`//tr[td[contains(.,"vdisk half")]][contains(.,"Running")]`), visible(`header a[href="/tasks"][aria-label="1 task runs"]`))
 	both(p, "tasks", "79-tasks")
 	p.do("filtered away", choose(`select[aria-label="State"]`, "failed"), visible(`//h2[.="No task matches"]`), choose(`select[aria-label="State"]`, "queued,running,waiting"))
-	p.do("cancel asks first", click(`//button[@aria-label="Cancel: be written by a client, vdisk half"]`), visible(`//dialog//*[contains(.,"The vDisk that is being filled is deleted.")]`))
+	p.do("cancel asks first", click(`//button[@aria-label="Cancel: filled by a client, vdisk half"]`), visible(`//dialog//*[contains(.,"The vDisk that is being filled is deleted.")]`))
 	p.audit("cancel a task")
 	p.do("it is cancelled", click(`//dialog//button[.="Cancel the task"]`), chromedp.WaitNotPresent(`dialog`), visible(`//h2[.="No task matches"]`), chromedp.WaitNotPresent(`header a[href="/tasks"]`),
 		choose(`select[aria-label="State"]`, ""), visible(`//tr[td[contains(.,"vdisk half")]][contains(.,"Cancelled")]`))
 	p.do("forgotten", click(`//button[.="Forget ended tasks"][not(@aria-disabled)]`), chromedp.WaitNotPresent(`//td[contains(.,"vdisk half")]`))
+}
+
+// many makes the page believe in 300 vPools and 200 devices on 20 machines, one of which does not work.
+const many = `{
+	const real = window.fetch;
+	const answer = async (path, make) => {
+		const res = await real(path), body = await res.json();
+		return new Response(JSON.stringify({...body, items: make(body.items)}), {status: 200, headers: {"Content-Type": "application/json"}});
+	};
+	window.fetch = (path, ...rest) => {
+		const at = String(path.url ?? path);
+		if (at.includes("/vpools?")) {
+			return answer(at, (l) => Array.from({length: 300}, (_, i) => ({...l[0], id: "p" + i, name: "pool-" + i, vdisks: 40, backend: {kind: "alba", path: "", preset: "", store: ""}})));
+		}
+		if (at.includes("/osds?")) {
+			return answer(at, () => Array.from({length: 200}, (_, i) => ({number: i + 1, node: "machine-" + (i % 20), state: "in-use", working: i !== 7, full: false})));
+		}
+		return real(path, ...rest);
+	};
+}`
+
+// topology looks at what stands on what, by keyboard and as a table, and at much of it.
+func topology(p *page, n *testNode) {
+	box := func(label string) string {
+		return fmt.Sprintf(`//*[name()="g"][@role="button"][*[name()="title"][starts-with(.,%q)]]`, label)
+	}
+	p.do("topology", click(`//nav//a[@href="/topology"]`), visible(box("Nodes: ")), visible(box("vPools: gold, 1 vDisk")), visible(box("Backends: ")))
+	both(p, "topology", "79-topology")
+	p.do("a box is chosen by key", until(`!document.querySelector("#user-menu:popover-open")`),
+		chromedp.Evaluate[chromedp.Void](`[...document.querySelectorAll("g[role=button]")].find((g) => g.textContent.startsWith("vPools: gold")).focus()`), chromedp.KeyEvent("\r"),
+		visible(`g[aria-pressed=true]`), visible(`//*[@role="group"][@aria-label="Needed by"]/button`), visible(`//*[@role="group"][@aria-label="It needs"]/button`),
+		until(`location.search.startsWith("?at=vpool")`))
+	both(p, "topology of a vPool", "79-topology-chosen")
+	p.do("its page", click(`//a[.="Open its page"]`), visible(`//h1[.="gold"]`), chromedp.Evaluate[chromedp.Void](`history.back()`), visible(`g[aria-pressed=true]`))
+	p.do("the table by keys", chromedp.Evaluate[chromedp.Void](`document.querySelector('[role=treegrid] tbody tr[tabindex="0"]').focus()`), press(kb.ArrowLeft),
+		until(`document.querySelector('[role=treegrid] tbody tr').getAttribute("aria-expanded") === "false"`))
+	p.do("phone", chromedp.EmulateViewport(390, 844), visible(`[role=treegrid]`), until(`document.querySelector(".topology-map").offsetParent === null`))
+	p.audit("topology, phone")
+	p.shot("79-topology-phone")
+	p.do("much of it", chromedp.EmulateViewport(1440, 900), chromedp.Navigate(n.url+"/"), visible(`nav.side`), chromedp.Evaluate[chromedp.Void](many),
+		click(`//nav//a[@href="/topology"]`), visible(box("vPools: 289 more")), visible(box("Devices: machine-7, 10 devices, 1 of 10 do not work")),
+		until(`document.querySelectorAll("g[role=button]").length <= 5 * 12`))
+	p.shot("79-topology-many")
+	p.do("and the real ones again", chromedp.Navigate(n.url+"/"), visible(`nav.side`))
 }
 
 // documents opens the documentation, follows links within and between documents, and finds words.

@@ -40,6 +40,9 @@ function operations(page: (pages: OperationPages) => ComponentChildren): Compone
   return <Lazy key="operations" load={loadOperations}>{page}</Lazy>;
 }
 
+/** The map of what stands on what. */
+const loadTopology = () => import("./pages/Topology");
+
 /** The documentation. */
 const loadDocuments = () => import("./pages/Documents");
 
@@ -50,6 +53,7 @@ function documents(name?: string): ComponentChildren {
 /** Addresses and their pages, the first match wins. Dialogs that create have addresses of their own. */
 const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/", () => <OverviewPage />],
+  ["/topology", () => <Lazy key="topology" load={loadTopology}>{(t: typeof import("./pages/Topology")) => <t.TopologyPage />}</Lazy>],
   ["/vdisks", () => <VDisksPage />],
   ["/vdisks/new", () => <VDisksPage create />],
   ["/vdisks/:name", ({ name = "" }) => <VDiskPage key={name} name={name} />],

@@ -9,7 +9,13 @@ export type Entry = { to: string; text: string; icon: IconName; count?: number |
 export function navigation(counts?: Counts): [string, Entry[]][] {
   const manager = !denied("manage");
   return [
-    ["", [{ to: "/", text: "Overview", icon: "overview" }]],
+    [
+      "",
+      [
+        { to: "/", text: "Overview", icon: "overview" },
+        { to: "/topology", text: "Topology", icon: "topology" },
+      ],
+    ],
     [
       "Block",
       [
