@@ -18,7 +18,7 @@
 // # Flow
 //
 // What belongs to a sign-in that was begun is in the browser alone, in a cookie
-// that only nodes of this cluster can open, so that any of them may finish it:
+// that only nodes of this cluster can open, so that any of them may finish it (gateway/node, TestOidcOverNodes):
 //
 //	base64url(seal("oidc flow", JSON {state, nonce, verifier, console, returnTo, revision, ends}))
 //

@@ -146,6 +146,17 @@ func portalOf(n *testNode) string {
 // call asks the API something as the operator on the node, and reads the answer into out unless that is nil.
 func (n *testNode) call(method, path string, in, out any) {
 	n.t.Helper()
+	said := n.ask(method, path, in)
+	if out != nil {
+		if err := json.Unmarshal(said, out); err != nil {
+			n.t.Fatalf("%s %s: %v: %s", method, path, err, said)
+		}
+	}
+}
+
+// ask is call that returns the answer as it is.
+func (n *testNode) ask(method, path string, in any) []byte {
+	n.t.Helper()
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM([]byte(readLine(n.t, filepath.Join(n.dir, "tls", "ca.pem")))) {
 		n.t.Fatal("tls/ca.pem holds no certificate")
@@ -178,9 +189,5 @@ func (n *testNode) call(method, path string, in, out any) {
 	if err != nil || res.StatusCode >= http.StatusBadRequest {
 		n.t.Fatalf("%s %s: status %d, %v: %s", method, path, res.StatusCode, err, said)
 	}
-	if out != nil {
-		if err := json.Unmarshal(said, out); err != nil {
-			n.t.Fatalf("%s %s: %v: %s", method, path, err, said)
-		}
-	}
+	return said
 }

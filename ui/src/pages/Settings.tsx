@@ -15,8 +15,9 @@ import { ErrorPanel, Notice } from "../parts/Notice";
 import { Card, Facts, Page } from "../parts/Page";
 import { Steps } from "../parts/RemoteTest";
 import { TextArea } from "../parts/TextArea";
+import { RestoredCards } from "./Restored";
 
-/** What is set for the whole cluster. */
+/** What is set for the whole cluster, and what a restore of its metadata left to do. */
 export function SettingsPage() {
   const reason = denied("manage");
   return (
@@ -26,6 +27,7 @@ export function SettingsPage() {
       ) : (
         <div class="grid">
           <ProviderCard />
+          <RestoredCards />
         </div>
       )}
     </Page>

@@ -3,7 +3,7 @@ import { call } from "../api/client";
 import type { VPool } from "../api/gen";
 import { bytes, count, interval, percent } from "../format";
 import { navigate } from "../router";
-import { ending, reload } from "../store/query";
+import { ending, reload, useQuery } from "../store/query";
 import { useVPool, vpoolKey } from "../store/reads";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
@@ -12,6 +12,7 @@ import { Button } from "../parts/Button";
 import { Charts } from "../parts/Charts";
 import { Confirm, Dialog } from "../parts/Dialog";
 import { TextField } from "../parts/Field";
+import { Lazy } from "../parts/Lazy";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { fillTone, Meter } from "../parts/Meter";
@@ -51,6 +52,7 @@ export function VPoolPage({ name }: { name: string }) {
                 <Notice tone={shown.state === "offline" ? "bad" : "warn"}>{shown.stateReason}</Notice>
               </div>
             )}
+            <Restored vpool={shown} />
             <CapacityCard vpool={shown} />
             <SettingsCard vpool={shown} />
             <Charts kind="vpool" id={shown.id} at={shown.node ?? undefined} />
@@ -59,6 +61,17 @@ export function VPoolPage({ name }: { name: string }) {
       </Load>
     </Page>
   );
+}
+
+const loadRestored = () => import("./Restored");
+
+/** What a restore of the metadata left to do, where there was one. */
+function Restored({ vpool }: { vpool: VPool }) {
+  const metadata = useQuery("metadata", () => call("GET /metadata"));
+  if (!metadata.data?.vpools.some((r) => r.vpool === vpool.name)) {
+    return null;
+  }
+  return <Lazy load={loadRestored}>{(r) => <r.RestoredCards vpool={vpool.name} />}</Lazy>;
 }
 
 function Actions({ vpool }: { vpool: VPool }) {
