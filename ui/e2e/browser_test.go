@@ -5,6 +5,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -191,7 +192,7 @@ func (p *page) within(limit time.Duration, step string, actions ...chromedp.Acti
 	ctx, stop := context.WithTimeout(p.ctx, limit)
 	defer stop()
 	if err := chromedp.Do(ctx, actions...); err != nil {
-		p.shot("failed")
+		p.shot(failedShot)
 		p.noConsoleErrors()
 		p.t.Fatalf("%s: %v", step, err)
 	}
@@ -203,7 +204,7 @@ func (p *page) text(selector string) string {
 	p.t.Helper()
 	text, err := chromedp.Run(p.ctx, chromedp.TextContent(selector))
 	if err != nil {
-		p.shot("failed")
+		p.shot(failedShot)
 		p.t.Fatalf("text of %s: %v", selector, err)
 	}
 	return text
@@ -212,11 +213,27 @@ func (p *page) text(selector string) string {
 // audit fails for each violation of WCAG A and AA that axe finds in the present state of the page.
 func (p *page) audit(state string) {
 	p.t.Helper()
+	p.axe(state, axeRules)
+}
+
+// contrast is audit for a page that was looked at in the other theme, from which its colours alone differ.
+func (p *page) contrast(state string) {
+	p.t.Helper()
+	p.axe(state, `{type: "rule", values: ["color-contrast"]}`)
+}
+
+// axe runs rules of axe, which is sent to a document once.
+func (p *page) axe(state, rules string) {
+	p.t.Helper()
 	start := time.Now()
-	if err := chromedp.Do(p.ctx, chromedp.Evaluate[chromedp.Void](`window.axe || `+axe+`;0`)); err != nil {
+	there, err := chromedp.Run(p.ctx, chromedp.Evaluate[bool](`Boolean(window.axe)`))
+	if err == nil && !there {
+		err = chromedp.Do(p.ctx, chromedp.Evaluate[chromedp.Void](axe+`;0`))
+	}
+	if err != nil {
 		p.t.Fatalf("%s: load axe: %v", state, err)
 	}
-	report, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](`axe.run(document, {runOnly: `+axeRules+`}).then((r) =>
+	report, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](`axe.run(document, {runOnly: `+rules+`}).then((r) =>
 		JSON.stringify({passed: r.passes.length, violations: r.violations.map((v) =>
 			({id: v.id, nodes: v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160) + " :: " + n.failureSummary)}))}))`,
 		chromedp.EvalAwaitPromise))
@@ -242,9 +259,16 @@ func (p *page) audit(state string) {
 	p.t.Logf("axe on %-37s %5d ms, %d rules passed", state, time.Since(start).Milliseconds(), result.Passed)
 }
 
-// shot keeps a picture of the page in the folder SHOTS, or with the test's artifacts.
+// failedShot is the picture of a page at which a test failed.
+const failedShot = "failed"
+
+// shot keeps a picture of the page in the folder SHOTS, or with the test's artifacts. Where neither is kept, only one of a
+// failure is taken: a picture takes a tenth of a second and more.
 func (p *page) shot(name string) {
 	p.t.Helper()
+	if kept := flag.Lookup("test.artifacts"); os.Getenv("SHOTS") == "" && name != failedShot && (kept == nil || kept.Value.String() != "true") {
+		return
+	}
 	picture, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
 	if err != nil {
 		p.t.Logf("picture %s: %v", name, err)

@@ -58,7 +58,7 @@ func both(p *page, state, shot string) {
 	p.audit(state)
 	p.shot(shot)
 	dark(p)
-	p.audit(state + ", dark")
+	p.contrast(state + ", dark")
 	light(p)
 }
 

@@ -108,22 +108,27 @@ func seed(n *testNode, dir string, full bool) map[string]string {
 	}
 }
 
-// quiet waits until the page has its heading, no place holder, and nothing has been asked of the node for a while.
+// quiet waits until the page has its heading, no place holder, and nothing was asked of the node while it was drawn a few
+// times: what a page asks for, it asks once it is drawn.
 const quiet = `new Promise((done) => {
 	if (!window.asked) {
 		const real = window.fetch;
-		window.asked = {open: 0, last: 0};
+		window.asked = {open: 0, total: 0};
 		window.fetch = (...args) => {
 			window.asked.open++;
-			return real(...args).finally(() => { window.asked.open--; window.asked.last = performance.now(); });
+			window.asked.total++;
+			return real(...args).finally(() => { window.asked.open--; });
 		};
 	}
+	let drawn = 0, total = -1;
 	const look = () => {
 		const still = document.querySelector("main h1") && !document.querySelector(".skeleton") && document.fonts.status === "loaded" &&
-			window.asked.open === 0 && performance.now() - window.asked.last > 150;
-		if (still) { done(location.pathname) } else { setTimeout(look, 25) }
+			window.asked.open === 0 && window.asked.total === total;
+		drawn = still ? drawn + 1 : 0;
+		total = window.asked.total;
+		if (drawn === 6) { done(location.pathname) } else { requestAnimationFrame(look) }
 	};
-	setTimeout(look, 50);
+	requestAnimationFrame(look);
 })`
 
 // walk goes to each address and to each tab there; deep looks with axe and keeps a picture.
@@ -158,7 +163,7 @@ func (p *page) walk(n *testNode, paths []string, theme string, width int, deep b
 func (p *page) settle(state, theme string, width int, deep bool) {
 	p.t.Helper()
 	if _, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](quiet, chromedp.EvalAwaitPromise)); err != nil {
-		p.shot("failed")
+		p.shot(failedShot)
 		p.t.Fatalf("%s: %v", state, err)
 	}
 	said, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](`[...document.querySelectorAll("main .notice.bad")].map((e) => e.innerText).join("; ") +

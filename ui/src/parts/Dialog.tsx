@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Button } from "./Button";
 import { ErrorPanel } from "./Notice";
 import { Icon } from "./Icon";
@@ -17,7 +17,8 @@ type Props = {
 export function Dialog({ title, onClose, bare, children }: Props) {
   const id = useId();
   const ref = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  // At once, not after the next picture: what is typed then goes where the focus returned to.
+  useLayoutEffect(() => {
     const element = ref.current;
     const before = document.activeElement;
     element?.showModal();

@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-SAVTXQQS.js";import"/assets/chunk-6KT723W2.js";import"/assets/chunk-QLGI4U23.js";import"/assets/chunk-DBQFQF3X.js";import"/assets/chunk-MKTHNDO6.js";import"/assets/chunk-OZUVMKSB.js";export{a as RestoredCards};
