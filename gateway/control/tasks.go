@@ -142,21 +142,22 @@ func (c *Controller) CancelTask(ctx context.Context, t task.Task) error {
 			}
 		}
 	}
-	for _, v := range c.model.VDisks(func(v model.VDisk) bool { return t.ID == string(t.Kind)+"-"+short(v.ID) }) {
-		var err error
-		switch t.Kind {
-		case task.Flatten:
-			_, err = c.CancelFlatten(ctx, v.ID)
-		case task.Move:
-			_, err = c.CancelMove(ctx, v.ID)
-		case task.HandOver:
-			_, err = c.CancelHandOver(ctx, v.ID)
-		default:
-			return NotCancelled(t)
-		}
-		return err
+	of := c.model.VDisks(func(v model.VDisk) bool { return t.ID == string(t.Kind)+"-"+short(v.ID) })
+	if len(of) == 0 {
+		return NotCancelled(t)
 	}
-	return NotCancelled(t)
+	var err error
+	switch t.Kind {
+	case task.Flatten:
+		_, err = c.CancelFlatten(ctx, of[0].ID)
+	case task.Move:
+		_, err = c.CancelMove(ctx, of[0].ID)
+	case task.HandOver:
+		_, err = c.CancelHandOver(ctx, of[0].ID)
+	default:
+		return NotCancelled(t)
+	}
+	return err
 }
 
 // NotCancelled refuses to cancel a task.

@@ -233,7 +233,7 @@ func (p *page) axe(state, rules string) {
 	if err != nil {
 		p.t.Fatalf("%s: load axe: %v", state, err)
 	}
-	report, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](`axe.run(document, {runOnly: `+rules+`}).then((r) =>
+	report, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](`axe.run(document, {resultTypes: ["violations"], runOnly: `+rules+`}).then((r) =>
 		JSON.stringify({passed: r.passes.length, violations: r.violations.map((v) =>
 			({id: v.id, nodes: v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160) + " :: " + n.failureSummary)}))}))`,
 		chromedp.EvalAwaitPromise))

@@ -126,7 +126,7 @@ const quiet = `new Promise((done) => {
 			window.asked.open === 0 && window.asked.total === total;
 		drawn = still ? drawn + 1 : 0;
 		total = window.asked.total;
-		if (drawn === 6) { done(location.pathname) } else { requestAnimationFrame(look) }
+		if (drawn === 4) { done(location.pathname) } else { requestAnimationFrame(look) }
 	};
 	requestAnimationFrame(look);
 })`
