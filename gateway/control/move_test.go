@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
+	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/iscsi"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -142,6 +144,9 @@ func TestMove(t *testing.T) {
 			t.Errorf("%+v, %v", snaps, err)
 		}
 	}
+	for _, to := range []string{"silver", "gold"} {
+		b.untilTask(task.Task{Kind: task.Move, Object: "vdisk one", What: "move to vpool " + to, State: task.Done})
+	}
 	close(stop)
 	looks.Wait()
 	want := done()
@@ -157,6 +162,21 @@ func TestMove(t *testing.T) {
 	if err := b.DeleteVPool(ctx, "silver"); err != nil {
 		t.Error(err)
 	}
+}
+
+// untilTask waits until there is such a task, with these words in what it is and in its error.
+func (b *bench) untilTask(want task.Task) (found task.Task) {
+	b.t.Helper()
+	b.until(fmt.Sprintf("task %+v", want), func() bool {
+		for _, x := range b.Tasks() {
+			if x.Kind == want.Kind && x.Object == want.Object && x.State == want.State && strings.Contains(x.What, want.What) && strings.Contains(x.Error, want.Error) {
+				found = x
+				return true
+			}
+		}
+		return false
+	})
+	return found
 }
 
 // TestMoveStops: a move is refused, stopped, given up with a reason, and goes on after a
@@ -207,6 +227,9 @@ func TestMoveStops(t *testing.T) {
 	if _, err := b.model.UpdateVDisk(ctx, one.ID, func(v *model.VDisk) error { v.Move = &model.Move{To: silver.ID}; return nil }); err != nil {
 		t.Fatal(err)
 	}
+	if asked := b.untilTask(task.Task{Kind: task.Move, Object: "vdisk one", State: task.Waiting}); !asked.Cancels {
+		t.Errorf("what is to be done cannot be cancelled: %+v", asked)
+	}
 	_, err = b.CloneVDisk(ctx, "one", Clone{Name: "c"})
 	wantCode(t, err, CodeInUse)
 	wantCode(t, b.DeleteVPool(ctx, "silver"), CodeInUse)
@@ -246,6 +269,9 @@ func TestMoveStops(t *testing.T) {
 	}
 	b.until("given up", func() bool { v, _ := b.model.VDisk(one.ID); return v.Move != nil && v.Move.Failed != "" })
 	b.tells("vdisk one", event.VDiskMoveFailed)
+	if failed := b.untilTask(task.Task{Kind: task.Move, Object: "vdisk one", State: task.Failed, Error: "/sco/"}); failed.Cancels {
+		t.Errorf("what has ended can be cancelled: %+v", failed)
+	}
 	v, _ := b.model.VDisk(one.ID)
 	if pr, ok := b.Moving(v); !ok || !strings.Contains(pr.Failed, "/sco/") || b.volume(one.ID) == nil {
 		t.Fatalf("%+v %v", pr, ok)
