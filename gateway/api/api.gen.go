@@ -305,6 +305,30 @@ func (e HealthState) Valid() bool {
 	}
 }
 
+// Defines values for ISCSISessionState.
+const (
+	ISCSISessionStateForwarded ISCSISessionState = "forwarded"
+	ISCSISessionStateNoLUNs    ISCSISessionState = "no_luns"
+	ISCSISessionStateOk        ISCSISessionState = "ok"
+	ISCSISessionStateSilent    ISCSISessionState = "silent"
+)
+
+// Valid indicates whether the value is a known member of the ISCSISessionState enum.
+func (e ISCSISessionState) Valid() bool {
+	switch e {
+	case ISCSISessionStateForwarded:
+		return true
+	case ISCSISessionStateNoLUNs:
+		return true
+	case ISCSISessionStateOk:
+		return true
+	case ISCSISessionStateSilent:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for JobKind.
 const (
 	JobKindBackup    JobKind = "backup"
@@ -491,6 +515,30 @@ func (e MemberState) Valid() bool {
 	}
 }
 
+// Defines values for MetricUnit.
+const (
+	MetricUnitBytesPerSecond MetricUnit = "bytes_per_second"
+	MetricUnitPerSecond      MetricUnit = "per_second"
+	MetricUnitPercent        MetricUnit = "percent"
+	MetricUnitUs             MetricUnit = "us"
+)
+
+// Valid indicates whether the value is a known member of the MetricUnit enum.
+func (e MetricUnit) Valid() bool {
+	switch e {
+	case MetricUnitBytesPerSecond:
+		return true
+	case MetricUnitPerSecond:
+		return true
+	case MetricUnitPercent:
+		return true
+	case MetricUnitUs:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for OSDKind.
 const (
 	OSDKindAsd   OSDKind = "asd"
@@ -611,6 +659,24 @@ func (e ScheduledRunResult) Valid() bool {
 	case ScheduledRunResultFailed:
 		return true
 	case ScheduledRunResultSkipped:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ThresholdCompare.
+const (
+	ThresholdCompareAbove ThresholdCompare = "above"
+	ThresholdCompareBelow ThresholdCompare = "below"
+)
+
+// Valid indicates whether the value is a known member of the ThresholdCompare enum.
+func (e ThresholdCompare) Valid() bool {
+	switch e {
+	case ThresholdCompareAbove:
+		return true
+	case ThresholdCompareBelow:
 		return true
 	default:
 		return false
@@ -1178,6 +1244,9 @@ type CenterList struct {
 
 // CenterOptions defines model for CenterOptions.
 type CenterOptions struct {
+	// Events It is told in its events what happens to datastores of ovgate
+	Events bool `json:"events"`
+
 	// Thumbprint SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there
 	Thumbprint string `json:"thumbprint"`
 
@@ -1193,6 +1262,9 @@ type CenterOptions struct {
 
 // CenterOptionsInput How to sign in to a vCenter. What is left out has its default, or stays in a change.
 type CenterOptionsInput struct {
+	// Events It is told in its events what happens to datastores of ovgate; left out at first: true
+	Events *bool `json:"events,omitempty"`
+
 	// Thumbprint SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there
 	Thumbprint *string `json:"thumbprint,omitempty"`
 
@@ -1650,6 +1722,9 @@ type Datastore struct {
 
 	// VPool Name
 	VPool string `json:"vpool"`
+
+	// Warnings What it does not carry at the vCenter of custom attribute and tag, and why
+	Warnings []string `json:"warnings"`
 }
 
 // DatastoreHost defines model for DatastoreHost.
@@ -1696,7 +1771,7 @@ type DatastoreJob struct {
 	Error string `json:"error"`
 	Hint  string `json:"hint"`
 
-	// Kind create, import, attach, expand, rename, snapshot or remove
+	// Kind create, import, attach, expand, rename, snapshot, mark or remove
 	Kind string `json:"kind"`
 
 	// Notes What was left out, such as hosts that are away
@@ -1785,7 +1860,7 @@ type DatastoreSnapshotInput struct {
 	// Require No snapshot unless every virtual machine that is on is quiesced
 	Require *bool `json:"require,omitempty"`
 
-	// With Other datastores, by name or id, whose vDisks have it at the same moment; one node serves them all
+	// With Other datastores, by name or id, whose vDisks have it at the same moment
 	With *[]string `json:"with,omitempty"`
 
 	// Within Seconds after which none is made any more; 600
@@ -2231,6 +2306,11 @@ type ISCSISession struct {
 	Portal string    `json:"portal"`
 	Since  time.Time `json:"since"`
 
+	// State ok: the initiator answers and sees LUNs; silent: it does not answer the target's ping, and is dropped after some
+	// seconds more; no_luns: no LUN of the target is shown to it; forwarded: it is signed in at another node, whose
+	// commands come here.
+	State ISCSISessionState `json:"state"`
+
 	// Target iSCSI name of the target; empty for a discovery session
 	Target string `json:"target"`
 }
@@ -2269,6 +2349,11 @@ type ISCSISessionList struct {
 	Items []ISCSISession `json:"items"`
 	Next  *string        `json:"next"`
 }
+
+// ISCSISessionState ok: the initiator answers and sees LUNs; silent: it does not answer the target's ping, and is dropped after some
+// seconds more; no_luns: no LUN of the target is shown to it; forwarded: it is signed in at another node, whose
+// commands come here.
+type ISCSISessionState string
 
 // ImportDatastoreInput defines model for ImportDatastoreInput.
 type ImportDatastoreInput struct {
@@ -2562,6 +2647,26 @@ type MemberState string
 type Metadata struct {
 	VPools []RestoredVPool `json:"vpools"`
 }
+
+// Metric defines model for Metric.
+type Metric struct {
+	Means string `json:"means"`
+
+	// Name Kind of object, dot, figure, such as `vdisk.write_latency_p99`
+	Name string `json:"name"`
+
+	// Unit us: a time; percent; per_second: operations; bytes_per_second
+	Unit MetricUnit `json:"unit"`
+}
+
+// MetricList defines model for MetricList.
+type MetricList struct {
+	Items []Metric `json:"items"`
+	Next  *string  `json:"next"`
+}
+
+// MetricUnit us: a time; percent; per_second: operations; bytes_per_second
+type MetricUnit string
 
 // MetricsEvent defines model for MetricsEvent.
 type MetricsEvent struct {
@@ -3794,6 +3899,25 @@ type SnapshotMachine struct {
 	Quiesced bool `json:"quiesced"`
 }
 
+// SnapshotPartInput defines model for SnapshotPartInput.
+type SnapshotPartInput struct {
+	Automatic  *bool `json:"automatic,omitempty"`
+	Consistent *bool `json:"consistent,omitempty"`
+
+	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
+	Labels *Labels `json:"labels,omitempty"`
+
+	// Name Unique on each vDisk, 1 to 255 bytes of UTF-8 without control characters
+	Name string `json:"name"`
+
+	// Size vDisks of the group, on all nodes
+	Size   int   `json:"size"`
+	Sticky *bool `json:"sticky,omitempty"`
+
+	// Vdisks Ids of vDisks that the node serves, each once
+	Vdisks []string `json:"vdisks"`
+}
+
 // Status defines model for Status.
 type Status struct {
 	Capacity Capacity `json:"capacity"`
@@ -3980,6 +4104,60 @@ type TargetLUN struct {
 type TargetList struct {
 	Items []Target `json:"items"`
 	Next  *string  `json:"next"`
+}
+
+// Threshold defines model for Threshold.
+type Threshold struct {
+	// Clear Where it is over
+	Clear   float64          `json:"clear"`
+	Compare ThresholdCompare `json:"compare"`
+
+	// ForMs For how long the value has to be there
+	ForMs  int64      `json:"forMs"`
+	Level  AlertLevel `json:"level"`
+	Metric string     `json:"metric"`
+	Name   string     `json:"name"`
+
+	// Object Pattern, such as `vdisk db*`; empty: all that the metric is of
+	Object string `json:"object"`
+
+	// Off It is not looked at
+	Off bool `json:"off"`
+
+	// Own It is none of the defaults
+	Own bool `json:"own"`
+
+	// Unit us: a time; percent; per_second: operations; bytes_per_second
+	Unit MetricUnit `json:"unit"`
+
+	// Value Where it begins, in the unit of the metric
+	Value float64 `json:"value"`
+}
+
+// ThresholdCompare defines model for ThresholdCompare.
+type ThresholdCompare string
+
+// ThresholdInput defines model for ThresholdInput.
+type ThresholdInput struct {
+	// Clear Not beyond value; absent: value
+	Clear   *float64          `json:"clear,omitempty"`
+	Compare *ThresholdCompare `json:"compare,omitempty"`
+	ForMs   *int64            `json:"forMs,omitempty"`
+	Level   *AlertLevel       `json:"level,omitempty"`
+
+	// Metric One of `/alerts/metrics`
+	Metric *string `json:"metric,omitempty"`
+
+	// Object Kind and name, * stands for any text; empty: all
+	Object *string  `json:"object,omitempty"`
+	Off    *bool    `json:"off,omitempty"`
+	Value  *float64 `json:"value,omitempty"`
+}
+
+// ThresholdList defines model for ThresholdList.
+type ThresholdList struct {
+	Items []Threshold `json:"items"`
+	Next  *string     `json:"next"`
 }
 
 // Token defines model for Token.
@@ -4600,6 +4778,9 @@ type EventsOfText = string
 // Force defines model for Force.
 type Force = bool
 
+// GroupRef defines model for GroupRef.
+type GroupRef = string
+
 // HistoryFrom defines model for HistoryFrom.
 type HistoryFrom = time.Time
 
@@ -4687,6 +4868,18 @@ type CreateAlertChannelParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ListMetricsParams defines parameters for ListMetrics.
+type ListMetricsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
 // ListAlertRulesParams defines parameters for ListAlertRules.
 type ListAlertRulesParams struct {
 	// Limit Most items in the answer
@@ -4715,6 +4908,18 @@ type ListSilencesParams struct {
 type CreateSilenceParams struct {
 	// IdempotencyKey Drawn by the client, the same for each repetition of one create
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListThresholdsParams defines parameters for ListThresholds.
+type ListThresholdsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
 // ListAuditParams defines parameters for ListAudit.
@@ -5432,6 +5637,9 @@ type SetAlertRuleJSONRequestBody = AlertRuleInput
 // CreateSilenceJSONRequestBody defines body for CreateSilence for application/json ContentType.
 type CreateSilenceJSONRequestBody = SilenceInput
 
+// SetThresholdJSONRequestBody defines body for SetThreshold for application/json ContentType.
+type SetThresholdJSONRequestBody = ThresholdInput
+
 // CreateBackendJSONRequestBody defines body for CreateBackend for application/json ContentType.
 type CreateBackendJSONRequestBody = RemoteBackendInput
 
@@ -5509,6 +5717,9 @@ type CompleteSetupJSONRequestBody = SetupInput
 
 // CreateSnapshotGroupJSONRequestBody defines body for CreateSnapshotGroup for application/json ContentType.
 type CreateSnapshotGroupJSONRequestBody = SnapshotGroupInput
+
+// RestSnapshotGroupJSONRequestBody defines body for RestSnapshotGroup for application/json ContentType.
+type RestSnapshotGroupJSONRequestBody = SnapshotPartInput
 
 // CreateTargetJSONRequestBody defines body for CreateTarget for application/json ContentType.
 type CreateTargetJSONRequestBody = TargetInput
@@ -5650,6 +5861,9 @@ type ServerInterface interface {
 	// TestAlertChannel Send a message that says that it is a test
 	// (POST /alerts/channels/{channel}/test)
 	TestAlertChannel(ctx echo.Context, channel string) error
+	// ListMetrics List the metrics that thresholds can be set for
+	// (GET /alerts/metrics)
+	ListMetrics(ctx echo.Context, params ListMetricsParams) error
 	// ListAlertRules List the rules; of several that match a cause the first decides
 	// (GET /alerts/rules)
 	ListAlertRules(ctx echo.Context, params ListAlertRulesParams) error
@@ -5668,6 +5882,15 @@ type ServerInterface interface {
 	// DeleteSilence End a silence
 	// (DELETE /alerts/silences/{silence})
 	DeleteSilence(ctx echo.Context, silence string) error
+	// ListThresholds List the thresholds of metrics
+	// (GET /alerts/thresholds)
+	ListThresholds(ctx echo.Context, params ListThresholdsParams) error
+	// ResetThreshold Make a default threshold as it was, or delete another one
+	// (DELETE /alerts/thresholds/{threshold})
+	ResetThreshold(ctx echo.Context, threshold string) error
+	// SetThreshold Change a threshold, or make one
+	// (PUT /alerts/thresholds/{threshold})
+	SetThreshold(ctx echo.Context, threshold string) error
 	// ListAudit List the changes that were asked of a node, the newest first
 	// (GET /audit)
 	ListAudit(ctx echo.Context, params ListAuditParams) error
@@ -5938,6 +6161,15 @@ type ServerInterface interface {
 	// CreateSnapshotGroup Make a snapshot of several vDisks at one moment
 	// (POST /snapshotGroups)
 	CreateSnapshotGroup(ctx echo.Context, params CreateSnapshotGroupParams) error
+	// UndoSnapshotGroup Give up or delete this node's part of a group snapshot
+	// (DELETE /snapshotGroups/{group})
+	UndoSnapshotGroup(ctx echo.Context, group GroupRef) error
+	// GoSnapshotGroup Make the snapshots of vDisks at rest
+	// (POST /snapshotGroups/{group}/go)
+	GoSnapshotGroup(ctx echo.Context, group GroupRef) error
+	// RestSnapshotGroup Bring vDisks to rest for a group snapshot
+	// (POST /snapshotGroups/{group}/rest)
+	RestSnapshotGroup(ctx echo.Context, group GroupRef) error
 	// GetStatus Health, capacity and performance of the node
 	// (GET /status)
 	GetStatus(ctx echo.Context) error
@@ -6370,6 +6602,38 @@ func (w *ServerInterfaceWrapper) TestAlertChannel(ctx echo.Context) error {
 	return err
 }
 
+// ListMetrics converts echo context to params.
+func (w *ServerInterfaceWrapper) ListMetrics(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListMetricsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListMetrics(ctx, params)
+	return err
+}
+
 // ListAlertRules converts echo context to params.
 func (w *ServerInterfaceWrapper) ListAlertRules(ctx echo.Context) error {
 	var err error
@@ -6508,6 +6772,70 @@ func (w *ServerInterfaceWrapper) DeleteSilence(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.DeleteSilence(ctx, silence)
+	return err
+}
+
+// ListThresholds converts echo context to params.
+func (w *ServerInterfaceWrapper) ListThresholds(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListThresholdsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListThresholds(ctx, params)
+	return err
+}
+
+// ResetThreshold converts echo context to params.
+func (w *ServerInterfaceWrapper) ResetThreshold(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "threshold" -------------
+	var threshold string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "threshold", ctx.Param("threshold"), &threshold, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter threshold: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ResetThreshold(ctx, threshold)
+	return err
+}
+
+// SetThreshold converts echo context to params.
+func (w *ServerInterfaceWrapper) SetThreshold(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "threshold" -------------
+	var threshold string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "threshold", ctx.Param("threshold"), &threshold, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter threshold: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetThreshold(ctx, threshold)
 	return err
 }
 
@@ -8466,6 +8794,54 @@ func (w *ServerInterfaceWrapper) CreateSnapshotGroup(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.CreateSnapshotGroup(ctx, params)
+	return err
+}
+
+// UndoSnapshotGroup converts echo context to params.
+func (w *ServerInterfaceWrapper) UndoSnapshotGroup(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "group" -------------
+	var group GroupRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", ctx.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UndoSnapshotGroup(ctx, group)
+	return err
+}
+
+// GoSnapshotGroup converts echo context to params.
+func (w *ServerInterfaceWrapper) GoSnapshotGroup(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "group" -------------
+	var group GroupRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", ctx.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GoSnapshotGroup(ctx, group)
+	return err
+}
+
+// RestSnapshotGroup converts echo context to params.
+func (w *ServerInterfaceWrapper) RestSnapshotGroup(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "group" -------------
+	var group GroupRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", ctx.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RestSnapshotGroup(ctx, group)
 	return err
 }
 
@@ -10628,6 +11004,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/trash/:vdisk", wrapper.PurgeTrash, options.OperationMiddlewares["PurgeTrash"]...)
 	router.POST(options.BaseURL+"/trash/:vdisk/restore", wrapper.RestoreTrash, options.OperationMiddlewares["RestoreTrash"]...)
 	router.POST(options.BaseURL+"/snapshotGroups", wrapper.CreateSnapshotGroup, options.OperationMiddlewares["CreateSnapshotGroup"]...)
+	router.DELETE(options.BaseURL+"/snapshotGroups/:group", wrapper.UndoSnapshotGroup, options.OperationMiddlewares["UndoSnapshotGroup"]...)
+	router.POST(options.BaseURL+"/snapshotGroups/:group/rest", wrapper.RestSnapshotGroup, options.OperationMiddlewares["RestSnapshotGroup"]...)
+	router.POST(options.BaseURL+"/snapshotGroups/:group/go", wrapper.GoSnapshotGroup, options.OperationMiddlewares["GoSnapshotGroup"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/publish", wrapper.PublishVDisk, options.OperationMiddlewares["PublishVDisk"]...)
 	router.POST(options.BaseURL+"/vdisks/:vdisk/unpublish", wrapper.UnpublishVDisk, options.OperationMiddlewares["UnpublishVDisk"]...)
 	router.PUT(options.BaseURL+"/vdisks/:vdisk/qos", wrapper.SetVDiskQos, options.OperationMiddlewares["SetVDiskQos"]...)
@@ -10718,6 +11097,10 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/alerts/rules", wrapper.ListAlertRules, options.OperationMiddlewares["ListAlertRules"]...)
 	router.DELETE(options.BaseURL+"/alerts/rules/:rule", wrapper.ResetAlertRule, options.OperationMiddlewares["ResetAlertRule"]...)
 	router.PUT(options.BaseURL+"/alerts/rules/:rule", wrapper.SetAlertRule, options.OperationMiddlewares["SetAlertRule"]...)
+	router.GET(options.BaseURL+"/alerts/metrics", wrapper.ListMetrics, options.OperationMiddlewares["ListMetrics"]...)
+	router.GET(options.BaseURL+"/alerts/thresholds", wrapper.ListThresholds, options.OperationMiddlewares["ListThresholds"]...)
+	router.DELETE(options.BaseURL+"/alerts/thresholds/:threshold", wrapper.ResetThreshold, options.OperationMiddlewares["ResetThreshold"]...)
+	router.PUT(options.BaseURL+"/alerts/thresholds/:threshold", wrapper.SetThreshold, options.OperationMiddlewares["SetThreshold"]...)
 	router.GET(options.BaseURL+"/alerts/channels", wrapper.ListAlertChannels, options.OperationMiddlewares["ListAlertChannels"]...)
 	router.POST(options.BaseURL+"/alerts/channels", wrapper.CreateAlertChannel, options.OperationMiddlewares["CreateAlertChannel"]...)
 	router.DELETE(options.BaseURL+"/alerts/channels/:channel", wrapper.DeleteAlertChannel, options.OperationMiddlewares["DeleteAlertChannel"]...)
@@ -11060,6 +11443,45 @@ func (response TestAlertChanneldefaultJSONResponse) VisitTestAlertChannelRespons
 	return err
 }
 
+type ListMetricsRequestObject struct {
+	Params ListMetricsParams
+}
+
+type ListMetricsResponseObject interface {
+	VisitListMetricsResponse(w http.ResponseWriter) error
+}
+
+type ListMetrics200JSONResponse MetricList
+
+func (response ListMetrics200JSONResponse) VisitListMetricsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListMetricsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListMetricsdefaultJSONResponse) VisitListMetricsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListAlertRulesRequestObject struct {
 	Params ListAlertRulesParams
 }
@@ -11273,6 +11695,118 @@ type DeleteSilencedefaultJSONResponse struct {
 }
 
 func (response DeleteSilencedefaultJSONResponse) VisitDeleteSilenceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListThresholdsRequestObject struct {
+	Params ListThresholdsParams
+}
+
+type ListThresholdsResponseObject interface {
+	VisitListThresholdsResponse(w http.ResponseWriter) error
+}
+
+type ListThresholds200JSONResponse ThresholdList
+
+func (response ListThresholds200JSONResponse) VisitListThresholdsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListThresholdsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListThresholdsdefaultJSONResponse) VisitListThresholdsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResetThresholdRequestObject struct {
+	Threshold string `json:"threshold"`
+}
+
+type ResetThresholdResponseObject interface {
+	VisitResetThresholdResponse(w http.ResponseWriter) error
+}
+
+type ResetThreshold204Response struct {
+}
+
+func (response ResetThreshold204Response) VisitResetThresholdResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type ResetThresholddefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ResetThresholddefaultJSONResponse) VisitResetThresholdResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetThresholdRequestObject struct {
+	Threshold string `json:"threshold"`
+	Body      *SetThresholdJSONRequestBody
+}
+
+type SetThresholdResponseObject interface {
+	VisitSetThresholdResponse(w http.ResponseWriter) error
+}
+
+type SetThreshold200JSONResponse Threshold
+
+func (response SetThreshold200JSONResponse) VisitSetThresholdResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetThresholddefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response SetThresholddefaultJSONResponse) VisitSetThresholdResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -14719,6 +15253,112 @@ func (response CreateSnapshotGroupdefaultJSONResponse) VisitCreateSnapshotGroupR
 	return err
 }
 
+type UndoSnapshotGroupRequestObject struct {
+	Group GroupRef `json:"group"`
+}
+
+type UndoSnapshotGroupResponseObject interface {
+	VisitUndoSnapshotGroupResponse(w http.ResponseWriter) error
+}
+
+type UndoSnapshotGroup204Response struct {
+}
+
+func (response UndoSnapshotGroup204Response) VisitUndoSnapshotGroupResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type UndoSnapshotGroupdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response UndoSnapshotGroupdefaultJSONResponse) VisitUndoSnapshotGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GoSnapshotGroupRequestObject struct {
+	Group GroupRef `json:"group"`
+}
+
+type GoSnapshotGroupResponseObject interface {
+	VisitGoSnapshotGroupResponse(w http.ResponseWriter) error
+}
+
+type GoSnapshotGroup200JSONResponse SnapshotGroup
+
+func (response GoSnapshotGroup200JSONResponse) VisitGoSnapshotGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GoSnapshotGroupdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GoSnapshotGroupdefaultJSONResponse) VisitGoSnapshotGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RestSnapshotGroupRequestObject struct {
+	Group GroupRef `json:"group"`
+	Body  *RestSnapshotGroupJSONRequestBody
+}
+
+type RestSnapshotGroupResponseObject interface {
+	VisitRestSnapshotGroupResponse(w http.ResponseWriter) error
+}
+
+type RestSnapshotGroup204Response struct {
+}
+
+func (response RestSnapshotGroup204Response) VisitRestSnapshotGroupResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RestSnapshotGroupdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RestSnapshotGroupdefaultJSONResponse) VisitRestSnapshotGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetStatusRequestObject struct {
 }
 
@@ -18134,6 +18774,9 @@ type StrictServerInterface interface {
 	// TestAlertChannel Send a message that says that it is a test
 	// (POST /alerts/channels/{channel}/test)
 	TestAlertChannel(ctx context.Context, request TestAlertChannelRequestObject) (TestAlertChannelResponseObject, error)
+	// ListMetrics List the metrics that thresholds can be set for
+	// (GET /alerts/metrics)
+	ListMetrics(ctx context.Context, request ListMetricsRequestObject) (ListMetricsResponseObject, error)
 	// ListAlertRules List the rules; of several that match a cause the first decides
 	// (GET /alerts/rules)
 	ListAlertRules(ctx context.Context, request ListAlertRulesRequestObject) (ListAlertRulesResponseObject, error)
@@ -18152,6 +18795,15 @@ type StrictServerInterface interface {
 	// DeleteSilence End a silence
 	// (DELETE /alerts/silences/{silence})
 	DeleteSilence(ctx context.Context, request DeleteSilenceRequestObject) (DeleteSilenceResponseObject, error)
+	// ListThresholds List the thresholds of metrics
+	// (GET /alerts/thresholds)
+	ListThresholds(ctx context.Context, request ListThresholdsRequestObject) (ListThresholdsResponseObject, error)
+	// ResetThreshold Make a default threshold as it was, or delete another one
+	// (DELETE /alerts/thresholds/{threshold})
+	ResetThreshold(ctx context.Context, request ResetThresholdRequestObject) (ResetThresholdResponseObject, error)
+	// SetThreshold Change a threshold, or make one
+	// (PUT /alerts/thresholds/{threshold})
+	SetThreshold(ctx context.Context, request SetThresholdRequestObject) (SetThresholdResponseObject, error)
 	// ListAudit List the changes that were asked of a node, the newest first
 	// (GET /audit)
 	ListAudit(ctx context.Context, request ListAuditRequestObject) (ListAuditResponseObject, error)
@@ -18422,6 +19074,15 @@ type StrictServerInterface interface {
 	// CreateSnapshotGroup Make a snapshot of several vDisks at one moment
 	// (POST /snapshotGroups)
 	CreateSnapshotGroup(ctx context.Context, request CreateSnapshotGroupRequestObject) (CreateSnapshotGroupResponseObject, error)
+	// UndoSnapshotGroup Give up or delete this node's part of a group snapshot
+	// (DELETE /snapshotGroups/{group})
+	UndoSnapshotGroup(ctx context.Context, request UndoSnapshotGroupRequestObject) (UndoSnapshotGroupResponseObject, error)
+	// GoSnapshotGroup Make the snapshots of vDisks at rest
+	// (POST /snapshotGroups/{group}/go)
+	GoSnapshotGroup(ctx context.Context, request GoSnapshotGroupRequestObject) (GoSnapshotGroupResponseObject, error)
+	// RestSnapshotGroup Bring vDisks to rest for a group snapshot
+	// (POST /snapshotGroups/{group}/rest)
+	RestSnapshotGroup(ctx context.Context, request RestSnapshotGroupRequestObject) (RestSnapshotGroupResponseObject, error)
 	// GetStatus Health, capacity and performance of the node
 	// (GET /status)
 	GetStatus(ctx context.Context, request GetStatusRequestObject) (GetStatusResponseObject, error)
@@ -18963,6 +19624,31 @@ func (sh *strictHandler) TestAlertChannel(ctx echo.Context, channel string) erro
 	return nil
 }
 
+// ListMetrics operation middleware
+func (sh *strictHandler) ListMetrics(ctx echo.Context, params ListMetricsParams) error {
+	var request ListMetricsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListMetrics(ctx.Request().Context(), request.(ListMetricsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListMetrics")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListMetricsResponseObject); ok {
+		return validResponse.VisitListMetricsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ListAlertRules operation middleware
 func (sh *strictHandler) ListAlertRules(ctx echo.Context, params ListAlertRulesParams) error {
 	var request ListAlertRulesRequestObject
@@ -19153,6 +19839,104 @@ func (sh *strictHandler) DeleteSilence(ctx echo.Context, silence string) error {
 		return err
 	} else if validResponse, ok := response.(DeleteSilenceResponseObject); ok {
 		return validResponse.VisitDeleteSilenceResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListThresholds operation middleware
+func (sh *strictHandler) ListThresholds(ctx echo.Context, params ListThresholdsParams) error {
+	var request ListThresholdsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListThresholds(ctx.Request().Context(), request.(ListThresholdsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListThresholds")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListThresholdsResponseObject); ok {
+		return validResponse.VisitListThresholdsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ResetThreshold operation middleware
+func (sh *strictHandler) ResetThreshold(ctx echo.Context, threshold string) error {
+	var request ResetThresholdRequestObject
+
+	request.Threshold = threshold
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ResetThreshold(ctx.Request().Context(), request.(ResetThresholdRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ResetThreshold")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ResetThresholdResponseObject); ok {
+		return validResponse.VisitResetThresholdResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SetThreshold operation middleware
+func (sh *strictHandler) SetThreshold(ctx echo.Context, threshold string) error {
+	var request SetThresholdRequestObject
+
+	request.Threshold = threshold
+
+	var body SetThresholdJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SetThreshold(ctx.Request().Context(), request.(SetThresholdRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetThreshold")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SetThresholdResponseObject); ok {
+		return validResponse.VisitSetThresholdResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -21981,6 +22765,104 @@ func (sh *strictHandler) CreateSnapshotGroup(ctx echo.Context, params CreateSnap
 		return err
 	} else if validResponse, ok := response.(CreateSnapshotGroupResponseObject); ok {
 		return validResponse.VisitCreateSnapshotGroupResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UndoSnapshotGroup operation middleware
+func (sh *strictHandler) UndoSnapshotGroup(ctx echo.Context, group GroupRef) error {
+	var request UndoSnapshotGroupRequestObject
+
+	request.Group = group
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UndoSnapshotGroup(ctx.Request().Context(), request.(UndoSnapshotGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UndoSnapshotGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UndoSnapshotGroupResponseObject); ok {
+		return validResponse.VisitUndoSnapshotGroupResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GoSnapshotGroup operation middleware
+func (sh *strictHandler) GoSnapshotGroup(ctx echo.Context, group GroupRef) error {
+	var request GoSnapshotGroupRequestObject
+
+	request.Group = group
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GoSnapshotGroup(ctx.Request().Context(), request.(GoSnapshotGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GoSnapshotGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GoSnapshotGroupResponseObject); ok {
+		return validResponse.VisitGoSnapshotGroupResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RestSnapshotGroup operation middleware
+func (sh *strictHandler) RestSnapshotGroup(ctx echo.Context, group GroupRef) error {
+	var request RestSnapshotGroupRequestObject
+
+	request.Group = group
+
+	var body RestSnapshotGroupJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RestSnapshotGroup(ctx.Request().Context(), request.(RestSnapshotGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RestSnapshotGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RestSnapshotGroupResponseObject); ok {
+		return validResponse.VisitRestSnapshotGroupResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -84,9 +84,6 @@ func (m *Manager) SnapshotDatastore(ctx context.Context, ref string, in NewSnaps
 		}
 		all, job.With = append(all, other), append(job.With, other.ID)
 	}
-	if err := m.together(all); err != nil {
-		return rec, err
-	}
 	if err := m.Here(rec); err != nil {
 		return rec, err
 	}
@@ -117,27 +114,6 @@ func (m *Manager) snapshotable(ctx context.Context, d model.Datastore, name stri
 		return &control.Error{Code: control.CodeExists, Field: "name", Object: object, Message: "its vDisk has a snapshot " + clip(name), Hint: "choose another name, or delete that one"}
 	}
 	return nil
-}
-
-// together refuses datastores whose vDisks several nodes serve: there is no one moment then.
-func (m *Manager) together(all []model.Datastore) error {
-	first, node := all[0], m.server(all[0])
-	for _, d := range all[1:] {
-		if at := m.server(d); at != node {
-			return &control.Error{
-				Code: control.CodeInUse, Field: "with", Object: datastoreObject(d.Name),
-				Message: fmt.Sprintf("node %s serves its vDisk, and node %s that of %s", m.ctl.NodeName(at), m.ctl.NodeName(node), first.Name),
-				Hint:    fmt.Sprintf("move one to the node of the other: ovgate vdisk move %s --node %s; or make a snapshot of each", m.vdiskName(d), m.ctl.NodeName(node)),
-			}
-		}
-	}
-	return nil
-}
-
-// vdiskName is what the vDisk of a datastore is called.
-func (m *Manager) vdiskName(d model.Datastore) string {
-	v, _ := m.model.VDisk(d.VDisk)
-	return cmp.Or(v.Name, d.VDisk)
 }
 
 // stores are the datastores of the job, its own first. It fails the job if one is gone.
@@ -399,10 +375,6 @@ func (s *step) point(ctx context.Context) error {
 	}
 	stores, ok := s.stores()
 	if !ok {
-		return nil
-	}
-	if err := s.m.together(stores); err != nil {
-		s.job.Failed = problem(err)
 		return nil
 	}
 	is := model.DatastoreSnapshot{Machines: s.job.Machines}

@@ -307,6 +307,30 @@ func (e HealthState) Valid() bool {
 	}
 }
 
+// Defines values for ISCSISessionState.
+const (
+	ISCSISessionStateForwarded ISCSISessionState = "forwarded"
+	ISCSISessionStateNoLUNs    ISCSISessionState = "no_luns"
+	ISCSISessionStateOk        ISCSISessionState = "ok"
+	ISCSISessionStateSilent    ISCSISessionState = "silent"
+)
+
+// Valid indicates whether the value is a known member of the ISCSISessionState enum.
+func (e ISCSISessionState) Valid() bool {
+	switch e {
+	case ISCSISessionStateForwarded:
+		return true
+	case ISCSISessionStateNoLUNs:
+		return true
+	case ISCSISessionStateOk:
+		return true
+	case ISCSISessionStateSilent:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for JobKind.
 const (
 	JobKindBackup    JobKind = "backup"
@@ -493,6 +517,30 @@ func (e MemberState) Valid() bool {
 	}
 }
 
+// Defines values for MetricUnit.
+const (
+	MetricUnitBytesPerSecond MetricUnit = "bytes_per_second"
+	MetricUnitPerSecond      MetricUnit = "per_second"
+	MetricUnitPercent        MetricUnit = "percent"
+	MetricUnitUs             MetricUnit = "us"
+)
+
+// Valid indicates whether the value is a known member of the MetricUnit enum.
+func (e MetricUnit) Valid() bool {
+	switch e {
+	case MetricUnitBytesPerSecond:
+		return true
+	case MetricUnitPerSecond:
+		return true
+	case MetricUnitPercent:
+		return true
+	case MetricUnitUs:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for OSDKind.
 const (
 	OSDKindAsd   OSDKind = "asd"
@@ -613,6 +661,24 @@ func (e ScheduledRunResult) Valid() bool {
 	case ScheduledRunResultFailed:
 		return true
 	case ScheduledRunResultSkipped:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ThresholdCompare.
+const (
+	ThresholdCompareAbove ThresholdCompare = "above"
+	ThresholdCompareBelow ThresholdCompare = "below"
+)
+
+// Valid indicates whether the value is a known member of the ThresholdCompare enum.
+func (e ThresholdCompare) Valid() bool {
+	switch e {
+	case ThresholdCompareAbove:
+		return true
+	case ThresholdCompareBelow:
 		return true
 	default:
 		return false
@@ -1180,6 +1246,9 @@ type CenterList struct {
 
 // CenterOptions defines model for CenterOptions.
 type CenterOptions struct {
+	// Events It is told in its events what happens to datastores of ovgate
+	Events bool `json:"events"`
+
 	// Thumbprint SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there
 	Thumbprint string `json:"thumbprint"`
 
@@ -1195,6 +1264,9 @@ type CenterOptions struct {
 
 // CenterOptionsInput How to sign in to a vCenter. What is left out has its default, or stays in a change.
 type CenterOptionsInput struct {
+	// Events It is told in its events what happens to datastores of ovgate; left out at first: true
+	Events *bool `json:"events,omitempty"`
+
 	// Thumbprint SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there
 	Thumbprint *string `json:"thumbprint,omitempty"`
 
@@ -1652,6 +1724,9 @@ type Datastore struct {
 
 	// VPool Name
 	VPool string `json:"vpool"`
+
+	// Warnings What it does not carry at the vCenter of custom attribute and tag, and why
+	Warnings []string `json:"warnings"`
 }
 
 // DatastoreHost defines model for DatastoreHost.
@@ -1698,7 +1773,7 @@ type DatastoreJob struct {
 	Error string `json:"error"`
 	Hint  string `json:"hint"`
 
-	// Kind create, import, attach, expand, rename, snapshot or remove
+	// Kind create, import, attach, expand, rename, snapshot, mark or remove
 	Kind string `json:"kind"`
 
 	// Notes What was left out, such as hosts that are away
@@ -1787,7 +1862,7 @@ type DatastoreSnapshotInput struct {
 	// Require No snapshot unless every virtual machine that is on is quiesced
 	Require *bool `json:"require,omitempty"`
 
-	// With Other datastores, by name or id, whose vDisks have it at the same moment; one node serves them all
+	// With Other datastores, by name or id, whose vDisks have it at the same moment
 	With *[]string `json:"with,omitempty"`
 
 	// Within Seconds after which none is made any more; 600
@@ -2233,6 +2308,11 @@ type ISCSISession struct {
 	Portal string    `json:"portal"`
 	Since  time.Time `json:"since"`
 
+	// State ok: the initiator answers and sees LUNs; silent: it does not answer the target's ping, and is dropped after some
+	// seconds more; no_luns: no LUN of the target is shown to it; forwarded: it is signed in at another node, whose
+	// commands come here.
+	State ISCSISessionState `json:"state"`
+
 	// Target iSCSI name of the target; empty for a discovery session
 	Target string `json:"target"`
 }
@@ -2271,6 +2351,11 @@ type ISCSISessionList struct {
 	Items []ISCSISession `json:"items"`
 	Next  *string        `json:"next"`
 }
+
+// ISCSISessionState ok: the initiator answers and sees LUNs; silent: it does not answer the target's ping, and is dropped after some
+// seconds more; no_luns: no LUN of the target is shown to it; forwarded: it is signed in at another node, whose
+// commands come here.
+type ISCSISessionState string
 
 // ImportDatastoreInput defines model for ImportDatastoreInput.
 type ImportDatastoreInput struct {
@@ -2564,6 +2649,26 @@ type MemberState string
 type Metadata struct {
 	VPools []RestoredVPool `json:"vpools"`
 }
+
+// Metric defines model for Metric.
+type Metric struct {
+	Means string `json:"means"`
+
+	// Name Kind of object, dot, figure, such as `vdisk.write_latency_p99`
+	Name string `json:"name"`
+
+	// Unit us: a time; percent; per_second: operations; bytes_per_second
+	Unit MetricUnit `json:"unit"`
+}
+
+// MetricList defines model for MetricList.
+type MetricList struct {
+	Items []Metric `json:"items"`
+	Next  *string  `json:"next"`
+}
+
+// MetricUnit us: a time; percent; per_second: operations; bytes_per_second
+type MetricUnit string
 
 // MetricsEvent defines model for MetricsEvent.
 type MetricsEvent struct {
@@ -3796,6 +3901,25 @@ type SnapshotMachine struct {
 	Quiesced bool `json:"quiesced"`
 }
 
+// SnapshotPartInput defines model for SnapshotPartInput.
+type SnapshotPartInput struct {
+	Automatic  *bool `json:"automatic,omitempty"`
+	Consistent *bool `json:"consistent,omitempty"`
+
+	// Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
+	Labels *Labels `json:"labels,omitempty"`
+
+	// Name Unique on each vDisk, 1 to 255 bytes of UTF-8 without control characters
+	Name string `json:"name"`
+
+	// Size vDisks of the group, on all nodes
+	Size   int   `json:"size"`
+	Sticky *bool `json:"sticky,omitempty"`
+
+	// Vdisks Ids of vDisks that the node serves, each once
+	Vdisks []string `json:"vdisks"`
+}
+
 // Status defines model for Status.
 type Status struct {
 	Capacity Capacity `json:"capacity"`
@@ -3982,6 +4106,60 @@ type TargetLUN struct {
 type TargetList struct {
 	Items []Target `json:"items"`
 	Next  *string  `json:"next"`
+}
+
+// Threshold defines model for Threshold.
+type Threshold struct {
+	// Clear Where it is over
+	Clear   float64          `json:"clear"`
+	Compare ThresholdCompare `json:"compare"`
+
+	// ForMs For how long the value has to be there
+	ForMs  int64      `json:"forMs"`
+	Level  AlertLevel `json:"level"`
+	Metric string     `json:"metric"`
+	Name   string     `json:"name"`
+
+	// Object Pattern, such as `vdisk db*`; empty: all that the metric is of
+	Object string `json:"object"`
+
+	// Off It is not looked at
+	Off bool `json:"off"`
+
+	// Own It is none of the defaults
+	Own bool `json:"own"`
+
+	// Unit us: a time; percent; per_second: operations; bytes_per_second
+	Unit MetricUnit `json:"unit"`
+
+	// Value Where it begins, in the unit of the metric
+	Value float64 `json:"value"`
+}
+
+// ThresholdCompare defines model for ThresholdCompare.
+type ThresholdCompare string
+
+// ThresholdInput defines model for ThresholdInput.
+type ThresholdInput struct {
+	// Clear Not beyond value; absent: value
+	Clear   *float64          `json:"clear,omitempty"`
+	Compare *ThresholdCompare `json:"compare,omitempty"`
+	ForMs   *int64            `json:"forMs,omitempty"`
+	Level   *AlertLevel       `json:"level,omitempty"`
+
+	// Metric One of `/alerts/metrics`
+	Metric *string `json:"metric,omitempty"`
+
+	// Object Kind and name, * stands for any text; empty: all
+	Object *string  `json:"object,omitempty"`
+	Off    *bool    `json:"off,omitempty"`
+	Value  *float64 `json:"value,omitempty"`
+}
+
+// ThresholdList defines model for ThresholdList.
+type ThresholdList struct {
+	Items []Threshold `json:"items"`
+	Next  *string     `json:"next"`
 }
 
 // Token defines model for Token.
@@ -4602,6 +4780,9 @@ type EventsOfText = string
 // Force defines model for Force.
 type Force = bool
 
+// GroupRef defines model for GroupRef.
+type GroupRef = string
+
 // HistoryFrom defines model for HistoryFrom.
 type HistoryFrom = time.Time
 
@@ -4689,6 +4870,18 @@ type CreateAlertChannelParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ListMetricsParams defines parameters for ListMetrics.
+type ListMetricsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
 // ListAlertRulesParams defines parameters for ListAlertRules.
 type ListAlertRulesParams struct {
 	// Limit Most items in the answer
@@ -4717,6 +4910,18 @@ type ListSilencesParams struct {
 type CreateSilenceParams struct {
 	// IdempotencyKey Drawn by the client, the same for each repetition of one create
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListThresholdsParams defines parameters for ListThresholds.
+type ListThresholdsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
 // ListAuditParams defines parameters for ListAudit.
@@ -5467,6 +5672,9 @@ type SetAlertRuleJSONRequestBody = AlertRuleInput
 // CreateSilenceJSONRequestBody defines body for CreateSilence for application/json ContentType.
 type CreateSilenceJSONRequestBody = SilenceInput
 
+// SetThresholdJSONRequestBody defines body for SetThreshold for application/json ContentType.
+type SetThresholdJSONRequestBody = ThresholdInput
+
 // CreateBackendJSONRequestBody defines body for CreateBackend for application/json ContentType.
 type CreateBackendJSONRequestBody = RemoteBackendInput
 
@@ -5544,6 +5752,9 @@ type CompleteSetupJSONRequestBody = SetupInput
 
 // CreateSnapshotGroupJSONRequestBody defines body for CreateSnapshotGroup for application/json ContentType.
 type CreateSnapshotGroupJSONRequestBody = SnapshotGroupInput
+
+// RestSnapshotGroupJSONRequestBody defines body for RestSnapshotGroup for application/json ContentType.
+type RestSnapshotGroupJSONRequestBody = SnapshotPartInput
 
 // CreateTargetJSONRequestBody defines body for CreateTarget for application/json ContentType.
 type CreateTargetJSONRequestBody = TargetInput
@@ -5810,6 +6021,11 @@ type ClientInterface interface {
 	// Corresponds with POST /alerts/channels/{channel}/test (the `TestAlertChannel` operationId).
 	TestAlertChannel(ctx context.Context, channel string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListMetrics List the metrics that thresholds can be set for
+	//
+	// Corresponds with GET /alerts/metrics (the `ListMetrics` operationId).
+	ListMetrics(ctx context.Context, params *ListMetricsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListAlertRules List the rules; of several that match a cause the first decides
 	//
 	// Corresponds with GET /alerts/rules (the `ListAlertRules` operationId).
@@ -5861,6 +6077,39 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /alerts/silences/{silence} (the `DeleteSilence` operationId).
 	DeleteSilence(ctx context.Context, silence string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListThresholds List the thresholds of metrics
+	//
+	// A threshold that objects pass for long enough is a cause of health, `threshold`, which names them; it is told as
+	// the rules say.
+	//
+	// Corresponds with GET /alerts/thresholds (the `ListThresholds` operationId).
+	ListThresholds(ctx context.Context, params *ListThresholdsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResetThreshold Make a default threshold as it was, or delete another one
+	//
+	// Corresponds with DELETE /alerts/thresholds/{threshold} (the `ResetThreshold` operationId).
+	ResetThreshold(ctx context.Context, threshold string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetThresholdWithBody Change a threshold, or make one
+	//
+	// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
+	// `metric` and `value`; every node follows it within seconds, from the beginning.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
+	SetThresholdWithBody(ctx context.Context, threshold string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetThreshold Change a threshold, or make one
+	//
+	// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
+	// `metric` and `value`; every node follows it within seconds, from the beginning.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
+	SetThreshold(ctx context.Context, threshold string, body SetThresholdJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAudit List the changes that were asked of a node, the newest first
 	//
@@ -6778,8 +7027,9 @@ type ClientInterface interface {
 
 	// CreateSnapshotGroupWithBody Make a snapshot of several vDisks at one moment
 	//
-	// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
-	// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+	// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
+	// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
+	// given up with 503.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -6788,13 +7038,48 @@ type ClientInterface interface {
 
 	// CreateSnapshotGroup Make a snapshot of several vDisks at one moment
 	//
-	// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
-	// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+	// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
+	// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
+	// given up with 503.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
 	CreateSnapshotGroup(ctx context.Context, params *CreateSnapshotGroupParams, body CreateSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UndoSnapshotGroup Give up or delete this node's part of a group snapshot
+	//
+	// For nodes of the cluster alone. A group that the node does not know is no error.
+	//
+	// Corresponds with DELETE /snapshotGroups/{group} (the `UndoSnapshotGroup` operationId).
+	UndoSnapshotGroup(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GoSnapshotGroup Make the snapshots of vDisks at rest
+	//
+	// For nodes of the cluster alone.
+	//
+	// Corresponds with POST /snapshotGroups/{group}/go (the `GoSnapshotGroup` operationId).
+	GoSnapshotGroup(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RestSnapshotGroupWithBody Bring vDisks to rest for a group snapshot
+	//
+	// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
+	// at most; then the group is given up.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
+	RestSnapshotGroupWithBody(ctx context.Context, group GroupRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RestSnapshotGroup Bring vDisks to rest for a group snapshot
+	//
+	// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
+	// at most; then the group is given up.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
+	RestSnapshotGroup(ctx context.Context, group GroupRef, body RestSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetStatus Health, capacity and performance of the node
 	//
@@ -8016,6 +8301,21 @@ func (c *Client) TestAlertChannel(ctx context.Context, channel string, reqEditor
 	return c.Client.Do(req)
 }
 
+// ListMetrics List the metrics that thresholds can be set for
+//
+// Corresponds with GET /alerts/metrics (the `ListMetrics` operationId).
+func (c *Client) ListMetrics(ctx context.Context, params *ListMetricsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListMetricsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListAlertRules List the rules; of several that match a cause the first decides
 //
 // Corresponds with GET /alerts/rules (the `ListAlertRules` operationId).
@@ -8138,6 +8438,79 @@ func (c *Client) CreateSilence(ctx context.Context, params *CreateSilenceParams,
 // Corresponds with DELETE /alerts/silences/{silence} (the `DeleteSilence` operationId).
 func (c *Client) DeleteSilence(ctx context.Context, silence string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteSilenceRequest(c.Server, silence)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListThresholds List the thresholds of metrics
+//
+// A threshold that objects pass for long enough is a cause of health, `threshold`, which names them; it is told as
+// the rules say.
+//
+// Corresponds with GET /alerts/thresholds (the `ListThresholds` operationId).
+func (c *Client) ListThresholds(ctx context.Context, params *ListThresholdsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListThresholdsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResetThreshold Make a default threshold as it was, or delete another one
+//
+// Corresponds with DELETE /alerts/thresholds/{threshold} (the `ResetThreshold` operationId).
+func (c *Client) ResetThreshold(ctx context.Context, threshold string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResetThresholdRequest(c.Server, threshold)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetThresholdWithBody Change a threshold, or make one
+//
+// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
+// `metric` and `value`; every node follows it within seconds, from the beginning.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
+func (c *Client) SetThresholdWithBody(ctx context.Context, threshold string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetThresholdRequestWithBody(c.Server, threshold, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetThreshold Change a threshold, or make one
+//
+// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
+// `metric` and `value`; every node follows it within seconds, from the beginning.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
+func (c *Client) SetThreshold(ctx context.Context, threshold string, body SetThresholdJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetThresholdRequest(c.Server, threshold, body)
 	if err != nil {
 		return nil, err
 	}
@@ -10244,8 +10617,9 @@ func (c *Client) CompleteSetup(ctx context.Context, body CompleteSetupJSONReques
 
 // CreateSnapshotGroupWithBody Make a snapshot of several vDisks at one moment
 //
-// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
-// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
+// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
+// given up with 503.
 //
 // Takes any type of body and a specified content type.
 //
@@ -10264,14 +10638,89 @@ func (c *Client) CreateSnapshotGroupWithBody(ctx context.Context, params *Create
 
 // CreateSnapshotGroup Make a snapshot of several vDisks at one moment
 //
-// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
-// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
+// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
+// given up with 503.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
 func (c *Client) CreateSnapshotGroup(ctx context.Context, params *CreateSnapshotGroupParams, body CreateSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCreateSnapshotGroupRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UndoSnapshotGroup Give up or delete this node's part of a group snapshot
+//
+// For nodes of the cluster alone. A group that the node does not know is no error.
+//
+// Corresponds with DELETE /snapshotGroups/{group} (the `UndoSnapshotGroup` operationId).
+func (c *Client) UndoSnapshotGroup(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUndoSnapshotGroupRequest(c.Server, group)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GoSnapshotGroup Make the snapshots of vDisks at rest
+//
+// For nodes of the cluster alone.
+//
+// Corresponds with POST /snapshotGroups/{group}/go (the `GoSnapshotGroup` operationId).
+func (c *Client) GoSnapshotGroup(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGoSnapshotGroupRequest(c.Server, group)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RestSnapshotGroupWithBody Bring vDisks to rest for a group snapshot
+//
+// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
+// at most; then the group is given up.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
+func (c *Client) RestSnapshotGroupWithBody(ctx context.Context, group GroupRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRestSnapshotGroupRequestWithBody(c.Server, group, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RestSnapshotGroup Bring vDisks to rest for a group snapshot
+//
+// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
+// at most; then the group is given up.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
+func (c *Client) RestSnapshotGroup(ctx context.Context, group GroupRef, body RestSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRestSnapshotGroupRequest(c.Server, group, body)
 	if err != nil {
 		return nil, err
 	}
@@ -12971,6 +13420,84 @@ func NewTestAlertChannelRequest(server string, channel string) (*http.Request, e
 	return req, nil
 }
 
+// NewListMetricsRequest constructs an http.Request for the ListMetrics method
+func NewListMetricsRequest(server string, params *ListMetricsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/metrics")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListAlertRulesRequest constructs an http.Request for the ListAlertRules method
 func NewListAlertRulesRequest(server string, params *ListAlertRulesParams) (*http.Request, error) {
 	var err error
@@ -13293,6 +13820,165 @@ func NewDeleteSilenceRequest(server string, silence string) (*http.Request, erro
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewListThresholdsRequest constructs an http.Request for the ListThresholds method
+func NewListThresholdsRequest(server string, params *ListThresholdsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/thresholds")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewResetThresholdRequest constructs an http.Request for the ResetThreshold method
+func NewResetThresholdRequest(server string, threshold string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "threshold", threshold, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/thresholds/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSetThresholdRequest calls the generic SetThreshold builder with application/json body
+func NewSetThresholdRequest(server string, threshold string, body SetThresholdJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetThresholdRequestWithBody(server, threshold, "application/json", bodyReader)
+}
+
+// NewSetThresholdRequestWithBody constructs an http.Request for the SetThreshold method, with any body, and a specified content type
+func NewSetThresholdRequestWithBody(server string, threshold string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "threshold", threshold, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/alerts/thresholds/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -18198,6 +18884,121 @@ func NewCreateSnapshotGroupRequestWithBody(server string, params *CreateSnapshot
 	return req, nil
 }
 
+// NewUndoSnapshotGroupRequest constructs an http.Request for the UndoSnapshotGroup method
+func NewUndoSnapshotGroupRequest(server string, group GroupRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "group", group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/snapshotGroups/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGoSnapshotGroupRequest constructs an http.Request for the GoSnapshotGroup method
+func NewGoSnapshotGroupRequest(server string, group GroupRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "group", group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/snapshotGroups/%s/go", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRestSnapshotGroupRequest calls the generic RestSnapshotGroup builder with application/json body
+func NewRestSnapshotGroupRequest(server string, group GroupRef, body RestSnapshotGroupJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRestSnapshotGroupRequestWithBody(server, group, "application/json", bodyReader)
+}
+
+// NewRestSnapshotGroupRequestWithBody constructs an http.Request for the RestSnapshotGroup method, with any body, and a specified content type
+func NewRestSnapshotGroupRequestWithBody(server string, group GroupRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "group", group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/snapshotGroups/%s/rest", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetStatusRequest constructs an http.Request for the GetStatus method
 func NewGetStatusRequest(server string) (*http.Request, error) {
 	var err error
@@ -22929,6 +23730,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /alerts/channels/{channel}/test (the `TestAlertChannel` operationId).
 	TestAlertChannelWithResponse(ctx context.Context, channel string, reqEditors ...RequestEditorFn) (*TestAlertChannelResponse, error)
 
+	// ListMetricsWithResponse List the metrics that thresholds can be set for
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /alerts/metrics (the `ListMetrics` operationId).
+	ListMetricsWithResponse(ctx context.Context, params *ListMetricsParams, reqEditors ...RequestEditorFn) (*ListMetricsResponse, error)
+
 	// ListAlertRulesWithResponse List the rules; of several that match a cause the first decides
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -22988,6 +23796,43 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /alerts/silences/{silence} (the `DeleteSilence` operationId).
 	DeleteSilenceWithResponse(ctx context.Context, silence string, reqEditors ...RequestEditorFn) (*DeleteSilenceResponse, error)
+
+	// ListThresholdsWithResponse List the thresholds of metrics
+	//
+	// A threshold that objects pass for long enough is a cause of health, `threshold`, which names them; it is told as
+	// the rules say.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /alerts/thresholds (the `ListThresholds` operationId).
+	ListThresholdsWithResponse(ctx context.Context, params *ListThresholdsParams, reqEditors ...RequestEditorFn) (*ListThresholdsResponse, error)
+
+	// ResetThresholdWithResponse Make a default threshold as it was, or delete another one
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /alerts/thresholds/{threshold} (the `ResetThreshold` operationId).
+	ResetThresholdWithResponse(ctx context.Context, threshold string, reqEditors ...RequestEditorFn) (*ResetThresholdResponse, error)
+
+	// SetThresholdWithBodyWithResponse Change a threshold, or make one
+	//
+	// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
+	// `metric` and `value`; every node follows it within seconds, from the beginning.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
+	SetThresholdWithBodyWithResponse(ctx context.Context, threshold string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetThresholdResponse, error)
+
+	// SetThresholdWithResponse Change a threshold, or make one
+	//
+	// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
+	// `metric` and `value`; every node follows it within seconds, from the beginning.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
+	SetThresholdWithResponse(ctx context.Context, threshold string, body SetThresholdJSONRequestBody, reqEditors ...RequestEditorFn) (*SetThresholdResponse, error)
 
 	// ListAuditWithResponse List the changes that were asked of a node, the newest first
 	//
@@ -24039,8 +24884,9 @@ type ClientWithResponsesInterface interface {
 
 	// CreateSnapshotGroupWithBodyWithResponse Make a snapshot of several vDisks at one moment
 	//
-	// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
-	// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+	// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
+	// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
+	// given up with 503.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -24049,13 +24895,52 @@ type ClientWithResponsesInterface interface {
 
 	// CreateSnapshotGroupWithResponse Make a snapshot of several vDisks at one moment
 	//
-	// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
-	// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+	// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
+	// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
+	// given up with 503.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /snapshotGroups (the `CreateSnapshotGroup` operationId).
 	CreateSnapshotGroupWithResponse(ctx context.Context, params *CreateSnapshotGroupParams, body CreateSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSnapshotGroupResponse, error)
+
+	// UndoSnapshotGroupWithResponse Give up or delete this node's part of a group snapshot
+	//
+	// For nodes of the cluster alone. A group that the node does not know is no error.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /snapshotGroups/{group} (the `UndoSnapshotGroup` operationId).
+	UndoSnapshotGroupWithResponse(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*UndoSnapshotGroupResponse, error)
+
+	// GoSnapshotGroupWithResponse Make the snapshots of vDisks at rest
+	//
+	// For nodes of the cluster alone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /snapshotGroups/{group}/go (the `GoSnapshotGroup` operationId).
+	GoSnapshotGroupWithResponse(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*GoSnapshotGroupResponse, error)
+
+	// RestSnapshotGroupWithBodyWithResponse Bring vDisks to rest for a group snapshot
+	//
+	// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
+	// at most; then the group is given up.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
+	RestSnapshotGroupWithBodyWithResponse(ctx context.Context, group GroupRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestSnapshotGroupResponse, error)
+
+	// RestSnapshotGroupWithResponse Bring vDisks to rest for a group snapshot
+	//
+	// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
+	// at most; then the group is given up.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
+	RestSnapshotGroupWithResponse(ctx context.Context, group GroupRef, body RestSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*RestSnapshotGroupResponse, error)
 
 	// GetStatusWithResponse Health, capacity and performance of the node
 	//
@@ -25595,6 +26480,54 @@ func (r TestAlertChannelResponse) ContentType() string {
 	return ""
 }
 
+type ListMetricsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *MetricList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListMetricsResponse) GetJSON200() *MetricList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListMetricsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListMetricsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListMetricsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListMetricsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListMetricsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListAlertRulesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -25863,6 +26796,143 @@ func (r DeleteSilenceResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DeleteSilenceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListThresholdsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ThresholdList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListThresholdsResponse) GetJSON200() *ThresholdList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListThresholdsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListThresholdsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListThresholdsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListThresholdsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListThresholdsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ResetThresholdResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ResetThresholdResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResetThresholdResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResetThresholdResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResetThresholdResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResetThresholdResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SetThresholdResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Threshold
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetThresholdResponse) GetJSON200() *Threshold {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SetThresholdResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetThresholdResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetThresholdResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetThresholdResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetThresholdResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -30220,6 +31290,136 @@ func (r CreateSnapshotGroupResponse) ContentType() string {
 	return ""
 }
 
+type UndoSnapshotGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UndoSnapshotGroupResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UndoSnapshotGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UndoSnapshotGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UndoSnapshotGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UndoSnapshotGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GoSnapshotGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SnapshotGroup
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GoSnapshotGroupResponse) GetJSON200() *SnapshotGroup {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GoSnapshotGroupResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GoSnapshotGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GoSnapshotGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GoSnapshotGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GoSnapshotGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RestSnapshotGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RestSnapshotGroupResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RestSnapshotGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RestSnapshotGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RestSnapshotGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RestSnapshotGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetStatusResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -34526,6 +35726,19 @@ func (c *ClientWithResponses) TestAlertChannelWithResponse(ctx context.Context, 
 	return ParseTestAlertChannelResponse(rsp)
 }
 
+// ListMetricsWithResponse List the metrics that thresholds can be set for
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /alerts/metrics (the `ListMetrics` operationId).
+func (c *ClientWithResponses) ListMetricsWithResponse(ctx context.Context, params *ListMetricsParams, reqEditors ...RequestEditorFn) (*ListMetricsResponse, error) {
+	rsp, err := c.ListMetrics(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListMetricsResponse(rsp)
+}
+
 // ListAlertRulesWithResponse List the rules; of several that match a cause the first decides
 //
 // Returns a wrapper object for the known response body format(s).
@@ -34632,6 +35845,67 @@ func (c *ClientWithResponses) DeleteSilenceWithResponse(ctx context.Context, sil
 		return nil, err
 	}
 	return ParseDeleteSilenceResponse(rsp)
+}
+
+// ListThresholdsWithResponse List the thresholds of metrics
+//
+// A threshold that objects pass for long enough is a cause of health, `threshold`, which names them; it is told as
+// the rules say.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /alerts/thresholds (the `ListThresholds` operationId).
+func (c *ClientWithResponses) ListThresholdsWithResponse(ctx context.Context, params *ListThresholdsParams, reqEditors ...RequestEditorFn) (*ListThresholdsResponse, error) {
+	rsp, err := c.ListThresholds(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListThresholdsResponse(rsp)
+}
+
+// ResetThresholdWithResponse Make a default threshold as it was, or delete another one
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /alerts/thresholds/{threshold} (the `ResetThreshold` operationId).
+func (c *ClientWithResponses) ResetThresholdWithResponse(ctx context.Context, threshold string, reqEditors ...RequestEditorFn) (*ResetThresholdResponse, error) {
+	rsp, err := c.ResetThreshold(ctx, threshold, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResetThresholdResponse(rsp)
+}
+
+// SetThresholdWithBodyWithResponse Change a threshold, or make one
+//
+// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
+// `metric` and `value`; every node follows it within seconds, from the beginning.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
+func (c *ClientWithResponses) SetThresholdWithBodyWithResponse(ctx context.Context, threshold string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetThresholdResponse, error) {
+	rsp, err := c.SetThresholdWithBody(ctx, threshold, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetThresholdResponse(rsp)
+}
+
+// SetThresholdWithResponse Change a threshold, or make one
+//
+// What is absent stays as it is, but `clear`, which becomes `value` when that alone is given. A new threshold needs
+// `metric` and `value`; every node follows it within seconds, from the beginning.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /alerts/thresholds/{threshold} (the `SetThreshold` operationId).
+func (c *ClientWithResponses) SetThresholdWithResponse(ctx context.Context, threshold string, body SetThresholdJSONRequestBody, reqEditors ...RequestEditorFn) (*SetThresholdResponse, error) {
+	rsp, err := c.SetThreshold(ctx, threshold, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetThresholdResponse(rsp)
 }
 
 // ListAuditWithResponse List the changes that were asked of a node, the newest first
@@ -36392,8 +37666,9 @@ func (c *ClientWithResponses) CompleteSetupWithResponse(ctx context.Context, bod
 
 // CreateSnapshotGroupWithBodyWithResponse Make a snapshot of several vDisks at one moment
 //
-// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
-// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
+// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
+// given up with 503.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -36408,8 +37683,9 @@ func (c *ClientWithResponses) CreateSnapshotGroupWithBodyWithResponse(ctx contex
 
 // CreateSnapshotGroupWithResponse Make a snapshot of several vDisks at one moment
 //
-// All of them or none. What was acknowledged on one vDisk before a write was sent that the snapshot of another
-// has is in its snapshot. Writes wait for the moment, 2 s at most; then it is given up with 503.
+// All of them or none, also when several nodes serve them. What was acknowledged on one vDisk before a write was
+// sent that the snapshot of another has is in its snapshot. Writes wait for the moment, 2 s at most; then it is
+// given up with 503.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -36420,6 +37696,68 @@ func (c *ClientWithResponses) CreateSnapshotGroupWithResponse(ctx context.Contex
 		return nil, err
 	}
 	return ParseCreateSnapshotGroupResponse(rsp)
+}
+
+// UndoSnapshotGroupWithResponse Give up or delete this node's part of a group snapshot
+//
+// For nodes of the cluster alone. A group that the node does not know is no error.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /snapshotGroups/{group} (the `UndoSnapshotGroup` operationId).
+func (c *ClientWithResponses) UndoSnapshotGroupWithResponse(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*UndoSnapshotGroupResponse, error) {
+	rsp, err := c.UndoSnapshotGroup(ctx, group, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUndoSnapshotGroupResponse(rsp)
+}
+
+// GoSnapshotGroupWithResponse Make the snapshots of vDisks at rest
+//
+// For nodes of the cluster alone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /snapshotGroups/{group}/go (the `GoSnapshotGroup` operationId).
+func (c *ClientWithResponses) GoSnapshotGroupWithResponse(ctx context.Context, group GroupRef, reqEditors ...RequestEditorFn) (*GoSnapshotGroupResponse, error) {
+	rsp, err := c.GoSnapshotGroup(ctx, group, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGoSnapshotGroupResponse(rsp)
+}
+
+// RestSnapshotGroupWithBodyWithResponse Bring vDisks to rest for a group snapshot
+//
+// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
+// at most; then the group is given up.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
+func (c *ClientWithResponses) RestSnapshotGroupWithBodyWithResponse(ctx context.Context, group GroupRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestSnapshotGroupResponse, error) {
+	rsp, err := c.RestSnapshotGroupWithBody(ctx, group, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRestSnapshotGroupResponse(rsp)
+}
+
+// RestSnapshotGroupWithResponse Bring vDisks to rest for a group snapshot
+//
+// For nodes of the cluster alone. Writes of these vDisks of the node wait until it is told to go on, or for 2 s
+// at most; then the group is given up.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /snapshotGroups/{group}/rest (the `RestSnapshotGroup` operationId).
+func (c *ClientWithResponses) RestSnapshotGroupWithResponse(ctx context.Context, group GroupRef, body RestSnapshotGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*RestSnapshotGroupResponse, error) {
+	rsp, err := c.RestSnapshotGroup(ctx, group, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRestSnapshotGroupResponse(rsp)
 }
 
 // GetStatusWithResponse Health, capacity and performance of the node
@@ -38592,6 +39930,39 @@ func ParseTestAlertChannelResponse(rsp *http.Response) (*TestAlertChannelRespons
 	return response, nil
 }
 
+// ParseListMetricsResponse parses an HTTP response from a ListMetricsWithResponse call
+func ParseListMetricsResponse(rsp *http.Response) (*ListMetricsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListMetricsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest MetricList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListAlertRulesResponse parses an HTTP response from a ListAlertRulesWithResponse call
 func ParseListAlertRulesResponse(rsp *http.Response) (*ListAlertRulesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -38769,6 +40140,101 @@ func ParseDeleteSilenceResponse(rsp *http.Response) (*DeleteSilenceResponse, err
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListThresholdsResponse parses an HTTP response from a ListThresholdsWithResponse call
+func ParseListThresholdsResponse(rsp *http.Response) (*ListThresholdsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListThresholdsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ThresholdList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResetThresholdResponse parses an HTTP response from a ResetThresholdWithResponse call
+func ParseResetThresholdResponse(rsp *http.Response) (*ResetThresholdResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResetThresholdResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetThresholdResponse parses an HTTP response from a SetThresholdWithResponse call
+func ParseSetThresholdResponse(rsp *http.Response) (*SetThresholdResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetThresholdResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Threshold
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error
@@ -41767,6 +43233,97 @@ func ParseCreateSnapshotGroupResponse(rsp *http.Response) (*CreateSnapshotGroupR
 			return nil, err
 		}
 		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUndoSnapshotGroupResponse parses an HTTP response from a UndoSnapshotGroupWithResponse call
+func ParseUndoSnapshotGroupResponse(rsp *http.Response) (*UndoSnapshotGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UndoSnapshotGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGoSnapshotGroupResponse parses an HTTP response from a GoSnapshotGroupWithResponse call
+func ParseGoSnapshotGroupResponse(rsp *http.Response) (*GoSnapshotGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GoSnapshotGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SnapshotGroup
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRestSnapshotGroupResponse parses an HTTP response from a RestSnapshotGroupWithResponse call
+func ParseRestSnapshotGroupResponse(rsp *http.Response) (*RestSnapshotGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RestSnapshotGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

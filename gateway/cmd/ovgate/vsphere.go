@@ -594,7 +594,7 @@ func (a *app) datastoreSnapshot() *cobra.Command {
 	cmd.Long = `Make a snapshot of a datastore's vDisk. Before that the guests of its virtual machines that are on write out what they hold, each
 into a snapshot at the vCenter, which is removed afterwards. To restore, clone the vDisk's snapshot, import the clone as a datastore, and
 revert the virtual machines to the snapshots "ovgate-..." that they have there. --with names other datastores whose vDisks have the
-snapshot at the same moment, all or none of them, for virtual machines with disks on several; one node has to serve these vDisks.`
+snapshot at the same moment, all or none of them, for virtual machines with disks on several.`
 	cmd.Example = "  ovgate vsphere datastore snapshot gold evening --with tin --require"
 	cmd.Flags().StringSliceVar(&with, "with", nil, "other datastores at the same moment; may be repeated")
 	cmd.Flags().BoolVar(&require, "require", false, "make none unless every virtual machine that is on is quiesced")

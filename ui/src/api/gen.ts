@@ -688,7 +688,7 @@ export type DatastoreSnapshotInput = {
   "name": string;
   /** No snapshot unless every virtual machine that is on is quiesced */
   "require"?: boolean;
-  /** Other datastores, by name or id, whose vDisks have it at the same moment; one node serves them all */
+  /** Other datastores, by name or id, whose vDisks have it at the same moment */
   "with"?: Array<string>;
   /** Seconds after which none is made any more; 600 */
   "within"?: number;

@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-U77KO5VU.js";import"/assets/chunk-F4ISFAOZ.js";import"/assets/chunk-EETLAYNB.js";import"/assets/chunk-5RYX36W4.js";import"/assets/chunk-IOHOKB7Y.js";import"/assets/chunk-W4JKL7LD.js";export{a as RestoredCards};
