@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -26,8 +25,6 @@ const (
 	// askAgain is how long a node that did not answer is left alone, so that pages that are read
 	// again and again do not wait each time.
 	askAgain = 5 * time.Second
-	// maxAnswer bounds the answer of a node, in bytes: model.MaxPage jobs of some hundreds each.
-	maxAnswer = 8 << 20
 	// maxJobText bounds each text of a job, in bytes.
 	maxJobText = 1000
 )
@@ -337,25 +334,11 @@ func (s *Server) askPeer(ctx context.Context, method, node, path string) ([]byte
 	}
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
-	r, err := PeerRequest(ctx, method, node, path, callerOf(ctx).Principal)
-	if err != nil {
-		return nil, err
+	status, b, err := askNode(ctx, s.opt.Peers, method, node, path, nil, callerOf(ctx).Principal)
+	if err == nil && status >= http.StatusMultipleChoices {
+		err = fmt.Errorf("it answers %d", status)
 	}
-	res, err := s.opt.Peers.RoundTrip(r)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = res.Body.Close() }()
-	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
-	switch {
-	case err != nil:
-		return nil, err
-	case res.StatusCode >= http.StatusMultipleChoices:
-		return nil, fmt.Errorf("it answers %d", res.StatusCode)
-	case len(b) > maxAnswer:
-		return nil, fmt.Errorf("its answer has more than %d bytes", maxAnswer)
-	}
-	return b, nil
+	return b, err
 }
 
 // jobOfTask is what is shown of a task of a node.

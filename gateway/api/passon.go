@@ -40,6 +40,9 @@ const (
 	nodeHeader = "Ovgate-Node"
 	// maxPassed bounds an answer that is passed on, in bytes.
 	maxPassed = 64 << 20
+	// maxAnswer bounds one that this node reads itself: model.MaxPage jobs, or the snapshots of
+	// a group with their labels.
+	maxAnswer = 8 << 20
 )
 
 // Headers that are passed on with a request, and with its answer.
@@ -162,6 +165,36 @@ func peerRequest(ctx context.Context, method, node, uri string, body io.Reader, 
 	}
 	r.Header.Set(callerHeader, string(caller))
 	return r, nil
+}
+
+// askNode asks another node something in the name of a caller, with body as JSON if it is not
+// nil, and returns its status and answer.
+func askNode(ctx context.Context, peers Peers, method, node, path string, body any, who auth.Principal) (status int, answer []byte, err error) {
+	var in io.Reader = http.NoBody
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return 0, nil, err
+		}
+		in = bytes.NewReader(b)
+	}
+	r, err := peerRequest(ctx, method, node, BasePath+path, in, who)
+	if err != nil {
+		return 0, nil, err
+	}
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	res, err := peers.RoundTrip(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	answer, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	if err == nil && len(answer) > maxAnswer {
+		err = fmt.Errorf("its answer has more than %d bytes", maxAnswer)
+	}
+	return res.StatusCode, answer, err
 }
 
 // passedCaller returns who asked the node that passed the request on.

@@ -1,11 +1,9 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 
 	"github.com/openvstorage/ovgate/gateway/auth"
@@ -70,9 +68,6 @@ type Parts struct{ Peers Peers }
 
 var _ control.Parts = Parts{}
 
-// maxPartAnswer bounds an answer of another node, in bytes: 256 snapshots with labels.
-const maxPartAnswer = 8 << 20
-
 // Rest implements control.Parts.
 func (p Parts) Rest(ctx context.Context, node string, in control.GroupPart) error {
 	body := SnapshotPartInput{Vdisks: in.VDisks, Size: in.Size, Name: in.Snapshot.Name,
@@ -109,29 +104,12 @@ func (p Parts) call(ctx context.Context, method, node, path string, in, out any)
 	if !who.Role.Allows(auth.RoleWrite) { // a job of this node
 		who = auth.Principal{Name: "group snapshots", Role: auth.RoleWrite}
 	}
-	var body []byte
-	if in != nil {
-		var err error
-		if body, err = json.Marshal(in); err != nil {
-			return err
-		}
-	}
-	r, err := peerRequest(ctx, method, node, BasePath+"/snapshotGroups/"+path, bytes.NewReader(body), who)
-	if err != nil {
-		return err
-	}
-	r.Header.Set("Content-Type", "application/json")
-	res, err := p.Peers.RoundTrip(r)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = res.Body.Close() }()
-	b, err := io.ReadAll(io.LimitReader(res.Body, maxPartAnswer))
+	status, b, err := askNode(ctx, p.Peers, method, node, "/snapshotGroups/"+path, in, who)
 	switch {
 	case err != nil:
 		return err
-	case res.StatusCode >= 300:
-		return toldBy(res.StatusCode, b)
+	case status >= http.StatusMultipleChoices:
+		return toldBy(status, b)
 	case out != nil:
 		return json.Unmarshal(b, out)
 	}

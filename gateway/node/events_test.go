@@ -80,8 +80,6 @@ var otherwise = map[event.Code][2]string{
 	"dtl.degraded":      {"gateway/node/dtl_test.go", "event.DTLDegraded"},
 	"dtl.synced":        {"gateway/node/dtl_test.go", "event.DTLSynced"},
 	// Of stores, clouds and vCenters.
-	"backend.away":       {"gateway/control/control_test.go", "event.BackendAway"},
-	"backend.back":       {"gateway/control/control_test.go", "event.BackendBack"},
 	"backend.changed":    {"gateway/cmd/ovgate/testdata/remote/s3.txt", "backend.changed"},
 	"backend.forgotten":  {"gateway/cmd/ovgate/testdata/remote/s3.txt", "backend.forgotten"},
 	"backend.registered": {"gateway/cmd/ovgate/testdata/remote/s3.txt", "backend.registered"},
@@ -180,9 +178,9 @@ func TestHistoryOfEvents(t *testing.T) {
 	if err := s.WriteAt(t.Context(), 0, backendtest.Data(1, 65536), 0); err != nil {
 		t.Fatal(err)
 	}
-	r.tells(event.VDiskDegraded, event.HealthWarning)
+	r.tells(event.VDiskDegraded, event.HealthWarning, event.BackendAway)
 	far.swap()
-	r.tells(event.VDiskOnline, event.HealthCleared)
+	r.tells(event.VDiskOnline, event.HealthCleared, event.BackendBack)
 	r.call("POST", "/vdisks/uno/commit", nil, 200)
 	undo := damage(t, far.dir)
 	r.call("POST", "/vdisks/uno/verify", nil, 202)
