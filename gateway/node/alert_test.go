@@ -19,6 +19,7 @@ import (
 // TestAlerts: what is wrong with a node reaches a webhook; a channel that does not work is a
 // cause of its own; what was set stays.
 func TestAlerts(t *testing.T) {
+	t.Parallel()
 	got := make(chan alert.Message, 10)
 	hook := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var m alert.Message

@@ -720,6 +720,9 @@ func sparse(name string, mode fs.FileMode, r io.Reader, size int64) error {
 // TestGolden: data directories of every format that there was are served as they were left,
 // changed, and found again.
 func TestGolden(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector finds nothing in it that others do not have")
+	}
 	for _, n := range goldens(t) {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			m := readManifest(t, n)
