@@ -27,7 +27,7 @@ import (
 const (
 	// storesPrefix begins the keys of the set stores.
 	storesPrefix = "store-"
-	needStores   = 12 << 30
+	needStores   = 34 << 30 // 23 GB in Swift with its copies, 10 GB in S3, and the journal
 	// storeSCO is the object of the PUT rows, in bytes: the default SCO.
 	storeSCO = volume.DefaultSCOSize
 	// storeDepth are in flight: what a node uploads at a time.
