@@ -10,13 +10,13 @@ import (
 // wholePart brings a part to rest, and has it go on; again, when a busy machine took longer
 // for that than the vDisks wait.
 func (b *bench) wholePart(p GroupPart, at func()) ([]GroupMember, error) {
-	for {
+	for try := 0; ; try++ {
 		if err := b.RestGroup(b.t.Context(), p); err != nil {
 			return nil, err
 		}
 		at()
 		made, err := b.GoGroup(b.t.Context(), p.Snapshot.ID)
-		if e, ok := err.(*Error); !ok || e.Code != CodeTimeout {
+		if e, ok := err.(*Error); !ok || e.Code != CodeTimeout || try == 20 {
 			return made, err
 		}
 		if err := b.UndoGroup(b.t.Context(), p.Snapshot.ID); err != nil {
