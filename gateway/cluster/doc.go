@@ -46,7 +46,7 @@
 //	L3  Of two processes with one node's id, the newer one has the key. The older one sees
 //	    that at its next renewal, and never renews again.
 //	L4  Who takes over from a node waits TakeoverWait after the key went: clocks may run at
-//	    rates that differ by 10 %.
+//	    rates that differ by 10 %, and a lease may have LeaseMost.
 //	L5  A token lets one node in. Refusals use up nothing, and the registry does not hold
 //	    what would let its reader in. The node that used it may ask again until it expires,
 //	    unless it was removed.

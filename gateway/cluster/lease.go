@@ -15,15 +15,26 @@ import (
 	"github.com/openvstorage/ovgate/internal/kv"
 )
 
-// LeaseTTL is a node's lease: long enough that an election of etcd (about a second) does
-// not end it, short enough that a takeover without a peer's grant waits only seconds.
-const LeaseTTL = 5 * time.Second
+const (
+	// LeaseTTL is a node's lease unless it is told otherwise: others find out within three
+	// seconds that it is gone. An election of etcd lengthens what its members know of, so
+	// that a node whose lease ended by its own count in the meantime has it still.
+	LeaseTTL = 2 * time.Second
+	// LeaseMost is the longest one. A shorter one than LeaseTTL an etcd with its usual time
+	// of an election does not give.
+	LeaseMost = 5 * time.Second
+	// TakeoverWait is what passes between the end of a node's key and a takeover from it,
+	// whatever its lease was (L4).
+	TakeoverWait = LeaseMost / 10
+)
 
-// TakeoverWait is what passes between the end of a node's key and a takeover from it (L4).
-const TakeoverWait = LeaseTTL / 10
-
-// renewals is how often a lease is renewed within its time to live.
-const renewals = 5
+const (
+	// renewals is how often a lease is renewed within its time to live.
+	renewals = 5
+	// hedges is how many times at most one request of a renewal is on its way at once: the
+	// member of etcd that has it may be gone, and the next one goes to another.
+	hedges = 4
+)
 
 // leaseFormat is the newest format of a key that this code knows.
 const leaseFormat = 1
@@ -228,12 +239,14 @@ func (l *Lease) renew(ctx context.Context) error {
 	l.mu.Lock()
 	id := l.id
 	l.mu.Unlock()
-	asked := l.o.Clock.Now()
-	renewed := l.o.Store.KeepAlive(ctx, id)
+	asked, renewed := hedge(ctx, l, func(ctx context.Context) (time.Time, error) {
+		asked := l.o.Clock.Now()
+		return asked, l.o.Store.KeepAlive(ctx, id)
+	})
 	if renewed != nil && !errors.Is(renewed, kv.ErrLeaseNotFound) {
 		return renewed
 	}
-	now, err := l.o.Store.Get(ctx, l.key)
+	now, err := hedge(ctx, l, func(ctx context.Context) (*kv.KV, error) { return l.o.Store.Get(ctx, l.key) })
 	switch {
 	case err != nil:
 		return err
@@ -252,4 +265,84 @@ func (l *Lease) renew(ctx context.Context) error {
 func (l *Lease) retake(ctx context.Context, now *kv.KV) error {
 	l.o.Log.Warn("the node's lease had ended; it takes a new one", "node", l.o.Node)
 	return l.take(ctx, now)
+}
+
+// hedge sends a request, sends it once more whenever it was not answered for a part of the
+// lease's time, and returns the first answer; an answer is also that there is no lease. What
+// is on its way then is given up.
+func hedge[T any](ctx context.Context, l *Lease, send func(context.Context) (T, error)) (T, error) {
+	type answer struct {
+		v   T
+		err error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answers := make(chan answer, hedges)
+	sent, failed := 0, 0
+	more := func() {
+		sent++
+		go func() {
+			v, err := send(ctx)
+			answers <- answer{v, err}
+		}()
+	}
+	more()
+	t := l.o.Clock.NewTimer(l.o.TTL / (2 * hedges))
+	defer t.Stop()
+	for {
+		select {
+		case a := <-answers:
+			if a.err == nil || errors.Is(a.err, kv.ErrLeaseNotFound) {
+				return a.v, a.err
+			}
+			if failed++; failed == sent { // the caller comes back in a while
+				return a.v, a.err
+			}
+		case <-t.C():
+			if sent < hedges {
+				more()
+				t.Reset(l.o.TTL / (2 * hedges))
+			}
+		}
+	}
+}
+
+// followPause is between attempts to follow the leases.
+const followPause = time.Second
+
+// FollowLiving calls changed, which must not block, when a node took its lease or lost it,
+// until ctx ends. It is a hint: of a registry that does not answer it says nothing, so look
+// at Living now and then.
+func FollowLiving(ctx context.Context, store kv.Store, clk clock.Clock, changed func()) {
+	t := clk.NewTimer(followPause)
+	defer t.Stop()
+	for ctx.Err() == nil {
+		_ = follow(ctx, store, changed) // it ends when the registry is away, too
+		t.Reset(followPause)
+		select {
+		case <-ctx.Done():
+		case <-t.C():
+		}
+	}
+}
+
+func follow(ctx context.Context, store kv.Store, changed func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	_, rev, err := store.Range(ctx, alivePrefix, "", 1)
+	if err != nil {
+		return err
+	}
+	watch, err := store.Watch(ctx, alivePrefix, rev)
+	if err != nil {
+		return err
+	}
+	changed() // what came between the last watch and this one
+	for b := range watch {
+		if b.Err != nil {
+			return b.Err
+		}
+		changed()
+	}
+	return nil
 }

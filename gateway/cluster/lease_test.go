@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/internal/kv"
 	"github.com/openvstorage/ovgate/internal/kv/etcd/etcdtest"
 	"github.com/openvstorage/ovgate/internal/leaktest"
@@ -199,5 +200,101 @@ func TestLeaseUnknown(t *testing.T) {
 		if err := l.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+	})
+}
+
+// deaf is a registry some of whose requests get no answer, as those to a member of etcd that
+// is cut off.
+type deaf struct {
+	kv.Store
+	mu    sync.Mutex
+	calls int
+}
+
+func (d *deaf) hang(ctx context.Context) error {
+	d.mu.Lock()
+	d.calls++
+	odd := d.calls%2 == 1
+	d.mu.Unlock()
+	if !odd {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (d *deaf) KeepAlive(ctx context.Context, id kv.LeaseID) error {
+	if err := d.hang(ctx); err != nil {
+		return err
+	}
+	return d.Store.KeepAlive(ctx, id)
+}
+
+func (d *deaf) Get(ctx context.Context, key string) (*kv.KV, error) {
+	if err := d.hang(ctx); err != nil {
+		return nil, err
+	}
+	return d.Store.Get(ctx, key)
+}
+
+// TestLeaseDeaf: a member of the registry that answers nothing does not cost the lease.
+func TestLeaseDeaf(t *testing.T) {
+	etcdtest.EachStore(t, func(t *testing.T, open func() kv.Store) {
+		l := lease(t, &deaf{Store: open()}, LeaseMost)
+		_, term := l.State()
+		for range 5 {
+			was := l.Until()
+			l.wait(t, "renewed", func() bool { return l.Until().After(was) })
+			if !l.Valid() {
+				t.Error("not valid in between")
+			}
+		}
+		if _, now := l.State(); now != term {
+			t.Error("the lease was lost")
+		}
+		if err := l.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestFollowLiving: who follows the leases is told when one is taken, and when it ends.
+func TestFollowLiving(t *testing.T) {
+	etcdtest.EachStore(t, func(t *testing.T, open func() kv.Store) {
+		store := open()
+		ctx, cancel := context.WithCancel(t.Context())
+		told, ended := make(chan struct{}, 1), make(chan struct{})
+		go func() {
+			defer close(ended)
+			FollowLiving(ctx, store, clock.Real{}, func() {
+				select {
+				case told <- struct{}{}:
+				default:
+				}
+			})
+		}()
+		until := func(what string, lives bool) {
+			t.Helper()
+			end := time.After(patience)
+			for {
+				select {
+				case <-told:
+				case <-end:
+					t.Fatalf("not told: %s", what)
+				}
+				if now, err := Living(t.Context(), store); err == nil && now["n"] == lives {
+					return
+				}
+			}
+		}
+		until("that nobody lives", false)
+		l := lease(t, open(), testTTL)
+		until("a lease is taken", true)
+		if err := l.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		until("it ended", false)
+		cancel()
+		<-ended
 	})
 }

@@ -48,6 +48,8 @@ type Options struct {
 	Lease    Lease          // nil: none is needed, the registry is the node's own
 	// Living returns the ids of the nodes that have a lease; nil: there is this node only.
 	Living func(ctx context.Context) (map[string]bool, error)
+	// LivingMoved tells that Living may return something else, as a hint; nil: nobody does.
+	LivingMoved <-chan struct{}
 	// Gone, which must not block, is told of a node that is seen without a lease; may be nil.
 	Gone func(node string)
 	// Takeable is told of nodes that are gone for so long that others may take over what they
@@ -250,7 +252,7 @@ func (c *Controller) Start(ctx context.Context) {
 	if c.opt.Living != nil {
 		c.schedule(ref{"node", c.opt.Node}, 0)
 		c.wg.Add(1)
-		go c.every(takeLook, takeLook, c.lookForGone)
+		go c.watchGone()
 	}
 	go c.reconcile()
 	go c.watchUsage()

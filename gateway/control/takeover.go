@@ -43,6 +43,39 @@ func (c *Controller) waitingState(v model.VDisk) DiskStatus {
 	return DiskStatus{State: StateWaiting, Reason: "node " + c.NodeName(v.Node) + " is down and has its newest writes: start it, or do without them: ovgate vdisk steal " + v.Name + " --accept-loss"}
 }
 
+// watchGone looks for nodes that are gone every takeLook, when it is told that a lease ended,
+// and when what such a node served may be taken over.
+func (c *Controller) watchGone() {
+	defer c.wg.Done()
+	t := c.clock.NewTimer(0)
+	defer t.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-c.opt.LivingMoved:
+		case <-t.C():
+		}
+		c.lookForGone()
+		t.Reset(c.nextLook())
+	}
+}
+
+// nextLook is how long nothing is due: a node that is gone is ready for a takeover once that
+// has passed.
+func (c *Controller) nextLook() time.Duration {
+	now := c.clock.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := takeLook
+	for _, since := range c.gone {
+		if left := cluster.TakeoverWait - now.Sub(since); left > 0 {
+			next = min(next, left)
+		}
+	}
+	return next
+}
+
 // lookForGone finds nodes that are gone, and takes over what can be.
 func (c *Controller) lookForGone() {
 	ctx, cancel := context.WithTimeout(c.ctx, takeRead)

@@ -23,13 +23,17 @@ import (
 	"github.com/openvstorage/ovgate/gateway/observe/event"
 )
 
-// clusterConfig says where the node's gossip is.
+// clusterConfig says where the node's gossip is, and how soon others may take over from it.
 type clusterConfig struct {
-	Listen    string `yaml:"listen"`    // IP:PORT
-	Advertise string `yaml:"advertise"` // IP:PORT as others reach it; empty: Listen
+	Listen    string        `yaml:"listen"`    // IP:PORT
+	Advertise string        `yaml:"advertise"` // IP:PORT as others reach it; empty: Listen
+	Lease     time.Duration `yaml:"lease"`     // whole seconds; 0: cluster.LeaseTTL
 }
 
 func (c clusterConfig) check() error {
+	if c.Lease != 0 && (c.Lease < cluster.LeaseTTL || c.Lease > cluster.LeaseMost || c.Lease%time.Second != 0) {
+		return fmt.Errorf("configuration: cluster: lease is %s: use whole seconds, %s to %s", c.Lease, cluster.LeaseTTL, cluster.LeaseMost)
+	}
 	for key, a := range map[string]string{"listen": c.Listen, "advertise": c.Advertise} {
 		if a == "" && key == "advertise" {
 			continue

@@ -19,7 +19,7 @@ import (
 func nodeConfig(t *testing.T, m *etcdtest.Member, prefix, name string) string {
 	t.Helper()
 	f := filepath.Join(t.TempDir(), "ovgate.yaml")
-	write(t, f, fmt.Sprintf("registry:\n  etcd: [%q]\n  prefix: %s\nnode_name: %s\ncluster: {listen: \"127.0.0.1:0\"}\ndtl: {listen: \"127.0.0.1:0\"}\nalba: {listen: \"127.0.0.1:0\"}\n", m.Endpoint(), prefix, name))
+	write(t, f, fmt.Sprintf("registry:\n  etcd: [%q]\n  prefix: %s\nnode_name: %s\ncluster: {lease: 5s, listen: \"127.0.0.1:0\"}\ndtl: {listen: \"127.0.0.1:0\"}\nalba: {listen: \"127.0.0.1:0\"}\n", m.Endpoint(), prefix, name))
 	return f
 }
 
@@ -155,7 +155,7 @@ func TestClusterInitRefused(t *testing.T) {
 	first := start(t, Options{Data: t.TempDir(), Config: nodeConfig(t, m, "one/", "one")})
 	used := first.call("POST", "/cluster", map[string]any{"name": "east"}, 200)["gossip"].(string)
 	dir, conf := t.TempDir(), filepath.Join(t.TempDir(), "ovgate.yaml")
-	write(t, conf, fmt.Sprintf("registry: {etcd: [%q], prefix: two/}\ncluster: {listen: %q}\n", m.Endpoint(), used))
+	write(t, conf, fmt.Sprintf("registry: {etcd: [%q], prefix: two/}\ncluster: {lease: 5s, listen: %q}\n", m.Endpoint(), used))
 	second := start(t, Options{Data: dir, Config: conf})
 	if e := second.call("POST", "/cluster", map[string]any{"name": "west"}, 409); e["code"] != "in_use" || !strings.Contains(e["message"].(string), used) {
 		t.Errorf("a port in use: %v", e)
@@ -169,6 +169,8 @@ func TestClusterInitRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		"{listen: \"host:7946\"}":                             "IP address",
 		"{listen: \"10.0.0.5\"}":                              "HOST:PORT",
+		"{listen: \"10.0.0.5:1\", lease: 1s}":                 "2s to 5s",
+		"{listen: \"10.0.0.5:1\", lease: 2500ms}":             "whole seconds",
 		"{listen: \"10.0.0.5:1\", advertise: \"10.0.0.5:0\"}": "IP address",
 	} {
 		write(t, conf, "cluster: "+text+"\n")

@@ -72,6 +72,8 @@ const (
 //	cluster:                     # of a node that is in a cluster
 //	  listen: 127.0.0.1:7946     # IP:PORT of the gossip, UDP and TCP
 //	  advertise: 10.0.0.5:7946   # as other nodes reach it; default: listen
+//	  lease: 2s                  # 2s to 5s; without the registry's answer for so long the node
+//	                             # serves nothing, and half a second later others take over
 //	journal_bytes: 4294967296    # most the journal chunks take
 //	chunk_bytes: 16777216        # size of a journal chunk
 //	cache_bytes: 134217728       # read cache in memory

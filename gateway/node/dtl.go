@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/cluster"
+	"github.com/openvstorage/ovgate/internal/clock"
 	frames "github.com/openvstorage/ovgate/internal/wire"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -207,18 +208,34 @@ func (n *node) serveDTLConn(conn net.Conn, ready func()) error {
 	return n.servePeer(abrupt{secure}, node, ready)
 }
 
-// watchLiving keeps what the choice of a peer goes by. While the registry does not answer it
-// is what it was: who is gone is found out by trying.
+// watchLiving keeps what the choice of a peer goes by, and tells who takes over. While the
+// registry does not answer it is what it was: who is gone is found out by trying.
 func (n *node) watchLiving(ctx context.Context) {
-	if n.dtl.listener == nil {
+	if n.dtl.listener == nil && len(n.cfg.Registry.Etcd) == 0 {
 		return
 	}
+	moved := make(chan struct{}, 1)
+	tell := func(to chan<- struct{}) {
+		select {
+		case to <- struct{}{}:
+		default: // it is told already
+		}
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		cluster.FollowLiving(ctx, n.kv, clock.Real{}, func() {
+			tell(moved)
+			tell(n.livingMoved)
+		})
+	})
 	t := time.NewTicker(livingEvery)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-moved:
 		case <-t.C:
 		}
 		n.askLiving(ctx)

@@ -46,7 +46,7 @@ func (e *east) token() string {
 func memberConfig(t *testing.T, name string) string {
 	t.Helper()
 	f := filepath.Join(t.TempDir(), "ovgate.yaml")
-	write(t, f, fmt.Sprintf("node_name: %s\ncluster: {listen: \"127.0.0.1:0\"}\ndtl: {listen: \"127.0.0.1:0\"}\nalba: {listen: \"127.0.0.1:0\"}\n", name))
+	write(t, f, fmt.Sprintf("node_name: %s\ncluster: {lease: 5s, listen: \"127.0.0.1:0\"}\ndtl: {listen: \"127.0.0.1:0\"}\nalba: {listen: \"127.0.0.1:0\"}\n", name))
 	return f
 }
 

@@ -17,7 +17,7 @@ const leaseStop = 5 * time.Second
 // openLease takes the node's lease, which it has until everything that serves is closed.
 func (n *node) openLease(ctx context.Context) error {
 	var err error
-	if n.lease, err = cluster.OpenLease(ctx, cluster.LeaseOptions{Store: n.kv, Node: n.self.ID, Log: n.log}); err != nil {
+	if n.lease, err = cluster.OpenLease(ctx, cluster.LeaseOptions{Store: n.kv, Node: n.self.ID, TTL: n.cfg.Cluster.Lease, Log: n.log}); err != nil {
 		return err
 	}
 	n.onClose(func() error {

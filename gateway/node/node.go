@@ -99,6 +99,7 @@ type node struct {
 	kv            kv.Store
 	self          self
 	lease         *cluster.Lease
+	livingMoved   chan struct{} // capacity 1: leases of nodes may have ended or begun
 	member        *membership
 	registry      atomic.Pointer[[]observe.RegistryMember] // as they said last
 	dtl           dtlNode
@@ -421,11 +422,12 @@ func (n *node) openAPI(ctx context.Context) error {
 	if len(n.cfg.Registry.Etcd) > 0 { // else nobody else can take anything over
 		lease, living = n.lease, n.living
 	}
+	n.livingMoved = make(chan struct{}, 1)
 	n.peers = newAPIPeers(n)
 	tasks := task.New(n.clock())
 	n.ctl = control.New(control.Options{
 		Parts: api.Parts{Peers: n.peers},
-		Lease: lease, Living: living, Gone: n.alba.Suspect, Takeable: func(ctx context.Context, gone map[string]bool) { n.vsphere.TakeOver(ctx, gone) }, Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.alba, &n.remotes, n.log},
+		Lease: lease, Living: living, LivingMoved: n.livingMoved, Gone: n.alba.Suspect, Takeable: func(ctx context.Context, gone map[string]bool) { n.vsphere.TakeOver(ctx, gone) }, Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.alba, &n.remotes, n.log},
 		Sealer: seal, Portals: reached, Node: n.self.ID, Log: n.log, Changed: n.changed, LastLiving: n.lastLiving,
 		Paths: n.forwarder != nil, Moved: n.moved, NoSchedules: n.cfg.NoSchedules, Clock: n.clock(), Events: n.tell, Tasks: tasks,
 	})

@@ -99,7 +99,7 @@ func newMirrored(t *testing.T, count int) *members {
 // newMirroredWith is newMirrored with more options of each node.
 func newMirroredWith(t *testing.T, count int, o Options) *members {
 	t.Helper()
-	c := &members{t: t, opt: o, store: remotetest.Peer(t, "s3"), etcd: etcdtest.Serve(t), more: "cluster: {listen: \"127.0.0.1:0\"}\ndtl: {listen: \"127.0.0.1:0\"}\nalba: {listen: \"127.0.0.1:0\"}\n"}
+	c := &members{t: t, opt: o, store: remotetest.Peer(t, "s3"), etcd: etcdtest.Serve(t), more: "cluster: {lease: 5s, listen: \"127.0.0.1:0\"}\ndtl: {listen: \"127.0.0.1:0\"}\nalba: {listen: \"127.0.0.1:0\"}\n"}
 	one := c.add()
 	one.call("POST", "/cluster", map[string]any{"name": "east"}, 200)
 	if err := one.stop(); err != nil {

@@ -29,7 +29,7 @@ const (
 	// clusterPauseFull those with OVGATE_CLUSTER=full. A pause is longer than two leases.
 	clusterVDisks     = 6
 	clusterVDisksFull = 20
-	clusterPause      = 12 * time.Second
+	clusterPause      = 5 * time.Second
 	clusterPauseFull  = time.Minute
 	// resumeLimit bounds the time until every vDisk is written to again after a fault: far
 	// above the goal of some seconds, which is measured.

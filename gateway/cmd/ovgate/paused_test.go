@@ -43,7 +43,7 @@ func newMember(t *testing.T, bin, name, etcd string) *member {
 	t.Helper()
 	work := t.TempDir()
 	m := &member{t: t, bin: bin, name: name, dir: filepath.Join(work, name), conf: filepath.Join(work, "ovgate.yaml")}
-	text := fmt.Sprintf("node_name: %s\nregistry: {etcd: [%q]}\ncluster: {listen: \"127.0.0.1:0\"}\ndtl: {listen: \"127.0.0.1:0\"}\nalba: {listen: \"127.0.0.1:0\"}\n", name, etcd)
+	text := fmt.Sprintf("node_name: %s\nregistry: {etcd: [%q]}\ncluster: {lease: 5s, listen: \"127.0.0.1:0\"}\ndtl: {listen: \"127.0.0.1:0\"}\nalba: {listen: \"127.0.0.1:0\"}\n", name, etcd)
 	if err := os.WriteFile(m.conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
