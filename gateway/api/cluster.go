@@ -9,15 +9,19 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/cluster"
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe"
 )
 
 // ClusterPart is the node's part in its cluster.
 type ClusterPart struct {
-	ID      string // UUID
-	Name    string // empty: the node is in no cluster
-	Etcd    bool   // the registry is in etcd
-	Created time.Time
-	Gossip  string // HOST:PORT
+	ID   string // UUID
+	Name string // empty: the node is in no cluster
+	Etcd bool   // the registry is in etcd
+	Own  bool   // whose members nodes run
+	// Registry are its members, as they were seen last.
+	Registry []observe.RegistryMember
+	Created  time.Time
+	Gossip   string // HOST:PORT
 	// CertificateEnds is of the node's certificate, AuthorityEnds of the cluster's.
 	CertificateEnds, AuthorityEnds time.Time
 }
@@ -29,6 +33,7 @@ type Admission struct {
 	SealKey string   // hex; seals the secrets of the registry
 	Etcd    []string // URLs of the registry's members
 	Prefix  string   // of its keys
+	Own     bool     // nodes of the cluster run them
 }
 
 // Cluster is the node's part in its cluster; gateway/node implements it. Errors that its
@@ -70,8 +75,18 @@ func (s *Server) InitCluster(ctx context.Context, r InitClusterRequestObject) (I
 func (s *Server) clusterOf(ctx context.Context) ClusterStatus {
 	p := s.opt.Cluster.Status()
 	out := ClusterStatus{ID: p.ID, Name: some(p.Name), Registry: ClusterStatusRegistryEmbedded, ObservedAt: s.clock.Now().UTC()}
-	if p.Etcd {
+	switch {
+	case p.Own:
+		out.Registry = ClusterStatusRegistryNodes
+	case p.Etcd:
 		out.Registry = ClusterStatusRegistryEtcd
+	}
+	if len(p.Registry) > 0 {
+		var members []RegistryMember
+		for _, m := range p.Registry {
+			members = append(members, s.registryMember(m))
+		}
+		out.RegistryMembers = &members
 	}
 	if p.Name != "" {
 		out.CreatedAt, out.Gossip = new(p.Created.UTC()), some(p.Gossip)
@@ -92,6 +107,20 @@ func (s *Server) clusterOf(ctx context.Context) ClusterStatus {
 		default:
 			out.Nodes.Unknown++
 		}
+	}
+	return out
+}
+
+func (s *Server) registryMember(m observe.RegistryMember) RegistryMember {
+	out := RegistryMember{URL: m.Endpoint, State: RegistryMemberStateUp, Leads: m.Leads, SizeBytes: m.Size, QuotaBytes: m.Quota, Error: some(m.Err)}
+	if n, ok := s.opt.Model.Node(m.Node); ok {
+		out.Node = &n.Name
+	}
+	switch {
+	case m.Learner:
+		out.State = RegistryMemberStateLearner
+	case m.Err != "":
+		out.State = RegistryMemberStateDown
 	}
 	return out
 }
@@ -186,7 +215,7 @@ func (s *Server) JoinCluster(ctx context.Context, r JoinClusterRequestObject) (J
 		return nil, joinRefused(b.Name, err)
 	}
 	return JoinCluster200JSONResponse{
-		Cluster: a.Cluster, Name: a.Name, Ca: string(a.CA), Certificate: string(a.Certificate), SealKey: strings.TrimSpace(a.SealKey), Etcd: a.Etcd, Prefix: a.Prefix,
+		Cluster: a.Cluster, Name: a.Name, Ca: string(a.CA), Certificate: string(a.Certificate), SealKey: strings.TrimSpace(a.SealKey), Etcd: a.Etcd, Prefix: a.Prefix, Own: &a.Own,
 	}, nil
 }
 

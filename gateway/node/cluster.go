@@ -368,7 +368,7 @@ func (m *membership) whose() string {
 
 // Status implements api.Cluster.
 func (m *membership) Status() api.ClusterPart {
-	s := api.ClusterPart{ID: m.n.model.Cluster().ID, Etcd: len(m.n.cfg.Registry.Etcd) > 0}
+	s := api.ClusterPart{ID: m.n.model.Cluster().ID, Etcd: len(m.n.cfg.Registry.Etcd) > 0, Own: m.n.cfg.Registry.own(), Registry: m.n.registryMembers()}
 	p := m.part.Load()
 	if p == nil {
 		return s
@@ -438,7 +438,7 @@ func (m *membership) Init(ctx context.Context, name string) error {
 	switch {
 	case len(m.n.cfg.Registry.Etcd) == 0:
 		return &control.Error{Code: control.CodeNotRunning, Object: object, Message: "the registry is in the node's data directory, where no other node reaches it",
-			Hint: "set registry: {etcd: [https://HOST:2379]} in the configuration and restart ovgate, which moves it there"}
+			Hint: "set registry: {member: {listen: IP:2379, peers: IP:2380}} in the configuration, or registry: {etcd: [https://HOST:2379]} for one that runs already, and restart ovgate, which moves it there"}
 	case m.n.tls == nil:
 		return &control.Error{Code: control.CodeNotRunning, Object: object, Message: "the node serves plain HTTP", Hint: "restart ovgate without --insecure: nodes join over TLS"}
 	}
@@ -584,7 +584,7 @@ func (m *membership) Admit(ctx context.Context, r cluster.JoinRequest) (api.Admi
 	m.n.log.Info("a node joins the cluster", "node", r.Node, "name", r.Name)
 	m.n.tell(event.NodeJoined, "node "+r.Name)
 	m.n.changed("node", r.Node)
-	return api.Admission{JoinAnswer: a, Name: p.record.Name, SealKey: string(seal), Etcd: m.n.cfg.Registry.Etcd, Prefix: m.n.cfg.Registry.prefix()}, nil
+	return api.Admission{JoinAnswer: a, Name: p.record.Name, SealKey: string(seal), Etcd: m.n.registryURLs(), Prefix: m.n.cfg.Registry.prefix(), Own: m.n.cfg.Registry.own()}, nil
 }
 
 // Leave implements api.Cluster. The node stops then.
@@ -642,7 +642,7 @@ func (m *membership) remove(ctx context.Context, n model.Node) error {
 	if err != nil {
 		return err
 	}
-	err = m.n.model.RemoveNode(ctx, n.ID, func(nodes []model.Node, owned []model.VDisk) error {
+	keeps := func(nodes []model.Node, owned []model.VDisk) error {
 		if len(owned) > 0 {
 			return &control.Error{Code: control.CodeInUse, Object: object, Message: fmt.Sprintf("it owns %d vDisks, one is %s", len(owned), owned[0].Name), Hint: "move or delete them first, those in the trash too"}
 		}
@@ -658,7 +658,16 @@ func (m *membership) remove(ctx context.Context, n model.Node) error {
 			return &control.Error{Code: control.CodeInUse, Object: object, Message: "it is the last node of the cluster", Hint: "a cluster is given up by stopping its last node and removing that one's data directory and the registry's records"}
 		}
 		return nil
-	})
+	}
+	if err := keeps(m.n.model.Nodes(), m.n.model.VDisks(func(v model.VDisk) bool { return v.Node == n.ID })); err != nil {
+		return err
+	}
+	// Its member of the registry goes first: once the node is gone there may be no quorum for
+	// that. It comes back if the rest is refused.
+	if err := m.n.regMember.leave(ctx, n.ID, object); err != nil {
+		return err
+	}
+	err = m.n.model.RemoveNode(ctx, n.ID, keeps)
 	if errors.Is(err, model.ErrConflict) {
 		err = &control.Error{Code: control.CodeInUse, Object: object, Message: "its record changed meanwhile", Hint: "try again"}
 	}

@@ -39,6 +39,7 @@ const (
 	localDir   = "local"
 	backendDir = "backend"
 	etcdDir    = "etcd"
+	aloneFile  = "registry.alone" // the registry's member goes on without the others
 	auditDir   = "audit"
 	eventsDir  = "events"
 	metricsDir = "metrics"

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -134,7 +135,7 @@ func (j *join) run(ctx context.Context) error {
 	if err := j.keep(a, self{Format: selfFormat, ID: j.state.Node, Name: name}); err != nil {
 		return err
 	}
-	if err := j.write(placeFile, p, 0o600); err != nil {
+	if err := j.dir.setPlace(p); err != nil {
 		return err
 	}
 	if err := j.step("placed"); err != nil {
@@ -282,8 +283,25 @@ func (j *join) check(a client.JoinAnswer) error {
 
 // reach opens the registry as serve will, and sees that it is the cluster's.
 func (j *join) reach(ctx context.Context, a client.JoinAnswer) (place, error) {
-	p := place{Format: placeFormat, Etcd: a.Prefix, Members: a.Etcd}
+	p := place{Etcd: a.Prefix, Members: a.Etcd, Own: a.Own != nil && *a.Own}
 	c := j.cfg.Registry.placed(p)
+	switch {
+	case p.Own && len(j.cfg.Registry.Etcd) > 0:
+		return p, fmt.Errorf("registry of cluster %s: its nodes run it: take etcd out of the configuration's registry, and repeat ovgate cluster join", a.Name)
+	case p.Own:
+		c.Member = nil // it is no member yet
+		c.secure = func() (*tls.Config, error) {
+			if a.Certificate == "" { // it is in the directory
+				return j.dir.ownTLS()
+			}
+			return ownTLS([]byte(a.Ca), func() (*tls.Certificate, error) {
+				pair, err := tls.X509KeyPair([]byte(a.Certificate), j.key)
+				return &pair, err
+			})
+		}
+	case c.Member != nil:
+		return p, fmt.Errorf("registry of cluster %s: others run it than its nodes: take member out of the configuration's registry, and repeat ovgate cluster join", a.Name)
+	}
 	const remedy = "say in the configuration how this node reaches it, with registry: {etcd, ca, certificate, key, user, password_file}, and repeat ovgate cluster join"
 	if err := c.check(); err != nil {
 		return p, fmt.Errorf("registry of cluster %s: %w: %s", a.Name, err, remedy)
@@ -342,7 +360,7 @@ func (j *join) end(ctx context.Context, p place) error {
 		return err
 	}
 	if j.done.Cluster == "" { // all was there
-		if _, err := j.reach(ctx, client.JoinAnswer{Cluster: j.token.Cluster, Name: j.token.Cluster, Etcd: p.Members, Prefix: p.Etcd}); err != nil {
+		if _, err := j.reach(ctx, client.JoinAnswer{Cluster: j.token.Cluster, Name: j.token.Cluster, Etcd: p.Members, Prefix: p.Etcd, Own: &p.Own}); err != nil {
 			return err
 		}
 	}

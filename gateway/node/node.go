@@ -101,6 +101,8 @@ type node struct {
 	lease         *cluster.Lease
 	livingMoved   chan struct{} // capacity 1: leases of nodes may have ended or begun
 	member        *membership
+	regMember     *registryMember
+	registryAt    atomic.Pointer[[]string]                 // members of the registry that nodes run, as they were last
 	registry      atomic.Pointer[[]observe.RegistryMember] // as they said last
 	dtl           dtlNode
 	devices       devicesNode
@@ -144,6 +146,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	n := &node{opt: o, started: time.Now(), remotes: remotes{open: map[string]*remote.Store{}}}
 	n.member = newMembership(n)
+	n.regMember = &registryMember{n: n}
 	if n.cfg, err = loadConfig(o); err != nil {
 		return err
 	}
@@ -495,6 +498,7 @@ func (n *node) serve(ctx context.Context) error {
 	wg.Go(func() { n.member.run(feedCtx) })
 	wg.Go(func() { n.watchLiving(feedCtx) })
 	wg.Go(func() { n.watchRegistry(feedCtx) })
+	wg.Go(func() { n.regMember.run(feedCtx) })
 	wg.Go(func() { n.watchSkew(feedCtx) })
 	wg.Go(func() { n.api.Feed(feedCtx) })
 	wg.Go(func() { n.alerts.run(feedCtx) })

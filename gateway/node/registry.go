@@ -32,7 +32,15 @@ type registryConfig struct {
 	Key          string   `yaml:"key"`           // PEM file
 	User         string   `yaml:"user"`          // of a cluster that asks for one
 	PasswordFile string   `yaml:"password_file"` // holds the password, mode 0600
+	// Member says that the node runs a member itself.
+	Member *registryMemberConfig `yaml:"member"`
+
+	// secure is how members that nodes run are reached; nil: others run them.
+	secure func() (*tls.Config, error)
 }
+
+// own tells whether nodes run the registry's members.
+func (c registryConfig) own() bool { return c.secure != nil }
 
 const (
 	defaultPrefix = "ovgate/"
@@ -75,12 +83,15 @@ func (c registryConfig) check() error {
 	if (c.User == "") != (c.PasswordFile == "") {
 		return errors.New("configuration: registry: user and password_file are given together")
 	}
-	return nil
+	if c.Member != nil && (len(c.Etcd) > 0 || c.CA+c.Certificate+c.User != "") {
+		return errors.New("configuration: registry: member says that nodes run the registry: leave etcd, ca, certificate, key, user and password_file out, or member")
+	}
+	return c.Member.check()
 }
 
 // given tells whether the configuration says anything about the registry.
 func (c registryConfig) given() bool {
-	return len(c.Etcd) > 0 || c.Prefix+c.CA+c.Certificate+c.Key+c.User+c.PasswordFile != ""
+	return c.Member != nil || len(c.Etcd) > 0 || c.Prefix+c.CA+c.Certificate+c.Key+c.User+c.PasswordFile != ""
 }
 
 // placed takes from the place of the registry what the configuration does not say.
@@ -99,6 +110,12 @@ func (c registryConfig) options() (etcd.Options, error) {
 	o := etcd.Options{Endpoints: c.Etcd, Prefix: c.prefix(), User: c.User}
 	if strings.HasPrefix(c.Etcd[0], "https:") {
 		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if c.own() {
+		var err error
+		if o.TLS, err = c.secure(); err != nil {
+			return o, err
+		}
 	}
 	if c.CA != "" && o.TLS != nil {
 		b, err := os.ReadFile(c.CA)
@@ -152,9 +169,28 @@ type place struct {
 	// Members are URLs of etcd, of a node that joined a cluster; those of the configuration
 	// go before them.
 	Members []string `json:"members,omitempty"`
+	// Own: nodes run the members, and reach them with the cluster's certificates.
+	Own bool `json:"own,omitempty"`
 }
 
-const placeFormat = 1
+// placeFormat is the newest format of DIR/cluster.json: 2 with Own, else 1.
+const placeFormat = 2
+
+// setPlace writes DIR/cluster.json.
+func (d *dataDir) setPlace(p place) error {
+	p.Format = 1
+	if p.Own {
+		p.Format = 2
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(d.file(placeFile), append(b, '\n'), 0o600); err != nil {
+		return unwritable(d.path, err)
+	}
+	return nil
+}
 
 func (d *dataDir) place() (place, error) {
 	var p place
@@ -184,6 +220,18 @@ func (n *node) openRegistry(ctx context.Context) (kv.Store, error) {
 	p, err := n.dir.place()
 	if err != nil {
 		return nil, err
+	}
+	if n.cfg.Registry.Member != nil {
+		n.onClose(n.regMember.Close)
+		if err := n.regMember.open(ctx, p); err != nil && !errors.Is(err, etcd.ErrRemoved) {
+			return nil, err
+		}
+		if p.Etcd == "" {
+			n.cfg.Registry.Etcd = []string{n.cfg.Registry.Member.client()}
+		}
+	}
+	if n.cfg.Registry.Member != nil || p.Own {
+		n.cfg.Registry.secure = n.dir.ownTLS
 	}
 	n.cfg.Registry = n.cfg.Registry.placed(p)
 	c := n.cfg.Registry
@@ -259,12 +307,12 @@ func (n *node) settle(ctx context.Context, p place, to kv.Store) error {
 	if err := n.dir.setFormat(formatMoved); err != nil {
 		return err
 	}
-	b, err := json.Marshal(place{Format: placeFormat, Etcd: n.cfg.Registry.prefix()})
-	if err != nil {
-		return err
+	there := place{Etcd: n.cfg.Registry.prefix()}
+	if n.cfg.Registry.own() {
+		there.Own, there.Members = true, n.cfg.Registry.Etcd
 	}
-	if err := writeFile(n.dir.file(placeFile), append(b, '\n'), 0o600); err != nil {
-		return unwritable(n.dir.path, err)
+	if err := n.dir.setPlace(there); err != nil {
+		return err
 	}
 	if err := n.step("placed"); err != nil {
 		return err

@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/observe"
@@ -18,6 +19,7 @@ const registryEvery = 15 * time.Second
 func (n *node) watchRegistry(ctx context.Context) {
 	s, ok := n.kv.(interface {
 		Members(ctx context.Context) []etcd.MemberState
+		List(ctx context.Context) ([]etcd.Member, error)
 	})
 	if !ok {
 		return
@@ -28,11 +30,14 @@ func (n *node) watchRegistry(ctx context.Context) {
 	for {
 		var out []observe.RegistryMember
 		for _, m := range s.Members(ctx) {
-			o := observe.RegistryMember{Endpoint: m.Endpoint, Size: m.Size, InUse: m.InUse, Quota: m.Quota, Alarms: m.Alarms}
+			o := observe.RegistryMember{Endpoint: m.Endpoint, Leads: m.Leads, Size: m.Size, InUse: m.InUse, Quota: m.Quota, Alarms: m.Alarms}
 			if m.Err != nil {
 				o.Err = m.Err.Error()
 			}
 			out = append(out, o)
+		}
+		if n.cfg.Registry.own() {
+			out = n.named(ctx, s.List, out)
 		}
 		if ctx.Err() != nil {
 			return
@@ -52,6 +57,25 @@ func (n *node) watchRegistry(ctx context.Context) {
 		case <-again.C:
 		}
 	}
+}
+
+// named says which nodes run the members, and adds those that are no endpoints yet.
+func (n *node) named(ctx context.Context, list func(context.Context) ([]etcd.Member, error), out []observe.RegistryMember) []observe.RegistryMember {
+	ctx, cancel := context.WithTimeout(ctx, tendWait)
+	defer cancel()
+	all, err := list(ctx)
+	if err != nil { // what they said themselves tells
+		return out
+	}
+	for _, m := range all {
+		i := slices.IndexFunc(out, func(o observe.RegistryMember) bool { return o.Endpoint == m.Client })
+		if i < 0 {
+			i = len(out)
+			out = append(out, observe.RegistryMember{Endpoint: cmp.Or(m.Client, m.Peer)})
+		}
+		out[i].Node, out[i].Learner = m.Name, m.Learner
+	}
+	return out
 }
 
 // registryMembers returns what they said last.

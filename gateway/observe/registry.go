@@ -9,6 +9,9 @@ import (
 // RegistryMember is a member of the etcd that the registry is in.
 type RegistryMember struct {
 	Endpoint string
+	Node     string // id of the node that runs it; empty: others run it
+	Leads    bool
+	Learner  bool   // it catches up, and counts for no quorum yet
 	Err      string // why it says nothing; empty: it answers
 	// Size is of its database file, InUse what of that is not free, in bytes; beyond Quota
 	// etcd takes no change.

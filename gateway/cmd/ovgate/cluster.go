@@ -159,7 +159,36 @@ func (a *app) printCluster(c client.ClusterStatus) error {
 		rows = append(rows, []string{"gossip", text(c.Gossip)}, []string{"created", formatTime(c.CreatedAt)},
 			[]string{"certificate", "until " + formatTime(c.CertificateEndsAt)}, []string{"authority", "until " + formatTime(c.AuthorityEndsAt)})
 	}
-	return printOne(a, c, append(rows, []string{"observed", formatTime(&c.ObservedAt)}))
+	return printOne(a, c, append(append(rows, registryRows(c)...), []string{"observed", formatTime(&c.ObservedAt)}))
+}
+
+// registryRows are the members of the registry's etcd, one in a line.
+func registryRows(c client.ClusterStatus) [][]string {
+	if c.RegistryMembers == nil {
+		return nil
+	}
+	var rows [][]string
+	count := 0
+	for _, m := range *c.RegistryMembers {
+		line := m.URL + " " + string(m.State)
+		if m.Node != nil {
+			line = *m.Node + ", " + line
+		}
+		if m.Leads {
+			line += ", leads"
+		}
+		if m.Error != nil {
+			line += ": " + *m.Error
+		}
+		if m.State != client.RegistryMemberStateLearner {
+			count++
+		}
+		rows = append(rows, []string{"registry member", line})
+	}
+	if c.Registry == client.ClusterStatusRegistryNodes && c.Nodes.Total > 1 && count < 3 {
+		rows = append(rows, []string{"registry", fmt.Sprintf("%d of its members count: with three it outlives one", count)})
+	}
+	return rows
 }
 
 func (a *app) joinTokenCreate() *cobra.Command {

@@ -9,6 +9,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 const (
@@ -18,9 +21,95 @@ const (
 	defaultQuota = 2 << 30
 )
 
+// Member is a member of the cluster, as its others know it.
+type Member struct {
+	ID      uint64
+	Name    string // empty: it has not started yet
+	Peer    string // URL for the other members; empty: none
+	Client  string // URL for Stores; empty: it has not started yet
+	Learner bool   // it gets what is written, and does not count for a quorum
+}
+
+// members is Member of what etcd says.
+func members(in []*etcdserverpb.Member) []Member {
+	out := make([]Member, len(in))
+	for i, m := range in {
+		out[i] = Member{ID: m.ID, Name: m.Name, Learner: m.IsLearner}
+		if len(m.PeerURLs) > 0 {
+			out[i].Peer = m.PeerURLs[0]
+		}
+		if len(m.ClientURLs) > 0 {
+			out[i].Client = m.ClientURLs[0]
+		}
+	}
+	return out
+}
+
+// List returns the members, as a quorum knows them.
+func (s *Store) List(ctx context.Context) ([]Member, error) {
+	if err := s.ready(ctx); err != nil {
+		return nil, err
+	}
+	res, err := s.c.MemberList(ctx)
+	if err != nil {
+		return nil, s.explain(ctx, err)
+	}
+	return members(res.Members), nil
+}
+
+// Add makes who will serve other members at a URL a learner, and returns all members. There
+// is one learner at a time.
+func (s *Store) Add(ctx context.Context, peer string) ([]Member, error) {
+	if err := s.ready(ctx); err != nil {
+		return nil, err
+	}
+	res, err := s.c.MemberAddAsLearner(ctx, []string{peer})
+	if err != nil {
+		return nil, s.explain(ctx, err)
+	}
+	return members(res.Members), nil
+}
+
+// Promote makes a learner a member that counts. It is refused until the learner has what the
+// others have.
+func (s *Store) Promote(ctx context.Context, id uint64) error {
+	if err := s.ready(ctx); err != nil {
+		return err
+	}
+	_, err := s.c.MemberPromote(ctx, id)
+	return s.explain(ctx, err)
+}
+
+// Move tells the others where a member serves them.
+func (s *Store) Move(ctx context.Context, id uint64, peer string) error {
+	if err := s.ready(ctx); err != nil {
+		return err
+	}
+	_, err := s.c.MemberUpdate(ctx, id, []string{peer})
+	return s.explain(ctx, err)
+}
+
+// Remove takes a member out. It is refused when the others would have no quorum then; of one
+// that is none it says nothing.
+func (s *Store) Remove(ctx context.Context, id uint64) error {
+	if err := s.ready(ctx); err != nil {
+		return err
+	}
+	_, err := s.c.MemberRemove(ctx, id)
+	if errors.Is(err, rpctypes.ErrMemberNotFound) {
+		err = nil
+	}
+	return s.explain(ctx, err)
+}
+
+// SetEndpoints replaces the members that are asked.
+func (s *Store) SetEndpoints(endpoints []string) { s.c.SetEndpoints(endpoints...) }
+
 // MemberState is what a member says of itself.
 type MemberState struct {
 	Endpoint string
+	ID       uint64
+	Leads    bool
 	Err      error // why it says nothing
 	// Size is of its database file, InUse what of that is not free, in bytes. Beyond Quota the
 	// cluster takes no change.
@@ -59,6 +148,7 @@ func (s *Store) member(ctx context.Context, endpoint string) MemberState {
 		}
 		return m
 	}
+	m.ID, m.Leads = st.Header.MemberId, st.Header.MemberId == st.Leader
 	m.Size, m.InUse, m.Quota = st.DbSize, st.DbSizeInUse, st.DbSizeQuota
 	if m.Quota <= 0 {
 		m.Quota = defaultQuota

@@ -1,13 +1,21 @@
 package etcd_test
 
 import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/openvstorage/ovgate/internal/kv"
+	"github.com/openvstorage/ovgate/internal/kv/etcd"
+	"github.com/openvstorage/ovgate/internal/kv/etcd/etcdtest"
+	"golang.org/x/sys/unix"
 )
 
 // TestMemberStates: each member tells its size and the alarms; one that is not there says
@@ -58,4 +66,49 @@ func TestMemberStates(t *testing.T) {
 	if got := s.Members(t.Context()); got[0].Err == nil {
 		t.Errorf("after the end: %+v", got)
 	}
+}
+
+// TestFault: a member whose disk is full ends, and the process does not.
+func TestFault(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounts a small disk")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=96m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	o := etcd.ServerOptions{Name: "m", Dir: filepath.Join(dir, "m"), Members: map[string]string{"m": etcdtest.Free(t)}, Client: etcdtest.Free(t), Token: t.Name()}
+	s, err := etcd.Serve(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := etcd.Open(t.Context(), etcd.Options{Endpoints: []string{o.Client}, Prefix: "test/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-s.Ended()
+		cancel()
+	}()
+	for i := 0; ctx.Err() == nil; i++ {
+		if i == 1000 {
+			t.Fatal("500 MiB went onto a disk of 96 MiB")
+		}
+		one, done := context.WithTimeout(ctx, 10*time.Second)
+		_, _ = store.Txn(one, nil, []kv.Op{kv.Put(fmt.Sprint("k", i), make([]byte, 512<<10))}, nil)
+		done()
+	}
+	if s.Fault() == "" {
+		t.Error("it ended without a fault")
+	}
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+	s.Close()
 }

@@ -10,13 +10,17 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 const (
@@ -28,6 +32,8 @@ const (
 	quotaBytes = 8 << 30
 	// startPatience bounds how long the other members may take.
 	startPatience = 5 * time.Minute
+	// faultWait is how long a member that failed gets to end.
+	faultWait = 5 * time.Second
 )
 
 // ServerOptions describe a member.
@@ -43,8 +49,12 @@ type ServerOptions struct {
 	// Token names the cluster: members with another one are refused.
 	Token string
 	// Join says that the cluster runs and has this member added already; else it begins
-	// with all Members.
+	// with all Members. A member that has data goes on where it was, and needs itself alone
+	// among Members.
 	Join bool
+	// Alone makes the member, from what it has, a cluster of its own: for one whose others
+	// do not come back. If they did, there would be two clusters.
+	Alone bool
 	// Certificate, Key and CA are PEM files for both URLs, which must be https:// then. A
 	// certificate signed by CA is asked of everybody. Without them both are loopback's.
 	Certificate, Key, CA string
@@ -54,15 +64,46 @@ type ServerOptions struct {
 }
 
 // Server is a member of an etcd cluster in this process.
-type Server struct{ e *embed.Etcd }
+type Server struct {
+	e     *embed.Etcd
+	fault *fault
+	ended chan struct{} // closed when it ended, or failed
+}
+
+// fault takes the place of the ends of the process that etcd asks for, where its disk fails or
+// its data make no sense: who else is in this process goes on, with the other members.
+type fault struct {
+	once sync.Once
+	what string        // before failed is closed
+	dead chan struct{} // closed once the member failed
+}
+
+// OnWrite implements zapcore.CheckWriteHook: it ends the goroutine that asked.
+func (f *fault) OnWrite(e *zapcore.CheckedEntry, _ []zapcore.Field) {
+	f.once.Do(func() {
+		f.what = e.Message
+		close(f.dead)
+	})
+	runtime.Goexit()
+}
+
+// ErrRemoved: a member stopped by itself, which it does when the others removed it.
+var ErrRemoved = errors.New("it stopped: the other members say that it was removed")
+
+// Has tells whether a directory holds the data of a member.
+func Has(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "member"))
+	return err == nil
+}
 
 // Serve starts a member. It returns once the member takes part in a quorum, or with ctx.
 func Serve(ctx context.Context, o ServerOptions) (*Server, error) {
-	c, err := o.config()
+	f := &fault{dead: make(chan struct{})}
+	c, err := o.config(f)
 	if err != nil {
 		return nil, fmt.Errorf("etcd member %q: %w", o.Name, err)
 	}
-	e, err := embed.StartEtcd(c)
+	e, err := f.start(c)
 	if err != nil {
 		return nil, fmt.Errorf("etcd member %q in %s: %w", o.Name, o.Dir, err)
 	}
@@ -70,10 +111,20 @@ func Serve(ctx context.Context, o ServerOptions) (*Server, error) {
 	defer timer.Stop()
 	select {
 	case <-e.Server.ReadyNotify():
-		return &Server{e}, nil
+		s := &Server{e, f, make(chan struct{})}
+		go func() {
+			defer close(s.ended)
+			select {
+			case <-e.Server.StopNotify():
+			case <-f.dead:
+			}
+		}()
+		return s, nil
+	case <-f.dead:
+		err = errors.New(f.what)
 	case err = <-e.Err():
 	case <-e.Server.StopNotify():
-		err = errors.New("it was stopped: it may have been removed from the cluster")
+		err = ErrRemoved
 	case <-timer.C:
 		err = fmt.Errorf("no quorum of its members (%s) within %v", strings.Join(slices.Sorted(maps.Keys(o.Members)), ", "), startPatience)
 	case <-ctx.Done():
@@ -83,7 +134,26 @@ func Serve(ctx context.Context, o ServerOptions) (*Server, error) {
 	return nil, fmt.Errorf("etcd member %q in %s: %w", o.Name, o.Dir, err)
 }
 
-func (o ServerOptions) config() (*embed.Config, error) {
+// start starts the member in a goroutine of its own, which a fault may end.
+func (f *fault) start(c *embed.Config) (e *embed.Etcd, err error) {
+	err = errors.New("it did not start")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		e, err = embed.StartEtcd(c)
+	}()
+	<-done
+	select {
+	case <-f.dead:
+		if e == nil {
+			err = errors.New(f.what)
+		}
+	default:
+	}
+	return e, err
+}
+
+func (o ServerOptions) config(f *fault) (*embed.Config, error) {
 	if _, ok := o.Members[o.Name]; !ok {
 		return nil, fmt.Errorf("it is not one of the members %q", slices.Sorted(maps.Keys(o.Members)))
 	}
@@ -115,15 +185,17 @@ func (o ServerOptions) config() (*embed.Config, error) {
 		return nil, fmt.Errorf("%s and %s: without TLS only on a loopback address: anybody who reaches them could read and change everything", peer, client)
 	}
 	if o.Certificate != "" {
-		info := transport.TLSInfo{CertFile: o.Certificate, KeyFile: o.Key, TrustedCAFile: o.CA, ClientCertAuth: true}
+		// A host may reach another one from an address that its certificate does not have.
+		info := transport.TLSInfo{CertFile: o.Certificate, KeyFile: o.Key, TrustedCAFile: o.CA, ClientCertAuth: true, SkipClientSANVerify: true}
 		c.PeerTLSInfo, c.ClientTLSInfo = info, info
 		c.TlsMinVersion = "TLS1.3"
 	}
 	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, historyKept.String()
 	c.QuotaBackendBytes = cmp.Or(o.Quota, quotaBytes)
+	c.ForceNewCluster = o.Alone
 	c.PreVote = true // a member that was cut off does not unseat the leader
 	c.EnablePprof = false
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(logCore{o.Log}))
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(logCore{o.Log}, zap.WithPanicHook(f), zap.WithFatalHook(f)))
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -141,5 +213,36 @@ func (s *Server) Leads() bool { return s.e.Server.Leader() == s.e.Server.MemberI
 // Err delivers the error that ended the member.
 func (s *Server) Err() <-chan error { return s.e.Err() }
 
-// Close ends the member. Another one becomes the leader first, if this one was.
-func (s *Server) Close() { s.e.Close() }
+// Ended is closed when the member ended or failed, by itself too. Close it then as well.
+func (s *Server) Ended() <-chan struct{} { return s.ended }
+
+// Fault is why the member failed; empty: it did not.
+func (s *Server) Fault() string {
+	select {
+	case <-s.fault.dead:
+		return s.fault.what
+	default:
+		return ""
+	}
+}
+
+// Close ends the member. Another one becomes the leader first, if this one was. One that failed
+// may not come to its end: it is left, and its directory stays taken until the process ends.
+func (s *Server) Close() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.e.Close()
+	}()
+	select {
+	case <-done:
+		return
+	case <-s.fault.dead:
+	}
+	timer := time.NewTimer(faultWait)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+}

@@ -515,8 +515,10 @@ export type ClusterStatus = {
   "name": string | null;
   "nodes": MemberCounts;
   "observedAt": string;
-  /** embedded: in the node's data directory */
-  "registry": "embedded" | "etcd";
+  /** embedded: in the node's data directory; nodes: in an etcd whose members nodes run */
+  "registry": "embedded" | "etcd" | "nodes";
+  /** Of its etcd, as they were seen last by the node that is asked; absent: not looked at yet, or in the data directory */
+  "registryMembers"?: Array<RegistryMember>;
 };
 export type Commit = {
   "committedSeq": number;
@@ -1086,6 +1088,8 @@ export type JoinAnswer = {
   "etcd": Array<string>;
   /** Of the cluster */
   "name": string;
+  /** Nodes of the cluster run these members, and reach them with its certificates; absent: they do not */
+  "own"?: boolean;
   /** Of the registry's keys */
   "prefix": string;
   /** Opens the secrets of the registry, in hex */
@@ -1639,6 +1643,22 @@ export type Recovered = {
   "time": string;
 };
 export type Redirect = {
+  "url": string;
+};
+export type RegistryMember = {
+  /** Why it does not answer */
+  "error": string | null;
+  /** Changes go through it */
+  "leads": boolean;
+  /** Name of the node that runs it; null: others run it, or it is not known */
+  "node": string | null;
+  /** Beyond that the registry takes no change */
+  "quotaBytes": number;
+  /** Of its database */
+  "sizeBytes": number;
+  /** learner: it catches up, and counts for no quorum yet; down: it does not answer */
+  "state": "up" | "down" | "learner";
+  /** Where nodes reach it; that for other members while it has none */
   "url": string;
 };
 export type RemoteBackend = {

@@ -1,3 +1,4 @@
+import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { call, download } from "../api/client";
 import type { ClusterStatus, Member, MemberState } from "../api/gen";
@@ -82,7 +83,14 @@ function SupportBundle() {
 }
 
 function ClusterCard({ cluster: c }: { cluster: ClusterStatus }) {
-  const registry = c.registry === "etcd" ? "etcd" : "this node's data directory";
+  const registry = { embedded: "this node's data directory", etcd: "etcd", nodes: "etcd, run by nodes" }[c.registry];
+  const members: [string, ComponentChildren][] = (c.registryMembers ?? []).map((m) => [
+    m.node ? `Registry at ${m.node}` : "Registry member",
+    <span key={m.url}>
+      <Tag tone={{ up: "ok", learner: "warn", down: "bad" }[m.state] as Tone} word={m.state === "up" ? (m.leads ? "Leads" : "Up") : m.state === "learner" ? "Catches up" : "Down"} title={m.error ?? ""} />{" "}
+      <code>{m.url}</code>
+    </span>,
+  ]);
   if (c.name === null) {
     return (
       <Card title="Cluster">
@@ -90,6 +98,7 @@ function ClusterCard({ cluster: c }: { cluster: ClusterStatus }) {
           rows={[
             ["Name", <span class="muted">none: this node is in no cluster</span>],
             ["Registry", registry],
+            ...members,
             ["Id", <code key="id">{c.id}</code>],
           ]}
         />
@@ -103,6 +112,7 @@ function ClusterCard({ cluster: c }: { cluster: ClusterStatus }) {
           ["Name", c.name],
           ["Nodes", `${c.nodes.alive} of ${c.nodes.total} alive`],
           ["Registry", registry],
+          ...members,
           ["Made", <Age key="made" at={c.createdAt} />],
           ["This node's certificate ends", c.certificateEndsAt?.slice(0, 10) ?? "unknown"],
           ["The authority's certificate ends", c.authorityEndsAt?.slice(0, 10) ?? "unknown"],

@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-GAHXQ3LD.js";import"/assets/chunk-FN6EMPC2.js";import"/assets/chunk-D4IALHHN.js";import"/assets/chunk-HJ44INNU.js";import"/assets/chunk-EY3FWRRY.js";import"/assets/chunk-3FNC2P3B.js";export{a as RestoredCards};
