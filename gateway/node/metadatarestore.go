@@ -102,7 +102,11 @@ func RestoreMetadata(ctx context.Context, o RestoreOptions) (_ Restored, err err
 	if err != nil {
 		return r.out, err
 	}
-	r.cfg = c.Registry.placed(p)
+	var end func() error
+	if r.cfg, end, err = memberOffline(ctx, r.dir, c, r.o.Log); err != nil {
+		return r.out, err
+	}
+	defer func() { err = errors.Join(err, end()) }()
 	if err := r.sealKey(); err != nil {
 		return r.out, err
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -256,7 +257,7 @@ func (r *registryMember) putAside() error {
 	if err := os.Rename(was, was+".removed"); err != nil {
 		return err
 	}
-	r.n.log.Warn("the registry's other members removed this one; what it had is put aside", "dir", was+".removed")
+	r.n.log.Warn("what a member of the registry had is put aside", "dir", was+".removed")
 	return syncDir(r.dir())
 }
 
@@ -566,4 +567,70 @@ func (r *registryMember) leaves(ctx context.Context, s *etcd.Store, m etcd.Membe
 			return &control.Error{Code: control.CodeTimeout, Object: object, Message: "the registry does not let its member go: " + err.Error(), Hint: "try again; ovgate cluster status shows the members"}
 		}
 	}
+}
+
+// memberOffline starts the member of a node that is not served, for what works on the registry
+// while no node does. It returns how the registry is reached, and ends the member.
+func memberOffline(ctx context.Context, d *dataDir, c config, log *slog.Logger) (registryConfig, func() error, error) {
+	n := &node{dir: d, cfg: c, log: log}
+	n.regMember = &registryMember{n: n}
+	p, err := d.place()
+	if err != nil {
+		return c.Registry, nil, err
+	}
+	if c.Registry.Member == nil {
+		if p.Own {
+			n.cfg.Registry.secure = d.ownTLS
+		}
+		return n.cfg.Registry.placed(p), n.regMember.Close, nil
+	}
+	if err := n.regMember.open(ctx, p); err != nil {
+		return c.Registry, nil, err
+	}
+	if p.Etcd == "" {
+		n.cfg.Registry.Etcd = []string{c.Registry.Member.client()}
+	}
+	n.cfg.Registry.secure = d.ownTLS
+	return n.cfg.Registry.placed(p), n.regMember.Close, nil
+}
+
+// RecoverOptions say what a member of the registry does that has no quorum any more.
+type RecoverOptions struct {
+	Data   string // data directory of the node, which is stopped
+	Config string // configuration file of the node; empty: none
+	// Alone: the registry goes on with what this node's member has. Else the member is put
+	// aside, and the node becomes one anew where the registry goes on.
+	Alone bool
+	Log   *slog.Logger // nil: discard
+}
+
+// RecoverRegistry prepares the next start of a node whose registry lost most of its members for
+// good. What only those had is lost.
+func RecoverRegistry(o RecoverOptions) (dir string, err error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	c, err := loadConfig(Options{Config: o.Config})
+	if err != nil {
+		return "", err
+	}
+	d, err := openDataDir(o.Data, o.Log)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	n := &node{dir: d, cfg: c, log: o.Log}
+	r := &registryMember{n: n}
+	switch {
+	case c.Registry.Member == nil:
+		return "", fmt.Errorf("data directory %s: its node runs no member of the registry by the configuration: name the file with --config", d.path)
+	case !etcd.Has(r.dir()):
+		return "", fmt.Errorf("data directory %s: there is no member of the registry in %s: nothing was changed", d.path, r.dir())
+	case !o.Alone:
+		return r.dir(), r.putAside()
+	}
+	if err := writeFile(d.file(aloneFile), nil, 0o600); err != nil {
+		return "", unwritable(d.path, err)
+	}
+	return r.dir(), nil
 }

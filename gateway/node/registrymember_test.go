@@ -214,3 +214,36 @@ func (r *running) knows(name string) bool {
 	status, b, err := r.ask("GET", "/users", nil)
 	return err == nil && status == 200 && strings.Contains(string(b), `"`+name+`"`)
 }
+
+// TestRegistryRecover: of three members two are lost for good. Nothing answers then; by word of
+// the administrator one goes on alone, and the others become members anew.
+func TestRegistryRecover(t *testing.T) {
+	c := newRinged(t, 3)
+	c.nodes[0].label("d1")
+	for i := range c.nodes {
+		c.stop(i)
+	}
+	if _, err := RecoverRegistry(RecoverOptions{Data: c.dirs[0]}); err == nil || !strings.Contains(err.Error(), "--config") {
+		t.Errorf("without the configuration: %v", err)
+	}
+	if _, err := RecoverRegistry(RecoverOptions{Data: c.dirs[0], Config: c.confs[0], Alone: true}); err != nil {
+		t.Fatal(err)
+	}
+	one := c.start(0)
+	one.until("what there was", func() bool { return one.knows("d1") })
+	one.has("n1")
+	one.label("d2")
+	for i := 1; i < 3; i++ {
+		if _, err := RecoverRegistry(RecoverOptions{Data: c.dirs[i], Config: c.confs[i]}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := RecoverRegistry(RecoverOptions{Data: c.dirs[i], Config: c.confs[i]}); err == nil || !strings.Contains(err.Error(), "nothing was changed") {
+			t.Errorf("again: %v", err)
+		}
+		c.start(i)
+	}
+	one.has("n1", "n2", "n3")
+	c.stop(0)
+	c.nodes[2].until("d2", func() bool { return c.nodes[2].knows("d2") })
+	c.nodes[1].label("d3")
+}

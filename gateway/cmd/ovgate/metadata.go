@@ -22,7 +22,7 @@ import (
 
 // metadata returns the verbs for copies of the registry.
 func (a *app) metadata() *cobra.Command {
-	return group("metadata", "The registry of a node or cluster: back up, verify, restore", a.metadataBackup(), a.metadataVerify(), a.metadataRestore(), a.metadataStatus(), a.metadataAccept())
+	return group("metadata", "The registry of a node or cluster: back up, verify, restore", a.metadataBackup(), a.metadataVerify(), a.metadataRestore(), a.metadataRecover(), a.metadataStatus(), a.metadataAccept())
 }
 
 func (a *app) metadataBackup() *cobra.Command {
@@ -201,6 +201,52 @@ func (a *app) metadataRestore() *cobra.Command {
 			VPools int    `json:"vpools"`
 			Kept   string `json:"replaced,omitempty"`
 		}{viewBackup(o.File, r.MetadataSummary), r.Where, r.VPools, r.Kept}, rows)
+	}
+	return cmd
+}
+
+func (a *app) metadataRecover() *cobra.Command {
+	var o node.RecoverOptions
+	acceptLoss, rejoin := false, false
+	cmd := &cobra.Command{
+		Use:   "recover --data DIR --config FILE",
+		Short: "Bring a registry back that lost most of its members",
+		Long: "For a registry that nodes run, of whose members most are lost for good, so that no quorum answers. Stop all nodes. On the\n" +
+			"one that ran longest run it with --accept-loss: at its next start its member goes on alone, without what only the others had.\n" +
+			"On each other node that has a member run it with --rejoin before its next start: what its member had is put aside, and it\n" +
+			"becomes one anew. Two of the old members that started without that would be a second registry.",
+		Example: "  ovgate metadata recover --data /var/lib/ovgate --config /etc/ovgate/ovgate.yaml --accept-loss\n" +
+			"  ovgate metadata recover --data /var/lib/ovgate --config /etc/ovgate/ovgate.yaml --rejoin",
+		Args: names(),
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.Config, "config", "", "configuration file of the node, YAML")
+	f.BoolVar(&acceptLoss, "accept-loss", false, "go on with what this node's member has")
+	f.BoolVar(&rejoin, "rejoin", false, "put what this node's member has aside")
+	cmd.RunE = func(*cobra.Command, []string) error {
+		if err := a.checkFlags(); err != nil {
+			return err
+		}
+		switch {
+		case a.url != "":
+			return usagef("metadata recover works on this machine; --url has no meaning there")
+		case acceptLoss == rejoin:
+			return usagef("metadata recover: say --accept-loss on the node that goes on, or --rejoin on another one")
+		}
+		o.Data, o.Alone = a.serveData(), acceptLoss
+		o.Log = slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		dir, err := node.RecoverRegistry(o)
+		if err != nil {
+			return err
+		}
+		next := "the member goes on alone at the next start"
+		if rejoin {
+			next = "the node becomes a member anew at the next start"
+		}
+		return printOne(a, struct {
+			Dir  string `json:"dir"`
+			Next string `json:"next"`
+		}{dir, next}, [][]string{{"member", dir}, {"next", next}})
 	}
 	return cmd
 }
