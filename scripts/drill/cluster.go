@@ -53,14 +53,20 @@ func (d drill) inLab() bool { return strings.HasPrefix(d.name, "cluster-") || d.
 
 // members is how many members of etcd a drill needs.
 func (d drill) members() int {
-	if d.name == "cluster-etcd-leader" {
+	switch {
+	case d.own():
+		return 0
+	case d.name == "cluster-etcd-leader":
 		return 3
 	}
 	return 1
 }
 
+// own tells whether the nodes run the registry.
+func (d drill) own() bool { return strings.HasPrefix(d.name, "cluster-own-") }
+
 // alba tells whether the vPool is on the nodes' own Alba.
-func (d drill) alba() bool { return strings.HasPrefix(d.name, "cluster-alba-") }
+func (d drill) alba() bool { return strings.HasPrefix(d.name, "cluster-alba-") || d.own() }
 
 // diskBytes is as in lab.Options.
 func (d drill) diskBytes() int64 {
@@ -83,7 +89,7 @@ func drillInLab(ctx context.Context, d drill, work string, seed uint64, rounds i
 	if err != nil {
 		return err
 	}
-	o := lab.Options{Nodes: clusterNodes, Members: d.members(), Bin: bin, DiskBytes: d.diskBytes(), OwnPaths: d.name != "cluster-datastore", Alba: d.alba(),
+	o := lab.Options{Nodes: clusterNodes, Members: d.members(), OwnRegistry: d.own(), Bin: bin, DiskBytes: d.diskBytes(), OwnPaths: d.name != "cluster-datastore", Alba: d.alba(),
 		Settings: []string{"--journal-quota", "128MiB", "--sco-size", "4MiB", "--commit-interval", "5s"}}
 	l, err := lab.Make(ctx, filepath.Join(work, "lab"), o)
 	if l != nil {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -63,8 +64,10 @@ func Helper(args []string) (handled bool, err error) {
 // Options say what a lab consists of.
 type Options struct {
 	Nodes   int // 1 to 9
-	Members int // of etcd: 1, 3 or 5
-	Bin     string
+	Members int // of etcd: 1, 3 or 5; 0 with OwnRegistry
+	// OwnRegistry: each node runs a member of the registry; there is no etcd beside.
+	OwnRegistry bool `json:",omitempty"`
+	Bin         string
 	// DiskBytes is the size of the file system of each node's data directory, which is in
 	// memory then; 0: the directory is on the lab's.
 	DiskBytes int64    `json:",omitempty"`
@@ -82,7 +85,7 @@ func (o Options) check() error {
 	if o.Nodes < 1 || o.Nodes > mostNodes {
 		return fmt.Errorf("%d nodes: use 1 to %d", o.Nodes, mostNodes)
 	}
-	if o.Members != 1 && o.Members != 3 && o.Members != 5 {
+	if o.OwnRegistry != (o.Members == 0) || !slices.Contains([]int{0, 1, 3, 5}, o.Members) {
 		return fmt.Errorf("%d members of etcd: use 1, 3 or 5", o.Members)
 	}
 	if !filepath.IsAbs(o.Bin) {
@@ -203,9 +206,13 @@ func (l *Lab) Fill(ctx context.Context, say func(string, ...any)) error {
 			return err
 		}
 	}
-	if l.o.Alba {
+	switch {
+	case l.o.OwnRegistry && l.o.Alba:
+	case l.o.OwnRegistry:
+		say("starting the object store")
+	case l.o.Alba:
 		say("starting etcd")
-	} else {
+	default:
 		say("starting etcd and the object store")
 	}
 	if err := l.startStores(ctx); err != nil {
@@ -219,6 +226,9 @@ func (l *Lab) Fill(ctx context.Context, say func(string, ...any)) error {
 		say("joining the others")
 	}
 	if err := l.Each(l.Nodes()[1:], func(n string) error { return l.join(ctx, n) }); err != nil {
+		return err
+	}
+	if err := l.registered(ctx); err != nil {
 		return err
 	}
 	if err := l.makeVPool(ctx); err != nil {
@@ -270,8 +280,11 @@ func (l *Lab) configure(node string, dtl bool) error {
 		members = append(members, memberURL(m))
 	}
 	a := Address(node)
-	text := fmt.Sprintf("node_name: %s\napi: %s:8443\niscsi: %s:3260\ncluster: {listen: %s:7946}\nregistry: {etcd: [%s], ca: %s.pem, certificate: %s.pem, key: %s.key}\n",
-		node, a, a, a, strings.Join(members, ", "), l.tls(caPair), l.tls(nodePair), l.tls(nodePair))
+	registry := fmt.Sprintf("{etcd: [%s], ca: %s.pem, certificate: %s.pem, key: %s.key}", strings.Join(members, ", "), l.tls(caPair), l.tls(nodePair), l.tls(nodePair))
+	if l.o.OwnRegistry {
+		registry = fmt.Sprintf("{member: {listen: %s:2379, peers: %s:2380}}", a, a)
+	}
+	text := fmt.Sprintf("node_name: %s\napi: %s:8443\niscsi: %s:3260\ncluster: {listen: %s:7946}\nregistry: %s\n", node, a, a, a, registry)
 	if dtl {
 		text += fmt.Sprintf("dtl: {listen: %s:8600}\n", a)
 	}
@@ -602,4 +615,33 @@ func Down(ctx context.Context, dir string) error {
 		return err
 	}
 	return os.RemoveAll(dir)
+}
+
+// registered waits until the registry has a member on every node that counts.
+func (l *Lab) registered(ctx context.Context) error {
+	if !l.o.OwnRegistry {
+		return nil
+	}
+	api, err := l.API(l.Nodes()[0])
+	if err != nil {
+		return err
+	}
+	up := 0
+	err = l.await(ctx, l.Nodes()[0], func() bool {
+		c, err := client.Get[client.ClusterStatus](api.GetCluster(ctx))
+		if err != nil || c.RegistryMembers == nil {
+			return false
+		}
+		up = 0
+		for _, m := range *c.RegistryMembers {
+			if m.State == client.RegistryMemberStateUp && m.Node != nil {
+				up++
+			}
+		}
+		return up == l.o.Nodes
+	})
+	if err != nil {
+		err = fmt.Errorf("%d of %d nodes have a member of the registry: %w", up, l.o.Nodes, err)
+	}
+	return err
 }
