@@ -5,46 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vmware/govmomi/find"
-	"github.com/vmware/govmomi/vim25/types"
-
 	"github.com/openvstorage/ovgate/integrations/vsphere/esxsim"
 )
-
-// powered makes a virtual machine on a datastore, and has it on.
-func powered(t *testing.T, v *esxsim.VCenter, name, datastore string) {
-	t.Helper()
-	c, err := v.Client(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := find.NewFinder(c.Client)
-	folder, err := f.Folder(t.Context(), "/DC0/vm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	rp, err := f.ResourcePool(t.Context(), "/DC0/host/DC0_C0/Resources")
-	if err != nil {
-		t.Fatal(err)
-	}
-	task, err := folder.CreateVM(t.Context(), types.VirtualMachineConfigSpec{Name: name, Files: &types.VirtualMachineFileInfo{VmPathName: "[" + datastore + "]"}}, rp, nil)
-	if err == nil {
-		err = task.Wait(t.Context())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	vm, err := f.VirtualMachine(t.Context(), "/DC0/vm/"+name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if task, err = vm.PowerOn(t.Context()); err == nil {
-		err = task.Wait(t.Context())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // snapshotsOf waits until a datastore has no job, and returns how its snapshots went, by
 // name: what failed, or "consistent".
@@ -84,7 +46,9 @@ func TestDatastoreJobs(t *testing.T) {
 		one.snapshotsOf(name, "")
 		ids[name] = one.call("GET", "/vsphere/datastores/"+name, nil, 200)["vdisk"].(string)
 	}
-	powered(t, v, "db", "tables")
+	if _, err := v.Powered(t.Context(), "db", "tables"); err != nil {
+		t.Fatal(err)
+	}
 	held := func(what string, ask func()) *esxsim.Held {
 		t.Helper()
 		h := v.HoldSnapshot("db")

@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 
+	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/openvstorage/ovgate/integrations/vsphere/esxsim"
@@ -17,7 +19,8 @@ import (
 // late is a vCenter that answers one call late, and counts calls.
 type late struct {
 	mu      sync.Mutex
-	method  string // that is answered late; empty: none
+	match   func(esxsim.Call) bool // the call that is answered late; nil: none
+	caught  any                    // the request that it was
 	begun   chan struct{}
 	release chan struct{}
 	calls   map[string]int
@@ -26,24 +29,35 @@ type late struct {
 func (l *late) before(c esxsim.Call) types.BaseMethodFault {
 	l.mu.Lock()
 	l.calls[c.Method]++
-	mine := c.Method == l.method
-	begun, release := l.begun, l.release
+	mine := l.match != nil && l.match(c)
 	if mine {
-		l.method = ""
+		l.match, l.caught = nil, c.Body
 	}
+	l.mu.Unlock()
+	if mine && properties(c) == nil { // else its answer is late: see answering
+		l.answering(c)
+	}
+	return nil
+}
+
+// answering holds the answer to the call that was caught.
+func (l *late) answering(c esxsim.Call) {
+	l.mu.Lock()
+	mine := l.caught != nil && l.caught == c.Body
+	begun, release := l.begun, l.release
 	l.mu.Unlock()
 	if mine {
 		close(begun)
 		<-release
 	}
-	return nil
 }
 
-// arm has the next call of a method answered when the release is called.
-func (l *late) arm(method string) (begun chan struct{}, release func()) {
+// arm has the next call that matches answered when the release is called. match is told each
+// call, one after the other.
+func (l *late) arm(match func(esxsim.Call) bool) (begun chan struct{}, release func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.method, l.begun, l.release = method, make(chan struct{}), make(chan struct{})
+	l.match, l.begun, l.release = match, make(chan struct{}), make(chan struct{})
 	return l.begun, sync.OnceFunc(func() { close(l.release) })
 }
 
@@ -53,44 +67,85 @@ func (l *late) count(method string) int {
 	return l.calls[method]
 }
 
-// datastore is what the node itself knows of one; false: nothing.
-func (m *member) datastore(name string) (client.Datastore, bool) {
+// method matches the calls of a method.
+func method(name string) func(esxsim.Call) bool {
+	return func(c esxsim.Call) bool { return c.Method == name }
+}
+
+// lookAfter matches the calls that ask for a property after a method was called often enough.
+func lookAfter(method string, times int, property string) func(esxsim.Call) bool {
+	seen := 0
+	return func(c esxsim.Call) bool {
+		if c.Method == method {
+			seen++
+		}
+		return seen >= times && slices.Contains(properties(c), property)
+	}
+}
+
+// properties are those that a call asks for; nil: it does something else.
+func properties(c esxsim.Call) (all []string) {
+	var specs []types.PropertyFilterSpec
+	switch r := c.Body.(type) {
+	case *types.RetrieveProperties:
+		specs = r.SpecSet
+	case *types.RetrievePropertiesEx:
+		specs = r.SpecSet
+	}
+	for _, s := range specs {
+		for _, p := range s.PropSet {
+			all = append(all, p.PathSet...)
+		}
+	}
+	return all
+}
+
+// list is what the node itself knows of datastores of a name; false: it does not answer.
+func (m *member) list(name string) ([]client.Datastore, bool) {
 	api, err := m.api()
 	if err != nil {
-		return client.Datastore{}, false
+		return nil, false
 	}
 	l, err := client.Get[client.DatastoreList](api.ListDatastores(m.t.Context(), &client.ListDatastoresParams{Q: &name}))
-	if err != nil || len(l.Items) != 1 {
-		return client.Datastore{}, false
-	}
-	return l.Items[0], true
+	return l.Items, err == nil
 }
 
-func (m *member) logged(text string) bool {
+// idle waits until it knows a datastore that is present and has no job, and has ended what it
+// began at one.
+func (m *member) idle(name string, ok func(client.Datastore) bool) {
+	m.t.Helper()
+	m.until("done with "+name, func() bool {
+		l, answers := m.list(name)
+		return answers && len(l) == 1 && l[0].Job == nil && l[0].State == "present" && ok(l[0])
+	})
+}
+
+// gaveUp is how often it stopped with a step that another node has: it knew that, or its
+// vCenter took too long.
+func (m *member) gaveUp() int {
 	b, err := os.ReadFile(m.log.Name())
-	return err == nil && bytes.Contains(b, []byte(text))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return bytes.Count(b, []byte("a step of a datastore's job stops")) + bytes.Count(b, []byte("a datastore's job is tried again"))
 }
 
-// TestClusterDatastorePaused: the process that makes a datastore stands still (SIGSTOP) while
-// its vCenter is slow to answer, right before the call that formats the LUN; another node takes
-// the job over and ends it. When the first one goes on, and has its answer, it finds out that
-// the job is not its any more: the LUN is not formatted twice.
-func TestClusterDatastorePaused(t *testing.T) {
-	alpha, beta := newPair(t, func(endpoint string) string { return endpoint })
-	l := &late{calls: map[string]int{}}
-	var off atomic.Value // the portal that is not reached
-	off.Store("")
-	v, err := esxsim.Start(esxsim.Options{Hosts: 2, Reach: func(_, portal string) bool { return portal != off.Load() }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(v.Close)
-	v.Before(l.before)
-	alpha.do(v.Password()+"\n", "vsphere", "center", "add", "dc", "--address", v.URL(), "--user", v.User(), "--thumbprint", v.Thumbprint(), "--secret-stdin")
-	begun, release := l.arm("QueryVmfsDatastoreCreateOptions")
-	t.Cleanup(release)
-	alpha.do("", "vsphere", "datastore", "create", "gold", "--center", "dc", "--cluster", esxsim.Cluster, "--vpool", "gold", "--size", "2GiB", "--no-wait")
-	alpha.until("at work", func() bool {
+// pausing is a pair of nodes with a vCenter, for jobs whose node stands still.
+type pausing struct {
+	*late
+	t   *testing.T
+	v   *esxsim.VCenter
+	off atomic.Value // the portal that is not reached
+}
+
+// pause has owner begin a job on gold, and stand still (SIGSTOP) while the vCenter is slow to
+// answer the call that match tells. back has it go on, and returns when it gave the step up.
+func (p *pausing) pause(owner *member, match func(esxsim.Call) bool, ask ...string) (back func()) {
+	p.t.Helper()
+	begun, release := p.arm(match)
+	p.t.Cleanup(release)
+	owner.do("", ask...)
+	owner.until("at work", func() bool {
 		select {
 		case <-begun:
 			return true
@@ -98,26 +153,110 @@ func TestClusterDatastorePaused(t *testing.T) {
 			return false
 		}
 	})
-	alpha.until("mirrored", func() bool { return alpha.disk(t.Context(), "gold").Dtl.State == "ok" })
-	off.Store(alpha.portal())
-	alpha.signal(syscall.SIGSTOP)
-	v.DropSessions()
-	made := func(m *member) bool {
-		d, ok := m.datastore("gold")
-		return ok && d.Job == nil && d.State == "present"
+	owner.until("mirrored", func() bool { return owner.disk(p.t.Context(), "gold").Dtl.State == "ok" })
+	before := owner.gaveUp()
+	p.off.Store(owner.portal())
+	owner.signal(syscall.SIGSTOP)
+	p.v.DropSessions()
+	return func() {
+		p.t.Helper()
+		release()
+		owner.signal(syscall.SIGCONT)
+		p.off.Store("")
+		owner.until("aware of it", func() bool { return owner.gaveUp() > before })
 	}
+}
+
+// times wants a method to have been called so often.
+func (p *pausing) times(when, method string, want int) {
+	p.t.Helper()
+	if n := p.count(method); n != want {
+		p.t.Fatalf("%s, %s is called %d times, want %d", when, method, n, want)
+	}
+}
+
+// TestClusterDatastorePaused: the process that does a job of a datastore stands still while its
+// vCenter is slow to answer, right before a call that does harm when it is made twice; another
+// node takes the job over and ends it. When the first one goes on, and has its answer, it finds
+// out that the job is not its any more, and does not make the call: no LUN is formatted twice,
+// no snapshot of a virtual machine is left or removed that is another's, no datastore destroyed
+// that was made since.
+func TestClusterDatastorePaused(t *testing.T) {
+	const hosts = 2
+	alpha, beta := newPair(t, func(endpoint string) string { return endpoint })
+	p := &pausing{late: &late{calls: map[string]int{}}, t: t}
+	p.off.Store("")
+	var err error
+	p.v, err = esxsim.Start(esxsim.Options{Hosts: hosts, Reach: func(_, portal string) bool { return portal != p.off.Load() }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.v.Close)
+	p.v.Before(p.before)
+	p.v.Answering(p.answering)
+	any := func(client.Datastore) bool { return true }
+	alpha.do(p.v.Password()+"\n", "vsphere", "center", "add", "dc", "--address", p.v.URL(), "--user", p.v.User(), "--thumbprint", p.v.Thumbprint(), "--secret-stdin")
+	create := []string{"vsphere", "datastore", "create", "gold", "--center", "dc", "--cluster", esxsim.Cluster, "--vpool", "gold", "--size", "2GiB"}
+
 	const format = "CreateVmfsDatastore"
-	beta.until("done", func() bool { return made(beta) })
-	if n := l.count(format); n != 1 {
-		t.Fatalf("taken over, %s is called %d times", format, n)
+	back := p.pause(alpha, method("QueryVmfsDatastoreCreateOptions"), append(create, "--no-wait")...)
+	beta.idle("gold", any)
+	p.times("taken over", format, 1)
+	back()
+	alpha.idle("gold", any)
+	p.times("back", format, 1)
+
+	// Before the removal of the snapshot of a virtual machine, which is looked for first.
+	vm, err := p.v.Powered(t.Context(), "db", "gold")
+	if err != nil {
+		t.Fatal(err)
 	}
-	release()
-	alpha.signal(syscall.SIGCONT)
-	off.Store("")
-	alpha.until("aware of it", func() bool { return alpha.logged("a step of a datastore's job stops") })
-	alpha.until("in step", func() bool { return made(alpha) })
-	if n := l.count(format); n != 1 {
-		t.Fatalf("back, %s is called %d times", format, n)
+	const remove = "RemoveSnapshot_Task"
+	back = p.pause(beta, lookAfter("CreateSnapshot_Task", 1, "snapshot"), "vsphere", "datastore", "snapshot", "gold", "evening", "--require", "--no-wait")
+	made := func(d client.Datastore) bool { return len(d.Snapshots) == 1 && d.Snapshots[0].Consistent }
+	alpha.idle("gold", made)
+	p.times("taken over", remove, 1)
+	task, err := vm.CreateSnapshot(t.Context(), "mine", "of an administrator", false, false)
+	if err == nil {
+		err = task.Wait(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	back()
+	beta.idle("gold", made)
+	p.times("back", remove, 1)
+	var now mo.VirtualMachine
+	if err := vm.Properties(t.Context(), vm.Reference(), []string{"snapshot"}, &now); err != nil || now.Snapshot == nil || len(now.Snapshot.RootSnapshotList) != 1 || now.Snapshot.RootSnapshotList[0].Name != "mine" || len(now.Snapshot.RootSnapshotList[0].ChildSnapshotList) != 0 {
+		t.Errorf("the virtual machine has the snapshots %+v %v", now.Snapshot, err)
+	}
+	if task, err = vm.PowerOff(t.Context()); err == nil {
+		err = task.Wait(t.Context())
+	}
+	if err == nil {
+		if task, err = vm.Destroy(t.Context()); err == nil {
+			err = task.Wait(t.Context())
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// Before the destruction of the datastore, which is looked at when all hosts have looked.
+	const destroy = "RemoveDatastore"
+	data, got := bytes.Repeat([]byte{7}, 4096), make([]byte, 4096)
+	back = p.pause(alpha, lookAfter("RescanVmfs", hosts, "summary.capacity"), "vsphere", "datastore", "remove", "gold", "-y", "--no-wait")
+	beta.until("rid of gold", func() bool { l, answers := beta.list("gold"); return answers && len(l) == 0 })
+	p.times("taken over", destroy, 1)
+	beta.do("", create...)
+	if err := p.v.Host(0).WriteAt("gold", data, 0); err != nil {
+		t.Fatal(err)
+	}
+	back()
+	alpha.idle("gold", any)
+	p.times("back", destroy, 1)
+	if err := p.v.Host(1).ReadAt("gold", got, 0); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the new datastore is read as %d…: %v", got[:4], err)
 	}
 	beta.do("", "vsphere", "datastore", "remove", "gold", "-y")
 }

@@ -26,7 +26,7 @@
 //     side by side.
 //
 // What goes wrong: Before has calls of clients fail, Options.Between makes the target a liar,
-// Options.Reach cuts hosts off portals; HoldSnapshot has a task take its time; SetDown, SetMaintenance, Stop and ExpireSessions.
+// Options.Reach cuts hosts off portals; HoldSnapshot has a task take its time, Answering an answer; SetDown, SetMaintenance, Stop and ExpireSessions.
 //
 // It proves what ovgate asks of hosts and how its target answers. It is no proof of VMFS
 // itself: see the runbook in integrations/vsphere/README.md for a real host.

@@ -32,16 +32,18 @@ type fabric struct {
 	hosts      map[types.ManagedObjectReference]*Host
 	datastores map[string]types.ManagedObjectReference // by volume UUID
 
-	hmu      sync.Mutex // what follows
-	replaced map[types.ManagedObjectReference]mo.Reference
-	sessions map[*simulator.Registry]bool
-	down     map[types.ManagedObjectReference]types.ManagedObjectReference // an object of a host that is down -> host
-	before   func(Call) types.BaseMethodFault
-	lacking  []string                                                      // privileges that users do not have
-	held     map[string]*Held                                              // that wait for a snapshot, by virtual machine
-	helds    int                                                           // ever
-	cookies  map[string]bool                                               // of clients' sessions; false: expired
-	waits    map[types.ManagedObjectReference]*simulator.PropertyCollector // that a client waits at
+	hmu       sync.Mutex // what follows
+	replaced  map[types.ManagedObjectReference]mo.Reference
+	sessions  map[*simulator.Registry]bool
+	down      map[types.ManagedObjectReference]types.ManagedObjectReference // an object of a host that is down -> host
+	before    func(Call) types.BaseMethodFault
+	lacking   []string         // privileges that users do not have
+	held      map[string]*Held // that wait for a snapshot, by virtual machine
+	helds     int              // ever
+	lates     int              // ever
+	answering func(Call)
+	cookies   map[string]bool                                               // of clients' sessions; false: expired
+	waits     map[types.ManagedObjectReference]*simulator.PropertyCollector // that a client waits at
 }
 
 // Call is a method that a client calls.
@@ -89,6 +91,7 @@ func install(m *simulator.Model, dir string, o Options) *fabric {
 		}
 		f.noteWait(ctx, m)
 		f.hold(m)
+		f.late(ctx, m)
 		if o := f.handler(ctx, m.This); o != nil {
 			return o, nil
 		}
