@@ -35,12 +35,13 @@ var errAuth = errors.New("iscsi: authentication failed")
 // CHAP_C, then the initiator's CHAP_N and CHAP_R, and with CHAP_I and CHAP_C of
 // its own the target's CHAP_N and CHAP_R.
 type chap struct {
-	auth      *Auth
+	auths     []*Auth // of which the initiator proves one
 	rnd       io.Reader
 	algorithm int
 	id        [1]byte
 	challenge [challengeLen]byte
 	done      bool
+	proved    bool // what the initiator asked the target to prove
 }
 
 // step handles the CHAP keys of one login request. It adds the answer's keys.
@@ -83,10 +84,16 @@ func (c *chap) offer(list string, w *textWriter) error {
 // verify checks the initiator's proof and gives ours if it asked.
 func (c *chap) verify(keys map[string]string, w *textWriter) error {
 	got, err := decodeBinary(keys["CHAP_R"], challengeLen)
-	want := chapResponse(c.algorithm, c.id[0], c.auth.Secret, c.challenge[:])
-	ok := subtle.ConstantTimeCompare(got, want)
-	ok &= subtle.ConstantTimeCompare([]byte(keys["CHAP_N"]), []byte(c.auth.User))
-	if err != nil || ok != 1 {
+	var auth *Auth
+	for _, a := range c.auths {
+		want := chapResponse(c.algorithm, c.id[0], a.Secret, c.challenge[:])
+		ok := subtle.ConstantTimeCompare(got, want)
+		ok &= subtle.ConstantTimeCompare([]byte(keys["CHAP_N"]), []byte(a.User))
+		if ok == 1 {
+			auth = a
+		}
+	}
+	if err != nil || auth == nil {
 		return errAuth
 	}
 	c.done = true
@@ -94,7 +101,7 @@ func (c *chap) verify(keys map[string]string, w *textWriter) error {
 	if !mutual {
 		return nil
 	}
-	if c.auth.MutualUser == "" {
+	if auth.MutualUser == "" {
 		return fmt.Errorf("%w: the initiator asks for mutual CHAP, which the target has no secret for", errAuth)
 	}
 	id, err := strconv.ParseUint(idText, 0, 8)
@@ -108,8 +115,9 @@ func (c *chap) verify(keys map[string]string, w *textWriter) error {
 	if subtle.ConstantTimeCompare(challenge, c.challenge[:]) == 1 {
 		return fmt.Errorf("%w: the initiator sent our own challenge back", errAuth)
 	}
-	w.add("CHAP_N", c.auth.MutualUser)
-	w.add("CHAP_R", "0x"+hex.EncodeToString(chapResponse(c.algorithm, byte(id), c.auth.MutualSecret, challenge)))
+	c.proved = true
+	w.add("CHAP_N", auth.MutualUser)
+	w.add("CHAP_R", "0x"+hex.EncodeToString(chapResponse(c.algorithm, byte(id), auth.MutualSecret, challenge)))
 	return nil
 }
 

@@ -1,11 +1,14 @@
 package iscsi
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"unicode"
 	"unicode/utf8"
 )
@@ -67,7 +70,7 @@ type login struct {
 	discovery bool
 	target    *target
 	group     uint16 // portal group tag
-	auth      *Auth
+	auth      *Auth  // of the group, in a normal session
 	isid      [6]byte
 	tsih      uint16
 	cid       uint16
@@ -96,7 +99,7 @@ func (c *conn) login() error {
 				_ = l.respond(0, w.b, le.status) // the connection is closed in any case
 			}
 			l.undo()
-			return err
+			return l.unproven(err)
 		}
 		if done {
 			return nil
@@ -105,6 +108,19 @@ func (c *conn) login() error {
 	err := refuseLogin(loginInitiatorError, "more than %d login requests", maxLoginRequests)
 	_ = l.respond(0, nil, loginInitiatorError) // the connection is closed in any case
 	return err
+}
+
+// errUnproven is why an initiator closes the connection right after the target proved itself:
+// the protocol has no word for it.
+var errUnproven = errors.New("iscsi: the initiator hung up when the target had proved itself: it may know another mutual secret")
+
+// unproven is errUnproven for such an end, else err.
+func (l *login) unproven(err error) error {
+	closed := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+	if l.chap == nil || !l.chap.proved || !closed {
+		return err
+	}
+	return &loginError{status: loginAuthFailure, err: fmt.Errorf("%w (%w)", errUnproven, err)}
 }
 
 // undo gives back what a login took that failed after all.
@@ -249,6 +265,9 @@ func (l *login) identify() error {
 	switch l.keys["SessionType"] {
 	case "Discovery":
 		l.discovery, l.g.discovery = true, true
+		if l.c.srv.disc == nil && l.c.srv.discCHAP == DiscoveryRequired {
+			return l.withAuth(l.c.srv.authsOf(l.c.name)...)
+		}
 		return l.withAuth(l.c.srv.disc)
 	case "", "Normal":
 	default:
@@ -281,7 +300,8 @@ func (l *login) identify() error {
 	if r := l.target.spec.Load().Redirect; r != nil && r.Address != p.Address {
 		return redirect(r)
 	}
-	return l.withAuth(v.group.Auth)
+	l.auth = v.group.Auth
+	return l.withAuth(l.auth)
 }
 
 // redirect sends the initiator elsewhere before it proves anything: it has to do
@@ -294,10 +314,39 @@ func redirect(r *Redirect) error {
 	return &loginError{status, fmt.Errorf("sent to %s", r.Address), r.Address}
 }
 
-func (l *login) withAuth(a *Auth) error {
-	l.auth = a
-	if a != nil {
-		l.chap = &chap{auth: a, rnd: l.c.srv.rnd}
+// maxDiscoveryAuths bounds the credentials that a discovery session is tried with.
+const maxDiscoveryAuths = 256
+
+// authsOf returns the credentials that an initiator has at targets, each once; without any one
+// that nobody knows.
+func (s *Server) authsOf(name string) []*Auth {
+	s.mu.Lock()
+	list := make([]*target, 0, len(s.targets))
+	for _, t := range s.targets {
+		list = append(list, t)
+	}
+	s.mu.Unlock()
+	sortTargets(list)
+	var out []*Auth
+	for _, t := range list {
+		v := t.admit(name)
+		if v == nil || v.group.Auth == nil || slices.ContainsFunc(out, func(a *Auth) bool { return *a == *v.group.Auth }) {
+			continue
+		}
+		if out = append(out, v.group.Auth); len(out) == maxDiscoveryAuths {
+			break
+		}
+	}
+	if len(out) == 0 {
+		out = append(out, &Auth{Secret: rand.Text()})
+	}
+	return out
+}
+
+// withAuth demands that the initiator proves one of these; nil, and nothing else: it need not.
+func (l *login) withAuth(list ...*Auth) error {
+	if list[0] != nil {
+		l.chap = &chap{auths: list, rnd: l.c.srv.rnd}
 		if l.stage != stageSecurity {
 			return refuseLogin(loginAuthFailure, "%w: the target demands CHAP", errAuth)
 		}
@@ -345,11 +394,17 @@ func (l *login) security(csg int, transit bool, w *textWriter) error {
 
 // method picks the one authentication method that the target takes.
 func (l *login) method(offer string, w *textWriter) error {
-	want := "None"
+	want, methods := "None", strings.Split(offer, ",")
+	if l.discovery && l.chap == nil && l.c.srv.discCHAP == DiscoveryOptional && !contains(methods, want) && contains(methods, "CHAP") {
+		l.authDone = false
+		if err := l.withAuth(l.c.srv.authsOf(l.c.name)...); err != nil {
+			return err
+		}
+	}
 	if l.chap != nil {
 		want = "CHAP"
 	}
-	if !contains(strings.Split(offer, ","), want) {
+	if !contains(methods, want) {
 		return refuseLogin(loginAuthFailure, "%w: the target takes %s, the initiator offers %.80q", errAuth, want, offer)
 	}
 	l.agreed = true

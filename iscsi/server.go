@@ -89,12 +89,27 @@ type Config struct {
 	Limits Limits
 	// DiscoveryAuth, when set, is demanded of discovery sessions.
 	DiscoveryAuth *Auth
+	// DiscoveryCHAP says what discovery sessions prove without DiscoveryAuth.
+	DiscoveryCHAP DiscoveryCHAP
 	// Forward takes commands of units with a RemoteDisk to the nodes that serve them;
 	// nil: they are answered BUSY.
 	Forward Forwarder
 	// Refused, when set, is told of each login that is refused. It must not block.
 	Refused func(Refusal)
 }
+
+// DiscoveryCHAP says whether initiators prove in a discovery session what a group demands of
+// them that admits them to a target.
+type DiscoveryCHAP int
+
+const (
+	// DiscoveryOpen: they need not; who insists on CHAP is refused.
+	DiscoveryOpen DiscoveryCHAP = iota
+	// DiscoveryOptional: who insists on CHAP does it, the others need not.
+	DiscoveryOptional
+	// DiscoveryRequired: all have to; who is in no group with CHAP is told nothing.
+	DiscoveryRequired
+)
 
 // Refusal is a login that was refused.
 type Refusal struct {
@@ -140,6 +155,7 @@ type Server struct {
 	rnd      io.Reader
 	lim      Limits
 	disc     *Auth
+	discCHAP DiscoveryCHAP
 	svc      *scsiService
 	forward  Forwarder
 	refused  func(Refusal)
@@ -181,6 +197,7 @@ func NewServer(cfg Config) *Server {
 	s := &Server{
 		log: cfg.Log, clk: cfg.Clock, rnd: cfg.Rand, lim: cfg.Limits.withDefaults(),
 		disc:      cfg.DiscoveryAuth,
+		discCHAP:  cfg.DiscoveryCHAP,
 		forward:   cfg.Forward,
 		refused:   cfg.Refused,
 		svc:       newSCSIService(),
