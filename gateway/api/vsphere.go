@@ -15,7 +15,7 @@ func (s *Server) centerOf(r model.Center) Center {
 		ID: r.ID, Name: r.Name, HasSecret: len(r.Secret) > 0, Kind: r.Kind, Version: r.Version, Hosts: r.Hosts,
 		Datastores: len(s.opt.Model.Datastores(func(d model.Datastore) bool { return d.Center == r.ID })),
 		Warnings:   append([]string{}, r.Warnings...), TestedAt: r.Tested.UTC(), Created: r.Created,
-		Options: CenterOptions{URL: r.Spec.URL, User: r.Spec.User, Thumbprint: r.Spec.Thumbprint, TimeoutMs: r.Spec.TimeoutMs, Events: !r.Spec.NoEvents},
+		Options: CenterOptions{URL: r.Spec.URL, User: r.Spec.User, Thumbprint: r.Spec.Thumbprint, TimeoutMs: r.Spec.TimeoutMs, Events: !r.Spec.NoEvents, MutualChap: r.Spec.Mutual},
 	}
 	if out.Options.TimeoutMs == 0 {
 		out.Options.TimeoutMs = vsphere.DefaultTimeout.Milliseconds()
@@ -41,6 +41,7 @@ func centerChange(in *CenterOptionsInput) func(*model.CenterSpec) {
 		set(&s.User, in.User)
 		set(&s.Thumbprint, in.Thumbprint)
 		set(&s.TimeoutMs, in.TimeoutMs)
+		set(&s.Mutual, in.MutualChap)
 		if in.Events != nil {
 			s.NoEvents = !*in.Events
 		}
@@ -132,7 +133,7 @@ func actionsOf(list []vsphere.Action) []HostAction {
 // PrepareCenterHosts prepares the hosts of a cluster.
 func (s *Server) PrepareCenterHosts(ctx context.Context, r PrepareCenterHostsRequestObject) (PrepareCenterHostsResponseObject, error) {
 	dryRun := value(r.Body.DryRun)
-	actions, err := s.opt.VSphere.PrepareHosts(ctx, r.Center, value(r.Body.Cluster), dryRun)
+	actions, err := s.opt.VSphere.PrepareHosts(ctx, r.Center, value(r.Body.Cluster), dryRun, value(r.Body.RotateSecrets))
 	if err != nil {
 		return nil, err
 	}
@@ -232,7 +233,7 @@ func (s *Server) LookAtDatastore(ctx context.Context, r LookAtDatastoreRequestOb
 		out.Stored = s.opt.Control.DiskStatus(v).Stats.StoredBytes
 	}
 	for _, h := range live.Hosts {
-		row := DatastoreHost{Host: h.Host, Away: h.Away, Mounted: h.Mounted, Accessible: h.Accessible, Reason: h.Reason, Policy: h.Policy, Paths: []DatastorePath{}}
+		row := DatastoreHost{Host: h.Host, Away: h.Away, Mounted: h.Mounted, Accessible: h.Accessible, Reason: h.Reason, Policy: h.Policy, Refused: h.Refused, Paths: []DatastorePath{}}
 		for _, p := range h.Paths {
 			row.Paths = append(row.Paths, DatastorePath{Portal: p.Portal, Target: p.Target, State: p.State, Working: p.Working})
 		}

@@ -36,6 +36,7 @@ type CenterSpec struct {
 	Thumbprint string `json:"thumbprint"`              // SHA-256 of the certificate that is trusted
 	TimeoutMs  int64  `json:"timeoutMillis,omitempty"` // of each request
 	NoEvents   bool   `json:"noEvents,omitempty"`      // it is not told what happens to datastores
+	Mutual     bool   `json:"mutual,omitempty"`        // its hosts have the target prove itself, too
 }
 
 // CenterCluster is a cluster of hosts, or a host alone, with the target that it has.
@@ -47,6 +48,9 @@ type CenterCluster struct {
 	// Center's ID.
 	CHAPUser   string `json:"chapUser"`
 	CHAPSecret []byte `json:"chapSecret"`
+	// MutualUser and MutualSecret are what the target proves to them, likewise; empty: never asked for.
+	MutualUser   string `json:"mutualUser,omitempty"`
+	MutualSecret []byte `json:"mutualSecret,omitempty"`
 }
 
 // Cluster returns a cluster by its managed object id, nil if there is none; it is c's own.
@@ -67,7 +71,7 @@ func (c Center) clone(rev int64) Center {
 	c.Rev = rev
 	c.Secret, c.Warnings, c.Clusters = slices.Clone(c.Secret), slices.Clone(c.Warnings), slices.Clone(c.Clusters)
 	for i := range c.Clusters {
-		c.Clusters[i].CHAPSecret = slices.Clone(c.Clusters[i].CHAPSecret)
+		c.Clusters[i].CHAPSecret, c.Clusters[i].MutualSecret = slices.Clone(c.Clusters[i].CHAPSecret), slices.Clone(c.Clusters[i].MutualSecret)
 	}
 	return c
 }

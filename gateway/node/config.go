@@ -62,6 +62,9 @@ const (
 //	                             # journals' place on the first WRITE disk
 //	paths: all                   # other nodes' vDisks have a path through this node, too: their
 //	                             # commands are forwarded; owner: they have none
+//	discovery_chap: optional     # of initiators that ask which targets there are: who insists on
+//	                             # CHAP proves what its group demands; required: all do; none:
+//	                             # nobody does, and who insists on it is refused
 //	registry:                    # etcd for the registry; default: kv.db in the data directory,
 //	                             # which moves there at the first start with this
 //	  etcd: [https://10.0.0.7:2379]
@@ -124,6 +127,8 @@ type config struct {
 	Alba     devicesConfig  `yaml:"alba"`
 	Domain   string         `yaml:"domain"`
 	Paths    string         `yaml:"paths"`
+
+	DiscoveryCHAP string `yaml:"discovery_chap"`
 
 	JournalBytes     int64         `yaml:"journal_bytes"`
 	ChunkBytes       int64         `yaml:"chunk_bytes"`
@@ -323,6 +328,9 @@ func (c config) check() error {
 func (c config) checkPortals() error {
 	if c.Paths != "" && c.Paths != pathsAll && c.Paths != pathsOwner {
 		return fmt.Errorf("configuration: paths is %.100q: use all or owner", c.Paths)
+	}
+	if _, ok := discoveries[c.DiscoveryCHAP]; !ok {
+		return fmt.Errorf("configuration: discovery_chap is %.100q: use none, optional or required", c.DiscoveryCHAP)
 	}
 	if len(c.Advertise) > maxPortals {
 		return fmt.Errorf("configuration: advertise has %d portals: use at most %d", len(c.Advertise), maxPortals)

@@ -128,6 +128,7 @@ func (n *node) signInRefused(address string) {
 // targets that exist are objects.
 func (n *node) loginRefused(r iscsi.Refusal) {
 	object := n.object()
+	n.vsphere.LoginRefused(r.Initiator, r.Reason.Error())
 	if t, err := n.ctl.FindTarget(r.Target); err == nil {
 		object = "target " + t.IQN
 	}

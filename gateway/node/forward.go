@@ -17,10 +17,15 @@ const (
 	pathsOwner = "owner"
 )
 
+// discoveries are what discovery_chap in the configuration may be; empty is optional.
+var discoveries = map[string]iscsi.DiscoveryCHAP{
+	"": iscsi.DiscoveryOptional, "none": iscsi.DiscoveryOpen, "optional": iscsi.DiscoveryOptional, "required": iscsi.DiscoveryRequired,
+}
+
 // openFront makes the iSCSI front end. Where nodes reach each other, commands of vDisks that
 // another node serves are forwarded to that node, through the listener of the DTL.
 func (n *node) openFront() {
-	c := iscsi.Config{Log: n.log, Refused: n.loginRefused, Limits: n.opt.iscsiLimits}
+	c := iscsi.Config{Log: n.log, Refused: n.loginRefused, Limits: n.opt.iscsiLimits, DiscoveryCHAP: discoveries[n.cfg.DiscoveryCHAP]}
 	if n.dtl.listener != nil && n.cfg.Paths != pathsOwner {
 		n.forwarder = forward.NewForwarder(forward.Options{
 			Cluster: n.model.Cluster().ID, Node: n.self.ID, Dial: n.dialDTL, Clock: clock.Real{}, Log: n.log,

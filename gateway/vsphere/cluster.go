@@ -30,32 +30,56 @@ func targetName(c model.Center, cluster string) string {
 // chapUser is what the hosts of a vCenter prove to be.
 func chapUser(c model.Center) string { return "ovgate-" + c.ID[:8] }
 
-// credentials returns what the hosts of a cluster prove. The first time it is drawn and
-// stored, before anybody is told of it.
-func (m *Manager) credentials(ctx context.Context, center, id, name string) (user, secret string, _ error) {
-	drawn := rand.Text()
+// mutualUser is what their target proves to be.
+func mutualUser(c model.Center) string { return chapUser(c) + "-target" }
+
+// secrets say what of the CHAP secrets of a cluster is made anew.
+type secrets int
+
+const (
+	keepSecrets   secrets = iota // what is there
+	setSecrets                   // what is there is set again
+	rotateSecrets                // new ones
+)
+
+// credentials returns what the hosts of a cluster and its target prove. The first time, and to
+// rotate them, they are drawn and stored before anybody is told of them.
+func (m *Manager) credentials(ctx context.Context, center, id, name string, how secrets) (t vsphere.Target, _ error) {
+	chap, mutual := rand.Text(), rand.Text()
 	c, err := m.model.UpdateCenter(ctx, center, func(c *model.Center) error {
-		if c.Cluster(id) != nil {
-			return nil
+		if c.Cluster(id) == nil {
+			c.Clusters = append(c.Clusters, model.CenterCluster{ID: id, Name: name, CHAPUser: chapUser(*c)})
 		}
-		sealed, err := m.opt.Sealer.Seal(c.ID, drawn)
-		if err == nil {
-			c.Clusters = append(c.Clusters, model.CenterCluster{ID: id, Name: name, CHAPUser: chapUser(*c), CHAPSecret: sealed})
+		cl := c.Cluster(id)
+		var err, merr error
+		if cl.CHAPSecret == nil || how == rotateSecrets {
+			cl.CHAPSecret, err = m.opt.Sealer.Seal(c.ID, chap)
 		}
-		return err
+		if c.Spec.Mutual && cl.MutualSecret == nil || cl.MutualSecret != nil && how == rotateSecrets {
+			cl.MutualUser = mutualUser(*c)
+			cl.MutualSecret, merr = m.opt.Sealer.Seal(c.ID, mutual)
+		}
+		return errors.Join(err, merr)
 	})
 	if err != nil {
-		return "", "", err
+		return t, err
 	}
 	cl := c.Cluster(id)
-	if secret, err = m.opt.Sealer.Open(c.ID, cl.CHAPSecret); err != nil {
-		return "", "", &control.Error{Code: control.CodeBackend, Object: centerObject(c.Name), Message: "the CHAP secret of cluster " + cl.Name + " does not open with this node's seal.key", Hint: "bring back seal.key", Err: err}
+	t.CHAPUser = cl.CHAPUser
+	t.CHAPSecret, err = m.opt.Sealer.Open(c.ID, cl.CHAPSecret)
+	if err == nil && c.Spec.Mutual {
+		t.MutualUser = cl.MutualUser
+		t.MutualSecret, err = m.opt.Sealer.Open(c.ID, cl.MutualSecret)
 	}
-	return cl.CHAPUser, secret, nil
+	if err != nil {
+		return t, &control.Error{Code: control.CodeBackend, Object: centerObject(c.Name), Message: "the CHAP secret of cluster " + cl.Name + " does not open with this node's seal.key", Hint: "bring back seal.key", Err: err}
+	}
+	return t, nil
 }
 
-// ensureTarget makes the shared target of a cluster, with its group, and returns it.
-func (m *Manager) ensureTarget(ctx context.Context, c model.Center, cluster, clusterName string) (control.Target, vsphere.Target, error) {
+// ensureTarget makes the shared target of a cluster, with its group, and returns it. The target
+// proves itself before hosts ask for it, and also when they do no more.
+func (m *Manager) ensureTarget(ctx context.Context, c model.Center, cluster, clusterName string, how secrets) (control.Target, vsphere.Target, error) {
 	m.targetLock.Lock()
 	defer m.targetLock.Unlock()
 	var out vsphere.Target
@@ -68,17 +92,26 @@ func (m *Manager) ensureTarget(ctx context.Context, c model.Center, cluster, clu
 	if err != nil {
 		return t, out, err
 	}
-	out.CHAPUser, out.CHAPSecret, err = m.credentials(ctx, c.ID, cluster, clusterName)
+	if out, err = m.credentials(ctx, c.ID, cluster, clusterName, how); err != nil {
+		return t, out, err
+	}
+	change := control.GroupChange{User: &out.CHAPUser, Secret: &out.CHAPSecret}
+	if out.MutualUser != "" {
+		change.MutualUser, change.MutualSecret = &out.MutualUser, &out.MutualSecret
+	}
+	var r control.GroupResult
+	switch g := t.Access.Group(hostGroup); {
+	case g == nil:
+		r, err = m.ctl.CreateGroup(ctx, name, hostGroup, change)
+	case how != keepSecrets || out.MutualUser != "" && g.MutualUser != out.MutualUser:
+		r, err = m.ctl.UpdateGroup(ctx, name, hostGroup, change) // sessions stay
+	default:
+		r.Target = t
+	}
 	if err != nil {
 		return t, out, err
 	}
-	if t.Access.Group(hostGroup) == nil {
-		r, err := m.ctl.CreateGroup(ctx, name, hostGroup, control.GroupChange{User: &out.CHAPUser, Secret: &out.CHAPSecret})
-		if err != nil {
-			return t, out, err
-		}
-		t = r.Target
-	}
+	t = r.Target
 	if now, ok := m.model.FindCenter(c.ID); !ok || now.Cluster(cluster) == nil || now.Cluster(cluster).Target != t.ID {
 		_, err = m.model.UpdateCenter(ctx, c.ID, func(c *model.Center) error { c.Cluster(cluster).Target = t.ID; return nil })
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/openvstorage/ovgate/gateway/control"
@@ -37,7 +38,7 @@ func (s *step) makeVDisk(ctx context.Context) error {
 
 // publish makes the cluster's target and places the vDisk in it.
 func (s *step) publish(ctx context.Context) error {
-	t, _, err := s.m.ensureTarget(ctx, s.center, s.rec.Cluster, s.rec.ClusterName)
+	t, _, err := s.m.ensureTarget(ctx, s.center, s.rec.Cluster, s.rec.ClusterName, keepSecrets)
 	if err != nil {
 		return err
 	}
@@ -52,7 +53,7 @@ func (s *step) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := s.m.prepare(ctx, s.v, s.center, s.rec.Cluster, s.rec.ClusterName, ready, false)
+	p, err := s.m.prepare(ctx, s.v, s.center, s.rec.Cluster, s.rec.ClusterName, ready, keepSecrets)
 	if err != nil {
 		return err
 	}
@@ -86,7 +87,7 @@ func (s *step) prepare(ctx context.Context) error {
 			return err
 		}
 		disk, err := st.DiskAt(s.naa, iqn, lun)
-		return s.sees(h, disk, err, v.Size)
+		return s.sees(h, p.names[i], disk, err, v.Size)
 	})
 }
 
@@ -94,13 +95,16 @@ func (s *step) prepare(ctx context.Context) error {
 // wants are left alone then.
 func (s *step) again() bool { return s.job.Tries > 0 }
 
-// sees tells what is wrong with a host's LUN.
-func (s *step) sees(h *vsphere.Host, disk vsphere.Disk, err error, size int64) error {
+// sees tells what is wrong with the LUN of a host, whose iSCSI name is initiator.
+func (s *step) sees(h *vsphere.Host, initiator string, disk vsphere.Disk, err error, size int64) error {
 	problem := &control.Error{Code: control.CodeBackend, Object: datastoreObject(s.rec.Name), Err: err}
 	const between = "see that nothing between the host and the portals changes what the target tells, and that no other target has its name: "
 	switch portals := strings.Join(s.portals(), ", "); {
 	case errors.Is(err, vsphere.ErrNotFound):
 		problem.Message = fmt.Sprintf("host %s does not see LUN %s: no session to its target, or a wrong CHAP secret", h.Name, s.naa)
+		if why := s.m.refusedLogin(initiator); why != "" {
+			problem.Message += "; " + why
+		}
 		problem.Hint = "see that the host reaches " + portals + "; ovgate vsphere host prepare sets CHAP again"
 	case errors.Is(err, vsphere.ErrAnother):
 		problem.Message, problem.Hint = err.Error(), between+portals
@@ -126,14 +130,16 @@ func (s *step) portals() []string {
 type prepared struct {
 	target  vsphere.Target
 	devices []string // of the adapters
+	names   []string // iSCSI names
 	done    [][]vsphere.Action
 }
 
 // prepare switches software iSCSI on, admits the hosts, and sets send targets and CHAP where
-// they are not what they should be, or with rotate everywhere.
-func (m *Manager) prepare(ctx context.Context, v *vsphere.Center, c model.Center, cluster, clusterName string, hosts []*vsphere.Host, rotate bool) (prepared, error) {
-	p := prepared{devices: make([]string, len(hosts)), done: make([][]vsphere.Action, len(hosts))}
-	t, target, err := m.ensureTarget(ctx, c, cluster, clusterName)
+// they are not what they should be, or but for keepSecrets everywhere.
+func (m *Manager) prepare(ctx context.Context, v *vsphere.Center, c model.Center, cluster, clusterName string, hosts []*vsphere.Host, how secrets) (prepared, error) {
+	p := prepared{devices: make([]string, len(hosts)), names: make([]string, len(hosts)), done: make([][]vsphere.Action, len(hosts))}
+	again := how != keepSecrets
+	t, target, err := m.ensureTarget(ctx, c, cluster, clusterName, how)
 	if err != nil {
 		return p, err
 	}
@@ -142,7 +148,7 @@ func (m *Manager) prepare(ctx context.Context, v *vsphere.Center, c model.Center
 	if err != nil {
 		return p, err
 	}
-	names, slots := make([]string, len(hosts)), m.slotsOf(c.ID)
+	names, slots := p.names, m.slotsOf(c.ID)
 	err = each(ctx, hosts, func(ctx context.Context, i int, h *vsphere.Host) (err error) {
 		st := now[h.ID()]
 		if err := st.Err(); err != nil {
@@ -164,18 +170,19 @@ func (m *Manager) prepare(ctx context.Context, v *vsphere.Center, c model.Center
 		return p, err
 	}
 	return p, each(ctx, hosts, func(ctx context.Context, i int, h *vsphere.Host) error {
-		if plan, err := now[h.ID()].PlanTarget(target, rotate); err != nil || len(plan) == 0 {
+		if plan, err := now[h.ID()].PlanTarget(target, again); err != nil || len(plan) == 0 {
 			return err
 		}
-		key := fmt.Sprintf("%s target %s %t", c.ID, h.ID(), rotate)
-		p.done[i], err = shared(ctx, &m.shares, key, slots, func(ctx context.Context) ([]vsphere.Action, error) { return h.SetTarget(ctx, target, rotate) })
+		key := fmt.Sprintf("%s target %s %d", c.ID, h.ID(), how)
+		p.done[i], err = shared(ctx, &m.shares, key, slots, func(ctx context.Context) ([]vsphere.Action, error) { return h.SetTarget(ctx, target, again) })
 		return err
 	})
 }
 
 // PrepareHosts prepares the hosts of a cluster for its target, or says what it would
-// change. CHAP is set again, also where it is the same by name.
-func (m *Manager) PrepareHosts(ctx context.Context, ref, cluster string, dryRun bool) ([]vsphere.Action, error) {
+// change. CHAP is set again, also where it is the same by name; with rotate the secrets are new
+// ones. Sessions stay: who logs in later needs them.
+func (m *Manager) PrepareHosts(ctx context.Context, ref, cluster string, dryRun, rotate bool) ([]vsphere.Action, error) {
 	ctx, done := m.begin(ctx)
 	defer done()
 	c, err := m.FindCenter(ref)
@@ -195,16 +202,25 @@ func (m *Manager) PrepareHosts(ctx context.Context, ref, cluster string, dryRun 
 	if cluster == "" && c.Kind != vsphere.KindESXi {
 		return nil, invalid("cluster", object, "ovgate vsphere host list "+c.Name+" shows hosts and clusters", "the cluster is missing")
 	}
+	how, ready := setSecrets, usable(hosts)
+	if rotate {
+		how = rotateSecrets
+		if ready, err = connectedAll(object, hosts); err != nil {
+			return nil, err
+		}
+	}
 	var actions []vsphere.Action
 	for _, h := range hosts {
+		if slices.Contains(ready, h) {
+			continue
+		}
 		if why := h.Away(); why != "" {
 			actions = append(actions, vsphere.Action{Host: h.Name, Action: "leave out", Detail: "it " + why})
 		}
 	}
-	ready := usable(hosts)
 	made := make([][]vsphere.Action, len(ready))
 	if dryRun {
-		t := vsphere.Target{CHAPUser: chapUser(c)}
+		t := wanted(c)
 		for _, p := range m.ctl.Portals() {
 			t.Portals = append(t.Portals, p.Address)
 		}
@@ -219,7 +235,7 @@ func (m *Manager) PrepareHosts(ctx context.Context, ref, cluster string, dryRun 
 		}
 	} else {
 		var p prepared
-		p, err = m.prepare(ctx, v, c, hosts[0].ClusterID, hosts[0].Cluster, ready, true)
+		p, err = m.prepare(ctx, v, c, hosts[0].ClusterID, hosts[0].Cluster, ready, how)
 		made = p.done
 		if err == nil {
 			err = each(ctx, ready, func(ctx context.Context, i int, h *vsphere.Host) error {
@@ -234,6 +250,30 @@ func (m *Manager) PrepareHosts(ctx context.Context, ref, cluster string, dryRun 
 		actions = append(actions, a...)
 	}
 	return actions, explain(object, err)
+}
+
+// wanted is what hosts of a vCenter are told of a target, without portals and secrets.
+func wanted(c model.Center) vsphere.Target {
+	t := vsphere.Target{CHAPUser: chapUser(c)}
+	if c.Spec.Mutual {
+		t.MutualUser = mutualUser(c)
+	}
+	return t
+}
+
+// connectedAll returns all hosts of a cluster, in maintenance mode too, or an error that names
+// those that cannot be told of new secrets.
+func connectedAll(object string, hosts []*vsphere.Host) ([]*vsphere.Host, error) {
+	var off []string
+	for _, h := range hosts {
+		if h.State != "connected" {
+			off = append(off, h.Name+" is "+h.State)
+		}
+	}
+	if len(off) > 0 {
+		return nil, &control.Error{Code: control.CodeBackend, Object: object, Message: "with new secrets a host that cannot be told of them loses its disks with its next login: " + strings.Join(off, ", "), Hint: "bring it back in its vCenter, or take it out of the inventory", Err: vsphere.ErrHostAway}
+	}
+	return hosts, nil
 }
 
 // format makes the datastore through the first host that can.

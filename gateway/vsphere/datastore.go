@@ -155,7 +155,7 @@ func (m *Manager) planHosts(ctx context.Context, at placed) ([]vsphere.Action, e
 	pool, _ := m.model.VPool(rec.VPool)
 	plan := []vsphere.Action{{Host: "", Action: "create", Detail: fmt.Sprintf("vDisk %s of %d bytes in vPool %s", rec.Name, rec.Size, pool.Name)}}
 	name := targetName(c, rec.Cluster)
-	t := vsphere.Target{CHAPUser: chapUser(c)}
+	t := wanted(c)
 	portals := m.ctl.Portals()
 	if shared, err := m.ctl.FindTarget(name); err != nil {
 		plan = append(plan, vsphere.Action{Action: "create", Detail: "target " + name + " for the hosts of cluster " + rec.ClusterName})
@@ -388,6 +388,8 @@ type HostView struct {
 	Reason     string
 	Policy     string
 	Paths      []vsphere.Path
+	// Refused is why this node refused its newest login, if that is not long ago; empty: it did not.
+	Refused string
 }
 
 // Look asks the vCenter for a datastore, with its paths on every host.
@@ -431,8 +433,15 @@ func (m *Manager) Look(ctx context.Context, rec model.Datastore) (Live, error) {
 	if err != nil {
 		return out, explain(object, err)
 	}
+	adapters, err := m.storages(ctx, c.ID, v, hosts, vsphere.Adapters)
+	if err != nil {
+		return out, explain(object, err)
+	}
 	for _, h := range hosts {
 		x := HostView{Host: h.Name, Away: h.Away()}
+		if name, _ := adapters[h.ID()].Initiator(); name != "" {
+			x.Refused = m.refusedLogin(name)
+		}
 		if d != nil {
 			mount, _ := d.On(h)
 			x.Mounted, x.Accessible, x.Reason = mount.Mounted, mount.Accessible, mount.Reason

@@ -73,6 +73,7 @@ type Manager struct {
 	targetLock sync.Mutex    // held by who makes a cluster's target or lets hosts in to it
 	shares     shares
 	notices    notices
+	refusals   refusals
 
 	mu      sync.Mutex
 	stopped bool

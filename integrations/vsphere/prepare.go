@@ -33,6 +33,9 @@ type Target struct {
 	Portals    []string // HOST:PORT
 	CHAPUser   string
 	CHAPSecret string
+	// MutualUser and MutualSecret are what the target proves; empty: it is not asked to.
+	MutualUser   string
+	MutualSecret string
 }
 
 // Action is a change of a host, made or planned.
@@ -65,14 +68,43 @@ func samePlace(a, b types.HostInternetScsiHbaSendTarget) bool {
 	return a.Address == b.Address && port(a) == port(b)
 }
 
-// credentials are those of a send target. Discovery is without CHAP, and a target that
-// demands it refuses whoever has none: so a host prefers it, and does not insist.
+// Whether a host does CHAP.
+const (
+	prohibited = string(types.HostInternetScsiHbaChapAuthenticationTypeChapProhibited)
+	preferred  = string(types.HostInternetScsiHbaChapAuthenticationTypeChapPreferred)
+	required   = string(types.HostInternetScsiHbaChapAuthenticationTypeChapRequired)
+)
+
+// credentials are those of a send target. A node may have no CHAP in discovery, and a target that
+// demands it refuses whoever has none: so a host prefers it, and does not insist. One that has the
+// target prove itself has to insist on both, as hosts take nothing else.
 func (t Target) credentials() *types.HostInternetScsiHbaAuthenticationProperties {
-	return &types.HostInternetScsiHbaAuthenticationProperties{
-		ChapAuthEnabled: true, ChapName: t.CHAPUser, ChapSecret: t.CHAPSecret, ChapInherited: new(false),
-		ChapAuthenticationType:       string(types.HostInternetScsiHbaChapAuthenticationTypeChapPreferred),
-		MutualChapAuthenticationType: string(types.HostInternetScsiHbaChapAuthenticationTypeChapProhibited), MutualChapInherited: new(false),
+	a := &types.HostInternetScsiHbaAuthenticationProperties{
+		ChapAuthEnabled: true, ChapName: t.CHAPUser, ChapSecret: t.CHAPSecret, ChapInherited: new(false), ChapAuthenticationType: preferred,
+		MutualChapAuthenticationType: prohibited, MutualChapInherited: new(false),
 	}
+	if t.MutualUser != "" {
+		a.MutualChapName, a.MutualChapSecret = t.MutualUser, t.MutualSecret
+		a.ChapAuthenticationType, a.MutualChapAuthenticationType = required, required
+	}
+	return a
+}
+
+// chap is how the target's CHAP is told of.
+func (t Target) chap() string {
+	if t.MutualUser != "" {
+		return "mutual CHAP"
+	}
+	return "CHAP"
+}
+
+// sameCHAP tells whether a send target has these credentials, as far as a host tells: no secrets.
+// What an administrator has the target prove is left alone where that is not asked for.
+func (t Target) sameCHAP(have *types.HostInternetScsiHbaAuthenticationProperties) bool {
+	if have == nil || !have.ChapAuthEnabled || have.ChapName != t.CHAPUser {
+		return false
+	}
+	return t.MutualUser == "" || have.MutualChapName == t.MutualUser && have.MutualChapAuthenticationType == required && have.ChapAuthenticationType == required
 }
 
 // advanced are the settings of a send target.
@@ -135,7 +167,7 @@ func (s *Storage) PlanTarget(t Target, rotate bool) ([]Action, error) {
 	if a == nil {
 		out := []Action{{s.host, "enable", "software iSCSI"}}
 		for _, p := range t.Portals {
-			out = append(out, Action{s.host, "add", "send target " + p + " with CHAP as " + t.CHAPUser})
+			out = append(out, Action{s.host, "add", "send target " + p + " with " + t.chap() + " as " + t.CHAPUser})
 		}
 		return out, nil
 	}
@@ -170,13 +202,13 @@ func changesOf(a *types.HostInternetScsiHba, t Target, rotate bool) ([]change, e
 		}
 		i := slices.IndexFunc(a.ConfiguredSendTarget, func(o types.HostInternetScsiHbaSendTarget) bool { return samePlace(o, want) })
 		if i < 0 {
-			out = append(out, change{addTarget, "add", "send target " + p + " with CHAP as " + t.CHAPUser, want})
+			out = append(out, change{addTarget, "add", "send target " + p + " with " + t.chap() + " as " + t.CHAPUser, want})
 			out = append(out, change{setTimeouts, "set", "timeouts of send target " + p, want})
 			continue
 		}
 		have := a.ConfiguredSendTarget[i]
-		if c := have.AuthenticationProperties; rotate || c == nil || !c.ChapAuthEnabled || c.ChapName != t.CHAPUser {
-			out = append(out, change{setCHAP, "set", "CHAP of send target " + p + " as " + t.CHAPUser, want})
+		if rotate || !t.sameCHAP(have.AuthenticationProperties) {
+			out = append(out, change{setCHAP, "set", t.chap() + " of send target " + p + " as " + t.CHAPUser, want})
 		}
 		if !sameAdvanced(have.AdvancedOptions) {
 			out = append(out, change{setTimeouts, "set", "timeouts of send target " + p, want})

@@ -1273,6 +1273,9 @@ type CenterOptions struct {
 	// Events It is told in its events what happens to datastores of ovgate
 	Events bool `json:"events"`
 
+	// MutualChap Its hosts have the target prove itself, too
+	MutualChap bool `json:"mutualChap"`
+
 	// Thumbprint SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there
 	Thumbprint string `json:"thumbprint"`
 
@@ -1290,6 +1293,9 @@ type CenterOptions struct {
 type CenterOptionsInput struct {
 	// Events It is told in its events what happens to datastores of ovgate; left out at first: true
 	Events *bool `json:"events,omitempty"`
+
+	// MutualChap Its hosts have the target prove itself, too, from the next preparation on; left out at first: false
+	MutualChap *bool `json:"mutualChap,omitempty"`
 
 	// Thumbprint SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there
 	Thumbprint *string `json:"thumbprint,omitempty"`
@@ -1773,6 +1779,9 @@ type DatastoreHost struct {
 
 	// Reason Why it is not accessible
 	Reason string `json:"reason"`
+
+	// Refused Why this node refused its newest login, such as a wrong CHAP secret; empty, or that was minutes ago: it did not
+	Refused string `json:"refused"`
 }
 
 // DatastoreInput defines model for DatastoreInput.
@@ -3134,6 +3143,9 @@ type PrepareInput struct {
 
 	// DryRun Only say what would be done
 	DryRun *bool `json:"dryRun,omitempty"`
+
+	// RotateSecrets Draw new CHAP secrets. Sessions stay; it is refused while a host of the cluster is not connected
+	RotateSecrets *bool `json:"rotateSecrets,omitempty"`
 }
 
 // Preset defines model for Preset.

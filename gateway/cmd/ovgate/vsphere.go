@@ -34,6 +34,7 @@ type centerFlags struct {
 	thumbprint  string
 	timeout     time.Duration
 	events      bool
+	mutual      bool
 	secretStdin bool
 }
 
@@ -45,6 +46,7 @@ func (c *centerFlags) add(cmd *cobra.Command) {
 	f.StringVar(&c.thumbprint, "thumbprint", "", "SHA-256 of the certificate to trust (default at first: the one that is there)")
 	f.DurationVar(&c.timeout, "request-timeout", 0, "how long a request may take, 1s to 5m; five times that where a datastore is made (default 1m)")
 	f.BoolVar(&c.events, "events", true, "tell the vCenter, in its events, what happens to datastores of ovgate")
+	f.BoolVar(&c.mutual, "mutual-chap", false, "have its hosts demand that the target proves itself, from the next vsphere host prepare on")
 	f.BoolVar(&c.secretStdin, "secret-stdin", false, "read the password from standard input")
 }
 
@@ -64,6 +66,9 @@ func (c *centerFlags) input() (in client.CenterOptionsInput, any bool) {
 	}
 	if c.cmd.Flags().Changed("events") {
 		in.Events, any = &c.events, true
+	}
+	if c.cmd.Flags().Changed("mutual-chap") {
+		in.MutualChap, any = &c.mutual, true
 	}
 	return in, any
 }
@@ -199,7 +204,7 @@ func centerRows(c client.Center) [][]string {
 	rows := [][]string{
 		{"name", c.Name}, {"id", c.ID}, {"kind", c.Kind}, {"address", c.Options.URL}, {"user", c.Options.User}, {"thumbprint", c.Options.Thumbprint},
 		{"request timeout", formatMillis(c.Options.TimeoutMs)}, {"version", c.Version}, {"hosts", strconv.Itoa(c.Hosts)}, {"datastores", strconv.Itoa(c.Datastores)},
-		{"told events", yesNo(c.Options.Events)}, {"tested", formatTime(&c.TestedAt)},
+		{"told events", yesNo(c.Options.Events)}, {"mutual CHAP", yesNo(c.Options.MutualChap)}, {"tested", formatTime(&c.TestedAt)},
 	}
 	for _, w := range c.Warnings {
 		rows = append(rows, []string{"warning", w})
@@ -235,9 +240,9 @@ func (a *app) printActions(actions []client.HostAction) error {
 
 func (a *app) centerHostPrepare() *cobra.Command {
 	var cluster string
-	var dryRun bool
+	var dryRun, rotate bool
 	cmd := a.centerVerb("prepare CENTER", "Prepare the hosts of a cluster for datastores of ovgate", func(ctx context.Context, api *client.Client, args []string) error {
-		p, err := client.Get[client.HostPlan](api.PrepareCenterHosts(ctx, args[0], client.PrepareInput{Cluster: given(cluster), DryRun: &dryRun}))
+		p, err := client.Get[client.HostPlan](api.PrepareCenterHosts(ctx, args[0], client.PrepareInput{Cluster: given(cluster), DryRun: &dryRun, RotateSecrets: &rotate}))
 		if err != nil {
 			return err
 		}
@@ -248,9 +253,11 @@ func (a *app) centerHostPrepare() *cobra.Command {
 	})
 	cmd.Long = "Prepare the hosts of a cluster for datastores of ovgate: software iSCSI on, send targets at the portals of this node\n" +
 		"with CHAP and timeouts, rescan. Nothing else of a host changes. datastore create does it by itself; use this for hosts\n" +
-		"that came since, and then vsphere datastore attach."
+		"that came since, and then vsphere datastore attach. With --rotate-secrets the CHAP secrets of the cluster are new ones:\n" +
+		"sessions stay, and it is refused while a host is not connected, which would not get in again."
 	cmd.Flags().StringVar(&cluster, "cluster", "", "name or managed object id of the cluster")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
+	cmd.Flags().BoolVar(&rotate, "rotate-secrets", false, "draw new CHAP secrets")
 	return cmd
 }
 
@@ -519,6 +526,9 @@ func (a *app) datastoreShow() *cobra.Command {
 			note := h.Away
 			if note == "" {
 				note = h.Reason
+			}
+			if note == "" {
+				note = h.Refused
 			}
 			rows = append(rows, []string{h.Host, yesNo(h.Mounted), yesNo(h.Accessible), dash(h.Policy), fmt.Sprintf("%d of %d active", active, len(h.Paths)), dash(note)})
 		}

@@ -152,6 +152,12 @@ func (h *Host) places() map[place]types.HostInternetScsiHbaAuthenticationPropert
 	return found
 }
 
+// sameCHAP tells whether a login is the same with both.
+func sameCHAP(a, b types.HostInternetScsiHbaAuthenticationProperties) bool {
+	return a.ChapName == b.ChapName && a.ChapSecret == b.ChapSecret && a.ChapAuthenticationType == b.ChapAuthenticationType &&
+		a.MutualChapName == b.MutualChapName && a.MutualChapSecret == b.MutualChapSecret && a.MutualChapAuthenticationType == b.MutualChapAuthenticationType
+}
+
 // rescan asks the targets what there is, and returns what makes sessions and disks that. The
 // lock of the host's storage system is held, Fabric.mu only by what is returned.
 func (h *Host) rescan() (keep func(*simulator.Context)) {
@@ -162,10 +168,11 @@ func (h *Host) rescan() (keep func(*simulator.Context)) {
 	links, numbers := maps.Clone(h.links), maps.Clone(h.numbers)
 	var replaced []*link
 	for at, auth := range want {
-		if l := links[at]; l != nil && l.auth.ChapName == auth.ChapName && l.auth.ChapSecret == auth.ChapSecret {
+		if l := links[at]; l != nil && l.session() != nil {
+			l.next(auth) // a session that stands is not asked for the secret again
 			continue
-		} else if l != nil && l.session() != nil {
-			continue // a session that stands is not asked for the secret again
+		} else if l != nil && sameCHAP(l.credentials(), auth) {
+			continue
 		}
 		l, err := h.open(at, auth)
 		if err != nil {

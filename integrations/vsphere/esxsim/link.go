@@ -33,12 +33,26 @@ type place struct{ target, portal string }
 type link struct {
 	host *Host
 	at   place
-	auth types.HostInternetScsiHbaAuthenticationProperties
 	stop context.CancelFunc
 	ctx  context.Context
 
-	mu sync.Mutex
-	s  *initiator.Session // nil: not connected
+	mu   sync.Mutex
+	s    *initiator.Session                                // nil: not connected
+	auth types.HostInternetScsiHbaAuthenticationProperties // of the next login
+}
+
+// credentials are those of its next login.
+func (l *link) credentials() types.HostInternetScsiHbaAuthenticationProperties {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.auth
+}
+
+// next gives it those of its next login.
+func (l *link) next(auth types.HostInternetScsiHbaAuthenticationProperties) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.auth = auth
 }
 
 // session returns the session, nil while there is none.
@@ -76,7 +90,7 @@ func (l *link) keep() {
 				return
 			case <-time.After(relogin):
 			}
-			if now, err := l.host.login(l.at, l.auth); err == nil {
+			if now, err := l.host.login(l.at, l.credentials()); err == nil {
 				s = now
 			}
 		}
@@ -186,7 +200,7 @@ func (h *Host) withAuth(auth types.HostInternetScsiHbaAuthenticationProperties, 
 	plain := initiator.Options{Initiator: h.IQN, DialFunc: h.dial}
 	chap := plain
 	chap.CHAPUser, chap.CHAPSecret = auth.ChapName, auth.ChapSecret
-	if auth.MutualChapName != "" {
+	if auth.MutualChapAuthenticationType == string(types.HostInternetScsiHbaChapAuthenticationTypeChapRequired) {
 		chap.MutualUser, chap.MutualSecret = auth.MutualChapName, auth.MutualChapSecret
 	}
 	if !auth.ChapAuthEnabled {

@@ -65,14 +65,24 @@ func (s *storageSystem) UpdateSoftwareInternetScsiEnabled(ctx *simulator.Context
 	return b
 }
 
-// credentials are those of a request. A secret that is too short or a name that is
-// missing is refused as by a host.
+// credentials are those of a request. A secret that is too short, a name that is missing or a
+// target that is to prove itself to a host which need not is refused as by a host.
 func credentials(a *types.HostInternetScsiHbaAuthenticationProperties) (types.HostInternetScsiHbaAuthenticationProperties, *soap.Fault) {
 	if a == nil {
 		return types.HostInternetScsiHbaAuthenticationProperties{}, nil
 	}
 	if a.ChapAuthEnabled && (a.ChapName == "" || len(a.ChapSecret) < 1 || len(a.ChapSecret) > 255) {
 		return *a, badArgument("authenticationProperties")
+	}
+	const required = string(types.HostInternetScsiHbaChapAuthenticationTypeChapRequired)
+	switch a.MutualChapAuthenticationType {
+	case "", string(types.HostInternetScsiHbaChapAuthenticationTypeChapProhibited):
+	case required: // only with CHAP of its own, and another secret
+		if !a.ChapAuthEnabled || a.ChapAuthenticationType != required || a.MutualChapName == "" || a.MutualChapSecret == "" || a.MutualChapSecret == a.ChapSecret {
+			return *a, badArgument("authenticationProperties.mutualChapAuthenticationType")
+		}
+	default:
+		return *a, badArgument("authenticationProperties.mutualChapAuthenticationType")
 	}
 	return *a, nil
 }

@@ -276,6 +276,8 @@ export type CenterList = {
 export type CenterOptions = {
   /** It is told in its events what happens to datastores of ovgate */
   "events": boolean;
+  /** Its hosts have the target prove itself, too */
+  "mutualChap": boolean;
   /** SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there */
   "thumbprint": string;
   /** Of each request, 1000 to 300000; 0: 60000 */
@@ -289,6 +291,8 @@ export type CenterOptions = {
 export type CenterOptionsInput = {
   /** It is told in its events what happens to datastores of ovgate; left out at first: true */
   "events"?: boolean;
+  /** Its hosts have the target prove itself, too, from the next preparation on; left out at first: false */
+  "mutualChap"?: boolean;
   /** SHA-256 of the certificate that is trusted, in pairs of hexadecimal digits; left out at first: the one that is there */
   "thumbprint"?: string;
   /** Of each request, 1000 to 300000; 0: 60000 */
@@ -611,6 +615,8 @@ export type DatastoreHost = {
   "policy": string;
   /** Why it is not accessible */
   "reason": string;
+  /** Why this node refused its newest login, such as a wrong CHAP secret; empty, or that was minutes ago: it did not */
+  "refused": string;
 };
 export type DatastoreInput = {
   /** Name or id */
@@ -1543,6 +1549,8 @@ export type PrepareInput = {
   "cluster"?: string;
   /** Only say what would be done */
   "dryRun"?: boolean;
+  /** Draw new CHAP secrets. Sessions stay; it is refused while a host of the cluster is not connected */
+  "rotateSecrets"?: boolean;
 };
 export type Preset = {
   /** Its policies follow the devices that there are */

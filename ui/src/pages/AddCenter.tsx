@@ -19,6 +19,7 @@ export function AddCenter({ onClose }: { onClose: () => void }) {
   const [secret, setSecret] = useState("");
   const [thumbprint, setThumbprint] = useState("");
   const [events, setEvents] = useState(true);
+  const [mutualChap, setMutualChap] = useState(false);
   const [trust, setTrust] = useState(false);
   const [tried, setTried] = useState(false);
   const [made, setMade] = useState<CenterResult | undefined>(undefined);
@@ -28,7 +29,7 @@ export function AddCenter({ onClose }: { onClose: () => void }) {
     if (missing) {
       return;
     }
-    const options = { url: url.trim(), user: user.trim(), events, ...(trust ? {} : { thumbprint: thumbprint.trim() }) };
+    const options = { url: url.trim(), user: user.trim(), events, mutualChap, ...(trust ? {} : { thumbprint: thumbprint.trim() }) };
     setMade(await call("POST /vsphere/centers", { key, body: { name: name.trim(), options, secret } }));
     reload("centers?");
   };
@@ -64,6 +65,9 @@ export function AddCenter({ onClose }: { onClose: () => void }) {
       </CheckField>
       <CheckField name="events" checked={events} onValue={setEvents}>
         Tell it, in its events, what happens to datastores of ovgate
+      </CheckField>
+      <CheckField name="mutualChap" checked={mutualChap} onValue={setMutualChap}>
+        Have its hosts demand that the target proves itself (mutual CHAP)
       </CheckField>
     </FormDialog>
   );

@@ -162,6 +162,7 @@ function TestDialog({ center, onClose }: { center: Center; onClose: () => void }
         ["User", center.options.user],
         ["Trusted certificate, SHA-256", <code key="thumbprint">{center.options.thumbprint}</code>],
         ["Told events of datastores", center.options.events ? "Yes" : "No"],
+        ["Mutual CHAP", center.options.mutualChap ? "Yes" : "No"],
       ]}
       warnings={center.warnings}
       test={test}
