@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	center "github.com/openvstorage/ovgate/integrations/vsphere"
@@ -22,182 +19,22 @@ import (
 const (
 	datastoreName = "gold"
 	datastoreSize = 2 << 30
-	machineBlock  = 4096
-	// machineBlocks is what each virtual machine writes to in turn, machineAt where, in bytes
-	// from the former one's.
-	machineBlocks = 512
-	machineAt     = 64 << 20
-	// machinePause is between writes of a machine, lockPause between tries of a host to have
-	// the lock: the machine of the drill has two processors.
-	machinePause = 10 * time.Millisecond
-	lockPause    = 20 * time.Millisecond
-	// lockAt is where the lock is, in bytes.
-	lockAt = 1 << 30
-	// lockBlock is a logical block.
-	lockBlock = 512
 	// answerLimit is after how long an ESXi host takes a heartbeat of VMFS for failed.
 	answerLimit = 8 * time.Second
 	// hostHeartbeat is how often hosts look at their paths.
 	hostHeartbeat = time.Second
-	opATS         = 0x89
 )
-
-// watcher sees what hosts and targets tell each other.
-type watcher struct {
-	mu      sync.Mutex
-	slowest time.Duration // answer to COMPARE AND WRITE
-	answers int           // to it
-	lost    []string      // answers that the LUN is gone
-	seen    int           // commands
-}
-
-func (w *watcher) between(x *esxsim.Exchange) {
-	if !x.Ended {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.seen++
-	if x.CDB[0] == opATS {
-		w.answers++
-		w.slowest = max(w.slowest, time.Since(x.At))
-	}
-	if x.Lost() {
-		w.lost = append(w.lost, fmt.Sprintf("%s at %s: opcode %#02x: %x", x.Host, x.Portal, x.CDB[0], x.Sense))
-	}
-}
-
-func (w *watcher) check() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var err error
-	if len(w.lost) > 0 {
-		err = fmt.Errorf("hosts are told %d times that the LUN is gone: %s", len(w.lost), w.lost[0])
-	}
-	if w.slowest > answerLimit {
-		err = errors.Join(err, fmt.Errorf("an answer to COMPARE AND WRITE takes %v", w.slowest))
-	}
-	return err
-}
-
-// machine is a virtual machine of a host, which writes all the time.
-type machine struct {
-	host *esxsim.Host
-	at   int64 // bytes
-
-	mu      sync.Mutex
-	n       uint64 // writes
-	last    time.Time
-	longest time.Duration // between two writes, since the drill asked
-}
-
-func (m *machine) block(n uint64) []byte {
-	var b [16]byte
-	binary.BigEndian.PutUint64(b[:], n)
-	binary.BigEndian.PutUint64(b[8:], uint64(m.at))
-	return bytes.Repeat(b[:], machineBlock/len(b))
-}
-
-// run writes until ctx ends; a write that fails is one that a guest sees fail.
-func (m *machine) run(ctx context.Context) error {
-	for ; sleep(ctx, machinePause) == nil; m.n++ {
-		if err := m.host.WriteAt(datastoreName, m.block(m.n), m.at+int64(m.n%machineBlocks)*machineBlock); err != nil {
-			return fmt.Errorf("a virtual machine on %s: %w", m.host.Name(), err)
-		}
-		m.mu.Lock()
-		now := time.Now()
-		m.longest, m.last = max(m.longest, now.Sub(m.last)), now
-		m.mu.Unlock()
-	}
-	return nil
-}
-
-func (m *machine) mark() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.longest, m.last = 0, time.Now()
-}
-
-// measured returns the newest write, and the longest time between two.
-func (m *machine) measured() (last time.Time, longest time.Duration) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.last, m.longest
-}
-
-// verify reads everything back through another host. The machine does not run.
-func (m *machine) verify(through *esxsim.Host) error {
-	got := make([]byte, machineBlock)
-	for i := uint64(0); i < min(m.n, machineBlocks); i++ {
-		n := m.n - 1 - (m.n-1-i)%machineBlocks // newest write to block i
-		if err := through.ReadAt(datastoreName, got, m.at+int64(i)*machineBlock); err != nil {
-			return err
-		}
-		if !bytes.Equal(got, m.block(n)) {
-			return fmt.Errorf("a virtual machine of %s: block %d does not hold write %d", m.host.Name(), i, n)
-		}
-	}
-	return nil
-}
-
-// locker is a host that contends for a lock with COMPARE AND WRITE.
-type locker struct {
-	host    *esxsim.Host
-	id      uint64
-	portals []string
-
-	tries               uint64
-	won, lost           int
-	unknown             uint64        // without an answer
-	longest             time.Duration // of these
-	fresh, before, read []byte
-}
-
-// run takes the next number again and again. A state of the lock never comes back, so that a
-// miscompare is false when it is there still.
-func (l *locker) run(ctx context.Context) error {
-	l.fresh, l.before, l.read = make([]byte, lockBlock), make([]byte, lockBlock), make([]byte, lockBlock)
-	for portal := int(l.id); sleep(ctx, lockPause) == nil; {
-		at := l.portals[portal%len(l.portals)]
-		if l.host.ReadThrough(datastoreName, at, l.before, lockAt) != nil {
-			portal++
-			continue
-		}
-		l.tries++
-		binary.BigEndian.PutUint64(l.fresh, binary.BigEndian.Uint64(l.before)+1)
-		binary.BigEndian.PutUint64(l.fresh[8:], l.id)
-		binary.BigEndian.PutUint64(l.fresh[16:], l.tries)
-		began := time.Now()
-		same, err := l.host.CompareAndWrite(datastoreName, at, l.before, l.fresh, lockAt)
-		switch {
-		case err != nil:
-			l.unknown++
-			l.longest = max(l.longest, time.Since(began))
-			portal++
-			continue
-		case same:
-			l.won++
-			continue
-		}
-		l.lost++
-		if l.host.ReadThrough(datastoreName, at, l.read, lockAt) == nil && bytes.Equal(l.read, l.before) {
-			return fmt.Errorf("%s at %s: a miscompare with what is there, number %d", l.host.Name(), at, binary.BigEndian.Uint64(l.before))
-		}
-	}
-	return nil
-}
 
 // datastoreDrill is a datastore of three hosts on a lab.
 type datastoreDrill struct {
-	c        *clusterDrill
-	v        *esxsim.VCenter
-	by       *center.Center
-	naa      string
-	watch    *watcher
-	machines []*machine
-	lockers  []*locker
-	stalls   []time.Duration // longest time without a write of a machine, per fault
-	moves    []time.Duration // and per planned move
+	c      *clusterDrill
+	v      *esxsim.VCenter
+	by     *center.Center
+	naa    string
+	watch  *esxsim.Watcher
+	load   *esxsim.Load
+	stalls []time.Duration // longest time without a write of a machine, per fault
+	moves  []time.Duration // and per planned move
 }
 
 // clusterDatastore: the node that serves a datastore is killed, starts again and gets it back.
@@ -209,8 +46,8 @@ func clusterDatastore(ctx context.Context, e *env) (_ string, err error) {
 	if err := l.Fill(ctx, e.say); err != nil {
 		return "", err
 	}
-	d := &datastoreDrill{watch: &watcher{}, c: &clusterDrill{e: e, l: l, disks: []*followed{{name: datastoreName}}}}
-	d.v, err = esxsim.Start(esxsim.Options{Address: net.JoinHostPort(lab.Address("client"), "0"), Hosts: clusterNodes, Between: d.watch.between, Heartbeat: hostHeartbeat})
+	d := &datastoreDrill{watch: &esxsim.Watcher{}, c: &clusterDrill{e: e, l: l, disks: []*followed{{name: datastoreName}}}}
+	d.v, err = esxsim.Start(esxsim.Options{Address: net.JoinHostPort(lab.Address("client"), "0"), Hosts: clusterNodes, Between: d.watch.Between, Heartbeat: hostHeartbeat})
 	if err != nil {
 		return "", err
 	}
@@ -223,7 +60,7 @@ func clusterDatastore(ctx context.Context, e *env) (_ string, err error) {
 		if err := d.round(ctx); err != nil {
 			return "", fmt.Errorf("round %d: %w", round+1, err)
 		}
-		e.say("round %d: no write lost, stalls %v, planned moves %v, slowest answer to COMPARE AND WRITE %v", round+1, d.stalls, d.moves, d.watch.slowest.Round(time.Millisecond))
+		e.say("round %d: no write lost, stalls %v, planned moves %v, slowest answer to COMPARE AND WRITE %v", round+1, d.stalls, d.moves, d.slowest())
 	}
 	return d.figures(), nil
 }
@@ -264,16 +101,12 @@ func (d *datastoreDrill) make(ctx context.Context) error {
 	for _, n := range nodes {
 		portals = append(portals, d.c.l.Portal(n))
 	}
-	for i := range nodes {
-		h := d.v.Host(i)
-		d.machines = append(d.machines, &machine{host: h, at: int64(i) * machineAt})
-		d.lockers = append(d.lockers, &locker{host: h, id: uint64(i), portals: portals})
-	}
+	d.load = d.v.NewLoad(datastoreName, len(nodes), portals)
 	on, err := d.owner(ctx)
 	if err != nil {
 		return err
 	}
-	d.c.e.say("datastore %s on %s, 3 paths from each of %d hosts", datastoreName, on, len(d.machines))
+	d.c.e.say("datastore %s on %s, 3 paths from each of %d hosts", datastoreName, on, len(nodes))
 	return d.paths(ctx, on, "")
 }
 
@@ -319,39 +152,33 @@ func (d *datastoreDrill) paths(ctx context.Context, owner, down string) error {
 
 // round kills the owner and moves the datastore back, under the load of all hosts.
 func (d *datastoreDrill) round(ctx context.Context) error {
-	load, stop := context.WithCancel(ctx)
-	defer stop()
-	failed, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	errs := make([]error, len(d.machines)+len(d.lockers))
-	var wg sync.WaitGroup
-	for i, run := range d.loads() {
-		wg.Go(func() {
-			if errs[i] = run(load); errs[i] != nil {
-				fail(errs[i])
-			}
-		})
-	}
+	failed, fail := context.WithCancel(ctx)
+	defer fail()
+	d.load.Start(ctx)
+	go func() {
+		select {
+		case <-d.load.Failed():
+			fail()
+		case <-failed.Done():
+		}
+	}()
 	err := d.faults(failed)
-	stop()
-	wg.Wait()
-	if promise := errors.Join(errs...); promise != nil {
+	if promise := d.load.Stop(); promise != nil {
 		return promise
 	}
-	if err = errors.Join(err, d.watch.check()); err != nil {
+	if err = errors.Join(err, d.watch.Lost()); err != nil {
 		return err
 	}
-	return d.verify()
+	if slowest := d.slowest(); slowest > answerLimit {
+		return fmt.Errorf("an answer to COMPARE AND WRITE takes %v", slowest)
+	}
+	return d.load.Verify()
 }
 
-func (d *datastoreDrill) loads() (out []func(context.Context) error) {
-	for _, m := range d.machines {
-		out = append(out, m.run)
-	}
-	for _, l := range d.lockers {
-		out = append(out, l.run)
-	}
-	return out
+// slowest is the longest time to an answer to COMPARE AND WRITE.
+func (d *datastoreDrill) slowest() time.Duration {
+	_, slowest := d.watch.Seen()
+	return slowest.Round(time.Millisecond)
 }
 
 // faults is what happens under load.
@@ -363,7 +190,7 @@ func (d *datastoreDrill) faults(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	began := d.mark()
+	began := d.load.Mark()
 	if err := d.c.l.Kill(ctx, was); err != nil {
 		return err
 	}
@@ -393,7 +220,7 @@ func (d *datastoreDrill) faults(ctx context.Context) error {
 	if err := d.paths(ctx, now, was); err != nil {
 		return err
 	}
-	d.stalls = append(d.stalls, d.longest())
+	d.stalls = append(d.stalls, d.load.Longest())
 	if err := d.c.l.Start(ctx, was); err != nil {
 		return err
 	}
@@ -403,7 +230,7 @@ func (d *datastoreDrill) faults(ctx context.Context) error {
 	if err := d.paths(ctx, now, ""); err != nil {
 		return err
 	}
-	began = d.mark()
+	began = d.load.Mark()
 	if _, err := d.c.l.CLI(ctx, now, "vdisk", "move", datastoreName, "--node", was, "--wait"); err != nil {
 		return err
 	}
@@ -413,79 +240,23 @@ func (d *datastoreDrill) faults(ctx context.Context) error {
 	if err := d.writing(ctx, began); err != nil {
 		return err
 	}
-	d.moves = append(d.moves, d.longest())
+	d.moves = append(d.moves, d.load.Longest())
 	return d.c.mirrored(ctx)
-}
-
-func (d *datastoreDrill) mark() time.Time {
-	for _, m := range d.machines {
-		m.mark()
-	}
-	return time.Now()
-}
-
-// longest is the longest time without a write of any machine since mark.
-func (d *datastoreDrill) longest() (out time.Duration) {
-	for _, m := range d.machines {
-		_, longest := m.measured()
-		out = max(out, longest)
-	}
-	return out.Round(time.Millisecond)
 }
 
 // writing waits for settle, and then until every machine has written.
 func (d *datastoreDrill) writing(ctx context.Context, since time.Time) error {
 	since = since.Add(settle)
-	return eventually(ctx, resumeLimit, "writing", func(context.Context) error {
-		for _, m := range d.machines {
-			if last, _ := m.measured(); last.Before(since) {
-				return fmt.Errorf("no write of the virtual machine on %s", m.host.Name())
-			}
-		}
-		return nil
-	})
-}
-
-// verify reads every machine's data through another host, and counts the lock's numbers.
-func (d *datastoreDrill) verify() error {
-	for i, m := range d.machines {
-		if err := m.verify(d.machines[(i+1)%len(d.machines)].host); err != nil {
-			return err
-		}
-	}
-	b := make([]byte, lockBlock)
-	if err := d.machines[0].host.ReadAt(datastoreName, b, lockAt); err != nil {
-		return err
-	}
-	won, unknown := d.locks()
-	if n := binary.BigEndian.Uint64(b); n < won || n > won+unknown {
-		return fmt.Errorf("the lock was taken %d times, and %d times without an answer, and its number is %d", won, unknown, n)
-	}
-	return nil
-}
-
-func (d *datastoreDrill) locks() (won, unknown uint64) {
-	for _, l := range d.lockers {
-		won, unknown = won+uint64(l.won), unknown+l.unknown
-	}
-	return won, unknown
+	return eventually(ctx, resumeLimit, "writing", func(context.Context) error { return d.load.Silent(since) })
 }
 
 func (d *datastoreDrill) figures() string {
-	var writes uint64
-	for _, m := range d.machines {
-		writes += m.n
-	}
-	var lost int
-	var longest time.Duration
-	for _, l := range d.lockers {
-		lost, longest = lost+l.lost, max(longest, l.longest)
-	}
-	won, unknown := d.locks()
+	t := d.load.Totals()
 	list := func(t []time.Duration) string {
 		slices.Sort(t)
 		return strings.Trim(fmt.Sprint(t), "[]")
 	}
+	answers, _ := d.watch.Seen()
 	return fmt.Sprintf("%d rounds, %d hosts, %d writes, none lost, none failed; longest time without a write: node killed %s, planned move %s; COMPARE AND WRITE %d times done, %d miscompares, none false, %d without an answer (in %v at most), slowest answer %v; of %d answers none says that the LUN is gone",
-		d.c.e.rounds, len(d.machines), writes, list(d.stalls), list(d.moves), won, lost, unknown, longest.Round(time.Millisecond), d.watch.slowest.Round(time.Millisecond), d.watch.seen)
+		d.c.e.rounds, clusterNodes, t.Writes, list(d.stalls), list(d.moves), t.Won, t.Missed, t.Unknown, t.Unanswered.Round(time.Millisecond), d.slowest(), answers)
 }
