@@ -79,8 +79,8 @@ func TestKilled(t *testing.T) {
 	l := start(t, esxsim.Options{Hosts: 3})
 	data, got := bytes.Repeat([]byte{7}, 4096), make([]byte, 4096)
 	for i, methods := range [][]string{
-		{"UpdateSoftwareInternetScsiEnabled", "AddInternetScsiSendTargets", "UpdateInternetScsiAdvancedOptions", "RescanHba"},
-		{"QueryAvailableDisksForVmfs", "CreateVmfsDatastore", "RescanVmfs", "SetMultipathLunPolicy"},
+		{"UpdateSoftwareInternetScsiEnabled", "AddInternetScsiSendTargets", "UpdateInternetScsiAdvancedOptions", "RescanHba", "AddCustomFieldDef"},
+		{"QueryAvailableDisksForVmfs", "CreateVmfsDatastore", "RescanVmfs", "SetMultipathLunPolicy", "SetField"},
 	} {
 		name, method := fmt.Sprintf("made%d", i), strings.Join(methods, ", ")
 		k := l.killAt(methods[0])

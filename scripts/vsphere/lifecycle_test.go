@@ -142,7 +142,7 @@ func TestImport(t *testing.T) {
 	refused(t, ask("gold", "copy"), "exists")
 	k := l.killAt("ResignatureUnresolvedVmfsVolume_Task")
 	l.asked(ask("silver", clone.ID))
-	l.restarted(k)
+	l.restarted(k, "Rename_Task", "RescanVmfs", "SetMultipathLunPolicy", "SetField")
 	d := l.settled("silver")
 	if d.State != "present" || d.Volume == "" || d.Volume == l.settled("gold").Volume {
 		t.Errorf("imported it is %+v", d)
