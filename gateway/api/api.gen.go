@@ -204,7 +204,6 @@ func (e CachePolicyMode) Valid() bool {
 const (
 	ClusterStatusRegistryEmbedded ClusterStatusRegistry = "embedded"
 	ClusterStatusRegistryEtcd     ClusterStatusRegistry = "etcd"
-	ClusterStatusRegistryNodes    ClusterStatusRegistry = "nodes"
 )
 
 // Valid indicates whether the value is a known member of the ClusterStatusRegistry enum.
@@ -213,8 +212,6 @@ func (e ClusterStatusRegistry) Valid() bool {
 	case ClusterStatusRegistryEmbedded:
 		return true
 	case ClusterStatusRegistryEtcd:
-		return true
-	case ClusterStatusRegistryNodes:
 		return true
 	default:
 		return false
@@ -584,21 +581,18 @@ func (e OSDState) Valid() bool {
 	}
 }
 
-// Defines values for RegistryMemberState.
+// Defines values for RDMInputMode.
 const (
-	RegistryMemberStateDown    RegistryMemberState = "down"
-	RegistryMemberStateLearner RegistryMemberState = "learner"
-	RegistryMemberStateUp      RegistryMemberState = "up"
+	RDMInputModePhysical RDMInputMode = "physical"
+	RDMInputModeVirtual  RDMInputMode = "virtual"
 )
 
-// Valid indicates whether the value is a known member of the RegistryMemberState enum.
-func (e RegistryMemberState) Valid() bool {
+// Valid indicates whether the value is a known member of the RDMInputMode enum.
+func (e RDMInputMode) Valid() bool {
 	switch e {
-	case RegistryMemberStateDown:
+	case RDMInputModePhysical:
 		return true
-	case RegistryMemberStateLearner:
-		return true
-	case RegistryMemberStateUp:
+	case RDMInputModeVirtual:
 		return true
 	default:
 		return false
@@ -1639,14 +1633,11 @@ type ClusterStatus struct {
 	Nodes      MemberCounts `json:"nodes"`
 	ObservedAt time.Time    `json:"observedAt"`
 
-	// Registry embedded: in the node's data directory; nodes: in an etcd whose members nodes run
+	// Registry embedded: in the node's data directory
 	Registry ClusterStatusRegistry `json:"registry"`
-
-	// RegistryMembers Of its etcd, as they were seen last by the node that is asked; absent: not looked at yet, or in the data directory
-	RegistryMembers *[]RegistryMember `json:"registryMembers,omitempty"`
 }
 
-// ClusterStatusRegistry embedded: in the node's data directory; nodes: in an etcd whose members nodes run
+// ClusterStatusRegistry embedded: in the node's data directory
 type ClusterStatusRegistry string
 
 // Commit defines model for Commit.
@@ -2486,9 +2477,6 @@ type JoinAnswer struct {
 	// Name Of the cluster
 	Name string `json:"name"`
 
-	// Own Nodes of the cluster run these members, and reach them with its certificates; absent: they do not
-	Own *bool `json:"own,omitempty"`
-
 	// Prefix Of the registry's keys
 	Prefix string `json:"prefix"`
 
@@ -3257,6 +3245,85 @@ type Qos struct {
 	Iops int64 `json:"iops"`
 }
 
+// RDM A vDisk that is a disk of a virtual machine
+type RDM struct {
+	// Center Name
+	Center string `json:"center"`
+
+	// Cluster Name
+	Cluster string    `json:"cluster"`
+	Created time.Time `json:"created"`
+	ID      string    `json:"id"`
+
+	// Job What is being done
+	Job *DatastoreJob `json:"job"`
+
+	// Mode Compatibility: physical or virtual
+	Mode string `json:"mode"`
+
+	// Naa Name of its LUN
+	Naa string `json:"naa"`
+
+	// Name Made of the names of vDisk and virtual machine
+	Name string `json:"name"`
+
+	// Shared Other virtual machines may have it, too
+	Shared bool `json:"shared"`
+
+	// Size Bytes
+	Size int64 `json:"size"`
+
+	// State creating, present or deleting
+	State string `json:"state"`
+
+	// VDisk Id
+	VDisk string `json:"vdisk"`
+
+	// VM Managed object id
+	VM     string `json:"vm"`
+	VMName string `json:"vmName"`
+}
+
+// RDMInput defines model for RDMInput.
+type RDMInput struct {
+	// Center Name or id
+	Center string `json:"center"`
+
+	// DryRun Only say what would be done
+	DryRun *bool `json:"dryRun,omitempty"`
+
+	// Mode Compatibility; left out: physical
+	Mode *RDMInputMode `json:"mode,omitempty"`
+
+	// Shared Other virtual machines of the cluster may have it, too, for guests that agree about it; the SCSI controller has bus sharing
+	Shared *bool `json:"shared,omitempty"`
+
+	// VDisk Name or id; it is not published
+	VDisk string `json:"vdisk"`
+
+	// VM Name or managed object id of the virtual machine
+	VM string `json:"vm"`
+}
+
+// RDMInputMode Compatibility; left out: physical
+type RDMInputMode string
+
+// RDMList defines model for RDMList.
+type RDMList struct {
+	Items []RDM   `json:"items"`
+	Next  *string `json:"next"`
+}
+
+// RDMResult defines model for RDMResult.
+type RDMResult struct {
+	// Actions What is to be done, as of now
+	Actions []HostAction `json:"actions"`
+	DryRun  bool         `json:"dryRun"`
+
+	// Rdm A vDisk that is a disk of a virtual machine
+	Rdm RDM `json:"rdm"`
+}
+
 // Rebalance defines model for Rebalance.
 type Rebalance struct {
 	Items []Handoff `json:"items"`
@@ -3297,33 +3364,6 @@ type Recovered struct {
 type Redirect struct {
 	URL string `json:"url"`
 }
-
-// RegistryMember defines model for RegistryMember.
-type RegistryMember struct {
-	// Error Why it does not answer
-	Error *string `json:"error"`
-
-	// Leads Changes go through it
-	Leads bool `json:"leads"`
-
-	// Node Name of the node that runs it; null: others run it, or it is not known
-	Node *string `json:"node"`
-
-	// QuotaBytes Beyond that the registry takes no change
-	QuotaBytes int64 `json:"quotaBytes"`
-
-	// SizeBytes Of its database
-	SizeBytes int64 `json:"sizeBytes"`
-
-	// State learner: it catches up, and counts for no quorum yet; down: it does not answer
-	State RegistryMemberState `json:"state"`
-
-	// URL Where nodes reach it; that for other members while it has none
-	URL string `json:"url"`
-}
-
-// RegistryMemberState learner: it catches up, and counts for no quorum yet; down: it does not answer
-type RegistryMemberState string
 
 // RemoteBackend defines model for RemoteBackend.
 type RemoteBackend struct {
@@ -5679,6 +5719,24 @@ type RemoveDatastoreParams struct {
 	KeepVDisk *bool `form:"keepVdisk,omitempty" json:"keepVdisk,omitempty"`
 }
 
+// ListRDMsParams defines parameters for ListRDMs.
+type ListRDMsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// AttachRDMParams defines parameters for AttachRDM.
+type AttachRDMParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListVMsParams defines parameters for ListVMs.
 type ListVMsParams struct {
 	// Datastore Name or id: only those on it
@@ -5900,6 +5958,9 @@ type RenameDatastoreJSONRequestBody = RenameInput
 
 // SnapshotDatastoreJSONRequestBody defines body for SnapshotDatastore for application/json ContentType.
 type SnapshotDatastoreJSONRequestBody = DatastoreSnapshotInput
+
+// AttachRDMJSONRequestBody defines body for AttachRDM for application/json ContentType.
+type AttachRDMJSONRequestBody = RDMInput
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
@@ -6500,6 +6561,18 @@ type ServerInterface interface {
 	// SnapshotDatastore Make a snapshot of a datastore for which its virtual machines are quiesced
 	// (POST /vsphere/datastores/{datastore}/snapshot)
 	SnapshotDatastore(ctx echo.Context, datastore DatastoreRef) error
+	// ListRDMs List the vDisks that are disks of virtual machines
+	// (GET /vsphere/rdms)
+	ListRDMs(ctx echo.Context, params ListRDMsParams) error
+	// AttachRDM Give a virtual machine a vDisk as its disk (RDM)
+	// (POST /vsphere/rdms)
+	AttachRDM(ctx echo.Context, params AttachRDMParams) error
+	// DetachRDM Take a vDisk from a virtual machine
+	// (DELETE /vsphere/rdms/{rdm})
+	DetachRDM(ctx echo.Context, rdm string) error
+	// GetRDM Show a vDisk that is a disk of a virtual machine
+	// (GET /vsphere/rdms/{rdm})
+	GetRDM(ctx echo.Context, rdm string) error
 	// ListVMs List the virtual machines on the datastores that ovgate made
 	// (GET /vsphere/vms)
 	ListVMs(ctx echo.Context, params ListVMsParams) error
@@ -10896,6 +10969,99 @@ func (w *ServerInterfaceWrapper) SnapshotDatastore(ctx echo.Context) error {
 	return err
 }
 
+// ListRDMs converts echo context to params.
+func (w *ServerInterfaceWrapper) ListRDMs(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListRDMsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListRDMs(ctx, params)
+	return err
+}
+
+// AttachRDM converts echo context to params.
+func (w *ServerInterfaceWrapper) AttachRDM(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AttachRDMParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AttachRDM(ctx, params)
+	return err
+}
+
+// DetachRDM converts echo context to params.
+func (w *ServerInterfaceWrapper) DetachRDM(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "rdm" -------------
+	var rdm string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "rdm", ctx.Param("rdm"), &rdm, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter rdm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DetachRDM(ctx, rdm)
+	return err
+}
+
+// GetRDM converts echo context to params.
+func (w *ServerInterfaceWrapper) GetRDM(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "rdm" -------------
+	var rdm string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "rdm", ctx.Param("rdm"), &rdm, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter rdm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetRDM(ctx, rdm)
+	return err
+}
+
 // ListVMs converts echo context to params.
 func (w *ServerInterfaceWrapper) ListVMs(ctx echo.Context) error {
 	var err error
@@ -11046,6 +11212,10 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/vsphere/datastores/:datastore/rename", wrapper.RenameDatastore, options.OperationMiddlewares["RenameDatastore"]...)
 	router.POST(options.BaseURL+"/vsphere/datastores/:datastore/snapshot", wrapper.SnapshotDatastore, options.OperationMiddlewares["SnapshotDatastore"]...)
 	router.POST(options.BaseURL+"/vsphere/datastores/:datastore/attach", wrapper.AttachDatastore, options.OperationMiddlewares["AttachDatastore"]...)
+	router.GET(options.BaseURL+"/vsphere/rdms", wrapper.ListRDMs, options.OperationMiddlewares["ListRDMs"]...)
+	router.POST(options.BaseURL+"/vsphere/rdms", wrapper.AttachRDM, options.OperationMiddlewares["AttachRDM"]...)
+	router.DELETE(options.BaseURL+"/vsphere/rdms/:rdm", wrapper.DetachRDM, options.OperationMiddlewares["DetachRDM"]...)
+	router.GET(options.BaseURL+"/vsphere/rdms/:rdm", wrapper.GetRDM, options.OperationMiddlewares["GetRDM"]...)
 	router.GET(options.BaseURL+"/openstack/clouds", wrapper.ListClouds, options.OperationMiddlewares["ListClouds"]...)
 	router.POST(options.BaseURL+"/openstack/clouds", wrapper.CreateCloud, options.OperationMiddlewares["CreateCloud"]...)
 	router.DELETE(options.BaseURL+"/openstack/clouds/:cloud", wrapper.DeleteCloud, options.OperationMiddlewares["DeleteCloud"]...)
@@ -18775,6 +18945,157 @@ func (response SnapshotDatastoredefaultJSONResponse) VisitSnapshotDatastoreRespo
 	return err
 }
 
+type ListRDMsRequestObject struct {
+	Params ListRDMsParams
+}
+
+type ListRDMsResponseObject interface {
+	VisitListRDMsResponse(w http.ResponseWriter) error
+}
+
+type ListRDMs200JSONResponse RDMList
+
+func (response ListRDMs200JSONResponse) VisitListRDMsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListRDMsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListRDMsdefaultJSONResponse) VisitListRDMsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AttachRDMRequestObject struct {
+	Params AttachRDMParams
+	Body   *AttachRDMJSONRequestBody
+}
+
+type AttachRDMResponseObject interface {
+	VisitAttachRDMResponse(w http.ResponseWriter) error
+}
+
+type AttachRDM202JSONResponse RDMResult
+
+func (response AttachRDM202JSONResponse) VisitAttachRDMResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AttachRDMdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response AttachRDMdefaultJSONResponse) VisitAttachRDMResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DetachRDMRequestObject struct {
+	Rdm string `json:"rdm"`
+}
+
+type DetachRDMResponseObject interface {
+	VisitDetachRDMResponse(w http.ResponseWriter) error
+}
+
+type DetachRDM204Response struct {
+}
+
+func (response DetachRDM204Response) VisitDetachRDMResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DetachRDMdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DetachRDMdefaultJSONResponse) VisitDetachRDMResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetRDMRequestObject struct {
+	Rdm string `json:"rdm"`
+}
+
+type GetRDMResponseObject interface {
+	VisitGetRDMResponse(w http.ResponseWriter) error
+}
+
+type GetRDM200JSONResponse RDM
+
+func (response GetRDM200JSONResponse) VisitGetRDMResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetRDMdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetRDMdefaultJSONResponse) VisitGetRDMResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListVMsRequestObject struct {
 	Params ListVMsParams
 }
@@ -19413,6 +19734,18 @@ type StrictServerInterface interface {
 	// SnapshotDatastore Make a snapshot of a datastore for which its virtual machines are quiesced
 	// (POST /vsphere/datastores/{datastore}/snapshot)
 	SnapshotDatastore(ctx context.Context, request SnapshotDatastoreRequestObject) (SnapshotDatastoreResponseObject, error)
+	// ListRDMs List the vDisks that are disks of virtual machines
+	// (GET /vsphere/rdms)
+	ListRDMs(ctx context.Context, request ListRDMsRequestObject) (ListRDMsResponseObject, error)
+	// AttachRDM Give a virtual machine a vDisk as its disk (RDM)
+	// (POST /vsphere/rdms)
+	AttachRDM(ctx context.Context, request AttachRDMRequestObject) (AttachRDMResponseObject, error)
+	// DetachRDM Take a vDisk from a virtual machine
+	// (DELETE /vsphere/rdms/{rdm})
+	DetachRDM(ctx context.Context, request DetachRDMRequestObject) (DetachRDMResponseObject, error)
+	// GetRDM Show a vDisk that is a disk of a virtual machine
+	// (GET /vsphere/rdms/{rdm})
+	GetRDM(ctx context.Context, request GetRDMRequestObject) (GetRDMResponseObject, error)
 	// ListVMs List the virtual machines on the datastores that ovgate made
 	// (GET /vsphere/vms)
 	ListVMs(ctx context.Context, request ListVMsRequestObject) (ListVMsResponseObject, error)
@@ -25993,6 +26326,129 @@ func (sh *strictHandler) SnapshotDatastore(ctx echo.Context, datastore Datastore
 		return err
 	} else if validResponse, ok := response.(SnapshotDatastoreResponseObject); ok {
 		return validResponse.VisitSnapshotDatastoreResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListRDMs operation middleware
+func (sh *strictHandler) ListRDMs(ctx echo.Context, params ListRDMsParams) error {
+	var request ListRDMsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListRDMs(ctx.Request().Context(), request.(ListRDMsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListRDMs")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListRDMsResponseObject); ok {
+		return validResponse.VisitListRDMsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// AttachRDM operation middleware
+func (sh *strictHandler) AttachRDM(ctx echo.Context, params AttachRDMParams) error {
+	var request AttachRDMRequestObject
+
+	request.Params = params
+
+	var body AttachRDMJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AttachRDM(ctx.Request().Context(), request.(AttachRDMRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AttachRDM")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(AttachRDMResponseObject); ok {
+		return validResponse.VisitAttachRDMResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DetachRDM operation middleware
+func (sh *strictHandler) DetachRDM(ctx echo.Context, rdm string) error {
+	var request DetachRDMRequestObject
+
+	request.Rdm = rdm
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DetachRDM(ctx.Request().Context(), request.(DetachRDMRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DetachRDM")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DetachRDMResponseObject); ok {
+		return validResponse.VisitDetachRDMResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetRDM operation middleware
+func (sh *strictHandler) GetRDM(ctx echo.Context, rdm string) error {
+	var request GetRDMRequestObject
+
+	request.Rdm = rdm
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetRDM(ctx.Request().Context(), request.(GetRDMRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetRDM")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetRDMResponseObject); ok {
+		return validResponse.VisitGetRDMResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

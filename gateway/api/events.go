@@ -183,7 +183,7 @@ func (s *Server) objectEvent(kind, id string) (string, any) {
 			return kind, s.centerOf(r)
 		}
 	case "datastore":
-		if r, ok := s.opt.Model.FindDatastore(id); ok {
+		if r, ok := s.opt.Model.FindDatastore(id); ok && r.RDM == nil {
 			return kind, s.datastoreOf(r)
 		}
 	case "node":

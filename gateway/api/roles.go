@@ -80,6 +80,8 @@ var rules = map[string]rule{
 	"ListDatastores":       {role: auth.RoleRead},
 	"GetDatastore":         {role: auth.RoleRead},
 	"LookAtDatastore":      {role: auth.RoleRead},
+	"ListRDMs":             {role: auth.RoleRead},
+	"GetRDM":               {role: auth.RoleRead},
 	"ListVMs":              {role: auth.RoleRead},
 	"ListUsers":            {role: auth.RoleRead},
 	"ListAlerts":           {role: auth.RoleRead},
@@ -197,6 +199,8 @@ var rules = map[string]rule{
 	"SnapshotDatastore":  {role: auth.RoleManage},
 	"AttachDatastore":    {role: auth.RoleManage},
 	"RemoveDatastore":    {role: auth.RoleManage},
+	"AttachRDM":          {role: auth.RoleManage},
+	"DetachRDM":          {role: auth.RoleManage},
 
 	"SetVolumeType":    {role: auth.RoleManage},
 	"DeleteVolumeType": {role: auth.RoleManage},
@@ -232,6 +236,6 @@ var rules = map[string]rule{
 // creates are the operations that honour Idempotency-Key (H4).
 var creates = map[string]bool{
 	"CreateJoinToken": true, "CreateAlertChannel": true, "CreateSilence": true,
-	"ClaimOSD": true, "CreatePreset": true, "CreateBackend": true, "CreateCloud": true, "CreateCenter": true, "CreateDatastore": true, "ImportDatastore": true,
+	"ClaimOSD": true, "CreatePreset": true, "CreateBackend": true, "CreateCloud": true, "CreateCenter": true, "CreateDatastore": true, "ImportDatastore": true, "AttachRDM": true,
 	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CloneVDisk": true, "BeginImport": true, "BeginExport": true, "CreateSnapshot": true, "CreateSnapshotGroup": true, "CreateTarget": true, "CreateTargetGroup": true, "CreateUser": true, "CreateToken": true,
 }

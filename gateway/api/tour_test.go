@@ -65,6 +65,8 @@ var elsewhere = map[string][2]string{
 	// Hosts that sign in to the target.
 	"GetDatastore":      {"scripts/vsphere/lab_test.go", "l.api.GetDatastore("},
 	"LookAtDatastore":   {"scripts/vsphere/lab_test.go", "l.api.LookAtDatastore("},
+	"AttachRDM":         {"scripts/vsphere/rdm_test.go", "l.api.AttachRDM("},
+	"GetRDM":            {"scripts/vsphere/rdm_test.go", "l.api.GetRDM("},
 	"ExpandDatastore":   {"scripts/vsphere/cli_test.go", `"datastore", "expand"`},
 	"RenameDatastore":   {"scripts/vsphere/cli_test.go", `"datastore", "rename"`},
 	"SnapshotDatastore": {"scripts/vsphere/cli_test.go", `"datastore", "snapshot"`},
@@ -282,6 +284,8 @@ func (s *served) tour() map[string]bool {
 		step{"CreateDatastore", "", fmt.Sprintf(`{"name":"ds","center":"prod2","cluster":%q,"vpool":"gold","size":2147483648,"dryRun":true}`, esxsim.Cluster)},
 		step{"ListVMs", "", ""},
 		step{"RemoveDatastore", "datastore=none", ""},
+		step{"ListRDMs", "", ""},
+		step{"DetachRDM", "rdm=none", ""},
 		step{"DeleteCenter", "center=prod2", ""},
 		step{"DeleteCloud", "cloud=none", ""},
 	)

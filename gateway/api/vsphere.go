@@ -13,7 +13,7 @@ import (
 func (s *Server) centerOf(r model.Center) Center {
 	out := Center{
 		ID: r.ID, Name: r.Name, HasSecret: len(r.Secret) > 0, Kind: r.Kind, Version: r.Version, Hosts: r.Hosts,
-		Datastores: len(s.opt.Model.Datastores(func(d model.Datastore) bool { return d.Center == r.ID })),
+		Datastores: len(s.opt.Model.Datastores(func(d model.Datastore) bool { return d.Center == r.ID && d.RDM == nil })),
 		Warnings:   append([]string{}, r.Warnings...), TestedAt: r.Tested.UTC(), Created: r.Created,
 		Options: CenterOptions{URL: r.Spec.URL, User: r.Spec.User, Thumbprint: r.Spec.Thumbprint, TimeoutMs: r.Spec.TimeoutMs, Events: !r.Spec.NoEvents, MutualChap: r.Spec.Mutual},
 	}
@@ -151,11 +151,7 @@ func (s *Server) datastoreOf(d model.Datastore) Datastore {
 	if naa, err := control.NAA(d.VDisk); err == nil {
 		out.Naa = naa
 	}
-	if j := d.Job; j != nil {
-		out.Job = &DatastoreJob{
-			Kind: string(j.Kind), Step: j.Step, Steps: vspherectl.Steps(j.Kind), Tries: j.Tries, Error: j.Error, Hint: j.Hint, Notes: append([]string{}, j.Notes...), Started: j.Started,
-		}
-	}
+	out.Job = datastoreJobOf(d.Job)
 	out.Warnings, out.Snapshots = append([]string{}, d.Warnings...), []DatastoreSnapshot{}
 	for _, x := range d.Snapshots {
 		row := DatastoreSnapshot{Name: x.Name, Time: x.Time, Consistent: x.Consistent(), Failed: x.Failed, Group: append([]string{}, x.Group...), Machines: []SnapshotMachine{}}
@@ -167,10 +163,19 @@ func (s *Server) datastoreOf(d model.Datastore) Datastore {
 	return out
 }
 
+func datastoreJobOf(j *model.DatastoreJob) *DatastoreJob {
+	if j == nil {
+		return nil
+	}
+	return &DatastoreJob{
+		Kind: string(j.Kind), Step: j.Step, Steps: vspherectl.Steps(j.Kind), Tries: j.Tries, Error: j.Error, Hint: j.Hint, Notes: append([]string{}, j.Notes...), Started: j.Started,
+	}
+}
+
 // ListDatastores lists the datastores that ovgate made.
 func (s *Server) ListDatastores(_ context.Context, r ListDatastoresRequestObject) (ListDatastoresResponseObject, error) {
 	var rows []Datastore
-	for _, d := range s.opt.Model.Datastores(nil) {
+	for _, d := range s.opt.Model.Datastores(func(d model.Datastore) bool { return d.RDM == nil }) {
 		if matches(r.Params.Q, d.Name, nil) {
 			rows = append(rows, s.datastoreOf(d))
 		}

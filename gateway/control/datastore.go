@@ -7,6 +7,9 @@ import "github.com/openvstorage/ovgate/gateway/model"
 // right order.
 func (c *Controller) underDatastore(v model.VDisk) error {
 	for _, d := range c.model.Datastores(func(d model.Datastore) bool { return d.VDisk == v.ID && d.State != model.StateDeleting }) {
+		if d.RDM != nil {
+			return &Error{Code: CodeInUse, Object: vdiskObject(v.Name), Message: "it is a disk of virtual machine " + d.RDM.MachineName, Hint: "take it from that first: ovgate vsphere rdm detach " + d.Name}
+		}
 		return &Error{Code: CodeInUse, Object: vdiskObject(v.Name), Message: "datastore " + d.Name + " is on it", Hint: "remove that first: ovgate vsphere datastore remove " + d.Name}
 	}
 	return nil

@@ -100,8 +100,19 @@ type Datastore struct {
 	// Snapshots tells how the newest snapshots with virtual machines went, oldest first, up to
 	// MaxDatastoreSnapshots.
 	Snapshots []DatastoreSnapshot `json:"snapshots,omitempty"`
+	// RDM is set of what is no datastore, but the vDisk as a disk of a virtual machine: jobs and
+	// hosts are the same.
+	RDM *RDM `json:"rdm,omitempty"`
 
 	Rev int64 `json:"-"`
+}
+
+// RDM is the virtual machine that has a vDisk as its disk.
+type RDM struct {
+	Machine     string `json:"machine"` // managed object id
+	MachineName string `json:"machineName"`
+	Mode        string `json:"mode"`             // physical or virtual
+	Shared      bool   `json:"shared,omitempty"` // others may have it, too
 }
 
 // MaxDatastoreSnapshots bounds what is kept of snapshots of a datastore.
@@ -150,6 +161,9 @@ const (
 	// JobQuiesce makes a snapshot of the vDisk for which the guests of the virtual machines
 	// write out what they hold.
 	JobQuiesce JobKind = "snapshot"
+	// JobMap gives a virtual machine the vDisk as its disk, JobUnmap takes it.
+	JobMap   JobKind = "map"
+	JobUnmap JobKind = "unmap"
 )
 
 // DatastoreJob is work on a datastore, in steps that may be repeated.
@@ -187,6 +201,9 @@ type DatastoreJob struct {
 
 func (d Datastore) key() string { return d.ID }
 func (d Datastore) unique() []string {
+	if d.RDM != nil {
+		return []string{"rdm/" + d.Name}
+	}
 	keys := []string{"datastore/" + d.Name}
 	if d.Job != nil && d.Job.Kind == JobRename && d.Job.Name != d.Name {
 		keys = append(keys, "datastore/"+d.Job.Name)
@@ -201,6 +218,10 @@ func (d Datastore) clone(rev int64) Datastore {
 		j := *d.Job
 		j.Notes, j.Machines, j.With = slices.Clone(j.Notes), slices.Clone(j.Machines), slices.Clone(j.With)
 		d.Job = &j
+	}
+	if d.RDM != nil {
+		r := *d.RDM
+		d.RDM = &r
 	}
 	d.Warnings, d.Snapshots = slices.Clone(d.Warnings), slices.Clone(d.Snapshots)
 	for i := range d.Snapshots {
@@ -254,7 +275,16 @@ func (s *Store) FindDatastore(ref string) (Datastore, bool) {
 	return d, ok && d.Name == ref // else it is being renamed to that
 }
 
-// Datastores returns the datastores for which keep (nil: all) holds, in no particular order.
+// FindRDM returns a disk of a virtual machine by id or name.
+func (s *Store) FindRDM(ref string) (Datastore, bool) {
+	d, ok := s.datastores.get(ref)
+	if !ok {
+		d, ok = s.datastores.lookup("rdm/" + ref)
+	}
+	return d, ok && d.RDM != nil
+}
+
+// Datastores returns the datastores, and RDM disks, for which keep (nil: all) holds, in no particular order.
 func (s *Store) Datastores(keep func(Datastore) bool) []Datastore { return s.datastores.all(keep) }
 
 // UpdateDatastore changes a datastore through fn; an error of fn is returned and nothing

@@ -289,7 +289,7 @@ func (m *Manager) DeleteCenter(ctx context.Context, ref string) error {
 	}
 	object := centerObject(c.Name)
 	if ds := m.datastoresOf(c.ID); len(ds) > 0 {
-		return &control.Error{Code: control.CodeInUse, Object: object, Message: fmt.Sprintf("it has %d datastores, %s among them", len(ds), ds[0].Name), Hint: "remove them first: ovgate vsphere datastore remove " + ds[0].Name}
+		return &control.Error{Code: control.CodeInUse, Object: object, Message: fmt.Sprintf("it has %d datastores and RDM disks, %s among them", len(ds), objectOf(ds[0])), Hint: "remove them first: " + removeHint(ds[0])}
 	}
 	for _, cl := range c.Clusters {
 		if cl.Target == "" {

@@ -38,7 +38,7 @@ func (s *step) connected(d *vsphere.Datastore) ([]*vsphere.Host, error) {
 		}
 		if h.State != "connected" {
 			return nil, &control.Error{
-				Code: control.CodeBackend, Object: datastoreObject(s.rec.Name), Message: fmt.Sprintf("host %s has it and is %s", h.Name, h.State),
+				Code: control.CodeBackend, Object: objectOf(s.rec), Message: fmt.Sprintf("host %s has it and is %s", h.Name, h.State),
 				Hint: "bring the host back, or take it out of the vCenter's inventory", Err: vsphere.ErrHostAway,
 			}
 		}
@@ -98,7 +98,7 @@ func (s *step) rescan(ctx context.Context) error {
 		disk, err := st.Disk(s.naa)
 		if err == nil && disk.Lost {
 			return &control.Error{
-				Code: control.CodeBackend, Object: datastoreObject(s.rec.Name), Message: fmt.Sprintf("host %s has lost LUN %s: no path leads to it", h.Name, s.naa),
+				Code: control.CodeBackend, Object: objectOf(s.rec), Message: fmt.Sprintf("host %s has lost LUN %s: no path leads to it", h.Name, s.naa),
 				Hint: "see that the host reaches " + strings.Join(s.portals(), ", "), Err: vsphere.ErrHostAway,
 			}
 		}
@@ -199,7 +199,7 @@ func (s *step) destroy(ctx context.Context) error {
 
 // detach has every host of the cluster use the LUN no more (V4).
 func (s *step) detach(ctx context.Context) error {
-	if s.naa == "" {
+	if s.naa == "" || s.sharedRDM() {
 		return nil
 	}
 	hosts := s.reachable()
@@ -235,7 +235,7 @@ func (s *step) reachable() []*vsphere.Host {
 
 // unmap takes the LUN away. Hosts keep their sessions for other LUNs.
 func (s *step) unmap(ctx context.Context) error {
-	if s.rec.VDisk == "" {
+	if s.rec.VDisk == "" || s.sharedRDM() {
 		return nil
 	}
 	return gone(s.m.ctl.Unpublish(ctx, s.rec.VDisk, true))
@@ -252,7 +252,7 @@ func gone(err error) error {
 
 // forget has the hosts forget the LUN. One without software iSCSI never saw it.
 func (s *step) forget(ctx context.Context) error {
-	if s.naa == "" {
+	if s.naa == "" || s.sharedRDM() {
 		return nil
 	}
 	hosts := s.reachable()

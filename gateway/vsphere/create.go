@@ -97,7 +97,7 @@ func (s *step) again() bool { return s.job.Tries > 0 }
 
 // sees tells what is wrong with the LUN of a host, whose iSCSI name is initiator.
 func (s *step) sees(h *vsphere.Host, initiator string, disk vsphere.Disk, err error, size int64) error {
-	problem := &control.Error{Code: control.CodeBackend, Object: datastoreObject(s.rec.Name), Err: err}
+	problem := &control.Error{Code: control.CodeBackend, Object: objectOf(s.rec), Err: err}
 	const between = "see that nothing between the host and the portals changes what the target tells, and that no other target has its name: "
 	switch portals := strings.Join(s.portals(), ", "); {
 	case errors.Is(err, vsphere.ErrNotFound):

@@ -32,7 +32,7 @@ type NewDatastore struct {
 // FindDatastore returns a datastore by name or id.
 func (m *Manager) FindDatastore(ref string) (model.Datastore, error) {
 	d, ok := m.model.FindDatastore(ref)
-	if !ok {
+	if !ok || d.RDM != nil {
 		return d, &control.Error{Code: control.CodeNotFound, Object: datastoreObject(clip(ref)), Message: "there is no such datastore", Hint: "ovgate vsphere datastore list shows those that ovgate made"}
 	}
 	return d, nil
@@ -215,16 +215,16 @@ func away(hosts []*vsphere.Host) string {
 
 // give stores a job for a datastore that has none, or that check lets it replace.
 func (m *Manager) give(ctx context.Context, ref string, job model.DatastoreJob, check func(d *model.Datastore) error) (model.Datastore, error) {
-	rec, err := m.FindDatastore(ref)
-	if err != nil {
-		return rec, err
+	rec, ok := m.model.FindDatastore(ref)
+	if !ok {
+		return m.FindDatastore(ref)
 	}
-	object := datastoreObject(rec.Name)
+	object := objectOf(rec)
 	if err := m.Here(rec); err != nil {
 		return rec, err
 	}
 	job.Started = m.clock.Now().UTC()
-	rec, err = m.model.UpdateDatastore(ctx, rec.ID, func(d *model.Datastore) error {
+	rec, err := m.model.UpdateDatastore(ctx, rec.ID, func(d *model.Datastore) error {
 		if err := check(d); err != nil {
 			return err
 		}
@@ -248,7 +248,7 @@ func idle(d *model.Datastore) error {
 	if d.Job == nil || d.Job.Kind == model.JobMark {
 		return nil
 	}
-	return &control.Error{Code: control.CodeInUse, Object: datastoreObject(d.Name), Message: fmt.Sprintf("it has a job: %s, step %s", d.Job.Kind, d.Job.Step), Hint: "wait until that is done: ovgate vsphere datastore show " + d.Name}
+	return &control.Error{Code: control.CodeInUse, Object: objectOf(*d), Message: fmt.Sprintf("it has a job: %s, step %s", d.Job.Kind, d.Job.Step), Hint: "wait until that is done: ovgate vsphere datastore show " + d.Name}
 }
 
 // AttachDatastore gives a datastore to the hosts of its cluster that do not have it.

@@ -8,6 +8,8 @@
 //	mark:                                                  mark
 //	expand: grow ─► rescan ─► expand ─► verify
 //	rename: rename
+//	map:              target ─► hosts ─► map            (an RDM disk: see rdm.go)
+//	unmap:  take ─► detach ─► unmap ─► forget
 //	remove: destroy ─► detach ─► unmap ─► forget ─► vdisk ─► target
 //
 // A datastore's record holds its job and the step that is next. A step that fails is tried

@@ -47,7 +47,7 @@ func (m *Manager) ImportDatastore(ctx context.Context, in NewImport) (model.Data
 	rec := at.rec
 	used := m.model.Datastores(func(d model.Datastore) bool { return d.VDisk == v.ID })
 	if len(used) > 0 {
-		return rec, &control.Error{Code: control.CodeInUse, Field: "vdisk", Object: "vdisk " + v.Name, Message: "it is the vDisk of datastore " + used[0].Name, Hint: "clone it and import the clone"}
+		return rec, &control.Error{Code: control.CodeInUse, Field: "vdisk", Object: "vdisk " + v.Name, Message: "it is the vDisk of " + objectOf(used[0]), Hint: "clone it and import the clone"}
 	}
 	rec.VDisk, rec.Size, rec.Job.Kind, rec.Job.Step = v.ID, v.Size, model.JobImport, stepTarget
 	if rec, err = m.model.CreateDatastore(ctx, rec); err != nil {

@@ -51,7 +51,7 @@ type Source struct {
 func (m *Manager) VMs(ctx context.Context, ref string) ([]VM, []Source, error) {
 	ctx, done := m.begin(ctx)
 	defer done()
-	stores := m.model.Datastores(func(d model.Datastore) bool { return d.VDisk != "" })
+	stores := m.model.Datastores(func(d model.Datastore) bool { return d.VDisk != "" && d.RDM == nil })
 	if ref != "" {
 		d, err := m.FindDatastore(ref)
 		if err != nil {

@@ -38,6 +38,8 @@ const (
 	stepQuiesce = "quiesce"
 	stepPoint   = "snapshot"
 	stepRelease = "release"
+	stepMap     = "map"
+	stepUnmapVM = "take"
 )
 
 // orders are the steps of each kind of job.
@@ -50,6 +52,8 @@ var orders = map[model.JobKind][]string{
 	model.JobRename:  {stepRename},
 	model.JobRemove:  {stepDestroy, stepDetach, stepUnmap, stepForget, stepDelete},
 	model.JobQuiesce: {stepQuiesce, stepPoint, stepRelease},
+	model.JobMap:     {stepTarget, stepHosts, stepMap},
+	model.JobUnmap:   {stepUnmapVM, stepDetach, stepUnmap, stepForget},
 }
 
 // Steps are the steps of a kind of job, in order.
@@ -226,7 +230,7 @@ func (m *Manager) failed(rec model.Datastore, err error) error {
 		return errors.Join(err, uerr)
 	}
 	var e *control.Error
-	err = explain(datastoreObject(rec.Name), err)
+	err = explain(objectOf(rec), err)
 	_, uerr := m.model.UpdateDatastore(m.ctx, rec.ID, func(d *model.Datastore) error {
 		if !m.same(d, rec.Job) {
 			return nil // another job replaced it
@@ -242,7 +246,7 @@ func (m *Manager) failed(rec model.Datastore, err error) error {
 		return nil
 	})
 	m.log.Warn("a datastore's job is tried again", "datastore", rec.Name, "job", rec.Job.Kind, "step", rec.Job.Step, "err", err)
-	m.opt.Events.Tell(event.DatastoreFailed, datastoreObject(rec.Name), "job", string(rec.Job.Kind), "step", string(rec.Job.Step), "reason", err.Error())
+	m.opt.Events.Tell(event.DatastoreFailed, objectOf(rec), "job", string(rec.Job.Kind), "step", string(rec.Job.Step), "reason", err.Error())
 	m.opt.Changed("datastore", rec.ID)
 	return errors.Join(err, uerr)
 }
@@ -255,7 +259,7 @@ func (m *Manager) Stuck() (out []observe.DatastoreCheck) {
 	for _, d := range m.model.Datastores(func(d model.Datastore) bool {
 		return d.Node == m.opt.Node && d.Job != nil && d.Job.Tries >= stuckAfter && d.Job.Error != ""
 	}) {
-		out = append(out, observe.DatastoreCheck{Name: d.Name, Job: string(d.Job.Kind), Step: d.Job.Step, Err: d.Job.Error, Hint: d.Job.Hint})
+		out = append(out, observe.DatastoreCheck{Name: d.Name, RDM: d.RDM != nil, Job: string(d.Job.Kind), Step: d.Job.Step, Err: d.Job.Error, Hint: d.Job.Hint})
 	}
 	return out
 }
@@ -266,9 +270,9 @@ func (m *Manager) advance(ctx context.Context, rec model.Datastore, s *step) (mo
 	i := slices.Index(order, rec.Job.Step)
 	last := i == len(order)-1
 	defer m.opt.Changed("datastore", rec.ID)
-	if last && rec.Job.Kind == model.JobRemove {
+	if last && (rec.Job.Kind == model.JobRemove || rec.Job.Kind == model.JobUnmap) {
 		m.log.Info("datastore removed", "datastore", rec.Name)
-		m.opt.Events.Tell(event.DatastoreRemoved, datastoreObject(rec.Name))
+		m.opt.Events.Tell(event.DatastoreRemoved, objectOf(rec))
 		err := m.model.DeleteDatastore(ctx, rec.ID)
 		if err == nil {
 			m.ended(rec)
@@ -296,7 +300,7 @@ func (m *Manager) advance(ctx context.Context, rec model.Datastore, s *step) (mo
 		m.ended(rec)
 		m.remark(func(d model.Datastore) bool { return d.ID == rec.ID }) // what changed meanwhile
 		m.log.Info("datastore's job done", "datastore", now.Name, "job", rec.Job.Kind, "took", m.clock.Now().Sub(rec.Job.Started).Round(time.Millisecond))
-		m.opt.Events.Tell(event.DatastoreDone, datastoreObject(now.Name), "job", string(rec.Job.Kind), "took", m.clock.Now().Sub(rec.Job.Started).Round(time.Second).String())
+		m.opt.Events.Tell(event.DatastoreDone, objectOf(now), "job", string(rec.Job.Kind), "took", m.clock.Now().Sub(rec.Job.Started).Round(time.Second).String())
 	}
 	return now.Job != nil, err
 }
@@ -305,7 +309,7 @@ func (m *Manager) advance(ctx context.Context, rec model.Datastore, s *step) (mo
 func (m *Manager) Task(d model.Datastore) task.Task {
 	j, order := d.Job, orders[d.Job.Kind]
 	t := task.Task{
-		ID: "datastore-" + d.ID[:min(len(d.ID), 13)], Kind: task.Datastore, Object: datastoreObject(d.Name), What: string(j.Kind) + ": " + j.Step, State: task.Running,
+		ID: "datastore-" + d.ID[:min(len(d.ID), 13)], Kind: task.Datastore, Object: objectOf(d), What: string(j.Kind) + ": " + j.Step, State: task.Running,
 		Done: int64(max(0, slices.Index(order, j.Step))), Total: int64(len(order)), Unit: "steps", Started: j.Started.UTC(), Error: j.Error, Hint: j.Hint,
 	}
 	if j.Error != "" {
@@ -378,6 +382,8 @@ func (s *step) do(ctx context.Context) error {
 		return s.quiesce(ctx)
 	case stepRelease:
 		return s.release(ctx)
+	case stepUnmapVM:
+		return s.takeRDM(ctx)
 	case stepMark:
 		return s.mark(ctx)
 	}
@@ -393,6 +399,8 @@ func (s *step) do(ctx context.Context) error {
 		return s.resignature(ctx)
 	case stepMount:
 		return s.mount(ctx)
+	case stepMap:
+		return s.mapRDM(ctx)
 	case stepRescan:
 		return s.rescan(ctx)
 	case stepExpand:

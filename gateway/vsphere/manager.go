@@ -155,6 +155,23 @@ func (m *Manager) unlockCenters() { <-m.centerLock }
 
 func centerObject(name string) string    { return "vsphere center " + name }
 func datastoreObject(name string) string { return "datastore " + name }
+func rdmObject(name string) string       { return "rdm " + name }
+
+// objectOf is what a record is called in errors and events.
+func objectOf(d model.Datastore) string {
+	if d.RDM != nil {
+		return rdmObject(d.Name)
+	}
+	return datastoreObject(d.Name)
+}
+
+// removeHint is the verb that removes what a record is.
+func removeHint(d model.Datastore) string {
+	if d.RDM != nil {
+		return "ovgate vsphere rdm detach " + d.Name
+	}
+	return "ovgate vsphere datastore remove " + d.Name
+}
 
 func invalid(field, object, hint, format string, a ...any) *control.Error {
 	return &control.Error{Code: control.CodeInvalid, Field: field, Object: object, Hint: hint, Message: fmt.Sprintf(format, a...)}

@@ -92,7 +92,7 @@ func (m *Manager) remark(about func(model.Datastore) bool) {
 
 // stale tells whether a datastore without a job carries something else.
 func (m *Manager) stale(d *model.Datastore) bool {
-	if d.Job != nil || d.State != model.StatePresent || d.VDisk == "" || !m.marked(d.Center) || m.server(*d) != m.opt.Node {
+	if d.RDM != nil || d.Job != nil || d.State != model.StatePresent || d.VDisk == "" || !m.marked(d.Center) || m.server(*d) != m.opt.Node {
 		return false
 	}
 	text, _ := m.markOf(*d)

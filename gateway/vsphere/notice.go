@@ -88,7 +88,7 @@ func (m *Manager) Causes(causes []observe.Cause) {
 		about[c.Object] = append(about[c.Object], c)
 	}
 	mine := map[string]model.Datastore{}
-	for _, d := range m.model.Datastores(func(d model.Datastore) bool { return m.server(d) == m.opt.Node }) {
+	for _, d := range m.model.Datastores(func(d model.Datastore) bool { return d.RDM == nil && m.server(d) == m.opt.Node }) {
 		if !m.hears(d.Center) {
 			continue
 		}
@@ -154,7 +154,7 @@ func causeText(c observe.Cause) string {
 
 // moved tells that this node serves the vDisk of a datastore that another one served.
 func (m *Manager) moved(v model.VDisk) {
-	for _, d := range m.model.Datastores(func(d model.Datastore) bool { return d.VDisk == v.ID }) {
+	for _, d := range m.model.Datastores(func(d model.Datastore) bool { return d.RDM == nil && d.VDisk == v.ID }) {
 		m.notices.mu.Lock()
 		was := m.notices.at[v.ID]
 		if m.notices.at[v.ID] = v.Node; was != "" && was != v.Node && v.Node == m.opt.Node && m.hears(d.Center) {
@@ -166,7 +166,7 @@ func (m *Manager) moved(v model.VDisk) {
 
 // notify tells the vCenter of a datastore something that happened.
 func (m *Manager) notify(d model.Datastore, text string) {
-	if !m.hears(d.Center) {
+	if d.RDM != nil || !m.hears(d.Center) {
 		return
 	}
 	m.notices.mu.Lock()

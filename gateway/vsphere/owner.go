@@ -27,7 +27,7 @@ func (m *Manager) server(d model.Datastore) string {
 
 // elsewhere is the refusal of what another node is to do.
 func (m *Manager) elsewhere(d model.Datastore, node string) error {
-	return &control.Error{Code: control.CodeElsewhere, Node: node, Object: datastoreObject(d.Name), Message: "node " + m.ctl.NodeName(node) + " works on it", Hint: "ask that node"}
+	return &control.Error{Code: control.CodeElsewhere, Node: node, Object: objectOf(d), Message: "node " + m.ctl.NodeName(node) + " works on it", Hint: "ask that node"}
 }
 
 // Here refuses a request that another node is to be asked: the one that does the datastore's

@@ -31,7 +31,7 @@ import (
 // late are the steps with a call that does harm when it is carried out after the job went on
 // elsewhere: a LUN is formatted again, or detached that has another datastore by then. What
 // others ask for may be done again at any time, or is looked for (see release).
-var late = []string{stepFormat, stepSign, stepExpand, stepRename, stepDestroy, stepDetach, stepForget}
+var late = []string{stepFormat, stepSign, stepExpand, stepRename, stepDestroy, stepDetach, stepForget, stepMap, stepUnmapVM}
 
 // held is what a step knows of its permit.
 type held struct {

@@ -5,6 +5,7 @@
 //	Center    a signed-in session; signs in again by itself when that expires
 //	Host      an ESXi host: SetTarget, RescanDisks, RescanVolumes, RoundRobin, Detach, Forget
 //	Storage   what a host told of its adapter, or of its disks and paths; of many hosts at once
+//	RDM       a LUN as a disk of a virtual machine: Machine.AttachRDM, DetachRDM
 //	Inventory which virtual machines are on which LUN, kept up to date by Center.Watch
 //	Notice    an event of the vCenter, which Center.Post writes
 //	Datastore a VMFS volume on one LUN: CreateDatastore, Expand, Rename, Destroy; and what it

@@ -206,7 +206,6 @@ func (e CachePolicyMode) Valid() bool {
 const (
 	ClusterStatusRegistryEmbedded ClusterStatusRegistry = "embedded"
 	ClusterStatusRegistryEtcd     ClusterStatusRegistry = "etcd"
-	ClusterStatusRegistryNodes    ClusterStatusRegistry = "nodes"
 )
 
 // Valid indicates whether the value is a known member of the ClusterStatusRegistry enum.
@@ -215,8 +214,6 @@ func (e ClusterStatusRegistry) Valid() bool {
 	case ClusterStatusRegistryEmbedded:
 		return true
 	case ClusterStatusRegistryEtcd:
-		return true
-	case ClusterStatusRegistryNodes:
 		return true
 	default:
 		return false
@@ -586,21 +583,18 @@ func (e OSDState) Valid() bool {
 	}
 }
 
-// Defines values for RegistryMemberState.
+// Defines values for RDMInputMode.
 const (
-	RegistryMemberStateDown    RegistryMemberState = "down"
-	RegistryMemberStateLearner RegistryMemberState = "learner"
-	RegistryMemberStateUp      RegistryMemberState = "up"
+	RDMInputModePhysical RDMInputMode = "physical"
+	RDMInputModeVirtual  RDMInputMode = "virtual"
 )
 
-// Valid indicates whether the value is a known member of the RegistryMemberState enum.
-func (e RegistryMemberState) Valid() bool {
+// Valid indicates whether the value is a known member of the RDMInputMode enum.
+func (e RDMInputMode) Valid() bool {
 	switch e {
-	case RegistryMemberStateDown:
+	case RDMInputModePhysical:
 		return true
-	case RegistryMemberStateLearner:
-		return true
-	case RegistryMemberStateUp:
+	case RDMInputModeVirtual:
 		return true
 	default:
 		return false
@@ -1641,14 +1635,11 @@ type ClusterStatus struct {
 	Nodes      MemberCounts `json:"nodes"`
 	ObservedAt time.Time    `json:"observedAt"`
 
-	// Registry embedded: in the node's data directory; nodes: in an etcd whose members nodes run
+	// Registry embedded: in the node's data directory
 	Registry ClusterStatusRegistry `json:"registry"`
-
-	// RegistryMembers Of its etcd, as they were seen last by the node that is asked; absent: not looked at yet, or in the data directory
-	RegistryMembers *[]RegistryMember `json:"registryMembers,omitempty"`
 }
 
-// ClusterStatusRegistry embedded: in the node's data directory; nodes: in an etcd whose members nodes run
+// ClusterStatusRegistry embedded: in the node's data directory
 type ClusterStatusRegistry string
 
 // Commit defines model for Commit.
@@ -2488,9 +2479,6 @@ type JoinAnswer struct {
 	// Name Of the cluster
 	Name string `json:"name"`
 
-	// Own Nodes of the cluster run these members, and reach them with its certificates; absent: they do not
-	Own *bool `json:"own,omitempty"`
-
 	// Prefix Of the registry's keys
 	Prefix string `json:"prefix"`
 
@@ -3259,6 +3247,85 @@ type Qos struct {
 	Iops int64 `json:"iops"`
 }
 
+// RDM A vDisk that is a disk of a virtual machine
+type RDM struct {
+	// Center Name
+	Center string `json:"center"`
+
+	// Cluster Name
+	Cluster string    `json:"cluster"`
+	Created time.Time `json:"created"`
+	ID      string    `json:"id"`
+
+	// Job What is being done
+	Job *DatastoreJob `json:"job"`
+
+	// Mode Compatibility: physical or virtual
+	Mode string `json:"mode"`
+
+	// Naa Name of its LUN
+	Naa string `json:"naa"`
+
+	// Name Made of the names of vDisk and virtual machine
+	Name string `json:"name"`
+
+	// Shared Other virtual machines may have it, too
+	Shared bool `json:"shared"`
+
+	// Size Bytes
+	Size int64 `json:"size"`
+
+	// State creating, present or deleting
+	State string `json:"state"`
+
+	// VDisk Id
+	VDisk string `json:"vdisk"`
+
+	// VM Managed object id
+	VM     string `json:"vm"`
+	VMName string `json:"vmName"`
+}
+
+// RDMInput defines model for RDMInput.
+type RDMInput struct {
+	// Center Name or id
+	Center string `json:"center"`
+
+	// DryRun Only say what would be done
+	DryRun *bool `json:"dryRun,omitempty"`
+
+	// Mode Compatibility; left out: physical
+	Mode *RDMInputMode `json:"mode,omitempty"`
+
+	// Shared Other virtual machines of the cluster may have it, too, for guests that agree about it; the SCSI controller has bus sharing
+	Shared *bool `json:"shared,omitempty"`
+
+	// VDisk Name or id; it is not published
+	VDisk string `json:"vdisk"`
+
+	// VM Name or managed object id of the virtual machine
+	VM string `json:"vm"`
+}
+
+// RDMInputMode Compatibility; left out: physical
+type RDMInputMode string
+
+// RDMList defines model for RDMList.
+type RDMList struct {
+	Items []RDM   `json:"items"`
+	Next  *string `json:"next"`
+}
+
+// RDMResult defines model for RDMResult.
+type RDMResult struct {
+	// Actions What is to be done, as of now
+	Actions []HostAction `json:"actions"`
+	DryRun  bool         `json:"dryRun"`
+
+	// Rdm A vDisk that is a disk of a virtual machine
+	Rdm RDM `json:"rdm"`
+}
+
 // Rebalance defines model for Rebalance.
 type Rebalance struct {
 	Items []Handoff `json:"items"`
@@ -3299,33 +3366,6 @@ type Recovered struct {
 type Redirect struct {
 	URL string `json:"url"`
 }
-
-// RegistryMember defines model for RegistryMember.
-type RegistryMember struct {
-	// Error Why it does not answer
-	Error *string `json:"error"`
-
-	// Leads Changes go through it
-	Leads bool `json:"leads"`
-
-	// Node Name of the node that runs it; null: others run it, or it is not known
-	Node *string `json:"node"`
-
-	// QuotaBytes Beyond that the registry takes no change
-	QuotaBytes int64 `json:"quotaBytes"`
-
-	// SizeBytes Of its database
-	SizeBytes int64 `json:"sizeBytes"`
-
-	// State learner: it catches up, and counts for no quorum yet; down: it does not answer
-	State RegistryMemberState `json:"state"`
-
-	// URL Where nodes reach it; that for other members while it has none
-	URL string `json:"url"`
-}
-
-// RegistryMemberState learner: it catches up, and counts for no quorum yet; down: it does not answer
-type RegistryMemberState string
 
 // RemoteBackend defines model for RemoteBackend.
 type RemoteBackend struct {
@@ -5714,6 +5754,24 @@ type RemoveDatastoreParams struct {
 	KeepVDisk *bool `form:"keepVdisk,omitempty" json:"keepVdisk,omitempty"`
 }
 
+// ListRDMsParams defines parameters for ListRDMs.
+type ListRDMsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// AttachRDMParams defines parameters for AttachRDM.
+type AttachRDMParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListVMsParams defines parameters for ListVMs.
 type ListVMsParams struct {
 	// Datastore Name or id: only those on it
@@ -5935,6 +5993,9 @@ type RenameDatastoreJSONRequestBody = RenameInput
 
 // SnapshotDatastoreJSONRequestBody defines body for SnapshotDatastore for application/json ContentType.
 type SnapshotDatastoreJSONRequestBody = DatastoreSnapshotInput
+
+// AttachRDMJSONRequestBody defines body for AttachRDM for application/json ContentType.
+type AttachRDMJSONRequestBody = RDMInput
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -6260,7 +6321,7 @@ type ClientInterface interface {
 
 	// InitClusterWithBody Make the node the first of a cluster
 	//
-	// Its registry has to be in etcd, its own or another (409 `not_running`). The node's certificate authority becomes the cluster's.
+	// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
 	// Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
 	//
 	// Takes any type of body and a specified content type.
@@ -6270,7 +6331,7 @@ type ClientInterface interface {
 
 	// InitCluster Make the node the first of a cluster
 	//
-	// Its registry has to be in etcd, its own or another (409 `not_running`). The node's certificate authority becomes the cluster's.
+	// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
 	// Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
 	//
 	// Takes a body of the `application/json` content type.
@@ -8172,6 +8233,41 @@ type ClientInterface interface {
 	// Corresponds with POST /vsphere/datastores/{datastore}/snapshot (the `SnapshotDatastore` operationId).
 	SnapshotDatastore(ctx context.Context, datastore DatastoreRef, body SnapshotDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListRDMs List the vDisks that are disks of virtual machines
+	//
+	// Corresponds with GET /vsphere/rdms (the `ListRDMs` operationId).
+	ListRDMs(ctx context.Context, params *ListRDMsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AttachRDMWithBody Give a virtual machine a vDisk as its disk (RDM)
+	//
+	// In the background, by a job that goes on after a restart: every host of the virtual machine's cluster sees the LUN before it is mapped. With dryRun nothing changes, and the answer says what would be done.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /vsphere/rdms (the `AttachRDM` operationId).
+	AttachRDMWithBody(ctx context.Context, params *AttachRDMParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AttachRDM Give a virtual machine a vDisk as its disk (RDM)
+	//
+	// In the background, by a job that goes on after a restart: every host of the virtual machine's cluster sees the LUN before it is mapped. With dryRun nothing changes, and the answer says what would be done.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /vsphere/rdms (the `AttachRDM` operationId).
+	AttachRDM(ctx context.Context, params *AttachRDMParams, body AttachRDMJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DetachRDM Take a vDisk from a virtual machine
+	//
+	// In the background: from the virtual machine, and when no other has it, from the hosts, in the one right order. The vDisk stays. It may replace a job that does not get on. An absent one is no error.
+	//
+	// Corresponds with DELETE /vsphere/rdms/{rdm} (the `DetachRDM` operationId).
+	DetachRDM(ctx context.Context, rdm string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetRDM Show a vDisk that is a disk of a virtual machine
+	//
+	// Corresponds with GET /vsphere/rdms/{rdm} (the `GetRDM` operationId).
+	GetRDM(ctx context.Context, rdm string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListVMs List the virtual machines on the datastores that ovgate made
 	//
 	// The first one who asks waits until the vCenter has told of all. From then on it tells of changes, for as long as somebody asks every ten minutes.
@@ -8770,7 +8866,7 @@ func (c *Client) GetCluster(ctx context.Context, reqEditors ...RequestEditorFn) 
 
 // InitClusterWithBody Make the node the first of a cluster
 //
-// Its registry has to be in etcd, its own or another (409 `not_running`). The node's certificate authority becomes the cluster's.
+// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
 // Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
 //
 // Takes any type of body and a specified content type.
@@ -8790,7 +8886,7 @@ func (c *Client) InitClusterWithBody(ctx context.Context, contentType string, bo
 
 // InitCluster Make the node the first of a cluster
 //
-// Its registry has to be in etcd, its own or another (409 `not_running`). The node's certificate authority becomes the cluster's.
+// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
 // Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
 //
 // Takes a body of the `application/json` content type.
@@ -13062,6 +13158,91 @@ func (c *Client) SnapshotDatastoreWithBody(ctx context.Context, datastore Datast
 // Corresponds with POST /vsphere/datastores/{datastore}/snapshot (the `SnapshotDatastore` operationId).
 func (c *Client) SnapshotDatastore(ctx context.Context, datastore DatastoreRef, body SnapshotDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSnapshotDatastoreRequest(c.Server, datastore, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListRDMs List the vDisks that are disks of virtual machines
+//
+// Corresponds with GET /vsphere/rdms (the `ListRDMs` operationId).
+func (c *Client) ListRDMs(ctx context.Context, params *ListRDMsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListRDMsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AttachRDMWithBody Give a virtual machine a vDisk as its disk (RDM)
+//
+// In the background, by a job that goes on after a restart: every host of the virtual machine's cluster sees the LUN before it is mapped. With dryRun nothing changes, and the answer says what would be done.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /vsphere/rdms (the `AttachRDM` operationId).
+func (c *Client) AttachRDMWithBody(ctx context.Context, params *AttachRDMParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAttachRDMRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AttachRDM Give a virtual machine a vDisk as its disk (RDM)
+//
+// In the background, by a job that goes on after a restart: every host of the virtual machine's cluster sees the LUN before it is mapped. With dryRun nothing changes, and the answer says what would be done.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /vsphere/rdms (the `AttachRDM` operationId).
+func (c *Client) AttachRDM(ctx context.Context, params *AttachRDMParams, body AttachRDMJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAttachRDMRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DetachRDM Take a vDisk from a virtual machine
+//
+// In the background: from the virtual machine, and when no other has it, from the hosts, in the one right order. The vDisk stays. It may replace a job that does not get on. An absent one is no error.
+//
+// Corresponds with DELETE /vsphere/rdms/{rdm} (the `DetachRDM` operationId).
+func (c *Client) DetachRDM(ctx context.Context, rdm string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDetachRDMRequest(c.Server, rdm)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetRDM Show a vDisk that is a disk of a virtual machine
+//
+// Corresponds with GET /vsphere/rdms/{rdm} (the `GetRDM` operationId).
+func (c *Client) GetRDM(ctx context.Context, rdm string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetRDMRequest(c.Server, rdm)
 	if err != nil {
 		return nil, err
 	}
@@ -23571,6 +23752,207 @@ func NewSnapshotDatastoreRequestWithBody(server string, datastore DatastoreRef, 
 	return req, nil
 }
 
+// NewListRDMsRequest constructs an http.Request for the ListRDMs method
+func NewListRDMsRequest(server string, params *ListRDMsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/rdms")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAttachRDMRequest calls the generic AttachRDM builder with application/json body
+func NewAttachRDMRequest(server string, params *AttachRDMParams, body AttachRDMJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAttachRDMRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewAttachRDMRequestWithBody constructs an http.Request for the AttachRDM method, with any body, and a specified content type
+func NewAttachRDMRequestWithBody(server string, params *AttachRDMParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/rdms")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDetachRDMRequest constructs an http.Request for the DetachRDM method
+func NewDetachRDMRequest(server string, rdm string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "rdm", rdm, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/rdms/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetRDMRequest constructs an http.Request for the GetRDM method
+func NewGetRDMRequest(server string, rdm string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "rdm", rdm, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/rdms/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListVMsRequest constructs an http.Request for the ListVMs method
 func NewListVMsRequest(server string, params *ListVMsParams) (*http.Request, error) {
 	var err error
@@ -23995,7 +24377,7 @@ type ClientWithResponsesInterface interface {
 
 	// InitClusterWithBodyWithResponse Make the node the first of a cluster
 	//
-	// Its registry has to be in etcd, its own or another (409 `not_running`). The node's certificate authority becomes the cluster's.
+	// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
 	// Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -24005,7 +24387,7 @@ type ClientWithResponsesInterface interface {
 
 	// InitClusterWithResponse Make the node the first of a cluster
 	//
-	// Its registry has to be in etcd, its own or another (409 `not_running`). The node's certificate authority becomes the cluster's.
+	// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
 	// Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -26134,6 +26516,47 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /vsphere/datastores/{datastore}/snapshot (the `SnapshotDatastore` operationId).
 	SnapshotDatastoreWithResponse(ctx context.Context, datastore DatastoreRef, body SnapshotDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*SnapshotDatastoreResponse, error)
+
+	// ListRDMsWithResponse List the vDisks that are disks of virtual machines
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vsphere/rdms (the `ListRDMs` operationId).
+	ListRDMsWithResponse(ctx context.Context, params *ListRDMsParams, reqEditors ...RequestEditorFn) (*ListRDMsResponse, error)
+
+	// AttachRDMWithBodyWithResponse Give a virtual machine a vDisk as its disk (RDM)
+	//
+	// In the background, by a job that goes on after a restart: every host of the virtual machine's cluster sees the LUN before it is mapped. With dryRun nothing changes, and the answer says what would be done.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/rdms (the `AttachRDM` operationId).
+	AttachRDMWithBodyWithResponse(ctx context.Context, params *AttachRDMParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AttachRDMResponse, error)
+
+	// AttachRDMWithResponse Give a virtual machine a vDisk as its disk (RDM)
+	//
+	// In the background, by a job that goes on after a restart: every host of the virtual machine's cluster sees the LUN before it is mapped. With dryRun nothing changes, and the answer says what would be done.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /vsphere/rdms (the `AttachRDM` operationId).
+	AttachRDMWithResponse(ctx context.Context, params *AttachRDMParams, body AttachRDMJSONRequestBody, reqEditors ...RequestEditorFn) (*AttachRDMResponse, error)
+
+	// DetachRDMWithResponse Take a vDisk from a virtual machine
+	//
+	// In the background: from the virtual machine, and when no other has it, from the hosts, in the one right order. The vDisk stays. It may replace a job that does not get on. An absent one is no error.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /vsphere/rdms/{rdm} (the `DetachRDM` operationId).
+	DetachRDMWithResponse(ctx context.Context, rdm string, reqEditors ...RequestEditorFn) (*DetachRDMResponse, error)
+
+	// GetRDMWithResponse Show a vDisk that is a disk of a virtual machine
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vsphere/rdms/{rdm} (the `GetRDM` operationId).
+	GetRDMWithResponse(ctx context.Context, rdm string, reqEditors ...RequestEditorFn) (*GetRDMResponse, error)
 
 	// ListVMsWithResponse List the virtual machines on the datastores that ovgate made
 	//
@@ -35587,6 +36010,191 @@ func (r SnapshotDatastoreResponse) ContentType() string {
 	return ""
 }
 
+type ListRDMsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RDMList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListRDMsResponse) GetJSON200() *RDMList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListRDMsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListRDMsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListRDMsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListRDMsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListRDMsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AttachRDMResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *RDMResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r AttachRDMResponse) GetJSON202() *RDMResult {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r AttachRDMResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AttachRDMResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AttachRDMResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AttachRDMResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AttachRDMResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DetachRDMResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DetachRDMResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DetachRDMResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DetachRDMResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DetachRDMResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DetachRDMResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetRDMResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RDM
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetRDMResponse) GetJSON200() *RDM {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetRDMResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetRDMResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetRDMResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetRDMResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetRDMResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListVMsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -36129,7 +36737,7 @@ func (c *ClientWithResponses) GetClusterWithResponse(ctx context.Context, reqEdi
 
 // InitClusterWithBodyWithResponse Make the node the first of a cluster
 //
-// Its registry has to be in etcd, its own or another (409 `not_running`). The node's certificate authority becomes the cluster's.
+// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
 // Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -36145,7 +36753,7 @@ func (c *ClientWithResponses) InitClusterWithBodyWithResponse(ctx context.Contex
 
 // InitClusterWithResponse Make the node the first of a cluster
 //
-// Its registry has to be in etcd, its own or another (409 `not_running`). The node's certificate authority becomes the cluster's.
+// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
 // Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -39701,6 +40309,77 @@ func (c *ClientWithResponses) SnapshotDatastoreWithResponse(ctx context.Context,
 		return nil, err
 	}
 	return ParseSnapshotDatastoreResponse(rsp)
+}
+
+// ListRDMsWithResponse List the vDisks that are disks of virtual machines
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vsphere/rdms (the `ListRDMs` operationId).
+func (c *ClientWithResponses) ListRDMsWithResponse(ctx context.Context, params *ListRDMsParams, reqEditors ...RequestEditorFn) (*ListRDMsResponse, error) {
+	rsp, err := c.ListRDMs(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListRDMsResponse(rsp)
+}
+
+// AttachRDMWithBodyWithResponse Give a virtual machine a vDisk as its disk (RDM)
+//
+// In the background, by a job that goes on after a restart: every host of the virtual machine's cluster sees the LUN before it is mapped. With dryRun nothing changes, and the answer says what would be done.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/rdms (the `AttachRDM` operationId).
+func (c *ClientWithResponses) AttachRDMWithBodyWithResponse(ctx context.Context, params *AttachRDMParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AttachRDMResponse, error) {
+	rsp, err := c.AttachRDMWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAttachRDMResponse(rsp)
+}
+
+// AttachRDMWithResponse Give a virtual machine a vDisk as its disk (RDM)
+//
+// In the background, by a job that goes on after a restart: every host of the virtual machine's cluster sees the LUN before it is mapped. With dryRun nothing changes, and the answer says what would be done.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /vsphere/rdms (the `AttachRDM` operationId).
+func (c *ClientWithResponses) AttachRDMWithResponse(ctx context.Context, params *AttachRDMParams, body AttachRDMJSONRequestBody, reqEditors ...RequestEditorFn) (*AttachRDMResponse, error) {
+	rsp, err := c.AttachRDM(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAttachRDMResponse(rsp)
+}
+
+// DetachRDMWithResponse Take a vDisk from a virtual machine
+//
+// In the background: from the virtual machine, and when no other has it, from the hosts, in the one right order. The vDisk stays. It may replace a job that does not get on. An absent one is no error.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /vsphere/rdms/{rdm} (the `DetachRDM` operationId).
+func (c *ClientWithResponses) DetachRDMWithResponse(ctx context.Context, rdm string, reqEditors ...RequestEditorFn) (*DetachRDMResponse, error) {
+	rsp, err := c.DetachRDM(ctx, rdm, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDetachRDMResponse(rsp)
+}
+
+// GetRDMWithResponse Show a vDisk that is a disk of a virtual machine
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vsphere/rdms/{rdm} (the `GetRDM` operationId).
+func (c *ClientWithResponses) GetRDMWithResponse(ctx context.Context, rdm string, reqEditors ...RequestEditorFn) (*GetRDMResponse, error) {
+	rsp, err := c.GetRDM(ctx, rdm, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetRDMResponse(rsp)
 }
 
 // ListVMsWithResponse List the virtual machines on the datastores that ovgate made
@@ -46222,6 +46901,134 @@ func ParseSnapshotDatastoreResponse(rsp *http.Response) (*SnapshotDatastoreRespo
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListRDMsResponse parses an HTTP response from a ListRDMsWithResponse call
+func ParseListRDMsResponse(rsp *http.Response) (*ListRDMsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListRDMsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RDMList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAttachRDMResponse parses an HTTP response from a AttachRDMWithResponse call
+func ParseAttachRDMResponse(rsp *http.Response) (*AttachRDMResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AttachRDMResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest RDMResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDetachRDMResponse parses an HTTP response from a DetachRDMWithResponse call
+func ParseDetachRDMResponse(rsp *http.Response) (*DetachRDMResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DetachRDMResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetRDMResponse parses an HTTP response from a GetRDMWithResponse call
+func ParseGetRDMResponse(rsp *http.Response) (*GetRDMResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetRDMResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RDM
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

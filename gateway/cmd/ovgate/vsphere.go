@@ -23,6 +23,7 @@ func (a *app) vsphere() *cobra.Command {
 		group("center", "vCenters, or ESXi hosts alone, that the node signs in to", a.centerAdd(), a.centerList(), a.centerShow(), a.centerTest(), a.centerSet(), a.centerDelete()),
 		group("host", "Hosts of vCenters", a.centerHostList(), a.centerHostPrepare()),
 		group("datastore", "VMFS datastores on vDisks", a.datastoreCreate(), a.datastoreImport(), a.datastoreList(), a.datastoreShow(), a.datastoreExpand(), a.datastoreRename(), a.datastoreSnapshot(), a.datastoreAttach(), a.datastoreRemove()),
+		group("rdm", "vDisks as disks of virtual machines", a.rdmAttach(), a.rdmDetach(), a.rdmList()),
 		group("vm", "Virtual machines on datastores of ovgate", a.vmList()),
 	)
 }
@@ -282,23 +283,28 @@ func (a *app) awaitJob(ctx context.Context, api *client.Client, id string) (*cli
 		if d.Job == nil {
 			return &d, nil
 		}
-		text := d.Job.Step
-		if d.Job.Error != "" {
-			text += ": " + d.Job.Error
-		}
-		if text != told {
-			told = text
-			fmt.Fprintln(a.err, clean(d.Job.Kind+": "+text))
-			if d.Job.Error != "" {
-				a.hint(d.Job.Hint)
-			}
-		}
+		told = a.tellJob(*d.Job, told)
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("datastore %s: %s goes on in the background: %w", d.Name, d.Job.Kind, ctx.Err())
 		case <-time.After(jobPoll):
 		}
 	}
+}
+
+// tellJob tells how a job goes unless that is what was told, and returns it.
+func (a *app) tellJob(j client.DatastoreJob, told string) string {
+	text := j.Step
+	if j.Error != "" {
+		text += ": " + j.Error
+	}
+	if text != told {
+		fmt.Fprintln(a.err, clean(j.Kind+": "+text))
+		if j.Error != "" {
+			a.hint(j.Hint)
+		}
+	}
+	return text
 }
 
 // afterJob prints a datastore, after its job unless noWait is set.

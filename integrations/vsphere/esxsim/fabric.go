@@ -89,6 +89,9 @@ func install(m *simulator.Model, dir string, o Options) *fabric {
 		if fault := f.ask(m); fault != nil {
 			return nil, fault
 		}
+		if fault := f.checkRaw(m); fault != nil {
+			return nil, fault
+		}
 		f.noteWait(ctx, m)
 		f.hold(m)
 		f.late(ctx, m)

@@ -52,6 +52,7 @@ type Host struct {
 	luns      map[string]*lun // by canonical name
 	numbers   map[place]int   // target numbers, as in paths
 	detached  map[string]bool // canonical name
+	reserved  map[string]bool // canonical name
 	unmounted map[string]bool // volume UUID
 	mounted   map[string]string
 	policy    map[string]string // canonical name -> path selection policy

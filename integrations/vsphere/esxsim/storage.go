@@ -248,6 +248,9 @@ func (s *storageSystem) DetachScsiLun(ctx *simulator.Context, r *types.DetachScs
 				return resourceInUse("ScsiLun", l.name)
 			}
 		}
+		if h.f.rawDisk(l.uuid) {
+			return resourceInUse("ScsiLun", l.name)
+		}
 		if h.detached[l.name] {
 			return simulator.Fault(l.name+" is detached", &types.InvalidState{})
 		}

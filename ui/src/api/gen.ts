@@ -1630,6 +1630,58 @@ export type Qos = {
   /** 10 or more; 0: no limit */
   "iops": number;
 };
+/** A vDisk that is a disk of a virtual machine */
+export type RDM = {
+  /** Name */
+  "center": string;
+  /** Name */
+  "cluster": string;
+  "created": string;
+  "id": string;
+  /** What is being done */
+  "job": DatastoreJob | null;
+  /** Compatibility: physical or virtual */
+  "mode": string;
+  /** Name of its LUN */
+  "naa": string;
+  /** Made of the names of vDisk and virtual machine */
+  "name": string;
+  /** Other virtual machines may have it, too */
+  "shared": boolean;
+  /** Bytes */
+  "size": number;
+  /** creating, present or deleting */
+  "state": string;
+  /** Id */
+  "vdisk": string;
+  /** Managed object id */
+  "vm": string;
+  "vmName": string;
+};
+export type RDMInput = {
+  /** Name or id */
+  "center": string;
+  /** Only say what would be done */
+  "dryRun"?: boolean;
+  /** Compatibility; left out: physical */
+  "mode"?: "physical" | "virtual";
+  /** Other virtual machines of the cluster may have it, too, for guests that agree about it; the SCSI controller has bus sharing */
+  "shared"?: boolean;
+  /** Name or id; it is not published */
+  "vdisk": string;
+  /** Name or managed object id of the virtual machine */
+  "vm": string;
+};
+export type RDMList = {
+  "items": Array<RDM>;
+  "next": string | null;
+};
+export type RDMResult = {
+  /** What is to be done, as of now */
+  "actions": Array<HostAction>;
+  "dryRun": boolean;
+  "rdm": RDM;
+};
 export type Rebalance = {
   "items": Array<Handoff>;
 };
@@ -3057,9 +3109,17 @@ export interface Ops {
   "POST /vsphere/datastores/{datastore}/rename": { path: { "datastore": string; }; query: { }; body: RenameInput; res: Datastore };
   /** Make a snapshot of a datastore for which its virtual machines are quiesced */
   "POST /vsphere/datastores/{datastore}/snapshot": { path: { "datastore": string; }; query: { }; body: DatastoreSnapshotInput; res: Datastore };
+  /** List the vDisks that are disks of virtual machines */
+  "GET /vsphere/rdms": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: RDMList };
+  /** Give a virtual machine a vDisk as its disk (RDM) */
+  "POST /vsphere/rdms": { path: { }; query: { }; body: RDMInput; res: RDMResult };
+  /** Take a vDisk from a virtual machine */
+  "DELETE /vsphere/rdms/{rdm}": { path: { "rdm": string; }; query: { }; body: undefined; res: void };
+  /** Show a vDisk that is a disk of a virtual machine */
+  "GET /vsphere/rdms/{rdm}": { path: { "rdm": string; }; query: { }; body: undefined; res: RDM };
   /** List the virtual machines on the datastores that ovgate made */
   "GET /vsphere/vms": { path: { }; query: { "datastore"?: string; "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: VirtualMachineList };
 }
 
 /** Operations that take an Idempotency-Key. */
-export const idempotent: ReadonlyArray<keyof Ops> = ["POST /alerts/channels", "POST /alerts/silences", "POST /backends", "POST /cluster/tokens", "POST /imports", "POST /openstack/clouds", "POST /osds", "POST /presets", "POST /snapshotGroups", "POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vdisks/{vdisk}/clone", "POST /vdisks/{vdisk}/exports", "POST /vdisks/{vdisk}/snapshots", "POST /vpools", "POST /vpools/recover", "POST /vsphere/centers", "POST /vsphere/centers/{center}/import", "POST /vsphere/datastores"];
+export const idempotent: ReadonlyArray<keyof Ops> = ["POST /alerts/channels", "POST /alerts/silences", "POST /backends", "POST /cluster/tokens", "POST /imports", "POST /openstack/clouds", "POST /osds", "POST /presets", "POST /snapshotGroups", "POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vdisks/{vdisk}/clone", "POST /vdisks/{vdisk}/exports", "POST /vdisks/{vdisk}/snapshots", "POST /vpools", "POST /vpools/recover", "POST /vsphere/centers", "POST /vsphere/centers/{center}/import", "POST /vsphere/datastores", "POST /vsphere/rdms"];
