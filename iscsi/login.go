@@ -1,7 +1,6 @@
 package iscsi
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -317,8 +316,7 @@ func redirect(r *Redirect) error {
 // maxDiscoveryAuths bounds the credentials that a discovery session is tried with.
 const maxDiscoveryAuths = 256
 
-// authsOf returns the credentials that an initiator has at targets, each once; without any one
-// that nobody knows.
+// authsOf returns the credentials that an initiator has at targets, each once.
 func (s *Server) authsOf(name string) []*Auth {
 	s.mu.Lock()
 	list := make([]*target, 0, len(s.targets))
@@ -337,15 +335,13 @@ func (s *Server) authsOf(name string) []*Auth {
 			break
 		}
 	}
-	if len(out) == 0 {
-		out = append(out, &Auth{Secret: rand.Text()})
-	}
 	return out
 }
 
-// withAuth demands that the initiator proves one of these; nil, and nothing else: it need not.
+// withAuth demands that the initiator proves one of these, which nobody can of none; nil, and
+// nothing else: it need not.
 func (l *login) withAuth(list ...*Auth) error {
-	if list[0] != nil {
+	if len(list) != 1 || list[0] != nil {
 		l.chap = &chap{auths: list, rnd: l.c.srv.rnd}
 		if l.stage != stageSecurity {
 			return refuseLogin(loginAuthFailure, "%w: the target demands CHAP", errAuth)
