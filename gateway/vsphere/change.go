@@ -252,6 +252,9 @@ func gone(err error) error {
 
 // forget has the hosts forget the LUN. One without software iSCSI never saw it.
 func (s *step) forget(ctx context.Context) error {
+	if err := s.unalarm(ctx); err != nil {
+		return err
+	}
 	if s.naa == "" || s.sharedRDM() {
 		return nil
 	}

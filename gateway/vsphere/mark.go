@@ -44,7 +44,11 @@ func (s *step) mark(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, err := range []error{d.SetAttribute(ctx, text), d.SetTag(ctx, s.rec.VPool, vpool)} {
+	tries := []error{d.SetAttribute(ctx, text), d.SetTag(ctx, s.rec.VPool, vpool)}
+	if s.m.hears(s.rec.Center) {
+		tries = append(tries, s.v.EnsureAlarm(ctx))
+	}
+	for _, err := range tries {
 		switch {
 		case err == nil:
 		case transient(err) || errors.Is(err, vsphere.ErrNotOurs):
@@ -54,6 +58,22 @@ func (s *step) mark(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// unalarm removes the alarm of a vCenter's datastores with the last of them.
+func (s *step) unalarm(ctx context.Context) error {
+	others := s.m.model.Datastores(func(d model.Datastore) bool {
+		return d.RDM == nil && d.Center == s.rec.Center && d.ID != s.rec.ID && d.State != model.StateDeleting
+	})
+	if len(others) > 0 || s.rec.RDM != nil {
+		return nil
+	}
+	err := s.v.RemoveAlarm(ctx)
+	if err != nil && !transient(err) && !errors.Is(err, vsphere.ErrNotOurs) {
+		s.m.log.Warn("the alarm of datastores stays at a vCenter", "center", s.center.Name, "err", err)
+		return nil
+	}
+	return err
 }
 
 // Names hears that a vDisk or vPool changed, whose name datastores carry. It does not block.

@@ -52,6 +52,7 @@ type standing struct {
 	told         bool // that it is there
 	at           time.Time
 	text         string
+	bad          bool // else it is a warning
 }
 
 // noticeBox is what one vCenter is to hear.
@@ -67,6 +68,7 @@ type notice struct {
 	datastore string // id
 	at        time.Time
 	text      string
+	health    bool // the health of the datastore is another one by it
 }
 
 func newNotices() notices {
@@ -82,7 +84,7 @@ func (m *Manager) hears(center string) bool {
 // Causes takes a look at the causes of this node's health, and tells vCenters what is new of
 // their datastores. It is called every few seconds, by one goroutine.
 func (m *Manager) Causes(causes []observe.Cause) {
-	now, seen := m.clock.Now(), map[causeKey]string{}
+	now, seen := m.clock.Now(), map[causeKey]observe.Cause{}
 	about := map[string][]observe.Cause{}
 	for _, c := range causes {
 		about[c.Object] = append(about[c.Object], c)
@@ -96,23 +98,23 @@ func (m *Manager) Causes(causes []observe.Cause) {
 		for _, object := range m.objects(d) {
 			for _, c := range about[object] {
 				if len(seen) < noticeTexts {
-					seen[causeKey{d.ID, c.Code, object}] = causeText(c)
+					seen[causeKey{d.ID, c.Code, object}] = c
 				}
 			}
 		}
 	}
 	m.notices.mu.Lock()
 	defer m.notices.mu.Unlock()
-	for k, text := range seen {
+	for k, c := range seen {
 		s := m.notices.standing[k]
 		if s == nil {
 			s = &standing{}
 			m.notices.standing[k] = s
 		}
-		s.missed, s.text = 0, text
+		s.missed, s.text, s.bad = 0, causeText(c), c.State == observe.Bad
 		if s.seen++; s.seen >= noticeLooks && !s.told && (s.at.IsZero() || now.Sub(s.at) >= noticeAgain) {
 			s.told, s.at = true, now
-			m.queue(mine[k.datastore], now, text)
+			m.queue(mine[k.datastore], now, s.text, true)
 		}
 	}
 	for k, s := range m.notices.standing {
@@ -124,7 +126,7 @@ func (m *Manager) Causes(causes []observe.Cause) {
 		s.missed++
 		if s.told && is && s.missed >= noticeLooks {
 			s.told = false
-			m.queue(d, now, "over: "+s.text)
+			m.queue(d, now, "over: "+s.text, true)
 		}
 		if !is || !s.told && now.Sub(s.at) >= noticeAgain {
 			delete(m.notices.standing, k)
@@ -158,7 +160,7 @@ func (m *Manager) moved(v model.VDisk) {
 		m.notices.mu.Lock()
 		was := m.notices.at[v.ID]
 		if m.notices.at[v.ID] = v.Node; was != "" && was != v.Node && v.Node == m.opt.Node && m.hears(d.Center) {
-			m.queue(d, m.clock.Now(), fmt.Sprintf("node %s serves it now, and node %s did before", m.nodeName(v.Node), m.nodeName(was)))
+			m.queue(d, m.clock.Now(), fmt.Sprintf("node %s serves it now, and node %s did before", m.nodeName(v.Node), m.nodeName(was)), false)
 		}
 		m.notices.mu.Unlock()
 	}
@@ -171,11 +173,12 @@ func (m *Manager) notify(d model.Datastore, text string) {
 	}
 	m.notices.mu.Lock()
 	defer m.notices.mu.Unlock()
-	m.queue(d, m.clock.Now(), text)
+	m.queue(d, m.clock.Now(), text, false)
 }
 
-// queue has the vCenter of a datastore told. The lock of notices is held.
-func (m *Manager) queue(d model.Datastore, at time.Time, text string) {
+// queue has the vCenter of a datastore told; health: the alarm of the datastore follows. The lock
+// of notices is held.
+func (m *Manager) queue(d model.Datastore, at time.Time, text string, health bool) {
 	box := m.notices.queues[d.Center]
 	if box == nil {
 		box = &noticeBox{}
@@ -184,7 +187,7 @@ func (m *Manager) queue(d model.Datastore, at time.Time, text string) {
 	if len(box.waiting) >= noticeQueue {
 		box.waiting, box.dropped = box.waiting[1:], box.dropped+1
 	}
-	box.waiting = append(box.waiting, notice{d.ID, at, fmt.Sprintf("ovgate, datastore %s: %s", d.Name, strings.Join(strings.Fields(text), " "))})
+	box.waiting = append(box.waiting, notice{d.ID, at, fmt.Sprintf("ovgate, datastore %s: %s", d.Name, strings.Join(strings.Fields(text), " ")), health})
 	if box.busy {
 		return
 	}
@@ -307,11 +310,35 @@ func (m *Manager) post(center string, all []notice) ([]notice, error) {
 				return all[i:], err
 			}
 		}
-		if err := v.Post(ctx, vsphere.Notice{Datastore: found[n.datastore], At: n.at, Text: n.text}); err != nil {
+		d := found[n.datastore]
+		told := vsphere.Notice{Datastore: d, At: n.at, Text: n.text}
+		if err := v.Post(ctx, told); err != nil {
 			return all[i:], err
+		}
+		if n.health && d != nil {
+			if err := v.PostHealth(ctx, d, m.healthOf(n.datastore), told); err != nil {
+				return all[i:], err
+			}
 		}
 	}
 	return nil, nil
+}
+
+// healthOf is the worst of what a vCenter was told of a datastore and is not over.
+func (m *Manager) healthOf(datastore string) vsphere.Health {
+	m.notices.mu.Lock()
+	defer m.notices.mu.Unlock()
+	health := vsphere.HealthOK
+	for k, s := range m.notices.standing {
+		switch {
+		case k.datastore != datastore || !s.told:
+		case s.bad:
+			return vsphere.HealthCritical
+		default:
+			health = vsphere.HealthDegraded
+		}
+	}
+	return health
 }
 
 // atCenter is what a vCenter has of a datastore; nil: nothing.

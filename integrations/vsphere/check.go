@@ -27,6 +27,8 @@ var Privileges = []string{
 
 // Wished are privileges without which something is left out, and what.
 var Wished = []struct{ Privilege, Without string }{
+	{"Alarm.Create", "datastores have no alarm"},
+	{"Alarm.Delete", "the alarm of datastores stays when the last one is removed"},
 	{"Global.LogEvent", "it is not told events of datastores"},
 	{"Global.ManageCustomFields", "datastores have no custom attribute unless it is defined by hand"},
 	{"Global.SetCustomField", "datastores have no custom attribute"},

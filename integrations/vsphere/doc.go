@@ -7,7 +7,7 @@
 //	Storage   what a host told of its adapter, or of its disks and paths; of many hosts at once
 //	RDM       a LUN as a disk of a virtual machine: Machine.AttachRDM, DetachRDM
 //	Inventory which virtual machines are on which LUN, kept up to date by Center.Watch
-//	Notice    an event of the vCenter, which Center.Post writes
+//	Notice    an event of the vCenter, which Center.Post writes; Health one that an alarm follows
 //	Datastore a VMFS volume on one LUN: CreateDatastore, Expand, Rename, Destroy; and what it
 //	          carries: SetAttribute, SetTag
 //
