@@ -1312,6 +1312,26 @@ type CenterPatch struct {
 	Secret  *string             `json:"secret,omitempty"`
 }
 
+// CenterPlugin defines model for CenterPlugin.
+type CenterPlugin struct {
+	// Problem Why a vSphere Client does not get it, as far as this node sees; empty: it does
+	Problem    string `json:"problem"`
+	Registered bool   `json:"registered"`
+
+	// Thumbprint SHA-256 of the certificate that the vCenter takes there
+	Thumbprint string `json:"thumbprint"`
+
+	// URL Of its manifest
+	URL     string `json:"url"`
+	Version string `json:"version"`
+}
+
+// CenterPluginInput defines model for CenterPluginInput.
+type CenterPluginInput struct {
+	// URL Address of API and console of a node, as the vCenter reaches it: https://HOST:PORT
+	URL string `json:"url"`
+}
+
 // CenterResult defines model for CenterResult.
 type CenterResult struct {
 	Center Center `json:"center"`
@@ -5944,6 +5964,9 @@ type UpdateCenterJSONRequestBody = CenterPatch
 // ImportDatastoreJSONRequestBody defines body for ImportDatastore for application/json ContentType.
 type ImportDatastoreJSONRequestBody = ImportDatastoreInput
 
+// RegisterCenterPluginJSONRequestBody defines body for RegisterCenterPlugin for application/json ContentType.
+type RegisterCenterPluginJSONRequestBody = CenterPluginInput
+
 // PrepareCenterHostsJSONRequestBody defines body for PrepareCenterHosts for application/json ContentType.
 type PrepareCenterHostsJSONRequestBody = PrepareInput
 
@@ -6528,6 +6551,15 @@ type ServerInterface interface {
 	// ImportDatastore Make the volume on a clone of a datastore's vDisk a datastore of its own
 	// (POST /vsphere/centers/{center}/import)
 	ImportDatastore(ctx echo.Context, center CenterRef, params ImportDatastoreParams) error
+	// UnregisterCenterPlugin Take the plug-in from a vCenter
+	// (DELETE /vsphere/centers/{center}/plugin)
+	UnregisterCenterPlugin(ctx echo.Context, center CenterRef) error
+	// GetCenterPlugin Show the plug-in of ovgate in a vCenter's vSphere Client
+	// (GET /vsphere/centers/{center}/plugin)
+	GetCenterPlugin(ctx echo.Context, center CenterRef) error
+	// RegisterCenterPlugin Register the plug-in that a node serves at a vCenter
+	// (PUT /vsphere/centers/{center}/plugin)
+	RegisterCenterPlugin(ctx echo.Context, center CenterRef) error
 	// PrepareCenterHosts Prepare the hosts of a cluster for its datastores
 	// (POST /vsphere/centers/{center}/prepare)
 	PrepareCenterHosts(ctx echo.Context, center CenterRef) error
@@ -10755,6 +10787,54 @@ func (w *ServerInterfaceWrapper) ImportDatastore(ctx echo.Context) error {
 	return err
 }
 
+// UnregisterCenterPlugin converts echo context to params.
+func (w *ServerInterfaceWrapper) UnregisterCenterPlugin(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "center" -------------
+	var center CenterRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "center", ctx.Param("center"), &center, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter center: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UnregisterCenterPlugin(ctx, center)
+	return err
+}
+
+// GetCenterPlugin converts echo context to params.
+func (w *ServerInterfaceWrapper) GetCenterPlugin(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "center" -------------
+	var center CenterRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "center", ctx.Param("center"), &center, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter center: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetCenterPlugin(ctx, center)
+	return err
+}
+
+// RegisterCenterPlugin converts echo context to params.
+func (w *ServerInterfaceWrapper) RegisterCenterPlugin(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "center" -------------
+	var center CenterRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "center", ctx.Param("center"), &center, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter center: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RegisterCenterPlugin(ctx, center)
+	return err
+}
+
 // PrepareCenterHosts converts echo context to params.
 func (w *ServerInterfaceWrapper) PrepareCenterHosts(ctx echo.Context) error {
 	var err error
@@ -11202,6 +11282,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/vsphere/centers/:center/hosts", wrapper.ListCenterHosts, options.OperationMiddlewares["ListCenterHosts"]...)
 	router.POST(options.BaseURL+"/vsphere/centers/:center/prepare", wrapper.PrepareCenterHosts, options.OperationMiddlewares["PrepareCenterHosts"]...)
 	router.POST(options.BaseURL+"/vsphere/centers/:center/import", wrapper.ImportDatastore, options.OperationMiddlewares["ImportDatastore"]...)
+	router.DELETE(options.BaseURL+"/vsphere/centers/:center/plugin", wrapper.UnregisterCenterPlugin, options.OperationMiddlewares["UnregisterCenterPlugin"]...)
+	router.GET(options.BaseURL+"/vsphere/centers/:center/plugin", wrapper.GetCenterPlugin, options.OperationMiddlewares["GetCenterPlugin"]...)
+	router.PUT(options.BaseURL+"/vsphere/centers/:center/plugin", wrapper.RegisterCenterPlugin, options.OperationMiddlewares["RegisterCenterPlugin"]...)
 	router.GET(options.BaseURL+"/vsphere/vms", wrapper.ListVMs, options.OperationMiddlewares["ListVMs"]...)
 	router.GET(options.BaseURL+"/vsphere/datastores", wrapper.ListDatastores, options.OperationMiddlewares["ListDatastores"]...)
 	router.POST(options.BaseURL+"/vsphere/datastores", wrapper.CreateDatastore, options.OperationMiddlewares["CreateDatastore"]...)
@@ -18516,6 +18599,118 @@ func (response ImportDatastoredefaultJSONResponse) VisitImportDatastoreResponse(
 	return err
 }
 
+type UnregisterCenterPluginRequestObject struct {
+	Center CenterRef `json:"center"`
+}
+
+type UnregisterCenterPluginResponseObject interface {
+	VisitUnregisterCenterPluginResponse(w http.ResponseWriter) error
+}
+
+type UnregisterCenterPlugin204Response struct {
+}
+
+func (response UnregisterCenterPlugin204Response) VisitUnregisterCenterPluginResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type UnregisterCenterPlugindefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response UnregisterCenterPlugindefaultJSONResponse) VisitUnregisterCenterPluginResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCenterPluginRequestObject struct {
+	Center CenterRef `json:"center"`
+}
+
+type GetCenterPluginResponseObject interface {
+	VisitGetCenterPluginResponse(w http.ResponseWriter) error
+}
+
+type GetCenterPlugin200JSONResponse CenterPlugin
+
+func (response GetCenterPlugin200JSONResponse) VisitGetCenterPluginResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCenterPlugindefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetCenterPlugindefaultJSONResponse) VisitGetCenterPluginResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RegisterCenterPluginRequestObject struct {
+	Center CenterRef `json:"center"`
+	Body   *RegisterCenterPluginJSONRequestBody
+}
+
+type RegisterCenterPluginResponseObject interface {
+	VisitRegisterCenterPluginResponse(w http.ResponseWriter) error
+}
+
+type RegisterCenterPlugin200JSONResponse CenterPlugin
+
+func (response RegisterCenterPlugin200JSONResponse) VisitRegisterCenterPluginResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RegisterCenterPlugindefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RegisterCenterPlugindefaultJSONResponse) VisitRegisterCenterPluginResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type PrepareCenterHostsRequestObject struct {
 	Center CenterRef `json:"center"`
 	Body   *PrepareCenterHostsJSONRequestBody
@@ -19701,6 +19896,15 @@ type StrictServerInterface interface {
 	// ImportDatastore Make the volume on a clone of a datastore's vDisk a datastore of its own
 	// (POST /vsphere/centers/{center}/import)
 	ImportDatastore(ctx context.Context, request ImportDatastoreRequestObject) (ImportDatastoreResponseObject, error)
+	// UnregisterCenterPlugin Take the plug-in from a vCenter
+	// (DELETE /vsphere/centers/{center}/plugin)
+	UnregisterCenterPlugin(ctx context.Context, request UnregisterCenterPluginRequestObject) (UnregisterCenterPluginResponseObject, error)
+	// GetCenterPlugin Show the plug-in of ovgate in a vCenter's vSphere Client
+	// (GET /vsphere/centers/{center}/plugin)
+	GetCenterPlugin(ctx context.Context, request GetCenterPluginRequestObject) (GetCenterPluginResponseObject, error)
+	// RegisterCenterPlugin Register the plug-in that a node serves at a vCenter
+	// (PUT /vsphere/centers/{center}/plugin)
+	RegisterCenterPlugin(ctx context.Context, request RegisterCenterPluginRequestObject) (RegisterCenterPluginResponseObject, error)
 	// PrepareCenterHosts Prepare the hosts of a cluster for its datastores
 	// (POST /vsphere/centers/{center}/prepare)
 	PrepareCenterHosts(ctx context.Context, request PrepareCenterHostsRequestObject) (PrepareCenterHostsResponseObject, error)
@@ -25935,6 +26139,104 @@ func (sh *strictHandler) ImportDatastore(ctx echo.Context, center CenterRef, par
 		return err
 	} else if validResponse, ok := response.(ImportDatastoreResponseObject); ok {
 		return validResponse.VisitImportDatastoreResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UnregisterCenterPlugin operation middleware
+func (sh *strictHandler) UnregisterCenterPlugin(ctx echo.Context, center CenterRef) error {
+	var request UnregisterCenterPluginRequestObject
+
+	request.Center = center
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UnregisterCenterPlugin(ctx.Request().Context(), request.(UnregisterCenterPluginRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UnregisterCenterPlugin")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UnregisterCenterPluginResponseObject); ok {
+		return validResponse.VisitUnregisterCenterPluginResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetCenterPlugin operation middleware
+func (sh *strictHandler) GetCenterPlugin(ctx echo.Context, center CenterRef) error {
+	var request GetCenterPluginRequestObject
+
+	request.Center = center
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetCenterPlugin(ctx.Request().Context(), request.(GetCenterPluginRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetCenterPlugin")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetCenterPluginResponseObject); ok {
+		return validResponse.VisitGetCenterPluginResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RegisterCenterPlugin operation middleware
+func (sh *strictHandler) RegisterCenterPlugin(ctx echo.Context, center CenterRef) error {
+	var request RegisterCenterPluginRequestObject
+
+	request.Center = center
+
+	var body RegisterCenterPluginJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RegisterCenterPlugin(ctx.Request().Context(), request.(RegisterCenterPluginRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RegisterCenterPlugin")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RegisterCenterPluginResponseObject); ok {
+		return validResponse.VisitRegisterCenterPluginResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

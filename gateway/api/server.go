@@ -178,6 +178,7 @@ func (s *Server) routes() error {
 			s.echo.GET("/metrics", h, s.guard("GetStatus"))
 		}
 	}
+	s.routePlugin()
 	return s.routeUI()
 }
 

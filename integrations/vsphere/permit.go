@@ -20,7 +20,7 @@ type Permit func(ctx context.Context, limit time.Duration) (still func() error, 
 // All others need a permit.
 var looks = []string{
 	"Retrieve", "ContinueRetrieve", "Query", "HasPrivilege", "CreateContainerView", "DestroyView", "CreateFilter", "DestroyPropertyFilter",
-	"CreatePropertyCollector", "DestroyPropertyCollector", "WaitForUpdates", "CancelWaitForUpdates", "Rescan", "Refresh", "Login", "Logout", "GetAlarm",
+	"CreatePropertyCollector", "DestroyPropertyCollector", "WaitForUpdates", "CancelWaitForUpdates", "Rescan", "Refresh", "Login", "Logout", "GetAlarm", "FindExtension",
 }
 
 // changes tells whether a request needs a permit.

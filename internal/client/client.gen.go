@@ -1314,6 +1314,26 @@ type CenterPatch struct {
 	Secret  *string             `json:"secret,omitempty"`
 }
 
+// CenterPlugin defines model for CenterPlugin.
+type CenterPlugin struct {
+	// Problem Why a vSphere Client does not get it, as far as this node sees; empty: it does
+	Problem    string `json:"problem"`
+	Registered bool   `json:"registered"`
+
+	// Thumbprint SHA-256 of the certificate that the vCenter takes there
+	Thumbprint string `json:"thumbprint"`
+
+	// URL Of its manifest
+	URL     string `json:"url"`
+	Version string `json:"version"`
+}
+
+// CenterPluginInput defines model for CenterPluginInput.
+type CenterPluginInput struct {
+	// URL Address of API and console of a node, as the vCenter reaches it: https://HOST:PORT
+	URL string `json:"url"`
+}
+
 // CenterResult defines model for CenterResult.
 type CenterResult struct {
 	Center Center `json:"center"`
@@ -5979,6 +5999,9 @@ type UpdateCenterJSONRequestBody = CenterPatch
 // ImportDatastoreJSONRequestBody defines body for ImportDatastore for application/json ContentType.
 type ImportDatastoreJSONRequestBody = ImportDatastoreInput
 
+// RegisterCenterPluginJSONRequestBody defines body for RegisterCenterPlugin for application/json ContentType.
+type RegisterCenterPluginJSONRequestBody = CenterPluginInput
+
 // PrepareCenterHostsJSONRequestBody defines body for PrepareCenterHosts for application/json ContentType.
 type PrepareCenterHostsJSONRequestBody = PrepareInput
 
@@ -8106,6 +8129,36 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /vsphere/centers/{center}/import (the `ImportDatastore` operationId).
 	ImportDatastore(ctx context.Context, center CenterRef, params *ImportDatastoreParams, body ImportDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UnregisterCenterPlugin Take the plug-in from a vCenter
+	//
+	// An absent one is no error.
+	//
+	// Corresponds with DELETE /vsphere/centers/{center}/plugin (the `UnregisterCenterPlugin` operationId).
+	UnregisterCenterPlugin(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetCenterPlugin Show the plug-in of ovgate in a vCenter's vSphere Client
+	//
+	// Corresponds with GET /vsphere/centers/{center}/plugin (the `GetCenterPlugin` operationId).
+	GetCenterPlugin(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RegisterCenterPluginWithBody Register the plug-in that a node serves at a vCenter
+	//
+	// It is looked at before, as the vCenter does. One that is registered is replaced.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /vsphere/centers/{center}/plugin (the `RegisterCenterPlugin` operationId).
+	RegisterCenterPluginWithBody(ctx context.Context, center CenterRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RegisterCenterPlugin Register the plug-in that a node serves at a vCenter
+	//
+	// It is looked at before, as the vCenter does. One that is registered is replaced.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /vsphere/centers/{center}/plugin (the `RegisterCenterPlugin` operationId).
+	RegisterCenterPlugin(ctx context.Context, center CenterRef, body RegisterCenterPluginJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PrepareCenterHostsWithBody Prepare the hosts of a cluster for its datastores
 	//
@@ -12872,6 +12925,76 @@ func (c *Client) ImportDatastoreWithBody(ctx context.Context, center CenterRef, 
 // Corresponds with POST /vsphere/centers/{center}/import (the `ImportDatastore` operationId).
 func (c *Client) ImportDatastore(ctx context.Context, center CenterRef, params *ImportDatastoreParams, body ImportDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewImportDatastoreRequest(c.Server, center, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UnregisterCenterPlugin Take the plug-in from a vCenter
+//
+// An absent one is no error.
+//
+// Corresponds with DELETE /vsphere/centers/{center}/plugin (the `UnregisterCenterPlugin` operationId).
+func (c *Client) UnregisterCenterPlugin(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUnregisterCenterPluginRequest(c.Server, center)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetCenterPlugin Show the plug-in of ovgate in a vCenter's vSphere Client
+//
+// Corresponds with GET /vsphere/centers/{center}/plugin (the `GetCenterPlugin` operationId).
+func (c *Client) GetCenterPlugin(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetCenterPluginRequest(c.Server, center)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RegisterCenterPluginWithBody Register the plug-in that a node serves at a vCenter
+//
+// It is looked at before, as the vCenter does. One that is registered is replaced.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /vsphere/centers/{center}/plugin (the `RegisterCenterPlugin` operationId).
+func (c *Client) RegisterCenterPluginWithBody(ctx context.Context, center CenterRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRegisterCenterPluginRequestWithBody(c.Server, center, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RegisterCenterPlugin Register the plug-in that a node serves at a vCenter
+//
+// It is looked at before, as the vCenter does. One that is registered is replaced.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /vsphere/centers/{center}/plugin (the `RegisterCenterPlugin` operationId).
+func (c *Client) RegisterCenterPlugin(ctx context.Context, center CenterRef, body RegisterCenterPluginJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRegisterCenterPluginRequest(c.Server, center, body)
 	if err != nil {
 		return nil, err
 	}
@@ -23234,6 +23357,121 @@ func NewImportDatastoreRequestWithBody(server string, center CenterRef, params *
 	return req, nil
 }
 
+// NewUnregisterCenterPluginRequest constructs an http.Request for the UnregisterCenterPlugin method
+func NewUnregisterCenterPluginRequest(server string, center CenterRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "center", center, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/centers/%s/plugin", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetCenterPluginRequest constructs an http.Request for the GetCenterPlugin method
+func NewGetCenterPluginRequest(server string, center CenterRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "center", center, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/centers/%s/plugin", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRegisterCenterPluginRequest calls the generic RegisterCenterPlugin builder with application/json body
+func NewRegisterCenterPluginRequest(server string, center CenterRef, body RegisterCenterPluginJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRegisterCenterPluginRequestWithBody(server, center, "application/json", bodyReader)
+}
+
+// NewRegisterCenterPluginRequestWithBody constructs an http.Request for the RegisterCenterPlugin method, with any body, and a specified content type
+func NewRegisterCenterPluginRequestWithBody(server string, center CenterRef, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "center", center, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/vsphere/centers/%s/plugin", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewPrepareCenterHostsRequest calls the generic PrepareCenterHosts builder with application/json body
 func NewPrepareCenterHostsRequest(server string, center CenterRef, body PrepareCenterHostsJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -26378,6 +26616,40 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /vsphere/centers/{center}/import (the `ImportDatastore` operationId).
 	ImportDatastoreWithResponse(ctx context.Context, center CenterRef, params *ImportDatastoreParams, body ImportDatastoreJSONRequestBody, reqEditors ...RequestEditorFn) (*ImportDatastoreResponse, error)
+
+	// UnregisterCenterPluginWithResponse Take the plug-in from a vCenter
+	//
+	// An absent one is no error.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /vsphere/centers/{center}/plugin (the `UnregisterCenterPlugin` operationId).
+	UnregisterCenterPluginWithResponse(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*UnregisterCenterPluginResponse, error)
+
+	// GetCenterPluginWithResponse Show the plug-in of ovgate in a vCenter's vSphere Client
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /vsphere/centers/{center}/plugin (the `GetCenterPlugin` operationId).
+	GetCenterPluginWithResponse(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*GetCenterPluginResponse, error)
+
+	// RegisterCenterPluginWithBodyWithResponse Register the plug-in that a node serves at a vCenter
+	//
+	// It is looked at before, as the vCenter does. One that is registered is replaced.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /vsphere/centers/{center}/plugin (the `RegisterCenterPlugin` operationId).
+	RegisterCenterPluginWithBodyWithResponse(ctx context.Context, center CenterRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterCenterPluginResponse, error)
+
+	// RegisterCenterPluginWithResponse Register the plug-in that a node serves at a vCenter
+	//
+	// It is looked at before, as the vCenter does. One that is registered is replaced.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /vsphere/centers/{center}/plugin (the `RegisterCenterPlugin` operationId).
+	RegisterCenterPluginWithResponse(ctx context.Context, center CenterRef, body RegisterCenterPluginJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterCenterPluginResponse, error)
 
 	// PrepareCenterHostsWithBodyWithResponse Prepare the hosts of a cluster for its datastores
 	//
@@ -35489,6 +35761,143 @@ func (r ImportDatastoreResponse) ContentType() string {
 	return ""
 }
 
+type UnregisterCenterPluginResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UnregisterCenterPluginResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UnregisterCenterPluginResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UnregisterCenterPluginResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UnregisterCenterPluginResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UnregisterCenterPluginResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetCenterPluginResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CenterPlugin
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetCenterPluginResponse) GetJSON200() *CenterPlugin {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetCenterPluginResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetCenterPluginResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetCenterPluginResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetCenterPluginResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetCenterPluginResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RegisterCenterPluginResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CenterPlugin
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RegisterCenterPluginResponse) GetJSON200() *CenterPlugin {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RegisterCenterPluginResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RegisterCenterPluginResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RegisterCenterPluginResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RegisterCenterPluginResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RegisterCenterPluginResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type PrepareCenterHostsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -40075,6 +40484,64 @@ func (c *ClientWithResponses) ImportDatastoreWithResponse(ctx context.Context, c
 		return nil, err
 	}
 	return ParseImportDatastoreResponse(rsp)
+}
+
+// UnregisterCenterPluginWithResponse Take the plug-in from a vCenter
+//
+// An absent one is no error.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /vsphere/centers/{center}/plugin (the `UnregisterCenterPlugin` operationId).
+func (c *ClientWithResponses) UnregisterCenterPluginWithResponse(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*UnregisterCenterPluginResponse, error) {
+	rsp, err := c.UnregisterCenterPlugin(ctx, center, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUnregisterCenterPluginResponse(rsp)
+}
+
+// GetCenterPluginWithResponse Show the plug-in of ovgate in a vCenter's vSphere Client
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /vsphere/centers/{center}/plugin (the `GetCenterPlugin` operationId).
+func (c *ClientWithResponses) GetCenterPluginWithResponse(ctx context.Context, center CenterRef, reqEditors ...RequestEditorFn) (*GetCenterPluginResponse, error) {
+	rsp, err := c.GetCenterPlugin(ctx, center, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetCenterPluginResponse(rsp)
+}
+
+// RegisterCenterPluginWithBodyWithResponse Register the plug-in that a node serves at a vCenter
+//
+// It is looked at before, as the vCenter does. One that is registered is replaced.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /vsphere/centers/{center}/plugin (the `RegisterCenterPlugin` operationId).
+func (c *ClientWithResponses) RegisterCenterPluginWithBodyWithResponse(ctx context.Context, center CenterRef, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterCenterPluginResponse, error) {
+	rsp, err := c.RegisterCenterPluginWithBody(ctx, center, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRegisterCenterPluginResponse(rsp)
+}
+
+// RegisterCenterPluginWithResponse Register the plug-in that a node serves at a vCenter
+//
+// It is looked at before, as the vCenter does. One that is registered is replaced.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /vsphere/centers/{center}/plugin (the `RegisterCenterPlugin` operationId).
+func (c *ClientWithResponses) RegisterCenterPluginWithResponse(ctx context.Context, center CenterRef, body RegisterCenterPluginJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterCenterPluginResponse, error) {
+	rsp, err := c.RegisterCenterPlugin(ctx, center, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRegisterCenterPluginResponse(rsp)
 }
 
 // PrepareCenterHostsWithBodyWithResponse Prepare the hosts of a cluster for its datastores
@@ -46542,6 +47009,101 @@ func ParseImportDatastoreResponse(rsp *http.Response) (*ImportDatastoreResponse,
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUnregisterCenterPluginResponse parses an HTTP response from a UnregisterCenterPluginWithResponse call
+func ParseUnregisterCenterPluginResponse(rsp *http.Response) (*UnregisterCenterPluginResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UnregisterCenterPluginResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetCenterPluginResponse parses an HTTP response from a GetCenterPluginWithResponse call
+func ParseGetCenterPluginResponse(rsp *http.Response) (*GetCenterPluginResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetCenterPluginResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CenterPlugin
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRegisterCenterPluginResponse parses an HTTP response from a RegisterCenterPluginWithResponse call
+func ParseRegisterCenterPluginResponse(rsp *http.Response) (*RegisterCenterPluginResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RegisterCenterPluginResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CenterPlugin
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Error

@@ -24,6 +24,7 @@ func (a *app) vsphere() *cobra.Command {
 		group("host", "Hosts of vCenters", a.centerHostList(), a.centerHostPrepare()),
 		group("datastore", "VMFS datastores on vDisks", a.datastoreCreate(), a.datastoreImport(), a.datastoreList(), a.datastoreShow(), a.datastoreExpand(), a.datastoreRename(), a.datastoreSnapshot(), a.datastoreAttach(), a.datastoreRemove()),
 		group("rdm", "vDisks as disks of virtual machines", a.rdmAttach(), a.rdmDetach(), a.rdmList()),
+		group("plugin", "The plug-in of ovgate in the vSphere Client", a.pluginRegister(), a.pluginUnregister(), a.pluginStatus()),
 		group("vm", "Virtual machines on datastores of ovgate", a.vmList()),
 	)
 }

@@ -307,6 +307,20 @@ export type CenterPatch = {
   "options"?: CenterOptionsInput;
   "secret"?: string;
 };
+export type CenterPlugin = {
+  /** Why a vSphere Client does not get it, as far as this node sees; empty: it does */
+  "problem": string;
+  "registered": boolean;
+  /** SHA-256 of the certificate that the vCenter takes there */
+  "thumbprint": string;
+  /** Of its manifest */
+  "url": string;
+  "version": string;
+};
+export type CenterPluginInput = {
+  /** Address of API and console of a node, as the vCenter reaches it: https://HOST:PORT */
+  "url": string;
+};
 export type CenterResult = {
   "center": Center;
   /** What was tried; nothing, when only the name changed */
@@ -3087,6 +3101,12 @@ export interface Ops {
   "GET /vsphere/centers/{center}/hosts": { path: { "center": string; }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "cluster"?: string; }; body: undefined; res: CenterHostList };
   /** Make the volume on a clone of a datastore's vDisk a datastore of its own */
   "POST /vsphere/centers/{center}/import": { path: { "center": string; }; query: { }; body: ImportDatastoreInput; res: Datastore };
+  /** Take the plug-in from a vCenter */
+  "DELETE /vsphere/centers/{center}/plugin": { path: { "center": string; }; query: { }; body: undefined; res: void };
+  /** Show the plug-in of ovgate in a vCenter's vSphere Client */
+  "GET /vsphere/centers/{center}/plugin": { path: { "center": string; }; query: { }; body: undefined; res: CenterPlugin };
+  /** Register the plug-in that a node serves at a vCenter */
+  "PUT /vsphere/centers/{center}/plugin": { path: { "center": string; }; query: { }; body: CenterPluginInput; res: CenterPlugin };
   /** Prepare the hosts of a cluster for its datastores */
   "POST /vsphere/centers/{center}/prepare": { path: { "center": string; }; query: { }; body: PrepareInput; res: HostPlan };
   /** Try what is needed of a registered vCenter */
