@@ -266,6 +266,7 @@ func TestDTLConfig(t *testing.T) {
 		"dtl: {listen: '10.0.0.1:8600'}":     "TLS only",
 		"dtl: {listen: nowhere}":             "not HOST:PORT",
 		"paths: some":                        "use all or owner",
+		"discovery_chap: some":               "use none, optional or required",
 		"dtl: {advertise: ':0'}":             "lacks the host",
 		"dtl: {memory: 1}":                   "dtl: memory is 1",
 		"dtl: {listem: '127.0.0.1:8600'}":    "not a known key",
