@@ -72,6 +72,10 @@ const (
 //	  ca, certificate, key: /PATH.pem
 //	  user: NAME
 //	  password_file: /PATH       # mode 0600
+//	  member:                    # in place of etcd: the node runs a member of the registry itself
+//	    listen: 10.0.0.5:2379    # IP:PORT for nodes
+//	    peers: 10.0.0.5:2380     # IP:PORT for other members
+//	    dir: /PATH               # default: etcd in the data directory
 //	cluster:                     # of a node that is in a cluster
 //	  listen: 127.0.0.1:7946     # IP:PORT of the gossip, UDP and TCP
 //	  advertise: 10.0.0.5:7946   # as other nodes reach it; default: listen

@@ -206,6 +206,7 @@ func (e CachePolicyMode) Valid() bool {
 const (
 	ClusterStatusRegistryEmbedded ClusterStatusRegistry = "embedded"
 	ClusterStatusRegistryEtcd     ClusterStatusRegistry = "etcd"
+	ClusterStatusRegistryNodes    ClusterStatusRegistry = "nodes"
 )
 
 // Valid indicates whether the value is a known member of the ClusterStatusRegistry enum.
@@ -214,6 +215,8 @@ func (e ClusterStatusRegistry) Valid() bool {
 	case ClusterStatusRegistryEmbedded:
 		return true
 	case ClusterStatusRegistryEtcd:
+		return true
+	case ClusterStatusRegistryNodes:
 		return true
 	default:
 		return false
@@ -595,6 +598,27 @@ func (e RDMInputMode) Valid() bool {
 	case RDMInputModePhysical:
 		return true
 	case RDMInputModeVirtual:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for RegistryMemberState.
+const (
+	RegistryMemberStateDown    RegistryMemberState = "down"
+	RegistryMemberStateLearner RegistryMemberState = "learner"
+	RegistryMemberStateUp      RegistryMemberState = "up"
+)
+
+// Valid indicates whether the value is a known member of the RegistryMemberState enum.
+func (e RegistryMemberState) Valid() bool {
+	switch e {
+	case RegistryMemberStateDown:
+		return true
+	case RegistryMemberStateLearner:
+		return true
+	case RegistryMemberStateUp:
 		return true
 	default:
 		return false
@@ -1655,11 +1679,14 @@ type ClusterStatus struct {
 	Nodes      MemberCounts `json:"nodes"`
 	ObservedAt time.Time    `json:"observedAt"`
 
-	// Registry embedded: in the node's data directory
+	// Registry embedded: in the node's data directory; nodes: in an etcd whose members nodes run
 	Registry ClusterStatusRegistry `json:"registry"`
+
+	// RegistryMembers Of its etcd, as they were seen last by the node that is asked; absent: not looked at yet, or in the data directory
+	RegistryMembers *[]RegistryMember `json:"registryMembers,omitempty"`
 }
 
-// ClusterStatusRegistry embedded: in the node's data directory
+// ClusterStatusRegistry embedded: in the node's data directory; nodes: in an etcd whose members nodes run
 type ClusterStatusRegistry string
 
 // Commit defines model for Commit.
@@ -2498,6 +2525,9 @@ type JoinAnswer struct {
 
 	// Name Of the cluster
 	Name string `json:"name"`
+
+	// Own Nodes of the cluster run these members, and reach them with its certificates; absent: they do not
+	Own *bool `json:"own,omitempty"`
 
 	// Prefix Of the registry's keys
 	Prefix string `json:"prefix"`
@@ -3386,6 +3416,33 @@ type Recovered struct {
 type Redirect struct {
 	URL string `json:"url"`
 }
+
+// RegistryMember defines model for RegistryMember.
+type RegistryMember struct {
+	// Error Why it does not answer
+	Error *string `json:"error"`
+
+	// Leads Changes go through it
+	Leads bool `json:"leads"`
+
+	// Node Name of the node that runs it; null: others run it, or it is not known
+	Node *string `json:"node"`
+
+	// QuotaBytes Beyond that the registry takes no change
+	QuotaBytes int64 `json:"quotaBytes"`
+
+	// SizeBytes Of its database
+	SizeBytes int64 `json:"sizeBytes"`
+
+	// State learner: it catches up, and counts for no quorum yet; down: it does not answer
+	State RegistryMemberState `json:"state"`
+
+	// URL Where nodes reach it; that for other members while it has none
+	URL string `json:"url"`
+}
+
+// RegistryMemberState learner: it catches up, and counts for no quorum yet; down: it does not answer
+type RegistryMemberState string
 
 // RemoteBackend defines model for RemoteBackend.
 type RemoteBackend struct {
@@ -6344,7 +6401,7 @@ type ClientInterface interface {
 
 	// InitClusterWithBody Make the node the first of a cluster
 	//
-	// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
+	// Its registry has to be in etcd, its own or another (409 `not_running`). The node's certificate authority becomes the cluster's.
 	// Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
 	//
 	// Takes any type of body and a specified content type.
@@ -6354,7 +6411,7 @@ type ClientInterface interface {
 
 	// InitCluster Make the node the first of a cluster
 	//
-	// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
+	// Its registry has to be in etcd, its own or another (409 `not_running`). The node's certificate authority becomes the cluster's.
 	// Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
 	//
 	// Takes a body of the `application/json` content type.
@@ -8919,7 +8976,7 @@ func (c *Client) GetCluster(ctx context.Context, reqEditors ...RequestEditorFn) 
 
 // InitClusterWithBody Make the node the first of a cluster
 //
-// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
+// Its registry has to be in etcd, its own or another (409 `not_running`). The node's certificate authority becomes the cluster's.
 // Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
 //
 // Takes any type of body and a specified content type.
@@ -8939,7 +8996,7 @@ func (c *Client) InitClusterWithBody(ctx context.Context, contentType string, bo
 
 // InitCluster Make the node the first of a cluster
 //
-// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
+// Its registry has to be in etcd, its own or another (409 `not_running`). The node's certificate authority becomes the cluster's.
 // Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
 //
 // Takes a body of the `application/json` content type.
@@ -24615,7 +24672,7 @@ type ClientWithResponsesInterface interface {
 
 	// InitClusterWithBodyWithResponse Make the node the first of a cluster
 	//
-	// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
+	// Its registry has to be in etcd, its own or another (409 `not_running`). The node's certificate authority becomes the cluster's.
 	// Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -24625,7 +24682,7 @@ type ClientWithResponsesInterface interface {
 
 	// InitClusterWithResponse Make the node the first of a cluster
 	//
-	// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
+	// Its registry has to be in etcd, its own or another (409 `not_running`). The node's certificate authority becomes the cluster's.
 	// Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -37146,7 +37203,7 @@ func (c *ClientWithResponses) GetClusterWithResponse(ctx context.Context, reqEdi
 
 // InitClusterWithBodyWithResponse Make the node the first of a cluster
 //
-// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
+// Its registry has to be in etcd, its own or another (409 `not_running`). The node's certificate authority becomes the cluster's.
 // Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -37162,7 +37219,7 @@ func (c *ClientWithResponses) InitClusterWithBodyWithResponse(ctx context.Contex
 
 // InitClusterWithResponse Make the node the first of a cluster
 //
-// Its registry has to be in etcd (409 `not_running`). The node's certificate authority becomes the cluster's.
+// Its registry has to be in etcd, its own or another (409 `not_running`). The node's certificate authority becomes the cluster's.
 // Repeated with the same name it changes nothing; with another one it is refused with 409 `exists`.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).

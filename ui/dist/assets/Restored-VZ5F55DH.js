@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-Q22JJ3IU.js";import"/assets/chunk-A2WEZNQF.js";import"/assets/chunk-USPOF6XC.js";import"/assets/chunk-UCP7NJXG.js";import"/assets/chunk-ZM2WN4BM.js";import"/assets/chunk-TX3G7GIW.js";export{a as RestoredCards};

@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-P7ZPU4ZF.js";import"/assets/chunk-FA43HRYE.js";import"/assets/chunk-MWFW2DTK.js";import"/assets/chunk-KUJRRNMJ.js";import"/assets/chunk-D36HR54C.js";import"/assets/chunk-ABBMT73T.js";export{a as RestoredCards};

@@ -1,5 +1,0 @@
-<<<<<<<< HEAD:ui/dist/assets/chunk-FB3OYBOD.js
-import{aa as n,d as i,f as l}from"/assets/chunk-ABBMT73T.js";function u({label:t,parts:a}){return n("div",{class:"meter",role:"img","aria-label":t,children:a.map((e,r)=>n(s,{...e},r))})}function s({share:t,class:a}){let e=l(null),r=`${(100*Math.min(1,Math.max(0,t||0))).toFixed(2)}%`;return i(()=>{e.current?.style.setProperty("width",r)},[r]),n("i",{ref:e,class:a})}function c(t){return t>=.95?"tone-bad":t>=.8?"tone-warn":""}export{u as a,c as b};
-========
-import{aa as n,d as i,f as l}from"/assets/chunk-TX3G7GIW.js";function u({label:t,parts:a}){return n("div",{class:"meter",role:"img","aria-label":t,children:a.map((e,r)=>n(s,{...e},r))})}function s({share:t,class:a}){let e=l(null),r=`${(100*Math.min(1,Math.max(0,t||0))).toFixed(2)}%`;return i(()=>{e.current?.style.setProperty("width",r)},[r]),n("i",{ref:e,class:a})}function c(t){return t>=.95?"tone-bad":t>=.8?"tone-warn":""}export{u as a,c as b};
->>>>>>>> c02173d (Build the console anew; refuse a discovery_chap that there is not):ui/dist/assets/chunk-7GOURSWC.js
