@@ -21,11 +21,15 @@ func TestSampleConfiguration(t *testing.T) {
 	}
 	// Settings begin right behind the mark of the comment, or deeper by two spaces.
 	all := regexp.MustCompile(`(?m)^#((?:  )?[a-z_]+:)`).ReplaceAllString(string(b), "$1")
-	file := filepath.Join(t.TempDir(), "ovgate.yaml")
-	if err := os.WriteFile(file, []byte(all), 0o600); err != nil {
-		t.Fatal(err)
+	// Nodes run the registry, or it is in an etcd.
+	member := regexp.MustCompile(`(?m)^  member: .*\n`)
+	etcd, own := filepath.Join(t.TempDir(), "etcd.yaml"), filepath.Join(t.TempDir(), "own.yaml")
+	for file, text := range map[string]string{etcd: member.ReplaceAllString(all, ""), own: "registry:\n" + member.FindString(all)} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for _, name := range []string{sampleFile, file} {
+	for _, name := range []string{sampleFile, etcd, own} {
 		if _, err := loadConfig(Options{Config: name}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -44,6 +48,9 @@ func TestSampleConfiguration(t *testing.T) {
 		}
 		_, section, _ := strings.Cut(all, "\n"+name+":\n")
 		for inner := range f.Type.Fields() {
+			if !inner.IsExported() {
+				continue
+			}
 			if key := "  " + inner.Tag.Get("yaml") + ":"; !strings.Contains(indented(section), key) {
 				t.Errorf("%s:%s is not in the sample", name, key)
 			}

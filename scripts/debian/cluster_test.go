@@ -30,7 +30,9 @@ func TestMain(m *testing.M) {
 func TestInstallCluster(t *testing.T) {
 	needed(t)
 	deb := build(t, now, t.TempDir())
-	t.Run("members", func(t *testing.T) { installCluster(t, deb, lab.Options{Nodes: 3, OwnRegistry: true, Bin: "/usr/bin/ovgate"}) })
+	t.Run("members", func(t *testing.T) {
+		installCluster(t, deb, lab.Options{Nodes: 3, OwnRegistry: true, Bin: "/usr/bin/ovgate"})
+	})
 	if os.Getenv("OVGATE_CLUSTER") == "full" {
 		t.Run("etcd", func(t *testing.T) { installCluster(t, deb, lab.Options{Nodes: 3, Members: 1, Bin: "/usr/bin/ovgate"}) })
 	}
