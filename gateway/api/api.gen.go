@@ -2058,10 +2058,13 @@ type Event struct {
 	// Hint What to do; empty: nothing
 	Hint string `json:"hint"`
 
+	// Node Name of the node that saw it
+	Node string `json:"node"`
+
 	// Object What it happened to, such as `vdisk demo`; empty: to several
 	Object string `json:"object"`
 
-	// Seq Grows with each event of a node; 0 on the stream: it is not written, the disk takes nothing
+	// Seq Grows with each event of its node; 0 on the stream: it is not written, the disk takes nothing
 	Seq      int64         `json:"seq"`
 	Severity EventSeverity `json:"severity"`
 
@@ -2096,6 +2099,12 @@ type EventCodeList struct {
 type EventList struct {
 	Items []Event `json:"items"`
 	Next  *string `json:"next"`
+
+	// Position How far the histories were at the first page: `after` takes it to list what comes later; null on the pages after it
+	Position *string `json:"position"`
+
+	// Silent Nodes that did not answer, with the time until which their events are known
+	Silent []SilentNode `json:"silent"`
 }
 
 // EventSeverity defines model for EventSeverity.
@@ -5222,7 +5231,7 @@ type ListEventsParams struct {
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
 	// Cursor `next` of the page before; the other parameters have to stay the same
-	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
 
 	// Severity Only events of this severity, or a worse one
 	Severity *EventsOfSeverity `form:"severity,omitempty" json:"severity,omitempty"`
@@ -5242,10 +5251,10 @@ type ListEventsParams struct {
 	// Until Only before this time
 	Until *time.Time `form:"until,omitempty" json:"until,omitempty"`
 
-	// After Only events of a higher `seq`
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+	// After Only events that came after an answer: its `position`
+	After *string `form:"after,omitempty" json:"after,omitempty"`
 
-	// Node Name or id of the node whose history it is; absent: the one that is asked
+	// Node Name or id of a node: its history alone; absent: that of all nodes
 	Node *string `form:"node,omitempty" json:"node,omitempty"`
 }
 
@@ -6158,7 +6167,7 @@ type ServerInterface interface {
 	// ListEventCodes List the codes that events have, and what they mean
 	// (GET /events/codes)
 	ListEventCodes(ctx echo.Context, params ListEventCodesParams) error
-	// ListEvents List what happened, as one node saw it, the newest first
+	// ListEvents List what happened, as all nodes saw it, the newest first
 	// (GET /events/history)
 	ListEvents(ctx echo.Context, params ListEventsParams) error
 	// EndExport End an export
@@ -7567,7 +7576,7 @@ func (w *ServerInterfaceWrapper) ListEvents(ctx echo.Context) error {
 
 	// ------------- Optional query parameter "after" -------------
 
-	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", ctx.QueryParams(), &params.After, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", ctx.QueryParams(), &params.After, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter after: %s", err))
 	}
@@ -19503,7 +19512,7 @@ type StrictServerInterface interface {
 	// ListEventCodes List the codes that events have, and what they mean
 	// (GET /events/codes)
 	ListEventCodes(ctx context.Context, request ListEventCodesRequestObject) (ListEventCodesResponseObject, error)
-	// ListEvents List what happened, as one node saw it, the newest first
+	// ListEvents List what happened, as all nodes saw it, the newest first
 	// (GET /events/history)
 	ListEvents(ctx context.Context, request ListEventsRequestObject) (ListEventsResponseObject, error)
 	// EndExport End an export

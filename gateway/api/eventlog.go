@@ -22,8 +22,10 @@ const (
 	// exportMost bounds the events of an export: some tens of megabytes, below what is passed
 	// on from node to node.
 	exportMost = 100_000
-	// exportPage is how many of them are in memory at a time.
-	exportPage = 1000
+	// exportPage is how many of them are in memory at a time, of each node.
+	exportPage = eventsAsked
+	// exportWait bounds how long a node is waited for, for each page of an export.
+	exportWait = 30 * time.Second
 	// maxCodes bounds the codes of a filter.
 	maxCodes = 64
 )
@@ -65,26 +67,30 @@ func (s *Server) ListEvents(ctx context.Context, r ListEventsRequestObject) (Lis
 	if err != nil {
 		return nil, err
 	}
-	if q.Limit, q.Before, err = pageOf(p.Limit, p.Cursor); err != nil {
+	if q.Limit, _, err = pageOf(p.Limit, nil); err != nil {
 		return nil, err
+	}
+	m := s.newMerge(q, askWait)
+	if p.After != nil {
+		if m.after, err = parsePlaces(*p.After); err != nil {
+			return nil, refuseField("after", "take the position of an answer", "%q is no position", clip(*p.After))
+		}
+	}
+	if p.Cursor != nil {
+		if m.cursor, err = parsePlaces(*p.Cursor); err != nil {
+			return nil, model.ErrCursor
+		}
 	}
 	if err := s.askNamed(ctx, p.Node, "history of events"); err != nil {
 		return nil, err
 	}
-	q.After = uint64(max(0, value(p.After)))
-	out := ListEvents200JSONResponse{Items: []Event{}}
-	if s.opt.Events == nil {
-		return out, nil
-	}
-	events, next, err := s.opt.Events.List(ctx, q)
-	if err != nil {
+	if err := m.begin(ctx, p.Node == nil); err != nil {
 		return nil, err
 	}
-	for _, e := range events {
-		out.Items = append(out.Items, eventOf(e))
-	}
-	if next != 0 {
-		out.Next = new(strconv.FormatUint(next, 10))
+	out := ListEvents200JSONResponse{Items: m.page(q.Limit), Silent: m.silent}
+	out.Next = m.next()
+	if p.Cursor == nil {
+		out.Position = new(m.position())
 	}
 	return out, nil
 }
@@ -117,8 +123,8 @@ func (s *Server) ListEventCodes(_ context.Context, r ListEventCodesRequestObject
 	return ListEventCodes200JSONResponse{items, next}, err
 }
 
-func eventOf(e event.Event) Event {
-	out := Event{Seq: int64(e.Seq), Time: e.Time, Code: string(e.Code), Severity: EventSeverity(e.Severity), Object: e.Object, Text: e.Text, Hint: e.Hint, Fields: e.Fields, Count: e.Count}
+func eventOf(e event.Event, node string) Event {
+	out := Event{Node: node, Seq: int64(e.Seq), Time: e.Time, Code: string(e.Code), Severity: EventSeverity(e.Severity), Object: e.Object, Text: e.Text, Hint: e.Hint, Fields: e.Fields, Count: e.Count}
 	if out.Fields == nil {
 		out.Fields = map[string]string{}
 	}
@@ -127,6 +133,9 @@ func eventOf(e event.Event) Event {
 	}
 	return out
 }
+
+// silentHeader names the nodes that an export has nothing new of.
+const silentHeader = "Ovgate-Silent"
 
 // exportEvents answers with lines of JSON, the newest event first.
 func (s *Server) exportEvents(c echo.Context) error {
@@ -138,13 +147,23 @@ func (s *Server) exportEvents(c echo.Context) error {
 	if err := s.askNamed(ctx, node, "history of events"); err != nil {
 		return err
 	}
-	now := s.clock.Now().UTC()
+	q.Limit = exportPage
+	m := s.newMerge(q, exportWait)
+	if err := m.begin(ctx, node == nil); err != nil {
+		return err
+	}
 	h := c.Response().Header()
+	name := "ovgate"
+	if node != nil || len(m.sources) == 1 {
+		name += "-" + notInNames.ReplaceAllString(s.opt.NodeName, "_")
+	}
 	h.Set("Content-Type", "application/jsonl")
-	name := fmt.Sprintf("ovgate-events-%s-%s.jsonl", notInNames.ReplaceAllString(s.opt.NodeName, "_"), now.Format("20060102T150405Z"))
-	h.Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", name))
+	h.Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", fmt.Sprintf("%s-events-%s.jsonl", name, s.clock.Now().UTC().Format("20060102T150405Z"))))
+	if text := silentText(m.silent); text != "" {
+		h.Set(silentHeader, text)
+	}
 	w := bufio.NewWriter(c.Response())
-	if err := cmp.Or(s.writeEvents(ctx, json.NewEncoder(w), q), w.Flush()); err != nil {
+	if err := cmp.Or(m.write(ctx, json.NewEncoder(w)), w.Flush()); err != nil {
 		if !c.Response().Committed {
 			return err
 		}
@@ -154,30 +173,17 @@ func (s *Server) exportEvents(c echo.Context) error {
 	return nil
 }
 
-// writeEvents writes what is wanted, up to exportMost.
-func (s *Server) writeEvents(ctx context.Context, to *json.Encoder, q event.Query) error {
-	if s.opt.Events == nil {
-		return nil
+// silentText is what silentHeader says.
+func silentText(nodes []SilentNode) string {
+	var words []string
+	for _, n := range nodes {
+		w := notInNames.ReplaceAllString(n.Node, "_")
+		if n.ObservedAt != nil {
+			w += " since " + n.ObservedAt.UTC().Format(time.RFC3339)
+		}
+		words = append(words, w)
 	}
-	to.SetEscapeHTML(false)
-	q.Limit = exportPage
-	for left := exportMost; left > 0; {
-		q.Limit = min(q.Limit, left)
-		events, next, err := s.opt.Events.List(ctx, q)
-		if err != nil {
-			return err
-		}
-		for _, e := range events {
-			if err := to.Encode(eventOf(e)); err != nil {
-				return err
-			}
-		}
-		left -= len(events)
-		if q.Before = next; next == 0 {
-			return nil
-		}
-	}
-	return nil
+	return strings.Join(words, ", ")
 }
 
 // exportQuery reads the parameters of an export, which the generated code does not.

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -19,23 +18,13 @@ import (
 // A node that is asked for jobs asks the others for theirs; one that is asked by another node
 // answers with its own. What a node said last is kept for when it does not answer.
 
-const (
-	// askWait bounds how long a node is waited for: somebody looks at a page.
-	askWait = 3 * time.Second
-	// askAgain is how long a node that did not answer is left alone, so that pages that are read
-	// again and again do not wait each time.
-	askAgain = 5 * time.Second
-	// maxJobText bounds each text of a job, in bytes.
-	maxJobText = 1000
-)
+// maxJobText bounds each text of a job, in bytes.
+const maxJobText = 1000
 
 // heard is what a node said of its jobs.
 type heard struct {
 	jobs []Job
 	at   time.Time // zero: never
-	// failed is when it did not answer, and why, since; zero: it did.
-	failed time.Time
-	why    string
 }
 
 // jobBoard has what other nodes said.
@@ -196,7 +185,7 @@ func (s *Server) ClearJobs(ctx context.Context, _ ClearJobsRequestObject) (Clear
 	var mu sync.Mutex
 	var failed []string
 	s.eachPeer(func(n model.Node) {
-		if _, err := s.askPeer(ctx, http.MethodDelete, n.ID, "/jobs"); err != nil {
+		if _, err := s.askPeer(ctx, http.MethodDelete, n.ID, "/jobs", callerOf(ctx).Principal, askWait); err != nil {
 			mu.Lock()
 			failed = append(failed, fmt.Sprintf("node %s: %v", n.Name, err))
 			mu.Unlock()
@@ -256,10 +245,9 @@ func (s *Server) clusterJobs() (rows []row) {
 
 // peerJobs asks the other nodes for their jobs.
 func (s *Server) peerJobs(ctx context.Context) (rows []row, silent []SilentNode) {
-	now := s.clock.Now()
 	var mu sync.Mutex
 	s.eachPeer(func(n model.Node) {
-		h := s.hear(ctx, n, now)
+		h, err := s.hear(ctx, n)
 		mu.Lock()
 		defer mu.Unlock()
 		for _, j := range h.jobs {
@@ -267,57 +255,36 @@ func (s *Server) peerJobs(ctx context.Context) (rows []row, silent []SilentNode)
 			j.Node = n.Name
 			rows = append(rows, row{j, n.ID, t})
 		}
-		if !h.failed.IsZero() {
-			silent = append(silent, SilentNode{Node: n.Name, ObservedAt: when(h.at), Error: h.why})
+		if err != nil {
+			silent = append(silent, SilentNode{Node: n.Name, ObservedAt: when(h.at), Error: clip(err.Error())})
 		}
 	})
 	slices.SortFunc(silent, func(a, b SilentNode) int { return strings.Compare(a.Node, b.Node) })
 	return rows, silent
 }
 
-// eachPeer calls fn for every other node of the cluster, for all at once.
-func (s *Server) eachPeer(fn func(model.Node)) {
-	var wg sync.WaitGroup
-	for _, n := range s.opt.Model.Nodes() {
-		if n.ID != s.opt.NodeID {
-			wg.Go(func() { fn(n) })
-		}
-	}
-	wg.Wait()
-}
-
-// hear asks a node for its jobs, or returns what it said last.
-func (s *Server) hear(ctx context.Context, n model.Node, now time.Time) heard {
-	s.board.mu.Lock()
-	h := s.board.nodes[n.ID]
-	s.board.mu.Unlock()
-	if !h.failed.IsZero() && now.Sub(h.failed) < askAgain {
-		return h
-	}
+// hear asks a node for its jobs; with an error it is what the node said last.
+func (s *Server) hear(ctx context.Context, n model.Node) (heard, error) {
+	now := s.clock.Now()
 	jobs, err := s.askJobs(ctx, n.ID)
-	if err == nil {
-		h = heard{jobs: jobs, at: now}
-	} else if h.failed, h.why = now, clip(err.Error()); ctx.Err() != nil {
-		return h // who asked has left: that says nothing of the node
-	}
 	s.board.mu.Lock()
 	defer s.board.mu.Unlock()
+	if err != nil {
+		return s.board.nodes[n.ID], err
+	}
 	if s.board.nodes == nil || len(s.board.nodes) > model.MaxPage { // of nodes that left
 		s.board.nodes = map[string]heard{}
 	}
+	h := heard{jobs: jobs, at: now}
 	s.board.nodes[n.ID] = h
-	return h
+	return h, nil
 }
 
 // askJobs asks a node for its jobs.
 func (s *Server) askJobs(ctx context.Context, node string) ([]Job, error) {
-	b, err := s.askPeer(ctx, http.MethodGet, node, fmt.Sprintf("/jobs?limit=%d", model.MaxPage))
-	if err != nil {
-		return nil, err
-	}
 	var l JobList
-	if err := json.Unmarshal(b, &l); err != nil {
-		return nil, fmt.Errorf("its answer is not understood: %w", err)
+	if err := s.readPeer(ctx, node, fmt.Sprintf("/jobs?limit=%d", model.MaxPage), callerOf(ctx).Principal, askWait, &l); err != nil {
+		return nil, err
 	}
 	for _, j := range l.Items {
 		if j.State == "" {
@@ -325,20 +292,6 @@ func (s *Server) askJobs(ctx context.Context, node string) ([]Job, error) {
 		}
 	}
 	return l.Items, nil
-}
-
-// askPeer asks another node in the name of the caller of a request.
-func (s *Server) askPeer(ctx context.Context, method, node, path string) ([]byte, error) {
-	if s.opt.Peers == nil {
-		return nil, fmt.Errorf("nodes ask each other over TLS in a cluster only: ask that node")
-	}
-	ctx, cancel := context.WithTimeout(ctx, askWait)
-	defer cancel()
-	status, b, err := askNode(ctx, s.opt.Peers, method, node, path, nil, callerOf(ctx).Principal)
-	if err == nil && status >= http.StatusMultipleChoices {
-		err = fmt.Errorf("it answers %d", status)
-	}
-	return b, err
 }
 
 // jobOfTask is what is shown of a task of a node.

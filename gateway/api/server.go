@@ -103,7 +103,9 @@ type Server struct {
 	bundling sync.Mutex
 	// backingUp is held while a backup of the metadata is made.
 	backingUp sync.Mutex
+	unheard   unheard
 	board     jobBoard
+	told      eventBoard
 	joins     chan struct{} // has an element for each join that runs
 	closing   chan struct{}
 	close     sync.Once

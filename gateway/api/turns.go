@@ -106,10 +106,10 @@ func (f *feed) causeObject(c observe.Cause) string {
 	return cmp.Or(c.Object, "node "+f.s.opt.NodeName)
 }
 
-// Stream returns what passes events of the history to the event streams.
-func Stream(hub *observe.Hub) func(event.Event) {
+// Stream returns what passes events of the history of a node, by its name, to the event streams.
+func Stream(hub *observe.Hub, node string) func(event.Event) {
 	var count atomic.Uint64 // those that are not written have no number
 	return func(e event.Event) {
-		hub.Changed("event", strconv.FormatUint(count.Add(1), 10), func() (string, any) { return "event", eventOf(e) })
+		hub.Changed("event", strconv.FormatUint(count.Add(1), 10), func() (string, any) { return "event", eventOf(e, node) })
 	}
 }

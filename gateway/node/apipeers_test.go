@@ -52,6 +52,13 @@ func (r *running) answer(method, path, key string, body any) (int, string, map[s
 // raw asks for something that is no JSON, and returns who answered.
 func (r *running) raw(method, path string, body []byte) (int, string, []byte) {
 	r.t.Helper()
+	status, h, b := r.whole(method, path, body)
+	return status, h.Get("Ovgate-Node"), b
+}
+
+// whole asks for something that is no JSON, and returns the header of the answer, too.
+func (r *running) whole(method, path string, body []byte) (int, http.Header, []byte) {
+	r.t.Helper()
 	req, err := http.NewRequest(method, r.url+"/api/v1"+path, bytes.NewReader(body))
 	if err != nil {
 		r.t.Fatal(err)
@@ -69,7 +76,7 @@ func (r *running) raw(method, path string, body []byte) (int, string, []byte) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return res.StatusCode, res.Header.Get("Ovgate-Node"), b
+	return res.StatusCode, res.Header, b
 }
 
 // TestPassedOn: a node lets the node that serves it answer what is asked about a vDisk or a

@@ -98,7 +98,7 @@ func (n *node) openEvents(context.Context) error {
 	if n.syslog, err = n.cfg.Events.sender(n.self.Name, n.log); err != nil {
 		return err
 	}
-	stream := api.Stream(n.hub)
+	stream := api.Stream(n.hub, n.self.Name)
 	told := func(e event.Event) {
 		stream(e)
 		if n.syslog != nil {

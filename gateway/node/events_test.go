@@ -21,8 +21,9 @@ import (
 func (r *running) happened(query string) []event.Event {
 	r.t.Helper()
 	var out []event.Event
+	_, name := r.node()
 	for cursor := ""; ; {
-		l := r.call("GET", "/events/history?limit=1000"+cursor+query, nil, 200)
+		l := r.call("GET", "/events/history?limit=1000&node="+url.QueryEscape(name)+cursor+query, nil, 200)
 		b, err := json.Marshal(l["items"])
 		if err != nil {
 			r.t.Fatal(err)

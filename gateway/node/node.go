@@ -501,6 +501,7 @@ func (n *node) serve(ctx context.Context) error {
 	wg.Go(func() { n.regMember.run(feedCtx) })
 	wg.Go(func() { n.watchSkew(feedCtx) })
 	wg.Go(func() { n.api.Feed(feedCtx) })
+	wg.Go(func() { n.api.FollowEvents(feedCtx) })
 	wg.Go(func() { n.alerts.run(feedCtx) })
 	wg.Go(func() { n.tellCenters(feedCtx) })
 	if n.syslog != nil {

@@ -2060,10 +2060,13 @@ type Event struct {
 	// Hint What to do; empty: nothing
 	Hint string `json:"hint"`
 
+	// Node Name of the node that saw it
+	Node string `json:"node"`
+
 	// Object What it happened to, such as `vdisk demo`; empty: to several
 	Object string `json:"object"`
 
-	// Seq Grows with each event of a node; 0 on the stream: it is not written, the disk takes nothing
+	// Seq Grows with each event of its node; 0 on the stream: it is not written, the disk takes nothing
 	Seq      int64         `json:"seq"`
 	Severity EventSeverity `json:"severity"`
 
@@ -2098,6 +2101,12 @@ type EventCodeList struct {
 type EventList struct {
 	Items []Event `json:"items"`
 	Next  *string `json:"next"`
+
+	// Position How far the histories were at the first page: `after` takes it to list what comes later; null on the pages after it
+	Position *string `json:"position"`
+
+	// Silent Nodes that did not answer, with the time until which their events are known
+	Silent []SilentNode `json:"silent"`
 }
 
 // EventSeverity defines model for EventSeverity.
@@ -5247,7 +5256,7 @@ type ExportEventsParams struct {
 	// Until Only before this time
 	Until *time.Time `form:"until,omitempty" json:"until,omitempty"`
 
-	// Node Name or id of the node whose history it is; absent: the one that is asked
+	// Node Name or id of a node: its history alone; absent: that of all nodes
 	Node *string `form:"node,omitempty" json:"node,omitempty"`
 }
 
@@ -5257,7 +5266,7 @@ type ListEventsParams struct {
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
 	// Cursor `next` of the page before; the other parameters have to stay the same
-	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
 
 	// Severity Only events of this severity, or a worse one
 	Severity *EventsOfSeverity `form:"severity,omitempty" json:"severity,omitempty"`
@@ -5277,10 +5286,10 @@ type ListEventsParams struct {
 	// Until Only before this time
 	Until *time.Time `form:"until,omitempty" json:"until,omitempty"`
 
-	// After Only events of a higher `seq`
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+	// After Only events that came after an answer: its `position`
+	After *string `form:"after,omitempty" json:"after,omitempty"`
 
-	// Node Name or id of the node whose history it is; absent: the one that is asked
+	// Node Name or id of a node: its history alone; absent: that of all nodes
 	Node *string `form:"node,omitempty" json:"node,omitempty"`
 }
 
@@ -6528,7 +6537,7 @@ type ClientInterface interface {
 	// | `vdisk`, `vpool`, `target`, `session`, `cloud`, `center`, `datastore`, `node` | VDisk, VPool, Target, ISCSISession, Cloud, Center, Datastore, NodeEvent | the object was created or changed, at most once a second |
 	// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted`, `cloud.deleted`, `center.deleted`, `datastore.deleted`, `node.deleted` | DeletedEvent | it is gone |
 	// | `health` | Health | the health changed |
-	// | `event` | Event | it came into the node's history of events, see `/events/history` |
+	// | `event` | Event | it came into the history of events of the node, or of another one, some seconds later; see `/events/history` |
 	// | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 	//
 	// Comment lines are sent every 15 s. A client that does not keep up is disconnected.
@@ -6543,16 +6552,19 @@ type ClientInterface interface {
 
 	// ExportEvents What happened as a file, an event a line of JSON, the newest first
 	//
-	// Up to 100000 events that the filter lets through; those before them follow with `until`, the time of the last
-	// line. The lines are Events.
+	// Up to 100000 events of all nodes that the filter lets through; those before them follow with `until`, the time of
+	// the last line. The lines are Events. A node that does not answer is named in the header `Ovgate-Silent`; of it the
+	// file has what it told this node before. One that stops to answer in between cuts the answer off.
 	//
 	// Corresponds with GET /events/export (the `ExportEvents` operationId).
 	ExportEvents(ctx context.Context, params *ExportEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListEvents List what happened, as one node saw it, the newest first
+	// ListEvents List what happened, as all nodes saw it, the newest first
 	//
-	// A page may have fewer items than `limit`, and none, while `next` is not null. Of many events of one code on one
-	// object within a minute all but the first are one, with their number. `/events/codes` says what the codes mean.
+	// The histories of all nodes as one, by time. A page may have fewer items than `limit`, and none, while `next` is not
+	// null. A node that does not answer is in `silent`: of it the page has what it told this node before. Of many events
+	// of one code on one object within a minute all but the first are one, with their number. `/events/codes` says what
+	// the codes mean.
 	//
 	// Corresponds with GET /events/history (the `ListEvents` operationId).
 	ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -9243,7 +9255,7 @@ func (c *Client) GetDocument(ctx context.Context, document string, reqEditors ..
 // | `vdisk`, `vpool`, `target`, `session`, `cloud`, `center`, `datastore`, `node` | VDisk, VPool, Target, ISCSISession, Cloud, Center, Datastore, NodeEvent | the object was created or changed, at most once a second |
 // | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted`, `cloud.deleted`, `center.deleted`, `datastore.deleted`, `node.deleted` | DeletedEvent | it is gone |
 // | `health` | Health | the health changed |
-// | `event` | Event | it came into the node's history of events, see `/events/history` |
+// | `event` | Event | it came into the history of events of the node, or of another one, some seconds later; see `/events/history` |
 // | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 //
 // Comment lines are sent every 15 s. A client that does not keep up is disconnected.
@@ -9278,8 +9290,9 @@ func (c *Client) ListEventCodes(ctx context.Context, params *ListEventCodesParam
 
 // ExportEvents What happened as a file, an event a line of JSON, the newest first
 //
-// Up to 100000 events that the filter lets through; those before them follow with `until`, the time of the last
-// line. The lines are Events.
+// Up to 100000 events of all nodes that the filter lets through; those before them follow with `until`, the time of
+// the last line. The lines are Events. A node that does not answer is named in the header `Ovgate-Silent`; of it the
+// file has what it told this node before. One that stops to answer in between cuts the answer off.
 //
 // Corresponds with GET /events/export (the `ExportEvents` operationId).
 func (c *Client) ExportEvents(ctx context.Context, params *ExportEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -9294,10 +9307,12 @@ func (c *Client) ExportEvents(ctx context.Context, params *ExportEventsParams, r
 	return c.Client.Do(req)
 }
 
-// ListEvents List what happened, as one node saw it, the newest first
+// ListEvents List what happened, as all nodes saw it, the newest first
 //
-// A page may have fewer items than `limit`, and none, while `next` is not null. Of many events of one code on one
-// object within a minute all but the first are one, with their number. `/events/codes` says what the codes mean.
+// The histories of all nodes as one, by time. A page may have fewer items than `limit`, and none, while `next` is not
+// null. A node that does not answer is in `silent`: of it the page has what it told this node before. Of many events
+// of one code on one object within a minute all but the first are one, with their number. `/events/codes` says what
+// the codes mean.
 //
 // Corresponds with GET /events/history (the `ListEvents` operationId).
 func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -15775,7 +15790,7 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 
 		if params.After != nil {
 
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -24811,7 +24826,7 @@ type ClientWithResponsesInterface interface {
 	// | `vdisk`, `vpool`, `target`, `session`, `cloud`, `center`, `datastore`, `node` | VDisk, VPool, Target, ISCSISession, Cloud, Center, Datastore, NodeEvent | the object was created or changed, at most once a second |
 	// | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted`, `cloud.deleted`, `center.deleted`, `datastore.deleted`, `node.deleted` | DeletedEvent | it is gone |
 	// | `health` | Health | the health changed |
-	// | `event` | Event | it came into the node's history of events, see `/events/history` |
+	// | `event` | Event | it came into the history of events of the node, or of another one, some seconds later; see `/events/history` |
 	// | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 	//
 	// Comment lines are sent every 15 s. A client that does not keep up is disconnected.
@@ -24830,18 +24845,21 @@ type ClientWithResponsesInterface interface {
 
 	// ExportEventsWithResponse What happened as a file, an event a line of JSON, the newest first
 	//
-	// Up to 100000 events that the filter lets through; those before them follow with `until`, the time of the last
-	// line. The lines are Events.
+	// Up to 100000 events of all nodes that the filter lets through; those before them follow with `until`, the time of
+	// the last line. The lines are Events. A node that does not answer is named in the header `Ovgate-Silent`; of it the
+	// file has what it told this node before. One that stops to answer in between cuts the answer off.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /events/export (the `ExportEvents` operationId).
 	ExportEventsWithResponse(ctx context.Context, params *ExportEventsParams, reqEditors ...RequestEditorFn) (*ExportEventsResponse, error)
 
-	// ListEventsWithResponse List what happened, as one node saw it, the newest first
+	// ListEventsWithResponse List what happened, as all nodes saw it, the newest first
 	//
-	// A page may have fewer items than `limit`, and none, while `next` is not null. Of many events of one code on one
-	// object within a minute all but the first are one, with their number. `/events/codes` says what the codes mean.
+	// The histories of all nodes as one, by time. A page may have fewer items than `limit`, and none, while `next` is not
+	// null. A node that does not answer is in `silent`: of it the page has what it told this node before. Of many events
+	// of one code on one object within a minute all but the first are one, with their number. `/events/codes` says what
+	// the codes mean.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -28692,11 +28710,18 @@ func (r ListEventCodesResponse) ContentType() string {
 	return ""
 }
 
+// ExportEventsResponse200Headers the declared response headers of an HTTP 200 response for ExportEvents
+type ExportEventsResponse200Headers struct {
+	OvgateSilent *string
+}
+
 type ExportEventsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSONDefault the response for an HTTP default `application/json` response
 	JSONDefault *Error
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ExportEventsResponse200Headers
 }
 
 // GetJSONDefault returns the response for an HTTP default `application/json` response
@@ -37426,7 +37451,7 @@ func (c *ClientWithResponses) GetDocumentWithResponse(ctx context.Context, docum
 // | `vdisk`, `vpool`, `target`, `session`, `cloud`, `center`, `datastore`, `node` | VDisk, VPool, Target, ISCSISession, Cloud, Center, Datastore, NodeEvent | the object was created or changed, at most once a second |
 // | `vdisk.deleted`, `vpool.deleted`, `target.deleted`, `session.deleted`, `cloud.deleted`, `center.deleted`, `datastore.deleted`, `node.deleted` | DeletedEvent | it is gone |
 // | `health` | Health | the health changed |
-// | `event` | Event | it came into the node's history of events, see `/events/history` |
+// | `event` | Event | it came into the history of events of the node, or of another one, some seconds later; see `/events/history` |
 // | `reset` | `{}` | events were lost (too old a `Last-Event-ID`, too slow a reader): read everything again |
 //
 // Comment lines are sent every 15 s. A client that does not keep up is disconnected.
@@ -37457,8 +37482,9 @@ func (c *ClientWithResponses) ListEventCodesWithResponse(ctx context.Context, pa
 
 // ExportEventsWithResponse What happened as a file, an event a line of JSON, the newest first
 //
-// Up to 100000 events that the filter lets through; those before them follow with `until`, the time of the last
-// line. The lines are Events.
+// Up to 100000 events of all nodes that the filter lets through; those before them follow with `until`, the time of
+// the last line. The lines are Events. A node that does not answer is named in the header `Ovgate-Silent`; of it the
+// file has what it told this node before. One that stops to answer in between cuts the answer off.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -37471,10 +37497,12 @@ func (c *ClientWithResponses) ExportEventsWithResponse(ctx context.Context, para
 	return ParseExportEventsResponse(rsp)
 }
 
-// ListEventsWithResponse List what happened, as one node saw it, the newest first
+// ListEventsWithResponse List what happened, as all nodes saw it, the newest first
 //
-// A page may have fewer items than `limit`, and none, while `next` is not null. Of many events of one code on one
-// object within a minute all but the first are one, with their number. `/events/codes` says what the codes mean.
+// The histories of all nodes as one, by time. A page may have fewer items than `limit`, and none, while `next` is not
+// null. A node that does not answer is in `silent`: of it the page has what it told this node before. Of many events
+// of one code on one object within a minute all but the first are one, with their number. `/events/codes` says what
+// the codes mean.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -42182,6 +42210,19 @@ func ParseExportEventsResponse(rsp *http.Response) (*ExportEventsResponse, error
 		}
 		response.JSONDefault = &dest
 
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ExportEventsResponse200Headers
+		if values := rsp.Header.Values("Ovgate-Silent"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Ovgate-Silent", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.OvgateSilent = &value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil

@@ -65,35 +65,39 @@ func (a *app) auditList() *cobra.Command {
 		if err := a.printAudit(f.lines, true, items); err != nil || !f.follow {
 			return err
 		}
-		return followList(ctx, items, func(e client.AuditEntry) int64 { return e.Seq },
-			func(after int64) ([]client.AuditEntry, error) { return f.list(ctx, api, after, 0) },
-			func(items []client.AuditEntry) error { return a.printAudit(f.lines, false, items) })
+		seq := func(items []client.AuditEntry, was int64) int64 {
+			if n := len(items); n > 0 {
+				return items[n-1].Seq
+			}
+			return was
+		}
+		return followList(ctx, seq(items, 0), func(after int64) ([]client.AuditEntry, int64, error) {
+			items, err := f.list(ctx, api, after, 0)
+			return items, seq(items, after), err
+		}, func(items []client.AuditEntry) error { return a.printAudit(f.lines, false, items) })
 	})
 	return cmd
 }
 
-// followList prints what comes after items until ctx ends: next lists what has a number above one,
-// the oldest first.
-func followList[T any](ctx context.Context, items []T, number func(T) int64, next func(after int64) ([]T, error), show func([]T) error) error {
-	seq := int64(0)
+// followList shows what comes after a position until ctx ends: next lists that, the oldest first, and
+// returns the position after it.
+func followList[T, P any](ctx context.Context, at P, next func(after P) ([]T, P, error), show func([]T) error) error {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
-		if n := len(items); n > 0 {
-			seq = number(items[n-1])
-		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		var err error
-		if items, err = next(seq); err != nil {
+		items, then, err := next(at)
+		if err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
 			return err
 		}
+		at = then
 		if err := show(items); err != nil {
 			return err
 		}

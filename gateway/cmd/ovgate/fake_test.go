@@ -520,11 +520,11 @@ func (f *fake) ListAudit(_ context.Context, r api.ListAuditRequestObject) (api.L
 	return api.ListAudit200JSONResponse{Items: items, Next: next}, nil
 }
 
-// happened is the history of events of the fake node, the newest first.
+// happened is the history of events of the fake cluster, the newest first.
 var happened = []api.Event{
-	{Seq: 12, Time: fakeTime, Code: "session.refused", Severity: api.EventSeverityWarning, Object: "target iqn.2026-01.io.ovgate:db", Text: "iqn.host from 10.0.0.7:4711 was refused: CHAP (214 times in 1m0s)", Hint: "Compare the secrets.", Fields: map[string]string{"initiator": "iqn.host"}, Count: 214, Since: new(fakeTime.Add(-time.Minute))},
-	{Seq: 11, Time: fakeTime, Code: "vdisk.lost_tail", Severity: api.EventSeverityError, Object: "vdisk db", Text: "Acknowledged writes are missing, it is offline: the journal is gone", Hint: "Bring back the journal, or accept the loss.", Fields: map[string]string{"reason": "the journal is gone"}},
-	{Seq: 3, Time: fakeTime.Add(-24 * time.Hour), Code: "vdisk.created", Severity: api.EventSeverityInfo, Object: "vdisk db", Text: "Made, 4096 bytes", Fields: map[string]string{"bytes": "4096"}},
+	{Seq: 12, Node: "alpha", Time: fakeTime, Code: "session.refused", Severity: api.EventSeverityWarning, Object: "target iqn.2026-01.io.ovgate:db", Text: "iqn.host from 10.0.0.7:4711 was refused: CHAP (214 times in 1m0s)", Hint: "Compare the secrets.", Fields: map[string]string{"initiator": "iqn.host"}, Count: 214, Since: new(fakeTime.Add(-time.Minute))},
+	{Seq: 11, Node: "alpha", Time: fakeTime, Code: "vdisk.lost_tail", Severity: api.EventSeverityError, Object: "vdisk db", Text: "Acknowledged writes are missing, it is offline: the journal is gone", Hint: "Bring back the journal, or accept the loss.", Fields: map[string]string{"reason": "the journal is gone"}},
+	{Seq: 3, Node: "beta", Time: fakeTime.Add(-24 * time.Hour), Code: "vdisk.created", Severity: api.EventSeverityInfo, Object: "vdisk db", Text: "Made, 4096 bytes", Fields: map[string]string{"bytes": "4096"}},
 }
 
 func (f *fake) ListEvents(_ context.Context, r api.ListEventsRequestObject) (api.ListEventsResponseObject, error) {
@@ -543,7 +543,7 @@ func (f *fake) ListEvents(_ context.Context, r api.ListEventsRequestObject) (api
 	if p.Limit != nil {
 		items = items[:min(len(items), *p.Limit)]
 	}
-	return api.ListEvents200JSONResponse{Items: items, Next: next}, nil
+	return api.ListEvents200JSONResponse{Items: items, Next: next, Position: new("~n1.12"), Silent: []api.SilentNode{{Node: "gamma", ObservedAt: &fakeTime, Error: "no route to host"}}}, nil
 }
 
 func (f *fake) ListEventCodes(context.Context, api.ListEventCodesRequestObject) (api.ListEventCodesResponseObject, error) {

@@ -39,11 +39,7 @@ func (a *app) taskList() *cobra.Command {
 			return err
 		}
 		for _, n := range silent {
-			shown := "nothing is shown of it"
-			if n.ObservedAt != nil {
-				shown = "what is shown of it is from " + formatTime(n.ObservedAt)
-			}
-			fmt.Fprintln(a.err, clean("node "+n.Node+" does not answer: "+shown+": "+n.Error))
+			a.tellSilent(n)
 		}
 		return printList(a, all, []string{"ID", "STATE", "PROGRESS", "RATE", "LEFT", "NODE", "OBJECT", "WHAT"}, taskRow)
 	})
@@ -57,6 +53,15 @@ func (a *app) taskList() *cobra.Command {
 	f.StringVar(&node, "node", "", "only of this node")
 	f.StringVar(&q, "search", "", "only those whose id, object or words contain this")
 	return cmd
+}
+
+// tellSilent names a node that does not answer.
+func (a *app) tellSilent(n client.SilentNode) {
+	shown := "nothing is shown of it"
+	if n.ObservedAt != nil {
+		shown = "what is shown of it is from " + formatTime(n.ObservedAt)
+	}
+	fmt.Fprintln(a.err, clean("node "+n.Node+" does not answer: "+shown+": "+n.Error))
 }
 
 // taskRow is a task as a list shows it.

@@ -72,20 +72,20 @@ func (b *bed) texts(q Query) []string {
 	}
 	var out []string
 	for {
-		page, next, err := b.List(b.t.Context(), q)
+		p, err := b.List(b.t.Context(), q)
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		if len(page) > q.Limit {
-			b.t.Fatalf("%d events on a page of %d", len(page), q.Limit)
+		if len(p.Events) > q.Limit {
+			b.t.Fatalf("%d events on a page of %d", len(p.Events), q.Limit)
 		}
-		for _, e := range page {
+		for _, e := range p.Events {
 			out = append(out, e.Object+": "+e.Text)
 		}
-		if next == 0 {
+		if p.Next == 0 {
 			return out
 		}
-		q.Before = next
+		q.Before = p.Next
 	}
 }
 
@@ -171,8 +171,8 @@ func TestFlood(t *testing.T) {
 	if want := "target iqn.x: iqn.host from 10.0.0.223 was refused: CHAP (214 times in 21s)"; got[0] != want {
 		t.Errorf("%q, want %q", got[0], want)
 	}
-	all, _, err := b.List(t.Context(), Query{Limit: 1})
-	if err != nil || all[0].Count != 214 || all[0].Time.Sub(all[0].Since) != 213*100*time.Millisecond {
+	all, err := b.List(t.Context(), Query{Limit: 1})
+	if err != nil || all.Events[0].Count != 214 || all.Events[0].Time.Sub(all.Events[0].Since) != 213*100*time.Millisecond {
 		t.Errorf("%+v, %v", all, err)
 	}
 	// A new minute begins.
@@ -181,6 +181,38 @@ func TestFlood(t *testing.T) {
 	if got := b.texts(Query{}); len(got) != joinAfter+3 || strings.Contains(got[0], "times") {
 		t.Errorf("%q", got)
 	}
+}
+
+// TestNewest: a page says which number is the newest, whatever it asks for, and what comes after it is
+// listed alone.
+func TestNewest(t *testing.T) {
+	mem := blockfs.NewMem()
+	b := open(t, mem, Options{})
+	newest := func(q Query, want uint64, events int) {
+		t.Helper()
+		q.Limit = 10
+		p, err := b.List(t.Context(), q)
+		if err != nil || p.Newest != want || len(p.Events) != events || p.Next != 0 {
+			t.Errorf("%+v: %+v, %v; want %d as the newest, %d events", q, p, err, want, events)
+		}
+	}
+	newest(Query{}, 0, 0)
+	b.Tell(VDiskCreated, "vdisk one", "bytes", "4096")
+	b.Tell(VDiskCreated, "vdisk two", "bytes", "4096")
+	b.settle()
+	newest(Query{Object: "vdisk one"}, 2, 1)
+	newest(Query{After: 1}, 2, 1)
+	newest(Query{After: 2}, 2, 0)
+	newest(Query{After: 9}, 2, 0) // of a history that is gone
+	newest(Query{Before: 2}, 0, 1)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b = open(t, mem, Options{}) // nothing is written yet
+	newest(Query{After: 2}, 2, 0)
+	b.Tell(VDiskDeleted, "vdisk one")
+	b.settle()
+	newest(Query{After: 2}, 3, 1)
 }
 
 // TestManyObjects: floods over more objects than are counted stay bounded.
@@ -198,17 +230,17 @@ func TestManyObjects(t *testing.T) {
 	count := func() (sum int) {
 		q := Query{Limit: 1000}
 		for {
-			page, next, err := b.List(t.Context(), q)
+			p, err := b.List(t.Context(), q)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, e := range page {
+			for _, e := range p.Events {
 				sum += max(e.Count, 1)
 				if e.Count > 0 && e.Object != "" {
 					t.Errorf("%d events of several objects are said to be of %s", e.Count, e.Object)
 				}
 			}
-			if q.Before = next; next == 0 {
+			if q.Before = p.Next; p.Next == 0 {
 				return sum
 			}
 		}
@@ -259,8 +291,8 @@ func TestFullDisk(t *testing.T) {
 	}
 	full.Store(false)
 	b.settle()
-	got, _, err := b.List(t.Context(), Query{Limit: 2})
-	if err != nil || got[0].Code != EventsLost || !strings.HasSuffix(got[0].Text, " events could not be written") {
+	got, err := b.List(t.Context(), Query{Limit: 2})
+	if err != nil || got.Events[0].Code != EventsLost || !strings.HasSuffix(got.Events[0].Text, " events could not be written") {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if kept := b.texts(Query{}); len(kept) != maxPending+2 {

@@ -61,6 +61,7 @@ type Log struct {
 	windows map[source]*window
 	pending []Event
 	untold  int       // the last so many of pending are not told yet
+	newest  uint64    // number of the newest event that is written; 0: not known yet
 	lost    int       // that found no room since the last that did
 	err     error     // why the newest write failed; nil: it did not
 	since   time.Time // when the write that goes on began; zero: none does
@@ -290,6 +291,9 @@ func (l *Log) write() {
 
 	l.mu.Lock()
 	l.since, l.err = time.Time{}, err
+	if n > 0 {
+		l.newest = batch[n-1].Seq
+	}
 	untold := max(0, l.untold-(len(l.pending)-waits)) // of the first that wait
 	told := slices.Clone(batch[waits-untold : waits])
 	for i := range told {
@@ -357,7 +361,8 @@ type Query struct {
 	Limit      int       // at least 1
 }
 
-func (q Query) matches(e Event) bool {
+// Matches tells whether an event is wanted, whatever its number.
+func (q Query) Matches(e Event) bool {
 	return (len(q.Severities) == 0 || slices.Contains(q.Severities, e.Severity)) &&
 		(len(q.Codes) == 0 || slices.ContainsFunc(q.Codes, e.Code.Is)) &&
 		(q.Object == "" || e.Object == q.Object) &&
@@ -371,28 +376,52 @@ func (c Code) Is(name string) bool {
 	return string(c) == name || kind == name
 }
 
-// List returns the newest events that are wanted, the newest first. next, when not 0, is the
-// Before of the page after this one; a page may have fewer events than it could, and none, and
-// yet not be the last.
-func (l *Log) List(ctx context.Context, q Query) (events []Event, next uint64, err error) {
+// Page is a part of the history.
+type Page struct {
+	Events []Event // the newest first
+	// Next, when not 0, is the Before of the page after this one; a page may have fewer events
+	// than it could, and none, and yet not be the last.
+	Next uint64
+	// Newest is the number of the newest event of all, for the After of a later Query; 0: there
+	// is none, or the Query had a Before.
+	Newest uint64
+}
+
+// List returns the newest events that are wanted.
+func (l *Log) List(ctx context.Context, q Query) (Page, error) {
+	if p := (Page{Newest: l.written()}); q.Before == 0 && q.After != 0 && q.After == p.Newest {
+		return p, nil // nothing is new, as nearly always for who asks again and again: no file is read
+	}
+	var p Page
 	var more uint64
 	l.reads.Lock()
 	defer l.reads.Unlock()
-	next, err = linelog.Backward(ctx, l.files, q.Before, func(e Event) bool {
+	next, err := linelog.Backward(ctx, l.files, q.Before, func(e Event) bool {
+		if q.Before == 0 && p.Newest == 0 {
+			p.Newest = e.Seq
+		}
 		switch {
 		case e.Seq <= q.After:
 			return false
-		case !q.matches(e):
-		case len(events) == q.Limit:
-			more = events[len(events)-1].Seq
+		case !q.Matches(e):
+		case len(p.Events) == q.Limit:
+			more = p.Events[len(p.Events)-1].Seq
 			return false
 		default:
-			events = append(events, e)
+			p.Events = append(p.Events, e)
 		}
 		return true
 	})
 	if err != nil {
-		return nil, 0, err
+		return Page{}, err
 	}
-	return events, max(next, more), nil
+	p.Next = max(next, more)
+	return p, nil
+}
+
+// written returns the number of the newest event that is written; 0: not known yet.
+func (l *Log) written() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.newest
 }

@@ -793,9 +793,11 @@ export type Event = {
   "fields": Record<string, string>;
   /** What to do; empty: nothing */
   "hint": string;
+  /** Name of the node that saw it */
+  "node": string;
   /** What it happened to, such as `vdisk demo`; empty: to several */
   "object": string;
-  /** Grows with each event of a node; 0 on the stream: it is not written, the disk takes nothing */
+  /** Grows with each event of its node; 0 on the stream: it is not written, the disk takes nothing */
   "seq": number;
   "severity": EventSeverity;
   /** When the first of those happened */
@@ -820,6 +822,10 @@ export type EventCodeList = {
 export type EventList = {
   "items": Array<Event>;
   "next": string | null;
+  /** How far the histories were at the first page: `after` takes it to list what comes later; null on the pages after it */
+  "position": string | null;
+  /** Nodes that did not answer, with the time until which their events are known */
+  "silent": Array<SilentNode>;
 };
 export type EventSeverity = "info" | "warning" | "error";
 export type ExpandInput = {
@@ -2795,8 +2801,8 @@ export interface Ops {
   "GET /events/codes": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: EventCodeList };
   /** What happened as a file, an event a line of JSON, the newest first */
   "GET /events/export": { path: { }; query: { "severity"?: EventSeverity; "code"?: string; "object"?: string; "q"?: string; "since"?: string; "until"?: string; "node"?: string; }; body: undefined; res: string };
-  /** List what happened, as one node saw it, the newest first */
-  "GET /events/history": { path: { }; query: { "limit"?: number; "cursor"?: string; "severity"?: EventSeverity; "code"?: string; "object"?: string; "q"?: string; "since"?: string; "until"?: string; "after"?: number; "node"?: string; }; body: undefined; res: EventList };
+  /** List what happened, as all nodes saw it, the newest first */
+  "GET /events/history": { path: { }; query: { "limit"?: number; "cursor"?: string; "severity"?: EventSeverity; "code"?: string; "object"?: string; "q"?: string; "since"?: string; "until"?: string; "after"?: string; "node"?: string; }; body: undefined; res: EventList };
   /** End an export */
   "DELETE /exports/{transfer}": { path: { "transfer": string; }; query: { }; body: undefined; res: void };
   /** Show an export, and keep it from ending while it is not read */

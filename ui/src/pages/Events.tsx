@@ -2,6 +2,7 @@ import type { Event, EventSeverity } from "../api/gen";
 import { capital, time } from "../format";
 import { navigate, query, setQuery } from "../router";
 import { eventQuery, useEventCodes, useEvents, type EventFilter } from "../store/operations";
+import { useNodes } from "../store/reads";
 import { denied } from "../store/session";
 import { Age } from "../parts/Age";
 import { Button } from "../parts/Button";
@@ -12,9 +13,10 @@ import { Choice, hoursAsked, NodeFilter, TimeFilter } from "../parts/LogFilters"
 import { ObjectLink } from "../parts/ObjectLink";
 import { Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
+import { SilentNodes } from "../parts/SilentNodes";
 import { Tag, type Tone } from "../parts/StateTag";
 
-/** What happened, as a node remembers it. New events come on top by themselves. */
+/** What happened, as the nodes remember it. New events come on top by themselves. */
 export function EventsPage() {
   return (
     <Page title="Events">
@@ -84,7 +86,7 @@ function Filters() {
       />
       <Choice label="Kind" param="kind" none="All kinds" options={options} />
       <TimeFilter />
-      <NodeFilter />
+      <NodeFilter none="All nodes" />
       {object && (
         <Button small label={`Show events of all objects, not of ${object} only`} onClick={() => setQuery({ object: undefined, cursor: undefined })}>
           {object} ×
@@ -105,24 +107,28 @@ function History() {
   const cursor = query.value.get("cursor") ?? undefined;
   const filtered = hours !== undefined || Object.values(filter).some(Boolean);
   const events = useEvents(filter, cursor, hours);
+  const several = (useNodes().data?.items ?? []).length > 1;
   return (
     <Load query={events} lines={8}>
-      {(list) =>
-        list.items.length > 0 || list.next || cursor ? (
-          <DataTable label="Events" columns={columns} rows={list.items} rowKey={(e) => String(e.seq)} next={list.next} />
-        ) : (
-          <Empty
-            title={filtered ? "No event matches" : "Nothing happened yet"}
-            text={
-              filtered
-                ? "Take a part of the filter away to see more."
-                : "What happens to vDisks, vPools, targets, sessions, nodes and devices appears here by itself."
-            }
-          >
-            {filtered && <Button onClick={() => navigate("/events")}>Clear the filter</Button>}
-          </Empty>
-        )
-      }
+      {(list) => (
+        <div class="stack">
+          <SilentNodes nodes={list.silent} what="Its events" />
+          {list.items.length > 0 || list.next || cursor ? (
+            <DataTable label="Events" columns={several ? [...columns, nodeColumn] : columns} rows={list.items} rowKey={(e) => `${e.node} ${e.seq}`} next={list.next} />
+          ) : (
+            <Empty
+              title={filtered ? "No event matches" : "Nothing happened yet"}
+              text={
+                filtered
+                  ? "Take a part of the filter away to see more."
+                  : "What happens to vDisks, vPools, targets, sessions, nodes and devices appears here by itself."
+              }
+            >
+              {filtered && <Button onClick={() => navigate("/events")}>Clear the filter</Button>}
+            </Empty>
+          )}
+        </div>
+      )}
     </Load>
   );
 }
@@ -146,3 +152,6 @@ const columns: Column<Event>[] = [
   },
   { key: "code", title: "Code", cell: (e) => <code>{e.code}</code> },
 ];
+
+/** Which node saw it, where there are several. */
+const nodeColumn: Column<Event> = { key: "node", title: "Seen by", cell: (e) => e.node };

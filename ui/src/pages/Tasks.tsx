@@ -5,7 +5,6 @@ import { capital } from "../format";
 import { query, setQuery } from "../router";
 import { useJobs, type JobFilter } from "../store/objects";
 import { asApiError, reload } from "../store/query";
-import { useNodes } from "../store/reads";
 import { toast } from "../store/toasts";
 import { Age } from "../parts/Age";
 import { Button } from "../parts/Button";
@@ -13,11 +12,11 @@ import { DataTable, type Column } from "../parts/DataTable";
 import { Confirm } from "../parts/Dialog";
 import { JobMeter, JobTag, pace, progress } from "../parts/JobParts";
 import { Load } from "../parts/Load";
-import { Choice } from "../parts/LogFilters";
-import { Notice } from "../parts/Notice";
+import { Choice, NodeFilter } from "../parts/LogFilters";
 import { ObjectLink } from "../parts/ObjectLink";
 import { Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
+import { SilentNodes } from "../parts/SilentNodes";
 
 const kinds: Record<JobKind, string> = {
   backup: "Backups of the metadata",
@@ -80,14 +79,13 @@ function asked(): JobFilter {
 }
 
 function Filters() {
-  const members = useNodes().data?.items ?? [];
   const object = query.value.get("object");
   return (
     <div class="toolbar" role="search">
       <SearchBox label="Filter tasks by words or object" />
       <Choice label="State" param="state" none="All states" options={states} />
       <Choice label="Kind" param="kind" none="All kinds" options={Object.entries(kinds).map(([value, text]) => ({ value, text }))} />
-      {members.length > 1 && <Choice label="Node" param="node" none="All nodes" options={members.map((m) => ({ value: m.name, text: m.name }))} />}
+      <NodeFilter none="All nodes" />
       {object && (
         <Button small label={`Show tasks of all objects, not of ${object} only`} onClick={() => setQuery({ object: undefined, cursor: undefined })}>
           {object} ×
@@ -107,21 +105,7 @@ function List() {
       <Load query={jobs} lines={8}>
         {(list) => (
           <div class="stack">
-            {list.silent.map((n) => (
-              <Notice key={n.node} tone="warn">
-                <span>
-                  Node {n.node} does not answer.{" "}
-                  {n.observedAt ? (
-                    <>
-                      What is shown of it was so <Age at={n.observedAt} />.
-                    </>
-                  ) : (
-                    "Its tasks are not shown."
-                  )}
-                </span>
-                <span class="muted small">{n.error}</span>
-              </Notice>
-            ))}
+            <SilentNodes nodes={list.silent} what="Its tasks" />
             {list.items.length > 0 || list.next || filter.cursor ? (
               <DataTable label="Tasks" columns={columns(setCancelled)} rows={list.items} rowKey={(j) => `${j.id} ${j.node}`} next={list.next} />
             ) : (

@@ -40,11 +40,11 @@ export function TimeFilter() {
   return <Choice label="Time" param="hours" none="All times" options={spans} />;
 }
 
-/** Which node's, where there are several. */
-export function NodeFilter() {
+/** Which node's, where there are several; none is what no choice stands for. */
+export function NodeFilter({ none = "The node that is asked" }: { none?: string }) {
   const members = useNodes().data?.items ?? [];
   if (members.length < 2) {
     return null;
   }
-  return <Choice label="Node" param="node" none="The node that is asked" options={members.map((m) => ({ value: m.name, text: m.name }))} />;
+  return <Choice label="Node" param="node" none={none} options={members.map((m) => ({ value: m.name, text: m.name }))} />;
 }

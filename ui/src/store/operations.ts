@@ -67,13 +67,10 @@ export function eventQuery(filter: EventFilter, hours?: number) {
   return { ...filter, since: hours ? new Date(Date.now() - hours * 3_600_000).toISOString() : undefined };
 }
 
-/**
- * The history of events of a node, newest first. The stream tells of new ones of the node that is asked; of
- * another one they are read again.
- */
+/** The history of events of all nodes, or of one, newest first. The stream tells of new ones. */
 export function useEvents(filter: EventFilter, cursor?: string, hours?: number): Query<EventList> {
   const load = () => call("GET /events/history", { query: { ...eventQuery(filter, hours), cursor, limit: pageSize } });
-  return useQuery(`events${cursor ? "" : "?"}${hours ?? ""}${cursor ?? ""}${JSON.stringify(filter)}`, load, cursor || !filter.node ? undefined : everyMs);
+  return useQuery(`events${cursor ? "" : "?"}${hours ?? ""}${cursor ?? ""}${JSON.stringify(filter)}`, load);
 }
 
 /** What events there are. */

@@ -1,0 +1,26 @@
+import type { SilentNode } from "../api/gen";
+import { Age } from "./Age";
+import { Notice } from "./Notice";
+
+/** Names nodes that did not answer; what they would have told is in words, such as "Its tasks". */
+export function SilentNodes({ nodes, what }: { nodes: SilentNode[]; what: string }) {
+  return (
+    <>
+      {nodes.map((n) => (
+        <Notice key={n.node} tone="warn">
+          <span>
+            Node {n.node} does not answer.{" "}
+            {n.observedAt ? (
+              <>
+                What is shown of it was so <Age at={n.observedAt} />.
+              </>
+            ) : (
+              `${what} are not shown.`
+            )}
+          </span>
+          <span class="muted small">{n.error}</span>
+        </Notice>
+      ))}
+    </>
+  );
+}
