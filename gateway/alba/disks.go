@@ -1,6 +1,7 @@
 package alba
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +37,7 @@ func (s *Service) watchDisks(r *running) {
 		<-r.stop
 		cancel()
 	}()
-	tick := time.NewTicker(disksEvery)
+	tick := time.NewTicker(cmp.Or(s.o.Probe, disksEvery))
 	defer tick.Stop()
 	told := ""
 	for {
@@ -87,7 +88,7 @@ func (s *Service) findDisks(ctx context.Context, r *running) error {
 			ask = append(ask, d)
 		}
 	}
-	s.smart.Ask(ctx, ask, time.Now())
+	s.smart.Ask(ctx, ask, s.o.Now())
 	r.diskMu.Lock()
 	r.disks = found
 	r.diskMu.Unlock()

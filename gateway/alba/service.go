@@ -100,12 +100,16 @@ type Options struct {
 	KeyFile string
 	// Cluster is nil while the registry is this node's alone.
 	Cluster Cluster
-	// Probe is the time between two looks at a device; 0: the default.
+	// Probe is the time between two looks at a device, and at its disk; 0: the defaults.
 	Probe time.Duration
 	// AutoRepair is the silence after which a device is given up; 0: the default.
 	AutoRepair time.Duration
 	// System is where the node's disks are known.
 	System disk.System
+	// Smartctl is the program that asks a disk for its health; empty: the one that is installed.
+	Smartctl string
+	// Now is the time by which disks are asked again; nil: the machine's.
+	Now func() time.Time
 
 	grace time.Duration           // tests: how long an upload may take; 0: the default
 	steps func(name string) error // tests: at each step of a move, an error ends it there
@@ -162,7 +166,10 @@ type running struct {
 
 // New returns a Service that opens itself when it is needed.
 func New(o Options) *Service {
-	return &Service{o: o, looker: disk.Looker{System: o.System}}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Service{o: o, looker: disk.Looker{System: o.System}, smart: disk.Monitor{Program: o.Smartctl}}
 }
 
 // ErrClosed: the node stops.

@@ -213,10 +213,17 @@ func TestClusterCutOff(t *testing.T) {
 	k := &checker{t: t, c: c, vdisk: id}
 	stop := k.start()
 	k.more()
+	waits := fault{code: "vdisk_suspended", object: "vdisk a", remedy: "bring the registry"}
+	missed := fault{code: "vdisk_waiting", object: "vdisk a", remedy: "ovgate vdisk steal a"}
+	if one.watched().cause(waits) != nil || two.watched().cause(missed) != nil {
+		t.Fatal("told before")
+	}
 	c.wires[0].Cut()
 	one.until("it waits", func() bool { return one.diskState(id) == "suspended" })
 	at := k.writes.Load()
 	two.until("it is missed", func() bool { return two.diskState(id) == "waiting" })
+	one.watched().told(waits)
+	two.watched().told(missed)
 	if e := two.call("POST", "/vdisks/a/steal", map[string]any{}, 409); e["code"] != "lost_tail" || !strings.Contains(e["hint"].(string), "--accept-loss") {
 		t.Errorf("stolen without a word: %v", e)
 	}
@@ -226,6 +233,8 @@ func TestClusterCutOff(t *testing.T) {
 	c.wires[0].Heal()
 	one.until("it goes on", func() bool { return one.diskState(id) == "running" })
 	k.more()
+	one.watched().gone(waits)
+	two.watched().gone(missed)
 	if e := two.call("POST", "/vdisks/a/steal", map[string]any{"acceptLoss": true}, 409); e["code"] != "in_use" || !strings.Contains(e["message"].(string), "n1") {
 		t.Errorf("stolen from a node that is up: %v", e)
 	}

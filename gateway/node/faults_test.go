@@ -9,6 +9,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,6 +54,9 @@ type sick struct {
 	*running
 	shift *shift
 }
+
+// watched is a node whose time goes by itself, for tests that inject in passing.
+func (r *running) watched() sick { return sick{r, &shift{}} }
 
 // on is the same node for another test.
 func (s sick) on(t *testing.T) sick {
@@ -776,34 +781,23 @@ func TestFaultsOfParts(t *testing.T) {
 // has them as the parts that look for them report them.
 var notInjected = map[string]string{
 	"alba":               "the registry has to answer and to refuse the object store's records alone",
-	"alba_filling":       "devices reckon with the space that they claimed, which a test would have to fill",
-	"alba_full":          "as alba_filling",
 	"alba_incomplete":    "hours of repair that does not get on",
-	"alba_lost":          "drill alba-kill-osds loses devices",
 	"alba_node":          "TestAlbaJoined waits for it and for its end, with devices on one node of two",
-	"alba_safety":        "drill alba-kill-osds loses devices",
 	"cloud_away":         "needs an OpenStack cloud: drill cinder",
 	"cloud_backend_down": "needs an OpenStack cloud: drill cinder",
 	"datastore_job":      "needs a vCenter: scripts/vsphere, late_test.go",
 	"dtl_catchup":        "lasts for moments",
-	"event_log":          "as audit_log, of the same package",
-	"job_failed":         "jobs wait for what is away, and go on",
+	"event_log":          "as audit_log, of the same package; TestFullDisk of gateway/observe/event has the disk and its end",
 	"journal_pool":       "chunks are made ahead: the journal of a vDisk is full before",
 	"map_not_written":    "pages are written when a map is evicted: TestMapDiskFull of volumedriver/volume",
 	"metadata_restored":  "TestMetadataRestored waits for it and for its end",
-	"metrics_history":    "TestHistory has a directory that cannot be written",
+	"metrics_history":    "TestHistory waits for it; TestFullDisk of gateway/observe/series has its end",
 	"node_dead":          "drill cluster-kill-node kills a node; one that is stopped says that it leaves",
-	"osd":                "TestAlbaNodes kills the node of a device",
-	"osd_disk":           "needs a disk that fails by SMART",
-	"osd_full":           "as alba_filling",
-	"osd_hot":            "needs a disk with a thermometer",
 	"vdisk_closed":       "nothing is known to do it but a fault of the program",
 	"vdisk_corrupt":      "TestCorruptJournal of volumedriver/volume",
 	"vdisk_failed":       "a vDisk goes on with another WRITE disk: TestJournalDiskFails of volumedriver/volume has none left",
 	"vdisk_fenced":       "TestFenced has it; the vPool is the other cluster's then, so that there is no way back",
-	"vdisk_suspended":    "TestClusterCutOff waits for it and for its end",
 	"vdisk_unknown":      "TestStrangers of gateway/control",
-	"vdisk_waiting":      "TestClusterCutOff has vDisks that are served by nobody",
 }
 
 // injected are the codes of the literals of fault in the tests, which are told and mended.
@@ -852,6 +846,28 @@ func injected(t *testing.T, files ...string) map[string]bool {
 	return out
 }
 
+// declaredTests are the tests of the rooms that excuses name.
+func declaredTests(t *testing.T) map[string]bool {
+	t.Helper()
+	out := map[string]bool{}
+	for _, pattern := range []string{"*", "../control/*", "../observe/*/*", "../../volumedriver/volume/*"} {
+		files, err := filepath.Glob(pattern + "_test.go")
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no tests in %s: %v", pattern, err)
+		}
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`).FindAllSubmatch(b, -1) {
+				out[string(m[1])] = true
+			}
+		}
+	}
+	return out
+}
+
 // TestFaultsOfAll: every code of the catalogue, but that which counts the others, is of a fault
 // that a test injects into a node, sees told, mends, and sees gone; or it is said why not, and
 // then the part that reports it is tested.
@@ -861,7 +877,8 @@ func TestFaultsOfAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := injected(t, parts, "faultsinjected_test.go")
+	reasons := maps.Clone(notInjected)
+	done := injected(t, parts, "faultsinjected_test.go", "faultsdevices_test.go", "clusterloss_test.go", "metadata_test.go")
 	for _, a := range observe.Catalogue() {
 		why, excused := notInjected[a.Code]
 		switch {
@@ -878,6 +895,14 @@ func TestFaultsOfAll(t *testing.T) {
 	}
 	for code := range done {
 		t.Errorf("the catalogue lacks %s", code)
+	}
+	tests := declaredTests(t)
+	for code, why := range reasons {
+		for _, name := range regexp.MustCompile(`Test[A-Z][A-Za-z]+`).FindAllString(why, -1) {
+			if !tests[name] {
+				t.Errorf("%s is left to %s, which is no test", code, name)
+			}
+		}
 	}
 	for code := range notInjected {
 		t.Errorf("the catalogue lacks %s, which is said not to be injected", code)

@@ -193,6 +193,16 @@ func metadataRestored(t *testing.T, conf string, m *etcdtest.Member) {
 			t.Errorf("%s: %v", job, j)
 		}
 	}
+	failed := fault{code: "job_failed", object: "vdisk one", says: "deletes are off", remedy: "ovgate schedule run scrub --vdisk one"}
+	look := s.watched()
+	if moved != nil {
+		look.shift = moved
+	}
+	if c := look.cause(failed); c != nil {
+		t.Errorf("told before: %v", c)
+	}
+	s.call("POST", "/schedule/scrub/run?vdisk=one", nil, 202)
+	look.told(failed)
 	quiet.Close()
 	s.until("quiet is signed out", func() bool {
 		status, _, _ := s.answer("POST", "/vdisks/quiet/unpublish", "", nil)
@@ -221,6 +231,8 @@ func metadataRestored(t *testing.T, conf string, m *etcdtest.Member) {
 		t.Errorf("%v", d)
 	}
 	s.until("told no more", func() bool { return told() == "" })
+	s.call("POST", "/schedule/scrub/run?vdisk=one", nil, 202)
+	look.gone(failed)
 	s.until("deleted", func() bool {
 		status, _ := s.try("GET", "/vdisks/quiet", nil)
 		return status == 404

@@ -26,6 +26,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/auth"
 	"github.com/openvstorage/ovgate/gateway/cluster"
 	"github.com/openvstorage/ovgate/gateway/control"
+	"github.com/openvstorage/ovgate/gateway/disk"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/gateway/observe/audit"
@@ -71,6 +72,9 @@ type Options struct {
 	registry kv.Store
 	// probe is how often devices of the Alba are looked at; for tests.
 	probe time.Duration
+	// disks is where their disks are known, smartctl the program that asks them; for tests.
+	disks    disk.System
+	smartctl string
 	// askRegistry is how often members of the registry's etcd are asked; for tests.
 	askRegistry time.Duration
 	// lookCertificates is how often certificates are looked at; for tests.
@@ -391,7 +395,7 @@ func (n *node) openAlba(ctx context.Context) error {
 	n.alba = alba.New(alba.Options{
 		Data: n.dir.path, Registry: n.kv, Sealer: n.seal, Node: n.self.ID, Dirs: dirs,
 		Version: Version(n.opt.Version).Version, Log: n.log, Changed: func() { n.health.stale.Store(true) }, Told: n.tell, AutoRepair: n.cfg.AutoRepair,
-		KeyFile: n.cfg.AlbaKeyFile, Cluster: n.albaCluster(), Probe: n.opt.probe,
+		KeyFile: n.cfg.AlbaKeyFile, Cluster: n.albaCluster(), Probe: n.opt.probe, System: n.opt.disks, Smartctl: n.opt.smartctl, Now: n.clock().Now,
 	})
 	n.onClose(n.alba.Close)
 	err := n.alba.Open(ctx)
