@@ -254,12 +254,31 @@ func (n *node) openRegistry(ctx context.Context) (kv.Store, error) {
 		return nil, err
 	}
 	if err = notRestoring(ctx, s); err == nil {
+		err = n.notLost(ctx, p, s)
+	}
+	if err == nil {
 		err = n.settle(ctx, p, s)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("registry in etcd below %s: %w", c.prefix(), err), s.Close())
 	}
 	return s, nil
+}
+
+// notLost refuses a registry without records when this node has served with some: begun anew, it
+// would not be the cluster whose vDisks it has, and its records would be in a restore's way.
+func (n *node) notLost(ctx context.Context, p place, s kv.Store) error {
+	if p.Etcd == "" {
+		return nil
+	}
+	if _, err := os.Stat(n.dir.file(adminFile)); err != nil && len(p.Members) == 0 {
+		return nil // it may never have come so far as to write any
+	}
+	in, err := storeCluster(ctx, s)
+	if err != nil || in.ID != "" {
+		return err
+	}
+	return errors.New("it has no records, and those of this node were there: it was lost, or other members are named. Name the members that have the records; or, with all nodes stopped, restore a backup at one of them: ovgate metadata restore FILE --config FILE --data DIR. Without a backup, begin with empty data directories, and recover the vPools")
 }
 
 // open connects to the registry in etcd.

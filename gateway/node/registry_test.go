@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,7 +18,10 @@ import (
 // refused starts a node that is expected not to come up.
 func refused(t *testing.T, dir, conf string) error {
 	t.Helper()
-	return Run(t.Context(), Options{Data: dir, Config: conf, API: "127.0.0.1:0", ISCSI: []string{"127.0.0.1:0"}, Stdout: &buffer{}, Stderr: &buffer{}})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ready := func(string) { cancel() } // it is not refused: the node ends without an error
+	return Run(ctx, Options{Data: dir, Config: conf, API: "127.0.0.1:0", ISCSI: []string{"127.0.0.1:0"}, Stdout: &buffer{}, Stderr: &buffer{}, Ready: ready})
 }
 
 // etcdConfig names a cluster and a prefix.
