@@ -209,10 +209,17 @@ func TestClusterRestoredAlba(t *testing.T) {
 	if st := one.call("GET", "/alba", nil, 200); !strings.Contains(one.text(st), "alba recover") {
 		t.Errorf("the object store says nothing of its manifests: %v", st)
 	}
+	// Without manifests it looks as if all was deleted: the vPool stays offline, so that nothing compares.
+	offline := fault{code: "vpool_offline", object: "vpool gold", says: "recover it from the devices"}
+	one.watched().told(offline)
 	one.call("POST", "/alba/recover", m{}, 202)
 	one.until("recovered", func() bool {
 		return strings.Contains(one.text(one.call("GET", "/alba", nil, 200)), "was recovered from the devices")
 	})
 	l.holds("a", 0, 5, 1000)
 	l.holds("a", 5, 10, 3000)
+	one.until("compared", func() bool { return one.restored()["deletesOff"] == false })
+	if d := one.restored(); len(d["missing"].([]any))+len(d["orphans"].([]any))+len(d["unclear"].([]any)) > 0 {
+		t.Errorf("compared: %v", d)
+	}
 }

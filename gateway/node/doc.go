@@ -43,4 +43,6 @@
 //	    served: a directory is no node's, or all of one's. The token's secret goes to nobody
 //	    but who shows a certificate of the authority that the token names.
 //	N6  A node without its record in the registry of a cluster serves nothing.
+//	N7  A node that has served with a registry in etcd makes no new one there when all records
+//	    are gone: they may come from a backup.
 package node
