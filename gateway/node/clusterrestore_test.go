@@ -24,9 +24,18 @@ type lostCluster struct {
 func (l *lostCluster) at(vdisk string) *initiator.Session {
 	l.t.Helper()
 	if l.sessions[vdisk] == nil {
-		l.nodes[0].until(vdisk+" is served", func() bool {
+		told := ""
+		l.t.Cleanup(func() {
+			if l.sessions[vdisk] == nil && l.t.Failed() {
+				l.t.Log(vdisk, "is", told)
+			}
+		})
+		l.all()[0].until(vdisk+" is served", func() bool {
 			s, err := l.dial(l.t.Context(), vdisk)
-			l.sessions[vdisk] = s
+			if l.sessions[vdisk] = s; err != nil {
+				_, b := l.all()[0].try("GET", "/vdisks/"+vdisk, nil)
+				told = string(b)
+			}
 			return err == nil
 		})
 	}
@@ -54,17 +63,24 @@ func (l *lostCluster) holds(vdisk string, from, n, seed uint64) {
 	}
 }
 
-// stopAll stops the nodes in order, as for a restore.
-func (l *lostCluster) stopAll() {
+// stopAll stops the nodes in order, the first one last. What a node served others take over before the next
+// one stops: a takeover that is cut off is another test.
+func (l *lostCluster) stopAll(vdisks ...string) {
 	l.t.Helper()
 	for _, s := range l.sessions {
 		s.Close()
 	}
 	l.sessions = map[string]*initiator.Session{}
-	for i, n := range l.nodes {
+	for i, n := range slices.Backward(l.nodes) {
+		served := slices.DeleteFunc(slices.Clone(vdisks), func(v string) bool { return n.diskState(v) != "running" })
 		l.set(i, nil)
 		if err := n.stop(); err != nil {
 			l.t.Fatal(err)
+		}
+		for _, v := range served {
+			if i > 0 {
+				l.all()[0].untilAny(l.members, v+" is taken over", func(n *running) bool { return n.diskState(v) == "running" })
+			}
 		}
 	}
 }
@@ -125,7 +141,7 @@ func TestClusterRestored(t *testing.T) {
 	three.call("DELETE", "/vdisks/gone", nil, 204)
 	three.disk("made", "gold", 1<<30)
 	l.write("made", 0, 3, 5000)
-	l.stopAll()
+	l.stopAll("a", "b", "made")
 	l.loseEtcd()
 
 	// Without the restore no node makes a cluster of its own of it.
@@ -196,7 +212,7 @@ func TestClusterRestoredAlba(t *testing.T) {
 	file := one.backup()
 	l.write("a", 5, 10, 3000)
 	one.call("POST", "/vdisks/a/commit", nil, 200)
-	l.stopAll()
+	l.stopAll("a")
 	l.loseEtcd()
 	if _, err := RestoreMetadata(t.Context(), RestoreOptions{File: file, Data: l.dirs[0], Config: l.conf}); err != nil {
 		t.Fatal(err)
