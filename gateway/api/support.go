@@ -21,14 +21,17 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+
+	"github.com/openvstorage/ovgate/gateway/model"
 )
 
 // Bounds of a support bundle.
 const (
 	bundleTime = 2 * time.Minute // below writeTimeout
 	partTime   = 15 * time.Second
-	maxPart    = 16 << 20 // bytes of one file in it
-	maxPages   = 100      // of one list
+	listTime   = 20 * time.Second // of all pages of one list, so that a long one leaves time for the others
+	maxPart    = 16 << 20         // bytes of one file in it
+	maxPages   = 100              // of one list
 )
 
 // notInBundle are lists and objects of the API that a support bundle does without: what is the
@@ -179,6 +182,8 @@ func (b *bundle) paths() []string {
 
 // list puts in what the API answers, all pages of a list.
 func (b *bundle) list(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, listTime)
+	defer cancel()
 	cursor := ""
 	for page := 1; page <= maxPages; page++ {
 		name := "api" + path
@@ -207,7 +212,8 @@ func (b *bundle) ask(ctx context.Context, path, cursor string) ([]byte, error) {
 	defer cancel()
 	target := BasePath + path
 	if cursor != "" {
-		target += "?cursor=" + url.QueryEscape(cursor)
+		// A page of a log costs a file of it, however many of its entries are asked for.
+		target += fmt.Sprintf("?cursor=%s&limit=%d", url.QueryEscape(cursor), model.MaxPage)
 	}
 	return b.s.within(ctx, b.r, target, maxPart)
 }

@@ -82,7 +82,7 @@ func TestSupportBundle(t *testing.T) {
 	secrets["vCenter's password"] = v.Password()
 	s.must("CreateAlertChannel", nil, `{"name":"chat","kind":"webhook","secretUrl":"https://hooks.example/hunter2"}`)
 	secrets["webhook's URL"] = "hunter2"
-	for i := range 101 { // more than a page
+	for i := range 202 { // more than a page, and a second that is longer
 		var made struct{ Secret string }
 		read(s.must("CreateToken", nil, fmt.Sprintf(`{"name":"t%d","user":"anna","role":"read","expires":%q}`, i, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))), &made)
 		secrets["token "+fmt.Sprint(i)] = made.Secret
@@ -111,6 +111,10 @@ func TestSupportBundle(t *testing.T) {
 		if !strings.Contains(files[name], want) {
 			t.Errorf("%s lacks %q: %.300s", name, want, files[name])
 		}
+	}
+	var second struct{ Items []any }
+	if err := json.Unmarshal([]byte(files["api/tokens-2.json"]), &second); err != nil || len(second.Items) < 102 || files["api/tokens-3.json"] != "" {
+		t.Errorf("the second page of tokens has %d of 102 or more, %v; the third is %q", len(second.Items), err, files["api/tokens-3.json"])
 	}
 	var about struct {
 		MadeBy  string

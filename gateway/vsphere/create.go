@@ -169,8 +169,9 @@ func (m *Manager) prepare(ctx context.Context, v *vsphere.Center, c model.Center
 	if err := m.admit(ctx, t, names); err != nil {
 		return p, err
 	}
-	return p, each(ctx, hosts, func(ctx context.Context, i int, h *vsphere.Host) error {
-		if plan, err := now[h.ID()].PlanTarget(target, again); err != nil || len(plan) == 0 {
+	return p, each(ctx, hosts, func(ctx context.Context, i int, h *vsphere.Host) (err error) {
+		plan, err := now[h.ID()].PlanTarget(target, again)
+		if err != nil || len(plan) == 0 {
 			return err
 		}
 		key := fmt.Sprintf("%s target %s %d", c.ID, h.ID(), how)
