@@ -11,9 +11,7 @@ func TestObjectStore(t *testing.T) {
 	t.Parallel()
 	n := startNode(t)
 	p := openPage(t)
-	p.do("set-up", chromedp.EmulateViewport(1440, 900), chromedp.Navigate(n.url+"/setup"),
-		fill(`input[name=token]`, n.setupToken), fill(`input[name=password]`, password),
-		fill(`input[name=repeat]`, password), click(`//button[.="Create administrator"]`), visible(`nav.side`))
+	p.do("signed in", signedIn(n, admin), chromedp.Navigate(n.url+"/"), visible(`nav.side`))
 	p.do("no object store yet", click(`//nav//a[@href="/alba"]`), visible(`//h2[.="No object store yet"]`))
 	p.audit("no object store")
 	p.shot("30-no-alba")
@@ -35,29 +33,29 @@ func TestObjectStore(t *testing.T) {
 	p.do("what is no number of a device is not taken for none", fill(`dialog textarea[name=policies]`, "2,2,3,6 1,1,2,6"),
 		fill(`dialog input[name=osds]`, "first"), click(`//dialog//button[.="Create"]`), visible(`dialog input[name=osds][aria-invalid=true]`))
 	p.do("preset", fill(`dialog input[name=osds]`, "1 2 3 4"), choose(`dialog select[name=compression]`, "s2"), click(`dialog input[name=encrypt]`),
-		click(`//dialog//button[.="Create"]`), chromedp.WaitNotPresent(`dialog`), visible(`//table//div[.="1,1,2,6"]`),
+		click(`//dialog//button[.="Create"]`), absent(`dialog`), visible(`//table//div[.="1,1,2,6"]`),
 		until(`location.pathname === "/alba"`))
 	p.audit("presets")
 	p.shot("32-presets")
 	p.do("change it", click(`//button[@aria-label="Change preset wide"]`), choose(`dialog select[name=fragmentSize]`, "1048576"),
-		click(`//dialog//button[.="Save"]`), chromedp.WaitNotPresent(`dialog`), visible(`//table//td[.="1 MiB"]`))
+		click(`//dialog//button[.="Save"]`), absent(`dialog`), visible(`//table//td[.="1 MiB"]`))
 	p.do("make it the default", click(`//button[@aria-label="Make wide the default"]`), click(`//dialog//button[.="Make it the default"]`),
-		chromedp.WaitNotPresent(`dialog`), visible(`//td[starts-with(.,"wide")]//span[.="default"]`))
+		absent(`dialog`), visible(`//td[starts-with(.,"wide")]//span[.="default"]`))
 	p.provokes("/api/v1/presets/default")
 	p.do("one in use is not deleted, and the reason stays", click(`//button[@aria-label="Delete preset default"]`),
 		click(`//dialog//button[.="Delete"]`), visible(`//dialog//*[@role="alert"][contains(.,"fast")]`))
 	p.audit("delete refused")
-	p.do("never mind", click(`//dialog//button[.="Cancel"]`), chromedp.WaitNotPresent(`dialog`))
+	p.do("never mind", click(`//dialog//button[.="Cancel"]`), absent(`dialog`))
 	p.do("a new key is named, not told", click(`//main//button[.="New key"]`), click(`//dialog//button[.="Draw a new key"]`),
 		visible(`//dialog//dd[.="1 data key"]`))
 	p.audit("new key")
 	p.shot("33-key")
-	p.do("recover", click(`//dialog//button[.="Done"]`), chromedp.WaitNotPresent(`dialog`), click(`//main//button[.="Recover records"]`),
+	p.do("recover", click(`//dialog//button[.="Done"]`), absent(`dialog`), click(`//main//button[.="Recover records"]`),
 		visible(`dialog input[name=namespace]`))
 	p.audit("recover")
-	p.do("leave it", click(`//dialog//button[.="Cancel"]`), chromedp.WaitNotPresent(`dialog`))
+	p.do("leave it", click(`//dialog//button[.="Cancel"]`), absent(`dialog`))
 	p.do("namespaces by the start of their names", fill(`input[type=search]`, "zzz"), visible(`//p[.="The name of no namespace begins with that."]`))
-	p.do("ended jobs are forgotten", chromedp.WaitNotPresent(`//td//span[contains(.,"Running")]`), click(`//button[.="Forget ended jobs"]`), visible(`//p[.="Nothing runs, and nothing ended lately."]`))
+	p.do("ended jobs are forgotten", absent(`//td//span[contains(.,"Running")]`), click(`//button[.="Forget ended jobs"]`), visible(`//p[.="Nothing runs, and nothing ended lately."]`))
 
 	p.do("dark", click(`button[popovertarget=user-menu]`), visible(`#user-menu`), click(`//div[@id="user-menu"]//label[.="Dark"]`),
 		until(`document.documentElement.dataset.theme === "dark"`), chromedp.KeyEvent("\x1b"))

@@ -18,10 +18,7 @@ func TestNodeAway(t *testing.T) {
 	t.Parallel()
 	n := startNode(t)
 	p := openPage(t)
-	p.do("set-up", chromedp.EmulateViewport(1440, 900), chromedp.Navigate(n.url+"/setup"),
-		fill(`input[name=token]`, n.setupToken), fill(`input[name=password]`, password),
-		fill(`input[name=repeat]`, password), click(`//button[.="Create administrator"]`),
-		visible(`.checklist`), visible(follows("Live")), visible(`.uplot`))
+	p.do("signed in", signedIn(n, admin), chromedp.Navigate(n.url+"/"), visible(`.checklist`), visible(follows("Live")), visible(`.uplot`))
 	p.noConsoleErrors()
 
 	n.stop()
@@ -32,7 +29,7 @@ func TestNodeAway(t *testing.T) {
 	p.shot("15-away")
 
 	n.restart()
-	p.do("the page goes on", visible(follows("Live")), chromedp.WaitNotPresent(`.stale`),
+	p.do("the page goes on", visible(follows("Live")), absent(`.stale`),
 		visible(`[data-testid=iops]`))
 	p.nodeWasAway()
 	p.noConsoleErrors()
@@ -78,7 +75,7 @@ func restored(p *page, n *testNode) {
 	both(p, "restored metadata", "16-restored")
 	p.do("what is given up is said", click(`//button[.="Do without 1 unclear vDisk"]`), visible(`//dialog//*[contains(.,"Given up: what 09000000-")]`), fill(`dialog input[name=confirm]`, "gold"))
 	p.audit("accept an unclear vDisk")
-	p.do("deletes are on", click(`//dialog//button[.="Do without them"]`), chromedp.WaitNotPresent(`dialog`), visible(`//*[contains(@class,"state")][contains(.,"Deletes are on")]`), visible(`//td[.="Accepted"]`))
+	p.do("deletes are on", click(`//dialog//button[.="Do without them"]`), absent(`dialog`), visible(`//*[contains(@class,"state")][contains(.,"Deletes are on")]`), visible(`//td[.="Accepted"]`))
 	p.do("in the settings, too", click(`//nav//a[@href="/settings"]`), visible(`//h2[.="Restored metadata of gold"]`))
 	p.noConsoleErrors()
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/http"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -14,9 +15,7 @@ func TestBackends(t *testing.T) {
 	s3 := remotetest.Peer(t, "s3")
 	n := startNode(t)
 	p := openPage(t)
-	p.do("set-up", chromedp.EmulateViewport(1440, 900), chromedp.Navigate(n.url+"/setup"),
-		fill(`input[name=token]`, n.setupToken), fill(`input[name=password]`, password),
-		fill(`input[name=repeat]`, password), click(`//button[.="Create administrator"]`), visible(`nav.side`))
+	p.do("signed in", signedIn(n, admin), chromedp.Navigate(n.url+"/"), visible(`nav.side`))
 	p.do("no backends yet", click(`//nav//a[@href="/backends"]`), visible(`//h2[.="No backends yet"]`))
 	p.audit("no backends")
 	p.shot("40-no-backends")
@@ -28,7 +27,7 @@ func TestBackends(t *testing.T) {
 	p.audit("register Swift")
 	p.shot("41-register")
 	p.provokes("/api/v1/backends")
-	p.do("a bad name is refused at its field", choose(`dialog select[name=kind]`, "s3"), chromedp.WaitNotPresent(`dialog input[name=project]`),
+	p.do("a bad name is refused at its field", choose(`dialog select[name=kind]`, "s3"), absent(`dialog input[name=project]`),
 		fill(`dialog input[name=name]`, "no spaces"), fill(`dialog input[name=url]`, s3["endpoint"]),
 		fill(`dialog input[name=container]`, s3["bucket"]), fill(`dialog input[name=user]`, s3["access_key"]),
 		fill(`dialog input[name=secret]`, "not the secret"), click(`//dialog//button[.="Test and register"]`),
@@ -45,11 +44,11 @@ func TestBackends(t *testing.T) {
 	p.audit("report")
 	p.shot("43-report")
 	p.do("backend", click(`//dialog//button[.="Done"]`), visible(`//h1[.="cloud"]`), visible(`//dd[.="kept sealed"]`),
-		chromedp.WaitNotPresent(`dialog`))
+		absent(`dialog`))
 	p.audit("backend")
 	p.shot("44-backend")
 
-	p.within(probeLimit, "a vPool on it", chromedp.Navigate(n.url+"/vpools/new"), visible(`//dialog//option[starts-with(.,"cloud")]/..`),
+	p.within(probeLimit, "a vPool on it", to("/vpools/new"), visible(`//dialog//option[starts-with(.,"cloud")]/..`),
 		fill(`dialog input[name=name]`, "far"), chromedp.Evaluate[chromedp.Void](`{const e = document.querySelector("dialog select[name=kind]");
 			e.value = [...e.options].find((o) => o.text.startsWith("cloud")).value; e.dispatchEvent(new Event("change", {bubbles: true}))}`),
 		click(`//dialog//button[.="Create"]`), visible(`//h1[.="far"]`))
@@ -59,7 +58,7 @@ func TestBackends(t *testing.T) {
 	p.audit("backend with a vPool")
 	p.shot("45-used")
 	p.within(probeLimit, "test", click(`//main//button[.="Test"]`), visible(`//dialog//b[.="Every operation works"]`))
-	p.do("change", click(`//dialog//button[.="Done"]`), chromedp.WaitNotPresent(`dialog`), click(`//main//button[.="Change"]`),
+	p.do("change", click(`//dialog//button[.="Done"]`), absent(`dialog`), click(`//main//button[.="Change"]`),
 		visible(`dialog input[name=secret]`), click(`//dialog//summary`))
 	p.audit("change backend")
 	p.do("what is no number is not sent", fill(`dialog input[name=uploadBytes]`, "much"), click(`//dialog//button[.="Test and save"]`),
@@ -73,7 +72,8 @@ func TestBackends(t *testing.T) {
 	p.audit("backends, dark")
 	p.shot("46-backends-dark")
 
-	p.do("the vPool goes", chromedp.Navigate(n.url+"/vpools/far"), click(`//main//button[.="Delete"]`), fill(`dialog input[name=confirm]`, "far"),
+	p.mayAskLate(http.StatusNotFound, "/api/v1/vpools/")
+	p.do("the vPool goes", to("/vpools/far"), click(`//main//button[.="Delete"]`), fill(`dialog input[name=confirm]`, "far"),
 		click(`//dialog//button[starts-with(.,"Delete")]`), visible(`//h1[.="vPools"]`))
 	p.do("deleting asks for the name", chromedp.Navigate(n.url+"/backends/cloud-2"), visible(`//main//button[.="Delete"][not(@aria-disabled)]`),
 		click(`//main//button[.="Delete"]`), visible(`dialog input[name=confirm]`))

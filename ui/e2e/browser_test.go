@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/browser"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 )
 
@@ -36,7 +38,7 @@ var axe string
 // axeRules are the tags of WCAG 2.2 A and AA. 2.2 added no rule of level A that a program can check.
 const axeRules = `["wcag2a","wcag2aa","wcag21a","wcag21aa","wcag22aa"]`
 
-// page is one tab in a browser of its own.
+// page is one tab, with cookies and storage of its own.
 type page struct {
 	t   *testing.T
 	ctx context.Context
@@ -44,6 +46,28 @@ type page struct {
 	mu       sync.Mutex
 	messages []string // console warnings, errors and exceptions
 	refusals []string // paths whose next refusal the flow provoked: the browser reports those too
+	late     []asked  // what may be asked for once too often
+}
+
+// asked is an answer of the node: its status, and a part of the path.
+type asked struct {
+	status int
+	path   string
+}
+
+// browsers is the browser of all tests of the package. A browser that ended is not started again under a test, only for the next.
+var browsers struct {
+	mu   sync.Mutex
+	ctx  context.Context // nil before the first, done when it ended
+	stop func()          // waits until it ended
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if browsers.stop != nil {
+		browsers.stop()
+	}
+	os.Exit(code)
 }
 
 // chromium finds the browser. Without one the test fails where it must run (CI, or E2E=required)
@@ -63,7 +87,7 @@ func chromium(t *testing.T) string {
 	return ""
 }
 
-// openPage starts a browser that talks to nobody but the page's server.
+// openPage opens a page in a browser that talks to nobody but the page's server.
 func openPage(t *testing.T) *page {
 	t.Helper()
 	return openPageFor(t, flowLimit)
@@ -72,11 +96,44 @@ func openPage(t *testing.T) *page {
 // openPageFor is openPage for a test with another limit.
 func openPageFor(t *testing.T, limit time.Duration) *page {
 	t.Helper()
+	ctx, stopTab := chromedp.NewContext(theBrowser(t), chromedp.WithNewBrowserContext())
+	ctx, stopTime := context.WithTimeout(ctx, limit)
+	p := &page{t: t, ctx: ctx}
+	stop := func() {
+		stopTime()
+		stopTab()
+	}
+	// Several pages may be open: each is to believe that it is the one in front.
+	if _, err := chromedp.Call(ctx, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true}); err != nil {
+		stop()
+		t.Fatalf("open a page: %v", err)
+	}
+	read := p.listen()
+	t.Cleanup(func() {
+		stop()
+		<-read
+	})
+	return p
+}
+
+// theBrowser is the browser of the package, started when there is none.
+func theBrowser(t *testing.T) context.Context {
+	t.Helper()
 	path := chromium(t)
+	browsers.mu.Lock()
+	defer browsers.mu.Unlock()
+	if browsers.ctx != nil && browsers.ctx.Err() == nil {
+		return browsers.ctx
+	}
+	if browsers.stop != nil {
+		browsers.stop()
+		browsers.stop = nil
+	}
 	for try := 1; ; try++ {
-		p, err := startBrowser(t, path, limit)
+		ctx, stop, err := startBrowser(path)
 		if err == nil {
-			return p
+			browsers.ctx, browsers.stop = ctx, stop
+			return ctx
 		}
 		if try == browserTries {
 			t.Fatal(err)
@@ -85,14 +142,17 @@ func openPageFor(t *testing.T, limit time.Duration) *page {
 	}
 }
 
-// startBrowser starts a browser, which ends with the test. A context of chromedp does not
-// outlive a browser that did not come up.
-func startBrowser(t *testing.T, path string, limit time.Duration) (*page, error) {
+// startBrowser starts a browser. A context of chromedp does not outlive a browser that did not come up.
+func startBrowser(path string) (context.Context, func(), error) {
+	dir, err := os.MkdirTemp("", "ovgate-browser-")
+	if err != nil {
+		return nil, nil, err
+	}
 	var said bytes.Buffer
 	alloc, stopAlloc := chromedp.NewExecAllocator(context.Background(),
 		chromedp.ExecPath(path),
 		chromedp.CombinedOutput(&said),
-		chromedp.UserDataDir(t.TempDir()),
+		chromedp.UserDataDir(dir),
 		chromedp.Headless,
 		chromedp.NoSandbox,
 		chromedp.DisableGPU,
@@ -104,27 +164,25 @@ func startBrowser(t *testing.T, path string, limit time.Duration) (*page, error)
 		chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-sync", true),
+		chromedp.Flag("disable-background-timer-throttling", true),
+		chromedp.Flag("disable-backgrounding-occluded-windows", true),
+		chromedp.Flag("disable-renderer-backgrounding", true),
 		chromedp.Flag("disable-dev-shm-usage", true),
 		chromedp.Flag("force-prefers-reduced-motion", true),
 	)
 	ctx, stopTab := chromedp.NewContext(alloc)
-	ctx, stopTime := context.WithTimeout(ctx, limit)
 	stop := func() {
-		stopTime()
 		stopTab()
 		stopAlloc() // waits until it ended
+		_ = os.RemoveAll(dir)
 	}
-	if err := chromedp.Do(ctx); err != nil {
+	timer := time.AfterFunc(startLimit, stopTab)
+	err = chromedp.Do(ctx)
+	if !timer.Stop() || err != nil {
 		stop()
-		return nil, fmt.Errorf("the browser did not start: %w\n%s", err, said.String())
+		return nil, nil, fmt.Errorf("the browser did not start within %s: %w\n%s", startLimit, err, said.String())
 	}
-	p := &page{t: t, ctx: ctx}
-	read := p.listen()
-	t.Cleanup(func() {
-		stop()
-		<-read
-	})
-	return p, nil
+	return ctx, stop, nil
 }
 
 // listen collects what a user with an open console would see as trouble.
@@ -152,12 +210,23 @@ func (p *page) provokes(path string) {
 	p.refusals = append(p.refusals, path)
 }
 
+// mayAskLate says that the flow takes away what is at path, or the right to it, while the page shows it: until the page has heard
+// of that, the node may answer it with status.
+func (p *page) mayAskLate(status int, path string) {
+	p.late = append(p.late, asked{status, path})
+}
+
 // noConsoleErrors fails for each message but the reports of provoked refusals.
 func (p *page) noConsoleErrors() {
 	p.t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, m := range p.messages {
+		if slices.ContainsFunc(p.late, func(l asked) bool {
+			return strings.Contains(m, fmt.Sprintf("status of %d ", l.status)) && strings.Contains(m, l.path)
+		}) {
+			continue
+		}
 		provoked := slices.IndexFunc(p.refusals, func(path string) bool {
 			refused := strings.Contains(m, "status of 4") || strings.Contains(m, "status of 503")
 			return refused && strings.HasSuffix(m, path)
@@ -202,7 +271,9 @@ func (p *page) within(limit time.Duration, step string, actions ...chromedp.Acti
 // text returns the text of the first element that matches.
 func (p *page) text(selector string) string {
 	p.t.Helper()
-	text, err := chromedp.Run(p.ctx, chromedp.TextContent(selector))
+	ctx, stop := context.WithTimeout(p.ctx, stepLimit)
+	defer stop()
+	text, err := chromedp.Run(ctx, textOf(selector))
 	if err != nil {
 		p.shot(failedShot)
 		p.t.Fatalf("text of %s: %v", selector, err)
@@ -283,18 +354,29 @@ func (p *page) shot(name string) {
 	}
 }
 
-// until waits for a JavaScript condition.
-func until(condition string) chromedp.Action[chromedp.Void] {
-	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-		_, err := chromedp.Poll[bool](condition, chromedp.WithPollingTimeout(stepLimit))(ctx, t)
+// to goes to another address within the console, as a link does: the page is not loaded again.
+func to(path string) chromedp.Action[chromedp.Void] {
+	return chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`history.pushState(null, "", %q); dispatchEvent(new PopStateEvent("popstate"))`, path))
+}
+
+// signedIn gives a page the window of a desktop and the session of a user, as TestFirstHour gets them at the sign-in.
+func signedIn(n *testNode, user string) chromedp.Action[chromedp.Void] {
+	n.t.Helper()
+	var cookies []*network.CookieParam
+	for _, c := range n.session(user) {
+		cookies = append(cookies, &network.CookieParam{Name: c.Name, Value: c.Value, URL: n.url + "/", HTTPOnly: c.HttpOnly, Secure: c.Secure, SameSite: network.CookieSameSiteStrict})
+	}
+	return chromedp.Steps(chromedp.EmulateViewport(1440, 900), chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		_, err := chromedp.Call(ctx, network.SetCookies, network.SetCookiesParams{Cookies: cookies})
 		return err
-	})
+	}))
 }
 
 // saveTo has the browser save downloads in a folder.
 func saveTo(dir string) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-		_, err := chromedp.Call(ctx, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{Behavior: browser.SetDownloadBehaviorBehaviorAllow, DownloadPath: dir})
+		_, err := chromedp.CallBrowser(ctx, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{
+			Behavior: browser.SetDownloadBehaviorBehaviorAllow, BrowserContextID: chromedp.FromContext(ctx).BrowserContextID, DownloadPath: dir})
 		return err
 	})
 }
@@ -318,17 +400,6 @@ func arrives(dir, pattern string) chromedp.Action[chromedp.Void] {
 	})
 }
 
-// fill types over what a field holds, as a user would.
-func fill(selector, value string) chromedp.Action[chromedp.Void] {
-	choose := fmt.Sprintf("document.querySelector(%q).select()", selector)
-	return chromedp.Steps(
-		chromedp.WaitVisible(selector),
-		chromedp.Evaluate[chromedp.Void](choose),
-		chromedp.SendKeys(selector, value),
-		holds(selector, value),
-	)
-}
-
 // holds fails if a field does not hold what was typed into it. After Enter it may be gone.
 func holds(selector, value string) chromedp.Action[chromedp.Void] {
 	if strings.HasSuffix(value, "\r") {
@@ -347,8 +418,5 @@ func holds(selector, value string) chromedp.Action[chromedp.Void] {
 // choose sets a choice, as a person's click on an option does.
 func choose(selector, value string) chromedp.Action[chromedp.Void] {
 	set := fmt.Sprintf("{const e = document.querySelector(%q); e.value = %q; e.dispatchEvent(new Event('change', {bubbles: true}))}", selector, value)
-	return chromedp.Steps(chromedp.WaitVisible(selector), chromedp.Evaluate[chromedp.Void](set))
+	return chromedp.Steps(visible(selector), chromedp.Evaluate[chromedp.Void](set))
 }
-
-func click(selector string) chromedp.Action[chromedp.Void]   { return chromedp.Click(selector) }
-func visible(selector string) chromedp.Action[chromedp.Void] { return chromedp.WaitVisible(selector) }

@@ -18,15 +18,13 @@ func TestReplaceDisk(t *testing.T) {
 	t.Parallel()
 	n := startNode(t)
 	p := openPage(t)
-	p.do("set-up", chromedp.EmulateViewport(1440, 900), chromedp.Navigate(n.url+"/setup"),
-		fill(`input[name=token]`, n.setupToken), fill(`input[name=password]`, password),
-		fill(`input[name=repeat]`, password), click(`//button[.="Create administrator"]`), visible(`nav.side`))
+	p.do("signed in", signedIn(n, admin), chromedp.Navigate(n.url+"/"), visible(`nav.side`))
 	p.do("no devices yet", click(`//nav//a[@href="/disks"]`), visible(`//h2[.="No devices yet"]`),
 		visible(`//h2[.="Disks of this node"]`))
 	p.audit("no devices")
 	p.shot("20-no-devices")
 
-	p.do("a vPool makes the object store", chromedp.Navigate(n.url+"/vpools/new"), visible(`dialog input[name=preset]`),
+	p.do("a vPool makes the object store", to("/vpools/new"), visible(`dialog input[name=preset]`),
 		fill(`dialog input[name=name]`, "fast"), click(`//dialog//button[.="Create"]`), visible(`//h1[.="fast"]`))
 	p.do("its devices", click(`//nav//a[@href="/disks"]`), visible(`//td//a[.="Device 6"]`))
 	p.audit("devices")
@@ -42,7 +40,7 @@ func TestReplaceDisk(t *testing.T) {
 	p.do("what is no size is not taken for none", fill(`dialog input[name=directory]`, place), fill(`dialog input[name=capacity]`, "much"),
 		click(`//dialog//button[.="Claim"]`), visible(`dialog input[name=capacity][aria-invalid=true]`))
 	p.do("claim", fill(`dialog input[name=directory]`, place), fill(`dialog input[name=capacity]`, "10"),
-		click(`//dialog//button[.="Claim"]`), visible(`//h1[.="Device 7"]`), chromedp.WaitNotPresent(`dialog`))
+		click(`//dialog//button[.="Claim"]`), visible(`//h1[.="Device 7"]`), absent(`dialog`))
 	p.audit("device")
 	p.shot("22-device")
 	p.do("verify it", click(`//main//button[.="Verify"]`),
@@ -52,7 +50,7 @@ func TestReplaceDisk(t *testing.T) {
 	p.do("a move to no path from the root is refused", click(`//main//button[.="Move"]`), fill(`dialog input[name=place]`, "elsewhere"),
 		click(`//dialog//button[.="Save"]`), visible(`//dialog//*[@role="alert"][contains(.,"a directory from the root")]`))
 	p.audit("move refused")
-	p.do("replace one that works", chromedp.Navigate(n.url+"/disks/2"), visible(`//h1[.="Device 2"]`),
+	p.do("replace one that works", to("/disks/2"), visible(`//h1[.="Device 2"]`),
 		click(`//main//a[.="Replace"]`), visible(`//h1[.="Replace device 2"]`),
 		visible(`//b[starts-with(.,"Device 2 works")]`))
 	p.audit("replace")
@@ -83,13 +81,13 @@ func TestReplaceDisk(t *testing.T) {
 		visible(`//dialog//button[.="Give it up"][@aria-disabled="true"]`))
 	p.audit("give up")
 	p.shot("26-give-up")
-	p.do("never mind", click(`//dialog//button[.="Cancel"]`), chromedp.WaitNotPresent(`dialog`))
+	p.do("never mind", click(`//dialog//button[.="Cancel"]`), absent(`dialog`))
 	p.within(probeLimit, "the overview says so, and leads to the replacement", click(`//nav//a[@href="/"]`), visible(`//main//a[.="Replace disk"]`))
 	p.audit("overview with a failed device")
 	p.shot("29-cause")
 	p.do("replace it", click(`//main//a[.="Replace disk"]`), visible(`//h1[.="Replace device 3"]`), fill(`input[name=directory]`, filepath.Join(t.TempDir(), "disk9")), fill(`input[name=capacity]`, "10"),
 		click(`//button[.="Claim it and empty device 3"]`), visible(`//b[.="Device 3 has left the object store"]`))
-	p.do("dark", chromedp.Navigate(n.url+"/disks"), visible(`//td//a[.="Device 9"]`), chromedp.WaitNotPresent(`//td//a[.="Device 3"]`),
+	p.do("dark", to("/disks"), visible(`//td//a[.="Device 9"]`), absent(`//td//a[.="Device 3"]`),
 		click(`button[popovertarget=user-menu]`), visible(`#user-menu`), click(`//div[@id="user-menu"]//label[.="Dark"]`),
 		until(`document.documentElement.dataset.theme === "dark"`), chromedp.KeyEvent("\x1b"))
 	p.audit("devices, dark")

@@ -15,9 +15,7 @@ func TestHistory(t *testing.T) {
 	n.call(http.MethodPost, "/vpools", map[string]any{"name": "gold", "backend": map[string]any{"kind": "local", "path": filepath.Join(t.TempDir(), "backend")}}, nil)
 	n.call(http.MethodPost, "/vdisks", map[string]any{"name": "db", "vpool": "gold", "size": 1 << 30}, nil)
 	p := openPage(t)
-	p.do("set-up", chromedp.EmulateViewport(1440, 900), chromedp.Navigate(n.url+"/setup"),
-		fill(`input[name=token]`, n.setupToken), fill(`input[name=password]`, password),
-		fill(`input[name=repeat]`, password), click(`//button[.="Create administrator"]`), visible(`nav.side`))
+	p.do("signed in", signedIn(n, admin), chromedp.Navigate(n.url+"/"), visible(`nav.side`))
 	chosen := func(text string) chromedp.Action[chromedp.Void] {
 		return visible(`//*[@aria-label="Time that the charts show"]//button[.="` + text + `"][@aria-pressed="true"]`)
 	}
@@ -33,7 +31,7 @@ func TestHistory(t *testing.T) {
 	p.do("a vDisk, by its address", chromedp.Navigate(n.url+"/vdisks/db?range=24h"), visible(`.uplot`), chosen("24 h"), visible(`//*[@role="img"][starts-with(@aria-label,"IOPS, last 24 hours: Read 0")]//canvas`))
 	p.audit("vDisk, 24 h")
 	p.do("live again", click(`//button[.="Live"]`), chosen("Live"), until(`location.search === ""`), visible(`//*[@role="img"][starts-with(@aria-label,"IOPS, last two minutes: Read 0")]//canvas`))
-	p.do("a vPool", chromedp.Navigate(n.url+"/vpools/gold"), visible(`.uplot`), click(`//button[.="10 min"]`), visible(`//*[@role="img"][starts-with(@aria-label,"Stored on the backend, last ten minutes")]//canvas`))
+	p.do("a vPool", to("/vpools/gold"), visible(`.uplot`), click(`//button[.="10 min"]`), visible(`//*[@role="img"][starts-with(@aria-label,"Stored on the backend, last ten minutes")]//canvas`))
 	p.audit("vPool, 10 min")
 	p.shot("92-history-vpool")
 	p.noConsoleErrors()

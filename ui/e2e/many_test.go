@@ -20,9 +20,7 @@ func TestMany(t *testing.T) {
 		n.call(http.MethodPost, "/vdisks", map[string]any{"name": fmt.Sprintf("web-%02d", i+1), "vpool": "gold", "size": 1 << 30}, nil)
 	}
 	p := openPage(t)
-	p.do("set-up", chromedp.EmulateViewport(1440, 900), chromedp.Navigate(n.url+"/setup"),
-		fill(`input[name=token]`, n.setupToken), fill(`input[name=password]`, password),
-		fill(`input[name=repeat]`, password), click(`//button[.="Create administrator"]`), visible(`nav.side`))
+	p.do("signed in", signedIn(n, admin), chromedp.Navigate(n.url+"/"), visible(`nav.side`))
 	palette(p)
 	bulk(p)
 	p.noConsoleErrors()
@@ -35,7 +33,7 @@ func press(key string, modifiers ...chromedp.Modifier) chromedp.Action[chromedp.
 
 func palette(p *page) {
 	open := press("k", chromedp.ModifierCtrl)
-	p.do("the palette opens by the keyboard", open, visible(`dialog input[role=combobox]`), until(`document.activeElement.getAttribute("role") === "combobox"`))
+	p.do("the palette opens by the keyboard", visible(follows("Live")), open, visible(`dialog input[role=combobox]`), until(`document.activeElement.getAttribute("role") === "combobox"`))
 	both := func(state, shot string) {
 		p.audit(state)
 		p.shot(shot)
@@ -43,18 +41,18 @@ func palette(p *page) {
 	both("palette", "85-palette")
 	p.do("a vDisk by a part of its name", chromedp.KeyEvent("eb-03"), visible(`//dialog//*[@role="option"][contains(.,"web-03")]`))
 	both("palette with a vDisk", "86-palette-found")
-	p.do("is opened", press(kb.Enter), visible(`//h1[.="web-03"]`), chromedp.WaitNotPresent(`dialog`))
+	p.do("is opened", press(kb.Enter), visible(`//h1[.="web-03"]`), absent(`dialog`))
 	p.do("a page", open, visible(`dialog input[role=combobox]`), chromedp.KeyEvent("sched"), visible(`//dialog//*[@role="option"][@aria-selected="true"][contains(.,"Schedules")]`),
-		press(kb.Enter), visible(`//h1[.="Schedules"]`), chromedp.WaitNotPresent(`dialog`))
+		press(kb.Enter), visible(`//h1[.="Schedules"]`), absent(`dialog`))
 	p.do("nothing", open, visible(`dialog input[role=combobox]`), chromedp.KeyEvent("no such thing"), visible(`//dialog//p[.="Nothing has that in its name."]`))
 	p.audit("palette with nothing")
-	p.do("Escape closes it", press(kb.Escape), chromedp.WaitNotPresent(`dialog`))
+	p.do("Escape closes it", press(kb.Escape), absent(`dialog`))
 	p.do("an action by the arrows", open, visible(`dialog input[role=combobox]`), chromedp.KeyEvent("theme"), press(kb.ArrowDown),
 		visible(`//dialog//*[@role="option"][@aria-selected="true"][.="Use the dark theme"]`), press(kb.Enter), until(`document.documentElement.dataset.theme === "dark"`),
-		chromedp.WaitNotPresent(`dialog`))
+		absent(`dialog`))
 	p.do("in the dark", open, visible(`dialog input[role=combobox]`))
 	both("palette, dark", "87-palette-dark")
-	p.do("closed", press(kb.Escape), chromedp.WaitNotPresent(`dialog`))
+	p.do("closed", press(kb.Escape), absent(`dialog`))
 	light(p)
 }
 
@@ -69,12 +67,12 @@ func bulk(p *page) {
 		visible(`//dialog//p[.="0 of 4 done."]`), visible(`//dialog//li[contains(.,"web-04")]//span[contains(.,"Refused")]`))
 	p.audit("bulk refused")
 	p.shot("89-bulk-refused")
-	p.do("those stay chosen", click(`//dialog//button[.="Close, and keep those chosen"]`), chromedp.WaitNotPresent(`dialog`), visible(`//button[.="Delete 4"]`))
+	p.do("those stay chosen", click(`//dialog//button[.="Close, and keep those chosen"]`), absent(`dialog`), visible(`//button[.="Delete 4"]`))
 	p.do("a limit for all", click(`//main//button[.="Limits"]`), fill(`dialog input[name=iops]`, "500"), click(`//dialog//button[.="Set limits"]`),
-		visible(`//dialog//p[.="4 of 4 done."]`), click(`//dialog//button[.="Done"]`), chromedp.WaitNotPresent(`dialog`), chromedp.WaitNotPresent(`//button[starts-with(.,"Delete ")]`))
+		visible(`//dialog//p[.="4 of 4 done."]`), click(`//dialog//button[.="Done"]`), absent(`dialog`), absent(`//button[starts-with(.,"Delete ")]`))
 	p.do("two are published", click(`input[aria-label="Choose web-01"]`), click(`input[aria-label="Choose web-02"]`), click(`//main//button[.="Publish"]`))
 	p.audit("publish several")
-	p.do("at once", click(`//dialog//button[.="Publish"]`), visible(`//dialog//p[.="2 of 2 done."]`), click(`//dialog//button[.="Done"]`), chromedp.WaitNotPresent(`dialog`),
+	p.do("at once", click(`//dialog//button[.="Publish"]`), visible(`//dialog//p[.="2 of 2 done."]`), click(`//dialog//button[.="Done"]`), absent(`dialog`),
 		visible(`//tr[td[.="web-02"]]//span[contains(.,"iSCSI LUN")]`))
 	p.provokes("")
 	p.provokes("")
@@ -84,10 +82,10 @@ func bulk(p *page) {
 	p.do("two are refused, two go", click(`//dialog//button[.="Delete"]`), visible(`//dialog//p[.="2 of 4 done."]`),
 		visible(`//dialog//li[contains(.,"web-01")][contains(.,"It is published as")]`), visible(`//dialog//li[contains(.,"web-03")]//span[contains(.,"Done")]`))
 	p.shot("90-bulk-delete")
-	p.do("those stay chosen", click(`//dialog//button[.="Close, and keep those chosen"]`), chromedp.WaitNotPresent(`dialog`), visible(`//button[.="Delete 2"]`),
-		chromedp.WaitNotPresent(`//td//a[.="web-03"]`))
+	p.do("those stay chosen", click(`//dialog//button[.="Close, and keep those chosen"]`), absent(`dialog`), visible(`//button[.="Delete 2"]`),
+		absent(`//td//a[.="web-03"]`))
 	p.do("unpublished", click(`//main//button[.="Unpublish"]`), visible(`//dialog//p[.="No host is signed in to them."]`), click(`//dialog//button[.="Unpublish"]`),
-		visible(`//dialog//p[.="2 of 2 done."]`), click(`//dialog//button[.="Done"]`), chromedp.WaitNotPresent(`dialog`))
+		visible(`//dialog//p[.="2 of 2 done."]`), click(`//dialog//button[.="Done"]`), absent(`dialog`))
 	p.do("and deleted", click(`input[aria-label="Choose all rows shown"]`), click(`//button[.="Delete 2"]`), fill(`dialog input[name=confirm]`, "delete 2"),
 		click(`//dialog//button[.="Delete"]`), visible(`//dialog//p[.="2 of 2 done."]`), click(`//dialog//button[.="Done"]`), visible(`//h2[.="No vDisks yet"]`))
 	p.do("the trash has them", click(`//main//button[.="Trash"]`), visible(`//td[.="web-04"]`), visible(`//td[.="web-01"]`))

@@ -157,6 +157,25 @@ func (n *testNode) call(method, path string, in, out any) {
 // ask is call that returns the answer as it is.
 func (n *testNode) ask(method, path string, in any) []byte {
 	n.t.Helper()
+	said, _ := n.answer(method, path, in)
+	return said
+}
+
+// session signs a user in, whom it makes an administrator if the node has none, and returns the cookies of the session.
+func (n *testNode) session(user string) []*http.Cookie {
+	n.t.Helper()
+	var setUp struct{ Needed bool }
+	n.call(http.MethodGet, "/setup", nil, &setUp)
+	if setUp.Needed {
+		n.call(http.MethodPost, "/setup", map[string]any{"token": n.setupToken, "user": user, "password": password}, nil)
+	}
+	_, cookies := n.answer(http.MethodPost, "/session", map[string]any{"user": user, "password": password})
+	return cookies
+}
+
+// answer returns what the node answers, and the cookies that it sets.
+func (n *testNode) answer(method, path string, in any) ([]byte, []*http.Cookie) {
+	n.t.Helper()
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM([]byte(readLine(n.t, filepath.Join(n.dir, "tls", "ca.pem")))) {
 		n.t.Fatal("tls/ca.pem holds no certificate")
@@ -189,5 +208,5 @@ func (n *testNode) ask(method, path string, in any) []byte {
 	if err != nil || res.StatusCode >= http.StatusBadRequest {
 		n.t.Fatalf("%s %s: status %d, %v: %s", method, path, res.StatusCode, err, said)
 	}
-	return said
+	return said, res.Cookies()
 }

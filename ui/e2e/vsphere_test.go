@@ -48,7 +48,7 @@ func addCenter(p *page, v *esxsim.VCenter) {
 	p.do("what preparing them would do", click(`//dialog//button[.="Prepare `+esxsim.Cluster+`"]`), visible(`//dialog//b[.="This is to be done"]`))
 	p.audit("hosts with a plan")
 	p.shot("52-hosts")
-	p.do("closed", click(`dialog button[aria-label=Close]`), chromedp.WaitNotPresent(`dialog`))
+	p.do("closed", click(`dialog button[aria-label=Close]`), absent(`dialog`))
 }
 
 // vmOn makes a virtual machine on a datastore.
@@ -92,7 +92,7 @@ func datastore(p *page, v *esxsim.VCenter) {
 		click(`//dialog//button[.="Show the plan"]`), visible(`//dialog//b[.="This is to be done"]`))
 	p.audit("plan of a datastore")
 	p.shot("53-plan")
-	p.do("and made", click(`//dialog//button[.="Create it"]`), chromedp.WaitNotPresent(`dialog`), visible(`//td[.="gold1"]`),
+	p.do("and made", click(`//dialog//button[.="Create it"]`), absent(`dialog`), visible(`//td[.="gold1"]`),
 		visible(`//td[contains(.,"Present")]`))
 	p.audit("datastores")
 	p.shot("54-datastores")
@@ -108,18 +108,18 @@ func datastore(p *page, v *esxsim.VCenter) {
 	waitTask(p.t, task, err)
 	task, err = vm.Destroy(p.t.Context())
 	waitTask(p.t, task, err)
-	p.do("and gone", chromedp.WaitNotPresent(`//dialog//td[.="web"]`))
-	p.do("closed", click(`dialog button[aria-label=Close]`), chromedp.WaitNotPresent(`dialog`))
+	p.do("and gone", absent(`//dialog//td[.="web"]`))
+	p.do("closed", click(`dialog button[aria-label=Close]`), absent(`dialog`))
 	p.do("a snapshot", click(`//button[@aria-label="Snapshot of gold1"]`), fill(`dialog input[name=name]`, "evening"), click(`//dialog//button[.="Make snapshot"]`),
-		chromedp.WaitNotPresent(`dialog`), click(`//button[@aria-label="Live state of gold1"]`), visible(`//dialog//dt[.="Snapshot evening"]`),
+		absent(`dialog`), click(`//button[@aria-label="Live state of gold1"]`), visible(`//dialog//dt[.="Snapshot evening"]`),
 		visible(`//td[contains(.,"Present")]`))
 	p.audit("snapshot of a datastore")
 	p.shot("56-datastore-snapshot")
-	p.do("closed again", click(`dialog button[aria-label=Close]`), chromedp.WaitNotPresent(`dialog`))
+	p.do("closed again", click(`dialog button[aria-label=Close]`), absent(`dialog`))
 	p.do("expanded", click(`//button[@aria-label="Expand gold1"]`), fill(`dialog input[name=size]`, "3"), click(`//dialog//button[.="Expand"]`),
-		chromedp.WaitNotPresent(`dialog`), visible(`//td[.="3 GiB"]`), visible(`//td[contains(.,"Present")]`))
+		absent(`dialog`), visible(`//td[.="3 GiB"]`), visible(`//td[contains(.,"Present")]`))
 	p.do("renamed", click(`//button[@aria-label="Rename gold1"]`), fill(`dialog input[name=name]`, "gold2"), click(`//dialog//button[.="Rename"]`),
-		chromedp.WaitNotPresent(`dialog`), visible(`//td[.="gold2"]`), visible(`//td[contains(.,"Present")]`))
+		absent(`dialog`), visible(`//td[.="gold2"]`), visible(`//td[contains(.,"Present")]`))
 	p.do("removed", click(`//button[@aria-label="Remove gold2"]`), fill(`dialog input[name=confirm]`, "gold2"), click(`//dialog//button[.="Remove datastore"]`),
-		chromedp.WaitNotPresent(`dialog`), visible(`//h2[.="No datastores yet"]`))
+		absent(`dialog`), visible(`//h2[.="No datastores yet"]`))
 }

@@ -31,8 +31,7 @@ func TestWalk(t *testing.T) {
 	n := startNode(t)
 	examples := seed(n, t.TempDir(), full)
 	p := openPageFor(t, walkLimit)
-	p.do("sign-in", chromedp.EmulateViewport(1440, 900), chromedp.Navigate(n.url+"/"), fill(`input[name=user]`, admin), fill(`input[name=password]`, password),
-		click(`//button[.="Sign in"]`), visible(`nav.side`))
+	p.do("signed in", signedIn(n, admin), chromedp.Navigate(n.url+"/"), visible(`nav.side`))
 	paths := addresses(t, examples)
 	if !full {
 		p.walk(n, paths, "light", 1440, false)
@@ -142,7 +141,7 @@ func (p *page) walk(n *testNode, paths []string, theme string, width int, deep b
 		chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`localStorage.setItem("ovgate.theme", %q)`, theme)),
 		chromedp.Navigate(n.url+"/"), until(fmt.Sprintf(`document.documentElement.dataset.theme === %q`, theme)))
 	for _, path := range paths {
-		p.do(path, chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`history.pushState(null, "", %q); dispatchEvent(new PopStateEvent("popstate"))`, path)))
+		p.do(path, to(path))
 		p.settle(path, theme, width, deep)
 		tabs, err := chromedp.Run(p.ctx, chromedp.Evaluate[int](`document.querySelector("dialog[open]") ? 0 : document.querySelectorAll("main .tabs [role=tab]").length`))
 		if err != nil {

@@ -11,7 +11,14 @@ export function SearchBox({ label, param = "q", placeholder = "Filter" }: Props)
   const asked = query.value.get(param) ?? "";
   const [text, setText] = useState(asked);
   const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
-  useEffect(() => setText(asked), [asked]);
+  const sent = useRef(asked);
+  // Only what others put there, such as the back button: the own address comes back while more is typed.
+  useEffect(() => {
+    if (asked !== sent.current) {
+      sent.current = asked;
+      setText(asked);
+    }
+  }, [asked]);
   useEffect(() => () => clearTimeout(timer.current), []);
   return (
     <input
@@ -23,7 +30,10 @@ export function SearchBox({ label, param = "q", placeholder = "Filter" }: Props)
         const value = event.currentTarget.value;
         setText(value);
         clearTimeout(timer.current);
-        timer.current = setTimeout(() => setQuery({ [param]: value.trim(), cursor: undefined }, { replace: true }), pauseMs);
+        timer.current = setTimeout(() => {
+          sent.current = value.trim();
+          setQuery({ [param]: sent.current, cursor: undefined }, { replace: true });
+        }, pauseMs);
       }}
     />
   );
