@@ -121,6 +121,9 @@ func vdiskPages(p *page) {
 	p.do("filter without a match", fill(`input[type=search]`, "zzz"), visible(`//h2[.="No vDisk matches"]`),
 		until(`location.search.includes("q=zzz")`))
 	p.do("clear the filter", click(`//button[.="Clear the filter"]`), visible(`//tbody//a[.="db-01"]`))
+	p.do("a blank that is to be followed by more stays", fill(`input[type=search]`, "db "), until(`location.search === "?q=db"`),
+		chromedp.SendKeys(chromedp.JSPath(found(`input[type=search]`)), "x"), until(`document.querySelector("input[type=search]").value === "db x" && new URLSearchParams(location.search).get("q") === "db x"`),
+		click(`//button[.="Clear the filter"]`), until(`document.querySelector("input[type=search]").value === ""`), visible(`//tbody//a[.="db-01"]`))
 	p.do("sort", click(`//th//button[starts-with(.,"Size")]`), until(`location.search === "?sort=size"`),
 		visible(`th[aria-sort=ascending]`))
 	p.do("vDisk page", click(`//tbody//a[.="db-01"]`), visible(`//h1[.="db-01"]`), visible(`.uplot`),

@@ -61,6 +61,18 @@ func both(p *page, state, shot string) {
 	light(p)
 }
 
+// bothOver is both for a page with a dialog over it, which keeps the user menu out of reach.
+func bothOver(p *page, state, shot string) {
+	p.audit(state)
+	p.shot(shot)
+	theme := func(name string) chromedp.Action[chromedp.Void] {
+		return chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`document.documentElement.dataset.theme = %q`, name))
+	}
+	p.do("dark", theme("dark"))
+	p.contrast(state + ", dark")
+	p.do("light", theme("light"))
+}
+
 func schedules(p *page, n *testNode) {
 	p.do("schedules of the cluster", click(`//nav//a[@href="/schedules"]`), visible(`//td[starts-with(.,"Snapshot")]`), visible(`//h2[.="All of them have the cluster's"]`))
 	both(p, "schedules", "70-schedules")

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/http"
 	"path/filepath"
 	"testing"
 
@@ -44,6 +45,13 @@ func addCenter(p *page, v *esxsim.VCenter) {
 		visible(`//dialog//code[.="`+v.Thumbprint()+`"]`))
 	p.audit("vCenter added")
 	p.do("it is there", click(`//dialog//button[.="Done"]`), visible(`//td[.="prod"]`))
+	p.mayAskLate(http.StatusBadRequest, "/vsphere/centers/")
+	p.do("another password is tried before it is kept", click(`//button[@aria-label="Change prod"]`), fill(`dialog input[name=secret]`, "not the password"), click(`//dialog//button[.="Test and save"]`),
+		visible(`//dialog//*[@role="alert"]|//dialog//input[@name="secret"][@aria-invalid="true"]`))
+	p.audit("change vCenter, refused")
+	p.shot("52-change-vcenter")
+	p.do("another name, with the password that is kept", click(`//dialog//button[.="Cancel"]`), absent(`dialog`), click(`//button[@aria-label="Change prod"]`), fill(`dialog input[name=name]`, "lab"), click(`//dialog//button[.="Test and save"]`), absent(`dialog`), visible(`//td[.="lab"]`),
+		click(`//button[@aria-label="Change lab"]`), fill(`dialog input[name=name]`, "prod"), click(`//dialog//button[.="Test and save"]`), absent(`dialog`), visible(`//td[.="prod"]`))
 	p.do("hosts", click(`//button[@aria-label="Hosts of prod"]`), visible(`//dialog//td[.="`+esxsim.Cluster+`"]`))
 	p.do("what preparing them would do", click(`//dialog//button[.="Prepare `+esxsim.Cluster+`"]`), visible(`//dialog//b[.="This is to be done"]`))
 	p.audit("hosts with a plan")

@@ -1,8 +1,9 @@
 import { useState } from "preact/hooks";
 import { call } from "../api/client";
-import type { CenterResult } from "../api/gen";
+import type { Center, CenterResult } from "../api/gen";
 import { reload } from "../store/query";
 import { useSubmit } from "../store/submit";
+import { toast } from "../store/toasts";
 import { Button } from "../parts/Button";
 import { Dialog } from "../parts/Dialog";
 import { CheckField, TextField } from "../parts/Field";
@@ -68,6 +69,52 @@ export function AddCenter({ onClose }: { onClose: () => void }) {
       </CheckField>
       <CheckField name="mutualChap" checked={mutualChap} onValue={setMutualChap}>
         Have its hosts demand that the target proves itself (mutual CHAP)
+      </CheckField>
+    </FormDialog>
+  );
+}
+
+/** Changes the name of a vCenter, or how to sign in to it. */
+export function ChangeCenter({ center, onClose }: { center: Center; onClose: () => void }) {
+  const submit = useSubmit();
+  const o = center.options;
+  const [name, setName] = useState(center.name);
+  const [url, setUrl] = useState(o.url);
+  const [user, setUser] = useState(o.user);
+  const [secret, setSecret] = useState("");
+  const [thumbprint, setThumbprint] = useState(o.thumbprint);
+  const [events, setEvents] = useState(o.events);
+  const save = async () => {
+    const options = { url: url.trim(), user: user.trim(), thumbprint: thumbprint.trim(), events };
+    const changed = await call("PATCH /vsphere/centers/{center}", { path: { center: center.id }, body: { name: name.trim(), options, ...(secret ? { secret } : {}) } });
+    toast("ok", `${changed.center.name} is changed, and works`);
+    reload("centers?", "datastores?");
+    onClose();
+  };
+  return (
+    <FormDialog
+      title={`Change ${center.name}`}
+      verb="Test and save"
+      needs="manage"
+      submit={submit}
+      fields={["name", "url", "user", "secret", "thumbprint"]}
+      save={save}
+      onClose={onClose}
+    >
+      <TextField label="Name" name="name" value={name} onValue={setName} error={submit.at("name")} />
+      <TextField label="Address" name="url" value={url} onValue={setUrl} error={submit.at("url")} />
+      <TextField label="User" name="user" value={user} onValue={setUser} error={submit.at("user")} />
+      <TextField label="Password" name="secret" value={secret} onValue={setSecret} hint="Empty: the one that is kept." error={submit.at("secret")} input={{ type: "password" }} />
+      <TextField
+        label="Thumbprint of its certificate (SHA-256)"
+        name="thumbprint"
+        value={thumbprint}
+        onValue={setThumbprint}
+        hint="The password is sent only to who has this certificate."
+        error={submit.at("thumbprint")}
+      />
+      <CheckField name="events" checked={events} onValue={setEvents}>
+        Tell it, in its events, what happens to datastores of ovgate
       </CheckField>
     </FormDialog>
   );

@@ -92,12 +92,15 @@ const cloudColumns: Column<Cloud>[] = [
 ];
 
 function CloudActions({ cloud: c }: { cloud: Cloud }) {
-  const [open, setOpen] = useState<"test" | "apply" | "forget" | undefined>(undefined);
+  const [open, setOpen] = useState<"test" | "change" | "apply" | "forget" | undefined>(undefined);
   const close = () => setOpen(undefined);
   return (
     <>
       <Button small needs="manage" label={`Test ${c.name}`} onClick={() => setOpen("test")}>
         Test
+      </Button>{" "}
+      <Button small needs="manage" label={`Change ${c.name}`} onClick={() => setOpen("change")}>
+        Change
       </Button>{" "}
       <Button small needs="manage" label={`Apply types of ${c.name}`} onClick={() => setOpen("apply")}>
         Apply types
@@ -105,6 +108,7 @@ function CloudActions({ cloud: c }: { cloud: Cloud }) {
       <Button small kind="danger" needs="manage" label={`Forget ${c.name}`} onClick={() => setOpen("forget")}>
         Forget
       </Button>
+      {open === "change" && <ChangeCloud cloud={c} onClose={close} />}
       {open === "test" && <TestDialog cloud={c} onClose={close} />}
       {open === "apply" && <ApplyDialog cloud={c} onClose={close} />}
       {open === "forget" && (
@@ -249,6 +253,43 @@ function AddCloud({ onClose }: { onClose: () => void }) {
       <TextField label="User" name="user" value={user} onValue={setUser} hint="One that administers Cinder." error={submit.at("user")} />
       <TextField label="Project" name="project" value={project} onValue={setProject} hint="That the user administers, admin for one." error={submit.at("project")} />
       <TextField label="Password" name="secret" value={secret} onValue={setSecret} error={submit.at("secret")} input={{ type: "password" }} />
+    </FormDialog>
+  );
+}
+
+/** Changes the name of a cloud, or how to sign in to it. */
+function ChangeCloud({ cloud, onClose }: { cloud: Cloud; onClose: () => void }) {
+  const submit = useSubmit();
+  const o = cloud.options;
+  const [name, setName] = useState(cloud.name);
+  const [url, setUrl] = useState(o.url);
+  const [user, setUser] = useState(o.user);
+  const [project, setProject] = useState(o.project);
+  const [region, setRegion] = useState(o.region);
+  const [secret, setSecret] = useState("");
+  const save = async () => {
+    const options = { url: url.trim(), user: user.trim(), project: project.trim(), region: region.trim() };
+    const changed = await call("PATCH /openstack/clouds/{cloud}", { path: { cloud: cloud.id }, body: { name: name.trim(), options, ...(secret ? { secret } : {}) } });
+    toast("ok", `${changed.cloud.name} is changed, and works`);
+    reload("clouds?", "orphans?");
+    onClose();
+  };
+  return (
+    <FormDialog
+      title={`Change ${cloud.name}`}
+      verb="Test and save"
+      needs="manage"
+      submit={submit}
+      fields={["name", "url", "user", "project", "region", "secret"]}
+      save={save}
+      onClose={onClose}
+    >
+      <TextField label="Name" name="name" value={name} onValue={setName} error={submit.at("name")} />
+      <TextField label="Keystone" name="url" value={url} onValue={setUrl} error={submit.at("url")} />
+      <TextField label="User" name="user" value={user} onValue={setUser} error={submit.at("user")} />
+      <TextField label="Project" name="project" value={project} onValue={setProject} error={submit.at("project")} />
+      <TextField label="Region" name="region" value={region} onValue={setRegion} hint="Of the catalog. Empty: its first." error={submit.at("region")} />
+      <TextField label="Password" name="secret" value={secret} onValue={setSecret} hint="Empty: the one that is kept." error={submit.at("secret")} input={{ type: "password" }} />
     </FormDialog>
   );
 }

@@ -1,3 +1,4 @@
+import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { Connection, MoveProgress, VDisk } from "../api/gen";
@@ -24,7 +25,7 @@ import { LineageTab } from "./Lineage";
 import { MaintenanceTab } from "./Maintenance";
 import { SnapshotsTab } from "./Snapshots";
 import { VDiskTag, vdiskFace } from "../parts/StateTag";
-import { MoveToNodeDialog, mirrored } from "./VDiskNode";
+import { CancelMoveDialog, JournalCopyDialog, mirrored, MoveToNodeDialog, MoveToVPoolDialog } from "./VDiskNode";
 import { CacheDialog, GrowDialog, HistoryDialog, LabelsDialog, LimitsDialog, PublishDialog, RenameVDiskDialog } from "./VDiskDialogs";
 import { limits } from "./TargetGroups";
 import { TargetAccess, TargetSessions } from "./TargetParts";
@@ -81,7 +82,7 @@ function OverviewTab({ vdisk }: { vdisk: VDisk }) {
   );
 }
 
-type DialogName = "clone" | "grow" | "rename" | "labels" | "limits" | "cache" | "history" | "publish" | "node" | "unpublish" | "delete" | undefined;
+type DialogName = "clone" | "grow" | "rename" | "labels" | "limits" | "cache" | "history" | "publish" | "node" | "journal" | "vpool" | "unpublish" | "delete" | undefined;
 
 function Actions({ vdisk }: { vdisk: VDisk }) {
   const [open, setOpen] = useState<DialogName>(undefined);
@@ -121,6 +122,12 @@ function Actions({ vdisk }: { vdisk: VDisk }) {
       <Button needs="write" reason={vdisk.handover && !vdisk.handover.failed ? "It is being handed over" : undefined} onClick={() => setOpen("node")}>
         Change node
       </Button>
+      <Button needs="write" onClick={() => setOpen("journal")}>
+        Journal copy
+      </Button>
+      <Button needs="write" reason={vdisk.move && !vdisk.move.failed ? "It is being moved" : undefined} onClick={() => setOpen("vpool")}>
+        Change vPool
+      </Button>
       <CommitButton vdisk={vdisk} />
       <Button
         kind="danger"
@@ -138,6 +145,8 @@ function Actions({ vdisk }: { vdisk: VDisk }) {
       {open === "cache" && <CacheDialog vdisk={vdisk} onClose={close} />}
       {open === "history" && <HistoryDialog vdisk={vdisk} onClose={close} />}
       {open === "node" && <MoveToNodeDialog vdisk={vdisk} onClose={close} />}
+      {open === "journal" && <JournalCopyDialog vdisk={vdisk} onClose={close} />}
+      {open === "vpool" && <MoveToVPoolDialog vdisk={vdisk} onClose={close} />}
       {open === "publish" && <PublishDialog vdisk={vdisk} onClose={close} />}
       {open === "unpublish" && <UnpublishDialog vdisk={vdisk} onClose={close} />}
       {open === "delete" && <DeleteDialog vdisk={vdisk} onClose={close} />}
@@ -258,7 +267,21 @@ function AcceptLossDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => voi
   );
 }
 
-/** How far a move is. */
+/** How far a move is, with a way to end it. */
+function Moving({ vdisk, move }: { vdisk: VDisk; move: MoveProgress }) {
+  const [open, setOpen] = useState(false);
+  return (
+    <span class="row">
+      {moving(move)}
+      <Button small needs="write" label={`Stop the move of ${vdisk.name}`} onClick={() => setOpen(true)}>
+        Stop
+      </Button>
+      {open && <CancelMoveDialog vdisk={vdisk} onClose={() => setOpen(false)} />}
+    </span>
+  );
+}
+
+/** How far a move is, in words. */
 function moving(m: MoveProgress): string {
   if (m.failed) {
     return `${m.vpool}, given up: ${m.failed}`;
@@ -284,7 +307,7 @@ function FactsCard({ vdisk: v }: { vdisk: VDisk }) {
           ["vPool", <Link key="vpool" to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link>],
           ["Node", handing(v)],
           ["Journal mirrored", mirrored(v.dtl)],
-          ...(v.move ? [["Moves to", moving(v.move)] as [string, string]] : []),
+          ...(v.move ? [["Moves to", <Moving key="move" vdisk={v} move={v.move} />] as [string, ComponentChildren]] : []),
           ["Size", bytes(v.size)],
           ["Cluster size", bytes(v.clusterSize)],
           ["Created", <Age key="created" at={v.created} />],

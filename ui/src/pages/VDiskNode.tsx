@@ -3,9 +3,10 @@ import { call } from "../api/client";
 import type { VDisk, VDiskDtl } from "../api/gen";
 import { bytes } from "../format";
 import { reload } from "../store/query";
-import { useNodes } from "../store/reads";
+import { useNodes, useVPools } from "../store/reads";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
+import { Confirm } from "../parts/Dialog";
 import { SelectField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { Load } from "../parts/Load";
@@ -68,5 +69,110 @@ export function MoveToNodeDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: ()
         )}
       </Load>
     </FormDialog>
+  );
+}
+
+/** Says whether another node keeps a copy of the journal, and which. */
+export function JournalCopyDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void }) {
+  const submit = useSubmit();
+  const nodes = useNodes();
+  const [mode, setMode] = useState<string>(vdisk.dtl.inherited ? "inherit" : vdisk.dtl.mode);
+  const [peer, setPeer] = useState(vdisk.dtl.peer || "auto");
+  const save = async () => {
+    const body = { mode: mode as "inherit" | VDisk["dtl"]["mode"], peer };
+    await call("PUT /vdisks/{vdisk}/dtl", { path: { vdisk: vdisk.name }, body });
+    toast("ok", `The copy of the journal of ${vdisk.name} is as you chose`);
+    reload("vdisk:", "vdisks?", "status");
+    onClose();
+  };
+  return (
+    <FormDialog title={`Copy of the journal of ${vdisk.name}`} verb="Save" submit={submit} fields={["mode", "peer"]} save={save} onClose={onClose}>
+      <SelectField
+        label="Copy"
+        name="mode"
+        value={mode}
+        onValue={setMode}
+        hint="The newest writes are in the journal of one node until the backend has them. Takes effect at once; hosts go on."
+        error={submit.at("mode")}
+        options={[
+          { value: "inherit", text: "As its vPool says" },
+          { value: "sync", text: "sync: a write is answered when both nodes have it" },
+          { value: "async", text: "async: the copy is behind by some moments" },
+          { value: "off", text: "off: what the backend lacks is lost with the node" },
+        ]}
+      />
+      <Load query={nodes}>
+        {(list) => (
+          <SelectField
+            label="Node that has the copy"
+            name="peer"
+            value={peer}
+            onValue={setPeer}
+            error={submit.at("peer")}
+            options={[
+              { value: "auto", text: "The best one: in another domain, with the fewest copies" },
+              ...list.items.filter((n) => n.name !== vdisk.node).map((n) => ({ value: n.name, text: n.name })),
+              ...(peer === "auto" || list.items.some((n) => n.name === peer) ? [] : [{ value: peer, text: peer }]),
+            ]}
+          />
+        )}
+      </Load>
+    </FormDialog>
+  );
+}
+
+/** Takes a vDisk to another vPool while hosts use it. */
+export function MoveToVPoolDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void }) {
+  const submit = useSubmit();
+  const vpools = useVPools({}, 1000);
+  const [vpool, setVPool] = useState(vdisk.move?.vpool ?? "");
+  const [tried, setTried] = useState(false);
+  const save = async () => {
+    setTried(true);
+    if (!vpool) {
+      return;
+    }
+    await call("POST /vdisks/{vdisk}/move", { path: { vdisk: vdisk.name }, body: { vpool } });
+    toast("ok", `${vdisk.name} is being moved to ${vpool}`);
+    reload("vdisk:", "vdisks?", "vpools?", "jobs?");
+    onClose();
+  };
+  return (
+    <FormDialog title={`Move ${vdisk.name} to another vPool`} verb="Move" submit={submit} fields={["vpool"]} save={save} onClose={onClose}>
+      <Load query={vpools}>
+        {(list) => (
+          <SelectField
+            label="vPool"
+            name="vpool"
+            value={vpool}
+            onValue={setVPool}
+            hint={`With its snapshots, ${bytes(vdisk.stored)} in all. It is copied in the background; sessions of hosts stay, and wait for some moments at the end.`}
+            error={(tried && !vpool ? "Choose a vPool" : undefined) ?? submit.at("vpool")}
+            options={[
+              { value: "", text: "Choose a vPool" },
+              ...list.items.filter((v) => v.name !== vdisk.vpool).map((v) => ({ value: v.name, text: v.name })),
+            ]}
+          />
+        )}
+      </Load>
+    </FormDialog>
+  );
+}
+
+/** Ends a move; the vDisk stays where it is. */
+export function CancelMoveDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void }) {
+  return (
+    <Confirm
+      title={`Stop the move of ${vdisk.name}`}
+      verb="Stop the move"
+      danger
+      consequences={[`${vdisk.name} stays in vPool ${vdisk.vpool}.`, `What was copied to ${vdisk.move?.vpool ?? "the other vPool"} is deleted.`]}
+      onClose={onClose}
+      act={async () => {
+        await call("DELETE /vdisks/{vdisk}/move", { path: { vdisk: vdisk.name } });
+        toast("ok", `${vdisk.name} stays in ${vdisk.vpool}`);
+        reload("vdisk:", "vdisks?", "vpools?", "jobs?");
+      }}
+    />
   );
 }

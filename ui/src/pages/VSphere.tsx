@@ -21,7 +21,7 @@ import { SearchBox } from "../parts/SearchBox";
 import { SizeField, sizeBytes, sizeInput } from "../parts/SizeField";
 import { Tag } from "../parts/StateTag";
 import { RemoteTest } from "../parts/RemoteTest";
-import { AddCenter } from "./AddCenter";
+import { AddCenter, ChangeCenter } from "./AddCenter";
 import { CreateDatastore, Plan } from "./CreateDatastore";
 
 /** vCenters, their hosts, and the datastores that are made of vDisks. */
@@ -108,7 +108,7 @@ const centerColumns: Column<Center>[] = [
 ];
 
 function CenterActions({ center: c }: { center: Center }) {
-  const [open, setOpen] = useState<"hosts" | "test" | "forget" | undefined>(undefined);
+  const [open, setOpen] = useState<"hosts" | "test" | "change" | "forget" | undefined>(undefined);
   const close = () => setOpen(undefined);
   return (
     <>
@@ -117,6 +117,9 @@ function CenterActions({ center: c }: { center: Center }) {
       </Button>{" "}
       <Button small needs="manage" label={`Test ${c.name}`} onClick={() => setOpen("test")}>
         Test
+      </Button>{" "}
+      <Button small needs="manage" label={`Change ${c.name}`} onClick={() => setOpen("change")}>
+        Change
       </Button>{" "}
       <Button
         small
@@ -129,6 +132,7 @@ function CenterActions({ center: c }: { center: Center }) {
         Forget
       </Button>
       {open === "hosts" && <HostsDialog center={c} onClose={close} />}
+      {open === "change" && <ChangeCenter center={c} onClose={close} />}
       {open === "test" && <TestDialog center={c} onClose={close} />}
       {open === "forget" && (
         <Confirm
