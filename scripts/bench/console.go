@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 
 	"github.com/openvstorage/ovgate/internal/client"
@@ -50,12 +51,14 @@ var consoleRows = []goRow{
 	{name: "first page of 10000 vdisks, size", metric: "KiB-page", unit: "KiB", scale: 1, limit: 256, goal: 1, config: listConfig},
 	{name: "browser, first table row of 10000 vdisks", metric: "ms-row", unit: "ms", scale: 1, limit: 500, goal: 1, config: browserConfig},
 	{name: "browser, overview interactive", metric: "ms-overview", unit: "ms", scale: 1, limit: 1000, goal: 1, config: browserConfig},
+	{name: "browser, scripts and styles of the first load", metric: "B-first", unit: "B", scale: 1, limit: 90_000, goal: 1, config: firstConfig},
 }
 
 const (
 	streamConfig  = "ovgate serve, clients of this process with a TLS connection and HTTP/2 each, four vDisks that change each second and the node's metrics, together above 4 events/s, all delivered; CPU time and resident memory of the server above those with the same changes and no stream"
 	listConfig    = "ovgate serve, 10,000 vDisks of 1 GiB that nobody uses, TLS, pages of 100, 50 requests one after the other"
 	browserConfig = "the node with 10,000 vDisks, chromium, from the begin of the navigation, signed in, caches filled, median of 7"
+	firstConfig   = "chromium with an empty cache, signed in, the overview drawn with its charts: the scripts and style sheets that it asked for, compressed as they were sent, without fonts"
 )
 
 // measureConsole measures what the console costs, and how fast it is with many vDisks.
@@ -330,6 +333,10 @@ func measureBrowser(ctx context.Context, n *node.Node, opts client.Options, out 
 	if status, err := chromedp.Run(tab, chromedp.Evaluate[int](signIn, chromedp.EvalAwaitPromise)); err != nil || status != http.StatusOK {
 		return fmt.Errorf("sign-in: %d: %w", status, err)
 	}
+	if out["B-first"], err = firstLoad(tab, base+"/"); err != nil {
+		return fmt.Errorf("first load: %w", err)
+	}
+	fmt.Printf("  first load: %.0f bytes of scripts and styles\n", out["B-first"])
 	for _, p := range []struct{ metric, path, there string }{
 		{"ms-row", "/vdisks", "tbody tr a"},
 		{"ms-overview", "/", "[data-testid=iops]"},
@@ -342,4 +349,24 @@ func measureBrowser(ctx context.Context, n *node.Node, opts client.Options, out 
 		fmt.Printf("  %s in the browser: %.0f ms, %.0f to %.0f\n", p.path, out[p.metric], took[0], took[len(took)-1])
 	}
 	return nil
+}
+
+// firstLoad opens the overview past the browser's cache and returns the bytes of its scripts and styles, as they were sent.
+func firstLoad(tab context.Context, url string) (float64, error) {
+	cache := func(off bool) error {
+		_, err := chromedp.Call(tab, network.SetCacheDisabled, network.SetCacheDisabledParams{CacheDisabled: off})
+		return err
+	}
+	if err := cache(true); err != nil {
+		return 0, err
+	}
+	const sent = `performance.getEntriesByType("resource").filter((e) => /\.(js|css)$/.test(new URL(e.name).pathname)).reduce((sum, e) => sum + e.encodedBodySize, 0)`
+	if err := chromedp.Do(tab, chromedp.Navigate(url), chromedp.WaitVisible(".uplot")); err != nil {
+		return 0, err
+	}
+	bytes, err := chromedp.Run(tab, chromedp.Evaluate[float64](sent))
+	if err == nil && bytes == 0 {
+		err = errors.New("no script and no style was loaded")
+	}
+	return bytes, errors.Join(err, cache(false))
 }

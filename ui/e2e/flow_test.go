@@ -225,6 +225,7 @@ func changes(p *page, n *testNode) {
 		visible(`//dd[.="16 GiB"]`))
 	p.do("rename", click(`//button[.="Rename"]`), fill(`dialog input[name=name]`, "db-02"),
 		click(`//dialog//button[.="Rename"]`), visible(`//h1[.="db-02"]`))
+	p.mayAskLate(http.StatusNotFound, "/api/v1/targets/iqn.2026-11.io.ovgate%3Adefault-db-01")
 	p.do("unpublish", click(`//button[.="Unpublish"]`), click(`//dialog//button[.="Unpublish"]`),
 		visible(`//button[.="Publish"]`), absent(`dialog`))
 	p.do("delete asks for the name", click(`//button[.="Delete"]`), visible(`dialog input[name=confirm]`))

@@ -81,7 +81,7 @@ export function JournalCopyDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: (
   const save = async () => {
     const body = { mode: mode as "inherit" | VDisk["dtl"]["mode"], peer };
     await call("PUT /vdisks/{vdisk}/dtl", { path: { vdisk: vdisk.name }, body });
-    toast("ok", `The copy of the journal of ${vdisk.name} is as you chose`);
+    toast("ok", `The journal copy of ${vdisk.name} is set`);
     reload("vdisk:", "vdisks?", "status");
     onClose();
   };
