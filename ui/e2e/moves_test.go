@@ -34,7 +34,7 @@ func TestMoves(t *testing.T) {
 	if err := os.Rename(dirs["bronze"], away); err != nil {
 		t.Fatal(err)
 	}
-	p.do("one that cannot go on", click(`//button[.="Change vPool"]`), choose(`dialog select[name=vpool]`, "bronze"), click(`//dialog//button[.="Move"]`), absent(`dialog`),
+	p.do("one that cannot go on", click(`//button[.="Change vPool"][not(@aria-disabled)]`), choose(`dialog select[name=vpool]`, "bronze"), click(`//dialog//button[.="Move"]`), absent(`dialog`),
 		visible(`//dt[.="Moves to"]/following-sibling::dd[1][contains(.,"bronze")]`))
 	p.audit("a move")
 	p.shot("97-move")

@@ -1,4 +1,4 @@
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import { signal } from "@preact/signals";
 import { call } from "../api/client";
 import type { Moment, Snapshot, VDisk } from "../api/gen";
@@ -11,7 +11,7 @@ import { useSubmit } from "../store/submit";
 import { toast, undoable } from "../store/toasts";
 import { Age } from "../parts/Age";
 import { Button } from "../parts/Button";
-import { DataTable, type Column } from "../parts/DataTable";
+import { DataTable, useChoice, type Column } from "../parts/DataTable";
 import { Confirm } from "../parts/Dialog";
 import { CheckField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
@@ -31,9 +31,8 @@ const doomed = signal<ReadonlySet<string>>(new Set());
 export function SnapshotsTab({ vdisk }: { vdisk: VDisk }) {
   const cursor = query.value.get("snapshots") ?? undefined;
   const list = useSnapshots(vdisk.id, cursor);
-  const [chosen, choose] = useState<ReadonlySet<string>>(new Set());
+  const [chosen, choose] = useChoice(cursor ?? "");
   const [create, setCreate] = useState(false);
-  useEffect(() => choose(new Set()), [cursor]);
   const items = list.data?.items ?? [];
   const picked = items.filter((s) => chosen.has(s.id) && !doomed.value.has(s.id));
   return (

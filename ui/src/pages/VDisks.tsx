@@ -1,5 +1,4 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useState } from "preact/hooks";
 import type { VDisk, VDiskState } from "../api/gen";
 import { bytes, count, plural } from "../format";
 import { navigate, query, setQuery } from "../router";
@@ -7,7 +6,7 @@ import { performanceOf } from "../store/metrics";
 import { useVDisks, useVPoolChoices, type VDiskFilter } from "../store/reads";
 import { Age } from "../parts/Age";
 import { Button } from "../parts/Button";
-import { DataTable, type Column } from "../parts/DataTable";
+import { DataTable, useChoice, type Column } from "../parts/DataTable";
 import { Lazy } from "../parts/Lazy";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
@@ -35,9 +34,7 @@ function filterOf(q: URLSearchParams): VDiskFilter {
 export function VDisksPage({ create = false }: { create?: boolean }) {
   const filter = filterOf(query.value);
   const list = useVDisks(filter);
-  const [chosen, choose] = useState<ReadonlySet<string>>(new Set());
-  // Only what is seen is chosen: another filter or page begins anew.
-  useEffect(() => choose(new Set()), [JSON.stringify(filter)]);
+  const [chosen, choose] = useChoice(JSON.stringify(filter));
   const picked = list.data?.items.filter((v) => chosen.has(v.id)) ?? [];
   const filtered = Boolean(filter.q || filter.vpool || filter.state);
   return (

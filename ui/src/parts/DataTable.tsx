@@ -1,3 +1,4 @@
+import { useState } from "preact/hooks";
 import type { ComponentChildren } from "preact";
 import { query, setQuery } from "../router";
 import { Button } from "./Button";
@@ -73,6 +74,14 @@ export function DataTable<T>({ label, columns, rows, rowKey, order, next, cursor
       {next !== undefined && <Pager next={next} cursor={cursor} />}
     </>
   );
+}
+
+const none: ReadonlySet<string> = new Set();
+
+/** What is chosen of a table. Only what is seen is: another filter or page, which seen says, begins anew. */
+export function useChoice(seen: string): [ReadonlySet<string>, (keys: ReadonlySet<string>) => void] {
+  const [choice, setChoice] = useState({ seen, keys: none });
+  return [choice.seen === seen ? choice.keys : none, (keys) => setChoice({ seen, keys })];
 }
 
 function toggled(chosen: ReadonlySet<string>, key: string): ReadonlySet<string> {

@@ -21,9 +21,10 @@ export function Page({ title, crumbs, state, actions, children }: Props) {
       <div class="page-head">
         {crumbs && (
           <nav class="crumbs" aria-label="Breadcrumb">
-            {crumbs.map((c) => (
+            {crumbs.map((c, i) => (
               <span key={c.to}>
-                <Link to={c.to}>{c.text}</Link> <span aria-hidden="true">/</span>{" "}
+                {i > 0 && <span aria-hidden="true"> / </span>}
+                <Link to={c.to}>{c.text}</Link>
               </span>
             ))}
           </nav>

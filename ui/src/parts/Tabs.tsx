@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useId, useState } from "preact/hooks";
+import { useEffect, useId, useState } from "preact/hooks";
 import { navigate, path, query } from "../router";
 
 type Tab = { id: string; title: string; content: ComponentChildren };
@@ -27,6 +27,8 @@ export function Tabs({ label, tabs, param }: { label: string; tabs: Tab[]; param
       document.getElementById(`${id}-${next.id}`)?.focus();
     }
   };
+  // On a phone the row of tabs scrolls.
+  useEffect(() => document.getElementById(`${id}-${chosen}`)?.scrollIntoView({ block: "nearest", inline: "nearest" }), [chosen]);
   const shown = tabs.find((t) => t.id === chosen);
   return (
     <div class="stack">
