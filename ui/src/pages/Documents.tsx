@@ -82,15 +82,17 @@ function Shown({ document, names }: { document: Document; names: string[] }) {
           </Button>
         </div>
       )}
-      <nav class="docs-outline" aria-label="Outline">
-        <ul>
-          {outline.map((b) => (
-            <li key={b.anchor}>
-              <a href={`#${b.anchor}`}>{b.text}</a>
-            </li>
-          ))}
-        </ul>
-      </nav>
+      {outline.length > 0 && (
+        <nav class="docs-outline" aria-label="Outline">
+          <ul>
+            {outline.map((b) => (
+              <li key={b.anchor}>
+                <a href={`#${b.anchor}`}>{b.text}</a>
+              </li>
+            ))}
+          </ul>
+        </nav>
+      )}
       <article ref={article} aria-label={document.title}>
         <Markdown blocks={blocks} find={find} resolve={resolve} />
       </article>
