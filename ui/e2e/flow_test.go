@@ -138,6 +138,11 @@ func vdiskPages(p *page) {
 	p.do("target page", click(`//tbody//a[starts-with(@href,"/iscsi/")]`), visible(`//h1[starts-with(.,"iqn.")]`),
 		visible(`//code[.="iqn.2026-11.test:host-a"]`))
 	p.audit("target")
+	p.do("no portal would be none", click(`//button[@aria-label="Change portals of db-01"]`), click(`dialog input[name=all]`), click(`//dialog//fieldset//input`),
+		click(`//dialog//button[.="Save"]`), visible(`//dialog//*[contains(@class,"notice")][contains(.,"Choose a portal")]`))
+	bothOver(p, "portals of a target", "09-portals")
+	p.do("one portal", click(`//dialog//fieldset//input`), click(`//dialog//button[.="Save"]`), absent(`dialog`), absent(`//dd//*[.="all of the node"]`))
+	p.do("all again", click(`//button[@aria-label="Change portals of db-01"]`), click(`dialog input[name=all]`), click(`//dialog//button[.="Save"]`), absent(`dialog`), visible(`//dd//*[.="all of the node"]`))
 }
 
 // groups works on the target that is shown.
@@ -269,6 +274,10 @@ func nodes(p *page) {
 	p.do("nodes", click(`//nav//a[@href="/nodes"]`), visible(`//h1[.="Nodes"]`), visible(`//td[contains(.,"(this one)")]`))
 	p.audit("nodes")
 	p.shot("18-nodes")
+	p.do("spread over one node", click(`//main//button[.="Spread vDisks"]`), click(`//dialog//button[.="Show what would move"]`), visible(`//dialog//p[@role="status"][starts-with(.,"Nothing has to move")]`),
+		absent(`//dialog//button[.="Show what would move"]`))
+	bothOver(p, "spread vDisks", "18-spread")
+	p.do("closed", click(`//dialog//button[.="Close"]`), absent(`dialog`))
 	p.provokes("/drain")
 	p.do("drain is refused", click(`//main//button[.="Drain"]`), click(`//dialog//button[.="Drain"]`), visible(`//dialog//*[contains(.,"No other node is up")]`))
 	p.audit("drain refused")

@@ -1,17 +1,19 @@
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { call, download } from "../api/client";
-import type { ClusterStatus, Member, MemberState } from "../api/gen";
+import type { ClusterStatus, Handoff, Member, MemberState } from "../api/gen";
 import { plural } from "../format";
 import { query } from "../router";
 import { asApiError, reload } from "../store/query";
 import { useCluster, useNodes } from "../store/reads";
+import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { Age } from "../parts/Age";
 import { Button } from "../parts/Button";
 import { DataTable, type Column } from "../parts/DataTable";
-import { Confirm } from "../parts/Dialog";
+import { Confirm, Dialog } from "../parts/Dialog";
 import { Load } from "../parts/Load";
+import { ErrorPanel } from "../parts/Notice";
 import { Card, Facts, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
 import { Tag, type Tone } from "../parts/StateTag";
@@ -26,6 +28,7 @@ export function NodesPage() {
       title="Nodes"
       actions={
         <>
+          <SpreadButton />
           <MetadataBackup />
           <SupportBundle />
         </>
@@ -43,6 +46,62 @@ export function NodesPage() {
         <Load query={cluster}>{(c) => <ClusterCard cluster={c} />}</Load>
       </div>
     </Page>
+  );
+}
+
+/** Spreads the vDisks over the nodes. */
+function SpreadButton() {
+  const [open, setOpen] = useState(false);
+  return (
+    <>
+      <Button needs="manage" onClick={() => setOpen(true)}>
+        Spread vDisks
+      </Button>
+      {open && <SpreadDialog onClose={() => setOpen(false)} />}
+    </>
+  );
+}
+
+/** What would be handed over, then the hand-overs. */
+function SpreadDialog({ onClose }: { onClose: () => void }) {
+  const submit = useSubmit();
+  const [plan, setPlan] = useState<Handoff[] | undefined>(undefined);
+  const spread = async (dryRun: boolean) => {
+    const { items } = await call("POST /cluster/rebalance", { body: { dryRun } });
+    if (dryRun) {
+      setPlan(items);
+      return;
+    }
+    toast("ok", `${plural(items.length, "vDisk")} handed over to other nodes`);
+    reload("nodes?", "vdisks?", "vdisk:", "jobs?");
+    onClose();
+  };
+  const nothing = plan?.length === 0;
+  return (
+    <Dialog title="Spread vDisks over the nodes" onClose={onClose}>
+      <div class="stack">
+        <p>As few vDisks as it takes are handed over, each with a pause of less than a second, until no two nodes differ by more than one.</p>
+        {nothing && <p role="status">Nothing has to move, or what could has to stay: a vPool that one node reaches is served there.</p>}
+        {plan && !nothing && (
+          <ul class="bullets" role="status">
+            {plan.map((h) => (
+              <li key={h.vdisk}>
+                {h.vdisk}: from {h.from} to {h.to}
+              </li>
+            ))}
+          </ul>
+        )}
+        {submit.error && <ErrorPanel error={submit.error} />}
+      </div>
+      <div class="dialog-foot">
+        <Button onClick={onClose}>{nothing ? "Close" : "Cancel"}</Button>
+        {!nothing && (
+          <Button kind="primary" needs="manage" busy={submit.busy} onClick={() => void submit.run(() => spread(plan === undefined))}>
+            {plan ? `Hand over ${plan.length}` : "Show what would move"}
+          </Button>
+        )}
+      </div>
+    </Dialog>
   );
 }
 

@@ -1,6 +1,9 @@
+import { useState } from "preact/hooks";
+import type { Target } from "../api/gen";
 import { bytes } from "../format";
 import { useTarget } from "../store/reads";
 import { Age } from "../parts/Age";
+import { Button } from "../parts/Button";
 import { Arrival } from "../parts/ConnectPanel";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
@@ -9,6 +12,7 @@ import { Card, Facts, Page } from "../parts/Page";
 import { DeleteTarget } from "./SharedTarget";
 import { activity, limits, reservation, TargetGroups } from "./TargetGroups";
 import { TargetAccess, TargetSessions } from "./TargetParts";
+import { TargetPortalsDialog } from "./TargetPortals";
 
 /** One iSCSI target. */
 export function TargetPage({ iqn }: { iqn: string }) {
@@ -47,7 +51,7 @@ export function TargetPage({ iqn }: { iqn: string }) {
                           </div>
                         )),
                       ],
-                      ["Portals", t.portals.map((p) => p.address).join(", ") || "none of this node"],
+                      ["Portals", <Portals key="portals" target={t} />],
                       ["CHAP user", t.chapUser ? <code key="user">{t.chapUser}</code> : "none"],
                       ["Created", <Age key="created" at={t.created} />],
                     ]}
@@ -67,5 +71,20 @@ export function TargetPage({ iqn }: { iqn: string }) {
         )}
       </Load>
     </Page>
+  );
+}
+
+/** Where it is reached, with a way to change that. */
+function Portals({ target: t }: { target: Target }) {
+  const [open, setOpen] = useState(false);
+  return (
+    <span class="row">
+      {t.portals.map((p) => p.address).join(", ") || "none of this node"}
+      {t.allPortals && <span class="muted">all of the node</span>}
+      <Button small needs="write" label={`Change portals of ${t.name}`} onClick={() => setOpen(true)}>
+        Change
+      </Button>
+      {open && <TargetPortalsDialog target={t} onClose={() => setOpen(false)} />}
+    </span>
   );
 }
