@@ -39,7 +39,7 @@ func palette(p *page) {
 		p.shot(shot)
 	}
 	both("palette", "85-palette")
-	p.do("a vDisk by a part of its name", chromedp.KeyEvent("eb-03"), visible(`//dialog//*[@role="option"][contains(.,"web-03")]`))
+	p.do("a vDisk by a part of its name", chromedp.KeyEvent("eb-03"), visible(`//dialog//*[@role="option"][@aria-selected="true"][contains(.,"web-03")]`))
 	both("palette with a vDisk", "86-palette-found")
 	p.do("is opened", press(kb.Enter), visible(`//h1[.="web-03"]`), absent(`dialog`))
 	p.do("a page", open, visible(`dialog input[role=combobox]`), chromedp.KeyEvent("sched"), visible(`//dialog//*[@role="option"][@aria-selected="true"][contains(.,"Schedules")]`),

@@ -8,10 +8,7 @@ import { TrashPage } from "./pages/Trash";
 import { VPoolsPage } from "./pages/VPools";
 import { VPoolPage } from "./pages/VPool";
 import { ISCSIPage } from "./pages/ISCSI";
-import { TargetPage } from "./pages/Target";
-import { NodesPage } from "./pages/Nodes";
 import { UsersPage } from "./pages/Users";
-import { TokensPage } from "./pages/Tokens";
 import { NotFoundPage } from "./pages/NotFound";
 import { Lazy } from "./parts/Lazy";
 
@@ -43,6 +40,15 @@ function operations(page: (pages: OperationPages) => ComponentChildren): Compone
 /** The map of what stands on what. */
 const loadTopology = () => import("./pages/Topology");
 
+/** One target. */
+const loadTarget = () => import("./pages/Target");
+
+/** The nodes. */
+const loadNodes = () => import("./pages/Nodes");
+
+/** Tokens of people and programs. */
+const loadTokens = () => import("./pages/Tokens");
+
 /** The documentation. */
 const loadDocuments = () => import("./pages/Documents");
 
@@ -65,7 +71,7 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/vpools/:name", ({ name = "" }) => <VPoolPage key={name} name={name} />],
   ["/iscsi", () => <ISCSIPage />],
   ["/iscsi/new", () => <ISCSIPage create />],
-  ["/iscsi/:iqn", ({ iqn = "" }) => <TargetPage key={iqn} iqn={iqn} />],
+  ["/iscsi/:iqn", ({ iqn = "" }) => <Lazy key="target" load={loadTarget}>{(t: typeof import("./pages/Target")) => <t.TargetPage key={iqn} iqn={iqn} />}</Lazy>],
   ["/alba", () => object((o) => <o.AlbaPage />)],
   ["/alba/presets/new", () => object((o) => <o.AlbaPage createPreset />)],
   ["/backends", () => object((o) => <o.BackendsPage />)],
@@ -90,13 +96,13 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/schedules", () => operations((o) => <o.SchedulesPage />)],
   ["/audit", () => operations((o) => <o.AuditPage />)],
   ["/settings", () => operations((o) => <o.SettingsPage />)],
-  ["/nodes", () => <NodesPage />],
+  ["/nodes", () => <Lazy key="nodes" load={loadNodes}>{(n: typeof import("./pages/Nodes")) => <n.NodesPage />}</Lazy>],
   ["/docs", () => documents()],
   ["/docs/:name", ({ name = "" }) => documents(name)],
   ["/users", () => <UsersPage />],
   ["/users/new", () => <UsersPage create />],
-  ["/tokens", () => <TokensPage />],
-  ["/tokens/new", () => <TokensPage create />],
+  ["/tokens", () => <Lazy key="tokens" load={loadTokens}>{(t: typeof import("./pages/Tokens")) => <t.TokensPage />}</Lazy>],
+  ["/tokens/new", () => <Lazy key="tokens" load={loadTokens}>{(t: typeof import("./pages/Tokens")) => <t.TokensPage create />}</Lazy>],
 ];
 
 /** The page of something with a number; what is none is not found. */
