@@ -1,6 +1,8 @@
 package api
 
 import (
+	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -8,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"path"
+	"strconv"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -16,6 +19,7 @@ import (
 // asset is a file of the UI with its validator.
 type asset struct {
 	body  []byte
+	small []byte // body with gzip; nil: not worth it
 	etag  string
 	ctype string
 }
@@ -40,7 +44,11 @@ func (s *Server) routeUI() error {
 		if ctype == "" {
 			ctype = "application/octet-stream"
 		}
-		files[p] = asset{b, `"` + hex.EncodeToString(sum[:16]) + `"`, ctype}
+		small, err := compress(b)
+		if err != nil {
+			return err
+		}
+		files[p] = asset{b, small, `"` + hex.EncodeToString(sum[:16]) + `"`, ctype}
 		return nil
 	})
 	if err != nil {
@@ -67,6 +75,34 @@ func (s *Server) routeUI() error {
 	return nil
 }
 
+// compress returns b with gzip, or nil where that saves less than a tenth, as of fonts.
+func compress(b []byte) ([]byte, error) {
+	var out bytes.Buffer
+	z, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := z.Write(b); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil || out.Len() > len(b)*9/10 {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// takesGzip reports whether Accept-Encoding names gzip, without the weight 0.
+func takesGzip(accept string) bool {
+	for coding := range strings.SplitSeq(accept, ",") {
+		name, weight, _ := strings.Cut(coding, ";")
+		if strings.TrimSpace(name) == "gzip" {
+			q, err := strconv.ParseFloat(strings.TrimPrefix(strings.TrimSpace(weight), "q="), 64)
+			return weight == "" || err == nil && q > 0
+		}
+	}
+	return false
+}
+
 // serve answers with the file, or 304 when the browser has it. Names are fixed,
 // so a browser asks each time.
 func (a asset) serve(c echo.Context) error {
@@ -77,6 +113,12 @@ func (a asset) serve(c echo.Context) error {
 		if have = strings.TrimPrefix(strings.TrimSpace(have), "W/"); have == a.etag || have == "*" {
 			return c.NoContent(http.StatusNotModified)
 		}
+	}
+	h.Set("Vary", "Accept-Encoding")
+	if a.small != nil && takesGzip(c.Request().Header.Get("Accept-Encoding")) {
+		h.Set("Content-Encoding", "gzip")
+		h.Set("ETag", "W/"+a.etag)
+		return c.Blob(http.StatusOK, a.ctype, a.small)
 	}
 	return c.Blob(http.StatusOK, a.ctype, a.body)
 }
