@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-ZDUAH6XT.js";import"/assets/chunk-7CHKQGIK.js";import"/assets/chunk-NGMIJCXJ.js";import"/assets/chunk-HJ44INNU.js";import"/assets/chunk-EY3FWRRY.js";import"/assets/chunk-3FNC2P3B.js";export{a as RestoredCards};

@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-VKPPQR3H.js";import"/assets/chunk-WBQCI2GP.js";import"/assets/chunk-YLQN62AY.js";import"/assets/chunk-TIW2BA57.js";import"/assets/chunk-HWBRZDN3.js";import"/assets/chunk-5ADLQBWA.js";export{a as RestoredCards};
