@@ -215,7 +215,7 @@ func (s *Server) JoinCluster(ctx context.Context, r JoinClusterRequestObject) (J
 		return nil, joinRefused(b.Name, err)
 	}
 	return JoinCluster200JSONResponse{
-		Cluster: a.Cluster, Name: a.Name, Ca: string(a.CA), Certificate: string(a.Certificate), SealKey: strings.TrimSpace(a.SealKey), Etcd: a.Etcd, Prefix: a.Prefix, Own: &a.Own,
+		Cluster: a.Cluster, Name: a.Name, Ca: string(a.CA), Certificate: string(a.Certificate), SealKey: strings.TrimSpace(a.SealKey), Etcd: a.Etcd, Prefix: a.Prefix, Own: a.Own,
 	}, nil
 }
 

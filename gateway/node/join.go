@@ -283,7 +283,7 @@ func (j *join) check(a client.JoinAnswer) error {
 
 // reach opens the registry as serve will, and sees that it is the cluster's.
 func (j *join) reach(ctx context.Context, a client.JoinAnswer) (place, error) {
-	p := place{Etcd: a.Prefix, Members: a.Etcd, Own: a.Own != nil && *a.Own}
+	p := place{Etcd: a.Prefix, Members: a.Etcd, Own: a.Own}
 	c := j.cfg.Registry.placed(p)
 	switch {
 	case p.Own && len(j.cfg.Registry.Etcd) > 0:
@@ -360,7 +360,7 @@ func (j *join) end(ctx context.Context, p place) error {
 		return err
 	}
 	if j.done.Cluster == "" { // all was there
-		if _, err := j.reach(ctx, client.JoinAnswer{Cluster: j.token.Cluster, Name: j.token.Cluster, Etcd: p.Members, Prefix: p.Etcd, Own: &p.Own}); err != nil {
+		if _, err := j.reach(ctx, client.JoinAnswer{Cluster: j.token.Cluster, Name: j.token.Cluster, Etcd: p.Members, Prefix: p.Etcd, Own: p.Own}); err != nil {
 			return err
 		}
 	}

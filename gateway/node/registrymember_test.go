@@ -153,6 +153,7 @@ func (r *running) label(text string) {
 // TestOwnRegistry: a node's registry moves into a member that it runs, others join and become
 // members; any of them may be gone, come back, lose its disk, stop being a member or leave.
 func TestOwnRegistry(t *testing.T) {
+	t.Parallel()
 	c := newRinged(t, 3)
 	// The first one, which was the cluster's only member, is gone.
 	c.stop(0)
@@ -218,6 +219,7 @@ func (r *running) knows(name string) bool {
 // TestRegistryRecover: of three members two are lost for good. Nothing answers then; by word of
 // the administrator one goes on alone, and the others become members anew.
 func TestRegistryRecover(t *testing.T) {
+	t.Parallel()
 	c := newRinged(t, 3)
 	c.nodes[0].label("d1")
 	for i := range c.nodes {

@@ -1682,8 +1682,8 @@ type ClusterStatus struct {
 	// Registry embedded: in the node's data directory; nodes: in an etcd whose members nodes run
 	Registry ClusterStatusRegistry `json:"registry"`
 
-	// RegistryMembers Of its etcd, as they were seen last by the node that is asked; absent: not looked at yet, or in the data directory
-	RegistryMembers *[]RegistryMember `json:"registryMembers,omitempty"`
+	// RegistryMembers Of its etcd, as they were seen last by the node that is asked; null: not looked at yet, or it is in the data directory
+	RegistryMembers *[]RegistryMember `json:"registryMembers"`
 }
 
 // ClusterStatusRegistry embedded: in the node's data directory; nodes: in an etcd whose members nodes run
@@ -2535,8 +2535,8 @@ type JoinAnswer struct {
 	// Name Of the cluster
 	Name string `json:"name"`
 
-	// Own Nodes of the cluster run these members, and reach them with its certificates; absent: they do not
-	Own *bool `json:"own,omitempty"`
+	// Own Nodes of the cluster run these members, and reach them with its certificates
+	Own bool `json:"own"`
 
 	// Prefix Of the registry's keys
 	Prefix string `json:"prefix"`

@@ -535,8 +535,8 @@ export type ClusterStatus = {
   "observedAt": string;
   /** embedded: in the node's data directory; nodes: in an etcd whose members nodes run */
   "registry": "embedded" | "etcd" | "nodes";
-  /** Of its etcd, as they were seen last by the node that is asked; absent: not looked at yet, or in the data directory */
-  "registryMembers"?: Array<RegistryMember>;
+  /** Of its etcd, as they were seen last by the node that is asked; null: not looked at yet, or it is in the data directory */
+  "registryMembers": Array<RegistryMember> | null;
 };
 export type Commit = {
   "committedSeq": number;
@@ -1114,8 +1114,8 @@ export type JoinAnswer = {
   "etcd": Array<string>;
   /** Of the cluster */
   "name": string;
-  /** Nodes of the cluster run these members, and reach them with its certificates; absent: they do not */
-  "own"?: boolean;
+  /** Nodes of the cluster run these members, and reach them with its certificates */
+  "own": boolean;
   /** Of the registry's keys */
   "prefix": string;
   /** Opens the secrets of the registry, in hex */
