@@ -41,6 +41,12 @@ const (
 	tendEvery = 5 * time.Second
 	// tendWait bounds one question to the members.
 	tendWait = 5 * time.Second
+	// defragmentFrom is the size of a member's database, in bytes, from which on it gives back
+	// what it does not use, when that is more than half; it looks every defragmentEvery.
+	defragmentFrom  = 1 << 30
+	defragmentEvery = time.Hour
+	// defragmentWait bounds how long it may take, and so answer nothing.
+	defragmentWait = 2 * time.Minute
 	// leaveWait bounds how long a node that leaves waits for its member to be let go, which
 	// it asks for every leaveEvery.
 	leaveWait  = 20 * time.Second
@@ -99,8 +105,8 @@ type registryMember struct {
 	mu sync.Mutex
 	// server is nil while there is none.
 	server *etcd.Server
-	// problem is why the last look did not come to its end; nil: it did.
-	problem error
+	// tidied is when its database was looked at; of tend.
+	tidied time.Time
 }
 
 func (r *registryMember) config() *registryMemberConfig { return r.n.cfg.Registry.Member }
@@ -186,8 +192,16 @@ func (r *registryMember) name(ctx context.Context) (string, error) {
 // is there, or the authority is the node's own.
 func (r *registryMember) certifyEarly(p place, now time.Time) error {
 	if _, err := os.Stat(r.n.dir.file(tlsDir, "ca-key.pem")); err != nil && p.Etcd != "" {
-		_, err := tls.LoadX509KeyPair(r.n.dir.file(tlsDir, registryCert), r.n.dir.file(tlsDir, registryKey))
-		return err
+		pair, err := tls.LoadX509KeyPair(r.n.dir.file(tlsDir, registryCert), r.n.dir.file(tlsDir, registryKey))
+		if err != nil {
+			return err
+		}
+		for _, h := range r.config().hosts() {
+			if err := pair.Leaf.VerifyHostname(h); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	ca, err := ownCA(r.n.dir, now)
 	if err != nil {
@@ -306,9 +320,6 @@ func (r *registryMember) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		r.mu.Lock()
-		r.problem = err
-		r.mu.Unlock()
 		switch {
 		case err == nil:
 			said = ""
@@ -358,7 +369,38 @@ func (r *registryMember) tend(ctx context.Context, s *etcd.Store) error {
 			r.n.log.Info("the node is a member of the registry")
 		}
 	}
-	return errors.Join(r.sweep(ctx, s, list), r.follow(s, list))
+	return errors.Join(r.sweep(ctx, s, list), r.follow(s, list), r.tidy(ctx, s))
+}
+
+// tidy has the node's own member give back what it does not use, at one node after the other as
+// their clocks have it, the one that leads last. Where the database was full, that ends then.
+func (r *registryMember) tidy(ctx context.Context, s *etcd.Store) error {
+	if r.config() == nil || time.Since(r.tidied) < defragmentEvery {
+		return nil
+	}
+	all := s.Members(ctx)
+	i := slices.IndexFunc(all, func(m etcd.MemberState) bool { return m.Endpoint == r.config().client() })
+	if i < 0 || all[i].Err != nil {
+		return nil
+	}
+	r.tidied = time.Now()
+	own := all[i]
+	wasteful := func(m etcd.MemberState) bool { return m.Size >= defragmentFrom && m.InUse < m.Size/2 }
+	if own.Leads && slices.ContainsFunc(all, func(m etcd.MemberState) bool { return !m.Leads && wasteful(m) }) {
+		return nil
+	}
+	if wasteful(own) {
+		ctx, cancel := context.WithTimeout(ctx, defragmentWait)
+		defer cancel()
+		if err := s.Defragment(ctx, own.Endpoint); err != nil {
+			return err
+		}
+		r.n.log.Info("the registry's member gave back what it did not use", "bytes", own.Size-own.InUse)
+	}
+	if slices.Contains(own.Alarms, "NOSPACE") && own.InUse < own.Quota/2 {
+		return r.bounded(ctx, s.Disarm)
+	}
+	return nil
 }
 
 func (r *registryMember) bounded(ctx context.Context, do func(context.Context) error) error {

@@ -12,6 +12,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 const (
@@ -100,6 +101,36 @@ func (s *Store) Remove(ctx context.Context, id uint64) error {
 		err = nil
 	}
 	return s.explain(ctx, err)
+}
+
+// Defragment gives the space that a member's database does not use back to its disk. The member
+// answers nothing meanwhile: some seconds for each gigabyte that is used.
+func (s *Store) Defragment(ctx context.Context, endpoint string) error {
+	if err := s.ready(ctx); err != nil {
+		return err
+	}
+	_, err := s.c.Defragment(ctx, endpoint)
+	return s.explain(ctx, err)
+}
+
+// Disarm ends an alarm of the whole cluster that its database is full. It comes back when it is.
+func (s *Store) Disarm(ctx context.Context) error {
+	if err := s.ready(ctx); err != nil {
+		return err
+	}
+	res, err := s.c.AlarmList(ctx)
+	if err != nil {
+		return s.explain(ctx, err)
+	}
+	for _, a := range res.Alarms {
+		if a.Alarm != etcdserverpb.AlarmType_NOSPACE {
+			continue
+		}
+		if _, err := s.c.AlarmDisarm(ctx, (*clientv3.AlarmMember)(a)); err != nil {
+			return s.explain(ctx, err)
+		}
+	}
+	return nil
 }
 
 // SetEndpoints replaces the members that are asked.

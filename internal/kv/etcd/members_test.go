@@ -60,6 +60,12 @@ func TestMemberStates(t *testing.T) {
 	if got := s.Members(t.Context()); !slices.Equal(got[0].Alarms, []string{"NOSPACE"}) {
 		t.Errorf("%+v", got[0])
 	}
+	if err := s.Disarm(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Members(t.Context()); len(got[0].Alarms) != 0 {
+		t.Errorf("disarmed: %+v", got[0])
+	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -111,4 +117,35 @@ func TestFault(t *testing.T) {
 		t.Error(err)
 	}
 	s.Close()
+}
+
+// TestDefragment: a member gives back what it does not use.
+func TestDefragment(t *testing.T) {
+	c := newCluster(t, 1)
+	s := c.open(t, "test/")
+	for i := range 40 {
+		if _, err := s.Txn(t.Context(), nil, []kv.Op{kv.Put(fmt.Sprint("k", i), make([]byte, 512<<10))}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := kv.Wipe(t.Context(), s, "", func(kv.KV) bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+	c.compact(t)
+	if before := s.Members(t.Context())[0].Size; before < 20<<20 {
+		t.Fatalf("%d bytes before", before)
+	}
+	for end := time.Now().Add(time.Minute); ; { // a compaction frees space a little later
+		if err := s.Defragment(t.Context(), c.endpoints[0]); err != nil {
+			t.Fatal(err)
+		}
+		after := s.Members(t.Context())[0].Size
+		if after < 10<<20 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes after", after)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 }
