@@ -190,4 +190,3 @@ func benchEnd(ctx context.Context, api *client.Client, name string) error {
 	}
 	return err
 }
-
