@@ -242,7 +242,7 @@ func TestLeaseDeaf(t *testing.T) {
 	etcdtest.EachStore(t, func(t *testing.T, open func() kv.Store) {
 		l := lease(t, &deaf{Store: open()}, LeaseMost)
 		_, term := l.State()
-		for range 5 {
+		for range 3 {
 			was := l.Until()
 			l.wait(t, "renewed", func() bool { return l.Until().After(was) })
 			if !l.Valid() {

@@ -109,6 +109,8 @@ func (s *Store) Defragment(ctx context.Context, endpoint string) error {
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
+	s.dials.RLock()
+	defer s.dials.RUnlock()
 	_, err := s.c.Defragment(ctx, endpoint)
 	return s.explain(ctx, err)
 }
@@ -134,7 +136,11 @@ func (s *Store) Disarm(ctx context.Context) error {
 }
 
 // SetEndpoints replaces the members that are asked.
-func (s *Store) SetEndpoints(endpoints []string) { s.c.SetEndpoints(endpoints...) }
+func (s *Store) SetEndpoints(endpoints []string) {
+	s.dials.Lock()
+	defer s.dials.Unlock()
+	s.c.SetEndpoints(endpoints...)
+}
 
 // MemberState is what a member says of itself.
 type MemberState struct {
@@ -171,6 +177,8 @@ func (s *Store) member(ctx context.Context, endpoint string) MemberState {
 	}
 	ctx, cancel := context.WithTimeout(ctx, memberWait)
 	defer cancel()
+	s.dials.RLock()
+	defer s.dials.RUnlock()
 	st, err := s.c.Status(ctx, endpoint)
 	if err != nil {
 		m.Err = s.explain(ctx, err)

@@ -59,6 +59,9 @@ type Store struct {
 	quit   chan struct{} // closed by Close
 	once   sync.Once
 	wg     sync.WaitGroup // watches
+	// dials is held where the client connects to one member, and alone where its endpoints are
+	// replaced: it reads them unguarded.
+	dials sync.RWMutex
 }
 
 var _ kv.Store = (*Store)(nil)
