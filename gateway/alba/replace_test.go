@@ -60,7 +60,8 @@ func TestReplace(t *testing.T) {
 			t.Errorf("replaced by %+v", o)
 		}
 	}
-	if old, err := s.OSD(t.Context(), 1); err != nil || old.ReplacedBy != by.Number {
+	// A look of the node's own may have let it go by now.
+	if old, err := s.OSD(t.Context(), 1); !errors.Is(err, manager.ErrNotFound) && (err != nil || old.ReplacedBy != by.Number) {
 		t.Errorf("the old device: %+v, %v, want one replaced by %d", old, err, by.Number)
 	}
 	must(t, r.agent.Survey(t.Context())) // nothing is stored: it leaves
