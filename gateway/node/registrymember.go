@@ -30,6 +30,9 @@ import (
 //	DIR/etcd               the member's data, or where the configuration says
 //	DIR/tls/registry.pem   the member's certificate, registry-key.pem its key
 //
+// A node that has a member asks that one alone, so that nothing of it waits for another node
+// that stands still; when its member ends, and without one, it asks all.
+//
 // A member is called by its node's id. A node that is a member no more by its configuration
 // takes itself out, and one of a node that is none of the cluster any more is taken out by the
 // others.
@@ -330,6 +333,7 @@ func (r *registryMember) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-r.ended():
 		case <-again.C:
 		}
 	}
@@ -341,6 +345,7 @@ func (r *registryMember) tend(ctx context.Context, s *etcd.Store) error {
 	if r.n.member.leaving.Load() {
 		return nil
 	}
+	r.prefer(s)
 	list, err := r.list(ctx, s)
 	if err != nil {
 		return err
@@ -369,7 +374,28 @@ func (r *registryMember) tend(ctx context.Context, s *etcd.Store) error {
 			r.n.log.Info("the node is a member of the registry")
 		}
 	}
-	return errors.Join(r.sweep(ctx, s, list), r.follow(s, list), r.tidy(ctx, s))
+	err = errors.Join(r.sweep(ctx, s, list), r.follow(list), r.tidy(ctx, s))
+	r.prefer(s)
+	return err
+}
+
+// prefer has the node ask its own member, while that counts, and else all.
+func (r *registryMember) prefer(s *etcd.Store) {
+	urls := r.n.registryURLs()
+	if c := r.config(); c != nil && r.running() != nil && slices.Contains(urls, c.client()) {
+		urls = []string{c.client()}
+	}
+	if !slices.Equal(urls, s.Endpoints()) {
+		s.SetEndpoints(urls)
+	}
+}
+
+// ended is closed when the member ended; nil: there is none.
+func (r *registryMember) ended() <-chan struct{} {
+	if s := r.running(); s != nil {
+		return s.Ended()
+	}
+	return nil
 }
 
 // tidy has the node's own member give back what it does not use, at one node after the other as
@@ -378,7 +404,7 @@ func (r *registryMember) tidy(ctx context.Context, s *etcd.Store) error {
 	if r.config() == nil || time.Since(r.tidied) < defragmentEvery {
 		return nil
 	}
-	all := s.Members(ctx)
+	all := s.MembersAt(ctx, r.n.registryURLs())
 	i := slices.IndexFunc(all, func(m etcd.MemberState) bool { return m.Endpoint == r.config().client() })
 	if i < 0 || all[i].Err != nil {
 		return nil
@@ -505,7 +531,7 @@ func (r *registryMember) sweep(ctx context.Context, s *etcd.Store, list []etcd.M
 }
 
 // follow keeps where the members are: the next start finds the registry there.
-func (r *registryMember) follow(s *etcd.Store, list []etcd.Member) error {
+func (r *registryMember) follow(list []etcd.Member) error {
 	var urls []string
 	for _, m := range list {
 		if m.Client != "" && !m.Learner {
@@ -532,7 +558,6 @@ func (r *registryMember) follow(s *etcd.Store, list []etcd.Member) error {
 	if err := r.n.dir.setPlace(p); err != nil {
 		return err
 	}
-	s.SetEndpoints(urls)
 	r.n.registryAt.Store(&urls)
 	r.n.log.Info("the registry's members are known", "members", urls)
 	return nil
@@ -558,7 +583,7 @@ func (r *registryMember) leave(ctx context.Context, id, object string) error {
 		return &control.Error{Code: control.CodeTimeout, Object: object, Message: "the registry does not say which nodes are its members", Hint: "try again when it answers"}
 	}
 	up := map[uint64]bool{}
-	for _, m := range s.Members(ctx) {
+	for _, m := range s.MembersAt(ctx, r.n.registryURLs()) {
 		up[m.ID] = m.Err == nil
 	}
 	left, living := 0, 0
@@ -579,9 +604,10 @@ func (r *registryMember) leave(ctx context.Context, id, object string) error {
 		return nil
 	case its.Learner || living > left/2:
 		if id == r.n.self.ID { // its own does not answer any more, soon
-			if err := r.follow(s, slices.DeleteFunc(slices.Clone(list), func(m etcd.Member) bool { return m.ID == its.ID })); err != nil {
+			if err := r.follow(slices.DeleteFunc(slices.Clone(list), func(m etcd.Member) bool { return m.ID == its.ID })); err != nil {
 				return err
 			}
+			r.prefer(s)
 		}
 		return r.leaves(ctx, s, *its, object)
 	case left == 0:

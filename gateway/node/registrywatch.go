@@ -18,7 +18,7 @@ const registryEvery = 15 * time.Second
 // registry is in none.
 func (n *node) watchRegistry(ctx context.Context) {
 	s, ok := n.kv.(interface {
-		Members(ctx context.Context) []etcd.MemberState
+		MembersAt(ctx context.Context, endpoints []string) []etcd.MemberState
 		List(ctx context.Context) ([]etcd.Member, error)
 	})
 	if !ok {
@@ -29,7 +29,7 @@ func (n *node) watchRegistry(ctx context.Context) {
 	away := false
 	for {
 		var out []observe.RegistryMember
-		for _, m := range s.Members(ctx) {
+		for _, m := range s.MembersAt(ctx, n.registryURLs()) {
 			o := observe.RegistryMember{Endpoint: m.Endpoint, Leads: m.Leads, Size: m.Size, InUse: m.InUse, Quota: m.Quota, Alarms: m.Alarms}
 			if m.Err != nil {
 				o.Err = m.Err.Error()

@@ -142,6 +142,11 @@ func clusterAlbaCutNode(ctx context.Context, e *env) (string, error) {
 	})
 }
 
+// clusterOwnCutNode is clusterAlbaCutNode where the members of etcd are in the nodes.
+func clusterOwnCutNode(ctx context.Context, e *env) (string, error) {
+	return e.clusterRounds(ctx, func(ctx context.Context, c *clusterDrill) error { return c.cutOff(ctx, "nodes") })
+}
+
 // cutOff cuts a node from others until its vDisks have moved, with reads on the old paths all
 // the time, and heals.
 func (c *clusterDrill) cutOff(ctx context.Context, from ...string) error {

@@ -63,7 +63,7 @@ var drills = []drill{
 	{"cluster-alba-kill-node", "cluster-kill-node with the vPool on an Alba over two devices of each node: the devices go with their node, and nothing else keeps the data", 1, 5 * time.Minute, clusterKillNode},
 	{"cluster-own-kill-node", "cluster-alba-kill-node with the registry on the nodes, too: with a node a member of it goes, now and then the one that leads", 1, 5 * time.Minute, clusterKillNode},
 	{"cluster-own-pause-node", "cluster-alba-pause-node with the registry on the nodes", 1, 6 * time.Minute, clusterPauseNode},
-	{"cluster-own-cut-node", "cluster-alba-cut-node with the registry on the nodes", 1, 5 * time.Minute, clusterAlbaCutNode},
+	{"cluster-own-cut-node", "cluster-alba-cut-node with the registry on the nodes", 1, 5 * time.Minute, clusterOwnCutNode},
 	{"cluster-alba-pause-node", "cluster-pause-node with the vPool on the nodes' Alba", 1, 6 * time.Minute, clusterPauseNode},
 	{"cluster-alba-cut-node", "cluster-cut-node with the vPool on the nodes' Alba: a node and its devices lose the others and etcd", 1, 5 * time.Minute, clusterAlbaCutNode},
 	{"cluster-alba-cut-etcd", "cluster-cut-etcd with the vPool on the nodes' Alba, whose manifests are in etcd", 1, 6 * time.Minute, clusterCutEtcd},

@@ -135,6 +135,9 @@ func (s *Store) Disarm(ctx context.Context) error {
 	return nil
 }
 
+// Endpoints are the members that are asked.
+func (s *Store) Endpoints() []string { return s.c.Endpoints() }
+
 // SetEndpoints replaces the members that are asked.
 func (s *Store) SetEndpoints(endpoints []string) {
 	s.dials.Lock()
@@ -160,7 +163,11 @@ var alarmName = regexp.MustCompile(`alarm:\s*([A-Z]+)`)
 
 // Members asks every endpoint, side by side. It returns within seconds, or with ctx.
 func (s *Store) Members(ctx context.Context) []MemberState {
-	endpoints := s.c.Endpoints()
+	return s.MembersAt(ctx, s.c.Endpoints())
+}
+
+// MembersAt is Members of these endpoints.
+func (s *Store) MembersAt(ctx context.Context, endpoints []string) []MemberState {
 	out := make([]MemberState, len(endpoints))
 	var wg sync.WaitGroup
 	for i, e := range endpoints {
