@@ -223,6 +223,10 @@ func (s *Store) FreshVDisks(ctx context.Context) (changed []string, _ error) {
 	return l.changed, errors.Join(err, l.bad)
 }
 
+// FreshNodes reads all nodes from the registry: for a decision that what memory lacks would
+// make wrong. An error says that not all of them are known.
+func (s *Store) FreshNodes(ctx context.Context) ([]Node, error) { return s.nodes.read(ctx, nil) }
+
 // FreshVDisk returns a vDisk by id, read anew if it is not known yet: another node may have
 // made it a moment ago.
 func (s *Store) FreshVDisk(ctx context.Context, id string) (VDisk, bool) {

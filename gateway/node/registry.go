@@ -223,7 +223,7 @@ func (n *node) openRegistry(ctx context.Context) (kv.Store, error) {
 	}
 	if n.cfg.Registry.Member != nil {
 		n.onClose(n.regMember.Close)
-		if err := n.regMember.open(ctx, p); err != nil && !errors.Is(err, etcd.ErrRemoved) {
+		if err := n.regMember.open(ctx, p); err != nil {
 			return nil, err
 		}
 		if p.Etcd == "" {

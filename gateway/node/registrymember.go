@@ -172,7 +172,12 @@ func (r *registryMember) open(ctx context.Context, p place) error {
 		}
 		return err
 	}
-	return r.serve(ctx, etcd.ServerOptions{Name: id, Members: map[string]string{id: c.peer()}})
+	err = r.serve(ctx, etcd.ServerOptions{Name: id, Members: map[string]string{id: c.peer()}})
+	if errors.Is(err, etcd.ErrRemoved) && others {
+		r.n.log.Warn("the node's member of the registry stopped; the others are asked whether it is one", "err", err)
+		return nil // tend
+	}
+	return err
 }
 
 // name is the node's id, which is decided now at its first start.
@@ -234,8 +239,7 @@ func (r *registryMember) certify(ca authority, now time.Time) error {
 	return nil
 }
 
-// serve starts the member and waits for a quorum. What a member that was removed had is put
-// aside.
+// serve starts the member and waits for a quorum.
 func (r *registryMember) serve(ctx context.Context, o etcd.ServerOptions) error {
 	c, d := r.config(), r.n.dir
 	o.Dir, o.Client, o.Token, o.Log = r.dir(), c.client(), "ovgate", r.n.log
@@ -247,9 +251,6 @@ func (r *registryMember) serve(ctx context.Context, o etcd.ServerOptions) error 
 	}
 	r.n.log.Info("a member of the registry starts, and waits for a quorum", "dir", o.Dir, "nodes", o.Client, "members", c.peer())
 	s, err := etcd.Serve(ctx, o)
-	if errors.Is(err, etcd.ErrRemoved) {
-		return errors.Join(err, r.putAside())
-	}
 	if err != nil {
 		return fmt.Errorf("registry: %w", err)
 	}
@@ -398,8 +399,8 @@ func (r *registryMember) ended() <-chan struct{} {
 	return nil
 }
 
-// tidy has the node's own member give back what it does not use, at one node after the other as
-// their clocks have it, the one that leads last. Where the database was full, that ends then.
+// tidy has the node's own member give back what it does not use, when it is its turn. Where the
+// database was full, that ends then.
 func (r *registryMember) tidy(ctx context.Context, s *etcd.Store) error {
 	if r.config() == nil || time.Since(r.tidied) < defragmentEvery {
 		return nil
@@ -411,11 +412,7 @@ func (r *registryMember) tidy(ctx context.Context, s *etcd.Store) error {
 	}
 	r.tidied = time.Now()
 	own := all[i]
-	wasteful := func(m etcd.MemberState) bool { return m.Size >= defragmentFrom && m.InUse < m.Size/2 }
-	if own.Leads && slices.ContainsFunc(all, func(m etcd.MemberState) bool { return !m.Leads && wasteful(m) }) {
-		return nil
-	}
-	if wasteful(own) {
+	if turn(all) == own.Endpoint {
 		ctx, cancel := context.WithTimeout(ctx, defragmentWait)
 		defer cancel()
 		if err := s.Defragment(ctx, own.Endpoint); err != nil {
@@ -427,6 +424,29 @@ func (r *registryMember) tidy(ctx context.Context, s *etcd.Store) error {
 		return r.bounded(ctx, s.Disarm)
 	}
 	return nil
+}
+
+// turn is the member that may give back what it does not use, and so answer nothing for some
+// seconds; empty: none. It is the same at all nodes that see the same, so that never two do: the
+// one that leads last, and none while one does not answer, or there would be no quorum.
+func turn(all []etcd.MemberState) string {
+	next := ""
+	for _, m := range all {
+		switch {
+		case m.Err != nil:
+			return ""
+		case m.Size < defragmentFrom || m.InUse >= m.Size/2:
+		case m.Leads:
+			next = cmp.Or(next, m.Endpoint)
+		case next == "" || leads(all, next) || m.Endpoint < next:
+			next = m.Endpoint
+		}
+	}
+	return next
+}
+
+func leads(all []etcd.MemberState, endpoint string) bool {
+	return slices.ContainsFunc(all, func(m etcd.MemberState) bool { return m.Leads && m.Endpoint == endpoint })
 }
 
 func (r *registryMember) bounded(ctx context.Context, do func(context.Context) error) error {
@@ -472,6 +492,11 @@ func (r *registryMember) enter(ctx context.Context, s *etcd.Store, list []etcd.M
 		return err
 	}
 	id, o := r.n.self.ID, etcd.ServerOptions{Name: r.n.self.ID, Join: true, Members: map[string]string{}}
+	if self == nil && etcd.Has(r.dir()) { // by what a quorum says, and by nothing less
+		if err := r.putAside(); err != nil {
+			return err
+		}
+	}
 	if etcd.Has(r.dir()) {
 		o.Members[id] = r.config().peer()
 		return r.serve(ctx, o)
@@ -516,14 +541,30 @@ func (r *registryMember) out(ctx context.Context, s *etcd.Store, m etcd.Member) 
 	return nil
 }
 
-// sweep takes members out whose nodes were removed.
+// sweep takes members out whose nodes were removed. What memory does not know yet may have
+// joined a moment ago: so the registry is asked before one goes.
 func (r *registryMember) sweep(ctx context.Context, s *etcd.Store, list []etcd.Member) error {
 	if r.n.member.part.Load() == nil {
 		return nil
 	}
+	strange := slices.DeleteFunc(slices.Clone(list), func(m etcd.Member) bool {
+		_, ok := r.n.model.Node(m.Name)
+		return ok || !uuid.MatchString(m.Name) || m.Name == r.n.self.ID
+	})
+	if len(strange) == 0 {
+		return nil
+	}
+	var nodes []model.Node
+	err := r.bounded(ctx, func(ctx context.Context) (err error) {
+		nodes, err = r.n.model.FreshNodes(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	var errs error
-	for _, m := range list {
-		if _, ok := r.n.model.Node(m.Name); !ok && uuid.MatchString(m.Name) && m.Name != r.n.self.ID {
+	for _, m := range strange {
+		if !slices.ContainsFunc(nodes, func(n model.Node) bool { return n.ID == m.Name }) {
 			errs = errors.Join(errs, r.out(ctx, s, m))
 		}
 	}

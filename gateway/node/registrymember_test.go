@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -248,4 +249,26 @@ func TestRegistryRecover(t *testing.T) {
 	c.stop(0)
 	c.nodes[2].until("d2", func() bool { return c.nodes[2].knows("d2") })
 	c.nodes[1].label("d3")
+}
+
+// TestTurn: one member at a time gives back what it does not use, the one that leads last, and
+// none while another one is away.
+func TestTurn(t *testing.T) {
+	a := etcd.MemberState{Endpoint: "a", Leads: true, Size: 2 * defragmentFrom, InUse: 1}
+	b := etcd.MemberState{Endpoint: "b", Size: 2 * defragmentFrom, InUse: 1}
+	c := etcd.MemberState{Endpoint: "c", Size: 2 * defragmentFrom, InUse: 1}
+	tidy := func(m etcd.MemberState) etcd.MemberState { m.Size = 1; return m }
+	away := func(m etcd.MemberState) etcd.MemberState { m.Err = errors.New("away"); return m }
+	for want, all := range map[string][][]etcd.MemberState{
+		"b": {{a, b, c}, {c, b, a}, {b, c, tidy(a)}},
+		"c": {{a, tidy(b), c}, {c, a, tidy(b)}},
+		"a": {{a, tidy(b), tidy(c)}, {a}},
+		"":  {{a, b, away(c)}, {tidy(a), tidy(b)}, nil},
+	} {
+		for _, m := range all {
+			if got := turn(m); got != want {
+				t.Errorf("%q, want %q: %+v", got, want, m)
+			}
+		}
+	}
 }

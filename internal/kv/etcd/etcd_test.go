@@ -124,7 +124,7 @@ func (c *cluster) compact(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cl.Compact(t.Context(), now.Header.Revision); err != nil {
+	if _, err := cl.Compact(t.Context(), now.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
 		t.Fatal(err)
 	}
 }
