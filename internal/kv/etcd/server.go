@@ -87,8 +87,9 @@ func (f *fault) OnWrite(e *zapcore.CheckedEntry, _ []zapcore.Field) {
 	runtime.Goexit()
 }
 
-// ErrRemoved: a member stopped by itself, which it does when the others removed it.
-var ErrRemoved = errors.New("it stopped: the other members say that it was removed")
+// ErrRemoved: a member stopped by itself, as it does when the others removed it. List, at these,
+// tells whether they did.
+var ErrRemoved = errors.New("it stopped by itself: the other members may have removed it")
 
 // Has tells whether a directory holds the data of a member.
 func Has(dir string) bool {
@@ -123,6 +124,11 @@ func Serve(ctx context.Context, o ServerOptions) (*Server, error) {
 	case <-f.dead:
 		err = errors.New(f.what)
 	case err = <-e.Err():
+		select {
+		case <-e.Server.StoppingNotify():
+			err = fmt.Errorf("%w (%v)", ErrRemoved, err)
+		default:
+		}
 	case <-e.Server.StopNotify():
 		err = ErrRemoved
 	case <-timer.C:
