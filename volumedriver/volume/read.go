@@ -179,8 +179,7 @@ func (v *Volume) inMemory(pieces []piece) bool {
 				return false
 			}
 		case pc.mapped:
-			first, _ := v.layout.Group(pc.index)
-			last, _ := v.layout.Group(pc.index + uint32(pc.count) - 1)
+			first, last := v.groups(pc)
 			for g := first; g <= last; g++ {
 				if v.host.cache.Peek(v.key(pc, g)) == nil {
 					return false
@@ -220,8 +219,13 @@ func (v *Volume) readAgain(ctx context.Context, pieces []piece, p []byte, off in
 // references back.
 func (v *Volume) readPieces(ctx context.Context, pieces []piece, p []byte, off int64) error {
 	defer unpin(pieces)
-	v.prefetch(ctx, pieces, 2)
 	t := target{p: p, off: off, cluster: v.cluster}
+	apart := v.shares(pieces)
+	if err := v.readShares(ctx, apart, &t); errors.Is(err, ErrMedium) {
+		apart = nil // one after the other: the error names the first place
+	} else if err != nil {
+		return err
+	}
 	for i := 0; i < len(pieces); {
 		pc := &pieces[i]
 		var err error
@@ -229,8 +233,9 @@ func (v *Volume) readPieces(ctx context.Context, pieces []piece, p []byte, off i
 		switch {
 		case pc.chunk != nil:
 			n, err = v.readJournal(pieces[i:], &t)
+		case pc.mapped && apart == nil:
+			err = v.readSCO(ctx, pc, &t, false)
 		case pc.mapped:
-			err = v.readSCO(ctx, pc, &t)
 		default:
 			for k := range pc.count {
 				clear(t.part(pc.cluster + k))
@@ -321,9 +326,91 @@ func (v *Volume) medium(c uint64, err error) error {
 
 func (v *Volume) lba(c uint64) uint64 { return c * uint64(v.cluster/lbaBytes) }
 
-// readSCO reads one piece through the cache. What does not match
-// its checksum is read anew from the backend; maxReads times that is a medium error.
-func (v *Volume) readSCO(ctx context.Context, pc *piece, t *target) error {
+// share is what a read wants of one group of an SCO.
+type share struct{ parts []piece }
+
+// shares returns what pieces want, by group and in the order of the disk; nil if fewer
+// than two of the groups have to be loaded.
+func (v *Volume) shares(pieces []piece) []*share {
+	missing := 0
+	var first cache.Key
+	for i := range pieces {
+		pc := &pieces[i]
+		if !pc.mapped || !pc.known() {
+			continue
+		}
+		from, to := v.groups(pc)
+		for g := from; g <= to && missing < 2; g++ {
+			if k := v.key(pc, g); v.host.cache.Peek(k) == nil && (missing == 0 || k != first) {
+				first = k
+				missing++
+			}
+		}
+	}
+	if missing < 2 {
+		return nil
+	}
+	var out []*share
+	found := map[cache.Key]*share{}
+	for i := range pieces {
+		pc := &pieces[i]
+		if !pc.mapped {
+			continue
+		}
+		for k := uint64(0); k < pc.count; {
+			part := *pc
+			part.cluster, part.index = pc.cluster+k, pc.index+uint32(k)
+			g, index := v.layout.Group(part.index)
+			part.count = min(pc.count-k, uint64(v.layout.PerGroup()-index))
+			k += part.count
+			s := found[v.key(pc, g)]
+			if s == nil {
+				s = &share{}
+				found[v.key(pc, g)] = s
+				out = append(out, s)
+			}
+			s.parts = append(s.parts, part)
+		}
+	}
+	return out
+}
+
+// groups returns the first and the last group that a piece is in.
+func (v *Volume) groups(pc *piece) (first, last int) {
+	first, _ = v.layout.Group(pc.index)
+	last, _ = v.layout.Group(pc.index + uint32(pc.count) - 1)
+	return first, last
+}
+
+// readShares reads several groups side by side, until one of them has an error.
+func (v *Volume) readShares(ctx context.Context, shares []*share, t *target) error {
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	var failed atomic.Pointer[error]
+	for range min(len(shares), maxFetches) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(shares)) && failed.Load() == nil; i = next.Add(1) - 1 {
+				parts := shares[i].parts
+				for k := range parts {
+					if err := v.readSCO(ctx, &parts[k], t, len(parts) > 1); err != nil {
+						failed.CompareAndSwap(nil, &err)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// readSCO reads one piece through the cache; whole: by whole groups, whatever is wanted
+// of them. What does not match its checksum is read anew from the backend; maxReads times
+// that is a medium error.
+func (v *Volume) readSCO(ctx context.Context, pc *piece, t *target, whole bool) error {
 	if !pc.known() {
 		return fmt.Errorf("vdisk %s: %w at lba %d: the map names what sco %d of %s does not have", v.id, ErrMedium, v.lba(pc.cluster), pc.number, pc.src.id)
 	}
@@ -331,7 +418,7 @@ func (v *Volume) readSCO(ctx context.Context, pc *piece, t *target) error {
 		g, index := v.layout.Group(pc.index + uint32(k))
 		_, _, n := v.layout.GroupRange(g, pc.clusters)
 		todo := min(uint64(n-index), pc.count-k)
-		if v.readSmall(ctx, pc, g, k, todo, t) {
+		if !whole && v.readSmall(ctx, pc, g, k, todo, t) {
 			k += todo
 			continue
 		}
@@ -485,39 +572,26 @@ func (v *Volume) sleep(ctx context.Context, d time.Duration) bool {
 	return false
 }
 
-// prefetch loads the groups of pieces side by side, if that many are missing. Errors
-// show when the group is used.
-func (v *Volume) prefetch(ctx context.Context, pieces []piece, missing int) {
-	type want struct {
-		pc *piece
-		g  int
-	}
-	var todo []want
+// prefetch loads the groups of pieces side by side. Errors show when the group is used.
+func (v *Volume) prefetch(ctx context.Context, pieces []piece) {
+	var wg sync.WaitGroup
+	tokens := make(chan struct{}, maxFetches)
 	for i := range pieces {
 		pc := &pieces[i]
 		if !pc.mapped || !pc.known() || v.small && pc.count <= smallReadClusters {
 			continue
 		}
-		first, _ := v.layout.Group(pc.index)
-		last, _ := v.layout.Group(pc.index + uint32(pc.count) - 1)
+		first, last := v.groups(pc)
 		for g := first; g <= last; g++ {
-			if v.host.cache.Peek(v.key(pc, g)) == nil {
-				todo = append(todo, want{pc, g})
+			if v.host.cache.Peek(v.key(pc, g)) != nil {
+				continue
 			}
+			tokens <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-tokens }()
+				_, _ = v.group(ctx, pc, g)
+			})
 		}
-	}
-	if len(todo) < missing {
-		return
-	}
-	var wg sync.WaitGroup
-	tokens := make(chan struct{}, maxFetches)
-	for _, w := range todo {
-		tokens <- struct{}{}
-		wg.Add(1)
-		go func() {
-			defer func() { <-tokens; wg.Done() }()
-			_, _ = v.group(ctx, w.pc, w.g)
-		}()
 	}
 	wg.Wait()
 }

@@ -105,6 +105,6 @@ func (v *Volume) readAhead(off, n int64) {
 			return // the reads themselves find out why
 		}
 		defer unpin(pieces)
-		v.prefetch(v.ctx, pieces, 1)
+		v.prefetch(v.ctx, pieces)
 	}()
 }

@@ -2,13 +2,16 @@ package volume
 
 import (
 	"context"
+	"errors"
 	mrand "math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/sco"
 )
 
 // TestStreams: what is loaded ahead, for sequences alone, mixed and out of order, and
@@ -88,6 +91,79 @@ func (s heldStore) ReadAt(ctx context.Context, name string, p []byte, off int64)
 }
 
 func (s heldStore) Features() backend.Features { return backend.Features{ConditionalPut: true} }
+
+// TestReadApart: a read of what many groups have in pieces gets them side by side, each
+// with one request, and what it finds damaged is told for the first of its places.
+func TestReadApart(t *testing.T) {
+	const clusters, perSCO = 256, 32
+	for _, cheap := range []bool{false, true} {
+		w := newWorld(95)
+		var reads, now, most atomic.Int64
+		var gate sync.RWMutex
+		w.wrapStore = func(s backend.Store) (backend.Store, error) {
+			if cheap {
+				return s, nil
+			}
+			return heldStore{s, &reads, &now, &most, &gate}, nil
+		}
+		n := w.mustStart(t)
+		id := testID(1)
+		n.create(id, clusters*4096)
+		v := n.open(id)
+		order := mrand.New(mrand.NewPCG(95, 1)).Perm(clusters)
+		for k, i := range order {
+			mustWrite(t, v, int64(i)*4096, uint32(i+1))
+			if k%perSCO == perSCO-1 {
+				mustCommit(t, v)
+			}
+		}
+		n.kill()
+		n = w.mustStart(t) // nothing is cached
+		v = n.open(id)
+		if !cheap {
+			reads.Store(0)
+			gate.Lock()
+			go func() {
+				for deadline := time.Now().Add(hangLimit); now.Load() < maxFetches && time.Now().Before(deadline); {
+					time.Sleep(100 * time.Microsecond)
+				}
+				gate.Unlock()
+			}()
+		}
+		b := make([]byte, clusters*4096)
+		if err := v.ReadAt(context.Background(), b, 0); err != nil {
+			t.Fatal(err)
+		}
+		for i := range clusters {
+			if got, err := sectorVersion(b[i*4096:], uint64(i)*8); err != nil || got != uint32(i+1) {
+				t.Fatalf("cluster %d is version %d, %v", i, got, err)
+			}
+		}
+		if got := reads.Load(); !cheap && (most.Load() != maxFetches || got > clusters/16) {
+			t.Errorf("%d requests, %d at a time, want %d of %d", got, most.Load(), clusters/16, maxFetches)
+		}
+		n.kill()
+		// Of the damaged clusters, in every second SCO, the one that the disk has first is told.
+		names := n.stored(id, scoDir)
+		slices.Sort(names)
+		if len(names) != clusters/perSCO {
+			t.Fatalf("%d SCOs", len(names))
+		}
+		first := clusters
+		for k := 0; k < len(names); k += 2 {
+			has := slices.Sorted(slices.Values(order[k*perSCO : (k+1)*perSCO])) // an SCO is in the order of the disk
+			first = min(first, has[20])
+			n.flip(names[k], 16*(4096+sco.SumBytes)+4*4096+9)
+		}
+		n = w.mustStart(t)
+		v = n.open(id)
+		var medium *MediumError
+		if err := v.ReadAt(context.Background(), b, 0); !errors.As(err, &medium) || medium.Offset != int64(first)*4096 {
+			t.Errorf("%v, want a medium error of cluster %d", err, first)
+		}
+		n.kill()
+	}
+}
 
 // TestReadAhead: one sequential reader with one read at a time has several groups on
 // their way from the backend, each is fetched once, and what is read is right; a close

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/openvstorage/ovgate/volumedriver/backend"
@@ -30,6 +31,12 @@ const (
 	// maxBadClusters bounds the clusters whose fate is followed through the log; of
 	// damaged SCOs beyond them all that comes later counts as hit.
 	maxBadClusters = 1 << 20
+	// verifyAtOnce is how many SCOs are read side by side: an object store takes its time to
+	// answer, and much of a log may be small SCOs.
+	verifyAtOnce = 4
+	// verifyWindow is how much of an SCO is read at once and kept while it is checked: small
+	// ones whole, of others what stands behind the data.
+	verifyWindow = 1 << 20
 	// verifyPatience is how long a verification waits for a backend that does not answer.
 	verifyPatience = time.Minute
 )
@@ -85,13 +92,15 @@ func (p *Pool) Verify(ctx context.Context, id ID, o VerifyOptions) (Verification
 }
 
 type verifier struct {
-	p      *Pool
-	id     ID
-	o      VerifyOptions
-	out    Verification
-	bad    []*damaged
-	parts  []verifyPart // oldest ancestor first, the vDisk itself last
-	budget time.Time    // when what was read so far may have been read
+	p     *Pool
+	id    ID
+	o     VerifyOptions
+	out   Verification
+	bad   []*damaged
+	parts []verifyPart // oldest ancestor first, the vDisk itself last
+
+	pacing sync.Mutex
+	budget time.Time // when what was read so far may have been read
 
 	followed int // clusters of bad
 }
@@ -311,10 +320,24 @@ func (v *verifier) entries(ctx context.Context, part *verifyPart, run Run, n uin
 	return out, err
 }
 
-// scos checks the SCOs of a part.
+// scos checks the SCOs of a part, several at once; what is found is in their order.
 func (v *verifier) scos(ctx context.Context, part *verifyPart) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var queue []*checkedSCO
+	defer func() {
+		cancel()
+		for _, c := range queue {
+			<-c.done
+		}
+	}()
+	settle := func() error {
+		c := queue[0]
+		<-c.done
+		queue = queue[1:]
+		return v.checked(c)
+	}
 	var seen numberSet
-	return part.each(part.lines, func(run Run, n uint32) error {
+	err := part.each(part.lines, func(run Run, n uint32) error {
 		entries, err := v.entries(ctx, part, run, n)
 		if err != nil {
 			return err
@@ -323,58 +346,91 @@ func (v *verifier) scos(ctx context.Context, part *verifyPart) error {
 			if !seen.add(e.Footer.Number) {
 				continue
 			}
-			if err := v.sco(ctx, part.id, n, e); err != nil {
-				return err
+			if len(queue) == verifyAtOnce {
+				if err := settle(); err != nil {
+					return err
+				}
 			}
-			v.out.Done += e.Bytes
-			v.progress()
+			c := &checkedSCO{bytes: e.Bytes, done: make(chan struct{})}
+			queue = append(queue, c)
+			go func() {
+				defer close(c.done)
+				v.sco(ctx, c, part.id, n, e)
+			}()
 		}
 		return nil
 	})
+	for err == nil && len(queue) > 0 {
+		err = settle()
+	}
+	return err
+}
+
+// checkedSCO is what was found out about an SCO, once it is done.
+type checkedSCO struct {
+	bytes  int64
+	damage *damaged // nil: none
+	found  sco.Checked
+	err    error
+	done   chan struct{}
+}
+
+// checked adds what was found to the verification.
+func (v *verifier) checked(c *checkedSCO) error {
+	v.out.Objects++
+	if c.err != nil {
+		return c.err
+	}
+	v.out.Clusters += c.found.Clusters
+	if c.damage != nil {
+		v.out.BadClusters += c.found.Bad
+		v.report(c.damage)
+	}
+	v.out.Done += c.bytes
+	v.progress()
+	return nil
 }
 
 // sco checks one SCO, twice if it is damaged: a read may have gone wrong. The TLog that
 // names it is number n.
-func (v *verifier) sco(ctx context.Context, id ID, n uint32, e tlog.Entry) error {
-	f := e.Footer
-	name := scoName(id, Opening{Epoch: f.Epoch, Nonce: f.Nonce}, f.Number)
-	v.out.Objects++
-	d, c, err := v.checkSCO(ctx, name, id, n, e)
-	if err == nil && d != nil {
-		d, c, err = v.checkSCO(ctx, name, id, n, e)
+func (v *verifier) sco(ctx context.Context, c *checkedSCO, id ID, n uint32, e tlog.Entry) {
+	name := scoName(id, Opening{Epoch: e.Footer.Epoch, Nonce: e.Footer.Nonce}, e.Footer.Number)
+	for range 2 {
+		if c.damage, c.found, c.err = v.checkSCO(ctx, name, id, n, e); c.err != nil || c.damage == nil {
+			return
+		}
 	}
-	if err != nil {
-		return err
-	}
-	v.out.Clusters += c.Clusters
-	if d == nil {
-		return nil
-	}
-	v.out.BadClusters += c.Bad
-	v.report(d)
-	return nil
 }
 
 func (v *verifier) checkSCO(ctx context.Context, name string, id ID, n uint32, e tlog.Entry) (*damaged, sco.Checked, error) {
 	f := e.Footer
 	per := uint64(f.Cluster / lbaBytes)
 	d := &damaged{kind: scoObject, vdisk: id, number: f.Number, Damage: Damage{Object: name}}
-	c, err := sco.Check(sco.Object{Size: e.Bytes, Want: f, Part: n >= movedNumbers, Read: func(b []byte, off int64) error {
+	read := func(b []byte, off int64) error {
 		start := v.p.host.o.Clock.Now()
 		before := v.p.foreground()
 		err := v.ask(ctx, func(ctx context.Context) error { return v.p.cfg.Store.ReadAt(ctx, name, b, off) })
+		if err != nil {
+			return err
+		}
+		took := v.p.host.o.Clock.Now().Sub(start)
+		if v.p.foreground() == before {
+			took = 0
+		}
+		return v.pace(ctx, int64(len(b)), took)
+	}
+	from := int64(0)
+	if e.Bytes > verifyWindow {
+		from, _ = sco.Layout{Cluster: int(f.Cluster)}.SumsRange(f.Clusters)
+	}
+	w := window{from: from, to: e.Bytes, read: read}
+	c, err := sco.Check(sco.Object{Size: e.Bytes, Want: f, Part: n >= movedNumbers, Read: func(b []byte, off int64) error {
+		err := w.readAt(b, off)
 		if isDamage(err) {
 			if d.Why == "" {
 				d.Why = err.Error()
 			}
 			return sco.ErrUnreadable
-		}
-		if err == nil {
-			took := v.p.host.o.Clock.Now().Sub(start)
-			if v.p.foreground() == before {
-				took = 0
-			}
-			err = v.pace(ctx, int64(len(b)), took)
 		}
 		return err
 	}}, func(lba uint64, _ uint32) {
@@ -392,6 +448,34 @@ func (v *verifier) checkSCO(ctx context.Context, name string, id ID, n uint32, e
 		d.Why = fmt.Sprintf("%d of %d clusters do not verify", c.Bad, c.Clusters)
 	}
 	return d, c, nil
+}
+
+// window reads an object with its bytes [from, to), at most verifyWindow of them, at
+// once; what of a damaged object can be read is found out piece by piece.
+type window struct {
+	from, to int64
+	read     func(b []byte, off int64) error
+	b        []byte
+}
+
+func (w *window) readAt(b []byte, off int64) error {
+	end := off + int64(len(b))
+	if n := w.to - w.from; w.b == nil && off >= w.from && end <= w.to && n > int64(len(b)) && n <= verifyWindow {
+		all := make([]byte, n)
+		switch err := w.read(all, w.from); {
+		case err == nil:
+			w.b = all
+		case !isDamage(err):
+			return err
+		default:
+			w.to = w.from
+		}
+	}
+	if w.b != nil && off >= w.from && end <= w.to {
+		copy(b, w.b[off-w.from:])
+		return nil
+	}
+	return w.read(b, off)
 }
 
 // addCluster notes a cluster of the disk that an SCO has no good data of.
@@ -441,6 +525,8 @@ func (v *verifier) ask(ctx context.Context, call func(context.Context) error) er
 // pace makes room for others after n bytes were read: they get the more time the
 // longer it took while there were some, and the rate is kept.
 func (v *verifier) pace(ctx context.Context, n int64, took time.Duration) error {
+	v.pacing.Lock() // who reads side by side makes no less room
+	defer v.pacing.Unlock()
 	wait := min(flattenYield*took, maxFlattenPause)
 	if r := v.o.BytesPerSecond; r > 0 {
 		now := v.p.host.o.Clock.Now()

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -371,13 +372,11 @@ func TestVerifyRate(t *testing.T) {
 	}
 }
 
-// slowReads takes a while for each read of an SCO, in which another vDisk is read too,
-// and notes how long the pauses between them were.
+// slowReads takes a while for each read of an SCO, in which another vDisk is read too.
 type slowReads struct {
 	backend.Store
 	beside func()
-	last   time.Time
-	least  time.Duration
+	reads  atomic.Int64
 }
 
 const slowRead = 4 * time.Millisecond
@@ -386,22 +385,18 @@ func (s *slowReads) ReadAt(ctx context.Context, name string, p []byte, off int64
 	if s.beside == nil || !strings.Contains(name, scoDir) {
 		return s.Store.ReadAt(ctx, name, p, off)
 	}
-	if !s.last.IsZero() {
-		s.least = min(s.least, time.Since(s.last))
-	}
+	s.reads.Add(1)
 	s.beside()
 	time.Sleep(slowRead) // that is how slow it is
-	err := s.Store.ReadAt(ctx, name, p, off)
-	s.last = time.Now()
-	return err
+	return s.Store.ReadAt(ctx, name, p, off)
 }
 
 // TestVerifyYields: while other vDisks of the vPool are used, they get two thirds of the
-// time.
+// time, however many SCOs are read side by side.
 func TestVerifyYields(t *testing.T) {
 	w := newWorld(76)
 	a, b := testID(1), testID(2)
-	s := &slowReads{least: time.Hour}
+	s := &slowReads{}
 	w.wrapStore = func(in backend.Store) (backend.Store, error) { s.Store = in; return s, nil }
 	n := w.mustStart(t)
 	defer n.kill()
@@ -410,11 +405,84 @@ func TestVerifyYields(t *testing.T) {
 	other := n.open(b)
 	mustWrite(t, other, 0, 1)
 	s.beside = func() { wantVersion(t, other, 0, 1) }
+	start := time.Now()
 	if out := n.verify(a); out.Done != out.Total || out.Done == 0 {
 		t.Fatalf("%+v", out)
 	}
-	if s.least < flattenYield*slowRead {
-		t.Errorf("a pause of %s only after a read of %s", s.least, slowRead)
+	took, reads := time.Since(start), s.reads.Load()
+	if least := time.Duration(reads) * flattenYield * slowRead; reads < 2*verifyAtOnce || took < least {
+		t.Errorf("%d reads of %s each took %s, want %s at least", reads, slowRead, took, least)
+	}
+}
+
+// TestVerifyRequests: a small SCO is verified by one request, a large one by those for
+// its data and one more; several are on their way at a time, and what is damaged among
+// them is told in the order of the log.
+func TestVerifyRequests(t *testing.T) {
+	w := newWorld(94)
+	var reads, now, most atomic.Int64
+	var gate sync.RWMutex
+	w.wrapStore = func(s backend.Store) (backend.Store, error) { return heldStore{s, &reads, &now, &most, &gate}, nil }
+	n := w.mustStart(t)
+	defer n.kill()
+	id := testID(1)
+	n.create(id, 16<<20)
+	v := n.open(id)
+	const small, large = 12, 2
+	for i := range int64(small) {
+		mustWrite(t, v, i*4096, uint32(i+1))
+		mustCommit(t, v)
+	}
+	for i := range int64(large) {
+		off := int64(4<<20) * (i + 1)
+		for end := off + 5<<19; off < end; off += 1 << 16 {
+			if err := v.WriteAt(context.Background(), versions(off, 1<<16, func(int64) uint32 { return 7 }), off); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustCommit(t, v)
+	}
+	list, err := n.store.List(context.Background(), vdiskPrefix(id)+scoDir, "", 10000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	requests, big := int64(0), 0
+	for _, o := range list {
+		requests++
+		if o.Size > verifyWindow { // the rest, with the checksums, is far below what rounding up adds
+			requests += (o.Size-1)>>20 + 1
+			big++
+		}
+	}
+	if len(list) < small+large || big == 0 {
+		t.Fatalf("%d SCOs, %d of them large", len(list), big)
+	}
+	reads.Store(0)
+	most.Store(0)
+	gate.Lock()
+	go func() {
+		for deadline := time.Now().Add(hangLimit); now.Load() < verifyAtOnce && time.Now().Before(deadline); {
+			time.Sleep(100 * time.Microsecond)
+		}
+		gate.Unlock()
+	}()
+	if out := n.verify(id); out.BadObjects != 0 || out.Done != out.Total || out.Clusters != small+large*(5<<19)/4096 {
+		t.Fatalf("%+v", out)
+	}
+	if got := most.Load(); got != verifyAtOnce {
+		t.Errorf("%d requests at a time, want %d", got, verifyAtOnce)
+	}
+	if got := reads.Load(); got != requests {
+		t.Errorf("%d requests for %d SCOs, want %d", got, len(list), requests)
+	}
+	names := n.stored(id, scoDir)
+	slices.Sort(names)
+	for _, k := range []int{3, 7} {
+		n.flip(names[k], 100)
+	}
+	out := n.verify(id)
+	if out.BadObjects != 2 || len(out.Damage) != 2 || out.Damage[0].Object != names[3] || out.Damage[1].Object != names[7] || out.BadClusters != 2 || out.Done != out.Total {
+		t.Errorf("%+v", out)
 	}
 }
 
