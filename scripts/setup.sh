@@ -43,6 +43,11 @@
 #   mmdebstrap        makes the disk of its virtual machines, which happens here, too, takes
 #                     minutes and a gigabyte below ~/.cache/ovgate/guest (scripts/guest/root)
 #
+# With the word ceph what the bench's set cluster compares with:
+#
+#   ceph-mon, ceph-mgr, ceph-osd, ceph-common   Ceph, and its command
+#   fio               also the load on a Ceph image
+#
 # Needs no answers, may run any number of times, does nothing when everything is
 # there, and leaves no service running: a package's request to start one is
 # refused for the length of the installation.
@@ -59,8 +64,9 @@ case "${1:-}" in
 package) packages+=(lintian mmdebstrap systemd-container) ;;
 guest-cinder) packages+=(mmdebstrap) ;;
 cinder) packages+=(mariadb-server-core mariadb-client-core python3-pymysql tempest cinder-backup) ;;
+ceph) packages+=(ceph-mon ceph-mgr ceph-osd ceph-common) ;;
 *)
-	echo "usage: scripts/setup.sh [package|cinder|guest-cinder]" >&2
+	echo "usage: scripts/setup.sh [package|cinder|guest-cinder|ceph]" >&2
 	exit 2
 	;;
 esac
@@ -138,7 +144,7 @@ if ! apt-cache show "${missing[@]}" >/dev/null 2>&1 ||
 fi
 # A machine with systemd would start them at its next boot, tgtd on the port that
 # ovgate uses. Only where this run brought the package.
-for p in tgt keystone memcached swift-proxy swift-account swift-container swift-object cinder-api cinder-scheduler cinder-volume cinder-backup glance-api; do
+for p in tgt keystone memcached swift-proxy swift-account swift-container swift-object cinder-api cinder-scheduler cinder-volume cinder-backup glance-api ceph-mon ceph-mgr ceph-osd ceph-base; do
 	if [[ " ${missing[*]} " == *" $p "* ]] && command -v systemctl >/dev/null; then
 		mapfile -t units < <(dpkg -L "$p" | sed -n 's|.*/systemd/system/\([^/@]*\.service\)$|\1|p')
 		[ ${#units[@]} -eq 0 ] || "${as_root[@]}" systemctl disable "${units[@]}" >/dev/null 2>&1 || true

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/iscsi/initiator"
+	"github.com/openvstorage/ovgate/scripts/drill/lun"
 )
 
 // flood is a load on iSCSI sessions that costs the client as little as it can:
@@ -21,22 +22,16 @@ type flood struct {
 	sessions int
 }
 
-// lunAddress is an open LUN without CHAP, as both sides of a flood are.
-type lunAddress struct {
-	portal, iqn string
-	lun         uint16
-}
-
 // dial logs a flood's sessions in and waits until the unit is ready.
-func (f flood) dial(ctx context.Context, a lunAddress) ([]*initiator.Session, error) {
+func (f flood) dial(ctx context.Context, a lun.Address) ([]*initiator.Session, error) {
 	var list []*initiator.Session
 	for range f.sessions {
-		s, err := initiator.Dial(ctx, initiator.Options{Address: a.portal, Target: a.iqn})
+		s, err := initiator.Dial(ctx, initiator.Options{Address: a.Portal, Target: a.IQN, CHAPUser: a.User, CHAPSecret: a.Secret, CHAPAlgorithms: a.Algorithms})
 		if err != nil {
 			return list, err
 		}
 		list = append(list, s)
-		if err := s.Ready(ctx, a.lun); err != nil {
+		if err := s.Ready(ctx, a.LUN); err != nil {
 			return list, err
 		}
 	}
@@ -44,7 +39,7 @@ func (f flood) dial(ctx context.Context, a lunAddress) ([]*initiator.Session, er
 }
 
 // run floods a LUN of size bytes for some seconds and returns commands per second.
-func (f flood) run(ctx context.Context, a lunAddress, size int64, seconds float64, seed uint64) (rate float64, ops int64, err error) {
+func (f flood) run(ctx context.Context, a lun.Address, size int64, seconds float64, seed uint64) (rate float64, ops int64, err error) {
 	sessions, err := f.dial(ctx, a)
 	defer func() {
 		for _, s := range sessions {
@@ -60,7 +55,7 @@ func (f flood) run(ctx context.Context, a lunAddress, size int64, seconds float6
 		rng := rand.New(rand.NewPCG(seed, uint64(i))) // used by the session's reader alone, after the first commands
 		first := make([]*initiator.Command, f.depth)
 		for k := range first {
-			first[k] = r.command(a.lun)
+			first[k] = r.command(a.LUN)
 			r.aim(first[k], rng)
 			first[k].Done = func(c *initiator.Command) { r.done(s, c, rng) }
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/openvstorage/ovgate/scripts/drill/lun"
 )
 
 // forwardPrefix begins the keys of the set forward.
@@ -53,8 +55,8 @@ func measureForward(ctx context.Context, o options, dir string, r *results) (err
 	var steps []step
 	for _, g := range forwardGoals {
 		steps = append(steps,
-			floodStep(forwardKey("direct", g.load.name), g.load, lunAddress{owner.portal, owner.iqn, 0}, owner.cmd.Process.Pid),
-			floodStep(forwardKey("far", g.load.name), g.load, lunAddress{far.portal, far.iqn, 0}, far.cmd.Process.Pid))
+			floodStep(forwardKey("direct", g.load.name), g.load, lun.Address{Portal: owner.portal, IQN: owner.iqn, LUN: 0}, owner.cmd.Process.Pid),
+			floodStep(forwardKey("far", g.load.name), g.load, lun.Address{Portal: far.portal, IQN: far.iqn, LUN: 0}, far.cmd.Process.Pid))
 	}
 	if err := rounds(ctx, o, steps, r); err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 
 	"github.com/openvstorage/ovgate/iscsi"
 	"github.com/openvstorage/ovgate/scripts/bench/benchdisk"
+	"github.com/openvstorage/ovgate/scripts/drill/lun"
 )
 
 const (
@@ -137,7 +138,7 @@ func (m *memtarget) stop() error {
 type frontTgt struct {
 	threads int
 	pid     int
-	address lunAddress
+	address lun.Address
 	close   func() error
 }
 
@@ -146,7 +147,7 @@ func startFrontTgt(ctx context.Context, dir, file string, threads int) (*frontTg
 	if err != nil {
 		return nil, err
 	}
-	t := &frontTgt{threads: threads, address: lunAddress{p.Said["portal"], p.Said["iqn"], 1}, close: p.Close}
+	t := &frontTgt{threads: threads, address: lun.Address{Portal: p.Said["portal"], IQN: p.Said["iqn"], LUN: 1}, close: p.Close}
 	if t.pid, err = peerPID(p); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
@@ -220,19 +221,19 @@ func frontSteps(ctx context.Context, o options, ours *memtarget, tgts []*frontTg
 		r.configs = append(r.configs, [2]string{frontKey("tgt", f.name),
 			fmt.Sprintf("Debian tgt, bs rdwr, 256 MiB file on /dev/shm, %d threads (best of %v)", best.threads, tgtThreads)})
 		steps = append(steps,
-			floodStep(frontKey("memory", f.name), f, lunAddress{ours.portal, ours.iqn, 0}, pid),
+			floodStep(frontKey("memory", f.name), f, lun.Address{Portal: ours.portal, IQN: ours.iqn, LUN: 0}, pid),
 			floodStep(frontKey("tgt", f.name), f, best.address, best.pid),
-			floodStep(frontKey("file", f.name), f, lunAddress{ours.portal, ours.iqn, 1}, pid))
+			floodStep(frontKey("file", f.name), f, lun.Address{Portal: ours.portal, IQN: ours.iqn, LUN: 1}, pid))
 	}
 	slow := flood{"slow", false, 4 << 10, 32, 1}
 	return append(steps,
-		floodStep(slowKey, slow, lunAddress{ours.portal, ours.iqn, 2}, pid),
+		floodStep(slowKey, slow, lun.Address{Portal: ours.portal, IQN: ours.iqn, LUN: 2}, pid),
 		step{key: directKey, settle: nothing, run: direct}), nil
 }
 
 func nothing(context.Context) error { return nil }
 
-func floodStep(key string, f flood, a lunAddress, pid int) step {
+func floodStep(key string, f flood, a lun.Address, pid int) step {
 	return step{key: key, settle: nothing, pid: pid, run: func(ctx context.Context, seconds float64, seed uint64) (float64, int64, error) {
 		return f.run(ctx, a, frontSize, seconds, seed)
 	}}

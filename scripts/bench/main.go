@@ -37,6 +37,12 @@
 //	direct  the initiator at the memtarget that has the device
 //	far     the initiator at another memtarget, which forwards to that one with TLS
 //
+// Set cluster, where Ceph's packages are installed (scripts/setup.sh ceph) and this runs as
+// root:
+//
+//	ovgate  three nodes in network namespaces, DTL sync, the vPool on their Alba, over iSCSI
+//	ceph    Debian's Ceph, an RBD image with three replicas over six OSDs, with fio
+//
 // Set map, against its limits: memory, reads with a tenth of it, and restarts of the
 // map of a full vDisk of 1 TiB (BenchmarkMap of the engine).
 //
@@ -94,6 +100,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/openvstorage/ovgate/scripts/lab"
 )
 
 // needBytes is the free space the bench asks for: the files of all sides, and
@@ -114,7 +122,7 @@ type options struct {
 }
 
 // sets are what can be measured by itself.
-var sets = []string{"engine", "node", "vdisk", "dtl", "iscsi", "forward", "map", "scale", "console", "alba", "alba-scale", "stores", "cinder", "vsphere"}
+var sets = []string{"engine", "node", "vdisk", "dtl", "iscsi", "forward", "cluster", "map", "scale", "console", "alba", "alba-scale", "stores", "cinder", "vsphere"}
 
 // has tells whether a set was asked for.
 func (o options) has(set string) bool {
@@ -138,6 +146,13 @@ func (o options) validate() error {
 
 func main() {
 	var o options
+	if handled, err := inLab(); handled {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	flag.StringVar(&o.only, "only", "", "sets to measure, with commas: "+strings.Join(sets, ", ")+" (default: all)")
 	flag.StringVar(&o.dir, "dir", "", "directory on the disk to measure (default: the temporary directory)")
 	flag.IntVar(&o.rounds, "rounds", minRounds, "interleaved rounds; fewer than 5 give no countable rows")
@@ -150,6 +165,18 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// inLab runs the part of the bench that a lab's processes are, or that runs within one.
+func inLab() (handled bool, err error) {
+	if handled, err := lab.Helper(os.Args); handled {
+		return true, err
+	}
+	dir := os.Getenv(insideLab)
+	if dir == "" {
+		return false, nil
+	}
+	return true, withinLab(context.Background(), dir)
 }
 
 func bench(o options) error {
@@ -182,6 +209,11 @@ func bench(o options) error {
 	}
 	if o.has("forward") {
 		if err := inDir(memoryDir, frontSize, func(dir string) error { return measureForward(ctx, o, dir, r) }); err != nil {
+			return err
+		}
+	}
+	if o.has("cluster") {
+		if err := inDir(o.dir, needCluster, func(dir string) error { return measureCluster(ctx, o, dir, r) }); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -28,6 +29,8 @@ type noise struct {
 	pids    []int // this program, ovgate, tgtd
 	repeats int   // left in this run
 	left    int   // steps that stayed noisy
+	// children: so are the processes that this one started and waited for.
+	children bool
 }
 
 func newNoise() *noise { return &noise{pids: []int{os.Getpid()}, repeats: maxTotalRepeats} }
@@ -63,6 +66,13 @@ func (n *noise) sample() (sample, error) {
 			return s, err
 		}
 		s.ours += v
+	}
+	if n.children {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &u); err != nil {
+			return s, err
+		}
+		s.ours += float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
 	}
 	return s, nil
 }

@@ -37,6 +37,7 @@ type results struct {
 	amp     float64            // bytes that the engine wrote per byte of the guest, in order
 	memory  string             // and of iscsi
 	forward string             // and of forward
+	cluster string             // and of cluster
 	maps    map[string]float64 // metrics of the set map; nil: it did not run
 	scale   map[string]float64 // and of scale
 	console map[string]float64 // and of console
@@ -100,7 +101,7 @@ func (r *results) comparisons() []comparison {
 		{"iscsi durable 4k random write QD32, qemu-nbd qcow2 cache=none", "ovgate-write-qd32", "qemu-none-write-qd32", 0, ""},
 		{"iscsi 4k random read QD1", "ovgate-read-qd1", "tgt-cached-read-qd1", 0, ""},
 		{"iscsi 4k random read QD32", "ovgate-read-qd32", "tgt-cached-read-qd32", 0, ""},
-	}, slices.Concat(r.vdiskComparisons(), r.dtlComparisons(), r.frontEndComparisons(), r.forwardComparisons(), r.albaComparisons(), r.storeComparisons())...)
+	}, slices.Concat(r.vdiskComparisons(), r.dtlComparisons(), r.frontEndComparisons(), r.forwardComparisons(), r.clusterComparisons(), r.albaComparisons(), r.storeComparisons())...)
 }
 
 // names lists the rows that the sets may have.
@@ -162,6 +163,8 @@ func (r *results) circumstances(step string) string {
 		return r.memory
 	case strings.HasPrefix(step, forwardPrefix):
 		return r.forward
+	case strings.HasPrefix(step, clusterPrefix):
+		return r.cluster
 	case strings.HasPrefix(step, vdiskPrefix):
 		return r.vdisk
 	case strings.HasPrefix(step, dtlPrefix):

@@ -91,6 +91,17 @@ func (l *Lab) pid(name string) int {
 // Running tells whether a node or member of etcd runs, or is paused.
 func (l *Lab) Running(name string) bool { return l.pid(name) != 0 }
 
+// PIDs returns the numbers of the nodes' and the members' processes that run.
+func (l *Lab) PIDs() []int {
+	var out []int
+	for _, place := range slices.Concat(l.Nodes(), l.Members()) {
+		if pid := l.pid(place); pid != 0 {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
 // Runs tells whether a process of the lab is at a place.
 func (l *Lab) Runs(place string) bool {
 	return slices.Contains(l.Nodes(), place) || slices.Contains(l.Members(), place)
