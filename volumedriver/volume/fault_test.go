@@ -142,8 +142,10 @@ func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) *faults {
 	// Reads come from the chunk files and the backend as often as from memory.
 	w.opts.WriteMemoryBytes, w.opts.CacheBytes = 1, 1
 	w.opts.Clock = fastClock{time.Now(), 1000}
+	patience := 5 * time.Second
 	if plan.where == "network" { // which takes the time of the machine
 		w.opts.Clock = fastClock{time.Now(), 100}
+		patience = time.Minute
 	}
 	if plan.lasts() { // reads and writes work nevertheless, on a busy machine too
 		w.settings.StallTimeout = time.Hour
@@ -162,7 +164,7 @@ func faultRun(t *testing.T, plan faultPlan, steps []step, size int64) *faults {
 		case "restart", "kill":
 			n, v, err = restartFaulty(t, w, n, id, s.special == "restart")
 		case "snapshot", "drop", "moment", "rollback", "scrub":
-			n, v, err = pastFaulty(t, n, v, id, o, moments, s)
+			n, v, err = pastFaulty(t, n, v, id, o, moments, s, patience)
 		default:
 			err = runFaulty(v, o, s, plan.lasts())
 		}

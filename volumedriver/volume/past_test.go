@@ -309,11 +309,11 @@ func TestErrorEveryOperationPast(t *testing.T) {
 }
 
 // pastFaulty runs a step that concerns snapshots. Under a fault it may fail, and is
-// asked for again until it is done.
-func pastFaulty(t *testing.T, n *node, v *Volume, id ID, o *oracle, moments map[string]time.Time, s step) (*node, *Volume, error) {
+// asked for again until it is done; each time it may take patience.
+func pastFaulty(t *testing.T, n *node, v *Volume, id ID, o *oracle, moments map[string]time.Time, s step, patience time.Duration) (*node, *Volume, error) {
 	var err error
 	for range 20 {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		switch s.special {
 		case "snapshot":
 			_, err = v.Snapshot(ctx, SnapshotSpec{ID: testID(byte(o.past.step)), Name: s.name})
