@@ -22,6 +22,11 @@ type TLSConn struct {
 	below *heldConn
 }
 
+// BeforeRead has f called, by who reads, before each read of the connection below, which
+// may have to wait for the peer; records that have come already are read without it. It is
+// to be called by who reads, or before anybody does.
+func (c *TLSConn) BeforeRead(f func()) { c.below.before = f }
+
 // Flush writes what is held back.
 func (c *TLSConn) Flush() error {
 	c.below.mu.Lock()
@@ -34,7 +39,8 @@ func (c *TLSConn) Flush() error {
 // the caller's: closing it ends everything at once, where closing the TLSConn
 // would first say goodbye to a peer that may not read.
 func Secure(ctx context.Context, raw net.Conn, config *tls.Config, server bool) (*TLSConn, error) {
-	below := &heldConn{Conn: raw, r: bufio.NewReaderSize(raw, secureRead)}
+	below := &heldConn{Conn: raw}
+	below.r = bufio.NewReaderSize(waiting{below}, secureRead)
 	t := &TLSConn{below: below}
 	if server {
 		t.Conn = tls.Server(below, config)
@@ -51,7 +57,8 @@ func Secure(ctx context.Context, raw net.Conn, config *tls.Config, server bool) 
 // heldConn gathers records into large reads and, once held, writes.
 type heldConn struct {
 	net.Conn
-	r *bufio.Reader
+	r      *bufio.Reader
+	before func() // nil: nothing to do before a read; the reader's
 
 	mu sync.Mutex // crypto/tls may answer a key update while it reads
 	w  *bufio.Writer
@@ -61,6 +68,16 @@ func (c *heldConn) hold() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.w = bufio.NewWriterSize(c.Conn, secureWrite)
+}
+
+// waiting reads what has not come yet.
+type waiting struct{ c *heldConn }
+
+func (w waiting) Read(p []byte) (int, error) {
+	if w.c.before != nil {
+		w.c.before()
+	}
+	return w.c.Conn.Read(p)
 }
 
 func (c *heldConn) Read(p []byte) (int, error) { return c.r.Read(p) }

@@ -104,6 +104,55 @@ func TestSecure(t *testing.T) {
 	}
 }
 
+// TestBeforeRead: who reads is told before it may have to wait, and not for what came
+// with something else.
+func TestBeforeRead(t *testing.T) {
+	a, b := net.Pipe() // a write is one read
+	defer a.Close()
+	defer b.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var server *wire.TLSConn
+	var serr error
+	var accept sync.WaitGroup
+	accept.Go(func() {
+		config := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}, SessionTicketsDisabled: true, DynamicRecordSizingDisabled: true}
+		server, serr = wire.Secure(ctx, b, config, true)
+	})
+	client, err := wire.Secure(ctx, a, &tls.Config{InsecureSkipVerify: true}, false)
+	accept.Wait()
+	if err := errors.Join(err, serr); err != nil {
+		t.Fatal(err)
+	}
+	var sent sync.WaitGroup
+	defer sent.Wait()
+	defer a.Close()
+	told := 0
+	client.BeforeRead(func() {
+		told++
+		sent.Go(func() { // nothing comes but when the reader waits for it
+			for range 3 {
+				if _, err := server.Write(make([]byte, 10000)); err != nil {
+					return
+				}
+			}
+			_ = server.Flush()
+		})
+	})
+	got := make([]byte, 5000)
+	for i := range 6 {
+		if _, err := io.ReadFull(client, got); err != nil {
+			t.Fatal(err)
+		}
+		if told != 1 {
+			t.Errorf("told %d times by read %d, want 1", told, i+1)
+		}
+	}
+	if _, err := io.ReadFull(client, got); err != nil || told != 2 {
+		t.Errorf("told %d times when more was to come, want 2; %v", told, err)
+	}
+}
+
 // TestSecureEnds: a peer that does not shake hands costs no more than ctx.
 func TestSecureEnds(t *testing.T) {
 	a, b := net.Pipe()

@@ -117,7 +117,7 @@ func (l *link) connect(wait *time.Duration, told *bool) error {
 	stop := context.AfterFunc(f.ctx, func() { raw.Close() })
 	defer stop()
 	h := hold(raw)
-	conn := newConn(completing{h, l})
+	conn := newConn(l.flushing(h))
 	if err := l.greet(ctx, raw, conn); err != nil {
 		return err
 	}
@@ -382,8 +382,17 @@ func (l *link) flushAnswers() {
 	l.flush = l.flush[:0]
 }
 
-// completing is the connection of a link, whose reader sends the answers to what it completed
-// before it waits.
+// flushing makes the reader send the answers to what it completed before it waits. Where
+// that is known (wire.TLSConn), what has come in one piece is answered in one piece.
+func (l *link) flushing(h *holding) connection {
+	if w, ok := h.Conn.(interface{ BeforeRead(func()) }); ok {
+		w.BeforeRead(l.flushAnswers)
+		return h
+	}
+	return completing{h, l}
+}
+
+// completing is a connection that may wait with every read.
 type completing struct {
 	*holding
 	l *link
