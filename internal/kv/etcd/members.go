@@ -51,7 +51,9 @@ func (s *Store) List(ctx context.Context) ([]Member, error) {
 	if err := s.ready(ctx); err != nil {
 		return nil, err
 	}
-	res, err := s.c.MemberList(ctx)
+	res, err := ask(ctx, s, func(ctx context.Context, c *conn, _ bool) (*clientv3.MemberListResponse, error) {
+		return c.MemberList(ctx)
+	})
 	if err != nil {
 		return nil, s.explain(ctx, err)
 	}
@@ -64,7 +66,9 @@ func (s *Store) Add(ctx context.Context, peer string) ([]Member, error) {
 	if err := s.ready(ctx); err != nil {
 		return nil, err
 	}
-	res, err := s.c.MemberAddAsLearner(ctx, []string{peer})
+	res, err := once(ctx, s, func(ctx context.Context, c *conn) (*clientv3.MemberAddResponse, error) {
+		return c.MemberAddAsLearner(ctx, []string{peer})
+	})
 	if err != nil {
 		return nil, s.explain(ctx, err)
 	}
@@ -77,7 +81,9 @@ func (s *Store) Promote(ctx context.Context, id uint64) error {
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
-	_, err := s.c.MemberPromote(ctx, id)
+	_, err := once(ctx, s, func(ctx context.Context, c *conn) (*clientv3.MemberPromoteResponse, error) {
+		return c.MemberPromote(ctx, id)
+	})
 	return s.explain(ctx, err)
 }
 
@@ -86,7 +92,9 @@ func (s *Store) Move(ctx context.Context, id uint64, peer string) error {
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
-	_, err := s.c.MemberUpdate(ctx, id, []string{peer})
+	_, err := once(ctx, s, func(ctx context.Context, c *conn) (*clientv3.MemberUpdateResponse, error) {
+		return c.MemberUpdate(ctx, id, []string{peer})
+	})
 	return s.explain(ctx, err)
 }
 
@@ -96,7 +104,9 @@ func (s *Store) Remove(ctx context.Context, id uint64) error {
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
-	_, err := s.c.MemberRemove(ctx, id)
+	_, err := once(ctx, s, func(ctx context.Context, c *conn) (*clientv3.MemberRemoveResponse, error) {
+		return c.MemberRemove(ctx, id)
+	})
 	if errors.Is(err, rpctypes.ErrMemberNotFound) {
 		err = nil
 	}
@@ -109,9 +119,12 @@ func (s *Store) Defragment(ctx context.Context, endpoint string) error {
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
-	s.dials.RLock()
-	defer s.dials.RUnlock()
-	_, err := s.c.Defragment(ctx, endpoint)
+	cl, done, err := s.reach(ctx, endpoint)
+	if err != nil {
+		return s.explain(ctx, err)
+	}
+	defer done()
+	_, err = cl.Defragment(ctx, endpoint)
 	return s.explain(ctx, err)
 }
 
@@ -120,7 +133,7 @@ func (s *Store) Disarm(ctx context.Context) error {
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
-	res, err := s.c.AlarmList(ctx)
+	res, err := once(ctx, s, func(ctx context.Context, c *conn) (*clientv3.AlarmResponse, error) { return c.AlarmList(ctx) })
 	if err != nil {
 		return s.explain(ctx, err)
 	}
@@ -128,7 +141,9 @@ func (s *Store) Disarm(ctx context.Context) error {
 		if a.Alarm != etcdserverpb.AlarmType_NOSPACE {
 			continue
 		}
-		if _, err := s.c.AlarmDisarm(ctx, (*clientv3.AlarmMember)(a)); err != nil {
+		if _, err := once(ctx, s, func(ctx context.Context, c *conn) (*clientv3.AlarmResponse, error) {
+			return c.AlarmDisarm(ctx, (*clientv3.AlarmMember)(a))
+		}); err != nil {
 			return s.explain(ctx, err)
 		}
 	}
@@ -136,13 +151,36 @@ func (s *Store) Disarm(ctx context.Context) error {
 }
 
 // Endpoints are the members that are asked.
-func (s *Store) Endpoints() []string { return s.c.Endpoints() }
+func (s *Store) Endpoints() []string { return s.peers.endpoints() }
 
 // SetEndpoints replaces the members that are asked.
-func (s *Store) SetEndpoints(endpoints []string) {
-	s.dials.Lock()
-	defer s.dials.Unlock()
-	s.c.SetEndpoints(endpoints...)
+func (s *Store) SetEndpoints(endpoints []string) { s.peers.set(endpoints) }
+
+// once asks one member, once: who changes the members looks first what there is to change. It
+// ends when the member does not answer any more.
+func once[T any](ctx context.Context, s *Store, send func(ctx context.Context, c *conn) (T, error)) (T, error) {
+	c, err := s.peers.pick(ctx)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	v, err := send(ctx, c)
+	if err != nil && c.isGone() && ctx.Err() == nil {
+		err = fmt.Errorf("member %s does not answer: %w", c.peer.endpoint, err)
+	}
+	return v, err
+}
+
+// reach returns a client that talks to any member, and what ends its use.
+func (s *Store) reach(ctx context.Context, endpoint string) (*clientv3.Client, func(), error) {
+	if c := s.peers.at(endpoint); c != nil {
+		return c.Client, func() {}, nil
+	}
+	cl, err := s.peers.dial(ctx, endpoint)
+	if err != nil {
+		return nil, nil, err
+	}
+	return cl, func() { _ = cl.Close() }, nil
 }
 
 // MemberState is what a member says of itself.
@@ -163,7 +201,7 @@ var alarmName = regexp.MustCompile(`alarm:\s*([A-Z]+)`)
 
 // Members asks every endpoint, side by side. It returns within seconds, or with ctx.
 func (s *Store) Members(ctx context.Context) []MemberState {
-	return s.MembersAt(ctx, s.c.Endpoints())
+	return s.MembersAt(ctx, s.Endpoints())
 }
 
 // MembersAt is Members of these endpoints.
@@ -184,9 +222,12 @@ func (s *Store) member(ctx context.Context, endpoint string) MemberState {
 	}
 	ctx, cancel := context.WithTimeout(ctx, memberWait)
 	defer cancel()
-	s.dials.RLock()
-	defer s.dials.RUnlock()
-	st, err := s.c.Status(ctx, endpoint)
+	var st *clientv3.StatusResponse
+	cl, done, err := s.reach(ctx, endpoint)
+	if err == nil {
+		defer done()
+		st, err = cl.Status(ctx, endpoint)
+	}
 	if err != nil {
 		m.Err = s.explain(ctx, err)
 		if errors.Is(m.Err, context.DeadlineExceeded) {

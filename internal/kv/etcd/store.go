@@ -4,6 +4,11 @@
 // All keys are below a prefix, and nothing else of the cluster is looked at. Revisions are
 // the cluster's: they grow and have gaps. Its history is compacted by the cluster's own
 // settings; a Server's is kept for historyKept.
+//
+// A member that does not answer, though its connection stays, keeps nobody waiting for long:
+// it is known by its health (peers.go), what may be asked twice is asked of another one (ask.go),
+// changes are made once or it is said that nobody knows (txn.go, D1 and D2), and watches go on at
+// another one after what they have delivered.
 package etcd
 
 import (
@@ -12,25 +17,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 
 	"github.com/openvstorage/ovgate/internal/kv"
-)
-
-// A connection that says nothing for keepAlive is asked, and given up when it does not
-// answer within keepAliveWait: another member answers sooner than a dead one's kernel.
-const (
-	keepAlive     = 2 * time.Second
-	keepAliveWait = 3 * time.Second
 )
 
 // Defaults and bounds of a Range.
@@ -54,15 +52,19 @@ type Options struct {
 
 // Store implements kv.Store.
 type Store struct {
-	c      *clientv3.Client
-	prefix string
-	quit   chan struct{} // closed by Close
-	once   sync.Once
-	wg     sync.WaitGroup // watches
-	// dials is held where the client connects to one member, and alone where its endpoints are
-	// replaced: it reads them unguarded.
-	dials sync.RWMutex
+	peers    peers
+	prefix   string
+	seen     atomic.Int64 // a revision that the cluster has had
+	spares   spares
+	settling chan struct{} // bounds the changes whose outcome is looked for at a time
+	cancel   context.CancelFunc
+	quit     chan struct{} // closed by Close
+	once     sync.Once
+	wg       sync.WaitGroup // watches
 }
+
+// settlingMost is how many changes' outcomes are looked for at a time.
+const settlingMost = 16
 
 var _ kv.Store = (*Store)(nil)
 
@@ -74,34 +76,27 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	case !strings.HasSuffix(o.Prefix, "/") || len(o.Prefix) > kv.MaxKeyBytes:
 		return nil, fmt.Errorf("etcd: %w: prefix %.64q does not end with a slash, or is longer than %d bytes", kv.ErrInvalid, o.Prefix, kv.MaxKeyBytes)
 	}
-	c, err := clientv3.New(clientv3.Config{
-		Endpoints: o.Endpoints, TLS: o.TLS, Username: o.User, Password: o.Password,
-		DialKeepAliveTime: keepAlive, DialKeepAliveTimeout: keepAliveWait, PermitWithoutStream: true,
-		MaxCallSendMsgSize: 2 * kv.MaxTxnBytes, MaxCallRecvMsgSize: math.MaxInt32, // a Range is as large as its limit lets it
-		Logger: zap.New(logCore{o.Log}), Context: context.WithoutCancel(ctx),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("etcd: %s: %w", strings.Join(o.Endpoints, " "), err)
-	}
-	s := &Store{c: c, prefix: o.Prefix, quit: make(chan struct{})}
+	s := &Store{prefix: o.Prefix, settling: make(chan struct{}, settlingMost), quit: make(chan struct{})}
+	s.peers = peers{o: o, changed: make(chan struct{})}
+	s.peers.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.peers.set(o.Endpoints)
 	if _, err := s.revision(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("etcd: %s: %w", strings.Join(o.Endpoints, " "), err), c.Close())
+		if why := s.peers.why(); why != nil {
+			err = fmt.Errorf("%w: %w", err, why)
+		}
+		return nil, errors.Join(fmt.Errorf("etcd: %s: %w", strings.Join(o.Endpoints, " "), err), s.Close())
 	}
 	return s, nil
 }
 
 // Close implements kv.Store.
 func (s *Store) Close() error {
-	err := error(kv.ErrClosed)
 	s.once.Do(func() {
 		close(s.quit)
-		err = s.c.Close()
+		s.peers.close(s.cancel)
 		s.wg.Wait()
 	})
-	if errors.Is(err, context.Canceled) || errors.Is(err, kv.ErrClosed) {
-		return nil
-	}
-	return err
+	return nil
 }
 
 // ready says why nothing can be asked.
@@ -131,29 +126,49 @@ func (s *Store) explain(ctx context.Context, err error) error {
 	return fmt.Errorf("etcd: %w", err)
 }
 
+// saw notes a revision that the cluster has had.
+func (s *Store) saw(h *etcdserverpb.ResponseHeader) {
+	for {
+		have := s.seen.Load()
+		if h.GetRevision() <= have || s.seen.CompareAndSwap(have, h.GetRevision()) {
+			return
+		}
+	}
+}
+
+// get reads keys.
+func (s *Store) get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	if err := s.ready(ctx); err != nil {
+		return nil, err
+	}
+	res, err := ask(ctx, s, func(ctx context.Context, c *conn, _ bool) (*clientv3.GetResponse, error) {
+		return c.Get(ctx, key, opts...)
+	})
+	if err != nil {
+		return nil, s.explain(ctx, err)
+	}
+	s.saw(res.Header)
+	return res, nil
+}
+
 // revision returns the newest revision.
 func (s *Store) revision(ctx context.Context) (int64, error) {
-	if err := s.ready(ctx); err != nil {
-		return 0, err
-	}
-	res, err := s.c.Get(ctx, s.prefix, clientv3.WithCountOnly())
+	res, err := s.get(ctx, s.prefix, clientv3.WithCountOnly())
 	if err != nil {
-		return 0, s.explain(ctx, err)
+		return 0, err
 	}
 	return res.Header.Revision, nil
 }
 
 // Get implements kv.Store.
 func (s *Store) Get(ctx context.Context, key string) (*kv.KV, error) {
-	if err := kv.Validate(nil, []kv.Op{kv.Get(key)}, nil); err != nil {
+	ops := []kv.Op{kv.Get(key)}
+	if err := errors.Join(kv.Validate(nil, ops, nil), own(nil, ops)); err != nil {
 		return nil, err
 	}
-	if err := s.ready(ctx); err != nil {
-		return nil, err
-	}
-	res, err := s.c.Get(ctx, s.prefix+key)
+	res, err := s.get(ctx, s.prefix+key)
 	if err != nil {
-		return nil, s.explain(ctx, err)
+		return nil, err
 	}
 	return s.first(res.Kvs), nil
 }
@@ -199,23 +214,59 @@ func (s *Store) Range(ctx context.Context, prefix, after string, limit int) ([]k
 	if limit <= 0 {
 		limit = rangeDefault
 	}
+	limit = min(limit, rangeMost)
 	from, end := s.prefix+prefix, clientv3.GetPrefixRangeEnd(s.prefix+prefix)
 	if after != "" {
 		from = max(from, s.prefix+after+"\x00")
 	}
-	if from >= end {
+	var ops []clientv3.Op
+	for _, r := range s.around(from, end) {
+		ops = append(ops, clientv3.OpGet(r[0], clientv3.WithRange(r[1]), clientv3.WithLimit(int64(limit))))
+	}
+	if len(ops) == 0 {
 		rev, err := s.revision(ctx)
 		return nil, rev, err
 	}
-	res, err := s.c.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(int64(min(limit, rangeMost))))
+	res, err := s.read(ctx, ops)
 	if err != nil {
-		return nil, 0, s.explain(ctx, err)
+		return nil, 0, err
 	}
-	out := make([]kv.KV, len(res.Kvs))
-	for i, r := range res.Kvs {
-		out[i] = s.record(r)
+	var out []kv.KV
+	for _, r := range res.Responses {
+		for _, r := range r.GetResponseRange().Kvs {
+			if len(out) < limit {
+				out = append(out, s.record(r))
+			}
+		}
 	}
 	return out, res.Header.Revision, nil
+}
+
+// around returns the ranges of keys from one up to another, without those that users do not
+// see: none, one or two.
+func (s *Store) around(from, end string) (out [][2]string) {
+	gap, after := s.prefix+voids, clientv3.GetPrefixRangeEnd(s.prefix+voids)
+	for _, r := range [][2]string{{from, min(end, gap)}, {max(from, after), end}} {
+		if r[0] < r[1] {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// read reads keys as they are at one moment.
+func (s *Store) read(ctx context.Context, ops []clientv3.Op) (*clientv3.TxnResponse, error) {
+	if err := s.ready(ctx); err != nil {
+		return nil, err
+	}
+	res, err := ask(ctx, s, func(ctx context.Context, c *conn, _ bool) (*clientv3.TxnResponse, error) {
+		return c.Txn(ctx).Then(ops...).Commit()
+	})
+	if err != nil {
+		return nil, s.explain(ctx, err)
+	}
+	s.saw(res.Header)
+	return res, nil
 }
 
 // dumpPage bounds what Dump reads at once: records have up to kv.MaxTxnBytes, few of them
@@ -233,14 +284,14 @@ func (s *Store) Dump(ctx context.Context, prefix string, begin func(rev int64) e
 	}
 	from, end := s.prefix+prefix, clientv3.GetPrefixRangeEnd(s.prefix+prefix)
 	for err == nil {
-		if err := s.ready(ctx); err != nil {
+		res, err := s.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(dumpPage), clientv3.WithRev(rev))
+		if err != nil {
 			return err
 		}
-		res, rerr := s.c.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(dumpPage), clientv3.WithRev(rev))
-		if rerr != nil {
-			return s.explain(ctx, rerr)
-		}
 		for _, r := range res.Kvs {
+			if s.hidden(r.Key) {
+				continue
+			}
 			if err := each(s.record(r)); err != nil {
 				return err
 			}
@@ -255,20 +306,26 @@ func (s *Store) Dump(ctx context.Context, prefix string, begin func(rev int64) e
 
 // Txn implements kv.Store.
 func (s *Store) Txn(ctx context.Context, cmps []kv.Compare, then, els []kv.Op) (kv.TxnResult, error) {
-	if err := kv.Validate(cmps, then, els); err != nil {
+	if err := errors.Join(kv.Validate(cmps, then, els), own(cmps, then, els)); err != nil {
 		return kv.TxnResult{}, err
 	}
 	if err := s.ready(ctx); err != nil {
 		return kv.TxnResult{}, err
 	}
-	conds := make([]clientv3.Cmp, len(cmps))
-	for i, c := range cmps {
-		conds[i] = s.compare(c)
+	t := change{cmps, then, els}
+	var res *clientv3.TxnResponse
+	var err error
+	if changes(then) || changes(els) {
+		res, err = s.change(ctx, t)
+	} else {
+		res, err = ask(ctx, s, func(ctx context.Context, c *conn, _ bool) (*clientv3.TxnResponse, error) {
+			return c.Txn(ctx).If(s.conditions(cmps)...).Then(s.ops(then)...).Else(s.ops(els)...).Commit()
+		})
 	}
-	res, err := s.c.Txn(ctx).If(conds...).Then(s.ops(then)...).Else(s.ops(els)...).Commit()
 	if err != nil {
 		return kv.TxnResult{}, s.explain(ctx, err)
 	}
+	s.saw(res.Header)
 	out := kv.TxnResult{Succeeded: res.Succeeded, Rev: res.Header.Revision}
 	for _, r := range res.Responses {
 		if got := r.GetResponseRange(); got != nil {
@@ -276,6 +333,14 @@ func (s *Store) Txn(ctx context.Context, cmps []kv.Compare, then, els []kv.Op) (
 		}
 	}
 	return out, nil
+}
+
+func (s *Store) conditions(cmps []kv.Compare) []clientv3.Cmp {
+	out := make([]clientv3.Cmp, len(cmps))
+	for i, c := range cmps {
+		out[i] = s.compare(c)
+	}
+	return out
 }
 
 func (s *Store) compare(c kv.Compare) clientv3.Cmp {
@@ -319,11 +384,20 @@ func (s *Store) Grant(ctx context.Context, ttl time.Duration) (kv.LeaseID, error
 	if err := s.ready(ctx); err != nil {
 		return 0, err
 	}
-	res, err := s.c.Grant(ctx, int64((ttl+time.Second-1)/time.Second))
-	if err != nil {
-		return 0, s.explain(ctx, err)
-	}
-	return kv.LeaseID(res.ID), nil
+	id, err := s.grant(ctx, ttl)
+	return kv.LeaseID(id), s.explain(ctx, err)
+}
+
+// grant makes a lease. Its id is chosen here, so that asking twice makes one.
+func (s *Store) grant(ctx context.Context, ttl time.Duration) (int64, error) {
+	id := leaseID()
+	return ask(ctx, s, func(ctx context.Context, c *conn, first bool) (int64, error) {
+		_, err := etcdserverpb.NewLeaseClient(c.ActiveConnection()).LeaseGrant(ctx, &etcdserverpb.LeaseGrantRequest{ID: id, TTL: int64((ttl + time.Second - 1) / time.Second)})
+		if err = rpctypes.Error(err); !first && errors.Is(err, rpctypes.ErrLeaseExist) {
+			err = nil
+		}
+		return id, err
+	})
 }
 
 // KeepAlive implements kv.Store.
@@ -331,7 +405,9 @@ func (s *Store) KeepAlive(ctx context.Context, id kv.LeaseID) error {
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
-	_, err := s.c.KeepAliveOnce(ctx, clientv3.LeaseID(id))
+	_, err := ask(ctx, s, func(ctx context.Context, c *conn, _ bool) (*clientv3.LeaseKeepAliveResponse, error) {
+		return c.KeepAliveOnce(ctx, clientv3.LeaseID(id))
+	})
 	return s.explain(ctx, err)
 }
 
@@ -340,6 +416,12 @@ func (s *Store) Revoke(ctx context.Context, id kv.LeaseID) error {
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
-	_, err := s.c.Revoke(ctx, clientv3.LeaseID(id))
+	_, err := ask(ctx, s, func(ctx context.Context, c *conn, first bool) (*clientv3.LeaseRevokeResponse, error) {
+		res, err := c.Revoke(ctx, clientv3.LeaseID(id))
+		if !first && errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			err = nil // the first did it
+		}
+		return res, err
+	})
 	return s.explain(ctx, err)
 }

@@ -41,8 +41,8 @@ func (s *Store) Watch(ctx context.Context, prefix string, afterRev int64) (<-cha
 	}
 	// Nothing else says at once that the history does not go back that far.
 	if afterRev < rev {
-		if _, err := s.c.Get(ctx, s.prefix, clientv3.WithCountOnly(), clientv3.WithRev(afterRev+1)); err != nil {
-			return nil, s.explain(ctx, err)
+		if _, err := s.get(ctx, s.prefix, clientv3.WithCountOnly(), clientv3.WithRev(afterRev+1)); err != nil {
+			return nil, err
 		}
 	}
 	w := &watch{s: s, prefix: s.prefix + prefix, rev: afterRev, out: make(chan kv.WatchBatch)}
@@ -64,11 +64,16 @@ type watch struct {
 
 func (w *watch) run(parent context.Context) {
 	defer close(w.out)
+	var not []*peer // the member that did not do
 	for !w.ended || len(w.queue) > 0 {
 		// A member that is cut off from the others would stay silent for ever.
 		ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(parent))
-		in := w.s.c.Watch(ctx, w.prefix, clientv3.WithPrefix(), clientv3.WithRev(w.rev+1))
-		goOn := w.follow(parent, in, cancel)
+		c, goOn := w.pick(parent, not)
+		if goOn {
+			in := c.Watch(ctx, w.prefix, clientv3.WithPrefix(), clientv3.WithRev(w.rev+1))
+			goOn = w.follow(parent, in, c.gone, cancel)
+			not = []*peer{c.peer}
+		}
 		cancel()
 		if !goOn {
 			return
@@ -76,9 +81,41 @@ func (w *watch) run(parent context.Context) {
 	}
 }
 
-// follow delivers what comes until the watch has to be begun anew; false: that was all.
-// cancel ends what comes.
-func (w *watch) follow(ctx context.Context, in clientv3.WatchChan, cancel func()) bool {
+// pick returns the member to watch at, and delivers what is queued until there is one; false:
+// the watch is over.
+func (w *watch) pick(parent context.Context, not []*peer) (*conn, bool) {
+	for {
+		c, changed, _ := w.s.peers.choose(not)
+		if c != nil {
+			return c, true
+		}
+		var out chan<- kv.WatchBatch
+		var first kv.WatchBatch
+		if len(w.queue) > 0 {
+			out, first = w.out, w.queue[0]
+		}
+		select {
+		case out <- first:
+			w.pop()
+		case <-changed:
+		case <-parent.Done():
+			return nil, false
+		case <-w.s.quit:
+			return nil, false
+		}
+	}
+}
+
+// pop takes the first of the queue out.
+func (w *watch) pop() {
+	w.bytes -= size(w.queue[0])
+	w.queue[0] = kv.WatchBatch{}
+	w.queue = w.queue[1:]
+}
+
+// follow delivers what comes until the watch has to be begun anew; false: that was all. gone
+// is closed when the member does not answer any more; cancel ends what comes.
+func (w *watch) follow(ctx context.Context, in clientv3.WatchChan, gone <-chan struct{}, cancel func()) bool {
 	var again <-chan time.Time
 	full := false
 	for {
@@ -91,9 +128,7 @@ func (w *watch) follow(ctx context.Context, in clientv3.WatchChan, cancel func()
 		}
 		select {
 		case out <- first:
-			w.queue[0] = kv.WatchBatch{}
-			w.queue = w.queue[1:]
-			w.bytes -= size(first)
+			w.pop()
 		case res, ok := <-in:
 			if err := res.Err(); err != nil || !ok {
 				in = nil
@@ -111,6 +146,11 @@ func (w *watch) follow(ctx context.Context, in clientv3.WatchChan, cancel func()
 			}
 		case <-again:
 			return true
+		case <-gone:
+			if !w.ended && !full {
+				return true
+			}
+			gone = nil
 		case <-ctx.Done():
 			return false
 		case <-w.s.quit:
@@ -124,7 +164,7 @@ func (w *watch) stopped(err error) bool {
 	switch {
 	case errors.Is(err, rpctypes.ErrCompacted), errors.Is(err, rpctypes.ErrFutureRev):
 		err = fmt.Errorf("%w: after revision %d: list anew", kv.ErrCompacted, w.rev)
-	case err == nil, errors.Is(err, rpctypes.ErrNoLeader), errors.Is(err, context.Canceled):
+	case err == nil, !final(err):
 		return false
 	default:
 		err = fmt.Errorf("etcd: watch of %q: %w", w.prefix, err)
@@ -139,8 +179,14 @@ func (w *watch) take(events []*clientv3.Event) bool {
 	for len(events) > 0 {
 		b := kv.WatchBatch{Rev: events[0].Kv.ModRevision}
 		for len(events) > 0 && events[0].Kv.ModRevision == b.Rev {
-			b.Events = append(b.Events, w.event(events[0]))
+			if !w.s.hidden(events[0].Kv.Key) {
+				b.Events = append(b.Events, w.event(events[0]))
+			}
 			events = events[1:]
+		}
+		if len(b.Events) == 0 {
+			w.rev = b.Rev
+			continue
 		}
 		if len(w.queue) >= queueRevs || len(w.queue) > 0 && w.bytes+size(b) > queueBytes {
 			return false
