@@ -35,6 +35,10 @@ type place struct {
 	swaps          atomic.Int64
 	writeDisks     []volume.WriteDisk
 	node           string // id of the bench's node
+
+	registry kv.Store // of several benches; nil: its own
+	parts    Parts
+	living   func() map[string]bool
 }
 
 func (p *place) Default(b model.Backend, _ string) model.Backend { return b }
@@ -147,8 +151,12 @@ func newBench(t *testing.T, dir string, p *place) *bench {
 			t.Fatal(err)
 		}
 	}
-	db, err := kv.OpenBolt(filepath.Join(dir, "kv.db"), kv.BoltOptions{NoSync: true})
-	fail(err)
+	db, closeDB := p.registry, func() error { return nil }
+	if db == nil {
+		own, err := kv.OpenBolt(filepath.Join(dir, "kv.db"), kv.BoltOptions{NoSync: true})
+		fail(err)
+		db, closeDB = own, own.Close
+	}
 	m, err := model.Open(t.Context(), db, nil)
 	fail(err)
 	fs, err := blockfs.OS(dir)
@@ -159,7 +167,7 @@ func newBench(t *testing.T, dir string, p *place) *bench {
 	fail(err)
 	b := &bench{t: t, dir: dir, place: p, front: &front{Server: iscsi.NewServer(iscsi.Config{})}, clk: clock.NewManual(time.Now()), changed: make(chan string, 10_000)}
 	b.Controller = New(Options{
-		Model: m, Engine: NewEngine(host), Frontend: b.front, Backends: p, Sealer: seal, Clock: b.clk, Node: p.node,
+		Model: m, Engine: NewEngine(host), Frontend: b.front, Backends: p, Sealer: seal, Clock: b.clk, Node: p.node, Parts: p.parts, LastLiving: p.living,
 		Portals:     []iscsi.Portal{{Address: "10.0.0.1:3260", Group: 1}},
 		NoSchedules: true, // tests of the scheduler move it themselves
 		Changed:     func(kind, id string) { b.changed <- kind + " " + id },
@@ -172,7 +180,7 @@ func newBench(t *testing.T, dir string, p *place) *bench {
 			return
 		}
 		stopped = true
-		for _, err := range []error{b.front.Shutdown(context.Background()), b.Stop(context.Background()), host.Close(context.Background()), db.Close()} {
+		for _, err := range []error{b.front.Shutdown(context.Background()), b.Stop(context.Background()), host.Close(context.Background()), closeDB()} {
 			if err != nil {
 				t.Error(err)
 			}

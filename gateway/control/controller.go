@@ -110,6 +110,7 @@ type Controller struct {
 	shared    map[string]*shared
 	due       map[ref]retry
 	parts     map[volume.ID]*groupPart     // of group snapshots that this node takes part in
+	leads     map[volume.ID]bool           // group snapshots that this node leads
 	transfers map[string]*transfer         // by the vDisk that is there for it
 	verifies  map[string]*verifyJob        // by vDisk
 	clouds    map[string]CloudState        // by id
@@ -211,7 +212,7 @@ func New(opt Options) *Controller {
 		remoteLock: newLock(), cloudLock: newLock(), cloudSlots: make(chan struct{}, cloudReads), kick: make(chan struct{}, 1), slots: make(chan struct{}, workers),
 		pools: map[string]*pool{}, disks: map[string]*vdisk{}, shared: map[string]*shared{}, due: map[ref]retry{},
 		clouds: map[string]CloudState{}, scrubs: jobs[volume.ScrubResult]{}, sweeps: jobs[volume.SweepResult]{},
-		standIns: map[string]*iscsi.RemoteDisk{}, transfers: map[string]*transfer{}, parts: map[volume.ID]*groupPart{}, verifies: map[string]*verifyJob{}, verifySlots: make(chan struct{}, maxVerifies),
+		standIns: map[string]*iscsi.RemoteDisk{}, transfers: map[string]*transfer{}, parts: map[volume.ID]*groupPart{}, leads: map[volume.ID]bool{}, verifies: map[string]*verifyJob{}, verifySlots: make(chan struct{}, maxVerifies),
 	}
 	c.scheduler.init()
 	if opt.Lease != nil {
@@ -248,7 +249,7 @@ func (c *Controller) Start(ctx context.Context) {
 		c.schedule(ref{"vdisk", v.ID}, 0)
 	}
 	c.visitAll(ctx)
-	c.wg.Add(9)
+	c.wg.Add(10)
 	if c.opt.Living != nil {
 		c.schedule(ref{"node", c.opt.Node}, 0)
 		c.wg.Add(1)
@@ -262,6 +263,7 @@ func (c *Controller) Start(ctx context.Context) {
 	go c.watchVerified()
 	go c.watchClouds()
 	go c.every(0, compareLook, c.comparePools)
+	go c.every(0, groupsEvery, c.lookForGroups)
 	go c.every(0, strangersEvery, c.lookForStrangers)
 	if !c.opt.NoSchedules {
 		c.wg.Add(1)

@@ -34,6 +34,9 @@ func (c *Controller) CreateSnapshot(ctx context.Context, name string, in volume.
 		var err error
 		out, err = vol.Snapshot(ctx, in)
 		if errors.Is(err, volume.ErrExists) {
+			if hidden, _ := c.unfinished(ctx, rec.ID, in.Name); hidden {
+				return nameGoes(object, in.Name, err)
+			}
 			return &Error{Code: CodeExists, Field: "name", Object: object, Message: "it has a snapshot " + clip(in.Name), Hint: "choose another name, or delete that one", Err: err}
 		}
 		if err == nil {
@@ -58,7 +61,8 @@ func checkSnapshot(object string, in volume.SnapshotSpec) *Error {
 }
 
 // Snapshots returns the snapshots of a vDisk, oldest first. Of one that is not
-// open those are known that are on the backend.
+// open those are known that are on the backend. Those of a group snapshot that is not whole yet
+// are none.
 func (c *Controller) Snapshots(ctx context.Context, name string) ([]volume.Snapshot, error) {
 	rec, err := c.FindVDisk(name)
 	if err != nil {
@@ -72,12 +76,15 @@ func (c *Controller) Snapshots(ctx context.Context, name string) ([]volume.Snaps
 	if err != nil {
 		return nil, explain(vdiskObject(rec.Name), err)
 	}
-	return all, nil
+	return c.whole(ctx, all), nil
 }
 
 // DeleteSnapshot deletes a snapshot by name or id; an absent one is no error, a
 // sticky one needs force.
 func (c *Controller) DeleteSnapshot(ctx context.Context, name, snapshot string, force bool) error {
+	if hidden, err := c.unfinished(ctx, name, snapshot); err != nil || hidden {
+		return err
+	}
 	rec, err := c.deleteSnapshot(ctx, name, snapshot, force)
 	if err == nil {
 		c.tell(event.SnapshotDeleted, vdiskObject(rec.Name), "snapshot", clip(snapshot))

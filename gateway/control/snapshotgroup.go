@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
@@ -23,8 +24,24 @@ import (
 // was sent because of one that is not. When a node cannot, or does not answer, the others
 // give up, or delete what they made. All leaders go by the ids of the nodes: of two groups
 // neither waits for vDisks that the other one has while that waits for its own.
+//
+// Whoever ends in the midst of it, a group is made as a whole or not at all, as its record
+// (model.SnapshotGroup) says:
+//
+//	G1  The record is stored before a snapshot is made, and each node sees it in the registry
+//	    while its vDisks are at rest, before it makes them.
+//	G2  It says "made" once all snapshots are durable, which the leader stores; or "undoing",
+//	    which the leader stores, or another node once the leader has no lease. Neither becomes
+//	    the other one.
+//	G3  While it says anything but "made", nobody is shown a snapshot of it, or starts from one.
+//	G4  While it says "undoing", each node deletes those of the vDisks that it serves. The record
+//	    goes when none is left.
 
 const (
+	// groupsEvery is how often a node looks for groups that were left unfinished.
+	groupsEvery = 2 * time.Second
+	// decideTime bounds how long the registry is told what becomes of a group.
+	decideTime = 10 * time.Second
 	// partTime bounds what a node does for a group that another one leads, and each question
 	// of that; undoTime how long it is tried to undo one.
 	partTime = 10 * time.Second
@@ -92,17 +109,23 @@ func (c *Controller) SnapshotGroup(ctx context.Context, names []string, in volum
 		seen[recs[i].ID] = true
 		at[recs[i].Node] = append(at[recs[i].Node], recs[i].ID)
 	}
-	var made []GroupMember
-	if len(at) == 1 || c.opt.Parts == nil {
-		for _, rec := range recs {
-			if e := c.served(rec); e != nil {
-				return nil, e
-			}
+	here := len(at) == 1 || c.opt.Parts == nil
+	for _, rec := range recs {
+		if e := c.served(rec); here && e != nil {
+			return nil, e
 		}
-		made, err = c.snapshotHere(ctx, slices.Clone(recs), in, nil)
-	} else {
-		made, err = c.lead(ctx, at, in, len(recs))
 	}
+	if in.ID == (volume.ID{}) {
+		if in.ID, err = volume.NewID(c.opt.Rand); err != nil {
+			return nil, err
+		}
+	}
+	made, err := c.decided(ctx, recs, in, func() ([]GroupMember, error) {
+		if here {
+			return c.snapshotHere(ctx, slices.Clone(recs), in, nil)
+		}
+		return c.lead(ctx, at, in, len(recs))
+	})
 	if err != nil {
 		return nil, explain(object, err)
 	}
@@ -120,11 +143,6 @@ func (c *Controller) SnapshotGroup(ctx context.Context, names []string, in volum
 
 // lead makes a group snapshot of vDisks of several nodes.
 func (c *Controller) lead(ctx context.Context, at map[string][]string, in volume.SnapshotSpec, size int) (made []GroupMember, err error) {
-	if in.ID == (volume.ID{}) {
-		if in.ID, err = volume.NewID(c.opt.Rand); err != nil {
-			return nil, err
-		}
-	}
 	var asked []string
 	for _, n := range slices.Sorted(maps.Keys(at)) {
 		asked = append(asked, n)
@@ -146,8 +164,7 @@ func (c *Controller) lead(ctx context.Context, at map[string][]string, in volume
 		return nil, err
 	}
 	e := *explain(groupObject(in.Name), err)
-	e.Message += ", and snapshots of it may stay at node " + strings.Join(left, ", ")
-	e.Hint = strings.Join([]string{"delete the snapshots " + clip(in.Name) + " of its vDisks there", e.Hint}, "; ")
+	e.Message += ", and what was made of it at node " + strings.Join(left, ", ") + " goes once that answers"
 	return nil, &e
 }
 
@@ -221,6 +238,7 @@ type groupPart struct {
 	rest   chan struct{} // closed when its vDisks are at rest
 	agreed chan error    // capacity 1: nil, or why it is given up
 	cancel context.CancelFunc
+	whole  atomic.Bool   // it is known to be made
 	done   chan struct{} // closed when it is over; made and err are set then
 	made   []GroupMember
 	err    error
@@ -258,6 +276,9 @@ func (c *Controller) RestGroup(ctx context.Context, in GroupPart) error {
 			close(p.rest)
 			select {
 			case err := <-p.agreed:
+				if err == nil {
+					err = c.stillMaking(ctx, in.Snapshot.ID)
+				}
 				return err
 			case <-ctx.Done():
 				return ctx.Err()
@@ -369,7 +390,7 @@ func (c *Controller) UndoGroup(ctx context.Context, id volume.ID) error {
 	}
 	var errs []error
 	for _, m := range p.made {
-		errs = append(errs, c.DeleteSnapshot(ctx, m.VDisk.ID, id.String(), true))
+		errs = append(errs, c.dropMember(ctx, m.VDisk.ID, id))
 	}
 	err := errors.Join(errs...)
 	if err == nil {
@@ -404,6 +425,11 @@ func (c *Controller) snapshotHere(ctx context.Context, recs []model.VDisk, in vo
 	}
 	made, err := c.opt.Engine.SnapshotGroup(ctx, vols, in, part)
 	if errors.Is(err, volume.ErrExists) {
+		for _, rec := range recs {
+			if hidden, _ := c.unfinished(ctx, rec.ID, in.Name); hidden {
+				return nil, nameGoes(groupObject(in.Name), in.Name, err)
+			}
+		}
 		return nil, &Error{Code: CodeExists, Field: "name", Object: groupObject(in.Name), Message: "one of the vDisks has a snapshot of this name", Hint: "choose another name, or delete that one", Err: err}
 	}
 	if err != nil {

@@ -24,6 +24,7 @@
 //	model/alerting/all                Alerting
 //	model/thresholds/all              Thresholds
 //	model/oidc/all                    OIDC
+//	model/snapshotgroup/ID            SnapshotGroup
 //	model/user/NAME                   User       model/index/external/HASH     -> NAME
 //	model/token/ID                    Token      model/index/token/HASH        -> ID
 //	model/session/HASH                Session

@@ -43,6 +43,8 @@ type Store struct {
 	thresholds *table[Thresholds]
 
 	oidc *table[OIDC]
+
+	groups *table[SnapshotGroup]
 }
 
 // Open reads all records from store, and draws the cluster's id at the first
@@ -76,6 +78,8 @@ func Open(ctx context.Context, store kv.Store, clk clock.Clock) (*Store, error) 
 		thresholds: newTable[Thresholds](store, "thresholds"),
 
 		oidc: newTable[OIDC](store, "oidc"),
+
+		groups: newTable[SnapshotGroup](store, "snapshotgroup"),
 	}
 	if err := s.openCluster(ctx, clk.Now()); err != nil {
 		return nil, err
@@ -88,7 +92,7 @@ func Open(ctx context.Context, store kv.Store, clk clock.Clock) (*Store, error) 
 }
 
 func (s *Store) tables() []followed {
-	return []followed{s.vpools, s.vdisks, s.targets, s.users, s.tokens, s.sessions, s.idem, s.verified, s.remotes, s.clouds, s.nodes, s.centers, s.datastores, s.schedules, s.runs, s.alerting, s.thresholds, s.oidc}
+	return []followed{s.vpools, s.vdisks, s.targets, s.users, s.tokens, s.sessions, s.idem, s.verified, s.remotes, s.clouds, s.nodes, s.centers, s.datastores, s.schedules, s.runs, s.alerting, s.thresholds, s.oidc, s.groups}
 }
 
 const (
@@ -226,6 +230,11 @@ func (s *Store) FreshVDisks(ctx context.Context) (changed []string, _ error) {
 // FreshNodes reads all nodes from the registry: for a decision that what memory lacks would
 // make wrong. An error says that not all of them are known.
 func (s *Store) FreshNodes(ctx context.Context) ([]Node, error) { return s.nodes.read(ctx, nil) }
+
+// StoredVDisk reads a vDisk by id from the registry; ErrNotFound: there is none.
+func (s *Store) StoredVDisk(ctx context.Context, id string) (VDisk, error) {
+	return s.vdisks.stored(ctx, id)
+}
 
 // FreshVDisk returns a vDisk by id, read anew if it is not known yet: another node may have
 // made it a moment ago.

@@ -26,12 +26,15 @@ import (
 const (
 	registryStore = "registry"
 	manifests     = "nsm/" // prefix of the manifests of an Alba in a shared registry
-	nodePrefix    = "model/node/"
+	// groupsMaking begins the records of group snapshots that are being made: brought back, one
+	// would undo a group that was made since.
+	groupsMaking = "model/snapshotgroup/"
+	nodePrefix   = "model/node/"
 )
 
 // notMetadata begins the keys of records that end with a process or a sign-in, are marks of
 // what is being done to the registry, or are better had elsewhere.
-var notMetadata = []string{"model/session/", "model/idempotency/", manifests, movingKey, restoringKey, aliveKeys}
+var notMetadata = []string{"model/session/", "model/idempotency/", groupsMaking, manifests, movingKey, restoringKey, aliveKeys}
 
 // aliveKeys are of nodes that run; a lease holds them.
 const aliveKeys = "cluster/alive/"

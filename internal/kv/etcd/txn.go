@@ -64,15 +64,12 @@ func changes(ops []kv.Op) bool {
 
 // sent is what a member said of a change.
 type sent struct {
-	res  *clientv3.TxnResponse
-	err  error
-	from *conn
+	res *clientv3.TxnResponse
+	err error
 }
 
 // change makes a change once.
 func (s *Store) change(ctx context.Context, t change) (*clientv3.TxnResponse, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	op := clientv3.OpTxn(s.conditions(t.cmps), s.ops(t.then), s.ops(t.els))
 	var not []*peer
 	for try := 1; ; try++ {
@@ -81,31 +78,7 @@ func (s *Store) change(ctx context.Context, t change) (*clientv3.TxnResponse, er
 			return nil, err
 		}
 		not = []*peer{c.peer}
-		since, void := s.seen.Load(), s.prefix+voids+rand.Text()
-		answer := make(chan sent, 1)
-		go func() {
-			res, err := c.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(void), "=", 0)).Then(op).Commit()
-			answer <- sent{res, err, c}
-		}()
-		late := time.NewTimer(txnLate)
-		var a *sent
-		select {
-		case got := <-answer:
-			a = &got
-		case <-c.gone:
-		case <-late.C:
-		case <-ctx.Done():
-		}
-		late.Stop()
-		switch {
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case a != nil && a.err == nil && a.res.Succeeded:
-			return s.inner(a.res)
-		case a != nil && a.err != nil && final(a.err):
-			return nil, a.err
-		}
-		res, err := s.settle(ctx, t, c, void, since, answer)
+		res, err := s.attempt(ctx, t, op, c)
 		switch {
 		case res != nil || err != nil:
 			return res, err
@@ -113,6 +86,35 @@ func (s *Store) change(ctx context.Context, t change) (*clientv3.TxnResponse, er
 			return nil, fmt.Errorf("sent %d times, and no member made the change; it was not made", try)
 		}
 	}
+}
+
+// attempt sends a change to a member. It returns nil when it was not made, and never will be.
+func (s *Store) attempt(ctx context.Context, t change, op clientv3.Op, c *conn) (*clientv3.TxnResponse, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	since, void := s.seen.Load(), s.prefix+voids+rand.Text()
+	answer := make(chan sent, 1)
+	go func() {
+		res, err := c.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(void), "=", 0)).Then(op).Commit()
+		answer <- sent{res, err}
+	}()
+	late := time.NewTimer(txnLate)
+	defer late.Stop()
+	select {
+	case a := <-answer:
+		if a.err == nil && a.res.Succeeded {
+			return s.inner(a.res)
+		}
+		if final(a.err) {
+			return nil, a.err
+		}
+		answer = nil // there is no other one
+	case <-c.gone:
+	case <-late.C:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return s.settle(ctx, t, void, since, answer)
 }
 
 // inner is the answer to the transaction within a transaction.
@@ -124,7 +126,7 @@ func (s *Store) inner(res *clientv3.TxnResponse) (*clientv3.TxnResponse, error) 
 // settle decides what becomes of a change that was not answered, or with what does not tell
 // whether it was made: its answer after all, nil if it was not made and never will be, or an
 // error if that is not known.
-func (s *Store) settle(ctx context.Context, t change, from *conn, void string, since int64, answer <-chan sent) (*clientv3.TxnResponse, error) {
+func (s *Store) settle(ctx context.Context, t change, void string, since int64, answer <-chan sent) (*clientv3.TxnResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, settleWait)
 	defer cancel()
 	type outcome struct {
@@ -143,23 +145,36 @@ func (s *Store) settle(ctx context.Context, t change, from *conn, void string, s
 		done, err := s.void(ctx, t, void, since)
 		found <- outcome{done, err}
 	}()
-	for {
+	over := ctx.Done()
+	for made := false; ; { // the answer ends with its connection, at the latest
 		select {
 		case a := <-answer:
-			if a.err == nil && a.res.Succeeded {
+			switch {
+			case a.err == nil && a.res.Succeeded:
 				return s.inner(a.res)
-			}
-			if a.err != nil && final(a.err) {
+			case a.err == nil: // its void came before (D1)
+				return nil, nil
+			case final(a.err):
 				return nil, a.err
+			case made:
+				return nil, errUnknown
 			}
+			answer = nil
 		case f := <-found:
 			switch {
 			case f.err != nil:
 				return nil, fmt.Errorf("%w: %w", errUnknown, f.err)
-			case f.done:
+			case !f.done:
+				return nil, nil
+			case answer == nil:
 				return nil, errUnknown
 			}
-			return nil, nil
+			made = true // a member that made it, and lives, says so soon
+		case <-over:
+			if made {
+				return nil, errUnknown
+			}
+			over = nil // what is found says so, too
 		}
 	}
 }
