@@ -56,7 +56,7 @@ func (d drill) members() int {
 	switch {
 	case d.own():
 		return 0
-	case d.name == "cluster-etcd-leader":
+	case d.name == "cluster-etcd-leader", d.name == "cluster-etcd-pause":
 		return 3
 	}
 	return 1

@@ -369,3 +369,32 @@ func clusterEtcdLeader(ctx context.Context, e *env) (string, error) {
 		return c.unmoved(ctx, before)
 	})
 }
+
+// clusterEtcdPause: each member of etcd in turn stands still, and its connections stay. Nothing
+// moves.
+func clusterEtcdPause(ctx context.Context, e *env) (string, error) {
+	return e.clusterRounds(ctx, func(ctx context.Context, c *clusterDrill) error {
+		before, err := c.agree(ctx)
+		if err != nil {
+			return err
+		}
+		for _, m := range c.l.Members() {
+			c.mark()
+			if err := c.l.Signal(m, syscall.SIGSTOP); err != nil {
+				return err
+			}
+			err := errors.Join(sleep(ctx, cutTime), c.writing(ctx, time.Now()))
+			if err == nil {
+				c.note(nil)
+			}
+			if err := errors.Join(err, c.l.Signal(m, syscall.SIGCONT)); err != nil {
+				return err
+			}
+			// Of three only one is away at a time.
+			if err := sleep(ctx, settle); err != nil {
+				return err
+			}
+		}
+		return c.unmoved(ctx, before)
+	})
+}

@@ -59,6 +59,7 @@ var drills = []drill{
 	{"cluster-full-disk", "the disk of a node is full for a while", 1, 5 * time.Minute, clusterFullDisk},
 	{"cluster-datastore", "the node that serves a datastore of three simulated ESXi hosts is killed, starts again and gets it back; virtual machines go on, paths follow, no host is told that the LUN is gone, and hosts that contend for a lock through all nodes see no false miscompare", 2, 6 * time.Minute, clusterDatastore},
 	{"cluster-etcd-leader", "the leading one of three members of etcd is killed and starts again; nothing moves", 2, 5 * time.Minute, clusterEtcdLeader},
+	{"cluster-etcd-pause", "each of three members of etcd in turn stands still, the leading one too, and goes on; nothing moves", 1, 5 * time.Minute, clusterEtcdPause},
 	{"cluster-many", "a node with a third of 66 vDisks, with OVGATE_CLUSTER=full 1000, is killed and starts again; all of them are taken over, those in use first, with what is in them", 1, 40 * time.Minute, clusterMany},
 	{"cluster-alba-kill-node", "cluster-kill-node with the vPool on an Alba over two devices of each node: the devices go with their node, and nothing else keeps the data", 1, 5 * time.Minute, clusterKillNode},
 	{"cluster-own-kill-node", "cluster-alba-kill-node with the registry on the nodes, too: with a node a member of it goes, now and then the one that leads", 1, 5 * time.Minute, clusterKillNode},
