@@ -2,12 +2,16 @@ package node
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/openvstorage/ovgate/gateway/clustertest"
+	"github.com/openvstorage/ovgate/internal/kv"
 	"github.com/openvstorage/ovgate/internal/kv/etcd/etcdtest"
 	"github.com/openvstorage/ovgate/iscsi/initiator"
 	"github.com/openvstorage/ovgate/volumedriver/backend/backendtest"
@@ -237,5 +241,113 @@ func TestClusterRestoredAlba(t *testing.T) {
 	one.until("compared", func() bool { return one.restored()["deletesOff"] == false })
 	if d := one.restored(); len(d["missing"].([]any))+len(d["orphans"].([]any))+len(d["unclear"].([]any)) > 0 {
 		t.Errorf("compared: %v", d)
+	}
+}
+
+// tripStore cuts its node off at a change after the one that makes a vDisk its own.
+type tripStore struct {
+	*cutStore
+	node  func() string // its id
+	after int           // 1: with that change
+}
+
+func (s tripStore) Txn(ctx context.Context, cmps []kv.Compare, then, els []kv.Op) (kv.TxnResult, error) {
+	for _, op := range then {
+		var v struct{ Node string }
+		if bytes.HasPrefix(op.Key, []byte("model/vdisk/")) && json.Unmarshal(op.Value, &v) == nil && v.Node == s.node() {
+			s.mu.Lock()
+			if s.left == 0 && !s.off {
+				s.left, s.lost = s.after, true
+			}
+			s.mu.Unlock()
+		}
+	}
+	return s.cutStore.Txn(ctx, cmps, then, els)
+}
+
+// sever cuts a node off now.
+func (s *cutStore) sever() {
+	s.arm(1, false)
+	_, _ = s.change()
+}
+
+// TestTakeoverCutRestored: a node dies, another one takes its vDisk over and dies in the midst of that, at
+// its first changes; then the cluster's etcd is lost, and its metadata come from a backup that is older than
+// all that. The vDisk has everything that was acknowledged.
+func TestTakeoverCutRestored(t *testing.T) {
+	if testing.Short() {
+		t.Skip("step by step: nothing for the race detector")
+	}
+	t.Parallel()
+	for after := 1; after <= 3; after++ {
+		t.Run(fmt.Sprint("change ", after), func(t *testing.T) {
+			l := &lostCluster{members: newMirrored(t, 3), sessions: map[string]*initiator.Session{}}
+			for _, n := range l.nodes {
+				id, _ := n.node()
+				l.ids = append(l.ids, id)
+			}
+			l.nodes[1].disk("a", "gold", 1<<30)
+			l.write("a", 0, 10, 1000)
+			file := l.nodes[0].backup()
+
+			// From now on who takes a vDisk over is cut off then.
+			l.cuts = make([]*cutStore, 3)
+			l.more += "stop_timeout: 2s\n"
+			armed := false // changed while no node runs
+			l.registry = func(i int) kv.Store {
+				l.cuts[i] = newCutStore(l.etcd.Open(t, "cluster/"))
+				if !armed {
+					return l.cuts[i]
+				}
+				return tripStore{l.cuts[i], func() string { return l.ids[i] }, after}
+			}
+			for _, s := range l.sessions {
+				s.Close()
+			}
+			clear(l.sessions)
+			for i := range l.nodes {
+				l.kill(i)
+			}
+			armed = true
+			for i := range l.dirs {
+				l.members.start(i)
+			}
+			l.write("a", 5, 10, 3000) // in journals alone, mostly
+			owner := slices.IndexFunc(l.nodes, func(n *running) bool { return n.diskState("a") == "running" })
+			l.sessions["a"].Close()
+			clear(l.sessions)
+			l.nodes[owner].untilDTL("a", "ok")
+			l.cuts[owner].sever()
+			l.kill(owner)
+			taker := -1
+			l.all()[0].until("a node takes it over", func() bool {
+				for i, n := range l.nodes {
+					if n != nil && l.cuts[i].ask() != nil {
+						taker = i
+					}
+				}
+				return taker >= 0
+			})
+			t.Logf("%s served it, %s took it over", l.name(owner), l.name(taker))
+			l.kill(taker)
+			for i, n := range l.nodes {
+				if n != nil {
+					l.kill(i)
+				}
+			}
+			l.registry = nil
+			clear(l.cuts)
+			l.loseEtcd()
+			if _, err := RestoreMetadata(t.Context(), RestoreOptions{File: file, Data: l.dirs[0], Config: l.conf}); err != nil {
+				t.Fatal(err)
+			}
+			l.startAll()
+			l.holds("a", 0, 5, 1000)
+			l.holds("a", 5, 10, 3000)
+			l.write("a", 20, 3, 6000)
+			l.nodes[0].until("compared", func() bool { return l.nodes[0].restored()["deletesOff"] == false })
+			l.holds("a", 5, 10, 3000)
+			l.holds("a", 20, 3, 6000)
+		})
 	}
 }

@@ -50,6 +50,10 @@ const (
 	defragmentEvery = time.Hour
 	// defragmentWait bounds how long it may take, and so answer nothing.
 	defragmentWait = 2 * time.Minute
+	// learnerLooks is after how many looks, tendEvery apart, a learner that never started is taken
+	// out: there is one at a time, and while it is there no other node becomes a member. One that
+	// only took its time becomes one anew.
+	learnerLooks = 60
 	// leaveWait bounds how long a node that leaves waits for its member to be let go, which
 	// it asks for every leaveEvery.
 	leaveWait  = 20 * time.Second
@@ -110,6 +114,9 @@ type registryMember struct {
 	server *etcd.Server
 	// tidied is when its database was looked at; of tend.
 	tidied time.Time
+	// idle is a learner that has not started, looks how often it was seen so; of tend.
+	idle  uint64
+	looks int
 }
 
 func (r *registryMember) config() *registryMemberConfig { return r.n.cfg.Registry.Member }
@@ -244,6 +251,11 @@ func (r *registryMember) serve(ctx context.Context, o etcd.ServerOptions) error 
 	c, d := r.config(), r.n.dir
 	o.Dir, o.Client, o.Token, o.Log = r.dir(), c.client(), "ovgate", r.n.log
 	o.Certificate, o.Key, o.CA = d.file(tlsDir, registryCert), d.file(tlsDir, registryKey), d.file(tlsDir, "ca.pem")
+	if _, err := os.Stat(filepath.Join(o.Dir, "member")); err == nil && !etcd.Has(o.Dir) { // of one that was cut off in its first moments
+		if err := r.putAside(); err != nil {
+			return err
+		}
+	}
 	alone := d.file(aloneFile)
 	if _, err := os.Stat(alone); err == nil {
 		o.Alone = true
@@ -375,7 +387,7 @@ func (r *registryMember) tend(ctx context.Context, s *etcd.Store) error {
 			r.n.log.Info("the node is a member of the registry")
 		}
 	}
-	err = errors.Join(r.sweep(ctx, s, list), r.follow(list), r.tidy(ctx, s))
+	err = errors.Join(r.sweep(ctx, s, list), r.idleLearner(ctx, s, list), r.follow(list), r.tidy(ctx, s))
 	r.prefer(s)
 	return err
 }
@@ -569,6 +581,23 @@ func (r *registryMember) sweep(ctx context.Context, s *etcd.Store, list []etcd.M
 		}
 	}
 	return errs
+}
+
+// idleLearner takes out a learner that was added and does not start: the node that did has lost
+// power in between, and does not come back, or no member is wanted of it any more.
+func (r *registryMember) idleLearner(ctx context.Context, s *etcd.Store, list []etcd.Member) error {
+	i := slices.IndexFunc(list, func(m etcd.Member) bool { return m.Learner && m.Name == "" })
+	if i < 0 || r.config() != nil && list[i].Peer == r.config().peer() {
+		r.idle, r.looks = 0, 0
+		return nil
+	}
+	if r.idle != list[i].ID {
+		r.idle, r.looks = list[i].ID, 0
+	}
+	if r.looks++; r.looks < learnerLooks {
+		return nil
+	}
+	return r.out(ctx, s, list[i])
 }
 
 // follow keeps where the members are: the next start finds the registry there.

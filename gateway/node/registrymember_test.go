@@ -256,6 +256,85 @@ func TestRegistryRecover(t *testing.T) {
 	c.nodes[1].label("d3")
 }
 
+// store reaches the registry of a node, as its process does.
+func (c *ringed) store(i int) *etcd.Store {
+	c.t.Helper()
+	d := &dataDir{path: c.dirs[i]}
+	p, err := d.place()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	tls, err := d.ownTLS()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	s, err := etcd.Open(c.t.Context(), etcd.Options{Endpoints: p.Members, Prefix: p.Etcd, TLS: tls})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			c.t.Error(err)
+		}
+	})
+	return s
+}
+
+// TestRegistryPowerCut: a node loses power between its addition to the registry's members and its
+// first start as one, or in the midst of that. It becomes one when it starts; if it never does, the
+// others let nothing of it keep other nodes from becoming members.
+func TestRegistryPowerCut(t *testing.T) {
+	t.Parallel()
+	c := newRinged(t, 1)
+	one := c.nodes[0]
+	s := c.store(0)
+	for try, left := range []string{"", "member", "member/snap/db"} {
+		i := c.place()
+		c.conf(i, true)
+		token := one.call("POST", "/cluster/tokens", nil, 201)["token"].(string)
+		if _, err := Join(t.Context(), JoinOptions{Data: c.dirs[i], Config: c.confs[i], Token: token}); err != nil {
+			t.Fatal(err)
+		}
+		conf, err := loadConfig(Options{Config: c.confs[i]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Add(t.Context(), conf.Registry.Member.peer()); err != nil {
+			t.Fatal(err)
+		}
+		if dir := filepath.Join(c.dirs[i], etcdDir, left); left == "member/snap/db" {
+			if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			write(t, dir, "torn")
+		} else if left != "" {
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.start(i)
+		var names []string
+		for j := range c.nodes {
+			names = append(names, fmt.Sprintf("n%d", j+1))
+		}
+		one.has(names...)
+		c.nodes[i].has(names...)
+		c.nodes[i].label(fmt.Sprint("d", try))
+		one.until("it is written", func() bool { return one.knows(fmt.Sprint("d", try)) })
+	}
+	// One that does not come back.
+	gone, err := freeport.Address()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Add(t.Context(), "https://"+gone); err != nil {
+		t.Fatal(err)
+	}
+	i := c.join(0, true)
+	one.has("n1", "n2", "n3", "n4", "n5")
+	c.nodes[i].has("n1", "n2", "n3", "n4", "n5")
+}
+
 // TestTurn: one member at a time gives back what it does not use, the one that leads last, and
 // none while another one is away.
 func TestTurn(t *testing.T) {

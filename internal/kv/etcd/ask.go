@@ -15,10 +15,10 @@ const (
 	// about two seconds, and what waits for the old one may wait for seven.
 	askAgain = 500 * time.Millisecond
 	askMost  = 8
-	// askPatience is how long an answer that may be another one soon, such as that there is no
-	// leader, is not believed; askPause is between two of them.
-	askPatience = 3 * time.Second
-	askPause    = 100 * time.Millisecond
+	// askTries is how many answers that may be others soon, such as that there is no leader, are
+	// not believed; askPause is between two of them.
+	askTries = 30
+	askPause = 100 * time.Millisecond
 	// spareMost bounds what a store asks again without an answer: when the whole cluster is
 	// slow, that makes it no slower.
 	spareMost = 64
@@ -68,12 +68,11 @@ func ask[T any](ctx context.Context, s *Store, send func(ctx context.Context, c 
 		return none, err
 	}
 	start(c, false)
-	patience, again, pause := time.NewTimer(askPatience), time.NewTicker(askAgain), time.NewTimer(askPause)
-	defer patience.Stop()
+	again, pause := time.NewTicker(askAgain), time.NewTimer(askPause)
 	defer again.Stop()
 	defer pause.Stop()
 	pause.Stop()
-	patient := true
+	failed := 0
 	for {
 		select {
 		case a := <-answers:
@@ -83,8 +82,15 @@ func ask[T any](ctx context.Context, s *Store, send func(ctx context.Context, c 
 				return a.v, nil
 			case ctx.Err() != nil:
 				return none, ctx.Err()
-			case final(a.err), !patient && !a.from.isGone():
+			case final(a.err):
 				return none, a.err
+			case a.from.isGone():
+			default:
+				if failed++; failed == askTries {
+					return none, a.err
+				}
+			}
+			switch {
 			case flying > 0: // these may say more
 			case a.from.isGone():
 				pause.Reset(0)
@@ -109,8 +115,6 @@ func ask[T any](ctx context.Context, s *Store, send func(ctx context.Context, c 
 			} else {
 				s.spares.free()
 			}
-		case <-patience.C:
-			patient = false
 		case <-ctx.Done():
 			return none, ctx.Err()
 		}

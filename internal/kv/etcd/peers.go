@@ -26,13 +26,18 @@ import (
 // member that stands still, or whose packets are lost, keeps its connection open: the kernel
 // goes on without it, and gRPC's keep-alive asks every ten seconds at most. So every member is
 // asked at probeEvery for its health, which it says without the others, and when it does not
-// say it within silence the connection is closed: what was asked over it is asked elsewhere
-// (ask, Txn, watch). It is used again once it says that it is well.
+// say it within silence the connection is given up: what was asked over it is asked elsewhere
+// (ask, Txn, watch). It stays open for lastWait, for answers of a member that is just busy, and
+// is used again once that says that it is well. While no other member answers, it is given up
+// after silenceAlone only: nothing is gained by that, but that a new connection may come through
+// where the old one does not.
 const (
 	probeEvery = time.Second
 	// silence is far above what a busy member takes, and leaves time to ask another one before
 	// the users of a store lose patience.
-	silence = 1500 * time.Millisecond
+	silence      = 1500 * time.Millisecond
+	silenceAlone = 5 * time.Second
+	lastWait     = 2 * time.Second
 	// dialWait bounds one attempt to connect, dialPause is before the next one.
 	dialWait  = 3 * time.Second
 	dialPause = 500 * time.Millisecond
@@ -209,18 +214,31 @@ func (p *peers) follow(ctx context.Context, m *peer) {
 	c := &conn{Client: cl, peer: m, gone: make(chan struct{})}
 	m.conn.Store(c)
 	p.tell()
-	err = p.watch(ctx, cl)
+	err = p.watch(ctx, m, cl)
 	m.why.Store(&err)
 	m.conn.Store(nil)
 	close(c.gone)
 	if ctx.Err() == nil && p.o.Log != nil {
-		p.o.Log.Warn("a member of etcd does not answer; others are asked", "member", m.endpoint, "err", err)
+		p.o.Log.Warn("a member of etcd does not answer", "member", m.endpoint, "err", err)
+	}
+	timer := time.NewTimer(lastWait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 	_ = cl.Close()
 }
 
+// others tells whether another member answers.
+func (p *peers) others(m *peer) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.all, func(o *peer) bool { return o != m && o.conn.Load() != nil })
+}
+
 // watch returns when a member answers no more, or with ctx.
-func (p *peers) watch(ctx context.Context, cl *clientv3.Client) error {
+func (p *peers) watch(ctx context.Context, m *peer, cl *clientv3.Client) error {
 	again := time.NewTicker(probeEvery)
 	defer again.Stop()
 	ctx, cancel := context.WithCancel(ctx)
@@ -239,12 +257,28 @@ func (p *peers) watch(ctx context.Context, cl *clientv3.Client) error {
 		cancel()
 		<-broken
 	}()
+	alone := time.NewTimer(silenceAlone) // stopped while it answers
+	alone.Stop()
+	defer alone.Stop()
+	quiet := false
+	var err error
 	for {
 		select {
 		case <-again.C:
-			if err := probe(ctx, cl, silence); err != nil {
+			if err = probe(ctx, cl, silence); err == nil {
+				alone.Stop()
+				quiet = false
+				continue
+			}
+			if p.others(m) || ctx.Err() != nil {
 				return err
 			}
+			if !quiet {
+				quiet = true
+				alone.Reset(silenceAlone - silence)
+			}
+		case <-alone.C:
+			return err
 		case <-broken:
 			if ctx.Err() != nil {
 				return ctx.Err()

@@ -91,10 +91,11 @@ func (f *fault) OnWrite(e *zapcore.CheckedEntry, _ []zapcore.Field) {
 // tells whether they did.
 var ErrRemoved = errors.New("it stopped by itself: the other members may have removed it")
 
-// Has tells whether a directory holds the data of a member.
+// Has tells whether a directory holds the data of a member: its log, which is there as a whole or
+// not at all. What a member that was cut off in its first moments leaves beside it holds nothing.
 func Has(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, "member"))
-	return err == nil
+	logs, err := filepath.Glob(filepath.Join(dir, "member", "wal", "*.wal"))
+	return err == nil && len(logs) > 0
 }
 
 // Serve starts a member. It returns once the member takes part in a quorum, or with ctx.

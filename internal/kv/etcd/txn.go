@@ -127,14 +127,14 @@ func (s *Store) inner(res *clientv3.TxnResponse) (*clientv3.TxnResponse, error) 
 // whether it was made: its answer after all, nil if it was not made and never will be, or an
 // error if that is not known.
 func (s *Store) settle(ctx context.Context, t change, void string, since int64, answer <-chan sent) (*clientv3.TxnResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, settleWait)
-	defer cancel()
 	type outcome struct {
 		done bool
 		err  error
 	}
 	found := make(chan outcome, 1)
 	go func() {
+		ctx, cancel := context.WithTimeout(ctx, settleWait)
+		defer cancel()
 		select { // so that it makes a slow cluster no slower
 		case s.settling <- struct{}{}:
 			defer func() { <-s.settling }()
@@ -145,8 +145,10 @@ func (s *Store) settle(ctx context.Context, t change, void string, since int64, 
 		done, err := s.void(ctx, t, void, since)
 		found <- outcome{done, err}
 	}()
-	over := ctx.Done()
-	for made := false; ; { // the answer ends with its connection, at the latest
+	// The answer comes, or ends with its connection. It is waited for as long as nothing else tells:
+	// a member that made the change, and is just busy, says so.
+	var unknown error
+	for {
 		select {
 		case a := <-answer:
 			switch {
@@ -156,25 +158,24 @@ func (s *Store) settle(ctx context.Context, t change, void string, since int64, 
 				return nil, nil
 			case final(a.err):
 				return nil, a.err
-			case made:
-				return nil, errUnknown
+			case unknown != nil:
+				return nil, unknown
 			}
 			answer = nil
 		case f := <-found:
 			switch {
 			case f.err != nil:
-				return nil, fmt.Errorf("%w: %w", errUnknown, f.err)
-			case !f.done:
+				unknown = fmt.Errorf("%w: %w", errUnknown, f.err)
+			case f.done:
+				unknown = errUnknown
+			default:
 				return nil, nil
-			case answer == nil:
-				return nil, errUnknown
 			}
-			made = true // a member that made it, and lives, says so soon
-		case <-over:
-			if made {
-				return nil, errUnknown
+			if answer == nil {
+				return nil, unknown
 			}
-			over = nil // what is found says so, too
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
 }
