@@ -25,6 +25,9 @@ import (
 
 const (
 	clusterNodes = 3
+	// clusterStorage is how many machines have the devices where roles are separated: what is
+	// acknowledged outlives one of them, and is stored on the two that are left.
+	clusterStorage = 3
 	// clusterVDisks and clusterPause are those of the short form, clusterVDisksFull and
 	// clusterPauseFull those with OVGATE_CLUSTER=full. A pause is longer than two leases.
 	clusterVDisks     = 6
@@ -48,6 +51,31 @@ const insideLab = "OVGATE_DRILL_LAB"
 
 func fullCluster() bool { return os.Getenv("OVGATE_CLUSTER") == "full" }
 
+// The layout of a drill's cluster, by the environment.
+const (
+	// rolesEnv: "separate" has the vPool on the Alba of storage machines, and nodes without
+	// devices.
+	rolesEnv = "OVGATE_ROLES"
+	// storeEnv: "alba" has the vPool on the Alba of the nodes.
+	storeEnv = "OVGATE_STORE"
+	// pathsEnv: "two" has hosts reach each vDisk over two paths at once, through two nodes.
+	pathsEnv = "OVGATE_PATHS"
+)
+
+// checkLayout refuses what the environment cannot mean.
+func checkLayout() error {
+	for name, known := range map[string]string{rolesEnv: "separate", storeEnv: "alba", pathsEnv: "two"} {
+		if v := os.Getenv(name); v != "" && v != known {
+			return fmt.Errorf("%s=%s: use %s, or leave it out", name, v, known)
+		}
+	}
+	return nil
+}
+
+func separateRoles() bool { return os.Getenv(rolesEnv) == "separate" }
+
+func twoPaths() bool { return os.Getenv(pathsEnv) == "two" }
+
 // inLab tells whether a drill is of a cluster.
 func (d drill) inLab() bool { return strings.HasPrefix(d.name, "cluster-") || d.name == upgradeName }
 
@@ -66,7 +94,17 @@ func (d drill) members() int {
 func (d drill) own() bool { return strings.HasPrefix(d.name, "cluster-own-") }
 
 // alba tells whether the vPool is on the nodes' own Alba.
-func (d drill) alba() bool { return strings.HasPrefix(d.name, "cluster-alba-") || d.own() }
+func (d drill) alba() bool {
+	return strings.HasPrefix(d.name, "cluster-alba-") || d.own() || d.storage() > 0 || os.Getenv(storeEnv) == "alba"
+}
+
+// storage is how many storage machines a drill has.
+func (d drill) storage() int {
+	if separateRoles() || strings.HasPrefix(d.name, "cluster-storage-") {
+		return clusterStorage
+	}
+	return 0
+}
 
 // diskBytes is as in lab.Options.
 func (d drill) diskBytes() int64 {
@@ -81,6 +119,9 @@ var errSaid = errors.New("see above")
 
 // drillInLab makes the lab and runs the drill within it.
 func drillInLab(ctx context.Context, d drill, work string, seed uint64, rounds int) (err error) {
+	if err := checkLayout(); err != nil {
+		return err
+	}
 	build := node.Build
 	if d.name == upgradeName {
 		build = previousBuild
@@ -89,7 +130,7 @@ func drillInLab(ctx context.Context, d drill, work string, seed uint64, rounds i
 	if err != nil {
 		return err
 	}
-	o := lab.Options{Nodes: clusterNodes, Members: d.members(), OwnRegistry: d.own(), Bin: bin, DiskBytes: d.diskBytes(), OwnPaths: d.name != "cluster-datastore", Alba: d.alba(),
+	o := lab.Options{Nodes: clusterNodes, Members: d.members(), OwnRegistry: d.own(), Bin: bin, DiskBytes: d.diskBytes(), OwnPaths: d.name != "cluster-datastore" && !twoPaths(), Alba: d.alba(), Storage: d.storage(),
 		Settings: []string{"--journal-quota", "128MiB", "--sco-size", "4MiB", "--commit-interval", "5s"}}
 	l, err := lab.Make(ctx, filepath.Join(work, "lab"), o)
 	if l != nil {
@@ -119,7 +160,7 @@ type clusterDrill struct {
 	l     *lab.Lab
 	disks []*followed
 
-	moved  []time.Duration // from a fault to the first write at another node, or there again
+	moved  []time.Duration // from a fault to the first write at another node, or there again; with multipath the longest time without one
 	others time.Duration   // longest time without a write, of the vDisks that had not to move
 	stale  int             // reads on old paths that were answered
 }
@@ -146,13 +187,31 @@ func (e *env) cluster(ctx context.Context) (*clusterDrill, error) {
 	for i := range count {
 		f := &followed{name: fmt.Sprintf("load%d", i), portals: portals, load: selfcheck.New(followedBlocks, e.seed+uint64(i)),
 			isid: [6]byte{0x80, 0, 0, 0, byte(i >> 8), byte(i)}, every: time.Duration(count) * time.Second / followedRate}
+		if twoPaths() {
+			f.multi, f.portals = true, nil
+			for k := range hostPaths {
+				f.portals = append(f.portals, portals[(i+k)%len(portals)])
+			}
+		}
 		if f.conn, err = c.create(ctx, l.Nodes()[i%len(l.Nodes())], f.name); err != nil {
 			return nil, err
 		}
 		c.disks = append(c.disks, f)
 	}
-	e.say("%d vDisks on %d nodes", count, clusterNodes)
+	e.say("%d vDisks on %d nodes%s", count, clusterNodes, layout(l))
 	return c, c.mirrored(ctx)
+}
+
+// layout says what is not as usual.
+func layout(l *lab.Lab) string {
+	var s string
+	if n := len(l.Storage()); n > 0 {
+		s = fmt.Sprintf(", %d storage machines", n)
+	}
+	if twoPaths() {
+		s += fmt.Sprintf(", %d paths to each", hostPaths)
+	}
+	return s
 }
 
 // create makes a vDisk on a node and publishes it to everybody who knows its secret.
@@ -343,8 +402,16 @@ func (c *clusterDrill) writing(ctx context.Context, since time.Time) error {
 	})
 }
 
-// elsewhere waits until these vDisks were written to on another path than before the fault.
-func (c *clusterDrill) elsewhere(ctx context.Context, disks []*followed) error {
+// elsewhere waits until these vDisks were written to on another path than before the fault;
+// with multipath, until the nodes but for the lost one know another owner, and they were
+// written to since.
+func (c *clusterDrill) elsewhere(ctx context.Context, lost string, disks []*followed) error {
+	if twoPaths() {
+		if err := c.left(ctx, lost, disks); err != nil {
+			return err
+		}
+		return c.writing(ctx, time.Now())
+	}
 	return eventually(ctx, resumeLimit, "written to on another path", func(context.Context) error {
 		var not []string
 		for _, f := range disks {
@@ -359,10 +426,34 @@ func (c *clusterDrill) elsewhere(ctx context.Context, disks []*followed) error {
 	})
 }
 
+// left waits until these vDisks are not the lost node's any more; empty: none is lost.
+func (c *clusterDrill) left(ctx context.Context, lost string, disks []*followed) error {
+	return eventually(ctx, resumeLimit, "taken over", func(ctx context.Context) error {
+		for _, n := range c.l.Nodes() {
+			if n == lost {
+				continue
+			}
+			all, err := c.vdisks(ctx, n)
+			if err != nil {
+				return err
+			}
+			for _, f := range disks {
+				if v := all[f.name]; v.Node == lost || v.Node == "" {
+					return fmt.Errorf("vdisk %s is %q's for %s", f.name, v.Node, n)
+				}
+			}
+		}
+		return nil
+	})
+}
+
 // note adds what was measured of a fault that these vDisks had to move by.
 func (c *clusterDrill) note(moved []*followed) {
 	for _, f := range c.disks {
 		resumed, ok, longest := f.measured()
+		if f.multi { // on which path it went on is the host's affair
+			resumed, ok = longest, true
+		}
 		if slices.Contains(moved, f) && ok {
 			c.moved = append(c.moved, resumed)
 		} else {
@@ -381,12 +472,18 @@ func (c *clusterDrill) verify(ctx context.Context) error {
 	return nil
 }
 
-// rounds does a drill: f breaks something under load and mends it.
+// clusterRounds makes the cluster and does a drill.
 func (e *env) clusterRounds(ctx context.Context, f func(ctx context.Context, c *clusterDrill) error) (string, error) {
 	c, err := e.cluster(ctx)
 	if err != nil {
 		return "", err
 	}
+	return c.rounds(ctx, f)
+}
+
+// rounds does a drill: f breaks something under load and mends it.
+func (c *clusterDrill) rounds(ctx context.Context, f func(ctx context.Context, c *clusterDrill) error) (string, error) {
+	e := c.e
 	for round := range e.rounds {
 		start, before := time.Now(), c.counts()
 		err := c.underLoad(ctx, func(ctx context.Context) error {
@@ -440,7 +537,11 @@ func (c *clusterDrill) figures() string {
 	if len(c.moved) > 0 {
 		slices.Sort(c.moved)
 		at := func(i int) time.Duration { return c.moved[i].Round(10 * time.Millisecond) }
-		s += fmt.Sprintf("; %d times a vDisk was hit: from the fault to its first resumed write %v / %v / %v (min, median, max)", len(c.moved), at(0), at(len(c.moved)/2), at(len(c.moved)-1))
+		what := "from the fault to its first resumed write"
+		if twoPaths() {
+			what = "longest time without a write"
+		}
+		s += fmt.Sprintf("; %d times a vDisk was hit: %s %v / %v / %v (min, median, max)", len(c.moved), what, at(0), at(len(c.moved)/2), at(len(c.moved)-1))
 	}
 	s += fmt.Sprintf("; longest time without a write elsewhere %v", c.others.Round(10*time.Millisecond))
 	if c.stale > 0 {

@@ -36,7 +36,7 @@ func (c *clusterDrill) kill(ctx context.Context) (node string, err error) {
 	if err := c.l.Kill(ctx, n); err != nil {
 		return "", err
 	}
-	if err := c.elsewhere(ctx, hit); err != nil {
+	if err := c.elsewhere(ctx, n, hit); err != nil {
 		return "", err
 	}
 	return n, c.settled(ctx, hit)
@@ -85,7 +85,7 @@ func clusterPauseNode(ctx context.Context, e *env) (string, error) {
 		if err := c.l.Signal(n, syscall.SIGSTOP); err != nil {
 			return err
 		}
-		err = c.elsewhere(ctx, hit)
+		err = c.elsewhere(ctx, n, hit)
 		if err == nil {
 			err = c.settled(ctx, hit)
 		}
@@ -127,24 +127,12 @@ func (c *clusterDrill) endStale(old []*stale) error {
 	return errors.Join(errs...)
 }
 
-// clusterCutNode: a node loses the other nodes, etcd and the store, while hosts still reach
-// it.
+// clusterCutNode: a node loses the other nodes, and what there is of etcd, store and storage
+// machines, while hosts still reach it.
 func clusterCutNode(ctx context.Context, e *env) (string, error) {
 	return e.clusterRounds(ctx, func(ctx context.Context, c *clusterDrill) error {
-		return c.cutOff(ctx, "nodes", "etcd", "s3")
+		return c.cutOff(ctx, c.l.Places()[1:]...)
 	})
-}
-
-// clusterAlbaCutNode is clusterCutNode without a store beside the nodes.
-func clusterAlbaCutNode(ctx context.Context, e *env) (string, error) {
-	return e.clusterRounds(ctx, func(ctx context.Context, c *clusterDrill) error {
-		return c.cutOff(ctx, "nodes", "etcd")
-	})
-}
-
-// clusterOwnCutNode is clusterAlbaCutNode where the members of etcd are in the nodes.
-func clusterOwnCutNode(ctx context.Context, e *env) (string, error) {
-	return e.clusterRounds(ctx, func(ctx context.Context, c *clusterDrill) error { return c.cutOff(ctx, "nodes") })
 }
 
 // cutOff cuts a node from others until its vDisks have moved, with reads on the old paths all
@@ -160,11 +148,14 @@ func (c *clusterDrill) cutOff(ctx context.Context, from ...string) error {
 	}
 	c.mark()
 	for _, other := range from {
+		if other == n {
+			continue
+		}
 		if err := c.l.Cut(ctx, n, other); err != nil {
 			return err
 		}
 	}
-	err = c.elsewhere(ctx, hit)
+	err = c.elsewhere(ctx, n, hit)
 	if err == nil {
 		err = c.settled(ctx, hit)
 	}
@@ -263,8 +254,8 @@ func clusterLoss(ctx context.Context, e *env) (string, error) {
 	})
 }
 
-// clusterRestartAll: all nodes are killed at once, or stopped in every other round, and start
-// again.
+// clusterRestartAll: all nodes and storage machines are killed at once, or stopped in every
+// other round, and start again.
 func clusterRestartAll(ctx context.Context, e *env) (string, error) {
 	round := 0
 	return e.clusterRounds(ctx, func(ctx context.Context, c *clusterDrill) error {
@@ -274,41 +265,49 @@ func clusterRestartAll(ctx context.Context, e *env) (string, error) {
 		}
 		round++
 		c.mark()
-		if err := c.l.Each(c.l.Nodes(), func(n string) error { return end(ctx, n) }); err != nil {
+		if err := c.l.Each(c.l.Machines(), func(m string) error { return end(ctx, m) }); err != nil {
 			return err
 		}
 		if err := c.l.StartAll(ctx); err != nil {
 			return err
 		}
-		if err := c.elsewhere(ctx, c.disks); err != nil {
+		if err := c.elsewhere(ctx, "", c.disks); err != nil {
 			return err
 		}
 		return c.settled(ctx, c.disks)
 	})
 }
 
-// clusterFullDisk: the disk of a node is full for a while. Nothing is lost, and the other
-// nodes' vDisks are written to all the time.
+// clusterFullDisk: the disk of a node is full for a while, then that of a storage machine, if
+// there are any. Nothing is lost, and the other nodes' vDisks are written to all the time.
 func clusterFullDisk(ctx context.Context, e *env) (string, error) {
 	return e.clusterRounds(ctx, func(ctx context.Context, c *clusterDrill) error {
 		n, _, err := c.victim(ctx)
 		if err != nil {
 			return err
 		}
-		c.mark()
-		ballast := filepath.Join(filepath.Dir(c.l.Data(n)), "ballast")
-		if err := fill(ballast); err != nil {
+		if err := c.full(ctx, n); err != nil || len(c.l.Storage()) == 0 {
 			return err
 		}
-		err = errors.Join(sleep(ctx, 2*cutTime), os.Remove(ballast))
-		if err == nil {
-			err = c.writing(ctx, time.Now())
-		}
-		if err == nil {
-			c.note(nil)
-		}
-		return err
+		return c.full(ctx, c.storageMachine())
 	})
+}
+
+// full fills the disk of a machine for a while.
+func (c *clusterDrill) full(ctx context.Context, machine string) error {
+	c.mark()
+	ballast := filepath.Join(c.l.Disk(machine), "ballast")
+	if err := fill(ballast); err != nil {
+		return err
+	}
+	err := errors.Join(sleep(ctx, 2*cutTime), os.Remove(ballast))
+	if err == nil {
+		err = c.writing(ctx, time.Now())
+	}
+	if err == nil {
+		c.note(nil)
+	}
+	return err
 }
 
 // fill takes all the space of a file system.

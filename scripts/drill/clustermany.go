@@ -74,7 +74,7 @@ func clusterMany(ctx context.Context, e *env) (string, error) {
 		defer stop()
 		go func() { // how many of the others run when the last one in use does
 			k := 0
-			if c.elsewhere(watch, hit) == nil {
+			if c.elsewhere(watch, n, hit) == nil {
 				k, _ = c.manyMoved(watch, n, was)
 			}
 			used <- k

@@ -35,7 +35,8 @@ const (
 type followed struct {
 	name    string
 	conn    client.Connection
-	portals []string // of all nodes
+	portals []string // of all nodes, or with multipath of hostPaths of them
+	multi   bool     // the host has multipath
 	load    *selfcheck.Load
 	isid    [6]byte
 	every   time.Duration // between its writes
@@ -146,6 +147,9 @@ func dialChecked(ctx context.Context, a lun.Address) *lun.LUN {
 // follow runs the load until ctx ends; commands in flight then are waited for, unless life
 // ends, too. What it returns is a broken promise.
 func (f *followed) follow(ctx, life context.Context, seed uint64) error {
+	if f.multi {
+		return f.followPaths(ctx, life, seed)
+	}
 	rng := rand.New(rand.NewPCG(seed, 1))
 	every := time.NewTicker(f.every)
 	defer every.Stop()
@@ -201,9 +205,7 @@ func (p *hostPath) WriteAt(b []byte, off int64) (int, error) {
 func (p *hostPath) check(err error) error {
 	if err != nil {
 		if passedOn(err) {
-			p.f.mu.Lock()
-			p.f.bad = cmp.Or(p.f.bad, err)
-			p.f.mu.Unlock()
+			p.f.failed(err)
 		}
 		p.mu.Lock()
 		p.failed = err
@@ -229,6 +231,13 @@ func passedOn(err error) bool {
 	return true
 }
 
+// failed notes an error that a host passes on.
+func (f *followed) failed(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.bad = cmp.Or(f.bad, err)
+}
+
 // passed returns the first error that a host passed on.
 func (f *followed) passed() error {
 	f.mu.Lock()
@@ -250,8 +259,11 @@ func (p *hostPath) close() error {
 }
 
 // verify reads everything where the vDisk is served, and sees to it that nobody else serves
-// it.
+// it; with multipath it reads everything on each path.
 func (f *followed) verify(ctx context.Context) error {
+	if f.multi {
+		return f.verifyPaths(ctx)
+	}
 	limited, cancel := context.WithTimeout(ctx, resumeLimit)
 	defer cancel()
 	d, portal, err := f.find(limited, ctx)

@@ -10,8 +10,9 @@
 // A node has its data directory and shares no file system with others: the registry is in
 // the etcd members, the vPool "lab" on the S3 peer. Hosts, who sign in over iSCSI, are in
 // the namespace of the bridge. With Options.Alba there is no S3 peer: the vPool is on the Alba
-// of the nodes, over two devices beside the data directory of each. No namespace has a way out: nothing reaches this machine's
-// own network.
+// of the nodes, over two devices beside the data directory of each; with Options.Storage its
+// devices are on machines of their own, storage1, ... at .61, ..., where an `ovgate asd` serves
+// each. No namespace has a way out: nothing reaches this machine's own network.
 //
 // Links. A cut link loses everything silently: both ends send to a hardware address that
 // nobody has. A slow or lossy one leads through a pair of TUN devices, between which a

@@ -29,14 +29,14 @@ const (
 	VPool = "lab"
 	// store is what the S3 peer is registered as.
 	store = "store"
-	// devices is how many each node has for the Alba of a lab, deviceBytes the size of each.
+	// devices is how many each node, or storage machine, has for the Alba of a lab, deviceBytes
+	// the size of each.
 	devices     = 2
 	deviceBytes = 4 << 30
 )
 
 // albaPolicies are those of the lab's preset: all that is acknowledged outlives the loss of a
-// node, on three nodes and on the two that are left, where writes go on with the second or
-// third. Other than with the default preset, c is all of k+m: a node may be lost in the
+// machine, on three and on the two that are left, where writes go on with the second or third. Other than with the default preset, c is all of k+m: one may be lost in the
 // moment of the acknowledgement.
 var albaPolicies = []string{"4,2,6,2", "2,2,4,2", "1,1,2,1"}
 
@@ -68,8 +68,8 @@ type Options struct {
 	// OwnRegistry: each node runs a member of the registry; there is no etcd beside.
 	OwnRegistry bool `json:",omitempty"`
 	Bin         string
-	// DiskBytes is the size of the file system of each node's data directory, which is in
-	// memory then; 0: the directory is on the lab's.
+	// DiskBytes is the size of the file system of each node and storage machine, which is in
+	// memory then; 0: it is the lab's.
 	DiskBytes int64    `json:",omitempty"`
 	Settings  []string `json:",omitempty"` // more flags of vpool create
 	// OwnPaths: a node's portals are for its own vDisks, so that who answers is who serves.
@@ -77,6 +77,9 @@ type Options struct {
 	// Alba: the vPool is on the Alba of the nodes, each of which has devices in its own
 	// directory; there is no S3 store.
 	Alba bool `json:",omitempty"`
+	// Storage is how many machines have devices and nothing else, 2 to 9, with Alba; the nodes
+	// have none then. 0: there are no such machines.
+	Storage int `json:",omitempty"`
 	// Bins are the programs of nodes that have another one than Bin (Use).
 	Bins map[string]string `json:",omitempty"`
 }
@@ -87,6 +90,9 @@ func (o Options) check() error {
 	}
 	if o.OwnRegistry != (o.Members == 0) || !slices.Contains([]int{0, 1, 3, 5}, o.Members) {
 		return fmt.Errorf("%d members of etcd: use 1, 3 or 5", o.Members)
+	}
+	if o.Storage != 0 && (!o.Alba || o.Storage < 2 || o.Storage > mostNodes) {
+		return fmt.Errorf("%d storage machines: use 2 to %d, with a vPool on Alba, or none", o.Storage, mostNodes)
 	}
 	if !filepath.IsAbs(o.Bin) {
 		return fmt.Errorf("ovgate at %q: name it from the root", o.Bin)
@@ -180,8 +186,8 @@ func Up(ctx context.Context, dir string, o Options, say func(string, ...any)) (*
 			return nil, err
 		}
 		return Up(ctx, dir, o, say)
-	case s.Nodes != o.Nodes || s.Members != o.Members:
-		return nil, fmt.Errorf("the cluster in %s has %d nodes and %d members of etcd: remove it first (down), or choose another directory", l.dir, s.Nodes, s.Members)
+	case s.Nodes != o.Nodes || s.Members != o.Members || s.Storage != o.Storage:
+		return nil, fmt.Errorf("the cluster in %s has %d nodes, %d members of etcd and %d storage machines: remove it first (down), or choose another directory", l.dir, s.Nodes, s.Members, s.Storage)
 	}
 	if found, err := l.namespaces(); err != nil {
 		return nil, err
@@ -201,19 +207,23 @@ func (l *Lab) Fill(ctx context.Context, say func(string, ...any)) error {
 	if err := l.certify(); err != nil {
 		return err
 	}
-	for _, n := range l.Nodes() {
-		if err := l.prepare(n); err != nil {
+	for _, m := range l.Machines() {
+		if err := l.prepare(m); err != nil {
 			return err
 		}
 	}
-	switch {
-	case l.o.OwnRegistry && l.o.Alba:
-	case l.o.OwnRegistry:
-		say("starting the object store")
-	case l.o.Alba:
-		say("starting etcd")
-	default:
-		say("starting etcd and the object store")
+	var stores []string
+	if !l.o.OwnRegistry {
+		stores = append(stores, "etcd")
+	}
+	if l.o.Storage > 0 {
+		stores = append(stores, "the storage machines")
+	}
+	if !l.o.Alba {
+		stores = append(stores, "the object store")
+	}
+	if len(stores) > 0 {
+		say("starting %s", strings.Join(stores, " and "))
 	}
 	if err := l.startStores(ctx); err != nil {
 		return err
@@ -248,25 +258,30 @@ func (l *Lab) Each(places []string, f func(string) error) error {
 	return errors.Join(errs...)
 }
 
-// Data is the data directory of a node.
-func (l *Lab) Data(node string) string { return filepath.Join(l.disk(node), "data") }
+// Data is the data directory of a node; a storage machine has none.
+func (l *Lab) Data(node string) string { return filepath.Join(l.Disk(node), "data") }
 
-// disk is the file system of a node.
-func (l *Lab) disk(node string) string { return filepath.Join(l.dir, node) }
+// Disk is the file system of a node or storage machine.
+func (l *Lab) Disk(machine string) string { return filepath.Join(l.dir, machine) }
+
+// device is the directory of a device, the first is 1.
+func (l *Lab) device(machine string, number int) string {
+	return filepath.Join(l.Disk(machine), fmt.Sprint("device", number))
+}
 
 func (l *Lab) config(node string) string { return filepath.Join(l.dir, node+".yaml") }
 
 // Portal is the iSCSI address of a node.
 func (l *Lab) Portal(node string) string { return net.JoinHostPort(Address(node), "3260") }
 
-// prepare makes the places of a node.
-func (l *Lab) prepare(node string) error {
-	if err := os.Mkdir(l.disk(node), 0o700); err != nil {
+// prepare makes the places of a node or storage machine.
+func (l *Lab) prepare(machine string) error {
+	if err := os.Mkdir(l.Disk(machine), 0o700); err != nil {
 		return err
 	}
 	if l.o.DiskBytes > 0 {
-		if err := unix.Mount("tmpfs", l.disk(node), "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", l.o.DiskBytes)); err != nil {
-			return fmt.Errorf("mount %s: %w", l.disk(node), err)
+		if err := unix.Mount("tmpfs", l.Disk(machine), "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", l.o.DiskBytes)); err != nil {
+			return fmt.Errorf("mount %s: %w", l.Disk(machine), err)
 		}
 	}
 	return nil
@@ -288,10 +303,10 @@ func (l *Lab) configure(node string, dtl bool) error {
 	if dtl {
 		text += fmt.Sprintf("dtl: {listen: %s:8600}\n", a)
 	}
-	if dtl && l.o.Alba {
+	if dtl && l.o.Alba && l.o.Storage == 0 {
 		text += fmt.Sprintf("alba: {listen: %s:8550}\nasds:\n", a)
 		for i := range devices {
-			text += fmt.Sprintf("- {dir: %q, bytes: %d}\n", filepath.Join(l.disk(node), fmt.Sprint("device", i+1)), deviceBytes)
+			text += fmt.Sprintf("- {dir: %q, bytes: %d}\n", l.device(node, i+1), deviceBytes)
 		}
 	}
 	if l.o.OwnPaths {
@@ -300,7 +315,8 @@ func (l *Lab) configure(node string, dtl bool) error {
 	return os.WriteFile(l.config(node), []byte(text), 0o600)
 }
 
-// startStores starts the members of etcd and the S3 peer, if they do not run.
+// startStores starts the members of etcd, and the S3 peer or the storage machines, if they do
+// not run.
 func (l *Lab) startStores(ctx context.Context) error {
 	for _, m := range l.Members() {
 		if !l.Running(m) {
@@ -313,6 +329,9 @@ func (l *Lab) startStores(ctx context.Context) error {
 		if _, err := l.peer(ctx, "up", "--tls", "--address", Address(s3)); err != nil {
 			return err
 		}
+	}
+	if err := l.Each(l.Storage(), func(m string) error { return l.Start(ctx, m) }); err != nil {
+		return err
 	}
 	for _, m := range l.Members() {
 		if err := l.await(ctx, m, func() bool { return l.memberUp(m) }); err != nil {
@@ -436,8 +455,11 @@ func (l *Lab) Refused(ctx context.Context, node string) (string, error) {
 	return "", fmt.Errorf("%s was to refuse to start: %w: %s", node, err, out)
 }
 
-// Start starts a node and waits until it answers.
+// Start starts a node or storage machine and waits until it answers.
 func (l *Lab) Start(ctx context.Context, node string) error {
+	if slices.Contains(l.Storage(), node) {
+		return l.startStorage(ctx, node)
+	}
 	if l.Running(node) {
 		return nil
 	}
@@ -450,17 +472,19 @@ func (l *Lab) Start(ctx context.Context, node string) error {
 	})
 }
 
-// StartAll starts the nodes that do not run.
+// StartAll starts the nodes and storage machines that do not run.
 func (l *Lab) StartAll(ctx context.Context) error {
-	return l.Each(l.Nodes(), func(n string) error { return l.Start(ctx, n) })
+	return l.Each(l.Machines(), func(m string) error { return l.Start(ctx, m) })
 }
 
-// Kill ends a node or member of etcd with SIGKILL.
-func (l *Lab) Kill(ctx context.Context, name string) error { return l.kill(ctx, name) }
+// Kill ends what runs at a place with SIGKILL.
+func (l *Lab) Kill(ctx context.Context, place string) error {
+	return l.Each(l.processes(place), func(p string) error { return l.kill(ctx, p) })
+}
 
-// Stop ends a node or member of etcd in order.
-func (l *Lab) Stop(ctx context.Context, name string) error {
-	return l.end(ctx, name, syscall.SIGTERM, stopTimeout)
+// Stop ends what runs at a place in order.
+func (l *Lab) Stop(ctx context.Context, place string) error {
+	return l.Each(l.processes(place), func(p string) error { return l.end(ctx, p, syscall.SIGTERM, stopTimeout) })
 }
 
 // first makes n1 the first node of the cluster.
@@ -545,8 +569,11 @@ func (l *Lab) register(ctx context.Context) error {
 	return err
 }
 
-// makePreset waits until the devices of all nodes work for each node, and makes the preset.
+// makePreset waits until all devices work for each node, and makes the preset.
 func (l *Lab) makePreset(ctx context.Context) error {
+	if err := l.claim(ctx); err != nil {
+		return err
+	}
 	for _, n := range l.Nodes() {
 		if err := l.await(ctx, n, func() bool { return l.devicesWork(ctx, n) }); err != nil {
 			return fmt.Errorf("devices: %w", err)
@@ -560,7 +587,7 @@ func (l *Lab) makePreset(ctx context.Context) error {
 	return err
 }
 
-// devicesWork tells whether a node reaches the devices of all nodes.
+// devicesWork tells whether a node reaches all devices.
 func (l *Lab) devicesWork(ctx context.Context, node string) bool {
 	out, err := l.CLI(ctx, node, "osd", "list", "-o", "json")
 	if err != nil {
@@ -576,7 +603,7 @@ func (l *Lab) devicesWork(ctx context.Context, node string) bool {
 			working++
 		}
 	}
-	return working == devices*l.o.Nodes
+	return working == devices*cmp.Or(l.o.Storage, l.o.Nodes)
 }
 
 // Enter returns a command in the client's namespace, which ends with this process.
@@ -589,9 +616,9 @@ func (l *Lab) Enter(ctx context.Context, argv ...string) *exec.Cmd {
 // Close ends what runs of a lab and removes its namespaces; the files stay.
 func (l *Lab) Close(ctx context.Context) error {
 	err := l.removeNetwork(ctx)
-	for _, n := range l.Nodes() {
-		if merr := unix.Unmount(l.disk(n), 0); merr != nil && !errors.Is(merr, syscall.EINVAL) && !errors.Is(merr, syscall.ENOENT) {
-			err = errors.Join(err, fmt.Errorf("unmount %s: %w", l.disk(n), merr))
+	for _, n := range l.Machines() {
+		if merr := unix.Unmount(l.Disk(n), 0); merr != nil && !errors.Is(merr, syscall.EINVAL) && !errors.Is(merr, syscall.ENOENT) {
+			err = errors.Join(err, fmt.Errorf("unmount %s: %w", l.Disk(n), merr))
 		}
 	}
 	return err

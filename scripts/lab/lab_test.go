@@ -2,11 +2,13 @@ package lab
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -23,7 +25,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestPlaces(t *testing.T) {
-	l := &Lab{dir: "/x", o: Options{Nodes: 9, Members: 5}}
+	l := &Lab{dir: "/x", o: Options{Nodes: 9, Members: 5, Storage: 9}}
 	seen := map[string]string{}
 	for _, p := range l.Places() {
 		a := Address(p)
@@ -38,7 +40,9 @@ func TestPlaces(t *testing.T) {
 }
 
 // made is a lab with links and nothing in it.
-func made(t *testing.T) *Lab {
+func made(t *testing.T) *Lab { return madeOf(t, Options{Nodes: 2, Members: 1, Bin: "/none"}) }
+
+func madeOf(t *testing.T, o Options) *Lab {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
@@ -46,7 +50,7 @@ func made(t *testing.T) *Lab {
 		}
 		t.Skip("network namespaces need root")
 	}
-	l, err := Make(t.Context(), filepath.Join(t.TempDir(), "lab"), Options{Nodes: 2, Members: 1, Bin: "/none"})
+	l, err := Make(t.Context(), filepath.Join(t.TempDir(), "lab"), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,8 +210,62 @@ func TestDown(t *testing.T) {
 	}
 }
 
+// TestStorageMachine: what is done to a storage machine is done to each of its processes.
+func TestStorageMachine(t *testing.T) {
+	l := madeOf(t, Options{Nodes: 1, Members: 1, Alba: true, Storage: 2, Bin: "/none"})
+	const machine = "storage2"
+	for _, p := range l.processes(machine) {
+		if l.Running(machine) {
+			t.Errorf("%s runs without %s", machine, p)
+		}
+		if err := l.start(p, machine, "sleep", "1000"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !l.Runs(machine) || !l.Running(machine) || l.Running("storage1") {
+		t.Errorf("running: %s %v, storage1 %v", machine, l.Running(machine), l.Running("storage1"))
+	}
+	for _, want := range []struct {
+		signal syscall.Signal
+		state  string
+	}{{syscall.SIGSTOP, "T"}, {syscall.SIGCONT, "S"}} {
+		if err := l.Signal(machine, want.signal); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range l.processes(machine) {
+			await(t, fmt.Sprintf("%s in state %s", p, want.state), func() bool {
+				b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", l.pid(p)))
+				_, rest, _ := strings.Cut(string(b), ") ")
+				return err == nil && strings.HasPrefix(rest, want.state)
+			})
+		}
+	}
+	if err := l.Kill(t.Context(), machine); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range l.processes(machine) {
+		if l.pid(p) != 0 {
+			t.Errorf("%s still runs", p)
+		}
+	}
+	if err := l.Signal(machine, syscall.SIGSTOP); err == nil {
+		t.Error("a machine that does not run takes a signal")
+	}
+}
+
+// await waits for a condition.
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(pollInterval) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not %s", what)
+		}
+	}
+}
+
 func TestOptions(t *testing.T) {
-	for _, o := range []Options{{Nodes: 0, Members: 1, Bin: "/b"}, {Nodes: 10, Members: 1, Bin: "/b"}, {Nodes: 3, Members: 2, Bin: "/b"}, {Nodes: 3, Members: 1, Bin: "b"}} {
+	for _, o := range []Options{{Nodes: 0, Members: 1, Bin: "/b"}, {Nodes: 10, Members: 1, Bin: "/b"}, {Nodes: 3, Members: 2, Bin: "/b"}, {Nodes: 3, Members: 1, Bin: "b"},
+		{Nodes: 3, Members: 1, Storage: 3, Bin: "/b"}, {Nodes: 3, Members: 1, Alba: true, Storage: 1, Bin: "/b"}, {Nodes: 3, Members: 1, Alba: true, Storage: 10, Bin: "/b"}} {
 		if _, err := Make(t.Context(), t.TempDir(), o); err == nil {
 			t.Errorf("%+v is taken", o)
 		}

@@ -43,7 +43,7 @@ func (l *Lab) Namespace(place string) string { return prefix(l.dir) + "-" + plac
 // Places are all of them, the client first.
 func (l *Lab) Places() []string {
 	out := []string{hosts}
-	out = append(out, l.Nodes()...)
+	out = append(out, l.Machines()...)
 	out = append(out, l.Members()...)
 	if l.o.Alba {
 		return out
@@ -53,6 +53,12 @@ func (l *Lab) Places() []string {
 
 // Nodes returns the names of the nodes: n1, n2, ...
 func (l *Lab) Nodes() []string { return names("n", l.o.Nodes) }
+
+// Storage returns the names of the storage machines: storage1, ...
+func (l *Lab) Storage() []string { return names("storage", l.o.Storage) }
+
+// Machines are the nodes and the storage machines.
+func (l *Lab) Machines() []string { return append(l.Nodes(), l.Storage()...) }
 
 // Members returns the names of the members of etcd: etcd1, ...
 func (l *Lab) Members() []string { return names("etcd", l.o.Members) }
@@ -77,6 +83,8 @@ func Address(place string) string {
 		return ""
 	case kind == "etcd":
 		n += 90
+	case kind == "storage":
+		n += 50
 	}
 	return fmt.Sprintf("10.213.0.%d", 10+n)
 }
@@ -237,8 +245,8 @@ func (k Link) whole() bool { return !k.Cut && k.DelayMs == 0 && k.Loss == 0 }
 // same tells whether two are about one link.
 func (k Link) same(o Link) bool { return k.A == o.A && k.B == o.B || k.A == o.B && k.B == o.A }
 
-// resolve returns the places that a word stands for: one, all members of etcd, all nodes, or
-// all.
+// resolve returns the places that a word stands for: one, all members of etcd, all nodes, all
+// storage machines, or all.
 func (l *Lab) resolve(word string) ([]string, error) {
 	switch {
 	case word == "all":
@@ -247,10 +255,12 @@ func (l *Lab) resolve(word string) ([]string, error) {
 		return l.Members(), nil
 	case word == "nodes":
 		return l.Nodes(), nil
+	case word == "storage":
+		return l.Storage(), nil
 	case slices.Contains(l.Places(), word):
 		return []string{word}, nil
 	}
-	return nil, fmt.Errorf("there is no %q: use %s, or etcd, nodes, all", word, strings.Join(l.Places(), ", "))
+	return nil, fmt.Errorf("there is no %q: use %s, or etcd, nodes, storage, all", word, strings.Join(l.Places(), ", "))
 }
 
 // change changes the links between two words' places.

@@ -88,8 +88,19 @@ func (l *Lab) pid(name string) int {
 	return pid
 }
 
-// Running tells whether a node or member of etcd runs, or is paused.
-func (l *Lab) Running(name string) bool { return l.pid(name) != 0 }
+// processes are those of a place, in the order in which they start: one of a node or member of
+// etcd, one for each device of a storage machine.
+func (l *Lab) processes(place string) []string {
+	if slices.Contains(l.Storage(), place) {
+		return names(place+"-", devices)
+	}
+	return []string{place}
+}
+
+// Running tells whether all of a place runs, or is paused.
+func (l *Lab) Running(place string) bool {
+	return !slices.ContainsFunc(l.processes(place), func(p string) bool { return l.pid(p) == 0 })
+}
 
 // PIDs returns the numbers of the nodes' and the members' processes that run.
 func (l *Lab) PIDs() []int {
@@ -104,7 +115,7 @@ func (l *Lab) PIDs() []int {
 
 // Runs tells whether a process of the lab is at a place.
 func (l *Lab) Runs(place string) bool {
-	return slices.Contains(l.Nodes(), place) || slices.Contains(l.Members(), place)
+	return slices.Contains(l.Machines(), place) || slices.Contains(l.Members(), place)
 }
 
 // Command returns how to run a command at a place, with the environment in which ovgate
@@ -121,13 +132,18 @@ func (l *Lab) Command(place string, argv ...string) (path string, args, env []st
 	return path, append([]string{"ip", "netns", "exec", l.Namespace(place)}, argv...), env, nil
 }
 
-// Signal sends a signal to a node or member of etcd.
-func (l *Lab) Signal(name string, sig syscall.Signal) error {
-	pid := l.pid(name)
-	if pid == 0 {
-		return fmt.Errorf("%s does not run", name)
+// Signal sends a signal to what runs at a place.
+func (l *Lab) Signal(place string, sig syscall.Signal) error {
+	for _, p := range l.processes(place) {
+		pid := l.pid(p)
+		if pid == 0 {
+			return fmt.Errorf("%s does not run", p)
+		}
+		if err := syscall.Kill(pid, sig); err != nil {
+			return err
+		}
 	}
-	return syscall.Kill(pid, sig)
+	return nil
 }
 
 // kill ends a process with SIGKILL, if it runs.

@@ -57,19 +57,25 @@ var verbs = map[string]verb{
 }
 
 func run(args []string) error {
-	dir, bin, members := "cluster", "", 1
+	dir, o := "cluster", lab.Options{Nodes: 3, Members: 1}
 	for len(args) > 1 && strings.HasPrefix(args[0], "--") {
 		switch args[0] {
 		case "--dir":
 			dir = args[1]
 		case "--bin":
-			bin = args[1]
+			o.Bin = args[1]
 		case "--etcd":
 			n, err := strconv.Atoi(args[1])
 			if err != nil {
 				return fmt.Errorf("--etcd %q: 1, 3 or 5 members", args[1])
 			}
-			members = n
+			o.Members = n
+		case "--storage":
+			n, err := strconv.Atoi(args[1])
+			if err != nil {
+				return fmt.Errorf("--storage %q: how many machines with devices alone", args[1])
+			}
+			o.Storage, o.Alba = n, n != 0
 		default:
 			return fmt.Errorf("there is no option %s", args[0])
 		}
@@ -83,7 +89,7 @@ func run(args []string) error {
 	defer stop()
 	switch name {
 	case "up":
-		return up(ctx, dir, bin, members, args)
+		return up(ctx, dir, o, args)
 	case "down":
 		return lab.Down(ctx, dir)
 	}
@@ -104,25 +110,19 @@ func run(args []string) error {
 	return v.do(ctx, l, args)
 }
 
-func up(ctx context.Context, dir, bin string, members int, args []string) error {
-	nodes := 3
+func up(ctx context.Context, dir string, o lab.Options, args []string) (err error) {
 	if len(args) > 1 {
 		return errors.New("usage: scripts/cluster up [N]")
 	}
 	if len(args) == 1 {
-		n, err := strconv.Atoi(args[0])
-		if err != nil {
+		if o.Nodes, err = strconv.Atoi(args[0]); err != nil {
 			return fmt.Errorf("%q nodes: a number", args[0])
 		}
-		nodes = n
 	}
-	bin, err := filepath.Abs(bin)
-	if err != nil {
+	if o.Bin, err = filepath.Abs(o.Bin); err != nil {
 		return err
 	}
-	l, err := lab.Up(ctx, dir, lab.Options{Nodes: nodes, Members: members, Bin: bin}, func(format string, args ...any) {
-		fmt.Printf(format+"\n", args...)
-	})
+	l, err := lab.Up(ctx, dir, o, func(format string, args ...any) { fmt.Printf(format+"\n", args...) })
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func status(l *lab.Lab) error {
 		case l.Runs(p):
 			what = "down"
 		}
-		fmt.Printf("%-8s %-14s %s\n", p, lab.Address(p), what)
+		fmt.Printf("%-9s %-14s %s\n", p, lab.Address(p), what)
 	}
 	links, err := l.Links()
 	for _, k := range links {
