@@ -95,7 +95,7 @@ func (d drill) own() bool { return strings.HasPrefix(d.name, "cluster-own-") }
 
 // alba tells whether the vPool is on the nodes' own Alba.
 func (d drill) alba() bool {
-	return strings.HasPrefix(d.name, "cluster-alba-") || d.own() || d.storage() > 0 || os.Getenv(storeEnv) == "alba"
+	return strings.HasPrefix(d.name, "cluster-alba-") || d.name == guestDrill || d.own() || d.storage() > 0 || os.Getenv(storeEnv) == "alba"
 }
 
 // storage is how many storage machines a drill has.
@@ -122,6 +122,11 @@ func drillInLab(ctx context.Context, d drill, work string, seed uint64, rounds i
 	if err := checkLayout(); err != nil {
 		return err
 	}
+	if d.name == guestDrill {
+		if err := guestImage(ctx); err != nil {
+			return err
+		}
+	}
 	build := node.Build
 	if d.name == upgradeName {
 		build = previousBuild
@@ -130,7 +135,7 @@ func drillInLab(ctx context.Context, d drill, work string, seed uint64, rounds i
 	if err != nil {
 		return err
 	}
-	o := lab.Options{Nodes: clusterNodes, Members: d.members(), OwnRegistry: d.own(), Bin: bin, DiskBytes: d.diskBytes(), OwnPaths: d.name != "cluster-datastore" && !twoPaths(), Alba: d.alba(), Storage: d.storage(),
+	o := lab.Options{Nodes: clusterNodes, Members: d.members(), OwnRegistry: d.own(), Bin: bin, DiskBytes: d.diskBytes(), OwnPaths: d.name != "cluster-datastore" && d.name != guestDrill && !twoPaths(), Alba: d.alba(), Storage: d.storage(),
 		Settings: []string{"--journal-quota", "128MiB", "--sco-size", "4MiB", "--commit-interval", "5s"}}
 	l, err := lab.Make(ctx, filepath.Join(work, "lab"), o)
 	if l != nil {

@@ -71,6 +71,7 @@ var drills = []drill{
 	{"cluster-storage-kill", "the devices are on machines of their own, one of which is killed and starts again; writes go on, nothing moves, what is stored meanwhile is whole afterwards, and everything is there without another one", 1, 8 * time.Minute, clusterStorageKill},
 	{"cluster-storage-pause", "cluster-storage-kill with a storage machine that stands still and goes on", 1, 8 * time.Minute, clusterStoragePause},
 	{"cluster-storage-cut", "cluster-storage-kill with a storage machine that the nodes do not reach", 1, 8 * time.Minute, clusterStorageCut},
+	{guestDrill, "a virtual machine with Linux's initiator and dm-multipath has ext4 on a vDisk of a cluster with its vPool on the nodes' Alba, over two paths; the node that serves it is killed, paused and cut off, and the vDisk is moved each time: no error in the guest, and every file as it was synced", 1, 25 * time.Minute, clusterGuest},
 	{upgradeName, "the program of one node of a cluster after the other is replaced by the next version; no command fails but for its path, and the version before is refused on a newer format", 1, 12 * time.Minute, rollingUpgrade},
 }
 
