@@ -25,6 +25,9 @@
 //	    where none was served before: an empty store is a disk not mounted.
 //	D2  Certificate and access key are made once and stay: clients know them.
 //	D3  The access key goes to its file only, never to output or log.
+//	D4  A device whose disk failed, such as one that others filled, is opened anew by Run, again
+//	    and again, until its disk works, and is the same device then; the lock is held
+//	    all the time. A node opens its own anew when it next uses them.
 package asdnode
 
 import (
@@ -43,6 +46,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/openvstorage/ovgate/alba/asd"
 	"github.com/openvstorage/ovgate/alba/asd/remote"
 	"github.com/openvstorage/ovgate/gateway/disk"
 	"github.com/openvstorage/ovgate/internal/blockfs"
@@ -142,7 +146,8 @@ func Run(ctx context.Context, o RunOptions) (runErr error) {
 	if err != nil {
 		return err
 	}
-	defer func() { runErr = errors.Join(runErr, store.Close(), lock.Close()) }()
+	dev := newDevice(store, func() (*asd.Store, error) { return openAgain(dir, opts) }, log, clock.Real{})
+	defer func() { runErr = errors.Join(runErr, dev.Close(), lock.Close()) }()
 	if err := made(); err != nil {
 		return err
 	}
@@ -158,7 +163,7 @@ func Run(ctx context.Context, o RunOptions) (runErr error) {
 	if err != nil {
 		return err
 	}
-	server, err := remote.NewServer(ctx, store, remote.ServerOptions{Key: key, Certificate: cert, Clock: clock.Real{}, Rand: rand.Reader})
+	server, err := remote.NewServer(ctx, dev, remote.ServerOptions{Key: key, Certificate: cert, Clock: clock.Real{}, Rand: rand.Reader})
 	if err != nil {
 		return err
 	}
@@ -166,17 +171,22 @@ func Run(ctx context.Context, o RunOptions) (runErr error) {
 	if err != nil {
 		return fmt.Errorf("asd cannot listen on %s: %w: stop what uses it, or choose another address with --listen", o.Listen, err)
 	}
-	info, err := store.Info(ctx)
+	info, err := dev.Info(ctx)
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
+	opts.ID = info.ID
+	keeping, endKeeping := context.WithCancel(ctx)
+	kept := make(chan struct{})
+	go func() { dev.keep(keeping); close(kept) }()
+	defer func() { endKeeping(); <-kept }()
 	a := Announcement{ID: info.ID, Address: l.Addr().String(), Fingerprint: remote.Fingerprint(cert.Certificate[0]), KeyFile: filepath.Join(dir, keyName)}
 	watched, stopWatch := context.WithCancel(ctx)
 	defer stopWatch()
 	return serve(ctx, server, l, log, func() error {
 		log.Info("ready", "osd", a.ID, "listen", a.Address, "dir", dir)
 		sdnotify.Send("READY=1")
-		go sdnotify.Watchdog(watched, func() { _, _ = store.Info(watched) }) // that it answers is all
+		go sdnotify.Watchdog(watched, func() { _, _ = dev.Info(watched) }) // that it answers is all
 		return a.print(o.Stdout, o.JSON)
 	})
 }

@@ -91,17 +91,33 @@ func OpenDir(dir string, o Options) (store *asd.Store, lock io.Closer, err error
 	if err := root.SyncDir("."); err != nil {
 		return fail(err)
 	}
-	fsys, err := blockfs.OS(filepath.Join(dir, storeName))
-	if err != nil {
-		return fail(err)
-	}
-	store, err = asd.Open(fsys, asd.Options{
-		Create: !o.Existing && !served, ID: o.ID, Rand: rand.Reader, Capacity: o.Capacity, Version: o.Version, Log: o.Log,
-	})
+	store, err = openStore(dir, o, !o.Existing && !served)
 	if err != nil {
 		return fail(err)
 	}
 	return store, held, nil
+}
+
+// openStore opens the store of a directory that this process has taken.
+func openStore(dir string, o Options, create bool) (*asd.Store, error) {
+	fsys, err := blockfs.OS(filepath.Join(dir, storeName))
+	if err != nil {
+		return nil, err
+	}
+	return asd.Open(fsys, asd.Options{Create: create, ID: o.ID, Rand: rand.Reader, Capacity: o.Capacity, Version: o.Version, Log: o.Log})
+}
+
+// openAgain opens the store of a directory that this process has taken and had open before; o.ID
+// is its identity. A directory in which it is not any more is left alone: its disk is gone.
+func openAgain(dir string, o Options) (*asd.Store, error) {
+	if _, err := refuseForeign(dir, true); err != nil {
+		return nil, fmt.Errorf("asd directory %s: %w", dir, err)
+	}
+	s, err := openStore(dir, o, false)
+	if err != nil {
+		return nil, fmt.Errorf("asd directory %s: %w", dir, err)
+	}
+	return s, nil
 }
 
 // refuseForeign keeps D1: nothing is made or locked before it agreed. served tells

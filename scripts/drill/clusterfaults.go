@@ -255,17 +255,22 @@ func clusterLoss(ctx context.Context, e *env) (string, error) {
 }
 
 // clusterRestartAll: all nodes and storage machines are killed at once, or stopped in every
-// other round, and start again.
+// other round, these after the nodes, and start again.
 func clusterRestartAll(ctx context.Context, e *env) (string, error) {
 	round := 0
 	return e.clusterRounds(ctx, func(ctx context.Context, c *clusterDrill) error {
-		end := c.l.Kill
-		if round%2 == 1 {
-			end = c.l.Stop
-		}
+		kill := func(m string) error { return c.l.Kill(ctx, m) }
+		stop := func(m string) error { return c.l.Stop(ctx, m) }
+		inOrder := round%2 == 1
 		round++
 		c.mark()
-		if err := c.l.Each(c.l.Machines(), func(m string) error { return end(ctx, m) }); err != nil {
+		var err error
+		if inOrder { // nodes bring what they have to the storage machines first
+			err = errors.Join(c.l.Each(c.l.Nodes(), stop), c.l.Each(c.l.Storage(), stop))
+		} else {
+			err = c.l.Each(c.l.Machines(), kill)
+		}
+		if err != nil {
 			return err
 		}
 		if err := c.l.StartAll(ctx); err != nil {

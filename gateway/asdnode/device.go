@@ -1,0 +1,177 @@
+package asdnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/openvstorage/ovgate/alba/asd"
+	"github.com/openvstorage/ovgate/alba/osd"
+	"github.com/openvstorage/ovgate/internal/clock"
+)
+
+const (
+	// reopenMin is before a device that failed is opened anew; it doubles each time that this
+	// does not work, or does not last for reopenMax, up to that.
+	reopenMin = time.Second
+	reopenMax = 30 * time.Second
+)
+
+// device is a store that is opened anew after its disk failed, as by a restart of the process
+// (D4). In between every call fails with osd.ErrFailed, and says why. It implements osd.OSD.
+type device struct {
+	open func() (*asd.Store, error) // anew, the same device
+	log  *slog.Logger
+	clk  clock.Clock
+
+	failed chan struct{} // somebody met osd.ErrFailed; of size 1
+
+	mu    sync.RWMutex
+	store *asd.Store
+	away  error // why there is none; nil: there is
+}
+
+func newDevice(store *asd.Store, open func() (*asd.Store, error), log *slog.Logger, clk clock.Clock) *device {
+	return &device{open: open, log: log, clk: clk, failed: make(chan struct{}, 1), store: store}
+}
+
+// keep opens the device anew whenever it failed, until ctx ends.
+func (d *device) keep(ctx context.Context) {
+	opened, wait := d.clk.Now(), reopenMin
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.failed:
+		}
+		_, err := d.store.Info(ctx)
+		if !errors.Is(err, osd.ErrFailed) {
+			continue // word of the store before
+		}
+		d.leave(err)
+		_ = d.store.Close() // of a store that failed: every caller was told
+		if d.clk.Now().Sub(opened) > reopenMax {
+			wait = reopenMin
+		}
+		for err != nil {
+			if !d.sleep(ctx, wait) {
+				return
+			}
+			wait = min(2*wait, reopenMax)
+			if err = d.again(); err != nil {
+				d.log.Warn("device is not opened anew, which is tried again", "error", err)
+				d.leave(fmt.Errorf("%w: %w", osd.ErrFailed, err))
+			}
+		}
+		opened = d.clk.Now()
+		d.log.Info("device opened anew after a failure of its disk")
+	}
+}
+
+// sleep waits; false: ctx ended.
+func (d *device) sleep(ctx context.Context, wait time.Duration) bool {
+	t := d.clk.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C():
+		return true
+	}
+}
+
+// leave has calls fail.
+func (d *device) leave(why error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.away = why
+}
+
+// again opens the device.
+func (d *device) again() error {
+	s, err := d.open()
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.store, d.away = s, nil
+	return nil
+}
+
+// now is the store, or why there is none.
+func (d *device) now() (*asd.Store, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.store, d.away
+}
+
+// use does something with the store. A store that keep closed meanwhile has not begun with it:
+// it is asked of the next one.
+func (d *device) use(do func(*asd.Store) error) error {
+	s, err := d.now()
+	for err == nil {
+		err = do(s)
+		if errors.Is(err, osd.ErrFailed) {
+			select {
+			case d.failed <- struct{}{}:
+			default:
+			}
+		}
+		if !errors.Is(err, osd.ErrClosed) {
+			return err
+		}
+		next, away := d.now()
+		if next == s && away == nil {
+			return err // closed for good
+		}
+		s, err = next, away
+	}
+	return err
+}
+
+// Info implements osd.OSD.
+func (d *device) Info(ctx context.Context) (info osd.Info, err error) {
+	err = d.use(func(s *asd.Store) error { info, err = s.Info(ctx); return err })
+	return info, err
+}
+
+// Stats implements osd.OSD.
+func (d *device) Stats(ctx context.Context) (stats osd.Stats, err error) {
+	err = d.use(func(s *asd.Store) error { stats, err = s.Stats(ctx); return err })
+	return stats, err
+}
+
+// Get implements osd.OSD.
+func (d *device) Get(ctx context.Context, keys [][]byte, limit int, prio osd.Priority) (values []osd.Value, err error) {
+	err = d.use(func(s *asd.Store) error { values, err = s.Get(ctx, keys, limit, prio); return err })
+	return values, err
+}
+
+// Read implements osd.OSD.
+func (d *device) Read(ctx context.Context, key []byte, off int64, p []byte, prio osd.Priority) error {
+	return d.use(func(s *asd.Store) error { return s.Read(ctx, key, off, p, prio) })
+}
+
+// Apply implements osd.OSD.
+func (d *device) Apply(ctx context.Context, asserts []osd.Assert, updates []osd.Update, prio osd.Priority) error {
+	return d.use(func(s *asd.Store) error { return s.Apply(ctx, asserts, updates, prio) })
+}
+
+// List implements osd.OSD.
+func (d *device) List(ctx context.Context, prefix, after []byte, limit int, prio osd.Priority) (entries []osd.Entry, err error) {
+	err = d.use(func(s *asd.Store) error { entries, err = s.List(ctx, prefix, after, limit, prio); return err })
+	return entries, err
+}
+
+// Validate implements osd.OSD.
+func (d *device) Validate(ctx context.Context, prefix, after []byte, limit int, budget int64) (v osd.Validation, err error) {
+	err = d.use(func(s *asd.Store) error { v, err = s.Validate(ctx, prefix, after, limit, budget); return err })
+	return v, err
+}
+
+// Close closes the device; keep has ended.
+func (d *device) Close() error { return d.store.Close() }
