@@ -2,11 +2,9 @@ import type { ComponentChildren } from "preact";
 import { match } from "./router";
 import { OverviewPage } from "./pages/Overview";
 import { VDisksPage } from "./pages/VDisks";
-import { VDiskPage } from "./pages/VDisk";
 import { TemplatesPage } from "./pages/Templates";
 import { TrashPage } from "./pages/Trash";
 import { VPoolsPage } from "./pages/VPools";
-import { VPoolPage } from "./pages/VPool";
 import { ISCSIPage } from "./pages/ISCSI";
 import { UsersPage } from "./pages/Users";
 import { NotFoundPage } from "./pages/NotFound";
@@ -43,6 +41,12 @@ const loadTopology = () => import("./pages/Topology");
 /** One target. */
 const loadTarget = () => import("./pages/Target");
 
+/** One vDisk. */
+const loadVDisk = () => import("./pages/VDisk");
+
+/** One vPool. */
+const loadVPool = () => import("./pages/VPool");
+
 /** The nodes. */
 const loadNodes = () => import("./pages/Nodes");
 
@@ -62,13 +66,13 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/topology", () => <Lazy key="topology" load={loadTopology}>{(t: typeof import("./pages/Topology")) => <t.TopologyPage />}</Lazy>],
   ["/vdisks", () => <VDisksPage />],
   ["/vdisks/new", () => <VDisksPage create />],
-  ["/vdisks/:name", ({ name = "" }) => <VDiskPage key={name} name={name} />],
+  ["/vdisks/:name", ({ name = "" }) => <Lazy key="vdisk" load={loadVDisk}>{(v: typeof import("./pages/VDisk")) => <v.VDiskPage key={name} name={name} />}</Lazy>],
   ["/templates", () => <TemplatesPage />],
   ["/trash", () => <TrashPage />],
   ["/vpools", () => <VPoolsPage />],
   ["/vpools/new", () => <VPoolsPage dialog="create" />],
   ["/vpools/recover", () => <VPoolsPage dialog="recover" />],
-  ["/vpools/:name", ({ name = "" }) => <VPoolPage key={name} name={name} />],
+  ["/vpools/:name", ({ name = "" }) => <Lazy key="vpool" load={loadVPool}>{(v: typeof import("./pages/VPool")) => <v.VPoolPage key={name} name={name} />}</Lazy>],
   ["/iscsi", () => <ISCSIPage />],
   ["/iscsi/new", () => <ISCSIPage create />],
   ["/iscsi/:iqn", ({ iqn = "" }) => <Lazy key="target" load={loadTarget}>{(t: typeof import("./pages/Target")) => <t.TargetPage key={iqn} iqn={iqn} />}</Lazy>],
