@@ -32,6 +32,7 @@ type testNode struct {
 
 	t      *testing.T
 	dir    string // data directory
+	config string // configuration file; empty: none
 	said   *log
 	cancel context.CancelFunc // nil while it does not run
 	ended  <-chan error
@@ -58,16 +59,26 @@ func (l *log) String() string {
 // startNode runs a node on free loopback ports and an empty data directory, with TLS as by default.
 func startNode(t *testing.T) *testNode {
 	t.Helper()
-	n := &testNode{t: t, dir: filepath.Join(t.TempDir(), "data"), said: &log{}}
+	return startNodeWith(t, filepath.Join(t.TempDir(), "data"), "")
+}
+
+// startNodeWith is startNode for a data directory, which may be that of a node that joined a cluster, and a configuration.
+func startNodeWith(t *testing.T, dir, config string) *testNode {
+	t.Helper()
+	n := &testNode{t: t, dir: dir, config: config, said: &log{}}
+	_, err := os.Stat(dir)
+	joined := err == nil
 	n.start("127.0.0.1:0")
-	n.setupToken = readLine(t, filepath.Join(n.dir, "setup.token"))
-	n.portal = portalOf(n)
 	t.Cleanup(func() {
 		n.stop()
 		if t.Failed() {
 			t.Logf("node said:\n%s", n.said)
 		}
 	})
+	if !joined {
+		n.setupToken = readLine(t, filepath.Join(n.dir, "setup.token"))
+		n.portal = portalOf(n)
+	}
 	return n
 }
 
@@ -79,6 +90,7 @@ func (n *testNode) start(api string) {
 	go func() {
 		ended <- node.Run(ctx, node.Options{
 			Data:   n.dir,
+			Config: n.config,
 			API:    api,
 			ISCSI:  []string{"127.0.0.1:0"},
 			Stdout: n.said,

@@ -50,6 +50,10 @@ const loadVPool = () => import("./pages/VPool");
 /** The nodes. */
 const loadNodes = () => import("./pages/Nodes");
 
+function nodes(dialog?: "join" | "cluster"): ComponentChildren {
+  return <Lazy key="nodes" load={loadNodes}>{(n: typeof import("./pages/Nodes")) => <n.NodesPage dialog={dialog} />}</Lazy>;
+}
+
 /** Tokens of people and programs. */
 const loadTokens = () => import("./pages/Tokens");
 
@@ -100,7 +104,9 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/schedules", () => operations((o) => <o.SchedulesPage />)],
   ["/audit", () => operations((o) => <o.AuditPage />)],
   ["/settings", () => operations((o) => <o.SettingsPage />)],
-  ["/nodes", () => <Lazy key="nodes" load={loadNodes}>{(n: typeof import("./pages/Nodes")) => <n.NodesPage />}</Lazy>],
+  ["/nodes", () => nodes()],
+  ["/nodes/new", () => nodes("join")],
+  ["/nodes/cluster/new", () => nodes("cluster")],
   ["/docs", () => documents()],
   ["/docs/:name", ({ name = "" }) => documents(name)],
   ["/users", () => <UsersPage />],

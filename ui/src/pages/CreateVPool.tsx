@@ -58,8 +58,7 @@ export function CreateVPool({ onClose }: { onClose: () => void }) {
           <Notice tone="info">
             <b>Keep the key apart from this node</b>
             <span>
-              Without it the objects cannot be read again when the node's data directory is lost. After the vPool is made,{" "}
-              <code>ovgate vpool key {name.trim() || "NAME"}</code> prints it.
+              Without it the objects cannot be read again when the node's data directory is lost. Once the vPool is made, its page gives it to you.
             </span>
           </Notice>
         )}

@@ -6,6 +6,7 @@ import { useScrub, useVerification } from "../store/reads";
 import { useSubmit } from "../store/submit";
 import { Age } from "../parts/Age";
 import { Button } from "../parts/Button";
+import { Doomed } from "../parts/Doomed";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Meter } from "../parts/Meter";
@@ -79,18 +80,7 @@ function ScrubResult({ scrub: s }: { scrub: Scrub }) {
           ["Deleted", `${s.deleted} of ${plural(s.condemned, "object")} that ${s.dryRun ? "would be" : "are"} part of it no more`],
         ]}
       />
-      {s.dryRun && s.doomed.length > 0 && (
-        <details class="more">
-          <summary>{plural(s.doomed.length, "object")} it would delete{s.more && ", and others"}</summary>
-          <ul class="stack">
-            {s.doomed.slice(0, 100).map((d) => (
-              <li key={d.name}>
-                <code>{d.name}</code> {bytes(d.bytes)}, {d.reason}
-              </li>
-            ))}
-          </ul>
-        </details>
-      )}
+      {s.dryRun && <Doomed objects={s.doomed} more={s.more} />}
     </>
   );
 }

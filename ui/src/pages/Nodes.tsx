@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { call, download } from "../api/client";
 import type { ClusterStatus, Handoff, Member, MemberState } from "../api/gen";
 import { plural } from "../format";
-import { query } from "../router";
+import { navigate, query } from "../router";
 import { asApiError, reload } from "../store/query";
 import { useCluster, useNodes } from "../store/reads";
 import { useSubmit } from "../store/submit";
@@ -17,17 +17,29 @@ import { ErrorPanel } from "../parts/Notice";
 import { Card, Facts, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
 import { Tag, type Tone } from "../parts/StateTag";
+import { AddNode, JoinTokensCard, MakeCluster, noCluster } from "./JoinTokens";
 
 /** The nodes of the cluster: who lives, how busy each is, and what each serves. */
-export function NodesPage() {
+export function NodesPage({ dialog }: { dialog?: "join" | "cluster" }) {
   const filter = { q: query.value.get("q") ?? undefined, cursor: query.value.get("cursor") ?? undefined };
   const nodes = useNodes(filter);
   const cluster = useCluster();
+  const c = cluster.data;
+  const close = () => navigate("/nodes");
   return (
     <Page
       title="Nodes"
       actions={
         <>
+          {c?.name === null ? (
+            <Button kind="primary" needs="manage" reason={noCluster(c)} onClick={() => navigate("/nodes/cluster/new")}>
+              Make a cluster
+            </Button>
+          ) : (
+            <Button kind="primary" needs="manage" onClick={() => navigate("/nodes/new")}>
+              Add node
+            </Button>
+          )}
           <SpreadButton />
           <MetadataBackup />
           <SupportBundle />
@@ -40,11 +52,20 @@ export function NodesPage() {
       <div class="stack-wide">
         <Load query={nodes}>
           {(list) => (
-            <DataTable label="Nodes" columns={columns} rows={list.items} rowKey={(n) => n.id} next={list.next} />
+            <DataTable label="Nodes" columns={columns(c)} rows={list.items} rowKey={(n) => n.id} next={list.next} />
           )}
         </Load>
-        <Load query={cluster}>{(c) => <ClusterCard cluster={c} />}</Load>
+        <Load query={cluster}>
+          {(shown) => (
+            <>
+              <ClusterCard cluster={shown} />
+              {shown.name !== null && <JoinTokensCard />}
+            </>
+          )}
+        </Load>
       </div>
+      {/* A node is added to a cluster: without one, that is made first. */}
+      {c && dialog && (c.name === null ? <MakeCluster reason={noCluster(c)} onClose={close} /> : dialog === "join" && <AddNode onClose={close} />)}
     </Page>
   );
 }
@@ -205,7 +226,7 @@ function load(n: Member): string {
   return n.load ? `CPU ${n.load.cpu} %, memory ${n.load.memory} %, journals ${n.load.journal} %` : "not heard";
 }
 
-const columns: Column<Member>[] = [
+const columns = (cluster: ClusterStatus | undefined): Column<Member>[] => [
   { key: "name", title: "Name", cell: (n) => (n.self ? `${n.name} (this one)` : n.name) },
   { key: "state", title: "State", cell: (n) => <NodeTag node={n} /> },
   { key: "heard", title: "Heard", cell: heard },
@@ -215,11 +236,19 @@ const columns: Column<Member>[] = [
   { key: "portals", title: "Portals", wrap: true, cell: (n) => <span class="mono">{n.portals.join(" ")}</span> },
   { key: "version", title: "Version", cell: (n) => n.version },
   { key: "started", title: "Started", right: true, cell: (n) => <Age at={n.startedAt} /> },
-  { key: "actions", title: "Actions", right: true, cell: (n) => <NodeActions node={n} /> },
+  { key: "actions", title: "Actions", right: true, cell: (n) => <NodeActions node={n} cluster={cluster} /> },
 ];
 
-function NodeActions({ node: n }: { node: Member }) {
-  const [open, setOpen] = useState<"drain" | "remove" | undefined>(undefined);
+/** Why the node that answers cannot leave its cluster now. */
+function stays(n: Member, c: ClusterStatus | undefined): string | undefined {
+  if (!c || c.name === null) {
+    return "It is in no cluster";
+  }
+  return c.nodes.total === 1 ? "It is the last node of its cluster" : n.vdisks > 0 ? "It serves vDisks: drain it first" : undefined;
+}
+
+function NodeActions({ node: n, cluster }: { node: Member; cluster: ClusterStatus | undefined }) {
+  const [open, setOpen] = useState<"drain" | "leave" | "remove" | undefined>(undefined);
   const close = () => setOpen(undefined);
   const resume = async () => {
     try {
@@ -242,16 +271,22 @@ function NodeActions({ node: n }: { node: Member }) {
           Drain
         </Button>
       )}{" "}
-      <Button
-        small
-        kind="danger"
-        needs="manage"
-        label={`Remove ${n.name}`}
-        reason={n.self || n.state === "up" ? "It is up: drain it, then let it leave: ovgate cluster leave" : undefined}
-        onClick={() => setOpen("remove")}
-      >
-        Remove
-      </Button>
+      {n.self ? (
+        <Button small kind="danger" needs="manage" label={`Let ${n.name} leave`} reason={stays(n, cluster)} onClick={() => setOpen("leave")}>
+          Leave
+        </Button>
+      ) : (
+        <Button
+          small
+          kind="danger"
+          needs="manage"
+          label={`Remove ${n.name}`}
+          reason={n.state === "up" ? "It is up: drain it, then let it leave, on its own console" : undefined}
+          onClick={() => setOpen("remove")}
+        >
+          Remove
+        </Button>
+      )}
       {open === "drain" && (
         <Confirm
           title={`Drain ${n.name}`}
@@ -265,6 +300,23 @@ function NodeActions({ node: n }: { node: Member }) {
             await call("POST /nodes/{node}/drain", { path: { node: n.id } });
             toast("ok", `${n.name} hands over what it serves`);
             reload("nodes?", "vdisks?");
+          }}
+        />
+      )}
+      {open === "leave" && (
+        <Confirm
+          title={`Let ${n.name} leave the cluster`}
+          verb="Leave the cluster"
+          danger
+          typeName={n.name}
+          consequences={[
+            "It stops, and does not start again: what is in its data directory is of no use any more.",
+            `This page is its console: go on at that of another node of ${cluster?.name ?? "the cluster"}.`,
+          ]}
+          onClose={close}
+          act={async () => {
+            await call("POST /cluster/leave");
+            toast("ok", `${n.name} left the cluster, and stops: go on at the console of another node`);
           }}
         />
       )}

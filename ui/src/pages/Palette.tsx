@@ -203,6 +203,7 @@ const actions: [string, Role, string][] = [
   ["Add alert channel", "manage", "/alerts/channels/new?tab=channels"],
   ["New alert rule", "manage", "/alerts/rules/new?tab=rules"],
   ["New alert threshold", "manage", "/alerts/thresholds/new?tab=thresholds"],
+  ["Add node", "manage", "/nodes/new"],
   ["Create user", "manage", "/users/new"],
   ["Create token", "read", "/tokens/new"],
 ];

@@ -7,7 +7,7 @@ import { useTokens } from "../store/reads";
 import { denied } from "../store/session";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
-import { Age } from "../parts/Age";
+import { Age, Until } from "../parts/Age";
 import { Button } from "../parts/Button";
 import { CopyBlock } from "../parts/CopyBlock";
 import { DataTable, type Column } from "../parts/DataTable";
@@ -17,9 +17,6 @@ import { Load } from "../parts/Load";
 import { FormError, Notice } from "../parts/Notice";
 import { Empty, Page } from "../parts/Page";
 import { roleOptions } from "../parts/roles";
-import { Tag } from "../parts/StateTag";
-import { now } from "../store/clock";
-import { duration, time } from "../format";
 
 /** Bearer tokens for programs: one's own, or everybody's for who manages. */
 export function TokensPage({ create = false }: { create?: boolean }) {
@@ -61,17 +58,9 @@ const columns: Column<Token>[] = [
   { key: "user", title: "User", cell: (t) => t.user },
   { key: "role", title: "Role", cell: (t) => t.role },
   { key: "created", title: "Created", right: true, cell: (t) => <Age at={t.created} /> },
-  { key: "expires", title: "Expires", cell: (t) => <Expiry at={t.expires} /> },
+  { key: "expires", title: "Expires", cell: (t) => <Until at={t.expires} /> },
   { key: "actions", title: "Action", right: true, cell: (t) => <Revoke token={t} /> },
 ];
-
-function Expiry({ at }: { at: string | null }) {
-  if (!at) {
-    return <span class="muted">never</span>;
-  }
-  const left = Date.parse(at) - now.value;
-  return left > 0 ? <span title={time(at)}>in {duration(left)}</span> : <Tag tone="bad" word="Expired" />;
-}
 
 function Revoke({ token }: { token: Token }) {
   const [ask, setAsk] = useState(false);

@@ -1,7 +1,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { call } from "../api/client";
-import type { Connection, MoveProgress, VDisk } from "../api/gen";
+import type { Connection, Handover, MoveProgress, VDisk } from "../api/gen";
 import { bytes, interval, percent, plural } from "../format";
 import { navigate } from "../router";
 import { asApiError, ending, reload } from "../store/query";
@@ -25,7 +25,7 @@ import { LineageTab } from "./Lineage";
 import { MaintenanceTab } from "./Maintenance";
 import { SnapshotsTab } from "./Snapshots";
 import { VDiskTag, vdiskFace } from "../parts/StateTag";
-import { CancelMoveDialog, JournalCopyDialog, mirrored, MoveToNodeDialog, MoveToVPoolDialog } from "./VDiskNode";
+import { CancelHandoverDialog, CancelMoveDialog, JournalCopyDialog, mirrored, MoveToNodeDialog, MoveToVPoolDialog, StealDialog } from "./VDiskNode";
 import { CacheDialog, GrowDialog, HistoryDialog, LabelsDialog, LimitsDialog, PublishDialog, RenameVDiskDialog } from "./VDiskDialogs";
 import { limits } from "./TargetGroups";
 import { TargetAccess, TargetSessions } from "./TargetParts";
@@ -224,6 +224,7 @@ function DeleteDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void })
 
 function Trouble({ vdisk }: { vdisk: VDisk }) {
   const [open, setOpen] = useState(false);
+  const close = () => setOpen(false);
   const face = vdiskFace(vdisk.state);
   if (face.tone === "ok" || !vdisk.stateReason) {
     return null;
@@ -240,8 +241,15 @@ function Trouble({ vdisk }: { vdisk: VDisk }) {
             </Button>
           </span>
         )}
+        {vdisk.state === "waiting" && (
+          <span class="row">
+            <Button small kind="danger" needs="write" onClick={() => setOpen(true)}>
+              Take it over
+            </Button>
+          </span>
+        )}
       </Notice>
-      {open && <AcceptLossDialog vdisk={vdisk} onClose={() => setOpen(false)} />}
+      {open && (vdisk.state === "waiting" ? <StealDialog vdisk={vdisk} onClose={close} /> : <AcceptLossDialog vdisk={vdisk} onClose={close} />)}
     </div>
   );
 }
@@ -289,13 +297,18 @@ function moving(m: MoveProgress): string {
   return m.total ? `${m.vpool}, ${bytes(m.copied)} of ${bytes(m.total)} copied` : `${m.vpool}, about to begin`;
 }
 
-/** Which node serves it, and where it goes. */
-function handing(v: VDisk): string {
-  const h = v.handover;
-  if (!h) {
-    return v.node;
-  }
-  return h.failed ? `${v.node}; going to ${h.node} was given up: ${h.failed}` : `${v.node}, on its way to ${h.node}`;
+/** Which node serves it and where it goes, with a way to end that. */
+function Handing({ vdisk: v, handover: h }: { vdisk: VDisk; handover: Handover }) {
+  const [open, setOpen] = useState(false);
+  return (
+    <span class="row">
+      {h.failed ? `${v.node}; going to ${h.node} was given up: ${h.failed}` : `${v.node}, on its way to ${h.node}`}
+      <Button small needs="write" label={`Stop the hand-over of ${v.name}`} onClick={() => setOpen(true)}>
+        Stop
+      </Button>
+      {open && <CancelHandoverDialog vdisk={v} onClose={() => setOpen(false)} />}
+    </span>
+  );
 }
 
 function FactsCard({ vdisk: v }: { vdisk: VDisk }) {
@@ -305,7 +318,7 @@ function FactsCard({ vdisk: v }: { vdisk: VDisk }) {
       <Facts
         rows={[
           ["vPool", <Link key="vpool" to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link>],
-          ["Node", handing(v)],
+          ["Node", v.handover ? <Handing key="node" vdisk={v} handover={v.handover} /> : v.node],
           ["Journal mirrored", mirrored(v.dtl)],
           ...(v.move ? [["Moves to", <Moving key="move" vdisk={v} move={v.move} />] as [string, ComponentChildren]] : []),
           ["Size", bytes(v.size)],

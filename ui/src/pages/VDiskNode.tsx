@@ -7,7 +7,7 @@ import { useNodes, useVPools } from "../store/reads";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { Confirm } from "../parts/Dialog";
-import { SelectField } from "../parts/Field";
+import { CheckField, SelectField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { Load } from "../parts/Load";
 import { Tag } from "../parts/StateTag";
@@ -174,5 +174,49 @@ export function CancelMoveDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: ()
         reload("vdisk:", "vdisks?", "vpools?", "jobs?");
       }}
     />
+  );
+}
+
+/** Ends a hand-over that has not ended; the vDisk stays where it is. */
+export function CancelHandoverDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void }) {
+  return (
+    <Confirm
+      title={`Stop the hand-over of ${vdisk.name}`}
+      verb="Stop the hand-over"
+      consequences={[`${vdisk.name} stays at node ${vdisk.node}, unless ${vdisk.handover?.node ?? "the other one"} has it already.`]}
+      onClose={onClose}
+      act={async () => {
+        await call("DELETE /vdisks/{vdisk}/handover", { path: { vdisk: vdisk.name } });
+        toast("ok", `${vdisk.name} is not handed over`);
+        reload("vdisk:", "vdisks?", "nodes?", "jobs?");
+      }}
+    />
+  );
+}
+
+/** Takes a vDisk over from a node that is down. */
+export function StealDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void }) {
+  const [acceptLoss, setAcceptLoss] = useState(false);
+  return (
+    <Confirm
+      title={`Take ${vdisk.name} over from ${vdisk.node}`}
+      verb="Take it over"
+      danger
+      typeName={vdisk.name}
+      consequences={[
+        `The node of this page serves it, and ${vdisk.node} gives it up when it is back. It is refused while that node is up.`,
+        `The newest writes may be in the journal of ${vdisk.node} alone. Start that node if you can: then nothing is lost.`,
+      ]}
+      onClose={onClose}
+      act={async () => {
+        const taken = await call("POST /vdisks/{vdisk}/steal", { path: { vdisk: vdisk.name }, body: { acceptLoss } });
+        toast("ok", `${taken.name} is served by ${taken.node}`);
+        reload("vdisk:", "vdisks?", "targets?", "target:", "status");
+      }}
+    >
+      <CheckField name="acceptLoss" checked={acceptLoss} onValue={setAcceptLoss}>
+        Do without the writes that only {vdisk.node} has; they do not come back
+      </CheckField>
+    </Confirm>
   );
 }

@@ -20,6 +20,7 @@ import { FormError, Notice } from "../parts/Notice";
 import { EventsOf } from "../parts/ObjectLink";
 import { Card, Facts, Page } from "../parts/Page";
 import { VPoolTag } from "../parts/StateTag";
+import { KeyDialog, SweepCard } from "./VPoolCare";
 import { changedSettings, settingsFields, settingsForm, VPoolSettingsFields } from "../parts/VPoolSettingsFields";
 
 /** One vPool: where it keeps data, how full that is, its settings. */
@@ -53,7 +54,10 @@ export function VPoolPage({ name }: { name: string }) {
               </div>
             )}
             <Restored vpool={shown} />
-            <CapacityCard vpool={shown} />
+            <section class="span-6 stack">
+              <CapacityCard vpool={shown} />
+              <SweepCard vpool={shown} />
+            </section>
             <SettingsCard vpool={shown} />
             <Charts kind="vpool" id={shown.id} at={shown.node ?? undefined} />
           </div>
@@ -163,7 +167,7 @@ function EditDialog({ vpool, onClose }: { vpool: VPool; onClose: () => void }) {
 function CapacityCard({ vpool: p }: { vpool: VPool }) {
   const used = p.total - p.free;
   return (
-    <Card title="Capacity" class="span-6" aside={<Seen at={p.observedAt} />}>
+    <Card title="Capacity" aside={<Seen at={p.observedAt} />}>
       <div class="stack-wide">
         {p.total > 0 && (
           <div class="stack">
@@ -206,6 +210,20 @@ function backendWords(b: VPool["backend"]): string {
   }
 }
 
+/** The key that objects are encrypted with, and a way to keep it. */
+function Encrypted({ vpool, id }: { vpool: VPool; id: string }) {
+  const [open, setOpen] = useState(false);
+  return (
+    <span class="row">
+      With key <code>{id}</code>
+      <Button small needs="manage" onClick={() => setOpen(true)}>
+        Keep the key
+      </Button>
+      {open && <KeyDialog vpool={vpool} onClose={() => setOpen(false)} />}
+    </span>
+  );
+}
+
 function SettingsCard({ vpool: p }: { vpool: VPool }) {
   const s = p.settings;
   return (
@@ -214,7 +232,7 @@ function SettingsCard({ vpool: p }: { vpool: VPool }) {
         rows={[
           ["Backend", backendWords(p.backend)],
           [placeWords[p.backend.kind], <code key="path">{p.backend.path}</code>],
-          ["Encryption", p.keyId ? <>With key <code>{p.keyId}</code></> : "None by this vPool"],
+          ["Encryption", p.keyId ? <Encrypted key="key" vpool={p} id={p.keyId} /> : "None by this vPool"],
           ...(p.backend.kind === "alba" ? ([["Preset", p.backend.preset || "The default one"]] as [string, string][]) : []),
           ...p.requests
             .filter((r) => r.requests > 0)

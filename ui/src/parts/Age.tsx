@@ -1,5 +1,6 @@
 import { now } from "../store/clock";
-import { ago, time } from "../format";
+import { ago, duration, time } from "../format";
+import { Tag } from "./StateTag";
 
 /** How long ago a moment was, counting on; the exact time is its title. */
 export function Age({ at }: { at: string | number | null }) {
@@ -11,6 +12,21 @@ export function Age({ at }: { at: string | number | null }) {
     <time class="num nowrap" dateTime={iso} title={time(iso)}>
       {ago(Date.parse(iso), now.value)}
     </time>
+  );
+}
+
+/** How long until a moment, counting on; the exact time is its title. */
+export function Until({ at }: { at: string | null }) {
+  if (at === null) {
+    return <span class="muted">never</span>;
+  }
+  const left = Date.parse(at) - now.value;
+  return left > 0 ? (
+    <time class="num nowrap" dateTime={at} title={time(at)}>
+      in {duration(left)}
+    </time>
+  ) : (
+    <Tag tone="bad" word="Expired" />
   );
 }
 

@@ -12,6 +12,7 @@ import type {
   History,
   ISCSISessionDetail,
   ISCSISessionList,
+  JoinTokenList,
   MemberList,
   OrphanList,
   PortalList,
@@ -42,7 +43,7 @@ const detailEveryMs = 5000;
 
 /** ms between reads of a history, which may be long, and of what runs in the background. */
 const historyEveryMs = 10_000;
-const jobEveryMs = 2000;
+export const jobEveryMs = 2000;
 
 /** Rows of one page of a table. */
 export const pageSize = 100;
@@ -205,6 +206,11 @@ export function useNodes(filter: ListFilter = {}): Query<MemberList> {
 
 export function useCluster(): Query<ClusterStatus> {
   return useQuery("cluster", () => call("GET /cluster"), statusEveryMs);
+}
+
+/** Tokens that let nodes join; no event tells that one was used. */
+export function useJoinTokens(cursor?: string): Query<JoinTokenList> {
+  return useQuery("jointokens?" + (cursor ?? ""), () => call("GET /cluster/tokens", { query: { cursor, limit: pageSize } }), jobEveryMs);
 }
 
 export function useCenters(): Query<CenterList> {
