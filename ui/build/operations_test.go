@@ -20,7 +20,6 @@ var notInConsole = map[string]string{
 	// Answered by what is read already.
 	"GET /jobs/{job}":                     "GET /jobs tells the same of all",
 	"GET /nodes/{node}":                   "GET /nodes tells the same of all",
-	"GET /openstack/clouds/{cloud}":       "GET /openstack/clouds tells the same of all",
 	"GET /presets/{preset}":               "GET /presets tells the same of all",
 	"GET /users/{user}":                   "GET /users tells the same of all",
 	"GET /vdisks/{vdisk}/stats":           "performance of GET /vdisks/{vdisk}, and the events, tell the same",
@@ -39,25 +38,14 @@ var notInConsole = map[string]string{
 	// Not there yet.
 	"DELETE /exports/{transfer}":                          "the CLI has it",
 	"DELETE /imports/{transfer}":                          "the CLI has it",
-	"DELETE /openstack/clouds/{cloud}/types/{volumeType}": "the CLI has it",
-	"DELETE /vsphere/centers/{center}/plugin":             "the CLI has it",
-	"DELETE /vsphere/rdms/{rdm}":                          "the CLI has it",
 	"GET /exports/{transfer}":                             "the CLI has it",
 	"GET /exports/{transfer}/data":                        "the CLI has it",
 	"GET /exports/{transfer}/extents":                     "the CLI has it",
 	"GET /imports/{transfer}":                             "the CLI has it",
-	"GET /openstack/clouds/{cloud}/backends":              "the CLI has it",
-	"GET /openstack/clouds/{cloud}/usage":                 "the CLI has it",
-	"GET /vsphere/centers/{center}/plugin":                "the CLI has it",
-	"GET /vsphere/rdms":                                   "the CLI has it",
 	"POST /imports":                                       "the CLI has it",
 	"POST /imports/{transfer}/finish":                     "the CLI has it",
 	"POST /vdisks/{vdisk}/exports":                        "the CLI has it",
-	"POST /vsphere/centers/{center}/import":               "the CLI has it",
-	"POST /vsphere/rdms":                                  "the CLI has it",
 	"PUT /imports/{transfer}/data":                        "the CLI has it",
-	"PUT /openstack/clouds/{cloud}/types/{volumeType}":    "the CLI has it",
-	"PUT /vsphere/centers/{center}/plugin":                "the CLI has it",
 }
 
 // opPattern finds the operations in src/api/gen.ts, callPattern those that a source names.

@@ -1,9 +1,9 @@
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { Center, HostAction } from "../api/gen";
 import { reload } from "../store/query";
 import { useCenterHosts, useVPoolChoices } from "../store/reads";
-import { useSubmit } from "../store/submit";
+import { useSubmit, type Submit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { SelectField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
@@ -14,14 +14,11 @@ import { SizeField, sizeBytes, type SizeInput } from "../parts/SizeField";
 export function CreateDatastore({ centers, onClose }: { centers: Center[]; onClose: () => void }) {
   const submit = useSubmit();
   const [name, setName] = useState("");
-  const [center, setCenter] = useState(centers[0]?.id ?? "");
-  const [cluster, setCluster] = useState("");
+  const [place, setPlace] = useState<Place>({ center: centers[0]?.id ?? "", cluster: "" });
   const [vpool, setVPool] = useState("");
   const [size, setSize] = useState<SizeInput>({ amount: "1", unit: "TiB" });
   const [plan, setPlan] = useState<HostAction[] | undefined>(undefined);
-  const hosts = useCenterHosts(center);
   const vpools = useVPoolChoices();
-  const clusters = [...new Map((hosts.data?.items ?? []).map((h) => [h.clusterId, h.cluster]))];
   const pools = vpools.data?.items.map((p) => p.name) ?? [];
   const problem = Number.isNaN(sizeBytes(size)) ? "Enter a size, such as 2" : undefined;
   // A plan is of the values that were asked about.
@@ -35,8 +32,7 @@ export function CreateDatastore({ centers, onClose }: { centers: Center[]; onClo
     }
     const body = {
       name: name.trim(),
-      center,
-      cluster: cluster || clusters[0]?.[0],
+      ...place,
       vpool: vpool || (pools[0] ?? ""),
       size: sizeBytes(size),
       dryRun: plan === undefined,
@@ -60,24 +56,79 @@ export function CreateDatastore({ centers, onClose }: { centers: Center[]; onClo
       onClose={onClose}
     >
       <TextField label="Name" name="name" value={name} onValue={changed(setName)} error={submit.at("name")} input={{ autofocus: true }} />
-      <SelectField label="vCenter" name="center" value={center} onValue={changed(setCenter)} options={centers.map((c) => ({ value: c.id, text: c.name }))} error={submit.at("center")} />
+      <PlaceFields centers={centers} place={place} onPlace={changed(setPlace)} submit={submit} />
+      <SelectField label="vPool" name="vpool" value={vpool || (pools[0] ?? "")} onValue={changed(setVPool)} options={pools.map((p) => ({ value: p, text: p }))} error={submit.at("vpool")} />
+      <SizeField label="Size" name="size" value={size} onValue={changed(setSize)} hint="2 GiB to 64 TiB. It can grow later." error={problem ?? submit.at("size")} />
+      {plan && <Plan actions={plan} />}
+    </FormDialog>
+  );
+}
+
+/** Makes the volume on a clone of a datastore's vDisk a datastore of its own. */
+export function ImportDatastore({ centers, onClose }: { centers: Center[]; onClose: () => void }) {
+  const submit = useSubmit();
+  const [name, setName] = useState("");
+  const [place, setPlace] = useState<Place>({ center: centers[0]?.id ?? "", cluster: "" });
+  const [vdisk, setVDisk] = useState("");
+  const save = async (key: string) => {
+    const body = { name: name.trim(), cluster: place.cluster, vdisk: vdisk.trim() };
+    const made = await call("POST /vsphere/centers/{center}/import", { path: { center: place.center }, key, body });
+    toast("ok", `${made.name} is being imported`);
+    reload("datastores?", "centers?");
+    onClose();
+  };
+  return (
+    <FormDialog title="Import datastore" verb="Import" needs="manage" submit={submit} fields={["name", "center", "cluster", "vdisk"]} save={save} onClose={onClose}>
+      <p>
+        To go back to a snapshot of a datastore: clone its vDisk from that snapshot, and import the clone. It becomes a datastore beside the original, which is not
+        touched.
+      </p>
+      <TextField label="vDisk" name="vdisk" value={vdisk} onValue={setVDisk} hint="The clone, which is not published." error={submit.at("vdisk")} input={{ autofocus: true }} />
+      <TextField label="Name" name="name" value={name} onValue={setName} hint="Of the new datastore." error={submit.at("name")} />
+      <PlaceFields centers={centers} place={place} onPlace={setPlace} submit={submit} />
+    </FormDialog>
+  );
+}
+
+/** Where a datastore is: ids of a vCenter and of a cluster there. */
+type Place = { center: string; cluster: string };
+
+type PlaceProps = { centers: Center[]; place: Place; onPlace: (place: Place) => void; submit: Submit };
+
+/** Chooses a vCenter, and one of its clusters: the first, until another one is. */
+function PlaceFields({ centers, place, onPlace, submit }: PlaceProps) {
+  const hosts = useCenterHosts(place.center);
+  const clusters = [...new Map((hosts.data?.items ?? []).map((h) => [h.clusterId, h.cluster]))];
+  const first = clusters[0]?.[0];
+  useEffect(() => {
+    if (first && !clusters.some(([id]) => id === place.cluster)) {
+      onPlace({ ...place, cluster: first });
+    }
+  }, [place.center, first]);
+  return (
+    <>
+      <SelectField
+        label="vCenter"
+        name="center"
+        value={place.center}
+        onValue={(center) => onPlace({ center, cluster: "" })}
+        options={centers.map((c) => ({ value: c.id, text: c.name }))}
+        error={submit.at("center")}
+      />
       <Load query={hosts} lines={1}>
         {() => (
           <SelectField
             label="Cluster"
             name="cluster"
-            value={cluster || (clusters[0]?.[0] ?? "")}
-            onValue={changed(setCluster)}
+            value={place.cluster}
+            onValue={(cluster) => onPlace({ ...place, cluster })}
             options={clusters.map(([id, text]) => ({ value: id, text }))}
             hint="Every host of it gets the datastore."
             error={submit.at("cluster")}
           />
         )}
       </Load>
-      <SelectField label="vPool" name="vpool" value={vpool || (pools[0] ?? "")} onValue={changed(setVPool)} options={pools.map((p) => ({ value: p, text: p }))} error={submit.at("vpool")} />
-      <SizeField label="Size" name="size" value={size} onValue={changed(setSize)} hint="2 GiB to 64 TiB. It can grow later." error={problem ?? submit.at("size")} />
-      {plan && <Plan actions={plan} />}
-    </FormDialog>
+    </>
   );
 }
 

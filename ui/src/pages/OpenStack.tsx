@@ -1,29 +1,29 @@
 import { useState } from "preact/hooks";
 import { call } from "../api/client";
-import type { Cloud, CloudVolume, Orphan } from "../api/gen";
-import { bytes, plural } from "../format";
+import type { Cloud, NewToken, Orphan } from "../api/gen";
+import { bytes } from "../format";
 import { navigate, query } from "../router";
 import { reload } from "../store/query";
-import { useCloudVolumes, useClouds, useOrphans } from "../store/reads";
+import { useClouds, useOrphans, useVPoolChoices } from "../store/reads";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { Age } from "../parts/Age";
 import { Button } from "../parts/Button";
 import { CopyBlock } from "../parts/CopyBlock";
 import { DataTable, type Column } from "../parts/DataTable";
-import { Confirm, Dialog } from "../parts/Dialog";
-import { TextField } from "../parts/Field";
+import { Dialog } from "../parts/Dialog";
+import { SelectField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
-import { ErrorPanel } from "../parts/Notice";
+import { Notice } from "../parts/Notice";
 import { Card, Empty, Page } from "../parts/Page";
-import { Tag } from "../parts/StateTag";
-import { RemoteTest } from "../parts/RemoteTest";
+import { CloudTag } from "./Cloud";
 
-/** OpenStack clouds, their volumes with the vDisks, and what lost its other half. */
-export function OpenStackPage({ create = false }: { create?: boolean }) {
+/** OpenStack clouds, and what of theirs lost its other half. */
+export function OpenStackPage({ dialog }: { dialog?: "cloud" | "driver" }) {
   const clouds = useClouds();
+  const close = () => navigate("/openstack");
   return (
     <Page
       title="OpenStack"
@@ -51,9 +51,6 @@ export function OpenStackPage({ create = false }: { create?: boolean }) {
                 <Card title="Clouds">
                   <DataTable label="Clouds" columns={cloudColumns} rows={list.items} rowKey={(c) => c.id} />
                 </Card>
-                {list.items.map((c) => (
-                  <Volumes key={c.id} cloud={c} />
-                ))}
                 <Orphans />
               </>
             )
@@ -61,148 +58,33 @@ export function OpenStackPage({ create = false }: { create?: boolean }) {
         </Load>
         <Card title="Driver of Cinder">
           <div class="stack">
-            <p class="muted">On the controller of the cloud: puts the driver where Cinder finds it, and writes the block for cinder.conf.</p>
-            <CopyBlock
-              label="Commands"
-              name="driver"
-              text={`ovgate openstack driver install\novgate openstack driver config --endpoint ${location.origin}`}
-            />
+            <p class="muted">Cinder uses the vPools of this node through its driver, which has a token of its own.</p>
+            <div class="row">
+              <Button small needs="write" onClick={() => navigate("/openstack/driver")}>
+                Attach to Cinder
+              </Button>
+            </div>
           </div>
         </Card>
       </div>
-      {create && <AddCloud onClose={() => navigate("/openstack")} />}
+      {dialog === "cloud" && <AddCloud onClose={close} />}
+      {dialog === "driver" && <AttachDialog onClose={close} />}
     </Page>
   );
 }
 
 const cloudColumns: Column<Cloud>[] = [
-  { key: "name", title: "Name", cell: (c) => c.name },
+  { key: "name", title: "Name", cell: (c) => <Link to={`/openstack/${encodeURIComponent(c.name)}`}>{c.name}</Link> },
   {
     key: "state",
     title: "State",
-    cell: (c) =>
-      c.warnings.length > 0 ? <Tag tone="warn" word={plural(c.warnings.length, "warning")} title={c.warnings.join(". ")} /> : <Tag tone="ok" word="Works" />,
+    cell: (c) => <CloudTag cloud={c} />,
   },
   { key: "url", title: "Keystone", wrap: true, cell: (c) => <span class="mono">{c.options.url}</span> },
   { key: "backends", title: "Backends here", wrap: true, cell: (c) => c.backends.join(", ") || "none" },
   { key: "types", title: "Volume types", wrap: true, cell: (c) => c.types.map((t) => `${t.name} (${t.vpool})`).join(", ") || "one per vPool" },
   { key: "tested", title: "Tested", right: true, cell: (c) => <Age at={c.testedAt} /> },
   { key: "applied", title: "Types applied", right: true, cell: (c) => <Age at={c.appliedAt} /> },
-  { key: "actions", title: "Actions", right: true, cell: (c) => <CloudActions cloud={c} /> },
-];
-
-function CloudActions({ cloud: c }: { cloud: Cloud }) {
-  const [open, setOpen] = useState<"test" | "change" | "apply" | "forget" | undefined>(undefined);
-  const close = () => setOpen(undefined);
-  return (
-    <>
-      <Button small needs="manage" label={`Test ${c.name}`} onClick={() => setOpen("test")}>
-        Test
-      </Button>{" "}
-      <Button small needs="manage" label={`Change ${c.name}`} onClick={() => setOpen("change")}>
-        Change
-      </Button>{" "}
-      <Button small needs="manage" label={`Apply types of ${c.name}`} onClick={() => setOpen("apply")}>
-        Apply types
-      </Button>{" "}
-      <Button small kind="danger" needs="manage" label={`Forget ${c.name}`} onClick={() => setOpen("forget")}>
-        Forget
-      </Button>
-      {open === "change" && <ChangeCloud cloud={c} onClose={close} />}
-      {open === "test" && <TestDialog cloud={c} onClose={close} />}
-      {open === "apply" && <ApplyDialog cloud={c} onClose={close} />}
-      {open === "forget" && (
-        <Confirm
-          title={`Forget ${c.name}`}
-          verb="Forget"
-          danger
-          typeName={c.name}
-          consequences={["Address, user and password are forgotten.", "Nothing at the cloud changes."]}
-          onClose={close}
-          act={async () => {
-            await call("DELETE /openstack/clouds/{cloud}", { path: { cloud: c.id } });
-            toast("ok", `${c.name} is forgotten`);
-            reload("clouds?", "orphans?");
-          }}
-        />
-      )}
-    </>
-  );
-}
-
-function TestDialog({ cloud, onClose }: { cloud: Cloud; onClose: () => void }) {
-  const test = async () => {
-    const { steps } = await call("POST /openstack/clouds/{cloud}/test", { path: { cloud: cloud.id } });
-    reload("clouds?");
-    return steps;
-  };
-  const facts: [string, string][] = [["User", cloud.options.user], ["Project", cloud.options.project], ["Cinder's microversion", cloud.version]];
-  return <RemoteTest name={cloud.name} facts={facts} warnings={cloud.warnings} test={test} onClose={onClose} />;
-}
-
-/** What would change of types and QoS specs, then the change. */
-function ApplyDialog({ cloud, onClose }: { cloud: Cloud; onClose: () => void }) {
-  const submit = useSubmit();
-  const [plan, setPlan] = useState<{ action: string; kind: string; name: string; detail: string }[] | undefined>(undefined);
-  const apply = async (dryRun: boolean) => {
-    const done = await call("POST /openstack/clouds/{cloud}/apply", { path: { cloud: cloud.id }, body: { dryRun } });
-    if (dryRun) {
-      setPlan(done.actions);
-      return;
-    }
-    toast("ok", `${plural(done.changes, "change")} made at ${cloud.name}`);
-    reload("clouds?");
-    onClose();
-  };
-  return (
-    <Dialog title={`Volume types of ${cloud.name}`} onClose={onClose}>
-      {plan?.map((a) => (
-        <p key={`${a.kind} ${a.name}`}>
-          <b>{a.action}</b> {a.kind} {a.name}
-          {a.detail && `: ${a.detail}`}
-        </p>
-      ))}
-      {submit.error && <ErrorPanel error={submit.error} />}
-      <div class="dialog-foot">
-        <Button kind="primary" needs="manage" busy={submit.busy} onClick={() => void submit.run(() => apply(plan === undefined))}>
-          {plan ? "Apply this" : "Show what would change"}
-        </Button>
-      </div>
-    </Dialog>
-  );
-}
-
-function Volumes({ cloud }: { cloud: Cloud }) {
-  const cursor = query.value.get(cloud.id) ?? undefined;
-  const volumes = useCloudVolumes(cloud.id, cursor);
-  return (
-    <Card title={`Volumes of ${cloud.name}`}>
-      <Load query={volumes}>
-        {(list) =>
-          list.items.length === 0 && !cursor ? (
-            <p class="muted">It has no volume on this node.</p>
-          ) : (
-            <DataTable label={`Volumes of ${cloud.name}`} columns={volumeColumns} rows={list.items} rowKey={(v) => v.id} next={list.next} cursor={cloud.id} />
-          )
-        }
-      </Load>
-    </Card>
-  );
-}
-
-const volumeColumns: Column<CloudVolume>[] = [
-  { key: "name", title: "Volume", wrap: true, cell: (v) => v.name || v.id },
-  { key: "status", title: "Status", cell: (v) => v.status },
-  { key: "project", title: "Project", cell: (v) => v.projectName || v.project },
-  { key: "type", title: "Type", cell: (v) => v.type },
-  {
-    key: "vdisk",
-    title: "vDisk",
-    cell: (v) => (v.vdisk ? <Link to={`/vdisks/${encodeURIComponent(v.vdiskName)}`}>{v.vdiskName}</Link> : <Tag tone="bad" word="None" title={`It should be ${v.vdiskName}`} />),
-  },
-  { key: "attached", title: "Attached to", wrap: true, cell: (v) => v.attached.join(", ") || "–" },
-  { key: "size", title: "Size", right: true, cell: (v) => bytes(v.size) },
-  { key: "stored", title: "Stored", right: true, cell: (v) => bytes(v.stored) },
 ];
 
 function Orphans() {
@@ -244,7 +126,7 @@ function AddCloud({ onClose }: { onClose: () => void }) {
     const made = await call("POST /openstack/clouds", { key, body: { name: name.trim(), options, secret } });
     toast("ok", `${made.cloud.name} is added`);
     reload("clouds?", "orphans?");
-    onClose();
+    navigate(`/openstack/${encodeURIComponent(made.cloud.name)}`);
   };
   return (
     <FormDialog title="Add cloud" verb="Add" submit={submit} fields={["name", "url", "user", "project", "secret"]} save={save} onClose={onClose}>
@@ -257,39 +139,56 @@ function AddCloud({ onClose }: { onClose: () => void }) {
   );
 }
 
-/** Changes the name of a cloud, or how to sign in to it. */
-function ChangeCloud({ cloud, onClose }: { cloud: Cloud; onClose: () => void }) {
+
+/** Gives Cinder's driver a token, and tells what is done on the controller of the cloud. */
+function AttachDialog({ onClose }: { onClose: () => void }) {
   const submit = useSubmit();
-  const o = cloud.options;
-  const [name, setName] = useState(cloud.name);
-  const [url, setUrl] = useState(o.url);
-  const [user, setUser] = useState(o.user);
-  const [project, setProject] = useState(o.project);
-  const [region, setRegion] = useState(o.region);
-  const [secret, setSecret] = useState("");
-  const save = async () => {
-    const options = { url: url.trim(), user: user.trim(), project: project.trim(), region: region.trim() };
-    const changed = await call("PATCH /openstack/clouds/{cloud}", { path: { cloud: cloud.id }, body: { name: name.trim(), options, ...(secret ? { secret } : {}) } });
-    toast("ok", `${changed.cloud.name} is changed, and works`);
-    reload("clouds?", "orphans?");
-    onClose();
+  const vpools = useVPoolChoices();
+  const [name, setName] = useState("cinder");
+  const [vpool, setVPool] = useState("");
+  const [made, setMade] = useState<NewToken | undefined>(undefined);
+  const save = async (key: string) => {
+    setMade(await call("POST /tokens", { key, body: { name: name.trim(), role: "write" } }));
+    reload("tokens");
   };
+  if (made) {
+    const only = vpool ? ` --vpool ${vpool}` : "";
+    return (
+      <Dialog title="Attach to Cinder" onClose={onClose}>
+        <div class="stack-wide">
+          <p>On the controller of the cloud, where cinder-volume runs.</p>
+          <Notice tone="warn">Copy the token now: it is not shown again. It goes into /etc/cinder/ovgate.token, which Cinder alone may read.</Notice>
+          <CopyBlock label="Token" name="token" text={made.secret} />
+          <CopyBlock
+            label="Commands"
+            name="driver"
+            text={`ovgate openstack driver install\novgate openstack driver config --endpoint ${location.origin}${only} >> /etc/cinder/cinder.conf\nsystemctl restart cinder-volume`}
+          />
+          <p class="muted">Name the section in enabled_backends of [DEFAULT]. Then add the cloud: its page shows the backend as Cinder sees it, and makes the volume types.</p>
+          <div class="dialog-foot">
+            <Button kind="primary" onClick={onClose}>
+              Done
+            </Button>
+          </div>
+        </div>
+      </Dialog>
+    );
+  }
   return (
-    <FormDialog
-      title={`Change ${cloud.name}`}
-      verb="Test and save"
-      needs="manage"
-      submit={submit}
-      fields={["name", "url", "user", "project", "region", "secret"]}
-      save={save}
-      onClose={onClose}
-    >
-      <TextField label="Name" name="name" value={name} onValue={setName} error={submit.at("name")} />
-      <TextField label="Keystone" name="url" value={url} onValue={setUrl} error={submit.at("url")} />
-      <TextField label="User" name="user" value={user} onValue={setUser} error={submit.at("user")} />
-      <TextField label="Project" name="project" value={project} onValue={setProject} error={submit.at("project")} />
-      <TextField label="Region" name="region" value={region} onValue={setRegion} hint="Of the catalog. Empty: its first." error={submit.at("region")} />
-      <TextField label="Password" name="secret" value={secret} onValue={setSecret} hint="Empty: the one that is kept." error={submit.at("secret")} input={{ type: "password" }} />
+    <FormDialog title="Attach to Cinder" verb="Make a token" submit={submit} fields={["name"]} save={save} onClose={onClose}>
+      <Load query={vpools} lines={1}>
+        {(list) => (
+          <SelectField
+            label="vPool"
+            name="vpool"
+            value={vpool}
+            onValue={setVPool}
+            options={[{ value: "", text: "All, those to come too" }, ...list.items.map((p) => ({ value: p.name, text: p.name }))]}
+            hint="Each is a pool of the one backend."
+          />
+        )}
+      </Load>
+      <TextField label="Name of the token" name="name" value={name} onValue={setName} hint="It has role write, is yours, and does not expire." error={submit.at("name")} input={{ autofocus: true }} />
     </FormDialog>
   );
 }

@@ -22,10 +22,13 @@ import { SizeField, sizeBytes, sizeInput } from "../parts/SizeField";
 import { Tag } from "../parts/StateTag";
 import { RemoteTest } from "../parts/RemoteTest";
 import { AddCenter, ChangeCenter } from "./AddCenter";
-import { CreateDatastore, Plan } from "./CreateDatastore";
+import { PluginDialog } from "./CenterPlugin";
+import { CreateDatastore, ImportDatastore, Plan } from "./CreateDatastore";
+import { PresenceTag } from "./PresenceTag";
+import { GiveRDM, RDMCard } from "./RDM";
 
 /** vCenters, their hosts, and the datastores that are made of vDisks. */
-export function VSpherePage({ dialog }: { dialog?: "center" | "datastore" }) {
+export function VSpherePage({ dialog }: { dialog?: "center" | "datastore" | "import" | "rdm" }) {
   const filter = { q: query.value.get("q") ?? undefined, cursor: query.value.get("cursor") ?? undefined };
   const centers = useCenters();
   const datastores = useDatastores(filter);
@@ -38,6 +41,9 @@ export function VSpherePage({ dialog }: { dialog?: "center" | "datastore" }) {
         <>
           <Button needs="manage" onClick={() => navigate("/vsphere/new")}>
             Add vCenter
+          </Button>
+          <Button needs="manage" reason={none ? "Add a vCenter first" : undefined} onClick={() => navigate("/vsphere/import")}>
+            Import datastore
           </Button>
           <Button kind="primary" needs="manage" reason={none ? "Add a vCenter first" : undefined} onClick={() => navigate("/vsphere/datastores/new")}>
             Create datastore
@@ -80,15 +86,19 @@ export function VSpherePage({ dialog }: { dialog?: "center" | "datastore" }) {
                   }
                 </Load>
               </Card>
+              <RDMCard />
             </div>
           )
         }
       </Load>
-      {/* A datastore is made at a vCenter: without one, that comes first. */}
-      {(dialog === "center" || (dialog === "datastore" && centers.data?.items.length === 0)) && <AddCenter onClose={close} />}
-      {dialog === "datastore" && centers.data && centers.data.items.length > 0 && <CreateDatastore centers={centers.data.items} onClose={close} />}
+      {/* Datastores and raw disks are made at a vCenter: without one, that comes first. */}
+      {dialog && centers.data && (dialog === "center" || none ? <AddCenter onClose={close} /> : <MakeAt dialog={dialog} centers={centers.data.items} onClose={close} />)}
     </Page>
   );
+}
+
+function MakeAt({ dialog, ...props }: { dialog: "datastore" | "import" | "rdm"; centers: Center[]; onClose: () => void }) {
+  return dialog === "datastore" ? <CreateDatastore {...props} /> : dialog === "import" ? <ImportDatastore {...props} /> : <GiveRDM {...props} />;
 }
 
 const centerColumns: Column<Center>[] = [
@@ -108,12 +118,15 @@ const centerColumns: Column<Center>[] = [
 ];
 
 function CenterActions({ center: c }: { center: Center }) {
-  const [open, setOpen] = useState<"hosts" | "test" | "change" | "forget" | undefined>(undefined);
+  const [open, setOpen] = useState<"hosts" | "plugin" | "test" | "change" | "forget" | undefined>(undefined);
   const close = () => setOpen(undefined);
   return (
     <>
       <Button small label={`Hosts of ${c.name}`} onClick={() => setOpen("hosts")}>
         Hosts
+      </Button>{" "}
+      <Button small label={`Plug-in at ${c.name}`} onClick={() => setOpen("plugin")}>
+        Plug-in
       </Button>{" "}
       <Button small needs="manage" label={`Test ${c.name}`} onClick={() => setOpen("test")}>
         Test
@@ -132,6 +145,7 @@ function CenterActions({ center: c }: { center: Center }) {
         Forget
       </Button>
       {open === "hosts" && <HostsDialog center={c} onClose={close} />}
+      {open === "plugin" && <PluginDialog center={c} onClose={close} />}
       {open === "change" && <ChangeCenter center={c} onClose={close} />}
       {open === "test" && <TestDialog center={c} onClose={close} />}
       {open === "forget" && (
@@ -241,7 +255,7 @@ const columns: Column<Datastore>[] = [
     title: "State",
     cell: (d) => (
       <>
-        <DatastoreTag datastore={d} />
+        <PresenceTag of={d} />
         {d.warnings.length > 0 && <Tag tone="warn" word={plural(d.warnings.length, "warning")} title={d.warnings.join(". ")} />}
       </>
     ),
@@ -253,15 +267,6 @@ const columns: Column<Datastore>[] = [
   { key: "created", title: "Made", right: true, cell: (d) => <Age at={d.created} /> },
   { key: "actions", title: "Actions", right: true, cell: (d) => <DatastoreActions datastore={d} /> },
 ];
-
-function DatastoreTag({ datastore: d }: { datastore: Datastore }) {
-  const j = d.job;
-  if (!j) {
-    return d.state === "present" ? <Tag tone="ok" word="Present" /> : <Tag tone="info" word={d.state} />;
-  }
-  const at = `${j.kind}, step ${j.steps.indexOf(j.step) + 1} of ${j.steps.length}: ${j.step}`;
-  return <Tag tone={j.error ? "warn" : "info"} word={at} title={[j.error, j.hint].filter(Boolean).join(". ")} />;
-}
 
 function DatastoreActions({ datastore: d }: { datastore: Datastore }) {
   const [open, setOpen] = useState<"live" | "snapshot" | "expand" | "rename" | "remove" | undefined>(undefined);

@@ -2,7 +2,7 @@ import { Link } from "./Link";
 
 /** The page of an object that is given as kind and name, such as "vdisk demo"; what follows is a part of it. */
 export function objectAddress(object: string): string | undefined {
-  const [kind, name] = object.split(" ", 2);
+  const [kind, name, of] = object.split(" ", 3);
   switch (kind) {
     case "vdisk":
     case "vpool":
@@ -15,8 +15,9 @@ export function objectAddress(object: string): string | undefined {
     case "node":
     case "user":
       return `/${kind}s`;
+    case "openstack": // openstack cloud NAME
+      return name === "cloud" && of ? `/openstack/${encodeURIComponent(of)}` : "/openstack";
     case "cloud":
-    case "openstack":
       return "/openstack";
     case "center":
     case "vsphere":

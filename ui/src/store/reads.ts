@@ -4,7 +4,10 @@ import { call } from "../api/client";
 import type {
   CenterHostList,
   CenterList,
+  Cloud,
+  CloudBackendList,
   CloudList,
+  CloudUsageList,
   CloudVolumeList,
   ClusterStatus,
   DatastoreList,
@@ -16,6 +19,7 @@ import type {
   MemberList,
   OrphanList,
   PortalList,
+  RDMList,
   RemoteBackendList,
   Scrub,
   SnapshotList,
@@ -231,6 +235,11 @@ export function useDatastores(filter: ListFilter): Query<DatastoreList> {
   );
 }
 
+/** vDisks that virtual machines have as their disks; no event tells of the steps of their jobs. */
+export function useRDMs(cursor?: string): Query<RDMList> {
+  return useQuery("rdms?" + (cursor ?? ""), () => call("GET /vsphere/rdms", { query: { cursor, limit: pageSize } }), jobEveryMs);
+}
+
 /** A datastore as its vCenter tells it now. */
 export function useDatastoreLive(datastore: string): Query<DatastoreLive> {
   return useQuery("datastore:" + datastore, () => call("GET /vsphere/datastores/{datastore}/live", { path: { datastore } }), historyEveryMs);
@@ -245,9 +254,35 @@ export function useClouds(): Query<CloudList> {
   return useQuery("clouds?", () => call("GET /openstack/clouds", { query: { limit: choicesMax } }));
 }
 
+export function cloudKey(name: string): string {
+  return "cloud:" + name;
+}
+
+/** A cloud; read by its id once that is known, as a vDisk is. */
+export function useCloud(name: string): Query<Cloud> {
+  const id = useRef<string | undefined>(undefined);
+  const load = async () => {
+    const cloud = await call("GET /openstack/clouds/{cloud}", { path: { cloud: id.current ?? name } });
+    id.current = cloud.id;
+    return cloud;
+  };
+  return useQuery(cloudKey(name), load, detailEveryMs);
+}
+
+/** The backends of a cloud that are this node, as its Cinder tells them now. */
+export function useCloudBackends(cloud: string): Query<CloudBackendList> {
+  return useQuery("cloudbackends:" + cloud, () => call("GET /openstack/clouds/{cloud}/backends", { path: { cloud }, query: { limit: choicesMax } }), historyEveryMs);
+}
+
+export function useCloudUsage(cloud: string): Query<CloudUsageList> {
+  return useQuery("cloudusage:" + cloud, () => call("GET /openstack/clouds/{cloud}/usage", { path: { cloud } }), historyEveryMs);
+}
+
 export function useCloudVolumes(cloud: string, cursor?: string): Query<CloudVolumeList> {
-  return useQuery(`cloudvolumes:${cloud}?${cursor ?? ""}`, () =>
-    call("GET /openstack/clouds/{cloud}/volumes", { path: { cloud }, query: { cursor, limit: pageSize } }),
+  return useQuery(
+    `cloudvolumes:${cloud}?${cursor ?? ""}`,
+    () => call("GET /openstack/clouds/{cloud}/volumes", { path: { cloud }, query: { cursor, limit: pageSize } }),
+    historyEveryMs,
   );
 }
 
