@@ -18,6 +18,7 @@ var notInConsole = map[string]string{
 	"GET /support-bundle":  "download() of src/api/client.ts fetches it as a file",
 
 	// Answered by what is read already.
+	"GET /exports/{transfer}":             "reading it keeps it, too",
 	"GET /jobs/{job}":                     "GET /jobs tells the same of all",
 	"GET /nodes/{node}":                   "GET /nodes tells the same of all",
 	"GET /presets/{preset}":               "GET /presets tells the same of all",
@@ -34,18 +35,6 @@ var notInConsole = map[string]string{
 	"POST /snapshotGroups/{group}/go":   "nodes ask each other, within POST /snapshotGroups",
 	"POST /snapshotGroups/{group}/rest": "nodes ask each other, within POST /snapshotGroups",
 	"DELETE /snapshotGroups/{group}":    "nodes ask each other, within POST /snapshotGroups",
-
-	// Not there yet.
-	"DELETE /exports/{transfer}":                          "the CLI has it",
-	"DELETE /imports/{transfer}":                          "the CLI has it",
-	"GET /exports/{transfer}":                             "the CLI has it",
-	"GET /exports/{transfer}/data":                        "the CLI has it",
-	"GET /exports/{transfer}/extents":                     "the CLI has it",
-	"GET /imports/{transfer}":                             "the CLI has it",
-	"POST /imports":                                       "the CLI has it",
-	"POST /imports/{transfer}/finish":                     "the CLI has it",
-	"POST /vdisks/{vdisk}/exports":                        "the CLI has it",
-	"PUT /imports/{transfer}/data":                        "the CLI has it",
 }
 
 // opPattern finds the operations in src/api/gen.ts, callPattern those that a source names.

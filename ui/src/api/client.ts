@@ -69,13 +69,25 @@ export function newKey(): string {
 
 /** Calls one operation of the API, or throws an ApiError. */
 export async function call<K extends keyof Ops>(op: K, args: Args<K> = {}): Promise<Ops[K]["res"]> {
+  const response = await ask(op, args);
+  const text = await response.text(); // 202 and 204 may have none
+  return (text ? JSON.parse(text) : undefined) as Ops[K]["res"];
+}
+
+/** Calls an operation that answers with bytes, or throws an ApiError. */
+export async function callBytes<K extends keyof Ops>(op: K, args: Args<K>): Promise<Blob> {
+  return (await ask(op, args)).blob();
+}
+
+async function ask<K extends keyof Ops>(op: K, args: Args<K>): Promise<Response> {
   const [method, template] = op.split(" ") as [string, string];
   const headers: Record<string, string> = { Accept: "application/json" };
   if (method !== "GET") {
     headers["X-CSRF-Token"] = cookie("ovgate_csrf");
   }
-  if (args.body !== undefined) {
-    headers["Content-Type"] = "application/json";
+  const body: unknown = args.body;
+  if (body !== undefined) {
+    headers["Content-Type"] = body instanceof Blob ? "application/octet-stream" : "application/json";
   }
   if (idempotent.includes(op)) {
     headers["Idempotency-Key"] = args.key ?? newKey();
@@ -87,7 +99,7 @@ export async function call<K extends keyof Ops>(op: K, args: Args<K> = {}): Prom
       method,
       headers,
       credentials: "same-origin",
-      body: args.body === undefined ? undefined : JSON.stringify(args.body),
+      body: body === undefined || body instanceof Blob ? body : JSON.stringify(body),
       signal: AbortSignal.timeout(timeoutMs),
     });
   } catch (cause) {
@@ -96,8 +108,7 @@ export async function call<K extends keyof Ops>(op: K, args: Args<K> = {}): Prom
   if (!response.ok) {
     throw await refused(response, op);
   }
-  const text = await response.text(); // 202 and 204 may have none
-  return (text ? JSON.parse(text) : undefined) as Ops[K]["res"];
+  return response;
 }
 
 /** Fetches a file, and hands it to the browser under the name that the node gives it. */
@@ -113,9 +124,14 @@ export async function download(path: "/support-bundle" | "/metadata/backup"): Pr
   if (!response.ok) {
     throw await refused(response, "GET " + path);
   }
+  save(content, /filename="([^"/\\]+)"/.exec(response.headers.get("Content-Disposition") ?? "")?.[1] ?? "download");
+}
+
+/** Hands a file to the browser under a name. */
+export function save(content: Blob, name: string): void {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(content);
-  link.download = /filename="([^"/\\]+)"/.exec(response.headers.get("Content-Disposition") ?? "")?.[1] ?? "download";
+  link.download = name;
   link.click();
   URL.revokeObjectURL(link.href);
 }

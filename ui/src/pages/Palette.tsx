@@ -190,6 +190,7 @@ function useFound(q: string): Group[] {
 /** What is done often: words, the role it needs, and where. */
 const actions: [string, Role, string][] = [
   ["Create vDisk", "write", "/vdisks/new"],
+  ["Import image", "write", "/vdisks/import"],
   ["Create vPool", "manage", "/vpools/new"],
   ["Recover vPool", "manage", "/vpools/recover"],
   ["New shared target", "write", "/iscsi/new"],

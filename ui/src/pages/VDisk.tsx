@@ -21,6 +21,7 @@ import { Card, Facts, Page } from "../parts/Page";
 import { Charts } from "../parts/Charts";
 import { Tabs } from "../parts/Tabs";
 import { CloneDialog } from "./CloneDialog";
+import { ExportDialog } from "./Images";
 import { LineageTab } from "./Lineage";
 import { MaintenanceTab } from "./Maintenance";
 import { SnapshotsTab } from "./Snapshots";
@@ -82,7 +83,7 @@ function OverviewTab({ vdisk }: { vdisk: VDisk }) {
   );
 }
 
-type DialogName = "clone" | "grow" | "rename" | "labels" | "limits" | "cache" | "history" | "publish" | "node" | "journal" | "vpool" | "unpublish" | "delete" | undefined;
+type DialogName = "clone" | "grow" | "rename" | "labels" | "limits" | "cache" | "history" | "publish" | "node" | "journal" | "vpool" | "export" | "unpublish" | "delete" | undefined;
 
 function Actions({ vdisk }: { vdisk: VDisk }) {
   const [open, setOpen] = useState<DialogName>(undefined);
@@ -128,6 +129,9 @@ function Actions({ vdisk }: { vdisk: VDisk }) {
       <Button needs="write" reason={vdisk.move && !vdisk.move.failed ? "It is being moved" : undefined} onClick={() => setOpen("vpool")}>
         Change vPool
       </Button>
+      <Button needs="write" onClick={() => setOpen("export")}>
+        Export
+      </Button>
       <CommitButton vdisk={vdisk} />
       <Button
         kind="danger"
@@ -147,6 +151,7 @@ function Actions({ vdisk }: { vdisk: VDisk }) {
       {open === "node" && <MoveToNodeDialog vdisk={vdisk} onClose={close} />}
       {open === "journal" && <JournalCopyDialog vdisk={vdisk} onClose={close} />}
       {open === "vpool" && <MoveToVPoolDialog vdisk={vdisk} onClose={close} />}
+      {open === "export" && <ExportDialog vdisk={vdisk} onClose={close} />}
       {open === "publish" && <PublishDialog vdisk={vdisk} onClose={close} />}
       {open === "unpublish" && <UnpublishDialog vdisk={vdisk} onClose={close} />}
       {open === "delete" && <DeleteDialog vdisk={vdisk} onClose={close} />}

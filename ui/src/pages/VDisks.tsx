@@ -17,6 +17,7 @@ import { Tag, VDiskTag, vdiskFace, vdiskStates } from "../parts/StateTag";
 import { CreateVDisk } from "./CreateVDisk";
 import { GroupSnapshot } from "./GroupSnapshot";
 
+const loadImages = () => import("./Images");
 const loadBulk = () => import("./BulkVDisks");
 
 /** The list's filter as the address says it. */
@@ -31,9 +32,10 @@ function filterOf(q: URLSearchParams): VDiskFilter {
 }
 
 /** All vDisks: filtered, sorted and paged by the node, updated by its events. */
-export function VDisksPage({ create = false }: { create?: boolean }) {
+export function VDisksPage({ dialog }: { dialog?: "create" | "import" }) {
   const filter = filterOf(query.value);
   const list = useVDisks(filter);
+  const close = () => navigate("/vdisks");
   const [chosen, choose] = useChoice(JSON.stringify(filter));
   const picked = list.data?.items.filter((v) => chosen.has(v.id)) ?? [];
   const filtered = Boolean(filter.q || filter.vpool || filter.state);
@@ -44,6 +46,9 @@ export function VDisksPage({ create = false }: { create?: boolean }) {
       actions={
         <>
           <Button onClick={() => navigate("/trash")}>Trash</Button>
+          <Button needs="write" onClick={() => navigate("/vdisks/import")}>
+            Import image
+          </Button>
           <Button kind="primary" needs="write" onClick={() => navigate("/vdisks/new")}>
             Create vDisk
           </Button>
@@ -77,7 +82,12 @@ export function VDisksPage({ create = false }: { create?: boolean }) {
           )
         }
       </Load>
-      {create && <CreateVDisk onClose={() => navigate("/vdisks")} />}
+      {dialog === "create" && <CreateVDisk onClose={close} />}
+      {dialog === "import" && (
+        <Lazy load={loadImages} waiting={null}>
+          {(i) => <i.ImportImage onClose={close} />}
+        </Lazy>
+      )}
     </Page>
   );
 }

@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-JBET7FR7.js";import"/assets/chunk-IWQPWVUI.js";import"/assets/chunk-BTWJ3LV4.js";import"/assets/chunk-TIW2BA57.js";import"/assets/chunk-HWBRZDN3.js";import"/assets/chunk-5ADLQBWA.js";export{a as RestoredCards};

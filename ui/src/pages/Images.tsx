@@ -1,0 +1,188 @@
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { badField } from "../api/client";
+import type { VDisk } from "../api/gen";
+import { bytes } from "../format";
+import { navigate, query } from "../router";
+import { reload } from "../store/query";
+import { useAllSnapshots, useVPoolChoices } from "../store/reads";
+import { useSubmit, type Submit } from "../store/submit";
+import { toast } from "../store/toasts";
+import { exportImage, exportMax, importImage, type Watch } from "../store/transfer";
+import { Button } from "../parts/Button";
+import { Dialog } from "../parts/Dialog";
+import { Field, NameField, SelectField } from "../parts/Field";
+import { Load } from "../parts/Load";
+import { Meter } from "../parts/Meter";
+import { FormError } from "../parts/Notice";
+
+type Transfer = { share: number; watch: () => Watch; stop: () => void };
+
+/** How far a transfer of this dialog is. It stops when the dialog goes, and leaving the console while it runs is asked about. */
+function useTransfer(running: boolean): Transfer {
+  const [share, setShare] = useState(0);
+  const stopped = useRef(false);
+  const stop = () => {
+    stopped.current = true;
+  };
+  const watch = () => {
+    stopped.current = false;
+    setShare(0);
+    return { progress: setShare, stopped: () => stopped.current };
+  };
+  useEffect(() => stop, []);
+  useEffect(() => {
+    if (!running) {
+      return;
+    }
+    const ask = (event: BeforeUnloadEvent) => event.preventDefault();
+    addEventListener("beforeunload", ask);
+    return () => removeEventListener("beforeunload", ask);
+  }, [running]);
+  return { share, watch, stop };
+}
+
+type DialogProps = {
+  title: string;
+  verb: string;
+  going: string;
+  submit: Submit;
+  transfer: Transfer;
+  fields: string[];
+  reason?: string | undefined;
+  save: () => Promise<void>;
+  onClose: () => void;
+  children: ComponentChildren;
+};
+
+/** A dialog with a form, then with how far the transfer is that it began. */
+function TransferDialog({ title, verb, going, submit, transfer, fields, reason, save, onClose, children }: DialogProps) {
+  const percent = Math.floor(100 * transfer.share);
+  const close = () => (submit.busy ? toast("info", "It goes on. Stop it first") : onClose());
+  return (
+    <Dialog title={title} onClose={close}>
+      <form
+        class="stack-wide"
+        aria-label={title}
+        noValidate
+        onSubmit={(event) => {
+          event.preventDefault();
+          void submit.run(save);
+        }}
+      >
+        {submit.busy ? (
+          <div class="stack">
+            <div class="row">
+              <b>{going}</b>
+              <span class="spacer" />
+              {percent} %
+            </div>
+            <Meter label={`${percent} % done`} parts={[{ share: transfer.share }]} />
+            <span class="muted small">Leave this page open until it has ended.</span>
+          </div>
+        ) : (
+          children
+        )}
+        <FormError submit={submit} fields={fields} />
+        <div class="dialog-foot">
+          {submit.busy ? (
+            <Button onClick={transfer.stop}>Stop</Button>
+          ) : (
+            <>
+              <Button onClick={onClose}>Cancel</Button>
+              <Button type="submit" kind="primary" needs="write" reason={reason}>
+                {verb}
+              </Button>
+            </>
+          )}
+        </div>
+      </form>
+    </Dialog>
+  );
+}
+
+/** Makes a vDisk with the content of a raw image of this computer. */
+export function ImportImage({ onClose }: { onClose: () => void }) {
+  const submit = useSubmit();
+  const transfer = useTransfer(submit.busy);
+  const vpools = useVPoolChoices();
+  const [file, setFile] = useState<File | undefined>(undefined);
+  const [name, setName] = useState("");
+  const [vpool, setVPool] = useState(query.value.get("vpool") ?? "");
+  const pools = vpools.data?.items.map((p) => p.name) ?? [];
+  const save = async () => {
+    if (!file) {
+      throw badField("file", "Choose a file");
+    }
+    const made = await importImage(file, name.trim(), vpool || (pools[0] ?? ""), transfer.watch());
+    toast("ok", `${made.name} has the content of ${file.name}`);
+    reload("vdisks?", "vpools?", "status");
+    navigate(`/vdisks/${encodeURIComponent(made.name)}`);
+  };
+  return (
+    <TransferDialog
+      title="Import image"
+      verb="Import"
+      going={`Sending ${file?.name ?? "the file"}`}
+      submit={submit}
+      transfer={transfer}
+      fields={["file", "name", "vpool"]}
+      save={save}
+      onClose={onClose}
+    >
+      <Field label="Raw image" hint="What is zero in it is not sent, and takes no space. ovgate vdisk import reads qcow2, too." error={submit.at("file")}>
+        {(control) => <input {...control} type="file" name="file" onChange={(event) => setFile(event.currentTarget.files?.[0])} />}
+      </Field>
+      <NameField value={name} onValue={setName} error={submit.at("name")} />
+      <Load query={vpools} lines={1}>
+        {() => (
+          <SelectField label="vPool" name="vpool" value={vpool || (pools[0] ?? "")} onValue={setVPool} options={pools.map((p) => ({ value: p, text: p }))} error={submit.at("vpool")} />
+        )}
+      </Load>
+      {file && <p class="muted">A vDisk of {bytes(file.size)}, rounded up to whole clusters.</p>}
+    </TransferDialog>
+  );
+}
+
+/** Saves the content of a vDisk as a raw image on this computer. */
+export function ExportDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void }) {
+  const submit = useSubmit();
+  const transfer = useTransfer(submit.busy);
+  const snapshots = useAllSnapshots(vdisk.id);
+  const [snapshot, setSnapshot] = useState("");
+  const large = vdisk.size > exportMax ? `It has ${bytes(vdisk.size)}, and a browser saves up to ${bytes(exportMax)}: use ovgate vdisk export` : undefined;
+  const save = async () => {
+    await exportImage(vdisk, snapshot ? { snapshot } : {}, transfer.watch());
+    toast("ok", `The image of ${vdisk.name} is there`);
+    onClose();
+  };
+  return (
+    <TransferDialog
+      title={`Export ${vdisk.name}`}
+      verb="Export"
+      going={`Reading ${vdisk.name}`}
+      submit={submit}
+      transfer={transfer}
+      fields={["snapshot"]}
+      reason={large}
+      save={save}
+      onClose={onClose}
+    >
+      <Load query={snapshots} lines={1}>
+        {(list) => (
+          <SelectField
+            label="As of"
+            name="snapshot"
+            value={snapshot}
+            onValue={setSnapshot}
+            options={[{ value: "", text: "Now" }, ...list.items.map((s) => ({ value: s.id, text: `Snapshot ${s.name}` }))]}
+            hint="Hosts go on; what they write meanwhile is not in the image."
+            error={submit.at("snapshot")}
+          />
+        )}
+      </Load>
+      {large ? <p>{large}.</p> : <p class="muted">A raw image of {bytes(vdisk.size)}, zeros and all.</p>}
+      <code>ovgate vdisk export {vdisk.name} FILE --format qcow2</code>
+    </TransferDialog>
+  );
+}
