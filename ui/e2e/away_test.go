@@ -18,7 +18,7 @@ func TestNodeAway(t *testing.T) {
 	t.Parallel()
 	n := startNode(t)
 	p := openPage(t)
-	p.do("signed in", signedIn(n, admin), chromedp.Navigate(n.url+"/"), visible(`.checklist`), visible(follows("Live")), visible(`.uplot`))
+	p.do("signed in", signedIn(n, admin), chromedp.Navigate(n.url+"/"), visible(`.checklist`), visible(follows("Live")), visible(`.uplot`), visible(`//h2[.="Recent events"]`))
 	p.noConsoleErrors()
 
 	n.stop()

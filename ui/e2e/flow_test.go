@@ -288,7 +288,7 @@ func nodes(p *page) {
 }
 
 func themes(p *page) {
-	p.do("overview live", click(`//nav//a[@href="/"]`), visible(`.uplot`), until(`document.fonts.status === "loaded"`))
+	p.do("overview live", click(`//nav//a[@href="/"]`), visible(`.uplot`), visible(`//p[.="Nothing runs."]`), visible(`//section[.//h2[.="Recent events"]]//li[@class="recent"]`), until(`document.fonts.status === "loaded"`))
 	p.audit("overview light")
 	p.shot("11-overview-light")
 	p.do("user menu", click(`button[popovertarget=user-menu]`), visible(`#user-menu`))

@@ -22,6 +22,7 @@ func TestMany(t *testing.T) {
 	p := openPage(t)
 	p.do("signed in", signedIn(n, admin), chromedp.Navigate(n.url+"/"), visible(`nav.side`))
 	palette(p)
+	keys(p)
 	bulk(p)
 	p.noConsoleErrors()
 }
@@ -54,6 +55,19 @@ func palette(p *page) {
 	both("palette, dark", "87-palette-dark")
 	p.do("closed", press(kb.Escape), absent(`dialog`))
 	light(p)
+}
+
+// keys goes about by single keys, which are off while somebody types, and may be turned off.
+func keys(p *page) {
+	p.do("g v leads to the vDisks", chromedp.KeyEvent("gv"), visible(`//td//a[.="web-04"]`))
+	p.do("j and k go through the rows, x chooses", chromedp.KeyEvent("jjk"), until(`document.activeElement.closest("tr")?.querySelector("a").textContent === "web-01"`), chromedp.KeyEvent("x"), visible(`//button[.="Delete 1"]`), chromedp.KeyEvent("x"), absent(`//button[.="Delete 1"]`))
+	p.do("slash filters, and letters are letters there", chromedp.KeyEvent("/"), until(`document.activeElement.type === "search"`), fill(`main input[type=search]`, "gc?"), visible(`//h2[.="No vDisk matches"]`),
+		click(`//button[.="Clear the filter"]`), visible(`//td//a[.="web-04"]`))
+	p.do("the list of keys", chromedp.KeyEvent("?"), visible(`//dialog//h2[.="Keyboard"]`))
+	bothOver(p, "keyboard", "87-keyboard")
+	p.do("turned off", click(`dialog input[name=keys]`), click(`//dialog//button[.="Done"]`), absent(`dialog`), chromedp.KeyEvent("gt?"), until(`location.pathname === "/vdisks"`), absent(`dialog`))
+	p.do("and on", click(`button[popovertarget=user-menu]`), click(`//div[@id="user-menu"]//button[.="Keyboard"]`), click(`dialog input[name=keys]`), click(`//dialog//button[.="Done"]`), absent(`dialog`),
+		chromedp.KeyEvent("c"), visible(`//dialog//h2[.="Create vDisk"]`), press(kb.Escape), absent(`dialog`))
 }
 
 func bulk(p *page) {

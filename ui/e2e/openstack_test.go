@@ -21,7 +21,7 @@ func TestOpenStack(t *testing.T) {
 	t.Parallel()
 	n := startNode(t)
 	n.call(http.MethodPost, "/vpools", map[string]any{"name": "fast", "backend": map[string]any{"kind": "local", "path": filepath.Join(t.TempDir(), "fast")}}, nil)
-	p := openPage(t)
+	p := openPageFor(t, 2*flowLimit) // a Cinder takes minutes to start on a busy machine
 	p.do("signed in", signedIn(n, admin), chromedp.Navigate(n.url+"/"), visible(`nav.side`))
 	p.do("no clouds yet", click(`//nav//a[@href="/openstack"]`), visible(`//h2[.="No clouds yet"]`))
 	p.audit("no clouds")

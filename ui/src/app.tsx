@@ -2,6 +2,7 @@ import { useEffect, useState } from "preact/hooks";
 import { signal } from "@preact/signals";
 import type { ApiError } from "./api/client";
 import { answerPath, loadSession, session, setup } from "./store/session";
+import { pressed } from "./store/keys";
 import { asApiError } from "./store/query";
 import { navigate, path } from "./router";
 import { Shell } from "./parts/Shell";
@@ -60,8 +61,9 @@ function Content() {
 }
 
 const loadPalette = () => import("./pages/Palette");
+const loadKeys = () => import("./pages/Keys");
 
-/** Pages, and the command palette on Ctrl or Cmd with K. */
+/** Pages, the command palette on Ctrl or Cmd with K, and what single keys do. */
 function Console() {
   const here = path.value;
   const gate = here === "/login" || here === answerPath || here === "/setup";
@@ -71,12 +73,15 @@ function Console() {
     }
   }, [gate]);
   const [search, setSearch] = useState(false);
+  const [keys, setKeys] = useState(false);
   useEffect(() => {
     const press = (event: KeyboardEvent) => {
       if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey) {
         event.preventDefault();
         // What is being filled in under a dialog is not left by a slip of the hand.
         setSearch((open) => !open && !document.querySelector("dialog[open]"));
+      } else if (pressed(event, () => setKeys(true))) {
+        event.preventDefault();
       }
     };
     addEventListener("keydown", press);
@@ -84,7 +89,12 @@ function Console() {
   }, []);
   return (
     <>
-      <Shell search={() => setSearch(true)}>{gate ? null : route(here)}</Shell>
+      <Shell search={() => setSearch(true)} keys={() => setKeys(true)}>{gate ? null : route(here)}</Shell>
+      {keys && (
+        <Lazy load={loadKeys} waiting={null}>
+          {(k) => <k.KeysDialog onClose={() => setKeys(false)} />}
+        </Lazy>
+      )}
       {search && (
         <Lazy load={loadPalette} waiting={null}>
           {(p) => <p.Palette onClose={() => setSearch(false)} />}

@@ -4,6 +4,7 @@ import { nodeSamples } from "../store/metrics";
 import { useStatus } from "../store/reads";
 import { Age, Seen } from "../parts/Age";
 import { Charts } from "../parts/Charts";
+import { Lazy } from "../parts/Lazy";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { fillTone, Meter } from "../parts/Meter";
@@ -11,7 +12,9 @@ import { Card, Facts, Page } from "../parts/Page";
 import { glyphs, healthFace } from "../parts/StateTag";
 import { Checklist } from "./Checklist";
 
-/** The node at a glance: health with causes, capacity, live performance, counts. */
+const loadMore = () => import("./OverviewMore");
+
+/** The node at a glance: health with causes, capacity, live performance, what goes on and happened, counts. */
 export function OverviewPage() {
   const status = useStatus();
   return (
@@ -26,6 +29,9 @@ export function OverviewPage() {
             <IOPSCard status={s} class={width(s)} />
             <LatencyCard status={s} class={width(s)} />
             <Charts kind="node" id={s.node.id} />
+            <Lazy load={loadMore} waiting={null}>
+              {(m) => <m.OverviewMore />}
+            </Lazy>
             <CountsCard status={s} />
             <NodeCard status={s} />
           </div>

@@ -1,9 +1,9 @@
 import type { ComponentChildren } from "preact";
 import type { VDisk, VDiskState } from "../api/gen";
-import { bytes, count, plural } from "../format";
+import { bytes, count, latency, plural } from "../format";
 import { navigate, query, setQuery } from "../router";
 import { performanceOf } from "../store/metrics";
-import { useVDisks, useVPoolChoices, type VDiskFilter } from "../store/reads";
+import { useNodes, useVDisks, useVPoolChoices, type VDiskFilter } from "../store/reads";
 import { Age } from "../parts/Age";
 import { Button } from "../parts/Button";
 import { DataTable, useChoice, type Column } from "../parts/DataTable";
@@ -13,7 +13,7 @@ import { Load } from "../parts/Load";
 import { Meter } from "../parts/Meter";
 import { Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
-import { Tag, VDiskTag, vdiskFace, vdiskStates } from "../parts/StateTag";
+import { Tag, VDiskTag, vdiskFace, vdiskStates, type Face } from "../parts/StateTag";
 import { CreateVDisk } from "./CreateVDisk";
 import { GroupSnapshot } from "./GroupSnapshot";
 
@@ -35,6 +35,7 @@ function filterOf(q: URLSearchParams): VDiskFilter {
 export function VDisksPage({ dialog }: { dialog?: "create" | "import" }) {
   const filter = filterOf(query.value);
   const list = useVDisks(filter);
+  const several = (useNodes().data?.items ?? []).length > 1;
   const close = () => navigate("/vdisks");
   const [chosen, choose] = useChoice(JSON.stringify(filter));
   const picked = list.data?.items.filter((v) => chosen.has(v.id)) ?? [];
@@ -70,7 +71,7 @@ export function VDisksPage({ dialog }: { dialog?: "create" | "import" }) {
           page.items.length > 0 || filter.cursor ? (
             <DataTable
               label="vDisks"
-              columns={columns}
+              columns={several ? [...columns.slice(0, 3), ...nodeColumns, ...columns.slice(3)] : columns}
               rows={page.items}
               rowKey={(v) => v.id}
               order={filter.sort}
@@ -125,10 +126,45 @@ const columns: Column<VDisk>[] = [
   { key: "stored", title: "Stored", sort: "stored", right: true, cell: (v) => bytes(v.stored) },
   { key: "readIops", title: "Read IOPS", right: true, cell: (v) => count(performanceOf(v).readIops) },
   { key: "writeIops", title: "Write IOPS", right: true, cell: (v) => count(performanceOf(v).writeIops) },
+  { key: "latency", title: "p99", right: true, cell: (v) => latency(Math.max(performanceOf(v).readP99Us, performanceOf(v).writeP99Us)) },
   { key: "published", title: "Published", cell: (v) => <Publication vdisk={v} /> },
   { key: "sessions", title: "Sessions", right: true, cell: (v) => v.published?.sessions ?? "–" },
+  { key: "labels", title: "Labels", wrap: true, cell: (v) => <Labels vdisk={v} /> },
   { key: "created", title: "Created", sort: "created", right: true, cell: (v) => <Age at={v.created} /> },
 ];
+
+/** Which node serves it, and whether another one has a copy of its journal: where there are several nodes. */
+const nodeColumns: Column<VDisk>[] = [
+  { key: "node", title: "Node", cell: (v) => v.node },
+  { key: "dtl", title: "Journal copy", cell: (v) => <Tag {...copies[v.dtl.state]} title={v.dtl.reason} /> },
+];
+
+const copies: Record<VDisk["dtl"]["state"], Face> = {
+  ok: { tone: "ok", word: "There" },
+  catchup: { tone: "info", word: "Being made" },
+  degraded: { tone: "warn", word: "Missing" },
+  off: { tone: "idle", word: "Off" },
+};
+
+/** Most labels that a row shows. */
+const labelsMax = 3;
+
+function Labels({ vdisk }: { vdisk: VDisk }) {
+  const all = Object.entries(vdisk.labels).map(([name, value]) => (value ? `${name}=${value}` : name));
+  if (all.length === 0) {
+    return <>–</>;
+  }
+  return (
+    <span class="row" title={all.join(", ")}>
+      {all.slice(0, labelsMax).map((l) => (
+        <span key={l} class="chip">
+          {l}
+        </span>
+      ))}
+      {all.length > labelsMax && <span class="muted small">and {all.length - labelsMax}</span>}
+    </span>
+  );
+}
 
 function Publication({ vdisk }: { vdisk: VDisk }) {
   if (!vdisk.published) {

@@ -70,7 +70,7 @@ const columns: Column<VPool>[] = [
     cell: (p) => <Link to={`/vpools/${encodeURIComponent(p.name)}`}>{p.name}</Link>,
   },
   { key: "state", title: "State", cell: (p) => <VPoolTag state={p.state} reason={p.stateReason} /> },
-  { key: "backend", title: "Backend", wrap: true, cell: (p) => <span class="mono">{p.backend.path}</span> },
+  { key: "backend", title: "Backend", wrap: true, cell: (p) => <Place backend={p.backend} /> },
   {
     key: "vdisks",
     title: "vDisks",
@@ -82,6 +82,15 @@ const columns: Column<VPool>[] = [
   { key: "disk", title: "Disk used", cell: (p) => <DiskUse vpool={p} /> },
   { key: "created", title: "Created", sort: "created", right: true, cell: (p) => <Age at={p.created} /> },
 ];
+
+function Place({ backend: b }: { backend: VPool["backend"] }) {
+  const kind = b.kind === "alba" ? (b.preset ? `Object store, preset ${b.preset}` : "Object store") : b.kind === "local" ? "Directory" : `${b.store} (${b.kind === "s3" ? "S3" : "Swift"})`;
+  return (
+    <>
+      {kind} <span class="mono muted small">{b.path}</span>
+    </>
+  );
+}
 
 function DiskUse({ vpool: p }: { vpool: VPool }) {
   if (p.total === 0) {

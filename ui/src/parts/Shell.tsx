@@ -13,7 +13,7 @@ import { UserMenu } from "./UserMenu";
 const commandKey = /Mac|iPhone|iPad/.test(navigator.platform) ? "⌘" : "Ctrl";
 
 /** The frame of the console: top bar, navigation, page. */
-export function Shell({ search, children }: { search: () => void; children: ComponentChildren }) {
+export function Shell({ search, keys, children }: { search: () => void; keys: () => void; children: ComponentChildren }) {
   const main = useRef<HTMLElement>(null);
   const first = useRef(true);
   const here = path.value;
@@ -30,7 +30,7 @@ export function Shell({ search, children }: { search: () => void; children: Comp
       <a class="skip" href="#main">
         Skip to content
       </a>
-      <TopBar search={search} />
+      <TopBar search={search} keys={keys} />
       <Navigation />
       <main id="main" class="main" ref={main} tabIndex={-1}>
         {children}
@@ -39,7 +39,7 @@ export function Shell({ search, children }: { search: () => void; children: Comp
   );
 }
 
-function TopBar({ search }: { search: () => void }) {
+function TopBar({ search, keys }: { search: () => void; keys: () => void }) {
   const status = useStatus();
   const causes = status.data?.health.causes.length ?? 0;
   // Health that was true once is not shown as if it were true now.
@@ -64,7 +64,7 @@ function TopBar({ search }: { search: () => void }) {
         </Link>
       )}
       <Running />
-      <UserMenu />
+      <UserMenu keys={keys} />
     </header>
   );
 }

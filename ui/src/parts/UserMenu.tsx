@@ -7,7 +7,7 @@ import { Icon } from "./Icon";
 import { PasswordDialog } from "../pages/PasswordDialog";
 
 /** Who is signed in, the theme, one's own password, signing out. */
-export function UserMenu() {
+export function UserMenu({ keys }: { keys: () => void }) {
   const menu = useRef<HTMLDivElement>(null);
   const [password, setPassword] = useState(false);
   const user = session.value?.user ?? "";
@@ -22,6 +22,16 @@ export function UserMenu() {
           <div class="muted small">Role {session.value?.role}</div>
         </div>
         <ThemeChoice />
+        <button
+          type="button"
+          class="menu-item"
+          onClick={() => {
+            menu.current?.hidePopover();
+            keys();
+          }}
+        >
+          Keyboard
+        </button>
         {!session.value?.external && (
           <button
             type="button"

@@ -40,7 +40,7 @@ import type {
 import { asApiError, useQuery, type Query } from "./query";
 
 /** ms between reads of sums that no event carries. */
-const statusEveryMs = 5000;
+export const statusEveryMs = 5000;
 
 /** ms between reads of a shown vDisk or vPool, whose age would otherwise grow while nothing changes. */
 const detailEveryMs = 5000;

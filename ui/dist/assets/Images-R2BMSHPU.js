@@ -1,1 +1,0 @@
-import{a,b}from"/assets/chunk-4AT7JJQG.js";import"/assets/chunk-4JRO3SVB.js";import"/assets/chunk-5QB5GIXZ.js";import"/assets/chunk-Z6IVXPYD.js";import"/assets/chunk-DNGAU5SS.js";import"/assets/chunk-ZLA2APQW.js";import"/assets/chunk-IKYD6K26.js";export{b as ExportDialog,a as ImportImage};

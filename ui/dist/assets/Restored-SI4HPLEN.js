@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-2BJIL5VG.js";import"/assets/chunk-52C75B7K.js";import"/assets/chunk-EPEVDA4R.js";import"/assets/chunk-Z6IVXPYD.js";import"/assets/chunk-DNGAU5SS.js";import"/assets/chunk-ZLA2APQW.js";import"/assets/chunk-IKYD6K26.js";export{a as RestoredCards};
