@@ -3,9 +3,9 @@ package etcd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -292,13 +292,16 @@ func (p *peers) watch(ctx context.Context, m *peer, cl *clientv3.Client) error {
 func (p *peers) why() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var errs []error
+	var all []string
 	for _, m := range p.all {
 		if why := m.why.Load(); why != nil && m.conn.Load() == nil {
-			errs = append(errs, fmt.Errorf("%s: %w", m.endpoint, *why))
+			all = append(all, m.endpoint+": "+(*why).Error())
 		}
 	}
-	return errors.Join(errs...)
+	if len(all) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(all, "; "))
 }
 
 // probe asks a member whether it is well. That it does not know the question is an answer too.
