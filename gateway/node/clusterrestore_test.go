@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/openvstorage/ovgate/gateway/clustertest"
@@ -244,17 +245,18 @@ func TestClusterRestoredAlba(t *testing.T) {
 	}
 }
 
-// tripStore cuts its node off at a change after the one that makes a vDisk its own.
+// tripStore cuts its node off at a change after the one that makes a vDisk its own, once it is armed.
 type tripStore struct {
 	*cutStore
-	node  func() string // its id
-	after int           // 1: with that change
+	armed *atomic.Bool
+	node  string // its id
+	after int    // 1: with that change
 }
 
 func (s tripStore) Txn(ctx context.Context, cmps []kv.Compare, then, els []kv.Op) (kv.TxnResult, error) {
 	for _, op := range then {
 		var v struct{ Node string }
-		if bytes.HasPrefix(op.Key, []byte("model/vdisk/")) && json.Unmarshal(op.Value, &v) == nil && v.Node == s.node() {
+		if s.armed.Load() && bytes.HasPrefix(op.Key, []byte("model/vdisk/")) && json.Unmarshal(op.Value, &v) == nil && v.Node == s.node {
 			s.mu.Lock()
 			if s.left == 0 && !s.off {
 				s.left, s.lost = s.after, true
@@ -314,13 +316,10 @@ func TestTakeoverCutRestored(t *testing.T) {
 			// From now on who takes a vDisk over is cut off then.
 			l.cuts = make([]*cutStore, 3)
 			l.more += "stop_timeout: 2s\n"
-			armed := false // changed while no node runs
+			var armed atomic.Bool
 			l.registry = func(i int) kv.Store {
 				l.cuts[i] = newCutStore(l.etcd.Open(t, "cluster/"))
-				if !armed {
-					return l.cuts[i]
-				}
-				return tripStore{l.cuts[i], func() string { return l.ids[i] }, after}
+				return tripStore{l.cuts[i], &armed, l.ids[i], after}
 			}
 			for _, s := range l.sessions {
 				s.Close()
@@ -329,7 +328,6 @@ func TestTakeoverCutRestored(t *testing.T) {
 			for i := range l.nodes {
 				l.kill(i)
 			}
-			armed = true
 			for i := range l.dirs {
 				l.members.start(i)
 			}
@@ -338,6 +336,7 @@ func TestTakeoverCutRestored(t *testing.T) {
 			l.sessions["a"].Close()
 			clear(l.sessions)
 			l.nodes[owner].untilDTL("a", "ok")
+			armed.Store(true)
 			l.cuts[owner].sever()
 			l.kill(owner)
 			taker := -1
