@@ -284,7 +284,8 @@ func clusterRestartAll(ctx context.Context, e *env) (string, error) {
 }
 
 // clusterFullDisk: the disk of a node is full for a while, then that of a storage machine, if
-// there are any. Nothing is lost, and the other nodes' vDisks are written to all the time.
+// there are any. Nothing is lost, the other nodes' vDisks are written to all the time, and
+// devices work again by themselves.
 func clusterFullDisk(ctx context.Context, e *env) (string, error) {
 	return e.clusterRounds(ctx, func(ctx context.Context, c *clusterDrill) error {
 		n, _, err := c.victim(ctx)
@@ -311,6 +312,9 @@ func (c *clusterDrill) full(ctx context.Context, machine string) error {
 	}
 	if err == nil {
 		c.note(nil)
+	}
+	if err == nil && c.l.Alba() {
+		_, err = c.whole(ctx)
 	}
 	return err
 }

@@ -429,6 +429,9 @@ func (l *Lab) serve(node string) error {
 	return l.start(node, node, l.bin(node), "serve", "--data", l.Data(node), "--config", l.config(node))
 }
 
+// Alba tells whether the vPool is on the nodes' or storage machines' Alba.
+func (l *Lab) Alba() bool { return l.o.Alba }
+
 // Bin is the program of the nodes, but for those that Use gave another one.
 func (l *Lab) Bin() string { return l.o.Bin }
 
