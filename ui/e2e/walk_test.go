@@ -12,6 +12,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/openvstorage/ovgate/integrations/cinder"
 	"github.com/openvstorage/ovgate/integrations/vsphere/esxsim"
 	"github.com/openvstorage/ovgate/volumedriver/backend/remote/remotetest"
 )
@@ -55,8 +56,11 @@ func addresses(t *testing.T, examples map[string]string) []string {
 	for _, m := range routePattern.FindAllStringSubmatch(string(source), -1) {
 		path := m[1]
 		if strings.Contains(path, ":") {
-			if path = examples[m[1]]; path == "" {
+			var known bool
+			if path, known = examples[m[1]]; !known {
 				t.Errorf("the walk has no example of %s: add one to seed", m[1])
+			}
+			if path == "" {
 				continue
 			}
 		}
@@ -68,7 +72,7 @@ func addresses(t *testing.T, examples map[string]string) []string {
 	return paths
 }
 
-// seed makes something of each kind and returns examples of the addresses that need one.
+// seed makes something of each kind and returns examples of the addresses that need one; an empty one is left out.
 func seed(n *testNode, dir string, full bool) map[string]string {
 	n.call(http.MethodPost, "/vpools", map[string]any{"name": "gold", "backend": map[string]any{"kind": "local", "path": filepath.Join(dir, "backend")}}, nil)
 	n.call(http.MethodPost, "/vpools", map[string]any{"name": "silver", "backend": map[string]any{"kind": "alba"}}, nil)
@@ -88,7 +92,19 @@ func seed(n *testNode, dir string, full bool) map[string]string {
 	n.call(http.MethodPost, "/tokens", map[string]any{"name": "backup", "role": "read", "user": admin}, nil)
 	s3 := remotetest.Peer(n.t, "s3")
 	n.call(http.MethodPost, "/backends", map[string]any{"name": "cloud", "kind": "s3", "options": map[string]any{"url": s3["endpoint"], "container": s3["bucket"], "user": s3["access_key"]}, "secret": s3["secret_key"]}, nil)
+	cloud := "" // TestOpenStack has one
 	if full {
+		cloud = "/openstack/prod"
+		section := filepath.Join(dir, "ovgate.conf")
+		text, err := cinder.Config{Section: "ovgate", URLs: []string{n.url}, TokenFile: filepath.Join(n.dir, "admin.token"), CAFile: filepath.Join(n.dir, "tls", "ca.pem")}.Text()
+		if err == nil {
+			err = os.WriteFile(section, []byte(text), 0o600)
+		}
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		peer := remotetest.Peer(n.t, "cinder", "--backend", section)
+		n.call(http.MethodPost, "/openstack/clouds", map[string]any{"name": "prod", "secret": peer["admin_key"], "options": map[string]any{"url": peer["auth"], "user": peer["admin"], "project": peer["admin_project"]}}, nil)
 		v, err := esxsim.Start(esxsim.Options{Hosts: 2})
 		if err != nil {
 			n.t.Fatal(err)
@@ -101,6 +117,7 @@ func seed(n *testNode, dir string, full bool) map[string]string {
 		"/vpools/:name":          "/vpools/gold",
 		"/iscsi/:iqn":            "/iscsi/" + published.IQN,
 		"/backends/:name":        "/backends/cloud",
+		"/openstack/:name":       cloud,
 		"/disks/:number":         "/disks/1",
 		"/disks/:number/replace": "/disks/1/replace",
 		"/docs/:name":            "/docs/health",
