@@ -98,7 +98,10 @@ func click(selector string) chromedp.Action[chromedp.Void] {
 				const e = (`+finding(selector)+`)();
 				e && e.scrollIntoViewIfNeeded();
 				const r = e && e.getClientRects()[0];
-				return r && r.width && r.height && [r.left + r.width / 2, r.top + r.height / 2];
+				if (!r || !r.width || !r.height) return false;
+				const at = [r.left + r.width / 2, r.top + r.height / 2];
+				const top = document.elementFromPoint(...at); // a message that covers it goes after a while
+				return (!top || !top.closest(".toasts") || e.closest(".toasts")) && at;
 			}`), chromedp.EvalAwaitPromise)(ctx, t)
 			return err
 		})
