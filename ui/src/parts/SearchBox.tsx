@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { query, setQuery } from "../router";
 
 /** Wait after a key before the node is asked: shorter asks for every letter. */
@@ -12,8 +12,9 @@ export function SearchBox({ label, param = "q", placeholder = "Filter" }: Props)
   const [text, setText] = useState(asked);
   const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
   const sent = useRef(asked);
-  // Only what others put there, such as the back button: the own address comes back while more is typed.
-  useEffect(() => {
+  // Only what others put there, such as the back button: the own address comes back while more is typed. At once: what is
+  // typed next is not taken for what was there.
+  useLayoutEffect(() => {
     if (asked !== sent.current) {
       sent.current = asked;
       setText(asked);

@@ -687,7 +687,13 @@ class OVGateISCSIDriver(driver.ISCSIDriver):
             for d in self._client.list('/vdisks', vpool=pool['name']):
                 if not d['labels'].get(LABEL_VOLUME):
                     continue
-                for s in self._snapshots(d['id']):
+                try:
+                    snapshots = self._snapshots(d['id'])
+                except client.APIError as e:
+                    if e.code != 'not_found':
+                        raise
+                    continue  # gone since it was listed, or not whole yet
+                for s in snapshots:
                     snapshot_id = known.get(s['id']) or known.get(s['name'])
                     entries.append({
                         'reference': {'source-name': s['name']},

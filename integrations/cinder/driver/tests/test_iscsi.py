@@ -414,6 +414,16 @@ class VolumeTest(DriverTestCase):
         self.assertEqual([s.id], [e['cinder_id'] for e in listed
                                   if e['reference'] == ref])
         objects.ManageableSnapshotList.from_primitives(self.ctxt, listed)
+        real = self.driver._client.list
+
+        def late(where, **params):
+            yield from real(where, **params)
+            if where == '/vdisks':
+                yield {'id': str(uuid.uuid4()), 'name': 'gone since',
+                       'labels': {iscsi.LABEL_VOLUME: 'gone'}}
+        with mock.patch.object(self.driver._client, 'list', late):
+            self.assertEqual(listed, self.driver.get_manageable_snapshots(
+                [s], None, 1000, 0, ['size'], ['asc']))
         self.driver.unmanage_snapshot(s)
         self.assertRaises(
             exception.ManageExistingInvalidReference,
