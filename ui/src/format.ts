@@ -78,12 +78,17 @@ export function duration(ms: number): string {
   return s < 48 * 3600 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} d`;
 }
 
-/** A setting in ms: "100 ms", "10 s", "3 min". */
+const intervals: [ms: number, unit: string][] = [
+  [86_400_000, "d"],
+  [3_600_000, "h"],
+  [60_000, "min"],
+  [1000, "s"],
+];
+
+/** A setting in ms, in the largest unit that it is a multiple of: "100 ms", "10 s", "3 min", "30 d". */
 export function interval(ms: number): string {
-  if (ms % 60_000 === 0) {
-    return `${ms / 60_000} min`;
-  }
-  return ms % 1000 === 0 ? `${ms / 1000} s` : `${ms} ms`;
+  const [unit, name] = intervals.find(([length]) => ms >= length && ms % length === 0) ?? [1, "ms"];
+  return `${ms / unit} ${name}`;
 }
 
 /** Date and time in the reader's zone and the ISO order. */

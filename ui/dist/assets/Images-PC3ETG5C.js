@@ -1,1 +1,0 @@
-import{a,b}from"/assets/chunk-IJ4PSGEX.js";import"/assets/chunk-T7BMX4QM.js";import"/assets/chunk-D5ZCI6EM.js";import"/assets/chunk-KWLCQQYB.js";import"/assets/chunk-D4ZUQ2AN.js";import"/assets/chunk-4KRXNNAY.js";import"/assets/chunk-FPRDL36G.js";import"/assets/chunk-KCVMZOT4.js";import"/assets/chunk-EX4OSWAI.js";export{b as ExportDialog,a as ImportImage};

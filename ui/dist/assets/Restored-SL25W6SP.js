@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-YMDKFNEX.js";import"/assets/chunk-42Q3KYFB.js";import"/assets/chunk-R2YVXT63.js";import"/assets/chunk-D5ZCI6EM.js";import"/assets/chunk-D4ZUQ2AN.js";import"/assets/chunk-4KRXNNAY.js";import"/assets/chunk-KCVMZOT4.js";import"/assets/chunk-EX4OSWAI.js";export{a as RestoredCards};
