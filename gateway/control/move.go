@@ -299,7 +299,7 @@ func (c *Controller) runMove(ctx context.Context, f *copying, d *vdisk, rec mode
 		case err == nil || ctx.Err() != nil || errors.Is(err, volume.ErrClosed):
 			f.endCut()
 			return // closed: the next open goes on
-		case errors.Is(err, errTooBusy), errors.Is(err, backend.ErrCorrupt), errors.Is(err, volume.ErrCorrupt), isRefusal(err):
+		case endsMove(err):
 			c.failMove(ctx, rec, err)
 			endTask(f.task, task.Failed, vdiskObject(rec.Name), err)
 			return
@@ -312,6 +312,13 @@ func (c *Controller) runMove(ctx context.Context, f *copying, d *vdisk, rec mode
 		}
 		goOn(f.task)
 	}
+}
+
+// endsMove tells whether another try would end as this one did: not while one of the vPools
+// is offline, whatever its last try met, such as an answer that the network damaged.
+func endsMove(err error) bool {
+	return !errors.Is(err, errOffline) &&
+		(errors.Is(err, errTooBusy) || errors.Is(err, backend.ErrCorrupt) || errors.Is(err, volume.ErrCorrupt) || isRefusal(err))
 }
 
 // isRefusal tells whether an error is the control plane's own.

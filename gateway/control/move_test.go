@@ -17,6 +17,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/iscsi"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -344,4 +345,23 @@ func (c *closing) Submit(r *volume.Request) {
 	c.d.hold()
 	r.Err = volume.ErrClosed
 	r.Done.Complete(r)
+}
+
+// TestEndsMove: what a vPool that is offline met at its last try does not end a move; damage
+// of the vDisk itself, and a refusal, do.
+func TestEndsMove(t *testing.T) {
+	offline := &Controller{pools: map[string]*pool{"gone": {err: fmt.Errorf("backend root: %w", backend.ErrCorrupt)}}}
+	for _, id := range []string{"gone", "unknown"} {
+		if _, err := offline.attached(id); err == nil || endsMove(fmt.Errorf("vpool drill: %w", err)) || !errors.Is(err, volume.ErrBackend) {
+			t.Errorf("a move to a vPool that is offline (%s) ends with %v", id, err)
+		}
+	}
+	for _, err := range []error{fmt.Errorf("sco 1: %w", backend.ErrCorrupt), fmt.Errorf("head: %w", volume.ErrCorrupt), errTooBusy, noVPool("p", "vpool")} {
+		if !endsMove(err) {
+			t.Errorf("a move is tried again after %v", err)
+		}
+	}
+	if endsMove(fmt.Errorf("get: %w", volume.ErrBackend)) {
+		t.Error("a backend that does not answer ends a move")
+	}
 }

@@ -412,6 +412,9 @@ func (c *Controller) detach(ctx context.Context, p *pool) error {
 	return store.Close()
 }
 
+// errOffline: a vPool does not run here now; it is tried again all the time.
+var errOffline = errors.New("vPool is offline")
+
 // attached returns the engine's vPool, or why there is none.
 func (c *Controller) attached(id string) (Pool, error) {
 	c.mu.Lock()
@@ -419,9 +422,9 @@ func (c *Controller) attached(id string) (Pool, error) {
 	p := c.pools[id]
 	if p == nil || p.p == nil {
 		if p != nil && p.err != nil {
-			return nil, fmt.Errorf("vPool is offline: %w: %w", p.err, volume.ErrBackend)
+			return nil, fmt.Errorf("%w: %w: %w", errOffline, p.err, volume.ErrBackend)
 		}
-		return nil, fmt.Errorf("vPool is offline: %w", volume.ErrBackend)
+		return nil, fmt.Errorf("%w: %w", errOffline, volume.ErrBackend)
 	}
 	return p.p, nil
 }
