@@ -420,14 +420,7 @@ func (s *Store) delay(ctx context.Context) error {
 	if d <= 0 {
 		return nil
 	}
-	t := s.opts.Clock.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C():
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return clock.Sleep(ctx, s.opts.Clock, d)
 }
 
 // end ends an operation.

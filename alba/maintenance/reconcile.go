@@ -14,6 +14,7 @@ import (
 	"github.com/openvstorage/ovgate/alba/manager"
 	"github.com/openvstorage/ovgate/alba/nsm"
 	"github.com/openvstorage/ovgate/alba/osd"
+	"github.com/openvstorage/ovgate/internal/clock"
 )
 
 // Reconcile compares the devices that came back with the manifests (T3, T4).
@@ -164,14 +165,7 @@ func (a *Agent) rest(ctx context.Context, d time.Duration) error {
 	if d < restMin {
 		return ctx.Err()
 	}
-	timer := a.o.Clock.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C():
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return clock.Sleep(ctx, a.o.Clock, d)
 }
 
 // Verify has every device compare its fragments with their checksums, at the

@@ -57,7 +57,7 @@ func (d *device) keep(ctx context.Context) {
 			wait = reopenMin
 		}
 		for err != nil {
-			if !d.sleep(ctx, wait) {
+			if clock.Sleep(ctx, d.clk, wait) != nil {
 				return
 			}
 			wait = min(2*wait, reopenMax)
@@ -68,18 +68,6 @@ func (d *device) keep(ctx context.Context) {
 		}
 		opened = d.clk.Now()
 		d.log.Info("device opened anew after a failure of its disk")
-	}
-}
-
-// sleep waits; false: ctx ended.
-func (d *device) sleep(ctx context.Context, wait time.Duration) bool {
-	t := d.clk.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C():
-		return true
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/gateway/task"
+	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
 
@@ -189,14 +190,7 @@ func (c *Controller) flatten(ctx context.Context, f *copying, vol Volume, rec mo
 
 // pause waits; false if ctx ended first.
 func (c *Controller) pause(ctx context.Context, d time.Duration) bool {
-	t := c.clock.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C():
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return clock.Sleep(ctx, c.clock, d) == nil
 }
 
 // endFlatten notes the end. Should the node not live to do so, the next start asks the

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/internal/kv"
 )
 
@@ -79,14 +80,7 @@ func (s *Store) Follow(ctx context.Context, f Followed) {
 }
 
 func (s *Store) pause(ctx context.Context, d time.Duration) bool {
-	t := s.clock.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C():
-		return true
-	}
+	return clock.Sleep(ctx, s.clock, d) == nil
 }
 
 // follow applies changes until the watch ends, and tells whether it brought any.

@@ -9,6 +9,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/integrations/vsphere"
+	"github.com/openvstorage/ovgate/internal/clock"
 )
 
 // watchIdle is how long the inventory of a vCenter is kept up to date after it was asked for.
@@ -158,14 +159,10 @@ func (m *Manager) keep(id string, w *watch) {
 		}
 		m.tell(w, err)
 		m.log.Warn("a vCenter tells of no changes", "center", id, "err", err)
-		t := m.clock.NewTimer(pause)
-		select {
-		case <-w.ctx.Done():
-			t.Stop()
+		if clock.Sleep(w.ctx, m.clock, pause) != nil {
 			return
-		case <-t.C():
-			pause = min(2*pause, retryMax)
 		}
+		pause = min(2*pause, retryMax)
 	}
 }
 

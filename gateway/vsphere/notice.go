@@ -12,6 +12,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/integrations/vsphere"
+	"github.com/openvstorage/ovgate/internal/clock"
 )
 
 // A vCenter hears in its events what its administrator has to know of the datastores: causes
@@ -217,12 +218,8 @@ func (m *Manager) tellCenter(center string, box *noticeBox) {
 			}
 			wait, pause = pause, min(2*pause, retryMax)
 		}
-		t := m.clock.NewTimer(wait)
-		select {
-		case <-m.ctx.Done():
-			t.Stop()
+		if clock.Sleep(m.ctx, m.clock, wait) != nil {
 			return
-		case <-t.C():
 		}
 	}
 }

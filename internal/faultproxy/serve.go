@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/openvstorage/ovgate/internal/clock"
 )
 
 // ServeHTTP passes a request on, with its fault.
@@ -186,12 +188,7 @@ func (p *Proxy) stall(r *http.Request) { p.wait(r.Context(), p.o.Stall) }
 
 // wait waits for d or the end of ctx.
 func (p *Proxy) wait(ctx context.Context, d time.Duration) {
-	t := p.o.Clock.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C():
-	case <-ctx.Done():
-	}
+	_ = clock.Sleep(ctx, p.o.Clock, d)
 }
 
 // errCut ends a request's body before its end.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/internal/wire"
 	"github.com/openvstorage/ovgate/iscsi"
 )
@@ -82,11 +83,7 @@ func (l *link) run() {
 			f.o.Log.Warn("no connection to the node that serves a logical unit; it is tried again by itself", "node", l.node, "err", err)
 			told = true
 		}
-		t := f.o.Clock.NewTimer(wait)
-		select {
-		case <-t.C():
-		case <-f.ctx.Done():
-			t.Stop()
+		if clock.Sleep(f.ctx, f.o.Clock, wait) != nil {
 			return
 		}
 		wait = min(2*wait, maxBackoff)

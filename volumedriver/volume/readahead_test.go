@@ -72,6 +72,17 @@ func TestStreams(t *testing.T) {
 	}
 }
 
+// holdReads holds the range reads of a heldStore until n of them wait.
+func holdReads(gate *sync.RWMutex, now *atomic.Int64, n int64) {
+	gate.Lock()
+	go func() {
+		for deadline := time.Now().Add(hangLimit); now.Load() < n && time.Now().Before(deadline); {
+			time.Sleep(100 * time.Microsecond)
+		}
+		gate.Unlock()
+	}()
+}
+
 // heldStore holds range reads until it is told to let them go.
 type heldStore struct {
 	backend.Store
@@ -122,13 +133,7 @@ func TestReadApart(t *testing.T) {
 		v = n.open(id)
 		if !cheap {
 			reads.Store(0)
-			gate.Lock()
-			go func() {
-				for deadline := time.Now().Add(hangLimit); now.Load() < maxFetches && time.Now().Before(deadline); {
-					time.Sleep(100 * time.Microsecond)
-				}
-				gate.Unlock()
-			}()
+			holdReads(&gate, &now, maxFetches)
 		}
 		b := make([]byte, clusters*4096)
 		if err := v.ReadAt(context.Background(), b, 0); err != nil {
@@ -199,13 +204,7 @@ func TestReadAhead(t *testing.T) {
 	for i := range int64(2) {
 		read(i)
 	}
-	gate.Lock()
-	go func() {
-		for deadline := time.Now().Add(hangLimit); now.Load() < 4 && time.Now().Before(deadline); {
-			time.Sleep(100 * time.Microsecond)
-		}
-		gate.Unlock()
-	}()
+	holdReads(&gate, &now, 4)
 	for i := int64(2); i < clusters/16; i++ {
 		read(i)
 	}

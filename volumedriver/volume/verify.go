@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/sco"
 	"github.com/openvstorage/ovgate/volumedriver/tlog"
@@ -544,14 +545,7 @@ func (v *verifier) pace(ctx context.Context, n int64, took time.Duration) error 
 
 // pause waits on the host's clock.
 func (h *Host) pause(ctx context.Context, d time.Duration) error {
-	t := h.o.Clock.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C():
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return clock.Sleep(ctx, h.o.Clock, d)
 }
 
 // foreground counts the requests to the vPool's open vDisks.

@@ -459,13 +459,7 @@ func TestVerifyRequests(t *testing.T) {
 	}
 	reads.Store(0)
 	most.Store(0)
-	gate.Lock()
-	go func() {
-		for deadline := time.Now().Add(hangLimit); now.Load() < verifyAtOnce && time.Now().Before(deadline); {
-			time.Sleep(100 * time.Microsecond)
-		}
-		gate.Unlock()
-	}()
+	holdReads(&gate, &now, verifyAtOnce)
 	if out := n.verify(id); out.BadObjects != 0 || out.Done != out.Total || out.Clusters != small+large*(5<<19)/4096 {
 		t.Fatalf("%+v", out)
 	}

@@ -177,14 +177,7 @@ func (s *Sender) settle(e event.Event, err error) {
 }
 
 func (s *Sender) wait(ctx context.Context, d time.Duration) bool {
-	t := s.o.Clock.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C():
-		return true
-	}
+	return clock.Sleep(ctx, s.o.Clock, d) == nil
 }
 
 func (s *Sender) dial(ctx context.Context) (net.Conn, error) {

@@ -96,16 +96,7 @@ func (c *cluster) stop(i int) {
 
 func (c *cluster) open(t testing.TB, prefix string) *etcd.Store {
 	t.Helper()
-	s, err := etcd.Open(context.Background(), etcd.Options{Endpoints: c.endpoints, Prefix: prefix})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
+	return openAt(t, prefix, c.endpoints...)
 }
 
 // compact makes the cluster forget its history.

@@ -143,7 +143,7 @@ func (a *apart) signal(t *testing.T, i int, s syscall.Signal) {
 	}
 }
 
-func openAt(t *testing.T, prefix string, endpoints ...string) *etcd.Store {
+func openAt(t testing.TB, prefix string, endpoints ...string) *etcd.Store {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()

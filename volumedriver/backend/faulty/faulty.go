@@ -149,17 +149,6 @@ func (s *Store) below(n int) int {
 	return s.o.Rand.IntN(n)
 }
 
-func (s *Store) wait(ctx context.Context, d time.Duration) error {
-	t := s.o.Clock.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C():
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 func fault(k Kind, name string) error { return fmt.Errorf("%w: %s: %s", ErrInjected, name, k) }
 
 // before does what concerns every call. An error is the answer.
@@ -171,12 +160,12 @@ func (s *Store) before(ctx context.Context, k Kind, drawn bool, name string) err
 	case Refuse:
 		return fault(k, name)
 	case Hang:
-		if err := s.wait(ctx, s.o.Hang); err != nil {
+		if err := clock.Sleep(ctx, s.o.Clock, s.o.Hang); err != nil {
 			return err
 		}
 		return fault(k, name)
 	case Slow:
-		return s.wait(ctx, s.within(s.o.Delay))
+		return clock.Sleep(ctx, s.o.Clock, s.within(s.o.Delay))
 	}
 	return nil
 }
@@ -191,7 +180,7 @@ func (s *Store) change(ctx context.Context, name string, c change, do func(conte
 		d := s.within(s.o.Delay)
 		go func() {
 			defer s.late.Done()
-			_ = s.wait(context.Background(), d)
+			_ = clock.Sleep(context.Background(), s.o.Clock, d)
 			if do(context.Background()) == nil {
 				s.note(c)
 			}
