@@ -4,8 +4,7 @@ import type { Center, CenterResult } from "../api/gen";
 import { reload } from "../store/query";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
-import { Button } from "../parts/Button";
-import { Dialog } from "../parts/Dialog";
+import { Dialog, DoneFoot } from "../parts/Dialog";
 import { CheckField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { Facts } from "../parts/Page";
@@ -39,11 +38,7 @@ export function AddCenter({ onClose }: { onClose: () => void }) {
       <Dialog title={`${made.center.name} is added`} onClose={onClose}>
         <Facts rows={[["Certificate trusted from now on, SHA-256", <code key="thumbprint">{made.center.options.thumbprint}</code>]]} />
         <Steps steps={made.steps} />
-        <div class="dialog-foot">
-          <Button kind="primary" onClick={onClose}>
-            Done
-          </Button>
-        </div>
+        <DoneFoot onClose={onClose} />
       </Dialog>
     );
   }

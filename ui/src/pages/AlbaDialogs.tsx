@@ -5,8 +5,7 @@ import { plural } from "../format";
 import { reload } from "../store/query";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
-import { Button } from "../parts/Button";
-import { Confirm, Dialog } from "../parts/Dialog";
+import { Confirm, Dialog, DoneFoot } from "../parts/Dialog";
 import { CheckField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { Notice } from "../parts/Notice";
@@ -69,11 +68,7 @@ export function RotateKeyDialog({ onClose }: { onClose: () => void }) {
               ["Wraps", plural(made.dataKeys, "data key")],
             ]}
           />
-          <div class="dialog-foot">
-            <Button kind="primary" onClick={onClose}>
-              Done
-            </Button>
-          </div>
+          <DoneFoot onClose={onClose} />
         </div>
       </Dialog>
     );

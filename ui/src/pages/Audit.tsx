@@ -6,7 +6,7 @@ import { useAudit } from "../store/operations";
 import { denied } from "../store/session";
 import { Button } from "../parts/Button";
 import { DataTable, type Column } from "../parts/DataTable";
-import { Dialog } from "../parts/Dialog";
+import { Dialog, DoneFoot } from "../parts/Dialog";
 import { Load } from "../parts/Load";
 import { hoursAsked, NodeFilter, TimeFilter } from "../parts/LogFilters";
 import { Notice } from "../parts/Notice";
@@ -148,11 +148,7 @@ function EntryDialog({ entry: e, onClose }: { entry: AuditEntry; onClose: () => 
       {e.changes.length > 0 && (
         <DataTable label="Changes" columns={changeColumns} rows={e.changes} rowKey={(c) => c.field} />
       )}
-      <div class="dialog-foot">
-        <Button kind="primary" onClick={onClose}>
-          Done
-        </Button>
-      </div>
+      <DoneFoot onClose={onClose} />
     </Dialog>
   );
 }

@@ -8,7 +8,7 @@ import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { Button } from "../parts/Button";
 import { DataTable, type Column } from "../parts/DataTable";
-import { Confirm, Dialog } from "../parts/Dialog";
+import { Confirm, Dialog, DoneFoot } from "../parts/Dialog";
 import { NameField, SelectField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { ErrorPanel, Notice } from "../parts/Notice";
@@ -58,11 +58,7 @@ function ReportDialog({ title, result, onClose }: { title: string; result: Remot
     <Dialog title={title} onClose={onClose}>
       <div class="stack-wide">
         <Report result={result} />
-        <div class="dialog-foot">
-          <Button kind="primary" onClick={onClose}>
-            Done
-          </Button>
-        </div>
+        <DoneFoot onClose={onClose} />
       </div>
     </Dialog>
   );

@@ -12,6 +12,7 @@ import { Button } from "../parts/Button";
 import { DataTable, type Column } from "../parts/DataTable";
 import { Confirm, Dialog } from "../parts/Dialog";
 import { CheckField, SelectField, TextField } from "../parts/Field";
+import { ForgetDialog } from "../parts/ForgetDialog";
 import { FormDialog } from "../parts/FormDialog";
 import { amount, LimitFields, limitsOf, limitText } from "../parts/LimitFields";
 import { Link } from "../parts/Link";
@@ -84,16 +85,12 @@ function Actions({ cloud: c }: { cloud: Cloud }) {
       {open === "test" && <TestDialog cloud={c} onClose={close} />}
       {open === "apply" && <ApplyDialog cloud={c} onClose={close} />}
       {open === "forget" && (
-        <Confirm
-          title={`Forget ${c.name}`}
-          verb="Forget"
-          danger
-          typeName={c.name}
-          consequences={["Address, user and password are forgotten.", "Nothing at the cloud changes."]}
+        <ForgetDialog
+          name={c.name}
+          what="cloud"
           onClose={close}
-          act={async () => {
+          forget={async () => {
             await ending(cloudKey(c.name), () => call("DELETE /openstack/clouds/{cloud}", { path: { cloud: c.id } }));
-            toast("ok", `${c.name} is forgotten`);
             // Before the page of all is shown, which asks for orphans where there is a cloud.
             patch<CloudList>("clouds?", (list) => ({ ...list, items: list.items.filter((x) => x.id !== c.id) }));
             navigate("/openstack");

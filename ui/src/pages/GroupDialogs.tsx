@@ -6,8 +6,7 @@ import { reload } from "../store/query";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { initiatorNames } from "../parts/AccessField";
-import { Button } from "../parts/Button";
-import { Confirm, Dialog } from "../parts/Dialog";
+import { Confirm, Dialog, DoneFoot } from "../parts/Dialog";
 import { CheckField, Field, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { CopyBlock } from "../parts/CopyBlock";
@@ -117,11 +116,7 @@ function Secrets({ title, result, onClose }: { title: string; result: GroupResul
             {note}
           </p>
         ))}
-        <div class="dialog-foot">
-          <Button kind="primary" onClick={onClose}>
-            Done
-          </Button>
-        </div>
+        <DoneFoot onClose={onClose} />
       </div>
     </Dialog>
   );

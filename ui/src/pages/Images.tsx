@@ -10,11 +10,10 @@ import { useSubmit, type Submit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { exportImage, exportMax, importImage, type Watch } from "../store/transfer";
 import { Button } from "../parts/Button";
-import { Dialog } from "../parts/Dialog";
 import { Field, NameField, SelectField } from "../parts/Field";
+import { DialogForm } from "../parts/FormDialog";
 import { Load } from "../parts/Load";
 import { Meter } from "../parts/Meter";
-import { FormError } from "../parts/Notice";
 
 type Transfer = { share: number; watch: () => Watch; stop: () => void };
 
@@ -59,45 +58,32 @@ type DialogProps = {
 function TransferDialog({ title, verb, going, submit, transfer, fields, reason, save, onClose, children }: DialogProps) {
   const percent = Math.floor(100 * transfer.share);
   const close = () => (submit.busy ? toast("info", "It goes on. Stop it first") : onClose());
+  const foot = submit.busy ? (
+    <Button onClick={transfer.stop}>Stop</Button>
+  ) : (
+    <>
+      <Button onClick={onClose}>Cancel</Button>
+      <Button type="submit" kind="primary" needs="write" reason={reason}>
+        {verb}
+      </Button>
+    </>
+  );
   return (
-    <Dialog title={title} onClose={close}>
-      <form
-        class="stack-wide"
-        aria-label={title}
-        noValidate
-        onSubmit={(event) => {
-          event.preventDefault();
-          void submit.run(save);
-        }}
-      >
-        {submit.busy ? (
-          <div class="stack">
-            <div class="row">
-              <b>{going}</b>
-              <span class="spacer" />
-              {percent} %
-            </div>
-            <Meter label={`${percent} % done`} parts={[{ share: transfer.share }]} />
-            <span class="muted small">Leave this page open until it has ended.</span>
+    <DialogForm title={title} submit={submit} fields={fields} save={save} onClose={close} foot={foot}>
+      {submit.busy ? (
+        <div class="stack">
+          <div class="row">
+            <b>{going}</b>
+            <span class="spacer" />
+            {percent} %
           </div>
-        ) : (
-          children
-        )}
-        <FormError submit={submit} fields={fields} />
-        <div class="dialog-foot">
-          {submit.busy ? (
-            <Button onClick={transfer.stop}>Stop</Button>
-          ) : (
-            <>
-              <Button onClick={onClose}>Cancel</Button>
-              <Button type="submit" kind="primary" needs="write" reason={reason}>
-                {verb}
-              </Button>
-            </>
-          )}
+          <Meter label={`${percent} % done`} parts={[{ share: transfer.share }]} />
+          <span class="muted small">Leave this page open until it has ended.</span>
         </div>
-      </form>
-    </Dialog>
+      ) : (
+        children
+      )}
+    </DialogForm>
   );
 }
 

@@ -11,7 +11,7 @@ import { Age, Until } from "../parts/Age";
 import { Button } from "../parts/Button";
 import { CopyBlock } from "../parts/CopyBlock";
 import { DataTable, type Column } from "../parts/DataTable";
-import { Confirm, Dialog } from "../parts/Dialog";
+import { Confirm, Dialog, DoneFoot } from "../parts/Dialog";
 import { SelectField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { Load } from "../parts/Load";
@@ -197,11 +197,7 @@ function Joining({ token, onClose }: { token: NewJoinToken; onClose: () => void 
             </Notice>
           )}
         </div>
-        <div class="dialog-foot">
-          <Button kind="primary" onClick={onClose}>
-            Done
-          </Button>
-        </div>
+        <DoneFoot onClose={onClose} />
       </div>
     </Dialog>
   );

@@ -1,6 +1,5 @@
 import { keysOn, places, setKeys } from "../store/keys";
-import { Button } from "../parts/Button";
-import { Dialog } from "../parts/Dialog";
+import { Dialog, DoneFoot } from "../parts/Dialog";
 import { CheckField } from "../parts/Field";
 import { Facts } from "../parts/Page";
 
@@ -36,11 +35,7 @@ export function KeysDialog({ onClose }: { onClose: () => void }) {
           ])}
         />
       </div>
-      <div class="dialog-foot">
-        <Button kind="primary" onClick={onClose}>
-          Done
-        </Button>
-      </div>
+      <DoneFoot onClose={onClose} />
     </Dialog>
   );
 }

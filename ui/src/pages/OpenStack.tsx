@@ -11,7 +11,7 @@ import { Age } from "../parts/Age";
 import { Button } from "../parts/Button";
 import { CopyBlock } from "../parts/CopyBlock";
 import { DataTable, type Column } from "../parts/DataTable";
-import { Dialog } from "../parts/Dialog";
+import { Dialog, DoneFoot } from "../parts/Dialog";
 import { SelectField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { Link } from "../parts/Link";
@@ -165,11 +165,7 @@ function AttachDialog({ onClose }: { onClose: () => void }) {
             text={`ovgate openstack driver install\novgate openstack driver config --endpoint ${location.origin}${only} >> /etc/cinder/cinder.conf\nsystemctl restart cinder-volume`}
           />
           <p class="muted">Name the section in enabled_backends of [DEFAULT]. Then add the cloud: its page shows the backend as Cinder sees it, and makes the volume types.</p>
-          <div class="dialog-foot">
-            <Button kind="primary" onClick={onClose}>
-              Done
-            </Button>
-          </div>
+          <DoneFoot onClose={onClose} />
         </div>
       </Dialog>
     );

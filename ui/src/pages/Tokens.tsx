@@ -11,7 +11,7 @@ import { Age, Until } from "../parts/Age";
 import { Button } from "../parts/Button";
 import { CopyBlock } from "../parts/CopyBlock";
 import { DataTable, type Column } from "../parts/DataTable";
-import { Confirm, Dialog } from "../parts/Dialog";
+import { Confirm, Dialog, DoneFoot } from "../parts/Dialog";
 import { SelectField, TextField } from "../parts/Field";
 import { Load } from "../parts/Load";
 import { FormError, Notice } from "../parts/Notice";
@@ -113,11 +113,7 @@ function CreateToken({ onClose }: { onClose: () => void }) {
       <Dialog title={`Token ${made.token.name} is created`} onClose={onClose}>
         <Notice tone="warn">Copy it now: it is not shown again.</Notice>
         <CopyBlock label="Bearer token" name="token" text={made.secret} />
-        <div class="dialog-foot">
-          <Button kind="primary" onClick={onClose}>
-            Done
-          </Button>
-        </div>
+        <DoneFoot onClose={onClose} />
       </Dialog>
     );
   }

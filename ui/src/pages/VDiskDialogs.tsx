@@ -8,9 +8,8 @@ import { useTargets } from "../store/reads";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { AccessField, initiatorNames, type Access } from "../parts/AccessField";
-import { Button } from "../parts/Button";
 import { ConnectPanel } from "../parts/ConnectPanel";
-import { Dialog } from "../parts/Dialog";
+import { Dialog, DoneFoot } from "../parts/Dialog";
 import { SelectField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { amount, limitErrors, LimitFields, limitsOf, limitText } from "../parts/LimitFields";
@@ -228,11 +227,7 @@ export function PublishDialog({ vdisk, onClose }: Props) {
     return (
       <Dialog title={`${vdisk.name} is published`} onClose={onClose}>
         <ConnectPanel connection={connection} />
-        <div class="dialog-foot">
-          <Button kind="primary" onClick={onClose}>
-            Done
-          </Button>
-        </div>
+        <DoneFoot onClose={onClose} />
       </Dialog>
     );
   }

@@ -12,6 +12,7 @@ import { Button } from "../parts/Button";
 import { DataTable, type Column } from "../parts/DataTable";
 import { Confirm, Dialog } from "../parts/Dialog";
 import { CheckField, TextField } from "../parts/Field";
+import { ForgetDialog } from "../parts/ForgetDialog";
 import { FormDialog } from "../parts/FormDialog";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
@@ -149,16 +150,12 @@ function CenterActions({ center: c }: { center: Center }) {
       {open === "change" && <ChangeCenter center={c} onClose={close} />}
       {open === "test" && <TestDialog center={c} onClose={close} />}
       {open === "forget" && (
-        <Confirm
-          title={`Forget ${c.name}`}
-          verb="Forget"
-          danger
-          typeName={c.name}
-          consequences={["Address, user and password are forgotten.", "Nothing at the vCenter changes."]}
+        <ForgetDialog
+          name={c.name}
+          what="vCenter"
           onClose={close}
-          act={async () => {
+          forget={async () => {
             await call("DELETE /vsphere/centers/{center}", { path: { center: c.id } });
-            toast("ok", `${c.name} is forgotten`);
             reload("centers?");
           }}
         />

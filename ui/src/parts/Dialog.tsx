@@ -58,6 +58,17 @@ export function Dialog({ title, onClose, bare, children }: Props) {
   );
 }
 
+/** The foot of a dialog that only tells something. */
+export function DoneFoot({ onClose }: { onClose: () => void }) {
+  return (
+    <div class="dialog-foot">
+      <Button kind="primary" onClick={onClose}>
+        Done
+      </Button>
+    </div>
+  );
+}
+
 type ConfirmProps = {
   title: string;
   verb: string;

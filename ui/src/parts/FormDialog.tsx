@@ -19,7 +19,26 @@ type Props = {
 };
 
 /** A dialog with one form that changes something. */
-export function FormDialog({ title, verb, submit, fields, save, onClose, needs = "write", children }: Props) {
+export function FormDialog({ verb, needs = "write", ...form }: Props) {
+  return (
+    <DialogForm
+      {...form}
+      foot={
+        <>
+          <Button onClick={form.onClose}>Cancel</Button>
+          <Button type="submit" kind="primary" needs={needs} busy={form.submit.busy}>
+            {verb}
+          </Button>
+        </>
+      }
+    />
+  );
+}
+
+type FormProps = Omit<Props, "verb" | "needs"> & { foot: ComponentChildren };
+
+/** A dialog with one form, and what its foot has. */
+export function DialogForm({ title, submit, fields, save, onClose, foot, children }: FormProps) {
   return (
     <Dialog title={title} onClose={onClose}>
       <form
@@ -33,12 +52,7 @@ export function FormDialog({ title, verb, submit, fields, save, onClose, needs =
       >
         {children}
         <FormError submit={submit} fields={fields} />
-        <div class="dialog-foot">
-          <Button onClick={onClose}>Cancel</Button>
-          <Button type="submit" kind="primary" needs={needs} busy={submit.busy}>
-            {verb}
-          </Button>
-        </div>
+        <div class="dialog-foot">{foot}</div>
       </form>
     </Dialog>
   );

@@ -1,1 +1,0 @@
-import{a,b}from"/assets/chunk-QAJJQVGB.js";import"/assets/chunk-T7BMX4QM.js";import"/assets/chunk-4Y3CU4IT.js";import"/assets/chunk-KWLCQQYB.js";import"/assets/chunk-D4ZUQ2AN.js";import"/assets/chunk-4KRXNNAY.js";import"/assets/chunk-FPRDL36G.js";import"/assets/chunk-Y442AB2F.js";import"/assets/chunk-EX4OSWAI.js";export{b as ExportDialog,a as ImportImage};
