@@ -186,9 +186,10 @@ func (s *Server) ListOSDs(ctx context.Context, r ListOSDsRequestObject) (ListOSD
 	if err != nil {
 		return nil, albaError("", err)
 	}
+	node := value(r.Params.Node)
 	var rows []OSD
 	for _, o := range all {
-		if row := s.osdOf(o); matches(r.Params.Q, fmt.Sprintf("%d %s %s %s", row.Number, row.Node, row.UUID, o.Directory+o.Address), nil) {
+		if row := s.osdOf(o); (node == "" || o.Node == node || row.Node == node) && matches(r.Params.Q, fmt.Sprintf("%d %s %s %s", row.Number, row.Node, row.UUID, o.Directory+o.Address), nil) {
 			rows = append(rows, row)
 		}
 	}

@@ -452,6 +452,36 @@ func (e JoinTokenState) Valid() bool {
 	}
 }
 
+// Defines values for ListenerService.
+const (
+	ListenerServiceAPI      ListenerService = "api"
+	ListenerServiceAlba     ListenerService = "alba"
+	ListenerServiceDtl      ListenerService = "dtl"
+	ListenerServiceGossip   ListenerService = "gossip"
+	ListenerServiceIscsi    ListenerService = "iscsi"
+	ListenerServiceRegistry ListenerService = "registry"
+)
+
+// Valid indicates whether the value is a known member of the ListenerService enum.
+func (e ListenerService) Valid() bool {
+	switch e {
+	case ListenerServiceAPI:
+		return true
+	case ListenerServiceAlba:
+		return true
+	case ListenerServiceDtl:
+		return true
+	case ListenerServiceGossip:
+		return true
+	case ListenerServiceIscsi:
+		return true
+	case ListenerServiceRegistry:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for LostTailPolicy.
 const (
 	LostTailPolicyAccept  LostTailPolicy = "accept"
@@ -464,6 +494,33 @@ func (e LostTailPolicy) Valid() bool {
 	case LostTailPolicyAccept:
 		return true
 	case LostTailPolicyOffline:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MachinePlaceRoles.
+const (
+	MachinePlaceRolesAlba    MachinePlaceRoles = "alba"
+	MachinePlaceRolesBackend MachinePlaceRoles = "backend"
+	MachinePlaceRolesDB      MachinePlaceRoles = "db"
+	MachinePlaceRolesRead    MachinePlaceRoles = "read"
+	MachinePlaceRolesWrite   MachinePlaceRoles = "write"
+)
+
+// Valid indicates whether the value is a known member of the MachinePlaceRoles enum.
+func (e MachinePlaceRoles) Valid() bool {
+	switch e {
+	case MachinePlaceRolesAlba:
+		return true
+	case MachinePlaceRolesBackend:
+		return true
+	case MachinePlaceRolesDB:
+		return true
+	case MachinePlaceRolesRead:
+		return true
+	case MachinePlaceRolesWrite:
 		return true
 	default:
 		return false
@@ -2646,8 +2703,74 @@ type LUNStats struct {
 // Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
 type Labels map[string]string
 
+// Listener defines model for Listener.
+type Listener struct {
+	// Addresses Where it is reached, HOST:PORT
+	Addresses []string        `json:"addresses"`
+	Service   ListenerService `json:"service"`
+}
+
+// ListenerService defines model for Listener.Service.
+type ListenerService string
+
 // LostTailPolicy What to do with a vDisk that lost acknowledged writes
 type LostTailPolicy string
+
+// Machine What a node says of the machine that it runs on.
+type Machine struct {
+	// Cpus That ovgate may use
+	Cpus int `json:"cpus"`
+
+	// Go That it was built with
+	Go       string `json:"go"`
+	Health   Health `json:"health"`
+	Hostname string `json:"hostname"`
+
+	// Kernel Release of the kernel
+	Kernel    string     `json:"kernel"`
+	Listeners []Listener `json:"listeners"`
+
+	// Memory Bytes of the machine; 0: not told
+	Memory     int64          `json:"memory"`
+	Node       Node           `json:"node"`
+	ObservedAt time.Time      `json:"observedAt"`
+	Places     []MachinePlace `json:"places"`
+
+	// System Such as Debian GNU/Linux 12 (bookworm); empty: not told
+	System string `json:"system"`
+
+	// Version Of its ovgate
+	Version string `json:"version"`
+}
+
+// MachinePlace A directory, and what for
+type MachinePlace struct {
+	// Device What is mounted there; empty: not told
+	Device string `json:"device"`
+	Free   *int64 `json:"free"`
+
+	// Limit Bytes that ovgate may take there; null: no bound of its own
+	Limit *int64 `json:"limit"`
+	Path  string `json:"path"`
+
+	// Problem Why it is not used
+	Problem *string `json:"problem"`
+
+	// ReadOnly It is mounted for reading only
+	ReadOnly bool `json:"readOnly"`
+
+	// Roles db: the node's own records; write: journals; read: cache; backend: a vPool on a local directory; alba: devices of the object store
+	Roles []MachinePlaceRoles `json:"roles"`
+
+	// Total Bytes of the file system; null: not told
+	Total *int64 `json:"total"`
+
+	// Used Of that, by ovgate; null: not told
+	Used *int64 `json:"used"`
+}
+
+// MachinePlaceRoles defines model for MachinePlace.Roles.
+type MachinePlaceRoles string
 
 // Member A node of the cluster, as it was when it started last.
 type Member struct {
@@ -5433,6 +5556,9 @@ type ListOSDsParams struct {
 
 	// Q Only items whose name or labels contain this, whatever the case
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+
+	// Node Id or name of a node, or name of the machine that a device was claimed for; only its devices
+	Node *string `form:"node,omitempty" json:"node,omitempty"`
 }
 
 // ClaimOSDParams defines parameters for ClaimOSD.
@@ -5615,8 +5741,11 @@ type ListVDisksParams struct {
 	VPool *string `form:"vpool,omitempty" json:"vpool,omitempty"`
 
 	// Parent Id or name of a vDisk; only its clones
-	Parent *string     `form:"parent,omitempty" json:"parent,omitempty"`
-	State  *VDiskState `form:"state,omitempty" json:"state,omitempty"`
+	Parent *string `form:"parent,omitempty" json:"parent,omitempty"`
+
+	// Node Id or name of a node; only what it serves or is to serve
+	Node  *string     `form:"node,omitempty" json:"node,omitempty"`
+	State *VDiskState `form:"state,omitempty" json:"state,omitempty"`
 
 	// Sort name (default), created, size, stored, mapped, state, vpool, readIops, writeIops; - in front reverses
 	Sort *string `form:"sort,omitempty" json:"sort,omitempty"`
@@ -6242,6 +6371,9 @@ type ServerInterface interface {
 	// DrainNode Have a node hand over all its vDisks
 	// (POST /nodes/{node}/drain)
 	DrainNode(ctx echo.Context, node NodeRef) error
+	// GetNodeMachine The machine of a node and the places where it keeps things
+	// (GET /nodes/{node}/machine)
+	GetNodeMachine(ctx echo.Context, node NodeRef) error
 	// GetNodePerformance What all vDisks of a node did together
 	// (GET /nodes/{node}/performance)
 	GetNodePerformance(ctx echo.Context, node NodeRef, params GetNodePerformanceParams) error
@@ -8111,6 +8243,22 @@ func (w *ServerInterfaceWrapper) DrainNode(ctx echo.Context) error {
 	return err
 }
 
+// GetNodeMachine converts echo context to params.
+func (w *ServerInterfaceWrapper) GetNodeMachine(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "node" -------------
+	var node NodeRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "node", ctx.Param("node"), &node, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetNodeMachine(ctx, node)
+	return err
+}
+
 // GetNodePerformance converts echo context to params.
 func (w *ServerInterfaceWrapper) GetNodePerformance(ctx echo.Context) error {
 	var err error
@@ -8533,6 +8681,13 @@ func (w *ServerInterfaceWrapper) ListOSDs(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// ------------- Optional query parameter "node" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "node", ctx.QueryParams(), &params.Node, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -9656,6 +9811,13 @@ func (w *ServerInterfaceWrapper) ListVDisks(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "parent", ctx.QueryParams(), &params.Parent, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter parent: %s", err))
+	}
+
+	// ------------- Optional query parameter "node" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "node", ctx.QueryParams(), &params.Node, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
 	}
 
 	// ------------- Optional query parameter "state" -------------
@@ -11310,6 +11472,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/nodes", wrapper.ListNodes, options.OperationMiddlewares["ListNodes"]...)
 	router.DELETE(options.BaseURL+"/nodes/:node", wrapper.RemoveNode, options.OperationMiddlewares["RemoveNode"]...)
 	router.GET(options.BaseURL+"/nodes/:node", wrapper.GetNode, options.OperationMiddlewares["GetNode"]...)
+	router.GET(options.BaseURL+"/nodes/:node/machine", wrapper.GetNodeMachine, options.OperationMiddlewares["GetNodeMachine"]...)
 	router.GET(options.BaseURL+"/nodes/:node/performance", wrapper.GetNodePerformance, options.OperationMiddlewares["GetNodePerformance"]...)
 	router.GET(options.BaseURL+"/cluster", wrapper.GetCluster, options.OperationMiddlewares["GetCluster"]...)
 	router.POST(options.BaseURL+"/cluster", wrapper.InitCluster, options.OperationMiddlewares["InitCluster"]...)
@@ -13862,6 +14025,45 @@ type DrainNodedefaultJSONResponse struct {
 }
 
 func (response DrainNodedefaultJSONResponse) VisitDrainNodeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetNodeMachineRequestObject struct {
+	Node NodeRef `json:"node"`
+}
+
+type GetNodeMachineResponseObject interface {
+	VisitGetNodeMachineResponse(w http.ResponseWriter) error
+}
+
+type GetNodeMachine200JSONResponse Machine
+
+func (response GetNodeMachine200JSONResponse) VisitGetNodeMachineResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetNodeMachinedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetNodeMachinedefaultJSONResponse) VisitGetNodeMachineResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -19587,6 +19789,9 @@ type StrictServerInterface interface {
 	// DrainNode Have a node hand over all its vDisks
 	// (POST /nodes/{node}/drain)
 	DrainNode(ctx context.Context, request DrainNodeRequestObject) (DrainNodeResponseObject, error)
+	// GetNodeMachine The machine of a node and the places where it keeps things
+	// (GET /nodes/{node}/machine)
+	GetNodeMachine(ctx context.Context, request GetNodeMachineRequestObject) (GetNodeMachineResponseObject, error)
 	// GetNodePerformance What all vDisks of a node did together
 	// (GET /nodes/{node}/performance)
 	GetNodePerformance(ctx context.Context, request GetNodePerformanceRequestObject) (GetNodePerformanceResponseObject, error)
@@ -21886,6 +22091,31 @@ func (sh *strictHandler) DrainNode(ctx echo.Context, node NodeRef) error {
 		return err
 	} else if validResponse, ok := response.(DrainNodeResponseObject); ok {
 		return validResponse.VisitDrainNodeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetNodeMachine operation middleware
+func (sh *strictHandler) GetNodeMachine(ctx echo.Context, node NodeRef) error {
+	var request GetNodeMachineRequestObject
+
+	request.Node = node
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetNodeMachine(ctx.Request().Context(), request.(GetNodeMachineRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetNodeMachine")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetNodeMachineResponseObject); ok {
+		return validResponse.VisitGetNodeMachineResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

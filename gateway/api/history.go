@@ -140,7 +140,7 @@ func (s *Server) askNode(ctx context.Context, n model.Node, what string) error {
 	if n.ID == s.opt.NodeID {
 		return nil
 	}
-	e := &control.Error{Code: control.CodeElsewhere, Object: "node " + n.Name, Message: "its " + what + " is kept by that node, which does not answer", Hint: "try again when it runs"}
+	e := &control.Error{Code: control.CodeElsewhere, Object: "node " + n.Name, Message: "its " + what + " is known to that node alone, which does not answer", Hint: "try again when it runs"}
 	if passes(ctx) {
 		e.Node = n.ID
 	}

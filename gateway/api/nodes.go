@@ -40,6 +40,30 @@ func (s *Server) findNode(ref string) (model.Node, error) {
 	return n, nil
 }
 
+// GetNodeMachine shows the machine of a node, which is asked itself.
+func (s *Server) GetNodeMachine(ctx context.Context, r GetNodeMachineRequestObject) (GetNodeMachineResponseObject, error) {
+	n, err := s.findNode(r.Node)
+	if err == nil {
+		err = s.askNode(ctx, n, "machine")
+	}
+	if err != nil {
+		return nil, err
+	}
+	m := s.opt.Machine()
+	m.Node, m.Version, m.Go = Node{ID: n.ID, Name: n.Name}, s.opt.Version.Version, s.opt.Version.Go
+	m.Health, m.ObservedAt = healthOf(s.opt.Health()), s.clock.Now().UTC()
+	return GetNodeMachine200JSONResponse(m), nil
+}
+
+// nodeFilter is the id of the node that a list is narrowed to; empty: to none.
+func (s *Server) nodeFilter(ref *string) (string, error) {
+	if value(ref) == "" {
+		return "", nil
+	}
+	n, err := s.findNode(*ref)
+	return n.ID, err
+}
+
 // memberLook is what is known of nodes at a moment.
 type memberLook struct {
 	at     time.Time

@@ -15,6 +15,7 @@ type rule struct {
 // schedules narrow it further for callers without role manage.
 var rules = map[string]rule{
 	"GetSpec":       {public: true},
+	"GetSpecJSON":   {public: true},
 	"GetSetup":      {public: true},
 	"CompleteSetup": {public: true},
 	"GetSession":    {public: true},
@@ -28,6 +29,7 @@ var rules = map[string]rule{
 	"GetStatus":            {role: auth.RoleRead},
 	"ListNodes":            {role: auth.RoleRead},
 	"GetNode":              {role: auth.RoleRead},
+	"GetNodeMachine":       {role: auth.RoleRead},
 	"GetCluster":           {role: auth.RoleRead},
 	"StreamEvents":         {role: auth.RoleRead},
 	"ListEvents":           {role: auth.RoleRead},

@@ -60,6 +60,7 @@ type Options struct {
 	Sampler    *observe.Sampler
 	History    *series.Store                // nil: none is kept
 	OIDC       *oidc.Service                // nil: made of the others
+	Machine    func() Machine               // of this node, without node, version, health and moment; nil: nothing is told
 	Load       func() (cpu, memory float64) // percent of the machine's since the look before; nil: unknown
 	Audit      *audit.Log                   // nil: nothing is recorded
 	Events     *event.Log                   // nil: no history of events is kept
@@ -134,6 +135,9 @@ func New(opt Options) (*Server, error) {
 	if opt.Logged == nil {
 		opt.Logged = func() []byte { return nil }
 	}
+	if opt.Machine == nil {
+		opt.Machine = func() Machine { return Machine{Listeners: []Listener{}, Places: []MachinePlace{}} }
+	}
 	if opt.Health == nil {
 		opt.Health = func() observe.Health { return observe.Health{} }
 	}
@@ -167,6 +171,7 @@ func (s *Server) routes() error {
 	}
 	RegisterHandlersWithOptions(s.echo, NewStrictHandler(s, nil), RegisterHandlersOptions{BaseURL: BasePath, OperationMiddlewares: mw})
 	s.echo.GET(BasePath+"/openapi.yaml", s.getSpec, s.guard("GetSpec"))
+	s.echo.GET(BasePath+"/openapi.json", s.getSpecJSON, s.guard("GetSpecJSON"))
 	s.echo.GET(BasePath+"/events", s.streamEvents, s.guard("StreamEvents"))
 	s.echo.GET(BasePath+"/events/export", s.exportEvents, s.noteRequest("ExportEvents"), s.guard("ExportEvents"), s.passOn("ExportEvents"))
 	s.echo.GET(BasePath+"/support-bundle", s.getSupportBundle, s.noteRequest("GetSupportBundle"), s.guard("GetSupportBundle"), s.noteChange("GetSupportBundle"))

@@ -1,11 +1,14 @@
 package api_test
 
 import (
+	"encoding/json"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/openvstorage/ovgate/gateway/api"
 )
@@ -36,7 +39,7 @@ func TestConventions(t *testing.T) {
 			if op.OperationID == "" || op.Summary == "" || len(op.Tags) != 1 {
 				t.Errorf("%s: operationId, summary or tag is missing", key)
 			}
-			if def := op.Responses.Default(); def == nil && op.OperationID != "GetSpec" {
+			if def := op.Responses.Default(); def == nil && !strings.HasPrefix(op.OperationID, "GetSpec") {
 				t.Errorf("%s: no error answer", key)
 			}
 			if method == "DELETE" && op.Responses.Value("204") == nil {
@@ -107,5 +110,49 @@ func checkSchema(t *testing.T, name string, s *openapi3.Schema) {
 		if at && ref.Value.Format != "date-time" {
 			t.Errorf("%s.%s is not a date-time", name, field)
 		}
+	}
+}
+
+// TestSpecJSON: the document as JSON is the same as in YAML, in the same order, and says of each
+// operation who may call it.
+func TestSpecJSON(t *testing.T) {
+	s := serve(t)
+	res := s.must("GetSpecJSON", nil, "")
+	var got, want any
+	if err := json.Unmarshal(res.body, &got); err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(api.Spec(), &want); err != nil {
+		t.Fatal(err)
+	}
+	roles := 0
+	for _, item := range got.(map[string]any)["paths"].(map[string]any) {
+		for method, op := range item.(map[string]any) {
+			op, is := op.(map[string]any)
+			if !is || op["operationId"] == nil {
+				continue
+			}
+			if r, _ := op["x-role"].(string); !slices.Contains([]string{"none", "read", "write", "manage", "node"}, r) {
+				t.Errorf("%s %v: role %q", method, op["operationId"], r)
+			}
+			delete(op, "x-role")
+			roles++
+		}
+	}
+	if roles != len(s.ops) {
+		t.Errorf("%d operations with a role, want %d", roles, len(s.ops))
+	}
+	b, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &want); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Error("the JSON is not what openapi.yaml says")
+	}
+	if text := string(res.body); strings.Index(text, `"/setup"`) > strings.Index(text, `"/vdisks"`) {
+		t.Error("paths are not in the order of openapi.yaml")
 	}
 }

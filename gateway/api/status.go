@@ -11,10 +11,6 @@ import (
 	"github.com/openvstorage/ovgate/gateway/observe"
 )
 
-func (s *Server) getSpec(c echo.Context) error {
-	return c.Blob(http.StatusOK, "application/yaml", spec)
-}
-
 // GetVersion shows the node's version and its formats.
 func (s *Server) GetVersion(context.Context, GetVersionRequestObject) (GetVersionResponseObject, error) {
 	return GetVersion200JSONResponse(s.opt.Version), nil

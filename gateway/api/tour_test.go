@@ -161,6 +161,7 @@ func (s *served) tour() map[string]bool {
 	dir := t.TempDir()
 	do(
 		step{"GetNode", "node=" + field(do(step{op: "GetStatus"}), "node", "id"), ""},
+		step{"GetNodeMachine", "node=" + field(do(step{op: "GetStatus"}), "node", "id"), ""},
 		step{"GetNodePerformance", "node=" + field(do(step{op: "GetStatus"}), "node", "id"), ""},
 		step{"EndNodeDrain", "node=" + field(do(step{op: "GetStatus"}), "node", "id"), ""},
 		step{"Rebalance", "", `{"dryRun":true}`},

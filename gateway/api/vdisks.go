@@ -193,11 +193,15 @@ func (s *Server) ListVDisks(_ context.Context, r ListVDisksRequestObject) (ListV
 		}
 		parent = up.ID
 	}
+	node, err := s.nodeFilter(r.Params.Node)
+	if err != nil {
+		return nil, err
+	}
 	trash := r.Params.State != nil && *r.Params.State == VDiskState(control.StateTrashed) // else it is not listed
 	view := s.diskView()
 	var found []diskOrder
 	for _, v := range s.opt.Model.VDisks(func(v model.VDisk) bool {
-		return (trash || v.State != model.StateTrashed) && (pool == "" || v.VPool == pool) && (parent == "" || v.Parent != nil && v.Parent.VDisk == parent) && matches(r.Params.Q, v.Name, v.Labels)
+		return (trash || v.State != model.StateTrashed) && (pool == "" || v.VPool == pool) && (node == "" || v.Node == node) && (parent == "" || v.Parent != nil && v.Parent.VDisk == parent) && matches(r.Params.Q, v.Name, v.Labels)
 	}) {
 		if o := (diskOrder{&view, v}); r.Params.State == nil || o.state() == *r.Params.State {
 			found = append(found, o)

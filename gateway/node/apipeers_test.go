@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -139,6 +141,28 @@ func TestPassedOn(t *testing.T) {
 	} {
 		two.until(path+" has points", func() bool { return len(ask(200, by, "GET", path, "", nil)["points"].([]any)) > 0 })
 	}
+	// Of its machine and its places, a node tells itself.
+	machine := ask(200, "alpha", "GET", "/nodes/alpha/machine", "", nil)
+	roles := map[string]string{}
+	for _, p := range machine["places"].([]any) {
+		place := p.(map[string]any)
+		roles[place["path"].(string)] = fmt.Sprint(place["roles"])
+		if place["problem"] != nil || place["total"].(float64) <= 0 {
+			t.Errorf("place %v", place)
+		}
+	}
+	if want := map[string]string{one.dir: "[db write]", filepath.Join(one.dir, "backend", "near"): "[backend]"}; !maps.Equal(roles, want) {
+		t.Errorf("alpha has %v, want %v", roles, want)
+	}
+	if machine["kernel"] == "" || machine["memory"].(float64) <= 0 || len(machine["listeners"].([]any)) < 3 {
+		t.Errorf("machine %v", machine)
+	}
+	if l := ask(200, "", "GET", "/vdisks?node=beta", "", nil)["items"].([]any); len(l) != 0 {
+		t.Errorf("beta serves %v", l)
+	}
+	if l := ask(200, "", "GET", "/vdisks?node=alpha", "", nil)["items"].([]any); len(l) == 0 {
+		t.Error("alpha serves nothing")
+	}
 	two.until("the history of alpha has a", func() bool {
 		return len(ask(200, "alpha", "GET", "/events/history?node=alpha&code=vdisk.created&q=vdisk+a", "", nil)["items"].([]any)) == 1
 	})
@@ -203,8 +227,10 @@ func TestPassedOn(t *testing.T) {
 	if got := ask(200, "", "GET", "/vdisks/a", "", nil); got["node"] != "alpha" {
 		t.Errorf("without its node a is %v", got)
 	}
-	if e := ask(409, "", "GET", "/nodes/alpha/performance", "", nil); e["code"] != "elsewhere" {
-		t.Errorf("history of a node that is away: %v", e)
+	for _, path := range []string{"/nodes/alpha/performance", "/nodes/alpha/machine"} {
+		if e := ask(409, "", "GET", path, "", nil); e["code"] != "elsewhere" {
+			t.Errorf("%s of a node that is away: %v", path, e)
+		}
 	}
 	for _, path := range []string{"/events/history?node=alpha", "/events/export?node=alpha", "/audit?node=alpha"} {
 		if e := ask(409, "", "GET", path, "", nil); e["code"] != "elsewhere" || e["object"] != "node alpha" {

@@ -68,12 +68,7 @@ func fileSystems(dirs []string) []observe.FileSystem {
 	found := map[string]*observe.FileSystem{}
 	var out []observe.FileSystem
 	for _, dir := range dirs {
-		var in mount
-		for _, m := range mounts { // of two on one point the later one is seen
-			if (dir == m.point || within(dir, m.point)) && len(m.point) >= len(in.point) {
-				in = m
-			}
-		}
+		in := mountOf(mounts, dir)
 		if in.device == "" {
 			continue
 		}
@@ -93,6 +88,16 @@ func fileSystems(dirs []string) []observe.FileSystem {
 	}
 	slices.SortFunc(out, func(a, b observe.FileSystem) int { return strings.Compare(a.Device, b.Device) })
 	return out
+}
+
+// mountOf is what a directory is on; none has no device. Of two on one point the later one is seen.
+func mountOf(mounts []mount, dir string) (in mount) {
+	for _, m := range mounts {
+		if (dir == m.point || within(dir, m.point)) && len(m.point) >= len(in.point) {
+			in = m
+		}
+	}
+	return in
 }
 
 // readMounts reads what is mounted; what cannot be read is not there.

@@ -212,10 +212,12 @@ func osdState(o client.OSD) string {
 }
 
 func (a *app) osdList() *cobra.Command {
+	var node string
 	cmd := &cobra.Command{Use: "list", Short: "List the devices", Args: names()}
+	cmd.Flags().StringVar(&node, "node", "", "only those of this node")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
 		all, err := client.All(func(cursor *string) ([]client.OSD, *string, error) {
-			l, err := client.Get[client.OSDList](api.ListOSDs(ctx, &client.ListOSDsParams{Limit: new(pageSize), Cursor: cursor}))
+			l, err := client.Get[client.OSDList](api.ListOSDs(ctx, &client.ListOSDsParams{Limit: new(pageSize), Cursor: cursor, Node: given(node)}))
 			return l.Items, l.Next, err
 		})
 		if err != nil {

@@ -572,6 +572,19 @@ func (f *fake) GetNode(_ context.Context, r api.GetNodeRequestObject) (api.GetNo
 	return nil, fmt.Errorf("no node %s", r.Node)
 }
 
+func (f *fake) GetNodeMachine(_ context.Context, r api.GetNodeMachineRequestObject) (api.GetNodeMachineResponseObject, error) {
+	return api.GetNodeMachine200JSONResponse{
+		Node: api.Node{ID: "n1", Name: r.Node}, Hostname: "host-1", System: "Debian GNU/Linux 12 (bookworm)", Kernel: "6.1.0", Cpus: 8, Memory: 32 << 30, Version: "v1.2.3", Go: "go1.26",
+		Health:    api.Health{State: api.HealthStateOk, Causes: []api.HealthCause{}},
+		Listeners: []api.Listener{{Service: api.ListenerServiceAPI, Addresses: []string{"https://10.0.0.1:8443"}}, {Service: api.ListenerServiceIscsi, Addresses: []string{"10.0.0.1:3260", "10.1.0.1:3260"}}},
+		Places: []api.MachinePlace{
+			{Path: "/var/lib/ovgate", Roles: []api.MachinePlaceRoles{api.MachinePlaceRolesDB, api.MachinePlaceRolesWrite}, Limit: new(int64(4 << 30)), Used: new(int64(1 << 30)), Total: new(int64(100 << 30)), Free: new(int64(60 << 30)), Device: "vda1"},
+			{Path: "/mnt/cache", Roles: []api.MachinePlaceRoles{api.MachinePlaceRolesRead}, Limit: new(int64(10 << 30)), Problem: new("its file system did not answer within 1s")},
+		},
+		ObservedAt: fakeTime,
+	}, nil
+}
+
 // performance is what every object of the fake did.
 func performance(id string, points *int) api.PerformanceHistory {
 	h := api.PerformanceHistory{Object: id, From: fakeTime, To: fakeTime.Add(time.Hour), StepMs: time.Hour.Milliseconds() / int64(*points), ObservedAt: fakeTime}

@@ -14,7 +14,7 @@ import (
 
 // node returns the verbs of nodes.
 func (a *app) node() *cobra.Command {
-	return group("node", "Nodes of the cluster", a.nodeList(), a.nodeShow(), a.nodePerformance(), a.nodeDrain(), a.nodeRemove())
+	return group("node", "Nodes of the cluster", a.nodeList(), a.nodeShow(), a.nodeMachine(), a.nodePerformance(), a.nodeDrain(), a.nodeRemove())
 }
 
 func (a *app) nodeList() *cobra.Command {
@@ -55,6 +55,54 @@ func (a *app) printNode(m client.Member) error {
 		{"vdisks", strconv.Itoa(m.Vdisks)}, {"load", memberLoad(m)},
 		{"joined", formatTime(&m.JoinedAt)}, {"started", formatTime(m.StartedAt)}, {"observed", formatTime(&m.ObservedAt)},
 	})
+}
+
+func (a *app) nodeMachine() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "machine NAME", Short: "Show the machine of a node and the places where it keeps things", Args: names("NAME"), ValidArgsFunction: a.completeNodes,
+	}
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		m, err := client.Get[client.Machine](api.GetNodeMachine(ctx, args[0]))
+		if err != nil {
+			return err
+		}
+		if a.output == outputJSON {
+			return printJSON(a.out, m)
+		}
+		rows := [][]string{
+			{"node", m.Node.Name}, {"hostname", m.Hostname}, {"system", dash(m.System)}, {"kernel", dash(m.Kernel)}, {"cpus", strconv.Itoa(m.Cpus)}, {"memory", formatSize(m.Memory)},
+			{"version", m.Version}, {"go", m.Go}, {"health", string(m.Health.State)},
+		}
+		for _, l := range m.Listeners {
+			rows = append(rows, []string{string(l.Service), strings.Join(l.Addresses, " ")})
+		}
+		if err := printRows(a.out, append(rows, []string{"observed", formatTime(&m.ObservedAt)})); err != nil {
+			return err
+		}
+		fmt.Fprintln(a.out)
+		return printList(a, m.Places, []string{"PLACE", "ROLES", "USED", "LIMIT", "FREE", "SIZE", "DEVICE", "PROBLEM"}, placeRow)
+	})
+	return cmd
+}
+
+func placeRow(p client.MachinePlace) []string {
+	size := func(n *int64) string {
+		if n == nil {
+			return "-"
+		}
+		return formatSize(*n)
+	}
+	var roles []string
+	for _, r := range p.Roles {
+		roles = append(roles, string(r))
+	}
+	problem := "-"
+	if p.Problem != nil {
+		problem = *p.Problem
+	} else if p.ReadOnly {
+		problem = "mounted for reading only"
+	}
+	return []string{p.Path, strings.Join(roles, ","), size(p.Used), size(p.Limit), size(p.Free), size(p.Total), dash(p.Device), problem}
 }
 
 func (a *app) nodeDrain() *cobra.Command {

@@ -60,15 +60,16 @@ func (a *app) vdiskCreate() *cobra.Command {
 }
 
 func (a *app) vdiskList() *cobra.Command {
-	var query, sort, vpool, state string
+	var query, sort, vpool, node, state string
 	cmd := &cobra.Command{Use: "list", Short: "List vDisks", Args: names()}
 	f := cmd.Flags()
 	f.StringVarP(&query, "query", "q", "", "only those whose name or labels contain this")
 	f.StringVar(&vpool, "vpool", "", "only those of this vPool")
+	f.StringVar(&node, "node", "", "only those that this node serves or is to serve")
 	f.StringVar(&state, "state", "", "only those in this state")
 	f.StringVar(&sort, "sort", "", "name, created, size, stored, mapped, state, vpool, readIops or writeIops; - in front reverses")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
-		params := client.ListVDisksParams{Limit: new(pageSize), Q: given(query), VPool: given(vpool), Sort: given(sort)}
+		params := client.ListVDisksParams{Limit: new(pageSize), Q: given(query), VPool: given(vpool), Node: given(node), Sort: given(sort)}
 		if state != "" {
 			s := client.VDiskState(state)
 			if !s.Valid() {

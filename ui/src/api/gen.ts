@@ -1191,8 +1191,53 @@ export type LUNStats = {
 };
 /** At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256 */
 export type Labels = Record<string, string>;
+export type Listener = {
+  /** Where it is reached, HOST:PORT */
+  "addresses": Array<string>;
+  "service": "api" | "iscsi" | "dtl" | "gossip" | "alba" | "registry";
+};
 /** What to do with a vDisk that lost acknowledged writes */
 export type LostTailPolicy = "offline" | "accept";
+/** What a node says of the machine that it runs on. */
+export type Machine = {
+  /** That ovgate may use */
+  "cpus": number;
+  /** That it was built with */
+  "go": string;
+  "health": Health;
+  "hostname": string;
+  /** Release of the kernel */
+  "kernel": string;
+  "listeners": Array<Listener>;
+  /** Bytes of the machine; 0: not told */
+  "memory": number;
+  "node": Node;
+  "observedAt": string;
+  "places": Array<MachinePlace>;
+  /** Such as Debian GNU/Linux 12 (bookworm); empty: not told */
+  "system": string;
+  /** Of its ovgate */
+  "version": string;
+};
+/** A directory, and what for */
+export type MachinePlace = {
+  /** What is mounted there; empty: not told */
+  "device": string;
+  "free": number | null;
+  /** Bytes that ovgate may take there; null: no bound of its own */
+  "limit": number | null;
+  "path": string;
+  /** Why it is not used */
+  "problem": string | null;
+  /** It is mounted for reading only */
+  "readOnly": boolean;
+  /** db: the node's own records; write: journals; read: cache; backend: a vPool on a local directory; alba: devices of the object store */
+  "roles": Array<"db" | "write" | "read" | "backend" | "alba">;
+  /** Bytes of the file system; null: not told */
+  "total": number | null;
+  /** Of that, by ovgate; null: not told */
+  "used": number | null;
+};
 /** A node of the cluster, as it was when it started last. */
 export type Member = {
   /** What fails together with it, such as its rack; empty: not said */
@@ -2853,6 +2898,8 @@ export interface Ops {
   "DELETE /nodes/{node}/drain": { path: { "node": string; }; query: { }; body: undefined; res: void };
   /** Have a node hand over all its vDisks */
   "POST /nodes/{node}/drain": { path: { "node": string; }; query: { }; body: undefined; res: Member };
+  /** The machine of a node and the places where it keeps things */
+  "GET /nodes/{node}/machine": { path: { "node": string; }; query: { }; body: undefined; res: Machine };
   /** What all vDisks of a node did together */
   "GET /nodes/{node}/performance": { path: { "node": string; }; query: { "from"?: string; "to"?: string; "points"?: number; }; body: undefined; res: PerformanceHistory };
   /** Forget the provider */
@@ -2863,6 +2910,11 @@ export interface Ops {
   "PUT /oidc": { path: { }; query: { }; body: OidcInput; res: OidcResult };
   /** Try what is needed of the provider */
   "POST /oidc/test": { path: { }; query: { }; body: undefined; res: OidcResult };
+  /** This document as JSON */
+  "GET /openapi.json": { path: { }; query: { }; body: undefined; res: {
+    /** Version of OpenAPI */
+    "openapi": string;
+  } };
   /** This document */
   "GET /openapi.yaml": { path: { }; query: { }; body: undefined; res: string };
   /** List the registered OpenStack clouds */
@@ -2892,7 +2944,7 @@ export interface Ops {
   /** List vDisks of Cinder without a volume, and volumes without a vDisk, and such snapshots */
   "GET /openstack/orphans": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: OrphanList };
   /** List the devices */
-  "GET /osds": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: OSDList };
+  "GET /osds": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "node"?: string; }; body: undefined; res: OSDList };
   /** Make a directory of the node, or an ASD, part of the object store */
   "POST /osds": { path: { }; query: { }; body: OSDInput; res: OSD };
   /** A device */
@@ -3000,7 +3052,7 @@ export interface Ops {
   /** Change a user's role or password */
   "PATCH /users/{user}": { path: { "user": string; }; query: { }; body: UserPatch; res: User };
   /** List vDisks */
-  "GET /vdisks": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "vpool"?: string; "parent"?: string; "state"?: VDiskState; "sort"?: string; }; body: undefined; res: VDiskList };
+  "GET /vdisks": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "vpool"?: string; "parent"?: string; "node"?: string; "state"?: VDiskState; "sort"?: string; }; body: undefined; res: VDiskList };
   /** Create a vDisk */
   "POST /vdisks": { path: { }; query: { }; body: VDiskInput; res: VDisk };
   /** Delete a vDisk */
