@@ -20,14 +20,12 @@ var notInConsole = map[string]string{
 	// Answered by what is read already.
 	"GET /exports/{transfer}":             "reading it keeps it, too",
 	"GET /jobs/{job}":                     "GET /jobs tells the same of all",
-	"GET /nodes/{node}":                   "GET /nodes tells the same of all",
 	"GET /presets/{preset}":               "GET /presets tells the same of all",
 	"GET /users/{user}":                   "GET /users tells the same of all",
 	"GET /vdisks/{vdisk}/stats":           "performance of GET /vdisks/{vdisk}, and the events, tell the same",
 	"GET /vsphere/centers/{center}":       "GET /vsphere/centers tells the same of all",
 	"GET /vsphere/datastores/{datastore}": "GET /vsphere/datastores tells the same of all",
 	"GET /vsphere/rdms/{rdm}":             "GET /vsphere/rdms tells the same of all",
-	"GET /version":                        "GET /status tells it",
 
 	// For programs alone.
 	"GET /openapi.yaml":                 "generates clients",

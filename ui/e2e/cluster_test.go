@@ -50,6 +50,11 @@ func TestCluster(t *testing.T) {
 	q.noConsoleErrors()
 	beta.call(http.MethodPost, "/vdisks", map[string]any{"name": "db", "vpool": "gold", "size": 1 << 30}, nil)
 	p.do("a vDisk of the other node", to("/vdisks/db"), visible(`//dt[.="Node"]/following-sibling::dd[1][.="beta"]`))
+	p.do("its node", click(`//main//a[.="beta"]`), visible(`//h1[.="beta"]/..//*[contains(@class,"state")][contains(.,"Up")]`), visible(`//dt[.="System"]/following-sibling::dd[1][contains(.,"Linux")]`),
+		visible(`//*[@aria-label="Places"]//td[contains(.,"journals")]`), visible(`//*[@aria-label="vDisks that it serves"]//a[.="db"]`), visible(`//main//button[.="Remove"][@aria-disabled="true"]`))
+	both(p, "a node", "19-node")
+	p.do("what it serves", click(`//main//dt[.="vDisks"]/following-sibling::dd[1]/a`), visible(`//h1[.="vDisks"]`), visible(`//main//td//a[.="db"]`), until(`document.querySelector("select[aria-label=Node]").value === "beta"`),
+		to("/system"), visible(`//*[@aria-label="Versions"]//a[.="alpha"]`), visible(`//*[@aria-label="Versions"]//a[.="beta"]`), until(`document.querySelector("[data-copy=upgrade]").innerText.startsWith("ovgate node drain beta --wait")`), to("/vdisks/db"))
 	wire.Cut()
 	p.do("its node is cut off", visible(`//main//button[.="Take it over"]`))
 	both(p, "vDisk that waits for its node", "19-waits")
@@ -59,6 +64,9 @@ func TestCluster(t *testing.T) {
 	bothOver(p, "take a vDisk over, refused", "19-steal")
 	p.do("they are given up", click(`dialog input[name=acceptLoss]`), click(`//dialog//button[.="Take it over"]`), absent(`dialog`),
 		visible(`//dt[.="Node"]/following-sibling::dd[1][.="alpha"]`), visible(`//h1[.="db"]/..//*[contains(@class,"state")][contains(.,"Running")]`))
+	p.do("the node that is down", to("/nodes/beta"), visible(`//h1[.="beta"]/..//*[contains(@class,"state")][contains(.,"Down")]`), visible(`//main//*[contains(.,"What follows is what the cluster knows of it")]`),
+		visible(`//*[@aria-label="Places"]`), visible(`//main//button[.="Remove"][not(@aria-disabled="true")]`))
+	both(p, "a node that is down", "19-node-down")
 	wire.Heal()
 	p.noConsoleErrors()
 }

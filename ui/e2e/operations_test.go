@@ -159,6 +159,12 @@ func documents(p *page) {
 	p.do("words are found", fill(`input[aria-label="Find in this document"]`, "WRAPPED DATA"), visible(`//*[@role="status"]/span[.="1 of 1"]`), visible(`mark.at`),
 		fill(`input[aria-label="Find in this document"]`, "no such words"), visible(`//*[@role="status"]/span[.="Not found"]`))
 	both(p, "document, nothing found", "78-document")
+	p.do("the API", click(`//main//nav//a[@href="/docs/api"]`), visible(`//h1[.="API"]`), fill(`input[aria-label="Find operations"]`, "create vdisk"), visible(`//*[@role="status"][contains(.," of ")]`),
+		click(`//summary[contains(.,"/vdisks")][contains(.,"POST")][contains(.,"Create a vDisk")]`), visible(`//details[@open]//h3[.="Body"]`), visible(`//details[@open]//*[@class="chip"][.="role write"]`),
+		visible(`//details[@open]//dt[contains(.,"size")][contains(.,"required")]`), visible(`//details[@open]//pre[contains(.,'"vpool"')]`))
+	both(p, "the API", "78-api")
+	p.do("its address shows the same", chromedp.Reload(), visible(`//details[@open]//h3[.="Body"]`),
+		fill(`input[aria-label="Find operations"]`, "cannot be found"), visible(`//*[@role="status"][contains(.,"0 operations of")]`))
 }
 
 // channels adds a webhook that is there and one that is not.

@@ -112,7 +112,10 @@ func seed(n *testNode, dir string, full bool) map[string]string {
 		n.t.Cleanup(v.Close)
 		n.call(http.MethodPost, "/vsphere/centers", map[string]any{"name": "prod", "secret": v.Password(), "options": map[string]any{"url": v.URL(), "user": v.User(), "thumbprint": v.Thumbprint()}}, nil)
 	}
+	var status struct{ Node struct{ Name string } }
+	n.call(http.MethodGet, "/status", nil, &status)
 	return map[string]string{
+		"/nodes/:name":           "/nodes/" + status.Node.Name,
 		"/vdisks/:name":          "/vdisks/db-01",
 		"/vpools/:name":          "/vpools/gold",
 		"/iscsi/:iqn":            "/iscsi/" + published.IQN,

@@ -54,6 +54,15 @@ function nodes(dialog?: "join" | "cluster"): ComponentChildren {
   return <Lazy key="nodes" load={loadNodes}>{(n: typeof import("./pages/Nodes")) => <n.NodesPage dialog={dialog} />}</Lazy>;
 }
 
+/** One node. */
+const loadNode = () => import("./pages/Node");
+
+/** The description of the API. */
+const loadAPI = () => import("./pages/API");
+
+/** Versions and support. */
+const loadSystem = () => import("./pages/System");
+
 /** Tokens of people and programs. */
 const loadTokens = () => import("./pages/Tokens");
 
@@ -112,7 +121,10 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/nodes", () => nodes()],
   ["/nodes/new", () => nodes("join")],
   ["/nodes/cluster/new", () => nodes("cluster")],
+  ["/nodes/:name", ({ name = "" }) => <Lazy key="node" load={loadNode}>{(n: typeof import("./pages/Node")) => <n.NodePage key={name} name={name} />}</Lazy>],
+  ["/system", () => <Lazy key="system" load={loadSystem}>{(s: typeof import("./pages/System")) => <s.SystemPage />}</Lazy>],
   ["/docs", () => documents()],
+  ["/docs/api", () => <Lazy key="api" load={loadAPI}>{(a: typeof import("./pages/API")) => <a.APIPage />}</Lazy>],
   ["/docs/:name", ({ name = "" }) => documents(name)],
   ["/users", () => <UsersPage />],
   ["/users/new", () => <UsersPage create />],

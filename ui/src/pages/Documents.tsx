@@ -33,6 +33,9 @@ export function DocumentsPage({ name = first }: { name?: string }) {
                       </Link>
                     </li>
                   ))}
+                  <li>
+                    <Link to="/docs/api">API</Link>
+                  </li>
                 </ul>
               )}
             </Load>

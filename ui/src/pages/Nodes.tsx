@@ -12,6 +12,7 @@ import { Age } from "../parts/Age";
 import { Button } from "../parts/Button";
 import { DataTable, type Column } from "../parts/DataTable";
 import { Confirm, Dialog } from "../parts/Dialog";
+import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { ErrorPanel } from "../parts/Notice";
 import { Card, Facts, Page } from "../parts/Page";
@@ -143,7 +144,7 @@ function useDownload(path: Parameters<typeof download>[0]): [boolean, () => void
 }
 
 /** A backup of the metadata of the node, or of its cluster. */
-function MetadataBackup() {
+export function MetadataBackup() {
   const [busy, fetchIt] = useDownload("/metadata/backup");
   return (
     <Button needs="manage" busy={busy} label="Back up metadata of this cluster" onClick={fetchIt}>
@@ -153,7 +154,7 @@ function MetadataBackup() {
 }
 
 /** The support bundle of the node that answers this page. */
-function SupportBundle() {
+export function SupportBundle() {
   const [busy, fetchIt] = useDownload("/support-bundle");
   return (
     <Button needs="manage" busy={busy} label="Support bundle of this node" onClick={fetchIt}>
@@ -209,7 +210,17 @@ const faces: Record<MemberState, { tone: Tone; word: string }> = {
   unknown: { tone: "idle", word: "Unknown" },
 };
 
-function NodeTag({ node: n }: { node: Member }) {
+/** A node by its name, with a link to its page. */
+function NodeLink({ node: n }: { node: Member }) {
+  return (
+    <>
+      <Link to={`/nodes/${encodeURIComponent(n.name)}`}>{n.name}</Link>
+      {n.self && " (this one)"}
+    </>
+  );
+}
+
+export function NodeTag({ node: n }: { node: Member }) {
   const face = faces[n.state];
   if (n.draining) {
     return <Tag tone={n.state === "up" ? "warn" : face.tone} word={`${face.word}, draining`} title="It hands over what it serves, and takes nothing" />;
@@ -218,16 +229,16 @@ function NodeTag({ node: n }: { node: Member }) {
 }
 
 /** What other nodes hear of a node. */
-function heard(n: Member): string {
+export function heard(n: Member): string {
   return n.self ? "answers this page" : n.liveness;
 }
 
-function load(n: Member): string {
+export function load(n: Member): string {
   return n.load ? `CPU ${n.load.cpu} %, memory ${n.load.memory} %, journals ${n.load.journal} %` : "not heard";
 }
 
 const columns = (cluster: ClusterStatus | undefined): Column<Member>[] => [
-  { key: "name", title: "Name", cell: (n) => (n.self ? `${n.name} (this one)` : n.name) },
+  { key: "name", title: "Name", cell: (n) => <NodeLink node={n} /> },
   { key: "state", title: "State", cell: (n) => <NodeTag node={n} /> },
   { key: "heard", title: "Heard", cell: heard },
   { key: "vdisks", title: "vDisks", right: true, cell: (n) => n.vdisks },
@@ -236,7 +247,7 @@ const columns = (cluster: ClusterStatus | undefined): Column<Member>[] => [
   { key: "portals", title: "Portals", wrap: true, cell: (n) => <span class="mono">{n.portals.join(" ")}</span> },
   { key: "version", title: "Version", cell: (n) => n.version },
   { key: "started", title: "Started", right: true, cell: (n) => <Age at={n.startedAt} /> },
-  { key: "actions", title: "Actions", right: true, cell: (n) => <NodeActions node={n} cluster={cluster} /> },
+  { key: "actions", title: "Actions", right: true, cell: (n) => <NodeActions node={n} cluster={cluster} small /> },
 ];
 
 /** Why the node that answers cannot leave its cluster now. */
@@ -247,7 +258,8 @@ function stays(n: Member, c: ClusterStatus | undefined): string | undefined {
   return c.nodes.total === 1 ? "It is the last node of its cluster" : n.vdisks > 0 ? "It serves vDisks: drain it first" : undefined;
 }
 
-function NodeActions({ node: n, cluster }: { node: Member; cluster: ClusterStatus | undefined }) {
+/** Drain, leave and remove: small in a row of a table, or of the usual size. */
+export function NodeActions({ node: n, cluster, small = false }: { node: Member; cluster: ClusterStatus | undefined; small?: boolean }) {
   const [open, setOpen] = useState<"drain" | "leave" | "remove" | undefined>(undefined);
   const close = () => setOpen(undefined);
   const resume = async () => {
@@ -258,26 +270,26 @@ function NodeActions({ node: n, cluster }: { node: Member; cluster: ClusterStatu
       const failure = asApiError(error);
       toast("bad", [failure.message, failure.hint].filter(Boolean).join(". "));
     }
-    reload("nodes?");
+    reload("nodes?", "node:");
   };
   return (
     <>
       {n.draining ? (
-        <Button small needs="manage" label={`Let ${n.name} take vDisks again`} onClick={() => void resume()}>
+        <Button small={small} needs="manage" label={`Let ${n.name} take vDisks again`} onClick={() => void resume()}>
           End drain
         </Button>
       ) : (
-        <Button small needs="manage" label={`Drain ${n.name}`} onClick={() => setOpen("drain")}>
+        <Button small={small} needs="manage" label={`Drain ${n.name}`} onClick={() => setOpen("drain")}>
           Drain
         </Button>
       )}{" "}
       {n.self ? (
-        <Button small kind="danger" needs="manage" label={`Let ${n.name} leave`} reason={stays(n, cluster)} onClick={() => setOpen("leave")}>
+        <Button small={small} kind="danger" needs="manage" label={`Let ${n.name} leave`} reason={stays(n, cluster)} onClick={() => setOpen("leave")}>
           Leave
         </Button>
       ) : (
         <Button
-          small
+          small={small}
           kind="danger"
           needs="manage"
           label={`Remove ${n.name}`}
@@ -299,7 +311,7 @@ function NodeActions({ node: n, cluster }: { node: Member; cluster: ClusterStatu
           act={async () => {
             await call("POST /nodes/{node}/drain", { path: { node: n.id } });
             toast("ok", `${n.name} hands over what it serves`);
-            reload("nodes?", "vdisks?");
+            reload("nodes?", "node:", "vdisks?");
           }}
         />
       )}
@@ -335,6 +347,7 @@ function NodeActions({ node: n, cluster }: { node: Member; cluster: ClusterStatu
             await call("DELETE /nodes/{node}", { path: { node: n.id } });
             toast("ok", `${n.name} is removed`);
             reload("nodes?", "cluster");
+            navigate("/nodes");
           }}
         />
       )}

@@ -71,7 +71,8 @@ function HealthCard({ status: { health } }: { status: Status }) {
   );
 }
 
-function Cause({ cause }: { cause: HealthCause }) {
+/** What is wrong, where that is dealt with, and how. */
+export function Cause({ cause }: { cause: HealthCause }) {
   const { tone } = healthFace(cause.state);
   const remedy = remedyOf(cause);
   return (
@@ -93,7 +94,7 @@ function Cause({ cause }: { cause: HealthCause }) {
 /** Where a cause is dealt with: its object is given as kind and name, such as "vdisk demo". */
 function remedyOf({ code, object }: HealthCause): { to: string; text: string } | undefined {
   const [kind, name] = object.split(" ", 2);
-  if (name && (kind === "vdisk" || kind === "vpool" || kind === "backend")) {
+  if (name && (kind === "vdisk" || kind === "vpool" || kind === "backend" || kind === "node")) {
     return { to: `/${kind}s/${encodeURIComponent(name)}`, text: `Open ${name}` };
   }
   if (name && kind === "osd") {

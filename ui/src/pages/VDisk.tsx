@@ -323,7 +323,7 @@ function FactsCard({ vdisk: v }: { vdisk: VDisk }) {
       <Facts
         rows={[
           ["vPool", <Link key="vpool" to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link>],
-          ["Node", v.handover ? <Handing key="node" vdisk={v} handover={v.handover} /> : v.node],
+          ["Node", v.handover ? <Handing key="node" vdisk={v} handover={v.handover} /> : <Link key="node" to={`/nodes/${encodeURIComponent(v.node)}`}>{v.node}</Link>],
           ["Journal mirrored", mirrored(v.dtl)],
           ...(v.move ? [["Moves to", <Moving key="move" vdisk={v} move={v.move} />] as [string, ComponentChildren]] : []),
           ["Size", bytes(v.size)],

@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import type { VDisk, VDiskState } from "../api/gen";
+import type { Member, VDisk, VDiskState } from "../api/gen";
 import { bytes, count, latency, plural } from "../format";
 import { navigate, query, setQuery } from "../router";
 import { performanceOf } from "../store/metrics";
@@ -25,6 +25,7 @@ function filterOf(q: URLSearchParams): VDiskFilter {
   return {
     q: q.get("q") ?? undefined,
     vpool: q.get("vpool") ?? undefined,
+    node: q.get("node") ?? undefined,
     state: vdiskStates.find((s) => s === q.get("state")) as VDiskState | undefined,
     sort: q.get("sort") ?? "name",
     cursor: q.get("cursor") ?? undefined,
@@ -35,11 +36,12 @@ function filterOf(q: URLSearchParams): VDiskFilter {
 export function VDisksPage({ dialog }: { dialog?: "create" | "import" }) {
   const filter = filterOf(query.value);
   const list = useVDisks(filter);
-  const several = (useNodes().data?.items ?? []).length > 1;
+  const nodes = useNodes().data?.items ?? [];
+  const several = nodes.length > 1;
   const close = () => navigate("/vdisks");
   const [chosen, choose] = useChoice(JSON.stringify(filter));
   const picked = list.data?.items.filter((v) => chosen.has(v.id)) ?? [];
-  const filtered = Boolean(filter.q || filter.vpool || filter.state);
+  const filtered = Boolean(filter.q || filter.vpool || filter.node || filter.state);
   return (
     <Page
       title="vDisks"
@@ -56,7 +58,7 @@ export function VDisksPage({ dialog }: { dialog?: "create" | "import" }) {
         </>
       }
     >
-      <Filters filter={filter}>
+      <Filters filter={filter} nodes={several || filter.node ? nodes : []}>
         {chosen.size > 0 && (
           <>
             {picked.length > 0 && <GroupSnapshot vdisks={picked} done={() => choose(new Set())} />}
@@ -135,7 +137,7 @@ const columns: Column<VDisk>[] = [
 
 /** Which node serves it, and whether another one has a copy of its journal: where there are several nodes. */
 const nodeColumns: Column<VDisk>[] = [
-  { key: "node", title: "Node", cell: (v) => v.node },
+  { key: "node", title: "Node", cell: (v) => <Link to={`/nodes/${encodeURIComponent(v.node)}`}>{v.node}</Link> },
   { key: "dtl", title: "Journal copy", cell: (v) => <Tag {...copies[v.dtl.state]} title={v.dtl.reason} /> },
 ];
 
@@ -173,7 +175,7 @@ function Publication({ vdisk }: { vdisk: VDisk }) {
   return <Tag tone="ok" word={`iSCSI LUN ${vdisk.published.lun}`} title={vdisk.published.iqn} />;
 }
 
-function Filters({ filter, children }: { filter: VDiskFilter; children: ComponentChildren }) {
+function Filters({ filter, nodes, children }: { filter: VDiskFilter; nodes: Member[]; children: ComponentChildren }) {
   const vpools = useVPoolChoices();
   return (
     <div class="toolbar" role="search">
@@ -186,6 +188,16 @@ function Filters({ filter, children }: { filter: VDiskFilter; children: Componen
         <option value="">All vPools</option>
         {vpools.data?.items.map((p) => <option key={p.id}>{p.name}</option>)}
       </select>
+      {nodes.length > 0 && (
+        <select
+          aria-label="Node"
+          value={filter.node ?? ""}
+          onChange={(event) => setQuery({ node: event.currentTarget.value, cursor: undefined }, { replace: true })}
+        >
+          <option value="">All nodes</option>
+          {nodes.map((n) => <option key={n.id}>{n.name}</option>)}
+        </select>
+      )}
       <select
         aria-label="State"
         value={filter.state ?? ""}

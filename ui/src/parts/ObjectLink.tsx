@@ -7,14 +7,14 @@ export function objectAddress(object: string): string | undefined {
     case "vdisk":
     case "vpool":
     case "backend":
+    case "node":
       return name && `/${kind}s/${encodeURIComponent(name)}`;
     case "target":
       return name && `/iscsi/${encodeURIComponent(name)}`;
     case "osd":
       return name && `/disks/${name}`;
-    case "node":
     case "user":
-      return `/${kind}s`;
+      return "/users";
     case "openstack": // openstack cloud NAME
       return name === "cloud" && of ? `/openstack/${encodeURIComponent(of)}` : "/openstack";
     case "cloud":

@@ -61,6 +61,7 @@ export function navigation(counts?: Counts): [string, Entry[]][] {
               { to: "/settings", text: "Settings", icon: "person" } as const,
             ]
           : []),
+        { to: "/system", text: "Updates and support", icon: "updates" },
         { to: "/docs", text: "Documentation", icon: "docs" },
       ],
     ],

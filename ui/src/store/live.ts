@@ -50,8 +50,8 @@ export function follow(): void {
   });
   on("session", () => refresh("sessions?", "targets?", "target:", "status", "vdisks?", "vdisk:"));
   on("session.deleted", () => refresh("sessions?", "targets?", "target:", "status", "vdisks?", "vdisk:"));
-  on("node", () => refresh("nodes?", "cluster"));
-  on("node.deleted", () => refresh("nodes?", "cluster"));
+  on("node", () => refresh("nodes?", "node:", "cluster"));
+  on("node.deleted", () => refresh("nodes?", "node:", "cluster"));
   on("event", () => refresh("events?"));
   on("health", (health: Health) => {
     patch<Status>("status", (status) => ({ ...status, health }));

@@ -31,7 +31,7 @@ export function useAlba(): Query<Alba> {
 }
 
 /** Devices of the object store. */
-export function useOSDs(filter: ListFilter): Query<OSDList> {
+export function useOSDs(filter: ListFilter & { node?: string }): Query<OSDList> {
   return useQuery(
     "osds?" + JSON.stringify(filter),
     () => call("GET /osds", { query: { ...filter, limit: pageSize } }),

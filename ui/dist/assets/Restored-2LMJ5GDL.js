@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-TYCVVUUS.js";import"/assets/chunk-42Q3KYFB.js";import"/assets/chunk-R2YVXT63.js";import"/assets/chunk-4Y3CU4IT.js";import"/assets/chunk-AK3AKPC7.js";import"/assets/chunk-4KRXNNAY.js";import"/assets/chunk-Y442AB2F.js";import"/assets/chunk-EX4OSWAI.js";export{a as RestoredCards};
