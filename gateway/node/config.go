@@ -60,6 +60,8 @@ const (
 //	  advertise: 10.0.1.5:8600   # as other nodes reach it
 //	  memory: 1073741824         # keep copies in that much memory; default: durably, in the
 //	                             # journals' place on the first WRITE disk
+//	  clear: false               # true: nodes that both have it show each other their certificates,
+//	                             # and go on without encryption; for a network of their own
 //	paths: all                   # other nodes' vDisks have a path through this node, too: their
 //	                             # commands are forwarded; owner: they have none
 //	discovery_chap: optional     # of initiators that ask which targets there are: who insists on

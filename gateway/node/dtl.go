@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -23,6 +24,8 @@ type dtlConfig struct {
 	Listen    string `yaml:"listen"`    // HOST:PORT
 	Advertise string `yaml:"advertise"` // HOST:PORT as other nodes reach it
 	Memory    int64  `yaml:"memory"`    // bytes
+	// Clear: what nodes send each other is not encrypted, once both have shown who they are.
+	Clear bool `yaml:"clear"`
 }
 
 const (
@@ -104,6 +107,9 @@ func (n *node) bindDTL(context.Context) error {
 		n.dtl.wg.Wait()
 		return err
 	})
+	if n.cfg.DTL.Clear {
+		n.log.Warn("journals and forwarded commands go in the clear between this node and others that want that, too: see that nobody else is on their network", "listen", l.Addr().String())
+	}
 	n.dtl.listener, n.dtl.address = l, n.cfg.DTL.Advertise
 	if n.dtl.address == "" {
 		n.dtl.address = machineAddresses(l.Addr())[0]
@@ -145,11 +151,20 @@ func (n *node) dialDTL(ctx context.Context, id string) (net.Conn, error) {
 	if err != nil || self == nil {
 		return conn, err
 	}
-	secure, err := frames.Secure(ctx, conn, self.Client(id), false)
+	secure, err := frames.Secure(ctx, conn, n.dtlTLS(self.Client(id)), false)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("dtl: node %s at %s: %w", peer.Name, peer.DTL, err), conn.Close())
 	}
 	return abrupt{secure}, nil
+}
+
+// dtlTLS adds to a configuration that connections leave TLS, if that is wanted here; they do if
+// it is wanted at the other end, too.
+func (n *node) dtlTLS(c *tls.Config) *tls.Config {
+	if n.cfg.DTL.Clear {
+		c.NextProtos = []string{frames.Clear}
+	}
+	return c
 }
 
 // abrupt is a TLS connection that is closed at once, and does not say goodbye to a peer that
@@ -197,7 +212,7 @@ func (n *node) serveDTLConn(conn net.Conn, ready func()) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), dtlHandshake)
 	defer cancel()
-	secure, err := frames.Secure(ctx, conn, id.Server(func(node string) bool { _, ok := n.model.Node(node); return ok }), true)
+	secure, err := frames.Secure(ctx, conn, n.dtlTLS(id.Server(func(node string) bool { _, ok := n.model.Node(node); return ok })), true)
 	if err != nil {
 		return errors.Join(err, conn.Close())
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/internal/kv"
+	frames "github.com/openvstorage/ovgate/internal/wire"
 	"github.com/openvstorage/ovgate/volumedriver/dtl"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -99,7 +100,7 @@ type peer struct {
 const peerID = "b78ae933-9f21-4541-ad0d-c5572182c192"
 
 // startPeer starts it; on the address that it had, if that is given.
-func startPeer(t *testing.T, store kv.Store, id *cluster.Identity, dir, address string, known bool) *peer {
+func startPeer(t *testing.T, store kv.Store, id *cluster.Identity, dir, address string, known bool, more ...func(*config)) *peer {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -111,6 +112,9 @@ func startPeer(t *testing.T, store kv.Store, id *cluster.Identity, dir, address 
 	must(err)
 	n := &node{opt: Options{identity: id}, log: slog.New(slog.DiscardHandler), model: m, kv: store, self: self{ID: peerID, Name: "peer"}}
 	n.cfg.DTL.Listen = address
+	for _, set := range more {
+		set(&n.cfg)
+	}
 	must(n.bindDTL(t.Context()))
 	fsys, err := blockfs.OS(dir)
 	must(err)
@@ -167,7 +171,7 @@ func TestDTL(t *testing.T) {
 	store := openShared(t)
 	dir := t.TempDir()
 	config := filepath.Join(t.TempDir(), "ovgate.yaml")
-	if err := os.WriteFile(config, []byte("dtl: {listen: '127.0.0.1:0'}\ndomain: rack1\nnode_name: owner\n"), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte("dtl: {listen: '127.0.0.1:0'}\nalba: {listen: '127.0.0.1:0'}\ndomain: rack1\nnode_name: owner\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	o := Options{Data: dir, Config: config, registry: store}
@@ -252,6 +256,61 @@ func TestDTL(t *testing.T) {
 	r.tells(event.DTLDegraded, event.DTLSynced)
 	p = startPeer(t, store, mine, peerDir, p.addr, true)
 	r.untilDTL("one", "ok")
+}
+
+// TestDTLClear: journals are mirrored in the clear between nodes that both want that, once they
+// have shown their certificates, and with TLS where one does not.
+func TestDTLClear(t *testing.T) {
+	t.Parallel()
+	for _, both := range []bool{true, false} {
+		t.Run(fmt.Sprintf("the other one too: %v", both), func(t *testing.T) {
+			store, dir := openShared(t), t.TempDir()
+			conf := filepath.Join(t.TempDir(), "ovgate.yaml")
+			write(t, conf, "dtl: {listen: '127.0.0.1:0', clear: true}\nalba: {listen: '127.0.0.1:0'}\nnode_name: owner\n")
+			o := Options{Data: dir, Config: conf, registry: store}
+			r := start(t, o)
+			r.pool("gold", filepath.Join(dir, "backend", "gold"))
+			r.disk("one", "gold", 1<<30)
+			owner, _ := r.node()
+			if err := r.stop(); err != nil {
+				t.Fatal(err)
+			}
+			m, err := model.Open(t.Context(), store, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			id := m.Cluster().ID
+			ca := signer(t, id)
+			o.identity = identityOf(t, ca, id, owner)
+			r = start(t, o)
+			p := startPeer(t, store, identityOf(t, ca, id, peerID), t.TempDir(), "127.0.0.1:0", false, func(c *config) { c.DTL.Clear = both })
+			defer p.stop()
+			r.untilDTL("one", "ok")
+			r.until("its address is known", func() bool { n, ok := p.n.model.Node(owner); return ok && n.DTL != "" })
+			conn, err := p.n.dialDTL(t.Context(), owner)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := conn.(abrupt).Clear(); got != both {
+				t.Errorf("in the clear: %v", got)
+			}
+			if err := conn.Close(); err != nil {
+				t.Error(err)
+			}
+			// Who is none of them gets no further than before.
+			stranger, err := net.Dial("tcp", p.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stranger.Close()
+			other := p.n.dtlTLS(identityOf(t, signer(t, id), id, owner).Client(peerID))
+			if c, err := frames.Secure(t.Context(), stranger, other, false); err == nil {
+				if _, err := c.Read(make([]byte, 1)); err == nil {
+					t.Error("a stranger is heard")
+				}
+			}
+		})
+	}
 }
 
 // metrics returns what a scraper reads.

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"sync"
+	"time"
 )
 
 // Buffers between TLS and the socket: crypto/tls reads and writes one record
@@ -16,10 +18,44 @@ const (
 	secureWrite = 64 << 10
 )
 
-// TLSConn is a TLS connection that a Conn flushes at the end of each frame.
+// Clear is the protocol (ALPN) of connections that leave TLS once both ends have shown who
+// they are: what follows is neither secret nor protected against who can change it on its way.
+// A connection does if both ends have it in NextProtos, and is a TLS connection otherwise.
+const Clear = "ovgate-clear/1"
+
+// TLSConn is a TLS connection that a Conn flushes at the end of each frame, or one that has
+// left TLS (Clear).
 type TLSConn struct {
 	*tls.Conn
 	below *heldConn
+	clear bool
+}
+
+// Clear tells whether the connection has left TLS.
+func (c *TLSConn) Clear() bool { return c.clear }
+
+// Read implements net.Conn.
+func (c *TLSConn) Read(p []byte) (int, error) {
+	if c.clear {
+		return c.below.Read(p)
+	}
+	return c.Conn.Read(p)
+}
+
+// Write implements net.Conn.
+func (c *TLSConn) Write(p []byte) (int, error) {
+	if c.clear {
+		return c.below.Write(p)
+	}
+	return c.Conn.Write(p)
+}
+
+// Close implements net.Conn.
+func (c *TLSConn) Close() error {
+	if c.clear {
+		return c.below.Close()
+	}
+	return c.Conn.Close()
 }
 
 // BeforeRead has f called, by who reads, before each read of the connection below, which
@@ -35,7 +71,8 @@ func (c *TLSConn) Flush() error {
 }
 
 // Secure performs the TLS handshake over raw, as the server or as the client that
-// config is for, and returns the connection; ctx bounds the handshake. raw stays
+// config is for, and returns the connection, which has left TLS if that is what both ends want
+// (Clear); ctx bounds the handshake. raw stays
 // the caller's: closing it ends everything at once, where closing the TLSConn
 // would first say goodbye to a peer that may not read.
 func Secure(ctx context.Context, raw net.Conn, config *tls.Config, server bool) (*TLSConn, error) {
@@ -50,8 +87,33 @@ func Secure(ctx context.Context, raw net.Conn, config *tls.Config, server bool) 
 	if err := t.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
+	if t.ConnectionState().NegotiatedProtocol == Clear {
+		if err := t.leave(ctx, server); err != nil {
+			return nil, err
+		}
+	}
 	below.hold()
 	return t, nil
+}
+
+// leave leaves TLS. crypto/tls reads ahead, and what it has read is lost to who reads below it:
+// the client says nothing after its part of the handshake until the server, which has all of
+// that by then, sends a byte; the server says nothing after it before it hears from the client,
+// as all protocols of a Conn begin.
+func (c *TLSConn) leave(ctx context.Context, server bool) error {
+	stop := context.AfterFunc(ctx, func() { _ = c.below.SetDeadline(time.Unix(1, 0)) })
+	var now [1]byte
+	var err error
+	if server {
+		_, err = c.Conn.Write(now[:])
+	} else {
+		_, err = io.ReadFull(c.Conn, now[:])
+	}
+	if !stop() {
+		return context.Cause(ctx)
+	}
+	c.clear = err == nil
+	return err
 }
 
 // heldConn gathers records into large reads and, once held, writes.

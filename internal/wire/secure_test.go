@@ -1,6 +1,7 @@
 package wire_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -33,19 +34,27 @@ func selfSigned(t *testing.T) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// counted counts the writes of a connection.
+// mark is found on its way if it is not encrypted.
+const mark = "nobody but the peer reads this"
+
+// counted counts the writes of a connection, and looks for the mark in them.
 type counted struct {
 	net.Conn
 	writes atomic.Int32
+	marked atomic.Bool
 }
 
 func (c *counted) Write(p []byte) (int, error) {
 	c.writes.Add(1)
+	if bytes.Contains(p, []byte(mark)) {
+		c.marked.Store(true)
+	}
 	return c.Conn.Write(p)
 }
 
-// TestSecure: the same frames over TLS, in few writes.
-func TestSecure(t *testing.T) {
+// pair returns both ends of a connection, and what the client writes to.
+func pair(t *testing.T, ctx context.Context, server, client *tls.Config) (to, from *wire.TLSConn, out *counted) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -55,52 +64,108 @@ func TestSecure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer raw.Close()
+	t.Cleanup(func() { raw.Close() })
 	peer, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer peer.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	var server *wire.TLSConn
+	t.Cleanup(func() { peer.Close() })
 	var accept sync.WaitGroup
-	config := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}, SessionTicketsDisabled: true}
-	accept.Go(func() {
-		server, err = wire.Secure(ctx, peer, config, true)
-	})
-	out := &counted{Conn: raw}
-	client, cerr := wire.Secure(ctx, out, &tls.Config{InsecureSkipVerify: true, DynamicRecordSizingDisabled: true}, false)
+	accept.Go(func() { to, err = wire.Secure(ctx, peer, server, true) })
+	out = &counted{Conn: raw}
+	from, cerr := wire.Secure(ctx, out, client, false)
 	accept.Wait()
 	if err := errors.Join(err, cerr); err != nil {
 		t.Fatal(err)
 	}
-	from, to := wire.NewConn(client, proto, limits), wire.NewConn(server, proto, limits)
-	checkFrames(t, from, to)
+	return to, from, out
+}
 
-	out.writes.Store(0)
-	var got sync.WaitGroup
-	got.Go(func() {
-		if _, err := to.Next(); err != nil {
-			t.Error(err)
-		}
-		if _, err := to.Meta(); err != nil {
-			t.Error(err)
-		}
-		if err := to.Skip(); err != nil {
-			t.Error(err)
-		}
+// pass reads a frame and lets go of it.
+func pass(c *wire.Conn) error {
+	if _, err := c.Next(); err != nil {
+		return err
+	}
+	if _, err := c.Meta(); err != nil {
+		return err
+	}
+	return c.Skip()
+}
+
+// TestSecure: the same frames over TLS, and in the clear where both ends want that, in few writes.
+func TestSecure(t *testing.T) {
+	clear := []string{wire.Clear}
+	for name, c := range map[string]struct {
+		server, client []string
+		clear          bool
+	}{"TLS": {}, "the server would": {server: clear}, "the client would": {client: clear}, "both would": {clear, clear, true}} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			server, client, out := pair(t, ctx, &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}, NextProtos: c.server},
+				&tls.Config{InsecureSkipVerify: true, DynamicRecordSizingDisabled: true, NextProtos: c.client})
+			if server.Clear() != c.clear || client.Clear() != c.clear {
+				t.Fatalf("in the clear: %v and %v, want %v", server.Clear(), client.Clear(), c.clear)
+			}
+			from, to := wire.NewConn(client, proto, limits), wire.NewConn(server, proto, limits)
+			checkFrames(t, from, to)
+
+			out.writes.Store(0)
+			out.marked.Store(false)
+			var got sync.WaitGroup
+			got.Go(func() {
+				if err := pass(to); err != nil {
+					t.Error(err)
+				}
+			})
+			if err := from.Send(1, 0, []byte(mark), make([]byte, 1<<20)); err != nil {
+				t.Fatal(err)
+			}
+			got.Wait()
+			if n := out.writes.Load(); n > 20 {
+				t.Errorf("1 MiB took %d writes", n)
+			}
+			if out.marked.Load() != c.clear {
+				t.Errorf("the frame can be read on its way: %v, want %v", out.marked.Load(), c.clear)
+			}
+			// Large answers back, while more is asked.
+			var asked sync.WaitGroup
+			asked.Go(func() {
+				for range 3 {
+					if err := to.Send(1, 0, nil, make([]byte, 200<<10)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			for range 3 {
+				if err := pass(from); err != nil {
+					t.Error(err)
+				}
+			}
+			asked.Wait()
+			out.Close()
+			if _, err := to.Next(); !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("after the end: %v", err)
+			}
+		})
+	}
+}
+
+// TestClearEnds: a server that says nothing after the handshake costs no more than ctx.
+func TestClearEnds(t *testing.T) {
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	var serve sync.WaitGroup
+	defer serve.Wait()
+	defer b.Close()
+	serve.Go(func() { // a server that shakes hands, and goes no further
+		_ = tls.Server(b, &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}, NextProtos: []string{wire.Clear}, SessionTicketsDisabled: true}).Handshake()
 	})
-	if err := from.Send(1, 0, []byte("m"), make([]byte, 1<<20)); err != nil {
-		t.Fatal(err)
-	}
-	got.Wait()
-	if n := out.writes.Load(); n > 20 {
-		t.Errorf("1 MiB took %d writes", n)
-	}
-	raw.Close()
-	if _, err := to.Next(); !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("after the end: %v", err)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := wire.Secure(ctx, a, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{wire.Clear}}, false); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -2,7 +2,7 @@
 // scripts/bench measures beside tgt.
 //
 //	memtarget [-listen ADDR] [-size BYTES] [-file PATH] [-delay D] [-profile FILE]
-//	          [-forward ADDR | -owner ADDR]
+//	          [-forward ADDR | -owner ADDR [-clear]]
 //
 // With -forward it also executes commands that others forward, at that address; with
 // -owner it has no devices, and forwards to the one at that address, with TLS. LUN 0 is plain memory, LUN 1 the file if one is given, LUN 2 memory that takes
@@ -33,6 +33,7 @@ const iqn = "iqn.2026-01.io.ovgate.bench:memory"
 type options struct {
 	listen, file, profile string
 	forward, owner        string
+	clear                 bool
 	size                  int64
 	delay                 time.Duration
 }
@@ -43,6 +44,7 @@ func main() {
 	flag.Int64Var(&o.size, "size", 256<<20, "size of the devices in memory, in bytes")
 	flag.StringVar(&o.file, "file", "", "file of LUN 1")
 	flag.DurationVar(&o.delay, "delay", time.Millisecond, "time that LUN 2 takes")
+	flag.BoolVar(&o.clear, "clear", false, "forward in the clear once both ends have shaken hands")
 	flag.StringVar(&o.forward, "forward", "", "loopback address and port for commands of others")
 	flag.StringVar(&o.owner, "owner", "", "address of the memtarget that has the devices")
 	flag.StringVar(&o.profile, "profile", "", "write a CPU profile here")
@@ -73,7 +75,7 @@ func run(o options) error {
 	}
 	var config iscsi.Config
 	if o.owner != "" {
-		f := forwarder(o.owner)
+		f := forwarder(o.owner, o.clear)
 		defer f.Close()
 		config.Forward = f
 	}
