@@ -420,3 +420,8 @@ func choose(selector, value string) chromedp.Action[chromedp.Void] {
 	set := fmt.Sprintf("{const e = document.querySelector(%q); e.value = %q; e.dispatchEvent(new Event('change', {bubbles: true}))}", selector, value)
 	return chromedp.Steps(visible(selector), chromedp.Evaluate[chromedp.Void](set))
 }
+
+// fromMenu does an action of the page that is in the menu More, once it may be done.
+func fromMenu(action string) chromedp.Action[chromedp.Void] {
+	return chromedp.Steps(click(`//button[@aria-label="More actions"]`), click(fmt.Sprintf(`//*[@role="menuitem"][.=%q][not(@aria-disabled)]`, action)))
+}

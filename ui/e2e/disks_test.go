@@ -47,7 +47,7 @@ func TestReplaceDisk(t *testing.T) {
 		visible(`//*[@class="toast"][contains(.,"Device 7 is being verified")]`), visible(`//b[.="Verify device 7"]`))
 
 	p.provokes("/api/v1/osds/7")
-	p.do("a move to no path from the root is refused", click(`//main//button[.="Move"]`), fill(`dialog input[name=place]`, "elsewhere"),
+	p.do("a move to no path from the root is refused", fromMenu("Move"), fill(`dialog input[name=place]`, "elsewhere"),
 		click(`//dialog//button[.="Save"]`), visible(`//dialog//*[@role="alert"][contains(.,"a directory from the root")]`))
 	p.audit("move refused")
 	p.do("replace one that works", to("/disks/2"), visible(`//h1[.="Device 2"]`),
@@ -77,7 +77,7 @@ func TestReplaceDisk(t *testing.T) {
 	p.within(probeLimit, "a device that is gone says so", chromedp.Navigate(n.url+"/disks/3"), visible(`//b[starts-with(.,"It does not work")]`))
 	p.audit("failed device")
 	p.shot("25-failed")
-	p.do("giving it up asks for its number", click(`//main//button[.="Give up"]`), visible(`dialog input[name=confirm]`),
+	p.do("giving it up asks for its number", fromMenu("Give up"), visible(`dialog input[name=confirm]`),
 		visible(`//dialog//button[.="Give it up"][@aria-disabled="true"]`))
 	p.audit("give up")
 	p.shot("26-give-up")

@@ -191,15 +191,15 @@ func sharedTarget(p *page) {
 }
 
 func limits(p *page, n *testNode) {
-	p.do("vDisk", to("/vdisks/db-01"), visible(`//button[.="Limits"]`))
+	p.do("vDisk", to("/vdisks/db-01"), visible(`//button[@aria-label="More actions"]`))
 	p.provokes("/api/v1/vdisks/db-01/qos")
-	p.do("a limit that is an outage is refused at its field", click(`//button[.="Limits"]`),
+	p.do("a limit that is an outage is refused at its field", fromMenu("Limits"),
 		fill(`dialog input[name=iops]`, "1"), click(`//dialog//button[.="Save"]`), visible(`dialog input[name=iops][aria-invalid=true]`))
 	p.audit("limits with an error")
 	p.do("limits", fill(`dialog input[name=iops]`, "5000"), fill(`dialog input[name=rate]`, "100"), fill(`dialog input[name=burst]`, "5"),
 		click(`//dialog//button[.="Save"]`), absent(`dialog`), visible(`//dd[.="5000 IOPS, 100 MiB/s, burst 5 s"]`))
 	p.provokes("/api/v1/vdisks/db-01/cache")
-	p.do("too small a share of the read cache is refused at its field", click(`//button[.="Read cache"]`),
+	p.do("too small a share of the read cache is refused at its field", fromMenu("Read cache"),
 		fill(`dialog input[name=quota]`, "1"), click(`//dialog//button[.="Save"]`), visible(`dialog input[name=quota][aria-invalid=true]`))
 	p.audit("read cache with an error")
 	p.do("a share of the read cache", fill(`dialog input[name=quota]`, "32"), click(`//dialog//button[.="Save"]`),
@@ -222,18 +222,18 @@ func session(p *page, url string) {
 }
 
 func changes(p *page, n *testNode) {
-	p.do("back to the vDisk", to("/vdisks/db-01"), visible(`//button[.="Unpublish"]`))
+	p.do("back to the vDisk", to("/vdisks/db-01"), visible(`//button[.="Connect"]`))
 	p.provokes("/api/v1/vdisks/db-01")
 	p.do("shrink is refused at its field", click(`//button[.="Grow"]`), fill(`dialog input[name=size]`, "4"),
 		click(`//dialog//button[.="Grow"]`), visible(`dialog input[name=size][aria-invalid=true]`))
 	p.do("grow", fill(`dialog input[name=size]`, "16"), click(`//dialog//button[.="Grow"]`),
 		visible(`//dd[.="16 GiB"]`))
-	p.do("rename", click(`//button[.="Rename"]`), fill(`dialog input[name=name]`, "db-02"),
+	p.do("rename", fromMenu("Rename"), fill(`dialog input[name=name]`, "db-02"),
 		click(`//dialog//button[.="Rename"]`), visible(`//h1[.="db-02"]`))
 	p.mayAskLate(http.StatusNotFound, "/api/v1/targets/iqn.2026-11.io.ovgate%3Adefault-db-01")
-	p.do("unpublish", click(`//button[.="Unpublish"]`), click(`//dialog//button[.="Unpublish"]`),
+	p.do("unpublish", fromMenu("Unpublish"), click(`//dialog//button[.="Unpublish"]`),
 		visible(`//button[.="Publish"]`), absent(`dialog`))
-	p.do("delete asks for the name", click(`//button[.="Delete"]`), visible(`dialog input[name=confirm]`))
+	p.do("delete asks for the name", fromMenu("Delete"), visible(`dialog input[name=confirm]`))
 	p.audit("delete")
 	p.shot("10-delete")
 	p.do("delete", fill(`dialog input[name=confirm]`, "db-02"), click(`//dialog//button[.="Delete vDisk"]`),
@@ -244,7 +244,7 @@ func changes(p *page, n *testNode) {
 	p.do("restore under another name", click(`//button[@aria-label="Restore db-02"]`), fill(`dialog input[name=name]`, "db-03"),
 		click(`//dialog//button[.="Restore"]`), visible(`//h2[.="Nothing in the trash"]`), absent(`dialog`))
 	p.do("it is back", click(`//nav//a[@href="/vdisks"]`), click(`//td//a[.="db-03"]`), visible(`//h1[.="db-03"]`), visible(`//dd[.="16 GiB"]`))
-	p.do("delete it again", click(`//button[.="Delete"]`), fill(`dialog input[name=confirm]`, "db-03"), click(`//dialog//button[.="Delete vDisk"]`),
+	p.do("delete it again", fromMenu("Delete"), fill(`dialog input[name=confirm]`, "db-03"), click(`//dialog//button[.="Delete vDisk"]`),
 		visible(`//h2[.="No vDisks yet"]`))
 	p.do("for good", click(`//main//button[.="Trash"]`), click(`//button[@aria-label="Purge db-03"]`), fill(`dialog input[name=confirm]`, "db-03"),
 		click(`//dialog//button[.="Delete for good"]`), visible(`//h2[.="Nothing in the trash"]`))

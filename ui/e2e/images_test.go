@@ -50,7 +50,7 @@ func TestImages(t *testing.T) {
 	p.do("and sent again", chosen("disk.raw", "raw"), click(`//dialog//button[.="Import"]`), absent(`dialog`), visible(`//h1[.="disk"]`))
 
 	dir := t.TempDir()
-	p.do("an image of it", click(`//main//button[.="Export"]`), visible(`//dialog//option[.="Now"]/..`))
+	p.do("an image of it", fromMenu("Export"), visible(`//dialog//option[.="Now"]/..`))
 	bothOver(p, "export an image", "99-export")
 	p.do("arrives", saveTo(dir), click(`//dialog//button[.="Export"]`), arrives(dir, "disk.raw"), absent(`dialog`))
 	want := make([]byte, 3<<20+64<<10) // whole clusters
@@ -60,7 +60,7 @@ func TestImages(t *testing.T) {
 	if got, err := os.ReadFile(filepath.Join(dir, "disk.raw")); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("the image has %d bytes, want %d with other content (%v)", len(got), len(want), err)
 	}
-	p.do("one that no browser saves", to("/vdisks/large"), click(`//main//button[.="Export"]`), visible(`//dialog//button[.="Export"][@aria-disabled="true"][contains(@title,"8 GiB")]`))
+	p.do("one that no browser saves", to("/vdisks/large"), fromMenu("Export"), visible(`//dialog//button[.="Export"][@aria-disabled="true"][contains(@title,"8 GiB")]`))
 	p.audit("vDisk that is too large for a browser")
 	p.noConsoleErrors()
 }

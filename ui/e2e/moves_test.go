@@ -21,12 +21,12 @@ func TestMoves(t *testing.T) {
 	p := openPage(t)
 	p.do("signed in", signedIn(n, admin), chromedp.Navigate(n.url+"/vdisks/db"), visible(`//h1[.="db"]`), visible(`//dd//a[.="gold"]`))
 
-	p.do("journal copy", click(`//button[.="Journal copy"]`), visible(`dialog select[name=peer]`), until(`document.querySelector("dialog select[name=mode]").value === "inherit"`))
+	p.do("journal copy", fromMenu("Journal copy"), visible(`dialog select[name=peer]`), until(`document.querySelector("dialog select[name=mode]").value === "inherit"`))
 	bothOver(p, "journal copy", "95-journal-copy")
 	p.do("off", choose(`dialog select[name=mode]`, "off"), click(`//dialog//button[.="Save"]`), absent(`dialog`), visible(`//dt[.="Journal mirrored"]/following-sibling::dd[1][contains(.,"off")]`),
-		click(`//button[.="Journal copy"]`), until(`document.querySelector("dialog select[name=mode]")?.value === "off"`), click(`//dialog//button[.="Cancel"]`), absent(`dialog`))
+		fromMenu("Journal copy"), until(`document.querySelector("dialog select[name=mode]")?.value === "off"`), click(`//dialog//button[.="Cancel"]`), absent(`dialog`))
 
-	p.do("a vPool has to be chosen", click(`//button[.="Change vPool"]`), visible(`dialog select[name=vpool]`), click(`//dialog//button[.="Move"]`), visible(`dialog select[name=vpool][aria-invalid=true]`))
+	p.do("a vPool has to be chosen", fromMenu("Change vPool"), visible(`dialog select[name=vpool]`), click(`//dialog//button[.="Move"]`), visible(`dialog select[name=vpool][aria-invalid=true]`))
 	bothOver(p, "change vPool", "96-change-vpool")
 	p.do("it moves", choose(`dialog select[name=vpool]`, "silver"), click(`//dialog//button[.="Move"]`), absent(`dialog`), visible(`//dd//a[.="silver"]`))
 
@@ -34,7 +34,7 @@ func TestMoves(t *testing.T) {
 	if err := os.Rename(dirs["bronze"], away); err != nil {
 		t.Fatal(err)
 	}
-	p.do("one that cannot go on", click(`//button[.="Change vPool"][not(@aria-disabled)]`), choose(`dialog select[name=vpool]`, "bronze"), click(`//dialog//button[.="Move"]`), absent(`dialog`),
+	p.do("one that cannot go on", fromMenu("Change vPool"), choose(`dialog select[name=vpool]`, "bronze"), click(`//dialog//button[.="Move"]`), absent(`dialog`),
 		visible(`//dt[.="Moves to"]/following-sibling::dd[1][contains(.,"bronze")]`))
 	p.audit("a move")
 	p.shot("97-move")

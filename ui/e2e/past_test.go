@@ -120,10 +120,10 @@ func snapshots(p *page, url string) {
 // timeTravel picks a moment on the line, goes back to it, and looks at the data.
 func timeTravel(p *page, n *testNode, url string) {
 	p.io(url, "write -P 0xcc 0 64k")
-	p.do("the moment is committed", chromedp.Navigate(n.url+"/vdisks/db-01?tab=snapshots"), click(`//button[.="Commit now"]`),
+	p.do("the moment is committed", chromedp.Navigate(n.url+"/vdisks/db-01?tab=snapshots"), fromMenu("Commit now"),
 		visible(`//*[@class="toast"][contains(.,"The backend holds everything")]`))
 	p.io(url, "write -P 0xdd 0 64k")
-	p.do("and one later", click(`//button[.="Commit now"]`), until(`document.querySelectorAll(".toast").length > 1`),
+	p.do("and one later", fromMenu("Commit now"), until(`document.querySelectorAll(".toast").length > 1`),
 		chromedp.Navigate(n.url+"/vdisks/db-01?tab=snapshots"), visible(`.timeline input`),
 		visible(`//dd[.="nothing was written"]`))
 	p.audit("time travel")

@@ -1,24 +1,25 @@
 import type { ComponentChildren } from "preact";
 import { match } from "./router";
 import { OverviewPage } from "./pages/Overview";
-import { VDisksPage } from "./pages/VDisks";
-import { TemplatesPage } from "./pages/Templates";
-import { TrashPage } from "./pages/Trash";
-import { VPoolsPage } from "./pages/VPools";
-import { ISCSIPage } from "./pages/ISCSI";
-import { UsersPage } from "./pages/Users";
 import { NotFoundPage } from "./pages/NotFound";
 import { Lazy } from "./parts/Lazy";
 
 type Values = Record<string, string>;
 
+type ListPages = typeof import("./pages/lists");
 type ObjectPages = typeof import("./pages/object");
 type IntegrationPages = typeof import("./pages/integration");
 type OperationPages = typeof import("./pages/operations");
 
+const loadLists = () => import("./pages/lists");
 const loadObject = () => import("./pages/object");
 const loadIntegration = () => import("./pages/integration");
 const loadOperations = () => import("./pages/operations");
+
+/** A list of the block side, or of users. */
+function list(page: (pages: ListPages) => ComponentChildren): ComponentChildren {
+  return <Lazy key="lists" load={loadLists}>{page}</Lazy>;
+}
 
 /** A page of the object side. */
 function object(page: (pages: ObjectPages) => ComponentChildren): ComponentChildren {
@@ -77,18 +78,18 @@ function documents(name?: string): ComponentChildren {
 const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/", () => <OverviewPage />],
   ["/topology", () => <Lazy key="topology" load={loadTopology}>{(t: typeof import("./pages/Topology")) => <t.TopologyPage />}</Lazy>],
-  ["/vdisks", () => <VDisksPage />],
-  ["/vdisks/new", () => <VDisksPage dialog="create" />],
-  ["/vdisks/import", () => <VDisksPage dialog="import" />],
+  ["/vdisks", () => list((l) => <l.VDisksPage />)],
+  ["/vdisks/new", () => list((l) => <l.VDisksPage dialog="create" />)],
+  ["/vdisks/import", () => list((l) => <l.VDisksPage dialog="import" />)],
   ["/vdisks/:name", ({ name = "" }) => <Lazy key="vdisk" load={loadVDisk}>{(v: typeof import("./pages/VDisk")) => <v.VDiskPage key={name} name={name} />}</Lazy>],
-  ["/templates", () => <TemplatesPage />],
-  ["/trash", () => <TrashPage />],
-  ["/vpools", () => <VPoolsPage />],
-  ["/vpools/new", () => <VPoolsPage dialog="create" />],
-  ["/vpools/recover", () => <VPoolsPage dialog="recover" />],
+  ["/templates", () => list((l) => <l.TemplatesPage />)],
+  ["/trash", () => list((l) => <l.TrashPage />)],
+  ["/vpools", () => list((l) => <l.VPoolsPage />)],
+  ["/vpools/new", () => list((l) => <l.VPoolsPage dialog="create" />)],
+  ["/vpools/recover", () => list((l) => <l.VPoolsPage dialog="recover" />)],
   ["/vpools/:name", ({ name = "" }) => <Lazy key="vpool" load={loadVPool}>{(v: typeof import("./pages/VPool")) => <v.VPoolPage key={name} name={name} />}</Lazy>],
-  ["/iscsi", () => <ISCSIPage />],
-  ["/iscsi/new", () => <ISCSIPage create />],
+  ["/iscsi", () => list((l) => <l.ISCSIPage />)],
+  ["/iscsi/new", () => list((l) => <l.ISCSIPage create />)],
   ["/iscsi/:iqn", ({ iqn = "" }) => <Lazy key="target" load={loadTarget}>{(t: typeof import("./pages/Target")) => <t.TargetPage key={iqn} iqn={iqn} />}</Lazy>],
   ["/alba", () => object((o) => <o.AlbaPage />)],
   ["/alba/presets/new", () => object((o) => <o.AlbaPage createPreset />)],
@@ -126,8 +127,8 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/docs", () => documents()],
   ["/docs/api", () => <Lazy key="api" load={loadAPI}>{(a: typeof import("./pages/API")) => <a.APIPage />}</Lazy>],
   ["/docs/:name", ({ name = "" }) => documents(name)],
-  ["/users", () => <UsersPage />],
-  ["/users/new", () => <UsersPage create />],
+  ["/users", () => list((l) => <l.UsersPage />)],
+  ["/users/new", () => list((l) => <l.UsersPage create />)],
   ["/tokens", () => <Lazy key="tokens" load={loadTokens}>{(t: typeof import("./pages/Tokens")) => <t.TokensPage />}</Lazy>],
   ["/tokens/new", () => <Lazy key="tokens" load={loadTokens}>{(t: typeof import("./pages/Tokens")) => <t.TokensPage create />}</Lazy>],
 ];

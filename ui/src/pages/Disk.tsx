@@ -11,9 +11,10 @@ import { DeviceMeter, HealthTag, OSDTag, place, temperature } from "../parts/Dev
 import { JobMeter, JobTag, pace, progress } from "../parts/JobParts";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
+import { Menu } from "../parts/Menu";
 import { Notice } from "../parts/Notice";
 import { Card, Facts, Page } from "../parts/Page";
-import { devicesChanged, LocateButtons, MoveDialog, PurgeDialog, RetireDialog } from "./DiskDialogs";
+import { devicesChanged, MoveDialog, PurgeDialog, RetireDialog, useLight } from "./DiskDialogs";
 
 /** One device of the object store. */
 export function DiskPage({ number }: { number: number }) {
@@ -52,6 +53,7 @@ export function DiskPage({ number }: { number: number }) {
 function Actions({ osd: o }: { osd: OSD }) {
   const [open, setOpen] = useState<"move" | "retire" | "purge" | undefined>(undefined);
   const close = () => setOpen(undefined);
+  const { light, reason } = useLight(o);
   const verify = async () => {
     try {
       await call("POST /osds/{osd}/verify", { path: { osd: o.number } });
@@ -64,35 +66,43 @@ function Actions({ osd: o }: { osd: OSD }) {
   };
   return (
     <>
-      <LocateButtons osd={o} />
-      <Button
-        needs="manage"
-        reason={o.working ? undefined : "It does not work"}
-        onClick={() => void verify()}
-      >
+      <Button needs="manage" reason={o.working ? undefined : "It does not work"} onClick={() => void verify()}>
         Verify
-      </Button>
-      <Button needs="manage" onClick={() => setOpen("move")}>
-        Move
       </Button>
       <Link class="btn" to={`/disks/${o.number}/replace`}>
         Replace
       </Link>
-      <Button
-        needs="manage"
-        reason={o.state === "in-use" ? undefined : "Only a device in use is retired"}
-        onClick={() => setOpen("retire")}
-      >
-        Retire
-      </Button>
-      <Button
-        kind="danger"
-        needs="manage"
-        reason={o.state === "purging" ? "It is given up already" : undefined}
-        onClick={() => setOpen("purge")}
-      >
-        Give up
-      </Button>
+      <Menu
+        label="More actions"
+        groups={[
+          {
+            title: "Find it",
+            items: [
+              { text: "Light on", needs: "manage", reason, act: () => light(true) },
+              { text: "Light off", needs: "manage", reason, act: () => light(false) },
+            ],
+          },
+          { title: "Place", items: [{ text: "Move", needs: "manage", act: () => setOpen("move") }] },
+          {
+            items: [
+              {
+                text: "Retire",
+                needs: "manage",
+                reason: o.state === "in-use" ? undefined : "Only a device in use is retired",
+                danger: true,
+                act: () => setOpen("retire"),
+              },
+              {
+                text: "Give up",
+                needs: "manage",
+                reason: o.state === "purging" ? "It is given up already" : undefined,
+                danger: true,
+                act: () => setOpen("purge"),
+              },
+            ],
+          },
+        ]}
+      />
       {open === "move" && <MoveDialog osd={o} onClose={close} />}
       {open === "retire" && <RetireDialog osd={o} onClose={close} />}
       {open === "purge" && <PurgeDialog osd={o} onClose={close} />}

@@ -152,7 +152,22 @@ export function PurgeDialog({ osd: o, onClose }: Props) {
 }
 
 /** Buttons that switch the light at the place of a device's disk. */
-export function LocateButtons({ osd: o }: { osd: OSD }) {
+export function LocateButtons({ osd }: { osd: OSD }) {
+  const { light, busy, reason } = useLight(osd);
+  return (
+    <>
+      <Button needs="manage" reason={reason} busy={busy} onClick={() => light(true)}>
+        Light on
+      </Button>
+      <Button needs="manage" reason={reason} busy={busy} onClick={() => light(false)}>
+        Light off
+      </Button>
+    </>
+  );
+}
+
+/** The light of a device, and why it cannot be switched. */
+export function useLight(o: OSD): { light: (on: boolean) => void; busy: boolean; reason: string | undefined } {
   const submit = useSubmit();
   const light = (on: boolean) =>
     void submit.run(async () => {
@@ -165,14 +180,5 @@ export function LocateButtons({ osd: o }: { osd: OSD }) {
       }
     });
   const reason = o.disk ? undefined : `It is on no disk of this node that is known: find it by ${o.directory ?? o.address}`;
-  return (
-    <>
-      <Button needs="manage" reason={reason} busy={submit.busy} onClick={() => light(true)}>
-        Light on
-      </Button>
-      <Button needs="manage" reason={reason} busy={submit.busy} onClick={() => light(false)}>
-        Light off
-      </Button>
-    </>
-  );
+  return { light, busy: submit.busy, reason };
 }

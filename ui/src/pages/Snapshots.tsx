@@ -80,7 +80,8 @@ export function SnapshotsTab({ vdisk }: { vdisk: VDisk }) {
   );
 }
 
-function noSnapshot(v: VDisk): string | undefined {
+/** Why no snapshot of a vDisk can be made now. */
+export function noSnapshot(v: VDisk): string | undefined {
   return v.state === "template" ? "A template does not change" : undefined;
 }
 
@@ -206,7 +207,7 @@ async function remove(vdisk: VDisk, snapshots: Snapshot[], force: boolean): Prom
   reload("snapshots:" + vdisk.id, "history:" + vdisk.id);
 }
 
-function CreateSnapshotDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void }) {
+export function CreateSnapshotDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void }) {
   const submit = useSubmit();
   const [name, setName] = useState("");
   const [sticky, setSticky] = useState(false);

@@ -15,6 +15,7 @@ import { Confirm, Dialog } from "../parts/Dialog";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { fillTone, Meter } from "../parts/Meter";
+import { Menu, type MenuGroup, type MenuItem } from "../parts/Menu";
 import { ErrorPanel, Notice } from "../parts/Notice";
 import { EventsOf } from "../parts/ObjectLink";
 import { Card, Facts, Page } from "../parts/Page";
@@ -24,7 +25,7 @@ import { CloneDialog } from "./CloneDialog";
 import { ExportDialog } from "./Images";
 import { LineageTab } from "./Lineage";
 import { MaintenanceTab } from "./Maintenance";
-import { SnapshotsTab } from "./Snapshots";
+import { CreateSnapshotDialog, noSnapshot, SnapshotsTab } from "./Snapshots";
 import { VDiskTag, vdiskFace } from "../parts/StateTag";
 import { CancelHandoverDialog, CancelMoveDialog, JournalCopyDialog, mirrored, MoveToNodeDialog, MoveToVPoolDialog, StealDialog } from "./VDiskNode";
 import { CacheDialog, GrowDialog, HistoryDialog, LabelsDialog, LimitsDialog, PublishDialog, RenameVDiskDialog } from "./VDiskDialogs";
@@ -83,64 +84,71 @@ function OverviewTab({ vdisk }: { vdisk: VDisk }) {
   );
 }
 
-type DialogName = "clone" | "grow" | "rename" | "labels" | "limits" | "cache" | "history" | "publish" | "node" | "journal" | "vpool" | "export" | "unpublish" | "delete" | undefined;
+type DialogName =
+  | "snapshot"
+  | "clone"
+  | "grow"
+  | "rename"
+  | "labels"
+  | "limits"
+  | "cache"
+  | "history"
+  | "publish"
+  | "node"
+  | "journal"
+  | "vpool"
+  | "export"
+  | "unpublish"
+  | "delete"
+  | undefined;
 
+/** What is done most as buttons, the rest in a menu. */
 function Actions({ vdisk }: { vdisk: VDisk }) {
   const [open, setOpen] = useState<DialogName>(undefined);
   const close = () => setOpen(undefined);
+  const template = vdisk.state === "template";
+  const item = (text: string, name: DialogName, reason?: string): MenuItem => ({ text, needs: "write", reason, act: () => setOpen(name) });
+  const groups: MenuGroup[] = [
+    {
+      title: "Settings",
+      items: [item("Rename", "rename"), item("Labels", "labels"), item("Limits", "limits"), item("Read cache", "cache"), item("History", "history")],
+    },
+    {
+      title: "Place",
+      items: [
+        item("Change node", "node", vdisk.handover && !vdisk.handover.failed ? "It is being handed over" : undefined),
+        item("Change vPool", "vpool", vdisk.move && !vdisk.move.failed ? "It is being moved" : undefined),
+        item("Journal copy", "journal"),
+      ],
+    },
+    { title: "Content", items: [item("Export", "export"), { text: "Commit now", needs: "write", act: () => void commit(vdisk) }] },
+    {
+      items: [
+        ...(vdisk.published ? [{ ...item("Unpublish", "unpublish"), danger: true }] : []),
+        { ...item("Delete", "delete", vdisk.published ? "Unpublish it first: hosts may be using it" : undefined), danger: true },
+      ],
+    },
+  ];
   return (
     <>
-      {vdisk.published ? (
-        <Button needs="write" onClick={() => setOpen("unpublish")}>
-          Unpublish
-        </Button>
-      ) : (
-        <Button kind="primary" needs="write" reason={vdisk.state === "template" ? "A template is not served: clone it" : undefined} onClick={() => setOpen("publish")}>
-          Publish
-        </Button>
-      )}
+      <Button needs="write" reason={noSnapshot(vdisk)} onClick={() => setOpen("snapshot")}>
+        Snapshot
+      </Button>
       <Button needs="write" onClick={() => setOpen("clone")}>
         Clone
       </Button>
       <Button needs="write" onClick={() => setOpen("grow")}>
         Grow
       </Button>
-      <Button needs="write" onClick={() => setOpen("rename")}>
-        Rename
-      </Button>
-      <Button needs="write" onClick={() => setOpen("labels")}>
-        Labels
-      </Button>
-      <Button needs="write" onClick={() => setOpen("limits")}>
-        Limits
-      </Button>
-      <Button needs="write" onClick={() => setOpen("cache")}>
-        Read cache
-      </Button>
-      <Button needs="write" onClick={() => setOpen("history")}>
-        History
-      </Button>
-      <Button needs="write" reason={vdisk.handover && !vdisk.handover.failed ? "It is being handed over" : undefined} onClick={() => setOpen("node")}>
-        Change node
-      </Button>
-      <Button needs="write" onClick={() => setOpen("journal")}>
-        Journal copy
-      </Button>
-      <Button needs="write" reason={vdisk.move && !vdisk.move.failed ? "It is being moved" : undefined} onClick={() => setOpen("vpool")}>
-        Change vPool
-      </Button>
-      <Button needs="write" onClick={() => setOpen("export")}>
-        Export
-      </Button>
-      <CommitButton vdisk={vdisk} />
-      <Button
-        kind="danger"
-        needs="write"
-        reason={vdisk.published ? "Unpublish it first: hosts may be using it" : undefined}
-        onClick={() => setOpen("delete")}
-      >
-        Delete
-      </Button>
+      {vdisk.published ? (
+        <ConnectButton vdisk={vdisk} />
+      ) : (
+        <Button kind="primary" needs="write" reason={template ? "A template is not served: clone it" : undefined} onClick={() => setOpen("publish")}>
+          Publish
+        </Button>
+      )}
+      <Menu groups={groups} label="More actions" />
+      {open === "snapshot" && <CreateSnapshotDialog vdisk={vdisk} onClose={close} />}
       {open === "clone" && <CloneDialog vdisk={vdisk} onClose={close} />}
       {open === "grow" && <GrowDialog vdisk={vdisk} onClose={close} />}
       {open === "rename" && <RenameVDiskDialog vdisk={vdisk} onClose={close} />}
@@ -159,23 +167,50 @@ function Actions({ vdisk }: { vdisk: VDisk }) {
   );
 }
 
-function CommitButton({ vdisk }: { vdisk: VDisk }) {
+/** Takes what the journal holds to the backend now. */
+async function commit(vdisk: VDisk): Promise<void> {
+  try {
+    const done = await call("POST /vdisks/{vdisk}/commit", { path: { vdisk: vdisk.name } });
+    toast("ok", `The backend holds everything up to write ${done.committedSeq}`);
+    reload("vdisk:", "vdisks?");
+  } catch (error) {
+    toast("bad", asApiError(error).message);
+  }
+}
+
+/** Shows how a published vDisk is reached. The commands hold the secret, so they are asked for, not shown at once. */
+function ConnectButton({ vdisk }: { vdisk: VDisk }) {
   const [busy, setBusy] = useState(false);
-  const commit = async () => {
+  const [connection, setConnection] = useState<Connection | undefined>(undefined);
+  const ask = async () => {
     setBusy(true);
     try {
-      const done = await call("POST /vdisks/{vdisk}/commit", { path: { vdisk: vdisk.name } });
-      toast("ok", `The backend holds everything up to write ${done.committedSeq}`);
-      reload("vdisk:", "vdisks?");
+      setConnection(await connect(vdisk));
     } catch (error) {
       toast("bad", asApiError(error).message);
     }
     setBusy(false);
   };
   return (
-    <Button needs="write" busy={busy} onClick={() => void commit()}>
-      Commit now
-    </Button>
+    <>
+      <Button kind="primary" needs="write" busy={busy} onClick={() => void ask()}>
+        Connect
+      </Button>
+      {connection && <ConnectDialog vdisk={vdisk} connection={connection} onClose={() => setConnection(undefined)} />}
+    </>
+  );
+}
+
+/** How a published vDisk is reached. */
+function connect(vdisk: VDisk): Promise<Connection> {
+  return call("POST /vdisks/{vdisk}/publish", { path: { vdisk: vdisk.name }, body: {} });
+}
+
+function ConnectDialog({ vdisk, connection, onClose }: { vdisk: VDisk; connection: Connection; onClose: () => void }) {
+  return (
+    <Dialog title={`Connect to ${vdisk.name}`} onClose={onClose}>
+      <ConnectPanel connection={connection} />
+    </Dialog>
   );
 }
 
@@ -435,7 +470,7 @@ function HowToConnect({ vdisk }: { vdisk: VDisk }) {
   const [connection, setConnection] = useState<Connection | undefined>(undefined);
   const [rotate, setRotate] = useState(false);
   const ask = async () => {
-    setConnection(await call("POST /vdisks/{vdisk}/publish", { path: { vdisk: vdisk.name }, body: {} }));
+    setConnection(await connect(vdisk));
   };
   return (
     <div class="stack">
@@ -449,9 +484,7 @@ function HowToConnect({ vdisk }: { vdisk: VDisk }) {
       </div>
       {submit.error && <ErrorPanel error={submit.error} />}
       {connection && (
-        <Dialog title={`Connect to ${vdisk.name}`} onClose={() => setConnection(undefined)}>
-          <ConnectPanel connection={connection} />
-        </Dialog>
+        <ConnectDialog vdisk={vdisk} connection={connection} onClose={() => setConnection(undefined)} />
       )}
       {rotate && (
         <Confirm

@@ -35,7 +35,7 @@ export function pressed(event: KeyboardEvent, help: () => void): boolean {
   pair = false;
   const at = event.target instanceof Element ? event.target : document.body;
   const typing = at.matches("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]");
-  if (!keysOn.value || typing || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open], :popover-open")) {
+  if (!keysOn.value || typing || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open], .menu:popover-open")) {
     return false;
   }
   if (second) {

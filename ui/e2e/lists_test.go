@@ -1,0 +1,64 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// TestLists goes through what lists and the pages behind them offer beside their rows: the menu of actions.
+func TestLists(t *testing.T) {
+	t.Parallel()
+	n := startNode(t)
+	n.call(http.MethodPost, "/vpools", map[string]any{"name": "gold", "backend": map[string]any{"kind": "local", "path": filepath.Join(t.TempDir(), "backend")}}, nil)
+	for i := range 3 {
+		n.call(http.MethodPost, "/vdisks", map[string]any{"name": fmt.Sprintf("web-%02d", i+1), "vpool": "gold", "size": 1 << 30}, nil)
+	}
+	n.call(http.MethodPost, "/vdisks/web-01/publish", map[string]any{"open": true}, nil)
+	p := openPage(t)
+	p.do("signed in", signedIn(n, admin), chromedp.Navigate(n.url+"/vdisks/web-01"), visible(`nav.side`))
+	menu(p)
+	p.noConsoleErrors()
+}
+
+// focused is a condition: the focus is on something with this name.
+func focused(name string) chromedp.Action[chromedp.Void] {
+	return until(fmt.Sprintf(`(document.activeElement.getAttribute("aria-label") ?? document.activeElement.textContent) === %q`, name))
+}
+
+// phone looks at a state in the dark on a phone, and goes back to a desktop in the light.
+func (p *page) phone(state, shot string) {
+	p.t.Helper()
+	p.do(state+" on a phone", chromedp.EmulateViewport(390, 844), chromedp.Evaluate[chromedp.Void](`document.documentElement.dataset.theme = "dark"`),
+		until(`document.documentElement.scrollWidth <= 390`))
+	p.audit(state + ", phone, dark")
+	p.shot(shot + "-phone")
+	p.do("wide again", chromedp.EmulateViewport(1440, 900), chromedp.Evaluate[chromedp.Void](`document.documentElement.dataset.theme = "light"`))
+}
+
+// menu goes through the actions of a vDisk by keyboard and mouse.
+func menu(p *page) {
+	more := `//button[@aria-label="More actions"]`
+	item := func(name string) string { return fmt.Sprintf(`//*[@role="menuitem"][.=%q]`, name) }
+	p.do("few buttons", visible(`//main//button[.="Connect"]`), until(`document.querySelectorAll(".page-head > .row > .btn").length === 5`))
+	p.do("the menu opens by key, at its first item", chromedp.Evaluate[chromedp.Void](`document.querySelector("button[aria-haspopup=menu]").focus()`), press(kb.ArrowDown), focused("Rename"),
+		visible(`button[aria-haspopup=menu][aria-expanded=true]`))
+	bothOver(p, "menu of a vDisk", "100-menu")
+	p.phone("menu of a vDisk", "100-menu")
+	p.do("arrows go round, letters lead to items", press(kb.ArrowUp), focused("Delete"), press(kb.ArrowDown), focused("Rename"), press(kb.End), focused("Delete"),
+		press(kb.Home), focused("Rename"), chromedp.KeyEvent("c"), focused("Change node"), chromedp.KeyEvent("c"), focused("Change vPool"), chromedp.KeyEvent("c"), focused("Commit now"))
+	p.do("a disabled one says why and does nothing", press(kb.End), visible(item("Delete")+`[@aria-disabled="true"]/following-sibling::span[contains(.,"Unpublish it first")]`), press(kb.Enter), focused("Delete"))
+	p.do("Escape closes it, and the focus is back", press(kb.Escape), absent(`[role=menu]`), focused("More actions"), visible(`button[aria-haspopup=menu][aria-expanded=false]`))
+	p.do("an action by key; its dialog gives the focus back", press(kb.ArrowDown), focused("Rename"), chromedp.KeyEvent("l"), focused("Labels"), press(kb.Enter),
+		visible(`//dialog//h2[.="Labels of web-01"]`), absent(`[role=menu]`), press(kb.Escape), absent(`dialog`), focused("More actions"))
+	p.do("Tab goes on", press(kb.Enter), focused("Rename"), press(kb.Tab), absent(`[role=menu]`), until(`document.activeElement !== document.body`))
+	p.do("a click elsewhere closes it", click(more), visible(item("Export")), click(`//h1[.="web-01"]`), absent(`[role=menu]`))
+	p.do("how to connect", click(`//main//button[.="Connect"]`), visible(`//dialog//h2[.="Connect to web-01"]`), visible(`[data-copy=iscsiadm]`), press(kb.Escape), absent(`dialog`))
+	p.do("a snapshot", click(`//main//button[.="Snapshot"]`), fill(`dialog input[name=name]`, "first"), click(`//dialog//button[.="Create"]`), absent(`dialog`))
+	p.do("unpublished", fromMenu("Unpublish"), click(`//dialog//button[.="Unpublish"]`), absent(`dialog`), visible(`//main//button[.="Publish"]`))
+	p.do("now it could be deleted", click(more), visible(item("Delete")+`[not(@aria-disabled)]`), absent(item("Unpublish")), press(kb.Escape), absent(`[role=menu]`))
+}
