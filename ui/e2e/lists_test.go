@@ -10,7 +10,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// TestLists goes through what lists and the pages behind them offer beside their rows: the menu of actions.
+// TestLists goes through what lists and the pages behind them offer beside their rows: the menu of actions, a look at a row.
 func TestLists(t *testing.T) {
 	t.Parallel()
 	n := startNode(t)
@@ -22,6 +22,7 @@ func TestLists(t *testing.T) {
 	p := openPage(t)
 	p.do("signed in", signedIn(n, admin), chromedp.Navigate(n.url+"/vdisks/web-01"), visible(`nav.side`))
 	menu(p)
+	peek(p, n)
 	p.noConsoleErrors()
 }
 
@@ -61,4 +62,34 @@ func menu(p *page) {
 	p.do("a snapshot", click(`//main//button[.="Snapshot"]`), fill(`dialog input[name=name]`, "first"), click(`//dialog//button[.="Create"]`), absent(`dialog`))
 	p.do("unpublished", fromMenu("Unpublish"), click(`//dialog//button[.="Unpublish"]`), absent(`dialog`), visible(`//main//button[.="Publish"]`))
 	p.do("now it could be deleted", click(more), visible(item("Delete")+`[not(@aria-disabled)]`), absent(item("Unpublish")), press(kb.Escape), absent(`[role=menu]`))
+}
+
+// peek looks at rows beside their list, by keyboard, by mouse, by address and on a phone.
+func peek(p *page, n *testNode) {
+	row := func(name string) chromedp.Action[chromedp.Void] {
+		return until(fmt.Sprintf(`document.activeElement.closest("tr")?.querySelector("td a").textContent === %q`, name))
+	}
+	title := func(name string) string { return fmt.Sprintf(`//dialog[contains(@class,"peek")]//h2[.=%q]`, name) }
+	p.do("space looks at the row", to("/vdisks"), visible(`//td//a[.="web-03"]`), chromedp.KeyEvent("jj"), row("web-02"), chromedp.KeyEvent(" "), visible(title("web-02")),
+		visible(`dialog.peek .facts`), visible(`dialog.peek .spark`), until(`document.activeElement.matches("dialog.peek")`), until(`new URLSearchParams(location.search).has("peek")`))
+	both(p, "a look at a vDisk", "101-peek")
+	p.do("j and k go on", click(title("web-02")), chromedp.KeyEvent("j"), visible(title("web-03")), chromedp.KeyEvent("jkk"), visible(title("web-01")), visible(`//tr[contains(@class,"chosen")]//a[.="web-01"]`))
+	p.do("Escape closes it, and the row has the focus", press(kb.Escape), absent(`dialog.peek`), row("web-01"), until(`location.search === ""`))
+	p.do("by mouse; the back button closes it", click(`//button[@aria-label="Look at web-03"]`), visible(title("web-03")), chromedp.Evaluate[chromedp.Void](`history.back()`), absent(`dialog.peek`),
+		until(`location.pathname + location.search === "/vdisks"`), row("web-03"))
+	p.do("a filter beside it", click(`//button[@aria-label="Look at web-03"]`), visible(title("web-03")), fill(`main input[type=search]`, "web-01"), absent(`//td//a[.="web-02"]`), visible(title("web-03")))
+	p.do("by its address", chromedp.Evaluate[chromedp.Void](`location.reload()`), visible(title("web-03")), visible(`//td//a[.="web-01"]`), click(`dialog.peek button[aria-label=Close]`), absent(`dialog.peek`))
+	p.do("on a phone it covers the page", chromedp.EmulateViewport(390, 844), to("/vdisks"), click(`//button[@aria-label="Look at web-01"]`), visible(title("web-01")), visible(`dialog.peek .facts`),
+		until(`document.querySelector("dialog.peek:modal").offsetWidth === 390`))
+	p.phone("a look at a vDisk", "101-peek")
+	p.do("and stands beside the list on a desktop", until(`!document.querySelector("dialog.peek:modal")`), click(`//dialog//button[@aria-label="Next row"]`), visible(title("web-02")))
+	p.do("its page", click(`//dialog//a[.="Open"]`), visible(`//h1[.="web-02"]`), absent(`dialog`))
+	n.call(http.MethodPost, "/vpools", map[string]any{"name": "silver", "backend": map[string]any{"kind": "alba"}}, nil)
+	p.do("a vPool", to("/vpools"), click(`//button[@aria-label="Look at gold"]`), visible(title("gold")), visible(`dialog.peek .spark`))
+	p.audit("a look at a vPool")
+	p.shot("102-peek-vpool")
+	p.do("a device", to("/disks"), click(`//button[@aria-label="Look at device 2"]`), visible(title("Device 2")), visible(`dialog.peek .facts`))
+	p.audit("a look at a device")
+	p.shot("103-peek-device")
+	p.do("closed", press(kb.Escape), absent(`dialog.peek`))
 }

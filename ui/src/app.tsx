@@ -79,7 +79,7 @@ function Console() {
       if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey) {
         event.preventDefault();
         // What is being filled in under a dialog is not left by a slip of the hand.
-        setSearch((open) => !open && !document.querySelector("dialog[open]"));
+        setSearch((open) => !open && !document.querySelector("dialog[open]:not(.peek)"));
       } else if (pressed(event, () => setKeys(true))) {
         event.preventDefault();
       }

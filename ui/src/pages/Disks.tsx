@@ -10,6 +10,7 @@ import { DeviceMeter, HealthTag, label, OSDTag, place, temperature } from "../pa
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Card, Empty, Page } from "../parts/Page";
+import { PeekOf } from "../parts/PeekOf";
 import { SearchBox } from "../parts/SearchBox";
 import { Tag } from "../parts/StateTag";
 import { ClaimDialog, PrepareDialog } from "./DiskDialogs";
@@ -32,6 +33,7 @@ export function DisksPage({ claim }: { claim?: boolean }) {
         <Devices />
         <Disks />
       </div>
+      <PeekOf>{(m, id) => <m.PeekDevice number={Number(id)} />}</PeekOf>
       {claim && <ClaimDialog onClose={() => navigate("/disks")} />}
     </Page>
   );
@@ -101,7 +103,7 @@ function Devices() {
       <Load query={osds}>
         {(list) =>
           list.items.length > 0 || filter.cursor ? (
-            <DataTable label="Devices" columns={deviceColumns} rows={list.items} rowKey={(o) => o.uuid} next={list.next} />
+            <DataTable label="Devices" columns={deviceColumns} rows={list.items} rowKey={(o) => o.uuid} next={list.next} peek={{ id: (o) => String(o.number), name: (o) => `device ${o.number}` }} />
           ) : filter.q ? (
             <p class="muted">No device has that in its number, node, place or identity.</p>
           ) : (

@@ -9,6 +9,7 @@ const others: [string[], string][] = [
   [["j"], "Next row"],
   [["k"], "Row before"],
   [["Enter"], "Open the row"],
+  [["Space"], "Look at the row beside the list"],
   [["x"], "Choose the row"],
   [["c"], "Create, or what else the page's main button does"],
   [["r"], "Read what is shown again"],

@@ -12,6 +12,7 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Meter } from "../parts/Meter";
 import { Empty, Page } from "../parts/Page";
+import { PeekOf } from "../parts/PeekOf";
 import { SearchBox } from "../parts/SearchBox";
 import { Tag, VDiskTag, vdiskFace, vdiskStates, type Face } from "../parts/StateTag";
 import { CreateVDisk } from "./CreateVDisk";
@@ -79,12 +80,14 @@ export function VDisksPage({ dialog }: { dialog?: "create" | "import" }) {
               order={filter.sort}
               next={page.next}
               choice={{ chosen, choose, name: (v) => v.name }}
+              peek={{ id: (v) => v.id, name: (v) => v.name }}
             />
           ) : (
             <Nothing filtered={filtered} />
           )
         }
       </Load>
+      <PeekOf>{(m, id) => <m.PeekVDisk id={id} />}</PeekOf>
       {dialog === "create" && <CreateVDisk onClose={close} />}
       {dialog === "import" && (
         <Lazy load={loadImages} waiting={null}>

@@ -9,6 +9,7 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { fillTone, Meter } from "../parts/Meter";
 import { Empty, Page } from "../parts/Page";
+import { PeekOf } from "../parts/PeekOf";
 import { SearchBox } from "../parts/SearchBox";
 import { VPoolTag } from "../parts/StateTag";
 import { CreateVPool } from "./CreateVPool";
@@ -50,12 +51,14 @@ export function VPoolsPage({ dialog }: { dialog?: "create" | "recover" }) {
               rowKey={(p) => p.id}
               order={filter.sort}
               next={page.next}
+              peek={{ id: (p) => p.id, name: (p) => p.name }}
             />
           ) : (
             <Nothing filtered={Boolean(filter.q)} />
           )
         }
       </Load>
+      <PeekOf>{(m, id) => <m.PeekVPool id={id} />}</PeekOf>
       {dialog === "create" && <CreateVPool onClose={close} />}
       {dialog === "recover" && <RecoverVPool onClose={close} />}
     </Page>

@@ -1,7 +1,9 @@
 import { useState } from "preact/hooks";
 import type { ComponentChildren } from "preact";
 import { query, setQuery } from "../router";
+import { peekAt } from "../store/peek";
 import { Button } from "./Button";
+import { Icon } from "./Icon";
 
 export type Column<T> = {
   key: string;
@@ -26,12 +28,15 @@ type Props<T> = {
   cursor?: string;
   /** Rows can be chosen: the keys of those that are, and how one is called. */
   choice?: Choice<T>;
+  /** Rows can be looked at beside the list: the id that the address has of one, and how it is called. */
+  peek?: { id: (row: T) => string; name: (row: T) => string };
 };
 
 export type Choice<T> = { chosen: ReadonlySet<string>; choose: (keys: ReadonlySet<string>) => void; name: (row: T) => string };
 
 /** A table of one page of a list; sorting and paging live in the address and are done by the node. */
-export function DataTable<T>({ label, columns, rows, rowKey, order, next, cursor = "cursor", choice }: Props<T>) {
+export function DataTable<T>({ label, columns, rows, rowKey, order, next, cursor = "cursor", choice, peek }: Props<T>) {
+  const shown = peek && query.value.get("peek");
   return (
     <>
       <div class="table-card" role="region" aria-label={label} tabIndex={0}>
@@ -43,6 +48,11 @@ export function DataTable<T>({ label, columns, rows, rowKey, order, next, cursor
                   <ChooseAll keys={rows.map(rowKey)} {...choice} />
                 </th>
               )}
+              {peek && (
+                <th class="look">
+                  <span class="visually-hidden">Look at it</span>
+                </th>
+              )}
               {columns.map((c) => (
                 <Head key={c.key} column={c} order={order} />
               ))}
@@ -50,7 +60,7 @@ export function DataTable<T>({ label, columns, rows, rowKey, order, next, cursor
           </thead>
           <tbody>
             {rows.map((row) => (
-              <tr key={rowKey(row)}>
+              <tr key={rowKey(row)} data-peek={peek?.id(row)} class={peek && shown === peek.id(row) ? "chosen" : undefined}>
                 {choice && (
                   <td class="choice">
                     <input
@@ -59,6 +69,13 @@ export function DataTable<T>({ label, columns, rows, rowKey, order, next, cursor
                       checked={choice.chosen.has(rowKey(row))}
                       onChange={() => choice.choose(toggled(choice.chosen, rowKey(row)))}
                     />
+                  </td>
+                )}
+                {peek && (
+                  <td class="look">
+                    <Button kind="quiet" small icon label={`Look at ${peek.name(row)}`} onClick={() => peekAt(peek.id(row))}>
+                      <Icon name="look" />
+                    </Button>
                   </td>
                 )}
                 {columns.map((c) => (

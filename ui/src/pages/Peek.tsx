@@ -1,0 +1,180 @@
+// What lists show of one row beside them: a script of its own, loaded when a row is looked at first.
+import type { ComponentChildren } from "preact";
+import { call } from "../api/client";
+import type { OSD, VDisk, VPool } from "../api/gen";
+import { bytes, count, latency, percent } from "../format";
+import { ranges, useHistory, type Charted } from "../store/history";
+import { useOSD } from "../store/objects";
+import { useQuery } from "../store/query";
+import { statusEveryMs, useStatus, vdiskKey, vpoolKey } from "../store/reads";
+import { Age } from "../parts/Age";
+import { HealthTag, label, OSDTag, place, temperature } from "../parts/DeviceParts";
+import { Link } from "../parts/Link";
+import { Load } from "../parts/Load";
+import { fillTone, Meter } from "../parts/Meter";
+import { Notice } from "../parts/Notice";
+import { Facts } from "../parts/Page";
+import { Peek } from "../parts/Peek";
+import { Sparkline } from "../parts/Sparkline";
+import { VDiskTag, VPoolTag, vdiskFace, vpoolFace } from "../parts/StateTag";
+import { mirrored } from "./VDiskNode";
+
+/** The time of the lines. */
+const range = ranges.find((r) => r.id === "10m");
+
+type Row = [string, ComponentChildren];
+
+/** One vDisk. */
+export function PeekVDisk({ id }: { id: string }) {
+  const vdisk = useQuery<VDisk>(vdiskKey(id), () => call("GET /vdisks/{vdisk}", { path: { vdisk: id } }), statusEveryMs);
+  const v = vdisk.data;
+  return (
+    <Peek id={id} title={v?.name ?? id} to={`/vdisks/${encodeURIComponent(v?.name ?? id)}`} state={v && <VDiskTag state={v.state} />}>
+      <Load query={vdisk}>{(shown) => <VDiskFacts vdisk={shown} />}</Load>
+    </Peek>
+  );
+}
+
+function VDiskFacts({ vdisk: v }: { vdisk: VDisk }) {
+  const labels = Object.entries(v.labels);
+  const rows: Row[] = [
+    ["vPool", <Link key="vpool" to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link>],
+    ["Node", v.node],
+    ["Journal mirrored", mirrored(v.dtl)],
+    ["Stored", bytes(v.stored)],
+    [
+      "Published",
+      v.published ? (
+        <Link key="iqn" to={`/iscsi/${encodeURIComponent(v.published.iqn)}`}>
+          <span class="mono">{v.published.iqn}</span>
+        </Link>
+      ) : (
+        "no"
+      ),
+    ],
+    ...(v.published ? ([["Sessions", v.published.sessions]] as Row[]) : []),
+    [
+      "Labels",
+      labels.length === 0 ? (
+        <span class="muted">none</span>
+      ) : (
+        <span class="row">
+          {labels.map(([name, value]) => (
+            <span key={name} class="chip">
+              {value ? `${name}=${value}` : name}
+            </span>
+          ))}
+        </span>
+      ),
+    ],
+    ["Created", <Age key="created" at={v.created} />],
+    ["Last commit", <Age key="commit" at={v.lastCommit} />],
+  ];
+  return (
+    <>
+      {v.stateReason && <Notice tone={vdiskFace(v.state).tone}>{v.stateReason}</Notice>}
+      <Lines kind="vdisk" id={v.id} at={v.node} />
+      <Fill what="Written" part={v.mapped} whole={v.size} plain />
+      <Fill what="Journal" part={v.journal.used} whole={v.journal.quota} />
+      <Facts rows={rows} />
+    </>
+  );
+}
+
+/** One vPool. */
+export function PeekVPool({ id }: { id: string }) {
+  const vpool = useQuery<VPool>(vpoolKey(id), () => call("GET /vpools/{vpool}", { path: { vpool: id } }), statusEveryMs);
+  const p = vpool.data;
+  return (
+    <Peek id={id} title={p?.name ?? id} to={`/vpools/${encodeURIComponent(p?.name ?? id)}`} state={p && <VPoolTag state={p.state} />}>
+      <Load query={vpool}>
+        {(shown) => (
+          <>
+            {shown.stateReason && <Notice tone={vpoolFace(shown.state).tone}>{shown.stateReason}</Notice>}
+            <Lines kind="vpool" id={shown.id} at={shown.node ?? undefined} />
+            {shown.total > 0 && <Fill what="Disk" part={shown.total - shown.free} whole={shown.total} />}
+            <Facts
+              rows={[
+                ["vDisks", <Link key="vdisks" to={`/vdisks?vpool=${encodeURIComponent(shown.name)}`}>{shown.vdisks}</Link>],
+                ["Backend", shown.backend.kind === "alba" ? "Object store" : shown.backend.store || "Directory"],
+                ["Place", <code key="path">{shown.backend.path}</code>],
+                ["Stored", bytes(shown.stored)],
+                ["Written", bytes(shown.mapped)],
+                ["Provisioned", bytes(shown.provisioned)],
+                ["Created", <Age key="created" at={shown.created} />],
+              ]}
+            />
+          </>
+        )}
+      </Load>
+    </Peek>
+  );
+}
+
+/** One device of the object store. */
+export function PeekDevice({ number }: { number: number }) {
+  const osd = useOSD(number);
+  return (
+    <Peek id={String(number)} title={`Device ${number}`} to={`/disks/${number}`} state={osd.data && <OSDTag osd={osd.data} />}>
+      <Load query={osd}>{(o) => <DeviceFacts osd={o} />}</Load>
+    </Peek>
+  );
+}
+
+function DeviceFacts({ osd: o }: { osd: OSD }) {
+  return (
+    <>
+      {o.problem && <Notice tone="bad">{o.problem}</Notice>}
+      <Fill what="Used" part={o.used} whole={o.total} />
+      <Facts
+        rows={[
+          ["Node", [o.node, o.domain && `in ${o.domain}`].filter(Boolean).join(", ")],
+          [o.kind === "local" ? "Directory" : "Address", <code key="place">{place(o)}</code>],
+          ["Disk", label(o.disk) || <span class="muted">not told</span>],
+          ["SMART", <HealthTag key="health" disk={o.disk} />],
+          ["Temperature", temperature(o.disk)],
+          ["Seen", <Age key="seen" at={o.observedAt} />],
+        ]}
+      />
+    </>
+  );
+}
+
+/** How full something is; plain where full is no trouble. */
+function Fill({ what, part, whole, plain }: { what: string; part: number; whole: number; plain?: boolean }) {
+  const share = whole > 0 ? part / whole : 0;
+  return (
+    <div class="stack-tight">
+      <div class="row">
+        <b>{what}</b> <span class="spacer" />
+        {bytes(part)} of {bytes(whole)} ({percent(part, whole)})
+      </div>
+      <Meter label={`${what}: ${percent(part, whole)}`} parts={[{ share, class: plain ? "" : fillTone(share) }]} />
+    </div>
+  );
+}
+
+/** Requests and latency: now, and of the last ten minutes. */
+function Lines({ at, ...of }: { kind: Charted["kind"]; id: string; at?: string | undefined }) {
+  const here = useStatus().data?.node.name;
+  const elsewhere = Boolean(at && here && at !== here);
+  const { samples } = useHistory({ ...of, elsewhere }, range ?? ranges[0]!);
+  const last = samples.at(-1)?.performance;
+  const iops = samples.map((s) => (s.gap ? null : s.performance.readIops + s.performance.writeIops));
+  const p99 = samples.map((s) => (s.gap ? null : Math.max(s.performance.readP99Us, s.performance.writeP99Us)));
+  const most = (all: (number | null)[]) => Math.max(0, ...all.map((v) => v ?? 0));
+  return (
+    <div class="peek-lines">
+      <div>
+        <div class="muted small">IOPS</div>
+        <div class="kpi num">{last ? count(last.readIops + last.writeIops) : "–"}</div>
+        <Sparkline label={`IOPS of the last ten minutes, at most ${count(most(iops))}`} values={iops} />
+      </div>
+      <div>
+        <div class="muted small">Latency p99</div>
+        <div class="kpi num">{last ? latency(Math.max(last.readP99Us, last.writeP99Us)) : "–"}</div>
+        <Sparkline label={`Latency p99 of the last ten minutes, at most ${latency(most(p99))}`} values={p99} />
+      </div>
+    </div>
+  );
+}
