@@ -1,16 +1,21 @@
 package e2e
 
 import (
+	"encoding/csv"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
 
-// TestLists goes through what lists and the pages behind them offer beside their rows: the menu of actions, a look at a row.
+// TestLists goes through what lists and the pages behind them offer beside their rows: the menu of actions, a look at a row, the columns of a
+// table, and the list as a file.
 func TestLists(t *testing.T) {
 	t.Parallel()
 	n := startNode(t)
@@ -23,6 +28,7 @@ func TestLists(t *testing.T) {
 	p.do("signed in", signedIn(n, admin), chromedp.Navigate(n.url+"/vdisks/web-01"), visible(`nav.side`))
 	menu(p)
 	peek(p, n)
+	view(p, n)
 	p.noConsoleErrors()
 }
 
@@ -92,4 +98,44 @@ func peek(p *page, n *testNode) {
 	p.audit("a look at a device")
 	p.shot("103-peek-device")
 	p.do("closed", press(kb.Escape), absent(`dialog.peek`))
+}
+
+// view chooses columns and the density of a table, which the address and the browser keep, and saves the list as a file.
+func view(p *page, n *testNode) {
+	n.call(http.MethodPatch, "/vdisks/web-02", map[string]any{"labels": map[string]string{"=1+1": `a, "b"`}}, nil)
+	head := func(name string) string {
+		return fmt.Sprintf(`//th[normalize-space(translate(.,"↑↓",""))=%q]`, name)
+	}
+	open := `button[aria-label="View of the table"]`
+	p.do("the view of a table", to("/vdisks"), visible(head("Stored")), click(open), visible(`[role=dialog] input[name=column-stored]`))
+	bothOver(p, "view of a table", "104-view")
+	p.do("a column goes, another one comes", click(`input[name=column-stored]`), absent(head("Stored")), click(`input[name=column-journal]`), visible(head("Journal")),
+		until(`new URLSearchParams(location.search).get("cols")?.includes("journal")`))
+	p.do("compact", click(`//label[.="Compact"]`), visible(`table.compact`), press(kb.Escape), absent(`[role=dialog]`), focused("View of the table"))
+	p.phone("a compact table", "105-compact")
+	p.do("both are remembered", to("/iscsi"), visible(`//h1[.="iSCSI"]`), chromedp.Navigate(n.url+"/vdisks"), visible(head("Journal")), absent(head("Stored")), visible(`table.compact`))
+	p.do("an address says otherwise", to("/vdisks?cols=name,size"), absent(head("Journal")), visible(head("Size")), until(`document.querySelectorAll("th").length === 4`))
+	p.do("the usual ones again", click(open), click(`//button[.="The usual columns"]`), visible(head("Stored")), absent(head("Journal")), until(`location.search === ""`),
+		click(`//label[.="Comfortable"]`), absent(`table.compact`), press(kb.Escape), absent(`[role=dialog]`))
+	dir := p.t.TempDir()
+	p.do("the list as a file", fill(`main input[type=search]`, "web-0"), until(`location.search === "?q=web-0"`), saveTo(dir), click(`//button[.="CSV"]`), arrives(dir, "vdisks.csv"),
+		visible(`//*[@class="toast"][contains(.,"vdisks.csv has 3 vDisks")]`))
+	f, err := os.Open(filepath.Join(dir, "vdisks.csv"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer f.Close()
+	rows, err := csv.NewReader(f).ReadAll()
+	if err != nil || len(rows) != 4 {
+		p.t.Fatalf("vdisks.csv: %v, rows %q, want a head and 3", err, rows)
+	}
+	at := func(title string) int { return slices.Index(rows[0], title) }
+	if at("Size (bytes)") < 0 || at("Labels") < 0 || at("Id") >= 0 {
+		p.t.Fatalf("vdisks.csv has the columns %q, want those that are shown", rows[0])
+	}
+	row := rows[2]
+	if row[at("Name")] != "web-02" || row[at("Size (bytes)")] != "1073741824" || row[at("Labels")] != `'=1+1=a, "b"` {
+		p.t.Errorf("the row of web-02 is %s", strings.Join(row, " | "))
+	}
+	p.do("the filter is taken away", to("/vdisks"), until(`document.querySelector("main input[type=search]").value === ""`))
 }

@@ -1,6 +1,7 @@
 import type { ComponentChildren } from "preact";
+import { call } from "../api/client";
 import type { Member, VDisk, VDiskState } from "../api/gen";
-import { bytes, count, latency, plural } from "../format";
+import { bytes, count, latency, percent, plural } from "../format";
 import { navigate, query, setQuery } from "../router";
 import { performanceOf } from "../store/metrics";
 import { useNodes, useVDisks, useVPoolChoices, type VDiskFilter } from "../store/reads";
@@ -14,6 +15,7 @@ import { Meter } from "../parts/Meter";
 import { Empty, Page } from "../parts/Page";
 import { PeekOf } from "../parts/PeekOf";
 import { SearchBox } from "../parts/SearchBox";
+import { TableTools } from "../parts/TableTools";
 import { Tag, VDiskTag, vdiskFace, vdiskStates, type Face } from "../parts/StateTag";
 import { CreateVDisk } from "./CreateVDisk";
 import { GroupSnapshot } from "./GroupSnapshot";
@@ -39,6 +41,7 @@ export function VDisksPage({ dialog }: { dialog?: "create" | "import" }) {
   const list = useVDisks(filter);
   const nodes = useNodes().data?.items ?? [];
   const several = nodes.length > 1;
+  const all = several ? clusterColumns : columns;
   const close = () => navigate("/vdisks");
   const [chosen, choose] = useChoice(JSON.stringify(filter));
   const picked = list.data?.items.filter((v) => chosen.has(v.id)) ?? [];
@@ -68,13 +71,15 @@ export function VDisksPage({ dialog }: { dialog?: "create" | "import" }) {
             </Lazy>
           </>
         )}
+        <TableTools table="vdisks" noun="vDisk" columns={all} read={(cursor, limit) => call("GET /vdisks", { query: { ...filter, cursor, limit } })} />
       </Filters>
       <Load query={list} lines={8}>
         {(page) =>
           page.items.length > 0 || filter.cursor ? (
             <DataTable
               label="vDisks"
-              columns={several ? [...columns.slice(0, 3), ...nodeColumns, ...columns.slice(3)] : columns}
+              table="vdisks"
+              columns={all}
               rows={page.items}
               rowKey={(v) => v.id}
               order={filter.sort}
@@ -108,15 +113,26 @@ const columns: Column<VDisk>[] = [
     title: "Name",
     sort: "name",
     cell: (v) => <Link to={`/vdisks/${encodeURIComponent(v.name)}`}>{v.name}</Link>,
+    csv: { title: "Name", value: (v) => v.name },
   },
-  { key: "state", title: "State", sort: "state", cell: (v) => <VDiskTag state={v.state} reason={v.stateReason} /> },
+  { key: "state", title: "State", sort: "state", cell: (v) => <VDiskTag state={v.state} reason={v.stateReason} />, csv: { title: "State", value: (v) => v.state } },
   {
     key: "vpool",
     title: "vPool",
     sort: "vpool",
     cell: (v) => <Link to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link>,
+    csv: { title: "vPool", value: (v) => v.vpool },
   },
-  { key: "size", title: "Size", sort: "size", right: true, cell: (v) => bytes(v.size) },
+  // Which node serves it, and whether another one has a copy of its journal: usual where there are several nodes.
+  { key: "node", title: "Node", optional: true, cell: (v) => <Link to={`/nodes/${encodeURIComponent(v.node)}`}>{v.node}</Link>, csv: { title: "Node", value: (v) => v.node } },
+  {
+    key: "dtl",
+    title: "Journal copy",
+    optional: true,
+    cell: (v) => <Tag {...copies[v.dtl.state]} title={v.dtl.reason} />,
+    csv: { title: "Journal copy", value: (v) => v.dtl.state },
+  },
+  { key: "size", title: "Size", sort: "size", right: true, cell: (v) => bytes(v.size), csv: { title: "Size (bytes)", value: (v) => v.size } },
   {
     key: "mapped",
     title: "Written",
@@ -127,22 +143,63 @@ const columns: Column<VDisk>[] = [
         <span class="num small">{bytes(v.mapped)}</span>
       </span>
     ),
+    csv: { title: "Written (bytes)", value: (v) => v.mapped },
   },
-  { key: "stored", title: "Stored", sort: "stored", right: true, cell: (v) => bytes(v.stored) },
-  { key: "readIops", title: "Read IOPS", right: true, cell: (v) => count(performanceOf(v).readIops) },
-  { key: "writeIops", title: "Write IOPS", right: true, cell: (v) => count(performanceOf(v).writeIops) },
-  { key: "latency", title: "p99", right: true, cell: (v) => latency(Math.max(performanceOf(v).readP99Us, performanceOf(v).writeP99Us)) },
-  { key: "published", title: "Published", cell: (v) => <Publication vdisk={v} /> },
-  { key: "sessions", title: "Sessions", right: true, cell: (v) => v.published?.sessions ?? "–" },
-  { key: "labels", title: "Labels", wrap: true, cell: (v) => <Labels vdisk={v} /> },
-  { key: "created", title: "Created", sort: "created", right: true, cell: (v) => <Age at={v.created} /> },
+  { key: "stored", title: "Stored", sort: "stored", right: true, cell: (v) => bytes(v.stored), csv: { title: "Stored (bytes)", value: (v) => v.stored } },
+  {
+    key: "cached",
+    title: "In the read cache",
+    optional: true,
+    right: true,
+    cell: (v) => bytes(v.cached),
+    csv: { title: "In the read cache (bytes)", value: (v) => v.cached },
+  },
+  {
+    key: "journal",
+    title: "Journal",
+    optional: true,
+    right: true,
+    cell: (v) => percent(v.journal.used, v.journal.quota),
+    csv: { title: "Journal (bytes)", value: (v) => v.journal.used },
+  },
+  {
+    key: "readIops",
+    title: "Read IOPS",
+    sort: "readIops",
+    right: true,
+    cell: (v) => count(performanceOf(v).readIops),
+    csv: { title: "Read IOPS", value: (v) => performanceOf(v).readIops },
+  },
+  {
+    key: "writeIops",
+    title: "Write IOPS",
+    sort: "writeIops",
+    right: true,
+    cell: (v) => count(performanceOf(v).writeIops),
+    csv: { title: "Write IOPS", value: (v) => performanceOf(v).writeIops },
+  },
+  { key: "latency", title: "p99", right: true, cell: (v) => latency(slowest(v)), csv: { title: "p99 (µs)", value: slowest } },
+  { key: "published", title: "Published", cell: (v) => <Publication vdisk={v} />, csv: { title: "Published", value: (v) => v.published?.iqn } },
+  { key: "sessions", title: "Sessions", right: true, cell: (v) => v.published?.sessions ?? "–", csv: { title: "Sessions", value: (v) => v.published?.sessions } },
+  { key: "labels", title: "Labels", wrap: true, cell: (v) => <Labels vdisk={v} />, csv: { title: "Labels", value: (v) => labelTexts(v).join("; ") } },
+  {
+    key: "commit",
+    title: "Last commit",
+    optional: true,
+    right: true,
+    cell: (v) => <Age at={v.lastCommit} />,
+    csv: { title: "Last commit", value: (v) => v.lastCommit },
+  },
+  { key: "created", title: "Created", sort: "created", right: true, cell: (v) => <Age at={v.created} />, csv: { title: "Created", value: (v) => v.created } },
+  { key: "id", title: "Id", optional: true, cell: (v) => <code>{v.id}</code>, csv: { title: "Id", value: (v) => v.id } },
 ];
 
-/** Which node serves it, and whether another one has a copy of its journal: where there are several nodes. */
-const nodeColumns: Column<VDisk>[] = [
-  { key: "node", title: "Node", cell: (v) => <Link to={`/nodes/${encodeURIComponent(v.node)}`}>{v.node}</Link> },
-  { key: "dtl", title: "Journal copy", cell: (v) => <Tag {...copies[v.dtl.state]} title={v.dtl.reason} /> },
-];
+const clusterColumns = columns.map((c) => (c.key === "node" || c.key === "dtl" ? { ...c, optional: false } : c));
+
+function slowest(v: VDisk): number {
+  const p = performanceOf(v);
+  return Math.max(p.readP99Us, p.writeP99Us);
+}
 
 const copies: Record<VDisk["dtl"]["state"], Face> = {
   ok: { tone: "ok", word: "There" },
@@ -154,8 +211,12 @@ const copies: Record<VDisk["dtl"]["state"], Face> = {
 /** Most labels that a row shows. */
 const labelsMax = 3;
 
+function labelTexts(v: VDisk): string[] {
+  return Object.entries(v.labels).map(([name, value]) => (value ? `${name}=${value}` : name));
+}
+
 function Labels({ vdisk }: { vdisk: VDisk }) {
-  const all = Object.entries(vdisk.labels).map(([name, value]) => (value ? `${name}=${value}` : name));
+  const all = labelTexts(vdisk);
   if (all.length === 0) {
     return <>–</>;
   }

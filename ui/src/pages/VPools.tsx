@@ -1,3 +1,4 @@
+import { call } from "../api/client";
 import type { VPool } from "../api/gen";
 import { bytes, percent } from "../format";
 import { navigate, query } from "../router";
@@ -11,6 +12,7 @@ import { fillTone, Meter } from "../parts/Meter";
 import { Empty, Page } from "../parts/Page";
 import { PeekOf } from "../parts/PeekOf";
 import { SearchBox } from "../parts/SearchBox";
+import { TableTools } from "../parts/TableTools";
 import { VPoolTag } from "../parts/StateTag";
 import { CreateVPool } from "./CreateVPool";
 import { RecoverVPool } from "./RecoverVPool";
@@ -40,12 +42,14 @@ export function VPoolsPage({ dialog }: { dialog?: "create" | "recover" }) {
     >
       <div class="toolbar" role="search">
         <SearchBox label="Filter vPools by name" />
+        <TableTools table="vpools" noun="vPool" columns={columns} read={(cursor, limit) => call("GET /vpools", { query: { ...filter, cursor, limit } })} />
       </div>
       <Load query={list}>
         {(page) =>
           page.items.length > 0 || filter.cursor ? (
             <DataTable
               label="vPools"
+              table="vpools"
               columns={columns}
               rows={page.items}
               rowKey={(p) => p.id}
@@ -71,19 +75,23 @@ const columns: Column<VPool>[] = [
     title: "Name",
     sort: "name",
     cell: (p) => <Link to={`/vpools/${encodeURIComponent(p.name)}`}>{p.name}</Link>,
+    csv: { title: "Name", value: (p) => p.name },
   },
-  { key: "state", title: "State", cell: (p) => <VPoolTag state={p.state} reason={p.stateReason} /> },
-  { key: "backend", title: "Backend", wrap: true, cell: (p) => <Place backend={p.backend} /> },
+  { key: "state", title: "State", cell: (p) => <VPoolTag state={p.state} reason={p.stateReason} />, csv: { title: "State", value: (p) => p.state } },
+  { key: "backend", title: "Backend", wrap: true, cell: (p) => <Place backend={p.backend} />, csv: { title: "Backend", value: (p) => p.backend.kind } },
   {
     key: "vdisks",
     title: "vDisks",
     right: true,
     cell: (p) => <Link to={`/vdisks?vpool=${encodeURIComponent(p.name)}`}>{p.vdisks}</Link>,
+    csv: { title: "vDisks", value: (p) => p.vdisks },
   },
-  { key: "provisioned", title: "Provisioned", sort: "provisioned", right: true, cell: (p) => bytes(p.provisioned) },
-  { key: "stored", title: "Stored", sort: "stored", right: true, cell: (p) => bytes(p.stored) },
-  { key: "disk", title: "Disk used", cell: (p) => <DiskUse vpool={p} /> },
-  { key: "created", title: "Created", sort: "created", right: true, cell: (p) => <Age at={p.created} /> },
+  { key: "provisioned", title: "Provisioned", sort: "provisioned", right: true, cell: (p) => bytes(p.provisioned), csv: { title: "Provisioned (bytes)", value: (p) => p.provisioned } },
+  { key: "stored", title: "Stored", sort: "stored", right: true, cell: (p) => bytes(p.stored), csv: { title: "Stored (bytes)", value: (p) => p.stored } },
+  { key: "disk", title: "Disk used", cell: (p) => <DiskUse vpool={p} />, csv: { title: "Disk used (bytes)", value: (p) => (p.total > 0 ? p.total - p.free : undefined) } },
+  { key: "total", title: "Disk size", optional: true, right: true, cell: (p) => (p.total > 0 ? bytes(p.total) : "unknown"), csv: { title: "Disk size (bytes)", value: (p) => p.total || undefined } },
+  { key: "created", title: "Created", sort: "created", right: true, cell: (p) => <Age at={p.created} />, csv: { title: "Created", value: (p) => p.created } },
+  { key: "id", title: "Id", optional: true, cell: (p) => <code>{p.id}</code>, csv: { title: "Id", value: (p) => p.id } },
 ];
 
 function Place({ backend: b }: { backend: VPool["backend"] }) {

@@ -84,6 +84,8 @@ export function Anchored({ class: classes, text, label, haspopup, panel, opened,
         id={id}
         class={`menu anchored ${panel ?? ""}`}
         popover="auto"
+        role={open > 0 && haspopup === "dialog" ? "dialog" : undefined}
+        aria-label={open > 0 && haspopup === "dialog" ? label : undefined}
         ref={content}
         onBeforeToggle={(event) => event.newState === "open" && setOpen(++openings.current)}
         onToggle={(event) => event.newState === "closed" && setOpen(0)}

@@ -1,7 +1,9 @@
 import { useState } from "preact/hooks";
 import type { ComponentChildren } from "preact";
 import { query, setQuery } from "../router";
+import type { Cell } from "../store/csv";
 import { peekAt } from "../store/peek";
+import { compact, shownColumns } from "../store/tables";
 import { Button } from "./Button";
 import { Icon } from "./Icon";
 
@@ -13,11 +15,17 @@ export type Column<T> = {
   right?: boolean;
   wrap?: boolean;
   cell: (row: T) => ComponentChildren;
+  /** It is shown only where it was chosen. */
+  optional?: boolean;
+  /** What a CSV file has of it, under a title with the unit; without it, nothing. */
+  csv?: { title: string; value: (row: T) => Cell };
 };
 
 type Props<T> = {
   label: string;
   columns: Column<T>[];
+  /** The name under which the columns of the table are chosen (store/tables.ts); without it all are shown. */
+  table?: string;
   rows: T[];
   rowKey: (row: T) => string;
   /** The present order, such as "name" or "-size". */
@@ -35,12 +43,13 @@ type Props<T> = {
 export type Choice<T> = { chosen: ReadonlySet<string>; choose: (keys: ReadonlySet<string>) => void; name: (row: T) => string };
 
 /** A table of one page of a list; sorting and paging live in the address and are done by the node. */
-export function DataTable<T>({ label, columns, rows, rowKey, order, next, cursor = "cursor", choice, peek }: Props<T>) {
+export function DataTable<T>({ label, columns: all, table, rows, rowKey, order, next, cursor = "cursor", choice, peek }: Props<T>) {
+  const columns = table ? shownColumns(table, all) : all;
   const shown = peek && query.value.get("peek");
   return (
     <>
       <div class="table-card" role="region" aria-label={label} tabIndex={0}>
-        <table class="table">
+        <table class={compact.value ? "table compact" : "table"}>
           <thead>
             <tr>
               {choice && (

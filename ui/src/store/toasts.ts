@@ -4,7 +4,7 @@ import { signal } from "@preact/signals";
 /** What a message offers: undo is called on its button, otherwise done when the message goes. */
 type Undo = { undo: () => void; done: () => void };
 
-export type Toast = { id: number; tone: "ok" | "info" | "bad"; text: string; undo?: () => void };
+export type Toast = { id: number; tone: "ok" | "info" | "warn" | "bad"; text: string; undo?: () => void };
 
 /** Long enough to read two lines; the same text is on the page afterwards. */
 const shownMs = 4000;
