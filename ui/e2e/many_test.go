@@ -16,6 +16,7 @@ func TestMany(t *testing.T) {
 	t.Parallel()
 	n := startNode(t)
 	n.call(http.MethodPost, "/vpools", map[string]any{"name": "gold", "backend": map[string]any{"kind": "local", "path": filepath.Join(t.TempDir(), "backend")}}, nil)
+	n.call(http.MethodPost, "/vpools", map[string]any{"name": "silver", "backend": map[string]any{"kind": "local", "path": filepath.Join(t.TempDir(), "silver")}}, nil)
 	for i := range 4 {
 		n.call(http.MethodPost, "/vdisks", map[string]any{"name": fmt.Sprintf("web-%02d", i+1), "vpool": "gold", "size": 1 << 30}, nil)
 	}
@@ -70,6 +71,11 @@ func keys(p *page) {
 		chromedp.KeyEvent("c"), visible(`//dialog//h2[.="Create vDisk"]`), press(kb.Escape), absent(`dialog`))
 }
 
+// chosenMenu does an action with the rows that are chosen.
+func chosenMenu(action string) chromedp.Action[chromedp.Void] {
+	return chromedp.Steps(click(`//button[@aria-label="More for those chosen"]`), click(fmt.Sprintf(`//*[@role="menuitem"][.=%q]`, action)))
+}
+
 func bulk(p *page) {
 	p.do("all vDisks are chosen", click(`//nav//a[@href="/vdisks"]`), click(`input[aria-label="Choose all rows shown"]`), visible(`//button[.="Delete 4"]`))
 	p.audit("vDisks chosen")
@@ -77,13 +83,29 @@ func bulk(p *page) {
 	for range 4 {
 		p.provokes("/qos")
 	}
-	p.do("a limit that is an outage is refused for each", click(`//main//button[.="Limits"]`), fill(`dialog input[name=iops]`, "1"), click(`//dialog//button[.="Set limits"]`),
+	p.do("a limit that is an outage is refused for each", chosenMenu("Limits"), fill(`dialog input[name=iops]`, "1"), click(`//dialog//button[.="Set limits"]`),
 		visible(`//dialog//p[.="0 of 4 done."]`), visible(`//dialog//li[contains(.,"web-04")]//span[contains(.,"Refused")]`))
 	p.audit("bulk refused")
 	p.shot("89-bulk-refused")
 	p.do("those stay chosen", click(`//dialog//button[.="Close, and keep those chosen"]`), absent(`dialog`), visible(`//button[.="Delete 4"]`))
-	p.do("a limit for all", click(`//main//button[.="Limits"]`), fill(`dialog input[name=iops]`, "500"), click(`//dialog//button[.="Set limits"]`),
+	p.do("a limit for all", chosenMenu("Limits"), fill(`dialog input[name=iops]`, "500"), click(`//dialog//button[.="Set limits"]`),
 		visible(`//dialog//p[.="4 of 4 done."]`), click(`//dialog//button[.="Done"]`), absent(`dialog`), absent(`//button[starts-with(.,"Delete ")]`))
+	p.do("labels for two", click(`input[aria-label="Choose web-01"]`), click(`input[aria-label="Choose web-02"]`), chosenMenu("Labels"), visible(`//dialog//button[.="Set labels"][@aria-disabled="true"]`),
+		fill(`dialog textarea[name=labels]`, "env=test"))
+	bothOver(p, "labels of several", "88-labels")
+	p.do("are set", click(`//dialog//button[.="Set labels"]`), visible(`//dialog//p[.="2 of 2 done."]`), click(`//dialog//button[.="Done"]`), absent(`dialog`),
+		visible(`//tr[td[.="web-02"]]//*[.="env=test"]`), absent(`//tr[td[.="web-03"]]//*[.="env=test"]`))
+	p.do("and one goes", click(`input[aria-label="Choose web-01"]`), chosenMenu("Labels"), fill(`dialog input[name=gone]`, "env none"), click(`//dialog//button[.="Set labels"]`),
+		visible(`//dialog//p[.="1 of 1 done."]`), click(`//dialog//button[.="Done"]`), absent(`dialog`), absent(`//tr[td[.="web-01"]]//*[.="env=test"]`), visible(`//tr[td[.="web-02"]]//*[.="env=test"]`))
+	p.do("all are scrubbed", click(`input[aria-label="Choose all rows shown"]`), chosenMenu("Scrub"), visible(`//dialog//p[contains(.,"Hosts go on.")]`), click(`//dialog//button[.="Scrub"]`),
+		visible(`//dialog//p[.="4 of 4 begun."]`), visible(`//dialog//a[@href="/tasks"]`), click(`//dialog//button[.="Done"]`), absent(`dialog`))
+	p.do("no journal is copied", click(`input[aria-label="Choose web-01"]`), chosenMenu("Journal copy"), choose(`dialog select[name=mode]`, "off"), click(`//dialog//button[.="Save"]`),
+		visible(`//dialog//p[.="1 of 1 done."]`), click(`//dialog//button[.="Done"]`), absent(`dialog`))
+	p.do("there is no other node", click(`input[aria-label="Choose web-01"]`), chosenMenu("Change node"), visible(`//dialog//*[.="There is no other node that is up."]`), visible(`//dialog//button[.="Hand over"][@aria-disabled="true"]`),
+		click(`//dialog//button[.="Cancel"]`), absent(`dialog`))
+	p.do("to another vPool", chosenMenu("Change vPool"), visible(`//dialog//button[.="Move"][@aria-disabled="true"]`), choose(`dialog select[name=vpool]`, "silver"))
+	bothOver(p, "another vPool for several", "88-vpool")
+	p.do("it goes there", click(`//dialog//button[.="Move"]`), visible(`//dialog//p[.="1 of 1 begun."]`), click(`//dialog//button[.="Done"]`), absent(`dialog`), visible(`//tr[td[.="web-01"]]//a[.="silver"]`))
 	p.do("two are published", click(`input[aria-label="Choose web-01"]`), click(`input[aria-label="Choose web-02"]`), click(`//main//button[.="Publish"]`))
 	p.audit("publish several")
 	p.do("at once", click(`//dialog//button[.="Publish"]`), visible(`//dialog//p[.="2 of 2 done."]`), click(`//dialog//button[.="Done"]`), absent(`dialog`),
@@ -98,7 +120,7 @@ func bulk(p *page) {
 	p.shot("90-bulk-delete")
 	p.do("those stay chosen", click(`//dialog//button[.="Close, and keep those chosen"]`), absent(`dialog`), visible(`//button[.="Delete 2"]`),
 		absent(`//td//a[.="web-03"]`))
-	p.do("unpublished", click(`//main//button[.="Unpublish"]`), visible(`//dialog//p[.="No host is signed in to them."]`), click(`//dialog//button[.="Unpublish"]`),
+	p.do("unpublished", chosenMenu("Unpublish"), visible(`//dialog//p[.="No host is signed in to them."]`), click(`//dialog//button[.="Unpublish"]`),
 		visible(`//dialog//p[.="2 of 2 done."]`), click(`//dialog//button[.="Done"]`), absent(`dialog`))
 	p.do("and deleted", click(`input[aria-label="Choose all rows shown"]`), click(`//button[.="Delete 2"]`), fill(`dialog input[name=confirm]`, "delete 2"),
 		click(`//dialog//button[.="Delete"]`), visible(`//dialog//p[.="2 of 2 done."]`), click(`//dialog//button[.="Done"]`), visible(`//h2[.="No vDisks yet"]`))

@@ -1,16 +1,20 @@
 import type { ComponentChildren } from "preact";
 import { useRef, useState } from "preact/hooks";
 import { call } from "../api/client";
-import type { VDisk } from "../api/gen";
-import { plural } from "../format";
+import type { VDisk, VDiskDtlInput } from "../api/gen";
+import { bytes, plural } from "../format";
 import { asApiError, reload } from "../store/query";
-import { useTargets } from "../store/reads";
+import { useNodes, useTargets, useVPoolChoices } from "../store/reads";
 import { AccessField, initiatorNames, type Access } from "../parts/AccessField";
 import { Button } from "../parts/Button";
 import { Dialog } from "../parts/Dialog";
 import { SelectField, TextField } from "../parts/Field";
+import { LabelsField, parseLabels } from "../parts/LabelsField";
 import { LimitFields, limitsOf, limitText } from "../parts/LimitFields";
+import { Link } from "../parts/Link";
+import { Menu, type MenuGroup, type MenuItem } from "../parts/Menu";
 import { Tag, type Tone } from "../parts/StateTag";
+import { copyModes } from "./VDiskNode";
 
 /** Requests at a time: the node has others to serve. */
 const atOnce = 4;
@@ -21,12 +25,14 @@ type Props = {
   choose: (ids: ReadonlySet<string>) => void;
 };
 
+type Action = "limits" | "labels" | "publish" | "node" | "vpool" | "journal" | "scrub" | "unpublish" | "delete";
+
 /** What can be done with several vDisks: each is tried, and told of by itself. */
 export function BulkActions({ vdisks, choose }: Props) {
-  const [open, setOpen] = useState<"limits" | "publish" | "unpublish" | "delete" | undefined>(undefined);
+  const [open, setOpen] = useState<Action | undefined>(undefined);
   // The rows leave the list while they are worked on.
   const chosen = useRef(vdisks);
-  const start = (what: NonNullable<typeof open>) => () => {
+  const start = (what: Action) => () => {
     chosen.current = vdisks;
     setOpen(what);
   };
@@ -36,36 +42,56 @@ export function BulkActions({ vdisks, choose }: Props) {
       choose(failed);
     }
   };
+  const item = (text: string, what: Action, danger?: boolean): MenuItem => ({ text, needs: "write", danger, act: start(what) });
+  const groups: MenuGroup[] = [
+    { title: "Settings", items: [item("Limits", "limits"), item("Labels", "labels")] },
+    { title: "Place", items: [item("Change node", "node"), item("Change vPool", "vpool"), item("Journal copy", "journal")] },
+    { title: "Content", items: [item("Scrub", "scrub")] },
+    { items: [item("Unpublish", "unpublish", true)] },
+  ];
+  const busy = chosen.current.filter((v) => (v.published?.sessions ?? 0) > 0);
   return (
     <>
       {vdisks.length > 0 && (
         <>
-          <Button small needs="write" onClick={start("limits")}>
-            Limits
-          </Button>
           <Button small needs="write" onClick={start("publish")}>
             Publish
           </Button>
-          <Button small needs="write" onClick={start("unpublish")}>
-            Unpublish
-          </Button>
+          <Menu small groups={groups} label="More for those chosen" />
           <Button small kind="danger" needs="write" onClick={start("delete")}>
             Delete {vdisks.length}
           </Button>
         </>
       )}
       {open === "limits" && <LimitsOf vdisks={chosen.current} onClose={close} />}
+      {open === "labels" && <LabelsOf vdisks={chosen.current} onClose={close} />}
+      {open === "node" && <ToNode vdisks={chosen.current} onClose={close} />}
+      {open === "vpool" && <ToVPool vdisks={chosen.current} onClose={close} />}
+      {open === "journal" && <JournalCopies vdisks={chosen.current} onClose={close} />}
+      {open === "scrub" && (
+        <Bulk
+          title={`Scrub ${plural(chosen.current.length, "vDisk")}`}
+          verb="Scrub"
+          begins
+          vdisks={chosen.current}
+          act={(v) => call("POST /vdisks/{vdisk}/scrub", { path: { vdisk: v.id }, body: {} })}
+          onClose={close}
+        >
+          <p>Gives back the space of what was overwritten, discarded, or held by deleted snapshots, of {names(chosen.current)}. Hosts go on.</p>
+        </Bulk>
+      )}
       {open === "publish" && <PublishAll vdisks={chosen.current} onClose={close} />}
       {open === "unpublish" && (
         <Bulk
           title={`Unpublish ${plural(chosen.current.length, "vDisk")}`}
           verb="Unpublish"
           danger
+          typed={busy.length > 0 ? `unpublish ${chosen.current.length}` : undefined}
           vdisks={chosen.current}
           act={(v) => call("POST /vdisks/{vdisk}/unpublish", { path: { vdisk: v.id }, body: { force: (v.published?.sessions ?? 0) > 0 } })}
           onClose={close}
         >
-          <Sessions vdisks={chosen.current} />
+          <Sessions busy={busy} />
         </Bulk>
       )}
       {open === "delete" && (
@@ -86,8 +112,7 @@ export function BulkActions({ vdisks, choose }: Props) {
 }
 
 /** Who is thrown out. */
-function Sessions({ vdisks }: { vdisks: VDisk[] }) {
-  const busy = vdisks.filter((v) => (v.published?.sessions ?? 0) > 0);
+function Sessions({ busy }: { busy: VDisk[] }) {
   return busy.length > 0 ? (
     <p>
       Hosts lose their disks: {plural(busy.reduce((n, v) => n + (v.published?.sessions ?? 0), 0), "session")} at {names(busy)}.
@@ -125,6 +150,116 @@ function LimitsOf({ vdisks, onClose }: DialogProps) {
   );
 }
 
+/** Labels that all of them get, and that none of them keeps; the others stay. */
+function LabelsOf({ vdisks, onClose }: DialogProps) {
+  const [set, setSet] = useState("");
+  const [gone, setGone] = useState("");
+  const added = parseLabels(set);
+  const removed = gone.split(/[\s,]+/).filter(Boolean);
+  const nothing = Object.keys(added).length === 0 && removed.length === 0;
+  return (
+    <Bulk
+      title={`Labels of ${plural(vdisks.length, "vDisk")}`}
+      verb="Set labels"
+      reason={nothing ? "Say first which labels are set or removed" : undefined}
+      vdisks={vdisks}
+      act={async (v) => {
+        // As they are now: those of the list may be some moments old, and all of them are replaced.
+        const { labels } = await call("GET /vdisks/{vdisk}", { path: { vdisk: v.id } });
+        const kept = Object.fromEntries(Object.entries(labels).filter(([name]) => !removed.includes(name)));
+        await call("PATCH /vdisks/{vdisk}", { path: { vdisk: v.id }, body: { labels: { ...kept, ...added } } });
+      }}
+      onClose={onClose}
+    >
+      <p>Other labels of {names(vdisks)} stay.</p>
+      <LabelsField value={set} onValue={setSet} />
+      <TextField label="Remove" name="gone" value={gone} onValue={setGone} hint="Names of labels, with blanks between." />
+    </Bulk>
+  );
+}
+
+function ToNode({ vdisks, onClose }: DialogProps) {
+  const nodes = useNodes();
+  const [node, setNode] = useState("");
+  const others = nodes.data?.items.filter((n) => n.state === "up" && !n.draining && vdisks.some((v) => v.node !== n.name)) ?? [];
+  return (
+    <Bulk
+      title={`Change the node of ${plural(vdisks.length, "vDisk")}`}
+      verb="Hand over"
+      begins
+      reason={node ? undefined : "Choose a node first"}
+      vdisks={vdisks}
+      act={async (v) => {
+        if (v.node !== node) {
+          await call("POST /vdisks/{vdisk}/handover", { path: { vdisk: v.id }, body: { node } });
+        }
+      }}
+      onClose={onClose}
+    >
+      <p>{names(vdisks)}: each pauses for less than a second, and hosts need a path there. Those that are there stay.</p>
+      <SelectField
+        label="Node"
+        name="node"
+        value={node}
+        onValue={setNode}
+        hint={nodes.data && others.length === 0 ? "There is no other node that is up." : undefined}
+        options={[{ value: "", text: "Choose a node" }, ...others.map((n) => ({ value: n.name, text: `${n.name}, ${n.vdisks} vDisks` }))]}
+      />
+    </Bulk>
+  );
+}
+
+function ToVPool({ vdisks, onClose }: DialogProps) {
+  const vpools = useVPoolChoices();
+  const [vpool, setVPool] = useState("");
+  const others = vpools.data?.items.filter((p) => vdisks.some((v) => v.vpool !== p.name)) ?? [];
+  return (
+    <Bulk
+      title={`Move ${plural(vdisks.length, "vDisk")} to another vPool`}
+      verb="Move"
+      begins
+      reason={vpool ? undefined : "Choose a vPool first"}
+      vdisks={vdisks}
+      act={async (v) => {
+        if (v.vpool !== vpool) {
+          await call("POST /vdisks/{vdisk}/move", { path: { vdisk: v.id }, body: { vpool } });
+        }
+      }}
+      onClose={onClose}
+    >
+      <p>
+        {names(vdisks)}, {bytes(vdisks.reduce((sum, v) => sum + v.stored, 0))} in all, with their snapshots. They are copied in the
+        background; sessions of hosts stay, and wait for some moments at the end. Clones, and what has clones, are refused.
+      </p>
+      <SelectField
+        label="vPool"
+        name="vpool"
+        value={vpool}
+        onValue={setVPool}
+        hint={vpools.data && others.length === 0 ? "There is no other vPool." : undefined}
+        options={[{ value: "", text: "Choose a vPool" }, ...others.map((p) => ({ value: p.name, text: p.name }))]}
+      />
+    </Bulk>
+  );
+}
+
+/** Whether another node keeps copies of their journals; which one, is found for each. */
+function JournalCopies({ vdisks, onClose }: DialogProps) {
+  const [mode, setMode] = useState<NonNullable<VDiskDtlInput["mode"]>>("inherit");
+  return (
+    <Bulk
+      title={`Copies of the journals of ${plural(vdisks.length, "vDisk")}`}
+      verb="Save"
+      vdisks={vdisks}
+      act={(v) => call("PUT /vdisks/{vdisk}/dtl", { path: { vdisk: v.id }, body: { mode, peer: v.dtl.peer || "auto" } })}
+      onClose={onClose}
+    >
+      <p>Of {names(vdisks)}. Takes effect at once; hosts go on. Which node has a copy stays as it was said for each.</p>
+      <SelectField label="Copy" name="mode" value={mode} onValue={(m) => setMode(m as typeof mode)} options={copyModes} />
+    </Bulk>
+  );
+}
+
 function PublishAll({ vdisks, onClose }: DialogProps) {
   const [access, setAccess] = useState<Access>({ open: true, names: "" });
   const [target, setTarget] = useState("");
@@ -155,8 +290,10 @@ type BulkProps = DialogProps & {
   title: string;
   verb: string;
   danger?: boolean;
+  /** Each only begins, and goes on as a task. */
+  begins?: boolean;
   /** What has to be typed first. */
-  typed?: string;
+  typed?: string | undefined;
   /** Why it cannot begin now. */
   reason?: string | undefined;
   act: (v: VDisk) => Promise<unknown>;
@@ -168,7 +305,7 @@ type Result = { tone: Tone; word: string; text?: string };
 const waits: Result = { tone: "idle", word: "Waits" };
 
 /** Asks, does it for one after the other, and says of each how it went. */
-function Bulk({ title, verb, danger, typed, reason, vdisks, act, onClose, children }: BulkProps) {
+function Bulk({ title, verb, danger, begins, typed, reason, vdisks, act, onClose, children }: BulkProps) {
   const [results, setResults] = useState<ReadonlyMap<string, Result> | undefined>(undefined);
   const [ended, setEnded] = useState(false);
   const [confirm, setConfirm] = useState("");
@@ -178,7 +315,7 @@ function Bulk({ title, verb, danger, typed, reason, vdisks, act, onClose, childr
     set(v, { tone: "info", word: "Under way" });
     try {
       await act(v);
-      set(v, { tone: "ok", word: "Done" });
+      set(v, { tone: "ok", word: begins ? "Begun" : "Done" });
     } catch (error) {
       const failure = asApiError(error);
       set(v, { tone: "bad", word: failure.outcomeUnknown ? "Outcome unknown" : "Refused", text: [failure.message, failure.hint].filter(Boolean).join(". ") });
@@ -194,7 +331,7 @@ function Bulk({ title, verb, danger, typed, reason, vdisks, act, onClose, childr
     };
     await Promise.all(Array.from({ length: atOnce }, worker));
     setEnded(true);
-    reload("vdisks?", "vdisk:", "targets?", "target:", "trash?", "status");
+    reload("vdisks?", "vdisk:", "targets?", "target:", "trash?", "nodes?", "vpools?", "jobs?", "scrub:", "status");
   };
   const left = vdisks.filter((v) => (results?.get(v.id) ?? waits).tone !== "ok");
   const close = () => {
@@ -206,7 +343,7 @@ function Bulk({ title, verb, danger, typed, reason, vdisks, act, onClose, childr
     const done = vdisks.length - left.length;
     return (
       <Dialog title={title} onClose={close}>
-        <p role="status">{ended ? `${done} of ${vdisks.length} done.` : `${done} of ${vdisks.length} done so far.`}</p>
+        <p role="status">{`${done} of ${vdisks.length} ${begins ? "begun" : "done"}${ended ? "." : " so far."}`}</p>
         <ul class="stack bulk" tabIndex={0} aria-label="Results">
           {vdisks.map((v) => {
             const r = results.get(v.id) ?? waits;
@@ -218,6 +355,11 @@ function Bulk({ title, verb, danger, typed, reason, vdisks, act, onClose, childr
             );
           })}
         </ul>
+        {begins && ended && done > 0 && (
+          <p>
+            How far they are is shown by the <Link to="/tasks">tasks</Link>.
+          </p>
+        )}
         <div class="dialog-foot">
           {!ended && (
             <Button

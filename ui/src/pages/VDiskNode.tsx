@@ -72,6 +72,14 @@ export function MoveToNodeDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: ()
   );
 }
 
+/** Whether a write waits for the copy of the journal. */
+export const copyModes = [
+  { value: "inherit", text: "As its vPool says" },
+  { value: "sync", text: "sync: a write is answered when both nodes have it" },
+  { value: "async", text: "async: the copy is behind by some moments" },
+  { value: "off", text: "off: what the backend lacks is lost with the node" },
+];
+
 /** Says whether another node keeps a copy of the journal, and which. */
 export function JournalCopyDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void }) {
   const submit = useSubmit();
@@ -94,12 +102,7 @@ export function JournalCopyDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: (
         onValue={setMode}
         hint="The newest writes are in the journal of one node until the backend has them. Takes effect at once; hosts go on."
         error={submit.at("mode")}
-        options={[
-          { value: "inherit", text: "As its vPool says" },
-          { value: "sync", text: "sync: a write is answered when both nodes have it" },
-          { value: "async", text: "async: the copy is behind by some moments" },
-          { value: "off", text: "off: what the backend lacks is lost with the node" },
-        ]}
+        options={copyModes}
       />
       <Load query={nodes}>
         {(list) => (
