@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -128,6 +129,65 @@ func TestListMany(t *testing.T) {
 				t.Errorf("%q: %s to %s", query, names[0], names[len(names)-1])
 			}
 		}
+	}
+}
+
+// TestBusiest orders vDisks by what they do: together, and by the slower of reads and writes.
+func TestBusiest(t *testing.T) {
+	s := observe.NewSampler(0)
+	disk := func(id string, reads, writes uint64, read, write int) observe.Input {
+		in := observe.Input{ID: id}
+		in.Stats.ReadOps, in.Stats.WriteOps = reads, writes
+		in.Stats.ReadLatency[read], in.Stats.WriteLatency[write] = reads, writes
+		return in
+	}
+	at := time.Unix(1_700_000_000, 0)
+	s.Observe(at, []observe.Input{disk("reads", 0, 0, 0, 0), disk("writes", 0, 0, 0, 0), disk("both", 0, 0, 0, 0), disk("idle", 0, 0, 0, 0)}, nil, false)
+	s.Observe(at.Add(time.Second), []observe.Input{disk("reads", 100, 0, 8, 0), disk("writes", 0, 90, 0, 12), disk("both", 60, 60, 4, 6), disk("idle", 0, 0, 0, 0)}, nil, false)
+	view := &diskView{s: &Server{opt: Options{Sampler: s}}}
+	for sort, want := range map[string][]string{
+		"-iops":    {"both", "reads", "writes", "idle"},
+		"-latency": {"writes", "reads", "both", "idle"},
+		"iops":     {"idle", "writes", "reads", "both"},
+	} {
+		name, desc, keys, err := order(&sort, diskOrders)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows := []diskOrder{{view, model.VDisk{ID: "idle"}}, {view, model.VDisk{ID: "reads"}}, {view, model.VDisk{ID: "both"}}, {view, model.VDisk{ID: "writes"}}}
+		sorted, _, err := page(rows, keys, name, desc, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, o := range sorted {
+			got = append(got, o.v.ID)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", sort, got, want)
+		}
+	}
+}
+
+// TestFillings: what a status tells of places is bounded, and says nothing where nothing is known.
+func TestFillings(t *testing.T) {
+	trends := make([]observe.Trend, fillingsMost+1)
+	for i := range trends {
+		trends[i] = observe.Trend{Space: observe.Space{Total: 100, Free: 10}, To80: observe.Never, To100: observe.Never}
+	}
+	trends[0].Known, trends[0].To80, trends[0].To100 = true, 0, time.Hour
+	got := fillings(trends)
+	if len(got) != fillingsMost {
+		t.Errorf("%d places, want %d", len(got), fillingsMost)
+	}
+	if f := got[0]; f.To80Ms == nil || *f.To80Ms != 0 || f.To100Ms == nil || *f.To100Ms != 3_600_000 || !f.Known {
+		t.Errorf("the first is %+v", f)
+	}
+	if f := got[1]; f.To80Ms != nil || f.To100Ms != nil || f.Known {
+		t.Errorf("one that is not known is %+v", f)
+	}
+	if none := fillings(nil); none == nil || len(none) != 0 {
+		t.Errorf("of nothing: %v, want an empty list", none)
 	}
 }
 

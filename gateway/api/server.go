@@ -69,6 +69,8 @@ type Options struct {
 	Metrics    http.Handler                 // Prometheus; nil: none
 	OpenMetric bool                         // /metrics without credentials
 	Health     func() observe.Health        // nil: always well
+	// Trends returns how places fill, the soonest full first; nil: nothing is known.
+	Trends func() []observe.Trend
 	// Requests returns what was counted of the store of a vPool, by id; nil: nothing is.
 	Requests func(vpool string) []remote.KindStats
 	UI       fs.FS // index.html and assets/; nil: none
@@ -137,6 +139,9 @@ func New(opt Options) (*Server, error) {
 	}
 	if opt.Machine == nil {
 		opt.Machine = func() Machine { return Machine{Listeners: []Listener{}, Places: []MachinePlace{}} }
+	}
+	if opt.Trends == nil {
+		opt.Trends = func() []observe.Trend { return nil }
 	}
 	if opt.Health == nil {
 		opt.Health = func() observe.Health { return observe.Health{} }

@@ -22,7 +22,7 @@ func (s *Server) GetStatus(context.Context, GetStatusRequestObject) (GetStatusRe
 		Cluster: s.opt.Model.Cluster().ID,
 		Node:    Node{ID: s.opt.NodeID, Name: s.opt.NodeName}, Version: s.opt.Version.Version, Started: s.opt.Started.UTC(),
 		Health: healthOf(s.opt.Health()), Performance: performanceOf(s.opt.Sampler.Present(observe.Node).Performance),
-		Portals: s.portals(), ObservedAt: s.clock.Now().UTC(),
+		Filling: fillings(s.opt.Trends()), Portals: s.portals(), ObservedAt: s.clock.Now().UTC(),
 	}
 	sums := s.sums()
 	devices := map[[2]int64]bool{}
@@ -50,6 +50,24 @@ func (s *Server) GetStatus(context.Context, GetStatusRequestObject) (GetStatusRe
 	}
 	out.Counts.Sessions = len(s.opt.Control.Sessions())
 	return out, nil
+}
+
+// fillingsMost is how many places a status tells of: the first are those that need somebody.
+const fillingsMost = 16
+
+func fillings(trends []observe.Trend) []Filling {
+	out := make([]Filling, 0, min(len(trends), fillingsMost))
+	for _, t := range trends[:min(len(trends), fillingsMost)] {
+		f := Filling{Object: t.Object, What: t.What, Total: t.Total, Free: t.Free, Known: t.Known}
+		if t.To80 != observe.Never {
+			f.To80Ms = new(t.To80.Milliseconds())
+		}
+		if t.To100 != observe.Never {
+			f.To100Ms = new(t.To100.Milliseconds())
+		}
+		out = append(out, f)
+	}
+	return out
 }
 
 func healthOf(h observe.Health) Health {

@@ -138,6 +138,14 @@ var diskOrders = map[string]func(diskOrder) model.Keys{
 	},
 	"readIops":  func(o diskOrder) model.Keys { return model.Keys{Number: o.performance().ReadIOPS, ID: o.v.ID} },
 	"writeIops": func(o diskOrder) model.Keys { return model.Keys{Number: o.performance().WriteIOPS, ID: o.v.ID} },
+	"iops": func(o diskOrder) model.Keys {
+		p := o.performance()
+		return model.Keys{Number: p.ReadIOPS + p.WriteIOPS, ID: o.v.ID}
+	},
+	"latency": func(o diskOrder) model.Keys {
+		p := o.performance()
+		return model.Keys{Number: max(p.ReadP99us, p.WriteP99us), ID: o.v.ID}
+	},
 }
 
 // diskOrder is a vDisk as a list is ordered by it.

@@ -452,7 +452,7 @@ func (n *node) openAPI(ctx context.Context) error {
 	n.alerts = newAlertNode(n)
 	n.api, err = api.New(api.Options{
 		Model: n.model, Auth: n.auth, Control: n.ctl, VSphere: n.vsphere, Alba: n.alba, Sealer: seal, Hub: n.hub, Sampler: n.sampler, History: n.history, Machine: n.machineView, Load: n.machineLoad(), Audit: n.audit, Events: n.events, Tasks: tasks, Alerts: n.alerts.service,
-		Metrics: observe.Handler(n.metrics(), version.Version, n.log), OpenMetric: n.cfg.MetricsOpen, Health: n.checkHealth, Requests: n.remotes.requests, UI: dist,
+		Metrics: observe.Handler(n.metrics(), version.Version, n.log), OpenMetric: n.cfg.MetricsOpen, Health: n.checkHealth, Trends: n.trends, Requests: n.remotes.requests, UI: dist,
 		Living: n.living, Cluster: n.member, Peers: n.peers, NodeID: n.self.ID, NodeName: n.self.Name, Version: version, Started: n.started, Secure: n.tls != nil, Log: n.log,
 		Config: config, Logged: n.logged.Bytes, Backup: n.backupMetadata,
 		SetupDone: func() {

@@ -68,6 +68,14 @@ func (n *node) checkHealth() observe.Health {
 	return w.last
 }
 
+// trends are how places fill, as of a look at the node's health that is not older than healthAge.
+func (n *node) trends() []observe.Trend {
+	n.checkHealth()
+	n.health.mu.Lock()
+	defer n.health.mu.Unlock()
+	return n.health.forecast.Trends()
+}
+
 // remember adds to a look what follows from those before.
 func (w *healthWatch) remember(n *node, now time.Time, c *observe.Checks, stores []observe.RemoteMetrics) {
 	if now.Sub(w.jumpAt) < jumpShown {

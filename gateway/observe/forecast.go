@@ -1,6 +1,10 @@
 package observe
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 const (
 	// forecastStep is the time between samples of a forecast, forecastKeep how many there
@@ -12,6 +16,8 @@ const (
 	forecastLeast = 6 * time.Hour
 	// forecastWarn and forecastBad are the times until a place is full.
 	forecastWarn, forecastBad = 7 * 24 * time.Hour, 24 * time.Hour
+	// forecastFar is beyond what a line through one day says anything about.
+	forecastFar = 365 * 24 * time.Hour
 	// forecastPlaces bounds what has a history (V1).
 	forecastPlaces = 1024
 )
@@ -24,8 +30,22 @@ type Forecast struct{ places map[Place]*history }
 // Place is something that fills: as its cause names it.
 type Place struct{ Object, What string } // "vpool gold", "The backend of vPool gold"
 
+// Never is the time until a place is as full as it does not get: it does not fill, or only after a year.
+const Never = time.Duration(-1)
+
+// Trend is how a place fills.
+type Trend struct {
+	Place
+	Space
+	// Known tells whether there is history enough; without it, both times are Never.
+	Known bool
+	// To80 and To100 are the times until 80 and 100 percent are used; 0: they are.
+	To80, To100 time.Duration
+}
+
 type history struct {
 	total   int64
+	free    int64       // as of the last look
 	at      []time.Time // with the monotonic clock
 	used    []int64
 	visited bool
@@ -70,6 +90,7 @@ func (h *history) add(now time.Time, s Space) {
 	if s.Total != h.total {
 		h.total, h.at, h.used = s.Total, nil, nil
 	}
+	h.free = s.Free
 	n := len(h.at)
 	if n > 0 && now.Sub(h.at[n-1]) < forecastStep {
 		return
@@ -80,9 +101,53 @@ func (h *history) add(now time.Time, s Space) {
 	h.at, h.used = append(h.at, now), append(h.used, s.Total-s.Free)
 }
 
-// left returns the time until free is used up, by the line through the samples that is off
-// least; false: it does not fill, or too little is known.
+// left returns the time until free is used up; false: it does not fill, or too little is known.
 func (h *history) left(free int64) (time.Duration, bool) {
+	rate, ok := h.rate()
+	if !ok || rate <= 0 {
+		return 0, false
+	}
+	left := until(free, rate)
+	return left, left != Never
+}
+
+// until returns when so many bytes are used at a rate.
+func until(bytes int64, rate float64) time.Duration {
+	if bytes <= 0 {
+		return 0
+	}
+	if rate <= 0 || float64(bytes)/rate > forecastFar.Seconds() {
+		return Never
+	}
+	return time.Duration(float64(bytes) / rate * float64(time.Second))
+}
+
+// Trends returns how the places of the last look fill: those that are full soonest first, then the fullest.
+func (f *Forecast) Trends() []Trend {
+	out := make([]Trend, 0, len(f.places))
+	for p, h := range f.places {
+		if h.total <= 0 {
+			continue // it is away
+		}
+		t := Trend{Place: p, Space: Space{Total: h.total, Free: h.free}, To80: Never, To100: Never}
+		if rate, ok := h.rate(); ok {
+			t.Known = true
+			t.To80, t.To100 = until(h.free-h.total/5, rate), until(h.free, rate)
+		}
+		out = append(out, t)
+	}
+	slices.SortFunc(out, func(a, b Trend) int {
+		return cmp.Or(
+			cmp.Compare(uint64(a.To100), uint64(b.To100)), // Never is last
+			cmp.Compare(float64(a.Free)/float64(a.Total), float64(b.Free)/float64(b.Total)),
+			cmp.Compare(a.Object, b.Object), cmp.Compare(a.What, b.What))
+	})
+	return out
+}
+
+// rate returns in bytes a second how a place fills, by the line through the samples that is off least; false: too
+// little is known.
+func (h *history) rate() (float64, bool) {
 	n := len(h.at)
 	if n < 3 || h.at[n-1].Sub(h.at[0]) < forecastLeast {
 		return 0, false
@@ -96,14 +161,7 @@ func (h *history) left(free int64) (time.Duration, bool) {
 	if div <= 0 {
 		return 0, false
 	}
-	rate := (float64(n)*stu - st*su) / div // bytes a second
-	if rate <= 0 {
-		return 0, false
-	}
-	if seconds := float64(free) / rate; seconds < forecastWarn.Seconds()+1 {
-		return time.Duration(seconds * float64(time.Second)), true
-	}
-	return 0, false
+	return (float64(n)*stu - st*su) / div, true
 }
 
 // Places are those of the checks that fill.

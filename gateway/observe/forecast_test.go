@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -48,6 +49,58 @@ func TestForecast(t *testing.T) {
 		if f.Full(start.Add(c.at+2*time.Hour), nil); len(f.places) != 0 {
 			t.Errorf("%s: one that is gone is remembered", c.name)
 		}
+	}
+}
+
+// TestTrends: what fills is told with its times to 80 and 100 percent, the soonest first; what does not, or is not known
+// long enough, without.
+func TestTrends(t *testing.T) {
+	const gib = int64(1) << 30
+	var f Forecast
+	if got := f.Trends(); len(got) != 0 {
+		t.Fatalf("of nothing: %+v", got)
+	}
+	place := func(name string) Place { return Place{"vpool " + name, "The backend of vPool " + name} }
+	const end = 12 * time.Hour
+	look := func(at time.Duration) {
+		n := int64(at / time.Hour)
+		places := map[Place]Space{
+			place("fast"): {1000 * gib, (500 - 10*n) * gib}, // a percent an hour
+			place("slow"): {1000 * gib, (900 - n) * gib},
+			place("past"): {1000 * gib, (150 - n) * gib}, // beyond 80 percent
+			place("idle"): {1000 * gib, 300 * gib},
+			place("none"): {0, 0},
+		}
+		if at == end {
+			places[place("away")] = Space{}
+		} else {
+			places[place("away")] = Space{1000 * gib, 500 * gib}
+		}
+		if at >= 8*time.Hour {
+			places[place("new")] = Space{1000 * gib, 100 * gib}
+		}
+		f.Full(start.Add(at), places)
+	}
+	for at := time.Duration(0); at <= end; at += time.Hour {
+		look(at)
+	}
+	want := []Trend{
+		{place("fast"), Space{1000 * gib, 380 * gib}, true, 18 * time.Hour, 38 * time.Hour},
+		{place("past"), Space{1000 * gib, 138 * gib}, true, 0, 138 * time.Hour},
+		{place("slow"), Space{1000 * gib, 888 * gib}, true, 688 * time.Hour, 888 * time.Hour},
+		{place("new"), Space{1000 * gib, 100 * gib}, false, Never, Never},
+		{place("idle"), Space{1000 * gib, 300 * gib}, true, Never, Never},
+	}
+	got := f.Trends()
+	for i := range got { // a line is of floating point
+		for _, d := range []*time.Duration{&got[i].To80, &got[i].To100} {
+			if *d > 0 {
+				*d = d.Round(time.Minute)
+			}
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
 	}
 }
 

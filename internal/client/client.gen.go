@@ -2212,6 +2212,29 @@ type ExternalUser struct {
 	Subject string    `json:"subject"`
 }
 
+// Filling How a place fills, by a line through the last day; a restart of the node begins it anew
+type Filling struct {
+	Free int64 `json:"free"`
+
+	// Known There is a history of six hours or more; else both times are null
+	Known bool `json:"known"`
+
+	// Object Kind and name, such as vpool gold; empty: the node itself
+	Object string `json:"object"`
+
+	// To100Ms Until it is full; as to80Ms
+	To100Ms *int64 `json:"to100Ms"`
+
+	// To80Ms Until 80 percent are used; 0: they are; null: it does not fill, or not within a year
+	To80Ms *int64 `json:"to80Ms"`
+
+	// Total Bytes
+	Total int64 `json:"total"`
+
+	// What In words, such as The backend of vPool gold
+	What string `json:"what"`
+}
+
 // FlattenProgress defines model for FlattenProgress.
 type FlattenProgress struct {
 	// Copied Bytes copied so far
@@ -4243,8 +4266,11 @@ type Status struct {
 	Capacity Capacity `json:"capacity"`
 
 	// Cluster UUID of the installation, the same at each of its nodes
-	Cluster    string    `json:"cluster"`
-	Counts     Counts    `json:"counts"`
+	Cluster string `json:"cluster"`
+	Counts  Counts `json:"counts"`
+
+	// Filling How the first 16 places fill: those that are full soonest, then the fullest
+	Filling    []Filling `json:"filling"`
 	Health     Health    `json:"health"`
 	Node       Node      `json:"node"`
 	ObservedAt time.Time `json:"observedAt"`
@@ -5789,7 +5815,7 @@ type ListVDisksParams struct {
 	Node  *string     `form:"node,omitempty" json:"node,omitempty"`
 	State *VDiskState `form:"state,omitempty" json:"state,omitempty"`
 
-	// Sort name (default), created, size, stored, mapped, state, vpool, readIops, writeIops; - in front reverses
+	// Sort name (default), created, size, stored, mapped, state, vpool, readIops, writeIops, iops, latency (the slower p99); - in front reverses
 	Sort *string `form:"sort,omitempty" json:"sort,omitempty"`
 }
 

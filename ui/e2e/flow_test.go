@@ -329,26 +329,35 @@ func signOutAndIn(p *page, n *testNode) {
 		until(`document.documentElement.dataset.theme === "dark"`))
 }
 
+// initiator finds a real initiator; ok is false where there is none.
+func initiator(p *page) (path string, ok bool) {
+	qemuIO, err := exec.LookPath("qemu-io")
+	if err == nil {
+		return qemuIO, true
+	}
+	if os.Getenv("CI") != "" || os.Getenv("E2E") == "required" {
+		p.t.Fatal("no qemu-io in PATH: run scripts/setup.sh, or apt-get install qemu-utils qemu-block-extra")
+	}
+	p.t.Log("no qemu-io in PATH: the arrival of an initiator is not tested")
+	return "", false
+}
+
 // signIn has a real initiator write, read and stay; ok is false where there is none.
 func signIn(p *page, url string) (ended func(), ok bool) {
-	qemuIO, err := exec.LookPath("qemu-io")
-	if err != nil {
-		if os.Getenv("CI") != "" || os.Getenv("E2E") == "required" {
-			p.t.Fatal("no qemu-io in PATH: run scripts/setup.sh, or apt-get install qemu-utils qemu-block-extra")
-		}
-		p.t.Log("no qemu-io in PATH: the arrival of an initiator is not tested")
+	qemuIO, ok := initiator(p)
+	if !ok {
 		return nil, false
 	}
-	initiator := exec.CommandContext(p.ctx, qemuIO, "-f", "raw", "-c", "write -P 0x5a 0 64k", "-c", "read -P 0x5a 0 64k",
+	host := exec.CommandContext(p.ctx, qemuIO, "-f", "raw", "-c", "write -P 0x5a 0 64k", "-c", "read -P 0x5a 0 64k",
 		"-c", "sleep 30000", url)
 	var said bytes.Buffer
-	initiator.Stdout, initiator.Stderr = &said, &said
-	if err := initiator.Start(); err != nil {
+	host.Stdout, host.Stderr = &said, &said
+	if err := host.Start(); err != nil {
 		p.t.Fatal(err)
 	}
 	return sync.OnceFunc(func() {
-		_ = initiator.Process.Kill()
-		_ = initiator.Wait()
+		_ = host.Process.Kill()
+		_ = host.Wait()
 		p.t.Logf("qemu-io: %s", said.String())
 	}), true
 }

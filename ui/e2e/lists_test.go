@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"context"
 	"encoding/csv"
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,7 +17,7 @@ import (
 )
 
 // TestLists goes through what lists and the pages behind them offer beside their rows: the menu of actions, a look at a row, the columns of a
-// table, and the list as a file.
+// table, the list as a file, and those of it that do most.
 func TestLists(t *testing.T) {
 	t.Parallel()
 	n := startNode(t)
@@ -29,6 +31,7 @@ func TestLists(t *testing.T) {
 	menu(p)
 	peek(p, n)
 	view(p, n)
+	busiest(p, n)
 	p.noConsoleErrors()
 }
 
@@ -138,4 +141,68 @@ func view(p *page, n *testNode) {
 		p.t.Errorf("the row of web-02 is %s", strings.Join(row, " | "))
 	}
 	p.do("the filter is taken away", to("/vdisks"), until(`document.querySelector("main input[type=search]").value === ""`))
+}
+
+// soonFull makes the page believe in backends that fill: a real one takes six hours to be known.
+const soonFull = `{
+	const real = window.fetch;
+	const day = 86400e3, gib = 2 ** 30;
+	window.fetch = async (path, ...rest) => {
+		const res = await real(path, ...rest);
+		if (!String(path.url ?? path).endsWith("/status")) { return res; }
+		const body = await res.json();
+		body.filling = [
+			{object: "vpool gold", what: "The backend of vPool gold", total: 1000 * gib, free: 100 * gib, known: true, to80Ms: 0, to100Ms: 3.5 * day},
+			{object: "object store", what: "The object store", total: 4000 * gib, free: 2100 * gib, known: true, to80Ms: 12 * day, to100Ms: 30 * day},
+			{object: "", what: "The data directory's disk", total: 500 * gib, free: 400 * gib, known: true, to80Ms: null, to100Ms: null},
+		];
+		return new Response(JSON.stringify(body), {status: res.status, headers: {"Content-Type": "application/json"}});
+	};
+}`
+
+// busiest looks at the overview while a real initiator writes to a vDisk.
+func busiest(p *page, n *testNode) {
+	p.do("nothing is busy, and there is no trend yet", to("/"), visible(`//p[.="No vDisk reads or writes now."]`), visible(`//section[.//h2[.="Until full"]]//*[starts-with(.,"No trend yet")]`))
+	both(p, "overview, idle", "106-idle")
+	var c struct{ Commands struct{ Libiscsi string } }
+	n.call(http.MethodPost, "/vdisks/web-02/publish", map[string]any{"open": true}, &c)
+	ended, ok := writeOn(p, c.Commands.Libiscsi)
+	defer ended()
+	if ok {
+		p.do("the one that is written to", visible(`//li[@class="busiest"]//a[.="web-02"]`), absent(`//li[@class="busiest"]//a[.="web-01"]`))
+		p.do("the slowest", click(`//button[.="Latency"]`), until(`location.search === "?top=latency"`), visible(`button[aria-pressed=true]`), visible(`//li[@class="busiest"]//a[.="web-02"]`))
+		both(p, "overview, busy", "107-busy")
+	}
+	ended()
+	p.do("places that fill", chromedp.Evaluate[chromedp.Void](soonFull), visible(`//li[contains(.,"Backend of gold")]//*[.="Full in 3 d"]`), visible(`//*[.="80 % in 12 d, full in 30 d"]`),
+		visible(`//*[.="Not within a year"]`), chromedp.Evaluate[chromedp.Void](`[...document.querySelectorAll("h2")].find((h) => h.textContent === "Until full").scrollIntoView({block: "center"})`))
+	both(p, "overview, filling", "108-filling")
+	p.phone("overview, filling", "108-filling")
+}
+
+// writeOn has a real initiator write until it is ended; ok is false where there is none.
+func writeOn(p *page, url string) (ended func(), ok bool) {
+	qemuIO, ok := initiator(p)
+	if !ok {
+		return func() {}, false
+	}
+	args := []string{"-f", "raw", "-t", "none"}
+	for range 2000 {
+		args = append(args, "-c", "write -P 0x5a 0 64k")
+	}
+	ctx, stop := context.WithCancel(p.ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			if said, err := exec.CommandContext(ctx, qemuIO, append(args, url)...).CombinedOutput(); err != nil && ctx.Err() == nil {
+				p.t.Errorf("qemu-io: %v: %.500s", err, said)
+				return
+			}
+		}
+	}()
+	return func() { // once more does nothing
+		stop()
+		<-done
+	}, true
 }

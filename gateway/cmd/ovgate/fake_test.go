@@ -673,6 +673,10 @@ func (f *fake) GetStatus(context.Context, api.GetStatusRequestObject) (api.GetSt
 		}}},
 		Counts:   api.Counts{Vpools: len(f.vpools), Vdisks: len(f.vdisks)},
 		Capacity: api.Capacity{Total: 100 << 30, Free: 60 << 30, Stored: 3 << 20, Mapped: 5 << 20, Provisioned: 1 << 40, JournalQuota: 1 << 30},
-		Portals:  []api.Portal{portal},
+		Filling: []api.Filling{
+			{Object: "vpool gold", What: "The backend of vPool gold", Total: 100 << 30, Free: 60 << 30, Known: true, To80Ms: new(int64(200 * 3600_000)), To100Ms: new(int64(300 * 3600_000))},
+			{What: "The data directory's disk", Total: 100 << 30, Free: 90 << 30, Known: true},
+		},
+		Portals: []api.Portal{portal},
 	}, nil
 }

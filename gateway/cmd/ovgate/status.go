@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +23,24 @@ func (a *app) status() *cobra.Command {
 	return cmd
 }
 
+// fillingText says when a place is full, if it goes on filling as in the last day.
+func fillingText(f client.Filling) string {
+	text := f.What + ": "
+	if f.To80Ms != nil && *f.To80Ms > 0 {
+		text += "80 % in " + formatDays(*f.To80Ms) + ", "
+	}
+	return text + "full in " + formatDays(*f.To100Ms)
+}
+
+// formatDays prints a long time in whole days, or hours where it is less than two.
+func formatDays(ms int64) string {
+	hours := ms / time.Hour.Milliseconds()
+	if hours < 48 {
+		return strconv.FormatInt(hours, 10) + "h"
+	}
+	return strconv.FormatInt(hours/24, 10) + "d"
+}
+
 // printStatus prints a status; causes of bad health first.
 func (a *app) printStatus(s client.Status) error {
 	rows := [][]string{{"health", string(s.Health.State)}}
@@ -33,6 +52,11 @@ func (a *app) printStatus(s client.Status) error {
 		rows = append(rows, []string{"  " + string(c.State), text})
 		if c.Hint != "" {
 			rows = append(rows, []string{"  hint", c.Hint})
+		}
+	}
+	for _, f := range s.Filling {
+		if f.To100Ms != nil {
+			rows = append(rows, []string{"filling", fillingText(f)})
 		}
 	}
 	p, c := s.Performance, s.Capacity

@@ -67,7 +67,7 @@ func (a *app) vdiskList() *cobra.Command {
 	f.StringVar(&vpool, "vpool", "", "only those of this vPool")
 	f.StringVar(&node, "node", "", "only those that this node serves or is to serve")
 	f.StringVar(&state, "state", "", "only those in this state")
-	f.StringVar(&sort, "sort", "", "name, created, size, stored, mapped, state, vpool, readIops or writeIops; - in front reverses")
+	f.StringVar(&sort, "sort", "", "name, created, size, stored, mapped, state, vpool, readIops, writeIops, iops or latency; - in front reverses")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
 		params := client.ListVDisksParams{Limit: new(pageSize), Q: given(query), VPool: given(vpool), Node: given(node), Sort: given(sort)}
 		if state != "" {

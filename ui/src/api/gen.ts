@@ -858,6 +858,22 @@ export type ExternalUser = {
   "seenAt": string;
   "subject": string;
 };
+/** How a place fills, by a line through the last day; a restart of the node begins it anew */
+export type Filling = {
+  "free": number;
+  /** There is a history of six hours or more; else both times are null */
+  "known": boolean;
+  /** Kind and name, such as vpool gold; empty: the node itself */
+  "object": string;
+  /** Until it is full; as to80Ms */
+  "to100Ms": number | null;
+  /** Until 80 percent are used; 0: they are; null: it does not fill, or not within a year */
+  "to80Ms": number | null;
+  /** Bytes */
+  "total": number;
+  /** In words, such as The backend of vPool gold */
+  "what": string;
+};
 export type FlattenProgress = {
   /** Bytes copied so far */
   "copied": number;
@@ -2230,6 +2246,8 @@ export type Status = {
   /** UUID of the installation, the same at each of its nodes */
   "cluster": string;
   "counts": Counts;
+  /** How the first 16 places fill: those that are full soonest, then the fullest */
+  "filling": Array<Filling>;
   "health": Health;
   "node": Node;
   "observedAt": string;

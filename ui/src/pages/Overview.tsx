@@ -1,7 +1,7 @@
 import type { HealthCause, Status } from "../api/gen";
 import { bytes, count, latency, percent } from "../format";
 import { nodeSamples } from "../store/metrics";
-import { useStatus } from "../store/reads";
+import { useNodes, useStatus } from "../store/reads";
 import { Age, Seen } from "../parts/Age";
 import { Charts } from "../parts/Charts";
 import { Lazy } from "../parts/Lazy";
@@ -17,6 +17,7 @@ const loadMore = () => import("./OverviewMore");
 /** The node at a glance: health with causes, capacity, live performance, what goes on and happened, counts. */
 export function OverviewPage() {
   const status = useStatus();
+  const several = (useNodes().data?.items.length ?? 0) > 1;
   return (
     <Page title="Overview">
       <Load query={status} lines={8}>
@@ -30,7 +31,7 @@ export function OverviewPage() {
             <LatencyCard status={s} class={width(s)} />
             <Charts kind="node" id={s.node.id} />
             <Lazy load={loadMore} waiting={null}>
-              {(m) => <m.OverviewMore />}
+              {(m) => <m.OverviewMore filling={s.filling} several={several} />}
             </Lazy>
             <CountsCard status={s} />
             <NodeCard status={s} />

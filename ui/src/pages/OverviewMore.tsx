@@ -1,7 +1,9 @@
-// What goes on and what happened, below the charts of the overview: a script of its own, loaded after the rest.
+// What is busy, fills, goes on and happened, below the charts of the overview: a script of its own, loaded after the rest.
 import { call } from "../api/client";
-import type { EventList, JobList } from "../api/gen";
-import { capital, plural } from "../format";
+import type { EventList, Filling, JobList, VDisk, VDiskList } from "../api/gen";
+import { bytes, capital, count, duration, latency, percent, plural } from "../format";
+import { query, setQuery } from "../router";
+import { performanceOf } from "../store/metrics";
 import { useQuery } from "../store/query";
 import { useAlba } from "../store/objects";
 import { statusEveryMs } from "../store/reads";
@@ -9,6 +11,7 @@ import { Age } from "../parts/Age";
 import { JobMeter, pace, progress } from "../parts/JobParts";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
+import { fillTone, Meter } from "../parts/Meter";
 import { ObjectLink } from "../parts/ObjectLink";
 import { Card } from "../parts/Page";
 import { SafetyBar, safetyTone } from "../parts/SafetyBar";
@@ -18,15 +21,138 @@ import { glyphs, Tag, type Tone } from "../parts/StateTag";
 /** Tasks and events that are shown; their pages have the rest. */
 const tasksMax = 5;
 const eventsMax = 8;
+const busiestMax = 5;
+const fillingMax = 5;
 
-export function OverviewMore() {
+export function OverviewMore({ filling, several }: { filling: Filling[]; several: boolean }) {
   return (
     <>
+      <BusiestCard several={several} />
+      <FillingCard filling={filling} />
       <SafetyCard />
       <TasksCard />
       <EventsCard />
     </>
   );
+}
+
+const orders = [
+  { id: "iops", text: "IOPS" },
+  { id: "latency", text: "Latency" },
+] as const;
+
+/** The vDisks that do most, or are slowest; the address says which. The node orders them. */
+function BusiestCard({ several }: { several: boolean }) {
+  const by = orders.find((o) => o.id === query.value.get("top")) ?? orders[0];
+  const top = useQuery<VDiskList>(
+    "vdisks?top " + by.id,
+    () => call("GET /vdisks", { query: { sort: "-" + by.id, limit: busiestMax } }),
+    statusEveryMs,
+  );
+  return (
+    <Card
+      title={several ? "Busiest vDisks of this node" : "Busiest vDisks"}
+      class="span-6"
+      aside={
+        <div class="ranges" role="group" aria-label="Order of the vDisks">
+          {orders.map((o) => (
+            <button
+              key={o.id}
+              type="button"
+              class="btn small"
+              aria-pressed={o === by}
+              onClick={() => setQuery({ top: o === orders[0] ? undefined : o.id }, { replace: true })}
+            >
+              {o.text}
+            </button>
+          ))}
+        </div>
+      }
+    >
+      <Load query={top}>{(list) => <Busiest vdisks={list.items} by={by.id} />}</Load>
+    </Card>
+  );
+}
+
+function Busiest({ vdisks, by }: { vdisks: VDisk[]; by: "iops" | "latency" }) {
+  const figures = vdisks.map((v) => {
+    const p = performanceOf(v);
+    return { v, iops: p.readIops + p.writeIops, p99: Math.max(p.readP99Us, p.writeP99Us) };
+  });
+  const busy = figures.filter((f) => f.iops > 0 || f.p99 > 0);
+  if (busy.length === 0) {
+    return <p class="muted">No vDisk reads or writes now.</p>;
+  }
+  const most = Math.max(...busy.map((f) => f[by === "iops" ? "iops" : "p99"]));
+  return (
+    <ol class="stack-tight">
+      {busy.map(({ v, iops, p99 }) => (
+        <li key={v.id} class="busiest">
+          <Link to={`/vdisks/${encodeURIComponent(v.name)}`}>{v.name}</Link>
+          <Meter label={by === "iops" ? `${count(iops)} IOPS` : `${latency(p99)} p99`} parts={[{ share: (by === "iops" ? iops : p99) / most }]} />
+          <span class="num small">{count(iops)} IOPS</span>
+          <span class="num small muted">{latency(p99)}</span>
+        </li>
+      ))}
+    </ol>
+  );
+}
+
+/** When places are full, if they go on filling as in the last day. */
+function FillingCard({ filling }: { filling: Filling[] }) {
+  const shown = filling.filter((f) => f.total > 0).slice(0, fillingMax);
+  return (
+    <Card title="Until full" class="span-6">
+      {shown.length === 0 ? (
+        <p class="muted">No place tells how large it is.</p>
+      ) : (
+        <ul class="stack">
+          {shown.map((f) => (
+            <li key={f.what} class="stack-tight">
+              <div class="row">
+                <Place filling={f} />
+                <span class="spacer" />
+                <span class={`small tone-${urgency(f)}`}>{untilFull(f)}</span>
+              </div>
+              <Meter label={`${percent(f.total - f.free, f.total)} used`} parts={[{ share: (f.total - f.free) / f.total, class: fillTone((f.total - f.free) / f.total) }]} />
+              <span class="muted small">
+                {bytes(f.total - f.free)} of {bytes(f.total)} used
+              </span>
+            </li>
+          ))}
+        </ul>
+      )}
+    </Card>
+  );
+}
+
+function Place({ filling: f }: { filling: Filling }) {
+  const [kind, name] = f.object.split(" ", 2);
+  if (kind === "vpool" && name) {
+    return (
+      <span>
+        Backend of <Link to={`/vpools/${encodeURIComponent(name)}`}>{name}</Link>
+      </span>
+    );
+  }
+  return f.object === "object store" ? <Link to="/alba">{f.what}</Link> : <span>{f.what}</span>;
+}
+
+const dayMs = 86_400_000;
+
+function urgency({ to100Ms: ms }: Filling): Tone {
+  return ms === null || ms > 7 * dayMs ? "idle" : ms > dayMs ? "warn" : "bad";
+}
+
+function untilFull(f: Filling): string {
+  if (!f.known) {
+    return "No trend yet: that takes six hours";
+  }
+  if (f.to100Ms === null) {
+    return "Not within a year";
+  }
+  const full = f.to100Ms === 0 ? "full" : `full in ${duration(f.to100Ms)}`;
+  return f.to80Ms ? `80 % in ${duration(f.to80Ms)}, ${full}` : capital(full);
 }
 
 /** How many more devices objects may lose, where there is an object store with objects. */

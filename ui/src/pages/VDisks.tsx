@@ -178,7 +178,7 @@ const columns: Column<VDisk>[] = [
     cell: (v) => count(performanceOf(v).writeIops),
     csv: { title: "Write IOPS", value: (v) => performanceOf(v).writeIops },
   },
-  { key: "latency", title: "p99", right: true, cell: (v) => latency(slowest(v)), csv: { title: "p99 (µs)", value: slowest } },
+  { key: "latency", title: "p99", sort: "latency", right: true, cell: (v) => latency(slowest(v)), csv: { title: "p99 (µs)", value: slowest } },
   { key: "published", title: "Published", cell: (v) => <Publication vdisk={v} />, csv: { title: "Published", value: (v) => v.published?.iqn } },
   { key: "sessions", title: "Sessions", right: true, cell: (v) => v.published?.sessions ?? "–", csv: { title: "Sessions", value: (v) => v.published?.sessions } },
   { key: "labels", title: "Labels", wrap: true, cell: (v) => <Labels vdisk={v} />, csv: { title: "Labels", value: (v) => labelTexts(v).join("; ") } },

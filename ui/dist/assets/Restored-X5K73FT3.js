@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-DMUKIOCB.js";import"/assets/chunk-UX2PN6YN.js";import"/assets/chunk-EUFD7L6Q.js";import"/assets/chunk-IURGR44R.js";import"/assets/chunk-C24K57OH.js";import"/assets/chunk-NOXEAT6P.js";import"/assets/chunk-4QKRDY3Z.js";import"/assets/chunk-4Y3CU4IT.js";import"/assets/chunk-Y442AB2F.js";import"/assets/chunk-EX4OSWAI.js";export{a as RestoredCards};

@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-BU6CMYW7.js";import{d as r}from"/assets/chunk-FPRDL36G.js";import{ca as e}from"/assets/chunk-EX4OSWAI.js";var s=()=>import("/assets/History-BMQOG4CS.js");function f({at:o,...a}){let t=r().data?.node.name,d=!!(o&&t&&o!==t);return e(n,{load:s,children:({History:i})=>e(i,{...a,elsewhere:d})})}export{f as a};

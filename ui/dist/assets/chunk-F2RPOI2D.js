@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-BU6CMYW7.js";import{ca as t,r as e}from"/assets/chunk-EX4OSWAI.js";var p=()=>import("/assets/Peek-3K6SR45N.js");function a({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{a};
