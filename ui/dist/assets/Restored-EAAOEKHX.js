@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-DBT3GX57.js";import"/assets/chunk-PSMTG7TP.js";import"/assets/chunk-FXTQQO47.js";import"/assets/chunk-YHYOEVYB.js";import"/assets/chunk-BCUKZ356.js";import"/assets/chunk-6HPXBKLQ.js";import"/assets/chunk-Y442AB2F.js";import"/assets/chunk-FCNY54UR.js";export{a as RestoredCards};

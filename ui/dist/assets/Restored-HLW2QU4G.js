@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-V2FSGSAP.js";import"/assets/chunk-ZWDDQA4A.js";import"/assets/chunk-GK3I2TAJ.js";import"/assets/chunk-R4GXGFGO.js";import"/assets/chunk-JXLBRJ5Z.js";import"/assets/chunk-466TMHNV.js";import"/assets/chunk-JH3CCPKD.js";import"/assets/chunk-YHYOEVYB.js";import"/assets/chunk-Y442AB2F.js";import"/assets/chunk-FCNY54UR.js";export{a as RestoredCards};

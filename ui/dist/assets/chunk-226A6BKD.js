@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-QH5ZKVXB.js";import{ca as t,r as e}from"/assets/chunk-FCNY54UR.js";var p=()=>import("/assets/Peek-ZQDNLOHT.js");function a({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{a};

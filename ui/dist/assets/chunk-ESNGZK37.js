@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-QH5ZKVXB.js";import{d as r}from"/assets/chunk-OH6S65GX.js";import{ca as e}from"/assets/chunk-FCNY54UR.js";var s=()=>import("/assets/History-DJ5FUXCH.js");function f({at:o,...a}){let t=r().data?.node.name,d=!!(o&&t&&o!==t);return e(n,{load:s,children:({History:i})=>e(i,{...a,elsewhere:d})})}export{f as a};
