@@ -28,13 +28,11 @@ type gate struct {
 
 	mu   sync.Mutex
 	high int           // running
-	idle chan struct{} // closed while high is 0
+	idle chan struct{} // closed when high is 0; nil while nobody waits for that
 }
 
 func newGate(c clock.Clock) *gate {
-	g := &gate{clock: c, slots: make(chan struct{}, lowMax), idle: make(chan struct{})}
-	close(g.idle)
-	return g
+	return &gate{clock: c, slots: make(chan struct{}, lowMax)}
 }
 
 // enter waits for the turn of an operation and returns what ends it.
@@ -59,26 +57,24 @@ func (g *gate) enter(ctx context.Context, prio osd.Priority) (leave func(), err 
 func (g *gate) addHigh(n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	was := g.high
-	g.high += n
-	switch {
-	case was == 0:
-		g.idle = make(chan struct{})
-	case g.high == 0:
+	if g.high += n; g.high == 0 && g.idle != nil {
 		close(g.idle)
+		g.idle = nil
 	}
 }
 
 // yield lets operations of high priority go first.
 func (g *gate) yield(ctx context.Context) error {
 	g.mu.Lock()
+	if g.high == 0 {
+		g.mu.Unlock()
+		return nil
+	}
+	if g.idle == nil {
+		g.idle = make(chan struct{})
+	}
 	idle := g.idle
 	g.mu.Unlock()
-	select {
-	case <-idle:
-		return nil
-	default:
-	}
 	patience := g.clock.NewTimer(lowPatience)
 	defer patience.Stop()
 	select {

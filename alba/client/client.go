@@ -116,6 +116,7 @@ type Client struct {
 	devices   *devices
 	manifests *manifestCache
 	buffers   buffers
+	overdue   *overdue
 	rngMu     sync.Mutex
 	rng       *rand.Rand
 	stats     Stats
@@ -191,6 +192,7 @@ func New(ctx context.Context, o Options) (*Client, error) {
 	}
 	c := &Client{o: o, manifests: newManifestCache(o.ManifestBytes), began: o.Clock.Now()}
 	c.rng = rand.New(rand.NewPCG(le64(seed[:8]), le64(seed[8:])))
+	c.overdue = newOverdue(o.Clock)
 	c.devices = newDevices(c)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if err := c.devices.refresh(ctx); err != nil {
@@ -208,6 +210,7 @@ func (c *Client) Close() error {
 	c.bgMu.Unlock()
 	c.cancel()
 	c.wg.Wait()
+	c.overdue.close()
 	return c.devices.close()
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/openvstorage/ovgate/alba/layout"
 	"github.com/openvstorage/ovgate/alba/nsm"
 	"github.com/openvstorage/ovgate/alba/osd"
-	"github.com/openvstorage/ovgate/internal/clock"
 )
 
 // readTries bounds how often a read begins anew because the object was changed
@@ -293,7 +292,7 @@ func (g *gather) single(ctx context.Context, cancel context.CancelFunc, w want) 
 	}
 	f, _ := g.begin(p, dst)
 	rebuilt := make(chan rebuilt, 1)
-	stop := clock.AfterFunc(g.c.o.Clock, g.c.hedgeAfter(w.bytes()), func() {
+	reading := g.c.overdue.after(g.c.hedgeAfter(w.bytes()), func() {
 		g.c.stats.Hedged.Add(1)
 		r := g.startRebuild(ctx, w)
 		rebuilt <- r
@@ -302,7 +301,7 @@ func (g *gather) single(ctx context.Context, cancel context.CancelFunc, w want) 
 		}
 	})
 	g.fulfil(ctx, f, p, dst)
-	late := !stop()
+	late := !reading.ended()
 	if late {
 		g.setRacing()
 	}

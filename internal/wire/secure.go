@@ -76,7 +76,7 @@ func (c *TLSConn) Flush() error {
 // the caller's: closing it ends everything at once, where closing the TLSConn
 // would first say goodbye to a peer that may not read.
 func Secure(ctx context.Context, raw net.Conn, config *tls.Config, server bool) (*TLSConn, error) {
-	below := &heldConn{Conn: raw}
+	below := &heldConn{Conn: raw, socket: newSocket(raw)}
 	below.r = bufio.NewReaderSize(waiting{below}, secureRead)
 	t := &TLSConn{below: below}
 	if server {
@@ -119,6 +119,7 @@ func (c *TLSConn) leave(ctx context.Context, server bool) error {
 // heldConn gathers records into large reads and, once held, writes.
 type heldConn struct {
 	net.Conn
+	socket *socket
 	r      *bufio.Reader
 	before func() // nil: nothing to do before a read; the reader's
 
@@ -129,7 +130,7 @@ type heldConn struct {
 func (c *heldConn) hold() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.w = bufio.NewWriterSize(c.Conn, secureWrite)
+	c.w = bufio.NewWriterSize(c.socket, secureWrite)
 }
 
 // waiting reads what has not come yet.
@@ -139,7 +140,7 @@ func (w waiting) Read(p []byte) (int, error) {
 	if w.c.before != nil {
 		w.c.before()
 	}
-	return w.c.Conn.Read(p)
+	return w.c.socket.Read(p)
 }
 
 func (c *heldConn) Read(p []byte) (int, error) { return c.r.Read(p) }
