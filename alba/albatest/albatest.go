@@ -32,6 +32,8 @@ const HostName = "host"
 type Options struct {
 	// Nodes holds the number of devices on each node.
 	Nodes []int
+	// Domain returns that of a node; nil: nobody said.
+	Domain func(node string) string
 	// Preset is the default preset; policies of preset.Automatic, fragments of
 	// 64 KiB when they are not given.
 	Preset preset.Preset
@@ -155,7 +157,7 @@ func (c *Cluster) LoseManager() {
 	_, err = m.CreatePreset(ctx, c.o.Preset)
 	must(c.T, err)
 	for _, o := range osds {
-		if _, err := m.Claim(ctx, c.OSD(o.Number), manager.OSD{Kind: o.Kind, Node: o.Node, Directory: o.Directory}); err != nil {
+		if _, err := m.Claim(ctx, c.OSD(o.Number), manager.OSD{Kind: o.Kind, Node: o.Node, Domain: o.Domain, Directory: o.Directory}); err != nil {
 			c.T.Logf("device %d is not claimed: %v", o.Number, err)
 		}
 	}
@@ -182,7 +184,11 @@ func (c *Cluster) AddOSD(node string) uint32 {
 	dev := osdtest.NewMem(uuid)
 	c.devs[uuid] = dev
 	c.mu.Unlock()
-	o, err := c.Manager.Claim(c.T.Context(), dev, manager.OSD{Kind: "mem", Node: node, Directory: uuid})
+	rec := manager.OSD{Kind: "mem", Node: node, Directory: uuid}
+	if c.o.Domain != nil {
+		rec.Domain = c.o.Domain(node)
+	}
+	o, err := c.Manager.Claim(c.T.Context(), dev, rec)
 	must(c.T, err)
 	return o.Number
 }

@@ -190,7 +190,7 @@ func samePlace(a, b manager.OSD) bool {
 }
 
 func sameRecord(a, b manager.OSD) bool {
-	return a.State == b.State && a.Node == b.Node && a.RebuildFrom.Equal(b.RebuildFrom)
+	return a.State == b.State && a.Node == b.Node && a.Domain == b.Domain && a.RebuildFrom.Equal(b.RebuildFrom)
 }
 
 // with returns the device under a changed record.

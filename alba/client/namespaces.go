@@ -90,7 +90,7 @@ func (c *Client) Usage(ctx context.Context, presetName string) (total, free int6
 			free += s.Free
 		}
 	}
-	q, _, err := p.Choose(manager.PerNode(osds, p.OSDs))
+	q, _, err := p.Choose(manager.PerGroup(osds, p))
 	if errors.Is(err, preset.ErrNoPolicy) {
 		return total, 0, nil
 	}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/openvstorage/ovgate/alba/preset"
@@ -10,38 +11,57 @@ import (
 type candidate struct {
 	number uint32
 	node   string
-	free   int64 // bytes
+	group  string // what x of the policy counts it by
+	free   int64  // bytes
 }
 
-// place chooses up to n of the candidates, at most x on a node: nodes as evenly
-// as their devices allow, devices at random with the weight of their free space.
-// taken counts what is on each node already. random returns numbers in [0,1).
-// The result may be shorter than n when there is no room for more.
-func place(all []candidate, n, x int, taken map[string]int, random func() float64) []candidate {
+// candidate returns a device as one for fragments of a preset.
+func (d *device) candidate(p preset.Preset, free int64) candidate {
+	return candidate{d.rec.Number, d.rec.Node, p.Spread.Group(d.rec.Node, d.rec.Domain), free}
+}
+
+// tally counts the fragments of a chunk by group and by node.
+type tally struct{ groups, nodes map[string]int }
+
+func newTally() tally { return tally{map[string]int{}, map[string]int{}} }
+
+// add counts n more fragments on a device.
+func (t tally) add(c candidate, n int) {
+	t.groups[c.group] += n
+	t.nodes[c.node] += n
+}
+
+// place chooses up to n of the candidates, at most x in a group: groups as evenly as
+// their devices allow, within a group its nodes, and devices at random with the weight of
+// their free space. taken counts what is there already, and is not changed. random
+// returns numbers in [0,1). The result may be shorter than n when there is no room for
+// more.
+func place(all []candidate, n, x int, taken tally, random func() float64) []candidate {
 	left := slices.Clone(all)
-	on := map[string]int{}
-	for node, c := range taken {
-		on[node] = c
-	}
+	t := tally{maps.Clone(taken.groups), maps.Clone(taken.nodes)}
 	var out []candidate
-	for len(out) < n {
-		// Nodes with the fewest fragments, and among their devices by weight.
-		fewest := x
+	for len(out) < n && len(left) > 0 {
+		// The groups with the fewest fragments, in them the nodes with the fewest, and
+		// among their devices by weight.
+		in, on := t.groups[left[0].group], t.nodes[left[0].node]
 		for _, c := range left {
-			fewest = min(fewest, on[c.node])
+			if g, n := t.groups[c.group], t.nodes[c.node]; g < in || g == in && n < on {
+				in, on = g, n
+			}
 		}
-		if fewest >= x {
+		if in >= x {
 			break
 		}
+		fits := func(c candidate) bool { return t.groups[c.group] == in && t.nodes[c.node] == on }
 		var total float64
 		for _, c := range left {
-			if on[c.node] == fewest {
+			if fits(c) {
 				total += weight(c)
 			}
 		}
 		at, pick := random()*total, -1
 		for i, c := range left {
-			if on[c.node] != fewest {
+			if !fits(c) {
 				continue
 			}
 			pick = i
@@ -49,12 +69,9 @@ func place(all []candidate, n, x int, taken map[string]int, random func() float6
 				break
 			}
 		}
-		if pick < 0 {
-			break
-		}
 		c := left[pick]
 		out = append(out, c)
-		on[c.node]++
+		t.add(c, 1)
 		left = slices.Delete(left, pick, pick+1)
 	}
 	return out
@@ -76,7 +93,7 @@ func (c *Client) candidates(p preset.Preset, without map[uint32]bool) []candidat
 		usable := dev.bad == nil && !dev.full && !v.full[n]
 		dev.mu.Unlock()
 		if usable {
-			out = append(out, candidate{n, dev.rec.Node, v.free[n]})
+			out = append(out, dev.candidate(p, v.free[n]))
 		}
 	}
 	// Maps have no order; the random numbers alone decide.
@@ -84,17 +101,13 @@ func (c *Client) candidates(p preset.Preset, without map[uint32]bool) []candidat
 	return out
 }
 
-// perNode counts candidates by node.
-func perNode(all []candidate) []int {
-	on := map[string]int{}
+// perGroup counts candidates by group.
+func perGroup(all []candidate) []int {
+	in := map[string]int{}
 	for _, c := range all {
-		on[c.node]++
+		in[c.group]++
 	}
-	out := make([]int, 0, len(on))
-	for _, n := range on {
-		out = append(out, n)
-	}
-	return out
+	return slices.Collect(maps.Values(in))
 }
 
 // full counts the devices that take no fragments only because they are full.

@@ -98,12 +98,12 @@ func (c *Client) rewrite(ctx context.Context, sp space, ns nsm.Namespace, m *lay
 // Better tells whether a policy before the object's own has places for all
 // its fragments.
 func (c *Client) Better(ns nsm.Namespace, m *layout.Manifest) bool {
-	nodes := perNode(c.candidates(ns.Preset, nil))
+	groups := perGroup(c.candidates(ns.Preset, nil))
 	for _, p := range ns.Preset.Policies {
 		if p == m.Policy {
 			return false
 		}
-		if p.Places(nodes) == p.N() {
+		if p.Places(groups) == p.N() {
 			return true
 		}
 	}
@@ -177,7 +177,10 @@ func (r *repair) chunk(ctx context.Context, chunk int) (bool, error) {
 		if states[i], err = r.look(ctx, chunk, i); err != nil {
 			return false, err
 		}
-		if states[i] != good {
+	}
+	r.spread(frags, states)
+	for _, s := range states {
+		if s != good {
 			bad++
 		}
 	}
@@ -209,6 +212,23 @@ func (r *repair) chunk(ctx context.Context, chunk int) (bool, error) {
 		return false, nil
 	}
 	return true, r.make(ctx, chunk, states, places)
+}
+
+// spread has fragments move that are too many in a domain: a node came to another one
+// since they were stored. A device never comes to another node.
+func (r *repair) spread(frags []layout.Fragment, states []state) {
+	view := r.c.devices.view.Load()
+	recs := func(number uint32) (manager.OSD, bool) {
+		if dev := view.byNumber[number]; dev != nil {
+			return dev.rec, true
+		}
+		return manager.OSD{}, false
+	}
+	for _, i := range manager.Crowded(r.ns.Preset.Spread, r.m.Policy.X, frags, recs) {
+		if states[i] == good {
+			states[i] = moving
+		}
+	}
 }
 
 // forget takes fragments on purged devices out of a chunk that cannot be repaired.
@@ -314,7 +334,7 @@ type placed struct {
 func (r *repair) places(frags []layout.Fragment, states []state, order []int) []placed {
 	view := r.c.devices.view.Load()
 	named := map[uint32]bool{}
-	on := map[string]int{}
+	on := newTally()
 	for i, f := range frags {
 		if f.OSD == 0 {
 			continue
@@ -322,7 +342,7 @@ func (r *repair) places(frags []layout.Fragment, states []state, order []int) []
 		// Not where another version of the fragment may still be, either.
 		named[f.OSD] = true
 		if dev := view.byNumber[f.OSD]; dev != nil && states[i] != gone {
-			on[dev.rec.Node]++
+			on.add(dev.candidate(r.ns.Preset, 0), 1)
 		}
 	}
 	all := r.c.candidates(r.ns.Preset, named)
@@ -336,21 +356,21 @@ func (r *repair) places(frags []layout.Fragment, states []state, order []int) []
 			number := frags[i].OSD
 			dev := view.byNumber[number]
 			if number != 0 && dev != nil && states[i] != gone {
-				on[dev.rec.Node]--
+				on.add(dev.candidate(r.ns.Preset, 0), -1)
 			}
 			at := place(all, 1, r.m.Policy.X, on, r.c.random)
 			if len(at) == 0 && len(r.o.To) == 0 && (states[i] == broken || states[i] == untagged) && dev != nil && dev.rec.Takes() && !dev.failed() {
 				// Rather than nowhere: on the device that has the damaged one, under another version.
-				at = place([]candidate{{number, dev.rec.Node, view.free[number]}}, 1, r.m.Policy.X, on, r.c.random)
+				at = place([]candidate{dev.candidate(r.ns.Preset, view.free[number])}, 1, r.m.Policy.X, on, r.c.random)
 			}
 			if len(at) == 0 {
 				if number != 0 && dev != nil && states[i] != gone {
-					on[dev.rec.Node]++
+					on.add(dev.candidate(r.ns.Preset, 0), 1)
 				}
 				later = append(later, i)
 				continue
 			}
-			on[at[0].node]++
+			on.add(at[0], 1)
 			all = remove(all, at)
 			out = append(out, placed{i, at[0]})
 		}

@@ -226,7 +226,7 @@ type upload struct {
 // the devices that failed.
 func (u *upload) run(ctx context.Context, data []byte, without map[uint32]bool) (*layout.Manifest, map[uint32]bool, error) {
 	all := u.c.candidates(u.ns.Preset, without)
-	policy, n, err := u.ns.Preset.Choose(perNode(all))
+	policy, n, err := u.ns.Preset.Choose(perGroup(all))
 	if err != nil {
 		if full := u.c.full(); full > 0 {
 			err = fmt.Errorf("%w; %d devices: %w", err, full, osd.ErrFull)
@@ -244,7 +244,7 @@ func (u *upload) run(ctx context.Context, data []byte, without map[uint32]bool) 
 	}
 	u.h.ChunkBytes = min(policy.K*u.ns.Preset.FragmentBytes, max(len(data), 1))
 	u.size = u.h.PieceSize(wanted)
-	u.places = place(all, n, policy.X, nil, u.c.random)
+	u.places = place(all, n, policy.X, newTally(), u.c.random)
 	u.spares = remove(all, u.places)
 	m := &layout.Manifest{Fragments: make([][]layout.Fragment, u.h.Chunks())}
 	failed := map[uint32]bool{}
@@ -303,9 +303,9 @@ func (u *upload) chunk(ctx context.Context, code *fragment.Code, number int, chu
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	start := u.c.o.Clock.Now()
-	s := &spread{u: u, number: number, failed: failed, spares: u.spares, on: map[string]int{}}
+	s := &spread{u: u, number: number, failed: failed, spares: u.spares, on: newTally()}
 	for _, p := range u.places {
-		s.on[p.node]++
+		s.on.add(p, 1)
 	}
 	results := make(chan sent, len(u.places))
 	var wg sync.WaitGroup
@@ -359,7 +359,7 @@ type spread struct {
 	mu     sync.Mutex
 	failed map[uint32]bool
 	spares []candidate
-	on     map[string]int // fragments on each node
+	on     tally // fragments that are there or on their way
 }
 
 // packer returns a function that packs fragment i; the copies of a code with one
@@ -402,17 +402,17 @@ func (s *spread) send(ctx context.Context, i int, at candidate, pack func(int) (
 	}
 }
 
-// spare takes a device for a fragment whose device failed, within x per node.
+// spare takes a device for a fragment whose device failed, within x.
 func (s *spread) spare(was candidate) (candidate, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.failed[was.number] = true
-	s.on[was.node]--
+	s.on.add(was, -1)
 	got := place(s.spares, 1, s.u.h.Policy.X, s.on, s.u.c.random)
 	if len(got) == 0 {
 		return candidate{}, false
 	}
-	s.on[got[0].node]++
+	s.on.add(got[0], 1)
 	s.spares = remove(s.spares, got)
 	return got[0], true
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/openvstorage/ovgate/alba/layout"
 	"github.com/openvstorage/ovgate/alba/manager"
 	"github.com/openvstorage/ovgate/alba/nsm"
+	"github.com/openvstorage/ovgate/alba/preset"
 )
 
 // Safety is what a survey counted: exactly, object by object.
@@ -24,9 +26,13 @@ type Safety struct {
 	// Tolerates counts objects by how many more devices the poorest of their
 	// chunks may lose: -1 are those that cannot be read now.
 	Tolerates map[int]int64 `json:"tolerates"`
+	// Domains counts objects whose preset spreads by domain by how many whole domains,
+	// of those that there still are, may be lost.
+	Domains map[int]int64 `json:"domains,omitempty"`
 	// Policies counts objects by the policy they are stored with.
 	Policies map[string]int64 `json:"policies"`
-	// Repair counts objects that are not complete on devices that stay, Worse
+	// Repair counts objects that are not complete on devices that stay, or have too many
+	// fragments in a domain, Worse
 	// those for which a better policy can be met.
 	Repair int64 `json:"repair"`
 	Worse  int64 `json:"worse"`
@@ -41,6 +47,17 @@ type Safety struct {
 // false when there is no object.
 func (s Safety) Least() (least int, ok bool) {
 	for n, objects := range s.Tolerates {
+		if objects > 0 && (!ok || n < least) {
+			least, ok = n, true
+		}
+	}
+	return least, ok
+}
+
+// LeastDomains returns how many domains may be lost without losing an object that is
+// spread by domain; false when there is none.
+func (s Safety) LeastDomains() (least int, ok bool) {
+	for n, objects := range s.Domains {
 		if objects > 0 && (!ok || n < least) {
 			least, ok = n, true
 		}
@@ -99,6 +116,31 @@ func tolerates(m *layout.Manifest, counts map[uint32]bool) int {
 	return max(least, -1)
 }
 
+// domains returns how many domains the object may lose.
+func (d deviceStates) domains(m *layout.Manifest) int {
+	least := m.Policy.M
+	for _, chunk := range m.Fragments {
+		in, left := map[string]int{}, -m.Policy.K
+		for _, f := range chunk {
+			if f.OSD != 0 && d.counts[f.OSD] {
+				o := d.records[f.OSD]
+				in[preset.ByDomain.Group(o.Node, o.Domain)]++
+				left++
+			}
+		}
+		least = min(least, preset.GroupsLost(slices.Collect(maps.Values(in)), left))
+	}
+	return least
+}
+
+// crowded tells whether too many fragments of a chunk are in one domain.
+func (d deviceStates) crowded(by preset.Spread, m *layout.Manifest) bool {
+	recs := func(number uint32) (manager.OSD, bool) { o, ok := d.records[number]; return o, ok }
+	return slices.ContainsFunc(m.Fragments, func(chunk []layout.Fragment) bool {
+		return len(manager.Crowded(by, m.Policy.X, chunk, recs)) > 0
+	})
+}
+
 // incomplete tells whether a fragment is missing or on a device that does not stay.
 func incomplete(m *layout.Manifest, stays map[uint32]bool) bool {
 	for _, chunk := range m.Fragments {
@@ -128,7 +170,7 @@ func (a *Agent) Survey(ctx context.Context) error {
 		return err
 	}
 	s := &survey{a: a, d: before, start: a.o.Clock.Now(), job: a.begin("survey", "look at every manifest", "objects", a.Safety().Objects)}
-	s.Tolerates, s.Policies, s.OSDs = map[int]int64{}, map[string]int64{}, map[uint32]int64{}
+	s.Tolerates, s.Domains, s.Policies, s.OSDs = map[int]int64{}, map[int]int64{}, map[string]int64{}, map[uint32]int64{}
 	s.emptying = a.emptying(before)
 	err = a.namespaces(ctx, func(n manager.Namespace, host *nsm.Host) error { return s.namespace(ctx, n, host) })
 	a.end(s.job, err)
@@ -177,14 +219,14 @@ func (s *survey) namespace(ctx context.Context, n manager.Namespace, host *nsm.H
 	}
 	return s.a.objects(ctx, host, n, func(m *layout.Manifest) error {
 		worse := rec.Preset.Rank(m.Policy) > 0 && s.a.c.Better(rec, m)
-		if worse || incomplete(m, s.d.stays) {
+		if worse || incomplete(m, s.d.stays) || s.d.crowded(rec.Preset.Spread, m) {
 			var err error
 			if m, err = s.repair(ctx, n, host, m, worse); err != nil || m == nil {
 				return err
 			}
 			worse = rec.Preset.Rank(m.Policy) > 0 && s.a.c.Better(rec, m)
 		}
-		s.count(m, worse)
+		s.count(m, rec.Preset.Spread, worse)
 		s.a.progress(s.job, 1, 0)
 		return nil
 	})
@@ -271,13 +313,16 @@ func (a *Agent) remaining(j *Job, left int64) {
 	j.Total = j.Done + left
 }
 
-func (s *survey) count(m *layout.Manifest, worse bool) {
+func (s *survey) count(m *layout.Manifest, by preset.Spread, worse bool) {
 	s.Objects++
 	s.Bytes += m.Size
 	s.Stored += m.Stored()
 	s.Tolerates[tolerates(m, s.d.counts)]++
+	if by == preset.ByDomain {
+		s.Domains[s.d.domains(m)]++
+	}
 	s.Policies[m.Policy.String()]++
-	if incomplete(m, s.d.stays) {
+	if incomplete(m, s.d.stays) || s.d.crowded(by, m) {
 		s.Repair++
 	}
 	if worse {

@@ -558,7 +558,7 @@ func TestFollow(t *testing.T) {
 	must(t, err)
 	osds, err := w.OSDs(ctx)
 	must(t, err)
-	want := preset.Automatic(manager.PerNode(osds, nil))
+	want := preset.Automatic(manager.PerGroup(osds, preset.Preset{}))
 	if !slices.Equal(p.Policies[:len(want)], want) || !slices.Contains(p.Policies, policies[0]) {
 		t.Fatalf("%v, want %v and %v", p.Policies, want, policies)
 	}

@@ -39,8 +39,10 @@ type OSD struct {
 	State  OSDState `json:"state"`
 	// Kind says how it is reached: "local" (a directory of the node) or "asd".
 	Kind string `json:"kind"`
-	// Node is the machine that it is in: what x of a policy counts.
-	Node string `json:"node"`
+	// Node is the machine that it is in; Domain is what fails with that, such as a rack;
+	// empty: not known. One of them is what x of a policy counts.
+	Node   string `json:"node"`
+	Domain string `json:"domain,omitempty"`
 	// Address is HOST:PORT of an ASD; Directory that of a local device.
 	Address     string `json:"address,omitempty"`
 	Directory   string `json:"directory,omitempty"`

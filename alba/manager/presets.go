@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/openvstorage/ovgate/alba/layout"
 	"github.com/openvstorage/ovgate/alba/nsm"
 	"github.com/openvstorage/ovgate/alba/preset"
 	"github.com/openvstorage/ovgate/internal/kv"
@@ -95,7 +96,7 @@ func (m *Manager) UpdatePreset(ctx context.Context, name string, change func(p *
 	p, err := modify(ctx, m.kv, presetKey(name), func(p *preset.Preset) error {
 		was := *p
 		change(p)
-		p.Name, p.Compression, p.KeyID, p.Default = was.Name, was.Compression, was.KeyID, was.Default
+		p.Name, p.Compression, p.KeyID, p.Spread, p.Default = was.Name, was.Compression, was.KeyID, was.Spread, was.Default
 		return p.Validate()
 	})
 	if errors.Is(err, ErrNotFound) {
@@ -178,8 +179,8 @@ func (m *Manager) DeletePreset(ctx context.Context, name string) error {
 	}
 }
 
-// Follow gives automatic presets the policies for the devices in use on each
-// node, when that changes their first one or adds room for a better one.
+// Follow gives automatic presets the policies for the devices in use in each
+// group, when that changes their first one or adds room for a better one.
 func (m *Manager) Follow(ctx context.Context) error {
 	osds, err := m.OSDs(ctx)
 	if err != nil {
@@ -190,7 +191,7 @@ func (m *Manager) Follow(ctx context.Context) error {
 		return err
 	}
 	for _, p := range list {
-		want := preset.Automatic(PerNode(osds, p.OSDs))
+		want := preset.Automatic(PerGroup(osds, p))
 		if !p.Automatic || slices.Equal(merge(want, p.Policies), p.Policies) || want[0].K == 1 && want[0].M == 0 {
 			continue
 		}
@@ -214,19 +215,40 @@ func merge(list, old []preset.Policy) []preset.Policy {
 	return out
 }
 
-// PerNode counts the devices that take fragments, by node; only those numbered in
-// "only", if it is not empty.
-func PerNode(osds []OSD, only []uint32) []int {
-	byNode := map[string]int{}
+// PerGroup counts the devices that take fragments of a preset, by what x of its
+// policies counts.
+func PerGroup(osds []OSD, p preset.Preset) []int {
+	in := map[string]int{}
 	for _, o := range osds {
-		if o.Takes() && (len(only) == 0 || slices.Contains(only, o.Number)) {
-			byNode[o.Node]++
+		if o.Takes() && (len(p.OSDs) == 0 || slices.Contains(p.OSDs, o.Number)) {
+			in[p.Spread.Group(o.Node, o.Domain)]++
 		}
 	}
-	out := make([]int, 0, len(byNode))
-	for _, n := range byNode {
+	out := make([]int, 0, len(in))
+	for _, n := range in {
 		out = append(out, n)
 	}
 	slices.Sort(out)
+	return out
+}
+
+// Crowded returns which fragments of a chunk are beyond x in their domain, on devices
+// that stay; none where x counts nodes. recs returns the record of a device.
+func Crowded(by preset.Spread, x int, frags []layout.Fragment, recs func(number uint32) (OSD, bool)) []int {
+	if by == preset.ByNode {
+		return nil
+	}
+	in := map[string]int{}
+	var out []int
+	for i, f := range frags {
+		o, ok := recs(f.OSD)
+		if f.OSD == 0 || !ok || !o.Takes() {
+			continue
+		}
+		group := by.Group(o.Node, o.Domain)
+		if in[group]++; in[group] > x {
+			out = append(out, i)
+		}
+	}
 	return out
 }

@@ -6,7 +6,8 @@
 //
 // A policy (k,m,c,x) cuts a chunk into k data fragments and computes m parity
 // fragments. A chunk is acknowledged when c of the k+m are durable, and at most
-// x of them are on one node.
+// x of them are in one group: on a node or, where the preset spreads by domain, in
+// what fails together, such as a rack.
 //
 //	P1  1 <= k <= c <= k+m. vPools demand c >= k+1: what was acknowledged
 //	    survives the loss of any one device at the next instant.
@@ -14,9 +15,11 @@
 //	    many fragments as there are places, k+m at most. No policy can be met:
 //	    the backend is read-only, ErrNoPolicy.
 //	P3  Any c-k devices may be lost right after the acknowledgement, any m once
-//	    all k+m fragments are there; a node, too, while it holds no more of them.
-//	P4  Compression, encryption and the name of a preset never change; policies
+//	    all k+m fragments are there; a group, too, while it holds no more of them.
+//	P4  Compression, encryption, spread and the name of a preset never change; policies
 //	    and the sizes of fragments and pieces do, for objects written from then on.
+//	P5  Nodes of which nobody said in what domain they are may be in any, so together
+//	    they are one: no more than x fragments are on all of them.
 package preset
 
 import (
@@ -113,13 +116,50 @@ func (p *Policy) UnmarshalText(b []byte) (err error) {
 }
 
 // Places returns how many fragments of a chunk the devices can take when at most
-// x are on one node; perNode holds the usable devices of each node.
-func (p Policy) Places(perNode []int) int {
+// x are in one group; groups holds the usable devices of each.
+func (p Policy) Places(groups []int) int {
 	n := 0
-	for _, d := range perNode {
+	for _, d := range groups {
 		n += min(d, p.X)
 	}
 	return min(n, p.N())
+}
+
+// Spread says what x of the policies counts fragments by.
+type Spread string
+
+// Spreads.
+const (
+	ByNode   Spread = "" // what presets of before there was a choice do
+	ByDomain Spread = "domain"
+)
+
+// ParseSpread reads "node" or "domain".
+func ParseSpread(s string) (Spread, error) {
+	switch s {
+	case ByNode.String():
+		return ByNode, nil
+	case ByDomain.String():
+		return ByDomain, nil
+	}
+	return "", fmt.Errorf("%w spread %.40q: use node or domain", ErrInvalid, s)
+}
+
+// String returns what a group is called.
+func (s Spread) String() string {
+	if s == ByNode {
+		return "node"
+	}
+	return string(s)
+}
+
+// Group returns what x counts a device by that is on a node in a domain; an empty domain
+// is not known (P5). Whoever places fragments, or says what survives, asks this.
+func (s Spread) Group(node, domain string) string {
+	if s == ByDomain {
+		return domain
+	}
+	return node
 }
 
 // Preset is how the objects of a namespace are stored.
@@ -140,6 +180,8 @@ type Preset struct {
 	Default bool `json:"default,omitempty"`
 	// Automatic tells that the policies follow the devices that there are.
 	Automatic bool `json:"automatic,omitempty"`
+	// Spread says what x of the policies counts by.
+	Spread Spread `json:"spread,omitempty"`
 }
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9][-_A-Za-z0-9]{0,62}$`)
@@ -167,6 +209,9 @@ func (p Preset) Validate() error {
 	if _, err := p.PieceSize(); err != nil {
 		return fmt.Errorf("%w preset %s: %w", ErrInvalid, p.Name, err)
 	}
+	if _, err := ParseSpread(p.Spread.String()); err != nil {
+		return fmt.Errorf("preset %s: %w", p.Name, err)
+	}
 	return nil
 }
 
@@ -190,19 +235,23 @@ func (p Preset) Redundant() error {
 	return nil
 }
 
-// Choose returns the first policy that the usable devices of each node can meet,
+// Choose returns the first policy that the usable devices of each group can meet,
 // and how many fragments they take (P2).
-func (p Preset) Choose(perNode []int) (Policy, int, error) {
+func (p Preset) Choose(groups []int) (Policy, int, error) {
 	for _, q := range p.Policies {
-		if n := q.Places(perNode); n >= q.C {
+		if n := q.Places(groups); n >= q.C {
 			return q, n, nil
 		}
 	}
 	total := 0
-	for _, d := range perNode {
+	for _, d := range groups {
 		total += d
 	}
-	return Policy{}, 0, fmt.Errorf("%w: preset %s on %d usable devices of %d nodes: bring devices back or add some, or add a smaller policy", ErrNoPolicy, p.Name, total, len(perNode))
+	remedy := "bring devices back or add some, or add a smaller policy"
+	if p.Spread == ByDomain {
+		remedy += "; nodes whose configuration names no domain count as one, so name those of all"
+	}
+	return Policy{}, 0, fmt.Errorf("%w: preset %s on %s in %s: %s", ErrNoPolicy, p.Name, plural(total, "usable device"), plural(len(groups), p.Spread.String()), remedy)
 }
 
 // Rank returns the place of a policy in the preset's list, 0 being the best, and

@@ -89,7 +89,7 @@ func TestAutomatic(t *testing.T) {
 		if err := p.Redundant(); (err == nil) != (c.first != "(1,0,1,1)") {
 			t.Errorf("%v: %v", c.nodes, err)
 		}
-		if says := got[0].Explain(c.nodes); !strings.Contains(says, c.says) {
+		if says := p.Explain(got[0], c.nodes); !strings.Contains(says, c.says) {
 			t.Errorf("%v: %s", c.nodes, says)
 		}
 		if q, n, err := p.Choose(c.nodes); err != nil || q != got[0] || n != q.N() {
@@ -120,15 +120,15 @@ func TestCompleteSafety(t *testing.T) {
 						size++
 					}
 				}
-				if size == p.Complete(perNode).Nodes && lost > p.M {
+				if size == p.Complete(perNode).Groups && lost > p.M {
 					t.Errorf("%v on %d nodes: %b loses %d", p, nodes, set, lost)
 				}
-				if size == p.Complete(perNode).Nodes+1 {
+				if size == p.Complete(perNode).Groups+1 {
 					most = max(most, lost)
 				}
 			}
 			if most <= p.M {
-				t.Errorf("%v on %d nodes: any %d nodes may go, %d reported", p, nodes, p.Complete(perNode).Nodes+1, p.Complete(perNode).Nodes)
+				t.Errorf("%v on %d nodes: any %d nodes may go, %d reported", p, nodes, p.Complete(perNode).Groups+1, p.Complete(perNode).Groups)
 			}
 		}
 	}

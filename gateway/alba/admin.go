@@ -90,6 +90,7 @@ type Claim struct {
 	// Fingerprint of the ASD's certificate, and its access key in hexadecimal.
 	Fingerprint, AccessKey string
 	Node                   string // the machine of an ASD
+	Domain                 string // of that, where it is no node of the cluster: a node knows its own
 
 	replaces uint32 // number of the device in whose place it comes; 0: of none
 }
@@ -109,6 +110,8 @@ func (c Claim) check() error {
 		return bad("directory %q: name it from the root, such as /mnt/disk1/ovgate", c.Directory)
 	case c.Directory != "" && c.Capacity != 0 && c.Capacity < MinCapacity:
 		return bad("capacity %d: give at least %d bytes, or 0 for all that the file system has", c.Capacity, int64(MinCapacity))
+	case c.Directory != "" && c.Domain != "":
+		return bad("domain %q: a directory of the node is in the node's: set domain in its configuration", c.Domain)
 	case c.Address != "" && c.Fingerprint == "":
 		return bad("give the fingerprint of the ASD's certificate: it prints it when it starts")
 	}
@@ -165,7 +168,11 @@ func (s *Service) claimOpen(ctx context.Context, r *running, dev osd.OSD, c Clai
 	if c.Node == "" {
 		c.Node = c.Address
 	}
-	o, err := r.manager.Claim(ctx, dev, manager.OSD{Kind: kindASD, Node: s.machine(c.Node), Address: c.Address, Fingerprint: c.Fingerprint, Access: sealed, Replaces: c.replaces})
+	node, domain, err := s.machine(c.Node, c.Domain)
+	if err != nil {
+		return manager.OSD{}, err
+	}
+	o, err := r.manager.Claim(ctx, dev, manager.OSD{Kind: kindASD, Node: node, Domain: domain, Address: c.Address, Fingerprint: c.Fingerprint, Access: sealed, Replaces: c.replaces})
 	if err != nil {
 		return o, err
 	}
@@ -232,13 +239,19 @@ func (s *Service) canSpare(ctx context.Context, r *running, number uint32, come 
 	if err != nil {
 		return err
 	}
-	left := append(slices.DeleteFunc(slices.Clone(osds), func(o manager.OSD) bool { return o.Number == number }), come...)
+	of := ""
+	left := append(slices.DeleteFunc(slices.Clone(osds), func(o manager.OSD) bool {
+		if o.Number == number && o.Domain != "" {
+			of = " of domain " + o.Domain
+		}
+		return o.Number == number
+	}), come...)
 	for _, p := range presets {
-		if _, _, before := p.Choose(manager.PerNode(osds, p.OSDs)); before != nil {
+		if _, _, before := p.Choose(manager.PerGroup(osds, p)); before != nil {
 			continue
 		}
-		if _, _, err := p.Choose(manager.PerNode(left, p.OSDs)); err != nil {
-			return fmt.Errorf("device %d: %w: %w: add a device first", number, manager.ErrUnsafe, err)
+		if _, _, err := p.Choose(manager.PerGroup(left, p)); err != nil {
+			return fmt.Errorf("device %d%s: %w: %w: add a device first", number, of, manager.ErrUnsafe, err)
 		}
 	}
 	return nil
@@ -377,13 +390,13 @@ type Preset struct {
 
 func explain(p preset.Preset, osds []manager.OSD) Preset {
 	out := Preset{Preset: p, Redundant: p.Redundant() == nil}
-	nodes := manager.PerNode(osds, p.OSDs)
-	q, _, err := p.Choose(nodes)
+	groups := manager.PerGroup(osds, p)
+	q, _, err := p.Choose(groups)
 	if err != nil {
 		out.Problem = err.Error()
 		return out
 	}
-	out.Now, out.Explain, out.OutlivesNode = q.String(), q.Explain(nodes), q.Complete(nodes).Nodes > 0
+	out.Now, out.Explain, out.OutlivesNode = q.String(), p.Explain(q, groups), q.Complete(groups).Groups > 0
 	return out
 }
 
@@ -410,6 +423,7 @@ type NewPreset struct {
 	Compression   fragment.Compression
 	Encrypt       bool
 	OSDs          []uint32
+	Spread        preset.Spread
 }
 
 // CreatePreset adds a preset.
@@ -422,9 +436,9 @@ func (s *Service) CreatePreset(ctx context.Context, n NewPreset) (Preset, error)
 	if err != nil {
 		return Preset{}, err
 	}
-	p := preset.Preset{Name: n.Name, Policies: n.Policies, FragmentBytes: n.FragmentBytes, PieceBytes: n.PieceBytes, Compression: preset.Compression{Compression: n.Compression}, OSDs: n.OSDs}
+	p := preset.Preset{Name: n.Name, Policies: n.Policies, FragmentBytes: n.FragmentBytes, PieceBytes: n.PieceBytes, Compression: preset.Compression{Compression: n.Compression}, OSDs: n.OSDs, Spread: n.Spread}
 	if len(p.Policies) == 0 {
-		p.Policies, p.Automatic = preset.Automatic(manager.PerNode(osds, p.OSDs)), true
+		p.Policies, p.Automatic = preset.Automatic(manager.PerGroup(osds, p)), true
 	}
 	if p.FragmentBytes == 0 {
 		p.FragmentBytes = preset.DefaultFragmentBytes
@@ -433,6 +447,9 @@ func (s *Service) CreatePreset(ctx context.Context, n NewPreset) (Preset, error)
 		p.PieceBytes = preset.DefaultPieceBytes
 	}
 	if err := p.Validate(); err != nil {
+		return Preset{}, err
+	}
+	if err := s.haveDomains(p, osds); err != nil {
 		return Preset{}, err
 	}
 	if _, err := r.manager.Preset(ctx, n.Name); err == nil {
@@ -447,6 +464,21 @@ func (s *Service) CreatePreset(ctx context.Context, n NewPreset) (Preset, error)
 		return Preset{}, err
 	}
 	return explain(p, osds), nil
+}
+
+// haveDomains refuses a preset that spreads by domain while nobody said where the machines
+// of its devices are.
+func (s *Service) haveDomains(p preset.Preset, osds []manager.OSD) error {
+	if p.Spread != preset.ByDomain {
+		return nil
+	}
+	for _, o := range osds {
+		if o.Domain == "" && o.Takes() && (len(p.OSDs) == 0 || slices.Contains(p.OSDs, o.Number)) {
+			return fmt.Errorf("%w: preset %s spreads by domain, and %s, where device %d is, has none: set domain in the node's configuration and restart it, or claim the ASD of a machine that is no node with its domain",
+				manager.ErrInvalid, p.Name, s.NodeName(o.Node), o.Number)
+		}
+	}
+	return nil
 }
 
 // UpdatePreset changes policies and the sizes of fragments and pieces; nil and 0 leave them.
@@ -541,6 +573,12 @@ type Status struct {
 // Sentence says the safety in words.
 func (t Status) Sentence() string {
 	least, ok := t.Safety.Least()
+	by := ""
+	if n, any := t.Safety.LeastDomains(); any && n == 1 {
+		by = "; what is spread by domain, of any 1 domain"
+	} else if any {
+		by = fmt.Sprintf("; what is spread by domain, of any %d domains", n)
+	}
 	switch {
 	case !t.Made:
 		return "there is no Alba on this node yet; a vPool with the alba backend makes one"
@@ -553,9 +591,9 @@ func (t Status) Sentence() string {
 	case least == 0:
 		return fmt.Sprintf("the loss of another device could lose %d objects", t.Safety.Tolerates[0])
 	case least == 1:
-		return "everything survives the loss of any 1 more device"
+		return "everything survives the loss of any 1 more device" + by
 	}
-	return fmt.Sprintf("everything survives the loss of any %d more devices", least)
+	return fmt.Sprintf("everything survives the loss of any %d more devices", least) + by
 }
 
 // Status looks at the Alba.

@@ -3,7 +3,10 @@ package alba
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
+
+	"github.com/openvstorage/ovgate/alba/manager"
 )
 
 // Cluster is what an Alba needs of the nodes that share the registry, and with it manager and
@@ -30,6 +33,7 @@ type Cluster interface {
 // Node is a node of the cluster.
 type Node struct {
 	ID, Name string
+	Domain   string // what fails together with it; empty: not known
 	// Devices is HOST:PORT where it serves its directories; empty: it does not.
 	Devices string
 }
@@ -45,14 +49,22 @@ func (s *Service) NodeName(id string) string {
 }
 
 // machine returns what a device's record says of the machine that a person named: a node's
-// id, so that its directories and its ASDs count as one machine.
-func (s *Service) machine(name string) string {
+// id, so that its directories and its ASDs count as one machine, and its domain.
+func (s *Service) machine(name, domain string) (machine, in string, err error) {
+	var n Node
+	known := false
 	if s.o.Cluster != nil {
-		if n, ok := s.o.Cluster.Find(name); ok {
-			return n.ID
-		}
+		n, known = s.o.Cluster.Find(name)
+	} else if name == s.o.Node {
+		n, known = Node{ID: name, Domain: s.o.Domain}, true
 	}
-	return name
+	switch {
+	case !known:
+		return name, domain, nil
+	case domain != "" && domain != n.Domain:
+		return "", "", fmt.Errorf("%w: domain %s: node %s says that it is in %q: leave the domain out, or change the node's configuration", manager.ErrInvalid, domain, name, n.Domain)
+	}
+	return n.ID, n.Domain, nil
 }
 
 // errNoLease is why the devices of a node are not used.

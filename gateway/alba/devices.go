@@ -186,7 +186,7 @@ func (s *Service) claimDir(ctx context.Context, r *running, d Dir) (manager.OSD,
 	if err != nil {
 		return manager.OSD{}, err
 	}
-	o, err := r.manager.Claim(ctx, dev, manager.OSD{Kind: kindLocal, Node: s.o.Node, Directory: d.Path, Capacity: d.Bytes, Replaces: d.replaces})
+	o, err := r.manager.Claim(ctx, dev, manager.OSD{Kind: kindLocal, Node: s.o.Node, Domain: s.o.Domain, Directory: d.Path, Capacity: d.Bytes, Replaces: d.replaces})
 	if err != nil {
 		return o, errors.Join(err, dev.Close())
 	}

@@ -1,6 +1,7 @@
 package alba
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,14 +86,14 @@ func (c Claim) is(o manager.OSD, node string) bool {
 
 // canReplace refuses a device that could not take the place of another.
 func (s *Service) canReplace(ctx context.Context, r *running, was OSD, all []OSD, c Claim) error {
-	node := s.machine(c.Node)
-	switch {
-	case c.Directory != "":
-		node = s.o.Node
-	case node == "":
-		node = c.Address
+	node, domain, err := s.machine(cmp.Or(c.Node, c.Address), c.Domain)
+	if c.Directory != "" {
+		node, domain, err = s.o.Node, s.o.Domain, nil
 	}
-	if err := s.canSpare(ctx, r, was.Number, manager.OSD{Node: node, State: manager.InUse}); err != nil {
+	if err != nil {
+		return err
+	}
+	if err := s.canSpare(ctx, r, was.Number, manager.OSD{Node: node, Domain: domain, State: manager.InUse}); err != nil {
 		return err
 	}
 	free, err := c.room(ctx)

@@ -88,7 +88,8 @@ type Options struct {
 	Data     string   // the node's data directory
 	Registry kv.Store // holds the manager's records
 	Sealer   *control.Sealer
-	Node     string // name of this node, what x of a policy counts
+	Node     string // id of this node, what x of a policy counts
+	Domain   string // what fails together with it, which x counts where a preset says so; empty: not known
 	Dirs     []Dir  // the node's devices; empty: DefaultDevices in the data directory
 	Version  string
 	Log      *slog.Logger
@@ -258,6 +259,9 @@ func (s *Service) start(ctx context.Context) (_ *running, err error) {
 	if err = s.claimDirs(ctx, r); err != nil {
 		return r, err
 	}
+	if err = s.ownDomain(ctx, r); err != nil {
+		return r, err
+	}
 	if err = s.defaultPreset(ctx, r); err != nil {
 		return r, err
 	}
@@ -353,6 +357,24 @@ func (s *Service) event(e maintenance.Event) {
 	}
 }
 
+// ownDomain puts the domain that the configuration names into the records of the node's
+// devices: it may have changed since they were claimed.
+func (s *Service) ownDomain(ctx context.Context, r *running) error {
+	all, err := r.manager.OSDs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		if o.Node != s.o.Node || o.Domain == s.o.Domain {
+			continue
+		}
+		if _, err := r.manager.Update(ctx, o.Number, func(o *manager.OSD) error { o.Domain = s.o.Domain; return nil }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // claimDirs makes devices of the directories that the configuration names.
 func (s *Service) claimDirs(ctx context.Context, r *running) error {
 	known, err := r.manager.OSDs(ctx)
@@ -406,7 +428,7 @@ func (s *Service) defaultPreset(ctx context.Context, r *running) error {
 	if err != nil {
 		return err
 	}
-	_, err = r.manager.CreatePreset(ctx, preset.Preset{Name: DefaultPreset, Policies: preset.Automatic(manager.PerNode(osds, nil)), Automatic: true})
+	_, err = r.manager.CreatePreset(ctx, preset.Preset{Name: DefaultPreset, Policies: preset.Automatic(manager.PerGroup(osds, preset.Preset{})), Automatic: true})
 	if errors.Is(err, manager.ErrExists) { // another node made it, for the devices that it knew
 		return r.manager.Follow(ctx)
 	}

@@ -143,7 +143,7 @@ func (s *Server) osdOf(o alba.OSD) OSD {
 	}
 	out := OSD{
 		Number: int64(o.Number), UUID: o.UUID, State: OSDState(o.State), Kind: OSDKind(o.Kind), Node: o.Node,
-		Domain: some(on.Domain), Directory: some(o.Directory), Address: some(o.Address), Fingerprint: some(o.Fingerprint), Working: problem == "", Problem: some(problem),
+		Domain: some(o.Domain), Directory: some(o.Directory), Address: some(o.Address), Fingerprint: some(o.Fingerprint), Working: problem == "", Problem: some(problem),
 		Total: o.Seen.Total, Used: o.Seen.Used, Free: o.Seen.Free, Full: o.Seen.Full, Fragments: o.Fragments,
 		ClaimedAt: o.Claimed.UTC(), ObservedAt: o.Seen.At.UTC(),
 	}
@@ -267,7 +267,7 @@ func (s *Server) ClaimOSD(ctx context.Context, r ClaimOSDRequestObject) (ClaimOS
 func claimOf(b *OSDInput) alba.Claim {
 	return alba.Claim{
 		Directory: value(b.Directory), Capacity: value(b.Capacity), Address: value(b.Address), Fingerprint: value(b.Fingerprint),
-		AccessKey: value(b.AccessKey), Node: value(b.Node),
+		AccessKey: value(b.AccessKey), Node: value(b.Node), Domain: value(b.Domain),
 	}
 }
 
@@ -341,7 +341,7 @@ func (s *Server) VerifyOSD(ctx context.Context, r VerifyOSDRequestObject) (Verif
 func presetOf(p alba.Preset) Preset {
 	pieces, _ := p.PieceSize() // it was validated
 	out := Preset{
-		Name: p.Name, Policies: []string{}, Osds: []int64{}, FragmentSize: int64(p.FragmentBytes), PieceSize: int64(pieces.Bytes()), Compression: p.Compression.String(), Encrypted: p.KeyID != "",
+		Name: p.Name, Policies: []string{}, Osds: []int64{}, FragmentSize: int64(p.FragmentBytes), PieceSize: int64(pieces.Bytes()), Compression: p.Compression.String(), Encrypted: p.KeyID != "", Spread: PresetSpread(p.Spread.String()),
 		Default: p.Default, Automatic: p.Automatic, Redundant: p.Redundant, Now: p.Now, Explain: p.Explain + p.Problem,
 	}
 	for _, q := range p.Policies {
@@ -411,6 +411,11 @@ func (s *Server) CreatePreset(ctx context.Context, r CreatePresetRequestObject) 
 	}
 	if in.PieceBytes, err = pieceSize(b.PieceSize); err != nil {
 		return nil, err
+	}
+	if by := value(b.Spread); by != "" {
+		if in.Spread, err = preset.ParseSpread(string(by)); err != nil {
+			return nil, refuseField("spread", "use node or domain", "%v", err)
+		}
 	}
 	for _, n := range value(b.Osds) {
 		if n < 1 || n > math.MaxUint32 {

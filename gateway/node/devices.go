@@ -94,7 +94,7 @@ func (c albaCluster) Find(ref string) (alba.Node, bool) {
 }
 
 func albaNode(m model.Node, ok bool) (alba.Node, bool) {
-	return alba.Node{ID: m.ID, Name: m.Name, Devices: m.Devices}, ok
+	return alba.Node{ID: m.ID, Name: m.Name, Domain: m.Domain, Devices: m.Devices}, ok
 }
 
 // Others implements alba.Cluster.

@@ -394,7 +394,7 @@ func (n *node) openAlba(ctx context.Context) error {
 		dirs = append(dirs, alba.Dir{Path: filepath.Clean(d.Dir), Bytes: d.Bytes})
 	}
 	n.alba = alba.New(alba.Options{
-		Data: n.dir.path, Registry: n.kv, Sealer: n.seal, Node: n.self.ID, Dirs: dirs,
+		Data: n.dir.path, Registry: n.kv, Sealer: n.seal, Node: n.self.ID, Domain: n.cfg.Domain, Dirs: dirs,
 		Version: Version(n.opt.Version).Version, Log: n.log, Changed: func() { n.health.stale.Store(true) }, Told: n.tell, AutoRepair: n.cfg.AutoRepair,
 		KeyFile: n.cfg.AlbaKeyFile, Cluster: n.albaCluster(), Probe: n.opt.probe, System: n.opt.disks, Smartctl: n.opt.smartctl, Now: n.clock().Now,
 	})

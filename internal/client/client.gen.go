@@ -643,6 +643,42 @@ func (e OSDState) Valid() bool {
 	}
 }
 
+// Defines values for PresetSpread.
+const (
+	PresetSpreadDomain PresetSpread = "domain"
+	PresetSpreadNode   PresetSpread = "node"
+)
+
+// Valid indicates whether the value is a known member of the PresetSpread enum.
+func (e PresetSpread) Valid() bool {
+	switch e {
+	case PresetSpreadDomain:
+		return true
+	case PresetSpreadNode:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PresetInputSpread.
+const (
+	PresetInputSpreadDomain PresetInputSpread = "domain"
+	PresetInputSpreadNode   PresetInputSpread = "node"
+)
+
+// Valid indicates whether the value is a known member of the PresetInputSpread enum.
+func (e PresetInputSpread) Valid() bool {
+	switch e {
+	case PresetInputSpreadDomain:
+		return true
+	case PresetInputSpreadNode:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for RDMInputMode.
 const (
 	RDMInputModePhysical RDMInputMode = "physical"
@@ -3031,7 +3067,7 @@ type OSD struct {
 	// Disk That it is on; null: none of the node is known
 	Disk *OSDDisk `json:"disk"`
 
-	// Domain What fails together with the node, as its configuration says
+	// Domain What fails together with the machine, which x counts where a preset spreads by domain; null: nobody said
 	Domain *string `json:"domain"`
 
 	// Fingerprint Of the ASD's certificate
@@ -3111,7 +3147,10 @@ type OSDInput struct {
 	Capacity *int64 `json:"capacity,omitempty"`
 
 	// Directory Absolute path on the node
-	Directory   *string `json:"directory,omitempty"`
+	Directory *string `json:"directory,omitempty"`
+
+	// Domain What fails together with the ASD's machine, such as its rack, where that is no node of the cluster
+	Domain      *string `json:"domain,omitempty"`
 	Fingerprint *string `json:"fingerprint,omitempty"`
 
 	// Node The ASD's machine: the name of a node, when it is one of the cluster's; left out: its address
@@ -3368,7 +3407,13 @@ type Preset struct {
 
 	// Redundant vPools may use it: what is acknowledged survives the loss of any one device
 	Redundant bool `json:"redundant"`
+
+	// Spread What x of the policies counts fragments by
+	Spread PresetSpread `json:"spread"`
 }
+
+// PresetSpread What x of the policies counts fragments by
+type PresetSpread string
 
 // PresetInput defines model for PresetInput.
 type PresetInput struct {
@@ -3388,7 +3433,13 @@ type PresetInput struct {
 
 	// Policies k,m,c,x; left out: those for the devices that there are, and they follow them
 	Policies *[]string `json:"policies,omitempty"`
+
+	// Spread Whether x of the policies counts fragments on a node, or in what fails together, such as a rack; it stays as it is; left out: node
+	Spread *PresetInputSpread `json:"spread,omitempty"`
 }
+
+// PresetInputSpread Whether x of the policies counts fragments on a node, or in what fails together, such as a rack; it stays as it is; left out: node
+type PresetInputSpread string
 
 // PresetList defines model for PresetList.
 type PresetList struct {

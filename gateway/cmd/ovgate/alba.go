@@ -288,8 +288,8 @@ func diskHealth(d client.OSDDisk) string {
 
 // newOSD are the flags that say what a new device is.
 type newOSD struct {
-	capacity                   sizeFlag
-	fingerprint, keyFile, node string
+	capacity                           sizeFlag
+	fingerprint, keyFile, node, domain string
 }
 
 func (n *newOSD) flags(cmd *cobra.Command) {
@@ -298,13 +298,14 @@ func (n *newOSD) flags(cmd *cobra.Command) {
 	f.StringVar(&n.fingerprint, "fingerprint", "", "ASD: the fingerprint of its certificate")
 	f.StringVar(&n.keyFile, "key-file", "", "ASD: file with its access key")
 	f.StringVar(&n.node, "node", "", "ASD: the machine it is on (default its address)")
+	f.StringVar(&n.domain, "domain", "", "ASD: what fails together with the machine, such as its rack, if that is no node of the cluster")
 }
 
 // input is what a place and the flags name.
 func (n *newOSD) input(verb, place string) (in client.OSDInput, err error) {
 	if strings.HasPrefix(place, "/") {
-		if n.fingerprint+n.keyFile+n.node != "" {
-			return in, usagef("%s %s: a directory takes no --fingerprint, --key-file or --node", verb, place)
+		if n.fingerprint+n.keyFile+n.node+n.domain != "" {
+			return in, usagef("%s %s: a directory takes no --fingerprint, --key-file, --node or --domain", verb, place)
 		}
 		in.Directory, in.Capacity = &place, n.capacity.ptr()
 		return in, nil
@@ -314,6 +315,7 @@ func (n *newOSD) input(verb, place string) (in client.OSDInput, err error) {
 	}
 	key, err := readAccessKey(n.keyFile)
 	in.Address, in.Fingerprint, in.AccessKey, in.Node = &place, &n.fingerprint, &key, given(n.node)
+	in.Domain = given(n.domain)
 	return in, err
 }
 
@@ -450,6 +452,7 @@ func (a *app) printPreset(p client.Preset) error {
 	return printOne(a, p, [][]string{
 		{"name", p.Name},
 		{"policies", strings.Join(p.Policies, " then ")},
+		{"spread by", string(p.Spread)},
 		{"follows devices", yesNo(p.Automatic)},
 		{"now", dash(p.Now)},
 		{"survives", p.Explain},
@@ -465,12 +468,13 @@ func (a *app) printPreset(p client.Preset) error {
 func (a *app) presetCreate() *cobra.Command {
 	var policies []string
 	var size, piece sizeFlag
-	var compression string
+	var compression, spread string
 	var encrypt bool
 	cmd := &cobra.Command{
-		Use:     "create NAME",
-		Short:   "Create a preset",
-		Long:    "Create a preset. A policy is k,m,c,x: data and parity fragments, how many to wait for, how many on one node at most.",
+		Use:   "create NAME",
+		Short: "Create a preset",
+		Long: "Create a preset. A policy is k,m,c,x: data and parity fragments, how many to wait for, how many on one node at most;\n" +
+			"with --spread domain, how many in one domain, as the configuration of nodes names them.",
 		Example: "  ovgate preset create wide --policy 8,4,10,4 --policy 4,2,5,2 --compression s2 --encrypt",
 		Args:    names("NAME"),
 	}
@@ -480,8 +484,12 @@ func (a *app) presetCreate() *cobra.Command {
 	f.Var(&piece, "piece", "4KiB, 16KiB or 64KiB: what a read moves at least; small ones make short reads fast, and manifests long (default 16KiB)")
 	f.StringVar(&compression, "compression", "", "none, snappy, s2, zstd or bz2 (default none)")
 	f.BoolVar(&encrypt, "encrypt", false, "encrypt fragments (AES-256) with a data key of its own")
+	f.StringVar(&spread, "spread", "", "what x counts by: node, or domain, such as a rack (default node)")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
 		in := client.PresetInput{Name: args[0], FragmentSize: size.ptr(), PieceSize: piece.ptr(), Compression: given(compression), Encrypt: &encrypt}
+		if spread != "" {
+			in.Spread = new(client.PresetInputSpread(spread))
+		}
 		if len(policies) > 0 {
 			in.Policies = &policies
 		}

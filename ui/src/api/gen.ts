@@ -1417,7 +1417,7 @@ export type OSD = {
   "directory": string | null;
   /** That it is on; null: none of the node is known */
   "disk": OSDDisk | null;
-  /** What fails together with the node, as its configuration says */
+  /** What fails together with the machine, which x counts where a preset spreads by domain; null: nobody said */
   "domain": string | null;
   /** Of the ASD's certificate */
   "fingerprint": string | null;
@@ -1472,6 +1472,8 @@ export type OSDInput = {
   "capacity"?: number;
   /** Absolute path on the node */
   "directory"?: string;
+  /** What fails together with the ASD's machine, such as its rack, where that is no node of the cluster */
+  "domain"?: string;
   "fingerprint"?: string;
   /** The ASD's machine: the name of a node, when it is one of the cluster's; left out: its address */
   "node"?: string;
@@ -1653,6 +1655,8 @@ export type Preset = {
   "policies": Array<string>;
   /** vPools may use it: what is acknowledged survives the loss of any one device */
   "redundant": boolean;
+  /** What x of the policies counts fragments by */
+  "spread": "node" | "domain";
 };
 export type PresetInput = {
   /** none, snappy, s2, zstd or bz2; left out: none */
@@ -1667,6 +1671,8 @@ export type PresetInput = {
   "pieceSize"?: number;
   /** k,m,c,x; left out: those for the devices that there are, and they follow them */
   "policies"?: Array<string>;
+  /** Whether x of the policies counts fragments on a node, or in what fails together, such as a rack; it stays as it is; left out: node */
+  "spread"?: "node" | "domain";
 };
 export type PresetList = {
   "items": Array<Preset>;

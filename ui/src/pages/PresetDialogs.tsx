@@ -27,7 +27,7 @@ function PresetFields({ form, onForm, submit, auto }: { form: Form; onForm: (f: 
     <>
       <Field
         label="Policies"
-        hint={`One a line, the first that can be met is used: k,m,c,x are data and parity fragments, how many to wait for, how many on one node at most. ${auto}`}
+        hint={`One a line, the first that can be met is used: k,m,c,x are data and parity fragments, how many to wait for, how many on one node or in one domain at most. ${auto}`}
         error={submit.at("policies")}
       >
         {(control) => (
@@ -63,13 +63,14 @@ function PresetFields({ form, onForm, submit, auto }: { form: Form; onForm: (f: 
   );
 }
 
-const fields = ["name", "policies", "fragmentSize", "pieceSize", "compression", "osds"];
+const fields = ["name", "policies", "spread", "fragmentSize", "pieceSize", "compression", "osds"];
 
 /** Creates a preset. */
 export function CreatePresetDialog({ onClose }: { onClose: () => void }) {
   const submit = useSubmit();
   const [name, setName] = useState("");
   const [form, setForm] = useState<Form>({ policies: "", fragmentSize: String(4 * MiB), pieceSize: String(16 * KiB) });
+  const [spread, setSpread] = useState<"node" | "domain">("node");
   const [compression, setCompression] = useState("none");
   const [encrypt, setEncrypt] = useState(false);
   const [osds, setOsds] = useState("");
@@ -84,6 +85,7 @@ export function CreatePresetDialog({ onClose }: { onClose: () => void }) {
       body: {
         name: name.trim(),
         policies: policies.length > 0 ? policies : undefined,
+        spread,
         fragmentSize: Number(form.fragmentSize),
         pieceSize: Number(form.pieceSize),
         compression,
@@ -107,6 +109,18 @@ export function CreatePresetDialog({ onClose }: { onClose: () => void }) {
     >
       <NameField value={name} onValue={setName} error={submit.at("name")} />
       <PresetFields form={form} onForm={setForm} submit={submit} auto="Empty: what suits the devices, following them." />
+      <SelectField
+        label="Spread by"
+        name="spread"
+        value={spread}
+        onValue={(value) => setSpread(value === "domain" ? "domain" : "node")}
+        hint="What x counts: fragments on a node, or in what fails together, such as a rack. It stays as it is."
+        options={[
+          { value: "node", text: "Node" },
+          { value: "domain", text: "Domain of the nodes" },
+        ]}
+        error={submit.at("spread")}
+      />
       <SelectField
         label="Compression"
         name="compression"

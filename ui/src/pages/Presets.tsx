@@ -42,6 +42,11 @@ const columns: Column<Preset>[] = [
     cell: (p) =>
       p.automatic ? <span class="muted">follow the devices</span> : p.policies.map((x) => <div key={x} class="mono">{x}</div>),
   },
+  {
+    key: "spread",
+    title: "x counts",
+    cell: (p) => (p.spread === "domain" ? "by domain" : "by node"),
+  },
   { key: "fragment", title: "Fragments", right: true, cell: (p) => bytes(p.fragmentSize) },
   {
     key: "content",
