@@ -17,6 +17,26 @@
 //	A2  A namespace is removed only while it is empty, which its host decides
 //	    against puts in flight. A put that meets the removal fails and is worth a
 //	    retry.
+//	A3  PutIfAbsent is decided in the transaction that stores the manifest, also
+//	    for a request that comes late or is made twice.
+//
+// # Owners of before
+//
+// A node that lost a vDisk may have requests on their way. Asserts of Alba's sequences
+// that name its epoch are not needed against them, and not used:
+//
+//   - Names hold epoch and nonce of an opening and are written once, so it overwrites
+//     nothing of the new owner's; claims of an epoch are taken by PutIfAbsent (A3).
+//   - A head counts when the registry points to it, in the transaction that compares
+//     owner and epoch (E5); where the registry is lost, the epoch table of the newest
+//     head tells which others count (E1).
+//   - It deletes what a committed head condemned, and condemned is final (E7): the new
+//     owner needs none of it either.
+//
+// An assert that nobody claimed a later epoch would turn away, at the price of one more
+// name in each transaction, objects that nothing reaches and that the sweep deletes; the
+// registry has to decide all the same, since other stores have no such assert. TestTwoOwners
+// of package volume lets such requests come late on this store too.
 package alba
 
 import (
