@@ -154,6 +154,7 @@ function DiskAction({ disk: d }: { disk: Disk }) {
     <>
       <Button
         small
+        needs="manage"
         label={`Use disk ${d.name}`}
         reason={d.usable ? undefined : "It is not blank: " + d.holds}
         onClick={() => setOpen(true)}
