@@ -33,7 +33,7 @@ func readerPages(iqn string) []readerPage {
 	vdisk := "/vdisks/db-01"
 	return []readerPage{
 		{
-			path: "/vdisks", open: click(`input[aria-label="Choose db-01"]`),
+			path: "/vdisks", open: chromedp.Steps(click(`input[aria-label="Choose db-01"]`), visible(`//main//button[.="Delete 1"]`)),
 			disabled: map[string][]string{"write": {"Import image", "Create vDisk", "Snapshot 1 vDisk", "Publish", "Limits", "Labels", "Change node", "Change vPool", "Journal copy", "Scrub", "Unpublish", "Delete 1"}},
 			free:     []string{"Trash", "View of the table", "The list as a CSV file"},
 			calls:    [][3]string{{"POST", "/vdisks", `{"name":"x","vpool":"gold","size":1073741824}`}, {"POST", "/snapshotGroups", `{"name":"x","vdisks":["db-01"]}`}, {"POST", "/imports", `{"name":"x","vpool":"gold","size":1073741824}`}},

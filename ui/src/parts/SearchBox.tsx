@@ -16,6 +16,7 @@ export function SearchBox({ label, param = "q", placeholder = "Filter" }: Props)
   // typed next is not taken for what was there.
   useLayoutEffect(() => {
     if (asked !== sent.current) {
+      clearTimeout(timer.current); // what was typed before that is not sent after it
       sent.current = asked;
       setText(asked);
     }
