@@ -166,6 +166,10 @@ func TestAlbaNodes(t *testing.T) {
 			t.Errorf("device %d: %v", i, o)
 		}
 	}
+	racks := one.call("POST", "/presets", map[string]any{"name": "racks", "policies": []string{"4,2,5,2"}, "spread": "domain"}, 201)
+	if racks["spread"] != "domain" || racks["now"] != "(4,2,5,2)" || !strings.Contains(racks["explain"].(string), "any 2 disks or 1 domain") {
+		t.Errorf("a preset that spreads by domain: %v", racks)
+	}
 	lost, kept := one.disk("lost", "gold", 1<<30), two.disk("kept", "gold", 1<<30)
 	a, b := &checker{t: t, c: c, vdisk: lost}, &checker{t: t, c: c, vdisk: kept}
 	stopA, stopB := a.start(), b.start()
