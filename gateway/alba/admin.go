@@ -574,9 +574,12 @@ type Status struct {
 func (t Status) Sentence() string {
 	least, ok := t.Safety.Least()
 	by := ""
-	if n, any := t.Safety.LeastDomains(); any && n == 1 {
+	switch n, spread := t.Safety.LeastDomains(); {
+	case spread && n <= 0:
+		by = "; the loss of a domain could lose some of what is spread by domain"
+	case spread && n == 1:
 		by = "; what is spread by domain, of any 1 domain"
-	} else if any {
+	case spread:
 		by = fmt.Sprintf("; what is spread by domain, of any %d domains", n)
 	}
 	switch {

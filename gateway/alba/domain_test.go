@@ -5,7 +5,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/openvstorage/ovgate/alba/maintenance"
 	"github.com/openvstorage/ovgate/alba/manager"
 	"github.com/openvstorage/ovgate/alba/preset"
 )
@@ -90,5 +92,23 @@ func TestDomainOfMachine(t *testing.T) {
 	}
 	if err := (Claim{Directory: "/d", Domain: "rack1"}).check(); !errors.Is(err, manager.ErrInvalid) {
 		t.Errorf("a directory with a domain: %v", err)
+	}
+}
+
+// The sentence tells what of domains may be lost, where something is spread by them.
+func TestDomainsInWords(t *testing.T) {
+	for _, c := range []struct {
+		domains map[int]int64
+		want    string
+	}{
+		{nil, "everything survives the loss of any 2 more devices"},
+		{map[int]int64{2: 5}, "everything survives the loss of any 2 more devices; what is spread by domain, of any 2 domains"},
+		{map[int]int64{2: 5, 1: 1, 0: 0}, "everything survives the loss of any 2 more devices; what is spread by domain, of any 1 domain"},
+		{map[int]int64{2: 5, 0: 1}, "everything survives the loss of any 2 more devices; the loss of a domain could lose some of what is spread by domain"},
+	} {
+		st := Status{Made: true, Safety: maintenance.Safety{At: time.Unix(1, 0), Tolerates: map[int]int64{2: 6}, Domains: c.domains}}
+		if got := st.Sentence(); got != c.want {
+			t.Errorf("%v: %s", c.domains, got)
+		}
 	}
 }
