@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"time"
 
@@ -80,7 +81,7 @@ func (s *Server) GetVDiskPerformance(ctx context.Context, r GetVDiskPerformanceR
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.historyOf(ctx, v.ID, v.ID, "vdisk "+v.Name, r.Params.From, r.Params.To, r.Params.Points)
+	out, err := s.historyOf(ctx, v.ID, v.ID, "vdisk "+v.Name, asked{r.Params.From, r.Params.To, r.Params.Points, r.Params.Latencies})
 	return GetVDiskPerformance200JSONResponse(out), err
 }
 
@@ -103,7 +104,7 @@ func (s *Server) GetVPoolPerformance(ctx context.Context, r GetVPoolPerformanceR
 			return nil, err
 		}
 	}
-	out, err := s.historyOf(ctx, v.ID, v.ID, "vpool "+v.Name, r.Params.From, r.Params.To, r.Params.Points)
+	out, err := s.historyOf(ctx, v.ID, v.ID, "vpool "+v.Name, asked{r.Params.From, r.Params.To, r.Params.Points, r.Params.Latencies})
 	return GetVPoolPerformance200JSONResponse(out), err
 }
 
@@ -116,7 +117,7 @@ func (s *Server) GetNodePerformance(ctx context.Context, r GetNodePerformanceReq
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.historyOf(ctx, observe.Node, n.ID, "node "+n.Name, r.Params.From, r.Params.To, r.Params.Points)
+	out, err := s.historyOf(ctx, observe.Node, n.ID, "node "+n.Name, asked{r.Params.From, r.Params.To, r.Params.Points, r.Params.Latencies})
 	return GetNodePerformance200JSONResponse(out), err
 }
 
@@ -147,24 +148,32 @@ func (s *Server) askNode(ctx context.Context, n model.Node, what string) error {
 	return e
 }
 
+// asked is what history a request asks for.
+type asked struct {
+	from, to  *time.Time
+	points    *int
+	latencies *bool
+}
+
 // historyOf answers with the history of an object, by the id that it has in the store.
-func (s *Server) historyOf(ctx context.Context, key, id, object string, from, to *time.Time, points *int) (PerformanceHistory, error) {
+func (s *Server) historyOf(ctx context.Context, key, id, object string, ask asked) (PerformanceHistory, error) {
 	var out PerformanceHistory
 	if s.opt.History == nil {
 		return out, refuse(http.StatusNotFound, "not_found", object, "", "this node keeps no history of performance")
 	}
 	now := s.clock.Now().UTC()
 	end, n := now, defaultPoints
-	if to != nil && to.Before(now) {
-		end = to.UTC()
+	if ask.to != nil && ask.to.Before(now) {
+		end = ask.to.UTC()
 	}
 	begin := end.Add(-defaultSpan)
-	if from != nil {
-		begin = from.UTC()
+	if ask.from != nil {
+		begin = ask.from.UTC()
 	}
-	if points != nil {
-		n = *points
+	if ask.points != nil {
+		n = *ask.points
 	}
+	latencies := ask.latencies != nil && *ask.latencies
 	if n < 2 || n > series.MaxPoints {
 		return out, refuseField("points", "", "history has 2 to %d points", series.MaxPoints)
 	}
@@ -177,17 +186,45 @@ func (s *Server) historyOf(ctx context.Context, key, id, object string, from, to
 		return out, refuseField("from", "name a time before to, and both in the last 90 days", "from has to be before to")
 	}
 	step, first := series.StepFor(first, last, n)
-	all, err := s.opt.History.Query(ctx, key, first, last, step)
+	all, err := s.opt.History.Query(ctx, key, first, last, step, latencies)
 	if err != nil {
 		return out, err
 	}
 	out = PerformanceHistory{
 		Object: id, From: time.Unix(first, 0).UTC(), To: time.Unix(last, 0).UTC(), StepMs: step * 1000, Points: make([]HistoryPoint, 0, len(all)), ObservedAt: now,
 	}
+	if latencies {
+		bounds := make([]int64, observe.LatencyBuckets)
+		for i := range bounds {
+			bounds[i] = 1 << i
+		}
+		bounds[0] = 0
+		out.BucketsUs = &bounds
+	}
 	for _, p := range all {
 		out.Points = append(out.Points, HistoryPoint{
+			Latencies: latenciesOf(p.Latencies),
 			Time: time.Unix(p.Time, 0).UTC(), Performance: performanceOf(p.Performance), JournalUsed: p.JournalUsed, Stored: p.Stored, CPU: p.CPU, Memory: p.Memory,
 		})
 	}
 	return out, nil
+}
+
+// latenciesOf leaves out buckets behind the last one with commands; nil: nothing is known.
+func latenciesOf(l *observe.Latencies) *Latencies {
+	if l == nil {
+		return nil
+	}
+	cut := func(h [observe.LatencyBuckets]float64) []float64 {
+		n := len(h)
+		for n > 0 && h[n-1] == 0 {
+			n--
+		}
+		out := make([]float64, n)
+		for i := range out {
+			out[i] = math.Round(h[i]*1e6) / 1e6
+		}
+		return out
+	}
+	return &Latencies{Reads: cut(l.Reads), Writes: cut(l.Writes)}
 }

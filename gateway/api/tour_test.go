@@ -186,7 +186,7 @@ func (s *served) tour() map[string]bool {
 		step{"SetVDiskDtl", "vdisk=one", `{"mode":"off"}`},
 		step{"CommitVDisk", "vdisk=one", ""},
 		step{"GetVDiskStats", "vdisk=one", ""},
-		step{"GetVDiskPerformance", "vdisk=one ?points=100", ""},
+		step{"GetVDiskPerformance", "vdisk=one ?points=100&latencies=true", ""},
 		step{"GetVPoolPerformance", "vpool=gold", ""},
 		step{"CancelVDiskHandover", "vdisk=one", ""},
 	)

@@ -114,7 +114,7 @@ const (
 //	  syslog: tcp://HOST:601     # where they go, too: udp, tcp or tls (RFC 5424)
 //	  syslog_ca: /PATH.pem       # that signs the server's certificate; default: the system's
 //	metrics_bytes: 1073741824    # of the history of performance; the oldest goes first
-//	metrics_memory: 67108864     # for it: as many vDisks have one as it has times 64 KiB
+//	metrics_memory: 100663296    # for it: as many vDisks have one as it has times 96 KiB
 //	stop_timeout: 60s            # to drain and commit at a stop
 type config struct {
 	API         string    `yaml:"api"`

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,6 +37,30 @@ func TestHistory(t *testing.T) {
 			return n > 0 && len(points) > 1 && len(coarser) > 0 && len(coarser) <= 2
 		})
 	}
+	// counted returns how many writes an answer has by their latency; they are as many as it has in all.
+	counted := func(object string) (writes float64) {
+		t.Helper()
+		h := r.call("GET", object+"/performance?points=10&latencies=true", nil, 200)
+		if n := len(h["bucketsUs"].([]any)); n != 24 {
+			t.Fatalf("%d buckets", n)
+		}
+		for _, p := range h["points"].([]any) {
+			var sum float64
+			for _, n := range p.(map[string]any)["latencies"].(map[string]any)["writes"].([]any) {
+				sum += n.(float64)
+			}
+			if iops := p.(map[string]any)["performance"].(map[string]any)["writeIops"].(float64); math.Abs(sum-iops) > 0.1*iops+0.05 {
+				t.Errorf("%s: %v writes a second by latency, %v in all", object, sum, iops)
+			}
+			writes += sum
+		}
+		return writes
+	}
+	for _, object := range []string{"/vdisks/one", "/vpools/gold", node} {
+		if counted(object) == 0 {
+			t.Errorf("%s has no latencies", object)
+		}
+	}
 	r.until("the vPool's bytes, and the machine's memory", func() bool {
 		_, points := did(node, "")
 		_, ok := points[len(points)-1].(map[string]any)["stored"].(float64)
@@ -57,6 +82,9 @@ func TestHistory(t *testing.T) {
 	r = start(t, Options{Data: dir})
 	if n, _ := did("/vdisks/one", ""); n == 0 {
 		t.Error("a restart forgets")
+	}
+	if counted("/vdisks/one") == 0 {
+		t.Error("a restart forgets latencies")
 	}
 	if err := r.stop(); err != nil {
 		t.Fatal(err)

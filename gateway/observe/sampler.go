@@ -14,12 +14,14 @@ const (
 	Step = time.Second
 	// Keep is how many samples an object has: ten minutes.
 	Keep = 600
-	// MaxSeries bounds the objects with samples by default, at about 28 KiB each. The
+	// MaxSeries bounds the objects with samples by default, at about 60 KiB each. The
 	// others have their present performance only.
 	MaxSeries = 1024
 	// idleSeries is how many quiet samples an object's series survives.
 	idleSeries = Keep
-	buckets    = len(volume.Stats{}.ReadLatency)
+	buckets    = LatencyBuckets
+	// LatencyScale is how many parts of a command a second the latencies of a Sample tell apart.
+	LatencyScale = 100
 )
 
 // Node is the object that stands for the sum of all vDisks; a vPool, by its id, stands for the
@@ -43,6 +45,8 @@ type Sample struct {
 	Time        time.Time
 	Performance Performance
 	JournalUsed int64 // bytes
+	// Latencies are empty in what Present returns.
+	Latencies PackedLatencies
 }
 
 // Input is the counters of an open vDisk.
@@ -81,6 +85,7 @@ type kept struct {
 	ms          int64 // since 1970
 	performance [8]float32
 	journalUsed int64
+	latencies   PackedLatencies
 }
 
 func keptOf(v Sample) kept {
@@ -88,7 +93,7 @@ func keptOf(v Sample) kept {
 	return kept{v.Time.UnixMilli(), [8]float32{
 		float32(p.ReadIOPS), float32(p.WriteIOPS), float32(p.ReadBytesPerSecond), float32(p.WriteBytesPerSecond),
 		float32(p.ReadP50us), float32(p.ReadP99us), float32(p.WriteP50us), float32(p.WriteP99us),
-	}, v.JournalUsed}
+	}, v.JournalUsed, v.Latencies}
 }
 
 func (k kept) sample() Sample {
@@ -96,7 +101,7 @@ func (k kept) sample() Sample {
 	for i, v := range k.performance {
 		p[i] = float64(v)
 	}
-	return Sample{time.UnixMilli(k.ms).UTC(), Performance{p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]}, k.journalUsed}
+	return Sample{time.UnixMilli(k.ms).UTC(), Performance{p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]}, k.journalUsed, k.latencies}
 }
 
 // counters are what rates are made of.
@@ -136,7 +141,7 @@ func (s *Sampler) Observe(now time.Time, in []Input, idle []string, partial bool
 		}
 		sample := Sample{Time: now, JournalUsed: v.Stats.JournalBytes}
 		if !first {
-			sample.Performance = d.rates(elapsed)
+			sample.Performance, sample.Latencies = d.rates(elapsed), d.latencies(elapsed)
 		}
 		s.keep(o, sample)
 		if sample.Performance.Active() {
@@ -174,7 +179,7 @@ func (s *Sampler) Observe(now time.Time, in []Input, idle []string, partial bool
 		o.sum = true
 		sample := Sample{Time: now, JournalUsed: v.journal}
 		if !first {
-			sample.Performance = v.rates(elapsed)
+			sample.Performance, sample.Latencies = v.rates(elapsed), v.latencies(elapsed)
 		}
 		s.keep(o, sample)
 		switch {
@@ -230,6 +235,7 @@ func (s *Sampler) object(id string, cur counters) *series {
 
 func (s *Sampler) keep(o *series, v Sample) {
 	o.present = v
+	o.present.Latencies = "" // most objects are idle: they keep nothing
 	if v.Performance.Active() {
 		o.idle = 0
 	} else if o.idle++; o.idle > idleSeries && o.ring != nil {
@@ -323,6 +329,17 @@ func (c counters) rates(seconds float64) Performance {
 		ReadP50us: percentile(c.readLatency, 0.50), ReadP99us: percentile(c.readLatency, 0.99),
 		WriteP50us: percentile(c.writeLatency, 0.50), WriteP99us: percentile(c.writeLatency, 0.99),
 	}
+}
+
+func (c *counters) latencies(seconds float64) PackedLatencies {
+	if c.readLatency == [buckets]uint64{} && c.writeLatency == [buckets]uint64{} {
+		return ""
+	}
+	var l Latencies
+	for i := range l.Reads {
+		l.Reads[i], l.Writes[i] = float64(c.readLatency[i])/seconds, float64(c.writeLatency[i])/seconds
+	}
+	return l.Pack(LatencyScale)
 }
 
 // percentile estimates the q-quantile in us of a histogram whose bucket i

@@ -586,7 +586,7 @@ func (f *fake) GetNodeMachine(_ context.Context, r api.GetNodeMachineRequestObje
 }
 
 // performance is what every object of the fake did.
-func performance(id string, points *int) api.PerformanceHistory {
+func performance(id string, points *int, latencies *bool) api.PerformanceHistory {
 	h := api.PerformanceHistory{Object: id, From: fakeTime, To: fakeTime.Add(time.Hour), StepMs: time.Hour.Milliseconds() / int64(*points), ObservedAt: fakeTime}
 	for i := range 3 {
 		n := float64(i)
@@ -594,19 +594,24 @@ func performance(id string, points *int) api.PerformanceHistory {
 			ReadIops: 1234.5 * n, WriteIops: 0.25 * n, ReadBytesPerSecond: 4096 * 1234.5 * n, WriteBytesPerSecond: 1024 * n, ReadP50Us: 90 * n, ReadP99Us: 1500 * n, WriteP50Us: 200 * n, WriteP99Us: 2.5e6 * n,
 		}})
 	}
+	if latencies != nil && *latencies {
+		h.BucketsUs = &[]int64{0, 2, 4, 8}
+		h.Points[1].Latencies = &api.Latencies{Reads: []float64{0, 30, 10}, Writes: []float64{}}
+		h.Points[2].Latencies = &api.Latencies{Reads: []float64{0, 60}, Writes: []float64{0.5, 0, 0, 1}}
+	}
 	return h
 }
 
 func (f *fake) GetVDiskPerformance(_ context.Context, r api.GetVDiskPerformanceRequestObject) (api.GetVDiskPerformanceResponseObject, error) {
-	return api.GetVDiskPerformance200JSONResponse(performance(r.VDisk, r.Params.Points)), nil
+	return api.GetVDiskPerformance200JSONResponse(performance(r.VDisk, r.Params.Points, r.Params.Latencies)), nil
 }
 
 func (f *fake) GetVPoolPerformance(_ context.Context, r api.GetVPoolPerformanceRequestObject) (api.GetVPoolPerformanceResponseObject, error) {
-	return api.GetVPoolPerformance200JSONResponse(performance(r.VPool+" at "+*r.Params.Node, r.Params.Points)), nil
+	return api.GetVPoolPerformance200JSONResponse(performance(r.VPool+" at "+*r.Params.Node, r.Params.Points, r.Params.Latencies)), nil
 }
 
 func (f *fake) GetNodePerformance(_ context.Context, r api.GetNodePerformanceRequestObject) (api.GetNodePerformanceResponseObject, error) {
-	return api.GetNodePerformance200JSONResponse(performance(r.Node, r.Params.Points)), nil
+	return api.GetNodePerformance200JSONResponse(performance(r.Node, r.Params.Points, r.Params.Latencies)), nil
 }
 
 // cluster is the fake cluster; init refuses another name.

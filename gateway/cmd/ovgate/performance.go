@@ -17,6 +17,7 @@ const shownPoints = 20
 type historyFlags struct {
 	since, until momentFlag
 	points       int
+	latencies    bool
 }
 
 func (f *historyFlags) add(cmd *cobra.Command) {
@@ -24,17 +25,19 @@ func (f *historyFlags) add(cmd *cobra.Command) {
 	fl.Var(&f.since, "since", "from then on: so long ago, such as 24h, up to 90 days, or 2030-01-31 or 2030-01-31T12:00:00Z (default an hour before the end)")
 	fl.Var(&f.until, "until", "until then (default now)")
 	fl.IntVar(&f.points, "points", shownPoints, "most rows, 2 to 1000; the time of a row is as short as that allows")
+	fl.BoolVar(&f.latencies, "latencies", false, "how many commands took how long, in all of that time; with -o json in each step of it")
 }
 
 const historyLong = "Seconds are kept for ten minutes, steps of 10 s for a day, of 5 min for 90 days. Rates and p50 are means over the\n" +
-	"time of a row, p99 is the largest within it; TIME is when it begins. A time in which the node did not run has no row."
+	"time of a row, p99 is the largest within it; TIME is when it begins. A time in which the node did not run has no row.\n" +
+	"With --latencies a row is for commands that took that long, up to twice that."
 
 func (a *app) vdiskPerformance() *cobra.Command {
 	var f historyFlags
 	cmd := a.vdiskVerb("performance NAME", "Show what a vDisk did", names("NAME"),
 		func(ctx context.Context, api *client.Client, args []string) error {
 			now := time.Now()
-			h, err := client.Get[client.PerformanceHistory](api.GetVDiskPerformance(ctx, args[0], &client.GetVDiskPerformanceParams{From: f.since.time(now), To: f.until.time(now), Points: &f.points}))
+			h, err := client.Get[client.PerformanceHistory](api.GetVDiskPerformance(ctx, args[0], &client.GetVDiskPerformanceParams{From: f.since.time(now), To: f.until.time(now), Points: &f.points, Latencies: &f.latencies}))
 			if err != nil {
 				return err
 			}
@@ -52,7 +55,7 @@ func (a *app) vpoolPerformance() *cobra.Command {
 	cmd := &cobra.Command{Use: "performance NAME", Short: "Show what the vDisks of a vPool did", Args: names("NAME"), ValidArgsFunction: a.completeVPools}
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
 		now := time.Now()
-		h, err := client.Get[client.PerformanceHistory](api.GetVPoolPerformance(ctx, args[0], &client.GetVPoolPerformanceParams{From: f.since.time(now), To: f.until.time(now), Points: &f.points, Node: given(node)}))
+		h, err := client.Get[client.PerformanceHistory](api.GetVPoolPerformance(ctx, args[0], &client.GetVPoolPerformanceParams{From: f.since.time(now), To: f.until.time(now), Points: &f.points, Latencies: &f.latencies, Node: given(node)}))
 		if err != nil {
 			return err
 		}
@@ -70,7 +73,7 @@ func (a *app) nodePerformance() *cobra.Command {
 	cmd := &cobra.Command{Use: "performance NAME", Short: "Show what the vDisks of a node did", Args: names("NAME"), ValidArgsFunction: a.completeNodes}
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
 		now := time.Now()
-		h, err := client.Get[client.PerformanceHistory](api.GetNodePerformance(ctx, args[0], &client.GetNodePerformanceParams{From: f.since.time(now), To: f.until.time(now), Points: &f.points}))
+		h, err := client.Get[client.PerformanceHistory](api.GetNodePerformance(ctx, args[0], &client.GetNodePerformanceParams{From: f.since.time(now), To: f.until.time(now), Points: &f.points, Latencies: &f.latencies}))
 		if err != nil {
 			return err
 		}
@@ -87,6 +90,9 @@ func (a *app) printHistory(h client.PerformanceHistory, header []string, more fu
 	if a.output == outputJSON {
 		return printJSON(a.out, h)
 	}
+	if h.BucketsUs != nil {
+		return a.printLatencies(h)
+	}
 	rows := [][]string{append([]string{"TIME", "READ-IOPS", "WRITE-IOPS", "READ", "WRITE", "READ-P50", "READ-P99", "WRITE-P50", "WRITE-P99"}, header...)}
 	for _, p := range h.Points {
 		v := p.Performance
@@ -98,6 +104,45 @@ func (a *app) printHistory(h client.PerformanceHistory, header []string, more fu
 			row = append(row, more(p)...)
 		}
 		rows = append(rows, row)
+	}
+	return printRows(a.out, rows)
+}
+
+// printLatencies prints a row for each bucket with commands: their mean rate, and their share of all.
+func (a *app) printLatencies(h client.PerformanceHistory) error {
+	bounds := *h.BucketsUs
+	reads, writes := make([]float64, len(bounds)), make([]float64, len(bounds))
+	add := func(sums, rates []float64) (total float64) {
+		for i, n := range rates[:min(len(rates), len(sums))] {
+			sums[i] += n
+			total += n
+		}
+		return total
+	}
+	var allReads, allWrites, known float64
+	for _, p := range h.Points {
+		if p.Latencies != nil {
+			known++
+			allReads += add(reads, p.Latencies.Reads)
+			allWrites += add(writes, p.Latencies.Writes)
+		}
+	}
+	share := func(n, all float64) string {
+		if n == 0 {
+			return "-"
+		}
+		return strconv.FormatFloat(100*n/all, 'f', 2, 64) + "%"
+	}
+	rows := [][]string{{"LATENCY", "READ-IOPS", "READS", "WRITE-IOPS", "WRITES"}}
+	for i, from := range bounds {
+		if reads[i] == 0 && writes[i] == 0 {
+			continue
+		}
+		latency := formatMicros(float64(from))
+		if i == 0 {
+			latency = "0us"
+		}
+		rows = append(rows, []string{latency, formatRate(reads[i] / known), share(reads[i], allReads), formatRate(writes[i] / known), share(writes[i], allWrites)})
 	}
 	return printRows(a.out, rows)
 }

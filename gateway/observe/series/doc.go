@@ -11,9 +11,19 @@
 // nothing but its own time with it, and what is old goes as whole files. (A database on top of
 // that would write everything several times, and most end the process when their log fails.)
 //
-//	file    = magic "OVGSER1\n" | count u32 | step u32 (s) | begin u64 | CRC u32 | index | points
+//	file    = magic "OVGSER1\n" | count u32 | step u32 (s) | begin u64 | CRC u32 | index | points | extensions
 //	index   = count × { id [40], zeros behind | offset u32 | length u32 | CRC u32 of the points }
 //	points  = for each point: uvarint of its place minus that of the one before, 12 uvarints
+//	extension = tag [8] | length u32 | CRC u32 of both | so many bytes
+//
+// The extension "OVGLAT1\n" has how many commands took how long, of the series in which there are some:
+//
+//	bytes = count u32 | CRC u32 of the index | index | latencies
+//	index = count × { place in the index of series u32 | offset in latencies u32 | length u32 | CRC u32 of them }
+//	latencies = for each point with some: uvarint of its place minus that of the one before, observe.PackedLatencies
+//
+// A program that does not know an extension passes over it: one from before there were any answers from
+// the points, and leaves the latencies out of what it writes. History without them is answered without them.
 //
 // The first CRC is of all before it and of the index; CRCs are CRC-32C, numbers little-endian.
 // Ids are sorted. A point's place is its time within the file, in steps.
@@ -30,6 +40,8 @@
 //	    an answer.
 //	S4  Nothing is removed for its age within an hour of a start, or of a jump of the clock.
 //	S5  A crash loses what was not written yet: five minutes, while the disk works.
+//	S6  Latencies are rates in the buckets of observe.Latencies, means as the commands are, so that
+//	    those of a step add up to its commands but for what is rounded.
 //
 // A mean over time is a mean over the time in which the node ran. Of latencies, the p50 is the
 // mean weighted by commands, and the p99 the largest.

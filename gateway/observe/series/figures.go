@@ -13,6 +13,9 @@ type Point struct {
 	JournalUsed int64   // most bytes in the journal
 	Stored      int64   // most bytes on the backend, of a vPool; 0: unknown
 	CPU, Memory float64 // percent of the machine's, of the node
+	// Latencies is nil when they were not asked for, and when there were commands of which none
+	// were counted, as before the version that does.
+	Latencies *observe.Latencies
 }
 
 // figures are the numbers of a point.
@@ -36,6 +39,10 @@ const (
 
 // scale is how many units of a figure a file tells apart.
 var scale = figures{100, 100, 1, 1, 1, 1, 1, 1, 1, 1, 10, 10}
+
+// latencyScale is how many parts of a command a second the latencies in a file tell apart: one command in
+// a step of 5 min is three.
+const latencyScale = 1000
 
 // largest bounds a stored number; above it a float64 does not count in ones.
 const largest = 1 << 53
@@ -72,6 +79,7 @@ type mean struct {
 	sum             figures
 	reads, writes   float64 // commands
 	seconds, gauged float64
+	latencies       *observe.Latencies // sums of commands; nil: none were counted
 }
 
 // add adds figures that were so for some seconds.
@@ -88,6 +96,37 @@ func (m *mean) add(f figures, seconds float64) {
 	m.reads, m.writes = m.reads+reads, m.writes+writes
 	m.seconds += seconds
 	m.gauge(f, seconds)
+}
+
+// count adds latencies that were so for some seconds. Those that cannot be unpacked are left out.
+func (m *mean) count(p observe.PackedLatencies, scale, seconds float64) {
+	if p == "" {
+		return
+	}
+	l, err := p.Unpack(scale)
+	if err != nil {
+		return
+	}
+	if m.latencies == nil {
+		m.latencies = &observe.Latencies{}
+	}
+	m.latencies.Add(&l, seconds)
+}
+
+// latenciesOver returns the latencies of a step of which the node ran for so many seconds.
+func (m *mean) latenciesOver(ran float64) observe.Latencies {
+	var l observe.Latencies
+	if m.latencies != nil {
+		l = *m.latencies
+		l.Over(max(ran, m.seconds))
+	}
+	return l
+}
+
+// packed is latenciesOver as files have it.
+func (m *mean) packed(ran float64) observe.PackedLatencies {
+	l := m.latenciesOver(ran)
+	return l.Pack(latencyScale)
 }
 
 // gauge adds what is told by steps of 10 s or more alone.

@@ -10,7 +10,9 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sort"
 
+	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/internal/blockfs"
 )
 
@@ -19,6 +21,11 @@ const (
 	idSize     = 40
 	headerSize = len(magic) + 4 + 4 + 8 + 4
 	entrySize  = idSize + 4 + 4 + 4
+	// An extension of a file: latenciesTag or another tag | length u32 | CRC u32 of both | body.
+	extensionSize = 8 + 4 + 4
+	latenciesTag  = "OVGLAT1\n"
+	// latencyEntry is an element of the index in the body of that extension.
+	latencyEntry = 4 + 4 + 4 + 4
 	// maxCount bounds the series of a file, so that a damaged count takes no memory.
 	maxCount = 1 << 16
 )
@@ -32,6 +39,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type point struct {
 	at int // place in the file
 	figures
+	latencies observe.PackedLatencies // in parts of latencyScale
 }
 
 // content is what a file holds: points by series, in order of their places.
@@ -56,7 +64,57 @@ func (c content) encode(begin, step int64) []byte {
 		binary.LittleEndian.PutUint32(e[idSize+8:], crc32.Checksum(data[from:], castagnoli))
 	}
 	binary.LittleEndian.PutUint32(head[24:], headSum(head))
-	return append(head, data...)
+	return c.appendLatencies(append(head, data...), ids)
+}
+
+// appendLatencies adds the extension with the latencies of series, if any has some.
+func (c content) appendLatencies(file []byte, ids []string) []byte {
+	var index, data []byte
+	for i, id := range ids {
+		from, last := len(data), 0
+		for _, p := range c[id] {
+			if p.latencies != "" {
+				data = binary.AppendUvarint(data, uint64(p.at-last))
+				data = append(data, p.latencies...)
+				last = p.at
+			}
+		}
+		if len(data) > from {
+			for _, n := range []uint32{uint32(i), uint32(from), uint32(len(data) - from), crc32.Checksum(data[from:], castagnoli)} {
+				index = binary.LittleEndian.AppendUint32(index, n)
+			}
+		}
+	}
+	if len(index) == 0 {
+		return file
+	}
+	sums := binary.LittleEndian.AppendUint32(nil, uint32(len(index)/latencyEntry))
+	sums = binary.LittleEndian.AppendUint32(sums, crc32.Checksum(index, castagnoli))
+	frame := append([]byte(latenciesTag), binary.LittleEndian.AppendUint32(nil, uint32(len(sums)+len(index)+len(data)))...)
+	frame = binary.LittleEndian.AppendUint32(frame, crc32.Checksum(frame, castagnoli))
+	return slices.Concat(file, frame, sums, index, data)
+}
+
+// decodeLatencies reads the latencies of a series into its points.
+func decodeLatencies(b []byte, points []point) error {
+	last, next := 0, 0
+	for len(b) > 0 {
+		d, n := binary.Uvarint(b)
+		if n <= 0 || d > math.MaxInt32 {
+			return errDamaged
+		}
+		last += int(d)
+		for next < len(points) && points[next].at < last {
+			next++
+		}
+		_, rest, err := observe.CutLatencies(b[n:], latencyScale)
+		if err != nil || next == len(points) || points[next].at != last || points[next].latencies != "" {
+			return errDamaged
+		}
+		points[next].latencies = observe.PackedLatencies(b[n : len(b)-len(rest)])
+		b = rest
+	}
+	return nil
 }
 
 // headSum is the checksum of header and index.
@@ -108,6 +166,10 @@ type reader struct {
 	count int
 	// places is how many steps the file has.
 	places int
+	// latencies is the index of the latencies, latenciesAt where they begin; nil: they were not looked
+	// for, empty: there are none.
+	latencies   []byte
+	latenciesAt int64
 }
 
 // openFile opens a file that begins at begin and has so many steps.
@@ -167,8 +229,8 @@ func (r *reader) id(i int) []byte {
 	return bytes.TrimRight(r.index[i*entrySize:i*entrySize+idSize], "\x00")
 }
 
-// points returns the points of a series; nil: it has none.
-func (r *reader) points(id string) ([]point, error) {
+// points returns the points of a series, with latencies if they are asked for; nil: it has none.
+func (r *reader) points(id string, latencies bool) ([]point, error) {
 	lo, hi := 0, r.count
 	for lo < hi {
 		mid := (lo + hi) / 2
@@ -181,11 +243,11 @@ func (r *reader) points(id string) ([]point, error) {
 	if lo == r.count || string(r.id(lo)) != id {
 		return nil, nil
 	}
-	return r.at(lo)
+	return r.at(lo, latencies)
 }
 
 // at returns the points of a series by its place in the index.
-func (r *reader) at(i int) ([]point, error) {
+func (r *reader) at(i int, latencies bool) ([]point, error) {
 	e := r.index[i*entrySize+idSize:]
 	off, n := int64(binary.LittleEndian.Uint32(e)), int64(binary.LittleEndian.Uint32(e[4:]))
 	if off+n > r.size {
@@ -198,14 +260,95 @@ func (r *reader) at(i int) ([]point, error) {
 	if crc32.Checksum(b, castagnoli) != binary.LittleEndian.Uint32(e[8:]) {
 		return nil, errDamaged
 	}
-	return decodePoints(b, r.places)
+	points, err := decodePoints(b, r.places)
+	if err != nil || !latencies {
+		return points, err
+	}
+	return points, r.addLatencies(i, points)
+}
+
+// addLatencies puts into points the latencies of the series with a place in the index.
+func (r *reader) addLatencies(i int, points []point) error {
+	if r.latencies == nil {
+		if err := r.readLatencies(); err != nil {
+			return err
+		}
+	}
+	number := func(k int) int { return int(binary.LittleEndian.Uint32(r.latencies[k*latencyEntry:])) }
+	count := len(r.latencies) / latencyEntry
+	k := sort.Search(count, func(k int) bool { return number(k) >= i })
+	if k == count || number(k) != i {
+		return nil
+	}
+	e := r.latencies[k*latencyEntry+4:]
+	off, n := r.latenciesAt+int64(binary.LittleEndian.Uint32(e)), int64(binary.LittleEndian.Uint32(e[4:]))
+	if off+n > r.size {
+		return errDamaged
+	}
+	b := make([]byte, n)
+	if err := r.read(b, off); err != nil {
+		return err
+	}
+	if crc32.Checksum(b, castagnoli) != binary.LittleEndian.Uint32(e[8:]) {
+		return errDamaged
+	}
+	return decodeLatencies(b, points)
+}
+
+// readLatencies reads the index of the latencies. Extensions that this version does not know are
+// passed over.
+func (r *reader) readLatencies() error {
+	r.latencies = []byte{}
+	off := int64(headerSize + len(r.index))
+	if r.count > 0 { // series stand in the order of the index
+		e := r.index[(r.count-1)*entrySize+idSize:]
+		off = int64(binary.LittleEndian.Uint32(e)) + int64(binary.LittleEndian.Uint32(e[4:]))
+	}
+	for off < r.size {
+		frame := make([]byte, extensionSize)
+		if err := r.read(frame, off); err != nil {
+			return err
+		}
+		body, n := off+int64(len(frame)), int64(binary.LittleEndian.Uint32(frame[8:]))
+		if crc32.Checksum(frame[:12], castagnoli) != binary.LittleEndian.Uint32(frame[12:]) || body+n > r.size {
+			return errDamaged
+		}
+		if string(frame[:8]) == latenciesTag {
+			return r.readLatencyIndex(body, n)
+		}
+		off = body + n
+	}
+	return nil
+}
+
+func (r *reader) readLatencyIndex(off, length int64) error {
+	sums := make([]byte, 8)
+	if length < int64(len(sums)) {
+		return errDamaged
+	}
+	if err := r.read(sums, off); err != nil {
+		return err
+	}
+	n := int64(binary.LittleEndian.Uint32(sums)) * latencyEntry
+	if n > int64(r.count)*latencyEntry || int64(len(sums))+n > length {
+		return errDamaged
+	}
+	index := make([]byte, n)
+	if err := r.read(index, off+int64(len(sums))); err != nil {
+		return err
+	}
+	if crc32.Checksum(index, castagnoli) != binary.LittleEndian.Uint32(sums[4:]) {
+		return errDamaged
+	}
+	r.latencies, r.latenciesAt = index, off+int64(len(sums))+n
+	return nil
 }
 
 // all returns everything in the file.
 func (r *reader) all() (content, error) {
 	c := make(content, r.count)
 	for i := range r.count {
-		points, err := r.at(i)
+		points, err := r.at(i, true)
 		if err != nil {
 			return nil, err
 		}

@@ -37,7 +37,11 @@ func TestMemory(t *testing.T) {
 			st := &all[i].Stats
 			st.ReadOps += uint64(1000 + i)
 			st.ReadBytes += uint64(4096 * (1000 + i))
-			st.ReadLatency[7] += uint64(1000 + i)
+			st.WriteOps += uint64(1000 + i)
+			for b := 6; b < 12; b++ { // as many buckets as a store on an SSD takes
+				st.ReadLatency[b] += uint64((1000 + i) / 6)
+				st.WriteLatency[b+2] += uint64((1000 + i) / 6)
+			}
 		}
 		var out []Sample
 		for _, v := range s.Observe(time.Unix(now, 0), all, nil, false) {

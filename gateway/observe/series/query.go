@@ -43,13 +43,15 @@ type span struct {
 	ran       float64 // of width
 	gauges    bool    // of its figures only those that shorter steps lack
 	figures
+	latencies observe.PackedLatencies
+	scale     float64 // of latencies
 }
 
 // Query returns the points of an object from one time to another in steps of so many seconds,
 // all in seconds since 1970; from is a multiple of step. Times in which the node did not run, or
-// of which nothing is known any more, have no point. Files that cannot be read are left out,
-// and Err tells why.
-func (s *Store) Query(ctx context.Context, id string, from, to, step int64) ([]Point, error) {
+// of which nothing is known any more, have no point. Latencies are those of points if they are asked
+// for. Files that cannot be read are left out, and Err tells why.
+func (s *Store) Query(ctx context.Context, id string, from, to, step int64, latencies bool) ([]Point, error) {
 	n := (to - from + step - 1) / step
 	if step <= 0 || n <= 0 || n > MaxPoints {
 		return nil, fmt.Errorf("%d points of %d s from %d to %d", n, step, from, to)
@@ -70,7 +72,7 @@ func (s *Store) Query(ctx context.Context, id string, from, to, step int64) ([]P
 			at = end
 		}
 	}
-	own, node, err := s.spans(ctx, id, from, to, step)
+	own, node, err := s.spans(ctx, id, from, to, step, latencies)
 	if err != nil {
 		return nil, err
 	}
@@ -86,6 +88,7 @@ func (s *Store) Query(ctx context.Context, id string, from, to, step int64) ([]P
 				sums[i].gauge(p.figures, seconds)
 			} else {
 				sums[i].add(p.figures, seconds)
+				sums[i].count(p.latencies, p.scale, seconds)
 			}
 		})
 	}
@@ -99,13 +102,18 @@ func (s *Store) Query(ctx context.Context, id string, from, to, step int64) ([]P
 			f[stored] = before
 		}
 		before = f[stored]
-		out = append(out, f.point(from+int64(i)*step))
+		p := f.point(from + int64(i)*step)
+		if latencies && (sums[i].latencies != nil || !p.Active()) {
+			l := sums[i].latenciesOver(ran[i])
+			p.Latencies = &l
+		}
+		out = append(out, p)
 	}
 	return out, nil
 }
 
 // spans returns what is known of an object, and of the time in which the node ran.
-func (s *Store) spans(ctx context.Context, id string, from, to, step int64) (own, node []span, err error) {
+func (s *Store) spans(ctx context.Context, id string, from, to, step int64, latencies bool) (own, node []span, err error) {
 	var ring []observe.Sample
 	if step < fine.step {
 		ring = s.opt.Sampler.Series(id, observe.Keep)
@@ -128,14 +136,14 @@ func (s *Store) spans(ctx context.Context, id string, from, to, step int64) (own
 	for _, r := range ring {
 		at := r.Time.Unix()
 		if w := width[at]; w > 0 && at >= v.since {
-			own = append(own, span{at: at + 1 - w, width: w, ran: float64(w), figures: figuresOf(r)})
+			own = append(own, span{at: at + 1 - w, width: w, ran: float64(w), figures: figuresOf(r), latencies: r.Latencies, scale: observe.LatencyScale})
 		}
 	}
 	for _, f := range v.files {
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
 		}
-		mine, nodes, err := s.pointsOf(f, id)
+		mine, nodes, err := s.pointsOf(f, id, latencies)
 		if err != nil {
 			s.told(err)
 			continue
@@ -152,13 +160,13 @@ type place struct {
 	begin int64
 }
 
-// pointsOf reads the points of an object and of the node.
-func (s *Store) pointsOf(f place, id string) (own, node []point, err error) {
+// pointsOf reads the points of an object, with latencies if they are asked for, and of the node.
+func (s *Store) pointsOf(f place, id string, latencies bool) (own, node []point, err error) {
 	r, err := openFile(s.fs, f.name(f.begin), f.begin, f.step, f.places())
 	if err == nil {
 		defer r.close()
-		if own, err = r.points(id); err == nil {
-			if node, err = r.points(observe.Node); err == nil {
+		if own, err = r.points(id, latencies); err == nil {
+			if node, err = r.points(observe.Node, false); err == nil {
 				return own, node, nil
 			}
 		}
@@ -225,7 +233,7 @@ func (v *view) add(b *block, id string) {
 		spans := v.placed(place{fine, b.begin}, o.points)
 		if o.now.seconds > 0 {
 			at := b.begin + int64(b.step)*fine.step
-			spans = append(spans, span{at: at, width: fine.step, ran: b.ran, gauges: at >= v.since, figures: o.now.over(b.ran)})
+			spans = append(spans, span{at: at, width: fine.step, ran: b.ran, gauges: at >= v.since, figures: o.now.over(b.ran), latencies: o.now.packed(b.ran), scale: latencyScale})
 		}
 		if name == id {
 			v.own = append(v.own, spans...)
@@ -243,7 +251,7 @@ func (v *view) placed(f place, points []point) (out []span) {
 		if f.tier == coarse && v.skip[at] {
 			continue
 		}
-		out = append(out, span{at: at, width: f.step, ran: float64(f.step), gauges: at >= v.since, figures: p.figures})
+		out = append(out, span{at: at, width: f.step, ran: float64(f.step), gauges: at >= v.since, figures: p.figures, latencies: p.latencies, scale: latencyScale})
 	}
 	return out
 }

@@ -62,7 +62,7 @@ func (f *fed) pass(seconds, step int64, samples ...Sample) {
 
 func (f *fed) query(id string, from, to, step int64) []Point {
 	f.t.Helper()
-	out, err := f.Query(f.t.Context(), id, from, to, step)
+	out, err := f.Query(f.t.Context(), id, from, to, step, false)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -81,6 +81,8 @@ func sum(points []Point, step int64) (reads float64) {
 	}
 	return reads
 }
+
+func secondsOf(n int64) time.Time { return time.Unix(n, 0) }
 
 func near(a, b float64) bool { return math.Abs(a-b) <= 1e-2*math.Abs(b)+1e-9 }
 
@@ -416,7 +418,7 @@ func TestBounds(t *testing.T) {
 	if p := f.query("v0", f.now-600, f.now, 10); len(p) < 59 || p[30].ReadIOPS != 123 {
 		t.Errorf("the newest: %d points, %+v", len(p), p[len(p)/2])
 	}
-	if _, err := f.Query(t.Context(), "v0", f.now-5000, f.now, 1); err == nil {
+	if _, err := f.Query(t.Context(), "v0", f.now-5000, f.now, 1, false); err == nil {
 		t.Error("5000 points")
 	}
 	f.opt.Bytes = 1000
@@ -474,7 +476,7 @@ func TestTogether(t *testing.T) {
 				to := now.Load()
 				for _, length := range []int64{20, 600, 8 * 3600} {
 					step, from := StepFor(to-length, to, 50)
-					if _, err := s.Query(t.Context(), "a", from, to, step); err != nil {
+					if _, err := s.Query(t.Context(), "a", from, to, step, true); err != nil {
 						t.Error(err)
 					}
 				}
@@ -531,7 +533,7 @@ func TestLoad(t *testing.T) {
 
 // TestFile keeps the format of files.
 func TestFile(t *testing.T) {
-	c := content{"node": {{0, figures{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}}, {29, figures{0.01}}}, "a": {{3, figures{readP99: 1e99, memory: math.NaN()}}}}
+	c := content{"node": {{at: 0, figures: figures{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}}, {at: 29, figures: figures{0.01}}}, "a": {{at: 3, figures: figures{readP99: 1e99, memory: math.NaN()}}}}
 	b := c.encode(begin, fine.step)
 	const want = "4f5647534552310a" + "02000000" + "0a000000" + "0081e66a00000000" + "06707f7b" +
 		"61000000000000000000000000000000000000000000000000000000000000000000000000000000" + "84000000" + "14000000" + "9447183d" +
@@ -554,7 +556,7 @@ func TestFile(t *testing.T) {
 	if err != nil || !slices.Equal(got["node"], c["node"]) || got["a"][0].figures != (figures{readP99: largest}) || len(got) != 2 {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if p, err := r.points("b"); p != nil || err != nil {
+	if p, err := r.points("b", true); p != nil || err != nil {
 		t.Errorf("%v, %v", p, err)
 	}
 	if _, err := openFile(mem, "x", begin+300, fine.step, fine.places()); !errors.Is(err, errDamaged) {
@@ -564,7 +566,7 @@ func TestFile(t *testing.T) {
 
 // FuzzPoints: whatever the bytes are, points are in order and within their file.
 func FuzzPoints(f *testing.F) {
-	f.Add(appendPoints(nil, []point{{0, figures{1, 2, 3}}, {29, figures{4}}}))
+	f.Add(appendPoints(nil, []point{{at: 0, figures: figures{1, 2, 3}}, {at: 29, figures: figures{4}}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		points, err := decodePoints(b, 30)
 		if err != nil {

@@ -21,14 +21,14 @@ import (
 // Defaults and bounds of Options.
 const (
 	DefaultBytes  = 1 << 30
-	DefaultMemory = 64 << 20
+	DefaultMemory = 96 << 20
 	MinBytes      = 8 << 20
 	MaxBytes      = 1 << 40
 	MinMemory     = 4 << 20
 	MaxMemory     = 4 << 30
-	// perSeries is what a series takes in memory: 28 KiB in the rings of the Sampler, twice
-	// 3 KiB in blocks, and as much again while files are written.
-	perSeries = 64 << 10
+	// perSeries is what a series takes in memory whose commands spread over a dozen buckets: 65 KiB in
+	// the rings of the Sampler, twice 5 KiB in blocks, and as much again while files are written.
+	perSeries = 96 << 10
 )
 
 const (
@@ -234,6 +234,7 @@ func (s *Store) Add(at time.Time, samples []Sample) {
 			f := figuresOf(v.Sample)
 			f[stored], f[cpu], f[memory] = float64(v.Stored), v.CPU, v.Memory
 			o.now.add(f.clean(), seconds)
+			o.now.count(v.Latencies, observe.LatencyScale, seconds)
 		}
 	}
 }
@@ -262,7 +263,7 @@ func (b *block) fold() {
 		if o.now.seconds == 0 {
 			continue
 		}
-		p := point{b.step, o.now.over(b.ran)}
+		p := point{b.step, o.now.over(b.ran), o.now.packed(b.ran)}
 		if n := len(o.points); n > 0 && o.points[n-1].at >= p.at { // the clock went back
 			o.points = merge(o.points, []point{p})
 		} else {
@@ -556,8 +557,9 @@ func summed(c content, at int) map[string]point {
 		var m mean
 		for _, p := range points {
 			m.add(p.figures, float64(fine.step))
+			m.count(p.latencies, latencyScale, float64(fine.step))
 		}
-		out[id] = point{at, m.over(ran)}
+		out[id] = point{at, m.over(ran), m.packed(ran)}
 	}
 	return out
 }
