@@ -2315,8 +2315,8 @@ type HistoryPoint struct {
 	// JournalUsed The most within the step
 	JournalUsed int64 `json:"journalUsed"`
 
-	// Latencies How many commands a second took how long. Absent unless asked for, and when nothing is known of it: the node ran a version that did not count
-	Latencies *Latencies `json:"latencies,omitempty"`
+	// Latencies null unless asked for, and when nothing is known of it: the node ran a version that did not count
+	Latencies *Latencies `json:"latencies"`
 
 	// Memory Percent of the machine's memory, of a node
 	Memory float64 `json:"memory"`
@@ -2649,7 +2649,7 @@ type LUNStats struct {
 // Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
 type Labels map[string]string
 
-// Latencies How many commands a second took how long. Absent unless asked for, and when nothing is known of it: the node ran a version that did not count
+// Latencies How many commands a second took how long
 type Latencies struct {
 	// Reads Reads a second in each of bucketsUs; those behind the last one with some are left out
 	Reads []float64 `json:"reads"`
@@ -3160,8 +3160,8 @@ type Performance struct {
 
 // PerformanceHistory defines model for PerformanceHistory.
 type PerformanceHistory struct {
-	// BucketsUs Where each bucket of latencies begins, in microseconds: it ends where the next one begins, the first has shorter commands too, the last longer ones. Present when latencies are asked for
-	BucketsUs *[]int64  `json:"bucketsUs,omitempty"`
+	// BucketsUs Where each bucket of latencies begins, in microseconds: it ends where the next one begins, the first has shorter commands too, the last longer ones. null unless latencies are asked for
+	BucketsUs *[]int64  `json:"bucketsUs"`
 	From      time.Time `json:"from"`
 
 	// Object Id of the object
@@ -5182,6 +5182,24 @@ type CreateBackendParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// GetBackendPerformanceParams defines parameters for GetBackendPerformance.
+type GetBackendPerformanceParams struct {
+	// From Begins there, or up to a step before; the default is an hour before `to`, the earliest 90 days ago
+	From *HistoryFrom `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Ends there; the default is now
+	To *HistoryTo `form:"to,omitempty" json:"to,omitempty"`
+
+	// Points Most points of the answer, whose step is as short as they allow
+	Points *HistoryPoints `form:"points,omitempty" json:"points,omitempty"`
+
+	// Latencies Also how many commands took how long, as a histogram for each step
+	Latencies *HistoryLatencies `form:"latencies,omitempty" json:"latencies,omitempty"`
+
+	// Node Name or id of the node; without it the one that is asked
+	Node *string `form:"node,omitempty" json:"node,omitempty"`
+}
+
 // RebalanceJSONBody defines parameters for Rebalance.
 type RebalanceJSONBody struct {
 	// DryRun Only tell what would be done
@@ -6154,6 +6172,9 @@ type ServerInterface interface {
 	// UpdateBackend Rename a registered store, or change how it is reached
 	// (PATCH /backends/{backend})
 	UpdateBackend(ctx echo.Context, backend BackendRef) error
+	// GetBackendPerformance What a registered store was asked
+	// (GET /backends/{backend}/performance)
+	GetBackendPerformance(ctx echo.Context, backend BackendRef, params GetBackendPerformanceParams) error
 	// TestBackend Try every operation of a registered store
 	// (POST /backends/{backend}/test)
 	TestBackend(ctx echo.Context, backend BackendRef) error
@@ -7285,6 +7306,59 @@ func (w *ServerInterfaceWrapper) UpdateBackend(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.UpdateBackend(ctx, backend)
+	return err
+}
+
+// GetBackendPerformance converts echo context to params.
+func (w *ServerInterfaceWrapper) GetBackendPerformance(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "backend" -------------
+	var backend BackendRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "backend", ctx.Param("backend"), &backend, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter backend: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetBackendPerformanceParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", ctx.QueryParams(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter to: %s", err))
+	}
+
+	// ------------- Optional query parameter "points" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "points", ctx.QueryParams(), &params.Points, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter points: %s", err))
+	}
+
+	// ------------- Optional query parameter "latencies" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "latencies", ctx.QueryParams(), &params.Latencies, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter latencies: %s", err))
+	}
+
+	// ------------- Optional query parameter "node" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "node", ctx.QueryParams(), &params.Node, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetBackendPerformance(ctx, backend, params)
 	return err
 }
 
@@ -11385,6 +11459,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/backends/:backend", wrapper.DeleteBackend, options.OperationMiddlewares["DeleteBackend"]...)
 	router.GET(options.BaseURL+"/backends/:backend", wrapper.GetBackend, options.OperationMiddlewares["GetBackend"]...)
 	router.PATCH(options.BaseURL+"/backends/:backend", wrapper.UpdateBackend, options.OperationMiddlewares["UpdateBackend"]...)
+	router.GET(options.BaseURL+"/backends/:backend/performance", wrapper.GetBackendPerformance, options.OperationMiddlewares["GetBackendPerformance"]...)
 	router.POST(options.BaseURL+"/backends/:backend/test", wrapper.TestBackend, options.OperationMiddlewares["TestBackend"]...)
 	router.GET(options.BaseURL+"/vsphere/centers", wrapper.ListCenters, options.OperationMiddlewares["ListCenters"]...)
 	router.POST(options.BaseURL+"/vsphere/centers", wrapper.CreateCenter, options.OperationMiddlewares["CreateCenter"]...)
@@ -12472,6 +12547,46 @@ type UpdateBackenddefaultJSONResponse struct {
 }
 
 func (response UpdateBackenddefaultJSONResponse) VisitUpdateBackendResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetBackendPerformanceRequestObject struct {
+	Backend BackendRef `json:"backend"`
+	Params  GetBackendPerformanceParams
+}
+
+type GetBackendPerformanceResponseObject interface {
+	VisitGetBackendPerformanceResponse(w http.ResponseWriter) error
+}
+
+type GetBackendPerformance200JSONResponse PerformanceHistory
+
+func (response GetBackendPerformance200JSONResponse) VisitGetBackendPerformanceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetBackendPerformancedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetBackendPerformancedefaultJSONResponse) VisitGetBackendPerformanceResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -19520,6 +19635,9 @@ type StrictServerInterface interface {
 	// UpdateBackend Rename a registered store, or change how it is reached
 	// (PATCH /backends/{backend})
 	UpdateBackend(ctx context.Context, request UpdateBackendRequestObject) (UpdateBackendResponseObject, error)
+	// GetBackendPerformance What a registered store was asked
+	// (GET /backends/{backend}/performance)
+	GetBackendPerformance(ctx context.Context, request GetBackendPerformanceRequestObject) (GetBackendPerformanceResponseObject, error)
 	// TestBackend Try every operation of a registered store
 	// (POST /backends/{backend}/test)
 	TestBackend(ctx context.Context, request TestBackendRequestObject) (TestBackendResponseObject, error)
@@ -20852,6 +20970,32 @@ func (sh *strictHandler) UpdateBackend(ctx echo.Context, backend BackendRef) err
 		return err
 	} else if validResponse, ok := response.(UpdateBackendResponseObject); ok {
 		return validResponse.VisitUpdateBackendResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetBackendPerformance operation middleware
+func (sh *strictHandler) GetBackendPerformance(ctx echo.Context, backend BackendRef, params GetBackendPerformanceParams) error {
+	var request GetBackendPerformanceRequestObject
+
+	request.Backend = backend
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetBackendPerformance(ctx.Request().Context(), request.(GetBackendPerformanceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetBackendPerformance")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetBackendPerformanceResponseObject); ok {
+		return validResponse.VisitGetBackendPerformanceResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -31,6 +31,7 @@ type historyFeed struct {
 	tick        int
 	cpu, memory float64
 	stored      map[string]int64 // vPool -> bytes
+	stores      storeRates
 }
 
 // add passes on what was sampled.
@@ -68,6 +69,16 @@ func (h *historyFeed) add(s *Server, now time.Time, active []observe.Named) {
 		if summed && !told[id] { // what is stored changes without commands, too
 			out = append(out, series.Sample{Named: observe.Named{ID: id, VPool: true}, Stored: bytes})
 		}
+	}
+	on := map[string]string{}
+	for _, p := range s.opt.Model.VPools() {
+		if p.Backend.Store != "" {
+			on[p.ID] = p.Backend.Store
+		}
+	}
+	for _, v := range h.stores.of(now, on, s.opt.Requests) {
+		v.Time = now
+		out = append(out, v)
 	}
 	s.opt.History.Add(now, out)
 }
@@ -119,6 +130,19 @@ func (s *Server) GetNodePerformance(ctx context.Context, r GetNodePerformanceReq
 	}
 	out, err := s.historyOf(ctx, observe.Node, n.ID, "node "+n.Name, asked{r.Params.From, r.Params.To, r.Params.Points, r.Params.Latencies})
 	return GetNodePerformance200JSONResponse(out), err
+}
+
+// GetBackendPerformance shows what a registered store was asked by a node.
+func (s *Server) GetBackendPerformance(ctx context.Context, r GetBackendPerformanceRequestObject) (GetBackendPerformanceResponseObject, error) {
+	v, err := s.opt.Control.FindRemote(r.Backend)
+	if err == nil {
+		err = s.askNamed(ctx, r.Params.Node, history)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.historyOf(ctx, v.ID, v.ID, "backend "+v.Name, asked{r.Params.From, r.Params.To, r.Params.Points, r.Params.Latencies})
+	return GetBackendPerformance200JSONResponse(out), err
 }
 
 // history is what messages call the history of performance.
@@ -204,7 +228,7 @@ func (s *Server) historyOf(ctx context.Context, key, id, object string, ask aske
 	for _, p := range all {
 		out.Points = append(out.Points, HistoryPoint{
 			Latencies: latenciesOf(p.Latencies),
-			Time: time.Unix(p.Time, 0).UTC(), Performance: performanceOf(p.Performance), JournalUsed: p.JournalUsed, Stored: p.Stored, CPU: p.CPU, Memory: p.Memory,
+			Time:      time.Unix(p.Time, 0).UTC(), Performance: performanceOf(p.Performance), JournalUsed: p.JournalUsed, Stored: p.Stored, CPU: p.CPU, Memory: p.Memory,
 		})
 	}
 	return out, nil

@@ -99,6 +99,8 @@ var rules = map[string]rule{
 	"CreateToken":          {role: auth.RoleRead}, // one's own
 	"DeleteToken":          {role: auth.RoleRead}, // one's own
 
+	"GetBackendPerformance": {role: auth.RoleRead},
+
 	"CreateVDisk":             {role: auth.RoleWrite},
 	"UpdateVDisk":             {role: auth.RoleWrite},
 	"DeleteVDisk":             {role: auth.RoleWrite},
@@ -239,8 +241,4 @@ var rules = map[string]rule{
 }
 
 // creates are the operations that honour Idempotency-Key (H4).
-var creates = map[string]bool{
-	"CreateJoinToken": true, "CreateAlertChannel": true, "CreateSilence": true,
-	"ClaimOSD": true, "CreatePreset": true, "CreateBackend": true, "CreateCloud": true, "CreateCenter": true, "CreateDatastore": true, "ImportDatastore": true, "AttachRDM": true,
-	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CloneVDisk": true, "BeginImport": true, "BeginExport": true, "CreateSnapshot": true, "CreateSnapshotGroup": true, "CreateTarget": true, "CreateTargetGroup": true, "CreateUser": true, "CreateToken": true,
-}
+var creates = map[string]bool{}

@@ -50,6 +50,8 @@ var elsewhere = map[string][2]string{
 	"GetBackend":    {"gateway/cmd/ovgate/testdata/remote/s3.txt", "exec ovgate backend show store"},
 	"UpdateBackend": {"gateway/cmd/ovgate/testdata/remote/s3.txt", "exec ovgate backend set store"},
 	"TestBackend":   {"gateway/cmd/ovgate/testdata/remote/s3.txt", "exec ovgate backend test store"},
+
+	"GetBackendPerformance": {"gateway/cmd/ovgate/testdata/remote/s3.txt", "ovgate backend performance store"},
 	// A real Keystone and Cinder.
 	"CreateCloud":       {"gateway/cmd/ovgate/testdata/cloud/cloud.txt", "exec ovgate openstack cloud create prod"},
 	"GetCloud":          {"gateway/cmd/ovgate/testdata/cloud/cloud.txt", "exec ovgate openstack cloud show prod"},

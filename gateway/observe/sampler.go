@@ -326,8 +326,8 @@ func (c counters) rates(seconds float64) Performance {
 	return Performance{
 		ReadIOPS: float64(c.readOps) / seconds, WriteIOPS: float64(c.writeOps) / seconds,
 		ReadBytesPerSecond: float64(c.readBytes) / seconds, WriteBytesPerSecond: float64(c.writeBytes) / seconds,
-		ReadP50us: percentile(c.readLatency, 0.50), ReadP99us: percentile(c.readLatency, 0.99),
-		WriteP50us: percentile(c.writeLatency, 0.50), WriteP99us: percentile(c.writeLatency, 0.99),
+		ReadP50us: Percentile(c.readLatency, 0.50), ReadP99us: Percentile(c.readLatency, 0.99),
+		WriteP50us: Percentile(c.writeLatency, 0.50), WriteP99us: Percentile(c.writeLatency, 0.99),
 	}
 }
 
@@ -342,10 +342,10 @@ func (c *counters) latencies(seconds float64) PackedLatencies {
 	return l.Pack(LatencyScale)
 }
 
-// percentile estimates the q-quantile in us of a histogram whose bucket i
+// Percentile estimates the q-quantile in us of a histogram whose bucket i
 // counts [2^i, 2^(i+1)) us, taking values as spread evenly within a bucket.
-func percentile(h [buckets]uint64, q float64) float64 {
-	var total uint64
+func Percentile[N uint64 | float64](h [buckets]N, q float64) float64 {
+	var total N
 	for _, n := range h {
 		total += n
 	}

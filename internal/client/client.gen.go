@@ -2317,8 +2317,8 @@ type HistoryPoint struct {
 	// JournalUsed The most within the step
 	JournalUsed int64 `json:"journalUsed"`
 
-	// Latencies How many commands a second took how long. Absent unless asked for, and when nothing is known of it: the node ran a version that did not count
-	Latencies *Latencies `json:"latencies,omitempty"`
+	// Latencies null unless asked for, and when nothing is known of it: the node ran a version that did not count
+	Latencies *Latencies `json:"latencies"`
 
 	// Memory Percent of the machine's memory, of a node
 	Memory float64 `json:"memory"`
@@ -2651,7 +2651,7 @@ type LUNStats struct {
 // Labels At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256
 type Labels map[string]string
 
-// Latencies How many commands a second took how long. Absent unless asked for, and when nothing is known of it: the node ran a version that did not count
+// Latencies How many commands a second took how long
 type Latencies struct {
 	// Reads Reads a second in each of bucketsUs; those behind the last one with some are left out
 	Reads []float64 `json:"reads"`
@@ -3162,8 +3162,8 @@ type Performance struct {
 
 // PerformanceHistory defines model for PerformanceHistory.
 type PerformanceHistory struct {
-	// BucketsUs Where each bucket of latencies begins, in microseconds: it ends where the next one begins, the first has shorter commands too, the last longer ones. Present when latencies are asked for
-	BucketsUs *[]int64  `json:"bucketsUs,omitempty"`
+	// BucketsUs Where each bucket of latencies begins, in microseconds: it ends where the next one begins, the first has shorter commands too, the last longer ones. null unless latencies are asked for
+	BucketsUs *[]int64  `json:"bucketsUs"`
 	From      time.Time `json:"from"`
 
 	// Object Id of the object
@@ -5184,6 +5184,24 @@ type CreateBackendParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// GetBackendPerformanceParams defines parameters for GetBackendPerformance.
+type GetBackendPerformanceParams struct {
+	// From Begins there, or up to a step before; the default is an hour before `to`, the earliest 90 days ago
+	From *HistoryFrom `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Ends there; the default is now
+	To *HistoryTo `form:"to,omitempty" json:"to,omitempty"`
+
+	// Points Most points of the answer, whose step is as short as they allow
+	Points *HistoryPoints `form:"points,omitempty" json:"points,omitempty"`
+
+	// Latencies Also how many commands took how long, as a histogram for each step
+	Latencies *HistoryLatencies `form:"latencies,omitempty" json:"latencies,omitempty"`
+
+	// Node Name or id of the node; without it the one that is asked
+	Node *string `form:"node,omitempty" json:"node,omitempty"`
+}
+
 // RebalanceJSONBody defines parameters for Rebalance.
 type RebalanceJSONBody struct {
 	// DryRun Only tell what would be done
@@ -6419,6 +6437,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /backends/{backend} (the `UpdateBackend` operationId).
 	UpdateBackend(ctx context.Context, backend BackendRef, body UpdateBackendJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetBackendPerformance What a registered store was asked
+	//
+	// By one node, for all vPools on it: commands are the requests that read and write objects. Its steps are of 10 s or more.
+	//
+	// Corresponds with GET /backends/{backend}/performance (the `GetBackendPerformance` operationId).
+	GetBackendPerformance(ctx context.Context, backend BackendRef, params *GetBackendPerformanceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// TestBackend Try every operation of a registered store
 	//
@@ -8968,6 +8993,23 @@ func (c *Client) UpdateBackendWithBody(ctx context.Context, backend BackendRef, 
 // Corresponds with PATCH /backends/{backend} (the `UpdateBackend` operationId).
 func (c *Client) UpdateBackend(ctx context.Context, backend BackendRef, body UpdateBackendJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateBackendRequest(c.Server, backend, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetBackendPerformance What a registered store was asked
+//
+// By one node, for all vPools on it: commands are the requests that read and write objects. Its steps are of 10 s or more.
+//
+// Corresponds with GET /backends/{backend}/performance (the `GetBackendPerformance` operationId).
+func (c *Client) GetBackendPerformance(ctx context.Context, backend BackendRef, params *GetBackendPerformanceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetBackendPerformanceRequest(c.Server, backend, params)
 	if err != nil {
 		return nil, err
 	}
@@ -14848,6 +14890,115 @@ func NewUpdateBackendRequestWithBody(server string, backend BackendRef, contentT
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetBackendPerformanceRequest constructs an http.Request for the GetBackendPerformance method
+func NewGetBackendPerformanceRequest(server string, backend BackendRef, params *GetBackendPerformanceParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "backend", backend, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/backends/%s/performance", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.From != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", *params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.To != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", *params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Points != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "points", *params.Points, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Latencies != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "latencies", *params.Latencies, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Node != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "node", *params.Node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -24729,6 +24880,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PATCH /backends/{backend} (the `UpdateBackend` operationId).
 	UpdateBackendWithResponse(ctx context.Context, backend BackendRef, body UpdateBackendJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateBackendResponse, error)
 
+	// GetBackendPerformanceWithResponse What a registered store was asked
+	//
+	// By one node, for all vPools on it: commands are the requests that read and write objects. Its steps are of 10 s or more.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /backends/{backend}/performance (the `GetBackendPerformance` operationId).
+	GetBackendPerformanceWithResponse(ctx context.Context, backend BackendRef, params *GetBackendPerformanceParams, reqEditors ...RequestEditorFn) (*GetBackendPerformanceResponse, error)
+
 	// TestBackendWithResponse Try every operation of a registered store
 	//
 	// On objects that are made for it and removed. Steps that do not work are in the answer.
@@ -28115,6 +28275,54 @@ func (r UpdateBackendResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r UpdateBackendResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetBackendPerformanceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PerformanceHistory
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetBackendPerformanceResponse) GetJSON200() *PerformanceHistory {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetBackendPerformanceResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetBackendPerformanceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetBackendPerformanceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetBackendPerformanceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetBackendPerformanceResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -37258,6 +37466,21 @@ func (c *ClientWithResponses) UpdateBackendWithResponse(ctx context.Context, bac
 	return ParseUpdateBackendResponse(rsp)
 }
 
+// GetBackendPerformanceWithResponse What a registered store was asked
+//
+// By one node, for all vPools on it: commands are the requests that read and write objects. Its steps are of 10 s or more.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /backends/{backend}/performance (the `GetBackendPerformance` operationId).
+func (c *ClientWithResponses) GetBackendPerformanceWithResponse(ctx context.Context, backend BackendRef, params *GetBackendPerformanceParams, reqEditors ...RequestEditorFn) (*GetBackendPerformanceResponse, error) {
+	rsp, err := c.GetBackendPerformance(ctx, backend, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetBackendPerformanceResponse(rsp)
+}
+
 // TestBackendWithResponse Try every operation of a registered store
 //
 // On objects that are made for it and removed. Steps that do not work are in the answer.
@@ -41787,6 +42010,39 @@ func ParseUpdateBackendResponse(rsp *http.Response) (*UpdateBackendResponse, err
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest RemoteBackendResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetBackendPerformanceResponse parses an HTTP response from a GetBackendPerformanceWithResponse call
+func ParseGetBackendPerformanceResponse(rsp *http.Response) (*GetBackendPerformanceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetBackendPerformanceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PerformanceHistory
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -17,7 +17,7 @@ import (
 // backend returns the verbs of registered stores.
 func (a *app) backend() *cobra.Command {
 	create := group("create", "Register a store, after every operation was tried", a.backendCreate(client.RemoteKindSwift), a.backendCreate(client.RemoteKindS3))
-	return group("backend", "Swift and S3 stores that vPools may use", create, a.backendList(), a.backendShow(), a.backendTest(), a.backendSet(), a.backendDelete())
+	return group("backend", "Swift and S3 stores that vPools may use", create, a.backendList(), a.backendShow(), a.backendTest(), a.backendPerformance(), a.backendSet(), a.backendDelete())
 }
 
 // maxCA bounds a file of certificates, in bytes, as openapi.yaml does.

@@ -85,6 +85,25 @@ func (a *app) nodePerformance() *cobra.Command {
 	return cmd
 }
 
+func (a *app) backendPerformance() *cobra.Command {
+	var f historyFlags
+	var node string
+	cmd := &cobra.Command{Use: "performance NAME", Short: "Show what a registered store was asked", Args: names("NAME"), ValidArgsFunction: a.completeBackends}
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		now := time.Now()
+		h, err := client.Get[client.PerformanceHistory](api.GetBackendPerformance(ctx, args[0], &client.GetBackendPerformanceParams{From: f.since.time(now), To: f.until.time(now), Points: &f.points, Latencies: &f.latencies, Node: given(node)}))
+		if err != nil {
+			return err
+		}
+		return a.printHistory(h, nil, nil)
+	})
+	cmd.Long = "Show what a registered store was asked by one node: requests that read and write objects, for all vPools on it.\n" + historyLong
+	cmd.Example = "  ovgate backend performance store --since 24h"
+	f.add(cmd)
+	cmd.Flags().StringVar(&node, "node", "", "name or id of the node (default the one that is asked)")
+	return cmd
+}
+
 // printHistory prints a row for each point; more are columns that other objects do not have.
 func (a *app) printHistory(h client.PerformanceHistory, header []string, more func(client.HistoryPoint) []string) error {
 	if a.output == outputJSON {

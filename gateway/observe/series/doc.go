@@ -1,4 +1,4 @@
-// Package series keeps the history of the performance of vDisks, vPools and the node, for
+// Package series keeps the history of the performance of vDisks, vPools, backends and the node, for
 // charts: gateway/api feeds it once a second and answers from it; gateway/node opens it.
 //
 //	steps of   kept for   where

@@ -32,7 +32,7 @@ const (
 )
 
 const (
-	// maxVPools bounds the vPools that have history besides MaxSeries others.
+	// maxVPools bounds the vPools and backends that have history besides MaxSeries others.
 	maxVPools = 256
 	// maxWaiting bounds the blocks that wait for the disk: what is older is lost.
 	maxWaiting = 3
@@ -132,6 +132,7 @@ type building struct {
 // Sample is what an object did in the last second.
 type Sample struct {
 	observe.Named
+	Backend     bool    // ID is that of a backend, whose commands are requests
 	Stored      int64   // bytes on the backend, of a vPool; 0: unknown
 	CPU, Memory float64 // percent, of the node
 }
@@ -246,7 +247,7 @@ func (s *Store) building(b *block, v Sample) *building {
 		return o
 	}
 	room := s.most
-	if v.VPool {
+	if v.VPool || v.Backend {
 		room += maxVPools
 	}
 	if v.ID != observe.Node && len(b.series) >= room || len(v.ID) > idSize || v.ID == "" {

@@ -973,7 +973,8 @@ export type HistoryPoint = {
   "cpu": number;
   /** The most within the step */
   "journalUsed": number;
-  "latencies"?: Latencies;
+  /** null unless asked for, and when nothing is known of it: the node ran a version that did not count */
+  "latencies": Latencies | null;
   /** Percent of the machine's memory, of a node */
   "memory": number;
   "performance": Performance;
@@ -1192,7 +1193,7 @@ export type LUNStats = {
 };
 /** At most 64, kept with the vDisk on the backend; names up to 63 characters, values up to 256 */
 export type Labels = Record<string, string>;
-/** How many commands a second took how long. Absent unless asked for, and when nothing is known of it: the node ran a version that did not count */
+/** How many commands a second took how long */
 export type Latencies = {
   /** Reads a second in each of bucketsUs; those behind the last one with some are left out */
   "reads": Array<number>;
@@ -1549,8 +1550,8 @@ export type Performance = {
   "writeP99Us": number;
 };
 export type PerformanceHistory = {
-  /** Where each bucket of latencies begins, in microseconds: it ends where the next one begins, the first has shorter commands too, the last longer ones. Present when latencies are asked for */
-  "bucketsUs"?: Array<number>;
+  /** Where each bucket of latencies begins, in microseconds: it ends where the next one begins, the first has shorter commands too, the last longer ones. null unless latencies are asked for */
+  "bucketsUs": Array<number> | null;
   "from": string;
   /** Id of the object */
   "object": string;
@@ -2778,6 +2779,8 @@ export interface Ops {
   "GET /backends/{backend}": { path: { "backend": string; }; query: { }; body: undefined; res: RemoteBackend };
   /** Rename a registered store, or change how it is reached */
   "PATCH /backends/{backend}": { path: { "backend": string; }; query: { }; body: RemoteBackendPatch; res: RemoteBackendResult };
+  /** What a registered store was asked */
+  "GET /backends/{backend}/performance": { path: { "backend": string; }; query: { "from"?: string; "to"?: string; "points"?: number; "latencies"?: boolean; "node"?: string; }; body: undefined; res: PerformanceHistory };
   /** Try every operation of a registered store */
   "POST /backends/{backend}/test": { path: { "backend": string; }; query: { }; body: undefined; res: RemoteBackendResult };
   /** Show the cluster */

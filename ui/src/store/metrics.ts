@@ -1,7 +1,7 @@
 // Live performance, one sample a second out of the stream.
 import { signal } from "@preact/signals";
 import { liveSince, on, stream } from "../api/events";
-import type { MetricsEvent, Performance, VDisk } from "../api/gen";
+import type { Latencies, MetricsEvent, Performance, VDisk } from "../api/gen";
 
 /** One moment of a chart. */
 export type Sample = {
@@ -13,6 +13,8 @@ export type Sample = {
   /** Percent of the machine's, of a node. */
   cpu?: number | undefined;
   memory?: number | undefined;
+  /** How many commands took how long; null or undefined: not asked for, or not known. */
+  latencies?: Latencies | null | undefined;
   /** Nothing is known from then until the next one. */
   gap?: boolean;
 };
