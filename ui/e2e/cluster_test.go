@@ -68,6 +68,7 @@ func TestCluster(t *testing.T) {
 		visible(`//*[@aria-label="Places"]`), visible(`//main//button[.="Remove"][not(@aria-disabled="true")]`))
 	both(p, "a node that is down", "19-node-down")
 	wire.Heal()
+	performanceOfNodes(p, beta)
 	p.noConsoleErrors()
 }
 

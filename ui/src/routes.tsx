@@ -67,6 +67,9 @@ const loadSystem = () => import("./pages/System");
 /** Tokens of people and programs. */
 const loadTokens = () => import("./pages/Tokens");
 
+/** Several objects over time. */
+const loadPerformance = () => import("./pages/Performance");
+
 /** The documentation. */
 const loadDocuments = () => import("./pages/Documents");
 
@@ -109,6 +112,7 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/vsphere/datastores/new", () => integration((i) => <i.VSpherePage dialog="datastore" />)],
   ["/vsphere/import", () => integration((i) => <i.VSpherePage dialog="import" />)],
   ["/vsphere/rdms/new", () => integration((i) => <i.VSpherePage dialog="rdm" />)],
+  ["/performance", () => <Lazy key="performance" load={loadPerformance}>{(p: typeof import("./pages/Performance")) => <p.PerformancePage />}</Lazy>],
   ["/tasks", () => operations((o) => <o.TasksPage />)],
   ["/alerts", () => operations((o) => <o.AlertsPage />)],
   ["/alerts/rules/new", () => operations((o) => <o.AlertsPage dialog="rule" />)],

@@ -11,6 +11,7 @@ import { Notice } from "../parts/Notice";
 import { Card, Facts, Page } from "../parts/Page";
 import { ChangeBackendDialog, DeleteBackendDialog, TestBackendButton } from "./BackendDialogs";
 import { BackendTag, kindName } from "./Backends";
+import { performanceAddress } from "../store/compare";
 
 /** One registered store: how it is reached, what it gives, what it was asked. */
 export function BackendPage({ name }: { name: string }) {
@@ -153,7 +154,9 @@ function RequestsCard({ backend: b }: { backend: RemoteBackend }) {
       {b.requests.length > 0 ? (
         <div class="stack">
           <DataTable label="Requests" columns={columns} rows={b.requests} rowKey={(r) => r.kind} />
-          <p class="muted small">Of this node, for all vPools on it, since each was opened.</p>
+          <p class="muted small">
+            Of this node, for all vPools on it, since each was opened. <Link to={performanceAddress([{ kind: "backend", name: b.name }]) + "&range=1h"}>Over time</Link>
+          </p>
         </div>
       ) : (
         <p class="muted">No vPool on it is open at this node: nothing was asked yet.</p>

@@ -29,7 +29,7 @@ export function OverviewPage() {
             <CapacityCard status={s} class={width(s)} />
             <IOPSCard status={s} class={width(s)} />
             <LatencyCard status={s} class={width(s)} />
-            <Charts kind="node" id={s.node.id} />
+            <Charts kind="node" id={s.node.id} name={s.node.name} />
             <Lazy load={loadMore} waiting={null}>
               {(m) => <m.OverviewMore filling={s.filling} several={several} />}
             </Lazy>

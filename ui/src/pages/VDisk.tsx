@@ -79,7 +79,7 @@ function OverviewTab({ vdisk }: { vdisk: VDisk }) {
       <FactsCard vdisk={vdisk} />
       <SpaceCard vdisk={vdisk} />
       <PublicationCard vdisk={vdisk} />
-      <Charts kind="vdisk" id={vdisk.id} at={vdisk.node} />
+      <Charts kind="vdisk" id={vdisk.id} name={vdisk.name} at={vdisk.node} />
     </div>
   );
 }

@@ -59,7 +59,7 @@ export function VPoolPage({ name }: { name: string }) {
               <SweepCard vpool={shown} />
             </section>
             <SettingsCard vpool={shown} />
-            <Charts kind="vpool" id={shown.id} at={shown.node ?? undefined} />
+            <Charts kind="vpool" id={shown.id} name={shown.name} at={shown.node ?? undefined} />
           </div>
         )}
       </Load>

@@ -1,50 +1,49 @@
 import type uPlot from "uplot";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import { time } from "../format";
-import { theme } from "../theme";
 import type { Range } from "../store/history";
-import type { Sample } from "../store/metrics";
 import { Button } from "./Button";
+import { minutesMost, moment, Plot, pointed, type Line } from "./Plot";
 
-export type Series = {
-  label: string;
-  color: "c1" | "c2" | "c3" | "c4";
-  dashed?: boolean;
-  value: (sample: Sample) => number | null;
+/** A moment of a chart; gap: nothing is known from then until the next one. */
+type Moment = { time: number; gap?: boolean };
+
+export type Series<M> = Line & {
+  /** null is a gap in the line; undefined: nothing is known at that moment, and the line goes on. */
+  value: (sample: M) => number | null | undefined;
 };
 
-type Props = {
+type Props<M> = {
   title: string;
   class?: string;
-  samples: Sample[];
+  samples: M[];
   range: Range;
-  series: Series[];
+  /** When the range ends, s since 1970; with the newest sample unless it is given. */
+  end?: number | undefined;
+  series: Series<M>[];
   format: (n: number) => string;
   /** Top of the axis at least, so that an idle line does not look busy. */
   least: number;
   /** Whether values are bytes: the axis then steps by powers of two. */
-  binary?: boolean;
+  binary?: boolean | undefined;
 };
-
-/** Steps of an axis of bytes: 1 B to 1 PiB. */
-const binarySteps = Array.from({ length: 51 }, (_, i) => 2 ** i);
-
-/** px: the plot's height, and room for "1023 MiB/s" beside it. */
-const height = 148;
-const gutter = 68;
 
 /** Rows of the table form: the newest, so that it stays readable. */
 const tableRows = 30;
 
-/** All charts of a page share one crosshair. */
-const crosshair = "performance";
+/** Where the time of a chart ends, in its name. */
+export function rangeWords(range: Range, end: number | undefined): string {
+  return end === undefined ? `last ${range.words}` : `${range.words} until ${time(new Date(end * 1000).toISOString())}`;
+}
 
-/** Lines of a range from zero up, with their newest values and a table form. */
-export function Chart({ class: name, ...plot }: Props) {
-  const { title, samples, range, series, format } = plot;
+/** Lines of a range from zero up, with a table form, and their values at the crosshair, or the newest. */
+export function Chart<M extends Moment>({ class: name, ...plot }: Props<M>) {
+  const { title, samples, range, end, series, format, least, binary } = plot;
   const [table, setTable] = useState(false);
   const last = samples.at(-1);
-  const newest = (s: Series) => (last ? format(s.value(last) ?? 0) : "–");
+  const at = pointed.value;
+  const there = at === undefined ? last : samples.find((s) => s.time === at);
+  const text = (s: Series<M>, sample: M | undefined) => valueText(s, sample, format);
   return (
     <figure class={`card ${name ?? ""}`}>
       <div class="card-head">
@@ -57,8 +56,8 @@ export function Chart({ class: name, ...plot }: Props) {
       <div class="chart-legend">
         {series.map((s) => (
           <span key={s.label}>
-            <span class={`swatch ${s.color}`} aria-hidden="true" />
-            {s.label} <b class="num">{newest(s)}</b>
+            <span class={`swatch ${s.color}${s.dashed ? " dashed" : ""}`} aria-hidden="true" />
+            {s.label} <b class="num">{text(s, there)}</b>
           </span>
         ))}
       </div>
@@ -66,135 +65,30 @@ export function Chart({ class: name, ...plot }: Props) {
         <Numbers {...plot} />
       ) : (
         <Plot
-          {...plot}
-          title={`${title}, last ${range.words}: ${series.map((s) => `${s.label} ${newest(s)}`).join(", ")}`}
+          title={`${title}, ${rangeWords(range, end)}: ${series.map((s) => `${s.label} ${text(s, last)}`).join(", ")}`}
+          data={align(samples, series)}
+          lines={series}
+          seconds={range.seconds}
+          end={end}
+          format={format}
+          least={least}
+          binary={binary}
         />
       )}
     </figure>
   );
 }
 
-function Plot(props: Omit<Props, "class">) {
-  const { title, samples, series, range } = props;
-  const place = useRef<HTMLDivElement>(null);
-  const plot = useRef<uPlot | undefined>(undefined);
-  const data = align(samples, series);
-  const shown = useRef(data);
-  shown.current = data;
-
-  useEffect(() => {
-    const element = place.current;
-    if (!element) {
-      return;
-    }
-    let library: typeof uPlot | undefined;
-    let gone = false;
-    const draw = () => {
-      plot.current?.destroy();
-      plot.current = library && new library(options(element.clientWidth, props), shown.current, element);
-    };
-    const load = async () => {
-      library = (await import("../plot")).default;
-      if (!gone) {
-        draw();
-      }
-    };
-    // Without the library the legend and the table form still show every value.
-    load().catch(() => {});
-    const resized = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height }));
-    resized.observe(element);
-    // A canvas does not follow custom properties: draw again when the system's scheme changes.
-    const scheme = matchMedia("(prefers-color-scheme: dark)");
-    scheme.addEventListener("change", draw);
-    return () => {
-      gone = true;
-      resized.disconnect();
-      scheme.removeEventListener("change", draw);
-      plot.current?.destroy();
-      plot.current = undefined;
-    };
-  }, [theme.value, range]);
-
-  useEffect(() => plot.current?.setData(data));
-  return <div ref={place} class="chart-plot" role="img" aria-label={title} />;
+function valueText<M>(s: Series<M>, sample: M | undefined, format: (n: number) => string): string {
+  const value = sample && s.value(sample);
+  return value === undefined ? "–" : format(value ?? 0);
 }
 
-function align(samples: Sample[], series: Series[]): uPlot.AlignedData {
+function align<M extends Moment>(samples: M[], series: Series<M>[]): uPlot.AlignedData {
   return [samples.map((s) => s.time), ...series.map((line) => samples.map((s) => (s.gap ? null : line.value(s))))] as uPlot.AlignedData;
 }
 
-function options(width: number, { series, range, format, least, binary }: Omit<Props, "class">): uPlot.Options {
-  const style = getComputedStyle(document.documentElement);
-  const axis: uPlot.Axis = {
-    stroke: resolve("ink-3"),
-    grid: { stroke: resolve("line"), width: 1 },
-    ticks: { show: false },
-    font: `11px ${style.getPropertyValue("--font-ui")}`,
-  };
-  return {
-    width,
-    height,
-    padding: [8, 28, 0, 0], // half of the last time stands right of the plot
-    legend: { show: false },
-    cursor: { sync: { key: crosshair }, points: { size: 6 }, drag: { x: false, y: false } },
-    scales: {
-      // What the library gives is no end when there is one sample.
-      x: {
-        range: (plot) => {
-          const end = plot.data[0].at(-1) ?? Date.now() / 1000;
-          return [end - range.seconds, end];
-        },
-      },
-      y: { range: (_, __, max) => [0, Math.max(least, max * 1.1)] },
-    },
-    axes: [
-      { ...axis, size: 26, space: 70, values: (_, ticks) => ticks.map((at) => moment(at, range)) },
-      {
-        ...axis,
-        size: gutter,
-        space: 36,
-        values: (_, ticks) => ticks.map((n) => (n === 0 ? "0" : format(n))),
-        ...(binary ? { incrs: binarySteps } : {}),
-      },
-    ],
-    series: [
-      {},
-      ...series.map((s) => ({
-        label: s.label,
-        stroke: resolve(s.color),
-        width: 1.5,
-        dash: s.dashed ? [4, 4] : undefined,
-        points: { show: false },
-      })),
-    ],
-  };
-}
-
-/** The colour a token has now; light-dark() is only resolved on an element. */
-function resolve(token: string): string {
-  const probe = document.createElement("i");
-  probe.style.setProperty("color", `var(--${token})`);
-  document.body.append(probe);
-  const color = getComputedStyle(probe).color;
-  probe.remove();
-  return color;
-}
-
-/** Ranges up to this long name seconds, up to the next one minutes, longer ones days. */
-const secondsMost = 3600;
-const minutesMost = 24 * 3600;
-
-const two = (n: number): string => String(n).padStart(2, "0");
-
-function moment(at: number, { seconds }: Range): string {
-  const d = new Date(at * 1000);
-  if (seconds > minutesMost) {
-    return `${two(d.getMonth() + 1)}-${two(d.getDate())}`;
-  }
-  return [d.getHours(), d.getMinutes(), ...(seconds > secondsMost ? [] : [d.getSeconds()])].map(two).join(":");
-}
-
-function Numbers({ title, samples, range, series, format }: Omit<Props, "class">) {
+function Numbers<M extends Moment>({ title, samples, range, series, format }: Omit<Props<M>, "class">) {
   return (
     <div class="chart-table" role="region" aria-label={`${title} as table`} tabIndex={0}>
       <table class="table">
@@ -215,10 +109,10 @@ function Numbers({ title, samples, range, series, format }: Omit<Props, "class">
             .reverse()
             .map((sample) => (
               <tr key={sample.time}>
-                <td class="num">{range.seconds > minutesMost ? time(new Date(sample.time * 1000).toISOString()) : moment(sample.time, range)}</td>
+                <td class="num">{range.seconds > minutesMost ? time(new Date(sample.time * 1000).toISOString()) : moment(sample.time, range.seconds)}</td>
                 {series.map((s) => (
                   <td key={s.label} class="right num">
-                    {format(s.value(sample) ?? 0)}
+                    {valueText(s, sample, format)}
                   </td>
                 ))}
               </tr>

@@ -1,11 +1,13 @@
 // Charts with a choice of their time: a script of its own, loaded when a page with charts is opened first.
 import { query, setQuery } from "../router";
 import { live, ranges, useHistory, type Charted } from "../store/history";
+import { performanceAddress } from "../store/compare";
+import { Link } from "./Link";
 import { ErrorPanel } from "./Notice";
 import { PerformanceCharts } from "./PerformanceCharts";
 
 /** The charts of an object; the address says of which time. */
-export function History(of: Charted) {
+export function History({ name, ...of }: Charted & { name: string }) {
   const range = ranges.find((r) => r.id === query.value.get("range")) ?? live;
   const { samples, error } = useHistory(of, range);
   return (
@@ -22,6 +24,8 @@ export function History(of: Charted) {
             {r.text}
           </button>
         ))}
+        <span class="spacer" />
+        <Link to={performanceAddress([{ kind: of.kind, name }]) + (range === live ? "" : "&range=" + range.id)}>Compare…</Link>
       </div>
       {error && (
         <div class="span-12">

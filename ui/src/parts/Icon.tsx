@@ -11,6 +11,7 @@ const shapes = {
   tokens: "M12.5 11a4.5 4.5 0 10-4.2-3L3 13v4h4v-2h2v-2l1.5-2.2c.6.1 1.3.2 2 .2zM13 6.5h.01",
   person: "M10 9a3 3 0 100-6 3 3 0 000 6zM4 17c0-3.3 2.5-5 6-5s6 1.7 6 5",
   tasks: "M3 5l1.5 1.5L7 4M3 11l1.5 1.5L7 10M10 5.5h7M10 11.5h7M3 16.5h14",
+  performance: "M3 17h14M3 12l4-5 3 3 6-7",
   topology: "M3 8h4v4H3zM13 3h4v4h-4zM13 13h4v4h-4zM7 10h3M13 5h-3v10h3",
   alerts: "M5 14V9a5 5 0 0110 0v5l1.5 1.5h-13zM8.5 18h3M10 2.5V4",
   events: "M3 5h.01M3 10h.01M3 15h.01M7 5h10M7 10h10M7 15h7",

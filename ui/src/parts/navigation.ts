@@ -43,6 +43,7 @@ export function navigation(counts?: Counts): [string, Entry[]][] {
     [
       "Operations",
       [
+        { to: "/performance", text: "Performance", icon: "performance" },
         { to: "/tasks", text: "Tasks", icon: "tasks" },
         { to: "/alerts", text: "Alerts", icon: "alerts" },
         { to: "/events", text: "Events", icon: "events" },

@@ -27,6 +27,9 @@ export const ranges: Range[] = [
   { id: "90d", text: "90 d", words: "90 days", seconds: 90 * day, points: 540 },
 ];
 
+/** Points more than a range has whole steps: it begins in one step, and ends in another. */
+const begun = 2;
+
 /** The longest range that is drawn on by the stream; longer ones are read again. */
 const streamedSeconds = 10 * minute;
 
@@ -78,7 +81,7 @@ export function useHistory(of: Charted | undefined, range: Range, { until, back 
     const load = async () => {
       try {
         const end = (until ?? now()) - back;
-        const answer = await read({ kind, id, node }, { from: end - range.seconds, to: moving && !back ? undefined : end, points: range.points, latencies });
+        const answer = await read({ kind, id, node }, { from: end - range.seconds, to: moving && !back ? undefined : end, points: range.points + begun, latencies });
         failed = false;
         const samples = samplesOf(answer, back);
         if (!gone) {
