@@ -80,13 +80,14 @@ export function PerformancePage() {
       }
       return next;
     });
-  const feeds = refs.map((ref): Feed => known.get(refText(ref)) ?? { ref, label: ref.name, charted: undefined, samples: [], before: compare ? [] : undefined, step: undefined, error: undefined });
+  const feeds = refs.map((ref): Feed => known.get(refText(ref)) ?? { ref, label: ref.name, charted: undefined, samples: [], before: compare ? [] : undefined, step: undefined, whole: false, error: undefined });
   const columns = columnsOf(feeds);
   const rows = rowsOf(columns);
   const drawn = metrics.filter((m) => shown.includes(m.id) && columns.some((c) => has(m, c)));
   const there = feeds.filter((f) => !isGone(f));
   const heated = shown.includes(heatmap) ? (there.find((f) => refText(f.ref) === heat) ?? there[0]) : undefined;
   const past = useHeat(heated, range, until);
+  const reading = feeds.some((f) => !f.whole && !f.error) || (heated !== undefined && past.step === undefined && !past.error && !heated.error);
   const toFile = () => {
     const { header, lines } = table(columns, rows, drawn);
     const more = heated ? heatFields(past, side, heated) : [];
@@ -106,7 +107,7 @@ export function PerformancePage() {
             Add object
           </Button>
           <ShareButton refs={refs} until={until} />
-          <Button reason={rows.length === 0 ? "There is nothing to save yet" : undefined} onClick={toFile}>
+          <Button reason={reading ? "It is still being read" : rows.length === 0 ? "There is nothing to save yet" : undefined} onClick={toFile}>
             Save as CSV
           </Button>
         </>

@@ -76,7 +76,7 @@ function History({ of, range, until, compare, onFeed, found, elsewhere }: Source
   // What was read stays while the object alone cannot be.
   const error = gone || !found.data ? found.error : past.error;
   useEffect(() => {
-    onFeed(key, { ref: of, label: of.node ? `${name} at ${of.node}` : name, charted, samples: past.samples, before: compare ? before.samples : undefined, step: past.step, error });
+    onFeed(key, { ref: of, label: of.node ? `${name} at ${of.node}` : name, charted, samples: past.samples, before: compare ? before.samples : undefined, step: past.step, whole: past.step !== undefined && (!compare || before.step !== undefined), error });
   }, [key, id, name, elsewhere, gone, past, before, compare, error]);
   useEffect(() => () => onFeed(key, undefined), [key]);
   return null;

@@ -108,6 +108,8 @@ export type Feed = {
   before: Sample[] | undefined;
   /** Of the samples, s; undefined: nothing was answered yet. */
   step: number | undefined;
+  /** Whether all that is asked for was answered. */
+  whole: boolean;
   error: ApiError | undefined;
 };
 
