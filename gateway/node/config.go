@@ -53,7 +53,8 @@ const (
 //	log_format: text             # text or json
 //	log_level: info              # debug, info, warn, error
 //	metrics_open: false          # /metrics without a token
-//	domain: RACK                 # what fails together with this node; copies go elsewhere if they can
+//	domain: RACK                 # what fails together with this node; copies go elsewhere if they can, fragments
+//	                             # where a preset spreads by domain
 //	dtl:                         # copies of other nodes' journals; default: none, for a node of
 //	                             # a cluster 127.0.0.1:8600
 //	  listen: 127.0.0.1:8600     # beyond loopback with the cluster's certificates only
