@@ -452,6 +452,36 @@ func (e JoinTokenState) Valid() bool {
 	}
 }
 
+// Defines values for ListenerService.
+const (
+	ListenerServiceAPI      ListenerService = "api"
+	ListenerServiceAlba     ListenerService = "alba"
+	ListenerServiceDtl      ListenerService = "dtl"
+	ListenerServiceGossip   ListenerService = "gossip"
+	ListenerServiceIscsi    ListenerService = "iscsi"
+	ListenerServiceRegistry ListenerService = "registry"
+)
+
+// Valid indicates whether the value is a known member of the ListenerService enum.
+func (e ListenerService) Valid() bool {
+	switch e {
+	case ListenerServiceAPI:
+		return true
+	case ListenerServiceAlba:
+		return true
+	case ListenerServiceDtl:
+		return true
+	case ListenerServiceGossip:
+		return true
+	case ListenerServiceIscsi:
+		return true
+	case ListenerServiceRegistry:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for LostTailPolicy.
 const (
 	LostTailPolicyAccept  LostTailPolicy = "accept"
@@ -464,6 +494,33 @@ func (e LostTailPolicy) Valid() bool {
 	case LostTailPolicyAccept:
 		return true
 	case LostTailPolicyOffline:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MachinePlaceRoles.
+const (
+	MachinePlaceRolesAlba    MachinePlaceRoles = "alba"
+	MachinePlaceRolesBackend MachinePlaceRoles = "backend"
+	MachinePlaceRolesDB      MachinePlaceRoles = "db"
+	MachinePlaceRolesRead    MachinePlaceRoles = "read"
+	MachinePlaceRolesWrite   MachinePlaceRoles = "write"
+)
+
+// Valid indicates whether the value is a known member of the MachinePlaceRoles enum.
+func (e MachinePlaceRoles) Valid() bool {
+	switch e {
+	case MachinePlaceRolesAlba:
+		return true
+	case MachinePlaceRolesBackend:
+		return true
+	case MachinePlaceRolesDB:
+		return true
+	case MachinePlaceRolesRead:
+		return true
+	case MachinePlaceRolesWrite:
 		return true
 	default:
 		return false
@@ -578,6 +635,42 @@ func (e OSDState) Valid() bool {
 	case OSDStateInUse:
 		return true
 	case OSDStatePurging:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PresetSpread.
+const (
+	PresetSpreadDomain PresetSpread = "domain"
+	PresetSpreadNode   PresetSpread = "node"
+)
+
+// Valid indicates whether the value is a known member of the PresetSpread enum.
+func (e PresetSpread) Valid() bool {
+	switch e {
+	case PresetSpreadDomain:
+		return true
+	case PresetSpreadNode:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PresetInputSpread.
+const (
+	PresetInputSpreadDomain PresetInputSpread = "domain"
+	PresetInputSpreadNode   PresetInputSpread = "node"
+)
+
+// Valid indicates whether the value is a known member of the PresetInputSpread enum.
+func (e PresetInputSpread) Valid() bool {
+	switch e {
+	case PresetInputSpreadDomain:
+		return true
+	case PresetInputSpreadNode:
 		return true
 	default:
 		return false
@@ -2153,6 +2246,29 @@ type ExternalUser struct {
 	Subject string    `json:"subject"`
 }
 
+// Filling How a place fills, by a line through the last day; a restart of the node begins it anew
+type Filling struct {
+	Free int64 `json:"free"`
+
+	// Known There is a history of six hours or more; else both times are null
+	Known bool `json:"known"`
+
+	// Object Kind and name, such as vpool gold; empty: the node itself
+	Object string `json:"object"`
+
+	// To100Ms Until it is full; as to80Ms
+	To100Ms *int64 `json:"to100Ms"`
+
+	// To80Ms Until 80 percent are used; 0: they are; null: it does not fill, or not within a year
+	To80Ms *int64 `json:"to80Ms"`
+
+	// Total Bytes
+	Total int64 `json:"total"`
+
+	// What In words, such as The backend of vPool gold
+	What string `json:"what"`
+}
+
 // FlattenProgress defines model for FlattenProgress.
 type FlattenProgress struct {
 	// Copied Bytes copied so far
@@ -2658,8 +2774,74 @@ type Latencies struct {
 	Writes []float64 `json:"writes"`
 }
 
+// Listener defines model for Listener.
+type Listener struct {
+	// Addresses Where it is reached, HOST:PORT
+	Addresses []string        `json:"addresses"`
+	Service   ListenerService `json:"service"`
+}
+
+// ListenerService defines model for Listener.Service.
+type ListenerService string
+
 // LostTailPolicy What to do with a vDisk that lost acknowledged writes
 type LostTailPolicy string
+
+// Machine What a node says of the machine that it runs on.
+type Machine struct {
+	// Cpus That ovgate may use
+	Cpus int `json:"cpus"`
+
+	// Go That it was built with
+	Go       string `json:"go"`
+	Health   Health `json:"health"`
+	Hostname string `json:"hostname"`
+
+	// Kernel Release of the kernel
+	Kernel    string     `json:"kernel"`
+	Listeners []Listener `json:"listeners"`
+
+	// Memory Bytes of the machine; 0: not told
+	Memory     int64          `json:"memory"`
+	Node       Node           `json:"node"`
+	ObservedAt time.Time      `json:"observedAt"`
+	Places     []MachinePlace `json:"places"`
+
+	// System Such as Debian GNU/Linux 12 (bookworm); empty: not told
+	System string `json:"system"`
+
+	// Version Of its ovgate
+	Version string `json:"version"`
+}
+
+// MachinePlace A directory, and what for
+type MachinePlace struct {
+	// Device What is mounted there; empty: not told
+	Device string `json:"device"`
+	Free   *int64 `json:"free"`
+
+	// Limit Bytes that ovgate may take there; null: no bound of its own
+	Limit *int64 `json:"limit"`
+	Path  string `json:"path"`
+
+	// Problem Why it is not used
+	Problem *string `json:"problem"`
+
+	// ReadOnly It is mounted for reading only
+	ReadOnly bool `json:"readOnly"`
+
+	// Roles db: the node's own records; write: journals; read: cache; backend: a vPool on a local directory; alba: devices of the object store
+	Roles []MachinePlaceRoles `json:"roles"`
+
+	// Total Bytes of the file system; null: not told
+	Total *int64 `json:"total"`
+
+	// Used Of that, by ovgate; null: not told
+	Used *int64 `json:"used"`
+}
+
+// MachinePlaceRoles defines model for MachinePlace.Roles.
+type MachinePlaceRoles string
 
 // Member A node of the cluster, as it was when it started last.
 type Member struct {
@@ -2895,7 +3077,7 @@ type OSD struct {
 	// Disk That it is on; null: none of the node is known
 	Disk *OSDDisk `json:"disk"`
 
-	// Domain What fails together with the node, as its configuration says
+	// Domain What fails together with the machine, which x counts where a preset spreads by domain; null: nobody said
 	Domain *string `json:"domain"`
 
 	// Fingerprint Of the ASD's certificate
@@ -2975,7 +3157,10 @@ type OSDInput struct {
 	Capacity *int64 `json:"capacity,omitempty"`
 
 	// Directory Absolute path on the node
-	Directory   *string `json:"directory,omitempty"`
+	Directory *string `json:"directory,omitempty"`
+
+	// Domain What fails together with the ASD's machine, such as its rack, where that is no node of the cluster
+	Domain      *string `json:"domain,omitempty"`
 	Fingerprint *string `json:"fingerprint,omitempty"`
 
 	// Node The ASD's machine: the name of a node, when it is one of the cluster's; left out: its address
@@ -3234,7 +3419,13 @@ type Preset struct {
 
 	// Redundant vPools may use it: what is acknowledged survives the loss of any one device
 	Redundant bool `json:"redundant"`
+
+	// Spread What x of the policies counts fragments by
+	Spread PresetSpread `json:"spread"`
 }
+
+// PresetSpread What x of the policies counts fragments by
+type PresetSpread string
 
 // PresetInput defines model for PresetInput.
 type PresetInput struct {
@@ -3254,7 +3445,13 @@ type PresetInput struct {
 
 	// Policies k,m,c,x; left out: those for the devices that there are, and they follow them
 	Policies *[]string `json:"policies,omitempty"`
+
+	// Spread Whether x of the policies counts fragments on a node, or in what fails together, such as a rack; it stays as it is; left out: node
+	Spread *PresetInputSpread `json:"spread,omitempty"`
 }
+
+// PresetInputSpread Whether x of the policies counts fragments on a node, or in what fails together, such as a rack; it stays as it is; left out: node
+type PresetInputSpread string
 
 // PresetList defines model for PresetList.
 type PresetList struct {
@@ -4132,8 +4329,11 @@ type Status struct {
 	Capacity Capacity `json:"capacity"`
 
 	// Cluster UUID of the installation, the same at each of its nodes
-	Cluster    string    `json:"cluster"`
-	Counts     Counts    `json:"counts"`
+	Cluster string `json:"cluster"`
+	Counts  Counts `json:"counts"`
+
+	// Filling How the first 16 places fill: those that are full soonest, then the fullest
+	Filling    []Filling `json:"filling"`
 	Health     Health    `json:"health"`
 	Node       Node      `json:"node"`
 	ObservedAt time.Time `json:"observedAt"`
@@ -5471,6 +5671,9 @@ type ListOSDsParams struct {
 
 	// Q Only items whose name or labels contain this, whatever the case
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+
+	// Node Id or name of a node, or name of the machine that a device was claimed for; only its devices
+	Node *string `form:"node,omitempty" json:"node,omitempty"`
 }
 
 // ClaimOSDParams defines parameters for ClaimOSD.
@@ -5653,10 +5856,13 @@ type ListVDisksParams struct {
 	VPool *string `form:"vpool,omitempty" json:"vpool,omitempty"`
 
 	// Parent Id or name of a vDisk; only its clones
-	Parent *string     `form:"parent,omitempty" json:"parent,omitempty"`
-	State  *VDiskState `form:"state,omitempty" json:"state,omitempty"`
+	Parent *string `form:"parent,omitempty" json:"parent,omitempty"`
 
-	// Sort name (default), created, size, stored, mapped, state, vpool, readIops, writeIops; - in front reverses
+	// Node Id or name of a node; only what it serves or is to serve
+	Node  *string     `form:"node,omitempty" json:"node,omitempty"`
+	State *VDiskState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Sort name (default), created, size, stored, mapped, state, vpool, readIops, writeIops, iops, latency (the slower p99); - in front reverses
 	Sort *string `form:"sort,omitempty" json:"sort,omitempty"`
 }
 
@@ -6289,6 +6495,9 @@ type ServerInterface interface {
 	// DrainNode Have a node hand over all its vDisks
 	// (POST /nodes/{node}/drain)
 	DrainNode(ctx echo.Context, node NodeRef) error
+	// GetNodeMachine The machine of a node and the places where it keeps things
+	// (GET /nodes/{node}/machine)
+	GetNodeMachine(ctx echo.Context, node NodeRef) error
 	// GetNodePerformance What all vDisks of a node did together
 	// (GET /nodes/{node}/performance)
 	GetNodePerformance(ctx echo.Context, node NodeRef, params GetNodePerformanceParams) error
@@ -8211,6 +8420,22 @@ func (w *ServerInterfaceWrapper) DrainNode(ctx echo.Context) error {
 	return err
 }
 
+// GetNodeMachine converts echo context to params.
+func (w *ServerInterfaceWrapper) GetNodeMachine(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "node" -------------
+	var node NodeRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "node", ctx.Param("node"), &node, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetNodeMachine(ctx, node)
+	return err
+}
+
 // GetNodePerformance converts echo context to params.
 func (w *ServerInterfaceWrapper) GetNodePerformance(ctx echo.Context) error {
 	var err error
@@ -8640,6 +8865,13 @@ func (w *ServerInterfaceWrapper) ListOSDs(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// ------------- Optional query parameter "node" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "node", ctx.QueryParams(), &params.Node, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -9763,6 +9995,13 @@ func (w *ServerInterfaceWrapper) ListVDisks(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "parent", ctx.QueryParams(), &params.Parent, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter parent: %s", err))
+	}
+
+	// ------------- Optional query parameter "node" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "node", ctx.QueryParams(), &params.Node, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
 	}
 
 	// ------------- Optional query parameter "state" -------------
@@ -11431,6 +11670,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/nodes", wrapper.ListNodes, options.OperationMiddlewares["ListNodes"]...)
 	router.DELETE(options.BaseURL+"/nodes/:node", wrapper.RemoveNode, options.OperationMiddlewares["RemoveNode"]...)
 	router.GET(options.BaseURL+"/nodes/:node", wrapper.GetNode, options.OperationMiddlewares["GetNode"]...)
+	router.GET(options.BaseURL+"/nodes/:node/machine", wrapper.GetNodeMachine, options.OperationMiddlewares["GetNodeMachine"]...)
 	router.GET(options.BaseURL+"/nodes/:node/performance", wrapper.GetNodePerformance, options.OperationMiddlewares["GetNodePerformance"]...)
 	router.GET(options.BaseURL+"/cluster", wrapper.GetCluster, options.OperationMiddlewares["GetCluster"]...)
 	router.POST(options.BaseURL+"/cluster", wrapper.InitCluster, options.OperationMiddlewares["InitCluster"]...)
@@ -14024,6 +14264,45 @@ type DrainNodedefaultJSONResponse struct {
 }
 
 func (response DrainNodedefaultJSONResponse) VisitDrainNodeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetNodeMachineRequestObject struct {
+	Node NodeRef `json:"node"`
+}
+
+type GetNodeMachineResponseObject interface {
+	VisitGetNodeMachineResponse(w http.ResponseWriter) error
+}
+
+type GetNodeMachine200JSONResponse Machine
+
+func (response GetNodeMachine200JSONResponse) VisitGetNodeMachineResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetNodeMachinedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetNodeMachinedefaultJSONResponse) VisitGetNodeMachineResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -19752,6 +20031,9 @@ type StrictServerInterface interface {
 	// DrainNode Have a node hand over all its vDisks
 	// (POST /nodes/{node}/drain)
 	DrainNode(ctx context.Context, request DrainNodeRequestObject) (DrainNodeResponseObject, error)
+	// GetNodeMachine The machine of a node and the places where it keeps things
+	// (GET /nodes/{node}/machine)
+	GetNodeMachine(ctx context.Context, request GetNodeMachineRequestObject) (GetNodeMachineResponseObject, error)
 	// GetNodePerformance What all vDisks of a node did together
 	// (GET /nodes/{node}/performance)
 	GetNodePerformance(ctx context.Context, request GetNodePerformanceRequestObject) (GetNodePerformanceResponseObject, error)
@@ -22077,6 +22359,31 @@ func (sh *strictHandler) DrainNode(ctx echo.Context, node NodeRef) error {
 		return err
 	} else if validResponse, ok := response.(DrainNodeResponseObject); ok {
 		return validResponse.VisitDrainNodeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetNodeMachine operation middleware
+func (sh *strictHandler) GetNodeMachine(ctx echo.Context, node NodeRef) error {
+	var request GetNodeMachineRequestObject
+
+	request.Node = node
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetNodeMachine(ctx.Request().Context(), request.(GetNodeMachineRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetNodeMachine")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetNodeMachineResponseObject); ok {
+		return validResponse.VisitGetNodeMachineResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -454,6 +454,36 @@ func (e JoinTokenState) Valid() bool {
 	}
 }
 
+// Defines values for ListenerService.
+const (
+	ListenerServiceAPI      ListenerService = "api"
+	ListenerServiceAlba     ListenerService = "alba"
+	ListenerServiceDtl      ListenerService = "dtl"
+	ListenerServiceGossip   ListenerService = "gossip"
+	ListenerServiceIscsi    ListenerService = "iscsi"
+	ListenerServiceRegistry ListenerService = "registry"
+)
+
+// Valid indicates whether the value is a known member of the ListenerService enum.
+func (e ListenerService) Valid() bool {
+	switch e {
+	case ListenerServiceAPI:
+		return true
+	case ListenerServiceAlba:
+		return true
+	case ListenerServiceDtl:
+		return true
+	case ListenerServiceGossip:
+		return true
+	case ListenerServiceIscsi:
+		return true
+	case ListenerServiceRegistry:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for LostTailPolicy.
 const (
 	LostTailPolicyAccept  LostTailPolicy = "accept"
@@ -466,6 +496,33 @@ func (e LostTailPolicy) Valid() bool {
 	case LostTailPolicyAccept:
 		return true
 	case LostTailPolicyOffline:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MachinePlaceRoles.
+const (
+	MachinePlaceRolesAlba    MachinePlaceRoles = "alba"
+	MachinePlaceRolesBackend MachinePlaceRoles = "backend"
+	MachinePlaceRolesDB      MachinePlaceRoles = "db"
+	MachinePlaceRolesRead    MachinePlaceRoles = "read"
+	MachinePlaceRolesWrite   MachinePlaceRoles = "write"
+)
+
+// Valid indicates whether the value is a known member of the MachinePlaceRoles enum.
+func (e MachinePlaceRoles) Valid() bool {
+	switch e {
+	case MachinePlaceRolesAlba:
+		return true
+	case MachinePlaceRolesBackend:
+		return true
+	case MachinePlaceRolesDB:
+		return true
+	case MachinePlaceRolesRead:
+		return true
+	case MachinePlaceRolesWrite:
 		return true
 	default:
 		return false
@@ -580,6 +637,42 @@ func (e OSDState) Valid() bool {
 	case OSDStateInUse:
 		return true
 	case OSDStatePurging:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PresetSpread.
+const (
+	PresetSpreadDomain PresetSpread = "domain"
+	PresetSpreadNode   PresetSpread = "node"
+)
+
+// Valid indicates whether the value is a known member of the PresetSpread enum.
+func (e PresetSpread) Valid() bool {
+	switch e {
+	case PresetSpreadDomain:
+		return true
+	case PresetSpreadNode:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PresetInputSpread.
+const (
+	PresetInputSpreadDomain PresetInputSpread = "domain"
+	PresetInputSpreadNode   PresetInputSpread = "node"
+)
+
+// Valid indicates whether the value is a known member of the PresetInputSpread enum.
+func (e PresetInputSpread) Valid() bool {
+	switch e {
+	case PresetInputSpreadDomain:
+		return true
+	case PresetInputSpreadNode:
 		return true
 	default:
 		return false
@@ -2155,6 +2248,29 @@ type ExternalUser struct {
 	Subject string    `json:"subject"`
 }
 
+// Filling How a place fills, by a line through the last day; a restart of the node begins it anew
+type Filling struct {
+	Free int64 `json:"free"`
+
+	// Known There is a history of six hours or more; else both times are null
+	Known bool `json:"known"`
+
+	// Object Kind and name, such as vpool gold; empty: the node itself
+	Object string `json:"object"`
+
+	// To100Ms Until it is full; as to80Ms
+	To100Ms *int64 `json:"to100Ms"`
+
+	// To80Ms Until 80 percent are used; 0: they are; null: it does not fill, or not within a year
+	To80Ms *int64 `json:"to80Ms"`
+
+	// Total Bytes
+	Total int64 `json:"total"`
+
+	// What In words, such as The backend of vPool gold
+	What string `json:"what"`
+}
+
 // FlattenProgress defines model for FlattenProgress.
 type FlattenProgress struct {
 	// Copied Bytes copied so far
@@ -2660,8 +2776,74 @@ type Latencies struct {
 	Writes []float64 `json:"writes"`
 }
 
+// Listener defines model for Listener.
+type Listener struct {
+	// Addresses Where it is reached, HOST:PORT
+	Addresses []string        `json:"addresses"`
+	Service   ListenerService `json:"service"`
+}
+
+// ListenerService defines model for Listener.Service.
+type ListenerService string
+
 // LostTailPolicy What to do with a vDisk that lost acknowledged writes
 type LostTailPolicy string
+
+// Machine What a node says of the machine that it runs on.
+type Machine struct {
+	// Cpus That ovgate may use
+	Cpus int `json:"cpus"`
+
+	// Go That it was built with
+	Go       string `json:"go"`
+	Health   Health `json:"health"`
+	Hostname string `json:"hostname"`
+
+	// Kernel Release of the kernel
+	Kernel    string     `json:"kernel"`
+	Listeners []Listener `json:"listeners"`
+
+	// Memory Bytes of the machine; 0: not told
+	Memory     int64          `json:"memory"`
+	Node       Node           `json:"node"`
+	ObservedAt time.Time      `json:"observedAt"`
+	Places     []MachinePlace `json:"places"`
+
+	// System Such as Debian GNU/Linux 12 (bookworm); empty: not told
+	System string `json:"system"`
+
+	// Version Of its ovgate
+	Version string `json:"version"`
+}
+
+// MachinePlace A directory, and what for
+type MachinePlace struct {
+	// Device What is mounted there; empty: not told
+	Device string `json:"device"`
+	Free   *int64 `json:"free"`
+
+	// Limit Bytes that ovgate may take there; null: no bound of its own
+	Limit *int64 `json:"limit"`
+	Path  string `json:"path"`
+
+	// Problem Why it is not used
+	Problem *string `json:"problem"`
+
+	// ReadOnly It is mounted for reading only
+	ReadOnly bool `json:"readOnly"`
+
+	// Roles db: the node's own records; write: journals; read: cache; backend: a vPool on a local directory; alba: devices of the object store
+	Roles []MachinePlaceRoles `json:"roles"`
+
+	// Total Bytes of the file system; null: not told
+	Total *int64 `json:"total"`
+
+	// Used Of that, by ovgate; null: not told
+	Used *int64 `json:"used"`
+}
+
+// MachinePlaceRoles defines model for MachinePlace.Roles.
+type MachinePlaceRoles string
 
 // Member A node of the cluster, as it was when it started last.
 type Member struct {
@@ -2897,7 +3079,7 @@ type OSD struct {
 	// Disk That it is on; null: none of the node is known
 	Disk *OSDDisk `json:"disk"`
 
-	// Domain What fails together with the node, as its configuration says
+	// Domain What fails together with the machine, which x counts where a preset spreads by domain; null: nobody said
 	Domain *string `json:"domain"`
 
 	// Fingerprint Of the ASD's certificate
@@ -2977,7 +3159,10 @@ type OSDInput struct {
 	Capacity *int64 `json:"capacity,omitempty"`
 
 	// Directory Absolute path on the node
-	Directory   *string `json:"directory,omitempty"`
+	Directory *string `json:"directory,omitempty"`
+
+	// Domain What fails together with the ASD's machine, such as its rack, where that is no node of the cluster
+	Domain      *string `json:"domain,omitempty"`
 	Fingerprint *string `json:"fingerprint,omitempty"`
 
 	// Node The ASD's machine: the name of a node, when it is one of the cluster's; left out: its address
@@ -3236,7 +3421,13 @@ type Preset struct {
 
 	// Redundant vPools may use it: what is acknowledged survives the loss of any one device
 	Redundant bool `json:"redundant"`
+
+	// Spread What x of the policies counts fragments by
+	Spread PresetSpread `json:"spread"`
 }
+
+// PresetSpread What x of the policies counts fragments by
+type PresetSpread string
 
 // PresetInput defines model for PresetInput.
 type PresetInput struct {
@@ -3256,7 +3447,13 @@ type PresetInput struct {
 
 	// Policies k,m,c,x; left out: those for the devices that there are, and they follow them
 	Policies *[]string `json:"policies,omitempty"`
+
+	// Spread Whether x of the policies counts fragments on a node, or in what fails together, such as a rack; it stays as it is; left out: node
+	Spread *PresetInputSpread `json:"spread,omitempty"`
 }
+
+// PresetInputSpread Whether x of the policies counts fragments on a node, or in what fails together, such as a rack; it stays as it is; left out: node
+type PresetInputSpread string
 
 // PresetList defines model for PresetList.
 type PresetList struct {
@@ -4134,8 +4331,11 @@ type Status struct {
 	Capacity Capacity `json:"capacity"`
 
 	// Cluster UUID of the installation, the same at each of its nodes
-	Cluster    string    `json:"cluster"`
-	Counts     Counts    `json:"counts"`
+	Cluster string `json:"cluster"`
+	Counts  Counts `json:"counts"`
+
+	// Filling How the first 16 places fill: those that are full soonest, then the fullest
+	Filling    []Filling `json:"filling"`
 	Health     Health    `json:"health"`
 	Node       Node      `json:"node"`
 	ObservedAt time.Time `json:"observedAt"`
@@ -5439,6 +5639,13 @@ type GetNodePerformanceParams struct {
 	Latencies *HistoryLatencies `form:"latencies,omitempty" json:"latencies,omitempty"`
 }
 
+// GetSpecJSON200JSONResponseBody defines parameters for GetSpecJSON.
+type GetSpecJSON200JSONResponseBody struct {
+	// Openapi Version of OpenAPI
+	Openapi              string                 `json:"openapi"`
+	AdditionalProperties map[string]interface{} `json:"-"`
+}
+
 // ListCloudsParams defines parameters for ListClouds.
 type ListCloudsParams struct {
 	// Limit Most items in the answer
@@ -5506,6 +5713,9 @@ type ListOSDsParams struct {
 
 	// Q Only items whose name or labels contain this, whatever the case
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+
+	// Node Id or name of a node, or name of the machine that a device was claimed for; only its devices
+	Node *string `form:"node,omitempty" json:"node,omitempty"`
 }
 
 // ClaimOSDParams defines parameters for ClaimOSD.
@@ -5688,10 +5898,13 @@ type ListVDisksParams struct {
 	VPool *string `form:"vpool,omitempty" json:"vpool,omitempty"`
 
 	// Parent Id or name of a vDisk; only its clones
-	Parent *string     `form:"parent,omitempty" json:"parent,omitempty"`
-	State  *VDiskState `form:"state,omitempty" json:"state,omitempty"`
+	Parent *string `form:"parent,omitempty" json:"parent,omitempty"`
 
-	// Sort name (default), created, size, stored, mapped, state, vpool, readIops, writeIops; - in front reverses
+	// Node Id or name of a node; only what it serves or is to serve
+	Node  *string     `form:"node,omitempty" json:"node,omitempty"`
+	State *VDiskState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Sort name (default), created, size, stored, mapped, state, vpool, readIops, writeIops, iops, latency (the slower p99); - in front reverses
 	Sort *string `form:"sort,omitempty" json:"sort,omitempty"`
 }
 
@@ -6129,6 +6342,72 @@ type SnapshotDatastoreJSONRequestBody = DatastoreSnapshotInput
 
 // AttachRDMJSONRequestBody defines body for AttachRDM for application/json ContentType.
 type AttachRDMJSONRequestBody = RDMInput
+
+// Getter for additional properties for GetSpecJSON200JSONResponseBody. Returns the specified
+// element and whether it was found
+func (a GetSpecJSON200JSONResponseBody) Get(fieldName string) (value interface{}, found bool) {
+	if a.AdditionalProperties != nil {
+		value, found = a.AdditionalProperties[fieldName]
+	}
+	return
+}
+
+// Setter for additional properties for GetSpecJSON200JSONResponseBody
+func (a *GetSpecJSON200JSONResponseBody) Set(fieldName string, value interface{}) {
+	if a.AdditionalProperties == nil {
+		a.AdditionalProperties = make(map[string]interface{})
+	}
+	a.AdditionalProperties[fieldName] = value
+}
+
+// Override default JSON handling for GetSpecJSON200JSONResponseBody to handle AdditionalProperties
+func (a *GetSpecJSON200JSONResponseBody) UnmarshalJSON(b []byte) error {
+	object := make(map[string]json.RawMessage)
+	err := json.Unmarshal(b, &object)
+	if err != nil {
+		return err
+	}
+
+	if raw, found := object["openapi"]; found {
+		err = json.Unmarshal(raw, &a.Openapi)
+		if err != nil {
+			return fmt.Errorf("error reading 'openapi': %w", err)
+		}
+		delete(object, "openapi")
+	}
+
+	if len(object) != 0 {
+		a.AdditionalProperties = make(map[string]interface{})
+		for fieldName, fieldBuf := range object {
+			var fieldVal interface{}
+			err := json.Unmarshal(fieldBuf, &fieldVal)
+			if err != nil {
+				return fmt.Errorf("error unmarshaling field %s: %w", fieldName, err)
+			}
+			a.AdditionalProperties[fieldName] = fieldVal
+		}
+	}
+	return nil
+}
+
+// Override default JSON handling for GetSpecJSON200JSONResponseBody to handle AdditionalProperties
+func (a GetSpecJSON200JSONResponseBody) MarshalJSON() ([]byte, error) {
+	var err error
+	object := make(map[string]json.RawMessage)
+
+	object["openapi"], err = json.Marshal(a.Openapi)
+	if err != nil {
+		return nil, fmt.Errorf("error marshaling 'openapi': %w", err)
+	}
+
+	for fieldName, field := range a.AdditionalProperties {
+		object[fieldName], err = json.Marshal(field)
+		if err != nil {
+			return nil, fmt.Errorf("error marshaling '%s': %w", fieldName, err)
+		}
+	}
+	return json.Marshal(object)
+}
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -6808,6 +7087,14 @@ type ClientInterface interface {
 	// Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
 	DrainNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetNodeMachine The machine of a node and the places where it keeps things
+	//
+	// The node itself is asked, whichever answers. 409 `elsewhere` when it does not answer: GET /nodes/{node} has what the
+	// cluster knows of it.
+	//
+	// Corresponds with GET /nodes/{node}/machine (the `GetNodeMachine` operationId).
+	GetNodeMachine(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetNodePerformance What all vDisks of a node did together
 	//
 	// With how busy its machine was.
@@ -6851,6 +7138,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /oidc/test (the `TestOidc` operationId).
 	TestOidc(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSpecJSON This document as JSON
+	//
+	// For programs that read no YAML, such as the console. Each operation says in `x-role` what role its caller needs: read, write, manage, none (without credentials) or node (nodes of the cluster alone).
+	//
+	// Corresponds with GET /openapi.json (the `GetSpecJSON` operationId).
+	GetSpecJSON(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetSpec This document
 	//
@@ -9853,6 +10147,24 @@ func (c *Client) DrainNode(ctx context.Context, node NodeRef, reqEditors ...Requ
 	return c.Client.Do(req)
 }
 
+// GetNodeMachine The machine of a node and the places where it keeps things
+//
+// The node itself is asked, whichever answers. 409 `elsewhere` when it does not answer: GET /nodes/{node} has what the
+// cluster knows of it.
+//
+// Corresponds with GET /nodes/{node}/machine (the `GetNodeMachine` operationId).
+func (c *Client) GetNodeMachine(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetNodeMachineRequest(c.Server, node)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetNodePerformance What all vDisks of a node did together
 //
 // With how busy its machine was.
@@ -9947,6 +10259,23 @@ func (c *Client) SetOidc(ctx context.Context, body SetOidcJSONRequestBody, reqEd
 // Corresponds with POST /oidc/test (the `TestOidc` operationId).
 func (c *Client) TestOidc(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewTestOidcRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSpecJSON This document as JSON
+//
+// For programs that read no YAML, such as the console. Each operation says in `x-role` what role its caller needs: read, write, manage, none (without credentials) or node (nodes of the cluster alone).
+//
+// Corresponds with GET /openapi.json (the `GetSpecJSON` operationId).
+func (c *Client) GetSpecJSON(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSpecJSONRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -17201,6 +17530,40 @@ func NewDrainNodeRequest(server string, node NodeRef) (*http.Request, error) {
 	return req, nil
 }
 
+// NewGetNodeMachineRequest constructs an http.Request for the GetNodeMachine method
+func NewGetNodeMachineRequest(server string, node NodeRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "node", node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/nodes/%s/machine", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetNodePerformanceRequest constructs an http.Request for the GetNodePerformance method
 func NewGetNodePerformanceRequest(server string, node NodeRef, params *GetNodePerformanceParams) (*http.Request, error) {
 	var err error
@@ -17412,6 +17775,33 @@ func NewTestOidcRequest(server string) (*http.Request, error) {
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetSpecJSONRequest constructs an http.Request for the GetSpecJSON method
+func NewGetSpecJSONRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/openapi.json")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -18219,6 +18609,18 @@ func NewListOSDsRequest(server string, params *ListOSDsParams) (*http.Request, e
 		if params.Q != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Node != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "node", *params.Node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -20905,6 +21307,18 @@ func NewListVDisksRequest(server string, params *ListVDisksParams) (*http.Reques
 		if params.Parent != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "parent", *params.Parent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Node != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "node", *params.Node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -25320,6 +25734,16 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
 	DrainNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*DrainNodeResponse, error)
 
+	// GetNodeMachineWithResponse The machine of a node and the places where it keeps things
+	//
+	// The node itself is asked, whichever answers. 409 `elsewhere` when it does not answer: GET /nodes/{node} has what the
+	// cluster knows of it.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /nodes/{node}/machine (the `GetNodeMachine` operationId).
+	GetNodeMachineWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*GetNodeMachineResponse, error)
+
 	// GetNodePerformanceWithResponse What all vDisks of a node did together
 	//
 	// With how busy its machine was.
@@ -25371,6 +25795,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /oidc/test (the `TestOidc` operationId).
 	TestOidcWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*TestOidcResponse, error)
+
+	// GetSpecJSONWithResponse This document as JSON
+	//
+	// For programs that read no YAML, such as the console. Each operation says in `x-role` what role its caller needs: read, write, manage, none (without credentials) or node (nodes of the cluster alone).
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /openapi.json (the `GetSpecJSON` operationId).
+	GetSpecJSONWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSpecJSONResponse, error)
 
 	// GetSpecWithResponse This document
 	//
@@ -30213,6 +30646,54 @@ func (r DrainNodeResponse) ContentType() string {
 	return ""
 }
 
+type GetNodeMachineResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Machine
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetNodeMachineResponse) GetJSON200() *Machine {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetNodeMachineResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetNodeMachineResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetNodeMachineResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetNodeMachineResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetNodeMachineResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetNodePerformanceResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -30440,6 +30921,47 @@ func (r TestOidcResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r TestOidcResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetSpecJSONResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *GetSpecJSON200JSONResponseBody
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetSpecJSONResponse) GetJSON200() *GetSpecJSON200JSONResponseBody {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetSpecJSONResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSpecJSONResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSpecJSONResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSpecJSONResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -38194,6 +38716,22 @@ func (c *ClientWithResponses) DrainNodeWithResponse(ctx context.Context, node No
 	return ParseDrainNodeResponse(rsp)
 }
 
+// GetNodeMachineWithResponse The machine of a node and the places where it keeps things
+//
+// The node itself is asked, whichever answers. 409 `elsewhere` when it does not answer: GET /nodes/{node} has what the
+// cluster knows of it.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /nodes/{node}/machine (the `GetNodeMachine` operationId).
+func (c *ClientWithResponses) GetNodeMachineWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*GetNodeMachineResponse, error) {
+	rsp, err := c.GetNodeMachine(ctx, node, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetNodeMachineResponse(rsp)
+}
+
 // GetNodePerformanceWithResponse What all vDisks of a node did together
 //
 // With how busy its machine was.
@@ -38280,6 +38818,21 @@ func (c *ClientWithResponses) TestOidcWithResponse(ctx context.Context, reqEdito
 		return nil, err
 	}
 	return ParseTestOidcResponse(rsp)
+}
+
+// GetSpecJSONWithResponse This document as JSON
+//
+// For programs that read no YAML, such as the console. Each operation says in `x-role` what role its caller needs: read, write, manage, none (without credentials) or node (nodes of the cluster alone).
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /openapi.json (the `GetSpecJSON` operationId).
+func (c *ClientWithResponses) GetSpecJSONWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSpecJSONResponse, error) {
+	rsp, err := c.GetSpecJSON(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSpecJSONResponse(rsp)
 }
 
 // GetSpecWithResponse This document
@@ -43362,6 +43915,39 @@ func ParseDrainNodeResponse(rsp *http.Response) (*DrainNodeResponse, error) {
 	return response, nil
 }
 
+// ParseGetNodeMachineResponse parses an HTTP response from a GetNodeMachineWithResponse call
+func ParseGetNodeMachineResponse(rsp *http.Response) (*GetNodeMachineResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetNodeMachineResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Machine
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetNodePerformanceResponse parses an HTTP response from a GetNodePerformanceWithResponse call
 func ParseGetNodePerformanceResponse(rsp *http.Response) (*GetNodePerformanceResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -43517,6 +44103,32 @@ func ParseTestOidcResponse(rsp *http.Response) (*TestOidcResponse, error) {
 			return nil, err
 		}
 		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetSpecJSONResponse parses an HTTP response from a GetSpecJSONWithResponse call
+func ParseGetSpecJSONResponse(rsp *http.Response) (*GetSpecJSONResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSpecJSONResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest GetSpecJSON200JSONResponseBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	}
 

@@ -858,6 +858,22 @@ export type ExternalUser = {
   "seenAt": string;
   "subject": string;
 };
+/** How a place fills, by a line through the last day; a restart of the node begins it anew */
+export type Filling = {
+  "free": number;
+  /** There is a history of six hours or more; else both times are null */
+  "known": boolean;
+  /** Kind and name, such as vpool gold; empty: the node itself */
+  "object": string;
+  /** Until it is full; as to80Ms */
+  "to100Ms": number | null;
+  /** Until 80 percent are used; 0: they are; null: it does not fill, or not within a year */
+  "to80Ms": number | null;
+  /** Bytes */
+  "total": number;
+  /** In words, such as The backend of vPool gold */
+  "what": string;
+};
 export type FlattenProgress = {
   /** Bytes copied so far */
   "copied": number;
@@ -1200,8 +1216,53 @@ export type Latencies = {
   /** As reads */
   "writes": Array<number>;
 };
+export type Listener = {
+  /** Where it is reached, HOST:PORT */
+  "addresses": Array<string>;
+  "service": "api" | "iscsi" | "dtl" | "gossip" | "alba" | "registry";
+};
 /** What to do with a vDisk that lost acknowledged writes */
 export type LostTailPolicy = "offline" | "accept";
+/** What a node says of the machine that it runs on. */
+export type Machine = {
+  /** That ovgate may use */
+  "cpus": number;
+  /** That it was built with */
+  "go": string;
+  "health": Health;
+  "hostname": string;
+  /** Release of the kernel */
+  "kernel": string;
+  "listeners": Array<Listener>;
+  /** Bytes of the machine; 0: not told */
+  "memory": number;
+  "node": Node;
+  "observedAt": string;
+  "places": Array<MachinePlace>;
+  /** Such as Debian GNU/Linux 12 (bookworm); empty: not told */
+  "system": string;
+  /** Of its ovgate */
+  "version": string;
+};
+/** A directory, and what for */
+export type MachinePlace = {
+  /** What is mounted there; empty: not told */
+  "device": string;
+  "free": number | null;
+  /** Bytes that ovgate may take there; null: no bound of its own */
+  "limit": number | null;
+  "path": string;
+  /** Why it is not used */
+  "problem": string | null;
+  /** It is mounted for reading only */
+  "readOnly": boolean;
+  /** db: the node's own records; write: journals; read: cache; backend: a vPool on a local directory; alba: devices of the object store */
+  "roles": Array<"db" | "write" | "read" | "backend" | "alba">;
+  /** Bytes of the file system; null: not told */
+  "total": number | null;
+  /** Of that, by ovgate; null: not told */
+  "used": number | null;
+};
 /** A node of the cluster, as it was when it started last. */
 export type Member = {
   /** What fails together with it, such as its rack; empty: not said */
@@ -1365,7 +1426,7 @@ export type OSD = {
   "directory": string | null;
   /** That it is on; null: none of the node is known */
   "disk": OSDDisk | null;
-  /** What fails together with the node, as its configuration says */
+  /** What fails together with the machine, which x counts where a preset spreads by domain; null: nobody said */
   "domain": string | null;
   /** Of the ASD's certificate */
   "fingerprint": string | null;
@@ -1420,6 +1481,8 @@ export type OSDInput = {
   "capacity"?: number;
   /** Absolute path on the node */
   "directory"?: string;
+  /** What fails together with the ASD's machine, such as its rack, where that is no node of the cluster */
+  "domain"?: string;
   "fingerprint"?: string;
   /** The ASD's machine: the name of a node, when it is one of the cluster's; left out: its address */
   "node"?: string;
@@ -1603,6 +1666,8 @@ export type Preset = {
   "policies": Array<string>;
   /** vPools may use it: what is acknowledged survives the loss of any one device */
   "redundant": boolean;
+  /** What x of the policies counts fragments by */
+  "spread": "node" | "domain";
 };
 export type PresetInput = {
   /** none, snappy, s2, zstd or bz2; left out: none */
@@ -1617,6 +1682,8 @@ export type PresetInput = {
   "pieceSize"?: number;
   /** k,m,c,x; left out: those for the devices that there are, and they follow them */
   "policies"?: Array<string>;
+  /** Whether x of the policies counts fragments on a node, or in what fails together, such as a rack; it stays as it is; left out: node */
+  "spread"?: "node" | "domain";
 };
 export type PresetList = {
   "items": Array<Preset>;
@@ -2196,6 +2263,8 @@ export type Status = {
   /** UUID of the installation, the same at each of its nodes */
   "cluster": string;
   "counts": Counts;
+  /** How the first 16 places fill: those that are full soonest, then the fullest */
+  "filling": Array<Filling>;
   "health": Health;
   "node": Node;
   "observedAt": string;
@@ -2866,6 +2935,8 @@ export interface Ops {
   "DELETE /nodes/{node}/drain": { path: { "node": string; }; query: { }; body: undefined; res: void };
   /** Have a node hand over all its vDisks */
   "POST /nodes/{node}/drain": { path: { "node": string; }; query: { }; body: undefined; res: Member };
+  /** The machine of a node and the places where it keeps things */
+  "GET /nodes/{node}/machine": { path: { "node": string; }; query: { }; body: undefined; res: Machine };
   /** What all vDisks of a node did together */
   "GET /nodes/{node}/performance": { path: { "node": string; }; query: { "from"?: string; "to"?: string; "points"?: number; "latencies"?: boolean; }; body: undefined; res: PerformanceHistory };
   /** Forget the provider */
@@ -2876,6 +2947,11 @@ export interface Ops {
   "PUT /oidc": { path: { }; query: { }; body: OidcInput; res: OidcResult };
   /** Try what is needed of the provider */
   "POST /oidc/test": { path: { }; query: { }; body: undefined; res: OidcResult };
+  /** This document as JSON */
+  "GET /openapi.json": { path: { }; query: { }; body: undefined; res: {
+    /** Version of OpenAPI */
+    "openapi": string;
+  } };
   /** This document */
   "GET /openapi.yaml": { path: { }; query: { }; body: undefined; res: string };
   /** List the registered OpenStack clouds */
@@ -2905,7 +2981,7 @@ export interface Ops {
   /** List vDisks of Cinder without a volume, and volumes without a vDisk, and such snapshots */
   "GET /openstack/orphans": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: OrphanList };
   /** List the devices */
-  "GET /osds": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: OSDList };
+  "GET /osds": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "node"?: string; }; body: undefined; res: OSDList };
   /** Make a directory of the node, or an ASD, part of the object store */
   "POST /osds": { path: { }; query: { }; body: OSDInput; res: OSD };
   /** A device */
@@ -3013,7 +3089,7 @@ export interface Ops {
   /** Change a user's role or password */
   "PATCH /users/{user}": { path: { "user": string; }; query: { }; body: UserPatch; res: User };
   /** List vDisks */
-  "GET /vdisks": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "vpool"?: string; "parent"?: string; "state"?: VDiskState; "sort"?: string; }; body: undefined; res: VDiskList };
+  "GET /vdisks": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "vpool"?: string; "parent"?: string; "node"?: string; "state"?: VDiskState; "sort"?: string; }; body: undefined; res: VDiskList };
   /** Create a vDisk */
   "POST /vdisks": { path: { }; query: { }; body: VDiskInput; res: VDisk };
   /** Delete a vDisk */

@@ -53,7 +53,7 @@ export function NodePage({ name }: { name: string }) {
             {answers(shown) ? (
               <>
                 <MachineParts node={shown} />
-                <Charts kind="node" id={shown.id} at={shown.name} />
+                <Charts kind="node" id={shown.id} name={shown.name} at={shown.name} />
               </>
             ) : (
               <Card title="Machine" class="span-6">

@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-ZVFRQTRC.js";import"/assets/chunk-42Q3KYFB.js";import"/assets/chunk-IURGR44R.js";import"/assets/chunk-C24K57OH.js";import"/assets/chunk-4Y3CU4IT.js";import"/assets/chunk-DS7OK3S6.js";import"/assets/chunk-DWBVXSE3.js";import"/assets/chunk-Y442AB2F.js";import"/assets/chunk-EX4OSWAI.js";export{a as RestoredCards};

@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-LHTTNG3P.js";import"/assets/chunk-OIGXJ3SX.js";import"/assets/chunk-TICGDFAS.js";import"/assets/chunk-DLOS45K4.js";import"/assets/chunk-HX5KZPPW.js";import"/assets/chunk-GXOJCDPK.js";import"/assets/chunk-IWVE7LHY.js";import"/assets/chunk-FIHJTLYZ.js";import"/assets/chunk-Y442AB2F.js";import"/assets/chunk-EL7KP2VM.js";export{a as RestoredCards};

@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-JJU4L42P.js";import{d as r}from"/assets/chunk-C3GVDQKR.js";import{ca as e}from"/assets/chunk-EL7KP2VM.js";var s=()=>import("/assets/History-Y6JXMSXB.js");function f({at:o,...a}){let t=r().data?.node.name,d=!!(o&&t&&o!==t);return e(n,{load:s,children:({History:i})=>e(i,{...a,elsewhere:d})})}export{f as a};
