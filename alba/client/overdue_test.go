@@ -1,6 +1,7 @@
 package client
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -77,7 +78,9 @@ func TestOverdueConcurrent(t *testing.T) {
 				calls.Add(1)
 				r := o.after(time.Duration(j%5)*50*time.Microsecond, func() { late.Add(1); calls.Done() })
 				if (i+j)%3 == 0 {
-					time.Sleep(100 * time.Microsecond)
+					for range 50 {
+						runtime.Gosched()
+					}
 				}
 				if r.ended() {
 					ended.Add(1)

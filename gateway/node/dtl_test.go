@@ -135,6 +135,33 @@ func startPeer(t *testing.T, store kv.Store, id *cluster.Identity, dir, address 
 	return &peer{t, n, dir, n.dtl.listener.Addr().String()}
 }
 
+// startOwner starts a node with the vDisk one in the vPool gold, and makes a cluster of it: that
+// has the authority ca and the id, the node another id.
+func startOwner(t *testing.T, store kv.Store, conf string) (r *running, ca *cluster.Authority, id, node string) {
+	t.Helper()
+	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "ovgate.yaml")
+	write(t, file, conf+"alba: {listen: '127.0.0.1:0'}\nnode_name: owner\n")
+	o := Options{Data: dir, Config: file, registry: store}
+	r = start(t, o)
+	r.pool("gold", filepath.Join(dir, "backend", "gold"))
+	r.disk("one", "gold", 1<<30)
+	if c := r.causes(); strings.Contains(c, "dtl") {
+		t.Errorf("alone, and its health is %q", c)
+	}
+	node, _ = r.node()
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	m, err := model.Open(t.Context(), store, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id = m.Cluster().ID
+	ca = signer(t, id)
+	o.identity = identityOf(t, ca, id, node)
+	return start(t, o), ca, id, node
+}
+
 func (p *peer) stop() {
 	p.t.Helper()
 	for i := len(p.n.closers) - 1; i >= 0; i-- {
@@ -169,30 +196,7 @@ func (r *running) causes() string {
 func TestDTL(t *testing.T) {
 	t.Parallel()
 	store := openShared(t)
-	dir := t.TempDir()
-	config := filepath.Join(t.TempDir(), "ovgate.yaml")
-	if err := os.WriteFile(config, []byte("dtl: {listen: '127.0.0.1:0'}\nalba: {listen: '127.0.0.1:0'}\ndomain: rack1\nnode_name: owner\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	o := Options{Data: dir, Config: config, registry: store}
-	r := start(t, o)
-	r.pool("gold", filepath.Join(dir, "backend", "gold"))
-	r.disk("one", "gold", 1<<30)
-	if c := r.causes(); strings.Contains(c, "dtl") {
-		t.Errorf("alone, and its health is %q", c)
-	}
-	owner, _ := r.node()
-	if err := r.stop(); err != nil {
-		t.Fatal(err)
-	}
-	m, err := model.Open(t.Context(), store, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id := m.Cluster().ID
-	ca := signer(t, id)
-	o.identity = identityOf(t, ca, id, owner)
-	r = start(t, o)
+	r, ca, id, owner := startOwner(t, store, "dtl: {listen: '127.0.0.1:0'}\ndomain: rack1\n")
 	mine, peerDir := identityOf(t, ca, id, peerID), t.TempDir()
 	p := startPeer(t, store, mine, peerDir, "127.0.0.1:0", false)
 	defer func() { p.stop() }()
@@ -264,25 +268,8 @@ func TestDTLClear(t *testing.T) {
 	t.Parallel()
 	for _, both := range []bool{true, false} {
 		t.Run(fmt.Sprintf("the other one too: %v", both), func(t *testing.T) {
-			store, dir := openShared(t), t.TempDir()
-			conf := filepath.Join(t.TempDir(), "ovgate.yaml")
-			write(t, conf, "dtl: {listen: '127.0.0.1:0', clear: true}\nalba: {listen: '127.0.0.1:0'}\nnode_name: owner\n")
-			o := Options{Data: dir, Config: conf, registry: store}
-			r := start(t, o)
-			r.pool("gold", filepath.Join(dir, "backend", "gold"))
-			r.disk("one", "gold", 1<<30)
-			owner, _ := r.node()
-			if err := r.stop(); err != nil {
-				t.Fatal(err)
-			}
-			m, err := model.Open(t.Context(), store, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			id := m.Cluster().ID
-			ca := signer(t, id)
-			o.identity = identityOf(t, ca, id, owner)
-			r = start(t, o)
+			store := openShared(t)
+			r, ca, id, owner := startOwner(t, store, "dtl: {listen: '127.0.0.1:0', clear: true}\n")
 			p := startPeer(t, store, identityOf(t, ca, id, peerID), t.TempDir(), "127.0.0.1:0", false, func(c *config) { c.DTL.Clear = both })
 			defer p.stop()
 			r.untilDTL("one", "ok")

@@ -9,6 +9,7 @@ import { useQuery } from "../store/query";
 import { statusEveryMs, useStatus, vdiskKey, vpoolKey } from "../store/reads";
 import { Age } from "../parts/Age";
 import { HealthTag, label, OSDTag, place, temperature } from "../parts/DeviceParts";
+import { LabelChips } from "../parts/LabelChips";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { fillTone, Meter } from "../parts/Meter";
@@ -36,7 +37,6 @@ export function PeekVDisk({ id }: { id: string }) {
 }
 
 function VDiskFacts({ vdisk: v }: { vdisk: VDisk }) {
-  const labels = Object.entries(v.labels);
   const rows: Row[] = [
     ["vPool", <Link key="vpool" to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link>],
     ["Node", v.node],
@@ -53,20 +53,7 @@ function VDiskFacts({ vdisk: v }: { vdisk: VDisk }) {
       ),
     ],
     ...(v.published ? ([["Sessions", v.published.sessions]] as Row[]) : []),
-    [
-      "Labels",
-      labels.length === 0 ? (
-        <span class="muted">none</span>
-      ) : (
-        <span class="row">
-          {labels.map(([name, value]) => (
-            <span key={name} class="chip">
-              {value ? `${name}=${value}` : name}
-            </span>
-          ))}
-        </span>
-      ),
-    ],
+    ["Labels", <LabelChips key="labels" labels={v.labels} />],
     ["Created", <Age key="created" at={v.created} />],
     ["Last commit", <Age key="commit" at={v.lastCommit} />],
   ];

@@ -12,6 +12,7 @@ import { Age, Seen } from "../parts/Age";
 import { Button } from "../parts/Button";
 import { ConnectPanel } from "../parts/ConnectPanel";
 import { Confirm, Dialog } from "../parts/Dialog";
+import { LabelChips } from "../parts/LabelChips";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { fillTone, Meter } from "../parts/Meter";
@@ -352,7 +353,6 @@ function Handing({ vdisk: v, handover: h }: { vdisk: VDisk; handover: Handover }
 }
 
 function FactsCard({ vdisk: v }: { vdisk: VDisk }) {
-  const labels = Object.entries(v.labels);
   return (
     <Card title="Facts" class="span-6" aside={<Seen at={v.observedAt} />}>
       <Facts
@@ -367,20 +367,7 @@ function FactsCard({ vdisk: v }: { vdisk: VDisk }) {
           ["Last commit", <Age key="commit" at={v.lastCommit} />],
           ["Newest write", `${v.lastSeq}, on the backend up to ${v.committedSeq}`],
           ["Epoch", v.epoch],
-          [
-            "Labels",
-            labels.length === 0 ? (
-              <span class="muted">none</span>
-            ) : (
-              <span class="row">
-                {labels.map(([name, value]) => (
-                  <span key={name} class="chip">
-                    {value ? `${name}=${value}` : name}
-                  </span>
-                ))}
-              </span>
-            ),
-          ],
+          ["Labels", <LabelChips key="labels" labels={v.labels} />],
           ["Id", <code key="id">{v.id}</code>],
         ]}
       />
