@@ -62,10 +62,10 @@ func palette(p *page) {
 func keys(p *page) {
 	p.do("g v leads to the vDisks", chromedp.KeyEvent("gv"), visible(`//td//a[.="web-04"]`))
 	p.do("j and k go through the rows, x chooses", chromedp.KeyEvent("jjk"), until(`document.activeElement.closest("tr")?.querySelector("a").textContent === "web-01"`), chromedp.KeyEvent("x"), visible(`//button[.="Delete 1"]`), chromedp.KeyEvent("x"), absent(`//button[.="Delete 1"]`))
-	p.do("slash filters, and letters are letters there", chromedp.KeyEvent("/"), until(`document.activeElement.type === "search"`), fill(`main input[type=search]`, "gc?"), visible(`//h2[.="No vDisk matches"]`),
+	p.do("slash filters, and letters are letters there", chromedp.KeyEvent("/"), until(`document.activeElement.type === "search"`), fill(`main input[type=search]`, "gc?"), until(`location.search === "?q=gc%3F"`), visible(`//h2[.="No vDisk matches"]`),
 		click(`//button[.="Clear the filter"]`), visible(`//td//a[.="web-04"]`))
 	// Timers of a page end in the order of their time: once this one has, that of the letter before the click has, too.
-	p.do("a letter is not sent after the filter was cleared", fill(`main input[type=search]`, "none"), visible(`//h2[.="No vDisk matches"]`), chromedp.Evaluate[chromedp.Void](`new Promise((done) => {
+	p.do("a letter is not sent after the filter was cleared", fill(`main input[type=search]`, "none"), until(`location.search === "?q=none"`), visible(`//h2[.="No vDisk matches"]`), chromedp.Evaluate[chromedp.Void](`new Promise((done) => {
 		const box = document.querySelector("main input[type=search]");
 		box.value = "nonesuch";
 		box.dispatchEvent(new Event("input", {bubbles: true}));
