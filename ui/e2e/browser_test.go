@@ -304,7 +304,8 @@ func (p *page) axe(state, rules string) {
 	if err != nil {
 		p.t.Fatalf("%s: load axe: %v", state, err)
 	}
-	report, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](`axe.run(document, {resultTypes: ["violations"], runOnly: `+rules+`}).then((r) =>
+	// From the top: a button that is half below the bar there is no smaller than others.
+	report, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](`scrollTo(0, 0); axe.run(document, {resultTypes: ["violations"], runOnly: `+rules+`}).then((r) =>
 		JSON.stringify({passed: r.passes.length, violations: r.violations.map((v) =>
 			({id: v.id, nodes: v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160) + " :: " + n.failureSummary)}))}))`,
 		chromedp.EvalAwaitPromise))

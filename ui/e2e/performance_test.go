@@ -153,7 +153,7 @@ func performanceOfNodes(p *page, beta *testNode) {
 		p.mayAskLate(status, "/performance")
 	}
 	beta.stop()
-	p.do("one is down", visible(`//*[contains(@class,"notice")][contains(.,"Node beta.")][contains(.,"is kept by that node, which does not answer")]`), visible(`//*[@role="img"][starts-with(@aria-label,"IOPS, last hour: alpha ")]//canvas`))
+	p.do("one is down", visible(`//*[contains(@class,"notice")][contains(.,"Node beta.")][contains(.,"is known to that node alone, which does not answer")]`), visible(`//*[@role="img"][starts-with(@aria-label,"IOPS, last hour: alpha ")]//canvas`))
 	p.audit("performance of a node that is down")
 	p.shot("99-performance-node-down")
 }

@@ -4,6 +4,7 @@ import { useState } from "preact/hooks";
 import { save } from "../api/client";
 import { time } from "../format";
 import { query, setQuery } from "../router";
+import { csv } from "../store/csv";
 import { live, now, ranges, type Range } from "../store/history";
 import { useStatus } from "../store/reads";
 import { Button } from "../parts/Button";
@@ -17,7 +18,6 @@ import { objectAddress } from "../parts/ObjectLink";
 import { Empty, Page } from "../parts/Page";
 import {
   columnsOf,
-  csv,
   dayBeforeWords,
   has,
   heatmap,
@@ -91,10 +91,10 @@ export function PerformancePage() {
   const toFile = () => {
     const { header, lines } = table(columns, rows, drawn);
     const more = heated ? heatFields(past, side, heated) : [];
-    const text = csv(
+    const text = csv([
       [...header, ...more.map((f) => f.title)],
-      lines.map((line, i) => [...line, ...more.map((f) => String(f.value(rows[i]?.time ?? 0) ?? ""))]),
-    );
+      ...lines.map((line, i) => [...line, ...more.map((f) => f.value(rows[i]?.time ?? 0))]),
+    ]);
     save(new Blob([text], { type: "text/csv" }), `ovgate-performance-${iso(until ?? now()).replace(/:/g, "")}.csv`);
   };
   const full = refs.length >= objectsMax ? `${objectsMax} objects are shown: take one away first` : undefined;

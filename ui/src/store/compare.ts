@@ -171,19 +171,9 @@ export function bucketText(bounds: number[], i: number): string {
   return to === undefined ? `${latency(from)} and more` : from === 0 ? `below ${latency(to)}` : `${latency(from)} to ${latency(to)}`;
 }
 
-/** A field of a file of comma-separated values (RFC 4180). */
-function field(text: string): string {
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}
-
 /** Numbers without the noise behind the sixth digit. */
 function number(n: number | null | undefined): string {
   return n === null || n === undefined ? "" : String(Number(n.toPrecision(6 + Math.max(0, Math.floor(Math.log10(Math.abs(n) || 1))))));
-}
-
-/** A table as a file: lines end with CR LF. */
-export function csv(header: string[], lines: string[][]): string {
-  return [header, ...lines].map((l) => l.map(field).join(",") + "\r\n").join("");
 }
 
 /** Rows of metrics as a table: the time, then a column for each metric of each object. */
