@@ -106,7 +106,7 @@ export function PerformancePage() {
           <Button kind="primary" reason={full} onClick={() => setAdding(true)}>
             Add object
           </Button>
-          <ShareButton refs={refs} until={until} />
+          <ShareButton refs={refs} until={until ?? rows.at(-1)?.time} />
           <Button reason={reading ? "It is still being read" : rows.length === 0 ? "There is nothing to save yet" : undefined} onClick={toFile}>
             Save as CSV
           </Button>
@@ -271,6 +271,7 @@ function Controls({ range, until, compare, shown, offered }: ControlsProps) {
 }
 
 /** A link to what is shown, also later: its time is the present one. */
+/** A link to what is shown, until a time; what comes later would be missing now and there afterwards. */
 function ShareButton({ refs, until }: { refs: Ref[]; until: number | undefined }) {
   const [link, setLink] = useState<string | undefined>(undefined);
   const make = () => {
