@@ -13,6 +13,7 @@ export type DeviceForm = {
   fingerprint: string;
   accessKey: string;
   node: string;
+  domain: string;
 };
 
 export const emptyDevice: DeviceForm = {
@@ -23,6 +24,7 @@ export const emptyDevice: DeviceForm = {
   fingerprint: "",
   accessKey: "",
   node: "",
+  domain: "",
 };
 
 /** The request that a form stands for. */
@@ -39,17 +41,18 @@ export function deviceOf(f: DeviceForm): OSDInput {
     fingerprint: f.fingerprint.trim(),
     accessKey: f.accessKey.trim(),
     node: f.node.trim() || undefined,
+    domain: f.domain.trim() || undefined,
   };
 }
 
 /** Fields of a request that the part below shows the errors of. */
-export const deviceErrors = ["directory", "capacity", "address", "fingerprint", "accessKey", "node"];
+export const deviceErrors = ["directory", "capacity", "address", "fingerprint", "accessKey", "node", "domain"];
 
 type Props = { form: DeviceForm; onForm: (form: DeviceForm) => void; submit: Submit };
 
 /** Names a device: a directory of the node, or an ASD. */
 export function DeviceField({ form, onForm, submit }: Props) {
-  const text = (name: "directory" | "address" | "fingerprint" | "accessKey" | "node") => ({
+  const text = (name: "directory" | "address" | "fingerprint" | "accessKey" | "node" | "domain") => ({
     name,
     value: form[name],
     onValue: (value: string) => onForm({ ...form, [name]: value }),
@@ -103,6 +106,12 @@ export function DeviceField({ form, onForm, submit }: Props) {
             {...text("node")}
             label="Machine"
             hint="The name of a node, when it is one of the cluster's. Empty: its address counts as a machine."
+          />
+          <TextField
+            {...text("domain")}
+            label="Domain"
+            hint="What fails together with that machine, such as its rack. Of a node of the cluster its own configuration says it."
+            input={{ placeholder: "rack-3" }}
           />
         </>
       )}
