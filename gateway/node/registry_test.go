@@ -57,6 +57,9 @@ func cutAt(t *testing.T, dir, conf, step string, count int) {
 // TestRegistryMoves: the registry of a node with a vDisk moves to etcd, cut off at each step
 // and begun again; in the end all is there, and the node is the same one.
 func TestRegistryMoves(t *testing.T) {
+	if testing.Short() {
+		t.Skip("members of etcd take a minute with the race detector; TestOwnRegistry has them, too")
+	}
 	t.Parallel()
 	m := etcdtest.Serve(t)
 	for i, step := range []string{"marked", "copying", "copied", "placed", "unmarked", ""} {

@@ -220,6 +220,9 @@ func (r *running) knows(name string) bool {
 // TestRegistryRecover: of three members two are lost for good. Nothing answers then; by word of
 // the administrator one goes on alone, and the others become members anew.
 func TestRegistryRecover(t *testing.T) {
+	if testing.Short() {
+		t.Skip("members of etcd take a minute with the race detector; TestOwnRegistry has them, too")
+	}
 	t.Parallel()
 	c := newRinged(t, 3)
 	c.nodes[0].label("d1")
@@ -284,6 +287,9 @@ func (c *ringed) store(i int) *etcd.Store {
 // first start as one, or in the midst of that. It becomes one when it starts; if it never does, the
 // others let nothing of it keep other nodes from becoming members.
 func TestRegistryPowerCut(t *testing.T) {
+	if testing.Short() {
+		t.Skip("members of etcd take a minute with the race detector; TestOwnRegistry has them, too")
+	}
 	t.Parallel()
 	c := newRinged(t, 1)
 	one := c.nodes[0]

@@ -16,6 +16,9 @@ import (
 const (
 	secureRead  = 64 << 10
 	secureWrite = 64 << 10
+	// largeWrite is what is worth a system call of its own, in the clear; a record of TLS is
+	// smaller.
+	largeWrite = 24 << 10
 )
 
 // Clear is the protocol (ALPN) of connections that leave TLS once both ends have shown who
@@ -150,6 +153,9 @@ func (c *heldConn) Write(p []byte) (int, error) {
 	defer c.mu.Unlock()
 	if c.w == nil {
 		return c.Conn.Write(p)
+	}
+	if len(p) >= largeWrite && c.w.Buffered() == 0 {
+		return c.socket.Write(p) // gathered already
 	}
 	return c.w.Write(p)
 }
