@@ -120,7 +120,7 @@ function NodeFacts({ node: n }: { node: Member }) {
       <Facts
         rows={[
           ["Heard", n.self ? "It answers this page" : n.livenessMs !== null ? `${heard(n)} for ${plural(Math.floor(n.livenessMs / 1000), "second")}` : heard(n)],
-          ["Load", load(n)],
+          ["Load", n.self && !n.load ? <span class="muted">told within a cluster</span> : load(n)],
           ["vDisks", <Link key="vdisks" to={`/vdisks?node=${encodeURIComponent(n.name)}`}>{n.vdisks}</Link>],
           ["Domain", n.domain || <span class="muted">not said</span>],
           ["Version", n.version || <span class="muted">not started yet</span>],

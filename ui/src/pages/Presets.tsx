@@ -39,13 +39,12 @@ const columns: Column<Preset>[] = [
     key: "policies",
     title: "Policies",
     wrap: true,
-    cell: (p) =>
-      p.automatic ? <span class="muted">follow the devices</span> : p.policies.map((x) => <div key={x} class="mono">{x}</div>),
-  },
-  {
-    key: "spread",
-    title: "x counts",
-    cell: (p) => (p.spread === "domain" ? "by domain" : "by node"),
+    cell: (p) => (
+      <>
+        {p.automatic ? <span class="muted">follow the devices</span> : p.policies.map((x) => <div key={x} class="mono">{x}</div>)}
+        {p.spread === "domain" && <div class="muted small">x counts domains</div>}
+      </>
+    ),
   },
   { key: "fragment", title: "Fragments", right: true, cell: (p) => bytes(p.fragmentSize) },
   {
