@@ -55,21 +55,8 @@ func (c *counted) Write(p []byte) (int, error) {
 // pair returns both ends of a connection, and what the client writes to.
 func pair(t *testing.T, ctx context.Context, server, client *tls.Config) (to, from *wire.TLSConn, out *counted) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	raw, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { raw.Close() })
-	peer, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { peer.Close() })
+	raw, peer := wire.TCPPair(t)
+	var err error
 	var accept sync.WaitGroup
 	accept.Go(func() { to, err = wire.Secure(ctx, peer, server, true) })
 	out = &counted{Conn: raw}

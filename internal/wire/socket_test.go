@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// tcpPair returns the two ends of a connection.
-func tcpPair(t *testing.T) (a, b *net.TCPConn) {
+// TCPPair returns the two ends of a connection.
+func TCPPair(t *testing.T) (a, b *net.TCPConn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -36,7 +36,7 @@ func tcpPair(t *testing.T) (a, b *net.TCPConn) {
 // TestSocket: what is written in one call and does not fit the socket arrives whole, in both
 // directions at once; and an end is an end.
 func TestSocket(t *testing.T) {
-	a, b := tcpPair(t)
+	a, b := TCPPair(t)
 	ends := []*socket{newSocket(a), newSocket(b)}
 	data := make([]byte, 16<<20)
 	for i := range data {
@@ -87,21 +87,21 @@ func TestSocketErrors(t *testing.T) {
 		}
 	}
 	for name, op := range map[string]func(net.Conn) error{"read": read, "write": write} {
-		a, _ := tcpPair(t)
+		a, _ := TCPPair(t)
 		if err := a.SetDeadline(time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		if err := op(a); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%s past the deadline: %v", name, err)
 		}
-		a, _ = tcpPair(t)
+		a, _ = TCPPair(t)
 		done := make(chan error, 1)
 		go func() { done <- op(a) }()
 		a.Close()
 		if err := <-done; !errors.Is(err, net.ErrClosed) {
 			t.Errorf("%s of a closed connection: %v", name, err)
 		}
-		a, b := tcpPair(t)
+		a, b := TCPPair(t)
 		if err := b.SetLinger(0); err != nil {
 			t.Fatal(err)
 		}
