@@ -13,6 +13,7 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { fillTone, Meter } from "../parts/Meter";
 import { ObjectLink } from "../parts/ObjectLink";
+import { OneOf } from "../parts/OneOf";
 import { Card } from "../parts/Page";
 import { SafetyBar, safetyTone } from "../parts/SafetyBar";
 import { SilentNodes } from "../parts/SilentNodes";
@@ -55,17 +56,7 @@ function BusiestCard({ several }: { several: boolean }) {
       class="span-6"
       aside={
         <div class="ranges" role="group" aria-label="Order of the vDisks">
-          {orders.map((o) => (
-            <button
-              key={o.id}
-              type="button"
-              class="btn small"
-              aria-pressed={o === by}
-              onClick={() => setQuery({ top: o === orders[0] ? undefined : o.id }, { replace: true })}
-            >
-              {o.text}
-            </button>
-          ))}
+          <OneOf options={orders} chosen={by} onChoose={(o) => setQuery({ top: o === orders[0] ? undefined : o.id }, { replace: true })} />
         </div>
       }
     >

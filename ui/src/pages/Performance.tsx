@@ -15,6 +15,7 @@ import { Icon } from "../parts/Icon";
 import { Link } from "../parts/Link";
 import { ErrorPanel, Notice, Skeleton } from "../parts/Notice";
 import { objectAddress } from "../parts/ObjectLink";
+import { OneOf } from "../parts/OneOf";
 import { Empty, Page } from "../parts/Page";
 import {
   columnsOf,
@@ -233,11 +234,7 @@ function Controls({ range, until, compare, shown, offered }: ControlsProps) {
     <div class="stack">
       <div class="bar">
         <div class="ranges" role="group" aria-label="Time that the charts show">
-          {ranges.map((r) => (
-            <button key={r.id} type="button" class="btn small" aria-pressed={r === range} onClick={() => setQuery({ range: r === live ? undefined : r.id }, { replace: true })}>
-              {rangeText(r, fixed)}
-            </button>
-          ))}
+          <OneOf options={ranges} chosen={range} textOf={(r) => rangeText(r, fixed)} onChoose={(r) => setQuery({ range: r === live ? undefined : r.id }, { replace: true })} />
         </div>
         <div class="row" role="group" aria-label="When that time ends">
           <Button small onClick={() => go(Math.floor((until ?? now()) - range.seconds / 2))}>

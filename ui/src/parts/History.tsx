@@ -4,6 +4,7 @@ import { live, ranges, useHistory, type Charted } from "../store/history";
 import { performanceAddress } from "../store/compare";
 import { Link } from "./Link";
 import { ErrorPanel } from "./Notice";
+import { OneOf } from "./OneOf";
 import { PerformanceCharts } from "./PerformanceCharts";
 
 /** The charts of an object; the address says of which time. */
@@ -13,17 +14,7 @@ export function History({ name, ...of }: Charted & { name: string }) {
   return (
     <>
       <div class="span-12 ranges" role="group" aria-label="Time that the charts show">
-        {ranges.map((r) => (
-          <button
-            key={r.id}
-            type="button"
-            class="btn small"
-            aria-pressed={r === range}
-            onClick={() => setQuery({ range: r === live ? undefined : r.id }, { replace: true })}
-          >
-            {r.text}
-          </button>
-        ))}
+        <OneOf options={ranges} chosen={range} onChoose={(r) => setQuery({ range: r === live ? undefined : r.id }, { replace: true })} />
         <span class="spacer" />
         <Link to={performanceAddress([{ kind: of.kind, name }]) + (range === live ? "" : "&range=" + range.id)}>Compare…</Link>
       </div>
