@@ -6,14 +6,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/openvstorage/ovgate/alba/asd"
 	"github.com/openvstorage/ovgate/alba/asd/remote"
 	"github.com/openvstorage/ovgate/alba/manager"
 	"github.com/openvstorage/ovgate/alba/osd"
@@ -37,14 +35,12 @@ type localDevices struct {
 	closed bool
 }
 
-// localDevice is an open directory. Handles share it.
+// localDevice is an open directory. Handles share it; while its disk fails too.
 type localDevice struct {
-	*asd.Store
-	id   string
+	*asdnode.Device
 	dir  string
 	dev  uint64 // of the file system
 	all  *localDevices
-	lock io.Closer
 	refs int
 }
 
@@ -81,22 +77,11 @@ func (l *localDevices) use(dir string, o asdnode.Options) (osd.OSD, error) {
 		return nil, ErrClosed
 	}
 	if dev := l.byDir[dir]; dev != nil {
-		info, err := dev.Store.Info(context.Background())
-		if err == nil && o.ID != "" && info.ID != o.ID {
-			return nil, fmt.Errorf("%w: directory %s holds %s, not %s", osd.ErrIdentity, dir, info.ID, o.ID)
+		if o.ID != "" && dev.ID() != o.ID {
+			return nil, fmt.Errorf("%w: directory %s holds %s, not %s", osd.ErrIdentity, dir, dev.ID(), o.ID)
 		}
-		if err == nil {
-			dev.refs++
-			return &handle{localDevice: dev}, nil
-		}
-		// It failed: opened anew below, once nobody uses it.
-		if dev.refs > 0 {
-			return nil, err
-		}
-		delete(l.byDir, dir)
-		if err := errors.Join(dev.Store.Close(), dev.lock.Close()); err != nil {
-			l.log.Warn("failed device was not closed in order", "directory", dir, "error", err)
-		}
+		dev.refs++
+		return &handle{localDevice: dev}, nil
 	}
 	dev, err := l.openDir(dir, o)
 	if err != nil {
@@ -109,19 +94,15 @@ func (l *localDevices) use(dir string, o asdnode.Options) (osd.OSD, error) {
 
 func (l *localDevices) openDir(dir string, o asdnode.Options) (*localDevice, error) {
 	o.Log, o.Version = l.log, l.version
-	s, lock, err := asdnode.OpenDir(dir, o)
+	d, err := asdnode.Open(dir, o)
 	if err != nil {
 		return nil, err
 	}
 	var st unix.Stat_t
-	info, err := s.Info(context.Background())
-	if err == nil {
-		err = unix.Stat(dir, &st)
+	if err := unix.Stat(dir, &st); err != nil {
+		return nil, errors.Join(fmt.Errorf("asd directory %s: %w", dir, err), d.Close())
 	}
-	if err != nil {
-		return nil, errors.Join(err, s.Close(), lock.Close())
-	}
-	return &localDevice{Store: s, id: info.ID, dir: dir, dev: st.Dev, all: l, lock: lock}, nil
+	return &localDevice{Device: d, dir: dir, dev: st.Dev, all: l}, nil
 }
 
 // byID returns the device with this identity that is open; nil: none.
@@ -129,7 +110,7 @@ func (l *localDevices) byID(uuid string) *localDevice {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, d := range l.byDir {
-		if d.id == uuid {
+		if d.ID() == uuid {
 			return d
 		}
 	}
@@ -139,7 +120,7 @@ func (l *localDevices) byID(uuid string) *localDevice {
 // Info implements osd.OSD. Devices on one file system share what is free there:
 // each says its part, so that the sum is right.
 func (d *localDevice) Info(ctx context.Context) (osd.Info, error) {
-	info, err := d.Store.Info(ctx)
+	info, err := d.Device.Info(ctx)
 	if err != nil {
 		return info, err
 	}
@@ -165,7 +146,7 @@ func (l *localDevices) release(d *localDevice) error {
 		return nil
 	}
 	delete(l.byDir, d.dir)
-	return errors.Join(d.Store.Close(), d.lock.Close())
+	return d.Device.Close()
 }
 
 func (l *localDevices) close() error {
@@ -174,7 +155,7 @@ func (l *localDevices) close() error {
 	l.closed = true
 	var err error
 	for _, d := range l.byDir {
-		err = errors.Join(err, d.Store.Close(), d.lock.Close())
+		err = errors.Join(err, d.Device.Close())
 	}
 	clear(l.byDir)
 	return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -11,7 +12,9 @@ import (
 	"time"
 
 	"github.com/openvstorage/ovgate/alba/manager"
+	"github.com/openvstorage/ovgate/alba/osd"
 	"github.com/openvstorage/ovgate/alba/preset"
+	"github.com/openvstorage/ovgate/internal/smalldisk"
 )
 
 // What the devices use is what the manifests say, within 1 %, also after deletes and
@@ -115,5 +118,56 @@ func TestPieces(t *testing.T) {
 		if !bytes.Equal(p, data[500000:][:len(p)]) {
 			t.Errorf("%s: wrong content", name)
 		}
+	}
+}
+
+// A device of this node whose disk others fill fails, for all who have it open; once there is
+// space it works again by itself, for all of them, and has what was acknowledged.
+func TestLocalDeviceOfFullDisk(t *testing.T) {
+	disk := smalldisk.Mount(t, 64<<20)
+	local := newLocalDevices("", slog.New(slog.DiscardHandler))
+	defer func() { must(t, local.close()) }()
+	mine, err := local.make(Dir{Path: filepath.Join(disk, "1")})
+	must(t, err)
+	info, err := mine.Info(t.Context())
+	must(t, err)
+	again, err := local.open(manager.OSD{UUID: info.ID, Directory: filepath.Join(disk, "1")})
+	must(t, err)
+	uses := []osd.OSD{mine, again, servedDevice{local, info.ID}}
+	set := func(d osd.OSD, key string) error {
+		return d.Apply(t.Context(), nil, []osd.Update{osd.Set([]byte(key), []byte("value"))}, osd.High)
+	}
+	must(t, set(mine, "kept"))
+	empty := smalldisk.Fill(t, disk)
+	until(t, "the device has failed", func() bool {
+		for range 1000 { // deletes are taken while a device is full, and their log grows
+			if err := mine.Apply(t.Context(), nil, []osd.Update{osd.Delete([]byte("none"))}, osd.High); errors.Is(err, osd.ErrFailed) {
+				return true
+			}
+		}
+		return false
+	})
+	if late, err := local.open(manager.OSD{UUID: info.ID, Directory: filepath.Join(disk, "1")}); err != nil {
+		t.Errorf("opened while it does not work: %v", err)
+	} else {
+		uses = append(uses, late)
+	}
+	empty()
+	for i, d := range uses {
+		until(t, fmt.Sprintf("use %d works again", i), func() bool { return set(d, fmt.Sprintf("more%d", i)) == nil })
+		values, err := d.Get(t.Context(), [][]byte{[]byte("kept")}, 16, osd.High)
+		must(t, err)
+		if len(values) != 1 || string(values[0].Data) != "value" {
+			t.Errorf("use %d: %+v", i, values)
+		}
+	}
+	if _, err := local.open(manager.OSD{UUID: "another", Directory: filepath.Join(disk, "1")}); !errors.Is(err, osd.ErrIdentity) {
+		t.Errorf("as another device: %v", err)
+	}
+	for _, d := range uses {
+		must(t, d.Close())
+	}
+	if local.byID(info.ID) != nil {
+		t.Error("it is open, and nobody uses it")
 	}
 }

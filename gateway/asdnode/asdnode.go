@@ -1,6 +1,6 @@
 // Package asdnode runs devices on directories of this machine. The verb
 // `ovgate asd` calls Run, which serves one over the network; a node that has
-// devices of its own opens them with OpenDir. Either may open what the other made.
+// devices of its own opens them with Open. Either may open what the other made.
 //
 // # Directory (mode 0700)
 //
@@ -25,9 +25,9 @@
 //	    where none was served before: an empty store is a disk not mounted.
 //	D2  Certificate and access key are made once and stay: clients know them.
 //	D3  The access key goes to its file only, never to output or log.
-//	D4  A device whose disk failed, such as one that others filled, is opened anew by Run, again
-//	    and again, until its disk works, and is the same device then; the lock is held
-//	    all the time. A node opens its own anew when it next uses them.
+//	D4  A device whose disk failed, such as one that others filled, is opened anew, again and
+//	    again, until its disk works, and is the same device then; the lock is held all the
+//	    time, and a disk that is gone from its directory leaves that as it is.
 package asdnode
 
 import (
@@ -46,7 +46,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/openvstorage/ovgate/alba/asd"
 	"github.com/openvstorage/ovgate/alba/asd/remote"
 	"github.com/openvstorage/ovgate/gateway/disk"
 	"github.com/openvstorage/ovgate/internal/blockfs"
@@ -142,12 +141,11 @@ func Run(ctx context.Context, o RunOptions) (runErr error) {
 	if err != nil {
 		return fmt.Errorf("asd directory: %w", err)
 	}
-	store, lock, err := OpenDir(dir, opts)
+	dev, err := Open(dir, opts)
 	if err != nil {
 		return err
 	}
-	dev := newDevice(store, func() (*asd.Store, error) { return openAgain(dir, opts) }, log, clock.Real{})
-	defer func() { runErr = errors.Join(runErr, dev.Close(), lock.Close()) }()
+	defer func() { runErr = errors.Join(runErr, dev.Close()) }()
 	if err := made(); err != nil {
 		return err
 	}
@@ -171,16 +169,7 @@ func Run(ctx context.Context, o RunOptions) (runErr error) {
 	if err != nil {
 		return fmt.Errorf("asd cannot listen on %s: %w: stop what uses it, or choose another address with --listen", o.Listen, err)
 	}
-	info, err := dev.Info(ctx)
-	if err != nil {
-		return errors.Join(err, l.Close())
-	}
-	opts.ID = info.ID
-	keeping, endKeeping := context.WithCancel(ctx)
-	kept := make(chan struct{})
-	go func() { dev.keep(keeping); close(kept) }()
-	defer func() { endKeeping(); <-kept }()
-	a := Announcement{ID: info.ID, Address: l.Addr().String(), Fingerprint: remote.Fingerprint(cert.Certificate[0]), KeyFile: filepath.Join(dir, keyName)}
+	a := Announcement{ID: dev.ID(), Address: l.Addr().String(), Fingerprint: remote.Fingerprint(cert.Certificate[0]), KeyFile: filepath.Join(dir, keyName)}
 	watched, stopWatch := context.WithCancel(ctx)
 	defer stopWatch()
 	return serve(ctx, server, l, log, func() error {

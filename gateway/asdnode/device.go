@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -20,26 +22,62 @@ const (
 	reopenMax = 30 * time.Second
 )
 
-// device is a store that is opened anew after its disk failed, as by a restart of the process
-// (D4). In between every call fails with osd.ErrFailed, and says why. It implements osd.OSD.
-type device struct {
+// Device is a directory that this process has as a device. When its disk fails it is opened
+// anew, as by a restart of the process (D4); in between every call fails with osd.ErrFailed, and
+// says why. It implements osd.OSD.
+type Device struct {
+	id   string
 	open func() (*asd.Store, error) // anew, the same device
 	log  *slog.Logger
 	clk  clock.Clock
+	lock io.Closer
 
 	failed chan struct{} // somebody met osd.ErrFailed; of size 1
+	stop   context.CancelFunc
+	kept   chan struct{} // keep has ended
 
 	mu    sync.RWMutex
 	store *asd.Store
 	away  error // why there is none; nil: there is
 }
 
-func newDevice(store *asd.Store, open func() (*asd.Store, error), log *slog.Logger, clk clock.Clock) *device {
-	return &device{open: open, log: log, clk: clk, failed: make(chan struct{}, 1), store: store}
+// Open takes a directory for this process as OpenDir does, until Close.
+func Open(dir string, o Options) (*Device, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("asd directory: %w", err)
+	}
+	store, lock, err := OpenDir(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	info, err := store.Info(context.Background())
+	if err != nil {
+		return nil, errors.Join(err, store.Close(), lock.Close())
+	}
+	o.ID = info.ID
+	d := newDevice(store, lock, o, func() (*asd.Store, error) { return openAgain(dir, o) })
+	return d, nil
 }
 
+func newDevice(store *asd.Store, lock io.Closer, o Options, open func() (*asd.Store, error)) *Device {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	d := &Device{
+		id: o.ID, open: open, log: o.Log, clk: clock.Real{}, lock: lock,
+		failed: make(chan struct{}, 1), stop: stop, kept: make(chan struct{}), store: store,
+	}
+	go func() { d.keep(ctx); close(d.kept) }()
+	return d
+}
+
+// ID is the device's identity.
+func (d *Device) ID() string { return d.id }
+
 // keep opens the device anew whenever it failed, until ctx ends.
-func (d *device) keep(ctx context.Context) {
+func (d *Device) keep(ctx context.Context) {
 	opened, wait := d.clk.Now(), reopenMin
 	for {
 		select {
@@ -62,24 +100,24 @@ func (d *device) keep(ctx context.Context) {
 			}
 			wait = min(2*wait, reopenMax)
 			if err = d.again(); err != nil {
-				d.log.Warn("device is not opened anew, which is tried again", "error", err)
+				d.log.Warn("device is not opened anew, which is tried again", "device", d.id, "error", err)
 				d.leave(fmt.Errorf("%w: %w", osd.ErrFailed, err))
 			}
 		}
 		opened = d.clk.Now()
-		d.log.Info("device opened anew after a failure of its disk")
+		d.log.Info("device opened anew after a failure of its disk", "device", d.id)
 	}
 }
 
 // leave has calls fail.
-func (d *device) leave(why error) {
+func (d *Device) leave(why error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.away = why
 }
 
 // again opens the device.
-func (d *device) again() error {
+func (d *Device) again() error {
 	s, err := d.open()
 	if err != nil {
 		return err
@@ -91,7 +129,7 @@ func (d *device) again() error {
 }
 
 // now is the store, or why there is none.
-func (d *device) now() (*asd.Store, error) {
+func (d *Device) now() (*asd.Store, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.store, d.away
@@ -99,7 +137,7 @@ func (d *device) now() (*asd.Store, error) {
 
 // use does something with the store. A store that keep closed meanwhile has not begun with it:
 // it is asked of the next one.
-func (d *device) use(do func(*asd.Store) error) error {
+func (d *Device) use(do func(*asd.Store) error) error {
 	s, err := d.now()
 	for err == nil {
 		err = do(s)
@@ -122,44 +160,48 @@ func (d *device) use(do func(*asd.Store) error) error {
 }
 
 // Info implements osd.OSD.
-func (d *device) Info(ctx context.Context) (info osd.Info, err error) {
+func (d *Device) Info(ctx context.Context) (info osd.Info, err error) {
 	err = d.use(func(s *asd.Store) error { info, err = s.Info(ctx); return err })
 	return info, err
 }
 
 // Stats implements osd.OSD.
-func (d *device) Stats(ctx context.Context) (stats osd.Stats, err error) {
+func (d *Device) Stats(ctx context.Context) (stats osd.Stats, err error) {
 	err = d.use(func(s *asd.Store) error { stats, err = s.Stats(ctx); return err })
 	return stats, err
 }
 
 // Get implements osd.OSD.
-func (d *device) Get(ctx context.Context, keys [][]byte, limit int, prio osd.Priority) (values []osd.Value, err error) {
+func (d *Device) Get(ctx context.Context, keys [][]byte, limit int, prio osd.Priority) (values []osd.Value, err error) {
 	err = d.use(func(s *asd.Store) error { values, err = s.Get(ctx, keys, limit, prio); return err })
 	return values, err
 }
 
 // Read implements osd.OSD.
-func (d *device) Read(ctx context.Context, key []byte, off int64, p []byte, prio osd.Priority) error {
+func (d *Device) Read(ctx context.Context, key []byte, off int64, p []byte, prio osd.Priority) error {
 	return d.use(func(s *asd.Store) error { return s.Read(ctx, key, off, p, prio) })
 }
 
 // Apply implements osd.OSD.
-func (d *device) Apply(ctx context.Context, asserts []osd.Assert, updates []osd.Update, prio osd.Priority) error {
+func (d *Device) Apply(ctx context.Context, asserts []osd.Assert, updates []osd.Update, prio osd.Priority) error {
 	return d.use(func(s *asd.Store) error { return s.Apply(ctx, asserts, updates, prio) })
 }
 
 // List implements osd.OSD.
-func (d *device) List(ctx context.Context, prefix, after []byte, limit int, prio osd.Priority) (entries []osd.Entry, err error) {
+func (d *Device) List(ctx context.Context, prefix, after []byte, limit int, prio osd.Priority) (entries []osd.Entry, err error) {
 	err = d.use(func(s *asd.Store) error { entries, err = s.List(ctx, prefix, after, limit, prio); return err })
 	return entries, err
 }
 
 // Validate implements osd.OSD.
-func (d *device) Validate(ctx context.Context, prefix, after []byte, limit int, budget int64) (v osd.Validation, err error) {
+func (d *Device) Validate(ctx context.Context, prefix, after []byte, limit int, budget int64) (v osd.Validation, err error) {
 	err = d.use(func(s *asd.Store) error { v, err = s.Validate(ctx, prefix, after, limit, budget); return err })
 	return v, err
 }
 
-// Close closes the device; keep has ended.
-func (d *device) Close() error { return d.store.Close() }
+// Close gives the directory back. Calls end before it.
+func (d *Device) Close() error {
+	d.stop()
+	<-d.kept
+	return errors.Join(d.store.Close(), d.lock.Close())
+}

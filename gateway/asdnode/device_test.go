@@ -3,19 +3,15 @@ package asdnode
 import (
 	"context"
 	"errors"
-	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/openvstorage/ovgate/alba/asd"
 	"github.com/openvstorage/ovgate/alba/osd"
-	"github.com/openvstorage/ovgate/internal/clock"
+	"github.com/openvstorage/ovgate/internal/smalldisk"
 )
 
 // eventually waits for a condition.
@@ -53,19 +49,14 @@ func TestDeviceOpenedAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	var tries atomic.Int32
-	d := newDevice(store, func() (*asd.Store, error) {
+	d := newDevice(store, lock, Options{ID: info.ID}, func() (*asd.Store, error) {
 		if tries.Add(1) == 1 {
 			return nil, errors.New("the disk is away")
 		}
 		return openAgain(dir, Options{ID: info.ID})
-	}, slog.New(slog.NewTextHandler(io.Discard, nil)), clock.Real{})
-	ctx, cancel := context.WithCancel(t.Context())
-	kept := make(chan struct{})
-	go func() { d.keep(ctx); close(kept) }()
+	})
 	defer func() {
-		cancel()
-		<-kept
-		if err := errors.Join(d.Close(), lock.Close()); err != nil {
+		if err := d.Close(); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -120,21 +111,7 @@ func TestOpenAgainWithoutDisk(t *testing.T) {
 // TestRunFullDisk: others fill the disk of a device that is served, until it fails; once there
 // is space it works again by itself, with all that was acknowledged.
 func TestRunFullDisk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("a file system of its own needs root")
-		}
-		t.Skip("a file system of its own needs root")
-	}
-	disk := t.TempDir()
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64m,mode=0700"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(disk, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	disk := smalldisk.Mount(t, 64<<20)
 	s := run(t, RunOptions{Dir: filepath.Join(disk, "device")})
 	defer s.stop()
 	c := s.client()
@@ -142,17 +119,7 @@ func TestRunFullDisk(t *testing.T) {
 	if err := set(c, "kept", []byte("value")); err != nil {
 		t.Fatal(err)
 	}
-	ballast := filepath.Join(disk, "ballast")
-	f, err := os.Create(ballast)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.Write(make([]byte, 80<<20)); !errors.Is(err, unix.ENOSPC) {
-		t.Fatalf("the disk is not full: %v", err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
+	empty := smalldisk.Fill(t, disk)
 	// Deletes are taken while a device is full: their log fills the last page.
 	eventually(t, "failed", func() error {
 		for range 1000 {
@@ -162,9 +129,7 @@ func TestRunFullDisk(t *testing.T) {
 		}
 		return errors.New("it goes on")
 	})
-	if err := os.Remove(ballast); err != nil {
-		t.Fatal(err)
-	}
+	empty()
 	eventually(t, "working again", func() error { return set(c, "more", []byte("value")) })
 	for _, key := range []string{"kept", "more"} {
 		if v, err := read(c, key, 5); err != nil || string(v) != "value" {

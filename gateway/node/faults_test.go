@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/openvstorage/ovgate/gateway/observe"
+	"github.com/openvstorage/ovgate/internal/smalldisk"
 	"github.com/openvstorage/ovgate/iscsi"
 	"github.com/openvstorage/ovgate/iscsi/initiator"
 	"github.com/openvstorage/ovgate/volumedriver/backend/backendtest"
@@ -132,14 +133,7 @@ func resize(t *testing.T, dir string, percent, bytes uint64) {
 		// In the middle of that percent, which health rounds up: the node goes on writing.
 		option = fmt.Sprintf("size=%d", (st.Blocks-st.Bfree)*uint64(st.Bsize)*200/(2*percent-1))
 	}
-	remount(t, dir, option)
-}
-
-func remount(t *testing.T, dir, options string) {
-	t.Helper()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, options); err != nil {
-		t.Fatal(err)
-	}
+	smalldisk.Remount(t, dir, option)
 }
 
 // away is a directory that changes places with a file.
@@ -207,7 +201,7 @@ func TestFaults(t *testing.T) {
 		t.Skip("step by step: nothing for the race detector")
 	}
 	const large = 1 << 30
-	data, space := small(t, large), small(t, 64<<20)
+	data, space := smalldisk.Mount(t, large), smalldisk.Mount(t, 64<<20)
 	bad, device, fail, replace := failing(t)
 	f := filepath.Join(t.TempDir(), "ovgate.yaml")
 	write(t, f, fmt.Sprintf("read_cache: [{dir: %q, bytes: 67108864}]\n", bad))
@@ -261,8 +255,8 @@ func TestFaults(t *testing.T) {
 			if err := unix.Statfs(data, &st); err != nil {
 				t.Fatal(err)
 			}
-			remount(t, data, fmt.Sprintf("nr_inodes=%d", (st.Files-st.Ffree)*100/95))
-		}, func() { remount(t, data, "nr_inodes=1000000") }},
+			smalldisk.Remount(t, data, fmt.Sprintf("nr_inodes=%d", (st.Files-st.Ffree)*100/95))
+		}, func() { smalldisk.Remount(t, data, "nr_inodes=1000000") }},
 		{"open files run out", "open_files", "", "may open", "LimitNOFILE", func() {
 			if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 				t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/clustertest"
 	"github.com/openvstorage/ovgate/gateway/disk"
 	"github.com/openvstorage/ovgate/gateway/disk/disktest"
+	"github.com/openvstorage/ovgate/internal/smalldisk"
 	"github.com/openvstorage/ovgate/volumedriver/backend/backendtest"
 )
 
@@ -27,7 +28,7 @@ type asdServer struct {
 // newASD serves an ASD, and has a node claim it.
 func newASD(s sick, size int64) *asdServer {
 	s.t.Helper()
-	a := &asdServer{dir: small(s.t, size)}
+	a := &asdServer{dir: smalldisk.Mount(s.t, size)}
 	ctx, cancel := context.WithCancel(context.Background())
 	r, w := io.Pipe()
 	done := make(chan error, 1)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/openvstorage/ovgate/internal/freeport"
 	"github.com/openvstorage/ovgate/internal/kv/etcd/etcdtest"
+	"github.com/openvstorage/ovgate/internal/smalldisk"
 	"github.com/openvstorage/ovgate/volumedriver/backend/backendtest"
 )
 
@@ -79,7 +80,7 @@ func TestFaultsOfDataDir(t *testing.T) {
 	}
 	t.Parallel()
 	type m = map[string]any
-	data := small(t, 256<<20)
+	data := smalldisk.Mount(t, 256<<20)
 	s := sick{shift: &shift{}}
 	s.running = start(t, Options{Data: data, shift: s.shift})
 	s.pool("gold", t.TempDir())

@@ -4,36 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/openvstorage/ovgate/internal/smalldisk"
 	"github.com/openvstorage/ovgate/iscsi/initiator"
 	"github.com/openvstorage/ovgate/volumedriver/backend/backendtest"
 	"github.com/openvstorage/ovgate/volumedriver/backend/remote/remotetest"
 )
-
-// small mounts a file system of so many bytes, for stores that run full in earnest.
-func small(t *testing.T, bytes int64) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", bytes)); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("no file system of its own: %v", err)
-		}
-		t.Skipf("no file system of its own, run it as root: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Errorf("unmount %s: %v", dir, err)
-		}
-	})
-	return dir
-}
 
 // commandPatience is how long Linux waits for a command before it aborts it.
 const commandPatience = 30 * time.Second
@@ -44,7 +23,7 @@ const commandPatience = 30 * time.Second
 func TestStoreFull(t *testing.T) {
 	t.Parallel()
 	const block, large = 1 << 20, 64 << 20
-	dir := small(t, large)
+	dir := smalldisk.Mount(t, large)
 	p := remotetest.Peer(t, "s3", "--data", dir)
 	r := start(t, Options{Data: t.TempDir()})
 	r.call("POST", "/backends", map[string]any{"name": "store", "kind": "s3", "secret": p["secret_key"],
@@ -112,23 +91,12 @@ func TestStoreFull(t *testing.T) {
 	}
 
 	// Not even the few bytes of a new vDisk fit.
-	ballast, err := os.Create(filepath.Join(dir, "ballast"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for err == nil {
-		_, err = ballast.Write(make([]byte, 4096))
-	}
-	if err := errors.Join(ballast.Close(), err); !errors.Is(err, unix.ENOSPC) {
-		t.Fatal(err)
-	}
+	empty := smalldisk.Fill(t, dir)
 	if e := r.call("POST", "/vdisks", map[string]any{"name": "late", "vpool": "gold", "size": 1 << 30}, 507); e["code"] != "no_space" {
 		t.Errorf("a vDisk on a full store: %v", e)
 	}
 	r.until("nothing is left of it", func() bool { status, _ := r.try("GET", "/vdisks/late", nil); return status == 404 })
-	if err := os.Remove(ballast.Name()); err != nil {
-		t.Fatal(err)
-	}
+	empty()
 	r.disk("late", "gold", 1<<30)
 
 	// Space is made with what is there.
@@ -148,9 +116,7 @@ func TestStoreFull(t *testing.T) {
 		return err == nil
 	})
 	// And the store grows.
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, fmt.Sprintf("size=%d", 8*large)); err != nil {
-		t.Fatal(err)
-	}
+	smalldisk.Remount(t, dir, fmt.Sprintf("size=%d", 8*large))
 	r.call("POST", "/vdisks/disk/commit", nil, 200)
 	r.until("well", func() bool { return !strings.Contains(r.text(r.call("GET", "/status", nil, 200)), "no space left") })
 	for i := 1; i <= written; i += 7 {

@@ -3,7 +3,6 @@ package etcd_test
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -15,7 +14,7 @@ import (
 	"github.com/openvstorage/ovgate/internal/kv"
 	"github.com/openvstorage/ovgate/internal/kv/etcd"
 	"github.com/openvstorage/ovgate/internal/kv/etcd/etcdtest"
-	"golang.org/x/sys/unix"
+	"github.com/openvstorage/ovgate/internal/smalldisk"
 )
 
 // TestMemberStates: each member tells its size and the alarms; one that is not there says
@@ -80,18 +79,7 @@ func TestMemberStates(t *testing.T) {
 
 // TestFault: a member whose disk is full ends, and the process does not.
 func TestFault(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("mounts a small disk")
-	}
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=96m"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := smalldisk.Mount(t, 96<<20)
 	o := etcd.ServerOptions{Name: "m", Dir: filepath.Join(dir, "m"), Members: map[string]string{"m": etcdtest.Free(t)}, Client: etcdtest.Free(t), Token: t.Name()}
 	s, err := etcd.Serve(t.Context(), o)
 	if err != nil {
