@@ -94,6 +94,8 @@ var notInGolden = map[string]string{
 	"internal/kv/dump/dump.go Format":                "the backup of the metadata is outside of a node; internal/kv/dump has its golden",
 	"volumedriver/dtl/copy.go stateFormat":           "takes another node's journal",
 	"volumedriver/journal/format.go plainVersion":    "a number that formatVersion counts",
+	"volumedriver/journal/frame.go frameVersion":     "frames last until a clean stop; volumedriver/journal has their golden",
+	"volumedriver/journal/pool.go groupFormat":       "is there until a clean stop",
 	"volumedriver/tlog/tlog.go movedVersion":         "a number that version counts",
 	"volumedriver/tlog/tlog.go plainVersion":         "a number that version counts",
 	"volumedriver/volume/restored.go RestoredFormat": "takes a restore of the metadata",

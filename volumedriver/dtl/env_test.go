@@ -188,7 +188,8 @@ func (s *source) record(clusters int) (frame []byte, last uint64) {
 	var r journal.Record
 	s.log.Build(b, &r)
 	frame = append([]byte(nil), r.Bytes()...)
-	if _, err := s.log.Write(&r); err != nil {
+	s.log.Start(&r)
+	if _, err := s.log.Finish(&r); err != nil {
 		s.t.Fatal(err)
 	}
 	return frame, seq

@@ -472,7 +472,8 @@ func (o *simOpening) write(cmd *simCommand, ch *simChannel) {
 func (o *simOpening) land(n int) {
 	for _, w := range o.pend[:n] {
 		if !w.wrote {
-			if _, err := o.log.Write(&w.rec); err != nil {
+			o.log.Start(&w.rec)
+			if _, err := o.log.Finish(&w.rec); err != nil {
 				o.n.s.t.Fatal(err)
 			}
 			w.wrote = true

@@ -3,6 +3,7 @@ package journal
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -35,9 +36,9 @@ var crashBatches = func() []*Batch {
 	return b
 }()
 
-// crashScript runs a pool from nothing: creation, appends over several chunks, a
-// promise, an idle vDisk beside it, releases.
-func crashScript(fsys blockfs.FS, acked *atomic.Int64) error {
+// crashScript runs a pool from nothing: creation, appends over several chunks, up to so many
+// under way at once, a promise, an idle vDisk beside it, releases.
+func crashScript(fsys blockfs.FS, under int, acked *atomic.Int64) error {
 	o := poolOptions(fsys)
 	o.MaxBytes = crashPool
 	p, err := OpenPool(o)
@@ -46,20 +47,40 @@ func crashScript(fsys blockfs.FS, acked *atomic.Int64) error {
 	}
 	defer p.Close()
 	l := newTestLog(p, diskA, 1, 1, nil)
-	for i := range 24 {
-		if _, err := put(l, crashBatches[l.NextSeq()]); err != nil {
-			return err
+	for l.NextSeq() <= 24 {
+		// The first of them makes room, and the last of them is begun first.
+		var built []*Record
+		for next := l.NextSeq(); len(built) < under && next <= 24; next = l.NextSeq() {
+			b := crashBatches[next]
+			if len(built) > 0 && (!l.Fits(recordBytes(b)) || next == 10+1 || next == 19+1) {
+				break
+			}
+			if len(built) == 0 {
+				if err := room(l, b); err != nil {
+					return err
+				}
+			}
+			built = append(built, new(Record))
+			l.Build(b, built[len(built)-1])
 		}
-		acked.Store(int64(l.NextSeq() - 1))
-		switch i {
-		case 9:
+		for _, r := range slices.Backward(built) {
+			l.Start(r)
+		}
+		for _, r := range built {
+			if _, err := l.Finish(r); err != nil {
+				return err
+			}
+			acked.Store(int64(r.lastSeq))
+		}
+		switch acked.Load() {
+		case 10:
 			if _, err := l.Promise(1); err != nil {
 				return err
 			}
 			if _, err := put(newTestLog(p, diskB, 1, 1, nil), oneWrite(1, 1)); err != nil {
 				return err
 			}
-		case 18:
+		case 19:
 			l.Release(12)
 		}
 	}
@@ -70,8 +91,12 @@ func crashScript(fsys blockfs.FS, acked *atomic.Int64) error {
 // something, with every fate of what was not durable: what was acknowledged is
 // there, nothing is wrong, and the pool works on.
 func TestCrashEverywhere(t *testing.T) {
-	for _, faults := range []bool{false, true} {
-		t.Run(fmt.Sprintf("faults=%t", faults), func(t *testing.T) {
+	for _, c := range []struct {
+		faults bool
+		under  int
+	}{{false, 1}, {true, 1}, {false, 3}, {true, 3}} {
+		t.Run(fmt.Sprintf("faults=%t under=%d", c.faults, c.under), func(t *testing.T) {
+			faults, under := c.faults, c.under
 			m := blockfs.NewMem()
 			fates := []blockfs.Unsynced{blockfs.DropAll, blockfs.Tear, blockfs.Reorder, blockfs.KeepAll}
 			if faults {
@@ -84,7 +109,7 @@ func TestCrashEverywhere(t *testing.T) {
 				for seed, how := range fates {
 					c := crashed{acked: acked.Load(), label: fmt.Sprintf("%v, unsynced %d", op, how)}
 					c.fs = m.Crash(blockfs.CrashConfig{Unsynced: how, Rand: rand.New(rand.NewPCG(uint64(n), uint64(seed)))})
-					c.begun = acked.Load() + 1
+					c.begun = acked.Load() + int64(under)
 					mu.Lock()
 					cuts = append(cuts, c)
 					mu.Unlock()
@@ -99,7 +124,7 @@ func TestCrashEverywhere(t *testing.T) {
 				}
 				return nil
 			})
-			if err := crashScript(fsys, &acked); err != nil {
+			if err := crashScript(fsys, under, &acked); err != nil {
 				t.Fatal(err)
 			}
 			if acked.Load() != 24 || len(cuts) < 100 {

@@ -6,6 +6,9 @@
 // one being appended to. A chunk belongs to one vDisk at a time; the empty record that
 // opens it, written twice, says whose it is.
 //
+// When many logs append at once, their records are durable with frames of the group log first,
+// many with one write, and get into their chunks later (group.go, frame.go).
+//
 // # Chunk
 //
 //	0       4 KiB          8 KiB
@@ -52,18 +55,25 @@
 //	    and the chunk's generation match. The generation is a random number drawn
 //	    each time a chunk is taken, so what an earlier user of the chunk left
 //	    behind never counts.
-//	J2  Append and Write return nil only when the record is durable. Records are
-//	    written one at a time and in order, so the promise of a record is the last
-//	    seq before it; the next one may be built meanwhile.
+//	J2  Append and Finish return nil only when the record is durable, and all before
+//	    it. Several may be written at once, each behind the one before; the promise
+//	    of a record is the last seq that was finished when it was built.
 //	J3  In a chunk, records follow each other without gap in offset and seq. The
 //	    first bad record ends the chunk's log: above every promise it is a torn
-//	    tail and cut; at or below a promise of a later record it is corruption (E3).
+//	    tail and cut, with what was written behind it; at or below a promise of a
+//	    later record it is corruption (E3).
 //	J4  After a failed append the file is never written again. What the Log still
 //	    needs of it is rewritten to another chunk at the same offsets, then the
 //	    append is retried there (E4). A record may thus exist twice; the copies
 //	    agree in epoch, seq, extents and sums.
 //	J5  A chunk returns to the pool only when everything in it is below the
 //	    committed head and no reader holds it.
+//
+//	J6  A record that is in a frame and not in its chunk is in memory too, or its chunk
+//	    was released. It is put into the chunk before the file of the frame is used
+//	    again, which a later frame says first; before a log is closed; and, after a
+//	    crash, before anything of the pool is read. While there are frames, pool.json
+//	    says so, and programs that do not know them refuse the pool.
 //
 // It does not know backends, maps or heads, and keeps no state file: what is in
 // use is found by reading the chunks.

@@ -123,21 +123,27 @@ func recordBytes(b *Batch) int64 {
 
 // put appends b, on another chunk if need be.
 func put(l *Log, b *Batch) (Placed, error) {
-	n := recordBytes(b)
-	if !l.Fits(n) {
-		err := l.AddChunk()
-		if errors.Is(err, ErrNoChunk) { // one may be in the making
-			l.pool.grow.Wait()
-			err = l.AddChunk()
-		}
-		if err != nil {
-			return Placed{}, err
-		}
-		if !l.Fits(n) {
-			return Placed{}, fmt.Errorf("a record of %d bytes does not fit a new chunk", n)
-		}
+	if err := room(l, b); err != nil {
+		return Placed{}, err
 	}
 	return l.Append(b)
+}
+
+// room makes the current chunk fit a batch.
+func room(l *Log, b *Batch) error {
+	n := recordBytes(b)
+	if l.Fits(n) {
+		return nil
+	}
+	err := l.AddChunk()
+	if errors.Is(err, ErrNoChunk) { // one may be in the making
+		l.pool.grow.Wait()
+		err = l.AddChunk()
+	}
+	if err == nil && !l.Fits(n) {
+		err = fmt.Errorf("a record of %d bytes does not fit a new chunk", n)
+	}
+	return err
 }
 
 func mustPut(t testing.TB, l *Log, b *Batch) Placed {

@@ -141,6 +141,13 @@ func encodeHeader(b []byte, h *Header) {
 	sealHeader(b)
 }
 
+// crcOf returns the crc that an encoded header has to have.
+func crcOf(b []byte) uint32 {
+	tmp := bytes.Clone(b)
+	binary.LittleEndian.PutUint32(tmp[20:], 0)
+	return clustersum.Plain(tmp)
+}
+
 // sealHeader sets the header crc.
 func sealHeader(b []byte) {
 	binary.LittleEndian.PutUint32(b[20:], 0)
@@ -183,10 +190,7 @@ func decodeHeader(b []byte) (*Header, error) {
 		return nil, ErrBadRecord
 	}
 	le := binary.LittleEndian
-	want := le.Uint32(b[20:])
-	tmp := append([]byte(nil), b...)
-	sealHeader(tmp)
-	if le.Uint32(tmp[20:]) != want {
+	if crcOf(b) != le.Uint32(b[20:]) {
 		return nil, ErrBadRecord
 	}
 	h := &Header{

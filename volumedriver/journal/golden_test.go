@@ -94,6 +94,32 @@ func TestGoldenChunk(t *testing.T) {
 	golden(t, "chunk.bin", chunk[:used])
 }
 
+// TestGoldenFrame keeps a frame of the group log, as it is put into its chunk.
+func TestGoldenFrame(t *testing.T) {
+	m := blockfs.NewMem()
+	o := groupOptions(m)
+	p := mustOpen(t, o)
+	grouping(p)
+	l := newTestLog(p, diskA, 3, 42, nil)
+	b := batchOf(write{cluster: 5, n: 1, kind: KindData, ver: 1}, write{cluster: 9, n: 4, kind: KindZero})
+	mustPut(t, l, b)
+	file, err := blockfs.ReadFile(m, testDir+"/"+groupName+"0", MinGroupBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := golden(t, "frame.bin", file[:8192])
+	after := m.Crash(blockfs.CrashConfig{Unsynced: blockfs.DropAll})
+	overwrite(t, after, groupName+"0", 0, kept)
+	o.FS = after
+	r, err := Recover(mustOpen(t, o), diskA, 42, anyOf(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := checkTail(r, 4, 42, []*Batch{b}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestGoldenChunkRecovers reads the kept files as a pool of today.
 func TestGoldenChunkRecovers(t *testing.T) {
 	m := blockfs.NewMem()

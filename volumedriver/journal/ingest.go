@@ -35,7 +35,7 @@ func ParseRecord(vdisk [16]byte, rec []byte) (*Header, error) {
 }
 
 // Bytes returns header and data of a record that Build made. They stay as they are until
-// Write is called.
+// Finish is called.
 func (r *Record) Bytes() []byte { return r.buf }
 
 // Ingest appends a record that the Log of another node built: h is what ParseRecord says of
@@ -52,10 +52,11 @@ func (l *Log) Ingest(h *Header, rec []byte) error {
 	r := Record{chunk: c, buf: rec, header: int(h.HeaderBytes), generation: c.generation, time: l.time, lastSeq: h.LastSeq(),
 		at: Placed{Seq: h.Seq, Chunk: c.id, Off: l.off + int64(h.HeaderBytes), Bytes: h.size()}}
 	regenerate(rec[:r.header], r.generation)
-	if _, err := l.Write(&r); err != nil {
+	l.Start(&r)
+	if _, err := l.Finish(&r); err != nil {
 		return err
 	}
-	l.promise = l.seq - 1
+	l.promise = h.Promise
 	l.seq = h.LastSeq() + 1
 	l.off += h.size()
 	return nil
@@ -71,7 +72,8 @@ func (l *Log) promiseApart(now int64) error {
 		Seq: l.seq, Promise: l.seq - 1, Time: l.time, Cluster: l.cluster})
 	r := Record{chunk: c, buf: buf, header: promiseBytes, generation: c.generation, time: l.time, lastSeq: l.seq - 1,
 		at: Placed{Seq: l.seq, Chunk: c.id, Off: l.off + promiseBytes, Bytes: promiseBytes}}
-	if _, err := l.Write(&r); err != nil {
+	l.Start(&r)
+	if _, err := l.Finish(&r); err != nil {
 		return err
 	}
 	l.off += promiseBytes

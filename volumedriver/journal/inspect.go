@@ -145,8 +145,11 @@ func (i *inspector) record(off int64, h *Header, follows *bool) {
 	in := Inspected{Off: off, Header: h, Behind: !*follows || h.Seq != i.next}
 	if in.Behind {
 		*follows = false
-		if last := max(h.Promise, h.Seq-1); last >= i.next {
-			in.Problem = fmt.Sprintf("seqs %d to %d before it are missing", i.next, last)
+		switch {
+		case h.Promise >= i.next:
+			in.Problem = fmt.Sprintf("seqs %d to %d before it are missing", i.next, h.Promise)
+		case h.Seq > i.next:
+			in.Problem = fmt.Sprintf("seqs %d to %d before it are not there, and were not acknowledged when it was written", i.next, h.Seq-1)
 		}
 	} else {
 		i.next = h.LastSeq() + 1

@@ -101,8 +101,8 @@ type Placed struct {
 	Bytes int64  // journal space used, header included
 }
 
-// Log is the journal of one open vDisk. Append, Build, AddChunk and Promise are for one
-// goroutine, the committer; Write may run in another one. The rest is safe for concurrent
+// Log is the journal of one open vDisk. Append, Build, Finish, AddChunk and Promise are for
+// one goroutine, the committer; Start may run in others. The rest is safe for concurrent
 // use.
 type Log struct {
 	pool    *Pool
@@ -113,7 +113,8 @@ type Log struct {
 	mem     *Memory
 
 	seq     uint64 // next
-	promise uint64 // promise of the newest durable record
+	durable uint64 // newest seq that is durable with all before it
+	promise uint64 // promise of the newest record
 	time    int64
 	cur     *Chunk // appended to; the committer's
 	off     int64  // append position in it
@@ -136,10 +137,14 @@ type Chunk struct {
 	generation uint64
 	lastSeq    uint64 // newest seq in it
 
-	mu   sync.RWMutex
-	file *chunkFile
-	segs []segment // ascending, without gaps from the oldest kept
-	end  int64     // of what was appended
+	settling sync.Mutex // held while the file is made whole, or changed
+	closed   bool       // the log was; settling is held
+
+	mu      sync.RWMutex
+	file    *chunkFile
+	segs    []segment // ascending, without gaps from the oldest kept
+	end     int64     // of what was appended
+	settled int64     // what is before is in the file; what is not, is in memory and the group log
 
 	refs atomic.Int32 // readers, plus one while the log needs it
 }
@@ -164,7 +169,7 @@ type LogOptions struct {
 // Recovery) until they are released. A tail that is not empty is of the same Pool.
 func NewLog(o LogOptions, tail *Recovery) *Log {
 	l := &Log{pool: o.Pool, vdisk: o.VDisk, epoch: o.Epoch, cluster: uint32(o.Cluster),
-		seed: clustersum.NewSeed(o.VDisk), mem: o.Memory, seq: o.NextSeq, promise: o.NextSeq - 1,
+		seed: clustersum.NewSeed(o.VDisk), mem: o.Memory, seq: o.NextSeq, durable: o.NextSeq - 1, promise: o.NextSeq - 1,
 		time: o.Time, table: map[uint32]*Chunk{}, sealed: true}
 	if l.mem == nil {
 		l.mem = &Memory{}
@@ -175,7 +180,7 @@ func NewLog(o LogOptions, tail *Recovery) *Log {
 				tail.pool.give(rc.file)
 				continue
 			}
-			c := &Chunk{log: l, id: rc.id, file: rc.file, lastSeq: rc.lastSeq, end: rc.end}
+			c := &Chunk{log: l, id: rc.id, file: rc.file, lastSeq: rc.lastSeq, end: rc.end, settled: rc.end}
 			c.refs.Store(1)
 			l.chunks = append(l.chunks, c)
 			l.table[c.id] = c
@@ -199,7 +204,7 @@ func (l *Log) Fits(n int64) bool {
 }
 
 // AddChunk takes a chunk from the pool and opens it; ErrNoChunk if there is none. All that
-// was built has been written.
+// was built is finished.
 func (l *Log) AddChunk() error {
 	return l.addChunk(func(first bool) (*chunkFile, error) {
 		cf, _, err := l.pool.tryTake(first)
@@ -213,8 +218,7 @@ func (l *Log) AwaitChunk() error { return l.addChunk(l.pool.take) }
 
 func (l *Log) addChunk(take func(first bool) (*chunkFile, error)) error {
 	l.mu.Lock()
-	first := len(l.chunks) == 0
-	failed := l.failed
+	first, failed := len(l.chunks) == 0, l.failed
 	l.mu.Unlock()
 	if failed != nil {
 		return failed
@@ -233,7 +237,7 @@ func (l *Log) addChunk(take func(first bool) (*chunkFile, error)) error {
 			l.pool.drop(cf)
 			continue
 		}
-		c := &Chunk{log: l, size: cf.bytes, generation: gen, file: cf, lastSeq: l.seq - 1, end: openerBytes}
+		c := &Chunk{log: l, size: cf.bytes, generation: gen, file: cf, lastSeq: l.seq - 1, end: openerBytes, settled: openerBytes}
 		c.refs.Store(1)
 		l.mu.Lock()
 		c.id = l.nextID
@@ -266,6 +270,13 @@ func (l *Log) openChunk(cf *chunkFile, seq uint64, time int64) (uint64, error) {
 	return gen, err
 }
 
+// failure is why the log ended; nil: it did not.
+func (l *Log) failure() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
+}
+
 func (l *Log) fail(err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -276,7 +287,8 @@ func (l *Log) fail(err error) error {
 	return l.failed
 }
 
-// Record is an append that Build made and Write is to make durable.
+// Record is an append that Build made. Start writes it, and Finish makes sure that it is
+// durable.
 type Record struct {
 	chunk      *Chunk
 	at         Placed
@@ -285,19 +297,24 @@ type Record struct {
 	generation uint64 // of the chunk, as the header says
 	time       int64
 	lastSeq    uint64
+	err        error // what came of Start
+	together   bool  // it is durable in the group log, and not in the chunk
+	grouped    chan bool
 }
 
 // Append writes one record durably (J2). The caller made room with Fits and
-// AddChunk. On an error other than ErrNoChunk the log is failed for good.
+// AddChunk, and no record is under way. On an error other than ErrNoChunk the log is
+// failed for good.
 func (l *Log) Append(b *Batch) (Placed, error) {
 	var r Record
 	l.Build(b, &r)
-	return l.Write(&r)
+	l.Start(&r)
+	return l.Finish(&r)
 }
 
 // Build puts a batch into the chunk's memory, as the record that follows those built
-// before. The caller made room with Fits and AddChunk. It may run while Write is at an
-// earlier record; its promise counts on that one, and holds because Write goes in order.
+// before. The caller made room with Fits and AddChunk. Earlier records may be under way:
+// its promise is of those that are finished.
 func (l *Log) Build(b *Batch, r *Record) {
 	clusters := 0
 	for _, p := range b.Parts {
@@ -313,30 +330,52 @@ func (l *Log) Build(b *Batch, r *Record) {
 	b.Sums = b.Sums[:clusters]
 	l.fill(buf[hdr:], b)
 	l.time = max(l.time, b.Time)
-	c.mu.RLock()
-	generation := c.generation
-	c.mu.RUnlock()
-	encodeHeader(buf[:hdr], &Header{HeaderBytes: uint32(hdr), DataBytes: uint32(total) - uint32(hdr), Generation: generation,
-		VDisk: l.vdisk, Epoch: l.epoch, Seqs: b.Seqs, Seq: l.seq, Promise: l.seq - 1, Time: l.time,
+	encodeHeader(buf[:hdr], &Header{HeaderBytes: uint32(hdr), DataBytes: uint32(total) - uint32(hdr), Generation: c.generation,
+		VDisk: l.vdisk, Epoch: l.epoch, Seqs: b.Seqs, Seq: l.seq, Promise: l.durable, Time: l.time,
 		Cluster: l.cluster, Extents: b.Extents, Sums: b.Sums})
-	*r = Record{chunk: c, buf: buf, header: hdr, generation: generation, time: l.time, lastSeq: l.seq + uint64(b.Seqs) - 1,
+	*r = Record{grouped: r.grouped, chunk: c, buf: buf, header: hdr, generation: c.generation, time: l.time, lastSeq: l.seq + uint64(b.Seqs) - 1,
 		at: Placed{Seq: l.seq, Chunk: c.id, Off: l.off + int64(hdr), Bytes: total}}
-	l.promise = l.seq - 1
+	l.promise = l.durable
 	l.seq += uint64(b.Seqs)
 	l.off += total
 }
 
-// Write makes a record durable (J2). Records are written in the order they were built,
-// one at a time. On an error other than ErrNoChunk the log is failed for good.
-func (l *Log) Write(r *Record) (Placed, error) {
-	if err := l.write(r); err != nil {
+// Start writes a record. Several may be under way at once, and end in any order. What comes
+// of it, Finish tells, also that of an error: then no other Start is under way any more.
+func (l *Log) Start(r *Record) {
+	if g := l.pool.group; g != nil && !l.ingests { // what is ingested is not in memory
+		defer g.under.Add(-1)
+		if g.under.Add(1) >= g.from && g.append(r) {
+			r.together = true
+			return
+		}
+	}
+	_, r.err = r.chunk.file.f.WriteAt(r.buf, r.start())
+}
+
+// Failed tells that Start met an error.
+func (r *Record) Failed() bool { return r.err != nil }
+
+// Finish makes sure that a record that was started is durable (J2). Records are finished in
+// the order they were built. On an error other than ErrNoChunk the log is failed for good.
+func (l *Log) Finish(r *Record) (Placed, error) {
+	c := r.chunk
+	if err := l.failure(); err != nil {
 		return Placed{}, err
 	}
-	c := r.chunk
+	if r.err != nil || r.generation != c.generation { // another one's error had the chunk moved
+		if err := l.again(r); err != nil {
+			return Placed{}, err
+		}
+	}
 	c.mu.Lock()
 	c.end = r.start() + r.at.Bytes
 	c.lastSeq = r.lastSeq
+	if !r.together && c.settled == r.start() {
+		c.settled = c.end
+	}
 	c.mu.Unlock()
+	l.durable = r.lastSeq
 	return r.at, nil
 }
 
@@ -386,29 +425,35 @@ func (l *Log) Promise(now int64) (bool, error) {
 // Unpromised reports whether the newest record lacks a promise.
 func (l *Log) Unpromised() bool { return l.promise != l.seq-1 && !l.sealed }
 
-// write puts a record where it belongs, on another chunk file if need be.
-func (l *Log) write(r *Record) error {
-	c := r.chunk
-	var err error
-	for try := 0; try <= maxFailovers; try++ {
-		if c.generation != r.generation { // the chunk was moved since Build; only Write does that
-			r.generation = c.generation
-			regenerate(r.buf[:r.header], r.generation)
+// again puts a record where it belongs after its chunk file refused a write, its own or
+// that of a record before it: on another file (J4).
+func (l *Log) again(r *Record) error {
+	c, err := r.chunk, r.err
+	c.settling.Lock()
+	defer c.settling.Unlock()
+	r.together = false
+	for try := 0; ; try++ {
+		if err != nil {
+			l.pool.o.Log.Error("journal append failed; moving the chunk", "chunk", c.file.name, "off", r.start(), "err", err)
+			if try == maxFailovers {
+				break
+			}
+			if merr := l.move(r); merr != nil {
+				err = fmt.Errorf("%w; %w", err, merr) // the write's error is why
+				break
+			}
 		}
+		r.generation = c.generation
+		regenerate(r.buf[:r.header], r.generation)
 		if _, err = c.file.f.WriteAt(r.buf, r.start()); err == nil {
 			return nil
-		}
-		l.pool.o.Log.Error("journal append failed; moving the chunk", "chunk", c.file.name, "off", r.start(), "err", err)
-		if merr := l.move(r); merr != nil {
-			err = fmt.Errorf("%w; %w", err, merr) // the write's error is why
-			break
 		}
 	}
 	return l.fail(fmt.Errorf("%w: %w", ErrFailed, err))
 }
 
 // move copies what is in front of a record to another file, with a new generation, and
-// swaps the file below the Chunk (J4). The old file is removed.
+// swaps the file below the Chunk (J4). The old file is removed. The chunk's settling is held.
 func (l *Log) move(r *Record) error {
 	c := r.chunk
 	last := ErrNoChunk
@@ -436,7 +481,7 @@ func (l *Log) move(r *Record) error {
 		}
 		c.mu.Lock()
 		old := c.file
-		c.file, c.generation = cf, gen
+		c.file, c.generation, c.settled = cf, gen, r.start()
 		c.mu.Unlock()
 		l.pool.drop(old)
 		return nil
@@ -518,14 +563,18 @@ func (l *Log) rest(c *Chunk, n int64) []byte {
 }
 
 // shed drops this log's oldest memory until n bytes fit the budget or nothing
-// is left.
+// is left that the files have.
 func (l *Log) shed(n int64) {
 	l.mu.Lock()
 	chunks := append([]*Chunk(nil), l.chunks...)
 	l.mu.Unlock()
 	for _, c := range chunks {
 		c.mu.Lock()
-		for len(c.segs) > 0 && n > l.mem.Max-l.mem.used.Load() {
+		built := c.end
+		if c == l.cur {
+			built = l.off
+		}
+		for len(c.segs) > 0 && n > l.mem.Max-l.mem.used.Load() && min(c.segs[0].off+int64(len(c.segs[0].buf)), built) <= c.settled {
 			l.mem.used.Add(-int64(cap(c.segs[0].buf))) // not to be used again: there may be readers
 			c.segs[0].buf = nil
 			c.segs = c.segs[1:]
@@ -562,13 +611,18 @@ func (c *Chunk) Unpin() {
 	if c.refs.Add(-1) > 0 {
 		return
 	}
+	c.forget()
+	c.log.pool.give(c.file)
+}
+
+// forget gives its memory back.
+func (c *Chunk) forget() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, s := range c.segs {
 		c.log.mem.put(s.buf)
 	}
 	c.segs = nil
-	c.mu.Unlock()
-	c.log.pool.give(c.file)
 }
 
 // Release gives up every chunk that holds nothing above the committed seq (J5).
@@ -696,18 +750,29 @@ func (c *Chunk) readFile(p []byte, off int64) error {
 	return nil
 }
 
+// close makes the file whole for who reads it next; it is marked if that fails.
+func (c *Chunk) close() {
+	c.settling.Lock()
+	defer c.settling.Unlock()
+	if err := c.settleLocked(c.end); err != nil {
+		c.file.hole = true
+		c.log.pool.o.Log.Error("a journal is not whole, which the next start mends", "chunk", c.file.name, "err", err)
+	}
+	c.closed = true
+}
+
 // Close gives the files back to the pool's keeping: they stay on disk for the
 // next open of the vDisk. No reader may hold a chunk.
 func (l *Log) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for _, c := range l.chunks {
+		c.close()
+	}
 	l.pool.mu.Lock()
 	defer l.pool.mu.Unlock()
 	for _, c := range l.chunks {
-		for _, s := range c.segs {
-			l.mem.put(s.buf)
-		}
-		c.segs = nil
+		c.forget()
 		if l.pool.closed {
 			c.file.f.Close()
 			continue

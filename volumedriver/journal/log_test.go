@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -175,10 +176,10 @@ func TestAppendErrors(t *testing.T) {
 		for _, come := range []string{"removed", "come back"} {
 			for _, v := range []struct {
 				memory int64
-				ahead  bool // a record is built before the one in front of it is written
-			}{{0, false}, {0, true}, {8 << 20, false}, {8 << 20, true}} {
+				under  int // records written at once
+			}{{0, 1}, {0, 2}, {0, 4}, {8 << 20, 1}, {8 << 20, 2}, {8 << 20, 4}} {
 				memory := v.memory
-				t.Run(fmt.Sprintf("%s/%s/%d/%v", c.name, come, memory, v.ahead), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/%s/%d/%d", c.name, come, memory, v.under), func(t *testing.T) {
 					m := blockfs.NewMem()
 					var writes atomic.Int64
 					o := poolOptions(blockfs.Inject(m, func(op blockfs.OpInfo) error {
@@ -202,25 +203,29 @@ func TestAppendErrors(t *testing.T) {
 					l := NewLog(LogOptions{Pool: p, VDisk: diskA, Epoch: 1, Cluster: testCluster, NextSeq: 1, Memory: &Memory{Max: memory}}, nil)
 					var at []Placed
 					var built []*Record
-					write := func() {
-						p, err := l.Write(built[0])
-						if err != nil {
-							t.Fatal(err)
+					write := func() { // the newest first
+						for _, r := range slices.Backward(built) {
+							l.Start(r)
 						}
-						at, built = append(at, p), built[1:]
+						for _, r := range built {
+							p, err := l.Finish(r)
+							if err != nil {
+								t.Fatal(err)
+							}
+							at = append(at, p)
+						}
+						built = built[:0]
 					}
 					for k := range records {
 						b := oneWrite(l.NextSeq(), size)
-						if n := recordBytes(b); v.ahead && k > 0 && l.Fits(n) {
+						if n := recordBytes(b); v.under > 1 && k > 0 && l.Fits(n) {
 							built = append(built, new(Record))
 							l.Build(b, built[len(built)-1])
-							if len(built) > 1 {
+							if len(built) == v.under {
 								write()
 							}
 						} else {
-							for len(built) > 0 {
-								write()
-							}
+							write()
 							at = append(at, mustPut(t, l, b))
 						}
 						if memory == 0 { // what is copied comes from the file
@@ -231,9 +236,7 @@ func TestAppendErrors(t *testing.T) {
 							l.mu.Unlock()
 						}
 					}
-					for len(built) > 0 {
-						write()
-					}
+					write()
 					if n := writes.Load(); n < c.faults[len(c.faults)-1].write {
 						t.Fatalf("only %d writes", n)
 					}

@@ -20,11 +20,13 @@ import (
 const (
 	// openerBytes is where the first record of a chunk starts: after both openers.
 	openerBytes = 2 * blockfs.Alignment
-	// poolFormat is the newest pool.json format known.
-	poolFormat = 1
-	poolFile   = "pool.json"
-	chunkName  = "chunk-"
-	newName    = "new-" // a chunk file being pre-written; dropped at open
+	// poolFormat is the format of pool.json of a pool whose chunks have it all, and
+	// groupFormat, the newest known, that of one with a group log (J6).
+	poolFormat  = 1
+	groupFormat = 2
+	poolFile    = "pool.json"
+	chunkName   = "chunk-"
+	newName     = "new-" // a chunk file being pre-written; dropped at open
 	// MinChunkBytes: a chunk must hold a record of one whole command with room to spare.
 	MinChunkBytes = 256 << 10
 )
@@ -37,12 +39,16 @@ type PoolOptions struct {
 	MaxBytes   int64 // all chunk files together
 	Rand       io.Reader
 	Log        *slog.Logger // nil: discard
+	Group      GroupOptions
 }
 
 // Pool is the set of chunk files on one WRITE disk. Safe for concurrent use.
 type Pool struct {
-	o  PoolOptions
-	id string
+	o      PoolOptions
+	id     string
+	format int    // of pool.json; the group log's
+	group  *group // nil: there is none
+	damage error  // what is not whole of the group log that was found at open
 
 	mu       sync.Mutex
 	free     []*chunkFile
@@ -59,11 +65,15 @@ type Pool struct {
 
 // chunkFile is one file of the pool.
 type chunkFile struct {
-	name  string
-	f     blockfs.File
-	bytes int64
-	owner [16]byte // of what is written in it, also while it is free
-	epoch uint32   // the same: that of its opener
+	name   string
+	number uint64
+	f      blockfs.File
+	bytes  int64
+	// generation is that of its opener, as it was found at open.
+	generation uint64
+	hole       bool     // records of it are in the group log alone
+	owner      [16]byte // of what is written in it, also while it is free
+	epoch      uint32   // the same: that of its opener
 }
 
 // OpenPool opens or creates the pool in o.Dir and reads whose each chunk is.
@@ -85,11 +95,22 @@ func OpenPool(o PoolOptions) (*Pool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
+	var frames []string
 	for _, e := range list {
-		if err := p.adopt(e); err != nil {
-			p.Close()
-			return nil, err
+		if isGroup(e.Name) {
+			frames = append(frames, e.Name)
+		} else if err := p.adopt(e); err != nil {
+			return nil, errors.Join(err, p.Close())
 		}
+	}
+	if len(frames) > 0 || p.format != poolFormat {
+		err = p.redo(frames)
+	}
+	if err == nil && o.Group.Bytes > 0 {
+		p.group, err = newGroup(p, o.Group)
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
@@ -97,19 +118,16 @@ func OpenPool(o PoolOptions) (*Pool, error) {
 // identify reads the pool's identity, or gives it one.
 func (p *Pool) identify() error {
 	path := p.o.Dir + "/" + poolFile
-	var id struct {
-		Format int    `json:"format"`
-		ID     string `json:"id"`
-	}
+	var id poolIdentity
 	b, err := blockfs.ReadFile(p.o.FS, path, 4096)
 	if err == nil {
 		if err := json.Unmarshal(b, &id); err != nil || id.ID == "" {
 			return fmt.Errorf("journal: %s is damaged: restore it or set the directory aside", path)
 		}
-		if id.Format > poolFormat {
-			return fmt.Errorf("journal: %s has format %d, this version knows %d: upgrade ovgate", path, id.Format, poolFormat)
+		if id.Format > groupFormat {
+			return fmt.Errorf("journal: %s has format %d, this version knows %d: upgrade ovgate", path, id.Format, groupFormat)
 		}
-		p.id = id.ID
+		p.id, p.format = id.ID, id.Format
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -119,15 +137,29 @@ func (p *Pool) identify() error {
 	if _, err := io.ReadFull(p.o.Rand, raw[:]); err != nil {
 		return fmt.Errorf("journal: draw pool id: %w", err)
 	}
-	id.Format, id.ID = poolFormat, hex.EncodeToString(raw[:])
-	p.id = id.ID
-	b, err = json.Marshal(id)
+	p.id = hex.EncodeToString(raw[:])
+	return p.setFormat(poolFormat)
+}
+
+// poolIdentity is what pool.json says.
+type poolIdentity struct {
+	Format int    `json:"format"`
+	ID     string `json:"id"`
+}
+
+// setFormat writes pool.json with another format.
+func (p *Pool) setFormat(format int) error {
+	if p.format == format {
+		return nil
+	}
+	b, err := json.Marshal(poolIdentity{format, p.id})
 	if err != nil {
 		return err
 	}
-	if err := blockfs.WriteFile(p.o.FS, path, b); err != nil {
+	if err := blockfs.WriteFile(p.o.FS, p.o.Dir+"/"+poolFile, b); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
+	p.format = format
 	return nil
 }
 
@@ -149,7 +181,7 @@ func (p *Pool) adopt(e blockfs.Info) error {
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	cf := &chunkFile{name: e.Name, f: f, bytes: e.Size}
+	cf := &chunkFile{name: e.Name, number: n, f: f, bytes: e.Size}
 	p.next = max(p.next, n+1)
 	p.bytes += cf.bytes
 	op, err := readOpener(f)
@@ -160,7 +192,7 @@ func (p *Pool) adopt(e blockfs.Info) error {
 		f.Close()
 		return fmt.Errorf("journal: %s: %w", path, err)
 	default:
-		cf.owner, cf.epoch = op.VDisk, op.Epoch
+		cf.owner, cf.epoch, cf.generation = op.VDisk, op.Epoch, op.Generation
 		p.held[op.VDisk] = append(p.held[op.VDisk], cf)
 	}
 	return nil
@@ -277,7 +309,7 @@ func (p *Pool) create() (cf *chunkFile, err error) {
 	f, err := p.o.FS.Open(path, blockfs.Write|blockfs.Create|blockfs.Excl|blockfs.Direct|blockfs.DSync)
 	if err == nil {
 		if err = f.Preallocate(p.o.ChunkBytes); err == nil {
-			cf = &chunkFile{name: fmt.Sprintf("%s%08d", chunkName, n), f: f, bytes: p.o.ChunkBytes}
+			cf = &chunkFile{name: fmt.Sprintf("%s%08d", chunkName, n), number: n, f: f, bytes: p.o.ChunkBytes}
 			if err = p.o.FS.Rename(path, p.o.Dir+"/"+cf.name); err == nil {
 				path = p.o.Dir + "/" + cf.name
 				err = p.o.FS.SyncDir(p.o.Dir)
@@ -314,6 +346,7 @@ func (p *Pool) give(cf *chunkFile) {
 }
 
 func (p *Pool) freeLocked(cf *chunkFile) {
+	cf.hole = false
 	p.free = append(p.free, cf)
 	p.signalLocked()
 }
@@ -475,11 +508,15 @@ func (p *Pool) Usage() Usage {
 }
 
 // Close closes the files. Logs must be closed before.
-func (p *Pool) Close() error {
+func (p *Pool) Close() (err error) {
 	p.mu.Lock()
+	closed := p.closed
 	p.closed = true
 	p.mu.Unlock()
 	p.grow.Wait()
+	if p.group != nil && !closed {
+		err = p.group.close()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, cf := range p.free {
@@ -491,7 +528,7 @@ func (p *Pool) Close() error {
 		}
 	}
 	p.free, p.held = nil, map[[16]byte][]*chunkFile{}
-	return nil
+	return err
 }
 
 // newGeneration draws a chunk generation (J1).

@@ -44,7 +44,8 @@ func TestPoolIdentity(t *testing.T) {
 		"":                                   "damaged",
 		"{":                                  "damaged",
 		`{"format":1}`:                       "damaged",
-		`{"format":2,"id":"x"}`:              "upgrade",
+		`{"format":3,"id":"x"}`:              "upgrade",
+		`{"format":2,"id":"x"}`:              "",
 		strings.Repeat(" ", 5000):            "more than",
 		`{"format":1,"id":"x","later":true}`: "",
 	} {

@@ -78,6 +78,10 @@ func recoverTail(p *Pool, vdisk [16]byte, from uint64, valid func(uint32, uint64
 	for i, cf := range p.claim(vdisk, wanted) {
 		r.chunks = append(r.chunks, &recovered{id: uint32(i), file: cf, end: openerBytes})
 	}
+	if err := r.whole(from); err != nil {
+		r.Abandon()
+		return nil, err
+	}
 	for _, c := range r.chunks {
 		if err := c.scan(vdisk); err != nil {
 			r.Abandon()
@@ -98,6 +102,20 @@ func recoverTail(p *Pool, vdisk [16]byte, from uint64, valid func(uint32, uint64
 		}
 	}
 	return r, nil
+}
+
+// whole tells whether all that was acknowledged is in the chunks, as far as the group log
+// tells (J6).
+func (r *Recovery) whole(from uint64) error {
+	for _, c := range r.chunks {
+		switch {
+		case c.file.hole:
+			return fmt.Errorf("journal %s: %w", c.file.name, errHole)
+		case r.pool.damage != nil:
+			return &CorruptError{Chunk: c.file.name, Off: -1, Seq: from, Why: r.pool.damage.Error()}
+		}
+	}
+	return nil
 }
 
 // HasChunk reports whether there is a chunk that was opened for records from seq on, or moved

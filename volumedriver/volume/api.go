@@ -14,6 +14,7 @@ import (
 	"github.com/openvstorage/ovgate/internal/clock"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/cache"
+	"github.com/openvstorage/ovgate/volumedriver/journal"
 )
 
 // Limits of a vDisk.
@@ -173,8 +174,9 @@ type HostOptions struct {
 	// DTL is how journals are mirrored on other nodes, and theirs here; nil: they are not.
 	DTL *DTLOptions
 
-	checkpointTLogs uint32 // tests make checkpoints more often; 0: the constant
-	overlap         int    // tests overlap the writing of smaller records; 0: the constant
+	checkpointTLogs uint32               // tests make checkpoints more often; 0: the constant
+	overlap         int                  // tests overlap the writing of smaller records; 0: the constant
+	group           journal.GroupOptions // tests group all appends; zero: by the size of the disk
 	// Uploads bounds SCOs in flight to backends at once; 0: 8.
 	Uploads int
 }

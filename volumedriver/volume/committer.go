@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/openvstorage/ovgate/internal/clock"
@@ -13,24 +14,26 @@ import (
 )
 
 const (
-	// defaultOverlap is the data from which a record is worth being written while the
-	// next one is built, in bytes; below it one append for all of them is faster than two.
-	defaultOverlap = 256 << 10
+	// defaultOverlap is the data from which a record is worth being written while others
+	// are, in bytes; below it one append for all of them is faster than two.
+	defaultOverlap = 64 << 10
+	// maxFlights is how many records are written at once: a disk takes several synced
+	// writes in little more time than one.
+	maxFlights = 4
 	// regroupYields is how many times in a row the processor is offered to writers
 	// without one of them queueing a request.
 	regroupYields = 8
 )
 
 // committer is the one goroutine that fills the journal (V1, V2). It writes small records
-// itself. A large one is written by another goroutine, so that what came with the record
-// before it is answered, and the next one built, while the disk works.
+// itself. Larger ones are written by other goroutines, so that what came with the records
+// before them is answered, and the next ones are built, while the disk works.
 type committer struct {
 	v       *Volume
-	flights [2]flight
-	flying  *flight // being written
-	built   *flight // to be written after flying
-	written chan struct{}
-	slow    bool // appends were delayed since the journal was last emptier
+	flights [maxFlights]flight
+	flying  []*flight // being written, oldest first
+	spare   []*flight // the others
+	slow    bool      // appends were delayed since the journal was last emptier
 
 	mirror *dtl.Mirror // where records are sent too; nil: nowhere
 	must   bool        // what they carry is answered when that has them (V13)
@@ -45,6 +48,8 @@ type flight struct {
 	rec   journal.Record
 	at    journal.Placed
 	err   error
+
+	written chan struct{} // once the disk is done with it
 }
 
 // run takes what is queued, again and again, until the volume ends.
@@ -52,7 +57,11 @@ func (c *committer) run() {
 	v := c.v
 	defer v.wg.Done()
 	defer c.refuseAll()
-	c.written = make(chan struct{}, 1)
+	for i := range c.flights {
+		f := &c.flights[i]
+		f.written = make(chan struct{}, 1)
+		c.spare = append(c.spare, f)
+	}
 	idle := v.host.o.Clock.NewTimer(time.Hour)
 	idle.Stop()
 	defer idle.Stop()
@@ -62,12 +71,12 @@ func (c *committer) run() {
 			order(c)
 		default:
 		}
-		if c.flying != nil {
+		if len(c.flying) > 0 {
 			c.overlap()
 			continue
 		}
-		if f := &c.flights[0]; c.take(f) {
-			c.commit(f)
+		if c.take(c.spare[0]) {
+			c.commit(c.spare[0])
 			continue
 		}
 		if v.sealReq.Load() {
@@ -90,68 +99,55 @@ func (c *committer) run() {
 	}
 }
 
-// overlap builds the next record while one is being written, if enough is queued for
-// it, or waits for the end of the writing.
+// overlap has another record written beside those under way, if enough is queued for it,
+// or waits for the end of the oldest.
 func (c *committer) overlap() {
 	v := c.v
-	if next := c.other(c.flying); c.built == nil && v.queued() >= v.host.o.overlap && c.take(next) {
-		switch {
-		case !c.build(next):
-		case c.flying == nil:
-			c.append(next)
-		default:
-			c.built = next
-		}
-		return
-	}
 	kick := v.kick
-	if c.built != nil {
+	if len(c.spare) == 0 {
 		kick = nil
+	} else if f := c.spare[0]; v.queued() >= v.host.o.overlap && c.take(f) {
+		c.commit(f)
+		return
 	}
 	select {
 	case <-kick:
-	case <-c.written:
+	case <-c.flying[0].written:
 		c.landed()
 	}
 }
 
-func (c *committer) other(f *flight) *flight {
-	if f == &c.flights[0] {
-		return &c.flights[1]
-	}
-	return &c.flights[0]
-}
-
-// landed answers what came with the record that was written, after the next one is on
-// its way.
+// landed answers what came with the oldest record under way, which was written.
 func (c *committer) landed() {
-	f, next := c.flying, c.built
-	c.flying, c.built = nil, nil
-	if f.err == nil && next != nil {
-		c.launch(next)
-		next = nil
+	f := c.flying[0]
+	if f.rec.Failed() { // then the others have to be at rest
+		for _, o := range c.flying[1:] {
+			<-o.written
+			o.written <- struct{}{}
+		}
 	}
+	c.flying = c.flying[:copy(c.flying, c.flying[1:])]
+	f.at, f.err = c.v.journal.Finish(&f.rec)
 	c.finish(f)
-	if next != nil {
-		c.complete(next, c.v.writeError())
-	}
+	c.spare = append(c.spare, f)
 	c.regroup(len(f.taken))
 }
 
 // land waits until no record is being written.
 func (c *committer) land() {
-	for c.flying != nil {
-		<-c.written
+	for len(c.flying) > 0 {
+		<-c.flying[0].written
 		c.landed()
 	}
 }
 
 // launch has a record written.
 func (c *committer) launch(f *flight) {
-	c.flying = f
+	c.spare = slices.DeleteFunc(c.spare, func(o *flight) bool { return o == f })
+	c.flying = append(c.flying, f)
 	go func() {
-		f.at, f.err = c.v.journal.Write(&f.rec)
-		c.written <- struct{}{}
+		c.v.journal.Start(&f.rec)
+		f.written <- struct{}{}
 	}()
 }
 
@@ -200,7 +196,7 @@ func (c *committer) take(f *flight) bool {
 	v.qmu.Lock()
 	defer v.qmu.Unlock()
 	limit := v.appendLimit
-	if c.flying == nil && v.queueBytes >= 2*v.host.o.overlap {
+	if len(c.flying) == 0 && v.queueBytes >= 2*v.host.o.overlap {
 		limit = min(limit, v.queueBytes/2)
 	}
 	n, extents := 0, 0
@@ -219,21 +215,18 @@ func (c *committer) take(f *flight) bool {
 	return n > 0
 }
 
-// commit appends one record for what was taken and completes it, or leaves that to the
-// writer.
+// commit has one record written for what was taken. It completes it, or leaves that for
+// later.
 func (c *committer) commit(f *flight) {
-	if c.build(f) {
-		c.append(f)
+	if !c.build(f) {
+		return
 	}
-}
-
-// append has a record written when none is under way.
-func (c *committer) append(f *flight) {
-	if f.bytes >= c.v.host.o.overlap && f.taken[0].Kind != reqPin {
+	if len(c.flying) > 0 || f.bytes >= c.v.host.o.overlap && f.taken[0].Kind != reqPin {
 		c.launch(f)
 		return
 	}
-	f.at, f.err = c.v.journal.Write(&f.rec)
+	c.v.journal.Start(&f.rec)
+	f.at, f.err = c.v.journal.Finish(&f.rec)
 	c.finish(f)
 	c.regroup(len(f.taken))
 }
@@ -376,8 +369,10 @@ func (c *committer) stall(f *flight) {
 	v := c.v
 	err := v.mirror.stallError()
 	c.standIn(f, err)
-	if o := c.other(f); c.flying == o {
-		c.standIn(o, err)
+	for _, o := range c.flying {
+		if o != f {
+			c.standIn(o, err)
+		}
 	}
 	for _, r := range v.locks.refuse() {
 		v.complete(r, err)

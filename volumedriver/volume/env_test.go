@@ -17,6 +17,7 @@ import (
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/backend/local"
+	"github.com/openvstorage/ovgate/volumedriver/journal"
 )
 
 // memRegistry is a Registry that can be copied as of a moment.
@@ -186,11 +187,13 @@ func newWorld(seed uint64) *world {
 }
 
 // newBusyWorld is newWorld with checkpoints of the map all the time, each of which
-// commits a head of its own, and with every record written while the next one is built.
+// commits a head of its own, and with every record written while others are, and in the
+// group log first.
 func newBusyWorld(seed uint64) *world {
 	w := newWorld(seed)
 	w.opts.checkpointTLogs = 3
 	w.opts.overlap = MinClusterSize
+	w.opts.group = journal.GroupOptions{Bytes: journal.MinGroupBytes, From: 1}
 	return w
 }
 

@@ -34,7 +34,7 @@ func openWriteDisks(o HostOptions) (disks []*writeDisk, err error) {
 		if !w.FS.DirectIO() {
 			o.Log.Warn("file system refuses O_DIRECT; the journal uses O_DSYNC alone", "disk", w.Name)
 		}
-		return journal.OpenPool(journal.PoolOptions{FS: w.FS, Dir: "journal", ChunkBytes: o.ChunkBytes, MaxBytes: w.Bytes, Rand: o.Rand, Log: o.Log})
+		return journal.OpenPool(journal.PoolOptions{FS: w.FS, Dir: "journal", ChunkBytes: o.ChunkBytes, MaxBytes: w.Bytes, Rand: o.Rand, Log: o.Log, Group: o.groupLog(w.Bytes)})
 	}
 	own := &writeDisk{name: "data directory", drain: slices.ContainsFunc(o.WriteDisks, func(w WriteDisk) bool { return !w.Drain })}
 	if own.pool, err = open(WriteDisk{Name: own.name, FS: o.FS, Bytes: o.JournalBytes}); err != nil {
@@ -49,6 +49,25 @@ func openWriteDisks(o HostOptions) (disks []*writeDisk, err error) {
 		disks = append(disks, d)
 	}
 	return disks, nil
+}
+
+const (
+	// groupBytes is the usual size of a group log, and groupShare what it has of a small
+	// WRITE disk, as a divisor.
+	groupBytes = 128 << 20
+	groupShare = 16
+)
+
+// groupLog returns what the group log of a WRITE disk of so many bytes is.
+func (o *HostOptions) groupLog(bytes int64) journal.GroupOptions {
+	if o.group != (journal.GroupOptions{}) {
+		return o.group
+	}
+	n := min(groupBytes, bytes/groupShare)
+	if n < journal.MinGroupBytes {
+		n = 0
+	}
+	return journal.GroupOptions{Bytes: n}
 }
 
 // writeDiskOf returns the disk whose pool a registry record names; nil: it is not here.

@@ -31,6 +31,7 @@ var inspectors = []struct {
 	run         func(*inspection) error
 }{
 	{"journal", "a chunk of the journal, DIR/journal/chunk-*", (*inspection).journal},
+	{"group", "a file of the journal's group log, DIR/journal/group-*", (*inspection).group},
 	{"sco", "an SCO, v/ID/sco/* of a vPool's backend", (*inspection).sco},
 	{"tlog", "a TLog, v/ID/tlog/* of a backend, or a local copy", (*inspection).tlog},
 	{"head", "a head, v/ID/head/* of a backend, or a local copy", (*inspection).head},
@@ -156,6 +157,27 @@ func (i *inspection) journal() error {
 	})
 	if err == nil && records == 0 && i.bad == 0 {
 		i.problem(0, "there is no record in it")
+	}
+	return err
+}
+
+func (i *inspection) group() error {
+	frames := 0
+	err := journal.InspectGroup(i.f, i.size, func(f journal.InspectedFrame) {
+		frames++
+		i.line("frame", object{"offset": f.Off, "number": f.Number, "oldest": f.Oldest, "bytes": f.Bytes, "records": len(f.Records)},
+			"%-8d frame %d, of those from %d on, %d bytes, %d records", f.Off, f.Number, f.Oldest, f.Bytes, len(f.Records))
+		for _, r := range f.Records {
+			if r.Header == nil {
+				i.problem(f.Off, "record for %s at %d: %s", r.Chunk, r.Off, r.Problem)
+				continue
+			}
+			i.line("for", object{"chunk": r.Chunk}, "         for %s", r.Chunk)
+			i.record(journal.Inspected{Off: r.Off}, r.Header)
+		}
+	})
+	if err == nil && frames == 0 {
+		i.problem(0, "there is no frame in it")
 	}
 	return err
 }

@@ -16,6 +16,7 @@ import (
 // inspectGolden are the kept files of every format.
 var inspectGolden = []struct{ word, file, says string }{
 	{"journal", "journal/testdata/chunk.bin", "seq 42+2"},
+	{"group", "journal/testdata/frame.bin", "frame 1, of those from 1 on"},
 	{"sco", "sco/testdata/sco.bin", "sco 77 vdisk d0010203-0405-4607-8809-0a0b0c0d0e0f epoch 3"},
 	{"tlog", "tlog/testdata/tlog.bin", "tlog 12 "},
 	{"tlog", "tlog/testdata/tlog-moved.bin", "moved yes"},
@@ -150,7 +151,7 @@ func TestInspectPlace(t *testing.T) {
 		{"journal", "journal/testdata/chunk.bin", 12288 + 5, "BAD offset 8192: its data are damaged"},
 		{"journal", "journal/testdata/chunk.bin", 8192 + 60, "BAD offset 8192: its header is damaged"},
 		{"journal", "journal/testdata/chunk.bin", 8192 + 60, "BAD offset 16384: seqs 42 to 43 before it are missing"},
-		{"sco", "sco/testdata/sco.bin", 4096 + 7, "BAD offset 4096: cluster 1, which is lba 24 of the disk"},
+	{"sco", "sco/testdata/sco.bin", 4096 + 7, "BAD offset 4096: cluster 1, which is lba 24 of the disk"},
 		{"checkpoint", "blockmap/testdata/map-2.bin", 64 + 3*24 + 100, "page 0"},
 	} {
 		b, err := os.ReadFile(filepath.Join("../../../volumedriver", c.file))

@@ -1,0 +1,467 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/openvstorage/ovgate/internal/blockfs"
+)
+
+var diskC = [16]byte{0xc0, 1, 2, 3, 4, 5, 0x46, 7, 0x88, 9, 10, 11, 12, 13, 14, 15}
+
+// groupOptions are those of a pool that groups every small append.
+func groupOptions(fsys blockfs.FS) PoolOptions {
+	o := poolOptions(fsys)
+	o.MaxBytes = 64 * testChunk
+	o.Group = GroupOptions{Bytes: MinGroupBytes, From: 1}
+	return o
+}
+
+// grouping waits until appends to a pool are grouped.
+func grouping(p *Pool) {
+	g := p.group
+	for {
+		g.mu.Lock()
+		on := g.on
+		g.makeLocked()
+		g.mu.Unlock()
+		if on {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// appendTogether appends a batch to each log, at the same time.
+func appendTogether(logs []*Log, batches []*Batch, done func(i int)) error {
+	records := make([]Record, len(logs))
+	for i, l := range logs {
+		if err := room(l, batches[i]); err != nil {
+			return err
+		}
+		l.Build(batches[i], &records[i])
+	}
+	var wg sync.WaitGroup
+	for i, l := range logs {
+		wg.Go(func() { l.Start(&records[i]) })
+	}
+	wg.Wait()
+	for i, l := range logs {
+		if _, err := l.Finish(&records[i]); err != nil {
+			return err
+		}
+		done(i)
+	}
+	return nil
+}
+
+// groupBatch is the n-th record of a disk of the script: most are grouped, some are too large.
+func groupBatch(seq uint64) *Batch {
+	size := 1 + int(seq)%3
+	if seq%11 == 7 {
+		size = groupRecord/testCluster + 2
+	}
+	return oneWrite(seq, size)
+}
+
+const groupRounds = 120
+
+// groupScript appends to three disks at once until the files of the group log were used some
+// times over. Disk A releases what it has from time to time, and B is closed and opened.
+func groupScript(fsys blockfs.FS, acked *[3]atomic.Int64, released *atomic.Int64) error {
+	p, err := OpenPool(groupOptions(fsys))
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	grouping(p)
+	var logs []*Log
+	for _, d := range [][16]byte{diskA, diskB, diskC} {
+		l := newTestLog(p, d, 1, 1, nil)
+		l.mem = &Memory{Max: 300 << 10}
+		logs = append(logs, l)
+	}
+rounds:
+	for n := range groupRounds {
+		var batches []*Batch
+		for _, l := range logs {
+			batches = append(batches, groupBatch(l.NextSeq()))
+		}
+		if err := appendTogether(logs, batches, func(i int) { acked[i].Add(1) }); err != nil {
+			return err
+		}
+		switch {
+		case n%25 == 24:
+			released.Store(int64(n - 5))
+			logs[0].Release(uint64(n - 5))
+		case n == 60:
+			logs[1].Close()
+			r, err := Recover(p, diskB, 1, anyOf(1))
+			if errors.Is(err, errHole) { // a fault: it is mended when the pool is opened anew
+				break rounds
+			}
+			if err != nil {
+				return err
+			}
+			if r.LastSeq != uint64(n+1) {
+				return fmt.Errorf("closed and recovered up to %d, of %d", r.LastSeq, n+1)
+			}
+			logs[1] = newTestLog(p, diskB, 1, r.LastSeq+1, r)
+		}
+	}
+	if p.group.frames.Load() == 0 {
+		return errors.New("nothing was grouped")
+	}
+	for _, l := range logs {
+		for _, c := range l.chunks {
+			if err := chunkWhole(c); err != nil {
+				return err
+			}
+		}
+		l.Close()
+	}
+	if err := p.Close(); !errors.Is(err, errHole) {
+		return err
+	}
+	p, err = OpenPool(groupOptions(fsys)) // what a fault left out is mended
+	if err != nil {
+		return err
+	}
+	return p.Close()
+}
+
+// chunkWhole tells whether all that a chunk's file lacks is in memory.
+func chunkWhole(c *Chunk) error {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.settled < c.end && (len(c.segs) == 0 || c.segs[0].off > c.settled) {
+		return fmt.Errorf("chunk %s has %d bytes of %d, and memory does not have the rest", c.file.name, c.settled, c.end)
+	}
+	return nil
+}
+
+// TestGroupCrash cuts the power at operations of appends that are grouped: what was
+// acknowledged is there, on every disk, and nothing is wrong (J6).
+func TestGroupCrash(t *testing.T) {
+	for _, faults := range []bool{false, true} {
+		t.Run(fmt.Sprintf("faults=%t", faults), func(t *testing.T) {
+			m := blockfs.NewMem()
+			var acked [3]atomic.Int64
+			var released atomic.Int64
+			type cut struct {
+				fs       *blockfs.Mem
+				label    string
+				acked    [3]int64
+				begun    [3]int64
+				released int64
+			}
+			var mu sync.Mutex
+			var cuts []cut
+			rng := rand.New(rand.NewPCG(1, 2))
+			every := 6
+			if testing.Short() {
+				every = 40
+			}
+			m.SetHook(func(n int64, op blockfs.OpInfo) {
+				mu.Lock()
+				defer mu.Unlock()
+				// Of writes some, of all else every one.
+				if rng.IntN(every) > 0 && op.Kind == blockfs.OpWrite && !strings.Contains(op.Path, poolFile) {
+					return
+				}
+				c := cut{label: fmt.Sprintf("%d: %v", n, op), released: released.Load()}
+				for i := range acked {
+					c.acked[i] = acked[i].Load()
+					c.begun[i] = c.acked[i] + 1
+				}
+				how := []blockfs.Unsynced{blockfs.DropAll, blockfs.Tear, blockfs.Reorder, blockfs.KeepAll}[n%4]
+				c.fs = m.Crash(blockfs.CrashConfig{Unsynced: how, Rand: rand.New(rand.NewPCG(uint64(n), 1))})
+				cuts = append(cuts, c)
+			})
+			var writes atomic.Int64
+			fsys := blockfs.Inject(m, func(op blockfs.OpInfo) error {
+				if !faults || op.Kind != blockfs.OpWrite || strings.Contains(op.Path, poolFile) {
+					return nil
+				}
+				n := writes.Add(1)
+				// Chunks refuse writes now and then, and the group log does at last.
+				if n > 100 && n%61 == 0 || strings.Contains(op.Path, groupName) && acked[0].Load() == groupRounds-20 {
+					return blockfs.Partial(int(n%4)*4096, errInjected)
+				}
+				return nil
+			})
+			if err := groupScript(fsys, &acked, &released); err != nil {
+				t.Fatal(err)
+			}
+			m.SetHook(nil)
+			t.Logf("%d power cuts", len(cuts))
+			for _, c := range cuts {
+				if err := func() error {
+					o := groupOptions(c.fs)
+					p, err := OpenPool(o)
+					if err != nil {
+						return err
+					}
+					defer p.Close()
+					if slices.ContainsFunc(files(t, c.fs), isGroup) || p.format != poolFormat {
+						return errors.New("files of the group log are left")
+					}
+					for i, d := range [][16]byte{diskA, diskB, diskC} {
+						from := uint64(1)
+						if i == 0 {
+							from = uint64(c.released) + 1
+						}
+						r, err := Recover(p, d, from, anyOf(1))
+						if err != nil {
+							return fmt.Errorf("disk %d from %d: %w", i, from, err)
+						}
+						if int64(r.LastSeq) < c.acked[i] || int64(r.LastSeq) > c.begun[i] {
+							return fmt.Errorf("disk %d: tail ends at %d, acknowledged %d", i, r.LastSeq, c.acked[i])
+						}
+						var want []*Batch
+						for s := from; s <= r.LastSeq; s++ {
+							want = append(want, groupBatch(s))
+						}
+						l, err := checkTail(r, 2, from, want)
+						if err != nil {
+							return fmt.Errorf("disk %d: %w", i, err)
+						}
+						l.Close()
+					}
+					return nil
+				}(); err != nil {
+					t.Fatalf("%s: %v", c.label, err)
+				}
+			}
+		})
+	}
+}
+
+// TestGroupClose: what was grouped is in the chunks after a close, and a program that does not
+// know of groups may open the pool then, and not before.
+func TestGroupClose(t *testing.T) {
+	m := blockfs.NewMem()
+	o := groupOptions(m)
+	p := mustOpen(t, o)
+	grouping(p)
+	if p.format != groupFormat {
+		t.Errorf("format %d with a group log", p.format)
+	}
+	l := newTestLog(p, diskA, 1, 1, nil)
+	puts(t, l, 40, 1)
+	if n := p.group.records.Load(); n != 40 {
+		t.Errorf("%d records grouped", n)
+	}
+	l.Close()
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if slices.ContainsFunc(files(t, m), isGroup) {
+		t.Errorf("left: %v", files(t, m))
+	}
+	p = mustOpen(t, poolOptions(m))
+	if p.format != poolFormat {
+		t.Errorf("format %d after a close", p.format)
+	}
+	r, err := Recover(p, diskA, 1, anyOf(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := checkTail(r, 2, 1, oneWrites(1, 40, 1)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestGroupHole: a chunk that refuses what it lacks is not read by the next opening of its
+// vDisk; the next opening of the pool has it whole.
+func TestGroupHole(t *testing.T) {
+	m := blockfs.NewMem()
+	var refuse atomic.Bool
+	o := groupOptions(blockfs.Inject(m, func(op blockfs.OpInfo) error {
+		if refuse.Load() && op.Kind == blockfs.OpWrite && !strings.Contains(op.Path, groupName) {
+			return errInjected
+		}
+		return nil
+	}))
+	p := mustOpen(t, o)
+	grouping(p)
+	l := newTestLog(p, diskA, 1, 1, nil)
+	puts(t, l, 10, 1)
+	refuse.Store(true)
+	l.Close()
+	if r, err := Recover(p, diskA, 1, anyOf(1)); !errors.Is(err, errHole) {
+		t.Fatalf("a chunk with a hole: %v, %v", r, err)
+	}
+	if err := p.Close(); !errors.Is(err, errHole) {
+		t.Errorf("closed with a hole: %v", err)
+	}
+	refuse.Store(false)
+	p = mustOpen(t, o)
+	r, err := Recover(p, diskA, 1, anyOf(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := checkTail(r, 2, 1, oneWrites(1, 10, 1)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestGroupFull: while the files of the group log wait for chunks that take nothing, appends go
+// to their chunks, and none waits.
+func TestGroupFull(t *testing.T) {
+	m := blockfs.NewMem()
+	hold, held := make(chan struct{}), make(chan struct{}, 1000)
+	var block atomic.Bool
+	var stuck atomic.Value // name of the file that takes nothing
+	o := groupOptions(blockfs.Inject(m, func(op blockfs.OpInfo) error {
+		if name, _ := stuck.Load().(string); name != "" && block.Load() && op.Kind == blockfs.OpWrite && strings.HasSuffix(op.Path, name) {
+			held <- struct{}{}
+			<-hold
+		}
+		return nil
+	}))
+	p := mustOpen(t, o)
+	grouping(p)
+	a, b := newTestLog(p, diskA, 1, 1, nil), newTestLog(p, diskB, 1, 1, nil)
+	puts(t, a, 2, 1)
+	stuck.Store(fmt.Sprintf("%s%08d", newName, a.cur.file.number)) // as it was opened
+	block.Store(true)
+	grouped := p.group.records.Load()
+	n := 0
+	for direct := 0; direct < 20; n++ {
+		before := p.group.records.Load()
+		puts(t, b, 1, 1)
+		b.Release(b.NextSeq() - 3)
+		if p.group.records.Load() == before {
+			direct++
+		}
+		if n > 2000 {
+			t.Fatal("every append was grouped")
+		}
+	}
+	if p.group.records.Load() == grouped {
+		t.Error("no append was grouped")
+	}
+	<-held
+	block.Store(false)
+	close(hold)
+	before := p.group.records.Load()
+	for p.group.records.Load() == before {
+		puts(t, b, 1, 1)
+		b.Release(b.NextSeq() - 3)
+	}
+	last := b.NextSeq() - 1
+	_, p = reopened(t, m, o)
+	for _, d := range []struct {
+		disk       [16]byte
+		from, last uint64
+	}{{diskA, 1, 2}, {diskB, last - 1, last}} {
+		r, err := Recover(p, d.disk, d.from, anyOf(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := checkTail(r, 2, d.from, oneWrites(d.from, d.last, 1)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestGroupDamage: a frame that is damaged, and not the last one, means that records are
+// missing which were acknowledged (E3); the last one was torn.
+func TestGroupDamage(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		frame   int // of three, with a record each
+		off     int64
+		corrupt bool
+		last    uint64
+	}{
+		{"the header of the first", 0, 30, true, 0},
+		{"the data of the second", 1, blockfs.Alignment + 5, true, 0},
+		{"the header of the last", 2, 30, false, 2},
+		{"the data of the last", 2, blockfs.Alignment + 5, false, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := blockfs.NewMem()
+			o := groupOptions(m)
+			p := mustOpen(t, o)
+			grouping(p)
+			l := newTestLog(p, diskA, 1, 1, nil)
+			puts(t, l, 3, 1)
+			after := m.Crash(blockfs.CrashConfig{Unsynced: blockfs.DropAll})
+			overwrite(t, after, groupName+"0", int64(c.frame)*2*blockfs.Alignment+c.off, []byte{0x5a, 0xa5})
+			o.FS = after
+			p = mustOpen(t, o)
+			r, err := Recover(p, diskA, 1, anyOf(1))
+			var damaged *CorruptError
+			if errors.As(err, &damaged) != c.corrupt {
+				t.Fatal(err)
+			}
+			if !c.corrupt && r.LastSeq != c.last {
+				t.Errorf("tail ends at %d", r.LastSeq)
+			}
+		})
+	}
+}
+
+// FuzzFrame: no bytes make a frame that is not one, or end the process.
+func FuzzFrame(f *testing.F) {
+	p, err := OpenPool(poolOptions(blockfs.NewMem()))
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer p.Close()
+	l := newTestLog(p, diskA, 1, 1, nil)
+	if err := room(l, oneWrite(1, 1)); err != nil {
+		f.Fatal(err)
+	}
+	var records []*Record
+	for range 3 {
+		r := new(Record)
+		l.Build(oneWrite(l.NextSeq(), 1), r)
+		records = append(records, r)
+	}
+	whole := encodeFrame(make([]byte, 64<<10), [16]byte{1}, 7, 3, records)
+	fr, err := decodeFrame(whole[:blockfs.Alignment])
+	if err != nil || fr.number != 7 || fr.oldest != 3 || len(fr.records) != 3 || fr.size() != int64(len(whole)) {
+		f.Fatalf("%+v, %v", fr, err)
+	}
+	data := whole[fr.headerBytes:]
+	for i := range fr.records {
+		r := &fr.records[i]
+		if _, b, err := r.record(data); err != nil || string(b) != string(records[i].buf) || r.off != records[i].start() {
+			f.Fatalf("record %d: %v", i, err)
+		}
+		data = data[r.data:]
+	}
+	f.Add(whole)
+	f.Add(encodeFrame(make([]byte, 64<<10), [16]byte{1}, 1, 1, nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, err := peekFrame(b)
+		if err != nil || n > len(b) {
+			return
+		}
+		sealed := append([]byte(nil), b[:n]...)
+		sealHeader(sealed)
+		fr, err := decodeFrame(sealed)
+		if err != nil {
+			return
+		}
+		data := make([]byte, fr.dataBytes)
+		copy(data, b[n:])
+		for i := range fr.records {
+			r := &fr.records[i]
+			if h, rec, err := r.record(data); err == nil && int64(len(rec)) != h.size() {
+				t.Error("a record of another size")
+			}
+			data = data[r.data:]
+		}
+	})
+}

@@ -1,0 +1,175 @@
+package journal
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/openvstorage/ovgate/internal/blockfs"
+)
+
+// foundFrame is a valid frame and where it is.
+type foundFrame struct {
+	*frame
+	file blockfs.File
+	off  int64
+}
+
+// redo puts what the frames of the run before hold into the chunks (J6): nothing of it may
+// have got there. The files of the group log go then.
+func (p *Pool) redo(names []string) error {
+	if p.format == poolFormat { // it was, and they were about to go
+		return p.removeGroup()
+	}
+	var frames []foundFrame
+	for _, name := range names {
+		f, err := p.o.FS.Open(p.o.Dir+"/"+name, blockfs.Direct)
+		if err != nil {
+			return fmt.Errorf("journal: %w", err)
+		}
+		defer f.Close()
+		size, err := f.Size()
+		if err != nil {
+			return fmt.Errorf("journal %s: %w", name, err)
+		}
+		found, err := scanFrames(f, size)
+		if err != nil {
+			return fmt.Errorf("journal %s: %w", name, err)
+		}
+		frames = append(frames, found...)
+	}
+	if err := p.redoFrames(frames); err != nil {
+		return err
+	}
+	return p.removeGroup()
+}
+
+// redoFrames puts the records of frames, of any order, into the chunks, and notes where some
+// are missing (E3).
+func (p *Pool) redoFrames(frames []foundFrame) error {
+	if len(frames) == 0 {
+		return nil
+	}
+	slices.SortFunc(frames, func(a, b foundFrame) int { return cmp.Compare(a.number, b.number) })
+	last := frames[len(frames)-1]
+	next, put := last.oldest, 0
+	chunks := map[uint64]*chunkFile{}
+	for _, held := range p.held {
+		for _, cf := range held {
+			chunks[cf.number] = cf
+		}
+	}
+	for _, f := range frames {
+		if f.number < last.oldest {
+			continue // what it holds is in the chunks
+		}
+		if f.number != next || f.run != last.run {
+			p.damage = fmt.Errorf("frames %d to %d of the group log are damaged", next, f.number-1)
+		}
+		next = f.number + 1
+		data := blockfs.AlignedBuffer(int(f.dataBytes))
+		if _, err := f.file.ReadAt(data, f.off+int64(f.headerBytes)); err != nil {
+			return fmt.Errorf("journal: frame %d of the group log: %w", f.number, err)
+		}
+		for i := range f.records {
+			r := &f.records[i]
+			h, rec, err := r.record(data)
+			data = data[r.data:]
+			if errors.Is(err, ErrNewerFormat) {
+				return fmt.Errorf("journal: frame %d of the group log: %w", f.number, err)
+			}
+			if err != nil {
+				if f.number != last.number { // else its write was torn, and nothing of it acknowledged
+					p.damage = fmt.Errorf("a record in frame %d of the group log is damaged", f.number)
+				}
+				continue
+			}
+			cf := chunks[r.chunk]
+			if cf == nil || cf.owner != h.VDisk || cf.generation != h.Generation || r.off+h.size() > cf.bytes {
+				continue // the chunk was released, or moved
+			}
+			was := blockfs.AlignedBuffer(len(rec))
+			if _, err := cf.f.ReadAt(was, r.off); err != nil {
+				return fmt.Errorf("journal %s at %d: %w", cf.name, r.off, err)
+			}
+			if bytes.Equal(was, rec) {
+				continue
+			}
+			if _, err := cf.f.WriteAt(rec, r.off); err != nil {
+				return fmt.Errorf("journal %s at %d: %w", cf.name, r.off, err)
+			}
+			put++
+		}
+	}
+	p.o.Log.Info("records of the group log are in their chunks", "dir", p.o.Dir, "frames", last.number-last.oldest+1, "records", put, "damage", p.damage)
+	return nil
+}
+
+// scanFrames returns the valid frames in a file of the group log of size bytes, those of
+// earlier turns included. The data of a frame are verified with its records.
+func scanFrames(f blockfs.File, size int64) (frames []foundFrame, err error) {
+	c := &recovered{file: &chunkFile{name: "group log", f: f, bytes: size &^ (blockfs.Alignment - 1)}}
+	defer c.release()
+	for off := int64(0); off+blockfs.Alignment <= c.file.bytes; {
+		fr, err := c.frame(off)
+		switch {
+		case err == nil:
+			frames = append(frames, foundFrame{fr, f, off})
+			off += fr.size()
+		case errors.Is(err, ErrBadRecord):
+			off += blockfs.Alignment
+		default:
+			return nil, err
+		}
+	}
+	return frames, nil
+}
+
+// frame reads the header of the frame at off; ErrBadRecord if there is none.
+func (c *recovered) frame(off int64) (*frame, error) {
+	b, err := c.read(blockfs.Alignment, off)
+	if err != nil {
+		return nil, err
+	}
+	n, err := peekFrame(b)
+	if err != nil {
+		return nil, err
+	}
+	if off+int64(n) > c.file.bytes {
+		return nil, ErrBadRecord
+	}
+	if b, err = c.read(n, off); err != nil {
+		return nil, err
+	}
+	f, err := decodeFrame(b)
+	if err == nil && off+f.size() > c.file.bytes {
+		err = ErrBadRecord
+	}
+	return f, err
+}
+
+// removeGroup says that the chunks have it all, and removes the files of the group log, which
+// mean nothing then.
+func (p *Pool) removeGroup() error {
+	if err := p.setFormat(poolFormat); err != nil {
+		return err
+	}
+	list, err := p.o.FS.List(p.o.Dir)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	for _, e := range list {
+		if isGroup(strings.TrimPrefix(e.Name, newName)) {
+			if err := p.o.FS.Remove(p.o.Dir + "/" + e.Name); err != nil {
+				return fmt.Errorf("journal: %w", err)
+			}
+		}
+	}
+	if err := p.o.FS.SyncDir(p.o.Dir); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return nil
+}
