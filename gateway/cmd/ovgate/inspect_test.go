@@ -151,7 +151,7 @@ func TestInspectPlace(t *testing.T) {
 		{"journal", "journal/testdata/chunk.bin", 12288 + 5, "BAD offset 8192: its data are damaged"},
 		{"journal", "journal/testdata/chunk.bin", 8192 + 60, "BAD offset 8192: its header is damaged"},
 		{"journal", "journal/testdata/chunk.bin", 8192 + 60, "BAD offset 16384: seqs 42 to 43 before it are missing"},
-	{"sco", "sco/testdata/sco.bin", 4096 + 7, "BAD offset 4096: cluster 1, which is lba 24 of the disk"},
+		{"sco", "sco/testdata/sco.bin", 4096 + 7, "BAD offset 4096: cluster 1, which is lba 24 of the disk"},
 		{"checkpoint", "blockmap/testdata/map-2.bin", 64 + 3*24 + 100, "page 0"},
 	} {
 		b, err := os.ReadFile(filepath.Join("../../../volumedriver", c.file))
