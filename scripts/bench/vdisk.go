@@ -13,6 +13,7 @@ import (
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/kv"
+	"github.com/openvstorage/ovgate/volumedriver/backend"
 	"github.com/openvstorage/ovgate/volumedriver/backend/local"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
 )
@@ -143,7 +144,7 @@ func newVolume(ctx context.Context, p *volume.Pool, size int64) (*volume.Volume,
 	return v, id, err
 }
 
-func openVDiskBench(ctx context.Context, dir, memory string) (b *vdiskBench, err error) {
+func openVDiskBench(ctx context.Context, dir string) (b *vdiskBench, err error) {
 	b = &vdiskBench{}
 	defer func() {
 		if err != nil {
@@ -162,24 +163,24 @@ func openVDiskBench(ctx context.Context, dir, memory string) (b *vdiskBench, err
 		JournalBytes: 8 << 30, CacheBytes: cacheBytes}); err != nil {
 		return b, err
 	}
-	if b.disk, err = b.pool(ctx, "disk", filepath.Join(dir, "objects")); err != nil {
+	objects, err := blockfs.OS(filepath.Join(dir, "objects"))
+	if err != nil {
 		return b, err
 	}
-	if b.memory, err = b.pool(ctx, "memory", memory); err != nil {
+	s, err := local.Open(objects, local.Options{})
+	if err != nil {
+		return b, err
+	}
+	if b.disk, err = b.pool(ctx, "disk", s); err != nil {
+		return b, err
+	}
+	if b.memory, err = b.pool(ctx, "memory", newMemoryStore()); err != nil {
 		return b, err
 	}
 	return b, b.volumes(ctx)
 }
 
-func (b *vdiskBench) pool(ctx context.Context, name, dir string) (*volume.Pool, error) {
-	objects, err := blockfs.OS(dir)
-	if err != nil {
-		return nil, err
-	}
-	s, err := local.Open(objects, local.Options{})
-	if err != nil {
-		return nil, err
-	}
+func (b *vdiskBench) pool(ctx context.Context, name string, s backend.Store) (*volume.Pool, error) {
 	b.closers = append(b.closers, s.Close)
 	return b.host.AttachPool(ctx, volume.PoolConfig{ClusterID: "bench", ID: name, Name: name, Store: s,
 		Settings: volume.Settings{JournalQuota: quota}})
@@ -259,40 +260,38 @@ func (b *vdiskBench) unread(ctx context.Context) error {
 }
 
 // measureVDisk runs the set vdisk.
-func measureVDisk(ctx context.Context, o options, dir string, r *results) error {
-	return inDir(memoryDir, 2*orderedSize, func(memory string) (err error) {
-		r.noise = newNoise()
-		fmt.Println("bench: preparing the raw disk and the vDisks")
-		d, err := openRaw(dir)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, d.close()) }()
-		b, err := openVDiskBench(ctx, dir, memory)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, b.close(context.Background())) }()
-		for range o.rounds {
-			r.add(vdiskPrefix+"write-12us", float64(time.Second/writeCPU))
-		}
-		if err := rounds(ctx, o, b.steps(d), r); err != nil {
-			return err
-		}
-		if err := b.order.fresh(ctx); err != nil {
-			return err
-		}
-		r.amp = float64(b.order.written) / float64(b.order.guest)
-		r.vdisk = fmt.Sprintf("%s; %s", cachesDropped(), r.noise)
-		r.configs = append(r.configs,
-			[2]string{vdiskPrefix + "raw", "raw file, preallocated and pre-written, O_DIRECT; appends O_DSYNC too"},
-			[2]string{vdiskPrefix + "write-12us", "12 us of CPU time for each write"},
-			[2]string{vdiskPrefix + "ordered", fmt.Sprintf("engine in process, 1 GiB vDisk, made anew for each step that writes, journal quota %d MiB, %.2f bytes written per byte of the guest", quota>>20, r.amp)},
-			[2]string{vdiskPrefix + "many", fmt.Sprintf("engine in process, %d vDisks of one vPool, one write in flight each, journal quota %d MiB each", manyDisks, quota>>20)},
-			[2]string{vdiskPrefix + "cached", fmt.Sprintf("engine in process, %d MiB vDisk in a read cache of %d MiB, checksums verified on each read", cachedSize>>20, cacheBytes>>20)},
-			[2]string{vdiskPrefix + "write", fmt.Sprintf("engine in process, %d GiB vDisk, journal quota %d MiB, local-directory backend on the same disk", int64(engineSize)>>30, quota>>20)})
-		return nil
-	})
+func measureVDisk(ctx context.Context, o options, dir string, r *results) (err error) {
+	r.noise = newNoise()
+	fmt.Println("bench: preparing the raw disk and the vDisks")
+	d, err := openRaw(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.close()) }()
+	b, err := openVDiskBench(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close(context.Background())) }()
+	for range o.rounds {
+		r.add(vdiskPrefix+"write-12us", float64(time.Second/writeCPU))
+	}
+	if err := rounds(ctx, o, b.steps(d), r); err != nil {
+		return err
+	}
+	if err := b.order.fresh(ctx); err != nil {
+		return err
+	}
+	r.amp = float64(b.order.written) / float64(b.order.guest)
+	r.vdisk = fmt.Sprintf("%s; %s", cachesDropped(), r.noise)
+	r.configs = append(r.configs,
+		[2]string{vdiskPrefix + "raw", "raw file, preallocated and pre-written, O_DIRECT; appends O_DSYNC too"},
+		[2]string{vdiskPrefix + "write-12us", "12 us of CPU time for each write"},
+		[2]string{vdiskPrefix + "ordered", fmt.Sprintf("engine in process, 1 GiB vDisk, made anew for each step that writes, journal quota %d MiB, %.2f bytes written per byte of the guest", quota>>20, r.amp)},
+		[2]string{vdiskPrefix + "many", fmt.Sprintf("engine in process, %d vDisks of one vPool, one write in flight each, journal quota %d MiB each", manyDisks, quota>>20)},
+		[2]string{vdiskPrefix + "cached", fmt.Sprintf("engine in process, %d MiB vDisk in a read cache of %d MiB, checksums verified on each read", cachedSize>>20, cacheBytes>>20)},
+		[2]string{vdiskPrefix + "write", fmt.Sprintf("engine in process, %d GiB vDisk, journal quota %d MiB, local-directory backend on the same disk", int64(engineSize)>>30, quota>>20)})
+	return nil
 }
 
 // steps of the set.
