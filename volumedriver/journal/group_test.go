@@ -302,6 +302,14 @@ func TestGroupHole(t *testing.T) {
 	if err := p.Close(); !errors.Is(err, errHole) {
 		t.Errorf("closed with a hole: %v", err)
 	}
+	// An opening that finds the chunk as it was keeps what belongs into it, and serves others.
+	p = mustOpen(t, o)
+	if r, err := Recover(p, diskA, 1, anyOf(1)); !errors.Is(err, errHole) {
+		t.Fatalf("a chunk that still refuses: %v, %v", r, err)
+	}
+	if err := p.Close(); err != nil || !slices.ContainsFunc(files(t, m), isGroup) {
+		t.Fatalf("closed: %v, %v", err, files(t, m))
+	}
 	refuse.Store(false)
 	p = mustOpen(t, o)
 	r, err := Recover(p, diskA, 1, anyOf(1))

@@ -3,8 +3,6 @@ package journal
 import (
 	"fmt"
 	"io"
-
-	"github.com/openvstorage/ovgate/internal/blockfs"
 )
 
 // InspectedFrame is a frame that InspectGroup found.
@@ -31,21 +29,18 @@ func InspectGroup(f io.ReaderAt, size int64, fn func(InspectedFrame)) error {
 	if err != nil {
 		return err
 	}
-	for _, fr := range frames {
-		in := InspectedFrame{Off: fr.off, Number: fr.number, Oldest: fr.oldest, Bytes: fr.size()}
-		data := blockfs.AlignedBuffer(int(fr.dataBytes))
-		if _, err := f.ReadAt(data, fr.off+int64(fr.headerBytes)); err != nil {
-			return fmt.Errorf("at offset %d: %w", fr.off, err)
-		}
-		for i := range fr.records {
-			r := &fr.records[i]
-			h, _, err := r.record(data)
-			data = data[r.data:]
+	for i := range frames {
+		f := &frames[i]
+		in := InspectedFrame{Off: f.off, Number: f.number, Oldest: f.oldest, Bytes: f.size()}
+		err := f.each(func(r *framed, h *Header, _ []byte, err error) {
 			one := InspectedRecord{Chunk: fmt.Sprintf("%s%08d", chunkName, r.chunk), Off: r.off, Header: h}
 			if err != nil {
 				one.Problem = err.Error() + ", or its write was torn"
 			}
 			in.Records = append(in.Records, one)
+		})
+		if err != nil {
+			return fmt.Errorf("at offset %d: %w", f.off, err)
 		}
 		fn(in)
 	}

@@ -106,8 +106,8 @@ func OpenPool(o PoolOptions) (*Pool, error) {
 	if len(frames) > 0 || p.format != poolFormat {
 		err = p.redo(frames)
 	}
-	if err == nil && o.Group.Bytes > 0 {
-		p.group, err = newGroup(p, o.Group)
+	if err == nil && p.o.Group.Bytes > 0 {
+		p.group, err = newGroup(p, p.o.Group)
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.Close())

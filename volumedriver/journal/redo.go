@@ -11,15 +11,16 @@ import (
 	"github.com/openvstorage/ovgate/internal/blockfs"
 )
 
-// foundFrame is a valid frame and where it is.
+// foundFrame is a valid frame, without its records, and where it is.
 type foundFrame struct {
-	*frame
+	frame
 	file blockfs.File
 	off  int64
 }
 
 // redo puts what the frames of the run before hold into the chunks (J6): nothing of it may
-// have got there. The files of the group log go then.
+// have got there. The files of the group log go then. They stay, and there is no group log in
+// this run, while a chunk refuses what belongs into it.
 func (p *Pool) redo(names []string) error {
 	if p.format == poolFormat { // it was, and they were about to go
 		return p.removeGroup()
@@ -41,17 +42,22 @@ func (p *Pool) redo(names []string) error {
 		}
 		frames = append(frames, found...)
 	}
-	if err := p.redoFrames(frames); err != nil {
+	holes, err := p.redoFrames(frames)
+	if err != nil {
 		return err
+	}
+	if holes > 0 {
+		p.o.Group = GroupOptions{}
+		return nil
 	}
 	return p.removeGroup()
 }
 
 // redoFrames puts the records of frames, of any order, into the chunks, and notes where some
-// are missing (E3).
-func (p *Pool) redoFrames(frames []foundFrame) error {
+// are missing (E3). It returns how many records their chunks refused.
+func (p *Pool) redoFrames(frames []foundFrame) (holes int, err error) {
 	if len(frames) == 0 {
-		return nil
+		return 0, nil
 	}
 	slices.SortFunc(frames, func(a, b foundFrame) int { return cmp.Compare(a.number, b.number) })
 	last := frames[len(frames)-1]
@@ -62,7 +68,8 @@ func (p *Pool) redoFrames(frames []foundFrame) error {
 			chunks[cf.number] = cf
 		}
 	}
-	for _, f := range frames {
+	for i := range frames {
+		f := &frames[i]
 		if f.number < last.oldest {
 			continue // what it holds is in the chunks
 		}
@@ -70,41 +77,59 @@ func (p *Pool) redoFrames(frames []foundFrame) error {
 			p.damage = fmt.Errorf("frames %d to %d of the group log are damaged", next, f.number-1)
 		}
 		next = f.number + 1
-		data := blockfs.AlignedBuffer(int(f.dataBytes))
-		if _, err := f.file.ReadAt(data, f.off+int64(f.headerBytes)); err != nil {
-			return fmt.Errorf("journal: frame %d of the group log: %w", f.number, err)
-		}
-		for i := range f.records {
-			r := &f.records[i]
-			h, rec, err := r.record(data)
-			data = data[r.data:]
-			if errors.Is(err, ErrNewerFormat) {
-				return fmt.Errorf("journal: frame %d of the group log: %w", f.number, err)
-			}
-			if err != nil {
-				if f.number != last.number { // else its write was torn, and nothing of it acknowledged
-					p.damage = fmt.Errorf("a record in frame %d of the group log is damaged", f.number)
+		err := f.each(func(r *framed, h *Header, rec []byte, err error) {
+			switch cf := chunks[r.chunk]; {
+			case err != nil && f.number == last.number: // its write was torn, and nothing of it acknowledged
+			case err != nil:
+				p.damage = fmt.Errorf("a record in frame %d of the group log is damaged", f.number)
+			case cf == nil || cf.owner != h.VDisk || cf.generation != h.Generation || r.off+h.size() > cf.bytes:
+				// The chunk was released, or moved.
+			case cf.has(rec, r.off):
+			default:
+				put++
+				if _, err := cf.f.WriteAt(rec, r.off); err != nil {
+					p.o.Log.Error("a journal chunk refuses a record of the group log", "chunk", cf.name, "off", r.off, "err", err)
+					cf.hole = true
+					holes++
 				}
-				continue
 			}
-			cf := chunks[r.chunk]
-			if cf == nil || cf.owner != h.VDisk || cf.generation != h.Generation || r.off+h.size() > cf.bytes {
-				continue // the chunk was released, or moved
-			}
-			was := blockfs.AlignedBuffer(len(rec))
-			if _, err := cf.f.ReadAt(was, r.off); err != nil {
-				return fmt.Errorf("journal %s at %d: %w", cf.name, r.off, err)
-			}
-			if bytes.Equal(was, rec) {
-				continue
-			}
-			if _, err := cf.f.WriteAt(rec, r.off); err != nil {
-				return fmt.Errorf("journal %s at %d: %w", cf.name, r.off, err)
-			}
-			put++
+		})
+		if err != nil {
+			return holes, fmt.Errorf("journal: frame %d of the group log: %w", f.number, err)
 		}
 	}
-	p.o.Log.Info("records of the group log are in their chunks", "dir", p.o.Dir, "frames", last.number-last.oldest+1, "records", put, "damage", p.damage)
+	p.o.Log.Info("records of the group log are in their chunks", "dir", p.o.Dir, "frames", last.number-last.oldest+1, "records", put, "refused", holes, "damage", p.damage)
+	return holes, nil
+}
+
+// has tells whether a record is in the chunk.
+func (cf *chunkFile) has(rec []byte, off int64) bool {
+	was := blockfs.AlignedBuffer(len(rec))
+	_, err := cf.f.ReadAt(was, off) // what cannot be read, is not there
+	return err == nil && bytes.Equal(was, rec)
+}
+
+// each reads the frame's records and calls fn for each: whole as it belongs into its chunk, or
+// with the error of ErrBadRecord. The error is that of the file, or ErrNewerFormat.
+func (f *foundFrame) each(fn func(r *framed, h *Header, rec []byte, err error)) error {
+	b := blockfs.AlignedBuffer(int(f.size()))
+	if _, err := f.file.ReadAt(b, f.off); err != nil {
+		return err
+	}
+	fr, err := decodeFrame(b[:f.headerBytes])
+	if err != nil {
+		return err // it was valid when it was scanned
+	}
+	data := b[f.headerBytes:]
+	for i := range fr.records {
+		r := &fr.records[i]
+		h, rec, err := r.record(data)
+		if errors.Is(err, ErrNewerFormat) {
+			return err
+		}
+		data = data[r.data:]
+		fn(r, h, rec, err)
+	}
 	return nil
 }
 
@@ -117,8 +142,9 @@ func scanFrames(f blockfs.File, size int64) (frames []foundFrame, err error) {
 		fr, err := c.frame(off)
 		switch {
 		case err == nil:
-			frames = append(frames, foundFrame{fr, f, off})
 			off += fr.size()
+			fr.records = nil
+			frames = append(frames, foundFrame{*fr, f, off - fr.size()})
 		case errors.Is(err, ErrBadRecord):
 			off += blockfs.Alignment
 		default:
