@@ -269,6 +269,8 @@ var hostMetrics = []metric[volume.HostUsage]{
 	{"journal_pool_bytes", gauge, "Journal chunks on all WRITE disks.", func(u volume.HostUsage) float64 { return float64(u.Journal.Bytes) }},
 	{"journal_pool_max_bytes", gauge, "Most the journal chunks may take.", func(u volume.HostUsage) float64 { return float64(u.Journal.MaxBytes) }},
 	{"journal_pool_free_chunks", gauge, "Chunks without data.", func(u volume.HostUsage) float64 { return float64(u.Journal.Free) }},
+	{"journal_group_writes_total", counter, "Writes of the group logs, each of which makes appends of several vDisks durable.", func(u volume.HostUsage) float64 { return float64(u.Journal.Frames) }},
+	{"journal_grouped_appends_total", counter, "Appends to journals that became durable with others, in a group log.", func(u volume.HostUsage) float64 { return float64(u.Journal.Grouped) }},
 	{"cache_bytes", gauge, "Read cache in use.", func(u volume.HostUsage) float64 { return float64(u.CacheBytes) }},
 	{"read_cache_bytes", gauge, "Read cache on disks, in use.", func(u volume.HostUsage) float64 { return float64(u.ReadCache().Bytes) }},
 	{"read_cache_max_bytes", gauge, "Most the read cache on disks may take.", func(u volume.HostUsage) float64 { return float64(u.ReadCache().MaxBytes) }},

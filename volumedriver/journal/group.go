@@ -93,15 +93,6 @@ var (
 	errGroupEnded = errors.New("the group log has ended")
 )
 
-// Grouped returns how many frames the group log has written since the pool was opened, and
-// the records in them.
-func (p *Pool) Grouped() (frames, records uint64) {
-	if p.group == nil {
-		return 0, 0
-	}
-	return p.group.frames.Load(), p.group.records.Load()
-}
-
 // retryGroup is how many appends that could have been grouped pass before it is tried again
 // to make the files.
 const retryGroup = 100_000

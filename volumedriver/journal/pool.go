@@ -489,11 +489,15 @@ func eraseOpener(cf *chunkFile) error {
 type Usage struct {
 	Bytes, MaxBytes, ChunkBytes int64
 	Free, Held                  int // chunks free, and held for vDisks that are not open
+	// Frames are the writes of the group log since the pool was opened, and Grouped the
+	// appends that they made durable.
+	Frames, Grouped uint64
 }
 
 // Add adds up pools with the same size of chunks.
 func (u Usage) Add(o Usage) Usage {
-	return Usage{u.Bytes + o.Bytes, u.MaxBytes + o.MaxBytes, max(u.ChunkBytes, o.ChunkBytes), u.Free + o.Free, u.Held + o.Held}
+	return Usage{u.Bytes + o.Bytes, u.MaxBytes + o.MaxBytes, max(u.ChunkBytes, o.ChunkBytes), u.Free + o.Free, u.Held + o.Held,
+		u.Frames + o.Frames, u.Grouped + o.Grouped}
 }
 
 // Usage returns how full the pool is.
@@ -503,6 +507,9 @@ func (p *Pool) Usage() Usage {
 	u := Usage{Bytes: p.bytes, MaxBytes: p.o.MaxBytes, ChunkBytes: p.o.ChunkBytes, Free: len(p.free)}
 	for _, h := range p.held {
 		u.Held += len(h)
+	}
+	if g := p.group; g != nil {
+		u.Frames, u.Grouped = g.frames.Load(), g.records.Load()
 	}
 	return u
 }
