@@ -221,6 +221,30 @@ func (e ClusterStatusRegistry) Valid() bool {
 	}
 }
 
+// Defines values for DiskRole.
+const (
+	DiskRoleAlba  DiskRole = "alba"
+	DiskRoleDB    DiskRole = "db"
+	DiskRoleRead  DiskRole = "read"
+	DiskRoleWrite DiskRole = "write"
+)
+
+// Valid indicates whether the value is a known member of the DiskRole enum.
+func (e DiskRole) Valid() bool {
+	switch e {
+	case DiskRoleAlba:
+		return true
+	case DiskRoleDB:
+		return true
+	case DiskRoleRead:
+		return true
+	case DiskRoleWrite:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DtlMode.
 const (
 	DtlModeAsync DtlMode = "async"
@@ -335,6 +359,7 @@ func (e ISCSISessionState) Valid() bool {
 // Defines values for JobKind.
 const (
 	JobKindBackup    JobKind = "backup"
+	JobKindClaim     JobKind = "claim"
 	JobKindCompare   JobKind = "compare"
 	JobKindDatastore JobKind = "datastore"
 	JobKindDelete    JobKind = "delete"
@@ -359,6 +384,8 @@ const (
 func (e JobKind) Valid() bool {
 	switch e {
 	case JobKindBackup:
+		return true
+	case JobKindClaim:
 		return true
 	case JobKindCompare:
 		return true
@@ -446,6 +473,36 @@ func (e JoinTokenState) Valid() bool {
 	case JoinTokenStateUsed:
 		return true
 	case JoinTokenStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for LayoutDiskState.
+const (
+	LayoutDiskStateConfigure LayoutDiskState = "configure"
+	LayoutDiskStateInUse     LayoutDiskState = "inUse"
+	LayoutDiskStateKept      LayoutDiskState = "kept"
+	LayoutDiskStatePrepare   LayoutDiskState = "prepare"
+	LayoutDiskStateReady     LayoutDiskState = "ready"
+	LayoutDiskStateUnused    LayoutDiskState = "unused"
+)
+
+// Valid indicates whether the value is a known member of the LayoutDiskState enum.
+func (e LayoutDiskState) Valid() bool {
+	switch e {
+	case LayoutDiskStateConfigure:
+		return true
+	case LayoutDiskStateInUse:
+		return true
+	case LayoutDiskStateKept:
+		return true
+	case LayoutDiskStatePrepare:
+		return true
+	case LayoutDiskStateReady:
+		return true
+	case LayoutDiskStateUnused:
 		return true
 	default:
 		return false
@@ -593,6 +650,54 @@ func (e MetricUnit) Valid() bool {
 	case MetricUnitPercent:
 		return true
 	case MetricUnitUs:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NodeCheckItemCode.
+const (
+	NodeCheckItemCodeClock     NodeCheckItemCode = "clock"
+	NodeCheckItemCodeDisk      NodeCheckItemCode = "disk"
+	NodeCheckItemCodeInterface NodeCheckItemCode = "interface"
+	NodeCheckItemCodePort      NodeCheckItemCode = "port"
+)
+
+// Valid indicates whether the value is a known member of the NodeCheckItemCode enum.
+func (e NodeCheckItemCode) Valid() bool {
+	switch e {
+	case NodeCheckItemCodeClock:
+		return true
+	case NodeCheckItemCodeDisk:
+		return true
+	case NodeCheckItemCodeInterface:
+		return true
+	case NodeCheckItemCodePort:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NodeCheckState.
+const (
+	NodeCheckStateError   NodeCheckState = "error"
+	NodeCheckStateInfo    NodeCheckState = "info"
+	NodeCheckStateOk      NodeCheckState = "ok"
+	NodeCheckStateWarning NodeCheckState = "warning"
+)
+
+// Valid indicates whether the value is a known member of the NodeCheckState enum.
+func (e NodeCheckState) Valid() bool {
+	switch e {
+	case NodeCheckStateError:
+		return true
+	case NodeCheckStateInfo:
+		return true
+	case NodeCheckStateOk:
+		return true
+	case NodeCheckStateWarning:
 		return true
 	default:
 		return false
@@ -2077,6 +2182,9 @@ type DiskList struct {
 	Next  *string `json:"next"`
 }
 
+// DiskRole db: the node's own records; write: journals; read: cache; alba: device of the object store
+type DiskRole string
+
 // Document defines model for Document.
 type Document struct {
 	Name string `json:"name"`
@@ -2583,7 +2691,7 @@ type Job struct {
 	Hint string `json:"hint"`
 	ID   string `json:"id"`
 
-	// Kind What is done. backup: of the metadata; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
+	// Kind What is done. backup: of the metadata; claim: of disks of a node; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
 	// vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move,
 	// scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool
 	Kind JobKind `json:"kind"`
@@ -2615,7 +2723,7 @@ type Job struct {
 	What string `json:"what"`
 }
 
-// JobKind What is done. backup: of the metadata; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
+// JobKind What is done. backup: of the metadata; claim: of disks of a node; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
 // vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move,
 // scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool
 type JobKind string
@@ -2772,6 +2880,65 @@ type Latencies struct {
 
 	// Writes As reads
 	Writes []float64 `json:"writes"`
+}
+
+// LayoutDisk defines model for LayoutDisk.
+type LayoutDisk struct {
+	// Free It may get other roles than these
+	Free bool `json:"free"`
+
+	// Holds What it holds and who uses it, in words
+	Holds string `json:"holds"`
+
+	// Link Name that stays
+	Link  *string `json:"link"`
+	Model *string `json:"model"`
+
+	// Mount Where the empty file system on it is mounted; null: there is none
+	Mount *string `json:"mount"`
+
+	// Name The kernel's, such as sda
+	Name string `json:"name"`
+
+	// Path Of the device
+	Path string `json:"path"`
+
+	// Places Directories that its new roles get
+	Places []LayoutPlace `json:"places"`
+
+	// Reason Why it has these roles, or none
+	Reason string `json:"reason"`
+
+	// Roles What it is for, or proposed for
+	Roles      []DiskRole `json:"roles"`
+	Rotational bool       `json:"rotational"`
+	Serial     *string    `json:"serial"`
+
+	// Size Bytes
+	Size int64 `json:"size"`
+
+	// State inUse: it has its roles; kept: it holds something and is not taken; unused: it is free and gets no role; ready: the
+	// node can give it its role; configure: its configuration has to name it; prepare: root has to make file system or
+	// directories first
+	State LayoutDiskState `json:"state"`
+
+	// Warning What speaks against that
+	Warning *string `json:"warning"`
+}
+
+// LayoutDiskState inUse: it has its roles; kept: it holds something and is not taken; unused: it is free and gets no role; ready: the
+// node can give it its role; configure: its configuration has to name it; prepare: root has to make file system or
+// directories first
+type LayoutDiskState string
+
+// LayoutPlace defines model for LayoutPlace.
+type LayoutPlace struct {
+	// Bytes That ovgate may take there; 0: all that the file system has
+	Bytes int64  `json:"bytes"`
+	Path  string `json:"path"`
+
+	// Role db: the node's own records; write: journals; read: cache; alba: device of the object store
+	Role DiskRole `json:"role"`
 }
 
 // Listener defines model for Listener.
@@ -3059,6 +3226,43 @@ type Node struct {
 	Name string `json:"name"`
 }
 
+// NodeCheck What a node found of its machine and of its network.
+type NodeCheck struct {
+	Checks     []NodeCheckItem `json:"checks"`
+	Node       Node            `json:"node"`
+	ObservedAt time.Time       `json:"observedAt"`
+
+	// State info: it is so by choice
+	State NodeCheckState `json:"state"`
+}
+
+// NodeCheckItem defines model for NodeCheckItem.
+type NodeCheckItem struct {
+	// Code What is looked at
+	Code NodeCheckItemCode `json:"code"`
+
+	// Fix What to do; empty: nothing
+	Fix string `json:"fix"`
+
+	// Means What that leads to; empty: nothing bad
+	Means string `json:"means"`
+
+	// Object What it is about, such as an address or `node beta`; empty: the node
+	Object string `json:"object"`
+
+	// State info: it is so by choice
+	State NodeCheckState `json:"state"`
+
+	// Text What was found
+	Text string `json:"text"`
+}
+
+// NodeCheckItemCode What is looked at
+type NodeCheckItemCode string
+
+// NodeCheckState info: it is so by choice
+type NodeCheckState string
+
 // NodeEvent A node joined, started, stopped, or is heard differently
 type NodeEvent struct {
 	ID string `json:"id"`
@@ -3066,6 +3270,27 @@ type NodeEvent struct {
 	// Liveness What the other nodes hear of it, a hint: alive: it answers; suspect: it does not answer, and has its lease; dead: neither; left: it said that it stops; unknown: it was not heard
 	Liveness MemberLiveness `json:"liveness"`
 	Name     string         `json:"name"`
+}
+
+// NodeLayout What the disks of a node are for.
+type NodeLayout struct {
+	// Commands For root on its machine, a line for each disk; empty: there are none
+	Commands string `json:"commands"`
+
+	// Config Lines for the node's configuration, which holds once it started anew; empty: it needs none
+	Config string `json:"config"`
+
+	// ConfigFile That it was started with; empty: none
+	ConfigFile string `json:"configFile"`
+
+	// Devices Of the object store, in the cluster
+	Devices int          `json:"devices"`
+	Disks   []LayoutDisk `json:"disks"`
+	Node    Node         `json:"node"`
+
+	// Notes What there is to know about the whole
+	Notes      []string  `json:"notes"`
+	ObservedAt time.Time `json:"observedAt"`
 }
 
 // OSD defines model for OSD.
@@ -5589,6 +5814,18 @@ type ListNodesParams struct {
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
+// GetNodeLayoutParams defines parameters for GetNodeLayout.
+type GetNodeLayoutParams struct {
+	// Role DISK=ROLE for a disk that is not to get what is proposed: write, read, `write,read`, alba or none
+	Role *[]string `form:"role,omitempty" json:"role,omitempty"`
+}
+
+// ApplyNodeLayoutParams defines parameters for ApplyNodeLayout.
+type ApplyNodeLayoutParams struct {
+	// Role DISK=ROLE for a disk that is not to get what is proposed: write, read, `write,read`, alba or none
+	Role *[]string `form:"role,omitempty" json:"role,omitempty"`
+}
+
 // GetNodePerformanceParams defines parameters for GetNodePerformance.
 type GetNodePerformanceParams struct {
 	// From Begins there, or up to a step before; the default is an hour before `to`, the earliest 90 days ago
@@ -6489,12 +6726,21 @@ type ServerInterface interface {
 	// GetNode Show a node
 	// (GET /nodes/{node})
 	GetNode(ctx echo.Context, node NodeRef) error
+	// CheckNode Whether a node has what it needs: clock, interfaces, ports of the other nodes, places
+	// (GET /nodes/{node}/check)
+	CheckNode(ctx echo.Context, node NodeRef) error
 	// EndNodeDrain Let a node have vDisks again
 	// (DELETE /nodes/{node}/drain)
 	EndNodeDrain(ctx echo.Context, node NodeRef) error
 	// DrainNode Have a node hand over all its vDisks
 	// (POST /nodes/{node}/drain)
 	DrainNode(ctx echo.Context, node NodeRef) error
+	// GetNodeLayout What the disks of a node are for, and what free ones are proposed for
+	// (GET /nodes/{node}/layout)
+	GetNodeLayout(ctx echo.Context, node NodeRef, params GetNodeLayoutParams) error
+	// ApplyNodeLayout Make devices of the object store of the disks that are ready for that
+	// (POST /nodes/{node}/layout)
+	ApplyNodeLayout(ctx echo.Context, node NodeRef, params ApplyNodeLayoutParams) error
 	// GetNodeMachine The machine of a node and the places where it keeps things
 	// (GET /nodes/{node}/machine)
 	GetNodeMachine(ctx echo.Context, node NodeRef) error
@@ -8388,6 +8634,22 @@ func (w *ServerInterfaceWrapper) GetNode(ctx echo.Context) error {
 	return err
 }
 
+// CheckNode converts echo context to params.
+func (w *ServerInterfaceWrapper) CheckNode(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "node" -------------
+	var node NodeRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "node", ctx.Param("node"), &node, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CheckNode(ctx, node)
+	return err
+}
+
 // EndNodeDrain converts echo context to params.
 func (w *ServerInterfaceWrapper) EndNodeDrain(ctx echo.Context) error {
 	var err error
@@ -8417,6 +8679,56 @@ func (w *ServerInterfaceWrapper) DrainNode(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.DrainNode(ctx, node)
+	return err
+}
+
+// GetNodeLayout converts echo context to params.
+func (w *ServerInterfaceWrapper) GetNodeLayout(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "node" -------------
+	var node NodeRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "node", ctx.Param("node"), &node, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetNodeLayoutParams
+	// ------------- Optional query parameter "role" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "role", ctx.QueryParams(), &params.Role, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter role: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetNodeLayout(ctx, node, params)
+	return err
+}
+
+// ApplyNodeLayout converts echo context to params.
+func (w *ServerInterfaceWrapper) ApplyNodeLayout(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "node" -------------
+	var node NodeRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "node", ctx.Param("node"), &node, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ApplyNodeLayoutParams
+	// ------------- Optional query parameter "role" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "role", ctx.QueryParams(), &params.Role, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter role: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ApplyNodeLayout(ctx, node, params)
 	return err
 }
 
@@ -11671,6 +11983,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/nodes/:node", wrapper.RemoveNode, options.OperationMiddlewares["RemoveNode"]...)
 	router.GET(options.BaseURL+"/nodes/:node", wrapper.GetNode, options.OperationMiddlewares["GetNode"]...)
 	router.GET(options.BaseURL+"/nodes/:node/machine", wrapper.GetNodeMachine, options.OperationMiddlewares["GetNodeMachine"]...)
+	router.GET(options.BaseURL+"/nodes/:node/check", wrapper.CheckNode, options.OperationMiddlewares["CheckNode"]...)
+	router.GET(options.BaseURL+"/nodes/:node/layout", wrapper.GetNodeLayout, options.OperationMiddlewares["GetNodeLayout"]...)
+	router.POST(options.BaseURL+"/nodes/:node/layout", wrapper.ApplyNodeLayout, options.OperationMiddlewares["ApplyNodeLayout"]...)
 	router.GET(options.BaseURL+"/nodes/:node/performance", wrapper.GetNodePerformance, options.OperationMiddlewares["GetNodePerformance"]...)
 	router.GET(options.BaseURL+"/cluster", wrapper.GetCluster, options.OperationMiddlewares["GetCluster"]...)
 	router.POST(options.BaseURL+"/cluster", wrapper.InitCluster, options.OperationMiddlewares["InitCluster"]...)
@@ -14203,6 +14518,45 @@ func (response GetNodedefaultJSONResponse) VisitGetNodeResponse(w http.ResponseW
 	return err
 }
 
+type CheckNodeRequestObject struct {
+	Node NodeRef `json:"node"`
+}
+
+type CheckNodeResponseObject interface {
+	VisitCheckNodeResponse(w http.ResponseWriter) error
+}
+
+type CheckNode200JSONResponse NodeCheck
+
+func (response CheckNode200JSONResponse) VisitCheckNodeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckNodedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CheckNodedefaultJSONResponse) VisitCheckNodeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type EndNodeDrainRequestObject struct {
 	Node NodeRef `json:"node"`
 }
@@ -14264,6 +14618,86 @@ type DrainNodedefaultJSONResponse struct {
 }
 
 func (response DrainNodedefaultJSONResponse) VisitDrainNodeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetNodeLayoutRequestObject struct {
+	Node   NodeRef `json:"node"`
+	Params GetNodeLayoutParams
+}
+
+type GetNodeLayoutResponseObject interface {
+	VisitGetNodeLayoutResponse(w http.ResponseWriter) error
+}
+
+type GetNodeLayout200JSONResponse NodeLayout
+
+func (response GetNodeLayout200JSONResponse) VisitGetNodeLayoutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetNodeLayoutdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetNodeLayoutdefaultJSONResponse) VisitGetNodeLayoutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ApplyNodeLayoutRequestObject struct {
+	Node   NodeRef `json:"node"`
+	Params ApplyNodeLayoutParams
+}
+
+type ApplyNodeLayoutResponseObject interface {
+	VisitApplyNodeLayoutResponse(w http.ResponseWriter) error
+}
+
+type ApplyNodeLayout202JSONResponse Job
+
+func (response ApplyNodeLayout202JSONResponse) VisitApplyNodeLayoutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ApplyNodeLayoutdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ApplyNodeLayoutdefaultJSONResponse) VisitApplyNodeLayoutResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -20025,12 +20459,21 @@ type StrictServerInterface interface {
 	// GetNode Show a node
 	// (GET /nodes/{node})
 	GetNode(ctx context.Context, request GetNodeRequestObject) (GetNodeResponseObject, error)
+	// CheckNode Whether a node has what it needs: clock, interfaces, ports of the other nodes, places
+	// (GET /nodes/{node}/check)
+	CheckNode(ctx context.Context, request CheckNodeRequestObject) (CheckNodeResponseObject, error)
 	// EndNodeDrain Let a node have vDisks again
 	// (DELETE /nodes/{node}/drain)
 	EndNodeDrain(ctx context.Context, request EndNodeDrainRequestObject) (EndNodeDrainResponseObject, error)
 	// DrainNode Have a node hand over all its vDisks
 	// (POST /nodes/{node}/drain)
 	DrainNode(ctx context.Context, request DrainNodeRequestObject) (DrainNodeResponseObject, error)
+	// GetNodeLayout What the disks of a node are for, and what free ones are proposed for
+	// (GET /nodes/{node}/layout)
+	GetNodeLayout(ctx context.Context, request GetNodeLayoutRequestObject) (GetNodeLayoutResponseObject, error)
+	// ApplyNodeLayout Make devices of the object store of the disks that are ready for that
+	// (POST /nodes/{node}/layout)
+	ApplyNodeLayout(ctx context.Context, request ApplyNodeLayoutRequestObject) (ApplyNodeLayoutResponseObject, error)
 	// GetNodeMachine The machine of a node and the places where it keeps things
 	// (GET /nodes/{node}/machine)
 	GetNodeMachine(ctx context.Context, request GetNodeMachineRequestObject) (GetNodeMachineResponseObject, error)
@@ -22315,6 +22758,31 @@ func (sh *strictHandler) GetNode(ctx echo.Context, node NodeRef) error {
 	return nil
 }
 
+// CheckNode operation middleware
+func (sh *strictHandler) CheckNode(ctx echo.Context, node NodeRef) error {
+	var request CheckNodeRequestObject
+
+	request.Node = node
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CheckNode(ctx.Request().Context(), request.(CheckNodeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CheckNode")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CheckNodeResponseObject); ok {
+		return validResponse.VisitCheckNodeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // EndNodeDrain operation middleware
 func (sh *strictHandler) EndNodeDrain(ctx echo.Context, node NodeRef) error {
 	var request EndNodeDrainRequestObject
@@ -22359,6 +22827,58 @@ func (sh *strictHandler) DrainNode(ctx echo.Context, node NodeRef) error {
 		return err
 	} else if validResponse, ok := response.(DrainNodeResponseObject); ok {
 		return validResponse.VisitDrainNodeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetNodeLayout operation middleware
+func (sh *strictHandler) GetNodeLayout(ctx echo.Context, node NodeRef, params GetNodeLayoutParams) error {
+	var request GetNodeLayoutRequestObject
+
+	request.Node = node
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetNodeLayout(ctx.Request().Context(), request.(GetNodeLayoutRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetNodeLayout")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetNodeLayoutResponseObject); ok {
+		return validResponse.VisitGetNodeLayoutResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ApplyNodeLayout operation middleware
+func (sh *strictHandler) ApplyNodeLayout(ctx echo.Context, node NodeRef, params ApplyNodeLayoutParams) error {
+	var request ApplyNodeLayoutRequestObject
+
+	request.Node = node
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ApplyNodeLayout(ctx.Request().Context(), request.(ApplyNodeLayoutRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ApplyNodeLayout")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ApplyNodeLayoutResponseObject); ok {
+		return validResponse.VisitApplyNodeLayoutResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

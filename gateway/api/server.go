@@ -21,6 +21,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/alba"
 	"github.com/openvstorage/ovgate/gateway/auth"
 	"github.com/openvstorage/ovgate/gateway/control"
+	"github.com/openvstorage/ovgate/gateway/layout"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/gateway/observe/alert"
@@ -28,6 +29,7 @@ import (
 	"github.com/openvstorage/ovgate/gateway/observe/event"
 	"github.com/openvstorage/ovgate/gateway/observe/series"
 	"github.com/openvstorage/ovgate/gateway/oidc"
+	"github.com/openvstorage/ovgate/gateway/precheck"
 	"github.com/openvstorage/ovgate/gateway/task"
 	"github.com/openvstorage/ovgate/gateway/vsphere"
 	"github.com/openvstorage/ovgate/internal/clock"
@@ -58,17 +60,20 @@ type Options struct {
 	Sealer     *control.Sealer
 	Hub        *observe.Hub
 	Sampler    *observe.Sampler
-	History    *series.Store                // nil: none is kept
-	OIDC       *oidc.Service                // nil: made of the others
-	Machine    func() Machine               // of this node, without node, version, health and moment; nil: nothing is told
-	Load       func() (cpu, memory float64) // percent of the machine's since the look before; nil: unknown
-	Audit      *audit.Log                   // nil: nothing is recorded
-	Events     *event.Log                   // nil: no history of events is kept
-	Tasks      *task.Book                   // what this node works on, with that of Control; nil: a book of its own
-	Alerts     *alert.Service               // nil: nothing is told
-	Metrics    http.Handler                 // Prometheus; nil: none
-	OpenMetric bool                         // /metrics without credentials
-	Health     func() observe.Health        // nil: always well
+	History    *series.Store                                             // nil: none is kept
+	OIDC       *oidc.Service                                             // nil: made of the others
+	Machine    func() Machine                                            // of this node, without node, version, health and moment; nil: nothing is told
+	Precheck   func(context.Context) []precheck.Check                    // of this node and of what it reaches; nil: nothing is looked at
+	Disks      func(context.Context) (layout.Node, []layout.Disk, error) // of this node; nil: none are told
+	Claim      func(dirs []string) (task string, err error)              // begins to make devices of directories; nil: as Disks
+	Load       func() (cpu, memory float64)                              // percent of the machine's since the look before; nil: unknown
+	Audit      *audit.Log                                                // nil: nothing is recorded
+	Events     *event.Log                                                // nil: no history of events is kept
+	Tasks      *task.Book                                                // what this node works on, with that of Control; nil: a book of its own
+	Alerts     *alert.Service                                            // nil: nothing is told
+	Metrics    http.Handler                                              // Prometheus; nil: none
+	OpenMetric bool                                                      // /metrics without credentials
+	Health     func() observe.Health                                     // nil: always well
 	// Trends returns how places fill, the soonest full first; nil: nothing is known.
 	Trends func() []observe.Trend
 	// Requests returns what was counted of the store of a vPool, by id; nil: nothing is.
@@ -139,6 +144,12 @@ func New(opt Options) (*Server, error) {
 	}
 	if opt.Machine == nil {
 		opt.Machine = func() Machine { return Machine{Listeners: []Listener{}, Places: []MachinePlace{}} }
+	}
+	if opt.Precheck == nil {
+		opt.Precheck = func(context.Context) []precheck.Check { return nil }
+	}
+	if opt.Disks == nil {
+		opt.Disks = func(context.Context) (layout.Node, []layout.Disk, error) { return layout.Node{}, nil, nil }
 	}
 	if opt.Trends == nil {
 		opt.Trends = func() []observe.Trend { return nil }

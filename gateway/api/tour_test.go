@@ -28,6 +28,7 @@ var elsewhere = map[string][2]string{
 	"CreateJoinToken":   {"gateway/node/cluster_test.go", `"POST", "/cluster/tokens"`},
 	"RevokeJoinToken":   {"gateway/node/cluster_test.go", `"DELETE", "/cluster/tokens/"`},
 	"RemoveNode":        {"gateway/node/cut_test.go", `"DELETE", "/nodes/n2", nil, 204`},
+	"ApplyNodeLayout":   {"gateway/node/layout_test.go", `"POST", path, nil, 202`},
 	"DrainNode":         {"gateway/node/clusterloss_test.go", `"POST", "/nodes/n1/drain", nil, 202`},
 	"HandOverVDisk":     {"gateway/node/albanodes_test.go", `"POST", "/vdisks/a/handover", map[string]any{"node": "alpha"}, 202`},
 	"RestSnapshotGroup": {"gateway/node/snapshotgroup_test.go", "made := group(r, 201, name)"},
@@ -164,6 +165,8 @@ func (s *served) tour() map[string]bool {
 	do(
 		step{"GetNode", "node=" + field(do(step{op: "GetStatus"}), "node", "id"), ""},
 		step{"GetNodeMachine", "node=" + field(do(step{op: "GetStatus"}), "node", "id"), ""},
+		step{"CheckNode", "node=" + field(do(step{op: "GetStatus"}), "node", "id"), ""},
+		step{"GetNodeLayout", "node=" + field(do(step{op: "GetStatus"}), "node", "id"), ""},
 		step{"GetNodePerformance", "node=" + field(do(step{op: "GetStatus"}), "node", "id"), ""},
 		step{"EndNodeDrain", "node=" + field(do(step{op: "GetStatus"}), "node", "id"), ""},
 		step{"Rebalance", "", `{"dryRun":true}`},

@@ -92,7 +92,7 @@ type Disk struct {
 type Mount struct {
 	Dir    string
 	number string // of the device
-	root   string // what of the file system is mounted
+	Root   string // what of the file system is mounted
 }
 
 const (
@@ -235,7 +235,7 @@ func (s System) mounts() ([]Mount, error) {
 	var out []Mount
 	for line := range bytes.Lines(b) {
 		if f := strings.Fields(string(line)); len(f) > 4 {
-			out = append(out, Mount{Dir: unescape(f[4]), number: f[2], root: unescape(f[3])})
+			out = append(out, Mount{Dir: unescape(f[4]), number: f[2], Root: unescape(f[3])})
 		}
 	}
 	return out, nil

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -157,6 +158,19 @@ func TestPassedOn(t *testing.T) {
 	if machine["kernel"] == "" || machine["memory"].(float64) <= 0 || len(machine["listeners"].([]any)) < 3 {
 		t.Errorf("machine %v", machine)
 	}
+	// It looks at the other one, and tells of its own disks.
+	var found []string
+	for _, c := range ask(200, "alpha", "GET", "/nodes/alpha/check", "", nil)["checks"].([]any) {
+		if c := c.(map[string]any); c["object"] == "node beta" {
+			found = append(found, fmt.Sprint(c["code"], " ", c["state"]))
+		}
+	}
+	if want := []string{"clock ok", "port ok", "port ok", "port ok", "port ok"}; !slices.Equal(found, want) {
+		t.Errorf("alpha finds %v of beta, want %v", found, want)
+	}
+	if l := ask(200, "alpha", "GET", "/nodes/alpha/layout", "", nil); l["node"].(map[string]any)["name"] != "alpha" {
+		t.Errorf("layout %v", l)
+	}
 	if l := ask(200, "", "GET", "/vdisks?node=beta", "", nil)["items"].([]any); len(l) != 0 {
 		t.Errorf("beta serves %v", l)
 	}
@@ -227,7 +241,7 @@ func TestPassedOn(t *testing.T) {
 	if got := ask(200, "", "GET", "/vdisks/a", "", nil); got["node"] != "alpha" {
 		t.Errorf("without its node a is %v", got)
 	}
-	for _, path := range []string{"/nodes/alpha/performance", "/nodes/alpha/machine"} {
+	for _, path := range []string{"/nodes/alpha/performance", "/nodes/alpha/machine", "/nodes/alpha/check", "/nodes/alpha/layout"} {
 		if e := ask(409, "", "GET", path, "", nil); e["code"] != "elsewhere" {
 			t.Errorf("%s of a node that is away: %v", path, e)
 		}

@@ -133,6 +133,7 @@ type node struct {
 	alerts        *alertNode
 	health        healthWatch
 	placeSizes    placeSizes
+	claims        *claims
 	skews         skews
 	recordsErr    atomic.Pointer[string] // why records of the registry are not followed; nil: they are
 
@@ -433,6 +434,8 @@ func (n *node) openAPI(ctx context.Context) error {
 	n.livingMoved = make(chan struct{}, 1)
 	n.peers = newAPIPeers(n)
 	tasks := task.New(n.clock())
+	n.claims = newClaims(n, tasks)
+	n.onClose(n.claims.close)
 	n.ctl = control.New(control.Options{
 		Parts: api.Parts{Peers: n.peers},
 		Lease: lease, Living: living, LivingMoved: n.livingMoved, Gone: n.alba.Suspect, Takeable: func(ctx context.Context, gone map[string]bool) { n.vsphere.TakeOver(ctx, gone) }, Model: n.model, Engine: control.NewEngine(n.host), Frontend: n.front, Backends: backends{n.dir.path, n.alba, &n.remotes, n.log},
@@ -451,7 +454,7 @@ func (n *node) openAPI(ctx context.Context) error {
 	}
 	n.alerts = newAlertNode(n)
 	n.api, err = api.New(api.Options{
-		Model: n.model, Auth: n.auth, Control: n.ctl, VSphere: n.vsphere, Alba: n.alba, Sealer: seal, Hub: n.hub, Sampler: n.sampler, History: n.history, Machine: n.machineView, Load: n.machineLoad(), Audit: n.audit, Events: n.events, Tasks: tasks, Alerts: n.alerts.service,
+		Model: n.model, Auth: n.auth, Control: n.ctl, VSphere: n.vsphere, Alba: n.alba, Sealer: seal, Hub: n.hub, Sampler: n.sampler, History: n.history, Machine: n.machineView, Precheck: n.precheck, Disks: n.layoutFacts, Claim: n.claims.begin, Load: n.machineLoad(), Audit: n.audit, Events: n.events, Tasks: tasks, Alerts: n.alerts.service,
 		Metrics: observe.Handler(n.metrics(), version.Version, n.log), OpenMetric: n.cfg.MetricsOpen, Health: n.checkHealth, Trends: n.trends, Requests: n.remotes.requests, UI: dist,
 		Living: n.living, Cluster: n.member, Peers: n.peers, NodeID: n.self.ID, NodeName: n.self.Name, Version: version, Started: n.started, Secure: n.tls != nil, Log: n.log,
 		Config: config, Logged: n.logged.Bytes, Backup: n.backupMetadata,

@@ -27,6 +27,7 @@ type Kind string
 // Kinds of tasks.
 const (
 	Backup     Kind = "backup"    // of the metadata
+	Claim      Kind = "claim"     // of disks of a node
 	Datastore  Kind = "datastore" // of a vCenter
 	Delete     Kind = "delete"
 	Drain      Kind = "drain"
@@ -48,7 +49,7 @@ const (
 )
 
 // Kinds are all kinds, in the order of their names.
-var Kinds = []Kind{Backup, Compare, Datastore, Delete, Drain, Empty, Export, Flatten, HandOver, Import, Move, Rebalance, Recover, Schedule, Scrub, Survey, Sweep, Verify, VerifyDisk}
+var Kinds = []Kind{Backup, Claim, Compare, Datastore, Delete, Drain, Empty, Export, Flatten, HandOver, Import, Move, Rebalance, Recover, Schedule, Scrub, Survey, Sweep, Verify, VerifyDisk}
 
 // State says how far a task is.
 type State string

@@ -223,6 +223,30 @@ func (e ClusterStatusRegistry) Valid() bool {
 	}
 }
 
+// Defines values for DiskRole.
+const (
+	DiskRoleAlba  DiskRole = "alba"
+	DiskRoleDB    DiskRole = "db"
+	DiskRoleRead  DiskRole = "read"
+	DiskRoleWrite DiskRole = "write"
+)
+
+// Valid indicates whether the value is a known member of the DiskRole enum.
+func (e DiskRole) Valid() bool {
+	switch e {
+	case DiskRoleAlba:
+		return true
+	case DiskRoleDB:
+		return true
+	case DiskRoleRead:
+		return true
+	case DiskRoleWrite:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DtlMode.
 const (
 	DtlModeAsync DtlMode = "async"
@@ -337,6 +361,7 @@ func (e ISCSISessionState) Valid() bool {
 // Defines values for JobKind.
 const (
 	JobKindBackup    JobKind = "backup"
+	JobKindClaim     JobKind = "claim"
 	JobKindCompare   JobKind = "compare"
 	JobKindDatastore JobKind = "datastore"
 	JobKindDelete    JobKind = "delete"
@@ -361,6 +386,8 @@ const (
 func (e JobKind) Valid() bool {
 	switch e {
 	case JobKindBackup:
+		return true
+	case JobKindClaim:
 		return true
 	case JobKindCompare:
 		return true
@@ -448,6 +475,36 @@ func (e JoinTokenState) Valid() bool {
 	case JoinTokenStateUsed:
 		return true
 	case JoinTokenStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for LayoutDiskState.
+const (
+	LayoutDiskStateConfigure LayoutDiskState = "configure"
+	LayoutDiskStateInUse     LayoutDiskState = "inUse"
+	LayoutDiskStateKept      LayoutDiskState = "kept"
+	LayoutDiskStatePrepare   LayoutDiskState = "prepare"
+	LayoutDiskStateReady     LayoutDiskState = "ready"
+	LayoutDiskStateUnused    LayoutDiskState = "unused"
+)
+
+// Valid indicates whether the value is a known member of the LayoutDiskState enum.
+func (e LayoutDiskState) Valid() bool {
+	switch e {
+	case LayoutDiskStateConfigure:
+		return true
+	case LayoutDiskStateInUse:
+		return true
+	case LayoutDiskStateKept:
+		return true
+	case LayoutDiskStatePrepare:
+		return true
+	case LayoutDiskStateReady:
+		return true
+	case LayoutDiskStateUnused:
 		return true
 	default:
 		return false
@@ -595,6 +652,54 @@ func (e MetricUnit) Valid() bool {
 	case MetricUnitPercent:
 		return true
 	case MetricUnitUs:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NodeCheckItemCode.
+const (
+	NodeCheckItemCodeClock     NodeCheckItemCode = "clock"
+	NodeCheckItemCodeDisk      NodeCheckItemCode = "disk"
+	NodeCheckItemCodeInterface NodeCheckItemCode = "interface"
+	NodeCheckItemCodePort      NodeCheckItemCode = "port"
+)
+
+// Valid indicates whether the value is a known member of the NodeCheckItemCode enum.
+func (e NodeCheckItemCode) Valid() bool {
+	switch e {
+	case NodeCheckItemCodeClock:
+		return true
+	case NodeCheckItemCodeDisk:
+		return true
+	case NodeCheckItemCodeInterface:
+		return true
+	case NodeCheckItemCodePort:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NodeCheckState.
+const (
+	NodeCheckStateError   NodeCheckState = "error"
+	NodeCheckStateInfo    NodeCheckState = "info"
+	NodeCheckStateOk      NodeCheckState = "ok"
+	NodeCheckStateWarning NodeCheckState = "warning"
+)
+
+// Valid indicates whether the value is a known member of the NodeCheckState enum.
+func (e NodeCheckState) Valid() bool {
+	switch e {
+	case NodeCheckStateError:
+		return true
+	case NodeCheckStateInfo:
+		return true
+	case NodeCheckStateOk:
+		return true
+	case NodeCheckStateWarning:
 		return true
 	default:
 		return false
@@ -2079,6 +2184,9 @@ type DiskList struct {
 	Next  *string `json:"next"`
 }
 
+// DiskRole db: the node's own records; write: journals; read: cache; alba: device of the object store
+type DiskRole string
+
 // Document defines model for Document.
 type Document struct {
 	Name string `json:"name"`
@@ -2585,7 +2693,7 @@ type Job struct {
 	Hint string `json:"hint"`
 	ID   string `json:"id"`
 
-	// Kind What is done. backup: of the metadata; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
+	// Kind What is done. backup: of the metadata; claim: of disks of a node; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
 	// vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move,
 	// scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool
 	Kind JobKind `json:"kind"`
@@ -2617,7 +2725,7 @@ type Job struct {
 	What string `json:"what"`
 }
 
-// JobKind What is done. backup: of the metadata; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
+// JobKind What is done. backup: of the metadata; claim: of disks of a node; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
 // vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move,
 // scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool
 type JobKind string
@@ -2774,6 +2882,65 @@ type Latencies struct {
 
 	// Writes As reads
 	Writes []float64 `json:"writes"`
+}
+
+// LayoutDisk defines model for LayoutDisk.
+type LayoutDisk struct {
+	// Free It may get other roles than these
+	Free bool `json:"free"`
+
+	// Holds What it holds and who uses it, in words
+	Holds string `json:"holds"`
+
+	// Link Name that stays
+	Link  *string `json:"link"`
+	Model *string `json:"model"`
+
+	// Mount Where the empty file system on it is mounted; null: there is none
+	Mount *string `json:"mount"`
+
+	// Name The kernel's, such as sda
+	Name string `json:"name"`
+
+	// Path Of the device
+	Path string `json:"path"`
+
+	// Places Directories that its new roles get
+	Places []LayoutPlace `json:"places"`
+
+	// Reason Why it has these roles, or none
+	Reason string `json:"reason"`
+
+	// Roles What it is for, or proposed for
+	Roles      []DiskRole `json:"roles"`
+	Rotational bool       `json:"rotational"`
+	Serial     *string    `json:"serial"`
+
+	// Size Bytes
+	Size int64 `json:"size"`
+
+	// State inUse: it has its roles; kept: it holds something and is not taken; unused: it is free and gets no role; ready: the
+	// node can give it its role; configure: its configuration has to name it; prepare: root has to make file system or
+	// directories first
+	State LayoutDiskState `json:"state"`
+
+	// Warning What speaks against that
+	Warning *string `json:"warning"`
+}
+
+// LayoutDiskState inUse: it has its roles; kept: it holds something and is not taken; unused: it is free and gets no role; ready: the
+// node can give it its role; configure: its configuration has to name it; prepare: root has to make file system or
+// directories first
+type LayoutDiskState string
+
+// LayoutPlace defines model for LayoutPlace.
+type LayoutPlace struct {
+	// Bytes That ovgate may take there; 0: all that the file system has
+	Bytes int64  `json:"bytes"`
+	Path  string `json:"path"`
+
+	// Role db: the node's own records; write: journals; read: cache; alba: device of the object store
+	Role DiskRole `json:"role"`
 }
 
 // Listener defines model for Listener.
@@ -3061,6 +3228,43 @@ type Node struct {
 	Name string `json:"name"`
 }
 
+// NodeCheck What a node found of its machine and of its network.
+type NodeCheck struct {
+	Checks     []NodeCheckItem `json:"checks"`
+	Node       Node            `json:"node"`
+	ObservedAt time.Time       `json:"observedAt"`
+
+	// State info: it is so by choice
+	State NodeCheckState `json:"state"`
+}
+
+// NodeCheckItem defines model for NodeCheckItem.
+type NodeCheckItem struct {
+	// Code What is looked at
+	Code NodeCheckItemCode `json:"code"`
+
+	// Fix What to do; empty: nothing
+	Fix string `json:"fix"`
+
+	// Means What that leads to; empty: nothing bad
+	Means string `json:"means"`
+
+	// Object What it is about, such as an address or `node beta`; empty: the node
+	Object string `json:"object"`
+
+	// State info: it is so by choice
+	State NodeCheckState `json:"state"`
+
+	// Text What was found
+	Text string `json:"text"`
+}
+
+// NodeCheckItemCode What is looked at
+type NodeCheckItemCode string
+
+// NodeCheckState info: it is so by choice
+type NodeCheckState string
+
 // NodeEvent A node joined, started, stopped, or is heard differently
 type NodeEvent struct {
 	ID string `json:"id"`
@@ -3068,6 +3272,27 @@ type NodeEvent struct {
 	// Liveness What the other nodes hear of it, a hint: alive: it answers; suspect: it does not answer, and has its lease; dead: neither; left: it said that it stops; unknown: it was not heard
 	Liveness MemberLiveness `json:"liveness"`
 	Name     string         `json:"name"`
+}
+
+// NodeLayout What the disks of a node are for.
+type NodeLayout struct {
+	// Commands For root on its machine, a line for each disk; empty: there are none
+	Commands string `json:"commands"`
+
+	// Config Lines for the node's configuration, which holds once it started anew; empty: it needs none
+	Config string `json:"config"`
+
+	// ConfigFile That it was started with; empty: none
+	ConfigFile string `json:"configFile"`
+
+	// Devices Of the object store, in the cluster
+	Devices int          `json:"devices"`
+	Disks   []LayoutDisk `json:"disks"`
+	Node    Node         `json:"node"`
+
+	// Notes What there is to know about the whole
+	Notes      []string  `json:"notes"`
+	ObservedAt time.Time `json:"observedAt"`
 }
 
 // OSD defines model for OSD.
@@ -5624,6 +5849,18 @@ type ListNodesParams struct {
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
+// GetNodeLayoutParams defines parameters for GetNodeLayout.
+type GetNodeLayoutParams struct {
+	// Role DISK=ROLE for a disk that is not to get what is proposed: write, read, `write,read`, alba or none
+	Role *[]string `form:"role,omitempty" json:"role,omitempty"`
+}
+
+// ApplyNodeLayoutParams defines parameters for ApplyNodeLayout.
+type ApplyNodeLayoutParams struct {
+	// Role DISK=ROLE for a disk that is not to get what is proposed: write, read, `write,read`, alba or none
+	Role *[]string `form:"role,omitempty" json:"role,omitempty"`
+}
+
 // GetNodePerformanceParams defines parameters for GetNodePerformance.
 type GetNodePerformanceParams struct {
 	// From Begins there, or up to a step before; the default is an hour before `to`, the earliest 90 days ago
@@ -7072,6 +7309,14 @@ type ClientInterface interface {
 	// Corresponds with GET /nodes/{node} (the `GetNode` operationId).
 	GetNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CheckNode Whether a node has what it needs: clock, interfaces, ports of the other nodes, places
+	//
+	// The node itself is asked, and asks the others at that moment: it takes two seconds where one does not answer. 409
+	// `elsewhere` when the node does not answer.
+	//
+	// Corresponds with GET /nodes/{node}/check (the `CheckNode` operationId).
+	CheckNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// EndNodeDrain Let a node have vDisks again
 	//
 	// What it handed over stays where it is.
@@ -7086,6 +7331,25 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
 	DrainNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetNodeLayout What the disks of a node are for, and what free ones are proposed for
+	//
+	// Only disks that are blank, or that have an empty file system which is mounted outside of the system's places, get a
+	// role. Nothing is changed. Says what the node can do itself (`ready`), what its configuration has to say, and what
+	// root has to do first; a disk that has its roles is `inUse`. A role for a disk that is not free, as of one that
+	// got a file system meanwhile, counts for nothing, and `notes` say so. 409 `elsewhere` when the node does not answer.
+	//
+	// Corresponds with GET /nodes/{node}/layout (the `GetNodeLayout` operationId).
+	GetNodeLayout(ctx context.Context, node NodeRef, params *GetNodeLayoutParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApplyNodeLayout Make devices of the object store of the disks that are ready for that
+	//
+	// Of those that GET with the same roles says are `ready`, one after the other: the answer names the task. What ended
+	// before it was whole is completed by asking again. Refused with 400 for a role of a disk that is not free, with 409 `in_use` while such a task runs there, or when
+	// no disk is ready.
+	//
+	// Corresponds with POST /nodes/{node}/layout (the `ApplyNodeLayout` operationId).
+	ApplyNodeLayout(ctx context.Context, node NodeRef, params *ApplyNodeLayoutParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetNodeMachine The machine of a node and the places where it keeps things
 	//
@@ -10112,6 +10376,24 @@ func (c *Client) GetNode(ctx context.Context, node NodeRef, reqEditors ...Reques
 	return c.Client.Do(req)
 }
 
+// CheckNode Whether a node has what it needs: clock, interfaces, ports of the other nodes, places
+//
+// The node itself is asked, and asks the others at that moment: it takes two seconds where one does not answer. 409
+// `elsewhere` when the node does not answer.
+//
+// Corresponds with GET /nodes/{node}/check (the `CheckNode` operationId).
+func (c *Client) CheckNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckNodeRequest(c.Server, node)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // EndNodeDrain Let a node have vDisks again
 //
 // What it handed over stays where it is.
@@ -10137,6 +10419,45 @@ func (c *Client) EndNodeDrain(ctx context.Context, node NodeRef, reqEditors ...R
 // Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
 func (c *Client) DrainNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDrainNodeRequest(c.Server, node)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetNodeLayout What the disks of a node are for, and what free ones are proposed for
+//
+// Only disks that are blank, or that have an empty file system which is mounted outside of the system's places, get a
+// role. Nothing is changed. Says what the node can do itself (`ready`), what its configuration has to say, and what
+// root has to do first; a disk that has its roles is `inUse`. A role for a disk that is not free, as of one that
+// got a file system meanwhile, counts for nothing, and `notes` say so. 409 `elsewhere` when the node does not answer.
+//
+// Corresponds with GET /nodes/{node}/layout (the `GetNodeLayout` operationId).
+func (c *Client) GetNodeLayout(ctx context.Context, node NodeRef, params *GetNodeLayoutParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetNodeLayoutRequest(c.Server, node, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApplyNodeLayout Make devices of the object store of the disks that are ready for that
+//
+// Of those that GET with the same roles says are `ready`, one after the other: the answer names the task. What ended
+// before it was whole is completed by asking again. Refused with 400 for a role of a disk that is not free, with 409 `in_use` while such a task runs there, or when
+// no disk is ready.
+//
+// Corresponds with POST /nodes/{node}/layout (the `ApplyNodeLayout` operationId).
+func (c *Client) ApplyNodeLayout(ctx context.Context, node NodeRef, params *ApplyNodeLayoutParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApplyNodeLayoutRequest(c.Server, node, params)
 	if err != nil {
 		return nil, err
 	}
@@ -17462,6 +17783,40 @@ func NewGetNodeRequest(server string, node NodeRef) (*http.Request, error) {
 	return req, nil
 }
 
+// NewCheckNodeRequest constructs an http.Request for the CheckNode method
+func NewCheckNodeRequest(server string, node NodeRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "node", node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/nodes/%s/check", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewEndNodeDrainRequest constructs an http.Request for the EndNodeDrain method
 func NewEndNodeDrainRequest(server string, node NodeRef) (*http.Request, error) {
 	var err error
@@ -17520,6 +17875,128 @@ func NewDrainNodeRequest(server string, node NodeRef) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetNodeLayoutRequest constructs an http.Request for the GetNodeLayout method
+func NewGetNodeLayoutRequest(server string, node NodeRef, params *GetNodeLayoutParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "node", node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/nodes/%s/layout", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Role != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "role", *params.Role, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewApplyNodeLayoutRequest constructs an http.Request for the ApplyNodeLayout method
+func NewApplyNodeLayoutRequest(server string, node NodeRef, params *ApplyNodeLayoutParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "node", node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/nodes/%s/layout", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Role != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "role", *params.Role, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
@@ -25715,6 +26192,16 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /nodes/{node} (the `GetNode` operationId).
 	GetNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*GetNodeResponse, error)
 
+	// CheckNodeWithResponse Whether a node has what it needs: clock, interfaces, ports of the other nodes, places
+	//
+	// The node itself is asked, and asks the others at that moment: it takes two seconds where one does not answer. 409
+	// `elsewhere` when the node does not answer.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /nodes/{node}/check (the `CheckNode` operationId).
+	CheckNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*CheckNodeResponse, error)
+
 	// EndNodeDrainWithResponse Let a node have vDisks again
 	//
 	// What it handed over stays where it is.
@@ -25733,6 +26220,29 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
 	DrainNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*DrainNodeResponse, error)
+
+	// GetNodeLayoutWithResponse What the disks of a node are for, and what free ones are proposed for
+	//
+	// Only disks that are blank, or that have an empty file system which is mounted outside of the system's places, get a
+	// role. Nothing is changed. Says what the node can do itself (`ready`), what its configuration has to say, and what
+	// root has to do first; a disk that has its roles is `inUse`. A role for a disk that is not free, as of one that
+	// got a file system meanwhile, counts for nothing, and `notes` say so. 409 `elsewhere` when the node does not answer.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /nodes/{node}/layout (the `GetNodeLayout` operationId).
+	GetNodeLayoutWithResponse(ctx context.Context, node NodeRef, params *GetNodeLayoutParams, reqEditors ...RequestEditorFn) (*GetNodeLayoutResponse, error)
+
+	// ApplyNodeLayoutWithResponse Make devices of the object store of the disks that are ready for that
+	//
+	// Of those that GET with the same roles says are `ready`, one after the other: the answer names the task. What ended
+	// before it was whole is completed by asking again. Refused with 400 for a role of a disk that is not free, with 409 `in_use` while such a task runs there, or when
+	// no disk is ready.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /nodes/{node}/layout (the `ApplyNodeLayout` operationId).
+	ApplyNodeLayoutWithResponse(ctx context.Context, node NodeRef, params *ApplyNodeLayoutParams, reqEditors ...RequestEditorFn) (*ApplyNodeLayoutResponse, error)
 
 	// GetNodeMachineWithResponse The machine of a node and the places where it keeps things
 	//
@@ -30557,6 +31067,54 @@ func (r GetNodeResponse) ContentType() string {
 	return ""
 }
 
+type CheckNodeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NodeCheck
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CheckNodeResponse) GetJSON200() *NodeCheck {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CheckNodeResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CheckNodeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CheckNodeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CheckNodeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CheckNodeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type EndNodeDrainResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -30640,6 +31198,102 @@ func (r DrainNodeResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DrainNodeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetNodeLayoutResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NodeLayout
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetNodeLayoutResponse) GetJSON200() *NodeLayout {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetNodeLayoutResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetNodeLayoutResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetNodeLayoutResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetNodeLayoutResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetNodeLayoutResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ApplyNodeLayoutResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Job
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ApplyNodeLayoutResponse) GetJSON202() *Job {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ApplyNodeLayoutResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ApplyNodeLayoutResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ApplyNodeLayoutResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ApplyNodeLayoutResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ApplyNodeLayoutResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -38685,6 +39339,22 @@ func (c *ClientWithResponses) GetNodeWithResponse(ctx context.Context, node Node
 	return ParseGetNodeResponse(rsp)
 }
 
+// CheckNodeWithResponse Whether a node has what it needs: clock, interfaces, ports of the other nodes, places
+//
+// The node itself is asked, and asks the others at that moment: it takes two seconds where one does not answer. 409
+// `elsewhere` when the node does not answer.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /nodes/{node}/check (the `CheckNode` operationId).
+func (c *ClientWithResponses) CheckNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*CheckNodeResponse, error) {
+	rsp, err := c.CheckNode(ctx, node, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCheckNodeResponse(rsp)
+}
+
 // EndNodeDrainWithResponse Let a node have vDisks again
 //
 // What it handed over stays where it is.
@@ -38714,6 +39384,41 @@ func (c *ClientWithResponses) DrainNodeWithResponse(ctx context.Context, node No
 		return nil, err
 	}
 	return ParseDrainNodeResponse(rsp)
+}
+
+// GetNodeLayoutWithResponse What the disks of a node are for, and what free ones are proposed for
+//
+// Only disks that are blank, or that have an empty file system which is mounted outside of the system's places, get a
+// role. Nothing is changed. Says what the node can do itself (`ready`), what its configuration has to say, and what
+// root has to do first; a disk that has its roles is `inUse`. A role for a disk that is not free, as of one that
+// got a file system meanwhile, counts for nothing, and `notes` say so. 409 `elsewhere` when the node does not answer.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /nodes/{node}/layout (the `GetNodeLayout` operationId).
+func (c *ClientWithResponses) GetNodeLayoutWithResponse(ctx context.Context, node NodeRef, params *GetNodeLayoutParams, reqEditors ...RequestEditorFn) (*GetNodeLayoutResponse, error) {
+	rsp, err := c.GetNodeLayout(ctx, node, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetNodeLayoutResponse(rsp)
+}
+
+// ApplyNodeLayoutWithResponse Make devices of the object store of the disks that are ready for that
+//
+// Of those that GET with the same roles says are `ready`, one after the other: the answer names the task. What ended
+// before it was whole is completed by asking again. Refused with 400 for a role of a disk that is not free, with 409 `in_use` while such a task runs there, or when
+// no disk is ready.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /nodes/{node}/layout (the `ApplyNodeLayout` operationId).
+func (c *ClientWithResponses) ApplyNodeLayoutWithResponse(ctx context.Context, node NodeRef, params *ApplyNodeLayoutParams, reqEditors ...RequestEditorFn) (*ApplyNodeLayoutResponse, error) {
+	rsp, err := c.ApplyNodeLayout(ctx, node, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApplyNodeLayoutResponse(rsp)
 }
 
 // GetNodeMachineWithResponse The machine of a node and the places where it keeps things
@@ -43853,6 +44558,39 @@ func ParseGetNodeResponse(rsp *http.Response) (*GetNodeResponse, error) {
 	return response, nil
 }
 
+// ParseCheckNodeResponse parses an HTTP response from a CheckNodeWithResponse call
+func ParseCheckNodeResponse(rsp *http.Response) (*CheckNodeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CheckNodeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NodeCheck
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseEndNodeDrainResponse parses an HTTP response from a EndNodeDrainWithResponse call
 func ParseEndNodeDrainResponse(rsp *http.Response) (*EndNodeDrainResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -43898,6 +44636,72 @@ func ParseDrainNodeResponse(rsp *http.Response) (*DrainNodeResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
 		var dest Member
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetNodeLayoutResponse parses an HTTP response from a GetNodeLayoutWithResponse call
+func ParseGetNodeLayoutResponse(rsp *http.Response) (*GetNodeLayoutResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetNodeLayoutResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NodeLayout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseApplyNodeLayoutResponse parses an HTTP response from a ApplyNodeLayoutWithResponse call
+func ParseApplyNodeLayoutResponse(rsp *http.Response) (*ApplyNodeLayoutResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ApplyNodeLayoutResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Job
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

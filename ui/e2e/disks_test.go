@@ -2,11 +2,15 @@ package e2e
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"github.com/openvstorage/ovgate/gateway/disk/disktest"
 )
 
 // probeLimit bounds how long the node, which looks at each device every 10 s, takes to see that one is gone.
@@ -87,6 +91,7 @@ func TestReplaceDisk(t *testing.T) {
 	p.shot("29-cause")
 	p.do("replace it", click(`//main//a[.="Replace disk"]`), visible(`//h1[.="Replace device 3"]`), fill(`input[name=directory]`, filepath.Join(t.TempDir(), "disk9")), fill(`input[name=capacity]`, "10"),
 		click(`//button[.="Claim it and empty device 3"]`), visible(`//b[.="Device 3 has left the object store"]`))
+	layoutOfDisks(p)
 	p.do("dark", to("/disks"), visible(`//td//a[.="Device 9"]`), absent(`//td//a[.="Device 3"]`),
 		click(`button[popovertarget=user-menu]`), visible(`#user-menu`), click(`//div[@id="user-menu"]//label[.="Dark"]`),
 		until(`document.documentElement.dataset.theme === "dark"`), chromedp.KeyEvent("\x1b"))
@@ -96,4 +101,44 @@ func TestReplaceDisk(t *testing.T) {
 	p.audit("devices, phone")
 	p.shot("28-devices-phone")
 	p.noConsoleErrors()
+}
+
+// layoutOfDisks gives a disk that came meanwhile its role: it is proposed, changed, changed back and made a device by a task
+// that is found again when the page is loaded anew.
+func layoutOfDisks(p *page) {
+	dev := disktest.Loop(p.t, 2<<30)
+	name := filepath.Base(dev)
+	row := `//tr[.//span[.="` + dev + `"]]`
+	p.do("a blank disk takes root", to("/setup"), visible(`//h1[.="Set up"]`), visible(row+`//span[contains(.,"Needs root")]`), visible(`[data-copy=commands]`))
+	if commands := p.text(`[data-copy=commands]`); !strings.Contains(commands, "mkfs.xfs "+dev+" && mkdir -p /srv/ovgate/"+name) {
+		p.t.Errorf("commands:\n%s", commands)
+	}
+	both(p, "layout with a blank disk", "29-layout-blank")
+	p.do("another role", choose(`select[aria-label="What `+name+` is for"]`, "write,read"), visible(`[data-copy=config]`), until(`location.search.includes("roles=")`))
+	if config := p.text(`[data-copy=config]`); !strings.Contains(config, `write_disks:`) || !strings.Contains(config, "/srv/ovgate/"+name+"/read") {
+		p.t.Errorf("configuration:\n%s", config)
+	}
+	dir, err := os.MkdirTemp("/mnt", "ovgate-e2e-")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, c := range [][]string{{"mkfs.ext4", "-q", dev}, {"mount", dev, dir}} {
+		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
+			p.t.Fatalf("%v: %v: %s", c, err, out)
+		}
+	}
+	p.t.Cleanup(func() { // after the node has stopped, which is what was registered before
+		_ = exec.Command("umount", "--lazy", dir).Run()
+		_ = os.Remove(dir)
+	})
+	p.do("mounted, it is seen by itself; for the object store it is ready", choose(`select[aria-label="What `+name+` is for"]`, "alba"), absent(`[data-copy=commands]`), absent(`[data-copy=config]`),
+		visible(row+`//span[contains(.,"Ready")]`), visible(`//main//button[.="Make 1 device"]`))
+	both(p, "layout with a disk that is ready", "29-layout-ready")
+	p.do("it becomes a device", click(`//main//button[.="Make 1 device"]`), visible(`//b[.="Make devices of its disks"]`), visible(row+`//span[contains(.,"In use")]`))
+	p.do("and is one when the page is loaded anew", chromedp.Reload(), visible(row+`//span[contains(.,"In use")]`), absent(`//main//button[.="Make 1 device"]`))
+	p.audit("layout applied")
+	p.do("phone", chromedp.EmulateViewport(390, 844), until(`document.documentElement.scrollWidth <= 390`))
+	p.audit("layout, phone")
+	p.shot("29-layout-phone")
+	p.do("back to the desk", chromedp.EmulateViewport(1440, 900))
 }

@@ -58,7 +58,20 @@ func setUp(p *page, n *testNode) {
 	p.shot("01-set-up")
 	p.do("set-up signs in",
 		fill(`input[name=token]`, n.setupToken),
-		click(`//button[.="Create administrator"]`), visible(`nav.side`), visible(`//h1[.="Overview"]`))
+		click(`//button[.="Create administrator"]`), visible(`nav.side`), visible(`//h1[.="Set up"]`))
+	firstRun(p)
+}
+
+// firstRun is what follows the first administrator, on a node that finds nothing to do.
+func firstRun(p *page) {
+	p.do("a node by itself, its checks, its disks", visible(`//h3[.="Cluster"]/following-sibling::p[contains(.,"needs nothing for that")]`),
+		visible(`//summary[contains(.,"nothing wrong")]`), visible(`//h3[starts-with(.,"Disks of ")]/following-sibling::div`))
+	p.do("what is well", click(`//summary[contains(.,"nothing wrong")]`), visible(`//details//b[starts-with(.,"API and console: reached from this machine alone")]`),
+		visible(`//details//p[contains(.,"Set api in the configuration")]`))
+	p.do("how to have more nodes", click(`//summary[.="To have more nodes"]`), visible(`[data-copy=registry]`))
+	both(p, "first run", "01-first-run")
+	p.do("it is there when the page is loaded anew", chromedp.Reload(), visible(`//h1[.="Set up"]`), visible(`//summary[contains(.,"nothing wrong")]`), visible(`//h3[starts-with(.,"Disks of ")]/following-sibling::div`))
+	p.do("go on", click(`//main//a[.="Go on"]`), visible(`//h1[.="Overview"]`), visible(`//main//a[.="Open set-up"]`))
 }
 
 func createVPool(p *page, dir string) {

@@ -66,7 +66,7 @@ const loadKeys = () => import("./pages/Keys");
 /** Pages, the command palette on Ctrl or Cmd with K, and what single keys do. */
 function Console() {
   const here = path.value;
-  const gate = here === "/login" || here === answerPath || here === "/setup";
+  const gate = here === "/login" || here === answerPath;
   useEffect(() => {
     if (gate) {
       navigate("/", { replace: true });

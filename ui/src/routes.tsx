@@ -58,6 +58,9 @@ function nodes(dialog?: "join" | "cluster"): ComponentChildren {
 /** One node. */
 const loadNode = () => import("./pages/Node");
 
+/** What follows the first administrator. */
+const loadFirstRun = () => import("./pages/FirstRun");
+
 /** The description of the API. */
 const loadAPI = () => import("./pages/API");
 
@@ -80,6 +83,7 @@ function documents(name?: string): ComponentChildren {
 /** Addresses and their pages, the first match wins. Dialogs that create have addresses of their own. */
 const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/", () => <OverviewPage />],
+  ["/setup", () => <Lazy key="setup" load={loadFirstRun}>{(f: typeof import("./pages/FirstRun")) => <f.FirstRunPage />}</Lazy>],
   ["/topology", () => <Lazy key="topology" load={loadTopology}>{(t: typeof import("./pages/Topology")) => <t.TopologyPage />}</Lazy>],
   ["/vdisks", () => list((l) => <l.VDisksPage />)],
   ["/vdisks/new", () => list((l) => <l.VDisksPage dialog="create" />)],

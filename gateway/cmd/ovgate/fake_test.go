@@ -585,6 +585,31 @@ func (f *fake) GetNodeMachine(_ context.Context, r api.GetNodeMachineRequestObje
 	}, nil
 }
 
+func (f *fake) CheckNode(_ context.Context, r api.CheckNodeRequestObject) (api.CheckNodeResponseObject, error) {
+	return api.CheckNode200JSONResponse{
+		Node: api.Node{ID: "n1", Name: r.Node}, State: api.NodeCheckStateWarning, ObservedAt: fakeTime,
+		Checks: []api.NodeCheckItem{
+			{Code: api.NodeCheckItemCodeClock, State: api.NodeCheckStateWarning, Text: "Nothing keeps the kernel's clock", Means: "Clocks drift apart.", Fix: "Run chrony."},
+			{Code: api.NodeCheckItemCodePort, Object: "node beta", State: api.NodeCheckStateOk, Text: "iSCSI: reached at 10.0.0.2:3260"},
+		},
+	}, nil
+}
+
+func (f *fake) GetNodeLayout(_ context.Context, r api.GetNodeLayoutRequestObject) (api.GetNodeLayoutResponseObject, error) {
+	out := api.GetNodeLayout200JSONResponse{
+		Node: api.Node{ID: "n1", Name: r.Node}, Notes: []string{"Journals stay in the data directory: every write waits for its disk."}, ObservedAt: fakeTime,
+		Disks: []api.LayoutDisk{
+			{Name: "sda", Size: 100 << 30, State: api.LayoutDiskStateKept, Reason: "the machine's system is on it"},
+			{Name: "sdb", Size: 4 << 40, Rotational: true, State: api.LayoutDiskStatePrepare, Roles: []api.DiskRole{api.DiskRoleAlba}, Reason: "a hard disk: objects are written to it in long runs"},
+		},
+	}
+	if r.Params.Role != nil {
+		out.Disks[1].Roles, out.Disks[1].Reason, out.Disks[1].Warning = []api.DiskRole{api.DiskRoleWrite}, "it was chosen", new("a hard disk: each write waits for it")
+		out.Commands, out.Config = "mkfs.xfs /dev/sdb\n", "write_disks:\n  - {dir: /srv/ovgate/sdb/write, bytes: 1073741824}\n"
+	}
+	return out, nil
+}
+
 // performance is what every object of the fake did.
 func performance(id string, points *int, latencies *bool) api.PerformanceHistory {
 	h := api.PerformanceHistory{Object: id, From: fakeTime, To: fakeTime.Add(time.Hour), StepMs: time.Hour.Milliseconds() / int64(*points), ObservedAt: fakeTime}

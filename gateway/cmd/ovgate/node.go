@@ -14,7 +14,7 @@ import (
 
 // node returns the verbs of nodes.
 func (a *app) node() *cobra.Command {
-	return group("node", "Nodes of the cluster", a.nodeList(), a.nodeShow(), a.nodeMachine(), a.nodePerformance(), a.nodeDrain(), a.nodeRemove())
+	return group("node", "Nodes of the cluster", a.nodeList(), a.nodeShow(), a.nodeMachine(), a.nodeCheck(), a.nodeLayout(), a.nodePerformance(), a.nodeDrain(), a.nodeRemove())
 }
 
 func (a *app) nodeList() *cobra.Command {

@@ -144,8 +144,10 @@ function fill(template: string, values: object | undefined): string {
 function search(values: object | undefined): string {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(values ?? {})) {
-    if (value !== undefined && value !== "") {
-      query.set(name, String(value));
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (one !== undefined && one !== "") {
+        query.append(name, String(one));
+      }
     }
   }
   const text = query.toString();

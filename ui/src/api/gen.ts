@@ -745,6 +745,8 @@ export type DiskList = {
   "items": Array<Disk>;
   "next": string | null;
 };
+/** db: the node's own records; write: journals; read: cache; alba: device of the object store */
+export type DiskRole = "db" | "write" | "read" | "alba";
 export type Document = {
   "name": string;
   /** Markdown */
@@ -1109,8 +1111,8 @@ export type Job = {
   "unit": string;
   "what": string;
 };
-/** What is done. backup: of the metadata; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move, scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool */
-export type JobKind = "backup" | "compare" | "datastore" | "delete" | "drain" | "empty" | "export" | "flatten" | "handover" | "import" | "move" | "rebalance" | "recover" | "schedule" | "scrub" | "survey" | "sweep" | "verify" | "verifyOsd";
+/** What is done. backup: of the metadata; claim: of disks of a node; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move, scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool */
+export type JobKind = "backup" | "claim" | "compare" | "datastore" | "delete" | "drain" | "empty" | "export" | "flatten" | "handover" | "import" | "move" | "rebalance" | "recover" | "schedule" | "scrub" | "survey" | "sweep" | "verify" | "verifyOsd";
 export type JobList = {
   "items": Array<Job>;
   "next": string | null;
@@ -1215,6 +1217,41 @@ export type Latencies = {
   "reads": Array<number>;
   /** As reads */
   "writes": Array<number>;
+};
+export type LayoutDisk = {
+  /** It may get other roles than these */
+  "free": boolean;
+  /** What it holds and who uses it, in words */
+  "holds": string;
+  /** Name that stays */
+  "link": string | null;
+  "model": string | null;
+  /** Where the empty file system on it is mounted; null: there is none */
+  "mount": string | null;
+  /** The kernel's, such as sda */
+  "name": string;
+  /** Of the device */
+  "path": string;
+  /** Directories that its new roles get */
+  "places": Array<LayoutPlace>;
+  /** Why it has these roles, or none */
+  "reason": string;
+  /** What it is for, or proposed for */
+  "roles": Array<DiskRole>;
+  "rotational": boolean;
+  "serial": string | null;
+  /** Bytes */
+  "size": number;
+  /** inUse: it has its roles; kept: it holds something and is not taken; unused: it is free and gets no role; ready: the node can give it its role; configure: its configuration has to name it; prepare: root has to make file system or directories first */
+  "state": "inUse" | "kept" | "unused" | "ready" | "configure" | "prepare";
+  /** What speaks against that */
+  "warning": string | null;
+};
+export type LayoutPlace = {
+  /** That ovgate may take there; 0: all that the file system has */
+  "bytes": number;
+  "path": string;
+  "role": DiskRole;
 };
 export type Listener = {
   /** Where it is reached, HOST:PORT */
@@ -1414,11 +1451,49 @@ export type Node = {
   "id": string;
   "name": string;
 };
+/** What a node found of its machine and of its network. */
+export type NodeCheck = {
+  "checks": Array<NodeCheckItem>;
+  "node": Node;
+  "observedAt": string;
+  "state": NodeCheckState;
+};
+export type NodeCheckItem = {
+  /** What is looked at */
+  "code": "clock" | "interface" | "port" | "disk";
+  /** What to do; empty: nothing */
+  "fix": string;
+  /** What that leads to; empty: nothing bad */
+  "means": string;
+  /** What it is about, such as an address or `node beta`; empty: the node */
+  "object": string;
+  "state": NodeCheckState;
+  /** What was found */
+  "text": string;
+};
+/** info: it is so by choice */
+export type NodeCheckState = "ok" | "info" | "warning" | "error";
 /** A node joined, started, stopped, or is heard differently */
 export type NodeEvent = {
   "id": string;
   "liveness": MemberLiveness;
   "name": string;
+};
+/** What the disks of a node are for. */
+export type NodeLayout = {
+  /** For root on its machine, a line for each disk; empty: there are none */
+  "commands": string;
+  /** Lines for the node's configuration, which holds once it started anew; empty: it needs none */
+  "config": string;
+  /** That it was started with; empty: none */
+  "configFile": string;
+  /** Of the object store, in the cluster */
+  "devices": number;
+  "disks": Array<LayoutDisk>;
+  "node": Node;
+  /** What there is to know about the whole */
+  "notes": Array<string>;
+  "observedAt": string;
 };
 export type OSD = {
   "address": string | null;
@@ -2931,10 +3006,16 @@ export interface Ops {
   "DELETE /nodes/{node}": { path: { "node": string; }; query: { }; body: undefined; res: void };
   /** Show a node */
   "GET /nodes/{node}": { path: { "node": string; }; query: { }; body: undefined; res: Member };
+  /** Whether a node has what it needs: clock, interfaces, ports of the other nodes, places */
+  "GET /nodes/{node}/check": { path: { "node": string; }; query: { }; body: undefined; res: NodeCheck };
   /** Let a node have vDisks again */
   "DELETE /nodes/{node}/drain": { path: { "node": string; }; query: { }; body: undefined; res: void };
   /** Have a node hand over all its vDisks */
   "POST /nodes/{node}/drain": { path: { "node": string; }; query: { }; body: undefined; res: Member };
+  /** What the disks of a node are for, and what free ones are proposed for */
+  "GET /nodes/{node}/layout": { path: { "node": string; }; query: { "role"?: Array<string>; }; body: undefined; res: NodeLayout };
+  /** Make devices of the object store of the disks that are ready for that */
+  "POST /nodes/{node}/layout": { path: { "node": string; }; query: { "role"?: Array<string>; }; body: undefined; res: Job };
   /** The machine of a node and the places where it keeps things */
   "GET /nodes/{node}/machine": { path: { "node": string; }; query: { }; body: undefined; res: Machine };
   /** What all vDisks of a node did together */

@@ -1,5 +1,6 @@
 import { signal } from "@preact/signals";
 import type { Status } from "../api/gen";
+import { useUsers } from "../store/reads";
 import { denied } from "../store/session";
 import { Button } from "../parts/Button";
 import { Link } from "../parts/Link";
@@ -15,9 +16,21 @@ function hide(): void {
   hidden.value = true;
 }
 
-/** What to do next, in order; shown until a first host is connected, or until it is hidden. */
-export function Checklist({ status: { counts } }: { status: Status }) {
+/** What to do next, in order; shown until all is done, or until it is hidden. */
+export function Checklist({ status }: { status: Status }) {
+  return hidden.value || denied("write") ? null : <Steps status={status} />;
+}
+
+function Steps({ status: { counts } }: { status: Status }) {
+  const users = useUsers({}).data?.items.length;
   const steps: Step[] = [
+    {
+      done: counts.vpools > 0,
+      title: "Check the node and its disks",
+      text: "Clock, network and places are looked at, and the disks proposed for what they are good for.",
+      action: "Open set-up",
+      to: "/setup",
+    },
     {
       done: counts.vpools > 0,
       title: "Create a vPool",
@@ -46,9 +59,17 @@ export function Checklist({ status: { counts } }: { status: Status }) {
       action: "Open iSCSI",
       to: "/iscsi",
     },
-  ];
+    {
+      // Until it is known, nothing is shown for it alone.
+      done: users === undefined ? counts.sessions > 0 : users > 1,
+      title: "Add a second user",
+      text: "With a password of their own everybody is told apart in the audit log, and nobody is locked out with you.",
+      action: "Create user",
+      to: "/users/new",
+    },
+  ].filter((s) => s.to !== "/users/new" || !denied("manage"));
   const open = steps.findIndex((s) => !s.done);
-  if (hidden.value || denied("write") || counts.sessions > 0 || open < 0) {
+  if (open < 0) {
     return null;
   }
   return (

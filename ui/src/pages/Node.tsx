@@ -17,6 +17,7 @@ import { Notice } from "../parts/Notice";
 import { EventsOf } from "../parts/ObjectLink";
 import { Card, Facts, Page } from "../parts/Page";
 import { Tag, VDiskTag } from "../parts/StateTag";
+import { NodeChecks, NodeDisks, useLayout } from "./NodeSetup";
 import { heard, load, NodeActions, NodeTag } from "./Nodes";
 import { Cause } from "./Overview";
 
@@ -52,7 +53,11 @@ export function NodePage({ name }: { name: string }) {
             <NodeFacts node={shown} />
             {answers(shown) ? (
               <>
+                <Card title="Checks" class="span-12">
+                  <NodeChecks node={shown} />
+                </Card>
                 <MachineParts node={shown} />
+                <Disks node={shown} />
                 <Charts kind="node" id={shown.id} name={shown.name} at={shown.name} />
               </>
             ) : (
@@ -97,6 +102,16 @@ function MachineParts({ node: n }: { node: Member }) {
       {m && <Causes machine={m} />}
       {m && <Places places={m.places} />}
     </>
+  );
+}
+
+/** Its disks and what they are for. */
+function Disks({ node: n }: { node: Member }) {
+  return (
+    <section class="span-12 stack">
+      <h2>Disks</h2>
+      <NodeDisks node={n} layout={useLayout(n.id)} />
+    </section>
   );
 }
 

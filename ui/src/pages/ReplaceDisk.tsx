@@ -1,4 +1,3 @@
-import type { ComponentChildren } from "preact";
 import { useRef, useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { Alba, Disk, OSD } from "../api/gen";
@@ -17,6 +16,7 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { FormError, Notice } from "../parts/Notice";
 import { Card, Facts, Page } from "../parts/Page";
+import { Step } from "../parts/Step";
 import { JobLine } from "./Disk";
 import { devicesChanged, LocateButtons, RetireDialog } from "./DiskDialogs";
 
@@ -117,18 +117,6 @@ function Steps({ osd: o, by }: { osd: OSD; by: number | undefined }) {
         </Step>
       </ol>
     </Card>
-  );
-}
-
-function Step(props: { title: string; done: boolean; children: ComponentChildren }) {
-  return (
-    <li class={props.done ? "done" : ""}>
-      <span class="mark">{props.done && <span class="visually-hidden">Done</span>}</span>
-      <div class="stack">
-        <h3>{props.title}</h3>
-        {props.children}
-      </div>
-    </li>
   );
 }
 

@@ -8,7 +8,7 @@ import { Gate } from "../parts/Gate";
 import { FormError } from "../parts/Notice";
 import { NewPasswordField } from "../parts/PasswordField";
 
-/** First run: the one-time token makes the first administrator, who is then signed in. */
+/** First run: the one-time token makes the first administrator, who is then signed in and goes on with pages/FirstRun.tsx. */
 export function SetupPage() {
   const submit = useSubmit();
   const [token, setToken] = useState(query.value.get("token") ?? "");
@@ -28,7 +28,7 @@ export function SetupPage() {
           if (repeat === password) {
             void submit.run(async () => {
               await completeSetup(token.trim(), user.trim(), password);
-              navigate("/", { replace: true });
+              navigate("/setup", { replace: true });
             });
           }
         }}

@@ -20,6 +20,7 @@ import { SilentNodes } from "../parts/SilentNodes";
 
 const kinds: Record<JobKind, string> = {
   backup: "Backups of the metadata",
+  claim: "Claims of disks",
   compare: "Comparisons of devices",
   datastore: "Datastores",
   delete: "Deletes",

@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-HMFZUVNH.js";import"/assets/chunk-G435VAOT.js";import"/assets/chunk-TICGDFAS.js";import"/assets/chunk-DLOS45K4.js";import"/assets/chunk-HX5KZPPW.js";import"/assets/chunk-775EYM4Z.js";import"/assets/chunk-ZK2ABIA7.js";import"/assets/chunk-FIHJTLYZ.js";import"/assets/chunk-Y442AB2F.js";import"/assets/chunk-EL7KP2VM.js";export{a as RestoredCards};

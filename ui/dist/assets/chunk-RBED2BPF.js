@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-JJU4L42P.js";import{ca as t,r as e}from"/assets/chunk-EL7KP2VM.js";var p=()=>import("/assets/Peek-VUNA2WQW.js");function a({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{a};

@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-JJU4L42P.js";import{d as r}from"/assets/chunk-C3GVDQKR.js";import{ca as e}from"/assets/chunk-EL7KP2VM.js";var d=()=>import("/assets/History-JNDBMMZA.js");function f({at:t,...a}){let o=r().data?.node.name,i=!!(t&&o&&t!==o);return e(n,{load:d,children:({History:s})=>e(s,{...a,elsewhere:i})})}export{f as a};
