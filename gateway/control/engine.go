@@ -20,6 +20,8 @@ type Engine interface {
 	Home(ctx context.Context, id volume.ID) (string, error)
 	// Holder tells where what a vDisk consists of is.
 	Holder(ctx context.Context, id volume.ID) (volume.Hold, error)
+	// Holds tells that of all vDisks.
+	Holds(ctx context.Context) (map[volume.ID]volume.Hold, error)
 	Wakeups() uint64
 }
 
@@ -51,6 +53,10 @@ func (e engine) Home(ctx context.Context, id volume.ID) (string, error) { return
 
 func (e engine) Holder(ctx context.Context, id volume.ID) (volume.Hold, error) {
 	return e.host.Holder(ctx, id)
+}
+
+func (e engine) Holds(ctx context.Context) (map[volume.ID]volume.Hold, error) {
+	return e.host.Holds(ctx)
 }
 
 func (e engine) Wakeups() uint64 { return e.host.Wakeups() }

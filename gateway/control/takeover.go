@@ -43,6 +43,19 @@ func (c *Controller) waitingState(v model.VDisk) DiskStatus {
 	return DiskStatus{State: StateWaiting, Reason: "node " + c.NodeName(v.Node) + " is down and has its newest writes: start it, or do without them: ovgate vdisk steal " + v.Name + " --accept-loss"}
 }
 
+// Holds tells by their ids where what vDisks consist of is, as the registry knows it.
+func (c *Controller) Holds(ctx context.Context) (map[string]volume.Hold, error) {
+	all, err := c.opt.Engine.Holds(ctx)
+	if err != nil {
+		return nil, &Error{Code: CodeBackend, Message: "the registry does not say where journals are", Hint: "bring the registry back", Err: err}
+	}
+	out := make(map[string]volume.Hold, len(all))
+	for id, h := range all {
+		out[id.String()] = h
+	}
+	return out, nil
+}
+
 // watchGone looks for nodes that are gone every takeLook, when it is told that a lease ended,
 // and when what such a node served may be taken over.
 func (c *Controller) watchGone() {

@@ -132,7 +132,7 @@ func (m *memRegistry) List(_ context.Context, pool string, fn func(Record) error
 		if err != nil {
 			return err
 		}
-		if r.Pool == pool {
+		if pool == "" || r.Pool == pool {
 			if err := fn(r); err != nil {
 				return err
 			}

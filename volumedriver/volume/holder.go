@@ -27,14 +27,30 @@ func (h *Host) Holder(ctx context.Context, id ID) (Hold, error) {
 	if err != nil {
 		return Hold{}, err
 	}
-	out := Hold{Owner: rec.Owner, Clean: rec.Owner == "" && len(rec.Opens) == 0 && rec.Head.Number > 0 && rec.State == FlagNone}
-	if rec.State == FlagNone && rec.DTL.State == DTLOK && !rec.DTL.Async {
-		out.Copy = rec.DTL.Peer
-	}
+	out := rec.hold()
 	if h.dtl != nil && out.Copy == h.o.Node {
 		out.Used = h.dtl.server.Used(id)
 	}
 	return out, nil
+}
+
+// hold is what the record alone tells.
+func (r Record) hold() Hold {
+	out := Hold{Owner: r.Owner, Clean: r.Owner == "" && len(r.Opens) == 0 && r.Head.Number > 0 && r.State == FlagNone}
+	if r.State == FlagNone && r.DTL.State == DTLOK && !r.DTL.Async {
+		out.Copy = r.DTL.Peer
+	}
+	return out
+}
+
+// Holds tells of all vDisks that the registry knows what Holder tells of one, but for Used.
+func (h *Host) Holds(ctx context.Context) (map[ID]Hold, error) {
+	out := map[ID]Hold{}
+	err := h.o.Registry.List(ctx, "", func(r Record) error {
+		out[r.ID] = r.hold()
+		return nil
+	})
+	return out, err
 }
 
 // Forsake gives up what this node has of a vDisk that another node opened since: its journal,

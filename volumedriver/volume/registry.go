@@ -156,7 +156,7 @@ type Registry interface {
 	// Apply makes all changes, of different vDisks and few, or none: ErrConflict
 	// when a record is not as its Old.
 	Apply(ctx context.Context, changes ...Change) error
-	// List calls fn for every record of a vPool.
+	// List calls fn for every record of a vPool; an empty one means all.
 	List(ctx context.Context, pool string, fn func(Record) error) error
 	// Restored returns the mark that a restore left for a vPool; nil: there is none (E7).
 	Restored(ctx context.Context, pool string) (*Restored, error)
@@ -264,7 +264,7 @@ func (r KVRegistry) List(ctx context.Context, pool string, fn func(Record) error
 			if err != nil {
 				return err
 			}
-			if rec.Pool != pool {
+			if pool != "" && rec.Pool != pool {
 				continue
 			}
 			if err := fn(rec); err != nil {
