@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 
 	"github.com/openvstorage/ovgate/alba/manager"
 )
@@ -48,9 +49,15 @@ func (s *Service) NodeName(id string) string {
 	return id
 }
 
+// validDomain is what a domain may be called.
+var validDomain = regexp.MustCompile(`^[A-Za-z0-9][-_.A-Za-z0-9]{0,62}$`)
+
 // machine returns what a device's record says of the machine that a person named: a node's
 // id, so that its directories and its ASDs count as one machine, and its domain.
 func (s *Service) machine(name, domain string) (machine, in string, err error) {
+	if domain != "" && !validDomain.MatchString(domain) {
+		return "", "", fmt.Errorf("%w: domain %.100q: use 1 to 63 letters, digits, dots, hyphens and underscores, and begin with a letter or digit", manager.ErrInvalid, domain)
+	}
 	var n Node
 	known := false
 	if s.o.Cluster != nil {
