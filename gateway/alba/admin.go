@@ -205,6 +205,45 @@ func (s *Service) Move(ctx context.Context, number uint32, address, directory st
 	return s.OSD(ctx, number)
 }
 
+// SetDomain says what fails together with the machine of an ASD, which is no node: a node says that
+// itself. It holds for all devices of that machine; fragments that are too many in a domain then
+// are put elsewhere.
+func (s *Service) SetDomain(ctx context.Context, number uint32, domain string) (OSD, error) {
+	r, err := s.open(ctx)
+	if err != nil {
+		return OSD{}, err
+	}
+	was, err := s.OSD(ctx, number)
+	if err != nil {
+		return OSD{}, err
+	}
+	if domain == "" {
+		return OSD{}, fmt.Errorf("device %d: %w: name the domain that its machine is in", number, manager.ErrInvalid)
+	}
+	if _, _, err := s.machine(was.Node, domain); err != nil {
+		return OSD{}, err
+	}
+	all, err := r.manager.OSDs(ctx)
+	if err != nil {
+		return OSD{}, err
+	}
+	for _, o := range all {
+		if o.Node != was.Node || o.Domain == domain {
+			continue
+		}
+		if _, err := r.manager.Update(ctx, o.Number, func(o *manager.OSD) error { o.Domain = domain; return nil }); err != nil {
+			return OSD{}, err
+		}
+	}
+	if err := errors.Join(r.manager.Follow(ctx), r.client.Refresh(ctx)); err != nil {
+		return OSD{}, err
+	}
+	if err := s.survey(ctx, r); err != nil {
+		return OSD{}, err
+	}
+	return s.OSD(ctx, number)
+}
+
 // Decommission begins to empty a device. Refused when the others could not take
 // what it holds by any policy that keeps acknowledged data safe.
 func (s *Service) Decommission(ctx context.Context, number uint32) (OSD, error) {

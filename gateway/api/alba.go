@@ -290,7 +290,15 @@ func (s *Server) MoveOSD(ctx context.Context, r MoveOSDRequestObject) (MoveOSDRe
 	if err != nil {
 		return nil, err
 	}
-	o, err := s.opt.Alba.Move(ctx, n, value(r.Body.Address), value(r.Body.Directory))
+	var o alba.OSD
+	if r.Body.Domain != nil {
+		if r.Body.Address != nil || r.Body.Directory != nil {
+			return nil, refuseField("domain", "send two requests", "the domain is changed by itself")
+		}
+		o, err = s.opt.Alba.SetDomain(ctx, n, *r.Body.Domain)
+	} else {
+		o, err = s.opt.Alba.Move(ctx, n, value(r.Body.Address), value(r.Body.Directory))
+	}
 	if err != nil {
 		return nil, albaError(osdObject(r.Osd), err)
 	}

@@ -245,6 +245,30 @@ func (e DiskRole) Valid() bool {
 	}
 }
 
+// Defines values for DomainVDiskFate.
+const (
+	DomainVDiskFateGone      DomainVDiskFate = "gone"
+	DomainVDiskFateStays     DomainVDiskFate = "stays"
+	DomainVDiskFateTakenOver DomainVDiskFate = "takenOver"
+	DomainVDiskFateWaits     DomainVDiskFate = "waits"
+)
+
+// Valid indicates whether the value is a known member of the DomainVDiskFate enum.
+func (e DomainVDiskFate) Valid() bool {
+	switch e {
+	case DomainVDiskFateGone:
+		return true
+	case DomainVDiskFateStays:
+		return true
+	case DomainVDiskFateTakenOver:
+		return true
+	case DomainVDiskFateWaits:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DtlMode.
 const (
 	DtlModeAsync DtlMode = "async"
@@ -2206,6 +2230,105 @@ type DocumentTitle struct {
 	Title string `json:"title"`
 }
 
+// Domain What fails together.
+type Domain struct {
+	// Copies Of journals of vDisks that are served elsewhere
+	Copies int `json:"copies"`
+
+	// Devices Of the object store
+	Devices int `json:"devices"`
+
+	// Failed Devices that do not work
+	Failed int `json:"failed"`
+
+	// Gone vDisks that are lost unless it comes back
+	Gone int `json:"gone"`
+
+	// Loss What its loss would mean, in sentences
+	Loss []string `json:"loss"`
+
+	// Lost Objects that could be unreadable, at most; null: not known
+	Lost *int64 `json:"lost"`
+
+	// Machines With devices, that are no nodes
+	Machines []string `json:"machines"`
+
+	// Name Empty: of what nobody said where it is
+	Name       string       `json:"name"`
+	Nodes      []DomainNode `json:"nodes"`
+	ObservedAt time.Time    `json:"observedAt"`
+
+	// Quorum The registry keeps its majority without it
+	Quorum bool        `json:"quorum"`
+	State  HealthState `json:"state"`
+
+	// SurveyedAt When every object was last looked at
+	SurveyedAt *time.Time `json:"surveyedAt"`
+
+	// TakenOver vDisks that nodes elsewhere take over when it is lost, with all that was acknowledged
+	TakenOver int `json:"takenOver"`
+
+	// Total Bytes of the devices
+	Total int64 `json:"total"`
+	Used  int64 `json:"used"`
+
+	// Vdisks That its nodes serve
+	Vdisks int `json:"vdisks"`
+
+	// Waits vDisks that wait for it
+	Waits int `json:"waits"`
+}
+
+// DomainList defines model for DomainList.
+type DomainList struct {
+	Items []Domain `json:"items"`
+	Next  *string  `json:"next"`
+}
+
+// DomainNode defines model for DomainNode.
+type DomainNode struct {
+	// Copies It takes copies of other nodes' journals
+	Copies bool   `json:"copies"`
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+
+	// Registry It runs a member of the registry
+	Registry bool `json:"registry"`
+
+	// State up: it has its lease in the registry; down: it serves nothing by it; unknown: the registry does not answer
+	State MemberState `json:"state"`
+}
+
+// DomainVDisk defines model for DomainVDisk.
+type DomainVDisk struct {
+	// Copy Node with the whole copy of its journal; null: there is none
+	Copy *string `json:"copy"`
+
+	// CopyDomain Of that node
+	CopyDomain *string `json:"copyDomain"`
+
+	// Domain Of that node
+	Domain string `json:"domain"`
+
+	// Fate When the domain is lost. stays: it is served elsewhere; takenOver: by a node elsewhere, with all that was acknowledged; waits: for the domain; gone: unless the domain comes back
+	Fate DomainVDiskFate `json:"fate"`
+	ID   string          `json:"id"`
+	Name string          `json:"name"`
+
+	// Node That serves it
+	Node  string `json:"node"`
+	VPool string `json:"vpool"`
+}
+
+// DomainVDiskFate When the domain is lost. stays: it is served elsewhere; takenOver: by a node elsewhere, with all that was acknowledged; waits: for the domain; gone: unless the domain comes back
+type DomainVDiskFate string
+
+// DomainVDiskList defines model for DomainVDiskList.
+type DomainVDiskList struct {
+	Items []DomainVDisk `json:"items"`
+	Next  *string       `json:"next"`
+}
+
 // DoomedObject defines model for DoomedObject.
 type DoomedObject struct {
 	// Bytes 0 when not known
@@ -3407,6 +3530,9 @@ type OSDLocateInput struct {
 type OSDPatch struct {
 	Address   *string `json:"address,omitempty"`
 	Directory *string `json:"directory,omitempty"`
+
+	// Domain By itself: what fails together with its machine, where that is no node; of all devices of the machine
+	Domain *string `json:"domain,omitempty"`
 }
 
 // OSDPurgeInput defines model for OSDPurgeInput.
@@ -5397,6 +5523,9 @@ type Cursor = string
 // DatastoreRef defines model for DatastoreRef.
 type DatastoreRef = string
 
+// DomainName defines model for DomainName.
+type DomainName = string
+
 // EventsOfCode defines model for EventsOfCode.
 type EventsOfCode = string
 
@@ -5671,6 +5800,30 @@ type ListDocumentsParams struct {
 
 	// Q Only documents whose name or title contains this, whatever the case
 	Q *string `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListDomainsParams defines parameters for ListDomains.
+type ListDomainsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListDomainVDisksParams defines parameters for ListDomainVDisks.
+type ListDomainVDisksParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
 // ListEventCodesParams defines parameters for ListEventCodes.
@@ -6654,6 +6807,15 @@ type ServerInterface interface {
 	// GetDocument Read a document
 	// (GET /documents/{document})
 	GetDocument(ctx echo.Context, document string) error
+	// ListDomains List what fails together, such as racks, with what the loss of each would mean
+	// (GET /domains)
+	ListDomains(ctx echo.Context, params ListDomainsParams) error
+	// GetDomain Show a domain
+	// (GET /domains/{domain})
+	GetDomain(ctx echo.Context, domain DomainName) error
+	// ListDomainVDisks List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost
+	// (GET /domains/{domain}/vdisks)
+	ListDomainVDisks(ctx echo.Context, domain DomainName, params ListDomainVDisksParams) error
 	// ListEventCodes List the codes that events have, and what they mean
 	// (GET /events/codes)
 	ListEventCodes(ctx echo.Context, params ListEventCodesParams) error
@@ -6807,7 +6969,7 @@ type ServerInterface interface {
 	// GetOSD A device
 	// (GET /osds/{osd})
 	GetOSD(ctx echo.Context, osd OSDNumber) error
-	// MoveOSD Change where a device is reached
+	// MoveOSD Change where a device is reached, or what fails together with its machine
 	// (PATCH /osds/{osd})
 	MoveOSD(ctx echo.Context, osd OSDNumber) error
 	// DecommissionOSD Empty a device that works; it leaves when nothing is stored on it any more
@@ -8032,6 +8194,93 @@ func (w *ServerInterfaceWrapper) GetDocument(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetDocument(ctx, document)
+	return err
+}
+
+// ListDomains converts echo context to params.
+func (w *ServerInterfaceWrapper) ListDomains(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListDomainsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListDomains(ctx, params)
+	return err
+}
+
+// GetDomain converts echo context to params.
+func (w *ServerInterfaceWrapper) GetDomain(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "domain" -------------
+	var domain DomainName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "domain", ctx.Param("domain"), &domain, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter domain: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetDomain(ctx, domain)
+	return err
+}
+
+// ListDomainVDisks converts echo context to params.
+func (w *ServerInterfaceWrapper) ListDomainVDisks(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "domain" -------------
+	var domain DomainName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "domain", ctx.Param("domain"), &domain, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter domain: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListDomainVDisksParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListDomainVDisks(ctx, domain, params)
 	return err
 }
 
@@ -11983,6 +12232,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/nodes/:node", wrapper.RemoveNode, options.OperationMiddlewares["RemoveNode"]...)
 	router.GET(options.BaseURL+"/nodes/:node", wrapper.GetNode, options.OperationMiddlewares["GetNode"]...)
 	router.GET(options.BaseURL+"/nodes/:node/machine", wrapper.GetNodeMachine, options.OperationMiddlewares["GetNodeMachine"]...)
+	router.GET(options.BaseURL+"/domains", wrapper.ListDomains, options.OperationMiddlewares["ListDomains"]...)
+	router.GET(options.BaseURL+"/domains/:domain", wrapper.GetDomain, options.OperationMiddlewares["GetDomain"]...)
+	router.GET(options.BaseURL+"/domains/:domain/vdisks", wrapper.ListDomainVDisks, options.OperationMiddlewares["ListDomainVDisks"]...)
 	router.GET(options.BaseURL+"/nodes/:node/check", wrapper.CheckNode, options.OperationMiddlewares["CheckNode"]...)
 	router.GET(options.BaseURL+"/nodes/:node/layout", wrapper.GetNodeLayout, options.OperationMiddlewares["GetNodeLayout"]...)
 	router.POST(options.BaseURL+"/nodes/:node/layout", wrapper.ApplyNodeLayout, options.OperationMiddlewares["ApplyNodeLayout"]...)
@@ -13597,6 +13849,124 @@ type GetDocumentdefaultJSONResponse struct {
 }
 
 func (response GetDocumentdefaultJSONResponse) VisitGetDocumentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDomainsRequestObject struct {
+	Params ListDomainsParams
+}
+
+type ListDomainsResponseObject interface {
+	VisitListDomainsResponse(w http.ResponseWriter) error
+}
+
+type ListDomains200JSONResponse DomainList
+
+func (response ListDomains200JSONResponse) VisitListDomainsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDomainsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListDomainsdefaultJSONResponse) VisitListDomainsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDomainRequestObject struct {
+	Domain DomainName `json:"domain"`
+}
+
+type GetDomainResponseObject interface {
+	VisitGetDomainResponse(w http.ResponseWriter) error
+}
+
+type GetDomain200JSONResponse Domain
+
+func (response GetDomain200JSONResponse) VisitGetDomainResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDomaindefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetDomaindefaultJSONResponse) VisitGetDomainResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDomainVDisksRequestObject struct {
+	Domain DomainName `json:"domain"`
+	Params ListDomainVDisksParams
+}
+
+type ListDomainVDisksResponseObject interface {
+	VisitListDomainVDisksResponse(w http.ResponseWriter) error
+}
+
+type ListDomainVDisks200JSONResponse DomainVDiskList
+
+func (response ListDomainVDisks200JSONResponse) VisitListDomainVDisksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDomainVDisksdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListDomainVDisksdefaultJSONResponse) VisitListDomainVDisksResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -20387,6 +20757,15 @@ type StrictServerInterface interface {
 	// GetDocument Read a document
 	// (GET /documents/{document})
 	GetDocument(ctx context.Context, request GetDocumentRequestObject) (GetDocumentResponseObject, error)
+	// ListDomains List what fails together, such as racks, with what the loss of each would mean
+	// (GET /domains)
+	ListDomains(ctx context.Context, request ListDomainsRequestObject) (ListDomainsResponseObject, error)
+	// GetDomain Show a domain
+	// (GET /domains/{domain})
+	GetDomain(ctx context.Context, request GetDomainRequestObject) (GetDomainResponseObject, error)
+	// ListDomainVDisks List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost
+	// (GET /domains/{domain}/vdisks)
+	ListDomainVDisks(ctx context.Context, request ListDomainVDisksRequestObject) (ListDomainVDisksResponseObject, error)
 	// ListEventCodes List the codes that events have, and what they mean
 	// (GET /events/codes)
 	ListEventCodes(ctx context.Context, request ListEventCodesRequestObject) (ListEventCodesResponseObject, error)
@@ -20540,7 +20919,7 @@ type StrictServerInterface interface {
 	// GetOSD A device
 	// (GET /osds/{osd})
 	GetOSD(ctx context.Context, request GetOSDRequestObject) (GetOSDResponseObject, error)
-	// MoveOSD Change where a device is reached
+	// MoveOSD Change where a device is reached, or what fails together with its machine
 	// (PATCH /osds/{osd})
 	MoveOSD(ctx context.Context, request MoveOSDRequestObject) (MoveOSDResponseObject, error)
 	// DecommissionOSD Empty a device that works; it leaves when nothing is stored on it any more
@@ -22106,6 +22485,82 @@ func (sh *strictHandler) GetDocument(ctx echo.Context, document string) error {
 		return err
 	} else if validResponse, ok := response.(GetDocumentResponseObject); ok {
 		return validResponse.VisitGetDocumentResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListDomains operation middleware
+func (sh *strictHandler) ListDomains(ctx echo.Context, params ListDomainsParams) error {
+	var request ListDomainsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListDomains(ctx.Request().Context(), request.(ListDomainsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListDomains")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListDomainsResponseObject); ok {
+		return validResponse.VisitListDomainsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetDomain operation middleware
+func (sh *strictHandler) GetDomain(ctx echo.Context, domain DomainName) error {
+	var request GetDomainRequestObject
+
+	request.Domain = domain
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetDomain(ctx.Request().Context(), request.(GetDomainRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetDomain")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetDomainResponseObject); ok {
+		return validResponse.VisitGetDomainResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListDomainVDisks operation middleware
+func (sh *strictHandler) ListDomainVDisks(ctx echo.Context, domain DomainName, params ListDomainVDisksParams) error {
+	var request ListDomainVDisksRequestObject
+
+	request.Domain = domain
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListDomainVDisks(ctx.Request().Context(), request.(ListDomainVDisksRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListDomainVDisks")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListDomainVDisksResponseObject); ok {
+		return validResponse.VisitListDomainVDisksResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

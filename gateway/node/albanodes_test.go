@@ -210,6 +210,21 @@ func TestAlbaNodes(t *testing.T) {
 		}
 	}
 	safe(2, 0, "whole", one, two, three)
+	// What the loss of a rack is said to mean is what happens below.
+	for _, n := range []*running{one, two, three} {
+		d := n.call("GET", "/domains/rack1", nil, 200)
+		if got := fmt.Sprint(len(d["nodes"].([]any)), d["devices"], d["vdisks"], d["takenOver"], d["waits"], d["gone"], d["lost"], " ", d["state"]); got != "1 2 1 1 0 0 0 ok" {
+			t.Errorf("rack1: %s, %v", got, d)
+		}
+		items := n.call("GET", "/domains/rack1/vdisks", nil, 200)["items"].([]any)
+		if i := slices.IndexFunc(items, func(v any) bool { return v.(map[string]any)["name"] == "lost" }); i < 0 || items[i].(map[string]any)["fate"] != "takenOver" || items[i].(map[string]any)["copyDomain"] == "rack1" {
+			t.Errorf("vDisks of rack1: %v", items)
+		}
+	}
+	if all := one.call("GET", "/domains", nil, 200)["items"].([]any); len(all) != 3 {
+		t.Errorf("domains %v", all)
+	}
+	two.call("GET", "/domains/rack4", nil, 404)
 
 	c.set(0, nil)
 	if err := one.stop(); err != nil {

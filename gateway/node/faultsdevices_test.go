@@ -122,6 +122,18 @@ func TestFaultsOfDevices(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	path := "/osds/" + fmt.Sprint(a.osd["number"])
+	if o := s.call("PATCH", path, map[string]any{"domain": "room2"}, 200); o["domain"] != "room2" {
+		t.Errorf("a device of another domain: %v", o)
+	}
+	if d := s.call("GET", "/domains/room2", nil, 200); fmt.Sprint(d["machines"], d["devices"]) != fmt.Sprint([]any{a.osd["node"]}, 1) {
+		t.Errorf("domain room2: %v", d)
+	}
+	for _, bad := range []map[string]any{{"domain": "a room"}, {"domain": ""}, {"domain": "room2", "address": "127.0.0.1:1"}} {
+		if e := s.call("PATCH", path, bad, 400); e["code"] != "invalid" {
+			t.Errorf("%v: %v", bad, e)
+		}
+	}
 	both := func(do func(*asdServer)) func() { return func() { do(a); do(b) } }
 	cut, heal := func(a *asdServer) { a.wire.Cut() }, func(a *asdServer) { a.wire.Heal() }
 	fill := func(percent int64) func() { return both(func(a *asdServer) { a.ballast(s, percent) }) }

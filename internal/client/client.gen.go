@@ -247,6 +247,30 @@ func (e DiskRole) Valid() bool {
 	}
 }
 
+// Defines values for DomainVDiskFate.
+const (
+	DomainVDiskFateGone      DomainVDiskFate = "gone"
+	DomainVDiskFateStays     DomainVDiskFate = "stays"
+	DomainVDiskFateTakenOver DomainVDiskFate = "takenOver"
+	DomainVDiskFateWaits     DomainVDiskFate = "waits"
+)
+
+// Valid indicates whether the value is a known member of the DomainVDiskFate enum.
+func (e DomainVDiskFate) Valid() bool {
+	switch e {
+	case DomainVDiskFateGone:
+		return true
+	case DomainVDiskFateStays:
+		return true
+	case DomainVDiskFateTakenOver:
+		return true
+	case DomainVDiskFateWaits:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DtlMode.
 const (
 	DtlModeAsync DtlMode = "async"
@@ -2208,6 +2232,105 @@ type DocumentTitle struct {
 	Title string `json:"title"`
 }
 
+// Domain What fails together.
+type Domain struct {
+	// Copies Of journals of vDisks that are served elsewhere
+	Copies int `json:"copies"`
+
+	// Devices Of the object store
+	Devices int `json:"devices"`
+
+	// Failed Devices that do not work
+	Failed int `json:"failed"`
+
+	// Gone vDisks that are lost unless it comes back
+	Gone int `json:"gone"`
+
+	// Loss What its loss would mean, in sentences
+	Loss []string `json:"loss"`
+
+	// Lost Objects that could be unreadable, at most; null: not known
+	Lost *int64 `json:"lost"`
+
+	// Machines With devices, that are no nodes
+	Machines []string `json:"machines"`
+
+	// Name Empty: of what nobody said where it is
+	Name       string       `json:"name"`
+	Nodes      []DomainNode `json:"nodes"`
+	ObservedAt time.Time    `json:"observedAt"`
+
+	// Quorum The registry keeps its majority without it
+	Quorum bool        `json:"quorum"`
+	State  HealthState `json:"state"`
+
+	// SurveyedAt When every object was last looked at
+	SurveyedAt *time.Time `json:"surveyedAt"`
+
+	// TakenOver vDisks that nodes elsewhere take over when it is lost, with all that was acknowledged
+	TakenOver int `json:"takenOver"`
+
+	// Total Bytes of the devices
+	Total int64 `json:"total"`
+	Used  int64 `json:"used"`
+
+	// Vdisks That its nodes serve
+	Vdisks int `json:"vdisks"`
+
+	// Waits vDisks that wait for it
+	Waits int `json:"waits"`
+}
+
+// DomainList defines model for DomainList.
+type DomainList struct {
+	Items []Domain `json:"items"`
+	Next  *string  `json:"next"`
+}
+
+// DomainNode defines model for DomainNode.
+type DomainNode struct {
+	// Copies It takes copies of other nodes' journals
+	Copies bool   `json:"copies"`
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+
+	// Registry It runs a member of the registry
+	Registry bool `json:"registry"`
+
+	// State up: it has its lease in the registry; down: it serves nothing by it; unknown: the registry does not answer
+	State MemberState `json:"state"`
+}
+
+// DomainVDisk defines model for DomainVDisk.
+type DomainVDisk struct {
+	// Copy Node with the whole copy of its journal; null: there is none
+	Copy *string `json:"copy"`
+
+	// CopyDomain Of that node
+	CopyDomain *string `json:"copyDomain"`
+
+	// Domain Of that node
+	Domain string `json:"domain"`
+
+	// Fate When the domain is lost. stays: it is served elsewhere; takenOver: by a node elsewhere, with all that was acknowledged; waits: for the domain; gone: unless the domain comes back
+	Fate DomainVDiskFate `json:"fate"`
+	ID   string          `json:"id"`
+	Name string          `json:"name"`
+
+	// Node That serves it
+	Node  string `json:"node"`
+	VPool string `json:"vpool"`
+}
+
+// DomainVDiskFate When the domain is lost. stays: it is served elsewhere; takenOver: by a node elsewhere, with all that was acknowledged; waits: for the domain; gone: unless the domain comes back
+type DomainVDiskFate string
+
+// DomainVDiskList defines model for DomainVDiskList.
+type DomainVDiskList struct {
+	Items []DomainVDisk `json:"items"`
+	Next  *string       `json:"next"`
+}
+
 // DoomedObject defines model for DoomedObject.
 type DoomedObject struct {
 	// Bytes 0 when not known
@@ -3409,6 +3532,9 @@ type OSDLocateInput struct {
 type OSDPatch struct {
 	Address   *string `json:"address,omitempty"`
 	Directory *string `json:"directory,omitempty"`
+
+	// Domain By itself: what fails together with its machine, where that is no node; of all devices of the machine
+	Domain *string `json:"domain,omitempty"`
 }
 
 // OSDPurgeInput defines model for OSDPurgeInput.
@@ -5399,6 +5525,9 @@ type Cursor = string
 // DatastoreRef defines model for DatastoreRef.
 type DatastoreRef = string
 
+// DomainName defines model for DomainName.
+type DomainName = string
+
 // EventsOfCode defines model for EventsOfCode.
 type EventsOfCode = string
 
@@ -5673,6 +5802,30 @@ type ListDocumentsParams struct {
 
 	// Q Only documents whose name or title contains this, whatever the case
 	Q *string `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListDomainsParams defines parameters for ListDomains.
+type ListDomainsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListDomainVDisksParams defines parameters for ListDomainVDisks.
+type ListDomainVDisksParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
 // StreamEventsParams defines parameters for StreamEvents.
@@ -7094,6 +7247,24 @@ type ClientInterface interface {
 	// Corresponds with GET /documents/{document} (the `GetDocument` operationId).
 	GetDocument(ctx context.Context, document string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListDomains List what fails together, such as racks, with what the loss of each would mean
+	//
+	// A node is in the `domain` of its configuration, the ASD of a machine that is no node in that which was named for it.
+	// What nobody said anything of is in the domain without a name. What is said of objects is from the last survey.
+	//
+	// Corresponds with GET /domains (the `ListDomains` operationId).
+	ListDomains(ctx context.Context, params *ListDomainsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDomain Show a domain
+	//
+	// Corresponds with GET /domains/{domain} (the `GetDomain` operationId).
+	GetDomain(ctx context.Context, domain DomainName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListDomainVDisks List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost
+	//
+	// Corresponds with GET /domains/{domain}/vdisks (the `ListDomainVDisks` operationId).
+	ListDomainVDisks(ctx context.Context, domain DomainName, params *ListDomainVDisksParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// StreamEvents Changes as server-sent events
 	//
 	// A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -7574,14 +7745,14 @@ type ClientInterface interface {
 	// Corresponds with GET /osds/{osd} (the `GetOSD` operationId).
 	GetOSD(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// MoveOSDWithBody Change where a device is reached
+	// MoveOSDWithBody Change where a device is reached, or what fails together with its machine
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /osds/{osd} (the `MoveOSD` operationId).
 	MoveOSDWithBody(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// MoveOSD Change where a device is reached
+	// MoveOSD Change where a device is reached, or what fails together with its machine
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -9871,6 +10042,54 @@ func (c *Client) GetDocument(ctx context.Context, document string, reqEditors ..
 	return c.Client.Do(req)
 }
 
+// ListDomains List what fails together, such as racks, with what the loss of each would mean
+//
+// A node is in the `domain` of its configuration, the ASD of a machine that is no node in that which was named for it.
+// What nobody said anything of is in the domain without a name. What is said of objects is from the last survey.
+//
+// Corresponds with GET /domains (the `ListDomains` operationId).
+func (c *Client) ListDomains(ctx context.Context, params *ListDomainsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDomainsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDomain Show a domain
+//
+// Corresponds with GET /domains/{domain} (the `GetDomain` operationId).
+func (c *Client) GetDomain(ctx context.Context, domain DomainName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDomainRequest(c.Server, domain)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDomainVDisks List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost
+//
+// Corresponds with GET /domains/{domain}/vdisks (the `ListDomainVDisks` operationId).
+func (c *Client) ListDomainVDisks(ctx context.Context, domain DomainName, params *ListDomainVDisksParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDomainVDisksRequest(c.Server, domain, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // StreamEvents Changes as server-sent events
 //
 // A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -10991,7 +11210,7 @@ func (c *Client) GetOSD(ctx context.Context, osd OSDNumber, reqEditors ...Reques
 	return c.Client.Do(req)
 }
 
-// MoveOSDWithBody Change where a device is reached
+// MoveOSDWithBody Change where a device is reached, or what fails together with its machine
 //
 // Takes any type of body and a specified content type.
 //
@@ -11008,7 +11227,7 @@ func (c *Client) MoveOSDWithBody(ctx context.Context, osd OSDNumber, contentType
 	return c.Client.Do(req)
 }
 
-// MoveOSD Change where a device is reached
+// MoveOSD Change where a device is reached, or what fails together with its machine
 //
 // Takes a body of the `application/json` content type.
 //
@@ -16208,6 +16427,203 @@ func NewGetDocumentRequest(server string, document string) (*http.Request, error
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListDomainsRequest constructs an http.Request for the ListDomains method
+func NewListDomainsRequest(server string, params *ListDomainsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/domains")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetDomainRequest constructs an http.Request for the GetDomain method
+func NewGetDomainRequest(server string, domain DomainName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "domain", domain, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/domains/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListDomainVDisksRequest constructs an http.Request for the ListDomainVDisks method
+func NewListDomainVDisksRequest(server string, domain DomainName, params *ListDomainVDisksParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "domain", domain, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/domains/%s/vdisks", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -25929,6 +26345,30 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /documents/{document} (the `GetDocument` operationId).
 	GetDocumentWithResponse(ctx context.Context, document string, reqEditors ...RequestEditorFn) (*GetDocumentResponse, error)
 
+	// ListDomainsWithResponse List what fails together, such as racks, with what the loss of each would mean
+	//
+	// A node is in the `domain` of its configuration, the ASD of a machine that is no node in that which was named for it.
+	// What nobody said anything of is in the domain without a name. What is said of objects is from the last survey.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /domains (the `ListDomains` operationId).
+	ListDomainsWithResponse(ctx context.Context, params *ListDomainsParams, reqEditors ...RequestEditorFn) (*ListDomainsResponse, error)
+
+	// GetDomainWithResponse Show a domain
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /domains/{domain} (the `GetDomain` operationId).
+	GetDomainWithResponse(ctx context.Context, domain DomainName, reqEditors ...RequestEditorFn) (*GetDomainResponse, error)
+
+	// ListDomainVDisksWithResponse List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /domains/{domain}/vdisks (the `ListDomainVDisks` operationId).
+	ListDomainVDisksWithResponse(ctx context.Context, domain DomainName, params *ListDomainVDisksParams, reqEditors ...RequestEditorFn) (*ListDomainVDisksResponse, error)
+
 	// StreamEventsWithResponse Changes as server-sent events
 	//
 	// A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -26503,14 +26943,14 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /osds/{osd} (the `GetOSD` operationId).
 	GetOSDWithResponse(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*GetOSDResponse, error)
 
-	// MoveOSDWithBodyWithResponse Change where a device is reached
+	// MoveOSDWithBodyWithResponse Change where a device is reached, or what fails together with its machine
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /osds/{osd} (the `MoveOSD` operationId).
 	MoveOSDWithBodyWithResponse(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MoveOSDResponse, error)
 
-	// MoveOSDWithResponse Change where a device is reached
+	// MoveOSDWithResponse Change where a device is reached, or what fails together with its machine
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -29828,6 +30268,150 @@ func (r GetDocumentResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetDocumentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListDomainsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DomainList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDomainsResponse) GetJSON200() *DomainList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListDomainsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDomainsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDomainsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDomainsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDomainsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetDomainResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Domain
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetDomainResponse) GetJSON200() *Domain {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetDomainResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetDomainResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDomainResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDomainResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDomainResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListDomainVDisksResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DomainVDiskList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDomainVDisksResponse) GetJSON200() *DomainVDiskList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListDomainVDisksResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDomainVDisksResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDomainVDisksResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDomainVDisksResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDomainVDisksResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -38902,6 +39486,48 @@ func (c *ClientWithResponses) GetDocumentWithResponse(ctx context.Context, docum
 	return ParseGetDocumentResponse(rsp)
 }
 
+// ListDomainsWithResponse List what fails together, such as racks, with what the loss of each would mean
+//
+// A node is in the `domain` of its configuration, the ASD of a machine that is no node in that which was named for it.
+// What nobody said anything of is in the domain without a name. What is said of objects is from the last survey.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /domains (the `ListDomains` operationId).
+func (c *ClientWithResponses) ListDomainsWithResponse(ctx context.Context, params *ListDomainsParams, reqEditors ...RequestEditorFn) (*ListDomainsResponse, error) {
+	rsp, err := c.ListDomains(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDomainsResponse(rsp)
+}
+
+// GetDomainWithResponse Show a domain
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /domains/{domain} (the `GetDomain` operationId).
+func (c *ClientWithResponses) GetDomainWithResponse(ctx context.Context, domain DomainName, reqEditors ...RequestEditorFn) (*GetDomainResponse, error) {
+	rsp, err := c.GetDomain(ctx, domain, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDomainResponse(rsp)
+}
+
+// ListDomainVDisksWithResponse List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /domains/{domain}/vdisks (the `ListDomainVDisks` operationId).
+func (c *ClientWithResponses) ListDomainVDisksWithResponse(ctx context.Context, domain DomainName, params *ListDomainVDisksParams, reqEditors ...RequestEditorFn) (*ListDomainVDisksResponse, error) {
+	rsp, err := c.ListDomainVDisks(ctx, domain, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDomainVDisksResponse(rsp)
+}
+
 // StreamEventsWithResponse Changes as server-sent events
 //
 // A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -39860,7 +40486,7 @@ func (c *ClientWithResponses) GetOSDWithResponse(ctx context.Context, osd OSDNum
 	return ParseGetOSDResponse(rsp)
 }
 
-// MoveOSDWithBodyWithResponse Change where a device is reached
+// MoveOSDWithBodyWithResponse Change where a device is reached, or what fails together with its machine
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -39873,7 +40499,7 @@ func (c *ClientWithResponses) MoveOSDWithBodyWithResponse(ctx context.Context, o
 	return ParseMoveOSDResponse(rsp)
 }
 
-// MoveOSDWithResponse Change where a device is reached
+// MoveOSDWithResponse Change where a device is reached, or what fails together with its machine
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -43689,6 +44315,105 @@ func ParseGetDocumentResponse(rsp *http.Response) (*GetDocumentResponse, error) 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Document
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListDomainsResponse parses an HTTP response from a ListDomainsWithResponse call
+func ParseListDomainsResponse(rsp *http.Response) (*ListDomainsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDomainsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DomainList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetDomainResponse parses an HTTP response from a GetDomainWithResponse call
+func ParseGetDomainResponse(rsp *http.Response) (*GetDomainResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDomainResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Domain
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListDomainVDisksResponse parses an HTTP response from a ListDomainVDisksWithResponse call
+func ParseListDomainVDisksResponse(rsp *http.Response) (*ListDomainVDisksResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDomainVDisksResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DomainVDiskList
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

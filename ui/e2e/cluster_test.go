@@ -19,7 +19,7 @@ import (
 func nodeConfig(t *testing.T, name, endpoint string) string {
 	t.Helper()
 	f := filepath.Join(t.TempDir(), "ovgate.yaml")
-	text := fmt.Sprintf("node_name: %s\nregistry: {etcd: [%q], prefix: console/}\ncluster: {lease: 5s, listen: \"127.0.0.1:0\"}\ndtl: {listen: \"127.0.0.1:0\"}\nalba: {listen: \"127.0.0.1:0\"}\n", name, endpoint)
+	text := fmt.Sprintf("node_name: %[1]s\ndomain: rack-%[1]s\nregistry: {etcd: [%[2]q], prefix: console/}\ncluster: {lease: 5s, listen: \"127.0.0.1:0\"}\ndtl: {listen: \"127.0.0.1:0\"}\nalba: {listen: \"127.0.0.1:0\"}\n", name, endpoint)
 	if err := os.WriteFile(f, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -53,6 +53,12 @@ func TestCluster(t *testing.T) {
 	p.do("its node", click(`//main//a[.="beta"]`), visible(`//h1[.="beta"]/..//*[contains(@class,"state")][contains(.,"Up")]`), visible(`//dt[.="System"]/following-sibling::dd[1][contains(.,"Linux")]`),
 		visible(`//*[@aria-label="Places"]//td[contains(.,"journals")]`), visible(`//*[@aria-label="vDisks that it serves"]//a[.="db"]`), visible(`//main//button[.="Remove"][@aria-disabled="true"]`))
 	both(p, "a node", "19-node")
+	p.do("what fails together with it", click(`//main//dt[.="Domain"]/following-sibling::dd[1]/a`), visible(`//h1[.="rack-beta"]`), visible(`//li[contains(.,"1 vDisk waits for it")]`),
+		visible(`//*[@aria-label="vDisks that it serves or has the copy of"]//tr[.//a[.="db"]]//span[contains(.,"Waits")]`))
+	both(p, "a domain", "19-domain")
+	p.do("all domains", click(`//nav[@aria-label="Breadcrumb"]//a[.="Domains"]`), visible(`//h1[.="Domains"]`), visible(`//td//a[.="rack-alpha"]`), visible(`//td//a[.="rack-beta"]`), visible(`[data-copy=domain]`))
+	both(p, "domains", "19-domains")
+	p.do("back to the node", to("/nodes/beta"), visible(`//h1[.="beta"]`))
 	p.do("what it serves", click(`//main//dt[.="vDisks"]/following-sibling::dd[1]/a`), visible(`//h1[.="vDisks"]`), visible(`//main//td//a[.="db"]`), until(`document.querySelector("select[aria-label=Node]").value === "beta"`),
 		to("/system"), visible(`//*[@aria-label="Versions"]//a[.="alpha"]`), visible(`//*[@aria-label="Versions"]//a[.="beta"]`), until(`document.querySelector("[data-copy=upgrade]").innerText.startsWith("ovgate node drain beta --wait")`), to("/vdisks/db"))
 	wire.Cut()

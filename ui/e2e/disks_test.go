@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"context"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +13,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/openvstorage/ovgate/gateway/asdnode"
 	"github.com/openvstorage/ovgate/gateway/disk/disktest"
 )
 
@@ -92,6 +96,7 @@ func TestReplaceDisk(t *testing.T) {
 	p.do("replace it", click(`//main//a[.="Replace disk"]`), visible(`//h1[.="Replace device 3"]`), fill(`input[name=directory]`, filepath.Join(t.TempDir(), "disk9")), fill(`input[name=capacity]`, "10"),
 		click(`//button[.="Claim it and empty device 3"]`), visible(`//b[.="Device 3 has left the object store"]`))
 	layoutOfDisks(p)
+	domainOfMachine(p, n)
 	p.do("dark", to("/disks"), visible(`//td//a[.="Device 9"]`), absent(`//td//a[.="Device 3"]`),
 		click(`button[popovertarget=user-menu]`), visible(`#user-menu`), click(`//div[@id="user-menu"]//label[.="Dark"]`),
 		until(`document.documentElement.dataset.theme === "dark"`), chromedp.KeyEvent("\x1b"))
@@ -141,4 +146,41 @@ func layoutOfDisks(p *page) {
 	p.audit("layout, phone")
 	p.shot("29-layout-phone")
 	p.do("back to the desk", chromedp.EmulateViewport(1440, 900))
+}
+
+// domainOfMachine moves a machine that is no node to another domain.
+func domainOfMachine(p *page, n *testNode) {
+	ctx, cancel := context.WithCancel(context.Background())
+	r, w := io.Pipe()
+	ended := make(chan error, 1)
+	dir := p.t.TempDir()
+	go func() {
+		err := asdnode.Run(ctx, asdnode.RunOptions{Dir: dir, Listen: "127.0.0.1:0", Capacity: 1 << 30, Stdout: w, Stderr: io.Discard})
+		_ = w.CloseWithError(err)
+		ended <- err
+	}()
+	p.t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			p.t.Error(err)
+		}
+	})
+	var said asdnode.Announcement
+	text, ok := "", false
+	for b := make([]byte, 4096); !ok; said, ok = asdnode.ParseAnnouncement(text) {
+		got, err := r.Read(b)
+		if err != nil {
+			p.t.Fatalf("the ASD does not start: %v", err)
+		}
+		text += string(b[:got])
+	}
+	n.call(http.MethodPost, "/osds", map[string]any{"address": said.Address, "fingerprint": said.Fingerprint, "accessKey": readLine(p.t, said.KeyFile), "node": "storage1", "domain": "room1"}, nil)
+	p.do("domains", click(`//nav//a[@href="/domains"]`), visible(`//h1[.="Domains"]`), visible(`//td//a[.="not said"]`))
+	p.do("that of a machine", click(`//td//a[.="room1"]`), visible(`//h1[.="room1"]`), click(`//button[@aria-label="Change domain of storage1"]`), visible(`dialog input[name=domain]`))
+	bothOver(p, "domain of a machine", "29-domain")
+	p.provokes("/api/v1/osds/11")
+	p.do("a bad name is refused", fill(`dialog input[name=domain]`, "a room"), click(`//dialog//button[.="Save"]`), visible(`//dialog//*[@role="alert"][contains(.,"use 1 to 63 letters")]`))
+	p.mayAskLate(http.StatusNotFound, "/api/v1/domains/room1")
+	p.mayAskLate(http.StatusNotFound, "/api/v1/domains/room1/vdisks")
+	p.do("it is in another one", fill(`dialog input[name=domain]`, "room2"), click(`//dialog//button[.="Save"]`), absent(`dialog`), visible(`//h1[.="room2"]`), visible(`//button[@aria-label="Change domain of storage1"]`), to("/domains"), visible(`//td//a[.="room2"]`), absent(`//td//a[.="room1"]`))
 }

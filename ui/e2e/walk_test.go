@@ -116,6 +116,7 @@ func seed(n *testNode, dir string, full bool) map[string]string {
 	n.call(http.MethodGet, "/status", nil, &status)
 	return map[string]string{
 		"/nodes/:name":           "/nodes/" + status.Node.Name,
+		"/domains/:name":         "/domains/-",
 		"/vdisks/:name":          "/vdisks/db-01",
 		"/vpools/:name":          "/vpools/gold",
 		"/iscsi/:iqn":            "/iscsi/" + published.IQN,

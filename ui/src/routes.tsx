@@ -58,6 +58,9 @@ function nodes(dialog?: "join" | "cluster"): ComponentChildren {
 /** One node. */
 const loadNode = () => import("./pages/Node");
 
+/** What fails together. */
+const loadDomains = () => import("./pages/Domains");
+
 /** What follows the first administrator. */
 const loadFirstRun = () => import("./pages/FirstRun");
 
@@ -131,6 +134,8 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/nodes/new", () => nodes("join")],
   ["/nodes/cluster/new", () => nodes("cluster")],
   ["/nodes/:name", ({ name = "" }) => <Lazy key="node" load={loadNode}>{(n: typeof import("./pages/Node")) => <n.NodePage key={name} name={name} />}</Lazy>],
+  ["/domains", () => <Lazy key="domains" load={loadDomains}>{(d: typeof import("./pages/Domains")) => <d.DomainsPage />}</Lazy>],
+  ["/domains/:name", ({ name = "" }) => <Lazy key="domains" load={loadDomains}>{(d: typeof import("./pages/Domains")) => <d.DomainPage key={name} name={name} />}</Lazy>],
   ["/system", () => <Lazy key="system" load={loadSystem}>{(s: typeof import("./pages/System")) => <s.SystemPage />}</Lazy>],
   ["/docs", () => documents()],
   ["/docs/api", () => <Lazy key="api" load={loadAPI}>{(a: typeof import("./pages/API")) => <a.APIPage />}</Lazy>],

@@ -389,12 +389,12 @@ func readAccessKey(path string) (string, error) {
 }
 
 func (a *app) osdMove() *cobra.Command {
-	var address, directory string
-	cmd := a.osdVerb("move NUMBER", "Change where a device is reached", "", func(ctx context.Context, api *client.Client, n int64) error {
-		if (address == "") == (directory == "") {
-			return usagef("osd move %d: give --address for an ASD, or --directory for a device of the node", n)
+	var address, directory, domain string
+	cmd := a.osdVerb("move NUMBER", "Change where a device is reached, or what fails together with its machine", "", func(ctx context.Context, api *client.Client, n int64) error {
+		if len(slices.DeleteFunc([]string{address, directory, domain}, func(s string) bool { return s == "" })) != 1 {
+			return usagef("osd move %d: give one of --address for an ASD, --directory for a device of the node, and --domain", n)
 		}
-		o, err := client.Get[client.OSD](api.MoveOSD(ctx, n, client.OSDPatch{Address: given(address), Directory: given(directory)}))
+		o, err := client.Get[client.OSD](api.MoveOSD(ctx, n, client.OSDPatch{Address: given(address), Directory: given(directory), Domain: given(domain)}))
 		if err != nil {
 			return err
 		}
@@ -402,6 +402,7 @@ func (a *app) osdMove() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&address, "address", "", "HOST:PORT of the ASD")
 	cmd.Flags().StringVar(&directory, "directory", "", "path of the directory, from the root")
+	cmd.Flags().StringVar(&domain, "domain", "", "what fails together with its machine, which is no node; of all devices of the machine")
 	return cmd
 }
 

@@ -595,6 +595,40 @@ func (f *fake) CheckNode(_ context.Context, r api.CheckNodeRequestObject) (api.C
 	}, nil
 }
 
+// domains are what ListDomains has.
+var domains = []api.Domain{
+	{
+		Name: "rack1", Nodes: []api.DomainNode{{ID: "n1", Name: "alpha", State: api.MemberStateUp, Copies: true}}, Machines: []string{"storage1"}, Devices: 4, Failed: 1, Total: 4 << 40, Used: 1 << 40,
+		Vdisks: 3, Copies: 2, TakenOver: 2, Waits: 1, Lost: new(int64), Quorum: true, State: api.HealthStateWarning, SurveyedAt: &fakeTime, ObservedAt: fakeTime,
+		Loss: []string{"2 vDisks are taken over by nodes elsewhere, with all that was acknowledged.", "1 vDisk waits for it: the newest writes are nowhere else."},
+	},
+	{Nodes: []api.DomainNode{{ID: "n2", Name: "beta", State: api.MemberStateDown}}, Quorum: true, State: api.HealthStateOk, Loss: []string{"Nothing is served or kept there."}, ObservedAt: fakeTime},
+}
+
+func (f *fake) ListDomains(context.Context, api.ListDomainsRequestObject) (api.ListDomainsResponseObject, error) {
+	return api.ListDomains200JSONResponse{Items: domains}, nil
+}
+
+func (f *fake) GetDomain(_ context.Context, r api.GetDomainRequestObject) (api.GetDomainResponseObject, error) {
+	for _, d := range domains {
+		if d.Name == strings.TrimPrefix(r.Domain, "-") {
+			return api.GetDomain200JSONResponse(d), nil
+		}
+	}
+	return nil, fmt.Errorf("no domain %s", r.Domain)
+}
+
+func (f *fake) ListDomainVDisks(_ context.Context, r api.ListDomainVDisksRequestObject) (api.ListDomainVDisksResponseObject, error) {
+	out := api.ListDomainVDisks200JSONResponse{Items: []api.DomainVDisk{}}
+	if r.Domain == "rack1" {
+		out.Items = []api.DomainVDisk{
+			{ID: "1", Name: "db", VPool: "fast", Node: "alpha", Domain: "rack1", Copy: new("beta"), CopyDomain: new(""), Fate: api.DomainVDiskFateTakenOver},
+			{ID: "2", Name: "web", VPool: "fast", Node: "alpha", Domain: "rack1", Fate: api.DomainVDiskFateWaits},
+		}
+	}
+	return out, nil
+}
+
 func (f *fake) GetNodeLayout(_ context.Context, r api.GetNodeLayoutRequestObject) (api.GetNodeLayoutResponseObject, error) {
 	out := api.GetNodeLayout200JSONResponse{
 		Node: api.Node{ID: "n1", Name: r.Node}, Notes: []string{"Journals stay in the data directory: every write waits for its disk."}, ObservedAt: fakeTime,

@@ -761,6 +761,73 @@ export type DocumentTitle = {
   "name": string;
   "title": string;
 };
+/** What fails together. */
+export type Domain = {
+  /** Of journals of vDisks that are served elsewhere */
+  "copies": number;
+  /** Of the object store */
+  "devices": number;
+  /** Devices that do not work */
+  "failed": number;
+  /** vDisks that are lost unless it comes back */
+  "gone": number;
+  /** What its loss would mean, in sentences */
+  "loss": Array<string>;
+  /** Objects that could be unreadable, at most; null: not known */
+  "lost": number | null;
+  /** With devices, that are no nodes */
+  "machines": Array<string>;
+  /** Empty: of what nobody said where it is */
+  "name": string;
+  "nodes": Array<DomainNode>;
+  "observedAt": string;
+  /** The registry keeps its majority without it */
+  "quorum": boolean;
+  "state": HealthState;
+  /** When every object was last looked at */
+  "surveyedAt": string | null;
+  /** vDisks that nodes elsewhere take over when it is lost, with all that was acknowledged */
+  "takenOver": number;
+  /** Bytes of the devices */
+  "total": number;
+  "used": number;
+  /** That its nodes serve */
+  "vdisks": number;
+  /** vDisks that wait for it */
+  "waits": number;
+};
+export type DomainList = {
+  "items": Array<Domain>;
+  "next": string | null;
+};
+export type DomainNode = {
+  /** It takes copies of other nodes' journals */
+  "copies": boolean;
+  "id": string;
+  "name": string;
+  /** It runs a member of the registry */
+  "registry": boolean;
+  "state": MemberState;
+};
+export type DomainVDisk = {
+  /** Node with the whole copy of its journal; null: there is none */
+  "copy": string | null;
+  /** Of that node */
+  "copyDomain": string | null;
+  /** Of that node */
+  "domain": string;
+  /** When the domain is lost. stays: it is served elsewhere; takenOver: by a node elsewhere, with all that was acknowledged; waits: for the domain; gone: unless the domain comes back */
+  "fate": "stays" | "takenOver" | "waits" | "gone";
+  "id": string;
+  "name": string;
+  /** That serves it */
+  "node": string;
+  "vpool": string;
+};
+export type DomainVDiskList = {
+  "items": Array<DomainVDisk>;
+  "next": string | null;
+};
 export type DoomedObject = {
   /** 0 when not known */
   "bytes": number;
@@ -1572,6 +1639,8 @@ export type OSDLocateInput = {
 export type OSDPatch = {
   "address"?: string;
   "directory"?: string;
+  /** By itself: what fails together with its machine, where that is no node; of all devices of the machine */
+  "domain"?: string;
 };
 export type OSDPurgeInput = {
   "acceptLoss"?: boolean;
@@ -2952,6 +3021,12 @@ export interface Ops {
   "GET /documents": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: DocumentList };
   /** Read a document */
   "GET /documents/{document}": { path: { "document": string; }; query: { }; body: undefined; res: Document };
+  /** List what fails together, such as racks, with what the loss of each would mean */
+  "GET /domains": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: DomainList };
+  /** Show a domain */
+  "GET /domains/{domain}": { path: { "domain": string; }; query: { }; body: undefined; res: Domain };
+  /** List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost */
+  "GET /domains/{domain}/vdisks": { path: { "domain": string; }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: DomainVDiskList };
   /** Changes as server-sent events */
   "GET /events": { path: { }; query: { "topics"?: string; }; body: undefined; res: string };
   /** List the codes that events have, and what they mean */
@@ -3067,7 +3142,7 @@ export interface Ops {
   "POST /osds": { path: { }; query: { }; body: OSDInput; res: OSD };
   /** A device */
   "GET /osds/{osd}": { path: { "osd": number; }; query: { }; body: undefined; res: OSD };
-  /** Change where a device is reached */
+  /** Change where a device is reached, or what fails together with its machine */
   "PATCH /osds/{osd}": { path: { "osd": number; }; query: { }; body: OSDPatch; res: OSD };
   /** Empty a device that works; it leaves when nothing is stored on it any more */
   "POST /osds/{osd}/decommission": { path: { "osd": number; }; query: { }; body: undefined; res: OSD };

@@ -137,7 +137,7 @@ function NodeFacts({ node: n }: { node: Member }) {
           ["Heard", n.self ? "It answers this page" : n.livenessMs !== null ? `${heard(n)} for ${plural(Math.floor(n.livenessMs / 1000), "second")}` : heard(n)],
           ["Load", n.self && !n.load ? <span class="muted">told within a cluster</span> : load(n)],
           ["vDisks", <Link key="vdisks" to={`/vdisks?node=${encodeURIComponent(n.name)}`}>{n.vdisks}</Link>],
-          ["Domain", n.domain || <span class="muted">not said</span>],
+          ["Domain", <Link key="domain" to={`/domains/${encodeURIComponent(n.domain || "-")}`}>{n.domain || "not said"}</Link>],
           ["Version", n.version || <span class="muted">not started yet</span>],
           ["Started", <Age key="started" at={n.startedAt} />],
           ["Joined", <Age key="joined" at={n.joinedAt} />],

@@ -54,6 +54,7 @@ export function navigation(counts?: Counts): [string, Entry[]][] {
       "Admin",
       [
         { to: "/nodes", text: "Nodes", icon: "nodes" },
+        { to: "/domains", text: "Domains", icon: "topology" },
         ...(manager ? [{ to: "/users", text: "Users", icon: "users" } as const] : []),
         { to: "/tokens", text: "Tokens", icon: "tokens" },
         ...(manager

@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-4O4IJJ3A.js";import"/assets/chunk-5VQETRZ2.js";import"/assets/chunk-Q7MTOWDP.js";import"/assets/chunk-T3ECOVPL.js";import"/assets/chunk-Y5U7ZGGI.js";import"/assets/chunk-CRUCFXV7.js";import"/assets/chunk-77X7M6MM.js";import"/assets/chunk-7QUP3LKL.js";import"/assets/chunk-Y442AB2F.js";import"/assets/chunk-2UWRW6HD.js";export{a as RestoredCards};

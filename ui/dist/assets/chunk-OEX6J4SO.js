@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-XIPPPU6G.js";import{d as r}from"/assets/chunk-FCCSOEAQ.js";import{ca as e}from"/assets/chunk-2UWRW6HD.js";var d=()=>import("/assets/History-VHBJDNYM.js");function f({at:t,...a}){let o=r().data?.node.name,i=!!(t&&o&&t!==o);return e(n,{load:d,children:({History:s})=>e(s,{...a,elsewhere:i})})}export{f as a};

@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-XIPPPU6G.js";import{ca as t,r as e}from"/assets/chunk-2UWRW6HD.js";var p=()=>import("/assets/Peek-TR6PQD6M.js");function a({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{a};
