@@ -33,7 +33,7 @@ func TestOpenStack(t *testing.T) {
 	p.audit("cloud with an error")
 	p.shot("61-cloud-refused")
 	p.do("never mind", click(`//dialog//button[.="Cancel"]`), absent(`dialog`))
-	cloud(p, attach(p, n))
+	cloud(p, n, attach(p, n))
 	p.noConsoleErrors()
 }
 
@@ -60,7 +60,7 @@ func attach(p *page, n *testNode) map[string]string {
 }
 
 // cloud registers a cloud and goes through its page.
-func cloud(p *page, peer map[string]string) {
+func cloud(p *page, n *testNode, peer map[string]string) {
 	p.do("a real cloud", click(`//main//button[.="Add cloud"]`), fill(`dialog input[name=name]`, "prod"), fill(`dialog input[name=url]`, peer["auth"]),
 		fill(`dialog input[name=user]`, peer["admin"]), fill(`dialog input[name=project]`, peer["admin_project"]), fill(`dialog input[name=secret]`, peer["admin_key"]),
 		click(`//dialog//button[.="Add"]`), visible(`//h1[.="prod"]`), visible(`//h2[.="No volumes yet"]`))
@@ -80,6 +80,7 @@ func cloud(p *page, peer map[string]string) {
 	bothOver(p, "apply types", "67-apply")
 	p.do("applied", click(`//dialog//button[.="Apply this"]`), absent(`dialog`), visible(`//span[contains(.,"before Apply types, the last time")]`))
 
+	openPage(p.t).asReader(n, cloudPages())
 	volume(p, peer)
 	p.do("a volume", click(`//button[@role="tab"][.="Volumes"]`), visible(`//tr[td[.="logs"]]/td[.="gold"]`), visible(`//tr[td[.="logs"]]//a[starts-with(@href,"/vdisks/")]`))
 	both(p, "volumes of a cloud", "68-volumes")

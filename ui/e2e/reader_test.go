@@ -28,9 +28,35 @@ type readerPage struct {
 	calls [][3]string
 }
 
-// readerPages are the pages with actions on vDisks, snapshots, the cluster, the object side and integrations.
-func readerPages(iqn string) []readerPage {
-	vdisk := "/vdisks/db-01"
+// cloudPages are those of the cloud prod with the volume type gold.
+func cloudPages() []readerPage {
+	const cloud = "/openstack/clouds/prod"
+	actions := []string{"Apply types", "Test", "Change", "Forget"}
+	return []readerPage{
+		{
+			path:     "/openstack",
+			disabled: map[string][]string{"manage": {"Add cloud"}, "write": {"Attach to Cinder"}},
+			calls:    [][3]string{{"POST", "/openstack/clouds", `{"name":"x","options":{"url":"https://x"},"secret":"x"}`}},
+		},
+		{
+			path:     "/openstack/prod",
+			disabled: map[string][]string{"manage": actions},
+			calls:    [][3]string{{"PATCH", cloud, `{"name":"x"}`}, {"POST", cloud + "/test", ""}, {"POST", cloud + "/apply", `{}`}, {"DELETE", cloud, ""}},
+		},
+		{
+			path:     "/openstack/prod?tab=types",
+			disabled: map[string][]string{"manage": append([]string{"Declare volume type", "Change type gold", "Take back type gold"}, actions...)},
+			calls:    [][3]string{{"PUT", cloud + "/types/gold", `{"vpool":"fast"}`}, {"DELETE", cloud + "/types/gold", ""}},
+		},
+		{path: "/openstack/prod?tab=backends", disabled: map[string][]string{"manage": actions}},
+		{path: "/openstack/prod?tab=projects", disabled: map[string][]string{"manage": actions}},
+		{path: "/openstack/prod?tab=access", disabled: map[string][]string{"manage": actions}},
+	}
+}
+
+// readerPages are the pages with actions on vDisks, snapshots, the cluster, the object side and vSphere.
+func readerPages(iqn, node, rdm string) []readerPage {
+	const vdisk, center, datastore = "/vdisks/db-01", "/vsphere/center", "/vsphere/datastores/gold1"
 	return []readerPage{
 		{
 			path: "/vdisks", open: chromedp.Steps(click(`input[aria-label="Choose db-01"]`), visible(`//main//button[.="Delete 1"]`)),
@@ -97,11 +123,28 @@ func readerPages(iqn string) []readerPage {
 			calls:    [][3]string{{"POST", "/openstack/clouds", `{"name":"x","options":{"url":"https://x"},"secret":"x"}`}},
 		},
 		{
-			path:     "/vsphere",
-			disabled: map[string][]string{"manage": {"Add vCenter", "Import datastore", "Create datastore"}},
-			free:     []string{"Hosts of prod", "Plug-in at prod"},
-			calls:    [][3]string{{"POST", "/vsphere/centers", `{"name":"x","secret":"x","options":{"url":"https://x","user":"x"}}`}, {"DELETE", "/vsphere/centers/prod", ""}},
+			path: "/vsphere",
+			disabled: map[string][]string{"manage": {
+				"Add vCenter", "Import datastore", "Create datastore", "Test prod", "Change prod", "Forget prod", "Snapshot of gold1", "Attach gold1", "Expand gold1", "Rename gold1", "Remove gold1",
+				"Give a raw disk", "Take " + rdm,
+			}},
+			free: []string{"Hosts of prod", "Plug-in at prod", "Live state of gold1"},
+			calls: [][3]string{
+				{"POST", center + "s", `{"name":"x","secret":"x","options":{"url":"https://x","user":"x"}}`}, {"PATCH", center + "s/prod", `{"name":"x"}`}, {"POST", center + "s/prod/test", ""},
+				{"POST", center + "s/prod/prepare", `{"cluster":"x"}`}, {"PUT", center + "s/prod/plugin", `{"url":"https://x"}`}, {"DELETE", center + "s/prod/plugin", ""}, {"DELETE", center + "s/prod", ""},
+				{"POST", "/vsphere/datastores", `{"name":"x","center":"prod","vpool":"gold","size":2147483648}`}, {"POST", center + "s/prod/import", `{"name":"x","vdisk":"db-02"}`},
+				{"POST", datastore + "/expand", `{"size":4294967296}`}, {"POST", datastore + "/rename", `{"name":"x"}`}, {"POST", datastore + "/snapshot", `{"name":"x"}`}, {"POST", datastore + "/attach", ""}, {"DELETE", datastore, ""},
+				{"POST", "/vsphere/rdms", `{"vdisk":"db-02","center":"prod","vm":"x"}`}, {"DELETE", "/vsphere/rdms/" + rdm, ""},
+			},
 		},
+		{
+			path:  "/setup",
+			free:  []string{"Check again: " + node, "Copy In its configuration, with its address in the network; then restart ovgate"},
+			calls: [][3]string{{"POST", "/nodes/" + node + "/layout", ""}, {"POST", "/cluster", `{"name":"x"}`}},
+		},
+		{path: "/nodes/" + node, disabled: map[string][]string{"manage": {"Drain " + node, "Let " + node + " leave"}}, free: []string{"Check again: " + node}},
+		{path: "/domains", free: []string{"Copy In the configuration of a node, then restart ovgate"}},
+		{path: "/domains/-"},
 	}
 }
 
@@ -139,12 +182,27 @@ func TestReader(t *testing.T) {
 	}
 	t.Cleanup(v.Close)
 	n.call(http.MethodPost, "/vsphere/centers", map[string]any{"name": "prod", "secret": v.Password(), "options": map[string]any{"url": v.URL(), "user": v.User(), "thumbprint": v.Thumbprint()}}, nil)
-	n.session(admin)
-	n.call(http.MethodPost, "/users", map[string]any{"name": viewer, "password": password, "role": "read"}, nil)
+	n.call(http.MethodPost, "/vsphere/datastores", map[string]any{"name": "gold1", "center": "prod", "cluster": esxsim.Cluster, "vpool": "gold", "size": 2 << 30}, nil)
+	made := openPage(t)
+	made.do("a datastore", signedIn(n, admin), chromedp.Navigate(n.url+"/vsphere"), visible(`//tr[td[.="gold1"]]//*[contains(@class,"state")][contains(.,"Present")]`))
+	vmOn(t, v, "gold1", "web")
+	n.call(http.MethodPost, "/vdisks", map[string]any{"name": "quorum", "vpool": "gold", "size": 1 << 30}, nil)
+	n.call(http.MethodPost, "/vsphere/rdms", map[string]any{"vdisk": "quorum", "center": "prod", "vm": "web"}, nil)
+	made.do("a raw disk", visible(`//tr[td[.="web"]][td[.="quorum"]]//*[contains(@class,"state")][contains(.,"Present")]`))
+	made.noConsoleErrors()
+	var rdms struct{ Items []struct{ Name string } }
+	n.call(http.MethodGet, "/vsphere/rdms", nil, &rdms)
+	var status struct{ Node struct{ Name string } }
+	n.call(http.MethodGet, "/status", nil, &status)
+	openPage(t).asReader(n, readerPages(published.IQN, status.Node.Name, rdms.Items[0].Name))
+}
 
-	p := openPage(t)
+// asReader goes through pages as somebody who may only read.
+func (p *page) asReader(n *testNode, pages []readerPage) {
+	p.t.Helper()
+	n.call(http.MethodPost, "/users", map[string]any{"name": viewer, "password": password, "role": "read"}, nil)
 	p.do("a reader", signedIn(n, viewer), chromedp.Navigate(n.url+"/"), visible(`nav.side`))
-	for _, r := range readerPages(published.IQN) {
+	for _, r := range pages {
 		p.do(r.path, to(r.path), visible(`//main//h1`))
 		p.settle(r.path, "light", 1440, false)
 		if r.open != nil {
