@@ -308,6 +308,8 @@ func (d *Domain) judge(l look) {
 		say(Warning, "What becomes of objects is not known: none were surveyed yet.")
 	case d.Lost > 0:
 		say(Bad, "By the last survey up to %s could not be read: spread their preset by domain, or over more devices elsewhere.", count(int(d.Lost), "object"))
+	case d.Devices > 0 && l.Objects.All == 0:
+		say(OK, "At the last survey no object was stored.")
 	case d.Devices > 0:
 		say(OK, "By the last survey every object stays readable.")
 	}

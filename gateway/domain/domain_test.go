@@ -113,11 +113,17 @@ func TestStates(t *testing.T) {
 	two := cluster()
 	two.Nodes[1].Domain = "rack1"
 	two.VDisks = []VDisk{{Node: "n1", Copy: "n3"}}
+	stored := cluster()
+	stored.Devices, stored.Objects = []Device{{Domain: "rack1", Working: true}}, Objects{At: time.Unix(1, 0), All: 3, Tolerates: map[int]int64{1: 3}}
+	empty := stored
+	empty.Objects = Objects{At: time.Unix(1, 0)}
 	for name, c := range map[string]struct {
 		facts Facts
 		state State
 		says  string
 	}{
+		"objects are safe": {stored, OK, "By the last survey every object stays readable."},
+		"no object":        {empty, OK, "At the last survey no object was stored."},
 		"nothing is there": {cluster(), OK, "Nothing is served or kept there."},
 		"all is there":     {alone, Warning, "All nodes are in it: nothing serves until it is back."},
 		"the majority":     {two, Bad, "The registry loses its majority: nobody takes over, and vDisks stop once their journals are full."},
