@@ -79,6 +79,17 @@ export function DomainsPage() {
 
 const columns: Column<Domain>[] = [
   { key: "name", title: "Domain", cell: (d) => <Link to={pathOf(d.name)}>{called(d.name)}</Link> },
+  {
+    key: "loss",
+    title: "When it is lost",
+    wrap: true,
+    cell: (d) => (
+      <>
+        <Tag {...faces[d.state]} />
+        <div class="muted small">{d.loss.join(" ")}</div>
+      </>
+    ),
+  },
   { key: "nodes", title: "Nodes and machines", wrap: true, cell: (d) => [...d.nodes.map((n) => n.name), ...d.machines].join(", ") || "–" },
   {
     key: "devices",
@@ -96,17 +107,6 @@ const columns: Column<Domain>[] = [
   { key: "used", title: "Used", cell: (d) => <Used domain={d} /> },
   { key: "vdisks", title: "vDisks", right: true, cell: (d) => d.vdisks },
   { key: "copies", title: "Copies of journals", right: true, cell: (d) => d.copies },
-  {
-    key: "loss",
-    title: "When it is lost",
-    wrap: true,
-    cell: (d) => (
-      <>
-        <Tag {...faces[d.state]} />
-        <div class="muted small">{d.loss.join(" ")}</div>
-      </>
-    ),
-  },
 ];
 
 function Used({ domain: d }: { domain: Domain }) {
@@ -163,7 +163,7 @@ export function DomainPage({ name }: { name: string }) {
                   ["Devices", shown.devices > 0 ? `${shown.devices}, ${bytes(shown.used)} of ${bytes(shown.total)} used` : "none"],
                   ["vDisks", `${shown.vdisks}`],
                   ["Copies", `${shown.copies} of journals of vDisks that are served elsewhere`],
-                  ["Registry", shown.quorum ? "keeps its majority without it" : "loses its majority without it"],
+                  ...(shown.nodes.some((n) => n.registry) ? [["Registry", shown.quorum ? "keeps its majority without it" : "loses its majority without it"] as [string, string]] : []),
                 ]}
               />
             </Card>

@@ -16,7 +16,7 @@ import { FormError } from "../parts/Notice";
 import { OneOf } from "../parts/OneOf";
 import { Card, Page } from "../parts/Page";
 import { Step } from "../parts/Step";
-import { NodeChecks, NodeDisks, useLayout, useNodeCheck } from "./NodeSetup";
+import { NodeChecks, NodeDisks, setupEveryMs, useLayout, useNodeCheck } from "./NodeSetup";
 
 /**
  * What follows the first administrator: cluster, nodes with their checks, disks and their roles. All of it is read from the
@@ -154,7 +154,7 @@ function ChecksStep({ nodes, node, cluster, children }: { nodes: Member[]; node:
 }
 
 function DisksStep({ node }: { node: Member }) {
-  const layout = useLayout(node.id);
+  const layout = useLayout(node.id, setupEveryMs);
   const open = layout.data?.disks.some((d) => d.state === "ready" || d.state === "configure" || d.state === "prepare");
   return (
     <Step title={`Disks of ${node.name}`} done={layout.data !== undefined && !open}>

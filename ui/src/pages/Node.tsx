@@ -17,7 +17,7 @@ import { Notice } from "../parts/Notice";
 import { EventsOf } from "../parts/ObjectLink";
 import { Card, Facts, Page } from "../parts/Page";
 import { Tag, VDiskTag } from "../parts/StateTag";
-import { NodeChecks, NodeDisks, useLayout } from "./NodeSetup";
+import { disksEveryMs, NodeChecks, NodeDisks, useLayout } from "./NodeSetup";
 import { heard, load, NodeActions, NodeTag } from "./Nodes";
 import { Cause } from "./Overview";
 
@@ -53,10 +53,10 @@ export function NodePage({ name }: { name: string }) {
             <NodeFacts node={shown} />
             {answers(shown) ? (
               <>
+                <MachineParts node={shown} />
                 <Card title="Checks" class="span-12">
                   <NodeChecks node={shown} />
                 </Card>
-                <MachineParts node={shown} />
                 <Disks node={shown} />
                 <Charts kind="node" id={shown.id} name={shown.name} at={shown.name} />
               </>
@@ -110,7 +110,7 @@ function Disks({ node: n }: { node: Member }) {
   return (
     <section class="span-12 stack">
       <h2>Disks</h2>
-      <NodeDisks node={n} layout={useLayout(n.id)} />
+      <NodeDisks node={n} layout={useLayout(n.id, disksEveryMs)} />
     </section>
   );
 }

@@ -1,5 +1,5 @@
 // What a node needs and what its disks are for: on the page of the node, and in the first run.
-import { useRef } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { call } from "../api/client";
 import type { Job, LayoutDisk, Member, NodeCheckItem, NodeCheckState, NodeLayout } from "../api/gen";
 import { bytes, capital, plural } from "../format";
@@ -22,8 +22,9 @@ import { devicesChanged } from "./DiskDialogs";
 /** ms between looks: each connects to every port of the other nodes. */
 const checkEveryMs = 15_000;
 
-/** ms between looks at the disks, so that what was done on the machine shows by itself. */
-const layoutEveryMs = 5000;
+/** ms between looks at the disks, each of which is read: while they are set up, what was done on the machine shows by itself. */
+export const setupEveryMs = 5000;
+export const disksEveryMs = 60_000;
 
 const checkFaces: Record<NodeCheckState, Face> = {
   ok: { tone: "ok", word: "All well" },
@@ -125,9 +126,9 @@ function choose(disk: string, role: string): void {
 }
 
 /** The layout with what is chosen. What was shown stays while another choice is worked out. */
-export function useLayout(node: string): Query<NodeLayout> {
+export function useLayout(node: string, every: number): Query<NodeLayout> {
   const roles = chosen();
-  const now = useQuery(`layout:${node}?${roles.join(";")}`, () => call("GET /nodes/{node}/layout", { path: { node }, query: { role: roles } }), layoutEveryMs);
+  const now = useQuery(`layout:${node}?${roles.join(";")}`, () => call("GET /nodes/{node}/layout", { path: { node }, query: { role: roles } }), every);
   const last = useRef<NodeLayout | undefined>(undefined);
   last.current = now.data ?? last.current;
   return { ...now, data: last.current };
@@ -137,6 +138,11 @@ export function useLayout(node: string): Query<NodeLayout> {
 export function NodeDisks({ node, layout }: { node: Member; layout: Query<NodeLayout> }) {
   const jobs = useJobs({ kind: "claim", node: node.name });
   const job = jobs.data?.items[0];
+  useEffect(() => {
+    if (job?.endedAt) {
+      reload("layout:");
+    }
+  }, [job?.endedAt]);
   return (
     <Load query={layout} lines={4}>
       {(l) => <Layout node={node} layout={l} job={job} />}
