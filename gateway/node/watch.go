@@ -106,10 +106,8 @@ func (w *healthWatch) remember(n *node, now time.Time, c *observe.Checks, stores
 
 // figures are what thresholds are compared with.
 func (n *node) figures(c *observe.Checks, stores []observe.RemoteMetrics) observe.Figures {
-	usage := n.host.Usage()
 	f := observe.Figures{
-		Node: n.self.Name, Pools: c.Pools, Remotes: stores, LocalTotal: c.LocalTotal, LocalFree: c.LocalFree,
-		CacheHits: usage.CacheHits, CacheMiss: usage.CacheMisses, Alba: c.Alba,
+		Node: n.self.Name, Pools: c.Pools, Remotes: stores, LocalTotal: c.LocalTotal, LocalFree: c.LocalFree, Alba: c.Alba,
 	}
 	for _, r := range n.ctl.Running() {
 		if v, ok := n.model.VDisk(r.ID); ok {

@@ -111,14 +111,13 @@ type Value struct {
 
 // Figures are what values are made of.
 type Figures struct {
-	Node                 string // its name
-	Disks                []DiskFigures
-	Pools                []PoolCheck
-	Remotes              []RemoteMetrics
-	LocalTotal           int64 // bytes, of the data directory's disk
-	LocalFree            int64
-	CacheHits, CacheMiss uint64 // of the node
-	Alba                 *Alba  // nil: there is no object store
+	Node       string // its name
+	Disks      []DiskFigures
+	Pools      []PoolCheck
+	Remotes    []RemoteMetrics
+	LocalTotal int64 // bytes, of the data directory's disk
+	LocalFree  int64
+	Alba       *Alba // nil: there is no object store
 }
 
 // DiskFigures are those of a vDisk that is open here.
@@ -130,25 +129,14 @@ type DiskFigures struct {
 // meter makes values of Figures: of counters it needs those before.
 type meter struct {
 	at      time.Time
-	disks   map[string]measured
-	node    cacheCount
+	disks   map[string]counters
 	stores  map[string]latencyOf
 	started bool
 }
 
-type measured struct {
-	counters
-	cache cacheCount
-}
-
-type cacheCount struct{ hits, misses uint64 }
-
-// since returns the percent of hits since then; NaN if nothing was asked, or counters began anew.
-func (c cacheCount) since(p cacheCount) float64 {
-	if c.hits < p.hits || c.misses < p.misses {
-		return math.NaN()
-	}
-	return percent(float64(c.hits-p.hits), float64(c.hits-p.hits+c.misses-p.misses))
+// cacheHits is the percent of hits; NaN if nothing was asked of a cache.
+func cacheHits(p Performance) float64 {
+	return percent(p.CacheHits, p.CacheHits+p.CacheMisses)
 }
 
 func percent(part, whole float64) float64 {
@@ -164,16 +152,16 @@ func (m *meter) measure(now time.Time, f Figures) (out []Value) {
 	known := m.started && elapsed > 0
 	m.at, m.started = now, true
 	value := func(metric, id, object string, v float64) { out = append(out, Value{metric, id, object, v}) }
-	disks := make(map[string]measured, len(f.Disks))
+	disks := make(map[string]counters, len(f.Disks))
 	var all counters
 	for _, d := range f.Disks {
 		object := "vdisk " + d.Name
-		cur := measured{countersOf(d.Stats), cacheCount{d.Stats.CacheHits, d.Stats.CacheMisses}}
+		cur := countersOf(d.Stats)
 		disks[d.ID] = cur
 		was, ok := m.disks[d.ID]
-		p, hits := unmeasured(), math.NaN()
+		p := unmeasured()
 		if ok && known {
-			delta := cur.since(was.counters)
+			delta := cur.since(was)
 			all.add(delta)
 			p = delta.rates(elapsed)
 			if delta.readOps == 0 {
@@ -182,13 +170,12 @@ func (m *meter) measure(now time.Time, f Figures) (out []Value) {
 			if delta.writeOps == 0 {
 				p.WriteP99us = math.NaN()
 			}
-			hits = cur.cache.since(was.cache)
 		}
 		value("vdisk.read_latency_p99", d.ID, object, p.ReadP99us)
 		value("vdisk.write_latency_p99", d.ID, object, p.WriteP99us)
 		value("vdisk.iops", d.ID, object, p.ReadIOPS+p.WriteIOPS)
 		value("vdisk.throughput", d.ID, object, p.ReadBytesPerSecond+p.WriteBytesPerSecond)
-		value("vdisk.cache_hits", d.ID, object, hits)
+		value("vdisk.cache_hits", d.ID, object, cacheHits(p))
 		value("vdisk.journal_used", d.ID, object, percent(float64(d.Stats.JournalBytes), float64(d.Stats.JournalQuota)))
 		value("vdisk.space_used", d.ID, object, percent(float64(d.Stats.MappedBytes), float64(d.Stats.Size)))
 		lag := math.NaN()
@@ -199,15 +186,13 @@ func (m *meter) measure(now time.Time, f Figures) (out []Value) {
 	}
 	m.disks = disks
 	node := "node " + f.Node
-	p, hits := unmeasured(), math.NaN()
-	cache := cacheCount{f.CacheHits, f.CacheMiss}
+	p := unmeasured()
 	if known {
-		p, hits = all.rates(elapsed), cache.since(m.node)
+		p = all.rates(elapsed)
 	}
-	m.node = cache
 	value("node.iops", Node, node, p.ReadIOPS+p.WriteIOPS)
 	value("node.throughput", Node, node, p.ReadBytesPerSecond+p.WriteBytesPerSecond)
-	value("node.cache_hits", Node, node, hits)
+	value("node.cache_hits", Node, node, cacheHits(p))
 	value("node.data_dir_used", Node, node, percent(float64(f.LocalTotal-f.LocalFree), float64(f.LocalTotal)))
 	for _, p := range f.Pools {
 		value("vpool.space_used", p.Name, "vpool "+p.Name, percent(float64(p.Total-p.Free), float64(p.Total)))
@@ -235,5 +220,5 @@ func (m *meter) measure(now time.Time, f Figures) (out []Value) {
 
 func unmeasured() Performance {
 	n := math.NaN()
-	return Performance{n, n, n, n, n, n, n, n}
+	return Performance{n, n, n, n, n, n, n, n, n, n}
 }

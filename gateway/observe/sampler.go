@@ -35,6 +35,8 @@ type Performance struct {
 	ReadBytesPerSecond, WriteBytesPerSecond float64
 	ReadP50us, ReadP99us                    float64
 	WriteP50us, WriteP99us                  float64
+	// CacheHits and CacheMisses are clusters a second, as in volume.Stats; a store has none.
+	CacheHits, CacheMisses float64
 }
 
 // Active tells whether anything was done.
@@ -83,31 +85,33 @@ type series struct {
 // kept is a Sample in a ring, in half its size.
 type kept struct {
 	ms          int64 // since 1970
-	performance [8]float32
+	performance [10]float32
 	journalUsed int64
 	latencies   PackedLatencies
 }
 
 func keptOf(v Sample) kept {
 	p := v.Performance
-	return kept{v.Time.UnixMilli(), [8]float32{
+	return kept{v.Time.UnixMilli(), [10]float32{
 		float32(p.ReadIOPS), float32(p.WriteIOPS), float32(p.ReadBytesPerSecond), float32(p.WriteBytesPerSecond),
 		float32(p.ReadP50us), float32(p.ReadP99us), float32(p.WriteP50us), float32(p.WriteP99us),
+		float32(p.CacheHits), float32(p.CacheMisses),
 	}, v.JournalUsed, v.Latencies}
 }
 
 func (k kept) sample() Sample {
-	var p [8]float64
+	var p [10]float64
 	for i, v := range k.performance {
 		p[i] = float64(v)
 	}
-	return Sample{time.UnixMilli(k.ms).UTC(), Performance{p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]}, k.journalUsed, k.latencies}
+	return Sample{time.UnixMilli(k.ms).UTC(), Performance{p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9]}, k.journalUsed, k.latencies}
 }
 
 // counters are what rates are made of.
 type counters struct {
 	epoch                                    uint32
 	readOps, writeOps, readBytes, writeBytes uint64
+	cacheHits, cacheMisses                   uint64
 	readLatency, writeLatency                [buckets]uint64
 }
 
@@ -291,7 +295,7 @@ func (s *Sampler) Series(id string, n int) []Sample {
 func countersOf(v volume.Stats) counters {
 	return counters{
 		epoch: v.Epoch, readOps: v.ReadOps, writeOps: v.WriteOps, readBytes: v.ReadBytes, writeBytes: v.WriteBytes,
-		readLatency: v.ReadLatency, writeLatency: v.WriteLatency,
+		cacheHits: v.CacheHits, cacheMisses: v.CacheMisses, readLatency: v.ReadLatency, writeLatency: v.WriteLatency,
 	}
 }
 
@@ -304,6 +308,8 @@ func (c counters) since(p counters) counters {
 	c.writeOps -= p.writeOps
 	c.readBytes -= p.readBytes
 	c.writeBytes -= p.writeBytes
+	c.cacheHits -= p.cacheHits
+	c.cacheMisses -= p.cacheMisses
 	for i := range c.readLatency {
 		c.readLatency[i] -= p.readLatency[i]
 		c.writeLatency[i] -= p.writeLatency[i]
@@ -316,6 +322,8 @@ func (c *counters) add(o counters) {
 	c.writeOps += o.writeOps
 	c.readBytes += o.readBytes
 	c.writeBytes += o.writeBytes
+	c.cacheHits += o.cacheHits
+	c.cacheMisses += o.cacheMisses
 	for i := range c.readLatency {
 		c.readLatency[i] += o.readLatency[i]
 		c.writeLatency[i] += o.writeLatency[i]
@@ -328,6 +336,7 @@ func (c counters) rates(seconds float64) Performance {
 		ReadBytesPerSecond: float64(c.readBytes) / seconds, WriteBytesPerSecond: float64(c.writeBytes) / seconds,
 		ReadP50us: Percentile(c.readLatency, 0.50), ReadP99us: Percentile(c.readLatency, 0.99),
 		WriteP50us: Percentile(c.writeLatency, 0.50), WriteP99us: Percentile(c.writeLatency, 0.99),
+		CacheHits: float64(c.cacheHits) / seconds, CacheMisses: float64(c.cacheMisses) / seconds,
 	}
 }
 

@@ -167,11 +167,10 @@ func TestMeasure(t *testing.T) {
 	st := &f.Disks[0].Stats
 	st.ReadOps, st.ReadBytes, st.CacheHits, st.CacheMisses = 27, 40960, 8, 1
 	st.ReadLatency[10] = 20
-	f.CacheHits, f.CacheMiss = 1, 3
 	f.Remotes[0].Stats.Kinds = []remote.KindStats{{Requests: 3, LatencySum: time.Hour + 20*time.Millisecond}}
 	f.Disks = append(f.Disks, DiskFigures{ID: "2", Name: "new", Stats: volume.Stats{ReadOps: 1000}})
 	want(look(), "vdisk.iops vdisk a", "2", "vdisk.throughput vdisk a", "4096", "vdisk.read_latency_p99 vdisk a", "2038", "vdisk.write_latency_p99 vdisk a", "NaN",
-		"vdisk.cache_hits vdisk a", "75", "vpool.request_latency vpool gold", "1e+04", "node.iops node alpha", "2", "node.cache_hits node alpha", "25", "vdisk.iops vdisk new", "NaN")
+		"vdisk.cache_hits vdisk a", "75", "vpool.request_latency vpool gold", "1e+04", "node.iops node alpha", "2", "node.cache_hits node alpha", "75", "vdisk.iops vdisk new", "NaN")
 }
 
 // TestDefaultThresholds: they are as whoever sets one may, by name, and only what means the

@@ -327,9 +327,11 @@ type Stats struct {
 	ReadBytes, WriteBytes                 uint64
 	JournalAppends, JournalAppendBytes    uint64
 	SCOs, SCOBytes                        uint64 // uploaded by this opening
-	CacheHits, CacheMisses                uint64
-	CacheBytes                            int64 // in the read cache, in memory and on disks
-	BackendErrors, CRCErrors              uint64
+	// CacheHits are clusters of SCOs that reads found in the read cache, in memory or on disks;
+	// CacheMisses are those that they had from the backend. What is fetched ahead is neither.
+	CacheHits, CacheMisses   uint64
+	CacheBytes               int64 // in the read cache, in memory and on disks
+	BackendErrors, CRCErrors uint64
 	// Throttled is how long appends were delayed, or waited for room, because the
 	// journal was filling up.
 	Throttled                         time.Duration

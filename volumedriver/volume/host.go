@@ -72,15 +72,14 @@ type Host struct {
 
 // HostUsage is the state of what the vDisks share.
 type HostUsage struct {
-	Journal                journal.Usage // of all WRITE disks
-	JournalError           error         // why a pool could not grow
-	WriteDisks             []WriteDiskUsage
-	CacheBytes             int64
-	CacheHits, CacheMisses uint64
-	ReadCaches             []ReadCacheUsage
-	OpenVDisks             int
-	Map                    blockmap.MemoryUsage // pages of the maps
-	DTL                    dtl.Usage            // copies of other nodes' journals
+	Journal      journal.Usage // of all WRITE disks
+	JournalError error         // why a pool could not grow
+	WriteDisks   []WriteDiskUsage
+	CacheBytes   int64
+	ReadCaches   []ReadCacheUsage
+	OpenVDisks   int
+	Map          blockmap.MemoryUsage // pages of the maps
+	DTL          dtl.Usage            // copies of other nodes' journals
 }
 
 // WriteDiskUsage is the state of a WriteDisk, or of the journals in the data directory.
@@ -204,7 +203,7 @@ func (h *Host) Usage() HostUsage {
 		u.Journal = u.Journal.Add(w.Usage)
 		u.WriteDisks = append(u.WriteDisks, w)
 	}
-	u.CacheHits, u.CacheMisses, u.CacheBytes = h.cache.Stats()
+	_, _, u.CacheBytes = h.cache.Stats()
 	u.ReadCaches = slices.Clone(h.readCaches)
 	for i, s := range h.cache.Disks() {
 		u.ReadCaches[i].DiskStats = s

@@ -234,7 +234,7 @@ func (v *Volume) readPieces(ctx context.Context, pieces []piece, p []byte, off i
 		case pc.chunk != nil:
 			n, err = v.readJournal(pieces[i:], &t)
 		case pc.mapped && apart == nil:
-			err = v.readSCO(ctx, pc, &t, false)
+			err = v.readSCO(ctx, pc, &t, &share{})
 		case pc.mapped:
 		default:
 			for k := range pc.count {
@@ -327,7 +327,10 @@ func (v *Volume) medium(c uint64, err error) error {
 func (v *Volume) lba(c uint64) uint64 { return c * uint64(v.cluster/lbaBytes) }
 
 // share is what a read wants of one group of an SCO.
-type share struct{ parts []piece }
+type share struct {
+	parts   []piece
+	fetched bool // for it, from the backend
+}
 
 // shares returns what pieces want, by group and in the order of the disk; nil if fewer
 // than two of the groups have to be loaded.
@@ -392,7 +395,7 @@ func (v *Volume) readShares(ctx context.Context, shares []*share, t *target) err
 			for i := next.Add(1) - 1; i < int64(len(shares)) && failed.Load() == nil; i = next.Add(1) - 1 {
 				parts := shares[i].parts
 				for k := range parts {
-					if err := v.readSCO(ctx, &parts[k], t, len(parts) > 1); err != nil {
+					if err := v.readSCO(ctx, &parts[k], t, shares[i]); err != nil {
 						failed.CompareAndSwap(nil, &err)
 						return
 					}
@@ -407,10 +410,10 @@ func (v *Volume) readShares(ctx context.Context, shares []*share, t *target) err
 	return nil
 }
 
-// readSCO reads one piece through the cache; whole: by whole groups, whatever is wanted
-// of them. What does not match its checksum is read anew from the backend; maxReads times
-// that is a medium error.
-func (v *Volume) readSCO(ctx context.Context, pc *piece, t *target, whole bool) error {
+// readSCO reads one piece through the cache, which is the only one of an empty share, or is a part of one. Of
+// several parts whole groups are read. What does not match its checksum is read anew from the backend;
+// maxReads times that is a medium error.
+func (v *Volume) readSCO(ctx context.Context, pc *piece, t *target, s *share) error {
 	if !pc.known() {
 		return fmt.Errorf("vdisk %s: %w at lba %d: the map names what sco %d of %s does not have", v.id, ErrMedium, v.lba(pc.cluster), pc.number, pc.src.id)
 	}
@@ -418,18 +421,21 @@ func (v *Volume) readSCO(ctx context.Context, pc *piece, t *target, whole bool) 
 		g, index := v.layout.Group(pc.index + uint32(k))
 		_, _, n := v.layout.GroupRange(g, pc.clusters)
 		todo := min(uint64(n-index), pc.count-k)
-		if !whole && v.readSmall(ctx, pc, g, k, todo, t) {
+		if len(s.parts) < 2 && v.readSmall(ctx, pc, g, k, todo, t) {
+			v.stats.cacheMisses.Add(todo)
 			k += todo
 			continue
 		}
+		fetched := s.fetched
 		for try := 0; ; try++ {
-			group, err := v.group(ctx, pc, g)
+			group, now, err := v.group(ctx, pc, g)
 			if errors.Is(err, ErrMedium) {
 				return v.medium(pc.cluster+k, err)
 			}
 			if err != nil {
 				return err
 			}
+			fetched = fetched || now
 			bad, ok := v.copyGroup(pc.src, group, n, index, pc.cluster+k, todo, t)
 			if ok {
 				break
@@ -441,6 +447,12 @@ func (v *Volume) readSCO(ctx context.Context, pc *piece, t *target, whole bool) 
 				return v.medium(bad, fmt.Errorf("sco %d checksum", pc.number))
 			}
 		}
+		if fetched {
+			v.stats.cacheMisses.Add(todo)
+		} else {
+			v.stats.cacheHits.Add(todo)
+		}
+		s.fetched = fetched && len(s.parts) > 1
 		k += todo
 	}
 	return nil
@@ -455,7 +467,7 @@ func (v *Volume) readSmall(ctx context.Context, pc *piece, g int, k, todo uint64
 		return false
 	}
 	off, length := v.layout.SumsRange(pc.clusters)
-	sums, err := v.fetch(ctx, v.key(pc, sumsGroup), pc, off, length)
+	sums, _, err := v.fetch(ctx, v.key(pc, sumsGroup), pc, off, length)
 	if err != nil {
 		return false
 	}
@@ -509,15 +521,16 @@ func (v *Volume) copyGroup(src *source, group []byte, n, index int, c, todo uint
 	return 0, true
 }
 
-// group returns a group of an SCO, from the cache or the backend.
-func (v *Volume) group(ctx context.Context, pc *piece, g int) ([]byte, error) {
+// group returns a group of an SCO, and whether it was fetched from the backend for that.
+func (v *Volume) group(ctx context.Context, pc *piece, g int) (data []byte, fetched bool, err error) {
 	off, n, _ := v.layout.GroupRange(g, pc.clusters)
 	return v.fetch(ctx, v.key(pc, g), pc, off, n)
 }
 
-// fetch returns n bytes from off of an SCO through the cache.
-func (v *Volume) fetch(ctx context.Context, key cache.Key, pc *piece, off int64, n int) ([]byte, error) {
-	return v.host.cache.Get(ctx, key, v.cached, func() ([]byte, error) {
+// fetch returns n bytes from off of an SCO through the cache, and whether it asked the backend for them.
+func (v *Volume) fetch(ctx context.Context, key cache.Key, pc *piece, off int64, n int) (data []byte, asked bool, err error) {
+	data, err = v.host.cache.Get(ctx, key, v.cached, func() ([]byte, error) {
+		asked = true
 		buf := make([]byte, n)
 		name := pc.name()
 		err := v.retry(ctx, v.settings.Load().StallTimeout, func(ctx context.Context) error {
@@ -528,6 +541,7 @@ func (v *Volume) fetch(ctx context.Context, key cache.Key, pc *piece, off int64,
 		}
 		return buf, nil
 	})
+	return data, asked, err
 }
 
 // retry calls the backend until it answers or budget is used up. What another
@@ -589,7 +603,7 @@ func (v *Volume) prefetch(ctx context.Context, pieces []piece) {
 			tokens <- struct{}{}
 			wg.Go(func() {
 				defer func() { <-tokens }()
-				_, _ = v.group(ctx, pc, g)
+				_, _, _ = v.group(ctx, pc, g)
 			})
 		}
 	}

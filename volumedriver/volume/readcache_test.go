@@ -58,6 +58,40 @@ func TestOneRequest(t *testing.T) {
 	}
 }
 
+// TestCacheCounters: each cluster of a read counts once, as found in the cache or as had from the backend, however
+// the read is in pieces; what a read fetches for its own other pieces is not found.
+func TestCacheCounters(t *testing.T) {
+	const clusters, atOnce = 2048, 256
+	w := newWorld(95)
+	w.opts.CacheBytes, w.opts.WriteMemoryBytes = 64<<20, 1 // nothing is left in the journal's memory
+	n := w.mustStart(t)
+	defer n.close()
+	n.create(testID(1), clusters*4096)
+	v := n.open(testID(1))
+	for _, i := range rand.New(rand.NewPCG(95, 1)).Perm(clusters) {
+		mustWrite(t, v, int64(i)*4096, uint32(i+1))
+	}
+	mustCommit(t, v)
+	was := v.Stats()
+	pass := func(what string, most uint64) {
+		t.Helper()
+		p := make([]byte, atOnce*4096)
+		for off := int64(0); off < clusters*4096; off += int64(len(p)) {
+			if err := v.ReadAt(context.Background(), p, off); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := v.Stats()
+		hits, misses := s.CacheHits-was.CacheHits, s.CacheMisses-was.CacheMisses
+		if hits+misses != clusters || misses > most || most > 0 && misses < atOnce {
+			t.Errorf("%s: %d clusters were found, %d were not", what, hits, misses)
+		}
+		was = s
+	}
+	pass("first", clusters)
+	pass("again", 0)
+}
+
 // TestReadCacheOnDisk: what memory has no room for is read from the READ disk; one that
 // is damaged or fails costs nothing but reads of the backend; one that is broken from
 // the start is left out, and said.

@@ -11,6 +11,7 @@ type stats struct {
 	readBytes, writeBytes                 atomic.Uint64
 	appends, appendBytes                  atomic.Uint64
 	scos, scoBytes                        atomic.Uint64
+	cacheHits, cacheMisses                atomic.Uint64
 	backendErrors, crcErrors              atomic.Uint64
 	throttled                             atomic.Int64 // ns
 	scrubRead, scrubWritten, scrubDeleted atomic.Uint64
@@ -71,6 +72,7 @@ func (v *Volume) Stats() Stats {
 	s.ReadBytes, s.WriteBytes = v.stats.readBytes.Load(), v.stats.writeBytes.Load()
 	s.JournalAppends, s.JournalAppendBytes = v.stats.appends.Load(), v.stats.appendBytes.Load()
 	s.SCOs, s.SCOBytes = v.stats.scos.Load(), v.stats.scoBytes.Load()
+	s.CacheHits, s.CacheMisses = v.stats.cacheHits.Load(), v.stats.cacheMisses.Load()
 	s.BackendErrors, s.CRCErrors = v.stats.backendErrors.Load(), v.stats.crcErrors.Load()
 	s.Throttled = time.Duration(v.stats.throttled.Load())
 	s.ScrubReadBytes, s.ScrubWrittenBytes, s.ScrubDeleted = v.stats.scrubRead.Load(), v.stats.scrubWritten.Load(), v.stats.scrubDeleted.Load()

@@ -16,14 +16,18 @@
 //	points  = for each point: uvarint of its place minus that of the one before, 12 uvarints
 //	extension = tag [8] | length u32 | CRC u32 of both | so many bytes
 //
-// The extension "OVGLAT1\n" has how many commands took how long, of the series in which there are some:
+// Extensions have more of the series in which there is some:
 //
-//	bytes = count u32 | CRC u32 of the index | index | latencies
-//	index = count × { place in the index of series u32 | offset in latencies u32 | length u32 | CRC u32 of them }
-//	latencies = for each point with some: uvarint of its place minus that of the one before, observe.PackedLatencies
+//	bytes  = count u32 | CRC u32 of the index | index | values
+//	index  = count × { place in the index of series u32 | offset in values u32 | length u32 | CRC u32 of them }
+//	values = for each point with some: uvarint of its place minus that of the one before, value
+//
+//	tag          value
+//	"OVGLAT1\n"  how many commands took how long, as observe.PackedLatencies
+//	"OVGCAC1\n"  what reads found in the read cache and what they did not, 2 uvarints
 //
 // A program that does not know an extension passes over it: one from before there were any answers from
-// the points, and leaves the latencies out of what it writes. History without them is answered without them.
+// the points, and leaves the rest out of what it writes. History without it is answered without it.
 //
 // The first CRC is of all before it and of the index; CRCs are CRC-32C, numbers little-endian.
 // Ids are sorted. A point's place is its time within the file, in steps.

@@ -19,7 +19,7 @@ type Point struct {
 }
 
 // figures are the numbers of a point.
-type figures [12]float64
+type figures [14]float64
 
 // Places in figures.
 const (
@@ -35,10 +35,18 @@ const (
 	stored
 	cpu
 	memory
+	cacheHits
+	cacheMisses
 )
 
+// inPoint is how many figures a point in a file has; an extension has the others.
+const inPoint = memory + 1
+
+// rates are the figures that are rates.
+var rates = [...]int{readIOPS, writeIOPS, readBytes, writeBytes, cacheHits, cacheMisses}
+
 // scale is how many units of a figure a file tells apart.
-var scale = figures{100, 100, 1, 1, 1, 1, 1, 1, 1, 1, 10, 10}
+var scale = figures{100, 100, 1, 1, 1, 1, 1, 1, 1, 1, 10, 10, 100, 100}
 
 // latencyScale is how many parts of a command a second the latencies in a file tell apart: one command in
 // a step of 5 min is three.
@@ -49,7 +57,11 @@ const largest = 1 << 53
 
 func figuresOf(v observe.Sample) figures {
 	p := v.Performance
-	return figures{p.ReadIOPS, p.WriteIOPS, p.ReadBytesPerSecond, p.WriteBytesPerSecond, p.ReadP50us, p.ReadP99us, p.WriteP50us, p.WriteP99us, float64(v.JournalUsed)}
+	return figures{
+		readIOPS: p.ReadIOPS, writeIOPS: p.WriteIOPS, readBytes: p.ReadBytesPerSecond, writeBytes: p.WriteBytesPerSecond,
+		readP50: p.ReadP50us, readP99: p.ReadP99us, writeP50: p.WriteP50us, writeP99: p.WriteP99us,
+		journalUsed: float64(v.JournalUsed), cacheHits: p.CacheHits, cacheMisses: p.CacheMisses,
+	}
 }
 
 func (f figures) point(at int64) Point {
@@ -58,6 +70,7 @@ func (f figures) point(at int64) Point {
 		Performance: observe.Performance{
 			ReadIOPS: f[readIOPS], WriteIOPS: f[writeIOPS], ReadBytesPerSecond: f[readBytes], WriteBytesPerSecond: f[writeBytes],
 			ReadP50us: f[readP50], ReadP99us: f[readP99], WriteP50us: f[writeP50], WriteP99us: f[writeP99],
+			CacheHits: f[cacheHits], CacheMisses: f[cacheMisses],
 		},
 	}
 }
@@ -84,7 +97,7 @@ type mean struct {
 
 // add adds figures that were so for some seconds.
 func (m *mean) add(f figures, seconds float64) {
-	for i := readIOPS; i <= writeBytes; i++ {
+	for _, i := range rates {
 		m.sum[i] += f[i] * seconds
 	}
 	for _, i := range []int{readP99, writeP99, journalUsed} {
@@ -141,7 +154,7 @@ func (m *mean) gauge(f figures, seconds float64) {
 func (m *mean) over(ran float64) figures {
 	f := m.sum
 	ran = max(ran, m.seconds)
-	for i := readIOPS; i <= writeBytes; i++ {
+	for _, i := range rates {
 		f[i] = ratio(f[i], ran)
 	}
 	f[readP50], f[writeP50] = ratio(f[readP50], m.reads), ratio(f[writeP50], m.writes)

@@ -24,8 +24,9 @@ const (
 	// An extension of a file: latenciesTag or another tag | length u32 | CRC u32 of both | body.
 	extensionSize = 8 + 4 + 4
 	latenciesTag  = "OVGLAT1\n"
-	// latencyEntry is an element of the index in the body of that extension.
-	latencyEntry = 4 + 4 + 4 + 4
+	cacheTag      = "OVGCAC1\n"
+	// extensionEntry is an element of the index in the body of an extension.
+	extensionEntry = 4 + 4 + 4 + 4
 	// maxCount bounds the series of a file, so that a damaged count takes no memory.
 	maxCount = 1 << 16
 )
@@ -64,18 +65,29 @@ func (c content) encode(begin, step int64) []byte {
 		binary.LittleEndian.PutUint32(e[idSize+8:], crc32.Checksum(data[from:], castagnoli))
 	}
 	binary.LittleEndian.PutUint32(head[24:], headSum(head))
-	return c.appendLatencies(append(head, data...), ids)
+	file := c.appendExtension(append(head, data...), latenciesTag, ids, func(b []byte, p *point) []byte { return append(b, p.latencies...) })
+	return c.appendExtension(file, cacheTag, ids, appendCache)
 }
 
-// appendLatencies adds the extension with the latencies of series, if any has some.
-func (c content) appendLatencies(file []byte, ids []string) []byte {
-	var index, data []byte
+// appendCache adds what was found in the cache and what was not, if anything was looked for.
+func appendCache(b []byte, p *point) []byte {
+	f := p.clean()
+	hits, misses := uint64(math.Round(f[cacheHits]*scale[cacheHits])), uint64(math.Round(f[cacheMisses]*scale[cacheMisses]))
+	if hits == 0 && misses == 0 {
+		return b
+	}
+	return binary.AppendUvarint(binary.AppendUvarint(b, hits), misses)
+}
+
+// appendExtension adds an extension with what value adds of points, if that is anything.
+func (c content) appendExtension(file []byte, tag string, ids []string, value func(b []byte, p *point) []byte) []byte {
+	var index, data, v []byte
 	for i, id := range ids {
 		from, last := len(data), 0
-		for _, p := range c[id] {
-			if p.latencies != "" {
-				data = binary.AppendUvarint(data, uint64(p.at-last))
-				data = append(data, p.latencies...)
+		for k := range c[id] {
+			p := &c[id][k]
+			if v = value(v[:0], p); len(v) > 0 {
+				data = append(binary.AppendUvarint(data, uint64(p.at-last)), v...)
 				last = p.at
 			}
 		}
@@ -88,15 +100,16 @@ func (c content) appendLatencies(file []byte, ids []string) []byte {
 	if len(index) == 0 {
 		return file
 	}
-	sums := binary.LittleEndian.AppendUint32(nil, uint32(len(index)/latencyEntry))
+	sums := binary.LittleEndian.AppendUint32(nil, uint32(len(index)/extensionEntry))
 	sums = binary.LittleEndian.AppendUint32(sums, crc32.Checksum(index, castagnoli))
-	frame := append([]byte(latenciesTag), binary.LittleEndian.AppendUint32(nil, uint32(len(sums)+len(index)+len(data)))...)
+	frame := append([]byte(tag), binary.LittleEndian.AppendUint32(nil, uint32(len(sums)+len(index)+len(data)))...)
 	frame = binary.LittleEndian.AppendUint32(frame, crc32.Checksum(frame, castagnoli))
 	return slices.Concat(file, frame, sums, index, data)
 }
 
-// decodeLatencies reads the latencies of a series into its points.
-func decodeLatencies(b []byte, points []point) error {
+// decodeValues reads what an extension has of a series into its points; take takes what b begins with into one, which
+// has none yet.
+func decodeValues(b []byte, points []point, take func(b []byte, p *point) (rest []byte, ok bool)) error {
 	last, next := 0, 0
 	for len(b) > 0 {
 		d, n := binary.Uvarint(b)
@@ -107,14 +120,38 @@ func decodeLatencies(b []byte, points []point) error {
 		for next < len(points) && points[next].at < last {
 			next++
 		}
-		_, rest, err := observe.CutLatencies(b[n:], latencyScale)
-		if err != nil || next == len(points) || points[next].at != last || points[next].latencies != "" {
+		if next == len(points) || points[next].at != last {
 			return errDamaged
 		}
-		points[next].latencies = observe.PackedLatencies(b[n : len(b)-len(rest)])
-		b = rest
+		var ok bool
+		if b, ok = take(b[n:], &points[next]); !ok {
+			return errDamaged
+		}
 	}
 	return nil
+}
+
+func takeLatencies(b []byte, p *point) (rest []byte, ok bool) {
+	_, rest, err := observe.CutLatencies(b, latencyScale)
+	if err != nil || p.latencies != "" {
+		return nil, false
+	}
+	p.latencies = observe.PackedLatencies(b[:len(b)-len(rest)])
+	return rest, true
+}
+
+func takeCache(b []byte, p *point) (rest []byte, ok bool) {
+	if p.figures[cacheHits] > 0 || p.figures[cacheMisses] > 0 {
+		return nil, false
+	}
+	for _, i := range []int{cacheHits, cacheMisses} {
+		v, n := binary.Uvarint(b)
+		if n <= 0 || v > largest {
+			return nil, false
+		}
+		p.figures[i], b = float64(v)/scale[i], b[n:]
+	}
+	return b, true
 }
 
 // headSum is the checksum of header and index.
@@ -127,7 +164,8 @@ func appendPoints(b []byte, points []point) []byte {
 	for _, p := range points {
 		b = binary.AppendUvarint(b, uint64(p.at-last))
 		last = p.at
-		for i, v := range p.clean() {
+		f := p.clean()
+		for i, v := range f[:inPoint] {
 			b = binary.AppendUvarint(b, uint64(math.Round(v*scale[i])))
 		}
 	}
@@ -146,7 +184,7 @@ func decodePoints(b []byte, places int) ([]point, error) {
 		}
 		last += int(d)
 		p.at, b = last, b[n:]
-		for i := range p.figures {
+		for i := range inPoint {
 			v, n := binary.Uvarint(b)
 			if n <= 0 || v > largest {
 				return nil, errDamaged
@@ -166,10 +204,14 @@ type reader struct {
 	count int
 	// places is how many steps the file has.
 	places int
-	// latencies is the index of the latencies, latenciesAt where they begin; nil: they were not looked
-	// for, empty: there are none.
-	latencies   []byte
-	latenciesAt int64
+	// extensions are those that were looked for, by their tags.
+	extensions map[string]extension
+}
+
+// extension is what a file has of series besides their points; without an index there is none.
+type extension struct {
+	index []byte
+	at    int64 // where the values begin
 }
 
 // openFile opens a file that begins at begin and has so many steps.
@@ -178,7 +220,7 @@ func openFile(fs blockfs.FS, name string, begin, step int64, places int) (*reade
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{f: f, places: places}
+	r := &reader{f: f, places: places, extensions: map[string]extension{}}
 	if err := r.readHead(begin, step); err != nil {
 		_ = f.Close()
 		return nil, err
@@ -261,27 +303,33 @@ func (r *reader) at(i int, latencies bool) ([]point, error) {
 		return nil, errDamaged
 	}
 	points, err := decodePoints(b, r.places)
-	if err != nil || !latencies {
-		return points, err
+	if err == nil {
+		err = r.extend(cacheTag, i, points, takeCache)
 	}
-	return points, r.addLatencies(i, points)
+	if err == nil && latencies {
+		err = r.extend(latenciesTag, i, points, takeLatencies)
+	}
+	return points, err
 }
 
-// addLatencies puts into points the latencies of the series with a place in the index.
-func (r *reader) addLatencies(i int, points []point) error {
-	if r.latencies == nil {
-		if err := r.readLatencies(); err != nil {
+// extend puts into points what an extension has of the series with a place in the index.
+func (r *reader) extend(tag string, i int, points []point, take func(b []byte, p *point) (rest []byte, ok bool)) error {
+	x, known := r.extensions[tag]
+	if !known {
+		var err error
+		if x, err = r.readExtension(tag); err != nil {
 			return err
 		}
+		r.extensions[tag] = x
 	}
-	number := func(k int) int { return int(binary.LittleEndian.Uint32(r.latencies[k*latencyEntry:])) }
-	count := len(r.latencies) / latencyEntry
+	number := func(k int) int { return int(binary.LittleEndian.Uint32(x.index[k*extensionEntry:])) }
+	count := len(x.index) / extensionEntry
 	k := sort.Search(count, func(k int) bool { return number(k) >= i })
 	if k == count || number(k) != i {
 		return nil
 	}
-	e := r.latencies[k*latencyEntry+4:]
-	off, n := r.latenciesAt+int64(binary.LittleEndian.Uint32(e)), int64(binary.LittleEndian.Uint32(e[4:]))
+	e := x.index[k*extensionEntry+4:]
+	off, n := x.at+int64(binary.LittleEndian.Uint32(e)), int64(binary.LittleEndian.Uint32(e[4:]))
 	if off+n > r.size {
 		return errDamaged
 	}
@@ -292,13 +340,11 @@ func (r *reader) addLatencies(i int, points []point) error {
 	if crc32.Checksum(b, castagnoli) != binary.LittleEndian.Uint32(e[8:]) {
 		return errDamaged
 	}
-	return decodeLatencies(b, points)
+	return decodeValues(b, points, take)
 }
 
-// readLatencies reads the index of the latencies. Extensions that this version does not know are
-// passed over.
-func (r *reader) readLatencies() error {
-	r.latencies = []byte{}
+// readExtension reads the index of an extension. Others, which this version may not know, are passed over.
+func (r *reader) readExtension(tag string) (extension, error) {
 	off := int64(headerSize + len(r.index))
 	if r.count > 0 { // series stand in the order of the index
 		e := r.index[(r.count-1)*entrySize+idSize:]
@@ -307,41 +353,41 @@ func (r *reader) readLatencies() error {
 	for off < r.size {
 		frame := make([]byte, extensionSize)
 		if err := r.read(frame, off); err != nil {
-			return err
+			return extension{}, err
 		}
 		body, n := off+int64(len(frame)), int64(binary.LittleEndian.Uint32(frame[8:]))
 		if crc32.Checksum(frame[:12], castagnoli) != binary.LittleEndian.Uint32(frame[12:]) || body+n > r.size {
-			return errDamaged
+			return extension{}, errDamaged
 		}
-		if string(frame[:8]) == latenciesTag {
-			return r.readLatencyIndex(body, n)
+		if string(frame[:8]) == tag {
+			return r.readIndex(body, n)
 		}
 		off = body + n
 	}
-	return nil
+	return extension{}, nil
 }
 
-func (r *reader) readLatencyIndex(off, length int64) error {
+// readIndex reads the index in the body of an extension.
+func (r *reader) readIndex(off, length int64) (extension, error) {
 	sums := make([]byte, 8)
 	if length < int64(len(sums)) {
-		return errDamaged
+		return extension{}, errDamaged
 	}
 	if err := r.read(sums, off); err != nil {
-		return err
+		return extension{}, err
 	}
-	n := int64(binary.LittleEndian.Uint32(sums)) * latencyEntry
-	if n > int64(r.count)*latencyEntry || int64(len(sums))+n > length {
-		return errDamaged
+	n := int64(binary.LittleEndian.Uint32(sums)) * extensionEntry
+	if n > int64(r.count)*extensionEntry || int64(len(sums))+n > length {
+		return extension{}, errDamaged
 	}
 	index := make([]byte, n)
 	if err := r.read(index, off+int64(len(sums))); err != nil {
-		return err
+		return extension{}, err
 	}
 	if crc32.Checksum(index, castagnoli) != binary.LittleEndian.Uint32(sums[4:]) {
-		return errDamaged
+		return extension{}, errDamaged
 	}
-	r.latencies, r.latenciesAt = index, off+int64(len(sums))+n
-	return nil
+	return extension{index, off + int64(len(sums)) + n}, nil
 }
 
 // all returns everything in the file.

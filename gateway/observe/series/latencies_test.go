@@ -216,7 +216,7 @@ func FuzzDecodeLatencies(f *testing.F) {
 	f.Add([]byte{3, 0, 1, 2, 5, 26, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		points := []point{{at: 3}, {at: 29}}
-		if decodeLatencies(b, points) != nil {
+		if decodeValues(b, points, takeLatencies) != nil {
 			return
 		}
 		for _, p := range points {
