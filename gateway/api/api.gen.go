@@ -1958,6 +1958,9 @@ type Connection struct {
 
 // Counts defines model for Counts.
 type Counts struct {
+	// Dtl vDisks that this node has open, by the state of the copy of their journal
+	Dtl DtlCounts `json:"dtl"`
+
 	// Published vDisks with a LUN
 	Published int `json:"published"`
 
@@ -2337,6 +2340,14 @@ type DoomedObject struct {
 	// Name Of the object on the backend
 	Name   string `json:"name"`
 	Reason string `json:"reason"`
+}
+
+// DtlCounts vDisks that this node has open, by the state of the copy of their journal
+type DtlCounts struct {
+	Catchup  int `json:"catchup"`
+	Degraded int `json:"degraded"`
+	Off      int `json:"off"`
+	Ok       int `json:"ok"`
 }
 
 // DtlMode Whether journals are mirrored on another node. off: they are not; async: a write is answered when its own node has it, and the other one may lack the newest; sync: when both have it
@@ -3682,8 +3693,13 @@ type Password = string
 
 // Performance Rates over the last seconds; latencies are those of commands inside the node
 type Performance struct {
-	ReadBytesPerSecond float64 `json:"readBytesPerSecond"`
-	ReadIops           float64 `json:"readIops"`
+	// CacheHitsPerSecond Clusters that reads found in the read cache, in memory or on READ disks. A store that is asked has none
+	CacheHitsPerSecond float64 `json:"cacheHitsPerSecond"`
+
+	// CacheMissesPerSecond Clusters that reads had from the backend
+	CacheMissesPerSecond float64 `json:"cacheMissesPerSecond"`
+	ReadBytesPerSecond   float64 `json:"readBytesPerSecond"`
+	ReadIops             float64 `json:"readIops"`
 
 	// ReadP50Us 0 when there was none
 	ReadP50Us           float64 `json:"readP50Us"`
@@ -6251,6 +6267,9 @@ type ListVDisksParams struct {
 	// Node Id or name of a node; only what it serves or is to serve
 	Node  *string     `form:"node,omitempty" json:"node,omitempty"`
 	State *VDiskState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Dtl State of the copy of the journal; only vDisks that the node that is asked has open
+	Dtl *DtlState `form:"dtl,omitempty" json:"dtl,omitempty"`
 
 	// Sort name (default), created, size, stored, mapped, state, vpool, readIops, writeIops, iops, latency (the slower p99); - in front reverses
 	Sort *string `form:"sort,omitempty" json:"sort,omitempty"`
@@ -10570,6 +10589,13 @@ func (w *ServerInterfaceWrapper) ListVDisks(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", ctx.QueryParams(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter state: %s", err))
+	}
+
+	// ------------- Optional query parameter "dtl" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dtl", ctx.QueryParams(), &params.Dtl, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dtl: %s", err))
 	}
 
 	// ------------- Optional query parameter "sort" -------------

@@ -105,6 +105,7 @@ func TestListMany(t *testing.T) {
 		"sort=-created&q=VM-0123":         {10, "", ""},
 		"q=t3":                            {many / 10, "", ""},
 		"state=running":                   {0, "", ""},
+		"dtl=off":                         {0, "", ""}, // none is open
 		"state=opening&q=vm-0000":         {10, "vm-00000", "vm-00009"},
 		"sort=writeIops&state=opening":    {many, "", ""},
 		"vpool=p&sort=-stored&q=vm-09999": {1, "vm-09999", "vm-09999"},

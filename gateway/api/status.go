@@ -42,6 +42,8 @@ func (s *Server) GetStatus(context.Context, GetStatusRequestObject) (GetStatusRe
 	for _, p := range sums {
 		out.Counts.Vdisks += p.vdisks
 		out.Counts.Published += p.published
+		dtl := &out.Counts.Dtl
+		dtl.Ok, dtl.Catchup, dtl.Degraded, dtl.Off = dtl.Ok+p.dtl.Ok, dtl.Catchup+p.dtl.Catchup, dtl.Degraded+p.dtl.Degraded, dtl.Off+p.dtl.Off
 		out.Capacity.Provisioned += p.provisioned
 		out.Capacity.Stored += p.stored
 		out.Capacity.Mapped += p.mapped

@@ -21,6 +21,7 @@ func performanceOf(p observe.Performance) Performance {
 	return Performance{
 		ReadIops: p.ReadIOPS, WriteIops: p.WriteIOPS, ReadBytesPerSecond: p.ReadBytesPerSecond, WriteBytesPerSecond: p.WriteBytesPerSecond,
 		ReadP50Us: p.ReadP50us, ReadP99Us: p.ReadP99us, WriteP50Us: p.WriteP50us, WriteP99Us: p.WriteP99us,
+		CacheHitsPerSecond: p.CacheHits, CacheMissesPerSecond: p.CacheMisses,
 	}
 }
 
@@ -167,6 +168,15 @@ func (o diskOrder) state() VDiskState {
 	return VDiskState(o.view.s.opt.Control.DiskCondition(o.v).State)
 }
 
+// dtl is empty for one that is not open here.
+func (o diskOrder) dtl() DtlState {
+	st := o.view.s.opt.Control.DiskCondition(o.v)
+	if !st.Open {
+		return ""
+	}
+	return DtlState(o.view.s.opt.Control.DTLStatus(o.v, st).Stats.State)
+}
+
 func (o diskOrder) performance() observe.Performance {
 	return o.view.s.opt.Sampler.Present(o.v.ID).Performance
 }
@@ -193,6 +203,9 @@ func (s *Server) ListVDisks(_ context.Context, r ListVDisksRequestObject) (ListV
 	if r.Params.State != nil && !r.Params.State.Valid() {
 		return nil, refuseField("state", "openapi.yaml lists the states", "there is no state %q", string(*r.Params.State))
 	}
+	if r.Params.Dtl != nil && !r.Params.Dtl.Valid() {
+		return nil, refuseField("dtl", "use off, ok, catchup or degraded", "a DTL has no state %q", string(*r.Params.Dtl))
+	}
 	parent := ""
 	if value(r.Params.Parent) != "" {
 		up, err := s.opt.Control.FindVDisk(*r.Params.Parent)
@@ -211,7 +224,7 @@ func (s *Server) ListVDisks(_ context.Context, r ListVDisksRequestObject) (ListV
 	for _, v := range s.opt.Model.VDisks(func(v model.VDisk) bool {
 		return (trash || v.State != model.StateTrashed) && (pool == "" || v.VPool == pool) && (node == "" || v.Node == node) && (parent == "" || v.Parent != nil && v.Parent.VDisk == parent) && matches(r.Params.Q, v.Name, v.Labels)
 	}) {
-		if o := (diskOrder{&view, v}); r.Params.State == nil || o.state() == *r.Params.State {
+		if o := (diskOrder{&view, v}); (r.Params.State == nil || o.state() == *r.Params.State) && (r.Params.Dtl == nil || o.dtl() == *r.Params.Dtl) {
 			found = append(found, o)
 		}
 	}

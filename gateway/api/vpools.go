@@ -17,6 +17,7 @@ type poolSums struct {
 	trashStored                   int64
 	journalUsed, journalQuota     int64
 	badState                      volume.State
+	dtl                           DtlCounts
 }
 
 // sums adds up the vDisks of each vPool in one pass.
@@ -41,6 +42,9 @@ func (s *Server) sums() map[string]*poolSums {
 		if v.Published() {
 			p.published++
 		}
+		if d.Open {
+			p.dtl.add(s.opt.Control.DTLStatus(v, d).Stats.State)
+		}
 		p.provisioned += v.Size
 		p.stored += d.Stats.StoredBytes
 		p.mapped += d.Stats.MappedBytes
@@ -52,6 +56,19 @@ func (s *Server) sums() map[string]*poolSums {
 		}
 	}
 	return out
+}
+
+func (c *DtlCounts) add(state volume.DTLState) {
+	switch state {
+	case volume.DTLOK:
+		c.Ok++
+	case volume.DTLCatchup:
+		c.Catchup++
+	case volume.DTLDegraded:
+		c.Degraded++
+	default:
+		c.Off++
+	}
 }
 
 func (s *Server) vpoolOf(v model.VPool, sum *poolSums) VPool {

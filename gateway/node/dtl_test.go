@@ -182,6 +182,19 @@ func (r *running) untilDTL(name, state string) (d map[string]any) {
 }
 
 // causes returns the codes of the node's health.
+// countsDTL checks that the status counts one vDisk whose copy is in a state, and that a list finds it by that.
+func (r *running) countsDTL(state, name string) {
+	r.t.Helper()
+	status := r.call("GET", "/status", nil, 200)
+	for s, n := range status["counts"].(map[string]any)["dtl"].(map[string]any) {
+		found := r.call("GET", "/vdisks?dtl="+s, nil, 200)["items"].([]any)
+		if s == state && (n != 1.0 || len(found) != 1 || found[0].(map[string]any)["name"] != name) || s != state && (n != 0.0 || len(found) != 0) {
+			r.t.Errorf("%v with a copy that is %s, found %v", n, s, found)
+		}
+	}
+	r.call("GET", "/vdisks?dtl=broken", nil, 400)
+}
+
 func (r *running) causes() string {
 	var all []string
 	for _, c := range r.call("GET", "/status", nil, 200)["health"].(map[string]any)["causes"].([]any) {
@@ -257,9 +270,11 @@ func TestDTL(t *testing.T) {
 		t.Errorf("degraded: %v", d)
 	}
 	r.until("told as unhealthy", func() bool { return strings.Contains(r.causes(), "dtl_degraded") })
+	r.countsDTL("degraded", "one")
 	r.tells(event.DTLDegraded, event.DTLSynced)
 	p = startPeer(t, store, mine, peerDir, p.addr, true)
 	r.untilDTL("one", "ok")
+	r.countsDTL("ok", "one")
 }
 
 // TestDTLClear: journals are mirrored in the clear between nodes that both want that, once they

@@ -166,9 +166,16 @@ func busiest(p *page, n *testNode) {
 	both(p, "overview, idle", "106-idle")
 	var c struct{ Commands struct{ Libiscsi string } }
 	n.call(http.MethodPost, "/vdisks/web-02/publish", map[string]any{"open": true}, &c)
+	if qemuIO, ok := initiator(p); ok {
+		if said, err := exec.CommandContext(p.ctx, qemuIO, "-f", "raw", "-c", "write -P 0xa5 1M 64k", c.Commands.Libiscsi).CombinedOutput(); err != nil {
+			p.t.Fatalf("qemu-io: %v: %s", err, said)
+		}
+		n.call(http.MethodPost, "/vdisks/web-02/commit", map[string]any{}, nil) // what is read comes from the backend then, once
+	}
 	ended, ok := writeOn(p, c.Commands.Libiscsi)
 	defer ended()
 	if ok {
+		p.do("what it reads is in the cache", visible(`//*[@role="img"][starts-with(@aria-label,"Cache hits, last two minutes: Reads ")][contains(@aria-label," %")]//canvas`))
 		p.do("the one that is written to", visible(`//li[@class="busiest"]//a[.="web-02"]`), absent(`//li[@class="busiest"]//a[.="web-01"]`))
 		p.do("the slowest", click(`//button[.="Latency"]`), until(`location.search === "?top=latency"`), visible(`button[aria-pressed=true]`), visible(`//li[@class="busiest"]//a[.="web-02"]`))
 		both(p, "overview, busy", "107-busy")
@@ -177,18 +184,20 @@ func busiest(p *page, n *testNode) {
 	p.do("places that fill", chromedp.Evaluate[chromedp.Void](soonFull), visible(`//li[contains(.,"Backend of gold")]//*[.="Full in 3 d"]`), visible(`//*[.="80 % in 12 d, full in 30 d"]`),
 		visible(`//*[.="Not within a year"]`), chromedp.Evaluate[chromedp.Void](`[...document.querySelectorAll("h2")].find((h) => h.textContent === "Until full").scrollIntoView({block: "center"})`))
 	both(p, "overview, filling", "108-filling")
+	p.do("vDisks by the copy of their journal", click(`//section[.//h2[.="Copies of journals"]]//a[.="3 off"]`), until(`location.pathname + location.search === "/vdisks?dtl=off"`), visible(`//td//a[.="web-03"]`),
+		choose(`select[aria-label="Journal copy"]`, "ok"), visible(`//h2[.="No vDisk matches"]`), to("/"), visible(`//h2[.="Until full"]`))
 	p.phone("overview, filling", "108-filling")
 }
 
-// writeOn has a real initiator write until it is ended; ok is false where there is none.
+// writeOn has a real initiator write, and read elsewhere, until it is ended; ok is false where there is none.
 func writeOn(p *page, url string) (ended func(), ok bool) {
 	qemuIO, ok := initiator(p)
 	if !ok {
 		return func() {}, false
 	}
 	args := []string{"-f", "raw", "-t", "none"}
-	for range 2000 {
-		args = append(args, "-c", "write -P 0x5a 0 64k")
+	for range 1000 {
+		args = append(args, "-c", "write -P 0x5a 0 64k", "-c", "read 1M 64k")
 	}
 	ctx, stop := context.WithCancel(p.ctx)
 	done := make(chan struct{})

@@ -72,3 +72,8 @@ func dtlText(d client.VDiskDtl) string {
 	}
 	return s
 }
+
+// dtlCounts prints how many vDisks of the node have a copy of their journal, in which state.
+func dtlCounts(c client.DtlCounts) string {
+	return fmt.Sprintf("%d ok, %d catchup, %d degraded, %d off", c.Ok, c.Catchup, c.Degraded, c.Off)
+}

@@ -651,6 +651,7 @@ func performance(id string, points *int, latencies *bool) api.PerformanceHistory
 		n := float64(i)
 		h.Points = append(h.Points, api.HistoryPoint{Time: fakeTime.Add(time.Duration(i) * time.Minute), Stored: 3 << 30, CPU: 10 * n, Memory: 50, Performance: api.Performance{
 			ReadIops: 1234.5 * n, WriteIops: 0.25 * n, ReadBytesPerSecond: 4096 * 1234.5 * n, WriteBytesPerSecond: 1024 * n, ReadP50Us: 90 * n, ReadP99Us: 1500 * n, WriteP50Us: 200 * n, WriteP99Us: 2.5e6 * n,
+			CacheHitsPerSecond: 3 * n, CacheMissesPerSecond: n,
 		}})
 	}
 	if latencies != nil && *latencies {

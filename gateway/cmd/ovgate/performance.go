@@ -41,7 +41,7 @@ func (a *app) vdiskPerformance() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printHistory(h, nil, nil)
+			return a.printHistory(h, []string{"CACHE-HITS"}, func(p client.HistoryPoint) []string { return []string{cacheHits(p)} })
 		})
 	cmd.Long = "Show what a vDisk did at the node that serves it. " + historyLong
 	cmd.Example = "  ovgate vdisk performance db1 --since 24h"
@@ -59,7 +59,7 @@ func (a *app) vpoolPerformance() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.printHistory(h, []string{"STORED"}, func(p client.HistoryPoint) []string { return []string{formatSize(p.Stored)} })
+		return a.printHistory(h, []string{"CACHE-HITS", "STORED"}, func(p client.HistoryPoint) []string { return []string{cacheHits(p), formatSize(p.Stored)} })
 	})
 	cmd.Long = "Show what the vDisks of a vPool that one node serves did together, and what they had on the backend.\n" + historyLong
 	cmd.Example = "  ovgate vpool performance fast --since 168h"
@@ -77,7 +77,7 @@ func (a *app) nodePerformance() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.printHistory(h, []string{"CPU", "MEMORY"}, func(p client.HistoryPoint) []string { return []string{percent(p.CPU), percent(p.Memory)} })
+		return a.printHistory(h, []string{"CACHE-HITS", "CPU", "MEMORY"}, func(p client.HistoryPoint) []string { return []string{cacheHits(p), percent(p.CPU), percent(p.Memory)} })
 	})
 	cmd.Long = "Show what all vDisks of a node did together, and how busy its machine was.\n" + historyLong
 	cmd.Example = "  ovgate node performance n1 --since 24h -o json"
@@ -125,6 +125,15 @@ func (a *app) printHistory(h client.PerformanceHistory, header []string, more fu
 		rows = append(rows, row)
 	}
 	return printRows(a.out, rows)
+}
+
+// cacheHits prints the share of what reads had from the read cache; nothing read from it or past it: "-".
+func cacheHits(p client.HistoryPoint) string {
+	hits, misses := p.Performance.CacheHitsPerSecond, p.Performance.CacheMissesPerSecond
+	if hits+misses == 0 {
+		return "-"
+	}
+	return percent(100 * hits / (hits + misses))
 }
 
 // printLatencies prints a row for each bucket with commands: their mean rate, and their share of all.

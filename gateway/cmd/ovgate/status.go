@@ -66,6 +66,7 @@ func (a *app) printStatus(s client.Status) error {
 		{"started", formatTime(&s.Started)},
 		{"vpools", strconv.Itoa(s.Counts.Vpools)},
 		{"vdisks", strconv.Itoa(s.Counts.Vdisks) + ", " + strconv.Itoa(s.Counts.Published) + " published"},
+		{"dtl", dtlCounts(s.Counts.Dtl)},
 		{"sessions", strconv.Itoa(s.Counts.Sessions)},
 		{"portals", portalsText(s.Portals)},
 		{"free", freeText(c.Free, c.Total)},

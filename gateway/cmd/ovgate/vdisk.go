@@ -60,13 +60,14 @@ func (a *app) vdiskCreate() *cobra.Command {
 }
 
 func (a *app) vdiskList() *cobra.Command {
-	var query, sort, vpool, node, state string
+	var query, sort, vpool, node, state, dtl string
 	cmd := &cobra.Command{Use: "list", Short: "List vDisks", Args: names()}
 	f := cmd.Flags()
 	f.StringVarP(&query, "query", "q", "", "only those whose name or labels contain this")
 	f.StringVar(&vpool, "vpool", "", "only those of this vPool")
 	f.StringVar(&node, "node", "", "only those that this node serves or is to serve")
 	f.StringVar(&state, "state", "", "only those in this state")
+	f.StringVar(&dtl, "dtl", "", "only those whose journal has a copy in this state: ok, catchup, degraded or off, of those that the node has open")
 	f.StringVar(&sort, "sort", "", "name, created, size, stored, mapped, state, vpool, readIops, writeIops, iops or latency; - in front reverses")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, _ []string) error {
 		params := client.ListVDisksParams{Limit: new(pageSize), Q: given(query), VPool: given(vpool), Node: given(node), Sort: given(sort)}
@@ -76,6 +77,13 @@ func (a *app) vdiskList() *cobra.Command {
 				return usagef("--state %s is not a state of a vDisk", state)
 			}
 			params.State = &s
+		}
+		if dtl != "" {
+			s := client.DtlState(dtl)
+			if !s.Valid() {
+				return usagef("--dtl %s is not a state of a DTL: use ok, catchup, degraded or off", dtl)
+			}
+			params.Dtl = &s
 		}
 		items, err := client.All(func(cursor *string) ([]client.VDisk, *string, error) {
 			params.Cursor = cursor

@@ -26,7 +26,7 @@ const (
 	MaxBytes      = 1 << 40
 	MinMemory     = 4 << 20
 	MaxMemory     = 4 << 30
-	// perSeries is what a series takes in memory whose commands spread over a dozen buckets: 65 KiB in
+	// perSeries is what a series takes in memory whose commands spread over a dozen buckets: 70 KiB in
 	// the rings of the Sampler, twice 5 KiB in blocks, and as much again while files are written.
 	perSeries = 96 << 10
 )

@@ -573,6 +573,7 @@ export type Connection = {
   "vdisk": string;
 };
 export type Counts = {
+  "dtl": DtlCounts;
   /** vDisks with a LUN */
   "published": number;
   /** iSCSI sessions */
@@ -834,6 +835,13 @@ export type DoomedObject = {
   /** Of the object on the backend */
   "name": string;
   "reason": string;
+};
+/** vDisks that this node has open, by the state of the copy of their journal */
+export type DtlCounts = {
+  "catchup": number;
+  "degraded": number;
+  "off": number;
+  "ok": number;
 };
 /** Whether journals are mirrored on another node. off: they are not; async: a write is answered when its own node has it, and the other one may lack the newest; sync: when both have it */
 export type DtlMode = "off" | "async" | "sync";
@@ -1746,6 +1754,10 @@ export type Parent = {
 export type Password = string;
 /** Rates over the last seconds; latencies are those of commands inside the node */
 export type Performance = {
+  /** Clusters that reads found in the read cache, in memory or on READ disks. A store that is asked has none */
+  "cacheHitsPerSecond": number;
+  /** Clusters that reads had from the backend */
+  "cacheMissesPerSecond": number;
   "readBytesPerSecond": number;
   "readIops": number;
   /** 0 when there was none */
@@ -3245,7 +3257,7 @@ export interface Ops {
   /** Change a user's role or password */
   "PATCH /users/{user}": { path: { "user": string; }; query: { }; body: UserPatch; res: User };
   /** List vDisks */
-  "GET /vdisks": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "vpool"?: string; "parent"?: string; "node"?: string; "state"?: VDiskState; "sort"?: string; }; body: undefined; res: VDiskList };
+  "GET /vdisks": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "vpool"?: string; "parent"?: string; "node"?: string; "state"?: VDiskState; "dtl"?: DtlState; "sort"?: string; }; body: undefined; res: VDiskList };
   /** Create a vDisk */
   "POST /vdisks": { path: { }; query: { }; body: VDiskInput; res: VDisk };
   /** Delete a vDisk */

@@ -1,5 +1,5 @@
-import type { HealthCause, Status } from "../api/gen";
-import { bytes, count, latency, percent } from "../format";
+import type { HealthCause, Performance, Status } from "../api/gen";
+import { bytes, count, latency } from "../format";
 import { nodeSamples } from "../store/metrics";
 import { useNodes, useStatus } from "../store/reads";
 import { Age, Seen } from "../parts/Age";
@@ -7,8 +7,10 @@ import { Charts } from "../parts/Charts";
 import { Lazy } from "../parts/Lazy";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
-import { fillTone, Meter } from "../parts/Meter";
+import { fillTone } from "../parts/Meter";
 import { Card, Facts, Page } from "../parts/Page";
+import { Sparkline } from "../parts/Sparkline";
+import { StackBar } from "../parts/StackBar";
 import { glyphs, healthFace } from "../parts/StateTag";
 import { Checklist } from "./Checklist";
 
@@ -31,7 +33,7 @@ export function OverviewPage() {
             <LatencyCard status={s} class={width(s)} />
             <Charts kind="node" id={s.node.id} name={s.node.name} />
             <Lazy load={loadMore} waiting={null}>
-              {(m) => <m.OverviewMore filling={s.filling} several={several} />}
+              {(m) => <m.OverviewMore status={s} several={several} />}
             </Lazy>
             <CountsCard status={s} />
             <NodeCard status={s} />
@@ -108,6 +110,7 @@ function remedyOf({ code, object }: HealthCause): { to: string; text: string } |
 
 function CapacityCard({ status: { capacity: c }, class: name }: CardProps) {
   const used = c.total - c.free;
+  const mapped = Math.min(c.mapped, c.stored); // compression, and what is not on the backend yet, can make it more
   return (
     <Card title="Capacity" class={name}>
       <div class="stack">
@@ -115,16 +118,18 @@ function CapacityCard({ status: { capacity: c }, class: name }: CardProps) {
           {bytes(c.stored)}
           <small>stored</small>
         </div>
-        <Meter
-          label={`Disks ${percent(used, c.total)} full, ${percent(c.stored, c.total)} by ovgate`}
-          parts={[
-            { share: c.stored / c.total, class: fillTone(used / c.total) },
-            { share: (used - c.stored) / c.total, class: "second" },
+        <StackBar
+          format={bytes}
+          whole={c.total}
+          layers={[
+            { key: "mapped", value: mapped, text: "data of vDisks", colour: fillTone(used / c.total) },
+            { key: "older", value: c.stored - mapped, text: "overwritten, or kept for snapshots", colour: "second" },
+            { key: "others", value: c.total > 0 ? used - c.stored : 0, text: "of others", colour: "tone-idle" },
           ]}
         />
         <p class="muted small">
-          {c.total > 0 ? `${bytes(used - c.stored)} used by others, ${bytes(c.free)} free of ${bytes(c.total)}; ` : ""}
-          {bytes(c.provisioned)} provisioned
+          {c.total > 0 ? `${bytes(c.free)} free of ${bytes(c.total)}; ` : ""}
+          {bytes(c.provisioned)} provisioned{c.stored > 0 && c.provisioned > 0 ? `, ${count(c.provisioned / c.stored)} times what is stored` : ""}
         </p>
       </div>
     </Card>
@@ -141,6 +146,7 @@ function IOPSCard({ status, class: name }: CardProps) {
       <p class="muted small">
         {count(p.readIops)} read, {count(p.writeIops)} write, now
       </p>
+      <Trend what="IOPS" format={count} of={(s) => s.readIops + s.writeIops} />
     </Card>
   );
 }
@@ -155,8 +161,15 @@ function LatencyCard({ status, class: name }: CardProps) {
           ? `${latency(p.readP99Us)} read, ${latency(p.writeP99Us)} write, inside the node`
           : "No reads or writes now"}
       </p>
+      <Trend what="Latency p99" format={latency} of={(s) => Math.max(s.readP99Us, s.writeP99Us)} />
     </Card>
   );
+}
+
+/** A figure of the node in the time that the stream has told of it. */
+function Trend({ what, format, of }: { what: string; format: (n: number) => string; of: (p: Performance) => number }) {
+  const values = nodeSamples.value.map((s) => of(s.performance));
+  return <Sparkline label={`${what} of the last two minutes, at most ${format(Math.max(0, ...values))}`} values={values} />;
 }
 
 function CountsCard({ status: { counts } }: { status: Status }) {

@@ -1,6 +1,6 @@
 // What is busy, fills, goes on and happened, below the charts of the overview: a script of its own, loaded after the rest.
 import { call } from "../api/client";
-import type { EventList, Filling, JobList, VDisk, VDiskList } from "../api/gen";
+import type { DtlCounts, EventList, Filling, JobList, Status, VDisk, VDiskList } from "../api/gen";
 import { bytes, capital, count, duration, latency, percent, plural } from "../format";
 import { query, setQuery } from "../router";
 import { performanceOf } from "../store/metrics";
@@ -17,7 +17,8 @@ import { OneOf } from "../parts/OneOf";
 import { Card } from "../parts/Page";
 import { SafetyBar, safetyTone } from "../parts/SafetyBar";
 import { SilentNodes } from "../parts/SilentNodes";
-import { glyphs, Tag, type Tone } from "../parts/StateTag";
+import { StackBar } from "../parts/StackBar";
+import { copyFace, copyStates, glyphs, Tag, type Tone } from "../parts/StateTag";
 
 /** Tasks and events that are shown; their pages have the rest. */
 const tasksMax = 5;
@@ -25,11 +26,12 @@ const eventsMax = 8;
 const busiestMax = 5;
 const fillingMax = 5;
 
-export function OverviewMore({ filling, several }: { filling: Filling[]; several: boolean }) {
+export function OverviewMore({ status, several }: { status: Status; several: boolean }) {
   return (
     <>
       <BusiestCard several={several} />
-      <FillingCard filling={filling} />
+      <FillingCard filling={status.filling} />
+      <CopiesCard counts={status.counts.dtl} several={several} />
       <SafetyCard />
       <TasksCard />
       <EventsCard />
@@ -144,6 +146,22 @@ function untilFull(f: Filling): string {
   }
   const full = f.to100Ms === 0 ? "full" : `full in ${duration(f.to100Ms)}`;
   return f.to80Ms ? `80 % in ${duration(f.to80Ms)}, ${full}` : capital(full);
+}
+
+/** In which state the copies of journals are, each with its vDisks. */
+function CopiesCard({ counts, several }: { counts: DtlCounts; several: boolean }) {
+  const layers = copyStates.map((state) => {
+    const { tone, word } = copyFace(state);
+    return { key: state, value: counts[state], text: word.toLowerCase(), colour: "tone-" + tone, to: `/vdisks?dtl=${state}` };
+  });
+  if (layers.every((l) => l.value === 0)) {
+    return null;
+  }
+  return (
+    <Card title={several ? "Copies of journals of this node" : "Copies of journals"} class="span-12">
+      <StackBar layers={layers} format={count} />
+    </Card>
+  );
 }
 
 /** How many more devices objects may lose, where there is an object store with objects. */

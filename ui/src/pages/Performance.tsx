@@ -154,6 +154,7 @@ function Charts({ drawn, columns, rows, range, end, loading, children }: ChartsP
           end={end}
           format={m.format}
           least={m.least}
+          most={m.most}
           binary={m.binary}
           series={columns.flatMap((c, i) => (has(m, c) ? [{ label: c.label, color: c.color, dashed: c.before, value: valueAt(m, i) }] : []))}
         />

@@ -16,7 +16,7 @@ import { Empty, Page } from "../parts/Page";
 import { PeekOf } from "../parts/PeekOf";
 import { SearchBox } from "../parts/SearchBox";
 import { TableTools } from "../parts/TableTools";
-import { Tag, VDiskTag, vdiskFace, vdiskStates, type Face } from "../parts/StateTag";
+import { copyFace, copyStates, Tag, VDiskTag, vdiskFace, vdiskStates } from "../parts/StateTag";
 import { CreateVDisk } from "./CreateVDisk";
 import { GroupSnapshot } from "./GroupSnapshot";
 
@@ -30,6 +30,7 @@ function filterOf(q: URLSearchParams): VDiskFilter {
     vpool: q.get("vpool") ?? undefined,
     node: q.get("node") ?? undefined,
     state: vdiskStates.find((s) => s === q.get("state")) as VDiskState | undefined,
+    dtl: copyStates.find((s) => s === q.get("dtl")),
     sort: q.get("sort") ?? "name",
     cursor: q.get("cursor") ?? undefined,
   };
@@ -45,7 +46,7 @@ export function VDisksPage({ dialog }: { dialog?: "create" | "import" }) {
   const close = () => navigate("/vdisks");
   const [chosen, choose] = useChoice(JSON.stringify(filter));
   const picked = list.data?.items.filter((v) => chosen.has(v.id)) ?? [];
-  const filtered = Boolean(filter.q || filter.vpool || filter.node || filter.state);
+  const filtered = Boolean(filter.q || filter.vpool || filter.node || filter.state || filter.dtl);
   return (
     <Page
       title="vDisks"
@@ -129,7 +130,7 @@ const columns: Column<VDisk>[] = [
     key: "dtl",
     title: "Journal copy",
     optional: true,
-    cell: (v) => <Tag {...copies[v.dtl.state]} title={v.dtl.reason} />,
+    cell: (v) => <Tag {...copyFace(v.dtl.state)} title={v.dtl.reason} />,
     csv: { title: "Journal copy", value: (v) => v.dtl.state },
   },
   { key: "size", title: "Size", sort: "size", right: true, cell: (v) => bytes(v.size), csv: { title: "Size (bytes)", value: (v) => v.size } },
@@ -201,13 +202,6 @@ function slowest(v: VDisk): number {
   return Math.max(p.readP99Us, p.writeP99Us);
 }
 
-const copies: Record<VDisk["dtl"]["state"], Face> = {
-  ok: { tone: "ok", word: "There" },
-  catchup: { tone: "info", word: "Being made" },
-  degraded: { tone: "warn", word: "Missing" },
-  off: { tone: "idle", word: "Off" },
-};
-
 /** Most labels that a row shows. */
 const labelsMax = 3;
 
@@ -274,6 +268,20 @@ function Filters({ filter, nodes, children }: { filter: VDiskFilter; nodes: Memb
           </option>
         ))}
       </select>
+      {(nodes.length > 0 || filter.dtl) && (
+        <select
+          aria-label="Journal copy"
+          value={filter.dtl ?? ""}
+          onChange={(event) => setQuery({ dtl: event.currentTarget.value, cursor: undefined }, { replace: true })}
+        >
+          <option value="">Any journal copy</option>
+          {copyStates.map((s) => (
+            <option key={s} value={s}>
+              Copy: {copyFace(s).word.toLowerCase()}
+            </option>
+          ))}
+        </select>
+      )}
       {children}
     </div>
   );

@@ -24,6 +24,8 @@ type Props<M> = {
   format: (n: number) => string;
   /** Top of the axis at least, so that an idle line does not look busy. */
   least: number;
+  /** The most there can be, where there is such a bound. */
+  most?: number | undefined;
   /** Whether values are bytes: the axis then steps by powers of two. */
   binary?: boolean | undefined;
 };
@@ -38,7 +40,7 @@ export function rangeWords(range: Range, end: number | undefined): string {
 
 /** Lines of a range from zero up, with a table form, and their values at the crosshair, or the newest. */
 export function Chart<M extends Moment>({ class: name, ...plot }: Props<M>) {
-  const { title, samples, range, end, series, format, least, binary } = plot;
+  const { title, samples, range, end, series, format, least, most, binary } = plot;
   const [table, setTable] = useState(false);
   const last = samples.at(-1);
   const at = pointed.value;
@@ -72,6 +74,7 @@ export function Chart<M extends Moment>({ class: name, ...plot }: Props<M>) {
           end={end}
           format={format}
           least={least}
+          most={most}
           binary={binary}
         />
       )}
@@ -81,7 +84,7 @@ export function Chart<M extends Moment>({ class: name, ...plot }: Props<M>) {
 
 function valueText<M>(s: Series<M>, sample: M | undefined, format: (n: number) => string): string {
   const value = sample && s.value(sample);
-  return value === undefined ? "–" : format(value ?? 0);
+  return value === undefined || value === null ? "–" : format(value);
 }
 
 function align<M extends Moment>(samples: M[], series: Series<M>[]): uPlot.AlignedData {

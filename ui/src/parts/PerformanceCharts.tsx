@@ -1,6 +1,6 @@
 import { bytes, count, latency, MiB, rate } from "../format";
 import { live, type Kind, type Range } from "../store/history";
-import type { Sample } from "../store/metrics";
+import { cacheHits, type Sample } from "../store/metrics";
 import { Chart } from "./Chart";
 
 /** Zero is "there was none" for a latency: a gap, not a fast answer. */
@@ -10,6 +10,7 @@ const share = (n: number): string => `${Math.round(n)} %`;
 
 /** The charts of a node, a vPool or a vDisk. */
 export function PerformanceCharts({ kind, samples, range }: { kind: Kind; samples: Sample[]; range: Range }) {
+  const beside = (kind === "vpool" || kind === "node") && range !== live; // what stands beside the journal
   return (
     <>
       <Chart
@@ -52,8 +53,18 @@ export function PerformanceCharts({ kind, samples, range }: { kind: Kind; sample
         ]}
       />
       <Chart
-        title="Journal, not yet on the backend"
+        title="Cache hits"
         class="span-6"
+        samples={samples}
+        range={range}
+        format={share}
+        least={100}
+        most={100}
+        series={[{ label: "Reads", color: "c1", value: (s) => cacheHits(s.performance) }]}
+      />
+      <Chart
+        title="Journal, not yet on the backend"
+        class={beside ? "span-6" : "span-12"}
         samples={samples}
         range={range}
         format={bytes}
@@ -61,7 +72,7 @@ export function PerformanceCharts({ kind, samples, range }: { kind: Kind; sample
         binary
         series={[{ label: "Used", color: "c3", value: (s) => s.journalUsed }]}
       />
-      {kind === "vpool" && range !== live && (
+      {beside && kind === "vpool" && (
         <Chart
           title="Stored on the backend"
           class="span-6"
@@ -73,7 +84,7 @@ export function PerformanceCharts({ kind, samples, range }: { kind: Kind; sample
           series={[{ label: "Stored", color: "c4", value: (s) => s.stored || null }]}
         />
       )}
-      {kind === "node" && range !== live && (
+      {beside && kind === "node" && (
         <Chart
           title="Machine"
           class="span-6"
@@ -81,6 +92,7 @@ export function PerformanceCharts({ kind, samples, range }: { kind: Kind; sample
           range={range}
           format={share}
           least={100}
+          most={100}
           series={[
             { label: "Processors", color: "c1", value: (s) => s.cpu ?? null },
             { label: "Memory", color: "c4", value: (s) => s.memory ?? null },

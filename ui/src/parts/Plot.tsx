@@ -21,6 +21,8 @@ type Props = {
   format: (n: number) => string;
   /** Top of the axis at least, so that an idle line does not look busy. */
   least: number;
+  /** The most there can be: the top of the axis then. */
+  most?: number | undefined;
   /** Whether values are bytes: the axis then steps by powers of two. */
   binary?: boolean | undefined;
   /** px; 148 unless given. */
@@ -92,7 +94,7 @@ export function Plot(props: Props) {
   return <div ref={place} class={height === usualHeight ? "chart-plot" : undefined} role="img" aria-label={title} />;
 }
 
-function optionsOf(width: number, { lines, seconds, end, format, least, binary, height = usualHeight }: Props): uPlot.Options {
+function optionsOf(width: number, { lines, seconds, end, format, least, most, binary, height = usualHeight }: Props): uPlot.Options {
   const style = getComputedStyle(document.documentElement);
   const axis: uPlot.Axis = {
     stroke: resolve("var(--ink-3)"),
@@ -122,7 +124,7 @@ function optionsOf(width: number, { lines, seconds, end, format, least, binary, 
           return [last - seconds, last];
         },
       },
-      y: { range: (_, __, max) => [0, Math.max(least, max * 1.1)] },
+      y: { range: (_, __, max) => [0, most ?? Math.max(least, max * 1.1)] },
     },
     axes: [
       { ...axis, size: 26, space: 70, values: (_, ticks) => ticks.map((at) => moment(at, seconds)) },

@@ -1,5 +1,5 @@
-import { count, percent, plural } from "../format";
-import { Meter } from "./Meter";
+import { count, plural } from "../format";
+import { StackBar } from "./StackBar";
 import type { Tone } from "./StateTag";
 
 /** The tone of how many more devices may be lost; null: nothing was surveyed, or is stored. */
@@ -21,28 +21,9 @@ function words(losses: number): string {
 
 /** Objects by how many more devices they may lose: the poorest first. */
 export function SafetyBar({ survives }: { survives: Record<string, number> }) {
-  const all = Object.entries(survives)
+  const layers = Object.entries(survives)
     .map(([losses, objects]) => ({ losses: Number(losses), objects }))
-    .filter((g) => g.objects > 0)
-    .sort((a, b) => a.losses - b.losses);
-  const total = all.reduce((sum, g) => sum + g.objects, 0);
-  if (total === 0) {
-    return null;
-  }
-  return (
-    <div class="stack-tight">
-      <Meter
-        label={all.map((g) => `${count(g.objects)} ${words(g.losses)}`).join(", ")}
-        parts={all.map((g) => ({ share: g.objects / total, class: colour(g.losses) }))}
-      />
-      <ul class="chart-legend">
-        {all.map((g) => (
-          <li key={g.losses}>
-            <i class={`swatch ${colour(g.losses) || "c1"}`} /> <b class="num">{count(g.objects)}</b> {words(g.losses)} (
-            {percent(g.objects, total)})
-          </li>
-        ))}
-      </ul>
-    </div>
-  );
+    .sort((a, b) => a.losses - b.losses)
+    .map(({ losses, objects }) => ({ key: String(losses), value: objects, text: words(losses), colour: colour(losses) }));
+  return <StackBar layers={layers} format={count} />;
 }

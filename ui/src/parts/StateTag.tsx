@@ -1,4 +1,4 @@
-import type { HealthState, JobState, VDiskState, VPoolState } from "../api/gen";
+import type { DtlState, HealthState, JobState, VDiskState, VPoolState } from "../api/gen";
 
 export type Tone = "ok" | "warn" | "bad" | "info" | "idle";
 
@@ -38,6 +38,13 @@ const healthFaces: Record<HealthState, Face> = {
   error: { tone: "bad", word: "Error" },
 };
 
+const copyFaces: Record<DtlState, Face> = {
+  ok: { tone: "ok", word: "There" },
+  catchup: { tone: "info", word: "Being made" },
+  degraded: { tone: "warn", word: "Missing" },
+  off: { tone: "idle", word: "Off" },
+};
+
 const jobFaces: Record<JobState, Face> = {
   queued: { tone: "idle", word: "Queued" },
   running: { tone: "info", word: "Running" },
@@ -52,6 +59,13 @@ export const vdiskStates = Object.keys(vdiskFaces) as VDiskState[];
 
 export function vdiskFace(state: VDiskState): Face {
   return vdiskFaces[state] ?? { tone: "idle", word: state };
+}
+
+/** States of the copy of a journal, the best first. */
+export const copyStates = Object.keys(copyFaces) as DtlState[];
+
+export function copyFace(state: DtlState): Face {
+  return copyFaces[state] ?? { tone: "idle", word: state };
 }
 
 export function vpoolFace(state: VPoolState): Face {

@@ -1,7 +1,7 @@
 // What the page Performance shows: objects and metrics out of its address, the moments of several objects side by side, and
 // those as a file.
 import type { Charted, Kind, Range } from "./history";
-import type { Sample } from "./metrics";
+import { cacheHits, type Sample } from "./metrics";
 import type { ApiError } from "../api/client";
 import { bytes, count, latency, MiB, rate } from "../format";
 
@@ -43,6 +43,7 @@ export type Metric = {
   format: (n: number) => string;
   least: number;
   binary?: boolean;
+  most?: number;
   /** The kinds of objects that have it; all of them unless given. */
   of?: Kind[];
   value: (s: Sample) => number | null;
@@ -56,7 +57,9 @@ const share = (n: number): string => `${Math.round(n)} %`;
 const perSecond = { unit: "1/s", format: count, least: 10 };
 const bytesPerSecond = { unit: "B/s", format: rate, least: MiB, binary: true };
 const times = { unit: "µs", format: latency, least: 1000 };
-const percents = { unit: "%", format: share, least: 100, of: ["node"] as Kind[] };
+const percents = { unit: "%", format: share, least: 100, most: 100 };
+const nodes: Kind[] = ["node"];
+const served: Kind[] = ["vdisk", "vpool", "node"];
 
 export const metrics: Metric[] = [
   { id: "iops", text: "IOPS", ...perSecond, value: (s) => s.performance.readIops + s.performance.writeIops },
@@ -69,10 +72,11 @@ export const metrics: Metric[] = [
   { id: "wp99", text: "Write p99", ...times, value: (s) => some(s.performance.writeP99Us) },
   { id: "rp50", text: "Read p50", ...times, value: (s) => some(s.performance.readP50Us) },
   { id: "wp50", text: "Write p50", ...times, value: (s) => some(s.performance.writeP50Us) },
-  { id: "journal", text: "Journal", unit: "B", format: bytes, least: MiB, binary: true, of: ["vdisk", "vpool", "node"], value: (s) => s.journalUsed },
+  { id: "hits", text: "Cache hits", ...percents, of: served, value: (s) => cacheHits(s.performance) },
+  { id: "journal", text: "Journal", unit: "B", format: bytes, least: MiB, binary: true, of: served, value: (s) => s.journalUsed },
   { id: "stored", text: "Stored", unit: "B", format: bytes, least: MiB, binary: true, of: ["vpool"], value: (s) => s.stored || null },
-  { id: "cpu", text: "Processors", ...percents, value: (s) => s.cpu ?? null },
-  { id: "memory", text: "Memory", ...percents, value: (s) => s.memory ?? null },
+  { id: "cpu", text: "Processors", ...percents, of: nodes, value: (s) => s.cpu ?? null },
+  { id: "memory", text: "Memory", ...percents, of: nodes, value: (s) => s.memory ?? null },
 ];
 
 /** The heatmap of latencies, which is chosen like a metric. */

@@ -34,7 +34,14 @@ export const idle: Performance = {
   readP99Us: 0,
   writeP50Us: 0,
   writeP99Us: 0,
+  cacheHitsPerSecond: 0,
+  cacheMissesPerSecond: 0,
 };
+
+/** The percentage of what reads had from the read cache; null: they had nothing from it or past it. */
+export function cacheHits({ cacheHitsPerSecond: hits, cacheMissesPerSecond: misses }: Performance): number | null {
+  return hits + misses > 0 ? (100 * hits) / (hits + misses) : null;
+}
 
 /** The node's last windowSeconds samples, oldest first. */
 export const nodeSamples = signal<Sample[]>([]);

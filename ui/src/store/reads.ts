@@ -12,6 +12,7 @@ import type {
   ClusterStatus,
   DatastoreList,
   DatastoreLive,
+  DtlState,
   History,
   ISCSISessionDetail,
   ISCSISessionList,
@@ -55,7 +56,7 @@ export const pageSize = 100;
 /** Most entries a choice offers, as many as one answer of the node may have. */
 const choicesMax = 1000;
 
-export type VDiskFilter = { q?: string; vpool?: string; node?: string; parent?: string; state?: VDiskState; sort?: string; cursor?: string };
+export type VDiskFilter = { q?: string; vpool?: string; node?: string; parent?: string; state?: VDiskState; dtl?: DtlState | undefined; sort?: string; cursor?: string };
 export type ListFilter = { q?: string; sort?: string; cursor?: string };
 
 export function useStatus(): Query<Status> {
