@@ -416,10 +416,11 @@ func holds(selector, value string) chromedp.Action[chromedp.Void] {
 	})
 }
 
-// choose sets a choice, as a person's click on an option does.
+// choose sets a choice, as a person's click on an option does, once it is offered.
 func choose(selector, value string) chromedp.Action[chromedp.Void] {
 	set := fmt.Sprintf("{const e = document.querySelector(%q); e.value = %q; e.dispatchEvent(new Event('change', {bubbles: true}))}", selector, value)
-	return chromedp.Steps(visible(selector), chromedp.Evaluate[chromedp.Void](set))
+	offered := fmt.Sprintf("[...(document.querySelector(%q)?.options ?? [])].some((o) => o.value === %q)", selector, value)
+	return chromedp.Steps(visible(selector), until(offered), chromedp.Evaluate[chromedp.Void](set))
 }
 
 // fromMenu does an action of the page that is in the menu More, once it may be done.

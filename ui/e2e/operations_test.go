@@ -95,14 +95,37 @@ func schedules(p *page, n *testNode) {
 // tasks has an import that a client left cancelled.
 func tasks(p *page, n *testNode) {
 	n.call(http.MethodPost, "/imports", map[string]any{"name": "half", "vpool": "gold", "size": 1 << 30}, nil)
-	p.do("a task runs", click(`//nav//a[@href="/tasks"]`), visible(`//tr[td[contains(.,"vdisk half")]][contains(.,"Running")]`), visible(`header a[href="/tasks"][aria-label="1 task runs"]`))
+	p.do("a task runs", click(`//nav//a[@href="/tasks"]`), visible(`//tr[td[contains(.,"vdisk half")]][contains(.,"Running")]`), visible(`header button[aria-label="1 task runs"]`))
 	both(p, "tasks", "79-tasks")
+	drawers(p)
 	p.do("filtered away", choose(`select[aria-label="State"]`, "failed"), visible(`//h2[.="No task matches"]`), choose(`select[aria-label="State"]`, "queued,running,waiting"))
 	p.do("cancel asks first", click(`//button[@aria-label="Cancel: filled by a client, vdisk half"]`), visible(`//dialog//*[contains(.,"The vDisk that is being filled is deleted.")]`))
 	p.audit("cancel a task")
-	p.do("it is cancelled", click(`//dialog//button[.="Cancel the task"]`), absent(`dialog`), visible(`//h2[.="No task matches"]`), absent(`header a[href="/tasks"]`),
+	p.do("it is cancelled", click(`//dialog//button[.="Cancel the task"]`), absent(`dialog`), visible(`//h2[.="No task matches"]`), absent(`header button[aria-label="1 task runs"]`),
 		choose(`select[aria-label="State"]`, ""), visible(`//tr[td[contains(.,"vdisk half")]][contains(.,"Cancelled")]`))
 	p.do("forgotten", click(`//button[.="Forget ended tasks"][not(@aria-disabled)]`), absent(`//td[contains(.,"vdisk half")]`))
+}
+
+// drawers opens what stands beside every page: tasks and events at the foot, and health.
+func drawers(p *page) {
+	pill, opened := `header button[aria-label="1 task runs"]`, `.dock-panel`
+	p.do("the strip tells of it", visible(`//button[contains(@class,"strip")][contains(.,"vdisk half")][@aria-expanded="false"]`))
+	p.do("tasks from the top bar", click(pill), visible(opened+` td`), focused("Tasks"), visible(pill+`[aria-expanded=true]`))
+	bothOver(p, "drawer of tasks", "79-drawer-tasks")
+	p.do("events by the keyboard", press(kb.ArrowRight), focused("Events"), visible(`//*[@class="dock-panel"]//*[@aria-label="Newest events"]//td`))
+	p.audit("drawer of events")
+	p.do("it stays from page to page", click(`//nav//a[@href="/vpools"]`), visible(`//h1[.="vPools"]`), visible(`//*[@class="dock-panel"]//*[@aria-label="Newest events"]//td`))
+	p.phone("drawer of events", "79-drawer-events")
+	p.do("Escape closes it, and the focus is back", chromedp.Evaluate[chromedp.Void](`document.querySelector(".dock-panel [role=tab][aria-selected=true]").focus()`), press(kb.Escape), absent(opened), focused("1 task runs"))
+	p.do("from the strip, and a task is cancelled there", click(`button.strip`), visible(opened), click(`//*[@class="dock-panel"]//button[@aria-label="Cancel: filled by a client, vdisk half"]`), visible(`//dialog//h2[.="Cancel a task of vdisk half"]`))
+	p.do("Escape closes what lies above alone", press(kb.Escape), absent(`dialog`), visible(opened), press(kb.Escape), absent(opened), until(`document.activeElement.matches("button.strip")`))
+	health := `header button[aria-haspopup=dialog]`
+	p.do("health", click(health), visible(`dialog.drawer .verdict`), until(`document.querySelector("dialog.drawer").contains(document.activeElement)`))
+	bothOver(p, "drawer of health", "79-drawer-health")
+	p.phone("drawer of health", "79-drawer-health")
+	p.do("Escape closes it, and the focus is back there", press(kb.Escape), absent(`dialog`), until(`document.activeElement.matches("header button[aria-haspopup=dialog]")`))
+	p.do("a click beside it closes it", click(health), visible(`dialog.drawer .verdict`), chromedp.MouseClickXY(200, 400), absent(`dialog`))
+	p.do("a way from it closes it", click(health), click(`//dialog//a[.="Alerts"]`), visible(`//h1[.="Alerts"]`), absent(`dialog`), click(`//nav//a[@href="/tasks"]`), visible(`//h1[.="Tasks"]`))
 }
 
 // many makes the page believe in 300 vPools and 200 devices on 20 machines, one of which does not work.

@@ -114,7 +114,7 @@ function History() {
         <div class="stack">
           <SilentNodes nodes={list.silent} what="Its events" />
           {list.items.length > 0 || list.next || cursor ? (
-            <DataTable label="Events" columns={several ? [...columns, nodeColumn] : columns} rows={list.items} rowKey={(e) => `${e.node} ${e.seq}`} next={list.next} />
+            <DataTable label="Events" columns={several ? [...eventColumns, nodeColumn] : eventColumns} rows={list.items} rowKey={(e) => `${e.node} ${e.seq}`} next={list.next} />
           ) : (
             <Empty
               title={filtered ? "No event matches" : "Nothing happened yet"}
@@ -135,7 +135,7 @@ function History() {
 
 const tones: Record<EventSeverity, Tone> = { info: "info", warning: "warn", error: "bad" };
 
-const columns: Column<Event>[] = [
+export const eventColumns: Column<Event>[] = [
   { key: "time", title: "Time", cell: (e) => <span class="num">{time(e.time)}</span> },
   { key: "age", title: "Age", cell: (e) => <Age at={Date.parse(e.time)} /> },
   { key: "object", title: "Object", wrap: true, cell: (e) => <ObjectLink object={e.object} /> },
@@ -154,4 +154,4 @@ const columns: Column<Event>[] = [
 ];
 
 /** Which node saw it, where there are several. */
-const nodeColumn: Column<Event> = { key: "node", title: "Seen by", cell: (e) => e.node };
+export const nodeColumn: Column<Event> = { key: "node", title: "Seen by", cell: (e) => e.node };

@@ -1,4 +1,4 @@
-import type { HealthCause, Performance, Status } from "../api/gen";
+import type { Health, HealthCause, Performance, Status } from "../api/gen";
 import { bytes, count, latency } from "../format";
 import { nodeSamples } from "../store/metrics";
 import { useNodes, useStatus } from "../store/reads";
@@ -52,25 +52,32 @@ function width({ health }: Status): string {
 }
 
 function HealthCard({ status: { health } }: { status: Status }) {
+  return (
+    <Card title="Health" class={health.causes.length > 0 ? "span-12" : "span-3"}>
+      <Verdict health={health} />
+    </Card>
+  );
+}
+
+/** How the node is, and each cause. */
+export function Verdict({ health }: { health: Health }) {
   const { tone } = healthFace(health.state);
   const verdict = { ok: "Healthy", warning: "Needs attention", error: "At risk" }[health.state];
   return (
-    <Card title="Health" class={health.causes.length > 0 ? "span-12" : "span-3"}>
-      <div class="stack">
-        <div class={`verdict tone-${tone}`}>
-          <span aria-hidden="true">{glyphs[tone]}</span> {verdict}
-        </div>
-        {health.causes.length === 0 ? (
-          <p class="muted">Every vPool and every vDisk does its work.</p>
-        ) : (
-          <ul class="causes">
-            {health.causes.map((c) => (
-              <Cause key={c.code + c.object} cause={c} />
-            ))}
-          </ul>
-        )}
+    <div class="stack">
+      <div class={`verdict tone-${tone}`}>
+        <span aria-hidden="true">{glyphs[tone]}</span> {verdict}
       </div>
-    </Card>
+      {health.causes.length === 0 ? (
+        <p class="muted">Every vPool and every vDisk does its work.</p>
+      ) : (
+        <ul class="causes">
+          {health.causes.map((c) => (
+            <Cause key={c.code + c.object} cause={c} />
+          ))}
+        </ul>
+      )}
+    </div>
   );
 }
 

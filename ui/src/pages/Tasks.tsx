@@ -108,7 +108,7 @@ function List() {
           <div class="stack">
             <SilentNodes nodes={list.silent} what="Its tasks" />
             {list.items.length > 0 || list.next || filter.cursor ? (
-              <DataTable label="Tasks" columns={columns(setCancelled)} rows={list.items} rowKey={(j) => `${j.id} ${j.node}`} next={list.next} />
+              <DataTable label="Tasks" columns={taskColumns(setCancelled)} rows={list.items} rowKey={(j) => `${j.id} ${j.node}`} next={list.next} />
             ) : (
               <Empty
                 title={filtered ? "No task matches" : "Nothing runs"}
@@ -122,12 +122,13 @@ function List() {
           </div>
         )}
       </Load>
-      {cancelled && <Cancel job={cancelled} onClose={() => setCancelled(undefined)} />}
+      {cancelled && <CancelTask job={cancelled} onClose={() => setCancelled(undefined)} />}
     </>
   );
 }
 
-function columns(cancel: (j: Job) => void): Column<Job>[] {
+/** A task in a table; cancel asks whether one is to end. */
+export function taskColumns(cancel: (j: Job) => void): Column<Job>[] {
   return [
     {
       key: "what",
@@ -170,7 +171,7 @@ function columns(cancel: (j: Job) => void): Column<Job>[] {
   ];
 }
 
-function Cancel({ job: j, onClose }: { job: Job; onClose: () => void }) {
+export function CancelTask({ job: j, onClose }: { job: Job; onClose: () => void }) {
   const act = async () => {
     await call("POST /jobs/{job}/cancel", { path: { job: j.id } });
     reload("jobs?", "running");

@@ -14,7 +14,17 @@ type Props = {
 };
 
 /** A modal dialog; Escape and the cross close it, focus returns to where it was. */
-export function Dialog({ title, onClose, bare, children }: Props) {
+export function Dialog(props: Props) {
+  return <Modal class="dialog" {...props} />;
+}
+
+/** A dialog at the edge of the window, which a click beside it closes too, and a link in it. */
+export function Drawer(props: Omit<Props, "bare">) {
+  return <Modal class="dialog drawer" light {...props} />;
+}
+
+/** light: it is left as easily as it was opened. */
+function Modal({ title, onClose, bare, children, class: name, light }: Props & { class: string; light?: boolean }) {
   const id = useId();
   const ref = useRef<HTMLDialogElement>(null);
   // At once, not after the next picture: what is typed then goes where the focus returned to.
@@ -32,12 +42,18 @@ export function Dialog({ title, onClose, bare, children }: Props) {
   return (
     <dialog
       ref={ref}
-      class="dialog"
+      class={name}
       aria-labelledby={bare ? undefined : id}
       aria-label={bare ? title : undefined}
       onCancel={(event) => {
         event.preventDefault();
         onClose();
+      }}
+      onClick={(event) => {
+        const at = event.target;
+        if (light && (at === ref.current || (at instanceof Element && at.closest("a")))) {
+          onClose();
+        }
       }}
     >
       {bare ? (

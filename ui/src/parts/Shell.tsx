@@ -2,7 +2,10 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { stream } from "../api/events";
 import { path } from "../router";
+import { dockOpen, healthOpen } from "../store/drawers";
 import { useRunning, useStatus } from "../store/reads";
+import { HealthDrawer } from "../pages/HealthDrawer";
+import { Dock } from "./Dock";
 import { Icon, Logo } from "./Icon";
 import { Link } from "./Link";
 import { navigation, type Entry } from "./navigation";
@@ -35,6 +38,8 @@ export function Shell({ search, keys, children }: { search: () => void; keys: ()
       <main id="main" class="main" ref={main} tabIndex={-1}>
         {children}
       </main>
+      <Dock />
+      {healthOpen.value && <HealthDrawer />}
     </div>
   );
 }
@@ -58,10 +63,10 @@ function TopBar({ search, keys }: { search: () => void; keys: () => void }) {
       </button>
       <Connection />
       {face && (
-        <Link class="pill" to="/">
+        <button type="button" class="pill" aria-haspopup="dialog" aria-expanded={healthOpen.value} onClick={() => (healthOpen.value = true)}>
           <Tag {...face} />
           {causes > 0 && !status.error && <span>{causes}</span>}
-        </Link>
+        </button>
       )}
       <Running />
       <UserMenu keys={keys} />
@@ -69,18 +74,22 @@ function TopBar({ search, keys }: { search: () => void; keys: () => void }) {
   );
 }
 
-/** How many tasks run, with a way to them; nothing while none does. */
+/** How many tasks run, with a way to them. */
 function Running() {
   const running = useRunning();
-  const n = running.error ? 0 : (running.data ?? 0);
-  if (n === 0) {
-    return null;
-  }
+  const n = running.error ? 0 : (running.data?.count ?? 0);
   return (
-    <Link class="pill" to="/tasks" aria-label={n === 1 ? "1 task runs" : `${n} tasks run`}>
+    <button
+      type="button"
+      class="pill"
+      aria-label={n === 1 ? "1 task runs" : n > 0 ? `${n} tasks run` : "Tasks and events"}
+      aria-expanded={dockOpen.value}
+      aria-controls="dock"
+      onClick={() => (dockOpen.value = !dockOpen.value)}
+    >
       <Icon name="tasks" />
-      <span class="num">{n}</span>
-    </Link>
+      {n > 0 && <span class="num">{n}</span>}
+    </button>
   );
 }
 

@@ -13,6 +13,9 @@ export function Toasts() {
     ref.current?.hidePopover();
     if (shown.length > 0) {
       ref.current?.showPopover();
+      document.documentElement.style.setProperty("--toasts", `${ref.current?.offsetHeight ?? 0}px`);
+    } else {
+      document.documentElement.style.removeProperty("--toasts");
     }
   }, [shown]);
   return (

@@ -14,7 +14,7 @@ export function UserMenu({ keys }: { keys: () => void }) {
   return (
     <>
       <button type="button" class="pill" popovertarget="user-menu" aria-label={`User menu of ${user}`}>
-        <Icon name="person" /> {user}
+        <Icon name="person" /> <span class="unseen-phone">{user}</span>
       </button>
       <div id="user-menu" class="menu" popover="auto" ref={menu}>
         <div class="who">

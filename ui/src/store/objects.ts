@@ -15,7 +15,7 @@ import type {
   RemoteBackendList,
 } from "../api/gen";
 import { patch, useQuery, type Query } from "./query";
-import { pageSize, type ListFilter } from "./reads";
+import { pageSize, type ListFilter, type Running } from "./reads";
 
 /** ms between reads of what changes slowly. */
 const everyMs = 5000;
@@ -62,7 +62,7 @@ export type JobFilter = ListFilter & { state?: string; kind?: string; object?: s
 export function useJobs(filter: JobFilter): Query<JobList> {
   const load = async () => {
     const list = await call("GET /jobs", { query: { ...filter, limit: pageSize } });
-    patch<number>("running", () => list.running);
+    patch<Running>("running", (r) => ({ ...r, count: list.running }));
     return list;
   };
   return useQuery("jobs?" + JSON.stringify(filter), load, waitMs);

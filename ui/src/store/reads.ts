@@ -16,6 +16,7 @@ import type {
   History,
   ISCSISessionDetail,
   ISCSISessionList,
+  Job,
   JoinTokenList,
   MemberList,
   OrphanList,
@@ -63,9 +64,15 @@ export function useStatus(): Query<Status> {
   return useQuery("status", () => call("GET /status"), statusEveryMs);
 }
 
-/** How much runs on all nodes. */
-export function useRunning(): Query<number> {
-  return useQuery("running", async () => (await call("GET /jobs", { query: { state: "running", limit: 1 } })).running, statusEveryMs);
+/** How much runs on all nodes, and one of that. */
+export type Running = { count: number; job: Job | undefined };
+
+export function useRunning(): Query<Running> {
+  const load = async () => {
+    const list = await call("GET /jobs", { query: { state: "running", limit: 1 } });
+    return { count: list.running, job: list.items[0] };
+  };
+  return useQuery("running", load, statusEveryMs);
 }
 
 export function useVDisks(filter: VDiskFilter): Query<VDiskList> {

@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-M5I2PVJR.js";import"/assets/chunk-K4L3E4SX.js";import"/assets/chunk-4X52PX3E.js";import"/assets/chunk-WO5KV475.js";import"/assets/chunk-YYTFDI5R.js";import"/assets/chunk-Q4IZ7PM3.js";import"/assets/chunk-AGN2YOBN.js";import"/assets/chunk-VLPMGRYY.js";import"/assets/chunk-Y442AB2F.js";import"/assets/chunk-OHUF6KAP.js";export{a as RestoredCards};

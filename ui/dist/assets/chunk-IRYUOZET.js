@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-FOS2YTCL.js";import{d as r}from"/assets/chunk-2EHTCKNE.js";import{da as e}from"/assets/chunk-OHUF6KAP.js";var d=()=>import("/assets/History-3DDESSF7.js");function f({at:t,...a}){let o=r().data?.node.name,i=!!(t&&o&&t!==o);return e(n,{load:d,children:({History:s})=>e(s,{...a,elsewhere:i})})}export{f as a};

@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-FOS2YTCL.js";import{da as t,r as e}from"/assets/chunk-OHUF6KAP.js";var p=()=>import("/assets/Peek-UNDYLQX6.js");function a({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{a};

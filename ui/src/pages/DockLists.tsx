@@ -1,0 +1,83 @@
+// What runs and what happened, above the strip at the foot: a script of its own, loaded when it is opened first.
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
+import { call } from "../api/client";
+import type { EventList, Job, JobList } from "../api/gen";
+import { dockOpen } from "../store/drawers";
+import { jobEveryMs, useNodes } from "../store/reads";
+import { useQuery } from "../store/query";
+import { Button } from "../parts/Button";
+import { DataTable } from "../parts/DataTable";
+import { Icon } from "../parts/Icon";
+import { Link } from "../parts/Link";
+import { Load } from "../parts/Load";
+import { SilentNodes } from "../parts/SilentNodes";
+import { Tabs } from "../parts/Tabs";
+import { eventColumns, nodeColumn } from "./Events";
+import { CancelTask, taskColumns } from "./Tasks";
+
+/** The newest of each; their pages have the rest. */
+const rowsMax = 20;
+
+export function DockLists() {
+  const ref = useRef<HTMLDivElement>(null);
+  useLayoutEffect(() => ref.current?.querySelector<HTMLElement>("[role=tab][aria-selected=true]")?.focus(), []);
+  return (
+    <div class="dock-lists" ref={ref}>
+      <Tabs
+        label="Tasks and events"
+        tabs={[
+          { id: "tasks", title: "Tasks", content: <Tasks /> },
+          { id: "events", title: "Events", content: <Events /> },
+        ]}
+      />
+      <Button kind="quiet" small icon label="Close tasks and events" onClick={() => (dockOpen.value = false)}>
+        <Icon name="close" />
+      </Button>
+    </div>
+  );
+}
+
+function Tasks() {
+  const jobs = useQuery<JobList>("jobs?dock", () => call("GET /jobs", { query: { limit: rowsMax } }), jobEveryMs);
+  const [cancelled, setCancelled] = useState<Job>();
+  return (
+    <>
+      <Load query={jobs}>
+        {(list) => (
+          <>
+            <SilentNodes nodes={list.silent} what="Its tasks" />
+            {list.items.length > 0 ? (
+              <DataTable label="Newest tasks" columns={taskColumns(setCancelled)} rows={list.items} rowKey={(j) => `${j.id} ${j.node}`} />
+            ) : (
+              <p class="muted">Nothing runs, and nothing ended lately.</p>
+            )}
+          </>
+        )}
+      </Load>
+      <Link to="/tasks">All tasks</Link>
+      {cancelled && <CancelTask job={cancelled} onClose={() => setCancelled(undefined)} />}
+    </>
+  );
+}
+
+function Events() {
+  const events = useQuery<EventList>("events?dock", () => call("GET /events/history", { query: { limit: rowsMax } }));
+  const several = (useNodes().data?.items ?? []).length > 1;
+  return (
+    <>
+      <Load query={events}>
+        {(list) => (
+          <>
+            <SilentNodes nodes={list.silent} what="Its events" />
+            {list.items.length > 0 ? (
+              <DataTable label="Newest events" columns={several ? [...eventColumns, nodeColumn] : eventColumns} rows={list.items} rowKey={(e) => `${e.node} ${e.seq}`} />
+            ) : (
+              <p class="muted">Nothing happened yet.</p>
+            )}
+          </>
+        )}
+      </Load>
+      <Link to="/events">All events</Link>
+    </>
+  );
+}
