@@ -31,6 +31,7 @@ func TestLists(t *testing.T) {
 	menu(p)
 	peek(p, n)
 	view(p, n)
+	others(p, n)
 	busiest(p, n)
 	p.noConsoleErrors()
 }
@@ -141,6 +142,40 @@ func view(p *page, n *testNode) {
 		p.t.Errorf("the row of web-02 is %s", strings.Join(row, " | "))
 	}
 	p.do("the filter is taken away", to("/vdisks"), until(`document.querySelector("main input[type=search]").value === ""`))
+}
+
+// others goes through what lists of other things than vDisks offer: a look at a row, columns, and a file.
+func others(p *page, n *testNode) {
+	n.call(http.MethodPost, "/vdisks", map[string]any{"name": "system", "vpool": "gold", "size": 1 << 30}, nil)
+	n.call(http.MethodPut, "/vdisks/system/template", nil, nil)
+	n.call(http.MethodPost, "/vdisks/web-03/publish", map[string]any{"open": true}, nil)
+	look := func(what, path, row, title string) {
+		p.do("a look at "+what, to(path), click(fmt.Sprintf(`//button[starts-with(@aria-label,"Look at %s")]`, row)), visible(fmt.Sprintf(`//dialog[contains(@class,"peek")]//h2[.=%q]`, title)), visible(`dialog.peek .facts`))
+		p.audit("a look at " + what)
+		p.shot("109-peek-" + strings.ReplaceAll(what, " ", "-"))
+		p.do("closed", press(kb.Escape), absent(`dialog.peek`))
+	}
+	node, _ := os.Hostname()
+	look("a template", "/templates", "system", "system")
+	look("a node", "/nodes", node, node)
+	look("a target", "/iscsi", "iqn.", "Target of web-03")
+	look("a snapshot", "/vdisks/web-01?tab=snapshots", "first", "first")
+	p.do("two tables of a page have columns of their own", to("/iscsi"), click(`//section[.//h2[.="Sessions"]]//button[@aria-label="View of the table"]`), click(`input[name=column-portal]`), until(`new URLSearchParams(location.search).has("cols-sessions")`), press(kb.Escape), absent(`[role=dialog]`),
+		click(`//section[.//h2[.="Targets"]]//button[@aria-label="View of the table"]`), click(`input[name=column-access]`), until(`new URLSearchParams(location.search).get("cols") === "iqn,luns,sessions,created"`), absent(`//th[.="Access"]`),
+		click(`//button[.="The usual columns"]`), visible(`//th[.="Access"]`), press(kb.Escape), absent(`[role=dialog]`))
+	dir := p.t.TempDir()
+	p.do("where files go", saveTo(dir))
+	for _, list := range []struct{ name, path, holds string }{
+		{"templates", "/templates", "system,gold,1073741824,"}, {"targets", "/iscsi", ",0: web-03,any,0,"}, {"nodes", "/nodes", node + ",up,"}, {"users", "/users", "admin,manage,password,"},
+		{"devices", "/disks", "1,"}, {"events", "/events", ",node " + node + ","}, {"audit", "/audit", ",PublishVDisk,vdisk web-03,Done,"}, {"snapshots", "/vdisks/web-01?tab=snapshots", "first,"},
+	} {
+		p.do(list.name+" as a file", to(list.path), click(`//button[@aria-label="The list as a CSV file"]`), arrives(dir, list.name+".csv"))
+		b, err := os.ReadFile(filepath.Join(dir, list.name+".csv"))
+		if err != nil || !strings.Contains(string(b), list.holds) {
+			p.t.Errorf("%s.csv: %v, want %q in %q", list.name, err, list.holds, b)
+		}
+	}
+	n.call(http.MethodDelete, "/vdisks/system?purge=true", nil, nil)
 }
 
 // soonFull makes the page believe in backends that fill: a real one takes six hours to be known.

@@ -77,7 +77,7 @@ func readerPages(iqn, node, rdm string) []readerPage {
 			path:     vdisk + "?tab=snapshots",
 			open:     click(`input[aria-label="Choose before"]`),
 			disabled: map[string][]string{"write": {"Create snapshot", "Roll back to before", "Clone before", "Delete before"}},
-			free:     []string{"Earlier", "Later"},
+			free:     []string{"Earlier", "Later", "View of the table", "The list as a CSV file"},
 			calls:    [][3]string{{"POST", vdisk + "/snapshots", `{"name":"x"}`}, {"DELETE", vdisk + "/snapshots/before", ""}, {"POST", vdisk + "/rollback", `{"snapshot":"before"}`}},
 		},
 		{
@@ -105,6 +105,7 @@ func readerPages(iqn, node, rdm string) []readerPage {
 		{
 			path:     "/nodes",
 			disabled: map[string][]string{"manage": {"Make a cluster", "Spread vDisks", "Back up metadata of this cluster", "Support bundle of this node"}},
+			free:     []string{"View of the table", "The list as a CSV file"},
 			calls:    [][3]string{{"POST", "/cluster/rebalance", `{"dryRun":true}`}, {"GET", "/metadata/backup", ""}, {"GET", "/support-bundle", ""}},
 		},
 		{
@@ -115,6 +116,7 @@ func readerPages(iqn, node, rdm string) []readerPage {
 		{
 			path:     "/disks",
 			disabled: map[string][]string{"manage": {"Claim device"}},
+			free:     []string{"View of the table", "The list as a CSV file"},
 			calls:    [][3]string{{"POST", "/osds", `{"directory":"/x"}`}},
 		},
 		{

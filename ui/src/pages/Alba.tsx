@@ -15,6 +15,7 @@ import { fillTone, Meter } from "../parts/Meter";
 import { Card, Empty, Facts, Page } from "../parts/Page";
 import { SafetyBar, safetyTone } from "../parts/SafetyBar";
 import { SearchBox } from "../parts/SearchBox";
+import { TableTools } from "../parts/TableTools";
 import { glyphs } from "../parts/StateTag";
 import { RecoverDialog, RotateKeyDialog } from "./AlbaDialogs";
 import { JobsCard } from "./Jobs";
@@ -213,11 +214,11 @@ function EventsCard({ events }: { events: AlbaEvent[] }) {
 }
 
 const columns: Column<Namespace>[] = [
-  { key: "name", title: "Namespace", wrap: true, cell: (n) => <span class="mono">{n.name}</span> },
-  { key: "state", title: "State", cell: (n) => n.state },
-  { key: "preset", title: "Preset", cell: (n) => n.preset },
-  { key: "host", title: "Manifests at", cell: (n) => n.host },
-  { key: "id", title: "Id", right: true, cell: (n) => n.id },
+  { key: "name", csv: (n) => n.name, title: "Namespace", wrap: true, cell: (n) => <span class="mono">{n.name}</span> },
+  { key: "state", csv: (n) => n.state, title: "State", cell: (n) => n.state },
+  { key: "preset", csv: (n) => n.preset, title: "Preset", cell: (n) => n.preset },
+  { key: "host", csv: (n) => n.host, title: "Manifests at", cell: (n) => n.host },
+  { key: "id", csv: (n) => n.id, title: "Id", right: true, cell: (n) => n.id },
 ];
 
 function NamespacesCard() {
@@ -230,13 +231,14 @@ function NamespacesCard() {
       aside={
         <div class="toolbar" role="search">
           <SearchBox label="Namespaces whose names begin with" />
+          <TableTools table="alba.namespaces" noun="namespace" columns={columns} read={(cursor, limit) => call("GET /namespaces", { query: { ...filter, cursor, limit } })} />
         </div>
       }
     >
       <Load query={namespaces}>
         {(list) =>
           list.items.length > 0 || filter.cursor ? (
-            <DataTable label="Namespaces" columns={columns} rows={list.items} rowKey={(n) => n.name} next={list.next} />
+            <DataTable label="Namespaces" table="alba.namespaces" columns={columns} rows={list.items} rowKey={(n) => n.name} next={list.next} />
           ) : (
             <p class="muted">{filter.q ? "The name of no namespace begins with that." : "There is none: each vPool and each vDisk on the object store has one."}</p>
           )

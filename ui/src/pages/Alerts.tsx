@@ -15,6 +15,7 @@ import { Load } from "../parts/Load";
 import { ObjectLink } from "../parts/ObjectLink";
 import { Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
+import { TableTools } from "../parts/TableTools";
 import { healthFace, Tag } from "../parts/StateTag";
 import { Tabs } from "../parts/Tabs";
 import { ChannelDialog, RuleDialog, SilenceDialog } from "./AlertDialogs";
@@ -59,11 +60,12 @@ function ActiveTab() {
     <>
       <div class="toolbar" role="search">
         <SearchBox label="Filter alerts by object or code" />
+        <TableTools table="alerts" noun="alert" columns={alertColumns} read={(cursor, limit) => call("GET /alerts", { query: { ...filter, cursor, limit } })} />
       </div>
       <Load query={alerts}>
         {(list) =>
           list.items.length > 0 || filter.cursor ? (
-            <DataTable label="Alerts" columns={alertColumns} rows={list.items} rowKey={(a) => a.code + " " + a.object} next={list.next} />
+            <DataTable label="Alerts" table="alerts" columns={alertColumns} rows={list.items} rowKey={(a) => a.code + " " + a.object} next={list.next} />
           ) : (
             <Empty
               title={filter.q ? "No alert matches" : "Nothing is wrong"}
@@ -92,11 +94,13 @@ function ActiveTab() {
 const alertColumns: Column<Alert>[] = [
   {
     key: "level",
+    csv: (a) => (a.state === "over" ? "over" : a.level),
     title: "Level",
     cell: (a) => (a.state === "over" ? <Tag tone="idle" word="Over" title={a.endedAt ? time(a.endedAt) : undefined} /> : <Tag {...healthFace(a.level)} />),
   },
   {
     key: "text",
+    csv: (a) => a.text,
     title: "What",
     wrap: true,
     cell: (a) => (
@@ -106,10 +110,10 @@ const alertColumns: Column<Alert>[] = [
       </>
     ),
   },
-  { key: "object", title: "Object", cell: (a) => <ObjectLink object={a.object} /> },
-  { key: "code", title: "Code", cell: (a) => <code>{a.code}</code> },
-  { key: "since", title: "Since", cell: (a) => <Age at={a.since} /> },
-  { key: "told", title: "Told", cell: (a) => <Told alert={a} /> },
+  { key: "object", csv: (a) => a.object, title: "Object", cell: (a) => <ObjectLink object={a.object} /> },
+  { key: "code", csv: (a) => a.code, title: "Code", cell: (a) => <code>{a.code}</code> },
+  { key: "since", csv: (a) => a.since, title: "Since", cell: (a) => <Age at={a.since} /> },
+  { key: "told", csv: (a) => a.firedAt, title: "Told", cell: (a) => <Told alert={a} /> },
   {
     key: "actions",
     title: "Action",

@@ -1,8 +1,9 @@
+import { call } from "../api/client";
 import { useState } from "preact/hooks";
 import type { AuditChange, AuditEntry } from "../api/gen";
 import { plural, time } from "../format";
 import { navigate, query } from "../router";
-import { useAudit } from "../store/operations";
+import { auditQuery, useAudit, type AuditFilter } from "../store/operations";
 import { denied } from "../store/session";
 import { Button } from "../parts/Button";
 import { DataTable, type Column } from "../parts/DataTable";
@@ -13,6 +14,7 @@ import { Notice } from "../parts/Notice";
 import { ObjectLink } from "../parts/ObjectLink";
 import { Empty, Facts, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
+import { TableTools } from "../parts/TableTools";
 import { Tag, type Tone } from "../parts/StateTag";
 
 /** Who changed what, from where, with what before and after. */
@@ -41,14 +43,19 @@ function Filters() {
       <SearchBox label="Filter by operation" param="operation" placeholder="Operation, such as UpdateVDisk" />
       <TimeFilter />
       <NodeFilter />
+      <TableTools table="audit" noun="change" columns={columns(() => {})} read={(cursor, limit) => call("GET /audit", { query: { ...auditQuery(asked(), hoursAsked()), cursor, limit } })} />
     </div>
   );
 }
 
+/** The filter that the address has. */
+function asked(): AuditFilter {
+  const get = (name: string) => query.value.get(name) ?? undefined;
+  return { q: get("q"), user: get("user"), operation: get("operation"), node: get("node"), cursor: get("cursor") };
+}
+
 function Log() {
-  const q = query.value;
-  const get = (name: string) => q.get(name) ?? undefined;
-  const filter = { q: get("q"), user: get("user"), operation: get("operation"), node: get("node"), cursor: get("cursor") };
+  const filter = asked();
   const log = useAudit(filter, hoursAsked());
   const [shown, show] = useState<AuditEntry | undefined>(undefined);
   return (
@@ -56,7 +63,7 @@ function Log() {
       <Load query={log} lines={8}>
         {(list) =>
           list.items.length > 0 || list.next || filter.cursor ? (
-            <DataTable label="Audit log" columns={columns(show)} rows={list.items} rowKey={(e) => String(e.seq)} next={list.next} />
+            <DataTable label="Audit log" table="audit" columns={columns(show)} rows={list.items} rowKey={(e) => String(e.seq)} next={list.next} />
           ) : (
             <Empty title="No entry matches" text="Every change that was asked for is here, and every sign-in. Take a part of the filter away to see more.">
               <Button onClick={() => navigate("/audit")}>Clear the filter</Button>
@@ -71,12 +78,12 @@ function Log() {
 
 function columns(show: (e: AuditEntry) => void): Column<AuditEntry>[] {
   return [
-    { key: "time", title: "Time", cell: (e) => <span class="num">{time(e.time)}</span> },
-    { key: "user", title: "User", cell: (e) => e.user || <span class="muted">nobody known</span> },
-    { key: "operation", title: "Operation", cell: (e) => e.operation },
-    { key: "object", title: "Object", wrap: true, cell: (e) => <ObjectLink object={e.object} /> },
-    { key: "result", title: "Result", cell: (e) => <Tag {...resultOf(e)} /> },
-    { key: "changes", title: "Changes", wrap: true, cell: (e) => <Summary changes={e.changes} /> },
+    { key: "time", csv: (e) => e.time, title: "Time", cell: (e) => <span class="num">{time(e.time)}</span> },
+    { key: "user", csv: (e) => e.user, title: "User", cell: (e) => e.user || <span class="muted">nobody known</span> },
+    { key: "operation", csv: (e) => e.operation, title: "Operation", cell: (e) => e.operation },
+    { key: "object", csv: (e) => e.object, title: "Object", wrap: true, cell: (e) => <ObjectLink object={e.object} /> },
+    { key: "result", csv: (e) => resultOf(e).word, title: "Result", cell: (e) => <Tag {...resultOf(e)} /> },
+    { key: "changes", csv: (e) => e.changes.map((c) => `${c.field}: ${c.before ?? ""} → ${c.after}`).join("; "), title: "Changes", wrap: true, cell: (e) => <Summary changes={e.changes} /> },
     {
       key: "details",
       title: "Details",

@@ -1,3 +1,4 @@
+import { call } from "../api/client";
 import type { RemoteBackend } from "../api/gen";
 import { count, plural } from "../format";
 import { navigate, query } from "../router";
@@ -9,6 +10,7 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
+import { TableTools } from "../parts/TableTools";
 import { Tag } from "../parts/StateTag";
 import { CreateBackendDialog } from "./BackendDialogs";
 
@@ -25,11 +27,12 @@ export function BackendsPage({ create }: { create?: boolean }) {
     <Page title="Backends" actions={register}>
       <div class="toolbar" role="search">
         <SearchBox label="Filter backends by name" />
+        <TableTools table="backends" noun="backend" columns={columns} read={(cursor, limit) => call("GET /backends", { query: { ...filter, cursor, limit } })} />
       </div>
       <Load query={list}>
         {(page) =>
           page.items.length > 0 || filter.cursor ? (
-            <DataTable label="Backends" columns={columns} rows={page.items} rowKey={(b) => b.id} next={page.next} />
+            <DataTable label="Backends" table="backends" columns={columns} rows={page.items} rowKey={(b) => b.id} next={page.next} />
           ) : filter.q ? (
             <Empty title="No backend matches" text="No backend has that in its name.">
               <Button onClick={() => navigate("/backends")}>Clear the filter</Button>
@@ -69,20 +72,22 @@ function total(b: RemoteBackend, of: "requests" | "failed"): number {
 }
 
 const columns: Column<RemoteBackend>[] = [
-  { key: "name", title: "Name", cell: (b) => <Link to={`/backends/${encodeURIComponent(b.name)}`}>{b.name}</Link> },
-  { key: "state", title: "State", cell: (b) => <BackendTag backend={b} /> },
-  { key: "kind", title: "Store", cell: kindName },
+  { key: "name", csv: (b) => b.name, title: "Name", cell: (b) => <Link to={`/backends/${encodeURIComponent(b.name)}`}>{b.name}</Link> },
+  { key: "state", csv: (b) => b.warnings.join("; "), title: "State", cell: (b) => <BackendTag backend={b} /> },
+  { key: "kind", csv: kindName, title: "Store", cell: kindName },
   {
     key: "url",
+    csv: (b) => b.options.url,
     title: "Endpoint",
     wrap: true,
     cell: (b) => <span class="mono">{b.options.url || `Amazon's of ${b.options.region || "its region"}`}</span>,
   },
-  { key: "container", title: "Bucket, container", wrap: true, cell: (b) => <span class="mono">{b.options.container}</span> },
-  { key: "vpools", title: "vPools", right: true, cell: (b) => b.vpools.length },
-  { key: "requests", title: "Requests", right: true, cell: (b) => count(total(b, "requests")) },
+  { key: "container", csv: (b) => b.options.container, title: "Bucket, container", wrap: true, cell: (b) => <span class="mono">{b.options.container}</span> },
+  { key: "vpools", csv: (b) => b.vpools.length, title: "vPools", right: true, cell: (b) => b.vpools.length },
+  { key: "requests", csv: (b) => total(b, "requests"), title: "Requests", right: true, cell: (b) => count(total(b, "requests")) },
   {
     key: "failed",
+    csv: (b) => total(b, "failed"),
     title: "Failed",
     right: true,
     cell: (b) => {
@@ -90,5 +95,5 @@ const columns: Column<RemoteBackend>[] = [
       return n > 0 ? <Tag tone="warn" word={count(n)} /> : "0";
     },
   },
-  { key: "tested", title: "Tested", right: true, cell: (b) => <Age at={b.testedAt} /> },
+  { key: "tested", csv: (b) => b.testedAt, title: "Tested", right: true, cell: (b) => <Age at={b.testedAt} /> },
 ];

@@ -1,3 +1,4 @@
+import { call } from "../api/client";
 import { useState } from "preact/hooks";
 import type { Disk, OSD } from "../api/gen";
 import { bytes } from "../format";
@@ -12,6 +13,7 @@ import { Load } from "../parts/Load";
 import { Card, Empty, Page } from "../parts/Page";
 import { PeekOf } from "../parts/PeekOf";
 import { SearchBox } from "../parts/SearchBox";
+import { TableTools } from "../parts/TableTools";
 import { Tag } from "../parts/StateTag";
 import { ClaimDialog, PrepareDialog } from "./DiskDialogs";
 
@@ -40,9 +42,10 @@ export function DisksPage({ claim }: { claim?: boolean }) {
 }
 
 const deviceColumns: Column<OSD>[] = [
-  { key: "number", title: "Device", cell: (o) => <Link to={`/disks/${o.number}`}>{`Device ${o.number}`}</Link> },
+  { key: "number", csv: (o) => o.number, title: "Device", cell: (o) => <Link to={`/disks/${o.number}`}>{`Device ${o.number}`}</Link> },
   {
     key: "state",
+    csv: (o) => o.problem ?? o.state,
     title: "State",
     wrap: true,
     cell: (o) => (
@@ -59,6 +62,7 @@ const deviceColumns: Column<OSD>[] = [
   },
   {
     key: "node",
+    csv: (o) => o.node,
     title: "Node",
     cell: (o) => (
       <>
@@ -69,6 +73,7 @@ const deviceColumns: Column<OSD>[] = [
   },
   {
     key: "place",
+    csv: place,
     title: "Place",
     wrap: true,
     cell: (o) => (
@@ -78,11 +83,11 @@ const deviceColumns: Column<OSD>[] = [
       </>
     ),
   },
-  { key: "size", title: "Size", right: true, cell: (o) => bytes(o.total) },
-  { key: "used", title: "Used", cell: (o) => <DeviceMeter osd={o} /> },
+  { key: "size", csv: { title: "Size (bytes)", value: (o) => o.total }, title: "Size", right: true, cell: (o) => bytes(o.total) },
+  { key: "used", csv: { title: "Used (bytes)", value: (o) => o.used }, title: "Used", cell: (o) => <DeviceMeter osd={o} /> },
   { key: "health", title: "SMART", cell: (o) => <HealthTag disk={o.disk} /> },
-  { key: "temperature", title: "Temp.", right: true, cell: (o) => temperature(o.disk) },
-  { key: "seen", title: "Seen", right: true, cell: (o) => <Age at={o.observedAt} /> },
+  { key: "temperature", csv: { title: "Temperature (°C)", value: (o) => o.disk?.temperature }, title: "Temp.", right: true, cell: (o) => temperature(o.disk) },
+  { key: "seen", csv: (o) => o.observedAt, title: "Seen", right: true, cell: (o) => <Age at={o.observedAt} /> },
   {
     key: "actions",
     title: "Action",
@@ -99,11 +104,14 @@ function Devices() {
   const filter = { q: query.value.get("q") ?? undefined, cursor: query.value.get("cursor") ?? undefined };
   const osds = useOSDs(filter);
   return (
-    <Card title="Devices of the object store">
+    <Card
+      title="Devices of the object store"
+      aside={<TableTools table="devices" noun="device" columns={deviceColumns} read={(cursor, limit) => call("GET /osds", { query: { ...filter, cursor, limit } })} />}
+    >
       <Load query={osds}>
         {(list) =>
           list.items.length > 0 || filter.cursor ? (
-            <DataTable label="Devices" columns={deviceColumns} rows={list.items} rowKey={(o) => o.uuid} next={list.next} peek={{ id: (o) => String(o.number), name: (o) => `device ${o.number}` }} />
+            <DataTable label="Devices" table="devices" columns={deviceColumns} rows={list.items} rowKey={(o) => o.uuid} next={list.next} peek={{ id: (o) => String(o.number), name: (o) => `device ${o.number}` }} />
           ) : filter.q ? (
             <p class="muted">No device has that in its number, node, place or identity.</p>
           ) : (
@@ -124,13 +132,14 @@ function Devices() {
 }
 
 const diskColumns: Column<Disk>[] = [
-  { key: "name", title: "Disk", cell: (d) => <span class="mono">{d.path}</span> },
-  { key: "model", title: "Model", wrap: true, cell: (d) => d.model ?? <span class="muted">not told</span> },
-  { key: "serial", title: "Serial", cell: (d) => d.serial ?? <span class="muted">not told</span> },
-  { key: "size", title: "Size", right: true, cell: (d) => bytes(d.size) },
-  { key: "kind", title: "Kind", cell: (d) => (d.rotational ? "HDD" : "SSD") },
+  { key: "name", csv: (d) => d.path, title: "Disk", cell: (d) => <span class="mono">{d.path}</span> },
+  { key: "model", csv: (d) => d.model, title: "Model", wrap: true, cell: (d) => d.model ?? <span class="muted">not told</span> },
+  { key: "serial", csv: (d) => d.serial, title: "Serial", cell: (d) => d.serial ?? <span class="muted">not told</span> },
+  { key: "size", csv: { title: "Size (bytes)", value: (d) => d.size }, title: "Size", right: true, cell: (d) => bytes(d.size) },
+  { key: "kind", csv: (d) => (d.rotational ? "HDD" : "SSD"), title: "Kind", cell: (d) => (d.rotational ? "HDD" : "SSD") },
   {
     key: "holds",
+    csv: (d) => (d.osd !== null ? `Device ${d.osd}` : d.usable ? "blank" : d.holds),
     title: "Holds",
     wrap: true,
     cell: (d) =>
@@ -170,12 +179,16 @@ function Disks() {
   const filter = { q: query.value.get("q") ?? undefined, cursor: query.value.get("disks") ?? undefined };
   const disks = useDisks(filter);
   return (
-    <Card title="Disks of this node">
+    <Card
+      title="Disks of this node"
+      aside={<TableTools table="node.disks" noun="disk" columns={diskColumns} read={(cursor, limit) => call("GET /disks", { query: { ...filter, cursor, limit } })} />}
+    >
       <Load query={disks}>
         {(list) =>
           list.items.length > 0 || filter.cursor ? (
             <DataTable
               label="Disks"
+              table="node.disks"
               columns={diskColumns}
               rows={list.items}
               rowKey={(d) => d.name}

@@ -3,7 +3,7 @@ import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { EventList, Job, JobList } from "../api/gen";
 import { dockOpen } from "../store/drawers";
-import { jobEveryMs, useNodes } from "../store/reads";
+import { jobEveryMs } from "../store/reads";
 import { useQuery } from "../store/query";
 import { Button } from "../parts/Button";
 import { DataTable } from "../parts/DataTable";
@@ -12,7 +12,7 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { SilentNodes } from "../parts/SilentNodes";
 import { Tabs } from "../parts/Tabs";
-import { eventColumns, nodeColumn } from "./Events";
+import { useEventColumns } from "./Events";
 import { CancelTask, taskColumns } from "./Tasks";
 
 /** The newest of each; their pages have the rest. */
@@ -62,7 +62,7 @@ function Tasks() {
 
 function Events() {
   const events = useQuery<EventList>("events?dock", () => call("GET /events/history", { query: { limit: rowsMax } }));
-  const several = (useNodes().data?.items ?? []).length > 1;
+  const columns = useEventColumns();
   return (
     <>
       <Load query={events}>
@@ -70,7 +70,7 @@ function Events() {
           <>
             <SilentNodes nodes={list.silent} what="Its events" />
             {list.items.length > 0 ? (
-              <DataTable label="Newest events" columns={several ? [...eventColumns, nodeColumn] : eventColumns} rows={list.items} rowKey={(e) => `${e.node} ${e.seq}`} />
+              <DataTable label="Newest events" columns={columns} rows={list.items} rowKey={(e) => `${e.node} ${e.seq}`} />
             ) : (
               <p class="muted">Nothing happened yet.</p>
             )}

@@ -1,3 +1,4 @@
+import { call } from "../api/client";
 import type { Event, EventSeverity } from "../api/gen";
 import { capital, time } from "../format";
 import { navigate, query, setQuery } from "../router";
@@ -14,6 +15,7 @@ import { ObjectLink } from "../parts/ObjectLink";
 import { Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
 import { SilentNodes } from "../parts/SilentNodes";
+import { TableTools } from "../parts/TableTools";
 import { Tag, type Tone } from "../parts/StateTag";
 
 /** What happened, as the nodes remember it. New events come on top by themselves. */
@@ -97,6 +99,7 @@ function Filters() {
         Export
       </a>
       {!denied("manage") && <Link to="/audit">Who changed what: audit log</Link>}
+      <TableTools table="events" noun="event" columns={useEventColumns()} read={(cursor, limit) => call("GET /events/history", { query: { ...eventQuery(asked(), hoursAsked()), cursor, limit } })} />
     </div>
   );
 }
@@ -107,14 +110,14 @@ function History() {
   const cursor = query.value.get("cursor") ?? undefined;
   const filtered = hours !== undefined || Object.values(filter).some(Boolean);
   const events = useEvents(filter, cursor, hours);
-  const several = (useNodes().data?.items ?? []).length > 1;
+  const columns = useEventColumns();
   return (
     <Load query={events} lines={8}>
       {(list) => (
         <div class="stack">
           <SilentNodes nodes={list.silent} what="Its events" />
           {list.items.length > 0 || list.next || cursor ? (
-            <DataTable label="Events" columns={several ? [...eventColumns, nodeColumn] : eventColumns} rows={list.items} rowKey={(e) => `${e.node} ${e.seq}`} next={list.next} />
+            <DataTable label="Events" table="events" columns={columns} rows={list.items} rowKey={(e) => `${e.node} ${e.seq}`} next={list.next} />
           ) : (
             <Empty
               title={filtered ? "No event matches" : "Nothing happened yet"}
@@ -135,12 +138,13 @@ function History() {
 
 const tones: Record<EventSeverity, Tone> = { info: "info", warning: "warn", error: "bad" };
 
-export const eventColumns: Column<Event>[] = [
-  { key: "time", title: "Time", cell: (e) => <span class="num">{time(e.time)}</span> },
+const eventColumns: Column<Event>[] = [
+  { key: "time", csv: (e) => e.time, title: "Time", cell: (e) => <span class="num">{time(e.time)}</span> },
   { key: "age", title: "Age", cell: (e) => <Age at={Date.parse(e.time)} /> },
-  { key: "object", title: "Object", wrap: true, cell: (e) => <ObjectLink object={e.object} /> },
+  { key: "object", csv: (e) => e.object, title: "Object", wrap: true, cell: (e) => <ObjectLink object={e.object} /> },
   {
     key: "text",
+    csv: (e) => e.text,
     title: "What",
     wrap: true,
     cell: (e) => (
@@ -150,8 +154,13 @@ export const eventColumns: Column<Event>[] = [
       </>
     ),
   },
-  { key: "code", title: "Code", cell: (e) => <code>{e.code}</code> },
+  { key: "code", csv: (e) => e.code, title: "Code", cell: (e) => <code>{e.code}</code> },
 ];
 
 /** Which node saw it, where there are several. */
-export const nodeColumn: Column<Event> = { key: "node", title: "Seen by", cell: (e) => e.node };
+const nodeColumn: Column<Event> = { key: "node", csv: (e) => e.node, title: "Seen by", cell: (e) => e.node };
+
+/** An event in a table. */
+export function useEventColumns(): Column<Event>[] {
+  return (useNodes().data?.items ?? []).length > 1 ? [...eventColumns, nodeColumn] : eventColumns;
+}

@@ -1,3 +1,4 @@
+import { call } from "../api/client";
 import type { ISCSISession, Target } from "../api/gen";
 import { plural } from "../format";
 import { navigate, query } from "../router";
@@ -8,7 +9,9 @@ import { DataTable, type Column } from "../parts/DataTable";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Card, Empty, Page } from "../parts/Page";
+import { PeekOf } from "../parts/PeekOf";
 import { SearchBox } from "../parts/SearchBox";
+import { TableTools } from "../parts/TableTools";
 import { Tag } from "../parts/StateTag";
 import { NewTargetDialog } from "./SharedTarget";
 import { SessionActions, SessionState } from "./TargetParts";
@@ -54,6 +57,7 @@ function Portals() {
 const targetColumns: Column<Target>[] = [
   {
     key: "iqn",
+    csv: (t) => t.iqn,
     title: "Target",
     wrap: true,
     cell: (t) => (
@@ -64,6 +68,7 @@ const targetColumns: Column<Target>[] = [
   },
   {
     key: "luns",
+    csv: (t) => t.luns.map((l) => `${l.lun}: ${l.vdisk}`).join("; "),
     title: "LUNs",
     cell: (t) =>
       t.luns.map((l) => (
@@ -72,9 +77,9 @@ const targetColumns: Column<Target>[] = [
         </span>
       )),
   },
-  { key: "access", title: "Access", cell: (t) => <Access target={t} /> },
-  { key: "sessions", title: "Sessions", right: true, cell: (t) => t.sessions },
-  { key: "created", title: "Created", right: true, cell: (t) => <Age at={t.created} /> },
+  { key: "access", csv: (t) => (t.open ? "any" : t.acl.join("; ")), title: "Access", cell: (t) => <Access target={t} /> },
+  { key: "sessions", csv: (t) => t.sessions, title: "Sessions", right: true, cell: (t) => t.sessions },
+  { key: "created", csv: (t) => t.created, title: "Created", right: true, cell: (t) => <Age at={t.created} /> },
 ];
 
 function Access({ target: t }: { target: Target }) {
@@ -98,6 +103,7 @@ function Targets() {
         <span class="spacer" />
         <span class="toolbar">
           <SearchBox label="Filter targets" />
+          <TableTools table="targets" noun="target" columns={targetColumns} read={(cursor, limit) => call("GET /targets", { query: { ...filter, cursor, limit } })} />
         </span>
       </div>
       <Load query={targets}>
@@ -105,10 +111,12 @@ function Targets() {
           list.items.length > 0 || filter.cursor ? (
             <DataTable
               label="Targets"
+              table="targets"
               columns={targetColumns}
               rows={list.items}
               rowKey={(t) => t.iqn}
               next={list.next}
+              peek={{ id: (t) => t.iqn, name: (t) => t.iqn }}
             />
           ) : (
             <Card title={filter.q ? "No target matches" : "No targets yet"}>
@@ -123,15 +131,17 @@ function Targets() {
           )
         }
       </Load>
+      <PeekOf>{(m, id) => <m.PeekTarget iqn={id} />}</PeekOf>
     </section>
   );
 }
 
 const sessionColumns: Column<ISCSISession>[] = [
-  { key: "initiator", title: "Initiator", wrap: true, cell: (s) => <span class="mono">{s.initiator}</span> },
-  { key: "address", title: "From", cell: (s) => s.address },
+  { key: "initiator", csv: (s) => s.initiator, title: "Initiator", wrap: true, cell: (s) => <span class="mono">{s.initiator}</span> },
+  { key: "address", csv: (s) => s.address, title: "From", cell: (s) => s.address },
   {
     key: "target",
+    csv: (s) => s.target,
     title: "Target",
     wrap: true,
     cell: (s) =>
@@ -143,10 +153,10 @@ const sessionColumns: Column<ISCSISession>[] = [
         <span class="muted">discovery</span>
       ),
   },
-  { key: "portal", title: "Portal", cell: (s) => s.portal },
-  { key: "connections", title: "Connections", right: true, cell: (s) => s.connections },
+  { key: "portal", csv: (s) => s.portal, title: "Portal", cell: (s) => s.portal },
+  { key: "connections", csv: (s) => s.connections, title: "Connections", right: true, cell: (s) => s.connections },
   { key: "state", title: "State", cell: (s) => <SessionState session={s} /> },
-  { key: "since", title: "Since", right: true, cell: (s) => <Age at={s.since} /> },
+  { key: "since", csv: (s) => s.since, title: "Since", right: true, cell: (s) => <Age at={s.since} /> },
   { key: "drop", title: "Action", right: true, cell: (s) => <SessionActions session={s} /> },
 ];
 
@@ -157,7 +167,11 @@ function Sessions() {
   const sessions = useSessions(undefined, query.value.get(sessionCursor) ?? undefined);
   return (
     <section class="stack">
-      <h2>Sessions</h2>
+      <div class="row">
+        <h2>Sessions</h2>
+        <span class="spacer" />
+        <TableTools table="iscsi.sessions" noun="session" columns={sessionColumns} read={(cursor, limit) => call("GET /iscsi/sessions", { query: { cursor, limit } })} />
+      </div>
       <Load query={sessions}>
         {(list) =>
           list.items.length === 0 ? (
@@ -165,6 +179,7 @@ function Sessions() {
           ) : (
             <DataTable
               label="Sessions"
+              table="iscsi.sessions"
               columns={sessionColumns}
               rows={list.items}
               rowKey={(s) => s.id}

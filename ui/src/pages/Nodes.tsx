@@ -16,7 +16,9 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { ErrorPanel } from "../parts/Notice";
 import { Card, Facts, Page } from "../parts/Page";
+import { PeekOf } from "../parts/PeekOf";
 import { SearchBox } from "../parts/SearchBox";
+import { TableTools } from "../parts/TableTools";
 import { Tag, type Tone } from "../parts/StateTag";
 import { AddNode, JoinTokensCard, MakeCluster, noCluster } from "./JoinTokens";
 
@@ -49,11 +51,12 @@ export function NodesPage({ dialog }: { dialog?: "join" | "cluster" }) {
     >
       <div class="toolbar" role="search">
         <SearchBox label="Filter nodes by name" />
+        <TableTools table="nodes" noun="node" columns={columns(c)} read={(cursor, limit) => call("GET /nodes", { query: { ...filter, cursor, limit } })} />
       </div>
       <div class="stack-wide">
         <Load query={nodes}>
           {(list) => (
-            <DataTable label="Nodes" columns={columns(c)} rows={list.items} rowKey={(n) => n.id} next={list.next} />
+            <DataTable label="Nodes" table="nodes" columns={columns(c)} rows={list.items} rowKey={(n) => n.id} next={list.next} peek={{ id: (n) => n.id, name: (n) => n.name }} />
           )}
         </Load>
         <Load query={cluster}>
@@ -65,6 +68,7 @@ export function NodesPage({ dialog }: { dialog?: "join" | "cluster" }) {
           )}
         </Load>
       </div>
+      <PeekOf>{(m, id) => <m.PeekNode id={id} />}</PeekOf>
       {/* A node is added to a cluster: without one, that is made first. */}
       {c && dialog && (c.name === null ? <MakeCluster reason={noCluster(c)} onClose={close} /> : dialog === "join" && <AddNode onClose={close} />)}
     </Page>
@@ -238,15 +242,15 @@ export function load(n: Member): string {
 }
 
 const columns = (cluster: ClusterStatus | undefined): Column<Member>[] => [
-  { key: "name", title: "Name", cell: (n) => <NodeLink node={n} /> },
-  { key: "state", title: "State", cell: (n) => <NodeTag node={n} /> },
-  { key: "heard", title: "Heard", cell: heard },
-  { key: "vdisks", title: "vDisks", right: true, cell: (n) => n.vdisks },
-  { key: "load", title: "Load", wrap: true, cell: (n) => <span class={n.load ? undefined : "muted"}>{load(n)}</span> },
-  { key: "domain", title: "Domain", cell: (n) => n.domain || <span class="muted">not said</span> },
-  { key: "portals", title: "Portals", wrap: true, cell: (n) => <span class="mono">{n.portals.join(" ")}</span> },
-  { key: "version", title: "Version", cell: (n) => n.version },
-  { key: "started", title: "Started", right: true, cell: (n) => <Age at={n.startedAt} /> },
+  { key: "name", csv: (n) => n.name, title: "Name", cell: (n) => <NodeLink node={n} /> },
+  { key: "state", csv: (n) => n.state, title: "State", cell: (n) => <NodeTag node={n} /> },
+  { key: "heard", csv: (n) => n.liveness, title: "Heard", cell: heard },
+  { key: "vdisks", csv: (n) => n.vdisks, title: "vDisks", right: true, cell: (n) => n.vdisks },
+  { key: "load", csv: { title: "Processors (%)", value: (n) => n.load?.cpu }, title: "Load", wrap: true, cell: (n) => <span class={n.load ? undefined : "muted"}>{load(n)}</span> },
+  { key: "domain", csv: (n) => n.domain, title: "Domain", cell: (n) => n.domain || <span class="muted">not said</span> },
+  { key: "portals", csv: (n) => n.portals.join(" "), title: "Portals", wrap: true, cell: (n) => <span class="mono">{n.portals.join(" ")}</span> },
+  { key: "version", csv: (n) => n.version, title: "Version", cell: (n) => n.version },
+  { key: "started", csv: (n) => n.startedAt, title: "Started", right: true, cell: (n) => <Age at={n.startedAt} /> },
   { key: "actions", title: "Actions", right: true, cell: (n) => <NodeActions node={n} cluster={cluster} small /> },
 ];
 

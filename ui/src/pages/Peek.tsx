@@ -1,12 +1,12 @@
 // What lists show of one row beside them: a script of its own, loaded when a row is looked at first.
 import type { ComponentChildren } from "preact";
 import { call } from "../api/client";
-import type { OSD, VDisk, VPool } from "../api/gen";
-import { bytes, count, latency, percent } from "../format";
+import type { Member, OSD, Snapshot, VDisk, VPool } from "../api/gen";
+import { bytes, count, latency, percent, time } from "../format";
 import { ranges, useHistory, type Charted } from "../store/history";
 import { useOSD } from "../store/objects";
 import { useQuery } from "../store/query";
-import { statusEveryMs, useStatus, vdiskKey, vpoolKey } from "../store/reads";
+import { statusEveryMs, useStatus, useTarget, vdiskKey, vpoolKey } from "../store/reads";
 import { Age } from "../parts/Age";
 import { HealthTag, label, OSDTag, place, temperature } from "../parts/DeviceParts";
 import { LabelChips } from "../parts/LabelChips";
@@ -17,7 +17,8 @@ import { Notice } from "../parts/Notice";
 import { Facts } from "../parts/Page";
 import { Peek } from "../parts/Peek";
 import { Sparkline } from "../parts/Sparkline";
-import { VDiskTag, VPoolTag, vdiskFace, vpoolFace } from "../parts/StateTag";
+import { Tag, VDiskTag, VPoolTag, vdiskFace, vpoolFace } from "../parts/StateTag";
+import { NodeTag } from "./Nodes";
 import { mirrored } from "./VDiskNode";
 
 /** The time of the lines. */
@@ -127,14 +128,110 @@ function DeviceFacts({ osd: o }: { osd: OSD }) {
   );
 }
 
+/** One target: where and to whom it is shown, and its LUNs. */
+export function PeekTarget({ iqn }: { iqn: string }) {
+  const target = useTarget(iqn);
+  const name = target.data?.luns.length === 1 ? target.data.luns[0]?.vdisk : undefined;
+  return (
+    <Peek id={iqn} title={name ? `Target of ${name}` : "Target"} to={`/iscsi/${encodeURIComponent(iqn)}`}>
+      <Load query={target}>
+        {(t) => (
+          <Facts
+            rows={[
+              ["Name", <span key="iqn" class="mono">{t.iqn}</span>],
+              ["Sessions", t.sessions],
+              ["Initiators", t.open ? "any with the secret" : t.acl.length > 0 ? <Each key="acl" of={t.acl} /> : <span class="muted">nobody yet</span>],
+              ...t.luns.map((l): Row => [`LUN ${l.lun}`, <span key={l.lun}><Link to={`/vdisks/${encodeURIComponent(l.vdisk)}`}>{l.vdisk}</Link>, {bytes(l.size)}</span>]),
+              ["Created", <Age key="created" at={t.created} />],
+            ]}
+          />
+        )}
+      </Load>
+    </Peek>
+  );
+}
+
+/** Several names, each in a line. */
+function Each({ of }: { of: string[] }) {
+  return (
+    <>
+      {of.map((line) => (
+        <div key={line} class="mono">
+          {line}
+        </div>
+      ))}
+    </>
+  );
+}
+
+/** One node of the cluster. */
+export function PeekNode({ id }: { id: string }) {
+  const node = useQuery<Member>("node:" + id, () => call("GET /nodes/{node}", { path: { node: id } }), statusEveryMs);
+  const n = node.data;
+  return (
+    <Peek id={id} title={n?.name ?? id} to={`/nodes/${encodeURIComponent(n?.name ?? id)}`} state={n && <NodeTag node={n} />}>
+      <Load query={node}>
+        {(shown) => (
+          <>
+            <Lines kind="node" id={shown.id} at={shown.name} />
+            {shown.load && (
+              <>
+                <Fill what="Processors" part={shown.load.cpu} whole={100} format={share} />
+                <Fill what="Memory" part={shown.load.memory} whole={100} format={share} />
+                <Fill what="Journals" part={shown.load.journal} whole={100} format={share} />
+              </>
+            )}
+            <Facts
+              rows={[
+                ["vDisks", <Link key="vdisks" to={`/vdisks?node=${encodeURIComponent(shown.name)}`}>{shown.vdisks}</Link>],
+                ["Domain", shown.domain || <span class="muted">not said</span>],
+                ["Portals", shown.portals.length > 0 ? <Each key="portals" of={shown.portals} /> : "none"],
+                ["Version", shown.version],
+                ["Started", <Age key="started" at={shown.startedAt} />],
+                ["Joined", <Age key="joined" at={shown.joinedAt} />],
+              ]}
+            />
+          </>
+        )}
+      </Load>
+    </Peek>
+  );
+}
+
+/** One snapshot, as its list has it; undefined: that has it no more. */
+export function PeekSnapshot({ id, snapshot: s }: { id: string; snapshot: Snapshot | undefined }) {
+  return (
+    <Peek id={id} title={s?.name ?? "Snapshot"} state={s && (s.inBackend ? <Tag tone="ok" word="In the backend" /> : <Tag tone="info" word="Not in the backend yet" />)}>
+      {s ? (
+        <Facts
+          rows={[
+            ["Made", time(s.created)],
+            ["Age", <Age key="age" at={s.created} />],
+            ["Size", bytes(s.size)],
+            ["By", s.automatic ? "schedule" : "hand"],
+            ["Consistent", s.consistent ? "applications" : "crash"],
+            ["Sticky", s.sticky ? "yes" : "no"],
+            ["Labels", <LabelChips key="labels" labels={s.labels} />],
+            ["Id", <code key="id">{s.id}</code>],
+          ]}
+        />
+      ) : (
+        <p class="muted">It is not on this page of the list.</p>
+      )}
+    </Peek>
+  );
+}
+
+const share = (n: number): string => `${n} %`;
+
 /** How full something is; plain where full is no trouble. */
-function Fill({ what, part, whole, plain }: { what: string; part: number; whole: number; plain?: boolean }) {
+function Fill({ what, part, whole, plain, format = bytes }: { what: string; part: number; whole: number; plain?: boolean; format?: (n: number) => string }) {
   const share = whole > 0 ? part / whole : 0;
   return (
     <div class="stack-tight">
       <div class="row">
         <b>{what}</b> <span class="spacer" />
-        {bytes(part)} of {bytes(whole)} ({percent(part, whole)})
+        {format === bytes ? `${bytes(part)} of ${bytes(whole)} (${percent(part, whole)})` : format(part)}
       </div>
       <Meter label={`${what}: ${percent(part, whole)}`} parts={[{ share, class: plain ? "" : fillTone(share) }]} />
     </div>

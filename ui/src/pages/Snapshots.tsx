@@ -19,6 +19,8 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Notice } from "../parts/Notice";
 import { Card, Empty } from "../parts/Page";
+import { PeekOf } from "../parts/PeekOf";
+import { TableTools } from "../parts/TableTools";
 import { Tag } from "../parts/StateTag";
 import { CloneDialog } from "./CloneDialog";
 import { RollbackDialog } from "./RollbackDialog";
@@ -47,6 +49,12 @@ export function SnapshotsTab({ vdisk }: { vdisk: VDisk }) {
             <Link class="btn small" to={`/schedules?vdisk=${encodeURIComponent(vdisk.name)}`}>
               Schedule
             </Link>
+            <TableTools
+              table="vdisk.snapshots"
+              noun="snapshot"
+              columns={columns(vdisk)}
+              read={(cursor, limit) => call("GET /vdisks/{vdisk}/snapshots", { path: { vdisk: vdisk.id }, query: { sort: "-seq", cursor, limit } })}
+            />
             <Button small kind="primary" needs="write" reason={noSnapshot(vdisk)} onClick={() => setCreate(true)}>
               Create snapshot
             </Button>
@@ -64,17 +72,20 @@ export function SnapshotsTab({ vdisk }: { vdisk: VDisk }) {
             ) : (
               <DataTable
                 label="Snapshots"
+                table="vdisk.snapshots"
                 columns={columns(vdisk)}
                 rows={page.items}
                 rowKey={(s) => s.id}
                 next={page.next}
                 cursor="snapshots"
                 choice={{ chosen, choose, name: (s) => s.name }}
+                peek={{ id: (s) => s.id, name: (s) => s.name }}
               />
             )
           }
         </Load>
       </Card>
+      <PeekOf>{(m, id) => <m.PeekSnapshot id={id} snapshot={items.find((s) => s.id === id)} />}</PeekOf>
       {create && <CreateSnapshotDialog vdisk={vdisk} onClose={() => setCreate(false)} />}
     </>
   );
@@ -90,6 +101,7 @@ function columns(vdisk: VDisk): Column<Snapshot>[] {
   return [
     {
       key: "name",
+      csv: (s) => s.name,
       title: "Name",
       wrap: true,
       cell: (s) => (
@@ -103,13 +115,14 @@ function columns(vdisk: VDisk): Column<Snapshot>[] {
         </span>
       ),
     },
-    { key: "created", title: "Made", cell: (s) => <span class="num">{time(s.created)}</span> },
+    { key: "created", csv: (s) => s.created, title: "Made", cell: (s) => <span class="num">{time(s.created)}</span> },
     { key: "age", title: "Age", cell: (s) => <Age at={s.created} /> },
-    { key: "size", title: "Size", right: true, cell: (s) => bytes(s.size) },
-    { key: "automatic", title: "By", cell: (s) => (s.automatic ? "schedule" : "hand") },
-    { key: "consistent", title: "Consistent", cell: (s) => (s.consistent ? "applications" : "crash") },
+    { key: "size", csv: { title: "Size (bytes)", value: (s) => s.size }, title: "Size", right: true, cell: (s) => bytes(s.size) },
+    { key: "automatic", csv: (s) => (s.automatic ? "schedule" : "hand"), title: "By", cell: (s) => (s.automatic ? "schedule" : "hand") },
+    { key: "consistent", csv: (s) => (s.consistent ? "applications" : "crash"), title: "Consistent", cell: (s) => (s.consistent ? "applications" : "crash") },
     {
       key: "backend",
+      csv: (s) => (s.inBackend ? "yes" : "not yet"),
       title: "In backend",
       cell: (s) =>
         s.inBackend ? <Tag tone="ok" word="Yes" /> : <Tag tone="info" word="Not yet" title="Durable on this node; the next commit takes it there" />,

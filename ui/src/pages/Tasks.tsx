@@ -17,6 +17,7 @@ import { ObjectLink } from "../parts/ObjectLink";
 import { Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
 import { SilentNodes } from "../parts/SilentNodes";
+import { TableTools } from "../parts/TableTools";
 
 const kinds: Record<JobKind, string> = {
   backup: "Backups of the metadata",
@@ -92,6 +93,7 @@ function Filters() {
           {object} ×
         </Button>
       )}
+      <TableTools table="tasks" noun="task" columns={csvColumns} read={(cursor, limit) => call("GET /jobs", { query: { ...asked(), cursor, limit } })} />
     </div>
   );
 }
@@ -108,7 +110,7 @@ function List() {
           <div class="stack">
             <SilentNodes nodes={list.silent} what="Its tasks" />
             {list.items.length > 0 || list.next || filter.cursor ? (
-              <DataTable label="Tasks" columns={taskColumns(setCancelled)} rows={list.items} rowKey={(j) => `${j.id} ${j.node}`} next={list.next} />
+              <DataTable label="Tasks" table="tasks" columns={taskColumns(setCancelled)} rows={list.items} rowKey={(j) => `${j.id} ${j.node}`} next={list.next} />
             ) : (
               <Empty
                 title={filtered ? "No task matches" : "Nothing runs"}
@@ -127,11 +129,15 @@ function List() {
   );
 }
 
+/** For the tools of the table, in which nothing is cancelled. */
+const csvColumns = taskColumns(() => {});
+
 /** A task in a table; cancel asks whether one is to end. */
 export function taskColumns(cancel: (j: Job) => void): Column<Job>[] {
   return [
     {
       key: "what",
+      csv: (j) => `${j.object}: ${j.what}`,
       title: "Task",
       wrap: true,
       cell: (j) => (
@@ -143,9 +149,10 @@ export function taskColumns(cancel: (j: Job) => void): Column<Job>[] {
         </>
       ),
     },
-    { key: "state", title: "State", cell: (j) => <JobTag job={j} /> },
+    { key: "state", csv: (j) => (j.error ? `${j.state}: ${j.error}` : j.state), title: "State", cell: (j) => <JobTag job={j} /> },
     {
       key: "progress",
+      csv: progress,
       title: "Progress",
       cell: (j) => (
         <div class="stack-tight">
@@ -154,10 +161,10 @@ export function taskColumns(cancel: (j: Job) => void): Column<Job>[] {
         </div>
       ),
     },
-    { key: "pace", title: "Rate", wrap: true, cell: (j) => <span class="num small">{j.state === "running" || j.endedAt ? pace(j) : ""}</span> },
-    { key: "node", title: "Node", cell: (j) => j.node || "–" },
-    { key: "started", title: "Started", right: true, cell: (j) => (j.startedAt ? <Age at={j.startedAt} /> : "") },
-    { key: "ended", title: "Ended", right: true, cell: (j) => (j.endedAt ? <Age at={j.endedAt} /> : "") },
+    { key: "pace", csv: pace, title: "Rate", wrap: true, cell: (j) => <span class="num small">{j.state === "running" || j.endedAt ? pace(j) : ""}</span> },
+    { key: "node", csv: (j) => j.node, title: "Node", cell: (j) => j.node || "–" },
+    { key: "started", csv: (j) => j.startedAt, title: "Started", right: true, cell: (j) => (j.startedAt ? <Age at={j.startedAt} /> : "") },
+    { key: "ended", csv: (j) => j.endedAt, title: "Ended", right: true, cell: (j) => (j.endedAt ? <Age at={j.endedAt} /> : "") },
     {
       key: "act",
       title: "Action",

@@ -16,7 +16,9 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Notice } from "../parts/Notice";
 import { Empty, Page } from "../parts/Page";
+import { PeekOf } from "../parts/PeekOf";
 import { SearchBox } from "../parts/SearchBox";
+import { TableTools } from "../parts/TableTools";
 
 /** vDisks that are only there to be cloned. */
 export function TemplatesPage() {
@@ -30,11 +32,21 @@ export function TemplatesPage() {
     <Page title="Templates">
       <div class="toolbar" role="search">
         <SearchBox label="Filter templates by name or label" />
+        <TableTools table="templates" noun="template" columns={columns} read={(cursor, limit) => call("GET /vdisks", { query: { ...filter, state: "template" as const, cursor, limit } })} />
       </div>
       <Load query={list}>
         {(page) =>
           page.items.length > 0 || filter.cursor ? (
-            <DataTable label="Templates" columns={columns} rows={page.items} rowKey={(v) => v.id} order={filter.sort} next={page.next} />
+            <DataTable
+              label="Templates"
+              table="templates"
+              columns={columns}
+              rows={page.items}
+              rowKey={(v) => v.id}
+              order={filter.sort}
+              next={page.next}
+              peek={{ id: (v) => v.id, name: (v) => v.name }}
+            />
           ) : (
             <Empty
               title={filter.q ? "No template matches" : "No templates yet"}
@@ -46,16 +58,17 @@ export function TemplatesPage() {
           )
         }
       </Load>
+      <PeekOf>{(m, id) => <m.PeekVDisk id={id} />}</PeekOf>
     </Page>
   );
 }
 
 const columns: Column<VDisk>[] = [
-  { key: "name", title: "Name", sort: "name", cell: (v) => <Link to={`/vdisks/${encodeURIComponent(v.name)}?tab=lineage`}>{v.name}</Link> },
-  { key: "vpool", title: "vPool", sort: "vpool", cell: (v) => <Link to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link> },
-  { key: "size", title: "Size", sort: "size", right: true, cell: (v) => bytes(v.size) },
-  { key: "stored", title: "Stored", sort: "stored", right: true, cell: (v) => bytes(v.stored) },
-  { key: "created", title: "Made", sort: "created", right: true, cell: (v) => <Age at={v.created} /> },
+  { key: "name", csv: (v) => v.name, title: "Name", sort: "name", cell: (v) => <Link to={`/vdisks/${encodeURIComponent(v.name)}?tab=lineage`}>{v.name}</Link> },
+  { key: "vpool", csv: (v) => v.vpool, title: "vPool", sort: "vpool", cell: (v) => <Link to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link> },
+  { key: "size", csv: { title: "Size (bytes)", value: (v) => v.size }, title: "Size", sort: "size", right: true, cell: (v) => bytes(v.size) },
+  { key: "stored", csv: { title: "Stored (bytes)", value: (v) => v.stored }, title: "Stored", sort: "stored", right: true, cell: (v) => bytes(v.stored) },
+  { key: "created", csv: (v) => v.created, title: "Made", sort: "created", right: true, cell: (v) => <Age at={v.created} /> },
   { key: "actions", title: "Actions", right: true, cell: (v) => <CreateButton template={v} /> },
 ];
 

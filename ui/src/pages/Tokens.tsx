@@ -16,6 +16,7 @@ import { SelectField, TextField } from "../parts/Field";
 import { Load } from "../parts/Load";
 import { FormError, Notice } from "../parts/Notice";
 import { Empty, Page } from "../parts/Page";
+import { TableTools } from "../parts/TableTools";
 import { roleOptions } from "../parts/roles";
 
 /** Bearer tokens for programs: one's own, or everybody's for who manages. */
@@ -34,7 +35,12 @@ export function TokensPage({ create = false }: { create?: boolean }) {
       <Load query={tokens}>
         {(list) =>
           list.items.length > 0 || filter.cursor ? (
-            <DataTable label="Tokens" columns={columns} rows={list.items} rowKey={(t) => t.id} next={list.next} />
+            <>
+              <div class="toolbar">
+                <TableTools table="tokens" noun="token" columns={columns} read={(cursor, limit) => call("GET /tokens", { query: { cursor, limit } })} />
+              </div>
+              <DataTable label="Tokens" table="tokens" columns={columns} rows={list.items} rowKey={(t) => t.id} next={list.next} />
+            </>
           ) : (
             <Empty
               title="No tokens yet"
@@ -54,11 +60,11 @@ export function TokensPage({ create = false }: { create?: boolean }) {
 }
 
 const columns: Column<Token>[] = [
-  { key: "name", title: "Name", cell: (t) => t.name },
-  { key: "user", title: "User", cell: (t) => t.user },
-  { key: "role", title: "Role", cell: (t) => t.role },
-  { key: "created", title: "Created", right: true, cell: (t) => <Age at={t.created} /> },
-  { key: "expires", title: "Expires", cell: (t) => <Until at={t.expires} /> },
+  { key: "name", csv: (t) => t.name, title: "Name", cell: (t) => t.name },
+  { key: "user", csv: (t) => t.user, title: "User", cell: (t) => t.user },
+  { key: "role", csv: (t) => t.role, title: "Role", cell: (t) => t.role },
+  { key: "created", csv: (t) => t.created, title: "Created", right: true, cell: (t) => <Age at={t.created} /> },
+  { key: "expires", csv: (t) => t.expires, title: "Expires", cell: (t) => <Until at={t.expires} /> },
   { key: "actions", title: "Action", right: true, cell: (t) => <Revoke token={t} /> },
 ];
 

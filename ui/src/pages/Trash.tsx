@@ -16,6 +16,7 @@ import { FormDialog } from "../parts/FormDialog";
 import { Load } from "../parts/Load";
 import { Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
+import { TableTools } from "../parts/TableTools";
 
 /** Deleted vDisks that their vPools keep for a while. */
 export function TrashPage() {
@@ -25,11 +26,12 @@ export function TrashPage() {
     <Page title="Trash">
       <div class="toolbar" role="search">
         <SearchBox label="Filter the trash by name or label" />
+        <TableTools table="trash" noun="vDisk" columns={columns} read={(cursor, limit) => call("GET /trash", { query: { ...filter, cursor, limit } })} />
       </div>
       <Load query={trash}>
         {(list) =>
           list.items.length > 0 || filter.cursor ? (
-            <DataTable label="Trash" columns={columns} rows={list.items} rowKey={(v) => v.id} next={list.next} />
+            <DataTable label="Trash" table="trash" columns={columns} rows={list.items} rowKey={(v) => v.id} next={list.next} />
           ) : (
             <Empty
               title="Nothing in the trash"
@@ -45,12 +47,12 @@ export function TrashPage() {
 }
 
 const columns: Column<Trashed>[] = [
-  { key: "name", title: "Name", cell: (v) => v.name },
-  { key: "vpool", title: "vPool", cell: (v) => v.vpool },
-  { key: "size", title: "Size", right: true, cell: (v) => bytes(v.size) },
-  { key: "stored", title: "Stored", right: true, cell: (v) => bytes(v.stored) },
-  { key: "trashedAt", title: "Deleted", right: true, cell: (v) => <Age at={v.trashedAt} /> },
-  { key: "purgeAt", title: "Gone at", right: true, cell: (v) => new Date(v.purgeAt).toLocaleString() },
+  { key: "name", csv: (v) => v.name, title: "Name", cell: (v) => v.name },
+  { key: "vpool", csv: (v) => v.vpool, title: "vPool", cell: (v) => v.vpool },
+  { key: "size", csv: { title: "Size (bytes)", value: (v) => v.size }, title: "Size", right: true, cell: (v) => bytes(v.size) },
+  { key: "stored", csv: { title: "Stored (bytes)", value: (v) => v.stored }, title: "Stored", right: true, cell: (v) => bytes(v.stored) },
+  { key: "trashedAt", csv: (v) => v.trashedAt, title: "Deleted", right: true, cell: (v) => <Age at={v.trashedAt} /> },
+  { key: "purgeAt", csv: (v) => v.purgeAt, title: "Gone at", right: true, cell: (v) => new Date(v.purgeAt).toLocaleString() },
   { key: "actions", title: "Actions", right: true, cell: (v) => <Actions vdisk={v} /> },
 ];
 

@@ -17,6 +17,7 @@ import { FormError, Notice } from "../parts/Notice";
 import { Page } from "../parts/Page";
 import { NewPasswordField } from "../parts/PasswordField";
 import { SearchBox } from "../parts/SearchBox";
+import { TableTools } from "../parts/TableTools";
 import { roleOptions } from "../parts/roles";
 import { PasswordDialog } from "./PasswordDialog";
 
@@ -42,6 +43,7 @@ export function UsersPage({ create = false }: { create?: boolean }) {
     >
       <div class="toolbar" role="search">
         <SearchBox label="Filter users by name" />
+        <TableTools table="users" noun="user" columns={columns} read={(cursor, limit) => call("GET /users", { query: { ...filter, cursor, limit } })} />
       </div>
       <List filter={filter} />
       {create && <CreateUser onClose={() => navigate("/users")} />}
@@ -54,17 +56,17 @@ function List({ filter }: { filter: { q?: string; cursor?: string } }) {
   return (
     <Load query={users}>
       {(list) => (
-        <DataTable label="Users" columns={columns} rows={list.items} rowKey={(u) => u.name} next={list.next} />
+        <DataTable label="Users" table="users" columns={columns} rows={list.items} rowKey={(u) => u.name} next={list.next} />
       )}
     </Load>
   );
 }
 
 const columns: Column<User>[] = [
-  { key: "name", title: "Name", cell: (u) => (u.name === session.value?.user ? `${u.name} (you)` : u.name) },
-  { key: "role", title: "Role", cell: (u) => (u.external ? `${u.role}, by its groups` : <RoleChoice user={u} />) },
-  { key: "from", title: "Signs in", cell: (u) => (!u.external ? "Password" : u.external.counts ? "Provider" : "Provider, refused now") },
-  { key: "created", title: "Created", right: true, cell: (u) => <Age at={u.created} /> },
+  { key: "name", csv: (u) => u.name, title: "Name", cell: (u) => (u.name === session.value?.user ? `${u.name} (you)` : u.name) },
+  { key: "role", csv: (u) => u.role, title: "Role", cell: (u) => (u.external ? `${u.role}, by its groups` : <RoleChoice user={u} />) },
+  { key: "from", csv: (u) => (u.external ? u.external.issuer : "password"), title: "Signs in", cell: (u) => (!u.external ? "Password" : u.external.counts ? "Provider" : "Provider, refused now") },
+  { key: "created", csv: (u) => u.created, title: "Created", right: true, cell: (u) => <Age at={u.created} /> },
   { key: "actions", title: "Actions", right: true, cell: (u) => <UserActions user={u} /> },
 ];
 

@@ -17,8 +17,8 @@ export type Column<T> = {
   cell: (row: T) => ComponentChildren;
   /** It is shown only where it was chosen. */
   optional?: boolean;
-  /** What a CSV file has of it, under a title with the unit; without it, nothing. */
-  csv?: { title: string; value: (row: T) => Cell };
+  /** What a CSV file has of it, under its own title or another one with the unit; without it, nothing. */
+  csv?: ((row: T) => Cell) | { title: string; value: (row: T) => Cell };
 };
 
 type Props<T> = {

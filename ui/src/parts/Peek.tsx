@@ -8,7 +8,7 @@ import { Link } from "./Link";
 /** Where the panel has no room beside the list and covers it, as the shell's phone layout begins. */
 const narrow = matchMedia("(max-width: 820px)");
 
-type Props = { id: string; title: string; to: string; state?: ComponentChildren; children: ComponentChildren };
+type Props = { id: string; title: string; /** Its page, where it has one. */ to?: string; state?: ComponentChildren; children: ComponentChildren };
 
 /** One row of a list beside it: what it is, without leaving the list. On a phone it covers the page. */
 export function Peek({ id, title, to, state, children }: Props) {
@@ -68,9 +68,11 @@ export function Peek({ id, title, to, state, children }: Props) {
         <div class="peek-state">
           {state}
           <span class="spacer" />
-          <Link class="btn small" to={to}>
-            Open
-          </Link>
+          {to && (
+            <Link class="btn small" to={to}>
+              Open
+            </Link>
+          )}
         </div>
       </div>
       <div class="peek-body stack-wide">{children}</div>

@@ -3,7 +3,7 @@ import { save } from "../api/client";
 import { plural } from "../format";
 import { csv } from "../store/csv";
 import { asApiError } from "../store/query";
-import { chooseColumn, compact, resetColumns, setCompact, shownColumns } from "../store/tables";
+import { chooseColumn, compact, ownName, resetColumns, setCompact, shownColumns } from "../store/tables";
 import { toast } from "../store/toasts";
 import { Anchored } from "./Anchored";
 import { Button } from "./Button";
@@ -111,13 +111,14 @@ function CSVButton<T>({ table, noun, columns, read }: Props<T>) {
       if (gone.current) {
         return; // somebody went elsewhere meanwhile
       }
-      const cells = shownColumns(table, columns).flatMap((c) => (c.csv ? [c.csv] : []));
+      const cells = shownColumns(table, columns).flatMap((c) => (typeof c.csv === "function" ? [{ title: c.title, value: c.csv }] : c.csv ? [c.csv] : []));
+      const file = `${ownName(table)}.csv`;
       const text = csv([cells.map((c) => c.title), ...rows.map((r) => cells.map((c) => c.value(r)))]);
-      save(new Blob([text], { type: "text/csv;charset=utf-8;header=present" }), `${table}.csv`);
+      save(new Blob([text], { type: "text/csv;charset=utf-8;header=present" }), file);
       if (next) {
-        toast("warn", `${table}.csv has the first ${plural(rows.length, noun)} of more: narrow the filter for the others`);
+        toast("warn", `${file} has the first ${plural(rows.length, noun)} of more: narrow the filter for the others`);
       } else {
-        toast("ok", `${table}.csv has ${plural(rows.length, noun)}`);
+        toast("ok", `${file} has ${plural(rows.length, noun)}`);
       }
     } catch (error) {
       toast("bad", asApiError(error).message);

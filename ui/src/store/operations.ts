@@ -49,14 +49,21 @@ export function useSilences(cursor?: string): Query<SilenceList> {
   return useQuery("silences?" + (cursor ?? ""), () => call("GET /alerts/silences", { query: { cursor, limit: pageSize } }), slowEveryMs);
 }
 
+/** When it was so many hours ago. */
+function since(hours: number | undefined): string | undefined {
+  return hours ? new Date(Date.now() - hours * 3_600_000).toISOString() : undefined;
+}
+
 export type AuditFilter = { q?: string; user?: string; operation?: string; node?: string; cursor?: string };
+
+/** What a filter of the audit log asks for. */
+export function auditQuery(filter: AuditFilter, hours?: number) {
+  return { ...filter, since: since(hours) };
+}
 
 /** The audit log of a node, newest first; hours back from now, absent: all of it. */
 export function useAudit(filter: AuditFilter, hours?: number): Query<AuditList> {
-  const load = () => {
-    const since = hours ? new Date(Date.now() - hours * 3_600_000).toISOString() : undefined;
-    return call("GET /audit", { query: { ...filter, since, limit: pageSize } });
-  };
+  const load = () => call("GET /audit", { query: { ...auditQuery(filter, hours), limit: pageSize } });
   return useQuery(`audit?${hours ?? ""}${JSON.stringify(filter)}`, load, filter.cursor ? undefined : everyMs);
 }
 
@@ -64,7 +71,7 @@ export type EventFilter = { q?: string; object?: string; code?: string; severity
 
 /** What a filter of events asks for; hours back from now, absent: all of it. */
 export function eventQuery(filter: EventFilter, hours?: number) {
-  return { ...filter, since: hours ? new Date(Date.now() - hours * 3_600_000).toISOString() : undefined };
+  return { ...filter, since: since(hours) };
 }
 
 /** The history of events of all nodes, or of one, newest first. The stream tells of new ones. */

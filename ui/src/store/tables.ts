@@ -19,10 +19,20 @@ const changes = signal(0);
 /** What the choice of columns has to know of one. */
 type Column = { key: string; optional?: boolean };
 
+/** What a table is called without the page, which stands before a dot where it is not the only table there. */
+export function ownName(table: string): string {
+  return table.slice(table.indexOf(".") + 1);
+}
+
+/** The parameter of the address that has the columns of a table. */
+function parameter(table: string): string {
+  return table.includes(".") ? "cols-" + ownName(table) : "cols";
+}
+
 /** The columns that are shown of a table: those of the address, those remembered, or the usual ones. The first is always there. */
 export function shownColumns<C extends Column>(table: string, all: C[]): C[] {
   void changes.value;
-  const text = query.value.get("cols") ?? localStorage.getItem(columnsPlace + table);
+  const text = query.value.get(parameter(table)) ?? localStorage.getItem(columnsPlace + table);
   const keys = text?.split(",");
   return all.filter((c, i) => i === 0 || (keys ? keys.includes(c.key) : !c.optional));
 }
@@ -46,6 +56,6 @@ function keep(table: string, keys: string | undefined): void {
   } else {
     localStorage.removeItem(columnsPlace + table);
   }
-  setQuery({ cols: keys }, { replace: true });
+  setQuery({ [parameter(table)]: keys }, { replace: true });
   changes.value++;
 }
