@@ -25,7 +25,29 @@ func TestMany(t *testing.T) {
 	palette(p)
 	keys(p)
 	bulk(p)
+	roles(p, n)
 	p.noConsoleErrors()
+}
+
+// roles changes a role, which is shown at once, and as it was when the node refuses it.
+func roles(p *page, n *testNode) {
+	n.call(http.MethodPost, "/users", map[string]any{"name": viewer, "password": password, "role": "read"}, nil)
+	role := func(is string) string {
+		return fmt.Sprintf(`document.querySelector("select[aria-label='Role of viewer']")?.value === %q`, is)
+	}
+	p.do("a role is shown before the node has agreed", to("/users"), visible(`select[aria-label="Role of viewer"]`), chromedp.Evaluate[chromedp.Void](`{
+		const real = window.fetch;
+		window.fetch = async (path, ...rest) => {
+			const request = path instanceof Request ? path : new Request(path, ...rest);
+			if (request.method !== "PATCH") { return real(path, ...rest); }
+			await new Promise((done) => { window.refuse = done; });
+			window.fetch = real;
+			return new Response(JSON.stringify({code: "unavailable", message: "The registry does not answer"}), {status: 503, headers: {"Content-Type": "application/json"}});
+		};
+	}`), choose(`select[aria-label="Role of viewer"]`, "write"), visible(`//tr[contains(@class,"pending")][@aria-busy="true"]//td[contains(.,"viewer")]`), until(role("write")))
+	p.audit("a row that is being changed")
+	p.shot("91-pending")
+	p.do("and as it was when it is refused", chromedp.Evaluate[chromedp.Void](`window.refuse()`), visible(`//*[@class="toast"][contains(.,"The registry does not answer")]`), absent(`tr.pending`), until(role("read")))
 }
 
 // press is one key or chord, as a keyboard sends it to whatever has the focus.
@@ -102,8 +124,9 @@ func bulk(p *page) {
 	p.do("labels for two", click(`input[aria-label="Choose web-01"]`), click(`input[aria-label="Choose web-02"]`), chosenMenu("Labels"), visible(`//dialog//button[.="Set labels"][@aria-disabled="true"]`),
 		fill(`dialog textarea[name=labels]`, "env=test"))
 	bothOver(p, "labels of several", "88-labels")
-	p.do("are set", click(`//dialog//button[.="Set labels"]`), visible(`//dialog//p[.="2 of 2 done."]`), click(`//dialog//button[.="Done"]`), absent(`dialog`),
-		visible(`//tr[td[.="web-02"]]//*[.="env=test"]`), absent(`//tr[td[.="web-03"]]//*[.="env=test"]`))
+	set := chromedp.Steps(click(`//dialog//button[.="Set labels"]`), visible(`//dialog//p[.="2 of 2 done."]`), click(`//dialog//button[.="Done"]`), absent(`dialog`), visible(`//tr[td[.="web-02"]]//*[.="env=test"]`))
+	p.do("are set, and undone", set, click(`//*[@class="toast"][contains(.,"Labels of 2 vDisks set")]//button[.="Undo"]`), visible(`//*[@class="toast"][contains(.,"The labels are as they were")]`), absent(`//*[.="env=test"]`))
+	p.do("and set again", click(`input[aria-label="Choose web-01"]`), click(`input[aria-label="Choose web-02"]`), chosenMenu("Labels"), fill(`dialog textarea[name=labels]`, "env=test"), set, absent(`//tr[td[.="web-03"]]//*[.="env=test"]`))
 	p.do("and one goes", click(`input[aria-label="Choose web-01"]`), chosenMenu("Labels"), fill(`dialog input[name=gone]`, "env none"), click(`//dialog//button[.="Set labels"]`),
 		visible(`//dialog//p[.="1 of 1 done."]`), click(`//dialog//button[.="Done"]`), absent(`dialog`), absent(`//tr[td[.="web-01"]]//*[.="env=test"]`), visible(`//tr[td[.="web-02"]]//*[.="env=test"]`))
 	p.do("all are scrubbed", click(`input[aria-label="Choose all rows shown"]`), chosenMenu("Scrub"), visible(`//dialog//p[contains(.,"Hosts go on.")]`), click(`//dialog//button[.="Scrub"]`),

@@ -3,6 +3,8 @@ import { useRef, useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { VDisk, VDiskDtlInput } from "../api/gen";
 import { bytes, plural } from "../format";
+import { changeLabels, undoLabels, type Labels } from "../store/labels";
+import { whilePending } from "../store/pending";
 import { asApiError, reload } from "../store/query";
 import { useNodes, useTargets, useVPoolChoices } from "../store/reads";
 import { AccessField, initiatorNames, type Access } from "../parts/AccessField";
@@ -154,6 +156,7 @@ function LimitsOf({ vdisks, onClose }: DialogProps) {
 function LabelsOf({ vdisks, onClose }: DialogProps) {
   const [set, setSet] = useState("");
   const [gone, setGone] = useState("");
+  const before = useRef(new Map<string, Labels>());
   const added = parseLabels(set);
   const removed = gone.split(/[\s,]+/).filter(Boolean);
   const nothing = Object.keys(added).length === 0 && removed.length === 0;
@@ -164,12 +167,15 @@ function LabelsOf({ vdisks, onClose }: DialogProps) {
       reason={nothing ? "Say first which labels are set or removed" : undefined}
       vdisks={vdisks}
       act={async (v) => {
-        // As they are now: those of the list may be some moments old, and all of them are replaced.
-        const { labels } = await call("GET /vdisks/{vdisk}", { path: { vdisk: v.id } });
-        const kept = Object.fromEntries(Object.entries(labels).filter(([name]) => !removed.includes(name)));
-        await call("PATCH /vdisks/{vdisk}", { path: { vdisk: v.id }, body: { labels: { ...kept, ...added } } });
+        const kept = (now: Labels) => Object.fromEntries(Object.entries(now).filter(([name]) => !removed.includes(name)));
+        before.current.set(v.id, await changeLabels(v.id, (now) => ({ ...kept(now), ...added })));
       }}
-      onClose={onClose}
+      onClose={(failed) => {
+        onClose(failed);
+        if (before.current.size > 0) {
+          undoLabels(`Labels of ${plural(before.current.size, "vDisk")} set`, before.current, new Set([...Object.keys(added), ...removed]));
+        }
+      }}
     >
       <p>Other labels of {names(vdisks)} stay.</p>
       <LabelsField value={set} onValue={setSet} />
@@ -314,7 +320,7 @@ function Bulk({ title, verb, danger, begins, typed, reason, vdisks, act, onClose
   const one = async (v: VDisk) => {
     set(v, { tone: "info", word: "Under way" });
     try {
-      await act(v);
+      await whilePending(v.id, () => act(v));
       set(v, { tone: "ok", word: begins ? "Begun" : "Done" });
     } catch (error) {
       const failure = asApiError(error);

@@ -1,8 +1,9 @@
 import { useState } from "preact/hooks";
 import { call } from "../api/client";
-import type { Role, User } from "../api/gen";
+import type { Role, User, UserList } from "../api/gen";
 import { navigate, query } from "../router";
-import { asApiError, reload } from "../store/query";
+import { whilePending } from "../store/pending";
+import { asApiError, patch, reload } from "../store/query";
 import { useUsers } from "../store/reads";
 import { denied, session } from "../store/session";
 import { useSubmit } from "../store/submit";
@@ -71,11 +72,15 @@ const columns: Column<User>[] = [
 ];
 
 function RoleChoice({ user }: { user: User }) {
+  // Shown before the node has agreed, and as it was if it does not.
+  const show = (role: Role) => patch<UserList>("users?", (list) => ({ ...list, items: list.items.map((u) => (u.name === user.name ? { ...u, role } : u)) }));
   const change = async (role: Role) => {
+    show(role);
     try {
-      await call("PATCH /users/{user}", { path: { user: user.name }, body: { role } });
+      await whilePending(user.name, () => call("PATCH /users/{user}", { path: { user: user.name }, body: { role } }));
       toast("ok", `${user.name} has role ${role} now`);
     } catch (error) {
+      show(user.role);
       const failure = asApiError(error);
       toast("bad", [failure.message, failure.hint].filter(Boolean).join(". "));
     }
@@ -87,9 +92,7 @@ function RoleChoice({ user }: { user: User }) {
       aria-label={`Role of ${user.name}`}
       value={user.role}
       onChange={(event) => {
-        const chosen = event.currentTarget.value as Role;
-        event.currentTarget.value = user.role; // shows the present role until the node has agreed
-        void change(chosen);
+        void change(event.currentTarget.value as Role);
       }}
     >
       {roleOptions.map((o) => (

@@ -1,6 +1,7 @@
 import { useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { Connection, VDisk } from "../api/gen";
+import { changeLabels, undoLabels } from "../store/labels";
 import { bytes, MiB } from "../format";
 import { navigate } from "../router";
 import { reload } from "../store/query";
@@ -78,8 +79,10 @@ export function LabelsDialog({ vdisk, onClose }: Props) {
   const submit = useSubmit();
   const [labels, setLabels] = useState(labelLines(vdisk.labels));
   const save = async () => {
-    await call("PATCH /vdisks/{vdisk}", { path: { vdisk: vdisk.name }, body: { labels: parseLabels(labels) } });
-    toast("ok", `Labels of ${vdisk.name} saved`);
+    const next = parseLabels(labels);
+    const before = await changeLabels(vdisk.id, () => next);
+    const changed = [...Object.keys(before), ...Object.keys(next)].filter((name) => before[name] !== next[name]);
+    undoLabels(`Labels of ${vdisk.name} saved`, new Map([[vdisk.id, before]]), new Set(changed));
     reload("vdisk:", "vdisks?");
     onClose();
   };

@@ -3,9 +3,11 @@ import type { ComponentChildren } from "preact";
 import { query, setQuery } from "../router";
 import type { Cell } from "../store/csv";
 import { peekAt } from "../store/peek";
+import { pending } from "../store/pending";
 import { compact, shownColumns } from "../store/tables";
 import { Button } from "./Button";
 import { Icon } from "./Icon";
+import { glyphs } from "./StateTag";
 
 export type Column<T> = {
   key: string;
@@ -69,7 +71,7 @@ export function DataTable<T>({ label, columns: all, table, rows, rowKey, order, 
           </thead>
           <tbody>
             {rows.map((row) => (
-              <tr key={rowKey(row)} data-peek={peek?.id(row)} class={peek && shown === peek.id(row) ? "chosen" : undefined}>
+              <tr key={rowKey(row)} data-peek={peek?.id(row)} class={rowClass(peek !== undefined && shown === peek.id(row), pending.value.has(rowKey(row)))} aria-busy={pending.value.has(rowKey(row)) || undefined}>
                 {choice && (
                   <td class="choice">
                     <input
@@ -87,8 +89,9 @@ export function DataTable<T>({ label, columns: all, table, rows, rowKey, order, 
                     </Button>
                   </td>
                 )}
-                {columns.map((c) => (
+                {columns.map((c, i) => (
                   <td key={c.key} class={cellClass(c)}>
+                    {i === 0 && pending.value.has(rowKey(row)) && <Pending />}
                     {c.cell(row)}
                   </td>
                 ))}
@@ -129,6 +132,20 @@ function ChooseAll({ keys, chosen, choose }: { keys: string[]; chosen: ReadonlyS
       indeterminate={!all && keys.some((k) => chosen.has(k))}
       onChange={() => choose(all ? new Set() : new Set(keys))}
     />
+  );
+}
+
+function rowClass(chosen: boolean, busy: boolean): string | undefined {
+  return [chosen && "chosen", busy && "pending"].filter(Boolean).join(" ") || undefined;
+}
+
+/** Something is being done to a row. */
+function Pending() {
+  return (
+    <span class="glyph tone-info" title="Being changed">
+      <span aria-hidden="true">{glyphs.info} </span>
+      <span class="visually-hidden">Being changed: </span>
+    </span>
   );
 }
 

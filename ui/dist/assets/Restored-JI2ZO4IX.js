@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-QENVE452.js";import"/assets/chunk-ZGYK6J2H.js";import"/assets/chunk-JSYFCOW2.js";import"/assets/chunk-DOILGIW6.js";import"/assets/chunk-BKI73IU5.js";import"/assets/chunk-2JGH6WN5.js";import"/assets/chunk-3UMV24DL.js";import"/assets/chunk-HIMYUC7E.js";import"/assets/chunk-Y442AB2F.js";import"/assets/chunk-3XOU5344.js";export{a as RestoredCards};
