@@ -38,7 +38,7 @@ func TestPerformance(t *testing.T) {
 	p.shot("96-performance-search")
 	p.do("one is added", click(`//dialog//*[@role="option"][contains(.,"db-01")]`), absent(`dialog`), visible(`//ul[@aria-label="Objects shown"]//a[.="db-01"]`))
 	p.do("another one", click(`//main//div[@class="page-head"]//button[.="Add object"]`), fill(`dialog input`, "db-02"), click(`//dialog//*[@role="option"][contains(.,"db-02")]`), absent(`dialog`),
-		until(`new URLSearchParams(location.search).get("objects") === "vdisk:db-01,vdisk:db-02"`))
+		until(`/^vdisk:db-01~[0-9a-f-]{36},vdisk:db-02~[0-9a-f-]{36}$/.test(new URLSearchParams(location.search).get("objects"))`))
 	for _, id := range []string{"IOPS", "Throughput", "Read p99", "Write p99"} {
 		p.do("chart "+id, visible(`//*[@role="img"][starts-with(@aria-label,"`+id+`, last two minutes: db-01 ")][contains(@aria-label,", db-02 ")]//canvas`))
 	}
@@ -86,7 +86,7 @@ func TestPerformance(t *testing.T) {
 	p.audit("performance, shared")
 	link := strings.TrimSpace(p.text(`dialog [data-copy=link]`))
 	u, err := url.Parse(link)
-	if err != nil || u.Query().Get("until") == "" || u.Query().Get("objects") != "vdisk:db-01,vdisk:db-02" {
+	if err != nil || u.Query().Get("until") == "" || !strings.HasPrefix(u.Query().Get("objects"), "vdisk:db-01~") || !strings.Contains(u.Query().Get("objects"), ",vdisk:db-02~") {
 		t.Fatalf("the link is %q: %v", link, err)
 	}
 	first, again := t.TempDir(), t.TempDir()
@@ -132,7 +132,10 @@ func TestPerformance(t *testing.T) {
 	p.do("one that is not there", to("/performance?objects=vdisk:db-01,vdisk:nosuch"), visible(`//*[contains(@class,"notice")][contains(.,"vDisk nosuch is not there")]`), visible(`//*[@role="img"][starts-with(@aria-label,"IOPS, ")]//canvas`))
 	p.audit("performance, one is gone")
 	p.shot("99-performance-gone")
-	p.do("is taken away", activate(`//button[.="Take it away"]`), absent(`//*[contains(@class,"notice")]`), until(`new URLSearchParams(location.search).get("objects") === "vdisk:db-01"`))
+	p.do("is taken away", activate(`//button[.="Take it away"]`), absent(`//*[contains(@class,"notice")]`), until(`/^vdisk:db-01(~[0-9a-f-]{36})?$/.test(new URLSearchParams(location.search).get("objects"))`))
+	p.do("an address that is kept has ids", until(`/^vdisk:db-01~[0-9a-f-]{36}$/.test(new URLSearchParams(location.search).get("objects"))`))
+	n.call(http.MethodPatch, "/vdisks/db-02", map[string]any{"name": "db-two"}, nil)
+	p.do("a link from before a vDisk was renamed", to(u.RequestURI()), visible(`//ul[@aria-label="Objects shown"]//a[.="db-two"][@href="/vdisks/db-two"]`), visible(`//*[@role="img"][starts-with(@aria-label,"IOPS, ")][contains(@aria-label,", db-two ")]//canvas`))
 	p.noConsoleErrors()
 }
 

@@ -155,7 +155,7 @@ function RequestsCard({ backend: b }: { backend: RemoteBackend }) {
         <div class="stack">
           <DataTable label="Requests" columns={columns} rows={b.requests} rowKey={(r) => r.kind} />
           <p class="muted small">
-            Of this node, for all vPools on it, since each was opened. <Link to={performanceAddress([{ kind: "backend", name: b.name }]) + "&range=1h"}>Over time</Link>
+            Of this node, for all vPools on it, since each was opened. <Link to={performanceAddress([{ kind: "backend", name: b.name, id: b.id }]) + "&range=1h"}>Over time</Link>
           </p>
         </div>
       ) : (

@@ -1,6 +1,6 @@
 // Several objects side by side over time: a script of its own, loaded when the page is opened first.
 import type { ComponentChildren } from "preact";
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { save } from "../api/client";
 import { time } from "../format";
 import { query, setQuery } from "../router";
@@ -30,7 +30,8 @@ import {
   objectsMax,
   rangeText,
   refsOf,
-  refText,
+  refKey,
+  refsText,
   rowsOf,
   table,
   valueAt,
@@ -62,7 +63,7 @@ function asked() {
 const iso = (at: number): string => new Date(at * 1000).toISOString().replace(/\.\d+Z$/, "Z");
 
 function setRefs(refs: Ref[]): void {
-  setQuery({ objects: refs.map(refText).join(",") });
+  setQuery({ objects: refsText(refs) });
 }
 
 /** Objects and metrics that somebody chooses, over a time, with a shared crosshair. */
@@ -81,12 +82,12 @@ export function PerformancePage() {
       }
       return next;
     });
-  const feeds = refs.map((ref): Feed => known.get(refText(ref)) ?? { ref, label: ref.name, charted: undefined, samples: [], before: compare ? [] : undefined, step: undefined, whole: false, error: undefined });
+  const feeds = refs.map((ref): Feed => known.get(refKey(ref)) ?? { ref, name: ref.name, label: ref.name, charted: undefined, samples: [], before: compare ? [] : undefined, step: undefined, whole: false, error: undefined });
   const columns = columnsOf(feeds);
   const rows = rowsOf(columns);
   const drawn = metrics.filter((m) => shown.includes(m.id) && columns.some((c) => has(m, c)));
   const there = feeds.filter((f) => !isGone(f));
-  const heated = shown.includes(heatmap) ? (there.find((f) => refText(f.ref) === heat) ?? there[0]) : undefined;
+  const heated = shown.includes(heatmap) ? (there.find((f) => refKey(f.ref) === heat) ?? there[0]) : undefined;
   const past = useHeat(heated, range, until);
   const reading = feeds.some((f) => !f.whole && !f.error) || (heated !== undefined && past.step === undefined && !past.error && !heated.error);
   const toFile = () => {
@@ -99,6 +100,13 @@ export function PerformancePage() {
     save(new Blob([text], { type: "text/csv" }), `ovgate-performance-${iso(until ?? now()).replace(/:/g, "")}.csv`);
   };
   const full = refs.length >= objectsMax ? `${objectsMax} objects are shown: take one away first` : undefined;
+  useEffect(() => {
+    // With the ids, an address that is kept leads to the same objects when they are called otherwise.
+    const named = refs.map((ref) => ({ ...ref, id: ref.id ?? known.get(refKey(ref))?.charted?.id }));
+    if (named.some((ref, i) => ref.id !== refs[i]?.id)) {
+      setQuery({ objects: refsText(named) }, { replace: true });
+    }
+  }, [known]);
   return (
     <Page
       title="Performance"
@@ -115,7 +123,7 @@ export function PerformancePage() {
       }
     >
       {refs.map((ref) => (
-        <Source key={refText(ref)} of={ref} range={range} until={until} compare={compare} onFeed={onFeed} />
+        <Source key={refKey(ref)} of={ref} range={range} until={until} compare={compare} onFeed={onFeed} />
       ))}
       {adding && <AddObject chosen={refs} onChoose={(ref) => setRefs([...refs, ref])} onClose={() => setAdding(false)} />}
       <div class="perf stack-wide">
@@ -170,13 +178,13 @@ function Chosen({ feeds, refs }: { feeds: Feed[]; refs: Ref[] }) {
   return (
     <ul class="chosen" aria-label="Objects shown">
       {feeds.map((f, i) => {
-        const to = objectAddress(`${f.ref.kind} ${f.ref.name}`);
+        const to = objectAddress(`${f.ref.kind} ${f.name}`);
         return (
-          <li key={refText(f.ref)}>
+          <li key={refKey(f.ref)}>
             <span class={`swatch c${i + 1}`} aria-hidden="true" />
             <span class="muted small">{kindWords[f.ref.kind]}</span>
             {to ? <Link to={to}>{f.label}</Link> : f.label}
-            <Button small icon kind="quiet" label={`Take ${f.label} away`} onClick={() => setRefs(refs.filter((r) => r !== f.ref && refText(r) !== refText(f.ref)))}>
+            <Button small icon kind="quiet" label={`Take ${f.label} away`} onClick={() => setRefs(refs.filter((r) => r !== f.ref && refKey(r) !== refKey(f.ref)))}>
               <Icon name="close" />
             </Button>
           </li>
@@ -191,15 +199,15 @@ function Troubles({ feeds, refs }: { feeds: Feed[]; refs: Ref[] }) {
   return (
     <>
       {feeds.map((f) => {
-        const key = refText(f.ref);
+        const key = refKey(f.ref);
         if (isGone(f)) {
           return (
             <Notice key={key} tone="warn">
               <span>
-                {kindWords[f.ref.kind]} {f.label} is not there: it was deleted or renamed, or keeps no history.
+                {kindWords[f.ref.kind]} {f.label} is not there: it was deleted, or renamed since that was asked for, or keeps no history.
               </span>
               <span class="row">
-                <Button small onClick={() => setRefs(refs.filter((r) => refText(r) !== key))}>
+                <Button small onClick={() => setRefs(refs.filter((r) => refKey(r) !== key))}>
                   Take it away
                 </Button>
               </span>
@@ -268,7 +276,6 @@ function Controls({ range, until, compare, shown, offered }: ControlsProps) {
   );
 }
 
-/** A link to what is shown, also later: its time is the present one. */
 /** A link to what is shown, until a time; what comes later would be missing now and there afterwards. */
 function ShareButton({ refs, until }: { refs: Ref[]; until: number | undefined }) {
   const [link, setLink] = useState<string | undefined>(undefined);

@@ -8,7 +8,7 @@ import type { Sample } from "../store/metrics";
 import { Button } from "../parts/Button";
 import { rangeWords } from "../parts/Chart";
 import { moment, Plot, pointed, resolve } from "../parts/Plot";
-import { bucketText, kindWords, refText, type Feed } from "../store/compare";
+import { bucketText, kindWords, refKey, type Feed } from "../store/compare";
 
 export type Side = "all" | "reads" | "writes";
 
@@ -64,9 +64,9 @@ export function Heatmap({ feeds, feed, side, past, range, end }: Props) {
         </Button>
       </div>
       <div class="heat-bar toolbar">
-        <select aria-label="Object of the heatmap" value={refText(feed.ref)} onChange={(e) => setQuery({ heat: e.currentTarget.value }, { replace: true })}>
+        <select aria-label="Object of the heatmap" value={refKey(feed.ref)} onChange={(e) => setQuery({ heat: e.currentTarget.value }, { replace: true })}>
           {feeds.map((f) => (
-            <option key={refText(f.ref)} value={refText(f.ref)}>
+            <option key={refKey(f.ref)} value={refKey(f.ref)}>
               {kindWords[f.ref.kind]} {f.label}
             </option>
           ))}

@@ -1,5 +1,5 @@
 // The objects of the page Performance: what is read of each, and the dialog that finds one.
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, call } from "../api/client";
 import { useBackend } from "../store/objects";
 import { useHistory, type Charted, type Range } from "../store/history";
@@ -7,7 +7,7 @@ import { useQuery, type Query } from "../store/query";
 import { useNodes, useStatus, useVDisk, useVPool } from "../store/reads";
 import { Finder, usePaused, type Group } from "../parts/Finder";
 import type { IconName } from "../parts/Icon";
-import { dayBefore, kindWords, refText, type Feed, type Ref } from "../store/compare";
+import { dayBefore, kindWords, refKey, type Feed, type Ref } from "../store/compare";
 import type { Kind } from "../store/history";
 
 type SourceProps = {
@@ -38,26 +38,32 @@ function useElsewhere(node: string | null | undefined): boolean | undefined {
   return here && Boolean(node && node !== here.name && node !== here.id);
 }
 
+/** The id that the address has, or else the name; the same when the address gets the id later. */
+function useAsked(of: Ref): string {
+  return useRef(of.id ?? of.name).current;
+}
+
 function VDiskSource(props: SourceProps) {
-  const vdisk = useVDisk(props.of.name);
+  const vdisk = useVDisk(useAsked(props.of));
   const elsewhere = useElsewhere(vdisk.data?.node);
   return <History {...props} found={vdisk} elsewhere={elsewhere} />;
 }
 
 function VPoolSource(props: SourceProps) {
-  const vpool = useVPool(props.of.name);
+  const vpool = useVPool(useAsked(props.of));
   const elsewhere = useElsewhere(props.of.node ?? vpool.data?.node);
   return <History {...props} found={vpool} elsewhere={elsewhere} />;
 }
 
 function BackendSource(props: SourceProps) {
-  const backend = useBackend(props.of.name);
+  const backend = useBackend(useAsked(props.of));
   return <History {...props} found={backend} elsewhere={useElsewhere(props.of.node)} />;
 }
 
 function NodeSource(props: SourceProps) {
   const nodes = useNodes();
-  const node = nodes.data?.items.find((n) => n.name === props.of.name || n.id === props.of.name);
+  const asked = useAsked(props.of);
+  const node = nodes.data?.items.find((n) => n.name === asked || n.id === asked);
   const elsewhere = useElsewhere(node?.name);
   const missing = nodes.data && !node ? new ApiError(404, { code: "not_found", message: "there is no such node" }) : undefined;
   return <History {...props} found={{ data: node, error: missing ?? nodes.error }} elsewhere={elsewhere} />;
@@ -66,7 +72,7 @@ function NodeSource(props: SourceProps) {
 type Found = Pick<Query<{ id: string; name: string }>, "data" | "error">;
 
 function History({ of, range, until, compare, onFeed, found, elsewhere }: SourceProps & { found: Found; elsewhere: boolean | undefined }) {
-  const key = refText(of);
+  const key = refKey(of);
   const id = found.data?.id;
   const name = found.data?.name ?? of.name;
   const gone = found.error?.status === 404;
@@ -76,7 +82,7 @@ function History({ of, range, until, compare, onFeed, found, elsewhere }: Source
   // What was read stays while the object alone cannot be.
   const error = gone || !found.data ? found.error : past.error;
   useEffect(() => {
-    onFeed(key, { ref: of, label: of.node ? `${name} at ${of.node}` : name, charted, samples: past.samples, before: compare ? before.samples : undefined, step: past.step, whole: past.step !== undefined && (!compare || before.step !== undefined), error });
+    onFeed(key, { ref: of, name, label: of.node ? `${name} at ${of.node}` : name, charted, samples: past.samples, before: compare ? before.samples : undefined, step: past.step, whole: past.step !== undefined && (!compare || before.step !== undefined), error });
   }, [key, id, name, elsewhere, gone, past, before, compare, error]);
   useEffect(() => () => onFeed(key, undefined), [key]);
   return null;
@@ -92,14 +98,14 @@ export function AddObject({ chosen, onChoose, onClose }: { chosen: Ref[]; onChoo
   const [text, setText] = useState("");
   const asked = usePaused(text.trim());
   const { groups, loading } = useObjects(asked);
-  const taken = new Set(chosen.map(refText));
+  const taken = new Set(chosen.map(refKey));
   const shown: Group[] = groups.map(({ kind, refs }) => ({
     title: kindWords[kind] + "s",
     items: refs.map((ref) => ({
-      key: refText(ref).replace(/\W+/g, "-"),
+      key: refKey(ref).replace(/\W+/g, "-"),
       text: ref.node ? `${ref.name} at ${ref.node}` : ref.name,
       icon: icons[kind],
-      reason: taken.has(refText(ref)) ? "It is shown already" : undefined,
+      reason: taken.has(refKey(ref)) ? "It is shown already" : undefined,
       act: () => onChoose(ref),
     })),
   }));
@@ -131,16 +137,16 @@ export function useObjects(q: string): { groups: { kind: Kind; refs: Ref[] }[]; 
   });
   const members = useNodes().data?.items ?? [];
   // Each node of several has a part of what is not in a directory of one.
-  const parts = (kind: Kind, name: string, node?: string | null): Ref[] =>
-    members.length > 1 && !node ? members.map((m) => ({ kind, name, node: m.name })) : [{ kind, name }];
+  const parts = (kind: Kind, { id, name }: { id: string; name: string }, node?: string | null): Ref[] =>
+    members.length > 1 && !node ? members.map((m) => ({ kind, name, id, node: m.name })) : [{ kind, name, id }];
   const d = found.data;
   return {
     loading: found.loading && !d,
     groups: [
-      { kind: "vdisk", refs: (d?.vdisks ?? []).map((v): Ref => ({ kind: "vdisk", name: v.name })) },
-      { kind: "vpool", refs: (d?.vpools ?? []).flatMap((p) => parts("vpool", p.name, p.node)).slice(0, 2 * foundMax) },
-      { kind: "node", refs: (d?.nodes ?? []).map((n): Ref => ({ kind: "node", name: n.name })) },
-      { kind: "backend", refs: (d?.backends ?? []).flatMap((b) => parts("backend", b.name)).slice(0, 2 * foundMax) },
+      { kind: "vdisk", refs: (d?.vdisks ?? []).map((v): Ref => ({ kind: "vdisk", name: v.name, id: v.id })) },
+      { kind: "vpool", refs: (d?.vpools ?? []).flatMap((p) => parts("vpool", p, p.node)).slice(0, 2 * foundMax) },
+      { kind: "node", refs: (d?.nodes ?? []).map((n): Ref => ({ kind: "node", name: n.name, id: n.id })) },
+      { kind: "backend", refs: (d?.backends ?? []).flatMap((b) => parts("backend", b)).slice(0, 2 * foundMax) },
     ],
   };
 }

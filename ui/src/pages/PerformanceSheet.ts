@@ -17,6 +17,10 @@ const text = `
 .perf .bar { display: flex; flex-wrap: wrap; align-items: center; gap: var(--s2) var(--s4); }
 .perf .metrics { display: flex; flex-wrap: wrap; gap: var(--s1); }
 .perf .metrics .btn[aria-pressed="true"], .perf .bar .btn[aria-pressed="true"] { border-color: var(--accent); background: var(--accent-soft); font-weight: 600; }
+@media (max-width: 820px) {
+  .perf .metrics { flex-wrap: nowrap; margin: 0 calc(-1 * var(--s3)); padding: 3px var(--s3); overflow-x: auto; }
+  .perf .metrics .btn { flex: none; }
+}
 .perf .heat-bar { display: flex; flex-wrap: wrap; align-items: center; gap: var(--s2) var(--s3); margin-bottom: var(--s1); color: var(--ink-2); font-size: var(--fs-12); }
 .perf .heat-scale { display: inline-flex; align-items: center; gap: 0; }
 .perf .heat-scale i { display: inline-block; width: 16px; height: 10px; }

@@ -16,7 +16,7 @@ export function History({ name, ...of }: Charted & { name: string }) {
       <div class="span-12 ranges" role="group" aria-label="Time that the charts show">
         <OneOf options={ranges} chosen={range} onChoose={(r) => setQuery({ range: r === live ? undefined : r.id }, { replace: true })} />
         <span class="spacer" />
-        <Link to={performanceAddress([{ kind: of.kind, name }]) + (range === live ? "" : "&range=" + range.id)}>Compare…</Link>
+        <Link to={performanceAddress([{ kind: of.kind, name, id: of.id }]) + (range === live ? "" : "&range=" + range.id)}>Compare…</Link>
       </div>
       {error && (
         <div class="span-12">

@@ -5,26 +5,37 @@ import { cacheHits, type Sample } from "./metrics";
 import type { ApiError } from "../api/client";
 import { bytes, count, latency, MiB, rate } from "../format";
 
-/** An object as the address has it; of a vPool or a backend, the part of a node. */
-export type Ref = { kind: Kind; name: string; node?: string | undefined };
+/** An object as the address has it; of a vPool or a backend, the part of a node. With its id it is found under another name too. */
+export type Ref = { kind: Kind; name: string; id?: string | undefined; node?: string | undefined };
 
 /** More lines than these nobody tells apart; there are as many colours. */
 export const objectsMax = 8;
 
 export const kindWords: Record<Kind, string> = { vdisk: "vDisk", vpool: "vPool", node: "Node", backend: "Backend" };
 
-/** "vdisk:db", "vpool:gold@alpha". */
-export function refText({ kind, name, node }: Ref): string {
+/** What tells objects of a page apart: "vdisk:db", "vpool:gold@alpha". */
+export function refKey({ kind, name, node }: Ref): string {
   return `${kind}:${name}` + (node ? "@" + node : "");
+}
+
+/** An object in an address: "vdisk:db~ID", "vpool:gold~ID@alpha"; without an id as refKey. */
+function refText({ kind, name, id, node }: Ref): string {
+  return `${kind}:${name}` + (id ? "~" + id : "") + (node ? "@" + node : "");
+}
+
+/** The objects of a page as its address has them. */
+export function refsText(refs: Ref[]): string {
+  return refs.map(refText).join(",");
 }
 
 /** The objects that an address names; what is none, or one too many, is left out. */
 export function refsOf(text: string | null): Ref[] {
   const out: Ref[] = [];
   for (const part of (text ?? "").split(",")) {
-    const m = /^(vdisk|vpool|node|backend):([^@:]+)(?:@([^@:]+))?$/.exec(part);
-    if (m && out.length < objectsMax && !out.some((r) => refText(r) === part)) {
-      out.push({ kind: m[1] as Kind, name: m[2] ?? "", node: m[3] });
+    const m = /^(vdisk|vpool|node|backend):([^@:~]+)(?:~([0-9a-f-]+))?(?:@([^@:]+))?$/.exec(part);
+    const ref = m && { kind: m[1] as Kind, name: m[2] ?? "", id: m[3], node: m[4] };
+    if (ref && out.length < objectsMax && !out.some((r) => refKey(r) === refKey(ref))) {
+      out.push(ref);
     }
   }
   return out;
@@ -32,7 +43,7 @@ export function refsOf(text: string | null): Ref[] {
 
 /** The address of the page with objects. */
 export function performanceAddress(refs: Ref[]): string {
-  return "/performance?objects=" + encodeURIComponent(refs.map(refText).join(","));
+  return "/performance?objects=" + encodeURIComponent(refsText(refs));
 }
 
 export type Metric = {
@@ -103,7 +114,9 @@ export const dayBeforeWords = "a day earlier";
 /** What is known of a chosen object. */
 export type Feed = {
   ref: Ref;
-  /** Its name; of a part, with the node. */
+  /** As it is called now. */
+  name: string;
+  /** The same; of a part, with the node. */
   label: string;
   /** undefined until it was found. */
   charted: Charted | undefined;
