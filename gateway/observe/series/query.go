@@ -120,6 +120,7 @@ func (s *Store) spans(ctx context.Context, id string, from, to, step int64, late
 	}
 	v := s.look(id, from, to, step, ring)
 	own, node = v.own, v.node
+	var seconds, ticks []span
 	width := map[int64]int64{}
 	last := int64(0)
 	for _, at := range v.ticks {
@@ -131,12 +132,12 @@ func (s *Store) spans(ctx context.Context, id string, from, to, step int64, late
 		if at < v.since {
 			continue
 		}
-		node = append(node, span{at: at + 1 - width[at], width: width[at], ran: float64(width[at])})
+		ticks = append(ticks, span{at: at + 1 - width[at], width: width[at], ran: float64(width[at])})
 	}
 	for _, r := range ring {
 		at := r.Time.Unix()
 		if w := width[at]; w > 0 && at >= v.since {
-			own = append(own, span{at: at + 1 - w, width: w, ran: float64(w), figures: figuresOf(r), latencies: r.Latencies, scale: observe.LatencyScale})
+			seconds = append(seconds, span{at: at + 1 - w, width: w, ran: float64(w), figures: figuresOf(r), latencies: r.Latencies, scale: observe.LatencyScale})
 		}
 	}
 	for _, f := range v.files {
@@ -151,7 +152,78 @@ func (s *Store) spans(ctx context.Context, id string, from, to, step int64, late
 		own = append(own, v.placed(f, mine)...)
 		node = append(node, v.known(v.placed(f, nodes))...)
 	}
-	return own, node, nil
+	return append(without(own, seconds), seconds...), append(v.known(without(node, ticks)), ticks...), nil
+}
+
+// without takes what steps of a second tell out of the span of steps in which they begin, which then is of the time
+// before them, and of what they lack.
+func without(spans, seconds []span) []span {
+	if len(seconds) == 0 {
+		return spans
+	}
+	begin := seconds[0].at
+	out := spans[:0:0]
+	for _, p := range spans {
+		end := p.at + p.width
+		if p.gauges || p.at >= begin || end <= begin {
+			out = append(out, p)
+			continue
+		}
+		var told mean
+		for _, s := range seconds {
+			if s.at < end {
+				told.add(s.figures, s.ran)
+				told.count(s.latencies, s.scale, s.ran)
+			}
+		}
+		before, later := p.part(begin-p.at, told), p
+		later.at, later.width, later.ran, later.gauges = begin, end-begin, min(told.seconds, p.ran), true
+		out = append(out, before, later)
+	}
+	return out
+}
+
+// noise is the part of a sum that is rounding: what is stored tells hundredths of a command apart.
+const noise = 1e-3
+
+// part returns the first seconds of a span, of which the others are told.
+func (p span) part(width int64, told mean) span {
+	ran := max(0, p.ran-told.seconds)
+	whole := p.ran
+	p.width, p.ran = width, ran
+	for _, i := range rates {
+		rest := p.figures[i]*whole - told.sum[i]
+		if rest <= noise*p.figures[i]*whole || ran == 0 {
+			rest = 0
+		}
+		p.figures[i] = ratio(rest, ran)
+	}
+	if p.figures[readIOPS] == 0 {
+		p.figures[readP50], p.figures[readP99] = 0, 0
+	}
+	if p.figures[writeIOPS] == 0 {
+		p.figures[writeP50], p.figures[writeP99] = 0, 0
+	}
+	l, err := p.latencies.Unpack(p.scale)
+	if p.latencies == "" || err != nil || told.latencies == nil {
+		return p
+	}
+	l.Over(1 / whole) // commands
+	rest := observe.Latencies{}
+	rest.Reads, rest.Writes = left(l.Reads, told.latencies.Reads), left(l.Writes, told.latencies.Writes)
+	rest.Over(ran)
+	p.latencies = rest.Pack(p.scale)
+	return p
+}
+
+// left returns what is in all and was not told, by bucket.
+func left(all, told [observe.LatencyBuckets]float64) (out [observe.LatencyBuckets]float64) {
+	for i := range all {
+		if rest := all[i] - told[i]; rest > noise*all[i] {
+			out[i] = rest
+		}
+	}
+	return out
 }
 
 // place is a file.
