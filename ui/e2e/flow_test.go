@@ -199,7 +199,7 @@ func sharedTarget(p *page) {
 		absent(`dialog`), visible(`//p[contains(.,"the target has no group")]`))
 	p.audit("shared target")
 	p.mayAskLate(http.StatusNotFound, "/api/v1/targets/iqn.2026-11.io.ovgate%3Atarget-cluster")
-	p.do("it is deleted", click(`//main//button[.="Delete"]`), click(`//dialog//button[.="Delete"]`),
+	p.do("it is deleted", click(`//main//button[.="Delete"]`), fill(`dialog input[name=confirm]`, "cluster"), click(`//dialog//button[.="Delete"]`),
 		visible(`//h1[.="iSCSI"]`), visible(`//tbody//a[.="db-01"]`))
 }
 

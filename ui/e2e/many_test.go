@@ -95,6 +95,20 @@ func keys(p *page) {
 		setTimeout(done, 600);
 	})`, chromedp.EvalAwaitPromise), until(`location.search === ""`), visible(`//td//a[.="web-04"]`), until(`document.querySelector("main input[type=search]").value === ""`),
 		chromedp.Evaluate[chromedp.Void](`document.activeElement.blur()`))
+	p.do("a node that takes long to answer is named, and its rows stay", chromedp.Evaluate[chromedp.Void](`{
+		const real = window.fetch;
+		window.fetch = async (path, ...rest) => {
+			if (String(path.url ?? path).includes("/vdisks?")) { await new Promise((done) => { window.answer = done; }); }
+			return real(path, ...rest);
+		};
+	}`), chromedp.KeyEvent("r"), visible(`//*[@class="slow"][contains(.,"is not answering, showing data from")]`), visible(`//td//a[.="web-04"]`))
+	p.audit("a slow node")
+	p.shot("87-slow")
+	p.do("until it answers", chromedp.Evaluate[chromedp.Void](`window.answer()`), absent(`.slow`), chromedp.Evaluate[chromedp.Void](`location.reload()`), visible(`//td//a[.="web-04"]`))
+	p.do("icons alone in the navigation", click(`button.collapse`), until(`document.querySelector("nav.side").offsetWidth === 48`), visible(`nav.side a[title="vPools"]`))
+	p.audit("icons alone")
+	p.shot("87-narrow")
+	p.do("names again", click(`button.collapse`), until(`document.querySelector("nav.side").offsetWidth > 200`), chromedp.Evaluate[chromedp.Void](`document.activeElement.blur()`))
 	p.do("the list of keys", chromedp.KeyEvent("?"), visible(`//dialog//h2[.="Keyboard"]`))
 	bothOver(p, "keyboard", "87-keyboard")
 	p.do("turned off", click(`dialog input[name=keys]`), click(`//dialog//button[.="Done"]`), absent(`dialog`), chromedp.KeyEvent("gt?"), until(`location.pathname === "/vdisks"`), absent(`dialog`))

@@ -121,6 +121,7 @@ function History() {
           ) : (
             <Empty
               title={filtered ? "No event matches" : "Nothing happened yet"}
+              command={filtered ? undefined : "ovgate event list"}
               text={
                 filtered
                   ? "Take a part of the filter away to see more."

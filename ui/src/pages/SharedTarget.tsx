@@ -62,6 +62,7 @@ export function DeleteTarget({ target: t }: { target: Target }) {
           title={`Delete target ${t.name}`}
           verb={t.sessions > 0 ? `Drop ${plural(t.sessions, "session")} and delete` : "Delete"}
           danger
+          typeName={t.name}
           consequences={[
             t.sessions > 0 ? `${plural(t.sessions, "session")} will be dropped.` : "No host is connected.",
             "The target and its groups are removed.",

@@ -114,6 +114,7 @@ function List() {
             ) : (
               <Empty
                 title={filtered ? "No task matches" : "Nothing runs"}
+                command={filtered ? undefined : "ovgate task list"}
                 text={
                   filtered
                     ? "Take a part of the filter away to see more."

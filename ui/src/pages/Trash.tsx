@@ -36,6 +36,7 @@ export function TrashPage() {
             <Empty
               title="Nothing in the trash"
               text="Deleted vDisks stay here for as long as their vPool's settings say."
+              command="ovgate trash list"
             >
               <Button onClick={() => navigate("/vdisks")}>vDisks</Button>
             </Empty>

@@ -4,6 +4,7 @@ import { navigate } from "../router";
 type Props = {
   to: string;
   class?: string;
+  title?: string | undefined;
   children: ComponentChildren;
   "aria-current"?: "page" | undefined;
   "aria-label"?: string;

@@ -1,8 +1,13 @@
 import type { ComponentChildren } from "preact";
-import type { Query } from "../store/query";
+import type { Status } from "../api/gen";
+import { now } from "../store/clock";
+import { answered, type Query } from "../store/query";
 import { Age } from "./Age";
 import { ErrorPanel, Notice, Skeleton } from "./Notice";
 import { Button } from "./Button";
+
+/** Wait for an answer before it is said that what is shown is an older one. */
+const slowMs = 5000;
 
 type Props<T> = { query: Query<T>; lines?: number; children: (data: T) => ComponentChildren };
 
@@ -12,7 +17,12 @@ export function Load<T>({ query, lines, children }: Props<T>) {
     return query.error ? <ErrorPanel error={query.error} retry={query.reload} /> : <Skeleton lines={lines} />;
   }
   if (!query.error) {
-    return <>{children(query.data)}</>;
+    return (
+      <>
+        {query.loading && query.since > 0 && now.value - query.since > slowMs && <Slow at={query.at} />}
+        {children(query.data)}
+      </>
+    );
   }
   return (
     <div class="stack">
@@ -28,6 +38,20 @@ export function Load<T>({ query, lines, children }: Props<T>) {
         </span>
       </Notice>
       <div class="stale">{children(query.data)}</div>
+    </div>
+  );
+}
+
+/** The node takes long to answer; what it said before stays. */
+function Slow({ at }: { at: number }) {
+  const node = answered<Status>("status")?.node.name;
+  return (
+    <div class="slow" role="status">
+      <Notice tone="warn" waiting>
+        <span>
+          {node ?? "The node"} is not answering, showing data from <Age at={at} />.
+        </span>
+      </Notice>
     </div>
   );
 }

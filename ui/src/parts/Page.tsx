@@ -63,7 +63,7 @@ export function Facts({ rows }: { rows: [string, ComponentChildren][] }) {
 }
 
 /** What a place says that has nothing to show yet: what belongs here and how to make one. */
-export function Empty(props: { title: string; text: string; command?: string; children?: ComponentChildren }) {
+export function Empty(props: { title: string; text: string; command?: string | undefined; children?: ComponentChildren }) {
   return (
     <div class="empty">
       <h2>{props.title}</h2>

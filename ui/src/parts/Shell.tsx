@@ -2,7 +2,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { stream } from "../api/events";
 import { path } from "../router";
-import { dockOpen, healthOpen } from "../store/drawers";
+import { dockOpen, healthOpen, narrow, setNarrow } from "../store/drawers";
 import { useRunning, useStatus } from "../store/reads";
 import { HealthDrawer } from "../pages/HealthDrawer";
 import { Dock } from "./Dock";
@@ -29,7 +29,7 @@ export function Shell({ search, keys, children }: { search: () => void; keys: ()
     first.current = false;
   }, [here]);
   return (
-    <div class="shell">
+    <div class={narrow.value ? "shell narrow" : "shell"}>
       <a class="skip" href="#main">
         Skip to content
       </a>
@@ -123,7 +123,12 @@ function Navigation() {
       {groups.map(([title, entries]) => (
         <Group key={title} title={title} entries={entries} />
       ))}
-      <div class="foot">{status.data && `ovgate ${status.data.version}`}</div>
+      <div class="foot">
+        <button type="button" class="collapse" aria-pressed={narrow.value} title="Icons alone" onClick={() => setNarrow(!narrow.value)}>
+          <span aria-hidden="true">{narrow.value ? "»" : "«"}</span> <span class="wide-only">Icons alone</span>
+        </button>
+        <span class="wide-only">{status.data && `ovgate ${status.data.version}`}</span>
+      </div>
     </nav>
   );
 }
@@ -137,7 +142,7 @@ function Group({ title, entries }: { title: string; entries: Entry[] }) {
       <ul>
         {entries.map((e) => (
           <li key={e.to}>
-            <Link to={e.to} aria-current={within(e.to) ? "page" : undefined}>
+            <Link to={e.to} title={narrow.value ? e.text : undefined} aria-current={within(e.to) ? "page" : undefined}>
               <Icon name={e.icon} />
               <span>{e.text}</span>
               {e.count !== undefined && <span class="count num">{e.count}</span>}

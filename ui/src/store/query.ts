@@ -10,6 +10,8 @@ export type Query<T> = {
   data: T | undefined;
   error: ApiError | undefined;
   loading: boolean;
+  /** Since when it is being read, ms since 1970; 0: it is not. */
+  since: number;
   /** When data was answered, ms since 1970; 0 without data. */
   at: number;
   reload: () => void;
@@ -101,7 +103,7 @@ export function markGone<T>(prefix: string, isGone: (data: T) => boolean): void 
     if (key.startsWith(prefix) && state.data !== undefined && isGone(state.data as T)) {
       entry.gone = true;
       const error = new ApiError(404, { code: "not_found", message: "It was deleted meanwhile" });
-      entry.state.value = { ...state, error, loading: false };
+      entry.state.value = { ...state, error, loading: false, since: 0 };
     }
   }
 }
@@ -161,7 +163,7 @@ function obtain(key: string, load: () => Promise<unknown>): Entry {
   let entry = entries.get(key);
   if (!entry) {
     entry = {
-      state: signal<State>({ data: undefined, error: undefined, loading: true, at: 0 }),
+      state: signal<State>({ data: undefined, error: undefined, loading: true, since: 0, at: 0 }),
       load,
       users: 0,
       reading: undefined,
@@ -192,13 +194,18 @@ async function run(entry: Entry): Promise<void> {
 }
 
 async function read(entry: Entry): Promise<void> {
-  entry.state.value = { ...entry.state.peek(), loading: true };
+  entry.state.value = { ...entry.state.peek(), loading: true, since: Date.now() };
   try {
     const data = await entry.load();
-    entry.state.value = { data, error: undefined, loading: false, at: Date.now() };
+    entry.state.value = { data, error: undefined, loading: false, since: 0, at: Date.now() };
   } catch (error) {
-    entry.state.value = { ...entry.state.peek(), error: asApiError(error), loading: false };
+    entry.state.value = { ...entry.state.peek(), error: asApiError(error), loading: false, since: 0 };
   }
+}
+
+/** What was answered last under a key, if anything was. */
+export function answered<T>(key: string): T | undefined {
+  return entries.get(key)?.state.peek().data as T | undefined;
 }
 
 /** Any thrown value as an ApiError, so that pages show one kind of error. */

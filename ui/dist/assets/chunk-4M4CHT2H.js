@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-6MT24BLD.js";import{da as t,r as e}from"/assets/chunk-3XOU5344.js";var p=()=>import("/assets/Peek-WXVTZDXZ.js");function a({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{a};

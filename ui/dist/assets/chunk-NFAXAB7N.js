@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-6MT24BLD.js";import{d as r}from"/assets/chunk-2KVRWGAH.js";import{da as e}from"/assets/chunk-3XOU5344.js";var d=()=>import("/assets/History-E5KSNW6I.js");function f({at:t,...a}){let o=r().data?.node.name,i=!!(t&&o&&t!==o);return e(n,{load:d,children:({History:s})=>e(s,{...a,elsewhere:i})})}export{f as a};
