@@ -130,7 +130,7 @@ func readerPages(iqn, node, rdm string) []readerPage {
 				"Add vCenter", "Import datastore", "Create datastore", "Test prod", "Change prod", "Forget prod", "Snapshot of gold1", "Attach gold1", "Expand gold1", "Rename gold1", "Remove gold1",
 				"Give a raw disk", "Take " + rdm,
 			}},
-			free: []string{"Hosts of prod", "Plug-in at prod", "Live state of gold1"},
+			free: []string{"View of the table", "The list as a CSV file", "Hosts of prod", "Plug-in at prod", "Live state of gold1"},
 			calls: [][3]string{
 				{"POST", center + "s", `{"name":"x","secret":"x","options":{"url":"https://x","user":"x"}}`}, {"PATCH", center + "s/prod", `{"name":"x"}`}, {"POST", center + "s/prod/test", ""},
 				{"POST", center + "s/prod/prepare", `{"cluster":"x"}`}, {"PUT", center + "s/prod/plugin", `{"url":"https://x"}`}, {"DELETE", center + "s/prod/plugin", ""}, {"DELETE", center + "s/prod", ""},

@@ -15,8 +15,8 @@ import { Load } from "../parts/Load";
 import { ObjectLink } from "../parts/ObjectLink";
 import { Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
-import { TableTools } from "../parts/TableTools";
 import { healthFace, Tag } from "../parts/StateTag";
+import { TableTools } from "../parts/TableTools";
 import { Tabs } from "../parts/Tabs";
 import { ChannelDialog, RuleDialog, SilenceDialog } from "./AlertDialogs";
 import { shown, ThresholdDialog } from "./ThresholdDialog";
@@ -153,9 +153,10 @@ function RulesTab() {
         <Button kind="primary" needs="manage" onClick={() => navigate("/alerts/rules/new?tab=rules")}>
           New rule
         </Button>
+        <TableTools table="alerts.rules" noun="rule" columns={ruleColumns} read={(cursor, limit) => call("GET /alerts/rules", { query: { cursor, limit } })} />
       </div>
       <Load query={rules}>
-        {(list) => <DataTable label="Rules" columns={ruleColumns} rows={list.items} rowKey={(r) => r.name} next={list.next} />}
+        {(list) => <DataTable label="Rules" table="alerts.rules" columns={ruleColumns} rows={list.items} rowKey={(r) => r.name} next={list.next} />}
       </Load>
     </>
   );
@@ -164,6 +165,7 @@ function RulesTab() {
 const ruleColumns: Column<AlertRule>[] = [
   {
     key: "name",
+    csv: (r) => r.name,
     title: "Name",
     cell: (r) => (
       <>
@@ -173,14 +175,15 @@ const ruleColumns: Column<AlertRule>[] = [
   },
   {
     key: "codes",
+    csv: (r) => r.codes.join(" "),
     title: "Causes",
     wrap: true,
     cell: (r) => <code>{r.codes.join(", ")}</code>,
   },
-  { key: "level", title: "Level", cell: (r) => (r.level ? <Tag {...healthFace(r.level)} /> : <span class="muted">any</span>) },
-  { key: "after", title: "After", right: true, cell: (r) => (r.afterMs > 0 ? span(r.afterMs) : "at once") },
-  { key: "remind", title: "Again every", right: true, cell: (r) => (r.remindMs > 0 ? span(r.remindMs) : <span class="muted">never</span>) },
-  { key: "state", title: "State", cell: (r) => (r.off ? <Tag tone="idle" word="Off" /> : <Tag tone="ok" word="On" />) },
+  { key: "level", csv: (r) => r.level, title: "Level", cell: (r) => (r.level ? <Tag {...healthFace(r.level)} /> : <span class="muted">any</span>) },
+  { key: "after", csv: { title: "After (ms)", value: (r) => r.afterMs }, title: "After", right: true, cell: (r) => (r.afterMs > 0 ? span(r.afterMs) : "at once") },
+  { key: "remind", csv: { title: "Again every (ms)", value: (r) => r.remindMs }, title: "Again every", right: true, cell: (r) => (r.remindMs > 0 ? span(r.remindMs) : <span class="muted">never</span>) },
+  { key: "state", csv: (r) => (r.off ? "off" : "on"), title: "State", cell: (r) => (r.off ? <Tag tone="idle" word="Off" /> : <Tag tone="ok" word="On" />) },
   { key: "actions", title: "Actions", right: true, cell: (r) => <RuleActions rule={r} /> },
 ];
 
@@ -235,9 +238,10 @@ function ThresholdsTab() {
         <Button kind="primary" needs="manage" onClick={() => navigate("/alerts/thresholds/new?tab=thresholds")}>
           New threshold
         </Button>
+        <TableTools table="alerts.thresholds" noun="threshold" columns={thresholdColumns} read={(cursor, limit) => call("GET /alerts/thresholds", { query: { cursor, limit } })} />
       </div>
       <Load query={thresholds}>
-        {(list) => <DataTable label="Thresholds" columns={thresholdColumns} rows={list.items} rowKey={(t) => t.name} next={list.next} />}
+        {(list) => <DataTable label="Thresholds" table="alerts.thresholds" columns={thresholdColumns} rows={list.items} rowKey={(t) => t.name} next={list.next} />}
       </Load>
     </>
   );
@@ -246,6 +250,7 @@ function ThresholdsTab() {
 const thresholdColumns: Column<Threshold>[] = [
   {
     key: "name",
+    csv: (t) => t.name,
     title: "Name",
     cell: (t) => (
       <>
@@ -253,13 +258,13 @@ const thresholdColumns: Column<Threshold>[] = [
       </>
     ),
   },
-  { key: "metric", title: "Metric", wrap: true, cell: (t) => <code>{t.metric}</code> },
-  { key: "object", title: "Of", cell: (t) => (t.object ? <code>{t.object}</code> : <span class="muted">all</span>) },
-  { key: "when", title: "When", cell: (t) => `${t.compare} ${shown(t.value, t.unit)}` },
-  { key: "clear", title: "Over at", right: true, cell: (t) => shown(t.clear, t.unit) },
-  { key: "for", title: "For", right: true, cell: (t) => (t.forMs > 0 ? span(t.forMs) : "at once") },
-  { key: "level", title: "Level", cell: (t) => <Tag {...healthFace(t.level)} /> },
-  { key: "state", title: "State", cell: (t) => (t.off ? <Tag tone="idle" word="Off" /> : <Tag tone="ok" word="On" />) },
+  { key: "metric", csv: (t) => t.metric, title: "Metric", wrap: true, cell: (t) => <code>{t.metric}</code> },
+  { key: "object", csv: (t) => t.object, title: "Of", cell: (t) => (t.object ? <code>{t.object}</code> : <span class="muted">all</span>) },
+  { key: "when", csv: (t) => `${t.compare} ${t.value}`, title: "When", cell: (t) => `${t.compare} ${shown(t.value, t.unit)}` },
+  { key: "clear", csv: (t) => t.clear, title: "Over at", right: true, cell: (t) => shown(t.clear, t.unit) },
+  { key: "for", csv: { title: "For (ms)", value: (t) => t.forMs }, title: "For", right: true, cell: (t) => (t.forMs > 0 ? span(t.forMs) : "at once") },
+  { key: "level", csv: (t) => t.level, title: "Level", cell: (t) => <Tag {...healthFace(t.level)} /> },
+  { key: "state", csv: (t) => (t.off ? "off" : "on"), title: "State", cell: (t) => (t.off ? <Tag tone="idle" word="Off" /> : <Tag tone="ok" word="On" />) },
   { key: "actions", title: "Actions", right: true, cell: (t) => <ThresholdActions threshold={t} /> },
 ];
 
@@ -297,7 +302,11 @@ function ThresholdActions({ threshold: t }: { threshold: Threshold }) {
 type KeptProps<T> = {
   query: Query<{ items: T[]; next: string | null }>;
   label: string;
+  table: string;
+  noun: string;
   columns: Column<T>[];
+  /** Reads a page of the whole list. */
+  read: (cursor: string | undefined, limit: number) => Promise<{ items: T[]; next: string | null }>;
   needs: "write" | "manage";
   /** What the button that makes one says, and where it leads. */
   add: string;
@@ -307,7 +316,7 @@ type KeptProps<T> = {
 };
 
 /** A list of what is made and taken away here, or how to begin. */
-function Kept<T extends { id: string }>({ query: kept, label, columns, needs, add, to, note, empty }: KeptProps<T>) {
+function Kept<T extends { id: string }>({ query: kept, label, table, noun, columns, read, needs, add, to, note, empty }: KeptProps<T>) {
   const button = (
     <Button kind="primary" needs={needs} onClick={() => navigate(to)}>
       {add}
@@ -322,8 +331,9 @@ function Kept<T extends { id: string }>({ query: kept, label, columns, needs, ad
               <span class="muted">{note}</span>
               <span class="spacer" />
               {button}
+              <TableTools table={table} noun={noun} columns={columns} read={read} />
             </div>
-            <DataTable label={label} columns={columns} rows={list.items} rowKey={(row) => row.id} next={list.next} />
+            <DataTable label={label} table={table} columns={columns} rows={list.items} rowKey={(row) => row.id} next={list.next} />
           </>
         ) : (
           <Empty {...empty}>{button}</Empty>
@@ -338,6 +348,9 @@ function ChannelsTab() {
     <Kept
       query={useChannels(cursorOf())}
       label="Channels"
+      table="alerts.channels"
+      noun="channel"
+      read={(cursor, limit) => call("GET /alerts/channels", { query: { cursor, limit } })}
       columns={channelColumns}
       needs="manage"
       add="Add channel"
@@ -353,10 +366,10 @@ function ChannelsTab() {
 }
 
 const channelColumns: Column<AlertChannel>[] = [
-  { key: "name", title: "Name", cell: (c) => c.name },
-  { key: "kind", title: "Kind", cell: (c) => (c.kind === "email" ? "Mail" : c.format === "slack" ? "Webhook, Slack" : "Webhook, JSON") },
-  { key: "where", title: "To", wrap: true, cell: (c) => <Where channel={c} /> },
-  { key: "created", title: "Added", right: true, cell: (c) => <Age at={c.created} /> },
+  { key: "name", csv: (c) => c.name, title: "Name", cell: (c) => c.name },
+  { key: "kind", csv: (c) => c.kind, title: "Kind", cell: (c) => (c.kind === "email" ? "Mail" : c.format === "slack" ? "Webhook, Slack" : "Webhook, JSON") },
+  { key: "where", csv: (c) => c.to.join("; "), title: "To", wrap: true, cell: (c) => <Where channel={c} /> },
+  { key: "created", csv: (c) => c.created, title: "Added", right: true, cell: (c) => <Age at={c.created} /> },
   { key: "actions", title: "Actions", right: true, cell: (c) => <ChannelActions channel={c} /> },
 ];
 
@@ -420,6 +433,9 @@ function SilencesTab() {
     <Kept
       query={useSilences(cursorOf())}
       label="Silences"
+      table="alerts.silences"
+      noun="silence"
+      read={(cursor, limit) => call("GET /alerts/silences", { query: { cursor, limit } })}
       columns={silenceColumns}
       needs="write"
       add="New silence"
@@ -437,11 +453,11 @@ function SilencesTab() {
 const anything = <span class="muted">any</span>;
 
 const silenceColumns: Column<Silence>[] = [
-  { key: "object", title: "Object", cell: (s) => (s.object ? <code>{s.object}</code> : anything) },
-  { key: "code", title: "Code", cell: (s) => (s.code ? <code>{s.code}</code> : anything) },
-  { key: "why", title: "Why", wrap: true, cell: (s) => s.why },
-  { key: "by", title: "By", cell: (s) => s.by },
-  { key: "until", title: "Ends", right: true, cell: (s) => <Ends at={s.untilAt} /> },
+  { key: "object", csv: (s) => s.object, title: "Object", cell: (s) => (s.object ? <code>{s.object}</code> : anything) },
+  { key: "code", csv: (s) => s.code, title: "Code", cell: (s) => (s.code ? <code>{s.code}</code> : anything) },
+  { key: "why", csv: (s) => s.why, title: "Why", wrap: true, cell: (s) => s.why },
+  { key: "by", csv: (s) => s.by, title: "By", cell: (s) => s.by },
+  { key: "until", csv: (s) => s.untilAt, title: "Ends", right: true, cell: (s) => <Ends at={s.untilAt} /> },
   { key: "actions", title: "Action", right: true, cell: (s) => <EndSilence silence={s} /> },
 ];
 

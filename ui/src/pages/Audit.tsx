@@ -14,8 +14,8 @@ import { Notice } from "../parts/Notice";
 import { ObjectLink } from "../parts/ObjectLink";
 import { Empty, Facts, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
-import { TableTools } from "../parts/TableTools";
 import { Tag, type Tone } from "../parts/StateTag";
+import { TableTools } from "../parts/TableTools";
 
 /** Who changed what, from where, with what before and after. */
 export function AuditPage() {

@@ -10,8 +10,8 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
-import { TableTools } from "../parts/TableTools";
 import { Tag } from "../parts/StateTag";
+import { TableTools } from "../parts/TableTools";
 import { CreateBackendDialog } from "./BackendDialogs";
 
 /** The registered S3 and Swift stores. */

@@ -22,6 +22,7 @@ import { Empty, Facts, Page } from "../parts/Page";
 import { Tag, type Tone } from "../parts/StateTag";
 import { Tabs } from "../parts/Tabs";
 import { RemoteTest } from "../parts/RemoteTest";
+import { TableTools } from "../parts/TableTools";
 
 /** One cloud: its volumes and their vDisks, the volume types that it should have, and how Cinder sees this node. */
 export function CloudPage({ name }: { name: string }) {
@@ -110,7 +111,17 @@ function VolumesTab({ cloud }: { cloud: Cloud }) {
         list.items.length === 0 && !cursor ? (
           <Empty title="No volumes yet" text="It has no volume on this node. A volume is a vDisk of the vPool that its type names." command="openstack volume create --type ovgate-VPOOL --size 10 NAME" />
         ) : (
-          <DataTable label="Volumes" columns={volumeColumns} rows={list.items} rowKey={(v) => v.id} next={list.next} />
+          <>
+            <div class="toolbar">
+              <TableTools
+                table="cloud.volumes"
+                noun="volume"
+                columns={volumeColumns}
+                read={(cursor, limit) => call("GET /openstack/clouds/{cloud}/volumes", { path: { cloud: cloud.id }, query: { cursor, limit } })}
+              />
+            </div>
+            <DataTable label="Volumes" table="cloud.volumes" columns={volumeColumns} rows={list.items} rowKey={(v) => v.id} next={list.next} />
+          </>
         )
       }
     </Load>
@@ -118,18 +129,19 @@ function VolumesTab({ cloud }: { cloud: Cloud }) {
 }
 
 const volumeColumns: Column<CloudVolume>[] = [
-  { key: "name", title: "Volume", wrap: true, cell: (v) => v.name || v.id },
-  { key: "status", title: "Status", cell: (v) => v.status },
-  { key: "project", title: "Project", cell: (v) => v.projectName || v.project },
-  { key: "type", title: "Type", cell: (v) => v.type },
+  { key: "name", csv: (v) => v.name || v.id, title: "Volume", wrap: true, cell: (v) => v.name || v.id },
+  { key: "status", csv: (v) => v.status, title: "Status", cell: (v) => v.status },
+  { key: "project", csv: (v) => v.projectName || v.project, title: "Project", cell: (v) => v.projectName || v.project },
+  { key: "type", csv: (v) => v.type, title: "Type", cell: (v) => v.type },
   {
     key: "vdisk",
+    csv: (v) => v.vdiskName,
     title: "vDisk",
     cell: (v) => (v.vdisk ? <Link to={`/vdisks/${encodeURIComponent(v.vdiskName)}`}>{v.vdiskName}</Link> : <Tag tone="bad" word="None" title={`It should be ${v.vdiskName}`} />),
   },
-  { key: "attached", title: "Attached to", wrap: true, cell: (v) => v.attached.join(", ") || "–" },
-  { key: "size", title: "Size", right: true, cell: (v) => bytes(v.size) },
-  { key: "stored", title: "Stored", right: true, cell: (v) => bytes(v.stored) },
+  { key: "attached", csv: (v) => v.attached.join("; "), title: "Attached to", wrap: true, cell: (v) => v.attached.join(", ") || "–" },
+  { key: "size", csv: { title: "Size (bytes)", value: (v) => v.size }, title: "Size", right: true, cell: (v) => bytes(v.size) },
+  { key: "stored", csv: { title: "Stored (bytes)", value: (v) => v.stored }, title: "Stored", right: true, cell: (v) => bytes(v.stored) },
 ];
 
 

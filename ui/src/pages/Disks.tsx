@@ -13,8 +13,8 @@ import { Load } from "../parts/Load";
 import { Card, Empty, Page } from "../parts/Page";
 import { PeekOf } from "../parts/PeekOf";
 import { SearchBox } from "../parts/SearchBox";
-import { TableTools } from "../parts/TableTools";
 import { Tag } from "../parts/StateTag";
+import { TableTools } from "../parts/TableTools";
 import { ClaimDialog, PrepareDialog } from "./DiskDialogs";
 
 /** The devices of the object store, and the disks of the node. */

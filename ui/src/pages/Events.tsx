@@ -15,8 +15,8 @@ import { ObjectLink } from "../parts/ObjectLink";
 import { Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
 import { SilentNodes } from "../parts/SilentNodes";
-import { TableTools } from "../parts/TableTools";
 import { Tag, type Tone } from "../parts/StateTag";
+import { TableTools } from "../parts/TableTools";
 
 /** What happened, as the nodes remember it. New events come on top by themselves. */
 export function EventsPage() {

@@ -11,8 +11,8 @@ import { Load } from "../parts/Load";
 import { Card, Empty, Page } from "../parts/Page";
 import { PeekOf } from "../parts/PeekOf";
 import { SearchBox } from "../parts/SearchBox";
-import { TableTools } from "../parts/TableTools";
 import { Tag } from "../parts/StateTag";
+import { TableTools } from "../parts/TableTools";
 import { NewTargetDialog } from "./SharedTarget";
 import { SessionActions, SessionState } from "./TargetParts";
 

@@ -17,6 +17,7 @@ import { Meter } from "../parts/Meter";
 import { ErrorPanel } from "../parts/Notice";
 import { Card, Empty, Facts } from "../parts/Page";
 import { VDiskTag } from "../parts/StateTag";
+import { TableTools } from "../parts/TableTools";
 import { CloneDialog } from "./CloneDialog";
 
 /** What a vDisk comes from and what comes from it. */
@@ -30,9 +31,12 @@ export function LineageTab({ vdisk }: { vdisk: VDisk }) {
       <Card
         title="Clones"
         aside={
-          <Button small kind="primary" needs="write" onClick={() => setOpen(true)}>
-            Clone {vdisk.name}
-          </Button>
+          <span class="row">
+            <Button small kind="primary" needs="write" onClick={() => setOpen(true)}>
+              Clone {vdisk.name}
+            </Button>
+            <TableTools table="vdisk.clones" noun="clone" columns={columns} read={(cursor, limit) => call("GET /vdisks", { query: { parent: vdisk.id, cursor, limit } })} />
+          </span>
         }
       >
         <Load query={clones}>
@@ -44,7 +48,7 @@ export function LineageTab({ vdisk }: { vdisk: VDisk }) {
                 command={`ovgate vdisk clone ${vdisk.name} NAME`}
               />
             ) : (
-              <DataTable label="Clones" columns={columns} rows={list.items} rowKey={(v) => v.id} next={list.next} cursor="clones" />
+              <DataTable label="Clones" table="vdisk.clones" columns={columns} rows={list.items} rowKey={(v) => v.id} next={list.next} cursor="clones" />
             )
           }
         </Load>
@@ -56,13 +60,13 @@ export function LineageTab({ vdisk }: { vdisk: VDisk }) {
 }
 
 const columns: Column<VDisk>[] = [
-  { key: "name", title: "Name", cell: (v) => <Link to={`/vdisks/${encodeURIComponent(v.name)}`}>{v.name}</Link> },
-  { key: "state", title: "State", cell: (v) => <VDiskTag state={v.state} reason={v.stateReason} /> },
-  { key: "from", title: "From", cell: startOf },
-  { key: "size", title: "Size", right: true, cell: (v) => bytes(v.size) },
-  { key: "stored", title: "Stored of its own", right: true, cell: (v) => bytes(v.stored) },
+  { key: "name", csv: (v) => v.name, title: "Name", cell: (v) => <Link to={`/vdisks/${encodeURIComponent(v.name)}`}>{v.name}</Link> },
+  { key: "state", csv: (v) => v.state, title: "State", cell: (v) => <VDiskTag state={v.state} reason={v.stateReason} /> },
+  { key: "from", csv: startOf, title: "From", cell: startOf },
+  { key: "size", csv: { title: "Size (bytes)", value: (v) => v.size }, title: "Size", right: true, cell: (v) => bytes(v.size) },
+  { key: "stored", csv: { title: "Stored of its own (bytes)", value: (v) => v.stored }, title: "Stored of its own", right: true, cell: (v) => bytes(v.stored) },
   { key: "flatten", title: "Flatten", cell: (v) => (v.flatten ? percent(v.flatten.copied, v.flatten.total) : "–") },
-  { key: "created", title: "Made", right: true, cell: (v) => <Age at={v.created} /> },
+  { key: "created", csv: (v) => v.created, title: "Made", right: true, cell: (v) => <Age at={v.created} /> },
 ];
 
 /** The point that a clone starts from. */

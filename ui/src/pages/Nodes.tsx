@@ -18,8 +18,8 @@ import { ErrorPanel } from "../parts/Notice";
 import { Card, Facts, Page } from "../parts/Page";
 import { PeekOf } from "../parts/PeekOf";
 import { SearchBox } from "../parts/SearchBox";
-import { TableTools } from "../parts/TableTools";
 import { Tag, type Tone } from "../parts/StateTag";
+import { TableTools } from "../parts/TableTools";
 import { AddNode, JoinTokensCard, MakeCluster, noCluster } from "./JoinTokens";
 
 /** The nodes of the cluster: who lives, how busy each is, and what each serves. */

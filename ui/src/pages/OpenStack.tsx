@@ -18,6 +18,7 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Notice } from "../parts/Notice";
 import { Card, Empty, Page } from "../parts/Page";
+import { TableTools } from "../parts/TableTools";
 import { CloudTag } from "./Cloud";
 
 /** OpenStack clouds, and what of theirs lost its other half. */
@@ -91,13 +92,13 @@ function Orphans() {
   const cursor = query.value.get("orphans") ?? undefined;
   const orphans = useOrphans(cursor);
   return (
-    <Card title="Orphans">
+    <Card title="Orphans" aside={<TableTools table="openstack.orphans" noun="orphan" columns={orphanColumns} read={(cursor, limit) => call("GET /openstack/orphans", { query: { cursor, limit } })} />}>
       <Load query={orphans}>
         {(list) =>
           list.items.length === 0 && !cursor ? (
             <p class="muted">None: every volume has its vDisk, and every vDisk of Cinder its volume.</p>
           ) : (
-            <DataTable label="Orphans" columns={orphanColumns} rows={list.items} rowKey={(o) => `${o.kind} ${o.id}`} next={list.next} cursor="orphans" />
+            <DataTable label="Orphans" table="openstack.orphans" columns={orphanColumns} rows={list.items} rowKey={(o) => `${o.kind} ${o.id}`} next={list.next} cursor="orphans" />
           )
         }
       </Load>
@@ -106,12 +107,12 @@ function Orphans() {
 }
 
 const orphanColumns: Column<Orphan>[] = [
-  { key: "kind", title: "Kind", cell: (o) => o.kind },
-  { key: "name", title: "Name", wrap: true, cell: (o) => o.name },
-  { key: "cloud", title: "Cloud", cell: (o) => o.cloud || "–" },
-  { key: "reason", title: "Why", wrap: true, cell: (o) => o.reason },
-  { key: "size", title: "Size", right: true, cell: (o) => bytes(o.size) },
-  { key: "stored", title: "Stored", right: true, cell: (o) => bytes(o.stored) },
+  { key: "kind", csv: (o) => o.kind, title: "Kind", cell: (o) => o.kind },
+  { key: "name", csv: (o) => o.name, title: "Name", wrap: true, cell: (o) => o.name },
+  { key: "cloud", csv: (o) => o.cloud, title: "Cloud", cell: (o) => o.cloud || "–" },
+  { key: "reason", csv: (o) => o.reason, title: "Why", wrap: true, cell: (o) => o.reason },
+  { key: "size", csv: { title: "Size (bytes)", value: (o) => o.size }, title: "Size", right: true, cell: (o) => bytes(o.size) },
+  { key: "stored", csv: { title: "Stored (bytes)", value: (o) => o.stored }, title: "Stored", right: true, cell: (o) => bytes(o.stored) },
 ];
 
 function AddCloud({ onClose }: { onClose: () => void }) {

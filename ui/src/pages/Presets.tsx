@@ -12,6 +12,7 @@ import { Confirm } from "../parts/Dialog";
 import { Load } from "../parts/Load";
 import { Card } from "../parts/Page";
 import { Tag } from "../parts/StateTag";
+import { TableTools } from "../parts/TableTools";
 import { ChangePresetDialog, CreatePresetDialog } from "./PresetDialogs";
 
 /** A policy as it is typed: k,m,c,x. */
@@ -22,6 +23,7 @@ export function bare(policy: string): string {
 const columns: Column<Preset>[] = [
   {
     key: "name",
+    csv: (p) => p.name,
     title: "Preset",
     cell: (p) => (
       <>
@@ -31,12 +33,14 @@ const columns: Column<Preset>[] = [
   },
   {
     key: "now",
+    csv: (p) => p.now,
     title: "Now",
     cell: (p) => (p.now ? <code>{bare(p.now)}</code> : <Tag tone="bad" word="None can be met" />),
   },
-  { key: "explain", title: "What may fail", wrap: true, cell: (p) => p.explain },
+  { key: "explain", csv: (p) => p.explain, title: "What may fail", wrap: true, cell: (p) => p.explain },
   {
     key: "policies",
+    csv: (p) => p.policies.join("; "),
     title: "Policies",
     wrap: true,
     cell: (p) => (
@@ -46,9 +50,10 @@ const columns: Column<Preset>[] = [
       </>
     ),
   },
-  { key: "fragment", title: "Fragments", right: true, cell: (p) => bytes(p.fragmentSize) },
+  { key: "fragment", csv: { title: "Fragments (bytes)", value: (p) => p.fragmentSize }, title: "Fragments", right: true, cell: (p) => bytes(p.fragmentSize) },
   {
     key: "content",
+    csv: (p) => [p.compression, p.encrypted && "encrypted"].filter(Boolean).join(", "),
     title: "Content",
     wrap: true,
     cell: (p) =>
@@ -132,9 +137,12 @@ export function PresetsCard({ create }: { create: boolean | undefined }) {
       title="Presets"
       class="span-12"
       aside={
-        <Button small needs="manage" onClick={() => navigate("/alba/presets/new")}>
-          New preset
-        </Button>
+        <span class="row">
+          <Button small needs="manage" onClick={() => navigate("/alba/presets/new")}>
+            New preset
+          </Button>
+          <TableTools table="alba.presets" noun="preset" columns={columns} read={(cursor, limit) => call("GET /presets", { query: { cursor, limit } })} />
+        </span>
       }
     >
       {create && <CreatePresetDialog onClose={() => navigate("/alba")} />}
@@ -142,6 +150,7 @@ export function PresetsCard({ create }: { create: boolean | undefined }) {
         {(list) => (
           <DataTable
             label="Presets"
+            table="alba.presets"
             columns={columns}
             rows={list.items}
             rowKey={(p) => p.name}

@@ -16,6 +16,7 @@ import { FormDialog } from "../parts/FormDialog";
 import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Card, Empty } from "../parts/Page";
+import { TableTools } from "../parts/TableTools";
 import { Plan } from "./CreateDatastore";
 import { PresenceTag } from "./PresenceTag";
 
@@ -27,9 +28,12 @@ export function RDMCard() {
     <Card
       title="Raw disks of virtual machines"
       aside={
-        <Button small needs="manage" onClick={() => navigate("/vsphere/rdms/new")}>
-          Give a raw disk
-        </Button>
+        <span class="row">
+          <Button small needs="manage" onClick={() => navigate("/vsphere/rdms/new")}>
+            Give a raw disk
+          </Button>
+          <TableTools table="vsphere.rdms" noun="raw disk" columns={columns} read={(cursor, limit) => call("GET /vsphere/rdms", { query: { cursor, limit } })} />
+        </span>
       }
     >
       <Load query={rdms}>
@@ -37,7 +41,7 @@ export function RDMCard() {
           list.items.length === 0 && !cursor ? (
             <Empty title="No raw disks yet" text="A virtual machine may have a vDisk itself as its disk (RDM), such as the quorum disk of a cluster of guests." command="ovgate vsphere rdm attach VDISK --center CENTER --vm VM" />
           ) : (
-            <DataTable label="Raw disks" columns={columns} rows={list.items} rowKey={(d) => d.id} next={list.next} cursor="rdms" />
+            <DataTable label="Raw disks" table="vsphere.rdms" columns={columns} rows={list.items} rowKey={(d) => d.id} next={list.next} cursor="rdms" />
           )
         }
       </Load>
@@ -46,13 +50,13 @@ export function RDMCard() {
 }
 
 const columns: Column<RDM>[] = [
-  { key: "vm", title: "Virtual machine", wrap: true, cell: (d) => d.vmName || d.vm },
+  { key: "vm", csv: (d) => d.vmName || d.vm, title: "Virtual machine", wrap: true, cell: (d) => d.vmName || d.vm },
   { key: "state", title: "State", cell: (d) => <PresenceTag of={d} /> },
-  { key: "vdisk", title: "vDisk", wrap: true, cell: (d) => <Link to={`/vdisks/${encodeURIComponent(d.vdisk)}`}>{vdiskOf(d)}</Link> },
-  { key: "center", title: "vCenter", cell: (d) => `${d.center}, ${d.cluster}` },
-  { key: "mode", title: "Compatibility", cell: (d) => (d.shared ? `${d.mode}, shared` : d.mode) },
-  { key: "size", title: "Size", right: true, cell: (d) => bytes(d.size) },
-  { key: "created", title: "Made", right: true, cell: (d) => <Age at={d.created} /> },
+  { key: "vdisk", csv: vdiskOf, title: "vDisk", wrap: true, cell: (d) => <Link to={`/vdisks/${encodeURIComponent(d.vdisk)}`}>{vdiskOf(d)}</Link> },
+  { key: "center", csv: (d) => `${d.center}, ${d.cluster}`, title: "vCenter", cell: (d) => `${d.center}, ${d.cluster}` },
+  { key: "mode", csv: (d) => d.mode, title: "Compatibility", cell: (d) => (d.shared ? `${d.mode}, shared` : d.mode) },
+  { key: "size", csv: { title: "Size (bytes)", value: (d) => d.size }, title: "Size", right: true, cell: (d) => bytes(d.size) },
+  { key: "created", csv: (d) => d.created, title: "Made", right: true, cell: (d) => <Age at={d.created} /> },
   { key: "actions", title: "Action", right: true, cell: (d) => <Take rdm={d} /> },
 ];
 

@@ -19,6 +19,7 @@ import { Load } from "../parts/Load";
 import { Card, Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
 import { Tag, type Tone } from "../parts/StateTag";
+import { TableTools } from "../parts/TableTools";
 
 /** When snapshots are made, deleted and scrubbed by themselves: of the cluster, a vPool or a vDisk. */
 export function SchedulesPage() {
@@ -367,12 +368,13 @@ function Sayings() {
     <Card title="What vPools and vDisks say themselves">
       <div class="toolbar" role="search">
         <SearchBox label="Filter by vPool or vDisk" />
+        <TableTools table="schedules" noun="schedule" columns={sayingColumns} read={(cursor, limit) => call("GET /schedules", { query: { ...filter, cursor, limit } })} />
       </div>
       <Load query={list}>
         {(page) => {
           const rows = page.items.filter((e) => e.vpool !== "");
           return rows.length > 0 || page.next || filter.cursor ? (
-            <DataTable label="Schedules of vPools and vDisks" columns={sayingColumns} rows={rows} rowKey={(e) => `${e.vpool}/${e.vdisk}/${e.job}`} next={page.next} />
+            <DataTable label="Schedules of vPools and vDisks" table="schedules" columns={sayingColumns} rows={rows} rowKey={(e) => `${e.vpool}/${e.vdisk}/${e.job}`} next={page.next} />
           ) : (
             <Empty
               title={filter.q ? "None matches" : "All of them have the cluster's"}
@@ -389,13 +391,14 @@ function Sayings() {
 const sayingColumns: Column<ScheduleEntry>[] = [
   {
     key: "of",
+    csv: (e) => (e.vdisk ? `vDisk ${e.vdisk}` : `vPool ${e.vpool}`),
     title: "Of",
     cell: (e) => (
       <Link to={address(e.vdisk ? { vdisk: e.vdisk } : { vpool: e.vpool })}>{e.vdisk ? `vDisk ${e.vdisk}` : `vPool ${e.vpool}`}</Link>
     ),
   },
-  { key: "vpool", title: "vPool", cell: (e) => e.vpool },
-  { key: "job", title: "Job", cell: (e) => capital(e.job) },
-  { key: "when", title: "When", cell: (e) => <When enabled={e.enabled} cron={e.cron} zone={e.zone} /> },
-  { key: "keeps", title: "Keeps", cell: (e) => keeps(e) ?? <span class="muted">–</span> },
+  { key: "vpool", csv: (e) => e.vpool, title: "vPool", cell: (e) => e.vpool },
+  { key: "job", csv: (e) => e.job, title: "Job", cell: (e) => capital(e.job) },
+  { key: "when", csv: (e) => (e.enabled ? e.cron : "off"), title: "When", cell: (e) => <When enabled={e.enabled} cron={e.cron} zone={e.zone} /> },
+  { key: "keeps", csv: (e) => keeps(e), title: "Keeps", cell: (e) => keeps(e) ?? <span class="muted">–</span> },
 ];

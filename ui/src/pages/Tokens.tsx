@@ -16,8 +16,8 @@ import { SelectField, TextField } from "../parts/Field";
 import { Load } from "../parts/Load";
 import { FormError, Notice } from "../parts/Notice";
 import { Empty, Page } from "../parts/Page";
-import { TableTools } from "../parts/TableTools";
 import { roleOptions } from "../parts/roles";
+import { TableTools } from "../parts/TableTools";
 
 /** Bearer tokens for programs: one's own, or everybody's for who manages. */
 export function TokensPage({ create = false }: { create?: boolean }) {

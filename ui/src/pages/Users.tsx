@@ -18,8 +18,8 @@ import { FormError, Notice } from "../parts/Notice";
 import { Page } from "../parts/Page";
 import { NewPasswordField } from "../parts/PasswordField";
 import { SearchBox } from "../parts/SearchBox";
-import { TableTools } from "../parts/TableTools";
 import { roleOptions } from "../parts/roles";
+import { TableTools } from "../parts/TableTools";
 import { PasswordDialog } from "./PasswordDialog";
 
 /** Users and their roles. */

@@ -22,6 +22,7 @@ import { SearchBox } from "../parts/SearchBox";
 import { SizeField, sizeBytes, sizeInput } from "../parts/SizeField";
 import { Tag } from "../parts/StateTag";
 import { RemoteTest } from "../parts/RemoteTest";
+import { TableTools } from "../parts/TableTools";
 import { AddCenter, ChangeCenter } from "./AddCenter";
 import { PluginDialog } from "./CenterPlugin";
 import { CreateDatastore, ImportDatastore, Plan } from "./CreateDatastore";
@@ -72,6 +73,7 @@ export function VSpherePage({ dialog }: { dialog?: "center" | "datastore" | "imp
               <Card title="Datastores">
                 <div class="toolbar" role="search">
                   <SearchBox label="Filter datastores by name" />
+                  <TableTools table="vsphere.datastores" noun="datastore" columns={columns} read={(cursor, limit) => call("GET /vsphere/datastores", { query: { ...filter, cursor, limit } })} />
                 </div>
                 <Load query={datastores}>
                   {(page) =>
@@ -82,7 +84,7 @@ export function VSpherePage({ dialog }: { dialog?: "center" | "datastore" | "imp
                         command="ovgate vsphere datastore create NAME --center CENTER --cluster CLUSTER --vpool VPOOL --size 1TiB"
                       />
                     ) : (
-                      <DataTable label="Datastores" columns={columns} rows={page.items} rowKey={(d) => d.id} next={page.next} />
+                      <DataTable label="Datastores" table="vsphere.datastores" columns={columns} rows={page.items} rowKey={(d) => d.id} next={page.next} />
                     )
                   }
                 </Load>
@@ -246,9 +248,10 @@ function HostsDialog({ center, onClose }: { center: Center; onClose: () => void 
 }
 
 const columns: Column<Datastore>[] = [
-  { key: "name", title: "Name", cell: (d) => d.name },
+  { key: "name", csv: (d) => d.name, title: "Name", cell: (d) => d.name },
   {
     key: "state",
+    csv: (d) => d.warnings.join("; "),
     title: "State",
     cell: (d) => (
       <>
@@ -257,11 +260,11 @@ const columns: Column<Datastore>[] = [
       </>
     ),
   },
-  { key: "center", title: "vCenter", cell: (d) => `${d.center}, ${d.cluster}` },
-  { key: "vpool", title: "vPool", cell: (d) => <Link to={`/vpools/${encodeURIComponent(d.vpool)}`}>{d.vpool}</Link> },
-  { key: "vdisk", title: "vDisk", cell: (d) => (d.vdisk ? <Link to={`/vdisks/${encodeURIComponent(d.vdisk)}`}>Show</Link> : "–") },
-  { key: "size", title: "Size", right: true, cell: (d) => bytes(d.size) },
-  { key: "created", title: "Made", right: true, cell: (d) => <Age at={d.created} /> },
+  { key: "center", csv: (d) => `${d.center}, ${d.cluster}`, title: "vCenter", cell: (d) => `${d.center}, ${d.cluster}` },
+  { key: "vpool", csv: (d) => d.vpool, title: "vPool", cell: (d) => <Link to={`/vpools/${encodeURIComponent(d.vpool)}`}>{d.vpool}</Link> },
+  { key: "vdisk", csv: (d) => d.vdisk, title: "vDisk", cell: (d) => (d.vdisk ? <Link to={`/vdisks/${encodeURIComponent(d.vdisk)}`}>Show</Link> : "–") },
+  { key: "size", csv: { title: "Size (bytes)", value: (d) => d.size }, title: "Size", right: true, cell: (d) => bytes(d.size) },
+  { key: "created", csv: (d) => d.created, title: "Made", right: true, cell: (d) => <Age at={d.created} /> },
   { key: "actions", title: "Actions", right: true, cell: (d) => <DatastoreActions datastore={d} /> },
 ];
 
