@@ -115,6 +115,9 @@ function remedyOf({ code, object }: HealthCause): { to: string; text: string } |
   return code.startsWith("alba") ? { to: "/alba", text: "Open object store" } : undefined;
 }
 
+/** A greater ratio says that next to nothing is stored, and no more. */
+const ratioMost = 1000;
+
 function CapacityCard({ status: { capacity: c }, class: name }: CardProps) {
   const used = c.total - c.free;
   const mapped = Math.min(c.mapped, c.stored); // compression, and what is not on the backend yet, can make it more
@@ -136,7 +139,7 @@ function CapacityCard({ status: { capacity: c }, class: name }: CardProps) {
         />
         <p class="muted small">
           {c.total > 0 ? `${bytes(c.free)} free of ${bytes(c.total)}; ` : ""}
-          {bytes(c.provisioned)} provisioned{c.stored > 0 && c.provisioned > 0 ? `, ${count(c.provisioned / c.stored)} times what is stored` : ""}
+          {bytes(c.provisioned)} provisioned{c.provisioned > c.stored && c.provisioned < ratioMost * c.stored ? `, ${count(c.provisioned / c.stored)} times what is stored` : ""}
         </p>
       </div>
     </Card>
