@@ -164,7 +164,7 @@ function Charts({ drawn, columns, rows, range, end, loading, children }: ChartsP
           least={m.least}
           most={m.most}
           binary={m.binary}
-          series={columns.flatMap((c, i) => (has(m, c) ? [{ label: c.label, color: c.color, dashed: c.before, value: valueAt(m, i) }] : []))}
+          series={columns.flatMap((c, i) => (has(m, c) ? [{ label: c.label, color: c.color, dashed: c.before, none: m.none, value: valueAt(m, i) }] : []))}
         />
       ))}
       {children}

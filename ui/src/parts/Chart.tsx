@@ -11,6 +11,8 @@ type Moment = { time: number; gap?: boolean };
 export type Series<M> = Line & {
   /** null is a gap in the line; undefined: nothing is known at that moment, and the line goes on. */
   value: (sample: M) => number | null | undefined;
+  /** What stands for null; as for 0 unless given. */
+  none?: string | undefined;
 };
 
 type Props<M> = {
@@ -84,7 +86,7 @@ export function Chart<M extends Moment>({ class: name, ...plot }: Props<M>) {
 
 function valueText<M>(s: Series<M>, sample: M | undefined, format: (n: number) => string): string {
   const value = sample && s.value(sample);
-  return value === undefined || value === null ? "–" : format(value);
+  return value === undefined ? "–" : value === null ? (s.none ?? format(0)) : format(value);
 }
 
 function align<M extends Moment>(samples: M[], series: Series<M>[]): uPlot.AlignedData {

@@ -60,7 +60,7 @@ export function PerformanceCharts({ kind, samples, range }: { kind: Kind; sample
         format={share}
         least={100}
         most={100}
-        series={[{ label: "Reads", color: "c1", value: (s) => cacheHits(s.performance) }]}
+        series={[{ label: "Reads", color: "c1", none: "–", value: (s) => cacheHits(s.performance) }]}
       />
       <Chart
         title="Journal, not yet on the backend"

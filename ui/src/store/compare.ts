@@ -55,6 +55,8 @@ export type Metric = {
   least: number;
   binary?: boolean;
   most?: number;
+  /** What stands where there is none; as for 0 unless given. */
+  none?: string;
   /** The kinds of objects that have it; all of them unless given. */
   of?: Kind[];
   value: (s: Sample) => number | null;
@@ -83,7 +85,7 @@ export const metrics: Metric[] = [
   { id: "wp99", text: "Write p99", ...times, value: (s) => some(s.performance.writeP99Us) },
   { id: "rp50", text: "Read p50", ...times, value: (s) => some(s.performance.readP50Us) },
   { id: "wp50", text: "Write p50", ...times, value: (s) => some(s.performance.writeP50Us) },
-  { id: "hits", text: "Cache hits", ...percents, of: served, value: (s) => cacheHits(s.performance) },
+  { id: "hits", text: "Cache hits", ...percents, none: "–", of: served, value: (s) => cacheHits(s.performance) },
   { id: "journal", text: "Journal", unit: "B", format: bytes, least: MiB, binary: true, of: served, value: (s) => s.journalUsed },
   { id: "stored", text: "Stored", unit: "B", format: bytes, least: MiB, binary: true, of: ["vpool"], value: (s) => s.stored || null },
   { id: "cpu", text: "Processors", ...percents, of: nodes, value: (s) => s.cpu ?? null },
