@@ -884,6 +884,30 @@ func (e Role) Valid() bool {
 	}
 }
 
+// Defines values for RoleOrNone.
+const (
+	RoleOrNoneManage RoleOrNone = "manage"
+	RoleOrNoneNone   RoleOrNone = "none"
+	RoleOrNoneRead   RoleOrNone = "read"
+	RoleOrNoneWrite  RoleOrNone = "write"
+)
+
+// Valid indicates whether the value is a known member of the RoleOrNone enum.
+func (e RoleOrNone) Valid() bool {
+	switch e {
+	case RoleOrNoneManage:
+		return true
+	case RoleOrNoneNone:
+		return true
+	case RoleOrNoneRead:
+		return true
+	case RoleOrNoneWrite:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ScheduleSource.
 const (
 	ScheduleSourceCluster ScheduleSource = "cluster"
@@ -2518,6 +2542,27 @@ type FlattenProgress struct {
 
 	// Total Bytes to copy in all; 0: not known yet
 	Total int64 `json:"total"`
+}
+
+// Grant A role on one object
+type Grant struct {
+	// Exists false: it is gone, and the grant gives nothing
+	Exists bool `json:"exists"`
+
+	// Name Name of the vPool or backend; its id when it is gone
+	Name string `json:"name"`
+	Role Role   `json:"role"`
+
+	// Scope vpool:ID or backend:ID, which stays when the object is renamed
+	Scope string `json:"scope"`
+}
+
+// GrantInput defines model for GrantInput.
+type GrantInput struct {
+	Role Role `json:"role"`
+
+	// Scope vpool:NAME or backend:NAME, or with the id
+	Scope string `json:"scope"`
 }
 
 // GroupInput defines model for GroupInput.
@@ -4306,8 +4351,29 @@ type RestoredVPool struct {
 	VPool   string         `json:"vpool"`
 }
 
+// Rights What somebody may do
+type Rights struct {
+	// Grants On vPools and backends, beside the role
+	Grants []Grant `json:"grants"`
+
+	// Role Over everything
+	Role RoleOrNone `json:"role"`
+}
+
+// RightsSource defines model for RightsSource.
+type RightsSource struct {
+	// Group Group that gives them; null: they are the user's own
+	Group *string `json:"group"`
+
+	// Rights What somebody may do
+	Rights Rights `json:"rights"`
+}
+
 // Role defines model for Role.
 type Role string
+
+// RoleOrNone defines model for RoleOrNone.
+type RoleOrNone string
 
 // Rollback defines model for Rollback.
 type Rollback struct {
@@ -4518,9 +4584,14 @@ type Session struct {
 	// External The user is one of the sign-in provider
 	External bool `json:"external"`
 
+	// Grants On vPools and backends, now, beside the role
+	Grants []Grant `json:"grants"`
+
 	// Provider Name of the provider that people may sign in through; null when there is none
 	Provider *string `json:"provider"`
-	Role     *Role   `json:"role"`
+
+	// Role Over everything, now
+	Role *RoleOrNone `json:"role"`
 
 	// User Null when nobody is signed in
 	User *string `json:"user"`
@@ -4942,20 +5013,28 @@ type Token struct {
 
 	// Expires Null for never
 	Expires *time.Time `json:"expires"`
-	ID      string     `json:"id"`
-	Name    string     `json:"name"`
-	Role    Role       `json:"role"`
-	User    string     `json:"user"`
+
+	// Grants Beside the role
+	Grants []Grant `json:"grants"`
+	ID     string  `json:"id"`
+	Name   string  `json:"name"`
+
+	// Role Over everything. The token may what both it and its user may
+	Role RoleOrNone `json:"role"`
+	User string     `json:"user"`
 }
 
 // TokenInput defines model for TokenInput.
 type TokenInput struct {
 	// Expires absent: never
-	Expires *time.Time `json:"expires,omitempty"`
+	Expires *time.Time    `json:"expires,omitempty"`
+	Grants  *[]GrantInput `json:"grants,omitempty"`
 
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
-	Role Role `json:"role"`
+
+	// Role Over everything; none with grants: for these objects alone
+	Role RoleOrNone `json:"role"`
 
 	// User absent: the one who asks; another one needs role manage
 	User *string `json:"user,omitempty"`
@@ -5017,19 +5096,74 @@ type UnpublishInput struct {
 type User struct {
 	Created time.Time `json:"created"`
 
+	// Effective What it may now, by itself and by its groups
+	Effective Rights `json:"effective"`
+
 	// External Null for a user with a password
 	External *ExternalUser `json:"external"`
-	Name     string        `json:"name"`
-	Role     Role          `json:"role"`
+
+	// Grants Its own
+	Grants []Grant `json:"grants"`
+
+	// Groups Names of those that it is a member of
+	Groups []string `json:"groups"`
+	Name   string   `json:"name"`
+
+	// Role Its own over everything; groups may give more
+	Role RoleOrNone `json:"role"`
+
+	// Sources Where that comes from, its own first
+	Sources []RightsSource `json:"sources"`
+}
+
+// UserGroup defines model for UserGroup.
+type UserGroup struct {
+	Created     time.Time `json:"created"`
+	Description string    `json:"description"`
+	ID          string    `json:"id"`
+
+	// Members Names of users
+	Members []string `json:"members"`
+	Name    string   `json:"name"`
+
+	// Rights Of each member
+	Rights Rights `json:"rights"`
+}
+
+// UserGroupInput defines model for UserGroupInput.
+type UserGroupInput struct {
+	Description *string       `json:"description,omitempty"`
+	Grants      *[]GrantInput `json:"grants,omitempty"`
+	Name        UserName      `json:"name"`
+
+	// Role Over everything (default none)
+	Role *RoleOrNone `json:"role,omitempty"`
+}
+
+// UserGroupList defines model for UserGroupList.
+type UserGroupList struct {
+	Items []UserGroup `json:"items"`
+	Next  *string     `json:"next"`
+}
+
+// UserGroupPatch defines model for UserGroupPatch.
+type UserGroupPatch struct {
+	Description *string `json:"description,omitempty"`
+
+	// Grants In place of those that there are
+	Grants *[]GrantInput `json:"grants,omitempty"`
+	Name   *UserName     `json:"name,omitempty"`
+	Role   *RoleOrNone   `json:"role,omitempty"`
 }
 
 // UserInput defines model for UserInput.
 type UserInput struct {
-	Name UserName `json:"name"`
+	Grants *[]GrantInput `json:"grants,omitempty"`
+	Name   UserName      `json:"name"`
 
 	// Password At least 10 characters
-	Password Password `json:"password"`
-	Role     Role     `json:"role"`
+	Password Password   `json:"password"`
+	Role     RoleOrNone `json:"role"`
 }
 
 // UserList defines model for UserList.
@@ -5049,9 +5183,12 @@ type UserPatch struct {
 	// External false, with a password: a user of the sign-in provider becomes one of this cluster, for good
 	External *bool `json:"external,omitempty"`
 
+	// Grants In place of those that there are
+	Grants *[]GrantInput `json:"grants,omitempty"`
+
 	// Password At least 10 characters
-	Password *Password `json:"password,omitempty"`
-	Role     *Role     `json:"role,omitempty"`
+	Password *Password   `json:"password,omitempty"`
+	Role     *RoleOrNone `json:"role,omitempty"`
 }
 
 // VDisk defines model for VDisk.
@@ -5902,6 +6039,24 @@ type GetExtentsParams struct {
 	Offset Offset `form:"offset" json:"offset"`
 }
 
+// ListGroupsParams defines parameters for ListGroups.
+type ListGroupsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateGroupParams defines parameters for CreateGroup.
+type CreateGroupParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // BeginImportParams defines parameters for BeginImport.
 type BeginImportParams struct {
 	// IdempotencyKey Drawn by the client, the same for each repetition of one create
@@ -6530,6 +6685,12 @@ type RebalanceJSONRequestBody RebalanceJSONBody
 // CreateJoinTokenJSONRequestBody defines body for CreateJoinToken for application/json ContentType.
 type CreateJoinTokenJSONRequestBody = JoinTokenInput
 
+// CreateGroupJSONRequestBody defines body for CreateGroup for application/json ContentType.
+type CreateGroupJSONRequestBody = UserGroupInput
+
+// UpdateGroupJSONRequestBody defines body for UpdateGroup for application/json ContentType.
+type UpdateGroupJSONRequestBody = UserGroupPatch
+
 // BeginImportJSONRequestBody defines body for BeginImport for application/json ContentType.
 type BeginImportJSONRequestBody = VDiskInput
 
@@ -6853,6 +7014,27 @@ type ServerInterface interface {
 	// GetExtents Where an export has data, in order
 	// (GET /exports/{transfer}/extents)
 	GetExtents(ctx echo.Context, transfer TransferID, params GetExtentsParams) error
+	// ListGroups List groups of users
+	// (GET /groups)
+	ListGroups(ctx echo.Context, params ListGroupsParams) error
+	// CreateGroup Create a group of users
+	// (POST /groups)
+	CreateGroup(ctx echo.Context, params CreateGroupParams) error
+	// DeleteGroup Delete a group of users
+	// (DELETE /groups/{group})
+	DeleteGroup(ctx echo.Context, group string) error
+	// GetGroup Show a group of users
+	// (GET /groups/{group})
+	GetGroup(ctx echo.Context, group string) error
+	// UpdateGroup Change a group of users
+	// (PATCH /groups/{group})
+	UpdateGroup(ctx echo.Context, group string) error
+	// RemoveGroupMember Take a user out of a group
+	// (DELETE /groups/{group}/members/{user})
+	RemoveGroupMember(ctx echo.Context, group string, user string) error
+	// AddGroupMember Make a user a member of a group
+	// (PUT /groups/{group}/members/{user})
+	AddGroupMember(ctx echo.Context, group string, user string) error
 	// BeginImport Create a vDisk to be filled with an image
 	// (POST /imports)
 	BeginImport(ctx echo.Context, params BeginImportParams) error
@@ -7135,7 +7317,7 @@ type ServerInterface interface {
 	// GetUser Show a user
 	// (GET /users/{user})
 	GetUser(ctx echo.Context, user string) error
-	// UpdateUser Change a user's role or password
+	// UpdateUser Change a user's role, grants or password
 	// (PATCH /users/{user})
 	UpdateUser(ctx echo.Context, user string) error
 	// ListVDisks List vDisks
@@ -8502,6 +8684,163 @@ func (w *ServerInterfaceWrapper) GetExtents(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetExtents(ctx, transfer, params)
+	return err
+}
+
+// ListGroups converts echo context to params.
+func (w *ServerInterfaceWrapper) ListGroups(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListGroupsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListGroups(ctx, params)
+	return err
+}
+
+// CreateGroup converts echo context to params.
+func (w *ServerInterfaceWrapper) CreateGroup(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateGroupParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CreateGroup(ctx, params)
+	return err
+}
+
+// DeleteGroup converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteGroup(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "group" -------------
+	var group string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", ctx.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteGroup(ctx, group)
+	return err
+}
+
+// GetGroup converts echo context to params.
+func (w *ServerInterfaceWrapper) GetGroup(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "group" -------------
+	var group string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", ctx.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetGroup(ctx, group)
+	return err
+}
+
+// UpdateGroup converts echo context to params.
+func (w *ServerInterfaceWrapper) UpdateGroup(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "group" -------------
+	var group string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", ctx.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UpdateGroup(ctx, group)
+	return err
+}
+
+// RemoveGroupMember converts echo context to params.
+func (w *ServerInterfaceWrapper) RemoveGroupMember(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "group" -------------
+	var group string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", ctx.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// ------------- Path parameter "user" -------------
+	var user string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", ctx.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter user: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RemoveGroupMember(ctx, group, user)
+	return err
+}
+
+// AddGroupMember converts echo context to params.
+func (w *ServerInterfaceWrapper) AddGroupMember(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "group" -------------
+	var group string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "group", ctx.Param("group"), &group, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// ------------- Path parameter "user" -------------
+	var user string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", ctx.Param("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter user: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AddGroupMember(ctx, group, user)
 	return err
 }
 
@@ -12433,6 +12772,13 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/users/:user", wrapper.DeleteUser, options.OperationMiddlewares["DeleteUser"]...)
 	router.GET(options.BaseURL+"/users/:user", wrapper.GetUser, options.OperationMiddlewares["GetUser"]...)
 	router.PATCH(options.BaseURL+"/users/:user", wrapper.UpdateUser, options.OperationMiddlewares["UpdateUser"]...)
+	router.GET(options.BaseURL+"/groups", wrapper.ListGroups, options.OperationMiddlewares["ListGroups"]...)
+	router.POST(options.BaseURL+"/groups", wrapper.CreateGroup, options.OperationMiddlewares["CreateGroup"]...)
+	router.DELETE(options.BaseURL+"/groups/:group", wrapper.DeleteGroup, options.OperationMiddlewares["DeleteGroup"]...)
+	router.GET(options.BaseURL+"/groups/:group", wrapper.GetGroup, options.OperationMiddlewares["GetGroup"]...)
+	router.PATCH(options.BaseURL+"/groups/:group", wrapper.UpdateGroup, options.OperationMiddlewares["UpdateGroup"]...)
+	router.DELETE(options.BaseURL+"/groups/:group/members/:user", wrapper.RemoveGroupMember, options.OperationMiddlewares["RemoveGroupMember"]...)
+	router.PUT(options.BaseURL+"/groups/:group/members/:user", wrapper.AddGroupMember, options.OperationMiddlewares["AddGroupMember"]...)
 	router.GET(options.BaseURL+"/tokens", wrapper.ListTokens, options.OperationMiddlewares["ListTokens"]...)
 	router.POST(options.BaseURL+"/tokens", wrapper.CreateToken, options.OperationMiddlewares["CreateToken"]...)
 	router.DELETE(options.BaseURL+"/tokens/:token", wrapper.DeleteToken, options.OperationMiddlewares["DeleteToken"]...)
@@ -14229,6 +14575,271 @@ type GetExtentsdefaultJSONResponse struct {
 }
 
 func (response GetExtentsdefaultJSONResponse) VisitGetExtentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListGroupsRequestObject struct {
+	Params ListGroupsParams
+}
+
+type ListGroupsResponseObject interface {
+	VisitListGroupsResponse(w http.ResponseWriter) error
+}
+
+type ListGroups200JSONResponse UserGroupList
+
+func (response ListGroups200JSONResponse) VisitListGroupsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListGroupsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListGroupsdefaultJSONResponse) VisitListGroupsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateGroupRequestObject struct {
+	Params CreateGroupParams
+	Body   *CreateGroupJSONRequestBody
+}
+
+type CreateGroupResponseObject interface {
+	VisitCreateGroupResponse(w http.ResponseWriter) error
+}
+
+type CreateGroup201JSONResponse UserGroup
+
+func (response CreateGroup201JSONResponse) VisitCreateGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateGroupdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateGroupdefaultJSONResponse) VisitCreateGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteGroupRequestObject struct {
+	Group string `json:"group"`
+}
+
+type DeleteGroupResponseObject interface {
+	VisitDeleteGroupResponse(w http.ResponseWriter) error
+}
+
+type DeleteGroup204Response struct {
+}
+
+func (response DeleteGroup204Response) VisitDeleteGroupResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteGroupdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DeleteGroupdefaultJSONResponse) VisitDeleteGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetGroupRequestObject struct {
+	Group string `json:"group"`
+}
+
+type GetGroupResponseObject interface {
+	VisitGetGroupResponse(w http.ResponseWriter) error
+}
+
+type GetGroup200JSONResponse UserGroup
+
+func (response GetGroup200JSONResponse) VisitGetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetGroupdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetGroupdefaultJSONResponse) VisitGetGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateGroupRequestObject struct {
+	Group string `json:"group"`
+	Body  *UpdateGroupJSONRequestBody
+}
+
+type UpdateGroupResponseObject interface {
+	VisitUpdateGroupResponse(w http.ResponseWriter) error
+}
+
+type UpdateGroup200JSONResponse UserGroup
+
+func (response UpdateGroup200JSONResponse) VisitUpdateGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateGroupdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response UpdateGroupdefaultJSONResponse) VisitUpdateGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveGroupMemberRequestObject struct {
+	Group string `json:"group"`
+	User  string `json:"user"`
+}
+
+type RemoveGroupMemberResponseObject interface {
+	VisitRemoveGroupMemberResponse(w http.ResponseWriter) error
+}
+
+type RemoveGroupMember204Response struct {
+}
+
+func (response RemoveGroupMember204Response) VisitRemoveGroupMemberResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveGroupMemberdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RemoveGroupMemberdefaultJSONResponse) VisitRemoveGroupMemberResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddGroupMemberRequestObject struct {
+	Group string `json:"group"`
+	User  string `json:"user"`
+}
+
+type AddGroupMemberResponseObject interface {
+	VisitAddGroupMemberResponse(w http.ResponseWriter) error
+}
+
+type AddGroupMember200JSONResponse UserGroup
+
+func (response AddGroupMember200JSONResponse) VisitAddGroupMemberResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddGroupMemberdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response AddGroupMemberdefaultJSONResponse) VisitAddGroupMemberResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -20810,6 +21421,27 @@ type StrictServerInterface interface {
 	// GetExtents Where an export has data, in order
 	// (GET /exports/{transfer}/extents)
 	GetExtents(ctx context.Context, request GetExtentsRequestObject) (GetExtentsResponseObject, error)
+	// ListGroups List groups of users
+	// (GET /groups)
+	ListGroups(ctx context.Context, request ListGroupsRequestObject) (ListGroupsResponseObject, error)
+	// CreateGroup Create a group of users
+	// (POST /groups)
+	CreateGroup(ctx context.Context, request CreateGroupRequestObject) (CreateGroupResponseObject, error)
+	// DeleteGroup Delete a group of users
+	// (DELETE /groups/{group})
+	DeleteGroup(ctx context.Context, request DeleteGroupRequestObject) (DeleteGroupResponseObject, error)
+	// GetGroup Show a group of users
+	// (GET /groups/{group})
+	GetGroup(ctx context.Context, request GetGroupRequestObject) (GetGroupResponseObject, error)
+	// UpdateGroup Change a group of users
+	// (PATCH /groups/{group})
+	UpdateGroup(ctx context.Context, request UpdateGroupRequestObject) (UpdateGroupResponseObject, error)
+	// RemoveGroupMember Take a user out of a group
+	// (DELETE /groups/{group}/members/{user})
+	RemoveGroupMember(ctx context.Context, request RemoveGroupMemberRequestObject) (RemoveGroupMemberResponseObject, error)
+	// AddGroupMember Make a user a member of a group
+	// (PUT /groups/{group}/members/{user})
+	AddGroupMember(ctx context.Context, request AddGroupMemberRequestObject) (AddGroupMemberResponseObject, error)
 	// BeginImport Create a vDisk to be filled with an image
 	// (POST /imports)
 	BeginImport(ctx context.Context, request BeginImportRequestObject) (BeginImportResponseObject, error)
@@ -21092,7 +21724,7 @@ type StrictServerInterface interface {
 	// GetUser Show a user
 	// (GET /users/{user})
 	GetUser(ctx context.Context, request GetUserRequestObject) (GetUserResponseObject, error)
-	// UpdateUser Change a user's role or password
+	// UpdateUser Change a user's role, grants or password
 	// (PATCH /users/{user})
 	UpdateUser(ctx context.Context, request UpdateUserRequestObject) (UpdateUserResponseObject, error)
 	// ListVDisks List vDisks
@@ -22739,6 +23371,229 @@ func (sh *strictHandler) GetExtents(ctx echo.Context, transfer TransferID, param
 		return err
 	} else if validResponse, ok := response.(GetExtentsResponseObject); ok {
 		return validResponse.VisitGetExtentsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListGroups operation middleware
+func (sh *strictHandler) ListGroups(ctx echo.Context, params ListGroupsParams) error {
+	var request ListGroupsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListGroups(ctx.Request().Context(), request.(ListGroupsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListGroups")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListGroupsResponseObject); ok {
+		return validResponse.VisitListGroupsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// CreateGroup operation middleware
+func (sh *strictHandler) CreateGroup(ctx echo.Context, params CreateGroupParams) error {
+	var request CreateGroupRequestObject
+
+	request.Params = params
+
+	var body CreateGroupJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateGroup(ctx.Request().Context(), request.(CreateGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CreateGroupResponseObject); ok {
+		return validResponse.VisitCreateGroupResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteGroup operation middleware
+func (sh *strictHandler) DeleteGroup(ctx echo.Context, group string) error {
+	var request DeleteGroupRequestObject
+
+	request.Group = group
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteGroup(ctx.Request().Context(), request.(DeleteGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteGroupResponseObject); ok {
+		return validResponse.VisitDeleteGroupResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetGroup operation middleware
+func (sh *strictHandler) GetGroup(ctx echo.Context, group string) error {
+	var request GetGroupRequestObject
+
+	request.Group = group
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetGroup(ctx.Request().Context(), request.(GetGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetGroupResponseObject); ok {
+		return validResponse.VisitGetGroupResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// UpdateGroup operation middleware
+func (sh *strictHandler) UpdateGroup(ctx echo.Context, group string) error {
+	var request UpdateGroupRequestObject
+
+	request.Group = group
+
+	var body UpdateGroupJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateGroup(ctx.Request().Context(), request.(UpdateGroupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateGroup")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(UpdateGroupResponseObject); ok {
+		return validResponse.VisitUpdateGroupResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RemoveGroupMember operation middleware
+func (sh *strictHandler) RemoveGroupMember(ctx echo.Context, group string, user string) error {
+	var request RemoveGroupMemberRequestObject
+
+	request.Group = group
+	request.User = user
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveGroupMember(ctx.Request().Context(), request.(RemoveGroupMemberRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveGroupMember")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RemoveGroupMemberResponseObject); ok {
+		return validResponse.VisitRemoveGroupMemberResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// AddGroupMember operation middleware
+func (sh *strictHandler) AddGroupMember(ctx echo.Context, group string, user string) error {
+	var request AddGroupMemberRequestObject
+
+	request.Group = group
+	request.User = user
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.AddGroupMember(ctx.Request().Context(), request.(AddGroupMemberRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddGroupMember")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(AddGroupMemberResponseObject); ok {
+		return validResponse.VisitAddGroupMemberResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -96,7 +96,9 @@ func (s *Server) noteChange(op string) echo.MiddlewareFunc {
 			if err != nil {
 				return err
 			}
-			n.e.Object = objectOf(c, op, body)
+			if len(c.ParamNames()) == 0 { // else the path has the name that was asked for, or by now its id
+				n.e.Object = objectOf(c, op, body)
+			}
 			if !who.known { // a sign-in
 				c.SetRequest(r.WithContext(context.WithValue(r.Context(), notedKey{}, n)))
 				return next(c)
@@ -211,7 +213,7 @@ type look struct {
 }
 
 var looks = map[string]look{
-	"UpdateVPool": {}, "UpdateVDisk": {}, "UpdateBackend": {}, "UpdateCloud": {}, "UpdateCenter": {}, "UpdatePreset": {}, "UpdateUser": {}, "SetOidc": {},
+	"UpdateVPool": {}, "UpdateVDisk": {}, "UpdateBackend": {}, "UpdateCloud": {}, "UpdateCenter": {}, "UpdatePreset": {}, "UpdateUser": {}, "UpdateGroup": {}, "AddGroupMember": {strip: 2}, "RemoveGroupMember": {strip: 2}, "SetOidc": {},
 	"SetVDiskQos": {1, "qos"}, "SetVDiskCache": {1, "cache"}, "SetVDiskHistory": {1, "history"}, "SetVDiskDtl": {1, "dtl"}, "SetTargetPortals": {strip: 1},
 }
 

@@ -91,17 +91,20 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-func (s *Server) remoteOf(r model.Remote) RemoteBackend {
-	var on []string
+func (s *Server) remoteOf(seen *sight, r model.Remote) RemoteBackend {
+	var on, users []string
 	for _, v := range s.opt.Model.VPools() {
 		if v.Backend.Store == r.ID {
 			on = append(on, v.ID)
+			if seen.vpool(v.ID) {
+				users = append(users, v.Name)
+			}
 		}
 	}
 	return RemoteBackend{
 		ID: r.ID, Name: r.Name, Kind: RemoteKind(r.Kind), Options: remoteOptionsOf(r), HasSecret: len(r.Secret) > 0,
 		Gives: append([]string{}, r.Gives...), Warnings: append([]string{}, r.Warnings...), ConditionalPut: r.Conditional,
-		Vpools: append([]string{}, s.opt.Control.RemoteUsers(r.ID)...), Requests: s.requestsOf(on...), TestedAt: r.Tested.UTC(), Created: r.Created,
+		Vpools: append([]string{}, users...), Requests: s.requestsOf(on...), TestedAt: r.Tested.UTC(), Created: r.Created,
 	}
 }
 
@@ -121,8 +124,8 @@ func (s *Server) requestsOf(vpools ...string) []StoreRequests {
 	return out
 }
 
-func (s *Server) remoteResult(r model.Remote, report control.RemoteReport) RemoteBackendResult {
-	return RemoteBackendResult{Backend: s.remoteOf(r), Steps: stepsOf(report.Steps)}
+func (s *Server) remoteResult(ctx context.Context, r model.Remote, report control.RemoteReport) RemoteBackendResult {
+	return RemoteBackendResult{Backend: s.remoteOf(s.sight(ctx), r), Steps: stepsOf(report.Steps)}
 }
 
 func stepsOf(in []remote.Step) []RemoteStep {
@@ -134,11 +137,12 @@ func stepsOf(in []remote.Step) []RemoteStep {
 }
 
 // ListBackends lists the registered stores.
-func (s *Server) ListBackends(_ context.Context, r ListBackendsRequestObject) (ListBackendsResponseObject, error) {
+func (s *Server) ListBackends(ctx context.Context, r ListBackendsRequestObject) (ListBackendsResponseObject, error) {
+	seen := s.sight(ctx)
 	var rows []RemoteBackend
 	for _, v := range s.opt.Model.Remotes() {
-		if matches(r.Params.Q, v.Name, nil) {
-			rows = append(rows, s.remoteOf(v))
+		if seen.backend(v.ID) && matches(r.Params.Q, v.Name, nil) {
+			rows = append(rows, s.remoteOf(seen, v))
 		}
 	}
 	items, next, err := page(rows, func(v RemoteBackend) model.Keys { return model.Keys{Text: v.Name, ID: v.ID} }, "name", false, r.Params.Cursor, r.Params.Limit)
@@ -146,12 +150,12 @@ func (s *Server) ListBackends(_ context.Context, r ListBackendsRequestObject) (L
 }
 
 // GetBackend shows a registered store.
-func (s *Server) GetBackend(_ context.Context, r GetBackendRequestObject) (GetBackendResponseObject, error) {
+func (s *Server) GetBackend(ctx context.Context, r GetBackendRequestObject) (GetBackendResponseObject, error) {
 	v, err := s.opt.Control.FindRemote(r.Backend)
 	if err != nil {
 		return nil, err
 	}
-	return GetBackend200JSONResponse(s.remoteOf(v)), nil
+	return GetBackend200JSONResponse(s.remoteOf(s.sight(ctx), v)), nil
 }
 
 // CreateBackend registers a store.
@@ -175,7 +179,7 @@ func (s *Server) CreateBackend(ctx context.Context, r CreateBackendRequestObject
 	if err != nil {
 		return nil, err
 	}
-	return CreateBackend201JSONResponse(s.remoteResult(v, report)), nil
+	return CreateBackend201JSONResponse(s.remoteResult(ctx, v, report)), nil
 }
 
 // UpdateBackend changes a registered store.
@@ -192,7 +196,7 @@ func (s *Server) UpdateBackend(ctx context.Context, r UpdateBackendRequestObject
 	if err != nil {
 		return nil, err
 	}
-	return UpdateBackend200JSONResponse(s.remoteResult(v, report)), nil
+	return UpdateBackend200JSONResponse(s.remoteResult(ctx, v, report)), nil
 }
 
 // DeleteBackend forgets a registered store.
@@ -209,7 +213,7 @@ func (s *Server) TestBackend(ctx context.Context, r TestBackendRequestObject) (T
 	if err != nil {
 		return nil, err
 	}
-	return TestBackend200JSONResponse(s.remoteResult(v, report)), nil
+	return TestBackend200JSONResponse(s.remoteResult(ctx, v, report)), nil
 }
 
 // GetVPoolKey tells the key of a vPool.

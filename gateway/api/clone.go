@@ -15,7 +15,7 @@ func (d diskView) parent(v model.VDisk) *Parent {
 		return nil
 	}
 	p := Parent{ID: v.Parent.VDisk, Snapshot: v.Parent.Snapshot}
-	if up, ok := d.s.opt.Model.VDisk(p.ID); ok && up.State != model.StateDeleting && up.State != model.StateTrashed {
+	if up, ok := d.s.opt.Model.VDisk(p.ID); ok && d.seen.vpool(up.VPool) && up.State != model.StateDeleting && up.State != model.StateTrashed {
 		p.Name = up.Name
 	}
 	if at := v.Parent.At; !at.IsZero() {
@@ -48,7 +48,7 @@ func (s *Server) CloneVDisk(ctx context.Context, r CloneVDiskRequestObject) (Clo
 	if err != nil {
 		return nil, err
 	}
-	return CloneVDisk201JSONResponse(s.diskView().row(v)), nil
+	return CloneVDisk201JSONResponse(s.diskView(ctx).row(v)), nil
 }
 
 // FreezeVDisk makes a vDisk a template.
@@ -57,7 +57,7 @@ func (s *Server) FreezeVDisk(ctx context.Context, r FreezeVDiskRequestObject) (F
 	if err != nil {
 		return nil, err
 	}
-	return FreezeVDisk200JSONResponse(s.diskView().row(v)), nil
+	return FreezeVDisk200JSONResponse(s.diskView(ctx).row(v)), nil
 }
 
 // ThawVDisk makes a template a vDisk again.
@@ -74,7 +74,7 @@ func (s *Server) FlattenVDisk(ctx context.Context, r FlattenVDiskRequestObject) 
 	if err != nil {
 		return nil, err
 	}
-	return FlattenVDisk202JSONResponse(s.diskView().row(v)), nil
+	return FlattenVDisk202JSONResponse(s.diskView(ctx).row(v)), nil
 }
 
 // CancelFlattenVDisk stops one.

@@ -37,5 +37,5 @@ func (s *Server) SetVDiskDtl(ctx context.Context, r SetVDiskDtlRequestObject) (S
 	if err != nil {
 		return nil, err
 	}
-	return SetVDiskDtl200JSONResponse(s.diskView().row(v)), nil
+	return SetVDiskDtl200JSONResponse(s.diskView(ctx).row(v)), nil
 }

@@ -144,7 +144,9 @@ func toProblem(err error) problem {
 	case errors.Is(err, auth.ErrExists):
 		return simple(http.StatusConflict, "exists", "choose another name")
 	case errors.Is(err, auth.ErrNotFound):
-		return simple(http.StatusNotFound, "not_found", "ovgate user list and ovgate user token list show what there is")
+		return simple(http.StatusNotFound, "not_found", "ovgate user list, ovgate group list and ovgate user token list show what there is")
+	case errors.Is(err, auth.ErrAbove):
+		return simple(http.StatusForbidden, "forbidden", "ask for a smaller role")
 	case errors.Is(err, auth.ErrLastManager):
 		return simple(http.StatusConflict, "last_admin", "give another user role manage first")
 	case errors.Is(err, auth.ErrNoSetup):

@@ -16,6 +16,7 @@ import (
 
 	"github.com/openvstorage/ovgate/gateway/auth"
 	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/gateway/observe"
 	"github.com/openvstorage/ovgate/gateway/observe/event"
 )
 
@@ -435,7 +436,7 @@ func (s *Server) followNode(ctx context.Context, n model.Node, began time.Time) 
 	s.told.mu.Unlock()
 	at := s.clock.Now().UTC()
 	q := event.Query{Limit: eventsKept, After: was.newest}
-	l, err := s.askEvents(ctx, n.ID, n.Name, q, auth.Principal{Name: "events of all nodes", Role: auth.RoleRead}, askWait)
+	l, err := s.askEvents(ctx, n.ID, n.Name, q, auth.Principal{Name: "events of all nodes", Rights: auth.Rights{Role: auth.RoleRead}}, askWait)
 	if err != nil {
 		return // lists tell it
 	}
@@ -460,6 +461,6 @@ func (s *Server) followNode(ctx context.Context, n model.Node, began time.Time) 
 		if !known && !e.Time.After(began) {
 			continue // it is no news
 		}
-		s.opt.Hub.Changed("event", cmp.Or(e.Node, n.ID)+" "+strconv.FormatInt(e.Seq, 10), func() (string, any) { return "event", e })
+		s.opt.Hub.Changed("event", cmp.Or(e.Node, n.ID)+" "+strconv.FormatInt(e.Seq, 10), func() observe.News { return observe.News{Name: "event", Object: e} })
 	}
 }

@@ -5,10 +5,12 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/openvstorage/ovgate/gateway/auth"
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
@@ -56,10 +58,12 @@ func (s *Server) streamEvents(c echo.Context) error {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no")
 	w := &stream{rc: http.NewResponseController(c.Response()), w: c.Response(), limit: eventDeadline}
+	ctx := c.Request().Context()
+	w.heard = func(m observe.Message) observe.Message { return s.heardBy(ctx, m) }
 	if err := w.start(); err != nil {
 		return nil // the client is gone
 	}
-	s.pump(c.Request().Context(), w, client)
+	s.pump(ctx, w, client)
 	return nil
 }
 
@@ -95,13 +99,24 @@ func (s *Server) pump(ctx context.Context, w *stream, client *observe.Client) {
 
 // stillKnown tells whether the stream's session or token is still valid.
 func (s *Server) stillKnown(ctx context.Context) bool {
-	who := callerOf(ctx)
-	if who.cookie {
-		_, ok := s.opt.Model.Session(who.Session)
-		return ok && s.clock.Now().Before(who.Expires)
+	_, ok := s.opt.Auth.Now(callerOf(ctx).Principal)
+	return ok
+}
+
+// heardBy leaves of a message what the stream's caller may read now.
+func (s *Server) heardBy(ctx context.Context, m observe.Message) observe.Message {
+	who, ok := s.opt.Auth.Now(callerOf(ctx).Principal)
+	seen := sightOf(who)
+	if ok && seen == nil {
+		return m
 	}
-	t, ok := s.opt.Model.Token(who.Token)
-	return ok && (t.Expires.IsZero() || s.clock.Now().Before(t.Expires))
+	var out observe.Message
+	for _, e := range m {
+		if ok && (e.Topic == "" || seen.all(e.Scopes)) {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 func readTopics(list string) (map[string]bool, error) {
@@ -124,7 +139,8 @@ func readTopics(list string) (map[string]bool, error) {
 type stream struct {
 	rc    *http.ResponseController
 	w     http.ResponseWriter
-	limit time.Duration // of each write
+	limit time.Duration                         // of each write
+	heard func(observe.Message) observe.Message // leaves of a message what is written; nil: all
 }
 
 func (s *stream) start() error {
@@ -133,6 +149,12 @@ func (s *stream) start() error {
 }
 
 func (s *stream) events(m observe.Message) error {
+	if s.heard != nil {
+		m = s.heard(m)
+	}
+	if len(m) == 0 {
+		return nil
+	}
 	var b []byte
 	for _, e := range m {
 		b = append(b, e.Wire...)
@@ -157,46 +179,118 @@ func (s *stream) write(b []byte) error {
 // Changed passes a change of a vPool, vDisk, target, cloud, vCenter, datastore or node to the
 // event streams; it is what control.Options.Changed is set to. It returns at once.
 func (s *Server) Changed(kind, id string) {
-	s.opt.Hub.Changed(kind, id, func() (string, any) { return s.objectEvent(kind, id) })
+	s.opt.Hub.Changed(kind, id, func() observe.News { return s.objectEvent(kind, id) })
 }
 
-func (s *Server) objectEvent(kind, id string) (string, any) {
+// objectEvent is the object as it is now, or that it is gone.
+func (s *Server) objectEvent(kind, id string) observe.News {
+	v, scopes := s.objectNow(kind, id)
+	if v == nil {
+		return s.homes.left(kind, id)
+	}
+	s.homes.keep(kind, id, scopes)
+	return observe.News{Name: kind, Object: v, Scopes: scopes}
+}
+
+// objectNow is an object and its scopes; nil: it is gone.
+func (s *Server) objectNow(kind, id string) (any, []string) {
 	switch kind {
 	case "vpool":
 		if v, ok := s.opt.Model.VPool(id); ok && v.State != model.StateDeleting {
-			return kind, s.vpoolOf(v, s.sums()[id])
+			return s.vpoolOf(v, s.sums()[id]), vpoolScopes([]string{id})
 		}
 	case "vdisk":
 		if v, ok := s.opt.Model.VDisk(id); ok && v.State != model.StateTrashed {
-			return kind, s.diskView().row(v)
+			return s.diskViewFor(nil).row(v), s.diskScopes(v)
 		}
 	case "target":
 		if t, err := s.opt.Control.FindTarget(id); err == nil {
-			return kind, s.running(t)
+			return s.running(t), targetScopes(t)
 		}
 	case "cloud":
 		if r, ok := s.opt.Model.FindCloud(id); ok {
-			return kind, cloudOf(r)
+			return cloudOf(r), nil
 		}
 	case "center":
 		if r, ok := s.opt.Model.FindCenter(id); ok {
-			return kind, s.centerOf(r)
+			return s.centerOf(r), nil
 		}
 	case "datastore":
 		if r, ok := s.opt.Model.FindDatastore(id); ok && r.RDM == nil {
-			return kind, s.datastoreOf(r)
+			return s.datastoreOf(r), nil
 		}
 	case "node":
 		if n, ok := s.opt.Model.Node(id); ok {
-			return kind, s.nodeEvent(n)
+			return s.nodeEvent(n), nil
 		}
 	}
-	return kind + ".deleted", DeletedEvent{ID: id}
+	return nil, nil
+}
+
+// diskScopes are the vPools that the row of a vDisk tells of.
+func (s *Server) diskScopes(v model.VDisk) []string {
+	out := []string{auth.VPoolScope(v.VPool)}
+	if v.Move != nil {
+		out = append(out, auth.VPoolScope(v.Move.To))
+	}
+	if v.Parent != nil {
+		if up, ok := s.opt.Model.VDisk(v.Parent.VDisk); ok && up.VPool != v.VPool {
+			out = append(out, auth.VPoolScope(up.VPool))
+		}
+	}
+	return out
+}
+
+func (s *Server) sessionEvent(i iscsi.SessionInfo) observe.News {
+	var scopes []string
+	if t, err := s.opt.Control.FindTarget(i.Target); err == nil {
+		scopes = targetScopes(t)
+	}
+	s.homes.keep("session", i.ID, scopes)
+	return observe.News{Name: "session", Object: iscsiSessionOf(i), Scopes: scopes}
+}
+
+// homes has the scopes of objects as they were last told, for when they are gone.
+type homes struct {
+	mu     sync.Mutex
+	scopes map[string][]string // by kind and id
+}
+
+func (h *homes) keep(kind, id string, scopes []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.scopes == nil {
+		h.scopes = map[string][]string{}
+	}
+	h.scopes[kind+"/"+id] = scopes
+}
+
+// left tells that an object is gone, to whom it was told of.
+func (h *homes) left(kind, id string) observe.News {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	scopes := h.scopes[kind+"/"+id]
+	delete(h.scopes, kind+"/"+id)
+	return observe.News{Name: kind + ".deleted", Object: DeletedEvent{ID: id}, Scopes: scopes}
+}
+
+// rememberHomes begins with what there is.
+func (s *Server) rememberHomes() {
+	for _, v := range s.opt.Model.VDisks(nil) {
+		s.homes.keep("vdisk", v.ID, s.diskScopes(v))
+	}
+	for _, v := range s.opt.Model.VPools() {
+		s.homes.keep("vpool", v.ID, vpoolScopes([]string{v.ID}))
+	}
+	for _, t := range s.opt.Control.Targets() {
+		s.homes.keep("target", t.IQN, targetScopes(t))
+	}
 }
 
 // Feed samples the engine once a second and feeds the event streams, until ctx
 // ends.
 func (s *Server) Feed(ctx context.Context) {
+	s.rememberHomes()
 	t := s.clock.NewTimer(0)
 	defer t.Stop()
 	f := feed{s: s, sessions: map[string]iscsi.SessionInfo{}}
@@ -275,15 +369,26 @@ func (f *feed) sample(tick int) {
 		delete(f.quiet, r.ID)
 		f.busy = append(f.busy, r.ID)
 	}
-	events := make([]any, 0, len(active))
+	events := make([]observe.News, 0, len(active))
 	for _, a := range active[:min(len(active), maxMetrics+1)] {
-		events = append(events, MetricsEvent{Object: a.ID, Time: a.Time.UTC(), Performance: performanceOf(a.Performance), JournalUsed: a.JournalUsed})
+		events = append(events, observe.News{Scopes: f.scopes(a), Object: MetricsEvent{Object: a.ID, Time: a.Time.UTC(), Performance: performanceOf(a.Performance), JournalUsed: a.JournalUsed}})
 		if a.ID != observe.Node && !a.VPool {
 			f.s.Changed("vdisk", a.ID)
 		}
 	}
 	f.s.opt.Hub.Metrics(events)
 	f.history.add(f.s, now, active)
+}
+
+// scopes are those of metrics.
+func (f *feed) scopes(a observe.Named) []string {
+	switch {
+	case a.ID == observe.Node:
+		return nil
+	case a.VPool:
+		return []string{auth.VPoolScope(a.ID)}
+	}
+	return []string{auth.VPoolScope(f.vpool(a.ID))}
 }
 
 // vpool returns the vPool of an open vDisk, which stays the same.
@@ -339,7 +444,7 @@ func (f *feed) session() {
 		now[i.ID] = i
 		old, known := f.sessions[i.ID]
 		if !known || sessionState(old) != sessionState(i) {
-			f.s.opt.Hub.Changed("session", i.ID, func() (string, any) { return "session", iscsiSessionOf(i) })
+			f.s.opt.Hub.Changed("session", i.ID, func() observe.News { return f.s.sessionEvent(i) })
 		}
 		if !known {
 			f.tellSession(event.SessionOpened, i)
@@ -348,7 +453,7 @@ func (f *feed) session() {
 	}
 	for id, i := range f.sessions {
 		if _, still := now[id]; !still {
-			f.s.opt.Hub.Changed("session", id, func() (string, any) { return "session.deleted", DeletedEvent{ID: id} })
+			f.s.opt.Hub.Changed("session", id, func() observe.News { return f.s.homes.left("session", id) })
 			f.tellSession(event.SessionClosed, i)
 			f.target(i.Target)
 		}
@@ -376,5 +481,5 @@ func (f *feed) health() {
 		return
 	}
 	f.last = key
-	f.s.opt.Hub.Changed("health", "node", func() (string, any) { return "health", healthOf(h) })
+	f.s.opt.Hub.Changed("health", "node", func() observe.News { return observe.News{Name: "health", Object: healthOf(h)} })
 }

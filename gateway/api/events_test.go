@@ -68,7 +68,7 @@ func TestQuietStream(t *testing.T) {
 				t.Fatalf("the stream begins with %q", first)
 			}
 			<-time.After(5 * limit) // what is tested is time that passes
-			hub.Changed("cloud", "one", func() (string, any) { return "cloud", "one" })
+			hub.Changed("cloud", "one", func() observe.News { return observe.News{Name: "cloud", Object: "one"} })
 			hub.Flush()
 			next() // its id
 			if event := next(); event != "event: cloud" {

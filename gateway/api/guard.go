@@ -39,8 +39,9 @@ func callerOf(ctx context.Context) caller {
 }
 
 // guard lets an operation's rule decide before the body is read (H1).
-func (s *Server) guard(op string) echo.MiddlewareFunc {
-	rule := rules[op]
+func (s *Server) guard(op string) echo.MiddlewareFunc { return s.guardBy(op, rules[op]) }
+
+func (s *Server) guardBy(op string, rule rule) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			r := c.Request()
@@ -57,8 +58,8 @@ func (s *Server) guard(op string) echo.MiddlewareFunc {
 				if !who.known {
 					return refuse(http.StatusUnauthorized, "unauthorized", "", "sign in, or send a bearer token", "this needs a sign-in")
 				}
-				if !who.Role.Allows(rule.role) {
-					return refuse(http.StatusForbidden, "forbidden", "", "ask somebody with that role", "this needs role %s, you have role %s", rule.role, who.Role)
+				if done, err := s.admit(c, rule, who); done || err != nil {
+					return err
 				}
 			}
 			if err := fit(c); err != nil {

@@ -21,7 +21,7 @@ func (s *Server) HandOverVDisk(ctx context.Context, r HandOverVDiskRequestObject
 	if err != nil {
 		return nil, err
 	}
-	return HandOverVDisk202JSONResponse(s.diskView().row(v)), nil
+	return HandOverVDisk202JSONResponse(s.diskView(ctx).row(v)), nil
 }
 
 // CancelVDiskHandover stops that.
@@ -38,7 +38,7 @@ func (s *Server) StealVDisk(ctx context.Context, r StealVDiskRequestObject) (Ste
 	if err != nil {
 		return nil, err
 	}
-	return StealVDisk200JSONResponse(s.diskView().row(v)), nil
+	return StealVDisk200JSONResponse(s.diskView(ctx).row(v)), nil
 }
 
 // Rebalance spreads the vDisks over the nodes.
@@ -60,7 +60,7 @@ func (s *Server) DrainNode(ctx context.Context, r DrainNodeRequestObject) (Drain
 	if err != nil {
 		return nil, err
 	}
-	return DrainNode202JSONResponse(s.memberOf(n, s.memberLook(ctx), s.vdisksByNode()[n.ID])), nil
+	return DrainNode202JSONResponse(s.memberOf(n, s.memberLook(ctx), s.vdisksByNode(s.sight(ctx))[n.ID])), nil
 }
 
 // EndNodeDrain lets a node have vDisks again.

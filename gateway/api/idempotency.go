@@ -7,11 +7,13 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/openvstorage/ovgate/gateway/auth"
 	"github.com/openvstorage/ovgate/gateway/model"
 )
 
@@ -54,7 +56,7 @@ func (i *idempotency) middleware(op string) echo.MiddlewareFunc {
 				return err
 			}
 			r.Body = io.NopCloser(bytes.NewReader(body))
-			hash := i.s.opt.Sealer.Digest([]byte(callerOf(r.Context()).label() + "\x00" + op + "\x00" + key))
+			hash := i.s.opt.Sealer.Digest([]byte(callerOf(r.Context()).label() + "\x00" + op + "\x00" + key + scopesKey(callerOf(r.Context()).Rights)))
 			done, err := i.enter(r.Context(), hash)
 			if err != nil {
 				return err
@@ -70,6 +72,18 @@ func (i *idempotency) middleware(op string) echo.MiddlewareFunc {
 			return i.record(c, next, hash, request)
 		}
 	}
+}
+
+// scopesKey keeps an answer from who has other rights by now; empty: of who reads everything.
+func scopesKey(r auth.Rights) string {
+	if r.Role.Allows(auth.RoleRead) {
+		return ""
+	}
+	var b strings.Builder
+	for _, scope := range r.Scopes() {
+		b.WriteString("\x00" + string(r.Grants[scope]) + " " + scope)
+	}
+	return b.String()
 }
 
 // enter waits until no other request with the same key runs.

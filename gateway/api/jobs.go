@@ -130,8 +130,12 @@ func (s *Server) CancelJob(ctx context.Context, r CancelJobRequestObject) (Cance
 		return nil, err
 	}
 	object := "task " + clip(r.Job)
-	if who := callerOf(ctx); (j.t.Kind == task.Drain || j.t.Kind == task.Sweep) && !who.Role.Allows(auth.RoleManage) {
-		return nil, refuse(http.StatusForbidden, "forbidden", object, "ask somebody who manages the cluster", "this takes role manage")
+	need := auth.RoleWrite
+	if j.t.Kind == task.Drain || j.t.Kind == task.Sweep {
+		need = auth.RoleManage
+	}
+	if err := s.mayCancel(ctx, j, need); err != nil {
+		return nil, about(object, "", err)
 	}
 	if j.node != "" && j.node != s.opt.NodeID {
 		e := &control.Error{Code: control.CodeElsewhere, Object: object, Message: "node " + j.Node + " does it", Hint: "ask that node"}
@@ -151,6 +155,16 @@ func (s *Server) CancelJob(ctx context.Context, r CancelJobRequestObject) (Cance
 	}
 	j.State, j.Cancellable = JobStateCancelled, false // it was one that nobody does right now
 	return CancelJob202JSONResponse(j.Job), nil
+}
+
+// mayCancel refuses a caller without a role on what a job is about. Of a job of another node, that one
+// knows, and decides.
+func (s *Server) mayCancel(ctx context.Context, j row, need auth.Role) error {
+	who := callerOf(ctx).Principal
+	if sightOf(who) != nil && j.node != "" && j.node != s.opt.NodeID {
+		return nil
+	}
+	return s.needs(who, need, "the cluster", vpoolScopes(j.t.VPools))
 }
 
 // findJob finds a job by its id. Of several nodes' jobs of one id, such as surveys that two nodes
@@ -206,12 +220,18 @@ func (s *Server) jobs(ctx context.Context) ([]row, []SilentNode) {
 	if err != nil {
 		silent = append(silent, SilentNode{Node: s.opt.NodeName, Error: clip("the object store: " + err.Error())})
 	}
+	rows = seenJobs(s.sight(ctx), rows)
 	if callerOf(ctx).node != "" {
 		return rows, silent
 	}
-	rows = append(rows, s.clusterJobs()...)
+	rows = append(rows, seenJobs(s.sight(ctx), s.clusterJobs())...)
 	peers, more := s.peerJobs(ctx)
 	return append(rows, peers...), append(silent, more...)
+}
+
+// seenJobs are the jobs that can be read.
+func seenJobs(seen *sight, rows []row) []row {
+	return slices.DeleteFunc(rows, func(j row) bool { return !seen.vpools(j.t.VPools) })
 }
 
 // ownJobs returns the jobs of this node.
@@ -267,6 +287,9 @@ func (s *Server) peerJobs(ctx context.Context) (rows []row, silent []SilentNode)
 func (s *Server) hear(ctx context.Context, n model.Node) (heard, error) {
 	now := s.clock.Now()
 	jobs, err := s.askJobs(ctx, n.ID)
+	if s.sight(ctx) != nil {
+		return heard{jobs: jobs, at: now}, err // what is remembered is of who sees everything
+	}
 	s.board.mu.Lock()
 	defer s.board.mu.Unlock()
 	if err != nil {

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 
+	"github.com/openvstorage/ovgate/gateway/auth"
 	"github.com/openvstorage/ovgate/gateway/model"
 )
 
@@ -12,16 +13,24 @@ func (d diskView) move(v model.VDisk) *MoveProgress {
 	if !ok {
 		return nil
 	}
-	return &MoveProgress{VPool: d.pools[p.To], Copied: p.Copied, Total: p.Total, Failed: p.Failed}
+	to := d.pools[p.To]
+	if !d.seen.vpool(p.To) {
+		to = ""
+	}
+	return &MoveProgress{VPool: to, Copied: p.Copied, Total: p.Total, Failed: p.Failed}
 }
 
 // MoveVDisk starts a move.
 func (s *Server) MoveVDisk(ctx context.Context, r MoveVDiskRequestObject) (MoveVDiskResponseObject, error) {
-	v, err := s.opt.Control.MoveVDisk(ctx, r.VDisk, r.Body.VPool)
+	to, err := s.poolFor(ctx, r.Body.VPool, "vpool", auth.RoleWrite)
 	if err != nil {
 		return nil, err
 	}
-	return MoveVDisk202JSONResponse(s.diskView().row(v)), nil
+	v, err := s.opt.Control.MoveVDisk(ctx, r.VDisk, to)
+	if err != nil {
+		return nil, err
+	}
+	return MoveVDisk202JSONResponse(s.diskView(ctx).row(v)), nil
 }
 
 // CancelMoveVDisk stops one.

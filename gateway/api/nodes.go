@@ -11,7 +11,7 @@ import (
 
 // ListNodes lists the nodes of the cluster.
 func (s *Server) ListNodes(ctx context.Context, r ListNodesRequestObject) (ListNodesResponseObject, error) {
-	look, vdisks := s.memberLook(ctx), s.vdisksByNode()
+	look, vdisks := s.memberLook(ctx), s.vdisksByNode(s.sight(ctx))
 	var rows []Member
 	for _, n := range s.opt.Model.Nodes() {
 		if matches(r.Params.Q, n.Name, nil) {
@@ -28,7 +28,7 @@ func (s *Server) GetNode(ctx context.Context, r GetNodeRequestObject) (GetNodeRe
 	if err != nil {
 		return nil, err
 	}
-	return GetNode200JSONResponse(s.memberOf(n, s.memberLook(ctx), s.vdisksByNode()[n.ID])), nil
+	return GetNode200JSONResponse(s.memberOf(n, s.memberLook(ctx), s.vdisksByNode(s.sight(ctx))[n.ID])), nil
 }
 
 // findNode finds a node by its name or id.
@@ -128,11 +128,11 @@ func (s *Server) nodeEvent(n model.Node) NodeEvent {
 	return NodeEvent{ID: n.ID, Name: n.Name, Liveness: l}
 }
 
-// vdisksByNode counts the vDisks of each node.
-func (s *Server) vdisksByNode() map[string]int {
+// vdisksByNode counts the vDisks of each node that can be read.
+func (s *Server) vdisksByNode(seen *sight) map[string]int {
 	count := map[string]int{}
 	s.opt.Model.VDisks(func(v model.VDisk) bool {
-		if v.State != model.StateTrashed && v.State != model.StateDeleting {
+		if seen.vpool(v.VPool) && v.State != model.StateTrashed && v.State != model.StateDeleting {
 			count[v.Node]++
 		}
 		return false

@@ -18,7 +18,7 @@ import (
 
 // Any node answers for the whole cluster: a request about what another node serves, which
 // this one refuses before it changes anything, is passed on to that node with the name and
-// role of its caller. A node believes them of nodes of its cluster only, who show their
+// the rights of its caller. A node believes them of nodes of its cluster only, who show their
 // certificate; what was passed on once is not passed on again.
 
 // ErrUnreached: nothing of a request was sent to the node.
@@ -199,7 +199,7 @@ func askNode(ctx context.Context, peers Peers, method, node, path string, body a
 
 // passedCaller returns who asked the node that passed the request on.
 func passedCaller(r *http.Request) (p auth.Principal, err error) {
-	if err := json.Unmarshal([]byte(r.Header.Get(callerHeader)), &p); err != nil || !p.Role.Allows(auth.RoleRead) {
+	if err := json.Unmarshal([]byte(r.Header.Get(callerHeader)), &p); err != nil || !p.Any(auth.RoleRead) {
 		return p, refuse(http.StatusUnauthorized, "unauthorized", "", "", "a node passes requests of known callers on only")
 	}
 	return p, nil

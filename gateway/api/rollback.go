@@ -22,7 +22,7 @@ func (s *Server) SetVDiskHistory(ctx context.Context, r SetVDiskHistoryRequestOb
 	if err != nil {
 		return nil, err
 	}
-	return SetVDiskHistory200JSONResponse(s.diskView().row(v)), nil
+	return SetVDiskHistory200JSONResponse(s.diskView(ctx).row(v)), nil
 }
 
 // GetVDiskHistory lists recoverable moments.

@@ -24,21 +24,34 @@ func (s *Server) scheduleOf(in control.ScheduleScope) (Schedule, error) {
 	return out, err
 }
 
-// scheduleScope is whose schedule a request means; a change of the cluster's or a vPool's
-// needs role manage.
-func scheduleScope(ctx context.Context, change bool, vpool, vdisk *string) (control.ScheduleScope, error) {
-	in := control.ScheduleScope{VPool: value(vpool), VDisk: value(vdisk)}
-	if change && in.VDisk == "" && !callerOf(ctx).Role.Allows(auth.RoleManage) {
-		return in, refuse(http.StatusForbidden, "forbidden", "schedule", "ask somebody with role manage, or set it for a vDisk", "the schedule of the cluster or of a vPool needs role manage")
+// scheduleScope is whose schedule a request means, for a caller with a role there; a change of
+// the cluster's or a vPool's needs role manage.
+func (s *Server) scheduleScope(ctx context.Context, need auth.Role, vpool, vdisk *string) (in control.ScheduleScope, err error) {
+	if need != auth.RoleRead && value(vdisk) == "" {
+		need = auth.RoleManage
+	}
+	if value(vpool) != "" {
+		if in.VPool, err = s.poolFor(ctx, *vpool, "", need); err != nil {
+			return in, err
+		}
+	}
+	if value(vdisk) != "" {
+		if in.VDisk, err = s.diskFor(ctx, *vdisk, need); err != nil {
+			return in, err
+		}
+	}
+	if in == (control.ScheduleScope{}) && !callerOf(ctx).Role.Allows(need) {
+		return in, refuse(http.StatusForbidden, "forbidden", "schedule", "ask somebody with that role, or name a vPool or vDisk", "the schedule of the cluster needs role %s", need)
 	}
 	return in, nil
 }
 
 // ListSchedules lists what is said about jobs.
-func (s *Server) ListSchedules(_ context.Context, r ListSchedulesRequestObject) (ListSchedulesResponseObject, error) {
+func (s *Server) ListSchedules(ctx context.Context, r ListSchedulesRequestObject) (ListSchedulesResponseObject, error) {
+	seen := s.sight(ctx)
 	var rows []ScheduleEntry
 	for _, j := range s.opt.Control.Sayings() {
-		if !matches(r.Params.Q, j.VPool+"/"+j.VDisk, nil) {
+		if !seen.named(s, "vpool "+j.VPool) || !matches(r.Params.Q, j.VPool+"/"+j.VDisk, nil) {
 			continue
 		}
 		rows = append(rows, ScheduleEntry{VPool: j.VPool, VDisk: j.VDisk, Job: string(j.Job), Source: ScheduleSource(j.Source), Enabled: j.Enabled, Cron: j.Cron, Zone: j.Zone, Days: j.Days, Weeks: j.Weeks, SkipUnchanged: j.SkipUnchanged})
@@ -50,14 +63,14 @@ func (s *Server) ListSchedules(_ context.Context, r ListSchedulesRequestObject) 
 
 // GetSchedule shows when jobs run, and how they went.
 func (s *Server) GetSchedule(ctx context.Context, r GetScheduleRequestObject) (GetScheduleResponseObject, error) {
-	if r.Params.VDisk != nil {
-		if err := s.askOwner(ctx, *r.Params.VDisk); err != nil {
-			return nil, err // it knows what runs
-		}
-	}
-	in, err := scheduleScope(ctx, false, r.Params.VPool, r.Params.VDisk)
+	in, err := s.scheduleScope(ctx, auth.RoleRead, r.Params.VPool, r.Params.VDisk)
 	if err != nil {
 		return nil, err
+	}
+	if in.VDisk != "" {
+		if err := s.askOwner(ctx, in.VDisk); err != nil {
+			return nil, err // it knows what runs
+		}
 	}
 	out, err := s.scheduleOf(in)
 	return GetSchedule200JSONResponse(out), err
@@ -65,7 +78,7 @@ func (s *Server) GetSchedule(ctx context.Context, r GetScheduleRequestObject) (G
 
 // SetSchedule says when a job runs.
 func (s *Server) SetSchedule(ctx context.Context, r SetScheduleRequestObject) (SetScheduleResponseObject, error) {
-	in, err := scheduleScope(ctx, true, r.Params.VPool, r.Params.VDisk)
+	in, err := s.scheduleScope(ctx, auth.RoleWrite, r.Params.VPool, r.Params.VDisk)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +92,7 @@ func (s *Server) SetSchedule(ctx context.Context, r SetScheduleRequestObject) (S
 
 // ResetSchedule has a job inherited.
 func (s *Server) ResetSchedule(ctx context.Context, r ResetScheduleRequestObject) (ResetScheduleResponseObject, error) {
-	in, err := scheduleScope(ctx, true, r.Params.VPool, r.Params.VDisk)
+	in, err := s.scheduleScope(ctx, auth.RoleWrite, r.Params.VPool, r.Params.VDisk)
 	if err != nil {
 		return nil, err
 	}
@@ -91,9 +104,13 @@ func (s *Server) ResetSchedule(ctx context.Context, r ResetScheduleRequestObject
 
 // RunSchedule runs a job of a vDisk now.
 func (s *Server) RunSchedule(ctx context.Context, r RunScheduleRequestObject) (RunScheduleResponseObject, error) {
-	if err := s.opt.Control.RunJob(ctx, r.Params.VDisk, r.Job); err != nil {
+	vdisk, err := s.diskFor(ctx, r.Params.VDisk, auth.RoleWrite)
+	if err != nil {
 		return nil, err
 	}
-	out, err := s.scheduleOf(control.ScheduleScope{VDisk: r.Params.VDisk})
+	if err := s.opt.Control.RunJob(ctx, vdisk, r.Job); err != nil {
+		return nil, err
+	}
+	out, err := s.scheduleOf(control.ScheduleScope{VDisk: vdisk})
 	return RunSchedule202JSONResponse(out), err
 }

@@ -114,6 +114,7 @@ type Server struct {
 	unheard   unheard
 	board     jobBoard
 	told      eventBoard
+	homes     homes
 	joins     chan struct{} // has an element for each join that runs
 	closing   chan struct{}
 	close     sync.Once
@@ -198,7 +199,7 @@ func (s *Server) routes() error {
 		if s.opt.OpenMetric {
 			s.echo.GET("/metrics", h)
 		} else {
-			s.echo.GET("/metrics", h, s.guard("GetStatus"))
+			s.echo.GET("/metrics", h, s.guardBy("GetStatus", rule{role: auth.RoleRead})) // of everything
 		}
 	}
 	s.routePlugin()

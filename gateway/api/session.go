@@ -45,9 +45,9 @@ func setupField(err error) error {
 func (s *Server) GetSession(ctx context.Context, _ GetSessionRequestObject) (GetSessionResponseObject, error) {
 	who := callerOf(ctx)
 	if !who.known {
-		return GetSession200JSONResponse{Provider: s.providerName()}, nil
+		return GetSession200JSONResponse{Grants: []Grant{}, Provider: s.providerName()}, nil
 	}
-	return GetSession200JSONResponse(s.sessionOf(who.Name, who.Role, who.External, who.Expires)), nil
+	return GetSession200JSONResponse(s.sessionOf(who.Name, who.Rights, who.External, who.Expires)), nil
 }
 
 // providerName is what people know the sign-in provider by; nil: there is none.
@@ -58,9 +58,9 @@ func (s *Server) providerName() *string {
 	return nil
 }
 
-func (s *Server) sessionOf(user string, role auth.Role, external bool, expires time.Time) Session {
-	r := Role(role)
-	v := Session{User: &user, Role: &r, External: external, Provider: s.providerName()}
+func (s *Server) sessionOf(user string, may auth.Rights, external bool, expires time.Time) Session {
+	r := s.rightsOf(may)
+	v := Session{User: &user, Role: &r.Role, Grants: r.Grants, External: external, Provider: s.providerName()}
 	if !expires.IsZero() {
 		expires = expires.UTC()
 		v.Expires = &expires
@@ -99,7 +99,7 @@ func (s *Server) setSession(w http.ResponseWriter, v auth.Session) {
 }
 
 func (s *Server) sessionMade(v auth.Session) Session {
-	return s.sessionOf(v.User.Name, auth.Role(v.User.Role), v.User.External != nil, v.Expires)
+	return s.sessionOf(v.User.Name, s.opt.Auth.RightsOf(v.User), v.User.External != nil, v.Expires)
 }
 
 // cookie makes a cookie that lives as long as the browser and the session;

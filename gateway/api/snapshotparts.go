@@ -102,7 +102,7 @@ func (p Parts) Undo(ctx context.Context, node string, id volume.ID) error {
 func (p Parts) call(ctx context.Context, method, node, path string, in, out any) error {
 	who := callerOf(ctx).Principal
 	if !who.Role.Allows(auth.RoleWrite) { // a job of this node
-		who = auth.Principal{Name: "group snapshots", Role: auth.RoleWrite}
+		who = auth.Principal{Name: "group snapshots", Rights: auth.Rights{Role: auth.RoleWrite}}
 	}
 	status, b, err := askNode(ctx, p.Peers, method, node, "/snapshotGroups/"+path, in, who)
 	switch {

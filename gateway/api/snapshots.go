@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 
+	"github.com/openvstorage/ovgate/gateway/auth"
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/volumedriver/volume"
@@ -66,7 +67,14 @@ func (s *Server) CreateSnapshotGroup(ctx context.Context, r CreateSnapshotGroupR
 	if r.Body.Labels != nil {
 		in.Labels = *r.Body.Labels
 	}
-	made, err := s.opt.Control.SnapshotGroup(ctx, r.Body.Vdisks, in)
+	of := make([]string, len(r.Body.Vdisks))
+	for i, ref := range r.Body.Vdisks {
+		var err error
+		if of[i], err = s.diskFor(ctx, ref, auth.RoleWrite); err != nil {
+			return nil, err
+		}
+	}
+	made, err := s.opt.Control.SnapshotGroup(ctx, of, in)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/labstack/echo/v4"
 
@@ -17,17 +18,21 @@ func (s *Server) GetVersion(context.Context, GetVersionRequestObject) (GetVersio
 }
 
 // GetStatus shows health, capacity and performance.
-func (s *Server) GetStatus(context.Context, GetStatusRequestObject) (GetStatusResponseObject, error) {
+func (s *Server) GetStatus(ctx context.Context, _ GetStatusRequestObject) (GetStatusResponseObject, error) {
 	out := GetStatus200JSONResponse{
 		Cluster: s.opt.Model.Cluster().ID,
 		Node:    Node{ID: s.opt.NodeID, Name: s.opt.NodeName}, Version: s.opt.Version.Version, Started: s.opt.Started.UTC(),
-		Health: healthOf(s.opt.Health()), Performance: performanceOf(s.opt.Sampler.Present(observe.Node).Performance),
-		Filling: fillings(s.opt.Trends()), Portals: s.portals(), ObservedAt: s.clock.Now().UTC(),
+		Portals: s.portals(), ObservedAt: s.clock.Now().UTC(),
 	}
+	seen := s.sight(ctx)
+	health, trends := s.opt.Health(), s.opt.Trends()
+	health.Causes = slices.DeleteFunc(slices.Clone(health.Causes), func(c observe.Cause) bool { return !seen.named(s, c.Object) })
+	trends = slices.DeleteFunc(slices.Clone(trends), func(t observe.Trend) bool { return !seen.named(s, t.Object) })
+	out.Health, out.Filling, out.Performance = healthOf(health), fillings(trends), performanceOf(s.seenPerformance(seen))
 	sums := s.sums()
 	devices := map[[2]int64]bool{}
 	for _, v := range s.opt.Model.VPools() {
-		if v.State == model.StateDeleting {
+		if v.State == model.StateDeleting || !seen.vpool(v.ID) {
 			continue
 		}
 		out.Counts.Vpools++
@@ -39,7 +44,10 @@ func (s *Server) GetStatus(context.Context, GetStatusRequestObject) (GetStatusRe
 			out.Capacity.Free += st.Usage.Free
 		}
 	}
-	for _, p := range sums {
+	for id, p := range sums {
+		if !seen.vpool(id) {
+			continue
+		}
 		out.Counts.Vdisks += p.vdisks
 		out.Counts.Published += p.published
 		dtl := &out.Counts.Dtl
@@ -50,8 +58,27 @@ func (s *Server) GetStatus(context.Context, GetStatusRequestObject) (GetStatusRe
 		out.Capacity.JournalUsed += p.journalUsed
 		out.Capacity.JournalQuota += p.journalQuota
 	}
-	out.Counts.Sessions = len(s.opt.Control.Sessions())
+	out.Counts.Sessions = len(s.sessions(seen))
 	return out, nil
+}
+
+// seenPerformance is what this node does, or of it what the vPools do that can be read.
+func (s *Server) seenPerformance(seen *sight) observe.Performance {
+	if seen == nil {
+		return s.opt.Sampler.Present(observe.Node).Performance
+	}
+	var out observe.Performance
+	for _, v := range s.opt.Model.VPools() {
+		if !seen.vpool(v.ID) {
+			continue
+		}
+		p := s.opt.Sampler.Present(v.ID).Performance
+		out.ReadIOPS, out.WriteIOPS = out.ReadIOPS+p.ReadIOPS, out.WriteIOPS+p.WriteIOPS
+		out.ReadBytesPerSecond, out.WriteBytesPerSecond = out.ReadBytesPerSecond+p.ReadBytesPerSecond, out.WriteBytesPerSecond+p.WriteBytesPerSecond
+		out.ReadP50us, out.ReadP99us = max(out.ReadP50us, p.ReadP50us), max(out.ReadP99us, p.ReadP99us)
+		out.WriteP50us, out.WriteP99us = max(out.WriteP50us, p.WriteP50us), max(out.WriteP99us, p.WriteP99us)
+	}
+	return out
 }
 
 // fillingsMost is how many places a status tells of: the first are those that need somebody.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/openvstorage/ovgate/gateway/auth"
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/iscsi"
@@ -109,6 +110,12 @@ func (s *Server) PublishVDisk(ctx context.Context, r PublishVDiskRequestObject) 
 		if b.LUN != nil {
 			opt.LUN = new(number(*b.LUN))
 		}
+		if opt.Target != "" {
+			var err error
+			if opt.Target, err = s.targetFor(ctx, opt.Target, auth.RoleWrite); err != nil {
+				return nil, err
+			}
+		}
 	}
 	c, err := s.opt.Control.Publish(ctx, r.VDisk, opt)
 	if err != nil {
@@ -142,15 +149,15 @@ func (s *Server) UnpublishVDisk(ctx context.Context, r UnpublishVDiskRequestObje
 }
 
 // ListTargets lists targets by name.
-func (s *Server) ListTargets(_ context.Context, r ListTargetsRequestObject) (ListTargetsResponseObject, error) {
-	sessions := s.sessionCounts()
+func (s *Server) ListTargets(ctx context.Context, r ListTargetsRequestObject) (ListTargetsResponseObject, error) {
+	sessions, seen := s.sessionCounts(), s.sight(ctx)
 	var rows []Target
 	for _, t := range s.opt.Control.Targets() {
 		labels := map[string]string(nil)
 		if !t.Shared {
 			labels = t.LUNs[0].VDisk.Labels
 		}
-		if matches(r.Params.Q, t.IQN, labels) {
+		if seen.target(t) && matches(r.Params.Q, t.IQN, labels) {
 			rows = append(rows, s.targetOf(t, sessions[t.IQN]))
 		}
 	}
@@ -169,7 +176,7 @@ func (s *Server) GetTarget(_ context.Context, r GetTargetRequestObject) (GetTarg
 
 // CreateTarget makes a shared target.
 func (s *Server) CreateTarget(ctx context.Context, r CreateTargetRequestObject) (CreateTargetResponseObject, error) {
-	t, err := s.opt.Control.CreateTarget(ctx, r.Body.Name, value(r.Body.IQN))
+	t, err := s.opt.Control.CreateTarget(ctx, r.Body.Name, value(r.Body.IQN), callerOf(ctx).User)
 	if err != nil {
 		return nil, err
 	}
@@ -228,9 +235,9 @@ func sessionState(i iscsi.SessionInfo) ISCSISessionState {
 }
 
 // ListISCSISessions lists sessions, oldest first.
-func (s *Server) ListISCSISessions(_ context.Context, r ListISCSISessionsRequestObject) (ListISCSISessionsResponseObject, error) {
+func (s *Server) ListISCSISessions(ctx context.Context, r ListISCSISessionsRequestObject) (ListISCSISessionsResponseObject, error) {
 	var rows []ISCSISession
-	for _, i := range s.opt.Control.Sessions() {
+	for _, i := range s.sessions(s.sight(ctx)) {
 		if (r.Params.Target == nil || *r.Params.Target == i.Target) && (matches(r.Params.Q, i.Initiator, nil) || matches(r.Params.Q, i.Target, nil)) {
 			rows = append(rows, iscsiSessionOf(i))
 		}
@@ -238,6 +245,25 @@ func (s *Server) ListISCSISessions(_ context.Context, r ListISCSISessionsRequest
 	keys := func(v ISCSISession) model.Keys { return model.Keys{Number: unix(v.Since), ID: v.ID} }
 	items, next, err := page(rows, keys, "since", false, r.Params.Cursor, r.Params.Limit)
 	return ListISCSISessions200JSONResponse{items, next}, err
+}
+
+// sessions returns the sessions that can be read.
+func (s *Server) sessions(seen *sight) (out []iscsi.SessionInfo) {
+	for _, i := range s.opt.Control.Sessions() {
+		if s.seesSession(seen, i) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// seesSession tells whether a session can be read: its target can.
+func (s *Server) seesSession(seen *sight, i iscsi.SessionInfo) bool {
+	if seen == nil {
+		return true
+	}
+	t, err := s.opt.Control.FindTarget(i.Target)
+	return err == nil && seen.target(t)
 }
 
 // maxSampleMs bounds the time that a request for a session watches it.
@@ -250,6 +276,10 @@ func (s *Server) GetISCSISession(ctx context.Context, r GetISCSISessionRequestOb
 		return nil, refuseField("sampleMs", "", "a session is watched for 0 to %d ms", maxSampleMs)
 	}
 	i, err := s.opt.Control.Session(r.Session)
+	if err == nil && !s.seesSession(s.sight(ctx), i) {
+		i, err = s.opt.Control.Session("")
+		err = about("session "+clip(r.Session), "", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -340,7 +370,15 @@ func ioStatsOf(s, before iscsi.IOStats, span time.Duration) IOStats {
 }
 
 // DropISCSISession ends a session.
-func (s *Server) DropISCSISession(_ context.Context, r DropISCSISessionRequestObject) (DropISCSISessionResponseObject, error) {
+func (s *Server) DropISCSISession(ctx context.Context, r DropISCSISessionRequestObject) (DropISCSISessionResponseObject, error) {
+	if i, err := s.opt.Control.Session(r.Session); err == nil {
+		if !s.seesSession(s.sight(ctx), i) {
+			return DropISCSISession204Response{}, nil // for its caller there is none
+		}
+		if _, err := s.targetFor(ctx, i.Target, auth.RoleWrite); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.opt.Control.DropSession(r.Session); err != nil {
 		return nil, err
 	}

@@ -307,6 +307,14 @@ func (s *served) tour() map[string]bool {
 		step{"GetUser", "user=bert", ""},
 		step{"UpdateUser", "user=bert", `{"role":"read"}`},
 	)
+	do(
+		step{"CreateGroup", "", `{"name":"readers","role":"read","grants":[{"role":"write","scope":"vpool:gold"}]}`},
+		step{"AddGroupMember", "group=readers user=bert", ""},
+		step{"GetGroup", "group=readers", ""},
+		step{"UpdateGroup", "group=readers", `{"name":"writers","role":"write"}`},
+		step{"RemoveGroupMember", "group=writers user=bert", ""},
+		step{"DeleteGroup", "group=writers", ""},
+	)
 	token := "token=" + field(do(step{"CreateToken", "", `{"name":"ci","user":"bert","role":"read"}`}), "token", "id")
 	do(step{"DeleteToken", token, ""}, step{"DeleteUser", "user=bert", ""})
 

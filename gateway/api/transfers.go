@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 
+	"github.com/openvstorage/ovgate/gateway/auth"
 	"github.com/openvstorage/ovgate/gateway/control"
 )
 
@@ -14,7 +15,12 @@ func transferOf(t control.Transfer) Transfer {
 
 // BeginImport makes a vDisk that an image is written to.
 func (s *Server) BeginImport(ctx context.Context, r BeginImportRequestObject) (BeginImportResponseObject, error) {
-	t, err := s.opt.Control.BeginImport(ctx, newDiskOf(r.Body))
+	in := newDiskOf(r.Body)
+	var err error
+	if in.VPool, err = s.poolFor(ctx, in.VPool, "vpool", auth.RoleWrite); err != nil {
+		return nil, err
+	}
+	t, err := s.opt.Control.BeginImport(ctx, in)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +64,7 @@ func (s *Server) FinishImport(ctx context.Context, r FinishImportRequestObject) 
 	if err != nil {
 		return nil, err
 	}
-	return FinishImport200JSONResponse(s.diskView().row(v)), nil
+	return FinishImport200JSONResponse(s.diskView(ctx).row(v)), nil
 }
 
 // AbortImport gives it up.

@@ -15,14 +15,15 @@ func (s *Server) trashedOf(v model.VDisk) Trashed {
 }
 
 // ListTrash lists the vDisks in the trash.
-func (s *Server) ListTrash(_ context.Context, r ListTrashRequestObject) (ListTrashResponseObject, error) {
-	pool, err := s.poolFilter(r.Params.VPool)
+func (s *Server) ListTrash(ctx context.Context, r ListTrashRequestObject) (ListTrashResponseObject, error) {
+	pool, err := s.poolFilter(ctx, r.Params.VPool)
 	if err != nil {
 		return nil, err
 	}
+	seen := s.sight(ctx)
 	var rows []Trashed
 	for _, v := range s.opt.Control.Trash() {
-		if (pool == "" || v.VPool == pool) && matches(r.Params.Q, v.Name, v.Labels) {
+		if seen.vpool(v.VPool) && (pool == "" || v.VPool == pool) && matches(r.Params.Q, v.Name, v.Labels) {
 			rows = append(rows, s.trashedOf(v))
 		}
 	}
@@ -37,7 +38,7 @@ func (s *Server) RestoreTrash(ctx context.Context, r RestoreTrashRequestObject) 
 	if err != nil {
 		return nil, err
 	}
-	return RestoreTrash200JSONResponse(s.diskView().row(v)), nil
+	return RestoreTrash200JSONResponse(s.diskView(ctx).row(v)), nil
 }
 
 // PurgeTrash deletes a vDisk in the trash for good.

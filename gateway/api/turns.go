@@ -110,6 +110,6 @@ func (f *feed) causeObject(c observe.Cause) string {
 func Stream(hub *observe.Hub, node string) func(event.Event) {
 	var count atomic.Uint64 // those that are not written have no number
 	return func(e event.Event) {
-		hub.Changed("event", strconv.FormatUint(count.Add(1), 10), func() (string, any) { return "event", eventOf(e, node) })
+		hub.Changed("event", strconv.FormatUint(count.Add(1), 10), func() observe.News { return observe.News{Name: "event", Object: eventOf(e, node)} })
 	}
 }

@@ -11,11 +11,49 @@ import (
 )
 
 func (s *Server) userOf(u model.User) User {
-	out := User{Name: u.Name, Role: Role(u.Role), Created: u.Created}
+	out := User{Name: u.Name, Role: RoleOrNone(u.Role), Created: u.Created, Grants: s.grantsOf(u.Grants), Groups: []string{}, Effective: s.rightsOf(s.opt.Auth.RightsOf(u)), Sources: []RightsSource{}}
+	for _, from := range s.opt.Auth.SourcesOf(u) {
+		out.Sources = append(out.Sources, RightsSource{Group: some(from.Group), Rights: s.rightsOf(from.Rights)})
+		if from.Group != "" {
+			out.Groups = append(out.Groups, from.Group)
+		}
+	}
 	if e := u.External; e != nil {
 		out.External = &ExternalUser{Issuer: e.Issuer, Subject: e.Subject, SeenAt: e.Seen.UTC(), Counts: s.opt.Auth.Vouched(u)}
 	}
 	return out
+}
+
+func (s *Server) grantOf(role auth.Role, scope string) Grant {
+	_, name, ok := s.opt.Auth.ScopeName(scope)
+	return Grant{Role: Role(role), Scope: scope, Name: name, Exists: ok}
+}
+
+func (s *Server) grantsOf(grants []model.Grant) []Grant {
+	out := []Grant{}
+	for _, g := range grants {
+		out = append(out, s.grantOf(auth.Role(g.Role), g.Scope))
+	}
+	return out
+}
+
+func (s *Server) rightsOf(r auth.Rights) Rights {
+	out := Rights{Role: RoleOrNone(r.On("")), Grants: []Grant{}}
+	for _, scope := range r.Scopes() {
+		out.Grants = append(out.Grants, s.grantOf(r.Grants[scope], scope))
+	}
+	return out
+}
+
+func grantsIn(in *[]GrantInput) *[]auth.Grant {
+	if in == nil {
+		return nil
+	}
+	out := []auth.Grant{}
+	for _, g := range *in {
+		out = append(out, auth.Grant{Role: auth.Role(g.Role), Scope: g.Scope})
+	}
+	return &out
 }
 
 // ListUsers lists users by name.
@@ -33,11 +71,11 @@ func (s *Server) ListUsers(_ context.Context, r ListUsersRequestObject) (ListUse
 // CreateUser makes a user.
 func (s *Server) CreateUser(ctx context.Context, r CreateUserRequestObject) (CreateUserResponseObject, error) {
 	object := "user " + r.Body.Name
-	role, err := auth.ParseRole(string(r.Body.Role))
+	role, err := auth.ParseRoleOrNone(string(r.Body.Role))
 	if err != nil {
 		return nil, about(object, "", err)
 	}
-	u, err := s.opt.Auth.CreateUser(ctx, r.Body.Name, r.Body.Password, role)
+	u, err := s.opt.Auth.CreateUser(ctx, r.Body.Name, r.Body.Password, role, value(grantsIn(r.Body.Grants)))
 	if err != nil {
 		return nil, about(object, "name", err)
 	}
@@ -45,7 +83,10 @@ func (s *Server) CreateUser(ctx context.Context, r CreateUserRequestObject) (Cre
 }
 
 // GetUser shows a user.
-func (s *Server) GetUser(_ context.Context, r GetUserRequestObject) (GetUserResponseObject, error) {
+func (s *Server) GetUser(ctx context.Context, r GetUserRequestObject) (GetUserResponseObject, error) {
+	if who := callerOf(ctx); !who.Role.Allows(auth.RoleRead) && who.User != r.User {
+		return nil, refuse(http.StatusForbidden, "forbidden", "user "+clip(r.User), "ask somebody with that role", "other users are shown to role read over everything")
+	}
 	u, err := s.opt.Auth.User(r.User)
 	if err != nil {
 		return nil, about("user "+r.User, "", err)
@@ -53,14 +94,14 @@ func (s *Server) GetUser(_ context.Context, r GetUserRequestObject) (GetUserResp
 	return GetUser200JSONResponse(s.userOf(u)), nil
 }
 
-// UpdateUser changes a role or a password. One's own password needs the present
+// UpdateUser changes a role, grants or a password. One's own password needs the present
 // one, whatever the role; anything else needs role manage.
 func (s *Server) UpdateUser(ctx context.Context, r UpdateUserRequestObject) (UpdateUserResponseObject, error) {
 	who := callerOf(ctx)
 	object := "user " + r.User
 	own := who.User != "" && who.User == r.User
 	manage := who.Role.Allows(auth.RoleManage)
-	if !manage && (!own || r.Body.Role != nil || r.Body.External != nil) {
+	if !manage && (!own || r.Body.Role != nil || r.Body.Grants != nil || r.Body.External != nil) {
 		return nil, refuse(http.StatusForbidden, "forbidden", object, "ask somebody with role manage", "this needs role manage")
 	}
 	if r.Body.External != nil {
@@ -76,13 +117,13 @@ func (s *Server) UpdateUser(ctx context.Context, r UpdateUserRequestObject) (Upd
 	}
 	var role *auth.Role
 	if r.Body.Role != nil {
-		v, err := auth.ParseRole(string(*r.Body.Role))
+		v, err := auth.ParseRoleOrNone(string(*r.Body.Role))
 		if err != nil {
 			return nil, about(object, "", err)
 		}
 		role = &v
 	}
-	u, err := s.opt.Auth.UpdateUser(ctx, r.User, r.Body.Password, role)
+	u, err := s.opt.Auth.UpdateUser(ctx, r.User, auth.UserChange{Password: r.Body.Password, Role: role, Grants: grantsIn(r.Body.Grants)})
 	if err != nil {
 		return nil, about(object, "", err)
 	}
@@ -98,7 +139,7 @@ func (s *Server) makeLocal(ctx context.Context, object string, own bool, r Updat
 		return nil, refuse(http.StatusForbidden, "forbidden", object, "ask another administrator", "nobody gives up the sign-in provider's word for oneself")
 	case r.Body.Password == nil:
 		return nil, about(object, "", refuseField("password", "send the password that it is to have", "a user of this cluster has a password"))
-	case r.Body.Role != nil:
+	case r.Body.Role != nil, r.Body.Grants != nil:
 		return nil, about(object, "", refuseField("role", "change it afterwards", "it keeps its role when it becomes a user of this cluster"))
 	}
 	u, err := s.opt.Auth.MakeLocal(ctx, r.User, *r.Body.Password)
@@ -126,13 +167,19 @@ func (s *Server) DeleteUser(ctx context.Context, r DeleteUserRequestObject) (Del
 	return DeleteUser204Response{}, nil
 }
 
-func tokenOf(t model.Token) Token {
-	v := Token{ID: t.ID, Name: t.Name, User: t.User, Role: Role(t.Role), Created: t.Created}
+func (s *Server) tokenOf(t model.Token) Token {
+	v := Token{ID: t.ID, Name: t.Name, User: t.User, Role: RoleOrNone(t.Role), Grants: s.grantsOf(t.Grants), Created: t.Created}
 	if !t.Expires.IsZero() {
 		e := t.Expires
 		v.Expires = &e
 	}
 	return v
+}
+
+// limitOf is what a token or client may at most, for who asks for it.
+func limitOf(who caller, object string, role RoleOrNone, grants *[]GrantInput) (auth.Limit, error) {
+	r, err := auth.ParseRoleOrNone(string(role))
+	return auth.Limit{By: who.Rights, Role: r, Grants: value(grantsIn(grants))}, about(object, "", err)
 }
 
 // ListTokens lists one's own tokens, or with role manage everybody's.
@@ -141,10 +188,10 @@ func (s *Server) ListTokens(ctx context.Context, r ListTokensRequestObject) (Lis
 	var rows []Token
 	for _, t := range s.opt.Auth.Tokens() {
 		switch {
-		case t.Node, t.User != who.User && !who.Role.Allows(auth.RoleManage):
+		case t.Node, t.Client != "", t.User != who.User && !who.Role.Allows(auth.RoleManage):
 		case r.Params.User != nil && *r.Params.User != t.User:
 		case matches(r.Params.Q, t.Name, nil):
-			rows = append(rows, tokenOf(t))
+			rows = append(rows, s.tokenOf(t))
 		}
 	}
 	items, next, err := page(rows, func(t Token) model.Keys { return model.Keys{Text: t.Name, ID: t.ID} }, "name", false, r.Params.Cursor, r.Params.Limit)
@@ -165,12 +212,9 @@ func (s *Server) CreateToken(ctx context.Context, r CreateTokenRequestObject) (C
 	if user != who.User && !who.Role.Allows(auth.RoleManage) {
 		return nil, refuse(http.StatusForbidden, "forbidden", "user "+user, "ask somebody with role manage", "a token for another user needs role manage")
 	}
-	role, err := auth.ParseRole(string(r.Body.Role))
+	limit, err := limitOf(who, object, r.Body.Role, r.Body.Grants)
 	if err != nil {
-		return nil, about(object, "", err)
-	}
-	if user == who.User && !who.Role.Allows(role) {
-		return nil, refuse(http.StatusForbidden, "forbidden", "user "+user, "ask for a smaller role", "a token's role is not above the caller's, which is %s", who.Role)
+		return nil, err
 	}
 	var life time.Duration
 	if r.Body.Expires != nil {
@@ -178,14 +222,14 @@ func (s *Server) CreateToken(ctx context.Context, r CreateTokenRequestObject) (C
 			return nil, about(object, "", refuseField("expires", "name a time to come", "the token would have expired already"))
 		}
 	}
-	secret, t, err := s.opt.Auth.CreateToken(ctx, r.Body.Name, user, role, life)
+	secret, t, err := s.opt.Auth.CreateToken(ctx, r.Body.Name, user, limit, life)
 	if errors.Is(err, auth.ErrNotFound) {
 		return nil, about("user "+user, "", err)
 	}
 	if err != nil {
 		return nil, about(object, "name", err)
 	}
-	return CreateToken201JSONResponse{Secret: secret, Token: tokenOf(t)}, nil
+	return CreateToken201JSONResponse{Secret: secret, Token: s.tokenOf(t)}, nil
 }
 
 // DeleteToken revokes a token: one's own, or with role manage anybody's.

@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/openvstorage/ovgate/gateway/auth"
 	"github.com/openvstorage/ovgate/gateway/control"
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/gateway/observe"
@@ -29,12 +30,16 @@ func performanceOf(p observe.Performance) Performance {
 type diskView struct {
 	s        *Server
 	now      time.Time
+	seen     *sight
 	pools    map[string]string // id -> name
 	sessions map[string]int    // iqn -> sessions
 }
 
-func (s *Server) diskView() diskView {
-	v := diskView{s: s, now: s.clock.Now().UTC(), pools: map[string]string{}, sessions: s.sessionCounts()}
+// diskView shows vDisks to the caller of a request.
+func (s *Server) diskView(ctx context.Context) diskView { return s.diskViewFor(s.sight(ctx)) }
+
+func (s *Server) diskViewFor(seen *sight) diskView {
+	v := diskView{s: s, seen: seen, now: s.clock.Now().UTC(), pools: map[string]string{}, sessions: s.sessionCounts()}
 	for _, p := range s.opt.Model.VPools() {
 		v.pools[p.ID] = p.Name
 	}
@@ -97,7 +102,7 @@ func (s *Server) SetVDiskQos(ctx context.Context, r SetVDiskQosRequestObject) (S
 	if err != nil {
 		return nil, err
 	}
-	return SetVDiskQos200JSONResponse(s.diskView().row(v)), nil
+	return SetVDiskQos200JSONResponse(s.diskView(ctx).row(v)), nil
 }
 
 func cacheOf(v model.VDisk) CachePolicy {
@@ -117,7 +122,7 @@ func (s *Server) SetVDiskCache(ctx context.Context, r SetVDiskCacheRequestObject
 	if err != nil {
 		return nil, err
 	}
-	return SetVDiskCache200JSONResponse(s.diskView().row(v)), nil
+	return SetVDiskCache200JSONResponse(s.diskView(ctx).row(v)), nil
 }
 
 // seq fits a sequence number into the API's integer.
@@ -182,21 +187,21 @@ func (o diskOrder) performance() observe.Performance {
 }
 
 // poolFilter returns the id of the vPool that a list is of; empty: of all.
-func (s *Server) poolFilter(ref *string) (string, error) {
+func (s *Server) poolFilter(ctx context.Context, ref *string) (string, error) {
 	if ref == nil || *ref == "" {
 		return "", nil
 	}
-	p, err := s.opt.Control.FindVPool(*ref)
+	p, err := s.opt.Control.FindVPoolAmong(*ref, s.sight(ctx).vpool)
 	return p.ID, err
 }
 
 // ListVDisks lists vDisks.
-func (s *Server) ListVDisks(_ context.Context, r ListVDisksRequestObject) (ListVDisksResponseObject, error) {
+func (s *Server) ListVDisks(ctx context.Context, r ListVDisksRequestObject) (ListVDisksResponseObject, error) {
 	name, desc, keys, err := order(r.Params.Sort, diskOrders)
 	if err != nil {
 		return nil, err
 	}
-	pool, err := s.poolFilter(r.Params.VPool)
+	pool, err := s.poolFilter(ctx, r.Params.VPool)
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +213,7 @@ func (s *Server) ListVDisks(_ context.Context, r ListVDisksRequestObject) (ListV
 	}
 	parent := ""
 	if value(r.Params.Parent) != "" {
-		up, err := s.opt.Control.FindVDisk(*r.Params.Parent)
+		up, err := s.opt.Control.FindVDiskAmong(*r.Params.Parent, s.sight(ctx).vpool)
 		if err != nil {
 			return nil, err
 		}
@@ -219,10 +224,10 @@ func (s *Server) ListVDisks(_ context.Context, r ListVDisksRequestObject) (ListV
 		return nil, err
 	}
 	trash := r.Params.State != nil && *r.Params.State == VDiskState(control.StateTrashed) // else it is not listed
-	view := s.diskView()
+	view := s.diskView(ctx)
 	var found []diskOrder
 	for _, v := range s.opt.Model.VDisks(func(v model.VDisk) bool {
-		return (trash || v.State != model.StateTrashed) && (pool == "" || v.VPool == pool) && (node == "" || v.Node == node) && (parent == "" || v.Parent != nil && v.Parent.VDisk == parent) && matches(r.Params.Q, v.Name, v.Labels)
+		return view.seen.vpool(v.VPool) && (trash || v.State != model.StateTrashed) && (pool == "" || v.VPool == pool) && (node == "" || v.Node == node) && (parent == "" || v.Parent != nil && v.Parent.VDisk == parent) && matches(r.Params.Q, v.Name, v.Labels)
 	}) {
 		if o := (diskOrder{&view, v}); (r.Params.State == nil || o.state() == *r.Params.State) && (r.Params.Dtl == nil || o.dtl() == *r.Params.Dtl) {
 			found = append(found, o)
@@ -245,7 +250,7 @@ func (s *Server) GetVDisk(ctx context.Context, r GetVDiskRequestObject) (GetVDis
 	if err != nil {
 		return nil, err
 	}
-	row := s.diskView().row(v)
+	row := s.diskView(ctx).row(v)
 	if row.Handover == nil || v.Handover != nil { // else it was given away here, and the other node may not know of it yet
 		if err := s.askOwner(ctx, v.ID); err != nil {
 			return nil, err
@@ -270,11 +275,16 @@ func newDiskOf(b *VDiskInput) control.NewDisk {
 
 // CreateVDisk makes a vDisk.
 func (s *Server) CreateVDisk(ctx context.Context, r CreateVDiskRequestObject) (CreateVDiskResponseObject, error) {
-	v, err := s.opt.Control.CreateVDisk(ctx, newDiskOf(r.Body))
+	in := newDiskOf(r.Body)
+	var err error
+	if in.VPool, err = s.poolFor(ctx, in.VPool, "vpool", auth.RoleWrite); err != nil {
+		return nil, err
+	}
+	v, err := s.opt.Control.CreateVDisk(ctx, in)
 	if err != nil {
 		return nil, err
 	}
-	return CreateVDisk201JSONResponse(s.diskView().row(v)), nil
+	return CreateVDisk201JSONResponse(s.diskView(ctx).row(v)), nil
 }
 
 // UpdateVDisk grows, renames or relabels a vDisk.
@@ -287,7 +297,7 @@ func (s *Server) UpdateVDisk(ctx context.Context, r UpdateVDiskRequestObject) (U
 	if err != nil {
 		return nil, err
 	}
-	return UpdateVDisk200JSONResponse(s.diskView().row(v)), nil
+	return UpdateVDisk200JSONResponse(s.diskView(ctx).row(v)), nil
 }
 
 // DeleteVDisk deletes a vDisk.
@@ -313,7 +323,7 @@ func (s *Server) AcceptVDiskLoss(ctx context.Context, r AcceptVDiskLossRequestOb
 	if err != nil {
 		return nil, err
 	}
-	return AcceptVDiskLoss200JSONResponse(s.diskView().row(v)), nil
+	return AcceptVDiskLoss200JSONResponse(s.diskView(ctx).row(v)), nil
 }
 
 // Bounds of a series, as in openapi.yaml.

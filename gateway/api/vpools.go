@@ -170,15 +170,15 @@ var poolOrders = map[string]func(VPool) model.Keys{
 func unix(t time.Time) float64 { return float64(t.UnixMicro()) }
 
 // ListVPools lists vPools.
-func (s *Server) ListVPools(_ context.Context, r ListVPoolsRequestObject) (ListVPoolsResponseObject, error) {
+func (s *Server) ListVPools(ctx context.Context, r ListVPoolsRequestObject) (ListVPoolsResponseObject, error) {
 	name, desc, keys, err := order(r.Params.Sort, poolOrders)
 	if err != nil {
 		return nil, err
 	}
-	sums := s.sums()
+	sums, seen := s.sums(), s.sight(ctx)
 	var rows []VPool
 	for _, v := range s.opt.Model.VPools() {
-		if v.State != model.StateDeleting && matches(r.Params.Q, v.Name, nil) {
+		if v.State != model.StateDeleting && seen.vpool(v.ID) && matches(r.Params.Q, v.Name, nil) {
 			rows = append(rows, s.vpoolOf(v, sums[v.ID]))
 		}
 	}

@@ -27,12 +27,14 @@ var (
 	ErrCredentials = errors.New("wrong credentials")
 	// ErrInvalid: a parameter is out of range; nothing changed.
 	ErrInvalid = errors.New("invalid")
-	// ErrExists: the user or token name is taken.
+	// ErrExists: the name of the user or group is taken.
 	ErrExists = errors.New("exists already")
-	// ErrNotFound: no such user or token.
+	// ErrNotFound: no such user, group, token or client.
 	ErrNotFound = errors.New("not found")
 	// ErrLastManager: the change would leave nobody with role manage (A5).
-	ErrLastManager = errors.New("the last user with role manage stays")
+	ErrLastManager = errors.New("nobody with a password would have role manage")
+	// ErrAbove: a token or client would have more rights than who asks for it.
+	ErrAbove = errors.New("nobody gives away more than they may")
 	// ErrNoSetup: a user exists, the set-up is over.
 	ErrNoSetup = errors.New("set-up is done already: sign in")
 	// ErrTooMany: a bound on stored objects is reached.
@@ -343,7 +345,7 @@ func (s *Service) Browser(cookie string, active bool) (Principal, error) {
 	if active {
 		s.touch(v.Hash, now)
 	}
-	return Principal{Name: u.Name, User: u.Name, Role: Role(u.Role), Session: v.Hash, External: u.External != nil, Expires: v.Created.Add(AbsoluteLimit)}, nil
+	return Principal{Name: u.Name, User: u.Name, Rights: s.RightsOf(u), Session: v.Hash, External: u.External != nil, Expires: v.Created.Add(AbsoluteLimit)}, nil
 }
 
 // CheckCSRF tells whether token is the session's.
@@ -375,7 +377,7 @@ func (s *Service) endSessionsOf(ctx context.Context, user string) error {
 }
 
 // Bearer returns who a bearer token belongs to. A token never exceeds the
-// present role of its user.
+// present rights of its user (A9).
 func (s *Service) Bearer(token string) (Principal, error) {
 	if !strings.HasPrefix(token, "ovg_") {
 		return Principal{}, ErrCredentials
@@ -384,7 +386,12 @@ func (s *Service) Bearer(token string) (Principal, error) {
 	if !ok || (!t.Expires.IsZero() && !s.clock.Now().Before(t.Expires)) {
 		return Principal{}, ErrCredentials
 	}
-	p := Principal{Name: t.Name, Role: Role(t.Role), Token: t.ID, Expires: t.Expires}
+	return s.principalOf(t)
+}
+
+// principalOf is who a token that has not expired belongs to.
+func (s *Service) principalOf(t model.Token) (Principal, error) {
+	p := Principal{Name: t.Name, Rights: rightsOf(t.Role, t.Grants), Token: t.ID, Expires: t.Expires}
 	if t.Node {
 		// A node that left or was removed has no say any more.
 		if _, member := s.store.Node(t.Of); t.Of != "" && !member {
@@ -397,8 +404,31 @@ func (s *Service) Bearer(token string) (Principal, error) {
 		return Principal{}, ErrCredentials
 	}
 	p.User, p.External = u.Name, u.External != nil
-	if !Role(u.Role).Allows(p.Role) {
-		p.Role = Role(u.Role)
-	}
+	p.Rights = p.Rights.within(s.RightsOf(u))
 	return p, nil
+}
+
+// Now returns a principal with the rights that it has by now; false: its session or token does
+// not count any more.
+func (s *Service) Now(p Principal) (Principal, bool) {
+	if !p.Expires.IsZero() && !s.clock.Now().Before(p.Expires) {
+		return Principal{}, false
+	}
+	if p.Token != "" {
+		t, ok := s.store.Token(p.Token)
+		if !ok {
+			return Principal{}, false
+		}
+		now, err := s.principalOf(t)
+		return now, err == nil
+	}
+	if _, ok := s.store.Session(p.Session); !ok {
+		return Principal{}, false
+	}
+	u, ok := s.store.User(p.User)
+	if !ok || !s.vouched(u) {
+		return Principal{}, false
+	}
+	p.Rights = s.RightsOf(u)
+	return p, true
 }

@@ -121,7 +121,7 @@ func TestSessionLife(t *testing.T) {
 	if n := len(m.Sessions()); n > maxUserSessions {
 		t.Errorf("%d sessions of one user", n)
 	}
-	check(t, wrong(s.UpdateUser(t.Context(), "anna", new("new password"), nil)), nil)
+	check(t, wrong(s.UpdateUser(t.Context(), "anna", UserChange{Password: new("new password")})), nil)
 	_, err = s.Browser(c, true)
 	check(t, err, ErrCredentials)
 }
@@ -135,19 +135,19 @@ func TestLastManager(t *testing.T) {
 	ctx := t.Context()
 	read := RoleRead
 	check(t, s.DeleteUser(ctx, "anna"), ErrLastManager)
-	check(t, wrong(s.UpdateUser(ctx, "anna", nil, &read)), ErrLastManager)
-	check(t, wrong(s.CreateUser(ctx, "bert", good, RoleManage)), nil)
-	check(t, wrong(s.CreateUser(ctx, "bert", good, RoleManage)), ErrExists)
-	check(t, wrong(s.UpdateUser(ctx, "anna", nil, &read)), nil)
+	check(t, wrong(s.UpdateUser(ctx, "anna", UserChange{Role: &read})), ErrLastManager)
+	check(t, wrong(s.CreateUser(ctx, "bert", good, RoleManage, nil)), nil)
+	check(t, wrong(s.CreateUser(ctx, "bert", good, RoleManage, nil)), ErrExists)
+	check(t, wrong(s.UpdateUser(ctx, "anna", UserChange{Role: &read})), nil)
 	check(t, s.DeleteUser(ctx, "bert"), ErrLastManager)
 	check(t, s.DeleteUser(ctx, "anna"), nil)
 	check(t, s.DeleteUser(ctx, "anna"), nil)
-	check(t, wrong(s.UpdateUser(ctx, "anna", nil, &read)), ErrNotFound)
+	check(t, wrong(s.UpdateUser(ctx, "anna", UserChange{Role: &read})), ErrNotFound)
 	for _, bad := range []string{"", "a b", "-x", strings.Repeat("x", 65), "ä"} {
-		check(t, wrong(s.CreateUser(ctx, bad, good, RoleRead)), ErrInvalid)
+		check(t, wrong(s.CreateUser(ctx, bad, good, RoleRead, nil)), ErrInvalid)
 	}
 	for _, bad := range []string{"", "123456789", strings.Repeat("x", maxPasswordBytes+1)} {
-		check(t, wrong(s.CreateUser(ctx, "carl", bad, RoleRead)), ErrInvalid)
+		check(t, wrong(s.CreateUser(ctx, "carl", bad, RoleRead, nil)), ErrInvalid)
 	}
 }
 
@@ -156,11 +156,11 @@ func TestTokens(t *testing.T) {
 	s, m, clk := newService(t)
 	first(t, s)
 	ctx := t.Context()
-	check(t, wrong(s.CreateUser(ctx, "bert", good, RoleWrite)), nil)
-	if _, _, err := s.CreateToken(ctx, "ci", "bert", RoleManage, 0); !errors.Is(err, ErrInvalid) {
+	check(t, wrong(s.CreateUser(ctx, "bert", good, RoleWrite, nil)), nil)
+	if _, _, err := s.CreateToken(ctx, "ci", "bert", Limit{By: Rights{Role: RoleManage}, Role: RoleManage}, 0); !errors.Is(err, ErrInvalid) {
 		t.Errorf("a token above its user: %v", err)
 	}
-	plain, rec, err := s.CreateToken(ctx, "ci", "bert", RoleWrite, time.Hour)
+	plain, rec, err := s.CreateToken(ctx, "ci", "bert", Limit{By: Rights{Role: RoleManage}, Role: RoleWrite}, time.Hour)
 	check(t, err, nil)
 	if !strings.HasPrefix(plain, "ovg_") || len(plain) != 4+43 || strings.Contains(fmt.Sprintf("%+v", rec), plain) {
 		t.Errorf("token %q, record %+v", plain, rec)
@@ -171,13 +171,13 @@ func TestTokens(t *testing.T) {
 		t.Errorf("principal %+v", p)
 	}
 	read := RoleRead
-	check(t, wrong(s.UpdateUser(ctx, "bert", nil, &read)), nil)
+	check(t, wrong(s.UpdateUser(ctx, "bert", UserChange{Role: &read})), nil)
 	if p, _ := s.Bearer(plain); p.Role != RoleRead {
 		t.Errorf("the token kept role %s", p.Role)
 	}
 	clk.Advance(time.Hour)
 	check(t, wrong(s.Bearer(plain)), ErrCredentials)
-	_, _, err = s.CreateToken(ctx, "other", "bert", RoleRead, 0)
+	_, _, err = s.CreateToken(ctx, "other", "bert", Limit{By: Rights{Role: RoleManage}, Role: RoleRead}, 0)
 	check(t, err, nil)
 	if n := len(m.Tokens()); n != 1 {
 		t.Errorf("%d tokens: the expired one should be gone", n)

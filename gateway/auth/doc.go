@@ -21,14 +21,20 @@
 //	    both cost one argon2id run.
 //	A4  At most hashSlots argon2id runs at once, however many callers there
 //	    are; a caller waits or gives up, it does not add memory.
-//	A5  The last user with role manage who has a password is neither deleted nor
-//	    demoted: an external user is none without its provider.
+//	A5  Somebody with a password has role manage over everything, by itself or by a
+//	    group, after every change of users, groups and members: an external user is
+//	    none without its provider.
 //	A6  Ending a user, or changing its password or role, ends its sessions.
 //	A7  A user is external, known by issuer and subject of a sign-in provider, or
 //	    has a password; never both. Who comes from the provider under the name of
 //	    another user is refused. Sessions and tokens of an external user count
 //	    while that provider is set, has not refused the user since, and vouched
 //	    for the user within externalLimit (external.go).
+//	A8  What a user may is what it and its groups are given together, added up at
+//	    each request: a change counts at once. Grants name objects by id: they
+//	    follow a rename, give nothing once the object is gone, and are not those
+//	    of another object that takes its name.
+//	A9  A token may what both it and its user may now.
 //
 // It does not know HTTP: cookies and headers are gateway/api's.
 package auth

@@ -22,7 +22,11 @@ func (s *Service) User(name string) (model.User, error) {
 }
 
 // CreateUser makes a user. The very first one comes from Setup only (A1).
-func (s *Service) CreateUser(ctx context.Context, name, password string, role Role) (model.User, error) {
+func (s *Service) CreateUser(ctx context.Context, name, password string, role Role, grants []Grant) (model.User, error) {
+	given, err := s.records(grants, nil)
+	if err != nil {
+		return model.User{}, err
+	}
 	if len(s.store.Users()) >= maxUsers {
 		return model.User{}, fmt.Errorf("users: %w: %d exist", ErrTooMany, maxUsers)
 	}
@@ -30,6 +34,7 @@ func (s *Service) CreateUser(ctx context.Context, name, password string, role Ro
 	if err != nil {
 		return u, err
 	}
+	u.Grants = given
 	if _, taken := s.store.User(name); taken {
 		return u, fmt.Errorf("user %q: %w", name, ErrExists)
 	}
@@ -43,44 +48,58 @@ func (s *Service) CreateUser(ctx context.Context, name, password string, role Ro
 	return u, s.store.SetSetup(ctx, "")
 }
 
-// UpdateUser changes the password, the role, or both; nil leaves one as it is.
-// The user's sessions end (A6).
-func (s *Service) UpdateUser(ctx context.Context, name string, password *string, role *Role) (model.User, error) {
+// UserChange is what of a user is to be changed; nil leaves it as it is.
+type UserChange struct {
+	Password *string
+	Role     *Role
+	Grants   *[]Grant
+}
+
+// UpdateUser changes a user. Its sessions end when the password or the role does (A6).
+func (s *Service) UpdateUser(ctx context.Context, name string, c UserChange) (model.User, error) {
 	u, err := s.User(name)
 	if err != nil {
 		return u, err
 	}
-	if u.External != nil {
-		return u, s.refuseExternal(u, password != nil)
+	ends := c.Password != nil || c.Role != nil
+	if u.External != nil && ends {
+		return u, s.refuseExternal(u, c.Password != nil)
 	}
 	hash := u.Password
-	if password != nil {
-		if err := checkNewPassword(name, *password); err != nil {
+	if c.Password != nil {
+		if err := checkNewPassword(name, *c.Password); err != nil {
 			return u, err
 		}
-		if hash, err = s.hasher.hash(ctx, *password); err != nil {
+		if hash, err = s.hasher.hash(ctx, *c.Password); err != nil {
 			return u, err
 		}
 	}
 	s.usersMu.Lock()
 	defer s.usersMu.Unlock()
 	u, err = s.store.UpdateUser(ctx, name, func(u *model.User) error {
-		if u.External != nil {
-			return s.refuseExternal(*u, password != nil)
+		if u.External != nil && ends {
+			return s.refuseExternal(*u, c.Password != nil)
 		}
-		if role != nil {
-			if *role != RoleManage && s.lastManager(*u) {
-				return fmt.Errorf("user %q: %w", name, ErrLastManager)
+		if c.Grants != nil {
+			grants, err := s.records(*c.Grants, u.Grants)
+			if err != nil {
+				return err
 			}
-			u.Role = string(*role)
+			u.Grants = grants
 		}
-		u.Password = hash
-		return nil
+		if c.Password != nil {
+			u.Password = hash
+		}
+		if c.Role == nil {
+			return nil
+		}
+		u.Role = string(*c.Role)
+		return s.keepsManager("user "+name, changes{users: map[string]*model.User{name: u}})
 	})
 	if errors.Is(err, model.ErrNotFound) {
 		err = fmt.Errorf("user %q: %w", name, ErrNotFound)
 	}
-	if err != nil {
+	if err != nil || !ends {
 		return u, err
 	}
 	return u, s.endSessionsOf(ctx, name)
@@ -90,11 +109,8 @@ func (s *Service) UpdateUser(ctx context.Context, name string, password *string,
 func (s *Service) DeleteUser(ctx context.Context, name string) error {
 	s.usersMu.Lock()
 	defer s.usersMu.Unlock()
-	err := s.store.DeleteUser(ctx, name, func(u model.User) error {
-		if s.lastManager(u) {
-			return fmt.Errorf("user %q: %w", name, ErrLastManager)
-		}
-		return nil
+	err := s.store.DeleteUser(ctx, name, func(model.User) error {
+		return s.keepsManager("user "+name, changes{users: map[string]*model.User{name: nil}})
 	})
 	if err != nil {
 		return err
@@ -109,31 +125,15 @@ func (s *Service) DeleteUser(ctx context.Context, name string) error {
 	return s.endSessionsOf(ctx, name)
 }
 
-// lastManager tells whether u alone has role manage and a password.
-func (s *Service) lastManager(u model.User) bool {
-	if Role(u.Role) != RoleManage || u.External != nil {
-		return false
-	}
-	for _, o := range s.store.Users() {
-		if o.Name != u.Name && Role(o.Role) == RoleManage && o.External == nil {
-			return false
-		}
-	}
-	return true
-}
-
 // Tokens returns the bearer tokens' records in no particular order.
 func (s *Service) Tokens() []model.Token { return s.store.Tokens() }
 
 // CreateToken makes a bearer token of a user and returns it, the only time it
 // is seen. life 0 is a token that does not expire.
-func (s *Service) CreateToken(ctx context.Context, name, user string, role Role, life time.Duration) (string, model.Token, error) {
-	u, err := s.User(user)
+func (s *Service) CreateToken(ctx context.Context, name, user string, limit Limit, life time.Duration) (string, model.Token, error) {
+	grants, err := s.limits("token", user, limit)
 	if err != nil {
 		return "", model.Token{}, err
-	}
-	if !Role(u.Role).Allows(role) {
-		return "", model.Token{}, &FieldError{"role", objectOf("user", user), "it has role " + u.Role + ", a token of it cannot have role " + string(role), "ask for a smaller role"}
 	}
 	if !namePattern.MatchString(name) {
 		return "", model.Token{}, &FieldError{"name", objectOf("token", name), "this is not a token name", nameHint}
@@ -144,7 +144,7 @@ func (s *Service) CreateToken(ctx context.Context, name, user string, role Role,
 	if err := s.pruneTokens(ctx); err != nil {
 		return "", model.Token{}, err
 	}
-	return s.storeToken(ctx, model.Token{Name: name, Role: string(role), User: user}, life)
+	return s.storeToken(ctx, model.Token{Name: name, Role: string(limit.Role), Grants: grants, User: user}, life)
 }
 
 func (s *Service) storeToken(ctx context.Context, t model.Token, life time.Duration) (string, model.Token, error) {

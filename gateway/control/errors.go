@@ -68,6 +68,17 @@ func invalid(field, object, hint, format string, a ...any) *Error {
 func vdiskObject(name string) string { return "vdisk " + name }
 func vpoolObject(name string) string { return "vpool " + name }
 
+// InField names the field of a request that an error of this package is about.
+func InField(err error, field string) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	named := *e
+	named.Field = field
+	return &named
+}
+
 func noVDisk(ref string) *Error {
 	return &Error{Code: CodeNotFound, Object: vdiskObject(ref), Message: "there is no such vDisk", Hint: "ovgate vdisk list shows the vDisks"}
 }

@@ -129,7 +129,7 @@ func (c *Controller) startFlatten(d *vdisk, rec model.VDisk) {
 	}
 	ctx, cancel := context.WithCancel(c.ctx)
 	f := &copying{cancel: cancel, done: make(chan struct{})}
-	f.task = c.opt.Tasks.Begin(task.Task{Kind: task.Flatten, Object: vdiskObject(rec.Name), What: "copy what it reads through its parent", Unit: "bytes"}, f.look, func(ctx context.Context) error {
+	f.task = c.opt.Tasks.Begin(task.Task{Kind: task.Flatten, Object: vdiskObject(rec.Name), VPools: []string{rec.VPool}, What: "copy what it reads through its parent", Unit: "bytes"}, f.look, func(ctx context.Context) error {
 		_, err := c.CancelFlatten(ctx, rec.ID)
 		return err
 	})

@@ -168,7 +168,7 @@ func (c *Controller) startHandOver(d *vdisk, rec model.VDisk) {
 	}
 	ctx, cancel := context.WithCancel(c.ctx)
 	f := &copying{cancel: cancel, done: make(chan struct{})}
-	f.task = c.opt.Tasks.Begin(task.Task{Kind: task.HandOver, Object: vdiskObject(rec.Name), What: "hand over to node " + c.NodeName(rec.Handover.To)}, nil, func(ctx context.Context) error {
+	f.task = c.opt.Tasks.Begin(task.Task{Kind: task.HandOver, Object: vdiskObject(rec.Name), VPools: []string{rec.VPool}, What: "hand over to node " + c.NodeName(rec.Handover.To)}, nil, func(ctx context.Context) error {
 		_, err := c.CancelHandOver(ctx, rec.ID)
 		return err
 	})

@@ -260,7 +260,7 @@ func (c *Controller) startMove(d *vdisk, rec model.VDisk) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	f := &copying{cancel: cancel, done: make(chan struct{})}
 	to, _ := c.model.VPool(rec.Move.To)
-	f.task = c.opt.Tasks.Begin(task.Task{Kind: task.Move, Object: vdiskObject(rec.Name), What: "move to vpool " + to.Name, Unit: "bytes"}, f.look, func(ctx context.Context) error {
+	f.task = c.opt.Tasks.Begin(task.Task{Kind: task.Move, Object: vdiskObject(rec.Name), VPools: []string{rec.VPool, to.ID}, What: "move to vpool " + to.Name, Unit: "bytes"}, f.look, func(ctx context.Context) error {
 		_, err := c.CancelMove(ctx, rec.ID)
 		return err
 	})

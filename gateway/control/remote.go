@@ -76,6 +76,15 @@ func (c *Controller) FindRemote(ref string) (model.Remote, error) {
 	return r, nil
 }
 
+// FindRemoteAmong is FindRemote where there are no stores but those, by id, for which seen holds.
+func (c *Controller) FindRemoteAmong(ref string, seen func(id string) bool) (model.Remote, error) {
+	r, err := c.FindRemote(ref)
+	if err == nil && !seen(r.ID) {
+		return model.Remote{}, &Error{Code: CodeNotFound, Object: remoteObject(clip(ref)), Message: "there is no such backend", Hint: "ovgate backend list shows those that are registered"}
+	}
+	return r, err
+}
+
 // RemoteUsers returns the names of the vPools on a remote store.
 func (c *Controller) RemoteUsers(id string) []string {
 	var out []string

@@ -105,7 +105,7 @@ func (c *Controller) StartScrub(ctx context.Context, name string, o volume.Scrub
 			return e
 		}
 		c.dropJobs()
-		t := task.Task{Kind: task.Scrub, Object: vdiskObject(rec.Name), What: "give back what nothing needs", Unit: "objects"}
+		t := task.Task{Kind: task.Scrub, Object: vdiskObject(rec.Name), VPools: []string{rec.VPool}, What: "give back what nothing needs", Unit: "objects"}
 		measure := func(t *task.Task, r volume.ScrubResult) { t.Done, t.Bytes = int64(r.Units), int64(r.Read+r.Written) }
 		out, e = startJob(c, c.scrubs, rec.ID, Job[volume.ScrubResult]{Object: rec.Name, DryRun: o.DryRun}, t, measure,
 			func(ctx context.Context, progress func(volume.ScrubResult)) (volume.ScrubResult, error) {
@@ -163,7 +163,7 @@ func (c *Controller) StartSweep(ctx context.Context, name string, dryRun bool) (
 	if err != nil {
 		return out, explain(vpoolObject(rec.Name), err)
 	}
-	t := task.Task{Kind: task.Sweep, Object: vpoolObject(rec.Name), What: "delete objects that nothing reaches", Unit: "objects"}
+	t := task.Task{Kind: task.Sweep, Object: vpoolObject(rec.Name), VPools: []string{rec.ID}, What: "delete objects that nothing reaches", Unit: "objects"}
 	measure := func(t *task.Task, r volume.SweepResult) { t.Done = int64(r.Objects) }
 	out, e := startJob(c, c.sweeps, rec.ID, Job[volume.SweepResult]{Object: rec.Name, DryRun: dryRun}, t, measure,
 		func(ctx context.Context, _ func(volume.SweepResult)) (volume.SweepResult, error) {

@@ -94,8 +94,8 @@ func (c *Controller) startShared(ctx context.Context) {
 }
 
 // CreateTarget makes a shared target. It admits nobody yet. An empty iqn is made
-// from the name.
-func (c *Controller) CreateTarget(ctx context.Context, name, iqn string) (Target, error) {
+// from the name. maker is the user who makes it; empty: this node does.
+func (c *Controller) CreateTarget(ctx context.Context, name, iqn, maker string) (Target, error) {
 	ctx, done, err := c.begin(ctx)
 	if err != nil {
 		return Target{}, err
@@ -109,7 +109,7 @@ func (c *Controller) CreateTarget(ctx context.Context, name, iqn string) (Target
 	if err != nil {
 		return Target{}, err
 	}
-	rec.ID = id.String()
+	rec.ID, rec.Maker = id.String(), maker
 	err = c.withSharedLock(ctx, rec.ID, func(s *shared) error {
 		var err error
 		if rec, err = c.model.CreateTarget(ctx, rec); err != nil {

@@ -42,7 +42,7 @@ func TestSharedAway(t *testing.T) {
 	b.gold(far)
 	b.disk("one")
 	ctx := t.Context()
-	target, err := b.CreateTarget(ctx, "cluster", "")
+	target, err := b.CreateTarget(ctx, "cluster", "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestSharedClosed(t *testing.T) {
 	b.gold(t.TempDir())
 	v := b.disk("one")
 	ctx := t.Context()
-	target, err := b.CreateTarget(ctx, "cluster", "")
+	target, err := b.CreateTarget(ctx, "cluster", "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestRefusedByFrontEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shared, err := b.CreateTarget(ctx, "cluster", "")
+	shared, err := b.CreateTarget(ctx, "cluster", "", "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,7 @@ type Target struct {
 	Access  model.Target
 	LUNs    []TargetLUN // by number
 	Created time.Time
+	Maker   string // user who made a shared target; empty: not known
 }
 
 // TargetLUN is a vDisk under its number in a target.
@@ -59,7 +60,7 @@ func ownTarget(v model.VDisk) Target {
 }
 
 func (c *Controller) sharedTarget(t model.SharedTarget) Target {
-	out := Target{ID: t.ID, Name: t.Name, IQN: t.IQN, Shared: true, Access: t.Target, Created: t.Target.Created}
+	out := Target{ID: t.ID, Name: t.Name, IQN: t.IQN, Shared: true, Access: t.Target, Created: t.Target.Created, Maker: t.Maker}
 	for _, v := range c.model.VDisks(func(v model.VDisk) bool { return v.Shared != nil && v.Shared.Target == t.ID }) {
 		out.LUNs = append(out.LUNs, TargetLUN{v.Shared.LUN, v})
 	}
@@ -82,7 +83,7 @@ func (c *Controller) Targets() []Target {
 	for _, t := range c.model.Targets() {
 		luns := shared[t.ID]
 		slices.SortFunc(luns, func(a, b TargetLUN) int { return cmp.Compare(a.Number, b.Number) })
-		out = append(out, Target{ID: t.ID, Name: t.Name, IQN: t.IQN, Shared: true, Access: t.Target, LUNs: luns, Created: t.Target.Created})
+		out = append(out, Target{ID: t.ID, Name: t.Name, IQN: t.IQN, Shared: true, Access: t.Target, LUNs: luns, Created: t.Target.Created, Maker: t.Maker})
 	}
 	return out
 }
@@ -101,6 +102,15 @@ func (c *Controller) FindTarget(ref string) (Target, error) {
 		return Target{}, noTarget(ref)
 	}
 	return c.sharedTarget(t), nil
+}
+
+// FindTargetAmong is FindTarget where there are no targets but those for which seen holds.
+func (c *Controller) FindTargetAmong(ref string, seen func(Target) bool) (Target, error) {
+	t, err := c.FindTarget(ref)
+	if err == nil && !seen(t) {
+		return Target{}, noTarget(ref)
+	}
+	return t, err
 }
 
 func noTarget(ref string) *Error {

@@ -46,7 +46,7 @@ func short(id string) string { return id[:min(len(id), 13)] }
 
 // runTask is what is told of a run of a scheduled job.
 func runTask(d due) task.Task {
-	return task.Task{Kind: task.Schedule, Object: vdiskObject(d.vdisk.Name), What: "scheduled " + string(d.name)}
+	return task.Task{Kind: task.Schedule, Object: vdiskObject(d.vdisk.Name), VPools: []string{d.vdisk.VPool}, What: "scheduled " + string(d.name)}
 }
 
 // Tasks returns what this node works on, is to work on, and worked on lately.
@@ -81,8 +81,8 @@ func (c *Controller) waitingTasks(v model.VDisk) (out []task.Task) {
 		d = vdisk{flat: p.flat, move: p.move, hand: p.hand}
 	}
 	c.mu.Unlock()
-	add := func(k task.Kind, what string, cancels bool) {
-		out = append(out, task.Task{ID: string(k) + "-" + short(v.ID), Kind: k, Object: vdiskObject(v.Name), What: what, State: task.Waiting, Cancels: cancels})
+	add := func(k task.Kind, what string, cancels bool, also ...string) {
+		out = append(out, task.Task{ID: string(k) + "-" + short(v.ID), Kind: k, Object: vdiskObject(v.Name), What: what, State: task.Waiting, Cancels: cancels, VPools: append(also, v.VPool)})
 	}
 	if v.State == model.StateDeleting {
 		add(task.Delete, "delete what its vPool has of it", false)
@@ -93,7 +93,7 @@ func (c *Controller) waitingTasks(v model.VDisk) (out []task.Task) {
 	}
 	if v.Move != nil && v.Move.Failed == "" && d.move == nil {
 		to, _ := c.model.VPool(v.Move.To)
-		add(task.Move, "move to vpool "+to.Name, true)
+		add(task.Move, "move to vpool "+to.Name, true, v.Move.To)
 	}
 	if v.Handover != nil && v.Handover.Failed == "" && d.hand == nil {
 		add(task.HandOver, "hand over to node "+c.NodeName(v.Handover.To), true)
@@ -106,7 +106,7 @@ func (c *Controller) waitingTasks(v model.VDisk) (out []task.Task) {
 func (c *Controller) ClusterTasks() (out []task.Task) {
 	for _, p := range c.model.VPools() {
 		if p.State == model.StateDeleting {
-			out = append(out, task.Task{ID: "delete-" + short(p.ID), Kind: task.Delete, Object: vpoolObject(p.Name), What: "delete what its backend has of it", State: task.Waiting})
+			out = append(out, task.Task{ID: "delete-" + short(p.ID), Kind: task.Delete, Object: vpoolObject(p.Name), VPools: []string{p.ID}, What: "delete what its backend has of it", State: task.Waiting})
 		}
 	}
 	for _, n := range c.model.Nodes() {

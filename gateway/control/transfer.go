@@ -57,6 +57,7 @@ type Transfer struct {
 // transfer is the running side of one.
 type transfer struct {
 	Transfer
+	vpool   string // id
 	imports bool
 	vol     Volume
 	used    time.Time // when a request last began or ended
@@ -118,7 +119,7 @@ func (c *Controller) startTransfer(ctx context.Context, rec model.VDisk, name st
 	}
 	rec.State = model.StateTransfer
 	now := c.clock.Now()
-	t := &transfer{imports: imports, used: now, moved: now, users: 1}
+	t := &transfer{vpool: rec.VPool, imports: imports, used: now, moved: now, users: 1}
 	if rec, err = c.storeTransfer(ctx, rec, t); err != nil {
 		return Transfer{}, err
 	}
@@ -154,7 +155,7 @@ func (c *Controller) startTransfer(ctx context.Context, rec model.VDisk, name st
 
 // beginTransferTask begins what is told of a transfer.
 func (c *Controller) beginTransferTask(t *transfer) {
-	told := task.Task{Kind: task.Export, Object: vdiskObject(t.VDisk), What: "read by a client", Total: t.Size, Unit: "bytes"}
+	told := task.Task{Kind: task.Export, Object: vdiskObject(t.VDisk), VPools: []string{t.vpool}, What: "read by a client", Total: t.Size, Unit: "bytes"}
 	if t.imports {
 		told.Kind, told.What = task.Import, "filled by a client"
 	}

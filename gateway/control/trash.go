@@ -54,11 +54,20 @@ func (c *Controller) Trash() []model.VDisk {
 // FindTrashed returns a vDisk in the trash by id, by name or by "vpool/name". A name
 // that several have is refused.
 func (c *Controller) FindTrashed(ref string) (model.VDisk, error) {
-	if v, ok := c.model.VDisk(ref); ok && v.State == model.StateTrashed {
+	return c.FindTrashedAmong(ref, func(string) bool { return true })
+}
+
+// FindTrashedAmong is FindTrashed where there are no vPools but those, by id, for which seen
+// holds.
+func (c *Controller) FindTrashedAmong(ref string, seen func(vpool string) bool) (model.VDisk, error) {
+	if v, ok := c.model.VDisk(ref); ok && v.State == model.StateTrashed && seen(v.VPool) {
 		return v, nil
 	}
 	var found []model.VDisk
 	for _, v := range c.Trash() {
+		if !seen(v.VPool) {
+			continue
+		}
 		pool, _ := c.model.VPool(v.VPool)
 		if v.Name == ref || v.Name == trimPool(pool.Name, ref) {
 			found = append(found, v)

@@ -149,11 +149,19 @@ func (c *Controller) diskStatus(v model.VDisk, stats func(Volume) volume.Stats) 
 // several vPools use is refused as ambiguous. One that is being deleted is found
 // by its id only.
 func (c *Controller) FindVDisk(ref string) (model.VDisk, error) {
-	if v, ok := c.model.VDisk(ref); ok {
+	return c.FindVDiskAmong(ref, func(string) bool { return true })
+}
+
+// FindVDiskAmong is FindVDisk where there are no vPools but those, by id, for which seen holds.
+func (c *Controller) FindVDiskAmong(ref string, seen func(vpool string) bool) (model.VDisk, error) {
+	if v, ok := c.model.VDisk(ref); ok && seen(v.VPool) {
 		return v, nil
 	}
 	var found []model.VDisk
 	for _, p := range c.model.VPools() {
+		if !seen(p.ID) {
+			continue
+		}
 		for _, name := range []string{ref, trimPool(p.Name, ref)} {
 			if v, ok := c.model.VDiskByName(p.ID, name); ok && name != "" && v.VPool == p.ID { // else it is being moved there
 				found = append(found, v)

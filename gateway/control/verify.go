@@ -83,7 +83,7 @@ func (c *Controller) StartVerify(ctx context.Context, name string, bytesPerSecon
 			cancel()
 			return &Error{Code: CodeInUse, Object: vdiskObject(rec.Name), Message: "it is being verified", Hint: "wait for it, or end it: ovgate vdisk verify --cancel " + rec.Name}
 		}
-		told := c.opt.Tasks.Begin(task.Task{Kind: task.Verify, Object: vdiskObject(rec.Name), What: "read all that it has on its backend", Unit: "bytes"}, j.look, func(ctx context.Context) error { return c.CancelVerify(ctx, rec.ID) })
+		told := c.opt.Tasks.Begin(task.Task{Kind: task.Verify, Object: vdiskObject(rec.Name), VPools: []string{rec.VPool}, What: "read all that it has on its backend", Unit: "bytes"}, j.look, func(ctx context.Context) error { return c.CancelVerify(ctx, rec.ID) })
 		c.verifies[rec.ID] = j
 		c.wg.Add(1)
 		go c.verify(jctx, j, told, ep, id, volume.VerifyOptions{BytesPerSecond: bytesPerSecond})

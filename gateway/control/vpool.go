@@ -154,6 +154,15 @@ func (c *Controller) FindVPool(ref string) (model.VPool, error) {
 	return v, nil
 }
 
+// FindVPoolAmong is FindVPool where there are no vPools but those, by id, for which seen holds.
+func (c *Controller) FindVPoolAmong(ref string, seen func(vpool string) bool) (model.VPool, error) {
+	v, err := c.FindVPool(ref)
+	if err == nil && !seen(v.ID) {
+		return model.VPool{}, noVPool(clip(ref), "")
+	}
+	return v, err
+}
+
 // PoolStatus returns the running side of a vPool.
 func (c *Controller) PoolStatus(id string) PoolStatus {
 	c.mu.Lock()

@@ -1,7 +1,7 @@
 // Package model keeps the control plane's records on internal/kv: vPools, vDisks
 // with their iSCSI target, shared targets, remote stores, OpenStack clouds, vCenters and
 // datastores, nodes,
-// users, tokens, browser sessions and the identity of the cluster. gateway/control and
+// users and their groups, OAuth2 clients, tokens, browser sessions and the identity of the cluster. gateway/control and
 // gateway/auth are its callers; nothing else writes below "model/".
 //
 // # Layout
@@ -26,6 +26,9 @@
 //	model/oidc/all                    OIDC
 //	model/snapshotgroup/ID            SnapshotGroup
 //	model/user/NAME                   User       model/index/external/HASH     -> NAME
+//	model/usergroup/ID                UserGroup  model/index/usergroup/NAME    -> ID
+//	model/client/ID                   Client
+//	model/family/ID                   Family
 //	model/token/ID                    Token      model/index/token/HASH        -> ID
 //	model/session/HASH                Session
 //	model/setup                       Setup

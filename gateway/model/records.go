@@ -1,8 +1,6 @@
 package model
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 	"time"
 )
@@ -21,7 +19,8 @@ import (
 //	10 portal groups of nodes
 //	11 history of vDisks
 //	12 users of a sign-in provider
-const Format = 12
+//	13 grants and groups of users; grants of tokens; OAuth2 clients; makers of shared targets
+const Format = 13
 
 // State is what the control plane has decided for a vPool or vDisk; what the
 // engine makes of it is reported beside it and is not stored.
@@ -255,49 +254,6 @@ type Parent struct {
 	At       time.Time `json:"at,omitzero"`
 }
 
-// User is a person who signs in with a password.
-type User struct {
-	Format   int       `json:"format"`
-	Name     string    `json:"name"`
-	Role     string    `json:"role"`     // read, write or manage
-	Password string    `json:"password"` // argon2id, PHC string; empty of an external user
-	Created  time.Time `json:"created"`
-	// External is who the user is at the sign-in provider; nil: a user with a password.
-	External *External `json:"external,omitempty"`
-
-	Rev int64 `json:"-"`
-}
-
-// External is the identity of a user whom a sign-in provider (OIDC) vouches for.
-type External struct {
-	Issuer  string    `json:"issuer"`
-	Subject string    `json:"subject"` // never given to somebody else by the issuer
-	Seen    time.Time `json:"seen"`    // newest sign-in that the provider vouched for
-	Refused bool      `json:"refused,omitempty"`
-}
-
-// externalKey is the index key of an identity; both parts are other people's text.
-func externalKey(issuer, subject string) string {
-	h := sha256.Sum256([]byte(issuer + "\x00" + subject))
-	return "external/" + hex.EncodeToString(h[:])
-}
-
-// Token is a bearer token; only its hash is kept.
-type Token struct {
-	Format  int       `json:"format"`
-	ID      string    `json:"id"` // UUID
-	Name    string    `json:"name"`
-	Role    string    `json:"role"`
-	Hash    string    `json:"hash"`           // hex sha-256 of the token
-	User    string    `json:"user,omitempty"` // who made it
-	Node    bool      `json:"node,omitempty"` // a node's admin.token
-	Of      string    `json:"of,omitempty"`   // id of that node; empty up to format 8: the only node's
-	Expires time.Time `json:"expires,omitzero"`
-	Created time.Time `json:"created"`
-
-	Rev int64 `json:"-"`
-}
-
 // Session is a browser session; only the hash of its cookie is kept.
 type Session struct {
 	Format  int       `json:"format"`
@@ -353,32 +309,6 @@ func (v VPool) clone(rev int64) VPool {
 	v.Rev = rev
 	v.Key = slices.Clone(v.Key)
 	return v
-}
-
-func (u User) key() string { return u.Name }
-func (u User) unique() []string {
-	if u.External == nil {
-		return nil
-	}
-	return []string{externalKey(u.External.Issuer, u.External.Subject)}
-}
-func (u User) format() int { return u.Format }
-func (u User) rev() int64  { return u.Rev }
-func (u User) clone(rev int64) User {
-	u.Rev = rev
-	if u.External != nil {
-		u.External = new(*u.External)
-	}
-	return u
-}
-
-func (t Token) key() string      { return t.ID }
-func (t Token) unique() []string { return []string{"token/" + t.Hash} }
-func (t Token) format() int      { return t.Format }
-func (t Token) rev() int64       { return t.Rev }
-func (t Token) clone(rev int64) Token {
-	t.Rev = rev
-	return t
 }
 
 func (s Session) key() string      { return s.Hash }

@@ -45,6 +45,10 @@ type Store struct {
 	oidc *table[OIDC]
 
 	groups *table[SnapshotGroup]
+
+	userGroups *table[UserGroup]
+	clients    *table[Client]
+	families   *table[Family]
 }
 
 // Open reads all records from store, and draws the cluster's id at the first
@@ -80,6 +84,10 @@ func Open(ctx context.Context, store kv.Store, clk clock.Clock) (*Store, error) 
 		oidc: newTable[OIDC](store, "oidc"),
 
 		groups: newTable[SnapshotGroup](store, "snapshotgroup"),
+
+		userGroups: newTable[UserGroup](store, "usergroup"),
+		clients:    newTable[Client](store, "client"),
+		families:   newTable[Family](store, "family"),
 	}
 	if err := s.openCluster(ctx, clk.Now()); err != nil {
 		return nil, err
@@ -92,7 +100,7 @@ func Open(ctx context.Context, store kv.Store, clk clock.Clock) (*Store, error) 
 }
 
 func (s *Store) tables() []followed {
-	return []followed{s.vpools, s.vdisks, s.targets, s.users, s.tokens, s.sessions, s.idem, s.verified, s.remotes, s.clouds, s.nodes, s.centers, s.datastores, s.schedules, s.runs, s.alerting, s.thresholds, s.oidc, s.groups}
+	return []followed{s.vpools, s.vdisks, s.targets, s.users, s.tokens, s.sessions, s.idem, s.verified, s.remotes, s.clouds, s.nodes, s.centers, s.datastores, s.schedules, s.runs, s.alerting, s.thresholds, s.oidc, s.groups, s.userGroups, s.clients, s.families}
 }
 
 const (

@@ -72,6 +72,8 @@ type SharedTarget struct {
 	Name   string `json:"name"`
 	IQN    string `json:"iqn"`
 	Target Target `json:"target"`
+	// Maker is the user who made it, whose it is while no vDisk is in it; empty: not known.
+	Maker string `json:"maker,omitempty"`
 
 	Rev int64 `json:"-"`
 }

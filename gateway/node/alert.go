@@ -150,7 +150,7 @@ func (a *alertNode) askHealth(ctx context.Context, id string) (observe.Health, e
 	var out observe.Health
 	ctx, cancel := context.WithTimeout(ctx, askHealth)
 	defer cancel()
-	r, err := api.PeerRequest(ctx, http.MethodGet, id, "/status", auth.Principal{Name: "alerts", Role: auth.RoleRead})
+	r, err := api.PeerRequest(ctx, http.MethodGet, id, "/status", auth.Principal{Name: "alerts", Rights: auth.Rights{Role: auth.RoleRead}})
 	if err != nil {
 		return out, err
 	}

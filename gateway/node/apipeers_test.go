@@ -118,6 +118,21 @@ func TestPassedOn(t *testing.T) {
 	if l := ask(200, "alpha", "GET", "/vdisks/a/snapshots", "", nil)["items"].([]any); len(l) != 1 {
 		t.Errorf("%d snapshots", len(l))
 	}
+	// Who has rights on that vPool alone has them at both nodes, and on no other.
+	one.pool("far", filepath.Join(one.dir, "backend", "far"))
+	one.call("POST", "/users", map[string]any{"name": "olga", "role": "none", "password": "correct horse", "grants": []any{map[string]any{"role": "write", "scope": "vpool:near"}}}, 201)
+	olga := two.bearer(one.call("POST", "/tokens", map[string]any{"name": "olga", "user": "olga", "role": "none", "grants": []any{map[string]any{"role": "write", "scope": "vpool:near"}}}, 201)["secret"].(string))
+	two.until("both vPools and the user are known", func() bool {
+		status, _, _ := olga.do("GET", "/api/v1/vdisks/a", "")
+		return two.poolState("far") != "" && status == 200
+	})
+	olga.expect("POST", "/api/v1/vdisks/a/snapshots", `{"name":"hers"}`, 201, "")
+	olga.expect("DELETE", "/api/v1/vdisks/a/snapshots/hers", "", 204, "")
+	olga.expect("POST", "/api/v1/vdisks", `{"name":"x","vpool":"far","size":1048576}`, 404, "not_found")
+	olga.expect("GET", "/api/v1/vpools/far", "", 404, "not_found")
+	olga.expect("DELETE", "/api/v1/vpools/near", "", 403, "forbidden")
+	one.call("DELETE", "/vpools/far", nil, 204)
+	two.until("far is gone", func() bool { return two.poolState("far") == "" && one.poolState("far") == "" })
 	// What is read of it and written to it goes through where it is, too.
 	out := ask(201, "alpha", "POST", "/vdisks/a/exports", "", map[string]any{"snapshot": "s"})["id"].(string)
 	if status, by, b := two.raw("GET", "/exports/"+out+"/data?offset=0&length=4096", nil); status != 200 || by != "alpha" || len(b) != 4096 {

@@ -136,8 +136,9 @@ var goldenFields = map[string][]string{
 	"/vdisks":          {"id", "name", "vpool", "size", "clusterSize", "state", "qos", "cache", "history", "labels", "created"},
 	"/trash":           {"id", "name", "vpool", "size"},
 	"/targets":         {"iqn", "name", "shared", "acl", "open", "chapUser", "created"},
-	"/users":           {"name", "role", "created"},
-	"/tokens":          {"id", "name", "user", "role", "created"},
+	"/users":           {"name", "role", "grants", "groups", "created"},
+	"/groups":          {"id", "name", "description", "rights", "members", "created"},
+	"/tokens":          {"id", "name", "user", "role", "grants", "created"},
 	"/presets":         {"name", "policies", "compression", "encrypted", "default"},
 	"/osds":            {"number", "uuid", "state", "kind", "directory", "claimedAt"},
 	"/schedules":       {"of"},
@@ -507,6 +508,10 @@ func (r *running) fill(m *manifest) {
 	r.call("POST", "/vpools", o{"name": "vault", "backend": o{"kind": "alba", "preset": "sealed"}, "settings": settings}, 201)
 	r.call("POST", "/vpools", o{"name": "silver", "encrypt": true, "backend": o{"kind": "local", "path": filepath.Join(r.dir, "backend", "silver")}, "settings": settings}, 201)
 	r.call("POST", "/vpools", o{"name": "tin", "backend": o{"kind": "local", "path": filepath.Join(r.dir, "backend", "tin")}, "settings": settings}, 201)
+	r.call("POST", "/groups", o{"name": "ops", "description": "who work with gold", "grants": []o{{"role": "write", "scope": "vpool:gold"}}}, 201)
+	r.call("PUT", "/groups/ops/members/"+m.Reader, nil, 200)
+	r.call("POST", "/users", o{"name": "carl", "role": "none", "password": "battery staple", "grants": []o{{"role": "manage", "scope": "vpool:silver"}}}, 201)
+	r.call("POST", "/tokens", o{"name": "silver", "user": "carl", "role": "none", "grants": []o{{"role": "write", "scope": "vpool:silver"}}}, 201)
 	begin := func(name, pool string) *filling {
 		t.Helper()
 		r.disk(name, pool, size)

@@ -116,7 +116,7 @@ func (n *node) askTimes(ctx context.Context) map[string]time.Duration {
 func (n *node) askTimeOf(ctx context.Context, id string) (time.Duration, bool) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	r, err := api.PeerRequest(ctx, http.MethodGet, id, "/version", auth.Principal{Name: "clocks", Role: auth.RoleRead})
+	r, err := api.PeerRequest(ctx, http.MethodGet, id, "/version", auth.Principal{Name: "clocks", Rights: auth.Rights{Role: auth.RoleRead}})
 	if err != nil {
 		return 0, false
 	}

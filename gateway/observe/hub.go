@@ -28,6 +28,8 @@ type Event struct {
 	ID    uint64
 	Topic string // metrics, vdisk, vpool, target, session, health, cloud, node
 	Wire  []byte // as it goes to the client
+	// Scopes are what a caller has to have rights on to be told, all of them; none: everything.
+	Scopes []string
 }
 
 // Message is what a client receives: one or more events at once.
@@ -57,7 +59,14 @@ type Hub struct {
 
 type change struct {
 	topic string
-	data  func() (name string, v any)
+	data  func() News
+}
+
+// News is an event about to be sent: its name, its object, and its scopes.
+type News struct {
+	Name   string
+	Object any
+	Scopes []string
 }
 
 // NewHub returns a hub without clients. Somebody must call Flush.
@@ -76,8 +85,8 @@ func NewHub(clk clock.Clock) *Hub {
 
 // Changed announces a change of an object; the next Flush sends it, or a later
 // one when the object had an event within the last second. data makes the
-// event's name and object when it is sent. It returns at once.
-func (h *Hub) Changed(topic, object string, data func() (name string, v any)) {
+// event when it is sent. It returns at once.
+func (h *Hub) Changed(topic, object string, data func() News) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -99,14 +108,15 @@ func (h *Hub) Kicked() <-chan struct{} { return h.kick }
 
 // send builds an event outside the lock, because data may look at the model.
 func (h *Hub) send(c change) {
-	name, v := c.data()
-	b, err := json.Marshal(v)
+	news := c.data()
+	b, err := json.Marshal(news.Object)
 	if err != nil {
 		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	e := h.eventLocked(c.topic, name, b)
+	e := h.eventLocked(c.topic, news.Name, b)
+	e.Scopes = news.Scopes
 	if len(h.ring) == ringSize {
 		h.floor = h.ring[0].ID
 		copy(h.ring, h.ring[1:])
@@ -118,20 +128,22 @@ func (h *Hub) send(c change) {
 
 func (h *Hub) eventLocked(topic, name string, data []byte) Event {
 	h.id++
-	return Event{h.id, topic, fmt.Appendf(nil, "id: %d\nevent: %s\ndata: %s\n\n", h.id, name, data)}
+	return Event{ID: h.id, Topic: topic, Wire: fmt.Appendf(nil, "id: %d\nevent: %s\ndata: %s\n\n", h.id, name, data)}
 }
 
 // Metrics sends metrics at once; they are not repeated to clients that were away.
-func (h *Hub) Metrics(values []any) {
+func (h *Hub) Metrics(all []News) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.clients) == 0 {
 		return
 	}
-	m := make(Message, 0, len(values))
-	for _, v := range values {
-		if b, err := json.Marshal(v); err == nil {
-			m = append(m, h.eventLocked("metrics", "metrics", b))
+	m := make(Message, 0, len(all))
+	for _, news := range all {
+		if b, err := json.Marshal(news.Object); err == nil {
+			e := h.eventLocked("metrics", "metrics", b)
+			e.Scopes = news.Scopes
+			m = append(m, e)
 		}
 	}
 	h.deliverLocked(m)

@@ -96,7 +96,7 @@ func TestSamplerBound(t *testing.T) {
 }
 
 func say(h *Hub, object string, v any) {
-	h.Changed("vdisk", object, func() (string, any) { return "vdisk", v })
+	h.Changed("vdisk", object, func() News { return News{Name: "vdisk", Object: v} })
 	h.Flush()
 }
 
@@ -140,7 +140,7 @@ func TestHub(t *testing.T) {
 	if got := receive(t, all); got != "event: vdisk data: 3;" {
 		t.Errorf("after the second %q", got)
 	}
-	h.Metrics([]any{4, 5})
+	h.Metrics([]News{{Object: 4}, {Object: 5}})
 	if got := receive(t, all); got != "event: metrics data: 4;event: metrics data: 5;" {
 		t.Errorf("metrics %q", got)
 	}
@@ -200,7 +200,7 @@ func TestHubBounds(t *testing.T) {
 		t.Error("one client too many")
 	}
 	for i := range maxPending + 10 {
-		h.Changed("vdisk", fmt.Sprint(i), func() (string, any) { return "vdisk", i })
+		h.Changed("vdisk", fmt.Sprint(i), func() News { return News{Name: "vdisk", Object: i} })
 	}
 	if len(h.pending) > maxPending {
 		t.Errorf("%d objects wait", len(h.pending))

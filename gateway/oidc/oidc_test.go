@@ -167,7 +167,7 @@ func TestSignIn(t *testing.T) {
 		}
 	}
 	alive(v.Cookie, "write")
-	secret, _, err := w.auth.CreateToken(t.Context(), "ci", "anna", "write", 0)
+	secret, _, err := w.auth.CreateToken(t.Context(), "ci", "anna", auth.Limit{By: auth.Rights{Role: auth.RoleManage}, Role: auth.RoleWrite}, 0)
 	w.must(err)
 	works := func(role auth.Role) {
 		t.Helper()
@@ -183,10 +183,10 @@ func TestSignIn(t *testing.T) {
 			t.Errorf("password %q of an external user: %v", p, err)
 		}
 	}
-	if _, err := w.auth.UpdateUser(t.Context(), "anna", new(password), nil); !errors.Is(err, auth.ErrInvalid) {
+	if _, err := w.auth.UpdateUser(t.Context(), "anna", auth.UserChange{Password: new(password)}); !errors.Is(err, auth.ErrInvalid) {
 		t.Errorf("a password for an external user: %v", err)
 	}
-	if _, err := w.auth.UpdateUser(t.Context(), "anna", nil, new(auth.RoleManage)); !errors.Is(err, auth.ErrInvalid) {
+	if _, err := w.auth.UpdateUser(t.Context(), "anna", auth.UserChange{Role: new(auth.RoleManage)}); !errors.Is(err, auth.ErrInvalid) {
 		t.Errorf("a role for an external user: %v", err)
 	}
 	// A smaller role ends older sessions. A new name at the provider changes nothing.

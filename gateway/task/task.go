@@ -86,6 +86,7 @@ type Task struct {
 	Error       string    // why it failed, or what is in its way; empty
 	Hint        string    // what to do about that; empty
 	Cancels     bool      // it can be cancelled
+	VPools      []string  // ids of those that it is about; none: it is about the cluster
 }
 
 // keepKind is how many ended tasks of a kind are remembered.

@@ -87,7 +87,7 @@ func (m *Manager) ensureTarget(ctx context.Context, c model.Center, cluster, clu
 	t, err := m.ctl.FindTarget(name)
 	var e *control.Error
 	if errors.As(err, &e) && e.Code == control.CodeNotFound {
-		t, err = m.ctl.CreateTarget(ctx, name, "")
+		t, err = m.ctl.CreateTarget(ctx, name, "", "")
 	}
 	if err != nil {
 		return t, out, err

@@ -886,6 +886,30 @@ func (e Role) Valid() bool {
 	}
 }
 
+// Defines values for RoleOrNone.
+const (
+	RoleOrNoneManage RoleOrNone = "manage"
+	RoleOrNoneNone   RoleOrNone = "none"
+	RoleOrNoneRead   RoleOrNone = "read"
+	RoleOrNoneWrite  RoleOrNone = "write"
+)
+
+// Valid indicates whether the value is a known member of the RoleOrNone enum.
+func (e RoleOrNone) Valid() bool {
+	switch e {
+	case RoleOrNoneManage:
+		return true
+	case RoleOrNoneNone:
+		return true
+	case RoleOrNoneRead:
+		return true
+	case RoleOrNoneWrite:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ScheduleSource.
 const (
 	ScheduleSourceCluster ScheduleSource = "cluster"
@@ -2520,6 +2544,27 @@ type FlattenProgress struct {
 
 	// Total Bytes to copy in all; 0: not known yet
 	Total int64 `json:"total"`
+}
+
+// Grant A role on one object
+type Grant struct {
+	// Exists false: it is gone, and the grant gives nothing
+	Exists bool `json:"exists"`
+
+	// Name Name of the vPool or backend; its id when it is gone
+	Name string `json:"name"`
+	Role Role   `json:"role"`
+
+	// Scope vpool:ID or backend:ID, which stays when the object is renamed
+	Scope string `json:"scope"`
+}
+
+// GrantInput defines model for GrantInput.
+type GrantInput struct {
+	Role Role `json:"role"`
+
+	// Scope vpool:NAME or backend:NAME, or with the id
+	Scope string `json:"scope"`
 }
 
 // GroupInput defines model for GroupInput.
@@ -4308,8 +4353,29 @@ type RestoredVPool struct {
 	VPool   string         `json:"vpool"`
 }
 
+// Rights What somebody may do
+type Rights struct {
+	// Grants On vPools and backends, beside the role
+	Grants []Grant `json:"grants"`
+
+	// Role Over everything
+	Role RoleOrNone `json:"role"`
+}
+
+// RightsSource defines model for RightsSource.
+type RightsSource struct {
+	// Group Group that gives them; null: they are the user's own
+	Group *string `json:"group"`
+
+	// Rights What somebody may do
+	Rights Rights `json:"rights"`
+}
+
 // Role defines model for Role.
 type Role string
+
+// RoleOrNone defines model for RoleOrNone.
+type RoleOrNone string
 
 // Rollback defines model for Rollback.
 type Rollback struct {
@@ -4520,9 +4586,14 @@ type Session struct {
 	// External The user is one of the sign-in provider
 	External bool `json:"external"`
 
+	// Grants On vPools and backends, now, beside the role
+	Grants []Grant `json:"grants"`
+
 	// Provider Name of the provider that people may sign in through; null when there is none
 	Provider *string `json:"provider"`
-	Role     *Role   `json:"role"`
+
+	// Role Over everything, now
+	Role *RoleOrNone `json:"role"`
 
 	// User Null when nobody is signed in
 	User *string `json:"user"`
@@ -4944,20 +5015,28 @@ type Token struct {
 
 	// Expires Null for never
 	Expires *time.Time `json:"expires"`
-	ID      string     `json:"id"`
-	Name    string     `json:"name"`
-	Role    Role       `json:"role"`
-	User    string     `json:"user"`
+
+	// Grants Beside the role
+	Grants []Grant `json:"grants"`
+	ID     string  `json:"id"`
+	Name   string  `json:"name"`
+
+	// Role Over everything. The token may what both it and its user may
+	Role RoleOrNone `json:"role"`
+	User string     `json:"user"`
 }
 
 // TokenInput defines model for TokenInput.
 type TokenInput struct {
 	// Expires absent: never
-	Expires *time.Time `json:"expires,omitempty"`
+	Expires *time.Time    `json:"expires,omitempty"`
+	Grants  *[]GrantInput `json:"grants,omitempty"`
 
 	// Name Letters, digits, . _ and - ; starts with a letter or digit
 	Name Name `json:"name"`
-	Role Role `json:"role"`
+
+	// Role Over everything; none with grants: for these objects alone
+	Role RoleOrNone `json:"role"`
 
 	// User absent: the one who asks; another one needs role manage
 	User *string `json:"user,omitempty"`
@@ -5019,19 +5098,74 @@ type UnpublishInput struct {
 type User struct {
 	Created time.Time `json:"created"`
 
+	// Effective What it may now, by itself and by its groups
+	Effective Rights `json:"effective"`
+
 	// External Null for a user with a password
 	External *ExternalUser `json:"external"`
-	Name     string        `json:"name"`
-	Role     Role          `json:"role"`
+
+	// Grants Its own
+	Grants []Grant `json:"grants"`
+
+	// Groups Names of those that it is a member of
+	Groups []string `json:"groups"`
+	Name   string   `json:"name"`
+
+	// Role Its own over everything; groups may give more
+	Role RoleOrNone `json:"role"`
+
+	// Sources Where that comes from, its own first
+	Sources []RightsSource `json:"sources"`
+}
+
+// UserGroup defines model for UserGroup.
+type UserGroup struct {
+	Created     time.Time `json:"created"`
+	Description string    `json:"description"`
+	ID          string    `json:"id"`
+
+	// Members Names of users
+	Members []string `json:"members"`
+	Name    string   `json:"name"`
+
+	// Rights Of each member
+	Rights Rights `json:"rights"`
+}
+
+// UserGroupInput defines model for UserGroupInput.
+type UserGroupInput struct {
+	Description *string       `json:"description,omitempty"`
+	Grants      *[]GrantInput `json:"grants,omitempty"`
+	Name        UserName      `json:"name"`
+
+	// Role Over everything (default none)
+	Role *RoleOrNone `json:"role,omitempty"`
+}
+
+// UserGroupList defines model for UserGroupList.
+type UserGroupList struct {
+	Items []UserGroup `json:"items"`
+	Next  *string     `json:"next"`
+}
+
+// UserGroupPatch defines model for UserGroupPatch.
+type UserGroupPatch struct {
+	Description *string `json:"description,omitempty"`
+
+	// Grants In place of those that there are
+	Grants *[]GrantInput `json:"grants,omitempty"`
+	Name   *UserName     `json:"name,omitempty"`
+	Role   *RoleOrNone   `json:"role,omitempty"`
 }
 
 // UserInput defines model for UserInput.
 type UserInput struct {
-	Name UserName `json:"name"`
+	Grants *[]GrantInput `json:"grants,omitempty"`
+	Name   UserName      `json:"name"`
 
 	// Password At least 10 characters
-	Password Password `json:"password"`
-	Role     Role     `json:"role"`
+	Password Password   `json:"password"`
+	Role     RoleOrNone `json:"role"`
 }
 
 // UserList defines model for UserList.
@@ -5051,9 +5185,12 @@ type UserPatch struct {
 	// External false, with a password: a user of the sign-in provider becomes one of this cluster, for good
 	External *bool `json:"external,omitempty"`
 
+	// Grants In place of those that there are
+	Grants *[]GrantInput `json:"grants,omitempty"`
+
 	// Password At least 10 characters
-	Password *Password `json:"password,omitempty"`
-	Role     *Role     `json:"role,omitempty"`
+	Password *Password   `json:"password,omitempty"`
+	Role     *RoleOrNone `json:"role,omitempty"`
 }
 
 // VDisk defines model for VDisk.
@@ -5937,6 +6074,24 @@ type GetExtentsParams struct {
 	Offset Offset `form:"offset" json:"offset"`
 }
 
+// ListGroupsParams defines parameters for ListGroups.
+type ListGroupsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateGroupParams defines parameters for CreateGroup.
+type CreateGroupParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // BeginImportParams defines parameters for BeginImport.
 type BeginImportParams struct {
 	// IdempotencyKey Drawn by the client, the same for each repetition of one create
@@ -6571,6 +6726,12 @@ type RebalanceJSONRequestBody RebalanceJSONBody
 
 // CreateJoinTokenJSONRequestBody defines body for CreateJoinToken for application/json ContentType.
 type CreateJoinTokenJSONRequestBody = JoinTokenInput
+
+// CreateGroupJSONRequestBody defines body for CreateGroup for application/json ContentType.
+type CreateGroupJSONRequestBody = UserGroupInput
+
+// UpdateGroupJSONRequestBody defines body for UpdateGroup for application/json ContentType.
+type UpdateGroupJSONRequestBody = UserGroupPatch
 
 // BeginImportJSONRequestBody defines body for BeginImport for application/json ContentType.
 type BeginImportJSONRequestBody = VDiskInput
@@ -7347,6 +7508,71 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /exports/{transfer}/extents (the `GetExtents` operationId).
 	GetExtents(ctx context.Context, transfer TransferID, params *GetExtentsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListGroups List groups of users
+	//
+	// Corresponds with GET /groups (the `ListGroups` operationId).
+	ListGroups(ctx context.Context, params *ListGroupsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateGroupWithBody Create a group of users
+	//
+	// Its members may what it is given, beside what they are given themselves.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /groups (the `CreateGroup` operationId).
+	CreateGroupWithBody(ctx context.Context, params *CreateGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateGroup Create a group of users
+	//
+	// Its members may what it is given, beside what they are given themselves.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /groups (the `CreateGroup` operationId).
+	CreateGroup(ctx context.Context, params *CreateGroupParams, body CreateGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteGroup Delete a group of users
+	//
+	// Its members lose what it gave. Refused (409 `last_admin`) when nobody with a password would have role manage.
+	//
+	// Corresponds with DELETE /groups/{group} (the `DeleteGroup` operationId).
+	DeleteGroup(ctx context.Context, group string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetGroup Show a group of users
+	//
+	// Corresponds with GET /groups/{group} (the `GetGroup` operationId).
+	GetGroup(ctx context.Context, group string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateGroupWithBody Change a group of users
+	//
+	// What its members may changes at once. Refused (409 `last_admin`) when nobody with a password would have role manage.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /groups/{group} (the `UpdateGroup` operationId).
+	UpdateGroupWithBody(ctx context.Context, group string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateGroup Change a group of users
+	//
+	// What its members may changes at once. Refused (409 `last_admin`) when nobody with a password would have role manage.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /groups/{group} (the `UpdateGroup` operationId).
+	UpdateGroup(ctx context.Context, group string, body UpdateGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveGroupMember Take a user out of a group
+	//
+	// Refused (409 `last_admin`) when nobody with a password would have role manage.
+	//
+	// Corresponds with DELETE /groups/{group}/members/{user} (the `RemoveGroupMember` operationId).
+	RemoveGroupMember(ctx context.Context, group string, user string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddGroupMember Make a user a member of a group
+	//
+	// Corresponds with PUT /groups/{group}/members/{user} (the `AddGroupMember` operationId).
+	AddGroupMember(ctx context.Context, group string, user string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// BeginImportWithBody Create a vDisk to be filled with an image
 	//
@@ -8239,7 +8465,7 @@ type ClientInterface interface {
 
 	// CreateTokenWithBody Create a token
 	//
-	// The secret is in this answer only. A role above the user's own is refused.
+	// The secret is in this answer only. More than the user may is refused, and more than the one who asks may.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -8248,7 +8474,7 @@ type ClientInterface interface {
 
 	// CreateToken Create a token
 	//
-	// The secret is in this answer only. A role above the user's own is refused.
+	// The secret is in this answer only. More than the user may is refused, and more than the one who asks may.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -8309,7 +8535,7 @@ type ClientInterface interface {
 
 	// DeleteUser Delete a user with its tokens and sessions
 	//
-	// The last user with role manage stays (409 `last_admin`).
+	// Refused (409 `last_admin`) when nobody with a password would have role manage.
 	//
 	// Corresponds with DELETE /users/{user} (the `DeleteUser` operationId).
 	DeleteUser(ctx context.Context, user string, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -8319,20 +8545,20 @@ type ClientInterface interface {
 	// Corresponds with GET /users/{user} (the `GetUser` operationId).
 	GetUser(ctx context.Context, user string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateUserWithBody Change a user's role or password
+	// UpdateUserWithBody Change a user's role, grants or password
 	//
-	// A new password ends the user's browser sessions. Users change their own password with `currentPassword`,
-	// whatever their role. The last user with role manage keeps it (409 `last_admin`).
+	// A new password or role ends the user's browser sessions. Users change their own password with `currentPassword`,
+	// whatever their role. Refused (409 `last_admin`) when nobody with a password would have role manage.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /users/{user} (the `UpdateUser` operationId).
 	UpdateUserWithBody(ctx context.Context, user string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateUser Change a user's role or password
+	// UpdateUser Change a user's role, grants or password
 	//
-	// A new password ends the user's browser sessions. Users change their own password with `currentPassword`,
-	// whatever their role. The last user with role manage keeps it (409 `last_admin`).
+	// A new password or role ends the user's browser sessions. Users change their own password with `currentPassword`,
+	// whatever their role. Refused (409 `last_admin`) when nobody with a password would have role manage.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -10243,6 +10469,161 @@ func (c *Client) ReadExport(ctx context.Context, transfer TransferID, params *Re
 // Corresponds with GET /exports/{transfer}/extents (the `GetExtents` operationId).
 func (c *Client) GetExtents(ctx context.Context, transfer TransferID, params *GetExtentsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetExtentsRequest(c.Server, transfer, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListGroups List groups of users
+//
+// Corresponds with GET /groups (the `ListGroups` operationId).
+func (c *Client) ListGroups(ctx context.Context, params *ListGroupsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListGroupsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateGroupWithBody Create a group of users
+//
+// Its members may what it is given, beside what they are given themselves.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /groups (the `CreateGroup` operationId).
+func (c *Client) CreateGroupWithBody(ctx context.Context, params *CreateGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateGroupRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateGroup Create a group of users
+//
+// Its members may what it is given, beside what they are given themselves.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /groups (the `CreateGroup` operationId).
+func (c *Client) CreateGroup(ctx context.Context, params *CreateGroupParams, body CreateGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateGroupRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteGroup Delete a group of users
+//
+// Its members lose what it gave. Refused (409 `last_admin`) when nobody with a password would have role manage.
+//
+// Corresponds with DELETE /groups/{group} (the `DeleteGroup` operationId).
+func (c *Client) DeleteGroup(ctx context.Context, group string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteGroupRequest(c.Server, group)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetGroup Show a group of users
+//
+// Corresponds with GET /groups/{group} (the `GetGroup` operationId).
+func (c *Client) GetGroup(ctx context.Context, group string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetGroupRequest(c.Server, group)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateGroupWithBody Change a group of users
+//
+// What its members may changes at once. Refused (409 `last_admin`) when nobody with a password would have role manage.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /groups/{group} (the `UpdateGroup` operationId).
+func (c *Client) UpdateGroupWithBody(ctx context.Context, group string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateGroupRequestWithBody(c.Server, group, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateGroup Change a group of users
+//
+// What its members may changes at once. Refused (409 `last_admin`) when nobody with a password would have role manage.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /groups/{group} (the `UpdateGroup` operationId).
+func (c *Client) UpdateGroup(ctx context.Context, group string, body UpdateGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateGroupRequest(c.Server, group, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveGroupMember Take a user out of a group
+//
+// Refused (409 `last_admin`) when nobody with a password would have role manage.
+//
+// Corresponds with DELETE /groups/{group}/members/{user} (the `RemoveGroupMember` operationId).
+func (c *Client) RemoveGroupMember(ctx context.Context, group string, user string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveGroupMemberRequest(c.Server, group, user)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddGroupMember Make a user a member of a group
+//
+// Corresponds with PUT /groups/{group}/members/{user} (the `AddGroupMember` operationId).
+func (c *Client) AddGroupMember(ctx context.Context, group string, user string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddGroupMemberRequest(c.Server, group, user)
 	if err != nil {
 		return nil, err
 	}
@@ -12284,7 +12665,7 @@ func (c *Client) ListTokens(ctx context.Context, params *ListTokensParams, reqEd
 
 // CreateTokenWithBody Create a token
 //
-// The secret is in this answer only. A role above the user's own is refused.
+// The secret is in this answer only. More than the user may is refused, and more than the one who asks may.
 //
 // Takes any type of body and a specified content type.
 //
@@ -12303,7 +12684,7 @@ func (c *Client) CreateTokenWithBody(ctx context.Context, params *CreateTokenPar
 
 // CreateToken Create a token
 //
-// The secret is in this answer only. A role above the user's own is refused.
+// The secret is in this answer only. More than the user may is refused, and more than the one who asks may.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -12454,7 +12835,7 @@ func (c *Client) CreateUser(ctx context.Context, params *CreateUserParams, body 
 
 // DeleteUser Delete a user with its tokens and sessions
 //
-// The last user with role manage stays (409 `last_admin`).
+// Refused (409 `last_admin`) when nobody with a password would have role manage.
 //
 // Corresponds with DELETE /users/{user} (the `DeleteUser` operationId).
 func (c *Client) DeleteUser(ctx context.Context, user string, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -12484,10 +12865,10 @@ func (c *Client) GetUser(ctx context.Context, user string, reqEditors ...Request
 	return c.Client.Do(req)
 }
 
-// UpdateUserWithBody Change a user's role or password
+// UpdateUserWithBody Change a user's role, grants or password
 //
-// A new password ends the user's browser sessions. Users change their own password with `currentPassword`,
-// whatever their role. The last user with role manage keeps it (409 `last_admin`).
+// A new password or role ends the user's browser sessions. Users change their own password with `currentPassword`,
+// whatever their role. Refused (409 `last_admin`) when nobody with a password would have role manage.
 //
 // Takes any type of body and a specified content type.
 //
@@ -12504,10 +12885,10 @@ func (c *Client) UpdateUserWithBody(ctx context.Context, user string, contentTyp
 	return c.Client.Do(req)
 }
 
-// UpdateUser Change a user's role or password
+// UpdateUser Change a user's role, grants or password
 //
-// A new password ends the user's browser sessions. Users change their own password with `currentPassword`,
-// whatever their role. The last user with role manage keeps it (409 `last_admin`).
+// A new password or role ends the user's browser sessions. Users change their own password with `currentPassword`,
+// whatever their role. Refused (409 `last_admin`) when nobody with a password would have role manage.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -17271,6 +17652,336 @@ func NewGetExtentsRequest(server string, transfer TransferID, params *GetExtents
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListGroupsRequest constructs an http.Request for the ListGroups method
+func NewListGroupsRequest(server string, params *ListGroupsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/groups")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateGroupRequest calls the generic CreateGroup builder with application/json body
+func NewCreateGroupRequest(server string, params *CreateGroupParams, body CreateGroupJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateGroupRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateGroupRequestWithBody constructs an http.Request for the CreateGroup method, with any body, and a specified content type
+func NewCreateGroupRequestWithBody(server string, params *CreateGroupParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/groups")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDeleteGroupRequest constructs an http.Request for the DeleteGroup method
+func NewDeleteGroupRequest(server string, group string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "group", group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/groups/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetGroupRequest constructs an http.Request for the GetGroup method
+func NewGetGroupRequest(server string, group string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "group", group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/groups/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateGroupRequest calls the generic UpdateGroup builder with application/json body
+func NewUpdateGroupRequest(server string, group string, body UpdateGroupJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateGroupRequestWithBody(server, group, "application/json", bodyReader)
+}
+
+// NewUpdateGroupRequestWithBody constructs an http.Request for the UpdateGroup method, with any body, and a specified content type
+func NewUpdateGroupRequestWithBody(server string, group string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "group", group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/groups/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRemoveGroupMemberRequest constructs an http.Request for the RemoveGroupMember method
+func NewRemoveGroupMemberRequest(server string, group string, user string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "group", group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "user", user, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/groups/%s/members/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddGroupMemberRequest constructs an http.Request for the AddGroupMember method
+func NewAddGroupMemberRequest(server string, group string, user string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "group", group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "user", user, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/groups/%s/members/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -26480,6 +27191,81 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /exports/{transfer}/extents (the `GetExtents` operationId).
 	GetExtentsWithResponse(ctx context.Context, transfer TransferID, params *GetExtentsParams, reqEditors ...RequestEditorFn) (*GetExtentsResponse, error)
 
+	// ListGroupsWithResponse List groups of users
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /groups (the `ListGroups` operationId).
+	ListGroupsWithResponse(ctx context.Context, params *ListGroupsParams, reqEditors ...RequestEditorFn) (*ListGroupsResponse, error)
+
+	// CreateGroupWithBodyWithResponse Create a group of users
+	//
+	// Its members may what it is given, beside what they are given themselves.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /groups (the `CreateGroup` operationId).
+	CreateGroupWithBodyWithResponse(ctx context.Context, params *CreateGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateGroupResponse, error)
+
+	// CreateGroupWithResponse Create a group of users
+	//
+	// Its members may what it is given, beside what they are given themselves.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /groups (the `CreateGroup` operationId).
+	CreateGroupWithResponse(ctx context.Context, params *CreateGroupParams, body CreateGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateGroupResponse, error)
+
+	// DeleteGroupWithResponse Delete a group of users
+	//
+	// Its members lose what it gave. Refused (409 `last_admin`) when nobody with a password would have role manage.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /groups/{group} (the `DeleteGroup` operationId).
+	DeleteGroupWithResponse(ctx context.Context, group string, reqEditors ...RequestEditorFn) (*DeleteGroupResponse, error)
+
+	// GetGroupWithResponse Show a group of users
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /groups/{group} (the `GetGroup` operationId).
+	GetGroupWithResponse(ctx context.Context, group string, reqEditors ...RequestEditorFn) (*GetGroupResponse, error)
+
+	// UpdateGroupWithBodyWithResponse Change a group of users
+	//
+	// What its members may changes at once. Refused (409 `last_admin`) when nobody with a password would have role manage.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /groups/{group} (the `UpdateGroup` operationId).
+	UpdateGroupWithBodyWithResponse(ctx context.Context, group string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateGroupResponse, error)
+
+	// UpdateGroupWithResponse Change a group of users
+	//
+	// What its members may changes at once. Refused (409 `last_admin`) when nobody with a password would have role manage.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /groups/{group} (the `UpdateGroup` operationId).
+	UpdateGroupWithResponse(ctx context.Context, group string, body UpdateGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateGroupResponse, error)
+
+	// RemoveGroupMemberWithResponse Take a user out of a group
+	//
+	// Refused (409 `last_admin`) when nobody with a password would have role manage.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /groups/{group}/members/{user} (the `RemoveGroupMember` operationId).
+	RemoveGroupMemberWithResponse(ctx context.Context, group string, user string, reqEditors ...RequestEditorFn) (*RemoveGroupMemberResponse, error)
+
+	// AddGroupMemberWithResponse Make a user a member of a group
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /groups/{group}/members/{user} (the `AddGroupMember` operationId).
+	AddGroupMemberWithResponse(ctx context.Context, group string, user string, reqEditors ...RequestEditorFn) (*AddGroupMemberResponse, error)
+
 	// BeginImportWithBodyWithResponse Create a vDisk to be filled with an image
 	//
 	// It is empty, has its name from now on, and can be neither published nor used until the import is finished. An
@@ -27497,7 +28283,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateTokenWithBodyWithResponse Create a token
 	//
-	// The secret is in this answer only. A role above the user's own is refused.
+	// The secret is in this answer only. More than the user may is refused, and more than the one who asks may.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -27506,7 +28292,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateTokenWithResponse Create a token
 	//
-	// The secret is in this answer only. A role above the user's own is refused.
+	// The secret is in this answer only. More than the user may is refused, and more than the one who asks may.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -27575,7 +28361,7 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteUserWithResponse Delete a user with its tokens and sessions
 	//
-	// The last user with role manage stays (409 `last_admin`).
+	// Refused (409 `last_admin`) when nobody with a password would have role manage.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -27589,20 +28375,20 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /users/{user} (the `GetUser` operationId).
 	GetUserWithResponse(ctx context.Context, user string, reqEditors ...RequestEditorFn) (*GetUserResponse, error)
 
-	// UpdateUserWithBodyWithResponse Change a user's role or password
+	// UpdateUserWithBodyWithResponse Change a user's role, grants or password
 	//
-	// A new password ends the user's browser sessions. Users change their own password with `currentPassword`,
-	// whatever their role. The last user with role manage keeps it (409 `last_admin`).
+	// A new password or role ends the user's browser sessions. Users change their own password with `currentPassword`,
+	// whatever their role. Refused (409 `last_admin`) when nobody with a password would have role manage.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /users/{user} (the `UpdateUser` operationId).
 	UpdateUserWithBodyWithResponse(ctx context.Context, user string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateUserResponse, error)
 
-	// UpdateUserWithResponse Change a user's role or password
+	// UpdateUserWithResponse Change a user's role, grants or password
 	//
-	// A new password ends the user's browser sessions. Users change their own password with `currentPassword`,
-	// whatever their role. The last user with role manage keeps it (409 `last_admin`).
+	// A new password or role ends the user's browser sessions. Users change their own password with `currentPassword`,
+	// whatever their role. Refused (409 `last_admin`) when nobody with a password would have role manage.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -30806,6 +31592,328 @@ func (r GetExtentsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetExtentsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListGroupsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UserGroupList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListGroupsResponse) GetJSON200() *UserGroupList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListGroupsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListGroupsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListGroupsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListGroupsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListGroupsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *UserGroup
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateGroupResponse) GetJSON201() *UserGroup {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateGroupResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteGroupResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UserGroup
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetGroupResponse) GetJSON200() *UserGroup {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetGroupResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UpdateGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UserGroup
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateGroupResponse) GetJSON200() *UserGroup {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateGroupResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveGroupMemberResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RemoveGroupMemberResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveGroupMemberResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveGroupMemberResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveGroupMemberResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveGroupMemberResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddGroupMemberResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UserGroup
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AddGroupMemberResponse) GetJSON200() *UserGroup {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r AddGroupMemberResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddGroupMemberResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddGroupMemberResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddGroupMemberResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddGroupMemberResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -39687,6 +40795,135 @@ func (c *ClientWithResponses) GetExtentsWithResponse(ctx context.Context, transf
 	return ParseGetExtentsResponse(rsp)
 }
 
+// ListGroupsWithResponse List groups of users
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /groups (the `ListGroups` operationId).
+func (c *ClientWithResponses) ListGroupsWithResponse(ctx context.Context, params *ListGroupsParams, reqEditors ...RequestEditorFn) (*ListGroupsResponse, error) {
+	rsp, err := c.ListGroups(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListGroupsResponse(rsp)
+}
+
+// CreateGroupWithBodyWithResponse Create a group of users
+//
+// Its members may what it is given, beside what they are given themselves.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /groups (the `CreateGroup` operationId).
+func (c *ClientWithResponses) CreateGroupWithBodyWithResponse(ctx context.Context, params *CreateGroupParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateGroupResponse, error) {
+	rsp, err := c.CreateGroupWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateGroupResponse(rsp)
+}
+
+// CreateGroupWithResponse Create a group of users
+//
+// Its members may what it is given, beside what they are given themselves.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /groups (the `CreateGroup` operationId).
+func (c *ClientWithResponses) CreateGroupWithResponse(ctx context.Context, params *CreateGroupParams, body CreateGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateGroupResponse, error) {
+	rsp, err := c.CreateGroup(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateGroupResponse(rsp)
+}
+
+// DeleteGroupWithResponse Delete a group of users
+//
+// Its members lose what it gave. Refused (409 `last_admin`) when nobody with a password would have role manage.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /groups/{group} (the `DeleteGroup` operationId).
+func (c *ClientWithResponses) DeleteGroupWithResponse(ctx context.Context, group string, reqEditors ...RequestEditorFn) (*DeleteGroupResponse, error) {
+	rsp, err := c.DeleteGroup(ctx, group, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteGroupResponse(rsp)
+}
+
+// GetGroupWithResponse Show a group of users
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /groups/{group} (the `GetGroup` operationId).
+func (c *ClientWithResponses) GetGroupWithResponse(ctx context.Context, group string, reqEditors ...RequestEditorFn) (*GetGroupResponse, error) {
+	rsp, err := c.GetGroup(ctx, group, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetGroupResponse(rsp)
+}
+
+// UpdateGroupWithBodyWithResponse Change a group of users
+//
+// What its members may changes at once. Refused (409 `last_admin`) when nobody with a password would have role manage.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /groups/{group} (the `UpdateGroup` operationId).
+func (c *ClientWithResponses) UpdateGroupWithBodyWithResponse(ctx context.Context, group string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateGroupResponse, error) {
+	rsp, err := c.UpdateGroupWithBody(ctx, group, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateGroupResponse(rsp)
+}
+
+// UpdateGroupWithResponse Change a group of users
+//
+// What its members may changes at once. Refused (409 `last_admin`) when nobody with a password would have role manage.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /groups/{group} (the `UpdateGroup` operationId).
+func (c *ClientWithResponses) UpdateGroupWithResponse(ctx context.Context, group string, body UpdateGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateGroupResponse, error) {
+	rsp, err := c.UpdateGroup(ctx, group, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateGroupResponse(rsp)
+}
+
+// RemoveGroupMemberWithResponse Take a user out of a group
+//
+// Refused (409 `last_admin`) when nobody with a password would have role manage.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /groups/{group}/members/{user} (the `RemoveGroupMember` operationId).
+func (c *ClientWithResponses) RemoveGroupMemberWithResponse(ctx context.Context, group string, user string, reqEditors ...RequestEditorFn) (*RemoveGroupMemberResponse, error) {
+	rsp, err := c.RemoveGroupMember(ctx, group, user, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveGroupMemberResponse(rsp)
+}
+
+// AddGroupMemberWithResponse Make a user a member of a group
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /groups/{group}/members/{user} (the `AddGroupMember` operationId).
+func (c *ClientWithResponses) AddGroupMemberWithResponse(ctx context.Context, group string, user string, reqEditors ...RequestEditorFn) (*AddGroupMemberResponse, error) {
+	rsp, err := c.AddGroupMember(ctx, group, user, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddGroupMemberResponse(rsp)
+}
+
 // BeginImportWithBodyWithResponse Create a vDisk to be filled with an image
 //
 // It is empty, has its name from now on, and can be neither published nor used until the import is finished. An
@@ -41388,7 +42625,7 @@ func (c *ClientWithResponses) ListTokensWithResponse(ctx context.Context, params
 
 // CreateTokenWithBodyWithResponse Create a token
 //
-// The secret is in this answer only. A role above the user's own is refused.
+// The secret is in this answer only. More than the user may is refused, and more than the one who asks may.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -41403,7 +42640,7 @@ func (c *ClientWithResponses) CreateTokenWithBodyWithResponse(ctx context.Contex
 
 // CreateTokenWithResponse Create a token
 //
-// The secret is in this answer only. A role above the user's own is refused.
+// The secret is in this answer only. More than the user may is refused, and more than the one who asks may.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -41526,7 +42763,7 @@ func (c *ClientWithResponses) CreateUserWithResponse(ctx context.Context, params
 
 // DeleteUserWithResponse Delete a user with its tokens and sessions
 //
-// The last user with role manage stays (409 `last_admin`).
+// Refused (409 `last_admin`) when nobody with a password would have role manage.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -41552,10 +42789,10 @@ func (c *ClientWithResponses) GetUserWithResponse(ctx context.Context, user stri
 	return ParseGetUserResponse(rsp)
 }
 
-// UpdateUserWithBodyWithResponse Change a user's role or password
+// UpdateUserWithBodyWithResponse Change a user's role, grants or password
 //
-// A new password ends the user's browser sessions. Users change their own password with `currentPassword`,
-// whatever their role. The last user with role manage keeps it (409 `last_admin`).
+// A new password or role ends the user's browser sessions. Users change their own password with `currentPassword`,
+// whatever their role. Refused (409 `last_admin`) when nobody with a password would have role manage.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -41568,10 +42805,10 @@ func (c *ClientWithResponses) UpdateUserWithBodyWithResponse(ctx context.Context
 	return ParseUpdateUserResponse(rsp)
 }
 
-// UpdateUserWithResponse Change a user's role or password
+// UpdateUserWithResponse Change a user's role, grants or password
 //
-// A new password ends the user's browser sessions. Users change their own password with `currentPassword`,
-// whatever their role. The last user with role manage keeps it (409 `last_admin`).
+// A new password or role ends the user's browser sessions. Users change their own password with `currentPassword`,
+// whatever their role. Refused (409 `last_admin`) when nobody with a password would have role manage.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -44697,6 +45934,229 @@ func ParseGetExtentsResponse(rsp *http.Response) (*GetExtentsResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest ExtentList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListGroupsResponse parses an HTTP response from a ListGroupsWithResponse call
+func ParseListGroupsResponse(rsp *http.Response) (*ListGroupsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListGroupsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UserGroupList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateGroupResponse parses an HTTP response from a CreateGroupWithResponse call
+func ParseCreateGroupResponse(rsp *http.Response) (*CreateGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest UserGroup
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteGroupResponse parses an HTTP response from a DeleteGroupWithResponse call
+func ParseDeleteGroupResponse(rsp *http.Response) (*DeleteGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetGroupResponse parses an HTTP response from a GetGroupWithResponse call
+func ParseGetGroupResponse(rsp *http.Response) (*GetGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UserGroup
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUpdateGroupResponse parses an HTTP response from a UpdateGroupWithResponse call
+func ParseUpdateGroupResponse(rsp *http.Response) (*UpdateGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UserGroup
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveGroupMemberResponse parses an HTTP response from a RemoveGroupMemberWithResponse call
+func ParseRemoveGroupMemberResponse(rsp *http.Response) (*RemoveGroupMemberResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveGroupMemberResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddGroupMemberResponse parses an HTTP response from a AddGroupMemberWithResponse call
+func ParseAddGroupMemberResponse(rsp *http.Response) (*AddGroupMemberResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddGroupMemberResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UserGroup
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -27,6 +27,15 @@ var notInConsole = map[string]string{
 	"GET /vsphere/datastores/{datastore}": "GET /vsphere/datastores tells the same of all",
 	"GET /vsphere/rdms/{rdm}":             "GET /vsphere/rdms tells the same of all",
 
+	// Groups of users are made with the command line.
+	"GET /groups":                           "ovgate group list",
+	"POST /groups":                          "ovgate group create",
+	"GET /groups/{group}":                   "ovgate group show",
+	"PATCH /groups/{group}":                 "ovgate group edit",
+	"DELETE /groups/{group}":                "ovgate group delete",
+	"PUT /groups/{group}/members/{user}":    "ovgate group add",
+	"DELETE /groups/{group}/members/{user}": "ovgate group remove",
+
 	// For programs alone.
 	"GET /openapi.yaml":                 "generates clients",
 	"POST /cluster/join":                "ovgate cluster join, on the machine that is to be a node",

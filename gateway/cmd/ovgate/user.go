@@ -26,6 +26,15 @@ func role(s string) (client.Role, error) {
 	return r, nil
 }
 
+// roleOrNone checks the name of a role over everything, which may be none.
+func roleOrNone(s string) (client.RoleOrNone, error) {
+	r := client.RoleOrNone(s)
+	if !r.Valid() {
+		return r, usagef("role %q: the roles are none, read, write and manage", s)
+	}
+	return r, nil
+}
+
 func (a *app) userCreate() *cobra.Command {
 	var stdin bool
 	var roleName string
@@ -37,7 +46,7 @@ func (a *app) userCreate() *cobra.Command {
 	cmd.Flags().StringVar(&roleName, "role", string(client.RoleRead), "read, write or manage")
 	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from standard input")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
-		r, err := role(roleName)
+		r, err := roleOrNone(roleName)
 		if err != nil {
 			return err
 		}
@@ -87,7 +96,7 @@ func (a *app) userShow() *cobra.Command {
 func (a *app) userSetRole() *cobra.Command {
 	cmd := &cobra.Command{Use: "set-role NAME ROLE", Short: "Change a user's role: read, write or manage", Args: names("NAME", "ROLE")}
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
-		r, err := role(args[1])
+		r, err := roleOrNone(args[1])
 		if err != nil {
 			return err
 		}
@@ -196,7 +205,7 @@ func (a *app) tokenCreate() *cobra.Command {
 	cmd.Flags().StringVar(&user, "user", "", "user it belongs to (default the one who asks)")
 	cmd.Flags().Var(&expires, "expires", "when it ends: after a time such as 720h, or at 2030-01-31 or 2030-01-31T12:00:00Z (default never)")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
-		r, err := role(roleName)
+		r, err := roleOrNone(roleName)
 		if err != nil {
 			return err
 		}

@@ -957,6 +957,21 @@ export type FlattenProgress = {
   /** Bytes to copy in all; 0: not known yet */
   "total": number;
 };
+/** A role on one object */
+export type Grant = {
+  /** false: it is gone, and the grant gives nothing */
+  "exists": boolean;
+  /** Name of the vPool or backend; its id when it is gone */
+  "name": string;
+  "role": Role;
+  /** vpool:ID or backend:ID, which stays when the object is renamed */
+  "scope": string;
+};
+export type GrantInput = {
+  "role": Role;
+  /** vpool:NAME or backend:NAME, or with the id */
+  "scope": string;
+};
 export type GroupInput = {
   "any"?: boolean;
   "chap"?: boolean;
@@ -2158,7 +2173,20 @@ export type RestoredVPool = {
   "unclear": Array<StrangeVDisk>;
   "vpool": string;
 };
+/** What somebody may do */
+export type Rights = {
+  /** On vPools and backends, beside the role */
+  "grants": Array<Grant>;
+  /** Over everything */
+  "role": RoleOrNone;
+};
+export type RightsSource = {
+  /** Group that gives them; null: they are the user's own */
+  "group": string | null;
+  "rights": Rights;
+};
 export type Role = "read" | "write" | "manage";
+export type RoleOrNone = "none" | "read" | "write" | "manage";
 export type Rollback = {
   /** Names of the snapshots that were newer */
   "deleted": Array<string>;
@@ -2299,9 +2327,12 @@ export type Session = {
   "expires": string | null;
   /** The user is one of the sign-in provider */
   "external": boolean;
+  /** On vPools and backends, now, beside the role */
+  "grants": Array<Grant>;
   /** Name of the provider that people may sign in through; null when there is none */
   "provider": string | null;
-  "role": Role | null;
+  /** Over everything, now */
+  "role": RoleOrNone | null;
   /** Null when nobody is signed in */
   "user": string | null;
 };
@@ -2583,16 +2614,21 @@ export type Token = {
   "created": string;
   /** Null for never */
   "expires": string | null;
+  /** Beside the role */
+  "grants": Array<Grant>;
   "id": string;
   "name": string;
-  "role": Role;
+  /** Over everything. The token may what both it and its user may */
+  "role": RoleOrNone;
   "user": string;
 };
 export type TokenInput = {
   /** absent: never */
   "expires"?: string;
+  "grants"?: Array<GrantInput>;
   "name": Name;
-  "role": Role;
+  /** Over everything; none with grants: for these objects alone */
+  "role": RoleOrNone;
   /** absent: the one who asks; another one needs role manage */
   "user"?: string;
 };
@@ -2632,15 +2668,53 @@ export type UnpublishInput = {
 };
 export type User = {
   "created": string;
+  /** What it may now, by itself and by its groups */
+  "effective": Rights;
   /** Null for a user with a password */
   "external": ExternalUser | null;
+  /** Its own */
+  "grants": Array<Grant>;
+  /** Names of those that it is a member of */
+  "groups": Array<string>;
   "name": string;
-  "role": Role;
+  /** Its own over everything; groups may give more */
+  "role": RoleOrNone;
+  /** Where that comes from, its own first */
+  "sources": Array<RightsSource>;
+};
+export type UserGroup = {
+  "created": string;
+  "description": string;
+  "id": string;
+  /** Names of users */
+  "members": Array<string>;
+  "name": string;
+  /** Of each member */
+  "rights": Rights;
+};
+export type UserGroupInput = {
+  "description"?: string;
+  "grants"?: Array<GrantInput>;
+  "name": UserName;
+  /** Over everything (default none) */
+  "role"?: RoleOrNone;
+};
+export type UserGroupList = {
+  "items": Array<UserGroup>;
+  "next": string | null;
+};
+export type UserGroupPatch = {
+  "description"?: string;
+  /** In place of those that there are */
+  "grants"?: Array<GrantInput>;
+  "name"?: UserName;
+  "role"?: RoleOrNone;
 };
 export type UserInput = {
+  "grants"?: Array<GrantInput>;
   "name": UserName;
   "password": Password;
-  "role": Role;
+  "role": RoleOrNone;
 };
 export type UserList = {
   "items": Array<User>;
@@ -2652,8 +2726,10 @@ export type UserPatch = {
   "currentPassword"?: string;
   /** false, with a password: a user of the sign-in provider becomes one of this cluster, for good */
   "external"?: boolean;
+  /** In place of those that there are */
+  "grants"?: Array<GrantInput>;
   "password"?: Password;
-  "role"?: Role;
+  "role"?: RoleOrNone;
 };
 export type VDisk = {
   /** Logical block size that hosts see, in bytes: 512 or 4096 */
@@ -3055,6 +3131,20 @@ export interface Ops {
   "GET /exports/{transfer}/data": { path: { "transfer": string; }; query: { "offset": number; "length": number; }; body: undefined; res: Blob };
   /** Where an export has data, in order */
   "GET /exports/{transfer}/extents": { path: { "transfer": string; }; query: { "offset": number; }; body: undefined; res: ExtentList };
+  /** List groups of users */
+  "GET /groups": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: UserGroupList };
+  /** Create a group of users */
+  "POST /groups": { path: { }; query: { }; body: UserGroupInput; res: UserGroup };
+  /** Delete a group of users */
+  "DELETE /groups/{group}": { path: { "group": string; }; query: { }; body: undefined; res: void };
+  /** Show a group of users */
+  "GET /groups/{group}": { path: { "group": string; }; query: { }; body: undefined; res: UserGroup };
+  /** Change a group of users */
+  "PATCH /groups/{group}": { path: { "group": string; }; query: { }; body: UserGroupPatch; res: UserGroup };
+  /** Take a user out of a group */
+  "DELETE /groups/{group}/members/{user}": { path: { "group": string; "user": string; }; query: { }; body: undefined; res: void };
+  /** Make a user a member of a group */
+  "PUT /groups/{group}/members/{user}": { path: { "group": string; "user": string; }; query: { }; body: undefined; res: UserGroup };
   /** Create a vDisk to be filled with an image */
   "POST /imports": { path: { }; query: { }; body: VDiskInput; res: Transfer };
   /** Give an import up, and delete its vDisk */
@@ -3254,7 +3344,7 @@ export interface Ops {
   "DELETE /users/{user}": { path: { "user": string; }; query: { }; body: undefined; res: void };
   /** Show a user */
   "GET /users/{user}": { path: { "user": string; }; query: { }; body: undefined; res: User };
-  /** Change a user's role or password */
+  /** Change a user's role, grants or password */
   "PATCH /users/{user}": { path: { "user": string; }; query: { }; body: UserPatch; res: User };
   /** List vDisks */
   "GET /vdisks": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "vpool"?: string; "parent"?: string; "node"?: string; "state"?: VDiskState; "dtl"?: DtlState; "sort"?: string; }; body: undefined; res: VDiskList };
@@ -3405,4 +3495,4 @@ export interface Ops {
 }
 
 /** Operations that take an Idempotency-Key. */
-export const idempotent: ReadonlyArray<keyof Ops> = ["POST /alerts/channels", "POST /alerts/silences", "POST /backends", "POST /cluster/tokens", "POST /imports", "POST /openstack/clouds", "POST /osds", "POST /presets", "POST /snapshotGroups", "POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vdisks/{vdisk}/clone", "POST /vdisks/{vdisk}/exports", "POST /vdisks/{vdisk}/snapshots", "POST /vpools", "POST /vpools/recover", "POST /vsphere/centers", "POST /vsphere/centers/{center}/import", "POST /vsphere/datastores", "POST /vsphere/rdms"];
+export const idempotent: ReadonlyArray<keyof Ops> = ["POST /alerts/channels", "POST /alerts/silences", "POST /backends", "POST /cluster/tokens", "POST /groups", "POST /imports", "POST /openstack/clouds", "POST /osds", "POST /presets", "POST /snapshotGroups", "POST /targets", "POST /targets/{iqn}/groups", "POST /tokens", "POST /users", "POST /vdisks", "POST /vdisks/{vdisk}/clone", "POST /vdisks/{vdisk}/exports", "POST /vdisks/{vdisk}/snapshots", "POST /vpools", "POST /vpools/recover", "POST /vsphere/centers", "POST /vsphere/centers/{center}/import", "POST /vsphere/datastores", "POST /vsphere/rdms"];

@@ -1,7 +1,7 @@
 // Who is signed in and what the role allows. The node decides; the console only explains.
 import { computed, signal } from "@preact/signals";
 import { call, whenSignedOut } from "../api/client";
-import type { OidcAnswerInput, Role, Session, Setup } from "../api/gen";
+import type { OidcAnswerInput, Role, RoleOrNone, Session, Setup } from "../api/gen";
 import { navigate } from "../router";
 import { closeStream, openStream } from "../api/events";
 import { forgetAll, withoutReads } from "./query";
@@ -20,9 +20,9 @@ export const ended = signal(false);
 /** What people know the sign-in provider by; null: there is none. */
 export const provider = signal<string | null>(null);
 
-const rank: Record<Role, number> = { read: 1, write: 2, manage: 3 };
+const rank: Record<RoleOrNone, number> = { none: 0, read: 1, write: 2, manage: 3 };
 
-export const role = computed<Role | undefined>(() => session.value?.role ?? undefined);
+export const role = computed<RoleOrNone | undefined>(() => session.value?.role ?? undefined);
 
 /** Why the role does not allow an action that needs another one; undefined when it does. */
 export function denied(needs: Role): string | undefined {
