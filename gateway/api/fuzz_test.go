@@ -126,6 +126,8 @@ func (f *fuzzer) one(d *drawer, op operation, at string) {
 		wrong = f.excuse(op, a)
 	case r.method == op.method && a.status < 400:
 		wrong = undocumented(op, a)
+	case op.doc.RequestBody != nil && op.doc.RequestBody.Value.Content.Get("application/x-www-form-urlencoded") != nil && a.status == 400:
+		wrong = undocumented(op, a) // its errors are those of OAuth2
 	case r.method != http.MethodHead && a.status >= 400:
 		var e struct{ Code, Message, RequestID string }
 		if err := json.Unmarshal(a.body, &e); err != nil || e.Code == "" || e.Message == "" || e.RequestID == "" {

@@ -25,7 +25,10 @@ var rules = map[string]rule{
 	"SignIn":        {public: true},
 	"BeginOidc":     {public: true, quiet: true},
 	"FinishOidc":    {public: true},
-	"JoinCluster":   {public: true}, // the token in its body lets in
+	// OAuth2: the client authenticates itself, and so does the user.
+	"IssueOAuthToken":  {public: true},
+	"RevokeOAuthToken": {public: true},
+	"JoinCluster":      {public: true}, // the token in its body lets in
 
 	"SignOut":               {role: auth.RoleRead, reach: reachOwn},
 	"GetVersion":            {role: auth.RoleRead, reach: reachFound},
@@ -109,6 +112,11 @@ var rules = map[string]rule{
 	"ListTokens":            {role: auth.RoleRead, reach: reachOwn}, // one's own
 	"CreateToken":           {role: auth.RoleRead, reach: reachOwn}, // one's own
 	"DeleteToken":           {role: auth.RoleRead, reach: reachOwn}, // one's own
+
+	"ListClients":       {role: auth.RoleRead, reach: reachOwn}, // one's own
+	"CreateClient":      {role: auth.RoleRead, reach: reachOwn}, // one's own
+	"DeleteClient":      {role: auth.RoleRead, reach: reachOwn}, // one's own
+	"RenewClientSecret": {role: auth.RoleRead, reach: reachOwn}, // one's own
 
 	"CreateVDisk":             {role: auth.RoleWrite, reach: reachFound},
 	"UpdateVDisk":             {role: auth.RoleWrite, reach: reachVDisk},
@@ -259,5 +267,5 @@ var rules = map[string]rule{
 var creates = map[string]bool{
 	"CreateJoinToken": true, "CreateAlertChannel": true, "CreateSilence": true,
 	"ClaimOSD": true, "CreatePreset": true, "CreateBackend": true, "CreateCloud": true, "CreateCenter": true, "CreateDatastore": true, "ImportDatastore": true, "AttachRDM": true,
-	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CloneVDisk": true, "BeginImport": true, "BeginExport": true, "CreateSnapshot": true, "CreateSnapshotGroup": true, "CreateTarget": true, "CreateTargetGroup": true, "CreateUser": true, "CreateGroup": true, "CreateToken": true,
+	"CreateVPool": true, "RecoverVPool": true, "CreateVDisk": true, "CloneVDisk": true, "BeginImport": true, "BeginExport": true, "CreateSnapshot": true, "CreateSnapshotGroup": true, "CreateTarget": true, "CreateTargetGroup": true, "CreateUser": true, "CreateClient": true, "CreateGroup": true, "CreateToken": true,
 }

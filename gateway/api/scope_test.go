@@ -346,7 +346,7 @@ func TestNoRights(t *testing.T) {
 	s.must("CreateUser", nil, `{"name":"nemo","role":"read","password":"correct horse"}`)
 	nemo := s.newToken("nemo", "read")
 	s.must("UpdateUser", vals("user", "nemo"), `{"role":"none"}`)
-	own := map[string]int{"SignOut": 204, "GetUser": 403, "UpdateUser": 400, "ListTokens": 200, "CreateToken": 400, "DeleteToken": 204}
+	own := map[string]int{"SignOut": 204, "GetUser": 403, "UpdateUser": 400, "ListTokens": 200, "CreateToken": 400, "DeleteToken": 204, "ListClients": 200, "CreateClient": 400, "DeleteClient": 204, "RenewClientSecret": 404}
 	for _, id := range slices.Sorted(maps.Keys(s.ops)) {
 		op := s.ops[id]
 		if _, open, _ := api.RuleOf(id); open {

@@ -189,6 +189,9 @@ func (s *Server) routes() error {
 	RegisterHandlersWithOptions(s.echo, NewStrictHandler(s, nil), RegisterHandlersOptions{BaseURL: BasePath, OperationMiddlewares: mw})
 	s.echo.GET(BasePath+"/openapi.yaml", s.getSpec, s.guard("GetSpec"))
 	s.echo.GET(BasePath+"/openapi.json", s.getSpecJSON, s.guard("GetSpecJSON"))
+	for path, op := range map[string]string{"/oauth2/token": "IssueOAuthToken", "/oauth2/revoke": "RevokeOAuthToken"} {
+		s.echo.POST(BasePath+path, s.oauth(op), s.noteRequest(op), s.guard(op), s.noteChange(op))
+	}
 	s.echo.GET(BasePath+"/events", s.streamEvents, s.guard("StreamEvents"))
 	s.echo.GET(BasePath+"/events/export", s.exportEvents, s.noteRequest("ExportEvents"), s.guard("ExportEvents"), s.passOn("ExportEvents"))
 	s.echo.GET(BasePath+"/support-bundle", s.getSupportBundle, s.noteRequest("GetSupportBundle"), s.guard("GetSupportBundle"), s.noteChange("GetSupportBundle"))

@@ -6,10 +6,15 @@ import (
 	"errors"
 	"log/slog"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/labstack/echo/v4"
+
+	"github.com/openvstorage/ovgate/gateway/auth"
+	"github.com/openvstorage/ovgate/gateway/model"
+	"github.com/openvstorage/ovgate/internal/kv"
 )
 
 // TestDefects: a panic and an unknown error answer JSON without saying what
@@ -55,6 +60,48 @@ func FuzzBinder(f *testing.F) {
 		}
 		if err != nil && toProblem(err).status >= 500 {
 			t.Errorf("%q answers %d: %v", body, toProblem(err).status, err)
+		}
+	})
+}
+
+// FuzzOAuth: whatever is sent to the token endpoint is refused as RFC 6749 says, without a secret.
+func FuzzOAuth(f *testing.F) {
+	for _, body := range []string{"grant_type=client_credentials", "grant_type=password&username=a&password=b&client_id=x&client_secret=y", "grant_type=refresh_token&refresh_token=ovr_.", "%", "a=b&a=c", "client_id=%00&scope=read:vpool:", "\xff"} {
+		f.Add(body, "")
+	}
+	for _, header := range []string{"Basic", "Basic Og==", "Bearer x", "basic eDp5", "Basic " + strings.Repeat("A", 5000), "Basic JXp6OiU="} {
+		f.Add("grant_type=client_credentials", header)
+	}
+	db, err := kv.OpenBolt(filepath.Join(f.TempDir(), "kv.db"), kv.BoltOptions{NoSync: true})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { _ = db.Close() })
+	m, err := model.Open(f.Context(), db, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	a, err := auth.New(f.Context(), m, nil, nil, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	s, err := New(Options{Model: m, Auth: a})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, body, header string) {
+		for _, path := range []string{"/oauth2/token", "/oauth2/revoke"} {
+			r := httptest.NewRequest("POST", BasePath+path, strings.NewReader(body))
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			if header != "" {
+				r.Header["Authorization"] = []string{header}
+			}
+			w := httptest.NewRecorder()
+			s.Handler().ServeHTTP(w, r)
+			var e OAuthError
+			if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || !e.Error.Valid() || w.Code != 400 && w.Code != 401 && w.Code != 429 {
+				t.Errorf("%s of %q with %q: %d %s", path, body, header, w.Code, w.Body)
+			}
 		}
 	})
 }

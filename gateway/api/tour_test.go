@@ -40,6 +40,9 @@ var elsewhere = map[string][2]string{
 	"AcceptUnclearVDisks": {"gateway/cmd/ovgate/testdata/serve/metadata.txt", "exec ovgate metadata accept gold"},
 	// A person at a provider.
 	"FinishOidc": {"gateway/api/oidc_test.go", `"/session/oidc/answer"`},
+	// Forms.
+	"IssueOAuthToken":  {"gateway/api/oauth_test.go", `s.form("/oauth2/token", id, secret`},
+	"RevokeOAuthToken": {"gateway/api/oauth_test.go", `s.form("/oauth2/revoke", web, webSecret`},
 	// A vDisk that lost something, and a session of an initiator.
 	"AcceptVDiskLoss": {"gateway/cmd/ovgate/testdata/serve/losttail.txt", "exec ovgate vdisk accept-loss db"},
 	"GetISCSISession": {"gateway/node/block_test.go", `"GET", "/iscsi/sessions/"+id+query, nil, 200`},
@@ -315,6 +318,8 @@ func (s *served) tour() map[string]bool {
 		step{"RemoveGroupMember", "group=writers user=bert", ""},
 		step{"DeleteGroup", "group=writers", ""},
 	)
+	client := "client=" + field(do(step{"CreateClient", "", `{"name":"ci","user":"bert","grantTypes":["password"],"role":"read"}`}), "client", "id")
+	do(step{"RenewClientSecret", client, ""}, step{"DeleteClient", client, ""})
 	token := "token=" + field(do(step{"CreateToken", "", `{"name":"ci","user":"bert","role":"read"}`}), "token", "id")
 	do(step{"DeleteToken", token, ""}, step{"DeleteUser", "user=bert", ""})
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"time"
 
 	"github.com/openvstorage/ovgate/gateway/auth"
 	"github.com/openvstorage/ovgate/gateway/model"
@@ -202,25 +201,17 @@ func (s *Server) ListTokens(ctx context.Context, r ListTokensRequestObject) (Lis
 func (s *Server) CreateToken(ctx context.Context, r CreateTokenRequestObject) (CreateTokenResponseObject, error) {
 	who := callerOf(ctx)
 	object := "token " + r.Body.Name
-	user := who.User
-	if r.Body.User != nil {
-		user = *r.Body.User
-	}
-	if user == "" {
-		return nil, about(object, "", refuseField("user", "name the user that the token is for", "a token belongs to a user"))
-	}
-	if user != who.User && !who.Role.Allows(auth.RoleManage) {
-		return nil, refuse(http.StatusForbidden, "forbidden", "user "+user, "ask somebody with role manage", "a token for another user needs role manage")
+	user, err := forUser(who, object, "token", r.Body.User)
+	if err != nil {
+		return nil, err
 	}
 	limit, err := limitOf(who, object, r.Body.Role, r.Body.Grants)
 	if err != nil {
 		return nil, err
 	}
-	var life time.Duration
-	if r.Body.Expires != nil {
-		if life = r.Body.Expires.Sub(s.clock.Now()); life <= 0 {
-			return nil, about(object, "", refuseField("expires", "name a time to come", "the token would have expired already"))
-		}
+	life, err := s.lifeUntil(object, "token", r.Body.Expires)
+	if err != nil {
+		return nil, err
 	}
 	secret, t, err := s.opt.Auth.CreateToken(ctx, r.Body.Name, user, limit, life)
 	if errors.Is(err, auth.ErrNotFound) {

@@ -365,7 +365,11 @@ func (s *Service) EndSession(ctx context.Context, hash string) error {
 	return nil
 }
 
+// endSessionsOf ends the sign-ins of a user, in browsers and through clients.
 func (s *Service) endSessionsOf(ctx context.Context, user string) error {
+	if err := s.endGiven(ctx, func(_, family, of string) bool { return family != "" && of == user }); err != nil {
+		return err
+	}
 	for _, v := range s.store.Sessions() {
 		if v.User == user {
 			if err := s.EndSession(ctx, v.Hash); err != nil {

@@ -105,7 +105,7 @@ func (s *Service) UpdateUser(ctx context.Context, name string, c UserChange) (mo
 	return u, s.endSessionsOf(ctx, name)
 }
 
-// DeleteUser removes a user with its tokens and sessions; absent is no error.
+// DeleteUser removes a user with its tokens, clients and sessions; absent is no error.
 func (s *Service) DeleteUser(ctx context.Context, name string) error {
 	s.usersMu.Lock()
 	defer s.usersMu.Unlock()
@@ -118,6 +118,13 @@ func (s *Service) DeleteUser(ctx context.Context, name string) error {
 	for _, t := range s.store.Tokens() {
 		if t.User == name && !t.Node {
 			if err := s.store.DeleteToken(ctx, t.ID); err != nil {
+				return err
+			}
+		}
+	}
+	for _, c := range s.store.Clients() {
+		if c.User == name {
+			if err := s.DeleteClient(ctx, c.ID); err != nil {
 				return err
 			}
 		}
@@ -170,6 +177,9 @@ func (s *Service) storeToken(ctx context.Context, t model.Token, life time.Durat
 func (s *Service) pruneTokens(ctx context.Context) error {
 	now, left := s.clock.Now(), 0
 	for _, t := range s.store.Tokens() {
+		if t.Client != "" {
+			continue // pruneGiven
+		}
 		if t.Expires.IsZero() || now.Before(t.Expires) {
 			left++
 			continue

@@ -233,6 +233,18 @@ func (s *Store) CreateFamily(ctx context.Context, f Family) (Family, error) {
 // Family returns a sign-in through an OAuth2 client by id.
 func (s *Store) Family(id string) (Family, bool) { return s.families.get(id) }
 
+// FamilyNow returns a sign-in through an OAuth2 client as the store has it now; ErrNotFound.
+func (s *Store) FamilyNow(ctx context.Context, id string) (Family, error) {
+	if id == "" {
+		return Family{}, ErrNotFound
+	}
+	f, err := s.families.stored(ctx, id)
+	if err == nil {
+		s.families.put(f) // memory may be behind (M8)
+	}
+	return f, err
+}
+
 // Families returns the sign-ins through OAuth2 clients in no particular order.
 func (s *Store) Families() []Family { return s.families.all(nil) }
 

@@ -223,54 +223,6 @@ func (e ClusterStatusRegistry) Valid() bool {
 	}
 }
 
-// Defines values for DiskRole.
-const (
-	DiskRoleAlba  DiskRole = "alba"
-	DiskRoleDB    DiskRole = "db"
-	DiskRoleRead  DiskRole = "read"
-	DiskRoleWrite DiskRole = "write"
-)
-
-// Valid indicates whether the value is a known member of the DiskRole enum.
-func (e DiskRole) Valid() bool {
-	switch e {
-	case DiskRoleAlba:
-		return true
-	case DiskRoleDB:
-		return true
-	case DiskRoleRead:
-		return true
-	case DiskRoleWrite:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for DomainVDiskFate.
-const (
-	DomainVDiskFateGone      DomainVDiskFate = "gone"
-	DomainVDiskFateStays     DomainVDiskFate = "stays"
-	DomainVDiskFateTakenOver DomainVDiskFate = "takenOver"
-	DomainVDiskFateWaits     DomainVDiskFate = "waits"
-)
-
-// Valid indicates whether the value is a known member of the DomainVDiskFate enum.
-func (e DomainVDiskFate) Valid() bool {
-	switch e {
-	case DomainVDiskFateGone:
-		return true
-	case DomainVDiskFateStays:
-		return true
-	case DomainVDiskFateTakenOver:
-		return true
-	case DomainVDiskFateWaits:
-		return true
-	default:
-		return false
-	}
-}
-
 // Defines values for DtlMode.
 const (
 	DtlModeAsync DtlMode = "async"
@@ -385,7 +337,6 @@ func (e ISCSISessionState) Valid() bool {
 // Defines values for JobKind.
 const (
 	JobKindBackup    JobKind = "backup"
-	JobKindClaim     JobKind = "claim"
 	JobKindCompare   JobKind = "compare"
 	JobKindDatastore JobKind = "datastore"
 	JobKindDelete    JobKind = "delete"
@@ -410,8 +361,6 @@ const (
 func (e JobKind) Valid() bool {
 	switch e {
 	case JobKindBackup:
-		return true
-	case JobKindClaim:
 		return true
 	case JobKindCompare:
 		return true
@@ -499,36 +448,6 @@ func (e JoinTokenState) Valid() bool {
 	case JoinTokenStateUsed:
 		return true
 	case JoinTokenStateWaiting:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for LayoutDiskState.
-const (
-	LayoutDiskStateConfigure LayoutDiskState = "configure"
-	LayoutDiskStateInUse     LayoutDiskState = "inUse"
-	LayoutDiskStateKept      LayoutDiskState = "kept"
-	LayoutDiskStatePrepare   LayoutDiskState = "prepare"
-	LayoutDiskStateReady     LayoutDiskState = "ready"
-	LayoutDiskStateUnused    LayoutDiskState = "unused"
-)
-
-// Valid indicates whether the value is a known member of the LayoutDiskState enum.
-func (e LayoutDiskState) Valid() bool {
-	switch e {
-	case LayoutDiskStateConfigure:
-		return true
-	case LayoutDiskStateInUse:
-		return true
-	case LayoutDiskStateKept:
-		return true
-	case LayoutDiskStatePrepare:
-		return true
-	case LayoutDiskStateReady:
-		return true
-	case LayoutDiskStateUnused:
 		return true
 	default:
 		return false
@@ -682,48 +601,87 @@ func (e MetricUnit) Valid() bool {
 	}
 }
 
-// Defines values for NodeCheckItemCode.
+// Defines values for OAuthErrorError.
 const (
-	NodeCheckItemCodeClock     NodeCheckItemCode = "clock"
-	NodeCheckItemCodeDisk      NodeCheckItemCode = "disk"
-	NodeCheckItemCodeInterface NodeCheckItemCode = "interface"
-	NodeCheckItemCodePort      NodeCheckItemCode = "port"
+	OAuthErrorErrorInvalidClient          OAuthErrorError = "invalid_client"
+	OAuthErrorErrorInvalidGrant           OAuthErrorError = "invalid_grant"
+	OAuthErrorErrorInvalidRequest         OAuthErrorError = "invalid_request"
+	OAuthErrorErrorInvalidScope           OAuthErrorError = "invalid_scope"
+	OAuthErrorErrorTemporarilyUnavailable OAuthErrorError = "temporarily_unavailable"
+	OAuthErrorErrorUnauthorizedClient     OAuthErrorError = "unauthorized_client"
+	OAuthErrorErrorUnsupportedGrantType   OAuthErrorError = "unsupported_grant_type"
 )
 
-// Valid indicates whether the value is a known member of the NodeCheckItemCode enum.
-func (e NodeCheckItemCode) Valid() bool {
+// Valid indicates whether the value is a known member of the OAuthErrorError enum.
+func (e OAuthErrorError) Valid() bool {
 	switch e {
-	case NodeCheckItemCodeClock:
+	case OAuthErrorErrorInvalidClient:
 		return true
-	case NodeCheckItemCodeDisk:
+	case OAuthErrorErrorInvalidGrant:
 		return true
-	case NodeCheckItemCodeInterface:
+	case OAuthErrorErrorInvalidRequest:
 		return true
-	case NodeCheckItemCodePort:
+	case OAuthErrorErrorInvalidScope:
+		return true
+	case OAuthErrorErrorTemporarilyUnavailable:
+		return true
+	case OAuthErrorErrorUnauthorizedClient:
+		return true
+	case OAuthErrorErrorUnsupportedGrantType:
 		return true
 	default:
 		return false
 	}
 }
 
-// Defines values for NodeCheckState.
+// Defines values for OAuthGrantType.
 const (
-	NodeCheckStateError   NodeCheckState = "error"
-	NodeCheckStateInfo    NodeCheckState = "info"
-	NodeCheckStateOk      NodeCheckState = "ok"
-	NodeCheckStateWarning NodeCheckState = "warning"
+	OAuthGrantTypeClientCredentials OAuthGrantType = "client_credentials"
+	OAuthGrantTypePassword          OAuthGrantType = "password"
 )
 
-// Valid indicates whether the value is a known member of the NodeCheckState enum.
-func (e NodeCheckState) Valid() bool {
+// Valid indicates whether the value is a known member of the OAuthGrantType enum.
+func (e OAuthGrantType) Valid() bool {
 	switch e {
-	case NodeCheckStateError:
+	case OAuthGrantTypeClientCredentials:
 		return true
-	case NodeCheckStateInfo:
+	case OAuthGrantTypePassword:
 		return true
-	case NodeCheckStateOk:
+	default:
+		return false
+	}
+}
+
+// Defines values for OAuthTokenTokenType.
+const (
+	OAuthTokenTokenTypeBearer OAuthTokenTokenType = "Bearer"
+)
+
+// Valid indicates whether the value is a known member of the OAuthTokenTokenType enum.
+func (e OAuthTokenTokenType) Valid() bool {
+	switch e {
+	case OAuthTokenTokenTypeBearer:
 		return true
-	case NodeCheckStateWarning:
+	default:
+		return false
+	}
+}
+
+// Defines values for OAuthTokenInputGrantType.
+const (
+	OAuthTokenInputGrantTypeClientCredentials OAuthTokenInputGrantType = "client_credentials"
+	OAuthTokenInputGrantTypePassword          OAuthTokenInputGrantType = "password"
+	OAuthTokenInputGrantTypeRefreshToken      OAuthTokenInputGrantType = "refresh_token"
+)
+
+// Valid indicates whether the value is a known member of the OAuthTokenInputGrantType enum.
+func (e OAuthTokenInputGrantType) Valid() bool {
+	switch e {
+	case OAuthTokenInputGrantTypeClientCredentials:
+		return true
+	case OAuthTokenInputGrantTypePassword:
+		return true
+	case OAuthTokenInputGrantTypeRefreshToken:
 		return true
 	default:
 		return false
@@ -1984,9 +1942,6 @@ type Connection struct {
 
 // Counts defines model for Counts.
 type Counts struct {
-	// Dtl vDisks that this node has open, by the state of the copy of their journal
-	Dtl DtlCounts `json:"dtl"`
-
 	// Published vDisks with a LUN
 	Published int `json:"published"`
 
@@ -2235,9 +2190,6 @@ type DiskList struct {
 	Next  *string `json:"next"`
 }
 
-// DiskRole db: the node's own records; write: journals; read: cache; alba: device of the object store
-type DiskRole string
-
 // Document defines model for Document.
 type Document struct {
 	Name string `json:"name"`
@@ -2259,105 +2211,6 @@ type DocumentTitle struct {
 	Title string `json:"title"`
 }
 
-// Domain What fails together.
-type Domain struct {
-	// Copies Of journals of vDisks that are served elsewhere
-	Copies int `json:"copies"`
-
-	// Devices Of the object store
-	Devices int `json:"devices"`
-
-	// Failed Devices that do not work
-	Failed int `json:"failed"`
-
-	// Gone vDisks that are lost unless it comes back
-	Gone int `json:"gone"`
-
-	// Loss What its loss would mean, in sentences
-	Loss []string `json:"loss"`
-
-	// Lost Objects that could be unreadable, at most; null: not known
-	Lost *int64 `json:"lost"`
-
-	// Machines With devices, that are no nodes
-	Machines []string `json:"machines"`
-
-	// Name Empty: of what nobody said where it is
-	Name       string       `json:"name"`
-	Nodes      []DomainNode `json:"nodes"`
-	ObservedAt time.Time    `json:"observedAt"`
-
-	// Quorum The registry keeps its majority without it
-	Quorum bool        `json:"quorum"`
-	State  HealthState `json:"state"`
-
-	// SurveyedAt When every object was last looked at
-	SurveyedAt *time.Time `json:"surveyedAt"`
-
-	// TakenOver vDisks that nodes elsewhere take over when it is lost, with all that was acknowledged
-	TakenOver int `json:"takenOver"`
-
-	// Total Bytes of the devices
-	Total int64 `json:"total"`
-	Used  int64 `json:"used"`
-
-	// Vdisks That its nodes serve
-	Vdisks int `json:"vdisks"`
-
-	// Waits vDisks that wait for it
-	Waits int `json:"waits"`
-}
-
-// DomainList defines model for DomainList.
-type DomainList struct {
-	Items []Domain `json:"items"`
-	Next  *string  `json:"next"`
-}
-
-// DomainNode defines model for DomainNode.
-type DomainNode struct {
-	// Copies It takes copies of other nodes' journals
-	Copies bool   `json:"copies"`
-	ID     string `json:"id"`
-	Name   string `json:"name"`
-
-	// Registry It runs a member of the registry
-	Registry bool `json:"registry"`
-
-	// State up: it has its lease in the registry; down: it serves nothing by it; unknown: the registry does not answer
-	State MemberState `json:"state"`
-}
-
-// DomainVDisk defines model for DomainVDisk.
-type DomainVDisk struct {
-	// Copy Node with the whole copy of its journal; null: there is none
-	Copy *string `json:"copy"`
-
-	// CopyDomain Of that node
-	CopyDomain *string `json:"copyDomain"`
-
-	// Domain Of that node
-	Domain string `json:"domain"`
-
-	// Fate When the domain is lost. stays: it is served elsewhere; takenOver: by a node elsewhere, with all that was acknowledged; waits: for the domain; gone: unless the domain comes back
-	Fate DomainVDiskFate `json:"fate"`
-	ID   string          `json:"id"`
-	Name string          `json:"name"`
-
-	// Node That serves it
-	Node  string `json:"node"`
-	VPool string `json:"vpool"`
-}
-
-// DomainVDiskFate When the domain is lost. stays: it is served elsewhere; takenOver: by a node elsewhere, with all that was acknowledged; waits: for the domain; gone: unless the domain comes back
-type DomainVDiskFate string
-
-// DomainVDiskList defines model for DomainVDiskList.
-type DomainVDiskList struct {
-	Items []DomainVDisk `json:"items"`
-	Next  *string       `json:"next"`
-}
-
 // DoomedObject defines model for DoomedObject.
 type DoomedObject struct {
 	// Bytes 0 when not known
@@ -2366,14 +2219,6 @@ type DoomedObject struct {
 	// Name Of the object on the backend
 	Name   string `json:"name"`
 	Reason string `json:"reason"`
-}
-
-// DtlCounts vDisks that this node has open, by the state of the copy of their journal
-type DtlCounts struct {
-	Catchup  int `json:"catchup"`
-	Degraded int `json:"degraded"`
-	Off      int `json:"off"`
-	Ok       int `json:"ok"`
 }
 
 // DtlMode Whether journals are mirrored on another node. off: they are not; async: a write is answered when its own node has it, and the other one may lack the newest; sync: when both have it
@@ -2872,7 +2717,7 @@ type Job struct {
 	Hint string `json:"hint"`
 	ID   string `json:"id"`
 
-	// Kind What is done. backup: of the metadata; claim: of disks of a node; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
+	// Kind What is done. backup: of the metadata; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
 	// vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move,
 	// scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool
 	Kind JobKind `json:"kind"`
@@ -2904,7 +2749,7 @@ type Job struct {
 	What string `json:"what"`
 }
 
-// JobKind What is done. backup: of the metadata; claim: of disks of a node; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
+// JobKind What is done. backup: of the metadata; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
 // vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move,
 // scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool
 type JobKind string
@@ -3061,65 +2906,6 @@ type Latencies struct {
 
 	// Writes As reads
 	Writes []float64 `json:"writes"`
-}
-
-// LayoutDisk defines model for LayoutDisk.
-type LayoutDisk struct {
-	// Free It may get other roles than these
-	Free bool `json:"free"`
-
-	// Holds What it holds and who uses it, in words
-	Holds string `json:"holds"`
-
-	// Link Name that stays
-	Link  *string `json:"link"`
-	Model *string `json:"model"`
-
-	// Mount Where the empty file system on it is mounted; null: there is none
-	Mount *string `json:"mount"`
-
-	// Name The kernel's, such as sda
-	Name string `json:"name"`
-
-	// Path Of the device
-	Path string `json:"path"`
-
-	// Places Directories that its new roles get
-	Places []LayoutPlace `json:"places"`
-
-	// Reason Why it has these roles, or none
-	Reason string `json:"reason"`
-
-	// Roles What it is for, or proposed for
-	Roles      []DiskRole `json:"roles"`
-	Rotational bool       `json:"rotational"`
-	Serial     *string    `json:"serial"`
-
-	// Size Bytes
-	Size int64 `json:"size"`
-
-	// State inUse: it has its roles; kept: it holds something and is not taken; unused: it is free and gets no role; ready: the
-	// node can give it its role; configure: its configuration has to name it; prepare: root has to make file system or
-	// directories first
-	State LayoutDiskState `json:"state"`
-
-	// Warning What speaks against that
-	Warning *string `json:"warning"`
-}
-
-// LayoutDiskState inUse: it has its roles; kept: it holds something and is not taken; unused: it is free and gets no role; ready: the
-// node can give it its role; configure: its configuration has to name it; prepare: root has to make file system or
-// directories first
-type LayoutDiskState string
-
-// LayoutPlace defines model for LayoutPlace.
-type LayoutPlace struct {
-	// Bytes That ovgate may take there; 0: all that the file system has
-	Bytes int64  `json:"bytes"`
-	Path  string `json:"path"`
-
-	// Role db: the node's own records; write: journals; read: cache; alba: device of the object store
-	Role DiskRole `json:"role"`
 }
 
 // Listener defines model for Listener.
@@ -3394,6 +3180,14 @@ type NewJoinToken struct {
 	Urls  []string `json:"urls"`
 }
 
+// NewOAuthClient defines model for NewOAuthClient.
+type NewOAuthClient struct {
+	Client OAuthClient `json:"client"`
+
+	// Secret Its client_secret; not shown again
+	Secret string `json:"secret"`
+}
+
 // NewToken defines model for NewToken.
 type NewToken struct {
 	// Secret The bearer token; not shown again
@@ -3407,43 +3201,6 @@ type Node struct {
 	Name string `json:"name"`
 }
 
-// NodeCheck What a node found of its machine and of its network.
-type NodeCheck struct {
-	Checks     []NodeCheckItem `json:"checks"`
-	Node       Node            `json:"node"`
-	ObservedAt time.Time       `json:"observedAt"`
-
-	// State info: it is so by choice
-	State NodeCheckState `json:"state"`
-}
-
-// NodeCheckItem defines model for NodeCheckItem.
-type NodeCheckItem struct {
-	// Code What is looked at
-	Code NodeCheckItemCode `json:"code"`
-
-	// Fix What to do; empty: nothing
-	Fix string `json:"fix"`
-
-	// Means What that leads to; empty: nothing bad
-	Means string `json:"means"`
-
-	// Object What it is about, such as an address or `node beta`; empty: the node
-	Object string `json:"object"`
-
-	// State info: it is so by choice
-	State NodeCheckState `json:"state"`
-
-	// Text What was found
-	Text string `json:"text"`
-}
-
-// NodeCheckItemCode What is looked at
-type NodeCheckItemCode string
-
-// NodeCheckState info: it is so by choice
-type NodeCheckState string
-
 // NodeEvent A node joined, started, stopped, or is heard differently
 type NodeEvent struct {
 	ID string `json:"id"`
@@ -3453,26 +3210,107 @@ type NodeEvent struct {
 	Name     string         `json:"name"`
 }
 
-// NodeLayout What the disks of a node are for.
-type NodeLayout struct {
-	// Commands For root on its machine, a line for each disk; empty: there are none
-	Commands string `json:"commands"`
+// OAuthClient defines model for OAuthClient.
+type OAuthClient struct {
+	Created time.Time `json:"created"`
 
-	// Config Lines for the node's configuration, which holds once it started anew; empty: it needs none
-	Config string `json:"config"`
+	// Expires Null for never
+	Expires    *time.Time       `json:"expires"`
+	GrantTypes []OAuthGrantType `json:"grantTypes"`
 
-	// ConfigFile That it was started with; empty: none
-	ConfigFile string `json:"configFile"`
+	// Grants Beside the role
+	Grants []Grant `json:"grants"`
 
-	// Devices Of the object store, in the cluster
-	Devices int          `json:"devices"`
-	Disks   []LayoutDisk `json:"disks"`
-	Node    Node         `json:"node"`
+	// ID Its client_id
+	ID   string `json:"id"`
+	Name string `json:"name"`
 
-	// Notes What there is to know about the whole
-	Notes      []string  `json:"notes"`
-	ObservedAt time.Time `json:"observedAt"`
+	// Role Over everything. Its tokens may what both it and their user may
+	Role RoleOrNone `json:"role"`
+
+	// UsedAt When it last got a token, to the minute; null: never
+	UsedAt *time.Time `json:"usedAt"`
+
+	// User Whose it is, and who its tokens of client_credentials act as
+	User string `json:"user"`
 }
+
+// OAuthClientInput defines model for OAuthClientInput.
+type OAuthClientInput struct {
+	// Expires absent: never
+	Expires    *time.Time       `json:"expires,omitempty"`
+	GrantTypes []OAuthGrantType `json:"grantTypes"`
+	Grants     *[]GrantInput    `json:"grants,omitempty"`
+
+	// Name Letters, digits, . _ and - ; starts with a letter or digit
+	Name Name       `json:"name"`
+	Role RoleOrNone `json:"role"`
+
+	// User absent: the one who asks; another one needs role manage
+	User *string `json:"user,omitempty"`
+}
+
+// OAuthClientList defines model for OAuthClientList.
+type OAuthClientList struct {
+	Items []OAuthClient `json:"items"`
+	Next  *string       `json:"next"`
+}
+
+// OAuthError defines model for OAuthError.
+type OAuthError struct {
+	Error            OAuthErrorError `json:"error"`
+	ErrorDescription string          `json:"error_description"`
+}
+
+// OAuthErrorError defines model for OAuthError.Error.
+type OAuthErrorError string
+
+// OAuthGrantType defines model for OAuthGrantType.
+type OAuthGrantType string
+
+// OAuthRevocationInput defines model for OAuthRevocationInput.
+type OAuthRevocationInput struct {
+	ClientID      *string `json:"client_id,omitempty"`
+	ClientSecret  *string `json:"client_secret,omitempty"`
+	Token         string  `json:"token"`
+	TokenTypeHint *string `json:"token_type_hint,omitempty"`
+}
+
+// OAuthToken defines model for OAuthToken.
+type OAuthToken struct {
+	AccessToken string `json:"access_token"`
+
+	// ExpiresIn Seconds
+	ExpiresIn int `json:"expires_in"`
+
+	// RefreshToken After password and refresh_token
+	RefreshToken *string             `json:"refresh_token,omitempty"`
+	Scope        string              `json:"scope"`
+	TokenType    OAuthTokenTokenType `json:"token_type"`
+}
+
+// OAuthTokenTokenType defines model for OAuthToken.TokenType.
+type OAuthTokenTokenType string
+
+// OAuthTokenInput defines model for OAuthTokenInput.
+type OAuthTokenInput struct {
+	ClientID     *string                  `json:"client_id,omitempty"`
+	ClientSecret *string                  `json:"client_secret,omitempty"`
+	GrantType    OAuthTokenInputGrantType `json:"grant_type"`
+
+	// Password Of password
+	Password *string `json:"password,omitempty"`
+
+	// RefreshToken Of refresh_token
+	RefreshToken *string `json:"refresh_token,omitempty"`
+	Scope        *string `json:"scope,omitempty"`
+
+	// Username Of password
+	Username *string `json:"username,omitempty"`
+}
+
+// OAuthTokenInputGrantType defines model for OAuthTokenInput.GrantType.
+type OAuthTokenInputGrantType string
 
 // OSD defines model for OSD.
 type OSD struct {
@@ -3588,9 +3426,6 @@ type OSDLocateInput struct {
 type OSDPatch struct {
 	Address   *string `json:"address,omitempty"`
 	Directory *string `json:"directory,omitempty"`
-
-	// Domain By itself: what fails together with its machine, where that is no node; of all devices of the machine
-	Domain *string `json:"domain,omitempty"`
 }
 
 // OSDPurgeInput defines model for OSDPurgeInput.
@@ -3740,13 +3575,8 @@ type Password = string
 
 // Performance Rates over the last seconds; latencies are those of commands inside the node
 type Performance struct {
-	// CacheHitsPerSecond Clusters that reads found in the read cache, in memory or on READ disks. A store that is asked has none
-	CacheHitsPerSecond float64 `json:"cacheHitsPerSecond"`
-
-	// CacheMissesPerSecond Clusters that reads had from the backend
-	CacheMissesPerSecond float64 `json:"cacheMissesPerSecond"`
-	ReadBytesPerSecond   float64 `json:"readBytesPerSecond"`
-	ReadIops             float64 `json:"readIops"`
+	ReadBytesPerSecond float64 `json:"readBytesPerSecond"`
+	ReadIops           float64 `json:"readIops"`
 
 	// ReadP50Us 0 when there was none
 	ReadP50Us           float64 `json:"readP50Us"`
@@ -5669,6 +5499,9 @@ type BackendRef = string
 // CenterRef defines model for CenterRef.
 type CenterRef = string
 
+// ClientRef defines model for ClientRef.
+type ClientRef = string
+
 // CloudRef defines model for CloudRef.
 type CloudRef = string
 
@@ -5677,9 +5510,6 @@ type Cursor = string
 
 // DatastoreRef defines model for DatastoreRef.
 type DatastoreRef = string
-
-// DomainName defines model for DomainName.
-type DomainName = string
 
 // EventsOfCode defines model for EventsOfCode.
 type EventsOfCode = string
@@ -5909,6 +5739,24 @@ type GetBackendPerformanceParams struct {
 	Node *string `form:"node,omitempty" json:"node,omitempty"`
 }
 
+// ListClientsParams defines parameters for ListClients.
+type ListClientsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// CreateClientParams defines parameters for CreateClient.
+type CreateClientParams struct {
+	// IdempotencyKey Drawn by the client, the same for each repetition of one create
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // RebalanceJSONBody defines parameters for Rebalance.
 type RebalanceJSONBody struct {
 	// DryRun Only tell what would be done
@@ -5955,30 +5803,6 @@ type ListDocumentsParams struct {
 
 	// Q Only documents whose name or title contains this, whatever the case
 	Q *string `form:"q,omitempty" json:"q,omitempty"`
-}
-
-// ListDomainsParams defines parameters for ListDomains.
-type ListDomainsParams struct {
-	// Limit Most items in the answer
-	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// Cursor `next` of the page before; the other parameters have to stay the same
-	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
-
-	// Q Only items whose name or labels contain this, whatever the case
-	Q *Query `form:"q,omitempty" json:"q,omitempty"`
-}
-
-// ListDomainVDisksParams defines parameters for ListDomainVDisks.
-type ListDomainVDisksParams struct {
-	// Limit Most items in the answer
-	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// Cursor `next` of the page before; the other parameters have to stay the same
-	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
-
-	// Q Only items whose name or labels contain this, whatever the case
-	Q *Query `form:"q,omitempty" json:"q,omitempty"`
 }
 
 // StreamEventsParams defines parameters for StreamEvents.
@@ -6171,18 +5995,6 @@ type ListNodesParams struct {
 
 	// Q Only items whose name or labels contain this, whatever the case
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
-}
-
-// GetNodeLayoutParams defines parameters for GetNodeLayout.
-type GetNodeLayoutParams struct {
-	// Role DISK=ROLE for a disk that is not to get what is proposed: write, read, `write,read`, alba or none
-	Role *[]string `form:"role,omitempty" json:"role,omitempty"`
-}
-
-// ApplyNodeLayoutParams defines parameters for ApplyNodeLayout.
-type ApplyNodeLayoutParams struct {
-	// Role DISK=ROLE for a disk that is not to get what is proposed: write, read, `write,read`, alba or none
-	Role *[]string `form:"role,omitempty" json:"role,omitempty"`
 }
 
 // GetNodePerformanceParams defines parameters for GetNodePerformance.
@@ -6465,9 +6277,6 @@ type ListVDisksParams struct {
 	Node  *string     `form:"node,omitempty" json:"node,omitempty"`
 	State *VDiskState `form:"state,omitempty" json:"state,omitempty"`
 
-	// Dtl State of the copy of the journal; only vDisks that the node that is asked has open
-	Dtl *DtlState `form:"dtl,omitempty" json:"dtl,omitempty"`
-
 	// Sort name (default), created, size, stored, mapped, state, vpool, readIops, writeIops, iops, latency (the slower p99); - in front reverses
 	Sort *string `form:"sort,omitempty" json:"sort,omitempty"`
 }
@@ -6714,6 +6523,9 @@ type CreateBackendJSONRequestBody = RemoteBackendInput
 
 // UpdateBackendJSONRequestBody defines body for UpdateBackend for application/json ContentType.
 type UpdateBackendJSONRequestBody = RemoteBackendPatch
+
+// CreateClientJSONRequestBody defines body for CreateClient for application/json ContentType.
+type CreateClientJSONRequestBody = OAuthClientInput
 
 // InitClusterJSONRequestBody defines body for InitCluster for application/json ContentType.
 type InitClusterJSONRequestBody = ClusterInput
@@ -7301,6 +7113,43 @@ type ClientInterface interface {
 	// Corresponds with POST /backends/{backend}/test (the `TestBackend` operationId).
 	TestBackend(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListClients List OAuth2 clients
+	//
+	// One's own, or with role manage everybody's.
+	//
+	// Corresponds with GET /clients (the `ListClients` operationId).
+	ListClients(ctx context.Context, params *ListClientsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateClientWithBody Create an OAuth2 client
+	//
+	// The secret is in this answer only. More than the user may is refused, and more than the one who asks may.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /clients (the `CreateClient` operationId).
+	CreateClientWithBody(ctx context.Context, params *CreateClientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateClient Create an OAuth2 client
+	//
+	// The secret is in this answer only. More than the user may is refused, and more than the one who asks may.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /clients (the `CreateClient` operationId).
+	CreateClient(ctx context.Context, params *CreateClientParams, body CreateClientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteClient Delete an OAuth2 client with what it got
+	//
+	// Corresponds with DELETE /clients/{client} (the `DeleteClient` operationId).
+	DeleteClient(ctx context.Context, client ClientRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RenewClientSecret Give an OAuth2 client another secret
+	//
+	// The old one, and what the client got with it, count no more. The secret is in this answer only.
+	//
+	// Corresponds with POST /clients/{client}/secret (the `RenewClientSecret` operationId).
+	RenewClientSecret(ctx context.Context, client ClientRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetCluster Show the cluster
 	//
 	// A node that is in none answers too, without a name.
@@ -7426,24 +7275,6 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /documents/{document} (the `GetDocument` operationId).
 	GetDocument(ctx context.Context, document string, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ListDomains List what fails together, such as racks, with what the loss of each would mean
-	//
-	// A node is in the `domain` of its configuration, the ASD of a machine that is no node in that which was named for it.
-	// What nobody said anything of is in the domain without a name. What is said of objects is from the last survey.
-	//
-	// Corresponds with GET /domains (the `ListDomains` operationId).
-	ListDomains(ctx context.Context, params *ListDomainsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetDomain Show a domain
-	//
-	// Corresponds with GET /domains/{domain} (the `GetDomain` operationId).
-	GetDomain(ctx context.Context, domain DomainName, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ListDomainVDisks List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost
-	//
-	// Corresponds with GET /domains/{domain}/vdisks (the `ListDomainVDisks` operationId).
-	ListDomainVDisks(ctx context.Context, domain DomainName, params *ListDomainVDisksParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// StreamEvents Changes as server-sent events
 	//
@@ -7725,14 +7556,6 @@ type ClientInterface interface {
 	// Corresponds with GET /nodes/{node} (the `GetNode` operationId).
 	GetNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// CheckNode Whether a node has what it needs: clock, interfaces, ports of the other nodes, places
-	//
-	// The node itself is asked, and asks the others at that moment: it takes two seconds where one does not answer. 409
-	// `elsewhere` when the node does not answer.
-	//
-	// Corresponds with GET /nodes/{node}/check (the `CheckNode` operationId).
-	CheckNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error)
-
 	// EndNodeDrain Let a node have vDisks again
 	//
 	// What it handed over stays where it is.
@@ -7747,25 +7570,6 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
 	DrainNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetNodeLayout What the disks of a node are for, and what free ones are proposed for
-	//
-	// Only disks that are blank, or that have an empty file system which is mounted outside of the system's places, get a
-	// role. Nothing is changed. Says what the node can do itself (`ready`), what its configuration has to say, and what
-	// root has to do first; a disk that has its roles is `inUse`. A role for a disk that is not free, as of one that
-	// got a file system meanwhile, counts for nothing, and `notes` say so. 409 `elsewhere` when the node does not answer.
-	//
-	// Corresponds with GET /nodes/{node}/layout (the `GetNodeLayout` operationId).
-	GetNodeLayout(ctx context.Context, node NodeRef, params *GetNodeLayoutParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// ApplyNodeLayout Make devices of the object store of the disks that are ready for that
-	//
-	// Of those that GET with the same roles says are `ready`, one after the other: the answer names the task. What ended
-	// before it was whole is completed by asking again. Refused with 400 for a role of a disk that is not free, with 409 `in_use` while such a task runs there, or when
-	// no disk is ready.
-	//
-	// Corresponds with POST /nodes/{node}/layout (the `ApplyNodeLayout` operationId).
-	ApplyNodeLayout(ctx context.Context, node NodeRef, params *ApplyNodeLayoutParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetNodeMachine The machine of a node and the places where it keeps things
 	//
@@ -7990,14 +7794,14 @@ type ClientInterface interface {
 	// Corresponds with GET /osds/{osd} (the `GetOSD` operationId).
 	GetOSD(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// MoveOSDWithBody Change where a device is reached, or what fails together with its machine
+	// MoveOSDWithBody Change where a device is reached
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /osds/{osd} (the `MoveOSD` operationId).
 	MoveOSDWithBody(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// MoveOSD Change where a device is reached, or what fails together with its machine
+	// MoveOSD Change where a device is reached
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -10011,6 +9815,93 @@ func (c *Client) TestBackend(ctx context.Context, backend BackendRef, reqEditors
 	return c.Client.Do(req)
 }
 
+// ListClients List OAuth2 clients
+//
+// One's own, or with role manage everybody's.
+//
+// Corresponds with GET /clients (the `ListClients` operationId).
+func (c *Client) ListClients(ctx context.Context, params *ListClientsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListClientsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateClientWithBody Create an OAuth2 client
+//
+// The secret is in this answer only. More than the user may is refused, and more than the one who asks may.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /clients (the `CreateClient` operationId).
+func (c *Client) CreateClientWithBody(ctx context.Context, params *CreateClientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateClientRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateClient Create an OAuth2 client
+//
+// The secret is in this answer only. More than the user may is refused, and more than the one who asks may.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /clients (the `CreateClient` operationId).
+func (c *Client) CreateClient(ctx context.Context, params *CreateClientParams, body CreateClientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateClientRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteClient Delete an OAuth2 client with what it got
+//
+// Corresponds with DELETE /clients/{client} (the `DeleteClient` operationId).
+func (c *Client) DeleteClient(ctx context.Context, client ClientRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteClientRequest(c.Server, client)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RenewClientSecret Give an OAuth2 client another secret
+//
+// The old one, and what the client got with it, count no more. The secret is in this answer only.
+//
+// Corresponds with POST /clients/{client}/secret (the `RenewClientSecret` operationId).
+func (c *Client) RenewClientSecret(ctx context.Context, client ClientRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRenewClientSecretRequest(c.Server, client)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetCluster Show the cluster
 //
 // A node that is in none answers too, without a name.
@@ -10277,54 +10168,6 @@ func (c *Client) ListDocuments(ctx context.Context, params *ListDocumentsParams,
 // Corresponds with GET /documents/{document} (the `GetDocument` operationId).
 func (c *Client) GetDocument(ctx context.Context, document string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetDocumentRequest(c.Server, document)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ListDomains List what fails together, such as racks, with what the loss of each would mean
-//
-// A node is in the `domain` of its configuration, the ASD of a machine that is no node in that which was named for it.
-// What nobody said anything of is in the domain without a name. What is said of objects is from the last survey.
-//
-// Corresponds with GET /domains (the `ListDomains` operationId).
-func (c *Client) ListDomains(ctx context.Context, params *ListDomainsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListDomainsRequest(c.Server, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetDomain Show a domain
-//
-// Corresponds with GET /domains/{domain} (the `GetDomain` operationId).
-func (c *Client) GetDomain(ctx context.Context, domain DomainName, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetDomainRequest(c.Server, domain)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ListDomainVDisks List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost
-//
-// Corresponds with GET /domains/{domain}/vdisks (the `ListDomainVDisks` operationId).
-func (c *Client) ListDomainVDisks(ctx context.Context, domain DomainName, params *ListDomainVDisksParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListDomainVDisksRequest(c.Server, domain, params)
 	if err != nil {
 		return nil, err
 	}
@@ -10995,24 +10838,6 @@ func (c *Client) GetNode(ctx context.Context, node NodeRef, reqEditors ...Reques
 	return c.Client.Do(req)
 }
 
-// CheckNode Whether a node has what it needs: clock, interfaces, ports of the other nodes, places
-//
-// The node itself is asked, and asks the others at that moment: it takes two seconds where one does not answer. 409
-// `elsewhere` when the node does not answer.
-//
-// Corresponds with GET /nodes/{node}/check (the `CheckNode` operationId).
-func (c *Client) CheckNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCheckNodeRequest(c.Server, node)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
 // EndNodeDrain Let a node have vDisks again
 //
 // What it handed over stays where it is.
@@ -11038,45 +10863,6 @@ func (c *Client) EndNodeDrain(ctx context.Context, node NodeRef, reqEditors ...R
 // Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
 func (c *Client) DrainNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDrainNodeRequest(c.Server, node)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetNodeLayout What the disks of a node are for, and what free ones are proposed for
-//
-// Only disks that are blank, or that have an empty file system which is mounted outside of the system's places, get a
-// role. Nothing is changed. Says what the node can do itself (`ready`), what its configuration has to say, and what
-// root has to do first; a disk that has its roles is `inUse`. A role for a disk that is not free, as of one that
-// got a file system meanwhile, counts for nothing, and `notes` say so. 409 `elsewhere` when the node does not answer.
-//
-// Corresponds with GET /nodes/{node}/layout (the `GetNodeLayout` operationId).
-func (c *Client) GetNodeLayout(ctx context.Context, node NodeRef, params *GetNodeLayoutParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetNodeLayoutRequest(c.Server, node, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// ApplyNodeLayout Make devices of the object store of the disks that are ready for that
-//
-// Of those that GET with the same roles says are `ready`, one after the other: the answer names the task. What ended
-// before it was whole is completed by asking again. Refused with 400 for a role of a disk that is not free, with 409 `in_use` while such a task runs there, or when
-// no disk is ready.
-//
-// Corresponds with POST /nodes/{node}/layout (the `ApplyNodeLayout` operationId).
-func (c *Client) ApplyNodeLayout(ctx context.Context, node NodeRef, params *ApplyNodeLayoutParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewApplyNodeLayoutRequest(c.Server, node, params)
 	if err != nil {
 		return nil, err
 	}
@@ -11610,7 +11396,7 @@ func (c *Client) GetOSD(ctx context.Context, osd OSDNumber, reqEditors ...Reques
 	return c.Client.Do(req)
 }
 
-// MoveOSDWithBody Change where a device is reached, or what fails together with its machine
+// MoveOSDWithBody Change where a device is reached
 //
 // Takes any type of body and a specified content type.
 //
@@ -11627,7 +11413,7 @@ func (c *Client) MoveOSDWithBody(ctx context.Context, osd OSDNumber, contentType
 	return c.Client.Do(req)
 }
 
-// MoveOSD Change where a device is reached, or what fails together with its machine
+// MoveOSD Change where a device is reached
 //
 // Takes a body of the `application/json` content type.
 //
@@ -16306,6 +16092,207 @@ func NewTestBackendRequest(server string, backend BackendRef) (*http.Request, er
 	return req, nil
 }
 
+// NewListClientsRequest constructs an http.Request for the ListClients method
+func NewListClientsRequest(server string, params *ListClientsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/clients")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateClientRequest calls the generic CreateClient builder with application/json body
+func NewCreateClientRequest(server string, params *CreateClientParams, body CreateClientJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateClientRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateClientRequestWithBody constructs an http.Request for the CreateClient method, with any body, and a specified content type
+func NewCreateClientRequestWithBody(server string, params *CreateClientParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/clients")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDeleteClientRequest constructs an http.Request for the DeleteClient method
+func NewDeleteClientRequest(server string, client ClientRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "client", client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/clients/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRenewClientSecretRequest constructs an http.Request for the RenewClientSecret method
+func NewRenewClientSecretRequest(server string, client ClientRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "client", client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/clients/%s/secret", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetClusterRequest constructs an http.Request for the GetCluster method
 func NewGetClusterRequest(server string) (*http.Request, error) {
 	var err error
@@ -16827,203 +16814,6 @@ func NewGetDocumentRequest(server string, document string) (*http.Request, error
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewListDomainsRequest constructs an http.Request for the ListDomains method
-func NewListDomainsRequest(server string, params *ListDomainsParams) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/domains")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.Limit != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Cursor != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Q != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewGetDomainRequest constructs an http.Request for the GetDomain method
-func NewGetDomainRequest(server string, domain DomainName) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "domain", domain, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/domains/%s", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewListDomainVDisksRequest constructs an http.Request for the ListDomainVDisks method
-func NewListDomainVDisksRequest(server string, domain DomainName, params *ListDomainVDisksParams) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "domain", domain, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/domains/%s/vdisks", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.Limit != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Cursor != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Q != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -18929,40 +18719,6 @@ func NewGetNodeRequest(server string, node NodeRef) (*http.Request, error) {
 	return req, nil
 }
 
-// NewCheckNodeRequest constructs an http.Request for the CheckNode method
-func NewCheckNodeRequest(server string, node NodeRef) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "node", node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/nodes/%s/check", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
 // NewEndNodeDrainRequest constructs an http.Request for the EndNodeDrain method
 func NewEndNodeDrainRequest(server string, node NodeRef) (*http.Request, error) {
 	var err error
@@ -19021,128 +18777,6 @@ func NewDrainNodeRequest(server string, node NodeRef) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewGetNodeLayoutRequest constructs an http.Request for the GetNodeLayout method
-func NewGetNodeLayoutRequest(server string, node NodeRef, params *GetNodeLayoutParams) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "node", node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/nodes/%s/layout", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.Role != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "role", *params.Role, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewApplyNodeLayoutRequest constructs an http.Request for the ApplyNodeLayout method
-func NewApplyNodeLayoutRequest(server string, node NodeRef, params *ApplyNodeLayoutParams) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "node", node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/nodes/%s/layout", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if params.Role != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "role", *params.Role, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
@@ -22954,18 +22588,6 @@ func NewListVDisksRequest(server string, params *ListVDisksParams) (*http.Reques
 		if params.State != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Dtl != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dtl", *params.Dtl, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -26947,6 +26569,49 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /backends/{backend}/test (the `TestBackend` operationId).
 	TestBackendWithResponse(ctx context.Context, backend BackendRef, reqEditors ...RequestEditorFn) (*TestBackendResponse, error)
 
+	// ListClientsWithResponse List OAuth2 clients
+	//
+	// One's own, or with role manage everybody's.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /clients (the `ListClients` operationId).
+	ListClientsWithResponse(ctx context.Context, params *ListClientsParams, reqEditors ...RequestEditorFn) (*ListClientsResponse, error)
+
+	// CreateClientWithBodyWithResponse Create an OAuth2 client
+	//
+	// The secret is in this answer only. More than the user may is refused, and more than the one who asks may.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /clients (the `CreateClient` operationId).
+	CreateClientWithBodyWithResponse(ctx context.Context, params *CreateClientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateClientResponse, error)
+
+	// CreateClientWithResponse Create an OAuth2 client
+	//
+	// The secret is in this answer only. More than the user may is refused, and more than the one who asks may.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /clients (the `CreateClient` operationId).
+	CreateClientWithResponse(ctx context.Context, params *CreateClientParams, body CreateClientJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateClientResponse, error)
+
+	// DeleteClientWithResponse Delete an OAuth2 client with what it got
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /clients/{client} (the `DeleteClient` operationId).
+	DeleteClientWithResponse(ctx context.Context, client ClientRef, reqEditors ...RequestEditorFn) (*DeleteClientResponse, error)
+
+	// RenewClientSecretWithResponse Give an OAuth2 client another secret
+	//
+	// The old one, and what the client got with it, count no more. The secret is in this answer only.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /clients/{client}/secret (the `RenewClientSecret` operationId).
+	RenewClientSecretWithResponse(ctx context.Context, client ClientRef, reqEditors ...RequestEditorFn) (*RenewClientSecretResponse, error)
+
 	// GetClusterWithResponse Show the cluster
 	//
 	// A node that is in none answers too, without a name.
@@ -27086,30 +26751,6 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /documents/{document} (the `GetDocument` operationId).
 	GetDocumentWithResponse(ctx context.Context, document string, reqEditors ...RequestEditorFn) (*GetDocumentResponse, error)
-
-	// ListDomainsWithResponse List what fails together, such as racks, with what the loss of each would mean
-	//
-	// A node is in the `domain` of its configuration, the ASD of a machine that is no node in that which was named for it.
-	// What nobody said anything of is in the domain without a name. What is said of objects is from the last survey.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /domains (the `ListDomains` operationId).
-	ListDomainsWithResponse(ctx context.Context, params *ListDomainsParams, reqEditors ...RequestEditorFn) (*ListDomainsResponse, error)
-
-	// GetDomainWithResponse Show a domain
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /domains/{domain} (the `GetDomain` operationId).
-	GetDomainWithResponse(ctx context.Context, domain DomainName, reqEditors ...RequestEditorFn) (*GetDomainResponse, error)
-
-	// ListDomainVDisksWithResponse List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /domains/{domain}/vdisks (the `ListDomainVDisks` operationId).
-	ListDomainVDisksWithResponse(ctx context.Context, domain DomainName, params *ListDomainVDisksParams, reqEditors ...RequestEditorFn) (*ListDomainVDisksResponse, error)
 
 	// StreamEventsWithResponse Changes as server-sent events
 	//
@@ -27449,16 +27090,6 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /nodes/{node} (the `GetNode` operationId).
 	GetNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*GetNodeResponse, error)
 
-	// CheckNodeWithResponse Whether a node has what it needs: clock, interfaces, ports of the other nodes, places
-	//
-	// The node itself is asked, and asks the others at that moment: it takes two seconds where one does not answer. 409
-	// `elsewhere` when the node does not answer.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /nodes/{node}/check (the `CheckNode` operationId).
-	CheckNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*CheckNodeResponse, error)
-
 	// EndNodeDrainWithResponse Let a node have vDisks again
 	//
 	// What it handed over stays where it is.
@@ -27477,29 +27108,6 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
 	DrainNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*DrainNodeResponse, error)
-
-	// GetNodeLayoutWithResponse What the disks of a node are for, and what free ones are proposed for
-	//
-	// Only disks that are blank, or that have an empty file system which is mounted outside of the system's places, get a
-	// role. Nothing is changed. Says what the node can do itself (`ready`), what its configuration has to say, and what
-	// root has to do first; a disk that has its roles is `inUse`. A role for a disk that is not free, as of one that
-	// got a file system meanwhile, counts for nothing, and `notes` say so. 409 `elsewhere` when the node does not answer.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /nodes/{node}/layout (the `GetNodeLayout` operationId).
-	GetNodeLayoutWithResponse(ctx context.Context, node NodeRef, params *GetNodeLayoutParams, reqEditors ...RequestEditorFn) (*GetNodeLayoutResponse, error)
-
-	// ApplyNodeLayoutWithResponse Make devices of the object store of the disks that are ready for that
-	//
-	// Of those that GET with the same roles says are `ready`, one after the other: the answer names the task. What ended
-	// before it was whole is completed by asking again. Refused with 400 for a role of a disk that is not free, with 409 `in_use` while such a task runs there, or when
-	// no disk is ready.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /nodes/{node}/layout (the `ApplyNodeLayout` operationId).
-	ApplyNodeLayoutWithResponse(ctx context.Context, node NodeRef, params *ApplyNodeLayoutParams, reqEditors ...RequestEditorFn) (*ApplyNodeLayoutResponse, error)
 
 	// GetNodeMachineWithResponse The machine of a node and the places where it keeps things
 	//
@@ -27760,14 +27368,14 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /osds/{osd} (the `GetOSD` operationId).
 	GetOSDWithResponse(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*GetOSDResponse, error)
 
-	// MoveOSDWithBodyWithResponse Change where a device is reached, or what fails together with its machine
+	// MoveOSDWithBodyWithResponse Change where a device is reached
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /osds/{osd} (the `MoveOSD` operationId).
 	MoveOSDWithBodyWithResponse(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MoveOSDResponse, error)
 
-	// MoveOSDWithResponse Change where a device is reached, or what fails together with its machine
+	// MoveOSDWithResponse Change where a device is reached
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -30577,6 +30185,191 @@ func (r TestBackendResponse) ContentType() string {
 	return ""
 }
 
+type ListClientsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OAuthClientList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListClientsResponse) GetJSON200() *OAuthClientList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListClientsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListClientsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListClientsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListClientsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListClientsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateClientResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *NewOAuthClient
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateClientResponse) GetJSON201() *NewOAuthClient {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateClientResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateClientResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateClientResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateClientResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateClientResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteClientResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteClientResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteClientResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteClientResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteClientResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteClientResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RenewClientSecretResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NewOAuthClient
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RenewClientSecretResponse) GetJSON200() *NewOAuthClient {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RenewClientSecretResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RenewClientSecretResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RenewClientSecretResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RenewClientSecretResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RenewClientSecretResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetClusterResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -31085,150 +30878,6 @@ func (r GetDocumentResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetDocumentResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ListDomainsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *DomainList
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListDomainsResponse) GetJSON200() *DomainList {
-	return r.JSON200
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r ListDomainsResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ListDomainsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ListDomainsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ListDomainsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListDomainsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetDomainResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Domain
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetDomainResponse) GetJSON200() *Domain {
-	return r.JSON200
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r GetDomainResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetDomainResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetDomainResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetDomainResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetDomainResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ListDomainVDisksResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *DomainVDiskList
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListDomainVDisksResponse) GetJSON200() *DomainVDiskList {
-	return r.JSON200
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r ListDomainVDisksResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ListDomainVDisksResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ListDomainVDisksResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ListDomainVDisksResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListDomainVDisksResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -32790,54 +32439,6 @@ func (r GetNodeResponse) ContentType() string {
 	return ""
 }
 
-type CheckNodeResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *NodeCheck
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r CheckNodeResponse) GetJSON200() *NodeCheck {
-	return r.JSON200
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r CheckNodeResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r CheckNodeResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r CheckNodeResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r CheckNodeResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r CheckNodeResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
 type EndNodeDrainResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -32921,102 +32522,6 @@ func (r DrainNodeResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DrainNodeResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetNodeLayoutResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *NodeLayout
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetNodeLayoutResponse) GetJSON200() *NodeLayout {
-	return r.JSON200
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r GetNodeLayoutResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetNodeLayoutResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetNodeLayoutResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetNodeLayoutResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetNodeLayoutResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type ApplyNodeLayoutResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON202 the response for an HTTP 202 `application/json` response
-	JSON202 *Job
-	// JSONDefault the response for an HTTP default `application/json` response
-	JSONDefault *Error
-}
-
-// GetJSON202 returns the response for an HTTP 202 `application/json` response
-func (r ApplyNodeLayoutResponse) GetJSON202() *Job {
-	return r.JSON202
-}
-
-// GetJSONDefault returns the response for an HTTP default `application/json` response
-func (r ApplyNodeLayoutResponse) GetJSONDefault() *Error {
-	return r.JSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r ApplyNodeLayoutResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r ApplyNodeLayoutResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r ApplyNodeLayoutResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ApplyNodeLayoutResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -40395,6 +39900,79 @@ func (c *ClientWithResponses) TestBackendWithResponse(ctx context.Context, backe
 	return ParseTestBackendResponse(rsp)
 }
 
+// ListClientsWithResponse List OAuth2 clients
+//
+// One's own, or with role manage everybody's.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /clients (the `ListClients` operationId).
+func (c *ClientWithResponses) ListClientsWithResponse(ctx context.Context, params *ListClientsParams, reqEditors ...RequestEditorFn) (*ListClientsResponse, error) {
+	rsp, err := c.ListClients(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListClientsResponse(rsp)
+}
+
+// CreateClientWithBodyWithResponse Create an OAuth2 client
+//
+// The secret is in this answer only. More than the user may is refused, and more than the one who asks may.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /clients (the `CreateClient` operationId).
+func (c *ClientWithResponses) CreateClientWithBodyWithResponse(ctx context.Context, params *CreateClientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateClientResponse, error) {
+	rsp, err := c.CreateClientWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateClientResponse(rsp)
+}
+
+// CreateClientWithResponse Create an OAuth2 client
+//
+// The secret is in this answer only. More than the user may is refused, and more than the one who asks may.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /clients (the `CreateClient` operationId).
+func (c *ClientWithResponses) CreateClientWithResponse(ctx context.Context, params *CreateClientParams, body CreateClientJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateClientResponse, error) {
+	rsp, err := c.CreateClient(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateClientResponse(rsp)
+}
+
+// DeleteClientWithResponse Delete an OAuth2 client with what it got
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /clients/{client} (the `DeleteClient` operationId).
+func (c *ClientWithResponses) DeleteClientWithResponse(ctx context.Context, client ClientRef, reqEditors ...RequestEditorFn) (*DeleteClientResponse, error) {
+	rsp, err := c.DeleteClient(ctx, client, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteClientResponse(rsp)
+}
+
+// RenewClientSecretWithResponse Give an OAuth2 client another secret
+//
+// The old one, and what the client got with it, count no more. The secret is in this answer only.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /clients/{client}/secret (the `RenewClientSecret` operationId).
+func (c *ClientWithResponses) RenewClientSecretWithResponse(ctx context.Context, client ClientRef, reqEditors ...RequestEditorFn) (*RenewClientSecretResponse, error) {
+	rsp, err := c.RenewClientSecret(ctx, client, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRenewClientSecretResponse(rsp)
+}
+
 // GetClusterWithResponse Show the cluster
 //
 // A node that is in none answers too, without a name.
@@ -40623,48 +40201,6 @@ func (c *ClientWithResponses) GetDocumentWithResponse(ctx context.Context, docum
 		return nil, err
 	}
 	return ParseGetDocumentResponse(rsp)
-}
-
-// ListDomainsWithResponse List what fails together, such as racks, with what the loss of each would mean
-//
-// A node is in the `domain` of its configuration, the ASD of a machine that is no node in that which was named for it.
-// What nobody said anything of is in the domain without a name. What is said of objects is from the last survey.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /domains (the `ListDomains` operationId).
-func (c *ClientWithResponses) ListDomainsWithResponse(ctx context.Context, params *ListDomainsParams, reqEditors ...RequestEditorFn) (*ListDomainsResponse, error) {
-	rsp, err := c.ListDomains(ctx, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseListDomainsResponse(rsp)
-}
-
-// GetDomainWithResponse Show a domain
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /domains/{domain} (the `GetDomain` operationId).
-func (c *ClientWithResponses) GetDomainWithResponse(ctx context.Context, domain DomainName, reqEditors ...RequestEditorFn) (*GetDomainResponse, error) {
-	rsp, err := c.GetDomain(ctx, domain, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetDomainResponse(rsp)
-}
-
-// ListDomainVDisksWithResponse List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /domains/{domain}/vdisks (the `ListDomainVDisks` operationId).
-func (c *ClientWithResponses) ListDomainVDisksWithResponse(ctx context.Context, domain DomainName, params *ListDomainVDisksParams, reqEditors ...RequestEditorFn) (*ListDomainVDisksResponse, error) {
-	rsp, err := c.ListDomainVDisks(ctx, domain, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseListDomainVDisksResponse(rsp)
 }
 
 // StreamEventsWithResponse Changes as server-sent events
@@ -41233,22 +40769,6 @@ func (c *ClientWithResponses) GetNodeWithResponse(ctx context.Context, node Node
 	return ParseGetNodeResponse(rsp)
 }
 
-// CheckNodeWithResponse Whether a node has what it needs: clock, interfaces, ports of the other nodes, places
-//
-// The node itself is asked, and asks the others at that moment: it takes two seconds where one does not answer. 409
-// `elsewhere` when the node does not answer.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /nodes/{node}/check (the `CheckNode` operationId).
-func (c *ClientWithResponses) CheckNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*CheckNodeResponse, error) {
-	rsp, err := c.CheckNode(ctx, node, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseCheckNodeResponse(rsp)
-}
-
 // EndNodeDrainWithResponse Let a node have vDisks again
 //
 // What it handed over stays where it is.
@@ -41278,41 +40798,6 @@ func (c *ClientWithResponses) DrainNodeWithResponse(ctx context.Context, node No
 		return nil, err
 	}
 	return ParseDrainNodeResponse(rsp)
-}
-
-// GetNodeLayoutWithResponse What the disks of a node are for, and what free ones are proposed for
-//
-// Only disks that are blank, or that have an empty file system which is mounted outside of the system's places, get a
-// role. Nothing is changed. Says what the node can do itself (`ready`), what its configuration has to say, and what
-// root has to do first; a disk that has its roles is `inUse`. A role for a disk that is not free, as of one that
-// got a file system meanwhile, counts for nothing, and `notes` say so. 409 `elsewhere` when the node does not answer.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /nodes/{node}/layout (the `GetNodeLayout` operationId).
-func (c *ClientWithResponses) GetNodeLayoutWithResponse(ctx context.Context, node NodeRef, params *GetNodeLayoutParams, reqEditors ...RequestEditorFn) (*GetNodeLayoutResponse, error) {
-	rsp, err := c.GetNodeLayout(ctx, node, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetNodeLayoutResponse(rsp)
-}
-
-// ApplyNodeLayoutWithResponse Make devices of the object store of the disks that are ready for that
-//
-// Of those that GET with the same roles says are `ready`, one after the other: the answer names the task. What ended
-// before it was whole is completed by asking again. Refused with 400 for a role of a disk that is not free, with 409 `in_use` while such a task runs there, or when
-// no disk is ready.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /nodes/{node}/layout (the `ApplyNodeLayout` operationId).
-func (c *ClientWithResponses) ApplyNodeLayoutWithResponse(ctx context.Context, node NodeRef, params *ApplyNodeLayoutParams, reqEditors ...RequestEditorFn) (*ApplyNodeLayoutResponse, error) {
-	rsp, err := c.ApplyNodeLayout(ctx, node, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseApplyNodeLayoutResponse(rsp)
 }
 
 // GetNodeMachineWithResponse The machine of a node and the places where it keeps things
@@ -41754,7 +41239,7 @@ func (c *ClientWithResponses) GetOSDWithResponse(ctx context.Context, osd OSDNum
 	return ParseGetOSDResponse(rsp)
 }
 
-// MoveOSDWithBodyWithResponse Change where a device is reached, or what fails together with its machine
+// MoveOSDWithBodyWithResponse Change where a device is reached
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -41767,7 +41252,7 @@ func (c *ClientWithResponses) MoveOSDWithBodyWithResponse(ctx context.Context, o
 	return ParseMoveOSDResponse(rsp)
 }
 
-// MoveOSDWithResponse Change where a device is reached, or what fails together with its machine
+// MoveOSDWithResponse Change where a device is reached
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -45245,6 +44730,134 @@ func ParseTestBackendResponse(rsp *http.Response) (*TestBackendResponse, error) 
 	return response, nil
 }
 
+// ParseListClientsResponse parses an HTTP response from a ListClientsWithResponse call
+func ParseListClientsResponse(rsp *http.Response) (*ListClientsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListClientsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OAuthClientList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateClientResponse parses an HTTP response from a CreateClientWithResponse call
+func ParseCreateClientResponse(rsp *http.Response) (*CreateClientResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateClientResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest NewOAuthClient
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteClientResponse parses an HTTP response from a DeleteClientWithResponse call
+func ParseDeleteClientResponse(rsp *http.Response) (*DeleteClientResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteClientResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRenewClientSecretResponse parses an HTTP response from a RenewClientSecretWithResponse call
+func ParseRenewClientSecretResponse(rsp *http.Response) (*RenewClientSecretResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RenewClientSecretResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NewOAuthClient
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetClusterResponse parses an HTTP response from a GetClusterWithResponse call
 func ParseGetClusterResponse(rsp *http.Response) (*GetClusterResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -45583,105 +45196,6 @@ func ParseGetDocumentResponse(rsp *http.Response) (*GetDocumentResponse, error) 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Document
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseListDomainsResponse parses an HTTP response from a ListDomainsWithResponse call
-func ParseListDomainsResponse(rsp *http.Response) (*ListDomainsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ListDomainsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest DomainList
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetDomainResponse parses an HTTP response from a GetDomainWithResponse call
-func ParseGetDomainResponse(rsp *http.Response) (*GetDomainResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetDomainResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Domain
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseListDomainVDisksResponse parses an HTTP response from a ListDomainVDisksWithResponse call
-func ParseListDomainVDisksResponse(rsp *http.Response) (*ListDomainVDisksResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ListDomainVDisksResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest DomainVDiskList
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -46774,39 +46288,6 @@ func ParseGetNodeResponse(rsp *http.Response) (*GetNodeResponse, error) {
 	return response, nil
 }
 
-// ParseCheckNodeResponse parses an HTTP response from a CheckNodeWithResponse call
-func ParseCheckNodeResponse(rsp *http.Response) (*CheckNodeResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &CheckNodeResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest NodeCheck
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
 // ParseEndNodeDrainResponse parses an HTTP response from a EndNodeDrainWithResponse call
 func ParseEndNodeDrainResponse(rsp *http.Response) (*EndNodeDrainResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -46852,72 +46333,6 @@ func ParseDrainNodeResponse(rsp *http.Response) (*DrainNodeResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
 		var dest Member
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON202 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetNodeLayoutResponse parses an HTTP response from a GetNodeLayoutWithResponse call
-func ParseGetNodeLayoutResponse(rsp *http.Response) (*GetNodeLayoutResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetNodeLayoutResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest NodeLayout
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Error
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseApplyNodeLayoutResponse parses an HTTP response from a ApplyNodeLayoutWithResponse call
-func ParseApplyNodeLayoutResponse(rsp *http.Response) (*ApplyNodeLayoutResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &ApplyNodeLayoutResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
-		var dest Job
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

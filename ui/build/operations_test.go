@@ -36,7 +36,15 @@ var notInConsole = map[string]string{
 	"PUT /groups/{group}/members/{user}":    "ovgate group add",
 	"DELETE /groups/{group}/members/{user}": "ovgate group remove",
 
+	// OAuth2 clients are made with the command line.
+	"GET /clients":                  "ovgate client list",
+	"POST /clients":                 "ovgate client create",
+	"DELETE /clients/{client}":      "ovgate client delete",
+	"POST /clients/{client}/secret": "ovgate client secret",
+
 	// For programs alone.
+	"POST /oauth2/token":                "gives tokens to clients",
+	"POST /oauth2/revoke":               "ends tokens of clients",
 	"GET /openapi.yaml":                 "generates clients",
 	"POST /cluster/join":                "ovgate cluster join, on the machine that is to be a node",
 	"POST /snapshotGroups/{group}/go":   "nodes ask each other, within POST /snapshotGroups",

@@ -93,6 +93,9 @@ func bodyOf(op *openapi3.Operation) (string, error) {
 	if op.RequestBody.Value.Content.Get(octetStream) != nil {
 		return "Blob", nil
 	}
+	if op.RequestBody.Value.Content.Get("application/x-www-form-urlencoded") != nil {
+		return "URLSearchParams", nil
+	}
 	if content == nil {
 		return "", fmt.Errorf("request body is not application/json")
 	}

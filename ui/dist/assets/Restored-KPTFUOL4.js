@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-EMGP6NPO.js";import"/assets/chunk-RT4MRZA4.js";import"/assets/chunk-Q6QHMTW4.js";import"/assets/chunk-TPATAUZC.js";import"/assets/chunk-7L36GR67.js";import"/assets/chunk-F6UZE37X.js";import"/assets/chunk-Q47N46GK.js";import"/assets/chunk-FBR3XK6B.js";import"/assets/chunk-Y442AB2F.js";import"/assets/chunk-NRSPCDXW.js";export{a as RestoredCards};

@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-JVE2YS23.js";import{ca as t,r as e}from"/assets/chunk-NRSPCDXW.js";var p=()=>import("/assets/Peek-2JJY4RL3.js");function a({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{a};

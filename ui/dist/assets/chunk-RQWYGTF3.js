@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-JVE2YS23.js";import{d as r}from"/assets/chunk-7OG4QX54.js";import{ca as e}from"/assets/chunk-NRSPCDXW.js";var d=()=>import("/assets/History-F7CL7XM3.js");function f({at:t,...a}){let o=r().data?.node.name,i=!!(t&&o&&t!==o);return e(n,{load:d,children:({History:s})=>e(s,{...a,elsewhere:i})})}export{f as a};
