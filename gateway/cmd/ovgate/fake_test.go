@@ -431,7 +431,7 @@ func (f *fake) CreateUser(_ context.Context, r api.CreateUserRequestObject) (api
 	if len(r.Body.Password) < 10 {
 		return nil, refuse(400, "invalid", "user "+r.Body.Name, "password", "the password is too short", "use at least 10 characters")
 	}
-	u := api.User{Name: r.Body.Name, Role: r.Body.Role, Created: fakeTime}
+	u := api.User{Name: r.Body.Name, Role: r.Body.Role, Effective: api.Rights{Role: r.Body.Role}, Created: fakeTime}
 	f.users[u.Name] = u
 	return api.CreateUser201JSONResponse(u), nil
 }
@@ -463,7 +463,7 @@ func (f *fake) UpdateUser(_ context.Context, r api.UpdateUserRequestObject) (api
 		return nil, refuse(403, "forbidden", "user me", "currentPassword", "the present password is wrong", "")
 	}
 	if r.Body.Role != nil {
-		u.Role = *r.Body.Role
+		u.Role, u.Effective.Role = *r.Body.Role, *r.Body.Role
 	}
 	f.users[u.Name] = u
 	return api.UpdateUser200JSONResponse(u), nil

@@ -41,7 +41,7 @@ func (a *app) root() *cobra.Command {
 	f.StringVarP(&a.output, "output", "o", outputTable, "table or json")
 	f.DurationVar(&a.timeout, "timeout", defaultTimeout, "give up waiting for the node after this long; 0: never")
 	f.BoolVarP(&a.yes, "yes", "y", false, "do not ask before something is lost")
-	root.AddCommand(a.node(), a.cluster(), a.domain(), a.vpool(), a.backend(), a.vdisk(), a.snapshot(), a.template(), a.trash(), a.schedule(), a.alba(), a.osd(), a.preset(), a.namespace(), a.task(), a.target(), a.session(), a.user(), a.oidc(), a.event(), a.audit(), a.alert(), a.status(), a.metadata(), a.support(), a.docs(), a.openstack(), a.vsphere(), a.bench(), a.inspect(), a.version(), a.serve(), a.asd(), a.man())
+	root.AddCommand(a.node(), a.cluster(), a.domain(), a.vpool(), a.backend(), a.vdisk(), a.snapshot(), a.template(), a.trash(), a.schedule(), a.alba(), a.osd(), a.preset(), a.namespace(), a.task(), a.target(), a.session(), a.user(), a.userGroup(), a.oauthClient(), a.whoami(), a.oidc(), a.event(), a.audit(), a.alert(), a.status(), a.metadata(), a.support(), a.docs(), a.openstack(), a.vsphere(), a.bench(), a.inspect(), a.version(), a.serve(), a.asd(), a.man())
 	return root
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,7 +14,7 @@ import (
 // user returns the verbs of users and tokens.
 func (a *app) user() *cobra.Command {
 	return group("user", "Users, their roles and tokens",
-		a.userCreate(), a.userList(), a.userShow(), a.userSetRole(), a.userSetPassword(), a.userMakeLocal(), a.userDelete(),
+		a.userCreate(), a.userList(), a.userShow(), a.userEdit(), a.userSetRole(), a.userSetPassword(), a.userMakeLocal(), a.userDelete(),
 		group("token", "Bearer tokens for programs", a.tokenCreate(), a.tokenList(), a.tokenRevoke()))
 }
 
@@ -38,15 +39,21 @@ func roleOrNone(s string) (client.RoleOrNone, error) {
 func (a *app) userCreate() *cobra.Command {
 	var stdin bool
 	var roleName string
+	var grants grantFlags
 	cmd := &cobra.Command{
 		Use:   "create NAME --role ROLE",
 		Short: "Create a user; asks for the password",
 		Args:  names("NAME"),
 	}
-	cmd.Flags().StringVar(&roleName, "role", string(client.RoleRead), "read, write or manage")
+	cmd.Flags().StringVar(&roleName, "role", string(client.RoleRead), "over everything: none, read, write or manage")
+	grants.add(cmd, false)
 	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from standard input")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
 		r, err := roleOrNone(roleName)
+		if err != nil {
+			return err
+		}
+		list, err := grants.given()
 		if err != nil {
 			return err
 		}
@@ -55,7 +62,7 @@ func (a *app) userCreate() *cobra.Command {
 			return err
 		}
 		u, err := client.Get[client.User](api.CreateUser(ctx, &client.CreateUserParams{IdempotencyKey: new(rand.Text())},
-			client.UserInput{Name: args[0], Role: r, Password: password}))
+			client.UserInput{Name: args[0], Role: r, Password: password, Grants: list}))
 		if err != nil {
 			return err
 		}
@@ -74,8 +81,8 @@ func (a *app) userList() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return printList(a, items, []string{"NAME", "ROLE", "SIGNS IN", "CREATED"}, func(u client.User) []string {
-			return []string{u.Name, string(u.Role), signsIn(u), formatTime(&u.Created)}
+		return printList(a, items, []string{"NAME", "MAY", "SIGNS IN", "GROUPS", "CREATED"}, func(u client.User) []string {
+			return []string{u.Name, rightsText(u.Effective.Role, u.Effective.Grants), signsIn(u), strings.Join(u.Groups, ", "), formatTime(&u.Created)}
 		})
 	})
 	return cmd
@@ -94,13 +101,50 @@ func (a *app) userShow() *cobra.Command {
 }
 
 func (a *app) userSetRole() *cobra.Command {
-	cmd := &cobra.Command{Use: "set-role NAME ROLE", Short: "Change a user's role: read, write or manage", Args: names("NAME", "ROLE")}
+	cmd := &cobra.Command{Use: "set-role NAME ROLE", Short: "Change a user's role over everything: none, read, write or manage", Args: names("NAME", "ROLE")}
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
 		r, err := roleOrNone(args[1])
 		if err != nil {
 			return err
 		}
 		return a.userPatch(ctx, api, args[0], client.UserPatch{Role: &r})
+	})
+	return cmd
+}
+
+func (a *app) userEdit() *cobra.Command {
+	var roleName string
+	var grants grantFlags
+	cmd := &cobra.Command{
+		Use:     "edit NAME",
+		Short:   "Change what a user may, beside what its groups give",
+		Example: "  ovgate user edit anna --role none --grant write:vpool:fast --revoke vpool:slow",
+		Args:    names("NAME"),
+	}
+	cmd.Flags().StringVar(&roleName, "role", "", "over everything: none, read, write or manage")
+	grants.add(cmd, true)
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+		var patch client.UserPatch
+		if roleName != "" {
+			r, err := roleOrNone(roleName)
+			if err != nil {
+				return err
+			}
+			patch.Role = &r
+		}
+		if grants.asked() {
+			now, err := client.Get[client.User](api.GetUser(ctx, args[0]))
+			if err != nil {
+				return err
+			}
+			if patch.Grants, err = grants.of(now.Grants); err != nil {
+				return err
+			}
+		}
+		if patch == (client.UserPatch{}) {
+			return usagef("user edit: say what is to change: --role, --grant or --revoke")
+		}
+		return a.userPatch(ctx, api, args[0], patch)
 	})
 	return cmd
 }
@@ -175,6 +219,15 @@ func (a *app) userDelete() *cobra.Command {
 // printUser prints a user.
 func (a *app) printUser(u client.User) error {
 	rows := [][]string{{"name", u.Name}, {"role", string(u.Role)}, {"signs in", signsIn(u)}}
+	if len(u.Grants)+len(u.Groups) > 0 {
+		rows = append(rows, []string{"grants", strings.Join(grantWords(u.Grants), ", ")})
+		for _, from := range u.Sources {
+			if from.Group != nil {
+				rows = append(rows, []string{"group " + *from.Group, rightsText(from.Rights.Role, from.Rights.Grants)})
+			}
+		}
+		rows = append(rows, []string{"may", rightsText(u.Effective.Role, u.Effective.Grants)})
+	}
 	if e := u.External; e != nil {
 		rows = append(rows, []string{"issuer", e.Issuer}, []string{"subject", e.Subject}, []string{"last sign-in", formatTime(&e.SeenAt)})
 	}
@@ -193,7 +246,8 @@ func signsIn(u client.User) string {
 }
 
 func (a *app) tokenCreate() *cobra.Command {
-	var roleName, user string
+	var user string
+	var limit limitFlags
 	var expires expiryFlag
 	cmd := &cobra.Command{
 		Use:     "create NAME",
@@ -201,16 +255,16 @@ func (a *app) tokenCreate() *cobra.Command {
 		Example: "  OVGATE_TOKEN=$(ovgate user token create backup --role read --expires 720h -o json | jq -r .secret)",
 		Args:    names("NAME"),
 	}
-	cmd.Flags().StringVar(&roleName, "role", string(client.RoleRead), "read, write or manage; at most the user's own")
+	limit.add(cmd)
 	cmd.Flags().StringVar(&user, "user", "", "user it belongs to (default the one who asks)")
 	cmd.Flags().Var(&expires, "expires", "when it ends: after a time such as 720h, or at 2030-01-31 or 2030-01-31T12:00:00Z (default never)")
 	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
-		r, err := roleOrNone(roleName)
+		r, grants, err := limit.limit()
 		if err != nil {
 			return err
 		}
 		t, err := client.Get[client.NewToken](api.CreateToken(ctx, &client.CreateTokenParams{IdempotencyKey: new(rand.Text())},
-			client.TokenInput{Name: args[0], Role: r, User: given(user), Expires: expires.time(time.Now())}))
+			client.TokenInput{Name: args[0], Role: r, Grants: grants, User: given(user), Expires: expires.time(time.Now())}))
 		if err != nil {
 			return err
 		}
@@ -219,7 +273,7 @@ func (a *app) tokenCreate() *cobra.Command {
 			{"id", t.Token.ID},
 			{"name", t.Token.Name},
 			{"user", t.Token.User},
-			{"role", string(t.Token.Role)},
+			{"may", rightsText(t.Token.Role, t.Token.Grants)},
 			{"expires", formatTime(t.Token.Expires)},
 		})
 	})
@@ -278,8 +332,8 @@ func (a *app) tokenList() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return printList(a, items, []string{"ID", "NAME", "USER", "ROLE", "CREATED", "EXPIRES"}, func(t client.Token) []string {
-			return []string{t.ID, t.Name, t.User, string(t.Role), formatTime(&t.Created), formatTime(t.Expires)}
+		return printList(a, items, []string{"ID", "NAME", "USER", "MAY", "CREATED", "EXPIRES"}, func(t client.Token) []string {
+			return []string{t.ID, t.Name, t.User, rightsText(t.Role, t.Grants), formatTime(&t.Created), formatTime(t.Expires)}
 		})
 	})
 	return cmd
