@@ -19,6 +19,7 @@ var notInConsole = map[string]string{
 
 	// Answered by what is read already.
 	"GET /exports/{transfer}":             "reading it keeps it, too",
+	"GET /groups/{group}":                 "GET /groups tells the same of all",
 	"GET /jobs/{job}":                     "GET /jobs tells the same of all",
 	"GET /presets/{preset}":               "GET /presets tells the same of all",
 	"GET /users/{user}":                   "GET /users tells the same of all",
@@ -26,21 +27,6 @@ var notInConsole = map[string]string{
 	"GET /vsphere/centers/{center}":       "GET /vsphere/centers tells the same of all",
 	"GET /vsphere/datastores/{datastore}": "GET /vsphere/datastores tells the same of all",
 	"GET /vsphere/rdms/{rdm}":             "GET /vsphere/rdms tells the same of all",
-
-	// Groups of users are made with the command line.
-	"GET /groups":                           "ovgate group list",
-	"POST /groups":                          "ovgate group create",
-	"GET /groups/{group}":                   "ovgate group show",
-	"PATCH /groups/{group}":                 "ovgate group edit",
-	"DELETE /groups/{group}":                "ovgate group delete",
-	"PUT /groups/{group}/members/{user}":    "ovgate group add",
-	"DELETE /groups/{group}/members/{user}": "ovgate group remove",
-
-	// OAuth2 clients are made with the command line.
-	"GET /clients":                  "ovgate client list",
-	"POST /clients":                 "ovgate client create",
-	"DELETE /clients/{client}":      "ovgate client delete",
-	"POST /clients/{client}/secret": "ovgate client secret",
 
 	// For programs alone.
 	"POST /oauth2/token":                "gives tokens to clients",

@@ -215,6 +215,7 @@ func (p *page) asReader(n *testNode, pages []readerPage) {
 		p.refuses(r)
 	}
 	p.noConsoleErrors()
+	membership(openPage(t), n)
 }
 
 // actions are those that the page shows now.

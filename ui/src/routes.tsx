@@ -3,6 +3,8 @@ import { match } from "./router";
 import { OverviewPage } from "./pages/Overview";
 import { NotFoundPage } from "./pages/NotFound";
 import { Lazy } from "./parts/Lazy";
+import { Within } from "./parts/Within";
+import { anywhere } from "./store/session";
 
 type Values = Record<string, string>;
 
@@ -19,6 +21,11 @@ const loadOperations = () => import("./pages/operations");
 /** A list of the block side, or of users. */
 function list(page: (pages: ListPages) => ComponentChildren): ComponentChildren {
   return <Lazy key="lists" load={loadLists}>{page}</Lazy>;
+}
+
+/** A list of what is on vPools. */
+function listed(page: (pages: ListPages) => ComponentChildren): ComponentChildren {
+  return <Within on={anywhere}>{list(page)}</Within>;
 }
 
 /** A page of the object side. */
@@ -88,24 +95,24 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/", () => <OverviewPage />],
   ["/setup", () => <Lazy key="setup" load={loadFirstRun}>{(f: typeof import("./pages/FirstRun")) => <f.FirstRunPage />}</Lazy>],
   ["/topology", () => <Lazy key="topology" load={loadTopology}>{(t: typeof import("./pages/Topology")) => <t.TopologyPage />}</Lazy>],
-  ["/vdisks", () => list((l) => <l.VDisksPage />)],
-  ["/vdisks/new", () => list((l) => <l.VDisksPage dialog="create" />)],
-  ["/vdisks/import", () => list((l) => <l.VDisksPage dialog="import" />)],
+  ["/vdisks", () => listed((l) => <l.VDisksPage />)],
+  ["/vdisks/new", () => listed((l) => <l.VDisksPage dialog="create" />)],
+  ["/vdisks/import", () => listed((l) => <l.VDisksPage dialog="import" />)],
   ["/vdisks/:name", ({ name = "" }) => <Lazy key="vdisk" load={loadVDisk}>{(v: typeof import("./pages/VDisk")) => <v.VDiskPage key={name} name={name} />}</Lazy>],
-  ["/templates", () => list((l) => <l.TemplatesPage />)],
-  ["/trash", () => list((l) => <l.TrashPage />)],
+  ["/templates", () => listed((l) => <l.TemplatesPage />)],
+  ["/trash", () => listed((l) => <l.TrashPage />)],
   ["/vpools", () => list((l) => <l.VPoolsPage />)],
   ["/vpools/new", () => list((l) => <l.VPoolsPage dialog="create" />)],
   ["/vpools/recover", () => list((l) => <l.VPoolsPage dialog="recover" />)],
-  ["/vpools/:name", ({ name = "" }) => <Lazy key="vpool" load={loadVPool}>{(v: typeof import("./pages/VPool")) => <v.VPoolPage key={name} name={name} />}</Lazy>],
-  ["/iscsi", () => list((l) => <l.ISCSIPage />)],
-  ["/iscsi/new", () => list((l) => <l.ISCSIPage create />)],
-  ["/iscsi/:iqn", ({ iqn = "" }) => <Lazy key="target" load={loadTarget}>{(t: typeof import("./pages/Target")) => <t.TargetPage key={iqn} iqn={iqn} />}</Lazy>],
+  ["/vpools/:name", ({ name = "" }) => <Within on={`vpool:${name}`}><Lazy key="vpool" load={loadVPool}>{(v: typeof import("./pages/VPool")) => <v.VPoolPage key={name} name={name} />}</Lazy></Within>],
+  ["/iscsi", () => listed((l) => <l.ISCSIPage />)],
+  ["/iscsi/new", () => listed((l) => <l.ISCSIPage create />)],
+  ["/iscsi/:iqn", ({ iqn = "" }) => <Within on={anywhere}><Lazy key="target" load={loadTarget}>{(t: typeof import("./pages/Target")) => <t.TargetPage key={iqn} iqn={iqn} />}</Lazy></Within>],
   ["/alba", () => object((o) => <o.AlbaPage />)],
   ["/alba/presets/new", () => object((o) => <o.AlbaPage createPreset />)],
   ["/backends", () => object((o) => <o.BackendsPage />)],
   ["/backends/new", () => object((o) => <o.BackendsPage create />)],
-  ["/backends/:name", ({ name = "" }) => object((o) => <o.BackendPage key={name} name={name} />)],
+  ["/backends/:name", ({ name = "" }) => <Within on={`backend:${name}`}>{object((o) => <o.BackendPage key={name} name={name} />)}</Within>],
   ["/disks", () => object((o) => <o.DisksPage />)],
   ["/disks/claim", () => object((o) => <o.DisksPage claim />)],
   ["/disks/:number", ({ number = "" }) => numbered(number, (n) => object((o) => <o.DiskPage key={n} number={n} />))],
@@ -120,14 +127,14 @@ const routes: [string, (values: Values) => ComponentChildren][] = [
   ["/vsphere/import", () => integration((i) => <i.VSpherePage dialog="import" />)],
   ["/vsphere/rdms/new", () => integration((i) => <i.VSpherePage dialog="rdm" />)],
   ["/performance", () => <Lazy key="performance" load={loadPerformance}>{(p: typeof import("./pages/Performance")) => <p.PerformancePage />}</Lazy>],
-  ["/tasks", () => operations((o) => <o.TasksPage />)],
+  ["/tasks", () => <Within on={anywhere}>{operations((o) => <o.TasksPage />)}</Within>],
   ["/alerts", () => operations((o) => <o.AlertsPage />)],
   ["/alerts/rules/new", () => operations((o) => <o.AlertsPage dialog="rule" />)],
   ["/alerts/thresholds/new", () => operations((o) => <o.AlertsPage dialog="threshold" />)],
   ["/alerts/channels/new", () => operations((o) => <o.AlertsPage dialog="channel" />)],
   ["/alerts/silences/new", () => operations((o) => <o.AlertsPage dialog="silence" />)],
   ["/events", () => operations((o) => <o.EventsPage />)],
-  ["/schedules", () => operations((o) => <o.SchedulesPage />)],
+  ["/schedules", () => <Within on={anywhere}>{operations((o) => <o.SchedulesPage />)}</Within>],
   ["/audit", () => operations((o) => <o.AuditPage />)],
   ["/settings", () => operations((o) => <o.SettingsPage />)],
   ["/nodes", () => nodes()],

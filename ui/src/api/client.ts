@@ -61,6 +61,13 @@ export function whenSignedOut(act: () => void): void {
   onSignedOut = act;
 }
 
+let closed: (op: string) => string | undefined = () => undefined;
+
+/** Registers what tells why an operation that reads is not even asked for. */
+export function whenReading(why: (op: string) => string | undefined): void {
+  closed = why;
+}
+
 /** Draws a key for one create. crypto.randomUUID is missing on plain http, getRandomValues is not. */
 export function newKey(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
@@ -81,6 +88,10 @@ export async function callBytes<K extends keyof Ops>(op: K, args: Args<K>): Prom
 
 async function ask<K extends keyof Ops>(op: K, args: Args<K>): Promise<Response> {
   const [method, template] = op.split(" ") as [string, string];
+  const why = method === "GET" ? closed(op) : undefined;
+  if (why) {
+    throw new ApiError(403, { code: "forbidden", message: why });
+  }
   const headers: Record<string, string> = { Accept: "application/json" };
   if (method !== "GET") {
     headers["X-CSRF-Token"] = cookie("ovgate_csrf");

@@ -2,6 +2,7 @@ import type { Health, HealthCause, Performance, Status } from "../api/gen";
 import { bytes, count, latency } from "../format";
 import { nodeSamples } from "../store/metrics";
 import { useNodes, useStatus } from "../store/reads";
+import { denied } from "../store/session";
 import { Age, Seen } from "../parts/Age";
 import { Charts } from "../parts/Charts";
 import { Lazy } from "../parts/Lazy";
@@ -19,6 +20,7 @@ const loadMore = () => import("./OverviewMore");
 /** The node at a glance: health with causes, capacity, live performance, what goes on and happened, counts. */
 export function OverviewPage() {
   const status = useStatus();
+  const all = !denied("read");
   const several = (useNodes().data?.items.length ?? 0) > 1;
   return (
     <Page title="Overview">
@@ -26,15 +28,19 @@ export function OverviewPage() {
         {(s) => (
           <div class="grid">
             {s.health.causes.length > 0 && <HealthCard status={s} />}
-            <Checklist status={s} />
+            {all && <Checklist status={s} />}
             {s.health.causes.length === 0 && <HealthCard status={s} />}
             <CapacityCard status={s} class={width(s)} />
             <IOPSCard status={s} class={width(s)} />
             <LatencyCard status={s} class={width(s)} />
-            <Charts kind="node" id={s.node.id} name={s.node.name} />
-            <Lazy load={loadMore} waiting={null}>
-              {(m) => <m.OverviewMore status={s} several={several} />}
-            </Lazy>
+            {all && (
+              <>
+                <Charts kind="node" id={s.node.id} name={s.node.name} />
+                <Lazy load={loadMore} waiting={null}>
+                  {(m) => <m.OverviewMore status={s} several={several} />}
+                </Lazy>
+              </>
+            )}
             <CountsCard status={s} />
             <NodeCard status={s} />
           </div>

@@ -4,7 +4,6 @@ import type { NewToken, Role, Token } from "../api/gen";
 import { navigate, query } from "../router";
 import { reload } from "../store/query";
 import { useTokens } from "../store/reads";
-import { denied } from "../store/session";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { Age, Until } from "../parts/Age";
@@ -16,13 +15,14 @@ import { SelectField, TextField } from "../parts/Field";
 import { Load } from "../parts/Load";
 import { FormError, Notice } from "../parts/Notice";
 import { Empty, Page } from "../parts/Page";
-import { roleOptions } from "../parts/roles";
+import { ScopeField, limitOf } from "../parts/ScopeField";
 import { TableTools } from "../parts/TableTools";
+import { Tabs } from "../parts/Tabs";
+import { rightsText } from "../parts/roles";
+import { ClientsTab } from "./Clients";
 
 /** Bearer tokens for programs: one's own, or everybody's for who manages. */
 export function TokensPage({ create = false }: { create?: boolean }) {
-  const filter = { cursor: query.value.get("cursor") ?? undefined };
-  const tokens = useTokens(filter);
   return (
     <Page
       title="Tokens"
@@ -32,37 +32,52 @@ export function TokensPage({ create = false }: { create?: boolean }) {
         </Button>
       }
     >
-      <Load query={tokens}>
-        {(list) =>
-          list.items.length > 0 || filter.cursor ? (
-            <>
-              <div class="toolbar">
-                <TableTools table="tokens" noun="token" columns={columns} read={(cursor, limit) => call("GET /tokens", { query: { cursor, limit } })} />
-              </div>
-              <DataTable label="Tokens" table="tokens" columns={columns} rows={list.items} rowKey={(t) => t.id} next={list.next} />
-            </>
-          ) : (
-            <Empty
-              title="No tokens yet"
-              text="A token lets a program use the API with a role of its own, without a password."
-              command="OVGATE_URL=… OVGATE_TOKEN=… ovgate vdisk list"
-            >
-              <Button kind="primary" onClick={() => navigate("/tokens/new")}>
-                Create token
-              </Button>
-            </Empty>
-          )
-        }
-      </Load>
+      <Tabs
+        label="Tokens and clients"
+        param="tab"
+        tabs={[
+          { id: "tokens", title: "Tokens", content: <TokenList /> },
+          { id: "clients", title: "OAuth2 clients", content: <ClientsTab /> },
+        ]}
+      />
       {create && <CreateToken onClose={() => navigate("/tokens")} />}
     </Page>
+  );
+}
+
+function TokenList() {
+  const filter = { cursor: query.value.get("cursor") ?? undefined };
+  const tokens = useTokens(filter);
+  return (
+    <Load query={tokens}>
+      {(list) =>
+        list.items.length > 0 || filter.cursor ? (
+          <>
+            <div class="toolbar">
+              <TableTools table="tokens" noun="token" columns={columns} read={(cursor, limit) => call("GET /tokens", { query: { cursor, limit } })} />
+            </div>
+            <DataTable label="Tokens" table="tokens" columns={columns} rows={list.items} rowKey={(t) => t.id} next={list.next} />
+          </>
+        ) : (
+          <Empty
+            title="No tokens yet"
+            text="A token lets a program use the API with a role of its own, without a password."
+            command="OVGATE_URL=… OVGATE_TOKEN=… ovgate vdisk list"
+          >
+            <Button kind="primary" onClick={() => navigate("/tokens/new")}>
+              Create token
+            </Button>
+          </Empty>
+        )
+      }
+    </Load>
   );
 }
 
 const columns: Column<Token>[] = [
   { key: "name", csv: (t) => t.name, title: "Name", cell: (t) => t.name },
   { key: "user", csv: (t) => t.user, title: "User", cell: (t) => t.user },
-  { key: "role", csv: (t) => t.role, title: "Role", cell: (t) => t.role },
+  { key: "may", csv: (t) => rightsText(t.role, t.grants), title: "May", wrap: true, cell: (t) => rightsText(t.role, t.grants) },
   { key: "created", csv: (t) => t.created, title: "Created", right: true, cell: (t) => <Age at={t.created} /> },
   { key: "expires", csv: (t) => t.expires, title: "Expires", cell: (t) => <Until at={t.expires} /> },
   { key: "actions", title: "Action", right: true, cell: (t) => <Revoke token={t} /> },
@@ -107,11 +122,12 @@ function CreateToken({ onClose }: { onClose: () => void }) {
   const submit = useSubmit();
   const [name, setName] = useState("");
   const [role, setRole] = useState<Role>("read");
+  const [scope, setScope] = useState("");
   const [days, setDays] = useState("90");
   const [made, setMade] = useState<NewToken | undefined>(undefined);
   const create = async (key: string) => {
     const expires = days ? { expires: new Date(Date.now() + Number(days) * dayMs).toISOString() } : {};
-    setMade(await call("POST /tokens", { key, body: { name: name.trim(), role, ...expires } }));
+    setMade(await call("POST /tokens", { key, body: { name: name.trim(), ...limitOf(role, scope), ...expires } }));
     reload("tokens");
   };
   if (made) {
@@ -143,14 +159,7 @@ function CreateToken({ onClose }: { onClose: () => void }) {
           error={submit.at("name")}
           input={{ autofocus: true }}
         />
-        <SelectField
-          label="Role"
-          name="role"
-          value={role}
-          onValue={(r) => setRole(r as Role)}
-          options={roleOptions.filter((o) => !denied(o.value))}
-          error={submit.at("role")}
-        />
+        <ScopeField role={role} onRole={setRole} scope={scope} onScope={setScope} submit={submit} />
         <SelectField
           label="Expires after"
           name="expires"
@@ -159,7 +168,7 @@ function CreateToken({ onClose }: { onClose: () => void }) {
           options={lifetimes}
           error={submit.at("expires")}
         />
-        <FormError submit={submit} fields={["name", "role", "expires"]} />
+        <FormError submit={submit} fields={["name", "role", "grants", "expires"]} />
         <div class="dialog-foot">
           <Button onClick={onClose}>Cancel</Button>
           <Button type="submit" kind="primary" busy={submit.busy}>

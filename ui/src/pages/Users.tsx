@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { call } from "../api/client";
-import type { Role, User, UserList } from "../api/gen";
+import type { RoleOrNone, User, UserList } from "../api/gen";
 import { navigate, query } from "../router";
 import { whilePending } from "../store/pending";
 import { asApiError, patch, reload } from "../store/query";
@@ -13,13 +13,17 @@ import { Button } from "../parts/Button";
 import { DataTable, type Column } from "../parts/DataTable";
 import { Confirm, Dialog } from "../parts/Dialog";
 import { SelectField, TextField } from "../parts/Field";
+import { FormDialog } from "../parts/FormDialog";
+import { GrantsField, grantsOf } from "../parts/GrantsField";
 import { Load } from "../parts/Load";
 import { FormError, Notice } from "../parts/Notice";
-import { Page } from "../parts/Page";
+import { Facts, Page } from "../parts/Page";
 import { NewPasswordField } from "../parts/PasswordField";
 import { SearchBox } from "../parts/SearchBox";
-import { roleOptions } from "../parts/roles";
 import { TableTools } from "../parts/TableTools";
+import { Tabs } from "../parts/Tabs";
+import { rightsText, roleOrNoneOptions } from "../parts/roles";
+import { GroupsTab } from "./Groups";
 import { PasswordDialog } from "./PasswordDialog";
 
 /** Users and their roles. */
@@ -42,11 +46,26 @@ export function UsersPage({ create = false }: { create?: boolean }) {
         </Button>
       }
     >
-      <div class="toolbar" role="search">
-        <SearchBox label="Filter users by name" />
-        <TableTools table="users" noun="user" columns={columns} read={(cursor, limit) => call("GET /users", { query: { ...filter, cursor, limit } })} />
-      </div>
-      <List filter={filter} />
+      <Tabs
+        label="Users and groups"
+        param="tab"
+        tabs={[
+          {
+            id: "users",
+            title: "Users",
+            content: (
+              <div class="stack">
+                <div class="toolbar" role="search">
+                  <SearchBox label="Filter users by name" />
+                  <TableTools table="users" noun="user" columns={columns} read={(cursor, limit) => call("GET /users", { query: { ...filter, cursor, limit } })} />
+                </div>
+                <List filter={filter} />
+              </div>
+            ),
+          },
+          { id: "groups", title: "Groups", content: <GroupsTab /> },
+        ]}
+      />
       {create && <CreateUser onClose={() => navigate("/users")} />}
     </Page>
   );
@@ -66,6 +85,8 @@ function List({ filter }: { filter: { q?: string; cursor?: string } }) {
 const columns: Column<User>[] = [
   { key: "name", csv: (u) => u.name, title: "Name", cell: (u) => (u.name === session.value?.user ? `${u.name} (you)` : u.name) },
   { key: "role", csv: (u) => u.role, title: "Role", cell: (u) => (u.external ? `${u.role}, by its groups` : <RoleChoice user={u} />) },
+  { key: "may", csv: (u) => rightsText(u.effective.role, u.effective.grants), title: "May in all", wrap: true, cell: (u) => rightsText(u.effective.role, u.effective.grants) },
+  { key: "groups", csv: (u) => u.groups.join(", "), title: "Groups", wrap: true, cell: (u) => u.groups.join(", ") },
   { key: "from", csv: (u) => (u.external ? u.external.issuer : "password"), title: "Signs in", cell: (u) => (!u.external ? "Password" : u.external.counts ? "Provider" : "Provider, refused now") },
   { key: "created", csv: (u) => u.created, title: "Created", right: true, cell: (u) => <Age at={u.created} /> },
   { key: "actions", title: "Actions", right: true, cell: (u) => <UserActions user={u} /> },
@@ -73,8 +94,8 @@ const columns: Column<User>[] = [
 
 function RoleChoice({ user }: { user: User }) {
   // Shown before the node has agreed, and as it was if it does not.
-  const show = (role: Role) => patch<UserList>("users?", (list) => ({ ...list, items: list.items.map((u) => (u.name === user.name ? { ...u, role } : u)) }));
-  const change = async (role: Role) => {
+  const show = (role: RoleOrNone) => patch<UserList>("users?", (list) => ({ ...list, items: list.items.map((u) => (u.name === user.name ? { ...u, role } : u)) }));
+  const change = async (role: RoleOrNone) => {
     show(role);
     try {
       await whilePending(user.name, () => call("PATCH /users/{user}", { path: { user: user.name }, body: { role } }));
@@ -92,10 +113,10 @@ function RoleChoice({ user }: { user: User }) {
       aria-label={`Role of ${user.name}`}
       value={user.role}
       onChange={(event) => {
-        void change(event.currentTarget.value as Role);
+        void change(event.currentTarget.value as RoleOrNone);
       }}
     >
-      {roleOptions.map((o) => (
+      {roleOrNoneOptions.map((o) => (
         <option key={o.value} value={o.value}>
           {o.value}
         </option>
@@ -105,11 +126,14 @@ function RoleChoice({ user }: { user: User }) {
 }
 
 function UserActions({ user }: { user: User }) {
-  const [open, setOpen] = useState<"password" | "delete" | undefined>(undefined);
+  const [open, setOpen] = useState<"rights" | "password" | "delete" | undefined>(undefined);
   const close = () => setOpen(undefined);
   const own = user.name === session.value?.user;
   return (
     <>
+      <Button small label={`Rights of ${user.name}`} onClick={() => setOpen("rights")}>
+        Rights
+      </Button>{" "}
       <Button
         small
         label={`Set password of ${user.name}`}
@@ -127,6 +151,7 @@ function UserActions({ user }: { user: User }) {
       >
         Delete
       </Button>
+      {open === "rights" && <RightsDialog user={user} onClose={close} />}
       {open === "password" && <PasswordDialog user={user.name} own={own} external={Boolean(user.external)} onClose={close} />}
       {open === "delete" && (
         <Confirm
@@ -147,10 +172,40 @@ function UserActions({ user }: { user: User }) {
   );
 }
 
+/** What a user may and where it comes from, and its own roles on vPools and backends. */
+function RightsDialog({ user, onClose }: { user: User; onClose: () => void }) {
+  const submit = useSubmit();
+  const [grants, setGrants] = useState(grantsOf(user.grants));
+  return (
+    <FormDialog
+      title={`Rights of ${user.name}`}
+      verb="Save"
+      needs="manage"
+      submit={submit}
+      fields={["grants"]}
+      save={async () => {
+        await call("PATCH /users/{user}", { path: { user: user.name }, body: { grants } });
+        toast("ok", `The rights of ${user.name} are changed`);
+        reload("users");
+        onClose();
+      }}
+      onClose={onClose}
+    >
+      <Facts
+        rows={[
+          ...user.sources.map((from): [string, string] => [from.group ? `By group ${from.group}` : "By itself", rightsText(from.rights.role, from.rights.grants)]),
+          ["In all", rightsText(user.effective.role, user.effective.grants)],
+        ]}
+      />
+      <GrantsField value={grants} onValue={setGrants} known={user.grants} error={submit.at("grants")} />
+    </FormDialog>
+  );
+}
+
 function CreateUser({ onClose }: { onClose: () => void }) {
   const submit = useSubmit();
   const [name, setName] = useState("");
-  const [role, setRole] = useState<Role>("read");
+  const [role, setRole] = useState<RoleOrNone>("read");
   const [password, setPassword] = useState("");
   const create = async (key: string) => {
     await call("POST /users", { key, body: { name: name.trim(), role, password } });
@@ -181,8 +236,8 @@ function CreateUser({ onClose }: { onClose: () => void }) {
           label="Role"
           name="role"
           value={role}
-          onValue={(r) => setRole(r as Role)}
-          options={roleOptions}
+          onValue={(r) => setRole(r as RoleOrNone)}
+          options={roleOrNoneOptions}
           error={submit.at("role")}
         />
         <NewPasswordField

@@ -28,6 +28,7 @@ import { LineageTab } from "./Lineage";
 import { MaintenanceTab } from "./Maintenance";
 import { CreateSnapshotDialog, noSnapshot, SnapshotsTab } from "./Snapshots";
 import { VDiskTag, vdiskFace } from "../parts/StateTag";
+import { Within } from "../parts/Within";
 import { CancelHandoverDialog, CancelMoveDialog, JournalCopyDialog, mirrored, MoveToNodeDialog, MoveToVPoolDialog, StealDialog } from "./VDiskNode";
 import { CacheDialog, GrowDialog, HistoryDialog, LabelsDialog, LimitsDialog, PublishDialog, RenameVDiskDialog } from "./VDiskDialogs";
 import { limits } from "./TargetGroups";
@@ -43,33 +44,35 @@ export function VDiskPage({ name }: { name: string }) {
     }
   }, [v?.name]);
   return (
-    <Page
-      title={name}
-      crumbs={[{ to: "/vdisks", text: "vDisks" }]}
-      state={
-        v && (
-          <>
-            <VDiskTag state={v.state} reason={v.stateReason} /> <EventsOf object={"vdisk " + v.name} />
-          </>
-        )
-      }
-      actions={v && <Actions vdisk={v} />}
-    >
-      <Load query={vdisk} lines={8}>
-        {(shown) => (
-          <Tabs
-            label="Parts of the vDisk"
-            param="tab"
-            tabs={[
-              { id: "overview", title: "Overview", content: <OverviewTab vdisk={shown} /> },
-              { id: "snapshots", title: "Snapshots", content: <SnapshotsTab vdisk={shown} /> },
-              { id: "lineage", title: "Lineage", content: <LineageTab vdisk={shown} /> },
-              { id: "maintenance", title: "Maintenance", content: <MaintenanceTab vdisk={shown} /> },
-            ]}
-          />
-        )}
-      </Load>
-    </Page>
+    <Within on={v && `vpool:${v.vpool}`}>
+      <Page
+        title={name}
+        crumbs={[{ to: "/vdisks", text: "vDisks" }]}
+        state={
+          v && (
+            <>
+              <VDiskTag state={v.state} reason={v.stateReason} /> <EventsOf object={"vdisk " + v.name} />
+            </>
+          )
+        }
+        actions={v && <Actions vdisk={v} />}
+      >
+        <Load query={vdisk} lines={8}>
+          {(shown) => (
+            <Tabs
+              label="Parts of the vDisk"
+              param="tab"
+              tabs={[
+                { id: "overview", title: "Overview", content: <OverviewTab vdisk={shown} /> },
+                { id: "snapshots", title: "Snapshots", content: <SnapshotsTab vdisk={shown} /> },
+                { id: "lineage", title: "Lineage", content: <LineageTab vdisk={shown} /> },
+                { id: "maintenance", title: "Maintenance", content: <MaintenanceTab vdisk={shown} /> },
+              ]}
+            />
+          )}
+        </Load>
+      </Page>
+    </Within>
   );
 }
 

@@ -1,8 +1,8 @@
 import type { ComponentChildren } from "preact";
 import { useId } from "preact/hooks";
 import type { Role } from "../api/gen";
-import { denied } from "../store/session";
 import { toast } from "../store/toasts";
+import { useDenied } from "./Within";
 
 type Props = {
   children: ComponentChildren;
@@ -22,6 +22,7 @@ type Props = {
 /** A button that, when it may not act, stays reachable and says why. */
 export function Button(props: Props) {
   const id = useId();
+  const denied = useDenied();
   const reason = (props.needs && denied(props.needs)) ?? props.reason;
   const classes = ["btn", props.kind, props.small && "small", props.icon && "icon"].filter(Boolean).join(" ");
   return (

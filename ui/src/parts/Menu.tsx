@@ -1,8 +1,8 @@
 import { Fragment } from "preact";
 import { useId, useRef } from "preact/hooks";
 import type { Role } from "../api/gen";
-import { denied } from "../store/session";
 import { Anchored } from "./Anchored";
+import { useDenied } from "./Within";
 
 export type MenuItem = {
   text: string;
@@ -19,10 +19,6 @@ export type MenuItem = {
 export type MenuGroup = { title?: string; items: MenuItem[] };
 
 type Props = { groups: MenuGroup[]; text?: string; label?: string; small?: boolean };
-
-function reasonOf(item: MenuItem): string | undefined {
-  return (item.needs && denied(item.needs)) ?? item.reason;
-}
 
 /** A menu of actions behind a button: what a row of buttons has no room for. */
 export function Menu({ groups, text = "More", label, small }: Props) {
@@ -50,6 +46,8 @@ type ItemsProps = { groups: MenuGroup[]; label: string; items: () => HTMLElement
 
 function Items({ groups, label, items, close }: ItemsProps) {
   const id = useId();
+  const denied = useDenied();
+  const reasonOf = (item: MenuItem) => (item.needs && denied(item.needs)) ?? item.reason;
   const all = groups.flatMap((g) => g.items);
   const first = all[0] && reasonOf(all[0]);
   // One reason for all is said once.

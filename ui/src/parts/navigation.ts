@@ -1,13 +1,22 @@
 // The pages that the navigation and the command palette lead to.
 import type { Counts } from "../api/gen";
-import { denied } from "../store/session";
+import { denied, session } from "../store/session";
 import type { IconName } from "./Icon";
 
 export type Entry = { to: string; text: string; icon: IconName; count?: number | undefined };
 
-/** Groups of pages for who is signed in. */
+/** Groups of pages for who is signed in: who has a role on some vPools alone has no others to read. */
 export function navigation(counts?: Counts): [string, Entry[]][] {
   const manager = !denied("manage");
+  const all = pages(manager, counts);
+  if (!denied("read")) {
+    return all;
+  }
+  const own = ["/", "/vdisks", "/vpools", "/templates", "/iscsi", "/tasks", "/schedules", "/tokens", "/docs", ...(session.value?.grants.some((g) => g.scope.startsWith("backend:")) ? ["/backends"] : [])];
+  return all.map(([title, entries]) => [title, entries.filter((e) => own.includes(e.to))] as [string, Entry[]]).filter(([, entries]) => entries.length > 0);
+}
+
+function pages(manager: boolean, counts?: Counts): [string, Entry[]][] {
   return [
     [
       "",

@@ -1,4 +1,5 @@
-import type { Role } from "../api/gen";
+import type { Grant, Role, RoleOrNone } from "../api/gen";
+import { scopeName } from "../store/session";
 
 /** Roles and what they allow, least first. */
 export const roleOptions: { value: Role; text: string }[] = [
@@ -6,3 +7,19 @@ export const roleOptions: { value: Role; text: string }[] = [
   { value: "write", text: "write: also create, change and remove vDisks" },
   { value: "manage", text: "manage: also vPools, users and tokens" },
 ];
+
+/** The same, and none. */
+export const roleOrNoneOptions: { value: RoleOrNone; text: string }[] = [
+  { value: "none", text: "none: only what is given on vPools and backends" },
+  ...roleOptions,
+];
+
+/** A grant in words. */
+export function grantText(g: Grant): string {
+  return `${g.role} on ${scopeName(g).replace(":", " ")}${g.exists ? "" : " (gone)"}`;
+}
+
+/** In words what somebody may do. */
+export function rightsText(role: RoleOrNone, grants: Grant[]): string {
+  return [...(role === "none" ? [] : [role]), ...grants.map(grantText)].join(", ") || "nothing";
+}

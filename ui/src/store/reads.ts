@@ -19,6 +19,7 @@ import type {
   Job,
   JoinTokenList,
   MemberList,
+  OAuthClientList,
   OrphanList,
   PortalList,
   RDMList,
@@ -30,6 +31,7 @@ import type {
   TargetList,
   TokenList,
   TrashList,
+  UserGroupList,
   UserList,
   VDisk,
   VDiskList,
@@ -312,4 +314,12 @@ export function useTokens(filter: ListFilter): Query<TokenList> {
   return useQuery("tokens?" + JSON.stringify(filter), () =>
     call("GET /tokens", { query: { ...filter, limit: pageSize } }),
   );
+}
+
+export function useGroups(filter: ListFilter): Query<UserGroupList> {
+  return useQuery("groups?" + JSON.stringify(filter), () => call("GET /groups", { query: { ...filter, limit: pageSize } }));
+}
+
+export function useClients(filter: ListFilter): Query<OAuthClientList> {
+  return useQuery("clients?" + JSON.stringify(filter), () => call("GET /clients", { query: { ...filter, limit: pageSize } }));
 }

@@ -1,7 +1,7 @@
 // Who is signed in and what the role allows. The node decides; the console only explains.
 import { computed, signal } from "@preact/signals";
-import { call, whenSignedOut } from "../api/client";
-import type { OidcAnswerInput, Role, RoleOrNone, Session, Setup } from "../api/gen";
+import { call, whenReading, whenSignedOut } from "../api/client";
+import type { Grant, OidcAnswerInput, Role, RoleOrNone, Session, Setup } from "../api/gen";
 import { navigate } from "../router";
 import { closeStream, openStream } from "../api/events";
 import { forgetAll, withoutReads } from "./query";
@@ -24,14 +24,43 @@ const rank: Record<RoleOrNone, number> = { none: 0, read: 1, write: 2, manage: 3
 
 export const role = computed<RoleOrNone | undefined>(() => session.value?.role ?? undefined);
 
-/** Why the role does not allow an action that needs another one; undefined when it does. */
-export function denied(needs: Role): string | undefined {
+/** The place of an action that may be about any vPool or backend: the node says where it is allowed. */
+export const anywhere = "anywhere";
+
+/** Why one may not act without a role; undefined when one may. on: "vpool:NAME", "backend:NAME", anywhere, or the cluster. */
+export function denied(needs: Role, on?: string): string | undefined {
   const have = role.value;
   if (have && rank[have] >= rank[needs]) {
     return undefined;
   }
+  const grants = (session.value?.grants ?? []).filter((g) => g.exists);
+  const here = grants.filter((g) => on === anywhere || on === scopeName(g));
+  if (here.some((g) => rank[g.role] >= rank[needs])) {
+    return undefined;
+  }
+  if (here[0] && on !== anywhere) {
+    return `Needs role ${needs} on ${on?.replace(":", " ")}; you have ${here[0].role} there`;
+  }
   return `Needs role ${needs}; you have ${have ?? "none"}`;
 }
+
+/** A grant's scope as people write it. */
+export function scopeName(g: Grant): string {
+  return `${g.scope.split(":")[0]}:${g.name}`;
+}
+
+/** What is read with a role on some vPools or backends alone, as beginnings of operations. */
+const scopedReads = [
+  "backends", "clients", "documents", "events/codes", "exports", "imports", "iscsi/sessions", "jobs", "nodes", "portals",
+  "schedule", "session", "setup", "status", "targets", "tokens", "trash", "vdisks", "version", "vpools",
+];
+
+/** Why something is not read: the node would refuse it, which the browser reports each time. */
+whenReading((op) => {
+  const path = op.replace("GET /", "");
+  const closed = /^nodes\/.*\/|^users/.test(path) || !scopedReads.some((r) => path === r || path.startsWith(r + "/") || path === r + "s");
+  return session.value?.user && denied("read") && closed ? denied("read") : undefined;
+});
 
 /** Reads session and set-up state and opens the stream for a user who is signed in. */
 export async function loadSession(): Promise<void> {

@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-CQR7ZGYH.js";import"/assets/chunk-W2HHWF76.js";import"/assets/chunk-Z5MQMCH7.js";import"/assets/chunk-P42QZRUK.js";import"/assets/chunk-L5TBKNNT.js";import"/assets/chunk-XAGIKY2M.js";import"/assets/chunk-ABFHAIXN.js";import"/assets/chunk-7JPAS7TJ.js";import"/assets/chunk-Y442AB2F.js";import"/assets/chunk-CQ5ZC6JY.js";export{a as RestoredCards};

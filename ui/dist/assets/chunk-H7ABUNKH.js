@@ -1,1 +1,0 @@
-var e=[{value:"read",text:"read: see everything but secrets"},{value:"write",text:"write: also create, change and remove vDisks"},{value:"manage",text:"manage: also vPools, users and tokens"}];export{e as a};

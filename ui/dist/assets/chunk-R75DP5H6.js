@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-F5QQE5MA.js";import{d as r}from"/assets/chunk-TBHRDTBM.js";import{ca as e}from"/assets/chunk-CQ5ZC6JY.js";var d=()=>import("/assets/History-KB3ZK5TU.js");function f({at:t,...a}){let o=r().data?.node.name,i=!!(t&&o&&t!==o);return e(n,{load:d,children:({History:s})=>e(s,{...a,elsewhere:i})})}export{f as a};

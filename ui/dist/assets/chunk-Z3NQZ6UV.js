@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-F5QQE5MA.js";import{ca as t,r as e}from"/assets/chunk-CQ5ZC6JY.js";var p=()=>import("/assets/Peek-TEC5HV7J.js");function a({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{a};
