@@ -213,7 +213,7 @@ type look struct {
 }
 
 var looks = map[string]look{
-	"UpdateVPool": {}, "UpdateVDisk": {}, "UpdateBackend": {}, "UpdateCloud": {}, "UpdateCenter": {}, "UpdatePreset": {}, "UpdateUser": {}, "UpdateGroup": {}, "AddGroupMember": {strip: 2}, "RemoveGroupMember": {strip: 2}, "SetOidc": {},
+	"UpdateVPool": {}, "UpdateVDisk": {}, "UpdateBackend": {}, "UpdateCloud": {}, "UpdateCenter": {}, "UpdatePreset": {}, "UpdateUser": {}, "UpdateGroup": {}, "SetOidc": {},
 	"SetVDiskQos": {1, "qos"}, "SetVDiskCache": {1, "cache"}, "SetVDiskHistory": {1, "history"}, "SetVDiskDtl": {1, "dtl"}, "SetTargetPortals": {strip: 1},
 }
 

@@ -272,6 +272,14 @@ func TestScopedWork(t *testing.T) {
 			break
 		}
 	}
+	// In a target with vDisks of others it is not told how to sign in; its own vDisk leaves there.
+	olga.must("UnpublishVDisk", vals("vdisk", "one"), `{"force":true}`)
+	s.must("PublishVDisk", vals("vdisk", "one"), `{"target":"hushtarget"}`)
+	publish := s.ops["PublishVDisk"]
+	if a := s.do(request{method: publish.method, path: fill(publish.path, vals("vdisk", "one")), header: bearer(olga.token)}); a.status != 403 || strings.Contains(string(a.body), hushed) {
+		t.Errorf("in a target of others: %d %s", a.status, a.body)
+	}
+	olga.must("UnpublishVDisk", vals("vdisk", "one"), `{"force":true}`)
 	// Totals and pages are of what is seen.
 	var status struct {
 		Counts struct{ Vpools, Vdisks int }
@@ -306,6 +314,29 @@ func TestScopedWork(t *testing.T) {
 	op := s.ops["CommitVDisk"]
 	if a := s.do(request{method: op.method, path: fill(op.path, vals("vdisk", "one")), header: bearer(olga.token)}); a.status != 403 {
 		t.Errorf("after the grant was lowered: %d %s", a.status, a.body)
+	}
+}
+
+// TestRightsAudited: the audit log has what somebody was allowed before a change, and after it.
+func TestRightsAudited(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	s.member()
+	s.must("CreateGroup", nil, `{"name":"ops","role":"read"}`)
+	s.must("UpdateGroup", vals("group", "ops"), `{"role":"write","grants":[{"role":"manage","scope":"vpool:ours"}]}`)
+	s.must("AddGroupMember", vals("group", "ops", "user", "olga"), "")
+	s.must("UpdateUser", vals("user", "olga"), `{"grants":[]}`)
+	for op, want := range map[string][]string{
+		"UpdateGroup":    {`"object":"group ops"`, `"before":"read"`, `"after":"write"`, `vpool:ours`},
+		"AddGroupMember": {`"object":"group ops user olga"`},
+		"UpdateUser":     {`"object":"user olga"`, `"field":"grants"`, `manage`},
+	} {
+		a := s.must("ListAudit", vals("?operation", op), "")
+		for _, text := range want {
+			if !strings.Contains(string(a.body), text) {
+				t.Errorf("%s: no %s in %s", op, text, a.body)
+			}
+		}
 	}
 }
 

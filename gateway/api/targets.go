@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"math"
+	"net/http"
 	"slices"
 	"time"
 
@@ -117,6 +118,9 @@ func (s *Server) PublishVDisk(ctx context.Context, r PublishVDiskRequestObject) 
 			}
 		}
 	}
+	if err := s.mayConnect(ctx, r.VDisk); err != nil {
+		return nil, err
+	}
 	c, err := s.opt.Control.Publish(ctx, r.VDisk, opt)
 	if err != nil {
 		return nil, err
@@ -128,6 +132,27 @@ func (s *Server) PublishVDisk(ctx context.Context, r PublishVDiskRequestObject) 
 		MutualUser: c.Credentials.MutualUser, MutualSecret: c.Credentials.MutualSecret,
 		Commands: ConnectCommands{Libiscsi: c.Commands.Libiscsi, Iscsiadm: c.Commands.Iscsiadm, Esxi: c.Commands.ESXi, Windows: c.Commands.Windows},
 	}, nil
+}
+
+// mayConnect refuses a caller who would be told how to sign in to a shared target that others have
+// vDisks in.
+func (s *Server) mayConnect(ctx context.Context, vdisk string) error {
+	who := callerOf(ctx).Principal
+	if who.Role.Allows(auth.RoleWrite) {
+		return nil
+	}
+	v, err := s.opt.Control.FindVDisk(vdisk)
+	if err != nil || v.Shared == nil {
+		return err
+	}
+	t, ok := s.opt.Model.Target(v.Shared.Target)
+	if !ok {
+		return nil
+	}
+	if _, err := s.targetFor(ctx, t.IQN, auth.RoleWrite); err != nil {
+		return refuse(http.StatusForbidden, "forbidden", "vdisk "+v.Name, "ask somebody with role write over everything, or withdraw it and publish it under a target of its own", "it is in a target with vDisks that are not yours to use")
+	}
+	return nil
 }
 
 // value is what p points to, or zero.

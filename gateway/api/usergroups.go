@@ -9,7 +9,7 @@ import (
 
 func (s *Server) userGroupOf(g model.UserGroup, members []string) UserGroup {
 	return UserGroup{
-		ID: g.ID, Name: g.Name, Description: g.Description, Rights: Rights{Role: RoleOrNone(g.Role), Grants: s.grantsOf(g.Grants)},
+		ID: g.ID, Name: g.Name, Description: g.Description, Role: RoleOrNone(g.Role), Grants: s.grantsOf(g.Grants),
 		Members: append([]string{}, members...), Created: g.Created,
 	}
 }

@@ -137,7 +137,7 @@ var goldenFields = map[string][]string{
 	"/trash":           {"id", "name", "vpool", "size"},
 	"/targets":         {"iqn", "name", "shared", "acl", "open", "chapUser", "created"},
 	"/users":           {"name", "role", "grants", "groups", "created"},
-	"/groups":          {"id", "name", "description", "rights", "members", "created"},
+	"/groups":          {"id", "name", "description", "role", "grants", "members", "created"},
 	"/tokens":          {"id", "name", "user", "role", "grants", "created"},
 	"/presets":         {"name", "policies", "compression", "encrypted", "default"},
 	"/osds":            {"number", "uuid", "state", "kind", "directory", "claimedAt"},

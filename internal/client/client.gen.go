@@ -4952,14 +4952,17 @@ type User struct {
 type UserGroup struct {
 	Created     time.Time `json:"created"`
 	Description string    `json:"description"`
-	ID          string    `json:"id"`
+
+	// Grants Of each member beside the role
+	Grants []Grant `json:"grants"`
+	ID     string  `json:"id"`
 
 	// Members Names of users
 	Members []string `json:"members"`
 	Name    string   `json:"name"`
 
-	// Rights Of each member
-	Rights Rights `json:"rights"`
+	// Role Of each member over everything
+	Role RoleOrNone `json:"role"`
 }
 
 // UserGroupInput defines model for UserGroupInput.

@@ -16,12 +16,12 @@ func membership(p *page, n *testNode) {
 	p.do("a group", click(`//main//button[.="Create group"]`), fill(`dialog input[name=name]`, "builders"), fill(`dialog input[name=description]`, "who build"),
 		click(`//dialog//button[.="Add a role on one"]`), choose(`dialog select[aria-label="Role of grant 1"]`, "write"))
 	bothOver(p, "create group", "120-group")
-	p.do("is made", click(`//dialog//button[.="Create"]`), absent(`dialog`), visible(`//td[.="write on vpool gold"]`))
+	p.do("is made", click(`//dialog//button[.="Create"]`), absent(`dialog`), visible(`//td[.="write on vPool gold"]`))
 	p.do("a member", click(`//button[@aria-label="Members of builders"]`), choose(`dialog select[name=user]`, viewer), click(`//dialog//button[.="Add"]`), visible(`//dialog//li[contains(.,"`+viewer+`")]`))
 	bothOver(p, "members", "121-members")
 	p.do("closed", click(`//dialog//button[.="Cancel"]`), absent(`dialog`))
 	both(p, "groups", "122-groups")
-	p.do("no role of its own", to("/users"), choose(`select[aria-label="Role of `+viewer+`"]`, "none"), visible(`//td[.="write on vpool gold"]`))
+	p.do("no role of its own", to("/users"), choose(`select[aria-label="Role of `+viewer+`"]`, "none"), visible(`//td[.="write on vPool gold"]`))
 	p.do("where it comes from", click(`//button[@aria-label="Rights of `+viewer+`"]`), visible(`//dialog//dt[.="By group builders"]`))
 	bothOver(p, "rights", "123-rights")
 	p.do("closed", click(`//dialog//button[.="Cancel"]`), absent(`dialog`))
@@ -41,7 +41,7 @@ func membership(p *page, n *testNode) {
 	p.settle("vPool of a member", "light", 1440, false)
 	p.do("made there", to("/vdisks/new"), fill(`dialog input[name=name]`, "ours"), fill(`dialog input[name=size]`, "1"), click(`//dialog//button[.="Create"]`), visible(`//tbody//a[.="ours"]|//h1[.="ours"]`))
 	p.do("its tokens", to("/tokens/new"), fill(`dialog input[name=name]`, "mine"), until(`document.querySelector("dialog select[name=scope]")?.selectedOptions[0]?.text === "vPool gold"`), click(`//dialog//button[.="Create"]`), visible(`[data-copy=token]`))
-	p.do("closed", click(`//dialog//button[.="Done"]`), visible(`//td[.="read on vpool gold"]`))
+	p.do("closed", click(`//dialog//button[.="Done"]`), visible(`//td[.="read on vPool gold"]`))
 	if text := p.text(`main`); strings.Contains(text, "silver") {
 		p.t.Errorf("a member is shown another vPool: %s", text)
 	}

@@ -27,7 +27,7 @@ func (a *app) userGroupList() *cobra.Command {
 			return err
 		}
 		return printList(a, items, []string{"NAME", "MAY", "MEMBERS", "DESCRIPTION"}, func(g client.UserGroup) []string {
-			return []string{g.Name, rightsText(g.Rights.Role, g.Rights.Grants), strings.Join(g.Members, ", "), g.Description}
+			return []string{g.Name, rightsText(g.Role, g.Grants), strings.Join(g.Members, ", "), g.Description}
 		})
 	})
 	return cmd
@@ -36,7 +36,7 @@ func (a *app) userGroupList() *cobra.Command {
 // printGroup prints a group.
 func (a *app) printGroup(g client.UserGroup) error {
 	return printOne(a, g, [][]string{
-		{"name", g.Name}, {"id", g.ID}, {"description", g.Description}, {"role", string(g.Rights.Role)}, {"grants", strings.Join(grantWords(g.Rights.Grants), ", ")},
+		{"name", g.Name}, {"id", g.ID}, {"description", g.Description}, {"role", string(g.Role)}, {"grants", strings.Join(grantWords(g.Grants), ", ")},
 		{"members", strings.Join(g.Members, ", ")}, {"created", formatTime(&g.Created)},
 	})
 }
@@ -108,7 +108,7 @@ func (a *app) userGroupEdit() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if patch.Grants, err = grants.of(now.Rights.Grants); err != nil {
+			if patch.Grants, err = grants.of(now.Grants); err != nil {
 				return err
 			}
 		}

@@ -2597,12 +2597,14 @@ export type User = {
 export type UserGroup = {
   "created": string;
   "description": string;
+  /** Of each member beside the role */
+  "grants": Array<Grant>;
   "id": string;
   /** Names of users */
   "members": Array<string>;
   "name": string;
-  /** Of each member */
-  "rights": Rights;
+  /** Of each member over everything */
+  "role": RoleOrNone;
 };
 export type UserGroupInput = {
   "description"?: string;

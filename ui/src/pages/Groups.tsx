@@ -49,7 +49,7 @@ export function GroupsTab() {
 
 const columns: Column<UserGroup>[] = [
   { key: "name", title: "Name", cell: (g) => g.name },
-  { key: "may", title: "Members may", wrap: true, cell: (g) => rightsText(g.rights.role, g.rights.grants) },
+  { key: "may", title: "Members may", wrap: true, cell: (g) => rightsText(g.role, g.grants) },
   { key: "members", title: "Members", wrap: true, cell: (g) => g.members.join(", ") || "none" },
   { key: "description", title: "Description", wrap: true, cell: (g) => g.description },
   { key: "actions", title: "Actions", right: true, cell: (g) => <GroupActions group={g} /> },
@@ -93,8 +93,8 @@ function EditGroup({ group, onClose }: { group?: UserGroup; onClose: () => void 
   const submit = useSubmit();
   const [name, setName] = useState(group?.name ?? "");
   const [description, setDescription] = useState(group?.description ?? "");
-  const [role, setRole] = useState<RoleOrNone>(group?.rights.role ?? "none");
-  const [grants, setGrants] = useState(grantsOf(group?.rights.grants ?? []));
+  const [role, setRole] = useState<RoleOrNone>(group?.role ?? "none");
+  const [grants, setGrants] = useState(grantsOf(group?.grants ?? []));
   const save = async (key: string) => {
     const body = { name: name.trim(), description: description.trim(), role, grants };
     if (group) {
@@ -126,7 +126,7 @@ function EditGroup({ group, onClose }: { group?: UserGroup; onClose: () => void 
         options={roleOrNoneOptions}
         error={submit.at("role")}
       />
-      <GrantsField value={grants} onValue={setGrants} known={group?.rights.grants} error={submit.at("grants")} />
+      <GrantsField value={grants} onValue={setGrants} known={group?.grants} error={submit.at("grants")} />
     </FormDialog>
   );
 }

@@ -1,5 +1,4 @@
 import type { Grant, Role, RoleOrNone } from "../api/gen";
-import { scopeName } from "../store/session";
 
 /** Roles and what they allow, least first. */
 export const roleOptions: { value: Role; text: string }[] = [
@@ -16,7 +15,8 @@ export const roleOrNoneOptions: { value: RoleOrNone; text: string }[] = [
 
 /** A grant in words. */
 export function grantText(g: Grant): string {
-  return `${g.role} on ${scopeName(g).replace(":", " ")}${g.exists ? "" : " (gone)"}`;
+  const kind = g.scope.startsWith("vpool:") ? "vPool" : "backend";
+  return `${g.role} on ${kind} ${g.name}${g.exists ? "" : " (gone)"}`;
 }
 
 /** In words what somebody may do. */

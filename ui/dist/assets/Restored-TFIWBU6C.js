@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-N3R3BZAM.js";import"/assets/chunk-W7EOGDJW.js";import"/assets/chunk-XFKV7V2Y.js";import"/assets/chunk-MCJPYEPE.js";import"/assets/chunk-VPHSZI4W.js";import"/assets/chunk-IXCWNRRV.js";import"/assets/chunk-FYW4LJKB.js";import"/assets/chunk-BGV5DMSI.js";import"/assets/chunk-Y442AB2F.js";import"/assets/chunk-WDI3UZB3.js";export{a as RestoredCards};

@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-LTJKVHC7.js";import{d as r}from"/assets/chunk-2YWYHQLF.js";import{ea as e}from"/assets/chunk-WDI3UZB3.js";var d=()=>import("/assets/History-Y6K72YZQ.js");function f({at:t,...a}){let o=r().data?.node.name,i=!!(t&&o&&t!==o);return e(n,{load:d,children:({History:s})=>e(s,{...a,elsewhere:i})})}export{f as a};

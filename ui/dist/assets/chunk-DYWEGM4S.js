@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-LTJKVHC7.js";import{ea as t,r as e}from"/assets/chunk-WDI3UZB3.js";var p=()=>import("/assets/Peek-TNVXAREG.js");function a({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{a};
